@@ -1,0 +1,1 @@
+"""Asyncio client for the reward family of Original."""

@@ -1,0 +1,3 @@
+"""Entry point of the command line, which needs the extra `cli`."""
+
+from __future__ import annotations

@@ -1,0 +1,67 @@
+"""What every test has: a bridge for aioresponses, no blocking calls, no task or socket left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import aiohttp
+import aioresponses.core
+import pytest
+import pytest_asyncio
+from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("project")
+
+PACKAGES = ("vendor_http", "original_async", "enkash_async", "webhooks", "payouts")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="run the long versions of the tests that have one")
+
+
+@pytest.fixture(scope="session")
+def soak(request: pytest.FixtureRequest) -> bool:
+    """Whether the long version was asked for."""
+    return bool(request.config.getoption("--soak"))
+
+
+if "stream_writer" in inspect.signature(aiohttp.ClientResponse.__init__).parameters:
+
+    class _BridgedResponse(aiohttp.ClientResponse):
+        """aioresponses does not yet give the argument that aiohttp 3.14 made mandatory (aioresponses#289)."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.setdefault("stream_writer", None)
+            super().__init__(*args, **kwargs)
+
+    aioresponses.core.ClientResponse = _BridgedResponse  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def blocking_calls_fail() -> Iterator[BlockBuster]:
+    """Make a blocking call on the loop raise, if one of our modules made it."""
+    with blockbuster_ctx(list(PACKAGES)) as buster:
+        yield buster
+
+
+@pytest_asyncio.fixture
+async def no_task_left() -> AsyncIterator[None]:
+    """Fail a test that leaves a task running; sockets are reported as ResourceWarning, which is an error here."""
+    before = asyncio.all_tasks()
+    yield
+    left = [task for task in asyncio.all_tasks() - before if not task.done() and task is not asyncio.current_task()]
+    gc.collect()
+    assert not left, f"tasks left behind: {left}"
+
+
+@pytest.fixture(autouse=True)
+def _async_hygiene(request: pytest.FixtureRequest) -> None:
+    if inspect.iscoroutinefunction(getattr(request, "function", None)):
+        request.getfixturevalue("blocking_calls_fail")
+        request.getfixturevalue("no_task_left")

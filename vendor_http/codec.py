@@ -1,0 +1,296 @@
+"""JSON to models and back: strict about types, exact about money, open about what is new.
+
+One cattrs converter over orjson. orjson makes floats of JSON numbers, so when a `Decimal` field meets a number the same bytes are
+parsed once more by the standard library, which keeps every digit.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from functools import partial
+from typing import Any, Self, TypeVar, cast, get_origin
+
+import orjson
+from attrs import fields, has
+from cattrs import Converter
+from cattrs.errors import ClassValidationError, IterableValidationError
+from cattrs.gen import make_dict_structure_fn, override
+
+from vendor_http.errors import UnexpectedResponse
+
+T = TypeVar("T")
+
+_PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,100}(\.[0-9]{1,100})?", re.ASCII)
+_NUMBER_TOKEN = re.compile(rb"[:\[,\s]-?[0-9]+(?:[.eE]|[0-9]{18})")
+
+
+class OpenEnum(StrEnum):
+    """An enumeration that folds case and keeps words it does not know, equal only to themselves."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        if not isinstance(value, str):
+            return None
+        folded = value.lower()
+        for member in cls:
+            if member.value == folded:
+                return member
+        stranger = str.__new__(cls, folded)
+        stranger._name_ = "UNKNOWN"
+        stranger._value_ = folded
+        return stranger
+
+
+class _NeedsExactNumbers(Exception):
+    """A money field met a JSON number that orjson has already rounded."""
+
+
+class Mistyped(ValueError):
+    """A value has another type than its field; becomes `UnexpectedResponse` with the path."""
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    names = {
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        Decimal: "a number",
+        str: "a string",
+        list: "a list",
+        dict: "an object",
+    }
+    return names.get(type(value), type(value).__name__)
+
+
+def _exactly(expected: type, words: str) -> Callable[[Any, Any], Any]:
+    def structure(value: Any, _: Any) -> Any:
+        if type(value) is not expected:
+            raise Mistyped(f"expected {words}, got {_kind(value)}")
+        return value
+
+    return structure
+
+
+def _decimal(value: Any, _: Any) -> Decimal:
+    kind = type(value)
+    if kind is str:
+        if _PLAIN_DECIMAL.fullmatch(value):
+            return Decimal(value)
+        raise Mistyped("expected a decimal number in plain digits, got a string that is none")
+    if kind is Decimal:
+        if value.is_finite():
+            return cast("Decimal", value)
+        raise Mistyped("expected a finite number, got one that is not")
+    if kind is int:
+        return Decimal(value)
+    if kind is float:
+        raise _NeedsExactNumbers
+    raise Mistyped(f"expected a decimal number as string or number, got {_kind(value)}")
+
+
+def _datetime(value: Any, _: Any) -> datetime:
+    if type(value) is not str:
+        raise Mistyped(f"expected a timestamp as a string, got {_kind(value)}")
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        raise Mistyped("expected an ISO 8601 timestamp, got a string that is none") from None
+
+
+def _open_enum(value: Any, cls: type[OpenEnum]) -> OpenEnum:
+    if type(value) is not str:
+        raise Mistyped(f"expected a string, got {_kind(value)}")
+    return cls(value)
+
+
+def _mapping(value: Any, _: Any) -> Mapping[str, Any]:
+    if type(value) is not dict:
+        raise Mistyped(f"expected an object, got {_kind(value)}")
+    return cast("Mapping[str, Any]", value)
+
+
+def _is_mapping(cls: Any) -> bool:
+    return get_origin(cls) is Mapping
+
+
+def _with_raw(cls: type[Any], converter: Converter) -> Callable[[Any, Any], Any]:
+    """Structure a model strictly from an object, and keep that object in its `raw` field if it has one."""
+    keeps_raw = any(attribute.name == "raw" for attribute in fields(cls))
+    omitted: dict[str, Any] = {"raw": override(omit=True)} if keeps_raw else {}
+    structure = make_dict_structure_fn(cls, converter, **omitted)
+
+    def read(value: Any, _: Any) -> Any:
+        if type(value) is not dict:
+            raise Mistyped(f"expected an object, got {_kind(value)}")
+        model = structure(value, cls)
+        if keeps_raw:
+            object.__setattr__(model, "raw", value)
+        return model
+
+    return read
+
+
+def _converter(*, detailed: bool) -> Converter:
+    converter = Converter(detailed_validation=detailed)
+    scalars: dict[type, Callable[[Any, Any], Any]] = {
+        str: _exactly(str, "a string"),
+        int: _exactly(int, "a whole number"),
+        bool: _exactly(bool, "a boolean"),
+        Decimal: _decimal,
+        datetime: _datetime,
+    }
+    for (
+        scalar,
+        hook,
+    ) in scalars.items():  # by identity: a hook by class would also take every subclass, such as an enumeration
+        converter.register_structure_hook_func(partial(operator.is_, scalar), hook)
+    converter.register_structure_hook_func(lambda cls: isinstance(cls, type) and issubclass(cls, OpenEnum), _open_enum)
+    converter.register_structure_hook_func(_is_mapping, _mapping)
+    converter.register_structure_hook_factory(has, lambda cls: _with_raw(cls, converter))
+    return converter
+
+
+_fast = _converter(detailed=False)
+_thorough = _converter(detailed=True)
+
+
+def loads(body: bytes) -> Any:
+    """Parse JSON quickly; numbers with a fraction become floats.
+
+    Raises:
+        UnexpectedResponse: the bytes are not JSON.
+    """
+    try:
+        return orjson.loads(body)
+    except ValueError:
+        pass
+    raise UnexpectedResponse(
+        f"expected JSON, got {len(body)} bytes that are not; the vendor or something before it is in trouble"
+    )
+
+
+def loads_exact(body: bytes) -> Any:
+    """Parse JSON with every number exact: fractions and exponents become `Decimal`, whole numbers `int` of any size.
+
+    Raises:
+        UnexpectedResponse: the bytes are not JSON, or hold NaN or Infinity, or nest too deeply.
+    """
+    try:
+        return json.loads(body.decode("utf-8"), parse_float=Decimal, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError, InvalidOperation):
+        pass
+    raise UnexpectedResponse(
+        f"expected JSON, got {len(body)} bytes that are not; the vendor or something before it is in trouble"
+    )
+
+
+def loads_faithful(body: bytes) -> Any:
+    """Parse JSON quickly where that loses nothing, exactly where a number would lose digits."""
+    value = loads(body)
+    return loads_exact(body) if _NUMBER_TOKEN.search(body) else value
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(text)
+
+
+def dumps(value: Any) -> bytes:
+    """Write JSON compactly; a `Decimal` is refused, because its place is a string."""
+    return orjson.dumps(value)
+
+
+def canonical(value: Any) -> bytes:
+    """Write JSON so that equal values give equal bytes: sorted keys, exact numbers."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # Decimals, or whole numbers over 64 bits
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_number_text).encode(
+            "utf-8", "surrogatepass"
+        )
+
+
+def _number_text(value: object) -> Any:
+    if isinstance(value, Decimal):
+        return {"number": str(value)}
+    raise TypeError(f"expected a JSON value, got {type(value).__name__}")
+
+
+def decode(body: bytes, cls: type[T], *, inside: tuple[str, ...] = ()) -> T:
+    """Read a model from a reply's bytes.
+
+    Args:
+        body: The reply.
+        cls: The model, or `list[model]`.
+        inside: The keys that lead to it, such as `("data",)`.
+
+    Raises:
+        UnexpectedResponse: not JSON, or a type is wrong; `path` names where.
+    """
+    try:
+        return _read(loads(body), cls, inside)
+    except _NeedsExactNumbers:
+        pass
+    return _read(loads_exact(body), cls, inside)
+
+
+def structure(value: Any, cls: type[T], *, path: str = "") -> T:
+    """Read a model from a parsed JSON value.
+
+    Raises:
+        UnexpectedResponse: a type is wrong, or a money field was parsed as a float.
+    """
+    try:
+        return _fast.structure(value, cls)
+    except _NeedsExactNumbers:
+        raise
+    except Exception as problem:  # noqa: BLE001 - whatever a converter meets becomes one error with a path
+        kind = type(problem).__name__
+    raise _located(value, cls, path, kind)
+
+
+def _read(value: Any, cls: type[T], inside: tuple[str, ...]) -> T:
+    path = ""
+    for key in inside:
+        if type(value) is not dict or key not in value:
+            missing = f"{path}.{key}" if path else key
+            raise UnexpectedResponse(f"expected {missing} in the reply, got {_kind(value)} without it", path=missing)
+        value = value[key]
+        path = f"{path}.{key}" if path else key
+    return structure(value, cls, path=path)
+
+
+def _located(value: Any, cls: type[Any], path: str, kind: str) -> UnexpectedResponse:
+    """Structure once more with the slow converter, to learn where it went wrong."""
+    try:
+        _thorough.structure(value, cls)
+    except Exception as problem:  # noqa: BLE001 - only to find the place
+        where, what = _deepest(problem, path)
+        return UnexpectedResponse(f"{where or 'the reply'}: {what}", path=where)
+    return UnexpectedResponse(f"{path or 'the reply'}: could not be read ({kind})", path=path)
+
+
+def _deepest(problem: BaseException, path: str) -> tuple[str, str]:
+    while isinstance(problem, (ClassValidationError, IterableValidationError)):
+        inner = problem.exceptions[0]
+        for note in getattr(inner, "__notes__", ()):
+            name = getattr(note, "name", None)
+            index = getattr(note, "index", None)
+            if name is not None:
+                path = f"{path}.{name}" if path else str(name)
+            elif index is not None:
+                path = f"{path}[{index}]"
+        problem = inner
+    if isinstance(problem, KeyError):
+        key = str(problem.args[0])
+        return (path if path.endswith(key) else f"{path}.{key}" if path else key), "expected a value, got none"
+    if isinstance(problem, Mistyped):
+        return path, str(problem)
+    return path, f"could not be read ({type(problem).__name__})"

@@ -1,0 +1,171 @@
+"""The words all floors share about work that a vendor finishes later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from attrs import field, frozen
+
+from vendor_http.codec import OpenEnum
+
+DEFAULT_SCOPE = "default"
+
+
+class OperationStatus(OpenEnum):
+    """How far the chain has come; a word not listed here is kept and is not terminal."""
+
+    PENDING = "pending"
+    DONE = "done"
+    FAILED = "failed"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether this status never changes again."""
+        return self is OperationStatus.DONE or self is OperationStatus.FAILED
+
+
+@frozen
+class OperationRef:
+    """Name one operation: two operations of different kind or scope may bear the same uid.
+
+    Args:
+        scope: One app of one vendor, `"default"` where there is only one.
+        kind: What sort of operation, in the vendor's word, such as `"allocation"`.
+        uid: The vendor's id of it.
+    """
+
+    scope: str
+    kind: str
+    uid: str
+
+    def __str__(self) -> str:
+        return f"{self.scope}/{self.kind}/{self.uid}"
+
+
+@runtime_checkable
+class Operation(Protocol):
+    """What every vendor's model of an operation has."""
+
+    @property
+    def ref(self) -> OperationRef:
+        """The name under which outcomes, waiters and pending lists know it."""
+        ...
+
+    @property
+    def status(self) -> OperationStatus:
+        """How far it has come."""
+        ...
+
+    @property
+    def raw(self) -> Mapping[str, Any]:
+        """The vendor's own JSON object, unknown keys included."""
+        ...
+
+
+class OperationReader(Protocol):
+    """What waiting needs of a vendor's client: to read an operation and to say how it ended."""
+
+    @property
+    def scope(self) -> str:
+        """The scope of every operation this client makes."""
+        ...
+
+    def ref_of(self, operation: Operation | OperationRef | str) -> OperationRef:
+        """Return the ref of an operation, of a ref (itself) or of a bare uid.
+
+        Raises:
+            ValueError: the uid cannot be one, or the operation belongs to another scope.
+        """
+        ...
+
+    async def read_operation(self, ref: OperationRef) -> Operation:
+        """Ask the vendor once (with this client's own retries) how the operation stands.
+
+        Raises:
+            VendorError: as the client's reads do; `NotFound` where the vendor knows no such operation.
+        """
+        ...
+
+    def parse_operation(self, ref: OperationRef, resource: Mapping[str, Any]) -> Operation:
+        """Build the model from the vendor's JSON object, as kept in a store or found in an event.
+
+        Raises:
+            UnexpectedResponse: the object is not a complete resource of that kind and uid.
+        """
+        ...
+
+    def conclude(self, asked: Operation | None, final: Operation) -> Operation:
+        """Return the terminal operation if it is done and is what was asked for.
+
+        Args:
+            asked: The operation as it was created here, or None if only its ref is known.
+            final: The operation in a terminal status.
+
+        Raises:
+            OperationFailed: the chain said failed.
+            OperationMismatch: it settled, but as another operation than was asked for.
+        """
+        ...
+
+
+@frozen(kw_only=True)
+class Event:
+    """One thing a vendor said in a signed body, after parsing.
+
+    `problem` is None for an event that can be used. Otherwise it says in a few words why the body is kept as a dead letter and
+    settles nothing: it could not be read, or it names another app.
+
+    Attributes:
+        scope: The scope of the source that received it.
+        name: The vendor's event name, empty if unreadable.
+        identity: 16 bytes which are equal for two deliveries of one event and for nothing else.
+        body: The signed bytes as they arrived.
+        ref: The operation it speaks of, if one was found.
+        resource: The operation's JSON object, only if it carries every mandatory field and a terminal status.
+        occurred_at: The vendor's own time of the event, as text.
+        correlation_id: Unsigned hint from the headers, shown only.
+        attempt: Unsigned hint from the headers, shown only.
+        problem: Why it cannot be used, or None.
+    """
+
+    scope: str
+    name: str
+    identity: bytes
+    body: bytes = field(repr=False)
+    ref: OperationRef | None = None
+    resource: Mapping[str, Any] | None = field(default=None, repr=False)
+    occurred_at: str | None = None
+    correlation_id: str | None = None
+    attempt: str | None = None
+    problem: str | None = None
+
+
+class EventSource(Protocol):
+    """One vendor's webhooks: how they are signed and what they say. It knows no store and does no IO."""
+
+    @property
+    def scope(self) -> str:
+        """The scope of every event of this source."""
+        ...
+
+    def verify(self, headers: Mapping[str, str], body: bytes) -> str:
+        """Return the id of the key that signed these bytes.
+
+        Args:
+            headers: The delivery's headers; their names are compared without regard to case.
+            body: The raw bytes, as they arrived.
+
+        Raises:
+            SignatureError: for whatever else arrives, and nothing but that.
+        """
+        ...
+
+    def parse(self, body: bytes, headers: Mapping[str, str] | None = None) -> Event:
+        """Read a verified body; total: what cannot be used comes back with its `problem`.
+
+        Args:
+            body: The verified bytes.
+            headers: Where unsigned hints (correlation id, attempt) are taken from.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Both vendors played on aiohttp, with faults that can be switched on."""

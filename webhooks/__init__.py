@@ -1,0 +1,1 @@
+"""Receive, remember, wake: the webhook receiver and what waits on it."""

@@ -1,0 +1,1 @@
+"""Ways for deliveries to come in."""

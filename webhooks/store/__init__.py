@@ -1,0 +1,1 @@
+"""Where events, outcomes and pending operations are kept."""
