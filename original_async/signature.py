@@ -1,1 +1,174 @@
-"""Placeholder."""
+"""How Original signs a webhook: `x-webhook-signature: "keyid,hex keyid,hex"`, one pair for each key the app has at present.
+
+A digest is HMAC-SHA256 over the raw body with that key's webhook secret (not the API secret) as UTF-8 text, written in hex.
+See https://docs.getoriginal.com/docs/verifying-webhooks.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Iterable, Mapping
+from typing import NoReturn
+
+from vendor_http.errors import SignatureError
+from vendor_http.secrets import Secret
+
+SIGNATURE_HEADER = "x-webhook-signature"
+
+_HEADER_LENGTH = len(SIGNATURE_HEADER)
+_KEY_ID = re.compile(r"[!-+\--~]+", re.ASCII)  # printable, without the white space and comma that part pairs
+_digest_shape = re.compile(rb"[0-9A-Fa-f]{64}").fullmatch
+
+
+def sign(body: bytes, keys: Mapping[str, str]) -> str:
+    """Return the value of `x-webhook-signature` for a body, one pair for each key, in the mapping's order.
+
+    Args:
+        body: The raw bytes that will be sent.
+        keys: Key id to webhook secret.
+
+    Raises:
+        ValueError: there is no key, or an id or secret that cannot be one.
+        TypeError: an id or a secret is not a str.
+    """
+    return Keyring(keys).sign(body)
+
+
+class Keyring:
+    """Hold webhook secrets by key id, ready to sign and verify; they show in no repr, copy or pickle.
+
+    Args:
+        keys: Key id to webhook secret, at least one; several while keys are being rotated.
+
+    Raises:
+        ValueError: there is no key, an id holds white space, a comma or other characters no id has, or a secret is empty.
+        TypeError: an id or a secret is not a str.
+    """
+
+    __slots__ = ("__secrets",)
+
+    def __init__(self, keys: Mapping[str, str]) -> None:
+        if not isinstance(keys, Mapping):
+            raise TypeError(f"webhook keys: expected a mapping of key id to secret, got {type(keys).__name__}")
+        if not keys:
+            raise ValueError(
+                "webhook keys: expected at least one key id with its secret, got none; the console's Webhooks page shows them"
+            )
+        self.__secrets = {_checked_id(key_id): _secret_bytes(key_id, secret) for key_id, secret in keys.items()}
+
+    def sign(self, body: bytes) -> str:
+        """Return the value of `x-webhook-signature` for a body, one pair for each key."""
+        return " ".join(f"{key_id},{_digest(secret, body)}" for key_id, secret in self.__secrets.items())
+
+    def verify(self, headers: Mapping[str, str], body: bytes) -> str:
+        """Return the id of the key that signed these bytes.
+
+        Args:
+            headers: The delivery's headers; names are compared without regard to case, and a repeated header counts as one.
+            body: The raw bytes, as they arrived.
+
+        Raises:
+            SignatureError: for whatever else arrives, and nothing but that; `reason` is `"missing"` without the header,
+                `"malformed"` where it holds no pair, `"unknown_key"` where no pair is of a key held here, `"mismatch"` otherwise.
+        """
+        if not _is_bytes(body):
+            raise SignatureError(
+                f"expected the raw body as bytes, got {type(body).__name__}; verify the body as it arrived, before decoding",
+                reason="malformed",
+            )
+        secrets = self.__secrets
+        computed: dict[str, bytes] = {}
+        found, paired = False, False
+        for value in _header_values(headers):
+            found = True
+            if not isinstance(value, str):
+                continue
+            for pair in value.split():
+                key_id, comma, text = pair.partition(",")
+                if not comma or not key_id or not text.isascii():
+                    continue
+                given = text.encode("ascii")
+                if _digest_shape(given) is None:
+                    continue
+                paired = True
+                expected = computed.get(key_id)
+                if expected is None:
+                    secret = secrets.get(key_id)
+                    if secret is None:
+                        continue
+                    expected = computed[key_id] = _digest(secret, body).encode("ascii")
+                if hmac.compare_digest(expected, given.lower()):
+                    return key_id
+        raise _refusal(found=found, paired=paired, known=bool(computed))
+
+    def __repr__(self) -> str:
+        return f"<Keyring of {', '.join(self.__secrets)}>"
+
+    def __copy__(self) -> Keyring:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Keyring:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("Keyring cannot be pickled: a secret does not leave its process; build the object anew there")
+
+
+def _digest(secret: bytes, body: bytes) -> str:
+    return hmac.digest(secret, body, "sha256").hex()
+
+
+def _is_bytes(body: object) -> bool:
+    return isinstance(body, bytes)
+
+
+def _header_values(headers: object) -> Iterable[object]:
+    """Return every value of the signature header; a stranger's idea of headers holds none."""
+    try:
+        if isinstance(headers, dict):
+            items: Iterable[tuple[object, object]] = headers.items()
+        else:
+            getall = getattr(headers, "getall", None)  # a multidict folds case itself and knows repeated headers
+            if getall is not None:
+                return list(getall(SIGNATURE_HEADER, ()))
+            items = headers.items()  # type: ignore[attr-defined]
+        return [
+            value
+            for name, value in items
+            if isinstance(name, str) and len(name) == _HEADER_LENGTH and name.lower() == SIGNATURE_HEADER
+        ]
+    except Exception:  # noqa: BLE001 - whatever a framework's headers do, only SignatureError leaves `verify`
+        return ()
+
+
+def _refusal(*, found: bool, paired: bool, known: bool) -> SignatureError:
+    if known:
+        text = "expected a configured key's digest of this body, got another; the body was changed or the secret is wrong"
+        return SignatureError(text, reason="mismatch")
+    if paired:
+        text = "expected a pair of a configured key id, got only ids unknown here; compare them with the console's Webhooks page"
+        return SignatureError(text, reason="unknown_key")
+    if found:
+        text = f'expected {SIGNATURE_HEADER} as "keyid,hex keyid,hex", got no such pair; the sender is not the vendor'
+        return SignatureError(text, reason="malformed")
+    text = f"expected the header {SIGNATURE_HEADER}, got none; the sender is not the vendor, or something on the way drops it"
+    return SignatureError(text, reason="missing")
+
+
+def _checked_id(key_id: object) -> str:
+    if not isinstance(key_id, str):
+        raise TypeError(f"webhook keys: expected key ids of type str, got {type(key_id).__name__}")
+    if not _KEY_ID.fullmatch(key_id):
+        raise ValueError(
+            f"webhook keys: expected a key id like '4o3vfxtcmo7b', got {key_id[:80]!a}; "
+            "an id is not empty and holds no white space or comma"
+        )
+    return key_id
+
+
+def _secret_bytes(key_id: str, secret: str) -> bytes:
+    text = Secret(secret, f"webhook secret of {key_id}").reveal()
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"webhook secret of {key_id}: expected text that UTF-8 can hold, got a lone surrogate; read it as UTF-8")
+    return text.encode("utf-8")
