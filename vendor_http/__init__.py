@@ -1,1 +1,72 @@
 """The engine that every vendor client rides on, and the words that all floors share."""
+
+from vendor_http.errors import (
+    ClientClosed,
+    Conflict,
+    ConnectFailed,
+    DeadlineExceeded,
+    FieldError,
+    Forbidden,
+    NotFound,
+    OperationFailed,
+    OperationMismatch,
+    OutcomeUnknown,
+    RateLimited,
+    RequestRejected,
+    RewardsError,
+    ServerFailed,
+    SignatureError,
+    Unauthorized,
+    UnexpectedResponse,
+    ValidationFailed,
+    VendorError,
+)
+from vendor_http.limits import Limits
+from vendor_http.observe import CallEnded, CallRetried, CallStarted
+from vendor_http.operations import (
+    DEFAULT_SCOPE,
+    Event,
+    EventSource,
+    Operation,
+    OperationReader,
+    OperationRef,
+    OperationStatus,
+)
+from vendor_http.retry import RetryPolicy, Timeouts
+from vendor_http.secrets import Secret
+
+__all__ = [
+    "DEFAULT_SCOPE",
+    "CallEnded",
+    "CallRetried",
+    "CallStarted",
+    "ClientClosed",
+    "Conflict",
+    "ConnectFailed",
+    "DeadlineExceeded",
+    "Event",
+    "EventSource",
+    "FieldError",
+    "Forbidden",
+    "Limits",
+    "NotFound",
+    "Operation",
+    "OperationFailed",
+    "OperationMismatch",
+    "OperationReader",
+    "OperationRef",
+    "OperationStatus",
+    "OutcomeUnknown",
+    "RateLimited",
+    "RequestRejected",
+    "RetryPolicy",
+    "RewardsError",
+    "Secret",
+    "ServerFailed",
+    "SignatureError",
+    "Timeouts",
+    "Unauthorized",
+    "UnexpectedResponse",
+    "ValidationFailed",
+    "VendorError",
+]

@@ -172,9 +172,7 @@ def loads(body: bytes) -> Any:
         return orjson.loads(body)
     except ValueError:
         pass
-    raise UnexpectedResponse(
-        f"expected JSON, got {len(body)} bytes that are not; the vendor or something before it is in trouble"
-    )
+    raise _no_json(body)
 
 
 def loads_exact(body: bytes) -> Any:
@@ -187,15 +185,19 @@ def loads_exact(body: bytes) -> Any:
         return json.loads(body.decode("utf-8"), parse_float=Decimal, parse_constant=_refuse_constant)
     except (ValueError, RecursionError, InvalidOperation):
         pass
-    raise UnexpectedResponse(
-        f"expected JSON, got {len(body)} bytes that are not; the vendor or something before it is in trouble"
-    )
+    raise _no_json(body)
 
 
 def loads_faithful(body: bytes) -> Any:
     """Parse JSON quickly where that loses nothing, exactly where a number would lose digits."""
     value = loads(body)
     return loads_exact(body) if _NUMBER_TOKEN.search(body) else value
+
+
+def _no_json(body: bytes) -> UnexpectedResponse:
+    return UnexpectedResponse(
+        f"expected JSON, got {len(body)} bytes that are not; the vendor or something before it is in trouble"
+    )
 
 
 def _refuse_constant(text: str) -> Any:

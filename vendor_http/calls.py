@@ -1,0 +1,372 @@
+"""One logical call: several attempts under one deadline, and what each kind of answer means for it.
+
+Ambiguity is sticky: once an attempt of a write may have arrived, nothing that comes later turns the call back into "nothing
+happened"; only a readable 2xx does, or a look-up by key, which is the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+
+from attrs import define, field, frozen
+
+from vendor_http.errors import (
+    ClientClosed,
+    ConnectFailed,
+    DeadlineExceeded,
+    FieldError,
+    Forbidden,
+    NotFound,
+    OutcomeUnknown,
+    RateLimited,
+    RequestRejected,
+    ServerFailed,
+    Unauthorized,
+    UnexpectedResponse,
+    ValidationFailed,
+    VendorError,
+)
+from vendor_http.observe import CallEnded, CallRetried, CallStarted, Observers
+from vendor_http.retry import Again, RetryPolicy, parse_retry_after, pause_before, persist
+from vendor_http.secrets import hide, one_line
+
+if TYPE_CHECKING:
+    from vendor_http.limits import Limiter
+
+T = TypeVar("T")
+
+
+class Effect(Enum):
+    """What sending a request twice can do."""
+
+    READ = "read"
+    KEYED = "keyed write"
+    BARE = "bare write"
+
+
+class Met(Enum):
+    """What one attempt met."""
+
+    NEVER_LEFT = "never left"
+    THROTTLED = "429"
+    REFUSED = "refused"
+    UNANSWERED = "no answer that says what happened"
+    UNREADABLE = "an answer that cannot be read"
+    REDIRECTED = "a redirect"
+
+
+REPEATED: Mapping[Effect, frozenset[Met]] = {
+    Effect.READ: frozenset({Met.NEVER_LEFT, Met.THROTTLED, Met.UNANSWERED}),
+    Effect.KEYED: frozenset({Met.NEVER_LEFT, Met.THROTTLED, Met.UNANSWERED, Met.UNREADABLE}),
+    Effect.BARE: frozenset({Met.NEVER_LEFT, Met.THROTTLED}),
+}
+"""What is worth another attempt."""
+
+AMBIGUOUS = frozenset({Met.UNANSWERED, Met.UNREADABLE})
+"""After what a write may have been carried out."""
+
+
+class Answer(NamedTuple):
+    """One HTTP answer, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Trouble(NamedTuple):
+    """An attempt without a usable answer: what it met, in words for the error, and the facts."""
+
+    met: Met
+    what: str
+    status: int | None = None
+    asked: float | None = None
+    error: VendorError | None = None
+
+
+@frozen(kw_only=True)
+class Refusal:
+    """What a vendor's error body says.
+
+    Attributes:
+        message: The vendor's own words, empty if there are none.
+        code: The vendor's code.
+        field_errors: What is wrong field by field.
+        request_id: The vendor's id of the request.
+        invalid: Whether the vendor calls it a failed validation.
+    """
+
+    message: str = ""
+    code: str | None = None
+    field_errors: Sequence[FieldError] = ()
+    request_id: str | None = None
+    invalid: bool = False
+
+
+class Authorizer(Protocol):
+    """Where the headers of a request come from, credentials included."""
+
+    async def headers(self, timeout: float) -> Mapping[str, str]:
+        """Return the headers of the next attempt; the same object as long as nothing changed.
+
+        Raises:
+            TimeoutError: credentials were not to be had within `timeout` seconds.
+            VendorError: they are not to be had at all.
+        """
+        ...
+
+    async def renew(self, refused: Mapping[str, str], timeout: float) -> bool:
+        """Say whether other credentials are to be had, after these headers met a 401."""
+        ...
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return what must not appear in any message."""
+        ...
+
+
+class Line(Protocol):
+    """What a call needs of the transport that carries it."""
+
+    vendor: str
+    authorizer: Authorizer
+    limiter: Limiter
+    retry: RetryPolicy
+    observers: Observers
+    clock: Callable[[], float]
+    sleep: Callable[[float], Awaitable[object]]
+    random: Callable[[], float]
+    now: Callable[[], float]
+
+    def unusable(self) -> str | None:
+        """Return why no request can be sent, None if one can."""
+        ...
+
+    def refusal(self, answer: Answer) -> Refusal:
+        """Return what the vendor's error body says."""
+        ...
+
+    async def exchange(self, request: Request[Any], headers: Mapping[str, str], timeout: float) -> Answer | Trouble:
+        """Send one attempt and read its answer."""
+        ...
+
+
+@define(kw_only=True)
+class Request(Generic[T]):
+    """What one logical call sends, the same bytes in every attempt.
+
+    Attributes:
+        operation: The method of the client, for messages and observers.
+        method: The HTTP method, in capitals.
+        url: The address, in the transport's own type, ready to send.
+        effect: What sending it twice can do.
+        read: Reads a 2xx answer; raises `UnexpectedResponse` if it cannot, `RequestRejected` if it says no after all.
+        body: The bytes to send.
+        key: The caller's idempotency key.
+        deadline: When the call must be over, on the transport's clock.
+    """
+
+    operation: str
+    method: str
+    url: Any
+    effect: Effect
+    read: Callable[[Answer], T]
+    deadline: float
+    body: bytes | None = field(default=None, repr=False)
+    key: str | None = None
+
+
+class Call(Generic[T]):
+    """The life of one logical call over a line."""
+
+    __slots__ = ("_delay", "_line", "_request", "_started", "ambiguous", "attempts", "renewed", "status")
+
+    def __init__(self, line: Line, request: Request[T]) -> None:
+        self._line = line
+        self._request = request
+        self._started = line.clock()
+        self._delay = 0.0
+        self.attempts = 0
+        self.ambiguous = False
+        self.renewed = False
+        self.status: int | None = None
+
+    async def run(self) -> T:
+        """Attempt until it ends, and tell those who watch."""
+        observers = self._line.observers
+        if not observers.any:
+            return await persist(self)
+        request = self._request
+        path = getattr(request.url, "path", "")
+        observers.start(CallStarted(operation=request.operation, method=request.method, path=path, idempotency_key=request.key))
+        try:
+            result = await persist(self)
+        except BaseException as error:
+            self._tell_end(type(error).__name__)
+            raise
+        self._tell_end(None)
+        return result
+
+    async def attempt(self) -> T:
+        """Send once; raise `Again` if another attempt is worth it, else the error that the call ends with."""
+        line, request = self._line, self._request
+        if (reason := line.unusable()) is not None:
+            raise self._closed(reason)
+        self.attempts += 1
+        outcome = await self._exchange()
+        if isinstance(outcome, Answer):
+            self.status = status = outcome.status
+            if 200 <= status < 300:
+                try:
+                    return request.read(outcome)
+                except UnexpectedResponse as problem:
+                    trouble = Trouble(Met.UNREADABLE, str(problem), status, error=problem)
+                except RequestRejected as problem:
+                    trouble = Trouble(Met.REFUSED, str(problem), status, error=problem)
+            else:
+                trouble = self._refused(outcome)
+        else:
+            trouble = outcome
+        raise self._after(trouble)
+
+    async def pause(self) -> None:
+        """Wait what the last failed attempt calls for."""
+        if self._delay > 0:
+            await self._line.sleep(self._delay)
+
+    async def _exchange(self) -> Answer | Trouble:
+        line, request = self._line, self._request
+        try:
+            headers = await line.authorizer.headers(self._left())
+        except TimeoutError:
+            return Trouble(Met.NEVER_LEFT, "time ran out while waiting for credentials")
+        except VendorError as problem:
+            return Trouble(Met.REFUSED, str(problem), problem.status, error=problem)
+        if not line.limiter.take() and not await line.limiter.wait(self._left()):
+            return self._no_slot()
+        try:
+            outcome = await line.exchange(request, headers, self._left())
+        finally:
+            line.limiter.release()
+        if isinstance(outcome, Answer) and outcome.status == 401 and not self.renewed:
+            self.renewed = True
+            try:
+                if await line.authorizer.renew(headers, self._left()):
+                    return await self._exchange()
+            except (TimeoutError, VendorError):
+                pass  # the 401 stands
+        return outcome
+
+    def _no_slot(self) -> Trouble:
+        paused = self._line.limiter.paused_for()
+        if paused > 0:
+            return Trouble(Met.THROTTLED, f"the vendor asked all calls to pause, for {paused:.1f} s more", asked=paused)
+        return Trouble(Met.NEVER_LEFT, "time ran out while waiting for a free slot")
+
+    def _refused(self, answer: Answer) -> Trouble:
+        status = answer.status
+        if status == 408 or status >= 500:
+            return Trouble(Met.UNANSWERED, f"HTTP {status}", status)
+        if status < 400:
+            return Trouble(Met.REDIRECTED, f"HTTP {status}, which is not followed", status)
+        if status == 429:
+            asked = parse_retry_after(answer.headers.get("Retry-After"), self._line.now())
+            return Trouble(Met.THROTTLED, "HTTP 429", status, asked)
+        refusal = self._line.refusal(answer)
+        words = one_line(hide(refusal.message, self._line.authorizer.secrets())) or "no reason given"
+        facts: dict[str, Any] = {
+            "code": refusal.code,
+            "field_errors": refusal.field_errors,
+            "request_id": refusal.request_id,
+            "status": status,
+        }
+        special = {401: Unauthorized, 403: Forbidden, 404: NotFound}.get(status)
+        kind = special or (ValidationFailed if refusal.invalid else RequestRejected)
+        return Trouble(Met.REFUSED, f"HTTP {status}: {words}", status, error=kind(words, **facts))
+
+    def _after(self, trouble: Trouble) -> Exception:
+        effect, policy, line = self._request.effect, self._line.retry, self._line
+        self.status = trouble.status
+        if effect is not Effect.READ and trouble.met in AMBIGUOUS:
+            self.ambiguous = True
+        asked = trouble.asked
+        delay = pause_before(self.attempts + 1, policy, line.random(), asked)
+        if trouble.met is Met.THROTTLED and trouble.status == 429:
+            line.limiter.pause(min(max(delay, asked or 0.0), policy.max_retry_after))
+        if trouble.met not in REPEATED[effect] or self.attempts >= policy.attempts or (asked or 0.0) > policy.max_retry_after:
+            return self._final(trouble, "")
+        if delay >= self._left():
+            return self._final(trouble, "; no time is left for another attempt", late=True)
+        self._delay = delay
+        if line.observers.any:
+            record = CallRetried(
+                operation=self._request.operation, attempt=self.attempts, status=trouble.status, reason=trouble.what, delay=delay
+            )
+            line.observers.retry(record)
+        return Again()
+
+    def _final(self, trouble: Trouble, addition: str, *, late: bool = False) -> VendorError:
+        error, met = trouble.error, trouble.met
+        what = f"{trouble.what}{addition}"
+        facts = self._facts(error)
+        if self.ambiguous:
+            return self._unknown(what, facts)
+        if error is not None:
+            error.args = (f"{self._where()}: {what}",)
+            error.__dict__.update({name: value for name, value in facts.items() if value is not None})
+            return error
+        if met is Met.NEVER_LEFT:
+            return ConnectFailed(
+                self._text("a connection", what, "nothing was sent: check the address and the network, then call again"), **facts
+            )
+        if met is Met.THROTTLED:
+            advice = "call again later, or lower the limits" + (f"; asked to wait {trouble.asked:.1f} s" if trouble.asked else "")
+            return RateLimited(self._text("an answer", what, advice), retry_after=trouble.asked, **facts)
+        if met is Met.REDIRECTED:
+            return UnexpectedResponse(self._text("2xx", what, "check the base URL"), **facts)
+        if late:
+            return DeadlineExceeded(
+                self._text("an answer in time", what, "call again; raise the total timeout if this is common"), **facts
+            )
+        return ServerFailed(self._text("an answer", what, "call again later"), **facts)
+
+    def _closed(self, reason: str) -> VendorError:
+        if self.ambiguous:
+            return self._unknown(reason, self._facts(None))
+        return ClientClosed(
+            f"{self._where()}: expected an open client of this loop and process, got one where {reason}", **self._facts(None)
+        )
+
+    def _unknown(self, what: str, facts: dict[str, Any]) -> OutcomeUnknown:
+        key = self._request.key
+        advice = f"it may have been carried out: look up {key!r} before anything else" if key else "it may have been carried out"
+        return OutcomeUnknown(self._text("an answer that says what happened", what, advice), **facts)
+
+    def _facts(self, error: VendorError | None) -> dict[str, Any]:
+        return {
+            "status": self.status,
+            "code": error.code if error else None,
+            "field_errors": error.field_errors if error else (),
+            "request_id": error.request_id if error else None,
+            "attempts": self.attempts,
+            "elapsed": self._line.clock() - self._started,
+            "idempotency_key": self._request.key,
+        }
+
+    def _where(self) -> str:
+        return f"{self._line.vendor} {self._request.operation}"
+
+    def _text(self, expected: str, came: str, advice: str) -> str:
+        elapsed = self._line.clock() - self._started
+        tries = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
+        return f"{self._where()}: expected {expected}, got {came} ({tries} in {elapsed:.1f} s); {advice}"
+
+    def _left(self) -> float:
+        return self._request.deadline - self._line.clock()
+
+    def _tell_end(self, error: str | None) -> None:
+        elapsed = self._line.clock() - self._started
+        self._line.observers.end(
+            CallEnded(operation=self._request.operation, attempts=self.attempts, elapsed=elapsed, status=self.status, error=error)
+        )

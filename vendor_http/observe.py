@@ -1,0 +1,113 @@
+"""What a client tells those who watch it: frozen records, without headers, bodies, queries or secrets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import frozen
+
+logger = logging.getLogger(__name__)
+
+
+@frozen(kw_only=True)
+class CallStarted:
+    """A logical call begins.
+
+    Attributes:
+        operation: The method of the client, such as `"create_allocation"`.
+        method: The HTTP method.
+        path: The path below the base URL, without query.
+        idempotency_key: The caller's key, if the call has one.
+    """
+
+    operation: str
+    method: str
+    path: str
+    idempotency_key: str | None
+
+
+@frozen(kw_only=True)
+class CallRetried:
+    """An attempt failed and another one follows; told before the pause.
+
+    Attributes:
+        operation: The method of the client.
+        attempt: Number of the attempt that failed, from 1.
+        status: Its HTTP status, None if there was no answer.
+        reason: What it met, in a few words.
+        delay: Seconds until the next attempt.
+    """
+
+    operation: str
+    attempt: int
+    status: int | None
+    reason: str
+    delay: float
+
+
+@frozen(kw_only=True)
+class CallEnded:
+    """A logical call is over.
+
+    Attributes:
+        operation: The method of the client.
+        attempts: How many attempts were made.
+        elapsed: Seconds from start to end.
+        status: HTTP status of the last answer, None if there was none.
+        error: Name of the exception's class, None for success.
+    """
+
+    operation: str
+    attempts: int
+    elapsed: float
+    status: int | None
+    error: str | None
+
+
+class Observers:
+    """Those who watch: objects with any of the methods `on_start`, `on_retry`, `on_end`, called synchronously.
+
+    What they raise is logged and goes no further.
+
+    Raises:
+        TypeError: one of them has none of the three methods.
+    """
+
+    def __init__(self, observers: Sequence[Any]) -> None:
+        for observer in observers:
+            if not any(callable(getattr(observer, name, None)) for name in ("on_start", "on_retry", "on_end")):
+                raise TypeError(
+                    "observers: expected objects with on_start, on_retry or on_end, "
+                    f"got {type(observer).__name__} with none of them"
+                )
+        self._start = self._having("on_start", observers)
+        self._retry = self._having("on_retry", observers)
+        self._end = self._having("on_end", observers)
+        self.any = bool(observers)
+
+    @staticmethod
+    def _having(name: str, observers: Sequence[Any]) -> tuple[Any, ...]:
+        found = (getattr(observer, name, None) for observer in observers)
+        return tuple(method for method in found if callable(method))
+
+    def start(self, record: CallStarted) -> None:
+        """Tell that a call begins."""
+        self._tell(self._start, record)
+
+    def retry(self, record: CallRetried) -> None:
+        """Tell that an attempt is repeated."""
+        self._tell(self._retry, record)
+
+    def end(self, record: CallEnded) -> None:
+        """Tell that a call is over."""
+        self._tell(self._end, record)
+
+    @staticmethod
+    def _tell(methods: tuple[Any, ...], record: CallStarted | CallRetried | CallEnded) -> None:
+        for method in methods:
+            try:
+                method(record)
+            except Exception:
+                logger.exception("an observer raised; the call goes on")

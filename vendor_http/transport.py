@@ -1,0 +1,221 @@
+"""Carry calls over aiohttp: sessions and their lives, one attempt, and whether it ever left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from vendor_http.calls import Answer, Authorizer, Call, Effect, Met, Refusal, Request, Trouble
+from vendor_http.errors import ClientClosed
+from vendor_http.limits import Limiter, Limits
+from vendor_http.observe import Observers
+from vendor_http.retry import RetryPolicy, Timeouts
+
+T = TypeVar("T")
+
+MAX_REPLY = 10 * 1024 * 1024
+"""The longest answer that is read, in bytes."""
+KEEP_IDLE = 4.0
+"""Seconds an idle connection is kept."""
+KEEP_IDLE_BARE = 1.0
+"""The same for bare writes: a connection the vendor has just closed would make one unknown for nothing."""
+
+_NEVER_LEFT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)
+
+
+class Transport:
+    """The calls of one client to one base URL.
+
+    Args:
+        vendor: Name for messages.
+        base_url: What every path is appended to, without trailing slash.
+        authorizer: Where headers come from.
+        refusal: Reads the vendor's error bodies; total.
+        session: A session to borrow, never closed here; otherwise one is made in the running loop and owned.
+        timeouts: Seconds per call and attempt.
+        retry: How often a call is tried.
+        limits: How much is under way.
+        observers: Who watches.
+        clock: Monotonic seconds.
+        sleep: Waits for so many seconds.
+        random: A number from 0 to 1.
+        now: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        vendor: str,
+        base_url: str,
+        authorizer: Authorizer,
+        refusal: Callable[[Answer], Refusal],
+        session: aiohttp.ClientSession | None = None,
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        limits: Limits | None = None,
+        observers: Sequence[Any] = (),
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        random: Callable[[], float] = random.random,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.vendor = vendor
+        self.authorizer = authorizer
+        self.refusal = refusal
+        self.retry = retry or RetryPolicy()
+        self.timeouts = timeouts or Timeouts()
+        self.limiter = Limiter(limits or Limits(), clock=clock, sleep=sleep, random=random)
+        self.observers = Observers(observers)
+        self.clock = clock
+        self.sleep = sleep
+        self.random = random
+        self.now = now
+        self._base = base_url.rstrip("/")
+        self._borrowed = session
+        self._owned: dict[bool, aiohttp.ClientSession] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = os.getpid()
+        self._closed = False
+        self._usual_timeout = self._timeout(self.timeouts.read)
+        self._headers: tuple[Mapping[str, str] | None, CIMultiDict[str]] = (None, CIMultiDict())
+
+    def __repr__(self) -> str:
+        return f"<Transport to {self.vendor} at {self._base}>"
+
+    def url(self, *parts: str, query: Mapping[str, str] | None = None) -> URL:
+        """Return the address of a path below the base URL; parts and query are escaped."""
+        path = "/".join(quote(part, safe="") for part in parts)
+        text = f"{self._base}/{path}"
+        if query:
+            text += "?" + "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in query.items())
+        return URL(text, encoded=True)
+
+    def deadline(self) -> float:
+        """Return when a logical call that begins now must be over, on this transport's clock."""
+        return self.clock() + self.timeouts.total
+
+    async def call(self, request: Request[T]) -> T:
+        """Carry one logical call to its end.
+
+        Raises:
+            VendorError: as the table of answers says for the request's effect.
+        """
+        return await Call(self, request).run()
+
+    async def aclose(self) -> None:
+        """Close what is owned; a second time does nothing, and a forked child leaves the parent's connections alone.
+
+        Raises:
+            ClientClosed: connections are open in another event loop; close the client where it was used.
+        """
+        if self._owned and self._pid == os.getpid() and self._loop is not asyncio.get_running_loop():
+            raise ClientClosed(f"{self.vendor}: expected aclose() in the event loop the client was used in, got it in another")
+        self._closed = True
+        owned, self._owned = self._owned, {}
+        if self._pid == os.getpid():
+            for session in owned.values():
+                await session.close()
+
+    def unusable(self) -> str | None:
+        """Return why no request can be sent, None if one can."""
+        if self._closed:
+            return "aclose() was called"
+        if self._pid != os.getpid():
+            return "the process was forked; make a client in each process"
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            return "another event loop runs; make a client in each loop"
+        if self._borrowed is not None and self._borrowed.closed:
+            return "its borrowed session was closed"
+        return None
+
+    async def exchange(self, request: Request[Any], headers: Mapping[str, str], timeout: float) -> Answer | Trouble:
+        """Send one attempt and read its answer, within the time one attempt has."""
+        if self._closed:
+            return Trouble(Met.NEVER_LEFT, "aclose() was called")
+        if timeout <= 0:
+            return Trouble(Met.NEVER_LEFT, "time ran out before it was sent")
+        session = self._borrowed or self._session(bare=request.effect is Effect.BARE)
+        try:
+            response = await session.request(
+                request.method,
+                request.url,
+                data=request.body,
+                headers=self._prepared(headers),
+                allow_redirects=False,
+                raise_for_status=False,
+                timeout=self._usual_timeout if timeout >= self.timeouts.read else self._timeout(timeout),
+            )
+            try:
+                body = await self._body(response)
+            finally:
+                response.close()
+        except _NEVER_LEFT as problem:
+            return Trouble(Met.NEVER_LEFT, _words(problem))
+        except Exception as problem:  # noqa: BLE001 - whatever else leaves the session counts as sent
+            return Trouble(Met.UNANSWERED, _words(problem))
+        if body is None:
+            return Trouble(Met.UNREADABLE, f"an answer of over {MAX_REPLY} bytes", response.status)
+        return Answer(response.status, response.headers, body)
+
+    @staticmethod
+    async def _body(response: aiohttp.ClientResponse) -> bytes | None:
+        length = response.content_length
+        if length is not None and "Content-Encoding" not in response.headers:
+            return await response.read() if length <= MAX_REPLY else None
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > MAX_REPLY:
+                return None
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _prepared(self, headers: Mapping[str, str]) -> CIMultiDict[str]:
+        known, prepared = self._headers
+        if headers is not known:
+            prepared = CIMultiDict(headers)
+            prepared.setdefault("Accept-Encoding", "identity")
+            self._headers = (headers, prepared)
+        return prepared
+
+    def _session(self, *, bare: bool) -> aiohttp.ClientSession:
+        session = self._owned.get(bare)
+        if session is None:
+            session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_IDLE_BARE if bare else KEEP_IDLE),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+            self._owned[bare] = session
+        return session
+
+    def _timeout(self, seconds: float) -> aiohttp.ClientTimeout:
+        """Return the timers of one attempt: a slow connect always ends before the whole, so that it is known as one."""
+        connect = min(self.timeouts.connect, seconds * 0.9)
+        return aiohttp.ClientTimeout(total=seconds, connect=connect, ceil_threshold=float("inf"))
+
+
+def _words(problem: Exception) -> str:
+    """Return what happened without the text of a foreign error, which may hold headers."""
+    kind = type(problem).__name__
+    if isinstance(problem, aiohttp.ClientConnectorDNSError):
+        return f"no address for the host ({kind})"
+    if isinstance(problem, aiohttp.ClientSSLError):
+        return f"no trusted TLS connection ({kind})"
+    if isinstance(problem, aiohttp.ConnectionTimeoutError):
+        return f"no connection in time ({kind})"
+    if isinstance(problem, TimeoutError):
+        return f"no answer in time ({kind})"
+    return f"a broken connection ({kind})" if not isinstance(problem, aiohttp.ClientConnectorError) else f"no connection ({kind})"
