@@ -1,0 +1,127 @@
+"""A caller that knows Original by hand, and an endpoint that collects webhooks."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import jwt
+import pytest
+from aiohttp import web
+from attrs import define, field
+
+if TYPE_CHECKING:
+    from vendor_sandboxes import OriginalSandbox
+
+CLAIMS = {"user_id": "*", "resource": "*", "action": "*"}
+
+
+@define
+class Answer:
+    status: int
+    text: str
+    headers: Any
+
+    @property
+    def body(self) -> Any:
+        return json.loads(self.text, parse_float=Decimal)
+
+    @property
+    def data(self) -> Any:
+        return self.body["data"]
+
+    @property
+    def error(self) -> Any:
+        return self.body["error"]
+
+
+@define
+class Caller:
+    """Send single requests, as the documents describe them."""
+
+    session: aiohttp.ClientSession
+    url: str
+    key: str
+    secret: str
+
+    def token(self, **claims: Any) -> str:
+        return jwt.encode({**CLAIMS, **claims}, self.secret, "HS256")
+
+    async def call(
+        self, method: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None, **options: Any
+    ) -> Answer:
+        sent = {"X-API-KEY": self.key, "Authorization": f"Bearer {self.token()}", "Content-Type": "application/json"}
+        sent.update(headers or {})
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        async with self.session.request(
+            method, self.url + path, data=data, headers={name: value for name, value in sent.items() if value}, **options
+        ) as reply:
+            return Answer(reply.status, await reply.text(), reply.headers)
+
+    async def allocate(self, nonce: str = "nonce_1", **changes: Any) -> Answer:
+        body = {"reward_uid": "764893807463", "to_user_uid": "110985463782", "amount": "1.23", "nonce": nonce, **changes}
+        return await self.call("POST", "/reward/allocate", {name: value for name, value in body.items() if value is not ...})
+
+    async def claim(self, **changes: Any) -> Answer:
+        body = {
+            "reward_uid": "764893807463",
+            "from_user_uid": "110985463782",
+            "to_address": "0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045",
+            **changes,
+        }
+        return await self.call("POST", "/reward/claim", body)
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    # A repeated request on a connection the sandbox dropped would spoil the counting: one connection per request.
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
+        yield session
+
+
+@pytest.fixture
+def caller_of(session: aiohttp.ClientSession) -> Callable[[OriginalSandbox], Caller]:
+    return lambda sandbox: Caller(session, sandbox.url, sandbox.api_key, sandbox.api_secret)
+
+
+@define
+class Arrival:
+    headers: dict[str, str]
+    raw: bytes
+
+    @property
+    def body(self) -> Any:
+        return json.loads(self.raw, parse_float=Decimal)
+
+    def signed_by(self, key_id: str, secret: str) -> bool:
+        digest = hmac.new(secret.encode(), self.raw, hashlib.sha256).hexdigest()
+        return f"{key_id},{digest}" in self.headers["x-webhook-signature"].split(" ")
+
+
+@define
+class Inbox:
+    """Where webhooks arrive; answers with `statuses` in turn, then with 200."""
+
+    url: str = ""
+    arrivals: list[Arrival] = field(factory=list)
+    statuses: list[int] = field(factory=list)
+
+    async def receive(self, request: web.BaseRequest) -> web.Response:
+        self.arrivals.append(Arrival({name.lower(): value for name, value in request.headers.items()}, await request.read()))
+        return web.Response(status=self.statuses.pop(0) if self.statuses else 200)
+
+
+@pytest.fixture
+async def inbox() -> AsyncIterator[Inbox]:
+    inbox = Inbox()
+    runner = web.ServerRunner(web.Server(inbox.receive))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    inbox.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hooks"
+    yield inbox
+    await runner.cleanup()

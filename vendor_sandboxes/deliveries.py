@@ -1,0 +1,208 @@
+"""Send signed webhooks as Original does: again until they are accepted, over one session, with every key."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import aiohttp
+from attrs import define, field
+
+from original_async.signature import sign
+from vendor_sandboxes.original_books import Operation, timestamp
+
+if TYPE_CHECKING:
+    from vendor_sandboxes.agenda import Agenda
+    from vendor_sandboxes.faults import FaultPlan
+
+_AT_ONCE = 64
+_HELD_AT_MOST = 0.5
+_TIMEOUT = aiohttp.ClientTimeout(total=5.0)
+
+
+@define(kw_only=True, eq=False)
+class Delivery:
+    """One event on its way.
+
+    Attributes:
+        payload: JSON text of the body, all but `sent_at` and the closing brace.
+        attempt: How many times it was sent.
+        copies: How many more times it is to arrive.
+        tried: Set when the first attempt is over, or there will be none.
+    """
+
+    operation: Operation
+    payload: str
+    correlation_id: str
+    attempt: int = 0
+    copies: int = 0
+    tried: asyncio.Event = field(factory=asyncio.Event)
+
+
+class Deliveries:
+    """The sender.
+
+    Args:
+        url: Where webhooks go, None for nowhere; may be set while it runs.
+        keys: Key id to secret; every one of them signs.
+        app: The app as webhooks name it.
+        plan: Which delivery is lost, doubled or held back.
+        agenda: Where later attempts stand.
+        clock: Seconds since the epoch.
+        attempts: How many times one event is sent before it is given up.
+        backoff: Seconds before the second attempt, doubling from then on.
+        changed: Called after every attempt.
+    """
+
+    def __init__(
+        self,
+        url: str | None,
+        keys: Mapping[str, str],
+        app: Mapping[str, str],
+        *,
+        plan: FaultPlan,
+        agenda: Agenda,
+        clock: Callable[[], float],
+        attempts: int,
+        backoff: float,
+        changed: Callable[[], None],
+    ) -> None:
+        self.url = url
+        self.keys = dict(keys)
+        self.counts: Counter[str] = Counter()
+        self.open = 0
+        self._app = dict(app)
+        self._plan = plan
+        self._agenda = agenda
+        self._clock = clock
+        self._attempts = attempts
+        self._backoff = backoff
+        self._changed = changed
+        self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._held: list[Delivery] = []
+        self._senders: set[asyncio.Task[None]] = set()
+        self._idle = 0
+        self._session: aiohttp.ClientSession | None = None
+
+    def emit(self, operation: Operation, amounts: str, shape: str) -> Delivery | None:
+        """Send the event that an operation is done; return None if there is nowhere to send it.
+
+        Args:
+            operation: What is done.
+            amounts: `"string"` or `"number"`.
+            shape: `"full"` for the whole resource, `"uid"` for its uid alone, `"opaque"` for neither.
+        """
+        if self.url is None:
+            return None
+        self.counts["events"] += 1
+        stream = self._plan.stream("correlation")
+        delivery = Delivery(
+            operation=operation,
+            payload=self._payload(operation, amounts, shape),
+            correlation_id=str(uuid.UUID(int=stream.getrandbits(128), version=4)),
+        )
+        if self._plan.happens("webhook_loss"):
+            self.counts["lost"] += 1
+            delivery.tried.set()
+            return delivery
+        if self._plan.happens("webhook_duplicate"):
+            delivery.copies = 1
+        self.open += 1
+        if self._plan.happens("webhook_reorder"):
+            self._held.append(delivery)
+            self._agenda.later(_HELD_AT_MOST, self._release, delivery)
+        else:
+            self._queued(delivery)
+        return delivery
+
+    def _payload(self, operation: Operation, amounts: str, shape: str) -> str:
+        data = [f'"app": {json.dumps(self._app)}']
+        if shape == "full":
+            data.append(f'"{operation.kind}": {operation.resource(amounts)}')
+        elif shape == "uid":
+            data.append(f'"{operation.kind}": {{"uid": "{operation.uid}"}}')
+        log = {
+            "type": operation.kind,
+            "chain_id": 80002,
+            "transaction_hash": f"0x{self._plan.stream('hash').getrandbits(256):064x}",
+        }
+        data.append(f'"transaction_log": {json.dumps(log)}')
+        event = "reward.allocated" if operation.kind == "allocation" else "reward.claimed"
+        happened = timestamp(self._clock(), "+00:00")
+        return f'{{"data": {{{", ".join(data)}}}, "event": "{event}", "event_time": "{happened}"'
+
+    def _release(self, delivery: Delivery) -> None:
+        if delivery in self._held:
+            self._held.remove(delivery)
+            self._queued(delivery)
+
+    def _queued(self, delivery: Delivery) -> None:
+        self._queue.put_nowait(delivery)
+        if self._queue.qsize() > self._idle and len(self._senders) < _AT_ONCE:
+            sender = asyncio.get_running_loop().create_task(self._send_all())
+            self._senders.add(sender)
+
+    async def _send_all(self) -> None:
+        while True:
+            self._idle += 1
+            try:
+                delivery = await self._queue.get()
+            finally:
+                self._idle -= 1
+            await self._send(delivery)
+
+    async def _send(self, delivery: Delivery) -> None:
+        delivery.attempt += 1
+        self.counts["attempts"] += 1
+        accepted = await self._post(delivery)
+        if accepted:
+            self.counts["accepted"] += 1
+            delivery.operation.deliveries += 1
+        if accepted and delivery.copies:
+            delivery.copies -= 1
+            self._queued(delivery)
+        elif accepted:
+            self.open -= 1
+        elif delivery.attempt >= self._attempts:
+            self.counts["given_up"] += 1
+            self.open -= 1
+        else:
+            self._agenda.later(self._backoff * 2 ** (delivery.attempt - 1), self._queued, delivery)
+        delivery.tried.set()
+        for held in self._held[:]:
+            self._release(held)
+        self._changed()
+
+    async def _post(self, delivery: Delivery) -> bool:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), timeout=_TIMEOUT
+            )
+        body = f'{delivery.payload}, "sent_at": "{timestamp(self._clock(), "+00:00")}"}}'.encode()
+        headers = {
+            "Content-Type": "application/json",
+            "x-app-uid": self._app["uid"],
+            "x-webhook-correlation-id": delivery.correlation_id,
+            "x-webhook-attempt": str(delivery.attempt),
+            "x-webhook-signature": sign(body, self.keys),
+        }
+        if self.url is None:
+            return False
+        try:
+            async with self._session.post(self.url, data=body, headers=headers, allow_redirects=False) as reply:
+                await reply.read()
+                return 200 <= reply.status < 300
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
+
+    async def aclose(self) -> None:
+        """Stop sending; what is under way is cut."""
+        for sender in self._senders:
+            sender.cancel()
+        await asyncio.gather(*self._senders, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()

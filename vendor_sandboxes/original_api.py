@@ -1,0 +1,190 @@
+"""The routes of Original: what each request does to the books and how it is answered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from vendor_sandboxes.original_books import Books, Operation, User, plain
+from vendor_sandboxes.original_words import Fields, Refused, client_error, created, no_match, not_found, read_body, success
+from vendor_sandboxes.serving import no_such_route
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from vendor_sandboxes.original_auth import Credentials
+    from vendor_sandboxes.original_switches import OriginalSwitches
+
+_READ_AT = {"allocation": ("allocation",), "allocate": ("allocate",), "both": ("allocation", "allocate")}
+
+
+class Api:
+    """Answer requests.
+
+    Args:
+        books: What the vendor knows.
+        switches: Read anew for every request.
+        credentials: What lets a request pass.
+        committed: Takes an operation that was just written down and gives the answer to its creation.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        books: Books,
+        switches: OriginalSwitches,
+        credentials: Credentials,
+        committed: Callable[[Operation], Awaitable[web.Response]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._books = books
+        self._switches = switches
+        self._credentials = credentials
+        self._committed = committed
+        self._clock = clock
+
+    async def answer(self, method: str, path: str, request: web.BaseRequest, body: bytes) -> web.Response:
+        """Do what the request asks and say so; `path` is raw and stands below `/v1`."""
+        parts = [unquote(part) if "%" in part else part for part in path[1:].split("/")]
+        try:
+            match parts:
+                case ["user"]:
+                    return self._users(method, request, body)
+                case ["user", uid] if uid:
+                    self._only_read(method, request)
+                    return self._user(uid)
+                case ["reward", *rest] if all(rest):
+                    return await self._rewards(method, rest, request, body)
+                case _:
+                    return no_such_route()
+        except Refused as refusal:
+            return refusal.reply()
+
+    def _only_read(self, method: str, request: web.BaseRequest) -> None:
+        self._credentials.check(request.headers)
+        if method != "GET":
+            raise client_error(405, "method_not_allowed", f'Method "{method}" not allowed.')
+
+    def _written(self, request: web.BaseRequest, body: bytes) -> Fields:
+        self._credentials.check(request.headers)
+        return Fields(read_body(request, body))
+
+    def _users(self, method: str, request: web.BaseRequest, body: bytes) -> web.Response:
+        if method == "POST":
+            fields = self._written(request, body)
+            email, external_id = fields.email("email"), fields.optional_text("user_external_id")
+            fields.check()
+            user = self._books.add_user(email, external_id)
+            if user is None:
+                raise client_error(400, "bad_request", "User already exists.")
+            return created(user.uid)
+        self._only_read(method, request)
+        query = request.rel_url.query
+        found: User | None
+        if "email" in query:
+            found = self._books.users_by_email.get(query["email"])
+        elif "user_external_id" in query:
+            found = self._books.users_by_external_id.get(query["user_external_id"])
+        else:
+            raise client_error(400, "bad_request", "Give email or user_external_id.")
+        return success(found.resource()) if found else no_match()
+
+    def _user(self, uid: str) -> web.Response:
+        user = self._books.users.get(uid)
+        if user is None:
+            raise not_found("User")
+        return success(user.resource())
+
+    async def _rewards(self, method: str, rest: Sequence[str], request: web.BaseRequest, body: bytes) -> web.Response:
+        reads_allocations = _READ_AT[self._switches.read_path]
+        match rest:
+            case ["allocate"] if method == "POST":
+                return await self._allocate(self._written(request, body))
+            case ["claim"] if method == "POST":
+                return await self._claim(self._written(request, body))
+            case ["balance"]:
+                self._only_read(method, request)
+                return self._balance(request)
+            case ["claim"]:
+                self._only_read(method, request)
+                return self._list("claim", request)
+            case ["claim", uid]:
+                self._only_read(method, request)
+                return self._one("claim", uid)
+            case [word] if word in reads_allocations:
+                self._only_read(method, request)
+                return self._list("allocation", request)
+            case [word, uid] if word in reads_allocations:
+                self._only_read(method, request)
+                return self._one("allocation", uid)
+            case [uid]:
+                # Also where a list of allocations is asked for under the path that does not serve it.
+                self._only_read(method, request)
+                return self._reward(uid)
+            case _:
+                return no_such_route()
+
+    async def _allocate(self, fields: Fields) -> web.Response:
+        reward_uid, user_uid = fields.text("reward_uid"), fields.text("to_user_uid")
+        amount, nonce = fields.amount("amount"), fields.text("nonce")
+        fields.check()
+        self._books.asked[nonce] += 1
+        first = self._books.by_nonce.get(nonce)
+        if first is not None:
+            if self._switches.duplicate_nonce == "replay":
+                return created(first.uid)
+            raise client_error(400, "bad_request", "nonce already used")
+        self._must_know(reward_uid, user_uid)
+        return await self._committed(self._books.add_allocation(reward_uid, user_uid, amount, nonce))
+
+    async def _claim(self, fields: Fields) -> web.Response:
+        reward_uid, user_uid = fields.text("reward_uid"), fields.text("from_user_uid")
+        to_address = fields.address("to_address")
+        fields.check()
+        self._must_know(reward_uid, user_uid)
+        if self._switches.strict:
+            if self._books.claiming(user_uid):
+                raise client_error(400, "bad_request", "A claim of this user is pending.")
+            if not self._books.balance(reward_uid, user_uid):
+                raise client_error(400, "bad_request", "There is nothing to claim.")
+        return await self._committed(self._books.add_claim(reward_uid, user_uid, to_address))
+
+    def _must_know(self, reward_uid: str, user_uid: str) -> None:
+        if self._switches.strict:
+            if reward_uid not in self._books.rewards:
+                raise not_found("Reward")
+            if user_uid not in self._books.users:
+                raise not_found("User")
+
+    def _balance(self, request: web.BaseRequest) -> web.Response:
+        fields = Fields(request.rel_url.query)
+        reward_uid, user_uid = fields.text("reward_uid"), fields.text("user_uid")
+        fields.check()
+        if reward_uid not in self._books.rewards:
+            raise not_found("Reward")
+        amount = plain(self._books.balance(reward_uid, user_uid))
+        written = amount if self._switches.amounts == "number" else f'"{amount}"'
+        return success(f'{{"reward_uid":{json.dumps(reward_uid)},"user_uid":{json.dumps(user_uid)},"amount":{written}}}')
+
+    def _list(self, kind: str, request: web.BaseRequest) -> web.Response:
+        fields = Fields(request.rel_url.query)
+        user_uid = fields.text("user_uid")
+        fields.check()
+        since = self._clock() - self._switches.list_lag
+        operations = self._books.by_user[kind].get(user_uid, ())
+        amounts = self._switches.amounts
+        lines = [operation.resource(amounts) for operation in operations if operation.committed_at <= since]
+        return success(f"[{', '.join(lines)}]")
+
+    def _one(self, kind: str, uid: str) -> web.Response:
+        operation = self._books.operations[kind].get(uid)
+        if operation is None or operation.committed_at > self._clock() - self._switches.read_lag:
+            raise not_found(kind.capitalize())
+        return success(operation.resource(self._switches.amounts))
+
+    def _reward(self, uid: str) -> web.Response:
+        if uid not in self._books.rewards:
+            raise not_found("Reward")
+        return success(self._books.reward_resource(uid))
