@@ -1,0 +1,17 @@
+"""Exact sums: nothing is rounded, nothing becomes a float, nothing is added up in SQL."""
+
+from __future__ import annotations
+
+from decimal import Context, Decimal, Inexact, InvalidOperation
+
+_EXACT = Context(prec=200, traps=[Inexact, InvalidOperation])  # an amount has at most 90 digits; rounding would raise
+
+
+def add(total: Decimal, amount: Decimal | str) -> Decimal:
+    """Return the exact sum."""
+    return _EXACT.add(total, Decimal(amount))
+
+
+def text(amount: Decimal) -> str:
+    """Return an amount in plain digits, never with an exponent."""
+    return format(amount, "f")

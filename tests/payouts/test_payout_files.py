@@ -1,0 +1,266 @@
+"""Files come as they are; what is wrong is said with line and column, and nothing is held in memory but a line."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import tracemalloc
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from payouts.checking import Checked, check_rows
+from payouts.files import form_of, read_rows, rereadable
+from payouts.lines import FileRefused, Layout, Mistake
+from payouts.rows import EnkashRow, InvalidRow, OriginalRow, Row
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEADER = b"id,reward_uid,to_user_uid,amount,nonce\n"
+CSV = Layout(vendor="original")
+JSONL = Layout(vendor="original", form="jsonl")
+COINS = Layout(vendor="enkash")
+
+
+def never(mistake: Mistake) -> None:
+    raise AssertionError(mistake)
+
+
+def rows_of(content: bytes, layout: Layout = CSV) -> list[Row]:
+    return list(read_rows(io.BytesIO(content), layout))
+
+
+def mistakes_in(content: bytes, layout: Layout = CSV, **options: Any) -> list[Mistake]:
+    found: list[Mistake] = []
+    check_rows(io.BytesIO(content), layout, on_mistake=found.append, **options)
+    return found
+
+
+def places_in(content: bytes, layout: Layout = CSV) -> list[tuple[int, int, str]]:
+    return [(mistake.line, mistake.column, mistake.name) for mistake in mistakes_in(content, layout)]
+
+
+def test_csv_of_original_rows() -> None:
+    assert rows_of(HEADER + b"r1,21,32,1.50,\nr2,21,33,2,n-2\n") == [
+        OriginalRow(id="r1", reward_uid="21", to_user_uid="32", amount="1.50", line=2),
+        OriginalRow(id="r2", reward_uid="21", to_user_uid="33", amount="2", nonce="n-2", line=3),
+    ]
+
+
+def test_csv_of_enkash_rows() -> None:
+    assert rows_of(b"id,user_id,event\nr1,EKQZVMQK,REFERRAL_EVENT\n", COINS) == [
+        EnkashRow(id="r1", user_id="EKQZVMQK", event="REFERRAL_EVENT", line=2)
+    ]
+
+
+def test_jsonl_keeps_the_digits_of_a_number() -> None:
+    line = b'{"id": 7, "reward_uid": "21", "to_user_uid": "32", "amount": 123456789.123456789012345678, "note": null}\n'
+    assert rows_of(line, JSONL) == [
+        OriginalRow(id="7", reward_uid="21", to_user_uid="32", amount="123456789.123456789012345678", line=1)
+    ]
+
+
+def test_byte_order_mark_blank_lines_quotes_crlf_and_a_missing_last_line_end_do_not_matter() -> None:
+    content = b'\xef\xbb\xbfid,reward_uid,to_user_uid,amount\r\n\r\n"r,""1""",21,\xc3\xa9,1\r\n\r\nr2,21,33,2'
+    assert [(row.id, row.recipient, row.line) for row in rows_of(content)] == [('r,"1"', "é", 3), ("r2", "33", 5)]
+    assert rows_of(b'\xef\xbb\xbf{"id":"a","reward_uid":"1","to_user_uid":"2","amount":"3"}\n\n', JSONL)[0].id == "a"
+
+
+def test_columns_are_mapped_by_name_and_others_are_ignored_and_named() -> None:
+    layout = Layout(vendor="original", names={"id": "order", "amount": "tokens", "nonce": "ref"}, delimiter=";")
+    ignored: list[str] = []
+    content = io.BytesIO(b"note;tokens;order;reward_uid;to_user_uid;ref\nx;1;o1;21;32;k1\n")
+    assert [(row.id, row.amount, row.given_key) for row in read_rows(content, layout, on_ignored=ignored.append)] == [
+        ("o1", "1", "k1")
+    ]
+    assert ignored == ["note"]
+
+
+def test_a_record_may_span_lines_and_is_known_by_its_first() -> None:
+    content = b'id,reward_uid,to_user_uid,amount,note\nr1,21,32,1,"two\nlines"\nr2,21,33,0,x\n'
+    assert places_in(content) == [(4, 4, "amount")]
+
+
+def test_line_numbers_as_ids_only_on_demand() -> None:
+    layout = Layout(vendor="original", ids_from_line=True)
+    assert [row.id for row in rows_of(b"reward_uid,to_user_uid,amount\n21,32,1\n\n21,33,1\n", layout)] == ["2", "4"]
+    assert places_in(b"reward_uid,to_user_uid,amount\n21,32,x\n", layout) == [(2, 3, "amount")]
+
+
+@pytest.mark.parametrize(
+    ("content", "place", "words"),
+    [
+        (b"", (1, 1, ""), "empty file"),
+        (b"\xef\xbb\xbf", (1, 1, ""), "empty file"),
+        (b"\n\n", (1, 1, ""), "blank lines alone"),
+        (b"\xff\xfei\x00d\x00", (1, 1, ""), "UTF-16"),
+        (b"\x00\x00\xfe\xff", (1, 1, ""), "UTF-32"),
+        (b"id,reward_uid,\xe9,amount\nr1,21,32,1\n", (1, 3, ""), "0xe9"),
+        (b"id,reward_uid,amount\n", (1, 4, "to_user_uid"), 'expected a column "to_user_uid"'),
+        (b"id;reward_uid;to_user_uid;amount\n", (1, 2, "id"), "is the delimiter ';'?"),
+        (b"id,reward_uid,to_user_uid, Amount\n", (1, 4, "amount"), "written in another way"),
+        (b"id,reward_uid,to_user_uid,amount,id\n", (1, 5, "id"), "once"),
+        (HEADER + b"r1,21,32,1\n", (2, 5, ""), "expected 5 cells as in the header, got 4"),
+        (HEADER + b"r1,21,32,1,,\n", (2, 6, ""), "got 6"),
+        (HEADER + b"r1,21,32,1.5.5,\n", (2, 4, "amount"), "plain digits"),
+        (HEADER + b"r1,,32,1,\n", (2, 2, "reward_uid"), "empty"),
+        (HEADER + b"r1,21, 32,1,\n", (2, 3, "to_user_uid"), "white space"),
+        (HEADER + b"r1,21,caf\xe9,1,\n", (2, 3, ""), "0xe9"),
+        (HEADER + b"r1,21,32,1,\n" + b"r2,21," + b"x" * 10_000_000 + b",1,\n", (3, 3, ""), "got 10000010"),
+        (HEADER + b'r1,21,"32,1,\n', (2, 3, ""), "closing quote"),
+        (HEADER + b'"r1",21,"3"2,1,\n', (2, 3, ""), "write a quote inside a cell twice"),
+        (HEADER + b'r1,"2""1","32""",1,"x', (2, 5, ""), "closing quote"),
+        (HEADER + b'r1,21,32,"a\n"b,\n', (2, 4, ""), "write a quote inside a cell twice"),
+        (HEADER + b"r1,21,32,1,x\ry\n", (2, 5, ""), r"lone \r"),
+        (HEADER + b"r\x001,21,32,1,\n", (2, 1, "id"), "nobody can see"),
+    ],
+)
+def test_a_bad_csv_file_is_refused_with_line_and_column(content: bytes, place: tuple[int, int, str], words: str) -> None:
+    found = mistakes_in(content)
+    assert (found[0].line, found[0].column, found[0].name) == place
+    assert words in found[0].message
+    with pytest.raises(FileRefused, match=f"^line {place[0]}, column {place[1]}") as refused:
+        rows_of(content)
+    assert refused.value.mistake == found[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "place", "words"),
+    [
+        (b"", (1, 1, ""), "empty file"),
+        (b'{"id":"a"\n', (1, 10, ""), "one JSON object per line"),
+        (b'  {"id" "a"}\n', (1, 9, ""), "one JSON object per line"),
+        (b'[{"id":"a"}]\n', (1, 1, ""), "another JSON value"),
+        (b"[" * 60_000 + b"\n", (1, 1, ""), "nested too deeply"),
+        (b'{"id":"a","amount":NaN}\n', (1, 1, ""), "NaN"),
+        (b'{"id":"a","id":"b"}\n', (1, 1, ""), "each key once"),
+        (b'{"id":"a","reward_uid":"1","to_user_uid":"2"}\n', (1, 45, "amount"), "got none"),
+        (b'{"id":"a","reward_uid":"1","to_user_uid":"2","amount":1e3}\n', (1, 46, "amount"), "plain digits"),
+        (b'{"id":1.5,"reward_uid":"1","to_user_uid":"2","amount":1}\n', (1, 2, "id"), "expected text"),
+        (b'{"id":true,"reward_uid":"1","to_user_uid":"2","amount":1}\n', (1, 2, "id"), "expected text, got a bool"),
+        (b'{"id":"a","reward_uid":"1","to_user_uid":["2"],"amount":1}\n', (1, 28, "to_user_uid"), "expected text, got a list"),
+        (b'{"id":"\\ud800","reward_uid":"1","to_user_uid":"2","amount":1}\n', (1, 2, "id"), "nobody can see"),
+        (b'{"id":"\xc3\xa9\xe9"}\n', (1, 9, ""), "0xe9"),
+        (b'{"id":"' + b"x" * 70_000 + b'"}', (1, 65_537, ""), "at most 65536 bytes"),
+    ],
+)
+def test_a_bad_jsonl_file_is_refused_with_line_and_column(content: bytes, place: tuple[int, int, str], words: str) -> None:
+    found = mistakes_in(content, JSONL)
+    assert (found[0].line, found[0].column, found[0].name) == place
+    assert words in found[0].message
+
+
+def test_every_mistake_of_a_file_is_listed_and_good_rows_are_still_counted() -> None:
+    content = HEADER + b"r1,21,,x,\nr2,21,33,1.10,\nr3,21,33,-1,\n\xe9\nr4,21,33,2.205,\nr5,22,33,7,\n"
+    found: list[Mistake] = []
+    checked = check_rows(io.BytesIO(content), CSV, on_mistake=found.append)
+    assert [(mistake.line, mistake.column) for mistake in found] == [(2, 3), (2, 4), (4, 4), (5, 1)]
+    assert checked == Checked(
+        rows=3, mistakes=4, totals={"21": Decimal("3.305"), "22": Decimal(7)}, counts={"21": 2, "22": 1}, ignored=[]
+    )
+
+
+def test_an_id_that_comes_twice_names_both_lines() -> None:
+    found = mistakes_in(HEADER + b"r1,21,32,1,\nr2,21,33,1,\nr1,21,34,1,\n")
+    assert [str(mistake) for mistake in found] == [
+        'line 4, column 1 (id): expected each id once, got "r1" again, first on line 2'
+    ]
+
+
+def test_a_nonce_that_comes_twice_names_both_lines() -> None:
+    found = mistakes_in(HEADER + b"r1,21,32,1,n\nr2,21,33,1,n\n")
+    assert [str(mistake) for mistake in found] == [
+        'line 3, column 5 (nonce): expected each nonce once, got "n" again, first on line 2'
+    ]
+
+
+def test_a_column_asked_for_by_name_must_be_there() -> None:
+    layout = Layout(vendor="original", names={"nonce": "ref"})
+    assert places_in(b"id,reward_uid,to_user_uid,amount\nr1,21,32,1\n", layout) == [(1, 5, "ref")]
+
+
+def test_a_judge_speaks_in_the_same_words() -> None:
+    def judge(row: Row) -> None:
+        raise InvalidRow("expected another one", name="amount")
+
+    found = mistakes_in(HEADER + b"r1,21,32,1,\n", judge=judge)
+    assert [str(mistake) for mistake in found] == ["line 2, column 4 (amount): expected another one"]
+
+
+def test_coins_are_counted_without_a_sum() -> None:
+    checked = check_rows(io.BytesIO(b"id,user_id,event\na,u,E\nb,u,E\n"), COINS, on_mistake=never)
+    assert (checked.counts, checked.totals) == ({"E": 2}, {})
+
+
+def test_only_the_first_thousand_rewards_are_summed_one_by_one() -> None:
+    lines = b"".join(b"r%d,reward-%d,32,1\n" % (number, number) for number in range(1002))
+    checked = check_rows(io.BytesIO(b"id,reward_uid,to_user_uid,amount\n" + lines), CSV, on_mistake=never)
+    assert (checked.rows, len(checked.counts)) == (1002, 1000)
+
+
+@pytest.mark.parametrize("layout", [CSV, JSONL])
+def test_memory_does_not_grow_with_the_file(layout: Layout) -> None:
+    class Endless(io.RawIOBase):
+        def __init__(self, lines: int) -> None:
+            self.left = lines
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            if not self.left:
+                return 0
+            self.left -= 1
+            line = b'{"id":"r%d","reward_uid":"21","to_user_uid":"32","amount":"1.5"}\n' % self.left
+            if layout.form == "csv":
+                line = b"r%d,21,32,1.5\n" % self.left if self.left < lines_in_all - 1 else b"id,reward_uid,to_user_uid,amount\n"
+            buffer[: len(line)] = line
+            return len(line)
+
+    peaks = []
+    for lines_in_all in (1_000, 10_000):
+        tracemalloc.start()
+        checked = check_rows(io.BufferedReader(Endless(lines_in_all)), layout, on_mistake=never)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert checked.rows >= lines_in_all - 1
+    assert peaks[1] < peaks[0] * 1.3
+
+
+@pytest.mark.parametrize(
+    ("path", "start", "form"),
+    [
+        ("a.csv", b"{", "csv"),
+        ("a.JSONL", b"id", "jsonl"),
+        ("a.ndjson", b"", "jsonl"),
+        ("-", b'\xef\xbb\xbf {"id"', "jsonl"),
+        ("-", b"id,", "csv"),
+        ("rewards", b"", "csv"),
+    ],
+)
+def test_the_form_is_known_by_name_or_by_the_first_bytes(path: str, start: bytes, form: str) -> None:
+    assert form_of(path, start) == form
+
+
+def test_a_file_can_be_read_twice_as_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "rewards.csv"
+    path.write_bytes(b"abc")
+    with rereadable(str(path)) as stream:
+        assert stream.read() == b"abc"
+        stream.seek(0)
+        assert stream.read() == b"abc"
+
+
+def test_standard_input_and_pipes_are_copied_to_be_read_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"abc")
+    os.close(writing)
+    with os.fdopen(reading) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        with rereadable("-") as stream:
+            assert stream.read() == b"abc"
+            stream.seek(0)
+            assert stream.read() == b"abc"

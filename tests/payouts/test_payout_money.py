@@ -1,0 +1,33 @@
+"""Sums keep every digit."""
+
+from __future__ import annotations
+
+from decimal import Decimal, Inexact
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from payouts import money
+
+amounts = st.from_regex(r"[0-9]{1,60}(\.[0-9]{1,30})?", fullmatch=True)
+
+
+@settings(max_examples=40)
+@given(st.lists(amounts, max_size=30))
+def test_a_sum_is_exact_to_the_last_digit(texts: list[str]) -> None:
+    total = Decimal(0)
+    for text in texts:
+        total = money.add(total, text)
+    assert Fraction(money.text(total)) == sum(map(Fraction, texts), Fraction(0))
+
+
+def test_a_sum_that_cannot_be_exact_is_an_error() -> None:
+    with pytest.raises(Inexact):
+        money.add(Decimal("1e200"), "0.1")
+
+
+def test_an_amount_is_written_in_plain_digits() -> None:
+    assert money.text(Decimal("1E+3")) == "1000"
+    assert money.text(Decimal("0E-7")) == "0.0000000"
