@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.webhooks.store_contract import A_DAY, Clock, Ear, StoreContract, collect, event, outcome, ref
+from webhooks.errors import StoreFull
+from webhooks.store.base import Acceptance, EventState, Store
+from webhooks.store.memory import MemoryStore
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest_asyncio.fixture
+async def store(clock: Clock) -> AsyncIterator[Store]:
+    store = MemoryStore(clock=clock)
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+def ear(store: Store) -> Ear:
+    ear = Ear()
+    store.subscribe(ear)
+    return ear
+
+
+class TestMemoryStore(StoreContract):
+    pass
+
+
+async def words(store: Store) -> list[bytes]:
+    return [kept.event.body for kept in await store.list_events()]
+
+
+async def test_the_oldest_event_that_is_done_with_leaves_first_then_the_oldest_dead_letter(clock: Clock) -> None:
+    store = MemoryStore(max_events=3, clock=clock)
+    await store.accept(event("dead", problem="unreadable"))
+    await store.accept(event("ready"), handle=True)
+    await store.accept(event("done"))
+    await store.accept(event("1"), handle=True)
+    assert await words(store) == [event(word).body for word in ("1", "ready", "dead")]
+    await store.accept(event("2"), handle=True)
+    assert await words(store) == [event(word).body for word in ("2", "1", "ready")]
+
+
+async def test_an_event_is_refused_rather_than_one_forgotten_that_waits_for_its_handlers(clock: Clock) -> None:
+    store = MemoryStore(max_events=1, clock=clock)
+    await store.accept(event("1"), handle=True)
+    with pytest.raises(StoreFull, match="handlers"):
+        await store.accept(event("2"), handle=True)
+    (claimed,) = await store.claim_events(["default"], limit=1, lease=60)
+    await store.finish_event(claimed)
+    assert await store.accept(event("2"), handle=True) is Acceptance.NEW
+    assert await words(store) == [event("2").body]
+
+
+async def test_a_requeued_event_does_not_leave(clock: Clock) -> None:
+    store = MemoryStore(max_events=2, clock=clock)
+    await store.accept(event("1"))
+    await store.accept(event("2"))
+    (_, first) = await store.list_events()
+    await store.requeue([first.id])
+    await store.accept(event("3"))
+    assert await words(store) == [event("3").body, event("1").body]
+
+
+async def test_events_and_outcomes_leave_when_their_retention_is_over(clock: Clock) -> None:
+    store = MemoryStore(retention=60, clock=clock)
+    await store.accept(event("requeued"))
+    (kept,) = await store.list_events()
+    await store.accept(event("old"))
+    await store.requeue([kept.id])
+    await store.record_outcome(outcome(ref("old"), at=clock.now))
+    await store.purge(clock.now)
+    clock.now += 61
+    for number in range(3):
+        await store.accept(event(str(number)))
+        await store.record_outcome(outcome(ref(str(number)), at=clock.now))
+    assert await words(store) == [event(word).body for word in ("2", "1", "0", "old", "requeued")]
+    (claimed,) = await store.claim_events(["default"], limit=1, lease=60)
+    await store.finish_event(claimed)
+    await store.accept(event("3"))
+    await store.accept(event("4"))
+    assert await words(store) == [event(word).body for word in ("4", "3", "2", "1", "0")]
+    assert await store.outcome(ref("old")) is None
+    assert await store.outcome(ref("0")) is not None
+
+
+async def test_the_oldest_outcomes_leave_when_there_are_too_many(clock: Clock) -> None:
+    store = MemoryStore(max_events=2, clock=clock)
+    for number in range(4):
+        await store.record_outcome(outcome(ref(str(number)), at=clock.now))
+    assert [one.ref.uid for one in await store.outcomes([ref(str(number)) for number in range(4)])] == ["2", "3"]
+
+
+async def test_identities_stay_four_hundred_days_or_until_there_are_ten_times_as_many_as_events(clock: Clock) -> None:
+    store = MemoryStore(max_events=2, clock=clock)
+    await store.accept(event("old"))
+    clock.now += 400 * A_DAY
+    assert await store.accept(event("old")) is Acceptance.DUPLICATE
+    await store.accept(event("other"))
+    assert await store.accept(event("old")) is Acceptance.DUPLICATE
+    clock.now += A_DAY
+    await store.accept(event("another"))
+    assert await store.accept(event("old")) is Acceptance.NEW
+    for number in range(30):
+        await store.accept(event(str(number)))
+    assert await store.accept(event("29")) is Acceptance.DUPLICATE
+    assert await store.accept(event("10")) is Acceptance.DUPLICATE
+    assert await store.accept(event("9")) is Acceptance.NEW
+
+
+async def test_pending_operations_leave_when_their_retention_is_over(clock: Clock) -> None:
+    store = MemoryStore(retention=100, clock=clock)
+    await store.add_pending([ref("old")])
+    clock.now += 50
+    await store.add_pending([ref("young")])
+    clock.now += 60
+    await store.add_pending([ref("new")])
+    assert await collect(store) == {ref("young"), ref("new")}
+
+
+async def test_the_oldest_question_leaves_when_there_are_too_many(clock: Clock) -> None:
+    store = MemoryStore(max_events=2, clock=clock)
+    for number in range(3):
+        await store.accept(event(str(number), of=ref(str(number))))
+        clock.now += 1
+    assert list(await store.claim_questions("default", limit=5, lease=60)) == [ref("1"), ref("2")]
+
+
+async def test_leases_given_over_and_over_leave_nothing_behind(clock: Clock) -> None:
+    store = MemoryStore(clock=clock)
+    for number in range(2_000):
+        await store.accept(event(str(number), of=ref(str(number))), handle=True)
+        await store.record_outcome(outcome(ref(str(number)), at=clock.now))
+        (claimed,) = await store.claim_events(["default"], limit=1, lease=60)
+        await store.finish_event(claimed)
+    assert await store.claim_events(["default"], limit=1, lease=60) == []
+    assert await store.claim_questions("default", limit=1, lease=60) == []
+    counted = await store.statistics()
+    assert (counted.ready, counted.questions) == (0, 0)
+
+
+@pytest.mark.parametrize(("max_events", "retention"), [(0, 1.0), (1, 0.0)])
+def test_bounds_that_leave_no_room_are_refused(max_events: int, retention: float) -> None:
+    with pytest.raises(ValueError, match="max_events"):
+        MemoryStore(max_events=max_events, retention=retention)
+
+
+async def test_a_settled_event_state_is_listed_as_done(clock: Clock) -> None:
+    store = MemoryStore(clock=clock)
+    await store.accept(event("1"))
+    assert [kept.state for kept in await store.list_events(state=EventState.DONE)] == [EventState.DONE]

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.webhooks.store_contract import outcome, ref
+from webhooks.store.outcomes import agree, conflict_event, pack, unpack
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.decimals(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=4))
+def test_what_is_packed_is_unpacked_exactly(value: dict[str, Any]) -> None:
+    assert unpack(pack(value)) == value
+
+
+def test_only_json_can_be_packed() -> None:
+    with pytest.raises(TypeError, match="object"):
+        pack({"key": object()})
+
+
+def test_only_an_object_can_be_unpacked() -> None:
+    with pytest.raises(TypeError, match="list"):
+        unpack(b"[]")
+
+
+def test_outcomes_agree_where_only_one_names_a_number() -> None:
+    one = outcome(ref(), amount="1.5")
+    assert agree(one, one)
+    assert agree(one, outcome(ref(), amount=None))
+    assert agree(outcome(ref(), amount=True), outcome(ref(), amount=False))
+    assert not agree(one, outcome(ref(), amount=Decimal("1.4")))
+
+
+def test_equal_conflicts_are_equal_events_and_others_are_not() -> None:
+    first = outcome(ref(), "failed")
+    one, again = (conflict_event(first, outcome(ref(), "done", via=via)) for via in ("webhook", "poll"))
+    other = conflict_event(first, outcome(ref(), "done", amount="9"))
+    assert one.identity == again.identity != other.identity
+    assert len(one.identity) == 16

@@ -1,0 +1,65 @@
+"""How waiting and keeping can end other than well."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vendor_http.errors import RewardsError
+
+if TYPE_CHECKING:
+    from vendor_http.operations import Operation, OperationRef
+
+
+class StoreError(RewardsError):
+    """The store could not do what was asked; nothing was acknowledged."""
+
+
+class StoreFull(StoreError):
+    """The store holds as much as it may, and nothing in it may leave."""
+
+
+class StoreClosed(StoreError):
+    """The store was used after `aclose()`."""
+
+
+class CompletionTimeout(RewardsError, TimeoutError):
+    """The time of a wait ran out; the operation may still settle.
+
+    Attributes:
+        ref: The operation waited for.
+        timeout: Seconds the wait was given.
+        last_seen: What the last poll that answered saw, None if none did.
+        last_error: What the last poll that failed met, None if none did.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        ref: OperationRef,
+        timeout: float,
+        last_seen: Operation | None = None,
+        last_error: Exception | None = None,
+        **facts: Any,
+    ) -> None:
+        super().__init__(message, **facts)
+        self.ref = ref
+        self.timeout = timeout
+        self.last_seen = last_seen
+        self.last_error = last_error
+
+
+class CompletionsClosed(RewardsError):
+    """`Completions` was closed with this wait inside, or used after its end."""
+
+
+class CompletionsFailed(RewardsError):
+    """The background work of `Completions` kept dying, so that no wait could be kept honestly.
+
+    Attributes:
+        cause: What the last attempt died of.
+    """
+
+    def __init__(self, message: str, *, cause: BaseException | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause

@@ -1,0 +1,285 @@
+"""What every store promises: the narrow interface behind receiver, completions and handlers.
+
+Durable means here: it survives whatever the store is built to survive (the process for memory, the machine for a disk).
+A method that returns has made its change durable; one that raises has changed nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    from vendor_http.operations import Event, OperationRef, OperationStatus
+    from webhooks.store.subscribers import Subscriber
+
+IDENTITY_DAYS = 400
+
+Via = Literal["webhook", "poll"]
+
+
+class Acceptance(StrEnum):
+    """Whether an event was seen for the first time."""
+
+    NEW = "new"
+    DUPLICATE = "duplicate"
+
+
+class Verdict(StrEnum):
+    """What became of an outcome that was handed in."""
+
+    FIRST = "first"
+    SAME = "same"
+    CONFLICT = "conflict"
+
+
+class EventState(StrEnum):
+    """Where an event stands: `ready` for its handlers (or leased to them), `done` with, or a `dead` letter."""
+
+    READY = "ready"
+    DONE = "done"
+    DEAD = "dead"
+
+
+@frozen(kw_only=True)
+class Outcome:
+    """The terminal state of one operation.
+
+    Attributes:
+        ref: The operation.
+        status: `done` or `failed`.
+        resource: The vendor's JSON object of it, complete.
+        via: How it was learned.
+        settled_at: When it was learned, Unix time.
+    """
+
+    ref: OperationRef
+    status: OperationStatus
+    resource: Mapping[str, Any] = field(repr=False)
+    via: Via
+    settled_at: float
+
+
+@frozen(kw_only=True)
+class Recorded:
+    """What became of an outcome, and the one that stands: the first."""
+
+    verdict: Verdict
+    outcome: Outcome
+
+
+@frozen(kw_only=True)
+class StoredEvent:
+    """An event as kept.
+
+    Attributes:
+        id: Its number in this store, growing with arrival.
+        event: The event; its `resource` may be missing, its `body` is what counts.
+        state: Where it stands.
+        received_at: When it was accepted, Unix time.
+        due_at: When it may be claimed (again), Unix time; a lease is a `due_at` in the future.
+        attempts: How often it was claimed since it was accepted or requeued.
+        finished: The handlers that need not run again.
+        reason: Why it is a dead letter, or what the last attempt met.
+    """
+
+    id: int
+    event: Event
+    state: EventState
+    received_at: float
+    due_at: float = 0.0
+    attempts: int = 0
+    finished: tuple[str, ...] = ()
+    reason: str | None = None
+
+
+@frozen(kw_only=True)
+class StoreStatistics:
+    """How much a store holds right now, and how many conflicts it has met.
+
+    Attributes:
+        events: Events with their bodies.
+        ready: Events that wait for their handlers, leased ones included.
+        dead: Dead letters.
+        questions: Operations that an event spoke of without settling them.
+        pending: Operations somebody registered as unsettled.
+        outcomes: Outcomes.
+        conflicts: Later outcomes that differ from the first.
+        oldest_ready_at: When the oldest event that waits for its handlers was received, None if none waits.
+    """
+
+    events: int
+    ready: int
+    dead: int
+    questions: int
+    pending: int
+    outcomes: int
+    conflicts: int
+    oldest_ready_at: float | None
+
+
+class Store(Protocol):
+    """Keep events, outcomes, questions and pending operations.
+
+    Every method may raise `StoreError`; then nothing changed. A store opened read-only (another process writes) keeps what is
+    recorded or registered through it in this process alone, claims nothing, and refuses `accept`, `amend`, `requeue` and `purge`.
+    """
+
+    @property
+    def read_only(self) -> bool:
+        """Whether another process does the writing."""
+        ...
+
+    async def accept(self, event: Event, *, handle: bool = False) -> Acceptance:
+        """Keep an event unless its identity is known, together with all that follows from it, in one step.
+
+        * Identity known: nothing changes.
+        * `event.problem`: a dead letter with that reason; settles and asks nothing.
+        * A resource with a terminal status: its outcome is recorded as by `record_outcome`, via webhook.
+        * Only a ref: a question, unless one is open or the operation is known as `done`.
+
+        Args:
+            event: The verified event.
+            handle: Whether handlers are to run for it; else it is `done` with at once.
+        """
+        ...
+
+    async def amend(self, event_id: int, event: Event) -> None:
+        """Replace a kept event by what a later reading of its body found, and settle or ask as `accept` does.
+
+        State, lease and attempts stay. An unknown id changes nothing.
+        """
+        ...
+
+    async def outcome(self, ref: OperationRef) -> Outcome | None:
+        """Return the outcome that stands, the first one."""
+        ...
+
+    async def outcomes(self, refs: Sequence[OperationRef]) -> Sequence[Outcome]:
+        """Return the outcomes that stand of those refs that have one, in any order."""
+        ...
+
+    async def conflicts(self, ref: OperationRef) -> Sequence[Outcome]:
+        """Return the later outcomes that differ from the first, oldest first."""
+        ...
+
+    async def record_outcome(self, outcome: Outcome) -> Recorded:
+        """Record how an operation ended; the first one stands.
+
+        The operation leaves the pending ones and its question is closed. A later one that differs (see `agree`) is kept beside
+        the first, once, and an event named `outcome.conflict` becomes ready for the handlers of the scope.
+        """
+        ...
+
+    async def add_pending(self, refs: Sequence[OperationRef]) -> None:
+        """Register operations as unsettled; those with an outcome, or registered already, are passed over."""
+        ...
+
+    async def remove_pending(self, refs: Sequence[OperationRef]) -> None:
+        """Take operations out of the pending ones; unknown ones are passed over."""
+        ...
+
+    def pending(self, scope: str) -> AsyncIterator[OperationRef]:
+        """Iterate over the pending operations of a scope; those that come or go meanwhile may be seen or not."""
+        ...
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Call the subscriber from now on."""
+        ...
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Call the subscriber no more; an unknown one is passed over."""
+        ...
+
+    async def claim_events(self, scopes: Collection[str], *, limit: int, lease: float) -> Sequence[StoredEvent]:
+        """Lease ready events to the caller, the longest due first.
+
+        Args:
+            scopes: Of these scopes only.
+            limit: At most so many.
+            lease: Seconds after which others may claim them; `due_at` of what is returned names that moment and is the token
+                for `finish_event` and `fail_event`.
+        """
+        ...
+
+    async def finish_event(self, claimed: StoredEvent) -> bool:
+        """Mark a claimed event as done with; return False, changing nothing, if the lease has passed to another."""
+        ...
+
+    async def fail_event(
+        self, claimed: StoredEvent, *, reason: str, retry_at: float | None, finished: Iterable[str] = ()
+    ) -> bool:
+        """Give a claimed event back; return False, changing nothing, if the lease has passed to another.
+
+        Args:
+            claimed: As claimed.
+            reason: What went wrong, one line.
+            retry_at: Unix time at which it may be claimed again; None makes it a dead letter.
+            finished: The handlers that need not run again.
+        """
+        ...
+
+    async def claim_questions(self, scope: str, *, limit: int, lease: float) -> Sequence[OperationRef]:
+        """Lease open questions to the caller, the longest due first; others may claim them when `lease` seconds are over.
+
+        A question is closed by the operation's outcome or by `close_questions`.
+        """
+        ...
+
+    async def close_questions(self, refs: Sequence[OperationRef]) -> None:
+        """Close questions that will find no answer; unknown ones are passed over."""
+        ...
+
+    async def list_events(
+        self,
+        *,
+        scope: str | None = None,
+        state: EventState | None = None,
+        name: str | None = None,
+        ref: OperationRef | None = None,
+        before_id: int | None = None,
+        limit: int = 100,
+    ) -> Sequence[StoredEvent]:
+        """Return events that fit all given conditions, newest first; `before_id` pages on."""
+        ...
+
+    async def get_event(self, event_id: int) -> StoredEvent | None:
+        """Return one event."""
+        ...
+
+    async def requeue(self, event_ids: Sequence[int]) -> int:
+        """Make events ready again with no attempts and no handler finished; return how many there were."""
+        ...
+
+    async def purge(self, before: float, *, state: EventState = EventState.DONE) -> int:
+        """Remove events in that state received before a Unix time; return how many.
+
+        Their identities stay for 400 days, so that a replayed body is still a duplicate.
+
+        Raises:
+            ValueError: the state is `ready`; such events still wait for their handlers.
+        """
+        ...
+
+    async def purge_outcomes(self, before: float) -> int:
+        """Remove outcomes settled before a Unix time, with their conflicts, and operations pending since before it.
+
+        Returns:
+            How many outcomes there were.
+        """
+        ...
+
+    async def statistics(self) -> StoreStatistics:
+        """Count what is held."""
+        ...
+
+    async def ping(self) -> None:
+        """Return if the store can read and, unless read-only, write."""
+        ...
+
+    async def aclose(self) -> None:
+        """Finish what is under way and let go of everything; idempotent. Afterwards every other method raises `StoreClosed`."""
+        ...

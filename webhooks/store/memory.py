@@ -1,0 +1,370 @@
+"""The store of one process: nothing outlives it, and tests of applications use it as their double."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+
+from vendor_http.operations import Event, OperationRef, OperationStatus
+from webhooks.errors import StoreClosed
+from webhooks.store.base import (
+    Acceptance,
+    EventState,
+    Outcome,
+    Recorded,
+    StoredEvent,
+    StoreStatistics,
+    Verdict,
+)
+from webhooks.store.due import DueQueue
+from webhooks.store.outcomes import agree, conflict_event, outcome_of
+from webhooks.store.shelf import EventShelf
+from webhooks.store.subscribers import Subscriber, Subscribers
+
+_SLICE = 1_000
+_SWEEPS_PER_RETENTION = 10
+
+_Key = tuple[str, str, str]
+
+
+def _key(ref: OperationRef) -> _Key:
+    return (ref.scope, ref.kind, ref.uid)
+
+
+class MemoryStore:
+    """Keep everything in this process, within bounds.
+
+    Args:
+        max_events: At most so many events, outcomes and questions each, 1 or more. The oldest that are done with leave first,
+            then the oldest dead letters; events that wait for a handler never leave, a new one is refused with `StoreFull`. Ten
+            times as many identities are kept, for 400 days.
+        retention: Seconds that events which are done with, outcomes and pending operations stay, above 0.
+        clock: Returns Unix time in seconds.
+    """
+
+    def __init__(self, *, max_events: int = 100_000, retention: float = 86_400.0, clock: Callable[[], float] = time.time) -> None:
+        if max_events < 1 or retention <= 0:
+            raise ValueError(f"expected max_events of at least 1 and retention above 0, got {max_events} and {retention}")
+        self._max_events = max_events
+        self._retention = retention
+        self._clock = clock
+        self._closed = False
+        self._subscribers = Subscribers()
+        self._events = EventShelf(max_events, retention)
+        self._outcomes: dict[_Key, Outcome] = {}
+        self._outcome_order: deque[_Key] = deque()
+        self._conflicts: dict[_Key, list[Outcome]] = {}
+        self._conflict_count = 0
+        self._questions: dict[str, DueQueue[_Key]] = {}
+        self._pending: dict[tuple[str, str], dict[str, float]] = {}
+        self._next_sweep = clock() + retention / _SWEEPS_PER_RETENTION
+
+    @property
+    def read_only(self) -> bool:
+        """Whether another process does the writing: never."""
+        return False
+
+    async def accept(self, event: Event, *, handle: bool = False) -> Acceptance:
+        """Keep an event unless its identity is known, together with all that follows from it."""
+        self._check_open()
+        if self._events.knows(event.identity):
+            return Acceptance.DUPLICATE
+        now = self._clock()
+        self._events.make_room(now)
+        if event.problem is not None:
+            self._events.add(event, EventState.DEAD, now, event.problem)
+        elif handle:
+            self._events.add(event, EventState.READY, now)
+            self._draw_conclusions(event, now)
+            self._subscribers.ready()
+        else:
+            self._events.add(event, EventState.DONE, now)
+            self._draw_conclusions(event, now)
+        return Acceptance.NEW
+
+    async def amend(self, event_id: int, event: Event) -> None:
+        """Replace a kept event by what a later reading of its body found."""
+        self._check_open()
+        row = self._events.get(event_id)
+        if row is not None:
+            row.event = event
+            if event.problem is None:
+                self._draw_conclusions(event, self._clock())
+
+    async def outcome(self, ref: OperationRef) -> Outcome | None:
+        """Return the outcome that stands, the first one."""
+        self._check_open()
+        return self._outcomes.get(_key(ref))
+
+    async def outcomes(self, refs: Sequence[OperationRef]) -> Sequence[Outcome]:
+        """Return the outcomes that stand of those refs that have one."""
+        self._check_open()
+        known = self._outcomes
+        return [outcome for ref in refs if (outcome := known.get(_key(ref))) is not None]
+
+    async def conflicts(self, ref: OperationRef) -> Sequence[Outcome]:
+        """Return the later outcomes that differ from the first, oldest first."""
+        self._check_open()
+        return tuple(self._conflicts.get(_key(ref), ()))
+
+    async def record_outcome(self, outcome: Outcome) -> Recorded:
+        """Record how an operation ended; the first one stands."""
+        self._check_open()
+        return self._record(outcome)
+
+    async def add_pending(self, refs: Sequence[OperationRef]) -> None:
+        """Register operations as unsettled."""
+        self._check_open()
+        now = self._clock()
+        if now >= self._next_sweep:
+            self._next_sweep = now + self._retention / _SWEEPS_PER_RETENTION
+            self._sweep_pending(now - self._retention)
+        outcomes, pending = self._outcomes, self._pending
+        for ref in refs:
+            if _key(ref) not in outcomes:
+                shelf = pending.get((ref.scope, ref.kind))
+                if shelf is None:
+                    shelf = pending[ref.scope, ref.kind] = {}
+                shelf.setdefault(ref.uid, now)
+
+    async def remove_pending(self, refs: Sequence[OperationRef]) -> None:
+        """Take operations out of the pending ones."""
+        self._check_open()
+        for ref in refs:
+            self._drop_pending(_key(ref))
+
+    async def pending(self, scope: str) -> AsyncIterator[OperationRef]:
+        """Iterate over the pending operations of a scope."""
+        self._check_open()
+        for (of_scope, kind), shelf in list(self._pending.items()):
+            if of_scope != scope:
+                continue
+            for place, uid in enumerate(list(shelf), start=1):
+                if uid in shelf:
+                    yield OperationRef(scope, kind, uid)
+                if place % _SLICE == 0:
+                    await asyncio.sleep(0)
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Call the subscriber from now on."""
+        self._check_open()
+        self._subscribers.add(subscriber)
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Call the subscriber no more."""
+        self._subscribers.remove(subscriber)
+
+    async def claim_events(self, scopes: Collection[str], *, limit: int, lease: float) -> Sequence[StoredEvent]:
+        """Lease ready events to the caller, the longest due first."""
+        self._check_open()
+        now = self._clock()
+        claimed: list[StoredEvent] = []
+        while len(claimed) < limit and (one := self._events.claim(scopes, now, lease)) is not None:
+            claimed.append(one)
+        return claimed
+
+    async def finish_event(self, claimed: StoredEvent) -> bool:
+        """Mark a claimed event as done with."""
+        self._check_open()
+        row = self._events.leased(claimed)
+        if row is None:
+            return False
+        row.reason = None
+        self._events.put(row, EventState.DONE)
+        return True
+
+    async def fail_event(
+        self, claimed: StoredEvent, *, reason: str, retry_at: float | None, finished: Iterable[str] = ()
+    ) -> bool:
+        """Give a claimed event back."""
+        self._check_open()
+        row = self._events.leased(claimed)
+        if row is None:
+            return False
+        row.reason, row.finished = reason, tuple(finished)
+        if retry_at is None:
+            self._events.put(row, EventState.DEAD)
+        else:
+            self._events.put(row, EventState.READY, retry_at)
+        return True
+
+    async def claim_questions(self, scope: str, *, limit: int, lease: float) -> Sequence[OperationRef]:
+        """Lease open questions to the caller, the longest due first."""
+        self._check_open()
+        questions = self._questions.get(scope)
+        claimed: list[OperationRef] = []
+        if questions is not None:
+            now = self._clock()
+            while len(claimed) < limit and (key := questions.claim(now, lease)) is not None:
+                claimed.append(OperationRef(*key))
+        return claimed
+
+    async def close_questions(self, refs: Sequence[OperationRef]) -> None:
+        """Close questions that will find no answer."""
+        self._check_open()
+        for ref in refs:
+            self._drop_question(_key(ref))
+
+    async def list_events(
+        self,
+        *,
+        scope: str | None = None,
+        state: EventState | None = None,
+        name: str | None = None,
+        ref: OperationRef | None = None,
+        before_id: int | None = None,
+        limit: int = 100,
+    ) -> Sequence[StoredEvent]:
+        """Return events that fit all given conditions, newest first."""
+        self._check_open()
+        found: list[StoredEvent] = []
+        for row in self._events.newest_first():
+            if len(found) == limit:
+                break
+            if (
+                (before_id is None or row.id < before_id)
+                and (scope is None or row.event.scope == scope)
+                and (state is None or row.state is state)
+                and (name is None or row.event.name == name)
+                and (ref is None or row.event.ref == ref)
+            ):
+                found.append(self._events.told(row))
+        return found
+
+    async def get_event(self, event_id: int) -> StoredEvent | None:
+        """Return one event."""
+        self._check_open()
+        row = self._events.get(event_id)
+        return None if row is None else self._events.told(row)
+
+    async def requeue(self, event_ids: Sequence[int]) -> int:
+        """Make events ready again with no attempts and no handler finished."""
+        self._check_open()
+        now = self._clock()
+        rows = [row for event_id in event_ids if (row := self._events.get(event_id)) is not None]
+        for row in rows:
+            row.attempts, row.finished, row.reason = 0, (), None
+            self._events.put(row, EventState.READY, now)
+        if rows:
+            self._subscribers.ready()
+        return len(rows)
+
+    async def purge(self, before: float, *, state: EventState = EventState.DONE) -> int:
+        """Remove events in that state received before a Unix time; their identities stay."""
+        self._check_open()
+        if state is EventState.READY:
+            raise ValueError("expected the state done or dead, got ready; events that wait for their handlers cannot be purged")
+        return self._events.purge(state, before)
+
+    async def purge_outcomes(self, before: float) -> int:
+        """Remove outcomes settled before a Unix time, with their conflicts, and operations pending since before it."""
+        self._check_open()
+        doomed = [key for key, outcome in self._outcomes.items() if outcome.settled_at < before]
+        for key in doomed:
+            self._drop_outcome(key)
+        self._sweep_pending(before)
+        return len(doomed)
+
+    async def statistics(self) -> StoreStatistics:
+        """Count what is held."""
+        self._check_open()
+        rows = list(self._events.newest_first())
+        waiting = [row.received_at for row in rows if row.state is EventState.READY]
+        return StoreStatistics(
+            events=len(rows),
+            ready=len(waiting),
+            dead=sum(row.state is EventState.DEAD for row in rows),
+            questions=sum(len(questions) for questions in self._questions.values()),
+            pending=sum(len(shelf) for shelf in self._pending.values()),
+            outcomes=len(self._outcomes),
+            conflicts=self._conflict_count,
+            oldest_ready_at=min(waiting, default=None),
+        )
+
+    async def ping(self) -> None:
+        """Return if the store is open."""
+        self._check_open()
+
+    async def aclose(self) -> None:
+        """Let go of everything."""
+        self._closed = True
+        self._subscribers.clear()
+        self._events.clear()
+        for kept in (self._outcomes, self._outcome_order, self._conflicts, self._questions, self._pending):
+            kept.clear()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosed("expected an open store, got one after aclose(); make a new one")
+
+    def _draw_conclusions(self, event: Event, now: float) -> None:
+        ref = event.ref
+        if ref is None:
+            return
+        outcome = outcome_of(event, now)
+        if outcome is not None:
+            self._record(outcome)
+            return
+        key = _key(ref)
+        known = self._outcomes.get(key)
+        if known is not None and known.status is OperationStatus.DONE:
+            return
+        questions = self._questions.get(ref.scope)
+        if questions is None:
+            questions = self._questions[ref.scope] = DueQueue()
+        if key not in questions:
+            if len(questions) >= self._max_events and (oldest := questions.head()) is not None:
+                questions.discard(oldest[1])
+            questions.put(key, now)
+            self._subscribers.asked(ref)
+
+    def _record(self, outcome: Outcome) -> Recorded:
+        key = _key(outcome.ref)
+        self._drop_question(key)
+        first = self._outcomes.get(key)
+        if first is None:
+            self._make_room_for_outcome(outcome.settled_at)
+            self._outcomes[key] = outcome
+            self._outcome_order.append(key)
+            self._drop_pending(key)
+            self._subscribers.settled(outcome)
+            return Recorded(verdict=Verdict.FIRST, outcome=outcome)
+        if agree(first, outcome):
+            return Recorded(verdict=Verdict.SAME, outcome=first)
+        event = conflict_event(first, outcome)
+        if not self._events.knows(event.identity):
+            self._conflicts.setdefault(key, []).append(outcome)
+            self._conflict_count += 1
+            self._events.add(event, EventState.READY, self._clock())
+            self._subscribers.ready()
+        return Recorded(verdict=Verdict.CONFLICT, outcome=first)
+
+    def _make_room_for_outcome(self, now: float) -> None:
+        order = self._outcome_order
+        for _ in range(2):
+            if not order:
+                return
+            oldest = self._outcomes.get(order[0])
+            if len(order) >= self._max_events or oldest is None or oldest.settled_at < now - self._retention:
+                self._drop_outcome(order.popleft())
+
+    def _drop_outcome(self, key: _Key) -> None:
+        self._outcomes.pop(key, None)
+        self._conflicts.pop(key, None)
+
+    def _drop_question(self, key: _Key) -> None:
+        questions = self._questions.get(key[0])
+        if questions is not None:
+            questions.discard(key)
+
+    def _drop_pending(self, key: _Key) -> None:
+        shelf = self._pending.get(key[:2])
+        if shelf is not None:
+            shelf.pop(key[2], None)
+
+    def _sweep_pending(self, before: float) -> None:
+        for shelf in self._pending.values():
+            for uid in [uid for uid, since in shelf.items() if since < before]:
+                del shelf[uid]

@@ -1,0 +1,118 @@
+"""What an event says about an operation, when two outcomes agree, and how resources are written down."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from vendor_http.codec import canonical
+from vendor_http.operations import Event, OperationStatus
+from webhooks.store.base import Outcome
+
+CONFLICT_EVENT = "outcome.conflict"
+
+
+def outcome_of(event: Event, at: float) -> Outcome | None:
+    """Return the outcome an event carries, None if it carries none."""
+    resource = event.resource
+    if event.ref is None or resource is None:
+        return None
+    word = resource.get("status")
+    status = OperationStatus(word) if isinstance(word, str) else None
+    if status is None or not status.terminal:
+        return None
+    return Outcome(ref=event.ref, status=status, resource=resource, via="webhook", settled_at=at)
+
+
+_PLAIN_NUMBER = re.compile(r"-?[0-9]{1,100}(\.[0-9]{1,100})?", re.ASCII)
+
+
+def _number(value: object) -> Decimal | None:
+    kind = type(value)
+    if kind is str and _PLAIN_NUMBER.fullmatch(str(value)):
+        return Decimal(str(value))
+    if kind in {int, float, Decimal}:
+        return Decimal(str(value))
+    return None
+
+
+def agree(first: Outcome, then: Outcome) -> bool:
+    """Return whether two outcomes of one operation say the same: equal status, and no number that both name differs.
+
+    Texts are left out of it, because one vendor writes the same moment in two ways in its events and in its answers.
+    """
+    if first.status != then.status:
+        return False
+    if first.resource is then.resource:
+        return True
+    for key, value in first.resource.items():
+        if key in then.resource:
+            one, other = _number(value), _number(then.resource[key])
+            if one is not None and other is not None and one != other:
+                return False
+    return True
+
+
+def conflict_event(first: Outcome, then: Outcome) -> Event:
+    """Return the event that tells handlers of a later outcome which differs from the first; equal conflicts are equal events."""
+    ref = first.ref
+    words = {
+        "event": CONFLICT_EVENT,
+        "operation": {"scope": ref.scope, "kind": ref.kind, "uid": ref.uid},
+        "first": _told(first),
+        "then": _told(then),
+    }
+    same = [CONFLICT_EVENT, ref.scope, ref.kind, ref.uid, str(then.status), dict(then.resource)]
+    return Event(
+        scope=ref.scope,
+        name=CONFLICT_EVENT,
+        identity=hashlib.sha256(canonical(same)).digest()[:16],
+        body=pack(words),
+        ref=ref,
+    )
+
+
+def _told(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "status": str(outcome.status),
+        "via": outcome.via,
+        "settled_at": outcome.settled_at,
+        "resource": dict(outcome.resource),
+    }
+
+
+_DECIMAL = "$decimal"
+
+
+def _packed(value: object) -> Any:
+    if isinstance(value, Decimal):
+        return {_DECIMAL: str(value)}
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"expected a JSON value, got {type(value).__name__}; only what was parsed from JSON can be kept")
+
+
+def _unpacked(value: dict[str, Any]) -> Any:
+    return Decimal(value[_DECIMAL]) if len(value) == 1 and _DECIMAL in value else value
+
+
+def pack(value: Mapping[str, Any]) -> bytes:
+    """Write a parsed JSON object so that `unpack` returns it with every number exact."""
+    try:
+        return orjson.dumps(value, default=_packed)
+    except TypeError:  # whole numbers over 64 bits
+        return json.dumps(value, default=_packed, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+
+
+def unpack(data: bytes) -> dict[str, Any]:
+    """Read what `pack` wrote."""
+    value = json.loads(data, object_hook=_unpacked)
+    if not isinstance(value, dict):
+        raise TypeError(f"expected a packed object, got {type(value).__name__}; the store's file was written by something else")
+    return value

@@ -1,0 +1,72 @@
+"""Who hears from a store, and how a store tells them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vendor_http.operations import OperationRef
+    from webhooks.store.base import Outcome
+
+logger = logging.getLogger(__name__)
+
+
+class Subscriber:
+    """Hear from a store what has become durable; override what is needed.
+
+    The methods are called in the event loop once a change is durable and, where it was made through the same store object,
+    before the call that made it returns. They are hints: a subscriber that must not miss anything registers first and looks up
+    afterwards. They return quickly and do not raise (a store logs what they raise and goes on).
+    """
+
+    def settled(self, outcome: Outcome) -> None:
+        """Hear of the first outcome of an operation."""
+
+    def asked(self, ref: OperationRef) -> None:
+        """Hear that an event spoke of an operation without settling it: there is a question to claim."""
+
+    def ready(self) -> None:
+        """Hear that an event became ready for its handlers."""
+
+
+class Subscribers:
+    """The subscribers of one store; one that raises keeps no other from being told."""
+
+    def __init__(self) -> None:
+        self._all: tuple[Subscriber, ...] = ()
+
+    def add(self, subscriber: Subscriber) -> None:
+        """Tell this one from now on."""
+        self._all = (*self._all, subscriber)
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """Tell this one no more; an unknown one is passed over."""
+        self._all = tuple(other for other in self._all if other is not subscriber)
+
+    def clear(self) -> None:
+        """Tell nobody any more."""
+        self._all = ()
+
+    def settled(self, outcome: Outcome) -> None:
+        """Tell of the first outcome of an operation."""
+        for subscriber in self._all:
+            _tell(subscriber.settled, outcome)
+
+    def asked(self, ref: OperationRef) -> None:
+        """Tell that there is a question to claim."""
+        for subscriber in self._all:
+            _tell(subscriber.asked, ref)
+
+    def ready(self) -> None:
+        """Tell that an event became ready for its handlers."""
+        for subscriber in self._all:
+            _tell(subscriber.ready)
+
+
+def _tell(hear: Callable[..., None], *news: object) -> None:
+    try:
+        hear(*news)
+    except Exception:
+        logger.exception("a subscriber of the store failed; the others are told")
