@@ -20,6 +20,11 @@ class Agenda:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
+    @property
+    def pending(self) -> int:
+        """How many things are still to be done."""
+        return len(self._due)
+
     def later(self, delay: float, action: Callable[..., object], *arguments: Any) -> None:
         """Call `action(*arguments)` after `delay` seconds; equal times keep the order of calling."""
         if self._closed:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from vendor_sandboxes.faults import FaultPlan
 
 _AT_ONCE = 64
-_HELD_AT_MOST = 0.5
 _TIMEOUT = aiohttp.ClientTimeout(total=5.0)
 
 
@@ -86,17 +85,19 @@ class Deliveries:
         self._held: list[Delivery] = []
         self._senders: set[asyncio.Task[None]] = set()
         self._idle = 0
+        self._closed = False
         self._session: aiohttp.ClientSession | None = None
 
-    def emit(self, operation: Operation, amounts: str, shape: str) -> Delivery | None:
+    def emit(self, operation: Operation, amounts: str, shape: str, hold: float) -> Delivery | None:
         """Send the event that an operation is done; return None if there is nowhere to send it.
 
         Args:
             operation: What is done.
             amounts: `"string"` or `"number"`.
             shape: `"full"` for the whole resource, `"uid"` for its uid alone, `"opaque"` for neither.
+            hold: How many seconds a delivery that is held back waits at most.
         """
-        if self.url is None:
+        if self.url is None or self._closed:
             return None
         self.counts["events"] += 1
         stream = self._plan.stream("correlation")
@@ -114,7 +115,7 @@ class Deliveries:
         self.open += 1
         if self._plan.happens("webhook_reorder"):
             self._held.append(delivery)
-            self._agenda.later(_HELD_AT_MOST, self._release, delivery)
+            self._agenda.later(hold, self._release, delivery)
         else:
             self._queued(delivery)
         return delivery
@@ -156,6 +157,15 @@ class Deliveries:
             await self._send(delivery)
 
     async def _send(self, delivery: Delivery) -> None:
+        try:
+            await self._attempt(delivery)
+        finally:
+            delivery.tried.set()
+        for held in self._held[:]:
+            self._release(held)
+        self._changed()
+
+    async def _attempt(self, delivery: Delivery) -> None:
         delivery.attempt += 1
         self.counts["attempts"] += 1
         accepted = await self._post(delivery)
@@ -172,10 +182,6 @@ class Deliveries:
             self.open -= 1
         else:
             self._agenda.later(self._backoff * 2 ** (delivery.attempt - 1), self._queued, delivery)
-        delivery.tried.set()
-        for held in self._held[:]:
-            self._release(held)
-        self._changed()
 
     async def _post(self, delivery: Delivery) -> bool:
         if self._session is None:
@@ -200,9 +206,14 @@ class Deliveries:
             return False
 
     async def aclose(self) -> None:
-        """Stop sending; what is under way is cut."""
+        """Stop sending; what is under way is cut, and whoever waits for an attempt goes on."""
+        self._closed = True
         for sender in self._senders:
             sender.cancel()
+        while not self._queue.empty():
+            self._held.append(self._queue.get_nowait())
+        for delivery in self._held:
+            delivery.tried.set()
         await asyncio.gather(*self._senders, return_exceptions=True)
         if self._session is not None:
             await self._session.close()

@@ -92,8 +92,8 @@ class OriginalSandbox(Sandbox):
 
     async def aclose(self) -> None:
         """Stop listening and sending; operations under way stay where they are."""
-        await super().aclose()
         await self.deliveries.aclose()
+        await super().aclose()
 
     def books(self) -> dict[str, Any]:
         """Return what the vendor knows, as plain JSON values: the body of `GET /_sandbox/books`."""
@@ -132,7 +132,7 @@ class OriginalSandbox(Sandbox):
         delivery = None
         if operation.done:
             shape = self.plan.pick("webhook_body", self.switches.webhook_body)
-            delivery = self.deliveries.emit(operation, self.switches.amounts, shape)
+            delivery = self.deliveries.emit(operation, self.switches.amounts, shape, self.switches.webhook_hold)
         self.changed()
         return delivery
 
@@ -140,8 +140,8 @@ class OriginalSandbox(Sandbox):
         if operation.status != "pending":
             return
         if self.plan.happens("fail_then_done"):
-            self._settle(operation, "failed")
             self._later(self._mend, operation)
+            self._settle(operation, "failed")
         else:
             self._settle(operation, "failed" if self.plan.happens("fail_rate") else "done")
 

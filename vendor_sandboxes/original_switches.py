@@ -18,7 +18,8 @@ class OriginalSwitches(Faults):
     read_lag: float = seconds(0.0, "how long a new operation answers 404 to its uid")
     webhook_loss: float = chance("an event is never sent")
     webhook_duplicate: float = chance("an accepted event is sent once more")
-    webhook_reorder: float = chance("an event is held back until another one went out, half a second at most")
+    webhook_reorder: float = chance("an event is held back until another one went out")
+    webhook_hold: float = seconds(0.5, "how long an event is held back at most")
     webhook_before_reply: float = chance("a creation is confirmed and its webhook sent before it is answered")
     webhook_body: tuple[str, ...] = mixture(
         "full", ("full", "uid", "opaque"), "what events carry; several joined by commas take turns at random"

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from aiohttp import web
 from attrs import frozen
+from yarl import URL
 
 from vendor_sandboxes.agenda import Agenda
 from vendor_sandboxes.faults import UNHARMED, FaultPlan, Faults
@@ -104,7 +105,7 @@ class Sandbox(ABC):
         if self._runner is None:
             raise RuntimeError("the sandbox is not running: use it inside `async with`")
         host, port = self._runner.addresses[0][:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return str(URL.build(scheme="http", host=host, port=port))
 
     @property
     def url(self) -> str:

@@ -133,7 +133,7 @@ async def test_doubled_event_arrives_twice_under_one_correlation_id(caller_of: C
 
 
 async def test_held_back_event_arrives_after_a_later_one(caller_of: CallerOf, inbox: Inbox) -> None:
-    async with OriginalSandbox(confirm=(0, 0), webhook_url=inbox.url, webhook_reorder=1) as sandbox:
+    async with OriginalSandbox(confirm=(0, 0), webhook_url=inbox.url, webhook_reorder=1, webhook_hold=60) as sandbox:
         first = await allocated(sandbox, caller_of, "nonce_1")
         await sandbox.until(lambda: sandbox.deliveries.open == 1)
         sandbox.switches.webhook_reorder = 0
@@ -143,7 +143,7 @@ async def test_held_back_event_arrives_after_a_later_one(caller_of: CallerOf, in
 
 
 async def test_held_back_event_goes_out_alone_in_the_end(caller_of: CallerOf, inbox: Inbox) -> None:
-    async with OriginalSandbox(confirm=None, webhook_url=inbox.url, webhook_reorder=1) as sandbox:
+    async with OriginalSandbox(confirm=None, webhook_url=inbox.url, webhook_reorder=1, webhook_hold=0.01) as sandbox:
         await sandbox.settle(await allocated(sandbox, caller_of))
         assert len(inbox.arrivals) == 1
 
