@@ -7,6 +7,7 @@ import gc
 import inspect
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import aiohttp
 import aioresponses.core
@@ -37,7 +38,7 @@ if "stream_writer" in inspect.signature(aiohttp.ClientResponse.__init__).paramet
         """aioresponses does not yet give the argument that aiohttp 3.14 made mandatory (aioresponses#289)."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.setdefault("stream_writer", None)
+            kwargs.setdefault("stream_writer", Mock(output_size=0))
             super().__init__(*args, **kwargs)
 
     aioresponses.core.ClientResponse = _BridgedResponse  # type: ignore[attr-defined]

@@ -325,6 +325,8 @@ class Call(Generic[T]):
             return RateLimited(self._text("an answer", what, advice), retry_after=trouble.asked, **facts)
         if met is Met.REDIRECTED:
             return UnexpectedResponse(self._text("2xx", what, "check the base URL"), **facts)
+        if met is Met.UNREADABLE:
+            return UnexpectedResponse(self._text("a readable answer", what, "tell the vendor"), **facts)
         if late:
             return DeadlineExceeded(
                 self._text("an answer in time", what, "call again; raise the total timeout if this is common"), **facts

@@ -7,13 +7,11 @@ parsed once more by the standard library, which keeps every digit.
 from __future__ import annotations
 
 import json
-import operator
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
-from functools import partial
 from typing import Any, Self, TypeVar, cast, get_origin
 
 import orjson
@@ -27,7 +25,7 @@ from vendor_http.errors import UnexpectedResponse
 T = TypeVar("T")
 
 _PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,100}(\.[0-9]{1,100})?", re.ASCII)
-_NUMBER_TOKEN = re.compile(rb"[:\[,\s]-?[0-9]+(?:[.eE]|[0-9]{18})")
+_NUMBER_TOKEN = re.compile(rb"(?:^|[:\[,\s])-?[0-9]+(?:[.eE]|[0-9]{18})")
 
 
 class OpenEnum(StrEnum):
@@ -147,12 +145,9 @@ def _converter(*, detailed: bool) -> Converter:
         Decimal: _decimal,
         datetime: _datetime,
     }
-    for (
-        scalar,
-        hook,
-    ) in scalars.items():  # by identity: a hook by class would also take every subclass, such as an enumeration
-        converter.register_structure_hook_func(partial(operator.is_, scalar), hook)
-    converter.register_structure_hook_func(lambda cls: isinstance(cls, type) and issubclass(cls, OpenEnum), _open_enum)
+    for scalar, hook in scalars.items():
+        converter.register_structure_hook(scalar, hook)
+    converter.register_structure_hook(OpenEnum, _open_enum)  # a subclass of str, and nearer than it
     converter.register_structure_hook_func(_is_mapping, _mapping)
     converter.register_structure_hook_factory(has, lambda cls: _with_raw(cls, converter))
     return converter
@@ -250,6 +245,14 @@ def structure(value: Any, cls: type[T], *, path: str = "") -> T:
         UnexpectedResponse: a type is wrong, or a money field was parsed as a float.
     """
     try:
+        return _structure(value, cls, path)
+    except _NeedsExactNumbers:
+        pass
+    raise UnexpectedResponse(f"{path or 'the value'}: expected money as Decimal, string or whole number, got a float", path=path)
+
+
+def _structure(value: Any, cls: type[T], path: str) -> T:
+    try:
         return _fast.structure(value, cls)
     except _NeedsExactNumbers:
         raise
@@ -266,7 +269,7 @@ def _read(value: Any, cls: type[T], inside: tuple[str, ...]) -> T:
             raise UnexpectedResponse(f"expected {missing} in the reply, got {_kind(value)} without it", path=missing)
         value = value[key]
         path = f"{path}.{key}" if path else key
-    return structure(value, cls, path=path)
+    return _structure(value, cls, path)
 
 
 def _located(value: Any, cls: type[Any], path: str, kind: str) -> UnexpectedResponse:
@@ -276,19 +279,15 @@ def _located(value: Any, cls: type[Any], path: str, kind: str) -> UnexpectedResp
     except Exception as problem:  # noqa: BLE001 - only to find the place
         where, what = _deepest(problem, path)
         return UnexpectedResponse(f"{where or 'the reply'}: {what}", path=where)
-    return UnexpectedResponse(f"{path or 'the reply'}: could not be read ({kind})", path=path)
+    raise AssertionError(f"the fast converter alone refused a {cls.__name__}: {kind}")
 
 
 def _deepest(problem: BaseException, path: str) -> tuple[str, str]:
     while isinstance(problem, (ClassValidationError, IterableValidationError)):
         inner = problem.exceptions[0]
         for note in getattr(inner, "__notes__", ()):
-            name = getattr(note, "name", None)
-            index = getattr(note, "index", None)
-            if name is not None:
-                path = f"{path}.{name}" if path else str(name)
-            elif index is not None:
-                path = f"{path}[{index}]"
+            name, index = getattr(note, "name", None), getattr(note, "index", None)
+            path = f"{path}[{index}]" if name is None else f"{path}.{name}" if path else str(name)
         problem = inner
     if isinstance(problem, KeyError):
         key = str(problem.args[0])

@@ -1,0 +1,445 @@
+"""What one answer means, cell by cell, for a read, a keyed write and a bare write."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from attrs import define, field
+
+from tests.vendor_http.lines import FakeTime, Headers, refusal
+from vendor_http.calls import Answer, Call, Effect, Met, Refusal, Request, Trouble
+from vendor_http.codec import loads
+from vendor_http.errors import (
+    ClientClosed,
+    ConnectFailed,
+    DeadlineExceeded,
+    Forbidden,
+    NotFound,
+    OutcomeUnknown,
+    RateLimited,
+    RequestRejected,
+    ServerFailed,
+    Unauthorized,
+    UnexpectedResponse,
+    ValidationFailed,
+    VendorError,
+)
+from vendor_http.limits import Limiter, Limits
+from vendor_http.observe import Observers
+from vendor_http.retry import RetryPolicy
+
+READ, KEYED, BARE = Effect.READ, Effect.KEYED, Effect.BARE
+WRITES = (KEYED, BARE)
+EVERY = (READ, KEYED, BARE)
+
+Step = Answer | Trouble
+
+
+def answer(status: int, body: bytes = b'{"ok":true}', **headers: str) -> Answer:
+    return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+
+
+OK = answer(200)
+LOST = Trouble(Met.UNANSWERED, "a broken connection")
+REFUSED_TO_CONNECT = Trouble(Met.NEVER_LEFT, "no connection")
+OVERSIZE = Trouble(Met.UNREADABLE, "an answer of over 10485760 bytes", 200)
+
+
+@define
+class Script:
+    """A line that answers attempt by attempt, the last answer for ever."""
+
+    steps: list[Step]
+    time: FakeTime = field(factory=FakeTime)
+    authorizer: Any = field(factory=Headers)
+    retry: RetryPolicy = field(factory=RetryPolicy)
+    observers: Observers = field(factory=lambda: Observers(()))
+    vendor: str = "Acme"
+    closed_after: int | None = None
+    took: float = 0.0
+    sent: list[Mapping[str, str]] = field(factory=list)
+    limiter: Limiter = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.limiter = Limiter(Limits(), clock=self.clock, sleep=self.sleep, random=self.random)
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        return self.time.clock
+
+    @property
+    def sleep(self) -> Any:
+        return self.time.sleep
+
+    def random(self) -> float:
+        return 0.0
+
+    def now(self) -> float:
+        return 1_700_000_000.0
+
+    def unusable(self) -> str | None:
+        return "aclose() was called" if self.closed_after is not None and len(self.sent) >= self.closed_after else None
+
+    def refusal(self, answer: Answer) -> Refusal:
+        return refusal(answer)
+
+    async def exchange(self, request: Request[Any], headers: Mapping[str, str], timeout: float) -> Answer | Trouble:
+        self.sent.append(headers)
+        self.time.at += self.took
+        return self.steps[min(len(self.sent), len(self.steps)) - 1]
+
+
+def read(answer: Answer) -> Any:
+    body = loads(answer.body)
+    if "ok" not in body:
+        raise UnexpectedResponse("ok: expected a value, got none", path="ok")
+    if body["ok"] is False:
+        raise RequestRejected("the vendor says no", code="1")
+    return body
+
+
+async def outcome(script: Script, effect: Effect, *, total: float = 30.0) -> Any:
+    """Return what the call returned or raised."""
+    request: Request[Any] = Request(
+        operation="do_it", method="POST", url=None, effect=effect, read=read, deadline=script.clock() + total, key="key-1"
+    )
+    try:
+        return await Call(script, request).run()  # type: ignore[arg-type]
+    except VendorError as error:
+        return error
+
+
+# --- a readable 2xx ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("effect", EVERY)
+@pytest.mark.parametrize("status", [200, 201, 299])
+async def test_readable_2xx_is_the_result(effect: Effect, status: int) -> None:
+    script = Script([answer(status)])
+    assert await outcome(script, effect) == {"ok": True}
+    assert len(script.sent) == 1
+
+
+# --- never left -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("effect", EVERY)
+async def test_never_left_is_repeated(effect: Effect) -> None:
+    script = Script([REFUSED_TO_CONNECT, REFUSED_TO_CONNECT, OK])
+    assert await outcome(script, effect) == {"ok": True}
+    assert len(script.sent) == 3
+
+
+@pytest.mark.parametrize("effect", EVERY)
+async def test_never_left_to_the_end_is_connect_failed(effect: Effect) -> None:
+    error = await outcome(Script([REFUSED_TO_CONNECT]), effect)
+    assert type(error) is ConnectFailed
+    assert (error.attempts, error.status, error.idempotency_key) == (5, None, "key-1")
+
+
+# --- 429 --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("effect", EVERY)
+async def test_429_waits_as_asked_and_repeats(effect: Effect) -> None:
+    script = Script([answer(429, Retry_After="7"), OK])
+    assert await outcome(script, effect) == {"ok": True}
+    assert sum(script.time.slept) >= 7
+
+
+@pytest.mark.parametrize("effect", EVERY)
+async def test_429_to_the_end_is_rate_limited(effect: Effect) -> None:
+    error = await outcome(Script([answer(429, Retry_After="2")]), effect)
+    assert type(error) is RateLimited
+    assert (error.status, error.retry_after) == (429, 2.0)
+
+
+@pytest.mark.parametrize("effect", EVERY)
+async def test_429_asking_for_more_than_the_time_left_ends_now(effect: Effect) -> None:
+    script = Script([answer(429, Retry_After="31")])
+    error = await outcome(script, effect)
+    assert type(error) is RateLimited
+    assert error.retry_after == 31.0
+    assert not script.time.slept
+
+
+async def test_429_asking_for_more_than_the_policy_allows_ends_now() -> None:
+    script = Script([answer(429, Retry_After="61")])
+    assert type(await outcome(script, READ, total=600)) is RateLimited
+    assert len(script.sent) == 1
+
+
+async def test_429_pauses_the_other_calls_of_the_client() -> None:
+    script = Script([answer(429, Retry_After="20"), OK])
+    assert await outcome(script, READ) == {"ok": True}
+    script = Script([answer(429, Retry_After="40")])
+    await outcome(script, READ)
+    script.steps = [OK]
+    late = await outcome(script, READ, total=5)
+    assert type(late) is RateLimited
+    assert len(script.sent) == 1
+    assert late.retry_after is not None
+    assert 30 < late.retry_after <= 40
+
+
+# --- 401 --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("effect", EVERY)
+async def test_401_renews_and_repeats_once(effect: Effect) -> None:
+    script = Script([answer(401), OK], authorizer=Headers(renewable=True))
+    assert await outcome(script, effect) == {"ok": True}
+    assert script.sent[0] != script.sent[1]
+
+
+@pytest.mark.parametrize("effect", EVERY)
+async def test_401_twice_is_unauthorized(effect: Effect) -> None:
+    script = Script([answer(401)], authorizer=Headers(renewable=True))
+    assert type(await outcome(script, effect)) is Unauthorized
+    assert len(script.sent) == 2
+
+
+@pytest.mark.parametrize("effect", EVERY)
+async def test_401_without_other_credentials_is_unauthorized_at_once(effect: Effect) -> None:
+    script = Script([answer(401)])
+    assert type(await outcome(script, effect)) is Unauthorized
+    assert len(script.sent) == 1
+
+
+@pytest.mark.parametrize("failure", [TimeoutError(), ConnectFailed("no token")])
+async def test_401_stands_when_renewing_fails(failure: Exception) -> None:
+    class Stuck(Headers):
+        async def renew(self, refused: Mapping[str, str], timeout: float) -> bool:
+            raise failure
+
+    assert type(await outcome(Script([answer(401)], authorizer=Stuck()), KEYED)) is Unauthorized
+
+
+# --- other 4xx --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("effect", EVERY)
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (400, b'{"message":"no","code":"bad_request"}', RequestRejected),
+        (400, b'{"message":"no","invalid":true}', ValidationFailed),
+        (403, b"{}", Forbidden),
+        (404, b"<html>", NotFound),
+        (409, b"{}", RequestRejected),
+        (422, b'{"invalid":true}', ValidationFailed),
+    ],
+)
+async def test_other_4xx_is_a_rejection(effect: Effect, status: int, body: bytes, kind: type[VendorError]) -> None:
+    script = Script([answer(status, body)])
+    error = await outcome(script, effect)
+    assert type(error) is kind
+    assert isinstance(error, VendorError)
+    assert error.status == status
+    assert len(script.sent) == 1
+
+
+async def test_rejection_carries_the_vendors_words_and_code_in_one_line() -> None:
+    error = await outcome(Script([answer(400, b'{"message":"no\\nway","code":"bad_request"}')]), BARE)
+    assert "no way" in str(error)
+    assert error.code == "bad_request"
+
+
+async def test_vendor_that_echoes_the_secret_does_not_get_it_into_the_error() -> None:
+    secret = Headers().secrets()[0]
+    error = await outcome(Script([answer(400, b'{"message":"bad key ' + secret.encode() + b'"}')]), BARE)
+    assert secret not in str(error)
+    assert "[hidden]" in str(error)
+
+
+@pytest.mark.parametrize("effect", EVERY)
+async def test_2xx_that_says_no_is_a_rejection(effect: Effect) -> None:
+    error = await outcome(Script([answer(200, b'{"ok":false}')]), effect)
+    assert type(error) is RequestRejected
+    assert (error.code, error.status, error.attempts) == ("1", 200, 1)
+
+
+# --- 408, 5xx, lost, timed out ----------------------------------------------------------------------------------------
+
+UNANSWERED = [answer(408), answer(500), answer(503), answer(599), answer(600), LOST]
+
+
+@pytest.mark.parametrize("effect", [READ, KEYED])
+@pytest.mark.parametrize("step", UNANSWERED)
+async def test_unanswered_is_repeated_where_that_is_safe(effect: Effect, step: Step) -> None:
+    script = Script([step, OK])
+    assert await outcome(script, effect) == {"ok": True}
+    assert len(script.sent) == 2
+
+
+@pytest.mark.parametrize("step", UNANSWERED)
+async def test_unanswered_read_to_the_end_is_server_failed(step: Step) -> None:
+    error = await outcome(Script([step]), READ)
+    assert type(error) is ServerFailed
+    assert error.attempts == 5
+
+
+async def test_unanswered_read_out_of_time_is_deadline_exceeded() -> None:
+    error = await outcome(Script([LOST], took=2.0), READ, total=3.0)
+    assert type(error) is DeadlineExceeded
+    assert isinstance(error, TimeoutError)
+
+
+@pytest.mark.parametrize("step", UNANSWERED)
+async def test_unanswered_keyed_write_to_the_end_is_outcome_unknown(step: Step) -> None:
+    script = Script([step])
+    error = await outcome(script, KEYED)
+    assert type(error) is OutcomeUnknown
+    assert (error.attempts, error.idempotency_key) == (5, "key-1")
+
+
+@pytest.mark.parametrize("step", UNANSWERED)
+async def test_unanswered_bare_write_is_outcome_unknown_at_once(step: Step) -> None:
+    script = Script([step, OK])
+    assert type(await outcome(script, BARE)) is OutcomeUnknown
+    assert len(script.sent) == 1
+
+
+# --- 2xx that cannot be read ------------------------------------------------------------------------------------------
+
+UNREADABLE = [answer(200, b"<html>"), answer(201, b'{"other":1}'), answer(204, b""), OVERSIZE]
+
+
+@pytest.mark.parametrize("step", UNREADABLE)
+async def test_unreadable_2xx_of_a_read_is_unexpected_response(step: Step) -> None:
+    script = Script([step])
+    assert type(await outcome(script, READ)) is UnexpectedResponse
+    assert len(script.sent) == 1
+
+
+@pytest.mark.parametrize("step", UNREADABLE)
+async def test_unreadable_2xx_of_a_keyed_write_is_repeated(step: Step) -> None:
+    assert await outcome(Script([step, OK]), KEYED) == {"ok": True}
+    assert type(await outcome(Script([step]), KEYED)) is OutcomeUnknown
+
+
+@pytest.mark.parametrize("step", UNREADABLE)
+async def test_unreadable_2xx_of_a_bare_write_is_outcome_unknown(step: Step) -> None:
+    script = Script([step, OK])
+    assert type(await outcome(script, BARE)) is OutcomeUnknown
+    assert len(script.sent) == 1
+
+
+# --- 3xx --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("effect", EVERY)
+@pytest.mark.parametrize("status", [301, 302, 304, 307, 308])
+async def test_3xx_is_unexpected_and_not_followed(effect: Effect, status: int) -> None:
+    script = Script([answer(status, b"", Location="https://elsewhere.example/")])
+    error = await outcome(script, effect)
+    assert type(error) is UnexpectedResponse
+    assert len(script.sent) == 1
+
+
+# --- ambiguity is sticky ----------------------------------------------------------------------------------------------
+
+DEFINITE = [
+    REFUSED_TO_CONNECT,
+    answer(429, Retry_After="1"),
+    answer(429, Retry_After="1000"),
+    answer(400, b"{}"),
+    answer(401),
+    answer(403),
+    answer(404),
+    answer(409),
+    answer(422, b'{"invalid":true}'),
+    answer(301),
+    answer(200, b'{"ok":false}'),
+]
+
+
+@pytest.mark.parametrize("first", [LOST, answer(503), answer(408), answer(200, b"<html>"), OVERSIZE])
+@pytest.mark.parametrize("later", DEFINITE)
+async def test_after_an_ambiguous_attempt_nothing_becomes_nothing_happened(first: Step, later: Step) -> None:
+    error = await outcome(Script([first, later]), KEYED)
+    assert type(error) is OutcomeUnknown
+    assert error.idempotency_key == "key-1"
+
+
+async def test_a_readable_2xx_ends_the_ambiguity() -> None:
+    assert await outcome(Script([LOST, answer(503), OK]), KEYED) == {"ok": True}
+
+
+async def test_ambiguous_then_closed_is_outcome_unknown() -> None:
+    assert type(await outcome(Script([LOST], closed_after=1), KEYED)) is OutcomeUnknown
+
+
+async def test_ambiguous_then_out_of_time_is_outcome_unknown() -> None:
+    assert type(await outcome(Script([LOST], took=2.0), KEYED, total=3.0)) is OutcomeUnknown
+
+
+async def test_ambiguous_then_no_credentials_is_outcome_unknown() -> None:
+    class RunningDry(Headers):
+        async def headers(self, timeout: float) -> Mapping[str, str]:
+            if self.renewals:
+                raise Unauthorized("no token")
+            self.renewals = 1
+            return self.current
+
+    assert type(await outcome(Script([LOST], authorizer=RunningDry()), KEYED)) is OutcomeUnknown
+
+
+async def test_read_then_closed_is_client_closed() -> None:
+    assert type(await outcome(Script([LOST], closed_after=1), READ)) is ClientClosed
+
+
+# --- credentials that are not to be had -------------------------------------------------------------------------------
+
+
+async def test_error_while_getting_credentials_is_the_error_of_the_call() -> None:
+    class Locked(Headers):
+        async def headers(self, timeout: float) -> Mapping[str, str]:
+            raise Unauthorized("the account would lock", status=401)
+
+    script = Script([OK], authorizer=Locked())
+    error = await outcome(script, BARE)
+    assert type(error) is Unauthorized
+    assert not script.sent
+
+
+async def test_credentials_that_take_too_long_mean_nothing_was_sent() -> None:
+    class Slow(Headers):
+        async def headers(self, timeout: float) -> Mapping[str, str]:
+            raise TimeoutError
+
+    assert type(await outcome(Script([OK], authorizer=Slow()), BARE)) is ConnectFailed
+
+
+# --- pauses -----------------------------------------------------------------------------------------------------------
+
+
+async def test_pauses_double_up_to_the_longest_and_stay_inside_the_deadline() -> None:
+    script = Script([LOST], retry=RetryPolicy(attempts=8, max_delay=2.0))
+    await outcome(script, READ)
+    assert script.time.slept == [0.25, 0.5, 1.0, 2.0, 2.0, 2.0, 2.0]
+
+
+async def test_no_pause_where_none_is_asked() -> None:
+    script = Script([LOST, OK], retry=RetryPolicy(first_delay=0.0))
+    assert await outcome(script, READ) == {"ok": True}
+    assert not script.time.slept
+
+
+# --- errors as objects ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [LOST, answer(400, b'{"message":"no"}'), answer(429), REFUSED_TO_CONNECT, answer(200, b"<")])
+@pytest.mark.parametrize("effect", EVERY)
+async def test_errors_survive_pickle_and_deepcopy_whole(effect: Effect, step: Step) -> None:
+    error = await outcome(Script([step]), effect)
+    for twin in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error), copy.copy(error)):
+        assert type(twin) is type(error)
+        assert str(twin) == str(error)
+        assert twin.__dict__ == error.__dict__
+    assert "\n" not in str(error)
+    assert str(error).startswith("Acme do_it: ")
