@@ -25,7 +25,9 @@ from vendor_http.errors import UnexpectedResponse
 T = TypeVar("T")
 
 _PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,100}(\.[0-9]{1,100})?", re.ASCII)
-_NUMBER_TOKEN = re.compile(rb"(?:^|[:\[,\s])-?[0-9]+(?:[.eE]|[0-9]{18})")
+
+OURS = {"ours": True}
+"""Metadata of a model's field that no vendor sends: it is never read from their JSON, whatever keys that has."""
 
 
 class OpenEnum(StrEnum):
@@ -122,7 +124,11 @@ def _is_mapping(cls: Any) -> bool:
 def _with_raw(cls: type[Any], converter: Converter) -> Callable[[Any, Any], Any]:
     """Structure a model strictly from an object, and keep that object in its `raw` field if it has one."""
     keeps_raw = any(attribute.name == "raw" for attribute in fields(cls))
-    omitted: dict[str, Any] = {"raw": override(omit=True)} if keeps_raw else {}
+    omitted: dict[str, Any] = {
+        attribute.name: override(omit=True)
+        for attribute in fields(cls)
+        if attribute.name == "raw" or attribute.metadata.get("ours")
+    }
     structure = make_dict_structure_fn(cls, converter, **omitted)
 
     def read(value: Any, _: Any) -> Any:
@@ -184,9 +190,29 @@ def loads_exact(body: bytes) -> Any:
 
 
 def loads_faithful(body: bytes) -> Any:
-    """Parse JSON quickly where that loses nothing, exactly where a number would lose digits."""
+    """Parse JSON quickly where that loses nothing, exactly where a number would lose digits.
+
+    Raises:
+        UnexpectedResponse: as `loads_exact` does.
+    """
     value = loads(body)
-    return loads_exact(body) if _NUMBER_TOKEN.search(body) else value
+    return loads_exact(body) if _holds_float(value) else value
+
+
+def _holds_float(value: Any) -> bool:
+    """Return whether a number was rounded: orjson makes floats of fractions, exponents and whole numbers over 64 bits."""
+    if type(value) is not dict and type(value) is not list:
+        return type(value) is float
+    nests = [value]
+    while nests:
+        nest = nests.pop()
+        for item in nest.values() if type(nest) is dict else nest:
+            kind = type(item)
+            if kind is float:
+                return True
+            if kind is dict or kind is list:
+                nests.append(item)
+    return False
 
 
 def _no_json(body: bytes) -> UnexpectedResponse:
