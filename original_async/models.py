@@ -1,1 +1,152 @@
-"""Placeholder."""
+"""What Original holds: allocations and claims, which the chain finishes later, reward contracts and balances.
+
+Field names are the vendor's. See https://docs.getoriginal.com/docs/get-allocation-details-by-uid and its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime  # noqa: TC003 - cattrs reads the annotations
+from decimal import Decimal  # noqa: TC003
+from typing import Any
+
+from attrs import field, frozen
+
+from vendor_http.codec import OURS, OpenEnum
+from vendor_http.operations import DEFAULT_SCOPE, OperationRef, OperationStatus
+
+ALLOCATION = "allocation"
+"""The kind of an allocation's ref."""
+CLAIM = "claim"
+"""The kind of a claim's ref."""
+
+
+class RewardStatus(OpenEnum):
+    """How far a reward contract has come; a word not listed here is kept."""
+
+    DEPLOYING = "deploying"
+    DEPLOYED = "deployed"
+
+
+def _raw() -> Any:
+    return field(factory=dict, eq=False, repr=False)
+
+
+@frozen(kw_only=True)
+class Allocation:
+    """Tokens of a reward allocated to a user.
+
+    Attributes:
+        uid: The vendor's id of it.
+        status: How far the chain has come.
+        reward_uid: The reward contract.
+        to_user_uid: The user who can claim the tokens.
+        amount: How many, with every digit.
+        nonce: The idempotency key it was made with.
+        created_at: When the vendor made it; None as long as only its uid is known.
+        recovered: Whether it was found by its nonce after an answer that did not say what happened.
+        scope: The app it belongs to.
+        raw: The vendor's own JSON object, unknown keys included.
+    """
+
+    uid: str
+    status: OperationStatus
+    reward_uid: str
+    to_user_uid: str
+    amount: Decimal
+    nonce: str
+    created_at: datetime | None = None
+    recovered: bool = field(default=False, metadata=OURS)
+    scope: str = field(default=DEFAULT_SCOPE, metadata=OURS)
+    raw: Mapping[str, Any] = _raw()
+
+    @property
+    def ref(self) -> OperationRef:
+        """The name under which outcomes, waiters and pending lists know it."""
+        return OperationRef(self.scope, ALLOCATION, self.uid)
+
+
+@frozen(kw_only=True)
+class Claim:
+    """A user's tokens of a reward moved to a wallet outside.
+
+    Attributes:
+        uid: The vendor's id of it.
+        status: How far the chain has come.
+        reward_uid: The reward contract.
+        from_user_uid: The user who claims.
+        to_address: The wallet that receives the tokens.
+        amount: How many, with every digit; None as long as the vendor does not say.
+        created_at: When the vendor made it; None as long as only its uid is known.
+        scope: The app it belongs to.
+        raw: The vendor's own JSON object, unknown keys included.
+    """
+
+    uid: str
+    status: OperationStatus
+    reward_uid: str
+    from_user_uid: str
+    to_address: str
+    amount: Decimal | None = None
+    created_at: datetime | None = None
+    scope: str = field(default=DEFAULT_SCOPE, metadata=OURS)
+    raw: Mapping[str, Any] = _raw()
+
+    @property
+    def ref(self) -> OperationRef:
+        """The name under which outcomes, waiters and pending lists know it."""
+        return OperationRef(self.scope, CLAIM, self.uid)
+
+
+@frozen(kw_only=True)
+class Reward:
+    """A reward contract.
+
+    Attributes:
+        uid: The vendor's id of it.
+        name: Its name in the console.
+        status: Whether it is deployed.
+        token_type: Such as `"ERC20"`.
+        token_name: Such as `"TestnetORI"`.
+        created_at: When the vendor made it.
+        contract_address: Where it is on the chain; None until it is deployed.
+        withdraw_receiver: Who receives what is left when it is closed.
+        description: Its description in the console.
+        chain: Such as `"Polygon"`.
+        chain_id: The chain's number.
+        network: The chain's network.
+        explorer_url: A page that shows it.
+        raw: The vendor's own JSON object, unknown keys included.
+    """
+
+    uid: str
+    name: str
+    status: RewardStatus
+    token_type: str
+    token_name: str
+    created_at: datetime | None = None
+    contract_address: str | None = None
+    withdraw_receiver: str | None = None
+    description: str | None = None
+    chain: str | None = None
+    chain_id: int | None = None
+    network: str | None = None
+    explorer_url: str | None = None
+    raw: Mapping[str, Any] = _raw()
+
+
+@frozen(kw_only=True)
+class Balance:
+    """What a user holds of a reward in the wallet inside the app.
+
+    Attributes:
+        reward_uid: The reward contract.
+        user_uid: The user.
+        amount: How many tokens, with every digit.
+        raw: The vendor's own JSON object, unknown keys included.
+    """
+
+    reward_uid: str
+    user_uid: str
+    amount: Decimal
+    raw: Mapping[str, Any] = _raw()
