@@ -1,0 +1,60 @@
+"""The wheel holds the packages and nothing else, and everything in it imports where only the wheel is installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = {"vendor_http", "original_async", "enkash_async", "webhooks", "payouts", "vendor_sandboxes"}
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+for name in sys.argv[1:]:
+    package = importlib.import_module(name)
+    for module in pkgutil.walk_packages(package.__path__, name + "."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    print(package.__file__)
+"""
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=170, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", target, ROOT, cwd=target)
+    (built,) = target.glob("*.whl")
+    return built
+
+
+def test_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
+    assert wheel.name.startswith("rewards_async-")
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == PACKAGES
+    for package in PACKAGES:
+        assert f"{package}/py.typed" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+@pytest.mark.timeout(180)
+def test_everything_in_the_wheel_imports_without_the_source_tree(wheel: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", with_pip=False, system_site_packages=False)
+    python = tmp_path / "venv" / "bin" / "python"
+    site = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
+    zipfile.ZipFile(wheel).extractall(site)
+    (site / "third_party.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")) + "\n")
+    places = run(python, "-I", "-c", IMPORT_ALL, *sorted(PACKAGES), cwd=tmp_path).split()
+    assert len(places) == len(PACKAGES)
+    assert all(Path(place).is_relative_to(site) for place in places)
