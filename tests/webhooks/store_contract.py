@@ -13,11 +13,13 @@ import pytest
 
 from vendor_http.operations import Event, OperationRef, OperationStatus
 from webhooks.errors import StoreClosed
-from webhooks.store.base import Acceptance, EventState, Outcome, Store, Verdict
+from webhooks.store.base import NO_SUCH_HANDLER, Acceptance, EventState, Job, Outcome, Store, Verdict
 from webhooks.store.outcomes import CONFLICT_EVENT, unpack
 from webhooks.store.subscribers import Subscriber
 
 A_DAY = 86_400.0
+PAY = "app.pay"
+COUNT = "app.count"
 
 
 class Clock:
@@ -86,6 +88,9 @@ def event(
     )
 
 
+JOB = Job(event_id=1, handler=PAY, state=EventState.READY, due_at=0.0)
+
+
 async def collect(store: Store, scope: str = "default") -> set[OperationRef]:
     return {ref async for ref in store.pending(scope)}
 
@@ -99,7 +104,7 @@ class StoreContract:
         sent = event(of=ref("7"), occurred_at="2024-08-01T11:24:36Z", correlation_id="c-1", attempt="2")
         assert await store.accept(sent) is Acceptance.NEW
         (kept,) = await store.list_events()
-        assert (kept.state, kept.received_at, kept.attempts, kept.reason) == (EventState.DONE, clock.now, 0, None)
+        assert (kept.state, kept.received_at, kept.jobs) == (EventState.DONE, clock.now, ())
         for field in ("scope", "name", "identity", "body", "ref", "occurred_at", "correlation_id", "attempt", "problem"):
             assert getattr(kept.event, field) == getattr(sent, field)
         assert await store.get_event(kept.id) == kept
@@ -122,7 +127,7 @@ class StoreContract:
 
     async def test_a_duplicate_neither_settles_nor_asks_nor_wakes(self, store: Store, ear: Ear) -> None:
         await store.accept(event("same"))
-        await store.accept(event("same", of=ref(), complete=resource()), handle=True)
+        await store.accept(event("same", of=ref(), complete=resource()), handlers=[PAY])
         assert await store.outcome(ref()) is None
         assert (ear.settlements, ear.questions, ear.readies) == ([], [], 0)
 
@@ -131,23 +136,23 @@ class StoreContract:
         clock.now += 300 * A_DAY
         assert await store.purge(clock.now) == 1
         assert await store.list_events() == []
-        assert await store.accept(event("old"), handle=True) is Acceptance.DUPLICATE
-        assert await store.claim_events(["default"], limit=10, lease=60) == []
+        assert await store.accept(event("old"), handlers=[PAY]) is Acceptance.DUPLICATE
+        assert await store.claim_jobs(PAY, limit=10, lease=60) == []
 
     async def test_a_dead_letter_is_kept_with_its_reason_and_settles_nothing(self, store: Store, ear: Ear) -> None:
-        await store.accept(event(of=ref(), complete=resource(), problem="names another app"), handle=True)
+        await store.accept(event(of=ref(), complete=resource(), problem="names another app"), handlers=[PAY])
         (kept,) = await store.list_events(state=EventState.DEAD)
-        assert (kept.reason, kept.event.problem) == ("names another app", "names another app")
+        assert (kept.event.problem, kept.jobs) == ("names another app", ())
         assert await store.outcome(ref()) is None
         assert await store.claim_questions("default", limit=10, lease=60) == []
-        assert await store.claim_events(["default"], limit=10, lease=60) == []
+        assert await store.claim_jobs(PAY, limit=10, lease=60) == []
         assert (ear.settlements, ear.questions, ear.readies) == ([], [], 0)
 
     async def test_events_are_listed_newest_first_by_page_and_by_condition(self, store: Store) -> None:
         await store.accept(event("1", name="a", of=ref("1")))
         await store.accept(event("2", name="b", scope="other"))
         await store.accept(event("3", name="a", problem="unreadable"))
-        await store.accept(event("4", name="a"), handle=True)
+        await store.accept(event("4", name="a"), handlers=[PAY])
 
         async def words(**conditions: Any) -> list[str]:
             return [json.loads(kept.event.body)["word"] for kept in await store.list_events(**conditions)]
@@ -249,6 +254,7 @@ class StoreContract:
         assert await store.outcome(ref()) == exact
 
     async def test_a_conflict_is_kept_counted_and_told_to_handlers_once(self, store: Store, ear: Ear) -> None:
+        store.route_conflicts({"default": [PAY], "other": [COUNT]})
         await store.record_outcome(outcome(ref(), "failed"))
         for _ in range(2):
             await store.accept(event("late", of=ref(), complete=resource(status="done")))
@@ -256,12 +262,20 @@ class StoreContract:
         (kept,) = await store.conflicts(ref())
         assert kept.status is OperationStatus.DONE
         assert (await store.statistics()).conflicts == 1
-        (told,) = await store.claim_events(["default"], limit=10, lease=60)
+        (told,) = await store.claim_jobs(PAY, limit=10, lease=60)
         assert (told.event.name, told.event.ref) == (CONFLICT_EVENT, ref())
         words = unpack(told.event.body)
         assert (words["first"]["status"], words["then"]["status"]) == ("failed", "done")
         assert words["operation"] == {"scope": "default", "kind": "allocation", "uid": "1"}
+        assert await store.claim_jobs(COUNT, limit=10, lease=60) == []
         assert ear.readies == 1
+
+    async def test_a_conflict_that_no_handler_wants_is_kept_all_the_same(self, store: Store, ear: Ear) -> None:
+        await store.record_outcome(outcome(ref(), "failed"))
+        await store.record_outcome(outcome(ref(), "done"))
+        (kept,) = await store.list_events(name=CONFLICT_EVENT)
+        assert (kept.state, kept.event.ref) == (EventState.DONE, ref())
+        assert ear.readies == 0
 
     async def test_outcomes_and_old_pending_operations_can_be_purged(self, store: Store, clock: Clock) -> None:
         await store.add_pending([ref("old")])
@@ -351,84 +365,115 @@ class StoreContract:
 
     # handlers
 
-    async def test_ready_events_are_leased_to_one_claimer(self, store: Store, clock: Clock, ear: Ear) -> None:
-        await store.accept(event("1", of=ref()), handle=True)
-        await store.accept(event("2"), handle=False)
-        await store.accept(event("3", scope="other"), handle=True)
-        (claimed,) = await store.claim_events(["default"], limit=10, lease=60)
-        assert (claimed.event.body, claimed.attempts, claimed.due_at) == (event("1").body, 1, clock.now + 60)
-        assert await store.claim_events(["default"], limit=10, lease=60) == []
+    async def test_every_handler_of_an_event_has_a_job_of_its_own(self, store: Store, clock: Clock, ear: Ear) -> None:
+        await store.accept(event("1", of=ref()), handlers=[PAY, COUNT])
+        await store.accept(event("2"))
+        await store.accept(event("3"), handlers=[COUNT])
+        (claimed,) = await store.claim_jobs(PAY, limit=10, lease=60)
+        assert (claimed.event.body, claimed.event.ref) == (event("1").body, ref())
+        assert (claimed.job.handler, claimed.job.attempts, claimed.job.due_at) == (PAY, 1, clock.now + 60)
+        assert await store.claim_jobs(PAY, limit=10, lease=60) == []
+        assert len(await store.claim_jobs(COUNT, limit=10, lease=60)) == 2
+        assert await store.claim_jobs("app.unknown", limit=10, lease=60) == []
         assert ear.readies == 2
-        assert (await store.statistics()).ready == 2
+        kept = await store.get_event(claimed.job.event_id)
+        assert kept is not None
+        assert [job.handler for job in kept.jobs] == [COUNT, PAY]
+        assert claimed.job in kept.jobs
 
-    async def test_ready_events_of_several_scopes_come_longest_due_first_up_to_the_limit(
-        self, store: Store, clock: Clock
-    ) -> None:
-        for word, scope in [("1", "a"), ("2", "b"), ("3", "c"), ("4", "b")]:
-            await store.accept(event(word, scope=scope), handle=True)
+    async def test_jobs_come_longest_due_first_up_to_the_limit(self, store: Store, clock: Clock) -> None:
+        for word in "123":
+            await store.accept(event(word), handlers=[PAY])
             clock.now += 1
-        claimed = await store.claim_events(["a", "b"], limit=2, lease=60)
-        assert [one.event.body for one in claimed] == [event("1").body, event("2").body]
-        claimed = await store.claim_events(["a", "b"], limit=2, lease=60)
-        assert [one.event.body for one in claimed] == [event("4").body]
-        assert await store.claim_events([], limit=2, lease=60) == []
+        assert [one.event.body for one in await store.claim_jobs(PAY, limit=2, lease=60)] == [event("1").body, event("2").body]
+        assert [one.event.body for one in await store.claim_jobs(PAY, limit=2, lease=60)] == [event("3").body]
+
+    async def test_an_event_is_done_when_its_last_job_is(self, store: Store) -> None:
+        await store.accept(event(), handlers=[PAY, COUNT])
+        for handler, state in ((PAY, EventState.READY), (COUNT, EventState.DONE)):
+            (claimed,) = await store.claim_jobs(handler, limit=1, lease=60)
+            assert await store.finish_job(claimed.job) is True
+            assert await store.finish_job(claimed.job) is False
+            (kept,) = await store.list_events()
+            assert kept.state is state
+        assert kept.jobs == ()
 
     async def test_what_a_crashed_claimer_left_is_claimed_again_when_its_lease_is_over(self, store: Store, clock: Clock) -> None:
-        await store.accept(event(), handle=True)
-        (crashed,) = await store.claim_events(["default"], limit=10, lease=60)
+        await store.accept(event(), handlers=[PAY])
+        (crashed,) = await store.claim_jobs(PAY, limit=10, lease=60)
         clock.now += 59
-        assert await store.claim_events(["default"], limit=10, lease=60) == []
+        assert await store.claim_jobs(PAY, limit=10, lease=60) == []
         clock.now += 1
-        (second,) = await store.claim_events(["default"], limit=10, lease=60)
-        assert (second.id, second.attempts) == (crashed.id, 2)
-        assert await store.finish_event(crashed) is False
-        assert await store.fail_event(crashed, reason="late", retry_at=None) is False
-        assert await store.finish_event(second) is True
-        assert await store.finish_event(second) is False
+        (second,) = await store.claim_jobs(PAY, limit=10, lease=60)
+        assert (second.job.event_id, second.job.attempts) == (crashed.job.event_id, 2)
+        assert await store.finish_job(crashed.job) is False
+        assert await store.fail_job(crashed.job, reason="late", retry_at=None) is False
+        assert await store.finish_job(second.job) is True
         clock.now += 600
-        assert await store.claim_events(["default"], limit=10, lease=60) == []
+        assert await store.claim_jobs(PAY, limit=10, lease=60) == []
 
-    async def test_a_failed_event_comes_back_when_told_with_what_is_finished(self, store: Store, clock: Clock) -> None:
-        await store.accept(event(), handle=True)
-        (claimed,) = await store.claim_events(["default"], limit=10, lease=60)
-        assert await store.fail_event(claimed, reason="ValueError", retry_at=clock.now + 5, finished=["app.count"]) is True
+    async def test_a_failed_job_comes_back_when_told_and_harms_no_other(self, store: Store, clock: Clock) -> None:
+        await store.accept(event(), handlers=[PAY, COUNT])
+        (claimed,) = await store.claim_jobs(PAY, limit=10, lease=60)
+        assert await store.fail_job(claimed.job, reason="ValueError", retry_at=clock.now + 5) is True
+        assert await store.fail_job(claimed.job, reason="again", retry_at=clock.now) is False
+        assert len(await store.claim_jobs(COUNT, limit=10, lease=60)) == 1
         clock.now += 4
-        assert await store.claim_events(["default"], limit=10, lease=60) == []
+        assert await store.claim_jobs(PAY, limit=10, lease=60) == []
         clock.now += 1
-        (again,) = await store.claim_events(["default"], limit=10, lease=60)
-        assert (again.finished, again.reason, again.attempts) == (("app.count",), "ValueError", 2)
-        await store.finish_event(again)
-        done = await store.get_event(again.id)
-        assert done is not None
-        assert (done.state, done.reason) == (EventState.DONE, None)
+        (again,) = await store.claim_jobs(PAY, limit=10, lease=60)
+        assert (again.job.reason, again.job.attempts) == ("ValueError", 2)
 
-    async def test_an_event_failed_for_good_is_a_dead_letter_until_it_is_requeued(
+    async def test_a_job_failed_for_good_makes_its_event_a_dead_letter_until_it_is_requeued(
         self, store: Store, clock: Clock, ear: Ear
     ) -> None:
-        await store.accept(event(), handle=True)
-        (claimed,) = await store.claim_events(["default"], limit=10, lease=60)
-        await store.fail_event(claimed, reason="gave up", retry_at=None, finished=["app.count"])
+        await store.accept(event(), handlers=[PAY, COUNT])
+        (claimed,) = await store.claim_jobs(PAY, limit=10, lease=60)
+        await store.fail_job(claimed.job, reason="gave up", retry_at=None)
+        assert await store.list_events(state=EventState.DEAD) == []
+        (other,) = await store.claim_jobs(COUNT, limit=10, lease=60)
+        await store.finish_job(other.job)
         (dead,) = await store.list_events(state=EventState.DEAD)
-        assert dead.reason == "gave up"
+        assert [(job.handler, job.state, job.reason) for job in dead.jobs] == [(PAY, EventState.DEAD, "gave up")]
         assert (await store.statistics()).dead == 1
         clock.now += 600
-        assert await store.claim_events(["default"], limit=10, lease=60) == []
+        assert await store.claim_jobs(PAY, limit=10, lease=60) == []
         assert await store.requeue([dead.id, 12_345]) == 1
         assert ear.readies == 2
-        (again,) = await store.claim_events(["default"], limit=10, lease=60)
-        assert (again.finished, again.reason, again.attempts) == ((), None, 1)
+        (again,) = await store.claim_jobs(PAY, limit=10, lease=60)
+        assert (again.job.attempts, again.job.reason) == (1, None)
+        assert await store.claim_jobs(COUNT, limit=10, lease=60) == []
 
-    async def test_an_event_requeued_while_leased_is_not_finished_by_the_old_lease(self, store: Store, clock: Clock) -> None:
-        await store.accept(event(), handle=True)
-        (old,) = await store.claim_events(["default"], limit=10, lease=60)
+    async def test_an_event_can_be_given_to_handlers_anew_whatever_became_of_it(self, store: Store, clock: Clock) -> None:
+        await store.accept(event(), handlers=[PAY])
+        (old,) = await store.claim_jobs(PAY, limit=10, lease=60)
         clock.now += 1
-        await store.requeue([old.id])
-        assert await store.finish_event(old) is False
-        assert len(await store.claim_events(["default"], limit=10, lease=60)) == 1
+        assert await store.requeue([old.job.event_id], [PAY, COUNT]) == 1
+        assert await store.finish_job(old.job) is False
+        for handler in (PAY, COUNT):
+            (claimed,) = await store.claim_jobs(handler, limit=10, lease=60)
+            assert claimed.job.attempts == 1
+            assert await store.finish_job(claimed.job) is True
+        assert await store.requeue([old.job.event_id]) == 0
+        assert await store.requeue([old.job.event_id], [COUNT]) == 1
+        assert await store.requeue([old.job.event_id], []) == 0
+        assert await store.claim_jobs(COUNT, limit=10, lease=60) == []
+        (kept,) = await store.list_events()
+        assert kept.state is EventState.DONE
 
     async def test_requeueing_nothing_wakes_nobody(self, store: Store, ear: Ear) -> None:
-        assert await store.requeue([12_345]) == 0
+        assert await store.requeue([12_345], [PAY]) == 0
         assert ear.readies == 0
+
+    async def test_jobs_of_a_handler_that_is_no_more_become_dead_letters(self, store: Store) -> None:
+        await store.accept(event("1"), handlers=[PAY, COUNT])
+        await store.accept(event("2"), handlers=[COUNT])
+        assert await store.retire_jobs([PAY]) == 2
+        assert await store.retire_jobs([PAY]) == 0
+        (dead,) = await store.list_events(state=EventState.DEAD)
+        assert [(job.handler, job.reason) for job in dead.jobs] == [(COUNT, NO_SUCH_HANDLER)]
+        assert len(await store.claim_jobs(PAY, limit=10, lease=60)) == 1
+        assert await store.claim_jobs(COUNT, limit=10, lease=60) == []
 
     async def test_an_amended_dead_letter_settles_as_if_it_had_been_read_at_once(self, store: Store, ear: Ear) -> None:
         await store.accept(event("1", problem="names another app"))
@@ -437,7 +482,7 @@ class StoreContract:
         assert [one.ref for one in ear.settlements] == [ref("7")]
         amended = await store.get_event(dead.id)
         assert amended is not None
-        assert (amended.state, amended.event.problem, amended.event.ref) == (EventState.DEAD, None, ref("7"))
+        assert (amended.state, amended.event.problem, amended.event.ref) == (EventState.DONE, None, ref("7"))
         await store.amend(dead.id, event("1", of=ref("8")))
         assert await store.claim_questions("default", limit=5, lease=60) == [ref("8")]
         await store.amend(dead.id, event("1", of=ref("9"), complete=resource("9"), problem="still unreadable"))
@@ -448,7 +493,7 @@ class StoreContract:
     async def test_purge_takes_only_old_events_in_the_given_state(self, store: Store, clock: Clock) -> None:
         await store.accept(event("done"))
         await store.accept(event("dead", problem="unreadable"))
-        await store.accept(event("ready"), handle=True)
+        await store.accept(event("ready"), handlers=[PAY])
         clock.now += 10
         await store.accept(event("young"))
         assert await store.purge(clock.now) == 1
@@ -497,7 +542,7 @@ class StoreContract:
         late = Ear()
         store.subscribe(Broken())
         store.subscribe(late)
-        await store.accept(event("1", of=ref("1"), complete=resource("1")), handle=True)
+        await store.accept(event("1", of=ref("1"), complete=resource("1")), handlers=[PAY])
         await store.accept(event("2", of=ref("2")))
         assert len(late.settlements) == len(ear.settlements) == 1
         assert late.questions == ear.questions == [ref("2")]
@@ -509,9 +554,9 @@ class StoreContract:
     async def test_statistics_say_since_when_an_event_waits(self, store: Store, clock: Clock) -> None:
         assert (await store.statistics()).oldest_ready_at is None
         received = clock.now
-        await store.accept(event("1"), handle=True)
+        await store.accept(event("1"), handlers=[PAY])
         clock.now += 5
-        await store.accept(event("2"), handle=True)
+        await store.accept(event("2"), handlers=[PAY])
         counted = await store.statistics()
         assert (counted.events, counted.ready, counted.dead, counted.outcomes) == (2, 2, 0, 0)
         assert counted.oldest_ready_at == received
@@ -534,7 +579,10 @@ class StoreContract:
             store.add_pending([ref()]),
             store.remove_pending([ref()]),
             collect(store),
-            store.claim_events(["default"], limit=1, lease=1),
+            store.claim_jobs(PAY, limit=1, lease=1),
+            store.finish_job(JOB),
+            store.fail_job(JOB, reason="", retry_at=None),
+            store.retire_jobs([]),
             store.claim_questions("default", limit=1, lease=1),
             store.close_questions([ref()]),
             store.list_events(),
@@ -549,13 +597,16 @@ class StoreContract:
                 await call
         with pytest.raises(StoreClosed):
             store.subscribe(Ear())
+        with pytest.raises(StoreClosed):
+            store.route_conflicts({})
 
 
 class DurableStoreContract(StoreContract):
     """What a store that outlives its process must do as well: `make_store` opens the same one again."""
 
     async def test_everything_is_there_after_a_restart(self, store: Store, make_store: MakeStore, clock: Clock) -> None:
-        await store.accept(event("handled", of=ref("1"), complete=resource("1")), handle=True)
+        store.route_conflicts({"default": [PAY]})
+        await store.accept(event("handled", of=ref("1"), complete=resource("1")), handlers=[PAY, COUNT])
         await store.accept(event("asked", of=ref("2")))
         await store.accept(event("dead", problem="unreadable"))
         await store.accept(event("purged"))
@@ -570,7 +621,7 @@ class DurableStoreContract(StoreContract):
             assert await again.accept(event("purged")) is Acceptance.DUPLICATE
             assert await again.claim_questions("default", limit=5, lease=60) == [ref("2")]
             assert await collect(again) == {ref("3")}
-            claimed = await again.claim_events(["default"], limit=5, lease=60)
+            claimed = await again.claim_jobs(PAY, limit=5, lease=60)
             assert {one.event.name for one in claimed} == {"reward.allocated", CONFLICT_EVENT}
             assert (await again.statistics()).conflicts == 1
         finally:
@@ -579,17 +630,17 @@ class DurableStoreContract(StoreContract):
     async def test_leases_outlive_a_restart_and_run_out_by_themselves(
         self, store: Store, make_store: MakeStore, clock: Clock
     ) -> None:
-        await store.accept(event("1", of=ref("1")), handle=True)
-        (claimed,) = await store.claim_events(["default"], limit=5, lease=60)
+        await store.accept(event("1", of=ref("1")), handlers=[PAY])
+        (claimed,) = await store.claim_jobs(PAY, limit=5, lease=60)
         await store.claim_questions("default", limit=5, lease=60)
         await store.aclose()
         again = await make_store()
         try:
-            assert await again.claim_events(["default"], limit=5, lease=60) == []
+            assert await again.claim_jobs(PAY, limit=5, lease=60) == []
             assert await again.claim_questions("default", limit=5, lease=60) == []
             clock.now += 60
-            (second,) = await again.claim_events(["default"], limit=5, lease=60)
-            assert (second.id, second.attempts) == (claimed.id, 2)
+            (second,) = await again.claim_jobs(PAY, limit=5, lease=60)
+            assert (second.job.event_id, second.job.attempts) == (claimed.job.event_id, 2)
             assert await again.claim_questions("default", limit=5, lease=60) == [ref("1")]
         finally:
             await again.aclose()

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.webhooks.store_contract import A_DAY, Clock, Ear, StoreContract, collect, event, outcome, ref
+from tests.webhooks.store_contract import A_DAY, PAY, Clock, Ear, StoreContract, collect, event, outcome, ref
 from webhooks.errors import StoreFull
 from webhooks.store.base import Acceptance, EventState, Store
 from webhooks.store.memory import MemoryStore
@@ -41,22 +41,22 @@ async def words(store: Store) -> list[bytes]:
 async def test_the_oldest_event_that_is_done_with_leaves_first_then_the_oldest_dead_letter(clock: Clock) -> None:
     store = MemoryStore(max_events=3, clock=clock)
     await store.accept(event("dead", problem="unreadable"))
-    await store.accept(event("ready"), handle=True)
+    await store.accept(event("ready"), handlers=[PAY])
     await store.accept(event("done"))
-    await store.accept(event("1"), handle=True)
+    await store.accept(event("1"), handlers=[PAY])
     assert await words(store) == [event(word).body for word in ("1", "ready", "dead")]
-    await store.accept(event("2"), handle=True)
+    await store.accept(event("2"), handlers=[PAY])
     assert await words(store) == [event(word).body for word in ("2", "1", "ready")]
 
 
 async def test_an_event_is_refused_rather_than_one_forgotten_that_waits_for_its_handlers(clock: Clock) -> None:
     store = MemoryStore(max_events=1, clock=clock)
-    await store.accept(event("1"), handle=True)
+    await store.accept(event("1"), handlers=[PAY])
     with pytest.raises(StoreFull, match="handlers"):
-        await store.accept(event("2"), handle=True)
-    (claimed,) = await store.claim_events(["default"], limit=1, lease=60)
-    await store.finish_event(claimed)
-    assert await store.accept(event("2"), handle=True) is Acceptance.NEW
+        await store.accept(event("2"), handlers=[PAY])
+    (claimed,) = await store.claim_jobs(PAY, limit=1, lease=60)
+    await store.finish_job(claimed.job)
+    assert await store.accept(event("2"), handlers=[PAY]) is Acceptance.NEW
     assert await words(store) == [event("2").body]
 
 
@@ -65,7 +65,7 @@ async def test_a_requeued_event_does_not_leave(clock: Clock) -> None:
     await store.accept(event("1"))
     await store.accept(event("2"))
     (_, first) = await store.list_events()
-    await store.requeue([first.id])
+    await store.requeue([first.id], [PAY])
     await store.accept(event("3"))
     assert await words(store) == [event("3").body, event("1").body]
 
@@ -75,19 +75,14 @@ async def test_events_and_outcomes_leave_when_their_retention_is_over(clock: Clo
     await store.accept(event("requeued"))
     (kept,) = await store.list_events()
     await store.accept(event("old"))
-    await store.requeue([kept.id])
+    await store.requeue([kept.id], [PAY])
     await store.record_outcome(outcome(ref("old"), at=clock.now))
     await store.purge(clock.now)
     clock.now += 61
     for number in range(3):
         await store.accept(event(str(number)))
         await store.record_outcome(outcome(ref(str(number)), at=clock.now))
-    assert await words(store) == [event(word).body for word in ("2", "1", "0", "old", "requeued")]
-    (claimed,) = await store.claim_events(["default"], limit=1, lease=60)
-    await store.finish_event(claimed)
-    await store.accept(event("3"))
-    await store.accept(event("4"))
-    assert await words(store) == [event(word).body for word in ("4", "3", "2", "1", "0")]
+    assert await words(store) == [event(word).body for word in ("2", "1", "0", "requeued")]
     assert await store.outcome(ref("old")) is None
     assert await store.outcome(ref("0")) is not None
 
@@ -137,11 +132,11 @@ async def test_the_oldest_question_leaves_when_there_are_too_many(clock: Clock) 
 async def test_leases_given_over_and_over_leave_nothing_behind(clock: Clock) -> None:
     store = MemoryStore(clock=clock)
     for number in range(2_000):
-        await store.accept(event(str(number), of=ref(str(number))), handle=True)
+        await store.accept(event(str(number), of=ref(str(number))), handlers=[PAY])
         await store.record_outcome(outcome(ref(str(number)), at=clock.now))
-        (claimed,) = await store.claim_events(["default"], limit=1, lease=60)
-        await store.finish_event(claimed)
-    assert await store.claim_events(["default"], limit=1, lease=60) == []
+        (claimed,) = await store.claim_jobs(PAY, limit=1, lease=60)
+        await store.finish_job(claimed.job)
+    assert await store.claim_jobs(PAY, limit=1, lease=60) == []
     assert await store.claim_questions("default", limit=1, lease=60) == []
     counted = await store.statistics()
     assert (counted.ready, counted.questions) == (0, 0)

@@ -6,7 +6,7 @@ A method that returns has made its change durable; one that raises has changed n
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from webhooks.store.subscribers import Subscriber
 
 IDENTITY_DAYS = 400
+NO_SUCH_HANDLER = "no handler of this name is registered any more; retry it once there is one"
 
 Via = Literal["webhook", "poll"]
 
@@ -37,7 +38,10 @@ class Verdict(StrEnum):
 
 
 class EventState(StrEnum):
-    """Where an event stands: `ready` for its handlers (or leased to them), `done` with, or a `dead` letter."""
+    """Where an event or one handler's job on it stands.
+
+    An event is `ready` while one of its jobs is, else `dead` if it cannot be used or one of its jobs is, else `done`.
+    """
 
     READY = "ready"
     DONE = "done"
@@ -72,6 +76,36 @@ class Recorded:
 
 
 @frozen(kw_only=True)
+class Job:
+    """One handler's work on one event.
+
+    Attributes:
+        event_id: The event's number in this store.
+        handler: The handler's name.
+        state: `ready` (leased if `due_at` is in the future) or `dead`.
+        due_at: When it may be claimed (again), Unix time. On a claimed job it is the end of the lease, and the token that
+            `finish_job` and `fail_job` compare.
+        attempts: How often it was claimed.
+        reason: What the last attempt met.
+    """
+
+    event_id: int
+    handler: str
+    state: EventState
+    due_at: float
+    attempts: int = 0
+    reason: str | None = None
+
+
+@frozen(kw_only=True)
+class ClaimedJob:
+    """A leased job and the event it works on."""
+
+    job: Job
+    event: Event
+
+
+@frozen(kw_only=True)
 class StoredEvent:
     """An event as kept.
 
@@ -80,20 +114,14 @@ class StoredEvent:
         event: The event; its `resource` may be missing, its `body` is what counts.
         state: Where it stands.
         received_at: When it was accepted, Unix time.
-        due_at: When it may be claimed (again), Unix time; a lease is a `due_at` in the future.
-        attempts: How often it was claimed since it was accepted or requeued.
-        finished: The handlers that need not run again.
-        reason: Why it is a dead letter, or what the last attempt met.
+        jobs: Its jobs that are not done, in the order of their handlers' names.
     """
 
     id: int
     event: Event
     state: EventState
     received_at: float
-    due_at: float = 0.0
-    attempts: int = 0
-    finished: tuple[str, ...] = ()
-    reason: str | None = None
+    jobs: tuple[Job, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -102,7 +130,7 @@ class StoreStatistics:
 
     Attributes:
         events: Events with their bodies.
-        ready: Events that wait for their handlers, leased ones included.
+        ready: Events that wait for a handler, leased ones included.
         dead: Dead letters.
         questions: Operations that an event spoke of without settling them.
         pending: Operations somebody registered as unsettled.
@@ -133,24 +161,32 @@ class Store(Protocol):
         """Whether another process does the writing."""
         ...
 
-    async def accept(self, event: Event, *, handle: bool = False) -> Acceptance:
+    async def accept(self, event: Event, *, handlers: Sequence[str] = ()) -> Acceptance:
         """Keep an event unless its identity is known, together with all that follows from it, in one step.
 
         * Identity known: nothing changes.
-        * `event.problem`: a dead letter with that reason; settles and asks nothing.
+        * `event.problem`: a dead letter; settles and asks nothing, and no handler runs.
         * A resource with a terminal status: its outcome is recorded as by `record_outcome`, via webhook.
         * Only a ref: a question, unless one is open or the operation is known as `done`.
 
         Args:
             event: The verified event.
-            handle: Whether handlers are to run for it; else it is `done` with at once.
+            handlers: The names of the handlers that are to run; each gets a job.
         """
         ...
 
     async def amend(self, event_id: int, event: Event) -> None:
         """Replace a kept event by what a later reading of its body found, and settle or ask as `accept` does.
 
-        State, lease and attempts stay. An unknown id changes nothing.
+        Its jobs stay. An unknown id changes nothing.
+        """
+        ...
+
+    def route_conflicts(self, handlers: Mapping[str, Sequence[str]]) -> None:
+        """Say which handlers get a job on the `outcome.conflict` events that this store object makes from now on.
+
+        Args:
+            handlers: Scope to the handlers' names; scopes not named keep what they have.
         """
         ...
 
@@ -170,7 +206,7 @@ class Store(Protocol):
         """Record how an operation ended; the first one stands.
 
         The operation leaves the pending ones and its question is closed. A later one that differs (see `agree`) is kept beside
-        the first, once, and an event named `outcome.conflict` becomes ready for the handlers of the scope.
+        the first, once, and an event named `outcome.conflict` is kept for the handlers (see `route_conflicts`).
         """
         ...
 
@@ -194,31 +230,34 @@ class Store(Protocol):
         """Call the subscriber no more; an unknown one is passed over."""
         ...
 
-    async def claim_events(self, scopes: Collection[str], *, limit: int, lease: float) -> Sequence[StoredEvent]:
-        """Lease ready events to the caller, the longest due first.
+    async def claim_jobs(self, handler: str, *, limit: int, lease: float) -> Sequence[ClaimedJob]:
+        """Lease due jobs of one handler to the caller, the longest due first.
 
         Args:
-            scopes: Of these scopes only.
+            handler: The handler's name.
             limit: At most so many.
-            lease: Seconds after which others may claim them; `due_at` of what is returned names that moment and is the token
-                for `finish_event` and `fail_event`.
+            lease: Seconds after which others may claim them.
         """
         ...
 
-    async def finish_event(self, claimed: StoredEvent) -> bool:
-        """Mark a claimed event as done with; return False, changing nothing, if the lease has passed to another."""
+    async def finish_job(self, job: Job) -> bool:
+        """Mark a claimed job as done; return False, changing nothing, if the lease has passed to another."""
         ...
 
-    async def fail_event(
-        self, claimed: StoredEvent, *, reason: str, retry_at: float | None, finished: Iterable[str] = ()
-    ) -> bool:
-        """Give a claimed event back; return False, changing nothing, if the lease has passed to another.
+    async def fail_job(self, job: Job, *, reason: str, retry_at: float | None) -> bool:
+        """Give a claimed job back; return False, changing nothing, if the lease has passed to another.
 
         Args:
-            claimed: As claimed.
+            job: As claimed.
             reason: What went wrong, one line.
-            retry_at: Unix time at which it may be claimed again; None makes it a dead letter.
-            finished: The handlers that need not run again.
+            retry_at: Unix time at which it may be claimed again; None makes it, and so its event, a dead letter.
+        """
+        ...
+
+    async def retire_jobs(self, keep: Collection[str]) -> int:
+        """Make every ready job whose handler is not among `keep` a dead letter (`NO_SUCH_HANDLER`); return how many.
+
+        Called at start, so that the jobs of a handler that was renamed or removed do not wait unseen.
         """
         ...
 
@@ -250,8 +289,16 @@ class Store(Protocol):
         """Return one event."""
         ...
 
-    async def requeue(self, event_ids: Sequence[int]) -> int:
-        """Make events ready again with no attempts and no handler finished; return how many there were."""
+    async def requeue(self, event_ids: Sequence[int], handlers: Sequence[str] | None = None) -> int:
+        """Let handlers run again for kept events, with no attempts counted.
+
+        Args:
+            event_ids: The events; unknown ones are passed over.
+            handlers: Give each event a job for each of these, in place of the jobs it has; None: its dead jobs again.
+
+        Returns:
+            How many events got a job.
+        """
         ...
 
     async def purge(self, before: float, *, state: EventState = EventState.DONE) -> int:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+
+from attrs import evolve
 
 from vendor_http.operations import Event, OperationRef, OperationStatus
 from webhooks.errors import StoreClosed
 from webhooks.store.base import (
+    NO_SUCH_HANDLER,
     Acceptance,
+    ClaimedJob,
     EventState,
+    Job,
     Outcome,
     Recorded,
     StoredEvent,
@@ -57,6 +62,7 @@ class MemoryStore:
         self._outcome_order: deque[_Key] = deque()
         self._conflicts: dict[_Key, list[Outcome]] = {}
         self._conflict_count = 0
+        self._conflict_handlers: dict[str, Sequence[str]] = {}
         self._questions: dict[str, DueQueue[_Key]] = {}
         self._pending: dict[tuple[str, str], dict[str, float]] = {}
         self._next_sweep = clock() + retention / _SWEEPS_PER_RETENTION
@@ -66,7 +72,7 @@ class MemoryStore:
         """Whether another process does the writing: never."""
         return False
 
-    async def accept(self, event: Event, *, handle: bool = False) -> Acceptance:
+    async def accept(self, event: Event, *, handlers: Sequence[str] = ()) -> Acceptance:
         """Keep an event unless its identity is known, together with all that follows from it."""
         self._check_open()
         if self._events.knows(event.identity):
@@ -74,14 +80,12 @@ class MemoryStore:
         now = self._clock()
         self._events.make_room(now)
         if event.problem is not None:
-            self._events.add(event, EventState.DEAD, now, event.problem)
-        elif handle:
-            self._events.add(event, EventState.READY, now)
-            self._draw_conclusions(event, now)
+            self._events.add(event, now, ())
+            return Acceptance.NEW
+        self._events.add(event, now, handlers)
+        self._draw_conclusions(event, now)
+        if handlers:
             self._subscribers.ready()
-        else:
-            self._events.add(event, EventState.DONE, now)
-            self._draw_conclusions(event, now)
         return Acceptance.NEW
 
     async def amend(self, event_id: int, event: Event) -> None:
@@ -90,8 +94,14 @@ class MemoryStore:
         row = self._events.get(event_id)
         if row is not None:
             row.event = event
+            self._events.refile(row)
             if event.problem is None:
                 self._draw_conclusions(event, self._clock())
+
+    def route_conflicts(self, handlers: Mapping[str, Sequence[str]]) -> None:
+        """Say which handlers get a job on `outcome.conflict` events from now on."""
+        self._check_open()
+        self._conflict_handlers.update(handlers)
 
     async def outcome(self, ref: OperationRef) -> Outcome | None:
         """Return the outcome that stands, the first one."""
@@ -156,39 +166,43 @@ class MemoryStore:
         """Call the subscriber no more."""
         self._subscribers.remove(subscriber)
 
-    async def claim_events(self, scopes: Collection[str], *, limit: int, lease: float) -> Sequence[StoredEvent]:
-        """Lease ready events to the caller, the longest due first."""
+    async def claim_jobs(self, handler: str, *, limit: int, lease: float) -> Sequence[ClaimedJob]:
+        """Lease due jobs of one handler to the caller, the longest due first."""
         self._check_open()
         now = self._clock()
-        claimed: list[StoredEvent] = []
-        while len(claimed) < limit and (one := self._events.claim(scopes, now, lease)) is not None:
+        claimed: list[ClaimedJob] = []
+        while len(claimed) < limit and (one := self._events.claim(handler, now, lease)) is not None:
             claimed.append(one)
         return claimed
 
-    async def finish_event(self, claimed: StoredEvent) -> bool:
-        """Mark a claimed event as done with."""
+    async def finish_job(self, job: Job) -> bool:
+        """Mark a claimed job as done."""
         self._check_open()
-        row = self._events.leased(claimed)
+        row = self._events.leased(job)
         if row is None:
             return False
-        row.reason = None
-        self._events.put(row, EventState.DONE)
+        self._events.finish(row, job.handler)
         return True
 
-    async def fail_event(
-        self, claimed: StoredEvent, *, reason: str, retry_at: float | None, finished: Iterable[str] = ()
-    ) -> bool:
-        """Give a claimed event back."""
+    async def fail_job(self, job: Job, *, reason: str, retry_at: float | None) -> bool:
+        """Give a claimed job back."""
         self._check_open()
-        row = self._events.leased(claimed)
+        row = self._events.leased(job)
         if row is None:
             return False
-        row.reason, row.finished = reason, tuple(finished)
         if retry_at is None:
-            self._events.put(row, EventState.DEAD)
+            self._events.put(row, evolve(job, state=EventState.DEAD, reason=reason))
         else:
-            self._events.put(row, EventState.READY, retry_at)
+            self._events.put(row, evolve(job, due_at=retry_at, reason=reason))
         return True
+
+    async def retire_jobs(self, keep: Collection[str]) -> int:
+        """Make every ready job whose handler is not among `keep` a dead letter."""
+        self._check_open()
+        orphans = [(row, job) for row, job in self._events.ready_jobs() if job.handler not in keep]
+        for row, job in orphans:
+            self._events.put(row, evolve(job, state=EventState.DEAD, reason=NO_SUCH_HANDLER))
+        return len(orphans)
 
     async def claim_questions(self, scope: str, *, limit: int, lease: float) -> Sequence[OperationRef]:
         """Lease open questions to the caller, the longest due first."""
@@ -230,26 +244,35 @@ class MemoryStore:
                 and (name is None or row.event.name == name)
                 and (ref is None or row.event.ref == ref)
             ):
-                found.append(self._events.told(row))
+                found.append(row.told())
         return found
 
     async def get_event(self, event_id: int) -> StoredEvent | None:
         """Return one event."""
         self._check_open()
         row = self._events.get(event_id)
-        return None if row is None else self._events.told(row)
+        return None if row is None else row.told()
 
-    async def requeue(self, event_ids: Sequence[int]) -> int:
-        """Make events ready again with no attempts and no handler finished."""
+    async def requeue(self, event_ids: Sequence[int], handlers: Sequence[str] | None = None) -> int:
+        """Let handlers run again for kept events, with no attempts counted."""
         self._check_open()
         now = self._clock()
-        rows = [row for event_id in event_ids if (row := self._events.get(event_id)) is not None]
-        for row in rows:
-            row.attempts, row.finished, row.reason = 0, (), None
-            self._events.put(row, EventState.READY, now)
-        if rows:
+        count = 0
+        for event_id in event_ids:
+            row = self._events.get(event_id)
+            if row is None:
+                continue
+            if handlers is not None:
+                self._events.assign(row, handlers, now)
+                count += bool(handlers)
+                continue
+            dead = [job for job in row.jobs.values() if job.state is EventState.DEAD]
+            for job in dead:
+                self._events.put(row, evolve(job, state=EventState.READY, due_at=now, attempts=0, reason=None))
+            count += bool(dead)
+        if count:
             self._subscribers.ready()
-        return len(rows)
+        return count
 
     async def purge(self, before: float, *, state: EventState = EventState.DONE) -> int:
         """Remove events in that state received before a Unix time; their identities stay."""
@@ -270,12 +293,12 @@ class MemoryStore:
     async def statistics(self) -> StoreStatistics:
         """Count what is held."""
         self._check_open()
-        rows = list(self._events.newest_first())
-        waiting = [row.received_at for row in rows if row.state is EventState.READY]
+        states = [(row.state, row.received_at) for row in self._events.newest_first()]
+        waiting = [received_at for state, received_at in states if state is EventState.READY]
         return StoreStatistics(
-            events=len(rows),
+            events=len(states),
             ready=len(waiting),
-            dead=sum(row.state is EventState.DEAD for row in rows),
+            dead=sum(state is EventState.DEAD for state, _ in states),
             questions=sum(len(questions) for questions in self._questions.values()),
             pending=sum(len(shelf) for shelf in self._pending.values()),
             outcomes=len(self._outcomes),
@@ -337,8 +360,10 @@ class MemoryStore:
         if not self._events.knows(event.identity):
             self._conflicts.setdefault(key, []).append(outcome)
             self._conflict_count += 1
-            self._events.add(event, EventState.READY, self._clock())
-            self._subscribers.ready()
+            handlers = self._conflict_handlers.get(outcome.ref.scope, ())
+            self._events.add(event, self._clock(), handlers)
+            if handlers:
+                self._subscribers.ready()
         return Recorded(verdict=Verdict.CONFLICT, outcome=first)
 
     def _make_room_for_outcome(self, now: float) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from attrs import define
+from attrs import define, evolve
 
 from webhooks.errors import StoreFull
-from webhooks.store.base import IDENTITY_DAYS, EventState, StoredEvent
+from webhooks.store.base import IDENTITY_DAYS, ClaimedJob, EventState, Job, StoredEvent
 from webhooks.store.due import DueQueue
 
 if TYPE_CHECKING:
@@ -19,21 +20,34 @@ _DAY = 86_400
 _IDENTITIES_PER_EVENT = 10
 
 
+_NO_JOBS: Mapping[str, Job] = MappingProxyType({})
+
+
 @define(eq=False)
 class Row:
-    """One kept event and where it stands."""
+    """One kept event, with its jobs that are not done."""
 
     id: int
     event: Event
-    state: EventState
     received_at: float
-    attempts: int = 0
-    finished: tuple[str, ...] = ()
-    reason: str | None = None
+    jobs: Mapping[str, Job] = _NO_JOBS
+
+    @property
+    def state(self) -> EventState:
+        """Where the event stands."""
+        jobs = self.jobs
+        if jobs and any(job.state is EventState.READY for job in jobs.values()):
+            return EventState.READY
+        return EventState.DEAD if jobs or self.event.problem is not None else EventState.DONE
+
+    def told(self) -> StoredEvent:
+        """Return the event as others see it."""
+        jobs = tuple(sorted(self.jobs.values(), key=lambda job: job.handler))
+        return StoredEvent(id=self.id, event=self.event, state=self.state, received_at=self.received_at, jobs=jobs)
 
 
 class EventShelf:
-    """Events by number, their identities, and which are due for their handlers.
+    """Events by number, their identities, and which jobs are due.
 
     Args:
         max_events: At most so many events; ten times as many identities.
@@ -47,7 +61,7 @@ class EventShelf:
         self._rows: dict[int, Row] = {}
         self._done: deque[int] = deque()
         self._dead: deque[int] = deque()
-        self._ready: dict[str, DueQueue[int]] = {}
+        self._due: dict[str, DueQueue[int]] = {}
         self._days: dict[bytes, int] = {}
         self._identities: deque[bytes] = deque()
 
@@ -66,58 +80,69 @@ class EventShelf:
         """Iterate over all events."""
         return reversed(self._rows.values())
 
-    def add(self, event: Event, state: EventState, now: float, reason: str | None = None) -> None:
+    def add(self, event: Event, now: float, handlers: Sequence[str]) -> None:
         """Keep an event."""
         event_id = self._next_id
         self._next_id = event_id + 1
         self._days[event.identity] = int(now) // _DAY
         self._identities.append(event.identity)
-        row = self._rows[event_id] = Row(event_id, event, state, now, 0, (), reason)
-        if state is EventState.DONE:
-            self._done.append(event_id)
+        row = self._rows[event_id] = Row(event_id, event, now)
+        if handlers:
+            self.assign(row, handlers, now)
         else:
-            self.put(row, state, now)
+            self.refile(row)
 
-    def put(self, row: Row, state: EventState, due_at: float = 0.0) -> None:
-        """Move an event to another state; `due_at` matters to `ready` alone."""
-        row.state = state
-        if state is EventState.READY:
-            self._queue(row.event.scope).put(row.id, due_at)
-            return
-        self._queue(row.event.scope).discard(row.id)
-        (self._done if state is EventState.DONE else self._dead).append(row.id)
+    def assign(self, row: Row, handlers: Sequence[str], due_at: float) -> None:
+        """Give an event a fresh job for each of these handlers, in place of the jobs it has."""
+        for handler in row.jobs:
+            self._queue(handler).discard(row.id)
+        row.jobs = {}
+        for handler in handlers:
+            self.put(row, Job(event_id=row.id, handler=handler, state=EventState.READY, due_at=due_at))
+        self.refile(row)
 
-    def claim(self, scopes: Collection[str], now: float, lease: float) -> StoredEvent | None:
-        """Lease the longest due event of these scopes; None if none is due."""
-        heads = [(*head, queue) for scope in scopes if (queue := self._ready.get(scope)) and (head := queue.head())]
-        if not heads:
-            return None
-        event_id = min(heads, key=lambda head: head[:2])[2].claim(now, lease)
+    def put(self, row: Row, job: Job) -> None:
+        """Add a job, or replace the one of that handler."""
+        row.jobs = {**row.jobs, job.handler: job}
+        if job.state is EventState.READY:
+            self._queue(job.handler).put(row.id, job.due_at)
+        else:
+            self._queue(job.handler).discard(row.id)
+            self.refile(row)
+
+    def finish(self, row: Row, handler: str) -> None:
+        """Take a job away."""
+        self._queue(handler).discard(row.id)
+        row.jobs = {name: job for name, job in row.jobs.items() if name != handler}
+        self.refile(row)
+
+    def refile(self, row: Row) -> None:
+        """Put an event where it will be looked for when there is no more room."""
+        state = row.state
+        if state is EventState.DONE:
+            self._done.append(row.id)
+        elif state is EventState.DEAD:
+            self._dead.append(row.id)
+
+    def claim(self, handler: str, now: float, lease: float) -> ClaimedJob | None:
+        """Lease the longest due job of a handler; None if none is due."""
+        event_id = self._queue(handler).claim(now, lease)
         if event_id is None:
             return None
         row = self._rows[event_id]
-        row.attempts += 1
-        return self.told(row)
+        job = row.jobs[handler]
+        job = evolve(job, due_at=now + lease, attempts=job.attempts + 1)
+        row.jobs = {**row.jobs, handler: job}
+        return ClaimedJob(job=job, event=row.event)
 
-    def leased(self, claimed: StoredEvent) -> Row | None:
-        """Return the event if it is still leased as claimed."""
-        row = self._rows.get(claimed.id)
-        if row is None or self._queue(row.event.scope).due_at(row.id) != claimed.due_at:
-            return None
-        return row
+    def leased(self, job: Job) -> Row | None:
+        """Return the event if the job on it is still leased as claimed."""
+        row = self._rows.get(job.event_id)
+        return row if row is not None and self._queue(job.handler).due_at(row.id) == job.due_at else None
 
-    def told(self, row: Row) -> StoredEvent:
-        """Return an event as others see it."""
-        return StoredEvent(
-            id=row.id,
-            event=row.event,
-            state=row.state,
-            received_at=row.received_at,
-            due_at=self._queue(row.event.scope).due_at(row.id) or 0.0,
-            attempts=row.attempts,
-            finished=row.finished,
-            reason=row.reason,
-        )
+    def ready_jobs(self) -> list[tuple[Row, Job]]:
+        """Return every ready job."""
+        return [(row, job) for row in self._rows.values() for job in row.jobs.values() if job.state is EventState.READY]
 
     def make_room(self, now: float) -> None:
         """Let what is too old or too much go, a few per call so that no call is slow.
@@ -133,8 +158,8 @@ class EventShelf:
                 )
         oldest = now - self._retention
         for _ in range(2):
-            if self._done and self._may_leave(self._done[0], oldest):
-                self._rows.pop(self._done.popleft(), None)
+            if self._done and not self._stays(self._done[0], oldest):
+                self._drop_if(self._done.popleft(), EventState.DONE)
             identities = self._identities
             if identities and (
                 len(identities) >= self._max_events * _IDENTITIES_PER_EVENT
@@ -144,31 +169,36 @@ class EventShelf:
 
     def purge(self, state: EventState, before: float) -> int:
         """Remove the events in that state received before a moment; return how many."""
-        doomed = [row.id for row in self._rows.values() if row.state is state and row.received_at < before]
+        doomed = [row.id for row in self._rows.values() if row.received_at < before and row.state is state]
         for event_id in doomed:
             del self._rows[event_id]
         return len(doomed)
 
     def clear(self) -> None:
         """Remove everything."""
-        for kept in (self._rows, self._done, self._dead, self._ready, self._days, self._identities):
+        for kept in (self._rows, self._done, self._dead, self._due, self._days, self._identities):
             kept.clear()
 
-    def _queue(self, scope: str) -> DueQueue[int]:
-        queue = self._ready.get(scope)
+    def _queue(self, handler: str) -> DueQueue[int]:
+        queue = self._due.get(handler)
         if queue is None:
-            queue = self._ready[scope] = DueQueue()
+            queue = self._due[handler] = DueQueue()
         return queue
 
-    def _may_leave(self, event_id: int, oldest: float) -> bool:
+    def _stays(self, event_id: int, oldest: float) -> bool:
         row = self._rows.get(event_id)
-        return row is None or (row.state is EventState.DONE and row.received_at < oldest)
+        return row is not None and row.state is EventState.DONE and row.received_at >= oldest
+
+    def _drop_if(self, event_id: int, state: EventState) -> bool:
+        row = self._rows.get(event_id)
+        if row is None or row.state is not state:
+            return False
+        del self._rows[event_id]
+        return True
 
     def _drop(self, ids: deque[int], state: EventState) -> bool:
         """Remove the first event among `ids` that is still in that state."""
         while ids:
-            row = self._rows.get(ids.popleft())
-            if row is not None and row.state is state:
-                del self._rows[row.id]
+            if self._drop_if(ids.popleft(), state):
                 return True
         return False

@@ -28,7 +28,7 @@ class Subscriber:
         """Hear that an event spoke of an operation without settling it: there is a question to claim."""
 
     def ready(self) -> None:
-        """Hear that an event became ready for its handlers."""
+        """Hear that there are jobs to claim."""
 
 
 class Subscribers:
@@ -60,7 +60,7 @@ class Subscribers:
             _tell(subscriber.asked, ref)
 
     def ready(self) -> None:
-        """Tell that an event became ready for its handlers."""
+        """Tell that there are jobs to claim."""
         for subscriber in self._all:
             _tell(subscriber.ready)
 
