@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from vendor_sandboxes.enkash import CLIENT_ID, CLIENT_SECRET, PASSWORD, USERNAME, EnkashSandbox
+from vendor_sandboxes.enkash_switches import EnkashSwitches
 from vendor_sandboxes.faults import Faults, read_span, switches_of
 from vendor_sandboxes.original import API_KEY, API_SECRET, APP_UID, REWARDS, WEBHOOK_KEYS, OriginalSandbox
 from vendor_sandboxes.original_switches import OriginalSwitches
@@ -59,6 +61,8 @@ def _add_switches(parser: argparse.ArgumentParser, cls: type[Faults]) -> None:
             parser.add_argument(flag, type=_seconds, default=attribute.default, metavar="SECONDS", help=text)
         elif kind == "span":
             parser.add_argument(flag, type=_span, default=attribute.default, metavar="LOW:HIGH", help=text)
+        elif kind == "text":
+            parser.add_argument(flag, default=attribute.default, metavar="TEXT", help=text)
         elif kind == "flag":
             parser.add_argument(flag, action="store_true", help=text)
         elif kind == "choice":
@@ -95,6 +99,15 @@ def _parser() -> argparse.ArgumentParser:
         "--webhook-backoff", type=_seconds, default=0.1, metavar="SECONDS", help="before the second attempt; doubles"
     )
     _add_switches(original, OriginalSwitches)
+
+    enkash = vendors.add_parser("enkash", parents=[common], help="EnKash: tokens, coin events, allocations, balances")
+    enkash.add_argument("--port", type=int, default=9500, help="port to listen on, 0 for any")
+    enkash.add_argument("--client-id", default=CLIENT_ID)
+    enkash.add_argument("--client-secret", default=CLIENT_SECRET)
+    enkash.add_argument("--username", default=USERNAME)
+    enkash.add_argument("--password", default=PASSWORD)
+    enkash.add_argument("--funds", type=int, metavar="COINS", help="coins that can be given in all, otherwise without end")
+    _add_switches(enkash, EnkashSwitches)
     return parser
 
 
@@ -106,12 +119,13 @@ def build(arguments: Sequence[str]) -> Sandbox:
     """
     parser = _parser()
     options: dict[str, Any] = vars(parser.parse_args(arguments))
-    options.pop("vendor")
-    options["webhook_keys"] = dict(options["webhook_keys"] or WEBHOOK_KEYS)
-    options["rewards"] = options["rewards"] or REWARDS
     try:
+        if options.pop("vendor") == "enkash":
+            return EnkashSandbox(**options)
+        options["webhook_keys"] = dict(options["webhook_keys"] or WEBHOOK_KEYS)
+        options["rewards"] = options["rewards"] or REWARDS
         return OriginalSandbox(**options)
-    except ValueError as error:
+    except (ValueError, ModuleNotFoundError) as error:
         parser.error(str(error))
 
 
@@ -128,8 +142,12 @@ async def _serve(sandbox: Sandbox) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a sandbox until SIGINT or SIGTERM."""
-    asyncio.run(_serve(build(sys.argv[1:] if arguments is None else arguments)))
+    """Run a sandbox until SIGINT or SIGTERM; return 1 if it cannot listen."""
+    try:
+        asyncio.run(_serve(build(sys.argv[1:] if arguments is None else arguments)))
+    except OSError as error:
+        print(f"expected a free address to listen on: {error}; give another --host or --port", file=sys.stderr)  # noqa: T201
+        return 1
     return 0
 
 

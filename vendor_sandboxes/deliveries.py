@@ -115,7 +115,7 @@ class Deliveries:
         self.open += 1
         if self._plan.happens("webhook_reorder"):
             self._held.append(delivery)
-            self._agenda.later(hold, self._release, delivery)
+            self._agenda.later(hold, self._release)
         else:
             self._queued(delivery)
         return delivery
@@ -136,9 +136,9 @@ class Deliveries:
         happened = timestamp(self._clock(), "+00:00")
         return f'{{"data": {{{", ".join(data)}}}, "event": "{event}", "event_time": "{happened}"'
 
-    def _release(self, delivery: Delivery) -> None:
-        if delivery in self._held:
-            self._held.remove(delivery)
+    def _release(self) -> None:
+        held, self._held = self._held, []
+        for delivery in held:
             self._queued(delivery)
 
     def _queued(self, delivery: Delivery) -> None:
@@ -161,8 +161,7 @@ class Deliveries:
             await self._attempt(delivery)
         finally:
             delivery.tried.set()
-        for held in self._held[:]:
-            self._release(held)
+        self._release()
         self._changed()
 
     async def _attempt(self, delivery: Delivery) -> None:

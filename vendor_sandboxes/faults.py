@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any, TypeVar
 
@@ -60,6 +60,11 @@ def choice(default: str, words: Sequence[str], help_text: str) -> Any:
     return field(default=default, validator=check, metadata={"kind": "choice", "words": tuple(words), "help": help_text})
 
 
+def text(help_text: str) -> Any:
+    """Return a switch that is a piece of text."""
+    return field(default="", converter=str, metadata={"kind": "text", "help": help_text})
+
+
 def flag(help_text: str) -> Any:
     """Return a switch that is on or off."""
     return field(default=False, converter=bool, metadata={"kind": "flag", "help": help_text})
@@ -93,6 +98,7 @@ class Faults:
     slow_after_commit: float = chance("do a write and answer late")
     slow_seconds: float = seconds(10.0, "how late a slow answer is")
     latency: tuple[float, float] | None = span(None, "delay of every answer, LOW:HIGH")
+    only_path: str = text("faults hit only requests whose path contains this")
 
 
 def switches_of(cls: type[Faults]) -> Iterable[Any]:
@@ -174,12 +180,8 @@ class FaultPlan:
                 if step.fault != UNHARMED:
                     self.counts[step.fault] += 1
                 return step.fault
-        happens: Callable[[str], bool] = self.happens
-        for name in BEFORE_COMMIT:
-            if happens(name):
-                return name
-        if method != "GET":
-            for name in AFTER_COMMIT:
-                if happens(name):
+        if self._switches.only_path in path:
+            for name in BEFORE_COMMIT if method == "GET" else (*BEFORE_COMMIT, *AFTER_COMMIT):
+                if self.happens(name):
                     return name
         return UNHARMED

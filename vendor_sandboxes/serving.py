@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from aiohttp import web
-from attrs import frozen
+from attrs import field, frozen
 from yarl import URL
 
 from vendor_sandboxes.agenda import Agenda
@@ -44,7 +44,7 @@ class Seen:
     path: str
     query: Mapping[str, str]
     headers: frozenset[str]
-    body: bytes
+    body: bytes = field(repr=False)
     fault: str
 
     def json(self) -> Any:
@@ -117,7 +117,9 @@ class Sandbox(ABC):
         self.plan.script(*faults, method=method, path=path)
 
     async def until(self, condition: Callable[[], bool], timeout: float = 30.0) -> None:
-        """Wait until `condition()` holds; it is asked after every request, settlement and delivery.
+        """Wait until `condition()` holds.
+
+        It is asked whenever a request arrives or is answered, the chain confirms, or a webhook was tried.
 
         Raises:
             TimeoutError: it did not hold within `timeout` seconds.
@@ -198,8 +200,7 @@ class Sandbox(ABC):
         response = await self._answered(request, path, body, fault)
         self.changed()
         if response is None:
-            if request.transport is not None:
-                request.transport.abort()
+            request.protocol.force_close()
             return web.Response()
         return response
 
@@ -237,3 +238,4 @@ class Sandbox(ABC):
             )
         )
         self.request_counts[request.method] += 1
+        self.changed()

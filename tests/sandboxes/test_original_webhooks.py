@@ -174,3 +174,13 @@ async def test_many_operations_confirm_by_themselves_each_with_one_webhook(
         await sandbox.until(lambda: sandbox.deliveries.counts["accepted"] == 200)
         assert {entry["status"] for entry in sandbox.books()["allocations"]} == {"done"}
     assert len({arrival.body["data"]["allocation"]["uid"] for arrival in inbox.arrivals}) == 200
+
+
+async def test_events_under_way_are_given_up_when_there_is_nowhere_to_send_them(caller_of: CallerOf, inbox: Inbox) -> None:
+    inbox.statuses = [500]
+    async with OriginalSandbox(confirm=None, webhook_url=inbox.url, webhook_backoff=0.05, webhook_attempts=3) as sandbox:
+        await sandbox.settle(await allocated(sandbox, caller_of))
+        sandbox.webhook_url = None
+        await sandbox.delivered()
+        assert sandbox.books()["webhooks"] == {"open": 0, "events": 1, "attempts": 3, "given_up": 1}
+    assert len(inbox.arrivals) == 1

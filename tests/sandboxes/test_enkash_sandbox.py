@@ -1,0 +1,435 @@
+"""The sandboxed EnKash answers as its documents show it, and its balances are real."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+from attrs import define, field
+
+from vendor_sandboxes import EnkashSandbox
+from vendor_sandboxes.enkash_cipher import BodyCipher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    PartnerOf = Callable[[EnkashSandbox], "Partner"]
+
+EVENT = {"configuration": "DEFAULT", "companyId": "CEKEKCARDS", "event": "MEAL_CARD_PAYMENT", "amount": 6}
+GRANT = {"companyId": "CEKEKCARDS", "event": "MEAL_CARD_PAYMENT", "requestId": "COIN_REQ1234567", "userId": "EKQZVMQK"}
+EVENTS = "/api/v0/enkash-coins/create-coins-config"
+ALLOCATE = "/api/v0/enkash-coins/allocate-coin"
+SUCCESS = {"payload": "Successfully allocated enkash Coins", "response_code": 0, "response_message": "Success"}
+NO_FUNDS = "Insufficient balance in card account"
+Answer = tuple[int, Any]
+
+
+def failure(message: str) -> dict[str, Any]:
+    return {"response_code": 1, "response_message": message, "payload": message}
+
+
+@define
+class Partner:
+    """Call EnKash as its documents describe it."""
+
+    session: aiohttp.ClientSession
+    sandbox: EnkashSandbox
+    headers: dict[str, str] = field(factory=dict)
+
+    async def token(
+        self, *, basic: str | None = None, content_type: str = "application/x-www-form-urlencoded", **changes: Any
+    ) -> Answer:
+        sandbox = self.sandbox
+        pair = base64.b64encode(f"{sandbox.client_id}:{sandbox.client_secret}".encode()).decode()
+        form = {
+            "username": sandbox.username,
+            "password": sandbox.password,
+            "grant_type": "password",
+            "clientId": sandbox.client_id,
+        }
+        async with self.session.post(
+            sandbox.url + "/oauth/token",
+            data=aiohttp.FormData({name: value for name, value in {**form, **changes}.items() if value is not None})(),
+            headers={"Authorization": basic if basic is not None else f"Basic {pair}", "Content-Type": content_type},
+        ) as reply:
+            return reply.status, await reply.json()
+
+    async def log_in(self) -> None:
+        status, reply = await self.token()
+        assert status == 200
+        self.headers["Authorization"] = f"Bearer {reply.get('access_token') or reply['accessToken']}"
+
+    async def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        sent = {"Content-Type": "application/json", **self.headers, **headers}
+        async with self.session.request(method, self.sandbox.url + path, data=data, headers=sent) as reply:
+            return reply.status, await (reply.json() if reply.content_type == "application/json" else reply.text())
+
+    async def create(self, **changes: Any) -> Answer:
+        return await self.call("POST", EVENTS, {**EVENT, **changes})
+
+    async def allocate(self, request_id: str = "COIN_REQ1234567", **changes: Any) -> Answer:
+        return await self.call("POST", ALLOCATE, {**GRANT, "requestId": request_id, **changes})
+
+    async def balance(self, user_id: str = "EKQZVMQK") -> Any:
+        status, reply = await self.call("GET", f"/api/v0/coins/balance?userId={user_id}")
+        assert (status, reply["response_code"], reply["response_message"]) == (200, 0, "Success")
+        return reply["payload"]
+
+
+@pytest.fixture
+def partner_of(session: aiohttp.ClientSession) -> PartnerOf:
+    return lambda sandbox: Partner(session, sandbox)
+
+
+async def logged_in(partner_of: PartnerOf, sandbox: EnkashSandbox) -> Partner:
+    partner = partner_of(sandbox)
+    await partner.log_in()
+    return partner
+
+
+# tokens
+
+
+async def test_token_reply_has_the_documented_keys(partner_of: PartnerOf) -> None:
+    async with EnkashSandbox() as sandbox:
+        status, reply = await partner_of(sandbox).token()
+        assert status == 200
+        assert set(reply) == {"access_token", "token_type", "refresh_token", "expires_in", "scope"}
+        assert (len(reply["access_token"]), reply["token_type"], reply["expires_in"]) == (27, "bearer", 300)
+
+
+async def test_token_reply_may_promise_more_than_it_keeps(partner_of: PartnerOf) -> None:
+    now = 0.0
+    async with EnkashSandbox(token_life=300, expires_in=86399, token_keys="camel", clock=lambda: now) as sandbox:
+        partner = partner_of(sandbox)
+        assert (await partner.token())[1]["expiresIn"] == 86399
+        await partner.log_in()
+        assert await partner.balance() == 0
+        now = 300
+        status, reply = await partner.call("GET", "/api/v0/coins/balance?userId=u")
+        assert (status, reply["error"]) == (401, "invalid_token")
+
+
+async def test_every_token_can_be_ended_at_once(partner_of: PartnerOf) -> None:
+    async with EnkashSandbox() as sandbox:
+        partner = await logged_in(partner_of, sandbox)
+        sandbox.expire_tokens()
+        assert (await partner.allocate())[0] == 401
+        await partner.log_in()
+        assert (await partner.create())[0] == 200
+
+
+@pytest.mark.parametrize("authorization", ["", "Bearer", "Bearer x", "Basic eA=="])
+async def test_coins_need_a_token(partner_of: PartnerOf, authorization: str) -> None:
+    async with EnkashSandbox() as sandbox:
+        status, reply = await partner_of(sandbox).call("POST", EVENTS, EVENT, Authorization=authorization)
+        assert (status, reply["error"]) == (401, "invalid_token")
+        assert sandbox.token_rejections == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status", "error"),
+    [
+        ({"basic": ""}, 401, "invalid_client"),
+        ({"basic": "Basic eDp5"}, 401, "invalid_client"),
+        ({"basic": "Bearer eDp5"}, 401, "invalid_client"),
+        ({"content_type": "text/plain"}, 400, "invalid_request"),
+        ({"username": None}, 400, "invalid_request"),
+        ({"password": ""}, 400, "invalid_request"),
+        ({"grant_type": "refresh_token"}, 400, "unsupported_grant_type"),
+        ({"password": "wrong é"}, 400, "invalid_grant"),
+        ({"clientId": "another"}, 400, "invalid_grant"),
+    ],
+)
+async def test_wrong_token_call_is_rejected_and_counted(
+    partner_of: PartnerOf, wrong: dict[str, Any], status: int, error: str
+) -> None:
+    async with EnkashSandbox() as sandbox:
+        answered, reply = await partner_of(sandbox).token(**wrong)
+        assert (answered, reply["error"]) == (status, error)
+        assert (sandbox.token_requests, sandbox.token_rejections, sandbox.locked) == (1, 1, False)
+
+
+async def test_third_rejection_in_a_row_locks_the_account_for_good(partner_of: PartnerOf) -> None:
+    async with EnkashSandbox() as sandbox:
+        partner = await logged_in(partner_of, sandbox)
+        for _ in range(2):
+            await partner.token(password="wrong")
+        await partner.log_in()
+        for expected in (False, False, True):
+            await partner.token(password="wrong")
+            assert sandbox.locked is expected
+        assert await partner.token() == (401, {"error": "invalid_grant", "error_description": "User account is locked"})
+        assert await partner.balance() == 0
+        assert sandbox.books()["tokens"] == {"requests": 8, "rejections": 6, "issued": 2, "locked": True}
+
+
+async def test_rejection_may_hide_behind_status_200(partner_of: PartnerOf) -> None:
+    async with EnkashSandbox(rejection="envelope") as sandbox:
+        assert await partner_of(sandbox).token(password="wrong") == (200, failure("Bad credentials"))
+
+
+async def test_rejection_whose_reply_is_lost_counts(partner_of: PartnerOf) -> None:
+    async with EnkashSandbox(drop_after_commit=1, only_path="/oauth/token") as sandbox:
+        for _ in range(3):
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await partner_of(sandbox).token(password="wrong")
+        assert sandbox.locked
+
+
+async def test_token_endpoint_hangs_after_it_has_counted(partner_of: PartnerOf) -> None:
+    async with EnkashSandbox(token_hang=3600) as sandbox:
+        asking = asyncio.ensure_future(partner_of(sandbox).token(password="wrong"))
+        await sandbox.until(lambda: sandbox.token_rejections == 1)
+        assert not asking.done()
+        sandbox.switches.token_hang = 0
+        assert (await partner_of(sandbox).token())[0] == 200
+    assert (await asking)[0] == 400
+
+
+async def test_token_path_takes_only_posts(partner_of: PartnerOf) -> None:
+    async with EnkashSandbox() as sandbox:
+        assert (await partner_of(sandbox).call("GET", "/oauth/token"))[0] == 405
+        assert sandbox.token_requests == 0
+
+
+# events, allocations, balances
+
+
+async def test_event_is_created_read_and_changed(partner_of: PartnerOf) -> None:
+    async with EnkashSandbox() as sandbox:
+        partner = await logged_in(partner_of, sandbox)
+        status, created = await partner.create()
+        config = created["payload"]["coinConfigId"]
+        assert config.startswith("WCC")
+        assert config[3:].isdecimal()
+        whole = {"payload": {"coinConfigId": config, **EVENT}, "response_code": 0, "response_message": "Success"}
+        assert (status, created) == (200, whole)
+        path = f"/api/v0/enkash-coins/{config}"
+        assert await partner.call("GET", path) == (200, whole)
+        _, changed = await partner.call("PATCH", path, {"amount": 10, "configuration": "CUSTOM"})
+        assert changed["payload"] == {
+            "coinConfigId": config,
+            "configuration": "CUSTOM",
+            "event": "MEAL_CARD_PAYMENT",
+            "amount": 10,
+        }
+        _, read = await partner.call("GET", path)
+        assert read["payload"] == {"coinConfigId": config, **EVENT, "configuration": "CUSTOM", "amount": 10}
+
+
+async def test_allocation_credits_what_the_event_is_worth_at_that_moment(partner_of: PartnerOf) -> None:
+    async with EnkashSandbox() as sandbox:
+        partner = await logged_in(partner_of, sandbox)
+        config = (await partner.create())[1]["payload"]["coinConfigId"]
+        assert await partner.allocate("r1") == (200, SUCCESS)
+        await partner.call("PATCH", f"/api/v0/enkash-coins/{config}", {"amount": 10})
+        await partner.allocate("r2")
+        await partner.allocate("r3", userId="another")
+        assert [await partner.balance(user) for user in ("EKQZVMQK", "another", "stranger")] == [16, 10, 0]
+        books = sandbox.books()
+        assert [(entry["requestId"], entry["amount"]) for entry in books["allocations"]] == [("r1", 6), ("r2", 10), ("r3", 10)]
+        assert (books["balances"], books["created"]) == ({"EKQZVMQK": 16, "another": 10}, {"r1": 1, "r2": 1, "r3": 1})
+
+
+async def test_renamed_event_is_found_under_its_new_name_alone(partner_of: PartnerOf) -> None:
+    async with EnkashSandbox() as sandbox:
+        partner = await logged_in(partner_of, sandbox)
+        older = (await partner.create(amount=1))[1]["payload"]["coinConfigId"]
+        await partner.create(amount=2)
+        await partner.allocate("r1")
+        await partner.call("PATCH", f"/api/v0/enkash-coins/{older}", {"event": "REFERRAL_EVENT", "companyId": "CEK0TCW2W8"})
+        await partner.allocate("r2")
+        await partner.allocate("r3", event="REFERRAL_EVENT", companyId="CEK0TCW2W8")
+        await partner.call("PATCH", f"/api/v0/enkash-coins/{older}", {"event": "INVOICE_PAYMENT"})
+        status, reply = await partner.allocate("r4", event="REFERRAL_EVENT", companyId="CEK0TCW2W8")
+        assert (status, reply["response_code"]) == (404, 1)
+        assert await partner.balance() == 2 + 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "second", "coins"),
+    [("replay", SUCCESS, 6), ("reject", failure("Duplicate requestId: r1"), 6), ("credit", SUCCESS, 12)],
+)
+async def test_known_request_id_does_as_switched(partner_of: PartnerOf, mode: str, second: dict[str, Any], coins: int) -> None:
+    async with EnkashSandbox(duplicate_request=mode) as sandbox:
+        partner = await logged_in(partner_of, sandbox)
+        await partner.create()
+        assert await partner.allocate("r1") == (200, SUCCESS)
+        assert await partner.allocate("r1") == (200, second)
+        assert await partner.balance() == coins
+        assert sandbox.books()["created"]["r1"] == coins // 6
+
+
+async def test_failed_allocation_credits_nothing_and_keeps_its_request_id_free(partner_of: PartnerOf) -> None:
+    async with EnkashSandbox(fail_rate=1) as sandbox:
+        partner = await logged_in(partner_of, sandbox)
+        await partner.create()
+        assert await partner.allocate() == (200, failure(NO_FUNDS))
+        sandbox.switches.fail_rate = 0
+        assert await partner.allocate() == (200, SUCCESS)
+        assert await partner.balance() == 6
+
+
+async def test_funds_run_out_and_can_be_filled_up(partner_of: PartnerOf) -> None:
+    async with EnkashSandbox(funds=13) as sandbox:
+        partner = await logged_in(partner_of, sandbox)
+        await partner.create()
+        replies = [(await partner.allocate(f"r{number}"))[1] for number in range(3)]
+        assert replies == [SUCCESS, SUCCESS, failure(NO_FUNDS)]
+        assert sandbox.funds == sandbox.books()["funds"] == 1
+        sandbox.funds = 6
+        assert (await partner.allocate("r2"))[1] == SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "said"),
+    [
+        ("POST", EVENTS, {**EVENT, "amount": None}, 400, "amount is required"),
+        ("POST", EVENTS, {**EVENT, "amount": "6"}, 422, "amount must be an integer, 0 or more"),
+        ("POST", EVENTS, {**EVENT, "amount": True}, 422, "amount must be an integer, 0 or more"),
+        ("POST", EVENTS, {**EVENT, "amount": -1}, 422, "amount must be an integer, 0 or more"),
+        ("POST", EVENTS, {**EVENT, "configuration": "OTHER"}, 422, "configuration must be one of DEFAULT, CUSTOM"),
+        ("POST", EVENTS, {**EVENT, "event": ""}, 400, "event is required"),
+        ("POST", EVENTS, {**EVENT, "companyId": 7}, 422, "companyId must be a string"),
+        ("POST", EVENTS, b"{", 400, "Invalid request body"),
+        ("POST", EVENTS, [], 400, "Invalid request body"),
+        ("POST", ALLOCATE, {**GRANT, "requestId": None}, 400, "requestId is required"),
+        (
+            "POST",
+            ALLOCATE,
+            GRANT,
+            404,
+            "Coin configuration not found for companyId: CEKEKCARDS and event: MEAL_CARD_PAYMENT",
+        ),
+        ("GET", "/api/v0/enkash-coins/WCC12345", None, 404, "Coin configuration not found for coinConfigId: WCC12345"),
+        ("PATCH", "/api/v0/enkash-coins/WCC12345", {"amount": 1}, 404, "Coin configuration not found for coinConfigId: WCC12345"),
+        ("GET", "/api/v0/coins/balance", None, 400, "userId is required"),
+        ("POST", "/api/v0/coins/balance?userId=x", {}, 405, "Request method 'POST' not supported"),
+    ],
+)
+async def test_bad_requests_are_refused_with_code_1(
+    partner_of: PartnerOf, method: str, path: str, body: Any, status: int, said: str
+) -> None:
+    async with EnkashSandbox() as sandbox:
+        partner = await logged_in(partner_of, sandbox)
+        assert await partner.call(method, path, body) == (status, failure(said))
+
+
+async def test_body_of_another_media_type_and_wrong_method_are_refused(partner_of: PartnerOf) -> None:
+    async with EnkashSandbox() as sandbox:
+        partner = await logged_in(partner_of, sandbox)
+        config = (await partner.create())[1]["payload"]["coinConfigId"]
+        assert (await partner.call("POST", EVENTS, b"{}", **{"Content-Type": "text/plain"}))[0] == 415
+        assert (await partner.call("DELETE", f"/api/v0/enkash-coins/{config}"))[0] == 405
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v0/enkash-coins", "/api/v0/coins", "/v1/reward/allocate"])
+async def test_unknown_route_is_a_page(partner_of: PartnerOf, path: str) -> None:
+    async with EnkashSandbox() as sandbox:
+        status, reply = await (await logged_in(partner_of, sandbox)).call("GET", path)
+        assert (status, "<h1>Not Found</h1>" in reply) == (404, True)
+
+
+# variants and faults
+
+
+async def test_envelope_may_be_spelled_otherwise(partner_of: PartnerOf) -> None:
+    async with EnkashSandbox(envelope="code", code_as="string") as sandbox:
+        partner = await logged_in(partner_of, sandbox)
+        assert (await partner.create())[1]["code"] == "0"
+        assert (await partner.allocate())[1] == {"payload": SUCCESS["payload"], "code": "0", "message": "Success"}
+        assert (await partner.allocate("r2", event="none"))[1]["code"] == "1"
+
+
+async def test_coins_alone_may_be_hit(partner_of: PartnerOf) -> None:
+    async with EnkashSandbox(p503=1, only_path="/api/") as sandbox:
+        partner = await logged_in(partner_of, sandbox)
+        status, page = await partner.create()
+        assert (status, "503" in page) == (503, True)
+        sandbox.switches.p503, sandbox.switches.p429 = 0, 1
+        assert (await partner.create())[0] == 429
+        assert sandbox.books()["faults"] == {"p503": 1, "p429": 1}
+
+
+async def test_lost_reply_has_credited(partner_of: PartnerOf) -> None:
+    async with EnkashSandbox() as sandbox:
+        partner = await logged_in(partner_of, sandbox)
+        await partner.create()
+        sandbox.script("drop_after_commit", "p503_after_commit", "none")
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await partner.allocate("r1")
+        assert (await partner.allocate("r2"))[0] == 503
+        assert await partner.balance() == 12
+
+
+async def test_equal_seeds_give_equal_books(partner_of: PartnerOf) -> None:
+    stories = []
+    for _ in range(2):
+        async with EnkashSandbox(seed=9, fail_rate=0.3, p503=0.2, only_path=ALLOCATE, clock=lambda: 1.7e9) as sandbox:
+            partner = await logged_in(partner_of, sandbox)
+            await partner.create()
+            statuses = [(await partner.allocate(f"r{number}"))[0] for number in range(50)]
+            stories.append((partner.headers, statuses, sandbox.books()))
+    assert stories[0] == stories[1]
+    assert set(stories[0][1]) == {200, 503}
+
+
+async def test_log_does_not_show_the_password(partner_of: PartnerOf) -> None:
+    async with EnkashSandbox() as sandbox:
+        await logged_in(partner_of, sandbox)
+        assert sandbox.password.encode() in sandbox.requests[0].body
+        assert sandbox.password not in repr(sandbox.requests)
+
+
+# encryption
+
+VECTOR_PLAIN = b'{"companyId":"CEK0TCW2W8","event":"REFERRAL_EVENT","requestId":"COIN_REQ1234567","userId":"EKQZVMQK"}'
+VECTOR_SECRET = (
+    "bkT7UhCGsk0ekWm1Q2ZCR7gLQrfvucsPcEVZR4R6KXc/8c7e+juN8jW+B4cwpL7Pv98Xp2gOV6XZckP9tn/1lMl6LhtBFuh4vKOvKC0rI3ikLeqScb3CJ5d+9MHNjYIM"
+    "/P2MW0rXXExMAVNaGSNyNA=="
+)
+
+
+def test_cipher_agrees_with_the_vector() -> None:
+    cipher = BodyCipher("demo-client-secret")
+    assert json.loads(cipher.encrypt(VECTOR_PLAIN)) == {"request": VECTOR_SECRET}
+    assert cipher.decrypt(json.dumps({"request": VECTOR_SECRET}).encode()) == VECTOR_PLAIN
+
+
+@pytest.mark.parametrize("length", [0, 1, 15, 16, 17])
+def test_cipher_gives_back_bodies_of_every_length(length: int) -> None:
+    cipher = BodyCipher("secret")
+    assert cipher.decrypt(cipher.encrypt(b"x" * length)) == b"x" * length
+
+
+@pytest.mark.parametrize(
+    "envelope", [b"{}", b"[]", b'{"request": 1}', b'{"request": "%"}', b'{"request": ""}', b'{"request": "eA=="}', b"x"]
+)
+def test_cipher_refuses_what_is_no_envelope(envelope: bytes) -> None:
+    with pytest.raises(ValueError):
+        BodyCipher("secret").decrypt(envelope)
+
+
+def test_cipher_refuses_what_was_encrypted_with_another_secret() -> None:
+    with pytest.raises(ValueError, match="PKCS7"):
+        BodyCipher("secret").decrypt(BodyCipher("another").encrypt(b"{}"))
+
+
+async def test_encrypted_bodies_go_both_ways_but_not_for_tokens(partner_of: PartnerOf) -> None:
+    async with EnkashSandbox(encrypted=True) as sandbox:
+        partner = await logged_in(partner_of, sandbox)
+        cipher = BodyCipher(sandbox.client_secret)
+        status, reply = await partner.call("POST", EVENTS, cipher.encrypt(json.dumps(EVENT).encode()))
+        assert (status, set(reply)) == (200, {"request"})
+        assert json.loads(cipher.decrypt(json.dumps(reply).encode()))["payload"]["amount"] == 6
+        status, reply = await partner.create()
+        assert status == 422
+        assert json.loads(cipher.decrypt(json.dumps(reply).encode())) == failure("Invalid request body")
+        sandbox.switches.encrypted = False
+        assert (await partner.create())[0] == 200

@@ -1,0 +1,104 @@
+"""The sandboxed EnKash's `/oauth/token`: who gets a token, how long it lasts, and the lock after three rejections."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from random import Random
+
+REJECTIONS_UNTIL_LOCKED = 3
+_FORM = "application/x-www-form-urlencoded"
+_TOKEN_BYTES = 20
+
+
+@frozen(kw_only=True)
+class Rejection:
+    """Why no token was given."""
+
+    status: int
+    error: str
+    description: str
+
+
+def _equal(given: str, right: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), right.encode())
+
+
+class Tokens:
+    """Give and check tokens of the one account there is.
+
+    Args:
+        client_id: The company's id, first half of Basic and `clientId` of the form.
+        client_secret: Second half of Basic.
+        username: Who logs in.
+        password: With what.
+        clock: Seconds since the epoch.
+        stream: Where tokens come from.
+    """
+
+    def __init__(
+        self, client_id: str, client_secret: str, username: str, password: str, *, clock: Callable[[], float], stream: Random
+    ) -> None:
+        basic = base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
+        self._basic = basic
+        self._form = {"username": username, "password": password, "grant_type": "password", "clientId": client_id}
+        self._clock = clock
+        self._stream = stream
+        self._valid_until: dict[str, float] = {}
+        self._in_a_row = 0
+        self.requests = 0
+        self.rejections = 0
+        self.issued = 0
+
+    @property
+    def locked(self) -> bool:
+        """Whether three rejections in a row have locked the account; nothing unlocks it."""
+        return self._in_a_row >= REJECTIONS_UNTIL_LOCKED
+
+    def request(self, headers: Mapping[str, str], content_type: str, body: bytes, life: float) -> str | Rejection:
+        """Return a token valid for `life` seconds, or why there is none."""
+        self.requests += 1
+        rejection = self._judge(headers, content_type, body)
+        if rejection is not None:
+            self.rejections += 1
+            self._in_a_row += 1
+            return rejection
+        self._in_a_row = 0
+        self.issued += 1
+        token = base64.urlsafe_b64encode(self._stream.randbytes(_TOKEN_BYTES)).rstrip(b"=").decode()
+        self._valid_until[token] = self._clock() + life
+        return token
+
+    def _judge(self, headers: Mapping[str, str], content_type: str, body: bytes) -> Rejection | None:
+        if self.locked:
+            return Rejection(status=401, error="invalid_grant", description="User account is locked")
+        scheme, _, basic = headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "basic" or not _equal(basic.strip(), self._basic):
+            return Rejection(status=401, error="invalid_client", description="Bad client credentials")
+        if content_type != _FORM:
+            return Rejection(status=400, error="invalid_request", description=f"Content-Type must be {_FORM}")
+        form: dict[str, Any] = dict(parse_qsl(body.decode("utf-8", "surrogateescape"), keep_blank_values=True))
+        missing = [name for name in self._form if not form.get(name)]
+        if missing:
+            return Rejection(status=400, error="invalid_request", description=f"Missing parameter: {', '.join(missing)}")
+        if form["grant_type"] != "password":
+            return Rejection(status=400, error="unsupported_grant_type", description="Unsupported grant type")
+        if not all(_equal(form[name], right) for name, right in self._form.items()):
+            return Rejection(status=400, error="invalid_grant", description="Bad credentials")
+        return None
+
+    def accepts(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request carries a token that is valid now."""
+        scheme, _, token = headers.get("Authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and self._valid_until.get(token.strip(), 0.0) > self._clock()
+
+    def expire_all(self) -> None:
+        """End every token given so far."""
+        self._valid_until.clear()
