@@ -1,0 +1,117 @@
+"""Addresses through proxies, allow-lists, counts."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from webhooks.ingress.peers import Networks, PeerCounts, peer_key, read_address, resolve_client
+
+PROXY = ip_address("10.0.0.1")
+TRUSTED = Networks(["10.0.0.0/8"])
+
+
+def test_without_trusted_proxies_the_forwarded_address_is_ignored() -> None:
+    client = resolve_client(ip_address("203.0.113.9"), ["198.51.100.7"], Networks())
+    assert (str(client.address), client.forwarded) == ("203.0.113.9", False)
+
+
+def test_a_stranger_cannot_forward_even_where_proxies_are_trusted() -> None:
+    client = resolve_client(ip_address("203.0.113.9"), ["198.51.100.7"], TRUSTED)
+    assert (str(client.address), client.forwarded) == ("203.0.113.9", False)
+
+
+def test_a_trusted_proxys_last_hop_is_the_client_and_what_stands_left_of_it_is_not_believed() -> None:
+    client = resolve_client(PROXY, ["192.0.2.1, 198.51.100.7"], TRUSTED)
+    assert (str(client.address), client.forwarded) == ("198.51.100.7", True)
+
+
+def test_several_trusted_hops_are_walked_from_the_right_over_several_headers() -> None:
+    client = resolve_client(PROXY, ["192.0.2.1, 198.51.100.7", "10.9.9.9", "10.8.8.8, 10.7.7.7"], TRUSTED)
+    assert str(client.address) == "198.51.100.7"
+
+
+def test_only_trusted_hops_leave_the_leftmost_of_them() -> None:
+    assert str(resolve_client(PROXY, ["10.3.3.3, 10.2.2.2"], TRUSTED).address) == "10.3.3.3"
+
+
+def test_a_trusted_proxy_that_names_nobody_is_the_client_itself() -> None:
+    assert resolve_client(PROXY, [], TRUSTED).address == PROXY
+
+
+def test_a_hop_that_cannot_be_read_leaves_the_client_unknown() -> None:
+    assert resolve_client(PROXY, ["198.51.100.7, unknown"], TRUSTED).address is None
+
+
+def test_a_unix_socket_is_trusted_only_by_name() -> None:
+    assert resolve_client(None, ["198.51.100.7"], Networks()).address is None
+    assert not resolve_client(None, ["198.51.100.7"], TRUSTED).forwarded
+    assert str(resolve_client(None, ["198.51.100.7"], Networks(["unix"])).address) == "198.51.100.7"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        (" 192.0.2.1:443 ", "192.0.2.1"),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ('"[2001:db8::1]"', "2001:db8::1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+    ],
+)
+def test_addresses_are_read_with_and_without_ports(text: str, address: str) -> None:
+    assert read_address(text) == ip_address(address)
+
+
+def test_a_text_too_long_for_an_address_is_none() -> None:
+    assert read_address("1" * 65) is None
+
+
+@given(st.lists(st.text(max_size=80), max_size=5))
+def test_whatever_is_forwarded_a_client_comes_back(headers: list[str]) -> None:
+    assert resolve_client(PROXY, headers, TRUSTED).forwarded
+
+
+def test_networks_hold_both_spellings_of_an_ipv4_address() -> None:
+    networks = Networks(["192.0.2.0/24", "::ffff:198.51.100.0/120", "2001:db8::/32"])
+    for inside in ("192.0.2.77", "198.51.100.7", "2001:db8::9"):
+        assert ip_address(inside) in networks
+    for outside in ("192.0.3.1", "198.51.101.7", "2001:db9::9"):
+        assert ip_address(outside) not in networks
+
+
+def test_no_networks_are_false_and_hold_nobody() -> None:
+    assert not Networks()
+    assert Networks(["unix"])
+    assert ip_address("192.0.2.1") not in Networks()
+
+
+@pytest.mark.parametrize("text", ["", "10.0.0.1/8", "example.com", "10.0.0.0/33"])
+def test_a_network_that_is_none_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match=r'expected an address or a CIDR range such as "10\.0\.0\.0/8"'):
+        Networks([text])
+
+
+def test_ipv6_neighbours_count_as_one_peer_and_ipv4_addresses_do_not() -> None:
+    assert peer_key(ip_address("2001:db8::1")) == peer_key(ip_address("2001:db8::2"))
+    assert peer_key(ip_address("2001:db8:0:1::1")) != peer_key(ip_address("2001:db8::1"))
+    keys = {peer_key(ip_address(text)) for text in ("192.0.2.1", "192.0.2.2", "::1", "::2:0:0:0:1")}
+    assert len(keys | {peer_key(None)}) == 5
+
+
+def test_counts_refuse_over_the_limit_and_forget_who_left() -> None:
+    counts = PeerCounts()
+    assert counts.enter(7, 2)
+    assert counts.enter(7, 2)
+    assert not counts.enter(7, 2)
+    assert counts.enter(8, 2)
+    counts.leave(7)
+    assert counts.enter(7, 2)
+    for key in (7, 7, 8):
+        counts.leave(key)
+    assert len(counts) == 0

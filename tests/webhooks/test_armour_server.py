@@ -1,0 +1,670 @@
+"""The armoured server over raw sockets: what hostile peers get, and that healthy ones go on."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import logging
+import random
+import resource
+import socket
+import ssl
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import cast
+
+import attrs
+import pytest
+import trustme
+
+from webhooks.ingress.armour import ArmouredServer
+from webhooks.ingress.limits import ArmourLimits
+from webhooks.ingress.peers import Networks
+from webhooks.ingress.quiet import QuietLog
+
+pytestmark = pytest.mark.timeout(20)
+
+HEALTHY = b"POST /hook HTTP/1.1\r\nHost: here\r\nContent-Length: 5\r\n\r\nhello"
+SLOWEST = ArmourLimits(
+    header_seconds=9,
+    body_seconds=9,
+    answer_seconds=9,
+    idle_seconds=9,
+    linger_seconds=0.2,
+    drain_grace_seconds=0.2,
+    connections=2000,
+    connections_per_peer=2000,
+)
+
+
+@attrs.define
+class Answered:
+    """What the receiver behind the server gives back."""
+
+    status: int = 200
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    body: bytes = b"kept"
+
+
+class Inbox:
+    """Stand where the receiver stands, and can be held up."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.entered = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+        self.finished = asyncio.Event()
+        self.headers: Mapping[str, str] = {}
+        self.words = b"kept"
+
+    async def deliver(self, headers: Mapping[str, str], body: bytes) -> Answered:
+        self.entered.set()
+        await self.go_on.wait()
+        self.headers = headers
+        self.bodies.append(body)
+        self.finished.set()
+        return Answered(headers={"X-Kept": "yes"}, body=self.words)
+
+
+class Running:
+    """A server on a loopback port, and raw clients of it."""
+
+    def __init__(self, server: ArmouredServer, inbox: Inbox, port: int) -> None:
+        self.server = server
+        self.inbox = inbox
+        self.port = port
+
+    async def connect(self, source: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port, local_addr=(source, 0))
+
+    async def until_closed(self, data: bytes, source: str = "127.0.0.1") -> bytes:
+        """Send bytes, and return everything that comes back until the server closes."""
+        reader, writer = await self.connect(source)
+        try:
+            writer.write(data)
+            return await read_all(reader)
+        finally:
+            await close(writer)
+
+    async def healthy(self, source: str = "127.0.0.1") -> int:
+        """Make one healthy delivery and return its status."""
+        return status_of(await self.until_closed(HEALTHY.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1), source))
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        return self.server.quiet.total
+
+
+@asynccontextmanager
+async def serving(
+    limits: ArmourLimits = SLOWEST,
+    *,
+    trusted: Networks | None = None,
+    allowed: Networks | None = None,
+    send_buffer: int = 0,
+) -> AsyncIterator[Running]:
+    inbox = Inbox()
+    armour = ArmouredServer({"/hook": inbox.deliver}, limits=limits, trusted=trusted, allowed=allowed)
+    listening = await asyncio.get_running_loop().create_server(armour, "127.0.0.1", 0, backlog=1000)
+    if send_buffer:
+        listening.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+    try:
+        yield Running(armour, inbox, listening.sockets[0].getsockname()[1])
+    finally:
+        listening.close()
+        inbox.go_on.set()
+        await armour.drain(5)
+
+
+@pytest.fixture(autouse=True)
+def many_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+@pytest.fixture
+def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    authority = trustme.CA()
+    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.configure_trust(client)
+    return server, client
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop run until a condition holds."""
+    while not condition():
+        await asyncio.sleep(0)
+
+
+async def read_all(reader: asyncio.StreamReader) -> bytes:
+    """Read to the end; a reset is an end too."""
+    data = b""
+    try:
+        while block := await reader.read(65536):
+            data += block
+    except ConnectionError:
+        pass
+    return data
+
+
+async def read_answer(reader: asyncio.StreamReader) -> int:
+    """Read one answer of a connection that stays open, and return its status."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+    await reader.readexactly(length)
+    return status_of(head)
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+def status_of(answer: bytes) -> int:
+    """Return the status of an answer, 0 where the connection was closed without one."""
+    return int(answer.split(b" ", 2)[1]) if answer else 0
+
+
+def request(head: str = "", body: bytes = b"", method: str = "POST", path: str = "/hook") -> bytes:
+    lines = f"{method} {path} HTTP/1.1\r\nHost: here\r\n{head}"
+    if body and "content-length" not in head.lower() and "transfer-encoding" not in head.lower():
+        lines += f"Content-Length: {len(body)}\r\n"
+    return lines.encode() + b"\r\n" + body
+
+
+async def test_a_healthy_delivery_reaches_the_receiver_with_headers_and_bytes_unchanged() -> None:
+    async with serving() as running:
+        answer = await running.until_closed(request("X-Webhook-Signature: k,abc\r\nConnection: close\r\n", b'{ "a":1}\n'))
+        assert status_of(answer) == 200
+        assert answer.endswith(b"\r\n\r\nkept")
+        assert b"x-kept: yes" in answer.lower()
+        assert running.inbox.bodies == [b'{ "a":1}\n']
+        assert running.inbox.headers["x-webhook-signature"] == "k,abc"
+
+
+async def test_a_connection_serves_one_delivery_after_the_other() -> None:
+    async with serving() as running:
+        reader, writer = await running.connect()
+        for _ in range(3):
+            writer.write(HEALTHY)
+            assert await read_answer(reader) == 200
+        await close(writer)
+        assert running.inbox.bodies == [b"hello"] * 3
+
+
+async def test_pipelined_deliveries_are_all_answered_in_order() -> None:
+    async with serving() as running:
+        reader, writer = await running.connect()
+        writer.write(b"".join(request(body=b"%d" % number) for number in range(200)))
+        assert [await read_answer(reader) for _ in range(200)] == [200] * 200
+        await close(writer)
+        assert running.inbox.bodies == [b"%d" % number for number in range(200)]
+
+
+async def test_a_body_in_chunks_and_slow_pieces_arrives_whole() -> None:
+    async with serving() as running:
+        reader, writer = await running.connect()
+        for piece in (request("Transfer-Encoding: chunked\r\n"), b"3\r\nhel\r\n", b"2\r\nlo\r\n", b"0\r\n\r\n"):
+            writer.write(piece)
+            await writer.drain()
+        assert await read_answer(reader) == 200
+        await close(writer)
+        assert running.inbox.bodies == [b"hello"]
+
+
+async def test_a_peer_that_asks_first_is_told_to_continue() -> None:
+    async with serving() as running:
+        reader, writer = await running.connect()
+        writer.write(request("Expect: 100-continue\r\nContent-Length: 5\r\n"))
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"hello")
+        assert await read_answer(reader) == 200
+        await close(writer)
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "reason"),
+    [
+        (request(path="/other"), 404, "path"),
+        (request(method="GET"), 405, "method"),
+        (request(method="PUT", body=b"x"), 405, "method"),
+        (request("Content-Encoding: gzip\r\n", gzip.compress(b"x")), 415, "encoding"),
+        (request("Content-Length: 262145\r\n"), 413, "too_large"),
+        (request(body=b"x" * 262_145), 413, "too_large"),
+        (request("Transfer-Encoding: chunked\r\n", b"50000\r\n" + b"x" * 0x50000 + b"\r\n0\r\n\r\n"), 413, "too_large"),
+        (request("Transfer-Encoding: chunked\r\n", b"zz\r\nhello"), 400, "malformed"),
+        (request("Transfer-Encoding: chunked\r\nContent-Length: 3\r\n", b"abc"), 400, "malformed"),
+        (request("Content-Length: 3\r\nContent-Length: 4\r\n", b"abc"), 400, "malformed"),
+        (request("Content-Length: -1\r\n"), 400, "malformed"),
+        (request("Content-Length: 99999999999999999999999\r\n"), 400, "malformed"),
+        (b"POST /hook HTTP/1.1\r\n\r\n", 400, "malformed"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 200, 400, "malformed"),
+        (b"\x00\xff\xfe garbage\r\n\r\n", 400, "malformed"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "malformed"),
+        (request("".join(f"X-{number}: y\r\n" for number in range(100))), 400, "malformed"),
+        (request(f"X-Long: {'y' * 9000}\r\n"), 400, "malformed"),
+        (request(path="/" + "x" * 9000), 400, "malformed"),
+        (request("Bad Header: y\r\n"), 400, "malformed"),
+    ],
+)
+async def test_a_hostile_request_gets_its_answer_and_the_connection_closes(data: bytes, status: int, reason: str) -> None:
+    async with serving() as running:
+        answer = await running.until_closed(data)
+        assert status_of(answer) == status
+        assert running.refused == {reason: 1}
+        assert running.inbox.bodies == []
+        assert await running.healthy() == 200
+
+
+async def test_a_wrong_method_is_told_the_right_one() -> None:
+    async with serving() as running:
+        assert b"\r\nallow: post\r\n" in (await running.until_closed(request(method="DELETE"))).lower()
+
+
+async def test_the_identity_encoding_is_no_encoding() -> None:
+    async with serving() as running:
+        assert status_of(await running.until_closed(request("Content-Encoding: identity\r\nConnection: close\r\n", b"x"))) == 200
+
+
+async def test_a_body_of_exactly_the_limit_is_taken() -> None:
+    async with serving() as running:
+        assert status_of(await running.until_closed(request("Connection: close\r\n", b"x" * 262_144))) == 200
+
+
+async def test_an_upgrade_is_not_followed() -> None:
+    async with serving() as running:
+        answer = await running.until_closed(
+            request("Connection: Upgrade\r\nUpgrade: websocket\r\n", method="GET") + b"\x00" * 100
+        )
+        assert status_of(answer) == 405
+
+
+async def test_500_connections_that_never_finish_their_headers_are_closed_and_healthy_deliveries_go_on() -> None:
+    limits = attrs.evolve(SLOWEST, header_seconds=0.5)
+    async with serving(limits) as running:
+        slow = [asyncio.ensure_future(running.until_closed(b"POST /hook HTTP/1.1\r\nHost: he")) for _ in range(500)]
+        statuses = set()
+        while not all(task.done() for task in slow):
+            statuses.add(await running.healthy())
+        assert statuses == {200}
+        assert {status_of(await task) for task in slow} == {408}
+        assert running.refused == {"header_timeout": 500}
+
+
+async def test_500_connections_that_never_finish_their_body_are_closed_and_healthy_deliveries_go_on() -> None:
+    limits = attrs.evolve(SLOWEST, body_seconds=0.5)
+    async with serving(limits) as running:
+        slow = [asyncio.ensure_future(running.until_closed(request("Content-Length: 100\r\n") + b"x")) for _ in range(500)]
+        statuses = set()
+        while not all(task.done() for task in slow):
+            statuses.add(await running.healthy())
+        assert statuses == {200}
+        assert {status_of(await task) for task in slow} == {408}
+        assert running.refused == {"body_timeout": 500}
+
+
+@pytest.mark.parametrize("start", [b"POST /hook HTTP/1.1\r\nX: ", request("Content-Length: 100000\r\n")])
+async def test_a_byte_now_and_then_does_not_lengthen_the_time(start: bytes) -> None:
+    async with serving(attrs.evolve(SLOWEST, header_seconds=0.3, body_seconds=0.3)) as running:
+        reader, writer = await running.connect()
+        writer.write(start)
+        answer = asyncio.ensure_future(read_all(reader))
+        while not answer.done():
+            writer.write(b"y")
+            await asyncio.wait([answer], timeout=0.02)
+        assert status_of(await answer) == 408
+        await close(writer)
+
+
+async def test_a_peer_that_says_nothing_is_closed_without_an_answer() -> None:
+    async with serving(attrs.evolve(SLOWEST, header_seconds=0.2)) as running:
+        assert await running.until_closed(b"") == b""
+        assert running.refused == {}
+
+
+async def test_a_connection_idle_after_its_delivery_is_closed() -> None:
+    async with serving(attrs.evolve(SLOWEST, idle_seconds=0.2)) as running:
+        assert status_of(await running.until_closed(HEALTHY)) == 200
+
+
+async def test_headers_without_end_are_cut_at_their_size() -> None:
+    async with serving() as running:
+        reader, writer = await running.connect()
+        writer.write(b"POST /hook HTTP/1.1\r\nHost: here\r\n")
+        answer = asyncio.ensure_future(read_all(reader))
+        number = 0
+        while not answer.done():
+            number += 1
+            writer.write(b"X-%d: %s\r\n" % (number, b"y" * 4000))
+            await asyncio.wait([answer], timeout=0.001)
+        assert status_of(await answer) == 431
+        assert running.refused == {"headers_too_large": 1}
+        await close(writer)
+
+
+async def test_a_body_without_end_is_refused_closed_and_takes_no_memory() -> None:
+    async with serving() as running:
+        reader, writer = await running.connect()
+        answer = asyncio.ensure_future(read_all(reader))
+        chunk = b"8000\r\n" + b"x" * 0x8000 + b"\r\n"
+        tracemalloc.start()
+        try:
+            writer.write(request("Transfer-Encoding: chunked\r\n"))
+            while not answer.done():
+                writer.write(chunk)
+                try:
+                    await writer.drain()
+                except ConnectionError:
+                    break
+            assert status_of(await answer) == 413
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        await close(writer)
+        assert peak < 4_000_000
+        assert running.refused == {"too_large": 1}
+
+
+async def test_a_gzip_bomb_is_never_inflated() -> None:
+    bomb = gzip.compress(b"\x00" * 50_000_000)
+    async with serving() as running:
+        tracemalloc.start()
+        try:
+            assert status_of(await running.until_closed(request("Content-Encoding: gzip\r\n", bomb))) == 415
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 4_000_000
+
+
+async def test_a_peer_that_takes_no_answers_is_cut_off() -> None:
+    async with serving(attrs.evolve(SLOWEST, answer_seconds=0.3)) as running:
+        reader, writer = await running.connect()
+        cast("asyncio.Transport", writer.transport).pause_reading()
+        while running.server.open_connections:
+            writer.write(HEALTHY * 1000)
+            try:
+                await asyncio.wait_for(writer.drain(), 0.05)
+            except TimeoutError:
+                pass
+            except ConnectionError:
+                break
+        assert running.refused["answer_timeout"] == 1
+        assert await running.healthy() == 200
+        writer.transport.abort()
+        del reader
+
+
+async def test_random_bytes_get_a_refusal_or_nothing_and_never_a_server_error() -> None:
+    chance = random.Random(20240229)
+    alphabet = [
+        b"POST ",
+        b"/hook",
+        b" HTTP/1.1",
+        b"\r\n",
+        b"\r\n\r\n",
+        b"Host: x",
+        b"Content-Length: ",
+        b"5",
+        b"chunked",
+        b":",
+        b" ",
+        b"\x00",
+    ]
+    async with serving(attrs.evolve(SLOWEST, header_seconds=0.1, body_seconds=0.1, idle_seconds=0.1)) as running:
+
+        async def attack(data: bytes) -> int:
+            return status_of(await running.until_closed(data))
+
+        blobs = [
+            b"".join(chance.choice([*alphabet, chance.randbytes(9)]) for _ in range(chance.randint(1, 30))) for _ in range(400)
+        ]
+        statuses = await asyncio.gather(*(attack(blob) for blob in blobs))
+        assert set(statuses) <= {0, 400, 404, 405, 408}
+        assert await running.healthy() == 200
+
+
+async def test_hostile_requests_leave_one_log_line_and_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as running:
+        with caplog.at_level(logging.DEBUG):
+            for _ in range(20):
+                await running.until_closed(b"\x16\x03\x01 secret-looking garbage\r\n\r\n")
+                await running.until_closed(request("Transfer-Encoding: chunked\r\n", b"zz\r\n"))
+    lines = [record for record in caplog.records if not record.name.startswith("asyncio")]
+    assert [record.levelname for record in lines] == ["WARNING"]
+    assert all(record.exc_info is None for record in caplog.records)
+    assert "secret-looking" not in caplog.text
+
+
+async def test_a_fault_behind_the_server_is_a_500_with_its_traceback_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as running:
+
+        async def faulty(headers: Mapping[str, str], body: bytes) -> Answered:
+            raise RuntimeError("a bug")
+
+        running.server._routes["/faulty"] = faulty
+        assert status_of(await running.until_closed(request(path="/faulty"))) == 500
+    assert "a bug" in caplog.text
+
+
+async def test_a_peer_that_hangs_up_does_not_cancel_the_handler() -> None:
+    async with serving() as running:
+        running.inbox.go_on.clear()
+        _, writer = await running.connect()
+        writer.write(HEALTHY)
+        await running.inbox.entered.wait()
+        writer.transport.abort()
+        await until(lambda: not running.server.open_connections)
+        running.inbox.go_on.set()
+        await running.inbox.finished.wait()
+        assert running.inbox.bodies == [b"hello"]
+
+
+async def test_a_peer_that_hangs_up_inside_its_body_delivers_nothing() -> None:
+    async with serving() as running:
+        _, writer = await running.connect()
+        writer.write(request("Content-Length: 10\r\n") + b"hel")
+        await writer.drain()
+        await until(lambda: running.server._in_flight)
+        writer.transport.abort()
+        await until(lambda: not running.server._in_flight)
+        assert running.inbox.bodies == []
+        assert running.refused == {"disconnected": 1}
+
+
+async def test_one_peer_cannot_take_more_connections_than_its_share_and_others_go_on() -> None:
+    async with serving(attrs.evolve(SLOWEST, connections_per_peer=3)) as running:
+        held = [await running.connect("127.0.0.9") for _ in range(3)]
+        refused = await running.until_closed(HEALTHY, "127.0.0.9")
+        assert status_of(refused) == 429
+        assert b"Retry-After: 1" in refused
+        assert await running.healthy("127.0.0.1") == 200
+        for _, writer in held:
+            await close(writer)
+        await until(lambda: not running.server.open_connections)
+        assert await running.healthy("127.0.0.9") == 200
+        assert running.refused == {"connections_per_peer": 1}
+
+
+async def test_when_all_places_are_taken_a_connection_without_a_request_gives_way() -> None:
+    async with serving(attrs.evolve(SLOWEST, connections=5)) as running:
+        held = [await running.connect() for _ in range(5)]
+        for _, writer in held:
+            writer.write(b"POST /ho")
+        assert await running.healthy() == 200
+        assert running.refused["evicted"] == 1
+        for _, writer in held:
+            await close(writer)
+
+
+async def test_when_all_places_are_taken_by_requests_a_further_connection_is_refused() -> None:
+    async with serving(attrs.evolve(SLOWEST, connections=2)) as running:
+        running.inbox.go_on.clear()
+        busy = [asyncio.ensure_future(running.healthy()) for _ in range(2)]
+        await until(lambda: running.server._in_flight >= 2)
+        assert status_of(await running.until_closed(HEALTHY)) == 429
+        running.inbox.go_on.set()
+        assert await asyncio.gather(*busy) == [200, 200]
+        assert running.refused == {"connections": 1}
+
+
+async def test_who_is_not_allowed_is_refused_before_a_byte_is_read() -> None:
+    async with serving(allowed=Networks(["127.0.0.2/32"])) as running:
+        assert status_of(await running.until_closed(b"", "127.0.0.1")) == 403
+        assert await running.healthy("127.0.0.2") == 200
+        assert running.refused == {"address": 1}
+
+
+async def test_behind_a_trusted_proxy_the_forwarded_address_must_be_allowed() -> None:
+    async with serving(trusted=Networks(["127.0.0.2"]), allowed=Networks(["203.0.113.0/24"])) as running:
+
+        async def forwarded(address: str, source: str = "127.0.0.2") -> int:
+            data = request(f"X-Forwarded-For: {address}\r\nConnection: close\r\n", b"x")
+            return status_of(await running.until_closed(data, source))
+
+        assert await forwarded("203.0.113.7") == 200
+        assert await forwarded("203.0.113.7, 198.51.100.1") == 403
+        assert await forwarded("nonsense") == 403
+        assert await forwarded("203.0.113.7", "127.0.0.1") == 403
+        assert running.refused == {"address": 3}
+
+
+async def test_a_trusted_proxy_may_hold_many_connections_but_one_client_behind_it_only_its_share() -> None:
+    async with serving(attrs.evolve(SLOWEST, connections_per_peer=2), trusted=Networks(["127.0.0.2"])) as running:
+
+        async def forwarded(address: str) -> int:
+            data = request(f"X-Forwarded-For: {address}\r\nConnection: close\r\n", b"x")
+            return status_of(await running.until_closed(data, "127.0.0.2"))
+
+        running.inbox.go_on.clear()
+        greedy = [asyncio.ensure_future(forwarded("203.0.113.7")) for _ in range(2)]
+        await until(lambda: running.server._in_flight >= 2)
+        assert await forwarded("203.0.113.7") == 429
+        modest = asyncio.ensure_future(forwarded("203.0.113.8"))
+        await until(lambda: running.server._in_flight >= 3)
+        running.inbox.go_on.set()
+        assert await asyncio.gather(*greedy, modest) == [200] * 3
+        assert await forwarded("203.0.113.7") == 200
+        assert await forwarded("unknown") == 200
+        assert await running.healthy("127.0.0.3") == 200
+
+
+async def test_draining_answers_what_is_under_way_and_what_arrives_on_open_connections() -> None:
+    async with serving(attrs.evolve(SLOWEST, drain_grace_seconds=1)) as running:
+        running.inbox.go_on.clear()
+        under_way = asyncio.ensure_future(running.until_closed(HEALTHY))
+        await running.inbox.entered.wait()
+        reader, writer = await running.connect()
+        drained = asyncio.ensure_future(running.server.drain(20))
+        await until(lambda: running.server.draining)
+        writer.write(HEALTHY)
+        running.inbox.go_on.set()
+        answers = [await under_way, await read_all(reader)]
+        assert [status_of(answer) for answer in answers] == [200, 200]
+        assert all(b"\r\nconnection: close\r\n" in answer.lower() for answer in answers)
+        assert await drained
+        assert running.server.open_connections == 0
+        await close(writer)
+
+
+async def test_draining_closes_idle_connections_after_the_grace() -> None:
+    async with serving() as running:
+        reader, writer = await running.connect()
+        writer.write(HEALTHY)
+        assert await read_answer(reader) == 200
+        assert await running.server.drain(20)
+        assert await read_all(reader) == b""
+        await close(writer)
+
+
+async def test_draining_gives_up_at_its_time_and_acknowledges_nothing_it_cut_off() -> None:
+    async with serving() as running:
+        running.inbox.go_on.clear()
+        stuck = asyncio.ensure_future(running.until_closed(HEALTHY))
+        await running.inbox.entered.wait()
+        assert not await running.server.drain(0.1)
+        assert await stuck == b""
+        assert running.inbox.bodies == []
+
+
+async def test_a_body_that_turns_bad_on_its_way_is_refused_at_once() -> None:
+    async with serving() as running:
+        reader, writer = await running.connect()
+        writer.write(request("Transfer-Encoding: chunked\r\n") + b"3\r\nhel\r\n")
+        await until(lambda: running.server._in_flight)
+        writer.write(b"zz\r\n")
+        assert status_of(await read_all(reader)) == 400
+        await close(writer)
+        await until(lambda: not running.server._in_flight)
+        assert running.refused == {"malformed": 1}
+        assert running.inbox.bodies == []
+
+
+async def test_a_small_body_in_chunks_is_measured_too() -> None:
+    async with serving(attrs.evolve(SLOWEST, body_bytes=1000)) as running:
+        data = request("Transfer-Encoding: chunked\r\n", b"3e9\r\n" + b"x" * 1001 + b"\r\n0\r\n\r\n")
+        assert status_of(await running.until_closed(data)) == 413
+
+
+async def test_a_refused_peer_that_does_not_even_read_the_refusal_is_cut_off() -> None:
+    async with serving(send_buffer=4096) as running:
+        running.inbox.words = b"x" * 40_000
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", running.port))
+        await asyncio.get_running_loop().sock_sendall(client, HEALTHY)
+        await running.inbox.finished.wait()
+        await asyncio.get_running_loop().sock_sendall(client, b"garbage\r\n\r\n")
+        await until(lambda: running.refused)
+        await until(lambda: not running.server.open_connections)
+        client.close()
+        assert running.refused == {"malformed": 1}
+
+
+async def test_a_refused_peer_that_vanishes_leaves_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as running:
+        reader, writer = await running.connect()
+        writer.write(request("Content-Length: 262145\r\n"))
+        assert await read_answer(reader) == 413
+        writer.transport.abort()
+        await until(lambda: not running.server.open_connections)
+        await until(lambda: not running.server.connections)
+        assert running.refused == {"too_large": 1}
+    assert all(record.exc_info is None for record in caplog.records)
+
+
+async def test_over_tls_deliveries_arrive_and_plain_bytes_are_dropped(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    inbox = Inbox()
+    armour = ArmouredServer({"/hook": inbox.deliver}, limits=SLOWEST)
+    listening = await asyncio.get_running_loop().create_server(armour, "127.0.0.1", 0, ssl=tls[0])
+    port = listening.sockets[0].getsockname()[1]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(HEALTHY)
+    assert b"HTTP" not in await read_all(reader)
+    await close(writer)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls[1], server_hostname="localhost")
+    writer.write(HEALTHY)
+    assert await read_answer(reader) == 200
+    await close(writer)
+    listening.close()
+    await armour.drain(5)
+
+
+def test_the_quiet_log_says_one_line_with_counts_and_then_waits(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    quiet = QuietLog(logging.getLogger("quiet-test"), every=10, clock=lambda: now[0])
+    for moment in (0.0, 1.0, 2.0, 9.9, 10.0, 11.0):
+        now[0] = moment
+        quiet.note("path" if moment < 5 else "method", "203.0.113.7")
+    assert [record.getMessage() for record in caplog.records] == [
+        "refused since the last such line: 1 path; the last from 203.0.113.7",
+        "refused since the last such line: 2 method, 2 path; the last from 203.0.113.7",
+    ]
+    assert quiet.total == {"path": 3, "method": 3}

@@ -1,0 +1,401 @@
+"""The HTTP server of the standalone listener: aiohttp's low-level server behind timers, sizes and counts.
+
+aiohttp's own server waits for ever for a slow peer's headers and body, inflates bodies before a signature can be checked, and
+logs a traceback for every hostile request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from enum import Enum, auto
+from typing import Any, Protocol, cast
+
+from aiohttp import web
+from aiohttp.http import RawRequestMessage
+
+from webhooks.ingress.limits import ArmourLimits
+from webhooks.ingress.peers import Address, Client, Networks, PeerCounts, peer_key, read_address, resolve_client
+from webhooks.ingress.quiet import QuietLog
+
+logger = logging.getLogger("webhooks.listener")
+
+_SWEEPS_PER_TIMER = 8
+_SLOWEST_SWEEP = 1.0
+_MAX_HEADERS = 64
+
+
+class Reply(Protocol):
+    """What goes back to the peer."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers that belong to this answer."""
+        ...
+
+    @property
+    def body(self) -> bytes:
+        """The answer's body."""
+        ...
+
+
+Deliver = Callable[[Mapping[str, str], bytes], Awaitable[Reply]]
+
+
+class _Phase(Enum):
+    IDLE = auto()
+    HEADERS = auto()
+    BODY = auto()
+    ANSWER = auto()
+    CLOSING = auto()
+
+
+class _Refused(Exception):
+    """The request gets this answer instead of being delivered."""
+
+    def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+
+
+class _Connection(web.RequestHandler):
+    """One peer's connection: knows what it waits for and until when."""
+
+    __slots__ = ("armour", "deadline", "key", "peer", "phase", "received", "wire")
+
+    def __init__(self, armour: ArmouredServer, **options: Any) -> None:
+        super().__init__(armour, **options)
+        self.armour = armour
+        self.phase = _Phase.IDLE
+        self.deadline = float("inf")
+        self.received = 0
+        self.peer: Address | None = None
+        self.key: int | None = None
+        self.wire: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.wire = cast("asyncio.Transport", transport)
+        name = transport.get_extra_info("peername")
+        self.peer = read_address(name[0]) if isinstance(name, tuple) else None
+        refusal = self.armour.admit(self)
+        if refusal is not None:
+            self._manager = None  # the base class then ignores the end of a connection it never began
+            self._force_close = True
+            self._tell(refusal)
+            self.enter(_Phase.CLOSING, self.armour.limits.linger_seconds)
+            transport.close()
+            return
+        self.enter(_Phase.IDLE, self.armour.limits.header_seconds)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.armour.forget(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.phase is _Phase.IDLE:
+            self.received = 0
+            self.enter(_Phase.HEADERS, self.armour.limits.header_seconds)
+        before = self._request_count
+        super().data_received(data)
+        if self._request_count != before:
+            if self.phase is _Phase.HEADERS:
+                self.enter(_Phase.ANSWER, self.armour.limits.answer_seconds)
+            if self.phase is _Phase.BODY and self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
+                # the parser gave up inside the body that a request is reading, and would tell only the next request
+                self.cut(400, "malformed")
+        elif self.phase is _Phase.HEADERS:
+            self.received += len(data)
+            if self.received > self.armour.limits.header_bytes:
+                self.cut(431, "headers_too_large")
+
+    def enter(self, phase: _Phase, seconds: float) -> None:
+        """Begin to wait for something, for so many seconds."""
+        self.phase = phase
+        self.deadline = self._loop.time() + seconds
+
+    def expire(self) -> None:
+        """End the wait that took too long."""
+        if self.phase is _Phase.IDLE:
+            self.enter(_Phase.CLOSING, self.armour.limits.linger_seconds)
+            self.force_close()
+        elif self.phase is _Phase.HEADERS:
+            self.cut(408, "header_timeout")
+        elif self.phase is _Phase.BODY:
+            self.cut(408, "body_timeout")
+        else:
+            if self.phase is _Phase.ANSWER:
+                self.armour.quiet.note("answer_timeout", self.peer)
+            self.deadline = float("inf")
+            self.force_close()
+            self.wire.abort()
+
+    def cut(self, status: int, reason: str) -> None:
+        """Refuse a request that has not arrived whole, and close; whoever reads its body meets the end of the connection."""
+        self.armour.quiet.note(reason, self.peer)
+        self._tell(status)
+        self.enter(_Phase.CLOSING, self.armour.limits.linger_seconds)
+        self.force_close()
+
+    def _tell(self, status: int) -> None:
+        extra = "Retry-After: 1\r\n" if status == 429 else ""
+        self.wire.write(f"HTTP/1.1 {status} {_REASONS[status]}\r\n{extra}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        if self.armour.draining:
+            resp.force_close()
+        finished = await super().finish_response(request, resp, start_time)
+        limits = self.armour.limits
+        if self.phase is _Phase.CLOSING:
+            return finished
+        if not resp.keep_alive:
+            self.enter(_Phase.CLOSING, 2 * limits.linger_seconds)
+        elif self._messages:
+            self.enter(_Phase.ANSWER, limits.answer_seconds)
+        else:
+            self.enter(_Phase.IDLE, limits.idle_seconds)
+        return finished
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002 - the base class's signature
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - as above
+    ) -> web.StreamResponse:
+        if status == 400:
+            self.armour.quiet.note("malformed", self.peer)
+        else:
+            logger.error("a request could not be answered; this is a fault of the listener", exc_info=exc)
+        response = web.Response(status=status)
+        response.force_close()
+        return response
+
+
+_REASONS = {
+    400: "Bad Request",
+    403: "Forbidden",
+    408: "Request Timeout",
+    429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
+}
+
+
+class ArmouredServer(web.Server):
+    """Take deliveries on paths, and let no peer hold what others need.
+
+    Give it to `loop.create_server` or `loop.create_unix_server` as the protocol factory.
+
+    Args:
+        routes: Path to what takes its deliveries.
+        limits: What one peer may take.
+        trusted: Proxies whose `X-Forwarded-For` is believed; their own connections are not counted against them.
+        allowed: Who may deliver at all, None for everybody.
+        quiet: Where refusals are counted and now and then logged.
+    """
+
+    def __init__(
+        self,
+        routes: Mapping[str, Deliver],
+        *,
+        limits: ArmourLimits | None = None,
+        trusted: Networks | None = None,
+        allowed: Networks | None = None,
+        quiet: QuietLog | None = None,
+    ) -> None:
+        self.limits = limits or ArmourLimits()
+        self.quiet = quiet or QuietLog(logger)
+        self.draining = False
+        self._routes = dict(routes)
+        self._trusted = trusted or Networks()
+        self._allowed = allowed
+        self._open: dict[_Connection, None] = {}
+        self._peers = PeerCounts()
+        self._in_flight = 0
+        self._emptied: asyncio.Future[None] | None = None
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._sweep_every = min(_SLOWEST_SWEEP, self.limits.shortest / _SWEEPS_PER_TIMER)
+        super().__init__(self._serve)
+
+    def __call__(self) -> web.RequestHandler:
+        """Make the protocol of one connection."""
+        return _Connection(
+            self,
+            loop=self._loop,
+            access_log=None,
+            auto_decompress=False,
+            lingering_time=self.limits.linger_seconds,
+            max_line_size=4096,
+            max_field_size=8190,
+            max_headers=_MAX_HEADERS,
+        )
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open now."""
+        return len(self._open)
+
+    def admit(self, connection: _Connection) -> int | None:
+        """Count a new connection, or return the status it is refused with."""
+        peer = connection.peer
+        trusted = peer in self._trusted
+        if self._allowed is not None and not trusted and peer not in self._allowed:
+            self.quiet.note("address", peer)
+            self._watch(connection)
+            return 403
+        if not trusted and peer is not None:
+            key = peer_key(peer)
+            if not self._peers.enter(key, self.limits.connections_per_peer):
+                self.quiet.note("connections_per_peer", peer)
+                self._watch(connection)
+                return 429
+            connection.key = key
+        if len(self._open) >= self.limits.connections and not self._make_room():
+            self.quiet.note("connections", peer)
+            self._watch(connection)
+            return 429
+        self._watch(connection)
+        return None
+
+    def forget(self, connection: _Connection) -> None:
+        """Count a connection no longer."""
+        del self._open[connection]
+        if connection.key is not None:
+            self._peers.leave(connection.key)
+        self._tell_if_empty()
+
+    async def drain(self, timeout: float) -> bool:
+        """Answer what is under way with `Connection: close`, close what is idle, and end.
+
+        Args:
+            timeout: Seconds after which what is left is cut off; its deliveries were not acknowledged.
+
+        Returns:
+            Whether everything was answered in time.
+        """
+        self.draining = True
+        grace = self._loop.time() + self.limits.drain_grace_seconds
+        for connection in self._open:
+            if connection.phase is _Phase.IDLE:
+                connection.deadline = min(connection.deadline, grace)
+        answered = True
+        if self._open or self._in_flight:
+            self._emptied = self._loop.create_future()
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._emptied
+            except TimeoutError:
+                answered = False
+            self._emptied = None
+        await self.shutdown(self.limits.linger_seconds)
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+        return answered
+
+    def _watch(self, connection: _Connection) -> None:
+        self._open[connection] = None
+        if self._sweeping is None:
+            self._sweeping = self._loop.call_later(self._sweep_every, self._sweep)
+
+    def _sweep(self) -> None:
+        """Look over all connections: one timer instead of two for every request."""
+        now = self._loop.time()
+        for connection in [connection for connection in self._open if connection.deadline <= now]:
+            connection.expire()
+        self._sweeping = self._loop.call_later(self._sweep_every, self._sweep) if self._open else None
+
+    def _make_room(self) -> bool:
+        waiting = [connection for connection in self._open if connection.phase in (_Phase.IDLE, _Phase.HEADERS)]
+        if not waiting:
+            return False
+        longest = min(waiting, key=lambda connection: connection.deadline)
+        self.quiet.note("evicted", longest.peer)
+        longest.enter(_Phase.CLOSING, self.limits.linger_seconds)
+        longest.force_close()
+        return True
+
+    def _tell_if_empty(self) -> None:
+        if self._emptied is not None and not self._open and not self._in_flight and not self._emptied.done():
+            self._emptied.set_result(None)
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = cast("_Connection", request.protocol)
+        self._in_flight += 1
+        try:
+            return await self._answer(request, connection)
+        except _Refused as refusal:
+            if connection.phase is not _Phase.CLOSING:
+                self.quiet.note(refusal.reason, self._client(request, connection).address)
+            response = web.Response(status=refusal.status, headers=refusal.headers)
+            response.force_close()
+            return response
+        finally:
+            self._in_flight -= 1
+            self._tell_if_empty()
+
+    async def _answer(self, request: web.BaseRequest, connection: _Connection) -> web.StreamResponse:
+        key: int | None = None
+        if self._trusted:
+            client = self._client(request, connection)
+            if client.forwarded:
+                if self._allowed is not None and (client.address is None or client.address not in self._allowed):
+                    raise _Refused(403, "address")
+                if client.address is not None:
+                    key = peer_key(client.address)
+                    if not self._peers.enter(key, self.limits.connections_per_peer):
+                        raise _Refused(429, "connections_per_peer", {"Retry-After": "1"})
+        try:
+            deliver = self._routes.get(request.raw_path.partition("?")[0])
+            if deliver is None:
+                raise _Refused(404, "path")
+            if request.method != "POST":
+                raise _Refused(405, "method", {"Allow": "POST"})
+            body = await self._body(request, connection)
+            reply = await deliver(request.headers, body)
+            return web.Response(status=reply.status, headers=reply.headers, body=reply.body)
+        finally:
+            if key is not None:
+                self._peers.leave(key)
+
+    async def _body(self, request: web.BaseRequest, connection: _Connection) -> bytes:
+        headers, limit, payload = request.headers, self.limits.body_bytes, request.content
+        if headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise _Refused(415, "encoding", {"Accept-Encoding": "identity"})
+        if (request.content_length or 0) > limit:
+            raise _Refused(413, "too_large")
+        if payload.is_eof():
+            body = payload.read_nowait()
+            if len(body) > limit:
+                raise _Refused(413, "too_large")
+            return body
+        if headers.get("Expect", "").lower() == "100-continue":
+            connection.wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        connection.enter(_Phase.BODY, self.limits.body_seconds)
+        blocks: list[bytes] = []
+        size = 0
+        try:
+            while block := await payload.readany():
+                size += len(block)
+                if size > limit:
+                    raise _Refused(413, "too_large")
+                blocks.append(block)
+        except _Refused:
+            raise
+        except Exception:  # noqa: BLE001 - aiohttp has many words for a body whose connection ended
+            raise _Refused(400, "disconnected") from None
+        connection.enter(_Phase.ANSWER, self.limits.answer_seconds)
+        return b"".join(blocks)
+
+    def _client(self, request: web.BaseRequest, connection: _Connection) -> Client:
+        return resolve_client(connection.peer, request.headers.getall("X-Forwarded-For", ()), self._trusted)

@@ -1,0 +1,139 @@
+"""Who is at the other end: addresses through trusted proxies, allow-lists, and how many connections each peer holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from attrs import frozen
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+UNIX = "unix"
+_LONGEST_ADDRESS = 64
+
+
+class Networks:
+    """Hold a set of networks; an IPv4 address written as IPv6 is the same address.
+
+    Args:
+        texts: Addresses or CIDR ranges such as `"10.0.0.0/8"`; `"unix"` stands for peers of a unix socket.
+
+    Raises:
+        ValueError: one of them is no network, or has host bits set.
+    """
+
+    __slots__ = ("_networks", "unix")
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        wanted = [text.strip() for text in texts]
+        self.unix = UNIX in wanted
+        self._networks = tuple(_network(text) for text in wanted if text != UNIX)
+
+    def __bool__(self) -> bool:
+        return self.unix or bool(self._networks)
+
+    def __contains__(self, address: Address | None) -> bool:
+        if address is None:
+            return self.unix
+        return any(address in network for network in self._networks)
+
+
+@frozen(kw_only=True)
+class Client:
+    """Where a request comes from, after trusted proxies.
+
+    Attributes:
+        address: The client's address; None for a unix socket, and where a trusted proxy named none that can be read.
+        forwarded: Whether a trusted proxy stands between, so that its connections are not the client's own.
+    """
+
+    address: Address | None
+    forwarded: bool
+
+
+def read_address(text: str) -> Address | None:
+    """Return the address in a text, with or without a port or brackets, or None where there is none."""
+    text = text.strip().strip('"')
+    if len(text) > _LONGEST_ADDRESS:
+        return None
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def resolve_client(peer: Address | None, forwarded_for: Sequence[str], trusted: Networks) -> Client:
+    """Return where a request comes from.
+
+    Args:
+        peer: The address at the other end of the connection, None for a unix socket.
+        forwarded_for: Every `X-Forwarded-For` header, in the order of arrival.
+        trusted: The proxies whose word is taken. It is read from the right, because each hop wrote who came before it: the first
+            address that is no trusted proxy is the client, and what stands left of it may be invented.
+    """
+    if not trusted or peer not in trusted:
+        return Client(address=peer, forwarded=False)
+    hops = [hop for header in forwarded_for for hop in header.split(",")]
+    address = peer
+    for hop in reversed(hops):
+        address = read_address(hop)
+        if address is None or address not in trusted:
+            break
+    return Client(address=address, forwarded=True)
+
+
+def peer_key(address: Address | None) -> int:
+    """Return what connections of one peer have in common: the address, for IPv6 the /64 a single host may roam in."""
+    if address is None:
+        return -1
+    if isinstance(address, IPv6Address):
+        return (int(address) >> 64) + (1 << 64)
+    return int(address)
+
+
+class PeerCounts:
+    """Count what each peer holds at present; a peer that holds nothing takes no memory."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def enter(self, key: int, limit: int) -> bool:
+        """Count one more for a peer and return True, or return False where it already holds `limit`."""
+        held = self._counts.get(key, 0)
+        if held >= limit:
+            return False
+        self._counts[key] = held + 1
+        return True
+
+    def leave(self, key: int) -> None:
+        """Count one less for a peer that entered."""
+        held = self._counts[key] - 1
+        if held:
+            self._counts[key] = held
+        else:
+            del self._counts[key]
+
+
+def _network(text: str) -> Network:
+    try:
+        network = ip_network(text)
+    except ValueError as problem:
+        raise ValueError(f'expected an address or a CIDR range such as "10.0.0.0/8", got {text[:80]!a}: {problem}') from None
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if mapped is not None and network.prefixlen >= 96:
+        return IPv4Network((mapped, network.prefixlen - 96))
+    return network
