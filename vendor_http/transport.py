@@ -22,6 +22,9 @@ from vendor_http.retry import RetryPolicy, Timeouts
 
 T = TypeVar("T")
 
+Session = aiohttp.ClientSession
+"""What can be borrowed; other modules name it by this, because only this one imports aiohttp."""
+
 MAX_REPLY = 10 * 1024 * 1024
 """The longest answer that is read, in bytes."""
 KEEP_IDLE = 4.0
