@@ -47,15 +47,21 @@ def check_key(value: str, name: str) -> str:
         TypeError: it is not a str.
         ValueError: it is empty, too long, or holds what a key cannot hold.
     """
-    text = _text(value, name)
-    if _plain_id(text):
-        return text
-    if 0 < len(text) <= MAX_TEXT and text.isprintable() and text == text.strip():
-        return text
-    raise ValueError(
-        f"{name}: expected 1 to {MAX_TEXT} printable characters without white space at the ends, got {_shown(text)}; "
-        "make one for each payout, once, and keep it before the call"
-    )
+    return _printable(value, name, "make one for each payout, once, and keep it before the call")
+
+
+def check_name(value: str, name: str) -> str:
+    """Return a name that travels in bodies only.
+
+    Args:
+        value: 1 to 255 printable characters, no white space at either end.
+        name: What the caller calls it, for messages.
+
+    Raises:
+        TypeError: it is not a str.
+        ValueError: it is empty, too long, or holds what a name cannot hold.
+    """
+    return _printable(value, name, "give it as the vendor knows it")
 
 
 def check_amount(value: str | int | Decimal, name: str = "amount") -> str:
@@ -90,6 +96,17 @@ def check_amount(value: str | int | Decimal, name: str = "amount") -> str:
         if text[0] == ".":
             text = f"0{text}"
     return text
+
+
+def _printable(value: str, name: str, advice: str) -> str:
+    text = _text(value, name)
+    if _plain_id(text):
+        return text
+    if 0 < len(text) <= MAX_TEXT and text.isprintable() and text == text.strip():
+        return text
+    raise ValueError(
+        f"{name}: expected 1 to {MAX_TEXT} printable characters without white space at the ends, got {_shown(text)}; {advice}"
+    )
 
 
 def _text(value: Any, name: str) -> str:

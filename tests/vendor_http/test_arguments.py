@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vendor_http.arguments import MAX_TEXT, check_amount, check_id, check_key
+from vendor_http.arguments import MAX_TEXT, check_amount, check_id, check_key, check_name
 
 
 class Word(StrEnum):
@@ -75,6 +75,17 @@ def test_keys_may_hold_what_a_body_can_hold(value: str) -> None:
 def test_keys_that_might_come_back_changed_are_refused(value: str) -> None:
     with pytest.raises(ValueError, match=r"^nonce: expected "):
         check_key(value, "nonce")
+
+
+@pytest.mark.parametrize("value", ["MEAL_CARD_PAYMENT", "first order 50%", "é", "x" * MAX_TEXT])
+def test_names_may_hold_what_a_body_can_hold(value: str) -> None:
+    assert check_name(value, "event") == value
+
+
+@pytest.mark.parametrize("value", ["", " ", " a", "a ", "a\nb", "\x00", "\udcff", "x" * 256])
+def test_names_the_vendor_cannot_know_are_refused(value: str) -> None:
+    with pytest.raises(ValueError, match=r"^event: expected .*; give it as the vendor knows it$"):
+        check_name(value, "event")
 
 
 @pytest.mark.parametrize(
