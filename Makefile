@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
-EXACT = vendor_http/retry.py,vendor_http/transport.py,original_async/signature.py
+EXACT = vendor_http/retry.py,vendor_http/transport.py,original_async/signature.py,enkash_async/auth.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts unit soak mutants bench clean

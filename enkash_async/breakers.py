@@ -1,0 +1,250 @@
+"""Where it is remembered that token requests were refused or not answered, so that nobody locks the account.
+
+EnKash locks an account after three failed attempts in a row, whoever makes them. What is known about them must therefore outlive
+a client and, with `FileBreakerStore`, a process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from attrs import asdict, frozen
+
+from vendor_http.codec import decode, dumps
+from vendor_http.errors import UnexpectedResponse
+
+T = TypeVar("T")
+
+FIRST_LOOK = 0.01
+"""Seconds before a taken lock is tried again; doubled each time."""
+LONGEST_LOOK = 0.25
+
+
+@frozen(kw_only=True)
+class BreakerState:
+    """What is known about the token requests of one set of credentials; the default is that nothing speaks against one.
+
+    Attributes:
+        rejected_at: When one was refused, in seconds since the epoch; None if none was since the last token.
+        status: HTTP status of the refusal.
+        message: What EnKash said, without secrets.
+        unanswered: How many were begun since the last answer and may have counted as failed attempts.
+        unanswered_at: When the latest of them was under way, in seconds since the epoch.
+    """
+
+    rejected_at: float | None = None
+    status: int | None = None
+    message: str = ""
+    unanswered: int = 0
+    unanswered_at: float = 0.0
+
+
+CLEAR = BreakerState()
+
+
+class BreakerStore(Protocol):
+    """Keeps breaker states; bring your own to share them between machines.
+
+    `load` and `save` are only called inside `exclusive()`. Accounts are named by a salted hash of their credentials.
+    """
+
+    def exclusive(self) -> AbstractAsyncContextManager[None]:
+        """Hold the right to ask for a token: nobody else who uses the same states may be inside at the same time.
+
+        A holder that dies must not keep the others out for good.
+
+        Raises:
+            TimeoutError: another held it for too long.
+        """
+        ...
+
+    async def load(self, account: str) -> BreakerState:
+        """Return what was saved last, `BreakerState()` if nothing was."""
+        ...
+
+    async def save(self, account: str, state: BreakerState) -> None:
+        """Keep a state; it must be there for others when this returns."""
+        ...
+
+
+class MemoryBreakerStore:
+    """Keep breaker states in this process, for one client or several in one event loop."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, BreakerState] = {}
+        self._lock = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return "MemoryBreakerStore()"
+
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[None]:
+        """Hold the right to ask for a token."""
+        async with self._lock:
+            yield
+
+    async def load(self, account: str) -> BreakerState:
+        """Return what was saved last."""
+        return self._states.get(account, CLEAR)
+
+    async def save(self, account: str, state: BreakerState) -> None:
+        """Keep a state."""
+        self._states[account] = state
+
+
+@frozen(kw_only=True)
+class _Kept:
+    """What the file holds."""
+
+    version: int
+    accounts: dict[str, BreakerState]
+
+
+class FileBreakerStore:
+    """Keep breaker states in a file, for all processes of one machine and over restarts.
+
+    The file holds times, EnKash's message and a salted hash of the credentials, no secret; its mode is 0600. Beside it stands a
+    lock file which the operating system frees when its holder dies. Delete the file to close a breaker by hand.
+
+    Args:
+        path: The file, in a directory that exists; on a local disk, because the lock is the operating system's.
+        lock_timeout: Seconds to wait for another process that asks for a token, above 0.
+
+    Raises:
+        RuntimeError: this platform has no such locks (Windows).
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        lock_timeout: float = 90.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        try:
+            import fcntl  # noqa: PLC0415 - Windows has none, and everything else of this package works there
+        except ImportError:
+            raise RuntimeError(
+                "FileBreakerStore: expected a platform with flock, such as Linux or macOS, got one without; use memory"
+            ) from None
+        self._flock = fcntl.flock
+        self._try, self._free = fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN
+        self._path = Path(path)
+        self._lock_timeout = lock_timeout
+        self._clock = clock
+        self._sleep = sleep
+
+    def __repr__(self) -> str:
+        return f"FileBreakerStore({str(self._path)!r})"
+
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[None]:
+        """Hold the operating system's lock.
+
+        Raises:
+            TimeoutError: another process held it for longer than `lock_timeout`.
+            OSError: the lock file cannot be opened.
+        """
+        held: list[int] = []
+        try:
+            await self._acquire(held)
+            yield
+        finally:
+            for descriptor in held:
+                self._flock(descriptor, self._free)  # by hand: a forked child may share the descriptor and would keep the lock
+                os.close(descriptor)
+
+    async def load(self, account: str) -> BreakerState:
+        """Return what was saved last.
+
+        Raises:
+            ValueError: the file holds something else.
+            OSError: it cannot be read.
+        """
+        return (await _in_thread(self._read)).get(account, CLEAR)
+
+    async def save(self, account: str, state: BreakerState) -> None:
+        """Write the file anew beside the old one and put it in its place.
+
+        Raises:
+            ValueError: the old file holds something else.
+            OSError: it cannot be written.
+        """
+        await _in_thread(lambda: self._write(account, state))
+
+    async def _acquire(self, held: list[int]) -> None:
+        deadline = self._clock() + self._lock_timeout
+        pause = FIRST_LOOK
+        while not await _in_thread(lambda: self._take(held)):
+            if self._clock() + pause > deadline:
+                raise TimeoutError(
+                    f"{self._lock_path}: expected this lock within {self._lock_timeout} s, got none; another process holds it"
+                )
+            await self._sleep(pause)
+            pause = min(2 * pause, LONGEST_LOOK)
+
+    @property
+    def _lock_path(self) -> Path:
+        return self._path.with_name(f"{self._path.name}.lock")
+
+    def _take(self, held: list[int]) -> bool:
+        if not held:
+            held.append(os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        try:
+            self._flock(held[0], self._try)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _read(self) -> dict[str, BreakerState]:
+        try:
+            text = self._path.read_bytes()
+        except FileNotFoundError:
+            return {}
+        try:
+            kept = decode(text, _Kept)
+        except UnexpectedResponse:
+            kept = _Kept(version=0, accounts={})
+        if kept.version != 1:
+            raise ValueError(
+                f"{self._path}: expected the state of a breaker, got something else; "
+                "make sure that the account is not locked, then delete the file"
+            )
+        return kept.accounts
+
+    def _write(self, account: str, state: BreakerState) -> None:
+        states = self._read()
+        states.pop(account, None)
+        if state != CLEAR:
+            states[account] = state
+        text = dumps({"version": 1, "accounts": {name: asdict(kept) for name, kept in states.items()}})
+        new = self._path.with_name(f"{self._path.name}.new")
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self._path)
+        directory = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Run file work off the loop; even a cancelled caller stays until it has ended, so that nothing is written after the lock."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        running.exception()  # seen: the cancellation is what counts
+        raise

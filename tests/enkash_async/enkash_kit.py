@@ -1,0 +1,115 @@
+"""What the tests of EnKash are built from: a clock moved by hand, a token endpoint that answers as told, sample bodies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any
+
+from enkash_async import PasswordCredentials
+from enkash_async.credentials import AccessToken
+from vendor_http.secrets import Secret
+
+COINS = "https://coins.example"
+AUTH = "https://auth.example"
+TOKEN_URL = f"{AUTH}/oauth/token"
+CREATE_URL = f"{COINS}/api/v0/enkash-coins/create-coins-config"
+ALLOCATE_URL = f"{COINS}/api/v0/enkash-coins/allocate-coin"
+BALANCE_URL = f"{COINS}/api/v0/coins/balance"
+
+TOKEN_REPLY = {
+    "access_token": "AAAAAAAAAAAAAAAAAAAAAAAAAAA",
+    "token_type": "bearer",
+    "refresh_token": "BBBBBBBBBBBBBBBBBBBBBBBBBBB",
+    "expires_in": 86399,
+    "scope": "read write trust",
+}
+CREATED = {
+    "payload": {
+        "coinConfigId": "WCC817428",
+        "configuration": "DEFAULT",
+        "companyId": "CEKEKCARDS",
+        "event": "MEAL_CARD_PAYMENT",
+        "amount": 6,
+    },
+    "response_code": 0,
+    "response_message": "Success",
+}
+UPDATED = {
+    "payload": {"coinConfigId": "WCC024845", "configuration": "DEFAULT", "event": "INVOICE_PAYMENT", "amount": 10},
+    "response_code": 0,
+    "response_message": "Success",
+}
+ALLOCATED = {"payload": "Successfully allocated enkash Coins", "response_code": 0, "response_message": "Success"}
+BALANCE = {"response_code": 0, "response_message": "Success", "payload": 16}
+NO_FUNDS = {
+    "response_code": 1,
+    "response_message": "Insufficient balance in card account",
+    "payload": "Insufficient balance in card account",
+}
+
+
+class Clock:
+    """Both clocks of a client and its sleep: time passes only by `advance` and by sleeping."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_000.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    def now(self) -> float:
+        return 1_700_000_000.0 + self.seconds
+
+    def advance(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.seconds += seconds
+        await asyncio.sleep(0)
+
+
+def token(text: str = "token-1", expires_in: float | None = 86399.0) -> AccessToken:
+    return AccessToken(value=Secret(text, "access_token"), expires_in=expires_in)
+
+
+def credentials(password: str = "pass-word-1") -> PasswordCredentials:
+    return PasswordCredentials("CEK1GZBO6A", "client-secret-1", "9000000000", password)
+
+
+class TokenEndpoint:
+    """Gives `token-1`, `token-2`, … unless a step of the script says otherwise; hangs while `open` is not set."""
+
+    def __init__(self) -> None:
+        self.script: deque[AccessToken | BaseException] = deque()
+        self.calls = 0
+        self.open = asyncio.Event()
+        self.open.set()
+        self.asked = asyncio.Event()
+
+    async def __call__(self) -> AccessToken:
+        self.calls += 1
+        number = self.calls
+        self.asked.set()
+        await self.open.wait()
+        answer = self.script.popleft() if self.script else token(f"token-{number}")
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+async def outcome(call: Coroutine[Any, Any, Any]) -> Any:
+    """Return what a call returns or raises."""
+    try:
+        return await call
+    except Exception as problem:
+        return problem
+
+
+async def settle() -> None:
+    """Let every task that can go on do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)

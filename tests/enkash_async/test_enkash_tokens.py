@@ -1,0 +1,557 @@
+"""How many token requests leave, who waits for them, and what is made of their answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from enkash_async import BreakerState, CredentialsRejected, MemoryBreakerStore, TokenUnavailable
+from enkash_async.auth import PasswordTokens
+from tests.enkash_async.enkash_kit import Clock, TokenEndpoint, outcome, settle, token
+from vendor_http.errors import (
+    ClientClosed,
+    ConnectFailed,
+    DeadlineExceeded,
+    OutcomeUnknown,
+    RateLimited,
+    Unauthorized,
+    UnexpectedResponse,
+    ValidationFailed,
+    VendorError,
+)
+
+New = Callable[..., PasswordTokens]
+
+
+def refused(text: str = "EnKash token: HTTP 400: Bad credentials") -> Unauthorized:
+    return Unauthorized(text, status=400)
+
+
+async def test_a_thousand_concurrent_callers_make_one_request(new_tokens: New, endpoint: TokenEndpoint) -> None:
+    tokens = new_tokens()
+
+    found = await asyncio.gather(*(tokens.token() for _ in range(1000)))
+
+    assert set(found) == {"token-1"}
+    assert endpoint.calls == 1
+
+
+async def test_a_valid_token_is_used_without_another_request(new_tokens: New, endpoint: TokenEndpoint, clock: Clock) -> None:
+    tokens = new_tokens()
+    await tokens.token()
+
+    clock.advance(180)
+
+    assert await tokens.token() == "token-1"
+    assert endpoint.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "usable"),
+    [(86399.0, 255.0), (299.0, 254.0), (None, 255.0), (100.0, 55.0), (60.0, 30.0), (10.0, 5.0)],
+)
+async def test_a_token_is_used_until_45_seconds_before_five_minutes_or_its_own_end(
+    new_tokens: New, endpoint: TokenEndpoint, clock: Clock, expires_in: float | None, usable: float
+) -> None:
+    tokens = new_tokens()
+    endpoint.script.append(token("first", expires_in))
+    await tokens.token()
+    endpoint.open.clear()
+
+    clock.advance(usable - 0.001)
+    assert tokens.ready() == "first"
+    clock.advance(0.001)
+    assert tokens.ready() is None
+
+
+async def test_a_lifetime_that_was_told_counts_alone(new_tokens: New, clock: Clock, endpoint: TokenEndpoint) -> None:
+    tokens = new_tokens(lifetime=3600.0)
+    endpoint.script.append(token("first", 60.0))
+    await tokens.token()
+    endpoint.open.clear()
+
+    clock.advance(3599)
+    assert tokens.ready() == "first"
+    clock.advance(1)
+    assert tokens.ready() is None
+
+
+async def test_the_life_of_a_token_begins_when_it_was_asked_for(new_tokens: New, endpoint: TokenEndpoint, clock: Clock) -> None:
+    tokens = new_tokens()
+    endpoint.open.clear()
+    waiting = asyncio.create_task(tokens.token())
+    await endpoint.asked.wait()
+    clock.advance(20)
+    endpoint.open.set()
+    assert await waiting == "token-1"
+    endpoint.open.clear()
+
+    clock.advance(255 - 20)
+
+    assert tokens.ready() is None
+
+
+async def test_a_token_without_life_still_serves_those_who_waited_for_it(new_tokens: New, endpoint: TokenEndpoint) -> None:
+    tokens = new_tokens()
+    endpoint.script.append(token("short", 0.0))
+
+    found = await asyncio.gather(*(tokens.token() for _ in range(10)))
+
+    assert set(found) == {"short"}
+    assert endpoint.calls == 1
+    assert await tokens.token() == "token-2"
+
+
+async def test_nobody_waits_for_a_refresh_while_the_old_token_is_valid(
+    new_tokens: New, endpoint: TokenEndpoint, clock: Clock
+) -> None:
+    tokens = new_tokens()
+    await tokens.token()
+    endpoint.open.clear()
+    clock.advance(250)
+
+    for _ in range(5):  # the token endpoint hangs for five seconds
+        assert tokens.ready() == "token-1"
+        await settle()
+        clock.advance(0.999)
+
+    assert endpoint.calls == 2
+    endpoint.open.set()
+    await settle()
+    assert tokens.ready() == "token-2"
+    assert endpoint.calls == 2
+
+
+async def test_who_comes_after_the_old_token_ended_joins_the_refresh_under_way(
+    new_tokens: New, endpoint: TokenEndpoint, clock: Clock
+) -> None:
+    tokens = new_tokens()
+    await tokens.token()
+    endpoint.open.clear()
+    endpoint.asked.clear()
+    clock.advance(250)
+    tokens.ready()
+    await endpoint.asked.wait()
+    clock.advance(10)
+
+    late = [asyncio.create_task(tokens.token()) for _ in range(3)]
+    await settle()
+    endpoint.open.set()
+
+    assert await asyncio.gather(*late) == ["token-2"] * 3
+    assert endpoint.calls == 2
+
+
+async def test_a_refresh_that_brings_the_same_token_is_not_repeated_at_once(
+    new_tokens: New, endpoint: TokenEndpoint, clock: Clock
+) -> None:
+    tokens = new_tokens()
+    endpoint.script.extend([token("same", 20.0), token("same", 8.0)])
+    await tokens.token()
+    clock.advance(8)
+    tokens.ready()
+    await settle()
+    assert endpoint.calls == 2
+
+    clock.advance(3.9)
+    assert tokens.ready() == "same"
+    await settle()
+
+    assert endpoint.calls == 2
+
+
+async def test_a_failed_refresh_is_tried_again_five_seconds_later_and_fails_nobody(
+    new_tokens: New, endpoint: TokenEndpoint, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = new_tokens()
+    await tokens.token()
+    endpoint.script.append(ConnectFailed("EnKash token: expected a connection, got none"))
+    clock.advance(200)
+    assert tokens.ready() == "token-1"
+    await settle()
+
+    clock.advance(4.9)
+    assert tokens.ready() == "token-1"
+    await settle()
+    assert endpoint.calls == 2
+
+    clock.advance(0.1)
+    assert tokens.ready() == "token-1"
+    await settle()
+    assert endpoint.calls == 3
+    assert tokens.ready() == "token-3"
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+async def test_a_401_fetches_another_token_once_for_all_who_met_it(new_tokens: New, endpoint: TokenEndpoint) -> None:
+    tokens = new_tokens()
+    old = await tokens.token()
+
+    found = await asyncio.gather(*(tokens.renew(old) for _ in range(1000)))
+
+    assert set(found) == {"token-2"}
+    assert endpoint.calls == 2
+
+
+async def test_a_late_401_of_a_replaced_token_costs_no_request(new_tokens: New, endpoint: TokenEndpoint) -> None:
+    tokens = new_tokens()
+    old = await tokens.token()
+    await tokens.renew(old)
+
+    assert await tokens.renew(old) == "token-2"
+    assert endpoint.calls == 2
+
+
+async def test_a_401_during_a_refresh_waits_for_that_refresh(new_tokens: New, endpoint: TokenEndpoint, clock: Clock) -> None:
+    tokens = new_tokens()
+    old = await tokens.token()
+    endpoint.open.clear()
+    endpoint.asked.clear()
+    clock.advance(200)
+    tokens.ready()
+    await endpoint.asked.wait()
+
+    renewing = asyncio.create_task(tokens.renew(old))
+    await settle()
+    endpoint.open.set()
+
+    assert await renewing == "token-2"
+    assert endpoint.calls == 2
+
+
+async def test_cancelling_one_who_waits_leaves_the_fetch_to_the_others(new_tokens: New, endpoint: TokenEndpoint) -> None:
+    tokens = new_tokens()
+    endpoint.open.clear()
+    first = asyncio.create_task(tokens.token())
+    await endpoint.asked.wait()
+    second = asyncio.create_task(tokens.token())
+    await settle()
+
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    endpoint.open.set()
+
+    assert await second == "token-1"
+    assert endpoint.calls == 1
+
+
+async def test_one_who_is_cancelled_while_the_token_lands_is_left_alone(new_tokens: New, endpoint: TokenEndpoint) -> None:
+    async def ask() -> Any:
+        asyncio.get_running_loop().call_soon(caller.cancel)
+        return await endpoint()
+
+    tokens = new_tokens(ask=ask)
+    caller = asyncio.create_task(tokens.token())
+
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert tokens.ready() == "token-1"
+
+
+async def test_a_fetch_whose_only_caller_left_still_serves_the_next(new_tokens: New, endpoint: TokenEndpoint) -> None:
+    tokens = new_tokens()
+    endpoint.open.clear()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await tokens.token()
+    endpoint.open.set()
+    await settle()
+
+    assert tokens.ready() == "token-1"
+    assert endpoint.calls == 1
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        refused(),
+        ValidationFailed("EnKash token: HTTP 422: unsupported", status=422),
+        UnexpectedResponse("expected an access_token, got none", status=200),
+        UnexpectedResponse("EnKash token: expected 2xx, got HTTP 302", status=302),
+    ],
+    ids=["4xx", "422", "200 without token", "redirect"],
+)
+async def test_one_refusal_fails_a_thousand_callers_and_everybody_after_them(
+    new_tokens: New, endpoint: TokenEndpoint, clock: Clock, refusal: VendorError
+) -> None:
+    tokens = new_tokens()
+    endpoint.script.append(refusal)
+
+    problems = await asyncio.gather(*(outcome(tokens.token()) for _ in range(1000)))
+
+    assert {type(problem) for problem in problems} == {CredentialsRejected}
+    assert len({id(problem) for problem in problems}) == 1000
+    assert {problem.status for problem in problems} == {refusal.status}
+    assert str(refusal) in str(problems[0])
+    clock.advance(1e6)
+    with pytest.raises(CredentialsRejected):
+        await tokens.token()
+    assert endpoint.calls == 1
+
+
+async def test_after_a_refused_refresh_the_old_token_is_used_to_its_end_and_no_other_asked_for(
+    new_tokens: New, endpoint: TokenEndpoint, clock: Clock
+) -> None:
+    tokens = new_tokens()
+    await tokens.token()
+    endpoint.script.append(refused())
+    clock.advance(200)
+    for _ in range(50):
+        assert tokens.ready() == "token-1"
+        await settle()
+        clock.advance(1)
+
+    clock.advance(10)
+    with pytest.raises(CredentialsRejected):
+        await tokens.token()
+    assert endpoint.calls == 2
+
+
+async def test_a_refusal_holds_for_every_client_on_the_same_store(new_tokens: New, endpoint: TokenEndpoint) -> None:
+    store = MemoryBreakerStore()
+    endpoint.script.append(refused())
+    await outcome(new_tokens(store).token())
+
+    with pytest.raises(CredentialsRejected, match="Bad credentials") as caught:
+        await new_tokens(store).token()
+
+    assert caught.value.status == 400
+    assert endpoint.calls == 1
+
+
+async def test_other_credentials_on_the_same_store_are_tried(new_tokens: New, endpoint: TokenEndpoint) -> None:
+    store = MemoryBreakerStore()
+    endpoint.script.append(refused())
+    await outcome(new_tokens(store).token())
+
+    assert await new_tokens(store, account=lambda: "account-2").token() == "token-2"
+
+
+async def test_what_the_vendor_says_is_kept_without_secrets(new_tokens: New, endpoint: TokenEndpoint) -> None:
+    store = MemoryBreakerStore()
+    endpoint.script.append(refused("EnKash token: HTTP 400: no user 9000000000 with pass-word-1"))
+
+    problem = await outcome(new_tokens(store, secrets=("pass-word-1", "9000000000")).token())
+
+    kept = await store.load("account-1")
+    assert kept.message == "EnKash token: HTTP 400: no user [hidden] with [hidden]"
+    assert "pass-word-1" not in str(problem)
+    assert problem.__cause__ is None
+
+
+def unanswered() -> OutcomeUnknown:
+    return OutcomeUnknown("EnKash token: expected an answer, got a broken connection")
+
+
+async def test_an_unanswered_request_is_repeated_once(new_tokens: New, endpoint: TokenEndpoint, clock: Clock) -> None:
+    tokens = new_tokens()
+    endpoint.script.append(unanswered())
+
+    assert await tokens.token() == "token-2"
+    assert clock.slept == [1.0]
+
+
+async def test_two_unanswered_requests_fail_every_caller_for_sixty_seconds(
+    new_tokens: New, endpoint: TokenEndpoint, clock: Clock
+) -> None:
+    tokens = new_tokens()
+    endpoint.script.extend([unanswered(), unanswered()])
+
+    problems = await asyncio.gather(*(outcome(tokens.token()) for _ in range(1000)))
+
+    assert {type(problem) for problem in problems} == {TokenUnavailable}
+    assert problems[0].retry_after == 60.0
+    clock.advance(59.9)
+    with pytest.raises(TokenUnavailable) as caught:
+        await tokens.token()
+    assert caught.value.retry_after == pytest.approx(0.1)
+    assert endpoint.calls == 2
+    clock.advance(0.1)
+    assert await tokens.token() == "token-3"
+
+
+async def test_after_the_pause_only_one_more_request_is_risked(new_tokens: New, endpoint: TokenEndpoint, clock: Clock) -> None:
+    tokens = new_tokens()
+    endpoint.script.extend([unanswered(), unanswered(), unanswered()])
+    await outcome(tokens.token())
+    clock.advance(60)
+
+    with pytest.raises(TokenUnavailable):
+        await tokens.token()
+
+    assert endpoint.calls == 3
+    clock.advance(60)
+    assert await tokens.token() == "token-4"
+
+
+async def test_the_pause_holds_for_every_client_on_the_same_store(new_tokens: New, endpoint: TokenEndpoint, clock: Clock) -> None:
+    store = MemoryBreakerStore()
+    endpoint.script.extend([unanswered(), unanswered()])
+    await outcome(new_tokens(store).token())
+    clock.advance(20)
+
+    with pytest.raises(TokenUnavailable) as caught:
+        await new_tokens(store).token()
+
+    assert caught.value.retry_after == 40.0
+    assert endpoint.calls == 2
+
+
+async def test_a_token_makes_earlier_silence_forgotten(new_tokens: New, endpoint: TokenEndpoint) -> None:
+    store = MemoryBreakerStore()
+    endpoint.script.append(unanswered())
+    await new_tokens(store).token()
+
+    assert await store.load("account-1") == BreakerState()
+
+
+async def test_a_clock_set_back_does_not_stretch_the_pause(new_tokens: New, endpoint: TokenEndpoint, clock: Clock) -> None:
+    store = MemoryBreakerStore()
+    await store.save("account-1", BreakerState(unanswered=2, unanswered_at=clock.now() + 3600))
+
+    assert await new_tokens(store).token() == "token-1"
+
+    await store.save("account-1", BreakerState(unanswered=2, unanswered_at=clock.now() + 30))
+    with pytest.raises(TokenUnavailable) as caught:
+        await new_tokens(store).token()
+    assert caught.value.retry_after == 60.0
+
+
+async def test_a_process_that_died_during_a_request_has_left_its_mark(
+    new_tokens: New, endpoint: TokenEndpoint, clock: Clock
+) -> None:
+    store = MemoryBreakerStore()
+    for _ in range(2):
+        endpoint.open.clear()
+        endpoint.asked.clear()
+        dying = new_tokens(store)
+        waiting = asyncio.create_task(outcome(dying.token()))
+        await endpoint.asked.wait()
+        await dying.aclose()
+        await waiting
+
+    with pytest.raises(TokenUnavailable, match="no answer"):
+        await new_tokens(store).token()
+    assert endpoint.calls == 2
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        ConnectFailed("EnKash token: never left"),
+        RateLimited("EnKash token: 429", retry_after=90.0),
+        DeadlineExceeded("EnKash token: no slot"),
+        ClientClosed("EnKash token: closed"),
+    ],
+    ids=lambda problem: type(problem).__name__,
+)
+async def test_what_cannot_have_counted_fails_those_who_wait_and_leaves_no_mark(
+    new_tokens: New, endpoint: TokenEndpoint, problem: VendorError
+) -> None:
+    store = MemoryBreakerStore()
+    tokens = new_tokens(store)
+    endpoint.script.append(problem)
+
+    problems = await asyncio.gather(*(outcome(tokens.token()) for _ in range(3)))
+
+    assert [(type(one), str(one)) for one in problems] == [(type(problem), str(problem))] * 3
+    assert await store.load("account-1") == BreakerState()
+    assert await tokens.token() == "token-2"
+
+
+class BrokenStore(MemoryBreakerStore):
+    """Works until `broken` says after how many saves it stops."""
+
+    def __init__(self, saves: int) -> None:
+        super().__init__()
+        self.saves = saves
+
+    async def save(self, account: str, state: BreakerState) -> None:
+        self.saves -= 1
+        if self.saves < 0:
+            raise OSError(30, "Read-only file system")
+        await super().save(account, state)
+
+
+async def test_without_a_working_store_no_token_is_asked_for(new_tokens: New, endpoint: TokenEndpoint) -> None:
+    with pytest.raises(TokenUnavailable, match=r"MemoryBreakerStore\(\) to work.*Read-only file system"):
+        await new_tokens(BrokenStore(0)).token()
+
+    assert endpoint.calls == 0
+
+
+async def test_a_token_counts_even_if_its_note_cannot_be_kept(
+    new_tokens: New, endpoint: TokenEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = BrokenStore(1)
+
+    assert await new_tokens(store).token() == "token-1"
+
+    assert (await store.load("account-1")).unanswered == 1
+    assert "could not keep" in caplog.text
+
+
+async def test_a_store_nobody_can_enter_fails_the_callers_only(new_tokens: New, endpoint: TokenEndpoint) -> None:
+    class Taken(MemoryBreakerStore):
+        @asynccontextmanager
+        async def exclusive(self) -> Any:
+            raise TimeoutError("another process holds it")
+            yield
+
+    with pytest.raises(TokenUnavailable, match="another process holds it"):
+        await new_tokens(Taken()).token()
+
+
+async def test_closing_ends_those_who_wait(new_tokens: New, endpoint: TokenEndpoint) -> None:
+    tokens = new_tokens()
+    endpoint.open.clear()
+    waiting = [asyncio.create_task(outcome(tokens.token())) for _ in range(3)]
+    await endpoint.asked.wait()
+
+    await tokens.aclose()
+    await tokens.aclose()
+
+    assert {type(problem) for problem in await asyncio.gather(*waiting)} == {ClientClosed}
+    with pytest.raises(ClientClosed, match="make a new one"):
+        await tokens.token()
+
+
+async def test_closing_before_the_fetch_took_its_first_step_ends_those_who_wait(new_tokens: New, endpoint: TokenEndpoint) -> None:
+    tokens = new_tokens()
+    waiting = asyncio.create_task(outcome(tokens.token()))
+    await asyncio.sleep(0)
+
+    await tokens.aclose()
+
+    assert isinstance(await waiting, ClientClosed)
+    assert endpoint.calls == 0
+
+
+async def test_closing_leaves_a_valid_token_alone_and_renews_it_no_more(
+    new_tokens: New, endpoint: TokenEndpoint, clock: Clock
+) -> None:
+    tokens = new_tokens()
+    await tokens.token()
+    await tokens.aclose()
+    clock.advance(200)
+
+    assert tokens.ready() == "token-1"
+    await settle()
+    assert endpoint.calls == 1
+
+
+async def test_a_failed_fetch_is_logged_on_one_line(
+    new_tokens: New, endpoint: TokenEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    endpoint.script.append(refused("EnKash token: HTTP 400: Bad\ncredentials"))
+    with caplog.at_level(logging.WARNING):
+        await outcome(new_tokens().token())
+
+    assert len(caplog.records) == 1
+    assert "\n" not in caplog.records[0].getMessage()
