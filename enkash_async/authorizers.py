@@ -1,0 +1,153 @@
+"""Put credentials into request headers: the pair for the token request, the token for all others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from enkash_async.credentials import AccessToken, PasswordCredentials, TokenProvider, is_token, read_token
+from enkash_async.errors import TokenUnavailable
+from vendor_http.calls import Answer, Effect, Request
+from vendor_http.errors import UnexpectedResponse, VendorError
+
+if TYPE_CHECKING:
+    from vendor_http.transport import Transport
+
+REMEMBERED = 4
+"""How many tokens are kept out of messages: EnKash may name one that has just been replaced."""
+
+
+def _none() -> str | None:
+    return None
+
+
+class BasicAuthorizer:
+    """Authorize token requests by client id and secret.
+
+    Args:
+        credentials: The pair.
+    """
+
+    def __init__(self, credentials: PasswordCredentials) -> None:
+        self._credentials = credentials
+        self._headers = {
+            "Accept": "application/json",
+            "Content-Type": "application/x-www-form-urlencoded",
+            "Authorization": credentials.basic(),
+        }
+
+    async def headers(self, timeout: float) -> Mapping[str, str]:  # noqa: ARG002 - nothing to wait for
+        """Return the headers of the token request."""
+        return self._headers
+
+    async def renew(self, refused: Mapping[str, str], timeout: float) -> bool:  # noqa: ARG002 - there is only one pair
+        """Say no: a refused pair is not tried again."""
+        return False
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return what must not appear in any message."""
+        return self._credentials.secrets()
+
+
+class BearerAuthorizer:
+    """Authorize coin requests by an access token.
+
+    Args:
+        provider: Where tokens come from.
+        ready: Returns a token if one is at hand without waiting; spares the common case a timer.
+        extra_headers: Sent along.
+        secrets: What else must not appear in any message.
+    """
+
+    def __init__(
+        self,
+        provider: TokenProvider,
+        *,
+        extra_headers: Mapping[str, str],
+        ready: Callable[[], str | None] = _none,
+        secrets: tuple[str, ...] = (),
+    ) -> None:
+        self._provider = provider
+        self._ready = ready
+        self._extra = dict(extra_headers)
+        self._other_secrets = secrets
+        self._seen: deque[str] = deque(maxlen=REMEMBERED)
+        self._token: str | None = None
+        self._headers: Mapping[str, str] = {}
+
+    async def headers(self, timeout: float) -> Mapping[str, str]:
+        """Return the headers of the next request.
+
+        Raises:
+            TimeoutError: no token was to be had in time.
+            VendorError: none is to be had at all.
+        """
+        token = self._ready()
+        if token is None:
+            token = await self._within(timeout, None)
+        if token != self._token:
+            self._token = token
+            self._seen.append(token)
+            self._headers = {
+                **self._extra,
+                "Accept": "application/json",
+                "Content-Type": "application/json",
+                "Authorization": f"Bearer {token}",
+            }
+        return self._headers
+
+    async def renew(self, refused: Mapping[str, str], timeout: float) -> bool:
+        """Say whether another token than the refused one is to be had."""
+        old = refused["Authorization"].removeprefix("Bearer ")
+        return await self._within(timeout, old) != old
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return what must not appear in any message."""
+        return (*self._seen, *self._other_secrets)
+
+    async def _within(self, timeout: float, refused: str | None) -> str:
+        try:
+            async with asyncio.timeout(timeout):
+                token: object = await (self._provider.token() if refused is None else self._provider.renew(refused))
+        except (TimeoutError, VendorError):
+            raise
+        except Exception as problem:  # noqa: BLE001 - whatever a stranger's provider raises must not hide what happened before
+            kind = type(problem).__name__
+        else:
+            if isinstance(token, str) and is_token(token):
+                return token
+            kind = "a text that no header can carry" if isinstance(token, str) else type(token).__name__
+        raise TokenUnavailable(f"expected the token provider to return an access token, got {kind}; see to the provider")
+
+
+async def ask_for_token(transport: Transport, credentials: PasswordCredentials) -> AccessToken:
+    """Send one token request; it is not repeated once it may have arrived.
+
+    Raises:
+        OutcomeUnknown: it was not answered and may have counted.
+        UnexpectedResponse: a 2xx without a token, or a redirect.
+        RequestRejected: it was refused.
+        ConnectFailed: it never left.
+        RateLimited: EnKash asked to wait for longer than there was time.
+    """
+    found = await transport.call(
+        Request(
+            operation="token",
+            method="POST",
+            url=transport.url("oauth", "token"),
+            effect=Effect.BARE,
+            read=_read,
+            body=credentials.form(),
+            deadline=transport.deadline(),
+        )
+    )
+    if isinstance(found, AccessToken):
+        return found
+    raise UnexpectedResponse(f"expected an access_token, got HTTP {found} without one; check the auth base URL", status=found)
+
+
+def _read(answer: Answer) -> AccessToken | int:
+    """Return the token, or the status if there is none: an answer without a token is still an answer, not silence."""
+    return read_token(answer.body) or answer.status

@@ -1,0 +1,391 @@
+"""The client of EnKash's five coin endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+
+from enkash_async.auth import PasswordTokens
+from enkash_async.authorizers import BasicAuthorizer, BearerAuthorizer, ask_for_token
+from enkash_async.breakers import BreakerStore, MemoryBreakerStore
+from enkash_async.checks import check_coins, check_configuration, check_extra_headers, check_lifetime
+from enkash_async.credentials import PasswordCredentials, TokenProvider
+from enkash_async.encryption import BodyCipher
+from enkash_async.envelope import Envelope, read_balance, read_event, read_refusal, read_success
+from enkash_async.models import CoinAllocation, CoinConfiguration, CoinEvent
+from enkash_async.settings import settings_from_env
+from vendor_http.addresses import check_base_url
+from vendor_http.arguments import check_id, check_key, check_name
+from vendor_http.calls import Answer, Effect, Refusal, Request
+from vendor_http.codec import dumps
+from vendor_http.errors import UnexpectedResponse
+from vendor_http.transport import Transport
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from vendor_http.limits import Limits
+    from vendor_http.retry import RetryPolicy, Timeouts
+    from vendor_http.transport import Session
+
+T = TypeVar("T")
+
+VENDOR = "EnKash"
+_COINS = ("api", "v0", "enkash-coins")
+
+
+class EnkashClient:
+    """Grant coins and read balances at EnKash, safely for many tasks at once.
+
+    The endpoints are those of https://docs.enkash.com/api-9796915 to -9796918. EnKash publishes no host for them: ask for both.
+
+    Args:
+        coins_base_url: Where the coin endpoints are, such as `"https://coins.example.com"`.
+        auth_base_url: Where `/oauth/token` is; not needed with a `TokenProvider`.
+        credentials: What EnKash issued, or a `TokenProvider` that brings access tokens from elsewhere.
+        company_id: The company of events and users; the client id if not given.
+        repeat_allocations: Whether an allocation without an answer is sent again under its request id. What EnKash does with a
+            repeated request id is not documented: switch this on only once you know that it does not pay twice.
+        session: A session to borrow; never closed here. One is made and owned if not given.
+        timeouts: Seconds per call and attempt.
+        retry: How often a call is tried.
+        limits: Calls under way at once and per second.
+        observers: Objects with any of `on_start`, `on_retry`, `on_end`.
+        token_lifetime: Seconds to use a token for, above 0; by default what EnKash says, at most 300, less 45.
+        breaker_store: Remembers refused token requests, so that nobody locks the account; in memory if not given. Use one
+            `FileBreakerStore` where several processes share an account.
+        encryption: Whether bodies are encrypted, which needs the extra `encryption`; a `BodyCipher` beside a `TokenProvider`.
+        extra_headers: Sent with every coin request, such as a `Cookie`.
+        allow_insecure: Whether plain http may be used outside loopback.
+        clock: Monotonic seconds.
+        sleep: Waits for so many seconds.
+        random: A number from 0 to 1.
+        now: Seconds since the epoch.
+
+    Raises:
+        TypeError: an argument has a wrong type.
+        ValueError: an argument cannot be used.
+        ImportError: encryption was asked for without its extra.
+    """
+
+    def __init__(
+        self,
+        *,
+        coins_base_url: str,
+        auth_base_url: str | None = None,
+        credentials: PasswordCredentials | TokenProvider,
+        company_id: str | None = None,
+        repeat_allocations: bool = False,
+        session: Session | None = None,
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        limits: Limits | None = None,
+        observers: Sequence[Any] = (),
+        token_lifetime: float | None = None,
+        breaker_store: BreakerStore | None = None,
+        encryption: bool | BodyCipher = False,
+        extra_headers: Mapping[str, str] | None = None,
+        allow_insecure: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        random: Callable[[], float] = random.random,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._coins_base_url = check_base_url(coins_base_url, name="coins_base_url", allow_insecure=allow_insecure)
+        self._company_id = company_id if company_id is None else check_id(company_id, "company_id")
+        self._allocation_effect = Effect.KEYED if repeat_allocations else Effect.BARE
+        self._cipher = _cipher(encryption, credentials)
+        extra = check_extra_headers(extra_headers or {})
+        check_lifetime(token_lifetime)
+        self._tokens: PasswordTokens | None = None
+        self._auth: Transport | None = None
+        shared: dict[str, Any] = {
+            "vendor": VENDOR,
+            "session": session,
+            "timeouts": timeouts,
+            "retry": retry,
+            "observers": observers,
+            "clock": clock,
+            "sleep": sleep,
+            "random": random,
+            "now": now,
+        }
+        if isinstance(credentials, PasswordCredentials):
+            address = check_base_url(auth_base_url or "", name="auth_base_url", allow_insecure=allow_insecure)
+            auth = Transport(base_url=address, authorizer=BasicAuthorizer(credentials), refusal=read_refusal, **shared)
+            tokens = PasswordTokens(
+                ask=lambda: ask_for_token(auth, credentials),
+                account=lambda: credentials.account(address),
+                store=MemoryBreakerStore() if breaker_store is None else breaker_store,
+                secrets=credentials.secrets(),
+                lifetime=token_lifetime,
+                clock=clock,
+                now=now,
+                sleep=sleep,
+            )
+            authorizer = BearerAuthorizer(tokens, extra_headers=extra, ready=tokens.ready, secrets=credentials.secrets())
+            self._company_id = self._company_id or check_id(credentials.client_id, "client_id")
+            self._auth, self._tokens = auth, tokens
+        else:
+            authorizer = BearerAuthorizer(credentials, extra_headers=extra)
+        self._authorizer = authorizer
+        self._coins = Transport(
+            base_url=self._coins_base_url, authorizer=authorizer, refusal=self._refusal, limits=limits, **shared
+        )
+        self._allocate_url = self._coins.url(*_COINS, "allocate-coin")
+
+    @classmethod
+    def from_env(cls, **arguments: Any) -> EnkashClient:
+        """Make a client from the environment; an explicit argument wins.
+
+        Reads `ENKASH_COINS_BASE_URL`, `ENKASH_AUTH_BASE_URL`, `ENKASH_CLIENT_ID`, `ENKASH_CLIENT_SECRET`, `ENKASH_USERNAME`,
+        `ENKASH_PASSWORD`, `ENKASH_COMPANY_ID`, or `ENKASH_ACCESS_TOKEN` instead of the four credentials.
+
+        Args:
+            arguments: Those of the constructor.
+
+        Raises:
+            ValueError: a variable is missing; the message names it.
+        """
+        return cls(**settings_from_env(arguments))
+
+    def __repr__(self) -> str:
+        return f"<EnkashClient at {self._coins_base_url}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an EnkashClient cannot be copied or pickled: it holds connections and secrets; make another one")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close what the client owns; a second time does nothing.
+
+        Raises:
+            ClientClosed: it was used in another event loop.
+        """
+        await self._coins.aclose()
+        if self._tokens is not None:
+            await self._tokens.aclose()
+        if self._auth is not None:
+            await self._auth.aclose()
+
+    async def create_event(
+        self,
+        *,
+        event: str,
+        amount: int,
+        configuration: CoinConfiguration | str = CoinConfiguration.DEFAULT,
+        company_id: str | None = None,
+    ) -> CoinEvent:
+        """Configure how many coins an event is worth (https://docs.enkash.com/api-9796915).
+
+        Never repeated once it may have arrived: EnKash has no key for it. Keep the id of the result: no list recovers it.
+
+        Args:
+            event: Its name, such as `"MEAL_CARD_PAYMENT"`.
+            amount: Coins per allocation, 0 or more.
+            configuration: `default` or `custom`.
+            company_id: The company it belongs to; the client's if not given.
+
+        Raises:
+            TypeError: an argument has a wrong type.
+            ValueError: an argument cannot be what it should be.
+            RequestRejected: EnKash refused.
+            OutcomeUnknown: the event may have been created.
+            VendorError: the call ended otherwise; nothing was created.
+        """
+        fields = {
+            "configuration": check_configuration(configuration),
+            "companyId": self._company(company_id),
+            "event": check_name(event, "event"),
+            "amount": check_coins(amount),
+        }
+        return await self._send("create_event", "POST", (*_COINS, "create-coins-config"), Effect.BARE, self._event, fields)
+
+    async def get_event(self, coin_config_id: str) -> CoinEvent:
+        """Read one event (https://docs.enkash.com/api-9796914).
+
+        Args:
+            coin_config_id: The id `create_event` returned.
+
+        Raises:
+            TypeError: the id is not a str.
+            ValueError: the id cannot be one.
+            VendorError: EnKash refused or could not be asked.
+        """
+        path = (*_COINS, check_id(coin_config_id, "coin_config_id"))
+        return await self._send("get_event", "GET", path, Effect.READ, self._event)
+
+    async def update_event(
+        self,
+        coin_config_id: str,
+        *,
+        amount: int | None = None,
+        configuration: CoinConfiguration | str | None = None,
+        event: str | None = None,
+        company_id: str | None = None,
+    ) -> CoinEvent:
+        """Change what is given and leave the rest (https://docs.enkash.com/api-9796916); later allocations go by it.
+
+        Args:
+            coin_config_id: The id `create_event` returned.
+            amount: Coins per allocation, 0 or more.
+            configuration: `default` or `custom`.
+            event: Its name.
+            company_id: The company it belongs to.
+
+        Returns:
+            The event; EnKash leaves its company out.
+
+        Raises:
+            TypeError: an argument has a wrong type.
+            ValueError: an argument cannot be what it should be, or none was given.
+            RequestRejected: EnKash refused.
+            OutcomeUnknown: the event may have been changed.
+            VendorError: the call ended otherwise; nothing was changed.
+        """
+        path = (*_COINS, check_id(coin_config_id, "coin_config_id"))
+        fields: dict[str, object] = {}
+        if amount is not None:
+            fields["amount"] = check_coins(amount)
+        if configuration is not None:
+            fields["configuration"] = check_configuration(configuration)
+        if company_id is not None:
+            fields["companyId"] = check_id(company_id, "company_id")
+        if event is not None:
+            fields["event"] = check_name(event, "event")
+        if not fields:
+            raise ValueError("update_event: expected a change, got none; give amount, configuration, event or company_id")
+        return await self._send("update_event", "PATCH", path, Effect.KEYED, self._event, fields)
+
+    async def allocate_coins(self, *, event: str, user_id: str, request_id: str, company_id: str | None = None) -> CoinAllocation:
+        """Give a user the coins the event is worth at this moment (https://docs.enkash.com/api-9796917).
+
+        Args:
+            event: The name of a configured event.
+            user_id: The receiving EnKash user, such as `"EKQZVMQK"`.
+            request_id: The caller's id of this allocation: make one per grant, once, and keep it before the call.
+            company_id: The company of the user; the client's if not given.
+
+        Raises:
+            TypeError: an argument has a wrong type.
+            ValueError: an argument cannot be what it should be.
+            RequestRejected: EnKash refused; no coins were given.
+            OutcomeUnknown: coins may have been given, and EnKash has no look-up: settle it by the user's balance or with EnKash.
+            VendorError: the call ended otherwise; no coins were given.
+        """
+        company = self._company(company_id)
+        body = dumps(
+            {
+                "companyId": company,
+                "event": check_name(event, "event"),
+                "requestId": check_key(request_id, "request_id"),
+                "userId": check_id(user_id, "user_id"),
+            }
+        )
+        done = await self._coins.call(
+            Request(
+                operation="allocate_coins",
+                method="POST",
+                url=self._allocate_url,
+                effect=self._allocation_effect,
+                read=self._success,
+                body=body if self._cipher is None else self._cipher.encrypt(body),
+                key=request_id,
+                deadline=self._coins.deadline(),
+            )
+        )
+        # code 0 settles it: the words beside it are for people, and no reason to call the outcome unknown
+        return CoinAllocation(
+            event=event,
+            user_id=user_id,
+            request_id=request_id,
+            company_id=company,
+            message=done.payload if isinstance(done.payload, str) else done.message,
+            raw=done.raw,
+        )
+
+    async def get_balance(self, user_id: str) -> int:
+        """Return how many coins a user has.
+
+        Args:
+            user_id: The EnKash user, such as `"EK6CYE6K"`.
+
+        Raises:
+            TypeError: the id is not a str.
+            ValueError: the id cannot be one.
+            VendorError: EnKash refused or could not be asked.
+        """
+        query = {"userId": check_id(user_id, "user_id")}
+        return await self._send("get_balance", "GET", ("api", "v0", "coins", "balance"), Effect.READ, self._balance, query=query)
+
+    async def _send(
+        self,
+        operation: str,
+        method: str,
+        path: Sequence[str],
+        effect: Effect,
+        read: Callable[[Answer], T],
+        fields: Mapping[str, object] | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+    ) -> T:
+        body = None if fields is None else dumps(fields)
+        if body is not None and self._cipher is not None:
+            body = self._cipher.encrypt(body)
+        request = Request(
+            operation=operation,
+            method=method,
+            url=self._coins.url(*path, query=query),
+            effect=effect,
+            read=read,
+            body=body,
+            deadline=self._coins.deadline(),
+        )
+        return await self._coins.call(request)
+
+    def _company(self, company_id: str | None) -> str:
+        if company_id is not None:
+            return check_id(company_id, "company_id")
+        if self._company_id is None:
+            raise ValueError(
+                "company_id: expected one, got none; give it here or to EnkashClient, because tokens name no company"
+            )
+        return self._company_id
+
+    def _success(self, answer: Answer) -> Envelope:
+        if self._cipher is not None:
+            answer = answer._replace(body=self._cipher.decrypt(answer.body))
+        return read_success(answer, self._authorizer.secrets)
+
+    def _event(self, answer: Answer) -> CoinEvent:
+        return read_event(self._success(answer))
+
+    def _balance(self, answer: Answer) -> int:
+        return read_balance(self._success(answer))
+
+    def _refusal(self, answer: Answer) -> Refusal:
+        if self._cipher is not None:
+            with suppress(UnexpectedResponse):  # what cannot be read says nothing
+                answer = answer._replace(body=self._cipher.decrypt(answer.body))
+        return read_refusal(answer)
+
+
+def _cipher(encryption: bool | BodyCipher, credentials: PasswordCredentials | TokenProvider) -> BodyCipher | None:
+    if not isinstance(encryption, bool):
+        return encryption
+    if not encryption:
+        return None
+    if isinstance(credentials, PasswordCredentials):
+        return BodyCipher(credentials.client_secret)
+    raise ValueError("encryption: expected a BodyCipher beside a TokenProvider, got True; give BodyCipher(client_secret)")

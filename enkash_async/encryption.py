@@ -1,0 +1,75 @@
+"""Encrypt bodies as EnKash's guide describes it for Payouts: AES-128 in ECB mode under a key made of the client secret.
+
+ECB hides neither repetition nor tampering, so this replaces nothing that TLS does. It exists because EnKash may demand it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64decode, b64encode
+from typing import Any, NoReturn
+
+from vendor_http.codec import dumps, loads
+from vendor_http.errors import UnexpectedResponse
+from vendor_http.secrets import Secret
+
+BLOCK = 128
+"""Bits of a block and of the key."""
+
+
+class BodyCipher:
+    """Encrypt request bodies and decrypt answers.
+
+    Args:
+        client_secret: The secret EnKash issued with the client id.
+
+    Raises:
+        ImportError: the extra `encryption` is not installed.
+    """
+
+    def __init__(self, client_secret: str | Secret) -> None:
+        try:
+            from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # noqa: PLC0415 - an extra
+            from cryptography.hazmat.primitives.padding import PKCS7  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise ImportError(
+                "encryption: expected the package cryptography, got none; install it with pip install 'rewards-async[encryption]'"
+            ) from None
+        secret = client_secret if isinstance(client_secret, Secret) else Secret(client_secret, "client_secret")
+        key = hashlib.sha256(secret.reveal().encode()).digest()[: BLOCK // 8]
+        self._cipher: Cipher[Any] = Cipher(algorithms.AES(key), modes.ECB())  # noqa: S305 - the mode the vendor prescribes
+        self._padding = PKCS7(BLOCK)
+
+    def __repr__(self) -> str:
+        return "<BodyCipher: key hidden>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a BodyCipher cannot be pickled: a key does not leave its process; build it anew there")
+
+    def encrypt(self, body: bytes) -> bytes:
+        """Return the body that carries these bytes encrypted."""
+        padder, encryptor = self._padding.padder(), self._cipher.encryptor()
+        padded = padder.update(body) + padder.finalize()
+        return dumps({"request": b64encode(encryptor.update(padded) + encryptor.finalize()).decode()})
+
+    def decrypt(self, body: bytes) -> bytes:
+        """Return what an encrypted body carries; a body that is not of that form is returned as it is.
+
+        Raises:
+            UnexpectedResponse: it has the form, and was not encrypted under this key.
+        """
+        try:
+            reply = loads(body)
+        except UnexpectedResponse:
+            return body
+        if not isinstance(reply, dict) or reply.keys() != {"request"} or not isinstance(reply["request"], str):
+            return body
+        decryptor, unpadder = self._cipher.decryptor(), self._padding.unpadder()
+        try:
+            padded = decryptor.update(b64decode(reply["request"], validate=True)) + decryptor.finalize()
+            return unpadder.update(padded) + unpadder.finalize()
+        except ValueError:
+            pass
+        raise UnexpectedResponse(
+            "request: expected a text encrypted under this client secret, got another; check the secret", path="request"
+        )

@@ -1,0 +1,59 @@
+"""What EnKash returns, as frozen models; unknown keys stay in `raw`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+from vendor_http.codec import OpenEnum
+
+
+class CoinConfiguration(OpenEnum):
+    """How the coins of an event are configured; written in capitals on the wire."""
+
+    DEFAULT = "default"
+    CUSTOM = "custom"
+
+
+@frozen(kw_only=True)
+class CoinEvent:
+    """What one kind of qualifying action is worth.
+
+    Attributes:
+        coin_config_id: EnKash's id of it, such as `"WCC817428"`; no list can recover a lost one.
+        configuration: `default` or `custom`; a new word is kept.
+        event: Its name, which allocations go by.
+        amount: Coins per allocation, as configured when this was read.
+        company_id: The company it belongs to; None where EnKash leaves it out.
+        raw: EnKash's own JSON object.
+    """
+
+    coin_config_id: str
+    configuration: CoinConfiguration
+    event: str
+    amount: int
+    company_id: str | None
+    raw: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)
+
+
+@frozen(kw_only=True)
+class CoinAllocation:
+    """That EnKash allocated coins; it returns neither an id nor an amount.
+
+    Attributes:
+        event: The event whose coins were allocated.
+        user_id: Who received them.
+        request_id: The caller's id of the allocation.
+        company_id: The company of the user.
+        message: EnKash's own words.
+        raw: The whole answer.
+    """
+
+    event: str
+    user_id: str
+    request_id: str
+    company_id: str
+    message: str
+    raw: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)

@@ -1,0 +1,59 @@
+"""Read a client's settings from the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from enkash_async.credentials import PasswordCredentials, StaticToken
+
+COINS_BASE_URL = "ENKASH_COINS_BASE_URL"
+AUTH_BASE_URL = "ENKASH_AUTH_BASE_URL"
+COMPANY_ID = "ENKASH_COMPANY_ID"
+ACCESS_TOKEN = "ENKASH_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
+CREDENTIALS = ("ENKASH_CLIENT_ID", "ENKASH_CLIENT_SECRET", "ENKASH_USERNAME", "ENKASH_PASSWORD")
+
+
+def settings_from_env(arguments: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the arguments of a client: those given, and the rest from the environment.
+
+    Args:
+        arguments: What was given; it wins.
+        environ: The variables; the process's own if not given. An empty one counts as missing.
+
+    Raises:
+        ValueError: a variable is missing, or credentials and an access token are both set.
+    """
+    variables = {name: value for name, value in (os.environ if environ is None else environ).items() if value}
+    settings = dict(arguments)
+    if "credentials" not in settings:
+        settings["credentials"] = _credentials(variables)
+    if "coins_base_url" not in settings:
+        settings["coins_base_url"] = _required(variables, COINS_BASE_URL)
+    if "auth_base_url" not in settings:
+        needed = isinstance(settings["credentials"], PasswordCredentials)
+        settings["auth_base_url"] = _required(variables, AUTH_BASE_URL) if needed else variables.get(AUTH_BASE_URL)
+    if "company_id" not in settings:
+        settings["company_id"] = variables.get(COMPANY_ID)
+    return settings
+
+
+def _credentials(variables: Mapping[str, str]) -> PasswordCredentials | StaticToken:
+    missing = [name for name in CREDENTIALS if name not in variables]
+    if ACCESS_TOKEN not in variables:
+        if missing:
+            raise ValueError(
+                f"expected {', '.join(CREDENTIALS)} or {ACCESS_TOKEN} in the environment, got no {', '.join(missing)}"
+            )
+        client_id, client_secret, username, password = (variables[name] for name in CREDENTIALS)
+        return PasswordCredentials(client_id, client_secret, username, password)
+    if len(missing) < len(CREDENTIALS):
+        raise ValueError(f"expected {ACCESS_TOKEN} or the four credentials in the environment, got both; unset one")
+    return StaticToken(variables[ACCESS_TOKEN])
+
+
+def _required(variables: Mapping[str, str], name: str) -> str:
+    if name not in variables:
+        raise ValueError(f"expected {name} in the environment, got none; EnKash publishes no host, so ask for it and set it")
+    return variables[name]

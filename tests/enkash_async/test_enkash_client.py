@@ -1,0 +1,661 @@
+"""The five calls with the documented bodies: what leaves, what comes back, how each can end."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs
+
+import aiohttp
+import pytest
+from aioresponses import aioresponses
+from yarl import URL
+
+from enkash_async import (
+    BodyCipher,
+    CoinAllocation,
+    CoinConfiguration,
+    CredentialsRejected,
+    EnkashClient,
+    StaticToken,
+    TokenUnavailable,
+)
+from tests.enkash_async.enkash_kit import (
+    ALLOCATE_URL,
+    ALLOCATED,
+    AUTH,
+    BALANCE,
+    BALANCE_URL,
+    COINS,
+    CREATE_URL,
+    CREATED,
+    NO_FUNDS,
+    TOKEN_REPLY,
+    TOKEN_URL,
+    UPDATED,
+    Clock,
+    credentials,
+    outcome,
+)
+from vendor_http.errors import (
+    ClientClosed,
+    ConnectFailed,
+    Forbidden,
+    NotFound,
+    OutcomeUnknown,
+    RateLimited,
+    RequestRejected,
+    ServerFailed,
+    Unauthorized,
+    UnexpectedResponse,
+    ValidationFailed,
+    VendorError,
+)
+from vendor_http.retry import RetryPolicy
+
+New = Callable[..., EnkashClient]
+GRANT: dict[str, Any] = {"event": "REFERRAL_EVENT", "user_id": "EKQZVMQK", "request_id": "COIN_REQ1234567"}
+
+
+def sent(vendor: aioresponses, method: str, url: str) -> list[Any]:
+    """Return what was sent to an address, in order."""
+    return list(vendor.requests.get((method, URL(url)), []))
+
+
+def body_of(call: Any) -> Any:
+    return json.loads(call.kwargs["data"])
+
+
+async def test_create_event_sends_and_reads_the_documented_bodies(new_client: New, with_token: aioresponses) -> None:
+    with_token.post(CREATE_URL, payload=CREATED)
+
+    event = await new_client(company_id="CEKEKCARDS").create_event(event="MEAL_CARD_PAYMENT", amount=6)
+
+    (call,) = sent(with_token, "POST", CREATE_URL)
+    assert body_of(call) == {"configuration": "DEFAULT", "companyId": "CEKEKCARDS", "event": "MEAL_CARD_PAYMENT", "amount": 6}
+    assert call.kwargs["headers"]["Authorization"] == "Bearer AAAAAAAAAAAAAAAAAAAAAAAAAAA"
+    assert call.kwargs["headers"]["Content-Type"] == "application/json"
+    assert (event.coin_config_id, event.company_id, event.amount) == ("WCC817428", "CEKEKCARDS", 6)
+    assert event.configuration is CoinConfiguration.DEFAULT
+
+
+async def test_create_event_can_be_custom_and_for_another_company(new_client: New, with_token: aioresponses) -> None:
+    with_token.post(CREATE_URL, payload=CREATED)
+
+    await new_client().create_event(
+        event="MEAL_CARD_PAYMENT", amount=0, configuration=CoinConfiguration.CUSTOM, company_id="CEK0TCW2W8"
+    )
+
+    (call,) = sent(with_token, "POST", CREATE_URL)
+    assert body_of(call) == {"configuration": "CUSTOM", "companyId": "CEK0TCW2W8", "event": "MEAL_CARD_PAYMENT", "amount": 0}
+
+
+async def test_get_event_reads_it(new_client: New, with_token: aioresponses) -> None:
+    with_token.get(f"{COINS}/api/v0/enkash-coins/WCC12345", payload=CREATED)
+
+    assert (await new_client().get_event("WCC12345")).event == "MEAL_CARD_PAYMENT"
+
+
+@pytest.mark.parametrize(
+    ("given", "fields"),
+    [
+        ({"amount": 10, "configuration": "DEFAULT"}, {"amount": 10, "configuration": "DEFAULT"}),
+        ({"amount": 0}, {"amount": 0}),
+        ({"configuration": "custom"}, {"configuration": "CUSTOM"}),
+        (
+            {"event": "INVOICE_PAYMENT", "company_id": "CEKEKCARDS"},
+            {"companyId": "CEKEKCARDS", "event": "INVOICE_PAYMENT"},
+        ),
+    ],
+)
+async def test_update_event_sends_only_what_was_given(
+    new_client: New, with_token: aioresponses, given: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    url = f"{COINS}/api/v0/enkash-coins/WCC024845"
+    with_token.patch(url, payload=UPDATED)
+
+    event = await new_client().update_event("WCC024845", **given)
+
+    (call,) = sent(with_token, "PATCH", url)
+    assert body_of(call) == fields
+    assert (event.amount, event.company_id) == (10, None)
+
+
+async def test_allocate_coins_sends_and_reads_the_documented_bodies(new_client: New, with_token: aioresponses) -> None:
+    with_token.post(ALLOCATE_URL, payload=ALLOCATED)
+
+    receipt = await new_client(company_id="CEK0TCW2W8").allocate_coins(**GRANT)
+
+    (call,) = sent(with_token, "POST", ALLOCATE_URL)
+    assert body_of(call) == {
+        "companyId": "CEK0TCW2W8",
+        "event": "REFERRAL_EVENT",
+        "requestId": "COIN_REQ1234567",
+        "userId": "EKQZVMQK",
+    }
+    assert receipt == CoinAllocation(
+        event="REFERRAL_EVENT",
+        user_id="EKQZVMQK",
+        request_id="COIN_REQ1234567",
+        company_id="CEK0TCW2W8",
+        message="Successfully allocated enkash Coins",
+    )
+    assert receipt.raw == ALLOCATED
+
+
+async def test_an_allocation_is_settled_by_code_0_whatever_stands_beside_it(new_client: New, with_token: aioresponses) -> None:
+    with_token.post(ALLOCATE_URL, payload={**ALLOCATED, "payload": {"transactionId": "T1"}})
+
+    receipt = await new_client().allocate_coins(**GRANT)
+
+    assert receipt.message == "Success"
+    assert receipt.raw["payload"] == {"transactionId": "T1"}
+
+
+async def test_the_company_is_the_client_id_unless_given(new_client: New, with_token: aioresponses) -> None:
+    with_token.post(ALLOCATE_URL, payload=ALLOCATED, repeat=True)
+    client = new_client()
+
+    await client.allocate_coins(**GRANT)
+    await client.allocate_coins(**GRANT, company_id="CEKOTHER01")
+
+    assert [body_of(call)["companyId"] for call in sent(with_token, "POST", ALLOCATE_URL)] == ["CEK1GZBO6A", "CEKOTHER01"]
+
+
+async def test_get_balance_returns_a_number(new_client: New, with_token: aioresponses) -> None:
+    with_token.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload=BALANCE)
+
+    assert await new_client().get_balance("EK6CYE6K") == 16
+
+
+async def test_the_token_request_is_the_documented_one(new_client: New, vendor: aioresponses) -> None:
+    vendor.post(TOKEN_URL, payload=TOKEN_REPLY)
+    vendor.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload=BALANCE)
+
+    await new_client().get_balance("EK6CYE6K")
+
+    (call,) = sent(vendor, "POST", TOKEN_URL)
+    assert call.kwargs["headers"]["Authorization"] == f"Basic {b64encode(b'CEK1GZBO6A:client-secret-1').decode()}"
+    assert call.kwargs["headers"]["Content-Type"] == "application/x-www-form-urlencoded"
+    assert parse_qs(call.kwargs["data"].decode()) == {
+        "username": ["9000000000"],
+        "password": ["pass-word-1"],
+        "grant_type": ["password"],
+        "clientId": ["CEK1GZBO6A"],
+    }
+    assert call.kwargs["allow_redirects"] is False
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"accessToken": "camel", "tokenType": "bearer", "expiresIn": 300, "refreshToken": "r"},
+        {"access_token": "snake", "expires_in": "299"},
+        {"access_token": "snake"},
+        {"access_token": "snake", "expires_in": None},
+        {"access_token": "snake", "expires_in": True},
+        {"access_token": "snake", "expires_in": -5},
+    ],
+)
+async def test_documented_variations_of_the_token_reply_are_read(new_client: New, vendor: aioresponses, reply: Any) -> None:
+    vendor.post(TOKEN_URL, payload=reply)
+    vendor.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload=BALANCE)
+
+    assert await new_client().get_balance("EK6CYE6K") == 16
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        *(
+            (status, json.dumps({"error": "invalid_grant", "error_description": "Bad credentials"}))
+            for status in (400, 401, 403, 404, 422)
+        ),
+        (200, '{"response_code": 1, "response_message": "invalid response"}'),
+        (200, '{"access_token": ""}'),
+        (200, '{"access_token": 5}'),
+        (200, '{"access_token": "two words"}'),
+        (200, '{"access_token": "line\\nbreak"}'),
+        (200, "[]"),
+        (200, "<html>"),
+        (204, ""),
+        (302, ""),
+    ],
+)
+async def test_a_token_answer_without_a_token_is_asked_for_once(
+    new_client: New, vendor: aioresponses, status: int, body: str
+) -> None:
+    vendor.post(TOKEN_URL, status=status, body=body, repeat=True)
+    client = new_client()
+
+    for _ in range(3):
+        with pytest.raises(CredentialsRejected) as caught:
+            await client.get_balance("EK6CYE6K")
+
+    assert caught.value.status == status
+    assert len(sent(vendor, "POST", TOKEN_URL)) == 1
+
+
+@pytest.mark.parametrize("trouble", [{"status": 500}, {"status": 503}, {"exception": aiohttp.ServerDisconnectedError()}])
+async def test_a_token_request_without_an_answer_is_sent_twice_and_not_again_for_a_minute(
+    new_client: New, vendor: aioresponses, clock: Clock, trouble: Any
+) -> None:
+    vendor.post(TOKEN_URL, **trouble)
+    vendor.post(TOKEN_URL, **trouble)
+    vendor.post(TOKEN_URL, payload=TOKEN_REPLY)
+    vendor.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload=BALANCE)
+    client = new_client()
+
+    for _ in range(3):
+        with pytest.raises(TokenUnavailable, match="no answer"):
+            await client.get_balance("EK6CYE6K")
+    assert len(sent(vendor, "POST", TOKEN_URL)) == 2
+
+    clock.advance(60)
+    assert await client.get_balance("EK6CYE6K") == 16
+
+
+async def test_a_token_endpoint_that_cannot_be_reached_is_asked_again_as_every_other(
+    new_client: New, vendor: aioresponses
+) -> None:
+    vendor.post(TOKEN_URL, exception=aiohttp.ConnectionTimeoutError())
+    vendor.post(TOKEN_URL, status=429, headers={"Retry-After": "2"})
+    vendor.post(TOKEN_URL, payload=TOKEN_REPLY)
+    vendor.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload=BALANCE)
+
+    assert await new_client().get_balance("EK6CYE6K") == 16
+
+
+async def test_no_connection_to_the_token_endpoint_means_that_nothing_was_sent(new_client: New, vendor: aioresponses) -> None:
+    vendor.post(TOKEN_URL, exception=aiohttp.ConnectionTimeoutError(), repeat=True)
+    client = new_client(retry=RetryPolicy(attempts=2))
+
+    with pytest.raises(ConnectFailed):
+        await client.allocate_coins(**GRANT)
+
+    assert len(sent(vendor, "POST", TOKEN_URL)) == 2
+    assert not sent(vendor, "POST", ALLOCATE_URL)
+
+
+async def test_a_401_renews_the_token_and_repeats_once_even_a_bare_write(new_client: New, vendor: aioresponses) -> None:
+    vendor.post(TOKEN_URL, payload={**TOKEN_REPLY, "access_token": "first"})
+    vendor.post(TOKEN_URL, payload={**TOKEN_REPLY, "access_token": "second"})
+    vendor.post(ALLOCATE_URL, status=401)
+    vendor.post(ALLOCATE_URL, payload=ALLOCATED)
+
+    await new_client().allocate_coins(**GRANT)
+
+    used = [call.kwargs["headers"]["Authorization"] for call in sent(vendor, "POST", ALLOCATE_URL)]
+    assert used == ["Bearer first", "Bearer second"]
+
+
+async def test_a_401_for_every_token_ends_after_one_renewal(new_client: New, vendor: aioresponses) -> None:
+    vendor.post(TOKEN_URL, payload={**TOKEN_REPLY, "access_token": "first"})
+    vendor.post(TOKEN_URL, payload={**TOKEN_REPLY, "access_token": "second"})
+    vendor.post(ALLOCATE_URL, status=401, payload={"error_description": "Invalid access token: second"}, repeat=True)
+
+    with pytest.raises(Unauthorized, match=r"Invalid access token: \[hidden\]"):
+        await new_client().allocate_coins(**GRANT)
+
+    assert len(sent(vendor, "POST", ALLOCATE_URL)) == 2
+    assert len(sent(vendor, "POST", TOKEN_URL)) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (200, NO_FUNDS, RequestRejected),
+        (200, {**NO_FUNDS, "response_code": "1"}, RequestRejected),
+        (200, {"code": 1, "message": "Insufficient balance in card account"}, RequestRejected),
+        (400, NO_FUNDS, ValidationFailed),
+        (422, NO_FUNDS, ValidationFailed),
+        (403, NO_FUNDS, Forbidden),
+        (404, NO_FUNDS, NotFound),
+        (409, NO_FUNDS, RequestRejected),
+    ],
+)
+async def test_a_refusal_carries_the_vendors_words_and_is_final(
+    new_client: New, with_token: aioresponses, status: int, body: Any, kind: type[VendorError]
+) -> None:
+    with_token.post(ALLOCATE_URL, status=status, payload=body, repeat=True)
+
+    with pytest.raises(RequestRejected, match="Insufficient balance in card account") as caught:
+        await new_client().allocate_coins(**GRANT)
+
+    assert type(caught.value) is kind
+    assert (caught.value.status, caught.value.code, caught.value.idempotency_key) == (status, "1", "COIN_REQ1234567")
+    assert len(sent(with_token, "POST", ALLOCATE_URL)) == 1
+
+
+SILENCE: list[dict[str, Any]] = [
+    {"status": 408},
+    {"status": 500, "payload": NO_FUNDS},
+    {"status": 503},
+    {"exception": aiohttp.ServerDisconnectedError()},
+    {"exception": TimeoutError()},
+    {"status": 200, "body": "<html>"},
+    {"status": 200, "payload": {"payload": "Successfully allocated enkash Coins"}},
+    {"status": 201, "payload": ALLOCATED},
+]
+
+
+@pytest.mark.parametrize("trouble", SILENCE, ids=str)
+async def test_an_allocation_without_a_readable_answer_is_unknown_at_once(
+    new_client: New, with_token: aioresponses, trouble: dict[str, Any]
+) -> None:
+    with_token.post(ALLOCATE_URL, **trouble, repeat=True)
+
+    with pytest.raises(OutcomeUnknown) as caught:
+        await new_client().allocate_coins(**GRANT)
+
+    assert caught.value.idempotency_key == "COIN_REQ1234567"
+    assert len(sent(with_token, "POST", ALLOCATE_URL)) == 1
+
+
+@pytest.mark.parametrize("trouble", SILENCE, ids=str)
+async def test_a_new_event_without_a_readable_answer_is_unknown_at_once(
+    new_client: New, with_token: aioresponses, trouble: dict[str, Any]
+) -> None:
+    with_token.post(CREATE_URL, **trouble, repeat=True)
+
+    with pytest.raises(OutcomeUnknown):
+        await new_client().create_event(event="E", amount=1)
+
+    assert len(sent(with_token, "POST", CREATE_URL)) == 1
+
+
+async def test_a_new_event_whose_id_cannot_be_read_is_unknown(new_client: New, with_token: aioresponses) -> None:
+    with_token.post(CREATE_URL, payload={**CREATED, "payload": "created"})
+
+    with pytest.raises(OutcomeUnknown, match="payload"):
+        await new_client().create_event(event="E", amount=1)
+
+
+@pytest.mark.parametrize("trouble", SILENCE, ids=str)
+async def test_repeated_allocations_send_the_same_bytes_until_an_answer_can_be_read(
+    new_client: New, with_token: aioresponses, trouble: dict[str, Any]
+) -> None:
+    with_token.post(ALLOCATE_URL, **trouble)
+    with_token.post(ALLOCATE_URL, **trouble)
+    with_token.post(ALLOCATE_URL, payload=ALLOCATED)
+
+    receipt = await new_client(repeat_allocations=True).allocate_coins(**GRANT)
+
+    assert receipt.request_id == "COIN_REQ1234567"
+    assert len({call.kwargs["data"] for call in sent(with_token, "POST", ALLOCATE_URL)}) == 1
+    assert len(sent(with_token, "POST", ALLOCATE_URL)) == 3
+
+
+async def test_a_refusal_after_a_lost_reply_leaves_the_allocation_unknown(new_client: New, with_token: aioresponses) -> None:
+    with_token.post(ALLOCATE_URL, exception=aiohttp.ServerDisconnectedError())
+    with_token.post(ALLOCATE_URL, payload={**NO_FUNDS, "response_message": "duplicate requestId"})
+
+    with pytest.raises(OutcomeUnknown, match="duplicate requestId") as caught:
+        await new_client(repeat_allocations=True).allocate_coins(**GRANT)
+
+    assert caught.value.attempts == 2
+
+
+async def test_an_update_without_a_readable_answer_is_repeated(new_client: New, with_token: aioresponses) -> None:
+    url = f"{COINS}/api/v0/enkash-coins/WCC024845"
+    with_token.patch(url, status=503)
+    with_token.patch(url, payload={**UPDATED, "payload": 5})
+    with_token.patch(url, payload=UPDATED)
+
+    assert (await new_client().update_event("WCC024845", amount=10)).amount == 10
+
+
+async def test_a_read_is_repeated_and_then_fails_as_a_read(new_client: New, with_token: aioresponses) -> None:
+    url = f"{BALANCE_URL}?userId=EK6CYE6K"
+    with_token.get(url, status=503, repeat=True)
+
+    with pytest.raises(ServerFailed) as caught:
+        await new_client().get_balance("EK6CYE6K")
+
+    assert caught.value.attempts == 5
+
+
+async def test_a_read_that_cannot_be_read_says_where(new_client: New, with_token: aioresponses) -> None:
+    with_token.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload={**BALANCE, "payload": "16"})
+
+    with pytest.raises(UnexpectedResponse, match="payload: expected a whole number, got a string"):
+        await new_client().get_balance("EK6CYE6K")
+
+
+async def test_a_429_is_waited_out_even_by_a_bare_write(new_client: New, with_token: aioresponses, clock: Clock) -> None:
+    with_token.post(ALLOCATE_URL, status=429, headers={"Retry-After": "7"})
+    with_token.post(ALLOCATE_URL, payload=ALLOCATED)
+
+    await new_client().allocate_coins(**GRANT)
+
+    assert sum(clock.slept) >= 7
+
+
+async def test_a_429_for_too_long_ends_the_call(new_client: New, with_token: aioresponses) -> None:
+    with_token.post(ALLOCATE_URL, status=429, headers={"Retry-After": "3600"})
+
+    with pytest.raises(RateLimited) as caught:
+        await new_client().allocate_coins(**GRANT)
+
+    assert caught.value.retry_after == 3600
+
+
+async def test_a_redirect_is_never_followed(new_client: New, with_token: aioresponses) -> None:
+    with_token.post(ALLOCATE_URL, status=307, headers={"Location": "https://evil.example/"})
+
+    with pytest.raises(UnexpectedResponse, match="307"):
+        await new_client().allocate_coins(**GRANT)
+
+    assert not [url for _, url in with_token.requests if url.host == "evil.example"]
+
+
+async def test_a_refused_refresh_after_a_lost_reply_leaves_the_allocation_unknown(
+    new_client: New, vendor: aioresponses, clock: Clock
+) -> None:
+    vendor.post(TOKEN_URL, payload={**TOKEN_REPLY, "expires_in": 60})
+    vendor.post(TOKEN_URL, status=400, repeat=True)
+    vendor.post(ALLOCATE_URL, status=503)
+
+    async def sleep_past_the_token(seconds: float) -> None:
+        await clock.sleep(seconds)
+        clock.advance(29)
+
+    client = new_client(repeat_allocations=True, sleep=sleep_past_the_token, token_lifetime=20)
+
+    with pytest.raises(OutcomeUnknown):
+        await client.allocate_coins(**GRANT)
+
+
+async def test_extra_headers_go_to_the_coin_endpoints_and_nowhere_else(new_client: New, with_token: aioresponses) -> None:
+    with_token.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload=BALANCE)
+
+    await new_client(extra_headers={"Cookie": "JSESSIONID=1"}).get_balance("EK6CYE6K")
+
+    assert sent(with_token, "GET", f"{BALANCE_URL}?userId=EK6CYE6K")[0].kwargs["headers"]["Cookie"] == "JSESSIONID=1"
+    assert "Cookie" not in sent(with_token, "POST", TOKEN_URL)[0].kwargs["headers"]
+
+
+async def test_no_cookie_is_sent_by_default(new_client: New, with_token: aioresponses) -> None:
+    with_token.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload=BALANCE)
+
+    await new_client().get_balance("EK6CYE6K")
+
+    assert "Cookie" not in sent(with_token, "GET", f"{BALANCE_URL}?userId=EK6CYE6K")[0].kwargs["headers"]
+
+
+@pytest.mark.parametrize("encrypted_answer", [True, False])
+async def test_encryption_covers_bodies_both_ways_but_not_the_token_request(
+    new_client: New, with_token: aioresponses, encrypted_answer: bool
+) -> None:
+    cipher = BodyCipher("client-secret-1")
+    reply = json.dumps(ALLOCATED).encode()
+    with_token.post(ALLOCATE_URL, body=cipher.encrypt(reply) if encrypted_answer else reply)
+    with_token.post(CREATE_URL, body=cipher.encrypt(json.dumps(CREATED).encode()))
+    client = new_client(encryption=True)
+
+    await client.allocate_coins(**GRANT)
+    event = await client.create_event(event="MEAL_CARD_PAYMENT", amount=6)
+
+    (call,) = sent(with_token, "POST", ALLOCATE_URL)
+    assert json.loads(cipher.decrypt(call.kwargs["data"]))["requestId"] == "COIN_REQ1234567"
+    assert b"COIN_REQ1234567" not in call.kwargs["data"]
+    assert event.coin_config_id == "WCC817428"
+    assert b"grant_type=password" in sent(with_token, "POST", TOKEN_URL)[0].kwargs["data"]
+
+
+async def test_an_encrypted_refusal_is_read(new_client: New, with_token: aioresponses) -> None:
+    body = BodyCipher("client-secret-1").encrypt(json.dumps(NO_FUNDS).encode())
+    with_token.post(ALLOCATE_URL, status=422, body=body)
+    with_token.post(ALLOCATE_URL, status=422, body=BodyCipher("another").encrypt(json.dumps(NO_FUNDS).encode()))
+    client = new_client(encryption=True)
+
+    with pytest.raises(ValidationFailed, match="Insufficient balance"):
+        await client.allocate_coins(**GRANT)
+    with pytest.raises(ValidationFailed, match="no reason given"):
+        await client.allocate_coins(**GRANT)
+
+
+async def test_an_answer_under_another_secret_leaves_the_allocation_unknown(new_client: New, with_token: aioresponses) -> None:
+    with_token.post(ALLOCATE_URL, body=BodyCipher("another").encrypt(json.dumps(ALLOCATED).encode()))
+
+    with pytest.raises(OutcomeUnknown):
+        await new_client(encryption=BodyCipher("client-secret-1")).allocate_coins(**GRANT)
+
+
+class Provider:
+    """Brings `own-1`, then `own-2`; or what it was told to."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers) or ["own-1", "own-2"]
+        self.refused: list[str] = []
+
+    async def token(self) -> str:
+        answer = self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def renew(self, refused: str) -> str:
+        self.refused.append(refused)
+        self.answers.pop(0)
+        return await self.token()
+
+
+async def test_a_provider_of_ones_own_needs_no_token_endpoint(new_client: New, vendor: aioresponses) -> None:
+    vendor.post(ALLOCATE_URL, status=401)
+    vendor.post(ALLOCATE_URL, payload=ALLOCATED)
+    provider = Provider()
+    client = new_client(auth_base_url=None, credentials=provider, company_id="CEK0TCW2W8")
+
+    await client.allocate_coins(**GRANT)
+
+    assert provider.refused == ["own-1"]
+    assert [call.kwargs["headers"]["Authorization"] for call in sent(vendor, "POST", ALLOCATE_URL)] == [
+        "Bearer own-1",
+        "Bearer own-2",
+    ]
+
+
+async def test_one_token_that_is_refused_is_not_tried_twice(new_client: New, vendor: aioresponses) -> None:
+    vendor.get(f"{BALANCE_URL}?userId=EK6CYE6K", status=401, repeat=True)
+    client = new_client(credentials=StaticToken("own-1"))
+
+    with pytest.raises(Unauthorized):
+        await client.get_balance("EK6CYE6K")
+
+    assert len(sent(vendor, "GET", f"{BALANCE_URL}?userId=EK6CYE6K")) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        (KeyError("own-1"), TokenUnavailable, "got KeyError"),
+        (None, TokenUnavailable, "got NoneType"),
+        ("", TokenUnavailable, "no header can carry"),
+        ("own\r\nHost: evil", TokenUnavailable, "no header can carry"),
+        (Unauthorized("the vault is closed"), Unauthorized, "the vault is closed"),
+    ],
+)
+async def test_a_provider_that_fails_ends_the_call_before_it_left(
+    new_client: New, vendor: aioresponses, answer: Any, kind: type[VendorError], words: str
+) -> None:
+    client = new_client(credentials=Provider(answer), company_id="C")
+
+    problem = await outcome(client.allocate_coins(**GRANT))
+
+    assert type(problem) is kind
+    assert words in str(problem)
+    assert not vendor.requests
+
+
+async def test_a_provider_that_fails_after_a_lost_reply_leaves_the_allocation_unknown(
+    new_client: New, vendor: aioresponses
+) -> None:
+    class Forgetful(Provider):
+        async def token(self) -> str:
+            return str(self.answers.pop(0))
+
+    vendor.post(ALLOCATE_URL, status=503)
+
+    with pytest.raises(OutcomeUnknown):
+        await new_client(credentials=Forgetful("own-1"), company_id="C", repeat_allocations=True).allocate_coins(**GRANT)
+
+
+async def test_a_provider_that_takes_too_long_means_that_nothing_was_sent(new_client: New, vendor: aioresponses) -> None:
+    class Late(Provider):
+        async def token(self) -> str:
+            raise TimeoutError
+
+    with pytest.raises(ConnectFailed, match="waiting for credentials"):
+        await new_client(credentials=Late(), company_id="C", retry=RetryPolicy(attempts=1)).allocate_coins(**GRANT)
+
+
+async def test_without_a_company_an_allocation_is_refused_before_a_request(new_client: New, vendor: aioresponses) -> None:
+    client = new_client(credentials=StaticToken("own-1"))
+
+    with pytest.raises(ValueError, match="company_id: expected one, got none"):
+        await client.allocate_coins(**GRANT)
+    assert not vendor.requests
+
+
+async def test_a_closed_client_says_so(new_client: New, with_token: aioresponses) -> None:
+    client = new_client()
+    async with client:
+        pass
+    await client.aclose()
+
+    with pytest.raises(ClientClosed):
+        await client.get_balance("EK6CYE6K")
+
+
+async def test_a_borrowed_session_stays_open(new_client: New, with_token: aioresponses) -> None:
+    with_token.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload=BALANCE)
+    async with aiohttp.ClientSession() as session:
+        async with new_client(session=session) as client:
+            await client.get_balance("EK6CYE6K")
+
+        assert not session.closed
+
+
+async def test_observers_see_the_token_request_too(new_client: New, with_token: aioresponses) -> None:
+    class Watcher:
+        def __init__(self) -> None:
+            self.ended: list[Any] = []
+
+        def on_end(self, record: Any) -> None:
+            self.ended.append(record)
+
+    with_token.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload=BALANCE)
+    watcher = Watcher()
+
+    await new_client(observers=[watcher]).get_balance("EK6CYE6K")
+
+    assert [record.operation for record in watcher.ended] == ["token", "get_balance"]
+
+
+def test_a_client_says_where_it_points() -> None:
+    client = EnkashClient(coins_base_url=COINS, auth_base_url=AUTH, credentials=credentials())
+
+    assert repr(client) == "<EnkashClient at https://coins.example>"
