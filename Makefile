@@ -36,12 +36,14 @@ contracts: $(STAMP)
 	$(BIN)/lint-imports
 
 unit: $(STAMP)
+	@tests/install_system_parts.sh
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report= $(PYTEST_ARGS)
 	$(BIN)/python -m coverage report --fail-under=95
 	$(BIN)/python -m coverage report --fail-under=100 --include='$(EXACT)'
 
 soak: $(STAMP) ## the long runs
+	@tests/install_system_parts.sh
 	$(BIN)/python -m pytest -n $(WORKERS) --soak $(PYTEST_ARGS)
 
 mutants: $(STAMP) ## plant each known fault in a copy and see its test turn red

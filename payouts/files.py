@@ -9,11 +9,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from decimal import Decimal, InvalidOperation
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-
-from attrs import frozen
 
 from payouts.lines import BOM, REQUIRED, Layout, Lines, OnMistake, refuse
 from payouts.rows import ROW_TYPES, InvalidRow, Row, quoted
@@ -210,13 +209,6 @@ def _places(lines: Lines, header: Sequence[str], on_ignored: Callable[[str], Non
     return places if sound and not missing else None
 
 
-@frozen
-class _Fraction:
-    """A JSON number which is not a whole one, as the text it was written in; only an amount may be one."""
-
-    text: str
-
-
 class _Unreadable(ValueError):
     """A line is JSON, but not what a row can be."""
 
@@ -234,7 +226,7 @@ def _constant(text: str) -> Any:
     raise _Unreadable(f"expected JSON, got {text}, which is none")
 
 
-_json = json.JSONDecoder(object_pairs_hook=_object, parse_float=_Fraction, parse_int=str, parse_constant=_constant)
+_json = json.JSONDecoder(object_pairs_hook=_object, parse_float=Decimal, parse_int=str, parse_constant=_constant)
 
 
 def _read_jsonl(lines: Lines, builder: _Builder) -> Iterator[Row]:
@@ -254,16 +246,13 @@ def _read_jsonl(lines: Lines, builder: _Builder) -> Iterator[Row]:
         except _Unreadable as problem:
             lines.mistake(number, 1, str(problem))
             continue
-        except RecursionError:
-            lines.mistake(number, 1, "expected a flat JSON object, got one nested too deeply")
+        except (RecursionError, InvalidOperation):
+            lines.mistake(number, 1, "expected a flat JSON object, got one nested too deeply or a number beyond measure")
             continue
         if not isinstance(found, dict):
             lines.mistake(number, 1, "expected one JSON object per line, got another JSON value")
             continue
         values = {name: found.get(key) for name, key in wanted}
-        amount = values.get("amount")
-        if isinstance(amount, _Fraction):
-            values["amount"] = amount.text
         row = builder.build(number, values, partial(_character, layout, line))
         if row is not None:
             yield row

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
-from collections.abc import Mapping
-from decimal import Decimal
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from attrs import field, frozen
 
+from vendor_http.arguments import check_amount, check_id, check_key
 from vendor_http.errors import RewardsError
 from vendor_http.secrets import one_line
 
-MAX_CHARACTERS = 200
-
-_AMOUNT = re.compile(r"[0-9]{1,60}(\.[0-9]{1,30})?", re.ASCII)
 _KEY_DOMAIN = b"rewards-async payout key"
 
 
@@ -49,47 +45,18 @@ def derive_key(vendor: str, campaign: str, row_id: str, *, retry: int = 0) -> st
     return base64.b32encode(digest.digest()).decode("ascii").lower()[:26]
 
 
-def check_text(name: str, value: object) -> str:
-    """Return the value if it can name something at a vendor.
-
-    Raises:
-        InvalidRow: not a str, empty, longer than 200 characters, not printable, or with white space around it.
-    """
+def _checked(check: Callable[[Any, str], str], name: str, value: object) -> str:
     if value is None:
-        raise InvalidRow("expected a value, got none", name=name)
-    if not isinstance(value, str):
-        raise InvalidRow(f"expected text, got a {type(value).__name__.strip('_').lower()}", name=name)
-    if not value:
-        raise InvalidRow("expected a value, got an empty one", name=name)
-    if len(value) > MAX_CHARACTERS:
-        raise InvalidRow(f"expected at most {MAX_CHARACTERS} characters, got {len(value)}", name=name)
-    if not value.isprintable():
-        raise InvalidRow(f"expected printable text, got {quoted(value)} with characters nobody can see", name=name)
-    if value != value.strip():
-        raise InvalidRow(f"expected no white space around the value, got {quoted(value)}", name=name)
-    return value
+        raise InvalidRow("expected a value, got none; fill it in", name=name)
+    try:
+        return check(value, name)
+    except (TypeError, ValueError) as problem:
+        message = str(problem).removeprefix(f"{name}: ")
+    raise InvalidRow(message, name=name)
 
 
-def check_amount(value: object) -> str:
-    """Return an amount as the text that will be sent: plain digits above zero, every one of them kept.
-
-    Args:
-        value: A str such as `"1.23"`, an int or a `Decimal`; never a float, which has lost digits already.
-
-    Raises:
-        InvalidRow: anything else, or not above zero.
-    """
-    if isinstance(value, Decimal) or (isinstance(value, int) and not isinstance(value, bool)):
-        value = format(value, "f") if isinstance(value, Decimal) else str(value)
-    if value is None:
-        raise InvalidRow("expected an amount, got none", name="amount")
-    if not isinstance(value, str):
-        raise InvalidRow(f"expected a decimal as text, int or Decimal, got a {type(value).__name__}", name="amount")
-    if not _AMOUNT.fullmatch(value):
-        raise InvalidRow(f"expected a decimal in plain digits such as 1.23, got {quoted(value)}", name="amount")
-    if not Decimal(value):
-        raise InvalidRow(f"expected an amount above 0, got {quoted(value)}", name="amount")
-    return value
+def _amount(value: object) -> str:
+    return _checked(check_amount, "amount", value)
 
 
 def quoted(value: str) -> str:
@@ -118,16 +85,16 @@ class OriginalRow:
     id: str
     reward_uid: str
     to_user_uid: str
-    amount: str = field(converter=check_amount)
+    amount: str = field(converter=_amount)
     nonce: str | None = None
     line: int = 0
 
     def __attrs_post_init__(self) -> None:
-        check_text("id", self.id)
-        check_text("reward_uid", self.reward_uid)
-        check_text("to_user_uid", self.to_user_uid)
+        _checked(check_key, "id", self.id)
+        _checked(check_id, "reward_uid", self.reward_uid)
+        _checked(check_id, "to_user_uid", self.to_user_uid)
         if self.nonce is not None:
-            check_text("nonce", self.nonce)
+            _checked(check_key, "nonce", self.nonce)
 
     @property
     def item(self) -> str:
@@ -170,11 +137,11 @@ class EnkashRow:
     line: int = 0
 
     def __attrs_post_init__(self) -> None:
-        check_text("id", self.id)
-        check_text("user_id", self.user_id)
-        check_text("event", self.event)
+        _checked(check_key, "id", self.id)
+        _checked(check_id, "user_id", self.user_id)
+        _checked(check_key, "event", self.event)
         if self.request_id is not None:
-            check_text("request_id", self.request_id)
+            _checked(check_key, "request_id", self.request_id)
 
     @property
     def item(self) -> str:

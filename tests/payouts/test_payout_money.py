@@ -31,3 +31,10 @@ def test_a_sum_that_cannot_be_exact_is_an_error() -> None:
 def test_an_amount_is_written_in_plain_digits() -> None:
     assert money.text(Decimal("1E+3")) == "1000"
     assert money.text(Decimal("0E-7")) == "0.0000000"
+
+
+def test_a_small_amount_beside_a_large_one_is_not_lost() -> None:
+    total = Decimal(0)
+    for amount in ("9" * 60, "0." + "0" * 29 + "1", "0.1", "0.2"):
+        total = money.add(total, amount)
+    assert money.text(total) == "9" * 60 + ".3" + "0" * 28 + "1"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payouts.rows import EnkashRow, InvalidRow, OriginalRow, check_amount, derive_key
+from payouts.rows import EnkashRow, InvalidRow, OriginalRow, derive_key
 
 
 def original(**changed: Any) -> OriginalRow:
@@ -67,7 +67,7 @@ def test_a_retried_row_has_another_key_each_time_and_the_same_on_every_machine()
     ("given_amount", "sent"),
     [
         ("1.23", "1.23"),
-        ("007.50", "007.50"),
+        ("007.50", "7.50"),
         (5, "5"),
         (Decimal("1.10"), "1.10"),
         (Decimal("1E+3"), "1000"),
@@ -109,11 +109,11 @@ def test_amount_keeps_every_digit(given_amount: Any, sent: str) -> None:
 )
 def test_amount_that_is_no_plain_decimal_above_zero_is_refused(amount: Any) -> None:
     with pytest.raises(InvalidRow) as refused:
-        check_amount(amount)
+        original(amount=amount)
     assert refused.value.name == "amount"
 
 
-@pytest.mark.parametrize("value", ["", " r1", "r1\t", "r\n1", "r\u200b1", "r\u202e1", "r" * 201, None, 17, "\ud800"])
+@pytest.mark.parametrize("value", ["", " r1", "r1\t", "r\n1", "r\u200b1", "r\u202e1", "r" * 256, None, 17, "\ud800"])
 @pytest.mark.parametrize("name", ["id", "reward_uid", "to_user_uid", "nonce"])
 def test_text_that_cannot_name_anything_is_refused(name: str, value: Any) -> None:
     if name == "nonce" and value is None:

@@ -1,0 +1,320 @@
+"""The memory of a payout: what is about to be sent is in it, on the disk, before the first byte leaves."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Sequence
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from attrs import evolve
+
+from payouts.group_commit import GroupCommit
+from payouts.ledger_lock import LedgerLock
+from payouts.ledger_schema import COLUMNS, connect_to_write, entry_of
+from payouts.rows import Row, derive_key
+from payouts.states import WAYS, Entry, KeyTaken, LedgerError, RowChanged, State, WrongWay, content
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_MOVE = (
+    "UPDATE rows SET state = ?, uid = ?, settled_by = ?, problem_kind = ?, problem = ?, note = ?, sent_at = ?, accepted_at = ?, "
+    "settled_at = ? WHERE number = ? AND state = ?"
+)
+_INSERT = (
+    "INSERT INTO rows (campaign, vendor, id, line, recipient, item, amount, key, state, planned_at) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'planned', ?) ON CONFLICT (campaign, id) DO NOTHING"
+)
+
+
+class Ledger:
+    """The rows of one campaign and how far each has come, in a file that may hold many campaigns.
+
+    Use it inside `async with`. A method returns once what it did is on the disk; all that wait at one moment share one fsync.
+
+    Args:
+        path: The file, made if it is not there; only its owner can read it.
+        vendor: `"original"` or `"enkash"`.
+        campaign: The campaign's name, a part of every key.
+        target: Where the money goes out, such as the vendor's base URL; a campaign keeps the one it began with.
+        clock: Seconds since the epoch.
+
+    Raises:
+        LedgerInUse: another process works with it.
+        LedgerError: it is no ledger, cannot be written, or the campaign was begun against another target.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        vendor: str,
+        campaign: str,
+        target: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.path = Path(path)
+        self.vendor = vendor
+        self.campaign = campaign
+        self._target = target
+        self._clock = clock
+        self._ways = WAYS[vendor]
+        self._lock: LedgerLock | None = None
+        self._writer = GroupCommit(self._connect, str(path))
+        self._number = 0
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._writer.open()
+            self._number = await self._writer.run(self._open_campaign)
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Finish what waits, close the file and give the lock back; a second call does nothing."""
+        try:
+            await self._writer.aclose()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    @property
+    def commits(self) -> int:
+        """How many groups of changes were committed, each with one fsync."""
+        return self._writer.commits
+
+    async def plan(self, rows: Sequence[Row]) -> list[Entry]:
+        """Take up rows and return how far each has come; a row not met before is `planned`, its key made.
+
+        Args:
+            rows: In any order; an id that is there twice gives the same entry twice.
+
+        Raises:
+            RowChanged: a row is known with other content. None of these rows is taken up then.
+            KeyTaken: a row brings the key of another. None of these rows is taken up then.
+        """
+        return await self._writer.run(partial(self._plan, rows))
+
+    async def move(
+        self,
+        entry: Entry,
+        to: State,
+        *,
+        uid: str | None = None,
+        settled_by: str | None = None,
+        problem: BaseException | str | None = None,
+        note: str | None = None,
+    ) -> Entry:
+        """Lead a row on to its next state and return how it stands then.
+
+        Args:
+            entry: The row as it was read last.
+            to: The next state.
+            uid: The vendor's name of the operation, if it is known now.
+            settled_by: What brought the news.
+            problem: The error that led there; its type and text are kept.
+            note: What somebody says who settles it by hand; the error that was there stays.
+
+        Raises:
+            WrongWay: there is no way from the row's state to that one, or the row has moved since it was read.
+        """
+        if to not in self._ways.get(entry.state, ()):
+            raise WrongWay(entry.id, entry.state, to)
+        moved = evolve(
+            entry,
+            state=to,
+            uid=uid or entry.uid,
+            settled_by=settled_by,
+            problem_kind=entry.problem_kind if note else type(problem).__name__ if isinstance(problem, BaseException) else None,
+            problem=entry.problem if note else None if problem is None else str(problem),
+            note=note or entry.note,
+            **_reached(entry, to, self._clock()),
+        )
+        await self._writer.run(partial(_move, entry, moved))
+        return moved
+
+    async def renew_key(self, entry: Entry) -> Entry:
+        """Plan a rejected or failed row anew under another key, and keep the old one beside it.
+
+        Raises:
+            WrongWay: the row is neither rejected nor failed, or has moved since it was read.
+        """
+        if State.PLANNED not in self._ways.get(entry.state, ()) or entry.state is State.SENT:
+            raise WrongWay(entry.id, entry.state, State.PLANNED)
+        key = derive_key(self.vendor, self.campaign, entry.id, retry=entry.retries + 1)
+        return await self._writer.run(partial(self._renew, entry, key))
+
+    async def find(self, row_id: str) -> Entry | None:
+        """Return how a row stands, None if this campaign has none of that id."""
+        return await self._writer.run(partial(self._find, row_id))
+
+    async def entries(self, states: Collection[State], *, after: int = 0, limit: int = 500) -> list[Entry]:
+        """Return some of the rows in those states, those with the lowest numbers above `after`."""
+        return await self._writer.run(partial(self._entries, tuple(states), after, limit))
+
+    async def counts(self) -> dict[State, int]:
+        """Return how many rows are in each state."""
+        return await self._writer.run(self._counts)
+
+    def _connect(self) -> sqlite3.Connection:
+        path = self.path.resolve()  # one lock for one file, under whatever name it is opened
+        self._lock = LedgerLock(path)
+        self._lock.acquire()
+        return connect_to_write(path)
+
+    def _open_campaign(self, database: sqlite3.Connection) -> int:
+        found = database.execute(
+            "SELECT number, target FROM campaigns WHERE vendor = ? AND name = ?", (self.vendor, self.campaign)
+        ).fetchone()
+        if found is None:
+            return int(
+                database.execute(
+                    "INSERT INTO campaigns (vendor, name, target, opened_at) VALUES (?, ?, ?, ?) RETURNING number",
+                    (self.vendor, self.campaign, self._target, self._clock()),
+                ).fetchone()[0]
+            )
+        number, target = found
+        if self._target and target and target != self._target:
+            raise LedgerError(
+                f"campaign {self.campaign}: expected {target}, where it was begun, got {self._target}; "
+                "name another campaign or another ledger for another place"
+            )
+        return int(number)
+
+    def _plan(self, rows: Sequence[Row], database: sqlite3.Connection) -> list[Entry]:
+        database.execute("SAVEPOINT plan")
+        try:
+            entries = [self._plan_one(row, database) for row in rows]
+        except LedgerError:
+            database.execute("ROLLBACK TO plan")
+            database.execute("RELEASE plan")
+            raise
+        database.execute("RELEASE plan")
+        return entries
+
+    def _plan_one(self, row: Row, database: sqlite3.Connection) -> Entry:
+        given, at = row.given_key, self._clock()
+        key = given or derive_key(self.vendor, self.campaign, row.id)
+        if given is not None:
+            self._refuse_retired(row.id, given, database)
+        values = (self._number, self.vendor, row.id, row.line, row.recipient, row.item, row.amount, key, at)
+        try:
+            inserted = database.execute(_INSERT, values)
+        except sqlite3.IntegrityError:
+            owner = database.execute("SELECT id FROM rows WHERE vendor = ? AND key = ?", (self.vendor, key)).fetchone()
+            raise KeyTaken(key, row.id, owner[0]) from None
+        if inserted.rowcount:
+            return Entry(
+                number=inserted.lastrowid or 0,
+                id=row.id,
+                line=row.line,
+                recipient=row.recipient,
+                item=row.item,
+                amount=row.amount,
+                key=key,
+                state=State.PLANNED,
+                planned_at=at,
+            )
+        known = entry_of(self._select(row.id, database))
+        if not self._same(row, key, known, database):
+            raise RowChanged(known, content(row.amount, row.item, row.recipient, key))
+        return known
+
+    def _refuse_retired(self, row_id: str, key: str, database: sqlite3.Connection) -> None:
+        owner = database.execute(
+            "SELECT rows.id FROM retired_keys JOIN rows ON rows.number = retired_keys.row "
+            "WHERE retired_keys.vendor = ? AND retired_keys.key = ? AND NOT (rows.campaign = ? AND rows.id = ?)",
+            (self.vendor, key, self._number, row_id),
+        ).fetchone()
+        if owner is not None:
+            raise KeyTaken(key, row_id, owner[0])
+
+    def _same(self, row: Row, key: str, known: Entry, database: sqlite3.Connection) -> bool:
+        if (row.recipient, row.item) != (known.recipient, known.item) or not _same_amount(row.amount, known.amount):
+            return False
+        if not known.retries:
+            return key == known.key
+        first = database.execute("SELECT key FROM retired_keys WHERE row = ? AND retry = 0", (known.number,)).fetchone()
+        return bool(key == first[0])
+
+    def _select(self, row_id: str, database: sqlite3.Connection) -> Any:
+        return database.execute(
+            f"SELECT {COLUMNS} FROM rows WHERE campaign = ? AND id = ?",  # noqa: S608 - a constant
+            (self._number, row_id),
+        ).fetchone()
+
+    def _find(self, row_id: str, database: sqlite3.Connection) -> Entry | None:
+        found = self._select(row_id, database)
+        return None if found is None else entry_of(found)
+
+    def _renew(self, entry: Entry, key: str, database: sqlite3.Connection) -> Entry:
+        at = self._clock()
+        moved = database.execute(
+            "INSERT INTO retired_keys "
+            "SELECT vendor, key, number, retries, ?, state, uid, problem_kind, problem, sent_at, settled_at, ? FROM rows "
+            "WHERE number = ? AND state = ? AND key = ?",
+            (key, at, entry.number, entry.state, entry.key),
+        )
+        if not moved.rowcount:
+            raise WrongWay(entry.id, entry.state, State.PLANNED)
+        database.execute(
+            "UPDATE rows SET state = 'planned', key = ?, planned_at = ?, retries = retries + 1, uid = NULL, settled_by = NULL, "
+            "problem_kind = NULL, problem = NULL, note = NULL, sent_at = NULL, accepted_at = NULL, settled_at = NULL "
+            "WHERE number = ?",
+            (key, at, entry.number),
+        )
+        return entry_of(self._select(entry.id, database))
+
+    def _entries(self, states: tuple[State, ...], after: int, limit: int, database: sqlite3.Connection) -> list[Entry]:
+        marks = ", ".join("?" * len(states))
+        found = database.execute(
+            f"SELECT {COLUMNS} FROM rows WHERE number > ? AND campaign = ? AND state IN ({marks}) ORDER BY number LIMIT ?",  # noqa: S608
+            (after, self._number, *states, limit),
+        )
+        return [entry_of(row) for row in found]
+
+    def _counts(self, database: sqlite3.Connection) -> dict[State, int]:
+        found = database.execute("SELECT state, count(*) FROM rows WHERE campaign = ? GROUP BY state", (self._number,))
+        return {State(state): int(count) for state, count in found}
+
+
+def _reached(entry: Entry, to: State, at: float) -> dict[str, Any]:
+    """Return the moments that a step sets; a row is sent when it was sent first."""
+    if to is State.PLANNED:
+        return {"sent_at": None}
+    if to is State.SENT:
+        return {"sent_at": entry.sent_at or at, "settled_at": None}
+    if to is State.ACCEPTED:
+        return {"accepted_at": at, "settled_at": None}
+    return {"settled_at": at}
+
+
+def _move(was: Entry, now: Entry, database: sqlite3.Connection) -> None:
+    values = (
+        now.state,
+        now.uid,
+        now.settled_by,
+        now.problem_kind,
+        now.problem,
+        now.note,
+        now.sent_at,
+        now.accepted_at,
+        now.settled_at,
+    )
+    if not database.execute(_MOVE, (*values, was.number, was.state)).rowcount:
+        raise WrongWay(was.id, was.state, now.state)
+
+
+def _same_amount(one: str | None, other: str | None) -> bool:
+    return one == other or (one is not None and other is not None and Decimal(one) == Decimal(other))

@@ -1,0 +1,162 @@
+"""How the ledger lies on the disk: its tables, the way from an older layout to this one, and rows as they are read."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from attrs import fields
+
+from payouts.states import Entry, LedgerError, State
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+APPLICATION_ID = 0x5041594F  # "PAYO"
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE campaigns (
+        number INTEGER PRIMARY KEY,
+        vendor TEXT NOT NULL,
+        name TEXT NOT NULL,
+        target TEXT NOT NULL,
+        opened_at REAL NOT NULL,
+        UNIQUE (vendor, name)
+    );
+    CREATE TABLE rows (
+        number INTEGER PRIMARY KEY,
+        campaign INTEGER NOT NULL REFERENCES campaigns (number),
+        vendor TEXT NOT NULL,
+        id TEXT NOT NULL,
+        line INTEGER NOT NULL,
+        recipient TEXT NOT NULL,
+        item TEXT NOT NULL,
+        amount TEXT,
+        key TEXT NOT NULL,
+        state TEXT NOT NULL,
+        retries INTEGER NOT NULL DEFAULT 0,
+        uid TEXT,
+        settled_by TEXT,
+        problem_kind TEXT,
+        problem TEXT,
+        note TEXT,
+        planned_at REAL NOT NULL,
+        sent_at REAL,
+        accepted_at REAL,
+        settled_at REAL,
+        UNIQUE (campaign, id),
+        UNIQUE (vendor, key),
+        CHECK (state IN ('planned', 'sent', 'accepted', 'done', 'failed', 'mismatch', 'rejected', 'unknown'))
+    );
+    CREATE TABLE retired_keys (
+        vendor TEXT NOT NULL,
+        key TEXT NOT NULL,
+        row INTEGER NOT NULL REFERENCES rows (number),
+        retry INTEGER NOT NULL,
+        replaced_by TEXT NOT NULL,
+        state TEXT NOT NULL,
+        uid TEXT,
+        problem_kind TEXT,
+        problem TEXT,
+        sent_at REAL,
+        settled_at REAL,
+        retired_at REAL NOT NULL,
+        PRIMARY KEY (vendor, key)
+    ) WITHOUT ROWID;
+    """,
+)
+"""Step n leads from layout n to layout n + 1; a step that has been released is never changed."""
+
+_FIELDS = tuple(field.name for field in fields(Entry))
+_STATE = _FIELDS.index("state")
+COLUMNS = ", ".join(_FIELDS)
+
+
+def entry_of(row: Sequence[Any]) -> Entry:
+    """Return the entry of a row that was selected with `COLUMNS`."""
+    return Entry(**(dict(zip(_FIELDS, row, strict=True)) | {"state": State(row[_STATE])}))
+
+
+def connect_to_write(path: Path, *, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.Connection:
+    """Open the ledger, made if it is not there and brought to this layout if it is older; readable by its owner alone.
+
+    The caller holds the ledger's lock: this is the one connection that writes and checkpoints, because SQLite before 3.51.3 can
+    lose committed rows where there are two.
+
+    Raises:
+        LedgerError: it cannot be opened, is no ledger, or is newer than this program.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        path.chmod(0o600)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
+    except (OSError, sqlite3.Error) as problem:
+        raise LedgerError(
+            f"{path}: expected a file that can be written, got: {_reason(problem)}; give another --ledger"
+        ) from None
+    try:
+        _bring_up(connection, path, migrations)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open the ledger without any right to change it, beside a process that writes.
+
+    Raises:
+        LedgerError: it is not there, is no ledger, or has another layout than this program knows.
+    """
+    if not path.is_file():
+        raise LedgerError(f"{path}: expected a ledger, there is no such file; name the --ledger of an earlier run")
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+    try:
+        layout = _layout(connection, path)
+        if layout != len(MIGRATIONS):
+            told = "newer" if layout > len(MIGRATIONS) else "older"
+            raise LedgerError(
+                f"{path}: expected layout {len(MIGRATIONS)}, got {layout}; it is {told} than this program: "
+                "update the program, or let a run bring the ledger up to date"
+            )
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _bring_up(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
+    layout = _layout(connection, path)
+    if layout > len(migrations):
+        raise LedgerError(
+            f"{path}: expected layout {len(migrations)} or older, got {layout}; a newer program made it: update this one"
+        )
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA fullfsync = ON")  # what fsync alone does not do on macOS; nothing elsewhere
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA cache_size = -8000")
+    for number, step in enumerate(migrations[layout:], layout + 1):
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {step}; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number}; COMMIT"
+        )
+
+
+def _layout(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the number of the layout, 0 for an empty file."""
+    try:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        layout = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    except sqlite3.Error as problem:
+        raise LedgerError(f"{path}: expected a ledger, got: {_reason(problem)}; give another --ledger") from None
+    if application != APPLICATION_ID and not (application == 0 and layout == 0 and empty):
+        raise LedgerError(f"{path}: expected a ledger, got another program's database; give another --ledger")
+    return layout
+
+
+def _reason(problem: OSError | sqlite3.Error) -> str:
+    return (problem.strerror or type(problem).__name__) if isinstance(problem, OSError) else str(problem)

@@ -1,0 +1,187 @@
+"""The states of a row, the ways between them, and what the ledger says of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+from attrs import frozen
+
+from vendor_http.errors import RewardsError
+
+
+class State(StrEnum):
+    """How far a row has come; the ledger moves it along and never in another order."""
+
+    PLANNED = "planned"
+    """Nothing has been sent."""
+    SENT = "sent"
+    """A request may have left; its answer is not known yet."""
+    ACCEPTED = "accepted"
+    """The vendor has it and named it; the chain has not finished."""
+    DONE = "done"
+    """Paid."""
+    FAILED = "failed"
+    """The chain said failed."""
+    MISMATCH = "mismatch"
+    """Something settled under the row's key, but not what was asked for."""
+    REJECTED = "rejected"
+    """The vendor refused and holds nothing under the row's key."""
+    UNKNOWN = "unknown"
+    """A request may have been carried out, and nothing says whether it was."""
+
+
+SETTLED = frozenset({State.DONE, State.FAILED, State.MISMATCH, State.REJECTED})
+"""States which cost no further request."""
+
+_FROM_SENT = frozenset({State.PLANNED, State.REJECTED, State.UNKNOWN})  # planned again: the request surely never left
+_BY_HAND = frozenset({State.DONE, State.REJECTED})
+
+WAYS: Mapping[str, Mapping[State, frozenset[State]]] = MappingProxyType(
+    {
+        "original": MappingProxyType(
+            {
+                State.PLANNED: frozenset({State.SENT}),
+                State.SENT: _FROM_SENT | {State.ACCEPTED, State.MISMATCH},
+                State.ACCEPTED: frozenset({State.DONE, State.FAILED, State.MISMATCH, State.UNKNOWN}),
+                State.UNKNOWN: frozenset({State.SENT, State.ACCEPTED, State.MISMATCH}) | _BY_HAND,
+                State.REJECTED: frozenset({State.PLANNED}),
+                State.FAILED: frozenset({State.PLANNED}),
+                State.DONE: frozenset(),
+                State.MISMATCH: frozenset(),
+            }
+        ),
+        "enkash": MappingProxyType(
+            {
+                State.PLANNED: frozenset({State.SENT}),
+                State.SENT: _FROM_SENT | {State.DONE},
+                State.UNKNOWN: frozenset({State.SENT}) | _BY_HAND,
+                State.REJECTED: frozenset({State.PLANNED}),
+                State.DONE: frozenset(),
+            }
+        ),
+    }
+)
+"""Vendor to state to the states that may follow it. From `rejected` and `failed` only a retry leads on, with a new key."""
+
+
+@frozen(kw_only=True)
+class Entry:
+    """What the ledger says of one row.
+
+    Attributes:
+        number: The ledger's own number of it.
+        id: The row's id.
+        line: Where it stood in the file when it was planned.
+        recipient: Who gets it.
+        item: The reward contract or the event.
+        amount: How much, as exact text; None where the event decides.
+        key: The idempotency key now in force.
+        state: How far it has come.
+        retries: How many keys came before this one.
+        uid: The vendor's name of the operation.
+        settled_by: `"webhook"`, `"poll"`, `"reply"` or `"hand"`.
+        problem_kind: The sort of error.
+        problem: What was said about it.
+        note: What somebody noted when settling it by hand.
+        planned_at: When each state was reached, in seconds since the epoch.
+        sent_at: See `planned_at`.
+        accepted_at: See `planned_at`.
+        settled_at: See `planned_at`.
+    """
+
+    number: int
+    id: str
+    line: int
+    recipient: str
+    item: str
+    amount: str | None
+    key: str
+    state: State
+    retries: int = 0
+    uid: str | None = None
+    settled_by: str | None = None
+    problem_kind: str | None = None
+    problem: str | None = None
+    note: str | None = None
+    planned_at: float = 0.0
+    sent_at: float | None = None
+    accepted_at: float | None = None
+    settled_at: float | None = None
+
+    @property
+    def content(self) -> str:
+        """The grant in words, for messages."""
+        return content(self.amount, self.item, self.recipient, self.key)
+
+
+def content(amount: str | None, item: str, recipient: str, key: str) -> str:
+    """Return a grant in words, for messages."""
+    what = f"{item}" if amount is None else f"{amount} of {item}"
+    return f"{what} to {recipient} under the key {key}"
+
+
+class LedgerError(RewardsError):
+    """The ledger cannot do what was asked; it is as it was before."""
+
+
+class LedgerInUse(LedgerError):
+    """Another process works with this ledger.
+
+    Attributes:
+        pid: That process, None if it did not say.
+    """
+
+    def __init__(self, message: str, *, pid: int | None) -> None:
+        super().__init__(message)
+        self.pid = pid
+
+
+class WrongWay(LedgerError):
+    """A row cannot go from its state to that one.
+
+    Attributes:
+        row_id: The row.
+        state: Where it is.
+        to: Where it cannot go.
+    """
+
+    def __init__(self, row_id: str, state: State, to: State) -> None:
+        super().__init__(f"row {row_id}: expected a way from {state} to {to}, there is none; read the row anew before you act")
+        self.row_id = row_id
+        self.state = state
+        self.to = to
+
+
+class RowChanged(LedgerError):
+    """A row with this id is known with other content.
+
+    Attributes:
+        known: What the ledger holds.
+        given: What came now, in words.
+    """
+
+    def __init__(self, known: Entry, given: str) -> None:
+        super().__init__(
+            f"row {known.id} ({known.state}): the ledger has {known.content}, now came {given}; "
+            "a row never changes: take the change back, or give the new grant an id of its own"
+        )
+        self.known = known
+        self.given = given
+
+
+class KeyTaken(LedgerError):
+    """The key that a row brings belongs to another row.
+
+    Attributes:
+        key: The key.
+        row_id: The row that brings it.
+        owner: The row that has it.
+    """
+
+    def __init__(self, key: str, row_id: str, owner: str) -> None:
+        super().__init__(f"row {row_id}: expected a key of its own, got {key}, which belongs to row {owner}; give it another key")
+        self.key = key
+        self.row_id = row_id
+        self.owner = owner
