@@ -55,6 +55,9 @@ class Deliveries:
         attempts: How many times one event is sent before it is given up.
         backoff: Seconds before the second attempt, doubling from then on.
         changed: Called after every attempt.
+
+    Raises:
+        ValueError: a key cannot sign, being empty for one.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Deliveries:
     ) -> None:
         self.url = url
         self.keys = dict(keys)
+        sign(b"", self.keys)
         self.counts: Counter[str] = Counter()
         self.open = 0
         self._app = dict(app)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -43,6 +44,26 @@ async def test_429_says_how_long_to_wait(caller_of: CallerOf) -> None:
         answer = await caller_of(sandbox).allocate()
         assert (answer.status, answer.headers["Retry-After"], answer.error["detail"]["code"]) == (429, "2", "throttled")
         assert committed(sandbox) == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "done"),
+    [
+        ("p429", 0),
+        ("p503", 0),
+        ("drop_before_commit", 0),
+        ("p503_after_commit", 1),
+        ("drop_after_commit", 1),
+        ("slow_after_commit", 1),
+    ],
+)
+async def test_faults_happen_before_or_after_the_commit_as_their_names_say(caller_of: CallerOf, fault: str, done: int) -> None:
+    async with OriginalSandbox(confirm=None, slow_seconds=0) as sandbox:
+        sandbox.script(fault, "none")
+        with suppress(aiohttp.ClientConnectionError):
+            await caller_of(sandbox).allocate("nonce_1")
+        assert committed(sandbox) == done
+        assert (await caller_of(sandbox).allocate("nonce_1")).status == (400 if done else 201)
 
 
 @pytest.mark.parametrize(("fault", "done"), [("drop_before_commit", 0), ("drop_after_commit", 1)])

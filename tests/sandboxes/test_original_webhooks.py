@@ -184,3 +184,8 @@ async def test_events_under_way_are_given_up_when_there_is_nowhere_to_send_them(
         await sandbox.delivered()
         assert sandbox.books()["webhooks"] == {"open": 0, "events": 1, "attempts": 3, "given_up": 1}
     assert len(inbox.arrivals) == 1
+
+
+def test_key_that_cannot_sign_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="4o3vfxtcmo7b"):
+        OriginalSandbox(webhook_keys={"4o3vfxtcmo7b": ""})
