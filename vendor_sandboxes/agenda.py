@@ -12,9 +12,14 @@ _AT_ONCE = 500
 
 
 class Agenda:
-    """Call functions at their time, in the running loop; nothing is called after `close`."""
+    """Call functions at their time, in the running loop; nothing is called after `close`.
 
-    def __init__(self) -> None:
+    Args:
+        ran: Called after functions were called.
+    """
+
+    def __init__(self, ran: Callable[[], None]) -> None:
+        self._ran = ran
         self._due: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._order = count()
         self._timer: asyncio.TimerHandle | None = None
@@ -49,6 +54,7 @@ class Agenda:
             action(*arguments)
         if self._due:
             self._arm(self._due[0][0])
+        self._ran()
 
     def close(self) -> None:
         """Forget everything."""

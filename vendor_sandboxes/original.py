@@ -127,6 +127,14 @@ class OriginalSandbox(Sandbox):
         """
         await self.until(lambda: self.deliveries.open == 0, timeout)
 
+    async def quiet(self, timeout: float = 30.0) -> None:
+        """Wait until the chain has nothing left to confirm and no webhook is left to be sent.
+
+        Raises:
+            TimeoutError: something still stands after `timeout` seconds.
+        """
+        await self.until(lambda: not self.agenda.pending and self.deliveries.open == 0, timeout)
+
     def _settle(self, operation: Operation, status: str) -> Delivery | None:
         self.state.settle(operation, status)
         delivery = None

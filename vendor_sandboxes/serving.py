@@ -90,7 +90,7 @@ class Sandbox(ABC):
         self.plan = FaultPlan(switches, seed)
         self.requests: deque[Seen] = deque(maxlen=log_limit)
         self.request_counts: Counter[str] = Counter()
-        self.agenda = Agenda()
+        self.agenda = Agenda(self.changed)
         self._switches = switches
         self._host = host
         self._port = port

@@ -156,7 +156,7 @@ async def test_equal_seeds_give_equal_books(caller_of: CallerOf) -> None:
             caller = caller_of(sandbox)
             for number in range(40):
                 await caller.allocate(f"nonce_{number}")
-            await sandbox.until(lambda: not sandbox.agenda.pending)
+            await sandbox.quiet()
             stories.append(sandbox.books())
     assert stories[0] == stories[1]
     assert set(chances) == set(stories[0]["faults"])

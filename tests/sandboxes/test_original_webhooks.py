@@ -189,3 +189,11 @@ async def test_events_under_way_are_given_up_when_there_is_nowhere_to_send_them(
 def test_key_that_cannot_sign_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="4o3vfxtcmo7b"):
         OriginalSandbox(webhook_keys={"4o3vfxtcmo7b": ""})
+
+
+async def test_sandbox_is_quiet_when_held_back_events_have_gone_out_too(caller_of: CallerOf, inbox: Inbox) -> None:
+    async with OriginalSandbox(confirm=(0, 0.01), webhook_url=inbox.url, webhook_reorder=0.5, webhook_hold=0.02) as sandbox:
+        for number in range(40):
+            await allocated(sandbox, caller_of, f"nonce_{number}")
+        await sandbox.quiet()
+    assert len(inbox.arrivals) == 40

@@ -71,7 +71,8 @@ async def test_waiting_for_what_never_comes_ends_with_a_timeout() -> None:
 
 
 async def test_agenda_keeps_order_and_times() -> None:
-    agenda, over = Agenda(), asyncio.Event()
+    runs: list[int] = []
+    agenda, over = Agenda(lambda: runs.append(len(seen))), asyncio.Event()
     seen: list[int | str] = []
     agenda.later(3600, seen.append, "late")
     for number in range(1200):
@@ -79,12 +80,13 @@ async def test_agenda_keeps_order_and_times() -> None:
     agenda.later(0, over.set)
     await over.wait()
     assert (seen, agenda.pending) == ([*range(1200)], 1)
+    assert runs[-1] == 1200
     agenda.close()
 
 
 async def test_closed_agenda_forgets_everything() -> None:
-    agenda = Agenda()
     seen: list[int] = []
+    agenda = Agenda(seen.clear)
     agenda.later(0, seen.append, 1)
     agenda.close()
     agenda.later(0, seen.append, 2)
