@@ -7,6 +7,7 @@ import re
 from typing import NoReturn
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 class Secret:
@@ -18,7 +19,7 @@ class Secret:
 
     Raises:
         TypeError: `value` is not a str.
-        ValueError: `value` is empty or only white space.
+        ValueError: `value` is empty or only white space, or no text that UTF-8 can hold.
     """
 
     __slots__ = ("__value", "_name")
@@ -28,6 +29,8 @@ class Secret:
             raise TypeError(f"{name}: expected a str, got {type(value).__name__}; give the secret as text")
         if not value.strip():
             raise ValueError(f"{name}: expected a non-empty secret, got an empty one; check where it is read from")
+        if _SURROGATE.search(value):
+            raise ValueError(f"{name}: expected text that UTF-8 can hold, got a lone surrogate; read it as UTF-8")
         self.__value = value
         self._name = name
 
@@ -41,7 +44,7 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        return hmac.compare_digest(self.__value.encode("utf-8", "surrogatepass"), other.__value.encode("utf-8", "surrogatepass"))
+        return hmac.compare_digest(self.__value.encode("utf-8"), other.__value.encode("utf-8"))
 
     def __hash__(self) -> int:
         return hash((Secret, self.__value))

@@ -45,7 +45,9 @@ def test_secrets_compare_by_content() -> None:
     assert len({Secret("a"), Secret("a")}) == 1
 
 
-@pytest.mark.parametrize(("value", "error"), [("", ValueError), ("  ", ValueError), (None, TypeError), (b"x", TypeError)])
+@pytest.mark.parametrize(
+    ("value", "error"), [("", ValueError), ("  ", ValueError), ("a\udcff", ValueError), (None, TypeError), (b"x", TypeError)]
+)
 def test_empty_or_odd_secrets_are_refused(value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="api_secret"):
         Secret(value, "api_secret")
