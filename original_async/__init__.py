@@ -1,1 +1,21 @@
-"""Asyncio client for the reward family of Original."""
+"""Asyncio client for the reward family of Original, and the reading of its webhooks."""
+
+from original_async.client import OriginalClient
+from original_async.errors import AllocationFailed, ClaimFailed
+from original_async.events import OriginalWebhooks
+from original_async.models import Allocation, Balance, Claim, Reward, RewardStatus
+from original_async.signature import Keyring, sign
+
+__all__ = [
+    "Allocation",
+    "AllocationFailed",
+    "Balance",
+    "Claim",
+    "ClaimFailed",
+    "Keyring",
+    "OriginalClient",
+    "OriginalWebhooks",
+    "Reward",
+    "RewardStatus",
+    "sign",
+]

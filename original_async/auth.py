@@ -1,1 +1,131 @@
-"""Placeholder."""
+"""The headers every request carries: the API key, and a token signed with the API secret.
+
+See https://docs.getoriginal.com/docs/api-authentication. The vendor's own clients differ about `api_key` and `exp` in the token;
+this one has both, each proven by one of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import re
+from collections.abc import Callable, Mapping
+
+from jwt.algorithms import HMACAlgorithm
+from jwt.api_jws import PyJWS
+from jwt.exceptions import InvalidKeyError
+
+from vendor_http.codec import dumps
+from vendor_http.secrets import Secret
+
+logger = logging.getLogger("original_async")
+
+SAFE_SECRET_BYTES = 32
+RENEW_BEFORE = 300.0
+"""Seconds before its end that a token is replaced."""
+SHORTEST_LIFETIME = 60.0
+YOUNG = 60.0
+"""Seconds for which a refused token is not replaced: another one would say the same."""
+
+_api_key_shape = re.compile(r"[!-~]{1,255}", re.ASCII).fullmatch
+
+
+class Tokens:
+    """Mint tokens and keep the headers that carry them until they are due for renewal.
+
+    Args:
+        api_key: The app's API key.
+        api_secret: The secret that belongs to it.
+        lifetime: Seconds a token is valid, at least 60; None for tokens without an end.
+        now: Seconds since the epoch.
+
+    Raises:
+        ValueError: the key or secret cannot be one, or `lifetime` is too short.
+        TypeError: one of them has another type.
+    """
+
+    def __init__(self, api_key: str, api_secret: str, *, lifetime: float | None, now: Callable[[], float]) -> None:
+        if not isinstance(api_key, str):
+            raise TypeError(f"api_key: expected a str, got {type(api_key).__name__}; the console shows it beside the secret")
+        if not _api_key_shape(api_key):
+            raise ValueError(
+                "api_key: expected printable ASCII without white space, got something else; check where it is read from"
+            )
+        self._api_key = api_key
+        self._secret = Secret(api_secret, "api_secret")
+        self._lifetime = _checked_lifetime(lifetime)
+        self._now = now
+        self._jws = _quiet_jws()
+        if len(self._secret.reveal().encode("utf-8")) < SAFE_SECRET_BYTES:
+            logger.warning("api_secret: shorter than %d bytes, which is weak for HS256; make a new key", SAFE_SECRET_BYTES)
+        self._mint()
+
+    def __repr__(self) -> str:
+        return f"<Tokens of {self._secret!r}>"
+
+    async def headers(self, timeout: float) -> Mapping[str, str]:  # noqa: ARG002 - nothing is waited for
+        """Return the headers of the next attempt; the same object as long as the token stands."""
+        if self._now() >= self._renew_at:
+            self._mint()
+        return self._headers
+
+    async def renew(self, refused: Mapping[str, str], timeout: float) -> bool:  # noqa: ARG002 - nothing is waited for
+        """Say whether another token is to be had, after these headers met a 401; mint it if the refused one is not new."""
+        if refused is not self._headers:
+            return True
+        if self._lifetime is None or abs(self._now() - self._minted_at) < YOUNG:
+            return False
+        self._mint()
+        return True
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return what must not appear in any message."""
+        return self._secret.reveal(), self._token
+
+    def _mint(self) -> None:
+        now = self._now()
+        payload: dict[str, object] = {"user_id": "*", "resource": "*", "action": "*", "api_key": self._api_key}
+        if self._lifetime is not None:
+            payload["exp"] = int(now + self._lifetime)
+        try:
+            self._token = self._jws.encode(dumps(payload), self._secret.reveal(), algorithm="HS256")
+        except InvalidKeyError:
+            self._token = ""
+        if not self._token:
+            raise ValueError(
+                "api_secret: expected a secret for HS256, got a key or certificate of another kind; give the API secret"
+            )
+        self._headers: Mapping[str, str] = {
+            "X-API-KEY": self._api_key,
+            "Authorization": f"Bearer {self._token}",
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "User-Agent": "rewards-async",
+        }
+        self._minted_at = now
+        self._renew_at = math.inf if self._lifetime is None else now + max(self._lifetime - RENEW_BEFORE, self._lifetime / 2)
+
+
+class _AnyLength(HMACAlgorithm):
+    """PyJWT warns at every token about a short key; that is said once, by the log."""
+
+    def check_key_length(self, key: bytes) -> None:  # noqa: ARG002
+        return None
+
+
+def _quiet_jws() -> PyJWS:
+    jws = PyJWS()
+    jws.unregister_algorithm("HS256")
+    jws.register_algorithm("HS256", _AnyLength(hashlib.sha256))
+    return jws
+
+
+def _checked_lifetime(lifetime: float | None) -> float | None:
+    if lifetime is None:
+        return None
+    if isinstance(lifetime, bool) or not isinstance(lifetime, (int, float)):
+        raise TypeError(f"token_lifetime: expected seconds or None, got {type(lifetime).__name__}")
+    if not math.isfinite(lifetime) or lifetime < SHORTEST_LIFETIME:
+        raise ValueError(f"token_lifetime: expected at least {SHORTEST_LIFETIME:.0f} seconds or None, got {lifetime!r}")
+    return float(lifetime)

@@ -1,1 +1,87 @@
-"""Placeholder."""
+"""Where Original is, and what its client can be told from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from vendor_http.addresses import check_base_url
+
+if TYPE_CHECKING:
+    from vendor_http.limits import Limits
+    from vendor_http.retry import RetryPolicy, Timeouts
+    from vendor_http.transport import Session
+
+Environment = Literal["production", "development"]
+ReadPath = Literal["auto", "allocation", "allocate"]
+AmountAs = Literal["string", "number"]
+
+BASE_URLS: Mapping[str, str] = {
+    "production": "https://api.getoriginal.com/v1",
+    "development": "https://api-dev.getoriginal.com/v1",
+}
+"""A key pair belongs to one app, and an app to one environment."""
+
+
+class ClientOptions(TypedDict, total=False):
+    """The arguments of `OriginalClient`, which `from_env` takes as well."""
+
+    api_key: str
+    api_secret: str
+    environment: Environment
+    base_url: str | None
+    session: Session | None
+    timeouts: Timeouts
+    retry: RetryPolicy
+    limits: Limits
+    observers: Sequence[Any]
+    read_path: ReadPath
+    amount_as: AmountAs
+    token_lifetime: float | None
+    scope: str
+    allow_insecure: bool
+
+
+def find_base_url(environment: str, base_url: str | None, *, allow_insecure: bool) -> str:
+    """Return where requests go: `base_url` if there is one, else the environment's.
+
+    Raises:
+        ValueError: there is no such environment, or credentials must not be sent to `base_url`.
+        TypeError: `base_url` is not a str.
+    """
+    if base_url is not None:
+        return check_base_url(base_url, name="base_url", allow_insecure=allow_insecure)
+    check_choice(environment, BASE_URLS, "environment")
+    return BASE_URLS[environment]
+
+
+def check_choice(value: str, words: Mapping[str, object] | Sequence[str], name: str) -> None:
+    """Refuse a word that is none of those offered.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if value not in words:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, words))}, got {ascii(value)[:80]}")
+
+
+def options_from(environ: Mapping[str, str], given: ClientOptions) -> ClientOptions:
+    """Return the client's arguments out of environment variables; a given argument wins, an empty variable is none.
+
+    Raises:
+        ValueError: key or secret are neither given nor in the environment, or `ORIGINAL_ENVIRONMENT` names none.
+    """
+    options = given.copy()
+    for name in ("api_key", "api_secret"):
+        if name not in options:
+            variable = f"ORIGINAL_{name.upper()}"
+            if not (value := environ.get(variable)):
+                raise ValueError(f"{variable}: expected a value in the environment, got none; set it or pass {name}=")
+            options[name] = value
+    if "base_url" not in options and "environment" not in options:
+        # an environment named by argument must not be led elsewhere by a variable that was left behind
+        options["base_url"] = environ.get("ORIGINAL_BASE_URL") or None
+    if "environment" not in options and (word := environ.get("ORIGINAL_ENVIRONMENT")):
+        check_choice(word, BASE_URLS, "ORIGINAL_ENVIRONMENT")
+        options["environment"] = word  # type: ignore[typeddict-item]
+    return options

@@ -1,0 +1,74 @@
+"""How an operation ended, compared with what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from original_async.errors import AllocationFailed, ClaimFailed
+from original_async.models import Allocation, Claim
+from vendor_http.errors import OperationMismatch
+from vendor_http.operations import Operation, OperationStatus
+
+T = TypeVar("T", Allocation, Claim)
+
+_ASKED: Mapping[type[Any], tuple[str, ...]] = {
+    Allocation: ("uid", "nonce", "reward_uid", "to_user_uid", "amount"),
+    Claim: ("uid", "reward_uid", "from_user_uid", "to_address"),
+}
+
+
+def conclude(asked: Operation | None, final: Operation) -> Operation:
+    """Return the terminal operation if it is done and is what was asked for.
+
+    A vendor that answers a repeated nonce with the first uid hides that the first one had another amount, so all that was asked
+    is compared with all that settled.
+
+    Args:
+        asked: The operation as it was created here, or None if only its ref is known.
+        final: The operation in a terminal status.
+
+    Raises:
+        OperationMismatch: it settled, done or failed, but as another operation than was asked for.
+        AllocationFailed: the chain said that the allocation failed.
+        ClaimFailed: the chain said that the claim failed.
+        TypeError: `final` is neither an allocation nor a claim.
+        ValueError: its status is not terminal.
+    """
+    if not isinstance(final, (Allocation, Claim)):
+        raise TypeError(f"final: expected an Allocation or a Claim, got {type(final).__name__}")
+    if not final.status.terminal:
+        raise ValueError(f"final: expected {final.ref} in a terminal status, got {final.status}; wait for it")
+    if asked is not None:
+        _compare(asked, final)
+    if final.status is OperationStatus.DONE:
+        return final
+    text = f"Original: expected {final.ref} to be done, got failed by the chain; nothing more happens under this uid"
+    if isinstance(final, Allocation):
+        raise AllocationFailed(text, operation=final, idempotency_key=final.nonce)
+    raise ClaimFailed(text, operation=final)
+
+
+def _compare(asked: Operation, final: Allocation | Claim) -> None:
+    if type(asked) is not type(final):
+        differences: dict[str, tuple[object, object]] = {"kind": (asked.ref.kind, final.ref.kind)}
+    else:
+        pairs = {name: (getattr(asked, name), getattr(final, name)) for name in _ASKED[type(final)]}
+        differences = {name: pair for name, pair in pairs.items() if not _same(name, *pair)}
+    if not differences:
+        return
+    words = ", ".join(f"{name} {wanted} (got {got})" for name, (wanted, got) in differences.items())
+    raise OperationMismatch(
+        f"Original: expected {final.ref} to settle with {words}; it is {final.status} as something else than was asked: "
+        "the key had been used for it before",
+        operation=final,
+        asked=asked,
+        differences=differences,
+        idempotency_key=getattr(asked, "nonce", None),
+    )
+
+
+def _same(name: str, wanted: Any, got: Any) -> bool:
+    if name == "to_address":  # the case of a hexadecimal address is a checksum the vendor may write anew
+        return bool(wanted.lower() == got.lower()) if wanted[:2].lower() == "0x" else bool(wanted == got)
+    return bool(wanted == got)

@@ -1,0 +1,163 @@
+"""How Original is asked how things stand, and how its answers become models."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from attrs import evolve
+
+from original_async.models import ALLOCATION, CLAIM, Allocation, Balance, Claim, Reward
+from vendor_http.arguments import check_id
+from vendor_http.calls import Answer, Effect, Request
+from vendor_http.codec import decode, loads, loads_faithful, structure
+from vendor_http.errors import NotFound, UnexpectedResponse
+from vendor_http.operations import DEFAULT_SCOPE, OperationRef
+
+if TYPE_CHECKING:
+    from vendor_http.transport import Transport
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Allocation | Claim)
+
+MODELS: Mapping[str, type[Allocation | Claim]] = {ALLOCATION: Allocation, CLAIM: Claim}
+READ_PATHS = ("allocation", "allocate")
+_ASKED_FIRST = {"one": "allocation", "list": "allocate"}
+
+
+class Reader:
+    """Read what one app holds.
+
+    Args:
+        transport: What carries the calls.
+        scope: The scope of every operation read.
+        read_path: Where allocations are read, None to find out.
+    """
+
+    def __init__(self, transport: Transport, scope: str, read_path: str | None) -> None:
+        self._transport = transport
+        self._scope = scope
+        self._settled: dict[str, str] = {} if read_path is None else dict.fromkeys(_ASKED_FIRST, read_path)
+
+    async def allocation(self, uid: str) -> Allocation:
+        """Read one allocation."""
+        read = partial(self._one, Allocation, uid)
+        return await self._at_read_path("one", lambda path: self._ask("get_allocation", read, path, uid))
+
+    async def allocations(self, user_uid: str) -> list[Allocation]:
+        """Read all allocations to a user."""
+        read, query = partial(self._all, list[Allocation]), {"user_uid": user_uid}
+        return await self._at_read_path("list", lambda path: self._ask("get_allocations_by_user_uid", read, path, query=query))
+
+    async def under_nonce(self, user_uid: str, nonce: str, deadline: float | None = None) -> list[Allocation]:
+        """Read those allocations to a user that bear a nonce, as a part of another call if that call's deadline is given."""
+        read, query = partial(self._bearing, nonce), {"user_uid": user_uid}
+        return await self._at_read_path(
+            "list", lambda path: self._ask("find_allocation", read, path, query=query, deadline=deadline)
+        )
+
+    async def claim(self, uid: str) -> Claim:
+        """Read one claim."""
+        return await self._ask("get_claim", partial(self._one, Claim, uid), "claim", uid)
+
+    async def claims(self, user_uid: str) -> list[Claim]:
+        """Read all claims of a user."""
+        return await self._ask("get_claims_by_user_uid", partial(self._all, list[Claim]), "claim", query={"user_uid": user_uid})
+
+    async def reward(self, uid: str) -> Reward:
+        """Read one reward contract."""
+        return await self._ask("get_reward", partial(_inside_data, Reward), uid)
+
+    async def balance(self, reward_uid: str, user_uid: str) -> Balance:
+        """Read what a user holds of a reward."""
+        query = {"reward_uid": reward_uid, "user_uid": user_uid}
+        return await self._ask("get_balance", partial(_inside_data, Balance), "balance", query=query)
+
+    def parse(self, ref: OperationRef, resource: Mapping[str, Any]) -> Allocation | Claim:
+        """Build the model of a JSON object that should be a certain operation.
+
+        Raises:
+            UnexpectedResponse: it is no complete resource of that kind and uid.
+        """
+        model: Allocation | Claim = structure(resource, MODELS[ref.kind])
+        return self._checked(model, ref.uid)
+
+    async def _ask(
+        self,
+        operation: str,
+        read: Callable[[Answer], T],
+        *parts: str,
+        query: Mapping[str, str] | None = None,
+        deadline: float | None = None,
+    ) -> T:
+        request = Request(
+            operation=operation,
+            method="GET",
+            url=self._transport.url("reward", *parts, query=query),
+            effect=Effect.READ,
+            read=read,
+            deadline=self._transport.deadline() if deadline is None else deadline,
+        )
+        return await self._transport.call(request)
+
+    async def _at_read_path(self, purpose: str, read: Callable[[str], Awaitable[T]]) -> T:
+        """Read allocations where this vendor has them: until a path has answered, a 404 asks under the other one.
+
+        The documents name both. A list asked for under the wrong one may be caught by `/reward/{uid}`, so any 404 counts.
+        """
+        settled = self._settled.get(purpose)
+        if settled is not None:
+            return await read(settled)
+        path = _ASKED_FIRST[purpose]
+        try:
+            result = await read(path)
+        except NotFound:
+            path = next(other for other in READ_PATHS if other != path)
+            result = await read(path)
+        self._settled[purpose] = path
+        return result
+
+    def _one(self, model: type[M], uid: str, answer: Answer) -> M:
+        return self._checked(_inside_data(model, answer), uid)
+
+    def _all(self, models: type[list[M]], answer: Answer) -> list[M]:
+        return [self._scoped(each) for each in _inside_data(models, answer)]
+
+    def _bearing(self, nonce: str, answer: Answer) -> list[Allocation]:
+        """Read only the allocations of one nonce, so that an odd one elsewhere in the list does not hide them."""
+        value = loads_faithful(answer.body)
+        entries = value.get("data") if isinstance(value, dict) else None
+        if not isinstance(entries, list):
+            raise UnexpectedResponse("expected a list of allocations in data, got none", path="data")
+        found = (entry for entry in entries if isinstance(entry, dict) and entry.get("nonce") == nonce)
+        return [self._scoped(structure(entry, Allocation, path="data")) for entry in found]
+
+    def _checked(self, model: M, uid: str) -> M:
+        if model.uid != uid:
+            raise UnexpectedResponse(f"data.uid: expected {uid}, got {ascii(model.uid)[:80]}", path="data.uid")
+        return self._scoped(model)
+
+    def _scoped(self, model: M) -> M:
+        return model if self._scope == DEFAULT_SCOPE else evolve(model, scope=self._scope)
+
+
+def read_created(answer: Answer) -> dict[str, Any]:
+    """Read the reply to a creation, which holds the uid alone.
+
+    Raises:
+        UnexpectedResponse: it holds none.
+    """
+    value = loads(answer.body)
+    data = value.get("data") if type(value) is dict and value.get("success") is not False else None
+    if type(data) is not dict or type(data.get("uid")) is not str:
+        raise UnexpectedResponse("expected data.uid as a string in the reply to a creation, got none", path="data.uid")
+    try:
+        check_id(data["uid"], "data.uid")
+    except ValueError as problem:
+        raise UnexpectedResponse(str(problem), path="data.uid") from None
+    return data
+
+
+def _inside_data(model: type[T], answer: Answer) -> T:
+    return decode(answer.body, model, inside=("data",))

@@ -1,0 +1,84 @@
+"""A clock that moves only when somebody sleeps, clients that live on it, and the sandboxed vendor."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from aioresponses import aioresponses
+from attrs import define, field
+
+from original_async import OriginalClient
+from vendor_http.retry import RetryPolicy
+from vendor_sandboxes.original import API_KEY, API_SECRET, OriginalSandbox
+
+REWARD = "764893807463"
+USER = "110985463782"
+WALLET = "0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045"
+BASE = "https://api.getoriginal.com/v1"
+
+
+@define
+class Ticks:
+    """Time as the client sees it."""
+
+    at: float = 1_700_000_000.0
+    slept: list[float] = field(factory=list)
+
+    def now(self) -> float:
+        return self.at
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.at += seconds
+
+
+MakeClient = Callable[..., OriginalClient]
+
+
+@pytest.fixture
+def ticks() -> Ticks:
+    return Ticks()
+
+
+@pytest.fixture
+async def make_client(ticks: Ticks) -> AsyncIterator[MakeClient]:
+    made: list[OriginalClient] = []
+
+    def make(api_key: str = API_KEY, api_secret: str = API_SECRET, **options: Any) -> OriginalClient:
+        options.setdefault("retry", RetryPolicy(attempts=3))
+        for name, value in {"_clock": ticks.now, "_now": ticks.now, "_sleep": ticks.sleep, "_random": lambda: 0.0}.items():
+            options.setdefault(name, value)
+        client = OriginalClient(api_key, api_secret, **options)
+        made.append(client)
+        return client
+
+    yield make
+    for client in made:
+        await client.aclose()
+
+
+@pytest.fixture
+async def client(make_client: MakeClient) -> OriginalClient:
+    return make_client()
+
+
+@pytest.fixture
+async def sandbox(ticks: Ticks) -> AsyncIterator[OriginalSandbox]:
+    """The vendor, whose chain confirms nothing by itself."""
+    async with OriginalSandbox(confirm=None, clock=ticks.now) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def original(make_client: MakeClient, sandbox: OriginalSandbox) -> OriginalClient:
+    """A client of the sandboxed vendor."""
+    return make_client(base_url=sandbox.url)
+
+
+@pytest.fixture
+def wire() -> Any:
+    """Scripted answers instead of a network."""
+    with aioresponses() as wire:
+        yield wire

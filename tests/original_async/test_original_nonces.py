@@ -1,0 +1,319 @@
+"""A nonce is one payout: what comes back after lost replies, refusals and lagging lists."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from aioresponses import aioresponses
+
+from original_async import Allocation, OriginalClient
+from tests.original_async.conftest import BASE, REWARD, USER, MakeClient, Ticks
+from vendor_http.errors import (
+    ClientClosed,
+    Conflict,
+    Forbidden,
+    NotFound,
+    OutcomeUnknown,
+    RateLimited,
+    RequestRejected,
+    Unauthorized,
+    VendorError,
+)
+from vendor_http.retry import RetryPolicy, Timeouts
+from vendor_sandboxes.original import OriginalSandbox
+
+OTHER_REWARD = "112144981245"
+
+
+async def allocate(client: OriginalClient, **changes: Any) -> Allocation:
+    arguments = {"reward_uid": REWARD, "to_user_uid": USER, "amount": "1.23", "nonce": "nonce_1", **changes}
+    return await client.create_allocation(**arguments)
+
+
+def posts(sandbox: OriginalSandbox) -> list[Any]:
+    return [seen for seen in sandbox.requests if seen.method == "POST"]
+
+
+def held(sandbox: OriginalSandbox) -> list[Any]:
+    return list(sandbox.state.operations["allocation"].values())
+
+
+@pytest.mark.parametrize("fault", ["drop_after_commit", "p503_after_commit"])
+@pytest.mark.parametrize("mode", ["reject", "replay"])
+async def test_a_reply_lost_after_commit_gives_the_same_allocation(
+    original: OriginalClient, sandbox: OriginalSandbox, fault: str, mode: str
+) -> None:
+    sandbox.switches.duplicate_nonce = mode
+    sandbox.plan.script(fault)
+    allocation = await allocate(original)
+    assert [operation.uid for operation in held(sandbox)] == [allocation.uid]
+    assert allocation.recovered == (mode == "reject")
+    assert len({seen.body for seen in posts(sandbox)}) == 1
+    assert len(posts(sandbox)) == 2
+
+
+async def test_a_slow_answer_after_commit_gives_the_same_allocation(make_client: MakeClient, sandbox: OriginalSandbox) -> None:
+    sandbox.switches.slow_seconds = 60
+    sandbox.plan.script("slow_after_commit")
+    allocation = await allocate(make_client(base_url=sandbox.url, timeouts=Timeouts(read=0.2)))
+    assert [operation.uid for operation in held(sandbox)] == [allocation.uid]
+    assert allocation.recovered
+
+
+async def test_every_reply_lost_gives_the_same_allocation(original: OriginalClient, sandbox: OriginalSandbox) -> None:
+    sandbox.plan.script("drop_after_commit", "drop_after_commit", "drop_after_commit")
+    allocation = await allocate(original)
+    assert allocation.recovered
+    assert [operation.uid for operation in held(sandbox)] == [allocation.uid]
+
+
+async def test_nothing_arrived_and_nobody_knows_is_unknown(
+    original: OriginalClient, sandbox: OriginalSandbox, ticks: Ticks
+) -> None:
+    sandbox.plan.script("p503", "p503", "p503")
+    with pytest.raises(OutcomeUnknown, match="2 look-ups did not show it") as caught:
+        await allocate(original)
+    assert (caught.value.idempotency_key, caught.value.status, caught.value.attempts) == ("nonce_1", 503, 3)
+    assert ticks.slept == [0.25, 0.5, 2.0]
+    assert held(sandbox) == []
+
+
+async def test_a_list_that_lags_a_little_gives_the_same_allocation(
+    original: OriginalClient, sandbox: OriginalSandbox, ticks: Ticks
+) -> None:
+    sandbox.switches.list_lag = 2.0
+    sandbox.plan.script("drop_after_commit")
+    allocation = await allocate(original)
+    assert [operation.uid for operation in held(sandbox)] == [allocation.uid]
+    assert ticks.slept == [0.25, 2.0]
+
+
+async def test_a_list_that_lags_longer_is_unknown_and_never_a_rejection(
+    original: OriginalClient, sandbox: OriginalSandbox
+) -> None:
+    sandbox.switches.list_lag = 60.0
+    sandbox.plan.script("drop_after_commit")
+    with pytest.raises(OutcomeUnknown) as caught:
+        await allocate(original)
+    assert caught.value.status == 400
+    assert isinstance(caught.value.__cause__, OutcomeUnknown)
+
+
+async def test_a_nonce_the_vendor_says_it_knows_is_not_rejected_because_a_list_lags(
+    original: OriginalClient, sandbox: OriginalSandbox, ticks: Ticks
+) -> None:
+    first = await allocate(original)
+    sandbox.switches.list_lag = 2.0
+    again = await allocate(original)
+    assert (again.uid, again.recovered) == (first.uid, True)
+    sandbox.switches.list_lag = 600.0
+    with pytest.raises(OutcomeUnknown, match="2 look-ups"):
+        await allocate(original)
+
+
+async def test_the_same_call_again_gives_the_same_allocation(original: OriginalClient, sandbox: OriginalSandbox) -> None:
+    first = await allocate(original)
+    again = await allocate(original, amount="1.2300")
+    assert (again.uid, first.recovered, again.recovered) == (first.uid, False, True)
+    await sandbox.settle(first.uid)
+    assert (await allocate(original)).status == "done"
+
+
+@pytest.mark.parametrize("changes", [{"amount": "1.24"}, {"reward_uid": OTHER_REWARD}])
+async def test_a_nonce_of_another_amount_or_reward_is_a_conflict(
+    original: OriginalClient, sandbox: OriginalSandbox, changes: dict[str, str]
+) -> None:
+    first = await allocate(original)
+    with pytest.raises(Conflict, match="use a nonce for one payout only") as caught:
+        await allocate(original, **changes)
+    existing = caught.value.existing
+    assert isinstance(existing, Allocation)
+    assert (existing.uid, existing.amount, existing.reward_uid) == (first.uid, Decimal("1.23"), REWARD)
+    assert caught.value.idempotency_key == "nonce_1"
+    assert len(held(sandbox)) == 1
+
+
+async def test_another_amount_is_a_conflict_after_a_lost_reply_too(original: OriginalClient, sandbox: OriginalSandbox) -> None:
+    await allocate(original)
+    sandbox.plan.script("p503")
+    with pytest.raises(Conflict):
+        await allocate(original, amount="1.24")
+
+
+async def test_another_reward_proves_nothing_about_an_attempt_that_may_have_arrived(
+    original: OriginalClient, sandbox: OriginalSandbox
+) -> None:
+    await allocate(original)
+    sandbox.plan.script("p503")
+    with pytest.raises(OutcomeUnknown):
+        await allocate(original, reward_uid=OTHER_REWARD)
+
+
+async def test_a_nonce_of_another_user_is_not_found_among_this_users(original: OriginalClient) -> None:
+    await allocate(original, to_user_uid="999")
+    with pytest.raises(OutcomeUnknown):
+        await allocate(original)
+
+
+REFUSED = {"success": False, "error": {"type": "client_error", "detail": {"code": "bad_request", "message": "Too much."}}}
+LIST = f"{BASE}/reward/allocate?user_uid={USER}"
+OTHER_LIST = f"{BASE}/reward/allocation?user_uid={USER}"
+HELD = {"uid": "1", "status": "pending", "reward_uid": REWARD, "to_user_uid": USER, "amount": "1.23", "nonce": "nonce_1"}
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 409, 410, 422])
+async def test_every_refusal_is_followed_by_a_look_up(client: OriginalClient, wire: aioresponses, status: int) -> None:
+    wire.post(f"{BASE}/reward/allocate", status=status, payload=REFUSED)
+    wire.get(LIST, payload={"success": True, "data": [{**HELD, "nonce": "other"}, HELD]})
+    allocation = await allocate(client)
+    assert (allocation.uid, allocation.recovered) == ("1", True)
+
+
+async def test_a_refusal_stands_if_one_look_up_shows_nothing(client: OriginalClient, wire: aioresponses, ticks: Ticks) -> None:
+    wire.post(f"{BASE}/reward/allocate", status=400, payload=REFUSED)
+    wire.get(LIST, payload={"success": True, "data": []})
+    with pytest.raises(RequestRejected, match=r"HTTP 400: Too much\.") as caught:
+        await allocate(client)
+    assert caught.value.idempotency_key == "nonce_1"
+    assert ticks.slept == []
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        {"code": "bad_request", "message": "Nonce already used."},
+        {"code": "unique", "message": "This field must be unique.", "field_name": "nonce"},
+        [{"code": "x", "message": "y", "field_name": "amount"}, {"message": "Allocation with this nonce exists."}],
+    ],
+)
+async def test_a_refusal_that_names_the_nonce_as_known_is_looked_up_twice(
+    client: OriginalClient, wire: aioresponses, ticks: Ticks, detail: Any
+) -> None:
+    refusal = {"success": False, "error": {"type": "validation_error", "detail": detail}}
+    wire.post(f"{BASE}/reward/allocate", status=400, payload=refusal)
+    wire.get(LIST, payload={"success": True, "data": []}, repeat=True)
+    with pytest.raises(OutcomeUnknown):
+        await allocate(client)
+    assert ticks.slept == [2.0]
+
+
+async def test_a_refusal_of_the_nonce_as_such_stands(client: OriginalClient, wire: aioresponses) -> None:
+    detail = {"code": "max_length", "message": "Ensure this field has no more than 50 characters.", "field_name": "nonce"}
+    wire.post(
+        f"{BASE}/reward/allocate",
+        status=400,
+        payload={"success": False, "error": {"type": "validation_error", "detail": detail}},
+    )
+    wire.get(LIST, payload={"success": True, "data": []})
+    with pytest.raises(RequestRejected, match="no more than 50"):
+        await allocate(client)
+
+
+async def test_a_conflict_status_without_words_is_looked_up_twice(client: OriginalClient, wire: aioresponses) -> None:
+    wire.post(f"{BASE}/reward/allocate", status=409)
+    wire.get(LIST, payload={"success": True, "data": []}, repeat=True)
+    with pytest.raises(OutcomeUnknown):
+        await allocate(client)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, Unauthorized), (403, Forbidden), (429, RateLimited)])
+async def test_a_refusal_of_the_caller_is_not_looked_up(
+    make_client: MakeClient, wire: aioresponses, status: int, kind: type[VendorError]
+) -> None:
+    wire.post(f"{BASE}/reward/allocate", status=status, repeat=True)
+    with pytest.raises(kind):
+        await allocate(make_client(retry=RetryPolicy(attempts=2)))
+    assert {method for method, _ in wire.requests} == {"POST"}
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429])
+async def test_a_refusal_after_an_attempt_that_may_have_arrived_is_looked_up_twice(
+    client: OriginalClient, wire: aioresponses, status: int
+) -> None:
+    wire.post(f"{BASE}/reward/allocate", status=502)
+    wire.post(f"{BASE}/reward/allocate", status=status, payload=REFUSED, repeat=True)
+    wire.get(LIST, payload={"success": True, "data": []})
+    wire.get(LIST, payload={"success": True, "data": [HELD]})
+    assert (await allocate(client)).recovered
+
+
+async def test_a_long_pause_asked_for_after_an_attempt_that_may_have_arrived_leaves_it_unknown(
+    client: OriginalClient, wire: aioresponses
+) -> None:
+    wire.post(f"{BASE}/reward/allocate", status=502)
+    wire.post(f"{BASE}/reward/allocate", status=429, headers={"Retry-After": "999"})
+    with pytest.raises(OutcomeUnknown) as caught:
+        await allocate(client)
+    assert isinstance(caught.value.__cause__, RateLimited)
+
+
+@pytest.mark.parametrize("first", [400, 502])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": 500},
+        {"status": 403},
+        {"status": 200, "body": b"nonsense"},
+        {"status": 200, "payload": {"success": True, "data": [{"nonce": "nonce_1"}]}},
+    ],
+)
+async def test_a_look_up_that_fails_leaves_it_unknown(
+    make_client: MakeClient, wire: aioresponses, first: int, answer: dict[str, Any]
+) -> None:
+    wire.post(f"{BASE}/reward/allocate", status=first, payload=REFUSED)
+    wire.get(LIST, repeat=True, **answer)
+    with pytest.raises(OutcomeUnknown, match=r"after .* its look-up ended with \w+; it may") as caught:
+        await allocate(make_client(retry=RetryPolicy(attempts=1)))
+    assert caught.value.status == first
+    assert isinstance(caught.value.__cause__, VendorError)
+
+
+async def test_a_list_that_is_nowhere_leaves_it_unknown(client: OriginalClient, wire: aioresponses) -> None:
+    wire.post(f"{BASE}/reward/allocate", status=400, payload=REFUSED)
+    wire.get(LIST, status=404)
+    wire.get(OTHER_LIST, status=404)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await allocate(client)
+    assert isinstance(caught.value.__cause__, NotFound)
+
+
+async def test_without_time_for_a_second_look_it_is_unknown(make_client: MakeClient, wire: aioresponses, ticks: Ticks) -> None:
+    wire.post(f"{BASE}/reward/allocate", status=502)
+    wire.get(LIST, payload={"success": True, "data": []})
+    with pytest.raises(OutcomeUnknown, match="1 look-up did not show it"):
+        await allocate(make_client(retry=RetryPolicy(attempts=1), timeouts=Timeouts(total=1.5)))
+    assert ticks.slept == []
+
+
+async def test_without_time_for_any_look_it_is_unknown(make_client: MakeClient, wire: aioresponses, ticks: Ticks) -> None:
+    async def use_up_the_time(*_: Any, **__: Any) -> None:
+        ticks.at += 60
+
+    wire.post(f"{BASE}/reward/allocate", status=400, payload=REFUSED, callback=use_up_the_time)
+    with pytest.raises(OutcomeUnknown, match="its look-up ended with ConnectFailed"):
+        await allocate(make_client())
+
+
+async def test_a_client_closed_after_an_attempt_that_may_have_arrived_is_unknown(
+    make_client: MakeClient, wire: aioresponses, ticks: Ticks
+) -> None:
+    client: OriginalClient
+
+    async def close_meanwhile(seconds: float) -> None:
+        await client.aclose()
+
+    client = make_client(_sleep=close_meanwhile)
+    wire.post(f"{BASE}/reward/allocate", status=502)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await allocate(client)
+    assert isinstance(caught.value.__cause__, ClientClosed)
+
+
+async def test_no_second_nonce_is_ever_made(original: OriginalClient, sandbox: OriginalSandbox) -> None:
+    for number in range(20):
+        sandbox.plan.script("drop_after_commit", "p503_after_commit")
+        await allocate(original, nonce=f"nonce_{number}")
+    assert len(held(sandbox)) == 20
+    assert {seen.json()["nonce"] for seen in posts(sandbox)} == {f"nonce_{number}" for number in range(20)}
