@@ -1,0 +1,152 @@
+"""Tokens: what they say, when they are minted anew, and what is refused."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import jwt
+import pytest
+from aioresponses import CallbackResult, aioresponses
+
+from original_async import OriginalClient
+from original_async.auth import Tokens
+from tests.original_async.conftest import BASE, REWARD, MakeClient, Ticks
+from vendor_http.errors import Unauthorized
+
+SECRET = "a-secret-of-more-than-thirty-two-bytes"
+
+
+def tokens(ticks: Ticks, **options: Any) -> Tokens:
+    return Tokens("key", SECRET, **{"lifetime": 3600.0, "now": ticks.now, **options})
+
+
+async def bearer(source: Tokens) -> str:
+    return (await source.headers(1.0))["Authorization"].removeprefix("Bearer ")
+
+
+def read(token: str) -> dict[str, Any]:
+    claims: dict[str, Any] = jwt.decode(token, SECRET, algorithms=["HS256"], options={"verify_exp": False})
+    return claims
+
+
+async def test_a_token_says_what_the_documents_say_and_ends_in_an_hour(ticks: Ticks) -> None:
+    claims = read(await bearer(tokens(ticks)))
+    assert claims == {"user_id": "*", "resource": "*", "action": "*", "api_key": "key", "exp": 1_700_003_600}
+
+
+async def test_a_token_without_end_has_no_exp_and_stays(ticks: Ticks) -> None:
+    source = tokens(ticks, lifetime=None)
+    token = await bearer(source)
+    assert "exp" not in read(token)
+    ticks.at += 10**9
+    assert await bearer(source) == token
+    assert not await source.renew(await source.headers(1.0), 1.0)
+
+
+async def test_headers_stay_the_same_object_until_five_minutes_before_the_end(ticks: Ticks) -> None:
+    source = tokens(ticks)
+    first = await source.headers(1.0)
+    ticks.at += 3299
+    assert await source.headers(1.0) is first
+    ticks.at += 1
+    second = await source.headers(1.0)
+    assert second is not first
+    assert read(second["Authorization"].removeprefix("Bearer "))["exp"] == int(ticks.now()) + 3600
+
+
+async def test_a_short_token_is_replaced_half_way(ticks: Ticks) -> None:
+    source = tokens(ticks, lifetime=120)
+    first = await bearer(source)
+    ticks.at += 59
+    assert await bearer(source) == first
+    ticks.at += 1
+    assert await bearer(source) != first
+
+
+async def test_a_refused_token_is_replaced_unless_it_is_new(ticks: Ticks) -> None:
+    source = tokens(ticks)
+    first = await source.headers(1.0)
+    ticks.at += 59
+    assert not await source.renew(first, 1.0)
+    ticks.at += 1
+    assert await source.renew(first, 1.0)
+    second = await source.headers(1.0)
+    assert second is not first
+    assert await source.renew(first, 1.0), "somebody else replaced it in between"
+    assert await source.headers(1.0) is second
+
+
+async def test_a_call_refused_for_an_old_token_is_repeated_once_with_a_new_one(
+    client: OriginalClient, wire: aioresponses, ticks: Ticks
+) -> None:
+    seen: list[str] = []
+
+    def answer(url: Any, *, headers: Any, **_: Any) -> CallbackResult:
+        seen.append(headers["Authorization"])
+        return CallbackResult(status=401)
+
+    wire.get(f"{BASE}/reward/{REWARD}", callback=answer, repeat=True)
+    with pytest.raises(Unauthorized):
+        await client.get_reward(REWARD)
+    assert len(seen) == 1
+    ticks.at += 61
+    with pytest.raises(Unauthorized):
+        await client.get_reward(REWARD)
+    assert len(seen) == 3
+    assert len(set(seen)) == 2
+
+
+def test_a_short_secret_warns_once_through_the_log(ticks: Ticks, caplog: pytest.LogCaptureFixture) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        source = Tokens("key", "canary-short", lifetime=3600.0, now=ticks.now)
+        source._mint()
+    assert [(record.name, record.levelno) for record in caplog.records] == [("original_async", logging.WARNING)]
+    assert "shorter than 32 bytes" in caplog.text
+    assert "canary" not in caplog.text
+
+
+def test_a_long_secret_warns_of_nothing(ticks: Ticks, caplog: pytest.LogCaptureFixture) -> None:
+    tokens(ticks)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("api_key", "api_secret", "kind"),
+    [
+        ("", SECRET, ValueError),
+        ("two words", SECRET, ValueError),
+        ("canary\r\nX-Evil: 1", SECRET, ValueError),
+        ("canary-é", SECRET, ValueError),
+        (None, SECRET, TypeError),
+        (b"key", SECRET, TypeError),
+        ("key", "", ValueError),
+        ("key", " ", ValueError),
+        ("key", None, TypeError),
+        ("key", "canary\udcff", ValueError),
+        ("key", "-----BEGIN PUBLIC KEY-----\ncanary\n-----END PUBLIC KEY-----", ValueError),
+    ],
+)
+def test_credentials_that_cannot_be_are_refused_and_not_shown(
+    make_client: MakeClient, api_key: Any, api_secret: Any, kind: type[Exception]
+) -> None:
+    with pytest.raises(kind, match=r"^api_(key|secret): expected") as caught:
+        make_client(api_key, api_secret)
+    assert "canary" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "kind"),
+    [(0, ValueError), (59.9, ValueError), (float("inf"), ValueError), ("3600", TypeError), (True, TypeError)],
+)
+def test_a_lifetime_that_cannot_be_is_refused(make_client: MakeClient, lifetime: Any, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=r"^token_lifetime: expected"):
+        make_client(token_lifetime=lifetime)
+
+
+def test_its_text_shows_no_secret(ticks: Ticks) -> None:
+    assert repr(tokens(ticks)) == "<Tokens of <api_secret: hidden>>"
