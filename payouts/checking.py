@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from decimal import Decimal
 from typing import TYPE_CHECKING, BinaryIO
 
 from attrs import Factory, define
@@ -15,6 +14,8 @@ from payouts.files import read_rows
 from payouts.rows import InvalidRow, Row, quoted
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from payouts.lines import Layout, Mistake
 
 _MAX_ITEMS = 1000
@@ -48,7 +49,7 @@ class Checked:
             self.counts[item] = 0
         self.counts[item] += 1
         if row.amount is not None:
-            self.totals[item] = money.add(self.totals.get(item, Decimal(0)), row.amount)
+            self.totals[item] = money.add(self.totals.get(item, money.ZERO), row.amount)
 
 
 class _Seen:

@@ -6,6 +6,8 @@ from decimal import Context, Decimal, Inexact, InvalidOperation
 
 _EXACT = Context(prec=200, traps=[Inexact, InvalidOperation])  # an amount has at most 90 digits; rounding would raise
 
+ZERO = Decimal(0)
+
 
 def add(total: Decimal, amount: Decimal | str) -> Decimal:
     """Return the exact sum."""

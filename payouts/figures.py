@@ -1,0 +1,234 @@
+"""What a ledger adds up to: one pass over the rows of a campaign, every sum exact."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
+from typing import TYPE_CHECKING
+
+from attrs import Factory, define, frozen
+
+from payouts import money
+from payouts.states import Entry, State
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from payouts.ledger_reader import Campaign, LedgerReader
+
+MOST_LISTED = 10_000
+MOST_ITEMS = 200
+SLICES = 60
+ORDER = (
+    State.DONE,
+    State.ACCEPTED,
+    State.SENT,
+    State.PLANNED,
+    State.UNKNOWN,
+    State.MISMATCH,
+    State.FAILED,
+    State.REJECTED,
+)
+"""The states as a report tells them: what is paid, what is on its way, what somebody must look at."""
+WAYS = ("webhook", "poll", "reply")
+"""What brings the news that a row is settled, other than a person."""
+SETTLE_STEPS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, math.inf)
+"""Upper ends of the bars of the distribution of times, in seconds."""
+
+
+@define(kw_only=True)
+class Item:
+    """One reward contract or event: how many rows and how much in each state.
+
+    Attributes:
+        counts: State to the number of rows.
+        sums: State to the exact sum of their amounts; empty where the rows carry none.
+    """
+
+    counts: dict[State, int] = Factory(dict)
+    sums: dict[State, Decimal] = Factory(dict)
+
+    @property
+    def rows(self) -> int:
+        """Rows in all states."""
+        return sum(self.counts.values())
+
+    @property
+    def total(self) -> Decimal:
+        """The sum over all states."""
+        total = money.ZERO
+        for amount in self.sums.values():
+            total = money.add(total, amount)
+        return total
+
+
+@define(kw_only=True)
+class Problem:
+    """One kind of error.
+
+    Attributes:
+        state: The state it led to.
+        kind: Its type.
+        rows: How many rows met it.
+        example: What was said to one of them.
+    """
+
+    state: State
+    kind: str
+    rows: int = 0
+    example: str = ""
+
+
+@frozen(kw_only=True)
+class Times:
+    """How long it took from the first request to a known end, in seconds.
+
+    Attributes:
+        rows: How many rows were settled this way.
+        median: Half of them took at most this.
+        p95: 95 of 100 took at most this.
+        longest: The longest.
+        bars: How many fall under each of `SETTLE_STEPS`.
+    """
+
+    rows: int
+    median: float
+    p95: float
+    longest: float
+    bars: tuple[int, ...]
+
+
+@frozen(kw_only=True)
+class Progress:
+    """How many rows had been sent and settled at the end of each slice of time.
+
+    Attributes:
+        begin: Seconds since the epoch.
+        end: Seconds since the epoch.
+        sent: One cumulative number for each slice.
+        settled: One cumulative number for each slice.
+    """
+
+    begin: float
+    end: float
+    sent: tuple[int, ...]
+    settled: tuple[int, ...]
+
+
+@define(kw_only=True)
+class Figures:
+    """All that a report says of a campaign.
+
+    Attributes:
+        campaign: Which one.
+        items: Reward contract or event to its figures, in the order of first appearance; at most 200.
+        more_items: How many rows belong to further ones.
+        counts: State to the number of rows.
+        times: What brought the news (`"webhook"`, `"poll"`, `"reply"`) to how long it took.
+        progress: None before anything has been sent.
+        problems: The kinds of errors, the most frequent first.
+        open: The rows that are not done, those that somebody must look at first; at most 10,000.
+        retired: How many keys were replaced by a retry.
+    """
+
+    campaign: Campaign
+    items: dict[str, Item] = Factory(dict)
+    more_items: int = 0
+    counts: dict[State, int] = Factory(dict)
+    times: dict[str, Times] = Factory(dict)
+    progress: Progress | None = None
+    problems: list[Problem] = Factory(list)
+    open: list[Entry] = Factory(list)
+    retired: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows in all states."""
+        return sum(self.counts.values())
+
+    @property
+    def done(self) -> int:
+        """Rows that were paid."""
+        return self.counts.get(State.DONE, 0)
+
+
+def gather(reader: LedgerReader, campaign: Campaign) -> Figures:
+    """Read a campaign once and return its figures."""
+    figures = Figures(campaign=campaign)
+    waits: dict[str, array[float]] = {}
+    sent, settled = array("d"), array("d")
+    problems: dict[tuple[State, str], Problem] = {}
+    not_done: dict[State, list[Entry]] = {state: [] for state in (*ORDER[4:], *ORDER[1:4])}
+    for entry in reader.entries(campaign):
+        _count(figures, entry)
+        if entry.state is not State.DONE:
+            if len(not_done[entry.state]) < MOST_LISTED:
+                not_done[entry.state].append(entry)
+            _blame(problems, entry)
+        if entry.sent_at is not None:
+            sent.append(entry.sent_at)
+            if entry.settled_at is not None and entry.state is not State.UNKNOWN:
+                settled.append(entry.settled_at)
+                if entry.settled_by in WAYS:
+                    waits.setdefault(entry.settled_by, array("d")).append(max(0.0, entry.settled_at - entry.sent_at))
+    figures.open = list(islice(chain.from_iterable(not_done.values()), MOST_LISTED))
+    figures.times = {way: _times(sorted(waits[way])) for way in sorted(waits, key=WAYS.index)}
+    figures.progress = _progress(sent, settled)
+    figures.problems = sorted(problems.values(), key=lambda problem: -problem.rows)
+    figures.retired = sum(1 for _ in reader.retired_keys(campaign))
+    return figures
+
+
+def _count(figures: Figures, entry: Entry) -> None:
+    state = entry.state
+    figures.counts[state] = figures.counts.get(state, 0) + 1
+    item = figures.items.get(entry.item)
+    if item is None:
+        if len(figures.items) >= MOST_ITEMS:
+            figures.more_items += 1
+            return
+        item = figures.items[entry.item] = Item()
+    item.counts[state] = item.counts.get(state, 0) + 1
+    if entry.amount is not None:
+        item.sums[state] = money.add(item.sums.get(state, money.ZERO), entry.amount)
+
+
+def _blame(problems: dict[tuple[State, str], Problem], entry: Entry) -> None:
+    if entry.problem is None:
+        return
+    kind = entry.problem_kind or "other"
+    problem = problems.setdefault((entry.state, kind), Problem(state=entry.state, kind=kind, example=entry.problem))
+    problem.rows += 1
+
+
+def _times(waits: Sequence[float]) -> Times:
+    bars = [0] * len(SETTLE_STEPS)
+    for wait in waits:
+        bars[next(place for place, step in enumerate(SETTLE_STEPS) if wait <= step)] += 1
+    return Times(rows=len(waits), median=_share(waits, 0.5), p95=_share(waits, 0.95), longest=waits[-1], bars=tuple(bars))
+
+
+def _share(ordered: Sequence[float], share: float) -> float:
+    """Return the smallest value that this share of all values does not exceed."""
+    return ordered[max(0, math.ceil(len(ordered) * share) - 1)]
+
+
+def _progress(sent: Sequence[float], settled: Sequence[float]) -> Progress | None:
+    if not sent:
+        return None
+    begin = min(sent)
+    end = max(*sent, max(settled, default=begin), begin + 0.001)
+    return Progress(begin=begin, end=end, sent=_grown(sent, begin, end), settled=_grown(settled, begin, end))
+
+
+def _grown(moments: Iterable[float], begin: float, end: float) -> tuple[int, ...]:
+    slices = [0] * SLICES
+    for moment in moments:
+        slices[min(SLICES - 1, max(0, int((moment - begin) / (end - begin) * SLICES)))] += 1
+    grown, total = [], 0
+    for count in slices:
+        total += count
+        grown.append(total)
+    return tuple(grown)

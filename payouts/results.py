@@ -1,0 +1,68 @@
+"""The rows of a campaign as a file that a spreadsheet opens without running anything in it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from payouts.ledger_reader import Campaign, LedgerReader
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_NAMES = {"original": ("to_user_uid", "reward_uid", "amount", "nonce"), "enkash": ("user_id", "event", "amount", "request_id")}
+
+
+def write_results(reader: LedgerReader, campaign: Campaign, path: str | Path) -> int:
+    """Write every row of a campaign as CSV and return how many there were; the file is its owner's alone.
+
+    A cell that a spreadsheet would take for a formula begins with an apostrophe.
+    """
+    recipient, item, amount, key = _NAMES[campaign.vendor]
+    rows = 0
+    with replacing(path) as stream:
+        writer = csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator="\n")
+        told = ("retries", "uid", "settled_by", "problem_kind", "problem", "note")
+        reached = ("planned_at", "sent_at", "accepted_at", "settled_at")
+        writer.writerow(["id", "line", "state", recipient, item, amount, key, *told, *reached])
+        for entry in reader.entries(campaign):
+            grant = [entry.id, str(entry.line), entry.state, entry.recipient, entry.item, entry.amount, entry.key]
+            said = [str(entry.retries), entry.uid, entry.settled_by, entry.problem_kind, entry.problem, entry.note]
+            moments = [iso(moment) for moment in (entry.planned_at, entry.sent_at, entry.accepted_at, entry.settled_at)]
+            writer.writerow([harmless(cell) for cell in (*grant, *said, *moments)])
+            rows += 1
+    return rows
+
+
+def harmless(cell: str | None) -> str:
+    """Return a cell's text so that no spreadsheet takes it for a formula."""
+    if cell is None:
+        return ""
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+
+
+def iso(moment: float | None) -> str:
+    """Return a moment as ISO 8601 in UTC with milliseconds, empty if there is none."""
+    return "" if moment is None else datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
+
+
+@contextmanager
+def replacing(path: str | Path, *, sync: Callable[[int], None] = os.fsync) -> Iterator[TextIO]:
+    """Write a file beside its place and put it there whole, or leave the old one as it is; only its owner can read it."""
+    place = Path(path)
+    descriptor, name = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
+    draft = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
+            yield stream
+            stream.flush()
+            sync(stream.fileno())
+        draft.replace(place)
+    except BaseException:
+        draft.unlink()
+        raise
