@@ -63,3 +63,22 @@ class CompletionsFailed(RewardsError):
     def __init__(self, message: str, *, cause: BaseException | None = None) -> None:
         super().__init__(message)
         self.cause = cause
+
+
+def time_is_over(
+    ref: OperationRef, timeout: float, last_seen: Operation | None, last_error: Exception | None
+) -> CompletionTimeout:
+    """Return the error of a wait whose time ran out, with what is known of its operation."""
+    if last_error is not None:
+        known = f"the last poll met {type(last_error).__name__}"
+    elif last_seen is not None:
+        known = f"the last poll saw {last_seen.status}"
+    else:
+        known = "no poll has answered"
+    return CompletionTimeout(
+        f"expected {ref} to settle within {timeout:g} s, but {known}; it may still settle: wait again, do not send it again",
+        ref=ref,
+        timeout=timeout,
+        last_seen=last_seen,
+        last_error=last_error,
+    )

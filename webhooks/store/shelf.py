@@ -65,9 +65,6 @@ class EventShelf:
         self._days: dict[bytes, int] = {}
         self._identities: deque[bytes] = deque()
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
     def knows(self, identity: bytes) -> bool:
         """Whether an event of this identity was kept before."""
         return identity in self._days

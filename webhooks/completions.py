@@ -1,0 +1,280 @@
+"""Wait for operations: the outcome is stored first, those who wait hear of it second."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+
+from attrs import field, frozen
+
+from vendor_http.operations import Operation, OperationReader, OperationRef
+from webhooks.errors import CompletionsClosed, CompletionsFailed, time_is_over
+from webhooks.hub import Hub, loop_time
+from webhooks.polling import AT_ONCE, JUST_ONCE, PollPolicy
+from webhooks.streams import BOOST, CompletionStream
+from webhooks.supervise import RestartPolicy, keep_running
+from webhooks.watchers import Ending, Settled, Waiter
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from webhooks.store.base import Store, Via
+
+A = TypeVar("A", bound=Operation)
+
+
+@frozen(kw_only=True)
+class CompletionStatistics:
+    """What was waited for since the start.
+
+    Attributes:
+        waiting: Callers inside `wait`.
+        pending: Operations that are waited for or kept polled.
+        settled_by_webhook: Of those, how many a delivery has settled.
+        settled_by_poll: Of those, how many a poll has settled.
+        timeouts: Waits that ran out of time.
+        conflicts: Polls whose answer differs from the outcome that stands.
+        polls: How often the vendor was asked.
+        poll_errors: How often it did not answer.
+        polls_pause_for: Seconds for which polls pause, because the vendor refused them or asked for patience.
+        restarts: How often background work died and was started again.
+        delays: For each way to learn an outcome, the latest seconds from then to the caller that waited for it.
+    """
+
+    waiting: int
+    pending: int
+    settled_by_webhook: int
+    settled_by_poll: int
+    timeouts: int
+    conflicts: int
+    polls: int
+    poll_errors: int
+    polls_pause_for: float
+    restarts: int
+    delays: dict[Via, Sequence[float]] = field(repr=False)
+
+
+class Completions:
+    """Turn "it was accepted" into "it is done": by webhook within moments, by polling where no webhook comes.
+
+    Use it inside `async with`. The client and the store stay the caller's to close.
+
+    Args:
+        client: The vendor's client, which reads operations.
+        store: Where deliveries are kept: the receiver's, or the same one opened read-only.
+        polling: When the vendor is asked.
+        trust_event_body: Whether a complete resource in a signed event settles without asking the vendor.
+        restarts: How background work that died is started again before every wait fails.
+        clock: Unix time in seconds.
+        sleep: Waits.
+        chance: Returns a random number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        client: OperationReader,
+        store: Store,
+        *,
+        polling: PollPolicy | None = None,
+        trust_event_body: bool = True,
+        restarts: RestartPolicy | None = None,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._hub = Hub(client, store, polling or PollPolicy(), trusting=trust_event_body, clock=clock, chance=chance)
+        self._policy = restarts or RestartPolicy()
+        self._sleep = sleep
+        self._tasks: list[asyncio.Task[None]] = []
+        self._waiting = self._restarts = 0
+
+    @property
+    def statistics(self) -> CompletionStatistics:
+        """What was waited for since the start."""
+        hub = self._hub
+        return CompletionStatistics(
+            waiting=self._waiting,
+            pending=len(hub.watchers),
+            settled_by_webhook=hub.settlements["webhook"],
+            settled_by_poll=hub.settlements["poll"],
+            timeouts=hub.timeouts,
+            conflicts=hub.conflicts,
+            polls=hub.poller.polls,
+            poll_errors=hub.poller.errors,
+            polls_pause_for=hub.poller.paused_for if self._tasks else 0.0,
+            restarts=self._restarts,
+            delays={via: tuple(delays) for via, delays in hub.delays.items()},
+        )
+
+    def pending(self) -> Iterator[OperationRef]:
+        """Iterate over the operations that are waited for or kept polled."""
+        return (OperationRef(self._client.scope, kind, uid) for kind, uid in self._hub.watchers)
+
+    @overload
+    async def wait(self, operation: A, *, timeout: float | None = None, poll_now: bool = False) -> A: ...
+
+    @overload
+    async def wait(self, operation: OperationRef | str, *, timeout: float | None = None, poll_now: bool = False) -> Operation: ...
+
+    async def wait(self, operation: Any, *, timeout: float | None = None, poll_now: bool = False) -> Any:
+        """Return the operation once it is done.
+
+        Args:
+            operation: As the client returned it, or its ref, or a bare uid.
+            timeout: Seconds to wait at most, 0 or more; None waits for as long as it takes.
+            poll_now: Ask the vendor at once instead of waiting for the first poll: for resuming after a restart.
+
+        Returns:
+            The operation in its terminal state, of the same type as given.
+
+        Raises:
+            OperationFailed: the chain said failed.
+            OperationMismatch: it settled as another operation than was asked for.
+            CompletionTimeout: the time is over; also a `TimeoutError`.
+            NotFound: the vendor knows no such operation, and has said so for a while.
+            CompletionsClosed: this object is closed.
+            CompletionsFailed: its background work kept dying.
+            StoreError: the store could not be asked.
+            ValueError: the uid cannot be one, or the operation belongs to another scope.
+        """
+        ref = self._client.ref_of(operation)
+        asked = None if isinstance(operation, str | OperationRef) else operation
+        self._check_running()
+        deadline = None if timeout is None else loop_time() + timeout
+        settled = await self._look_up(ref) or await self._wait_for(ref, timeout, deadline, poll_now=poll_now)
+        return self._client.conclude(asked, settled.operation)
+
+    @overload
+    def as_completed(
+        self, operations: Iterable[A] | AsyncIterable[A], *, timeout: float | None = None, poll_now: bool = False
+    ) -> CompletionStream[A]: ...
+
+    @overload
+    def as_completed(
+        self,
+        operations: Iterable[Operation | OperationRef | str] | AsyncIterable[Operation | OperationRef | str],
+        *,
+        timeout: float | None = None,
+        poll_now: bool = False,
+    ) -> CompletionStream[Operation]: ...
+
+    def as_completed(
+        self, operations: Iterable[Any] | AsyncIterable[Any], *, timeout: float | None = None, poll_now: bool = False
+    ) -> CompletionStream[Any]:
+        """Return a stream that yields each operation as it ends: done, failed or timed out; none of these raises.
+
+        Args:
+            operations: Operations, refs or bare uids, taken in as they come; one given twice while it is pending counts once.
+            timeout: Seconds from when an operation is taken in, 0 or more; None waits for as long as it takes.
+            poll_now: Ask the vendor about each at once, inside the budget.
+
+        Raises:
+            CompletionsClosed: this object is closed.
+            CompletionsFailed: its background work kept dying.
+            TypeError: `operations` is one str.
+        """
+        self._check_running()
+        return CompletionStream(self._hub, operations, timeout=timeout, poll_now=poll_now)
+
+    async def adopt_pending(self) -> int:
+        """Poll every operation that the store knows as pending, whether anybody waits or not; return how many are new here."""
+        self._check_running()
+        return await self._hub.adopt()
+
+    async def start(self) -> None:
+        """Begin to listen and to poll; idempotent."""
+        self._hub.check()
+        if not self._tasks:
+            self._store.subscribe(self._hub)
+            work = {"the poller": self._hub.poller.run}
+            if not self._store.read_only:
+                work["the asker of what events leave open"] = self._hub.ask_questions
+            self._tasks = [asyncio.create_task(self._keep(name, run), name=name) for name, run in work.items()]
+
+    async def aclose(self) -> None:
+        """Stop; idempotent. Those who wait get `CompletionsClosed`."""
+        self._store.unsubscribe(self._hub)
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._hub.end_all(
+            CompletionsClosed(
+                "expected Completions to stay open while it is waited on, got aclose(); the operation may still settle"
+            )
+        )
+        for stream in list(self._hub.streams):
+            await stream.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.aclose()
+
+    def _check_running(self) -> None:
+        self._hub.check()
+        if not self._tasks:
+            raise RuntimeError("expected Completions to be started, got one that is not; use it inside `async with`")
+
+    async def _look_up(self, ref: OperationRef) -> Settled | None:
+        outcome = await self._store.outcome(ref)
+        return None if outcome is None else self._hub.usable(outcome)
+
+    async def _wait_for(self, ref: OperationRef, timeout: float | None, deadline: float | None, *, poll_now: bool) -> Settled:
+        hub, loop = self._hub, asyncio.get_running_loop()
+        hub.check()
+        waiter = Waiter(loop.create_future())
+        hub.watch(ref.kind, ref.uid, waiter, hub.poller.first_due())
+        self._waiting += 1
+        try:
+            if deadline is not None:
+                waiter.timer = loop.call_at(deadline - BOOST, self._nearly_over, ref, waiter, deadline)
+            await hub.register((ref,))
+            outcome = await self._store.outcome(ref)
+            ending: Ending | None = None if outcome is None else hub.usable(outcome)
+            if ending is None:
+                if poll_now or outcome is not None:
+                    hub.poller.hurry(ref.kind, ref.uid, JUST_ONCE if outcome is None else AT_ONCE)
+                ending = await waiter.future
+                if isinstance(ending, Settled):
+                    hub.delays[ending.via].append(hub.clock() - ending.settled_at)
+            if ending is None:
+                ending = await self._look_up(ref)
+        finally:
+            self._waiting -= 1
+            waiter.disarm()
+            hub.unwatch(ref.kind, ref.uid, waiter)
+        if isinstance(ending, Exception):
+            raise ending
+        if ending is None:
+            hub.timeouts += 1
+            raise time_is_over(ref, timeout or 0.0, waiter.last_seen, waiter.last_error)
+        return ending
+
+    def _nearly_over(self, ref: OperationRef, waiter: Waiter, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self._hub.watchers.has(ref.kind, ref.uid) and loop.time() < deadline:
+            self._hub.poller.hurry(ref.kind, ref.uid, JUST_ONCE)
+        waiter.timer = loop.call_at(deadline, waiter.expire)
+
+    async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await keep_running(run, name=name, policy=self._policy, clock=loop_time, sleep=self._sleep, died=self._count_restart)
+        except Exception as cause:  # noqa: BLE001 - told to everyone who waits
+            self._hub.end_all(
+                CompletionsFailed(
+                    f"expected {name} to keep running, but it died {self._policy.deaths} times in a row, last of "
+                    f"{type(cause).__name__}; operations may settle all the same: make a new Completions and wait again",
+                    cause=cause,
+                )
+            )
+
+    def _count_restart(self, _: Exception) -> None:
+        self._restarts += 1

@@ -1,0 +1,289 @@
+"""Run handlers on kept events: at least once, each alone, none in the way of another."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from attrs import evolve, field, frozen, validators
+
+from vendor_http.secrets import one_line
+from webhooks.store.outcomes import CONFLICT_EVENT
+from webhooks.store.subscribers import Subscriber
+from webhooks.supervise import RestartPolicy, keep_running, wait_at_most
+
+if TYPE_CHECKING:
+    from vendor_http.operations import Event, EventSource
+    from webhooks.store.base import ClaimedJob, Job, Store
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[["Event"], Awaitable[None]]
+
+ANY_EVENT = "*"
+_REMEMBERED = 1_000
+
+
+@frozen(kw_only=True)
+class HandlerPolicy:
+    """How handlers are run.
+
+    Attributes:
+        concurrency: Events one handler works on at a time, 1 or more.
+        timeout: Seconds after which a run is cancelled, above 0 and below `lease`.
+        lease: Seconds after which the job of a crashed process may be taken by another.
+        attempts: Runs before a job becomes a dead letter, 1 or more.
+        first_delay: Seconds between the first run and the second, above 0; doubled with every run.
+        max_delay: Seconds between two runs at most.
+        look_every: Seconds between two looks for due jobs when no hint comes, above 0.
+    """
+
+    concurrency: int = field(default=10, validator=validators.ge(1))
+    timeout: float = field(default=30.0, validator=validators.gt(0))
+    lease: float = field(default=60.0, validator=validators.gt(0))
+    attempts: int = field(default=10, validator=validators.ge(1))
+    first_delay: float = field(default=1.0, validator=validators.gt(0))
+    max_delay: float = field(default=300.0, validator=validators.gt(0))
+    look_every: float = field(default=1.0, validator=validators.gt(0))
+
+    def __attrs_post_init__(self) -> None:
+        if self.timeout >= self.lease:
+            raise ValueError(
+                f"expected a timeout shorter than the lease, got {self.timeout} and {self.lease} s; "
+                "a run that outlives its lease would be started twice"
+            )
+
+
+@frozen(kw_only=True)
+class DispatchStatistics:
+    """What handlers did since the start.
+
+    Attributes:
+        finished: Runs that ended well.
+        failed: Runs that raised or were cancelled at their timeout.
+        dead: Jobs given up.
+        running: Runs under way.
+        restarts: How often the work behind a handler died and was started again.
+    """
+
+    finished: int
+    failed: int
+    dead: int
+    running: int
+    restarts: int
+
+
+class Dispatcher(Subscriber):
+    """Hand kept events to handlers, each with its own leases, slots and retries.
+
+    Args:
+        store: Where events and jobs are kept.
+        sources: Scope to the source that can read its events again.
+        policy: How handlers are run.
+        clock: Unix time in seconds.
+        sleep: Waits.
+        jitter: Returns a number from 0 to 1; a retry waits up to a fifth longer by it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sources: Mapping[str, EventSource],
+        *,
+        policy: HandlerPolicy,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._sources = sources
+        self._policy = policy
+        self._clock = clock
+        self._sleep = sleep
+        self._jitter = jitter
+        self._handlers: dict[str, Handler] = {}
+        self._names: dict[str, list[str]] = {}
+        self._answers: dict[str, tuple[str, ...]] = {}
+        self._wakes: list[asyncio.Event] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._running: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._finished = self._failed = self._dead = self._restarts = 0
+
+    @property
+    def statistics(self) -> DispatchStatistics:
+        """What handlers did since the start."""
+        return DispatchStatistics(
+            finished=self._finished,
+            failed=self._failed,
+            dead=self._dead,
+            running=len(self._running),
+            restarts=self._restarts,
+        )
+
+    def add(self, event_name: str, handler: Handler, name: str | None) -> None:
+        """Let a handler run for events of a name, or of every name (`"*"`).
+
+        Raises:
+            TypeError: it is not an async function.
+            ValueError: its name is taken by another handler.
+            RuntimeError: the work has begun.
+        """
+        call = handler if inspect.isroutine(handler) else getattr(handler, "__call__", None)  # noqa: B004 - to look at it
+        if not inspect.iscoroutinefunction(call):
+            raise TypeError(f"expected an async function as handler, got {handler!r}; write it with `async def`")
+        if self._tasks:
+            raise RuntimeError("expected handlers to be registered before start(); register them where the receiver is made")
+        if name is None:
+            name = f"{getattr(handler, '__module__', '')}.{getattr(handler, '__qualname__', type(handler).__qualname__)}"
+        if self._handlers.setdefault(name, handler) is not handler:
+            raise ValueError(f"expected handlers with different names, got two called {name!r}; give one another with name=")
+        names = self._names.setdefault(event_name, [])
+        if name not in names:
+            names.append(name)
+        self._answers.clear()
+
+    def names_for(self, event_name: str) -> tuple[str, ...]:
+        """Return the names of the handlers that run for events of a name."""
+        answer = self._answers.get(event_name)
+        if answer is None:
+            wanted = [*self._names.get(event_name, ()), *self._names.get(ANY_EVENT, ())]
+            answer = tuple(dict.fromkeys(wanted))
+            if len(self._answers) < _REMEMBERED:  # the other side chooses the names
+                self._answers[event_name] = answer
+        return answer
+
+    def read_again(self, event: Event) -> Event:
+        """Return the event as its source reads its body now, with what is known only from its delivery."""
+        source = self._sources.get(event.scope)
+        if source is None or event.name == CONFLICT_EVENT:
+            return event
+        return evolve(source.parse(event.body), correlation_id=event.correlation_id, attempt=event.attempt)
+
+    async def start(self) -> None:
+        """Begin to run handlers; idempotent."""
+        if self._tasks:
+            return
+        self._draining = False
+        self._store.subscribe(self)
+        names = self.names_for(CONFLICT_EVENT)
+        self._store.route_conflicts(dict.fromkeys(self._sources, names))
+        for name in self._handlers:
+            wake = asyncio.Event()
+            self._wakes.append(wake)
+            self._tasks.append(asyncio.create_task(self._supervise(name, wake), name=f"handler {name}"))
+
+    async def aclose(self, drain: float = 0.0) -> None:
+        """Stop; idempotent. What is still running after `drain` seconds is cancelled, and its lease runs out by itself."""
+        self._draining = True
+        self._store.unsubscribe(self)
+        if self._running and drain > 0:
+            await asyncio.wait(self._running, timeout=drain)
+        tasks, self._tasks = self._tasks, []
+        self._wakes.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def ready(self) -> None:
+        """Look for jobs now."""
+        for wake in self._wakes:
+            wake.set()
+
+    async def _supervise(self, name: str, wake: asyncio.Event) -> None:
+        await keep_running(
+            lambda: self._work(name, wake),
+            name=f"the work behind handler {name}",
+            policy=RestartPolicy(deaths=None),
+            clock=asyncio.get_running_loop().time,
+            sleep=self._sleep,
+            died=self._count_restart,
+        )
+
+    def _count_restart(self, _: Exception) -> None:
+        self._restarts += 1
+
+    async def _work(self, name: str, wake: asyncio.Event) -> None:
+        slots = self._policy.concurrency
+        mine: set[asyncio.Task[None]] = set()
+
+        def ended(task: asyncio.Task[None]) -> None:
+            mine.discard(task)
+            self._running.discard(task)
+            wake.set()
+
+        async with asyncio.TaskGroup() as group:
+            while True:
+                wake.clear()
+                free = slots - len(mine)
+                claimed: Sequence[ClaimedJob] = ()
+                if free and not self._draining:
+                    claimed = await self._store.claim_jobs(name, limit=free, lease=self._policy.lease)
+                for one in claimed:
+                    task = group.create_task(self._run(name, one), name=f"handler {name} on event {one.job.event_id}")
+                    mine.add(task)
+                    self._running.add(task)
+                    task.add_done_callback(ended)
+                if not claimed:
+                    await wait_at_most(wake, self._policy.look_every)
+
+    async def _run(self, name: str, claimed: ClaimedJob) -> None:
+        job, policy = claimed.job, self._policy
+        if job.attempts > policy.attempts:
+            await self._give_back(job, f"was started {policy.attempts} times and never came to an end", final=True)
+            return
+        try:
+            event = claimed.event if claimed.event.resource is not None else self.read_again(claimed.event)
+            async with asyncio.timeout(policy.timeout) as limit:
+                await self._handlers[name](event)
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            reason = "was cancelled from inside"
+        except Exception as problem:
+            if isinstance(problem, TimeoutError) and limit.expired():
+                reason = f"ran longer than {policy.timeout:g} s and was cancelled"
+            else:
+                reason = one_line(f"raised {type(problem).__name__}: {problem}")
+            logger.warning("handler %s on event %d %s", name, job.event_id, reason, exc_info=problem)
+        else:
+            self._finished += 1
+            await self._store.finish_job(job)
+            return
+        self._failed += 1
+        await self._give_back(job, reason, final=job.attempts >= policy.attempts)
+
+    async def _give_back(self, job: Job, reason: str, *, final: bool) -> None:
+        if final:
+            self._dead += 1
+            logger.error("handler %s on event %d %s: kept as a dead letter", job.handler, job.event_id, reason)
+            await self._store.fail_job(job, reason=reason, retry_at=None)
+            return
+        policy = self._policy
+        delay = min(policy.first_delay * 2.0 ** (job.attempts - 1), policy.max_delay) * (1.0 + self._jitter() / 5.0)
+        await self._store.fail_job(job, reason=reason, retry_at=self._clock() + delay)
+
+
+def by_scope(sources: Iterable[EventSource]) -> dict[str, EventSource]:
+    """Return the sources by their scopes.
+
+    Raises:
+        ValueError: there is none, or two share a scope.
+    """
+    found: dict[str, EventSource] = {}
+    for source in sources:
+        if found.setdefault(source.scope, source) is not source:
+            raise ValueError(f"expected one source per scope, got two for {source.scope!r}; give one another scope")
+    if not found:
+        raise ValueError("expected at least one source of events, got none")
+    return found
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,246 @@
+"""What is behind every wait: the watchers of each operation, the hints of the store, and the answers of the poller."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vendor_http.errors import NotFound, VendorError
+from webhooks.poller import Poller
+from webhooks.polling import AT_ONCE, PollPolicy
+from webhooks.store.base import Outcome, Store, Verdict, Via
+from webhooks.store.subscribers import Subscriber
+from webhooks.supervise import wait_at_most
+from webhooks.watchers import Settled, Standing, Waiter, Watcher, Watchers
+
+if TYPE_CHECKING:
+    from vendor_http.operations import Operation, OperationReader, OperationRef
+    from webhooks.streams import CompletionStream
+
+logger = logging.getLogger(__name__)
+
+_QUESTION_LEASE = 300.0
+_QUESTIONS_AT_A_TIME = 1_000
+_LOOK_FOR_QUESTIONS_EVERY = 5.0
+_POLLED_IN_A_ROW = 20
+_DELAYS_KEPT = 1_000
+_SLICE = 1_000
+
+
+def loop_time() -> float:
+    """Return the seconds of the running loop's timers."""
+    return asyncio.get_running_loop().time()
+
+
+class Hub(Subscriber):
+    """Bring outcomes to those who watch for them, from wherever they are learned first.
+
+    Args:
+        client: The vendor's client.
+        store: Where outcomes are kept.
+        policy: When the vendor is asked.
+        trusting: Whether an outcome learned by webhook counts without asking the vendor.
+        clock: Unix time in seconds.
+        chance: Returns a random number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        client: OperationReader,
+        store: Store,
+        policy: PollPolicy,
+        *,
+        trusting: bool,
+        clock: Callable[[], float],
+        chance: Callable[[], float],
+    ) -> None:
+        self.client = client
+        self.store = store
+        self.clock = clock
+        self.poller = Poller(client, policy, self, chance=chance, clock=loop_time)
+        self.watchers = Watchers()
+        self.settlements: dict[Via, int] = {"webhook": 0, "poll": 0}
+        self.delays: dict[Via, deque[float]] = {"webhook": deque(maxlen=_DELAYS_KEPT), "poll": deque(maxlen=_DELAYS_KEPT)}
+        self.conflicts = 0
+        self.timeouts = 0
+        self.streams: set[CompletionStream[Any]] = set()
+        self.over: Exception | None = None
+        self._trusting = trusting
+        self._standing = Standing()
+        self._asked = asyncio.Event()
+        self._polled_in_a_row = 0
+        self._delivered = False
+
+    # for those who wait
+
+    def watch(self, kind: str, uid: str, watcher: Watcher, due: float) -> None:
+        """Tell the watcher when the operation ends, and poll it from `due` on unless it is polled already."""
+        if self.watchers.add(kind, uid, watcher):
+            self.poller.add(kind, uid, due)
+
+    def unwatch(self, kind: str, uid: str, watcher: Watcher) -> None:
+        """Tell the watcher no more, and poll the operation no more if it was the last."""
+        if self.watchers.remove(kind, uid, watcher):
+            self.poller.drop(kind, uid)
+
+    def usable(self, outcome: Outcome) -> Settled | None:
+        """Return the outcome as those who wait may have it, None if the vendor has to be asked first."""
+        if outcome.via == "webhook" and not self._trusting:
+            return None
+        try:
+            operation = self.client.parse_operation(outcome.ref, outcome.resource)
+        except VendorError as problem:
+            logger.warning("a kept outcome of %s cannot be read, the vendor is asked: %s", outcome.ref, problem)
+            return None
+        return Settled(operation, outcome.via, outcome.settled_at) if operation.status.terminal else None
+
+    async def register(self, refs: Sequence[OperationRef]) -> None:
+        """Note in the store that these are waited for; a store that cannot write keeps nobody from waiting."""
+        try:
+            await self.store.add_pending(refs)
+        except Exception:
+            logger.exception("%d operations could not be registered as pending; they are waited for all the same", len(refs))
+
+    async def adopt(self) -> int:
+        """Poll all that the store knows as pending, whether anybody waits or not; return how many are new here."""
+        count = 0
+        async for ref in self.store.pending(self.client.scope):
+            if self._stand(ref):
+                count += 1
+            if count % _SLICE == 0:
+                await asyncio.sleep(0)
+        return count
+
+    def end_all(self, error: Exception) -> None:
+        """End every wait with a copy of this error, or of the one that ended them before, and let none begin."""
+        self.over = self.over or error
+        for stream in list(self.streams):
+            stream.fail(copy.copy(self.over))
+        for kind, uid in self.watchers:
+            for watcher in self.watchers.of(kind, uid):
+                if isinstance(watcher, Waiter):
+                    watcher.end(kind, uid, copy.copy(self.over))
+                elif watcher is self._standing:
+                    self.unwatch(kind, uid, watcher)
+
+    def check(self) -> None:
+        """Raise what ended every wait, if it has."""
+        if self.over is not None:
+            raise copy.copy(self.over)
+
+    # what the store tells
+
+    def settled(self, outcome: Outcome) -> None:
+        """Bring a new outcome to those who wait for it."""
+        ref = outcome.ref
+        if ref.scope != self.client.scope:
+            return
+        if outcome.via == "webhook":
+            self._delivered = True
+        if self.watchers.has(ref.kind, ref.uid):
+            settled = self.usable(outcome)
+            if settled is None:
+                self.poller.hurry(ref.kind, ref.uid, AT_ONCE)
+            else:
+                self._finish(ref.kind, ref.uid, settled)
+
+    def asked(self, ref: OperationRef) -> None:
+        """Ask the vendor at once about an operation that an event spoke of."""
+        if ref.scope != self.client.scope:
+            return
+        self._delivered = True
+        if self.watchers.has(ref.kind, ref.uid):
+            self.poller.hurry(ref.kind, ref.uid, AT_ONCE)
+        self._asked.set()
+
+    async def ask_questions(self) -> None:
+        """Claim what events have asked, until cancelled; a claim that is not answered in time comes back by itself."""
+        while True:
+            self._asked.clear()
+            room = _QUESTIONS_AT_A_TIME - self.poller.urgent
+            refs: Sequence[OperationRef] = ()
+            if room > 0:
+                refs = await self.store.claim_questions(self.client.scope, limit=room, lease=_QUESTION_LEASE)
+            for ref in refs:
+                if self._stand(ref):
+                    self.poller.hurry(ref.kind, ref.uid, AT_ONCE)
+            if not refs:
+                await wait_at_most(self._asked, _LOOK_FOR_QUESTIONS_EVERY)
+
+    # what the poller tells
+
+    def wants(self, kind: str, uid: str) -> bool:
+        """Whether anybody waits for the operation."""
+        return self.watchers.has(kind, uid)
+
+    async def ended(self, ref: OperationRef, operation: Operation) -> None:
+        """Store a terminal answer first, then bring it to those who wait."""
+        outcome = Outcome(ref=ref, status=operation.status, resource=operation.raw, via="poll", settled_at=self.clock())
+        settled = Settled(operation, "poll", outcome.settled_at)
+        try:
+            recorded = await self.store.record_outcome(outcome)
+        except Exception:
+            logger.exception("the outcome of %s could not be kept; those who wait hear of it all the same", ref)
+        else:
+            if recorded.verdict is Verdict.CONFLICT:
+                self.conflicts += 1
+                logger.error("%s ended as %s, but is kept as %s", ref, operation.status, recorded.outcome.status)
+            if recorded.verdict is not Verdict.FIRST:
+                settled = self.usable(recorded.outcome) or settled
+        self._finish(ref.kind, ref.uid, settled)
+        await self._doubt_webhooks()
+
+    async def missing(self, ref: OperationRef, error: NotFound) -> None:
+        """End the waits for an operation that the vendor does not know."""
+        for watcher in self._take(ref.kind, ref.uid):
+            watcher.end(ref.kind, ref.uid, copy.copy(error))
+        try:
+            await self.store.close_questions((ref,))
+            await self.store.remove_pending((ref,))
+        except Exception:
+            logger.exception("%s is unknown to the vendor, which could not be noted", ref)
+
+    def noted(self, ref: OperationRef, seen: Operation | None, error: VendorError | None) -> None:
+        """Pass on what a poll saw or met."""
+        for watcher in self.watchers.of(ref.kind, ref.uid):
+            watcher.note(seen, error)
+
+    def _stand(self, ref: OperationRef) -> bool:
+        if self._standing in self.watchers.of(ref.kind, ref.uid):
+            return False
+        self.watch(ref.kind, ref.uid, self._standing, self.poller.first_due())
+        return True
+
+    def _finish(self, kind: str, uid: str, settled: Settled) -> None:
+        watchers = self._take(kind, uid)
+        if watchers:
+            self.settlements[settled.via] += 1
+            self._polled_in_a_row = self._polled_in_a_row + 1 if settled.via == "poll" else 0
+            for watcher in watchers:
+                watcher.end(kind, uid, settled)
+
+    def _take(self, kind: str, uid: str) -> tuple[Watcher, ...]:
+        watchers = self.watchers.take(kind, uid)
+        if watchers:
+            self.poller.drop(kind, uid)
+        return watchers
+
+    async def _doubt_webhooks(self) -> None:
+        if self._delivered or self._polled_in_a_row < _POLLED_IN_A_ROW:
+            return
+        self._delivered = True
+        try:
+            counted = await self.store.statistics()
+        except Exception:
+            logger.exception("the store could not be asked whether a delivery ever came")
+            return
+        if not counted.events:
+            logger.warning(
+                "%d operations in a row were settled by polling and no webhook delivery ever came: is the URL subscribed at "
+                "the vendor and reachable, are the webhook keys the right ones, or does another process receive them?",
+                self._polled_in_a_row,
+            )

@@ -1,0 +1,70 @@
+"""Deliveries through a route of an aiohttp application, or any other aiohttp server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING
+
+from aiohttp import ClientPayloadError, hdrs, web
+from aiohttp.http_exceptions import BadHttpMessage
+
+if TYPE_CHECKING:
+    from webhooks.receiver import Receiver, Reply
+
+
+def register(receiver: Receiver, app: web.Application, path: str) -> None:
+    """Serve a receiver under a path; its handlers and its store live with the application."""
+
+    async def deliver(request: web.Request) -> web.Response:
+        return await serve(receiver, request)
+
+    async def live(_: web.Application) -> AsyncIterator[None]:
+        async with receiver:
+            yield
+
+    async def close_store(_: web.Application) -> None:
+        await receiver.store.aclose()
+
+    app.router.add_route(hdrs.METH_ANY, path, deliver)
+    app.cleanup_ctx.append(live)
+    app.on_cleanup.append(close_store)
+
+
+async def serve(receiver: Receiver, request: web.BaseRequest) -> web.Response:
+    """Answer one request: limits first, then the raw body, then what the receiver says."""
+    headers: Mapping[str, str] = request.headers
+    refusal = receiver.refusal(request.method, request.content_length, headers.get(hdrs.CONTENT_ENCODING))
+    if refusal is not None:
+        return _response(refusal)
+    body = await _body(receiver, request)
+    if isinstance(body, bytes):
+        return _response(await receiver.receive(headers, body))
+    return _response(body)
+
+
+async def _body(receiver: Receiver, request: web.BaseRequest) -> bytes | Reply:
+    content = request.content
+    parts: list[bytes] = []
+    size = 0
+    try:
+        if content.is_eof():  # it came with the head: nothing to wait for
+            return content.read_nowait()
+        async with asyncio.timeout(receiver.body_timeout):
+            while part := await content.readany():
+                size += len(part)
+                if size > receiver.max_body:
+                    return receiver.too_large()
+                parts.append(part)
+    except TimeoutError:
+        return receiver.too_slow()
+    except (ClientPayloadError, BadHttpMessage, ConnectionError):
+        return receiver.broken()
+    return b"".join(parts)
+
+
+def _response(reply: Reply) -> web.Response:
+    response = web.Response(status=reply.status, headers=reply.headers, body=reply.body)
+    if reply.close:
+        response.force_close()
+    return response

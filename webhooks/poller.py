@@ -1,0 +1,217 @@
+"""Ask the vendor, one operation after the other, inside a budget."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+from vendor_http.errors import Forbidden, NotFound, RateLimited, Unauthorized, VendorError
+from vendor_http.operations import Operation, OperationReader, OperationRef
+from webhooks.polling import PollPolicy, Schedule, Turn
+from webhooks.supervise import wait_at_most
+
+logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE = 60.0
+_LONGEST_PAUSE = 600.0
+_UNASKED_PAUSE = 10.0
+_MISSING_TIMES = 5
+_MISSING_SECONDS = 60.0
+_SECONDS_IN_FLIGHT = 5.0
+
+
+class Audience(Protocol):
+    """Who wants the answers."""
+
+    def wants(self, kind: str, uid: str) -> bool:
+        """Whether anybody waits for this operation."""
+        ...
+
+    async def ended(self, ref: OperationRef, operation: Operation) -> None:
+        """Take the terminal state of an operation."""
+        ...
+
+    async def missing(self, ref: OperationRef, error: NotFound) -> None:
+        """Take the news that the vendor knows no such operation, for good."""
+        ...
+
+    def noted(self, ref: OperationRef, seen: Operation | None, error: VendorError | None) -> None:
+        """Take what a poll saw or met that settled nothing."""
+        ...
+
+
+class Poller:
+    """Take turns from the schedule at no more than the budget, and hand the answers on.
+
+    Args:
+        client: Asks the vendor.
+        policy: The intervals and the budget.
+        audience: Who wants the answers.
+        chance: Returns a random number from 0 to 1.
+        clock: Monotonic seconds, those of the running loop's timers.
+    """
+
+    def __init__(
+        self,
+        client: OperationReader,
+        policy: PollPolicy,
+        audience: Audience,
+        *,
+        chance: Callable[[], float],
+        clock: Callable[[], float],
+    ) -> None:
+        self._client = client
+        self._audience = audience
+        self._clock = clock
+        self._spacing = 1.0 / policy.max_per_second
+        self._most_flying = max(1, math.ceil(policy.max_per_second * _SECONDS_IN_FLIGHT))
+        self._schedule = Schedule(policy, chance)
+        self._missing: dict[tuple[str, str], tuple[int, float]] = {}
+        self._wake = asyncio.Event()
+        self._sleeps_until = -math.inf
+        self._next_slot = -math.inf
+        self._paused_until = -math.inf
+        self._refusals = 0
+        self.polls = 0
+        self.errors = 0
+
+    @property
+    def urgent(self) -> int:
+        """How many operations are to be asked ahead of the routine."""
+        return self._schedule.urgent
+
+    @property
+    def budget_for_two_seconds(self) -> int:
+        """How many polls the budget allows in two seconds, at least one."""
+        return max(1, int(2.0 / self._spacing))
+
+    @property
+    def paused_for(self) -> float:
+        """Seconds for which nothing is asked, because the vendor refused or asked for patience; 0 if it did not."""
+        return max(0.0, self._paused_until - self._clock())
+
+    def first_due(self) -> float:
+        """Return when an operation that is added now has its first turn."""
+        return self._schedule.first_due(self._clock())
+
+    def add(self, kind: str, uid: str, due: float) -> None:
+        """Poll an operation from now on."""
+        self._schedule.add(kind, uid, due)
+        if due < self._sleeps_until:
+            self._wake.set()
+
+    def drop(self, kind: str, uid: str) -> None:
+        """Poll an operation no more."""
+        self._schedule.drop(kind, uid)
+        if self._missing:
+            self._missing.pop((kind, uid), None)
+
+    def hurry(self, kind: str, uid: str, attempt: int) -> None:
+        """Ask about a polled operation ahead of all routine."""
+        self._schedule.hurry(kind, uid, self._clock(), attempt)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        async with asyncio.TaskGroup() as flights:
+            while True:
+                delay = self._delay()
+                if delay > 0:
+                    await self._rest(delay)
+                    continue
+                turn = self._schedule.take(self._clock())
+                if turn is None:
+                    await asyncio.sleep(0)
+                    continue
+                self._next_slot = self._clock() + self._spacing
+                flights.create_task(self._fly(turn), name=f"poll of {turn.kind} {turn.uid}")
+
+    def _delay(self) -> float:
+        """Return the seconds until there may be a turn, infinity if only news can bring one."""
+        flying = self._schedule.flying
+        if flying >= (1 if self._refusals else self._most_flying):
+            return math.inf
+        at = self._schedule.next_at()
+        return math.inf if at is None else max(at, self._next_slot, self._paused_until) - self._clock()
+
+    async def _rest(self, delay: float) -> None:
+        self._wake.clear()
+        self._sleeps_until = self._clock() + delay
+        try:
+            await wait_at_most(self._wake, None if delay == math.inf else delay)
+        finally:
+            self._sleeps_until = -math.inf
+
+    async def _fly(self, turn: Turn) -> None:
+        postponed = False
+        try:
+            postponed = await self._ask(OperationRef(self._client.scope, turn.kind, turn.uid))
+        finally:
+            wanted = self._audience.wants(turn.kind, turn.uid)
+            self._schedule.land(turn, self._clock(), wanted=wanted, postponed=postponed)
+            self._wake.set()
+
+    async def _ask(self, ref: OperationRef) -> bool:
+        """Ask once; return whether the turn did not count."""
+        self.polls += 1
+        try:
+            operation = await self._client.read_operation(ref)
+        except NotFound as error:
+            self._recovered()
+            self._audience.noted(ref, None, error)
+            await self._count_missing(ref, error)
+        except (Unauthorized, Forbidden) as error:
+            self.errors += 1
+            self._audience.noted(ref, None, error)
+            self._refused(error)
+            return True
+        except RateLimited as error:
+            self.errors += 1
+            self._audience.noted(ref, None, error)
+            self._pause(_UNASKED_PAUSE if error.retry_after is None else error.retry_after)
+            return True
+        except VendorError as error:
+            self.errors += 1
+            self._audience.noted(ref, None, error)
+        else:
+            self._recovered()
+            self._missing.pop((ref.kind, ref.uid), None)
+            if operation.status.terminal:
+                await self._audience.ended(ref, operation)
+            else:
+                self._audience.noted(ref, operation, None)
+        return False
+
+    async def _count_missing(self, ref: OperationRef, error: NotFound) -> None:
+        if not self._audience.wants(ref.kind, ref.uid):
+            return
+        key = (ref.kind, ref.uid)
+        times, since = self._missing.get(key, (0, self._clock()))
+        self._missing[key] = (times + 1, since)
+        if times + 1 >= _MISSING_TIMES and self._clock() - since >= _MISSING_SECONDS:
+            await self._audience.missing(ref, error)
+
+    def _refused(self, error: VendorError) -> None:
+        if self._clock() < self._paused_until:
+            return  # another flight was refused first
+        pause = min(_FIRST_PAUSE * 2.0**self._refusals, _LONGEST_PAUSE)
+        if not self._refusals:
+            logger.error(
+                "the vendor refuses polls (%s); they pause for %.0f s, then longer, until one is answered; "
+                "check the credentials and what they may read",
+                error.status,
+                pause,
+            )
+        self._refusals += 1
+        self._pause(pause)
+
+    def _recovered(self) -> None:
+        if self._refusals:
+            logger.info("the vendor answers polls again")
+            self._refusals = 0
+
+    def _pause(self, seconds: float) -> None:
+        self._paused_until = max(self._paused_until, self._clock() + seconds)

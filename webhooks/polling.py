@@ -1,0 +1,190 @@
+"""When to ask the vendor about which operation: pure bookkeeping over given moments, without a clock, a task or a socket."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+
+from attrs import field, frozen, validators
+
+AT_ONCE = 0
+"""An urgent question that is repeated after 1, 2, 4 and 8 seconds while it finds no end."""
+JUST_ONCE = 4
+"""An urgent question that is asked once."""
+
+_URGENT_DELAYS = (1.0, 2.0, 4.0, 8.0)
+_SKIPS_PER_CALL = 1_000
+
+
+@frozen(kw_only=True)
+class PollPolicy:
+    """How operations are polled that no webhook has settled.
+
+    Attributes:
+        first_after: Seconds before the first poll of an operation, above 0.
+        growth: Each interval is so many times the one before, from 1 to 10.
+        max_interval: Seconds between two polls of one operation at most, above 0.
+        jitter: Intervals are longer by a random share of up to this, from 0 to 1.
+        max_per_second: Polls per second of all operations together, above 0.
+    """
+
+    first_after: float = field(default=15.0, validator=validators.gt(0))
+    growth: float = field(default=1.6, validator=[validators.ge(1), validators.le(10)])
+    max_interval: float = field(default=60.0, validator=validators.gt(0))
+    jitter: float = field(default=0.2, validator=[validators.ge(0), validators.le(1)])
+    max_per_second: float = field(default=20.0, validator=validators.gt(0))
+
+    def interval(self, step: int, chance: float) -> float:
+        """Return the seconds before poll number `step`, counted from 0; `chance` is a random number from 0 to 1."""
+        longest = self.max_interval / (1.0 + self.jitter)
+        return min(self.first_after * self.growth ** min(step, 64), longest) * (1.0 + self.jitter * chance)
+
+
+@frozen
+class Turn:
+    """One operation whose turn it is; hand it back with `Schedule.land`."""
+
+    kind: str
+    uid: str
+    step: int
+    attempt: int | None
+
+
+class Schedule:
+    """Hold the turns of any number of operations in a heap of plain tuples, which the garbage collector does not visit.
+
+    Each operation has one place in the heap at most. One that is dropped leaves its place as a ghost until its moment comes; if
+    it is added again before, it takes the place over.
+
+    Args:
+        policy: The intervals.
+        chance: Returns a random number from 0 to 1.
+    """
+
+    def __init__(self, policy: PollPolicy, chance: Callable[[], float] = random.random) -> None:
+        self._policy = policy
+        self._chance = chance
+        self._heap: list[tuple[float, str, str, int]] = []
+        self._ghosts: set[tuple[str, str]] = set()
+        self._urgent: dict[tuple[str, str], tuple[float, int]] = {}
+        self._urgent_heap: list[tuple[float, str, str]] = []
+        self._flying: dict[tuple[str, str], Turn] = {}
+        self._asked_in_flight: dict[tuple[str, str], int] = {}
+
+    @property
+    def flying(self) -> int:
+        """How many turns were taken and have not landed."""
+        return len(self._flying)
+
+    @property
+    def urgent(self) -> int:
+        """How many operations are to be asked ahead of the routine."""
+        return len(self._urgent)
+
+    def first_due(self, now: float) -> float:
+        """Return when an operation that is added now has its first turn."""
+        return now + self._policy.interval(0, self._chance())
+
+    def add(self, kind: str, uid: str, due: float) -> None:
+        """Add an operation that is not in the schedule."""
+        key = (kind, uid)
+        if key in self._ghosts:
+            self._ghosts.discard(key)
+            return
+        turn = self._flying.get(key)
+        if turn is None or turn.attempt is not None:
+            heapq.heappush(self._heap, (due, uid, kind, 0))
+
+    def drop(self, kind: str, uid: str) -> None:
+        """Take out an operation that is in the schedule."""
+        key = (kind, uid)
+        self._urgent.pop(key, None)
+        self._asked_in_flight.pop(key, None)
+        turn = self._flying.get(key)
+        if turn is None or turn.attempt is not None:
+            self._ghosts.add(key)
+
+    def hurry(self, kind: str, uid: str, now: float, attempt: int) -> None:
+        """Let an operation of the schedule have its turn now, ahead of all routine.
+
+        Args:
+            kind: Its kind.
+            uid: Its uid.
+            now: The moment.
+            attempt: `AT_ONCE` or `JUST_ONCE`.
+        """
+        key = (kind, uid)
+        if key in self._flying:
+            self._asked_in_flight[key] = min(attempt, self._asked_in_flight.get(key, attempt))
+            return
+        known = self._urgent.get(key)
+        if known is None:
+            self._set_urgent(key, now, attempt)
+        elif known[0] > now or known[1] > attempt:
+            self._set_urgent(key, min(now, known[0]), min(attempt, known[1]))
+
+    def next_at(self) -> float | None:
+        """Return when the next turn may be, None if nothing is scheduled; a moment gone by means now."""
+        moments = [heap[0][0] for heap in (self._urgent_heap, self._heap) if heap]
+        return min(moments, default=None)
+
+    def take(self, now: float) -> Turn | None:
+        """Return the operation whose turn it is; None if there is none, or if only ghosts were seen in a first look."""
+        return self._take_urgent(now) or self._take_routine(now)
+
+    def land(self, turn: Turn, now: float, *, wanted: bool, postponed: bool = False) -> None:
+        """Hand a turn back after the operation was asked.
+
+        Args:
+            turn: As taken.
+            now: The moment.
+            wanted: Whether the operation is to be asked again.
+            postponed: Whether this turn did not count, because nobody could have been asked.
+        """
+        key = (turn.kind, turn.uid)
+        del self._flying[key]
+        asked = self._asked_in_flight.pop(key, None)
+        if not wanted:
+            return
+        if turn.attempt is None:
+            step = turn.step if postponed else turn.step + 1
+            due = now if postponed else now + self._policy.interval(step, self._chance())
+            heapq.heappush(self._heap, (due, turn.uid, turn.kind, step))
+        elif postponed:
+            self._set_urgent(key, now, turn.attempt)
+        elif turn.attempt < len(_URGENT_DELAYS):
+            self._set_urgent(key, now + _URGENT_DELAYS[turn.attempt], turn.attempt + 1)
+        if asked is not None:
+            self._set_urgent(key, now, asked)
+
+    def _set_urgent(self, key: tuple[str, str], due: float, attempt: int) -> None:
+        self._urgent[key] = (due, attempt)
+        heapq.heappush(self._urgent_heap, (due, *key))
+
+    def _take_urgent(self, now: float) -> Turn | None:
+        heap = self._urgent_heap
+        while heap and heap[0][0] <= now:
+            due, kind, uid = heapq.heappop(heap)
+            known = self._urgent.get((kind, uid))
+            if known is not None and known[0] == due:
+                del self._urgent[kind, uid]
+                turn = self._flying[kind, uid] = Turn(kind, uid, 0, known[1])
+                return turn
+        return None
+
+    def _take_routine(self, now: float) -> Turn | None:
+        heap = self._heap
+        for _ in range(_SKIPS_PER_CALL):
+            if not heap or heap[0][0] > now:
+                return None
+            _, uid, kind, step = heapq.heappop(heap)
+            key = (kind, uid)
+            if key in self._ghosts:
+                self._ghosts.discard(key)
+            elif key in self._flying or key in self._urgent:
+                heapq.heappush(heap, (now + max(self._policy.interval(step, self._chance()), 1.0), uid, kind, step))
+            else:
+                turn = self._flying[key] = Turn(kind, uid, step, None)
+                return turn
+        return None

@@ -1,0 +1,329 @@
+"""The heart of every ingress: a signed delivery in, what to answer out. It does no IO but through its store."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from attrs import field, frozen
+
+from vendor_http.errors import SignatureError
+from vendor_http.operations import Event, EventSource
+from webhooks.dispatch import Dispatcher, Handler, HandlerPolicy, by_scope
+from webhooks.store.base import Acceptance
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from webhooks.store.base import Store
+
+logger = logging.getLogger(__name__)
+
+H = TypeVar("H", bound=Handler)
+
+MAX_BODY = 262_144
+_TELL_EVERY = 60.0
+
+
+@frozen(kw_only=True)
+class Reply:
+    """What to answer to a delivery.
+
+    Attributes:
+        status: The HTTP status.
+        headers: The headers to send.
+        body: The body to send, plain text.
+        close: Whether the connection is to be closed, because the request was not read to its end.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(factory=dict)
+    body: bytes = b""
+    close: bool = False
+
+
+_TEXT = {"Content-Type": "text/plain; charset=utf-8"}
+
+ACCEPTED = Reply(status=200)
+BROKEN = Reply(status=400, headers=_TEXT, body=b"The body did not arrive whole.\n", close=True)
+UNSIGNED = Reply(status=401, headers=_TEXT, body=b"The signature was not accepted.\n")
+WRONG_METHOD = Reply(status=405, headers={**_TEXT, "Allow": "POST"}, body=b"Deliveries come by POST.\n", close=True)
+TOO_SLOW = Reply(status=408, headers=_TEXT, body=b"The body took too long.\n", close=True)
+TOO_LARGE = Reply(status=413, headers=_TEXT, body=b"The body is too large.\n", close=True)
+ENCODED = Reply(status=415, headers=_TEXT, body=b"The body must not be encoded.\n", close=True)
+NOT_KEPT = Reply(status=503, headers={**_TEXT, "Retry-After": "5"}, body=b"The delivery could not be kept. Send it again.\n")
+
+
+@frozen(kw_only=True)
+class ReceiverStatistics:
+    """What came in since the receiver was made.
+
+    Attributes:
+        accepted: New events, dead letters included.
+        duplicates: Deliveries of events that were known.
+        dead_letters: New events that cannot be used.
+        rejected: Reason of refusal to number of deliveries.
+        store_failures: Deliveries that could not be kept.
+        last_delivery_at: When the last signed delivery came, Unix time; None if none came.
+    """
+
+    accepted: int
+    duplicates: int
+    dead_letters: int
+    rejected: Mapping[str, int]
+    store_failures: int
+    last_delivery_at: float | None
+
+
+class Receiver:
+    """Take in deliveries: verify, keep, acknowledge; then run handlers on what was kept.
+
+    Args:
+        sources: Whose deliveries: one source, or several with different scopes on one path.
+        store: Where events are kept; the receiver does not close it, except through `register`.
+        handlers: How handlers are run.
+        max_body: Bytes a body may have, 1 or more.
+        body_timeout: Seconds a body may take to arrive, above 0.
+        clock: Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        sources: EventSource | Iterable[EventSource],
+        store: Store,
+        *,
+        handlers: HandlerPolicy | None = None,
+        max_body: int = MAX_BODY,
+        body_timeout: float = 10.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if max_body < 1 or body_timeout <= 0:
+            raise ValueError(f"expected max_body of at least 1 and body_timeout above 0, got {max_body} and {body_timeout}")
+        several = sources if isinstance(sources, Iterable) else (sources,)
+        self._by_scope = by_scope(several)
+        self._sources = tuple(self._by_scope.values())
+        self._store = store
+        self._dispatcher = Dispatcher(store, self._by_scope, policy=handlers or HandlerPolicy(), clock=clock)
+        self._max_body = max_body
+        self._body_timeout = body_timeout
+        self._clock = clock
+        self._accepted = self._duplicates = self._dead_letters = self._store_failures = 0
+        self._rejected: dict[str, int] = {}
+        self._last_delivery_at: float | None = None
+        self._told_at: dict[str, float] = {}
+
+    @property
+    def store(self) -> Store:
+        """Where events are kept."""
+        return self._store
+
+    @property
+    def max_body(self) -> int:
+        """Bytes a body may have."""
+        return self._max_body
+
+    @property
+    def body_timeout(self) -> float:
+        """Seconds a body may take to arrive."""
+        return self._body_timeout
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """What runs the handlers."""
+        return self._dispatcher
+
+    @property
+    def statistics(self) -> ReceiverStatistics:
+        """What came in since the receiver was made."""
+        return ReceiverStatistics(
+            accepted=self._accepted,
+            duplicates=self._duplicates,
+            dead_letters=self._dead_letters,
+            rejected=dict(self._rejected),
+            store_failures=self._store_failures,
+            last_delivery_at=self._last_delivery_at,
+        )
+
+    def on(self, event_name: str, *, name: str | None = None) -> Callable[[H], H]:
+        """Register the decorated async function for events of a name, `"*"` for every event.
+
+        It runs at least once for each event, so it must bear being run twice. `outcome.conflict` tells of an outcome that differs
+        from the first.
+
+        Args:
+            event_name: The vendor's name, such as `"reward.allocated"`.
+            name: The handler's own name, the same in every release: jobs are kept under it. Default: module and function name.
+
+        Raises:
+            TypeError: it is not an async function.
+            ValueError: its name is taken by another handler.
+            RuntimeError: the receiver was started.
+        """
+
+        def register(handler: H) -> H:
+            self._dispatcher.add(event_name, handler, name)
+            return handler
+
+        return register
+
+    def refusal(self, method: str, content_length: int | None, content_encoding: str | None) -> Reply | None:
+        """Return what to answer without reading the body, None if it may be read.
+
+        Args:
+            method: The request's method.
+            content_length: What the request says, None if it does not.
+            content_encoding: What the request says, None or empty if it does not.
+        """
+        if method != "POST":
+            return self._refuse("method", WRONG_METHOD)
+        if content_encoding and content_encoding.strip().lower() != "identity":
+            return self._refuse("encoding", ENCODED)
+        if content_length is not None and content_length > self._max_body:
+            return self.too_large()
+        return None
+
+    def too_slow(self) -> Reply:
+        """Return what to answer when the body did not arrive in `body_timeout` seconds."""
+        return self._refuse("slow", TOO_SLOW)
+
+    def too_large(self) -> Reply:
+        """Return what to answer when more than `max_body` bytes arrived."""
+        return self._refuse("size", TOO_LARGE)
+
+    def broken(self) -> Reply:
+        """Return what to answer when the body broke off or was framed wrongly."""
+        return self._refuse("broken", BROKEN)
+
+    async def receive(self, headers: Mapping[str, str], body: bytes) -> Reply:
+        """Return what to answer to a delivery; an answer of 200 means that it is kept.
+
+        Args:
+            headers: The delivery's headers.
+            body: The raw bytes, as they arrived.
+
+        Returns:
+            200 if the event is kept (or was already), 401 if no source signed it, 413 if it is too large, 503 if it could not be
+            kept.
+        """
+        if len(body) > self._max_body:
+            return self.too_large()
+        source = self._verified(headers, body)
+        if isinstance(source, str):
+            return self._refuse(source, UNSIGNED)
+        event = self._read(source, headers, body)
+        try:
+            acceptance = await self._store.accept(event, handlers=self._dispatcher.names_for(event.name))
+        except Exception:
+            self._store_failures += 1
+            if self._may_tell("store"):
+                logger.exception("a delivery could not be kept and was answered 503")
+            return NOT_KEPT
+        self._last_delivery_at = self._clock()
+        if acceptance is Acceptance.DUPLICATE:
+            self._duplicates += 1
+        else:
+            self._accepted += 1
+            if event.problem is not None:
+                self._dead_letters += 1
+                logger.warning("a signed delivery is kept as a dead letter: %s", event.problem)
+        return ACCEPTED
+
+    async def replay(self, event_ids: Sequence[int]) -> int:
+        """Read kept events again and let their handlers run anew; dead letters that can be used now settle what they say.
+
+        Returns:
+            How many events could be used.
+        """
+        count = 0
+        for event_id in event_ids:
+            stored = await self._store.get_event(event_id)
+            if stored is None:
+                continue
+            event = self._dispatcher.read_again(stored.event)
+            if event.problem is not None:
+                continue
+            if stored.event.problem is not None:
+                await self._store.amend(event_id, event)
+            await self._store.requeue([event_id], self._dispatcher.names_for(event.name))
+            count += 1
+        return count
+
+    def register(self, app: Any, path: str) -> None:
+        """Serve deliveries under a path of an aiohttp application.
+
+        The handlers start and stop with the application, and the store is closed with it.
+
+        Args:
+            app: An `aiohttp.web.Application` that has not started.
+            path: Such as `"/webhooks/original"`.
+        """
+        from webhooks.ingress.aiohttp_app import register  # noqa: PLC0415 - aiohttp's server is needed by this alone
+
+        register(self, app, path)
+
+    async def start(self) -> None:
+        """Begin to run handlers; idempotent."""
+        await self._dispatcher.start()
+
+    async def aclose(self, drain: float = 0.0) -> None:
+        """Stop running handlers; idempotent.
+
+        Args:
+            drain: Seconds that running handlers get to come to their end.
+        """
+        await self._dispatcher.aclose(drain)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.aclose()
+
+    def _verified(self, headers: Mapping[str, str], body: bytes) -> EventSource | str:
+        """Return the source whose key signed the body, or why there is none."""
+        reason = ""
+        for source in self._sources:
+            try:
+                source.verify(headers, body)
+            except SignatureError as problem:
+                reason = reason or problem.reason
+            except Exception as problem:  # noqa: BLE001 - whatever a delivery does to a source, it is answered
+                reason = reason or "error"
+                if self._may_tell("error"):
+                    logger.warning("a source failed to verify a delivery: %s", type(problem).__name__)
+            else:
+                return source
+        return reason
+
+    def _read(self, source: EventSource, headers: Mapping[str, str], body: bytes) -> Event:
+        try:
+            return source.parse(body, headers)
+        except Exception as problem:  # noqa: BLE001 - what was verified is kept, even unread
+            logger.warning("a source failed to read a verified delivery: %s", type(problem).__name__)
+            return Event(
+                scope=source.scope,
+                name="",
+                identity=hashlib.sha256(body).digest()[:16],
+                body=body,
+                problem=f"could not be read ({type(problem).__name__})",
+            )
+
+    def _refuse(self, reason: str, reply: Reply) -> Reply:
+        self._rejected[reason] = self._rejected.get(reason, 0) + 1
+        if self._may_tell(reason):
+            logger.warning(
+                "a delivery was answered %d (%s); %d so far for this reason", reply.status, reason, self._rejected[reason]
+            )
+        return reply
+
+    def _may_tell(self, reason: str) -> bool:
+        """Whether to log now: strangers must not be able to fill the log."""
+        now = self._clock()
+        if now - self._told_at.get(reason, 0.0) < _TELL_EVERY:
+            return False
+        self._told_at[reason] = now
+        return True

@@ -1,0 +1,261 @@
+"""Many operations waited for at once: no task and no future for each, only an entry in a dictionary."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import AsyncIterable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
+
+from attrs import frozen
+
+from vendor_http.errors import VendorError
+from vendor_http.operations import Operation, OperationRef
+from webhooks.errors import CompletionsClosed, time_is_over
+from webhooks.hub import loop_time
+from webhooks.polling import AT_ONCE, JUST_ONCE
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from webhooks.hub import Hub
+    from webhooks.store.base import Via
+    from webhooks.watchers import Ending
+
+A = TypeVar("A", bound=Operation)
+
+Operations = Iterable[Any] | AsyncIterable[Any]
+
+BOOST = 2.0
+"""Seconds before a deadline at which an operation is asked about once more."""
+
+_SLICE = 1_000
+_EARLY = 0.02
+
+
+@frozen(kw_only=True)
+class Completion(Generic[A]):
+    """How one operation ended for one who waited.
+
+    Attributes:
+        ref: The operation.
+        operation: Its terminal state; None if it did not come to one in time.
+        error: None if it is done and is what was asked for. Otherwise what `wait` would have raised.
+        via: How the outcome was learned, None if there is none.
+    """
+
+    ref: OperationRef
+    operation: A | None
+    error: Exception | None
+    via: Via | None
+
+
+class CompletionStream(Generic[A]):
+    """Yield a `Completion` for each operation, in the order in which they end.
+
+    Made by `Completions.as_completed`. Use it inside `async with`, or close it with `aclose()`.
+    """
+
+    def __init__(self, hub: Hub, operations: Operations, *, timeout: float | None, poll_now: bool) -> None:
+        if isinstance(operations, str):
+            raise TypeError("expected an iterable of operations, refs or uids, got one str; put it in a list")
+        self._hub = hub
+        self._operations = operations
+        self._timeout = timeout
+        self._poll_now = poll_now
+        self._mine: dict[str, dict[str, float]] = {}
+        self._asked: dict[tuple[str, str], Operation] = {}
+        self._ended: deque[tuple[str, str, Ending | None]] = deque()
+        self._news = asyncio.Event()
+        self._intake: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._boosted_until = -math.inf
+        self._failure: Exception | None = None
+        self._closed = False
+
+    @property
+    def pending(self) -> int:
+        """How many operations were taken in and have not ended."""
+        return sum(len(shelf) for shelf in self._mine.values())
+
+    async def __aenter__(self) -> Self:
+        self._start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> Self:
+        self._start()
+        return self
+
+    async def __anext__(self) -> Completion[A]:
+        while True:
+            if self._ended:
+                return self._completion(*self._ended.popleft())
+            if self._failure is not None:
+                raise self._failure
+            if self._closed or (self._intake is not None and self._intake.done() and not any(self._mine.values())):
+                raise StopAsyncIteration
+            self._news.clear()
+            await self._news.wait()
+
+    async def aclose(self) -> None:
+        """Wait for nothing any more; idempotent."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._intake is not None:
+            self._intake.cancel()
+            await asyncio.gather(self._intake, return_exceptions=True)
+        shelves, self._mine = self._mine, {}
+        for kind, shelf in shelves.items():
+            for place, uid in enumerate(shelf, start=1):
+                self._hub.unwatch(kind, uid, self)
+                if place % _SLICE == 0:
+                    await asyncio.sleep(0)
+        self._asked.clear()
+        self._ended.clear()
+        self._news.set()
+        self._hub.streams.discard(self)
+
+    def fail(self, error: Exception) -> None:
+        """Raise this from now on, once what has ended was yielded."""
+        self._failure = self._failure or error
+        self._news.set()
+
+    # as a watcher
+
+    def end(self, kind: str, uid: str, ending: Ending, /) -> None:
+        """Keep how an operation ended until it is asked for."""
+        if uid in self._mine.get(kind, ()):
+            del self._mine[kind][uid]
+            self._ended.append((kind, uid, ending))
+            self._news.set()
+
+    def note(self, _seen: Operation | None, _error: Exception | None, /) -> None:
+        """Keep nothing: it would cost as much as the operation itself."""
+
+    # taking in
+
+    def _start(self) -> None:
+        if self._closed:
+            raise CompletionsClosed("expected an open stream of completions, got one after aclose(); make a new one")
+        if self._intake is None:
+            self._hub.check()
+            self._hub.streams.add(self)
+            self._intake = asyncio.get_running_loop().create_task(self._take_in(), name="intake of as_completed")
+
+    async def _take_in(self) -> None:
+        try:
+            if isinstance(self._operations, AsyncIterable):
+                async for operation in self._operations:
+                    await self._register((operation,))
+            else:
+                some: list[Any] = []
+                for operation in self._operations:
+                    some.append(operation)
+                    if len(some) == _SLICE:
+                        await self._register(some)
+                        await asyncio.sleep(0)
+                        some.clear()
+                await self._register(some)
+        except Exception as problem:  # noqa: BLE001 - it is raised where the completions are asked for
+            self.fail(problem)
+        finally:
+            self._operations = ()
+            self._news.set()
+
+    async def _register(self, operations: Sequence[Any]) -> None:
+        hub, asked = self._hub, self._asked
+        deadline = math.inf if self._timeout is None else loop_time() + self._timeout
+        due = hub.poller.first_due()
+        refs: list[OperationRef] = []
+        for operation in operations:
+            ref = hub.client.ref_of(operation)
+            shelf = self._mine.get(ref.kind)
+            if shelf is None:
+                shelf = self._mine[ref.kind] = {}
+            if ref.uid in shelf:
+                continue
+            shelf[ref.uid] = deadline
+            if not isinstance(operation, str | OperationRef):
+                asked[ref.kind, ref.uid] = operation
+            hub.watch(ref.kind, ref.uid, self, due)
+            refs.append(ref)
+        if not refs:
+            return
+        if self._timer is None and deadline != math.inf:
+            self._tick()
+        await hub.register(refs)
+        if self._poll_now:
+            for ref in refs:
+                hub.poller.hurry(ref.kind, ref.uid, JUST_ONCE)
+        for outcome in await hub.store.outcomes(refs):
+            ref = outcome.ref
+            if ref.uid in self._mine[ref.kind]:
+                settled = hub.usable(outcome)
+                if settled is None:
+                    hub.poller.hurry(ref.kind, ref.uid, AT_ONCE)
+                else:
+                    hub.unwatch(ref.kind, ref.uid, self)
+                    self.end(ref.kind, ref.uid, settled)
+
+    # time
+
+    def _tick(self) -> None:
+        """End what is over, hurry what is nearly over, and come back when there is more of either."""
+        now = loop_time()
+        next_at = math.inf
+        for kind, shelf in self._mine.items():
+            for uid in self._over(shelf, now):
+                self._hub.unwatch(kind, uid, self)
+                del shelf[uid]
+                self._ended.append((kind, uid, None))
+                self._news.set()
+            next_at = min(next_at, self._boost(kind, shelf, now))
+        self._boosted_until = now + BOOST
+        self._timer = None if next_at == math.inf else asyncio.get_running_loop().call_at(next_at, self._tick)
+
+    def _over(self, shelf: dict[str, float], now: float) -> list[str]:
+        over: list[str] = []
+        for uid, deadline in shelf.items():  # in the order of their deadlines
+            if deadline > now + _EARLY or len(over) == _SLICE:
+                break
+            over.append(uid)
+        return over
+
+    def _boost(self, kind: str, shelf: dict[str, float], now: float) -> float:
+        """Hurry as many as the budget allows; return when there is more to do."""
+        left = self._hub.poller.budget_for_two_seconds
+        first = math.inf
+        for uid, deadline in shelf.items():
+            first = min(first, deadline)
+            if deadline > now + BOOST:
+                return min(first, max(deadline - BOOST, now + _EARLY))
+            if deadline > self._boosted_until:
+                self._hub.poller.hurry(kind, uid, JUST_ONCE)
+                left -= 1
+                if not left:
+                    break
+        return first
+
+    # giving out
+
+    def _completion(self, kind: str, uid: str, ending: Ending | None) -> Completion[A]:
+        ref = OperationRef(self._hub.client.scope, kind, uid)
+        asked = self._asked.pop((kind, uid), None)
+        if ending is None:
+            self._hub.timeouts += 1
+            timeout = self._timeout or 0.0
+            return Completion(ref=ref, operation=None, error=time_is_over(ref, timeout, None, None), via=None)
+        if isinstance(ending, Exception):
+            return Completion(ref=ref, operation=None, error=ending, via=None)
+        self._hub.delays[ending.via].append(self._hub.clock() - ending.settled_at)
+        error: VendorError | None = None
+        try:
+            self._hub.client.conclude(asked, ending.operation)
+        except VendorError as problem:
+            error = problem
+        return Completion(ref=ref, operation=cast("A", ending.operation), error=error, via=ending.via)

@@ -1,0 +1,76 @@
+"""Background work that is started again when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from attrs import field, frozen, validators
+
+logger = logging.getLogger(__name__)
+
+
+@frozen(kw_only=True)
+class RestartPolicy:
+    """How work that died is started again.
+
+    Attributes:
+        first_delay: Seconds before the first restart, above 0; doubled with every death in a row.
+        max_delay: Seconds between restarts at most.
+        healthy_after: A life of so many seconds ends a row of deaths.
+        deaths: After so many deaths in a row there is no restart, 1 or more; None: always restart.
+    """
+
+    first_delay: float = field(default=0.1, validator=validators.gt(0))
+    max_delay: float = field(default=10.0, validator=validators.gt(0))
+    healthy_after: float = field(default=60.0, validator=validators.ge(0))
+    deaths: int | None = 5
+
+
+async def keep_running(
+    work: Callable[[], Awaitable[None]],
+    *,
+    name: str,
+    policy: RestartPolicy,
+    clock: Callable[[], float],
+    sleep: Callable[[float], Awaitable[None]],
+    died: Callable[[Exception], None],
+) -> None:
+    """Run work over and over until cancelled; it is not meant to return.
+
+    Args:
+        work: Runs until cancelled.
+        name: For the log.
+        policy: How it is started again.
+        clock: Monotonic seconds.
+        sleep: Waits.
+        died: Called with every death.
+
+    Raises:
+        Exception: what the work died of, when it has died `policy.deaths` times in a row.
+    """
+    row = 0
+    while True:
+        started = clock()
+        try:
+            await work()
+            return
+        except Exception as cause:
+            died(cause)
+            row = row + 1 if clock() - started < policy.healthy_after else 1
+            if policy.deaths is not None and row >= policy.deaths:
+                logger.exception("%s died %d times in a row and is given up", name, row)
+                raise
+            delay = min(policy.first_delay * 2.0 ** (row - 1), policy.max_delay)
+            logger.exception("%s died and starts again in %.1f s", name, delay)
+        await sleep(delay)
+
+
+async def wait_at_most(event: asyncio.Event, seconds: float | None) -> None:
+    """Return when the event is set or the seconds are over; None: only when it is set."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
