@@ -1,0 +1,141 @@
+"""A thread that runs what it is given, everything that waits at one time together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+_MOST_AT_ONCE = 1_000
+
+
+class Call(Generic[T]):
+    """One thing to run in the thread, and who waits for it.
+
+    Args:
+        run: What to run.
+        item: If given, `run` takes the items of many calls at once and returns as many results.
+    """
+
+    __slots__ = ("error", "future", "item", "result", "run")
+
+    def __init__(self, run: Callable[..., Any], item: object = None) -> None:
+        self.run = run
+        self.item = item
+        self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.result: T | None = None
+        self.error: Exception | None = None
+
+
+class BatchThread:
+    """Run calls in one thread, in batches, and answer each batch with one wake-up of the loop.
+
+    Args:
+        name: The thread's name.
+        work: Runs a batch in the thread, filling in `result` or `error` of each call; returns what the loop is to be told before
+            the callers are.
+        tell: Is called in the loop with what `work` or `idle` returned, if that is not empty.
+        end: Runs in the thread when it ends.
+        idle: Runs in the thread when nothing was asked for `idle_every` seconds, while `watching` is set.
+        idle_every: Seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[Sequence[Call[Any]]], list[Any]],
+        *,
+        tell: Callable[[list[Any]], None],
+        end: Callable[[], None],
+        idle: Callable[[], list[Any]] | None = None,
+        idle_every: float = 0.02,
+    ) -> None:
+        self.watching = False
+        self._name = name
+        self._work = work
+        self._tell = tell
+        self._end = end
+        self._idle = idle
+        self._idle_every = idle_every
+        self._queue: SimpleQueue[Call[Any]] = SimpleQueue()
+        self._home: asyncio.AbstractEventLoop | None = None
+
+    def submit(self, call: Call[T]) -> asyncio.Future[T]:
+        """Hand a call over; the future is resolved in the loop."""
+        if self._home is None:
+            self._home = asyncio.get_running_loop()
+            threading.Thread(target=self._main, name=self._name, daemon=True).start()
+        self._queue.put(call)
+        return call.future
+
+    async def aclose(self) -> None:
+        """Run what was handed over, and end; nothing may be handed over afterwards."""
+        if self._home is not None:
+            await self.submit(Call[None](_end))
+
+    def _main(self) -> None:
+        last = False
+        while not last:
+            batch = self._next_batch()
+            last = any(call.run is _end for call in batch)
+            work = [call for call in batch if call.run is not _end]
+            news: list[Any] = []
+            try:
+                if work:
+                    news = self._work(work)
+                elif not batch and self._idle is not None:
+                    news = self._idle()
+            except Exception as problem:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+                for call in work:
+                    call.error = problem
+            if last:
+                self._end()
+            if batch or news:
+                self._answer(batch, news)
+
+    def _next_batch(self) -> list[Call[Any]]:
+        try:
+            batch = [self._queue.get(timeout=self._idle_every if self.watching else None)]
+        except Empty:
+            return []
+        try:
+            while len(batch) < _MOST_AT_ONCE:
+                batch.append(self._queue.get_nowait())
+        except Empty:
+            pass
+        return batch
+
+    def _answer(self, batch: list[Call[Any]], news: list[Any]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[Call[Any]]] = {}
+        for call in batch:
+            by_loop.setdefault(call.future.get_loop(), []).append(call)
+        if news and not by_loop and self._home is not None:
+            by_loop[self._home] = []
+        for loop, calls in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(self._deliver, calls, news)
+            except RuntimeError:  # a loop that ended before the store was closed: nobody is left in it to answer
+                logger.debug("a loop ended before the store it used was closed")
+            news = []
+
+    def _deliver(self, batch: list[Call[Any]], news: list[Any]) -> None:
+        if news:
+            self._tell(news)
+        for call in batch:
+            if call.future.done():
+                continue
+            if call.error is None:
+                call.future.set_result(call.result)
+            else:
+                call.future.set_exception(call.error)
+
+
+def _end() -> None:
+    """Stand for the end of the thread."""

@@ -1,0 +1,312 @@
+"""The store of one host: durable, written by one process, read by any."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from webhooks.errors import StoreClosed, StoreError
+from webhooks.store.base import (
+    Acceptance,
+    ClaimedJob,
+    EventState,
+    Job,
+    Outcome,
+    Recorded,
+    StoredEvent,
+    StoreStatistics,
+)
+from webhooks.store.memory import MemoryStore
+from webhooks.store.sqlite_file import WriterLock
+from webhooks.store.sqlite_reads import EventQuery, Reader
+from webhooks.store.sqlite_rows import Arrival, PackedOutcome
+from webhooks.store.sqlite_threads import ReaderThread, WriterThread
+from webhooks.store.sqlite_writes import News, Writer
+from webhooks.store.subscribers import Subscriber, Subscribers
+
+if TYPE_CHECKING:
+    from vendor_http.operations import Event, OperationRef
+
+T = TypeVar("T")
+
+_SLICE = 500
+_PENDING_SLICE = 1_000
+
+
+class SQLiteStore:
+    """Keep everything in one file, so that what was acknowledged survives the process and a power cut.
+
+    Deliveries that wait at the same moment share one transaction and one fsync. The first process to open the file writes it, as
+    long as it lives; in any other, and in a second store object on the file, the store is read-only: what is recorded or
+    registered through it stays in that process, and outcomes that the writer records are seen within 100 ms.
+
+    Args:
+        path: The file, made if missing, readable by its owner alone; beside it stand `-wal`, `-shm` and `.lock`.
+        read_only: Never write, even if nobody else does.
+        busy_timeout: Seconds to wait where somebody else locks the file, before a call raises `StoreError`.
+        clock: Returns Unix time in seconds.
+
+    Raises:
+        StoreError: the file's folder is missing or not writable.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        read_only: bool = False,
+        busy_timeout: float = 2.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = Path(path)
+        self._clock = clock
+        self._lock = WriterLock(self._path)
+        self._local = MemoryStore(clock=clock) if read_only or not self._lock.take() else None
+        self._closed = False
+        self._process = os.getpid()
+        self._subscribers = Subscribers()
+        self._conflict_handlers: dict[str, Sequence[str]] = {}
+        self._writing = WriterThread(self._path, busy_timeout, clock, self._conflict_handlers, self._tell)
+        self._reading = ReaderThread(self._path, busy_timeout, self._tell)
+
+    @property
+    def read_only(self) -> bool:
+        """Whether another process does the writing."""
+        return self._local is not None
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    async def accept(self, event: Event, *, handlers: Sequence[str] = ()) -> Acceptance:
+        """Keep an event unless its identity is known, together with all that follows from it."""
+        self._check_writing()
+        return await self._writing.together(Writer.accept, Arrival.of(event, handlers, self._clock()))
+
+    async def amend(self, event_id: int, event: Event) -> None:
+        """Replace a kept event by what a later reading of its body found."""
+        self._check_writing()
+        arrival = Arrival.of(event, (), self._clock())
+        await self._writing.run(lambda writer: writer.amend(event_id, arrival))
+
+    def route_conflicts(self, handlers: Mapping[str, Sequence[str]]) -> None:
+        """Say which handlers get a job on `outcome.conflict` events from now on."""
+        self._check_open()
+        self._conflict_handlers.update(handlers)
+
+    async def outcome(self, ref: OperationRef) -> Outcome | None:
+        """Return the outcome that stands, the first one."""
+        found = await self.outcomes([ref])
+        return found[0] if found else None
+
+    async def outcomes(self, refs: Sequence[OperationRef]) -> Sequence[Outcome]:
+        """Return the outcomes that stand of those refs that have one."""
+        self._check_open()
+        if self._local is None:
+            return await self._read(lambda reader: reader.outcomes(refs))
+        here = list(await self._local.outcomes(refs))
+        known = {outcome.ref for outcome in here}
+        others = [ref for ref in refs if ref not in known]
+        return here + (await self._read(lambda reader: reader.outcomes(others)) if others else [])
+
+    async def conflicts(self, ref: OperationRef) -> Sequence[Outcome]:
+        """Return the later outcomes that differ from the first, oldest first."""
+        here = [] if self._local is None else await self._local.conflicts(ref)
+        return [*await self._read(lambda reader: reader.conflicts(ref)), *here]
+
+    async def record_outcome(self, outcome: Outcome) -> Recorded:
+        """Record how an operation ended; the first one stands."""
+        if self._local is None:
+            self._check_open()
+            return await self._writing.together(Writer.record, PackedOutcome.of(outcome))
+        for standing in await self.outcomes([outcome.ref]):
+            await self._local.record_outcome(standing)
+        return await self._local.record_outcome(outcome)
+
+    async def add_pending(self, refs: Sequence[OperationRef]) -> None:
+        """Register operations as unsettled."""
+        self._check_open()
+        if self._local is None:
+            await self._writing.run(lambda writer: writer.add_pending(refs))
+        else:
+            settled = {outcome.ref for outcome in await self.outcomes(refs)}
+            await self._local.add_pending([ref for ref in refs if ref not in settled])
+
+    async def remove_pending(self, refs: Sequence[OperationRef]) -> None:
+        """Take operations out of the pending ones."""
+        self._check_open()
+        if self._local is None:
+            await self._writing.run(lambda writer: writer.remove_pending(refs))
+        else:
+            await self._local.remove_pending(refs)
+
+    async def pending(self, scope: str) -> AsyncIterator[OperationRef]:
+        """Iterate over the pending operations of a scope; read-only, over those of the file and then of this process."""
+        after = ("", "")
+        while True:
+            refs = await self._read(lambda reader, after=after: reader.pending(scope, after, _PENDING_SLICE))  # type: ignore[misc]
+            for ref in refs:
+                yield ref
+            if len(refs) < _PENDING_SLICE:
+                break
+            after = (refs[-1].kind, refs[-1].uid)
+        if self._local is not None:
+            async for ref in self._local.pending(scope):
+                yield ref
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Call the subscriber from now on."""
+        self._check_open()
+        self._subscribers.add(subscriber)
+        if self._local is not None:
+            self._local.subscribe(subscriber)
+            self._reading.watch(True)
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Call the subscriber no more."""
+        self._subscribers.remove(subscriber)
+        if self._local is not None:
+            self._local.unsubscribe(subscriber)
+            self._reading.watch(bool(self._subscribers))
+
+    async def claim_jobs(self, handler: str, *, limit: int, lease: float) -> Sequence[ClaimedJob]:
+        """Lease due jobs of one handler to the caller, the longest due first."""
+        self._check_open()
+        if self._local is not None:
+            return ()
+        return await self._writing.run(lambda writer: writer.claim_jobs(handler, limit, lease))
+
+    async def finish_job(self, job: Job) -> bool:
+        """Mark a claimed job as done."""
+        self._check_open()
+        return self._local is None and await self._writing.together(Writer.finish_jobs, job)
+
+    async def fail_job(self, job: Job, *, reason: str, retry_at: float | None) -> bool:
+        """Give a claimed job back."""
+        self._check_open()
+        return self._local is None and await self._writing.run(lambda writer: writer.fail_job(job, reason, retry_at))
+
+    async def retire_jobs(self, keep: Collection[str]) -> int:
+        """Make every ready job whose handler is not among `keep` a dead letter."""
+        self._check_open()
+        return 0 if self._local is not None else await self._writing.run(lambda writer: writer.retire_jobs(keep))
+
+    async def claim_questions(self, scope: str, *, limit: int, lease: float) -> Sequence[OperationRef]:
+        """Lease open questions to the caller, the longest due first."""
+        self._check_open()
+        if self._local is not None:
+            return ()
+        return await self._writing.run(lambda writer: writer.claim_questions(scope, limit, lease))
+
+    async def close_questions(self, refs: Sequence[OperationRef]) -> None:
+        """Close questions that will find no answer."""
+        self._check_open()
+        if self._local is None:
+            await self._writing.run(lambda writer: writer.close_questions(refs))
+
+    async def list_events(
+        self,
+        *,
+        scope: str | None = None,
+        state: EventState | None = None,
+        name: str | None = None,
+        ref: OperationRef | None = None,
+        before_id: int | None = None,
+        limit: int = 100,
+    ) -> Sequence[StoredEvent]:
+        """Return events that fit all given conditions, newest first."""
+        query = EventQuery(scope=scope, state=state, name=name, ref=ref, before_id=before_id, limit=limit)
+        return await self._read(lambda reader: reader.events(query))
+
+    async def get_event(self, event_id: int) -> StoredEvent | None:
+        """Return one event."""
+        found = await self._read(lambda reader: reader.events(EventQuery(id=event_id)))
+        return found[0] if found else None
+
+    async def requeue(self, event_ids: Sequence[int], handlers: Sequence[str] | None = None) -> int:
+        """Let handlers run again for kept events, with no attempts counted."""
+        self._check_writing()
+        return await self._writing.run(lambda writer: writer.requeue(event_ids, handlers))
+
+    async def purge(self, before: float, *, state: EventState = EventState.DONE) -> int:
+        """Remove events in that state received before a Unix time; their identities stay."""
+        self._check_writing()
+        if state is EventState.READY:
+            raise ValueError("expected the state done or dead, got ready; events that wait for their handlers cannot be purged")
+        count = 0
+        while ids := await self._read(lambda reader: reader.purgeable(state, before, _SLICE)):
+            count += await self._writing.run(lambda writer, ids=ids: writer.purge_events(ids, state))  # type: ignore[misc]
+        now = self._clock()
+        while identities := await self._read(lambda reader: reader.old_identities(now, _SLICE)):
+            await self._writing.run(lambda writer, identities=identities: writer.purge_identities(identities))  # type: ignore[misc]
+        return count
+
+    async def purge_outcomes(self, before: float) -> int:
+        """Remove outcomes settled before a Unix time, with their conflicts, and operations pending since before it."""
+        self._check_writing()
+        count = 0
+        while refs := await self._read(lambda reader: reader.old_outcomes(before, _SLICE)):
+            await self._writing.run(lambda writer, refs=refs: writer.purge_outcomes(refs))  # type: ignore[misc]
+            count += len(refs)
+        while refs := await self._read(lambda reader: reader.old_pending(before, _SLICE)):
+            await self._writing.run(lambda writer, refs=refs: writer.purge_pending(refs, before))  # type: ignore[misc]
+        return count
+
+    async def statistics(self) -> StoreStatistics:
+        """Count what is held in the file."""
+        return await self._read(Reader.statistics)
+
+    async def ping(self) -> None:
+        """Return if the store can read and, unless read-only, write."""
+        self._check_open()
+        if self._local is None:
+            await self._writing.run(Writer.touch)
+        await self._read(Reader.changed)
+
+    async def aclose(self) -> None:
+        """Finish what is under way and let go of everything."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._reading.aclose()
+        await self._writing.aclose()  # last, so that nobody keeps it from moving its log into the file
+        self._lock.release()
+        self._subscribers.clear()
+        if self._local is not None:
+            await self._local.aclose()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosed("expected an open store, got one after aclose(); make a new one")
+        if os.getpid() != self._process:
+            raise StoreError("expected a store made in this process, got one from before a fork; make a new one")
+
+    def _check_writing(self) -> None:
+        self._check_open()
+        if self._local is not None:
+            raise StoreError(
+                f"expected to write {self._path}, got it read-only: another process writes it; send the change there"
+            )
+
+    async def _read(self, look: Callable[[Reader], T]) -> T:
+        self._check_open()
+        if self._local is None and not self._writing.opened:
+            await self._writing.run(_nothing)  # makes the file, or brings its schema forward
+        return await self._reading.run(look)
+
+    def _tell(self, news: list[News]) -> None:
+        for piece in news:
+            if piece.settled is not None:
+                self._subscribers.settled(piece.settled)
+            if piece.asked is not None:
+                self._subscribers.asked(piece.asked)
+        if any(piece.ready for piece in news):
+            self._subscribers.ready()
+
+
+def _nothing(_: object) -> None:
+    """Ask for nothing but that the thread has begun."""
