@@ -171,7 +171,7 @@ class SQLiteStore:
         self._subscribers.remove(subscriber)
         if self._local is not None:
             self._local.unsubscribe(subscriber)
-            self._reading.watch(bool(self._subscribers))
+            self._reading.watch(len(self._subscribers) > 0)
 
     async def claim_jobs(self, handler: str, *, limit: int, lease: float) -> Sequence[ClaimedJob]:
         """Lease due jobs of one handler to the caller, the longest due first."""

@@ -107,19 +107,12 @@ class WriterLock:
         self._path = path.with_name(path.name + ".lock")
         self._descriptor: int | None = None
 
-    @property
-    def held(self) -> bool:
-        """Whether this object holds it."""
-        return self._descriptor is not None
-
     def take(self) -> bool:
-        """Return whether the right is held now; False where another holds it.
+        """Ask for it, once; return False where another holds it.
 
         Raises:
             StoreError: the file beside the store cannot be made.
         """
-        if self._descriptor is not None:
-            return True
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as problem:
@@ -170,6 +163,14 @@ def open_writer(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def inode(path: Path) -> int | None:
+    """Return what tells one file from another that later stands at the same path, None where there is none."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 def open_reader(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
@@ -264,6 +265,5 @@ def _migrate(path: Path, connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        connection.rollback()
         raise

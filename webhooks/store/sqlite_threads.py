@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from webhooks.errors import StoreError
 from webhooks.store.batches import BatchThread, Call
-from webhooks.store.sqlite_file import meaning, open_reader, open_writer
+from webhooks.store.sqlite_file import inode, meaning, open_reader, open_writer
 from webhooks.store.sqlite_reads import Reader
 from webhooks.store.sqlite_writes import News, Writer
 
@@ -54,6 +54,7 @@ class WriterThread:
         self._clock = clock
         self._conflict_handlers = conflict_handlers
         self._writer: Writer | None = None
+        self._inode: int | None = None
         self._thread = BatchThread("store-writer", self._work, tell=tell, end=self._close)
 
     def run(self, change: Callable[[Writer], T]) -> asyncio.Future[T]:
@@ -70,12 +71,11 @@ class WriterThread:
 
     def _work(self, batch: Sequence[Call[Any]]) -> list[News]:
         try:
-            return self._transact(batch)
+            return self._transact(self._open(), batch)
         except _OF_ONE_CALL as problem:
             return self._one_by_one(batch, meaning(problem, self._path))
         except sqlite3.Error as problem:
             logger.error("the store could not write: %s", meaning(problem, self._path))  # noqa: TRY400 - one line says it
-            self._take_back(keep=_primary_code(problem) in _PASSING)
             for call in batch:
                 call.error = meaning(problem, self._path)
         except StoreError as problem:
@@ -86,40 +86,53 @@ class WriterThread:
             return self._one_by_one(batch, problem)
         return []
 
-    def _transact(self, batch: Sequence[Call[Any]]) -> list[News]:
-        if self._writer is None:
-            connection = open_writer(self._path, busy_seconds=self._busy_seconds)
-            self._writer = Writer(connection, self._conflict_handlers, self._clock)
-            self.opened = True
-        writer = self._writer
-        writer.begin()
-        groups: dict[Callable[..., Any], list[Call[Any]]] = {}
-        for call in batch:
-            if call.item is None:
-                call.result = call.run(writer)
-            else:
-                groups.setdefault(call.run, []).append(call)
-        for change, calls in groups.items():
-            for call, result in zip(calls, change(writer, [call.item for call in calls]), strict=True):
-                call.result = result
-        return writer.commit()
+    def _open(self) -> Writer:
+        if self._writer is not None:
+            if inode(self._path) == self._inode:
+                return self._writer
+            self._close()
+            raise StoreError(
+                f"expected {self._path} in its place, got it moved or removed; "
+                "put it back, else the next delivery begins a new one"
+            )
+        connection = open_writer(self._path, busy_seconds=self._busy_seconds)
+        self._writer = Writer(connection, self._conflict_handlers, self._clock)
+        self._inode = inode(self._path)
+        self.opened = True
+        return self._writer
+
+    def _transact(self, writer: Writer, batch: Sequence[Call[Any]]) -> list[News]:
+        try:
+            writer.begin()
+            groups: dict[Callable[..., Any], list[Call[Any]]] = {}
+            for call in batch:
+                if call.item is None:
+                    call.result = call.run(writer)
+                else:
+                    groups.setdefault(call.run, []).append(call)
+            for change, calls in groups.items():
+                for call, result in zip(calls, change(writer, [call.item for call in calls]), strict=True):
+                    call.result = result
+            return writer.commit()
+        except BaseException as problem:
+            self._take_back(writer, problem)
+            raise
 
     def _one_by_one(self, batch: Sequence[Call[Any]], problem: Exception) -> list[News]:
-        self._take_back(keep=True)
         if len(batch) > 1:
             return [piece for call in batch for piece in self._work([call])]
         batch[0].error = problem
         return []
 
-    def _take_back(self, *, keep: bool) -> None:
+    def _take_back(self, writer: Writer, problem: BaseException) -> None:
         """Roll back; a connection that met more than a passing trouble, or cannot even do that, is opened anew next time."""
-        if self._writer is None:
-            return
+        broken = isinstance(problem, sqlite3.Error) and not isinstance(problem, _OF_ONE_CALL)
         try:
-            self._writer.rollback()
+            writer.rollback()
         except sqlite3.Error:
-            keep = False
-        if not keep:
+            self._close()
+            return
+        if broken and _primary_code(problem) not in _PASSING:
             self._close()
 
     def _close(self) -> None:
@@ -207,7 +220,7 @@ class ReaderThread:
             self._reader = None
 
 
-def _primary_code(problem: sqlite3.Error) -> int:
+def _primary_code(problem: BaseException) -> int:
     return getattr(problem, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 

@@ -89,8 +89,7 @@ class Writer:
         """Take back everything since `begin`."""
         self.news = []
         self._next_id = None
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+        self._db.rollback()
 
     def close(self) -> None:
         """Close the connection."""

@@ -37,6 +37,9 @@ class Subscribers:
     def __init__(self) -> None:
         self._all: tuple[Subscriber, ...] = ()
 
+    def __len__(self) -> int:
+        return len(self._all)
+
     def add(self, subscriber: Subscriber) -> None:
         """Tell this one from now on."""
         self._all = (*self._all, subscriber)

@@ -1,0 +1,495 @@
+"""What only a SQLite store does: one writer, many readers, its file, its schema."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from tests.webhooks.store_contract import Clock, Ear, collect, event, outcome, ref, resource
+from webhooks.errors import StoreClosed, StoreError
+from webhooks.store import sqlite_file
+from webhooks.store.base import Acceptance, EventState, Outcome, Verdict
+from webhooks.store.batches import BatchThread, Call
+from webhooks.store.sqlite import SQLiteStore
+from webhooks.store.subscribers import Subscriber
+
+WRITER_ELSEWHERE = """
+import asyncio, sys
+from vendor_http.operations import OperationRef, OperationStatus
+from webhooks.store.base import Outcome
+from webhooks.store.sqlite import SQLiteStore
+
+async def main():
+    store = SQLiteStore(sys.argv[1])
+    assert not store.read_only
+    await store.ping()
+    print("open", flush=True)
+    for line in sys.stdin:
+        ref = OperationRef("default", "allocation", line.strip())
+        resource = {"uid": ref.uid, "status": "done"}
+        await store.record_outcome(
+            Outcome(ref=ref, status=OperationStatus.DONE, resource=resource, via="webhook", settled_at=1.0)
+        )
+    await store.aclose()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "inbox.db"
+
+
+@asynccontextmanager
+async def opened(path: Path, **options: Any) -> AsyncIterator[SQLiteStore]:
+    store = SQLiteStore(path, **options)
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+class Listening(Subscriber):
+    """Wait for outcomes as a waiter would."""
+
+    def __init__(self) -> None:
+        self.heard: asyncio.Queue[Outcome] = asyncio.Queue()
+
+    def settled(self, outcome: Outcome) -> None:
+        self.heard.put_nowait(outcome)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0)
+
+
+# one writer
+
+
+async def test_the_first_to_open_a_file_writes_it_and_all_others_read(path: Path) -> None:
+    async with opened(path) as writer, opened(path) as reader:
+        assert (writer.read_only, reader.read_only) == (False, True)
+        await writer.accept(event("1", of=ref("1"), complete=resource("1")))
+        found = await reader.outcome(ref("1"))
+        assert found is not None
+        assert [kept.event.body for kept in await reader.list_events()] == [event("1").body]
+        assert (await reader.statistics()).events == 1
+        await reader.ping()
+
+
+async def test_the_right_to_write_passes_on_when_its_holder_closes(path: Path) -> None:
+    async with opened(path) as first:
+        await first.accept(event("1"))
+    async with opened(path) as second:
+        assert not second.read_only
+        assert await second.accept(event("1")) is Acceptance.DUPLICATE
+
+
+async def test_a_store_may_be_opened_only_to_read(path: Path) -> None:
+    async with opened(path) as store:
+        await store.accept(event("1"))
+    async with opened(path, read_only=True) as reader, opened(path) as writer:
+        assert reader.read_only
+        assert not writer.read_only
+        assert len(await reader.list_events()) == 1
+
+
+async def test_a_reader_never_changes_the_file_and_says_who_can(path: Path) -> None:
+    async with opened(path) as writer, opened(path) as reader:
+        await writer.accept(event("1"), handlers=["pay"])
+        for refused in (
+            lambda: reader.accept(event("2")),
+            lambda: reader.amend(1, event("2")),
+            lambda: reader.requeue([1]),
+            lambda: reader.purge(9e9),
+            lambda: reader.purge_outcomes(9e9),
+        ):
+            with pytest.raises(StoreError, match="another process writes it"):
+                await refused()
+        assert list(await reader.claim_jobs("pay", limit=5, lease=60)) == []
+        assert list(await reader.claim_questions("default", limit=5, lease=60)) == []
+        await reader.close_questions([ref("1")])
+        assert await reader.retire_jobs([]) == 0
+        (claimed,) = await writer.claim_jobs("pay", limit=5, lease=60)
+        assert await reader.finish_job(claimed.job) is False
+        assert await reader.fail_job(claimed.job, reason="no", retry_at=None) is False
+        assert await writer.finish_job(claimed.job) is True
+
+
+async def test_what_a_reader_records_stays_in_its_process(path: Path) -> None:
+    async with opened(path) as writer, opened(path) as reader:
+        ear = Ear()
+        reader.subscribe(ear)
+        await writer.record_outcome(outcome(ref("known"), "failed"))
+        await writer.add_pending([ref("theirs")])
+        recorded = await reader.record_outcome(outcome(ref("1")))
+        assert recorded.verdict is Verdict.FIRST
+        assert [one.ref for one in ear.settlements] == [ref("1")]
+        assert await reader.outcome(ref("1")) == outcome(ref("1"))
+        assert {one.ref for one in await reader.outcomes([ref("1"), ref("known"), ref("none")])} == {ref("1"), ref("known")}
+        assert (await reader.record_outcome(outcome(ref("known"), "failed"))).verdict is Verdict.SAME
+        assert (await reader.record_outcome(outcome(ref("known"), "done"))).verdict is Verdict.CONFLICT
+        assert [one.status for one in await reader.conflicts(ref("known"))] == ["done"]
+        await reader.add_pending([ref("1"), ref("known"), ref("mine"), ref("gone")])
+        await reader.remove_pending([ref("gone")])
+        assert await collect(reader) == {ref("theirs"), ref("mine")}
+        assert await writer.outcome(ref("1")) is None
+        assert await collect(writer) == {ref("theirs")}
+        reader.unsubscribe(ear)
+
+
+async def test_a_reader_hears_of_outcomes_that_another_store_records(path: Path) -> None:
+    async with opened(path) as writer, opened(path) as reader:
+        await writer.record_outcome(outcome(ref("before")))
+        ear = Listening()
+        reader.subscribe(ear)
+        await reader.ping()
+        await writer.accept(event("settles nothing"))
+        await reader.ping()
+        await writer.record_outcome(outcome(ref("1")))
+        await writer.accept(event("2", of=ref("2"), complete=resource("2")))
+        assert [(await ear.heard.get()).ref for _ in range(2)] == [ref("1"), ref("2")]
+        reader.unsubscribe(ear)
+        await writer.record_outcome(outcome(ref("3")))
+        await reader.ping()
+        assert ear.heard.empty()
+
+
+async def test_an_outcome_recorded_before_the_look_up_after_subscribing_is_seen_or_heard(path: Path) -> None:
+    async with opened(path) as writer, opened(path) as reader:
+        await writer.ping()
+        for number in range(30):
+            ear = Listening()
+            reader.subscribe(ear)
+            recording = asyncio.ensure_future(writer.record_outcome(outcome(ref(str(number)))))
+            if await reader.outcome(ref(str(number))) is None:
+                assert (await ear.heard.get()).ref == ref(str(number))
+            await recording
+            reader.unsubscribe(ear)
+
+
+async def test_more_outcomes_than_one_look_takes_are_all_heard_in_order(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webhooks.store.sqlite_threads._OUTCOMES_AT_ONCE", 3)
+    async with opened(path) as writer, opened(path) as reader:
+        await writer.ping()
+        ear = Listening()
+        reader.subscribe(ear)
+        await reader.ping()
+        await asyncio.gather(*(writer.record_outcome(outcome(ref(str(number)))) for number in range(10)))
+        assert [(await ear.heard.get()).ref for _ in range(10)] == [ref(str(number)) for number in range(10)]
+
+
+async def test_outcomes_of_another_process_are_heard(path: Path) -> None:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WRITER_ELSEWHERE, str(path), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert await child.stdout.readline() == b"open\n"
+    async with opened(path) as reader:
+        assert reader.read_only
+        ear = Listening()
+        reader.subscribe(ear)
+        await reader.ping()
+        child.stdin.write(b"7\n")
+        assert (await ear.heard.get()).ref == ref("7")
+        child.stdin.close()
+        assert await child.wait() == 0
+        assert await reader.outcome(ref("7")) is not None
+
+
+async def test_a_reader_before_its_writer_says_so_and_works_once_the_writer_came(path: Path) -> None:
+    async with opened(path, read_only=True) as reader:
+        ear = Listening()
+        reader.subscribe(ear)
+        with pytest.raises(StoreError, match="expected to open"):
+            await reader.outcome(ref("1"))
+        async with opened(path) as writer:
+            await writer.ping()
+            await reader.ping()
+            await writer.record_outcome(outcome(ref("1")))
+            assert (await ear.heard.get()).ref == ref("1")
+
+
+# the file
+
+
+async def test_files_are_for_their_owner_alone(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        async with opened(path) as store:
+            await store.accept(event("1"))
+            modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == dict.fromkeys(["inbox.db", "inbox.db-wal", "inbox.db-shm", "inbox.db.lock"], 0o600)
+
+
+async def test_commits_wait_for_the_disk(path: Path) -> None:
+    async with opened(path) as store:
+        await store.ping()
+
+        def settings(writer: Any) -> list[object]:
+            return [writer._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+
+        assert await store._writing.run(settings) == ["wal", 2]
+
+
+async def test_on_macos_commits_wait_for_the_platter(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    async with opened(path) as store:
+        await store.ping()
+
+        def settings(writer: Any) -> list[object]:
+            return [writer._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("fullfsync", "checkpoint_fullfsync")]
+
+        assert await store._writing.run(settings) == [1, 1]
+
+
+async def test_a_missing_folder_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="its folder must exist"):
+        SQLiteStore(tmp_path / "missing" / "inbox.db")
+
+
+async def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(path: Path) -> None:
+    path.write_bytes(b"something else entirely" * 100)
+    async with opened(path) as store:
+        with pytest.raises(StoreError, match="sound SQLite file"):
+            await store.accept(event("1"))
+    async with opened(path, read_only=True) as reader:
+        with pytest.raises(StoreError, match="sound SQLite file"):
+            await reader.outcome(ref("1"))
+    assert path.read_bytes() == b"something else entirely" * 100
+
+
+async def test_a_database_of_another_program_is_refused(path: Path) -> None:
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE theirs (x)")
+    other.close()
+    for read_only in (False, True):
+        async with opened(path, read_only=read_only) as store:
+            with pytest.raises(StoreError, match="another program's database"):
+                await store.outcome(ref("1"))
+
+
+async def test_a_folder_in_place_of_the_file_is_said(path: Path) -> None:
+    path.mkdir()
+    async with opened(path) as store:
+        with pytest.raises(StoreError, match="expected to open"):
+            await store.ping()
+
+
+async def test_an_older_schema_is_brought_forward_with_its_contents(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(path) as store:
+        await store.accept(event("1"))
+    monkeypatch.setattr(
+        sqlite_file, "MIGRATIONS", (*sqlite_file.MIGRATIONS, "CREATE TABLE newer (x); CREATE INDEX newer_x ON newer (x)")
+    )
+    async with opened(path, read_only=True) as reader:
+        with pytest.raises(StoreError, match="it brings the schema forward"):
+            await reader.list_events()
+    async with opened(path) as store:
+        assert len(await store.list_events()) == 1
+    with sqlite3.connect(path) as raw:
+        assert raw.execute("SELECT name FROM sqlite_schema WHERE name = 'newer_x'").fetchall()
+        assert raw.execute("PRAGMA user_version").fetchone() == (len(sqlite_file.MIGRATIONS),)
+    raw.close()
+
+
+async def test_a_migration_that_fails_leaves_the_old_schema(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(path) as store:
+        await store.accept(event("1"))
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_file, "MIGRATIONS", (*sqlite_file.MIGRATIONS, "CREATE TABLE newer (x); CREATE TABLE event (x)"))
+        async with opened(path) as store:
+            with pytest.raises(StoreError):
+                await store.ping()
+    async with opened(path) as store:
+        assert await store.accept(event("1")) is Acceptance.DUPLICATE
+
+
+async def test_a_schema_from_the_future_is_refused(path: Path) -> None:
+    async with opened(path) as store:
+        await store.accept(event("1"))
+    with sqlite3.connect(path) as raw:
+        raw.execute("PRAGMA user_version=99")
+    raw.close()
+    for read_only in (False, True):
+        async with opened(path, read_only=read_only) as store:
+            with pytest.raises(StoreError, match="newer version"):
+                await store.list_events()
+
+
+# calls
+
+
+async def test_a_thread_whose_work_breaks_says_so_to_everybody_and_lives_on() -> None:
+    faults = [RuntimeError("broken")]
+
+    def work(batch: Sequence[Call[Any]]) -> list[Any]:
+        if faults:
+            raise faults.pop()
+        for call in batch:
+            call.result = call.run()
+        return []
+
+    thread = BatchThread("test", work, tell=lambda news: None, end=lambda: None)
+    with pytest.raises(RuntimeError, match="broken"):
+        await thread.submit(Call(lambda: 1))
+    assert await thread.submit(Call(lambda: 2)) == 2
+    await thread.aclose()
+
+
+async def test_a_text_that_utf8_cannot_hold_is_kept_as_its_escape(path: Path) -> None:
+    async with opened(path) as store:
+        await store.accept(event("1", of=ref("u\udc80"), correlation_id="c\udcff", attempt="ü", problem=None))
+        (kept,) = await store.list_events()
+        assert (kept.event.correlation_id, kept.event.attempt) == ("c\\udcff", "ü")
+        assert [one.uid for one in await store.claim_questions("default", limit=5, lease=60)] == ["u\\udc80"]
+
+
+async def test_a_call_that_cannot_be_done_fails_alone(path: Path) -> None:
+    async with opened(path) as store:
+        await store.ping()
+        answers = await asyncio.gather(
+            store.accept(event("1")),
+            store.claim_jobs("pay", limit="many", lease=60),  # type: ignore[arg-type]
+            store.claim_jobs("pay", limit=2**80, lease=60),
+            store.accept(event("2")),
+            return_exceptions=True,
+        )
+        assert [answers[0], answers[3]] == [Acceptance.NEW, Acceptance.NEW]
+        assert isinstance(answers[1], StoreError)
+        assert isinstance(answers[2], OverflowError)
+        assert len(await store.list_events()) == 2
+
+
+async def test_a_look_up_that_cannot_be_done_fails_alone(path: Path) -> None:
+    async with opened(path) as store:
+        await store.accept(event("1"))
+        answers = await asyncio.gather(
+            store.list_events(limit="many"),  # type: ignore[arg-type]
+            store.list_events(limit=2**80),
+            store.list_events(),
+            return_exceptions=True,
+        )
+        assert isinstance(answers[0], StoreError)
+        assert isinstance(answers[1], OverflowError)
+        assert len(answers[2]) == 1  # type: ignore[arg-type]
+
+
+async def test_a_caller_that_gave_up_disturbs_nobody(path: Path) -> None:
+    async with opened(path) as store:
+        await store.ping()
+        impatient = asyncio.ensure_future(store.accept(event("1")))
+        patient = asyncio.ensure_future(store.accept(event("2")))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        assert await patient is Acceptance.NEW
+        assert len(await store.list_events()) == 2
+
+
+async def test_closing_answers_what_is_under_way(path: Path) -> None:
+    store = SQLiteStore(path)
+    under_way = [asyncio.ensure_future(store.accept(event(str(number)))) for number in range(50)]
+    await asyncio.sleep(0)
+    await store.aclose()
+    assert await asyncio.gather(*under_way) == [Acceptance.NEW] * 50
+    with pytest.raises(StoreClosed):
+        await store.ping()
+
+
+async def test_a_store_may_be_used_from_one_loop_after_the_other(path: Path) -> None:
+    store = SQLiteStore(path)
+    await asyncio.to_thread(asyncio.run, store.accept(event("1")))
+    assert await store.accept(event("1")) is Acceptance.DUPLICATE
+    await store.aclose()
+
+
+async def test_a_loop_that_ended_in_the_middle_harms_nobody(path: Path) -> None:
+    store = SQLiteStore(path)
+
+    async def leave() -> None:
+        store._writing.run(lambda writer: None)
+
+    await asyncio.to_thread(asyncio.run, leave())
+    assert await store.accept(event("1")) is Acceptance.NEW
+    await store.aclose()
+
+
+async def test_a_store_from_before_a_fork_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(path) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr("os.getpid", lambda: -1)
+            with pytest.raises(StoreError, match="before a fork"):
+                await store.accept(event("1"))
+
+
+async def test_deliveries_are_kept_while_a_purge_is_under_way(path: Path) -> None:
+    clock = Clock()
+    async with opened(path, clock=clock) as store:
+        await asyncio.gather(*(store.accept(event(str(number))) for number in range(3_000)))
+        clock.now += 10
+        purge = asyncio.ensure_future(store.purge(clock.now))
+        await asyncio.sleep(0)
+        assert await store.accept(event("meanwhile")) is Acceptance.NEW
+        assert not purge.done()
+        assert await purge == 3_000
+        assert [kept.event.body for kept in await store.list_events()] == [event("meanwhile").body]
+
+
+async def test_dead_letters_are_purged_with_their_jobs(path: Path) -> None:
+    clock = Clock()
+    async with opened(path, clock=clock) as store:
+        await store.accept(event("1"), handlers=["pay"])
+        (claimed,) = await store.claim_jobs("pay", limit=1, lease=60)
+        await store.fail_job(claimed.job, reason="gave up", retry_at=None)
+        clock.now += 10
+        assert await store.purge(clock.now, state=EventState.DEAD) == 1
+        assert await store._reading.run(lambda reader: reader._count("job")) == 0
+
+
+async def test_identities_are_forgotten_after_400_days(path: Path) -> None:
+    clock = Clock()
+    async with opened(path, clock=clock) as store:
+        await store.accept(event("old"))
+        clock.now += 401 * 86_400
+        await store.purge(clock.now)
+        assert await store.accept(event("old")) is Acceptance.NEW
+
+
+async def test_numbers_of_events_are_never_given_twice(path: Path) -> None:
+    clock = Clock()
+    async with opened(path, clock=clock) as store:
+        await store.accept(event("1"))
+        (first,) = await store.list_events()
+        clock.now += 1
+        await store.purge(clock.now)
+    async with opened(path, clock=clock) as store:
+        await store.accept(event("2"))
+        (second,) = await store.list_events()
+        assert second.id > first.id
+
+
+async def test_pending_operations_are_purged_in_slices(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webhooks.store.sqlite._SLICE", 2)
+    clock = Clock()
+    async with opened(path, clock=clock) as store:
+        await store.add_pending([ref(str(number)) for number in range(5)])
+        for number in range(5, 10):
+            await store.record_outcome(evolve(outcome(ref(str(number))), settled_at=clock.now))
+        clock.now += 1
+        assert await store.purge_outcomes(clock.now) == 5
+        assert await collect(store) == set()
