@@ -1,0 +1,31 @@
+"""Each benchmark runs in its quick form and gives whole rows; what they measure is not asserted."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import benchmarks
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.name.startswith("_")]
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.timeout(240)
+def test_benchmark_runs(name: str, tmp_path: Path) -> None:
+    assert callable(importlib.import_module(f"benchmarks.{name}").run)
+    command = [sys.executable, "-m", "benchmarks", name, "--quick", "--json", str(tmp_path / "rows.json")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=230, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    rows = json.loads((tmp_path / "rows.json").read_text("utf-8"))
+    assert rows
+    for row in rows:
+        assert {"name", "value", "unit", "reference", "ratio", "bar"} <= row.keys()
+        assert isinstance(row["value"], (int, float))
