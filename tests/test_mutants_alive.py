@@ -31,4 +31,6 @@ def test_fault_still_has_its_place(mutant: dict[str, Any]) -> None:
     for test in mutant["tests"]:
         path, _, name = test.partition("::")
         assert (HERE.parent / path).exists()
-        assert not name or name.split("::")[-1].split("[")[0] in (HERE.parent / path).read_text("utf-8")
+        function = name.split("::")[-1].split("[")[0]
+        beside = (HERE.parent / path).parent.glob("*.py")  # a test class may inherit it from a contract beside it
+        assert not name or any(f"def {function}(" in other.read_text("utf-8") for other in beside)
