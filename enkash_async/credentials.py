@@ -55,7 +55,8 @@ class PasswordCredentials:
 
     def secrets(self) -> tuple[str, ...]:
         """Return what must not appear in any message, longest first."""
-        return tuple(sorted((one.reveal() for one in (self.client_secret, self.username, self.password)), key=len, reverse=True))
+        parts = [one.reveal() for one in (self.client_secret, self.username, self.password)]
+        return tuple(sorted([*parts, self.basic().removeprefix("Basic ")], key=len, reverse=True))
 
     def basic(self) -> str:
         """Return the Authorization header of the token request."""
