@@ -436,6 +436,7 @@ async def test_a_process_that_died_during_a_request_has_left_its_mark(
         await dying.aclose()
         await waiting
 
+    endpoint.open.set()
     with pytest.raises(TokenUnavailable, match="no answer"):
         await new_tokens(store).token()
     assert endpoint.calls == 2

@@ -1,0 +1,206 @@
+"""The client against the sandboxed vendor over loopback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from enkash_async import CoinConfiguration, EnkashClient, PasswordCredentials, TokenUnavailable
+from tests.enkash_async.enkash_kit import Clock, outcome, settle
+from vendor_http.errors import NotFound, OutcomeUnknown, RequestRejected
+from vendor_http.limits import Limits
+from vendor_sandboxes import EnkashSandbox
+
+TOKEN_PATH = "/oauth/token"
+Pair = tuple[EnkashSandbox, EnkashClient]
+
+
+@asynccontextmanager
+async def client_of(sandbox: EnkashSandbox, clock: Clock, **arguments: Any) -> AsyncIterator[EnkashClient]:
+    settings: dict[str, Any] = {
+        "coins_base_url": sandbox.url,
+        "auth_base_url": sandbox.url,
+        "credentials": PasswordCredentials(sandbox.client_id, sandbox.client_secret, sandbox.username, sandbox.password),
+        "clock": clock,
+        "now": clock.now,
+        "sleep": clock.sleep,
+    }
+    async with EnkashClient(**{**settings, **arguments}) as client:
+        yield client
+
+
+@pytest_asyncio.fixture
+async def sandbox(clock: Clock) -> AsyncIterator[EnkashSandbox]:
+    async with EnkashSandbox(clock=clock) as sandbox:
+        yield sandbox
+
+
+@pytest_asyncio.fixture
+async def client(sandbox: EnkashSandbox, clock: Clock) -> AsyncIterator[EnkashClient]:
+    async with client_of(sandbox, clock) as client:
+        yield client
+
+
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"envelope": "code"},
+    {"code_as": "string"},
+    {"token_keys": "camel"},
+    {"expires_in": 86399},
+]
+
+
+@pytest.mark.parametrize("switches", VARIANTS, ids=str)
+async def test_coins_go_from_event_to_balance(clock: Clock, switches: dict[str, Any]) -> None:
+    async with EnkashSandbox(clock=clock, **switches) as sandbox, client_of(sandbox, clock) as client:
+        await walk(client)
+
+
+async def test_coins_go_from_event_to_balance_encrypted(clock: Clock) -> None:
+    async with EnkashSandbox(clock=clock, encrypted=True) as sandbox, client_of(sandbox, clock, encryption=True) as client:
+        await walk(client)
+
+        assert b"REFERRAL_EVENT" not in b"".join(request.body for request in sandbox.requests)
+
+
+async def walk(client: EnkashClient) -> None:
+    event = await client.create_event(event="REFERRAL_EVENT", amount=6)
+    assert await client.get_event(event.coin_config_id) == event
+    assert await client.get_balance("EKQZVMQK") == 0
+    receipt = await client.allocate_coins(event="REFERRAL_EVENT", user_id="EKQZVMQK", request_id="R1")
+    assert receipt.message == "Successfully allocated enkash Coins"
+    changed = await client.update_event(event.coin_config_id, amount=10, configuration="CUSTOM")
+    assert (changed.amount, changed.configuration, changed.company_id) == (10, CoinConfiguration.CUSTOM, None)
+    await client.allocate_coins(event="REFERRAL_EVENT", user_id="EKQZVMQK", request_id="R2")
+    assert await client.get_balance("EKQZVMQK") == 16
+    with pytest.raises(NotFound, match="Coin configuration not found"):
+        await client.get_event("WCC1")
+
+
+async def test_the_vendors_no_moves_no_coins(sandbox: EnkashSandbox, client: EnkashClient) -> None:
+    await client.create_event(event="REFERRAL_EVENT", amount=6)
+    sandbox.funds = 5
+
+    with pytest.raises(RequestRejected, match="Insufficient balance in card account") as caught:
+        await client.allocate_coins(event="REFERRAL_EVENT", user_id="EKQZVMQK", request_id="R1")
+
+    assert (caught.value.status, caught.value.code) == (200, "1")
+    assert await client.get_balance("EKQZVMQK") == 0
+
+
+async def test_a_lost_reply_is_unknown_and_the_coins_are_given_once(sandbox: EnkashSandbox, client: EnkashClient) -> None:
+    await client.create_event(event="REFERRAL_EVENT", amount=6)
+    sandbox.script("drop_after_commit", path="allocate-coin")
+
+    with pytest.raises(OutcomeUnknown):
+        await client.allocate_coins(event="REFERRAL_EVENT", user_id="EKQZVMQK", request_id="R1")
+
+    assert await client.get_balance("EKQZVMQK") == 6
+
+
+async def test_where_the_vendor_replays_a_request_id_a_lost_reply_is_made_good(sandbox: EnkashSandbox, clock: Clock) -> None:
+    async with client_of(sandbox, clock, repeat_allocations=True) as client:
+        await client.create_event(event="REFERRAL_EVENT", amount=6)
+        sandbox.script("drop_after_commit", "p503", path="allocate-coin")
+
+        await client.allocate_coins(event="REFERRAL_EVENT", user_id="EKQZVMQK", request_id="R1")
+
+        assert await client.get_balance("EKQZVMQK") == 6
+
+
+async def test_where_the_vendor_rejects_a_request_id_a_lost_reply_stays_unknown(clock: Clock) -> None:
+    async with (
+        EnkashSandbox(clock=clock, duplicate_request="reject") as sandbox,
+        client_of(sandbox, clock, repeat_allocations=True) as client,
+    ):
+        await client.create_event(event="REFERRAL_EVENT", amount=6)
+        sandbox.script("drop_after_commit", path="allocate-coin")
+
+        with pytest.raises(OutcomeUnknown):
+            await client.allocate_coins(event="REFERRAL_EVENT", user_id="EKQZVMQK", request_id="R1")
+
+        assert await client.get_balance("EKQZVMQK") == 6
+
+
+async def test_a_thousand_concurrent_callers_make_one_token_request(sandbox: EnkashSandbox, client: EnkashClient) -> None:
+    balances = await asyncio.gather(*(client.get_balance("EK1") for _ in range(1000)))
+
+    assert balances == [0] * 1000
+    assert sandbox.token_requests == 1
+
+
+async def test_a_hanging_token_endpoint_keeps_nobody_waiting_while_the_old_token_is_valid(
+    sandbox: EnkashSandbox, client: EnkashClient, clock: Clock
+) -> None:
+    await client.get_balance("EK1")
+    sandbox.switches.token_hang = 60.0  # longer than this test may take: whoever waited for it would never get to the end
+    clock.advance(200)
+
+    for _ in range(5):
+        assert await asyncio.gather(*(client.get_balance("EK1") for _ in range(20))) == [0] * 20
+        clock.advance(1)
+
+    await sandbox.until(lambda: sandbox.token_requests == 2)
+    assert sandbox.token_requests == 2
+
+
+async def test_a_token_that_ends_in_the_middle_fails_none_of_ten_thousand_calls(clock: Clock) -> None:
+    done = 0
+    async with (
+        EnkashSandbox(clock=clock) as sandbox,
+        client_of(sandbox, clock, limits=Limits(connections=40)) as client,
+    ):
+        await client.create_event(event="REFERRAL_EVENT", amount=6)
+        numbers = iter(range(10_000))
+
+        async def work() -> None:
+            nonlocal done
+            for number in numbers:
+                await client.allocate_coins(event="REFERRAL_EVENT", user_id=f"EK{number % 7}", request_id=f"R{number}")
+                done += 1
+                clock.advance(0.05)  # five hundred seconds in all, so that tokens end by themselves as well
+                if done in {3_000, 3_001, 7_000}:
+                    sandbox.expire_tokens()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(40):
+                group.create_task(work())
+
+        assert done == 10_000
+        assert sum(sandbox.coins.balances.values()) == 60_000
+        assert sandbox.tokens.rejections == 0
+        assert 4 <= sandbox.token_requests <= 10
+
+
+async def test_a_token_endpoint_that_is_down_for_a_moment_fails_no_call(sandbox: EnkashSandbox, client: EnkashClient) -> None:
+    sandbox.script("drop_before_commit", path=TOKEN_PATH)
+
+    assert await client.get_balance("EK1") == 0
+
+
+async def test_a_token_endpoint_that_is_down_is_left_alone_for_a_minute(
+    sandbox: EnkashSandbox, client: EnkashClient, clock: Clock
+) -> None:
+    sandbox.script("p503", "drop_after_commit", path=TOKEN_PATH)
+    arrived: Callable[[], int] = lambda: sum(request.path == TOKEN_PATH for request in sandbox.requests)  # noqa: E731
+
+    problems = await asyncio.gather(*(outcome(client.get_balance("EK1")) for _ in range(100)))
+
+    assert {type(problem) for problem in problems} == {TokenUnavailable}
+    assert arrived() == 2
+    clock.advance(60)
+    assert await client.get_balance("EK1") == 0
+
+
+async def test_closing_while_the_token_endpoint_hangs_leaves_nothing_behind(sandbox: EnkashSandbox, clock: Clock) -> None:
+    sandbox.switches.token_hang = 60.0
+    async with client_of(sandbox, clock) as client:
+        waiting = asyncio.create_task(outcome(client.get_balance("EK1")))
+        await sandbox.until(lambda: sandbox.token_requests == 1)
+        await settle()
+    assert type(await waiting).__name__ == "ClientClosed"

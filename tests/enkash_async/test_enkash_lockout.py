@@ -1,0 +1,190 @@
+"""A wrong password, however many ask with it, never locks the account."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from asyncio.subprocess import Process
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from enkash_async import BreakerStore, CredentialsRejected, EnkashClient, FileBreakerStore, PasswordCredentials, TokenUnavailable
+from tests.enkash_async.enkash_kit import Clock, outcome
+from vendor_sandboxes import EnkashSandbox
+
+TOKEN_PATH = "/oauth/token"
+
+WORKER = """
+import asyncio, collections, json, sys
+from enkash_async import EnkashClient, FileBreakerStore, PasswordCredentials
+
+async def main(url, client_id, path):
+    credentials = PasswordCredentials(client_id, "secret", "user", "wrong password")
+    store = FileBreakerStore(path)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    async with EnkashClient(coins_base_url=url, auth_base_url=url, credentials=credentials, breaker_store=store) as client:
+        problems = await asyncio.gather(*(client.get_balance("EK1") for _ in range(50)), return_exceptions=True)
+    print(json.dumps(collections.Counter(type(problem).__name__ for problem in problems)), flush=True)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest_asyncio.fixture
+async def sandbox() -> AsyncIterator[EnkashSandbox]:
+    async with EnkashSandbox() as sandbox:
+        yield sandbox
+        assert not sandbox.locked
+
+
+def wrong(sandbox: EnkashSandbox, **parts: str) -> PasswordCredentials:
+    right = {
+        "client_id": sandbox.client_id,
+        "client_secret": sandbox.client_secret,
+        "username": sandbox.username,
+        "password": sandbox.password,
+    }
+    return PasswordCredentials(**{**right, **(parts or {"password": "wrong"})})
+
+
+def new_client(sandbox: EnkashSandbox, credentials: PasswordCredentials, store: BreakerStore | None = None) -> EnkashClient:
+    clock = Clock()
+    return EnkashClient(
+        coins_base_url=sandbox.url,
+        auth_base_url=sandbox.url,
+        credentials=credentials,
+        breaker_store=store,
+        clock=clock,
+        now=clock.now,
+        sleep=clock.sleep,
+    )
+
+
+async def kinds(client: EnkashClient, callers: int = 1000) -> Counter[str]:
+    problems = await asyncio.gather(*(outcome(client.get_balance("EK1")) for _ in range(callers)))
+    return Counter(type(problem).__name__ for problem in problems)
+
+
+@pytest.mark.parametrize("part", ["client_id", "client_secret", "username", "password"])
+async def test_a_thousand_callers_with_a_wrong_part_make_one_rejected_request(sandbox: EnkashSandbox, part: str) -> None:
+    async with new_client(sandbox, wrong(sandbox, **{part: "wrong"})) as client:
+        assert await kinds(client) == {"CredentialsRejected": 1000}
+        assert await kinds(client) == {"CredentialsRejected": 1000}
+
+    assert sandbox.token_rejections == 1
+
+
+async def test_a_refusal_written_as_a_200_is_one_as_well(sandbox: EnkashSandbox) -> None:
+    sandbox.switches.rejection = "envelope"
+    async with new_client(sandbox, wrong(sandbox)) as client:
+        assert await kinds(client) == {"CredentialsRejected": 1000}
+
+    assert sandbox.token_rejections == 1
+
+
+async def test_a_password_that_was_changed_meanwhile_makes_one_rejected_request(sandbox: EnkashSandbox) -> None:
+    async with new_client(sandbox, wrong(sandbox, password=sandbox.password)) as client:
+        await client.get_balance("EK1")
+        sandbox.tokens._form["password"] = "another"
+        sandbox.expire_tokens()
+
+        found = await kinds(client)
+
+    assert found.total() == 1000
+    assert set(found) <= {"Unauthorized", "CredentialsRejected"}
+    assert sandbox.token_rejections == 1
+
+
+async def test_a_wrong_password_with_lost_replies_makes_two_rejected_requests_at_most(sandbox: EnkashSandbox) -> None:
+    sandbox.switches.drop_after_commit = 1.0
+    async with new_client(sandbox, wrong(sandbox)) as client:
+        assert await kinds(client) == {"TokenUnavailable": 1000}
+        assert await kinds(client) == {"TokenUnavailable": 1000}
+
+    assert sandbox.token_rejections == 2
+
+
+async def test_a_wrong_password_with_one_lost_reply_is_found_out_by_the_second(sandbox: EnkashSandbox) -> None:
+    sandbox.script("drop_after_commit", path=TOKEN_PATH)
+    async with new_client(sandbox, wrong(sandbox)) as client:
+        assert await kinds(client) == {"CredentialsRejected": 1000}
+
+    assert sandbox.token_rejections == 2
+
+
+async def test_three_restarts_with_a_wrong_password_make_one_rejected_request(sandbox: EnkashSandbox, tmp_path: Path) -> None:
+    for _ in range(4):
+        async with new_client(sandbox, wrong(sandbox), FileBreakerStore(tmp_path / "breaker.json")) as client:
+            with pytest.raises(CredentialsRejected, match="Bad credentials"):
+                await client.get_balance("EK1")
+
+    assert sandbox.token_rejections == 1
+
+
+async def test_three_restarts_with_lost_replies_make_two_rejected_requests(sandbox: EnkashSandbox, tmp_path: Path) -> None:
+    sandbox.switches.drop_after_commit = 1.0
+    for _ in range(4):
+        async with new_client(sandbox, wrong(sandbox), FileBreakerStore(tmp_path / "breaker.json")) as client:
+            with pytest.raises(TokenUnavailable):
+                await client.get_balance("EK1")
+
+    assert sandbox.token_rejections == 2
+
+
+async def test_the_right_password_works_on_the_file_that_holds_a_refusal(sandbox: EnkashSandbox, tmp_path: Path) -> None:
+    store = FileBreakerStore(tmp_path / "breaker.json")
+    async with new_client(sandbox, wrong(sandbox), store) as client:
+        await outcome(client.get_balance("EK1"))
+
+    async with new_client(sandbox, wrong(sandbox, password=sandbox.password), store) as client:
+        assert await client.get_balance("EK1") == 0
+
+
+async def start(sandbox: EnkashSandbox, path: Path) -> Process:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", WORKER, sandbox.url, sandbox.client_id, str(path)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"ready\n"
+    return process
+
+
+async def test_four_processes_with_a_wrong_password_make_one_rejected_request(sandbox: EnkashSandbox, tmp_path: Path) -> None:
+    sandbox.switches.token_hang = 0.5  # so that all would be under way before the first is answered
+    workers = await asyncio.gather(*(start(sandbox, tmp_path / "breaker.json") for _ in range(4)))
+
+    ended: list[tuple[bytes, Any]] = await asyncio.gather(*(worker.communicate(b"go\n") for worker in workers))
+
+    assert [json.loads(out) for out, _ in ended] == [{"CredentialsRejected": 50}] * 4
+    assert sandbox.token_rejections == 1
+
+
+async def test_processes_killed_during_their_token_request_make_two_rejected_requests(
+    sandbox: EnkashSandbox, tmp_path: Path
+) -> None:
+    sandbox.switches.token_hang = 60.0
+    for number in (1, 2):
+        worker = await start(sandbox, tmp_path / "breaker.json")
+        assert worker.stdin is not None
+        worker.stdin.write(b"go\n")
+        await sandbox.until(lambda expected=number: sandbox.token_requests == expected)  # type: ignore[misc]
+        worker.kill()
+        await worker.communicate()
+
+    for _ in range(2):
+        worker = await start(sandbox, tmp_path / "breaker.json")
+        out, _ = await worker.communicate(b"go\n")
+        assert json.loads(out) == {"TokenUnavailable": 50}
+
+    assert sandbox.token_rejections == 2
