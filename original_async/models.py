@@ -12,7 +12,8 @@ from typing import Any
 
 from attrs import field, frozen
 
-from vendor_http.codec import OURS, OpenEnum
+from vendor_http.codec import OURS
+from vendor_http.enums import OpenEnum
 from vendor_http.operations import DEFAULT_SCOPE, OperationRef, OperationStatus
 
 ALLOCATION = "allocation"

@@ -11,8 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from enum import StrEnum
-from typing import Any, Self, TypeVar, cast, get_origin
+from typing import Any, TypeVar, cast, get_origin
 
 import orjson
 from attrs import fields, has
@@ -20,6 +19,7 @@ from cattrs import Converter
 from cattrs.errors import ClassValidationError, IterableValidationError
 from cattrs.gen import make_dict_structure_fn, override
 
+from vendor_http.enums import OpenEnum
 from vendor_http.errors import UnexpectedResponse
 
 T = TypeVar("T")
@@ -28,23 +28,6 @@ _PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,100}(\.[0-9]{1,100})?", re.ASCII)
 
 OURS = {"ours": True}
 """Metadata of a model's field that no vendor sends: it is never read from their JSON, whatever keys that has."""
-
-
-class OpenEnum(StrEnum):
-    """An enumeration that folds case and keeps words it does not know, equal only to themselves."""
-
-    @classmethod
-    def _missing_(cls, value: object) -> Self | None:
-        if not isinstance(value, str):
-            return None
-        folded = value.lower()
-        for member in cls:
-            if member.value == folded:
-                return member
-        stranger = str.__new__(cls, folded)
-        stranger._name_ = "UNKNOWN"
-        stranger._value_ = folded
-        return stranger
 
 
 class _NeedsExactNumbers(Exception):

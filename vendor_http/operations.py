@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from attrs import field, frozen
 
-from vendor_http.codec import OpenEnum
+from vendor_http.enums import OpenEnum
 
 DEFAULT_SCOPE = "default"
 
