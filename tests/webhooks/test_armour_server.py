@@ -12,23 +12,25 @@ import ssl
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import cast
+from typing import Any, cast
 
 import attrs
 import pytest
 import trustme
 
+from tests.webhooks.fakes import FakeSource
 from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.peers import Networks
 from webhooks.ingress.quiet import QuietLog
+from webhooks.receiver import Receiver, Reply
+from webhooks.store.memory import MemoryStore
 
 pytestmark = pytest.mark.timeout(20)
 
 HEALTHY = b"POST /hook HTTP/1.1\r\nHost: here\r\nContent-Length: 5\r\n\r\nhello"
 SLOWEST = ArmourLimits(
     header_seconds=9,
-    body_seconds=9,
     answer_seconds=9,
     idle_seconds=9,
     linger_seconds=0.2,
@@ -38,19 +40,11 @@ SLOWEST = ArmourLimits(
 )
 
 
-@attrs.define
-class Answered:
-    """What the receiver behind the server gives back."""
+class Inbox(Receiver):
+    """Stand where the receiver stands, and be held up."""
 
-    status: int = 200
-    headers: Mapping[str, str] = attrs.field(factory=dict)
-    body: bytes = b"kept"
-
-
-class Inbox:
-    """Stand where the receiver stands, and can be held up."""
-
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
+        super().__init__(FakeSource(), MemoryStore(), **options)
         self.bodies: list[bytes] = []
         self.entered = asyncio.Event()
         self.go_on = asyncio.Event()
@@ -58,14 +52,19 @@ class Inbox:
         self.finished = asyncio.Event()
         self.headers: Mapping[str, str] = {}
         self.words = b"kept"
+        self.fault: Exception | None = None
 
-    async def deliver(self, headers: Mapping[str, str], body: bytes) -> Answered:
+    async def receive(self, headers: Mapping[str, str], body: bytes) -> Reply:
+        if len(body) > self.max_body:
+            return self.too_large()
         self.entered.set()
         await self.go_on.wait()
+        if self.fault is not None:
+            raise self.fault
         self.headers = headers
         self.bodies.append(body)
         self.finished.set()
-        return Answered(headers={"X-Kept": "yes"}, body=self.words)
+        return Reply(status=200, headers={"X-Kept": "yes"}, body=self.words)
 
 
 class Running:
@@ -94,7 +93,7 @@ class Running:
 
     @property
     def refused(self) -> Mapping[str, int]:
-        return self.server.quiet.total
+        return {**self.server.quiet.total, **self.inbox.statistics.rejected}
 
 
 @asynccontextmanager
@@ -104,9 +103,10 @@ async def serving(
     trusted: Networks | None = None,
     allowed: Networks | None = None,
     send_buffer: int = 0,
+    **options: Any,
 ) -> AsyncIterator[Running]:
-    inbox = Inbox()
-    armour = ArmouredServer({"/hook": inbox.deliver}, limits=limits, trusted=trusted, allowed=allowed)
+    inbox = Inbox(**options)
+    armour = ArmouredServer({"/hook": inbox}, limits=limits, trusted=trusted, allowed=allowed)
     listening = await asyncio.get_running_loop().create_server(armour, "127.0.0.1", 0, backlog=1000)
     if send_buffer:
         listening.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
@@ -178,6 +178,18 @@ def request(head: str = "", body: bytes = b"", method: str = "POST", path: str =
     return lines.encode() + b"\r\n" + body
 
 
+async def test_how_long_a_delivery_took_is_told() -> None:
+    seconds: list[float] = []
+    inbox = Inbox()
+    armour = ArmouredServer({"/hook": inbox}, limits=SLOWEST, observe=seconds.append)
+    listening = await asyncio.get_running_loop().create_server(armour, "127.0.0.1", 0)
+    running = Running(armour, inbox, listening.sockets[0].getsockname()[1])
+    assert await running.healthy() == 200
+    assert len(seconds) == 1
+    listening.close()
+    await armour.drain(5)
+
+
 async def test_a_healthy_delivery_reaches_the_receiver_with_headers_and_bytes_unchanged() -> None:
     async with serving() as running:
         answer = await running.until_closed(request("X-Webhook-Signature: k,abc\r\nConnection: close\r\n", b'{ "a":1}\n'))
@@ -235,9 +247,9 @@ async def test_a_peer_that_asks_first_is_told_to_continue() -> None:
         (request(method="GET"), 405, "method"),
         (request(method="PUT", body=b"x"), 405, "method"),
         (request("Content-Encoding: gzip\r\n", gzip.compress(b"x")), 415, "encoding"),
-        (request("Content-Length: 262145\r\n"), 413, "too_large"),
-        (request(body=b"x" * 262_145), 413, "too_large"),
-        (request("Transfer-Encoding: chunked\r\n", b"50000\r\n" + b"x" * 0x50000 + b"\r\n0\r\n\r\n"), 413, "too_large"),
+        (request("Content-Length: 262145\r\n"), 413, "size"),
+        (request(body=b"x" * 262_145), 413, "size"),
+        (request("Transfer-Encoding: chunked\r\n", b"50000\r\n" + b"x" * 0x50000 + b"\r\n0\r\n\r\n"), 413, "size"),
         (request("Transfer-Encoding: chunked\r\n", b"zz\r\nhello"), 400, "malformed"),
         (request("Transfer-Encoding: chunked\r\nContent-Length: 3\r\n", b"abc"), 400, "malformed"),
         (request("Content-Length: 3\r\nContent-Length: 4\r\n", b"abc"), 400, "malformed"),
@@ -298,20 +310,19 @@ async def test_500_connections_that_never_finish_their_headers_are_closed_and_he
 
 
 async def test_500_connections_that_never_finish_their_body_are_closed_and_healthy_deliveries_go_on() -> None:
-    limits = attrs.evolve(SLOWEST, body_seconds=0.5)
-    async with serving(limits) as running:
+    async with serving(body_timeout=0.5) as running:
         slow = [asyncio.ensure_future(running.until_closed(request("Content-Length: 100\r\n") + b"x")) for _ in range(500)]
         statuses = set()
         while not all(task.done() for task in slow):
             statuses.add(await running.healthy())
         assert statuses == {200}
         assert {status_of(await task) for task in slow} == {408}
-        assert running.refused == {"body_timeout": 500}
+        assert running.refused == {"slow": 500}
 
 
 @pytest.mark.parametrize("start", [b"POST /hook HTTP/1.1\r\nX: ", request("Content-Length: 100000\r\n")])
 async def test_a_byte_now_and_then_does_not_lengthen_the_time(start: bytes) -> None:
-    async with serving(attrs.evolve(SLOWEST, header_seconds=0.3, body_seconds=0.3)) as running:
+    async with serving(attrs.evolve(SLOWEST, header_seconds=0.3), body_timeout=0.3) as running:
         reader, writer = await running.connect()
         writer.write(start)
         answer = asyncio.ensure_future(read_all(reader))
@@ -368,7 +379,7 @@ async def test_a_body_without_end_is_refused_closed_and_takes_no_memory() -> Non
             tracemalloc.stop()
         await close(writer)
         assert peak < 4_000_000
-        assert running.refused == {"too_large": 1}
+        assert running.refused == {"size": 1}
 
 
 async def test_a_gzip_bomb_is_never_inflated() -> None:
@@ -417,7 +428,7 @@ async def test_random_bytes_get_a_refusal_or_nothing_and_never_a_server_error() 
         b" ",
         b"\x00",
     ]
-    async with serving(attrs.evolve(SLOWEST, header_seconds=0.1, body_seconds=0.1, idle_seconds=0.1)) as running:
+    async with serving(attrs.evolve(SLOWEST, header_seconds=0.1, idle_seconds=0.1), body_timeout=0.1) as running:
 
         async def attack(data: bytes) -> int:
             return status_of(await running.until_closed(data))
@@ -444,12 +455,8 @@ async def test_hostile_requests_leave_one_log_line_and_no_traceback(caplog: pyte
 
 async def test_a_fault_behind_the_server_is_a_500_with_its_traceback_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     async with serving() as running:
-
-        async def faulty(headers: Mapping[str, str], body: bytes) -> Answered:
-            raise RuntimeError("a bug")
-
-        running.server._routes["/faulty"] = faulty
-        assert status_of(await running.until_closed(request(path="/faulty"))) == 500
+        running.inbox.fault = RuntimeError("a bug")
+        assert status_of(await running.until_closed(HEALTHY)) == 500
     assert "a bug" in caplog.text
 
 
@@ -475,7 +482,7 @@ async def test_a_peer_that_hangs_up_inside_its_body_delivers_nothing() -> None:
         writer.transport.abort()
         await until(lambda: not running.server._in_flight)
         assert running.inbox.bodies == []
-        assert running.refused == {"disconnected": 1}
+        assert running.refused == {"broken": 1}
 
 
 async def test_one_peer_cannot_take_more_connections_than_its_share_and_others_go_on() -> None:
@@ -602,12 +609,12 @@ async def test_a_body_that_turns_bad_on_its_way_is_refused_at_once() -> None:
         assert status_of(await read_all(reader)) == 400
         await close(writer)
         await until(lambda: not running.server._in_flight)
-        assert running.refused == {"malformed": 1}
+        assert running.refused == {"broken": 1}
         assert running.inbox.bodies == []
 
 
 async def test_a_small_body_in_chunks_is_measured_too() -> None:
-    async with serving(attrs.evolve(SLOWEST, body_bytes=1000)) as running:
+    async with serving(max_body=1000) as running:
         data = request("Transfer-Encoding: chunked\r\n", b"3e9\r\n" + b"x" * 1001 + b"\r\n0\r\n\r\n")
         assert status_of(await running.until_closed(data)) == 413
 
@@ -636,13 +643,13 @@ async def test_a_refused_peer_that_vanishes_leaves_no_traceback(caplog: pytest.L
         writer.transport.abort()
         await until(lambda: not running.server.open_connections)
         await until(lambda: not running.server.connections)
-        assert running.refused == {"too_large": 1}
+        assert running.refused == {"size": 1}
     assert all(record.exc_info is None for record in caplog.records)
 
 
 async def test_over_tls_deliveries_arrive_and_plain_bytes_are_dropped(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     inbox = Inbox()
-    armour = ArmouredServer({"/hook": inbox.deliver}, limits=SLOWEST)
+    armour = ArmouredServer({"/hook": inbox}, limits=SLOWEST)
     listening = await asyncio.get_running_loop().create_server(armour, "127.0.0.1", 0, ssl=tls[0])
     port = listening.sockets[0].getsockname()[1]
     reader, writer = await asyncio.open_connection("127.0.0.1", port)

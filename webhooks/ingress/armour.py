@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
@@ -18,34 +18,19 @@ from aiohttp.http import RawRequestMessage
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.peers import Address, Client, Networks, PeerCounts, peer_key, read_address, resolve_client
 from webhooks.ingress.quiet import QuietLog
+from webhooks.receiver import Reply
+
+if TYPE_CHECKING:
+    from webhooks.receiver import Receiver
 
 logger = logging.getLogger("webhooks.listener")
+
+_UNHEARD = Reply(status=400, close=True)
+"""Answers a request whose connection has ended already."""
 
 _SWEEPS_PER_TIMER = 8
 _SLOWEST_SWEEP = 1.0
 _MAX_HEADERS = 64
-
-
-class Reply(Protocol):
-    """What goes back to the peer."""
-
-    @property
-    def status(self) -> int:
-        """HTTP status."""
-        ...
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Headers that belong to this answer."""
-        ...
-
-    @property
-    def body(self) -> bytes:
-        """The answer's body."""
-        ...
-
-
-Deliver = Callable[[Mapping[str, str], bytes], Awaitable[Reply]]
 
 
 class _Phase(Enum):
@@ -69,7 +54,7 @@ class _Refused(Exception):
 class _Connection(web.RequestHandler):
     """One peer's connection: knows what it waits for and until when."""
 
-    __slots__ = ("armour", "deadline", "key", "peer", "phase", "received", "wire")
+    __slots__ = ("armour", "deadline", "key", "peer", "phase", "received", "receiver", "wire")
 
     def __init__(self, armour: ArmouredServer, **options: Any) -> None:
         super().__init__(armour, **options)
@@ -79,6 +64,7 @@ class _Connection(web.RequestHandler):
         self.received = 0
         self.peer: Address | None = None
         self.key: int | None = None
+        self.receiver: Receiver | None = None
         self.wire: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -111,7 +97,7 @@ class _Connection(web.RequestHandler):
                 self.enter(_Phase.ANSWER, self.armour.limits.answer_seconds)
             if self.phase is _Phase.BODY and self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
                 # the parser gave up inside the body that a request is reading, and would tell only the next request
-                self.cut(400, "malformed")
+                self.refuse_body()
         elif self.phase is _Phase.HEADERS:
             self.received += len(data)
             if self.received > self.armour.limits.header_bytes:
@@ -130,7 +116,7 @@ class _Connection(web.RequestHandler):
         elif self.phase is _Phase.HEADERS:
             self.cut(408, "header_timeout")
         elif self.phase is _Phase.BODY:
-            self.cut(408, "body_timeout")
+            self.refuse_body(too_slow=True)
         else:
             if self.phase is _Phase.ANSWER:
                 self.armour.quiet.note("answer_timeout", self.peer)
@@ -139,8 +125,16 @@ class _Connection(web.RequestHandler):
             self.wire.abort()
 
     def cut(self, status: int, reason: str) -> None:
-        """Refuse a request that has not arrived whole, and close; whoever reads its body meets the end of the connection."""
+        """Refuse a request whose headers have not arrived whole, and close."""
         self.armour.quiet.note(reason, self.peer)
+        self._end(status)
+
+    def refuse_body(self, *, too_slow: bool = False) -> None:
+        """Refuse a body that has not arrived whole, and close; whoever reads it meets the end of the connection."""
+        if self.receiver is not None:
+            self._end((self.receiver.too_slow() if too_slow else self.receiver.broken()).status)
+
+    def _end(self, status: int) -> None:
         self._tell(status)
         self.enter(_Phase.CLOSING, self.armour.limits.linger_seconds)
         self.force_close()
@@ -201,17 +195,19 @@ class ArmouredServer(web.Server):
         limits: What one peer may take.
         trusted: Proxies whose `X-Forwarded-For` is believed; their own connections are not counted against them.
         allowed: Who may deliver at all, None for everybody.
-        quiet: Where refusals are counted and now and then logged.
+        quiet: Where refusals are counted and now and then logged, but for those the receivers count themselves.
+        observe: Hears of each whole delivery how many seconds it took to be verified and kept.
     """
 
     def __init__(
         self,
-        routes: Mapping[str, Deliver],
+        routes: Mapping[str, Receiver],
         *,
         limits: ArmourLimits | None = None,
         trusted: Networks | None = None,
         allowed: Networks | None = None,
         quiet: QuietLog | None = None,
+        observe: Callable[[float], None] = lambda _: None,
     ) -> None:
         self.limits = limits or ArmourLimits()
         self.quiet = quiet or QuietLog(logger)
@@ -219,6 +215,7 @@ class ArmouredServer(web.Server):
         self._routes = dict(routes)
         self._trusted = trusted or Networks()
         self._allowed = allowed
+        self._observe = observe
         self._open: dict[_Connection, None] = {}
         self._peers = PeerCounts()
         self._in_flight = 0
@@ -335,8 +332,7 @@ class ArmouredServer(web.Server):
         try:
             return await self._answer(request, connection)
         except _Refused as refusal:
-            if connection.phase is not _Phase.CLOSING:
-                self.quiet.note(refusal.reason, self._client(request, connection).address)
+            self.quiet.note(refusal.reason, self._client(request, connection).address)
             response = web.Response(status=refusal.status, headers=refusal.headers)
             response.force_close()
             return response
@@ -356,46 +352,46 @@ class ArmouredServer(web.Server):
                     if not self._peers.enter(key, self.limits.connections_per_peer):
                         raise _Refused(429, "connections_per_peer", {"Retry-After": "1"})
         try:
-            deliver = self._routes.get(request.raw_path.partition("?")[0])
-            if deliver is None:
+            receiver = self._routes.get(request.raw_path.partition("?")[0])
+            if receiver is None:
                 raise _Refused(404, "path")
-            if request.method != "POST":
-                raise _Refused(405, "method", {"Allow": "POST"})
-            body = await self._body(request, connection)
-            reply = await deliver(request.headers, body)
-            return web.Response(status=reply.status, headers=reply.headers, body=reply.body)
+            reply = await self._deliver(receiver, request, connection)
         finally:
             if key is not None:
                 self._peers.leave(key)
+        response = web.Response(status=reply.status, headers=reply.headers, body=reply.body)
+        if reply.close:
+            response.force_close()
+        return response
 
-    async def _body(self, request: web.BaseRequest, connection: _Connection) -> bytes:
-        headers, limit, payload = request.headers, self.limits.body_bytes, request.content
-        if headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise _Refused(415, "encoding", {"Accept-Encoding": "identity"})
-        if (request.content_length or 0) > limit:
-            raise _Refused(413, "too_large")
+    async def _deliver(self, receiver: Receiver, request: web.BaseRequest, connection: _Connection) -> Reply:
+        headers, payload = request.headers, request.content
+        refusal = receiver.refusal(request.method, request.content_length, headers.get("Content-Encoding"))
+        if refusal is not None:
+            return refusal
         if payload.is_eof():
             body = payload.read_nowait()
-            if len(body) > limit:
-                raise _Refused(413, "too_large")
-            return body
-        if headers.get("Expect", "").lower() == "100-continue":
-            connection.wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        connection.enter(_Phase.BODY, self.limits.body_seconds)
-        blocks: list[bytes] = []
-        size = 0
-        try:
-            while block := await payload.readany():
-                size += len(block)
-                if size > limit:
-                    raise _Refused(413, "too_large")
-                blocks.append(block)
-        except _Refused:
-            raise
-        except Exception:  # noqa: BLE001 - aiohttp has many words for a body whose connection ended
-            raise _Refused(400, "disconnected") from None
-        connection.enter(_Phase.ANSWER, self.limits.answer_seconds)
-        return b"".join(blocks)
+        else:
+            if headers.get("Expect", "").lower() == "100-continue":
+                connection.wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            connection.receiver = receiver
+            connection.enter(_Phase.BODY, receiver.body_timeout)
+            blocks: list[bytes] = []
+            size = 0
+            try:
+                while block := await payload.readany():
+                    size += len(block)
+                    if size > receiver.max_body:
+                        return receiver.too_large()
+                    blocks.append(block)
+            except Exception:  # noqa: BLE001 - aiohttp has many words for a body whose connection ended
+                return _UNHEARD if connection.phase is _Phase.CLOSING else receiver.broken()
+            connection.enter(_Phase.ANSWER, self.limits.answer_seconds)
+            body = b"".join(blocks)
+        started = self._loop.time()
+        reply = await receiver.receive(headers, body)
+        self._observe(self._loop.time() - started)
+        return reply
 
     def _client(self, request: web.BaseRequest, connection: _Connection) -> Client:
         return resolve_client(connection.peer, request.headers.getall("X-Forwarded-For", ()), self._trusted)

@@ -1,4 +1,4 @@
-"""How much one peer may take of the listener."""
+"""How much one peer may take of the listener's connections."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from attrs import frozen
 
 @frozen(kw_only=True)
 class ArmourLimits:
-    """What one peer may take; times in seconds, sizes in bytes.
+    """What one peer may take; times in seconds, sizes in bytes. What a body may take is the receiver's to say.
 
     Attributes:
-        body_bytes: Longest body; beyond it 413.
         header_bytes: Longest request line and headers together; beyond it 431.
         header_seconds: From connecting, or from the first byte of a later request, to the end of the headers; beyond it 408.
-        body_seconds: From the end of the headers to the end of the body; beyond it 408.
         answer_seconds: From the end of the body until the peer has taken the answer; beyond it the connection is cut.
         idle_seconds: How long a connection is kept between requests.
         linger_seconds: How long the rest of a refused body is read and thrown away, so that the refusal arrives.
@@ -22,10 +20,8 @@ class ArmourLimits:
         connections_per_peer: Of one address (of one /64 for IPv6), or requests at a time of one forwarded address; beyond it 429.
     """
 
-    body_bytes: int = 262_144
     header_bytes: int = 32_768
     header_seconds: float = 10.0
-    body_seconds: float = 20.0
     answer_seconds: float = 30.0
     idle_seconds: float = 60.0
     linger_seconds: float = 1.0
@@ -38,7 +34,6 @@ class ArmourLimits:
         """The shortest of all times."""
         return min(
             self.header_seconds,
-            self.body_seconds,
             self.answer_seconds,
             self.idle_seconds,
             self.linger_seconds,
