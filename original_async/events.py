@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from original_async.models import ALLOCATION, CLAIM, Allocation, Claim
-from original_async.signature import Keyring
+from original_async.signature import Keyring, signature_of
 from vendor_http.arguments import check_id
 from vendor_http.codec import canonical, loads_faithful, structure
 from vendor_http.errors import UnexpectedResponse
@@ -106,6 +106,7 @@ class OriginalWebhooks:
             correlation_id=correlation_id,
             attempt=attempt,
             problem=problem,
+            signature=None if headers is None else signature_of(headers),
         )
 
     def __repr__(self) -> str:

@@ -17,6 +17,7 @@ from vendor_http.secrets import Secret
 SIGNATURE_HEADER = "x-webhook-signature"
 
 _HEADER_LENGTH = len(SIGNATURE_HEADER)
+_LONGEST_KEPT = 8_190
 _KEY_ID = re.compile(r"[!-+\--~]+", re.ASCII)  # printable, without the white space and comma that part pairs
 _digest_shape = re.compile(rb"[0-9A-Fa-f]{64}").fullmatch
 
@@ -121,6 +122,12 @@ def _digest(secret: bytes, body: bytes) -> str:
 
 def _is_bytes(body: object) -> bool:
     return isinstance(body, bytes)
+
+
+def signature_of(headers: Mapping[str, str]) -> str | None:
+    """Return the signature header as it arrived, repeated ones as one; None if there is none that could be sent on."""
+    value = " ".join(value for value in _header_values(headers) if isinstance(value, str))
+    return value if 0 < len(value) <= _LONGEST_KEPT and value.isascii() and value.isprintable() else None
 
 
 def _header_values(headers: object) -> Iterable[object]:

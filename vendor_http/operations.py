@@ -127,6 +127,7 @@ class Event:
         correlation_id: Unsigned hint from the headers, shown only.
         attempt: Unsigned hint from the headers, shown only.
         problem: Why it cannot be used, or None.
+        signature: The signature header as it arrived, so that the body can be handed on with it.
     """
 
     scope: str
@@ -139,6 +140,7 @@ class Event:
     correlation_id: str | None = None
     attempt: str | None = None
     problem: str | None = None
+    signature: str | None = field(default=None, repr=False)
 
 
 class EventSource(Protocol):

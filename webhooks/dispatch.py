@@ -163,7 +163,9 @@ class Dispatcher(Subscriber):
         source = self._sources.get(event.scope)
         if source is None or event.name == CONFLICT_EVENT:
             return event
-        return evolve(source.parse(event.body), correlation_id=event.correlation_id, attempt=event.attempt)
+        return evolve(
+            source.parse(event.body), correlation_id=event.correlation_id, attempt=event.attempt, signature=event.signature
+        )
 
     async def start(self) -> None:
         """Begin to run handlers; idempotent."""

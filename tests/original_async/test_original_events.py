@@ -260,6 +260,22 @@ def test_hints_that_are_none_do_no_harm(headers: Any) -> None:
     assert (event.ref, event.correlation_id, event.attempt) == (ALLOCATION_REF, None, None)
 
 
+@pytest.mark.parametrize(
+    ("headers", "kept"),
+    [
+        ({"X-Webhook-Signature": "k,ab  j,cd"}, "k,ab  j,cd"),
+        (CIMultiDict([("x-webhook-signature", "k,ab"), ("x-webhook-signature", "j,cd")]), "k,ab j,cd"),
+        ({}, None),
+        ({"x-webhook-signature": "k,ab\r\nX-Other: y"}, None),
+        ({"x-webhook-signature": "k,\udcff"}, None),
+        ({"x-webhook-signature": "k" * 9_000}, None),
+        (7, None),
+    ],
+)
+def test_the_signature_is_kept_as_it_arrived_if_it_can_be_sent_on(headers: Any, kept: str | None) -> None:
+    assert source.parse(body(allocation=ALLOCATION), headers).signature == kept
+
+
 def test_hints_are_cut_to_one_short_line() -> None:
     event = source.parse(body(), {"X-Webhook-Correlation-Id": "a\r\nb" + "c" * 999})
     assert event.correlation_id

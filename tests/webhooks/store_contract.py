@@ -101,11 +101,22 @@ class StoreContract:
     # events and their identity
 
     async def test_a_new_event_is_kept_as_it_was(self, store: Store, clock: Clock) -> None:
-        sent = event(of=ref("7"), occurred_at="2024-08-01T11:24:36Z", correlation_id="c-1", attempt="2")
+        sent = event(of=ref("7"), occurred_at="2024-08-01T11:24:36Z", correlation_id="c-1", attempt="2", signature="k,abc")
         assert await store.accept(sent) is Acceptance.NEW
         (kept,) = await store.list_events()
         assert (kept.state, kept.received_at, kept.jobs) == (EventState.DONE, clock.now, ())
-        for field in ("scope", "name", "identity", "body", "ref", "occurred_at", "correlation_id", "attempt", "problem"):
+        for field in (
+            "scope",
+            "name",
+            "identity",
+            "body",
+            "ref",
+            "occurred_at",
+            "correlation_id",
+            "attempt",
+            "problem",
+            "signature",
+        ):
             assert getattr(kept.event, field) == getattr(sent, field)
         assert await store.get_event(kept.id) == kept
 

@@ -64,7 +64,7 @@ class _Connection(web.RequestHandler):
         self.received = 0
         self.peer: Address | None = None
         self.key: int | None = None
-        self.receiver: Receiver | None = None
+        self.receiver: Receiver
         self.wire: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -131,8 +131,7 @@ class _Connection(web.RequestHandler):
 
     def refuse_body(self, *, too_slow: bool = False) -> None:
         """Refuse a body that has not arrived whole, and close; whoever reads it meets the end of the connection."""
-        if self.receiver is not None:
-            self._end((self.receiver.too_slow() if too_slow else self.receiver.broken()).status)
+        self._end((self.receiver.too_slow() if too_slow else self.receiver.broken()).status)
 
     def _end(self, status: int) -> None:
         self._tell(status)

@@ -33,6 +33,7 @@ MIGRATIONS = (
       correlation_id TEXT,
       attempt TEXT,
       problem TEXT,
+      signature TEXT,
       body BLOB NOT NULL
     );
     CREATE INDEX event_received ON event (received_at);

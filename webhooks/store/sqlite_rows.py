@@ -17,7 +17,9 @@ T = TypeVar("T")
 STATES = (EventState.DONE, EventState.READY, EventState.DEAD)
 DONE, READY, DEAD = range(3)
 
-EVENT_COLUMNS = "id, scope, name, identity, kind, uid, state, received_at, occurred_at, correlation_id, attempt, problem, body"
+EVENT_COLUMNS = (
+    "id, scope, name, identity, kind, uid, state, received_at, occurred_at, correlation_id, attempt, problem, signature, body"
+)
 OUTCOME_COLUMNS = "scope, kind, uid, status, resource, via, settled_at"
 JOB_COLUMNS = "event_id, handler, state, due_at, attempts, reason"
 
@@ -75,7 +77,7 @@ class Arrival:
 
 
 def changed_row(event: Event) -> tuple[Any, ...]:
-    """Return the values of an event read anew: name, kind, uid, occurred_at, correlation_id, attempt, problem, body."""
+    """Return the values of an event read anew, from its name on but for state and time, in the order of `EVENT_COLUMNS`."""
     return (text(event.name), *_ref_row(event.ref), *_late_row(event))
 
 
@@ -86,7 +88,7 @@ def text(value: str) -> str:
 
 def event_of(row: Sequence[Any]) -> Event:
     """Read an event, without the resource that may have come with it."""
-    _, scope, name, identity, kind, uid, _, _, occurred_at, correlation_id, attempt, problem, body = row
+    _, scope, name, identity, kind, uid, _, _, occurred_at, correlation_id, attempt, problem, signature, body = row
     return Event(
         scope=scope,
         name=name,
@@ -97,6 +99,7 @@ def event_of(row: Sequence[Any]) -> Event:
         correlation_id=correlation_id,
         attempt=attempt,
         problem=problem,
+        signature=signature,
     )
 
 
@@ -162,6 +165,7 @@ def _late_row(event: Event) -> tuple[Any, ...]:
         _text_or_none(event.correlation_id),
         _text_or_none(event.attempt),
         _text_or_none(event.problem),
+        _text_or_none(event.signature),
         event.body,
     )
 

@@ -109,7 +109,7 @@ class Writer:
         """Replace a kept event by what a later reading of its body found."""
         changed = self._db.execute(
             "UPDATE event SET name = ?, kind = ?, uid = ?, occurred_at = ?, correlation_id = ?, attempt = ?, "
-            "problem = ?, body = ? WHERE id = ?",
+            "problem = ?, signature = ?, body = ? WHERE id = ?",
             (*changed_row(arrival.event), event_id),
         )
         if changed.rowcount == 0:
