@@ -126,11 +126,15 @@ class PasswordTokens:
         return await self.token()
 
     async def aclose(self) -> None:
-        """End the request under way and those who wait for it; a second time does nothing."""
+        """End the request under way and those who wait for it; a second time does nothing.
+
+        A request that another event loop has under way, such as that of the parent of a forked process, is left to it.
+        """
         self._closed = True
-        if self._flight is not None:
-            self._flight.cancel()
-            await asyncio.wait([self._flight])
+        flight = self._flight
+        if flight is not None and flight.get_loop() is asyncio.get_running_loop():
+            flight.cancel()
+            await asyncio.wait([flight])
 
     async def _wait(self) -> str:
         if self._closed:
@@ -242,7 +246,7 @@ class PasswordTokens:
     def _rejected(self, known: BreakerState) -> CredentialsRejected:
         return CredentialsRejected(
             f"expected an access token, got a refusal ({known.message}); no further one is asked for, because three in a row "
-            f"lock the account: correct the credentials, or clear {self._store!r} once EnKash confirms them",
+            f"lock the account: correct the credentials, or empty {self._store!r} once EnKash confirms them",
             status=known.status,
         )
 

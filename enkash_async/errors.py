@@ -10,7 +10,8 @@ from vendor_http.errors import ConnectFailed, Unauthorized
 class CredentialsRejected(Unauthorized):
     """EnKash refused a token request; none is made again with these credentials, because three refusals lock the account.
 
-    Nothing was sent but, at most, that one token request.
+    Nothing was sent but, at most, that one token request. Make a client with the right credentials; to try the same ones again,
+    delete the file of a `FileBreakerStore` first and make a new client.
     """
 
 

@@ -534,6 +534,26 @@ async def test_closing_before_the_fetch_took_its_first_step_ends_those_who_wait(
     assert endpoint.calls == 0
 
 
+def test_closing_in_another_loop_leaves_the_request_to_the_loop_it_belongs_to(clock: Clock) -> None:
+    async def start() -> tuple[PasswordTokens, TokenEndpoint, asyncio.Task[str]]:
+        endpoint = TokenEndpoint()
+        endpoint.open.clear()
+        tokens = PasswordTokens(ask=endpoint, account=lambda: "account-1", store=MemoryBreakerStore(), clock=clock)
+        waiting = asyncio.create_task(tokens.token())
+        await endpoint.asked.wait()
+        return tokens, endpoint, waiting
+
+    async def finish(endpoint: TokenEndpoint, waiting: asyncio.Task[str]) -> str:
+        endpoint.open.set()
+        return await waiting
+
+    with asyncio.Runner() as here, asyncio.Runner() as there:
+        tokens, endpoint, waiting = here.run(start())
+        there.run(tokens.aclose())
+
+        assert here.run(finish(endpoint, waiting)) == "token-1"
+
+
 async def test_closing_leaves_a_valid_token_alone_and_renews_it_no_more(
     new_tokens: New, endpoint: TokenEndpoint, clock: Clock
 ) -> None:
