@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,6 +25,9 @@ RUN_ELSEWHERE = {
     "make soak": "the long versions",
     "make bench": "measures; see test_benchmarks_run",
 }
+
+
+PORTS = re.compile(r"\b(8080|9400|9500|9090)\b")
 
 
 @frozen
@@ -63,11 +67,20 @@ def test_commands_of_the_readme_run(block: Block, tmp_path: Path) -> None:
     }
     for name in ("examples", "Makefile", "pyproject.toml"):
         (tmp_path / name).symlink_to(ROOT / name)
+    ports = {port: str(free_port()) for port in PORTS.findall("\n".join(block.commands))}
+    if "8080" in ports:
+        environment["PORT"] = ports["8080"]
     background: list[subprocess.Popen[str]] = []
     try:
-        for command in block.commands:
-            if command in RUN_ELSEWHERE:
-                assert f"\n{command.split()[1]}:" in (ROOT / "Makefile").read_text("utf-8")
+        for shown in block.commands:
+            if shown in RUN_ELSEWHERE:
+                assert f"\n{shown.split()[1]}:" in (ROOT / "Makefile").read_text("utf-8")
+                continue
+            command = PORTS.sub(lambda port: ports[port[0]], shown)
+            if command.startswith("export "):
+                for setting in shlex.split(command)[1:]:
+                    name, _, value = setting.partition("=")
+                    environment[name] = value
                 continue
             if command.endswith("&"):
                 background.append(start(command[:-1].strip(), tmp_path, environment))
@@ -81,6 +94,13 @@ def test_commands_of_the_readme_run(block: Block, tmp_path: Path) -> None:
         for process in background:
             os.killpg(process.pid, signal.SIGTERM)
             process.communicate(timeout=30)
+
+
+def free_port() -> int:
+    """Return a port that is free now; the README's own may be taken where this test runs."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def start(command: str, place: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
