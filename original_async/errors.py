@@ -45,7 +45,7 @@ def read_refusal(answer: Answer, secrets: tuple[str, ...]) -> Refusal:
         answer: The refusal.
         secrets: What is hidden from the texts.
     """
-    request_id = answer.headers.get("X-Request-Id")
+    request_id = _text(answer.headers, "X-Request-Id", secrets) or None
     try:
         body = loads(answer.body)
     except UnexpectedResponse:

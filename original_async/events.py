@@ -12,7 +12,7 @@ from typing import Any
 
 from original_async.models import ALLOCATION, CLAIM, Allocation, Claim
 from original_async.signature import Keyring, signature_of
-from vendor_http.arguments import check_id
+from vendor_http.arguments import check_id, is_id
 from vendor_http.codec import canonical, loads_faithful, structure
 from vendor_http.errors import UnexpectedResponse
 from vendor_http.operations import DEFAULT_SCOPE, Event, OperationRef
@@ -149,7 +149,7 @@ def _operation(name: str, data: dict[str, Any]) -> tuple[str, dict[str, Any]] | 
     unlabelled: dict[str, Any] | None = None
     other: tuple[str, dict[str, Any]] | None = None
     for key, value in data.items():
-        if type(value) is not dict or key in _NO_OPERATIONS or not _is_uid(value.get("uid")):
+        if type(value) is not dict or key in _NO_OPERATIONS or not is_id(value.get("uid")):
             continue
         kind = _kind(key, value, expected)
         if kind is None:
@@ -174,16 +174,6 @@ def _kind(key: str, value: dict[str, Any], expected: str | None) -> str | None:
         if "from_user_uid" in value:
             return CLAIM
     return None
-
-
-def _is_uid(uid: object) -> bool:
-    if type(uid) is not str:
-        return False
-    try:
-        check_id(uid, "uid")
-    except ValueError:
-        return False
-    return True
 
 
 def _settles(kind: str, resource: dict[str, Any]) -> bool:

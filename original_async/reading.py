@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from attrs import evolve
 
 from original_async.models import ALLOCATION, CLAIM, Allocation, Balance, Claim, Reward
-from vendor_http.arguments import check_id
+from vendor_http.arguments import is_id
 from vendor_http.calls import Answer, Effect, Request
 from vendor_http.codec import decode, loads, loads_faithful, structure
 from vendor_http.errors import NotFound, UnexpectedResponse
@@ -135,7 +135,7 @@ class Reader:
 
     def _checked(self, model: M, uid: str) -> M:
         if model.uid != uid:
-            raise UnexpectedResponse(f"data.uid: expected {uid}, got {ascii(model.uid)[:80]}", path="data.uid")
+            raise UnexpectedResponse(f"data.uid: expected {uid}, got another; it speaks of another operation", path="data.uid")
         return self._scoped(model)
 
     def _scoped(self, model: M) -> M:
@@ -150,12 +150,8 @@ def read_created(answer: Answer) -> dict[str, Any]:
     """
     value = loads(answer.body)
     data = value.get("data") if type(value) is dict and value.get("success") is not False else None
-    if type(data) is not dict or type(data.get("uid")) is not str:
-        raise UnexpectedResponse("expected data.uid as a string in the reply to a creation, got none", path="data.uid")
-    try:
-        check_id(data["uid"], "data.uid")
-    except ValueError as problem:
-        raise UnexpectedResponse(str(problem), path="data.uid") from None
+    if type(data) is not dict or not is_id(data.get("uid")):
+        raise UnexpectedResponse("expected an id as data.uid in the reply to a creation, got none", path="data.uid")
     return data
 
 

@@ -26,14 +26,21 @@ def check_id(value: str, name: str) -> str:
         ValueError: it is empty, too long, or holds what an id cannot hold.
     """
     text = _text(value, name)
-    if _plain_id(text):
-        return text
-    if 0 < len(text) <= MAX_TEXT and text.isprintable() and not _unfit_for_id(text) and text not in {".", ".."}:
+    if is_id(text):
         return text
     raise ValueError(
         f"{name}: expected an id of 1 to {MAX_TEXT} characters without white space, '/', '?', '#', '%' or backslash, "
         f"got {_shown(text)}; give the id as the vendor wrote it"
     )
+
+
+def is_id(value: object) -> bool:
+    """Return whether a value is an id as `check_id` takes it."""
+    if not isinstance(value, str):
+        return False
+    if _plain_id(value):
+        return True
+    return 0 < len(value) <= MAX_TEXT and value.isprintable() and not _unfit_for_id(value) and value not in {".", ".."}
 
 
 def check_key(value: str, name: str) -> str:

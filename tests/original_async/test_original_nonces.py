@@ -90,9 +90,7 @@ async def test_a_list_that_lags_a_little_gives_the_same_allocation(
     assert ticks.slept == [0.25, 2.0]
 
 
-async def test_a_list_that_lags_longer_is_unknown_and_never_a_rejection(
-    original: OriginalClient, sandbox: OriginalSandbox
-) -> None:
+async def test_a_list_that_lags_longer_is_never_a_rejection(original: OriginalClient, sandbox: OriginalSandbox) -> None:
     sandbox.switches.list_lag = 60.0
     sandbox.plan.script("drop_after_commit")
     with pytest.raises(OutcomeUnknown) as caught:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vendor_http.arguments import MAX_TEXT, check_amount, check_id, check_key, check_name
+from vendor_http.arguments import MAX_TEXT, check_amount, check_id, check_key, check_name, is_id
 
 
 class Word(StrEnum):
@@ -60,6 +60,7 @@ def test_what_no_id_can_be_is_refused(value: str) -> None:
 
 @pytest.mark.parametrize("value", [None, 7, b"7", 7.0, ["7"]])
 def test_ids_and_keys_of_another_type_are_refused(value: Any) -> None:
+    assert not is_id(value)
     with pytest.raises(TypeError, match=r"uid: expected a str"):
         check_id(value, "uid")
     with pytest.raises(TypeError, match=r"nonce: expected a str"):

@@ -1,0 +1,238 @@
+"""Secrets show nowhere: a walk over everything a user of the library can see, with a vendor that echoes what it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import logging
+import pickle
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import attrs
+import pytest
+from aiohttp import web
+
+from original_async import Allocation, AllocationFailed, Claim, Keyring, OriginalClient, OriginalWebhooks
+from original_async.auth import Tokens
+from tests.original_async.conftest import REWARD, USER, WALLET, MakeClient, Ticks
+from vendor_http.errors import (
+    ClientClosed,
+    Conflict,
+    ConnectFailed,
+    DeadlineExceeded,
+    Forbidden,
+    NotFound,
+    OperationMismatch,
+    OutcomeUnknown,
+    RateLimited,
+    RequestRejected,
+    ServerFailed,
+    SignatureError,
+    Unauthorized,
+    UnexpectedResponse,
+    ValidationFailed,
+    VendorError,
+)
+from vendor_http.operations import OperationStatus
+from vendor_http.retry import RetryPolicy, Timeouts
+
+API_SECRET = "canary-api-secret-4d1f7c9a52b8e603-of-safe-length"
+PEM = f"-----BEGIN PUBLIC KEY-----\n{API_SECRET}\n-----END PUBLIC KEY-----"
+WEBHOOK_SECRET = "canary-webhook-secret-77e0c1"
+
+
+class Watcher:
+    """Keep every record the client tells."""
+
+    def __init__(self) -> None:
+        self.records: list[Any] = []
+
+    def on_start(self, record: Any) -> None:
+        self.records.append(record)
+
+    on_retry = on_end = on_start
+
+
+class Sieve(logging.Handler):
+    """Keep all that any logger says, at any level."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts += [record.getMessage(), repr(record.args), repr(record.__dict__)]
+        if record.exc_info and record.exc_info[1]:
+            self.texts += traceback.format_exception(record.exc_info[1])
+
+
+@pytest.fixture
+def sieve() -> Iterator[Sieve]:
+    sieve, root = Sieve(), logging.getLogger()
+    level = root.level
+    root.addHandler(sieve)
+    root.setLevel(logging.DEBUG)
+    yield sieve
+    root.removeHandler(sieve)
+    root.setLevel(level)
+
+
+async def echo(request: web.BaseRequest, over: asyncio.Event) -> web.StreamResponse:
+    """Answer with the status the last part of the path names, and with all that was sent in every field."""
+    await request.read()
+    told = f"{request.headers['Authorization']} {API_SECRET} {request.headers['X-API-KEY']}"
+    word = request.path.rsplit("/", 1)[-1]
+    if word == "drop" and request.transport is not None:
+        request.transport.abort()
+    if word == "hang":
+        await over.wait()
+    if word == "text":
+        return web.Response(text=told)
+    if word == "odd":
+        return web.json_response({"success": True, "data": {"uid": told, "status": told, "amount": told}})
+    status = int(word) if word.isdigit() else 400
+    kind = "validation_error" if status == 422 else "client_error"
+    detail = [{"code": told, "message": told, "field_name": told}]
+    headers = {"X-Request-Id": told, "Location": f"http://example.com/?token={told.split()[1]}"}
+    return web.json_response({"success": False, "error": {"type": kind, "detail": detail}}, status=status, headers=headers)
+
+
+@pytest.fixture
+async def echo_url() -> AsyncIterator[str]:
+    over = asyncio.Event()
+    runner = web.ServerRunner(web.Server(lambda request: echo(request, over)))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    over.set()
+    await runner.cleanup()
+
+
+def texts_of(thing: Any, seen: set[int] | None = None) -> Iterator[str]:
+    """Yield every way in which a thing shows itself, for errors with all that hangs on them."""
+    seen = set() if seen is None else seen
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    yield from (repr(thing), str(thing), f"{thing}", f"{[thing]}")
+    transforms: list[Callable[[Any], str]] = [
+        lambda thing: pickle.dumps(thing).decode("latin-1"),
+        lambda thing: repr(copy.copy(thing)),
+        lambda thing: repr(copy.deepcopy(thing)),
+    ]
+    for transform in transforms:
+        try:
+            yield transform(thing)
+        except TypeError as refusal:
+            yield str(refusal)
+    if attrs.has(type(thing)):
+        yield repr(attrs.asdict(thing))
+    if isinstance(thing, BaseException):
+        yield from traceback.format_exception(thing)
+        for value in (*thing.args, *vars(thing).values(), thing.__cause__, thing.__context__):
+            yield from texts_of(value, seen)
+
+
+async def test_no_secret_shows_anywhere(make_client: MakeClient, echo_url: str, ticks: Ticks, sieve: Sieve) -> None:
+    asyncio.get_running_loop().set_debug(True)
+    watcher = Watcher()
+    client = make_client(
+        api_secret=API_SECRET,
+        base_url=echo_url,
+        observers=[watcher],
+        retry=RetryPolicy(attempts=2),
+        timeouts=Timeouts(total=30.0, read=0.3),
+    )
+    token = (await client._tokens.headers(1.0))["Authorization"].removeprefix("Bearer ")
+    things: list[Any] = [client, client._tokens, client._transport, client._reader]
+
+    async def meet(kind: type[BaseException], work: Any) -> None:
+        with pytest.raises(kind) as caught:
+            await work
+        assert type(caught.value) is kind
+        things.append(caught.value)
+
+    for uid, kind in {
+        "400": RequestRejected,
+        "401": Unauthorized,
+        "403": Forbidden,
+        "404": NotFound,
+        "422": ValidationFailed,
+        "429": RateLimited,
+        "500": ServerFailed,
+        "302": UnexpectedResponse,
+        "text": UnexpectedResponse,
+        "odd": UnexpectedResponse,
+        "drop": ServerFailed,
+        "hang": ServerFailed,
+    }.items():
+        await meet(kind, client.get_claim(uid))
+    await meet(RequestRejected, client.create_claim(reward_uid=REWARD, from_user_uid=USER, to_address=WALLET))
+    await meet(OutcomeUnknown, client.create_allocation(reward_uid=REWARD, to_user_uid=USER, amount="1", nonce="nonce_1"))
+    await meet(ValueError, client.create_allocation(reward_uid="a/b", to_user_uid=USER, amount="1", nonce="nonce_1"))
+
+    short = make_client(api_secret=API_SECRET, base_url=echo_url, timeouts=Timeouts(total=0.2))
+    await meet(DeadlineExceeded, short.get_claim("500"))
+    nowhere = make_client(api_secret=API_SECRET, base_url="http://127.0.0.1:1/v1", observers=[watcher])
+    await meet(ConnectFailed, nowhere.get_reward(REWARD))
+    await nowhere.aclose()
+    await meet(ClientClosed, nowhere.get_reward(REWARD))
+
+    allocation = Allocation(
+        uid="1", status=OperationStatus.PENDING, reward_uid="2", to_user_uid="3", amount=Decimal(1), nonce="nonce_1"
+    )
+    claim = Claim(uid="1", status=OperationStatus.DONE, reward_uid="2", from_user_uid="3", to_address=WALLET)
+    for final, error in ((attrs.evolve(allocation, status=OperationStatus.FAILED), AllocationFailed), (claim, OperationMismatch)):
+        with pytest.raises(error) as ended:
+            client.conclude(allocation, final)
+        things.append(ended.value)
+    things += [allocation, claim, Conflict("held", existing=allocation)]
+
+    keys = {"4o3vfxtcmo7b": WEBHOOK_SECRET}
+    source = OriginalWebhooks(keys)
+    body = json.dumps({"event": "reward.allocated", "data": {}}).encode()
+    things += [source, Keyring(keys), source.parse(body), source.sign(body)]
+    for headers in ({}, {"x-webhook-signature": "nonsense"}, {"x-webhook-signature": f"4o3vfxtcmo7b,{'0' * 64}"}):
+        with pytest.raises(SignatureError) as refused:
+            source.verify(headers, body)
+        things.append(refused.value)
+
+    attempts: list[Any] = [
+        lambda: Keyring({"4o3vfxtcmo7b": f"{WEBHOOK_SECRET}\udcff"}),
+        lambda: Tokens(f"{API_SECRET}\n", API_SECRET, lifetime=None, now=ticks.now),
+        lambda: Tokens("key", f"{API_SECRET}\udcff", lifetime=None, now=ticks.now),
+        lambda: Tokens(
+            "key", f"-----BEGIN PUBLIC KEY-----\n{API_SECRET}\n-----END PUBLIC KEY-----", lifetime=None, now=ticks.now
+        ),
+        lambda: OriginalClient("key", API_SECRET, base_url=f"https://user:{API_SECRET}@example.com/v1"),
+        lambda: OriginalClient("key", API_SECRET, base_url=f"https://example.com/v1?api_secret={API_SECRET}"),
+    ]
+    for attempt in attempts:
+        with pytest.raises(ValueError, match="expected") as wrong:
+            attempt()
+        things.append(wrong.value)
+
+    assert len({type(thing) for thing in things if isinstance(thing, VendorError)}) >= 15
+    assert len(watcher.records) >= 30
+    assert any("aiohttp" in text or "asyncio" in text for text in sieve.texts)
+    shown = [text for thing in (*things, *watcher.records) for text in texts_of(thing)] + sieve.texts
+    canaries = {
+        "the API secret": API_SECRET,
+        "the token": token,
+        "its signature": token.rsplit(".", 1)[1],
+        "the webhook secret": WEBHOOK_SECRET,
+    }
+    for name, canary in canaries.items():
+        leaks = [text.replace(canary, f"<{name}>")[:300] for text in shown if canary in text]
+        assert not leaks, f"{name} shows in {len(leaks)} places: {leaks[:3]}"
+
+
+def test_the_walk_finds_a_secret_that_does_show() -> None:
+    inner = ValueError(API_SECRET)
+    outer = RequestRejected("nothing here")
+    outer.__cause__ = inner
+    assert any(API_SECRET in text for text in texts_of(outer))

@@ -1,0 +1,126 @@
+"""How `original_async` looks to a type checker; it is checked and never run."""
+
+# pyright: reportUnnecessaryTypeIgnoreComment=true
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, assert_type
+
+from original_async import (
+    Allocation,
+    AllocationFailed,
+    Balance,
+    Claim,
+    ClaimFailed,
+    OriginalClient,
+    OriginalWebhooks,
+    Reward,
+    RewardStatus,
+    sign,
+)
+from vendor_http import (
+    CallEnded,
+    Conflict,
+    Event,
+    EventSource,
+    Limits,
+    Operation,
+    OperationReader,
+    OperationRef,
+    OperationStatus,
+    OutcomeUnknown,
+    RetryPolicy,
+    Timeouts,
+)
+
+
+class Watcher:
+    def on_end(self, record: CallEnded) -> None:
+        assert_type(record.elapsed, float)
+
+
+async def create(original: OriginalClient) -> Allocation:
+    try:
+        allocation = await original.create_allocation(reward_uid="1", to_user_uid="2", amount="1.23", nonce="nonce_1")
+    except Conflict as conflict:
+        assert_type(conflict.existing, Operation | None)
+        raise
+    except OutcomeUnknown as unknown:
+        assert_type(unknown.idempotency_key, str | None)
+        raise
+    assert_type(allocation, Allocation)
+    assert_type(allocation.amount, Decimal)
+    assert_type(allocation.status, OperationStatus)
+    assert_type(allocation.created_at, datetime | None)
+    assert_type(allocation.ref, OperationRef)
+    assert_type(allocation.raw, Mapping[str, Any])
+    assert_type(allocation.recovered, bool)
+    await original.create_allocation(reward_uid="1", to_user_uid="2", amount=7, nonce="nonce_2")
+    await original.create_allocation(reward_uid="1", to_user_uid="2", amount=Decimal("1.23"), nonce="nonce_3")
+    return allocation
+
+
+async def read(original: OriginalClient) -> None:
+    assert_type(await original.get_allocation("1"), Allocation)
+    assert_type(await original.get_allocations_by_user_uid("2"), list[Allocation])
+    assert_type(await original.find_allocation("2", "nonce_1"), Allocation | None)
+    assert_type(await original.find_allocation(to_user_uid="2", nonce="nonce_1", reward_uid="1"), Allocation | None)
+    claim = await original.create_claim(reward_uid="1", from_user_uid="2", to_address="0x0")
+    assert_type(claim, Claim)
+    assert_type(claim.amount, Decimal | None)
+    assert_type(await original.get_claim("1"), Claim)
+    assert_type(await original.get_claims_by_user_uid("2"), list[Claim])
+    reward = await original.get_reward("1")
+    assert_type(reward, Reward)
+    assert_type(reward.status, RewardStatus)
+    assert_type(await original.get_balance("1", "2"), Balance)
+    assert_type((await original.get_balance(reward_uid="1", user_uid="2")).amount, Decimal)
+
+
+async def make() -> None:
+    async with OriginalClient("key", "secret") as original:
+        assert_type(original, OriginalClient)
+        await create(original)
+    assert_type(OriginalClient.from_env(), OriginalClient)
+    OriginalClient.from_env(base_url="https://example.com/v1", read_path="allocation", token_lifetime=None)
+    OriginalClient(
+        "key",
+        "secret",
+        environment="development",
+        timeouts=Timeouts(total=10.0),
+        retry=RetryPolicy(attempts=2),
+        limits=Limits(connections=10),
+        observers=[Watcher()],
+        amount_as="number",
+        scope="second",
+    )
+
+
+def failed(error: AllocationFailed | ClaimFailed) -> None:
+    if isinstance(error, AllocationFailed):
+        assert_type(error.operation, Allocation)
+    else:
+        assert_type(error.operation, Claim)
+
+
+def wire(original: OriginalClient, allocation: Allocation) -> None:
+    reader: OperationReader = original
+    source: EventSource = OriginalWebhooks({"4o3vfxtcmo7b": "secret"}, app_uid="UB2DG8MW5KBQ")
+    operation: Operation = allocation
+    assert_type(reader.ref_of(operation), OperationRef)
+    assert_type(source.verify({}, b""), str)
+    assert_type(source.parse(b"", {}), Event)
+    assert_type(sign(b"", {"4o3vfxtcmo7b": "secret"}), str)
+
+
+async def refused(original: OriginalClient) -> None:
+    await original.create_allocation(reward_uid="1", to_user_uid="2", amount=1.5, nonce="nonce_1")  # type: ignore[arg-type]
+    await original.create_allocation(reward_uid="1", to_user_uid="2", amount="1")  # type: ignore[call-arg]
+    await original.create_allocation("1", "2", "1.5", "nonce_1")  # type: ignore[call-arg]
+    await original.get_allocation(1)  # type: ignore[arg-type]
+    OriginalClient("key", "secret", environment="staging")  # type: ignore[arg-type]
+    OriginalClient("key", "secret", read_path="claim")  # type: ignore[arg-type]
+    OriginalClient.from_env(no_such_argument=1)  # type: ignore[call-arg]
