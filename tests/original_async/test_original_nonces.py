@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 from decimal import Decimal
 from typing import Any
 
@@ -315,3 +317,45 @@ async def test_no_second_nonce_is_ever_made(original: OriginalClient, sandbox: O
         await allocate(original, nonce=f"nonce_{number}")
     assert len(held(sandbox)) == 20
     assert {seen.json()["nonce"] for seen in posts(sandbox)} == {f"nonce_{number}" for number in range(20)}
+
+
+FAULTS = ("none", "p429", "p503", "drop_before_commit", "p503_after_commit", "drop_after_commit")
+
+
+@pytest.mark.parametrize("mode", ["reject", "replay"])
+@pytest.mark.parametrize("lag", [0.0, 1.0, 600.0])
+async def test_no_sequence_of_faults_pays_twice_or_denies_a_payout(
+    original: OriginalClient, sandbox: OriginalSandbox, mode: str, lag: float
+) -> None:
+    sandbox.switches.duplicate_nonce, sandbox.switches.list_lag = mode, lag
+    for number, faults in enumerate(itertools.product(FAULTS, repeat=3)):
+        nonce = f"nonce_{number}"
+        sandbox.plan.script(*faults[: 1 + next((at for at, fault in enumerate(faults) if fault == "none"), 2)])
+        try:
+            uid = (await allocate(original, nonce=nonce, amount=number + 1)).uid
+        except OutcomeUnknown:
+            uid = None
+        except RateLimited:
+            assert nonce not in sandbox.state.by_nonce, faults
+            continue
+        finally:
+            sandbox.plan._scripted.clear()
+        under = [operation for operation in held(sandbox) if operation.nonce == nonce]
+        assert len(under) <= 1, faults
+        assert uid is None or [operation.uid for operation in under] == [uid], faults
+        arrived = any("after_commit" in fault or fault == "none" for fault in faults)
+        assert bool(under) == arrived, faults
+        assert uid is not None or lag == 600.0 or not arrived, faults
+
+
+async def test_a_bad_day_with_many_at_once_ends_with_one_allocation_each(
+    make_client: MakeClient, sandbox: OriginalSandbox
+) -> None:
+    for fault in ("p429", "p503", "p503_after_commit", "drop_after_commit", "drop_before_commit"):
+        setattr(sandbox.switches, fault, 0.05)
+    client = make_client(base_url=sandbox.url, retry=RetryPolicy(attempts=8), timeouts=Timeouts(total=600.0))
+    nonces = [f"nonce_{number}" for number in range(200)]
+    made = await asyncio.gather(*(allocate(client, nonce=nonce, to_user_uid=f"{len(nonce)}") for nonce in nonces))
+    assert {each.nonce: each.uid for each in made} == {operation.nonce: operation.uid for operation in held(sandbox)}
+    assert sandbox.plan.counts["drop_after_commit"] > 0
+    assert any(each.recovered for each in made)
