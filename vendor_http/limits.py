@@ -74,6 +74,7 @@ class Limiter:
         self._tolerance = 0.0 if self._interval is None else (burst - 1) * self._interval
         self._next_start = float("-inf")
         self._paused_until = float("-inf")
+        self._pauses = 0
         self._spread = 0.0
         self._plain = self._interval is None
 
@@ -87,12 +88,13 @@ class Limiter:
     async def wait(self, timeout: float) -> bool:
         """Wait for pause, rate and slot in this order; return whether a slot was had within `timeout` seconds."""
         deadline = self._clock() + timeout
-        if not (await self._outlast_pause(deadline) and await self._keep_rate(deadline)):
-            return False
-        if self._free > 0:  # then nobody waits: a slot is only freed when the queue is empty
-            self._free -= 1
-            return True
-        return await self._queue(deadline)
+        while True:
+            pauses = self._pauses
+            if not (await self._outlast_pause(deadline) and await self._keep_rate(deadline) and await self._have_slot(deadline)):
+                return False
+            if pauses == self._pauses:
+                return True
+            self.release()  # a pause began while this call waited: it holds for it too
 
     def release(self) -> None:
         """Give a slot back: to the first who waits, else to all."""
@@ -107,7 +109,8 @@ class Limiter:
         """Let no call start for so many seconds; those that waited come back spread out."""
         until = self._clock() + seconds
         if until > self._paused_until:
-            self._paused_until = until
+            self._paused_until = self._next_start = until
+            self._pauses += 1
             self._spread = min(seconds * SPREAD, MAX_SPREAD)
             self._plain = False
 
@@ -137,7 +140,10 @@ class Limiter:
             await self._sleep(start - now)
         return True
 
-    async def _queue(self, deadline: float) -> bool:
+    async def _have_slot(self, deadline: float) -> bool:
+        if self._free > 0:  # then nobody waits: a slot is only freed when the queue is empty
+            self._free -= 1
+            return True
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
         try:

@@ -127,3 +127,53 @@ async def test_longer_pause_wins_and_a_shorter_one_changes_nothing() -> None:
     slots.pause(1.0)
     assert slots.paused_for() == 10.0
     assert not await slots.wait(5.0)
+
+
+async def test_pause_holds_those_who_wait_for_a_slot_too() -> None:
+    time = FakeTime()
+    slots = limiter(time, connections=1)
+    assert slots.take()
+    waiting = [asyncio.ensure_future(slots.wait(60.0)) for _ in range(3)]
+    await asyncio.sleep(0)
+    slots.pause(10.0)
+    slots.release()
+    for turn in waiting:
+        assert await turn
+        assert time.at >= 1010.0
+        slots.release()
+    assert slots.take()
+    assert not slots.take()
+
+
+async def test_pause_longer_than_the_time_of_who_waits_for_a_slot_leaves_the_slot_free() -> None:
+    time = FakeTime()
+    slots = limiter(time, connections=1)
+    assert slots.take()
+    waiting = asyncio.ensure_future(slots.wait(5.0))
+    await asyncio.sleep(0)
+    slots.pause(10.0)
+    slots.release()
+    assert not await waiting
+    time.at += 10.0
+    assert await slots.wait(1.0)
+
+
+async def test_rate_holds_after_a_pause_that_began_while_calls_waited_for_it() -> None:
+    time = FakeTime()
+    slots = limiter(time, calls_per_second=1)
+    assert await slots.wait(60.0)
+    go_on = asyncio.Event()
+
+    async def sleep_until_told(seconds: float) -> None:
+        await go_on.wait()
+
+    slots._sleep = sleep_until_told
+    waiting = [asyncio.ensure_future(slots.wait(60.0)) for _ in range(3)]
+    await asyncio.sleep(0)
+    slots.pause(0.5)
+    slots._sleep = time.sleep
+    assert await slots.wait(60.0)
+    assert time.at == 1000.5
+    go_on.set()
+    assert all(await asyncio.gather(*waiting))
+    assert time.at == 1003.5
