@@ -69,8 +69,8 @@ async def test_slot_handed_over_in_the_moment_of_the_timeout_is_kept() -> None:
 async def test_cancelled_in_the_moment_of_the_handover_gives_the_slot_on() -> None:
     slots = limiter(FakeTime(), connections=1)
     assert slots.take()
-    first = asyncio.ensure_future(slots.wait(60.0))
-    second = asyncio.ensure_future(slots.wait(60.0))
+    first = asyncio.ensure_future(slots.wait(5.0))
+    second = asyncio.ensure_future(slots.wait(5.0))
     await asyncio.sleep(0)
     slots.release()
     first.cancel()
