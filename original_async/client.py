@@ -197,7 +197,9 @@ class OriginalClient:
             Wanted(reward_uid=reward_uid, to_user_uid=to_user_uid, amount=Decimal(digits), nonce=nonce),
             trouble,
             look_up=partial(self._reader.under_nonce, to_user_uid, nonce, deadline),
-            time_left=lambda: deadline - transport.clock(),
+            clock=transport.clock,
+            started=deadline - transport.timeouts.total,
+            deadline=deadline,
             sleep=transport.sleep,
         )
 

@@ -46,7 +46,9 @@ async def reconcile(
     trouble: RequestRejected | OutcomeUnknown,
     *,
     look_up: Callable[[], Awaitable[Sequence[Allocation]]],
-    time_left: Callable[[], float],
+    clock: Callable[[], float],
+    started: float,
+    deadline: float,
     sleep: Callable[[float], Awaitable[object]],
 ) -> Allocation:
     """Return the allocation that exists under the nonce, after a creation that did not end well.
@@ -55,7 +57,9 @@ async def reconcile(
         wanted: What was asked for.
         trouble: How the creation ended: refused although every attempt was answered, or unknown.
         look_up: Lists the user's allocations that bear the nonce.
-        time_left: Seconds until the call must be over.
+        clock: Monotonic seconds.
+        started: When the call began.
+        deadline: When it must be over.
         sleep: Waits for so many seconds.
 
     Raises:
@@ -71,6 +75,7 @@ async def reconcile(
         try:
             held = await look_up()
         except VendorError as problem:
+            trouble.elapsed = clock() - started
             raise _unknown(wanted, trouble, f"its look-up ended with {type(problem).__name__}") from problem
         for allocation in held:
             if wanted.is_met_by(allocation):
@@ -78,10 +83,11 @@ async def reconcile(
         # Whether a nonce counts for the app or for one reward is not documented: after an attempt that may have arrived,
         # only one of the same reward proves that this one was not carried out.
         rivals = [allocation for allocation in held if answered or allocation.reward_uid == wanted.reward_uid]
+        trouble.elapsed = clock() - started
         if rivals:
             raise _conflict(wanted, trouble, rivals[0]) from trouble
         if look < looks:
-            if time_left() <= LIST_LAG:
+            if deadline - clock() <= LIST_LAG:
                 looks = look
                 break
             await sleep(LIST_LAG)

@@ -79,6 +79,7 @@ async def test_nothing_arrived_and_nobody_knows_is_unknown(
         await allocate(original)
     assert (caught.value.idempotency_key, caught.value.status, caught.value.attempts) == ("nonce_1", 503, 3)
     assert ticks.slept == [0.25, 0.5, 2.0]
+    assert caught.value.elapsed == 2.75
     assert held(sandbox) == []
 
 
@@ -292,8 +293,9 @@ async def test_without_time_for_any_look_it_is_unknown(make_client: MakeClient, 
         ticks.at += 60
 
     wire.post(f"{BASE}/reward/allocate", status=400, payload=REFUSED, callback=use_up_the_time)
-    with pytest.raises(OutcomeUnknown, match="its look-up ended with ConnectFailed"):
+    with pytest.raises(OutcomeUnknown, match="its look-up ended with ConnectFailed") as caught:
         await allocate(make_client())
+    assert caught.value.elapsed == 60
 
 
 async def test_a_client_closed_after_an_attempt_that_may_have_arrived_is_unknown(
