@@ -1,1 +1,41 @@
 """A file of rewards in, every row settled exactly once, a report out."""
+
+from payouts.files import read_rows
+from payouts.ledger import Ledger
+from payouts.ledger_reader import Campaign, LedgerReader
+from payouts.lines import FileRefused, Layout, Mistake
+from payouts.progress import Progress
+from payouts.report import write_report
+from payouts.results import write_results
+from payouts.rows import EnkashRow, InvalidRow, OriginalRow, Row, derive_key
+from payouts.runner import PayoutRun, PayoutsStopped, RunOptions, run_payouts
+from payouts.states import Entry, KeyTaken, LedgerError, LedgerInUse, RowChanged, State, WrongWay
+
+__all__ = [
+    "Campaign",
+    "EnkashRow",
+    "Entry",
+    "FileRefused",
+    "InvalidRow",
+    "KeyTaken",
+    "Layout",
+    "Ledger",
+    "LedgerError",
+    "LedgerInUse",
+    "LedgerReader",
+    "Mistake",
+    "OriginalRow",
+    "PayoutRun",
+    "PayoutsStopped",
+    "Progress",
+    "Row",
+    "RowChanged",
+    "RunOptions",
+    "State",
+    "WrongWay",
+    "derive_key",
+    "read_rows",
+    "run_payouts",
+    "write_report",
+    "write_results",
+]

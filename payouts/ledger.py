@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from attrs import evolve
 
@@ -29,6 +29,22 @@ _INSERT = (
     "INSERT INTO rows (campaign, vendor, id, line, recipient, item, amount, key, state, planned_at) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'planned', ?) ON CONFLICT (campaign, id) DO NOTHING"
 )
+
+
+class Facts(TypedDict, total=False):
+    """What is known when a row moves on.
+
+    Attributes:
+        uid: The vendor's name of the operation.
+        settled_by: What brought the news: `"webhook"`, `"poll"`, `"reply"` or `"hand"`.
+        problem: The error that led there; its type and text are kept.
+        note: What somebody says who settles it by hand; the error that was there stays.
+    """
+
+    uid: str | None
+    settled_by: str | None
+    problem: BaseException | str | None
+    note: str | None
 
 
 class Ledger:
@@ -106,43 +122,43 @@ class Ledger:
         """
         return await self._writer.run(partial(self._plan, rows))
 
-    async def move(
-        self,
-        entry: Entry,
-        to: State,
-        *,
-        uid: str | None = None,
-        settled_by: str | None = None,
-        problem: BaseException | str | None = None,
-        note: str | None = None,
-    ) -> Entry:
+    async def move(self, entry: Entry, to: State, **facts: Unpack[Facts]) -> Entry:
         """Lead a row on to its next state and return how it stands then.
 
         Args:
             entry: The row as it was read last.
             to: The next state.
-            uid: The vendor's name of the operation, if it is known now.
-            settled_by: What brought the news.
-            problem: The error that led there; its type and text are kept.
-            note: What somebody says who settles it by hand; the error that was there stays.
+            facts: What is known now: see `Facts`.
 
         Raises:
             WrongWay: there is no way from the row's state to that one, or the row has moved since it was read.
         """
+        return (await self.move_all([(entry, to, facts)]))[0]
+
+    async def move_all(self, steps: Sequence[tuple[Entry, State, Facts]]) -> list[Entry]:
+        """Lead several rows on in one go, each as `move` does.
+
+        Raises:
+            WrongWay: as `move`; then none of these rows has moved.
+        """
+        moved = [self._moved(entry, to, facts) for entry, to, facts in steps]
+        await self._writer.run(partial(_move_all, [(step[0], now) for step, now in zip(steps, moved, strict=True)]))
+        return moved
+
+    def _moved(self, entry: Entry, to: State, facts: Facts) -> Entry:
         if to not in self._ways.get(entry.state, ()):
             raise WrongWay(entry.id, entry.state, to)
-        moved = evolve(
+        problem, note = facts.get("problem"), facts.get("note")
+        return evolve(
             entry,
             state=to,
-            uid=uid or entry.uid,
-            settled_by=settled_by,
+            uid=facts.get("uid") or entry.uid,
+            settled_by=facts.get("settled_by"),
             problem_kind=entry.problem_kind if note else type(problem).__name__ if isinstance(problem, BaseException) else None,
             problem=entry.problem if note else None if problem is None else str(problem),
             note=note or entry.note,
             **_reached(entry, to, self._clock()),
         )
-        await self._writer.run(partial(_move, entry, moved))
-        return moved
 
     async def renew_key(self, entry: Entry) -> Entry:
         """Plan a rejected or failed row anew under another key, and keep the old one beside it.
@@ -300,20 +316,18 @@ def _reached(entry: Entry, to: State, at: float) -> dict[str, Any]:
     return {"settled_at": at}
 
 
-def _move(was: Entry, now: Entry, database: sqlite3.Connection) -> None:
-    values = (
-        now.state,
-        now.uid,
-        now.settled_by,
-        now.problem_kind,
-        now.problem,
-        now.note,
-        now.sent_at,
-        now.accepted_at,
-        now.settled_at,
-    )
-    if not database.execute(_MOVE, (*values, was.number, was.state)).rowcount:
-        raise WrongWay(was.id, was.state, now.state)
+def _move_all(steps: Sequence[tuple[Entry, Entry]], database: sqlite3.Connection) -> None:
+    for done, (was, now) in enumerate(steps):
+        if not _write(was, now, database):
+            for earlier, later in steps[:done]:
+                _write(later, earlier, database)
+            raise WrongWay(was.id, was.state, now.state)
+
+
+def _write(was: Entry, now: Entry, database: sqlite3.Connection) -> int:
+    said = (now.state, now.uid, now.settled_by, now.problem_kind, now.problem, now.note)
+    reached = (now.sent_at, now.accepted_at, now.settled_at)
+    return database.execute(_MOVE, (*said, *reached, was.number, was.state)).rowcount
 
 
 def _same_amount(one: str | None, other: str | None) -> bool:

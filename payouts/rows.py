@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from attrs import field, frozen
 
-from vendor_http.arguments import check_amount, check_id, check_key
+from vendor_http.arguments import check_amount, check_id, check_key, check_name
 from vendor_http.errors import RewardsError
 from vendor_http.secrets import one_line
 
@@ -139,7 +139,7 @@ class EnkashRow:
     def __attrs_post_init__(self) -> None:
         _checked(check_key, "id", self.id)
         _checked(check_id, "user_id", self.user_id)
-        _checked(check_key, "event", self.event)
+        _checked(check_name, "event", self.event)
         if self.request_id is not None:
             _checked(check_key, "request_id", self.request_id)
 

@@ -1,0 +1,327 @@
+"""Pay rows: each is in the ledger before it leaves, and is led to a known end, in this run or in the next."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from attrs import frozen
+
+from payouts.paying import Paying
+from payouts.progress import Pace, Progress, Stop
+from payouts.rows import Row
+from payouts.settling import Settling
+from payouts.states import SETTLED, Entry, State
+from payouts.vendors import vendor_of
+from vendor_http.errors import RewardsError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from payouts.ledger import Ledger
+    from payouts.vendors import Vendor
+    from vendor_http.errors import VendorError
+    from webhooks import Completions
+
+Rows: TypeAlias = Iterable[Row] | AsyncIterable[Row]
+
+_CHUNK = 200
+_MOST_UNREAD = 1_000
+
+
+class PayoutsStopped(RewardsError):
+    """A run ended before its rows did, because no other row would have fared better; run again once the cause is gone.
+
+    Attributes:
+        cause: What the vendor said last.
+    """
+
+    def __init__(self, message: str, *, cause: VendorError) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+@frozen(kw_only=True)
+class RunOptions:
+    """How a run goes about it; times in seconds.
+
+    Args:
+        concurrency: Requests under way at once.
+        rate: Rows sent per second; None for as many as there are.
+        max_pending: Rows accepted and not settled at one time.
+        wait: Whether accepted rows are waited for.
+        timeout: How long each accepted row is waited for; None for as long as it takes.
+        limit: Rows sent at most; None for all.
+        patience: How long a vendor that cannot be reached is tried before the run ends.
+        grace: How long accepted rows are waited for after `stop()`.
+
+    Raises:
+        ValueError: a number is too small.
+    """
+
+    concurrency: int = 20
+    rate: float | None = 20.0
+    max_pending: int = 20_000
+    wait: bool = True
+    timeout: float | None = 900.0
+    limit: int | None = None
+    patience: float = 120.0
+    grace: float = 30.0
+
+    def __attrs_post_init__(self) -> None:
+        at_least = {"concurrency": 1, "max_pending": 1, "timeout": 0, "limit": 0, "patience": 0, "grace": 0}
+        for name, lowest in at_least.items():
+            value = getattr(self, name)
+            if value is not None and not value >= lowest:
+                raise ValueError(f"{name}: expected {lowest} or more, got {value}")
+        if self.rate is not None and not self.rate > 0:
+            raise ValueError(f"rate: expected more than 0 rows a second, got {self.rate}; None is as many as there are")
+
+
+def run_payouts(
+    rows: Rows,
+    *,
+    client: Any,
+    completions: Completions | None = None,
+    ledger: Ledger,
+    options: RunOptions | None = None,
+    may_repeat: bool = False,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> PayoutRun:
+    """Pay rows, and yield each as the ledger holds it when this run is done with it.
+
+    Rows that an earlier run left `sent` are looked up first, rows it left `accepted` are waited for first; settled ones cost no
+    request. `async for entry in run_payouts(...)` is all it takes; with `async with` around it, leaving the loop early ends it.
+
+    Args:
+        rows: An iterable, read in a thread and no faster than rows leave, or an async one.
+        client: An `OriginalClient` or an `EnkashClient`.
+        completions: What accepted rows are waited for with; not needed for EnKash, nor where nobody waits.
+        ledger: An open ledger of the same vendor.
+        options: How to go about it.
+        may_repeat: Whether EnKash is known to pay a repeated request id once only.
+        clock: Monotonic seconds.
+        sleep: Waits for so many seconds.
+
+    Raises:
+        ValueError: ledger and client are not of one vendor, or there are no completions to wait with.
+        PayoutsStopped: from the iteration, at its end: credentials were refused, or the vendor could not be reached.
+        RowChanged: from the iteration: a row is known with other content.
+        KeyTaken: from the iteration: a row brings the key of another.
+        LedgerError: from the iteration: the ledger cannot be written.
+    """
+    vendor = vendor_of(client, may_repeat=may_repeat)
+    if vendor.name != ledger.vendor:
+        raise ValueError(f"expected a client of {ledger.vendor}, as the ledger, got one of {vendor.name}; open another ledger")
+    options = options or RunOptions()
+    if vendor.later is not None and options.wait and completions is None:
+        raise ValueError("expected completions to wait with, got none; give some, or RunOptions(wait=False)")
+    return PayoutRun(rows, vendor, completions, ledger, options, clock, sleep)
+
+
+class PayoutRun:
+    """A run under way; iterate over it once.
+
+    Attributes:
+        progress: How far it has come.
+    """
+
+    _paying: Paying
+
+    def __init__(
+        self,
+        rows: Rows,
+        vendor: Vendor,
+        completions: Completions | None,
+        ledger: Ledger,
+        options: RunOptions,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[object]],
+    ) -> None:
+        self.progress = Progress()
+        self._rows = rows
+        self._vendor = vendor
+        self._ledger = ledger
+        self._options = options
+        self._sleep = sleep
+        self._stop = Stop(sleep)
+        self._settling: Settling | None = None
+        if completions is not None and options.wait and vendor.later is not None:
+            self._settling = Settling(completions, ledger, timeout=options.timeout, ended=self._waited)
+        self._paying = Paying(
+            vendor,
+            ledger,
+            self._settling,
+            progress=self.progress,
+            stop=self._stop,
+            pace=Pace(options.rate, self._stop, clock),
+            max_pending=options.max_pending,
+            patience=options.patience,
+            ended=self._give_out,
+            clock=clock,
+        )
+        self._work: asyncio.Queue[tuple[Callable[[Entry], Awaitable[None]], Entry]] = asyncio.Queue(options.concurrency)
+        self._active: set[str] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._ended: deque[Entry] = deque()
+        self._news, self._room = asyncio.Event(), asyncio.Event()
+
+    def stop(self) -> None:
+        """Send nothing more, wait for accepted rows as long as `grace` allows, and end."""
+        self._stop.wish()
+
+    async def aclose(self) -> None:
+        """End now: what is under way stays `sent` or `accepted` in the ledger, for the next run; a second call does nothing."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def __aiter__(self) -> AsyncIterator[Entry]:
+        """Yield each row as the ledger holds it when this run is done with it."""
+        if self._task is not None:
+            raise RuntimeError("expected a run that has not begun, got one that has; call run_payouts again")
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="payouts")
+        self._task.add_done_callback(lambda _: self._news.set())
+        try:
+            while self._ended or not self._task.done():
+                if self._ended:
+                    entry = self._ended.popleft()
+                    self._room.set()
+                    yield entry
+                else:
+                    self._news.clear()
+                    await self._news.wait()
+            self._task.result()
+        finally:
+            await self.aclose()
+
+    async def _give_out(self, entry: Entry) -> None:
+        self.progress.count(entry)
+        while len(self._ended) >= _MOST_UNREAD:
+            self._room.clear()
+            await self._room.wait()
+        self._ended.append(entry)
+        self._news.set()
+
+    async def _waited(self, entry: Entry) -> None:
+        await self._paying.waited(entry)
+
+    async def _run(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                settling = None if self._settling is None else tasks.create_task(self._settling.run())
+                helpers = [tasks.create_task(self._worker()) for _ in range(self._options.concurrency)]
+                helpers.append(tasks.create_task(self._end_waiting()))
+                await self._take_up()
+                await self._send()
+                if self._settling is not None and settling is not None:
+                    self._settling.no_more()
+                    await settling
+                for task in helpers:
+                    task.cancel()
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
+        cause = self._paying.cause
+        if cause is not None:
+            raise PayoutsStopped(
+                f"expected to go on, got {type(cause).__name__}: {cause}; nothing is lost: see to it, then run again", cause=cause
+            )
+
+    async def _end_waiting(self) -> None:
+        await self._stop.wait()
+        if self._settling is not None:
+            await self._sleep(self._options.grace)
+            await self._settling.give_up()
+
+    async def _worker(self) -> None:
+        while True:
+            action, entry = await self._work.get()
+            try:
+                if not self._stop.wished:
+                    await action(entry)
+            finally:
+                self._active.discard(entry.id)
+                self._work.task_done()
+
+    async def _take_up(self) -> None:
+        """Take up what earlier runs left: first rows whose answer was never read, then rows the vendor has accepted."""
+        states = [State.SENT, State.UNKNOWN] if self._vendor.later is not None else [State.SENT]
+        async for entry in self._pages(states):
+            await self._work.put((self._paying.find_out, entry))
+        await self._work.join()
+        if self._settling is not None:
+            async for entry in self._pages([State.ACCEPTED]):
+                if entry.uid not in self._paying.accepted_here:
+                    await self._paying.wait_for(entry)
+
+    async def _pages(self, states: Sequence[State]) -> AsyncIterator[Entry]:
+        last = 0
+        while page := await self._ledger.entries(states, after=last):
+            for entry in page:
+                yield entry
+            last = page[-1].number
+
+    async def _send(self) -> None:
+        """Plan the rows of the file and hand those on that are to be sent."""
+        left = self._options.limit
+        async for chunk in self._chunks():
+            entries = await self._ledger.plan(chunk)
+            for entry in {entry.id: entry for entry in entries if entry.id not in self._active}.values():
+                if self._stop.wished or left == 0:
+                    break
+                if self._is_to_be_sent(entry):
+                    self._active.add(entry.id)
+                    await self._work.put((self._paying.pay, entry))
+                    left = None if left is None else left - 1
+                elif entry.state in SETTLED:
+                    self.progress.skipped += 1
+            if self._stop.wished or left == 0:
+                break
+        await self._work.join()
+
+    def _is_to_be_sent(self, entry: Entry) -> bool:
+        if entry.state in {State.SENT, State.UNKNOWN}:  # the vendor was asked, and does not hold it
+            return self._vendor.may_repeat and entry.uid is None
+        return entry.state is State.PLANNED
+
+    async def _chunks(self) -> AsyncIterator[Sequence[Row]]:
+        if isinstance(self._rows, AsyncIterable):
+            async_rows = aiter(self._rows)
+            taken: list[Row | None] = []
+
+            async def take() -> None:
+                taken[:] = [await anext(async_rows, None)]
+
+            while await self._stop.before(take()) and taken[0] is not None:
+                self.progress.read += 1
+                yield [taken[0]]
+            return
+        rows = iter(self._rows)
+        while chunk := await asyncio.to_thread(_take, rows):
+            self.progress.read += len(chunk)
+            yield chunk
+
+
+def _take(rows: Iterator[Row]) -> list[Row]:
+    return list(islice(rows, _CHUNK))
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error of a group, however deep it lies."""
+    problem: BaseException = group
+    while isinstance(problem, BaseExceptionGroup):
+        problem = problem.exceptions[0]
+    return problem

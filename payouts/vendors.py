@@ -1,0 +1,195 @@
+"""What a payout asks of a vendor, and what each answer means for a row: the only place that knows both clients."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from attrs import frozen
+
+from original_async import Allocation
+from vendor_http.errors import (
+    ClientClosed,
+    Conflict,
+    ConnectFailed,
+    OutcomeUnknown,
+    RateLimited,
+    RequestRejected,
+    Unauthorized,
+    UnexpectedResponse,
+    VendorError,
+)
+from vendor_http.operations import Operation, OperationStatus
+
+if TYPE_CHECKING:
+    from enkash_async import EnkashClient
+    from original_async import OriginalClient
+    from payouts.states import Entry
+
+
+class Meaning(Enum):
+    """What an error of a call that pays means for the row."""
+
+    REJECTED = "the vendor refused and holds nothing under the key"
+    MISMATCH = "the vendor holds something else under the key"
+    UNKNOWN = "it may have been carried out"
+    AGAIN = "nothing happened, and it may go better later"
+    STOP = "nothing happened, and no other row would fare better"
+
+
+def meaning_of(problem: VendorError) -> Meaning:
+    """Return what an error of a call that pays means for the row; what is not known to be harmless is `UNKNOWN`."""
+    if isinstance(problem, OutcomeUnknown):
+        return Meaning.UNKNOWN
+    if isinstance(problem, Conflict):
+        return Meaning.MISMATCH
+    if isinstance(problem, (ConnectFailed, RateLimited)):
+        return Meaning.AGAIN
+    if isinstance(problem, (Unauthorized, UnexpectedResponse, ClientClosed)):
+        return Meaning.STOP
+    return Meaning.REJECTED if isinstance(problem, RequestRejected) else Meaning.UNKNOWN
+
+
+class Later(Protocol):
+    """What a vendor can be asked about that finishes rows later."""
+
+    async def look_up(self, entry: Entry) -> Operation | None:
+        """Return what the vendor holds under a row's key, None if it holds nothing.
+
+        Raises:
+            VendorError: the vendor could not be asked; nothing changed.
+        """
+        ...
+
+    async def read(self, entry: Entry) -> Operation:
+        """Return how the operation stands that the vendor named for a row.
+
+        Raises:
+            VendorError: the vendor could not be asked; nothing changed.
+        """
+        ...
+
+    def asked(self, entry: Entry) -> Operation:
+        """Return the operation of an accepted row as it was asked for."""
+        ...
+
+    def held_before(self, operation: Operation) -> bool:
+        """Return whether the vendor held it before it was asked for, so that its news may have come already."""
+        ...
+
+    def conclude(self, entry: Entry, final: Operation) -> None:
+        """Compare what settled with what the row asked for.
+
+        Raises:
+            OperationFailed: the chain said failed.
+            OperationMismatch: it settled as something else.
+        """
+        ...
+
+
+class Vendor(Protocol):
+    """One vendor as the runner sees it."""
+
+    @property
+    def name(self) -> str:
+        """`"original"` or `"enkash"`."""
+        ...
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether a request whose answer is not known may be sent again under the same key."""
+        ...
+
+    @property
+    def later(self) -> Later | None:
+        """What can be asked afterwards; None where the answer to the request is all there ever is."""
+        ...
+
+    async def pay(self, entry: Entry) -> Operation | None:
+        """Send a row under its key.
+
+        Returns:
+            What the vendor will finish later, None if it is paid with this answer.
+
+        Raises:
+            VendorError: see `meaning_of`.
+        """
+        ...
+
+
+@frozen
+class OriginalVendor:
+    """Original tokens: accepted now, finished by the chain later; the nonce makes every repetition safe."""
+
+    client: OriginalClient
+    name = "original"
+    may_repeat = True
+
+    @property
+    def later(self) -> Later:
+        """Itself."""
+        return self
+
+    async def pay(self, entry: Entry) -> Operation:
+        """Create the allocation; the client looks the nonce up where an answer leaves that open."""
+        return await self.client.create_allocation(
+            reward_uid=entry.item, to_user_uid=entry.recipient, amount=entry.amount or "", nonce=entry.key
+        )
+
+    async def look_up(self, entry: Entry) -> Operation | None:
+        """Return the allocation under the row's nonce, of the row's reward if there are several."""
+        found = await self.client.find_allocation(entry.recipient, entry.key)
+        if found is None or found.reward_uid == entry.item:
+            return found
+        return await self.client.find_allocation(entry.recipient, entry.key, entry.item) or found
+
+    async def read(self, entry: Entry) -> Operation:
+        """Return the allocation the vendor named."""
+        return await self.client.get_allocation(entry.uid or "")
+
+    def asked(self, entry: Entry) -> Operation:
+        """Return the allocation that the row asks for."""
+        return Allocation(
+            uid=entry.uid or "",
+            status=OperationStatus.PENDING,
+            reward_uid=entry.item,
+            to_user_uid=entry.recipient,
+            amount=Decimal(entry.amount or 0),
+            nonce=entry.key,
+            scope=self.client.scope,
+        )
+
+    def held_before(self, operation: Operation) -> bool:
+        """Return whether the client found it by its nonce."""
+        return isinstance(operation, Allocation) and operation.recovered
+
+    def conclude(self, entry: Entry, final: Operation) -> None:
+        """Compare uid, nonce, reward, user and amount."""
+        self.client.conclude(self.asked(entry), final)
+
+
+@frozen
+class EnkashVendor:
+    """EnKash coins: paid or refused with the answer, and no way to ask later.
+
+    Args:
+        client: The client.
+        may_repeat: Whether EnKash is known to pay a repeated request id once only.
+    """
+
+    client: EnkashClient
+    may_repeat: bool = False
+    name = "enkash"
+    later = None
+
+    async def pay(self, entry: Entry) -> None:
+        """Allocate the coins of the event."""
+        await self.client.allocate_coins(event=entry.item, user_id=entry.recipient, request_id=entry.key)
+
+
+def vendor_of(client: Any, *, may_repeat: bool = False) -> Vendor:
+    """Return the vendor behind a client; what answers to `create_allocation` is taken for Original's."""
+    if hasattr(client, "create_allocation"):
+        return OriginalVendor(client)
+    return EnkashVendor(client, may_repeat)

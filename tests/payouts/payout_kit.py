@@ -1,0 +1,157 @@
+"""Vendors that answer as they are told, and time that passes when somebody sleeps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from attrs import Factory, define, evolve
+
+from original_async import Allocation
+from original_async.conclusion import conclude
+from payouts.ledger import Ledger
+from payouts.rows import EnkashRow, OriginalRow
+from vendor_http.errors import NotFound
+from vendor_http.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
+from webhooks import Completions, MemoryStore, PollPolicy
+
+REWARD = "764893807463"
+
+
+def token_row(row_id: str, **changed: Any) -> OriginalRow:
+    values: dict[str, Any] = {"id": row_id, "reward_uid": REWARD, "to_user_uid": f"user-{row_id}", "amount": "1.50"}
+    return OriginalRow(**values | changed)
+
+
+def coin_row(row_id: str, **changed: Any) -> EnkashRow:
+    values: dict[str, Any] = {"id": row_id, "user_id": "EKQZVMQK", "event": "REFERRAL_EVENT"}
+    return EnkashRow(**values | changed)
+
+
+@define
+class Time:
+    """Time that passes when somebody sleeps, and only then."""
+
+    now: float = 1000.0
+    slept: list[float] = Factory(list)
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+@define
+class StubOriginal:
+    """Answers as Original's client does, with the chain in the test's hands.
+
+    Attributes:
+        answers: User to what calls of `create_allocation` meet one after the other, before they go well.
+        look_ups: User to what calls of `find_allocation` meet one after the other, before they go well.
+        final: The status in which operations are read.
+        before: Awaited before each answer.
+        replay: If given, every creation is answered with the uid of this one.
+        held: What the vendor holds, by uid.
+        created: The nonces of all calls of `create_allocation`.
+        looked_up: The nonces of all calls of `find_allocation`.
+    """
+
+    answers: dict[str, deque[Exception]] = Factory(lambda: defaultdict(deque))
+    look_ups: dict[str, deque[Exception]] = Factory(lambda: defaultdict(deque))
+    final: OperationStatus = OperationStatus.DONE
+    before: Callable[[str], Awaitable[object]] | None = None
+    held: dict[str, Allocation] = Factory(dict)
+    created: list[str] = Factory(list)
+    looked_up: list[str] = Factory(list)
+    recovered: bool = False
+    scope: str = DEFAULT_SCOPE
+    next_uid: Callable[[], str] | None = None
+    replay: Allocation | None = None
+
+    async def create_allocation(self, *, reward_uid: str, to_user_uid: str, amount: str, nonce: str) -> Allocation:
+        self.created.append(nonce)
+        if self.before is not None:
+            await self.before(nonce)
+        if self.answers[to_user_uid]:
+            raise self.answers[to_user_uid].popleft()
+        allocation = self.replay or self.hold(to_user_uid, amount, nonce, reward_uid)
+        return evolve(allocation, status=self.final, recovered=True) if self.recovered else allocation
+
+    def hold(self, user: str, amount: str, nonce: str, reward: str = REWARD) -> Allocation:
+        """Keep an allocation as if it had been created."""
+        uid = self.next_uid() if self.next_uid else f"uid-{len(self.held) + 1}"
+        allocation = Allocation(
+            uid=uid,
+            status=OperationStatus.PENDING,
+            reward_uid=reward,
+            to_user_uid=user,
+            amount=Decimal(amount),
+            nonce=nonce,
+        )
+        self.held[uid] = allocation
+        return allocation
+
+    async def find_allocation(self, to_user_uid: str, nonce: str, reward_uid: str | None = None) -> Allocation | None:
+        self.looked_up.append(nonce)
+        if self.look_ups[to_user_uid]:
+            raise self.look_ups[to_user_uid].popleft()
+        for allocation in self.held.values():
+            same = (allocation.to_user_uid, allocation.nonce) == (to_user_uid, nonce)
+            if same and reward_uid in {None, allocation.reward_uid}:
+                return evolve(allocation, status=self.final)
+        return None
+
+    async def get_allocation(self, uid: str) -> Allocation:
+        return await self.read_operation(OperationRef(self.scope, "allocation", uid))
+
+    def ref_of(self, operation: Operation | OperationRef | str) -> OperationRef:
+        if isinstance(operation, str):
+            return OperationRef(self.scope, "allocation", operation)
+        return operation if isinstance(operation, OperationRef) else operation.ref
+
+    async def read_operation(self, ref: OperationRef) -> Allocation:
+        if ref.uid not in self.held:
+            raise NotFound("expected an allocation, there is none")
+        held = self.held[ref.uid]
+        return evolve(held, status=self.final, raw={"uid": held.uid})
+
+    def parse_operation(self, ref: OperationRef, resource: Mapping[str, Any]) -> Allocation:
+        return evolve(self.held[ref.uid], status=self.final)
+
+    def conclude(self, asked: Operation | None, final: Operation) -> Operation:
+        return conclude(asked, final)
+
+
+@define
+class StubEnkash:
+    """Answers as EnKash's client does: at once, and never about what was."""
+
+    answers: dict[str, deque[Exception]] = Factory(lambda: defaultdict(deque))
+    given: list[str] = Factory(list)
+
+    async def allocate_coins(self, *, event: str, user_id: str, request_id: str) -> None:
+        self.given.append(request_id)
+        if self.answers[user_id]:
+            raise self.answers[user_id].popleft()
+
+
+@asynccontextmanager
+async def waiting(client: Any) -> AsyncIterator[Completions]:
+    """Make completions that poll soon and often."""
+    store = MemoryStore()
+    policy = PollPolicy(first_after=0.02, growth=1.0, max_interval=0.05, max_per_second=5000)
+    async with Completions(client, store, polling=policy) as completions:
+        yield completions
+    await store.aclose()
+
+
+def ledger_at(path: Path, vendor: str = "original", **options: Any) -> Ledger:
+    return Ledger(path, vendor=vendor, campaign="diwali-2026", **options)

@@ -1,0 +1,725 @@
+"""A run sends each row once, under a key that the ledger knew before, and leads it to a known end."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import deque
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from payouts.ledger import Ledger
+from payouts.ledger_reader import LedgerReader
+from payouts.rows import Row, derive_key
+from payouts.runner import PayoutRun, PayoutsStopped, RunOptions, run_payouts
+from payouts.states import Entry, LedgerError, RowChanged, State
+from tests.payouts.payout_kit import StubEnkash, StubOriginal, Time, coin_row, ledger_at, token_row, waiting
+from vendor_http.errors import (
+    Conflict,
+    ConnectFailed,
+    Forbidden,
+    NotFound,
+    OutcomeUnknown,
+    RateLimited,
+    ServerFailed,
+    Unauthorized,
+    UnexpectedResponse,
+    ValidationFailed,
+    VendorError,
+)
+from vendor_http.operations import OperationStatus
+
+QUICK = RunOptions(rate=None, concurrency=4)
+ALONE = RunOptions(rate=None, concurrency=1)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "payouts.db"
+
+
+@pytest_asyncio.fixture
+async def ledger(path: Path) -> AsyncIterator[Ledger]:
+    async with ledger_at(path) as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def vendor() -> StubOriginal:
+    return StubOriginal()
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+def rows(count: int) -> list[Row]:
+    return [token_row(f"r{number}") for number in range(count)]
+
+
+async def pay(given: Any, client: Any, ledger: Ledger, time: Time | None = None, **options: Any) -> list[Entry]:
+    """Run to the end and return what was yielded."""
+    clock: dict[str, Any] = {} if time is None else {"clock": time, "sleep": time.sleep}
+    options = {"options": QUICK} | clock | options
+    if options["options"].wait and isinstance(client, StubOriginal):
+        async with waiting(client) as completions:
+            return [entry async for entry in run_payouts(given, client=client, completions=completions, ledger=ledger, **options)]
+    return [entry async for entry in run_payouts(given, client=client, ledger=ledger, **options)]
+
+
+def key_of(row_id: str, vendor: str = "original") -> str:
+    return derive_key(vendor, "diwali-2026", row_id)
+
+
+async def led_to(ledger: Ledger, row: Row, *states: State, **facts: Any) -> Entry:
+    (entry,) = await ledger.plan([row])
+    for state in states:
+        entry = await ledger.move(entry, state, **(facts if state is states[-1] else {}))
+    return entry
+
+
+# well
+
+
+async def test_every_row_is_paid_once_and_yielded_when_it_is_done(vendor: StubOriginal, ledger: Ledger) -> None:
+    ended = await pay(rows(500), vendor, ledger)
+    assert sorted(entry.id for entry in ended) == sorted(row.id for row in rows(500))
+    assert {(entry.state, entry.settled_by) for entry in ended} == {(State.DONE, "poll")}
+    assert sorted(vendor.created) == sorted(key_of(row.id) for row in rows(500))
+    assert await ledger.counts() == {State.DONE: 500}
+
+
+async def test_a_second_run_costs_no_request_for_settled_rows(vendor: StubOriginal, ledger: Ledger) -> None:
+    await pay(rows(5), vendor, ledger)
+    asked = len(vendor.created) + len(vendor.looked_up)
+    async with waiting(vendor) as completions:
+        run = run_payouts(rows(6), client=vendor, completions=completions, ledger=ledger, options=QUICK)
+        assert [entry.id async for entry in run] == ["r5"]
+    assert len(vendor.created) + len(vendor.looked_up) == asked + 1
+    assert (run.progress.read, run.progress.skipped, run.progress.ended[State.DONE]) == (6, 5, 1)
+    assert run.progress.settled_by == {"poll": 1}
+    assert (run.progress.in_flight, run.progress.pending) == (0, 0)
+
+
+async def test_the_ledger_knows_a_row_as_sent_before_it_leaves(vendor: StubOriginal, ledger: Ledger, path: Path) -> None:
+    seen = []
+
+    def look(nonce: str) -> None:
+        with LedgerReader(path) as reader:
+            seen.extend([(entry.key, entry.state) for entry in reader.entries(reader.campaign()) if entry.key == nonce])
+
+    vendor.before = lambda nonce: asyncio.to_thread(look, nonce)
+    await pay(rows(3), vendor, ledger)
+    assert sorted(seen) == sorted((key_of(row.id), State.SENT) for row in rows(3))
+
+
+async def test_a_row_that_comes_twice_is_paid_once(vendor: StubOriginal, ledger: Ledger) -> None:
+    twice = [row for row in rows(300) for _ in range(2)] + rows(300)
+    assert len(await pay(twice, vendor, ledger)) == 300
+    assert len(vendor.created) == 300
+
+
+async def test_rows_may_come_one_by_one(vendor: StubOriginal, ledger: Ledger) -> None:
+    async def trickle() -> AsyncIterator[Row]:
+        for row in rows(3):
+            yield row
+
+    assert len(await pay(trickle(), vendor, ledger)) == 3
+
+
+async def test_without_waiting_rows_end_as_accepted_and_the_next_run_waits_for_them(vendor: StubOriginal, ledger: Ledger) -> None:
+    ended = await pay(rows(3), vendor, ledger, options=RunOptions(rate=None, wait=False))
+    assert [(entry.state, entry.uid is None) for entry in ended] == [(State.ACCEPTED, False)] * 3
+    vendor.created.clear()
+    ended = await pay(rows(3), vendor, ledger)
+    assert {entry.state for entry in ended} == {State.DONE}
+    assert vendor.created == []
+
+
+async def test_a_slow_reader_holds_the_run_back(vendor: StubOriginal, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("payouts.runner._MOST_UNREAD", 2)
+    async with waiting(vendor) as completions:
+        run = run_payouts(rows(20), client=vendor, completions=completions, ledger=ledger, options=QUICK)
+        ended = []
+        async for entry in run:
+            ended.append(entry)
+            while run.progress.ended[State.DONE] < min(20, len(ended) + 3):  # one yielded, two unread, one held back
+                await asyncio.sleep(0)
+            assert len(run._ended) <= 2
+    assert len(ended) == 20
+
+
+# how it ends otherwise
+
+
+async def test_a_failed_chain_is_told(vendor: StubOriginal, ledger: Ledger) -> None:
+    vendor.final = OperationStatus.FAILED
+    (entry,) = await pay(rows(1), vendor, ledger)
+    assert (entry.state, entry.problem_kind, entry.settled_by) == (State.FAILED, "AllocationFailed", "poll")
+
+
+async def test_what_settles_as_something_else_is_a_mismatch(vendor: StubOriginal, ledger: Ledger) -> None:
+    (planned,) = await ledger.plan([token_row("r0")])
+    first = vendor.replay = vendor.hold("user-r0", "99", planned.key)
+    (entry,) = await pay(rows(1), vendor, ledger)
+    assert (entry.state, entry.problem_kind, entry.uid) == (State.MISMATCH, "OperationMismatch", first.uid)
+
+
+@pytest.mark.parametrize(
+    ("problem", "state"),
+    [
+        (ValidationFailed("no such reward", status=400), State.REJECTED),
+        (Forbidden("not yours", status=403), State.REJECTED),
+        (OutcomeUnknown("no answer"), State.UNKNOWN),
+        (ServerFailed("cannot come from a call that pays"), State.UNKNOWN),
+        (Conflict("another amount"), State.MISMATCH),
+    ],
+)
+async def test_what_an_error_means_for_its_row(vendor: StubOriginal, ledger: Ledger, problem: VendorError, state: State) -> None:
+    vendor.answers["user-r0"].append(problem)
+    ended = {entry.id: entry for entry in await pay(rows(2), vendor, ledger)}
+    assert (ended["r0"].state, ended["r0"].problem_kind, ended["r0"].problem) == (state, type(problem).__name__, str(problem))
+    assert ended["r1"].state is State.DONE
+
+
+async def test_a_conflict_names_what_the_vendor_holds(vendor: StubOriginal, ledger: Ledger) -> None:
+    existing = vendor.hold("user-r0", "99", "n1")
+    vendor.answers["user-r0"].append(Conflict("another amount", existing=existing))
+    (entry,) = await pay(rows(1), vendor, ledger)
+    assert (entry.state, entry.uid) == (State.MISMATCH, existing.uid)
+
+
+async def test_an_operation_that_is_not_there_any_more_is_unknown(vendor: StubOriginal, ledger: Ledger) -> None:
+    class Gone:
+        def as_completed(self, operations: Any, **_: Any) -> Any:
+            return FakeStream(operations, NotFound("no such allocation"))
+
+    run = run_payouts(rows(1), client=vendor, completions=Gone(), ledger=ledger, options=QUICK)  # type: ignore[arg-type]
+    (entry,) = [entry async for entry in run]
+    assert (entry.state, entry.problem_kind) == (State.UNKNOWN, "NotFound")
+
+
+class FakeStream:
+    """Ends every operation with the same error."""
+
+    def __init__(self, operations: Any, error: Exception) -> None:
+        self._operations = operations
+        self._error = error
+
+    async def __aenter__(self) -> FakeStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._operations.aclose()
+
+    async def aclose(self) -> None:
+        await self._operations.aclose()
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        async for operation in self._operations:
+            yield type("Completion", (), {"ref": operation.ref, "error": self._error, "via": "poll"})
+
+
+async def test_an_error_that_is_not_the_rows_ends_the_run(vendor: StubOriginal, ledger: Ledger) -> None:
+    class Broken:
+        def as_completed(self, operations: Any, **_: Any) -> Any:
+            return FakeStream(operations, RuntimeError("the store has gone"))
+
+    run = run_payouts(rows(1), client=vendor, completions=Broken(), ledger=ledger, options=QUICK)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="the store has gone"):
+        _ = [entry async for entry in run]
+    assert await ledger.counts() == {State.ACCEPTED: 1}
+
+
+async def test_a_row_whose_time_is_over_stays_accepted_for_the_next_run(vendor: StubOriginal, ledger: Ledger) -> None:
+    vendor.final = OperationStatus.PENDING
+    (entry,) = await pay(rows(1), vendor, ledger, options=RunOptions(rate=None, timeout=0.1))
+    assert (entry.state, (await ledger.find("r0"))) == (State.ACCEPTED, entry)
+    vendor.final = OperationStatus.DONE
+    (entry,) = await pay(rows(1), vendor, ledger)
+    assert entry.state is State.DONE
+    assert len(vendor.created) == 1
+
+
+async def test_two_rows_cannot_be_one_operation(vendor: StubOriginal, ledger: Ledger) -> None:
+    vendor.final = OperationStatus.PENDING
+    vendor.next_uid = lambda: "uid-1"
+    ended = await pay(rows(2), vendor, ledger, options=RunOptions(rate=None, concurrency=1, timeout=0.1))
+    assert [entry.state for entry in ended] == [State.MISMATCH, State.ACCEPTED]
+    assert "for this row and for another one" in (ended[0].problem or "")
+
+
+async def test_what_the_client_found_finished_needs_no_waiting(vendor: StubOriginal, ledger: Ledger) -> None:
+    vendor.recovered = True
+    (entry,) = await pay(rows(1), vendor, ledger, options=RunOptions(rate=None, wait=False))
+    assert (entry.state, entry.settled_by) == (State.DONE, "poll")
+    vendor.final = OperationStatus.FAILED
+    (entry,) = await pay([token_row("r1")], vendor, ledger, options=RunOptions(rate=None, wait=False))
+    assert (entry.state, entry.problem_kind) == (State.FAILED, "AllocationFailed")
+
+
+# what earlier runs left
+
+
+async def test_a_sent_row_that_the_vendor_holds_is_not_sent_again(vendor: StubOriginal, ledger: Ledger) -> None:
+    entry = await led_to(ledger, token_row("r0"), State.SENT)
+    vendor.hold("user-r0", "1.50", entry.key)
+    vendor.final = OperationStatus.PENDING
+    async with waiting(vendor) as completions:
+        run = run_payouts(rows(1), client=vendor, completions=completions, ledger=ledger, options=QUICK)
+        ending = asyncio.ensure_future(collect(run))
+        while not run.progress.pending:
+            await asyncio.sleep(0)
+        vendor.final = OperationStatus.DONE
+        (ended,) = await ending
+    assert (ended.state, vendor.created) == (State.DONE, [])
+
+
+async def collect(run: PayoutRun) -> list[Entry]:
+    return [entry async for entry in run]
+
+
+async def test_a_sent_row_that_the_vendor_holds_finished_is_concluded_at_once(vendor: StubOriginal, ledger: Ledger) -> None:
+    entry = await led_to(ledger, token_row("r0"), State.SENT)
+    vendor.hold("user-r0", "1.50", entry.key)
+    (ended,) = await pay([], vendor, ledger)
+    assert (ended.state, vendor.created) == (State.DONE, [])
+
+
+async def test_a_sent_row_that_the_vendor_holds_with_other_content_is_a_mismatch(vendor: StubOriginal, ledger: Ledger) -> None:
+    entry = await led_to(ledger, token_row("r0"), State.SENT)
+    vendor.hold("user-r0", "1.51", entry.key, "another-reward")
+    (ended,) = await pay(rows(1), vendor, ledger)
+    assert (ended.state, vendor.created) == (State.MISMATCH, [])
+
+
+async def test_a_sent_row_that_never_arrived_is_sent_under_the_same_key(vendor: StubOriginal, ledger: Ledger) -> None:
+    entry = await led_to(ledger, token_row("r0"), State.SENT)
+    (ended,) = await pay(rows(1), vendor, ledger)
+    assert (ended.state, vendor.created) == (State.DONE, [entry.key])
+    assert vendor.looked_up[0] == entry.key
+
+
+async def test_a_sent_row_that_the_file_has_no_more_is_asked_about_and_not_sent(vendor: StubOriginal, ledger: Ledger) -> None:
+    entry = await led_to(ledger, token_row("withdrawn"), State.SENT)
+    await pay(rows(1), vendor, ledger)
+    assert await ledger.find("withdrawn") == entry
+    assert vendor.created == [key_of("r0")]
+    assert entry.key in vendor.looked_up
+
+
+async def test_an_accepted_row_is_waited_for_whether_the_file_has_it_or_not(vendor: StubOriginal, ledger: Ledger) -> None:
+    (planned,) = await ledger.plan([token_row("old")])
+    held = vendor.hold("user-old", "1.5", planned.key)
+    await ledger.move(await ledger.move(planned, State.SENT), State.ACCEPTED, uid=held.uid)
+    (ended,) = await pay([], vendor, ledger)
+    assert (ended.id, ended.state) == ("old", State.DONE)
+
+
+async def test_unknown_rows_are_looked_up_and_sent_again_under_the_same_key(vendor: StubOriginal, ledger: Ledger) -> None:
+    lost = await led_to(ledger, token_row("r0"), State.SENT, State.UNKNOWN)
+    found = await led_to(ledger, token_row("r1"), State.SENT, State.UNKNOWN)
+    vendor.hold("user-r1", "1.50", found.key)
+    ended = await pay(rows(2), vendor, ledger)
+    assert {entry.id: entry.state for entry in ended} == {"r0": State.DONE, "r1": State.DONE}
+    assert vendor.created == [lost.key]
+
+
+async def test_an_unknown_row_that_was_once_accepted_is_never_sent_again(vendor: StubOriginal, ledger: Ledger) -> None:
+    await led_to(ledger, token_row("r0"), State.SENT, State.ACCEPTED, State.UNKNOWN, uid="uid-9")
+    assert await pay(rows(1), vendor, ledger) == []
+    assert vendor.created == []
+
+
+async def test_a_look_up_that_cannot_be_made_now_is_made_later(vendor: StubOriginal, ledger: Ledger, time: Time) -> None:
+    entry = await led_to(ledger, token_row("r0"), State.SENT)
+    vendor.hold("user-r0", "1.50", entry.key)
+    vendor.look_ups["user-r0"] = deque([ServerFailed("503"), RateLimited("later", retry_after=7.0)])
+    (ended,) = await pay(rows(1), vendor, ledger, time)
+    assert (ended.state, vendor.created) == (State.DONE, [])
+    assert time.slept == [1.0, 7.0]
+
+
+async def test_a_look_up_that_is_refused_leaves_the_row_to_its_request(vendor: StubOriginal, ledger: Ledger) -> None:
+    await led_to(ledger, token_row("r0"), State.SENT)
+    vendor.look_ups["user-r0"].append(ValidationFailed("no such user"))
+    (ended,) = await pay(rows(1), vendor, ledger)
+    assert ended.state is State.DONE
+
+
+async def test_refused_credentials_end_the_run_before_anything_is_sent(vendor: StubOriginal, ledger: Ledger) -> None:
+    await led_to(ledger, token_row("r0"), State.SENT)
+    vendor.look_ups["user-r0"].append(Unauthorized("wrong secret"))
+    with pytest.raises(PayoutsStopped):
+        await pay(rows(3), vendor, ledger)
+    assert vendor.created == []
+
+
+@pytest.mark.parametrize("found", [True, False])
+async def test_a_row_refused_after_a_crash_is_looked_up_again_before_it_counts_as_refused(
+    vendor: StubOriginal, ledger: Ledger, time: Time, found: bool
+) -> None:
+    entry = await led_to(ledger, token_row("r0"), State.SENT)
+
+    async def appear(_: str) -> None:
+        if found:
+            vendor.hold("user-r0", "1.50", entry.key)
+
+    vendor.before = appear
+    vendor.answers["user-r0"].append(ValidationFailed("nonce already used"))
+    (ended,) = await pay(rows(1), vendor, ledger, time)
+    assert ended.state is (State.DONE if found else State.REJECTED)
+    assert 2.0 in time.slept
+
+
+async def test_a_row_refused_after_a_crash_that_cannot_be_looked_up_is_unknown(
+    vendor: StubOriginal, ledger: Ledger, time: Time
+) -> None:
+    await led_to(ledger, token_row("r0"), State.SENT)
+
+    async def lose_sight(_: str) -> None:
+        vendor.look_ups["user-r0"].append(ServerFailed("503"))
+
+    vendor.before = lose_sight
+    vendor.answers["user-r0"].append(ValidationFailed("no"))
+    (ended,) = await pay(rows(1), vendor, ledger, time)
+    assert (ended.state, ended.problem_kind) == (State.UNKNOWN, "ValidationFailed")
+
+
+# nothing happened
+
+
+@pytest.mark.parametrize("problem", [ConnectFailed("refused"), RateLimited("slow down")])
+async def test_a_row_that_never_left_is_planned_again_and_tried_until_it_leaves(
+    vendor: StubOriginal, ledger: Ledger, time: Time, problem: VendorError
+) -> None:
+    vendor.answers["user-r0"] = deque([problem] * 6)
+    states = []
+
+    async def look(_: str) -> None:
+        entry = await ledger.find("r0")
+        assert entry is not None
+        states.append(entry.state)
+
+    vendor.before = look
+    (ended,) = await pay(rows(1), vendor, ledger, time)
+    assert (ended.state, ended.problem) == (State.DONE, None)
+    assert time.slept == [1.0, 2.0, 4.0, 8.0, 15.0, 15.0]
+    assert states == [State.SENT] * 7
+    assert len(set(vendor.created)) == 1
+
+
+async def test_a_vendor_that_stays_away_ends_the_run_and_leaves_every_row_planned(
+    vendor: StubOriginal, ledger: Ledger, time: Time
+) -> None:
+    for row in rows(50):
+        vendor.answers[f"user-{row.id}"] = deque([ConnectFailed("refused")] * 1000)
+    with pytest.raises(PayoutsStopped, match="ConnectFailed: refused; nothing is lost") as stopped:
+        await pay(rows(50), vendor, ledger, time)
+    assert isinstance(stopped.value.cause, ConnectFailed)
+    assert await ledger.counts() == {State.PLANNED: 50}
+    assert time.now > 1120
+
+
+@pytest.mark.parametrize("problem", [Unauthorized("wrong secret"), UnexpectedResponse("HTTP 302, which is not followed")])
+async def test_what_every_row_would_meet_ends_the_run(vendor: StubOriginal, ledger: Ledger, problem: VendorError) -> None:
+    vendor.answers["user-r0"].append(problem)
+    with pytest.raises(PayoutsStopped) as stopped:
+        await pay(rows(50), vendor, ledger, options=ALONE)
+    assert stopped.value.cause is problem
+    counts = await ledger.counts()
+    assert counts.pop(State.PLANNED) == 50
+    assert counts == {}
+    assert len(vendor.created) == 1
+
+
+async def test_a_row_of_an_earlier_run_stays_sent_where_nothing_happened_now(vendor: StubOriginal, ledger: Ledger) -> None:
+    await led_to(ledger, token_row("r0"), State.SENT)
+    vendor.answers["user-r0"].append(Unauthorized("wrong secret"))
+    with pytest.raises(PayoutsStopped):
+        await pay(rows(1), vendor, ledger)
+    assert await ledger.counts() == {State.SENT: 1}
+
+
+async def test_ten_rows_in_a_row_that_are_forbidden_end_the_run(vendor: StubOriginal, ledger: Ledger) -> None:
+    for number in range(50):
+        vendor.answers[f"user-r{number}"].append(Forbidden("not yours"))
+    vendor.answers["user-r5"] = deque([ValidationFailed("something else")])
+    with pytest.raises(PayoutsStopped) as stopped:
+        await pay(rows(50), vendor, ledger, options=ALONE)
+    assert isinstance(stopped.value.cause, Forbidden)
+    assert (await ledger.counts())[State.REJECTED] == 16
+
+
+# bounds
+
+
+async def test_no_more_rows_wait_than_may(vendor: StubOriginal, ledger: Ledger) -> None:
+    vendor.final = OperationStatus.PENDING
+    most = 0
+    async with waiting(vendor) as completions:
+        options = RunOptions(rate=None, concurrency=4, max_pending=3)
+        run = run_payouts(rows(12), client=vendor, completions=completions, ledger=ledger, options=options)
+
+        async def look(_: str) -> None:
+            nonlocal most
+            most = max(most, run.progress.pending + run.progress.in_flight)
+            if run.progress.pending:
+                vendor.final = OperationStatus.DONE
+
+        vendor.before = look
+        collecting = asyncio.ensure_future(collect(run))
+        while run.progress.pending < 3:
+            await asyncio.sleep(0)
+        assert len(vendor.created) == 3
+        vendor.final = OperationStatus.DONE
+        ended = await collecting
+    assert len(ended) == 12
+    assert most <= 3
+
+
+async def test_accepted_rows_of_earlier_runs_count_among_those_that_wait(vendor: StubOriginal, ledger: Ledger) -> None:
+    await pay(rows(5), vendor, ledger, options=RunOptions(rate=None, wait=False))
+    ended = await pay(rows(8), vendor, ledger, options=RunOptions(rate=None, max_pending=1))
+    assert len(ended) == 8
+    assert {entry.state for entry in ended} == {State.DONE}
+
+
+async def test_rows_leave_no_faster_than_the_rate(vendor: StubOriginal, ledger: Ledger, time: Time) -> None:
+    left = []
+
+    async def look(_: str) -> None:
+        left.append(time.now)
+
+    vendor.before = look
+    await pay(rows(5), vendor, ledger, time, options=RunOptions(rate=4.0, concurrency=1))
+    assert left == [1000.0, 1000.25, 1000.5, 1000.75, 1001.0]
+
+
+async def test_no_more_rows_are_sent_than_the_limit(vendor: StubOriginal, ledger: Ledger) -> None:
+    await pay(rows(2), vendor, ledger)
+    ended = await pay(rows(10), vendor, ledger, options=RunOptions(rate=None, limit=3))
+    assert sorted(entry.id for entry in ended) == ["r2", "r3", "r4"]
+    assert await pay(rows(10), vendor, ledger, options=RunOptions(rate=None, limit=0)) == []
+
+
+# ends
+
+
+async def test_a_wish_to_stop_lets_the_request_under_way_end_and_sends_nothing_more(vendor: StubOriginal, ledger: Ledger) -> None:
+    async with waiting(vendor) as completions:
+        run = run_payouts(rows(1000), client=vendor, completions=completions, ledger=ledger, options=QUICK)
+
+        async def wish(_: str) -> None:
+            if len(vendor.created) == 10:
+                run.stop()
+
+        vendor.before = wish
+        ended = await collect(run)
+    assert len(ended) == len(vendor.created) <= 10 + QUICK.concurrency
+    assert await ledger.counts() == {State.DONE: len(ended), State.PLANNED: 200 - len(ended)}
+
+
+async def test_after_a_wish_to_stop_accepted_rows_are_waited_for_no_longer_than_grace(
+    vendor: StubOriginal, ledger: Ledger, time: Time
+) -> None:
+    vendor.final = OperationStatus.PENDING
+    async with waiting(vendor) as completions:
+        options = RunOptions(rate=None, concurrency=2, max_pending=2, grace=30.0)
+        run = run_payouts(
+            rows(10), client=vendor, completions=completions, ledger=ledger, options=options, clock=time, sleep=time.sleep
+        )
+        collecting = asyncio.ensure_future(collect(run))
+        while run.progress.pending < 2:
+            await asyncio.sleep(0)
+        run.stop()
+        assert await collecting == []
+    assert time.slept == [30.0]
+    assert await ledger.counts() == {State.ACCEPTED: 2, State.PLANNED: 8}
+
+
+async def test_a_wish_to_stop_ends_waiting_for_room_among_the_rows_of_earlier_runs(
+    vendor: StubOriginal, ledger: Ledger, time: Time
+) -> None:
+    await pay(rows(3), vendor, ledger, options=RunOptions(rate=None, wait=False))
+    sent = await led_to(ledger, token_row("sent"), State.SENT)
+    vendor.hold("user-sent", "1.50", sent.key)
+    vendor.final = OperationStatus.PENDING
+    async with waiting(vendor) as completions:
+        options = RunOptions(rate=None, max_pending=2)
+        run = run_payouts(
+            [], client=vendor, completions=completions, ledger=ledger, options=options, clock=time, sleep=time.sleep
+        )
+        collecting = asyncio.ensure_future(collect(run))
+        while run.progress.pending < 2:
+            await asyncio.sleep(0)
+        run.stop()
+        assert await collecting == []
+
+
+async def test_a_stop_before_the_beginning_leaves_everything_as_it_was(vendor: StubOriginal, ledger: Ledger) -> None:
+    await led_to(ledger, token_row("r0"), State.SENT)
+    async with waiting(vendor) as completions:
+        run = run_payouts(rows(3), client=vendor, completions=completions, ledger=ledger, options=RunOptions(grace=0.0))
+        run.stop()
+        assert await collect(run) == []
+    assert (vendor.created, vendor.looked_up) == ([], [])
+
+
+async def test_a_stop_cuts_the_pause_of_a_row_that_never_left(vendor: StubOriginal, ledger: Ledger) -> None:
+    vendor.answers["user-r0"].append(ConnectFailed("refused"))
+    slept = asyncio.Event()
+
+    async def for_ever(_: float) -> None:
+        slept.set()
+        await asyncio.Event().wait()
+
+    run = run_payouts(rows(1), client=vendor, ledger=ledger, options=RunOptions(rate=None, wait=False), sleep=for_ever)
+    collecting = asyncio.ensure_future(collect(run))
+    await slept.wait()
+    run.stop()
+    assert await collecting == []
+    assert await ledger.counts() == {State.PLANNED: 1}
+
+
+async def test_a_stop_does_not_wait_for_rows_that_do_not_come(vendor: StubOriginal, ledger: Ledger) -> None:
+    async def never() -> AsyncIterator[Row]:
+        yield token_row("r0")
+        await asyncio.Event().wait()
+
+    run = run_payouts(never(), client=vendor, ledger=ledger, options=RunOptions(rate=None, wait=False))
+    ended = []
+    async for entry in run:
+        ended.append(entry.id)
+        run.stop()
+    assert ended == ["r0"]
+
+
+async def test_leaving_early_ends_everything_and_the_next_run_finds_out(vendor: StubOriginal, ledger: Ledger) -> None:
+    under_way = asyncio.Event()
+
+    async def hang(nonce: str) -> None:
+        if nonce == key_of("r1"):
+            under_way.set()
+            await asyncio.Event().wait()
+
+    vendor.before = hang
+    async with waiting(vendor) as completions:
+        async with run_payouts(rows(2), client=vendor, completions=completions, ledger=ledger, options=QUICK) as run:
+            async for entry in run:
+                assert entry.id == "r0"
+                await under_way.wait()
+                break
+        await run.aclose()
+    assert await ledger.counts() == {State.DONE: 1, State.SENT: 1}
+    vendor.before = None
+    (ended,) = await pay(rows(2), vendor, ledger)
+    assert (ended.id, ended.state) == ("r1", State.DONE)
+
+
+async def test_a_ledger_that_cannot_be_written_ends_the_run(vendor: StubOriginal, ledger: Ledger) -> None:
+    def break_down(database: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async def broken(_: str) -> None:
+        with pytest.raises(LedgerError):
+            await ledger._writer.run(break_down)
+
+    vendor.before = broken
+    with pytest.raises(LedgerError, match="disk I/O error"):
+        await pay(rows(20), vendor, ledger)
+
+
+async def test_a_row_that_changed_ends_the_run_before_it_is_sent(vendor: StubOriginal, ledger: Ledger) -> None:
+    await pay(rows(1), vendor, ledger)
+    with pytest.raises(RowChanged):
+        await pay([token_row("r0", amount="2")], vendor, ledger)
+    assert len(vendor.created) == 1
+
+
+# EnKash
+
+
+@pytest_asyncio.fixture
+async def coins(path: Path) -> AsyncIterator[Ledger]:
+    async with ledger_at(path, "enkash") as ledger:
+        yield ledger
+
+
+async def test_coins_are_paid_with_the_answer(coins: Ledger) -> None:
+    vendor = StubEnkash()
+    (entry,) = await pay([coin_row("r0")], vendor, coins)
+    assert (entry.state, entry.settled_by, vendor.given) == (State.DONE, "reply", [key_of("r0", "enkash")])
+    assert await pay([coin_row("r0")], vendor, coins) == []
+
+
+async def test_coins_whose_answer_was_never_read_are_unknown_and_not_given_again(coins: Ledger) -> None:
+    vendor = StubEnkash()
+    await led_to(coins, coin_row("r0"), State.SENT)
+    (entry,) = await pay([coin_row("r0")], vendor, coins)
+    assert (entry.state, vendor.given) == (State.UNKNOWN, [])
+    assert "payouts resolve" in (entry.problem or "")
+    assert await pay([coin_row("r0")], vendor, coins) == []
+
+
+async def test_coins_are_given_again_only_where_that_is_known_to_be_safe(coins: Ledger) -> None:
+    vendor = StubEnkash()
+    await led_to(coins, coin_row("r0"), State.SENT)
+    await led_to(coins, coin_row("r1"), State.SENT, State.UNKNOWN)
+    ended = await pay([coin_row("r0"), coin_row("r1")], vendor, coins, may_repeat=True)
+    assert {entry.state for entry in ended} == {State.DONE}
+    assert sorted(vendor.given) == sorted([key_of("r0", "enkash"), key_of("r1", "enkash")])
+
+
+async def test_coins_refused_when_given_again_are_unknown_because_the_first_may_have_been_given(coins: Ledger) -> None:
+    vendor = StubEnkash()
+    vendor.answers["EKQZVMQK"].append(ValidationFailed("duplicate request id"))
+    await led_to(coins, coin_row("r0"), State.SENT)
+    (entry,) = await pay([coin_row("r0")], vendor, coins, may_repeat=True)
+    assert entry.state is State.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("problem", "state"),
+    [(ValidationFailed("no funds"), State.REJECTED), (OutcomeUnknown("no answer"), State.UNKNOWN)],
+)
+async def test_what_an_error_means_for_coins(coins: Ledger, problem: VendorError, state: State) -> None:
+    vendor = StubEnkash()
+    vendor.answers["EKQZVMQK"].append(problem)
+    (entry,) = await pay([coin_row("r0")], vendor, coins)
+    assert entry.state is state
+
+
+# misuse
+
+
+async def test_ledger_and_client_must_be_of_one_vendor(ledger: Ledger) -> None:
+    with pytest.raises(ValueError, match="expected a client of original, as the ledger, got one of enkash"):
+        run_payouts([], client=StubEnkash(), ledger=ledger)
+
+
+async def test_waiting_needs_completions(vendor: StubOriginal, ledger: Ledger) -> None:
+    with pytest.raises(ValueError, match="expected completions to wait with"):
+        run_payouts([], client=vendor, ledger=ledger)
+
+
+async def test_a_run_is_iterated_once(vendor: StubOriginal, ledger: Ledger) -> None:
+    run = run_payouts([], client=vendor, ledger=ledger, options=RunOptions(wait=False))
+    await run.aclose()
+    assert await collect(run) == []
+    with pytest.raises(RuntimeError, match="call run_payouts again"):
+        await collect(run)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"concurrency": 0}, {"rate": 0}, {"max_pending": 0}, {"timeout": -1}, {"limit": -1}, {"patience": -1}, {"grace": -1}],
+)
+def test_options_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        RunOptions(**wrong)
