@@ -1,11 +1,12 @@
-"""Validators for settings: each names the setting, what it may be and what came."""
+"""Checks of settings: each names the setting, what it may be and what came."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 Validator = Callable[[Any, Any, Any], None]
 
 
@@ -32,3 +33,16 @@ def whole(low: int) -> Validator:
             raise ValueError(f"{attribute.name}: expected a whole number of at least {low}, got {value}")
 
     return check
+
+
+def setting(value: T | None, kind: type[T], name: str) -> T:
+    """Return a setting, the default one if it is None.
+
+    Raises:
+        TypeError: it is of another type.
+    """
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected {kind.__name__} or None, got {type(value).__name__}; give {kind.__name__}(...)")
+    return value

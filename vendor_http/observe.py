@@ -18,7 +18,7 @@ class CallStarted:
     Attributes:
         operation: The method of the client, such as `"create_allocation"`.
         method: The HTTP method.
-        path: The path below the base URL, without query.
+        path: The path of the address, without query.
         idempotency_key: The caller's key, if the call has one.
     """
 
@@ -72,10 +72,12 @@ class Observers:
     What they raise is logged and goes no further.
 
     Raises:
-        TypeError: one of them has none of the three methods.
+        TypeError: they are no list or tuple, or one of them has none of the three methods.
     """
 
     def __init__(self, observers: Sequence[Any]) -> None:
+        if not isinstance(observers, Sequence):
+            raise TypeError(f"observers: expected a list or tuple of objects, got {type(observers).__name__}; give [observer]")
         for observer in observers:
             if not any(callable(getattr(observer, name, None)) for name in ("on_start", "on_retry", "on_end")):
                 raise TypeError(

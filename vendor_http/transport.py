@@ -14,6 +14,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from vendor_http.bounds import setting
 from vendor_http.calls import Answer, Authorizer, Call, Effect, Met, Refusal, Request, Trouble
 from vendor_http.errors import ClientClosed
 from vendor_http.limits import Limiter, Limits
@@ -52,6 +53,9 @@ class Transport:
         sleep: Waits for so many seconds.
         random: A number from 0 to 1.
         now: Seconds since the epoch.
+
+    Raises:
+        TypeError: a setting or the session is of another type; found now, not in the middle of a call.
     """
 
     def __init__(
@@ -71,12 +75,14 @@ class Transport:
         random: Callable[[], float] = random.random,
         now: Callable[[], float] = time.time,
     ) -> None:
+        if session is not None and not isinstance(session, aiohttp.ClientSession):
+            raise TypeError(f"session: expected an aiohttp.ClientSession or None, got {type(session).__name__}; leave it out")
         self.vendor = vendor
         self.authorizer = authorizer
         self.refusal = refusal
-        self.retry = retry or RetryPolicy()
-        self.timeouts = timeouts or Timeouts()
-        self.limiter = Limiter(limits or Limits(), clock=clock, sleep=sleep, random=random)
+        self.retry = setting(retry, RetryPolicy, "retry")
+        self.timeouts = setting(timeouts, Timeouts, "timeouts")
+        self.limiter = Limiter(setting(limits, Limits, "limits"), clock=clock, sleep=sleep, random=random)
         self.observers = Observers(observers)
         self.clock = clock
         self.sleep = sleep

@@ -448,6 +448,13 @@ async def test_no_slot_in_time_means_nothing_was_sent(make_transport: MakeTransp
         await asyncio.gather(holder, return_exceptions=True)
 
 
+@pytest.mark.parametrize("value", [0, 7, "", {}, Timeouts, aiohttp.ClientTimeout()])
+@pytest.mark.parametrize("name", ["timeouts", "retry", "limits", "session"])
+def test_settings_of_another_type_are_refused_before_any_call(make_transport: MakeTransport, name: str, value: object) -> None:
+    with pytest.raises(TypeError, match=rf"{name}: expected .* or None, got \w+; \w+"):
+        make_transport(**{name: value})
+
+
 def test_repr_names_vendor_and_address_alone() -> None:
     transport = Transport(vendor="Acme", base_url="https://a.example/v1", authorizer=Headers(), refusal=lambda _: None)  # type: ignore[arg-type, return-value]
     assert repr(transport) == "<Transport to Acme at https://a.example/v1>"
