@@ -24,7 +24,8 @@ from vendor_http.errors import UnexpectedResponse
 
 T = TypeVar("T")
 
-_PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,100}(\.[0-9]{1,100})?", re.ASCII)
+_MOST_DIGITS = 100
+_PLAIN_DECIMAL = re.compile(rf"-?[0-9]{{1,{_MOST_DIGITS}}}(\.[0-9]{{1,{_MOST_DIGITS}}})?", re.ASCII)
 
 OURS = {"ours": True}
 """Metadata of a model's field that no vendor sends: it is never read from their JSON, whatever keys that has."""
@@ -68,12 +69,12 @@ def _decimal(value: Any, _: Any) -> Decimal:
         if _PLAIN_DECIMAL.fullmatch(value):
             return Decimal(value)
         raise Mistyped("expected a decimal number in plain digits, got a string that is none")
-    if kind is Decimal:
-        if value.is_finite():
-            return cast("Decimal", value)
-        raise Mistyped("expected a finite number, got one that is not")
-    if kind is int:
-        return Decimal(value)
+    if kind is Decimal or kind is int:
+        number = Decimal(value)
+        if number.is_finite() and -_MOST_DIGITS <= number.adjusted() < _MOST_DIGITS and len(str(number)) <= 2 * _MOST_DIGITS + 2:
+            return number
+        # 1e-999999999 is a short number, until somebody writes it in plain digits
+        raise Mistyped(f"expected a number of up to {_MOST_DIGITS} digits and {_MOST_DIGITS} decimals, got another")
     if kind is float:
         raise _NeedsExactNumbers
     raise Mistyped(f"expected a decimal number as string or number, got {_kind(value)}")

@@ -128,6 +128,20 @@ def test_money_that_was_already_rounded_is_not_taken() -> None:
         codec.structure({"uid": "1", "amount": 1.5}, Coin)
 
 
+@pytest.mark.parametrize("number", ["1e-999999999", "0e-999999999", "1e100", "9" * 101, f"1.{'1' * 250}", f"1{'1' * 120}.5"])
+def test_money_that_nobody_could_write_in_plain_digits_is_refused(number: str) -> None:
+    with pytest.raises(
+        UnexpectedResponse, match=r"data\.amount: expected a number of up to 100 digits and 100 decimals"
+    ) as caught:
+        read(b'{"data":{"uid":"1","amount":%s}}' % number.encode())
+    assert caught.value.path == "data.amount"
+
+
+@pytest.mark.parametrize("number", ["1e-100", "9.9e99", "0", "0.0", "-1.5e-7", "9" * 100, f"0.{'1' * 100}"])
+def test_every_number_that_can_be_written_is_taken(number: str) -> None:
+    assert read(b'{"data":{"uid":"1","amount":%s}}' % number.encode()).amount == Decimal(number)
+
+
 def test_exact_numbers_may_be_given_parsed() -> None:
     assert codec.structure({"uid": "1", "amount": Decimal("1.5")}, Coin).amount == Decimal("1.5")
     assert codec.structure({"uid": "1", "amount": 7}, Coin).amount == 7
