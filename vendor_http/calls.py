@@ -253,6 +253,7 @@ class Call(Generic[T]):
             self.renewed = True
             try:
                 if await line.authorizer.renew(headers, self._left()):
+                    self.attempts += 1
                     return await self._exchange()
             except (TimeoutError, VendorError):
                 pass  # the 401 stands
@@ -266,13 +267,13 @@ class Call(Generic[T]):
 
     def _refused(self, answer: Answer) -> Trouble:
         status = answer.status
-        if status == 408 or status >= 500:
-            return Trouble(Met.UNANSWERED, f"HTTP {status}", status)
+        if status in {408, 429} or status >= 500:
+            asked = parse_retry_after(answer.headers.get("Retry-After"), self._line.now())
+            return Trouble(Met.THROTTLED if status == 429 else Met.UNANSWERED, f"HTTP {status}", status, asked)
+        if status < 200:  # an interim answer where the final one should be: it says nothing of what happened
+            return Trouble(Met.UNREADABLE, f"HTTP {status}", status)
         if status < 400:
             return Trouble(Met.REDIRECTED, f"HTTP {status}, which is not followed", status)
-        if status == 429:
-            asked = parse_retry_after(answer.headers.get("Retry-After"), self._line.now())
-            return Trouble(Met.THROTTLED, "HTTP 429", status, asked)
         refusal = self._line.refusal(answer)
         words = one_line(hide(refusal.message, self._line.authorizer.secrets())) or "no reason given"
         facts: dict[str, Any] = {
@@ -320,8 +321,9 @@ class Call(Generic[T]):
             return ConnectFailed(
                 self._text("a connection", what, "nothing was sent: check the address and the network, then call again"), **facts
             )
+        asked = f"; asked to wait {trouble.asked:.1f} s" if trouble.asked else ""
         if met is Met.THROTTLED:
-            advice = "call again later, or lower the limits" + (f"; asked to wait {trouble.asked:.1f} s" if trouble.asked else "")
+            advice = f"call again later, or lower the limits{asked}"
             return RateLimited(self._text("an answer", what, advice), retry_after=trouble.asked, **facts)
         if met is Met.REDIRECTED:
             return UnexpectedResponse(self._text("2xx", what, "check the base URL"), **facts)
@@ -331,7 +333,7 @@ class Call(Generic[T]):
             return DeadlineExceeded(
                 self._text("an answer in time", what, "call again; raise the total timeout if this is common"), **facts
             )
-        return ServerFailed(self._text("an answer", what, "call again later"), **facts)
+        return ServerFailed(self._text("an answer", what, f"call again later{asked}"), **facts)
 
     def _closed(self, reason: str) -> VendorError:
         if self.ambiguous:

@@ -53,7 +53,7 @@ class VendorError(RewardsError):
         code: The vendor's own code of the refusal.
         field_errors: What the vendor found wrong field by field.
         request_id: The vendor's id of the request, if it gave one.
-        attempts: How many requests were made.
+        attempts: How many times a request was made or tried to be made.
         elapsed: Seconds from the call to this error.
         idempotency_key: The nonce or request id of the call, if it had one.
     """

@@ -6,7 +6,9 @@ given waits of zero seconds and the true pause, with the injected sleep, happens
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol, TypeVar, cast
 
@@ -20,6 +22,8 @@ T_co = TypeVar("T_co", covariant=True)
 
 JITTER = 0.5
 """The most that chance adds to a pause, as a share of it; it never shortens one."""
+
+_seconds = re.compile(r"[0-9]+(?:\.[0-9]+)?", re.ASCII).fullmatch
 
 
 @frozen(kw_only=True)
@@ -71,16 +75,17 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
     """Return the seconds a Retry-After header asks for, None if there is none or it says nothing.
 
     Args:
-        value: The header: whole seconds or an HTTP date (RFC 9110, section 10.2.3).
+        value: The header: seconds or an HTTP date (RFC 9110, section 10.2.3), which is in GMT whether it says so or not.
         now: The time, in seconds since the epoch.
     """
     if value is None:
         return None
     text = value.strip()
-    if text.isascii() and text.isdigit():
+    if _seconds(text):
         return float(text[:12])
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
+        at = parsedate_to_datetime(text)
+        return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now)
     except (ValueError, OverflowError):
         return None
 

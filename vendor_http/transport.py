@@ -225,6 +225,12 @@ def _words(problem: Exception) -> str:
         return f"no trusted TLS connection ({kind})"
     if isinstance(problem, aiohttp.ConnectionTimeoutError):
         return f"no connection in time ({kind})"
+    if isinstance(problem, aiohttp.ClientConnectorError):
+        return f"no connection ({kind})"
     if isinstance(problem, TimeoutError):
         return f"no answer in time ({kind})"
-    return f"a broken connection ({kind})" if not isinstance(problem, aiohttp.ClientConnectorError) else f"no connection ({kind})"
+    if isinstance(problem, aiohttp.ClientResponseError):
+        return f"an answer that is no HTTP ({kind})"
+    if isinstance(problem, aiohttp.ClientPayloadError):
+        return f"an answer that broke off or cannot be unpacked ({kind})"
+    return f"a broken connection ({kind})"

@@ -196,6 +196,11 @@ async def test_401_renews_and_repeats_once(effect: Effect) -> None:
     assert script.sent[0] != script.sent[1]
 
 
+async def test_attempts_count_the_one_whose_credentials_were_renewed() -> None:
+    error = await outcome(Script([answer(401), LOST], authorizer=Headers(renewable=True), retry=RetryPolicy(attempts=2)), BARE)
+    assert (type(error), error.attempts) == (OutcomeUnknown, 2)
+
+
 @pytest.mark.parametrize("effect", EVERY)
 async def test_401_twice_is_unauthorized(effect: Effect) -> None:
     script = Script([answer(401)], authorizer=Headers(renewable=True))
@@ -276,6 +281,22 @@ async def test_unanswered_is_repeated_where_that_is_safe(effect: Effect, step: S
     assert len(script.sent) == 2
 
 
+@pytest.mark.parametrize("status", [408, 500, 503])
+async def test_unanswered_waits_as_long_as_it_is_asked_to(status: int) -> None:
+    script = Script([answer(status, Retry_After="7"), OK])
+    assert await outcome(script, READ) == {"ok": True}
+    assert script.time.slept == [7.0]
+    script = Script([answer(status, Retry_After="100"), OK])
+    assert type(await outcome(script, KEYED, total=600)) is OutcomeUnknown
+    assert len(script.sent) == 1
+
+
+async def test_an_overloaded_vendor_says_when_to_come_again() -> None:
+    error = await outcome(Script([answer(503, Retry_After="100")]), READ, total=600)
+    assert type(error) is ServerFailed
+    assert "asked to wait 100.0 s" in str(error)
+
+
 @pytest.mark.parametrize("step", UNANSWERED)
 async def test_unanswered_read_to_the_end_is_server_failed(step: Step) -> None:
     error = await outcome(Script([step]), READ)
@@ -306,7 +327,7 @@ async def test_unanswered_bare_write_is_outcome_unknown_at_once(step: Step) -> N
 
 # --- 2xx that cannot be read ------------------------------------------------------------------------------------------
 
-UNREADABLE = [answer(200, b"<html>"), answer(201, b'{"other":1}'), answer(204, b""), OVERSIZE]
+UNREADABLE = [answer(200, b"<html>"), answer(201, b'{"other":1}'), answer(204, b""), OVERSIZE, answer(101), answer(99)]
 
 
 @pytest.mark.parametrize("step", UNREADABLE)
@@ -358,7 +379,7 @@ DEFINITE = [
 ]
 
 
-@pytest.mark.parametrize("first", [LOST, answer(503), answer(408), answer(200, b"<html>"), OVERSIZE])
+@pytest.mark.parametrize("first", [LOST, answer(503), answer(408), answer(200, b"<html>"), OVERSIZE, answer(101)])
 @pytest.mark.parametrize("later", DEFINITE)
 async def test_after_an_ambiguous_attempt_nothing_becomes_nothing_happened(first: Step, later: Step) -> None:
     error = await outcome(Script([first, later]), KEYED)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any
@@ -33,7 +34,8 @@ def test_chance_only_lengthens_and_the_vendor_is_never_undercut(attempt: int, ch
         (" 0 ", 0.0),
         ("soon", None),
         ("-3", None),
-        ("1.5", None),
+        ("1.5", 1.5),
+        ("1.", None),
         ("", None),
         ("٣", None),
         ("9" * 40, 999999999999.0),
@@ -48,6 +50,17 @@ def test_retry_after_as_a_date() -> None:
     header = format_datetime(at, usegmt=True)
     assert parse_retry_after(header, at.timestamp() - 30) == 30.0
     assert parse_retry_after(header, at.timestamp() + 30) == 0.0
+
+
+@pytest.mark.parametrize("header", ["Sun Nov  6 08:49:37 1994", "Sun, 06 Nov 1994 08:49:37", "Sunday, 06-Nov-94 08:49:37 GMT"])
+def test_retry_after_as_a_date_is_in_gmt_in_every_documented_form(header: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    try:
+        assert parse_retry_after(header, datetime(1994, 11, 6, 8, 49, 7, tzinfo=UTC).timestamp()) == 30.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @given(st.text(max_size=50))

@@ -129,10 +129,19 @@ async def answers_well(v: Vendor, reader: asyncio.StreamReader, writer: asyncio.
         await v.answer(reader, writer, http())
 
 
-@pytest.mark.parametrize("peer", [reads_then_hangs_up, hangs_up_at_once, stops_half_way, talks_nonsense])
-async def test_broken_connection_counts_as_sent(make_transport: MakeTransport, peer: Any) -> None:
+@pytest.mark.parametrize(
+    ("peer", "words"),
+    [
+        (reads_then_hangs_up, "a broken connection"),
+        (hangs_up_at_once, "a broken connection"),
+        (stops_half_way, "an answer that broke off"),
+        (talks_nonsense, "an answer that is no HTTP"),
+    ],
+)
+async def test_broken_connection_counts_as_sent(make_transport: MakeTransport, peer: Any, words: str) -> None:
     async with vendor(peer) as v:
         transport = make_transport(v.url, retry=ONCE)
+        assert words in str(await ends(transport.call(request_to(transport))))
         assert type(await ends(transport.call(request_to(transport, Effect.BARE)))) is OutcomeUnknown
         assert type(await ends(transport.call(request_to(transport, Effect.KEYED)))) is OutcomeUnknown
         assert type(await ends(transport.call(request_to(transport, Effect.READ)))) is ServerFailed
