@@ -1,0 +1,78 @@
+"""The examples that the README's commands do not run."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiohttp import web
+
+from vendor_sandboxes import OriginalSandbox
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+ORDER = {"user": "110985463782", "amount": "1.23", "order": "A-1001"}
+
+
+def load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest_asyncio.fixture
+async def sandbox() -> AsyncIterator[OriginalSandbox]:
+    async with OriginalSandbox(confirm=(0.0, 0.0)) as played:
+        yield played
+
+
+@pytest_asyncio.fixture
+async def service(sandbox: OriginalSandbox, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    monkeypatch.setenv("ORIGINAL_API_KEY", sandbox.api_key)
+    monkeypatch.setenv("ORIGINAL_API_SECRET", sandbox.api_secret)
+    monkeypatch.setenv("ORIGINAL_BASE_URL", sandbox.url)
+    monkeypatch.setenv("ORIGINAL_WEBHOOK_KEY", ":".join(next(iter(sandbox.deliveries.keys.items()))))
+    runner = web.AppRunner(load("service").make_app())
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    sandbox.webhook_url = f"{url}/webhooks/original"
+    yield url
+    await runner.cleanup()
+
+
+async def ask(url: str, order: Any) -> tuple[int, Any]:
+    async with aiohttp.ClientSession() as session, session.post(f"{url}/rewards", json=order) as response:
+        return response.status, await response.json()
+
+
+async def test_service_answers_once_the_chain_has_confirmed(service: str, sandbox: OriginalSandbox) -> None:
+    status, answer = await ask(service, ORDER)
+    assert (status, answer["amount"], answer["status"]) == (200, "1.23", "done")
+    assert sandbox.books()["created"] == {"A-1001": 1}
+
+
+async def test_service_pays_an_order_once_however_often_it_is_asked(service: str, sandbox: OriginalSandbox) -> None:
+    first, second = await ask(service, ORDER), await ask(service, ORDER)
+    assert first == second
+    assert sandbox.books()["created"] == {"A-1001": 1}
+
+
+@pytest.mark.parametrize("order", [{}, [], {**ORDER, "amount": 1.5}, {**ORDER, "user": "a/b"}])
+async def test_service_refuses_bad_orders_before_any_request(service: str, sandbox: OriginalSandbox, order: Any) -> None:
+    status, answer = await ask(service, order)
+    assert status == 400
+    assert answer["error"]
+    assert not sandbox.requests
+
+
+def test_examples_are_short_enough_to_read() -> None:
+    for name in ("smallest", "service", "many"):
+        assert len((EXAMPLES / f"{name}.py").read_text("utf-8").splitlines()) < 60, name
