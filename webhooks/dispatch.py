@@ -150,6 +150,8 @@ class Dispatcher(Subscriber):
 
     def names_for(self, event_name: str) -> tuple[str, ...]:
         """Return the names of the handlers that run for events of a name."""
+        if not self._names:
+            return ()
         answer = self._answers.get(event_name)
         if answer is None:
             wanted = [*self._names.get(event_name, ()), *self._names.get(ANY_EVENT, ())]

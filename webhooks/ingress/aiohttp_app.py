@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from aiohttp import ClientPayloadError, hdrs, web
 from aiohttp.http_exceptions import BadHttpMessage
 
+from webhooks.receiver import ACCEPTED, Reply
+
 if TYPE_CHECKING:
-    from webhooks.receiver import Receiver, Reply
+    from webhooks.receiver import Receiver
 
 
 def register(receiver: Receiver, app: web.Application, path: str) -> None:
@@ -34,24 +36,25 @@ def register(receiver: Receiver, app: web.Application, path: str) -> None:
 async def serve(receiver: Receiver, request: web.BaseRequest) -> web.Response:
     """Answer one request: limits first, then the raw body, then what the receiver says."""
     headers: Mapping[str, str] = request.headers
-    refusal = receiver.refusal(request.method, request.content_length, headers.get(hdrs.CONTENT_ENCODING))
+    content = request.content
+    whole = content.is_eof() and content.exception() is None  # it came with the head: nothing to wait for
+    refusal = receiver.refusal(request.method, None if whole else request.content_length, headers.get(hdrs.CONTENT_ENCODING))
     if refusal is not None:
         return _response(refusal)
-    body = await _body(receiver, request)
-    if isinstance(body, bytes):
-        return _response(await receiver.receive(headers, body))
-    return _response(body)
+    if whole:
+        reply = await receiver.receive(headers, content.read_nowait())
+    else:
+        body = await _body(receiver, request)
+        reply = await receiver.receive(headers, body) if isinstance(body, bytes) else body
+    return _response(reply)
 
 
 async def _body(receiver: Receiver, request: web.BaseRequest) -> bytes | Reply:
-    content = request.content
     parts: list[bytes] = []
     size = 0
     try:
-        if content.is_eof():  # it came with the head: nothing to wait for
-            return content.read_nowait()
         async with asyncio.timeout(receiver.body_timeout):
-            while part := await content.readany():
+            while part := await request.content.readany():
                 size += len(part)
                 if size > receiver.max_body:
                     return receiver.too_large()
@@ -64,6 +67,8 @@ async def _body(receiver: Receiver, request: web.BaseRequest) -> bytes | Reply:
 
 
 def _response(reply: Reply) -> web.Response:
+    if reply is ACCEPTED:
+        return web.Response()
     response = web.Response(status=reply.status, headers=reply.headers, body=reply.body)
     if reply.close:
         response.force_close()

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from typing import Any, Final
 
 from attrs import evolve
 
@@ -22,20 +23,33 @@ from webhooks.store.base import (
     StoredEvent,
     StoreStatistics,
     Verdict,
+    Via,
 )
 from webhooks.store.due import DueQueue
-from webhooks.store.outcomes import agree, conflict_event, outcome_of
+from webhooks.store.outcomes import agree, conflict_event, pack, terminal_status, unpack
 from webhooks.store.shelf import EventShelf
 from webhooks.store.subscribers import Subscriber, Subscribers
 
 _SLICE = 1_000
 _SWEEPS_PER_RETENTION = 10
+_TRIMS_PER_RETENTION = 100
 
 _Key = tuple[str, str, str]
+_Kept = tuple[OperationStatus, bytes, Via, float]
+_SETTLED_AT: Final = 3
 
 
 def _key(ref: OperationRef) -> _Key:
     return (ref.scope, ref.kind, ref.uid)
+
+
+def _packed(outcome: Outcome) -> _Kept:
+    return (outcome.status, pack(outcome.resource), outcome.via, outcome.settled_at)
+
+
+def _unpacked(key: _Key, kept: _Kept) -> Outcome:
+    status, resource, via, settled_at = kept
+    return Outcome(ref=OperationRef(*key), status=status, resource=unpack(resource), via=via, settled_at=settled_at)
 
 
 class MemoryStore:
@@ -58,14 +72,15 @@ class MemoryStore:
         self._closed = False
         self._subscribers = Subscribers()
         self._events = EventShelf(max_events, retention)
-        self._outcomes: dict[_Key, Outcome] = {}
+        self._outcomes: dict[_Key, _Kept] = {}
         self._outcome_order: deque[_Key] = deque()
-        self._conflicts: dict[_Key, list[Outcome]] = {}
+        self._conflicts: dict[_Key, tuple[_Kept, ...]] = {}
         self._conflict_count = 0
         self._conflict_handlers: dict[str, Sequence[str]] = {}
         self._questions: dict[str, DueQueue[_Key]] = {}
         self._pending: dict[tuple[str, str], dict[str, float]] = {}
         self._next_sweep = clock() + retention / _SWEEPS_PER_RETENTION
+        self._next_trim = 0.0
 
     @property
     def read_only(self) -> bool:
@@ -74,16 +89,18 @@ class MemoryStore:
 
     async def accept(self, event: Event, *, handlers: Sequence[str] = ()) -> Acceptance:
         """Keep an event unless its identity is known, together with all that follows from it."""
-        self._check_open()
-        if self._events.knows(event.identity):
+        if self._closed:
+            self._check_open()
+        events = self._events
+        if event.identity in events.days:
             return Acceptance.DUPLICATE
         now = self._clock()
-        self._events.make_room(now)
         if event.problem is not None:
-            self._events.add(event, now, ())
+            events.add(event, now, ())
             return Acceptance.NEW
-        self._events.add(event, now, handlers)
-        self._draw_conclusions(event, now)
+        events.add(event, now, handlers)
+        if event.ref is not None:
+            self._draw_conclusions(event.ref, event.resource, now)
         if handlers:
             self._subscribers.ready()
         return Acceptance.NEW
@@ -91,12 +108,8 @@ class MemoryStore:
     async def amend(self, event_id: int, event: Event) -> None:
         """Replace a kept event by what a later reading of its body found."""
         self._check_open()
-        row = self._events.get(event_id)
-        if row is not None:
-            row.event = event
-            self._events.refile(row)
-            if event.problem is None:
-                self._draw_conclusions(event, self._clock())
+        if self._events.replace(event_id, event) and event.problem is None and event.ref is not None:
+            self._draw_conclusions(event.ref, event.resource, self._clock())
 
     def route_conflicts(self, handlers: Mapping[str, Sequence[str]]) -> None:
         """Say which handlers get a job on `outcome.conflict` events from now on."""
@@ -106,18 +119,21 @@ class MemoryStore:
     async def outcome(self, ref: OperationRef) -> Outcome | None:
         """Return the outcome that stands, the first one."""
         self._check_open()
-        return self._outcomes.get(_key(ref))
+        key = _key(ref)
+        kept = self._outcomes.get(key)
+        return None if kept is None else _unpacked(key, kept)
 
     async def outcomes(self, refs: Sequence[OperationRef]) -> Sequence[Outcome]:
         """Return the outcomes that stand of those refs that have one."""
         self._check_open()
         known = self._outcomes
-        return [outcome for ref in refs if (outcome := known.get(_key(ref))) is not None]
+        return [_unpacked(key, kept) for key in map(_key, refs) if (kept := known.get(key)) is not None]
 
     async def conflicts(self, ref: OperationRef) -> Sequence[Outcome]:
         """Return the later outcomes that differ from the first, oldest first."""
         self._check_open()
-        return tuple(self._conflicts.get(_key(ref), ()))
+        key = _key(ref)
+        return tuple(_unpacked(key, kept) for kept in self._conflicts.get(key, ()))
 
     async def record_outcome(self, outcome: Outcome) -> Recorded:
         """Record how an operation ended; the first one stands."""
@@ -178,30 +194,28 @@ class MemoryStore:
     async def finish_job(self, job: Job) -> bool:
         """Mark a claimed job as done."""
         self._check_open()
-        row = self._events.leased(job)
-        if row is None:
+        if not self._events.leased(job):
             return False
-        self._events.finish(row, job.handler)
+        self._events.finish(job)
         return True
 
     async def fail_job(self, job: Job, *, reason: str, retry_at: float | None) -> bool:
         """Give a claimed job back."""
         self._check_open()
-        row = self._events.leased(job)
-        if row is None:
+        if not self._events.leased(job):
             return False
         if retry_at is None:
-            self._events.put(row, evolve(job, state=EventState.DEAD, reason=reason))
+            self._events.put(evolve(job, state=EventState.DEAD, reason=reason))
         else:
-            self._events.put(row, evolve(job, due_at=retry_at, reason=reason))
+            self._events.put(evolve(job, due_at=retry_at, reason=reason))
         return True
 
     async def retire_jobs(self, keep: Collection[str]) -> int:
         """Make every ready job whose handler is not among `keep` a dead letter."""
         self._check_open()
-        orphans = [(row, job) for row, job in self._events.ready_jobs() if job.handler not in keep]
-        for row, job in orphans:
-            self._events.put(row, evolve(job, state=EventState.DEAD, reason=NO_SUCH_HANDLER))
+        orphans = [job for job in self._events.ready_jobs() if job.handler not in keep]
+        for job in orphans:
+            self._events.put(evolve(job, state=EventState.DEAD, reason=NO_SUCH_HANDLER))
         return len(orphans)
 
     async def claim_questions(self, scope: str, *, limit: int, lease: float) -> Sequence[OperationRef]:
@@ -234,24 +248,23 @@ class MemoryStore:
         """Return events that fit all given conditions, newest first."""
         self._check_open()
         found: list[StoredEvent] = []
-        for row in self._events.newest_first():
+        for stored in self._events.newest_first():
             if len(found) == limit:
                 break
             if (
-                (before_id is None or row.id < before_id)
-                and (scope is None or row.event.scope == scope)
-                and (state is None or row.state is state)
-                and (name is None or row.event.name == name)
-                and (ref is None or row.event.ref == ref)
+                (before_id is None or stored.id < before_id)
+                and (scope is None or stored.event.scope == scope)
+                and (state is None or stored.state is state)
+                and (name is None or stored.event.name == name)
+                and (ref is None or stored.event.ref == ref)
             ):
-                found.append(row.told())
+                found.append(stored)
         return found
 
     async def get_event(self, event_id: int) -> StoredEvent | None:
         """Return one event."""
         self._check_open()
-        row = self._events.get(event_id)
-        return None if row is None else row.told()
+        return self._events.get(event_id)
 
     async def requeue(self, event_ids: Sequence[int], handlers: Sequence[str] | None = None) -> int:
         """Let handlers run again for kept events, with no attempts counted."""
@@ -259,16 +272,15 @@ class MemoryStore:
         now = self._clock()
         count = 0
         for event_id in event_ids:
-            row = self._events.get(event_id)
-            if row is None:
+            if self._events.get(event_id) is None:
                 continue
             if handlers is not None:
-                self._events.assign(row, handlers, now)
+                self._events.assign(event_id, handlers, now)
                 count += bool(handlers)
                 continue
-            dead = [job for job in row.jobs.values() if job.state is EventState.DEAD]
+            dead = [job for job in self._events.jobs(event_id).values() if job.state is EventState.DEAD]
             for job in dead:
-                self._events.put(row, evolve(job, state=EventState.READY, due_at=now, attempts=0, reason=None))
+                self._events.put(evolve(job, state=EventState.READY, due_at=now, attempts=0, reason=None))
             count += bool(dead)
         if count:
             self._subscribers.ready()
@@ -284,7 +296,7 @@ class MemoryStore:
     async def purge_outcomes(self, before: float) -> int:
         """Remove outcomes settled before a Unix time, with their conflicts, and operations pending since before it."""
         self._check_open()
-        doomed = [key for key, outcome in self._outcomes.items() if outcome.settled_at < before]
+        doomed = [key for key, kept in self._outcomes.items() if kept[_SETTLED_AT] < before]
         for key in doomed:
             self._drop_outcome(key)
         self._sweep_pending(before)
@@ -293,7 +305,7 @@ class MemoryStore:
     async def statistics(self) -> StoreStatistics:
         """Count what is held."""
         self._check_open()
-        states = [(row.state, row.received_at) for row in self._events.newest_first()]
+        states = list(self._events.states())
         waiting = [received_at for state, received_at in states if state is EventState.READY]
         return StoreStatistics(
             events=len(states),
@@ -322,17 +334,21 @@ class MemoryStore:
         if self._closed:
             raise StoreClosed("expected an open store, got one after aclose(); make a new one")
 
-    def _draw_conclusions(self, event: Event, now: float) -> None:
-        ref = event.ref
-        if ref is None:
-            return
-        outcome = outcome_of(event, now)
-        if outcome is not None:
-            self._record(outcome)
+    def _draw_conclusions(self, ref: OperationRef, resource: Mapping[str, Any] | None, now: float) -> None:
+        status = terminal_status(resource)
+        if status is None or resource is None:
+            self._ask(ref, now)
             return
         key = _key(ref)
+        if key in self._outcomes or self._subscribers:
+            self._record(Outcome(ref=ref, status=status, resource=resource, via="webhook", settled_at=now))
+        else:  # nobody is to be told
+            self._settle(key, (status, pack(resource), "webhook", now))
+
+    def _ask(self, ref: OperationRef, now: float) -> None:
+        key = _key(ref)
         known = self._outcomes.get(key)
-        if known is not None and known.status is OperationStatus.DONE:
+        if known is not None and known[0] is OperationStatus.DONE:
             return
         questions = self._questions.get(ref.scope)
         if questions is None:
@@ -343,22 +359,30 @@ class MemoryStore:
             questions.put(key, now)
             self._subscribers.asked(ref)
 
+    def _settle(self, key: _Key, kept: _Kept) -> None:
+        if len(self._outcome_order) >= self._max_events or kept[_SETTLED_AT] >= self._next_trim:
+            self._make_room_for_outcome(kept[_SETTLED_AT])
+        self._outcomes[key] = kept
+        self._outcome_order.append(key)
+        if self._questions:
+            self._drop_question(key)
+        if self._pending:
+            self._drop_pending(key)
+
     def _record(self, outcome: Outcome) -> Recorded:
         key = _key(outcome.ref)
-        self._drop_question(key)
-        first = self._outcomes.get(key)
-        if first is None:
-            self._make_room_for_outcome(outcome.settled_at)
-            self._outcomes[key] = outcome
-            self._outcome_order.append(key)
-            self._drop_pending(key)
+        kept = self._outcomes.get(key)
+        if kept is None:
+            self._settle(key, _packed(outcome))
             self._subscribers.settled(outcome)
             return Recorded(verdict=Verdict.FIRST, outcome=outcome)
+        self._drop_question(key)
+        first = _unpacked(key, kept)
         if agree(first, outcome):
             return Recorded(verdict=Verdict.SAME, outcome=first)
         event = conflict_event(first, outcome)
-        if not self._events.knows(event.identity):
-            self._conflicts.setdefault(key, []).append(outcome)
+        if event.identity not in self._events.days:
+            self._conflicts[key] = (*self._conflicts.get(key, ()), _packed(outcome))
             self._conflict_count += 1
             handlers = self._conflict_handlers.get(outcome.ref.scope, ())
             self._events.add(event, self._clock(), handlers)
@@ -367,13 +391,19 @@ class MemoryStore:
         return Recorded(verdict=Verdict.CONFLICT, outcome=first)
 
     def _make_room_for_outcome(self, now: float) -> None:
+        """Let the oldest go, so much at a time that no delivery waits for it."""
         order = self._outcome_order
-        for _ in range(2):
+        while len(order) >= self._max_events:
+            self._drop_outcome(order.popleft())
+        self._next_trim = now + self._retention / _TRIMS_PER_RETENTION
+        for _ in range(_SLICE):
             if not order:
                 return
             oldest = self._outcomes.get(order[0])
-            if len(order) >= self._max_events or oldest is None or oldest.settled_at < now - self._retention:
-                self._drop_outcome(order.popleft())
+            if oldest is not None and oldest[_SETTLED_AT] >= now - self._retention:
+                return
+            self._drop_outcome(order.popleft())
+        self._next_trim = now
 
     def _drop_outcome(self, key: _Key) -> None:
         self._outcomes.pop(key, None)

@@ -18,16 +18,23 @@ from webhooks.store.base import Outcome
 CONFLICT_EVENT = "outcome.conflict"
 
 
-def outcome_of(event: Event, at: float) -> Outcome | None:
-    """Return the outcome an event carries, None if it carries none."""
-    resource = event.resource
-    if event.ref is None or resource is None:
+_TERMINAL: dict[object, OperationStatus] = {status.value: status for status in OperationStatus if status.terminal}
+
+
+def terminal_status(resource: Mapping[str, Any] | None) -> OperationStatus | None:
+    """Return the terminal status a resource names, in whatever case; None if it names none."""
+    if resource is None:
         return None
     word = resource.get("status")
-    status = OperationStatus(word) if isinstance(word, str) else None
-    if status is None or not status.terminal:
+    return _TERMINAL.get(word.lower()) if isinstance(word, str) else None
+
+
+def outcome_of(event: Event, at: float) -> Outcome | None:
+    """Return the outcome an event carries, None if it carries none."""
+    status = terminal_status(event.resource)
+    if event.ref is None or event.resource is None or status is None:
         return None
-    return Outcome(ref=event.ref, status=status, resource=resource, via="webhook", settled_at=at)
+    return Outcome(ref=event.ref, status=status, resource=event.resource, via="webhook", settled_at=at)
 
 
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,100}(\.[0-9]{1,100})?", re.ASCII)

@@ -1,49 +1,32 @@
-"""The events a process keeps in memory, within bounds."""
+"""The events a process keeps in memory, within bounds.
+
+An event is kept as one tuple of texts, bytes and numbers, which the garbage collector stops looking at: hundreds of thousands of
+them must not slow down every delivery that follows.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import Final
 
-from attrs import define, evolve
+from attrs import evolve
 
+from vendor_http.operations import Event, OperationRef
 from webhooks.errors import StoreFull
 from webhooks.store.base import IDENTITY_DAYS, ClaimedJob, EventState, Job, StoredEvent
 from webhooks.store.due import DueQueue
 
-if TYPE_CHECKING:
-    from vendor_http.operations import Event
-
 _DAY = 86_400
 _IDENTITIES_PER_EVENT = 10
+_SLICE = 1_000
+_TRIMS_PER_RETENTION = 100
 
-
-_NO_JOBS: Mapping[str, Job] = MappingProxyType({})
-
-
-@define(eq=False)
-class Row:
-    """One kept event, with its jobs that are not done."""
-
-    id: int
-    event: Event
-    received_at: float
-    jobs: Mapping[str, Job] = _NO_JOBS
-
-    @property
-    def state(self) -> EventState:
-        """Where the event stands."""
-        jobs = self.jobs
-        if jobs and any(job.state is EventState.READY for job in jobs.values()):
-            return EventState.READY
-        return EventState.DEAD if jobs or self.event.problem is not None else EventState.DONE
-
-    def told(self) -> StoredEvent:
-        """Return the event as others see it."""
-        jobs = tuple(sorted(self.jobs.values(), key=lambda job: job.handler))
-        return StoredEvent(id=self.id, event=self.event, state=self.state, received_at=self.received_at, jobs=jobs)
+_Text = str | None
+_Kept = tuple[str, str, bytes, bytes, _Text, _Text, _Text, _Text, _Text, _Text, _Text, float]
+_PROBLEM: Final = 10
+_RECEIVED_AT: Final = 11
+_NO_JOBS: Mapping[str, Job] = {}
 
 
 class EventShelf:
@@ -56,125 +39,145 @@ class EventShelf:
 
     def __init__(self, max_events: int, retention: float) -> None:
         self._max_events = max_events
+        self._max_identities = max_events * _IDENTITIES_PER_EVENT
         self._retention = retention
+        self._trim_at = 0.0
         self._next_id = 1
-        self._rows: dict[int, Row] = {}
+        self._kept: dict[int, _Kept] = {}
+        self._jobs: dict[int, Mapping[str, Job]] = {}
         self._done: deque[int] = deque()
         self._dead: deque[int] = deque()
         self._due: dict[str, DueQueue[int]] = {}
-        self._days: dict[bytes, int] = {}
+        self.days: dict[bytes, int] = {}
+        """Every identity that was kept, with the day on which."""
         self._identities: deque[bytes] = deque()
 
-    def knows(self, identity: bytes) -> bool:
-        """Whether an event of this identity was kept before."""
-        return identity in self._days
-
-    def get(self, event_id: int) -> Row | None:
-        """Return one event."""
-        return self._rows.get(event_id)
-
-    def newest_first(self) -> Iterator[Row]:
-        """Iterate over all events."""
-        return reversed(self._rows.values())
-
     def add(self, event: Event, now: float, handlers: Sequence[str]) -> None:
-        """Keep an event."""
+        """Keep an event, with a job for each handler.
+
+        Raises:
+            StoreFull: there is no room, and nothing may leave.
+        """
+        if len(self._kept) >= self._max_events:
+            self._make_room()
+        if now >= self._trim_at:
+            self._trim(now)
         event_id = self._next_id
         self._next_id = event_id + 1
-        self._days[event.identity] = int(now) // _DAY
-        self._identities.append(event.identity)
-        row = self._rows[event_id] = Row(event_id, event, now)
+        identity = event.identity
+        self.days[identity] = int(now) // _DAY
+        identities = self._identities
+        identities.append(identity)
+        if len(identities) > self._max_identities:
+            del self.days[identities.popleft()]
+        self._kept[event_id] = _packed(event, now)
         if handlers:
-            self.assign(row, handlers, now)
+            self.assign(event_id, handlers, now)
+        elif event.problem is None:
+            self._done.append(event_id)
         else:
-            self.refile(row)
+            self._dead.append(event_id)
 
-    def assign(self, row: Row, handlers: Sequence[str], due_at: float) -> None:
+    def get(self, event_id: int) -> StoredEvent | None:
+        """Return one event."""
+        kept = self._kept.get(event_id)
+        if kept is None:
+            return None
+        jobs = tuple(sorted(self._jobs.get(event_id, _NO_JOBS).values(), key=lambda job: job.handler))
+        return StoredEvent(
+            id=event_id, event=_unpacked(kept), state=self._state(event_id), received_at=kept[_RECEIVED_AT], jobs=jobs
+        )
+
+    def newest_first(self) -> Iterator[StoredEvent]:
+        """Iterate over all events."""
+        return (found for event_id in reversed(self._kept) if (found := self.get(event_id)) is not None)
+
+    def states(self) -> Iterator[tuple[EventState, float]]:
+        """Iterate over where every event stands and since when it is here."""
+        return ((self._state(event_id), kept[_RECEIVED_AT]) for event_id, kept in self._kept.items())
+
+    def replace(self, event_id: int, event: Event) -> bool:
+        """Put another reading in an event's place; return whether it is here."""
+        kept = self._kept.get(event_id)
+        if kept is None:
+            return False
+        self._kept[event_id] = _packed(event, kept[_RECEIVED_AT])
+        self._refile(event_id)
+        return True
+
+    def jobs(self, event_id: int) -> Mapping[str, Job]:
+        """Return an event's jobs that are not done."""
+        return self._jobs.get(event_id, _NO_JOBS)
+
+    def ready_jobs(self) -> list[Job]:
+        """Return every ready job."""
+        return [job for jobs in self._jobs.values() for job in jobs.values() if job.state is EventState.READY]
+
+    def assign(self, event_id: int, handlers: Sequence[str], due_at: float) -> None:
         """Give an event a fresh job for each of these handlers, in place of the jobs it has."""
-        for handler in row.jobs:
-            self._queue(handler).discard(row.id)
-        row.jobs = {}
+        for handler in self._jobs.pop(event_id, _NO_JOBS):
+            self._queue(handler).discard(event_id)
         for handler in handlers:
-            self.put(row, Job(event_id=row.id, handler=handler, state=EventState.READY, due_at=due_at))
-        self.refile(row)
+            self.put(Job(event_id=event_id, handler=handler, state=EventState.READY, due_at=due_at))
+        self._refile(event_id)
 
-    def put(self, row: Row, job: Job) -> None:
+    def put(self, job: Job) -> None:
         """Add a job, or replace the one of that handler."""
-        row.jobs = {**row.jobs, job.handler: job}
+        self._jobs[job.event_id] = {**self._jobs.get(job.event_id, _NO_JOBS), job.handler: job}
         if job.state is EventState.READY:
-            self._queue(job.handler).put(row.id, job.due_at)
+            self._queue(job.handler).put(job.event_id, job.due_at)
         else:
-            self._queue(job.handler).discard(row.id)
-            self.refile(row)
+            self._queue(job.handler).discard(job.event_id)
+            self._refile(job.event_id)
 
-    def finish(self, row: Row, handler: str) -> None:
+    def finish(self, job: Job) -> None:
         """Take a job away."""
-        self._queue(handler).discard(row.id)
-        row.jobs = {name: job for name, job in row.jobs.items() if name != handler}
-        self.refile(row)
-
-    def refile(self, row: Row) -> None:
-        """Put an event where it will be looked for when there is no more room."""
-        state = row.state
-        if state is EventState.DONE:
-            self._done.append(row.id)
-        elif state is EventState.DEAD:
-            self._dead.append(row.id)
+        event_id = job.event_id
+        self._queue(job.handler).discard(event_id)
+        left = {name: other for name, other in self._jobs.pop(event_id, _NO_JOBS).items() if name != job.handler}
+        if left:
+            self._jobs[event_id] = left
+        self._refile(event_id)
 
     def claim(self, handler: str, now: float, lease: float) -> ClaimedJob | None:
         """Lease the longest due job of a handler; None if none is due."""
         event_id = self._queue(handler).claim(now, lease)
         if event_id is None:
             return None
-        row = self._rows[event_id]
-        job = row.jobs[handler]
+        job = self._jobs[event_id][handler]
         job = evolve(job, due_at=now + lease, attempts=job.attempts + 1)
-        row.jobs = {**row.jobs, handler: job}
-        return ClaimedJob(job=job, event=row.event)
+        self._jobs[event_id] = {**self._jobs[event_id], handler: job}
+        return ClaimedJob(job=job, event=_unpacked(self._kept[event_id]))
 
-    def leased(self, job: Job) -> Row | None:
-        """Return the event if the job on it is still leased as claimed."""
-        row = self._rows.get(job.event_id)
-        return row if row is not None and self._queue(job.handler).due_at(row.id) == job.due_at else None
-
-    def ready_jobs(self) -> list[tuple[Row, Job]]:
-        """Return every ready job."""
-        return [(row, job) for row in self._rows.values() for job in row.jobs.values() if job.state is EventState.READY]
-
-    def make_room(self, now: float) -> None:
-        """Let what is too old or too much go, a few per call so that no call is slow.
-
-        Raises:
-            StoreFull: there is no room, and nothing may leave.
-        """
-        while len(self._rows) >= self._max_events:
-            if not (self._drop(self._done, EventState.DONE) or self._drop(self._dead, EventState.DEAD)):
-                raise StoreFull(
-                    f"expected room for an event, got {len(self._rows)} that wait for their handlers; "
-                    "let the handlers catch up or raise max_events"
-                )
-        oldest = now - self._retention
-        for _ in range(2):
-            if self._done and not self._stays(self._done[0], oldest):
-                self._drop_if(self._done.popleft(), EventState.DONE)
-            identities = self._identities
-            if identities and (
-                len(identities) >= self._max_events * _IDENTITIES_PER_EVENT
-                or self._days[identities[0]] < int(now) // _DAY - IDENTITY_DAYS
-            ):
-                del self._days[identities.popleft()]
+    def leased(self, job: Job) -> bool:
+        """Whether a job is still leased as claimed."""
+        return self._queue(job.handler).due_at(job.event_id) == job.due_at
 
     def purge(self, state: EventState, before: float) -> int:
         """Remove the events in that state received before a moment; return how many."""
-        doomed = [row.id for row in self._rows.values() if row.received_at < before and row.state is state]
+        doomed = [
+            event_id for event_id, kept in self._kept.items() if kept[_RECEIVED_AT] < before and self._state(event_id) is state
+        ]
         for event_id in doomed:
-            del self._rows[event_id]
+            self._remove(event_id)
         return len(doomed)
 
     def clear(self) -> None:
         """Remove everything."""
-        for kept in (self._rows, self._done, self._dead, self._due, self._days, self._identities):
-            kept.clear()
+        for held in (self._kept, self._jobs, self._done, self._dead, self._due, self.days, self._identities):
+            held.clear()
+
+    def _state(self, event_id: int) -> EventState:
+        jobs = self._jobs.get(event_id)
+        if jobs and any(job.state is EventState.READY for job in jobs.values()):
+            return EventState.READY
+        return EventState.DEAD if jobs or self._kept[event_id][_PROBLEM] is not None else EventState.DONE
+
+    def _refile(self, event_id: int) -> None:
+        """Put an event where it will be looked for when there is no more room."""
+        state = self._state(event_id)
+        if state is not EventState.READY:
+            (self._done if state is EventState.DONE else self._dead).append(event_id)
 
     def _queue(self, handler: str) -> DueQueue[int]:
         queue = self._due.get(handler)
@@ -182,20 +185,76 @@ class EventShelf:
             queue = self._due[handler] = DueQueue()
         return queue
 
+    def _make_room(self) -> None:
+        for ids, state in ((self._done, EventState.DONE), (self._dead, EventState.DEAD)):
+            while ids:
+                event_id = ids.popleft()
+                if event_id in self._kept and self._state(event_id) is state:
+                    self._remove(event_id)
+                    return
+        raise StoreFull(
+            f"expected room for an event, got {len(self._kept)} that wait for their handlers; "
+            "let the handlers catch up or raise max_events"
+        )
+
+    def _trim(self, now: float) -> None:
+        """Let go what is too old, so much at a time that no delivery waits for it."""
+        self._trim_at = now + self._retention / _TRIMS_PER_RETENTION
+        oldest, oldest_day = now - self._retention, int(now) // _DAY - IDENTITY_DAYS
+        for _ in range(_SLICE):
+            if not self._done or self._stays(self._done[0], oldest):
+                break
+            self._drop_done(self._done.popleft())
+        else:
+            self._trim_at = now
+        for _ in range(_SLICE):
+            if not self._identities or self.days[self._identities[0]] >= oldest_day:
+                return
+            del self.days[self._identities.popleft()]
+        self._trim_at = now
+
     def _stays(self, event_id: int, oldest: float) -> bool:
-        row = self._rows.get(event_id)
-        return row is not None and row.state is EventState.DONE and row.received_at >= oldest
+        kept = self._kept.get(event_id)
+        return kept is not None and kept[_RECEIVED_AT] >= oldest and self._state(event_id) is EventState.DONE
 
-    def _drop_if(self, event_id: int, state: EventState) -> bool:
-        row = self._rows.get(event_id)
-        if row is None or row.state is not state:
-            return False
-        del self._rows[event_id]
-        return True
+    def _drop_done(self, event_id: int) -> None:
+        if event_id in self._kept and self._state(event_id) is EventState.DONE:
+            self._remove(event_id)
 
-    def _drop(self, ids: deque[int], state: EventState) -> bool:
-        """Remove the first event among `ids` that is still in that state."""
-        while ids:
-            if self._drop_if(ids.popleft(), state):
-                return True
-        return False
+    def _remove(self, event_id: int) -> None:
+        del self._kept[event_id]
+        self._jobs.pop(event_id, None)
+
+
+def _packed(event: Event, received_at: float) -> _Kept:
+    ref = event.ref
+    return (
+        event.scope,
+        event.name,
+        event.identity,
+        event.body,
+        None if ref is None else ref.kind,
+        None if ref is None else ref.uid,
+        event.occurred_at,
+        event.correlation_id,
+        event.attempt,
+        event.signature,
+        event.problem,
+        received_at,
+    )
+
+
+def _unpacked(kept: _Kept) -> Event:
+    scope, name, identity, body, kind, uid, occurred_at, correlation_id, attempt, signature, problem, _ = kept
+    return Event(
+        scope=scope,
+        name=name,
+        identity=identity,
+        body=body,
+        ref=None if kind is None or uid is None else OperationRef(scope, kind, uid),
+        occurred_at=occurred_at,
+        correlation_id=correlation_id,
+        attempt=attempt,
+        signature=signature,
+        problem=problem,
+    )

@@ -52,6 +52,9 @@ class Subscribers:
         """Tell nobody any more."""
         self._all = ()
 
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
     def settled(self, outcome: Outcome) -> None:
         """Tell of the first outcome of an operation."""
         for subscriber in self._all:

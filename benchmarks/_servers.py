@@ -1,0 +1,86 @@
+"""Servers to send deliveries to, each in a process of its own: `python -m benchmarks._servers NAME` prints its port."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+
+import uvicorn
+import uvloop
+from aiohttp import web
+from fastapi import FastAPI, Request, Response
+
+from original_async import OriginalWebhooks
+from webhooks import MemoryStore, Receiver
+from webhooks.ingress.aiohttp_app import serve
+
+KEY_ID, SECRET = "4o3vfxtcmo7b", "webhook-secret-of-the-benchmarks"
+PATH = "/webhooks/original"
+
+
+def _listening() -> socket.socket:
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    print(listener.getsockname()[1], flush=True)
+    return listener
+
+
+async def _run(runner: web.BaseRunner) -> None:
+    await runner.setup()
+    await web.SockSite(runner, _listening()).start()
+    await asyncio.Event().wait()
+
+
+async def bare() -> None:
+    """An aiohttp handler that reads the body and answers 204."""
+
+    async def handle(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response(status=204)
+
+    application = web.Application()
+    application.router.add_post(PATH, handle)
+    await _run(web.AppRunner(application, access_log=None))
+
+
+async def receiver() -> None:
+    """The receiver in an aiohttp application, over a MemoryStore."""
+    application = web.Application()
+    Receiver(OriginalWebhooks({KEY_ID: SECRET}), MemoryStore()).register(application, PATH)
+    await _run(web.AppRunner(application, access_log=None))
+
+
+async def alone() -> None:
+    """The receiver as an aiohttp server of its own, without an application around it."""
+    taking_in = Receiver(OriginalWebhooks({KEY_ID: SECRET}), MemoryStore())
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        return await serve(taking_in, request)
+
+    await _run(web.ServerRunner(web.Server(handle, access_log=None)))
+
+
+async def fastapi() -> None:
+    """FastAPI under uvicorn[standard], one worker, doing the same nothing."""
+    application = FastAPI()
+
+    async def handle(request: Request) -> Response:
+        await request.body()
+        return Response(status_code=204)
+
+    handle.__annotations__ = {"request": Request, "return": Response}
+    application.post(PATH)(handle)
+    config = uvicorn.Config(application, log_level="warning", access_log=False)
+    await uvicorn.Server(config).serve(sockets=[_listening()])
+
+
+SERVERS: dict[str, Callable[[], Awaitable[None]]] = {"bare": bare, "receiver": receiver, "alone": alone, "fastapi": fastapi}
+
+
+async def _main(name: str) -> None:
+    await SERVERS[name]()
+
+
+if __name__ == "__main__":
+    (uvloop.run if sys.argv[1] == "fastapi" else asyncio.run)(_main(sys.argv[1]))
