@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Callable
 
@@ -71,6 +72,7 @@ class Schedule:
         self._urgent_heap: list[tuple[float, str, str]] = []
         self._flying: dict[tuple[str, str], Turn] = {}
         self._asked_in_flight: dict[tuple[str, str], int] = {}
+        self._hurried_at: dict[tuple[str, str], float] = {}
 
     @property
     def flying(self) -> int:
@@ -101,6 +103,7 @@ class Schedule:
         key = (kind, uid)
         self._urgent.pop(key, None)
         self._asked_in_flight.pop(key, None)
+        self._hurried_at.pop(key, None)
         turn = self._flying.get(key)
         if turn is None or turn.attempt is not None:
             self._ghosts.add(key)
@@ -153,8 +156,10 @@ class Schedule:
             heapq.heappush(self._heap, (due, turn.uid, turn.kind, step))
         elif postponed:
             self._set_urgent(key, now, turn.attempt)
-        elif turn.attempt < len(_URGENT_DELAYS):
-            self._set_urgent(key, now + _URGENT_DELAYS[turn.attempt], turn.attempt + 1)
+        else:
+            self._hurried_at[key] = now
+            if turn.attempt < len(_URGENT_DELAYS):
+                self._set_urgent(key, now + _URGENT_DELAYS[turn.attempt], turn.attempt + 1)
         if asked is not None:
             self._set_urgent(key, now, asked)
 
@@ -184,6 +189,8 @@ class Schedule:
                 self._ghosts.discard(key)
             elif key in self._flying or key in self._urgent:
                 heapq.heappush(heap, (now + max(self._policy.interval(step, self._chance()), 1.0), uid, kind, step))
+            elif (later := self._hurried_at.pop(key, -math.inf) + self._policy.interval(step, 0.0)) > now:
+                heapq.heappush(heap, (later, uid, kind, step))
             else:
                 turn = self._flying[key] = Turn(kind, uid, step, None)
                 return turn

@@ -93,7 +93,14 @@ class CompletionStream(Generic[A]):
     async def __anext__(self) -> Completion[A]:
         while True:
             if self._ended:
-                return self._completion(*self._ended.popleft())
+                kind, uid, ending = self._ended.popleft()
+                if ending is None:
+                    try:
+                        ending = await self._last_look(kind, uid)
+                    except asyncio.CancelledError:
+                        self._ended.appendleft((kind, uid, None))
+                        raise
+                return self._completion(kind, uid, ending)
             if self._failure is not None:
                 raise self._failure
             if self._closed or (self._intake is not None and self._intake.done() and not any(self._mine.values())):
@@ -186,8 +193,6 @@ class CompletionStream(Generic[A]):
             refs.append(ref)
         if not refs:
             return
-        if self._timer is None and deadline != math.inf:
-            self._tick()
         await hub.register(refs)
         if self._poll_now:
             for ref in refs:
@@ -201,6 +206,8 @@ class CompletionStream(Generic[A]):
                 else:
                     hub.unwatch(ref.kind, ref.uid, self)
                     self.end(ref.kind, ref.uid, settled)
+        if self._timer is None and deadline != math.inf:
+            self._tick()
 
     # time
 
@@ -242,6 +249,14 @@ class CompletionStream(Generic[A]):
         return first
 
     # giving out
+
+    async def _last_look(self, kind: str, uid: str) -> Ending | None:
+        """Return an outcome that was kept without a hint before the time was over."""
+        try:
+            outcome = await self._hub.store.outcome(OperationRef(self._hub.client.scope, kind, uid))
+        except Exception as problem:  # noqa: BLE001 - told with the timeout
+            return time_is_over(OperationRef(self._hub.client.scope, kind, uid), self._timeout or 0.0, None, problem)
+        return None if outcome is None else self._hub.usable(outcome)
 
     def _completion(self, kind: str, uid: str, ending: Ending | None) -> Completion[A]:
         ref = OperationRef(self._hub.client.scope, kind, uid)
