@@ -255,8 +255,12 @@ class Call(Generic[T]):
                 if await line.authorizer.renew(headers, self._left()):
                     self.attempts += 1
                     return await self._exchange()
-            except (TimeoutError, VendorError):
-                pass  # the 401 stands
+            except TimeoutError:
+                what = "HTTP 401, and time ran out while waiting for other credentials; nothing happened: call again"
+                return Trouble(Met.REFUSED, what, 401, error=ConnectFailed(what))
+            except VendorError as problem:  # the vendor did nothing; why there are no others is what the caller must know
+                what = f"HTTP 401, and no other credentials: {problem}"
+                return Trouble(Met.REFUSED, what, problem.status or 401, error=problem)
         return outcome
 
     def _no_slot(self) -> Trouble:

@@ -125,11 +125,11 @@ class Conflict(VendorError):
 
 
 class ConnectFailed(VendorError):
-    """The request never left: nothing happened."""
+    """The request never left, or met a 401 while no other credentials could be fetched: nothing happened."""
 
 
 class OutcomeUnknown(VendorError):
-    """The request may have been carried out and nothing says whether it was; look it up by its key before anything else."""
+    """The request may have been carried out and nothing says whether it was; find out, as the text says, before anything else."""
 
 
 class ServerFailed(VendorError):

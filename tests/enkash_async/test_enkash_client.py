@@ -303,6 +303,47 @@ async def test_a_401_for_every_token_ends_after_one_renewal(new_client: New, ven
     assert len(sent(vendor, "POST", TOKEN_URL)) == 2
 
 
+async def test_a_401_after_which_the_password_is_refused_says_so(new_client: New, vendor: aioresponses) -> None:
+    vendor.post(TOKEN_URL, payload=TOKEN_REPLY)
+    vendor.post(TOKEN_URL, status=400, payload={"error": "invalid_grant", "error_description": "Bad credentials"})
+    vendor.post(ALLOCATE_URL, status=401)
+
+    with pytest.raises(CredentialsRejected, match=r"HTTP 401, .*Bad credentials") as caught:
+        await new_client().allocate_coins(**GRANT)
+
+    assert (caught.value.status, caught.value.idempotency_key) == (400, "COIN_REQ1234567")
+    assert len(sent(vendor, "POST", ALLOCATE_URL)) == 1
+
+
+@pytest.mark.parametrize(
+    ("trouble", "kind"), [({"status": 503}, TokenUnavailable), ({"exception": aiohttp.ConnectionTimeoutError()}, ConnectFailed)]
+)
+async def test_a_401_after_which_no_token_can_be_had_means_that_nothing_happened(
+    new_client: New, vendor: aioresponses, trouble: dict[str, Any], kind: type[VendorError]
+) -> None:
+    vendor.post(TOKEN_URL, payload=TOKEN_REPLY)
+    vendor.post(TOKEN_URL, **trouble, repeat=True)
+    vendor.post(ALLOCATE_URL, status=401)
+
+    with pytest.raises(ConnectFailed, match="HTTP 401") as caught:
+        await new_client().allocate_coins(**GRANT)
+
+    assert type(caught.value) is kind
+    assert len(sent(vendor, "POST", ALLOCATE_URL)) == 1
+
+
+async def test_a_401_after_a_lost_reply_leaves_the_allocation_unknown_whatever_the_token_endpoint_says(
+    new_client: New, vendor: aioresponses
+) -> None:
+    vendor.post(TOKEN_URL, payload=TOKEN_REPLY)
+    vendor.post(TOKEN_URL, status=400)
+    vendor.post(ALLOCATE_URL, status=503)
+    vendor.post(ALLOCATE_URL, status=401)
+
+    with pytest.raises(OutcomeUnknown, match="HTTP 401"):
+        await new_client(repeat_allocations=True).allocate_coins(**GRANT)
+
+
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [

@@ -96,10 +96,8 @@ async def test_a_password_that_was_changed_meanwhile_makes_one_rejected_request(
         sandbox.tokens._form["password"] = "another"
         sandbox.expire_tokens()
 
-        found = await kinds(client)
+        assert await kinds(client) == {"CredentialsRejected": 1000}
 
-    assert found.total() == 1000
-    assert set(found) <= {"Unauthorized", "CredentialsRejected"}
     assert sandbox.token_rejections == 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -215,13 +216,42 @@ async def test_401_without_other_credentials_is_unauthorized_at_once(effect: Eff
     assert len(script.sent) == 1
 
 
-@pytest.mark.parametrize("failure", [TimeoutError(), ConnectFailed("no token")])
-async def test_401_stands_when_renewing_fails(failure: Exception) -> None:
-    class Stuck(Headers):
-        async def renew(self, refused: Mapping[str, str], timeout: float) -> bool:
-            raise failure
+class NoOther(Headers):
+    """An authorizer that fails when it is asked for other credentials."""
 
-    assert type(await outcome(Script([answer(401)], authorizer=Stuck()), KEYED)) is Unauthorized
+    def __init__(self, failure: Exception) -> None:
+        super().__init__()
+        self.failure = failure
+
+    async def renew(self, refused: Mapping[str, str], timeout: float) -> bool:
+        raise self.failure
+
+
+@pytest.mark.parametrize("effect", EVERY)
+@pytest.mark.parametrize(
+    ("failure", "kind", "status", "words"),
+    [
+        (ConnectFailed("the token endpoint is down"), ConnectFailed, 401, "HTTP 401, .*: the token endpoint is down"),
+        (Unauthorized("wrong password", status=400), Unauthorized, 400, "HTTP 401, .*: wrong password"),
+        (TimeoutError(), ConnectFailed, 401, "HTTP 401, and time ran out .* nothing happened: call again"),
+    ],
+)
+async def test_401_without_a_way_to_renew_ends_with_the_reason(
+    effect: Effect, failure: Exception, kind: type[VendorError], status: int, words: str
+) -> None:
+    script = Script([answer(401)], authorizer=NoOther(failure))
+    error = await outcome(script, effect)
+    assert type(error) is kind
+    assert (error.status, error.attempts, error.idempotency_key) == (status, 1, "key-1")
+    assert re.search(words, str(error))
+    assert len(script.sent) == 1
+
+
+@pytest.mark.parametrize("failure", [TimeoutError(), ConnectFailed("no token"), Unauthorized("wrong password")])
+async def test_401_without_a_way_to_renew_after_an_ambiguous_attempt_is_outcome_unknown(failure: Exception) -> None:
+    error = await outcome(Script([LOST, answer(401)], authorizer=NoOther(failure)), KEYED)
+    assert type(error) is OutcomeUnknown
+    assert "HTTP 401" in str(error)
 
 
 # --- other 4xx --------------------------------------------------------------------------------------------------------
