@@ -37,6 +37,9 @@ T = TypeVar("T")
 VENDOR = "EnKash"
 _COINS = ("api", "v0", "enkash-coins")
 
+_ASK_FOR_ID = "EnKash has no list of events: ask it whether there is one of that name, and for its id, before creating another"
+_READ_AGAIN = "read the event to see how it stands"
+
 
 class EnkashClient:
     """Grant coins and read balances at EnKash, safely for many tasks at once.
@@ -210,7 +213,8 @@ class EnkashClient:
             "event": check_name(event, "event"),
             "amount": check_coins(amount),
         }
-        return await self._send("create_event", "POST", (*_COINS, "create-coins-config"), Effect.BARE, self._event, fields)
+        path = (*_COINS, "create-coins-config")
+        return await self._send("create_event", "POST", path, Effect.BARE, self._event, fields, advice=_ASK_FOR_ID)
 
     async def get_event(self, coin_config_id: str) -> CoinEvent:
         """Read one event (https://docs.enkash.com/api-9796914).
@@ -266,7 +270,7 @@ class EnkashClient:
             fields["event"] = check_name(event, "event")
         if not fields:
             raise ValueError("update_event: expected a change, got none; give amount, configuration, event or company_id")
-        return await self._send("update_event", "PATCH", path, Effect.KEYED, self._event, fields)
+        return await self._send("update_event", "PATCH", path, Effect.KEYED, self._event, fields, advice=_READ_AGAIN)
 
     async def allocate_coins(self, *, event: str, user_id: str, request_id: str, company_id: str | None = None) -> CoinAllocation:
         """Give a user the coins the event is worth at this moment (https://docs.enkash.com/api-9796917).
@@ -285,14 +289,9 @@ class EnkashClient:
             VendorError: the call ended otherwise; no coins were given.
         """
         company = self._company(company_id)
-        body = dumps(
-            {
-                "companyId": company,
-                "event": check_name(event, "event"),
-                "requestId": check_key(request_id, "request_id"),
-                "userId": check_id(user_id, "user_id"),
-            }
-        )
+        event, user_id = check_name(event, "event"), check_id(user_id, "user_id")
+        request_id = check_key(request_id, "request_id")
+        body = dumps({"companyId": company, "event": event, "requestId": request_id, "userId": user_id})
         done = await self._coins.call(
             Request(
                 operation="allocate_coins",
@@ -302,6 +301,7 @@ class EnkashClient:
                 read=self._success,
                 body=body if self._cipher is None else self._cipher.encrypt(body),
                 key=request_id,
+                advice=f"no look-up tells, so compare the user's balance or ask EnKash about {request_id!r} before anything else",
                 deadline=self._coins.deadline(),
             )
         )
@@ -339,6 +339,7 @@ class EnkashClient:
         fields: Mapping[str, object] | None = None,
         *,
         query: Mapping[str, str] | None = None,
+        advice: str = "",
     ) -> T:
         body = None if fields is None else dumps(fields)
         if body is not None and self._cipher is not None:
@@ -350,6 +351,7 @@ class EnkashClient:
             effect=effect,
             read=read,
             body=body,
+            advice=advice,
             deadline=self._coins.deadline(),
         )
         return await self._coins.call(request)

@@ -10,8 +10,8 @@ from vendor_http.errors import ConnectFailed, Unauthorized
 class CredentialsRejected(Unauthorized):
     """EnKash refused a token request; none is made again with these credentials, because three refusals lock the account.
 
-    The call it ends was not sent, or met a 401 and no more: nothing happened. Make a client with the right credentials; to try the
-    same ones again, delete the file of a `FileBreakerStore` first and make a new client.
+    The call it ends was not sent, or met a 401 and no more: nothing happened. Make a client with the right credentials; to try
+    the same ones again, delete the file of a `FileBreakerStore` first and make a new client.
     """
 
 

@@ -164,6 +164,7 @@ class Request(Generic[T]):
         read: Reads a 2xx answer; raises `UnexpectedResponse` if it cannot, `RequestRejected` if it says no after all.
         body: The bytes to send.
         key: The caller's idempotency key.
+        advice: What to do where nobody knows whether it was carried out; to look the key up, if not given.
         deadline: When the call must be over, on the transport's clock.
     """
 
@@ -175,6 +176,7 @@ class Request(Generic[T]):
     deadline: float
     body: bytes | None = field(default=None, repr=False)
     key: str | None = None
+    advice: str = ""
 
 
 class Call(Generic[T]):
@@ -347,9 +349,10 @@ class Call(Generic[T]):
         )
 
     def _unknown(self, what: str, facts: dict[str, Any]) -> OutcomeUnknown:
-        key = self._request.key
-        advice = f"it may have been carried out: look up {key!r} before anything else" if key else "it may have been carried out"
-        return OutcomeUnknown(self._text("an answer that says what happened", what, advice), **facts)
+        key, happened = self._request.key, "it may have been carried out"
+        advice = self._request.advice or (f"look up {key!r} before anything else" if key else "")
+        text = self._text("an answer that says what happened", what, f"{happened}: {advice}" if advice else happened)
+        return OutcomeUnknown(text, **facts)
 
     def _facts(self, error: VendorError | None) -> dict[str, Any]:
         return {

@@ -407,6 +407,20 @@ async def test_a_new_event_without_a_readable_answer_is_unknown_at_once(
     assert len(sent(with_token, "POST", CREATE_URL)) == 1
 
 
+async def test_an_unknown_outcome_advises_what_can_be_done_at_this_vendor(new_client: New, with_token: aioresponses) -> None:
+    event_url = f"{COINS}/api/v0/enkash-coins/WCC024845"
+    for method, url in (("POST", ALLOCATE_URL), ("POST", CREATE_URL), ("PATCH", event_url)):
+        with_token.add(url, method, status=503, repeat=True)
+    client = new_client()
+
+    with pytest.raises(OutcomeUnknown, match="compare the user's balance or ask EnKash about 'COIN_REQ1234567'"):
+        await client.allocate_coins(**GRANT)
+    with pytest.raises(OutcomeUnknown, match="no list of events: ask it"):
+        await client.create_event(event="E", amount=1)
+    with pytest.raises(OutcomeUnknown, match="read the event"):
+        await client.update_event("WCC024845", amount=1)
+
+
 async def test_a_new_event_whose_id_cannot_be_read_is_unknown(new_client: New, with_token: aioresponses) -> None:
     with_token.post(CREATE_URL, payload={**CREATED, "payload": "created"})
 

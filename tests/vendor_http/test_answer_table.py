@@ -103,10 +103,11 @@ def read(answer: Answer) -> Any:
     return body
 
 
-async def outcome(script: Script, effect: Effect, *, total: float = 30.0) -> Any:
+async def outcome(script: Script, effect: Effect, *, total: float = 30.0, key: str | None = "key-1", advice: str = "") -> Any:
     """Return what the call returned or raised."""
+    deadline = script.clock() + total
     request: Request[Any] = Request(
-        operation="do_it", method="POST", url=None, effect=effect, read=read, deadline=script.clock() + total, key="key-1"
+        operation="do_it", method="POST", url=None, effect=effect, read=read, deadline=deadline, key=key, advice=advice
     )
     try:
         return await Call(script, request).run()  # type: ignore[arg-type]
@@ -353,6 +354,19 @@ async def test_unanswered_bare_write_is_outcome_unknown_at_once(step: Step) -> N
     script = Script([step, OK])
     assert type(await outcome(script, BARE)) is OutcomeUnknown
     assert len(script.sent) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "advice", "words"),
+    [
+        ("key-1", "", "it may have been carried out: look up 'key-1' before anything else"),
+        ("key-1", "ask the vendor", "it may have been carried out: ask the vendor"),
+        (None, "ask the vendor", "it may have been carried out: ask the vendor"),
+        (None, "", "it may have been carried out"),
+    ],
+)
+async def test_unknown_outcome_says_what_to_do_about_it(key: str | None, advice: str, words: str) -> None:
+    assert str(await outcome(Script([LOST]), BARE, key=key, advice=advice)).endswith(f"; {words}")
 
 
 # --- 2xx that cannot be read ------------------------------------------------------------------------------------------
