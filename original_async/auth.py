@@ -24,7 +24,7 @@ logger = logging.getLogger("original_async")
 SAFE_SECRET_BYTES = 32
 RENEW_BEFORE = 300.0
 """Seconds before its end that a token is replaced."""
-SHORTEST_LIFETIME = 60.0
+SHORTEST_LIFETIME, LONGEST_LIFETIME = 60.0, 10 * 365 * 86_400.0
 YOUNG = 60.0
 """Seconds for which a refused token is not replaced: another one would say the same."""
 
@@ -37,11 +37,11 @@ class Tokens:
     Args:
         api_key: The app's API key.
         api_secret: The secret that belongs to it.
-        lifetime: Seconds a token is valid, at least 60; None for tokens without an end.
+        lifetime: Seconds a token is valid, from 60 to ten years; None for tokens without an end.
         now: Seconds since the epoch.
 
     Raises:
-        ValueError: the key or secret cannot be one, or `lifetime` is too short.
+        ValueError: the key or secret cannot be one, or `lifetime` is too short or too long.
         TypeError: one of them has another type.
     """
 
@@ -126,6 +126,9 @@ def _checked_lifetime(lifetime: float | None) -> float | None:
         return None
     if isinstance(lifetime, bool) or not isinstance(lifetime, (int, float)):
         raise TypeError(f"token_lifetime: expected seconds or None, got {type(lifetime).__name__}")
-    if not math.isfinite(lifetime) or lifetime < SHORTEST_LIFETIME:
-        raise ValueError(f"token_lifetime: expected at least {SHORTEST_LIFETIME:.0f} seconds or None, got {lifetime!r}")
+    if not SHORTEST_LIFETIME <= lifetime <= LONGEST_LIFETIME:
+        raise ValueError(
+            f"token_lifetime: expected {SHORTEST_LIFETIME:.0f} to {LONGEST_LIFETIME:.0f} seconds, or None for no end, "
+            f"got {'a whole number out of that range' if isinstance(lifetime, int) else lifetime}"
+        )
     return float(lifetime)

@@ -53,7 +53,7 @@ class OriginalClient:
         observers: Objects with any of `on_start`, `on_retry`, `on_end`.
         read_path: Where allocations are read: `"allocation"` or `"allocate"` as the documents have both, or `"auto"` to find out.
         amount_as: Whether amounts are sent as `"string"`, as documented, or as `"number"` with the same digits.
-        token_lifetime: Seconds a token is valid, at least 60; None for tokens without an end.
+        token_lifetime: Seconds a token is valid, from 60 to ten years; None for tokens without an end.
         scope: What the app's operations are kept under, where several apps share a store.
         allow_insecure: Whether `base_url` may be plain http outside loopback.
 
@@ -150,17 +150,20 @@ class OriginalClient:
             ValueError: an argument cannot be what it should; nothing was sent.
             TypeError: an argument has another type; nothing was sent.
             Conflict: the nonce is held by an allocation with another reward or amount.
+            Unauthorized, Forbidden, RateLimited: the vendor refused the caller; this call did nothing, and what an earlier one
+                did under the nonce was not looked up.
             RequestRejected: the vendor refused, and holds nothing under the nonce.
-            ConnectFailed: nothing was sent.
+            ConnectFailed: nothing was sent by this call.
             OutcomeUnknown: it may have been carried out.
-            ClientClosed: the client is closed, or used from another loop or process.
+            ClientClosed: the client is closed, or used from another loop or process; nothing was sent by this call.
         """
-        digits = check_amount(amount)
+        reward_uid, to_user_uid = check_id(reward_uid, "reward_uid"), check_id(to_user_uid, "to_user_uid")
+        digits, nonce = check_amount(amount), check_key(nonce, "nonce")
         content = {
-            "reward_uid": check_id(reward_uid, "reward_uid"),
-            "to_user_uid": check_id(to_user_uid, "to_user_uid"),
+            "reward_uid": reward_uid,
+            "to_user_uid": to_user_uid,
             "amount": orjson.Fragment(digits) if self._amount_as_number else digits,
-            "nonce": check_key(nonce, "nonce"),
+            "nonce": nonce,
         }
         transport = self._transport
         deadline = transport.deadline()
@@ -260,11 +263,9 @@ class OriginalClient:
             OutcomeUnknown: it may have been carried out; look among `get_claims_by_user_uid`.
             ClientClosed: the client is closed, or used from another loop or process.
         """
-        content = {
-            "reward_uid": check_id(reward_uid, "reward_uid"),
-            "from_user_uid": check_id(from_user_uid, "from_user_uid"),
-            "to_address": check_id(to_address, "to_address"),
-        }
+        reward_uid, from_user_uid = check_id(reward_uid, "reward_uid"), check_id(from_user_uid, "from_user_uid")
+        to_address = check_id(to_address, "to_address")
+        content = {"reward_uid": reward_uid, "from_user_uid": from_user_uid, "to_address": to_address}
         created = await self._transport.call(
             Request(
                 operation="create_claim",
@@ -348,8 +349,8 @@ class OriginalClient:
             ValueError: it is of another scope or kind.
             VendorError: as every read.
         """
-        uid = self.ref_of(ref).uid
-        return await (self.get_allocation(uid) if ref.kind == ALLOCATION else self.get_claim(uid))
+        ref = self.ref_of(ref)
+        return await (self.get_allocation(ref.uid) if ref.kind == ALLOCATION else self.get_claim(ref.uid))
 
     def parse_operation(self, ref: OperationRef, resource: Mapping[str, Any]) -> Allocation | Claim:
         """Build the model from the vendor's JSON object, as kept in a store or found in an event.

@@ -32,11 +32,13 @@ def conclude(asked: Operation | None, final: Operation) -> Operation:
         OperationMismatch: it settled, done or failed, but as another operation than was asked for.
         AllocationFailed: the chain said that the allocation failed.
         ClaimFailed: the chain said that the claim failed.
-        TypeError: `final` is neither an allocation nor a claim.
+        TypeError: one of them is neither an allocation nor a claim.
         ValueError: its status is not terminal.
     """
     if not isinstance(final, (Allocation, Claim)):
         raise TypeError(f"final: expected an Allocation or a Claim, got {type(final).__name__}")
+    if asked is not None and not isinstance(asked, (Allocation, Claim)):
+        raise TypeError(f"asked: expected an Allocation, a Claim or None, got {type(asked).__name__}")
     if not final.status.terminal:
         raise ValueError(f"final: expected {final.ref} in a terminal status, got {final.status}; wait for it")
     if asked is not None:
@@ -49,7 +51,7 @@ def conclude(asked: Operation | None, final: Operation) -> Operation:
     raise ClaimFailed(text, operation=final)
 
 
-def _compare(asked: Operation, final: Allocation | Claim) -> None:
+def _compare(asked: Allocation | Claim, final: Allocation | Claim) -> None:
     if type(asked) is not type(final):
         differences: dict[str, tuple[object, object]] = {"kind": (asked.ref.kind, final.ref.kind)}
     else:

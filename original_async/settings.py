@@ -49,19 +49,19 @@ def find_base_url(environment: str, base_url: str | None, *, allow_insecure: boo
         ValueError: there is no such environment, or credentials must not be sent to `base_url`.
         TypeError: `base_url` is not a str.
     """
-    if base_url is not None:
-        return check_base_url(base_url, name="base_url", allow_insecure=allow_insecure)
     check_choice(environment, BASE_URLS, "environment")
-    return BASE_URLS[environment]
+    if base_url is None:
+        return BASE_URLS[environment]
+    return check_base_url(base_url, name="base_url", allow_insecure=allow_insecure)
 
 
-def check_choice(value: str, words: Mapping[str, object] | Sequence[str], name: str) -> None:
+def check_choice(value: object, words: Mapping[str, object] | Sequence[str], name: str) -> None:
     """Refuse a word that is none of those offered.
 
     Raises:
         ValueError: it is none of them.
     """
-    if value not in words:
+    if not isinstance(value, str) or value not in words:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, words))}, got {ascii(value)[:80]}")
 
 

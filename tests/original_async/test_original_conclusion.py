@@ -95,6 +95,8 @@ def test_an_operation_that_is_not_over_cannot_be_concluded(client: OriginalClien
 def test_only_an_operation_can_be_concluded(client: OriginalClient) -> None:
     with pytest.raises(TypeError, match="expected an Allocation or a Claim"):
         client.conclude(None, cast("Any", "1"))
+    with pytest.raises(TypeError, match="asked: expected an Allocation, a Claim or None, got str"):
+        client.conclude(cast("Any", "1"), done(ALLOCATION))
 
 
 def test_an_operation_is_named_by_itself_its_ref_or_its_uid(client: OriginalClient) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aioresponses import aioresponses
@@ -122,3 +122,4 @@ async def test_an_operation_is_read_by_its_ref(original: OriginalClient, sandbox
     allocation = await original.read_operation(original.ref_of(uid))
     assert (allocation.ref, allocation.status) == (original.ref_of(uid), "done")
     assert (await original.read_operation(claim.ref)).ref == claim.ref
+    assert (await original.read_operation(cast("Any", uid))).ref == allocation.ref

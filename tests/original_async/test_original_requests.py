@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any
 
 import aiohttp
@@ -141,6 +142,19 @@ async def test_what_cannot_be_right_is_refused_before_any_request(
     with pytest.raises((ValueError, TypeError), match=rf"^{name}: expected .* got .*; \w+"):
         await allocate(client, **changes)
     assert not wire.requests
+
+
+async def test_what_comes_back_is_plain_text_whatever_kind_of_text_was_given(client: OriginalClient, wire: aioresponses) -> None:
+    class Word(StrEnum):
+        REWARD = REWARD
+        NONCE = "nonce_1"
+
+    wire.post(f"{BASE}/reward/allocate", status=201, payload=CREATED)
+    wire.post(f"{BASE}/reward/claim", status=201, payload=CREATED)
+    allocation = await allocate(client, reward_uid=Word.REWARD, nonce=Word.NONCE)
+    claim = await client.create_claim(reward_uid=Word.REWARD, from_user_uid=USER, to_address=WALLET)
+    assert [type(text) for text in (allocation.reward_uid, allocation.nonce, claim.reward_uid)] == [str] * 3
+    assert pickle.loads(pickle.dumps((allocation, claim))) == (allocation, claim)
 
 
 async def test_a_missing_nonce_is_refused_by_the_signature(client: OriginalClient) -> None:

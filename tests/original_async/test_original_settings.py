@@ -40,6 +40,8 @@ def test_a_base_url_goes_before_the_environment(make_client: MakeClient) -> None
     [
         ({"environment": "staging"}, "environment: expected one of 'production', 'development', got 'staging'"),
         ({"environment": None}, "environment: expected one of"),
+        ({"environment": []}, "environment: expected one of"),
+        ({"environment": "prod", "base_url": "https://example.com/v1"}, "environment: expected one of"),
         ({"read_path": "claim"}, "read_path: expected one of 'auto', 'allocation', 'allocate', got 'claim'"),
         ({"amount_as": "float"}, "amount_as: expected one of 'string', 'number', got 'float'"),
         ({"scope": ""}, "scope: expected an id"),
