@@ -26,6 +26,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the long versions of the tests that have one")
 
 
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of every later garbage collection; one follows each test and is ten times as fast so."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def soak(request: pytest.FixtureRequest) -> bool:
     """Whether the long version was asked for."""
