@@ -136,7 +136,8 @@ async def test_what_a_reader_records_stays_in_its_process(path: Path) -> None:
         await writer.add_pending([ref("theirs")])
         recorded = await reader.record_outcome(outcome(ref("1")))
         assert recorded.verdict is Verdict.FIRST
-        assert [one.ref for one in ear.settlements] == [ref("1")]
+        heard = [one.ref for one in ear.settlements if one.ref != ref("known")]  # what the writer records may be heard by now
+        assert heard == [ref("1")]
         assert await reader.outcome(ref("1")) == outcome(ref("1"))
         assert {one.ref for one in await reader.outcomes([ref("1"), ref("known"), ref("none")])} == {ref("1"), ref("known")}
         assert (await reader.record_outcome(outcome(ref("known"), "failed"))).verdict is Verdict.SAME
