@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Sequence
-from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
@@ -16,7 +15,7 @@ from payouts.group_commit import GroupCommit
 from payouts.ledger_lock import LedgerLock
 from payouts.ledger_schema import COLUMNS, connect_to_write, entry_of
 from payouts.rows import Row, derive_key
-from payouts.states import WAYS, Entry, KeyTaken, LedgerError, RowChanged, State, WrongWay, content
+from payouts.states import WAYS, Entry, KeyTaken, LedgerError, RowChanged, State, WrongWay, content, same_amount
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -57,6 +56,7 @@ class Ledger:
         vendor: `"original"` or `"enkash"`.
         campaign: The campaign's name, a part of every key.
         target: Where the money goes out, such as the vendor's base URL; a campaign keeps the one it began with.
+        lock: The ledger's lock, if it has been taken already; it is given back when the ledger is closed.
         clock: Seconds since the epoch.
 
     Raises:
@@ -71,6 +71,7 @@ class Ledger:
         vendor: str,
         campaign: str,
         target: str = "",
+        lock: LedgerLock | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.path = Path(path)
@@ -79,7 +80,7 @@ class Ledger:
         self._target = target
         self._clock = clock
         self._ways = WAYS[vendor]
-        self._lock: LedgerLock | None = None
+        self._lock = lock
         self._writer = GroupCommit(self._connect, str(path))
         self._number = 0
 
@@ -184,10 +185,10 @@ class Ledger:
         return await self._writer.run(self._counts)
 
     def _connect(self) -> sqlite3.Connection:
-        path = self.path.resolve()  # one lock for one file, under whatever name it is opened
-        self._lock = LedgerLock(path)
-        self._lock.acquire()
-        return connect_to_write(path)
+        if self._lock is None:
+            self._lock = LedgerLock(self.path)
+            self._lock.acquire()
+        return connect_to_write(self.path)
 
     def _open_campaign(self, database: sqlite3.Connection) -> int:
         found = database.execute(
@@ -257,7 +258,7 @@ class Ledger:
             raise KeyTaken(key, row_id, owner[0])
 
     def _same(self, row: Row, key: str, known: Entry, database: sqlite3.Connection) -> bool:
-        if (row.recipient, row.item) != (known.recipient, known.item) or not _same_amount(row.amount, known.amount):
+        if (row.recipient, row.item) != (known.recipient, known.item) or not same_amount(row.amount, known.amount):
             return False
         if not known.retries:
             return key == known.key
@@ -328,7 +329,3 @@ def _write(was: Entry, now: Entry, database: sqlite3.Connection) -> int:
     said = (now.state, now.uid, now.settled_by, now.problem_kind, now.problem, now.note)
     reached = (now.sent_at, now.accepted_at, now.settled_at)
     return database.execute(_MOVE, (*said, *reached, was.number, was.state)).rowcount
-
-
-def _same_amount(one: str | None, other: str | None) -> bool:
-    return one == other or (one is not None and other is not None and Decimal(one) == Decimal(other))

@@ -20,8 +20,8 @@ class LedgerLock:
     """
 
     def __init__(self, path: Path) -> None:
-        self._ledger = path
-        self._path = path.with_name(f"{path.name}.lock")
+        self._ledger = path.resolve()  # one lock for one file, under whatever name it is opened
+        self._path = self._ledger.with_name(f"{self._ledger.name}.lock")
         self._descriptor: int | None = None
 
     def acquire(self) -> None:

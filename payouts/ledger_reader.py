@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Self
 from attrs import frozen
 
 from payouts.ledger_schema import COLUMNS, connect_to_read, entry_of
-from payouts.states import Entry, LedgerError, State
+from payouts.rows import InvalidRow, Row, derive_key
+from payouts.states import Entry, LedgerError, State, same_amount
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+FIELDS = {"original": ("to_user_uid", "reward_uid", "amount", "nonce"), "enkash": ("user_id", "event", "amount", "request_id")}
+"""What each vendor's files call recipient, item, amount and key."""
 
 
 @frozen(kw_only=True)
@@ -115,6 +119,41 @@ class LedgerReader:
             (campaign.number, row_id),
         ).fetchone()
         return None if found is None else entry_of(found)
+
+    def judge(self, campaign: Campaign, row: Row) -> None:
+        """Refuse a row that is known with other content, or that brings the key of another row.
+
+        Raises:
+            InvalidRow: it is; the text shows both versions.
+        """
+        key = row.given_key or derive_key(campaign.vendor, campaign.name, row.id)
+        known = self.find(campaign, row.id)
+        if known is not None:
+            given = (row.recipient, row.item, row.amount, key)
+            held = (known.recipient, known.item, known.amount, self._first_key(known))
+            for name, now, before in zip(FIELDS[campaign.vendor], given, held, strict=True):
+                if now != before and not (name == "amount" and same_amount(now, before)):
+                    raise InvalidRow(
+                        f"row {row.id} is in the ledger as {known.state} with {before}, the file now has {now}; "
+                        "a row never changes: take the change back, or give the new grant an id of its own",
+                        name=name,
+                    )
+        elif row.given_key is not None and (owner := self._owner(campaign, key)) is not None:
+            told = f"expected a key of its own, got {key}, which belongs to row {owner}; give it another key"
+            raise InvalidRow(told, name=FIELDS[campaign.vendor][3])
+
+    def _first_key(self, entry: Entry) -> str:
+        found = self._database.execute("SELECT key FROM retired_keys WHERE row = ? AND retry = 0", (entry.number,)).fetchone()
+        return entry.key if found is None else str(found[0])
+
+    def _owner(self, campaign: Campaign, key: str) -> str | None:
+        found = self._database.execute(
+            "SELECT id FROM rows WHERE vendor = ?1 AND key = ?2 "
+            "UNION ALL SELECT rows.id FROM retired_keys JOIN rows ON rows.number = row "
+            "WHERE retired_keys.vendor = ?1 AND retired_keys.key = ?2",
+            (campaign.vendor, key),
+        ).fetchone()
+        return None if found is None else str(found[0])
 
     def retired_keys(self, campaign: Campaign) -> Iterator[RetiredKey]:
         """Yield the keys that were replaced, row by row, the oldest first."""

@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
-if TYPE_CHECKING:
-    from payouts.ledger_reader import Campaign, LedgerReader
+from payouts.ledger_reader import FIELDS, Campaign, LedgerReader
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_NAMES = {"original": ("to_user_uid", "reward_uid", "amount", "nonce"), "enkash": ("user_id", "event", "amount", "request_id")}
 
 
 def write_results(reader: LedgerReader, campaign: Campaign, path: str | Path) -> int:
@@ -23,7 +21,7 @@ def write_results(reader: LedgerReader, campaign: Campaign, path: str | Path) ->
 
     A cell that a spreadsheet would take for a formula begins with an apostrophe.
     """
-    recipient, item, amount, key = _NAMES[campaign.vendor]
+    recipient, item, amount, key = FIELDS[campaign.vendor]
     rows = 0
     with replacing(path) as stream:
         writer = csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator="\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -120,6 +121,11 @@ def content(amount: str | None, item: str, recipient: str, key: str) -> str:
     """Return a grant in words, for messages."""
     what = f"{item}" if amount is None else f"{amount} of {item}"
     return f"{what} to {recipient} under the key {key}"
+
+
+def same_amount(one: str | None, other: str | None) -> bool:
+    """Return whether two amounts are equal, however many zeros they end with."""
+    return one == other or (one is not None and other is not None and Decimal(one) == Decimal(other))
 
 
 class LedgerError(RewardsError):
