@@ -3,6 +3,11 @@
 EnKash locks an account after three refused token requests in a row. So before each request a mark is left in the breaker store,
 under the store's lock, and taken away by the answer: a refusal, a lost reply and a crash in between are all there for whoever
 comes next, in this process or another.
+
+A request without an answer may have been refused, and if the credentials are wrong, the third in a row locks the account however
+late it is made. Credentials that brought a token before are hardly wrong: after two requests without an answer they are tried
+once a minute, so that callers suffer no longer than the token endpoint. Credentials that never did are tried once in ten minutes:
+whoever else uses the account needs a token every five, and each that EnKash gives begins its count anew.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from enkash_async.breakers import CLEAR, BreakerState, BreakerStore
+from enkash_async.breakers import BreakerState, BreakerStore
 from enkash_async.errors import CredentialsRejected, TokenUnavailable
 from vendor_http.errors import ClientClosed, ConnectFailed, DeadlineExceeded, OutcomeUnknown, RateLimited, VendorError
 from vendor_http.secrets import hide
@@ -35,7 +40,9 @@ LEAST_AGE = 5.0
 UNANSWERED_LIMIT = 2
 """Token requests in a row which may be sent without an answer before all wait."""
 PAUSE = 60.0
-"""Seconds for which everybody then fails."""
+"""Seconds for which everybody then fails, with credentials that have brought a token."""
+PAUSE_UNPROVEN = 600.0
+"""The same with credentials that never have."""
 BEFORE_REPEAT = 1.0
 """Seconds between a token request without an answer and its one repetition."""
 
@@ -82,6 +89,7 @@ class PasswordTokens:
         self._refresh_at = self._ends_at = float("-inf")
         self._rejection: BreakerState | None = None
         self._paused_until = float("-inf")
+        self._proven = False
         self._flight: asyncio.Task[str | VendorError] | None = None
         self._waiting: set[asyncio.Future[str | VendorError]] = set()
         self._closed = False
@@ -193,7 +201,7 @@ class PasswordTokens:
         if self._account is None:
             self._account = await asyncio.to_thread(self._name_account)
         async with self._store.exclusive():
-            known = await self._store.load(self._account)
+            known = await self._known(self._account)
             while True:
                 self._heed(known)
                 mark = evolve(known, unanswered=known.unanswered + 1, unanswered_at=self._now())
@@ -217,8 +225,17 @@ class PasswordTokens:
                     await self._note(self._rejection)
                     raise self._rejected(self._rejection) from None
                 self._keep(token, asked_at)
-                await self._note(CLEAR)
+                await self._note(BreakerState(accepted_at=self._now()))
                 return token
+
+    async def _known(self, account: str) -> BreakerState:
+        """Return what is remembered; a request of a time to come, which a clock set back since has left, counts as one of now."""
+        known = await self._store.load(account)
+        now = self._now()
+        if known.unanswered_at > now:
+            known = evolve(known, unanswered_at=now)
+            await self._store.save(account, known)
+        return known
 
     async def _note(self, state: BreakerState) -> None:
         """Replace the mark by what the answer said; if that fails, the mark stays, which errs on the safe side."""
@@ -231,9 +248,9 @@ class PasswordTokens:
         if known.rejected_at is not None:
             self._rejection = known
         if known.unanswered >= UNANSWERED_LIMIT:
-            since = self._now() - known.unanswered_at
-            if abs(since) < PAUSE:  # a clock set back must not stretch the pause for long
-                self._paused_until = self._clock() + PAUSE - max(0.0, since)
+            self._proven = known.accepted_at is not None
+            left = known.unanswered_at + (PAUSE if self._proven else PAUSE_UNPROVEN) - self._now()
+            self._paused_until = self._clock() + left
         if (obstacle := self._obstacle(self._clock())) is not None:
             raise obstacle
 
@@ -251,9 +268,15 @@ class PasswordTokens:
         )
 
     def _paused(self, left: float) -> TokenUnavailable:
+        advice = "call again then"
+        if not self._proven:
+            advice = (
+                "make sure that they are right, because they have never brought a token; "
+                f"to try them at once, empty {self._store!r} and make a new client"
+            )
         return TokenUnavailable(
             "expected an access token, got no answer to the last requests for one, which may count as failed attempts of which "
-            f"three lock the account; the next is made in {left:.0f} s: call again then",
+            f"three lock the account if the credentials are wrong; the next is made in {left:.0f} s: {advice}",
             retry_after=left,
         )
 

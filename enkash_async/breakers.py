@@ -31,6 +31,7 @@ class BreakerState:
     """What is known about the token requests of one set of credentials; the default is that nothing speaks against one.
 
     Attributes:
+        accepted_at: When one last brought a token, in seconds since the epoch; None if none ever did, or one was refused since.
         rejected_at: When one was refused, in seconds since the epoch; None if none was since the last token.
         status: HTTP status of the refusal.
         message: What EnKash said, without secrets.
@@ -38,6 +39,7 @@ class BreakerState:
         unanswered_at: When the latest of them was under way, in seconds since the epoch.
     """
 
+    accepted_at: float | None = None
     rejected_at: float | None = None
     status: int | None = None
     message: str = ""

@@ -186,6 +186,9 @@ async def test_a_token_endpoint_that_is_down_for_a_moment_fails_no_call(sandbox:
 async def test_a_token_endpoint_that_is_down_is_left_alone_for_a_minute(
     sandbox: EnkashSandbox, client: EnkashClient, clock: Clock
 ) -> None:
+    await client.get_balance("EK1")
+    clock.advance(300)
+    sandbox.requests.clear()
     sandbox.script("p503", "drop_after_commit", path=TOKEN_PATH)
     arrived: Callable[[], int] = lambda: sum(request.path == TOKEN_PATH for request in sandbox.requests)  # noqa: E731
 

@@ -239,21 +239,30 @@ async def test_a_token_answer_without_a_token_is_asked_for_once(
 
 
 @pytest.mark.parametrize("trouble", [{"status": 500}, {"status": 503}, {"exception": aiohttp.ServerDisconnectedError()}])
-async def test_a_token_request_without_an_answer_is_sent_twice_and_not_again_for_a_minute(
-    new_client: New, vendor: aioresponses, clock: Clock, trouble: Any
+@pytest.mark.parametrize(("proven", "pause"), [(True, 60), (False, 600)])
+async def test_a_token_request_without_an_answer_is_sent_twice_and_not_again_for_a_while(
+    new_client: New, vendor: aioresponses, clock: Clock, trouble: Any, proven: bool, pause: int
 ) -> None:
+    vendor.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload=BALANCE, repeat=True)
+    client = new_client()
+    if proven:
+        vendor.post(TOKEN_URL, payload=TOKEN_REPLY)
+        await client.get_balance("EK6CYE6K")
+        clock.advance(300)
+        vendor.requests.clear()
     vendor.post(TOKEN_URL, **trouble)
     vendor.post(TOKEN_URL, **trouble)
     vendor.post(TOKEN_URL, payload=TOKEN_REPLY)
-    vendor.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload=BALANCE)
-    client = new_client()
 
     for _ in range(3):
         with pytest.raises(TokenUnavailable, match="no answer"):
             await client.get_balance("EK6CYE6K")
+    clock.advance(pause - 1)
+    with pytest.raises(TokenUnavailable, match="in 1 s"):
+        await client.get_balance("EK6CYE6K")
     assert len(sent(vendor, "POST", TOKEN_URL)) == 2
 
-    clock.advance(60)
+    clock.advance(1)
     assert await client.get_balance("EK6CYE6K") == 16
 
 

@@ -55,8 +55,10 @@ def wrong(sandbox: EnkashSandbox, **parts: str) -> PasswordCredentials:
     return PasswordCredentials(**{**right, **(parts or {"password": "wrong"})})
 
 
-def new_client(sandbox: EnkashSandbox, credentials: PasswordCredentials, store: BreakerStore | None = None) -> EnkashClient:
-    clock = Clock()
+def new_client(
+    sandbox: EnkashSandbox, credentials: PasswordCredentials, store: BreakerStore | None = None, clock: Clock | None = None
+) -> EnkashClient:
+    clock = clock or Clock()
     return EnkashClient(
         coins_base_url=sandbox.url,
         auth_base_url=sandbox.url,
@@ -108,6 +110,24 @@ async def test_a_wrong_password_with_lost_replies_makes_two_rejected_requests_at
         assert await kinds(client) == {"TokenUnavailable": 1000}
 
     assert sandbox.token_rejections == 2
+
+
+async def test_a_wrong_password_with_lost_replies_locks_nothing_while_another_client_works(sandbox: EnkashSandbox) -> None:
+    clock = Clock()
+    async with (
+        new_client(sandbox, wrong(sandbox), clock=clock) as mistaken,
+        new_client(sandbox, wrong(sandbox, password=sandbox.password), clock=clock) as right,
+    ):
+        for second in range(7200):
+            sandbox.switches.drop_after_commit = 1.0
+            assert isinstance(await outcome(mistaken.get_balance("EK1")), TokenUnavailable)
+            sandbox.switches.drop_after_commit = 0.0
+            if second % 5 == 0:
+                assert await right.get_balance("EK1") == 0
+            clock.advance(1)
+
+    assert not sandbox.locked
+    assert 2 + 10 <= sandbox.token_rejections <= 2 + 12  # one every ten minutes
 
 
 async def test_a_wrong_password_with_one_lost_reply_is_found_out_by_the_second(sandbox: EnkashSandbox) -> None:

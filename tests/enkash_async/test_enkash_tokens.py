@@ -357,10 +357,18 @@ async def test_an_unanswered_request_is_repeated_once(new_tokens: New, endpoint:
     assert clock.slept == [1.0]
 
 
+async def proven(tokens: PasswordTokens, endpoint: TokenEndpoint, clock: Clock) -> PasswordTokens:
+    """Return a manager whose credentials have brought a token, which has ended since."""
+    await tokens.token()
+    clock.advance(300)
+    endpoint.calls = 0
+    return tokens
+
+
 async def test_two_unanswered_requests_fail_every_caller_for_sixty_seconds(
     new_tokens: New, endpoint: TokenEndpoint, clock: Clock
 ) -> None:
-    tokens = new_tokens()
+    tokens = await proven(new_tokens(), endpoint, clock)
     endpoint.script.extend([unanswered(), unanswered()])
 
     problems = await asyncio.gather(*(outcome(tokens.token()) for _ in range(1000)))
@@ -377,7 +385,7 @@ async def test_two_unanswered_requests_fail_every_caller_for_sixty_seconds(
 
 
 async def test_after_the_pause_only_one_more_request_is_risked(new_tokens: New, endpoint: TokenEndpoint, clock: Clock) -> None:
-    tokens = new_tokens()
+    tokens = await proven(new_tokens(), endpoint, clock)
     endpoint.script.extend([unanswered(), unanswered(), unanswered()])
     await outcome(tokens.token())
     clock.advance(60)
@@ -392,8 +400,9 @@ async def test_after_the_pause_only_one_more_request_is_risked(new_tokens: New, 
 
 async def test_the_pause_holds_for_every_client_on_the_same_store(new_tokens: New, endpoint: TokenEndpoint, clock: Clock) -> None:
     store = MemoryBreakerStore()
+    tokens = await proven(new_tokens(store), endpoint, clock)
     endpoint.script.extend([unanswered(), unanswered()])
-    await outcome(new_tokens(store).token())
+    await outcome(tokens.token())
     clock.advance(20)
 
     with pytest.raises(TokenUnavailable) as caught:
@@ -403,24 +412,73 @@ async def test_the_pause_holds_for_every_client_on_the_same_store(new_tokens: Ne
     assert endpoint.calls == 2
 
 
-async def test_a_token_makes_earlier_silence_forgotten(new_tokens: New, endpoint: TokenEndpoint) -> None:
+async def test_credentials_that_never_brought_a_token_are_tried_every_ten_minutes(
+    new_tokens: New, endpoint: TokenEndpoint, clock: Clock
+) -> None:
+    store = MemoryBreakerStore()
+    tokens = new_tokens(store)
+    endpoint.script.extend([unanswered(), unanswered(), unanswered()])
+
+    for _ in range(10):
+        for each in (tokens, new_tokens(store)):
+            with pytest.raises(TokenUnavailable, match="make sure that they are right"):
+                await each.token()
+        clock.advance(59)
+    assert endpoint.calls == 2
+
+    clock.advance(60)
+    with pytest.raises(TokenUnavailable) as caught:
+        await tokens.token()
+    assert caught.value.retry_after == 600.0
+    assert endpoint.calls == 3
+    clock.advance(600)
+    assert await tokens.token() == "token-4"
+
+
+async def test_a_new_client_knows_that_the_credentials_have_brought_a_token(
+    new_tokens: New, endpoint: TokenEndpoint, clock: Clock
+) -> None:
+    store = MemoryBreakerStore()
+    await proven(new_tokens(store), endpoint, clock)
+    tokens = new_tokens(store)
+    endpoint.script.extend([unanswered(), unanswered()])
+
+    with pytest.raises(TokenUnavailable, match="call again then"):
+        await tokens.token()
+    clock.advance(60)
+
+    assert await tokens.token() == "token-3"
+
+
+async def test_credentials_that_were_refused_count_as_unproven(new_tokens: New, endpoint: TokenEndpoint, clock: Clock) -> None:
+    store = MemoryBreakerStore()
+    tokens = await proven(new_tokens(store), endpoint, clock)
+    endpoint.script.append(refused())
+    await outcome(tokens.token())
+
+    assert (await store.load("account-1")).accepted_at is None
+
+
+async def test_a_token_makes_earlier_silence_forgotten(new_tokens: New, endpoint: TokenEndpoint, clock: Clock) -> None:
     store = MemoryBreakerStore()
     endpoint.script.append(unanswered())
     await new_tokens(store).token()
 
-    assert await store.load("account-1") == BreakerState()
+    assert await store.load("account-1") == BreakerState(accepted_at=clock.now())
 
 
 async def test_a_clock_set_back_does_not_stretch_the_pause(new_tokens: New, endpoint: TokenEndpoint, clock: Clock) -> None:
     store = MemoryBreakerStore()
-    await store.save("account-1", BreakerState(unanswered=2, unanswered_at=clock.now() + 3600))
+    an_hour_ahead = clock.now() + 3600
+    await store.save("account-1", BreakerState(accepted_at=an_hour_ahead, unanswered=2, unanswered_at=an_hour_ahead))
 
-    assert await new_tokens(store).token() == "token-1"
-
-    await store.save("account-1", BreakerState(unanswered=2, unanswered_at=clock.now() + 30))
     with pytest.raises(TokenUnavailable) as caught:
         await new_tokens(store).token()
     assert caught.value.retry_after == 60.0
+    assert endpoint.calls == 0
+
+    clock.advance(60)
+    assert await new_tokens(store).token() == "token-1"
 
 
 async def test_a_process_that_died_during_a_request_has_left_its_mark(
