@@ -24,6 +24,8 @@ T = TypeVar("T")
 FIRST_LOOK = 0.01
 """Seconds before a taken lock is tried again; doubled each time."""
 LONGEST_LOOK = 0.25
+OPEN_OWN = os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+"""How the companions of a breaker file are opened: a link in their place leads to somebody else's file."""
 
 
 @frozen(kw_only=True)
@@ -115,7 +117,9 @@ class FileBreakerStore:
     lock file which the operating system frees when its holder dies. Delete the file to close a breaker by hand.
 
     Args:
-        path: The file, in a directory that exists; on a local disk, because the lock is the operating system's.
+        path: The file, in a directory that exists and that nobody else may write to; on a local disk, because the lock is the
+            operating system's. A relative path counts from the directory the process is in now. Who reaches the file through a
+            symbolic link shares it with those who do not.
         lock_timeout: Seconds to wait for another process that asks for a token, above 0.
 
     Raises:
@@ -138,13 +142,14 @@ class FileBreakerStore:
             ) from None
         self._flock = fcntl.flock
         self._try, self._free = fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN
-        self._path = Path(path)
+        self._given = Path(path)
+        self._path = self._given.absolute()
         self._lock_timeout = lock_timeout
         self._clock = clock
         self._sleep = sleep
 
     def __repr__(self) -> str:
-        return f"FileBreakerStore({str(self._path)!r})"
+        return f"FileBreakerStore({str(self._given)!r})"
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
@@ -155,12 +160,14 @@ class FileBreakerStore:
             OSError: the lock file cannot be opened.
         """
         held: list[int] = []
+        owner = os.getpid()
         try:
             await self._acquire(held)
             yield
         finally:
             for descriptor in held:
-                self._flock(descriptor, self._free)  # by hand: a forked child may share the descriptor and would keep the lock
+                if os.getpid() == owner:  # a forked child that leaves must not free what its parent holds
+                    self._flock(descriptor, self._free)  # by hand: a forked child would keep it by its copy of the descriptor
                 os.close(descriptor)
 
     async def load(self, account: str) -> BreakerState:
@@ -187,18 +194,19 @@ class FileBreakerStore:
         while not await _in_thread(lambda: self._take(held)):
             if self._clock() + pause > deadline:
                 raise TimeoutError(
-                    f"{self._lock_path}: expected this lock within {self._lock_timeout} s, got none; another process holds it"
+                    f"{self._path}.lock: expected this lock within {self._lock_timeout} s, got none; another process holds it"
                 )
             await self._sleep(pause)
             pause = min(2 * pause, LONGEST_LOOK)
 
-    @property
-    def _lock_path(self) -> Path:
-        return self._path.with_name(f"{self._path.name}.lock")
+    def _beside(self, ending: str) -> tuple[Path, Path]:
+        """Return the file behind all links, and its companion of that ending, which is the same for whoever uses the file."""
+        real = self._path.resolve()
+        return real, real.with_name(real.name + ending)
 
     def _take(self, held: list[int]) -> bool:
         if not held:
-            held.append(os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            held.append(os.open(self._beside(".lock")[1], os.O_RDWR | OPEN_OWN, 0o600))
         try:
             self._flock(held[0], self._try)
         except BlockingIOError:
@@ -227,14 +235,14 @@ class FileBreakerStore:
         if state != CLEAR:
             states[account] = state
         text = dumps({"version": 1, "accounts": {name: asdict(kept) for name, kept in states.items()}})
-        new = self._path.with_name(f"{self._path.name}.new")
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
+        real, new = self._beside(".new")
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_TRUNC | OPEN_OWN, 0o600), "wb") as file:
+            os.fchmod(file.fileno(), 0o600)  # one that a crash or a stranger left may be open to others
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        new.replace(self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        new.replace(real)
+        directory = os.open(real.parent, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(directory)
         finally:

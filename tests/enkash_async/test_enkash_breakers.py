@@ -131,6 +131,61 @@ def test_each_part_of_the_credentials_and_the_address_names_another_account() ->
     assert owner.account(AUTH) == PasswordCredentials("id", "secret", "user", "password").account(AUTH)
 
 
+async def test_what_a_stranger_left_beside_the_file_is_neither_followed_nor_left_open_to_others(tmp_path: Path) -> None:
+    store = FileBreakerStore(tmp_path / "breaker.json")
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "breaker.json.new").write_text("")
+    (tmp_path / "breaker.json.new").chmod(0o666)
+    async with store.exclusive():
+        await store.save("account-1", REFUSED)
+    assert stat.S_IMODE((tmp_path / "breaker.json").stat().st_mode) == 0o600
+
+    (tmp_path / "breaker.json.new").symlink_to(victim)
+    async with store.exclusive():
+        with pytest.raises(OSError, match=r"breaker\.json\.new"):
+            await store.save("account-1", SILENT)
+    (tmp_path / "breaker.json.lock").unlink()
+    (tmp_path / "breaker.json.lock").symlink_to(victim)
+    with pytest.raises(OSError, match=r"breaker\.json\.lock"):
+        async with store.exclusive():
+            raise AssertionError
+
+    assert victim.read_text() == "precious"
+    assert await store.load("account-1") == REFUSED
+
+
+async def test_who_comes_by_a_link_shares_the_file_and_its_lock(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "link.json").symlink_to(tmp_path / "state" / "breaker.json")
+    clock = Clock()
+    direct = FileBreakerStore(tmp_path / "state" / "breaker.json")
+    linked = FileBreakerStore(tmp_path / "link.json", lock_timeout=1.0, clock=clock, sleep=clock.sleep)
+
+    async with direct.exclusive():
+        with pytest.raises(TimeoutError):
+            async with linked.exclusive():
+                raise AssertionError
+    async with linked.exclusive():
+        await linked.save("account-1", REFUSED)
+
+    assert (tmp_path / "link.json").is_symlink()
+    assert await direct.load("account-1") == REFUSED
+
+
+def test_a_relative_path_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def save(store: FileBreakerStore) -> None:
+        async with store.exclusive():
+            await store.save("account-1", REFUSED)
+
+    monkeypatch.chdir(tmp_path)
+    store = FileBreakerStore("breaker.json")
+    monkeypatch.chdir("/")
+    asyncio.run(save(store))
+
+    assert (tmp_path / "breaker.json").exists()
+
+
 @pytest.mark.parametrize(
     "text",
     [b"", b"no json", b"[]", b'{"version": 2, "accounts": {}}', b'{"version": 1}', b'{"version": 1, "accounts": {"a": 5}}'],
@@ -245,6 +300,35 @@ async def test_a_child_that_was_forked_meanwhile_does_not_keep_the_lock(tmp_path
     finally:
         for descriptor in inherited:
             os.close(descriptor)
+
+
+async def test_a_forked_child_that_leaves_does_not_free_what_its_parent_holds(tmp_path: Path) -> None:
+    program = f"""
+import asyncio, fcntl, os, sys
+from enkash_async import FileBreakerStore
+class Leaves(Exception):
+    pass
+async def hold():
+    async with FileBreakerStore({str(tmp_path / "breaker.json")!r}).exclusive():
+        if not (child := os.fork()):
+            raise Leaves
+        os.waitpid(child, 0)
+        with open({str(tmp_path / "breaker.json.lock")!r}) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print("still held")
+async def main():
+    try:
+        await hold()
+    except Leaves:
+        os._exit(0)
+asyncio.run(main())
+"""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-W", "ignore", "-c", program, stdout=subprocess.PIPE)
+    out, _ = await process.communicate()
+
+    assert (process.returncode, out) == (0, b"still held\n")
 
 
 @pytest.fixture
