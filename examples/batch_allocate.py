@@ -3,7 +3,7 @@
     python examples/batch_allocate.py rewards.csv --webhook-port 8080 --results results.jsonl
 
 The file has the columns reward_uid, to_user_uid, amount and nonce. Credentials come from the environment: ORIGINAL_API_KEY,
-ORIGINAL_API_SECRET, ORIGINAL_BASE_URL, and ORIGINAL_WEBHOOK_KEY as id:secret. Exit code 0 if every row ended as done or failed.
+ORIGINAL_API_SECRET, ORIGINAL_BASE_URL, and ORIGINAL_WEBHOOK_KEYS as id:secret. Exit code 0 if every row ended as done or failed.
 """
 
 import argparse
@@ -87,9 +87,9 @@ async def settle(
 async def run(options: argparse.Namespace) -> int:
     tally = Tally()
     store = MemoryStore()
-    key_id, secret = os.environ["ORIGINAL_WEBHOOK_KEY"].split(":")
+    keys = dict(pair.split(":") for pair in os.environ["ORIGINAL_WEBHOOK_KEYS"].split(","))
     app = web.Application()
-    Receiver(OriginalWebhooks({key_id: secret}), store).register(app, "/webhooks/original")
+    Receiver(OriginalWebhooks(keys), store).register(app, "/webhooks/original")
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", options.webhook_port).start()

@@ -1,9 +1,10 @@
-"""The whole job on a bad day: a sandboxed vendor with trouble switched on, a file of rewards, and its books compared afterwards.
+"""The whole job on a bad day: two sandboxed vendors with trouble switched on, two files of rewards, and the books afterwards.
 
-Exit code 0 only if the vendor's books agree with the file, row by row, that nobody was paid twice or forgotten, and if the
+Exit code 0 only if the vendors' books agree with the files, row by row, that nobody was paid twice or forgotten, and if the
 trouble showed: a row settled by poll, one that failed on the chain, one recovered after a lost reply.
 """
 
+import asyncio
 import csv
 import json
 import os
@@ -15,6 +16,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -23,21 +25,22 @@ from urllib.request import urlopen
 from rich.console import Console
 from rich.table import Table
 
+from enkash_async import EnkashClient, PasswordCredentials
+from vendor_http import OutcomeUnknown
+
 HERE = Path(__file__).resolve().parent
-REWARDS = HERE / "rewards.csv"
-KEY_ID, WEBHOOK_SECRET = "4o3vfxtcmo7b", "demo-webhook-secret-of-the-sandbox"
-API_KEY, API_SECRET = "demo-api-key", "demo-api-secret-of-more-than-32-bytes"
-TROUBLE = {
-    "--confirm": "0.5:3",
-    "--p503": "0.02",
-    "--drop-after-commit": "0.01",
-    "--fail-rate": "0.02",
-    "--webhook-loss": "0.05",
-    "--webhook-duplicate": "0.2",
-    "--webhook-body": "full,uid",
-    "--duplicate-nonce": "reject",
-    "--seed": "20261121",
-}
+REWARDS, CASHBACK = HERE / "rewards.csv", HERE / "cashback.csv"
+REPORTS = Path("demo-reports")
+EVENT = "MEAL_CARD_PAYMENT"
+WEBHOOK_KEY = "4o3vfxtcmo7b:demo-webhook-secret-of-the-sandbox"
+ORIGINAL = {"ORIGINAL_API_KEY": "demo-api-key", "ORIGINAL_API_SECRET": "demo-api-secret-of-more-than-32-bytes"}
+ENKASH = {"CLIENT_ID": "CEKDEMO001", "CLIENT_SECRET": "demo-client-secret", "USERNAME": "9000000001", "PASSWORD": "demo-password"}
+TROUBLE = ["--p503", "0.02", "--drop-after-commit", "0.01", "--seed", "20261121"]
+ORIGINAL_TROUBLE = [
+    *("--confirm", "0.5:3", "--fail-rate", "0.02", "--webhook-loss", "0.05", "--webhook-duplicate", "0.2"),
+    *("--webhook-body", "full,uid", "--duplicate-nonce", "reject"),
+]
+ENKASH_TROUBLE = ["--duplicate-request", "replay"]
 
 
 def free_port() -> int:
@@ -47,17 +50,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def sandbox(webhook_port: int) -> Iterator[str]:
-    """Run the sandboxed vendor in its own process; give its base URL."""
-    command = [sys.executable, "-m", "vendor_sandboxes", "original", "--port", "0"]
-    command += [
-        "--webhook-url",
-        f"http://127.0.0.1:{webhook_port}/webhooks/original",
-        "--webhook-key",
-        f"{KEY_ID}:{WEBHOOK_SECRET}",
-    ]
-    command += ["--api-key", API_KEY, "--api-secret", API_SECRET]
-    command += [word for pair in TROUBLE.items() for word in pair]
+def sandbox(vendor: str, *options: str) -> Iterator[str]:
+    """Run a sandboxed vendor in its own process; give its base URL."""
+    command = [sys.executable, "-m", "vendor_sandboxes", vendor, "--port", "0", *TROUBLE, *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -68,14 +63,33 @@ def sandbox(webhook_port: int) -> Iterator[str]:
         process.stdout.close()
 
 
-def faults(rows: list[dict[str, str]], results: dict[str, dict[str, Any]], books: dict[str, Any]) -> list[str]:
-    """Return what is wrong: every difference between the file, the results and the vendor's books."""
+def books_of(url: str) -> dict[str, Any]:
+    with urlopen(url.removesuffix("/v1") + "/_sandbox/books") as reply:
+        books: dict[str, Any] = json.load(reply)
+    return books
+
+
+def pay(file: Path, vendor: str, scratch: Path, environment: dict[str, str], *options: str) -> dict[str, dict[str, str]]:
+    """Run the batch job as a person would; return its rows by id."""
+    results = scratch / f"{vendor}.csv"
+    job = [sys.executable, "-m", "payouts", "run", str(file), "--vendor", vendor, "--campaign", "demo", "--rate", "0"]
+    job += ["--ledger", str(scratch / f"{vendor}.db"), "--results", str(results), "--report", str(REPORTS / f"{vendor}.html")]
+    subprocess.call([*job, *options], env={**os.environ, "XDG_STATE_HOME": str(scratch), **environment})
+    return {row["id"]: row for row in csv.DictReader(results.read_text("utf-8").splitlines())}
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(file.read_text("utf-8").splitlines()))
+
+
+def compare_original(results: dict[str, dict[str, str]], books: dict[str, Any]) -> list[str]:
+    """Return every difference between the file, the results and the vendor's books."""
     wrong = []
-    paid = Counter(allocation["nonce"] for allocation in books["allocations"])
+    rows, paid = rows_of(REWARDS), Counter(allocation["nonce"] for allocation in books["allocations"])
     held = {allocation["nonce"]: allocation for allocation in books["allocations"]}
     for row in rows:
         nonce = row["nonce"]
-        result, allocation = results.get(nonce), held.get(nonce)
+        result, allocation = results.get(row["id"]), held.get(nonce)
         if paid[nonce] != 1 or allocation is None:
             wrong.append(f"{nonce}: expected one allocation in the books, got {paid[nonce]}")
         elif Decimal(allocation["amount"]) != Decimal(row["amount"]) or allocation["to_user_uid"] != row["to_user_uid"]:
@@ -83,55 +97,103 @@ def faults(rows: list[dict[str, str]], results: dict[str, dict[str, Any]], books
         elif result is None or result["state"] != allocation["status"]:
             wrong.append(f"{nonce}: the books say {allocation['status']}, the job said {result and result['state']}")
     wrong += [f"{nonce}: in the books, not in the file" for nonce in held.keys() - {row["nonce"] for row in rows}]
-    for what, seen in (
-        ("settled by poll", any(result.get("via") == "poll" for result in results.values())),
-        ("failed on the chain", any(result["state"] == "failed" for result in results.values())),
-        ("recovered after a lost reply", any(result.get("recovered") for result in results.values())),
-    ):
-        if not seen:
-            wrong.append(f"no row was {what}: the trouble did not show")
+    trouble = {
+        "settled by poll": any(result["settled_by"] == "poll" for result in results.values()),
+        "failed on the chain": any(result["state"] == "failed" for result in results.values()),
+        "recovered after a lost reply": any(books["asked"][nonce] > 1 for nonce in held),
+    }
+    return wrong + [f"no row was {what}: the trouble did not show" for what, seen in trouble.items() if not seen]
+
+
+def compare_enkash(results: dict[str, dict[str, str]], books: dict[str, Any]) -> list[str]:
+    """Return every difference between the file, the results and the vendor's books."""
+    keys = {result["request_id"] for result in results.values()}
+    wrong = [f"{key}: in the books, not in the file" for key in books["created"].keys() - keys]
+    for row in rows_of(CASHBACK):
+        result = results.get(row["id"])
+        credits_held = books["created"].get(result["request_id"], 0) if result else 0
+        if result is None or result["state"] != "done" or credits_held != 1:
+            wrong.append(
+                f"{row['id']}: the job said {result and result['state']}, the books hold {credits_held} allocations of it"
+            )
     return wrong
 
 
-def latencies(results: dict[str, dict[str, Any]], books: dict[str, Any]) -> Table:
-    """Return a table of the time from the chain's confirmation to the caller."""
-    table = Table("settled by", "rows", "p50", "p99", title="from the chain's confirmation to the caller", title_justify="left")
-    confirmed = {allocation["nonce"]: allocation["confirmed_at"] for allocation in books["allocations"]}
+def settled(results: dict[str, dict[str, str]], books: dict[str, Any]) -> Table:
+    """Return a table of how the rows ended, and of the time from the chain's confirmation to the ledger."""
+    states = Counter(result["state"] for result in results.values())
+    requests = sum(books["requests"].values()) / len(results)
+    recovered = sum(asked > 1 for asked in books["asked"].values())
+    title = (
+        f"settled {states['done'] + states['failed']}, done {states['done']}, failed {states['failed']}, unknown "
+        f"{states['unknown']}, recovered {recovered}, requests per allocation {requests:.2f}\n"
+        "from the chain's confirmation to the ledger"
+    )
+    table = Table("settled by", "rows", "p50", "p99", title=title, title_justify="left")
+    confirmed = {allocation["uid"]: allocation["confirmed_at"] for allocation in books["allocations"]}
     for via in ("webhook", "poll"):
-        times = sorted(result["settled_at"] - confirmed[nonce] for nonce, result in results.items() if result.get("via") == via)
+        times = [
+            datetime.fromisoformat(result["settled_at"]).timestamp() - confirmed[result["uid"]]
+            for result in results.values()
+            if result["settled_by"] == via
+        ]
         if len(times) > 1:
             cuts = statistics.quantiles(times, n=100, method="inclusive")
             table.add_row(via, str(len(times)), f"{cuts[49] * 1000:,.1f} ms", f"{cuts[98] * 1000:,.1f} ms")
     return table
 
 
+async def configure_event(url: str) -> None:
+    """Say what one meal is worth, as whoever runs the campaign does once; EnKash has no key for it, so it is done by hand."""
+    credentials = PasswordCredentials(**{name.lower(): value for name, value in ENKASH.items()})
+    async with EnkashClient(coins_base_url=url, auth_base_url=url, credentials=credentials) as client:
+        for attempt in range(1, 11):
+            try:
+                await client.create_event(event=EVENT, amount=6)
+            except OutcomeUnknown:
+                print(f"attempt {attempt} to configure {EVENT} was not answered; another one does no harm here")
+            else:
+                return
+
+
+def pay_tokens(console: Console, scratch: Path) -> list[str]:
+    """Pay the file of token rewards and return what is wrong."""
+    console.rule(f"Original: {REWARDS.name}")
+    port = free_port()
+    options = ["--webhook-url", f"http://127.0.0.1:{port}/webhooks/original", "--webhook-key", WEBHOOK_KEY]
+    options += ["--api-key", ORIGINAL["ORIGINAL_API_KEY"], "--api-secret", ORIGINAL["ORIGINAL_API_SECRET"]]
+    with sandbox("original", *ORIGINAL_TROUBLE, *options) as url:
+        environment = {**ORIGINAL, "ORIGINAL_BASE_URL": url, "ORIGINAL_WEBHOOK_KEYS": WEBHOOK_KEY}
+        job = ["--concurrency", "64", "--webhook-port", str(port), "--poll-after", "3"]
+        results = pay(REWARDS, "original", scratch, environment, *job)
+        books = books_of(url)
+    console.print(settled(results, books))
+    return compare_original(results, books)
+
+
+def pay_coins(console: Console, scratch: Path) -> list[str]:
+    """Pay the file of coin rewards and return what is wrong."""
+    console.rule(f"EnKash: {CASHBACK.name}")
+    options = [word for name, value in ENKASH.items() for word in (f"--{name.lower().replace('_', '-')}", value)]
+    with sandbox("enkash", *ENKASH_TROUBLE, *options) as url:
+        asyncio.run(configure_event(url))
+        environment = {f"ENKASH_{name}": value for name, value in ENKASH.items()}
+        environment |= {"ENKASH_COINS_BASE_URL": url, "ENKASH_AUTH_BASE_URL": url}
+        results = pay(CASHBACK, "enkash", scratch, environment, "--repeat-is-safe")
+        return compare_enkash(results, books_of(url))
+
+
 def main() -> int:
     console = Console()
-    rows = list(csv.DictReader(REWARDS.read_text("utf-8").splitlines()))
-    webhook_port = free_port()
-    with sandbox(webhook_port) as base_url, tempfile.TemporaryDirectory() as scratch:
-        written = Path(scratch) / "results.jsonl"
-        environment = {
-            **os.environ,
-            "ORIGINAL_API_KEY": API_KEY,
-            "ORIGINAL_API_SECRET": API_SECRET,
-            "ORIGINAL_BASE_URL": base_url,
-            "ORIGINAL_WEBHOOK_KEY": f"{KEY_ID}:{WEBHOOK_SECRET}",
-        }
-        job = [sys.executable, str(HERE / "batch_allocate.py"), str(REWARDS)]
-        job += ["--webhook-port", str(webhook_port), "--results", str(written)]
-        console.print(f"{len(rows)} rewards, and a vendor with trouble: " + " ".join(f"{k[2:]}={v}" for k, v in TROUBLE.items()))
-        code = subprocess.call(job, env=environment)
-        results = {line["nonce"]: line for line in map(json.loads, written.read_text("utf-8").splitlines())}
-        with urlopen(base_url.removesuffix("/v1") + "/_sandbox/books") as reply:
-            books = json.load(reply)
-    console.print(latencies(results, books))
-    wrong = faults(rows, results, books)
+    REPORTS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        wrong = pay_tokens(console, Path(scratch)) + pay_coins(console, Path(scratch))
     for line in wrong:
         console.print(f"wrong: {line}", style="bold red")
-    if not wrong and code == 0:
-        console.print(f"the vendor's books agree: {len(rows)} rewards, each exactly once", style="bold green")
-    return 0 if not wrong and code == 0 else 1
+    if not wrong:
+        console.print("the vendors' books agree: every row exactly once", style="bold green")
+    console.print(f"reports: {' '.join(str(report) for report in sorted(REPORTS.glob('*.html')))}")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Wait for many operations at once, without a task or a future for each: `as_completed`.
 
-Run it with ORIGINAL_API_KEY, ORIGINAL_API_SECRET, ORIGINAL_BASE_URL and ORIGINAL_WEBHOOK_KEY (id:secret) in the environment.
+Run it with ORIGINAL_API_KEY, ORIGINAL_API_SECRET, ORIGINAL_BASE_URL and ORIGINAL_WEBHOOK_KEYS (id:secret) in the environment.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ from webhooks import Completions, MemoryStore, PollPolicy, Receiver
 
 
 async def grant_all(campaign: str, users: list[str]) -> None:
-    key_id, secret = os.environ["ORIGINAL_WEBHOOK_KEY"].split(":")
+    keys = dict(pair.split(":") for pair in os.environ["ORIGINAL_WEBHOOK_KEYS"].split(","))
     store = MemoryStore()
     app = web.Application()
-    Receiver(OriginalWebhooks({key_id: secret}), store).register(app, "/webhooks/original")
+    Receiver(OriginalWebhooks(keys), store).register(app, "/webhooks/original")
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", int(os.environ.get("PORT", "8080"))).start()

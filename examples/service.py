@@ -37,8 +37,8 @@ async def grant(request: web.Request) -> web.Response:
 def make_app() -> web.Application:
     app = web.Application()
     store = MemoryStore()
-    key_id, secret = os.environ["ORIGINAL_WEBHOOK_KEY"].split(":")
-    Receiver(OriginalWebhooks({key_id: secret}), store).register(app, "/webhooks/original")
+    keys = dict(pair.split(":") for pair in os.environ["ORIGINAL_WEBHOOK_KEYS"].split(","))
+    Receiver(OriginalWebhooks(keys), store).register(app, "/webhooks/original")
 
     async def vendor(app: web.Application) -> AsyncIterator[None]:
         async with OriginalClient.from_env() as client, Completions(client, store) as waiting:

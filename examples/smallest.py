@@ -1,6 +1,6 @@
 """The smallest embedding: one reward granted, and known to be on the chain, in an aiohttp application.
 
-Run it with ORIGINAL_API_KEY, ORIGINAL_API_SECRET, ORIGINAL_BASE_URL and ORIGINAL_WEBHOOK_KEY (id:secret) in the environment.
+Run it with ORIGINAL_API_KEY, ORIGINAL_API_SECRET, ORIGINAL_BASE_URL and ORIGINAL_WEBHOOK_KEYS (id:secret) in the environment.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from webhooks import Completions, MemoryStore, Receiver
 
 
 async def grant(to_user_uid: str, amount: str, nonce: str) -> None:
-    key_id, secret = os.environ["ORIGINAL_WEBHOOK_KEY"].split(":")
+    keys = dict(pair.split(":") for pair in os.environ["ORIGINAL_WEBHOOK_KEYS"].split(","))
     store = MemoryStore()
-    receiver = Receiver(OriginalWebhooks({key_id: secret}), store)
+    receiver = Receiver(OriginalWebhooks(keys), store)
     app = web.Application()
     receiver.register(app, "/webhooks/original")
     runner = web.AppRunner(app)

@@ -38,7 +38,7 @@ async def service(sandbox: OriginalSandbox, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("ORIGINAL_API_KEY", sandbox.api_key)
     monkeypatch.setenv("ORIGINAL_API_SECRET", sandbox.api_secret)
     monkeypatch.setenv("ORIGINAL_BASE_URL", sandbox.url)
-    monkeypatch.setenv("ORIGINAL_WEBHOOK_KEY", ":".join(next(iter(sandbox.deliveries.keys.items()))))
+    monkeypatch.setenv("ORIGINAL_WEBHOOK_KEYS", ":".join(next(iter(sandbox.deliveries.keys.items()))))
     runner = web.AppRunner(load("service").make_app())
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
