@@ -515,3 +515,38 @@ async def test_cancelled_while_pausing_ends_at_once(make_transport: MakeTranspor
         with pytest.raises(asyncio.CancelledError):
             await call
         assert len(v.requests) == 1
+
+
+@pytest.mark.parametrize("phase", ["credentials", "connecting", "waiting", "reading"])
+async def test_cancelled_in_any_phase_leaves_neither_slot_nor_connection_taken(make_transport: MakeTransport, phase: str) -> None:
+    reached = asyncio.Event()
+
+    class Slow(Headers):
+        async def headers(self, timeout: float) -> Any:
+            if phase == "credentials":
+                reached.set()
+                await asyncio.Event().wait()
+            return self.current
+
+    async def stops_in_this_phase(v: Vendor, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if phase != "connecting":
+            await read_request(reader)
+        if phase == "reading":
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+            await writer.drain()
+        reached.set()
+        await reader.read()  # until the other side hangs up
+        v.release.set()
+
+    async with vendor(stops_in_this_phase) as v:
+        url = v.url.replace("http:", "https:") if phase == "connecting" else v.url
+        transport = make_transport(url, authorizer=Slow(), limits=Limits(connections=1))
+        call = asyncio.ensure_future(transport.call(request_to(transport, Effect.KEYED)))
+        await reached.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert transport.limiter.take()
+        transport.limiter.release()
+        if phase != "credentials":
+            await v.release.wait()
