@@ -128,12 +128,12 @@ class OriginalSandbox(Sandbox):
         await self.until(lambda: self.deliveries.open == 0, timeout)
 
     async def quiet(self, timeout: float = 30.0) -> None:
-        """Wait until the chain has nothing left to confirm and no webhook is left to be sent.
+        """Wait until no request is under way, the chain has nothing left to confirm and no webhook is left to be sent.
 
         Raises:
             TimeoutError: something still stands after `timeout` seconds.
         """
-        await self.until(lambda: not self.agenda.pending and self.deliveries.open == 0, timeout)
+        await self.until(lambda: not (self.under_way or self.agenda.pending or self.deliveries.open), timeout)
 
     def _settle(self, operation: Operation, status: str) -> Delivery | None:
         self.state.settle(operation, status)

@@ -73,6 +73,11 @@ class Sandbox(ABC):
         seed: Equal seeds give equal faults.
         clock: Seconds since the epoch.
         log_limit: How many requests `requests` keeps.
+
+    Attributes:
+        requests: The latest requests, as they arrived.
+        request_counts: How many there were of each method.
+        under_way: How many are being answered now, whether or not anybody still waits for the answer.
     """
 
     prefix = ""
@@ -90,6 +95,7 @@ class Sandbox(ABC):
         self.plan = FaultPlan(switches, seed)
         self.requests: deque[Seen] = deque(maxlen=log_limit)
         self.request_counts: Counter[str] = Counter()
+        self.under_way = 0
         self.agenda = Agenda(self.changed)
         self._switches = switches
         self._host = host
@@ -194,11 +200,14 @@ class Sandbox(ABC):
         method = request.method
         fault = self.plan.for_request(method, path)
         self._note(request, path, body, fault)
-        switches = self._switches
-        if switches.latency is not None:
-            await self.pause(self.plan.between("latency", switches.latency))
-        response = await self._answered(request, path, body, fault)
-        self.changed()
+        self.under_way += 1
+        try:
+            if self._switches.latency is not None:
+                await self.pause(self.plan.between("latency", self._switches.latency))
+            response = await self._answered(request, path, body, fault)
+        finally:
+            self.under_way -= 1
+            self.changed()
         if response is None:
             request.protocol.force_close()
             return web.Response()

@@ -1,0 +1,231 @@
+"""Whatever a vendor on a very bad day does to creations, what the client says of each one agrees with the vendor's books."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from decimal import Decimal
+from random import Random
+from typing import Any
+
+import aiohttp
+import pytest
+from attrs import frozen
+
+from original_async import Allocation, OriginalClient
+from tests.original_async.conftest import REWARD
+from vendor_http.errors import Conflict, ConnectFailed, NotFound, OutcomeUnknown, RateLimited, VendorError
+from vendor_http.limits import Limits
+from vendor_http.retry import RetryPolicy, Timeouts
+from vendor_sandboxes.original import OriginalSandbox
+
+NO_REWARD = "999999999999"
+HASTE = 20.0
+"""How many times faster than by the clock every pause passes: those of the client and the lag of the vendor's lists."""
+
+
+@frozen
+class Wish:
+    """One call that is to be made."""
+
+    nonce: str
+    reward_uid: str
+    user_uid: str
+    amount: str
+    cancelled_after: float | None
+
+
+@frozen
+class End:
+    """How a call ended: the allocation, the error, or None if it was cancelled."""
+
+    wish: Wish
+    result: Allocation | Exception | None
+
+    @property
+    def may_have_paid(self) -> bool:
+        """Whether the caller was told that an allocation exists or may exist under the nonce."""
+        return self.result is None or isinstance(self.result, (Allocation, OutcomeUnknown, Conflict))
+
+
+class BadDay:
+    """A vendor with every fault, clients with little patience, and what they are told."""
+
+    def __init__(self, seed: int, payouts: int) -> None:
+        self.random = Random(seed)
+        self.payouts = payouts
+        self.replays = self.random.random() < 0.5
+        self.sandbox = OriginalSandbox(
+            seed=seed,
+            rewards=[REWARD],
+            confirm=None,
+            strict=True,
+            duplicate_nonce="replay" if self.replays else "reject",
+            read_path=self.random.choice(["both", "allocation", "allocate"]),
+            amounts=self.random.choice(["string", "number"]),
+            list_lag=self.random.choice([0.0, 1.0, 10.0]) / HASTE,
+            p503=0.08,
+            p503_after_commit=0.08,
+            p429=0.05,
+            retry_after=0.02,
+            drop_before_commit=0.06,
+            drop_after_commit=0.08,
+            slow_after_commit=0.04,
+            slow_seconds=0.3,
+            latency=(0.0, 0.02),
+        )
+        self.users = [str(self.sandbox.state.add_user(None, f"user {number}").uid) for number in range(20)]  # type: ignore[union-attr]
+
+    def amount(self) -> str:
+        whole, part = self.random.randrange(1, 10**12), self.random.randrange(1, 10**18)
+        return self.random.choice([f"{whole}.{part:018d}", str(whole * part), f"0.{part:018d}"])
+
+    def wishes(self) -> list[Wish]:
+        """Return the calls: most nonces once, some again, some with another amount or reward, some cancelled half-way."""
+        chance, wishes = self.random, []
+        for number in range(self.payouts):
+            reward = NO_REWARD if chance.random() < 0.05 else REWARD
+            amount, user = self.amount(), chance.choice(self.users)
+            for repetition in range(chance.choice([1, 1, 1, 2, 3])):
+                other = repetition > 0 and not self.replays and chance.random() < 0.3
+                wishes.append(
+                    Wish(
+                        f"nonce_{number}",
+                        reward,
+                        user,
+                        self.amount() if other else amount,
+                        chance.uniform(0.0, 0.05) if chance.random() < 0.05 else None,
+                    )
+                )
+        chance.shuffle(wishes)
+        return wishes
+
+    def client(self, *, patient: bool = False) -> OriginalClient:
+        async def sleep(seconds: float) -> None:
+            await asyncio.sleep(seconds / HASTE)
+
+        chance = self.random
+        hasty = Timeouts(total=chance.choice([0.1, 0.4, 3.0]), connect=0.5, read=chance.choice([0.015, 0.05, 0.2]))
+        return OriginalClient(
+            self.sandbox.api_key,
+            self.sandbox.api_secret,
+            base_url=self.sandbox.url,
+            timeouts=Timeouts() if patient else hasty,
+            retry=RetryPolicy() if patient else RetryPolicy(attempts=chance.choice([1, 2, 4])),
+            limits=Limits(connections=chance.choice([1, 5, 100])),
+            amount_as=chance.choice(["string", "number"]),
+            _sleep=sleep,
+        )
+
+    async def end_of(self, client: OriginalClient, wish: Wish) -> End:
+        call = asyncio.ensure_future(
+            client.create_allocation(reward_uid=wish.reward_uid, to_user_uid=wish.user_uid, amount=wish.amount, nonce=wish.nonce)
+        )
+        if wish.cancelled_after is not None:
+            asyncio.get_running_loop().call_later(wish.cancelled_after, call.cancel)
+        try:
+            return End(wish, await call)
+        except asyncio.CancelledError:
+            return End(wish, None)
+        except VendorError as error:
+            return End(wish, error)
+
+    async def run(self) -> list[End]:
+        """Make every call, some dozens at a time, and wait until the vendor has done what it will do."""
+        clients = [self.client() for _ in range(5)]
+        wishes, ends = iter(self.wishes()), list[End]()
+
+        async def work() -> None:
+            for wish in wishes:
+                ends.append(await self.end_of(self.random.choice(clients), wish))
+
+        await asyncio.gather(*(work() for _ in range(48)))
+        for client in clients:
+            await client.aclose()
+        return ends
+
+    async def books(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the vendor's allocations by nonce, asked for when nothing is left to be done."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self.sandbox.origin}/_sandbox/books") as reply:
+            await reply.read()
+        await self.sandbox.quiet()
+        held = defaultdict(list)
+        for entry in self.sandbox.books()["allocations"]:
+            held[entry["nonce"]].append(entry)
+        return held
+
+    async def recover(self, ends: list[End]) -> dict[str, str]:
+        """Call again for everything that may have been paid, on a day without faults; return each nonce's uid."""
+        for fault in ("p503", "p503_after_commit", "p429", "drop_before_commit", "drop_after_commit", "slow_after_commit"):
+            setattr(self.sandbox.switches, fault, 0.0)
+        wishes = {
+            end.wish.nonce: end.wish
+            for end in ends
+            if end.wish.reward_uid == REWARD and isinstance(end.result, (OutcomeUnknown, type(None)))
+        }
+        uids = {}
+        async with self.client(patient=True) as client:
+            for wish in wishes.values():
+                end = await self.end_of(client, Wish(wish.nonce, wish.reward_uid, wish.user_uid, wish.amount, None))
+                if isinstance(end.result, Conflict):  # another call of this nonce asked for another amount and came first
+                    uids[wish.nonce] = end.result.existing.uid  # type: ignore[union-attr]
+                else:
+                    assert isinstance(end.result, Allocation), end
+                    uids[wish.nonce] = end.result.uid
+        return uids
+
+
+def agrees(end: End, held: list[dict[str, Any]], *, alone: bool) -> bool:
+    """Return whether what one call was told agrees with what the books hold under its nonce."""
+    wish, told = end.wish, end.result
+    if isinstance(told, Allocation):
+        (entry,) = held
+        asked = (wish.nonce, wish.reward_uid, wish.user_uid, Decimal(wish.amount))
+        return (
+            told.uid == entry["uid"]
+            and (told.nonce, told.reward_uid, told.to_user_uid, told.amount) == asked
+            and (entry["nonce"], entry["reward_uid"], entry["to_user_uid"], Decimal(entry["amount"])) == asked
+        )
+    if isinstance(told, Conflict):
+        (entry,) = held
+        existing = told.existing
+        assert isinstance(existing, Allocation)
+        return (existing.uid, existing.amount) == (entry["uid"], Decimal(entry["amount"])) and existing.amount != Decimal(
+            wish.amount
+        )
+    if isinstance(told, NotFound):
+        return wish.reward_uid == NO_REWARD and not held
+    if isinstance(told, (RateLimited, ConnectFailed)):  # this call did nothing; another one of the same nonce may have
+        return not held or not alone
+    return isinstance(told, (OutcomeUnknown, type(None)))
+
+
+async def bad_day(seed: int, payouts: int) -> Counter[str]:
+    day = BadDay(seed, payouts)
+    async with day.sandbox:
+        ends = await day.run()
+        held = await day.books()
+        calls = Counter(end.wish.nonce for end in ends)
+        for end in ends:
+            under = held.get(end.wish.nonce, [])
+            assert agrees(end, under, alone=calls[end.wish.nonce] == 1), (seed, end, under)
+        assert all(len(under) == 1 for under in held.values()), seed
+        told = {end.wish.nonce for end in ends if end.may_have_paid}
+        assert held.keys() <= told, (seed, "an allocation exists and nobody was told that it may")
+        day.sandbox.switches.list_lag = 0.0
+        uids = await day.recover(ends)
+        held = await day.books()
+        assert all(len(under) == 1 for under in held.values()), seed
+        assert uids == {nonce: held[nonce][0]["uid"] for nonce in uids}, seed
+    return Counter(type(end.result).__name__ for end in ends) + Counter(day.sandbox.plan.counts)
+
+
+@pytest.mark.timeout(900)
+async def test_what_a_call_is_told_agrees_with_the_vendors_books(soak: bool) -> None:
+    met: Counter[str] = Counter()
+    for first in range(0, 60 if soak else 6, 6):
+        days = await asyncio.gather(*(bad_day(seed, payouts=400 if soak else 120) for seed in range(first, first + 6)))
+        met += sum(days, Counter())
+    ways = {"Allocation", "OutcomeUnknown", "Conflict", "NotFound", "RateLimited", "NoneType"}
+    faults = {"p503", "p503_after_commit", "p429", "drop_before_commit", "drop_after_commit", "slow_after_commit"}
+    assert met.keys() >= ways | faults, met
