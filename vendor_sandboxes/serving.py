@@ -199,9 +199,9 @@ class Sandbox(ABC):
             return json_reply(json.dumps(self.books()))
         method = request.method
         fault = self.plan.for_request(method, path)
-        self._note(request, path, body, fault)
         self.under_way += 1
         try:
+            self._note(request, path, body, fault)
             if self._switches.latency is not None:
                 await self.pause(self.plan.between("latency", self._switches.latency))
             response = await self._answered(request, path, body, fault)

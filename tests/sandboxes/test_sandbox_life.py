@@ -93,3 +93,14 @@ async def test_closed_agenda_forgets_everything() -> None:
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert (seen, agenda.pending) == ([], 0)
+
+
+async def test_sandbox_is_not_quiet_while_it_answers_a_caller_who_has_gone(caller_of: CallerOf) -> None:
+    async with OriginalSandbox(confirm=None, latency=(0.05, 0.05)) as sandbox:
+        call = asyncio.ensure_future(caller_of(sandbox).allocate())
+        await sandbox.until(lambda: sandbox.under_way == 1)
+        call.cancel()
+        assert not sandbox.state.by_nonce
+        await sandbox.quiet()
+        assert list(sandbox.state.by_nonce) == ["nonce_1"]
+        assert sandbox.under_way == 0
