@@ -566,9 +566,9 @@ async def test_closing_while_a_wait_looks_up_ends_it_too() -> None:
     world = World(store=store)
     async with world.completions:
         waiting = [world.start("1")]
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.6)
         waiting.append(world.start("2"))
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(0.9)
         assert store.look_ups == 3
     for result in await asyncio.gather(*waiting, return_exceptions=True):
         assert isinstance(result, CompletionsClosed)

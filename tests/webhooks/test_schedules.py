@@ -1,0 +1,289 @@
+"""Thousands of small worlds, each with its own order of things: a seed decides it all and replays exactly."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from attrs import define, field
+
+from tests.webhooks.fakes import FakeSource, a_ref, body_of, trouble, words_of
+from tests.webhooks.virtual_time import VirtualLoop, run, wall
+from vendor_http.errors import OperationFailed
+from vendor_http.operations import Operation, OperationRef, OperationStatus
+from webhooks import Completions, CompletionsClosed, CompletionTimeout, MemoryStore, PollPolicy, Receiver
+from webhooks.store.subscribers import Subscriber
+
+SEEDS = 5_000
+GROUPS = 20
+PROMPT = 0.5
+"""Seconds in which news must reach who waits: a few slow look-ups and one slow poll."""
+
+
+class SteppedStore(MemoryStore):
+    """Does each thing at one moment, some time after it was called and some time before it answers."""
+
+    def __init__(self, dice: random.Random) -> None:
+        super().__init__(clock=wall)
+        self.dice = dice
+
+    async def step(self) -> None:
+        roll = self.dice.random()
+        if roll < 0.3:
+            await asyncio.sleep(0)
+        elif roll < 0.5:
+            await asyncio.sleep(roll / 10)
+
+
+for name in ("accept", "outcome", "outcomes", "record_outcome", "add_pending", "claim_questions"):
+
+    def stepped(doing: Callable[..., Any]) -> Callable[..., Any]:
+        async def step_by_step(self: SteppedStore, *args: Any, **kwargs: Any) -> Any:
+            await self.step()
+            result = await doing(self, *args, **kwargs)
+            await self.step()
+            return result
+
+        return step_by_step
+
+    setattr(SteppedStore, name, stepped(getattr(MemoryStore, name)))
+
+
+class SteppedVendor:
+    """Knows when each operation settles, and answers polls late or not at all."""
+
+    scope = "default"
+
+    def __init__(self, dice: random.Random, truth: dict[OperationRef, tuple[float, str]], deaf: bool) -> None:
+        self.dice = dice
+        self.truth = truth
+        self.deaf = deaf
+        self.asked: list[float] = []
+
+    def ref_of(self, operation: Operation | OperationRef | str) -> OperationRef:
+        assert isinstance(operation, OperationRef)
+        return operation
+
+    async def read_operation(self, ref: OperationRef) -> Any:
+        loop = asyncio.get_running_loop()
+        self.asked.append(loop.time())
+        await asyncio.sleep(self.dice.random() / 10)
+        settles_at, status = self.truth[ref]
+        seen = status if loop.time() >= settles_at else "pending"
+        await asyncio.sleep(self.dice.random() / 10)
+        if self.deaf or self.dice.random() < 0.1:
+            raise trouble()
+        return self.parse_operation(ref, words_of(ref.uid, seen))
+
+    def parse_operation(self, ref: OperationRef, resource: Any) -> Any:
+        return Final(ref=ref, status=OperationStatus(resource["status"]), raw=resource)
+
+    def conclude(self, asked: Any, final: Any) -> Any:
+        if final.status is OperationStatus.FAILED:
+            raise OperationFailed("failed", operation=final)
+        return final
+
+
+@define
+class Final:
+    ref: OperationRef
+    status: OperationStatus
+    raw: Any
+
+
+@define
+class Ended:
+    """How one wait ended."""
+
+    ref: OperationRef
+    began: float
+    timeout: float | None
+    ended: float
+    result: Any
+    cancelled_at: float | None = None
+
+
+@define
+class Chronicle:
+    """What happened in one world."""
+
+    seed: int
+    truth: dict[OperationRef, tuple[float, str]]
+    closed_at: float
+    waits: list[Ended] = field(factory=list)
+    yielded: list[tuple[OperationRef, float, Any]] = field(factory=list)
+    streamed: list[OperationRef] = field(factory=list)
+    stream_began: float = 0.0
+    kept: dict[OperationRef, tuple[float, str]] = field(factory=dict)
+    asked: list[float] = field(factory=list)
+    deaf: bool = False
+
+    def trace(self) -> list[str]:
+        """Return all of it as text, to compare two runs."""
+        return [
+            *(f"{one.ref} {one.began} {one.ended} {type(one.result).__name__}" for one in self.waits),
+            *(f"{ref} {at} {type(error).__name__}" for ref, at, error in self.yielded),
+            *(f"{ref} {kept}" for ref, kept in self.kept.items()),
+            *(str(at) for at in self.asked),
+        ]
+
+
+class Scribe(Subscriber):
+    """Writes down when each outcome was kept."""
+
+    def __init__(self, chronicle: Chronicle) -> None:
+        self.chronicle = chronicle
+
+    def settled(self, outcome: Any) -> None:
+        self.chronicle.kept[outcome.ref] = (asyncio.get_running_loop().time(), str(outcome.status))
+
+
+async def live(seed: int, dice: random.Random) -> Chronicle:
+    loop = asyncio.get_running_loop()
+    refs = [a_ref(uid, kind) for uid in ("1", "2")[: dice.randint(1, 2)] for kind in ("thing", "other")[: dice.randint(1, 2)]]
+    truth = {ref: (dice.uniform(0, 30), dice.choice(["done", "done", "failed"])) for ref in refs}
+    chronicle = Chronicle(seed, truth, closed_at=dice.choice([dice.uniform(0, 40), 200.0, 200.0]), deaf=dice.random() < 0.3)
+    store = SteppedStore(dice)
+    store.subscribe(Scribe(chronicle))
+    vendor = SteppedVendor(dice, truth, chronicle.deaf)
+    vendor.asked = chronicle.asked
+    source = FakeSource()
+    receiver = Receiver(source, store, clock=wall)
+    policy = PollPolicy(first_after=4.0, max_interval=15.0, max_per_second=5.0)
+    completions = Completions(vendor, store, polling=policy, clock=wall, chance=dice.random)
+
+    async def deliver(ref: OperationRef) -> None:
+        settles_at, status = truth[ref]
+        complete = dice.random() < 0.6
+        if dice.random() < 0.15:
+            return  # lost
+        await asyncio.sleep(settles_at + dice.choice([0.0, dice.uniform(0, 3)]))
+        words = {"resource": words_of(ref.uid, status)} if complete else {"uid": ref.uid}
+        for _ in range(dice.choice([1, 1, 2, 3])):
+            body = body_of(kind=ref.kind, **words, sent_at=dice.random())
+            assert (await receiver.receive(source.sign(body), body)).status == 200
+            await asyncio.sleep(dice.choice([0.0, dice.uniform(0, 2)]))
+
+    async def wait(ref: OperationRef) -> None:
+        await asyncio.sleep(dice.choice([0.0, truth[ref][0], dice.uniform(0, 35)]))
+        timeout = dice.choice([None, 0.0, dice.uniform(0, 40)])
+        one = Ended(ref, loop.time(), timeout, -1.0, None)
+        task = asyncio.ensure_future(completions.wait(ref, timeout=timeout, poll_now=dice.random() < 0.1))
+        if dice.random() < 0.2:
+            one.cancelled_at = loop.time() + dice.uniform(0, 10)
+            loop.call_at(one.cancelled_at, task.cancel)
+        (one.result,) = await asyncio.gather(task, return_exceptions=True)
+        one.ended = loop.time()
+        chronicle.waits.append(one)
+
+    async def stream() -> None:
+        chronicle.streamed = dice.sample(refs, dice.randint(1, len(refs)))
+        await asyncio.sleep(dice.choice([0.0, dice.uniform(0, 35)]))
+        chronicle.stream_began = loop.time()
+        try:
+            async with completions.as_completed(chronicle.streamed, timeout=dice.choice([None, dice.uniform(0, 40)])) as outcomes:
+                async for one in outcomes:
+                    chronicle.yielded.append((one.ref, loop.time(), one.error))
+        except CompletionsClosed:
+            pass
+
+    async def close() -> None:
+        await asyncio.sleep(chronicle.closed_at)
+        await completions.aclose()
+
+    await completions.start()
+    actors = [close()]
+    actors += [deliver(ref) for ref in refs]
+    actors += [wait(dice.choice(refs)) for _ in range(dice.randint(1, 4))]
+    if dice.random() < 0.5:
+        actors.append(stream())
+    dice.shuffle(actors)
+    await asyncio.gather(*actors)
+    assert list(completions.pending()) == []
+    assert completions.statistics.waiting == 0
+    return chronicle
+
+
+def world_of(seed: int) -> Chronicle:
+    """Live through one world."""
+    dice = random.Random(seed)
+    return run(live(seed, dice), order=random.Random(seed + 1))
+
+
+def check(chronicle: Chronicle) -> None:
+    """Every wait ended once, rightly and promptly; the first outcome won; the budget held."""
+    for one in chronicle.waits:
+        deadline = float("inf") if one.timeout is None else one.began + one.timeout
+        kept_at, kept = chronicle.kept.get(one.ref, (float("inf"), ""))
+        assert one.ended <= max(min(deadline, chronicle.closed_at), one.began) + PROMPT, one
+        assert one.ended <= max(kept_at, one.began) + PROMPT, f"the news was not prompt: {one}, kept at {kept_at}"
+        result = one.result
+        if isinstance(result, OperationFailed):
+            assert kept == "failed", one
+        elif isinstance(result, Final):
+            assert kept == "done", one
+        elif isinstance(result, CompletionTimeout):
+            assert one.ended >= deadline, one
+            assert kept_at >= deadline - PROMPT, one
+        elif isinstance(result, asyncio.CancelledError):
+            assert one.cancelled_at is not None, one
+        else:
+            assert isinstance(result, CompletionsClosed), one
+            assert one.ended >= chronicle.closed_at, one
+    seen = [ref for ref, _, _ in chronicle.yielded]
+    assert len(set(seen)) == len(seen), "an operation was yielded twice"
+    if chronicle.closed_at >= 200 and not chronicle.deaf:
+        assert sorted(map(str, seen)) == sorted(map(str, chronicle.streamed)), "an operation was not yielded"
+    for ref, at, error in chronicle.yielded:
+        kept_at, kept = chronicle.kept.get(ref, (float("inf"), ""))
+        assert at <= max(kept_at, chronicle.stream_began) + PROMPT, f"{ref} was yielded late"
+        assert {"done": error is None, "failed": isinstance(error, OperationFailed), "": True}[kept] or isinstance(
+            error, CompletionTimeout
+        ), (ref, kept, error)
+    for ref, (_, status) in chronicle.kept.items():
+        assert status == chronicle.truth[ref][1]
+    if chronicle.closed_at >= 200 and not chronicle.deaf:
+        for one in chronicle.waits:
+            assert one.timeout is not None or one.cancelled_at is not None or isinstance(one.result, Final | OperationFailed), one
+    for earlier, later in zip(chronicle.asked, chronicle.asked[1:], strict=False):
+        assert later - earlier >= 1 / 5.0 - 1e-9, "the budget was passed"
+
+
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_in_every_order_of_things_each_wait_ends_once_rightly_and_promptly(group: int) -> None:
+    for seed in range(group * SEEDS // GROUPS, (group + 1) * SEEDS // GROUPS):
+        try:
+            check(world_of(seed))
+        except BaseException as problem:
+            problem.add_note(f"replay it with check(world_of({seed}))")
+            raise
+
+
+@pytest.mark.parametrize("seed", [1, 77, 4_999])
+def test_a_seed_replays_exactly(seed: int) -> None:
+    first, second = world_of(seed).trace(), world_of(seed).trace()
+    assert first == second
+    assert first
+
+
+def test_the_seeds_reach_every_way_to_end() -> None:
+    ways = {type(one.result).__name__ for seed in range(200) for one in world_of(seed).waits}
+    assert ways == {"Final", "OperationFailed", "CompletionTimeout", "CancelledError", "CompletionsClosed"}
+
+
+def test_the_loop_of_these_worlds_notices_a_deadlock() -> None:
+    async def for_ever() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    loop = VirtualLoop()
+    try:
+        with pytest.raises(RuntimeError, match="deadlock"):
+            loop.run_until_complete(for_ever())
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+    finally:
+        loop.close()
