@@ -91,6 +91,7 @@ class Completions:
         self._policy = restarts or RestartPolicy()
         self._sleep = sleep
         self._tasks: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting = self._restarts = 0
 
     @property
@@ -106,7 +107,7 @@ class Completions:
             conflicts=hub.conflicts,
             polls=hub.poller.polls,
             poll_errors=hub.poller.errors,
-            polls_pause_for=hub.poller.paused_for if self._tasks else 0.0,
+            polls_pause_for=max(0.0, hub.poller.paused_until - self._loop.time()) if self._loop is not None else 0.0,
             restarts=self._restarts,
             delays={via: tuple(delays) for via, delays in hub.delays.items()},
         )
@@ -190,6 +191,7 @@ class Completions:
         """Begin to listen and to poll; idempotent."""
         self._hub.check()
         if not self._tasks:
+            self._loop = asyncio.get_running_loop()
             self._store.subscribe(self._hub)
             work = {"the poller": self._hub.poller.run}
             if not self._store.read_only:
@@ -200,6 +202,7 @@ class Completions:
         """Stop; idempotent. Those who wait get `CompletionsClosed`."""
         self._store.unsubscribe(self._hub)
         tasks, self._tasks = self._tasks, []
+        self._loop = None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -174,6 +174,7 @@ class Dispatcher(Subscriber):
         if self._tasks:
             return
         self._draining = False
+        await self._retire()
         self._store.subscribe(self)
         names = self.names_for(CONFLICT_EVENT)
         self._store.route_conflicts(dict.fromkeys(self._sources, names))
@@ -198,6 +199,15 @@ class Dispatcher(Subscriber):
         """Look for jobs now."""
         for wake in self._wakes:
             wake.set()
+
+    async def _retire(self) -> None:
+        try:
+            retired = await self._store.retire_jobs(self._sources.keys(), self._handlers.keys())
+        except Exception:
+            logger.exception("jobs of handlers that are not registered any more could not be looked for")
+            return
+        if retired:
+            logger.warning("%d jobs of handlers that are not registered any more are kept as dead letters", retired)
 
     async def _supervise(self, name: str, wake: asyncio.Event) -> None:
         await keep_running(
@@ -241,9 +251,10 @@ class Dispatcher(Subscriber):
         if job.attempts > policy.attempts:
             await self._give_back(job, f"was started {policy.attempts} times and never came to an end", final=True)
             return
+        limit = asyncio.timeout(policy.timeout)
         try:
             event = claimed.event if claimed.event.resource is not None else self.read_again(claimed.event)
-            async with asyncio.timeout(policy.timeout) as limit:
+            async with limit:
                 await self._handlers[name](event)
         except asyncio.CancelledError:
             if _is_cancelled():
@@ -257,20 +268,31 @@ class Dispatcher(Subscriber):
             logger.warning("handler %s on event %d %s", name, job.event_id, reason, exc_info=problem)
         else:
             self._finished += 1
-            await self._store.finish_job(job)
+            await self._note(job, self._store.finish_job(job))
             return
         self._failed += 1
         await self._give_back(job, reason, final=job.attempts >= policy.attempts)
 
     async def _give_back(self, job: Job, reason: str, *, final: bool) -> None:
+        policy = self._policy
+        retry_at = None
         if final:
             self._dead += 1
             logger.error("handler %s on event %d %s: kept as a dead letter", job.handler, job.event_id, reason)
-            await self._store.fail_job(job, reason=reason, retry_at=None)
-            return
-        policy = self._policy
-        delay = min(policy.first_delay * 2.0 ** (job.attempts - 1), policy.max_delay) * (1.0 + self._jitter() / 5.0)
-        await self._store.fail_job(job, reason=reason, retry_at=self._clock() + delay)
+        else:
+            delay = min(policy.first_delay * 2.0 ** (job.attempts - 1), policy.max_delay)
+            retry_at = self._clock() + delay * (1.0 + self._jitter() / 5.0)
+        await self._note(job, self._store.fail_job(job, reason=reason, retry_at=retry_at))
+
+    async def _note(self, job: Job, noting: Awaitable[bool]) -> None:
+        try:
+            await noting
+        except Exception:
+            logger.exception(
+                "the end of handler %s on event %d could not be noted; it runs again when its lease is over",
+                job.handler,
+                job.event_id,
+            )
 
 
 def by_scope(sources: Iterable[EventSource]) -> dict[str, EventSource]:

@@ -89,9 +89,9 @@ class Poller:
         return max(1, int(2.0 / self._spacing))
 
     @property
-    def paused_for(self) -> float:
-        """Seconds for which nothing is asked, because the vendor refused or asked for patience; 0 if it did not."""
-        return max(0.0, self._paused_until - self._clock())
+    def paused_until(self) -> float:
+        """The moment until which nothing is asked, because the vendor refused or asked for patience."""
+        return self._paused_until
 
     def first_due(self) -> float:
         """Return when an operation that is added now has its first turn."""

@@ -479,12 +479,15 @@ class StoreContract:
     async def test_jobs_of_a_handler_that_is_no_more_become_dead_letters(self, store: Store) -> None:
         await store.accept(event("1"), handlers=[PAY, COUNT])
         await store.accept(event("2"), handlers=[COUNT])
-        assert await store.retire_jobs([PAY]) == 2
-        assert await store.retire_jobs([PAY]) == 0
+        await store.accept(event("3", scope="other"), handlers=[COUNT])
+        assert await store.retire_jobs([], [PAY]) == 0
+        assert await store.retire_jobs(["default", "nobody"], [PAY]) == 2
+        assert await store.retire_jobs(["default"], [PAY]) == 0
         (dead,) = await store.list_events(state=EventState.DEAD)
         assert [(job.handler, job.reason) for job in dead.jobs] == [(COUNT, NO_SUCH_HANDLER)]
         assert len(await store.claim_jobs(PAY, limit=10, lease=60)) == 1
-        assert await store.claim_jobs(COUNT, limit=10, lease=60) == []
+        (left,) = await store.claim_jobs(COUNT, limit=10, lease=60)
+        assert left.event.scope == "other"
 
     async def test_an_amended_dead_letter_settles_as_if_it_had_been_read_at_once(self, store: Store, ear: Ear) -> None:
         await store.accept(event("1", problem="names another app"))
@@ -593,7 +596,7 @@ class StoreContract:
             store.claim_jobs(PAY, limit=1, lease=1),
             store.finish_job(JOB),
             store.fail_job(JOB, reason="", retry_at=None),
-            store.retire_jobs([]),
+            store.retire_jobs([], []),
             store.claim_questions("default", limit=1, lease=1),
             store.close_questions([ref()]),
             store.list_events(),

@@ -121,7 +121,7 @@ async def test_a_reader_never_changes_the_file_and_says_who_can(path: Path) -> N
         assert list(await reader.claim_jobs("pay", limit=5, lease=60)) == []
         assert list(await reader.claim_questions("default", limit=5, lease=60)) == []
         await reader.close_questions([ref("1")])
-        assert await reader.retire_jobs([]) == 0
+        assert await reader.retire_jobs([], []) == 0
         (claimed,) = await writer.claim_jobs("pay", limit=5, lease=60)
         assert await reader.finish_job(claimed.job) is False
         assert await reader.fail_job(claimed.job, reason="no", retry_at=None) is False

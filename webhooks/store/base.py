@@ -254,10 +254,17 @@ class Store(Protocol):
         """
         ...
 
-    async def retire_jobs(self, keep: Collection[str]) -> int:
-        """Make every ready job whose handler is not among `keep` a dead letter (`NO_SUCH_HANDLER`); return how many.
+    async def retire_jobs(self, scopes: Collection[str], keep: Collection[str]) -> int:
+        """Make ready jobs of handlers that are no more dead letters (`NO_SUCH_HANDLER`).
 
         Called at start, so that the jobs of a handler that was renamed or removed do not wait unseen.
+
+        Args:
+            scopes: Look at the events of these scopes alone.
+            keep: The names of the handlers there are.
+
+        Returns:
+            How many jobs there were.
         """
         ...
 

@@ -210,10 +210,10 @@ class MemoryStore:
             self._events.put(evolve(job, due_at=retry_at, reason=reason))
         return True
 
-    async def retire_jobs(self, keep: Collection[str]) -> int:
-        """Make every ready job whose handler is not among `keep` a dead letter."""
+    async def retire_jobs(self, scopes: Collection[str], keep: Collection[str]) -> int:
+        """Make ready jobs of handlers that are no more dead letters."""
         self._check_open()
-        orphans = [job for job in self._events.ready_jobs() if job.handler not in keep]
+        orphans = [job for job in self._events.ready_jobs(scopes) if job.handler not in keep]
         for job in orphans:
             self._events.put(evolve(job, state=EventState.DEAD, reason=NO_SUCH_HANDLER))
         return len(orphans)

@@ -7,7 +7,7 @@ them must not slow down every delivery that follows.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from attrs import evolve
@@ -109,9 +109,15 @@ class EventShelf:
         """Return an event's jobs that are not done."""
         return self._jobs.get(event_id, _NO_JOBS)
 
-    def ready_jobs(self) -> list[Job]:
-        """Return every ready job."""
-        return [job for jobs in self._jobs.values() for job in jobs.values() if job.state is EventState.READY]
+    def ready_jobs(self, scopes: Collection[str]) -> list[Job]:
+        """Return every ready job on the events of these scopes."""
+        return [
+            job
+            for event_id, jobs in self._jobs.items()
+            if self._kept[event_id][0] in scopes
+            for job in jobs.values()
+            if job.state is EventState.READY
+        ]
 
     def assign(self, event_id: int, handlers: Sequence[str], due_at: float) -> None:
         """Give an event a fresh job for each of these handlers, in place of the jobs it has."""

@@ -190,10 +190,10 @@ class SQLiteStore:
         self._check_open()
         return self._local is None and await self._writing.run(lambda writer: writer.fail_job(job, reason, retry_at))
 
-    async def retire_jobs(self, keep: Collection[str]) -> int:
-        """Make every ready job whose handler is not among `keep` a dead letter."""
+    async def retire_jobs(self, scopes: Collection[str], keep: Collection[str]) -> int:
+        """Make ready jobs of handlers that are no more dead letters."""
         self._check_open()
-        return 0 if self._local is not None else await self._writing.run(lambda writer: writer.retire_jobs(keep))
+        return 0 if self._local is not None else await self._writing.run(lambda writer: writer.retire_jobs(scopes, keep))
 
     async def claim_questions(self, scope: str, *, limit: int, lease: float) -> Sequence[OperationRef]:
         """Lease open questions to the caller, the longest due first."""

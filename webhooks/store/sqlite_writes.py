@@ -210,17 +210,22 @@ class Writer:
             self._refile([job.event_id])
         return changed.rowcount == 1
 
-    def retire_jobs(self, keep: Collection[str]) -> int:
-        """Make every ready job of other handlers a dead letter."""
+    def retire_jobs(self, scopes: Collection[str], keep: Collection[str]) -> int:
+        """Make ready jobs of handlers that are no more dead letters."""
         count = 0
         handlers = [row[0] for row in self._db.execute("SELECT DISTINCT handler FROM job WHERE state = 1")]
         for handler in set(handlers) - set(keep):
-            ids = [row[0] for row in self._db.execute("SELECT event_id FROM job WHERE handler = ? AND state = 1", (handler,))]
-            self._db.execute(
-                "UPDATE job SET state = ?, reason = ? WHERE handler = ? AND state = 1", (DEAD, NO_SUCH_HANDLER, handler)
-            )
-            self._refile(ids)
-            count += len(ids)
+            for scope in scopes:
+                ready = (
+                    "SELECT event_id FROM job JOIN event ON event.id = event_id WHERE handler = ? AND job.state = 1 AND scope = ?"
+                )
+                ids = [row[0] for row in self._db.execute(ready, (handler, scope))]
+                self._db.executemany(
+                    "UPDATE job SET state = ?, reason = ? WHERE event_id = ? AND handler = ?",
+                    [(DEAD, NO_SUCH_HANDLER, event_id, handler) for event_id in ids],
+                )
+                self._refile(ids)
+                count += len(ids)
         return count
 
     def claim_questions(self, scope: str, limit: int, lease: float) -> list[OperationRef]:

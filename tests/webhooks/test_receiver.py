@@ -1,0 +1,285 @@
+"""A delivery in, an answer out: what is kept, what is refused, what is told."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from tests.webhooks.fakes import SIGNATURE, FakeSource, a_ref, body_of, words_of
+from tests.webhooks.store_contract import A_DAY, Clock
+from vendor_http.operations import Event
+from webhooks import Acceptance, EventState, MemoryStore, Receiver, Reply, StoreError
+
+
+class Inbox:
+    """A receiver over a memory store, and somebody who signs."""
+
+    def __init__(self, *sources: Any, **options: Any) -> None:
+        self.clock = Clock()
+        self.source = sources[0] if sources else FakeSource()
+        self.store = options.pop("store", None) or MemoryStore(clock=self.clock)
+        self.receiver = Receiver(sources or self.source, self.store, clock=self.clock, **options)
+
+    async def send(self, body: bytes, *, source: Any = None, **headers: str) -> Reply:
+        signed = (source or self.source).sign(body)
+        return await self.receiver.receive({**signed, **{f"x-{name}": value for name, value in headers.items()}}, body)
+
+    async def words(self) -> list[Any]:
+        return [json.loads(kept.event.body) for kept in reversed(await self.store.list_events())]
+
+
+async def test_a_signed_delivery_is_kept_and_acknowledged() -> None:
+    inbox = Inbox()
+    body = body_of(resource=words_of("1", "done"))
+    reply = await inbox.send(body, attempt="1")
+    assert (reply.status, reply.body) == (200, b"")
+    (kept,) = await inbox.store.list_events()
+    assert (kept.event.body, kept.event.ref, kept.event.attempt) == (body, a_ref("1"), "1")
+    settled = await inbox.store.outcome(a_ref("1"))
+    assert settled is not None
+    assert (settled.status, settled.via) == ("done", "webhook")
+    statistics = inbox.receiver.statistics
+    assert (statistics.accepted, statistics.last_delivery_at) == (1, inbox.clock.now)
+
+
+# identity
+
+
+async def test_the_same_body_under_another_correlation_id_is_a_duplicate() -> None:
+    inbox = Inbox()
+    for correlation in ("c-1", "c-2"):
+        assert (await inbox.send(body_of(uid="1"), **{"correlation-id": correlation})).status == 200
+    assert len(await inbox.words()) == 1
+    assert inbox.receiver.statistics.duplicates == 1
+
+
+async def test_another_body_under_a_known_correlation_id_is_new() -> None:
+    inbox = Inbox()
+    for uid in ("1", "2"):
+        await inbox.send(body_of(uid=uid), **{"correlation-id": "c-1"})
+    assert [words["uid"] for words in await inbox.words()] == ["1", "2"]
+
+
+async def test_the_same_event_sent_again_with_another_sent_at_and_signature_is_a_duplicate() -> None:
+    inbox = Inbox()
+    for sent_at in ("10:00", "10:05"):
+        assert (await inbox.send(body_of(uid="1", sent_at=sent_at))).status == 200
+    assert [words["sent_at"] for words in await inbox.words()] == ["10:00"]
+
+
+async def test_a_body_replayed_after_the_purge_is_not_handed_on_again() -> None:
+    inbox = Inbox()
+    seen = []
+
+    @inbox.receiver.on("*")
+    async def count(event: Event) -> None:
+        seen.append(event)
+
+    await inbox.send(body_of(uid="1", sent_at="10:00"))
+    (kept,) = await inbox.store.list_events()
+    (claimed,) = await inbox.store.claim_jobs(kept.jobs[0].handler, limit=1, lease=60)
+    await inbox.store.finish_job(claimed.job)
+    inbox.clock.now += 100 * A_DAY
+    assert await inbox.store.purge(inbox.clock.now) == 1
+    assert (await inbox.send(body_of(uid="1", sent_at="11:00"))).status == 200
+    assert await inbox.words() == []
+    assert inbox.receiver.statistics.duplicates == 1
+
+
+async def test_a_body_that_names_another_app_settles_nothing() -> None:
+    inbox = Inbox(FakeSource(app="mine"))
+    reply = await inbox.send(body_of(app="theirs", resource=words_of("1", "done")))
+    assert reply.status == 200
+    assert await inbox.store.outcome(a_ref("1")) is None
+    (kept,) = await inbox.store.list_events(state=EventState.DEAD)
+    assert kept.event.problem == "names the app theirs"
+    assert inbox.receiver.statistics.dead_letters == 1
+
+
+# refusals
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [({}, "missing"), ({SIGNATURE: "0" * 64}, "mismatch"), ({SIGNATURE: "ü"}, "mismatch"), ({SIGNATURE: ""}, "mismatch")],
+)
+async def test_without_a_good_signature_nothing_is_kept_and_nothing_of_the_body_is_told(
+    headers: Mapping[str, str], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    inbox = Inbox()
+    reply = await inbox.receiver.receive(headers, b'{"event": "SECRET-WORD"}')
+    assert reply.status == 401
+    assert inbox.receiver.statistics.rejected == {reason: 1}
+    counted = await inbox.store.statistics()
+    assert (counted.events, counted.outcomes, counted.questions) == (0, 0, 0)
+    assert "SECRET-WORD" not in caplog.text + repr(reply)
+    assert await inbox.store.accept(inbox.source.parse(b'{"event": "SECRET-WORD"}')) is Acceptance.NEW
+
+
+async def test_a_signature_over_another_body_is_refused() -> None:
+    inbox = Inbox()
+    reply = await inbox.receiver.receive(inbox.source.sign(b"{}"), b"{ }")
+    assert reply.status == 401
+
+
+async def test_strangers_cannot_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    inbox = Inbox()
+    for _ in range(100):
+        await inbox.receiver.receive({}, b"{}")
+    assert caplog.text.count("answered 401 (missing)") == 1
+    inbox.clock.now += 61
+    await inbox.receiver.receive({}, b"{}")
+    assert "101 so far" in caplog.text
+
+
+async def test_a_body_over_the_limit_is_refused_before_anything_is_computed() -> None:
+    class Untouched(FakeSource):
+        def verify(self, headers: Mapping[str, str], body: bytes) -> str:
+            raise AssertionError
+
+    inbox = Inbox(Untouched(), max_body=10)
+    reply = await inbox.receiver.receive({}, b"x" * 11)
+    assert (reply.status, reply.close) == (413, True)
+
+
+@pytest.mark.parametrize(
+    ("method", "length", "encoding", "status"),
+    [
+        ("POST", None, None, None),
+        ("POST", 262_144, "", None),
+        ("POST", 10, "identity", None),
+        ("POST", 10, " Identity ", None),
+        ("GET", None, None, 405),
+        ("PUT", 10, None, 405),
+        ("POST", 262_145, None, 413),
+        ("POST", 10, "gzip", 415),
+        ("POST", 10, "identity, br", 415),
+    ],
+)
+def test_limits_are_looked_at_before_the_body(method: str, length: int | None, encoding: str | None, status: int | None) -> None:
+    refusal = Inbox().receiver.refusal(method, length, encoding)
+    assert (refusal and refusal.status) == status
+    if status == 405:
+        assert refusal is not None
+        assert refusal.headers["Allow"] == "POST"
+
+
+@pytest.mark.parametrize("wrong", [{"max_body": 0}, {"body_timeout": 0}])
+def test_limits_that_let_nothing_in_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="max_body"):
+        Inbox(**wrong)
+
+
+# trouble
+
+
+async def test_what_cannot_be_kept_is_not_acknowledged(caplog: pytest.LogCaptureFixture) -> None:
+    class Full(MemoryStore):
+        async def accept(self, event: Event, **options: Any) -> Acceptance:
+            raise StoreError("the disk is full")
+
+    inbox = Inbox(store=Full())
+    for _ in range(3):
+        reply = await inbox.send(body_of(uid="1"))
+        assert (reply.status, reply.headers["Retry-After"]) == (503, "5")
+    assert inbox.receiver.statistics.store_failures == 3
+    assert inbox.receiver.statistics.last_delivery_at is None
+    assert caplog.text.count("could not be kept") == 1
+
+
+async def test_a_store_that_fails_in_a_way_of_its_own_is_answered_like_one_that_fails_properly() -> None:
+    class Odd(MemoryStore):
+        async def accept(self, event: Event, **options: Any) -> Acceptance:
+            raise ZeroDivisionError
+
+    assert (await Inbox(store=Odd()).send(body_of(uid="1"))).status == 503
+
+
+async def test_a_signed_body_that_cannot_be_read_is_a_dead_letter_and_acknowledged() -> None:
+    inbox = Inbox()
+    assert (await inbox.send(b"\xff not JSON")).status == 200
+    assert (await inbox.send(b"\xff not JSON")).status == 200
+    (kept,) = await inbox.store.list_events()
+    assert (kept.state, kept.event.problem) == (EventState.DEAD, "unreadable")
+
+
+async def test_a_source_that_fails_to_read_a_verified_body_makes_a_dead_letter() -> None:
+    class Clumsy(FakeSource):
+        def parse(self, body: bytes, headers: Mapping[str, str] | None = None) -> Event:
+            raise KeyError("data")
+
+    inbox = Inbox(Clumsy())
+    assert (await inbox.send(body_of(uid="1"))).status == 200
+    assert (await inbox.send(body_of(uid="1"))).status == 200
+    (kept,) = await inbox.store.list_events()
+    assert kept.event.problem == "could not be read (KeyError)"
+
+
+async def test_a_source_that_fails_to_verify_lets_nothing_in() -> None:
+    class Clumsy(FakeSource):
+        def verify(self, headers: Mapping[str, str], body: bytes) -> str:
+            raise UnicodeDecodeError("utf-8", b"", 0, 1, "SECRET-WORD")
+
+    inbox = Inbox(Clumsy())
+    for _ in range(2):
+        assert (await inbox.send(body_of(uid="1"))).status == 401
+    assert inbox.receiver.statistics.rejected == {"error": 2}
+
+
+# several sources
+
+
+async def test_of_several_sources_the_one_whose_key_signed_is_believed() -> None:
+    first, second = FakeSource("first", b"one"), FakeSource("second", b"two")
+    inbox = Inbox(first, second)
+    assert (await inbox.send(body_of(uid="1"), source=second)).status == 200
+    assert (await inbox.send(body_of(uid="1"), source=FakeSource(key=b"three"))).status == 401
+    (kept,) = await inbox.store.list_events()
+    assert kept.event.ref == a_ref("1", scope="second")
+
+
+def test_sources_of_one_scope_or_none_at_all_are_refused() -> None:
+    with pytest.raises(ValueError, match="one source per scope"):
+        Inbox(FakeSource(), FakeSource())
+    with pytest.raises(ValueError, match="at least one source"):
+        Receiver([], MemoryStore())
+
+
+# replay
+
+
+async def test_replay_reads_dead_letters_again_and_hands_events_on_anew() -> None:
+    clock = Clock()
+    store = MemoryStore(clock=clock)
+    wrong, right = FakeSource(app="wrong"), FakeSource(app="mine")
+    before = Receiver(wrong, store, clock=clock)
+    for body in (body_of(app="mine", resource=words_of("1", "done")), b"garbage"):
+        await before.receive(wrong.sign(body), body)
+    after = Receiver(right, store, clock=clock)
+    seen = []
+
+    @after.on("thing.done", name="app.note")
+    async def note(event: Event) -> None:
+        seen.append(event)
+
+    ids = [kept.id for kept in await store.list_events()]
+    assert await after.replay([*ids, 12_345]) == 1
+    assert await store.outcome(a_ref("1")) is not None
+    (claimed,) = await store.claim_jobs("app.note", limit=5, lease=60)
+    assert claimed.event.problem is None
+    assert await after.replay(ids) == 1
+    assert len(await store.claim_jobs("app.note", limit=5, lease=60)) == 1
+    assert len(await store.list_events(state=EventState.DEAD)) == 1
+
+
+async def test_an_event_of_a_source_that_is_no_more_is_replayed_as_it_was_kept() -> None:
+    inbox = Inbox()
+    await inbox.send(body_of(uid="1"))
+    other = Receiver(FakeSource("other"), inbox.store)
+    (kept,) = await inbox.store.list_events()
+    assert await other.replay([kept.id]) == 1
