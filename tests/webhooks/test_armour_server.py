@@ -246,7 +246,7 @@ async def test_a_peer_that_asks_first_is_told_to_continue() -> None:
         (request(path="/other"), 404, "path"),
         (request(method="GET"), 405, "method"),
         (request(method="PUT", body=b"x"), 405, "method"),
-        (request("Content-Encoding: gzip\r\n", gzip.compress(b"x")), 415, "encoding"),
+        (request("Content-Encoding: gzip\r\n", gzip.compress(b"x", mtime=0)), 415, "encoding"),
         (request("Content-Length: 262145\r\n"), 413, "size"),
         (request(body=b"x" * 262_145), 413, "size"),
         (request("Transfer-Encoding: chunked\r\n", b"50000\r\n" + b"x" * 0x50000 + b"\r\n0\r\n\r\n"), 413, "size"),
