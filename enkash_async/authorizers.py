@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from enkash_async.credentials import AccessToken, PasswordCredentials, TokenProvider, is_token, read_token
+from enkash_async.envelope import read_refusal
 from enkash_async.errors import TokenUnavailable
 from vendor_http.calls import Answer, Effect, Request
-from vendor_http.errors import UnexpectedResponse, VendorError
+from vendor_http.errors import (
+    ClientClosed,
+    ConnectFailed,
+    RateLimited,
+    Unauthorized,
+    UnexpectedResponse,
+    VendorError,
+)
+from vendor_http.secrets import hide, one_line
 
 if TYPE_CHECKING:
     from vendor_http.transport import Transport
 
+_PASSED_ON = (Unauthorized, ConnectFailed, RateLimited, ClientClosed)
+"""What a provider may raise that says the same of the call that wanted a token: nothing happened."""
 REMEMBERED = 4
 """How many tokens are kept out of messages: EnKash may name one that has just been replaced."""
 
@@ -111,8 +123,12 @@ class BearerAuthorizer:
         try:
             async with asyncio.timeout(timeout):
                 token: object = await (self._provider.token() if refused is None else self._provider.renew(refused))
-        except (TimeoutError, VendorError):
+        except TimeoutError:
             raise
+        except _PASSED_ON as problem:
+            raise copy.copy(problem) from None  # one error may be raised to many callers, and each call writes into its own
+        except VendorError as problem:
+            kind = str(problem)  # how a token request ended, which is not how the call ended that wanted the token
         except Exception as problem:  # noqa: BLE001 - whatever a stranger's provider raises must not hide what happened before
             kind = type(problem).__name__
         else:
@@ -145,9 +161,15 @@ async def ask_for_token(transport: Transport, credentials: PasswordCredentials) 
     )
     if isinstance(found, AccessToken):
         return found
-    raise UnexpectedResponse(f"expected an access_token, got HTTP {found} without one; check the auth base URL", status=found)
+    refusal = read_refusal(found)
+    words = one_line(hide(refusal.message, credentials.secrets())) or "no reason given"
+    raise UnexpectedResponse(
+        f"expected an access_token, got HTTP {found.status} without one: {words}; check credentials and auth base URL",
+        status=found.status,
+        code=refusal.code,
+    )
 
 
-def _read(answer: Answer) -> AccessToken | int:
-    """Return the token, or the status if there is none: an answer without a token is still an answer, not silence."""
-    return read_token(answer.body) or answer.status
+def _read(answer: Answer) -> AccessToken | Answer:
+    """Return the token, or the answer that holds none: it is still an answer, not silence."""
+    return read_token(answer.body) or answer

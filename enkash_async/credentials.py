@@ -8,7 +8,7 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any, Protocol
-from urllib.parse import urlencode
+from urllib.parse import quote_plus, urlencode
 
 from attrs import field, frozen
 
@@ -49,14 +49,16 @@ class PasswordCredentials:
             raise TypeError(f"client_id: expected a str, got {type(client_id).__name__}; give the id EnKash issued")
         if not client_id.strip() or ":" in client_id or _control(client_id):
             raise ValueError("client_id: expected an id without colon or control characters, got another text or none")
+        client_id = str.__str__(client_id)  # of a member of an enumeration its value, which is what the vendor knows
         self.__attrs_init__(
             client_id, Secret(client_secret, "client_secret"), Secret(username, "username"), Secret(password, "password")
         )
 
     def secrets(self) -> tuple[str, ...]:
-        """Return what must not appear in any message, longest first."""
+        """Return what must not appear in any message, longest first: as it is, and as the token request writes it."""
         parts = [one.reveal() for one in (self.client_secret, self.username, self.password)]
-        return tuple(sorted([*parts, self.basic().removeprefix("Basic ")], key=len, reverse=True))
+        every = {*parts, *map(quote_plus, parts), self.basic().removeprefix("Basic ")}
+        return tuple(sorted(every, key=len, reverse=True))
 
     def basic(self) -> str:
         """Return the Authorization header of the token request."""
@@ -83,7 +85,8 @@ class PasswordCredentials:
 class TokenProvider(Protocol):
     """Brings access tokens from elsewhere; both methods may be called by many tasks at once.
 
-    What they raise ends the call it was raised in with `TokenUnavailable`, unless it is a `VendorError`.
+    What they raise ends the call it was raised in with `TokenUnavailable`, unless it is an `Unauthorized`, `ConnectFailed`,
+    `RateLimited` or `ClientClosed`, which end it as themselves.
     """
 
     async def token(self) -> str:

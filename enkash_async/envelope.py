@@ -24,7 +24,7 @@ PAYLOADS = ("payload", "paylod")
 INVALID = frozenset({400, 422})
 """The statuses EnKash documents for a request that is malformed or fails validation."""
 
-_whole_number = re.compile(r"-?[0-9]{1,9}", re.ASCII).fullmatch
+_whole_number = re.compile(r"0|-?[1-9][0-9]{0,8}", re.ASCII).fullmatch
 
 
 class Envelope(NamedTuple):

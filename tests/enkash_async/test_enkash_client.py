@@ -238,6 +238,13 @@ async def test_a_token_answer_without_a_token_is_asked_for_once(
     assert len(sent(vendor, "POST", TOKEN_URL)) == 1
 
 
+async def test_a_refusal_written_as_a_200_is_passed_on_in_the_vendors_words(new_client: New, vendor: aioresponses) -> None:
+    vendor.post(TOKEN_URL, payload={"response_code": 1, "response_message": "User pass-word-1 is locked\nfor good"})
+
+    with pytest.raises(CredentialsRejected, match=r"HTTP 200 without one: User \[hidden\] is locked for good;"):
+        await new_client().get_balance("EK6CYE6K")
+
+
 @pytest.mark.parametrize("trouble", [{"status": 500}, {"status": 503}, {"exception": aiohttp.ServerDisconnectedError()}])
 @pytest.mark.parametrize(("proven", "pause"), [(True, 60), (False, 600)])
 async def test_a_token_request_without_an_answer_is_sent_twice_and_not_again_for_a_while(
@@ -640,6 +647,9 @@ async def test_one_token_that_is_refused_is_not_tried_twice(new_client: New, ven
         ("", TokenUnavailable, "no header can carry"),
         ("own\r\nHost: evil", TokenUnavailable, "no header can carry"),
         (Unauthorized("the vault is closed"), Unauthorized, "the vault is closed"),
+        (RateLimited("not so fast"), RateLimited, "not so fast"),
+        (OutcomeUnknown("the vault did not answer"), TokenUnavailable, "got the vault did not answer"),
+        (NotFound("no such vault"), TokenUnavailable, "got no such vault"),
     ],
 )
 async def test_a_provider_that_fails_ends_the_call_before_it_left(
@@ -652,6 +662,17 @@ async def test_a_provider_that_fails_ends_the_call_before_it_left(
     assert type(problem) is kind
     assert words in str(problem)
     assert not vendor.requests
+
+
+async def test_one_error_raised_to_many_callers_names_each_ones_own_request(new_client: New, vendor: aioresponses) -> None:
+    closed = Unauthorized("the vault is closed")
+    client = new_client(credentials=Provider(closed), company_id="C")
+
+    problems = [await outcome(client.allocate_coins(**{**GRANT, "request_id": f"R{number}"})) for number in range(3)]
+
+    assert [problem.idempotency_key for problem in problems] == ["R0", "R1", "R2"]
+    assert {str(problem) for problem in problems} == {"EnKash allocate_coins: the vault is closed"}
+    assert (str(closed), closed.idempotency_key) == ("the vault is closed", None)
 
 
 async def test_a_provider_that_fails_after_a_lost_reply_leaves_the_allocation_unknown(

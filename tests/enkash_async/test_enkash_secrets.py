@@ -11,6 +11,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 from aioresponses import aioresponses
@@ -24,13 +25,14 @@ New = Callable[..., EnkashClient]
 
 CLIENT_SECRET = "canary-client-secret"
 USERNAME = "canary-username"
-PASSWORD = "canary-password"
+PASSWORD = "canary-p@ss word+1"
 TOKEN = "canary-access-token"
 COOKIE = "canary-cookie"
 BASIC = b64encode(f"CEK1GZBO6A:{CLIENT_SECRET}".encode()).decode()
-CANARIES = (CLIENT_SECRET, USERNAME, PASSWORD, TOKEN, COOKIE, BASIC)
+FORM = quote_plus(PASSWORD)
+CANARIES = (CLIENT_SECRET, USERNAME, PASSWORD, FORM, TOKEN, COOKIE, BASIC)
 
-ECHO = f"{CLIENT_SECRET} {USERNAME} {PASSWORD} {BASIC}"
+ECHO = f"{CLIENT_SECRET} {USERNAME} {PASSWORD} password={FORM}& {BASIC}"
 """A vendor may repeat what it was sent."""
 
 
