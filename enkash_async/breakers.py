@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 
 from attrs import asdict, frozen
 
+from enkash_async.checks import check_seconds
 from vendor_http.codec import decode, dumps
 from vendor_http.errors import UnexpectedResponse
 
@@ -124,6 +125,8 @@ class FileBreakerStore:
 
     Raises:
         RuntimeError: this platform has no such locks (Windows).
+        TypeError: an argument has a wrong type.
+        ValueError: `lock_timeout` is not above 0.
     """
 
     def __init__(
@@ -144,7 +147,7 @@ class FileBreakerStore:
         self._try, self._free = fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN
         self._given = Path(path)
         self._path = self._given.absolute()
-        self._lock_timeout = lock_timeout
+        self._lock_timeout = check_seconds(lock_timeout, "lock_timeout")
         self._clock = clock
         self._sleep = sleep
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from typing import TypeVar
 
 from enkash_async.models import CoinConfiguration
+
+T = TypeVar("T")
 
 MOST_COINS = 2**63 - 1
 RESERVED = frozenset({"authorization", "accept", "content-type", "content-length", "host", "transfer-encoding", "connection"})
@@ -46,19 +49,41 @@ def check_configuration(configuration: CoinConfiguration | str) -> str:
     return known.value.upper()
 
 
-def check_lifetime(seconds: float | None) -> None:
-    """Refuse a token lifetime that is none.
+def check_seconds(seconds: float, name: str) -> float:
+    """Return a number of seconds: finite and above 0.
 
     Raises:
         TypeError: it is not a number.
         ValueError: it is not finite and above 0.
     """
-    if seconds is None:
-        return
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"token_lifetime: expected seconds or None, got {type(seconds).__name__}")
+        raise TypeError(f"{name}: expected a number of seconds, got {type(seconds).__name__}")
     if not math.isfinite(seconds) or seconds <= 0:
-        raise ValueError(f"token_lifetime: expected seconds above 0, got {seconds!r}; leave it out to go by what EnKash says")
+        raise ValueError(f"{name}: expected seconds above 0, got {seconds!r}")
+    return seconds
+
+
+def check_flag(value: bool, name: str) -> bool:
+    """Return a switch; the text "false" from a file of settings would count as true, which may cost money.
+
+    Raises:
+        TypeError: it is neither True nor False.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {type(value).__name__}")
+    return value
+
+
+def check_methods(value: T, name: str, expected: str, methods: tuple[str, ...]) -> T:
+    """Return an object somebody brought, if it has the methods it is brought for.
+
+    Raises:
+        TypeError: it lacks one; its class is named, never its repr.
+    """
+    if isinstance(value, type) or not all(callable(getattr(value, method, None)) for method in methods):
+        kind = value.__name__ if isinstance(value, type) else type(value).__name__
+        raise TypeError(f"{name}: expected {expected} with {', '.join(methods)}, got {kind}")
+    return value
 
 
 def _all_text(*values: object) -> bool:
@@ -72,6 +97,8 @@ def check_extra_headers(headers: Mapping[str, str]) -> dict[str, str]:
         TypeError: a name or a value is not a str.
         ValueError: one cannot be sent, or is the client's own; no value is shown.
     """
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"extra_headers: expected a mapping of names to values, got {type(headers).__name__}")
     for name, value in headers.items():
         if not _all_text(name, value):
             raise TypeError("extra_headers: expected names and values as str, got another type")

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 from enkash_async.auth import PasswordTokens
 from enkash_async.authorizers import BasicAuthorizer, BearerAuthorizer, ask_for_token
 from enkash_async.breakers import BreakerStore, MemoryBreakerStore
-from enkash_async.checks import check_coins, check_configuration, check_extra_headers, check_lifetime
+from enkash_async.checks import (
+    check_coins,
+    check_configuration,
+    check_extra_headers,
+    check_flag,
+    check_methods,
+    check_seconds,
+)
 from enkash_async.credentials import PasswordCredentials, TokenProvider
 from enkash_async.encryption import BodyCipher
 from enkash_async.envelope import Envelope, read_balance, read_event, read_refusal, read_success
@@ -98,12 +105,13 @@ class EnkashClient:
         random: Callable[[], float] = random.random,
         now: Callable[[], float] = time.time,
     ) -> None:
+        check_flag(allow_insecure, "allow_insecure")
         self._coins_base_url = check_base_url(coins_base_url, name="coins_base_url", allow_insecure=allow_insecure)
         self._company_id = company_id if company_id is None else check_id(company_id, "company_id")
-        self._allocation_effect = Effect.KEYED if repeat_allocations else Effect.BARE
+        self._allocation_effect = Effect.KEYED if check_flag(repeat_allocations, "repeat_allocations") else Effect.BARE
         self._cipher = _cipher(encryption, credentials)
-        extra = check_extra_headers(extra_headers or {})
-        check_lifetime(token_lifetime)
+        extra = check_extra_headers({} if extra_headers is None else extra_headers)
+        lifetime = None if token_lifetime is None else check_seconds(token_lifetime, "token_lifetime")
         self._tokens: PasswordTokens | None = None
         self._auth: Transport | None = None
         shared: dict[str, Any] = {
@@ -123,9 +131,9 @@ class EnkashClient:
             tokens = PasswordTokens(
                 ask=lambda: ask_for_token(auth, credentials),
                 account=lambda: credentials.account(address),
-                store=MemoryBreakerStore() if breaker_store is None else breaker_store,
+                store=_store(breaker_store),
                 secrets=credentials.secrets(),
-                lifetime=token_lifetime,
+                lifetime=lifetime,
                 clock=clock,
                 now=now,
                 sleep=sleep,
@@ -134,6 +142,7 @@ class EnkashClient:
             self._company_id = self._company_id or check_id(credentials.client_id, "client_id")
             self._auth, self._tokens = auth, tokens
         else:
+            check_methods(credentials, "credentials", "PasswordCredentials or a TokenProvider", ("token", "renew"))
             authorizer = BearerAuthorizer(credentials, extra_headers=extra)
         self._authorizer = authorizer
         self._coins = Transport(
@@ -383,10 +392,16 @@ class EnkashClient:
         return read_refusal(answer)
 
 
+def _store(store: BreakerStore | None) -> BreakerStore:
+    if store is None:
+        return MemoryBreakerStore()
+    return check_methods(store, "breaker_store", "a FileBreakerStore or another BreakerStore", ("exclusive", "load", "save"))
+
+
 def _cipher(encryption: bool | BodyCipher, credentials: PasswordCredentials | TokenProvider) -> BodyCipher | None:
-    if not isinstance(encryption, bool):
+    if isinstance(encryption, BodyCipher):
         return encryption
-    if not encryption:
+    if not check_flag(encryption, "encryption"):
         return None
     if isinstance(credentials, PasswordCredentials):
         return BodyCipher(credentials.client_secret)

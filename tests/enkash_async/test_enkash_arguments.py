@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Awaitable, Callable
+from enum import Enum
 from typing import Any
 
 import pytest
 from aioresponses import aioresponses
+from yarl import URL
 
-from enkash_async import BodyCipher, CoinConfiguration, EnkashClient, PasswordCredentials, StaticToken
-from tests.enkash_async.enkash_kit import AUTH, COINS, credentials
+from enkash_async import BodyCipher, CoinConfiguration, EnkashClient, FileBreakerStore, PasswordCredentials, StaticToken
+from tests.enkash_async.enkash_kit import ALLOCATE_URL, ALLOCATED, AUTH, COINS, TOKEN_URL, credentials
 
 New = Callable[..., EnkashClient]
 Call = Callable[[], Awaitable[object]]
@@ -133,7 +136,16 @@ async def test_an_update_of_nothing_is_refused(new_client: New, vendor: aiorespo
         ({"extra_headers": {"Coo kie": "a"}}, "extra_headers"),
         ({"extra_headers": {"Cookie": ""}}, "extra_headers"),
         ({"extra_headers": {"Cookie": 5}}, "extra_headers"),
+        ({"extra_headers": [("Cookie", "a")]}, "extra_headers: expected a mapping"),
         ({"credentials": StaticToken("t"), "encryption": True}, "encryption: expected a BodyCipher"),
+        ({"encryption": "false"}, "encryption: expected True or False, got str"),
+        ({"repeat_allocations": "false"}, "repeat_allocations: expected True or False, got str"),
+        ({"repeat_allocations": 0}, "repeat_allocations: expected True or False, got int"),
+        ({"allow_insecure": "no"}, "allow_insecure: expected True or False, got str"),
+        ({"credentials": None}, "credentials: expected PasswordCredentials or a TokenProvider with token, renew, got NoneType"),
+        ({"credentials": StaticToken}, "credentials: .*got StaticToken"),
+        ({"credentials": "a-secret-token"}, "credentials: .*got str$"),
+        ({"breaker_store": "breaker.json"}, "breaker_store: .*with exclusive, load, save, got str$"),
     ],
 )
 def test_a_client_that_could_not_work_is_not_made(arguments: dict[str, Any], words: str) -> None:
@@ -148,6 +160,28 @@ def test_plain_http_can_be_allowed_and_is_on_loopback() -> None:
         coins_base_url="http://coins.example", auth_base_url="http://auth.example", credentials=credentials(), allow_insecure=True
     )
     EnkashClient(coins_base_url="http://127.0.0.1:9500", auth_base_url="http://localhost:9500", credentials=credentials())
+
+
+@pytest.mark.parametrize("bad", [0, -1.0, float("nan"), float("inf"), True, "90", None])
+def test_a_breaker_file_that_could_not_be_waited_for_is_not_made(bad: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="lock_timeout: expected"):
+        FileBreakerStore("breaker.json", lock_timeout=bad)
+
+
+async def test_members_of_enumerations_are_sent_as_their_values(new_client: New, with_token: aioresponses) -> None:
+    class Known(str, Enum):  # noqa: UP042 - a StrEnum writes itself as its value anyway
+        COMPANY = "CEK0TCW2W8"
+        EVENT = "REFERRAL_EVENT"
+        USER = "EKQZVMQK"
+
+    with_token.post(ALLOCATE_URL, payload=ALLOCATED)
+    client = new_client(credentials=PasswordCredentials(Known.COMPANY, "s", "u", "p"))
+
+    receipt = await client.allocate_coins(event=Known.EVENT, user_id=Known.USER, request_id=Known.USER)
+
+    assert repr(receipt).startswith("CoinAllocation(event='REFERRAL_EVENT', user_id='EKQZVMQK', request_id='EKQZVMQK'")
+    basic = with_token.requests["POST", URL(TOKEN_URL)][0].kwargs["headers"]["Authorization"]
+    assert b64decode(basic.removeprefix("Basic ")) == b"CEK0TCW2W8:s"
 
 
 @pytest.mark.parametrize(
