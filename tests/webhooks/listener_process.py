@@ -1,0 +1,138 @@
+"""A real listener in its own process, and signed deliveries to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from original_async import OriginalWebhooks
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY_ID, SECRET = "4o3vfxtcmo7b", "a webhook secret of some length"
+KEYS = f"{KEY_ID}:a_webhook_secret_of_some_length"
+SOURCE = OriginalWebhooks({KEY_ID: "a_webhook_secret_of_some_length"})
+APP = {"uid": "UB2DG8MW5KBQ", "name": "App", "region": "EU", "environment": "Development"}
+
+
+def delivery(uid: str, *, complete: bool = True, name: str = "reward.allocated", **words: Any) -> bytes:
+    """Return the body of an event about an allocation."""
+    resource: dict[str, Any] = {"uid": uid}
+    if complete:
+        resource |= {
+            "status": "done",
+            "reward_uid": "151854912345",
+            "to_user_uid": "754566475542",
+            "amount": "1.23",
+            "nonce": f"nonce_{uid}",
+            "created_at": "2023-08-10T14:07:14.494142Z",
+        }
+    return json.dumps({"data": {"app": APP, "allocation": resource | words}, "event": name, "sent_at": "now"}).encode()
+
+
+def signed(body: bytes, source: OriginalWebhooks = SOURCE) -> dict[str, str]:
+    """Return the headers of a delivery."""
+    return {"x-webhook-signature": source.sign(body), "Content-Type": "application/json"}
+
+
+class ListenerProcess:
+    """A running `serve`.
+
+    Attributes:
+        process: The process.
+        where: What it said about where it listens.
+        folder: Where it runs; its store is `inbox.db` there.
+    """
+
+    def __init__(self, process: Process, where: Mapping[str, Any], folder: Path) -> None:
+        self.process = process
+        self.where = where
+        self.folder = folder
+        self.url = f"{where.get('url', 'http://listener')}/webhooks/original"
+
+    def send_signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    async def stop(self) -> int:
+        """Ask it to end, and return its exit code."""
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGTERM)
+        return await self.process.wait()
+
+    async def log_until(self, words: str) -> str:
+        """Read its log until a line holds these words, and return that line."""
+        assert self.process.stderr is not None
+        while line := await self.process.stderr.readline():
+            if words in line.decode():
+                return line.decode()
+        raise AssertionError(f"the log ended without {words!r}")
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ORIGINAL_", "WEBHOOK_"))}
+    return {**kept, "PYTHONPATH": str(ROOT), "ORIGINAL_WEBHOOK_KEYS": KEYS, "COLUMNS": "200", **more}
+
+
+async def start(
+    folder: Path,
+    *options: str,
+    env: Mapping[str, str] | None = None,
+    prefix: Sequence[str] = (),
+    program: Sequence[str] = ("-m", "webhooks"),
+) -> ListenerProcess:
+    """Start a listener and return it once it listens."""
+    process = await asyncio.create_subprocess_exec(
+        *prefix,
+        sys.executable,
+        *program,
+        "serve",
+        "--port",
+        "0",
+        "--admin-port",
+        "0",
+        *options,
+        cwd=folder,
+        env=environment(**(env or {})),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    line = await process.stdout.readline()
+    if not line:
+        raise AssertionError(f"the listener did not start: {(await process.stderr.read()).decode()}")
+    return ListenerProcess(process, json.loads(line), folder)
+
+
+@asynccontextmanager
+async def running(folder: Path, *options: str, **more: Any) -> AsyncIterator[ListenerProcess]:
+    """Start a listener, and stop it at the end, by force if it does not."""
+    listener = await start(folder, *options, **more)
+    try:
+        yield listener
+    finally:
+        if listener.process.returncode is None:
+            listener.process.send_signal(signal.SIGTERM)
+            try:
+                async with asyncio.timeout(20):
+                    await listener.process.wait()
+            except TimeoutError:
+                listener.process.kill()
+                await listener.process.wait()
+
+
+async def post(session: aiohttp.ClientSession, url: str, body: bytes, headers: Mapping[str, str] | None = None) -> int:
+    """Deliver a body, signed unless headers are given, and return the status."""
+    async with session.post(url, data=body, headers=signed(body) if headers is None else headers) as answer:
+        return answer.status

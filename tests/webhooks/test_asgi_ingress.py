@@ -1,0 +1,189 @@
+"""Deliveries through ASGI: the application by itself, and inside FastAPI under uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from tests.webhooks.fakes import SIGNATURE, FakeSource, body_of
+from vendor_http.operations import Event
+from webhooks.errors import StoreError
+from webhooks.ingress.asgi import AsgiIngress
+from webhooks.receiver import Receiver
+from webhooks.store.base import EventState
+from webhooks.store.memory import MemoryStore
+
+
+def a_receiver(**options: Any) -> Receiver:
+    return Receiver(FakeSource(), MemoryStore(), **options)
+
+
+def scope(method: str = "POST", headers: Iterable[tuple[str, str]] = ()) -> dict[str, Any]:
+    return {"type": "http", "method": method, "headers": [(name.encode(), value.encode()) for name, value in headers]}
+
+
+class Peer:
+    """The other side of an ASGI application: says its messages, then falls silent."""
+
+    def __init__(self, *messages: dict[str, Any]) -> None:
+        self.messages = list(messages)
+        self.sent: list[Any] = []
+
+    async def receive(self) -> Any:
+        if self.messages:
+            return self.messages.pop(0)
+        return await asyncio.get_running_loop().create_future()
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"])
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        return dict(self.sent[0]["headers"])
+
+
+def body(*parts: bytes) -> list[dict[str, Any]]:
+    return [{"type": "http.request", "body": part, "more_body": number < len(parts) - 1} for number, part in enumerate(parts)]
+
+
+def signed(raw: bytes) -> list[tuple[str, str]]:
+    return list(FakeSource().sign(raw).items())
+
+
+async def test_a_signed_delivery_in_parts_is_kept() -> None:
+    receiver, raw = a_receiver(), body_of(uid="7")
+    peer = Peer(*body(raw[:5], raw[5:]))
+    await AsgiIngress(receiver)(scope(headers=signed(raw)), peer.receive, peer.send)
+    assert peer.status == 200
+    assert [kept.event.body for kept in await receiver.store.list_events()] == [raw]
+
+
+async def test_an_unsigned_delivery_is_refused() -> None:
+    peer = Peer(*body(b"{}"))
+    await AsgiIngress(a_receiver())(scope(), peer.receive, peer.send)
+    assert peer.status == 401
+
+
+@pytest.mark.parametrize(
+    ("asked", "messages", "status"),
+    [
+        (scope("GET"), [], 405),
+        (scope(headers=[("content-encoding", "gzip")]), [], 415),
+        (scope(headers=[("content-length", "101")]), [], 413),
+        (scope(headers=[("content-length", "9" * 30)]), body(b"x" * 101), 413),
+        (scope(headers=[("content-length", "many")]), body(b"x" * 101), 413),
+        (scope(), body(b"x" * 60, b"x" * 60), 413),
+        (scope(), body(b"x", b"y")[:1], 408),
+    ],
+)
+async def test_limits_hold(asked: dict[str, Any], messages: list[dict[str, Any]], status: int) -> None:
+    peer = Peer(*messages)
+    await AsgiIngress(a_receiver(max_body=100, body_timeout=0.05))(asked, peer.receive, peer.send)
+    assert peer.status == status
+    assert peer.headers[b"connection"] == b"close"
+
+
+async def test_a_peer_that_hangs_up_gets_no_answer_and_leaves_nothing() -> None:
+    receiver = a_receiver()
+    peer = Peer(*body(b"{", b"}")[:1], {"type": "http.disconnect"})
+    await AsgiIngress(receiver)(scope(), peer.receive, peer.send)
+    assert peer.sent == []
+    assert receiver.statistics.rejected == {"broken": 1}
+
+
+async def test_a_websocket_is_closed_and_what_is_unknown_is_left_alone() -> None:
+    peer = Peer()
+    await AsgiIngress(a_receiver())({"type": "websocket"}, peer.receive, peer.send)
+    await AsgiIngress(a_receiver())({"type": "something new"}, peer.receive, peer.send)
+    assert peer.sent == [{"type": "websocket.close", "code": 1000}]
+
+
+async def test_served_alone_it_starts_and_closes_receiver_and_store() -> None:
+    receiver = a_receiver()
+    peer = Peer({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
+    await AsgiIngress(receiver)({"type": "lifespan"}, peer.receive, peer.send)
+    assert [message["type"] for message in peer.sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    with pytest.raises(StoreError):
+        await receiver.store.ping()
+
+
+async def test_a_failing_start_is_told_to_the_server() -> None:
+    receiver = a_receiver()
+
+    @receiver.on("*")
+    async def handle(event: Event) -> None:
+        raise AssertionError
+
+    await receiver.store.aclose()
+    peer = Peer({"type": "lifespan.startup"})
+    await AsgiIngress(receiver)({"type": "lifespan"}, peer.receive, peer.send)
+    assert peer.sent[0]["type"] == "lifespan.startup.failed"
+    await receiver.aclose()
+
+
+class Server(uvicorn.Server):
+    """uvicorn that says when it is ready and leaves signals alone."""
+
+    def __init__(self, app: FastAPI) -> None:
+        super().__init__(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="on"))
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    @asynccontextmanager
+    async def capture_signals(self) -> AsyncIterator[None]:  # type: ignore[override]
+        yield
+
+    @property
+    def url(self) -> str:
+        host, port = self.servers[0].sockets[0].getsockname()
+        return f"http://{host}:{port}"
+
+
+async def test_inside_fastapi_under_uvicorn_deliveries_are_kept_and_handled() -> None:
+    receiver = a_receiver()
+    handled: asyncio.Queue[Event] = asyncio.Queue()
+
+    @receiver.on("thing.done")
+    async def handle(event: Event) -> None:
+        handled.put_nowait(event)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with receiver:
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+    app.mount("/webhooks/thing", AsgiIngress(receiver))
+    server = Server(app)
+    serving = asyncio.create_task(server._serve())
+    await server.ready.wait()
+    raw = body_of("thing.done", uid="7")
+    async with aiohttp.ClientSession() as session:
+
+        async def post(data: bytes, **headers: str) -> int:
+            async with session.post(f"{server.url}/webhooks/thing", data=data, headers=headers) as answer:
+                return answer.status
+
+        assert await post(raw, **FakeSource().sign(raw)) == 200
+        assert await post(raw, **FakeSource().sign(raw)) == 200
+        assert await post(raw, **{SIGNATURE: "0" * 64}) == 401
+        assert await post(b"x" * 300_000) == 413
+        assert (await handled.get()).body == raw
+    server.should_exit = True
+    await serving
+    assert [kept.state for kept in await receiver.store.list_events()] == [EventState.DONE]
+    assert handled.empty()

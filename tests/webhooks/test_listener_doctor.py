@@ -1,0 +1,242 @@
+"""Each check of `doctor`, well and in its failing state with the advice it gives."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from typer.testing import CliRunner
+
+from tests.webhooks.listener_process import KEYS
+from tests.webhooks.store_contract import event
+from webhooks.cli import app
+from webhooks.cli.checks import (
+    Finding,
+    check_clock,
+    check_keys,
+    check_permissions,
+    check_port,
+    check_reachability,
+    check_space,
+    check_sqlite,
+    check_store,
+    secret_files,
+)
+from webhooks.cli.sources import SourceSpec
+from webhooks.store.sqlite import SQLiteStore
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+class Somewhere:
+    """An API, a proxy or an admin port that answers as told."""
+
+    def __init__(self) -> None:
+        self.status = 401
+        self.headers: dict[str, str] = {}
+        self.words = ""
+        self.url = ""
+
+
+@pytest_asyncio.fixture
+async def somewhere() -> AsyncIterator[Somewhere]:
+    there = Somewhere()
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(status=there.status, headers=there.headers, text=there.words)
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    there.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield there
+    await runner.cleanup()
+
+
+def keys(text: str) -> dict[str, str]:
+    return {"ORIGINAL_WEBHOOK_KEYS": text}
+
+
+def test_keys() -> None:
+    good = check_keys([SourceSpec()], keys(KEYS))
+    assert (good.ok, good.found) == (True, "1 source with keys")
+    missing = check_keys([SourceSpec()], {})
+    assert not missing.ok
+    assert "console's Webhooks page" in missing.advice
+    impossible = check_keys([SourceSpec(scope="")], keys(KEYS))
+    assert not impossible.ok
+    weak = check_keys([SourceSpec()], keys("a:short-tale"))
+    assert (weak.ok, weak.found) == (False, "the secret of a has fewer than 16 characters")
+    assert "copied whole" in weak.advice
+    assert "short-tale" not in weak.found + weak.advice
+
+
+def test_permissions(tmp_path: Path) -> None:
+    secret, store = tmp_path / "keys", tmp_path / "inbox.db"
+    secret.write_text(KEYS)
+    store.write_text("")
+    secret.chmod(0o600)
+    store.chmod(0o600)
+    files = secret_files([SourceSpec(keys_file=secret)], store)
+    assert files == [secret, store]
+    assert check_permissions(files).ok
+    secret.chmod(0o640)
+    loose = check_permissions(files)
+    assert (loose.ok, loose.advice) == (False, f"chmod 600 {secret}")
+    assert secret_files([], None) == []
+
+
+def test_sqlite() -> None:
+    assert check_sqlite((3, 51, 3)).ok
+    assert "one connection alone writes" in check_sqlite((3, 40, 1)).found
+    old = check_sqlite((3, 34, 0))
+    assert (old.ok, old.advice) == (False, "use a Python built with SQLite 3.35.0 or newer")
+
+
+def test_store(tmp_path: Path) -> None:
+    def check(path: Path | None) -> Finding:
+        return asyncio.run(check_store(path))
+
+    async def fill(*problems: str | None) -> Finding:
+        store = SQLiteStore(path)
+        for number, problem in enumerate(problems):
+            await store.accept(event(str(number), problem=problem))
+        meanwhile = await check_store(path)
+        await store.aclose()
+        return meanwhile
+
+    path = tmp_path / "inbox.db"
+    assert check(path).found == f"{path} will be made by the first listener"
+    assert not path.exists()
+    forgetful = check(None)
+    assert (forgetful.ok, forgetful.advice) == (False, "events are lost with the process; give --store sqlite:///FILE")
+    nowhere = check(tmp_path / "missing" / "inbox.db")
+    assert (nowhere.ok, nowhere.advice) == (False, "make its folder, and let this user write there")
+    assert "is written by another process; 1 events" in asyncio.run(fill(None)).found
+    assert check(path).ok
+    asyncio.run(fill(None, "unreadable"))
+    dead = check(path)
+    assert (dead.ok, dead.advice) == (False, "webhook-listener dead-letters list")
+    path.write_bytes(b"no store" * 1000)
+    broken = check(path)
+    assert (broken.ok, broken.advice) == (False, "free the disk, or restore the file from a backup")
+    (tmp_path / "inbox.db.lock").unlink()
+    (tmp_path / "inbox.db.lock").mkdir()
+    locked = check(path)
+    assert (locked.ok, locked.advice) == (False, "let this user write in its folder")
+
+
+def test_space(tmp_path: Path) -> None:
+    assert check_space(tmp_path / "inbox.db", needed=1).ok
+    assert check_space(None, needed=1).ok
+    full = check_space(tmp_path / "inbox.db", needed=1 << 60)
+    assert not full.ok
+    assert "answered 503" in full.advice
+    assert check_space(tmp_path / "missing" / "inbox.db").advice == "make the folder"
+
+
+async def test_port(somewhere: Somewhere) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert (await check_port("127.0.0.1", port, None)).found == f"127.0.0.1:{port} is free"
+    taken = int(somewhere.url.rpartition(":")[2])
+    somewhere.status = 200
+    assert (await check_port("127.0.0.1", taken, somewhere.url)).found == f"a listener at 127.0.0.1:{taken} is ready"
+    somewhere.status, somewhere.words = 503, "draining\n"
+    unready = await check_port("127.0.0.1", taken, somewhere.url)
+    assert (unready.ok, unready.found.endswith("is not ready: draining")) == (False, True)
+    for admin in (None, NOWHERE):
+        held = await check_port("127.0.0.1", taken, admin)
+        assert not held.ok
+        assert "stop what holds it, or give --port" in held.advice
+
+
+async def test_clock(somewhere: Somewhere) -> None:
+    assert (await check_clock(None)).ok
+    assert (await check_clock(somewhere.url)).ok
+    ahead = await check_clock(somewhere.url, clock=lambda: time.time() + 3_600)
+    assert not ahead.ok
+    assert "ahead of the API's" in ahead.found
+    assert "chrony" in ahead.advice
+    assert "behind the API's" in (await check_clock(somewhere.url, clock=lambda: time.time() - 3_600)).found
+    somewhere.headers["Date"] = "yesterday"
+    assert (await check_clock(somewhere.url)).advice == "see `reachability`"
+    assert not (await check_clock(NOWHERE)).ok
+
+
+async def test_reachability(somewhere: Somewhere) -> None:
+    assert (await check_reachability(None, None)).ok
+    good = await check_reachability(somewhere.url, somewhere.url)
+    assert (good.ok, good.found) == (True, "the API answers (401); the public URL leads to a listener")
+    assert "firewall and proxy" in (await check_reachability(NOWHERE, None)).advice
+    unreachable = await check_reachability(None, NOWHERE)
+    assert not unreachable.ok
+    assert "the vendor needs https" in unreachable.advice
+    somewhere.status = 200
+    wrong = await check_reachability(None, somewhere.url)
+    assert (wrong.ok, wrong.found) == (False, "the public URL answered an unsigned delivery with 200, not 401")
+    assert "check the proxy" in wrong.advice
+
+
+class Ended(NamedTuple):
+    code: int
+    rows: list[dict[str, Any]]
+    err: str
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in list(os.environ):
+        if name.startswith(("ORIGINAL_", "WEBHOOK_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "240")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def doctor(*arguments: str) -> Ended:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    result = CliRunner().invoke(app, ["doctor", "--port", str(port), *arguments], catch_exceptions=False)
+    rows = [] if "--text" in arguments else [json.loads(line) for line in result.stdout.splitlines()]
+    return Ended(result.exit_code, rows, result.stdout + result.stderr)
+
+
+def test_the_command_ends_well_if_all_is_well(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORIGINAL_WEBHOOK_KEYS", KEYS)
+    ended = doctor()
+    assert (ended.code, [row["check"] for row in ended.rows if not row["ok"]]) == (0, [])
+    names = {row["check"] for row in ended.rows}
+    assert names == {"keys", "clock", "store", "sqlite", "space", "port", "permissions", "reachability"}
+
+
+def test_the_command_names_what_is_wrong_and_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORIGINAL_API_KEY", "k")
+    monkeypatch.setenv("ORIGINAL_BASE_URL", NOWHERE)
+    ended = doctor()
+    assert ended.code == 6
+    assert {row["check"] for row in ended.rows if not row["ok"]} == {"keys", "clock", "reachability"}
+    assert all(row["advice"] for row in ended.rows if not row["ok"])
+    assert "something is wrong with: keys, clock, reachability" in ended.err
+    shown = doctor("--text").err
+    assert "copy id and secret from the console's Webhooks page" in shown
+
+
+def test_the_vendors_api_is_looked_at_only_if_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORIGINAL_WEBHOOK_KEYS", KEYS)
+    monkeypatch.setenv("ORIGINAL_API_KEY", "k")
+    monkeypatch.setenv("ORIGINAL_BASE_URL", NOWHERE)
+    assert doctor("--no-api").code == 0

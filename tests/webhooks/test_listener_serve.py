@@ -1,0 +1,472 @@
+"""`webhook-listener serve` as a process: signals, sockets, TLS, sources, health, forwarding, polling."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import ssl
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import trustme
+from aiohttp import web
+
+from original_async import OriginalClient, OriginalWebhooks
+from tests.webhooks.listener_process import APP, SOURCE, delivery, environment, post, running, signed, start
+from vendor_http.operations import OperationRef, OperationStatus
+from vendor_sandboxes.original import API_KEY, API_SECRET, REWARDS, OriginalSandbox
+from webhooks.store.sqlite import SQLiteStore
+from webhooks.store.subscribers import Subscriber
+
+pytestmark = pytest.mark.timeout(60)
+
+
+async def kept(folder: Path) -> list[Any]:
+    store = SQLiteStore(folder / "inbox.db", read_only=True)
+    try:
+        return list(await store.list_events(limit=10_000))
+    finally:
+        await store.aclose()
+
+
+async def get(url: str, **headers: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as answer:
+        return answer.status, await answer.text()
+
+
+async def test_a_200_is_in_the_store_and_a_stop_is_clean(tmp_path: Path) -> None:
+    async with running(tmp_path) as listener, aiohttp.ClientSession() as session:
+        assert await post(session, listener.url, delivery("1")) == 200
+        assert await post(session, listener.url, delivery("1")) == 200
+        assert await post(session, listener.url, delivery("2"), {}) == 401
+        assert await post(session, listener.url.replace("original", "other"), delivery("2")) == 404
+        assert [one.event.body for one in await kept(tmp_path)] == [delivery("1")]
+        assert stat.S_IMODE((tmp_path / "inbox.db.sock").stat().st_mode) == 0o600
+        assert await listener.stop() == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["inbox.db", "inbox.db.lock"]
+
+
+async def test_stopped_under_load_it_answers_everything_it_took_and_loses_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path) as listener:
+        acknowledged: list[str] = []
+        broken: list[str] = []
+        begun = asyncio.Event()
+
+        async def load(number: int) -> None:
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
+                for turn in range(10_000):
+                    uid = f"{number}-{turn}"
+                    try:
+                        status = await post(session, listener.url, delivery(uid))
+                    except aiohttp.ClientConnectorError:
+                        return  # it listens no longer
+                    except (aiohttp.ClientError, OSError):
+                        broken.append(uid)
+                        return
+                    assert status == 200
+                    acknowledged.append(uid)
+                    if len(acknowledged) == 300:
+                        begun.set()
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(20):
+                group.create_task(load(number))
+            await begun.wait()
+            listener.send_signal(signal.SIGTERM)
+        assert await listener.process.wait() == 0
+    in_store = {one.event.ref.uid for one in await kept(tmp_path)}
+    assert set(acknowledged) <= in_store
+    assert broken == []
+
+
+async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    async with running(tmp_path, "--body-timeout", "60", "--verbose") as listener:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(listener.where["url"].rpartition(":")[2]))
+        writer.write(b"POST /webhooks/original HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
+        await writer.drain()
+        while (await get(listener.where["admin"] + "/metrics"))[1].count("webhooks_connections 1.0") != 1:
+            pass
+        listener.send_signal(signal.SIGTERM)
+        await listener.log_until("a second signal ends at once")
+        assert (await get(listener.where["admin"] + "/readyz")) == (503, "draining\n")
+        listener.send_signal(signal.SIGINT)
+        assert await listener.process.wait() == 4
+        writer.close()
+        del reader
+
+
+async def test_a_stop_gives_up_on_a_peer_that_never_ends_and_says_so(tmp_path: Path) -> None:
+    async with running(tmp_path, "--body-timeout", "60", "--drain", "0.5") as listener:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(listener.where["url"].rpartition(":")[2]))
+        writer.write(b"POST /webhooks/original HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
+        await writer.drain()
+        while (await get(listener.where["admin"] + "/metrics"))[1].count("webhooks_connections 1.0") != 1:
+            pass
+        assert await listener.stop() == 4
+        writer.close()
+
+
+async def test_sighup_reads_keys_anew_and_keeps_the_old_ones_if_it_cannot(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("first:one_secret_of_this_length\n")
+    first, second = (
+        OriginalWebhooks({name: f"{word}_secret_of_this_length"}) for name, word in [("first", "one"), ("second", "two")]
+    )
+    async with running(tmp_path, "--keys-file", str(keys), "--verbose") as listener, aiohttp.ClientSession() as session:
+        assert await post(session, listener.url, delivery("1"), signed(delivery("1"), first)) == 200
+        assert await post(session, listener.url, delivery("2"), signed(delivery("2"), second)) == 401
+        keys.write_text("# rotated\nsecond:two_secret_of_this_length\n")
+        listener.send_signal(signal.SIGHUP)
+        await listener.log_until("were read anew")
+        assert await post(session, listener.url, delivery("2"), signed(delivery("2"), second)) == 200
+        assert await post(session, listener.url, delivery("3"), signed(delivery("3"), first)) == 401
+        keys.write_text("nonsense with a one_secret_of_this_length")
+        listener.send_signal(signal.SIGHUP)
+        line = await listener.log_until("stay as they were")
+        assert "one_secret" not in line
+        assert await post(session, listener.url, delivery("4"), signed(delivery("4"), second)) == 200
+
+
+async def test_several_sources_come_in_on_several_paths(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.keys").write_text(json.dumps({name: f"{name}_secret_of_this_length"}))
+    a, b = (OriginalWebhooks({name: f"{name}_secret_of_this_length"}) for name in "ab")
+    options = ["--source", "/a,scope=a,keys=a.keys", "--source", "/b,scope=b,keys=b.keys,app=OTHERAPP0000"]
+    async with running(tmp_path, *options) as listener, aiohttp.ClientSession() as session:
+        url = listener.where["url"]
+        assert listener.where["paths"] == ["/a", "/b"]
+        assert await post(session, f"{url}/a", delivery("1"), signed(delivery("1"), a)) == 200
+        assert await post(session, f"{url}/a", delivery("2"), signed(delivery("2"), b)) == 401
+        assert await post(session, f"{url}/b", delivery("2"), signed(delivery("2"), b)) == 200
+        found = {one.event.scope: one for one in await kept(tmp_path)}
+        assert found["a"].event.ref == OperationRef("a", "allocation", "1")
+        assert found["b"].event.problem == "expected the app OTHERAPP0000, got UB2DG8MW5KBQ"
+
+
+async def test_it_listens_on_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "in.sock"
+    async with running(tmp_path, "--unix", str(path)) as listener:
+        assert listener.where["unix"] == str(path)
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as session:
+            assert await post(session, listener.url, delivery("1")) == 200
+        assert await listener.stop() == 0
+    assert not path.exists()
+
+
+async def test_over_tls_only_versions_from_the_oldest_allowed_on_are_spoken(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "cert.pem"))
+    options = ["--tls-cert", "cert.pem", "--tls-min", "1.3", "--verbose"]
+    async with running(tmp_path, *options) as listener:
+        assert listener.where["url"].startswith("https://")
+        for newest, works in [(ssl.TLSVersion.TLSv1_3, True), (ssl.TLSVersion.TLSv1_2, False)]:
+            context = ssl.create_default_context()
+            context.maximum_version = newest
+            authority.configure_trust(context)
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
+                if works:
+                    assert await post(session, listener.url, delivery("1")) == 200
+                else:
+                    with pytest.raises(aiohttp.ClientConnectorError):
+                        await post(session, listener.url, delivery("2"))
+        (tmp_path / "cert.pem").write_text("broken")
+        listener.send_signal(signal.SIGHUP)
+        await listener.log_until("the certificate stays as it was")
+
+
+async def test_health_is_for_everybody_and_metrics_for_who_shows_the_token(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("a-token\n")
+    options = ["--admin-host", "0.0.0.0", "--admin-token-file", "token"]
+    async with running(tmp_path, *options) as listener, aiohttp.ClientSession() as session:
+        admin = listener.where["admin"].replace("0.0.0.0", "127.0.0.1")
+        assert await post(session, listener.url, delivery("1")) == 200
+        assert await post(session, listener.url, delivery("1")) == 200
+        assert await post(session, listener.url, delivery("2"), {}) == 401
+        assert await get(f"{admin}/healthz") == (200, "ok\n")
+        assert await get(f"{admin}/readyz") == (200, "ready\n")
+        assert (await get(f"{admin}/metrics"))[0] == 401
+        assert (await get(f"{admin}/metrics", Authorization="Bearer a-tokeñ"))[0] == 401
+        status, text = await get(f"{admin}/metrics", Authorization="Bearer a-token")
+    assert status == 200
+    path = 'path="/webhooks/original"'
+    for line in (
+        f"webhooks_accepted_total{{{path}}} 1.0",
+        f"webhooks_duplicates_total{{{path}}} 1.0",
+        f'webhooks_rejected_total{{{path},reason="missing"}} 1.0',
+        "webhooks_delivery_seconds_count 3.0",
+        "webhooks_inbox_lag_seconds 0.0",
+        "webhooks_dead_letters 0.0",
+        "webhooks_conflicts 0.0",
+    ):
+        assert line in text
+
+
+async def test_without_the_metrics_extra_it_says_which_to_install(tmp_path: Path) -> None:
+    (tmp_path / "prometheus_client.py").write_text("raise ImportError")
+    env = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{environment()['PYTHONPATH']}"}
+    async with running(tmp_path, env=env) as listener, aiohttp.ClientSession() as session:
+        assert await post(session, listener.url, delivery("1")) == 200
+        assert await get(listener.where["admin"] + "/metrics") == (501, "Install rewards-async[metrics] to have metrics.\n")
+
+
+class Elsewhere:
+    """The service behind `--forward-to`."""
+
+    def __init__(self) -> None:
+        self.answers: list[int] = []
+        self.got: asyncio.Queue[tuple[dict[str, str], bytes]] = asyncio.Queue()
+
+    async def take(self, request: web.Request) -> web.Response:
+        self.got.put_nowait(({name.lower(): value for name, value in request.headers.items()}, await request.read()))
+        status = self.answers.pop(0) if self.answers else 204
+        return web.Response(status=status, headers={"Location": "/elsewhere"} if status == 302 else None)
+
+
+@pytest.fixture
+async def elsewhere() -> Any:
+    service = Elsewhere()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", service.take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    service.url = f"http://127.0.0.1:{runner.addresses[0][1]}/in"  # type: ignore[attr-defined]
+    yield service
+    await runner.cleanup()
+
+
+async def test_deliveries_are_handed_on_unchanged_until_they_are_taken(tmp_path: Path, elsewhere: Any) -> None:
+    elsewhere.answers = [302, 503]
+    body = delivery("1", note="ü") + b"\n"
+    headers = {
+        **signed(body),
+        "x-webhook-signature": f"unknown,ab {SOURCE.sign(body)}",
+        "x-webhook-correlation-id": "c-1",
+        "x-webhook-attempt": "3",
+    }
+    async with running(tmp_path, "--forward-to", elsewhere.url) as listener, aiohttp.ClientSession() as session:
+        assert await post(session, listener.url, body, headers) == 200
+        for _ in range(3):
+            got, raw = await elsewhere.got.get()
+            assert raw == body
+            for name in ("x-webhook-signature", "x-webhook-correlation-id", "x-webhook-attempt"):
+                assert got[name] == headers[name]
+        SOURCE.verify(got, raw)
+    assert elsewhere.got.empty()
+
+
+async def test_a_delivery_not_handed_on_yet_is_handed_on_after_a_crash(tmp_path: Path, elsewhere: Any) -> None:
+    options = ["--forward-timeout", "0.3", "--forward-to"]
+    async with running(tmp_path, *options, "http://127.0.0.1:9/in") as listener, aiohttp.ClientSession() as session:
+        assert await post(session, listener.url, delivery("1")) == 200
+        listener.process.kill()
+        await listener.process.wait()
+    async with running(tmp_path, *options, elsewhere.url):
+        _, raw = await elsewhere.got.get()
+        assert raw == delivery("1")
+
+
+async def test_what_waits_for_a_handler_that_is_gone_becomes_a_dead_letter(tmp_path: Path) -> None:
+    async with running(tmp_path, "--forward-to", "http://127.0.0.1:9/in") as listener, aiohttp.ClientSession() as session:
+        assert await post(session, listener.url, delivery("1")) == 200
+        await listener.stop()
+    async with running(tmp_path):
+        (one,) = await kept(tmp_path)
+        assert [(job.state, job.reason) for job in one.jobs] == [
+            ("dead", "no handler of this name is registered any more; retry it once there is one")
+        ]
+
+
+async def test_polling_settles_what_no_delivery_told(tmp_path: Path) -> None:
+    async with OriginalSandbox(confirm=(0.0, 0.0), fail_rate=1.0) as sandbox:
+        env = {"ORIGINAL_API_KEY": API_KEY, "ORIGINAL_API_SECRET": API_SECRET, "ORIGINAL_BASE_URL": sandbox.url}
+        uid = await create(sandbox.url)
+        async with running(tmp_path, env=env) as listener:
+            assert listener.where["polling"] is True
+            store = SQLiteStore(tmp_path / "inbox.db")
+            assert store.read_only
+            heard: asyncio.Queue[Any] = asyncio.Queue()
+
+            class Ear(Subscriber):
+                def settled(self, outcome: Any) -> None:
+                    heard.put_nowait(outcome)
+
+            store.subscribe(Ear())
+            async with aiohttp.ClientSession() as session:
+                event = delivery(uid, complete=False)
+                assert await post(session, listener.url, event) == 200
+            outcome = await heard.get()
+            assert (outcome.ref.uid, outcome.status, outcome.via) == (uid, OperationStatus.FAILED, "poll")
+            await store.aclose()
+
+
+async def create(url: str) -> str:
+    """Create an allocation at the sandbox."""
+    async with OriginalClient(API_KEY, API_SECRET, base_url=url) as client:
+        created = await client.create_allocation(
+            reward_uid=next(iter(REWARDS)), to_user_uid="754566475542", amount="1.23", nonce="n1"
+        )
+    return created.uid
+
+
+@pytest.mark.parametrize(
+    ("options", "env", "code", "words"),
+    [
+        ((), {"ORIGINAL_WEBHOOK_KEYS": ""}, 2, "expected ID:SECRET pairs in the environment"),
+        (("--keys-file", "missing"), {}, 2, "expected a readable file of keys"),
+        (("--store", "postgres://x"), {}, 2, "expected sqlite:///FILE or memory:"),
+        (("--store", "sqlite:///missing/inbox.db"), {}, 7, "its folder must exist"),
+        (("--admin-host", "0.0.0.0"), {}, 2, "give --admin-token-file to open it"),
+        (("--admin-token-file", "missing"), {}, 2, "--admin-token-file: expected a readable file"),
+        (("--tls-cert", "missing"), {}, 2, "--tls-cert: expected a certificate"),
+        (("--tls-cert", "missing", "--tls-min", "1.1"), {}, 2, "expected 1.2 or 1.3"),
+        (("--source", "nonsense"), {}, 2, "expected a path that begins with"),
+        (("--source", "/a", "--source", "/b"), {}, 2, "expected different scopes"),
+        (("--allow", "everybody"), {}, 2, "expected an address or a CIDR range"),
+        (("--forward-to", "http://user:pw@127.0.0.1/"), {}, 2, "without credentials"),
+        (("--poll",), {}, 2, "ORIGINAL_API_KEY: expected a value"),
+        (("--host", "203.0.113.1"), {}, 7, "could not start"),
+        (("--admin-socket", "x" * 120), {}, 7, "give a shorter one as --admin-socket"),
+    ],
+)
+async def test_what_cannot_be_is_said_with_an_exit_code(
+    tmp_path: Path, options: tuple[str, ...], env: dict[str, str], code: int, words: str
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "webhooks", "serve", "--port", "0", "--admin-port", "0", *options),
+        cwd=tmp_path,
+        env=environment(**env),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert (process.returncode, out) == (code, b"")
+    assert words in " ".join(err.decode().split())
+    assert "Traceback" not in err.decode()
+
+
+async def test_a_second_listener_on_a_store_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path):
+        with pytest.raises(AssertionError, match="another process writing it"):
+            await start(tmp_path)
+
+
+async def test_events_may_live_in_memory(tmp_path: Path) -> None:
+    async with running(tmp_path, "--store", "memory:") as listener, aiohttp.ClientSession() as session:
+        assert await post(session, listener.url, delivery("1")) == 200
+        assert "admin_socket" not in listener.where
+        assert await listener.stop() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_full_disk_is_answered_503_until_there_is_room(tmp_path: Path) -> None:
+    program = (
+        "-c",
+        (
+            "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY)); "
+            "import signal; signal.signal(signal.SIGUSR1, lambda *_: resource.setrlimit(resource.RLIMIT_FSIZE, "
+            "(resource.RLIM_INFINITY, resource.RLIM_INFINITY))); from webhooks.__main__ import main; main()"
+        ),
+    )
+    async with running(tmp_path, program=program) as listener, aiohttp.ClientSession() as session:
+        statuses: list[int] = []
+        while 503 not in statuses:
+            body = delivery(str(len(statuses)), note="x" * 20_000)
+            async with session.post(listener.url, data=body, headers=signed(body)) as answer:
+                statuses.append(answer.status)
+                retry_after = answer.headers.get("Retry-After")
+        assert retry_after == "5"
+        assert set(statuses[:-1]) == {200}
+        assert len(await kept(tmp_path)) == len(statuses) - 1
+        listener.send_signal(signal.SIGUSR1)
+        while await post(session, listener.url, body) != 200:
+            pass
+        assert len(await kept(tmp_path)) == len(statuses)
+
+
+async def command(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> tuple[int, list[dict[str, Any]], str]:
+    """Run a verb piped, and return its exit code, its JSON lines and what it said besides."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "webhooks", *arguments),
+        cwd=folder,
+        env=environment(**(env or {})),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return process.returncode or 0, [json.loads(line) for line in out.splitlines()], err.decode()
+
+
+async def test_the_command_line_changes_the_store_of_a_running_listener(tmp_path: Path, elsewhere: Any) -> None:
+    elsewhere.answers = [500]
+    options = ["--forward-to", elsewhere.url, "--forward-attempts", "1"]
+    env = {"ORIGINAL_APP_UID": APP["uid"]}
+    async with running(tmp_path, *options, env=env) as listener, aiohttp.ClientSession() as session:
+        assert await post(session, listener.url, delivery("1")) == 200
+        await elsewhere.got.get()
+        while (await kept(tmp_path))[0].state != "dead":
+            pass
+        code, rows, _ = await command(tmp_path, "dead-letters", "retry", "--all")
+        assert (code, rows) == (0, [{"retried": 1}])
+        assert (await elsewhere.got.get())[1] == delivery("1")
+        code, rows, _ = await command(tmp_path, "events", "replay", "1", "2")
+        assert (code, rows) == (5, [{"replayed": 1}])
+        assert (await elsewhere.got.get())[1] == delivery("1")
+        foreign = delivery("2").replace(APP["uid"].encode(), b"SOMEOTHERAPP")
+        assert await post(session, listener.url, foreign) == 200
+        code, rows, _ = await command(tmp_path, "dead-letters", "purge", "--older-than-days", "0")
+        assert (code, rows) == (0, [{"purged": 1}])
+        code, _, err = await command(tmp_path, "wait", "7", "--timeout", "0")
+        assert (code, "to settle within 0 s" in err) == (4, True)
+
+
+async def test_a_wait_is_polled_by_the_listener_if_the_waiter_cannot(tmp_path: Path) -> None:
+    async with OriginalSandbox(confirm=(0.0, 0.0), fail_rate=1.0) as sandbox:
+        uid = await create(sandbox.url)
+        env = {"ORIGINAL_API_KEY": API_KEY, "ORIGINAL_API_SECRET": API_SECRET, "ORIGINAL_BASE_URL": sandbox.url}
+        async with running(tmp_path, "--polls-per-second", "50", env=env) as listener:
+            waiting = asyncio.create_task(command(tmp_path, "wait", uid))
+            async with aiohttp.ClientSession() as session:
+                while "webhooks_pending 1.0" not in (await get(listener.where["admin"] + "/metrics"))[1]:
+                    pass
+                assert await post(session, listener.url, delivery(uid, complete=False)) == 200
+            code, rows, _ = await waiting
+            assert (code, rows[0]["status"]) == (3, "failed")
+            text = (await get(listener.where["admin"] + "/metrics"))[1]
+            assert 'webhooks_settled_total{via="poll"} 1.0' in text
+
+
+async def test_a_waiter_with_credentials_asks_the_vendor_itself(tmp_path: Path) -> None:
+    async with OriginalSandbox(confirm=(0.0, 0.0)) as sandbox, running(tmp_path):
+        uid = await create(sandbox.url)
+        env = {"ORIGINAL_API_KEY": API_KEY, "ORIGINAL_API_SECRET": API_SECRET, "ORIGINAL_BASE_URL": sandbox.url}
+        code, rows, _ = await command(tmp_path, "wait", uid, env=env)
+        assert (code, rows[0]["status"], rows[0]["resource"]["uid"]) == (0, "done", uid)
+
+
+async def test_it_takes_more_connections_than_the_system_allowed_at_first(tmp_path: Path) -> None:
+    program = (
+        "-c",
+        (
+            "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1])); "
+            "from webhooks.__main__ import main; main()"
+        ),
+    )
+    options = ["--max-connections", "300", "--max-per-peer", "300"]
+    async with running(tmp_path, *options, program=program) as listener:
+        port = int(listener.where["url"].rpartition(":")[2])
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(200)]
+        async with aiohttp.ClientSession() as session:
+            assert await post(session, listener.url, delivery("1")) == 200
+        for _, writer in held:
+            writer.close()
+            await writer.wait_closed()

@@ -1,0 +1,252 @@
+"""What can be wrong with a listener's surroundings, one check at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import os
+import socket
+import sqlite3
+import stat
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+
+import aiohttp
+from attrs import frozen
+
+from webhooks.cli.sources import ReloadableSource, SourceSpec, others_may_read, read_keys
+from webhooks.errors import StoreError
+from webhooks.store.sqlite import SQLiteStore
+from webhooks.store.sqlite_file import FIRST_WITHOUT_WAL_RESET_BUG, OLDEST_SQLITE
+
+_SHORTEST_SECRET = 16
+_LARGEST_SKEW = 30.0
+_ASK_TIMEOUT = aiohttp.ClientTimeout(total=10.0)
+
+
+@frozen(kw_only=True)
+class Finding:
+    """What a check found.
+
+    Attributes:
+        check: Its name.
+        ok: Whether all is well.
+        found: What there is.
+        advice: What to do, empty where nothing is to be done.
+    """
+
+    check: str
+    ok: bool
+    found: str
+    advice: str = ""
+
+
+def check_keys(specs: Sequence[SourceSpec], environ: Mapping[str, str]) -> Finding:
+    """Look whether each source has keys that can verify something."""
+    for spec in specs:
+        try:
+            keys = read_keys(spec, environ)
+            ReloadableSource(spec, environ)
+        except ValueError as problem:
+            return Finding(
+                check="keys", ok=False, found=str(problem), advice="copy id and secret from the console's Webhooks page"
+            )
+        weak = [key_id for key_id, secret in keys.items() if len(secret) < _SHORTEST_SECRET]
+        if weak:
+            return Finding(
+                check="keys",
+                ok=False,
+                found=f"the secret of {', '.join(weak)} has fewer than {_SHORTEST_SECRET} characters",
+                advice="check that it was copied whole; the webhook secret is not the API secret",
+            )
+    return Finding(check="keys", ok=True, found=f"{len(specs)} source{'s' if len(specs) > 1 else ''} with keys")
+
+
+def check_permissions(paths: Sequence[Path]) -> Finding:
+    """Look whether files of secrets and of the store are for their owner alone."""
+    loose = [path for path in paths if path.exists() and others_may_read(path)]
+    if loose:
+        return Finding(
+            check="permissions",
+            ok=False,
+            found=f"others may read {', '.join(map(str, loose))}",
+            advice=f"chmod 600 {' '.join(map(str, loose))}",
+        )
+    return Finding(check="permissions", ok=True, found="files of secrets and of the store are for their owner alone")
+
+
+def check_sqlite(version: tuple[int, int, int] = sqlite3.sqlite_version_info) -> Finding:
+    """Look whether SQLite can do what the store needs."""
+    words = ".".join(map(str, version))
+    if version < OLDEST_SQLITE:
+        oldest = ".".join(map(str, OLDEST_SQLITE))
+        return Finding(
+            check="sqlite", ok=False, found=f"SQLite {words}", advice=f"use a Python built with SQLite {oldest} or newer"
+        )
+    if version < FIRST_WITHOUT_WAL_RESET_BUG:
+        return Finding(
+            check="sqlite",
+            ok=True,
+            found=f"SQLite {words}: sound here, because one connection alone writes; open the file with nothing else",
+        )
+    return Finding(check="sqlite", ok=True, found=f"SQLite {words}")
+
+
+async def check_store(path: Path | None) -> Finding:
+    """Look whether the store can be written, or is being written by a listener."""
+    if path is None:
+        return Finding(
+            check="store", ok=False, found="memory:", advice="events are lost with the process; give --store sqlite:///FILE"
+        )
+    if not path.exists():
+        if os.access(path.absolute().parent, os.W_OK):
+            return Finding(check="store", ok=True, found=f"{path} will be made by the first listener")
+        return Finding(
+            check="store",
+            ok=False,
+            found=f"no file can be made at {path}",
+            advice="make its folder, and let this user write there",
+        )
+    try:
+        store = SQLiteStore(path)
+    except StoreError as problem:
+        return Finding(check="store", ok=False, found=str(problem), advice="let this user write in its folder")
+    try:
+        await store.ping()
+        counted = await store.statistics()
+    except StoreError as problem:
+        return Finding(check="store", ok=False, found=str(problem), advice="free the disk, or restore the file from a backup")
+    finally:
+        await store.aclose()
+    who = "is written by another process" if store.read_only else "can be written"
+    if counted.dead:
+        return Finding(
+            check="store",
+            ok=False,
+            found=f"{path} {who}; it holds {counted.dead} dead letters",
+            advice="webhook-listener dead-letters list",
+        )
+    return Finding(check="store", ok=True, found=f"{path} {who}; {counted.events} events, {counted.ready} wait for handlers")
+
+
+def check_space(path: Path | None, needed: int = 256 * 1024 * 1024) -> Finding:
+    """Look whether the store's disk has room."""
+    folder = Path.cwd() if path is None else path.absolute().parent
+    try:
+        figures = os.statvfs(folder)
+    except OSError as problem:
+        return Finding(check="space", ok=False, found=f"{folder}: {problem.strerror}", advice="make the folder")
+    free = figures.f_bavail * figures.f_frsize
+    if free < needed:
+        return Finding(
+            check="space",
+            ok=False,
+            found=f"{free // 1024**2} MiB free at {folder}",
+            advice=f"free some; below {needed // 1024**2} MiB deliveries will soon be answered 503",
+        )
+    return Finding(check="space", ok=True, found=f"{free // 1024**2} MiB free at {folder}")
+
+
+async def check_port(host: str, port: int, admin: str | None) -> Finding:
+    """Look whether the port is free, or a listener that is ready holds it."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as problem:
+            reason = problem.strerror or str(problem)
+        else:
+            return Finding(check="port", ok=True, found=f"{host}:{port} is free")
+    if admin is not None:
+        try:
+            async with aiohttp.ClientSession(timeout=_ASK_TIMEOUT) as session, session.get(f"{admin}/readyz") as answer:
+                words = (await answer.text()).strip()[:200]
+                if answer.status == 200:
+                    return Finding(check="port", ok=True, found=f"a listener at {host}:{port} is ready")
+                return Finding(
+                    check="port", ok=False, found=f"a listener at {host}:{port} is not ready: {words}", advice="see its log"
+                )
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            pass
+    return Finding(
+        check="port",
+        ok=False,
+        found=f"{host}:{port}: {reason}",
+        advice="stop what holds it, or give --port; ports below 1024 need rights",
+    )
+
+
+async def check_clock(url: str | None, clock: Callable[[], float] = time.time) -> Finding:
+    """Compare this machine's clock with that of the vendor's API; its tokens live by it."""
+    if url is None:
+        return Finding(check="clock", ok=True, found="not compared: no API is known here")
+    try:
+        async with aiohttp.ClientSession(timeout=_ASK_TIMEOUT) as session, session.get(url, allow_redirects=False) as answer:
+            said = email.utils.parsedate_to_datetime(answer.headers["Date"]).timestamp()
+    except (aiohttp.ClientError, OSError, TimeoutError, KeyError, ValueError) as problem:
+        return Finding(
+            check="clock",
+            ok=False,
+            found=f"the API's clock could not be read ({type(problem).__name__})",
+            advice="see `reachability`",
+        )
+    skew = clock() - said
+    if abs(skew) > _LARGEST_SKEW:
+        return Finding(
+            check="clock",
+            ok=False,
+            found=f"this clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the API's",
+            advice="let the system keep time (chrony, systemd-timesyncd); the API refuses tokens from another time",
+        )
+    return Finding(check="clock", ok=True, found=f"within {_LARGEST_SKEW:.0f} s of the API's")
+
+
+async def check_reachability(url: str | None, public_url: str | None) -> Finding:
+    """Look whether the vendor's API answers, and whether the public URL leads to a listener."""
+    found = []
+    async with aiohttp.ClientSession(timeout=_ASK_TIMEOUT) as session:
+        if url is not None:
+            try:
+                async with session.get(url, allow_redirects=False) as answer:
+                    found.append(f"the API answers ({answer.status})")
+            except (aiohttp.ClientError, OSError, TimeoutError) as problem:
+                return Finding(
+                    check="reachability",
+                    ok=False,
+                    found=f"the API does not answer ({type(problem).__name__})",
+                    advice="check DNS, firewall and proxy between here and the API, and ORIGINAL_BASE_URL",
+                )
+        if public_url is not None:
+            try:
+                async with session.post(public_url, data=b"{}", allow_redirects=False) as answer:
+                    status = answer.status
+            except (aiohttp.ClientError, OSError, TimeoutError) as problem:
+                return Finding(
+                    check="reachability",
+                    ok=False,
+                    found=f"the public URL does not answer ({type(problem).__name__})",
+                    advice="check DNS, certificate and proxy before the listener; the vendor needs https",
+                )
+            if status != 401:
+                return Finding(
+                    check="reachability",
+                    ok=False,
+                    found=f"the public URL answered an unsigned delivery with {status}, not 401",
+                    advice="something else answers there, or its path is not the listener's; check the proxy",
+                )
+            found.append("the public URL leads to a listener")
+    return Finding(check="reachability", ok=True, found="; ".join(found) or "nothing to reach is known here; give --public-url")
+
+
+async def run_checks(checks: Sequence[Awaitable[Finding]]) -> list[Finding]:
+    """Run checks at the same time."""
+    return list(await asyncio.gather(*checks))
+
+
+def secret_files(specs: Sequence[SourceSpec], store: Path | None) -> list[Path]:
+    """Return the files that only their owner should read."""
+    files = [spec.keys_file for spec in specs if spec.keys_file is not None]
+    if store is not None:
+        files += [store.with_name(store.name + suffix) for suffix in ("", "-wal", "-shm", ".lock")]
+    return [path for path in files if path.exists() and stat.S_ISREG(path.stat().st_mode)]

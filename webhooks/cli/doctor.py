@@ -1,0 +1,81 @@
+"""`webhook-listener doctor`: look at everything a listener needs."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from original_async.settings import find_base_url
+from webhooks.cli.checks import (
+    check_clock,
+    check_keys,
+    check_permissions,
+    check_port,
+    check_reachability,
+    check_space,
+    check_sqlite,
+    check_store,
+    run_checks,
+    secret_files,
+)
+from webhooks.cli.looking import run
+from webhooks.cli.options import DEFAULT_STORE_URL, JsonOption, KeysOption, SourceOption, StoreOption, sources_of
+from webhooks.cli.stores import store_path
+from webhooks.cli.terminal import CommandFailed, Exit, Output
+
+
+def doctor(
+    source: SourceOption = None,
+    keys_file: KeysOption = None,
+    store: StoreOption = DEFAULT_STORE_URL,
+    host: Annotated[str, typer.Option(help="Address the listener listens on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port the listener listens on.", min=1, max=65_535)] = 8480,
+    admin: Annotated[str, typer.Option(help="Where the listener serves its health.")] = "http://127.0.0.1:8481",
+    public_url: Annotated[
+        str | None, typer.Option(help="The URL the vendor sends to; an unsigned delivery is sent there.")
+    ] = None,
+    api: Annotated[
+        bool | None, typer.Option("--api/--no-api", help="Look at the vendor's API; by default if ORIGINAL_API_KEY is set.")
+    ] = None,
+    as_json: JsonOption = None,
+) -> None:
+    """Look at keys, clock, store, SQLite, disk, port, permissions and reachability; exit code 6 if something is wrong.
+
+    Webhooks of several machines: a waiter on another machine than the store's learns of outcomes by polling alone.
+
+    Example: webhook-listener doctor --public-url https://example.com/webhooks/original
+    """
+
+    async def work() -> None:
+        specs = sources_of(source, keys_file)
+        path = store_path(store)
+        url = _api_url() if (bool(os.environ.get("ORIGINAL_API_KEY")) if api is None else api) else None
+        findings = [
+            check_keys(specs, os.environ),
+            check_permissions(secret_files(specs, path)),
+            check_sqlite(),
+            check_space(path),
+            *await run_checks(
+                [check_store(path), check_port(host, port, admin), check_clock(url), check_reachability(url, public_url)]
+            ),
+        ]
+        output = Output(as_json)
+        rows = [{"check": one.check, "ok": one.ok, "found": one.found, "advice": one.advice} for one in findings]
+        if output.as_json:
+            output.table("", (), rows)
+        else:
+            shown = [{**row, "ok": "yes" if row["ok"] else "NO"} for row in rows]
+            output.table("what a listener needs", ("check", "ok", "found", "advice"), shown)
+        wrong = [one.check for one in findings if not one.ok]
+        if wrong:
+            raise CommandFailed(f"something is wrong with: {', '.join(wrong)}", Exit.REFUSED)
+
+    run(work)
+
+
+def _api_url() -> str:
+    return find_base_url(
+        os.environ.get("ORIGINAL_ENVIRONMENT") or "production", os.environ.get("ORIGINAL_BASE_URL") or None, allow_insecure=True
+    )

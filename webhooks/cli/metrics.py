@@ -1,0 +1,111 @@
+"""What the listener shows at `/metrics`, in the text format of Prometheus."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+if TYPE_CHECKING:
+    from webhooks.completions import CompletionStatistics
+    from webhooks.receiver import ReceiverStatistics
+    from webhooks.store.base import StoreStatistics
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+@frozen(kw_only=True)
+class Snapshot:
+    """What is counted at one moment.
+
+    Attributes:
+        receivers: What each path took in.
+        refused: Connections and requests refused before any receiver saw them, by reason.
+        connections: Open connections.
+        store: What the store holds.
+        completions: What polling and waiting did, None without API credentials.
+    """
+
+    receivers: Mapping[str, ReceiverStatistics]
+    refused: Mapping[str, int]
+    connections: int
+    store: StoreStatistics
+    completions: CompletionStatistics | None
+
+
+class Metrics:
+    """Keep what must be observed as it happens, and write everything down on request."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._registry = CollectorRegistry()
+        self._latency = Histogram(
+            "webhooks_delivery_seconds",
+            "From the whole body to its answer: verified and durable in the store.",
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+
+    def observe(self, seconds: float) -> None:
+        """Take in how long one delivery took to be verified and kept."""
+        self._latency.observe(seconds)
+
+    def render(self, snapshot: Snapshot) -> bytes:
+        """Return everything in the text format."""
+        registry = CollectorRegistry()
+        registry.register(_Collector(list(_families(snapshot, self._clock()))))
+        return generate_latest(self._registry) + generate_latest(registry)
+
+
+class _Collector:
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Sequence[Metric]:
+        return self._families
+
+
+def _families(snapshot: Snapshot, now: float) -> Iterator[Metric]:
+    accepted = CounterMetricFamily("webhooks_accepted", "New events, dead letters included.", labels=["path"])
+    duplicates = CounterMetricFamily("webhooks_duplicates", "Deliveries of events known already.", labels=["path"])
+    failures = CounterMetricFamily("webhooks_store_failures", "Deliveries answered 503.", labels=["path"])
+    rejected = CounterMetricFamily("webhooks_rejected", "Refused deliveries and connections.", labels=["path", "reason"])
+    for path, counted in snapshot.receivers.items():
+        accepted.add_metric([path], counted.accepted)
+        duplicates.add_metric([path], counted.duplicates)
+        failures.add_metric([path], counted.store_failures)
+        for reason, count in counted.rejected.items():
+            rejected.add_metric([path, reason], count)
+    for reason, count in snapshot.refused.items():
+        rejected.add_metric(["", reason], count)
+    yield from (accepted, duplicates, failures, rejected)
+    store = snapshot.store
+    lag = 0.0 if store.oldest_ready_at is None else max(0.0, now - store.oldest_ready_at)
+    yield GaugeMetricFamily("webhooks_connections", "Open connections.", snapshot.connections)
+    yield GaugeMetricFamily("webhooks_inbox_lag_seconds", "Age of the oldest event that waits for its handlers.", lag)
+    gauges: dict[str, tuple[str, Any]] = {
+        "webhooks_events": ("Events kept with their bodies.", store.events),
+        "webhooks_events_ready": ("Events that wait for their handlers.", store.ready),
+        "webhooks_dead_letters": ("Dead letters.", store.dead),
+        "webhooks_questions": ("Operations an event spoke of without settling them.", store.questions),
+        "webhooks_pending": ("Operations known to be unsettled.", store.pending),
+        "webhooks_outcomes": ("Outcomes.", store.outcomes),
+        "webhooks_conflicts": ("Later outcomes that differ from the first.", store.conflicts),
+    }
+    for name, (text, value) in gauges.items():
+        yield GaugeMetricFamily(name, text, value)
+    if snapshot.completions is not None:
+        counted_here = snapshot.completions
+        yield GaugeMetricFamily("webhooks_waiters", "Callers that wait for an operation.", counted_here.waiting)
+        settled = CounterMetricFamily("webhooks_settled", "Operations settled, by how it was learned.", labels=["via"])
+        settled.add_metric(["webhook"], counted_here.settled_by_webhook)
+        settled.add_metric(["poll"], counted_here.settled_by_poll)
+        yield settled
+        yield CounterMetricFamily("webhooks_polls", "Questions to the vendor.", counted_here.polls)
+        yield CounterMetricFamily("webhooks_poll_errors", "Questions the vendor did not answer.", counted_here.poll_errors)

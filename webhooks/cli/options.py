@@ -1,0 +1,59 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from webhooks.cli.sources import APP_VARIABLE, SourceSpec, parse_source
+from webhooks.cli.stores import DEFAULT_STORE
+
+StoreOption = Annotated[
+    str,
+    typer.Option("--store", envvar="WEBHOOK_STORE", help="Where events are kept: sqlite:///FILE (sqlite:////FILE if absolute)."),
+]
+SocketOption = Annotated[
+    Path | None,
+    typer.Option("--admin-socket", help="The listener's admin socket, if it is not beside the store's file."),
+]
+JsonOption = Annotated[
+    bool | None,
+    typer.Option("--json/--text", help="JSON lines, or text for people; by default JSON where the output is no terminal."),
+]
+KeysOption = Annotated[
+    Path | None,
+    typer.Option("--keys-file", help="File of ID:SECRET pairs or a JSON object; else ORIGINAL_WEBHOOK_KEYS holds the pairs."),
+]
+SourceOption = Annotated[
+    list[str] | None,
+    typer.Option("--source", help="PATH[,scope=S][,app=UID][,keys=FILE]; give it again for each further source."),
+]
+ForwardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--forward-to", envvar="WEBHOOK_FORWARD_TO", help="Hand deliveries on to this URL, unchanged, until it takes them."
+    ),
+]
+DEFAULT_STORE_URL = DEFAULT_STORE
+
+
+def sources_of(given: list[str] | None, keys_file: Path | None) -> list[SourceSpec]:
+    """Return the sources a command means; without `--source` one, at the default path.
+
+    Raises:
+        typer.BadParameter: one of them is none.
+    """
+    app_uid = os.environ.get(APP_VARIABLE) or None
+    if not given:
+        return [SourceSpec(app_uid=app_uid, keys_file=keys_file)]
+    try:
+        specs = [parse_source(text) for text in given]
+    except ValueError as problem:
+        raise typer.BadParameter(str(problem)) from None
+    return [
+        SourceSpec(path=spec.path, scope=spec.scope, app_uid=spec.app_uid, keys_file=spec.keys_file or keys_file)
+        for spec in specs
+    ]

@@ -1,0 +1,98 @@
+"""Sample deliveries, shaped as the vendor documents them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+SAMPLE_APP = {"uid": "UB2DG8MW5KBQ", "name": "App name567", "region": "EU", "environment": "Development"}
+
+_RESOURCES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "reward.allocated": ("allocation", {"to_user_uid": "754566475542", "nonce": "sample_nonce"}),
+    "reward.claimed": ("claim", {"from_user_uid": "754566475542", "to_address": "0x4881ab2f73c48a54b907a8b697b270f490768e6d"}),
+}
+
+
+class Shape(StrEnum):
+    """How much a sample says: the whole resource, only its uid, or no uid at all."""
+
+    FULL = "full"
+    UID = "uid"
+    OPAQUE = "opaque"
+
+
+def sample_body(
+    name: str,
+    *,
+    shape: Shape,
+    uid: str,
+    status: str,
+    amount: str,
+    app_uid: str | None,
+    overrides: Sequence[tuple[str, Any]],
+    now: datetime | None = None,
+) -> dict[str, Any]:
+    """Return the body of a sample event.
+
+    Args:
+        name: The event's name.
+        shape: How much it says.
+        uid: Of the operation.
+        status: Of the operation.
+        amount: Of the operation.
+        app_uid: Whose event it is, None for the documents' sample.
+        overrides: Dotted paths and the values to put there.
+        now: The event's time.
+
+    Raises:
+        ValueError: a path leads through something that is no object.
+    """
+    moment = (now or datetime.now(UTC)).isoformat()
+    data: dict[str, Any] = {"app": {**SAMPLE_APP, **({} if app_uid is None else {"uid": app_uid})}}
+    key, more = _RESOURCES.get(name, (name.partition(".")[0] or "resource", {}))
+    if shape is Shape.UID:
+        data[key] = {"uid": uid}
+    elif shape is Shape.FULL:
+        data[key] = {
+            "uid": uid,
+            "status": status,
+            "reward_uid": "151854912345",
+            **more,
+            "amount": amount,
+            "created_at": "2023-08-10T14:07:14.494142Z",
+        }
+    body: dict[str, Any] = {"data": data, "event": name, "event_time": moment, "sent_at": moment}
+    for path, value in overrides:
+        _put(body, path, value)
+    return body
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Read `PATH=VALUE`, the value as JSON, or as text where it is none.
+
+    Raises:
+        ValueError: there is no `=`, or no path before it.
+    """
+    path, equals, value = text.partition("=")
+    if not equals or not path or "" in path.split("."):
+        raise ValueError(f"--set: expected PATH=VALUE such as data.allocation.nonce=n1, got {text[:80]!a}")
+    try:
+        return path, json.loads(value)
+    except ValueError:
+        return path, value
+
+
+def _put(body: dict[str, Any], path: str, value: Any) -> None:
+    *steps, last = path.split(".")
+    place = body
+    for step in steps:
+        inner = place.setdefault(step, {})
+        if not isinstance(inner, dict):
+            raise ValueError(  # noqa: TRY004 - what was typed has no type
+                f"--set: expected an object at {step!a} on the way to {path[:80]!a}, got {type(inner).__name__}"
+            )
+        place = inner
+    place[last] = value

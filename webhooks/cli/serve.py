@@ -1,0 +1,164 @@
+"""`webhook-listener serve`: take deliveries until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from webhooks.cli.options import (
+    DEFAULT_STORE_URL,
+    ForwardOption,
+    JsonOption,
+    KeysOption,
+    SocketOption,
+    SourceOption,
+    StoreOption,
+    sources_of,
+)
+from webhooks.cli.service import Listener
+from webhooks.cli.settings import AdminSettings, ForwardSettings, ListenerSettings, PollSettings, TlsSettings
+from webhooks.cli.terminal import CommandFailed, Exit, Output, fail
+from webhooks.ingress.limits import ArmourLimits
+
+logger = logging.getLogger("webhooks.listener")
+
+_LIMITS = ArmourLimits()
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65_535)] = 8480,
+    unix: Annotated[Path | None, typer.Option(help="Listen on a unix socket instead.")] = None,
+    source: SourceOption = None,
+    keys_file: KeysOption = None,
+    store: StoreOption = DEFAULT_STORE_URL,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM file of the certificate with its chain.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file of its key, if apart.")] = None,
+    tls_min: Annotated[str, typer.Option(help="Oldest TLS version: 1.2 or 1.3.")] = "1.2",
+    admin_host: Annotated[
+        str, typer.Option(help="Address for health and metrics; outside this machine it needs a token.")
+    ] = "127.0.0.1",
+    admin_port: Annotated[
+        int, typer.Option(help="Port for health and metrics; 0 takes a free one, -1 none.", min=-1, max=65_535)
+    ] = 8481,
+    admin_token_file: Annotated[Path | None, typer.Option(help="File of the token for metrics.")] = None,
+    admin_socket: SocketOption = None,
+    forward_to: ForwardOption = None,
+    forward_insecure: Annotated[bool, typer.Option("--forward-insecure", help="Allow plain http to another machine.")] = False,
+    forward_attempts: Annotated[int, typer.Option(help="Tries before a delivery becomes a dead letter.", min=1)] = 20,
+    forward_timeout: Annotated[float, typer.Option(help="Seconds one try may take.", min=0.01)] = 20.0,
+    poll: Annotated[
+        bool | None,
+        typer.Option("--poll/--no-poll", help="Ask the vendor about pending operations; by default if ORIGINAL_API_KEY is set."),
+    ] = None,
+    poll_scope: Annotated[str, typer.Option(help="The scope that the API credentials belong to.")] = "default",
+    polls_per_second: Annotated[float, typer.Option(help="Polls per second at most.", min=0.01)] = 20.0,
+    api_insecure: Annotated[
+        bool, typer.Option("--api-insecure", help="Allow an API on plain http outside this machine.")
+    ] = False,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(help="Address or CIDR range whose X-Forwarded-For is believed, or 'unix'; may be given again."),
+    ] = None,
+    allow: Annotated[list[str] | None, typer.Option(help="Address or CIDR range that may deliver; may be given again.")] = None,
+    max_body: Annotated[int, typer.Option(help="Bytes of the longest body.", min=1)] = 262_144,
+    header_timeout: Annotated[float, typer.Option(help="Seconds for the headers.", min=0.01)] = _LIMITS.header_seconds,
+    body_timeout: Annotated[float, typer.Option(help="Seconds for the body.", min=0.01)] = 20.0,
+    idle_timeout: Annotated[
+        float, typer.Option(help="Seconds a connection is kept between requests.", min=0.01)
+    ] = _LIMITS.idle_seconds,
+    max_connections: Annotated[int, typer.Option(help="Connections at a time.", min=1)] = _LIMITS.connections,
+    max_per_peer: Annotated[
+        int, typer.Option(help="Connections of one address at a time.", min=1)
+    ] = _LIMITS.connections_per_peer,
+    drain: Annotated[float, typer.Option(help="Seconds that stopping may take.", min=0.1)] = 20.0,
+    keep_days: Annotated[
+        float, typer.Option(help="Days that events which are done with, and outcomes, are kept.", min=0.01)
+    ] = 30.0,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log more.")] = False,
+    as_json: JsonOption = None,
+) -> None:
+    """Take deliveries until told to stop.
+
+    A delivery is answered 200 once it is durable in the store. SIGTERM or SIGINT: answer what is under way and end; a second
+    one: end now. SIGHUP: read keys and certificate anew.
+
+    For example:
+
+      ORIGINAL_WEBHOOK_KEYS=4o3vfxtcmo7b:SECRET webhook-listener serve --host 0.0.0.0
+
+      webhook-listener serve --source /a,scope=a,keys=a.keys --source /b,scope=b,keys=b.keys
+
+      webhook-listener serve --forward-to http://127.0.0.1:9000/hooks --trusted-proxy 10.0.0.0/8
+    """
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    if poll is None:
+        poll = bool(os.environ.get("ORIGINAL_API_KEY"))
+    settings = ListenerSettings(
+        sources=sources_of(source, keys_file),
+        store=store,
+        host=host,
+        port=port,
+        unix=unix,
+        tls=None if tls_cert is None else TlsSettings(certificate=tls_cert, key=tls_key, minimum=tls_min),
+        admin=None if admin_port < 0 else AdminSettings(host=admin_host, port=admin_port, token_file=admin_token_file),
+        admin_socket=admin_socket,
+        forward=None
+        if forward_to is None
+        else ForwardSettings(url=forward_to, allow_insecure=forward_insecure, attempts=forward_attempts, timeout=forward_timeout),
+        poll=PollSettings(scope=poll_scope, max_per_second=polls_per_second, allow_insecure=api_insecure) if poll else None,
+        limits=ArmourLimits(
+            header_seconds=header_timeout,
+            idle_seconds=idle_timeout,
+            connections=max_connections,
+            connections_per_peer=max_per_peer,
+        ),
+        max_body=max_body,
+        body_timeout=body_timeout,
+        trusted=trusted_proxy or (),
+        allowed=allow or (),
+        drain_seconds=drain,
+        keep_days=keep_days,
+    )
+    output = Output(as_json)
+    try:
+        code = asyncio.run(_serve(settings, output))
+    except ValueError as problem:
+        fail(str(problem), Exit.USAGE)
+    except CommandFailed as problem:
+        fail(str(problem), problem.code)
+    raise typer.Exit(code)
+
+
+async def _serve(settings: ListenerSettings, output: Output) -> Exit:
+    listener = Listener(settings)
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, os._exit, Exit.TIME_IS_OVER)
+        logger.info("draining; a second signal ends at once")
+        listener.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, listener.reload)
+
+    def started(where: Mapping[str, Any]) -> None:
+        place = where.get("url") or where.get("unix")
+        paths = ", ".join(where["paths"])
+        output.record({"listening": True, **where}, text=f"listening on {place} for {paths}; events go to {where['store']}")
+
+    return await listener.run(started)

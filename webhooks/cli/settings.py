@@ -1,0 +1,171 @@
+"""What a listener is told."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+
+from attrs import field, frozen
+
+from vendor_http.addresses import is_loopback
+from vendor_http.operations import DEFAULT_SCOPE
+from vendor_http.secrets import Secret
+from webhooks.cli.sources import SourceSpec
+from webhooks.dispatch import HandlerPolicy
+from webhooks.ingress.limits import ArmourLimits
+
+_TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+@frozen(kw_only=True)
+class TlsSettings:
+    """The certificate to show, and the oldest TLS to speak.
+
+    Attributes:
+        certificate: PEM file of the certificate with its chain.
+        key: PEM file of its key, None if it stands in the same file.
+        minimum: `"1.2"` or `"1.3"`.
+    """
+
+    certificate: Path
+    key: Path | None = None
+    minimum: str = "1.2"
+
+    def context(self) -> ssl.SSLContext:
+        """Return the server's TLS context.
+
+        Raises:
+            ValueError: the version is none, or the files cannot be used.
+        """
+        if self.minimum not in _TLS_VERSIONS:
+            raise ValueError(f"--tls-min: expected 1.2 or 1.3, got {self.minimum[:20]!a}")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = _TLS_VERSIONS[self.minimum]
+        self.load_into(context)
+        return context
+
+    def load_into(self, context: ssl.SSLContext) -> None:
+        """Read the certificate anew; connections made from now on see it.
+
+        Raises:
+            ValueError: the files cannot be used.
+        """
+        try:
+            context.load_cert_chain(self.certificate, self.key)
+        except (OSError, ssl.SSLError) as problem:
+            raise ValueError(
+                f"--tls-cert: expected a certificate with its key at {self.certificate}, got {type(problem).__name__}"
+            ) from None
+
+
+@frozen(kw_only=True)
+class AdminSettings:
+    """Where health and metrics are served.
+
+    Attributes:
+        host: Address; one outside this machine needs a token.
+        port: 0 takes a free one.
+        token_file: Where the token stands that callers show as `Authorization: Bearer`.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8481
+    token_file: Path | None = None
+
+    def token(self) -> Secret | None:
+        """Return the token, None where none is needed.
+
+        Raises:
+            ValueError: it cannot be read, or is needed and not given.
+        """
+        if self.token_file is None:
+            if not is_loopback(self.host):
+                raise ValueError(
+                    f"--admin-host: expected a loopback address, got {self.host!a}; give --admin-token-file to open it"
+                )
+            return None
+        try:
+            return Secret(self.token_file.read_text("utf-8").strip(), "admin token")
+        except (OSError, UnicodeDecodeError) as problem:
+            raise ValueError(f"--admin-token-file: expected a readable file, got {type(problem).__name__}") from None
+
+
+@frozen(kw_only=True)
+class PollSettings:
+    """How the listener asks the vendor about operations that no delivery settled.
+
+    Attributes:
+        scope: The scope of the client's operations.
+        max_per_second: Polls per second at most.
+        allow_insecure: Whether the API may be plain http outside this machine.
+    """
+
+    scope: str = DEFAULT_SCOPE
+    max_per_second: float = 20.0
+    allow_insecure: bool = False
+
+
+@frozen(kw_only=True)
+class ForwardSettings:
+    """Where deliveries are handed on to.
+
+    Attributes:
+        url: The other service.
+        allow_insecure: Whether plain http may leave this machine.
+        attempts: Tries before a delivery becomes a dead letter.
+        timeout: Seconds one try may take.
+    """
+
+    url: str
+    allow_insecure: bool = False
+    attempts: int = 20
+    timeout: float = 20.0
+
+    @property
+    def handlers(self) -> HandlerPolicy:
+        """How the handlers that hand on are run; what a crash leaves is tried again after three times the timeout."""
+        return HandlerPolicy(attempts=self.attempts, timeout=1.5 * self.timeout, lease=3.0 * self.timeout)
+
+
+@frozen(kw_only=True)
+class ListenerSettings:
+    """Everything a listener is told; times in seconds.
+
+    Attributes:
+        sources: Whose deliveries it takes, and where.
+        store: URL of the store.
+        host: Address to listen on.
+        port: Port to listen on, 0 takes a free one; None with `unix`.
+        unix: Path of a unix socket to listen on instead.
+        tls: Certificate, None for plain http.
+        admin: Where health and metrics are served, None for nowhere.
+        admin_socket: Path of the socket for the command line; None puts it beside the store's file.
+        forward: Where deliveries are handed on to, None for nowhere.
+        poll: How the vendor is asked, None for never.
+        limits: What one peer may take.
+        max_body: Bytes of the longest body.
+        body_timeout: How long a body may take.
+        trusted: Proxies whose `X-Forwarded-For` is believed.
+        allowed: Who may deliver; empty for everybody.
+        drain_seconds: How long stopping may take.
+        keep_days: How long events that are done with, and outcomes, are kept.
+    """
+
+    sources: Sequence[SourceSpec]
+    store: str
+    host: str = "127.0.0.1"
+    port: int = 8480
+    unix: Path | None = None
+    tls: TlsSettings | None = None
+    admin: AdminSettings | None = None
+    admin_socket: Path | None = None
+    forward: ForwardSettings | None = None
+    poll: PollSettings | None = None
+    limits: ArmourLimits = field(factory=ArmourLimits)
+    max_body: int = 262_144
+    body_timeout: float = 20.0
+    trusted: Sequence[str] = ()
+    allowed: Sequence[str] = ()
+    drain_seconds: float = 20.0
+    keep_days: float = 30.0

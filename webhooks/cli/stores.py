@@ -1,0 +1,61 @@
+"""Which store a command means, and how to open it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from webhooks.cli.terminal import CommandFailed, Exit
+from webhooks.store.memory import MemoryStore
+from webhooks.store.sqlite import SQLiteStore
+
+if TYPE_CHECKING:
+    from webhooks.store.base import Store
+
+DEFAULT_STORE = "sqlite:///inbox.db"
+
+
+def store_path(url: str) -> Path | None:
+    """Return the file of `sqlite:///relative.db` or `sqlite:////absolute.db`, None for `memory:`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if url == "memory:":
+        return None
+    prefix = "sqlite:///"
+    if not url.startswith(prefix) or len(url) == len(prefix):
+        raise ValueError(f"--store: expected sqlite:///FILE or memory:, got {url[:200]!a}")
+    return Path(url[len(prefix) :])
+
+
+def open_store(url: str) -> Store:
+    """Open a store to write it.
+
+    Raises:
+        ValueError: the URL is none.
+        StoreError: it cannot be opened.
+    """
+    path = store_path(url)
+    return MemoryStore() if path is None else SQLiteStore(path)
+
+
+def open_to_read(url: str) -> SQLiteStore:
+    """Open a store that a listener or an application writes.
+
+    Raises:
+        ValueError: the URL is none.
+        CommandFailed: it lives in another process's memory, or there is none.
+    """
+    path = store_path(url)
+    if path is None:
+        raise CommandFailed("expected a store in a file, got memory:, which only its own process can see", Exit.USAGE)
+    if not path.exists():
+        raise CommandFailed(f"expected a store at {path}, got none; give --store, or start the listener first", Exit.UNAVAILABLE)
+    return SQLiteStore(path, read_only=True)
+
+
+def admin_socket(url: str, given: Path | None) -> Path | None:
+    """Return the path of the listener's admin socket: the one given, else beside the store's file."""
+    path = store_path(url)
+    return given if given is not None or path is None else path.with_name(path.name + ".sock")

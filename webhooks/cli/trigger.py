@@ -1,0 +1,98 @@
+"""`webhook-listener trigger`: sign sample events and send them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import uuid
+from typing import Annotated, Any
+
+import aiohttp
+import typer
+
+from original_async import OriginalWebhooks
+from original_async.signature import SIGNATURE_HEADER
+from webhooks.cli.looking import run
+from webhooks.cli.options import JsonOption, KeysOption
+from webhooks.cli.samples import Shape, parse_override, sample_body
+from webhooks.cli.sources import APP_VARIABLE, DEFAULT_PATH, SourceSpec, read_keys
+from webhooks.cli.terminal import CommandFailed, Exit, Output
+
+_URL = f"http://127.0.0.1:8480{DEFAULT_PATH}"
+_DIGITS = "0123456789abcdef"
+
+
+def trigger(
+    name: Annotated[str, typer.Argument(help="The event's name.")] = "reward.allocated",
+    to: Annotated[str, typer.Option(help="Where to send it.")] = _URL,
+    keys_file: KeysOption = None,
+    uid: Annotated[str | None, typer.Option(help="The operation's uid; by default a new one.")] = None,
+    status: Annotated[str, typer.Option(help="The operation's status.")] = "done",
+    amount: Annotated[str, typer.Option(help="The operation's amount.")] = "1.23",
+    body: Annotated[Shape, typer.Option(help="How much the event says.")] = Shape.FULL,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="PATH=VALUE to put into the body; may be given again.")
+    ] = None,
+    bad_signature: Annotated[bool, typer.Option("--bad-signature", help="Sign it wrongly.")] = False,
+    duplicate: Annotated[int, typer.Option(help="Send it so many times more.", min=0)] = 0,
+    delay: Annotated[float, typer.Option(help="Seconds to wait before each sending.", min=0)] = 0.0,
+    as_json: JsonOption = None,
+) -> None:
+    """Sign a sample event as the vendor does and send it.
+
+    For example:
+
+      webhook-listener trigger reward.allocated --uid 324167489835 --body uid
+
+      webhook-listener trigger --bad-signature || echo refused, as it should be
+    """
+
+    async def work() -> None:
+        app_uid = os.environ.get(APP_VARIABLE) or None
+        source = OriginalWebhooks(read_keys(SourceSpec(keys_file=keys_file), os.environ))
+        words = sample_body(
+            name,
+            shape=body,
+            uid=uid or "".join(str(secrets.randbelow(10)) for _ in range(12)),
+            status=status,
+            amount=amount,
+            app_uid=app_uid,
+            overrides=[parse_override(text) for text in overrides or ()],
+        )
+        raw = json.dumps(words).encode()
+        signature = source.sign(raw)
+        if bad_signature:
+            signature = signature[:-1] + _DIGITS[_DIGITS.index(signature[-1]) - 1]
+        output = Output(as_json)
+        correlation_id = str(uuid.uuid4())
+        worst = 200
+        async with aiohttp.ClientSession() as session:
+            for attempt in range(1, duplicate + 2):
+                await asyncio.sleep(delay)
+                headers = {
+                    "Content-Type": "application/json",
+                    SIGNATURE_HEADER: signature,
+                    "x-app-uid": words["data"]["app"]["uid"] if isinstance(words.get("data"), dict) else "",
+                    "x-webhook-correlation-id": correlation_id,
+                    "x-webhook-attempt": str(attempt),
+                }
+                answered = await _send(session, to, raw, headers)
+                worst = max(worst, answered)
+                record: dict[str, Any] = {"sent": name, "attempt": attempt, "status": answered, "correlation_id": correlation_id}
+                output.record(record, text=f"{name}, attempt {attempt}: {answered}")
+        if worst >= 500:
+            raise CommandFailed(f"expected {to} to keep the delivery, got {worst}", Exit.UNAVAILABLE)
+        if worst >= 300:
+            raise CommandFailed(f"expected {to} to take the delivery, got {worst}", Exit.REFUSED)
+
+    run(work)
+
+
+async def _send(session: aiohttp.ClientSession, url: str, raw: bytes, headers: dict[str, str]) -> int:
+    try:
+        async with session.post(url, data=raw, headers=headers, allow_redirects=False) as answer:
+            return answer.status
+    except (aiohttp.ClientError, OSError, TimeoutError) as problem:
+        raise CommandFailed(f"expected a listener at {url}, got {type(problem).__name__}", Exit.UNAVAILABLE) from None

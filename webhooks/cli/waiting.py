@@ -1,0 +1,116 @@
+"""`webhook-listener wait`: wait for one operation, and say by the exit code how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import AsyncExitStack
+from typing import Annotated
+
+import typer
+
+from original_async import OriginalClient
+from vendor_http.errors import NotFound, OperationFailed, VendorError
+from vendor_http.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
+from webhooks.cli.looking import run
+from webhooks.cli.options import DEFAULT_STORE_URL, JsonOption, SocketOption, StoreOption
+from webhooks.cli.remote import ask_listener
+from webhooks.cli.stores import admin_socket as socket_of
+from webhooks.cli.stores import open_to_read
+from webhooks.cli.terminal import CommandFailed, Exit, Output
+from webhooks.completions import Completions
+from webhooks.errors import CompletionTimeout
+from webhooks.store.base import Outcome
+from webhooks.store.sqlite import SQLiteStore
+from webhooks.store.subscribers import Subscriber
+
+
+def wait(
+    uid: Annotated[str, typer.Argument(help="The operation's uid.")],
+    kind: Annotated[str, typer.Option(help="allocation or claim.")] = "allocation",
+    scope: Annotated[str, typer.Option(help="The scope of its app.")] = DEFAULT_SCOPE,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait at most.", min=0)] = 300.0,
+    store: StoreOption = DEFAULT_STORE_URL,
+    admin_socket: SocketOption = None,
+    poll: Annotated[
+        bool | None, typer.Option("--poll/--no-poll", help="Ask the vendor too; by default if ORIGINAL_API_KEY is set.")
+    ] = None,
+    api_insecure: Annotated[
+        bool, typer.Option("--api-insecure", help="Allow an API on plain http outside this machine.")
+    ] = False,
+    as_json: JsonOption = None,
+) -> None:
+    """Wait until an operation is settled: exit code 0 done, 3 failed, 4 not in time, 5 unknown to the vendor.
+
+    Without API credentials a running listener that polls is asked to poll this operation too.
+
+    Example: webhook-listener wait 324167489835 --timeout 120 && ship
+    """
+    if poll is None:
+        poll = bool(os.environ.get("ORIGINAL_API_KEY"))
+    ref = OperationRef(scope, kind, uid)
+
+    async def work() -> None:
+        async with AsyncExitStack() as stack:
+            opened = open_to_read(store)
+            stack.push_async_callback(opened.aclose)
+            if poll:
+                client = await stack.enter_async_context(OriginalClient.from_env(scope=scope, allow_insecure=api_insecure))
+                completions = await stack.enter_async_context(Completions(client, opened))
+                status, resource = _ended(await _completed(completions, ref, timeout))
+            else:
+                where = socket_of(store, admin_socket)
+                if where is not None:
+                    await ask_listener(where, "watch", {"refs": [[scope, kind, uid]]})
+                outcome = await _settled(opened, ref, timeout)
+                status, resource = outcome.status, dict(outcome.resource)
+        Output(as_json).record({"uid": uid, "status": str(status), "resource": resource}, text=f"{ref}: {status}")
+        if status is OperationStatus.FAILED:
+            raise CommandFailed(f"{ref} failed on chain", Exit.FAILED)
+
+    run(work)
+
+
+async def _completed(completions: Completions, ref: OperationRef, timeout: float) -> Operation:
+    try:
+        return await completions.wait(ref, timeout=timeout, poll_now=True)
+    except OperationFailed as problem:
+        return problem.operation
+    except CompletionTimeout as problem:
+        raise CommandFailed(str(problem), Exit.TIME_IS_OVER) from None
+    except NotFound as problem:
+        raise CommandFailed(str(problem), Exit.NOT_FOUND) from None
+    except VendorError as problem:
+        raise CommandFailed(str(problem), Exit.UNAVAILABLE) from None
+
+
+def _ended(operation: Operation) -> tuple[OperationStatus, dict[str, object]]:
+    return operation.status, dict(operation.raw)
+
+
+class _Waiter(Subscriber):
+    def __init__(self, ref: OperationRef) -> None:
+        self._ref = ref
+        self.heard: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    def settled(self, outcome: Outcome) -> None:
+        if outcome.ref == self._ref and not self.heard.done():
+            self.heard.set_result(outcome)
+
+
+async def _settled(store: SQLiteStore, ref: OperationRef, timeout: float) -> Outcome:
+    waiter = _Waiter(ref)
+    store.subscribe(waiter)
+    known = await store.outcome(ref)
+    if known is not None:
+        return known
+    try:
+        async with asyncio.timeout(timeout):
+            return await waiter.heard
+    except TimeoutError:
+        late = await store.outcome(ref)
+        if late is not None:
+            return late
+        raise CommandFailed(
+            f"expected {ref} to settle within {timeout:g} s, got nothing of it; it may still", Exit.TIME_IS_OVER
+        ) from None

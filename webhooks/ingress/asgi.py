@@ -1,0 +1,105 @@
+"""Deliveries through any ASGI server: mounted in FastAPI or Starlette, or served alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from multidict import CIMultiDict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from webhooks.receiver import Receiver, Reply
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class AsgiIngress:
+    """An ASGI application that hands deliveries to a receiver, whatever the path: mount it where they come in.
+
+    Served alone it starts and closes the receiver and its store with the server. Mounted in another application it does not,
+    because servers tell mounted ones nothing of their life: put `async with receiver:` into that application's lifespan.
+
+    Args:
+        receiver: Takes the deliveries.
+    """
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or live through the life of the server."""
+        if scope["type"] == "http":
+            reply = await self._reply(scope, receive)
+            if reply is not None:
+                await _answer(reply, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _reply(self, scope: Scope, receive: Receive) -> Reply | None:
+        """Return what to answer, None if nobody is left to hear it."""
+        headers = _headers(scope["headers"])
+        refusal = self._receiver.refusal(scope["method"], _length(headers), headers.get("content-encoding"))
+        if refusal is not None:
+            return refusal
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._receiver.body_timeout):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        self._receiver.broken()
+                        return None
+                    part: bytes = message.get("body", b"")
+                    size += len(part)
+                    if size > self._receiver.max_body:
+                        return self._receiver.too_large()
+                    parts.append(part)
+                    if not message.get("more_body", False):
+                        break
+        except TimeoutError:
+            return self._receiver.too_slow()
+        return await self._receiver.receive(headers, b"".join(parts))
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            step = message["type"].rpartition(".")[2]
+            try:
+                if step == "startup":
+                    await self._receiver.start()
+                else:
+                    await self._receiver.aclose()
+                    await self._receiver.store.aclose()
+            except Exception as problem:  # noqa: BLE001 - the server must hear of it in its own words
+                await send({"type": f"lifespan.{step}.failed", "message": f"{type(problem).__name__}: {problem}"})
+                return
+            await send({"type": f"lifespan.{step}.complete"})
+            if step == "shutdown":
+                return
+
+
+def _headers(raw: Iterable[tuple[bytes, bytes]]) -> CIMultiDict[str]:
+    return CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in raw)
+
+
+def _length(headers: CIMultiDict[str]) -> int | None:
+    text = headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
+async def _answer(reply: Reply, send: Send) -> None:
+    headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()]
+    headers.append((b"content-length", str(len(reply.body)).encode()))
+    if reply.close:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})
