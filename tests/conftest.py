@@ -16,7 +16,8 @@ import pytest_asyncio
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.register_profile("soak", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True, max_examples=1000)
 settings.load_profile("project")
 
 PACKAGES = ("vendor_http", "original_async", "enkash_async", "webhooks", "payouts")
@@ -30,6 +31,11 @@ def pytest_collection_finish() -> None:
     """Leave what was imported out of every later garbage collection; one follows each test and is ten times as fast so."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--soak"):
+        settings.load_profile("soak")  # new examples each time, and more of them
 
 
 @pytest.fixture(scope="session")

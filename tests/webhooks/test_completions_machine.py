@@ -49,6 +49,7 @@ class CompletionsMachine(RuleBasedStateMachine):
             await settle()
 
         self.run(begin())
+        self.note_polls()  # `now` asks the vendor at once
         return len(self.open_waits) - 1
 
     @rule(which=consumes(waits))

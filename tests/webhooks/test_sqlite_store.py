@@ -176,7 +176,8 @@ async def test_an_outcome_recorded_before_the_look_up_after_subscribing_is_seen_
             reader.subscribe(ear)
             recording = asyncio.ensure_future(writer.record_outcome(outcome(ref(str(number)))))
             if await reader.outcome(ref(str(number))) is None:
-                assert (await ear.heard.get()).ref == ref(str(number))
+                while (await ear.heard.get()).ref != ref(str(number)):
+                    pass  # news of an earlier one may come late
             await recording
             reader.unsubscribe(ear)
 
