@@ -6,7 +6,7 @@ happened"; only a readable 2xx does, or a look-up by key, which is the caller's.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -194,12 +194,12 @@ class Call(Generic[T]):
         self.renewed = False
         self.status: int | None = None
 
-    async def run(self) -> T:
+    def run(self) -> Coroutine[Any, Any, T]:
         """Attempt until it ends, and tell those who watch."""
-        observers = self._line.observers
-        if not observers.any:
-            return await persist(self)
-        request = self._request
+        return self._watched() if self._line.observers.any else persist(self)
+
+    async def _watched(self) -> T:
+        observers, request = self._line.observers, self._request
         path = getattr(request.url, "path", "")
         observers.start(CallStarted(operation=request.operation, method=request.method, path=path, idempotency_key=request.key))
         try:

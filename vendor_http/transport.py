@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -112,13 +112,13 @@ class Transport:
         """Return when a logical call that begins now must be over, on this transport's clock."""
         return self.clock() + self.timeouts.total
 
-    async def call(self, request: Request[T]) -> T:
+    def call(self, request: Request[T]) -> Coroutine[Any, Any, T]:
         """Carry one logical call to its end.
 
         Raises:
             VendorError: as the table of answers says for the request's effect.
         """
-        return await Call(self, request).run()
+        return Call(self, request).run()
 
     async def aclose(self) -> None:
         """Close what is owned; a second time does nothing, and a forked child leaves the parent's connections alone.
@@ -169,7 +169,8 @@ class Transport:
             try:
                 body = await self._body(response)
             finally:
-                response.close()
+                if response.connection is not None:  # it was not read to its end
+                    response.close()
         except _NEVER_LEFT as problem:
             return Trouble(Met.NEVER_LEFT, _words(problem))
         except Exception as problem:  # noqa: BLE001 - whatever else leaves the session counts as sent
