@@ -257,6 +257,19 @@ async def test_reply_over_ten_mebibytes_is_refused(make_transport: MakeTransport
         assert str(MAX_REPLY) in str(error)
 
 
+@pytest.mark.parametrize("status", ["101 Switching Protocols", "101 X\r\nUpgrade: websocket\r\nConnection: Upgrade"])
+async def test_another_protocol_is_not_taken_up(make_transport: MakeTransport, status: str) -> None:
+    async def switches(v: Vendor, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await v.answer(reader, writer, f"HTTP/1.1 {status}\r\n\r\n".encode())
+        await reader.read()  # until the other side hangs up
+        v.release.set()
+
+    async with vendor(switches) as v:
+        transport = make_transport(v.url, timeouts=Timeouts(read=0.5))
+        assert type(await ends(transport.call(request_to(transport, Effect.BARE)))) is OutcomeUnknown
+        await v.release.wait()
+
+
 async def test_chunked_reply_is_read_whole(make_transport: MakeTransport) -> None:
     async def in_pieces(v: Vendor, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await v.answer(reader, writer, b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{"a\r\n4\r\n":1}\r\n0\r\n\r\n')
