@@ -60,12 +60,18 @@ class ListenerProcess:
         self.url = f"{where.get('url', 'http://listener')}/webhooks/original"
 
     def send_signal(self, number: int) -> None:
-        self.process.send_signal(number)
+        """Signal it and whatever it runs under."""
+        os.killpg(self.process.pid, number)
+
+    async def kill(self) -> None:
+        """End it without a chance to do anything."""
+        self.send_signal(signal.SIGKILL)
+        await self.process.wait()
 
     async def stop(self) -> int:
         """Ask it to end, and return its exit code."""
         if self.process.returncode is None:
-            self.process.send_signal(signal.SIGTERM)
+            self.send_signal(signal.SIGTERM)
         return await self.process.wait()
 
     async def log_until(self, words: str) -> str:
@@ -123,13 +129,12 @@ async def running(folder: Path, *options: str, **more: Any) -> AsyncIterator[Lis
         yield listener
     finally:
         if listener.process.returncode is None:
-            listener.process.send_signal(signal.SIGTERM)
+            listener.send_signal(signal.SIGTERM)
             try:
                 async with asyncio.timeout(20):
                     await listener.process.wait()
             except TimeoutError:
-                listener.process.kill()
-                await listener.process.wait()
+                await listener.kill()
 
 
 async def post(session: aiohttp.ClientSession, url: str, body: bytes, headers: Mapping[str, str] | None = None) -> int:

@@ -266,8 +266,7 @@ async def test_a_delivery_not_handed_on_yet_is_handed_on_after_a_crash(tmp_path:
     options = ["--forward-timeout", "0.3", "--forward-to"]
     async with running(tmp_path, *options, "http://127.0.0.1:9/in") as listener, aiohttp.ClientSession() as session:
         assert await post(session, listener.url, delivery("1")) == 200
-        listener.process.kill()
-        await listener.process.wait()
+        await listener.kill()
     async with running(tmp_path, *options, elsewhere.url):
         _, raw = await elsewhere.got.get()
         assert raw == delivery("1")

@@ -154,7 +154,15 @@ async def _serve(settings: ListenerSettings, output: Output) -> Exit:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    loop.add_signal_handler(signal.SIGHUP, listener.reload)
+    had_terminal = _has_terminal()
+
+    def hung_up() -> None:
+        if had_terminal and not _has_terminal():
+            stop()
+        else:
+            listener.reload()
+
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
 
     def started(where: Mapping[str, Any]) -> None:
         place = where.get("url") or where.get("unix")
@@ -162,3 +170,11 @@ async def _serve(settings: ListenerSettings, output: Output) -> Exit:
         output.record({"listening": True, **where}, text=f"listening on {place} for {paths}; events go to {where['store']}")
 
     return await listener.run(started)
+
+
+def _has_terminal() -> bool:
+    """Return whether somebody sits before this process; a terminal that was closed is none."""
+    try:
+        return os.tcgetpgrp(0) >= 0
+    except OSError:
+        return False
