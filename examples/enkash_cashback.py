@@ -8,6 +8,8 @@ Against EnKash, with ENKASH_COINS_BASE_URL, ENKASH_AUTH_BASE_URL, ENKASH_CLIENT_
 ENKASH_PASSWORD in the environment:
 
     python examples/enkash_cashback.py --campaign diwali-2026 EKQZVMQK EK6CYE6K
+
+Run a campaign once: EnKash does not document what it does with a request id it has seen before. `python -m payouts` keeps books.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import sys
 from contextlib import AsyncExitStack
 
 from enkash_async import EnkashClient, FileBreakerStore, PasswordCredentials
-from vendor_http.errors import OutcomeUnknown, RequestRejected, VendorError
+from vendor_http.errors import OutcomeUnknown, VendorError
 
 SAMPLE_USERS = ["EKQZVMQK", "EK6CYE6K", "EKIQB4L2", "EK04AZHX", "EKDM5AVZ"]
 
@@ -38,18 +40,26 @@ async def open_client(options: argparse.Namespace, stack: AsyncExitStack) -> Enk
 
 
 async def grant(client: EnkashClient, event: str, user: str, campaign: str) -> bool:
-    """Allocate once to one user; return whether it is known how that ended."""
+    """Allocate once to one user; return whether the coins were given."""
     request_id = f"{campaign}-{user}"  # the same whenever this is run for this campaign
     try:
         receipt = await client.allocate_coins(event=event, user_id=user, request_id=request_id)
-    except RequestRejected as problem:
-        print(f"{user}: refused: {problem}")
     except OutcomeUnknown as problem:
-        print(f"{user}: unknown, settle {request_id} with EnKash before anything else: {problem}")
-        return False
+        print(f"{user}: unknown: {problem}")
+    except VendorError as problem:  # whatever else it is, nothing was given
+        print(f"{user}: nothing given: {problem}")
     else:
         print(f"{user}: {receipt.message} ({receipt.request_id})")
-    return True
+        return True
+    return False
+
+
+async def balance(client: EnkashClient, user: str) -> str:
+    """Return a line about what a user has."""
+    try:
+        return f"{user} has {await client.get_balance(user)} coins"
+    except VendorError as problem:
+        return f"{user}: balance not known: {problem}"
 
 
 async def cashback(options: argparse.Namespace) -> int:
@@ -58,11 +68,10 @@ async def cashback(options: argparse.Namespace) -> int:
         client = await open_client(options, stack)
         event = await client.create_event(event=options.event, amount=options.coins)
         print(f"{event.event} gives {event.amount} coins ({event.coin_config_id})")
-        known = await asyncio.gather(*(grant(client, event.event, user, options.campaign) for user in options.users))
-        balances = await asyncio.gather(*(client.get_balance(user) for user in options.users))
-        for user, balance in zip(options.users, balances, strict=True):
-            print(f"{user} has {balance} coins")
-    return 0 if all(known) else 1
+        users = list(dict.fromkeys(options.users))  # nobody twice
+        given = await asyncio.gather(*(grant(client, event.event, user, options.campaign) for user in users))
+        print(*await asyncio.gather(*(balance(client, user) for user in users)), sep="\n")
+    return 0 if all(given) else 1
 
 
 def main() -> int:
