@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 
 from enkash_async.auth import PasswordTokens
 from enkash_async.authorizers import BasicAuthorizer, BearerAuthorizer, ask_for_token
@@ -24,7 +24,7 @@ from enkash_async.credentials import PasswordCredentials, TokenProvider
 from enkash_async.encryption import BodyCipher
 from enkash_async.envelope import Envelope, read_balance, read_event, read_refusal, read_success
 from enkash_async.models import CoinAllocation, CoinConfiguration, CoinEvent
-from enkash_async.settings import settings_from_env
+from enkash_async.settings import ClientOptions, settings_from_env
 from vendor_http.addresses import check_base_url
 from vendor_http.arguments import check_id, check_key, check_name
 from vendor_http.calls import Answer, Effect, Refusal, Request
@@ -151,7 +151,7 @@ class EnkashClient:
         self._allocate_url = self._coins.url(*_COINS, "allocate-coin")
 
     @classmethod
-    def from_env(cls, **arguments: Any) -> EnkashClient:
+    def from_env(cls, **arguments: Unpack[ClientOptions]) -> Self:
         """Make a client from the environment; an explicit argument wins.
 
         Reads `ENKASH_COINS_BASE_URL`, `ENKASH_AUTH_BASE_URL`, `ENKASH_CLIENT_ID`, `ENKASH_CLIENT_SECRET`, `ENKASH_USERNAME`,

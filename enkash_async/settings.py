@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from enkash_async.credentials import PasswordCredentials, StaticToken
+from enkash_async.credentials import PasswordCredentials, StaticToken, TokenProvider
+
+if TYPE_CHECKING:
+    from enkash_async.breakers import BreakerStore
+    from enkash_async.encryption import BodyCipher
+    from vendor_http.limits import Limits
+    from vendor_http.retry import RetryPolicy, Timeouts
+    from vendor_http.transport import Session
 
 COINS_BASE_URL = "ENKASH_COINS_BASE_URL"
 AUTH_BASE_URL = "ENKASH_AUTH_BASE_URL"
@@ -15,7 +22,31 @@ ACCESS_TOKEN = "ENKASH_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
 CREDENTIALS = ("ENKASH_CLIENT_ID", "ENKASH_CLIENT_SECRET", "ENKASH_USERNAME", "ENKASH_PASSWORD")
 
 
-def settings_from_env(arguments: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+class ClientOptions(TypedDict, total=False):
+    """The arguments of `EnkashClient`, which `from_env` takes as well."""
+
+    coins_base_url: str
+    auth_base_url: str | None
+    credentials: PasswordCredentials | TokenProvider
+    company_id: str | None
+    repeat_allocations: bool
+    session: Session | None
+    timeouts: Timeouts | None
+    retry: RetryPolicy | None
+    limits: Limits | None
+    observers: Sequence[Any]
+    token_lifetime: float | None
+    breaker_store: BreakerStore | None
+    encryption: bool | BodyCipher
+    extra_headers: Mapping[str, str] | None
+    allow_insecure: bool
+    clock: Callable[[], float]
+    sleep: Callable[[float], Awaitable[object]]
+    random: Callable[[], float]
+    now: Callable[[], float]
+
+
+def settings_from_env(arguments: ClientOptions, environ: Mapping[str, str] | None = None) -> ClientOptions:
     """Return the arguments of a client: those given, and the rest from the environment.
 
     Args:
@@ -26,7 +57,7 @@ def settings_from_env(arguments: Mapping[str, Any], environ: Mapping[str, str] |
         ValueError: a variable is missing, or credentials and an access token are both set.
     """
     variables = {name: value for name, value in (os.environ if environ is None else environ).items() if value}
-    settings = dict(arguments)
+    settings = arguments.copy()
     if "credentials" not in settings:
         settings["credentials"] = _credentials(variables)
     if "coins_base_url" not in settings:

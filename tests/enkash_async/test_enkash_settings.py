@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
 
 import pytest
 
 from enkash_async import EnkashClient, PasswordCredentials, StaticToken
-from enkash_async.settings import settings_from_env
+from enkash_async.settings import ClientOptions, settings_from_env
 
 ENVIRONMENT = {
     "ENKASH_COINS_BASE_URL": "https://coins.example",
@@ -29,6 +29,10 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
+def test_whatever_the_client_takes_can_be_given_beside_the_environment() -> None:
+    assert ClientOptions.__annotations__.keys() == inspect.signature(EnkashClient).parameters.keys()
+
+
 def test_everything_comes_from_the_environment(environment: pytest.MonkeyPatch) -> None:
     assert repr(EnkashClient.from_env()) == "<EnkashClient at https://coins.example>"
     assert settings_from_env({}) == {
@@ -44,7 +48,7 @@ def test_the_company_can_be_another() -> None:
 
 
 def test_an_explicit_argument_wins(environment: pytest.MonkeyPatch) -> None:
-    given: dict[str, Any] = {
+    given: ClientOptions = {
         "credentials": StaticToken("own"),
         "coins_base_url": "https://other.example",
         "auth_base_url": None,

@@ -80,4 +80,5 @@ async def use_store(store: BreakerStore) -> None:
 
 
 def from_environment() -> None:
-    assert_type(EnkashClient.from_env(repeat_allocations=True), EnkashClient)
+    assert_type(EnkashClient.from_env(repeat_allocations=True, breaker_store=stores()[1]), EnkashClient)
+    EnkashClient.from_env(repeat_allocations="false")  # type: ignore[arg-type]
