@@ -253,11 +253,15 @@ class FileBreakerStore:
 
 
 async def _in_thread(work: Callable[[], T]) -> T:
-    """Run file work off the loop; even a cancelled caller stays until it has ended, so that nothing is written after the lock."""
-    running = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
+    """Run file work off the loop; who is cancelled, however often, stays to its end: nothing is written without the lock."""
+    running = asyncio.get_running_loop().run_in_executor(None, work)  # no task, which the end of the loop would cancel
+    cancelled: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait([running])
+        except asyncio.CancelledError as asked:
+            cancelled = asked
+    if cancelled is not None:
         running.exception()  # seen: the cancellation is what counts
-        raise
+        raise cancelled
+    return running.result()

@@ -66,8 +66,8 @@ class EnkashClient:
         limits: Calls under way at once and per second.
         observers: Objects with any of `on_start`, `on_retry`, `on_end`.
         token_lifetime: Seconds to use a token for, above 0; by default what EnKash says, at most 300, less 45.
-        breaker_store: Remembers refused token requests, so that nobody locks the account; in memory if not given. Use one
-            `FileBreakerStore` where several processes share an account.
+        breaker_store: Remembers refused token requests, so that nobody locks the account; in memory if not given, which a
+            restart forgets. Give a `FileBreakerStore` where processes are restarted or share an account.
         encryption: Whether bodies are encrypted, which needs the extra `encryption`; a `BodyCipher` beside a `TokenProvider`.
         extra_headers: Sent with every coin request, such as a `Cookie`.
         allow_insecure: Whether plain http may be used outside loopback.
