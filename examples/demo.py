@@ -164,7 +164,7 @@ def pay_tokens(console: Console, scratch: Path) -> list[str]:
     options += ["--api-key", ORIGINAL["ORIGINAL_API_KEY"], "--api-secret", ORIGINAL["ORIGINAL_API_SECRET"]]
     with sandbox("original", *ORIGINAL_TROUBLE, *options) as url:
         environment = {**ORIGINAL, "ORIGINAL_BASE_URL": url, "ORIGINAL_WEBHOOK_KEYS": WEBHOOK_KEY}
-        job = ["--concurrency", "64", "--webhook-port", str(port), "--poll-after", "3"]
+        job = ["--concurrency", "64", "--webhook-port", str(port), "--poll-after", "3", "--polls-per-second", "200"]
         results = pay(REWARDS, "original", scratch, environment, *job)
         books = books_of(url)
     console.print(settled(results, books))

@@ -177,10 +177,11 @@ class Hub(Subscriber):
         """Whether anybody waits for the operation."""
         return self.watchers.has(kind, uid)
 
-    async def ended(self, ref: OperationRef, operation: Operation) -> None:
+    async def ended(self, ref: OperationRef, operation: Operation, *, prompted: bool) -> None:
         """Store a terminal answer first, then bring it to those who wait."""
-        outcome = Outcome(ref=ref, status=operation.status, resource=operation.raw, via="poll", settled_at=self.clock())
-        settled = Settled(operation, "poll", outcome.settled_at)
+        via: Via = "webhook" if prompted and self._trusting else "poll"  # what is distrusted may not be kept as a webhook's
+        outcome = Outcome(ref=ref, status=operation.status, resource=operation.raw, via=via, settled_at=self.clock())
+        settled = Settled(operation, via, outcome.settled_at)
         try:
             recorded = await self.store.record_outcome(outcome)
         except Exception:

@@ -30,8 +30,8 @@ class Audience(Protocol):
         """Whether anybody waits for this operation."""
         ...
 
-    async def ended(self, ref: OperationRef, operation: Operation) -> None:
-        """Take the terminal state of an operation."""
+    async def ended(self, ref: OperationRef, operation: Operation, *, prompted: bool) -> None:
+        """Take the terminal state of an operation, asked for because of news of it or because time had passed."""
         ...
 
     async def missing(self, ref: OperationRef, error: NotFound) -> None:
@@ -148,13 +148,13 @@ class Poller:
     async def _fly(self, turn: Turn) -> None:
         postponed = False
         try:
-            postponed = await self._ask(OperationRef(self._client.scope, turn.kind, turn.uid))
+            postponed = await self._ask(OperationRef(self._client.scope, turn.kind, turn.uid), prompted=turn.prompted)
         finally:
             wanted = self._audience.wants(turn.kind, turn.uid)
             self._schedule.land(turn, self._clock(), wanted=wanted, postponed=postponed)
             self._wake.set()
 
-    async def _ask(self, ref: OperationRef) -> bool:
+    async def _ask(self, ref: OperationRef, *, prompted: bool) -> bool:
         """Ask once; return whether the turn did not count."""
         self.polls += 1
         try:
@@ -180,7 +180,7 @@ class Poller:
             self._recovered()
             self._missing.pop((ref.kind, ref.uid), None)
             if operation.status.terminal:
-                await self._audience.ended(ref, operation)
+                await self._audience.ended(ref, operation, prompted=prompted)
             else:
                 self._audience.noted(ref, operation, None)
         return False

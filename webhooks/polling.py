@@ -51,6 +51,11 @@ class Turn:
     step: int
     attempt: int | None
 
+    @property
+    def prompted(self) -> bool:
+        """Whether news of the operation prompted it, not the passing of time."""
+        return self.attempt is not None and self.attempt < JUST_ONCE
+
 
 class Schedule:
     """Hold the turns of any number of operations in a heap of plain tuples, which the garbage collector does not visit.

@@ -664,3 +664,17 @@ async def test_a_store_that_cannot_say_whether_a_delivery_came_breaks_nothing(ca
             world.vendor.will(str(number), "done")
         await asyncio.gather(*(world.completions.wait(str(number), timeout=60) for number in range(25)))
     assert caplog.text.count("whether a delivery ever came") == 1
+
+
+@virtual_time
+@pytest.mark.parametrize(("trusting", "via"), [(True, "webhook"), (False, "poll")])
+async def test_an_outcome_that_an_event_made_us_ask_for_counts_as_the_webhooks(trusting: bool, via: str) -> None:
+    async with a_world(trust_event_body=trusting) as world:
+        waiting = world.start("1")
+        await settle()
+        world.vendor.will("1", "done")
+        await world.deliver("1", status=None)
+        await waiting
+        outcome = await world.store.outcome(a_ref("1"))
+        assert outcome is not None
+        assert outcome.via == via

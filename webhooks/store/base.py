@@ -20,6 +20,7 @@ IDENTITY_DAYS = 400
 NO_SUCH_HANDLER = "no handler of this name is registered any more; retry it once there is one"
 
 Via = Literal["webhook", "poll"]
+"""How an outcome was learned: a delivery brought it, whole or by what it made us ask; or it was asked for without one."""
 
 
 class Acceptance(StrEnum):
