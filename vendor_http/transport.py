@@ -14,6 +14,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from vendor_http.alarm import Alarm
 from vendor_http.bounds import setting
 from vendor_http.calls import Answer, Authorizer, Call, Effect, Met, Refusal, Request, Trouble
 from vendor_http.errors import ClientClosed
@@ -94,6 +95,7 @@ class Transport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
         self._closed = False
+        self._alarm = Alarm(self.timeouts.read)
         self._usual_timeout = self._timeout(self.timeouts.read)
         self._headers: tuple[Mapping[str, str] | None, CIMultiDict[str]] = (None, CIMultiDict())
 
@@ -157,20 +159,21 @@ class Transport:
             return Trouble(Met.NEVER_LEFT, "time ran out before it was sent")
         session = self._borrowed or self._session(bare=request.effect is Effect.BARE)
         try:
-            response = await session.request(
-                request.method,
-                request.url,
-                data=request.body,
-                headers=self._prepared(headers),
-                allow_redirects=False,
-                raise_for_status=False,
-                timeout=self._usual_timeout if timeout >= self.timeouts.read else self._timeout(timeout),
-            )
-            try:
-                body = await self._body(response)
-            finally:
-                if response.connection is not None:  # it was not read to its end
-                    response.close()
+            with self._alarm.turn(timeout):
+                response = await session.request(
+                    request.method,
+                    request.url,
+                    data=request.body,
+                    headers=self._prepared(headers),
+                    allow_redirects=False,
+                    raise_for_status=False,
+                    timeout=self._usual_timeout if timeout >= self.timeouts.read else self._timeout(timeout),
+                )
+                try:
+                    body = await self._body(response)
+                finally:
+                    if response.connection is not None:  # it was not read to its end
+                        response.close()
         except _NEVER_LEFT as problem:
             return Trouble(Met.NEVER_LEFT, _words(problem))
         except Exception as problem:  # noqa: BLE001 - whatever else leaves the session counts as sent
@@ -212,9 +215,9 @@ class Transport:
         return session
 
     def _timeout(self, seconds: float) -> aiohttp.ClientTimeout:
-        """Return the timers of one attempt: a slow connect always ends before the whole, so that it is known as one."""
+        """Return the timer of connecting: it always ends before the attempt does, so that a slow connect is known as one."""
         connect = min(self.timeouts.connect, seconds * 0.9)
-        return aiohttp.ClientTimeout(total=seconds, connect=connect, ceil_threshold=float("inf"))
+        return aiohttp.ClientTimeout(total=None, connect=connect, ceil_threshold=float("inf"))
 
 
 def _words(problem: Exception) -> str:
