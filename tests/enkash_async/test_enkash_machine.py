@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
-from enkash_async import EnkashClient, PasswordCredentials
+from enkash_async import EnkashClient, PasswordCredentials, TokenUnavailable
 from tests.enkash_async.enkash_kit import Clock
 from vendor_http.errors import OutcomeUnknown, RequestRejected
 from vendor_sandboxes import EnkashSandbox
@@ -142,6 +143,16 @@ class CoinsMachine(RuleBasedStateMachine):
         self.clock.advance(300)
         self.sandbox.script(fault, method="POST", path="/oauth/token")
         assert self.run(self.bare.get_balance("EK1")) == self.balances["EK1"]
+
+    @rule(name=NAMES, user=USERS)
+    def tokens_end_while_no_other_can_be_had(self, name: str, user: str) -> None:
+        self.run(self.bare.get_balance("EK1"))
+        self.sandbox.expire_tokens()
+        self.sandbox.script("p503", "drop_after_commit", method="POST", path="/oauth/token")
+        with pytest.raises(TokenUnavailable, match="HTTP 401"):
+            self.run(self.bare.allocate_coins(event=name, user_id=user, request_id="R0"))
+        self.clock.advance(60)
+        assert self.run(self.bare.get_balance(user)) == self.balances[user]
 
     @rule(coins=COINS)
     def funds_change(self, coins: int) -> None:
