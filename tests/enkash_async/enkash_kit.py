@@ -51,17 +51,18 @@ NO_FUNDS = {
 
 
 class Clock:
-    """Both clocks of a client and its sleep: time passes only by `advance` and by sleeping."""
+    """Both clocks of a client and its sleep: time passes only by `advance` and by sleeping; `epoch` sets the one on the wall."""
 
     def __init__(self) -> None:
         self.seconds = 1_000.0
+        self.epoch = 1_700_000_000.0
         self.slept: list[float] = []
 
     def __call__(self) -> float:
         return self.seconds
 
     def now(self) -> float:
-        return 1_700_000_000.0 + self.seconds
+        return self.epoch + self.seconds
 
     def advance(self, seconds: float) -> None:
         self.seconds += seconds

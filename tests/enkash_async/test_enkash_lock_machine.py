@@ -1,0 +1,111 @@
+"""Any number of clients with a wrong password on one store, crashes, lost replies and time: no third attempt soon after two."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from enkash_async import MemoryBreakerStore
+from enkash_async.auth import PAUSE_UNPROVEN, PasswordTokens
+from enkash_async.credentials import AccessToken
+from tests.enkash_async.enkash_kit import Clock, outcome
+from vendor_http.errors import ConnectFailed, OutcomeUnknown, RateLimited, Unauthorized, VendorError
+
+T = TypeVar("T")
+
+FATES = st.sampled_from(["lost", "crash", "never left", "429", "answered"])
+PROCESSES = 3
+
+
+class WrongPassword(RuleBasedStateMachine):
+    """A vendor that refuses whatever arrives; what happens to its answers is chance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.clock = Clock()
+        self.store = MemoryBreakerStore()
+        self.fate = ""
+        self.arrived: list[float] = []
+        self.told: list[float] = []
+        self.asking = asyncio.Event()
+        self.processes = [self.start() for _ in range(PROCESSES)]
+
+    def run(self, work: Awaitable[T]) -> T:
+        async def wait() -> T:
+            return await work
+
+        return self.runner.run(wait())
+
+    async def ask(self) -> AccessToken:
+        if self.fate == "never left":
+            raise ConnectFailed("no connection")
+        if self.fate == "429":
+            raise RateLimited("429")
+        self.arrived.append(self.clock())
+        if self.fate == "answered":
+            self.told.append(self.clock())
+            raise Unauthorized("Bad credentials", status=400)
+        if self.fate == "crash":
+            self.asking.set()
+            await asyncio.Event().wait()
+        raise OutcomeUnknown("no answer")
+
+    def start(self) -> PasswordTokens:
+        return PasswordTokens(
+            ask=self.ask,
+            account=lambda: "account-1",
+            store=self.store,
+            clock=self.clock,
+            now=self.clock.now,
+            sleep=self.clock.sleep,
+        )
+
+    @rule(number=st.integers(0, PROCESSES - 1), fate=FATES, callers=st.integers(1, 3))
+    def token_is_wanted(self, number: int, fate: str, callers: int) -> None:
+        self.fate = fate
+        self.run(self._want(self.processes[number], callers))
+        if fate == "crash":
+            self.processes[number] = self.start()
+
+    async def _want(self, tokens: PasswordTokens, callers: int) -> None:
+        self.asking.clear()
+        asking = asyncio.ensure_future(self.asking.wait())
+        waiting = asyncio.gather(*(outcome(tokens.token()) for _ in range(callers)))
+        either: list[asyncio.Future[Any]] = [waiting, asking]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            await tokens.aclose()  # as far as the store can tell, the process died
+        asking.cancel()
+        assert all(isinstance(problem, VendorError) for problem in await waiting)
+
+    @rule(seconds=st.sampled_from([1, 60, 540, 600]), set_back=st.sampled_from([0, 0, 30, 3600]))
+    def time_passes(self, seconds: int, set_back: int) -> None:
+        self.clock.epoch -= set_back
+        self.clock.advance(seconds)
+
+    @invariant()
+    def no_third_attempt_follows_soon_after_two(self) -> None:
+        for second, third in zip(self.arrived[1:], self.arrived[2:], strict=False):
+            assert third - second >= PAUSE_UNPROVEN
+
+    @invariant()
+    def password_that_is_known_to_be_wrong_is_never_tried_again(self) -> None:
+        assert not self.told or self.arrived[-1] == self.told[0]
+
+    def teardown(self) -> None:
+        async def close() -> None:
+            for tokens in self.processes:
+                await tokens.aclose()
+
+        self.run(close())
+        self.runner.close()
+
+
+WrongPassword.TestCase.settings = settings(stateful_step_count=30)
+TestWrongPassword = WrongPassword.TestCase
