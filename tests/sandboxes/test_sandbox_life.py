@@ -95,12 +95,23 @@ async def test_closed_agenda_forgets_everything() -> None:
     assert (seen, agenda.pending) == ([], 0)
 
 
-async def test_sandbox_is_not_quiet_while_it_answers_a_caller_who_has_gone(caller_of: CallerOf) -> None:
-    async with OriginalSandbox(confirm=None, latency=(0.05, 0.05)) as sandbox:
+async def test_sandbox_is_not_quiet_while_it_answers_a_caller_who_has_gone(
+    caller_of: CallerOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = asyncio.Event()
+
+    async def hold(length: float) -> None:
+        await go_on.wait()
+
+    async with OriginalSandbox(confirm=None, latency=(0.0, 0.0)) as sandbox:
+        monkeypatch.setattr(sandbox, "pause", hold)
         call = asyncio.ensure_future(caller_of(sandbox).allocate())
         await sandbox.until(lambda: sandbox.under_way == 1)
         call.cancel()
-        assert not sandbox.state.by_nonce
-        await sandbox.quiet()
+        quiet = asyncio.ensure_future(sandbox.quiet())
+        await asyncio.sleep(0)
+        assert not quiet.done()
+        go_on.set()
+        await quiet
         assert list(sandbox.state.by_nonce) == ["nonce_1"]
         assert sandbox.under_way == 0

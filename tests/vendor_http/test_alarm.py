@@ -30,12 +30,21 @@ async def test_what_takes_too_long_times_out() -> None:
 
 
 async def test_what_ends_in_time_is_left_alone() -> None:
-    alarm = Alarm(SHORT)
-    for seconds in (SHORT, SHORT / 2):
+    alarm = Alarm(60.0)
+    for seconds in (60.0, 30.0):
         with alarm.turn(seconds):
             await asyncio.sleep(0)
-    with pytest.raises(TimeoutError):  # its timer was set for one that has ended
+
+
+async def test_a_timer_set_for_one_that_has_ended_ends_nobody_else_too_early() -> None:
+    alarm, loop = Alarm(USUAL), asyncio.get_running_loop()
+    with alarm.turn(USUAL):
+        pass
+    await asyncio.sleep(USUAL / 2)
+    begun = loop.time()
+    with pytest.raises(TimeoutError):
         await last_for_ever(alarm)
+    assert loop.time() - begun >= USUAL
 
 
 async def test_what_the_body_raises_passes_through() -> None:
@@ -83,9 +92,9 @@ async def test_turns_share_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(timers) == 1
 
 
-@pytest.mark.parametrize("seconds", [USUAL, SHORT])
+@pytest.mark.parametrize("seconds", [60.0, 30.0])
 async def test_a_cancellation_from_outside_stays_one(seconds: float) -> None:
-    alarm = Alarm(USUAL)
+    alarm = Alarm(60.0)
     task = asyncio.ensure_future(last_for_ever(alarm, seconds))
     await asyncio.sleep(0)
     task.cancel()

@@ -265,7 +265,7 @@ async def test_another_protocol_is_not_taken_up(make_transport: MakeTransport, s
         v.release.set()
 
     async with vendor(switches) as v:
-        transport = make_transport(v.url, timeouts=Timeouts(read=0.5))
+        transport = make_transport(v.url, timeouts=Timeouts(read=1.0))
         assert type(await ends(transport.call(request_to(transport, Effect.BARE)))) is OutcomeUnknown
         await v.release.wait()
 
