@@ -66,7 +66,7 @@ class BadDay:
             list_lag=self.random.choice([0.0, 1.0, 10.0]) / HASTE,
             p503=0.08,
             p503_after_commit=0.08,
-            p429=0.05,
+            p429=0.1,
             retry_after=0.02,
             drop_before_commit=0.06,
             drop_after_commit=0.08,
