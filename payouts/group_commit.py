@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
+import sqlite3
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from payouts.states import LedgerError
 from webhooks.store.batches import BatchThread, Call
-
-if TYPE_CHECKING:
-    import sqlite3
 
 T = TypeVar("T")
 
@@ -86,7 +85,7 @@ class GroupCommit:
                     call.error = problem
             connection.execute("COMMIT")
         except BaseException:
-            if connection.in_transaction:
+            with suppress(sqlite3.Error):  # a full disk has rolled back already
                 connection.execute("ROLLBACK")
             raise
         self.commits += 1

@@ -48,8 +48,7 @@ MIGRATIONS: tuple[str, ...] = (
         accepted_at REAL,
         settled_at REAL,
         UNIQUE (campaign, id),
-        UNIQUE (vendor, key),
-        CHECK (state IN ('planned', 'sent', 'accepted', 'done', 'failed', 'mismatch', 'rejected', 'unknown'))
+        UNIQUE (vendor, key)
     );
     CREATE TABLE retired_keys (
         vendor TEXT NOT NULL,
@@ -71,13 +70,14 @@ MIGRATIONS: tuple[str, ...] = (
 """Step n leads from layout n to layout n + 1; a step that has been released is never changed."""
 
 _FIELDS = tuple(field.name for field in fields(Entry))
-_STATE = _FIELDS.index("state")
 COLUMNS = ", ".join(_FIELDS)
 
 
 def entry_of(row: Sequence[Any]) -> Entry:
     """Return the entry of a row that was selected with `COLUMNS`."""
-    return Entry(**(dict(zip(_FIELDS, row, strict=True)) | {"state": State(row[_STATE])}))
+    values = dict(zip(_FIELDS, row, strict=True))
+    values["state"] = State(values["state"])
+    return Entry(**values)
 
 
 def connect_to_write(path: Path, *, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.Connection:
@@ -92,7 +92,7 @@ def connect_to_write(path: Path, *, migrations: Sequence[str] = MIGRATIONS) -> s
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         path.chmod(0o600)
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=128)
     except (OSError, sqlite3.Error) as problem:
         raise LedgerError(
             f"{path}: expected a file that can be written, got: {_reason(problem)}; give another --ledger"
@@ -138,7 +138,7 @@ def _bring_up(connection: sqlite3.Connection, path: Path, migrations: Sequence[s
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA fullfsync = ON")  # what fsync alone does not do on macOS; nothing elsewhere
     connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA cache_size = -8000")
+    connection.execute("PRAGMA cache_size = -4000")
     for number, step in enumerate(migrations[layout:], layout + 1):
         connection.executescript(
             f"BEGIN IMMEDIATE; {step}; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number}; COMMIT"

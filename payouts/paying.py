@@ -1,11 +1,12 @@
-"""What happens to one row: it is written down, sent under its key, and led to where the answer says."""
+"""What happens to one row: it is sent under its key and led to where the answer says."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
+from payouts.progress import Places
 from payouts.settling import Settling, state_after
 from payouts.states import Entry, State
 from payouts.vendors import Later, Meaning, Vendor, meaning_of
@@ -23,6 +24,7 @@ from vendor_http.errors import (
 if TYPE_CHECKING:
     from payouts.ledger import Ledger
     from payouts.progress import Pace, Progress, Stop
+    from payouts.recording import Recorder, Then
     from vendor_http.operations import Operation
 
 _LIST_LAG = 2.0
@@ -36,11 +38,13 @@ class Paying:
 
     Args:
         vendor: Who pays.
-        ledger: Where every step is written before the next one is made.
+        ledger: Where every step is written.
+        recorder: Writes what came of a row.
         settling: What accepted rows are waited for with, None if nobody waits.
         progress: What is counted.
         stop: The wish to end; also made here, where going on would be of no use.
         pace: When the next row may leave.
+        most_sent: Rows in the state `sent` at one time.
         max_pending: Rows accepted and not settled at one time.
         patience: Seconds for which a vendor that cannot be reached is tried.
         ended: Called with each row that this run is done with.
@@ -51,11 +55,13 @@ class Paying:
         self,
         vendor: Vendor,
         ledger: Ledger,
+        recorder: Recorder,
         settling: Settling | None,
         *,
         progress: Progress,
         stop: Stop,
         pace: Pace,
+        most_sent: int,
         max_pending: int,
         patience: float,
         ended: Callable[[Entry], Awaitable[None]],
@@ -65,26 +71,49 @@ class Paying:
         self.accepted_here: set[str] = set()
         self._vendor = vendor
         self._ledger = ledger
+        self._recorder = recorder
         self._settling = settling
         self._progress = progress
         self._stop = stop
         self._pace = pace
-        self._slots = asyncio.Semaphore(max_pending)
+        self._sent = Places(most_sent)
+        self._slots = Places(max_pending)
         self._patience = patience
         self._ended = ended
         self._clock = clock
         self._ill_since: float | None = None
         self._forbidden = 0
 
+    def admit_now(self) -> bool:
+        """Take the places that a row needs before it may be marked as sent, if that needs no waiting."""
+        if self._stop.wished or not (self._sent.any_free and self._slots.any_free and self._pace.turn_now()):
+            return False
+        self._sent.take_now()
+        self._slots.take_now()
+        return True
+
+    async def admit(self) -> bool:
+        """Wait for those places; return False if the end is asked for first."""
+        if not await self._both_places():
+            return False
+        if await self._pace.turn():
+            return True
+        self._sent.give_back()
+        self._slots.give_back()
+        return False
+
     async def pay(self, entry: Entry) -> None:
-        """Send a row, unless the end is asked for before it may leave."""
-        if await self._slot() and not await self._pay(entry):
-            self._slots.release()
+        """Send a row that was planned and is marked as sent now."""
+        await self._pay(entry, first=True)
+
+    async def pay_again(self, entry: Entry) -> None:
+        """Send a row that an earlier run has marked as sent, or given up as unknown, and that the vendor does not hold."""
+        await self._pay(entry, first=False)
 
     async def wait_for(self, entry: Entry) -> None:
         """Wait for a row that an earlier run left accepted, once there is room among those that wait."""
         later, settling = self._vendor.later, self._settling
-        if later is not None and settling is not None and await self._slot():
+        if later is not None and settling is not None and await self._take(self._slots):
             self._wait(later, settling, entry, urgent=True)
 
     async def find_out(self, entry: Entry) -> None:
@@ -93,26 +122,22 @@ class Paying:
         if later is None:
             if not self._vendor.may_repeat:
                 told = "the run ended before the answer came, and the vendor cannot be asked; settle it with `payouts resolve`"
-                await self._ended(await self._ledger.move(entry, State.UNKNOWN, problem=told))
+                self._recorder.put(entry, State.UNKNOWN, {"problem": told}, self._ended)
             return
         found = await self._looked_up(later, entry)
-        if found is None or not await self._slot():
-            return
-        self.accepted_here.add(found.ref.uid)
-        if not await self._accept(later, entry, found, urgent=True):
-            self._slots.release()
+        if found is not None and await self._both_places():
+            self.accepted_here.add(found.ref.uid)
+            self._accept(later, entry, found, urgent=True)
 
     async def waited(self, entry: Entry) -> None:
         """Take back the place of a row that is not waited for any more."""
-        self._slots.release()
         self._progress.pending -= 1
+        self._slots.give_back()
         await self._ended(entry)
 
-    async def _pay(self, entry: Entry) -> bool:
-        """Return whether the row is waited for now."""
-        first = entry.state is State.PLANNED
+    async def _pay(self, entry: Entry, *, first: bool) -> None:
         pause = _FIRST_PAUSE
-        while await self._pace.turn():
+        while not self._stop.wished:
             if entry.state is not State.SENT:
                 entry = await self._ledger.move(entry, State.SENT)
             self._progress.in_flight += 1
@@ -121,45 +146,49 @@ class Paying:
             except VendorError as trouble:
                 problem = trouble
             else:
-                self._well()
-                return await self._paid(entry, operation)
+                self._ill_since = None
+                self._paid(entry, operation)
+                return
             finally:
                 self._progress.in_flight -= 1
             meaning = meaning_of(problem)
             if meaning in _STATES:
-                return await self._not_paid(entry, problem, meaning, first=first)
+                await self._not_paid(entry, problem, meaning, first=first)
+                return
             if first:  # of a row that an earlier run may have sent nobody can say that nothing happened
                 entry = await self._ledger.move(entry, State.PLANNED, problem=problem)
             if meaning is Meaning.STOP or not await self._better_later(problem, pause):
                 self._give_up(problem)
-                break
             pause = min(pause * 2, _LONGEST_PAUSE)
-        return False
+        if first and entry.state is State.SENT:  # it never left
+            self._recorder.put(entry, State.PLANNED, {}, self._leave)
+        else:
+            await self._leave(entry)
 
-    async def _paid(self, entry: Entry, operation: Operation | None) -> bool:
+    def _paid(self, entry: Entry, operation: Operation | None) -> None:
         later = self._vendor.later
         if operation is not None and later is not None:
-            return await self._accept(later, entry, operation, urgent=later.held_before(operation))
-        await self._ended(await self._ledger.move(entry, State.DONE, settled_by="reply"))
-        return False
+            self._accept(later, entry, operation, urgent=later.held_before(operation))
+        else:
+            self._recorder.put(entry, State.DONE, {"settled_by": "reply"}, self._end)
 
-    async def _not_paid(self, entry: Entry, problem: VendorError, meaning: Meaning, *, first: bool) -> bool:
+    async def _not_paid(self, entry: Entry, problem: VendorError, meaning: Meaning, *, first: bool) -> None:
         if meaning is Meaning.REJECTED and not first:
             later = self._vendor.later
             found, sure = await self._look_once_more(later, entry) if later else (None, False)
             if later is not None and found is not None:
-                return await self._accept(later, entry, found, urgent=True)
+                self._accept(later, entry, found, urgent=True)
+                return
             if not sure:
                 meaning = Meaning.UNKNOWN
         existing = problem.existing if isinstance(problem, Conflict) else None
         uid = None if existing is None else existing.ref.uid
-        await self._ended(await self._ledger.move(entry, _STATES[meaning], uid=uid, problem=problem))
+        self._recorder.put(entry, _STATES[meaning], {"uid": uid, "problem": problem}, self._end)
         self._forbidden = self._forbidden + 1 if isinstance(problem, Forbidden) else 0
         if self._forbidden >= _MOST_FORBIDDEN:
             self._give_up(problem)
         if not isinstance(problem, OutcomeUnknown):
-            self._well()
-        return False
+            self._ill_since = None
 
     async def _look_once_more(self, later: Later, entry: Entry) -> tuple[Operation | None, bool]:
         """Return what the vendor holds now of a row that an earlier run may have sent, and whether that can be relied on."""
@@ -169,34 +198,44 @@ class Paying:
         except VendorError:
             return None, False
 
-    async def _accept(self, later: Later, entry: Entry, operation: Operation, *, urgent: bool) -> bool:
-        """Write down what the vendor named; return whether it is waited for now."""
-        uid = operation.ref.uid
-        if self._settling is not None and self._settling.knows(uid):
+    def _accept(self, later: Later, entry: Entry, operation: Operation, *, urgent: bool) -> None:
+        """Have it written down what the vendor named, and go on from there."""
+        uid, settling = operation.ref.uid, self._settling
+        if settling is not None and settling.knows(uid):
             told = f"the vendor named {uid} for this row and for another one, so that one of them cannot have been paid"
-            await self._ended(await self._ledger.move(entry, State.MISMATCH, uid=uid, problem=told))
-            return False
-        entry = await self._ledger.move(entry, State.ACCEPTED, uid=uid)
+            self._recorder.put(entry, State.MISMATCH, {"uid": uid, "problem": told}, self._end)
+            return
+        then: Then = self._end
         if operation.status.terminal:
-            await self._conclude(later, entry, operation)
-        elif self._settling is None:
-            await self._ended(entry)
-        else:
-            self._wait(later, self._settling, entry, urgent=urgent)
-            return True
-        return False
+            then = partial(self._conclude, later, operation)
+        elif settling is not None:
+            settling.reserve(uid)
+            then = partial(self._begin_to_wait, later, settling, urgent)
+        self._recorder.put(entry, State.ACCEPTED, {"uid": uid}, then)
+
+    async def _begin_to_wait(self, later: Later, settling: Settling, urgent: bool, entry: Entry) -> None:
+        self._sent.give_back()
+        self._wait(later, settling, entry, urgent=urgent)
 
     def _wait(self, later: Later, settling: Settling, entry: Entry, *, urgent: bool) -> None:
         self._progress.pending += 1
-        settling.add(entry, later.asked(entry), urgent=urgent)
+        settling.add(entry, later.ref(entry), urgent=urgent)
 
-    async def _conclude(self, later: Later, entry: Entry, final: Operation) -> None:
+    async def _conclude(self, later: Later, final: Operation, entry: Entry) -> None:
         problem: VendorError | None = None
         try:
             later.conclude(entry, final)
         except (OperationFailed, OperationMismatch) as told:
             problem = told
-        await self._ended(await self._ledger.move(entry, state_after(problem), settled_by="poll", problem=problem))
+        self._recorder.put(entry, state_after(problem), {"settled_by": "poll", "problem": problem}, self._end)
+
+    async def _end(self, entry: Entry) -> None:
+        await self._leave(entry)
+        await self._ended(entry)
+
+    async def _leave(self, _: Entry) -> None:
+        self._sent.give_back()
+        self._slots.give_back()
 
     async def _looked_up(self, later: Later, entry: Entry) -> Operation | None:
         pause = _FIRST_PAUSE
@@ -210,20 +249,27 @@ class Paying:
                     self._give_up(problem)
                 pause = min(pause * 2, _LONGEST_PAUSE)
             else:
-                self._well()
+                self._ill_since = None
                 return found
         return None
 
-    async def _slot(self) -> bool:
-        """Take a place among those that may wait; return False if the end is asked for first."""
+    async def _both_places(self) -> bool:
+        """Take a place among those that are sent and among those that may wait; return False if the end is asked for first."""
+        if not await self._take(self._slots):
+            return False
+        if await self._take(self._sent):
+            return True
+        self._slots.give_back()
+        return False
+
+    async def _take(self, places: Places) -> bool:
+        """Take a place; return False if the end is asked for first."""
         if self._stop.wished:
             return False
-        if not self._slots.locked():
-            return await self._slots.acquire()
-        return await self._stop.before(self._slots.acquire())
-
-    def _well(self) -> None:
-        self._ill_since = None
+        if places.any_free:
+            places.take_now()
+            return True
+        return await self._stop.before(places.take())
 
     async def _better_later(self, problem: VendorError, pause: float) -> bool:
         """Wait a little before the vendor is tried again; return False once that has gone on for too long."""

@@ -1,4 +1,4 @@
-"""How far a run has come, and how fast it may go."""
+"""How far a run has come, how fast it may go, and how much it may have open at once."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Stop:
 
     async def pause(self, seconds: float) -> bool:
         """Wait for so many seconds; return whether they passed before the end was asked for."""
-        if seconds <= 0:
+        if seconds <= 0 or self.wished:
             return not self.wished
         return await self.before(self._sleep(seconds))
 
@@ -98,6 +98,16 @@ class Pace:
         self._clock = clock
         self._next = float("-inf")
 
+    def turn_now(self) -> bool:
+        """Take the next row's turn if it has come."""
+        if self._interval is None:
+            return True
+        now = self._clock()
+        if now < self._next:
+            return False
+        self._next = now + self._interval
+        return True
+
     async def turn(self) -> bool:
         """Wait for the next row's turn; return whether it came before the end was asked for."""
         if self._interval is None:
@@ -106,3 +116,36 @@ class Pace:
         begin = max(now, self._next)
         self._next = begin + self._interval
         return await self._stop.pause(begin - now)
+
+
+class Places:
+    """So many places, each for one row at a time.
+
+    Args:
+        number: How many there are.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._free = number
+        self._freed = asyncio.Event()
+
+    @property
+    def any_free(self) -> bool:
+        """Whether one can be taken without waiting."""
+        return self._free > 0
+
+    def take_now(self) -> None:
+        """Take a place, of which `any_free` has said that there is one."""
+        self._free -= 1
+
+    async def take(self) -> None:
+        """Wait for a free place and take it."""
+        while not self._free:
+            self._freed.clear()
+            await self._freed.wait()
+        self._free -= 1
+
+    def give_back(self) -> None:
+        """Free a place."""
+        self._free += 1
+        self._freed.set()

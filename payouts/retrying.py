@@ -38,6 +38,6 @@ async def objection_to_retry(vendor: Vendor, entry: Entry) -> str | None:
         return f"the vendor does not show {entry.uid} any more, so nobody can say that it failed"
     except VendorError as problem:
         return f"the vendor could not be asked: {problem}"
-    return (
-        None if now.status is OperationStatus.FAILED else f"the vendor now says that {entry.uid} is {now.status}: it did not fail"
-    )
+    if now.status is OperationStatus.FAILED:
+        return None
+    return f"the vendor now says that {entry.uid} is {now.status}: it did not fail"

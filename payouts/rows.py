@@ -15,6 +15,8 @@ from vendor_http.errors import RewardsError
 from vendor_http.secrets import one_line
 
 _KEY_DOMAIN = b"rewards-async payout key"
+_KEY_CHARACTERS = 26
+_KEY_BYTES = 20  # more than 26 characters of base32 need, and a number that needs no padding
 
 
 class InvalidRow(RewardsError, ValueError):
@@ -29,20 +31,40 @@ class InvalidRow(RewardsError, ValueError):
         self.name = name
 
 
-def derive_key(vendor: str, campaign: str, row_id: str, *, retry: int = 0) -> str:
-    """Return the idempotency key of a row: 26 characters, the same on every machine and in every run.
+class Keys:
+    """Make the idempotency keys of one campaign: 26 characters, the same on every machine and in every run.
 
     Args:
         vendor: `"original"` or `"enkash"`.
         campaign: The name of the campaign; the same row id in another campaign has another key.
-        row_id: The row's stable id.
-        retry: 0 for the first key, n for the n-th time somebody asked for the row to be paid anew.
     """
-    digest = hashlib.sha256(_KEY_DOMAIN)
-    for part in (vendor, campaign, row_id, *([f"retry {retry}"] if retry else [])):
-        encoded = part.encode()
-        digest.update(b"%d:%b" % (len(encoded), encoded))  # length first, so that no two triples frame to the same bytes
-    return base64.b32encode(digest.digest()).decode("ascii").lower()[:26]
+
+    def __init__(self, vendor: str, campaign: str) -> None:
+        self._begun = hashlib.sha256(_KEY_DOMAIN + _framed(vendor) + _framed(campaign))
+
+    def of(self, row_id: str, *, retry: int = 0) -> str:
+        """Return the key of a row.
+
+        Args:
+            row_id: The row's stable id.
+            retry: 0 for the first key, n for the n-th time somebody asked for the row to be paid anew.
+        """
+        digest = self._begun.copy()
+        digest.update(_framed(row_id))
+        if retry:
+            digest.update(_framed(f"retry {retry}"))
+        return base64.b32encode(digest.digest()[:_KEY_BYTES]).decode("ascii").lower()[:_KEY_CHARACTERS]
+
+
+def derive_key(vendor: str, campaign: str, row_id: str, *, retry: int = 0) -> str:
+    """Return the idempotency key of one row; see `Keys`."""
+    return Keys(vendor, campaign).of(row_id, retry=retry)
+
+
+def _framed(part: str) -> bytes:
+    """Return a part with its length before it, so that no two triples come to the same bytes."""
+    encoded = part.encode()
+    return b"%d:%b" % (len(encoded), encoded)
 
 
 def _checked(check: Callable[[Any, str], str], name: str, value: object) -> str:

@@ -13,6 +13,7 @@ from attrs import frozen
 
 from payouts.paying import Paying
 from payouts.progress import Pace, Progress, Stop
+from payouts.recording import Recorder
 from payouts.rows import Row
 from payouts.settling import Settling
 from payouts.states import SETTLED, Entry, State
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
 Rows: TypeAlias = Iterable[Row] | AsyncIterable[Row]
 
 _CHUNK = 200
+_CHUNKS_AHEAD = 2
 _MOST_UNREAD = 1_000
+_AHEAD = 4
+"""Times the concurrency, rows may be marked as sent, so that requests need not wait for the disk."""
 
 
 class PayoutsStopped(RewardsError):
@@ -150,22 +154,30 @@ class PayoutRun:
         self._options = options
         self._sleep = sleep
         self._stop = Stop(sleep)
+        self._recorder = Recorder(ledger)
         self._settling: Settling | None = None
         if completions is not None and options.wait and vendor.later is not None:
-            self._settling = Settling(completions, ledger, timeout=options.timeout, ended=self._waited)
+            self._settling = Settling(
+                completions, self._recorder, conclude=vendor.later.conclude, timeout=options.timeout, ended=self._waited
+            )
+        # what cannot be asked about later is marked as sent when a request can leave at once, and not before
+        most_sent = options.concurrency * (_AHEAD if vendor.later is not None else 1)
         self._paying = Paying(
             vendor,
             ledger,
+            self._recorder,
             self._settling,
             progress=self.progress,
             stop=self._stop,
             pace=Pace(options.rate, self._stop, clock),
+            most_sent=most_sent,
             max_pending=options.max_pending,
             patience=options.patience,
             ended=self._give_out,
             clock=clock,
         )
-        self._work: asyncio.Queue[tuple[Callable[[Entry], Awaitable[None]], Entry]] = asyncio.Queue(options.concurrency)
+        self._work: asyncio.Queue[tuple[Callable[[Entry], Awaitable[None]], Entry]] = asyncio.Queue(most_sent)
+        self._planned: asyncio.Queue[list[Entry] | None] = asyncio.Queue(_CHUNKS_AHEAD)
         self._active: set[str] = set()
         self._task: asyncio.Task[None] | None = None
         self._ended: deque[Entry] = deque()
@@ -224,8 +236,9 @@ class PayoutRun:
             async with asyncio.TaskGroup() as tasks:
                 settling = None if self._settling is None else tasks.create_task(self._settling.run())
                 helpers = [tasks.create_task(self._worker()) for _ in range(self._options.concurrency)]
-                helpers.append(tasks.create_task(self._end_waiting()))
+                helpers += [tasks.create_task(self._end_waiting()), tasks.create_task(self._recorder.run())]
                 await self._take_up()
+                helpers.append(tasks.create_task(self._plan()))
                 await self._send()
                 if self._settling is not None and settling is not None:
                     self._settling.no_more()
@@ -250,8 +263,7 @@ class PayoutRun:
         while True:
             action, entry = await self._work.get()
             try:
-                if not self._stop.wished:
-                    await action(entry)
+                await action(entry)
             finally:
                 self._active.discard(entry.id)
                 self._work.task_done()
@@ -262,6 +274,7 @@ class PayoutRun:
         async for entry in self._pages(states):
             await self._work.put((self._paying.find_out, entry))
         await self._work.join()
+        await self._recorder.drain()
         if self._settling is not None:
             async for entry in self._pages([State.ACCEPTED]):
                 if entry.uid not in self._paying.accepted_here:
@@ -274,23 +287,49 @@ class PayoutRun:
                 yield entry
             last = page[-1].number
 
-    async def _send(self) -> None:
-        """Plan the rows of the file and hand those on that are to be sent."""
-        left = self._options.limit
+    async def _plan(self) -> None:
+        """Read the file and plan its rows, a little ahead of those that are sent."""
         async for chunk in self._chunks():
-            entries = await self._ledger.plan(chunk)
-            for entry in {entry.id: entry for entry in entries if entry.id not in self._active}.values():
-                if self._stop.wished or left == 0:
-                    break
-                if self._is_to_be_sent(entry):
-                    self._active.add(entry.id)
-                    await self._work.put((self._paying.pay, entry))
-                    left = None if left is None else left - 1
-                elif entry.state in SETTLED:
+            await self._planned.put(await self._ledger.plan(chunk))
+        await self._planned.put(None)
+
+    async def _send(self) -> None:
+        """Hand on the rows that are to be sent."""
+        left = self._options.limit
+        lately: deque[set[str]] = deque(maxlen=_CHUNKS_AHEAD + 2)  # rows that come twice were planned before they were sent
+        while left != 0 and (chunk := await self._next_chunk()) is not None:
+            handed: set[str] = set()
+            lately.append(handed)
+            for entry in chunk:
+                if entry.id in self._active or any(entry.id in some for some in lately):
+                    continue
+                if entry.state in SETTLED:
                     self.progress.skipped += 1
-            if self._stop.wished or left == 0:
-                break
+                if not self._is_to_be_sent(entry):
+                    continue
+                if left == 0 or not (self._paying.admit_now() or await self._paying.admit()):
+                    break
+                handed.add(entry.id)
+                self._active.add(entry.id)
+                if entry.state is State.PLANNED:
+                    self._recorder.put(entry, State.SENT, {}, self._first_time)
+                else:
+                    self._work.put_nowait((self._paying.pay_again, entry))
+                left = None if left is None else left - 1
+        await self._recorder.drain()
         await self._work.join()
+        await self._recorder.drain()
+
+    async def _first_time(self, entry: Entry) -> None:
+        self._work.put_nowait((self._paying.pay, entry))
+
+    async def _next_chunk(self) -> list[Entry] | None:
+        taken: list[list[Entry] | None] = [None]
+
+        async def take() -> None:
+            taken[0] = await self._planned.get()
+
+        return taken[0] if not self._stop.wished and await self._stop.before(take()) else None
 
     def _is_to_be_sent(self, entry: Entry) -> bool:
         if entry.state in {State.SENT, State.UNKNOWN}:  # the vendor was asked, and does not hold it

@@ -20,7 +20,7 @@ from vendor_http.errors import (
     UnexpectedResponse,
     VendorError,
 )
-from vendor_http.operations import Operation, OperationStatus
+from vendor_http.operations import Operation, OperationRef, OperationStatus
 
 if TYPE_CHECKING:
     from enkash_async import EnkashClient
@@ -70,8 +70,8 @@ class Later(Protocol):
         """
         ...
 
-    def asked(self, entry: Entry) -> Operation:
-        """Return the operation of an accepted row as it was asked for."""
+    def ref(self, entry: Entry) -> OperationRef:
+        """Return the name of what the vendor accepted for a row."""
         ...
 
     def held_before(self, operation: Operation) -> bool:
@@ -148,9 +148,17 @@ class OriginalVendor:
         """Return the allocation the vendor named."""
         return await self.client.get_allocation(entry.uid or "")
 
-    def asked(self, entry: Entry) -> Operation:
-        """Return the allocation that the row asks for."""
-        return Allocation(
+    def ref(self, entry: Entry) -> OperationRef:
+        """Return the ref of an allocation."""
+        return self.client.ref_of(entry.uid or "")
+
+    def held_before(self, operation: Operation) -> bool:
+        """Return whether the client found it by its nonce."""
+        return isinstance(operation, Allocation) and operation.recovered
+
+    def conclude(self, entry: Entry, final: Operation) -> None:
+        """Compare uid, nonce, reward, user and amount."""
+        asked = Allocation(
             uid=entry.uid or "",
             status=OperationStatus.PENDING,
             reward_uid=entry.item,
@@ -159,14 +167,7 @@ class OriginalVendor:
             nonce=entry.key,
             scope=self.client.scope,
         )
-
-    def held_before(self, operation: Operation) -> bool:
-        """Return whether the client found it by its nonce."""
-        return isinstance(operation, Allocation) and operation.recovered
-
-    def conclude(self, entry: Entry, final: Operation) -> None:
-        """Compare uid, nonce, reward, user and amount."""
-        self.client.conclude(self.asked(entry), final)
+        self.client.conclude(asked, final)
 
 
 @frozen

@@ -136,9 +136,12 @@ class StubEnkash:
 
     answers: dict[str, deque[Exception]] = Factory(lambda: defaultdict(deque))
     given: list[str] = Factory(list)
+    before: Callable[[str], Awaitable[object]] | None = None
 
     async def allocate_coins(self, *, event: str, user_id: str, request_id: str) -> None:
         self.given.append(request_id)
+        if self.before is not None:
+            await self.before(request_id)
         if self.answers[user_id]:
             raise self.answers[user_id].popleft()
 

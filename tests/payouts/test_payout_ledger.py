@@ -369,6 +369,42 @@ async def test_rows_that_move_together_all_move_or_none(ledger: Ledger) -> None:
     assert [await ledger.find("a"), await ledger.find("b")] == moved
 
 
+async def test_a_row_cannot_move_twice_at_once(ledger: Ledger) -> None:
+    first, second = await ledger.plan([tokens("a"), tokens("b")])
+    with pytest.raises(WrongWay, match="row a"):
+        await ledger.move_all([(first, State.SENT, {}), (second, State.SENT, {}), (first, State.SENT, {})])
+    assert await ledger.counts() == {State.PLANNED: 2}
+
+
+async def test_two_rows_of_one_chunk_cannot_bring_one_key(ledger: Ledger) -> None:
+    with pytest.raises(KeyTaken, match=r"row c: .* belongs to row a"):
+        await ledger.plan([tokens("a", nonce="n1"), tokens("b", nonce="n2"), tokens("c", nonce="n1")])
+    assert await ledger.counts() == {}
+
+
+async def test_many_rows_are_taken_up_together_or_not_at_all(ledger: Ledger) -> None:
+    await ledger.plan([tokens("owner", nonce="n1")])
+    with pytest.raises(KeyTaken, match="row last"):
+        await ledger.plan([*(tokens(f"r{number}") for number in range(1300)), tokens("last", nonce="n1")])
+    assert await ledger.counts() == {State.PLANNED: 1}
+
+
+async def test_many_rows_are_planned_and_moved_in_one_go(ledger: Ledger) -> None:
+    rows = [tokens(f"r{number}") for number in range(1300)]
+    moved = await ledger.move_all([(entry, State.SENT, {}) for entry in await ledger.plan(rows)])
+    assert await ledger.plan(rows) == moved
+
+
+async def test_trouble_and_plain_sailing_may_move_together(ledger: Ledger) -> None:
+    first, second = await ledger.plan([tokens("a"), tokens("b")])
+    first = await ledger.move(await ledger.move(first, State.SENT), State.PLANNED, problem="not reached")
+    moved = await ledger.move_all([(second, State.SENT, {}), (first, State.SENT, {})])
+    assert [entry.problem for entry in moved] == [None, None]
+    assert [await ledger.find("b"), await ledger.find("a")] == moved
+    ended = await ledger.move_all([(moved[0], State.ACCEPTED, {"uid": "1"}), (moved[1], State.REJECTED, {"problem": "no"})])
+    assert [await ledger.find("b"), await ledger.find("a")] == ended
+
+
 async def test_a_cancelled_caller_leaves_the_ledger_whole(ledger: Ledger) -> None:
     (entry,) = await ledger.plan([tokens()])
     async with writer_held(ledger):

@@ -1,0 +1,138 @@
+"""Take rows up into the ledger: those it does not know are planned, those it knows must be what they were."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from payouts.ledger_schema import COLUMNS, entry_of
+from payouts.rows import Keys, Row
+from payouts.states import Entry, KeyTaken, LedgerError, RowChanged, State, content, same_amount
+from payouts.steps import MOST_AT_ONCE, marks
+
+_COLUMNS = 11
+_INSERT = "INSERT INTO rows (number, campaign, vendor, id, line, recipient, item, amount, key, state, planned_at) VALUES {}"
+
+
+class Planner:
+    """Plan the rows of one campaign.
+
+    Args:
+        vendor: Who pays.
+        campaign: The campaign's name.
+        number: The ledger's number of it.
+    """
+
+    def __init__(self, vendor: str, campaign: str, number: int) -> None:
+        self._vendor = vendor
+        self._number = number
+        self._keys = Keys(vendor, campaign)
+
+    def plan(self, rows: Sequence[Row], at: float, database: sqlite3.Connection) -> list[Entry]:
+        """Return how far each row has come; all of them are taken up, or none.
+
+        Raises:
+            RowChanged: a row is known with other content.
+            KeyTaken: a row brings the key of another.
+        """
+        database.execute("SAVEPOINT plan")
+        try:
+            entries = self._take_up(rows, at, database)
+        except LedgerError:
+            database.execute("ROLLBACK TO plan")
+            database.execute("RELEASE plan")
+            raise
+        database.execute("RELEASE plan")
+        return entries
+
+    def _take_up(self, rows: Sequence[Row], at: float, database: sqlite3.Connection) -> list[Entry]:
+        known = self._known(rows, database)
+        number = database.execute("SELECT coalesce(max(number), 0) FROM rows").fetchone()[0]
+        fresh: list[Entry] = []
+        entries: list[Entry] = []
+        for row in rows:
+            given = row.given_key
+            key = given or self._keys.of(row.id)
+            entry = known.get(row.id)
+            if entry is None:
+                if given is not None:
+                    self._refuse_retired(row.id, given, database)
+                number += 1
+                entry = known[row.id] = Entry(
+                    number=number,
+                    id=row.id,
+                    line=row.line,
+                    recipient=row.recipient,
+                    item=row.item,
+                    amount=row.amount,
+                    key=key,
+                    state=State.PLANNED,
+                    planned_at=at,
+                )
+                fresh.append(entry)
+            elif not self._same(row, key, entry, database):
+                raise RowChanged(entry, content(row.amount, row.item, row.recipient, key))
+            entries.append(entry)
+        self._insert(fresh, database)
+        return entries
+
+    def _known(self, rows: Sequence[Row], database: sqlite3.Connection) -> dict[str, Entry]:
+        known: dict[str, Entry] = {}
+        for begin in range(0, len(rows), MOST_AT_ONCE):
+            ids = [row.id for row in rows[begin : begin + MOST_AT_ONCE]]
+            found = database.execute(
+                f"SELECT {COLUMNS} FROM rows WHERE campaign = ? AND id IN ({', '.join('?' * len(ids))})",  # noqa: S608 - constants and marks
+                (self._number, *ids),
+            )
+            for each in found:
+                entry = entry_of(each)
+                known[entry.id] = entry
+        return known
+
+    def _insert(self, fresh: Sequence[Entry], database: sqlite3.Connection) -> None:
+        try:
+            for begin in range(0, len(fresh), MOST_AT_ONCE):
+                some = fresh[begin : begin + MOST_AT_ONCE]
+                values = [value for entry in some for value in self._values(entry)]
+                database.execute(_INSERT.format(marks(len(some), _COLUMNS)), values)
+        except sqlite3.IntegrityError:
+            problem = self._takers(fresh, database)[0]
+        else:
+            return
+        raise problem
+
+    def _takers(self, fresh: Sequence[Entry], database: sqlite3.Connection) -> list[KeyTaken]:
+        """Return an error for each row that brings the key of another."""
+        problems: list[KeyTaken] = []
+        owners: dict[str, str] = {}
+        for entry in fresh:
+            found = database.execute(
+                "SELECT id FROM rows WHERE vendor = ? AND key = ? AND number != ?", (self._vendor, entry.key, entry.number)
+            ).fetchone()
+            owner = owners.get(entry.key) if found is None else found[0]
+            if owner is not None:
+                problems.append(KeyTaken(entry.key, entry.id, owner))
+            owners[entry.key] = entry.id
+        return problems
+
+    def _values(self, entry: Entry) -> tuple[Any, ...]:
+        grant = (entry.id, entry.line, entry.recipient, entry.item, entry.amount, entry.key)
+        return (entry.number, self._number, self._vendor, *grant, entry.state.value, entry.planned_at)
+
+    def _refuse_retired(self, row_id: str, key: str, database: sqlite3.Connection) -> None:
+        owner = database.execute(
+            "SELECT rows.id FROM retired_keys JOIN rows ON rows.number = retired_keys.row "
+            "WHERE retired_keys.vendor = ? AND retired_keys.key = ?",
+            (self._vendor, key),
+        ).fetchone()
+        if owner is not None:
+            raise KeyTaken(key, row_id, owner[0])
+
+    def _same(self, row: Row, key: str, known: Entry, database: sqlite3.Connection) -> bool:
+        if (row.recipient, row.item) != (known.recipient, known.item) or not same_amount(row.amount, known.amount):
+            return False
+        if not known.retries:
+            return key == known.key
+        first = database.execute("SELECT key FROM retired_keys WHERE row = ? AND retry = 0", (known.number,)).fetchone()
+        return bool(key == first[0])

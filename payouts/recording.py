@@ -1,0 +1,71 @@
+"""Write the steps of many rows down together, off the way of those who send and those who listen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+from payouts.states import Entry, State
+
+if TYPE_CHECKING:
+    from payouts.ledger import Facts, Ledger
+
+Then: TypeAlias = Callable[[Entry], Awaitable[None]]
+"""Called with a row once its step is on the disk."""
+
+_GATHER = 0.005
+_MOST_AT_ONCE = 500
+
+
+class Recorder:
+    """Take steps, write all that have come within a few milliseconds with one fsync, and go on with each row.
+
+    Args:
+        ledger: Where they are written.
+        sleep: Waits for so many seconds.
+    """
+
+    def __init__(self, ledger: Ledger, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
+        self._ledger = ledger
+        self._sleep = sleep
+        self._steps: list[tuple[Entry, State, Facts, Then]] = []
+        self._news = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def put(self, entry: Entry, to: State, facts: Facts, then: Then) -> None:
+        """Have a row led on to its next state, and go on with it afterwards."""
+        self._steps.append((entry, to, facts, then))
+        self._news.set()
+        self._idle.clear()
+
+    async def drain(self) -> None:
+        """Wait until everything that was put in is written and gone on with."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Write until cancelled.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        while True:
+            await self._news.wait()
+            await self._sleep(_GATHER)
+            self._news.clear()
+            while self._steps:
+                some, self._steps = self._steps[:_MOST_AT_ONCE], self._steps[_MOST_AT_ONCE:]
+                await self._write(some)
+            self._idle.set()
+
+    async def _write(self, steps: list[tuple[Entry, State, Facts, Then]]) -> None:
+        kinds: dict[tuple[State, State], list[tuple[Entry, State, Facts, Then]]] = {}
+        for step in steps:
+            kinds.setdefault((step[0].state, step[1]), []).append(step)
+        written = await asyncio.gather(
+            *(self._ledger.move_all([(entry, to, facts) for entry, to, facts, _ in kind]) for kind in kinds.values())
+        )
+        for kind, entries in zip(kinds.values(), written, strict=True):
+            for (_, _, _, then), entry in zip(kind, entries, strict=True):
+                await then(entry)
