@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 import stat
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -431,12 +432,27 @@ async def test_a_loop_that_ended_in_the_middle_harms_nobody(path: Path) -> None:
     await store.aclose()
 
 
-async def test_a_store_from_before_a_fork_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with opened(path) as store:
-        with monkeypatch.context() as patch:
-            patch.setattr("os.getpid", lambda: -1)
-            with pytest.raises(StoreError, match="before a fork"):
-                await store.accept(event("1"))
+FORKED = """
+import asyncio, os, sys
+from webhooks.errors import StoreError
+from webhooks.store.sqlite import SQLiteStore
+
+store = SQLiteStore(sys.argv[1])
+if os.fork() == 0:
+    try:
+        asyncio.run(store.ping())
+    except StoreError as refused:
+        print(refused, flush=True)
+    os._exit(0)
+os.wait()
+asyncio.run(store.ping())
+asyncio.run(store.aclose())
+"""
+
+
+def test_a_store_from_before_a_fork_is_refused_in_the_child_alone(path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED, str(path)], capture_output=True, text=True, check=True)
+    assert "before a fork" in done.stdout
 
 
 async def test_deliveries_are_kept_while_a_purge_is_under_way(path: Path) -> None:

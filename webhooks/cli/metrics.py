@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 if TYPE_CHECKING:
     from webhooks.completions import CompletionStatistics
@@ -44,23 +46,27 @@ class Metrics:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._registry = CollectorRegistry()
-        self._latency = Histogram(
-            "webhooks_delivery_seconds",
-            "From the whole body to its answer: verified and durable in the store.",
-            buckets=_BUCKETS,
-            registry=self._registry,
-        )
+        self._counts = [0] * (len(_BUCKETS) + 1)
+        self._sum = 0.0
 
     def observe(self, seconds: float) -> None:
         """Take in how long one delivery took to be verified and kept."""
-        self._latency.observe(seconds)
+        self._counts[bisect_left(_BUCKETS, seconds)] += 1
+        self._sum += seconds
 
     def render(self, snapshot: Snapshot) -> bytes:
         """Return everything in the text format."""
         registry = CollectorRegistry()
-        registry.register(_Collector(list(_families(snapshot, self._clock()))))
-        return generate_latest(self._registry) + generate_latest(registry)
+        registry.register(_Collector([self._latency(), *_families(snapshot, self._clock())]))
+        return generate_latest(registry)
+
+    def _latency(self) -> Metric:
+        bounds = [*map(str, _BUCKETS), "+Inf"]
+        family = HistogramMetricFamily(
+            "webhooks_delivery_seconds", "From the whole body to its answer: verified and durable in the store."
+        )
+        family.add_metric([], list(zip(bounds, accumulate(self._counts), strict=True)), self._sum)
+        return family
 
 
 class _Collector:

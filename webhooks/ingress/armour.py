@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
+from webhooks.ingress.answers import PlainAnswer, answer_bytes
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.peers import Address, Client, Networks, PeerCounts, peer_key, read_address, resolve_client
 from webhooks.ingress.quiet import QuietLog
@@ -48,7 +49,7 @@ class _Refused(Exception):
         super().__init__(reason)
         self.status = status
         self.reason = reason
-        self.headers = headers
+        self.headers = headers or {}
 
 
 class _Connection(web.RequestHandler):
@@ -139,8 +140,20 @@ class _Connection(web.RequestHandler):
         self.force_close()
 
     def _tell(self, status: int) -> None:
-        extra = "Retry-After: 1\r\n" if status == 429 else ""
-        self.wire.write(f"HTTP/1.1 {status} {_REASONS[status]}\r\n{extra}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
+        headers = {"Retry-After": "1"} if status == 429 else {}
+        self.wire.write(answer_bytes(Reply(status=status, headers=headers), keep_alive=False))
+
+    async def take(self, data: bytes) -> None:
+        """Send bytes, and wait where the peer is slow to read them.
+
+        Raises:
+            ConnectionResetError: the peer is gone.
+        """
+        if self.transport is None:
+            raise ConnectionResetError
+        self.wire.write(data)
+        if self.writing_paused:
+            await self._drain_helper()
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -170,18 +183,7 @@ class _Connection(web.RequestHandler):
             self.armour.quiet.note("malformed", self.peer)
         else:
             logger.error("a request could not be answered; this is a fault of the listener", exc_info=exc)
-        response = web.Response(status=status)
-        response.force_close()
-        return response
-
-
-_REASONS = {
-    400: "Bad Request",
-    403: "Forbidden",
-    408: "Request Timeout",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-}
+        return PlainAnswer(Reply(status=status, close=True))
 
 
 class ArmouredServer(web.Server):
@@ -332,9 +334,7 @@ class ArmouredServer(web.Server):
             return await self._answer(request, connection)
         except _Refused as refusal:
             self.quiet.note(refusal.reason, self._client(request, connection).address)
-            response = web.Response(status=refusal.status, headers=refusal.headers)
-            response.force_close()
-            return response
+            return PlainAnswer(Reply(status=refusal.status, headers=refusal.headers, close=True))
         finally:
             self._in_flight -= 1
             self._tell_if_empty()
@@ -358,10 +358,7 @@ class ArmouredServer(web.Server):
         finally:
             if key is not None:
                 self._peers.leave(key)
-        response = web.Response(status=reply.status, headers=reply.headers, body=reply.body)
-        if reply.close:
-            response.force_close()
-        return response
+        return PlainAnswer(reply)
 
     async def _deliver(self, receiver: Receiver, request: web.BaseRequest, connection: _Connection) -> Reply:
         headers, payload = request.headers, request.content

@@ -64,26 +64,58 @@ class BatchThread:
         self._end = end
         self._idle = idle
         self._idle_every = idle_every
-        self._queue: SimpleQueue[Call[Any]] = SimpleQueue()
+        self._queue: SimpleQueue[list[Call[Any]]] = SimpleQueue()
         self._home: asyncio.AbstractEventLoop | None = None
+        self._waiting: list[Call[Any]] = []
+        self._busy = False
+        self._scheduled = False
 
     def submit(self, call: Call[T]) -> asyncio.Future[T]:
-        """Hand a call over; the future is resolved in the loop."""
-        if self._home is None:
-            self._home = asyncio.get_running_loop()
-            threading.Thread(target=self._main, name=self._name, daemon=True).start()
-        self._queue.put(call)
+        """Hand a call over; the future is resolved in the loop.
+
+        Calls of one pass of the loop, and all that come while a batch is being run, go together.
+        """
+        loop = call.future.get_loop()
+        if loop is not self._home:
+            if self._home is not None and not self._home.is_closed():
+                self._queue.put([call])
+                return call.future
+            self._move_to(loop)
+        self._waiting.append(call)
+        self._schedule()
         return call.future
 
     async def aclose(self) -> None:
         """Run what was handed over, and end; nothing may be handed over afterwards."""
         if self._home is not None:
-            await self.submit(Call[None](_end))
+            await self.submit(Call(_end))
+
+    def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin in this loop, or go on in it after another one has ended with all its callers."""
+        if self._home is None:
+            threading.Thread(target=self._main, name=self._name, daemon=True).start()
+        self._home = loop
+        self._waiting = []
+        self._busy = self._scheduled = False
+
+    def _schedule(self) -> None:
+        if self._home is not None and not self._busy and not self._scheduled:
+            self._scheduled = True
+            self._home.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._scheduled = False
+        self._busy = True
+        batch, self._waiting = self._waiting[:_MOST_AT_ONCE], self._waiting[_MOST_AT_ONCE:]
+        self._queue.put(batch)
 
     def _main(self) -> None:
         last = False
         while not last:
-            batch = self._next_batch()
+            try:
+                batch = self._queue.get(timeout=self._idle_every if self.watching else None)
+            except Empty:
+                batch = []
             last = any(call.run is _end for call in batch)
             work = [call for call in batch if call.run is not _end]
             news: list[Any] = []
@@ -100,32 +132,19 @@ class BatchThread:
             if batch or news:
                 self._answer(batch, news)
 
-    def _next_batch(self) -> list[Call[Any]]:
-        try:
-            batch = [self._queue.get(timeout=self._idle_every if self.watching else None)]
-        except Empty:
-            return []
-        try:
-            while len(batch) < _MOST_AT_ONCE:
-                batch.append(self._queue.get_nowait())
-        except Empty:
-            pass
-        return batch
-
     def _answer(self, batch: list[Call[Any]], news: list[Any]) -> None:
-        by_loop: dict[asyncio.AbstractEventLoop, list[Call[Any]]] = {}
-        for call in batch:
-            by_loop.setdefault(call.future.get_loop(), []).append(call)
-        if news and not by_loop and self._home is not None:
-            by_loop[self._home] = []
-        for loop, calls in by_loop.items():
-            try:
-                loop.call_soon_threadsafe(self._deliver, calls, news)
-            except RuntimeError:  # a loop that ended before the store was closed: nobody is left in it to answer
-                logger.debug("a loop ended before the store it used was closed")
-            news = []
+        loop = batch[0].future.get_loop() if batch else self._home
+        try:
+            if loop is not None:
+                loop.call_soon_threadsafe(self._deliver, loop, batch, news)
+        except RuntimeError:  # the loop ended before the store was closed: nobody is left in it to answer
+            logger.debug("a loop ended before the store it used was closed")
 
-    def _deliver(self, batch: list[Call[Any]], news: list[Any]) -> None:
+    def _deliver(self, loop: asyncio.AbstractEventLoop, batch: list[Call[Any]], news: list[Any]) -> None:
+        if batch and loop is self._home:
+            self._busy = False
+            if self._waiting:
+                self._schedule()
         if news:
             self._tell(news)
         for call in batch:

@@ -66,7 +66,7 @@ class SQLiteStore:
         self._lock = WriterLock(self._path)
         self._local = MemoryStore(clock=clock) if read_only or not self._lock.take() else None
         self._closed = False
-        self._process = os.getpid()
+        self._process = _process
         self._subscribers = Subscribers()
         self._conflict_handlers: dict[str, Sequence[str]] = {}
         self._writing = WriterThread(self._path, busy_timeout, clock, self._conflict_handlers, self._tell)
@@ -282,7 +282,7 @@ class SQLiteStore:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreClosed("expected an open store, got one after aclose(); make a new one")
-        if os.getpid() != self._process:
+        if self._process is not _process:
             raise StoreError("expected a store made in this process, got one from before a fork; make a new one")
 
     def _check_writing(self) -> None:
@@ -306,6 +306,18 @@ class SQLiteStore:
                 self._subscribers.asked(piece.asked)
         if any(piece.ready for piece in news):
             self._subscribers.ready()
+
+
+_process = object()
+"""Stands for this process; asking the system for its id would cost more than the rest of a call's checks."""
+
+
+def _forked() -> None:
+    global _process
+    _process = object()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def _nothing(_: object) -> None:

@@ -147,9 +147,13 @@ def values_at_once(values: Sequence[T]) -> Iterator[list[T]]:
         yield part + [part[-1]] * ((1 << (len(part) - 1).bit_length()) - len(part))
 
 
-def by_scope_and_kind(refs: Iterable[OperationRef]) -> dict[tuple[str, str], list[str]]:
+Groups = dict[tuple[str, str], list[str]]
+"""Scope and kind to the uids that belong to them."""
+
+
+def by_scope_and_kind(refs: Iterable[OperationRef]) -> Groups:
     """Group uids, because SQLite uses no index for `(scope, kind, uid) IN (VALUES ...)`."""
-    groups: dict[tuple[str, str], list[str]] = {}
+    groups: Groups = {}
     for ref in refs:
         groups.setdefault((ref.scope, ref.kind), []).append(text(ref.uid))
     return groups

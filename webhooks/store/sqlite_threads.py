@@ -59,11 +59,11 @@ class WriterThread:
 
     def run(self, change: Callable[[Writer], T]) -> asyncio.Future[T]:
         """Run a change; the future is resolved once it is durable."""
-        return self._thread.submit(Call[T](change))
+        return self._thread.submit(Call(change))
 
     def together(self, change: Callable[[Writer, Sequence[Item]], Sequence[T]], item: Item) -> asyncio.Future[T]:
         """Run a change that takes many items at once, together with the others that wait for it."""
-        return self._thread.submit(Call[T](change, item))
+        return self._thread.submit(Call(change, item))
 
     async def aclose(self) -> None:
         """Run what was asked for, and end."""
@@ -162,7 +162,7 @@ class ReaderThread:
 
     def run(self, look: Callable[[Reader], T]) -> asyncio.Future[T]:
         """Look something up."""
-        return self._thread.submit(Call[T](look))
+        return self._thread.submit(Call(look))
 
     def watch(self, on: bool) -> None:
         """Tell of every outcome recorded from now on, or no longer."""

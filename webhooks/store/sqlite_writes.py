@@ -21,6 +21,7 @@ from webhooks.store.sqlite_rows import (
     READY,
     STATES,
     Arrival,
+    Groups,
     PackedOutcome,
     by_scope_and_kind,
     changed_row,
@@ -124,7 +125,8 @@ class Writer:
         """Record how operations ended; the first outcome of each stands."""
         if not outcomes:
             return []
-        standing = {one.ref: one for one in self._outcomes({packed.outcome.ref for packed in outcomes})}
+        groups = by_scope_and_kind(packed.outcome.ref for packed in outcomes)
+        standing = {one.ref: one for one in self._outcomes_of(groups)}
         first: list[PackedOutcome] = []
         conflicting: list[PackedOutcome] = []
         recorded: list[Recorded] = []
@@ -138,8 +140,8 @@ class Writer:
                 conflicting.append(packed)
             recorded.append(Recorded(verdict=verdict, outcome=stands))
         self._insert("outcome", OUTCOME_COLUMNS, [packed.row for packed in first])
-        self.remove_pending([packed.outcome.ref for packed in first])
-        self.close_questions([packed.outcome.ref for packed in outcomes])
+        self._delete_groups("pending", groups)
+        self._delete_groups("question", groups)
         self.news += [News(settled=packed.outcome) for packed in first]
         for packed in conflicting:
             self._keep_conflict(standing[packed.outcome.ref], packed)
@@ -351,8 +353,11 @@ class Writer:
                 self.news.append(News(asked=ref))
 
     def _outcomes(self, refs: Iterable[OperationRef]) -> list[Outcome]:
+        return self._outcomes_of(by_scope_and_kind(refs))
+
+    def _outcomes_of(self, groups: Groups) -> list[Outcome]:
         found: list[Any] = []
-        for (scope, kind), uids in by_scope_and_kind(refs).items():
+        for (scope, kind), uids in groups.items():
             for part in values_at_once(uids):
                 found += self._db.execute(
                     f"SELECT {OUTCOME_COLUMNS} FROM outcome WHERE scope = ? AND kind = ? AND uid IN {placeholders(len(part), 1)}",
@@ -370,7 +375,10 @@ class Writer:
             self._db.execute(f"{verb} INTO {table} ({columns}) VALUES {marks}", values)
 
     def _delete_refs(self, table: str, refs: Iterable[OperationRef], and_also: str = "") -> None:
-        for (scope, kind), uids in by_scope_and_kind(refs).items():
+        self._delete_groups(table, by_scope_and_kind(refs), and_also)
+
+    def _delete_groups(self, table: str, groups: Groups, and_also: str = "") -> None:
+        for (scope, kind), uids in groups.items():
             for part in values_at_once(uids):
                 marks = placeholders(len(part), 1)
                 self._db.execute(

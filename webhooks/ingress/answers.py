@@ -1,0 +1,58 @@
+"""Answers as bytes: short, the same every time, and so not worth aiohttp's putting together."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Protocol, cast
+
+from aiohttp import web
+from aiohttp.helpers import rfc822_formatted_time
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
+
+    from webhooks.receiver import Reply
+
+
+class Taking(Protocol):
+    """A connection that takes bytes."""
+
+    async def take(self, data: bytes) -> None:
+        """Send bytes, and wait where the peer is slow to read them."""
+        ...
+
+
+class PlainAnswer(web.StreamResponse):
+    """An answer that is written in one piece.
+
+    Args:
+        reply: What to answer.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        # nothing of the base class's state is needed: it is for answers that are put together piece by piece
+        self._reply = reply
+        self._keep_alive = not reply.close
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Send the answer."""
+        if not request.keep_alive:
+            self._keep_alive = False
+        await cast("Taking", request.protocol).take(answer_bytes(self._reply, keep_alive=bool(self._keep_alive)))
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """End the answer, which was sent whole."""
+
+
+def answer_bytes(reply: Reply, *, keep_alive: bool) -> bytes:
+    """Return an answer as it goes over the wire."""
+    status, length = reply.status, len(reply.body)
+    date = rfc822_formatted_time()
+    lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\nDate: {date}\r\nContent-Length: {length}\r\n"]
+    lines += [f"{name}: {value}\r\n" for name, value in reply.headers.items()]
+    lines.append("\r\n" if keep_alive else "Connection: close\r\n\r\n")
+    return "".join(lines).encode("latin-1") + reply.body
+
+
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
