@@ -13,9 +13,9 @@ from typing import Any
 from original_async.models import ALLOCATION, CLAIM, Allocation, Claim
 from original_async.signature import Keyring, signature_of
 from vendor_http.arguments import check_id, is_id
-from vendor_http.codec import canonical, loads_faithful, structure
+from vendor_http.codec import canonical, fits, loads_faithful
 from vendor_http.errors import UnexpectedResponse
-from vendor_http.operations import DEFAULT_SCOPE, Event, OperationRef
+from vendor_http.operations import DEFAULT_SCOPE, Event, OperationRef, OperationStatus
 from vendor_http.secrets import one_line
 
 _KINDS_BY_EVENT = {"reward.allocated": ALLOCATION, "reward.claimed": CLAIM}
@@ -178,10 +178,7 @@ def _kind(key: str, value: dict[str, Any], expected: str | None) -> str | None:
 
 def _settles(kind: str, resource: dict[str, Any]) -> bool:
     """Return whether a resource is complete and terminal, so that nobody needs to be asked."""
-    try:
-        return structure(resource, _MODELS[kind]).status.terminal
-    except UnexpectedResponse:
-        return False
+    return fits(resource, _MODELS[kind]) and OperationStatus(resource["status"]).terminal
 
 
 def _hints(headers: Mapping[str, str] | None) -> tuple[str | None, str | None]:

@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, TypeVar, cast, get_origin
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import orjson
-from attrs import fields, has
+from attrs import NOTHING, fields, has
 from cattrs import Converter
 from cattrs.errors import ClassValidationError, IterableValidationError
 from cattrs.gen import make_dict_structure_fn, override
@@ -259,6 +259,50 @@ def structure(value: Any, cls: type[T], *, path: str = "") -> T:
     except _NeedsExactNumbers:
         pass
     raise UnexpectedResponse(f"{path or 'the value'}: expected money as Decimal, string or whole number, got a float", path=path)
+
+
+def fits(value: Any, cls: type[Any]) -> bool:
+    """Return whether `structure` would read a flat model from the value, without building it."""
+    if type(value) is not dict:
+        return False
+    expected = _expected.get(cls)
+    if expected is None:
+        expected = _expected[cls] = _expect(cls)
+    texts, others = expected
+    for name in texts:
+        if type(value.get(name)) is not str:
+            return False
+    try:
+        for name, kind, read, may_lack, may_be_null in others:
+            item = value.get(name)
+            if item is not None:
+                read(item, kind)
+            elif not (may_be_null if name in value else may_lack):
+                return False
+    except (Mistyped, _NeedsExactNumbers):
+        return False
+    return True
+
+
+_Expected = tuple[tuple[str, ...], tuple[tuple[str, Any, Callable[[Any, Any], Any], bool, bool], ...]]
+_expected: dict[type[Any], _Expected] = {}
+
+
+def _expect(cls: type[Any]) -> _Expected:
+    """Return the names of a model's mandatory texts; and of its other fields how each is read, and if it may lack or be null."""
+    texts: list[str] = []
+    others: list[tuple[str, Any, Callable[[Any, Any], Any], bool, bool]] = []
+    hints = get_type_hints(cls)
+    for attribute in fields(cls):
+        if attribute.name == "raw" or attribute.metadata.get("ours"):
+            continue
+        kinds = [kind for kind in get_args(hints[attribute.name]) or (hints[attribute.name],) if kind is not type(None)]
+        may_lack, may_be_null = attribute.default is not NOTHING, len(kinds) < len(get_args(hints[attribute.name]))
+        if not may_lack and not may_be_null and (kinds[0] is str or issubclass(kinds[0], OpenEnum)):
+            texts.append(attribute.name)
+        else:
+            others.append((attribute.name, kinds[0], _fast.get_structure_hook(kinds[0]), may_lack, may_be_null))
+    return tuple(texts), tuple(others)
 
 
 def _structure(value: Any, cls: type[T], path: str) -> T:

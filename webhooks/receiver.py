@@ -6,6 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from attrs import field, frozen
@@ -14,6 +15,7 @@ from vendor_http.errors import SignatureError
 from vendor_http.operations import Event, EventSource
 from webhooks.dispatch import Dispatcher, Handler, HandlerPolicy, by_scope
 from webhooks.store.base import Acceptance
+from webhooks.together import Together
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -110,6 +112,7 @@ class Receiver:
         self._max_body = max_body
         self._body_timeout = body_timeout
         self._clock = clock
+        self._together: Together[tuple[Mapping[str, str], bytes], Reply] = Together(self._take_in)
         self._accepted = self._duplicates = self._dead_letters = self._store_failures = 0
         self._rejected: dict[str, int] = {}
         self._last_delivery_at: float | None = None
@@ -210,26 +213,7 @@ class Receiver:
         """
         if len(body) > self._max_body:
             return self.too_large()
-        source = self._verified(headers, body)
-        if isinstance(source, str):
-            return self._refuse(source, UNSIGNED)
-        event = self._read(source, headers, body)
-        try:
-            acceptance = await self._store.accept(event, handlers=self._dispatcher.names_for(event.name))
-        except Exception:
-            self._store_failures += 1
-            if self._may_tell("store"):
-                logger.exception("a delivery could not be kept and was answered 503")
-            return NOT_KEPT
-        self._last_delivery_at = self._clock()
-        if acceptance is Acceptance.DUPLICATE:
-            self._duplicates += 1
-        else:
-            self._accepted += 1
-            if event.problem is not None:
-                self._dead_letters += 1
-                logger.warning("a signed delivery is kept as a dead letter: %s", event.problem)
-        return ACCEPTED
+        return await self._together.add((headers, body))
 
     async def replay(self, event_ids: Sequence[int]) -> int:
         """Read kept events again and let their handlers run anew; dead letters that can be used now settle what they say.
@@ -274,6 +258,7 @@ class Receiver:
         Args:
             drain: Seconds that running handlers get to come to their end.
         """
+        await self._together.aclose()
         await self._dispatcher.aclose(drain)
 
     async def __aenter__(self) -> Self:
@@ -283,8 +268,24 @@ class Receiver:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.aclose()
 
-    def _verified(self, headers: Mapping[str, str], body: bytes) -> EventSource | str:
-        """Return the source whose key signed the body, or why there is none."""
+    async def _take_in(self, deliveries: Sequence[tuple[Mapping[str, str], bytes]]) -> Sequence[Reply]:
+        """Answer deliveries that came at the same moment."""
+        read = [self._verified_event(headers, body) for headers, body in deliveries]
+        names_for = self._dispatcher.names_for
+        arrivals = [(event, names_for(event.name)) for event in read if isinstance(event, Event)]
+        results: Iterable[Acceptance | Exception] = ()
+        if arrivals:
+            try:
+                results = await self._store.accept_all(arrivals)
+            except Exception as problem:  # noqa: BLE001 - answered, counted and logged below
+                results = repeat(problem)
+        kept = iter(results)
+        return [
+            self._acknowledged(event, next(kept)) if isinstance(event, Event) else self._refuse(event, UNSIGNED) for event in read
+        ]
+
+    def _verified_event(self, headers: Mapping[str, str], body: bytes) -> Event | str:
+        """Return the event of the source whose key signed the body, or why there is none."""
         reason = ""
         for source in self._sources:
             try:
@@ -296,7 +297,7 @@ class Receiver:
                 if self._may_tell("error"):
                     logger.warning("a source failed to verify a delivery: %s", type(problem).__name__)
             else:
-                return source
+                return self._read(source, headers, body)
         return reason
 
     def _read(self, source: EventSource, headers: Mapping[str, str], body: bytes) -> Event:
@@ -311,6 +312,22 @@ class Receiver:
                 body=body,
                 problem=f"could not be read ({type(problem).__name__})",
             )
+
+    def _acknowledged(self, event: Event, result: Acceptance | Exception) -> Reply:
+        if isinstance(result, Exception):
+            self._store_failures += 1
+            if self._may_tell("store"):
+                logger.error("a delivery could not be kept and was answered 503", exc_info=result)
+            return NOT_KEPT
+        self._last_delivery_at = self._clock()
+        if result is Acceptance.DUPLICATE:
+            self._duplicates += 1
+        else:
+            self._accepted += 1
+            if event.problem is not None:
+                self._dead_letters += 1
+                logger.warning("a signed delivery is kept as a dead letter: %s", event.problem)
+        return ACCEPTED
 
     def _refuse(self, reason: str, reply: Reply) -> Reply:
         self._rejected[reason] = self._rejected.get(reason, 0) + 1

@@ -136,6 +136,21 @@ class StoreContract:
         answers = await asyncio.gather(*(store.accept(event("same", of=ref())) for _ in range(20)))
         assert sorted(answers) == sorted([Acceptance.NEW, *[Acceptance.DUPLICATE] * 19])
 
+    async def test_several_events_are_kept_as_each_would_be_alone(self, store: Store, ear: Ear) -> None:
+        await store.accept(event("known"))
+        arrivals = [
+            (event("1", of=ref("1"), complete=resource("1")), [PAY]),
+            (event("known"), [PAY]),
+            (event("2", of=ref("2")), []),
+            (event("1", of=ref("1"), complete=resource("1")), [PAY]),
+            (event("3", problem="unreadable"), [PAY]),
+        ]
+        assert list(await store.accept_all(arrivals)) == ["new", "duplicate", "new", "duplicate", "new"]
+        assert [one.ref for one in ear.settlements] == [ref("1")]
+        assert (ear.questions, ear.readies) == ([ref("2")], 1)
+        assert len(await store.claim_jobs(PAY, limit=5, lease=60)) == 1
+        assert list(await store.accept_all([])) == []
+
     async def test_a_duplicate_neither_settles_nor_asks_nor_wakes(self, store: Store, ear: Ear) -> None:
         await store.accept(event("same"))
         await store.accept(event("same", of=ref(), complete=resource()), handlers=[PAY])
@@ -585,6 +600,7 @@ class StoreContract:
         await store.aclose()
         for call in (
             store.accept(event("2")),
+            store.accept_all([(event("2"), [])]),
             store.amend(1, event("2")),
             store.outcome(ref()),
             store.outcomes([ref()]),

@@ -176,6 +176,17 @@ class Store(Protocol):
         """
         ...
 
+    async def accept_all(self, arrivals: Sequence[tuple[Event, Sequence[str]]]) -> Sequence[Acceptance | Exception]:
+        """Keep several events, each as `accept` does and whatever becomes of the others.
+
+        Args:
+            arrivals: Each event with the names of its handlers.
+
+        Returns:
+            For each what became of it, or the error that kept it from being kept.
+        """
+        ...
+
     async def amend(self, event_id: int, event: Event) -> None:
         """Replace a kept event by what a later reading of its body found, and settle or ask as `accept` does.
 

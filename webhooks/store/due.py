@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from typing import Any, Generic, TypeVar
 
-Key = TypeVar("Key", int, tuple[str, str, str])
+Key = TypeVar("Key", int, str)
 
 _SPARE = 1_000
 

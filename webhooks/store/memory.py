@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from attrs import evolve
 
@@ -26,7 +26,7 @@ from webhooks.store.base import (
     Via,
 )
 from webhooks.store.due import DueQueue
-from webhooks.store.outcomes import agree, conflict_event, pack, terminal_status, unpack
+from webhooks.store.outcomes import agree, conflict_event, pack_any, terminal_status, unpack_any
 from webhooks.store.shelf import EventShelf
 from webhooks.store.subscribers import Subscriber, Subscribers
 
@@ -34,22 +34,25 @@ _SLICE = 1_000
 _SWEEPS_PER_RETENTION = 10
 _TRIMS_PER_RETENTION = 100
 
-_Key = tuple[str, str, str]
-_Kept = tuple[OperationStatus, bytes, Via, float]
-_SETTLED_AT: Final = 3
+_BETWEEN = "\0"
 
 
-def _key(ref: OperationRef) -> _Key:
-    return (ref.scope, ref.kind, ref.uid)
+def _key(ref: OperationRef) -> str:
+    return f"{ref.scope}{_BETWEEN}{ref.kind}{_BETWEEN}{ref.uid}"
 
 
-def _packed(outcome: Outcome) -> _Kept:
-    return (outcome.status, pack(outcome.resource), outcome.via, outcome.settled_at)
+def _ref(key: str) -> OperationRef:
+    return OperationRef(*key.split(_BETWEEN, 2))
 
 
-def _unpacked(key: _Key, kept: _Kept) -> Outcome:
-    status, resource, via, settled_at = kept
-    return Outcome(ref=OperationRef(*key), status=status, resource=unpack(resource), via=via, settled_at=settled_at)
+def _unpacked(key: str, kept: bytes) -> Outcome:
+    status, via, settled_at, resource = unpack_any(kept)
+    return Outcome(ref=_ref(key), status=OperationStatus(status), resource=resource, via=via, settled_at=settled_at)
+
+
+def _packed(status: OperationStatus, via: Via, settled_at: float, resource: Mapping[str, Any]) -> bytes:
+    """Return an outcome as what the garbage collector does not look at."""
+    return pack_any((status.value, via, settled_at, resource))
 
 
 class MemoryStore:
@@ -72,12 +75,12 @@ class MemoryStore:
         self._closed = False
         self._subscribers = Subscribers()
         self._events = EventShelf(max_events, retention)
-        self._outcomes: dict[_Key, _Kept] = {}
-        self._outcome_order: deque[_Key] = deque()
-        self._conflicts: dict[_Key, tuple[_Kept, ...]] = {}
+        self._outcomes: dict[str, bytes] = {}
+        self._outcome_order: deque[str] = deque()
+        self._conflicts: dict[str, tuple[bytes, ...]] = {}
         self._conflict_count = 0
         self._conflict_handlers: dict[str, Sequence[str]] = {}
-        self._questions: dict[str, DueQueue[_Key]] = {}
+        self._questions: dict[str, DueQueue[str]] = {}
         self._pending: dict[tuple[str, str], dict[str, float]] = {}
         self._next_sweep = clock() + retention / _SWEEPS_PER_RETENTION
         self._next_trim = 0.0
@@ -104,6 +107,17 @@ class MemoryStore:
         if handlers:
             self._subscribers.ready()
         return Acceptance.NEW
+
+    async def accept_all(self, arrivals: Sequence[tuple[Event, Sequence[str]]]) -> Sequence[Acceptance | Exception]:
+        """Keep several events, each as `accept` does and whatever becomes of the others."""
+        self._check_open()
+        results: list[Acceptance | Exception] = []
+        for event, handlers in arrivals:
+            try:
+                results.append(await self.accept(event, handlers=handlers))
+            except Exception as problem:  # noqa: BLE001 - told with the result
+                results.append(problem)
+        return results
 
     async def amend(self, event_id: int, event: Event) -> None:
         """Replace a kept event by what a later reading of its body found."""
@@ -226,7 +240,7 @@ class MemoryStore:
         if questions is not None:
             now = self._clock()
             while len(claimed) < limit and (key := questions.claim(now, lease)) is not None:
-                claimed.append(OperationRef(*key))
+                claimed.append(_ref(key))
         return claimed
 
     async def close_questions(self, refs: Sequence[OperationRef]) -> None:
@@ -296,7 +310,7 @@ class MemoryStore:
     async def purge_outcomes(self, before: float) -> int:
         """Remove outcomes settled before a Unix time, with their conflicts, and operations pending since before it."""
         self._check_open()
-        doomed = [key for key, kept in self._outcomes.items() if kept[_SETTLED_AT] < before]
+        doomed = [key for key, kept in self._outcomes.items() if _unpacked(key, kept).settled_at < before]
         for key in doomed:
             self._drop_outcome(key)
         self._sweep_pending(before)
@@ -305,17 +319,16 @@ class MemoryStore:
     async def statistics(self) -> StoreStatistics:
         """Count what is held."""
         self._check_open()
-        states = list(self._events.states())
-        waiting = [received_at for state, received_at in states if state is EventState.READY]
+        events, ready, dead, oldest_ready_at = self._events.count()
         return StoreStatistics(
-            events=len(states),
-            ready=len(waiting),
-            dead=sum(state is EventState.DEAD for state, _ in states),
+            events=events,
+            ready=ready,
+            dead=dead,
             questions=sum(len(questions) for questions in self._questions.values()),
             pending=sum(len(shelf) for shelf in self._pending.values()),
             outcomes=len(self._outcomes),
             conflicts=self._conflict_count,
-            oldest_ready_at=min(waiting, default=None),
+            oldest_ready_at=oldest_ready_at,
         )
 
     async def ping(self) -> None:
@@ -343,12 +356,12 @@ class MemoryStore:
         if key in self._outcomes or self._subscribers:
             self._record(Outcome(ref=ref, status=status, resource=resource, via="webhook", settled_at=now))
         else:  # nobody is to be told
-            self._settle(key, (status, pack(resource), "webhook", now))
+            self._settle(key, _packed(status, "webhook", now, resource), now)
 
     def _ask(self, ref: OperationRef, now: float) -> None:
         key = _key(ref)
         known = self._outcomes.get(key)
-        if known is not None and known[0] is OperationStatus.DONE:
+        if known is not None and _unpacked(key, known).status is OperationStatus.DONE:
             return
         questions = self._questions.get(ref.scope)
         if questions is None:
@@ -359,9 +372,9 @@ class MemoryStore:
             questions.put(key, now)
             self._subscribers.asked(ref)
 
-    def _settle(self, key: _Key, kept: _Kept) -> None:
-        if len(self._outcome_order) >= self._max_events or kept[_SETTLED_AT] >= self._next_trim:
-            self._make_room_for_outcome(kept[_SETTLED_AT])
+    def _settle(self, key: str, kept: bytes, now: float) -> None:
+        if len(self._outcome_order) >= self._max_events or now >= self._next_trim:
+            self._make_room_for_outcome(now)
         self._outcomes[key] = kept
         self._outcome_order.append(key)
         if self._questions:
@@ -372,8 +385,9 @@ class MemoryStore:
     def _record(self, outcome: Outcome) -> Recorded:
         key = _key(outcome.ref)
         kept = self._outcomes.get(key)
+        packed = _packed(outcome.status, outcome.via, outcome.settled_at, outcome.resource)
         if kept is None:
-            self._settle(key, _packed(outcome))
+            self._settle(key, packed, outcome.settled_at)
             self._subscribers.settled(outcome)
             return Recorded(verdict=Verdict.FIRST, outcome=outcome)
         self._drop_question(key)
@@ -382,7 +396,7 @@ class MemoryStore:
             return Recorded(verdict=Verdict.SAME, outcome=first)
         event = conflict_event(first, outcome)
         if event.identity not in self._events.days:
-            self._conflicts[key] = (*self._conflicts.get(key, ()), _packed(outcome))
+            self._conflicts[key] = (*self._conflicts.get(key, ()), packed)
             self._conflict_count += 1
             handlers = self._conflict_handlers.get(outcome.ref.scope, ())
             self._events.add(event, self._clock(), handlers)
@@ -400,24 +414,25 @@ class MemoryStore:
             if not order:
                 return
             oldest = self._outcomes.get(order[0])
-            if oldest is not None and oldest[_SETTLED_AT] >= now - self._retention:
+            if oldest is not None and _unpacked(order[0], oldest).settled_at >= now - self._retention:
                 return
             self._drop_outcome(order.popleft())
         self._next_trim = now
 
-    def _drop_outcome(self, key: _Key) -> None:
+    def _drop_outcome(self, key: str) -> None:
         self._outcomes.pop(key, None)
         self._conflicts.pop(key, None)
 
-    def _drop_question(self, key: _Key) -> None:
-        questions = self._questions.get(key[0])
+    def _drop_question(self, key: str) -> None:
+        questions = self._questions.get(key.partition(_BETWEEN)[0])
         if questions is not None:
             questions.discard(key)
 
-    def _drop_pending(self, key: _Key) -> None:
-        shelf = self._pending.get(key[:2])
+    def _drop_pending(self, key: str) -> None:
+        scope, kind, uid = key.split(_BETWEEN, 2)
+        shelf = self._pending.get((scope, kind))
         if shelf is not None:
-            shelf.pop(key[2], None)
+            shelf.pop(uid, None)
 
     def _sweep_pending(self, before: float) -> None:
         for shelf in self._pending.values():

@@ -111,15 +111,25 @@ def _unpacked(value: dict[str, Any]) -> Any:
 
 def pack(value: Mapping[str, Any]) -> bytes:
     """Write a parsed JSON object so that `unpack` returns it with every number exact."""
+    return pack_any(value)
+
+
+def pack_any(value: Any) -> bytes:
+    """Write any parsed JSON value, tuples as lists."""
     try:
         return orjson.dumps(value, default=_packed)
-    except TypeError:  # whole numbers over 64 bits
+    except TypeError:  # whole numbers over 64 bits, halves of surrogate pairs
         return json.dumps(value, default=_packed, separators=(",", ":"), ensure_ascii=True).encode("ascii")
 
 
 def unpack(data: bytes) -> dict[str, Any]:
     """Read what `pack` wrote."""
-    value = json.loads(data, object_hook=_unpacked)
+    value = unpack_any(data)
     if not isinstance(value, dict):
         raise TypeError(f"expected a packed object, got {type(value).__name__}; the store's file was written by something else")
     return value
+
+
+def unpack_any(data: bytes) -> Any:
+    """Read what `pack_any` wrote."""
+    return json.loads(data, object_hook=_unpacked)

@@ -1,14 +1,14 @@
 """The events a process keeps in memory, within bounds.
 
-An event is kept as one tuple of texts, bytes and numbers, which the garbage collector stops looking at: hundreds of thousands of
-them must not slow down every delivery that follows.
+An event is kept as one `bytes`: the garbage collector does not look at it, so that hundreds of thousands of them do not slow down
+every delivery that follows.
 """
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Final
 
 from attrs import evolve
 
@@ -16,17 +16,16 @@ from vendor_http.operations import Event, OperationRef
 from webhooks.errors import StoreFull
 from webhooks.store.base import IDENTITY_DAYS, ClaimedJob, EventState, Job, StoredEvent
 from webhooks.store.due import DueQueue
+from webhooks.store.outcomes import pack_any, unpack_any
 
 _DAY = 86_400
 _IDENTITIES_PER_EVENT = 10
 _SLICE = 1_000
 _TRIMS_PER_RETENTION = 100
-
-_Text = str | None
-_Kept = tuple[str, str, bytes, bytes, _Text, _Text, _Text, _Text, _Text, _Text, _Text, float]
-_PROBLEM: Final = 10
-_RECEIVED_AT: Final = 11
 _NO_JOBS: Mapping[str, Job] = {}
+
+_HEAD = struct.Struct("<dHI")
+"""When it was received, the length of its identity, and that of what is said about it; these two and the body follow."""
 
 
 class EventShelf:
@@ -43,7 +42,8 @@ class EventShelf:
         self._retention = retention
         self._trim_at = 0.0
         self._next_id = 1
-        self._kept: dict[int, _Kept] = {}
+        self._kept: dict[int, bytes] = {}
+        self._unusable: set[int] = set()
         self._jobs: dict[int, Mapping[str, Job]] = {}
         self._done: deque[int] = deque()
         self._dead: deque[int] = deque()
@@ -76,6 +76,7 @@ class EventShelf:
         elif event.problem is None:
             self._done.append(event_id)
         else:
+            self._unusable.add(event_id)
             self._dead.append(event_id)
 
     def get(self, event_id: int) -> StoredEvent | None:
@@ -85,23 +86,28 @@ class EventShelf:
             return None
         jobs = tuple(sorted(self._jobs.get(event_id, _NO_JOBS).values(), key=lambda job: job.handler))
         return StoredEvent(
-            id=event_id, event=_unpacked(kept), state=self._state(event_id), received_at=kept[_RECEIVED_AT], jobs=jobs
+            id=event_id, event=_unpacked(kept), state=self._state(event_id), received_at=_received_at(kept), jobs=jobs
         )
 
     def newest_first(self) -> Iterator[StoredEvent]:
         """Iterate over all events."""
         return (found for event_id in reversed(self._kept) if (found := self.get(event_id)) is not None)
 
-    def states(self) -> Iterator[tuple[EventState, float]]:
-        """Iterate over where every event stands and since when it is here."""
-        return ((self._state(event_id), kept[_RECEIVED_AT]) for event_id, kept in self._kept.items())
+    def count(self) -> tuple[int, int, int, float | None]:
+        """Return how many events there are, wait for a handler, are dead, and when the oldest that waits was received."""
+        ready = [event_id for event_id in self._jobs if self._state(event_id) is EventState.READY]
+        dead = len(self._unusable.union(self._jobs).difference(ready))
+        return len(self._kept), len(ready), dead, min((_received_at(self._kept[event_id]) for event_id in ready), default=None)
 
     def replace(self, event_id: int, event: Event) -> bool:
         """Put another reading in an event's place; return whether it is here."""
         kept = self._kept.get(event_id)
         if kept is None:
             return False
-        self._kept[event_id] = _packed(event, kept[_RECEIVED_AT])
+        self._kept[event_id] = _packed(event, _received_at(kept))
+        self._unusable.discard(event_id)
+        if event.problem is not None:
+            self._unusable.add(event_id)
         self._refile(event_id)
         return True
 
@@ -114,7 +120,7 @@ class EventShelf:
         return [
             job
             for event_id, jobs in self._jobs.items()
-            if self._kept[event_id][0] in scopes
+            if _unpacked(self._kept[event_id]).scope in scopes
             for job in jobs.values()
             if job.state is EventState.READY
         ]
@@ -162,7 +168,7 @@ class EventShelf:
     def purge(self, state: EventState, before: float) -> int:
         """Remove the events in that state received before a moment; return how many."""
         doomed = [
-            event_id for event_id, kept in self._kept.items() if kept[_RECEIVED_AT] < before and self._state(event_id) is state
+            event_id for event_id, kept in self._kept.items() if _received_at(kept) < before and self._state(event_id) is state
         ]
         for event_id in doomed:
             self._remove(event_id)
@@ -170,14 +176,14 @@ class EventShelf:
 
     def clear(self) -> None:
         """Remove everything."""
-        for held in (self._kept, self._jobs, self._done, self._dead, self._due, self.days, self._identities):
+        for held in (self._kept, self._unusable, self._jobs, self._done, self._dead, self._due, self.days, self._identities):
             held.clear()
 
     def _state(self, event_id: int) -> EventState:
         jobs = self._jobs.get(event_id)
         if jobs and any(job.state is EventState.READY for job in jobs.values()):
             return EventState.READY
-        return EventState.DEAD if jobs or self._kept[event_id][_PROBLEM] is not None else EventState.DONE
+        return EventState.DEAD if jobs or event_id in self._unusable else EventState.DONE
 
     def _refile(self, event_id: int) -> None:
         """Put an event where it will be looked for when there is no more room."""
@@ -221,7 +227,7 @@ class EventShelf:
 
     def _stays(self, event_id: int, oldest: float) -> bool:
         kept = self._kept.get(event_id)
-        return kept is not None and kept[_RECEIVED_AT] >= oldest and self._state(event_id) is EventState.DONE
+        return kept is not None and _received_at(kept) >= oldest and self._state(event_id) is EventState.DONE
 
     def _drop_done(self, event_id: int) -> None:
         if event_id in self._kept and self._state(event_id) is EventState.DONE:
@@ -229,16 +235,15 @@ class EventShelf:
 
     def _remove(self, event_id: int) -> None:
         del self._kept[event_id]
+        self._unusable.discard(event_id)
         self._jobs.pop(event_id, None)
 
 
-def _packed(event: Event, received_at: float) -> _Kept:
+def _packed(event: Event, received_at: float) -> bytes:
     ref = event.ref
-    return (
+    said = (
         event.scope,
         event.name,
-        event.identity,
-        event.body,
         None if ref is None else ref.kind,
         None if ref is None else ref.uid,
         event.occurred_at,
@@ -246,17 +251,26 @@ def _packed(event: Event, received_at: float) -> _Kept:
         event.attempt,
         event.signature,
         event.problem,
-        received_at,
     )
+    about = pack_any(said)
+    return b"".join((_HEAD.pack(received_at, len(event.identity), len(about)), event.identity, about, event.body))
 
 
-def _unpacked(kept: _Kept) -> Event:
-    scope, name, identity, body, kind, uid, occurred_at, correlation_id, attempt, signature, problem, _ = kept
+def _received_at(kept: bytes) -> float:
+    received_at: float = _HEAD.unpack_from(kept)[0]
+    return received_at
+
+
+def _unpacked(kept: bytes) -> Event:
+    _, identity_length, about_length = _HEAD.unpack_from(kept)
+    about_at = _HEAD.size + identity_length
+    body_at = about_at + about_length
+    scope, name, kind, uid, occurred_at, correlation_id, attempt, signature, problem = unpack_any(kept[about_at:body_at])
     return Event(
         scope=scope,
         name=name,
-        identity=identity,
-        body=body,
+        identity=kept[_HEAD.size : about_at],
+        body=kept[body_at:],
         ref=None if kind is None or uid is None else OperationRef(scope, kind, uid),
         occurred_at=occurred_at,
         correlation_id=correlation_id,

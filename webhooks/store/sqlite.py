@@ -87,6 +87,19 @@ class SQLiteStore:
         self._check_writing()
         return await self._writing.together(Writer.accept, Arrival.of(event, handlers, self._clock()))
 
+    async def accept_all(self, arrivals: Sequence[tuple[Event, Sequence[str]]]) -> Sequence[Acceptance | Exception]:
+        """Keep several events, each as `accept` does and whatever becomes of the others."""
+        self._check_writing()
+        at = self._clock()
+        keeping = [self._writing.together(Writer.accept, Arrival.of(event, handlers, at)) for event, handlers in arrivals]
+        results: list[Acceptance | Exception] = []
+        for one in keeping:
+            try:
+                results.append(await one)
+            except Exception as problem:  # noqa: BLE001 - told with the result
+                results.append(problem)
+        return results
+
     async def amend(self, event_id: int, event: Event) -> None:
         """Replace a kept event by what a later reading of its body found."""
         self._check_writing()
