@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Sequence
@@ -146,9 +147,25 @@ class Completions:
         ref = self._client.ref_of(operation)
         asked = None if isinstance(operation, str | OperationRef) else operation
         self._check_running()
-        deadline = None if timeout is None else loop_time() + timeout
-        settled = await self._look_up(ref) or await self._wait_for(ref, timeout, deadline, poll_now=poll_now)
-        return self._client.conclude(asked, settled.operation)
+        deadline = math.inf if timeout is None else loop_time() + timeout
+        ending: Ending | None = await self._look_up(ref)
+        if ending is None:
+            waiter = self._enter(ref, deadline)
+            try:
+                ending = await self._look_again(waiter, poll_now=poll_now)
+                if ending is None:
+                    ending = await waiter.future
+                    self._hub.took(ending)
+                if ending is None:
+                    ending = await self._look_up(ref)
+            finally:
+                self._leave(waiter)
+            if ending is None:
+                self._hub.timeouts += 1
+                raise time_is_over(ref, timeout or 0.0, waiter.last_seen, waiter.last_error)
+        if isinstance(ending, Exception):
+            raise ending
+        return self._client.conclude(asked, ending.operation)
 
     @overload
     def as_completed(
@@ -230,42 +247,30 @@ class Completions:
         outcome = await self._store.outcome(ref)
         return None if outcome is None else self._hub.usable(outcome)
 
-    async def _wait_for(self, ref: OperationRef, timeout: float | None, deadline: float | None, *, poll_now: bool) -> Settled:
+    def _enter(self, ref: OperationRef, deadline: float) -> Waiter:
         hub, loop = self._hub, asyncio.get_running_loop()
         hub.check()
-        waiter = Waiter(loop.create_future())
+        waiter = Waiter(loop.create_future(), ref, deadline, hub.poller)
         hub.watch(ref.kind, ref.uid, waiter, hub.poller.first_due())
         self._waiting += 1
-        try:
-            if deadline is not None:
-                waiter.timer = loop.call_at(deadline - BOOST, self._nearly_over, ref, waiter, deadline)
-            await hub.register((ref,))
-            outcome = await self._store.outcome(ref)
-            ending: Ending | None = None if outcome is None else hub.usable(outcome)
-            if ending is None:
-                if poll_now or outcome is not None:
-                    hub.poller.hurry(ref.kind, ref.uid, JUST_ONCE if outcome is None else AT_ONCE)
-                ending = await waiter.future
-                if isinstance(ending, Settled):
-                    hub.delays[ending.via].append(hub.clock() - ending.settled_at)
-            if ending is None:
-                ending = await self._look_up(ref)
-        finally:
-            self._waiting -= 1
-            waiter.disarm()
-            hub.unwatch(ref.kind, ref.uid, waiter)
-        if isinstance(ending, Exception):
-            raise ending
-        if ending is None:
-            hub.timeouts += 1
-            raise time_is_over(ref, timeout or 0.0, waiter.last_seen, waiter.last_error)
-        return ending
+        if deadline != math.inf:
+            waiter.timer = loop.call_at(deadline - BOOST, waiter)
+        return waiter
 
-    def _nearly_over(self, ref: OperationRef, waiter: Waiter, deadline: float) -> None:
-        loop = asyncio.get_running_loop()
-        if self._hub.watchers.has(ref.kind, ref.uid) and loop.time() < deadline:
-            self._hub.poller.hurry(ref.kind, ref.uid, JUST_ONCE)
-        waiter.timer = loop.call_at(deadline, waiter.expire)
+    async def _look_again(self, waiter: Waiter, *, poll_now: bool) -> Settled | None:
+        """Look up once more, now that no news can be missed any more, and see that the vendor is asked if it is to be."""
+        hub, ref = self._hub, waiter.ref
+        await hub.register((ref,))
+        outcome = await self._store.outcome(ref)
+        settled = None if outcome is None else hub.usable(outcome)
+        if settled is None and (poll_now or outcome is not None) and hub.watchers.has(ref.kind, ref.uid):
+            hub.poller.hurry(ref.kind, ref.uid, JUST_ONCE if outcome is None else AT_ONCE)
+        return settled
+
+    def _leave(self, waiter: Waiter) -> None:
+        self._waiting -= 1
+        waiter.disarm()
+        self._hub.unwatch(waiter.ref.kind, waiter.ref.uid, waiter)
 
     async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         try:

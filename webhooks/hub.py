@@ -15,7 +15,7 @@ from webhooks.polling import AT_ONCE, PollPolicy
 from webhooks.store.base import Outcome, Store, Verdict, Via
 from webhooks.store.subscribers import Subscriber
 from webhooks.supervise import wait_at_most
-from webhooks.watchers import Settled, Standing, Waiter, Watcher, Watchers
+from webhooks.watchers import Ending, Settled, Standing, Waiter, Watcher, Watchers
 
 if TYPE_CHECKING:
     from vendor_http.operations import Operation, OperationReader, OperationRef
@@ -97,6 +97,11 @@ class Hub(Subscriber):
             logger.warning("a kept outcome of %s cannot be read, the vendor is asked: %s", outcome.ref, problem)
             return None
         return Settled(operation, outcome.via, outcome.settled_at) if operation.status.terminal else None
+
+    def took(self, ending: Ending | None) -> None:
+        """Note how long an outcome took from when it was learned to who waited for it."""
+        if isinstance(ending, Settled):
+            self.delays[ending.via].append(self.clock() - ending.settled_at)
 
     async def register(self, refs: Sequence[OperationRef]) -> None:
         """Note in the store that these are waited for; a store that cannot write keeps nobody from waiting."""

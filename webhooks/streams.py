@@ -267,7 +267,7 @@ class CompletionStream(Generic[A]):
             return Completion(ref=ref, operation=None, error=time_is_over(ref, timeout, None, None), via=None)
         if isinstance(ending, Exception):
             return Completion(ref=ref, operation=None, error=ending, via=None)
-        self._hub.delays[ending.via].append(self._hub.clock() - ending.settled_at)
+        self._hub.took(ending)
         error: VendorError | None = None
         try:
             self._hub.client.conclude(asked, ending.operation)

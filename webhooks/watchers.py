@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from attrs import define, frozen
 
+from webhooks.polling import JUST_ONCE
+
 if TYPE_CHECKING:
     import asyncio
 
-    from vendor_http.operations import Operation
+    from vendor_http.operations import Operation, OperationRef
+    from webhooks.poller import Poller
     from webhooks.store.base import Via
 
 
@@ -38,14 +41,31 @@ class Watcher(Protocol):
         ...
 
 
-@define(eq=False)
+@define(eq=False, weakref_slot=False)
 class Waiter:
-    """One caller inside `wait`; the future's result is None when its time is over."""
+    """One caller inside `wait`; the future's result is None when its time is over.
+
+    It is its own timer's callback: there may be very many of them.
+    """
 
     future: asyncio.Future[Ending | None]
+    ref: OperationRef
+    deadline: float
+    poller: Poller
     last_seen: Operation | None = None
     last_error: Exception | None = None
     timer: asyncio.TimerHandle | None = None
+
+    def __call__(self) -> None:
+        """Have the operation asked about shortly before the deadline, and tell the caller when it has come."""
+        loop = self.future.get_loop()
+        if loop.time() >= self.deadline:
+            if not self.future.done():
+                self.future.set_result(None)
+            return
+        if not self.future.done():
+            self.poller.hurry(self.ref.kind, self.ref.uid, JUST_ONCE)
+        self.timer = loop.call_at(self.deadline, self)
 
     def end(self, _kind: str, _uid: str, ending: Ending, /) -> None:
         """Wake the caller."""
@@ -58,11 +78,6 @@ class Waiter:
             self.last_seen, self.last_error = seen, None
         else:
             self.last_error = error
-
-    def expire(self) -> None:
-        """Tell the caller that its time is over."""
-        if not self.future.done():
-            self.future.set_result(None)
 
     def disarm(self) -> None:
         """Cancel the timer."""
