@@ -283,7 +283,7 @@ async def test_what_waits_for_a_handler_that_is_gone_becomes_a_dead_letter(tmp_p
         ]
 
 
-async def test_polling_settles_what_no_delivery_told(tmp_path: Path) -> None:
+async def test_a_delivery_that_tells_only_a_uid_makes_the_listener_ask_how_it_ended(tmp_path: Path) -> None:
     async with OriginalSandbox(confirm=(0.0, 0.0), fail_rate=1.0) as sandbox:
         env = {"ORIGINAL_API_KEY": API_KEY, "ORIGINAL_API_SECRET": API_SECRET, "ORIGINAL_BASE_URL": sandbox.url}
         uid = await create(sandbox.url)
@@ -302,7 +302,7 @@ async def test_polling_settles_what_no_delivery_told(tmp_path: Path) -> None:
                 event = delivery(uid, complete=False)
                 assert await post(session, listener.url, event) == 200
             outcome = await heard.get()
-            assert (outcome.ref.uid, outcome.status, outcome.via) == (uid, OperationStatus.FAILED, "poll")
+            assert (outcome.ref.uid, outcome.status, outcome.via) == (uid, OperationStatus.FAILED, "webhook")
             await store.aclose()
 
 
@@ -441,7 +441,7 @@ async def test_a_wait_is_polled_by_the_listener_if_the_waiter_cannot(tmp_path: P
             code, rows, _ = await waiting
             assert (code, rows[0]["status"]) == (3, "failed")
             text = (await get(listener.where["admin"] + "/metrics"))[1]
-            assert 'webhooks_settled_total{via="poll"} 1.0' in text
+            assert 'webhooks_settled_total{via="webhook"} 1.0' in text
 
 
 async def test_a_waiter_with_credentials_asks_the_vendor_itself(tmp_path: Path) -> None:
