@@ -1,4 +1,4 @@
-"""Run every benchmark, print one table and write the rows as JSON.
+"""Run every benchmark, print one table and its rows as JSON.
 
 Usage: python -m benchmarks [NAME ...] [--quick] [--json FILE]
 
@@ -56,6 +56,7 @@ def main() -> int:
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in COLUMNS))
     console.print(table)
+    print(json.dumps(rows))
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
     return 0

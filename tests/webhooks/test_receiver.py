@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Mapping
@@ -283,3 +284,14 @@ async def test_an_event_of_a_source_that_is_no_more_is_replayed_as_it_was_kept()
     other = Receiver(FakeSource("other"), inbox.store)
     (kept,) = await inbox.store.list_events()
     assert await other.replay([kept.id]) == 1
+
+
+async def test_a_store_that_fails_for_a_whole_batch_acknowledges_none_of_it() -> None:
+    class Gone(MemoryStore):
+        async def accept_all(self, arrivals: Any) -> Any:
+            raise StoreError("the disk is gone")
+
+    inbox = Inbox(store=Gone())
+    replies = await asyncio.gather(*(inbox.send(body_of(uid=str(number))) for number in range(3)))
+    assert [reply.status for reply in replies] == [503, 503, 503]
+    assert inbox.receiver.statistics.store_failures == 3
