@@ -210,41 +210,43 @@ class Dispatcher(Subscriber):
             logger.warning("%d jobs of handlers that are not registered any more are kept as dead letters", retired)
 
     async def _supervise(self, name: str, wake: asyncio.Event) -> None:
-        await keep_running(
-            lambda: self._work(name, wake),
-            name=f"the work behind handler {name}",
-            policy=RestartPolicy(deaths=None),
-            clock=asyncio.get_running_loop().time,
-            sleep=self._sleep,
-            died=self._count_restart,
-        )
+        mine: set[asyncio.Task[None]] = set()  # they outlive a look for jobs that the store refuses
+        try:
+            await keep_running(
+                lambda: self._work(name, wake, mine),
+                name=f"the work behind handler {name}",
+                policy=RestartPolicy(deaths=None),
+                clock=asyncio.get_running_loop().time,
+                sleep=self._sleep,
+                died=self._count_restart,
+            )
+        finally:
+            for task in mine:
+                task.cancel()
+            await asyncio.gather(*mine, return_exceptions=True)
 
     def _count_restart(self, _: Exception) -> None:
         self._restarts += 1
 
-    async def _work(self, name: str, wake: asyncio.Event) -> None:
-        slots = self._policy.concurrency
-        mine: set[asyncio.Task[None]] = set()
-
+    async def _work(self, name: str, wake: asyncio.Event, mine: set[asyncio.Task[None]]) -> None:
         def ended(task: asyncio.Task[None]) -> None:
             mine.discard(task)
             self._running.discard(task)
             wake.set()
 
-        async with asyncio.TaskGroup() as group:
-            while True:
-                wake.clear()
-                free = slots - len(mine)
-                claimed: Sequence[ClaimedJob] = ()
-                if free and not self._draining:
-                    claimed = await self._store.claim_jobs(name, limit=free, lease=self._policy.lease)
-                for one in claimed:
-                    task = group.create_task(self._run(name, one), name=f"handler {name} on event {one.job.event_id}")
-                    mine.add(task)
-                    self._running.add(task)
-                    task.add_done_callback(ended)
-                if not claimed:
-                    await wait_at_most(wake, self._policy.look_every)
+        while True:
+            wake.clear()
+            free = self._policy.concurrency - len(mine)
+            claimed: Sequence[ClaimedJob] = ()
+            if free and not self._draining:
+                claimed = await self._store.claim_jobs(name, limit=free, lease=self._policy.lease)
+            for one in claimed:
+                task = asyncio.create_task(self._run(name, one), name=f"handler {name} on event {one.job.event_id}")
+                mine.add(task)
+                self._running.add(task)
+                task.add_done_callback(ended)
+            if not claimed:
+                await wait_at_most(wake, self._policy.look_every)
 
     async def _run(self, name: str, claimed: ClaimedJob) -> None:
         job, policy = claimed.job, self._policy

@@ -433,6 +433,22 @@ async def test_a_store_in_trouble_delays_handlers_and_ends_none(caplog: pytest.L
     assert "could not be noted" in caplog.text
 
 
+@virtual_time
+async def test_a_store_in_trouble_leaves_running_handlers_alone() -> None:
+    flickering = Flickering()
+    post, notes = Post(flickering), Notes(partial(asyncio.sleep, 20))
+    post.receiver.on("*", name="app.note")(notes)
+    async with opened(post):
+        await post.send(uid="1")
+        await settle()
+        flickering.failures["claim_jobs"] = 3
+        await post.send(uid="2")
+        await asyncio.sleep(40)
+        assert await post.states() == ["done", "done"]
+        assert notes.uids == ["1", "2"]
+        assert post.receiver.dispatcher.statistics.restarts == 3
+
+
 # registration
 
 
