@@ -14,6 +14,8 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _MOST_AT_ONCE = 1_000
+_ENOUGH = 128
+_LONGEST_WAIT = 32
 
 
 class Call(Generic[T]):
@@ -45,6 +47,9 @@ class BatchThread:
         end: Runs in the thread when it ends.
         idle: Runs in the thread when nothing was asked for `idle_every` seconds, while `watching` is set.
         idle_every: Seconds.
+        patience: Passes of the loop in which no call is added that a batch waits for before it is handed over. Under load some
+            passes bring those that are just being answered: one batch where there were two costs a third less. With nothing else
+            to do a pass takes microseconds.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class BatchThread:
         end: Callable[[], None],
         idle: Callable[[], list[Any]] | None = None,
         idle_every: float = 0.02,
+        patience: int = 0,
     ) -> None:
         self.watching = False
         self._name = name
@@ -64,11 +70,13 @@ class BatchThread:
         self._end = end
         self._idle = idle
         self._idle_every = idle_every
+        self._patience = patience
         self._queue: SimpleQueue[list[Call[Any]]] = SimpleQueue()
         self._home: asyncio.AbstractEventLoop | None = None
         self._waiting: list[Call[Any]] = []
         self._busy = False
         self._scheduled = False
+        self._seen = self._passes = self._quiet_passes = 0
 
     def submit(self, call: Call[T]) -> asyncio.Future[T]:
         """Hand a call over; the future is resolved in the loop.
@@ -101,13 +109,25 @@ class BatchThread:
     def _schedule(self) -> None:
         if self._home is not None and not self._busy and not self._scheduled:
             self._scheduled = True
-            self._home.call_soon(self._hand_over)
+            self._seen = self._passes = self._quiet_passes = 0
+            self._home.call_soon(self._hand_over, self._home)
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._may_grow():
+            loop.call_soon(self._hand_over, loop)
+            return
         self._scheduled = False
         self._busy = True
         batch, self._waiting = self._waiting[:_MOST_AT_ONCE], self._waiting[_MOST_AT_ONCE:]
         self._queue.put(batch)
+
+    def _may_grow(self) -> bool:
+        """Return whether to let one more pass of the loop go by."""
+        count = len(self._waiting)
+        self._passes += 1
+        self._quiet_passes = self._quiet_passes + 1 if count == self._seen else 0
+        self._seen = count
+        return self._quiet_passes < self._patience and count < _ENOUGH and self._passes < _LONGEST_WAIT
 
     def _main(self) -> None:
         last = False

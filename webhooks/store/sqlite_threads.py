@@ -24,6 +24,7 @@ Tell = Callable[[list[News]], None]
 logger = logging.getLogger(__name__)
 
 _LOOK_EVERY = 0.02
+_PATIENCE = 6
 _OUTCOMES_AT_ONCE = 1_000
 _PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
 _OF_ONE_CALL = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError, sqlite3.NotSupportedError)
@@ -55,7 +56,7 @@ class WriterThread:
         self._conflict_handlers = conflict_handlers
         self._writer: Writer | None = None
         self._inode: int | None = None
-        self._thread = BatchThread("store-writer", self._work, tell=tell, end=self._close)
+        self._thread = BatchThread("store-writer", self._work, tell=tell, end=self._close, patience=_PATIENCE)
 
     def run(self, change: Callable[[Writer], T]) -> asyncio.Future[T]:
         """Run a change; the future is resolved once it is durable."""
