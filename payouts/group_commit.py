@@ -23,10 +23,12 @@ class GroupCommit:
     Args:
         connect: Opens the connection, on the thread.
         name: For messages.
+        check: Raises a `LedgerError` if what would be written now would be lost; called before each commit.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], name: str) -> None:
+    def __init__(self, connect: Callable[[], sqlite3.Connection], name: str, check: Callable[[], None]) -> None:
         self._connect = connect
+        self._check = check
         self._name = name
         self._thread = BatchThread(f"ledger {name}", self._work, tell=_nothing, end=self._disconnect)
         self._connection: sqlite3.Connection | None = None
@@ -83,6 +85,7 @@ class GroupCommit:
                     call.result = call.run(connection)
                 except LedgerError as problem:
                     call.error = problem
+            self._check()
             connection.execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):  # a full disk has rolled back already

@@ -72,7 +72,9 @@ class Ledger:
         self._clock = clock
         self._ways = WAYS[vendor]
         self._lock = lock
-        self._writer = GroupCommit(self._connect, str(path))
+        self._writer = GroupCommit(self._connect, str(path), self._check_place)
+        self._place = self.path
+        self._opened: tuple[int, int] | None = None
         self._number = 0
         self._planner = Planner(vendor, campaign, 0)
 
@@ -194,7 +196,26 @@ class Ledger:
         if self._lock is None:
             self._lock = LedgerLock(self.path)
             self._lock.acquire()
-        return connect_to_write(self.path)
+        connection = connect_to_write(self.path)
+        self._place = self.path.absolute()
+        self._opened = self._found()
+        return connection
+
+    def _found(self) -> tuple[int, int] | None:
+        """Return which file now bears the ledger's name, None if there is none."""
+        try:
+            there = self._place.stat()
+        except OSError:
+            return None
+        return there.st_dev, there.st_ino
+
+    def _check_place(self) -> None:
+        """Refuse to go on once the file was deleted or replaced: what is written into it then, nobody will ever read."""
+        if self._found() != self._opened:
+            raise LedgerError(
+                f"{self.path}: expected the file that was opened, it was moved, deleted or replaced meanwhile; "
+                "put it back with its -wal file beside it before you run again, or what was paid since is not remembered"
+            )
 
     def _open_campaign(self, database: sqlite3.Connection) -> int:
         found = database.execute(

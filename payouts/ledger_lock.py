@@ -29,8 +29,9 @@ class LedgerLock:
 
         Raises:
             LedgerInUse: another process has it.
-            LedgerError: the file beside the ledger cannot be made.
+            LedgerError: the ledger has a second name, or the file beside it cannot be made.
         """
+        self._refuse_second_name()
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as problem:
@@ -51,6 +52,15 @@ class LedgerLock:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         self._descriptor = descriptor
+
+    def _refuse_second_name(self) -> None:
+        """Refuse a hard link: under its other name there would be another lock, and another write-ahead log."""
+        names = self._ledger.stat().st_nlink if self._ledger.is_file() else 1
+        if names > 1:
+            raise LedgerError(
+                f"{self._ledger}: expected a file with one name, got one with {names} (hard links), which could be paid "
+                "from twice at one time; copy it while no run works with it, and remove the other names"
+            )
 
     def release(self) -> None:
         """Give the lock back; a second call does nothing."""

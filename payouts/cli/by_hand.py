@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from payouts.cli.connections import client_of
+from payouts.cli.connections import client_of, target_of
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption  # noqa: TC001 - typer reads the annotations
 from payouts.cli.terminal import Exit, Output, fail, with_exit_codes
 from payouts.ledger import Ledger
@@ -94,12 +94,13 @@ def _found(reader: LedgerReader, campaign: Campaign, row: str) -> Entry:
 
 
 async def _retry(path: Path, campaign: Campaign, entries: list[Entry], output: Output, *, ask: bool) -> Exit:
-    async with Ledger(path, vendor=campaign.vendor, campaign=campaign.name) as ledger:
+    try:
+        client = client_of(campaign.vendor)
+    except ValueError as problem:
+        fail(str(problem), Exit.USAGE)
+    target = target_of(campaign.vendor)  # elsewhere nothing would be held under any key
+    async with Ledger(path, vendor=campaign.vendor, campaign=campaign.name, target=target) as ledger:
         free: list[Entry] = []
-        try:
-            client = client_of(campaign.vendor)
-        except ValueError as problem:
-            fail(str(problem), Exit.USAGE)
         async with client:
             for entry in entries:
                 objection = await objection_to_retry(vendor_of(client), entry)

@@ -20,7 +20,8 @@ from payouts.cli.terminal import Exit, Output, fail, tell, with_exit_codes
 from payouts.files import form_of, read_rows, rereadable
 from payouts.ledger import Ledger
 from payouts.ledger_lock import LedgerLock
-from payouts.ledger_reader import LedgerReader
+from payouts.ledger_reader import Campaign, LedgerReader
+from payouts.ledger_schema import connect_to_write
 from payouts.lines import FileRefused, Layout, Mistake
 from payouts.report import write_report
 from payouts.results import write_results
@@ -188,7 +189,13 @@ def _taken(ledger: Path, stack: ExitStack) -> LedgerLock:
     lock = LedgerLock(ledger)
     lock.acquire()
     stack.callback(lock.release)
+    if _is_begun(ledger):  # an older one, or one whose making was broken off, cannot be read before it is brought up to date
+        connect_to_write(ledger).close()
     return lock
+
+
+def _is_begun(ledger: Path) -> bool:
+    return ledger.is_file() and ledger.stat().st_size > 0
 
 
 def _layout(
@@ -239,11 +246,12 @@ def _check(stream: BinaryIO, layout: Layout, job: Job, output: Output) -> Checke
 
 def _judge(job: Job, stack: ExitStack) -> Callable[[Row], None]:
     """Return what compares a row with the ledger, if there is one already."""
-    if not job.ledger.is_file() or not job.ledger.stat().st_size:
+    if not _is_begun(job.ledger):
         return lambda _: None
     reader = stack.enter_context(LedgerReader(job.ledger))
-    known = [each for each in reader.campaigns() if (each.name, each.vendor) == (job.campaign, job.vendor)]
-    return (lambda row: reader.judge(known[0], row)) if known else lambda _: None
+    new = Campaign(number=0, vendor=job.vendor, name=job.campaign, target="", opened_at=0.0)  # keys are taken across campaigns
+    campaign = next((each for each in reader.campaigns() if (each.name, each.vendor) == (job.campaign, job.vendor)), new)
+    return lambda row: reader.judge(campaign, row)
 
 
 def _tell_checked(checked: Checked, output: Output) -> None:

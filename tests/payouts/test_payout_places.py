@@ -1,0 +1,152 @@
+"""One ledger is one file under one name, from the first moment to the last, and nothing is paid where that is not so."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from payouts.cli import app
+from payouts.ledger import Ledger
+from payouts.ledger_reader import LedgerReader
+from payouts.states import LedgerError, State
+from tests.payouts.payout_kit import ledger_at, token_row
+from tests.payouts.process_kit import books, original_at, sandbox
+
+REWARD = "764893807463"
+HEADER = "id,reward_uid,to_user_uid,amount\n"
+TWO = HEADER + f"r1,{REWARD},32,1.50\nr2,{REWARD},33,2.25\n"
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own, and an environment without credentials."""
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith(("ORIGINAL_", "ENKASH_")):
+            monkeypatch.delenv(name)
+    return tmp_path
+
+
+@pytest.fixture
+def vendor() -> Iterator[str]:
+    with sandbox("original", "--confirm=0:0") as url:
+        yield url
+
+
+@pytest.fixture
+def call(folder: Path, vendor: str) -> Call:
+    def invoke(*arguments: str, env: dict[str, str] | None = None) -> Result:
+        return CliRunner().invoke(app, list(arguments), env=original_at(vendor) | (env or {}))
+
+    return invoke
+
+
+def run_of(file: str = "rewards.csv", campaign: str = "diwali-2026", *more: str) -> list[str]:
+    options = ("--rate=0", "--poll-after=0.05", "--polls-per-second=1000")
+    return ["run", file, "--vendor=original", f"--campaign={campaign}", *options, *more]
+
+
+def states(folder: Path, campaign: str = "diwali-2026") -> set[State]:
+    with LedgerReader(folder / "payouts.db") as reader:
+        return {entry.state for entry in reader.entries(reader.campaign(campaign))}
+
+
+# the beginning
+
+MAKING = """
+import os, sqlite3, sys
+from payouts import ledger_schema
+from pathlib import Path
+
+class Killed(sqlite3.Connection):
+    def executescript(self, script):
+        os.kill(os.getpid(), 9)
+
+made = sqlite3.connect
+ledger_schema.sqlite3.connect = lambda *given, **options: made(*given, factory=Killed, **options)
+ledger_schema.connect_to_write(Path(sys.argv[1]))
+"""
+
+
+def test_a_run_that_was_killed_while_it_made_the_ledger_can_be_started_again(call: Call, folder: Path) -> None:
+    (folder / "rewards.csv").write_text(TWO)
+    root = Path(__file__).parents[2]
+    killed = subprocess.run([sys.executable, "-c", MAKING, str(folder / "payouts.db")], cwd=root, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (folder / "payouts.db").stat().st_size
+    result = call(*run_of())
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert states(folder) == {State.DONE}
+
+
+# one name
+
+
+async def test_a_ledger_with_a_second_name_is_refused_because_it_could_be_paid_from_twice(tmp_path: Path) -> None:
+    async with ledger_at(tmp_path / "payouts.db"):
+        pass
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "name.db").hardlink_to(tmp_path / "payouts.db")
+    for path in (tmp_path / "payouts.db", tmp_path / "other" / "name.db"):
+        with pytest.raises(LedgerError, match=r"expected a file with one name, got one with 2 \(hard links\)"):
+            await ledger_at(path).__aenter__()
+    (tmp_path / "payouts.db").unlink()
+    async with ledger_at(tmp_path / "other" / "name.db"):
+        pass
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_ledger_that_is_deleted_or_replaced_while_it_is_open_takes_nothing_more(tmp_path: Path, replaced: bool) -> None:
+    path = tmp_path / "payouts.db"
+    async with ledger_at(path) as ledger:
+        (entry,) = await ledger.plan([token_row("r1")])
+        path.rename(tmp_path / "moved.db")
+        if replaced:
+            path.touch()
+        with pytest.raises(LedgerError, match="it was moved, deleted or replaced meanwhile; put it back"):
+            await ledger.move(entry, State.SENT)
+
+
+async def test_a_ledger_stays_the_same_file_when_the_process_goes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    async with ledger_at(Path("payouts.db")) as ledger:
+        monkeypatch.chdir("elsewhere")
+        assert len(await ledger.plan([token_row("r1")])) == 1
+
+
+# one place where the money goes out
+
+
+def test_a_key_of_another_campaign_is_seen_before_anything_is_sent(call: Call, folder: Path, vendor: str) -> None:
+    (folder / "rewards.csv").write_text("nonce," + HEADER + f"n1,r1,{REWARD},32,1.50\n")
+    assert call(*run_of()).exit_code == 0
+    (folder / "more.csv").write_text("nonce," + HEADER + f"n2,q1,{REWARD},32,1.50\nn1,q2,{REWARD},33,1\n")
+    result = call(*run_of("more.csv", "holi-2027"))
+    assert result.exit_code == 2
+    assert "expected a key of its own, got n1, which belongs to row r1" in result.stdout
+    assert len(books(vendor)["allocations"]) == 1
+
+
+def test_nobody_asks_elsewhere_whether_a_row_may_be_paid_anew(call: Call, folder: Path) -> None:
+    async def reject(ledger: Ledger) -> None:
+        async with ledger:
+            (entry,) = await ledger.plan([token_row("r1")])
+            await ledger.move(await ledger.move(entry, State.SENT), State.REJECTED)
+
+    asyncio.run(reject(ledger_at(folder / "payouts.db", target="https://api.getoriginal.com/v1")))
+    result = call("retry", "r1", "--yes")
+    assert (result.exit_code, states(folder)) == (7, {State.REJECTED})
+    assert "expected https://api.getoriginal.com/v1, where it was begun" in result.stderr
