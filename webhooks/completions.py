@@ -187,7 +187,8 @@ class Completions:
         """Return a stream that yields each operation as it ends: done, failed or timed out; none of these raises.
 
         Args:
-            operations: Operations, refs or bare uids, taken in as they come; one given twice while it is pending counts once.
+            operations: Operations, refs or bare uids, taken in as they come; one given twice while it is pending counts once, and
+                is compared with all that was asked for.
             timeout: Seconds from when an operation is taken in, 0 or more; None waits for as long as it takes.
             poll_now: Ask the vendor about each at once, inside the budget.
 

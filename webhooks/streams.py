@@ -27,6 +27,10 @@ A = TypeVar("A", bound=Operation)
 
 Operations = Iterable[Any] | AsyncIterable[Any]
 
+_Asked = Operation | tuple[Operation, ...]
+_Ended = tuple[str, str, "Ending | None", _Asked | None]
+"""Kind, uid, how it ended (None: its time is over), and what was asked for."""
+
 BOOST = 2.0
 """Seconds before a deadline at which an operation is asked about once more."""
 
@@ -65,8 +69,8 @@ class CompletionStream(Generic[A]):
         self._timeout = timeout
         self._poll_now = poll_now
         self._mine: dict[str, dict[str, float]] = {}
-        self._asked: dict[tuple[str, str], Operation] = {}
-        self._ended: deque[tuple[str, str, Ending | None]] = deque()
+        self._asked: dict[tuple[str, str], _Asked] = {}
+        self._ended: deque[_Ended] = deque()
         self._news = asyncio.Event()
         self._intake: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -93,14 +97,14 @@ class CompletionStream(Generic[A]):
     async def __anext__(self) -> Completion[A]:
         while True:
             if self._ended:
-                kind, uid, ending = self._ended.popleft()
+                kind, uid, ending, asked = self._ended.popleft()
                 if ending is None:
                     try:
                         ending = await self._last_look(kind, uid)
                     except asyncio.CancelledError:
-                        self._ended.appendleft((kind, uid, None))
+                        self._ended.appendleft((kind, uid, None, asked))
                         raise
-                return self._completion(kind, uid, ending)
+                return self._completion(kind, uid, ending, asked)
             if self._failure is not None:
                 raise self._failure
             if self._closed or (self._intake is not None and self._intake.done() and not any(self._mine.values())):
@@ -138,11 +142,14 @@ class CompletionStream(Generic[A]):
         """Keep how an operation ended until it is asked for."""
         if uid in self._mine.get(kind, ()):
             del self._mine[kind][uid]
-            self._ended.append((kind, uid, ending))
-            self._news.set()
+            self._keep(kind, uid, ending)
 
     def note(self, _seen: Operation | None, _error: Exception | None, /) -> None:
         """Keep nothing: it would cost as much as the operation itself."""
+
+    def _keep(self, kind: str, uid: str, ending: Ending | None) -> None:
+        self._ended.append((kind, uid, ending, self._asked.pop((kind, uid), None)))
+        self._news.set()
 
     # taking in
 
@@ -181,14 +188,15 @@ class CompletionStream(Generic[A]):
         refs: list[OperationRef] = []
         for operation in operations:
             ref = hub.client.ref_of(operation)
+            if not isinstance(operation, str | OperationRef):
+                key = ref.kind, ref.uid
+                asked[key] = _and(asked.get(key), operation)
             shelf = self._mine.get(ref.kind)
             if shelf is None:
                 shelf = self._mine[ref.kind] = {}
             if ref.uid in shelf:
                 continue
             shelf[ref.uid] = deadline
-            if not isinstance(operation, str | OperationRef):
-                asked[ref.kind, ref.uid] = operation
             hub.watch(ref.kind, ref.uid, self, due)
             refs.append(ref)
         if not refs:
@@ -219,8 +227,7 @@ class CompletionStream(Generic[A]):
             for uid in self._over(shelf, now):
                 self._hub.unwatch(kind, uid, self)
                 del shelf[uid]
-                self._ended.append((kind, uid, None))
-                self._news.set()
+                self._keep(kind, uid, None)
             next_at = min(next_at, self._boost(kind, shelf, now))
         self._boosted_until = now + BOOST
         self._timer = None if next_at == math.inf else asyncio.get_running_loop().call_at(next_at, self._tick)
@@ -258,9 +265,8 @@ class CompletionStream(Generic[A]):
             return time_is_over(OperationRef(self._hub.client.scope, kind, uid), self._timeout or 0.0, None, problem)
         return None if outcome is None else self._hub.usable(outcome)
 
-    def _completion(self, kind: str, uid: str, ending: Ending | None) -> Completion[A]:
+    def _completion(self, kind: str, uid: str, ending: Ending | None, asked: _Asked | None) -> Completion[A]:
         ref = OperationRef(self._hub.client.scope, kind, uid)
-        asked = self._asked.pop((kind, uid), None)
         if ending is None:
             self._hub.timeouts += 1
             timeout = self._timeout or 0.0
@@ -270,7 +276,16 @@ class CompletionStream(Generic[A]):
         self._hub.took(ending)
         error: VendorError | None = None
         try:
-            self._hub.client.conclude(asked, ending.operation)
+            for one in asked if isinstance(asked, tuple) else (asked,):
+                self._hub.client.conclude(one, ending.operation)
         except VendorError as problem:
             error = problem
         return Completion(ref=ref, operation=cast("A", ending.operation), error=error, via=ending.via)
+
+
+def _and(known: _Asked | None, operation: Operation) -> _Asked:
+    """Return all that was asked for under one uid: a vendor that replays a nonce gives it twice, and hides what differs."""
+    if known is None or known == operation:
+        return operation
+    several = known if isinstance(known, tuple) else (known,)
+    return known if operation in several else (*several, operation)

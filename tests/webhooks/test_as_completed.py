@@ -396,3 +396,33 @@ async def test_an_outcome_kept_for_another_kind_of_reading_is_asked_about() -> N
     async with a_world(store=store) as world, world.completions.as_completed(["1"]) as outcomes:
         world.vendor.will("1", Thing(ref=a_ref("1"), status=OperationStatus.DONE, amount="1", raw=words_of("1", "done", "1")))
         assert await all_of(outcomes) == [("1", 0.0, NONE)]
+
+
+TWINS: list[list[Any]] = [
+    [a_thing("1", amount="1.5"), a_thing("1", amount="9")],
+    [a_thing("1", amount="9"), a_thing("1", amount="1.5"), a_thing("1", amount="1.5")],
+    ["1", a_thing("1", amount="9")],
+]
+
+
+@virtual_time
+@pytest.mark.parametrize("twins", TWINS)
+async def test_whatever_was_asked_for_under_one_uid_is_compared_with_what_settled(twins: list[Any]) -> None:
+    async with a_world() as world, world.completions.as_completed(twins) as outcomes:
+        await settle()
+        await world.deliver("1", amount="1.5")
+        assert await all_of(outcomes) == [("1", 0.0, OperationMismatch)]
+
+
+@virtual_time
+async def test_what_was_asked_for_belongs_to_the_time_it_was_asked_in() -> None:
+    async def arriving() -> AsyncIterator[Thing]:
+        yield a_thing("1", amount="9")
+        await asyncio.sleep(10)
+        yield a_thing("1", amount="1.5")
+
+    async with a_world() as world, world.completions.as_completed(arriving()) as outcomes:
+        await asyncio.sleep(1)
+        await world.deliver("1", amount="1.5")
+        await asyncio.sleep(10)
+        assert [kind for _, _, kind in await all_of(outcomes)] == [OperationMismatch, NONE]
