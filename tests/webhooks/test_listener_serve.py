@@ -9,6 +9,7 @@ import signal
 import ssl
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,41 @@ async def test_health_is_for_everybody_and_metrics_for_who_shows_the_token(tmp_p
         "webhooks_conflicts 0.0",
     ):
         assert line in text
+
+
+async def test_whoever_holds_connections_to_the_admin_port_holds_up_no_delivery(tmp_path: Path) -> None:
+    program = (
+        "-c",
+        ("import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160)); from webhooks.__main__ import main; main()"),
+    )
+    async with running(tmp_path, "--max-connections", "20", program=program) as listener, aiohttp.ClientSession() as session:
+        port = int(listener.where["admin"].rpartition(":")[2])
+        held: list[asyncio.StreamWriter] = []
+        try:
+            for _ in range(200):
+                with suppress(OSError):  # one that is refused at once holds nothing
+                    held.append((await asyncio.open_connection("127.0.0.1", port))[1])
+            async with asyncio.timeout(10):
+                assert await post(session, listener.url, delivery("1")) == 200
+                assert await get(f"{listener.where['admin']}/readyz") == (200, "ready\n")
+        finally:
+            for writer in held:
+                writer.close()
+            await asyncio.gather(*(writer.wait_closed() for writer in held), return_exceptions=True)
+
+
+async def test_the_admin_port_shows_only_what_there_is(tmp_path: Path) -> None:
+    async with running(tmp_path) as listener, aiohttp.ClientSession() as session:
+        admin = listener.where["admin"]
+        assert (await get(f"{admin}/other"))[0] == 404
+        async with session.post(f"{admin}/healthz") as answer:
+            assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")
+        async with session.head(f"{admin}/metrics") as answer:
+            assert (answer.status, await answer.read()) == (200, b"")
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(tmp_path / "inbox.db.sock"))) as control:
+            for path, words in [("readyz", "ready\n"), ("metrics", "webhooks_accepted_total"), ("other", "There are")]:
+                async with control.get(f"http://listener/{path}") as answer:
+                    assert words in await answer.text()
 
 
 async def test_without_the_metrics_extra_it_says_which_to_install(tmp_path: Path) -> None:

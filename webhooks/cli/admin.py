@@ -7,15 +7,20 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
+from attrs import evolve
 
 from vendor_http.operations import OperationRef
 from webhooks.errors import StoreError
+from webhooks.ingress.answers import PlainAnswer
+from webhooks.ingress.armour import ArmouredServer
+from webhooks.receiver import Reply
 from webhooks.store.base import EventState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vendor_http.secrets import Secret
+    from webhooks.ingress.limits import ArmourLimits
 
 _OPEN = frozenset({"/healthz", "/readyz"})
 
@@ -48,23 +53,31 @@ class Behind(Protocol):
         ...
 
 
-def health_app(behind: Behind, token: Secret | None) -> web.Application:
-    """Return what the admin port serves: health, readiness, metrics.
+class HealthServer(ArmouredServer):
+    """Serve health, readiness and metrics on the admin port, with the armour of the port for deliveries.
+
+    Without it strangers who only hold connections to this port would take the files that deliveries need.
 
     Args:
         behind: The listener.
         token: What a caller must show to see more than health and readiness, None where only this machine can call.
+        limits: What one peer may take.
     """
 
-    @web.middleware
-    async def guard(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
-        if token is not None and request.path not in _OPEN and not _shows(request, token):
-            return web.Response(status=401, text="Show the admin token.\n", headers={"WWW-Authenticate": "Bearer"})
-        return await handler(request)
+    def __init__(self, behind: Behind, token: Secret | None, *, limits: ArmourLimits) -> None:
+        super().__init__({}, limits=limits)
+        self._behind = behind
+        self._token = token
 
-    app = web.Application(middlewares=[guard])
-    _add_health(app, behind)
-    return app
+    async def _answer(self, request: web.BaseRequest, connection: Any) -> web.StreamResponse:  # noqa: ARG002 - see the base class
+        path = request.raw_path.partition("?")[0]
+        if request.method not in {"GET", "HEAD"}:
+            reply = Reply(status=405, headers={"Allow": "GET, HEAD"}, close=True)
+        elif self._token is not None and path not in _OPEN and not _shows(request, self._token):
+            reply = Reply(status=401, headers={"WWW-Authenticate": "Bearer"}, body=b"Show the admin token.\n")
+        else:
+            reply = await _seen(self._behind, path)
+        return PlainAnswer(reply if request.method != "HEAD" else evolve(reply, body=b""))
 
 
 def control_app(behind: Behind) -> web.Application:
@@ -83,30 +96,30 @@ def control_app(behind: Behind) -> web.Application:
         refs = [OperationRef(*(str(part) for part in (scope, kind, uid))) for scope, kind, uid in words["refs"]]
         return {"polled": await behind.watch(refs)}
 
+    async def look(request: web.Request) -> web.Response:
+        reply = await _seen(behind, request.path)
+        return web.Response(status=reply.status, headers=reply.headers, body=reply.body)
+
     app = web.Application(client_max_size=16 * 1024 * 1024)
-    _add_health(app, behind)
+    app.router.add_get("/{path:.*}", look)
     for name, change in (("replay", replay), ("retry", retry), ("purge", purge), ("watch", watch)):
         app.router.add_post(f"/{name}", _answering(change))
     return app
 
 
-def _add_health(app: web.Application, behind: Behind) -> None:
-    async def healthz(_: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
-    async def readyz(_: web.Request) -> web.Response:
+async def _seen(behind: Behind, path: str) -> Reply:
+    """Return what a path of health, readiness or metrics shows."""
+    if path == "/healthz":
+        return Reply(status=200, body=b"ok\n")
+    if path == "/readyz":
         reason = await behind.why_not_ready()
-        return web.Response(text="ready\n") if reason is None else web.Response(status=503, text=f"{reason}\n")
-
-    async def metrics(_: web.Request) -> web.Response:
+        return Reply(status=200, body=b"ready\n") if reason is None else Reply(status=503, body=f"{reason}\n".encode())
+    if path == "/metrics":
         text = await behind.metrics()
         if text is None:
-            return web.Response(status=501, text="Install rewards-async[metrics] to have metrics.\n")
-        return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
-
-    app.router.add_get("/healthz", healthz)
-    app.router.add_get("/readyz", readyz)
-    app.router.add_get("/metrics", metrics)
+            return Reply(status=501, body=b"Install rewards-async[metrics] to have metrics.\n")
+        return Reply(status=200, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}, body=text)
+    return Reply(status=404, body=b"There are /healthz, /readyz and /metrics.\n")
 
 
 def _answering(change: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -125,6 +138,6 @@ def _numbers(values: list[Any]) -> list[int]:
     return [int(value) for value in values]
 
 
-def _shows(request: web.Request, token: Secret) -> bool:
+def _shows(request: web.BaseRequest, token: Secret) -> bool:
     given = request.headers.get("Authorization", "")
     return hmac.compare_digest(given.encode("utf-8", "replace"), f"Bearer {token.reveal()}".encode())

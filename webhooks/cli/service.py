@@ -17,7 +17,7 @@ from aiohttp import web
 
 from original_async import OriginalClient
 from vendor_http.operations import OperationRef
-from webhooks.cli.admin import control_app, health_app
+from webhooks.cli.admin import HealthServer, control_app
 from webhooks.cli.forwarding import Forwarder
 from webhooks.cli.sources import ReloadableSource, by_path
 from webhooks.cli.stores import admin_socket, open_store
@@ -25,6 +25,7 @@ from webhooks.cli.terminal import CommandFailed, Exit
 from webhooks.completions import Completions
 from webhooks.errors import StoreError
 from webhooks.ingress.armour import ArmouredServer
+from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.peers import Networks
 from webhooks.polling import PollPolicy
 from webhooks.receiver import Receiver
@@ -44,7 +45,8 @@ _BACKLOG = 1_024
 _ADOPT_EVERY = 60.0
 _PURGE_EVERY = 3_600.0
 _DAY = 86_400.0
-_FILES_BESIDE_CONNECTIONS = 64
+_ADMIN_LIMITS = ArmourLimits(connections=32, connections_per_peer=1_000)  # one machine may ask from one address
+_FILES_BESIDE_CONNECTIONS = 64 + _ADMIN_LIMITS.connections
 
 
 def forward_name(path: str) -> str:
@@ -267,9 +269,11 @@ class Listener:
             stack.callback(_unlink, socket)
             where["admin_socket"] = str(socket)
         if settings.admin is not None:
-            runner = await self._run_app(stack, health_app(self, self._token))
-            await web.TCPSite(runner, settings.admin.host, settings.admin.port).start()
-            host, port = runner.addresses[0][:2]
+            health = HealthServer(self, self._token, limits=_ADMIN_LIMITS)
+            server = await asyncio.get_running_loop().create_server(health, settings.admin.host, settings.admin.port)
+            stack.push_async_callback(health.drain, _ADMIN_LIMITS.linger_seconds)
+            stack.callback(server.close)
+            host, port = server.sockets[0].getsockname()[:2]
             where["admin"] = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         return where
 
