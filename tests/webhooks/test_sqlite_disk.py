@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import shutil
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -130,3 +133,103 @@ async def test_a_file_moved_away_acknowledges_nothing(store: SQLiteStore) -> Non
     store.path.with_name("moved.db").rename(store.path)
     assert await store.accept(event("1")) is Acceptance.NEW
     assert await store.accept(event("before")) is Acceptance.DUPLICATE
+
+
+# files that somebody removes or opens beneath a running store
+
+
+LOOK_AROUND = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM event').fetchone()"
+
+
+def copy(path: Path) -> Path:
+    """Return a copy of a store's files as a kill would leave them now."""
+    there = path.with_name(f"left of {path.name}")
+    for suffix in ("", "-wal"):
+        if path.with_name(path.name + suffix).exists():
+            shutil.copyfile(path.with_name(path.name + suffix), there.with_name(there.name + suffix))
+    return there
+
+
+async def after_a_kill(path: Path) -> list[bytes]:
+    """Return the bodies that a store would hold if its process were killed now, newest first."""
+    return await bodies(SQLiteStore(await asyncio.to_thread(copy, path)), close=True)
+
+
+async def bodies(store: SQLiteStore, *, close: bool = False) -> list[bytes]:
+    try:
+        return [stored.event.body for stored in await store.list_events(limit=1_000)]
+    finally:
+        if close:
+            await store.aclose()
+
+
+@pytest.mark.parametrize("removed", [["-wal"], ["-shm"], ["-wal", "-shm"]])
+async def test_a_log_removed_beneath_the_store_takes_nothing_acknowledged_with_it(store: SQLiteStore, removed: list[str]) -> None:
+    await store.list_events()
+    for suffix in removed:
+        store.path.with_name(store.path.name + suffix).unlink()
+    for word in ("at once", "and later"):
+        assert await store.accept(event(word)) is Acceptance.NEW
+        assert await store.outcome(ref("1")) is None
+    everything = [event(word).body for word in ("and later", "at once", "before")]
+    assert await bodies(store) == everything
+    assert await after_a_kill(store.path) == everything
+
+
+async def test_a_log_removed_before_the_end_is_moved_into_the_file_though_another_reads(store: SQLiteStore) -> None:
+    reader = SQLiteStore(store.path, read_only=True)
+    assert len(await reader.list_events()) == 1
+    store.path.with_name(store.path.name + "-wal").unlink()
+    await store.aclose()
+    assert await after_a_kill(store.path) == [event("before").body]
+    await reader.aclose()
+
+
+async def test_a_log_that_is_gone_and_being_read_acknowledges_nothing_until_it_is_safe(store: SQLiteStore) -> None:
+    other = sqlite3.connect(store.path, isolation_level=None)
+    other.execute("BEGIN")
+    other.execute("SELECT * FROM event").fetchall()
+    store.path.with_name(store.path.name + "-wal").unlink()
+    with pytest.raises(StoreError, match="end what reads it"):
+        await store.accept(event("1"))
+    other.execute("ROLLBACK")
+    other.close()
+    assert await store.accept(event("1")) is Acceptance.DUPLICATE
+    assert await after_a_kill(store.path) == [event("1").body, event("before").body]
+
+
+async def test_a_file_moved_away_takes_everything_acknowledged_with_it(store: SQLiteStore) -> None:
+    await store.list_events()
+    moved = store.path.with_name("moved.db")
+    store.path.rename(moved)
+    with pytest.raises(StoreError, match="in its place"):
+        await store.accept(event("1"))
+    assert await after_a_kill(moved) == [event("before").body]
+
+
+async def test_everybody_looks_at_the_file_that_took_the_place_of_another(store: SQLiteStore) -> None:
+    ear = Ear()
+    reader = SQLiteStore(store.path, read_only=True)
+    reader.subscribe(ear)
+    assert len(await reader.list_events()) == len(await store.list_events()) == 1
+    for suffix in ("", "-wal", "-shm"):
+        store.path.with_name(store.path.name + suffix).rename(store.path.with_name(f"moved.db{suffix}"))
+    with pytest.raises(StoreError):
+        await store.ping()
+    await store.accept(event("new", of=ref("1"), complete=resource("1")))
+    for one in (store, reader):
+        assert await bodies(one) == [event("new").body]
+        assert await one.outcome(ref("1")) is not None
+    assert [settled.ref for settled in ear.settlements] == [ref("1")]
+    await reader.aclose()
+
+
+async def test_another_program_that_looks_into_the_file_leaves_the_log_though_the_store_met_trouble(store: SQLiteStore) -> None:
+    await store.list_events()
+    store._writing._writer._db.close()  # type: ignore[union-attr]
+    with pytest.raises(StoreError):
+        await store.accept(event("in trouble"))
+    await store.accept(event("after it"))
+    look_around = await asyncio.create_subprocess_exec(sys.executable, "-c", LOOK_AROUND, str(store.path))
+    assert await look_around.wait() == 0
+    assert store.path.with_name(store.path.name + "-wal").exists()

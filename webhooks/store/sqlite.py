@@ -317,6 +317,8 @@ class SQLiteStore:
                 self._subscribers.settled(piece.settled)
             if piece.asked is not None:
                 self._subscribers.asked(piece.asked)
+            if piece.moved:
+                self._reading.look_again()
         if any(piece.ready for piece in news):
             self._subscribers.ready()
 

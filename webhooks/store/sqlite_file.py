@@ -144,7 +144,8 @@ def open_writer(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
         StoreError: it cannot be opened, is no store, or was made by a newer version.
     """
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        if not path.exists():  # closing a file that stands gives up all the locks that SQLite holds on it for this process
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = _connect(f"{path.absolute().as_uri()}?mode=rw", busy_seconds)
     except (OSError, sqlite3.Error) as problem:
         raise cannot_open(path, problem) from None
@@ -166,12 +167,36 @@ def open_writer(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
     return connection
 
 
-def inode(path: Path) -> int | None:
-    """Return what tells one file from another that later stands at the same path, None where there is none."""
-    try:
-        return path.stat().st_ino
-    except OSError:
-        return None
+class Standing:
+    """The files that a connection has open, to notice when one of them is moved or removed beneath it.
+
+    SQLite goes on with a log that has no name any more; all it holds is gone with the process.
+
+    Args:
+        path: The store's file, open and read or written at least once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path.absolute())
+        self._at_first = self._look()
+
+    @property
+    def file(self) -> int | None:
+        """What tells the store's file from another that later stands at the same path."""
+        return self._at_first[0]
+
+    @property
+    def moved(self) -> bool:
+        """Whether the store's file itself is not where it was."""
+        return _inode(self._path) != self.file
+
+    @property
+    def whole(self) -> bool:
+        """Whether the store's file, its log and the log's index are where they were."""
+        return self._look() == self._at_first
+
+    def _look(self) -> tuple[int | None, ...]:
+        return _inode(self._path), _inode(self._path + "-wal"), _inode(self._path + "-shm")
 
 
 def open_reader(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
@@ -216,6 +241,13 @@ def meaning(problem: sqlite3.Error, path: Path) -> StoreError:
     if primary in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
         return StoreError(f"expected {path} to be a sound SQLite file, got a damaged one; restore it from a backup")
     return StoreError(f"expected {path} to answer, got {type(problem).__name__}: {problem}; check the disk beneath it")
+
+
+def _inode(path: str) -> int | None:
+    try:
+        return os.stat(path).st_ino  # noqa: PTH116 - four of these for each batch
+    except OSError:
+        return None
 
 
 def cannot_open(path: Path, problem: Exception) -> StoreError:

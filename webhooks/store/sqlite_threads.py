@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from webhooks.errors import StoreError
 from webhooks.store.batches import BatchThread, Call
-from webhooks.store.sqlite_file import inode, meaning, open_reader, open_writer
+from webhooks.store.sqlite_file import Standing, meaning, open_reader, open_writer
 from webhooks.store.sqlite_reads import Reader
 from webhooks.store.sqlite_writes import News, Writer
 
@@ -55,8 +56,8 @@ class WriterThread:
         self._clock = clock
         self._conflict_handlers = conflict_handlers
         self._writer: Writer | None = None
-        self._inode: int | None = None
-        self._thread = BatchThread("store-writer", self._work, tell=tell, end=self._close, patience=_PATIENCE)
+        self._standing: Standing | None = None
+        self._thread = BatchThread("store-writer", self._work, tell=tell, end=self._end, patience=_PATIENCE)
 
     def run(self, change: Callable[[Writer], T]) -> asyncio.Future[T]:
         """Run a change; the future is resolved once it is durable."""
@@ -72,7 +73,9 @@ class WriterThread:
 
     def _work(self, batch: Sequence[Call[Any]]) -> list[News]:
         try:
-            return self._transact(self._open(), batch)
+            writer = self._open()
+            news = self._transact(writer, batch)
+            return news + self._look_after(writer)
         except _OF_ONE_CALL as problem:
             return self._one_by_one(batch, meaning(problem, self._path))
         except sqlite3.Error as problem:
@@ -88,19 +91,36 @@ class WriterThread:
         return []
 
     def _open(self) -> Writer:
-        if self._writer is not None:
-            if inode(self._path) == self._inode:
+        if self._writer is not None and self._standing is not None:
+            if not self._standing.moved:
                 return self._writer
-            self._close()
+            self._leave(self._writer)
             raise StoreError(
                 f"expected {self._path} in its place, got it moved or removed; "
                 "put it back, else the next delivery begins a new one"
             )
         connection = open_writer(self._path, busy_seconds=self._busy_seconds)
         self._writer = Writer(connection, self._conflict_handlers, self._clock)
-        self._inode = inode(self._path)
+        self._standing = Standing(self._path)
         self.opened = True
         return self._writer
+
+    def _look_after(self, writer: Writer) -> list[News]:
+        """Make sure that what was just committed outlives the process, also where somebody removed the log beneath it."""
+        if self._standing is None or self._standing.whole:
+            return []
+        logger.error("a file of %s was removed while in use; its log is moved into it, and it is opened anew", self._path)
+        self._leave(writer)
+        return [News(moved=True)]
+
+    def _leave(self, writer: Writer) -> None:
+        """Move the log into the file, wherever both may be now, and close them; until that is done they stay open."""
+        if not writer.empty_log():
+            raise StoreError(
+                f"expected {self._path} with its log beside it, got one of them removed, and the log being read; "
+                "end what reads it, nothing else is needed"
+            )
+        self._close()
 
     def _transact(self, writer: Writer, batch: Sequence[Call[Any]]) -> list[News]:
         try:
@@ -136,6 +156,12 @@ class WriterThread:
         if broken and _primary_code(problem) not in _PASSING:
             self._close()
 
+    def _end(self) -> None:
+        if self._writer is not None and self._standing is not None and not self._standing.whole:
+            with suppress(sqlite3.Error):
+                self._writer.empty_log()
+        self._close()
+
     def _close(self) -> None:
         if self._writer is not None:
             self._writer.close()
@@ -155,6 +181,7 @@ class ReaderThread:
         self._path = path
         self._busy_seconds = busy_seconds
         self._reader: Reader | None = None
+        self._standing: Standing | None = None
         self._seen_version: int | None = None
         self._seen_outcome: int | None = None
         self._thread = BatchThread(
@@ -169,8 +196,12 @@ class ReaderThread:
         """Tell of every outcome recorded from now on, or no longer."""
         self._thread.watching = on
         if on:
-            begun = self.run(_nothing)
-            begun.add_done_callback(lambda future: future.cancelled() or future.exception())
+            self.look_again()
+
+    def look_again(self) -> None:
+        """Open the file if need be, or open it anew if it was removed."""
+        begun = self.run(_nothing)
+        begun.add_done_callback(lambda future: future.cancelled() or future.exception())
 
     async def aclose(self) -> None:
         """Answer what was asked for, and end."""
@@ -178,6 +209,7 @@ class ReaderThread:
         await self._thread.aclose()
 
     def _work(self, batch: Sequence[Call[Any]]) -> list[News]:
+        self._let_go()
         news = self._look_for_news() if self._thread.watching else []  # before the look-ups: what they miss will be told
         for call in batch:
             try:
@@ -190,6 +222,7 @@ class ReaderThread:
         return news
 
     def _look_for_news(self) -> list[News]:
+        self._let_go()
         try:
             reader = self._open()
             version = reader.changed()
@@ -212,7 +245,15 @@ class ReaderThread:
     def _open(self) -> Reader:
         if self._reader is None:
             self._reader = Reader(open_reader(self._path, busy_seconds=self._busy_seconds))
+            before, self._standing = self._standing, Standing(self._path)
+            if before is not None and before.file != self._standing.file and self._seen_outcome is not None:
+                self._seen_outcome = 0  # another file counts its outcomes anew
         return self._reader
+
+    def _let_go(self) -> None:
+        """Close what stands no longer where it was opened."""
+        if self._reader is not None and self._standing is not None and not self._standing.whole:
+            self._close()
 
     def _close(self) -> None:
         self._seen_version = None

@@ -49,11 +49,12 @@ WHERE id IN """
 
 @define
 class News:
-    """What subscribers are told once it is durable; one of the three."""
+    """What subscribers are told once it is durable, or that the file must be opened anew; one of the four."""
 
     settled: Outcome | None = None
     asked: OperationRef | None = None
     ready: bool = False
+    moved: bool = False
 
 
 class Writer:
@@ -298,6 +299,11 @@ class Writer:
         """Write something that changes nothing."""
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         self._db.execute(f"PRAGMA user_version={version}")
+
+    def empty_log(self) -> bool:
+        """Move the log into the file, outside of a transaction; return False where somebody reads from it for too long."""
+        (busy, _, _) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
 
     def _keep(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
         """Keep the events whose identities are not known yet, and return them."""
