@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
@@ -14,7 +16,7 @@ from payouts.ledger_lock import LedgerLock
 from payouts.ledger_schema import COLUMNS, connect_to_write, entry_of
 from payouts.planning import Planner
 from payouts.rows import Row, derive_key
-from payouts.states import WAYS, Entry, LedgerError, State, WrongWay
+from payouts.states import WAYS, Entry, LedgerError, LedgerInUse, State, WrongWay
 
 if TYPE_CHECKING:
     import sqlite3
@@ -75,6 +77,7 @@ class Ledger:
         self._writer = GroupCommit(self._connect, str(path), self._check_place)
         self._place = self.path
         self._opened: tuple[int, int] | None = None
+        self._in_a_run = False
         self._number = 0
         self._planner = Planner(vendor, campaign, 0)
 
@@ -105,6 +108,22 @@ class Ledger:
     def commits(self) -> int:
         """How many groups of changes were committed, each with one fsync."""
         return self._writer.commits
+
+    @contextmanager
+    def one_run(self) -> Iterator[None]:
+        """Keep other runs away while one pays: what it has under way would look to them as if nobody knew its end.
+
+        Raises:
+            LedgerInUse: a run of this process pays from it.
+        """
+        if self._in_a_run:
+            told = f"{self.path}: expected to pay from it alone, but another run of this process does; let that one end first"
+            raise LedgerInUse(told, pid=os.getpid())
+        self._in_a_run = True
+        try:
+            yield
+        finally:
+            self._in_a_run = False
 
     async def plan(self, rows: Sequence[Row]) -> list[Entry]:
         """Take up rows and return how far each has come; a row not met before is `planned`, its key made.

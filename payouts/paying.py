@@ -68,7 +68,7 @@ class Paying:
         clock: Callable[[], float],
     ) -> None:
         self.cause: VendorError | None = None
-        self.accepted_here: set[str] = set()
+        self.accepted_here: set[int] = set()
         self._vendor = vendor
         self._ledger = ledger
         self._recorder = recorder
@@ -113,7 +113,11 @@ class Paying:
     async def wait_for(self, entry: Entry) -> None:
         """Wait for a row that an earlier run left accepted, once there is room among those that wait."""
         later, settling = self._vendor.later, self._settling
-        if later is not None and settling is not None and await self._take(self._slots):
+        if later is None or settling is None:
+            return
+        if entry.uid is not None and settling.knows(entry.uid):
+            self._recorder.put(entry, State.MISMATCH, {"problem": _named_twice(entry.uid)}, self._ended)
+        elif await self._take(self._slots):
             self._wait(later, settling, entry, urgent=True)
 
     async def find_out(self, entry: Entry) -> None:
@@ -126,7 +130,7 @@ class Paying:
             return
         found = await self._looked_up(later, entry)
         if found is not None and await self._both_places():
-            self.accepted_here.add(found.ref.uid)
+            self.accepted_here.add(entry.number)
             self._accept(later, entry, found, urgent=True)
 
     async def waited(self, entry: Entry) -> None:
@@ -192,7 +196,8 @@ class Paying:
 
     async def _look_once_more(self, later: Later, entry: Entry) -> tuple[Operation | None, bool]:
         """Return what the vendor holds now of a row that an earlier run may have sent, and whether that can be relied on."""
-        await self._stop.pause(_LIST_LAG)
+        if not await self._stop.pause(_LIST_LAG):
+            return None, False
         try:
             return await later.look_up(entry), True
         except VendorError:
@@ -202,8 +207,7 @@ class Paying:
         """Have it written down what the vendor named, and go on from there."""
         uid, settling = operation.ref.uid, self._settling
         if settling is not None and settling.knows(uid):
-            told = f"the vendor named {uid} for this row and for another one, so that one of them cannot have been paid"
-            self._recorder.put(entry, State.MISMATCH, {"uid": uid, "problem": told}, self._end)
+            self._recorder.put(entry, State.MISMATCH, {"uid": uid, "problem": _named_twice(uid)}, self._end)
             return
         then: Then = self._end
         if operation.status.terminal:
@@ -276,11 +280,16 @@ class Paying:
         now = self._clock()
         if self._ill_since is None:
             self._ill_since = now
-        if now - self._ill_since > self._patience:
+        asked_for: float = getattr(problem, "retry_after", None) or 0.0
+        if now - self._ill_since + asked_for > self._patience:
             return False
-        await self._stop.pause(max(pause, getattr(problem, "retry_after", None) or 0.0))
+        await self._stop.pause(max(pause, asked_for))
         return True
 
     def _give_up(self, problem: VendorError) -> None:
         self.cause = self.cause or problem
         self._stop.wish()
+
+
+def _named_twice(uid: str) -> str:
+    return f"the vendor named {uid} for this row and for another one, so that one of them cannot have been paid"

@@ -114,6 +114,7 @@ def run_payouts(
 
     Raises:
         ValueError: ledger and client are not of one vendor, or there are no completions to wait with.
+        LedgerInUse: from the iteration: another run of this process pays from the ledger.
         PayoutsStopped: from the iteration, at its end: credentials were refused, or the vendor could not be reached.
         RowChanged: from the iteration: a row is known with other content.
         KeyTaken: from the iteration: a row brings the key of another.
@@ -178,7 +179,7 @@ class PayoutRun:
         )
         self._work: asyncio.Queue[tuple[Callable[[Entry], Awaitable[None]], Entry]] = asyncio.Queue(most_sent)
         self._planned: asyncio.Queue[list[Entry] | None] = asyncio.Queue(_CHUNKS_AHEAD)
-        self._active: set[str] = set()
+        self._handed = _Numbers()
         self._task: asyncio.Task[None] | None = None
         self._ended: deque[Entry] = deque()
         self._news, self._room = asyncio.Event(), asyncio.Event()
@@ -205,7 +206,7 @@ class PayoutRun:
         """Yield each row as the ledger holds it when this run is done with it."""
         if self._task is not None:
             raise RuntimeError("expected a run that has not begun, got one that has; call run_payouts again")
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="payouts")
+        self._task = asyncio.get_running_loop().create_task(self._run_alone(), name="payouts")
         self._task.add_done_callback(lambda _: self._news.set())
         try:
             while self._ended or not self._task.done():
@@ -230,6 +231,10 @@ class PayoutRun:
 
     async def _waited(self, entry: Entry) -> None:
         await self._paying.waited(entry)
+
+    async def _run_alone(self) -> None:
+        with self._ledger.one_run():
+            await self._run()
 
     async def _run(self) -> None:
         try:
@@ -265,7 +270,6 @@ class PayoutRun:
             try:
                 await action(entry)
             finally:
-                self._active.discard(entry.id)
                 self._work.task_done()
 
     async def _take_up(self) -> None:
@@ -277,7 +281,7 @@ class PayoutRun:
         await self._recorder.drain()
         if self._settling is not None:
             async for entry in self._pages([State.ACCEPTED]):
-                if entry.uid not in self._paying.accepted_here:
+                if entry.number not in self._paying.accepted_here:
                     await self._paying.wait_for(entry)
 
     async def _pages(self, states: Sequence[State]) -> AsyncIterator[Entry]:
@@ -296,12 +300,9 @@ class PayoutRun:
     async def _send(self) -> None:
         """Hand on the rows that are to be sent."""
         left = self._options.limit
-        lately: deque[set[str]] = deque(maxlen=_CHUNKS_AHEAD + 2)  # rows that come twice were planned before they were sent
         while left != 0 and (chunk := await self._next_chunk()) is not None:
-            handed: set[str] = set()
-            lately.append(handed)
             for entry in chunk:
-                if entry.id in self._active or any(entry.id in some for some in lately):
+                if entry.number in self._handed:  # it comes twice, and has moved on since it was read
                     continue
                 if entry.state in SETTLED:
                     self.progress.skipped += 1
@@ -309,8 +310,7 @@ class PayoutRun:
                     continue
                 if left == 0 or not (self._paying.admit_now() or await self._paying.admit()):
                     break
-                handed.add(entry.id)
-                self._active.add(entry.id)
+                self._handed.add(entry.number)
                 if entry.state is State.PLANNED:
                     self._recorder.put(entry, State.SENT, {}, self._first_time)
                 else:
@@ -352,6 +352,24 @@ class PayoutRun:
         while chunk := await asyncio.to_thread(_take, rows):
             self.progress.read += len(chunk)
             yield chunk
+
+
+class _Numbers:
+    """A set of small numbers, one bit for each."""
+
+    def __init__(self) -> None:
+        self._bits = bytearray()
+
+    def __contains__(self, number: int) -> bool:
+        place = number >> 3
+        return place < len(self._bits) and bool(self._bits[place] >> (number & 7) & 1)
+
+    def add(self, number: int) -> None:
+        """Take a number in, 0 or above."""
+        place = number >> 3
+        if place >= len(self._bits):
+            self._bits.extend(bytes(place + 1024 - len(self._bits)))
+        self._bits[place] |= 1 << (number & 7)
 
 
 def _take(rows: Iterator[Row]) -> list[Row]:

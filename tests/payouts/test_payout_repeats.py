@@ -1,0 +1,178 @@
+"""What comes twice is paid once: rows, uids, runs, and answers that were believed too soon."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from payouts.ledger import Ledger
+from payouts.rows import EnkashRow, OriginalRow
+from payouts.runner import PayoutsStopped, RunOptions, run_payouts
+from payouts.states import Entry, LedgerInUse, State
+from tests.payouts.payout_kit import StubEnkash, StubOriginal, Time, coin_row, ledger_at, token_row, waiting
+from vendor_http.errors import RateLimited, ValidationFailed
+
+NOT_WAITING = RunOptions(rate=None, concurrency=4, wait=False)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "payouts.db"
+
+
+@pytest_asyncio.fixture
+async def ledger(path: Path) -> AsyncIterator[Ledger]:
+    async with ledger_at(path) as ledger:
+        yield ledger
+
+
+@pytest_asyncio.fixture
+async def coins(path: Path) -> AsyncIterator[Ledger]:
+    async with ledger_at(path, "enkash") as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def vendor() -> StubOriginal:
+    return StubOriginal()
+
+
+async def pay(rows: Any, client: Any, ledger: Ledger, **options: Any) -> dict[str, State]:
+    options = {"options": NOT_WAITING} | options
+    return {entry.id: entry.state async for entry in run_payouts(rows, client=client, ledger=ledger, **options)}
+
+
+# rows
+
+
+@pytest.mark.parametrize("kind", ["original", "enkash"])
+async def test_a_row_that_was_read_again_while_its_request_was_under_way_is_not_sent_again(path: Path, kind: str) -> None:
+    answered, marked = asyncio.Event(), asyncio.Event()
+    client: Any = StubOriginal() if kind == "original" else StubEnkash()
+    row: Any = token_row if kind == "original" else coin_row
+    time = Time()
+
+    async def first_one_is_slow(_: str) -> None:
+        if not marked.is_set():
+            marked.set()
+            await answered.wait()
+
+    async def rows() -> AsyncIterator[OriginalRow | EnkashRow]:
+        yield row("twice")
+        await marked.wait()
+        for number in range(5):
+            yield row(f"between-{number}")
+        yield row("twice")
+        answered.set()
+        for number in range(5):
+            yield row(f"after-{number}")
+
+    async def until_it_is_written(seconds: float) -> None:
+        await time.sleep(seconds)
+        while answered.is_set() and (twice := await kept.find("twice")) is not None and twice.state is State.SENT:
+            await asyncio.sleep(0)
+
+    client.before = first_one_is_slow
+    pace = RunOptions(rate=1, concurrency=4, wait=False)
+    async with ledger_at(path, kind) as kept:
+        ended = await pay(rows(), client, kept, options=pace, may_repeat=True, clock=time, sleep=until_it_is_written)
+    sent = client.created if kind == "original" else client.given
+    assert len(ended) == len(sent) == len(set(sent)) == 11
+
+
+async def test_rows_are_told_apart_however_many_there_are(vendor: StubOriginal, ledger: Ledger) -> None:
+    many = [token_row(f"r{number}") for number in range(9_000)]
+    await ledger.plan(many)
+    assert len(await pay([many[-1], many[0], many[-1], many[8191]], vendor, ledger)) == 3
+    assert len(vendor.created) == 3
+
+
+# uids
+
+
+async def test_accepted_rows_of_an_earlier_run_that_bear_one_uid_are_not_both_waited_for(
+    vendor: StubOriginal, ledger: Ledger
+) -> None:
+    rows = [token_row(f"r{number}") for number in range(6)]
+    vendor.replay = vendor.hold("user-r0", "1.50", "a key of nobody here")
+    assert set((await pay(rows, vendor, ledger)).values()) == {State.ACCEPTED}
+    async with waiting(vendor) as completions:
+        run = run_payouts([], client=vendor, completions=completions, ledger=ledger, options=RunOptions(rate=None, max_pending=3))
+        ended = [entry async for entry in run]
+    assert {entry.id: entry.state for entry in ended} == dict.fromkeys((row.id for row in rows), State.MISMATCH)
+    assert run.progress.pending == 0
+    assert any("for this row and for another one" in (entry.problem or "") for entry in ended)
+
+
+async def test_a_row_found_under_the_uid_of_another_one_hides_neither(vendor: StubOriginal, ledger: Ledger) -> None:
+    first, second = await ledger.plan([token_row("r0"), token_row("r1")])
+    held = vendor.hold("user-r0", "1.50", first.key)
+    await ledger.move(first, State.SENT)
+    await ledger.move(await ledger.move(second, State.SENT), State.ACCEPTED, uid=held.uid)
+    async with waiting(vendor) as completions:
+        options = {"completions": completions, "options": RunOptions(rate=None)}
+        assert set(await pay([], vendor, ledger, **options)) == {"r0", "r1"}
+
+
+# runs
+
+
+async def test_a_second_run_of_the_same_process_is_refused_while_the_first_pays(coins: Ledger) -> None:
+    answer, asked = asyncio.Event(), asyncio.Event()
+    client = StubEnkash()
+
+    async def hold(_: str) -> None:
+        asked.set()
+        await answer.wait()
+
+    client.before = hold
+    first = asyncio.ensure_future(pay([coin_row("r0")], client, coins))
+    await asked.wait()
+    with pytest.raises(LedgerInUse, match="another run of this process does; let that one end first"):
+        await pay([coin_row("r0")], client, coins)
+    answer.set()
+    assert await first == {"r0": State.DONE}
+    assert await pay([coin_row("r1")], client, coins) == {"r1": State.DONE}
+
+
+# answers
+
+
+async def test_a_refusal_after_a_crash_is_not_believed_if_there_is_no_time_to_look_again(
+    vendor: StubOriginal, ledger: Ledger
+) -> None:
+    (entry,) = await ledger.plan([token_row("r0")])
+    await ledger.move(entry, State.SENT)
+    vendor.answers["user-r0"] = deque([ValidationFailed("no")])
+
+    async def stop_instead(_: float) -> None:
+        run.stop()
+        await asyncio.Event().wait()
+
+    run = run_payouts([token_row("r0")], client=vendor, ledger=ledger, options=NOT_WAITING, sleep=only_long(stop_instead))
+    ended: list[Entry] = [entry async for entry in run]
+    assert [entry.state for entry in ended] == [State.UNKNOWN]
+
+
+def only_long(sleep: Any) -> Any:
+    """Let pauses of seconds be somebody else's, and wait for the others."""
+    return lambda seconds: sleep(seconds) if seconds == 2.0 else asyncio.sleep(0)
+
+
+async def test_a_vendor_that_asks_for_more_time_than_there_is_patience_ends_the_run_at_once(
+    vendor: StubOriginal, ledger: Ledger
+) -> None:
+    time = Time()
+    vendor.answers["user-r0"] = deque(
+        [RateLimited("wait a day", retry_after=60.0), RateLimited("wait a day", retry_after=86_400.0)]
+    )
+    with pytest.raises(PayoutsStopped, match="wait a day"):
+        await pay([token_row("r0")], vendor, ledger, clock=time, sleep=time.sleep)
+    assert [seconds for seconds in time.slept if seconds > 1] == [60.0]
+    assert await ledger.counts() == {State.PLANNED: 1}
