@@ -1,4 +1,4 @@
-"""Deliveries through any ASGI server: mounted in FastAPI or Starlette, or served alone."""
+"""Deliveries through any ASGI server: on a route of FastAPI or Starlette, or served alone."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class AsgiIngress:
-    """An ASGI application that hands deliveries to a receiver, whatever the path: mount it where they come in.
+    """An ASGI application that hands deliveries to a receiver, whatever the path.
 
-    Served alone it starts and closes the receiver and its store with the server. Mounted in another application it does not,
-    because servers tell mounted ones nothing of their life: put `async with receiver:` into that application's lifespan.
+    In FastAPI and Starlette give it a route: `app.add_route("/webhooks/original", AsgiIngress(receiver))`. Under `app.mount` they
+    answer a path without a slash at its end by a redirect, and whoever follows none is never heard.
+
+    Served alone it starts and closes the receiver and its store with the server. Inside another application it does not, because
+    servers tell only the outermost one of their life: put `async with receiver:` into that application's lifespan.
 
     Args:
         receiver: Takes the deliveries.
