@@ -15,7 +15,7 @@ from attrs import evolve, field, frozen, validators
 from vendor_http.secrets import one_line
 from webhooks.store.outcomes import CONFLICT_EVENT
 from webhooks.store.subscribers import Subscriber
-from webhooks.supervise import RestartPolicy, keep_running, wait_at_most
+from webhooks.supervise import RestartPolicy, is_cancelled, keep_running, wait_at_most
 
 if TYPE_CHECKING:
     from vendor_http.operations import Event, EventSource
@@ -259,7 +259,7 @@ class Dispatcher(Subscriber):
             async with limit:
                 await self._handlers[name](event)
         except asyncio.CancelledError:
-            if _is_cancelled():
+            if is_cancelled():
                 raise
             reason = "was cancelled from inside"
         except Exception as problem:
@@ -310,8 +310,3 @@ def by_scope(sources: Iterable[EventSource]) -> dict[str, EventSource]:
     if not found:
         raise ValueError("expected at least one source of events, got none")
     return found
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

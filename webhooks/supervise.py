@@ -48,7 +48,8 @@ async def keep_running(
         died: Called with every death.
 
     Raises:
-        Exception: what the work died of, when it has died `policy.deaths` times in a row.
+        Exception: what the work died of, when it has died `policy.deaths` times in a row; a `RuntimeError` that names it if it
+            is no `Exception`.
     """
     row = 0
     while True:
@@ -56,15 +57,32 @@ async def keep_running(
         try:
             await work()
             return
-        except Exception as cause:
-            died(cause)
-            row = row + 1 if clock() - started < policy.healthy_after else 1
-            if policy.deaths is not None and row >= policy.deaths:
-                logger.exception("%s died %d times in a row and is given up", name, row)
-                raise
-            delay = min(policy.first_delay * 2.0 ** (row - 1), policy.max_delay)
-            logger.exception("%s died and starts again in %.1f s", name, delay)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as problem:  # whatever it is: a task must not end unseen
+            if is_cancelled():  # also where what was cancelled died of it
+                raise asyncio.CancelledError from problem
+            cause = problem if isinstance(problem, Exception) else _as_exception(problem)
+        died(cause)
+        row = row + 1 if clock() - started < policy.healthy_after else 1
+        if policy.deaths is not None and row >= policy.deaths:
+            logger.error("%s died %d times in a row and is given up", name, row, exc_info=cause)
+            raise cause
+        delay = min(policy.first_delay * 2.0 ** (row - 1), policy.max_delay)
+        logger.error("%s died and starts again in %.1f s", name, delay, exc_info=cause)
         await sleep(delay)
+
+
+def is_cancelled() -> bool:
+    """Return whether somebody asked the running task to end; a `CancelledError` may also come from inside."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _as_exception(problem: BaseException) -> Exception:
+    told = RuntimeError(f"expected it to run until cancelled, but it was ended from inside by {type(problem).__name__}")
+    told.__cause__ = problem
+    return told
 
 
 async def wait_at_most(event: asyncio.Event, seconds: float | None) -> None:

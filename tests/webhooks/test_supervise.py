@@ -17,13 +17,14 @@ class Mortal:
         self.lives = list(lives)
         self.started: list[float] = []
         self.deaths: list[Exception] = []
+        self.dies_of: BaseException = ValueError("died")
 
     async def work(self) -> None:
         self.started.append(now())
         if not self.lives:
             await asyncio.get_running_loop().create_future()
         await asyncio.sleep(self.lives.pop(0))
-        raise ValueError("died")
+        raise self.dies_of
 
     async def keep(self, policy: RestartPolicy) -> None:
         await keep_running(
@@ -70,6 +71,60 @@ async def test_work_that_returns_is_not_started_again() -> None:
         died=lambda _: None,
     )
     assert calls == [0.0]
+
+
+class Odd(BaseException):
+    """What no `except Exception` catches."""
+
+
+@virtual_time
+@pytest.mark.parametrize("odd", [Odd("odd"), asyncio.CancelledError(), BaseExceptionGroup("odd", [Odd("odd")])])
+async def test_work_that_something_odd_ends_from_inside_is_started_again(
+    odd: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    mortal = Mortal(0, 0, 0)
+    mortal.dies_of = odd
+    with pytest.raises(RuntimeError, match=type(odd).__name__) as caught:
+        await mortal.keep(RestartPolicy(first_delay=1, deaths=3))
+    assert caught.value.__cause__ is odd
+    assert mortal.started == [0, 1, 3]
+    assert "died and starts again" in caplog.text
+
+
+@virtual_time
+@pytest.mark.parametrize("dying", [ValueError("died of it"), Odd("odd")])
+async def test_work_that_dies_of_its_cancellation_is_not_started_again(dying: BaseException) -> None:
+    calls = []
+
+    async def work() -> None:
+        calls.append(now())
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            raise dying from None
+
+    async def keep() -> None:
+        await keep_running(
+            work, name="the work", policy=RestartPolicy(), clock=now, sleep=asyncio.sleep, died=lambda _: calls.append(-1.0)
+        )
+
+    task = asyncio.create_task(keep())
+    await asyncio.sleep(1)
+    task.cancel()
+    await asyncio.wait([task], timeout=50)
+    assert task.cancelled()
+    assert calls == [0.0]
+
+
+def test_who_interrupts_the_program_is_heard() -> None:
+    async def work() -> None:
+        raise KeyboardInterrupt
+
+    async def keep() -> None:
+        await keep_running(work, name="the work", policy=RestartPolicy(), clock=now, sleep=asyncio.sleep, died=lambda _: None)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(keep())
 
 
 @pytest.mark.parametrize("wrong", [{"first_delay": 0}, {"max_delay": 0}, {"healthy_after": -1}])
