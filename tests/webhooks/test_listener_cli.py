@@ -476,6 +476,24 @@ def test_trigger_refuses_what_it_cannot_put_into_the_body(folder: Path) -> None:
         assert run("trigger", "--set", words).exit_code == 2, words
 
 
+@pytest.mark.parametrize(
+    ("words", "app"),
+    [
+        ("data={}", None),
+        ("data.app=null", None),
+        ("data.app.uid=7", None),
+        ('data.app.uid="a\\nb"', None),
+        ('data.app.uid="\u00fc"', None),
+        ("data.app.uid=OTHERAPP0000", "OTHERAPP0000"),
+    ],
+)
+def test_trigger_sends_bodies_without_a_usable_app_too(target: Target, words: str, app: str | None) -> None:
+    assert run("trigger", "--to", target.url, "--set", words).exit_code == 0
+    ((headers, raw),) = target.got
+    SOURCE.verify(headers, raw)
+    assert headers.get("x-app-uid") == app
+
+
 def test_a_sample_takes_overrides_at_any_depth() -> None:
     overrides = [parse_override("data.allocation.nonce=n1"), parse_override("data.new.deep=[1]"), parse_override("event=other")]
     body = sample_body(

@@ -74,7 +74,7 @@ def trigger(
                 headers = {
                     "Content-Type": "application/json",
                     SIGNATURE_HEADER: signature,
-                    "x-app-uid": words["data"]["app"]["uid"] if isinstance(words.get("data"), dict) else "",
+                    **_app_header(words),
                     "x-webhook-correlation-id": correlation_id,
                     "x-webhook-attempt": str(attempt),
                 }
@@ -88,6 +88,14 @@ def trigger(
             raise CommandFailed(f"expected {to} to take the delivery, got {worst}", Exit.REFUSED)
 
     run(work)
+
+
+def _app_header(words: dict[str, Any]) -> dict[str, str]:
+    """Return the header that names the app, where the body names one that a header can hold."""
+    value: Any = words
+    for step in ("data", "app", "uid"):
+        value = value.get(step) if isinstance(value, dict) else None
+    return {"x-app-uid": value} if isinstance(value, str) and value.isascii() and value.isprintable() else {}
 
 
 async def _send(session: aiohttp.ClientSession, url: str, raw: bytes, headers: dict[str, str]) -> int:
