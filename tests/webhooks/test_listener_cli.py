@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from attrs import evolve
 from typer.testing import CliRunner, Result
 
 from tests.webhooks.fakes import a_thing
@@ -121,8 +122,6 @@ def test_an_event_is_shown_with_its_body_and_jobs(folder: Path) -> None:
 
 def test_a_body_that_is_no_text_is_shown_all_the_same(folder: Path) -> None:
     async def work(store: SQLiteStore) -> None:
-        from attrs import evolve
-
         await store.accept(evolve(event("1"), body=b"\xff\x00\x1b[2J\nsecond line"))
 
     fill(folder, work)
@@ -631,14 +630,18 @@ async def test_metrics_tell_of_refusals_polls_and_waiters() -> None:
     )
     store = StoreStatistics(events=9, ready=2, dead=1, questions=0, pending=3, outcomes=9, conflicts=1, oldest_ready_at=990.0)
     snapshot = Snapshot(receivers={}, refused={"header_timeout": 7}, connections=8, store=store, completions=completions)
-    text = Metrics(clock=lambda: 1_000.0).render(snapshot).decode()
+    metrics = Metrics(clock=lambda: 1_000.0)
+    for via in ("webhook", "poll", "webhook"):
+        metrics.settled(evolve(outcome(ref("1")), via=via))
+    text = metrics.render(snapshot).decode()
     for line in (
         'webhooks_rejected_total{path="",reason="header_timeout"} 7.0',
         "webhooks_connections 8.0",
         "webhooks_inbox_lag_seconds 10.0",
         "webhooks_waiters 2.0",
-        'webhooks_settled_total{via="webhook"} 4.0',
-        'webhooks_settled_total{via="poll"} 5.0',
+        'webhooks_settled_total{via="webhook"} 2.0',
+        'webhooks_settled_total{via="poll"} 1.0',
+        "webhooks_polled 3.0",
         "webhooks_polls_total 6.0",
         "webhooks_poll_errors_total 1.0",
         "webhooks_dead_letters 1.0",

@@ -201,7 +201,11 @@ async def test_health_is_for_everybody_and_metrics_for_who_shows_the_token(tmp_p
         f"webhooks_accepted_total{{{path}}} 1.0",
         f"webhooks_duplicates_total{{{path}}} 1.0",
         f'webhooks_rejected_total{{{path},reason="missing"}} 1.0',
-        "webhooks_delivery_seconds_count 3.0",
+        "webhooks_delivery_seconds_count 2.0",
+        'webhooks_settled_total{via="webhook"} 1.0',
+        'webhooks_settled_total{via="poll"} 0.0',
+        "webhooks_waiters 0.0",
+        "webhooks_store_ready 1.0",
         "webhooks_inbox_lag_seconds 0.0",
         "webhooks_dead_letters 0.0",
         "webhooks_conflicts 0.0",
@@ -242,6 +246,26 @@ async def test_the_admin_port_shows_only_what_there_is(tmp_path: Path) -> None:
             for path, words in [("readyz", "ready\n"), ("metrics", "webhooks_accepted_total"), ("other", "There are")]:
                 async with control.get(f"http://listener/{path}") as answer:
                     assert words in await answer.text()
+
+
+async def test_what_is_counted_is_shown_while_the_store_cannot_be_asked(tmp_path: Path) -> None:
+    program = (
+        "-c",
+        (
+            "from webhooks.store.sqlite import SQLiteStore\n"
+            "from webhooks.errors import StoreError\n"
+            "async def refuse(self): raise StoreError('the disk is gone')\n"
+            "SQLiteStore.statistics = refuse\n"
+            "from webhooks.__main__ import main; main()"
+        ),
+    )
+    async with running(tmp_path, program=program) as listener, aiohttp.ClientSession() as session:
+        assert await post(session, listener.url, delivery("1")) == 200
+        status, text = await get(f"{listener.where['admin']}/metrics")
+    assert status == 200
+    assert 'webhooks_accepted_total{path="/webhooks/original"} 1.0' in text
+    assert "webhooks_store_ready 0.0" in text
+    assert "webhooks_dead_letters" not in text
 
 
 async def test_without_the_metrics_extra_it_says_which_to_install(tmp_path: Path) -> None:

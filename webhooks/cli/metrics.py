@@ -12,10 +12,12 @@ from attrs import frozen
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from webhooks.store.subscribers import Subscriber
+
 if TYPE_CHECKING:
     from webhooks.completions import CompletionStatistics
     from webhooks.receiver import ReceiverStatistics
-    from webhooks.store.base import StoreStatistics
+    from webhooks.store.base import Outcome, StoreStatistics, Via
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -30,40 +32,57 @@ class Snapshot:
         receivers: What each path took in.
         refused: Connections and requests refused before any receiver saw them, by reason.
         connections: Open connections.
-        store: What the store holds.
+        store: What the store holds, None if it cannot be asked.
         completions: What polling and waiting did, None without API credentials.
     """
 
     receivers: Mapping[str, ReceiverStatistics]
     refused: Mapping[str, int]
     connections: int
-    store: StoreStatistics
+    store: StoreStatistics | None
     completions: CompletionStatistics | None
 
 
-class Metrics:
-    """Keep what must be observed as it happens, and write everything down on request."""
+class Metrics(Subscriber):
+    """Keep what must be observed as it happens, and write everything down on request.
+
+    As a subscriber of the store it counts how operations settle, whether anybody waits for them or not.
+
+    Args:
+        clock: Unix time in seconds.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._counts = [0] * (len(_BUCKETS) + 1)
         self._sum = 0.0
+        self._settled: dict[Via, int] = {"webhook": 0, "poll": 0}
+
+    def settled(self, outcome: Outcome) -> None:
+        """Count the first outcome of an operation."""
+        self._settled[outcome.via] += 1
 
     def observe(self, seconds: float) -> None:
-        """Take in how long one delivery took to be verified and kept."""
+        """Take in how long one delivery took to be verified and kept, or not kept."""
         self._counts[bisect_left(_BUCKETS, seconds)] += 1
         self._sum += seconds
 
     def render(self, snapshot: Snapshot) -> bytes:
         """Return everything in the text format."""
         registry = CollectorRegistry()
-        registry.register(_Collector([self._latency(), *_families(snapshot, self._clock())]))
+        registry.register(_Collector([self._latency(), *self._settlements(), *_families(snapshot, self._clock())]))
         return generate_latest(registry)
+
+    def _settlements(self) -> Iterator[Metric]:
+        family = CounterMetricFamily("webhooks_settled", "Operations settled, by how it was learned.", labels=["via"])
+        for via, count in self._settled.items():
+            family.add_metric([via], count)
+        yield family
 
     def _latency(self) -> Metric:
         bounds = [*map(str, _BUCKETS), "+Inf"]
         family = HistogramMetricFamily(
-            "webhooks_delivery_seconds", "From the whole body to its answer: verified and durable in the store."
+            "webhooks_delivery_seconds", "From the whole body to its answer: verified, and durable in the store or refused by it."
         )
         family.add_metric([], list(zip(bounds, accumulate(self._counts), strict=True)), self._sum)
         return family
@@ -91,11 +110,23 @@ def _families(snapshot: Snapshot, now: float) -> Iterator[Metric]:
     for reason, count in snapshot.refused.items():
         rejected.add_metric(["", reason], count)
     yield from (accepted, duplicates, failures, rejected)
-    store = snapshot.store
-    lag = 0.0 if store.oldest_ready_at is None else max(0.0, now - store.oldest_ready_at)
     yield GaugeMetricFamily("webhooks_connections", "Open connections.", snapshot.connections)
-    yield GaugeMetricFamily("webhooks_inbox_lag_seconds", "Age of the oldest event that waits for its handlers.", lag)
+    yield GaugeMetricFamily("webhooks_store_ready", "Whether the store can be asked.", snapshot.store is not None)
+    if snapshot.store is not None:
+        yield from _held(snapshot.store, now)
+    polling = snapshot.completions
+    waiting = 0 if polling is None else polling.waiting
+    yield GaugeMetricFamily("webhooks_waiters", "Callers in this process that wait for an operation.", waiting)
+    if polling is not None:
+        yield GaugeMetricFamily("webhooks_polled", "Operations that are polled until they settle.", polling.pending)
+        yield CounterMetricFamily("webhooks_polls", "Questions to the vendor.", polling.polls)
+        yield CounterMetricFamily("webhooks_poll_errors", "Questions the vendor did not answer.", polling.poll_errors)
+
+
+def _held(store: StoreStatistics, now: float) -> Iterator[Metric]:
+    lag = 0.0 if store.oldest_ready_at is None else max(0.0, now - store.oldest_ready_at)
     gauges: dict[str, tuple[str, Any]] = {
+        "webhooks_inbox_lag_seconds": ("Age of the oldest event that waits for its handlers.", lag),
         "webhooks_events": ("Events kept with their bodies.", store.events),
         "webhooks_events_ready": ("Events that wait for their handlers.", store.ready),
         "webhooks_dead_letters": ("Dead letters.", store.dead),
@@ -106,12 +137,3 @@ def _families(snapshot: Snapshot, now: float) -> Iterator[Metric]:
     }
     for name, (text, value) in gauges.items():
         yield GaugeMetricFamily(name, text, value)
-    if snapshot.completions is not None:
-        counted_here = snapshot.completions
-        yield GaugeMetricFamily("webhooks_waiters", "Callers that wait for an operation.", counted_here.waiting)
-        settled = CounterMetricFamily("webhooks_settled", "Operations settled, by how it was learned.", labels=["via"])
-        settled.add_metric(["webhook"], counted_here.settled_by_webhook)
-        settled.add_metric(["poll"], counted_here.settled_by_poll)
-        yield settled
-        yield CounterMetricFamily("webhooks_polls", "Questions to the vendor.", counted_here.polls)
-        yield CounterMetricFamily("webhooks_poll_errors", "Questions the vendor did not answer.", counted_here.poll_errors)

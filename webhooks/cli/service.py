@@ -150,12 +150,16 @@ class Listener:
             return None
         from webhooks.cli.metrics import Snapshot  # noqa: PLC0415 - needs the extra, which is there
 
+        try:
+            held = await self._store.statistics()
+        except StoreError:
+            held = None  # what this process counted is shown all the same, and most needed then
         return self._metrics.render(
             Snapshot(
                 receivers={path: receiver.statistics for path, receiver in self._receivers.items()},
                 refused=self._armour.quiet.total,
                 connections=self._armour.open_connections,
-                store=await self._store.statistics(),
+                store=held,
                 completions=None if self._completions is None else self._completions.statistics,
             )
         )
@@ -191,6 +195,8 @@ class Listener:
                 Exit.UNAVAILABLE,
             )
         await store.ping()
+        if self._metrics is not None:
+            store.subscribe(self._metrics)
         return store
 
     async def _wire(self, stack: AsyncExitStack) -> None:

@@ -29,6 +29,7 @@ logger = logging.getLogger("webhooks.listener")
 _UNHEARD = Reply(status=400, close=True)
 """Answers a request whose connection has ended already."""
 
+_CAME_BEFORE_THE_STORE = frozenset({200, 503})
 _SWEEPS_PER_TIMER = 8
 _SLOWEST_SWEEP = 1.0
 _MAX_HEADERS = 64
@@ -197,7 +198,7 @@ class ArmouredServer(web.Server):
         trusted: Proxies whose `X-Forwarded-For` is believed; their own connections are not counted against them.
         allowed: Who may deliver at all, None for everybody.
         quiet: Where refusals are counted and now and then logged, but for those the receivers count themselves.
-        observe: Hears of each whole delivery how many seconds it took to be verified and kept.
+        observe: Hears of each delivery that came before the store how many seconds it took to be verified and kept, or not kept.
     """
 
     def __init__(
@@ -386,7 +387,8 @@ class ArmouredServer(web.Server):
             body = b"".join(blocks)
         started = self._loop.time()
         reply = await receiver.receive(headers, body)
-        self._observe(self._loop.time() - started)
+        if reply.status in _CAME_BEFORE_THE_STORE:
+            self._observe(self._loop.time() - started)
         return reply
 
     def _client(self, request: web.BaseRequest, connection: _Connection) -> Client:
