@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from payouts.cli.connections import client_of, target_of
-from payouts.cli.options import CampaignOption, LedgerOption, VendorOption  # noqa: TC001 - typer reads the annotations
+from payouts.cli.options import CampaignOption, LedgerOption, VendorOption
 from payouts.cli.terminal import Exit, Output, fail, with_exit_codes
 from payouts.ledger import Ledger
 from payouts.ledger_reader import Campaign, LedgerReader

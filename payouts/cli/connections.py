@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,13 @@ from original_async import OriginalClient, OriginalWebhooks
 from original_async.settings import BASE_URLS
 from vendor_http import Limits
 from webhooks import Completions, MemoryStore, PollPolicy, Receiver
+from webhooks.cli.sources import APP_VARIABLE, DEFAULT_PATH, SourceSpec, read_keys
+from webhooks.cli.stores import store_path
 from webhooks.ingress.armour import ArmouredServer
 from webhooks.store.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
     from webhooks import Store
-
-KEYS_VARIABLE = "ORIGINAL_WEBHOOK_KEYS"
 
 _SPARE_CONNECTIONS = 20
 _MOST_EVENTS = 20_000
@@ -36,17 +36,28 @@ class Listening:
         host: Address of the embedded receiver.
         port: Its port, 0 takes a free one; None for no receiver.
         path: Where deliveries come in.
-        store: The store of a standalone listener, None for none.
+        keys_file: Where the keys stand that sign webhooks, None for the environment.
+        store: The store of a standalone listener, as a path or as the listener names it; None for none.
         poll_after: When a row is first asked about.
         polls_per_second: Over all rows.
+
+    Raises:
+        ValueError: the parts do not fit together.
     """
 
     host: str = "127.0.0.1"
     port: int | None = None
-    path: str = "/webhooks/original"
-    store: Path | None = None
+    path: str = DEFAULT_PATH
+    keys_file: Path | None = None
+    store: str | None = None
     poll_after: float = 15.0
     polls_per_second: float = 20.0
+
+    def __attrs_post_init__(self) -> None:
+        if self.store is not None and self.port is not None:
+            raise ValueError("expected --store or --webhook-port, got both; news comes in at one place")
+        if not self.path.startswith("/"):
+            raise ValueError(f"--webhook-path: expected a path that begins with '/', got {self.path[:80]!a}")
 
 
 def original_client(concurrency: int) -> OriginalClient:
@@ -88,45 +99,44 @@ def target_of(vendor: str) -> str:
     return os.environ.get("ORIGINAL_BASE_URL") or BASE_URLS.get(environment, environment)
 
 
-def webhook_keys(environ: Mapping[str, str]) -> dict[str, str]:
-    """Read the keys that sign webhooks: `ID:SECRET` pairs in `ORIGINAL_WEBHOOK_KEYS`, parted by commas or white space.
-
-    Raises:
-        ValueError: there is none, or a pair is not one. Nothing of a secret is in the text.
-    """
-    keys: dict[str, str] = {}
-    for number, pair in enumerate(environ.get(KEYS_VARIABLE, "").replace(",", " ").split(), 1):
-        key_id, _, secret = pair.partition(":")
-        if not key_id or not secret:
-            raise ValueError(f"{KEYS_VARIABLE}: expected ID:SECRET pairs, got something else as pair {number}")
-        keys[key_id] = secret
-    if not keys:
-        raise ValueError(f"{KEYS_VARIABLE}: expected ID:SECRET pairs in the environment, got none; set it beside --webhook-port")
-    return keys
-
-
 @asynccontextmanager
 async def completions_of(client: OriginalClient, listening: Listening) -> AsyncIterator[Completions]:
     """Wait for rows with the standalone listener's store, with a receiver of our own, or by polling alone.
 
     Raises:
-        ValueError: the keys that sign webhooks are missing.
+        ValueError: the keys that sign webhooks are missing, or there is no such store.
         OSError: the port cannot be had.
         StoreError: the store cannot be opened.
     """
     async with AsyncExitStack() as stack:
         store: Store
         if listening.store is not None:
-            store = SQLiteStore(listening.store, read_only=True)
+            store = await asyncio.to_thread(_listeners_store, listening.store)
         else:
             store = MemoryStore(max_events=_MOST_EVENTS)
         stack.push_async_callback(store.aclose)
+        await store.ping()
         if listening.port is not None:
-            source = OriginalWebhooks(webhook_keys(os.environ), scope=client.scope)
+            spec = SourceSpec(keys_file=listening.keys_file)
+            app_uid = os.environ.get(APP_VARIABLE) or None
+            keys = await asyncio.to_thread(read_keys, spec, os.environ)
+            source = OriginalWebhooks(keys, scope=client.scope, app_uid=app_uid)
             receiver = await stack.enter_async_context(Receiver(source, store))
             await stack.enter_async_context(_serving(receiver, listening))
         polling = PollPolicy(first_after=listening.poll_after, max_per_second=listening.polls_per_second)
         yield await stack.enter_async_context(Completions(client, store, polling=polling))
+
+
+def _listeners_store(name: str) -> SQLiteStore:
+    path = store_path(name) if ":" in name else Path(name)
+    if path is None:
+        raise ValueError("--store: expected a store in a file, got memory:, which only its own process can see")
+    if not path.exists():
+        raise ValueError(
+            f"--store: expected the store of a running webhook-listener at {path}, "
+            "there is no such file; start the listener first"
+        )
+    return SQLiteStore(path, read_only=True)
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from payouts import money
-from payouts.cli.options import CampaignOption, LedgerOption, VendorOption  # noqa: TC001 - typer reads the annotations
+from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, check_place
 from payouts.cli.terminal import Exit, Output, fail, with_exit_codes
 from payouts.figures import ORDER, Figures, Item, gather
 from payouts.ledger_reader import FIELDS, Campaign, LedgerReader
@@ -72,6 +72,8 @@ def report(
 
       payouts report --ledger payouts.db --campaign diwali-2026 --out diwali.html --results diwali.csv
     """
+    check_place("--out", out)
+    check_place("--results", results)
     output = Output()
     write_report(ledger, out, campaign=campaign, vendor=vendor)
     written = [out]

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from payouts.cli.terminal import Exit, fail
 
 LedgerOption = Annotated[Path, typer.Option(help="The file that remembers every row.")]
 CampaignOption = Annotated[str | None, typer.Option(help="Which campaign; not needed where the ledger has one only.")]
 VendorOption = Annotated[
     Literal["original", "enkash"] | None, typer.Option(help="Which vendor's, where two campaigns share a name.")
 ]
+
+
+def check_place(option: str, path: Path | None) -> None:
+    """End the command if a file could not be written there, before there is anything to write."""
+    if path is None:
+        return
+    if path.is_dir():
+        fail(f"{option}: expected the name of a file, got the folder {path}; name a file in it", Exit.USAGE)
+    folder = path.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        fail(f"{option}: expected a folder that can be written, got {folder} in {path}; make it, or name another", Exit.USAGE)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 
 import typer
 from attrs import frozen
@@ -16,24 +15,27 @@ from payouts import money
 from payouts.checking import Checked, check_rows
 from payouts.cli.connections import Listening, client_of, completions_of, target_of
 from payouts.cli.display import Display, JsonLines, MovingLine
+from payouts.cli.following import follow
+from payouts.cli.options import check_place
 from payouts.cli.terminal import Exit, Output, fail, tell, with_exit_codes
 from payouts.files import form_of, read_rows, rereadable
 from payouts.ledger import Ledger
 from payouts.ledger_lock import LedgerLock
 from payouts.ledger_reader import Campaign, LedgerReader
 from payouts.ledger_schema import connect_to_write
-from payouts.lines import FileRefused, Layout, Mistake
+from payouts.lines import Layout, Mistake
 from payouts.report import write_report
 from payouts.results import write_results
-from payouts.runner import PayoutRun, PayoutsStopped, RunOptions, run_payouts
-from payouts.states import RowChanged, State
+from payouts.runner import RunOptions, run_payouts
+from payouts.states import State
 from vendor_http.arguments import check_name
 from webhooks import StoreError
+from webhooks.cli.options import KeysOption
+from webhooks.cli.sources import DEFAULT_PATH
 
 if TYPE_CHECKING:
     from payouts.rows import Row
 
-_LOOK_EVERY = 0.2
 _TROUBLE = frozenset({State.FAILED, State.MISMATCH, State.REJECTED, State.UNKNOWN})
 
 VendorName = Literal["original", "enkash"]
@@ -62,19 +64,6 @@ class Job:
     may_repeat: bool = False
     report: Path | None = None
     results: Path | None = None
-
-
-@frozen(kw_only=True)
-class BrokenOff:
-    """Why a run ended before its rows did.
-
-    Attributes:
-        code: The exit code.
-        at_once: Whether somebody wants to be out now.
-    """
-
-    code: int
-    at_once: bool = False
 
 
 @with_exit_codes
@@ -109,8 +98,11 @@ def run(
         int | None, typer.Option(help="Take webhooks on this port; keys in ORIGINAL_WEBHOOK_KEYS.", min=0, max=65_535)
     ] = None,
     webhook_host: Annotated[str, typer.Option(help="Address of that port.")] = "127.0.0.1",
-    webhook_path: Annotated[str, typer.Option(help="Path of that port.")] = "/webhooks/original",
-    store: Annotated[Path | None, typer.Option(help="The store of a running webhook-listener, instead of a port.")] = None,
+    webhook_path: Annotated[str, typer.Option(help="Path of that port.")] = DEFAULT_PATH,
+    keys_file: KeysOption = None,
+    store: Annotated[
+        str | None, typer.Option(help="The store of a running webhook-listener, instead of a port: FILE or sqlite:///FILE.")
+    ] = None,
     poll_after: Annotated[float, typer.Option(help="Seconds before a row is first asked about.", min=0.01)] = 15.0,
     polls_per_second: Annotated[float, typer.Option(help="Questions per second at most.", min=0.01)] = 20.0,
     repeat_is_safe: Annotated[
@@ -132,10 +124,25 @@ def run(
 
       export-rewards | payouts run - --format jsonl --vendor enkash --campaign diwali-2026 --id-column order_no --rate 5
     """
+    check_place("--report", report)
+    check_place("--results", results)
     try:
         check_name(campaign, "--campaign")
+        listening = Listening(
+            host=webhook_host,
+            port=webhook_port,
+            path=webhook_path,
+            keys_file=keys_file,
+            store=store,
+            poll_after=poll_after,
+            polls_per_second=polls_per_second,
+        )
     except ValueError as problem:
         fail(str(problem), Exit.USAGE)
+    if vendor == "enkash" and (store, webhook_port) != (None, None):
+        fail("EnKash answers at once and sends no webhooks; leave --store and --webhook-port out", Exit.USAGE)
+    if vendor == "original" and repeat_is_safe:
+        fail("--repeat-is-safe is for EnKash; Original's nonce makes every repetition safe, leave it out", Exit.USAGE)
     names = {
         "id": id_column,
         "reward_uid": reward_uid_column,
@@ -160,14 +167,7 @@ def run(
             patience=patience,
             grace=grace,
         ),
-        listening=Listening(
-            host=webhook_host,
-            port=webhook_port,
-            path=webhook_path,
-            store=store,
-            poll_after=poll_after,
-            polls_per_second=polls_per_second,
-        ),
+        listening=listening,
         may_repeat=repeat_is_safe,
         report=report,
         results=results,
@@ -303,54 +303,6 @@ async def _run(job: Job, stream: BinaryIO, layout: Layout, checked: Checked, loc
     if any(counts.get(state) for state in _TROUBLE):
         return Exit.NOT_PAID
     return Exit.OK if counts.get(State.DONE, 0) == sum(counts.values()) else Exit.NOT_YET
-
-
-async def follow(paying: PayoutRun, display: Display) -> BrokenOff | None:
-    """Show a run to its end; return what broke it off."""
-    loop = asyncio.get_running_loop()
-    task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # inside a coroutine there is one
-    heard: list[int] = []
-
-    def interrupt(number: int) -> None:
-        heard.append(number)
-        if len(heard) == 1:
-            tell("stopping: nothing more is sent, what is under way is awaited; interrupt again to end now", "yellow")
-            paying.stop()
-        else:
-            task.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupt, number)
-    display.begin(paying.progress)
-    looking = loop.create_task(_keep_looking(display))
-    broken_off: BrokenOff | None = None
-    try:
-        async with paying:
-            async for entry in paying:
-                display.row(entry)
-    except PayoutsStopped as stopped:
-        tell(str(stopped), "bold red")
-        broken_off = BrokenOff(code=Exit.UNAVAILABLE)
-    except (FileRefused, RowChanged) as problem:
-        tell(f"the file changed while it was read: {problem}", "bold red")
-        broken_off = BrokenOff(code=Exit.USAGE)
-    except asyncio.CancelledError:
-        if len(heard) < 2:
-            raise
-        task.uncancel()
-    finally:
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
-        display.end()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-    return BrokenOff(code=128 + heard[0], at_once=len(heard) > 1) if heard else broken_off
-
-
-async def _keep_looking(display: Display) -> None:
-    while True:
-        display.look()
-        await asyncio.sleep(_LOOK_EVERY)
 
 
 def _write_files(job: Job, output: Output) -> None:

@@ -1,9 +1,10 @@
-"""A browser that says what it shows and where it turns to."""
+"""A browser that says what it shows and where it turns to; a command line in a folder of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,6 +13,10 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
+from typer.testing import CliRunner, Result
+
+from payouts.cli import app
+from tests.payouts.command_kit import Call
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -97,3 +102,22 @@ async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
         if process.returncode is None:
             process.terminate()
         await process.communicate()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own, and an environment without credentials."""
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith(("ORIGINAL_", "ENKASH_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path
+
+
+@pytest.fixture
+def call(folder: Path) -> Call:
+    def invoke(*arguments: str, text: str | bytes | None = None, env: dict[str, str] | None = None) -> Result:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments], input=text, env=env)
+
+    return invoke

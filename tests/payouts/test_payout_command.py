@@ -9,23 +9,22 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from payouts.cli import app
-from payouts.cli.connections import Listening, client_of, completions_of, target_of, webhook_keys
+from payouts.cli.connections import Listening, client_of, completions_of, target_of
 from payouts.cli.display import JsonLines, MovingLine
-from payouts.cli.running import follow
+from payouts.cli.following import follow
 from payouts.cli.terminal import Output
 from payouts.ledger import Ledger
-from payouts.ledger_reader import LedgerReader
 from payouts.progress import Progress
 from payouts.states import Entry, State
+from tests.payouts.command_kit import HEADER, REWARD, TWO, Call, entries, for_people, records, run_of
 from tests.payouts.payout_kit import Time, token_row
 from tests.payouts.process_kit import (
     ROOT,
@@ -41,32 +40,6 @@ from tests.payouts.process_kit import (
     sandbox,
 )
 
-HEADER = "id,reward_uid,to_user_uid,amount\n"
-REWARD = "764893807463"
-TWO = HEADER + f"r1,{REWARD},32,1.50\nr2,{REWARD},33,2.25\n"
-QUICK = ("--rate=0", "--poll-after=0.05", "--polls-per-second=1000")
-
-Call = Callable[..., Result]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of its own, and an environment without credentials."""
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith(("ORIGINAL_", "ENKASH_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("COLUMNS", "200")
-    return tmp_path
-
-
-@pytest.fixture
-def call(folder: Path) -> Call:
-    def invoke(*arguments: str, text: str | bytes | None = None, env: dict[str, str] | None = None) -> Result:
-        return CliRunner().invoke(app, [str(argument) for argument in arguments], input=text, env=env)
-
-    return invoke
-
 
 @pytest.fixture
 def vendor() -> Iterator[str]:
@@ -78,20 +51,6 @@ def vendor() -> Iterator[str]:
 def lenient() -> Iterator[str]:
     with sandbox("original", "--confirm=0:0") as url:
         yield url
-
-
-def run_of(file: str = "rewards.csv", *more: str) -> list[str]:
-    return ["run", file, "--vendor=original", "--campaign=diwali-2026", *QUICK, *more]
-
-
-def records(result: Result | str) -> list[dict[str, Any]]:
-    text = result if isinstance(result, str) else result.stdout
-    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-
-
-def entries(folder: Path) -> dict[str, Entry]:
-    with LedgerReader(folder / "payouts.db") as reader:
-        return {entry.id: entry for entry in reader.entries(reader.campaign())}
 
 
 # files
@@ -132,11 +91,6 @@ def test_a_dry_run_lists_every_mistake_for_people_too(call: Call, folder: Path, 
         "line 4, column 4 (amount)",
     ]
     assert "3 mistakes, nothing was sent" in result.stderr
-
-
-def for_people(output: Output) -> None:
-    output.for_people = True
-    output.console = Console(highlight=False, markup=False, emoji=False, width=200, force_terminal=False)
 
 
 def test_a_dry_run_of_a_good_file_adds_up_and_sends_nothing(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -583,17 +537,6 @@ def test_help_shows_examples_and_exit_codes() -> None:
     assert "130 interrupted" in text
 
 
-@pytest.mark.parametrize("text", ["", "id-without-secret", "id:", ":secret", "a:b c"])
-def test_webhook_keys_that_are_none_are_refused_without_showing_them(text: str) -> None:
-    with pytest.raises(ValueError, match="expected ID:SECRET pairs") as refused:
-        webhook_keys({"ORIGINAL_WEBHOOK_KEYS": text})
-    assert "secret," not in str(refused.value)
-
-
-def test_several_webhook_keys_are_read() -> None:
-    assert webhook_keys({"ORIGINAL_WEBHOOK_KEYS": "a:1, b:2:3\nc:4"}) == {"a": "1", "b": "2:3", "c": "4"}
-
-
 def test_the_target_is_where_the_money_goes_out(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     assert target_of("original") == "https://api.getoriginal.com/v1"
     monkeypatch.setenv("ORIGINAL_ENVIRONMENT", "development")
@@ -634,7 +577,7 @@ async def test_a_listeners_store_is_read_and_never_written(
     async with Receiver(source, writing) as receiver:
         await receiver.receive({"x-webhook-signature": source.sign(body)}, body)
         client = client_of("original")
-        async with client, completions_of(client, Listening(store=path)) as completions:
+        async with client, completions_of(client, Listening(store=str(path))) as completions:
             assert (await completions.wait("7", timeout=10)).status == "done"
     await writing.aclose()
 

@@ -1,0 +1,135 @@
+"""What would go wrong afterwards is said before anything is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession
+
+from original_async import OriginalWebhooks
+from payouts.cli.connections import Listening, client_of, completions_of
+from payouts.cli.display import JsonLines
+from payouts.cli.following import follow
+from payouts.cli.terminal import Exit, Output
+from payouts.progress import Progress
+from tests.payouts.command_kit import TWO, Call, run_of
+from tests.payouts.process_kit import free_port, original_at, sandbox
+from webhooks import CompletionsFailed, MemoryStore, StoreError
+from webhooks.store.sqlite import SQLiteStore
+
+NOBODY = original_at("http://127.0.0.1:1/v1")
+
+
+@pytest.fixture
+def file(folder: Path) -> None:
+    """A file of two rows."""
+    (folder / "rewards.csv").write_text(TWO)
+
+
+@pytest.mark.parametrize("option", ["--report", "--results"])
+@pytest.mark.parametrize("place", ["nowhere/out", "folder", "rewards.csv/out"])
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_sent(
+    call: Call, folder: Path, file: None, option: str, place: str
+) -> None:
+    (folder / "folder").mkdir()
+    for more in ([], ["--dry-run"]):
+        result = call(*run_of("rewards.csv", "--patience=0", f"{option}={place}", *more), env=NOBODY)
+        assert result.exit_code == 2
+        assert f"{option}: expected" in result.stderr
+        assert place.split("/", maxsplit=1)[0] in result.stderr
+    assert not (folder / "payouts.db").exists()
+
+
+def test_a_report_that_cannot_be_written_is_told_with_its_own_name(call: Call, folder: Path) -> None:
+    result = call("report", "--out=nowhere/report.html")
+    assert (result.exit_code, "--out: expected" in result.stderr) == (2, True)
+    result = call("report", "--results=nowhere/results.csv")
+    assert (result.exit_code, "--results: expected" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--store=inbox.db"], "there is no such file; start the listener first"),
+        (["--store=sqlite:///inbox.db"], "--store: expected the store of a running webhook-listener at inbox.db"),
+        (["--store=memory:"], "only its own process can see"),
+        (["--store=rewards.csv"], "expected rewards.csv to be a sound SQLite file"),
+        (["--store=inbox.db", "--webhook-port=0"], "expected --store or --webhook-port, got both"),
+        (["--webhook-port=0", "--webhook-path=hooks"], "--webhook-path: expected a path that begins with '/'"),
+        (["--webhook-port=0", "--keys-file=keys.txt"], "keys.txt: expected a readable file of keys"),
+        (["--repeat-is-safe"], "--repeat-is-safe is for EnKash"),
+    ],
+)
+def test_a_place_for_news_that_cannot_be_had_is_told_before_anything_is_sent(
+    call: Call, folder: Path, file: None, options: list[str], words: str
+) -> None:
+    result = call(*run_of("rewards.csv", "--patience=0", *options), env=NOBODY)
+    assert (result.exit_code, words in result.stderr) == (2, True), result.stderr
+    assert not (folder / "payouts.db").exists()
+
+
+@pytest.mark.parametrize("option", ["--webhook-port=0", "--store=inbox.db"])
+def test_coins_have_no_news_to_wait_for(call: Call, folder: Path, option: str) -> None:
+    (folder / "coins.csv").write_text("id,user_id,event\na,EK1,MEAL\n")
+    result = call("run", "coins.csv", "--vendor=enkash", "--campaign=c", "--dry-run", option)
+    assert (result.exit_code, "EnKash answers at once and sends no webhooks" in result.stderr) == (2, True)
+
+
+def test_the_listeners_store_may_be_named_as_the_listener_names_it(call: Call, folder: Path, file: None) -> None:
+    asyncio.run(make_store(folder / "inbox.db"))
+    with sandbox("original", "--confirm=0:0") as url:
+        assert call(*run_of("rewards.csv", "--store=sqlite:///inbox.db"), env=original_at(url)).exit_code == 0
+
+
+async def make_store(path: Path) -> None:
+    store = SQLiteStore(path)
+    await store.ping()
+    await store.aclose()
+
+
+async def test_keys_may_stand_in_a_file_and_another_apps_news_settles_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORIGINAL_API_KEY", "k")
+    monkeypatch.setenv("ORIGINAL_API_SECRET", "s" * 32)
+    monkeypatch.setenv("ORIGINAL_APP_UID", "the-app")
+    (folder / "keys.txt").write_text("# of the console\nk1:secret\n")
+    store = MemoryStore()
+    monkeypatch.setattr("payouts.cli.connections.MemoryStore", lambda **_: store)
+    port = free_port()
+    body = b'{"event": "reward.allocated", "data": {"app": {"uid": "another"}}}'
+    signed = {"x-webhook-signature": OriginalWebhooks({"k1": "secret"}).sign(body)}
+    client = client_of("original")
+    listening = Listening(port=port, keys_file=folder / "keys.txt")
+    async with client, completions_of(client, listening), ClientSession() as session:
+        reply = await session.post(f"http://127.0.0.1:{port}/webhooks/original", data=body, headers=signed)
+        assert reply.status == 200
+        (event,) = await store.list_events()
+        assert (event.state, event.event.problem) == ("dead", "expected the app the-app, got another")
+
+
+@pytest.mark.parametrize(
+    "problem", [StoreError("expected the store, got none"), CompletionsFailed("expected to wait, got tired")]
+)
+async def test_what_waits_and_cannot_go_on_ends_the_run_in_words(problem: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    class Broken:
+        progress = Progress(total=1)
+
+        async def __aenter__(self) -> Broken:
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            """Nothing to give back."""
+
+        def __aiter__(self) -> Broken:
+            return self
+
+        async def __anext__(self) -> None:
+            raise problem
+
+    broken_off = await follow(Broken(), JsonLines(Output()))  # type: ignore[arg-type]
+    assert broken_off is not None
+    assert (broken_off.code, broken_off.at_once) == (Exit.UNAVAILABLE, False)
+    assert str(problem) in capsys.readouterr().err
