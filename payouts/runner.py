@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 Rows: TypeAlias = Iterable[Row] | AsyncIterable[Row]
 
-_CHUNK = 200
+_CHUNK = 500
 _CHUNKS_AHEAD = 2
 _MOST_UNREAD = 1_000
-_AHEAD = 4
+_AHEAD = 6
 """Times the concurrency, rows may be marked as sent, so that requests need not wait for the disk."""
 
 
@@ -155,14 +155,14 @@ class PayoutRun:
         self._options = options
         self._sleep = sleep
         self._stop = Stop(sleep)
-        self._recorder = Recorder(ledger)
+        # what cannot be asked about later is marked as sent when a request can leave at once, and not before
+        most_sent = options.concurrency * (_AHEAD if vendor.later is not None else 1)
+        self._recorder = Recorder(ledger, plenty=max(1, most_sent // 2))
         self._settling: Settling | None = None
         if completions is not None and options.wait and vendor.later is not None:
             self._settling = Settling(
                 completions, self._recorder, conclude=vendor.later.conclude, timeout=options.timeout, ended=self._waited
             )
-        # what cannot be asked about later is marked as sent when a request can leave at once, and not before
-        most_sent = options.concurrency * (_AHEAD if vendor.later is not None else 1)
         self._paying = Paying(
             vendor,
             ledger,
