@@ -262,7 +262,9 @@ class Dispatcher(Subscriber):
             if is_cancelled():
                 raise
             reason = "was cancelled from inside"
-        except Exception as problem:
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as problem:
             if isinstance(problem, TimeoutError) and limit.expired():
                 reason = f"ran longer than {policy.timeout:g} s and was cancelled"
             else:

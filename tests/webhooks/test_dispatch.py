@@ -219,8 +219,30 @@ async def test_a_handler_that_cancels_itself_has_failed() -> None:
         assert await post.dead() == [("app.note", "was cancelled from inside")]
 
 
+class Untamed(BaseException):
+    """What some libraries stop their own code with."""
+
+
+def escape() -> None:
+    raise Untamed("stop")
+
+
 @virtual_time
-@pytest.mark.parametrize("trouble", [hang, crash])
+@pytest.mark.parametrize("raised", [Untamed("stop"), BaseExceptionGroup("several", [Untamed("stop")])])
+async def test_a_handler_fails_by_whatever_it_raises(raised: BaseException) -> None:
+    def end() -> None:
+        raise raised
+
+    post = Post(attempts=2)
+    post.receiver.on("*", name="app.note")(Notes(end))
+    async with opened(post):
+        await post.send()
+        await asyncio.sleep(2)
+        assert await post.dead() == [("app.note", f"raised {type(raised).__name__}: {raised}")]
+
+
+@virtual_time
+@pytest.mark.parametrize("trouble", [hang, crash, escape])
 async def test_a_handler_in_trouble_never_holds_up_another(trouble: Callable[[], Any]) -> None:
     post, bad, good = Post(concurrency=2), Notes(trouble), Notes()
     post.receiver.on("*", name="app.bad")(bad)
