@@ -151,6 +151,12 @@ class StoreContract:
         assert len(await store.claim_jobs(PAY, limit=5, lease=60)) == 1
         assert list(await store.accept_all([])) == []
 
+    async def test_an_event_that_cannot_be_kept_takes_none_of_its_neighbours_along(self, store: Store) -> None:
+        poison = event("poison", of=ref("2"), complete={**resource("2"), "note": object()})
+        answers = await store.accept_all([(event("1"), []), (poison, []), (event("3"), [])])
+        assert (answers[0], answers[2]) == (Acceptance.NEW, Acceptance.NEW)
+        assert isinstance(answers[1], TypeError)
+
     async def test_a_duplicate_neither_settles_nor_asks_nor_wakes(self, store: Store, ear: Ear) -> None:
         await store.accept(event("same"))
         await store.accept(event("same", of=ref(), complete=resource()), handlers=[PAY])

@@ -10,15 +10,22 @@ from hypothesis import strategies as st
 from tests.webhooks.store_contract import outcome, ref
 from webhooks.store.outcomes import agree, conflict_event, pack, unpack
 
+keys = st.text() | st.just("$decimal")
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.decimals(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
     max_leaves=12,
 )
 
 
-@given(st.dictionaries(st.text(), json_values, max_size=4))
+@given(st.dictionaries(keys, json_values, max_size=4))
 def test_what_is_packed_is_unpacked_exactly(value: dict[str, Any]) -> None:
+    assert unpack(pack(value)) == value
+
+
+@pytest.mark.parametrize("text", ["x", "NaN", "sNaN", "1.5", 5, None, [1], {"$decimal": "x"}])
+def test_an_object_that_looks_like_a_number_stays_an_object(text: Any) -> None:
+    value = {"amount": Decimal("1.5"), "note": {"$decimal": text}}
     assert unpack(pack(value)) == value
 
 

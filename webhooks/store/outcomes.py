@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from decimal import Decimal
+from collections.abc import Callable, Mapping
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import orjson
@@ -95,6 +95,8 @@ def _told(outcome: Outcome) -> dict[str, Any]:
 
 
 _DECIMAL = "$decimal"
+"""`{"$decimal": "1.5"}` is a number; an object that looks like one itself is written as `{"$decimal": [...]}`."""
+_MARK = b'"$decimal"'
 
 
 def _packed(value: object) -> Any:
@@ -105,8 +107,28 @@ def _packed(value: object) -> Any:
     raise TypeError(f"expected a JSON value, got {type(value).__name__}; only what was parsed from JSON can be kept")
 
 
+def _without_numbers(value: object) -> Any:
+    return dict(value) if isinstance(value, Mapping) else None
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        items = {key: _escaped(item) for key, item in value.items()}
+        return {_DECIMAL: [items[_DECIMAL]]} if len(items) == 1 and _DECIMAL in items else items
+    return [_escaped(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def _unpacked(value: dict[str, Any]) -> Any:
-    return Decimal(value[_DECIMAL]) if len(value) == 1 and _DECIMAL in value else value
+    if len(value) != 1 or _DECIMAL not in value:
+        return value
+    kept = value[_DECIMAL]
+    if type(kept) is list and len(kept) == 1:
+        return {_DECIMAL: kept[0]}
+    try:
+        number = Decimal(kept) if type(kept) is str else None
+    except InvalidOperation:
+        return value
+    return value if number is None or not number.is_finite() else number
 
 
 def pack(value: Mapping[str, Any]) -> bytes:
@@ -116,10 +138,20 @@ def pack(value: Mapping[str, Any]) -> bytes:
 
 def pack_any(value: Any) -> bytes:
     """Write any parsed JSON value, tuples as lists."""
+    data = _written(value, _packed)
+    if _MARK in data and _MARK in _written(value, _without_numbers):
+        try:
+            return _written(_escaped(value), _packed)
+        except RecursionError:  # a stranger's play, not worth failing for: read again, it may be a number
+            return data
+    return data
+
+
+def _written(value: Any, default: Callable[[Any], Any]) -> bytes:
     try:
-        return orjson.dumps(value, default=_packed)
+        return orjson.dumps(value, default=default)
     except TypeError:  # whole numbers over 64 bits, halves of surrogate pairs
-        return json.dumps(value, default=_packed, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+        return json.dumps(value, default=default, separators=(",", ":"), ensure_ascii=True).encode("ascii")
 
 
 def unpack(data: bytes) -> dict[str, Any]:

@@ -28,6 +28,8 @@ from webhooks.store.sqlite_writes import News, Writer
 from webhooks.store.subscribers import Subscriber, Subscribers
 
 if TYPE_CHECKING:
+    import asyncio
+
     from vendor_http.operations import Event, OperationRef
 
 T = TypeVar("T")
@@ -91,11 +93,16 @@ class SQLiteStore:
         """Keep several events, each as `accept` does and whatever becomes of the others."""
         self._check_writing()
         at = self._clock()
-        keeping = [self._writing.together(Writer.accept, Arrival.of(event, handlers, at)) for event, handlers in arrivals]
+        keeping: list[asyncio.Future[Acceptance] | Exception] = []
+        for event, handlers in arrivals:
+            try:
+                keeping.append(self._writing.together(Writer.accept, Arrival.of(event, handlers, at)))
+            except Exception as problem:  # noqa: BLE001 - what one event is must not fail the others
+                keeping.append(problem)
         results: list[Acceptance | Exception] = []
         for one in keeping:
             try:
-                results.append(await one)
+                results.append(one if isinstance(one, Exception) else await one)
             except Exception as problem:  # noqa: BLE001 - told with the result
                 results.append(problem)
         return results
