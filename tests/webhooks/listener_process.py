@@ -114,10 +114,10 @@ async def start(
         start_new_session=True,
     )
     assert process.stdout is not None
-    assert process.stderr is not None
     line = await process.stdout.readline()
     if not line:
-        raise AssertionError(f"the listener did not start: {(await process.stderr.read()).decode()}")
+        _, words = await process.communicate()
+        raise AssertionError(f"the listener did not start: {words.decode()}")
     return ListenerProcess(process, json.loads(line), folder)
 
 

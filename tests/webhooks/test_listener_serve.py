@@ -9,7 +9,8 @@ import signal
 import ssl
 import stat
 import sys
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ import aiohttp
 import pytest
 import trustme
 from aiohttp import web
+from typer.testing import CliRunner
 
 from original_async import OriginalClient, OriginalWebhooks
 from tests.webhooks.listener_process import APP, SOURCE, delivery, environment, post, running, signed, start
 from vendor_http.operations import OperationRef, OperationStatus
 from vendor_sandboxes.original import API_KEY, API_SECRET, REWARDS, OriginalSandbox
+from webhooks.cli import app
 from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.subscribers import Subscriber
 
@@ -292,9 +295,9 @@ class Elsewhere:
 @pytest.fixture
 async def elsewhere() -> Any:
     service = Elsewhere()
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", service.take)
-    runner = web.AppRunner(app)
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", service.take)
+    runner = web.AppRunner(application)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     service.url = f"http://127.0.0.1:{runner.addresses[0][1]}/in"  # type: ignore[attr-defined]
@@ -343,27 +346,61 @@ async def test_what_waits_for_a_handler_that_is_gone_becomes_a_dead_letter(tmp_p
         ]
 
 
+class Ear(Subscriber):
+    """Hears from a store that another process writes what settles."""
+
+    def __init__(self) -> None:
+        self._heard: asyncio.Queue[Any] = asyncio.Queue()
+
+    def settled(self, outcome: Any) -> None:
+        self._heard.put_nowait(outcome)
+
+    async def outcome(self) -> Any:
+        async with asyncio.timeout(20):
+            return await self._heard.get()
+
+
+@asynccontextmanager
+async def listening_to(folder: Path) -> AsyncIterator[Ear]:
+    store, ear = SQLiteStore(folder / "inbox.db"), Ear()
+    assert store.read_only
+    store.subscribe(ear)
+    yield ear
+    await store.aclose()
+
+
+def credentials(sandbox: OriginalSandbox) -> dict[str, str]:
+    return {"ORIGINAL_API_KEY": API_KEY, "ORIGINAL_API_SECRET": API_SECRET, "ORIGINAL_BASE_URL": sandbox.url}
+
+
 async def test_a_delivery_that_tells_only_a_uid_makes_the_listener_ask_how_it_ended(tmp_path: Path) -> None:
     async with OriginalSandbox(confirm=(0.0, 0.0), fail_rate=1.0) as sandbox:
-        env = {"ORIGINAL_API_KEY": API_KEY, "ORIGINAL_API_SECRET": API_SECRET, "ORIGINAL_BASE_URL": sandbox.url}
         uid = await create(sandbox.url)
-        async with running(tmp_path, env=env) as listener:
-            assert listener.where["polling"] is True
-            store = SQLiteStore(tmp_path / "inbox.db")
-            assert store.read_only
-            heard: asyncio.Queue[Any] = asyncio.Queue()
-
-            class Ear(Subscriber):
-                def settled(self, outcome: Any) -> None:
-                    heard.put_nowait(outcome)
-
-            store.subscribe(Ear())
+        async with running(tmp_path, env=credentials(sandbox)) as listener, listening_to(tmp_path) as ear:
+            assert (listener.where["polling"], listener.where["poll_scope"]) == (True, "default")
             async with aiohttp.ClientSession() as session:
-                event = delivery(uid, complete=False)
-                assert await post(session, listener.url, event) == 200
-            outcome = await heard.get()
+                assert await post(session, listener.url, delivery(uid, complete=False)) == 200
+            outcome = await ear.outcome()
             assert (outcome.ref.uid, outcome.status, outcome.via) == (uid, OperationStatus.FAILED, "webhook")
-            await store.aclose()
+
+
+async def test_what_is_pending_settles_by_routine_polls_though_no_delivery_ever_comes(tmp_path: Path) -> None:
+    async with OriginalSandbox(confirm=(0.0, 0.0), fail_rate=1.0) as sandbox:
+        ref = OperationRef("default", "allocation", await create(sandbox.url))
+        before = SQLiteStore(tmp_path / "inbox.db")
+        await before.add_pending([ref])
+        await before.aclose()
+        options = ["--poll-first-after", "0.1"]
+        async with running(tmp_path, *options, env=credentials(sandbox)) as listener, listening_to(tmp_path) as ear:
+            outcome = await ear.outcome()
+            assert (outcome.ref, outcome.status, outcome.via) == (ref, OperationStatus.FAILED, "poll")
+            assert 'webhooks_settled_total{via="poll"} 1.0' in (await get(listener.where["admin"] + "/metrics"))[1]
+
+
+async def test_the_scope_that_is_polled_is_that_of_the_only_source(tmp_path: Path) -> None:
+    env = {"ORIGINAL_API_KEY": API_KEY, "ORIGINAL_API_SECRET": API_SECRET, "ORIGINAL_BASE_URL": "http://127.0.0.1:9/v1"}
+    async with running(tmp_path, "--source", "/a,scope=a", env=env) as listener:
+        assert listener.where["poll_scope"] == "a"
 
 
 async def create(url: str) -> str:
@@ -391,25 +428,30 @@ async def create(url: str) -> str:
         (("--allow", "everybody"), {}, 2, "expected an address or a CIDR range"),
         (("--forward-to", "http://user:pw@127.0.0.1/"), {}, 2, "without credentials"),
         (("--poll",), {}, 2, "ORIGINAL_API_KEY: expected a value"),
+        (("--poll", "--poll-scope", "b"), {}, 2, "expected default, got b"),
+        (("--source", "/a,scope=a", "--source", "/b,scope=b"), {"ORIGINAL_API_KEY": "k"}, 2, "expected one of a, b, got none"),
         (("--host", "203.0.113.1"), {}, 7, "could not start"),
         (("--admin-socket", "x" * 120), {}, 7, "give a shorter one as --admin-socket"),
     ],
 )
-async def test_what_cannot_be_is_said_with_an_exit_code(
-    tmp_path: Path, options: tuple[str, ...], env: dict[str, str], code: int, words: str
+def test_what_cannot_be_is_said_with_an_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], env: dict[str, str], code: int, words: str
 ) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "webhooks", "serve", "--port", "0", "--admin-port", "0", *options),
-        cwd=tmp_path,
-        env=environment(**env),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert (process.returncode, out) == (code, b"")
-    assert words in " ".join(err.decode().split())
-    assert "Traceback" not in err.decode()
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        for name in os.environ.keys() - environment().keys():
+            patch.delenv(name)
+        for name, value in environment(**env).items():
+            patch.setenv(name, value)
+        ended = CliRunner().invoke(app, ["serve", "--port", "0", "--admin-port", "0", *options], catch_exceptions=False)
+    assert (ended.exit_code, ended.stdout) == (code, "")
+    assert words in " ".join(ended.stderr.split())
+
+
+async def test_a_process_that_cannot_start_says_so_in_a_line(tmp_path: Path) -> None:
+    code, rows, words = await command(tmp_path, "serve", "--store", "sqlite:///missing/inbox.db")
+    assert (code, rows, words.count("\n")) == (7, [], 1)
+    assert "its folder must exist" in words
 
 
 async def test_a_second_listener_on_a_store_is_refused(tmp_path: Path) -> None:
@@ -491,8 +533,7 @@ async def test_the_command_line_changes_the_store_of_a_running_listener(tmp_path
 async def test_a_wait_is_polled_by_the_listener_if_the_waiter_cannot(tmp_path: Path) -> None:
     async with OriginalSandbox(confirm=(0.0, 0.0), fail_rate=1.0) as sandbox:
         uid = await create(sandbox.url)
-        env = {"ORIGINAL_API_KEY": API_KEY, "ORIGINAL_API_SECRET": API_SECRET, "ORIGINAL_BASE_URL": sandbox.url}
-        async with running(tmp_path, "--polls-per-second", "50", env=env) as listener:
+        async with running(tmp_path, "--polls-per-second", "50", env=credentials(sandbox)) as listener:
             waiting = asyncio.create_task(command(tmp_path, "wait", uid))
             async with aiohttp.ClientSession() as session:
                 while "webhooks_pending 1.0" not in (await get(listener.where["admin"] + "/metrics"))[1]:
@@ -507,8 +548,7 @@ async def test_a_wait_is_polled_by_the_listener_if_the_waiter_cannot(tmp_path: P
 async def test_a_waiter_with_credentials_asks_the_vendor_itself(tmp_path: Path) -> None:
     async with OriginalSandbox(confirm=(0.0, 0.0)) as sandbox, running(tmp_path):
         uid = await create(sandbox.url)
-        env = {"ORIGINAL_API_KEY": API_KEY, "ORIGINAL_API_SECRET": API_SECRET, "ORIGINAL_BASE_URL": sandbox.url}
-        code, rows, _ = await command(tmp_path, "wait", uid, env=env)
+        code, rows, _ = await command(tmp_path, "wait", uid, env=credentials(sandbox))
         assert (code, rows[0]["status"], rows[0]["resource"]["uid"]) == (0, "done", uid)
 
 

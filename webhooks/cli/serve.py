@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +26,7 @@ from webhooks.cli.options import (
 )
 from webhooks.cli.service import Listener
 from webhooks.cli.settings import AdminSettings, ForwardSettings, ListenerSettings, PollSettings, TlsSettings
+from webhooks.cli.sources import SourceSpec
 from webhooks.cli.terminal import CommandFailed, Exit, Output, fail
 from webhooks.ingress.limits import ArmourLimits
 
@@ -61,7 +62,10 @@ def serve(
         bool | None,
         typer.Option("--poll/--no-poll", help="Ask the vendor about pending operations; by default if ORIGINAL_API_KEY is set."),
     ] = None,
-    poll_scope: Annotated[str, typer.Option(help="The scope that the API credentials belong to.")] = "default",
+    poll_scope: Annotated[
+        str | None, typer.Option(help="The scope that the API credentials belong to; by default that of the only source.")
+    ] = None,
+    poll_first_after: Annotated[float, typer.Option(help="Seconds before an operation is polled first.", min=0.01)] = 15.0,
     polls_per_second: Annotated[float, typer.Option(help="Polls per second at most.", min=0.01)] = 20.0,
     api_insecure: Annotated[
         bool, typer.Option("--api-insecure", help="Allow an API on plain http outside this machine.")
@@ -108,8 +112,9 @@ def serve(
     )
     if poll is None:
         poll = bool(os.environ.get("ORIGINAL_API_KEY"))
+    sources = sources_of(source, keys_file)
     settings = ListenerSettings(
-        sources=sources_of(source, keys_file),
+        sources=sources,
         store=store,
         host=host,
         port=port,
@@ -120,7 +125,14 @@ def serve(
         forward=None
         if forward_to is None
         else ForwardSettings(url=forward_to, allow_insecure=forward_insecure, attempts=forward_attempts, timeout=forward_timeout),
-        poll=PollSettings(scope=poll_scope, max_per_second=polls_per_second, allow_insecure=api_insecure) if poll else None,
+        poll=PollSettings(
+            scope=_polled(poll_scope, sources),
+            first_after=poll_first_after,
+            max_per_second=polls_per_second,
+            allow_insecure=api_insecure,
+        )
+        if poll
+        else None,
         limits=ArmourLimits(
             header_seconds=header_timeout,
             idle_seconds=idle_timeout,
@@ -142,6 +154,16 @@ def serve(
     except CommandFailed as problem:
         fail(str(problem), problem.code)
     raise typer.Exit(code)
+
+
+def _polled(given: str | None, sources: Sequence[SourceSpec]) -> str:
+    """Return whose operations are polled; a scope without a source would be polled in vain."""
+    scopes = sorted({spec.scope for spec in sources})
+    scope = scopes[0] if given is None and len(scopes) == 1 else given
+    if scope not in scopes:
+        expected = f"expected {'one of ' if len(scopes) > 1 else ''}{', '.join(scopes)}, got {scope or 'none'}"
+        raise typer.BadParameter(f"--poll-scope: {expected}; say whose API credentials these are, or give --no-poll")
+    return scope
 
 
 async def _serve(settings: ListenerSettings, output: Output) -> Exit:

@@ -218,7 +218,7 @@ class Listener:
         if settings.poll is not None:
             client = OriginalClient.from_env(scope=settings.poll.scope, allow_insecure=settings.poll.allow_insecure)
             await stack.enter_async_context(client)
-            policy = PollPolicy(max_per_second=settings.poll.max_per_second)
+            policy = PollPolicy(first_after=settings.poll.first_after, max_per_second=settings.poll.max_per_second)
             completions = await stack.enter_async_context(Completions(client, self._store, polling=policy))
             self._completions = completions
             self._work_at(stack, "the adoption of pending operations", lambda: self._adopt(completions))
@@ -262,6 +262,7 @@ class Listener:
             **where,
             **admin,
             "polling": settings.poll is not None,
+            "poll_scope": None if settings.poll is None else settings.poll.scope,
             "forward_to": None if settings.forward is None else settings.forward.url,
         }
 

@@ -97,11 +97,13 @@ class PollSettings:
 
     Attributes:
         scope: The scope of the client's operations.
+        first_after: Seconds before the first poll of an operation.
         max_per_second: Polls per second at most.
         allow_insecure: Whether the API may be plain http outside this machine.
     """
 
     scope: str = DEFAULT_SCOPE
+    first_after: float = 15.0
     max_per_second: float = 20.0
     allow_insecure: bool = False
 
