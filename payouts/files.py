@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import shutil
 import sys
@@ -30,20 +31,35 @@ def form_of(path: str, start: bytes) -> str:
 
 @contextmanager
 def rereadable(path: str) -> Iterator[BinaryIO]:
-    """Open a file that can be read twice; standard input (`-`) and pipes are first copied to an unnamed file on disk.
+    """Copy a file, a pipe or standard input (`-`) to an unnamed file on disk and open that, so that what was checked is paid.
+
+    A file that is written over in the hours of a run would be read on in the middle of another line than the one before.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: it cannot be opened or copied, or was written to while it was copied.
     """
     with ExitStack() as stack:
         source = sys.stdin.buffer if path == "-" else stack.enter_context(Path(path).open("rb"))
-        if path != "-" and source.seekable():
-            yield source
-            return
         copy = stack.enter_context(tempfile.TemporaryFile())
+        before = _version(path)
         shutil.copyfileobj(source, copy, 1 << 20)
+        if _version(path) != before:
+            told = "expected a file at rest, it was written to while it was read; wait until it is whole, then run again"
+            raise OSError(errno.ETXTBSY, told, path)
         copy.seek(0)
         yield cast("BinaryIO", copy)
+
+
+def is_piped(path: str) -> bool:
+    """Return whether a program writes what is read there, and not a file that somebody keeps."""
+    return path == "-" or not Path(path).is_file()
+
+
+def _version(path: str) -> tuple[int, int] | None:
+    if is_piped(path):
+        return None
+    found = Path(path).stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def read_rows(

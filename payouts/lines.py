@@ -64,6 +64,7 @@ class Layout:
         form: `"csv"` or `"jsonl"`.
         delimiter: What stands between the cells of a CSV line.
         ids_from_line: Take the line number for the id. Then an inserted line shifts every id after it.
+        piped: A program writes it, which ends every line; a last line without an end was cut off, and an amount with it.
     """
 
     vendor: str
@@ -71,6 +72,7 @@ class Layout:
     form: str = "csv"
     delimiter: str = ","
     ids_from_line: bool = False
+    piped: bool = False
     required: tuple[str, ...] = field(init=False)
     optional: str = field(init=False)
 
@@ -152,6 +154,10 @@ class Lines:
                 length += len(rest)
             message = f"expected at most {MAX_LINE_BYTES} bytes in a line, got {length}"
             self.mistake(self.number, self._column(line, MAX_LINE_BYTES), message)
+            return None
+        if self.layout.piped and self.layout.form == "csv" and not line.endswith((b"\n", b"\r")):
+            message = "expected a line end, got the end of the input; it was cut off: see that its program ends well"
+            self.mistake(self.number, self._column(line, len(line)), message)
             return None
         try:
             return line.decode("utf-8")

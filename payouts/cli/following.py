@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from payouts.cli.terminal import Exit, tell
-from payouts.lines import FileRefused
 from payouts.runner import PayoutsStopped
-from payouts.states import RowChanged
 from webhooks import CompletionsFailed, StoreError
 
 if TYPE_CHECKING:
@@ -60,9 +58,6 @@ async def follow(paying: PayoutRun, display: Display) -> BrokenOff | None:
     except (PayoutsStopped, StoreError, CompletionsFailed) as stopped:
         tell(str(stopped), "bold red")
         broken_off = BrokenOff(code=Exit.UNAVAILABLE)
-    except (FileRefused, RowChanged) as problem:
-        tell(f"the file changed while it was read: {problem}", "bold red")
-        broken_off = BrokenOff(code=Exit.USAGE)
     except asyncio.CancelledError:
         if len(heard) < 2:
             raise

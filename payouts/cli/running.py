@@ -18,7 +18,7 @@ from payouts.cli.display import Display, JsonLines, MovingLine
 from payouts.cli.following import follow
 from payouts.cli.options import check_place
 from payouts.cli.terminal import Exit, Output, fail, tell, with_exit_codes
-from payouts.files import form_of, read_rows, rereadable
+from payouts.files import form_of, is_piped, read_rows, rereadable
 from payouts.ledger import Ledger
 from payouts.ledger_lock import LedgerLock
 from payouts.ledger_reader import Campaign, LedgerReader
@@ -216,7 +216,12 @@ def _layout(
     stream.seek(0)
     given = {name: column for name, column in names.items() if column is not None}
     layout = Layout(
-        vendor=vendor, names=given, form=form or form_of(file, start), delimiter=delimiter, ids_from_line=ids_from_line
+        vendor=vendor,
+        names=given,
+        form=form or form_of(file, start),
+        delimiter=delimiter,
+        ids_from_line=ids_from_line,
+        piped=is_piped(file),
     )
     strange = [name for name in given if name not in layout.fields]
     if strange:

@@ -263,7 +263,7 @@ def test_a_row_that_changed_is_refused_before_anything_is_sent_and_both_versions
     assert books(lenient)["requests"] == before
 
 
-def test_a_file_that_changes_while_it_is_read_ends_the_run(
+def test_a_file_that_changes_after_the_check_is_paid_as_it_was_checked(
     call: Call, folder: Path, lenient: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "rewards.csv").write_text(TWO)
@@ -271,13 +271,22 @@ def test_a_file_that_changes_while_it_is_read_ends_the_run(
 
     def check_and_change(*arguments: Any, **options: Any) -> Any:
         checked = check_rows(*arguments, **options)
-        (folder / "rewards.csv").write_text(HEADER + "r1,21,32,x\n")
+        (folder / "rewards.csv").write_text("x" + TWO)
         return checked
 
     monkeypatch.setattr("payouts.cli.running.check_rows", check_and_change)
-    result = call(*run_of(), env=original_at(lenient))
+    assert call(*run_of(), env=original_at(lenient)).exit_code == 0
+    assert {(entry.id, entry.recipient, entry.amount) for entry in entries(folder).values()} == {
+        ("r1", "32", "1.50"),
+        ("r2", "33", "2.25"),
+    }
+
+
+def test_what_a_program_wrote_before_it_broke_down_is_not_paid(call: Call, folder: Path, lenient: str) -> None:
+    result = call(*run_of("-"), text=TWO[:-3], env=original_at(lenient))
     assert result.exit_code == 2
-    assert "the file changed while it was read: line 2, column 4 (amount)" in result.stderr
+    assert "it was cut off: see that its program ends well" in result.stdout
+    assert books(lenient)["allocations"] == []
 
 
 def test_another_place_needs_another_campaign(call: Call, folder: Path, lenient: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
 import tracemalloc
 from decimal import Decimal
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from payouts.checking import Checked, check_rows
-from payouts.files import form_of, read_rows, rereadable
+from payouts.files import form_of, is_piped, read_rows, rereadable
 from payouts.lines import FileRefused, Layout, Mistake
 from payouts.rows import EnkashRow, InvalidRow, OriginalRow, Row
 
@@ -247,13 +248,45 @@ def test_the_form_is_known_by_name_or_by_the_first_bytes(path: str, start: bytes
     assert form_of(path, start) == form
 
 
-def test_a_file_can_be_read_twice_as_it_stands(tmp_path: Path) -> None:
+def test_what_was_checked_is_read_again_whatever_became_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "rewards.csv"
     path.write_bytes(b"abc")
     with rereadable(str(path)) as stream:
         assert stream.read() == b"abc"
+        path.write_bytes(b"xabc")
         stream.seek(0)
         assert stream.read() == b"abc"
+
+
+def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rewards.csv"
+    path.write_bytes(b"abc")
+    copy = shutil.copyfileobj
+
+    def copy_and_append(source: Any, target: Any, length: int) -> None:
+        copy(source, target, length)
+        path.write_bytes(b"abcd")
+
+    monkeypatch.setattr("payouts.files.shutil.copyfileobj", copy_and_append)
+    with pytest.raises(OSError, match="expected a file at rest") as refused, rereadable(str(path)):
+        pytest.fail("it was opened")
+    assert refused.value.filename == str(path)
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+@pytest.mark.parametrize("piped", [False, True])
+def test_a_last_line_without_an_end_is_whole_in_a_file_and_cut_off_in_a_pipe(end: bytes, piped: bool) -> None:
+    content = b"id,reward_uid,to_user_uid,amount\nr1,21,32,12.50\nr2,21,33,12" + end
+    found = mistakes_in(content, Layout(vendor="original", piped=piped))
+    assert [(mistake.line, mistake.column) for mistake in found] == ([(3, 4)] if piped and not end else [])
+    line = b'{"id": "r1", "reward_uid": "21", "to_user_uid": "32", "amount": 1}' + end
+    assert mistakes_in(line, Layout(vendor="original", form="jsonl", piped=piped)) == []
+
+
+def test_what_a_program_writes_is_told_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "rewards.csv").touch()
+    os.mkfifo(tmp_path / "fifo")
+    assert [is_piped(str(path)) for path in ("-", tmp_path / "fifo", tmp_path / "rewards.csv")] == [True, True, False]
 
 
 def test_standard_input_and_pipes_are_copied_to_be_read_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
