@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from attrs import evolve
 from typer.testing import CliRunner, Result
 
@@ -138,6 +139,15 @@ def test_an_unknown_event_is_exit_code_5(folder: Path) -> None:
     assert "expected an event with the id 99" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "verb",
+    ["events show", "events replay", "events list --before", "events list --limit", "dead-letters retry", "tail --last"],
+)
+def test_a_number_that_no_id_can_have_is_exit_code_2(folder: Path, verb: str) -> None:
+    fill(folder, some_events)
+    assert run(*verb.split(), str(2**63)).exit_code == 2
+
+
 def test_replaying_without_a_listener_prepares_the_handlers_for_its_start(folder: Path) -> None:
     async def work(store: SQLiteStore) -> None:
         read = SOURCE.parse(delivery("11"))
@@ -229,6 +239,7 @@ class Behind:
     def __init__(self) -> None:
         self.asked: list[Any] = []
         self.fault: Exception | None = None
+        self.polls = True
 
     async def why_not_ready(self) -> str | None:
         return None
@@ -252,7 +263,8 @@ class Behind:
         return await self._note("purge", [before], state)
 
     async def watch(self, refs: Any) -> bool:
-        return bool(await self._note("watch", refs))
+        await self._note("watch", refs)
+        return self.polls
 
 
 @pytest.fixture
@@ -299,6 +311,13 @@ def test_what_the_listener_refuses_is_said(folder: Path, behind: Behind) -> None
     assert run("dead-letters", "retry", "5").exit_code == 6
 
 
+@pytest.mark.parametrize("ids", [[2**63], [-1], ["x"], None])
+async def test_the_socket_refuses_ids_that_cannot_be(ids: Any) -> None:
+    async with TestClient(TestServer(control_app(Behind()))) as client:
+        answer = await client.post("/retry", json={"ids": ids})
+        assert (answer.status, (await answer.json())["error"][:14]) == (400, "not understood")
+
+
 def test_a_socket_that_speaks_another_language_is_exit_code_7(folder: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("other.sock")
@@ -329,6 +348,20 @@ def test_waiting_says_how_it_ended_by_its_exit_code(folder: Path) -> None:
     assert (done.exit_code, lines(done)[0]["status"], lines(done)[0]["resource"]["uid"]) == (0, "done", "1")
     assert (failed.exit_code, lines(failed)[0]["status"]) == (3, "failed")
     assert (late.exit_code, late.stdout) == (4, "")
+
+
+@pytest.mark.parametrize("words", [["1", "--kind", "nonsense"], ["../1"], [""], ["1", "--scope", ""]])
+def test_waiting_for_what_cannot_be_is_exit_code_2(folder: Path, words: list[str]) -> None:
+    fill(folder, some_events)
+    assert run("wait", *words, "--timeout", "0").exit_code == 2
+
+
+def test_who_waits_in_vain_is_told_whether_anybody_polls(folder: Path, behind: Behind) -> None:
+    fill(folder, some_events)
+    assert "a listener polls it" in run("wait", "3", "--timeout", "0").stderr
+    behind.polls = False
+    assert "the listener does not poll it" in run("wait", "3", "--timeout", "0").stderr
+    assert "no listener runs" in run("wait", "3", "--timeout", "0", "--admin-socket", "other.sock").stderr
 
 
 def test_waiting_hears_of_what_a_listener_records_and_asks_it_to_poll(folder: Path, behind: Behind) -> None:
@@ -697,4 +730,4 @@ async def test_an_outcome_at_the_very_end_of_a_wait_is_not_missed() -> None:
             looks.append(wanted)
             return outcome(wanted) if len(looks) == 2 else None
 
-    assert (await _settled(Late(), ref("1"), 0.0)).ref == ref("1")  # type: ignore[arg-type]
+    assert (await _settled(Late(), ref("1"), 0.0, "")).ref == ref("1")  # type: ignore[arg-type]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from vendor_http.secrets import Secret
     from webhooks.ingress.limits import ArmourLimits
 
+LARGEST_ID = 10**15
+
 _OPEN = frozenset({"/healthz", "/readyz"})
 
 
@@ -135,7 +137,10 @@ def _answering(change: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]) ->
 
 
 def _numbers(values: list[Any]) -> list[int]:
-    return [int(value) for value in values]
+    numbers = [int(value) for value in values]
+    if not all(0 <= number <= LARGEST_ID for number in numbers):
+        raise ValueError("an id that no event can have")
+    return numbers
 
 
 def _shows(request: web.BaseRequest, token: Secret) -> bool:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from webhooks.cli.admin import LARGEST_ID
 from webhooks.cli.options import (
     DEFAULT_STORE_URL,
     ForwardOption,
@@ -34,6 +35,7 @@ from webhooks.store.base import EventState, StoredEvent
 from webhooks.store.sqlite import SQLiteStore
 
 _COLUMNS = ("id", "received_at", "state", "scope", "name", "uid", "why")
+_MOST = 1_000_000
 _LOOK_EVERY = 0.25
 _DAY = 86_400.0
 
@@ -80,8 +82,8 @@ def list_events(
     state: Annotated[EventState | None, typer.Option(help="Only events in this state.")] = None,
     name: Annotated[str | None, typer.Option(help="Only events of this name.")] = None,
     scope: Annotated[str | None, typer.Option(help="Only events of this scope.")] = None,
-    before: Annotated[int | None, typer.Option(help="Only events older than this id.")] = None,
-    limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 50,
+    before: Annotated[int | None, typer.Option(help="Only events older than this id.", min=0, max=LARGEST_ID)] = None,
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=_MOST)] = 50,
     as_json: JsonOption = None,
 ) -> None:
     """List events, newest first.
@@ -93,7 +95,7 @@ def list_events(
 
 @events_app.command("show")
 def show_event(
-    event_id: Annotated[int, typer.Argument(help="The event's id.")],
+    event_id: Annotated[int, typer.Argument(help="The event's id.", min=0, max=LARGEST_ID)],
     store: StoreOption = DEFAULT_STORE_URL,
     as_json: JsonOption = None,
 ) -> None:
@@ -134,7 +136,7 @@ def show_event(
 
 @events_app.command("replay")
 def replay_events(
-    event_ids: Annotated[list[int], typer.Argument(help="The events' ids.")],
+    event_ids: Annotated[list[int], typer.Argument(help="The events' ids.", min=0, max=LARGEST_ID)],
     store: StoreOption = DEFAULT_STORE_URL,
     admin_socket: SocketOption = None,
     source: SourceOption = None,
@@ -172,7 +174,7 @@ def replay_events(
 @dead_app.command("list")
 def list_dead(
     store: StoreOption = DEFAULT_STORE_URL,
-    limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 50,
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=_MOST)] = 50,
     as_json: JsonOption = None,
 ) -> None:
     """List dead letters with their reasons, newest first.
@@ -184,7 +186,7 @@ def list_dead(
 
 @dead_app.command("retry")
 def retry_dead(
-    event_ids: Annotated[list[int] | None, typer.Argument(help="The events' ids.")] = None,
+    event_ids: Annotated[list[int] | None, typer.Argument(help="The events' ids.", min=0, max=LARGEST_ID)] = None,
     every: Annotated[bool, typer.Option("--all", help="All dead letters whose handlers failed.")] = False,
     store: StoreOption = DEFAULT_STORE_URL,
     admin_socket: SocketOption = None,
@@ -234,7 +236,7 @@ def purge_dead(
 
 def tail(
     store: StoreOption = DEFAULT_STORE_URL,
-    last: Annotated[int, typer.Option("--last", help="Begin with so many that came before.", min=0)] = 10,
+    last: Annotated[int, typer.Option("--last", help="Begin with so many that came before.", min=0, max=_MOST)] = 10,
     count: Annotated[int | None, typer.Option(help="End after so many.", min=1)] = None,
     as_json: JsonOption = None,
 ) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import AsyncExitStack
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from original_async import OriginalClient
+from original_async.models import ALLOCATION, CLAIM
+from vendor_http.arguments import check_id
 from vendor_http.errors import NotFound, OperationFailed, VendorError
 from vendor_http.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
 from webhooks.cli.looking import run
@@ -25,9 +29,16 @@ from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.subscribers import Subscriber
 
 
+class Kind(StrEnum):
+    """What can be waited for."""
+
+    ALLOCATION = ALLOCATION
+    CLAIM = CLAIM
+
+
 def wait(
     uid: Annotated[str, typer.Argument(help="The operation's uid.")],
-    kind: Annotated[str, typer.Option(help="allocation or claim.")] = "allocation",
+    kind: Annotated[Kind, typer.Option(help="What the uid is of.")] = Kind.ALLOCATION,
     scope: Annotated[str, typer.Option(help="The scope of its app.")] = DEFAULT_SCOPE,
     timeout: Annotated[float, typer.Option(help="Seconds to wait at most.", min=0)] = 300.0,
     store: StoreOption = DEFAULT_STORE_URL,
@@ -48,9 +59,9 @@ def wait(
     """
     if poll is None:
         poll = bool(os.environ.get("ORIGINAL_API_KEY"))
-    ref = OperationRef(scope, kind, uid)
 
     async def work() -> None:
+        ref = OperationRef(check_id(scope, "--scope"), kind.value, check_id(uid, "uid"))
         async with AsyncExitStack() as stack:
             opened = open_to_read(store)
             stack.push_async_callback(opened.aclose)
@@ -59,16 +70,24 @@ def wait(
                 completions = await stack.enter_async_context(Completions(client, opened))
                 status, resource = _ended(await _completed(completions, ref, timeout))
             else:
-                where = socket_of(store, admin_socket)
-                if where is not None:
-                    await ask_listener(where, "watch", {"refs": [[scope, kind, uid]]})
-                outcome = await _settled(opened, ref, timeout)
+                hope = await _who_polls(socket_of(store, admin_socket), ref)
+                outcome = await _settled(opened, ref, timeout, hope)
                 status, resource = outcome.status, dict(outcome.resource)
         Output(as_json).record({"uid": uid, "status": str(status), "resource": resource}, text=f"{ref}: {status}")
         if status is OperationStatus.FAILED:
             raise CommandFailed(f"{ref} failed on chain", Exit.FAILED)
 
     run(work)
+
+
+async def _who_polls(socket: Path | None, ref: OperationRef) -> str:
+    """Ask the running listener to poll an operation; return what is to be hoped for."""
+    answer = None if socket is None else await ask_listener(socket, "watch", {"refs": [[ref.scope, ref.kind, ref.uid]]})
+    if answer is None:
+        return "no listener runs on this store: start one, or give this command API credentials"
+    if not answer["polled"]:
+        return "the listener does not poll it: give one of the two API credentials, or send the delivery again"
+    return "a listener polls it"
 
 
 async def _completed(completions: Completions, ref: OperationRef, timeout: float) -> Operation:
@@ -98,7 +117,7 @@ class _Waiter(Subscriber):
             self.heard.set_result(outcome)
 
 
-async def _settled(store: SQLiteStore, ref: OperationRef, timeout: float) -> Outcome:
+async def _settled(store: SQLiteStore, ref: OperationRef, timeout: float, hope: str) -> Outcome:
     waiter = _Waiter(ref)
     store.subscribe(waiter)
     known = await store.outcome(ref)
@@ -112,5 +131,5 @@ async def _settled(store: SQLiteStore, ref: OperationRef, timeout: float) -> Out
         if late is not None:
             return late
         raise CommandFailed(
-            f"expected {ref} to settle within {timeout:g} s, got nothing of it; it may still", Exit.TIME_IS_OVER
+            f"expected {ref} to settle within {timeout:g} s, got nothing of it; it may still; {hope}", Exit.TIME_IS_OVER
         ) from None
