@@ -269,7 +269,7 @@ class Ledger:
         at = self._clock()
         moved = database.execute(
             "INSERT INTO retired_keys "
-            "SELECT vendor, key, number, retries, ?, state, uid, problem_kind, problem, sent_at, settled_at, ? FROM rows "
+            "SELECT vendor, key, number, retries, ?, state, uid, problem_kind, problem, sent_at, settled_at, ?, note FROM rows "
             "WHERE number = ? AND state = ? AND key = ?",
             (key, at, entry.number, entry.state, entry.key),
         )

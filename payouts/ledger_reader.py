@@ -50,6 +50,7 @@ class RetiredKey:
         state: How the row ended under it.
         uid: The vendor's name of the operation.
         problem: The error it ended with.
+        note: What somebody noted who had settled it by hand.
         retired_at: When it was replaced, in seconds since the epoch.
     """
 
@@ -60,6 +61,7 @@ class RetiredKey:
     state: State
     uid: str | None
     problem: str | None
+    note: str | None
     retired_at: float
 
 
@@ -159,10 +161,11 @@ class LedgerReader:
         """Yield the keys that were replaced, row by row, the oldest first."""
         for row in self._database.execute(
             "SELECT rows.id, retry, retired_keys.key, replaced_by, retired_keys.state, retired_keys.uid, retired_keys.problem, "
-            "retired_at FROM retired_keys JOIN rows ON rows.number = retired_keys.row WHERE campaign = ? ORDER BY row, retry",
+            "retired_keys.note, retired_at FROM retired_keys JOIN rows ON rows.number = retired_keys.row WHERE campaign = ? "
+            "ORDER BY row, retry",
             (campaign.number,),
         ):
-            row_id, retry, key, replaced_by, state, uid, problem, retired_at = row
+            row_id, retry, key, replaced_by, state, uid, problem, note, retired_at = row
             yield RetiredKey(
                 row_id=row_id,
                 retry=retry,
@@ -171,5 +174,6 @@ class LedgerReader:
                 state=State(state),
                 uid=uid,
                 problem=problem,
+                note=note,
                 retired_at=retired_at,
             )

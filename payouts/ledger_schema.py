@@ -66,6 +66,10 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (vendor, key)
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE retired_keys ADD COLUMN note TEXT;
+    CREATE INDEX retired_keys_of_row ON retired_keys (row, retry);
+    """,
 )
 """Step n leads from layout n to layout n + 1; a step that has been released is never changed."""
 

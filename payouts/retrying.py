@@ -11,6 +11,9 @@ from vendor_http.operations import OperationStatus
 if TYPE_CHECKING:
     from payouts.vendors import Vendor
 
+RETRIED = frozenset({State.REJECTED, State.FAILED})
+"""The states from which a row can be paid anew."""
+
 
 async def objection_to_retry(vendor: Vendor, entry: Entry) -> str | None:
     """Ask the vendor now; return why a row must not get another key, None if nothing speaks against it.
@@ -22,7 +25,7 @@ async def objection_to_retry(vendor: Vendor, entry: Entry) -> str | None:
         vendor: Who refused or failed.
         entry: The row.
     """
-    if entry.state not in {State.REJECTED, State.FAILED}:
+    if entry.state not in RETRIED:
         return f"it is {entry.state}; only a rejected or a failed row can be paid anew"
     later = vendor.later
     if later is None:

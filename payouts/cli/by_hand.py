@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from payouts import money
 from payouts.cli.connections import client_of, target_of
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption
 from payouts.cli.terminal import Exit, Output, fail, with_exit_codes
 from payouts.ledger import Ledger
+from payouts.ledger_lock import LedgerLock
 from payouts.ledger_reader import Campaign, LedgerReader
-from payouts.retrying import objection_to_retry
+from payouts.retrying import RETRIED, objection_to_retry
 from payouts.states import Entry, State
 from payouts.vendors import vendor_of
 from vendor_http.secrets import one_line
+
+MOST_SHOWN = 20
+_AT_ONCE = 10
 
 
 @with_exit_codes
@@ -33,8 +41,8 @@ def retry(
 ) -> None:
     """Give rejected or failed rows another key, so that the next run pays them anew.
 
-    The vendor is asked first: a rejected row must not be held under its key, a failed one must still be failed. The old key stays
-    in the ledger, linked to the new one.
+    The vendor is asked before each: a rejected row must not be held under its key, a failed one must still be failed. The old key
+    stays in the ledger, linked to the new one.
 
     For example:
 
@@ -44,46 +52,62 @@ def retry(
     """
     if bool(rows) == (state is not None):
         fail("name rows by their ids, or all of one state with --state", Exit.USAGE)
-    with LedgerReader(ledger) as reader:
+    output = Output()
+    with LedgerReader(ledger) as reader, ExitStack() as stack:
+        lock = LedgerLock(ledger)
+        lock.acquire()
+        stack.callback(lock.release)
         chosen = reader.campaign(campaign, vendor)
         if state is not None:
             entries = list(reader.entries(chosen, [State(state)]))
         else:
             entries = [_found(reader, chosen, row) for row in dict.fromkeys(rows or [])]
-    output = Output()
-    code = asyncio.run(_retry(ledger, chosen, entries, output, ask=not yes))
+        if not entries and output.for_people:
+            output.say(f"{chosen.name}: no row is {state}")
+        try:
+            client = client_of(chosen.vendor)
+        except ValueError as problem:
+            fail(str(problem), Exit.USAGE)
+        free = [entry for entry in entries if entry.state in RETRIED]
+        if free and not yes and not _confirmed(chosen, free, output):
+            fail("nothing was changed", Exit.REFUSED)
+        code = asyncio.run(_retry(ledger, chosen, client, entries, lock, output))
     raise typer.Exit(code)
 
 
 @with_exit_codes
 def resolve(
-    row: Annotated[str, typer.Argument(help="The id of the row.")],
+    rows: Annotated[list[str], typer.Argument(help="The ids of the rows.")],
     outcome: Annotated[Literal["done", "rejected"], typer.Option("--as", help="done: it was paid; rejected: it was not.")],
     note: Annotated[str, typer.Option(help="How you know, for those who read the report.")],
     ledger: LedgerOption = Path("payouts.db"),
     campaign: CampaignOption = None,
     vendor: VendorOption = None,
 ) -> None:
-    """Settle a row by hand of which nobody knows whether it was paid.
+    """Settle rows by hand of which nobody knows whether they were paid.
 
     For example:
 
       payouts resolve order-17 --as done --note "seen in the console, ticket 4711"
+
+      xargs payouts resolve --as rejected --note "EnKash's list of 22 November" < never-arrived.txt
     """
     told = one_line(note, 1_000)
     if not told:
         fail("--note: expected a few words on how you know, got none", Exit.USAGE)
     with LedgerReader(ledger) as reader:
         chosen = reader.campaign(campaign, vendor)
-        entry = _found(reader, chosen, row)
-    if entry.state is not State.UNKNOWN:
-        fail(f"row {row} is {entry.state}; only an unknown row is settled by hand", Exit.REFUSED)
-    asyncio.run(_resolve(ledger, chosen, entry, State(outcome), told))
+        entries = [_found(reader, chosen, row) for row in dict.fromkeys(rows)]
+    for entry in entries:
+        if entry.state is not State.UNKNOWN:
+            fail(f"row {entry.id} is {entry.state}; only an unknown row is settled by hand; nothing was changed", Exit.REFUSED)
+    asyncio.run(_resolve(ledger, chosen, entries, State(outcome), told))
     output = Output()
-    if output.for_people:
-        output.say(f"row {row} is {outcome}: {told}")
-    else:
-        output.record({"event": "resolved", "id": row, "state": outcome, "note": told})
+    for entry in entries:
+        if output.for_people:
+            output.say(f"row {entry.id} is {outcome}: {told}")
+        else:
+            output.record({"event": "resolved", "id": entry.id, "state": outcome, "note": told})
 
 
 def _found(reader: LedgerReader, campaign: Campaign, row: str) -> Entry:
@@ -93,49 +117,63 @@ def _found(reader: LedgerReader, campaign: Campaign, row: str) -> Entry:
     return entry
 
 
-async def _retry(path: Path, campaign: Campaign, entries: list[Entry], output: Output, *, ask: bool) -> Exit:
-    try:
-        client = client_of(campaign.vendor)
-    except ValueError as problem:
-        fail(str(problem), Exit.USAGE)
+async def _retry(path: Path, campaign: Campaign, client: Any, entries: Sequence[Entry], lock: LedgerLock, output: Output) -> Exit:
+    """Give each row another key as soon as the vendor has said that nothing speaks against it."""
     target = target_of(campaign.vendor)  # elsewhere nothing would be held under any key
-    async with Ledger(path, vendor=campaign.vendor, campaign=campaign.name, target=target) as ledger:
-        free: list[Entry] = []
-        async with client:
-            for entry in entries:
-                objection = await objection_to_retry(vendor_of(client), entry)
+    kept = 0
+    async with Ledger(path, vendor=campaign.vendor, campaign=campaign.name, target=target, lock=lock) as ledger, client:
+        vendor = vendor_of(client)
+        for begin in range(0, len(entries), _AT_ONCE):
+            some = entries[begin : begin + _AT_ONCE]
+            objections = await asyncio.gather(*(objection_to_retry(vendor, entry) for entry in some))
+            for entry, objection in zip(some, objections, strict=True):
                 if objection is None:
-                    free.append(entry)
-                elif output.for_people:
-                    output.say(f"row {entry.id} keeps its key: {objection}", "yellow")
+                    _tell_renewed(entry, await ledger.renew_key(entry), output)
                 else:
-                    output.record({"event": "kept", "id": entry.id, "state": entry.state.value, "reason": objection})
-        if free and ask and not await asyncio.to_thread(_confirmed, campaign, free, output):
-            fail("nothing was changed", Exit.REFUSED)
-        for entry in free:
-            renewed = await ledger.renew_key(entry)
-            if output.for_people:
-                output.say(f"row {entry.id}: {entry.key} is replaced by {renewed.key}; the next run pays it")
-            else:
-                output.record({"event": "renewed", "id": entry.id, "old_key": entry.key, "key": renewed.key})
-    return Exit.OK if len(free) == len(entries) else Exit.REFUSED
+                    kept += 1
+                    _tell_kept(entry, objection, output)
+    return Exit.REFUSED if kept else Exit.OK
 
 
-async def _resolve(path: Path, campaign: Campaign, entry: Entry, state: State, note: str) -> None:
+async def _resolve(path: Path, campaign: Campaign, entries: Sequence[Entry], state: State, note: str) -> None:
     async with Ledger(path, vendor=campaign.vendor, campaign=campaign.name) as ledger:
-        await ledger.move(entry, state, settled_by="hand", note=note)
+        await ledger.move_all([(entry, state, {"settled_by": "hand", "note": note}) for entry in entries])
 
 
-def _confirmed(campaign: Campaign, entries: list[Entry], output: Output) -> bool:
-    """Let a person type the campaign's name."""
+def _tell_renewed(entry: Entry, renewed: Entry, output: Output) -> None:
+    if output.for_people:
+        output.say(f"row {entry.id}: {entry.key} is replaced by {renewed.key}; the next run pays it")
+    else:
+        output.record({"event": "renewed", "id": entry.id, "old_key": entry.key, "key": renewed.key})
+
+
+def _tell_kept(entry: Entry, objection: str, output: Output) -> None:
+    if output.for_people:
+        output.say(f"row {entry.id} keeps its key: {objection}", "yellow")
+    else:
+        output.record({"event": "kept", "id": entry.id, "state": entry.state.value, "reason": objection})
+
+
+def _confirmed(campaign: Campaign, entries: Sequence[Entry], output: Output) -> bool:
+    """Let a person type the campaign's name; outside of any event loop, so that an interrupt is heard at once."""
     if not _somebody_is_there():
         fail("there is nobody to ask; give --yes if these rows are to be paid anew", Exit.USAGE)
+    rows = "1 row gets" if len(entries) == 1 else f"{len(entries):,} rows get"
+    paid = "is" if len(entries) == 1 else "are"
     output.table(
-        f"{len(entries):,} rows get another key and are paid anew by the next run",
+        f"{rows} another key if the vendor agrees, and {paid} paid anew by the next run",
         ("row", "state", "recipient", "amount", "said"),
-        [(each.id, each.state, each.recipient, each.amount, each.problem) for each in entries],
+        [(each.id, each.state, each.recipient, each.amount, each.problem) for each in entries[:MOST_SHOWN]],
         right=("amount",),
     )
+    if len(entries) > MOST_SHOWN:
+        output.say(f"and {len(entries) - MOST_SHOWN:,} more: payouts status --all lists them")
+    totals: dict[str, Decimal] = {}
+    for entry in entries:
+        if entry.amount is not None:
+            totals[entry.item] = money.add(totals.get(entry.item, money.ZERO), entry.amount)
+    for item, total in totals.items():
+        output.say(f"altogether {money.text(total)} of {item}")
     return bool(typer.prompt(f"type {campaign.name} to go on", default="", show_default=False) == campaign.name)
 
 

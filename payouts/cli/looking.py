@@ -133,8 +133,8 @@ def _plain(item: Item) -> dict[str, str]:
 
 def _show_row(campaign: Campaign, entry: Entry, retired: list[RetiredKey], output: Output) -> None:
     facts = _facts(campaign, entry)
-    names = ("retry", "key", "state", "uid", "problem")
-    keys = [(key.retry, key.key, key.state.value, key.uid, key.problem) for key in retired]
+    names = ("retry", "key", "state", "uid", "problem", "note")
+    keys = [(key.retry, key.key, key.state.value, key.uid, key.problem, key.note) for key in retired]
     if not output.for_people:
         output.record({"event": "row", **facts, "retired_keys": [dict(zip(names, key, strict=True)) for key in keys]})
         return

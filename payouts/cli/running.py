@@ -175,9 +175,12 @@ def run(
     output = Output()
     with ExitStack() as stack:
         lock = None if dry_run else _taken(ledger, stack)
-        stream = stack.enter_context(rereadable(file))
-        layout = _layout(file, stream, vendor, names, form, delimiter, ids_from_line=ids_from_line)
-        checked = _check(stream, layout, job, output)
+        try:
+            stream = stack.enter_context(rereadable(file))
+            layout = _layout(file, stream, vendor, names, form, delimiter, ids_from_line=ids_from_line)
+            checked = _check(stream, layout, job, output)
+        except KeyboardInterrupt:
+            fail("interrupted before anything was sent", Exit.INTERRUPTED)
         if lock is None:
             _tell_checked(checked, output)
             return

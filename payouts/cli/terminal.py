@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
@@ -64,8 +65,10 @@ def with_exit_codes(command: Callable[P, None]) -> Callable[P, None]:
             fail(str(problem), Exit.UNAVAILABLE)
         except OSError as problem:
             fail(f"{problem.filename or 'a file'}: {problem.strerror or problem}", Exit.USAGE)
-        except KeyboardInterrupt:
-            fail("interrupted before anything was sent", Exit.INTERRUPTED)
+        except sqlite3.Error as problem:
+            fail(f"expected a sound ledger and room on the disk, got: {problem}; mend that, then try again", Exit.UNAVAILABLE)
+        except (KeyboardInterrupt, typer.Abort):
+            fail("interrupted; what was done by then is in the ledger", Exit.INTERRUPTED)
 
     return run
 

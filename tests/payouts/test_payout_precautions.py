@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import ClientSession
@@ -13,8 +14,11 @@ from payouts.cli.connections import Listening, client_of, completions_of
 from payouts.cli.display import JsonLines
 from payouts.cli.following import follow
 from payouts.cli.terminal import Exit, Output
+from payouts.ledger import Ledger
 from payouts.progress import Progress
-from tests.payouts.command_kit import TWO, Call, run_of
+from payouts.states import State
+from tests.payouts.command_kit import TWO, Call, entries, run_of
+from tests.payouts.payout_kit import token_row
 from tests.payouts.process_kit import free_port, original_at, sandbox
 from webhooks import CompletionsFailed, MemoryStore, StoreError
 from webhooks.store.sqlite import SQLiteStore
@@ -133,3 +137,31 @@ async def test_what_waits_and_cannot_go_on_ends_the_run_in_words(problem: Except
     assert broken_off is not None
     assert (broken_off.code, broken_off.at_once) == (Exit.UNAVAILABLE, False)
     assert str(problem) in capsys.readouterr().err
+
+
+def test_an_interrupt_while_the_report_is_written_does_not_say_that_nothing_was_sent(
+    call: Call, folder: Path, file: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("payouts.cli.running.write_report", interrupted)
+    with sandbox("original", "--confirm=0:0") as url:
+        result = call(*run_of("rewards.csv", "--report=report.html"), env=original_at(url))
+    assert {entry.state for entry in entries(folder).values()} == {State.DONE}
+    assert (result.exit_code, "interrupted; what was done by then is in the ledger" in result.stderr) == (130, True), result
+
+
+@pytest.mark.parametrize("command", [["status"], ["report"], ["resolve", "r1", "--as=done", "--note=x"], ["retry", "r1"]])
+def test_a_damaged_ledger_is_told_in_words(call: Call, folder: Path, command: list[str]) -> None:
+    async def plan() -> None:
+        async with Ledger(folder / "payouts.db", vendor="original", campaign="c") as ledger:
+            await ledger.plan([token_row(f"r{n}") for n in range(2000)])
+
+    asyncio.run(plan())
+    with (folder / "payouts.db").open("r+b") as stream:
+        for page in range(3, stream.seek(0, 2) // 4096):
+            stream.seek(page * 4096)
+            stream.write(b"\xff" * 4096)
+    result = call(*command, env=NOBODY)
+    assert (result.exit_code, "expected a sound ledger and room on the disk" in result.stderr) == (7, True), result.output
