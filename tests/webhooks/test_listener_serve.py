@@ -180,9 +180,13 @@ async def test_over_tls_only_versions_from_the_oldest_allowed_on_are_spoken(tmp_
                 else:
                     with pytest.raises(aiohttp.ClientConnectorError):
                         await post(session, listener.url, delivery("2"))
-        (tmp_path / "cert.pem").write_text("broken")
+        authority.issue_cert("127.0.0.1").cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))  # its key is not there yet
         listener.send_signal(signal.SIGHUP)
         await listener.log_until("the certificate stays as it was")
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
+            assert await post(session, listener.url, delivery("3")) == 200
 
 
 async def test_health_is_for_everybody_and_metrics_for_who_shows_the_token(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from webhooks.errors import StoreError
 from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.peers import Networks
+from webhooks.ingress.tls_gate import TlsGate
 from webhooks.polling import PollPolicy
 from webhooks.receiver import Receiver
 from webhooks.store.base import EventState
@@ -91,6 +92,8 @@ class Listener:
         self._metrics = _metrics()
         self._store: Store
         self._armour: ArmouredServer
+        self._server: asyncio.Server | None = None
+        self._gate: TlsGate | None = None
 
     async def run(self, started: Callable[[Mapping[str, Any]], None]) -> Exit:
         """Serve until `stop`, then drain.
@@ -237,9 +240,10 @@ class Listener:
 
     async def _listen(self, stack: AsyncExitStack) -> dict[str, Any]:
         settings, loop = self._settings, asyncio.get_running_loop()
-        _raise_file_limit(settings.limits.connections + _FILES_BESIDE_CONNECTIONS)
+        stages = 1 if self._tls is None else 2  # shaking hands, and open
+        _raise_file_limit(stages * settings.limits.connections + _FILES_BESIDE_CONNECTIONS)
         tls: dict[str, Any] = {}
-        if self._tls is not None:
+        if self._tls is not None and settings.unix is not None:
             tls = {
                 "ssl": self._tls,
                 "ssl_handshake_timeout": settings.limits.header_seconds,
@@ -252,12 +256,15 @@ class Listener:
             settings.unix.chmod(0o660)
             stack.callback(_unlink, settings.unix)
             where["unix"] = str(settings.unix)
+            stack.callback(self._server.close)
+        elif self._tls is not None:
+            self._gate = TlsGate(self._armour, self._tls, limits=settings.limits, quiet=self._armour.quiet, trusted=self._trusted)
+            stack.push_async_callback(self._gate.aclose)
+            where["url"] = _url("https", *await self._gate.open(settings.host, settings.port, backlog=_BACKLOG))
         else:
-            self._server = await loop.create_server(self._armour, settings.host, settings.port, backlog=_BACKLOG, **tls)
-            scheme = "http" if self._tls is None else "https"
-            host, port = self._server.sockets[0].getsockname()[:2]
-            where["url"] = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-        stack.callback(self._server.close)
+            self._server = await loop.create_server(self._armour, settings.host, settings.port, backlog=_BACKLOG)
+            stack.callback(self._server.close)
+            where["url"] = _url("http", *self._server.sockets[0].getsockname()[:2])
         return {
             **where,
             **admin,
@@ -293,7 +300,10 @@ class Listener:
     async def _drain(self) -> Exit:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._settings.drain_seconds
-        self._server.close()
+        if self._server is not None:
+            self._server.close()
+        if self._gate is not None:
+            await self._gate.close()
         answered = await self._armour.drain(self._settings.drain_seconds * 0.75)
         for receiver in self._receivers.values():
             await receiver.aclose(max(0.0, end - loop.time() - 1.0))
@@ -358,6 +368,10 @@ async def _start(site: web.UnixSite, path: Path) -> None:
         raise OSError(
             f"expected to listen on {path}, got {problem.strerror or problem}; give a shorter one as --admin-socket"
         ) from None
+
+
+def _url(scheme: str, host: str, port: int) -> str:
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _unlink(path: Path) -> None:

@@ -52,7 +52,8 @@ class TlsSettings:
             ValueError: the files cannot be used.
         """
         try:
-            context.load_cert_chain(self.certificate, self.key)
+            for one in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):  # a failure would leave the context without a key
+                one.load_cert_chain(self.certificate, self.key)
         except (OSError, ssl.SSLError) as problem:
             raise ValueError(
                 f"--tls-cert: expected a certificate with its key at {self.certificate}, got {type(problem).__name__}"

@@ -1,0 +1,183 @@
+"""Where TLS comes in: who never shakes hands holds nothing that others need."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import attrs
+import pytest
+import trustme
+
+from tests.webhooks.fakes import FakeSource
+from webhooks.ingress.armour import ArmouredServer
+from webhooks.ingress.limits import ArmourLimits
+from webhooks.ingress.peers import Networks
+from webhooks.ingress.tls_gate import TlsGate
+from webhooks.receiver import Receiver
+from webhooks.store.memory import MemoryStore
+
+LIMITS = ArmourLimits(header_seconds=9, linger_seconds=0.1, drain_grace_seconds=0.1)
+REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
+
+Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@pytest.fixture(scope="module")
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    authority = trustme.CA()
+    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.configure_trust(client)
+    return server, client
+
+
+class Running:
+    """A gate on a loopback port, and clients of it."""
+
+    def __init__(self, gate: TlsGate, armour: ArmouredServer, port: int, client: ssl.SSLContext) -> None:
+        self.gate = gate
+        self.armour = armour
+        self.port = port
+        self.client = client
+
+    async def silent(self, source: str = "127.0.0.1") -> Pair:
+        """Connect, and say nothing."""
+        return await asyncio.open_connection("127.0.0.1", self.port, local_addr=(source, 0))
+
+    async def status(self, source: str = "127.0.0.1") -> int:
+        """Return the status of a request over TLS."""
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self.port, local_addr=(source, 0), ssl=self.client, server_hostname="localhost"
+        )
+        writer.write(REQUEST)
+        answer = await reader.read()
+        await close(writer)
+        return int(answer.split(b" ", 2)[1])
+
+    async def at_it(self, number: int) -> None:
+        """Return once so many are at shaking hands."""
+        while self.gate.shaking != number:
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def serving(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], limits: ArmourLimits = LIMITS, **options: Any
+) -> AsyncIterator[Running]:
+    armour = ArmouredServer({"/hook": Receiver(FakeSource(), MemoryStore())}, limits=limits)
+    gate = TlsGate(armour, contexts[0], limits=limits, quiet=armour.quiet, **options)
+    _, port = await gate.open("127.0.0.1", 0, backlog=100)
+    try:
+        yield Running(gate, armour, port, contexts[1])
+    finally:
+        await gate.aclose()
+        await armour.drain(5)
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+async def ended(pair: Pair) -> bool:
+    """Return once the server has closed."""
+    with suppress(ConnectionError):
+        assert b"HTTP" not in await pair[0].read()
+    await close(pair[1])
+    return True
+
+
+async def test_who_speaks_tls_is_served(contexts: Any) -> None:
+    async with serving(contexts) as running:
+        assert await running.status() == 404
+        assert await asyncio.gather(*(running.status() for _ in range(20))) == [404] * 20
+        await running.at_it(0)
+
+
+async def test_one_peer_cannot_be_at_it_more_often_than_its_share_and_others_go_on(contexts: Any) -> None:
+    async with serving(contexts, attrs.evolve(LIMITS, connections_per_peer=3)) as running:
+        held = [await running.silent("127.0.0.9") for _ in range(3)]
+        await running.at_it(3)
+        assert await ended(await running.silent("127.0.0.9"))
+        assert await running.status("127.0.0.1") == 404
+        for _, writer in held:
+            await close(writer)
+        await running.at_it(0)
+        assert await running.status("127.0.0.9") == 404
+        assert running.armour.quiet.total["handshakes_per_peer"] == 1
+
+
+async def test_when_all_places_are_taken_the_longest_at_it_gives_way(contexts: Any) -> None:
+    async with serving(contexts, attrs.evolve(LIMITS, connections=3)) as running:
+        held = [await running.silent(f"127.0.0.{number}") for number in range(2, 5)]
+        await running.at_it(3)
+        assert await running.status() == 404
+        assert await ended(held[0])
+        assert running.armour.quiet.total["evicted"] == 1
+        for _, writer in held[1:]:
+            await close(writer)
+
+
+async def test_a_trusted_proxy_has_no_share(contexts: Any) -> None:
+    async with serving(contexts, attrs.evolve(LIMITS, connections_per_peer=1), trusted=Networks(["127.0.0.1"])) as running:
+        held = [await running.silent() for _ in range(3)]
+        await running.at_it(3)
+        for _, writer in held:
+            await close(writer)
+
+
+async def test_hands_that_are_not_shaken_in_time_are_let_go(contexts: Any) -> None:
+    async with serving(contexts, attrs.evolve(LIMITS, header_seconds=0.05)) as running:
+        assert await ended(await running.silent())
+        assert running.armour.quiet.total["handshake"] == 1
+
+
+async def test_what_is_no_tls_is_dropped_without_a_word(contexts: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(contexts) as running:
+        reader, writer = await running.silent()
+        writer.write(REQUEST)
+        assert await ended((reader, writer))
+    assert all(record.exc_info is None for record in caplog.records)
+
+
+async def test_at_the_end_nobody_is_left_at_it(contexts: Any) -> None:
+    async with serving(contexts) as running:
+        held = [await running.silent() for _ in range(3)]
+        await running.at_it(3)
+        await running.gate.close()
+        assert running.gate.shaking == 3
+        with pytest.raises(ConnectionRefusedError):
+            await running.silent()
+        await running.gate.aclose()
+        await running.gate.aclose()
+        assert [await ended(pair) for pair in held] == [True] * 3
+
+
+async def test_without_a_free_file_it_waits_and_goes_on(
+    contexts: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = asyncio.get_running_loop()
+    accept, troubles, waited = loop.sock_accept, [OSError(errno.EMFILE, "Too many open files"), ConnectionAbortedError()], []
+
+    async def troubled(listening: socket.socket) -> Any:
+        if troubles:
+            raise troubles.pop(0)
+        return await accept(listening)
+
+    async def wait(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(loop, "sock_accept", troubled)
+    with caplog.at_level(logging.ERROR):
+        async with serving(contexts, sleep=wait) as running:
+            assert await running.status() == 404
+    assert len(waited) == 1
+    assert "Too many open files" in caplog.text
