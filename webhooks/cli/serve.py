@@ -33,6 +33,7 @@ from webhooks.ingress.limits import ArmourLimits
 logger = logging.getLogger("webhooks.listener")
 
 _LIMITS = ArmourLimits()
+_OLDEST_TLS = "1.2"
 _OBJECTS_BETWEEN_COLLECTIONS = 10_000
 
 
@@ -45,7 +46,7 @@ def serve(
     store: StoreOption = DEFAULT_STORE_URL,
     tls_cert: Annotated[Path | None, typer.Option(help="PEM file of the certificate with its chain.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file of its key, if apart.")] = None,
-    tls_min: Annotated[str, typer.Option(help="Oldest TLS version: 1.2 or 1.3.")] = "1.2",
+    tls_min: Annotated[str, typer.Option(help="Oldest TLS version: 1.2 or 1.3.")] = _OLDEST_TLS,
     admin_host: Annotated[
         str, typer.Option(help="Address for health and metrics; outside this machine it needs a token.")
     ] = "127.0.0.1",
@@ -146,6 +147,8 @@ def serve(
         drain_seconds=drain,
         keep_days=keep_days,
     )
+    if tls_cert is None and (tls_key is not None or tls_min != _OLDEST_TLS):
+        raise typer.BadParameter("--tls-key and --tls-min: expected a certificate to go with them, got none; give --tls-cert too")
     output = Output(as_json)
     try:
         code = asyncio.run(_serve(settings, output))

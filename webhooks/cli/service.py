@@ -112,7 +112,7 @@ class Listener:
                 self._store = await self._open_store(stack)
                 await self._wire(stack)
                 where = await self._listen(stack)
-            except (OSError, StoreError) as problem:
+            except (OSError, StoreError, UnicodeError) as problem:  # a host that can be no name is a UnicodeError
                 raise CommandFailed(f"could not start: {problem}", Exit.UNAVAILABLE) from None
             started(where)
             await self._stop.wait()
