@@ -124,7 +124,7 @@ def _record(figures: Figures, most: int | None, output: Output) -> None:
         }
     )
     for entry in islice(figures.open, most):
-        output.record({"event": "row", **_facts(campaign, entry)})
+        output.record(_row_record(campaign, entry))
 
 
 def _plain(item: Item) -> dict[str, str]:
@@ -132,17 +132,24 @@ def _plain(item: Item) -> dict[str, str]:
 
 
 def _show_row(campaign: Campaign, entry: Entry, retired: list[RetiredKey], output: Output) -> None:
-    facts = _facts(campaign, entry)
     names = ("retry", "key", "state", "uid", "problem", "note")
     keys = [(key.retry, key.key, key.state.value, key.uid, key.problem, key.note) for key in retired]
     if not output.for_people:
-        output.record({"event": "row", **facts, "retired_keys": [dict(zip(names, key, strict=True)) for key in keys]})
+        output.record({**_row_record(campaign, entry), "retired_keys": [dict(zip(names, key, strict=True)) for key in keys]})
         return
-    for name, value in facts.items():
-        if value not in {None, ""}:
+    for name, value in _facts(campaign, entry).items():
+        if value is not None:
             output.say(f"{name:<14}{value}")
     if keys:
         output.table("keys before this one", names, keys)
+
+
+def _row_record(campaign: Campaign, entry: Entry) -> dict[str, str | int | None]:
+    """Return what a program reads of a row; EnKash's field `event` is called `item` there, as each line has an `event`."""
+    facts = _facts(campaign, entry)
+    if "event" in facts:
+        facts["item"] = facts.pop("event")
+    return {"event": "row", **facts}
 
 
 def _facts(campaign: Campaign, entry: Entry) -> dict[str, str | int | None]:
@@ -160,8 +167,8 @@ def _facts(campaign: Campaign, entry: Entry) -> dict[str, str | int | None]:
         "problem_kind": entry.problem_kind,
         "problem": entry.problem,
         "note": entry.note,
-        "planned_at": iso(entry.planned_at),
-        "sent_at": iso(entry.sent_at),
-        "accepted_at": iso(entry.accepted_at),
-        "settled_at": iso(entry.settled_at),
+        "planned_at": iso(entry.planned_at) or None,
+        "sent_at": iso(entry.sent_at) or None,
+        "accepted_at": iso(entry.accepted_at) or None,
+        "settled_at": iso(entry.settled_at) or None,
     }

@@ -25,7 +25,7 @@ from payouts.ledger import Ledger
 from payouts.progress import Progress
 from payouts.states import Entry, State
 from tests.payouts.command_kit import HEADER, REWARD, TWO, Call, entries, for_people, records, run_of
-from tests.payouts.payout_kit import Time, token_row
+from tests.payouts.payout_kit import Time, coin_row, token_row
 from tests.payouts.process_kit import (
     ROOT,
     books,
@@ -411,6 +411,21 @@ def test_status_tells_how_a_campaign_stands(call: Call, folder: Path, vendor: st
     assert call("status", "r9").exit_code == 5
     assert call("status", "--campaign=other").exit_code == 7
     assert call("status", "--ledger=none.db").exit_code == 7
+
+
+def test_a_line_about_coins_is_still_known_as_a_row(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def plan() -> None:
+        async with Ledger(folder / "payouts.db", vendor="enkash", campaign="c") as ledger:
+            await ledger.plan([coin_row("r1", event="MEAL")])
+
+    asyncio.run(plan())
+    for arguments in (["status"], ["status", "r1"]):
+        row = records(call(*arguments))[-1]
+        assert (row["event"], row["id"], row["item"], row["user_id"]) == ("row", "r1", "MEAL", "EKQZVMQK")
+        assert (row["sent_at"], row["settled_at"]) == (None, None)
+        assert row["planned_at"].endswith("+00:00")
+    monkeypatch.setattr("payouts.cli.terminal.Output.__init__", for_people)
+    assert "event         MEAL" in call("status", "r1").stdout
 
 
 def test_for_people_all_is_well_in_few_words(call: Call, folder: Path, lenient: str, monkeypatch: pytest.MonkeyPatch) -> None:
