@@ -82,7 +82,7 @@ def check_rows(
         stream: The bytes, read from where they stand.
         layout: How to read them.
         on_mistake: Called for each thing that is wrong.
-        judge: Called with each row that is met first; raises `InvalidRow` for one that cannot be paid.
+        judge: Called with each row that is sound by itself; raises `InvalidRow` for one that cannot be paid.
     """
     checked = Checked()
 
@@ -92,18 +92,12 @@ def check_rows(
 
     with closing(_Seen()) as seen:
 
-        def first_and_sound(row: Row) -> None:
-            _once(seen, "id", row.id, row.line)
-            if row.given_key is not None:
-                _once(seen, layout.optional, row.given_key, row.line)
-            judge(row)
+        def once(name: str, value: str, line: int) -> None:
+            first = seen.first_line(name, value, line)
+            if first is not None:
+                raise InvalidRow(f"expected each {name} once, got {quoted(value)} again, first on line {first}", name=name)
 
-        for row in read_rows(stream, layout, on_mistake=count_mistake, judge=first_and_sound, on_ignored=checked.ignored.append):
+        rows = read_rows(stream, layout, on_mistake=count_mistake, meet=once, judge=judge, on_ignored=checked.ignored.append)
+        for row in rows:
             checked.count(row)
     return checked
-
-
-def _once(seen: _Seen, name: str, value: str, line: int) -> None:
-    first = seen.first_line(name, value, line)
-    if first is not None:
-        raise InvalidRow(f"expected each {name} once, got {quoted(value)} again, first on line {first}", name=name)

@@ -8,15 +8,17 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeAlias, cast
 
 from payouts.lines import BOM, REQUIRED, Layout, Lines, OnMistake, refuse
 from payouts.rows import ROW_TYPES, InvalidRow, Row, quoted
+
+Meet: TypeAlias = Callable[[str, str, int], None]
 
 
 def form_of(path: str, start: bytes) -> str:
@@ -67,6 +69,7 @@ def read_rows(
     layout: Layout,
     *,
     on_mistake: OnMistake = refuse,
+    meet: Meet | None = None,
     judge: Callable[[Row], None] = lambda _: None,
     on_ignored: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Row]:
@@ -76,7 +79,9 @@ def read_rows(
         stream: The bytes, read from where they stand.
         layout: How to read them.
         on_mistake: Called for each thing that is wrong; the row is left out. By default the first one is raised.
-        judge: Called with each row; an `InvalidRow` it raises is a mistake in the column it names.
+        meet: Called with name, value and line of each id and each key that the file brings, on lines too that hold no row for
+            another reason; an `InvalidRow` it raises is a mistake.
+        judge: Called with each row that is sound by itself; an `InvalidRow` it raises is a mistake in the column it names.
         on_ignored: Called for each column of the header that is not read.
 
     Raises:
@@ -85,15 +90,16 @@ def read_rows(
     lines = Lines(stream, layout, on_mistake)
     if not lines.open():
         return
-    builder = _Builder(lines, judge)
+    builder = _Builder(lines, meet, judge)
     yield from (_read_csv(lines, builder, on_ignored) if layout.form == "csv" else _read_jsonl(lines, builder))
 
 
 class _Builder:
     """Makes a row of a line's values, or reports why there is none."""
 
-    def __init__(self, lines: Lines, judge: Callable[[Row], None]) -> None:
+    def __init__(self, lines: Lines, meet: Meet | None, judge: Callable[[Row], None]) -> None:
         self._lines = lines
+        self._meet = meet
         self._judge = judge
         self._layout = lines.layout
         self._type: Callable[..., Row] = ROW_TYPES[lines.layout.vendor]
@@ -101,26 +107,50 @@ class _Builder:
     def build(self, number: int, values: dict[str, Any], column_of: Callable[[str], int]) -> Row | None:
         if self._layout.ids_from_line:
             values["id"] = str(number)
+        row: Row | None = None
+        wrong: Collection[str] = ()
         try:
             row = self._type(**values, line=number)
         except InvalidRow:
-            self._report_each(number, values, column_of)
+            wrong = self._report_each(number, values, column_of)
+        if self._meet is not None and not self._met(self._meet, number, values, wrong, column_of):
             return None
-        try:
-            self._judge(row)
-        except InvalidRow as problem:
-            self._lines.mistake(number, column_of(problem.name), str(problem), self._layout.column(problem.name))
-            return None
+        if row is not None:
+            try:
+                self._judge(row)
+            except InvalidRow as problem:
+                self._report(number, problem, column_of)
+                return None
         return row
 
-    def _report_each(self, number: int, values: Mapping[str, Any], column_of: Callable[[str], int]) -> None:
+    def _met(
+        self, meet: Meet, number: int, values: Mapping[str, Any], wrong: Collection[str], column_of: Callable[[str], int]
+    ) -> bool:
+        """Show id and key to whoever remembers them; return whether both may stand here."""
+        sound = True
+        for name in ("id", self._layout.optional):
+            if values.get(name) is not None and name not in wrong:
+                try:
+                    meet(name, values[name], number)
+                except InvalidRow as problem:
+                    self._report(number, problem, column_of)
+                    sound = False
+        return sound
+
+    def _report(self, number: int, problem: InvalidRow, column_of: Callable[[str], int]) -> None:
+        self._lines.mistake(number, column_of(problem.name), str(problem), self._layout.column(problem.name))
+
+    def _report_each(self, number: int, values: Mapping[str, Any], column_of: Callable[[str], int]) -> Collection[str]:
         """Ask field by field with the others known to be good, so that one line's mistakes are all said at once."""
         good = {"id": "1", "reward_uid": "1", "to_user_uid": "1", "user_id": "1", "event": "1", "amount": "1"}
+        wrong = []
         for name in self._layout.fields:
             try:
                 self._type(**{key: good[key] for key in REQUIRED[self._layout.vendor]} | {name: values.get(name)})
             except InvalidRow as problem:
-                self._lines.mistake(number, column_of(name), str(problem), self._layout.column(name))
+                self._report(number, problem, column_of)
+                wrong.append(name)
+        return wrong
 
 
 def _read_csv(lines: Lines, builder: _Builder, on_ignored: Callable[[str], None]) -> Iterator[Row]:

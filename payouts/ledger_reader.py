@@ -133,13 +133,18 @@ class LedgerReader:
         if known is not None:
             given = (row.recipient, row.item, row.amount, key)
             held = (known.recipient, known.item, known.amount, self._first_key(known))
-            for name, now, before in zip(FIELDS[campaign.vendor], given, held, strict=True):
-                if now != before and not (name == "amount" and same_amount(now, before)):
-                    raise InvalidRow(
-                        f"row {row.id} is in the ledger as {known.state} with {before}, the file now has {now}; "
-                        "a row never changes: take the change back, or give the new grant an id of its own",
-                        name=name,
-                    )
+            other = [
+                (name, str(before), str(now))
+                for name, now, before in zip(FIELDS[campaign.vendor], given, held, strict=True)
+                if now != before and not (name == "amount" and same_amount(now, before))
+            ]
+            if other:
+                had, has = " and ".join(before for _, before, _ in other), " and ".join(now for _, _, now in other)
+                raise InvalidRow(
+                    f"row {row.id} is in the ledger as {known.state} with {had}, the file now has {has}; "
+                    "a row never changes: take the change back, or give the new grant an id of its own",
+                    name=other[0][0],
+                )
         elif row.given_key is not None and (owner := self._owner(campaign, key)) is not None:
             told = f"expected a key of its own, got {key}, which belongs to row {owner}; give it another key"
             raise InvalidRow(told, name=FIELDS[campaign.vendor][3])

@@ -256,7 +256,7 @@ def test_a_row_that_changed_is_refused_before_anything_is_sent_and_both_versions
     assert result.exit_code == 2
     told = records(result)
     assert [(record["line"], record["column"], record["name"]) for record in told] == [(2, 4, "to_user_uid"), (4, 1, "nonce")]
-    assert "in the ledger as done with 33, the file now has 34" in told[0]["message"]
+    assert "in the ledger as done with 33 and 2.25, the file now has 34 and 2.26; a row never changes" in told[0]["message"]
     assert "belongs to row r1" in told[1]["message"]
     (folder / "rewards.csv").write_text("nonce," + HEADER + f"n1,r1,{REWARD},32,1.5000\n,r2,{REWARD},33,2.25\n")
     assert call(*run_of(), env=env).exit_code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import sys
@@ -171,6 +172,21 @@ def test_an_id_that_comes_twice_names_both_lines() -> None:
     assert [str(mistake) for mistake in found] == [
         'line 4, column 1 (id): expected each id once, got "r1" again, first on line 2'
     ]
+
+
+def test_what_comes_twice_is_told_beside_what_else_is_wrong_on_its_line() -> None:
+    content = HEADER + b"r1,21,32,x,n1\nr1,21,33,-1,n1\nr1,21,34,1,n1\nr2,21,35,1,n2\n"
+    assert places_in(content) == [
+        (2, 4, "amount"),
+        (3, 4, "amount"),
+        (3, 1, "id"),
+        (3, 5, "nonce"),
+        (4, 1, "id"),
+        (4, 5, "nonce"),
+    ]
+    lines = [{"id": "a", "reward_uid": "1", "to_user_uid": "2"}, {"id": "a", "reward_uid": "1", "to_user_uid": "2"}]
+    content = "\n".join(map(json.dumps, lines)).encode()
+    assert [name for _, _, name in places_in(content, JSONL)] == ["amount", "amount", "id"]
 
 
 def test_a_nonce_that_comes_twice_names_both_lines() -> None:
