@@ -1,5 +1,7 @@
 """Receive, remember, wake: the webhook receiver and what waits on it."""
 
+from typing import TYPE_CHECKING, Any
+
 from webhooks.completions import Completions, CompletionStatistics
 from webhooks.dispatch import DispatchStatistics, HandlerPolicy
 from webhooks.errors import (
@@ -16,6 +18,9 @@ from webhooks.store.base import Acceptance, EventState, Outcome, Store, StoredEv
 from webhooks.store.memory import MemoryStore
 from webhooks.streams import Completion, CompletionStream
 from webhooks.supervise import RestartPolicy
+
+if TYPE_CHECKING:
+    from webhooks.store.sqlite import SQLiteStore
 
 __all__ = [
     "Acceptance",
@@ -36,6 +41,7 @@ __all__ = [
     "ReceiverStatistics",
     "Reply",
     "RestartPolicy",
+    "SQLiteStore",
     "Store",
     "StoreClosed",
     "StoreError",
@@ -43,3 +49,12 @@ __all__ = [
     "StoreStatistics",
     "StoredEvent",
 ]
+
+if not TYPE_CHECKING:  # else a type checker would believe in every name
+
+    def __getattr__(name: str) -> Any:
+        if name == "SQLiteStore":  # looked up late: it needs file locks, which Windows has not, and sqlite3
+            from webhooks.store.sqlite import SQLiteStore  # noqa: PLC0415
+
+            return SQLiteStore
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
