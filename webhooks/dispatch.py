@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve, field, frozen, validators
 
 from vendor_http.secrets import one_line
+from webhooks.errors import NotTaken
 from webhooks.store.outcomes import CONFLICT_EVENT
 from webhooks.store.subscribers import Subscriber
 from webhooks.supervise import RestartPolicy, is_cancelled, keep_running, wait_at_most
@@ -269,7 +270,8 @@ class Dispatcher(Subscriber):
                 reason = f"ran longer than {policy.timeout:g} s and was cancelled"
             else:
                 reason = one_line(f"raised {type(problem).__name__}: {problem}")
-            logger.warning("handler %s on event %d %s", name, job.event_id, reason, exc_info=problem)
+            trace = None if isinstance(problem, NotTaken) else problem
+            logger.warning("handler %s on event %d %s", name, job.event_id, reason, exc_info=trace)
         else:
             self._finished += 1
             await self._note(job, self._store.finish_job(job))

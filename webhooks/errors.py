@@ -22,6 +22,10 @@ class StoreClosed(StoreError):
     """The store was used after `aclose()`."""
 
 
+class NotTaken(RewardsError):
+    """A handler could not hand an event on for now; its text says all, so that no traceback is logged."""
+
+
 class CompletionTimeout(RewardsError, TimeoutError):
     """The time of a wait ran out; the operation may still settle.
 

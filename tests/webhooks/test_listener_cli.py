@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import sys
@@ -35,7 +36,9 @@ from webhooks.cli.terminal import CommandFailed, Exit, Output, cell
 from webhooks.cli.waiting import _completed, _settled
 from webhooks.completions import CompletionStatistics
 from webhooks.errors import CompletionTimeout
+from webhooks.receiver import Receiver
 from webhooks.store.base import EventState, StoreStatistics
+from webhooks.store.memory import MemoryStore
 from webhooks.store.outcomes import CONFLICT_EVENT
 from webhooks.store.sqlite import SQLiteStore
 
@@ -688,6 +691,28 @@ async def test_a_conflict_made_here_is_not_handed_on() -> None:
         await Forwarder(session, "http://127.0.0.1:9/", timeout=1)(event("1", name=CONFLICT_EVENT))
         with pytest.raises(ForwardFailed, match="tried again later"):
             await Forwarder(session, "http://127.0.0.1:9/", timeout=1)(event("1"))
+
+
+async def test_a_delivery_that_is_not_taken_leaves_a_line_in_the_log_and_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    told = asyncio.Event()
+
+    class Teller(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.set()
+
+    teller, receiver = Teller(), Receiver(SOURCE, MemoryStore())
+    async with aiohttp.ClientSession() as session:
+        receiver.on("*", name="forward /in")(Forwarder(session, "http://127.0.0.1:9/", timeout=1))
+        logging.getLogger("webhooks.dispatch").addHandler(teller)
+        try:
+            async with receiver:
+                body = delivery("1")
+                assert (await receiver.receive({"x-webhook-signature": SOURCE.sign(body)}, body)).status == 200
+                await told.wait()
+        finally:
+            logging.getLogger("webhooks.dispatch").removeHandler(teller)
+    assert "got ClientConnectorError; it is tried again later" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 class Endings:

@@ -8,14 +8,14 @@ import aiohttp
 
 from original_async.signature import SIGNATURE_HEADER
 from vendor_http.addresses import check_base_url
-from vendor_http.errors import RewardsError
+from webhooks.errors import NotTaken
 from webhooks.store.outcomes import CONFLICT_EVENT
 
 if TYPE_CHECKING:
     from vendor_http.operations import Event
 
 
-class ForwardFailed(RewardsError):
+class ForwardFailed(NotTaken):
     """The other service did not take a delivery; it is sent again later."""
 
 
