@@ -562,6 +562,15 @@ async def test_a_trusted_proxy_may_hold_many_connections_but_one_client_behind_i
         assert await running.healthy("127.0.0.3") == 200
 
 
+async def test_a_trusted_proxy_that_names_nobody_has_no_share_of_its_own() -> None:
+    async with serving(attrs.evolve(SLOWEST, connections_per_peer=1), trusted=Networks(["127.0.0.1"])) as running:
+        running.inbox.go_on.clear()
+        busy = [asyncio.ensure_future(running.healthy()) for _ in range(3)]
+        await until(lambda: running.server._in_flight >= 3 or running.refused)
+        running.inbox.go_on.set()
+        assert await asyncio.gather(*busy) == [200, 200, 200]
+
+
 async def test_draining_answers_what_is_under_way_and_what_arrives_on_open_connections() -> None:
     async with serving(attrs.evolve(SLOWEST, drain_grace_seconds=1)) as running:
         running.inbox.go_on.clear()

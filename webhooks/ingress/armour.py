@@ -347,7 +347,7 @@ class ArmouredServer(web.Server):
             if client.forwarded:
                 if self._allowed is not None and (client.address is None or client.address not in self._allowed):
                     raise _Refused(403, "address")
-                if client.address is not None:
+                if client.address is not None and client.address not in self._trusted:
                     key = peer_key(client.address)
                     if not self._peers.enter(key, self.limits.connections_per_peer):
                         raise _Refused(429, "connections_per_peer", {"Retry-After": "1"})
