@@ -511,3 +511,34 @@ async def test_pending_operations_are_purged_in_slices(path: Path, monkeypatch: 
         clock.now += 1
         assert await store.purge_outcomes(clock.now) == 5
         assert await collect(store) == set()
+
+
+async def test_what_a_clock_that_was_wrong_put_off_is_due_once_it_is_right(path: Path) -> None:
+    clock = Clock()
+    async with opened(path, clock=clock) as store:
+        await store.accept(event("1", of=ref("1")), handlers=["app.pay"])
+        clock.now += 3_650 * 86_400
+        await store.accept(event("2", of=ref("2")), handlers=["app.pay"])
+        (first,) = await store.claim_jobs("app.pay", limit=1, lease=60)
+        await store.claim_questions("default", limit=1, lease=60)
+        clock.now -= 3_650 * 86_400
+        claimed = await store.claim_jobs("app.pay", limit=5, lease=60)
+        assert {one.event.ref for one in claimed} == {ref("1"), ref("2")}
+        assert await store.finish_job(first.job) is False
+        assert set(await store.claim_questions("default", limit=5, lease=60)) == {ref("1"), ref("2")}
+        assert await store.claim_jobs("app.pay", limit=5, lease=60) == []
+        assert await store.claim_questions("default", limit=5, lease=60) == []
+
+
+async def test_nothing_is_put_off_longer_than_a_day(path: Path) -> None:
+    clock = Clock()
+    async with opened(path, clock=clock) as store:
+        await store.accept(event("1"), handlers=["app.pay"])
+        (claimed,) = await store.claim_jobs("app.pay", limit=1, lease=60)
+        await store.fail_job(claimed.job, reason="later", retry_at=clock.now + 30 * 86_400)
+        assert await store.claim_jobs("app.pay", limit=1, lease=60) == []
+        clock.now += 86_400
+        (claimed,) = await store.claim_jobs("app.pay", limit=1, lease=30 * 86_400)
+        assert await store.claim_jobs("app.pay", limit=1, lease=60) == []
+        clock.now += 86_400
+        assert len(await store.claim_jobs("app.pay", limit=1, lease=60)) == 1

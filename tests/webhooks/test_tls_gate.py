@@ -120,8 +120,8 @@ async def test_when_all_places_are_taken_the_longest_at_it_gives_way(contexts: A
         held = [await running.silent(f"127.0.0.{number}") for number in range(2, 5)]
         await running.at_it(3)
         assert await running.status() == 404
-        assert await ended(held[0])
         assert running.armour.quiet.total["evicted"] == 1
+        assert await ended(held[0])
         for _, writer in held[1:]:
             await close(writer)
 

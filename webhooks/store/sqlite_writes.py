@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define
 
 from vendor_http.operations import Event, OperationRef, OperationStatus
-from webhooks.store.base import NO_SUCH_HANDLER, Acceptance, ClaimedJob, EventState, Job, Outcome, Recorded, Verdict
+from webhooks.store.base import FARTHEST_DUE, NO_SUCH_HANDLER, Acceptance, ClaimedJob, EventState, Job, Outcome, Recorded, Verdict
 from webhooks.store.outcomes import agree, conflict_event
 from webhooks.store.sqlite_rows import (
     DEAD,
@@ -165,13 +165,13 @@ class Writer:
     def claim_jobs(self, handler: str, limit: int, lease: float) -> list[ClaimedJob]:
         """Lease due jobs of one handler, the longest due first."""
         columns = ", ".join(f"job.{column}" for column in JOB_COLUMNS.split(", "))
-        rows = self._db.execute(
+        look = (
             f"SELECT {columns}, {', '.join(f'event.{column}' for column in EVENT_COLUMNS.split(', '))} "
-            "FROM job JOIN event ON event.id = job.event_id WHERE job.handler = ? AND job.state = 1 AND job.due_at <= ? "
-            "ORDER BY job.due_at, job.event_id LIMIT ?",
-            (handler, self.now, limit),
-        ).fetchall()
-        claimed, until = [], self.now + lease
+            "FROM job JOIN event ON event.id = job.event_id WHERE job.handler = ? AND job.state = 1 AND job.due_at {} ? "
+            "ORDER BY job.due_at, job.event_id LIMIT ?"
+        )
+        rows = self._due(look, (handler,), limit)
+        claimed, until = [], self.now + min(lease, FARTHEST_DUE)
         for event_id, name, state, _, attempts, reason, *event in rows:
             job = job_of((event_id, name, state, until, attempts + 1, reason))
             claimed.append(ClaimedJob(job=job, event=event_of(event)))
@@ -202,7 +202,7 @@ class Writer:
             "UPDATE job SET state = ?, due_at = ?, reason = ? WHERE event_id = ? AND handler = ? AND state = 1 AND due_at = ?",
             (
                 DEAD if retry_at is None else READY,
-                job.due_at if retry_at is None else retry_at,
+                job.due_at if retry_at is None else min(retry_at, self.now + FARTHEST_DUE),
                 text(reason),
                 job.event_id,
                 job.handler,
@@ -233,15 +233,15 @@ class Writer:
 
     def claim_questions(self, scope: str, limit: int, lease: float) -> list[OperationRef]:
         """Lease open questions, the longest due first."""
-        rows = self._db.execute(
-            "SELECT kind, uid FROM question WHERE scope = ? AND due_at <= ? ORDER BY due_at LIMIT ?", (scope, self.now, limit)
-        ).fetchall()
+        rows = self._due(
+            "SELECT kind, uid FROM question WHERE scope = ? AND due_at {} ? ORDER BY due_at LIMIT ?", (scope,), limit
+        )
         claimed = [OperationRef(scope, kind, uid) for kind, uid in rows]
         for (_, kind), uids in by_scope_and_kind(claimed).items():
             for part in values_at_once(uids):
                 self._db.execute(
                     f"UPDATE question SET due_at = ? WHERE scope = ? AND kind = ? AND uid IN {placeholders(len(part), 1)}",
-                    (self.now + lease, scope, kind, *part),
+                    (self.now + min(lease, FARTHEST_DUE), scope, kind, *part),
                 )
         return claimed
 
@@ -357,6 +357,13 @@ class Writer:
             )
             if opened.rowcount == 1:
                 self.news.append(News(asked=ref))
+
+    def _due(self, look: str, values: tuple[Any, ...], limit: int) -> list[Any]:
+        """Return what is due; then what is due so late that only a clock which was wrong can have written it."""
+        rows = self._db.execute(look.format("<="), (*values, self.now, limit)).fetchall()
+        if len(rows) < limit:
+            rows += self._db.execute(look.format(">"), (*values, self.now + FARTHEST_DUE, limit - len(rows))).fetchall()
+        return rows
 
     def _outcomes(self, refs: Iterable[OperationRef]) -> list[Outcome]:
         return self._outcomes_of(by_scope_and_kind(refs))
