@@ -31,6 +31,15 @@ _MEANINGS = {
     State.REJECTED: "refused, nothing was paid",
     State.UNKNOWN: "may have been paid, nobody said so",
 }
+_TO_DO = {
+    State.ACCEPTED: "run the same command again: it waits for the chain, and sends nothing twice",
+    State.SENT: "run the same command again: it asks first what became of them; where nobody can be asked they become unknown",
+    State.PLANNED: "run the same command again",
+    State.UNKNOWN: "ask the vendor about its key, then settle by hand with <code>payouts resolve</code>",
+    State.MISMATCH: "ask the vendor: what was paid under the key is not what the row says",
+    State.FAILED: "pay anew under another key with <code>payouts retry</code>, once the cause is gone",
+    State.REJECTED: "mend what was refused, then pay anew under another key with <code>payouts retry</code>",
+}
 _WAYS = {"webhook": "by webhook", "poll": "by poll", "reply": "by the reply"}
 
 
@@ -190,11 +199,11 @@ def _problems(figures: Figures) -> str:
         return f"<section><h2>Errors by kind</h2><p>None.</p>{retired}</section>\n"
     rows = "".join(
         f'<tr><td>{_state(problem.state)}</td><td>{_name(problem.kind)}</td><td class="number">{problem.rows:,}</td>'
-        f'<td class="said">{safe(problem.example)}</td></tr>'
+        f"<td>{_said(safe(problem.example))}</td></tr>"
         for problem in figures.problems
     )
     head = '<th>State</th><th>Error</th><th class="number">rows</th><th>One of them said</th>'
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    table = f'<table class="problems"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
     return f'<section><h2>Errors by kind</h2><div class="scroll">{table}</div>{retired}</section>\n'
 
 
@@ -204,10 +213,11 @@ def _open(figures: Figures) -> Iterable[str]:
     if not figures.open:
         yield "<p>Nothing: every row is paid.</p></section>\n"
         return
+    yield _to_do(figures)
     amount = '<th class="number">amount</th>' if figures.campaign.vendor == "original" else ""
     yield (
         '<div class="scroll"><table><thead><tr><th>Row</th><th>State</th><th>Recipient</th>'
-        f"<th>What</th>{amount}<th>Key and uid</th><th>What was said</th></tr></thead><tbody>\n"
+        f"<th>What</th>{amount}<th>Key and uid</th></tr></thead><tbody>\n"
     )
     for entry in figures.open:
         yield _open_row(entry)
@@ -221,11 +231,32 @@ def _open_row(entry: Entry) -> str:
     amount = "" if entry.amount is None else f'<td class="number">{safe(entry.amount)}</td>'
     uid = f'<span class="count">{_name(entry.uid)}</span>' if entry.uid else ""
     said = " · ".join(safe(text) for text in (entry.problem, entry.note) if text)
-    return (
-        f"<tr><td>{_name(entry.id)}</td><td>{_state(entry.state)}</td><td>{_name(entry.recipient)}</td>"
+    row = (
+        f"<td>{_name(entry.id)}</td><td>{_state(entry.state)}</td><td>{_name(entry.recipient)}</td>"
         f"<td>{_name(entry.item)}</td>{amount}<td>{_name(entry.key)}{uid}</td>"
-        f'<td class="said">{said}</td></tr>\n'
     )
+    if not said:
+        return f"<tr>{row}</tr>\n"
+    return f'<tr class="goes-on">{row}</tr><tr><td colspan="{6 if amount else 5}">{_said(said)}</td></tr>\n'
+
+
+def _to_do(figures: Figures) -> str:
+    """Say what can be done about the rows that are there, once for each state."""
+    told = "".join(
+        f"<li>{_state(state)} <span>{_looked_up_first(figures, state)}{_TO_DO[state]}</span></li>"
+        for state in ORDER
+        if state in _TO_DO and figures.counts.get(state)
+    )
+    return f'<ul class="to-do">{told}</ul>'
+
+
+def _looked_up_first(figures: Figures, state: State) -> str:
+    by_key = state is State.UNKNOWN and figures.campaign.vendor == "original"
+    return "run the same command again: it looks them up; if they stay unknown, " if by_key else ""
+
+
+def _said(text: str) -> str:
+    return f'<div class="said">{text}</div>'
 
 
 def _state(state: State) -> str:

@@ -388,3 +388,39 @@ async def test_on_a_narrow_screen_only_tables_scroll(tmp_path: Path, browser: An
     await asyncio.to_thread(prepare)
     await browser.open(tmp_path / "report.html", "light", width=400)
     assert await browser.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+CUT_OFF = """
+[...document.querySelectorAll('.said')]
+  .filter(said => { const box = said.getBoundingClientRect(); return box.left < 0 || box.right > innerWidth || !box.width; })
+  .map(said => said.textContent.slice(0, 40))
+"""
+
+
+@pytest.mark.parametrize("width", [1100, 420])
+async def test_what_was_said_is_read_without_scrolling_sideways(width: int, tmp_path: Path, browser: Any) -> None:
+    def prepare() -> None:
+        async def pay() -> None:
+            async with Ledger(tmp_path / "payouts.db", vendor="original", campaign="c", clock=Clock()) as ledger:
+                paying = Paying(ledger, Clock())
+                for number in range(3):
+                    row = f"order-2026-11-22T00:00:00+05:30/region-south-india/batch-{number}/customer-of-the-programme"
+                    said = ValueError(" ".join(["a long text of a vendor which explains what is missing"] * 6))
+                    await paying.row(row, SENT, (0.1, State.REJECTED, {"problem": said}), to_user_uid="836311322111")
+
+        asyncio.run(pay())
+        write_report(tmp_path / "payouts.db", tmp_path / "report.html")
+
+    await asyncio.to_thread(prepare)
+    await browser.open(tmp_path / "report.html", "light", width=width)
+    assert await browser.evaluate("document.querySelectorAll('.said').length") == 4
+    assert await browser.evaluate(CUT_OFF) == []
+    high = await browser.evaluate("Math.max(...[...document.querySelectorAll('.said')].map(said => said.offsetHeight))")
+    assert high < (120 if width == 1100 else 400)
+
+
+def test_what_can_be_done_about_a_row_is_said_beside_it(paid: tuple[Path, list[Entry]], tmp_path: Path) -> None:
+    write_report(paid[0], tmp_path / "report.html")
+    text = text_of((tmp_path / "report.html").read_text("utf-8"))
+    for words in ["payouts retry", "payouts resolve", "run the same command again"]:
+        assert words in text
