@@ -32,6 +32,8 @@ ORDER = (
     State.REJECTED,
 )
 """The states as a report tells them: what is paid, what is on its way, what somebody must look at."""
+NOT_DONE = (*ORDER[4:], *ORDER[1:4])
+"""The states of rows that are not paid, those that somebody must look at first."""
 WAYS = ("webhook", "poll", "reply")
 """What brings the news that a row is settled, other than a person."""
 SETTLE_STEPS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, math.inf)
@@ -160,7 +162,7 @@ def gather(reader: LedgerReader, campaign: Campaign) -> Figures:
     waits: dict[str, array[float]] = {}
     sent, settled = array("d"), array("d")
     problems: dict[tuple[State, str], Problem] = {}
-    not_done: dict[State, list[Entry]] = {state: [] for state in (*ORDER[4:], *ORDER[1:4])}
+    not_done: dict[State, list[Entry]] = {state: [] for state in NOT_DONE}
     for entry in reader.entries(campaign):
         _count(figures, entry)
         if entry.state is not State.DONE:

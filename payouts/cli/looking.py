@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +11,7 @@ import typer
 from payouts import money
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, check_place
 from payouts.cli.terminal import Exit, Output, fail, with_exit_codes
-from payouts.figures import ORDER, Figures, Item, gather
+from payouts.figures import NOT_DONE, ORDER, Figures, Item, gather
 from payouts.ledger_reader import FIELDS, Campaign, LedgerReader
 from payouts.report import write_report
 from payouts.results import iso, write_results
@@ -31,7 +31,7 @@ def status(
     ledger: LedgerOption = Path("payouts.db"),
     campaign: CampaignOption = None,
     vendor: VendorOption = None,
-    every: Annotated[bool, typer.Option("--all", help="List every row that is not paid.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="List every row that is not paid; on a terminal 10,000 of them.")] = False,
 ) -> None:
     """Say how a campaign stands; it may be under way.
 
@@ -52,10 +52,11 @@ def status(
             _show_row(chosen, entry, retired, output)
             return
         figures = gather(reader, chosen)
-    if output.for_people:
-        _show(figures, None if every else _SHOWN, output)
-    else:
-        _record(figures, None if every else _SHOWN, output)
+        if output.for_people:
+            _show(figures, None if every else _SHOWN, output)
+        else:
+            not_done = (entry for state in NOT_DONE for entry in reader.entries(chosen, [state]))
+            _record(figures, not_done if every else figures.open[:_SHOWN], output)
 
 
 @with_exit_codes
@@ -111,7 +112,7 @@ def _sum(count: int, amount: Decimal | None) -> str:
     return f"{count:,}" if amount is None else f"{money.text(amount)} in {count:,}"
 
 
-def _record(figures: Figures, most: int | None, output: Output) -> None:
+def _record(figures: Figures, rows: Iterable[Entry], output: Output) -> None:
     campaign = figures.campaign
     output.record(
         {
@@ -123,7 +124,7 @@ def _record(figures: Figures, most: int | None, output: Output) -> None:
             "sums": {uid: _plain(item) for uid, item in figures.items.items()},
         }
     )
-    for entry in islice(figures.open, most):
+    for entry in rows:
         output.record(_row_record(campaign, entry))
 
 

@@ -447,6 +447,28 @@ def test_a_long_status_names_the_first_rows_only(call: Call, folder: Path, lenie
     assert "not paid: 29, the first 20" in call("status").stdout
 
 
+def test_all_rows_that_are_not_paid_are_listed_for_a_program(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lead() -> None:
+        async with Ledger(folder / "payouts.db", vendor="original", campaign="c") as ledger:
+            planned = await ledger.plan([token_row(f"r{n}") for n in range(6)])
+            sent = [await ledger.move(entry, State.SENT) for entry in planned[3:]]
+            await ledger.move(sent[0], State.REJECTED, problem="no")
+
+    asyncio.run(lead())
+    monkeypatch.setattr("payouts.figures.MOST_LISTED", 4)
+    listed = [(record["id"], record["state"]) for record in records(call("status", "--all"))[1:]]
+    assert listed == [
+        ("r3", "rejected"),
+        ("r4", "sent"),
+        ("r5", "sent"),
+        ("r0", "planned"),
+        ("r1", "planned"),
+        ("r2", "planned"),
+    ]
+    monkeypatch.setattr("payouts.cli.terminal.Output.__init__", for_people)
+    assert "not paid: 6, the first 4" in call("status", "--all").stdout
+
+
 def test_a_report_can_be_written_afterwards(call: Call, folder: Path, lenient: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "rewards.csv").write_text(TWO)
     call(*run_of(), env=original_at(lenient))
