@@ -13,10 +13,14 @@ from payouts.runner import PayoutsStopped
 from webhooks import CompletionsFailed, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from payouts.cli.display import Display
+    from payouts.cli.terminal import Output
     from payouts.runner import PayoutRun
 
 _LOOK_EVERY = 0.2
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @frozen(kw_only=True)
@@ -32,29 +36,46 @@ class BrokenOff:
     at_once: bool = False
 
 
-async def follow(paying: PayoutRun, display: Display) -> BrokenOff | None:
+async def follow(paying: PayoutRun, display: Display, output: Output) -> BrokenOff | None:
     """Show a run to its end; return what broke it off."""
     loop = asyncio.get_running_loop()
     task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # inside a coroutine there is one
     heard: list[int] = []
+    lost: list[OSError] = []
 
     def interrupt(number: int) -> None:
         heard.append(number)
         if len(heard) == 1:
-            tell("stopping: nothing more is sent, what is under way is awaited; interrupt again to end now", "yellow")
             paying.stop()
+            tell("stopping: nothing more is sent, what is under way is awaited; interrupt again to end now", "yellow")
         else:
             task.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    def show(what: Callable[..., None], *values: object) -> None:
+        try:
+            what(*values)
+        except OSError as problem:  # a pipe whose reader has gone, a full disk: no reason to leave what is under way alone
+            lost.append(problem)
+            output.give_up()
+            paying.stop()
+            told = problem.strerror or type(problem).__name__
+            tell(f"standard output: {told}; nothing more is sent, what is under way is awaited", "bold red")
+
+    async def keep_looking() -> None:
+        while True:
+            show(display.look)
+            await asyncio.sleep(_LOOK_EVERY)
+
+    signals = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup stays what it is
+    for number in signals:
         loop.add_signal_handler(number, interrupt, number)
-    display.begin(paying.progress)
-    looking = loop.create_task(_keep_looking(display))
+    show(display.begin, paying.progress)
+    looking = loop.create_task(keep_looking())
     broken_off: BrokenOff | None = None
     try:
         async with paying:
             async for entry in paying:
-                display.row(entry)
+                show(display.row, entry)
     except (PayoutsStopped, StoreError, CompletionsFailed) as stopped:
         tell(str(stopped), "bold red")
         broken_off = BrokenOff(code=Exit.UNAVAILABLE)
@@ -65,13 +86,9 @@ async def follow(paying: PayoutRun, display: Display) -> BrokenOff | None:
     finally:
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
-        display.end()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        show(display.end)
+        for number in signals:
             loop.remove_signal_handler(number)
-    return BrokenOff(code=128 + heard[0], at_once=len(heard) > 1) if heard else broken_off
-
-
-async def _keep_looking(display: Display) -> None:
-    while True:
-        display.look()
-        await asyncio.sleep(_LOOK_EVERY)
+    if heard:
+        return BrokenOff(code=128 + heard[0], at_once=len(heard) > 1)
+    return BrokenOff(code=Exit.FAULT) if lost else broken_off

@@ -73,8 +73,8 @@ def report(
 
       payouts report --ledger payouts.db --campaign diwali-2026 --out diwali.html --results diwali.csv
     """
-    check_place("--out", out)
-    check_place("--results", results)
+    check_place("--out", out, ledger=ledger)
+    check_place("--results", results, ledger=ledger, report=out)
     output = Output()
     write_report(ledger, out, campaign=campaign, vendor=vendor)
     written = [out]

@@ -17,12 +17,23 @@ VendorOption = Annotated[
 ]
 
 
-def check_place(option: str, path: Path | None) -> None:
-    """End the command if a file could not be written there, before there is anything to write."""
+def check_place(option: str, path: Path | None, **kept: Path | None) -> None:
+    """End the command if a file could not be written there, before there is anything to write.
+
+    Args:
+        option: Who names it, for messages.
+        path: Where it is to be written, None for nowhere.
+        kept: What must not be written over, by the word for it.
+    """
     if path is None:
         return
     if path.is_dir():
         fail(f"{option}: expected the name of a file, got the folder {path}; name a file in it", Exit.USAGE)
+    if path.exists() and not path.is_file():
+        fail(f"{option}: expected the name of a file, got the device {path}, whose place a file would take", Exit.USAGE)
     folder = path.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         fail(f"{option}: expected a folder that can be written, got {folder} in {path}; make it, or name another", Exit.USAGE)
+    for word, other in kept.items():
+        if other is not None and path.resolve() == other.resolve():
+            fail(f"{option}: expected a file of its own, got that of the {word}: {path}; name another", Exit.USAGE)

@@ -124,8 +124,8 @@ def run(
 
       export-rewards | payouts run - --format jsonl --vendor enkash --campaign diwali-2026 --id-column order_no --rate 5
     """
-    check_place("--report", report)
-    check_place("--results", results)
+    check_place("--report", report, ledger=ledger, rows=Path(file))
+    check_place("--results", results, ledger=ledger, rows=Path(file), report=report)
     try:
         check_name(campaign, "--campaign")
         listening = Listening(
@@ -301,16 +301,23 @@ async def _run(job: Job, stream: BinaryIO, layout: Layout, checked: Checked, loc
             may_repeat=job.may_repeat,
         )
         paying.progress.total = checked.rows
-        broken_off = await follow(paying, display)
+        broken_off = await follow(paying, display, output)
         counts = await ledger.counts()
+    written = True
     if broken_off is None or not broken_off.at_once:
-        await asyncio.to_thread(_write_files, job, output)
+        try:
+            await asyncio.to_thread(_write_files, job, output)
+        except OSError as problem:
+            tell(f"{problem.filename or 'a file'}: {problem.strerror}; `payouts report` writes it from the ledger", "bold red")
+            written = False
     _tell_end(job, counts, output)
     if broken_off is not None:
         return broken_off.code
     if any(counts.get(state) for state in _TROUBLE):
         return Exit.NOT_PAID
-    return Exit.OK if counts.get(State.DONE, 0) == sum(counts.values()) else Exit.NOT_YET
+    if counts.get(State.DONE, 0) != sum(counts.values()):
+        return Exit.NOT_YET
+    return Exit.OK if written else Exit.FAULT
 
 
 def _write_files(job: Job, output: Output) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from functools import wraps
-from typing import Any, NoReturn, ParamSpec
+from typing import Any, NoReturn, ParamSpec, TextIO
 
 import orjson
 import typer
@@ -50,8 +52,15 @@ def fail(text: str, code: Exit) -> NoReturn:
 
 
 def tell(text: str, style: str = "") -> None:
-    """Say something beside the results."""
-    Console(stderr=True, highlight=False).print(Text(one_line(text, 2_000), style=style), soft_wrap=True)
+    """Say something beside the results; whether anybody can read it changes nothing."""
+    with suppress(OSError):
+        _Console(stderr=True, highlight=False).print(Text(one_line(text, 2_000), style=style), soft_wrap=True)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the caller; by default it would end the process."""
+        raise  # noqa: PLE0704 - the error that is being handled
 
 
 def with_exit_codes(command: Callable[P, None]) -> Callable[P, None]:
@@ -77,8 +86,17 @@ class Output:
     """Write results: JSON lines if standard output is no terminal, else for people."""
 
     def __init__(self) -> None:
-        self.for_people = sys.stdout.isatty()
-        self.console = Console(highlight=False, markup=False, emoji=False)
+        stdout: TextIO | None = sys.stdout
+        if stdout is None:  # the ledger could be opened under its number
+            fail("expected standard output to be open, it is closed; send it to a file or to /dev/null", Exit.USAGE)
+        self.for_people = stdout.isatty()
+        self.console: Console = _Console(highlight=False, markup=False, emoji=False)
+
+    def give_up(self) -> None:
+        """Write into nothing from now on, what could not be written included: nobody can read it."""
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
 
     def record(self, values: Mapping[str, Any]) -> None:
         """Write one JSON line."""

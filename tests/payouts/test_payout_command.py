@@ -344,7 +344,7 @@ async def test_who_cancels_a_run_without_an_interrupt_is_heard() -> None:
             yield None  # type: ignore[misc]
 
     run = Endless()
-    following = asyncio.ensure_future(follow(run, JsonLines(Output())))  # type: ignore[arg-type]
+    following = asyncio.ensure_future(follow(run, JsonLines(Output()), Output()))  # type: ignore[arg-type]
     await run.begun.wait()
     following.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -365,7 +365,7 @@ def interrupt(process: subprocess.Popen[bytes], number: int, times: int) -> tupl
     return process.returncode, told
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_one_interrupt_lets_what_is_under_way_end(folder: Path, number: int, code: int) -> None:
     (folder / "rewards.csv").write_text(HEADER + "".join(f"r{n},{REWARD},{n},1\n" for n in range(5000)))
     with sandbox("original", "--confirm=0:0.2") as url:

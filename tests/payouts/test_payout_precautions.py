@@ -133,7 +133,7 @@ async def test_what_waits_and_cannot_go_on_ends_the_run_in_words(problem: Except
         async def __anext__(self) -> None:
             raise problem
 
-    broken_off = await follow(Broken(), JsonLines(Output()))  # type: ignore[arg-type]
+    broken_off = await follow(Broken(), JsonLines(Output()), Output())  # type: ignore[arg-type]
     assert broken_off is not None
     assert (broken_off.code, broken_off.at_once) == (Exit.UNAVAILABLE, False)
     assert str(problem) in capsys.readouterr().err

@@ -1,0 +1,150 @@
+"""Whoever watches a run may go, and whatever it writes beside the ledger may fail: what is under way is still awaited."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from payouts.cli import app
+from payouts.ledger_reader import LedgerReader
+from payouts.states import State
+from tests.payouts.process_kit import ROOT, create_event, end, enkash_at, original_at, sandbox
+
+REWARD = "764893807463"
+TWO = f"id,reward_uid,to_user_uid,amount\nr1,{REWARD},32,1.50\nr2,{REWARD},33,2.25\n"
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def coins(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A vendor that takes its time and cannot be asked afterwards, and a file of 60 rows."""
+    (tmp_path / "coins.csv").write_text("id,user_id,event\n" + "".join(f"r{n},EK{n:06d},MEAL\n" for n in range(60)))
+    with sandbox("enkash", "--latency=0.02:0.05") as url:
+        env = enkash_at(url, tmp_path)
+        create_event(env, "MEAL")
+        yield env
+
+
+def start(folder: Path, env: dict[str, str], **options: Any) -> subprocess.Popen[bytes]:
+    command = ["run", folder / "coins.csv", "--vendor=enkash", "--campaign=c", "--rate=0", "--concurrency=5"]
+    command += ["--ledger", folder / "payouts.db"]
+    given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": env, "cwd": ROOT} | options
+    return subprocess.Popen([sys.executable, "-m", "payouts", *map(str, command)], **given)
+
+
+def states(folder: Path) -> list[State]:
+    with LedgerReader(folder / "payouts.db") as reader:
+        return [entry.state for entry in reader.entries(reader.campaign())]
+
+
+def until_a_row(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if b'"event":"row"' in line:
+            return
+
+
+def test_a_reader_who_goes_leaves_no_row_without_an_end(tmp_path: Path, coins: dict[str, str]) -> None:
+    process = start(tmp_path, coins)
+    until_a_row(process)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    told = process.stderr.read()
+    assert process.wait(60) == 1
+    process.stderr.close()
+    assert told == b"standard output: Broken pipe; nothing more is sent, what is under way is awaited\n"
+    assert set(states(tmp_path)) == {State.DONE, State.PLANNED}
+
+
+def test_a_run_that_nobody_can_hear_ends_well_all_the_same(tmp_path: Path, coins: dict[str, str]) -> None:
+    reading, writing = os.pipe()
+    process = start(tmp_path, coins, stdout=writing, stderr=writing)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as told:
+        while b'"event":"row"' not in told.readline():
+            pass
+    assert process.wait(60) == 1
+    assert set(states(tmp_path)) == {State.DONE, State.PLANNED}
+
+
+def test_a_run_that_was_told_to_outlive_its_terminal_does(tmp_path: Path, coins: dict[str, str]) -> None:
+    process = start(tmp_path, coins, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    until_a_row(process)
+    process.send_signal(signal.SIGHUP)
+    assert (end(process), process.returncode) == ("", 0)
+    assert set(states(tmp_path)) == {State.DONE}
+
+
+def test_a_closed_output_is_refused_because_the_ledger_could_be_opened_in_its_place(
+    tmp_path: Path, coins: dict[str, str]
+) -> None:
+    process = start(tmp_path, coins, stdout=None, preexec_fn=lambda: os.close(1))
+    assert "expected standard output to be open, it is closed" in end(process)
+    assert process.returncode == 2
+    assert not (tmp_path / "payouts.db").exists()
+
+
+# files
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rewards.csv").write_text(TWO)
+    with sandbox("original", "--confirm=0:0") as url:
+        yield lambda *arguments: CliRunner().invoke(app, list(arguments), env=original_at(url))
+
+
+def run_of(*more: str) -> list[str]:
+    options = ("--rate=0", "--poll-after=0.05", "--polls-per-second=1000")
+    return ["run", "rewards.csv", "--vendor=original", "--campaign=c", *options, *more]
+
+
+@pytest.mark.parametrize("option", ["--report", "--results"])
+def test_neither_the_ledger_nor_the_file_of_rows_is_written_over(call: Call, tmp_path: Path, option: str) -> None:
+    (tmp_path / "link").symlink_to("payouts.db")
+    for place, word in [("payouts.db", "ledger"), ("./link", "ledger"), ("rewards.csv", "rows")]:
+        result = call(*run_of(option, place))
+        assert (result.exit_code, f"got that of the {word}: " in result.stderr) == (2, True)
+    assert not (tmp_path / "payouts.db").exists()
+    assert call(*run_of("--report=x", "--results=x")).exit_code == 2
+    os.mkfifo(tmp_path / "device")
+    assert "got the device device" in call(*run_of(option, "device")).stderr
+    assert call(*run_of()).exit_code == 0
+    before = (tmp_path / "payouts.db").read_bytes()
+    assert call("report", "--out=payouts.db").exit_code == 2
+    assert call("report", "--results=payouts.db").exit_code == 2
+    assert (tmp_path / "payouts.db").read_bytes() == before
+
+
+def test_a_report_that_cannot_be_written_hides_nothing_of_the_run(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(28, "No space left on device", "report.html")
+
+    monkeypatch.setattr("payouts.cli.running.write_report", full)
+    result = call(*run_of("--report=report.html"))
+    assert result.exit_code == 1
+    assert "report.html: No space left on device; `payouts report` writes it from the ledger" in result.stderr
+    assert '"event":"summary"' in result.stdout
+    assert '"done":2' in result.stdout
+
+
+def test_a_ledger_that_is_damaged_is_told_in_words(call: Call, tmp_path: Path) -> None:
+    assert call(*run_of()).exit_code == 0
+    ledger = tmp_path / "payouts.db"
+    sound = ledger.read_bytes()
+    ledger.write_bytes(sound[:4096] + b"\xff" * (len(sound) - 4096))
+    retry, resolve = ["retry", "r1", "--yes"], ["resolve", "r1", "--as=done", "--note=seen"]
+    for arguments in (run_of(), ["status"], ["report"], retry, resolve):
+        result = call(*arguments)
+        assert (result.exit_code, "got: database disk image is malformed; mend that" in result.stderr) == (7, True)
