@@ -14,8 +14,9 @@ from attrs import field, frozen
 from vendor_http.operations import Operation, OperationReader, OperationRef
 from webhooks.errors import CompletionsClosed, CompletionsFailed, time_is_over
 from webhooks.hub import Hub, loop_time
-from webhooks.polling import AT_ONCE, JUST_ONCE, PollPolicy
-from webhooks.streams import BOOST, CompletionStream
+from webhooks.poller import BOOST
+from webhooks.polling import AT_ONCE, PollPolicy
+from webhooks.streams import CompletionStream
 from webhooks.supervise import RestartPolicy, keep_running
 from webhooks.watchers import Ending, Settled, Waiter
 
@@ -129,7 +130,8 @@ class Completions:
         Args:
             operation: As the client returned it, or its ref, or a bare uid.
             timeout: Seconds to wait at most, 0 or more; None waits for as long as it takes.
-            poll_now: Ask the vendor at once instead of waiting for the first poll: for resuming after a restart.
+            poll_now: Ask the vendor instead of waiting for the first poll, as soon as the budget allows: for resuming after a
+                restart.
 
         Returns:
             The operation in its terminal state, of the same type as given.
@@ -190,7 +192,7 @@ class Completions:
             operations: Operations, refs or bare uids, taken in as they come; one given twice while it is pending counts once, and
                 is compared with all that was asked for.
             timeout: Seconds from when an operation is taken in, 0 or more; None waits for as long as it takes.
-            poll_now: Ask the vendor about each at once, inside the budget.
+            poll_now: Ask the vendor about each as soon as the budget allows, behind what events and deadlines make urgent.
 
         Raises:
             CompletionsClosed: this object is closed.
@@ -264,8 +266,11 @@ class Completions:
         await hub.register((ref,))
         outcome = await self._store.outcome(ref)
         settled = None if outcome is None else hub.usable(outcome)
-        if settled is None and (poll_now or outcome is not None) and hub.watchers.has(ref.kind, ref.uid):
-            hub.poller.hurry(ref.kind, ref.uid, JUST_ONCE if outcome is None else AT_ONCE)
+        if settled is None and hub.watchers.has(ref.kind, ref.uid):
+            if outcome is not None:
+                hub.poller.hurry(ref.kind, ref.uid, AT_ONCE)
+            elif poll_now:
+                hub.poller.wish(ref.kind, ref.uid)
         return settled
 
     def _leave(self, waiter: Waiter) -> None:

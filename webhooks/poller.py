@@ -10,10 +10,13 @@ from typing import Protocol
 
 from vendor_http.errors import Forbidden, NotFound, RateLimited, Unauthorized, VendorError
 from vendor_http.operations import Operation, OperationReader, OperationRef
-from webhooks.polling import PollPolicy, Schedule, Turn
+from webhooks.polling import JUST_ONCE, PollPolicy, Schedule, Turn
 from webhooks.supervise import wait_at_most
 
 logger = logging.getLogger(__name__)
+
+BOOST = 2.0
+"""Seconds before a deadline at which an operation is asked about once more."""
 
 _FIRST_PAUSE = 60.0
 _LONGEST_PAUSE = 600.0
@@ -67,6 +70,7 @@ class Poller:
         self._audience = audience
         self._clock = clock
         self._spacing = 1.0 / policy.max_per_second
+        self._most_before_deadlines = max(1, int(BOOST / self._spacing))
         self._most_flying = max(1, math.ceil(policy.max_per_second * _SECONDS_IN_FLIGHT))
         self._schedule = Schedule(policy, chance)
         self._missing: dict[tuple[str, str], tuple[int, float]] = {}
@@ -80,13 +84,8 @@ class Poller:
 
     @property
     def urgent(self) -> int:
-        """How many operations are to be asked ahead of the routine."""
+        """How many operations are to be asked ahead of all others."""
         return self._schedule.urgent
-
-    @property
-    def budget_for_two_seconds(self) -> int:
-        """How many polls the budget allows in two seconds, at least one."""
-        return max(1, int(2.0 / self._spacing))
 
     @property
     def paused_until(self) -> float:
@@ -110,8 +109,20 @@ class Poller:
             self._missing.pop((kind, uid), None)
 
     def hurry(self, kind: str, uid: str, attempt: int) -> None:
-        """Ask about a polled operation ahead of all routine."""
+        """Ask about a polled operation ahead of all others."""
         self._schedule.hurry(kind, uid, self._clock(), attempt)
+        self._wake.set()
+
+    def hurry_before_deadline(self, kind: str, uid: str) -> bool:
+        """Ask about a polled operation `BOOST` seconds before somebody's time is over; return whether the budget allows it."""
+        if self._schedule.urgent >= self._most_before_deadlines:
+            return False
+        self.hurry(kind, uid, JUST_ONCE)
+        return True
+
+    def wish(self, kind: str, uid: str) -> None:
+        """Ask about a polled operation ahead of the routine, but behind all that is urgent."""
+        self._schedule.wish(kind, uid)
         self._wake.set()
 
     async def run(self) -> None:

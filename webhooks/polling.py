@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import random
+from collections import deque
 from collections.abc import Callable
 
 from attrs import field, frozen, validators
@@ -75,6 +76,8 @@ class Schedule:
         self._ghosts: set[tuple[str, str]] = set()
         self._urgent: dict[tuple[str, str], tuple[float, int]] = {}
         self._urgent_heap: list[tuple[float, str, str]] = []
+        self._wishes: set[tuple[str, str]] = set()
+        self._wish_queue: deque[tuple[str, str]] = deque()
         self._flying: dict[tuple[str, str], Turn] = {}
         self._asked_in_flight: dict[tuple[str, str], int] = {}
         self._hurried_at: dict[tuple[str, str], float] = {}
@@ -86,7 +89,7 @@ class Schedule:
 
     @property
     def urgent(self) -> int:
-        """How many operations are to be asked ahead of the routine."""
+        """How many operations are to be asked ahead of all others."""
         return len(self._urgent)
 
     def first_due(self, now: float) -> float:
@@ -107,6 +110,7 @@ class Schedule:
         """Take out an operation that is in the schedule."""
         key = (kind, uid)
         self._urgent.pop(key, None)
+        self._wishes.discard(key)
         self._asked_in_flight.pop(key, None)
         self._hurried_at.pop(key, None)
         turn = self._flying.get(key)
@@ -114,7 +118,7 @@ class Schedule:
             self._ghosts.add(key)
 
     def hurry(self, kind: str, uid: str, now: float, attempt: int) -> None:
-        """Let an operation of the schedule have its turn now, ahead of all routine.
+        """Let an operation of the schedule have its turn now, ahead of all others.
 
         Args:
             kind: Its kind.
@@ -126,20 +130,37 @@ class Schedule:
         if key in self._flying:
             self._asked_in_flight[key] = min(attempt, self._asked_in_flight.get(key, attempt))
             return
+        self._wishes.discard(key)
         known = self._urgent.get(key)
         if known is None:
             self._set_urgent(key, now, attempt)
         elif known[0] > now or known[1] > attempt:
             self._set_urgent(key, min(now, known[0]), min(attempt, known[1]))
 
+    def wish(self, kind: str, uid: str) -> None:
+        """Let an operation of the schedule have a turn ahead of the routine, but behind all that is urgent."""
+        key = (kind, uid)
+        if key in self._flying:
+            self._asked_in_flight.setdefault(key, JUST_ONCE)
+        elif key not in self._urgent and key not in self._wishes:
+            self._wishes.add(key)
+            self._wish_queue.append(key)
+
     def next_at(self) -> float | None:
         """Return when the next turn may be, None if nothing is scheduled; a moment gone by means now."""
+        if self._wish_queue:
+            return -math.inf
         moments = [heap[0][0] for heap in (self._urgent_heap, self._heap) if heap]
         return min(moments, default=None)
 
     def take(self, now: float) -> Turn | None:
         """Return the operation whose turn it is; None if there is none, or if only ghosts were seen in a first look."""
-        return self._take_urgent(now) or self._take_routine(now)
+        turn = self._take_urgent(now)
+        if turn is None and not (self._urgent_heap and self._urgent_heap[0][0] <= now):
+            turn = self._take_wish()
+            if turn is None and not self._wish_queue:
+                turn = self._take_routine(now)
+        return turn
 
     def land(self, turn: Turn, now: float, *, wanted: bool, postponed: bool = False) -> None:
         """Hand a turn back after the operation was asked.
@@ -174,12 +195,24 @@ class Schedule:
 
     def _take_urgent(self, now: float) -> Turn | None:
         heap = self._urgent_heap
-        while heap and heap[0][0] <= now:
+        for _ in range(_SKIPS_PER_CALL):
+            if not heap or heap[0][0] > now:
+                return None
             due, kind, uid = heapq.heappop(heap)
             known = self._urgent.get((kind, uid))
             if known is not None and known[0] == due:
                 del self._urgent[kind, uid]
                 turn = self._flying[kind, uid] = Turn(kind, uid, 0, known[1])
+                return turn
+        return None
+
+    def _take_wish(self) -> Turn | None:
+        queue = self._wish_queue
+        for _ in range(min(_SKIPS_PER_CALL, len(queue))):
+            key = queue.popleft()
+            if key in self._wishes:
+                self._wishes.discard(key)
+                turn = self._flying[key] = Turn(*key, 0, JUST_ONCE)
                 return turn
         return None
 
@@ -192,7 +225,7 @@ class Schedule:
             key = (kind, uid)
             if key in self._ghosts:
                 self._ghosts.discard(key)
-            elif key in self._flying or key in self._urgent:
+            elif key in self._flying or key in self._urgent or key in self._wishes:
                 heapq.heappush(heap, (now + max(self._policy.interval(step, self._chance()), 1.0), uid, kind, step))
             elif (later := self._hurried_at.pop(key, -math.inf) + self._policy.interval(step, 0.0)) > now:
                 heapq.heappush(heap, (later, uid, kind, step))

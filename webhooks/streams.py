@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import AsyncIterable, Iterable, Sequence
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from attrs import frozen
@@ -14,7 +15,8 @@ from vendor_http.errors import VendorError
 from vendor_http.operations import Operation, OperationRef
 from webhooks.errors import CompletionsClosed, time_is_over
 from webhooks.hub import loop_time
-from webhooks.polling import AT_ONCE, JUST_ONCE
+from webhooks.poller import BOOST
+from webhooks.polling import AT_ONCE
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,9 +32,6 @@ Operations = Iterable[Any] | AsyncIterable[Any]
 _Asked = Operation | tuple[Operation, ...]
 _Ended = tuple[str, str, "Ending | None", _Asked | None]
 """Kind, uid, how it ended (None: its time is over), and what was asked for."""
-
-BOOST = 2.0
-"""Seconds before a deadline at which an operation is asked about once more."""
 
 _SLICE = 1_000
 _EARLY = 0.02
@@ -69,19 +68,19 @@ class CompletionStream(Generic[A]):
         self._timeout = timeout
         self._poll_now = poll_now
         self._mine: dict[str, dict[str, float]] = {}
+        self._soon: dict[str, dict[str, float]] = {}
         self._asked: dict[tuple[str, str], _Asked] = {}
         self._ended: deque[_Ended] = deque()
         self._news = asyncio.Event()
         self._intake: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._boosted_until = -math.inf
         self._failure: Exception | None = None
         self._closed = False
 
     @property
     def pending(self) -> int:
         """How many operations were taken in and have not ended."""
-        return sum(len(shelf) for shelf in self._mine.values())
+        return sum(len(shelf) for shelves in (self._mine, self._soon) for shelf in shelves.values())
 
     async def __aenter__(self) -> Self:
         self._start()
@@ -107,7 +106,7 @@ class CompletionStream(Generic[A]):
                 return self._completion(kind, uid, ending, asked)
             if self._failure is not None:
                 raise self._failure
-            if self._closed or (self._intake is not None and self._intake.done() and not any(self._mine.values())):
+            if self._closed or (self._intake is not None and self._intake.done() and not self.pending):
                 raise StopAsyncIteration
             self._news.clear()
             await self._news.wait()
@@ -120,8 +119,9 @@ class CompletionStream(Generic[A]):
         if self._intake is not None:
             self._intake.cancel()
             await asyncio.gather(self._intake, return_exceptions=True)
-        shelves, self._mine = self._mine, {}
-        for kind, shelf in shelves.items():
+        shelves = [*self._mine.items(), *self._soon.items()]
+        self._mine, self._soon = {}, {}
+        for kind, shelf in shelves:
             for place, uid in enumerate(shelf, start=1):
                 self._hub.unwatch(kind, uid, self)
                 if place % _SLICE == 0:
@@ -140,9 +140,10 @@ class CompletionStream(Generic[A]):
 
     def end(self, kind: str, uid: str, ending: Ending, /) -> None:
         """Keep how an operation ended until it is asked for."""
-        if uid in self._mine.get(kind, ()):
-            del self._mine[kind][uid]
-            self._keep(kind, uid, ending)
+        for shelves in (self._mine, self._soon):
+            if uid in shelves.get(kind, ()):
+                del shelves[kind][uid]
+                self._keep(kind, uid, ending)
 
     def note(self, _seen: Operation | None, _error: Exception | None, /) -> None:
         """Keep nothing: it would cost as much as the operation itself."""
@@ -194,7 +195,8 @@ class CompletionStream(Generic[A]):
             shelf = self._mine.get(ref.kind)
             if shelf is None:
                 shelf = self._mine[ref.kind] = {}
-            if ref.uid in shelf:
+                self._soon[ref.kind] = {}
+            if ref.uid in shelf or ref.uid in self._soon[ref.kind]:
                 continue
             shelf[ref.uid] = deadline
             hub.watch(ref.kind, ref.uid, self, due)
@@ -204,10 +206,11 @@ class CompletionStream(Generic[A]):
         await hub.register(refs)
         if self._poll_now:
             for ref in refs:
-                hub.poller.hurry(ref.kind, ref.uid, JUST_ONCE)
+                if self._awaits(ref):
+                    hub.poller.wish(ref.kind, ref.uid)
         for outcome in await hub.store.outcomes(refs):
             ref = outcome.ref
-            if ref.uid in self._mine[ref.kind]:
+            if self._awaits(ref):
                 settled = hub.usable(outcome)
                 if settled is None:
                     hub.poller.hurry(ref.kind, ref.uid, AT_ONCE)
@@ -217,6 +220,9 @@ class CompletionStream(Generic[A]):
         if self._timer is None and deadline != math.inf:
             self._tick()
 
+    def _awaits(self, ref: OperationRef) -> bool:
+        return ref.uid in self._mine[ref.kind] or ref.uid in self._soon[ref.kind]
+
     # time
 
     def _tick(self) -> None:
@@ -224,36 +230,18 @@ class CompletionStream(Generic[A]):
         now = loop_time()
         next_at = math.inf
         for kind, shelf in self._mine.items():
-            for uid in self._over(shelf, now):
+            soon = self._soon[kind]
+            for uid in _until(shelf, now + BOOST):
+                soon[uid] = shelf.pop(uid)
+                if soon[uid] > now:
+                    self._hub.poller.hurry_before_deadline(kind, uid)
+            for uid in _until(soon, now + _EARLY):
                 self._hub.unwatch(kind, uid, self)
-                del shelf[uid]
+                del soon[uid]
                 self._keep(kind, uid, None)
-            next_at = min(next_at, self._boost(kind, shelf, now))
-        self._boosted_until = now + BOOST
+            later = _first(shelf) - BOOST
+            next_at = min(next_at, _first(soon), later if later <= now else max(later, now + _EARLY))
         self._timer = None if next_at == math.inf else asyncio.get_running_loop().call_at(next_at, self._tick)
-
-    def _over(self, shelf: dict[str, float], now: float) -> list[str]:
-        over: list[str] = []
-        for uid, deadline in shelf.items():  # in the order of their deadlines
-            if deadline > now + _EARLY or len(over) == _SLICE:
-                break
-            over.append(uid)
-        return over
-
-    def _boost(self, kind: str, shelf: dict[str, float], now: float) -> float:
-        """Hurry as many as the budget allows; return when there is more to do."""
-        left = self._hub.poller.budget_for_two_seconds
-        first = math.inf
-        for uid, deadline in shelf.items():
-            first = min(first, deadline)
-            if deadline > now + BOOST:
-                return min(first, max(deadline - BOOST, now + _EARLY))
-            if deadline > self._boosted_until:
-                self._hub.poller.hurry(kind, uid, JUST_ONCE)
-                left -= 1
-                if not left:
-                    break
-        return first
 
     # giving out
 
@@ -281,6 +269,15 @@ class CompletionStream(Generic[A]):
         except VendorError as problem:
             error = problem
         return Completion(ref=ref, operation=cast("A", ending.operation), error=error, via=ending.via)
+
+
+def _until(shelf: dict[str, float], moment: float) -> list[str]:
+    """Return those whose deadline is no later than a moment, some at a time; a shelf is in the order of deadlines."""
+    return [uid for uid, _ in takewhile(lambda one: one[1] <= moment, islice(shelf.items(), _SLICE))]
+
+
+def _first(shelf: dict[str, float]) -> float:
+    return next(iter(shelf.values()), math.inf)
 
 
 def _and(known: _Asked | None, operation: Operation) -> _Asked:

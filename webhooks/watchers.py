@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from attrs import define, frozen
 
-from webhooks.polling import JUST_ONCE
-
 if TYPE_CHECKING:
     import asyncio
 
     from vendor_http.operations import Operation, OperationRef
     from webhooks.poller import Poller
     from webhooks.store.base import Via
+
+_FINEST = 1e-9
+"""Seconds by which a loop may call a timer too early."""
 
 
 @frozen
@@ -59,12 +60,12 @@ class Waiter:
     def __call__(self) -> None:
         """Have the operation asked about shortly before the deadline, and tell the caller when it has come."""
         loop = self.future.get_loop()
-        if loop.time() >= self.deadline:
+        if loop.time() >= self.deadline - _FINEST:
             if not self.future.done():
                 self.future.set_result(None)
             return
         if not self.future.done():
-            self.poller.hurry(self.ref.kind, self.ref.uid, JUST_ONCE)
+            self.poller.hurry_before_deadline(self.ref.kind, self.ref.uid)
         self.timer = loop.call_at(self.deadline, self)
 
     def end(self, _kind: str, _uid: str, ending: Ending, /) -> None:

@@ -222,6 +222,11 @@ class ScheduleMachine(RuleBasedStateMachine):
         if uid in self.wanted:
             self.schedule.hurry("thing", uid, self.now, attempt)
 
+    @rule(uid=uids)
+    def wish(self, uid: str) -> None:
+        if uid in self.wanted:
+            self.schedule.wish("thing", uid)
+
     @rule(seconds=st.floats(0, 30))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
