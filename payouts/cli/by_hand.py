@@ -15,7 +15,7 @@ import typer
 from payouts import money
 from payouts.cli.connections import client_of, target_of
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption
-from payouts.cli.terminal import Exit, Output, fail, with_exit_codes
+from payouts.cli.terminal import Exit, with_exit_codes
 from payouts.ledger import Ledger
 from payouts.ledger_lock import LedgerLock
 from payouts.ledger_reader import Campaign, LedgerReader
@@ -23,6 +23,7 @@ from payouts.retrying import RETRIED, objection_to_retry
 from payouts.states import Entry, State
 from payouts.vendors import vendor_of
 from vendor_http.secrets import one_line
+from webhooks.cli.terminal import Output, fail
 
 MOST_SHOWN = 20
 _AT_ONCE = 10
@@ -62,7 +63,7 @@ def retry(
             entries = list(reader.entries(chosen, [State(state)]))
         else:
             entries = [_found(reader, chosen, row) for row in dict.fromkeys(rows or [])]
-        if not entries and output.for_people:
+        if not entries and not output.as_json:
             output.say(f"{chosen.name}: no row is {state}")
         try:
             client = client_of(chosen.vendor)
@@ -104,10 +105,8 @@ def resolve(
     asyncio.run(_resolve(ledger, chosen, entries, State(outcome), told))
     output = Output()
     for entry in entries:
-        if output.for_people:
-            output.say(f"row {entry.id} is {outcome}: {told}")
-        else:
-            output.record({"event": "resolved", "id": entry.id, "state": outcome, "note": told})
+        facts = {"event": "resolved", "id": entry.id, "state": outcome, "note": told}
+        output.record(facts, text=f"row {entry.id} is {outcome}: {told}")
 
 
 def _found(reader: LedgerReader, campaign: Campaign, row: str) -> Entry:
@@ -141,17 +140,13 @@ async def _resolve(path: Path, campaign: Campaign, entries: Sequence[Entry], sta
 
 
 def _tell_renewed(entry: Entry, renewed: Entry, output: Output) -> None:
-    if output.for_people:
-        output.say(f"row {entry.id}: {entry.key} is replaced by {renewed.key}; the next run pays it")
-    else:
-        output.record({"event": "renewed", "id": entry.id, "old_key": entry.key, "key": renewed.key})
+    facts = {"event": "renewed", "id": entry.id, "old_key": entry.key, "key": renewed.key}
+    output.record(facts, text=f"row {entry.id}: {entry.key} is replaced by {renewed.key}; the next run pays it")
 
 
 def _tell_kept(entry: Entry, objection: str, output: Output) -> None:
-    if output.for_people:
-        output.say(f"row {entry.id} keeps its key: {objection}", "yellow")
-    else:
-        output.record({"event": "kept", "id": entry.id, "state": entry.state.value, "reason": objection})
+    facts = {"event": "kept", "id": entry.id, "state": entry.state.value, "reason": objection}
+    output.record(facts, text=f"row {entry.id} keeps its key: {objection}")
 
 
 def _confirmed(campaign: Campaign, entries: Sequence[Entry], output: Output) -> bool:
@@ -160,7 +155,7 @@ def _confirmed(campaign: Campaign, entries: Sequence[Entry], output: Output) -> 
         fail("there is nobody to ask; give --yes if these rows are to be paid anew", Exit.USAGE)
     rows = "1 row gets" if len(entries) == 1 else f"{len(entries):,} rows get"
     paid = "is" if len(entries) == 1 else "are"
-    output.table(
+    output.draw(
         f"{rows} another key if the vendor agrees, and {paid} paid anew by the next run",
         ("row", "state", "recipient", "amount", "said"),
         [(each.id, each.state, each.recipient, each.amount, each.problem) for each in entries[:MOST_SHOWN]],

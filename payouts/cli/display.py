@@ -15,8 +15,8 @@ from payouts.charts import duration
 from payouts.states import Entry, State
 
 if TYPE_CHECKING:
-    from payouts.cli.terminal import Output
     from payouts.progress import Progress
+    from webhooks.cli.terminal import Output
 
 _TOLD_EVERY = 5.0
 _LOOKED_EVERY = 0.2

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from payouts.cli.terminal import Exit, tell
+from payouts.cli.terminal import Exit
 from payouts.runner import PayoutsStopped
 from webhooks import CompletionsFailed, StoreError
+from webhooks.cli.terminal import tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from payouts.cli.display import Display
-    from payouts.cli.terminal import Output
     from payouts.runner import PayoutRun
+    from webhooks.cli.terminal import Output
 
 _LOOK_EVERY = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -10,12 +10,13 @@ import typer
 
 from payouts import money
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, check_place
-from payouts.cli.terminal import Exit, Output, fail, with_exit_codes
+from payouts.cli.terminal import Exit, with_exit_codes
 from payouts.figures import NOT_DONE, ORDER, Figures, Item, gather
 from payouts.ledger_reader import FIELDS, Campaign, LedgerReader
 from payouts.report import write_report
 from payouts.results import iso, write_results
 from payouts.states import Entry, State
+from webhooks.cli.terminal import Output, fail
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -52,11 +53,11 @@ def status(
             _show_row(chosen, entry, retired, output)
             return
         figures = gather(reader, chosen)
-        if output.for_people:
-            _show(figures, None if every else _SHOWN, output)
-        else:
+        if output.as_json:
             not_done = (entry for state in NOT_DONE for entry in reader.entries(chosen, [state]))
             _record(figures, not_done if every else figures.open[:_SHOWN], output)
+        else:
+            _show(figures, None if every else _SHOWN, output)
 
 
 @with_exit_codes
@@ -83,10 +84,7 @@ def report(
             write_results(reader, reader.campaign(campaign, vendor), results)
         written.append(results)
     for path in written:
-        if output.for_people:
-            output.say(f"written: {path}")
-        else:
-            output.record({"event": "written", "path": str(path)})
+        output.record({"event": "written", "path": str(path)}, text=f"written: {path}")
 
 
 def _show(figures: Figures, most: int | None, output: Output) -> None:
@@ -97,13 +95,13 @@ def _show(figures: Figures, most: int | None, output: Output) -> None:
     for uid, item in figures.items.items():
         total = _sum(item.rows, item.total if item.sums else None)
         sums.append((uid, *(_sum(item.counts.get(state, 0), item.sums.get(state)) for state in states), total))
-    output.table("", ("item", *states, "all"), sums, right=(*states, "all"))
+    output.draw("", ("item", *states, "all"), sums, right=(*states, "all"))
     shown = figures.open if most is None else figures.open[:most]
     if shown:
         waiting = figures.rows - figures.done
         title = f"not paid: {waiting:,}" + (f", the first {len(shown)}" if len(shown) < waiting else "")
         rows = [(each.id, each.state, each.recipient, each.amount, each.key, each.problem) for each in shown]
-        output.table(title, ("row", "state", "recipient", "amount", "key", "said"), rows, right=("amount",))
+        output.draw(title, ("row", "state", "recipient", "amount", "key", "said"), rows, right=("amount",))
 
 
 def _sum(count: int, amount: Decimal | None) -> str:
@@ -135,14 +133,14 @@ def _plain(item: Item) -> dict[str, str]:
 def _show_row(campaign: Campaign, entry: Entry, retired: list[RetiredKey], output: Output) -> None:
     names = ("retry", "key", "state", "uid", "problem", "note")
     keys = [(key.retry, key.key, key.state.value, key.uid, key.problem, key.note) for key in retired]
-    if not output.for_people:
+    if output.as_json:
         output.record({**_row_record(campaign, entry), "retired_keys": [dict(zip(names, key, strict=True)) for key in keys]})
         return
     for name, value in _facts(campaign, entry).items():
         if value is not None:
             output.say(f"{name:<14}{value}")
     if keys:
-        output.table("keys before this one", names, keys)
+        output.draw("keys before this one", names, keys)
 
 
 def _row_record(campaign: Campaign, entry: Entry) -> dict[str, str | int | None]:

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from payouts.cli.terminal import Exit, fail
+from payouts.cli.terminal import Exit
+from webhooks.cli.terminal import fail
 
 LedgerOption = Annotated[Path, typer.Option(help="The file that remembers every row.")]
 CampaignOption = Annotated[str | None, typer.Option(help="Which campaign; not needed where the ledger has one only.")]

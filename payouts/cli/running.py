@@ -17,7 +17,7 @@ from payouts.cli.connections import Listening, client_of, completions_of, target
 from payouts.cli.display import Display, JsonLines, MovingLine
 from payouts.cli.following import follow
 from payouts.cli.options import check_place
-from payouts.cli.terminal import Exit, Output, fail, tell, with_exit_codes
+from payouts.cli.terminal import Exit, with_exit_codes
 from payouts.files import form_of, is_piped, read_rows, rereadable
 from payouts.ledger import Ledger
 from payouts.ledger_lock import LedgerLock
@@ -32,6 +32,7 @@ from vendor_http.arguments import check_name
 from webhooks import StoreError
 from webhooks.cli.options import KeysOption
 from webhooks.cli.sources import DEFAULT_PATH
+from webhooks.cli.terminal import Output, fail, tell
 
 if TYPE_CHECKING:
     from payouts.rows import Row
@@ -236,11 +237,8 @@ def _check(stream: BinaryIO, layout: Layout, job: Job, output: Output) -> Checke
     """Look over the whole file; end the command if anything is wrong."""
 
     def say(mistake: Mistake) -> None:
-        if output.for_people:
-            output.say(str(mistake))
-        else:
-            place = {"line": mistake.line, "column": mistake.column, "name": mistake.name}
-            output.record({"event": "mistake", **place, "message": mistake.message})
+        place = {"line": mistake.line, "column": mistake.column, "name": mistake.name}
+        output.record({"event": "mistake", **place, "message": mistake.message}, text=str(mistake))
 
     with ExitStack() as stack:
         checked = check_rows(stream, layout, on_mistake=say, judge=_judge(job, stack))
@@ -263,7 +261,7 @@ def _judge(job: Job, stack: ExitStack) -> Callable[[Row], None]:
 
 
 def _tell_checked(checked: Checked, output: Output) -> None:
-    if not output.for_people:
+    if output.as_json:
         totals = {item: money.text(total) for item, total in checked.totals.items()}
         output.record({"event": "checked", "rows": checked.rows, "counts": checked.counts, "totals": totals})
         return
@@ -271,7 +269,7 @@ def _tell_checked(checked: Checked, output: Output) -> None:
         (item, f"{count:,}", money.text(checked.totals[item]) if item in checked.totals else "")
         for item, count in checked.counts.items()
     ]
-    output.table(
+    output.draw(
         f"{checked.rows:,} rows, no mistake; nothing was sent", ("item", "rows", "amount"), rows, right=("rows", "amount")
     )
 
@@ -279,7 +277,7 @@ def _tell_checked(checked: Checked, output: Output) -> None:
 async def _run(job: Job, stream: BinaryIO, layout: Layout, checked: Checked, lock: LedgerLock, output: Output) -> int:
     """Pay, and return the exit code."""
     target = target_of(job.vendor)
-    display: Display = MovingLine(output) if output.for_people else JsonLines(output)
+    display: Display = JsonLines(output) if output.as_json else MovingLine(output)
     async with AsyncExitStack() as stack:
         try:
             client = client_of(job.vendor, job.options.concurrency, may_repeat=job.may_repeat)
@@ -323,21 +321,15 @@ async def _run(job: Job, stream: BinaryIO, layout: Layout, checked: Checked, loc
 def _write_files(job: Job, output: Output) -> None:
     if job.report is not None:
         write_report(job.ledger, job.report, campaign=job.campaign, vendor=job.vendor)
-        if output.for_people:
-            output.say(f"report: {job.report}")
-        else:
-            output.record({"event": "report", "path": str(job.report)})
+        output.record({"event": "report", "path": str(job.report)}, text=f"report: {job.report}")
     if job.results is not None:
         with LedgerReader(job.ledger) as reader:
             write_results(reader, reader.campaign(job.campaign, job.vendor), job.results)
-        if output.for_people:
-            output.say(f"results: {job.results}")
-        else:
-            output.record({"event": "results", "path": str(job.results)})
+        output.record({"event": "results", "path": str(job.results)}, text=f"results: {job.results}")
 
 
 def _tell_end(job: Job, counts: Mapping[State, int], output: Output) -> None:
-    if not output.for_people:
+    if output.as_json:
         output.record({"event": "summary", "campaign": job.campaign, **{state.value: counts.get(state, 0) for state in State}})
         return
     told = ", ".join(f"{counts[state]:,} {state}" for state in State if counts.get(state)) or "no rows"

@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 from typer.testing import Result
 
-from payouts.cli.terminal import Output
 from payouts.ledger_reader import LedgerReader
 from payouts.states import Entry
+from webhooks.cli.terminal import Output
 
 HEADER = "id,reward_uid,to_user_uid,amount\n"
 REWARD = "764893807463"
@@ -38,5 +38,5 @@ def entries(folder: Path) -> dict[str, Entry]:
 
 def for_people(output: Output) -> None:
     """Stand in for `Output.__init__` where somebody watches."""
-    output.for_people = True
+    output.as_json = False
     output.console = Console(highlight=False, markup=False, emoji=False, width=200, force_terminal=False)

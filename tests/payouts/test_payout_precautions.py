@@ -13,7 +13,7 @@ from original_async import OriginalWebhooks
 from payouts.cli.connections import Listening, client_of, completions_of
 from payouts.cli.display import JsonLines
 from payouts.cli.following import follow
-from payouts.cli.terminal import Exit, Output
+from payouts.cli.terminal import Exit
 from payouts.ledger import Ledger
 from payouts.progress import Progress
 from payouts.states import State
@@ -21,6 +21,7 @@ from tests.payouts.command_kit import TWO, Call, entries, run_of
 from tests.payouts.payout_kit import token_row
 from tests.payouts.process_kit import free_port, original_at, sandbox
 from webhooks import CompletionsFailed, MemoryStore, StoreError
+from webhooks.cli.terminal import Output
 from webhooks.store.sqlite import SQLiteStore
 
 NOBODY = original_at("http://127.0.0.1:1/v1")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from enum import IntEnum
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
+import orjson
 import typer
+from rich.box import HEAVY_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -31,9 +34,11 @@ class Exit(IntEnum):
     UNAVAILABLE = 7
 
 
-EXIT_CODES = """Exit codes: 0 well or done; 1 a fault of the program; 2 wrong usage, or an extra is missing; 3 the operation
-failed on chain; 4 the time ran out; 5 no such event or operation; 6 refused, or a check failed; 7 the store or the listener
-cannot be reached, or the store is written by somebody else."""
+EXIT_CODES = (
+    "Exit codes: 0 well or done; 1 a fault of the program; 2 wrong usage, or an extra is missing; 3 the operation "
+    "failed on chain; 4 the time ran out; 5 no such event or operation; 6 refused, or a check failed; 7 the store "
+    "or the listener cannot be reached, or the store is written by somebody else."
+)
 
 
 class CommandFailed(Exception):
@@ -44,10 +49,22 @@ class CommandFailed(Exception):
         self.code = code
 
 
-def fail(text: str, code: Exit) -> NoReturn:
+def fail(text: str, code: int) -> NoReturn:
     """Say why and end the command."""
-    Console(stderr=True).print(Text(one_line(text, 1_000), style="bold red"), soft_wrap=True)
+    tell(text, style="bold red")
     raise typer.Exit(code)
+
+
+def tell(text: str, style: str = "") -> None:
+    """Say something beside the results; whether anybody can read it changes nothing."""
+    with suppress(OSError):
+        _Console(stderr=True, highlight=False).print(Text(one_line(text, 2_000), style=style), soft_wrap=True)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the caller; by default it would end the process."""
+        raise  # noqa: PLE0704 - the error that is being handled
 
 
 class Output:
@@ -58,37 +75,72 @@ class Output:
     """
 
     def __init__(self, as_json: bool | None = None) -> None:
-        self.as_json = not sys.stdout.isatty() if as_json is None else as_json
-        self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
+        stdout: TextIO | None = sys.stdout
+        if stdout is None:  # a file that matters could be opened under its number
+            fail("expected standard output to be open, it is closed; send it to a file or to /dev/null", Exit.USAGE)
+        self.as_json = not stdout.isatty() if as_json is None else as_json
+        self.console: Console = _Console(highlight=False, markup=False, emoji=False)
+
+    def give_up(self) -> None:
+        """Write into nothing from now on, what could not be written included: nobody can read it."""
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
 
     def record(self, values: Mapping[str, Any], *, text: str | None = None) -> None:
         """Write one result: a JSON line, or `text`, or a line for each value."""
         if self.as_json:
-            sys.stdout.write(json.dumps(values, default=str) + "\n")
+            sys.stdout.write(orjson.dumps(values, default=str).decode() + "\n")
             sys.stdout.flush()
         elif text is not None:
-            self._console.print(Text(one_line(text, 2_000)), soft_wrap=True)
+            self.say(text)
         else:
             for name, value in values.items():
-                self._console.print(Text(f"{name:<16}{cell(value)}"), soft_wrap=True)
+                self.say(f"{name:<16}{cell(value)}")
+
+    def say(self, text: str, style: str = "") -> None:
+        """Write a line for people."""
+        self.console.print(Text(one_line(text, 2_000), style=style), soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
         """Write many results: JSON lines, or a table of the named columns."""
         if self.as_json:
             for row in rows:
                 self.record(row)
-            return
-        table = Table(title=title, title_justify="left", header_style="bold")
+        else:
+            self.draw(title, columns, ([row.get(column) for column in columns] for row in rows), ruled=True)
+
+    def draw(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        *,
+        right: Sequence[str] = (),
+        ruled: bool = False,
+    ) -> None:
+        """Write a table for people.
+
+        Args:
+            title: Above it, if there is one.
+            columns: What stands at the top of each.
+            rows: Their cells.
+            right: The columns which end at the right.
+            ruled: Whether lines part the columns.
+        """
+        if title:
+            self.say(title, "bold")
+        table = Table(header_style="bold", box=HEAVY_HEAD if ruled else None, pad_edge=ruled)
         for column in columns:
-            table.add_column(column, overflow="fold")
+            table.add_column(column, overflow="fold", justify="right" if column in right else "left")
         for row in rows:
-            table.add_row(*(Text(cell(row.get(column))) for column in columns))
-        self._console.print(table)
+            table.add_row(*(Text(cell(value)) for value in row))
+        self.console.print(table)
 
     def lines(self, text: str) -> None:
         """Write a stranger's text of several lines, for people alone."""
         for line in text.splitlines():
-            self._console.print(Text(_printable(line)), soft_wrap=True)
+            self.console.print(Text(_printable(line)), soft_wrap=True)
 
 
 def cell(value: object) -> str:

@@ -1,0 +1,23 @@
+"""What is installed only where an extra was asked for."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+
+def run_command_line(program: str, module: str) -> None:
+    """Run the command line of a module; without the extra `cli` say which to install, with exit code 2.
+
+    Args:
+        program: The command's name, as a person types it.
+        module: The module that holds the Typer application as `app`.
+    """
+    try:
+        app = import_module(module).app
+    except ModuleNotFoundError as problem:
+        if problem.name not in {"typer", "rich"}:
+            raise
+        sys.stderr.write(f"{program} needs {problem.name}: pip install 'rewards-async[cli]'\n")
+        raise SystemExit(2) from None
+    app(prog_name=program)
