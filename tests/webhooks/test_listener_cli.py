@@ -396,7 +396,6 @@ def test_tail_shows_the_last_events_and_those_that_come(folder: Path) -> None:
         following = asyncio.ensure_future(asyncio.to_thread(run, "tail", "--last", "2", "--count", "130"))
         while not following.done():
             await asyncio.gather(*(store.accept(event(os.urandom(8).hex())) for _ in range(40)))
-            await asyncio.sleep(0.05)
         await store.aclose()
         return await following
 
@@ -421,7 +420,6 @@ def test_tail_may_begin_with_nothing(folder: Path) -> None:
         following = asyncio.ensure_future(asyncio.to_thread(run, "tail", "--last", "0", "--count", "1"))
         while not following.done():
             await store.accept(event(os.urandom(8).hex()))
-            await asyncio.sleep(0.01)
         await store.aclose()
         return await following
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +17,9 @@ import pytest
 from tests.webhooks.listener_process import environment
 
 pytestmark = [
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(60),
     pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not on this machine"),
 ]
-
-PATIENCE = 30.0
 
 
 class Terminal:
@@ -32,8 +30,14 @@ class Terminal:
         self._folder = folder
         env = {name: value for name, value in environment().items() if name != "COLUMNS"}
         self._tmux("new-session", "-d", "-x", "150", "-y", "50", "-c", str(folder), "env", "PS1=$ ", "sh", env=env)
+        written = folder / self._socket
+        os.mkfifo(written)
+        self._tmux("pipe-pane", f"exec cat > {shlex.quote(str(written))}")
+        self._written = written.open("rb", buffering=0)
+        self._since_typed = b""
 
     def type(self, line: str) -> None:
+        self._since_typed = b""
         self._tmux("send-keys", "-l", line)
         self._tmux("send-keys", "Enter")
 
@@ -41,15 +45,16 @@ class Terminal:
         self._tmux("send-keys", key)
 
     def shows(self, words: str) -> str:
-        """Return the screen once it shows these words."""
-        end = time.monotonic() + PATIENCE
-        while words not in (screen := self._tmux("capture-pane", "-p", "-J")):
-            assert time.monotonic() < end, f"expected {words!r} on the screen, got:\n{screen}"
-            time.sleep(0.05)
-        return screen
+        """Return the screen once these words were written to it since something was typed."""
+        while words.encode() not in self._since_typed:
+            more = self._written.read(65_536)
+            assert more, f"expected {words!r} on the screen, but the terminal ended after {self._since_typed!r}"
+            self._since_typed += more
+        return self._tmux("capture-pane", "-p", "-J")
 
     def close(self) -> None:
         self._tmux("kill-server")
+        self._written.close()
 
     def _tmux(self, *arguments: str, env: dict[str, str] | None = None) -> str:
         done = subprocess.run(
@@ -70,6 +75,13 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     terminal.close()
 
 
+@pytest.fixture
+def other_terminal(tmp_path: Path) -> Iterator[Terminal]:
+    terminal = Terminal(tmp_path)
+    yield terminal
+    terminal.close()
+
+
 def verb(*arguments: str) -> str:
     return shlex.join([sys.executable, "-m", "webhooks", *arguments])
 
@@ -79,42 +91,40 @@ def piped(*command: str, folder: Path) -> str:
     return done.stdout
 
 
-def test_a_person_serves_triggers_looks_and_stops(terminal: Terminal, tmp_path: Path) -> None:
-    terminal.type(verb("serve", "--port", "0", "--admin-port", "-1"))
-    screen = terminal.shows("listening on http://127.0.0.1:")
+def test_a_person_serves_triggers_looks_and_stops(terminal: Terminal, other_terminal: Terminal, tmp_path: Path) -> None:
+    terminal.type(verb("serve", "--port", "0", "--admin-port", "-1") + "; echo code $?")
+    screen = terminal.shows("events go to sqlite:///inbox.db")
     url = screen.partition("listening on ")[2].split()[0]
-    terminal.press("C-z")
-    terminal.type("bg")
-    terminal.type(verb("trigger", "--to", f"{url}/webhooks/original", "--uid", "324167489835"))
-    terminal.shows("reward.allocated, attempt 1: 200")
-    terminal.type("clear; " + verb("trigger", "--to", f"{url}/webhooks/original", "--bad-signature") + "; echo code $?")
-    assert "attempt 1: 401" in terminal.shows("code 6")
-    terminal.type("clear; " + verb("events", "list"))
-    table = terminal.shows("324167489835")
+    other_terminal.type(verb("trigger", "--to", f"{url}/webhooks/original", "--uid", "324167489835"))
+    other_terminal.shows("reward.allocated, attempt 1: 200")
+    other_terminal.type("clear; " + verb("trigger", "--to", f"{url}/webhooks/original", "--bad-signature") + "; echo code $?")
+    assert "attempt 1: 401" in other_terminal.shows("code 6")
+    other_terminal.type("clear; " + verb("events", "list"))
+    table = other_terminal.shows("324167489835")
     assert "┏" in table
     assert "reward.allocated" in table
-    terminal.type("clear; " + verb("wait", "324167489835") + "; echo code $?")
-    assert "default/allocation/324167489835: done" in terminal.shows("code 0")
-    terminal.type("clear; " + verb("tail"))
-    terminal.shows("324167489835")
-    terminal.press("C-c")
-    terminal.type("clear; fg; echo code $?")
-    terminal.shows("serve --port 0")
+    other_terminal.type("clear; " + verb("wait", "324167489835") + "; echo code $?")
+    assert "default/allocation/324167489835: done" in other_terminal.shows("code 0")
+    other_terminal.type("clear; " + verb("tail") + "; echo code $?")
+    other_terminal.shows("324167489835")
+    other_terminal.press("C-c")
+    other_terminal.shows("code 0")
     terminal.press("C-c")
     terminal.shows("code 0")
     assert not (tmp_path / "inbox.db.sock").exists()
 
 
 def test_a_listener_whose_terminal_is_closed_ends_well(tmp_path: Path) -> None:
+    alive = tmp_path / "alive"
+    os.mkfifo(alive)
     terminal = Terminal(tmp_path)
-    terminal.type(verb("serve", "--port", "0", "--admin-port", "-1"))
-    terminal.shows("listening on http://127.0.0.1:")
-    assert (tmp_path / "inbox.db.sock").exists()
-    terminal.close()
-    end = time.monotonic() + PATIENCE
-    while (tmp_path / "inbox.db.sock").exists():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    terminal.type(verb("serve", "--port", "0", "--admin-port", "-1") + " 3> alive")
+    with alive.open("rb") as held:  # by the listener alone, until it ends
+        terminal.shows("listening on http://127.0.0.1:")
+        assert (tmp_path / "inbox.db.sock").exists()
+        terminal.close()
+        assert held.read() == b""
+    assert not (tmp_path / "inbox.db.sock").exists()
 
 
 def test_a_person_who_types_nothing_useful_is_told_what_there_is(terminal: Terminal) -> None:
