@@ -210,7 +210,7 @@ class Hub(Subscriber):
         except Exception:
             logger.exception("%s is unknown to the vendor, which could not be noted", ref)
 
-    def noted(self, ref: OperationRef, seen: Operation | None, error: VendorError | None) -> None:
+    def noted(self, ref: OperationRef, seen: Operation | None, error: Exception | None) -> None:
         """Pass on what a poll saw or met."""
         for watcher in self.watchers.of(ref.kind, ref.uid):
             watcher.note(seen, error)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from vendor_http.errors import Forbidden, NotFound, RateLimited, Unauthorized, VendorError
@@ -21,6 +22,7 @@ BOOST = 2.0
 _FIRST_PAUSE = 60.0
 _LONGEST_PAUSE = 600.0
 _UNASKED_PAUSE = 10.0
+_FAULTS_IN_A_ROW = 5
 _MISSING_TIMES = 5
 _MISSING_SECONDS = 60.0
 _SECONDS_IN_FLIGHT = 5.0
@@ -41,7 +43,7 @@ class Audience(Protocol):
         """Take the news that the vendor knows no such operation, for good."""
         ...
 
-    def noted(self, ref: OperationRef, seen: Operation | None, error: VendorError | None) -> None:
+    def noted(self, ref: OperationRef, seen: Operation | None, error: Exception | None) -> None:
         """Take what a poll saw or met that settled nothing."""
         ...
 
@@ -79,6 +81,8 @@ class Poller:
         self._next_slot = -math.inf
         self._paused_until = -math.inf
         self._refusals = 0
+        self._suspects: dict[tuple[str, str], bool] = {}
+        self._faults = 0
         self.polls = 0
         self.errors = 0
 
@@ -107,6 +111,8 @@ class Poller:
         self._schedule.drop(kind, uid)
         if self._missing:
             self._missing.pop((kind, uid), None)
+        if self._suspects:
+            self._suspects.pop((kind, uid), None)
 
     def hurry(self, kind: str, uid: str, attempt: int) -> None:
         """Ask about a polled operation ahead of all others."""
@@ -127,6 +133,7 @@ class Poller:
 
     async def run(self) -> None:
         """Poll until cancelled."""
+        self._faults = 0
         async with asyncio.TaskGroup() as flights:
             while True:
                 delay = self._delay()
@@ -138,7 +145,9 @@ class Poller:
                     await asyncio.sleep(0)
                     continue
                 self._next_slot = self._clock() + self._spacing
-                flights.create_task(self._fly(turn), name=f"poll of {turn.kind} {turn.uid}")
+                ref = OperationRef(self._client.scope, turn.kind, turn.uid)
+                flight = flights.create_task(self._ask(ref, prompted=turn.prompted), name=f"poll of {turn.kind} {turn.uid}")
+                flight.add_done_callback(partial(self._land, turn))  # also of one that is cancelled before it takes off
 
     def _delay(self) -> float:
         """Return the seconds until there may be a turn, infinity if only news can bring one."""
@@ -156,14 +165,13 @@ class Poller:
         finally:
             self._sleeps_until = -math.inf
 
-    async def _fly(self, turn: Turn) -> None:
-        postponed = False
-        try:
-            postponed = await self._ask(OperationRef(self._client.scope, turn.kind, turn.uid), prompted=turn.prompted)
-        finally:
-            wanted = self._audience.wants(turn.kind, turn.uid)
-            self._schedule.land(turn, self._clock(), wanted=wanted, postponed=postponed)
-            self._wake.set()
+    def _land(self, turn: Turn, flight: asyncio.Task[bool]) -> None:
+        postponed = not flight.cancelled() and flight.exception() is None and flight.result()
+        wanted = self._audience.wants(turn.kind, turn.uid)
+        if not wanted:
+            self._suspects.pop((turn.kind, turn.uid), None)
+        self._schedule.land(turn, self._clock(), wanted=wanted, postponed=postponed)
+        self._wake.set()
 
     async def _ask(self, ref: OperationRef, *, prompted: bool) -> bool:
         """Ask once; return whether the turn did not count."""
@@ -171,29 +179,30 @@ class Poller:
         try:
             operation = await self._client.read_operation(ref)
         except NotFound as error:
-            self._recovered()
+            self._answered(ref)
             self._audience.noted(ref, None, error)
             await self._count_missing(ref, error)
-        except (Unauthorized, Forbidden) as error:
+            return False
+        except Exception as error:
             self.errors += 1
             self._audience.noted(ref, None, error)
-            self._refused(error)
-            return True
-        except RateLimited as error:
-            self.errors += 1
-            self._audience.noted(ref, None, error)
-            self._pause(_UNASKED_PAUSE if error.retry_after is None else error.retry_after)
-            return True
-        except VendorError as error:
-            self.errors += 1
-            self._audience.noted(ref, None, error)
+            if isinstance(error, Unauthorized | Forbidden):
+                return self._refused(ref, error)
+            if isinstance(error, RateLimited):
+                self._pause(_UNASKED_PAUSE if error.retry_after is None else error.retry_after)
+                return True
+            if not isinstance(error, VendorError):  # no answer of the vendor's: borne with, unless there is nothing else
+                self._faults += 1
+                if self._faults >= _FAULTS_IN_A_ROW:
+                    raise
+                logger.exception("asking for %s failed by a fault that is not the vendor's; it waits its turn", ref)
+            return False
+        self._answered(ref)
+        self._missing.pop((ref.kind, ref.uid), None)
+        if operation.status.terminal:
+            await self._audience.ended(ref, operation, prompted=prompted)
         else:
-            self._recovered()
-            self._missing.pop((ref.kind, ref.uid), None)
-            if operation.status.terminal:
-                await self._audience.ended(ref, operation, prompted=prompted)
-            else:
-                self._audience.noted(ref, operation, None)
+            self._audience.noted(ref, operation, None)
         return False
 
     async def _count_missing(self, ref: OperationRef, error: NotFound) -> None:
@@ -205,9 +214,17 @@ class Poller:
         if times + 1 >= _MISSING_TIMES and self._clock() - since >= _MISSING_SECONDS:
             await self._audience.missing(ref, error)
 
-    def _refused(self, error: VendorError) -> None:
+    def _refused(self, ref: OperationRef, error: VendorError) -> bool:
+        """Pause, unless it is this operation alone that is refused; return whether the turn did not count."""
         if self._clock() < self._paused_until:
-            return  # another flight was refused first
+            return True  # another flight was refused first
+        key = (ref.kind, ref.uid)
+        if not self._refusals and key in self._suspects:
+            if not self._suspects[key]:
+                self._suspects[key] = True
+                logger.error("the vendor refuses polls of %s (%s), but answers others; it waits its turn", ref, error.status)
+            return False
+        self._suspects[key] = False
         pause = min(_FIRST_PAUSE * 2.0**self._refusals, _LONGEST_PAUSE)
         if not self._refusals:
             logger.error(
@@ -218,8 +235,12 @@ class Poller:
             )
         self._refusals += 1
         self._pause(pause)
+        return True
 
-    def _recovered(self) -> None:
+    def _answered(self, ref: OperationRef) -> None:
+        self._faults = 0
+        if self._suspects:
+            self._suspects.pop((ref.kind, ref.uid), None)
         if self._refusals:
             logger.info("the vendor answers polls again")
             self._refusals = 0

@@ -1,0 +1,107 @@
+"""What the poller makes of trouble with single operations, and of a client that raises what no vendor says."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from typing import Any
+
+import pytest
+
+from tests.webhooks.fakes import FakeVendor, a_ref, words_of
+from tests.webhooks.virtual_time import run, virtual_time, wall
+from tests.webhooks.world import a_world, now
+from vendor_http.errors import Forbidden, Unauthorized
+from vendor_http.operations import Operation, OperationRef, OperationStatus
+from webhooks import Completions, CompletionTimeout, MemoryStore, PollPolicy, RestartPolicy
+
+RARELY = PollPolicy(first_after=1.0, growth=1.0, jitter=0.0, max_per_second=1_000.0)
+
+
+@virtual_time
+async def test_operations_that_the_client_fails_over_end_nobody_elses_wait(caplog: pytest.LogCaptureFixture) -> None:
+    async with a_world() as world:
+        for uid in "abcd":
+            world.vendor.will(uid, ValueError("cannot be read"))
+        world.vendor.will("1", *["pending"] * 20, "done")
+        poisoned = [world.start(uid, timeout=2_000) for uid in "abcd"]
+        assert (await world.completions.wait("1")).status is OperationStatus.DONE
+        assert world.completions.statistics.restarts == 0
+        for ended in await asyncio.gather(*poisoned, return_exceptions=True):
+            assert isinstance(ended, CompletionTimeout)
+            assert str(ended.last_error) == "cannot be read"
+        assert "waits its turn" in caplog.text
+
+
+@virtual_time
+@pytest.mark.parametrize("odd", [asyncio.CancelledError(), ValueError("odd")])
+async def test_what_the_client_raises_by_mistake_is_one_poll_that_found_nothing(odd: BaseException) -> None:
+    def fall() -> Any:
+        raise odd
+
+    async with a_world() as world:
+        world.vendor.will("1", fall, "done")
+        await world.completions.wait("1")
+        assert world.vendor.read_times == [15.0, 39.0]
+
+
+class Clumsy(FakeVendor):
+    """Fails over some operations, in the very moment in which others are taken up."""
+
+    async def read_operation(self, ref: OperationRef) -> Operation:
+        self.reads.append((now(), ref))
+        await asyncio.sleep(0.005)
+        if ref.uid.startswith("bad"):
+            raise RuntimeError
+        return self.parse_operation(ref, words_of(ref.uid, "pending"))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_operation_whose_poll_was_cancelled_before_it_began_is_polled_again(seed: int) -> None:
+    async def live() -> None:
+        vendor = Clumsy()
+        uids = [str(number) for number in range(30)] + [f"bad{number}" for number in range(20)]
+        restarts = RestartPolicy(deaths=None, first_delay=0.1, max_delay=0.1)
+        async with Completions(vendor, MemoryStore(clock=wall), polling=RARELY, restarts=restarts, clock=wall) as completions:
+            async with completions.as_completed(uids):
+                await asyncio.sleep(60)
+            assert completions.statistics.restarts > 0
+        assert {ref.uid for at, ref in vendor.reads if at > 40} == set(uids)
+
+    run(live(), order=random.Random(seed))
+
+
+@virtual_time
+@pytest.mark.parametrize("refusal", [Unauthorized("no", status=401), Forbidden("no", status=403)])
+async def test_one_operation_that_alone_is_refused_does_not_pause_the_others(
+    refusal: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_world() as world:
+        world.vendor.will("refused", refusal)
+        crowd = [str(number) for number in range(30)]
+        for uid in crowd:
+            world.vendor.will(uid, "pending")
+        async with world.completions.as_completed(["refused", *crowd], timeout=3_600) as outcomes:
+            seen = [type(one.error) async for one in outcomes]
+        assert seen == [CompletionTimeout] * 31
+        assert len(world.vendor.reads) > 30 * 3_600 / 60 * 0.9
+        assert [ref for _, ref in world.vendor.reads].count(a_ref("refused")) > 40
+        assert caplog.text.count("they pause for") == 1
+        assert caplog.text.count("but answers others") == 1
+
+
+@virtual_time
+async def test_one_that_alone_was_refused_and_is_answered_again_is_like_any_other() -> None:
+    refusal = Forbidden("no", status=403)
+    async with a_world() as world:
+        world.vendor.will("1", refusal, refusal, "pending", refusal, "done")
+        world.vendor.will("2", "pending")
+        other = world.start("2")
+        await world.completions.wait("1")
+        times = [at for at, ref in world.vendor.reads if ref.uid == "1"]
+        gaps = [round(then - before) for before, then in itertools.pairwise(times)]
+        assert gaps[0] == 60
+        assert gaps[-1] == 60
+        other.cancel()
+        await asyncio.gather(other, return_exceptions=True)
