@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import socket
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +40,7 @@ from webhooks.cli.sources import SourceSpec
 from webhooks.store.sqlite import SQLiteStore
 
 NOWHERE = "http://127.0.0.1:9"
+COMMAND = import_module("webhooks.cli.doctor")
 
 
 class Somewhere:
@@ -75,7 +81,7 @@ def test_keys() -> None:
     assert not missing.ok
     assert "console's Webhooks page" in missing.advice
     impossible = check_keys([SourceSpec(scope="")], keys(KEYS))
-    assert not impossible.ok
+    assert (impossible.ok, impossible.advice) == (False, "copy id and secret from the console's Webhooks page")
     weak = check_keys([SourceSpec()], keys("a:short-tale"))
     assert (weak.ok, weak.found) == (False, "the secret of a has fewer than 16 characters")
     assert "copied whole" in weak.advice
@@ -88,13 +94,14 @@ def test_permissions(tmp_path: Path) -> None:
     store.write_text("")
     secret.chmod(0o600)
     store.chmod(0o600)
-    files = secret_files([SourceSpec(keys_file=secret)], store)
+    files = secret_files([secret, None, tmp_path / "missing"], store)
     assert files == [secret, store]
     assert check_permissions(files).ok
     secret.chmod(0o640)
     loose = check_permissions(files)
     assert (loose.ok, loose.advice) == (False, f"chmod 600 {secret}")
     assert secret_files([], None) == []
+    assert secret_files([tmp_path], None) == []
 
 
 def test_sqlite() -> None:
@@ -156,11 +163,26 @@ async def test_port(somewhere: Somewhere) -> None:
     assert (await check_port("127.0.0.1", taken, somewhere.url)).found == f"a listener at 127.0.0.1:{taken} is ready"
     somewhere.status, somewhere.words = 503, "draining\n"
     unready = await check_port("127.0.0.1", taken, somewhere.url)
-    assert (unready.ok, unready.found.endswith("is not ready: draining")) == (False, True)
+    assert (unready.ok, unready.advice) == (False, "see its log")
+    assert unready.found.endswith("is not ready: draining")
     for admin in (None, NOWHERE):
         held = await check_port("127.0.0.1", taken, admin)
         assert not held.ok
-        assert "stop what holds it, or give --port" in held.advice
+        assert held.advice == "stop what holds it, or give --port"
+    for strange in ("203.0.113.1", "no..host", "ü" * 70):
+        elsewhere = await check_port(strange, port, somewhere.url)
+        assert (elsewhere.ok, elsewhere.advice) == (False, "give an address of this machine as --host")
+
+
+async def test_port_below_1024(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("webhooks.cli.checks.socket.socket.bind", refuse)
+        refused = await check_port("127.0.0.1", 80, None)
+    assert (refused.ok, refused.found) == (False, "127.0.0.1:80: Permission denied")
+    assert refused.advice == "give --port 1024 or above, or let this user bind lower ones"
 
 
 async def test_clock(somewhere: Somewhere) -> None:
@@ -173,7 +195,7 @@ async def test_clock(somewhere: Somewhere) -> None:
     assert "behind the API's" in (await check_clock(somewhere.url, clock=lambda: time.time() - 3_600)).found
     somewhere.headers["Date"] = "yesterday"
     assert (await check_clock(somewhere.url)).advice == "see `reachability`"
-    assert not (await check_clock(NOWHERE)).ok
+    assert (await check_clock(NOWHERE)).advice == "see `reachability`"
 
 
 async def test_reachability(somewhere: Somewhere) -> None:
@@ -206,13 +228,91 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def doctor(*arguments: str) -> Ended:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    result = CliRunner().invoke(app, ["doctor", "--port", str(port), *arguments], catch_exceptions=False)
+        return int(free.getsockname()[1])
+
+
+def doctor(*arguments: str) -> Ended:
+    words = ["doctor", "--port", str(free_port()), *arguments]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
     rows = [] if "--text" in arguments else [json.loads(line) for line in result.stdout.splitlines()]
     return Ended(result.exit_code, rows, result.stdout + result.stderr)
+
+
+class OtherTime(BaseHTTPRequestHandler):
+    """An API in another year."""
+
+    def do_GET(self) -> None:
+        self.send_response_only(401)
+        self.send_header("Date", "Thu, 01 Jan 2015 00:00:00 GMT")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def api_in_another_year() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), OtherTime) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+        thread.join()
+
+
+def with_a_dead_letter(folder: Path) -> None:
+    async def fill() -> None:
+        store = SQLiteStore(folder / "inbox.db")
+        await store.accept(event("1", problem="unreadable"))
+        await store.aclose()
+
+    asyncio.run(fill())
+
+
+@pytest.mark.parametrize("check", ["keys", "permissions", "sqlite", "space", "store", "port", "clock", "reachability"])
+def test_what_a_check_finds_wrong_is_printed_with_its_advice(folder: Path, monkeypatch: pytest.MonkeyPatch, check: str) -> None:
+    if check != "keys":
+        monkeypatch.setenv("ORIGINAL_WEBHOOK_KEYS", KEYS)
+    arguments: list[str] = []
+    advice = ""
+    with ExitStack() as stack:
+        if check == "keys":
+            advice = "copy id and secret from the console's Webhooks page"
+        elif check == "permissions":
+            for name in ("keys", "key.pem", "token"):
+                (folder / name).write_text(KEYS)
+                (folder / name).chmod(0o644)
+            arguments = ["--keys-file", "keys", "--tls-key", "key.pem", "--admin-token-file", "token"]
+            advice = "chmod 600 keys key.pem token"
+        elif check == "sqlite":
+            monkeypatch.setattr(COMMAND, "check_sqlite", lambda: check_sqlite((3, 7, 0)))
+            advice = "use a Python built with SQLite 3.35.0 or newer"
+        elif check == "space":
+            monkeypatch.setattr(COMMAND, "check_space", lambda path: check_space(path, needed=1 << 60))
+            advice = "deliveries will soon be answered 503"
+        elif check == "store":
+            with_a_dead_letter(folder)
+            advice = "webhook-listener dead-letters list"
+        elif check == "port":
+            taken = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            arguments = ["--port", str(taken.getsockname()[1]), "--admin", NOWHERE]
+            advice = "stop what holds it, or give --port"
+        elif check == "clock":
+            arguments = ["--api"]
+            monkeypatch.setenv("ORIGINAL_BASE_URL", stack.enter_context(api_in_another_year()))
+            advice = "let the system keep time"
+        else:
+            arguments = ["--public-url", NOWHERE]
+            advice = "check DNS, certificate and proxy before the listener"
+        ended = doctor("--text", *arguments)
+    assert ended.code == 6
+    assert f"something is wrong with: {check}\n" in ended.err
+    (row,) = [line for line in ended.err.splitlines() if "│ NO " in line]
+    assert row.split()[1] == check
+    assert advice in row
 
 
 def test_the_command_ends_well_if_all_is_well(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

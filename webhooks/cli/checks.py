@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import errno
 import os
 import socket
 import sqlite3
@@ -150,15 +151,11 @@ def check_space(path: Path | None, needed: int = 256 * 1024 * 1024) -> Finding:
 
 async def check_port(host: str, port: int, admin: str | None) -> Finding:
     """Look whether the port is free, or a listener that is ready holds it."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as problem:
-            reason = problem.strerror or str(problem)
-        else:
-            return Finding(check="port", ok=True, found=f"{host}:{port} is free")
-    if admin is not None:
+    refused = _why_not_bound(host, port)
+    if refused is None:
+        return Finding(check="port", ok=True, found=f"{host}:{port} is free")
+    taken = refused.errno == errno.EADDRINUSE
+    if taken and admin is not None:
         try:
             async with aiohttp.ClientSession(timeout=_ASK_TIMEOUT) as session, session.get(f"{admin}/readyz") as answer:
                 words = (await answer.text()).strip()[:200]
@@ -169,12 +166,25 @@ async def check_port(host: str, port: int, admin: str | None) -> Finding:
                 )
         except (aiohttp.ClientError, OSError, TimeoutError):
             pass
-    return Finding(
-        check="port",
-        ok=False,
-        found=f"{host}:{port}: {reason}",
-        advice="stop what holds it, or give --port; ports below 1024 need rights",
-    )
+    if taken:
+        advice = "stop what holds it, or give --port"
+    elif refused.errno == errno.EACCES:
+        advice = "give --port 1024 or above, or let this user bind lower ones"
+    else:
+        advice = "give an address of this machine as --host"
+    return Finding(check="port", ok=False, found=f"{host}:{port}: {refused.strerror or refused}", advice=advice)
+
+
+def _why_not_bound(host: str, port: int) -> OSError | None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as problem:
+            return problem
+        except TypeError:  # what encodings cannot hold
+            return OSError("no host can have this name")
+    return None
 
 
 async def check_clock(url: str | None, clock: Callable[[], float] = time.time) -> Finding:
@@ -244,9 +254,9 @@ async def run_checks(checks: Sequence[Awaitable[Finding]]) -> list[Finding]:
     return list(await asyncio.gather(*checks))
 
 
-def secret_files(specs: Sequence[SourceSpec], store: Path | None) -> list[Path]:
-    """Return the files that only their owner should read."""
-    files = [spec.keys_file for spec in specs if spec.keys_file is not None]
+def secret_files(files: Sequence[Path | None], store: Path | None) -> list[Path]:
+    """Return, of files of secrets and those of the store, what is there: only their owner should read them."""
+    wanted = [path for path in files if path is not None]
     if store is not None:
-        files += [store.with_name(store.name + suffix) for suffix in ("", "-wal", "-shm", ".lock")]
-    return [path for path in files if path.exists() and stat.S_ISREG(path.stat().st_mode)]
+        wanted += [store.with_name(store.name + suffix) for suffix in ("", "-wal", "-shm", ".lock")]
+    return [path for path in wanted if path.exists() and stat.S_ISREG(path.stat().st_mode)]

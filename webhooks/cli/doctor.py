@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,6 +37,8 @@ def doctor(
     public_url: Annotated[
         str | None, typer.Option(help="The URL the vendor sends to; an unsigned delivery is sent there.")
     ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The listener's TLS key, or the certificate that holds it.")] = None,
+    admin_token_file: Annotated[Path | None, typer.Option(help="The listener's file of the admin token.")] = None,
     api: Annotated[
         bool | None, typer.Option("--api/--no-api", help="Look at the vendor's API; by default if ORIGINAL_API_KEY is set.")
     ] = None,
@@ -54,7 +57,7 @@ def doctor(
         url = _api_url() if (bool(os.environ.get("ORIGINAL_API_KEY")) if api is None else api) else None
         findings = [
             check_keys(specs, os.environ),
-            check_permissions(secret_files(specs, path)),
+            check_permissions(secret_files([*(spec.keys_file for spec in specs), tls_key, admin_token_file], path)),
             check_sqlite(),
             check_space(path),
             *await run_checks(
