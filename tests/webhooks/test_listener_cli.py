@@ -321,6 +321,17 @@ async def test_the_socket_refuses_ids_that_cannot_be(ids: Any) -> None:
         assert (answer.status, (await answer.json())["error"][:14]) == (400, "not understood")
 
 
+@pytest.mark.parametrize(
+    ("data", "charset"),
+    [(b'{"ids": [1e400]}', "utf-8"), (b"[" * 100_000, "utf-8"), (b"{}", "none"), (b"\xff", "utf-8"), (b"[]", "utf-8")],
+)
+async def test_the_socket_refuses_what_it_cannot_read(data: bytes, charset: str) -> None:
+    async with TestClient(TestServer(control_app(Behind()))) as client:
+        kind = {"Content-Type": f"application/json; charset={charset}"}
+        answer = await client.post("/retry", data=data, headers=kind)
+        assert (answer.status, (await answer.json())["error"][:14]) == (400, "not understood")
+
+
 def test_a_socket_that_speaks_another_language_is_exit_code_7(folder: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("other.sock")

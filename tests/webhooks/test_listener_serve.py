@@ -18,14 +18,21 @@ import aiohttp
 import pytest
 import trustme
 from aiohttp import web
+from blockbuster import BlockBuster
 from typer.testing import CliRunner
 
 from original_async import OriginalClient, OriginalWebhooks
-from tests.webhooks.listener_process import APP, SOURCE, delivery, environment, post, running, signed, start
+from tests.webhooks.listener_process import APP, KEYS, SOURCE, delivery, environment, post, running, signed, start
 from vendor_http.operations import OperationRef, OperationStatus
 from vendor_sandboxes.original import API_KEY, API_SECRET, REWARDS, OriginalSandbox
-from webhooks.cli import app
+from webhooks.cli import app, service
+from webhooks.cli.service import Listener
+from webhooks.cli.settings import ListenerSettings
+from webhooks.cli.sources import SourceSpec
+from webhooks.cli.stores import open_store
+from webhooks.store.base import Store
 from webhooks.store.sqlite import SQLiteStore
+from webhooks.store.sqlite_file import WriterLock
 from webhooks.store.subscribers import Subscriber
 
 pytestmark = pytest.mark.timeout(60)
@@ -465,6 +472,26 @@ async def test_a_second_listener_on_a_store_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path):
         with pytest.raises(AssertionError, match="another process writing it"):
             await start(tmp_path)
+
+
+async def test_a_command_that_looks_at_the_store_does_not_keep_a_listener_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocking_calls_fail: BlockBuster
+) -> None:
+    blocking_calls_fail.deactivate()  # starting and ending, a listener reads files as it needs them
+    looker, seen = WriterLock(tmp_path / "inbox.db"), []
+
+    def look_once_more(url: str) -> Store:
+        store = open_store(url)
+        seen.append(store.read_only)
+        looker.release()
+        return store
+
+    looker.take()
+    monkeypatch.setattr(service, "open_store", look_once_more)
+    settings = ListenerSettings(sources=[SourceSpec()], store=f"sqlite:///{tmp_path}/inbox.db", port=0)
+    listener = Listener(settings, {"ORIGINAL_WEBHOOK_KEYS": KEYS})
+    assert await listener.run(lambda _: listener.stop()) == 0
+    assert seen == [True, False]
 
 
 async def test_events_may_live_in_memory(tmp_path: Path) -> None:

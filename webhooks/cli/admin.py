@@ -128,7 +128,7 @@ def _answering(change: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]) ->
     async def answer(request: web.Request) -> web.Response:
         try:
             return web.json_response(await change(await request.json()))
-        except (ValueError, KeyError, TypeError) as problem:
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as problem:
             return web.json_response({"error": f"not understood ({type(problem).__name__})"}, status=400)
         except StoreError as problem:
             return web.json_response({"error": str(problem)}, status=503)

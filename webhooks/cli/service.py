@@ -47,6 +47,8 @@ _ADOPT_EVERY = 60.0
 _PURGE_EVERY = 3_600.0
 _DAY = 86_400.0
 _ADMIN_LIMITS = ArmourLimits(connections=32, connections_per_peer=1_000)  # one machine may ask from one address
+_LOOKS_AT_A_WRITER = 10
+_BETWEEN_LOOKS = 0.1
 _FILES_BESIDE_CONNECTIONS = 64 + _ADMIN_LIMITS.connections
 
 
@@ -191,6 +193,12 @@ class Listener:
 
     async def _open_store(self, stack: AsyncExitStack) -> Store:
         store = open_store(self._settings.store)
+        for _ in range(_LOOKS_AT_A_WRITER):
+            if not store.read_only:
+                break
+            await store.aclose()  # a command that only looks holds the right to write for a moment
+            await asyncio.sleep(_BETWEEN_LOOKS)
+            store = open_store(self._settings.store)
         stack.push_async_callback(store.aclose)
         if store.read_only:
             raise CommandFailed(
