@@ -617,7 +617,12 @@ def test_exit_codes_are_documented(folder: Path) -> None:
     assert "Exit codes" in run("--help").stdout
 
 
-def test_ctrl_c_is_no_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("verb", "code"), [("tail", 0), ("wait 1", 130), ("events list", 130), ("trigger", 130), ("dead-letters retry 1", 130)]
+)
+def test_ctrl_c_ends_tail_well_and_is_success_of_nothing_else(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, verb: str, code: int
+) -> None:
     fill(folder, some_events)
 
     def interrupted(coroutine: Any) -> None:
@@ -625,7 +630,7 @@ def test_ctrl_c_is_no_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
         raise KeyboardInterrupt
 
     monkeypatch.setattr("webhooks.cli.looking.asyncio.run", interrupted)
-    assert run("tail").exit_code == 0
+    assert run(*verb.split()).exit_code == code
 
 
 def test_without_its_extra_the_command_says_which_to_install(

@@ -43,8 +43,8 @@ events_app = typer.Typer(no_args_is_help=True, help="Look at events, and let the
 dead_app = typer.Typer(no_args_is_help=True, help="Look at dead letters: events that could not be read or handled.")
 
 
-def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a command's work, and turn what goes wrong into a line and an exit code."""
+def run(work: Callable[[], Coroutine[Any, Any, None]], *, broken_off: Exit = Exit.BROKEN_OFF) -> None:
+    """Run a command's work, and turn what goes wrong into a line and an exit code, ctrl-c into `broken_off`."""
     try:
         asyncio.run(work())
     except CommandFailed as problem:
@@ -54,7 +54,7 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     except ValueError as problem:
         fail(str(problem), Exit.USAGE)
     except KeyboardInterrupt:
-        raise typer.Exit(Exit.OK) from None
+        raise typer.Exit(broken_off) from None
 
 
 def told(stored: StoredEvent) -> dict[str, Any]:
@@ -253,7 +253,7 @@ def tail(
         finally:
             await opened.aclose()
 
-    run(work)
+    run(work, broken_off=Exit.OK)
 
 
 async def _follow(store: SQLiteStore, output: Output, last: int, count: int | None) -> None:

@@ -32,6 +32,7 @@ class Exit(IntEnum):
     NOT_FOUND = 5
     REFUSED = 6
     UNAVAILABLE = 7
+    BROKEN_OFF = 130
 
 
 EXIT_CODES = (
