@@ -13,7 +13,7 @@ from vendor_http.arguments import is_id
 from vendor_http.calls import Answer, Effect, Request
 from vendor_http.codec import decode, loads, loads_faithful, structure
 from vendor_http.errors import NotFound, UnexpectedResponse
-from vendor_http.operations import DEFAULT_SCOPE, OperationRef
+from vendor_http.operations import DEFAULT_SCOPE, OperationRef, OperationStatus
 
 if TYPE_CHECKING:
     from vendor_http.transport import Transport
@@ -125,13 +125,17 @@ class Reader:
         return [self._scoped(each) for each in _inside_data(models, answer)]
 
     def _bearing(self, nonce: str, answer: Answer) -> list[Allocation]:
-        """Read only the allocations of one nonce, so that an odd one elsewhere in the list does not hide them."""
+        """Read only the allocations of one nonce, so that an odd one elsewhere in the list does not hide them.
+
+        Where there are several, a failed one comes last: it must not hide that the tokens were allocated after all.
+        """
         value = loads_faithful(answer.body)
         entries = value.get("data") if isinstance(value, dict) else None
         if not isinstance(entries, list):
             raise UnexpectedResponse("expected a list of allocations in data, got none", path="data")
         found = (entry for entry in entries if isinstance(entry, dict) and entry.get("nonce") == nonce)
-        return [self._scoped(structure(entry, Allocation, path="data")) for entry in found]
+        held = [self._scoped(structure(entry, Allocation, path="data")) for entry in found]
+        return sorted(held, key=lambda allocation: allocation.status is OperationStatus.FAILED)
 
     def _checked(self, model: M, uid: str) -> M:
         if model.uid != uid:

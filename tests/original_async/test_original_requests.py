@@ -239,6 +239,14 @@ async def test_an_allocation_is_found_by_its_nonce(client: OriginalClient, wire:
     assert await client.find_allocation(USER, "nonce_2") is None
 
 
+async def test_a_failed_allocation_does_not_hide_another_one_of_its_nonce(client: OriginalClient, wire: aioresponses) -> None:
+    failed, done = {**ALLOCATION, "status": "failed"}, {**ALLOCATION, "uid": "2", "status": "done"}
+    wire.get(LIST, payload=ok([failed, done]), repeat=True)
+    found = await client.find_allocation(USER, "nonce_1")
+    assert found is not None
+    assert (found.uid, found.status) == ("2", "done")
+
+
 @pytest.mark.parametrize("body", [b"[]", b'{"data": {}}', b'{"data": null}', b"nonsense", b'{"data": [{"nonce": "nonce_1"}]}'])
 async def test_a_list_that_is_none_is_unexpected(client: OriginalClient, wire: aioresponses, body: bytes) -> None:
     wire.get(LIST, body=body, repeat=True)
