@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from vendor_http.operations import Operation, OperationReader, OperationRef
 from webhooks.errors import CompletionsClosed, CompletionsFailed, time_is_over
-from webhooks.hub import Hub, loop_time
+from webhooks.hub import Hub, check_timeout, loop_time
 from webhooks.poller import BOOST
 from webhooks.polling import AT_ONCE, PollPolicy
 from webhooks.streams import CompletionStream
@@ -93,7 +93,7 @@ class Completions:
         self._policy = restarts or RestartPolicy()
         self._sleep = sleep
         self._tasks: list[asyncio.Task[None]] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing = False
         self._waiting = self._restarts = 0
 
     @property
@@ -109,7 +109,7 @@ class Completions:
             conflicts=hub.conflicts,
             polls=hub.poller.polls,
             poll_errors=hub.poller.errors,
-            polls_pause_for=max(0.0, hub.poller.paused_until - self._loop.time()) if self._loop is not None else 0.0,
+            polls_pause_for=0.0 if hub.loop is None or self._closing else max(0.0, hub.poller.paused_until - hub.loop.time()),
             restarts=self._restarts,
             delays={via: tuple(delays) for via, delays in hub.delays.items()},
         )
@@ -144,10 +144,12 @@ class Completions:
             CompletionsClosed: this object is closed.
             CompletionsFailed: its background work kept dying.
             StoreError: the store could not be asked.
-            ValueError: the uid cannot be one, or the operation belongs to another scope.
+            ValueError: the uid cannot be one, the operation belongs to another scope, or the timeout is no number.
+            RuntimeError: this object is not started, or another event loop runs.
         """
         ref = self._client.ref_of(operation)
         asked = None if isinstance(operation, str | OperationRef) else operation
+        check_timeout(timeout)
         self._check_running()
         deadline = math.inf if timeout is None else loop_time() + timeout
         ending: Ending | None = await self._look_up(ref)
@@ -198,6 +200,8 @@ class Completions:
             CompletionsClosed: this object is closed.
             CompletionsFailed: its background work kept dying.
             TypeError: `operations` is one str.
+            ValueError: the timeout is no number.
+            RuntimeError: this object is not started, or another event loop runs.
         """
         self._check_running()
         return CompletionStream(self._hub, operations, timeout=timeout, poll_now=poll_now)
@@ -211,7 +215,7 @@ class Completions:
         """Begin to listen and to poll; idempotent."""
         self._hub.check()
         if not self._tasks:
-            self._loop = asyncio.get_running_loop()
+            self._hub.loop = asyncio.get_running_loop()
             self._store.subscribe(self._hub)
             work = {"the poller": self._hub.poller.run}
             if not self._store.read_only:
@@ -220,18 +224,20 @@ class Completions:
 
     async def aclose(self) -> None:
         """Stop; idempotent. Those who wait get `CompletionsClosed`."""
-        self._store.unsubscribe(self._hub)
-        tasks, self._tasks = self._tasks, []
-        self._loop = None
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._hub.end_all(
-            CompletionsClosed(
-                "expected Completions to stay open while it is waited on, got aclose(); the operation may still settle"
-            )
+        hub = self._hub
+        self._store.unsubscribe(hub)
+        hub.over = hub.over or CompletionsClosed(
+            "expected Completions to stay open while it is waited on, got aclose(); the operation may still settle"
         )
-        for stream in list(self._hub.streams):
+        if not self._closing:
+            self._closing = True
+            for task in self._tasks:
+                task.cancel()
+        try:
+            await asyncio.gather(*(task for task in self._tasks if not task.done()), return_exceptions=True)
+        finally:  # whoever cancels this leaves nobody behind who waits
+            hub.end_all(hub.over)
+        for stream in list(hub.streams):
             await stream.aclose()
 
     async def __aenter__(self) -> Self:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,17 @@ _SLICE = 1_000
 def loop_time() -> float:
     """Return the seconds of the running loop's timers."""
     return asyncio.get_running_loop().time()
+
+
+def check_timeout(timeout: float | None) -> None:
+    """See that it is a number of seconds or None.
+
+    Raises:
+        ValueError: it is not a number.
+        TypeError: it is something else.
+    """
+    if timeout is not None and math.isnan(timeout):
+        raise ValueError("timeout: expected seconds, 0 or more, or None, got nan")
 
 
 class Hub(Subscriber):
@@ -69,6 +81,7 @@ class Hub(Subscriber):
         self.timeouts = 0
         self.streams: set[CompletionStream[Any]] = set()
         self.over: Exception | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._trusting = trusting
         self._standing = Standing()
         self._asked = asyncio.Event()
@@ -133,9 +146,15 @@ class Hub(Subscriber):
                     self.unwatch(kind, uid, watcher)
 
     def check(self) -> None:
-        """Raise what ended every wait, if it has."""
+        """Raise what ended every wait, if it has.
+
+        Raises:
+            RuntimeError: another event loop runs.
+        """
         if self.over is not None:
             raise copy.copy(self.over)
+        if self.loop is not None and self.loop is not asyncio.get_running_loop():
+            raise RuntimeError("expected the event loop that Completions was started in, got another; make one in each loop")
 
     # what the store tells
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Sequence
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
@@ -14,9 +14,10 @@ from attrs import frozen
 from vendor_http.errors import VendorError
 from vendor_http.operations import Operation, OperationRef
 from webhooks.errors import CompletionsClosed, time_is_over
-from webhooks.hub import loop_time
+from webhooks.hub import check_timeout, loop_time
 from webhooks.poller import BOOST
 from webhooks.polling import AT_ONCE
+from webhooks.supervise import is_cancelled
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -63,6 +64,7 @@ class CompletionStream(Generic[A]):
     def __init__(self, hub: Hub, operations: Operations, *, timeout: float | None, poll_now: bool) -> None:
         if isinstance(operations, str):
             raise TypeError("expected an iterable of operations, refs or uids, got one str; put it in a list")
+        check_timeout(timeout)
         self._hub = hub
         self._operations = operations
         self._timeout = timeout
@@ -114,27 +116,41 @@ class CompletionStream(Generic[A]):
     async def aclose(self) -> None:
         """Wait for nothing any more; idempotent."""
         self._closed = True
+        self._stop()
+        leaving = self._leave()
+        try:
+            if self._intake is not None:
+                await asyncio.gather(self._intake, return_exceptions=True)
+            for place, _ in enumerate(leaving, start=1):
+                if place % _SLICE == 0:
+                    await asyncio.sleep(0)
+        finally:  # whoever cancels this leaves nothing behind either
+            for _ in leaving:
+                pass
+            self._asked.clear()
+            self._ended.clear()
+            self._news.set()
+            self._hub.streams.discard(self)
+
+    def fail(self, error: Exception) -> None:
+        """Take nothing in any more, and raise this from now on, once what has ended was yielded."""
+        self._stop()
+        self._failure = self._failure or error
+        self._news.set()
+
+    def _stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         if self._intake is not None:
             self._intake.cancel()
-            await asyncio.gather(self._intake, return_exceptions=True)
-        shelves = [*self._mine.items(), *self._soon.items()]
-        self._mine, self._soon = {}, {}
-        for kind, shelf in shelves:
-            for place, uid in enumerate(shelf, start=1):
-                self._hub.unwatch(kind, uid, self)
-                if place % _SLICE == 0:
-                    await asyncio.sleep(0)
-        self._asked.clear()
-        self._ended.clear()
-        self._news.set()
-        self._hub.streams.discard(self)
 
-    def fail(self, error: Exception) -> None:
-        """Raise this from now on, once what has ended was yielded."""
-        self._failure = self._failure or error
-        self._news.set()
+    def _leave(self) -> Iterator[None]:
+        for shelves in (self._mine, self._soon):
+            for kind, shelf in shelves.items():
+                while shelf:
+                    uid, _ = shelf.popitem()
+                    self._hub.unwatch(kind, uid, self)
+                    yield
 
     # as a watcher
 
@@ -165,8 +181,7 @@ class CompletionStream(Generic[A]):
     async def _take_in(self) -> None:
         try:
             if isinstance(self._operations, AsyncIterable):
-                async for operation in self._operations:
-                    await self._register((operation,))
+                await self._take_in_one_by_one(self._operations)
             else:
                 some: list[Any] = []
                 for operation in self._operations:
@@ -176,11 +191,29 @@ class CompletionStream(Generic[A]):
                         await asyncio.sleep(0)
                         some.clear()
                 await self._register(some)
+        except asyncio.CancelledError as problem:
+            if is_cancelled():
+                raise
+            self._failure = RuntimeError("expected operations to their end, but what gives them was cancelled from inside")
+            self._failure.__cause__ = problem
         except Exception as problem:  # noqa: BLE001 - it is raised where the completions are asked for
-            self.fail(problem)
+            self._failure = self._failure or problem
         finally:
             self._operations = ()
             self._news.set()
+
+    async def _take_in_one_by_one(self, operations: AsyncIterable[Any]) -> None:
+        coming = aiter(operations)
+        try:
+            place = 0
+            async for operation in coming:
+                await self._register((operation,))
+                place += 1
+                if place % _SLICE == 0:  # neither what gives them nor the store has to wait for anything
+                    await asyncio.sleep(0)
+        finally:
+            if isinstance(coming, AsyncGenerator):
+                await coming.aclose()  # now and here, not when it is collected
 
     async def _register(self, operations: Sequence[Any]) -> None:
         hub, asked = self._hub, self._asked

@@ -107,7 +107,7 @@ class Watchers:
         return sum(len(shelf) for shelf in self._shelves.values())
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        return ((kind, uid) for kind, shelf in self._shelves.items() for uid in list(shelf))
+        return ((kind, uid) for kind, shelf in list(self._shelves.items()) for uid in list(shelf))
 
     def has(self, kind: str, uid: str) -> bool:
         """Whether anybody waits for the operation."""

@@ -1,0 +1,207 @@
+"""The life of waits: how they end when things are closed, cancelled, used in the wrong place or given nonsense."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.webhooks.fakes import FakeVendor, a_ref
+from tests.webhooks.virtual_time import virtual_time, wall
+from tests.webhooks.world import World, a_world, now, settle
+from vendor_http.operations import Operation, OperationRef
+from webhooks import Completions, CompletionsClosed, CompletionsFailed, MemoryStore, PollPolicy, RestartPolicy
+
+
+class Clinging(FakeVendor):
+    """Takes its time to let go of a read that is cancelled."""
+
+    async def read_operation(self, ref: OperationRef) -> Operation:
+        try:
+            await asyncio.sleep(1_000)
+        finally:
+            await asyncio.sleep(5)
+        return await super().read_operation(ref)
+
+
+async def clinging() -> tuple[Completions, asyncio.Task[Any]]:
+    """Return an open object with a poll under way that lets go slowly, and who waits for it."""
+    completions = Completions(Clinging(), MemoryStore(clock=wall), clock=wall)
+    await completions.start()
+    waiting = asyncio.create_task(completions.wait("1"))
+    await asyncio.sleep(20)
+    return completions, waiting
+
+
+@virtual_time
+async def test_who_cancels_the_closing_leaves_nobody_behind_who_waits() -> None:
+    completions, waiting = await clinging()
+    stream = completions.as_completed(["1"])
+    await stream.__aenter__()
+    closing = asyncio.create_task(completions.aclose())
+    await settle()
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    await asyncio.sleep(10)
+    for ended in (waiting, anext(stream)):
+        with pytest.raises(CompletionsClosed):
+            await ended
+    await completions.aclose()
+
+
+@virtual_time
+async def test_what_begins_while_all_is_closed_is_told_so() -> None:
+    completions, waiting = await clinging()
+    closing = asyncio.create_task(completions.aclose())
+    await settle()
+    for use in (completions.wait("2"), completions.start(), completions.adopt_pending()):
+        with pytest.raises(CompletionsClosed):
+            await use
+    again = asyncio.create_task(completions.aclose())
+    await settle()
+    assert not again.done()
+    await asyncio.gather(closing, again)
+    with pytest.raises(CompletionsClosed):
+        await waiting
+
+
+@virtual_time
+async def test_who_cancels_the_closing_of_a_stream_leaves_nothing_behind() -> None:
+    class Slow(MemoryStore):
+        async def outcomes(self, refs: Any) -> Any:
+            try:
+                await asyncio.sleep(1_000)
+            finally:
+                await asyncio.sleep(5)
+            return ()
+
+    async with a_world(store=Slow(clock=wall)) as world:
+        outcomes = world.completions.as_completed(["1", "2"])
+        await outcomes.__aenter__()
+        await settle()
+        closing = asyncio.create_task(outcomes.aclose())
+        await settle()
+        closing.cancel()
+        await asyncio.gather(closing, return_exceptions=True)
+        assert list(world.completions.pending()) == []
+        await outcomes.aclose()
+
+
+@virtual_time
+async def test_a_stream_that_failed_takes_nothing_in_any_more() -> None:
+    taken: list[int] = []
+
+    async def endless() -> AsyncIterator[str]:
+        while True:
+            taken.append(len(taken))
+            yield str(len(taken))
+            await asyncio.sleep(1)
+
+    world = World(restarts=RestartPolicy(deaths=1), polling=PollPolicy(first_after=0.1, growth=1.0))
+    async with world.completions, world.completions.as_completed(endless()) as outcomes:
+        for number in range(100):
+            world.vendor.will(str(number), RuntimeError("a fault of ours"))
+        with pytest.raises(CompletionsFailed):
+            await anext(outcomes)
+        count = len(taken)
+        await asyncio.sleep(100)
+        assert len(taken) == count
+
+
+def test_in_another_loop_it_says_so_instead_of_waiting_for_ever() -> None:
+    completions = Completions(FakeVendor(), MemoryStore())
+    asyncio.run(completions.start())
+
+    async def elsewhere() -> None:
+        with pytest.raises(RuntimeError, match="make one in each loop"):
+            await completions.wait("1", timeout=0.1)
+        with pytest.raises(RuntimeError, match="make one in each loop"):
+            completions.as_completed(["1"])
+        with pytest.raises(RuntimeError, match="make one in each loop"):
+            await completions.start()
+        await completions.aclose()
+
+    asyncio.run(elsewhere())
+
+
+@virtual_time
+async def test_a_timeout_that_is_no_number_is_refused() -> None:
+    async with a_world() as world:
+        with pytest.raises(ValueError, match="nan"):
+            await world.completions.wait("1", timeout=math.nan)
+        with pytest.raises(ValueError, match="nan"):
+            world.completions.as_completed(["1"], timeout=math.nan)
+        with pytest.raises(TypeError):
+            world.completions.as_completed(["1"], timeout="5")  # type: ignore[call-overload]
+
+
+@virtual_time
+async def test_what_is_pending_may_change_while_it_is_iterated_over() -> None:
+    async with a_world() as world:
+        waiting = [world.start(str(number)) for number in range(3)]
+        await settle()
+        seen = []
+        for ref in world.completions.pending():
+            seen.append(ref)
+            waiting.append(world.start(a_ref("1", kind=f"kind {len(seen)}")))
+            await settle()
+        assert seen == [a_ref(str(number)) for number in range(3)]
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+# what gives the operations of a stream
+
+
+async def test_an_iterable_that_never_has_to_wait_leaves_others_their_turns() -> None:
+    async def hasty() -> AsyncIterator[str]:
+        for number in range(5_000):
+            yield str(number)
+
+    async with Completions(FakeVendor(), MemoryStore()) as completions, completions.as_completed(hasty()) as outcomes:
+        counts = []
+        while outcomes.pending < 5_000:
+            await asyncio.sleep(0)
+            counts.append(outcomes.pending)
+        assert len(set(counts)) >= 5
+
+
+@virtual_time
+async def test_an_iterable_cancelled_from_inside_is_not_taken_for_its_end() -> None:
+    async def broken() -> AsyncIterator[str]:
+        yield "1"
+        lost = asyncio.get_running_loop().create_future()
+        lost.cancel()
+        await lost
+        yield "2"
+
+    async with a_world() as world, world.completions.as_completed(broken()) as outcomes:
+        await world.deliver("1")
+        assert (await anext(outcomes)).ref == a_ref("1")
+        with pytest.raises(RuntimeError, match="cancelled from inside"):
+            await anext(outcomes)
+
+
+@virtual_time
+async def test_a_generator_is_closed_with_its_stream() -> None:
+    ended: list[float] = []
+
+    async def giving() -> AsyncIterator[str]:
+        try:
+            for number in range(10):
+                yield str(number)
+        finally:
+            ended.append(now())
+
+    class Slow(MemoryStore):
+        async def add_pending(self, refs: Any) -> None:
+            await asyncio.sleep(1)
+
+    generator = giving()
+    async with a_world(store=Slow(clock=wall)) as world, world.completions.as_completed(generator):
+        await asyncio.sleep(2.5)
+    assert ended == [2.5]
