@@ -179,7 +179,7 @@ class PayoutRun:
         )
         self._work: asyncio.Queue[tuple[Callable[[Entry], Awaitable[None]], Entry]] = asyncio.Queue(most_sent)
         self._planned: asyncio.Queue[list[Entry] | None] = asyncio.Queue(_CHUNKS_AHEAD)
-        self._handed = _Numbers()
+        self._handed, self._taken_up = _Numbers(), _Numbers()
         self._task: asyncio.Task[None] | None = None
         self._ended: deque[Entry] = deque()
         self._news, self._room = asyncio.Event(), asyncio.Event()
@@ -276,11 +276,13 @@ class PayoutRun:
         """Take up what earlier runs left: first rows whose answer was never read, then rows the vendor has accepted."""
         states = [State.SENT, State.UNKNOWN] if self._vendor.later is not None else [State.SENT]
         async for entry in self._pages(states):
+            self._taken_up.add(entry.number)
             await self._work.put((self._paying.find_out, entry))
         await self._work.join()
         await self._recorder.drain()
         if self._settling is not None:
             async for entry in self._pages([State.ACCEPTED]):
+                self._taken_up.add(entry.number)
                 if entry.number not in self._paying.accepted_here:
                     await self._paying.wait_for(entry)
 
@@ -304,7 +306,7 @@ class PayoutRun:
             for entry in chunk:
                 if entry.number in self._handed:  # it comes twice, and has moved on since it was read
                     continue
-                if entry.state in SETTLED:
+                if entry.state in SETTLED and entry.number not in self._taken_up:
                     self.progress.skipped += 1
                 if not self._is_to_be_sent(entry):
                     continue

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 _TOLD_EVERY = 5.0
 _LOOKED_EVERY = 0.2
+_LATELY = 10.0
 _TROUBLE = (State.FAILED, State.MISMATCH, State.REJECTED)
 
 
@@ -58,7 +61,16 @@ def facts_of(progress: Progress, seconds: float) -> dict[str, Any]:
         "by_reply": progress.settled_by.get("reply", 0),
         **{state.value: ended[state] for state in State if state not in {State.PLANNED, State.SENT}},
         "rows_per_second": round(done / seconds, 1) if seconds > 0 else 0.0,
+        "seconds_left": _seconds_left(progress, seconds),
     }
+
+
+def _seconds_left(progress: Progress, seconds: float) -> float | None:
+    """Return how long the rest takes if it goes on as it went so far, None if nobody can say."""
+    ended = sum(progress.ended.values())
+    if progress.total is None or not ended or seconds <= 0:
+        return None
+    return round(max(0, progress.total - ended - progress.skipped) / (ended / seconds), 1)
 
 
 class JsonLines:
@@ -125,6 +137,7 @@ class MovingLine:
         self._task = self._bar.add_task("", total=None, told="")
         self._progress: Progress | None = None
         self._began = self._looked = 0.0
+        self._lately: deque[tuple[float, int]] = deque()
 
     def begin(self, progress: Progress) -> None:
         """Draw the bar."""
@@ -146,6 +159,8 @@ class MovingLine:
     def end(self) -> None:
         """Draw the bar for the last time."""
         if self._progress is not None:
+            self._lately.clear()
+            self._lately.append((self._began, 0))
             self._draw(self._progress)
             self._progress = None
             self._bar.stop()
@@ -153,10 +168,8 @@ class MovingLine:
     def _draw(self, progress: Progress) -> None:
         now = self._looked = self._clock()
         ended = sum(progress.ended.values())
-        done = ended + progress.skipped
-        rate = ended / (now - self._began) if now > self._began else 0.0
         parts = [
-            f"{rate:,.0f} rows/s",
+            f"{self._rate(now, ended):,.0f} rows/s",
             f"{progress.in_flight:,} in flight",
             f"{progress.pending:,} waiting",
             f"{progress.settled_by.get('webhook', 0):,} by webhook",
@@ -164,6 +177,16 @@ class MovingLine:
             f"{sum(progress.ended[state] for state in _TROUBLE):,} failed",
             f"{progress.ended[State.UNKNOWN]:,} unknown",
         ]
-        if progress.total is not None and rate > 0 and done < progress.total:
-            parts.append(f"{duration((progress.total - done) / rate)} left")
+        left = _seconds_left(progress, now - self._began)
+        if left:
+            parts.append(f"{duration(math.ceil(left))} left")
+        done = ended + progress.skipped
         self._bar.update(self._task, completed=done, total=progress.total, told=" · ".join(parts), refresh=True)
+
+    def _rate(self, now: float, ended: int) -> float:
+        """Return how many rows ended per second of the last ten, so that a standstill is seen."""
+        self._lately.append((now, ended))
+        while len(self._lately) > 2 and self._lately[1][0] <= now - _LATELY:
+            self._lately.popleft()
+        since, before = self._lately[0]
+        return (ended - before) / (now - since) if now > since else 0.0

@@ -18,7 +18,7 @@ from rich.console import Console
 from typer.testing import Result
 
 from payouts.cli.connections import Listening, client_of, completions_of, target_of
-from payouts.cli.display import JsonLines, MovingLine
+from payouts.cli.display import JsonLines, MovingLine, facts_of
 from payouts.cli.following import follow
 from payouts.ledger import Ledger
 from payouts.progress import Progress
@@ -674,3 +674,38 @@ def test_the_moving_line_tells_what_is_left(monkeypatch: pytest.MonkeyPatch) -> 
     for words in ["2 rows/s", "18 by webhook", "2 by poll", "1 unknown", "left", "row r1: unknown: [bold]late"]:
         assert words in text
     assert "row r2" not in text
+    assert "38 s left" in text
+
+
+def test_rows_per_second_are_those_of_the_last_seconds() -> None:
+    clock = Time()
+    output = Output(as_json=False)
+    output.console = Console(file=io.StringIO(), force_terminal=True, width=160)
+    line = MovingLine(output, clock)
+    progress = Progress(total=1000)
+    line.begin(progress)
+    for _ in range(10):
+        clock.now += 1
+        progress.ended[State.DONE] += 20
+        line.look()
+    shown = output.console.file.getvalue()  # type: ignore[attr-defined]
+    assert "20 rows/s" in shown
+    for _ in range(10):
+        clock.now += 1
+        line.look()
+    shown = output.console.file.getvalue()[len(shown) :]  # type: ignore[attr-defined]
+    assert "10 rows/s" in shown
+    assert " 0 rows/s" in shown[shown.index("10 rows/s") :]
+    line.end()
+    assert "10 rows/s" in output.console.file.getvalue()[-300:]  # type: ignore[attr-defined]  # the mean of the whole run
+
+
+def test_a_program_is_told_how_much_time_is_left() -> None:
+    progress = Progress(total=100, skipped=20)
+    assert facts_of(progress, 0.0)["seconds_left"] is None
+    progress.ended[State.DONE] = 20
+    assert facts_of(progress, 10.0)["seconds_left"] == 30.0
+    progress.ended[State.DONE] = 80
+    assert facts_of(progress, 10.0)["seconds_left"] == 0.0
+    progress.total = None
+    assert facts_of(progress, 10.0)["seconds_left"] is None

@@ -322,6 +322,25 @@ async def test_an_accepted_row_is_waited_for_whether_the_file_has_it_or_not(vend
     assert (ended.id, ended.state) == ("old", State.DONE)
 
 
+async def test_a_row_of_an_earlier_run_that_ends_before_the_file_comes_to_it_counts_once(
+    vendor: StubOriginal, ledger: Ledger
+) -> None:
+    (entry,) = await ledger.plan([token_row("r1")])
+    held = vendor.hold(entry.recipient, "1.50", entry.key)
+    await ledger.move(await ledger.move(entry, State.SENT), State.ACCEPTED, uid=held.uid)
+    ended = asyncio.Event()
+
+    async def rows() -> AsyncIterator[Row]:
+        await ended.wait()
+        yield token_row("r1")
+
+    async with waiting(vendor) as completions:
+        run = run_payouts(rows(), client=vendor, completions=completions, ledger=ledger)
+        async for _ in run:
+            ended.set()
+    assert (run.progress.read, run.progress.skipped, run.progress.ended[State.DONE]) == (1, 0, 1)
+
+
 async def test_unknown_rows_are_looked_up_and_sent_again_under_the_same_key(vendor: StubOriginal, ledger: Ledger) -> None:
     lost = await led_to(ledger, token_row("r0"), State.SENT, State.UNKNOWN)
     found = await led_to(ledger, token_row("r1"), State.SENT, State.UNKNOWN)
