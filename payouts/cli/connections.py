@@ -53,6 +53,11 @@ class Listening:
     poll_after: float = 15.0
     polls_per_second: float = 20.0
 
+    @property
+    def hears(self) -> bool:
+        """Whether webhooks come in."""
+        return self.port is not None or self.store is not None
+
     def __attrs_post_init__(self) -> None:
         if self.store is not None and self.port is not None:
             raise ValueError("expected --store or --webhook-port, got both; news comes in at one place")

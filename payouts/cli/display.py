@@ -15,6 +15,8 @@ from rich.text import Text
 
 from payouts.charts import duration
 from payouts.states import Entry, State
+from vendor_http.secrets import one_line
+from webhooks.cli.terminal import tell
 
 if TYPE_CHECKING:
     from payouts.progress import Progress
@@ -35,6 +37,10 @@ class Display(Protocol):
 
     def row(self, entry: Entry) -> None:
         """Show that a run is done with a row."""
+        ...
+
+    def tell(self, text: str, style: str) -> None:
+        """Say something beside the run, where it can be read."""
         ...
 
     def look(self) -> None:
@@ -102,6 +108,10 @@ class JsonLines:
             values |= {"problem_kind": entry.problem_kind, "problem": entry.problem}
         self._output.record(values)
 
+    def tell(self, text: str, style: str) -> None:
+        """Say it where no results go."""
+        tell(text, style)
+
     def look(self) -> None:
         """Write how far the run has come, if that is due."""
         if self._progress is not None and self._clock() - self._told >= _TOLD_EVERY:
@@ -149,7 +159,11 @@ class MovingLine:
     def row(self, entry: Entry) -> None:
         """Say of a row that went wrong what happened."""
         if entry.state in _TROUBLE or entry.state is State.UNKNOWN:
-            self._bar.console.print(Text(f"row {entry.id}: {entry.state}: {entry.problem}"), soft_wrap=True)
+            self.tell(f"row {entry.id}: {entry.state}: {entry.problem}", "")
+
+    def tell(self, text: str, style: str) -> None:
+        """Say it above the bar, which would be drawn over it elsewhere."""
+        self._bar.console.print(Text(one_line(text, 2_000), style=style), soft_wrap=True)
 
     def look(self) -> None:
         """Draw the bar anew, if that is due."""

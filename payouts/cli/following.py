@@ -48,7 +48,8 @@ async def follow(paying: PayoutRun, display: Display, output: Output) -> BrokenO
         heard.append(number)
         if len(heard) == 1:
             paying.stop()
-            tell("stopping: nothing more is sent, what is under way is awaited; interrupt again to end now", "yellow")
+            told = "stopping: nothing more is sent, what is under way is awaited; interrupt again to end now"
+            show(display.tell, told, "yellow")
         else:
             task.cancel()
 
@@ -78,7 +79,7 @@ async def follow(paying: PayoutRun, display: Display, output: Output) -> BrokenO
             async for entry in paying:
                 show(display.row, entry)
     except (PayoutsStopped, StoreError, CompletionsFailed) as stopped:
-        tell(str(stopped), "bold red")
+        show(display.tell, str(stopped), "bold red")
         broken_off = BrokenOff(code=Exit.UNAVAILABLE)
     except asyncio.CancelledError:
         if len(heard) < 2:

@@ -12,6 +12,7 @@ import typer
 from attrs import frozen
 
 from payouts import money
+from payouts.charts import duration
 from payouts.checking import Checked, check_rows
 from payouts.cli.connections import Listening, client_of, completions_of, target_of
 from payouts.cli.display import Display, JsonLines, MovingLine
@@ -37,7 +38,10 @@ from webhooks.cli.terminal import Output, fail, tell
 if TYPE_CHECKING:
     from payouts.rows import Row
 
+_GOING_ON = (State.PLANNED, State.SENT, State.ACCEPTED)
 _TROUBLE = frozenset({State.FAILED, State.MISMATCH, State.REJECTED, State.UNKNOWN})
+
+_LONG = 60.0
 
 VendorName = Literal["original", "enkash"]
 
@@ -213,6 +217,8 @@ def _layout(
     ids_from_line: bool,
 ) -> Layout:
     if ids_from_line:
+        if names["id"] is not None:
+            fail("expected --ids-from-line or --id-column, got both; give the one that names a row for ever", Exit.USAGE)
         tell("--ids-from-line: ids are line numbers; a line inserted or removed later would pay rows twice or never", "yellow")
     if len(delimiter) != 1 or (not delimiter.isprintable() and delimiter != "\t"):
         fail(f"--delimiter: expected one character, got {len(delimiter)}", Exit.USAGE)
@@ -241,12 +247,22 @@ def _check(stream: BinaryIO, layout: Layout, job: Job, output: Output) -> Checke
         output.record({"event": "mistake", **place, "message": mistake.message}, text=str(mistake))
 
     with ExitStack() as stack:
+        if not output.as_json:
+            stack.enter_context(output.console.status("checking every row; nothing is sent yet"))
         checked = check_rows(stream, layout, on_mistake=say, judge=_judge(job, stack))
     if checked.ignored:
         tell(f"columns that are not read: {', '.join(checked.ignored[:20])}", "yellow")
     if checked.mistakes:
         mistakes = "1 mistake" if checked.mistakes == 1 else f"{checked.mistakes:,} mistakes"
         fail(f"{mistakes}, nothing was sent; mend the file and run again", Exit.USAGE)
+    listening = job.listening
+    asking = checked.rows / listening.polls_per_second
+    if job.vendor == "original" and job.options.wait and not listening.hears and asking > _LONG:
+        tell(
+            f"no webhooks come in: asking about {checked.rows:,} rows takes {duration(asking)} at least; "
+            "see --webhook-port, --store, --polls-per-second",
+            "yellow",
+        )
     return checked
 
 
@@ -336,3 +352,6 @@ def _tell_end(job: Job, counts: Mapping[State, int], output: Output) -> None:
     output.say(f"{job.campaign}: {told}", "bold")
     if any(counts.get(state) for state in _TROUBLE):
         output.say(f"see which: payouts status --ledger {job.ledger} --campaign {job.campaign}")
+    going_on = sum(counts.get(state, 0) for state in _GOING_ON)
+    if going_on:
+        output.say(f"{'1 row has' if going_on == 1 else f'{going_on:,} rows have'} no end yet: run the same command again")

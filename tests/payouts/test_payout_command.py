@@ -123,6 +123,7 @@ def test_ids_from_line_come_with_a_warning(call: Call, folder: Path) -> None:
     [
         (["--user-id-column=x"], "--user-id-column: there is no such column for original"),
         (["--delimiter=ab"], "--delimiter: expected one character, got 2"),
+        (["--ids-from-line", "--id-column=order"], "expected --ids-from-line or --id-column, got both"),
         (["--campaign="], "campaign"),
     ],
 )
@@ -665,7 +666,7 @@ def test_the_moving_line_tells_what_is_left(monkeypatch: pytest.MonkeyPatch) -> 
     line.look()
     line.look()
     entry = Entry(
-        number=1, id="r1", line=1, recipient="u", item="i", amount="1", key="k", state=State.UNKNOWN, problem="[bold]late"
+        number=1, id="r1", line=1, recipient="u", item="i", amount="1", key="k", state=State.UNKNOWN, problem="[bold]late\x1b[2J"
     )
     line.row(entry)
     line.row(Entry(number=1, id="r2", line=1, recipient="u", item="i", amount="1", key="k", state=State.DONE))
@@ -674,6 +675,7 @@ def test_the_moving_line_tells_what_is_left(monkeypatch: pytest.MonkeyPatch) -> 
     for words in ["2 rows/s", "18 by webhook", "2 by poll", "1 unknown", "left", "row r1: unknown: [bold]late"]:
         assert words in text
     assert "row r2" not in text
+    assert "\x1b[2J" not in text
     assert "38 s left" in text
 
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import ClientSession
+from rich.console import Console
 
 from original_async import OriginalWebhooks
 from payouts.cli.connections import Listening, client_of, completions_of
-from payouts.cli.display import JsonLines
+from payouts.cli.display import JsonLines, MovingLine
 from payouts.cli.following import follow
 from payouts.cli.terminal import Exit
 from payouts.ledger import Ledger
 from payouts.progress import Progress
 from payouts.states import State
-from tests.payouts.command_kit import TWO, Call, entries, run_of
+from tests.payouts.command_kit import HEADER, REWARD, TWO, Call, entries, for_people, run_of
 from tests.payouts.payout_kit import token_row
 from tests.payouts.process_kit import free_port, original_at, sandbox
 from webhooks import CompletionsFailed, MemoryStore, StoreError
@@ -115,26 +119,53 @@ async def test_keys_may_stand_in_a_file_and_another_apps_news_settles_nothing(
         assert (event.state, event.event.problem) == ("dead", "expected the app the-app, got another")
 
 
+class Broken:
+    """A run that cannot go on."""
+
+    def __init__(self, problem: Exception) -> None:
+        self.progress = Progress(total=1)
+        self.problem = problem
+        self.stopped = asyncio.Event()
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+    async def __aenter__(self) -> Broken:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing to give back."""
+
+    def __aiter__(self) -> Broken:
+        return self
+
+    async def __anext__(self) -> None:
+        raise self.problem
+
+
+async def test_what_is_said_beside_a_moving_line_stands_above_it(capsys: pytest.CaptureFixture[str]) -> None:
+    class Interrupted(Broken):
+        async def __anext__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            await self.stopped.wait()
+            raise self.problem
+
+    output = Output(as_json=False)
+    output.console = Console(file=io.StringIO(), force_terminal=True, width=160)
+    paying = Interrupted(StoreError("expected the store, got none"))
+    await follow(paying, MovingLine(output), output)  # type: ignore[arg-type]
+    shown = output.console.file.getvalue()  # type: ignore[attr-defined]
+    assert "interrupt again to end now" in shown
+    assert "expected the store, got none" in shown
+    assert "waiting" in shown[shown.index("expected the store, got none") :]
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     "problem", [StoreError("expected the store, got none"), CompletionsFailed("expected to wait, got tired")]
 )
 async def test_what_waits_and_cannot_go_on_ends_the_run_in_words(problem: Exception, capsys: pytest.CaptureFixture[str]) -> None:
-    class Broken:
-        progress = Progress(total=1)
-
-        async def __aenter__(self) -> Broken:
-            return self
-
-        async def __aexit__(self, *_: object) -> None:
-            """Nothing to give back."""
-
-        def __aiter__(self) -> Broken:
-            return self
-
-        async def __anext__(self) -> None:
-            raise problem
-
-    broken_off = await follow(Broken(), JsonLines(Output()), Output())  # type: ignore[arg-type]
+    broken_off = await follow(Broken(problem), JsonLines(Output()), Output())  # type: ignore[arg-type]
     assert broken_off is not None
     assert (broken_off.code, broken_off.at_once) == (Exit.UNAVAILABLE, False)
     assert str(problem) in capsys.readouterr().err
@@ -166,3 +197,33 @@ def test_a_damaged_ledger_is_told_in_words(call: Call, folder: Path, command: li
             stream.write(b"\xff" * 4096)
     result = call(*command, env=NOBODY)
     assert (result.exit_code, "expected a sound ledger and room on the disk" in result.stderr) == (7, True), result.output
+
+
+def test_rows_that_have_no_end_yet_are_told_with_what_there_is_to_do(
+    call: Call, folder: Path, file: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    with sandbox("original", "--confirm=0:0") as url:
+        result = call(*run_of("rewards.csv", "--limit=1"), env=original_at(url))
+        assert (result.exit_code, "1 row has no end yet: run the same command again" in result.stdout) == (4, True)
+        result = call(*run_of("rewards.csv"), env=original_at(url))
+        assert (result.exit_code, "no end yet" in result.stdout) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), True),
+        (("--no-wait",), False),
+        (("--webhook-port=0",), False),
+        (("--polls-per-second=2",), False),
+    ],
+)
+def test_a_large_file_without_webhooks_is_told_how_long_asking_takes(
+    call: Call, folder: Path, options: tuple[str, ...], told: bool
+) -> None:
+    (folder / "rewards.csv").write_text(HEADER + "".join(f"r{n},{REWARD},{n},1\n" for n in range(61)))
+    result = call(*run_of("rewards.csv", "--polls-per-second=1", "--dry-run", *options))
+    assert result.exit_code == 0
+    words = "no webhooks come in: asking about 61 rows takes 1 min 1 s at least; see --webhook-port, --store, --polls-per-second"
+    assert (words in result.stderr) is told
