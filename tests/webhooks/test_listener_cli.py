@@ -564,7 +564,8 @@ def test_keys_are_read_as_pairs_or_json(text: str, keys: dict[str, str]) -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["", "# only", "tell-tale", "a:1 tell-tale", ":tell-tale", '{"a": 1}', "{tell-tale", "{}", '["tell-tale"]']
+    "text",
+    ["", "# only", "tell-tale", "a:1 tell-tale", ":tell-tale", '{"a": 1}', "{tell-tale", "{}", '["tell-tale"]', '{"a":' * 9_000],
 )
 def test_keys_that_are_none_are_refused_without_showing_them(text: str) -> None:
     with pytest.raises(ValueError, match="keys: expected") as refused:

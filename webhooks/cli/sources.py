@@ -70,7 +70,7 @@ def parse_keys(text: str, where: str) -> dict[str, str]:
     if stripped.startswith("{"):
         try:
             value = json.loads(stripped)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict) or not all(isinstance(secret, str) for secret in value.values()):
             raise ValueError(f"{where}: expected a JSON object of key ids and secrets, got something else") from None
