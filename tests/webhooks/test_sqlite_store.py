@@ -98,6 +98,23 @@ async def test_the_right_to_write_passes_on_when_its_holder_closes(path: Path) -
         assert await second.accept(event("1")) is Acceptance.DUPLICATE
 
 
+async def test_without_its_lock_file_a_store_goes_on_unless_another_writes(path: Path) -> None:
+    async with opened(path) as store:
+        for word in "12":
+            path.with_name("inbox.db.lock").unlink()
+            assert await store.accept(event(word)) is Acceptance.NEW
+        async with opened(path) as reader:
+            assert reader.read_only
+        path.with_name("inbox.db.lock").unlink()
+        async with opened(path) as other:
+            assert await other.accept(event("3")) is Acceptance.NEW
+            for _ in range(2):
+                with pytest.raises(StoreError, match="end one of the two"):
+                    await store.accept(event("4"))
+        assert await store.accept(event("4")) is Acceptance.NEW
+        assert len(await store.list_events()) == 4
+
+
 async def test_a_store_may_be_opened_only_to_read(path: Path) -> None:
     async with opened(path) as store:
         await store.accept(event("1"))
@@ -412,6 +429,21 @@ async def test_closing_answers_what_is_under_way(path: Path) -> None:
     assert await asyncio.gather(*under_way) == [Acceptance.NEW] * 50
     with pytest.raises(StoreClosed):
         await store.ping()
+
+
+async def test_a_close_that_was_cancelled_lets_go_all_the_same(path: Path) -> None:
+    store = SQLiteStore(path)
+    await store.accept(event("1"))
+    under_way = asyncio.ensure_future(store.accept(event("2")))
+    closing = asyncio.ensure_future(store.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await store.aclose()
+    assert await under_way is Acceptance.NEW
+    async with opened(path) as other:
+        assert not other.read_only
 
 
 async def test_a_store_may_be_used_from_one_loop_after_the_other(path: Path) -> None:

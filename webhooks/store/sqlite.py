@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -28,8 +29,6 @@ from webhooks.store.sqlite_writes import News, Writer
 from webhooks.store.subscribers import Subscriber, Subscribers
 
 if TYPE_CHECKING:
-    import asyncio
-
     from vendor_http.operations import Event, OperationRef
 
 T = TypeVar("T")
@@ -68,10 +67,11 @@ class SQLiteStore:
         self._lock = WriterLock(self._path)
         self._local = MemoryStore(clock=clock) if read_only or not self._lock.take() else None
         self._closed = False
+        self._letting_go: asyncio.Task[None] | None = None
         self._process = _process
         self._subscribers = Subscribers()
         self._conflict_handlers: dict[str, Sequence[str]] = {}
-        self._writing = WriterThread(self._path, busy_timeout, clock, self._conflict_handlers, self._tell)
+        self._writing = WriterThread(self._path, self._lock, busy_timeout, clock, self._conflict_handlers, self._tell)
         self._reading = ReaderThread(self._path, busy_timeout, self._tell)
 
     @property
@@ -288,10 +288,13 @@ class SQLiteStore:
         await self._read(Reader.changed)
 
     async def aclose(self) -> None:
-        """Finish what is under way and let go of everything."""
-        if self._closed:
-            return
+        """Finish what is under way and let go of everything; who is cancelled meanwhile does not keep that from happening."""
         self._closed = True
+        if self._letting_go is None:
+            self._letting_go = asyncio.create_task(self._let_go(), name="close the store")
+        await asyncio.shield(self._letting_go)
+
+    async def _let_go(self) -> None:
         await self._reading.aclose()
         await self._writing.aclose()  # last, so that nobody keeps it from moving its log into the file
         self._lock.release()

@@ -126,6 +126,17 @@ class WriterLock:
         self._descriptor = descriptor
         return True
 
+    def holds(self) -> bool:
+        """Return whether it is still held; one whose file was removed is asked for anew, and may be another's by now.
+
+        Raises:
+            StoreError: the file beside the store cannot be made.
+        """
+        if self._descriptor is not None and os.fstat(self._descriptor).st_ino == _inode(str(self._path)):
+            return True
+        self.release()
+        return self.take()
+
     def release(self) -> None:
         """Let another process have it."""
         if self._descriptor is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from webhooks.errors import StoreError
 from webhooks.store.batches import BatchThread, Call
-from webhooks.store.sqlite_file import Standing, meaning, open_reader, open_writer
+from webhooks.store.sqlite_file import Standing, WriterLock, meaning, open_reader, open_writer
 from webhooks.store.sqlite_reads import Reader
 from webhooks.store.sqlite_writes import News, Writer
 
@@ -36,6 +36,7 @@ class WriterThread:
 
     Args:
         path: The store's file.
+        lock: The right to write it.
         busy_seconds: How long to wait for somebody else's lock.
         clock: Unix time in seconds.
         conflict_handlers: Scope to the handlers that get a job on conflicts.
@@ -45,6 +46,7 @@ class WriterThread:
     def __init__(
         self,
         path: Path,
+        lock: WriterLock,
         busy_seconds: float,
         clock: Callable[[], float],
         conflict_handlers: Mapping[str, Sequence[str]],
@@ -52,6 +54,7 @@ class WriterThread:
     ) -> None:
         self.opened = False
         self._path = path
+        self._lock = lock
         self._busy_seconds = busy_seconds
         self._clock = clock
         self._conflict_handlers = conflict_handlers
@@ -91,6 +94,12 @@ class WriterThread:
         return []
 
     def _open(self) -> Writer:
+        if not self._lock.holds():
+            self._close()
+            raise StoreError(
+                f"expected to be the one process that writes {self._path}, got its lock file removed and another process at it; "
+                "end one of the two"
+            )
         if self._writer is not None and self._standing is not None:
             if not self._standing.moved:
                 return self._writer
