@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from attrs import evolve
@@ -23,39 +23,19 @@ from webhooks.store.base import (
     StoredEvent,
     StoreStatistics,
     Verdict,
-    Via,
 )
 from webhooks.store.due import DueQueue
-from webhooks.store.outcomes import agree, conflict_event, pack_any, terminal_status, unpack_any
+from webhooks.store.listing import EventListing, EventQuery
+from webhooks.store.outcome_shelf import OutcomeShelf, key_of, packed, ref_of
+from webhooks.store.outcomes import agree, conflict_event, terminal_status
+from webhooks.store.pending import PendingShelf
 from webhooks.store.shelf import EventShelf
 from webhooks.store.subscribers import Subscriber, Subscribers
 
 _SLICE = 1_000
-_SWEEPS_PER_RETENTION = 10
-_TRIMS_PER_RETENTION = 100
-
-_BETWEEN = "\0"
 
 
-def _key(ref: OperationRef) -> str:
-    return f"{ref.scope}{_BETWEEN}{ref.kind}{_BETWEEN}{ref.uid}"
-
-
-def _ref(key: str) -> OperationRef:
-    return OperationRef(*key.split(_BETWEEN, 2))
-
-
-def _unpacked(key: str, kept: bytes) -> Outcome:
-    status, via, settled_at, resource = unpack_any(kept)
-    return Outcome(ref=_ref(key), status=OperationStatus(status), resource=resource, via=via, settled_at=settled_at)
-
-
-def _packed(status: OperationStatus, via: Via, settled_at: float, resource: Mapping[str, Any]) -> bytes:
-    """Return an outcome as what the garbage collector does not look at."""
-    return pack_any((status.value, via, settled_at, resource))
-
-
-class MemoryStore:
+class MemoryStore(EventListing):
     """Keep everything in this process, within bounds.
 
     Args:
@@ -70,20 +50,14 @@ class MemoryStore:
         if max_events < 1 or retention <= 0:
             raise ValueError(f"expected max_events of at least 1 and retention above 0, got {max_events} and {retention}")
         self._max_events = max_events
-        self._retention = retention
         self._clock = clock
         self._closed = False
         self._subscribers = Subscribers()
         self._events = EventShelf(max_events, retention)
-        self._outcomes: dict[str, bytes] = {}
-        self._outcome_order: deque[str] = deque()
-        self._conflicts: dict[str, tuple[bytes, ...]] = {}
-        self._conflict_count = 0
-        self._conflict_handlers: dict[str, Sequence[str]] = {}
+        self._outcomes = OutcomeShelf(max_events, retention)
+        self._pending = PendingShelf(retention, clock())
         self._questions: dict[str, DueQueue[str]] = {}
-        self._pending: dict[tuple[str, str], dict[str, float]] = {}
-        self._next_sweep = clock() + retention / _SWEEPS_PER_RETENTION
-        self._next_trim = 0.0
+        self._conflict_handlers: dict[str, Sequence[str]] = {}
 
     @property
     def read_only(self) -> bool:
@@ -133,21 +107,18 @@ class MemoryStore:
     async def outcome(self, ref: OperationRef) -> Outcome | None:
         """Return the outcome that stands, the first one."""
         self._check_open()
-        key = _key(ref)
-        kept = self._outcomes.get(key)
-        return None if kept is None else _unpacked(key, kept)
+        return self._outcomes.get(key_of(ref))
 
     async def outcomes(self, refs: Sequence[OperationRef]) -> Sequence[Outcome]:
         """Return the outcomes that stand of those refs that have one."""
         self._check_open()
         known = self._outcomes
-        return [_unpacked(key, kept) for key in map(_key, refs) if (kept := known.get(key)) is not None]
+        return [outcome for key in map(key_of, refs) if key in known and (outcome := known.get(key)) is not None]
 
     async def conflicts(self, ref: OperationRef) -> Sequence[Outcome]:
         """Return the later outcomes that differ from the first, oldest first."""
         self._check_open()
-        key = _key(ref)
-        return tuple(_unpacked(key, kept) for kept in self._conflicts.get(key, ()))
+        return self._outcomes.conflicts(key_of(ref))
 
     async def record_outcome(self, outcome: Outcome) -> Recorded:
         """Record how an operation ended; the first one stands."""
@@ -158,34 +129,25 @@ class MemoryStore:
         """Register operations as unsettled."""
         self._check_open()
         now = self._clock()
-        if now >= self._next_sweep:
-            self._next_sweep = now + self._retention / _SWEEPS_PER_RETENTION
-            self._sweep_pending(now - self._retention)
-        outcomes, pending = self._outcomes, self._pending
+        self._pending.trim(now)
         for ref in refs:
-            if _key(ref) not in outcomes:
-                shelf = pending.get((ref.scope, ref.kind))
-                if shelf is None:
-                    shelf = pending[ref.scope, ref.kind] = {}
-                shelf.setdefault(ref.uid, now)
+            if key_of(ref) not in self._outcomes:
+                self._pending.add(ref, now)
 
     async def remove_pending(self, refs: Sequence[OperationRef]) -> None:
         """Take operations out of the pending ones."""
         self._check_open()
         for ref in refs:
-            self._drop_pending(_key(ref))
+            self._pending.discard(ref)
 
     async def pending(self, scope: str) -> AsyncIterator[OperationRef]:
         """Iterate over the pending operations of a scope."""
         self._check_open()
-        for (of_scope, kind), shelf in list(self._pending.items()):
-            if of_scope != scope:
-                continue
-            for place, uid in enumerate(list(shelf), start=1):
-                if uid in shelf:
-                    yield OperationRef(scope, kind, uid)
-                if place % _SLICE == 0:
-                    await asyncio.sleep(0)
+        for place, ref in enumerate(self._pending.of(scope), start=1):
+            if ref is not None:
+                yield ref
+            if place % _SLICE == 0:
+                await asyncio.sleep(0)
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Call the subscriber from now on."""
@@ -240,45 +202,23 @@ class MemoryStore:
         if questions is not None:
             now = self._clock()
             while len(claimed) < limit and (key := questions.claim(now, lease)) is not None:
-                claimed.append(_ref(key))
+                claimed.append(ref_of(key))
         return claimed
 
     async def close_questions(self, refs: Sequence[OperationRef]) -> None:
         """Close questions that will find no answer."""
         self._check_open()
         for ref in refs:
-            self._drop_question(_key(ref))
+            self._drop_question(ref)
 
-    async def list_events(
-        self,
-        *,
-        scope: str | None = None,
-        state: EventState | None = None,
-        name: str | None = None,
-        ref: OperationRef | None = None,
-        before_id: int | None = None,
-        limit: int = 100,
-    ) -> Sequence[StoredEvent]:
-        """Return events that fit all given conditions, newest first."""
+    async def find_events(self, query: EventQuery) -> Sequence[StoredEvent]:
+        """Return events that meet every condition, newest first."""
         self._check_open()
-        found: list[StoredEvent] = []
-        for stored in self._events.newest_first():
-            if len(found) == limit:
-                break
-            if (
-                (before_id is None or stored.id < before_id)
-                and (scope is None or stored.event.scope == scope)
-                and (state is None or stored.state is state)
-                and (name is None or stored.event.name == name)
-                and (ref is None or stored.event.ref == ref)
-            ):
-                found.append(stored)
-        return found
-
-    async def get_event(self, event_id: int) -> StoredEvent | None:
-        """Return one event."""
-        self._check_open()
-        return self._events.get(event_id)
+        if query.id is not None:
+            found: Iterable[StoredEvent] = filter(None, [self._events.get(query.id)])
+        else:
+            found = self._events.newest_first(query.before_id)
+        return list(islice(filter(query.fits, found), None if query.limit < 0 else query.limit))
 
     async def requeue(self, event_ids: Sequence[int], handlers: Sequence[str] | None = None) -> int:
         """Let handlers run again for kept events, with no attempts counted."""
@@ -310,11 +250,8 @@ class MemoryStore:
     async def purge_outcomes(self, before: float) -> int:
         """Remove outcomes settled before a Unix time, with their conflicts, and operations pending since before it."""
         self._check_open()
-        doomed = [key for key, kept in self._outcomes.items() if _unpacked(key, kept).settled_at < before]
-        for key in doomed:
-            self._drop_outcome(key)
-        self._sweep_pending(before)
-        return len(doomed)
+        self._pending.purge(before)
+        return self._outcomes.purge(before)
 
     async def statistics(self) -> StoreStatistics:
         """Count what is held."""
@@ -325,9 +262,9 @@ class MemoryStore:
             ready=ready,
             dead=dead,
             questions=sum(len(questions) for questions in self._questions.values()),
-            pending=sum(len(shelf) for shelf in self._pending.values()),
+            pending=len(self._pending),
             outcomes=len(self._outcomes),
-            conflicts=self._conflict_count,
+            conflicts=self._outcomes.conflict_count,
             oldest_ready_at=oldest_ready_at,
         )
 
@@ -339,9 +276,8 @@ class MemoryStore:
         """Let go of everything."""
         self._closed = True
         self._subscribers.clear()
-        self._events.clear()
-        for kept in (self._outcomes, self._outcome_order, self._conflicts, self._questions, self._pending):
-            kept.clear()
+        for held in (self._events, self._outcomes, self._pending, self._questions):
+            held.clear()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -352,16 +288,16 @@ class MemoryStore:
         if status is None or resource is None:
             self._ask(ref, now)
             return
-        key = _key(ref)
+        key = key_of(ref)
         if key in self._outcomes or self._subscribers:
             self._record(Outcome(ref=ref, status=status, resource=resource, via="webhook", settled_at=now))
         else:  # nobody is to be told
-            self._settle(key, _packed(status, "webhook", now, resource), now)
+            self._settle(ref, key, packed(status, "webhook", now, resource), now)
 
     def _ask(self, ref: OperationRef, now: float) -> None:
-        key = _key(ref)
+        key = key_of(ref)
         known = self._outcomes.get(key)
-        if known is not None and _unpacked(key, known).status is OperationStatus.DONE:
+        if known is not None and known.status is OperationStatus.DONE:
             return
         questions = self._questions.get(ref.scope)
         if questions is None:
@@ -372,69 +308,34 @@ class MemoryStore:
             questions.put(key, now)
             self._subscribers.asked(ref)
 
-    def _settle(self, key: str, kept: bytes, now: float) -> None:
-        if len(self._outcome_order) >= self._max_events or now >= self._next_trim:
-            self._make_room_for_outcome(now)
-        self._outcomes[key] = kept
-        self._outcome_order.append(key)
+    def _settle(self, ref: OperationRef, key: str, outcome: bytes, now: float) -> None:
+        self._outcomes.add(key, outcome, now)
         if self._questions:
-            self._drop_question(key)
-        if self._pending:
-            self._drop_pending(key)
+            self._drop_question(ref)
+        self._pending.discard(ref)
 
     def _record(self, outcome: Outcome) -> Recorded:
-        key = _key(outcome.ref)
-        kept = self._outcomes.get(key)
-        packed = _packed(outcome.status, outcome.via, outcome.settled_at, outcome.resource)
-        if kept is None:
-            self._settle(key, packed, outcome.settled_at)
+        ref = outcome.ref
+        key = key_of(ref)
+        first = self._outcomes.get(key)
+        kept = packed(outcome.status, outcome.via, outcome.settled_at, outcome.resource)
+        if first is None:
+            self._settle(ref, key, kept, outcome.settled_at)
             self._subscribers.settled(outcome)
             return Recorded(verdict=Verdict.FIRST, outcome=outcome)
-        self._drop_question(key)
-        first = _unpacked(key, kept)
+        self._drop_question(ref)
         if agree(first, outcome):
             return Recorded(verdict=Verdict.SAME, outcome=first)
         event = conflict_event(first, outcome)
         if event.identity not in self._events.days:
-            self._conflicts[key] = (*self._conflicts.get(key, ()), packed)
-            self._conflict_count += 1
-            handlers = self._conflict_handlers.get(outcome.ref.scope, ())
+            handlers = self._conflict_handlers.get(ref.scope, ())
             self._events.add(event, self._clock(), handlers)
+            self._outcomes.add_conflict(key, kept)
             if handlers:
                 self._subscribers.ready()
         return Recorded(verdict=Verdict.CONFLICT, outcome=first)
 
-    def _make_room_for_outcome(self, now: float) -> None:
-        """Let the oldest go, so much at a time that no delivery waits for it."""
-        order = self._outcome_order
-        while len(order) >= self._max_events:
-            self._drop_outcome(order.popleft())
-        self._next_trim = now + self._retention / _TRIMS_PER_RETENTION
-        for _ in range(_SLICE):
-            if not order:
-                return
-            oldest = self._outcomes.get(order[0])
-            if oldest is not None and _unpacked(order[0], oldest).settled_at >= now - self._retention:
-                return
-            self._drop_outcome(order.popleft())
-        self._next_trim = now
-
-    def _drop_outcome(self, key: str) -> None:
-        self._outcomes.pop(key, None)
-        self._conflicts.pop(key, None)
-
-    def _drop_question(self, key: str) -> None:
-        questions = self._questions.get(key.partition(_BETWEEN)[0])
+    def _drop_question(self, ref: OperationRef) -> None:
+        questions = self._questions.get(ref.scope)
         if questions is not None:
-            questions.discard(key)
-
-    def _drop_pending(self, key: str) -> None:
-        scope, kind, uid = key.split(_BETWEEN, 2)
-        shelf = self._pending.get((scope, kind))
-        if shelf is not None:
-            shelf.pop(uid, None)
-
-    def _sweep_pending(self, before: float) -> None:
-        for shelf in self._pending.values():
-            for uid in [uid for uid, since in shelf.items() if since < before]:
-                del shelf[uid]
+            questions.discard(key_of(ref))

@@ -89,9 +89,13 @@ class EventShelf:
             id=event_id, event=_unpacked(kept), state=self._state(event_id), received_at=_received_at(kept), jobs=jobs
         )
 
-    def newest_first(self) -> Iterator[StoredEvent]:
-        """Iterate over all events."""
-        return (found for event_id in reversed(self._kept) if (found := self.get(event_id)) is not None)
+    def newest_first(self, before_id: int | None) -> Iterator[StoredEvent]:
+        """Iterate over all events, or those before one."""
+        return (
+            found
+            for event_id in reversed(self._kept)
+            if (before_id is None or event_id < before_id) and (found := self.get(event_id)) is not None
+        )
 
     def count(self) -> tuple[int, int, int, float | None]:
         """Return how many events there are, wait for a handler, are dead, and when the oldest that waits was received."""

@@ -20,9 +20,10 @@ from webhooks.store.base import (
     StoredEvent,
     StoreStatistics,
 )
+from webhooks.store.listing import EventListing, EventQuery
 from webhooks.store.memory import MemoryStore
 from webhooks.store.sqlite_file import WriterLock
-from webhooks.store.sqlite_reads import EventQuery, Reader
+from webhooks.store.sqlite_reads import Reader
 from webhooks.store.sqlite_rows import Arrival, PackedOutcome
 from webhooks.store.sqlite_threads import ReaderThread, WriterThread
 from webhooks.store.sqlite_writes import News, Writer
@@ -37,7 +38,7 @@ _SLICE = 500
 _PENDING_SLICE = 1_000
 
 
-class SQLiteStore:
+class SQLiteStore(EventListing):
     """Keep everything in one file, so that what was acknowledged survives the process and a power cut.
 
     Deliveries that wait at the same moment share one transaction and one fsync. The first process to open the file writes it, as
@@ -228,24 +229,9 @@ class SQLiteStore:
         if self._local is None:
             await self._writing.run(lambda writer: writer.close_questions(refs))
 
-    async def list_events(
-        self,
-        *,
-        scope: str | None = None,
-        state: EventState | None = None,
-        name: str | None = None,
-        ref: OperationRef | None = None,
-        before_id: int | None = None,
-        limit: int = 100,
-    ) -> Sequence[StoredEvent]:
-        """Return events that fit all given conditions, newest first."""
-        query = EventQuery(scope=scope, state=state, name=name, ref=ref, before_id=before_id, limit=limit)
+    async def find_events(self, query: EventQuery) -> Sequence[StoredEvent]:
+        """Return events that meet every condition, newest first."""
         return await self._read(lambda reader: reader.events(query))
-
-    async def get_event(self, event_id: int) -> StoredEvent | None:
-        """Return one event."""
-        found = await self._read(lambda reader: reader.events(EventQuery(id=event_id)))
-        return found[0] if found else None
 
     async def requeue(self, event_ids: Sequence[int], handlers: Sequence[str] | None = None) -> int:
         """Let handlers run again for kept events, with no attempts counted."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
-
 from vendor_http.operations import OperationRef
 from webhooks.store.base import IDENTITY_DAYS, EventState, Job, Outcome, StoredEvent, StoreStatistics
 from webhooks.store.sqlite_rows import (
@@ -28,37 +26,9 @@ from webhooks.store.sqlite_rows import (
 if TYPE_CHECKING:
     import sqlite3
 
+    from webhooks.store.listing import EventQuery
+
 _DAY = 86_400
-
-
-@frozen(kw_only=True)
-class EventQuery:
-    """Conditions on events; None leaves one out."""
-
-    scope: str | None = None
-    state: EventState | None = None
-    name: str | None = None
-    ref: OperationRef | None = None
-    id: int | None = None
-    before_id: int | None = None
-    limit: int = 100
-
-    def conditions(self) -> tuple[str, list[Any]]:
-        """Return the `WHERE` clause and its values."""
-        given: list[tuple[str, Any]] = [
-            ("id = ?", self.id),
-            ("id < ?", self.before_id),
-            ("scope = ?", self.scope),
-            ("name = ?", None if self.name is None else text(self.name)),
-        ]
-        if self.state is EventState.DONE:
-            given.append(("state = ?", STATES.index(self.state)))
-        elif self.state is not None:  # `state > 0` tells SQLite that the index of open events holds them all
-            given.append(("state > 0 AND state = ?", STATES.index(self.state)))
-        if self.ref is not None:
-            given += [("scope = ?", self.ref.scope), ("kind = ?", self.ref.kind), ("uid = ?", text(self.ref.uid))]
-        used = [(words, value) for words, value in given if value is not None]
-        return (" AND ".join(words for words, _ in used) or "1"), [value for _, value in used]
 
 
 class Reader:
@@ -104,7 +74,7 @@ class Reader:
 
     def events(self, query: EventQuery) -> list[StoredEvent]:
         """Return events that fit, newest first."""
-        where, values = query.conditions()
+        where, values = _conditions(query)
         rows = self._db.execute(
             f"SELECT {EVENT_COLUMNS} FROM event WHERE {where} ORDER BY id DESC LIMIT ?",
             (*values, query.limit),
@@ -178,3 +148,21 @@ class Reader:
     def _count(self, what: str, *values: int) -> int:
         (count,) = self._db.execute(f"SELECT count(*) FROM {what}", values).fetchone()
         return int(count)
+
+
+def _conditions(query: EventQuery) -> tuple[str, list[Any]]:
+    """Return the `WHERE` clause of a query and its values."""
+    given: list[tuple[str, Any]] = [
+        ("id = ?", query.id),
+        ("id < ?", query.before_id),
+        ("scope = ?", query.scope),
+        ("name = ?", None if query.name is None else text(query.name)),
+    ]
+    if query.state is EventState.DONE:
+        given.append(("state = ?", STATES.index(query.state)))
+    elif query.state is not None:  # `state > 0` tells SQLite that the index of open events holds them all
+        given.append(("state > 0 AND state = ?", STATES.index(query.state)))
+    if query.ref is not None:
+        given += [("scope = ?", query.ref.scope), ("kind = ?", query.ref.kind), ("uid = ?", text(query.ref.uid))]
+    used = [(words, value) for words, value in given if value is not None]
+    return (" AND ".join(words for words, _ in used) or "1"), [value for _, value in used]
