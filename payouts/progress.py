@@ -16,7 +16,7 @@ class Progress:
 
     Attributes:
         total: Rows in the file, None if nobody counted them.
-        read: Rows taken from the file.
+        read: Rows taken from the file into the ledger.
         skipped: Of those, rows that an earlier run had settled.
         in_flight: Rows whose request is under way.
         pending: Rows that the vendor has accepted and not finished.

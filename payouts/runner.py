@@ -296,7 +296,9 @@ class PayoutRun:
     async def _plan(self) -> None:
         """Read the file and plan its rows, a little ahead of those that are sent."""
         async for chunk in self._chunks():
-            await self._planned.put(await self._ledger.plan(chunk))
+            entries = await self._ledger.plan(chunk)
+            self.progress.read += len(entries)
+            await self._planned.put(entries)
         await self._planned.put(None)
 
     async def _send(self) -> None:
@@ -347,12 +349,10 @@ class PayoutRun:
                 taken[:] = [await anext(async_rows, None)]
 
             while await self._stop.before(take()) and taken[0] is not None:
-                self.progress.read += 1
                 yield [taken[0]]
             return
         rows = iter(self._rows)
         while chunk := await asyncio.to_thread(_take, rows):
-            self.progress.read += len(chunk)
             yield chunk
 
 

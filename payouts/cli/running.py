@@ -317,6 +317,7 @@ async def _run(job: Job, stream: BinaryIO, layout: Layout, checked: Checked, loc
         paying.progress.total = checked.rows
         broken_off = await follow(paying, display, output)
         counts = await ledger.counts()
+    not_read = checked.rows - paying.progress.read
     written = True
     if broken_off is None or not broken_off.at_once:
         try:
@@ -324,12 +325,12 @@ async def _run(job: Job, stream: BinaryIO, layout: Layout, checked: Checked, loc
         except OSError as problem:
             tell(f"{problem.filename or 'a file'}: {problem.strerror}; `payouts report` writes it from the ledger", "bold red")
             written = False
-    _tell_end(job, counts, output)
+    _tell_end(job, counts, not_read, output)
     if broken_off is not None:
         return broken_off.code
     if any(counts.get(state) for state in _TROUBLE):
         return Exit.NOT_PAID
-    if counts.get(State.DONE, 0) != sum(counts.values()):
+    if not_read or counts.get(State.DONE, 0) != sum(counts.values()):
         return Exit.NOT_YET
     return Exit.OK if written else Exit.FAULT
 
@@ -344,14 +345,15 @@ def _write_files(job: Job, output: Output) -> None:
         output.record({"event": "results", "path": str(job.results)}, text=f"results: {job.results}")
 
 
-def _tell_end(job: Job, counts: Mapping[State, int], output: Output) -> None:
+def _tell_end(job: Job, counts: Mapping[State, int], not_read: int, output: Output) -> None:
     if output.as_json:
-        output.record({"event": "summary", "campaign": job.campaign, **{state.value: counts.get(state, 0) for state in State}})
+        states = {state.value: counts.get(state, 0) for state in State}
+        output.record({"event": "summary", "campaign": job.campaign, **states, "not_read": not_read})
         return
     told = ", ".join(f"{counts[state]:,} {state}" for state in State if counts.get(state)) or "no rows"
     output.say(f"{job.campaign}: {told}", "bold")
     if any(counts.get(state) for state in _TROUBLE):
         output.say(f"see which: payouts status --ledger {job.ledger} --campaign {job.campaign}")
-    going_on = sum(counts.get(state, 0) for state in _GOING_ON)
+    going_on = sum(counts.get(state, 0) for state in _GOING_ON) + not_read
     if going_on:
         output.say(f"{'1 row has' if going_on == 1 else f'{going_on:,} rows have'} no end yet: run the same command again")

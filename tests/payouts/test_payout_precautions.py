@@ -20,8 +20,9 @@ from payouts.cli.following import follow
 from payouts.cli.terminal import Exit
 from payouts.ledger import Ledger
 from payouts.progress import Progress
+from payouts.runner import PayoutRun
 from payouts.states import State
-from tests.payouts.command_kit import HEADER, REWARD, TWO, Call, entries, for_people, run_of
+from tests.payouts.command_kit import HEADER, REWARD, TWO, Call, entries, for_people, records, run_of
 from tests.payouts.payout_kit import token_row
 from tests.payouts.process_kit import free_port, original_at, sandbox
 from webhooks import CompletionsFailed, MemoryStore, StoreError
@@ -227,3 +228,16 @@ def test_a_large_file_without_webhooks_is_told_how_long_asking_takes(
     assert result.exit_code == 0
     words = "no webhooks come in: asking about 61 rows takes 1 min 1 s at least; see --webhook-port, --store, --polls-per-second"
     assert (words in result.stderr) is told
+
+
+def test_rows_that_were_not_even_taken_up_are_not_paid(
+    call: Call, folder: Path, file: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def too_slow(_: PayoutRun) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(PayoutRun, "_plan", too_slow)
+    result = call(*run_of("rewards.csv", "--limit=0"), env=NOBODY)
+    assert (result.exit_code, records(result)[-1]["not_read"]) == (4, 2)
+    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    assert "2 rows have no end yet" in call(*run_of("rewards.csv", "--limit=0"), env=NOBODY).stdout
