@@ -34,7 +34,7 @@ _MEANINGS = {
 _TO_DO = {
     State.ACCEPTED: "run the same command again: it waits for the chain, and sends nothing twice",
     State.SENT: "run the same command again: it asks first what became of them; where nobody can be asked they become unknown",
-    State.PLANNED: "run the same command again",
+    State.PLANNED: "run the same command again; what stands after them in the file may not be in the ledger yet",
     State.UNKNOWN: "ask the vendor about its key, then settle by hand with <code>payouts resolve</code>",
     State.MISMATCH: "ask the vendor: what was paid under the key is not what the row says",
     State.FAILED: "pay anew under another key with <code>payouts retry</code>, once the cause is gone",

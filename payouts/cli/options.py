@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -38,3 +39,16 @@ def check_place(option: str, path: Path | None, **kept: Path | None) -> None:
     for word, other in kept.items():
         if other is not None and path.resolve() == other.resolve():
             fail(f"{option}: expected a file of its own, got that of the {word}: {path}; name another", Exit.USAGE)
+
+
+def per_second(value: str | float) -> float:
+    """Read `20` or `20/s`.
+
+    Raises:
+        typer.BadParameter: it is neither.
+    """
+    with suppress(ValueError):
+        number = float(str(value).removesuffix("/s"))
+        if number >= 0:
+            return number
+    raise typer.BadParameter(f"expected rows per second such as 20 or 20/s, got {value!a}")

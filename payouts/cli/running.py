@@ -17,7 +17,7 @@ from payouts.checking import Checked, check_rows
 from payouts.cli.connections import Listening, client_of, completions_of, target_of
 from payouts.cli.display import Display, JsonLines, MovingLine
 from payouts.cli.following import follow
-from payouts.cli.options import check_place
+from payouts.cli.options import check_place, per_second
 from payouts.cli.terminal import Exit, with_exit_codes
 from payouts.files import form_of, is_piped, read_rows, rereadable
 from payouts.ledger import Ledger
@@ -91,7 +91,12 @@ def run(
         bool, typer.Option("--ids-from-line", help="Take the line number for the id: never insert a line afterwards.")
     ] = False,
     concurrency: Annotated[int, typer.Option(help="Requests under way at once.", min=1, max=1000)] = 20,
-    rate: Annotated[float, typer.Option(help="Rows sent per second; 0 is as many as there are.", min=0)] = 20.0,
+    rate: Annotated[
+        float,
+        typer.Option(
+            help="Rows sent per second; 0 is as many as there are.", parser=per_second, metavar="N/s", show_default="20/s"
+        ),
+    ] = 20.0,
     max_pending: Annotated[int, typer.Option(help="Rows accepted and not settled at one time.", min=1)] = 20_000,
     limit: Annotated[int | None, typer.Option(help="Rows sent at most in this run.", min=0)] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait for accepted rows; the next run does.")] = False,
@@ -109,7 +114,7 @@ def run(
         str | None, typer.Option(help="The store of a running webhook-listener, instead of a port: FILE or sqlite:///FILE.")
     ] = None,
     poll_after: Annotated[float, typer.Option(help="Seconds before a row is first asked about.", min=0.01)] = 15.0,
-    polls_per_second: Annotated[float, typer.Option(help="Questions per second at most.", min=0.01)] = 20.0,
+    polls_per_second: Annotated[float, typer.Option(help="Questions per second at most.", min=0.01, max=100_000)] = 20.0,
     repeat_is_safe: Annotated[
         bool, typer.Option("--repeat-is-safe", help="EnKash is known to pay a repeated request id once only.")
     ] = False,

@@ -22,6 +22,7 @@ from payouts.cli.display import JsonLines, MovingLine, facts_of
 from payouts.cli.following import follow
 from payouts.ledger import Ledger
 from payouts.progress import Progress
+from payouts.runner import RunOptions
 from payouts.states import Entry, State
 from tests.payouts.command_kit import HEADER, REWARD, TWO, Call, entries, for_people, records, run_of
 from tests.payouts.payout_kit import Time, coin_row, token_row
@@ -123,6 +124,10 @@ def test_ids_from_line_come_with_a_warning(call: Call, folder: Path) -> None:
     [
         (["--user-id-column=x"], "--user-id-column: there is no such column for original"),
         (["--delimiter=ab"], "--delimiter: expected one character, got 2"),
+        (["--rate=-1"], "expected rows per second such as 20 or 20/s, got '-1'"),
+        (["--rate=fast"], "expected rows per second such as 20 or 20/s, got 'fast'"),
+        (["--rate=nan/s"], "expected rows per second such as 20 or 20/s, got 'nan/s'"),
+        (["--polls-per-second=inf"], "--polls-per-second"),
         (["--ids-from-line", "--id-column=order"], "expected --ids-from-line or --id-column, got both"),
         (["--campaign="], "campaign"),
     ],
@@ -132,6 +137,23 @@ def test_options_that_do_not_fit_are_refused(call: Call, folder: Path, arguments
     result = call(*run_of("rewards.csv", "--dry-run", *arguments))
     assert result.exit_code == 2
     assert words in result.stderr
+
+
+@pytest.mark.parametrize(("given", "rate"), [("--rate=5", 5.0), ("--rate=5/s", 5.0), ("--rate=0", None), ("--limit=9", 20.0)])
+def test_a_rate_is_so_many_rows_per_second(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, given: str, rate: float | None
+) -> None:
+    (folder / "rewards.csv").write_text(TWO)
+    heard: list[float | None] = []
+    made = RunOptions
+
+    def hear(**options: Any) -> RunOptions:
+        heard.append(options["rate"])
+        return made(**options)
+
+    monkeypatch.setattr("payouts.cli.running.RunOptions", hear)
+    result = call("run", "rewards.csv", "--vendor=original", "--campaign=c", "--dry-run", given)
+    assert (result.exit_code, heard) == (0, [rate])
 
 
 def test_a_file_that_is_not_there_is_named(call: Call) -> None:
