@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from attrs import evolve
 
-from tests.webhooks.store_contract import A_DAY, PAY, Clock, Ear, StoreContract, collect, event, outcome, ref
+from tests.webhooks.store_contract import A_DAY, PAY, Clock, Ear, StoreContract, collect, event, outcome, ref, resource
 from webhooks.errors import StoreFull
 from webhooks.store.base import Acceptance, EventState, Store
 from webhooks.store.memory import MemoryStore
@@ -152,3 +153,34 @@ async def test_a_settled_event_state_is_listed_as_done(clock: Clock) -> None:
     store = MemoryStore(clock=clock)
     await store.accept(event("1"))
     assert [kept.state for kept in await store.list_events(state=EventState.DONE)] == [EventState.DONE]
+
+
+async def test_an_event_that_cannot_be_kept_leaves_nothing_so_that_it_can_come_again(clock: Clock) -> None:
+    store = MemoryStore(clock=clock)
+    good = event("1", of=ref("1"), complete=resource("1"))
+    unkeepable = [evolve(good, resource={**resource("1"), "more": object()}), evolve(good, correlation_id=object())]  # type: ignore[arg-type]
+    for bad in unkeepable:
+        with pytest.raises(TypeError, match="JSON"):
+            await store.accept(bad)
+    assert await words(store) == []
+    assert await store.accept(good) is Acceptance.NEW
+    assert await store.outcome(ref("1")) is not None
+
+
+async def test_a_conflict_is_kept_though_there_is_no_room_to_tell_of_it(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    store = MemoryStore(max_events=1, clock=clock)
+    store.route_conflicts({"default": [PAY]})
+    await store.record_outcome(outcome(ref("1"), "failed"))
+    assert await store.accept(event("1", of=ref("1"), complete=resource("1")), handlers=[PAY]) is Acceptance.NEW
+    assert [one.status for one in await store.conflicts(ref("1"))] == ["done"]
+    assert await words(store) == [event("1", of=ref("1"), complete=resource("1")).body]
+    assert "no handler can be told" in caplog.text
+
+
+async def test_an_outcome_that_comes_again_after_a_purge_does_not_leave_too_early(clock: Clock) -> None:
+    store = MemoryStore(max_events=2, clock=clock)
+    await store.record_outcome(outcome(ref("1"), at=clock.now))
+    assert await store.purge_outcomes(clock.now + 1) == 1
+    await store.record_outcome(outcome(ref("1"), at=clock.now))
+    await store.record_outcome(outcome(ref("2"), at=clock.now))
+    assert await store.outcome(ref("1")) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
@@ -11,7 +12,7 @@ from typing import Any
 from attrs import evolve
 
 from vendor_http.operations import Event, OperationRef, OperationStatus
-from webhooks.errors import StoreClosed
+from webhooks.errors import StoreClosed, StoreFull
 from webhooks.store.base import (
     NO_SUCH_HANDLER,
     Acceptance,
@@ -31,6 +32,8 @@ from webhooks.store.outcomes import agree, conflict_event, terminal_status
 from webhooks.store.pending import PendingShelf
 from webhooks.store.shelf import EventShelf
 from webhooks.store.subscribers import Subscriber, Subscribers
+
+logger = logging.getLogger(__name__)
 
 _SLICE = 1_000
 
@@ -75,9 +78,10 @@ class MemoryStore(EventListing):
         if event.problem is not None:
             events.add(event, now, ())
             return Acceptance.NEW
+        outcome = _packed_outcome(event, now)
         events.add(event, now, handlers)
         if event.ref is not None:
-            self._draw_conclusions(event.ref, event.resource, now)
+            self._draw_conclusions(event.ref, event.resource, outcome, now)
         if handlers:
             self._subscribers.ready()
         return Acceptance.NEW
@@ -96,8 +100,10 @@ class MemoryStore(EventListing):
     async def amend(self, event_id: int, event: Event) -> None:
         """Replace a kept event by what a later reading of its body found."""
         self._check_open()
+        now = self._clock()
+        outcome = _packed_outcome(event, now)
         if self._events.replace(event_id, event) and event.problem is None and event.ref is not None:
-            self._draw_conclusions(event.ref, event.resource, self._clock())
+            self._draw_conclusions(event.ref, event.resource, outcome, now)
 
     def route_conflicts(self, handlers: Mapping[str, Sequence[str]]) -> None:
         """Say which handlers get a job on `outcome.conflict` events from now on."""
@@ -123,7 +129,7 @@ class MemoryStore(EventListing):
     async def record_outcome(self, outcome: Outcome) -> Recorded:
         """Record how an operation ended; the first one stands."""
         self._check_open()
-        return self._record(outcome)
+        return self._record(outcome, packed(outcome.status, outcome.via, outcome.settled_at, outcome.resource))
 
     async def add_pending(self, refs: Sequence[OperationRef]) -> None:
         """Register operations as unsettled."""
@@ -283,16 +289,16 @@ class MemoryStore(EventListing):
         if self._closed:
             raise StoreClosed("expected an open store, got one after aclose(); make a new one")
 
-    def _draw_conclusions(self, ref: OperationRef, resource: Mapping[str, Any] | None, now: float) -> None:
+    def _draw_conclusions(self, ref: OperationRef, resource: Mapping[str, Any] | None, outcome: bytes | None, now: float) -> None:
         status = terminal_status(resource)
-        if status is None or resource is None:
+        if status is None or resource is None or outcome is None:
             self._ask(ref, now)
             return
         key = key_of(ref)
         if key in self._outcomes or self._subscribers:
-            self._record(Outcome(ref=ref, status=status, resource=resource, via="webhook", settled_at=now))
+            self._record(Outcome(ref=ref, status=status, resource=resource, via="webhook", settled_at=now), outcome)
         else:  # nobody is to be told
-            self._settle(ref, key, packed(status, "webhook", now, resource), now)
+            self._settle(ref, key, outcome, now)
 
     def _ask(self, ref: OperationRef, now: float) -> None:
         key = key_of(ref)
@@ -314,11 +320,10 @@ class MemoryStore(EventListing):
             self._drop_question(ref)
         self._pending.discard(ref)
 
-    def _record(self, outcome: Outcome) -> Recorded:
+    def _record(self, outcome: Outcome, kept: bytes) -> Recorded:
         ref = outcome.ref
         key = key_of(ref)
         first = self._outcomes.get(key)
-        kept = packed(outcome.status, outcome.via, outcome.settled_at, outcome.resource)
         if first is None:
             self._settle(ref, key, kept, outcome.settled_at)
             self._subscribers.settled(outcome)
@@ -329,8 +334,12 @@ class MemoryStore(EventListing):
         event = conflict_event(first, outcome)
         if event.identity not in self._events.days:
             handlers = self._conflict_handlers.get(ref.scope, ())
-            self._events.add(event, self._clock(), handlers)
             self._outcomes.add_conflict(key, kept)
+            try:
+                self._events.add(event, self._clock(), handlers)
+            except StoreFull:
+                logger.exception("another outcome of %s is kept as a conflict, but no handler can be told", ref)
+                handlers = ()
             if handlers:
                 self._subscribers.ready()
         return Recorded(verdict=Verdict.CONFLICT, outcome=first)
@@ -339,3 +348,9 @@ class MemoryStore(EventListing):
         questions = self._questions.get(ref.scope)
         if questions is not None:
             questions.discard(key_of(ref))
+
+
+def _packed_outcome(event: Event, now: float) -> bytes | None:
+    """Return the outcome an event carries, None if it carries none; what cannot be packed raises before anything is kept."""
+    status = terminal_status(event.resource)
+    return None if status is None or event.resource is None else packed(status, "webhook", now, event.resource)

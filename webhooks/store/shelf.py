@@ -62,6 +62,7 @@ class EventShelf:
             self._make_room()
         if now >= self._trim_at:
             self._trim(now)
+        kept = _packed(event, now)  # before anything changes: it may raise
         event_id = self._next_id
         self._next_id = event_id + 1
         identity = event.identity
@@ -70,7 +71,7 @@ class EventShelf:
         identities.append(identity)
         if len(identities) > self._max_identities:
             del self.days[identities.popleft()]
-        self._kept[event_id] = _packed(event, now)
+        self._kept[event_id] = kept
         if handlers:
             self.assign(event_id, handlers, now)
         elif event.problem is None:
