@@ -215,7 +215,24 @@ def dumps(value: Any) -> bytes:
 
 
 def canonical(value: Any) -> bytes:
-    """Write JSON so that equal values give equal bytes: sorted keys, exact numbers."""
+    """Write JSON so that equal values give equal bytes, and others do not: sorted keys, exact numbers.
+
+    A `Decimal` is written as `{"number": "1.5"}`, an object that looks like one as `{"number": ["1.5"]}`.
+    """
+    data = _sorted(value)
+    if _NUMBER_MARK in data:
+        try:
+            return _sorted(_told_apart(value))
+        except RecursionError:  # nests deeper than anything that is meant
+            return data
+    return data
+
+
+_NUMBER = "number"
+_NUMBER_MARK = b'{"number":'
+
+
+def _sorted(value: Any) -> bytes:
     try:
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     except TypeError:  # Decimals, or whole numbers over 64 bits
@@ -226,8 +243,18 @@ def canonical(value: Any) -> bytes:
 
 def _number_text(value: object) -> Any:
     if isinstance(value, Decimal):
-        return {"number": str(value)}
+        return {_NUMBER: str(value)}
     raise TypeError(f"expected a JSON value, got {type(value).__name__}")
+
+
+def _told_apart(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_told_apart(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1 and type(value.get(_NUMBER)) in {str, list}:
+        return {_NUMBER: [_told_apart(value[_NUMBER])]}
+    return {key: _told_apart(item) for key, item in value.items()}
 
 
 def decode(body: bytes, cls: type[T], *, inside: tuple[str, ...] = ()) -> T:

@@ -253,3 +253,46 @@ def test_models_without_raw_and_types_nobody_can_read() -> None:
         codec.structure({"a": 1}, object)
     with pytest.raises(UnexpectedResponse):
         codec.loads_exact(b"[NaN]")
+
+
+LOOK_ALIKES = [
+    b'{"v":1.5}',
+    b'{"v":{"number":"1.5"}}',
+    b'{"v":{"number":["1.5"]}}',
+    b'{"v":{"number":[["1.5"]]}}',
+    b'{"v":{"number":1.5}}',
+    b'{"v":{"number":[1.5]}}',
+    b'{"v":{"number":{"number":"1.5"}}}',
+    b'{"v":{"number":[{"number":"1.5"}]}}',
+    b'{"v":{"number":null}}',
+    b'{"v":{"number":"1.5","more":1}}',
+    b'{"v":[{"number":"1.5"}]}',
+    b'{"v":["1.5"]}',
+]
+
+
+def test_canonical_tells_a_number_from_an_object_that_looks_like_one() -> None:
+    written = {codec.canonical(codec.loads_faithful(body)) for body in LOOK_ALIKES}
+    assert len(written) == len(LOOK_ALIKES)
+
+
+def test_canonical_bytes_of_ordinary_bodies_are_those_of_every_release() -> None:
+    for body, known in {
+        b'{"b":[1,"x",null,true],"a":{"uid":"1"}}': b'{"a":{"uid":"1"},"b":[1,"x",null,true]}',
+        b'{"amount":1.50}': b'{"amount":{"number":"1.50"}}',
+        b'{"number":5,"a":1}': b'{"a":1,"number":5}',
+        b'{"number":5}': b'{"number":5}',
+        b'{"v":{"number":{"a":1}}}': b'{"v":{"number":{"a":1}}}',
+    }.items():
+        assert codec.canonical(codec.loads_faithful(body)) == known
+
+
+def test_canonical_writes_what_nests_deeper_than_anything_that_is_meant() -> None:
+    deep: Any = {"number": "1.5"}
+    for _ in range(700):
+        deep = [deep]
+    try:
+        written = codec.canonical(deep)
+    except RecursionError:
+        pytest.fail("it was written before it was told apart, and so it can be kept")
+    assert written.startswith(b"[[[")
