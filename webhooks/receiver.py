@@ -340,7 +340,7 @@ class Receiver:
     def _may_tell(self, reason: str) -> bool:
         """Whether to log now: strangers must not be able to fill the log."""
         now = self._clock()
-        if now - self._told_at.get(reason, 0.0) < _TELL_EVERY:
+        if 0.0 <= now - self._told_at.get(reason, -_TELL_EVERY) < _TELL_EVERY:  # a clock set back must not silence us
             return False
         self._told_at[reason] = now
         return True

@@ -136,6 +136,9 @@ async def test_strangers_cannot_fill_the_log(caplog: pytest.LogCaptureFixture) -
     inbox.clock.now += 61
     await inbox.receiver.receive({}, b"{}")
     assert "101 so far" in caplog.text
+    inbox.clock.now -= 365 * A_DAY
+    await inbox.receiver.receive({}, b"{}")
+    assert "102 so far" in caplog.text
 
 
 async def test_a_body_over_the_limit_is_refused_before_anything_is_computed() -> None:
