@@ -74,7 +74,7 @@ class _Seen:
 
 
 def check_rows(
-    stream: BinaryIO, layout: Layout, *, on_mistake: Callable[[Mistake], None], judge: Callable[[Row], None] = lambda _: None
+    stream: BinaryIO, layout: Layout, *, on_mistake: Callable[[Mistake], None], judge: Callable[[Row], None] | None = None
 ) -> Checked:
     """Read a file to its end and report everything that is wrong, ids and keys that come twice included.
 

@@ -70,7 +70,7 @@ def read_rows(
     *,
     on_mistake: OnMistake = refuse,
     meet: Meet | None = None,
-    judge: Callable[[Row], None] = lambda _: None,
+    judge: Callable[[Row], None] | None = None,
     on_ignored: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Row]:
     """Yield the rows of a file.
@@ -97,7 +97,7 @@ def read_rows(
 class _Builder:
     """Makes a row of a line's values, or reports why there is none."""
 
-    def __init__(self, lines: Lines, meet: Meet | None, judge: Callable[[Row], None]) -> None:
+    def __init__(self, lines: Lines, meet: Meet | None, judge: Callable[[Row], None] | None) -> None:
         self._lines = lines
         self._meet = meet
         self._judge = judge
@@ -115,7 +115,7 @@ class _Builder:
             wrong = self._report_each(number, values, column_of)
         if self._meet is not None and not self._met(self._meet, number, values, wrong, column_of):
             return None
-        if row is not None:
+        if row is not None and self._judge is not None:
             try:
                 self._judge(row)
             except InvalidRow as problem:

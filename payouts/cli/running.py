@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
+from typing import Annotated, BinaryIO, Literal
 
 import typer
 from attrs import frozen
@@ -17,12 +17,13 @@ from payouts.checking import Checked, check_rows
 from payouts.cli.connections import Listening, client_of, completions_of, target_of
 from payouts.cli.display import Display, JsonLines, MovingLine
 from payouts.cli.following import follow
+from payouts.cli.judging import Judge
 from payouts.cli.options import check_place, per_second
 from payouts.cli.terminal import Exit, with_exit_codes
 from payouts.files import form_of, is_piped, read_rows, rereadable
 from payouts.ledger import Ledger
 from payouts.ledger_lock import LedgerLock
-from payouts.ledger_reader import Campaign, LedgerReader
+from payouts.ledger_reader import LedgerReader
 from payouts.ledger_schema import connect_to_write
 from payouts.lines import Layout, Mistake
 from payouts.report import write_report
@@ -34,9 +35,6 @@ from webhooks import StoreError
 from webhooks.cli.options import KeysOption
 from webhooks.cli.sources import DEFAULT_PATH
 from webhooks.cli.terminal import Output, fail, tell
-
-if TYPE_CHECKING:
-    from payouts.rows import Row
 
 _GOING_ON = (State.PLANNED, State.SENT, State.ACCEPTED)
 _TROUBLE = frozenset({State.FAILED, State.MISMATCH, State.REJECTED, State.UNKNOWN})
@@ -254,12 +252,15 @@ def _check(stream: BinaryIO, layout: Layout, job: Job, output: Output) -> Checke
     with ExitStack() as stack:
         if not output.as_json:
             stack.enter_context(output.console.status("checking every row; nothing is sent yet"))
-        checked = check_rows(stream, layout, on_mistake=say, judge=_judge(job, stack))
+        judge = _judge(job, stack)
+        checked = check_rows(stream, layout, on_mistake=say, judge=judge)
     if checked.ignored:
         tell(f"columns that are not read: {', '.join(checked.ignored[:20])}", "yellow")
     if checked.mistakes:
         mistakes = "1 mistake" if checked.mistakes == 1 else f"{checked.mistakes:,} mistakes"
         fail(f"{mistakes}, nothing was sent; mend the file and run again", Exit.USAGE)
+    for doubt in judge.doubts() if judge is not None else ():
+        tell(doubt, "bold yellow")
     listening = job.listening
     asking = checked.rows / listening.polls_per_second
     if job.vendor == "original" and job.options.wait and not listening.hears and asking > _LONG:
@@ -271,14 +272,11 @@ def _check(stream: BinaryIO, layout: Layout, job: Job, output: Output) -> Checke
     return checked
 
 
-def _judge(job: Job, stack: ExitStack) -> Callable[[Row], None]:
-    """Return what compares a row with the ledger, if there is one already."""
+def _judge(job: Job, stack: ExitStack) -> Judge | None:
+    """Return what compares a row with the ledger, None if there is none yet."""
     if not _is_begun(job.ledger):
-        return lambda _: None
-    reader = stack.enter_context(LedgerReader(job.ledger))
-    new = Campaign(number=0, vendor=job.vendor, name=job.campaign, target="", opened_at=0.0)  # keys are taken across campaigns
-    campaign = next((each for each in reader.campaigns() if (each.name, each.vendor) == (job.campaign, job.vendor)), new)
-    return lambda row: reader.judge(campaign, row)
+        return None
+    return Judge(stack.enter_context(LedgerReader(job.ledger)), job.vendor, job.campaign)
 
 
 def _tell_checked(checked: Checked, output: Output) -> None:

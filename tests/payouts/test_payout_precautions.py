@@ -241,3 +241,28 @@ def test_rows_that_were_not_even_taken_up_are_not_paid(
     assert (result.exit_code, records(result)[-1]["not_read"]) == (4, 2)
     monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
     assert "2 rows have no end yet" in call(*run_of("rewards.csv", "--limit=0"), env=NOBODY).stdout
+
+
+def test_a_new_campaign_with_the_rows_of_another_one_is_told_that_all_of_them_are_paid_again(
+    call: Call, folder: Path, file: None
+) -> None:
+    async def earlier() -> None:
+        changes = {"r1": {"to_user_uid": "32", "amount": "1.5"}, "r2": {"to_user_uid": "33", "amount": "2.26"}}
+        async with Ledger(folder / "payouts.db", vendor="original", campaign="diwali-26") as ledger:
+            await ledger.plan([token_row(row, **changed) for row, changed in changes.items()])
+        async with Ledger(folder / "payouts.db", vendor="original", campaign="holi-2026") as ledger:
+            await ledger.plan([token_row("h1")])
+
+    asyncio.run(earlier())
+    told = (
+        "campaign diwali-2026 is new to this ledger, whose campaign diwali-26 has 1 of the first 2 rows with the same id, "
+        "recipient and amount: if this is the same payout, name that campaign, or they are paid again"
+    )
+    assert told in call(*run_of("rewards.csv", "--dry-run")).stderr
+
+    async def begin() -> None:
+        async with Ledger(folder / "payouts.db", vendor="original", campaign="diwali-2026"):
+            pass
+
+    asyncio.run(begin())
+    assert "paid again" not in call(*run_of("rewards.csv", "--dry-run")).stderr
