@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,8 +105,15 @@ def target_of(vendor: str) -> str:
 
 
 @asynccontextmanager
-async def completions_of(client: OriginalClient, listening: Listening) -> AsyncIterator[Completions]:
+async def completions_of(
+    client: OriginalClient, listening: Listening, on_listening: Callable[[str], None] = lambda _: None
+) -> AsyncIterator[Completions]:
     """Wait for rows with the standalone listener's store, with a receiver of our own, or by polling alone.
+
+    Args:
+        client: Asks the vendor.
+        listening: Where news comes from.
+        on_listening: Called with the URL of our own receiver.
 
     Raises:
         ValueError: the keys that sign webhooks are missing, or there is no such store.
@@ -127,7 +134,7 @@ async def completions_of(client: OriginalClient, listening: Listening) -> AsyncI
             keys = await asyncio.to_thread(read_keys, spec, os.environ)
             source = OriginalWebhooks(keys, scope=client.scope, app_uid=app_uid)
             receiver = await stack.enter_async_context(Receiver(source, store))
-            await stack.enter_async_context(_serving(receiver, listening))
+            on_listening(await stack.enter_async_context(_serving(receiver, listening)))
         polling = PollPolicy(first_after=listening.poll_after, max_per_second=listening.polls_per_second)
         yield await stack.enter_async_context(Completions(client, store, polling=polling))
 
@@ -145,11 +152,12 @@ def _listeners_store(name: str) -> SQLiteStore:
 
 
 @asynccontextmanager
-async def _serving(receiver: Receiver, listening: Listening) -> AsyncIterator[None]:
+async def _serving(receiver: Receiver, listening: Listening) -> AsyncIterator[str]:
     armour = ArmouredServer({listening.path: receiver})
     server = await asyncio.get_running_loop().create_server(armour, listening.host, listening.port)
+    host, port = server.sockets[0].getsockname()[:2]
     try:
-        yield
+        yield f"http://{f'[{host}]' if ':' in host else host}:{port}{listening.path}"
     finally:
         server.close()
         await armour.drain(5.0)

@@ -295,6 +295,10 @@ def _tell_checked(checked: Checked, output: Output) -> None:
 
 async def _run(job: Job, stream: BinaryIO, layout: Layout, checked: Checked, lock: LedgerLock, output: Output) -> int:
     """Pay, and return the exit code."""
+
+    def tell_url(url: str) -> None:
+        output.record({"event": "listening", "url": url}, text=f"webhooks come in at {url}")
+
     target = target_of(job.vendor)
     display: Display = JsonLines(output) if output.as_json else MovingLine(output)
     async with AsyncExitStack() as stack:
@@ -303,7 +307,7 @@ async def _run(job: Job, stream: BinaryIO, layout: Layout, checked: Checked, loc
             stack.push_async_callback(client.aclose)
             completions = None
             if job.vendor == "original" and job.options.wait:
-                completions = await stack.enter_async_context(completions_of(client, job.listening))
+                completions = await stack.enter_async_context(completions_of(client, job.listening, tell_url))
         except (ValueError, OSError, StoreError) as problem:
             fail(str(problem), Exit.USAGE)
         ledger = await stack.enter_async_context(

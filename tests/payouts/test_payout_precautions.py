@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -266,3 +267,13 @@ def test_a_new_campaign_with_the_rows_of_another_one_is_told_that_all_of_them_ar
 
     asyncio.run(begin())
     assert "paid again" not in call(*run_of("rewards.csv", "--dry-run")).stderr
+
+
+def test_where_webhooks_come_in_is_told(call: Call, folder: Path, file: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with sandbox("original", "--confirm=0:0") as url:
+        given = run_of("rewards.csv", "--webhook-port=0", "--webhook-path=/hooks")
+        first = records(call(*given, env=original_at(url)))[0]
+        assert first["event"] == "listening"
+        assert re.fullmatch(r"http://127\.0\.0\.1:[1-9][0-9]*/hooks", first["url"])
+        monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+        assert "webhooks come in at http://127.0.0.1:" in call(*given, env=original_at(url)).stdout
