@@ -129,7 +129,8 @@ class Completions:
 
         Args:
             operation: As the client returned it, or its ref, or a bare uid.
-            timeout: Seconds to wait at most, 0 or more; None waits for as long as it takes.
+            timeout: Seconds to wait at most, 0 or more; None waits for as long as it takes. A store that hangs gets 2 s more to
+                answer a last look.
             poll_now: Ask the vendor instead of waiting for the first poll, as soon as the budget allows: for resuming after a
                 restart.
 
@@ -152,21 +153,22 @@ class Completions:
         check_timeout(timeout)
         self._check_running()
         deadline = math.inf if timeout is None else loop_time() + timeout
-        ending: Ending | None = await self._look_up(ref)
-        if ending is None:
-            waiter = self._enter(ref, deadline)
+        ending: Ending | None = None
+        begun = await self._begin(ref, deadline, poll_now=poll_now)
+        if isinstance(begun, Waiter):
             try:
-                ending = await self._look_again(waiter, poll_now=poll_now)
+                ending = await begun.future
+                self._hub.took(ending)
                 if ending is None:
-                    ending = await waiter.future
-                    self._hub.took(ending)
-                if ending is None:
-                    ending = await self._look_up(ref)
+                    ending = await self._hub.last_look(ref)
             finally:
-                self._leave(waiter)
-            if ending is None:
-                self._hub.timeouts += 1
-                raise time_is_over(ref, timeout or 0.0, waiter.last_seen, waiter.last_error)
+                self._leave(begun)
+        else:
+            ending = begun or await self._hub.last_look(ref)
+        if ending is None:
+            self._hub.timeouts += 1
+            seen, error = (begun.last_seen, begun.last_error) if isinstance(begun, Waiter) else (None, None)
+            raise time_is_over(ref, timeout or 0.0, seen, error)
         if isinstance(ending, Exception):
             raise ending
         return self._client.conclude(asked, ending.operation)
@@ -252,9 +254,29 @@ class Completions:
         if not self._tasks:
             raise RuntimeError("expected Completions to be started, got one that is not; use it inside `async with`")
 
-    async def _look_up(self, ref: OperationRef) -> Settled | None:
-        outcome = await self._store.outcome(ref)
-        return None if outcome is None else self._hub.usable(outcome)
+    async def _begin(self, ref: OperationRef, deadline: float, *, poll_now: bool) -> Settled | Waiter | None:
+        """Return the outcome if it is known, else who waits for it; None if the time is over before the store has answered."""
+        waiter: Waiter | None = None
+        limit = asyncio.timeout_at(None if deadline == math.inf else deadline)
+        try:
+            async with limit:
+                settled = await self._hub.look_up(ref)
+                if settled is None:
+                    waiter = self._enter(ref, deadline)
+                    settled = await self._look_again(waiter, poll_now=poll_now)
+        except TimeoutError:
+            if not limit.expired():
+                if waiter is not None:
+                    self._leave(waiter)
+                raise
+            return waiter
+        except BaseException:
+            if waiter is not None:
+                self._leave(waiter)
+            raise
+        if settled is not None and waiter is not None:
+            self._leave(waiter)
+        return settled or waiter
 
     def _enter(self, ref: OperationRef, deadline: float) -> Waiter:
         hub, loop = self._hub, asyncio.get_running_loop()

@@ -30,6 +30,7 @@ _LOOK_FOR_QUESTIONS_EVERY = 5.0
 _POLLED_IN_A_ROW = 20
 _DELAYS_KEPT = 1_000
 _SLICE = 1_000
+_LAST_LOOK = 2.0
 
 
 def loop_time() -> float:
@@ -110,6 +111,23 @@ class Hub(Subscriber):
             logger.warning("a kept outcome of %s cannot be read, the vendor is asked: %s", outcome.ref, problem)
             return None
         return Settled(operation, outcome.via, outcome.settled_at) if operation.status.terminal else None
+
+    async def look_up(self, ref: OperationRef) -> Settled | None:
+        """Return the outcome that is kept, if those who wait may have it."""
+        outcome = await self.store.outcome(ref)
+        return None if outcome is None else self.usable(outcome)
+
+    async def last_look(self, ref: OperationRef) -> Settled | None:
+        """Look up once more after the time of a wait is over, but not for ever."""
+        limit = asyncio.timeout(_LAST_LOOK)
+        try:
+            async with limit:
+                return await self.look_up(ref)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            logger.warning("the store did not answer within %.0f s whether %s has ended", _LAST_LOOK, ref)
+            return None
 
     def took(self, ending: Ending | None) -> None:
         """Note how long an outcome took from when it was learned to who waited for it."""

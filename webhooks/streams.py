@@ -236,6 +236,8 @@ class CompletionStream(Generic[A]):
             refs.append(ref)
         if not refs:
             return
+        if self._timer is None and deadline != math.inf:  # before the store is asked: it may hang
+            self._timer = asyncio.get_running_loop().call_at(max(deadline - BOOST, loop_time()), self._tick)
         await hub.register(refs)
         if self._poll_now:
             for ref in refs:
@@ -250,8 +252,6 @@ class CompletionStream(Generic[A]):
                 else:
                     hub.unwatch(ref.kind, ref.uid, self)
                     self.end(ref.kind, ref.uid, settled)
-        if self._timer is None and deadline != math.inf:
-            self._tick()
 
     def _awaits(self, ref: OperationRef) -> bool:
         return ref.uid in self._mine[ref.kind] or ref.uid in self._soon[ref.kind]
@@ -280,11 +280,11 @@ class CompletionStream(Generic[A]):
 
     async def _last_look(self, kind: str, uid: str) -> Ending | None:
         """Return an outcome that was kept without a hint before the time was over."""
+        ref = OperationRef(self._hub.client.scope, kind, uid)
         try:
-            outcome = await self._hub.store.outcome(OperationRef(self._hub.client.scope, kind, uid))
+            return await self._hub.last_look(ref)
         except Exception as problem:  # noqa: BLE001 - told with the timeout
-            return time_is_over(OperationRef(self._hub.client.scope, kind, uid), self._timeout or 0.0, None, problem)
-        return None if outcome is None else self._hub.usable(outcome)
+            return time_is_over(ref, self._timeout or 0.0, None, problem)
 
     def _completion(self, kind: str, uid: str, ending: Ending | None, asked: _Asked | None) -> Completion[A]:
         ref = OperationRef(self._hub.client.scope, kind, uid)

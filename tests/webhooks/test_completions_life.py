@@ -13,7 +13,8 @@ from tests.webhooks.fakes import FakeVendor, a_ref
 from tests.webhooks.virtual_time import virtual_time, wall
 from tests.webhooks.world import World, a_world, now, settle
 from vendor_http.operations import Operation, OperationRef
-from webhooks import Completions, CompletionsClosed, CompletionsFailed, MemoryStore, PollPolicy, RestartPolicy
+from webhooks import Completions, CompletionsClosed, CompletionsFailed, CompletionTimeout, MemoryStore, PollPolicy, RestartPolicy
+from webhooks.store.base import Outcome
 
 
 class Clinging(FakeVendor):
@@ -152,6 +153,89 @@ async def test_what_is_pending_may_change_while_it_is_iterated_over() -> None:
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+
+
+# a store that hangs
+
+
+class Hanging(MemoryStore):
+    """Answers nothing about outcomes for a long time."""
+
+    async def outcome(self, ref: OperationRef) -> Outcome | None:
+        await asyncio.sleep(1_000)
+        return await super().outcome(ref)
+
+    async def outcomes(self, refs: Any) -> Any:
+        await asyncio.sleep(1_000)
+        return await super().outcomes(refs)
+
+
+class HangingLater(Hanging):
+    """Hangs where pending operations are registered."""
+
+    async def outcome(self, ref: OperationRef) -> Outcome | None:
+        return await MemoryStore.outcome(self, ref)
+
+    async def add_pending(self, refs: Any) -> None:
+        await asyncio.sleep(1_000)
+
+
+@virtual_time
+@pytest.mark.parametrize(("store", "at"), [(Hanging, 12.0), (HangingLater, 10.0)])
+async def test_a_store_that_hangs_keeps_no_wait_beyond_its_time(store: type[MemoryStore], at: float) -> None:
+    async with a_world(store=store(clock=wall)) as world:
+        with pytest.raises(CompletionTimeout):
+            await world.completions.wait("1", timeout=10)
+        assert now() == at
+        assert list(world.completions.pending()) == []
+
+
+@virtual_time
+async def test_a_store_that_hangs_keeps_no_stream_beyond_its_time() -> None:
+    async with a_world(store=Hanging(clock=wall)) as world:
+        async with world.completions.as_completed(["1"], timeout=10) as outcomes:
+            assert isinstance((await anext(outcomes)).error, CompletionTimeout)
+        assert now() == pytest.approx(12.0, abs=0.1)
+
+
+@virtual_time
+async def test_who_is_told_while_the_store_hangs_is_told_nevertheless() -> None:
+    async with a_world(store=HangingLater(clock=wall)) as world:
+        waiting = world.start("1", timeout=10)
+        await asyncio.sleep(1)
+        await world.deliver("1")
+        await waiting
+        assert now() <= 10.0
+
+
+@virtual_time
+async def test_a_stores_own_timeout_is_not_taken_for_that_of_the_wait() -> None:
+    class Impatient(MemoryStore):
+        patience = 0
+
+        async def outcome(self, ref: OperationRef) -> Outcome | None:
+            if not self.patience:
+                raise TimeoutError("of the store")
+            self.patience -= 1
+            return None
+
+    for looks in (0, 1, 2):
+        store = Impatient(clock=wall)
+        store.patience = looks
+        async with a_world(store=store) as world:
+            with pytest.raises(TimeoutError, match="of the store"):
+                await world.completions.wait("1", timeout=10)
+
+
+@virtual_time
+async def test_who_is_cancelled_while_the_store_hangs_leaves_nothing_behind() -> None:
+    async with a_world(store=HangingLater(clock=wall)) as world:
+        waiting = world.start("1", timeout=10)
+        await asyncio.sleep(1)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert waiting.cancelled()
+        assert list(world.completions.pending()) == []
 
 
 # what gives the operations of a stream
