@@ -23,6 +23,8 @@ from webhooks.ingress.tls_gate import TlsGate
 from webhooks.receiver import Receiver
 from webhooks.store.memory import MemoryStore
 
+pytestmark = pytest.mark.timeout(20)
+
 LIMITS = ArmourLimits(header_seconds=9, linger_seconds=0.1, drain_grace_seconds=0.1)
 REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
 
@@ -161,11 +163,15 @@ async def test_at_the_end_nobody_is_left_at_it(contexts: Any) -> None:
         assert [await ended(pair) for pair in held] == [True] * 3
 
 
-async def test_without_a_free_file_it_waits_and_goes_on(
+async def test_in_trouble_it_waits_and_goes_on(
     contexts: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     loop = asyncio.get_running_loop()
-    accept, troubles, waited = loop.sock_accept, [OSError(errno.EMFILE, "Too many open files"), ConnectionAbortedError()], []
+    accept, troubles, waited = (
+        loop.sock_accept,
+        [OSError(errno.EMFILE, "Too many open files"), ConnectionAbortedError(), ValueError("odd")],
+        [],
+    )
 
     async def troubled(listening: socket.socket) -> Any:
         if troubles:
@@ -179,5 +185,5 @@ async def test_without_a_free_file_it_waits_and_goes_on(
     with caplog.at_level(logging.ERROR):
         async with serving(contexts, sleep=wait) as running:
             assert await running.status() == 404
-    assert len(waited) == 1
+    assert len(waited) == 2
     assert "Too many open files" in caplog.text

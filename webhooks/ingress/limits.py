@@ -17,6 +17,7 @@ class ArmourLimits:
         linger_seconds: How long the rest of a refused body is read and thrown away, so that the refusal arrives.
         drain_grace_seconds: How long idle connections stay open once draining has begun, for a request already on its way.
         connections: Over all peers; beyond it the connection that would time out next, of those without a request, gives way.
+            With TLS as many more may be at shaking hands, and of one address as many as it may have connections.
         connections_per_peer: Of one address (of one /64 for IPv6), or requests at a time of one forwarded address; beyond it 429.
     """
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from webhooks.ingress.peers import Address, Networks, PeerCounts, peer_key, read_address
+from webhooks.supervise import RestartPolicy, keep_running
 
 if TYPE_CHECKING:
     import socket
@@ -74,7 +76,20 @@ class TlsGate:
         for one in self._sockets:
             one.setblocking(False)
             one.listen(backlog)
-        self._accepting = [asyncio.create_task(self._accept(one), name="accept TLS connections") for one in self._sockets]
+        self._accepting = [
+            asyncio.create_task(
+                keep_running(
+                    partial(self._accept, one),
+                    name="the acceptance of TLS connections",
+                    policy=RestartPolicy(deaths=None),
+                    clock=loop.time,
+                    sleep=self._sleep,
+                    died=lambda _: None,
+                ),
+                name="accept TLS connections",
+            )
+            for one in self._sockets
+        ]
         name = self._sockets[0].getsockname()
         return name[0], name[1]
 
