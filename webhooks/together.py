@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -45,15 +45,27 @@ class Together(Generic[Item, Result]):
 
     async def _run(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for start in range(0, len(waiting), self._most):
-            some = waiting[start : start + self._most]
-            try:
-                results = await self._work([item for item, _ in some])
-            except Exception as problem:  # noqa: BLE001 - raised where it is waited for
-                for _, turn in some:
-                    if not turn.done():
-                        turn.set_exception(problem)
-            else:
-                for (_, turn), result in zip(some, results, strict=True):
-                    if not turn.done():
-                        turn.set_result(result)
+        try:
+            for start in range(0, len(waiting), self._most):
+                await self._work_through(waiting[start : start + self._most])
+        except BaseException:
+            _leave(waiting)
+            raise
+
+    async def _work_through(self, some: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            results = await self._work([item for item, _ in some])
+        except Exception as problem:  # noqa: BLE001 - raised where it is waited for
+            for _, turn in some:
+                if not turn.done():
+                    turn.set_exception(problem)
+        else:
+            for (_, turn), result in zip(some, results, strict=True):
+                if not turn.done():
+                    turn.set_result(result)
+
+
+def _leave(waiting: Sequence[tuple[Any, asyncio.Future[Any]]]) -> None:
+    """Let nobody wait for work that was cancelled."""
+    for _, turn in waiting:
+        turn.cancel()

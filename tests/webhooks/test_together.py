@@ -73,6 +73,21 @@ async def test_who_leaves_early_keeps_nobody_from_the_result() -> None:
 
 
 @virtual_time
+async def test_work_that_is_cancelled_from_inside_leaves_nobody_waiting() -> None:
+    async def work(items: Sequence[int]) -> Sequence[int]:
+        if 13 in items:
+            raise asyncio.CancelledError
+        return items
+
+    together: Together[int, int] = Together(work, most=1)
+    turns = [together.add(item) for item in (1, 13, 2)]
+    await asyncio.wait(turns, timeout=10)
+    assert [turn.cancelled() for turn in turns] == [False, True, True]
+    assert turns[0].result() == 1
+    assert await together.add(3) == 3
+
+
+@virtual_time
 async def test_closing_waits_for_what_is_worked_on() -> None:
     shop = Workshop(takes=3.0)
     task = asyncio.create_task(shop.ask(1))
