@@ -9,7 +9,7 @@ import sys
 
 from aiohttp import web
 
-from original_async import OriginalClient, OriginalWebhooks
+from original_async import Allocation, OriginalClient, OriginalWebhooks
 from webhooks import Completions, MemoryStore, PollPolicy, Receiver
 
 
@@ -26,16 +26,15 @@ async def grant_all(campaign: str, users: list[str]) -> None:
             OriginalClient.from_env() as original,
             Completions(original, store, polling=PollPolicy(first_after=3.0)) as completions,
         ):
-            async with asyncio.TaskGroup() as group:
-                created = [
-                    group.create_task(
-                        original.create_allocation(
-                            reward_uid="764893807463", to_user_uid=user, amount="0.5", nonce=f"{campaign}-{user}"
-                        )
-                    )
-                    for user in users
-                ]
-            allocations = [task.result() for task in created]
+            creating = [
+                original.create_allocation(reward_uid="764893807463", to_user_uid=user, amount="0.5", nonce=f"{campaign}-{user}")
+                for user in users
+            ]
+            created = await asyncio.gather(*creating, return_exceptions=True)  # one that fails stops no other half-way
+            allocations = [one for one in created if isinstance(one, Allocation)]
+            for user, one in zip(users, created, strict=True):
+                if isinstance(one, BaseException):
+                    print(f"{user}: {one}")
             async with completions.as_completed(allocations, timeout=300) as outcomes:
                 async for outcome in outcomes:
                     print(outcome)

@@ -11,25 +11,27 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from original_async import AllocationFailed, OriginalClient, OriginalWebhooks
-from vendor_http import OutcomeUnknown, RequestRejected
-from webhooks import Completions, CompletionTimeout, MemoryStore, Receiver
+from vendor_http import Conflict, OperationMismatch, RequestRejected, RewardsError
+from webhooks import Completions, MemoryStore, Receiver
 
 original = web.AppKey("original", OriginalClient)
 completions = web.AppKey("completions", Completions)
 
 
 async def grant(request: web.Request) -> web.Response:
-    order = await request.json()
     try:
+        order = await request.json()
         allocation = await request.app[original].create_allocation(
             reward_uid="764893807463", to_user_uid=order["user"], amount=order["amount"], nonce=order["order"]
         )
         allocation = await request.app[completions].wait(allocation, timeout=60)
     except (KeyError, TypeError, ValueError) as error:
         return web.json_response({"error": str(error)}, status=400)
+    except (Conflict, OperationMismatch) as error:
+        return web.json_response({"error": str(error)}, status=409)
     except (RequestRejected, AllocationFailed) as error:
         return web.json_response({"error": str(error)}, status=422)
-    except (CompletionTimeout, OutcomeUnknown) as error:
+    except RewardsError as error:  # not settled in time, unknown, never sent: the nonce makes asking again safe
         return web.json_response({"error": str(error), "again": "with the same order"}, status=503)
     return web.json_response({"uid": allocation.uid, "amount": str(allocation.amount), "status": allocation.status})
 

@@ -73,6 +73,26 @@ async def test_service_refuses_bad_orders_before_any_request(service: str, sandb
     assert not sandbox.requests
 
 
+async def test_service_refuses_a_body_that_is_no_json(service: str) -> None:
+    async with aiohttp.ClientSession() as session, session.post(f"{service}/rewards", data=b"{") as response:
+        assert response.status == 400
+
+
+async def test_service_says_that_an_order_was_paid_with_another_amount(service: str, sandbox: OriginalSandbox) -> None:
+    await ask(service, ORDER)
+    status, _ = await ask(service, {**ORDER, "amount": "9"})
+    assert status == 409
+    assert sandbox.books()["created"] == {"A-1001": 1}
+
+
+async def test_service_that_cannot_reach_the_vendor_says_that_asking_again_is_safe(
+    service: str, sandbox: OriginalSandbox
+) -> None:
+    await sandbox.aclose()
+    status, answer = await ask(service, ORDER)
+    assert (status, answer["again"]) == (503, "with the same order")
+
+
 def test_examples_are_short_enough_to_read() -> None:
     for name in ("smallest", "service", "many"):
         assert len((EXAMPLES / f"{name}.py").read_text("utf-8").splitlines()) < 60, name
