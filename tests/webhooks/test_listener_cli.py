@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -21,7 +22,7 @@ from attrs import evolve
 from typer.testing import CliRunner, Result
 
 from tests.webhooks.fakes import a_thing
-from tests.webhooks.listener_process import KEYS, SOURCE, delivery
+from tests.webhooks.listener_process import KEYS, SOURCE, delivery, environment
 from tests.webhooks.store_contract import event, outcome, ref, resource
 from vendor_http.errors import NotFound, OperationFailed, ServerFailed
 from vendor_http.operations import OperationRef
@@ -435,6 +436,20 @@ def test_tail_may_begin_with_nothing(folder: Path) -> None:
         return await following
 
     assert len(lines(asyncio.run(work()))) == 1
+
+
+def test_tail_ends_when_nobody_reads_it_any_more_though_nothing_comes(folder: Path) -> None:
+    fill(folder, some_events)
+    reading, writing = os.pipe()
+    process = subprocess.Popen([sys.executable, "-m", "webhooks", "tail"], cwd=folder, env=environment(), stdout=writing)
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as lines:
+        assert [json.loads(lines.readline())["id"] for _ in range(3)] == [1, 2, 3]
+    try:
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 # trigger

@@ -261,7 +261,7 @@ async def _follow(store: SQLiteStore, output: Output, last: int, count: int | No
     seen = newest[0].id if newest else 0
     shown = 0
     batch = list(reversed(newest[:last]))
-    while True:
+    while not output.deserted():
         for stored in batch:
             record = told(stored)
             output.record(record, text="  ".join(cell(record[column]) for column in _COLUMNS if record[column] is not None))

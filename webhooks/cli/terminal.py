@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -87,6 +88,15 @@ class Output:
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, sys.stdout.fileno())
         os.close(nothing)
+
+    def deserted(self) -> bool:
+        """Return whether whoever read this has gone; who has nothing to write would never notice."""
+        asking = select.poll()
+        try:
+            asking.register(sys.stdout.fileno(), 0)
+        except (OSError, ValueError):  # it is no file
+            return False
+        return bool(asking.poll(0))
 
     def record(self, values: Mapping[str, Any], *, text: str | None = None) -> None:
         """Write one result: a JSON line, or `text`, or a line for each value."""
