@@ -269,12 +269,16 @@ async def test_what_is_counted_is_shown_while_the_store_cannot_be_asked(tmp_path
             "from webhooks.store.sqlite import SQLiteStore\n"
             "from webhooks.errors import StoreError\n"
             "async def refuse(self): raise StoreError('the disk is gone')\n"
-            "SQLiteStore.statistics = refuse\n"
+            "pinged = []\n"
+            "async def once(self): pinged.append(len(pinged) > 0 and await refuse(self))\n"
+            "SQLiteStore.statistics, SQLiteStore.ping = refuse, once\n"
             "from webhooks.__main__ import main; main()"
         ),
     )
     async with running(tmp_path, program=program) as listener, aiohttp.ClientSession() as session:
         assert await post(session, listener.url, delivery("1")) == 200
+        assert await get(f"{listener.where['admin']}/readyz") == (503, "the disk is gone\n")
+        assert await get(f"{listener.where['admin']}/healthz") == (200, "ok\n")
         status, text = await get(f"{listener.where['admin']}/metrics")
     assert status == 200
     assert 'webhooks_accepted_total{path="/webhooks/original"} 1.0' in text
@@ -317,22 +321,28 @@ async def elsewhere() -> Any:
 
 
 async def test_deliveries_are_handed_on_unchanged_until_they_are_taken(tmp_path: Path, elsewhere: Any) -> None:
-    elsewhere.answers = [302, 503]
-    body = delivery("1", note="ü") + b"\n"
-    headers = {
-        **signed(body),
-        "x-webhook-signature": f"unknown,ab {SOURCE.sign(body)}",
-        "x-webhook-correlation-id": "c-1",
-        "x-webhook-attempt": "3",
+    elsewhere.answers = [302, 503]  # each for one of the two, and no redirect is followed
+    bodies = [delivery(uid, note="ü") + b"\n" for uid in ("1", "2")]
+    sent = {
+        body: {
+            **signed(body),
+            "x-webhook-signature": f"unknown,ab {SOURCE.sign(body)}",
+            "x-webhook-correlation-id": f"c-{number}",
+            "x-webhook-attempt": "3",
+        }
+        for number, body in enumerate(bodies)
     }
     async with running(tmp_path, "--forward-to", elsewhere.url) as listener, aiohttp.ClientSession() as session:
-        assert await post(session, listener.url, body, headers) == 200
-        for _ in range(3):
+        for body, headers in sent.items():
+            assert await post(session, listener.url, body, headers) == 200
+        arrived = []
+        for _ in range(4):
             got, raw = await elsewhere.got.get()
-            assert raw == body
             for name in ("x-webhook-signature", "x-webhook-correlation-id", "x-webhook-attempt"):
-                assert got[name] == headers[name]
-        SOURCE.verify(got, raw)
+                assert got[name] == sent[raw][name]
+            SOURCE.verify(got, raw)
+            arrived.append(raw)
+    assert set(arrived) == set(bodies)
     assert elsewhere.got.empty()
 
 
