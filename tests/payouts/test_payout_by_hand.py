@@ -19,8 +19,8 @@ from payouts.cli.by_hand import MOST_SHOWN
 from payouts.ledger import Ledger
 from payouts.states import State
 from tests.payouts.command_kit import REWARD, Call, entries, for_people, records
-from tests.payouts.payout_kit import token_row
-from tests.payouts.process_kit import ROOT, original_at
+from tests.payouts.payout_kit import coin_row, token_row
+from tests.payouts.process_kit import ROOT, enkash_at, original_at
 
 NOBODY = original_at("http://127.0.0.1:1/v1")
 
@@ -77,6 +77,17 @@ def test_what_would_be_paid_anew_is_added_up_before_somebody_decides(
     assert f"{1.5 * (MOST_SHOWN + 2):.2f} of {REWARD}" in result.stdout
     assert "and 2 more" in result.stdout
     assert f"r{MOST_SHOWN + 1} " not in result.stdout
+
+
+def test_coins_are_not_added_up_because_their_event_says_how_many(call: Call, folder: Path, somebody: None) -> None:
+    async def reject() -> None:
+        async with Ledger(folder / "payouts.db", vendor="enkash", campaign="c") as ledger:
+            (entry,) = await ledger.plan([coin_row("r1")])
+            await ledger.move(await ledger.move(entry, State.SENT), State.REJECTED, problem="no such event")
+
+    asyncio.run(reject())
+    result = call("retry", "r1", text="c\n", env=enkash_at("http://127.0.0.1:1", folder))
+    assert (result.exit_code, "1 row gets another key" in result.stdout, "altogether" in result.stdout) == (0, True, False)
 
 
 def test_a_row_that_cannot_be_paid_anew_is_no_question(call: Call, folder: Path, somebody: None, asked: list[str]) -> None:
