@@ -119,17 +119,19 @@ def compare_enkash(results: dict[str, dict[str, str]], books: dict[str, Any]) ->
     return wrong
 
 
-def settled(results: dict[str, dict[str, str]], books: dict[str, Any]) -> Table:
-    """Return a table of how the rows ended, and of the time from the chain's confirmation to the ledger."""
+def show_settled(console: Console, results: dict[str, dict[str, str]], books: dict[str, Any]) -> None:
+    """Print how the rows ended, and a table of the time from the chain's confirmation to the ledger."""
     states = Counter(result["state"] for result in results.values())
     requests = sum(books["requests"].values()) / len(results)
     recovered = sum(asked > 1 for asked in books["asked"].values())
-    title = (
+    console.print(
         f"settled {states['done'] + states['failed']}, done {states['done']}, failed {states['failed']}, unknown "
         f"{states['unknown']}, recovered {recovered}, requests per allocation {requests:.2f}\n"
-        "from the chain's confirmation to the ledger"
+        "from the chain's confirmation to the ledger:",
+        highlight=False,
+        soft_wrap=True,
     )
-    table = Table("settled by", "rows", "p50", "p99", title=title, title_justify="left")
+    table = Table("settled by", "rows", "p50", "p99")
     confirmed = {allocation["uid"]: allocation["confirmed_at"] for allocation in books["allocations"]}
     for via in ("webhook", "poll"):
         times = [
@@ -140,7 +142,7 @@ def settled(results: dict[str, dict[str, str]], books: dict[str, Any]) -> Table:
         if len(times) > 1:
             cuts = statistics.quantiles(times, n=100, method="inclusive")
             table.add_row(via, str(len(times)), f"{cuts[49] * 1000:,.1f} ms", f"{cuts[98] * 1000:,.1f} ms")
-    return table
+    console.print(table)
 
 
 async def configure_event(url: str) -> None:
@@ -167,7 +169,7 @@ def pay_tokens(console: Console, scratch: Path) -> list[str]:
         job = ["--concurrency", "64", "--webhook-port", str(port), "--poll-after", "3", "--polls-per-second", "200"]
         results = pay(REWARDS, "original", scratch, environment, *job)
         books = books_of(url)
-    console.print(settled(results, books))
+    show_settled(console, results, books)
     return compare_original(results, books)
 
 
