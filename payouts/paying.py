@@ -47,6 +47,7 @@ class Paying:
         most_sent: Rows in the state `sent` at one time.
         max_pending: Rows accepted and not settled at one time.
         patience: Seconds for which a vendor that cannot be reached is tried.
+        most_refused: After so many refused rows in a row there is no use in going on; None for never.
         ended: Called with each row that this run is done with.
         clock: Monotonic seconds.
     """
@@ -64,10 +65,12 @@ class Paying:
         most_sent: int,
         max_pending: int,
         patience: float,
+        most_refused: int | None,
         ended: Callable[[Entry], Awaitable[None]],
         clock: Callable[[], float],
     ) -> None:
         self.cause: VendorError | None = None
+        self.told = ""
         self.accepted_here: set[int] = set()
         self._vendor = vendor
         self._ledger = ledger
@@ -79,10 +82,11 @@ class Paying:
         self._sent = Places(most_sent)
         self._slots = Places(max_pending)
         self._patience = patience
+        self._most_refused = most_refused
         self._ended = ended
         self._clock = clock
         self._ill_since: float | None = None
-        self._forbidden = 0
+        self._forbidden = self._refused = 0
 
     def admit_now(self) -> bool:
         """Take the places that a row needs before it may be marked as sent, if that needs no waiting."""
@@ -151,6 +155,7 @@ class Paying:
                 problem = trouble
             else:
                 self._ill_since = None
+                self._forbidden = self._refused = 0
                 self._paid(entry, operation)
                 return
             finally:
@@ -189,7 +194,10 @@ class Paying:
         uid = None if existing is None else existing.ref.uid
         self._recorder.put(entry, _STATES[meaning], {"uid": uid, "problem": problem}, self._end)
         self._forbidden = self._forbidden + 1 if isinstance(problem, Forbidden) else 0
-        if self._forbidden >= _MOST_FORBIDDEN:
+        self._refused += meaning is Meaning.REJECTED
+        if self._most_refused is not None and self._refused >= self._most_refused:
+            self._give_up(problem, f"{self._refused} rows in a row were refused, the last one with ")
+        elif self._forbidden >= _MOST_FORBIDDEN:
             self._give_up(problem)
         if not isinstance(problem, OutcomeUnknown):
             self._ill_since = None
@@ -286,8 +294,9 @@ class Paying:
         await self._stop.pause(max(pause, asked_for))
         return True
 
-    def _give_up(self, problem: VendorError) -> None:
-        self.cause = self.cause or problem
+    def _give_up(self, problem: VendorError, told: str = "") -> None:
+        if self.cause is None:
+            self.cause, self.told = problem, f"{told}{type(problem).__name__}: {problem}"
         self._stop.wish()
 
 

@@ -62,6 +62,7 @@ class RunOptions:
         limit: Rows sent at most; None for all.
         patience: How long a vendor that cannot be reached is tried before the run ends.
         grace: How long accepted rows are waited for after `stop()`.
+        most_refused: The run ends after so many refused rows in a row, since none would fare better; None for never.
 
     Raises:
         ValueError: a number is too small.
@@ -75,9 +76,10 @@ class RunOptions:
     limit: int | None = None
     patience: float = 120.0
     grace: float = 30.0
+    most_refused: int | None = 100
 
     def __attrs_post_init__(self) -> None:
-        at_least = {"concurrency": 1, "max_pending": 1, "timeout": 0, "limit": 0, "patience": 0, "grace": 0}
+        at_least = {"concurrency": 1, "max_pending": 1, "timeout": 0, "limit": 0, "patience": 0, "grace": 0, "most_refused": 1}
         for name, lowest in at_least.items():
             value = getattr(self, name)
             if value is not None and not value >= lowest:
@@ -174,6 +176,7 @@ class PayoutRun:
             most_sent=most_sent,
             max_pending=options.max_pending,
             patience=options.patience,
+            most_refused=options.most_refused,
             ended=self._give_out,
             clock=clock,
         )
@@ -255,7 +258,7 @@ class PayoutRun:
         cause = self._paying.cause
         if cause is not None:
             raise PayoutsStopped(
-                f"expected to go on, got {type(cause).__name__}: {cause}; nothing is lost: see to it, then run again", cause=cause
+                f"expected to go on, got {self._paying.told}; nothing is lost: see to it, then run again", cause=cause
             )
 
     async def _end_waiting(self) -> None:

@@ -101,6 +101,9 @@ def run(
     timeout: Annotated[float, typer.Option(help="Seconds to wait for each accepted row.", min=0)] = 900.0,
     patience: Annotated[float, typer.Option(help="Seconds for which an absent vendor is tried.", min=0)] = 120.0,
     grace: Annotated[float, typer.Option(help="Seconds to wait for accepted rows once interrupted.", min=0)] = 30.0,
+    most_refused: Annotated[
+        int, typer.Option(help="End after so many refused rows in a row, since none would fare better; 0 is never.", min=0)
+    ] = 100,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every row, send nothing.")] = False,
     webhook_port: Annotated[
         int | None, typer.Option(help="Take webhooks on this port; keys in ORIGINAL_WEBHOOK_KEYS.", min=0, max=65_535)
@@ -174,6 +177,7 @@ def run(
             limit=limit,
             patience=patience,
             grace=grace,
+            most_refused=most_refused or None,
         ),
         listening=listening,
         may_repeat=repeat_is_safe,

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from attrs import evolve
 
 from payouts.ledger import Ledger
 from payouts.ledger_reader import LedgerReader
@@ -474,6 +475,26 @@ async def test_ten_rows_in_a_row_that_are_forbidden_end_the_run(vendor: StubOrig
         await pay(rows(50), vendor, ledger, options=ALONE)
     assert isinstance(stopped.value.cause, Forbidden)
     assert (await ledger.counts())[State.REJECTED] == 16
+
+
+async def test_forbidden_rows_among_others_that_are_paid_end_nothing(vendor: StubOriginal, ledger: Ledger) -> None:
+    for number in range(0, 40, 2):
+        vendor.answers[f"user-r{number}"].append(Forbidden("not yours"))
+    await pay(rows(40), vendor, ledger, options=ALONE)
+    assert await ledger.counts() == {State.REJECTED: 20, State.DONE: 20}
+
+
+async def test_many_rows_in_a_row_that_are_refused_end_the_run(vendor: StubOriginal, ledger: Ledger) -> None:
+    for number in range(50):
+        vendor.answers[f"user-r{number}"].append(ValidationFailed("the reward has no balance"))
+    vendor.answers["user-r5"].clear()
+    options = evolve(ALONE, most_refused=20)
+    with pytest.raises(PayoutsStopped, match="20 rows in a row were refused, the last one with ValidationFailed") as stopped:
+        await pay(rows(50), vendor, ledger, options=options)
+    assert isinstance(stopped.value.cause, ValidationFailed)
+    assert await ledger.counts() == {State.REJECTED: 25, State.DONE: 1, State.PLANNED: 24}
+    await pay(rows(50), vendor, ledger, options=evolve(ALONE, most_refused=None))
+    assert await ledger.counts() == {State.REJECTED: 49, State.DONE: 1}
 
 
 # bounds
