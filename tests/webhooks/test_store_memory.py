@@ -184,3 +184,13 @@ async def test_an_outcome_that_comes_again_after_a_purge_does_not_leave_too_earl
     await store.record_outcome(outcome(ref("1"), at=clock.now))
     await store.record_outcome(outcome(ref("2"), at=clock.now))
     assert await store.outcome(ref("1")) is not None
+
+
+async def test_the_oldest_pending_operations_leave_when_there_are_about_ten_times_as_many_as_events(clock: Clock) -> None:
+    store = MemoryStore(max_events=100, clock=clock)
+    for number in range(2_000):
+        await store.add_pending([ref(str(number), kind="claim" if number % 10 == 0 else "allocation")])
+    left = {int(one.uid) for one in await collect(store)}
+    assert 900 <= len(left) <= 1_001
+    assert 1_999 in left
+    assert 1 not in left

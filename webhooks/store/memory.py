@@ -35,6 +35,7 @@ from webhooks.store.subscribers import Subscriber, Subscribers
 
 logger = logging.getLogger(__name__)
 
+_PENDING_PER_EVENT = 10
 _SLICE = 1_000
 
 
@@ -44,7 +45,7 @@ class MemoryStore(EventListing):
     Args:
         max_events: At most so many events, outcomes and questions each, 1 or more. The oldest that are done with leave first,
             then the oldest dead letters; events that wait for a handler never leave, a new one is refused with `StoreFull`. Ten
-            times as many identities are kept, for 400 days.
+            times as many identities are kept, for 400 days, and about as many pending operations.
         retention: Seconds that events which are done with, outcomes and pending operations stay, above 0.
         clock: Returns Unix time in seconds.
     """
@@ -58,7 +59,7 @@ class MemoryStore(EventListing):
         self._subscribers = Subscribers()
         self._events = EventShelf(max_events, retention)
         self._outcomes = OutcomeShelf(max_events, retention)
-        self._pending = PendingShelf(retention, clock())
+        self._pending = PendingShelf(max_events * _PENDING_PER_EVENT, retention, clock())
         self._questions: dict[str, DueQueue[str]] = {}
         self._conflict_handlers: dict[str, Sequence[str]] = {}
 

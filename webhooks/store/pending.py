@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from vendor_http.operations import OperationRef
 
 _SWEEPS_PER_RETENTION = 10
+_SHARE_THAT_LEAVES = 100
 
 
 class PendingShelf:
     """Pending operations by scope and kind: there may be very many of few kinds.
 
     Args:
+        max_operations: About so many; the oldest leave first.
         retention: Seconds that each stays.
         now: Unix time.
     """
 
-    def __init__(self, retention: float, now: float) -> None:
+    def __init__(self, max_operations: int, retention: float, now: float) -> None:
+        self._max = max_operations
         self._retention = retention
         self._next_sweep = now + retention / _SWEEPS_PER_RETENTION
         self._since: dict[tuple[str, str], dict[str, float]] = {}
@@ -46,10 +50,14 @@ class PendingShelf:
                     yield OperationRef(scope, kind, uid) if uid in shelf else None
 
     def trim(self, now: float) -> None:
-        """Remove what is too old, now and then."""
+        """Remove what is too old, now and then, and what is too much."""
         if now >= self._next_sweep:
             self._next_sweep = now + self._retention / _SWEEPS_PER_RETENTION
             self.purge(now - self._retention)
+        while len(self) >= self._max:
+            fullest = max(self._since.values(), key=len)
+            for uid in list(islice(fullest, self._max // _SHARE_THAT_LEAVES + 1)):
+                del fullest[uid]
 
     def purge(self, before: float) -> None:
         """Remove what was registered before a moment."""
