@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource as resource_module
 import shutil
 import sqlite3
 import sys
@@ -16,6 +17,7 @@ import pytest_asyncio
 from attrs import evolve
 
 from tests.webhooks.store_contract import Ear, event, outcome, ref, resource
+from vendor_http.operations import Event
 from webhooks.errors import StoreError, StoreFull
 from webhooks.store.base import Acceptance
 from webhooks.store.sqlite import SQLiteStore
@@ -133,6 +135,21 @@ async def test_a_file_moved_away_acknowledges_nothing(store: SQLiteStore) -> Non
     store.path.with_name("moved.db").rename(store.path)
     assert await store.accept(event("1")) is Acceptance.NEW
     assert await store.accept(event("before")) is Acceptance.DUPLICATE
+
+
+async def test_without_a_folder_for_temporary_files_deliveries_are_kept(store: SQLiteStore) -> None:
+    def crowd(number: int) -> list[tuple[Event, list[str]]]:
+        return [(event(f"{number} {place}"), []) for place in range(1_000)]
+
+    for number in range(5):
+        await store.accept_all(crowd(number))
+    soft, hard = resource_module.getrlimit(resource_module.RLIMIT_NOFILE)
+    resource_module.setrlimit(resource_module.RLIMIT_NOFILE, (3, hard))  # no further file can be opened
+    try:
+        answers = await store.accept_all(crowd(5))
+    finally:
+        resource_module.setrlimit(resource_module.RLIMIT_NOFILE, (soft, hard))
+    assert set(answers) == {Acceptance.NEW}
 
 
 # files that somebody removes or opens beneath a running store

@@ -164,6 +164,7 @@ def open_writer(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={SYNCHRONOUS}")
         connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+        connection.execute("PRAGMA temp_store=MEMORY")  # a full folder of temporary files is no trouble of this one
         connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
         if sys.platform == "darwin":
             connection.execute("PRAGMA fullfsync=ON")
