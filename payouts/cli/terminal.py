@@ -34,7 +34,7 @@ EXIT_CODES = (
     "Exit codes: 0 every row is paid, or the command did what was asked; 1 a fault of the program; 2 wrong usage, a "
     "bad file, or an extra is missing; 3 rows are rejected, failed, mismatched or unknown; 4 rows have no end yet: "
     "run again; 5 no such row or campaign; 6 a check failed, nothing was changed; 7 the ledger is in use or "
-    "unusable, or the vendor cannot be reached or refuses the credentials; 130 interrupted, "
+    "unusable, or the vendor cannot be reached, or refuses the credentials or row after row; 130 interrupted, "
     "143 asked to end by SIGTERM, 129 by a terminal that hung up."
 )
 
