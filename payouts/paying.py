@@ -117,11 +117,9 @@ class Paying:
     async def wait_for(self, entry: Entry) -> None:
         """Wait for a row that an earlier run left accepted, once there is room among those that wait."""
         later, settling = self._vendor.later, self._settling
-        if later is None or settling is None:
-            return
-        if entry.uid is not None and settling.knows(entry.uid):
+        if settling is not None and entry.uid is not None and settling.knows(entry.uid):
             self._recorder.put(entry, State.MISMATCH, {"problem": _named_twice(entry.uid)}, self._ended)
-        elif await self._take(self._slots):
+        elif later is not None and settling is not None and await self._take(self._slots):
             self._wait(later, settling, entry, urgent=True)
 
     async def find_out(self, entry: Entry) -> None:
