@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.webhooks.fakes import FakeVendor, a_ref
+from tests.webhooks.fakes import FakeVendor, Thing, a_ref, words_of
 from tests.webhooks.virtual_time import virtual_time, wall
 from tests.webhooks.world import World, a_world, now, settle
-from vendor_http.operations import Operation, OperationRef
+from vendor_http.operations import Operation, OperationRef, OperationStatus
 from webhooks import Completions, CompletionsClosed, CompletionsFailed, CompletionTimeout, MemoryStore, PollPolicy, RestartPolicy
 from webhooks.store.base import Outcome
 
@@ -153,6 +153,30 @@ async def test_what_is_pending_may_change_while_it_is_iterated_over() -> None:
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+
+
+@virtual_time
+@pytest.mark.parametrize("too_late", [True, False])
+async def test_news_in_the_very_moment_of_a_timeout_keeps_nobody_from_it(too_late: bool) -> None:
+    async with a_world() as world:
+
+        async def settle_at_ten() -> None:
+            await asyncio.sleep(10)
+            await world.store.record_outcome(
+                Outcome(
+                    ref=a_ref("1"), status=OperationStatus.DONE, resource=words_of("1", "done"), via="webhook", settled_at=wall()
+                )
+            )
+
+        settling = [asyncio.create_task(settle_at_ten())] if too_late else []
+        waiting = [world.start("1", timeout=10), world.start("1", timeout=10), world.start("1", timeout=99)]
+        if not too_late:
+            settling.append(asyncio.create_task(settle_at_ten()))
+        first, second, third, _ = await asyncio.gather(*waiting, *settling, return_exceptions=True)
+        for ended in (first, second):
+            assert isinstance(ended, CompletionTimeout if too_late else Thing)
+        assert isinstance(third, Thing)
+        assert now() == 10.0
 
 
 # a store that hangs
