@@ -23,12 +23,21 @@ class GroupCommit:
     Args:
         connect: Opens the connection, on the thread.
         name: For messages.
-        check: Raises a `LedgerError` if what would be written now would be lost; called before each commit.
+        before: Called before each group; raises a `LedgerError` if nothing may be written.
+        after: Called after each group, before anybody hears of it; raises a `LedgerError` if what was written will be lost.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], name: str, check: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        name: str,
+        *,
+        before: Callable[[], None],
+        after: Callable[[], None],
+    ) -> None:
         self._connect = connect
-        self._check = check
+        self._before = before
+        self._after = after
         self._name = name
         self._thread = BatchThread(f"ledger {name}", self._work, tell=_nothing, end=self._disconnect)
         self._connection: sqlite3.Connection | None = None
@@ -79,14 +88,15 @@ class GroupCommit:
 
     def _commit(self, connection: sqlite3.Connection, group: Sequence[Call[Any]]) -> None:
         try:
+            self._before()
             connection.execute("BEGIN IMMEDIATE")
             for call in group:
                 try:
                     call.result = call.run(connection)
                 except LedgerError as problem:
                     call.error = problem
-            self._check()
             connection.execute("COMMIT")
+            self._after()
         except BaseException:
             with suppress(sqlite3.Error):  # a full disk has rolled back already
                 connection.execute("ROLLBACK")

@@ -17,6 +17,7 @@ from payouts.ledger_schema import COLUMNS, connect_to_write, entry_of
 from payouts.planning import Planner
 from payouts.rows import Row, derive_key
 from payouts.states import WAYS, Entry, LedgerError, LedgerInUse, State, WrongWay
+from webhooks.store.sqlite_guard import InPlace
 
 if TYPE_CHECKING:
     import sqlite3
@@ -74,9 +75,8 @@ class Ledger:
         self._clock = clock
         self._ways = WAYS[vendor]
         self._lock = lock
-        self._writer = GroupCommit(self._connect, str(path), self._check_place)
-        self._place = self.path
-        self._opened: tuple[int, int] | None = None
+        self._writer = GroupCommit(self._connect, str(path), before=self._check_lock, after=self._check_place)
+        self._in_place: InPlace | None = None
         self._in_a_run = False
         self._number = 0
         self._planner = Planner(vendor, campaign, 0)
@@ -216,24 +216,19 @@ class Ledger:
             self._lock = LedgerLock(self.path)
             self._lock.acquire()
         connection = connect_to_write(self.path)
-        self._place = self.path.absolute()
-        self._opened = self._found()
+        self._in_place = InPlace(self.path)
         return connection
 
-    def _found(self) -> tuple[int, int] | None:
-        """Return which file now bears the ledger's name, None if there is none."""
-        try:
-            there = self._place.stat()
-        except OSError:
-            return None
-        return there.st_dev, there.st_ino
+    def _check_lock(self) -> None:
+        if self._lock is not None:
+            self._lock.check()
 
     def _check_place(self) -> None:
-        """Refuse to go on once the file was deleted or replaced: what is written into it then, nobody will ever read."""
-        if self._found() != self._opened:
+        """Refuse to go on where nobody would ever read what was written."""
+        if self._in_place is not None and not self._in_place.whole:
             raise LedgerError(
-                f"{self.path}: expected the file that was opened, it was moved, deleted or replaced meanwhile; "
-                "put it back with its -wal file beside it before you run again, or what was paid since is not remembered"
+                f"{self.path}: expected the files that were opened, one was moved, deleted or replaced meanwhile; "
+                "put the ledger back with its -wal file beside it before you run again, or what was paid since is not remembered"
             )
 
     def _open_campaign(self, database: sqlite3.Connection) -> int:

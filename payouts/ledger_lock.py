@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from typing import TYPE_CHECKING
 
 from payouts.states import LedgerError, LedgerInUse
+from webhooks.store.sqlite_guard import WriterLock
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -20,9 +20,8 @@ class LedgerLock:
     """
 
     def __init__(self, path: Path) -> None:
-        self._ledger = path.resolve()  # one lock for one file, under whatever name it is opened
-        self._path = self._ledger.with_name(f"{self._ledger.name}.lock")
-        self._descriptor: int | None = None
+        self._ledger = path.absolute()
+        self._lock = WriterLock(self._ledger)
 
     def acquire(self) -> None:
         """Take the lock.
@@ -32,26 +31,35 @@ class LedgerLock:
             LedgerError: the ledger has a second name, or the file beside it cannot be made.
         """
         self._refuse_second_name()
+        self._demand(self._lock.take)
+
+    def check(self) -> None:
+        """Make sure that it is still held, also where somebody has removed the file beside the ledger.
+
+        Raises:
+            LedgerInUse: another process has it by now.
+            LedgerError: the file beside the ledger cannot be made anew.
+        """
+        self._demand(self._lock.holds)
+
+    def release(self) -> None:
+        """Give the lock back; a second call does nothing."""
+        self._lock.release()
+
+    def _demand(self, ask: Callable[[], bool]) -> None:
         try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            given = ask()
         except OSError as problem:
             raise LedgerError(
-                f"{self._path}: expected a place to write, got: {problem.strerror}; give another --ledger"
+                f"{self._lock.path}: expected a place to write, got: {problem.strerror}; give another --ledger"
             ) from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
-            os.close(descriptor)
-            pid = int(holder) if holder.isdecimal() else None
+        if not given:
+            pid = self._lock.holder()
             raise LedgerInUse(
                 f"{self._ledger}: expected to work with it alone, but process {pid or 'unknown'} does; "
                 "wait for that run to end or stop it, then start this one again: it continues where that one stood",
                 pid=pid,
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
-        self._descriptor = descriptor
+            )
 
     def _refuse_second_name(self) -> None:
         """Refuse a hard link: under its other name there would be another lock, and another write-ahead log."""
@@ -61,9 +69,3 @@ class LedgerLock:
                 f"{self._ledger}: expected a file with one name, got one with {names} (hard links), which could be paid "
                 "from twice at one time; copy it while no run works with it, and remove the other names"
             )
-
-    def release(self) -> None:
-        """Give the lock back; a second call does nothing."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None

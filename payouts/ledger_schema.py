@@ -143,6 +143,7 @@ def _bring_up(connection: sqlite3.Connection, path: Path, migrations: Sequence[s
     connection.execute("PRAGMA fullfsync = ON")  # what fsync alone does not do on macOS; nothing elsewhere
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA cache_size = -4000")
+    connection.execute("PRAGMA temp_store = MEMORY")  # a full folder of temporary files is no trouble of this one
     for number, step in enumerate(migrations[layout:], layout + 1):
         connection.executescript(
             f"BEGIN IMMEDIATE; {step}; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number}; COMMIT"

@@ -159,7 +159,7 @@ class PayoutRun:
         self._stop = Stop(sleep)
         # what cannot be asked about later is marked as sent when a request can leave at once, and not before
         most_sent = options.concurrency * (_AHEAD if vendor.later is not None else 1)
-        self._recorder = Recorder(ledger, plenty=max(1, most_sent // 2))
+        self._recorder = Recorder(ledger, plenty=max(1, min(most_sent, options.max_pending) // 2))
         self._settling: Settling | None = None
         if completions is not None and options.wait and vendor.later is not None:
             self._settling = Settling(

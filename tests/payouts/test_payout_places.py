@@ -15,8 +15,9 @@ from typer.testing import CliRunner, Result
 
 from payouts.cli import app
 from payouts.ledger import Ledger
+from payouts.ledger_lock import LedgerLock
 from payouts.ledger_reader import LedgerReader
-from payouts.states import LedgerError, State
+from payouts.states import LedgerError, LedgerInUse, State
 from tests.payouts.payout_kit import ledger_at, token_row
 from tests.payouts.process_kit import books, original_at, sandbox
 
@@ -113,8 +114,35 @@ async def test_a_ledger_that_is_deleted_or_replaced_while_it_is_open_takes_nothi
         path.rename(tmp_path / "moved.db")
         if replaced:
             path.touch()
-        with pytest.raises(LedgerError, match="it was moved, deleted or replaced meanwhile; put it back"):
+        with pytest.raises(LedgerError, match="one was moved, deleted or replaced meanwhile; put the ledger back"):
             await ledger.move(entry, State.SENT)
+
+
+async def test_a_ledger_whose_log_is_removed_beneath_it_takes_nothing_more_and_keeps_what_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "payouts.db"
+    async with ledger_at(path) as ledger:
+        (entry,) = await ledger.plan([token_row("r1")])
+        Path(f"{path}-wal").unlink()
+        with pytest.raises(LedgerError, match="expected the files that were opened, one was moved, deleted or replaced"):
+            await ledger.move(entry, State.SENT)
+    async with ledger_at(path) as ledger:
+        assert await ledger.find("r1") is not None
+
+
+async def test_two_runs_never_write_one_ledger_also_where_the_lock_was_removed(tmp_path: Path) -> None:
+    path = tmp_path / "payouts.db"
+    async with ledger_at(path) as ledger:
+        (entry,) = await ledger.plan([token_row("r1")])
+        Path(f"{path}.lock").unlink()
+        entry = await ledger.move(entry, State.SENT)
+        other = await asyncio.to_thread(LedgerLock, path)
+        with pytest.raises(LedgerInUse):
+            await asyncio.to_thread(other.acquire)
+        Path(f"{path}.lock").unlink()
+        await asyncio.to_thread(other.acquire)
+        with pytest.raises(LedgerInUse, match="expected to work with it alone"):
+            await ledger.move(entry, State.ACCEPTED, uid="300000000001")
+        other.release()
 
 
 async def test_a_ledger_stays_the_same_file_when_the_process_goes_elsewhere(
@@ -125,6 +153,7 @@ async def test_a_ledger_stays_the_same_file_when_the_process_goes_elsewhere(
     async with ledger_at(Path("payouts.db")) as ledger:
         monkeypatch.chdir("elsewhere")
         assert len(await ledger.plan([token_row("r1")])) == 1
+    assert list(tmp_path.glob("elsewhere/*")) == []
 
 
 # one place where the money goes out

@@ -32,7 +32,7 @@ from webhooks.cli.sources import SourceSpec
 from webhooks.cli.stores import open_store
 from webhooks.store.base import Store
 from webhooks.store.sqlite import SQLiteStore
-from webhooks.store.sqlite_file import WriterLock
+from webhooks.store.sqlite_guard import WriterLock
 from webhooks.store.subscribers import Subscriber
 
 pytestmark = pytest.mark.timeout(60)

@@ -90,6 +90,16 @@ async def test_the_first_to_open_a_file_writes_it_and_all_others_read(path: Path
         await reader.ping()
 
 
+async def test_a_link_to_the_file_is_the_same_store(path: Path) -> None:
+    link = path.with_name("link.db")
+    async with opened(path) as writer:
+        await writer.ping()
+        link.symlink_to(path)
+        reader = await asyncio.to_thread(SQLiteStore, link)
+        assert (writer.read_only, reader.read_only) == (False, True)
+        await reader.aclose()
+
+
 async def test_the_right_to_write_passes_on_when_its_holder_closes(path: Path) -> None:
     async with opened(path) as first:
         await first.accept(event("1"))

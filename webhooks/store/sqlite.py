@@ -22,7 +22,8 @@ from webhooks.store.base import (
 )
 from webhooks.store.listing import EventListing, EventQuery
 from webhooks.store.memory import MemoryStore
-from webhooks.store.sqlite_file import WriterLock
+from webhooks.store.sqlite_file import cannot_open
+from webhooks.store.sqlite_guard import WriterLock
 from webhooks.store.sqlite_reads import Reader
 from webhooks.store.sqlite_rows import Arrival, PackedOutcome
 from webhooks.store.sqlite_threads import ReaderThread, WriterThread
@@ -66,7 +67,10 @@ class SQLiteStore(EventListing):
         self._path = Path(path)
         self._clock = clock
         self._lock = WriterLock(self._path)
-        self._local = MemoryStore(clock=clock) if read_only or not self._lock.take() else None
+        try:
+            self._local = MemoryStore(clock=clock) if read_only or not self._lock.take() else None
+        except OSError as problem:
+            raise cannot_open(self._lock.path, problem) from None
         self._closed = False
         self._letting_go: asyncio.Task[None] | None = None
         self._process = _process

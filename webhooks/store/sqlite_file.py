@@ -1,8 +1,7 @@
-"""The file behind `SQLiteStore`: who may write it, its schema and migrations, and what its errors mean."""
+"""The file behind `SQLiteStore`: its schema and migrations, and what its errors mean."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import sys
@@ -98,52 +97,6 @@ _CACHE_KIB = 65_536
 _STATEMENTS = 512
 
 
-class WriterLock:
-    """The right to be the one process that writes a store; held until released, and given back by the system if the holder dies.
-
-    SQLite before 3.51.3 can lose committed rows when two connections write or checkpoint the same file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path.with_name(path.name + ".lock")
-        self._descriptor: int | None = None
-
-    def take(self) -> bool:
-        """Ask for it, once; return False where another holds it.
-
-        Raises:
-            StoreError: the file beside the store cannot be made.
-        """
-        try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as problem:
-            raise cannot_open(self._path, problem) from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            return False
-        self._descriptor = descriptor
-        return True
-
-    def holds(self) -> bool:
-        """Return whether it is still held; one whose file was removed is asked for anew, and may be another's by now.
-
-        Raises:
-            StoreError: the file beside the store cannot be made.
-        """
-        if self._descriptor is not None and os.fstat(self._descriptor).st_ino == _inode(str(self._path)):
-            return True
-        self.release()
-        return self.take()
-
-    def release(self) -> None:
-        """Let another process have it."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
 def open_writer(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
     """Open the one connection that writes and checkpoints, with the newest schema; the file is made readable by its owner alone.
 
@@ -177,38 +130,6 @@ def open_writer(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-class Standing:
-    """The files that a connection has open, to notice when one of them is moved or removed beneath it.
-
-    SQLite goes on with a log that has no name any more; all it holds is gone with the process.
-
-    Args:
-        path: The store's file, open and read or written at least once.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = str(path.absolute())
-        self._at_first = self._look()
-
-    @property
-    def file(self) -> int | None:
-        """What tells the store's file from another that later stands at the same path."""
-        return self._at_first[0]
-
-    @property
-    def moved(self) -> bool:
-        """Whether the store's file itself is not where it was."""
-        return _inode(self._path) != self.file
-
-    @property
-    def whole(self) -> bool:
-        """Whether the store's file, its log and the log's index are where they were."""
-        return self._look() == self._at_first
-
-    def _look(self) -> tuple[int | None, ...]:
-        return _inode(self._path), _inode(self._path + "-wal"), _inode(self._path + "-shm")
 
 
 def open_reader(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
@@ -253,13 +174,6 @@ def meaning(problem: sqlite3.Error, path: Path) -> StoreError:
     if primary in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
         return StoreError(f"expected {path} to be a sound SQLite file, got a damaged one; restore it from a backup")
     return StoreError(f"expected {path} to answer, got {type(problem).__name__}: {problem}; check the disk beneath it")
-
-
-def _inode(path: str) -> int | None:
-    try:
-        return os.stat(path).st_ino  # noqa: PTH116 - four of these for each batch
-    except OSError:
-        return None
 
 
 def cannot_open(path: Path, problem: Exception) -> StoreError:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from webhooks.errors import StoreError
 from webhooks.store.batches import BatchThread, Call
-from webhooks.store.sqlite_file import Standing, WriterLock, meaning, open_reader, open_writer
+from webhooks.store.sqlite_file import cannot_open, meaning, open_reader, open_writer
+from webhooks.store.sqlite_guard import InPlace, WriterLock
 from webhooks.store.sqlite_reads import Reader
 from webhooks.store.sqlite_writes import News, Writer
 
@@ -59,7 +60,7 @@ class WriterThread:
         self._clock = clock
         self._conflict_handlers = conflict_handlers
         self._writer: Writer | None = None
-        self._standing: Standing | None = None
+        self._standing: InPlace | None = None
         self._thread = BatchThread("store-writer", self._work, tell=tell, end=self._end, patience=_PATIENCE)
 
     def run(self, change: Callable[[Writer], T]) -> asyncio.Future[T]:
@@ -94,7 +95,11 @@ class WriterThread:
         return []
 
     def _open(self) -> Writer:
-        if not self._lock.holds():
+        try:
+            alone = self._lock.holds()
+        except OSError as problem:
+            raise cannot_open(self._lock.path, problem) from None
+        if not alone:
             self._close()
             raise StoreError(
                 f"expected to be the one process that writes {self._path}, got its lock file removed and another process at it; "
@@ -110,7 +115,7 @@ class WriterThread:
             )
         connection = open_writer(self._path, busy_seconds=self._busy_seconds)
         self._writer = Writer(connection, self._conflict_handlers, self._clock)
-        self._standing = Standing(self._path)
+        self._standing = InPlace(self._path)
         self.opened = True
         return self._writer
 
@@ -190,7 +195,7 @@ class ReaderThread:
         self._path = path
         self._busy_seconds = busy_seconds
         self._reader: Reader | None = None
-        self._standing: Standing | None = None
+        self._standing: InPlace | None = None
         self._seen_version: int | None = None
         self._seen_outcome: int | None = None
         self._thread = BatchThread(
@@ -254,7 +259,7 @@ class ReaderThread:
     def _open(self) -> Reader:
         if self._reader is None:
             self._reader = Reader(open_reader(self._path, busy_seconds=self._busy_seconds))
-            before, self._standing = self._standing, Standing(self._path)
+            before, self._standing = self._standing, InPlace(self._path)
             if before is not None and before.file != self._standing.file and self._seen_outcome is not None:
                 self._seen_outcome = 0  # another file counts its outcomes anew
         return self._reader
