@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -9,6 +10,8 @@ from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aiohttp.abc import AbstractStreamWriter
 
     from webhooks.receiver import Reply
@@ -47,12 +50,22 @@ class PlainAnswer(web.StreamResponse):
 
 def answer_bytes(reply: Reply, *, keep_alive: bool) -> bytes:
     """Return an answer as it goes over the wire."""
-    status, length = reply.status, len(reply.body)
     date = rfc822_formatted_time()
+    if not reply.headers and not reply.body:
+        return _bare(reply.status, date, keep_alive)
+    return _head(reply.status, date, len(reply.body), reply.headers, keep_alive) + reply.body
+
+
+@lru_cache(maxsize=8)
+def _bare(status: int, date: str, keep_alive: bool) -> bytes:
+    return _head(status, date, 0, {}, keep_alive)
+
+
+def _head(status: int, date: str, length: int, headers: Mapping[str, str], keep_alive: bool) -> bytes:
     lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\nDate: {date}\r\nContent-Length: {length}\r\n"]
-    lines += [f"{name}: {value}\r\n" for name, value in reply.headers.items()]
+    lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
     lines.append("\r\n" if keep_alive else "Connection: close\r\n\r\n")
-    return "".join(lines).encode("latin-1") + reply.body
+    return "".join(lines).encode("latin-1")
 
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}

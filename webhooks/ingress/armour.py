@@ -105,6 +105,11 @@ class _Connection(web.RequestHandler):
             if self.received > self.armour.limits.header_bytes:
                 self.cut(431, "headers_too_large")
 
+    def resume_reading(self, *options: Any, **more: Any) -> None:
+        """Go on reading where reading was paused; elsewhere the base class would run the parser in vain for every request."""
+        if self._reading_paused:
+            super().resume_reading(*options, **more)
+
     def enter(self, phase: _Phase, seconds: float) -> None:
         """Begin to wait for something, for so many seconds."""
         self.phase = phase
