@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.webhooks.virtual_time import virtual_time
 from vendor_http.alarm import Alarm
 
 pytestmark = pytest.mark.timeout(20)
@@ -27,6 +28,15 @@ async def test_what_takes_too_long_times_out() -> None:
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
+
+
+@virtual_time
+async def test_a_short_turn_does_not_last_as_long_as_a_usual_one() -> None:
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    with pytest.raises(TimeoutError):
+        await last_for_ever(Alarm(60.0), SHORT)
+    assert loop.time() - begun == pytest.approx(SHORT)
 
 
 async def test_what_ends_in_time_is_left_alone() -> None:
