@@ -58,6 +58,9 @@ class Ledger:
         LedgerError: it is no ledger, cannot be written, or the campaign was begun against another target.
     """
 
+    _held: LedgerLock
+    _in_place: InPlace
+
     def __init__(
         self,
         path: str | Path,
@@ -76,7 +79,6 @@ class Ledger:
         self._ways = WAYS[vendor]
         self._lock = lock
         self._writer = GroupCommit(self._connect, str(path), before=self._check_lock, after=self._check_place)
-        self._in_place: InPlace | None = None
         self._in_a_run = False
         self._number = 0
         self._planner = Planner(vendor, campaign, 0)
@@ -217,15 +219,15 @@ class Ledger:
             self._lock.acquire()
         connection = connect_to_write(self.path)
         self._in_place = InPlace(self.path)
+        self._held = self._lock
         return connection
 
     def _check_lock(self) -> None:
-        if self._lock is not None:
-            self._lock.check()
+        self._held.check()
 
     def _check_place(self) -> None:
         """Refuse to go on where nobody would ever read what was written."""
-        if self._in_place is not None and not self._in_place.whole:
+        if not self._in_place.whole:
             raise LedgerError(
                 f"{self.path}: expected the files that were opened, one was moved, deleted or replaced meanwhile; "
                 "put the ledger back with its -wal file beside it before you run again, or what was paid since is not remembered"

@@ -261,22 +261,20 @@ class Completions:
         try:
             async with limit:
                 settled = await self._hub.look_up(ref)
-                if settled is None:
-                    waiter = self._enter(ref, deadline)
-                    settled = await self._look_again(waiter, poll_now=poll_now)
-        except TimeoutError:
-            if not limit.expired():
-                if waiter is not None:
-                    self._leave(waiter)
-                raise
-            return waiter
-        except BaseException:
+                if settled is not None:
+                    return settled
+                waiter = self._enter(ref, deadline)
+                settled = await self._look_again(waiter, poll_now=poll_now)
+        except BaseException as problem:
+            if isinstance(problem, TimeoutError) and limit.expired():
+                return waiter
             if waiter is not None:
                 self._leave(waiter)
             raise
-        if settled is not None and waiter is not None:
-            self._leave(waiter)
-        return settled or waiter
+        if settled is None:
+            return waiter
+        self._leave(waiter)
+        return settled
 
     def _enter(self, ref: OperationRef, deadline: float) -> Waiter:
         hub, loop = self._hub, asyncio.get_running_loop()
