@@ -155,10 +155,10 @@ class LedgerReader:
 
     def _owner(self, campaign: Campaign, key: str) -> str | None:
         found = self._database.execute(
-            "SELECT id FROM rows WHERE vendor = ?1 AND key = ?2 "
+            "SELECT id FROM rows WHERE vendor = ? AND key = ? "
             "UNION ALL SELECT rows.id FROM retired_keys JOIN rows ON rows.number = row "
-            "WHERE retired_keys.vendor = ?1 AND retired_keys.key = ?2",
-            (campaign.vendor, key),
+            "WHERE retired_keys.vendor = ? AND retired_keys.key = ?",
+            (campaign.vendor, key) * 2,
         ).fetchone()
         return None if found is None else str(found[0])
 
