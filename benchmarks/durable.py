@@ -18,9 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import uvloop
-
-from benchmarks._load import CONNECTIONS, body_of, cpu_of, request_of, send, server
+from benchmarks._load import CONNECTIONS, body_of, race, request_of, send, server
 from benchmarks._servers import KEY_ID, PATH, SECRET
 from benchmarks._wire import pin
 from original_async import OriginalClient, OriginalWebhooks
@@ -64,24 +62,12 @@ def listener(folder: Path, *options: str) -> Iterator[tuple[int, int, str]]:
 
 
 def throughput(quick: bool) -> list[dict[str, Any]]:
-    rounds, count = (2, 1_500) if quick else (7, 6_000)
-    names = ("bare", "durable", "fastapi")
-    rates: dict[str, list[float]] = {name: [] for name in names}
-    spent: dict[str, list[float]] = {name: [] for name in names}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         servers = {name: stack.enter_context(server(name)) for name in ("bare", "fastapi")}
-        servers["durable"] = stack.enter_context(listener(folder))[:2]
-        for round_number in range(rounds + 1):
-            requests = [request_of(round_number * count + number) for number in range(count)]
-            for name, (port, process) in servers.items():
-                before = cpu_of(process)
-                elapsed = uvloop.run(send(port, requests))
-                if round_number:  # the first warms up
-                    rates[name].append(count / elapsed)
-                    spent[name].append((cpu_of(process) - before) / count * 1e6)
-    rate = {name: statistics.median(values) for name, values in rates.items()}
-    cpu = {name: statistics.median(values) for name, values in spent.items()}
+        paces = race({**servers, "durable": stack.enter_context(listener(folder))[:2]}, quick=quick)
+    rate = {name: pace.rate for name, pace in paces.items()}
+    cpu = {name: pace.cpu for name, pace in paces.items()}
     bare, fastapi = (
         "an aiohttp handler that reads the body and answers 204",
         "FastAPI under uvicorn[standard], doing the same nothing",

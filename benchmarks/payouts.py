@@ -38,41 +38,30 @@ class NoLedger:
         self._numbers = count(1)
 
     async def plan(self, rows: Sequence[Row]) -> list[Entry]:
-        return [
-            Entry(
-                number=next(self._numbers),
-                id=row.id,
-                line=row.line,
-                recipient=row.recipient,
-                item=row.item,
-                amount=row.amount,
-                key=row.id,
-                state=State.PLANNED,
-            )
-            for row in rows
-        ]
+        return [_entry(row, next(self._numbers), row.id, State.PLANNED) for row in rows]
 
     async def move_all(self, steps: Sequence[tuple[Entry, State, Any]]) -> list[Entry]:
-        return [
-            Entry(
-                number=entry.number,
-                id=entry.id,
-                line=entry.line,
-                recipient=entry.recipient,
-                item=entry.item,
-                amount=entry.amount,
-                key=entry.key,
-                state=to,
-                uid=facts.get("uid") or entry.uid,
-            )
-            for entry, to, facts in steps
-        ]
+        return [_entry(entry, entry.number, entry.key, to, facts.get("uid") or entry.uid) for entry, to, facts in steps]
 
     async def entries(self, *_: Any, **__: Any) -> list[Entry]:
         return []
 
     def one_run(self) -> AbstractContextManager[None]:
         return nullcontext()
+
+
+def _entry(row: Row | Entry, number: int, key: str, state: State, uid: str | None = None) -> Entry:
+    return Entry(
+        number=number,
+        id=row.id,
+        line=row.line,
+        recipient=row.recipient,
+        item=row.item,
+        amount=row.amount,
+        key=key,
+        state=state,
+        uid=uid,
+    )
 
 
 def rows(number: int) -> Iterator[OriginalRow]:

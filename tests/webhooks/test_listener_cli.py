@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -271,27 +272,38 @@ class Behind:
         return self.polls
 
 
-@pytest.fixture
-def behind(folder: Path) -> Iterator[Behind]:
-    """Serve an admin socket from another thread."""
-    behind, started, loop = Behind(), threading.Event(), asyncio.new_event_loop()
+@contextmanager
+def served(application: Callable[[], web.Application], open_at: Callable[[web.AppRunner], Awaitable[None]]) -> Iterator[None]:
+    """Serve an application from another thread, where `open_at` says."""
+    started, over, loop = threading.Event(), asyncio.Event(), asyncio.new_event_loop()
 
     async def serve() -> None:
-        runner = web.AppRunner(control_app(behind))
+        runner = web.AppRunner(application())
         await runner.setup()
-        await web.UnixSite(runner, str(folder / "inbox.db.sock")).start()
+        await open_at(runner)
         started.set()
         await over.wait()
         await runner.cleanup()
 
-    over = asyncio.Event()
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
     started.wait()
-    yield behind
+    yield
     loop.call_soon_threadsafe(over.set)
     thread.join()
     loop.close()
+
+
+@pytest.fixture
+def behind(folder: Path) -> Iterator[Behind]:
+    """Serve an admin socket from another thread."""
+    behind = Behind()
+
+    async def open_at(runner: web.AppRunner) -> None:
+        await web.UnixSite(runner, str(folder / "inbox.db.sock")).start()
+
+    with served(lambda: control_app(behind), open_at):
+        yield behind
 
 
 def test_changes_go_through_the_running_listener(folder: Path, behind: Behind) -> None:
@@ -466,31 +478,23 @@ class Target:
 
 @pytest.fixture
 def target(folder: Path) -> Iterator[Target]:
-    target, started, loop = Target(200), threading.Event(), asyncio.new_event_loop()
+    target = Target(200)
 
     async def take(request: web.Request) -> web.Response:
         target.got.append(({name.lower(): value for name, value in request.headers.items()}, await request.read()))
         return web.Response(status=target.status)
 
-    async def serve() -> None:
-        application = web.Application()
-        application.router.add_post("/in", take)
-        runner = web.AppRunner(application)
-        await runner.setup()
+    def application() -> web.Application:
+        made = web.Application()
+        made.router.add_post("/in", take)
+        return made
+
+    async def open_at(runner: web.AppRunner) -> None:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         target.url = f"http://127.0.0.1:{runner.addresses[0][1]}/in"
-        started.set()
-        await over.wait()
-        await runner.cleanup()
 
-    over = asyncio.Event()
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    started.wait()
-    yield target
-    loop.call_soon_threadsafe(over.set)
-    thread.join()
-    loop.close()
+    with served(application, open_at):
+        yield target
 
 
 def test_trigger_sends_what_the_vendor_would_sign(target: Target) -> None:
