@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from webhooks.receiver import ReceiverStatistics
     from webhooks.store.base import Outcome, StoreStatistics, Via
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
