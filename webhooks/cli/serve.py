@@ -29,6 +29,7 @@ from webhooks.cli.settings import AdminSettings, ForwardSettings, ListenerSettin
 from webhooks.cli.sources import SourceSpec
 from webhooks.cli.terminal import CommandFailed, Exit, Output, fail
 from webhooks.ingress.limits import ArmourLimits
+from webhooks.ingress.quiet import quiet_about_accepting
 
 logger = logging.getLogger("webhooks.listener")
 
@@ -172,6 +173,7 @@ def _polled(given: str | None, sources: Sequence[SourceSpec]) -> str:
 async def _serve(settings: ListenerSettings, output: Output) -> Exit:
     listener = Listener(settings)
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(quiet_about_accepting(logger))
 
     def stop() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

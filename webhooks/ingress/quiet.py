@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import asyncio
     import logging
+
+_NO_MORE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class QuietLog:
@@ -44,3 +48,22 @@ class QuietLog:
         counts = ", ".join(f"{count} {word}" for word, count in sorted(self._held.items()))
         self._held.clear()
         self._logger.warning("refused since the last such line: %s; the last from %s", counts, client)
+
+
+def quiet_about_accepting(logger: logging.Logger, *, every: float = 10.0) -> Callable[[asyncio.AbstractEventLoop, Any], None]:
+    """Return a loop's exception handler that tells in a line, at most one in `every` seconds, that no connection can be taken.
+
+    asyncio logs a traceback for each connection in the queue, which fills a log, or the pipe it goes to, in a moment.
+    """
+    silent_until = float("-inf")
+
+    def handle(loop: asyncio.AbstractEventLoop, context: Any) -> None:
+        nonlocal silent_until
+        problem = context.get("exception")
+        if not isinstance(problem, OSError) or problem.errno not in _NO_MORE:
+            loop.default_exception_handler(context)
+        elif loop.time() >= silent_until:
+            silent_until = loop.time() + every
+            logger.error("no further connection could be taken: %s", problem.strerror)
+
+    return handle
