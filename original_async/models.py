@@ -14,7 +14,7 @@ from attrs import field, frozen
 
 from vendor_http.codec import OURS
 from vendor_http.enums import OpenEnum
-from vendor_http.operations import DEFAULT_SCOPE, OperationRef, OperationStatus
+from vendor_http.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
 
 ALLOCATION = "allocation"
 """The kind of an allocation's ref."""
@@ -66,6 +66,71 @@ class Allocation:
         """The name under which outcomes, waiters and pending lists know it."""
         return OperationRef(self.scope, ALLOCATION, self.uid)
 
+    @property
+    def key(self) -> str:
+        """The nonce."""
+        return self.nonce
+
+
+@frozen(kw_only=True)
+class AllocationRequest:
+    """What `create_allocation` was asked for; an `OutcomeUnknown` carries it.
+
+    Attributes:
+        reward_uid: The reward contract.
+        to_user_uid: The user who can claim the tokens.
+        amount: How many, with every digit.
+        nonce: The idempotency key.
+        scope: The app it belongs to.
+    """
+
+    reward_uid: str
+    to_user_uid: str
+    amount: Decimal
+    nonce: str
+    scope: str = DEFAULT_SCOPE
+
+    @property
+    def kind(self) -> str:
+        """The kind of what it asks for: an allocation."""
+        return ALLOCATION
+
+    @property
+    def key(self) -> str:
+        """The nonce."""
+        return self.nonce
+
+    @property
+    def owner(self) -> str:
+        """The user, whose allocations are listed to find it."""
+        return self.to_user_uid
+
+    def is_met_by(self, operation: Operation) -> bool:
+        """Return whether an operation is the allocation that was asked for: same nonce, reward, user and amount."""
+        return isinstance(operation, Allocation) and (
+            operation.nonce == self.nonce
+            and operation.reward_uid == self.reward_uid
+            and operation.to_user_uid == self.to_user_uid
+            and operation.amount == self.amount
+        )
+
+
+@frozen(kw_only=True)
+class ClaimRequest:
+    """What `create_claim` was asked for; it has no key to find it by.
+
+    Attributes:
+        reward_uid: The reward contract.
+        from_user_uid: The user who claims.
+        to_address: The wallet that receives the tokens.
+        scope: The app it belongs to.
+    """
+
+    reward_uid: str
+    from_user_uid: str
+    to_address: str
+    scope: str = DEFAULT_SCOPE
+
 
 @frozen(kw_only=True)
 class Claim:
@@ -97,6 +162,16 @@ class Claim:
     def ref(self) -> OperationRef:
         """The name under which outcomes, waiters and pending lists know it."""
         return OperationRef(self.scope, CLAIM, self.uid)
+
+    @property
+    def key(self) -> None:
+        """None: a claim has no idempotency key."""
+        return None
+
+    @property
+    def recovered(self) -> bool:
+        """False: without a key it cannot be found again."""
+        return False
 
 
 @frozen(kw_only=True)

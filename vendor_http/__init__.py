@@ -2,6 +2,7 @@
 
 from vendor_http.errors import (
     ClientClosed,
+    ConfigurationError,
     Conflict,
     ConnectFailed,
     DeadlineExceeded,
@@ -27,6 +28,7 @@ from vendor_http.operations import (
     DEFAULT_SCOPE,
     Event,
     EventSource,
+    KeyedRequest,
     Operation,
     OperationReader,
     OperationRef,
@@ -41,6 +43,7 @@ __all__ = [
     "CallRetried",
     "CallStarted",
     "ClientClosed",
+    "ConfigurationError",
     "Conflict",
     "ConnectFailed",
     "DeadlineExceeded",
@@ -48,6 +51,7 @@ __all__ = [
     "EventSource",
     "FieldError",
     "Forbidden",
+    "KeyedRequest",
     "Limits",
     "NotFound",
     "Operation",

@@ -45,6 +45,10 @@ class RewardsError(Exception):
         return _rebuild, (type(self), self.args, dict(self.__dict__))
 
 
+class ConfigurationError(RewardsError, ValueError):
+    """A local mistake, found before anything was sent, such as a borrowed session with credentials of its own."""
+
+
 class VendorError(RewardsError):
     """A call to a vendor did not end well.
 
@@ -81,7 +85,10 @@ class VendorError(RewardsError):
 
 
 class RequestRejected(VendorError):
-    """The vendor refused, and holds nothing under this key."""
+    """The vendor refused this call, and this call did nothing.
+
+    It says nothing about an earlier call with the same key: where there may have been one, say so with `repeated=True`.
+    """
 
 
 class ValidationFailed(RequestRejected):
@@ -125,11 +132,22 @@ class Conflict(VendorError):
 
 
 class ConnectFailed(VendorError):
-    """The request never left, or met a 401 while no other credentials could be fetched: nothing happened."""
+    """The request never left, or met a 401 while no other credentials could be fetched: this call did nothing."""
 
 
 class OutcomeUnknown(VendorError):
-    """The request may have been carried out and nothing says whether it was; find out, as the text says, before anything else."""
+    """The request may have been carried out, and no answer says whether it was.
+
+    Pass the error to `Completions.wait`, which finds the operation by its key; or do what the text says. Never send the same
+    thing under another key before it is known that the first one was not carried out.
+
+    Attributes:
+        request: What was asked for, frozen and picklable; None for a call that has no model of its request.
+    """
+
+    def __init__(self, message: str, *, request: object | None = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.request = request
 
 
 class ServerFailed(VendorError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from attrs import field, frozen
@@ -58,13 +58,52 @@ class Operation(Protocol):
         ...
 
     @property
+    def key(self) -> str | None:
+        """The caller's idempotency key it was made with, None for a kind that has none."""
+        ...
+
+    @property
+    def recovered(self) -> bool:
+        """Whether it was found at the vendor instead of created by this call, so that its event may already have come."""
+        ...
+
+    @property
     def raw(self) -> Mapping[str, Any]:
         """The vendor's own JSON object, unknown keys included."""
         ...
 
 
+@runtime_checkable
+class KeyedRequest(Protocol):
+    """What a call asked for under an idempotency key: enough to find the operation without knowing its uid. Picklable."""
+
+    @property
+    def scope(self) -> str:
+        """The scope of the client that sent it."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """The kind of operation it asked for."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """The caller's idempotency key."""
+        ...
+
+    @property
+    def owner(self) -> str:
+        """Whose operations are listed to find it, such as the user's uid: one listing serves all requests of one owner."""
+        ...
+
+    def is_met_by(self, operation: Operation) -> bool:
+        """Return whether an operation is what was asked for: its key and its whole content."""
+        ...
+
+
 class OperationReader(Protocol):
-    """What waiting needs of a vendor's client: to read an operation and to say how it ended."""
+    """What waiting needs of a vendor's client: to read an operation, to find one by its key, and to say how it ended."""
 
     @property
     def scope(self) -> str:
@@ -87,6 +126,22 @@ class OperationReader(Protocol):
         """
         ...
 
+    async def find_operations(self, requests: Sequence[KeyedRequest]) -> Sequence[Operation]:
+        """Ask the vendor once, with one listing, which operations it holds under the keys of some requests.
+
+        Args:
+            requests: Of one kind and one owner.
+
+        Returns:
+            Every listed operation that bears one of the keys, whatever its content; compare it by `KeyedRequest.is_met_by`. That
+            one is missing proves nothing.
+
+        Raises:
+            VendorError: as the client's reads do.
+            ValueError: a request is of another scope or of a kind this client cannot list.
+        """
+        ...
+
     def parse_operation(self, ref: OperationRef, resource: Mapping[str, Any]) -> Operation:
         """Build the model from the vendor's JSON object, as kept in a store or found in an event.
 
@@ -95,12 +150,16 @@ class OperationReader(Protocol):
         """
         ...
 
-    def conclude(self, asked: Operation | None, final: Operation) -> Operation:
+    def conclude(self, asked: Operation | KeyedRequest | None, final: Operation) -> Operation:
         """Return the terminal operation if it is done and is what was asked for.
 
         Args:
-            asked: The operation as it was created here, or None if only its ref is known.
+            asked: The operation as it was created here, or the request whose operation was found by its key, or None if only its
+                ref is known.
             final: The operation in a terminal status.
+
+        Returns:
+            The final operation; `recovered` where it was found instead of created.
 
         Raises:
             OperationFailed: the chain said failed.
@@ -122,6 +181,8 @@ class Event:
         identity: 16 bytes which are equal for two deliveries of one event and for nothing else.
         body: The signed bytes as they arrived.
         ref: The operation it speaks of, if one was found.
+        also: Further operations it speaks of; the vendor is asked about each.
+        key: The caller's idempotency key of the operation, if the body carries it.
         resource: The operation's JSON object, only if it carries every mandatory field and a terminal status.
         occurred_at: The vendor's own time of the event, as text.
         correlation_id: Unsigned hint from the headers, shown only.
@@ -135,6 +196,8 @@ class Event:
     identity: bytes
     body: bytes = field(repr=False)
     ref: OperationRef | None = None
+    also: tuple[OperationRef, ...] = ()
+    key: str | None = None
     resource: Mapping[str, Any] | None = field(default=None, repr=False)
     occurred_at: str | None = None
     correlation_id: str | None = None
