@@ -105,6 +105,24 @@ def check_amount(value: str | int | Decimal, name: str = "amount") -> str:
     return text
 
 
+def check_timeout(value: float, name: str = "timeout") -> float:
+    """Return a number of seconds for one call.
+
+    Args:
+        value: Above 0 and finite.
+        name: What the caller calls it, for messages.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not above 0, or not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: give seconds as a number, not {type(value).__name__}")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name}: give seconds above 0, not {value!r}; None uses the client's timeouts")
+    return value
+
+
 def _printable(value: str, name: str, advice: str) -> str:
     text = _text(value, name)
     if _plain_id(text):

@@ -6,6 +6,8 @@ happened"; only a readable 2xx does, or a look-up by key, which is the caller's.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
@@ -14,6 +16,7 @@ from attrs import define, field, frozen
 
 from vendor_http.errors import (
     ClientClosed,
+    ConfigurationError,
     ConnectFailed,
     DeadlineExceeded,
     FieldError,
@@ -37,6 +40,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
+MAX_REPLY = 10 * 1024 * 1024
+"""The longest answer that is read unless a request says otherwise, in bytes."""
+OFF_LOOP = 1024 * 1024
+"""Bytes from which on a reply is parsed in a thread: the loop has other work."""
+
 
 class Effect(Enum):
     """What sending a request twice can do."""
@@ -50,6 +60,7 @@ class Met(Enum):
     """What one attempt met."""
 
     NEVER_LEFT = "never left"
+    MISTAKE = "a local mistake, found before connecting"
     THROTTLED = "429"
     REFUSED = "refused"
     UNANSWERED = "no answer that says what happened"
@@ -93,14 +104,14 @@ class Refusal:
     Attributes:
         message: The vendor's own words, empty if there are none.
         code: The vendor's code.
-        field_errors: What is wrong field by field.
+        details: What is wrong, with single fields and with the request as a whole.
         request_id: The vendor's id of the request.
         invalid: Whether the vendor calls it a failed validation.
     """
 
     message: str = ""
     code: str | None = None
-    field_errors: Sequence[FieldError] = ()
+    details: Sequence[FieldError] = ()
     request_id: str | None = None
     invalid: bool = False
 
@@ -164,8 +175,13 @@ class Request(Generic[T]):
         read: Reads a 2xx answer; raises `UnexpectedResponse` if it cannot, `RequestRejected` if it says no after all.
         body: The bytes to send.
         key: The caller's idempotency key.
+        asked: What was asked for, frozen and picklable, for the `request` of an `OutcomeUnknown`.
+        says_known: Whether a refusal says that the vendor already knows the key, which leaves the outcome unknown; never asked
+            about 401, 403 and 429. If not given, every refusal stands.
+        max_reply: The longest answer that is read, in bytes.
         advice: What to do where nobody knows whether it was carried out; to look the key up, if not given.
         deadline: When the call must be over, on the transport's clock.
+        left: Whether bytes of an attempt that was cancelled may have left; the transport says so.
     """
 
     operation: str
@@ -176,7 +192,11 @@ class Request(Generic[T]):
     deadline: float
     body: bytes | None = field(default=None, repr=False)
     key: str | None = None
+    asked: object | None = None
+    says_known: Callable[[RequestRejected], bool] | None = field(default=None, repr=False)
+    max_reply: int = MAX_REPLY
     advice: str = ""
+    left: bool = field(default=False, init=False)
 
 
 class Call(Generic[T]):
@@ -196,16 +216,19 @@ class Call(Generic[T]):
 
     def run(self) -> Coroutine[Any, Any, T]:
         """Attempt until it ends, and tell those who watch."""
-        return self._watched() if self._line.observers.any else persist(self)
+        watched = self._line.observers.any or self._request.effect is not Effect.READ
+        return self._watched() if watched else persist(self)
 
     async def _watched(self) -> T:
-        observers, request = self._line.observers, self._request
-        path = getattr(request.url, "path", "")
-        observers.start(CallStarted(operation=request.operation, method=request.method, path=path, idempotency_key=request.key))
+        self._tell_start()
         try:
             result = await persist(self)
         except BaseException as error:
-            self._tell_end(type(error).__name__)
+            unknown = isinstance(error, OutcomeUnknown)
+            if isinstance(error, asyncio.CancelledError) and (self.ambiguous or self._request.left):
+                unknown = True
+                warn_of_cancellation(self._where(), self._request.key)
+            self._tell_end(error, unknown=unknown)
             raise
         self._tell_end(None)
         return result
@@ -221,6 +244,8 @@ class Call(Generic[T]):
             self.status = status = outcome.status
             if 200 <= status < 300:
                 try:
+                    if len(outcome.body) > OFF_LOOP:
+                        return await asyncio.to_thread(request.read, outcome)
                     return request.read(outcome)
                 except UnexpectedResponse as problem:
                     trouble = Trouble(Met.UNREADABLE, str(problem), status, error=problem)
@@ -276,6 +301,8 @@ class Call(Generic[T]):
         if status in {408, 429} or status >= 500:
             asked = parse_retry_after(answer.headers.get("Retry-After"), self._line.now())
             return Trouble(Met.THROTTLED if status == 429 else Met.UNANSWERED, f"HTTP {status}", status, asked)
+        if status == 407:  # only a proxy asks for that: the vendor heard nothing
+            return Trouble(Met.NEVER_LEFT, "HTTP 407: the proxy wants other credentials", status)
         if status < 200:  # an interim answer where the final one should be: it says nothing of what happened
             return Trouble(Met.UNREADABLE, f"HTTP {status}", status)
         if status < 400:
@@ -284,7 +311,8 @@ class Call(Generic[T]):
         words = one_line(hide(refusal.message, self._line.authorizer.secrets())) or "no reason given"
         facts: dict[str, Any] = {
             "code": refusal.code,
-            "field_errors": refusal.field_errors,
+            "field_errors": [detail for detail in refusal.details if detail.field],
+            "details": refusal.details,
             "request_id": refusal.request_id,
             "status": status,
         }
@@ -295,7 +323,7 @@ class Call(Generic[T]):
     def _after(self, trouble: Trouble) -> Exception:
         effect, policy, line = self._request.effect, self._line.retry, self._line
         self.status = trouble.status
-        if effect is not Effect.READ and trouble.met in AMBIGUOUS:
+        if effect is not Effect.READ and (trouble.met in AMBIGUOUS or self._is_known(trouble)):
             self.ambiguous = True
         asked = trouble.asked
         delay = pause_before(self.attempts + 1, policy, line.random(), asked)
@@ -313,12 +341,21 @@ class Call(Generic[T]):
             line.observers.retry(record)
         return Again()
 
-    def _final(self, trouble: Trouble, addition: str, *, late: bool = False) -> VendorError:
+    def _is_known(self, trouble: Trouble) -> bool:
+        """Return whether the vendor refuses because it already knows the key: an earlier call may have been carried out."""
+        says_known, error = self._request.says_known, trouble.error
+        if says_known is None or trouble.met is not Met.REFUSED or not isinstance(error, RequestRejected):
+            return False
+        return not isinstance(error, (Unauthorized, Forbidden)) and says_known(error)
+
+    def _final(self, trouble: Trouble, addition: str, *, late: bool = False) -> VendorError | ConfigurationError:
         error, met = trouble.error, trouble.met
         what = f"{trouble.what}{addition}"
         facts = self._facts(error)
         if self.ambiguous:
             return self._unknown(what, facts)
+        if met is Met.MISTAKE:
+            return ConfigurationError(f"{self._where()}: {what}. Nothing was sent.")
         if error is not None:
             error.args = (f"{self._where()}: {what}",)
             error.__dict__.update({name: value for name, value in facts.items() if value is not None})
@@ -349,16 +386,17 @@ class Call(Generic[T]):
         )
 
     def _unknown(self, what: str, facts: dict[str, Any]) -> OutcomeUnknown:
-        key, happened = self._request.key, "it may have been carried out"
+        key = self._request.key
         advice = self._request.advice or (f"look up {key!r} before anything else" if key else "")
-        text = self._text("an answer that says what happened", what, f"{happened}: {advice}" if advice else happened)
-        return OutcomeUnknown(text, **facts)
+        text = f"{self._where()}: no answer says what happened ({what}; {self._tries()}); it may have been carried out"
+        return OutcomeUnknown(f"{text}: {advice}" if advice else text, request=self._request.asked, **facts)
 
     def _facts(self, error: VendorError | None) -> dict[str, Any]:
         return {
             "status": self.status,
             "code": error.code if error else None,
             "field_errors": error.field_errors if error else (),
+            "details": error.details if error else (),
             "request_id": error.request_id if error else None,
             "attempts": self.attempts,
             "elapsed": self._line.clock() - self._started,
@@ -369,15 +407,43 @@ class Call(Generic[T]):
         return f"{self._line.vendor} {self._request.operation}"
 
     def _text(self, expected: str, came: str, advice: str) -> str:
-        elapsed = self._line.clock() - self._started
+        return f"{self._where()}: expected {expected}, got {came} ({self._tries()}); {advice}"
+
+    def _tries(self) -> str:
         tries = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
-        return f"{self._where()}: expected {expected}, got {came} ({tries} in {elapsed:.1f} s); {advice}"
+        return f"{tries} in {self._line.clock() - self._started:.1f} s"
 
     def _left(self) -> float:
         return self._request.deadline - self._line.clock()
 
-    def _tell_end(self, error: str | None) -> None:
-        elapsed = self._line.clock() - self._started
-        self._line.observers.end(
-            CallEnded(operation=self._request.operation, attempts=self.attempts, elapsed=elapsed, status=self.status, error=error)
-        )
+    def _tell_start(self) -> None:
+        observers, request = self._line.observers, self._request
+        if observers.any:
+            path = getattr(request.url, "path", "")
+            record = CallStarted(operation=request.operation, method=request.method, path=path, idempotency_key=request.key)
+            observers.start(record)
+
+    def _tell_end(self, error: BaseException | None, *, unknown: bool = False) -> None:
+        observers = self._line.observers
+        if observers.any:
+            record = CallEnded(
+                operation=self._request.operation,
+                idempotency_key=self._request.key,
+                attempts=self.attempts,
+                elapsed=self._line.clock() - self._started,
+                status=self.status,
+                error=None if error is None else type(error).__name__,
+                outcome_unknown=unknown,
+            )
+            observers.end(record)
+
+
+def warn_of_cancellation(call: str, key: str | None) -> None:
+    """Log that a write was cancelled which may have been carried out: the caller gets no error that could say so."""
+    advice = f"look up {key!r}, or repeat the call with that key" if key else "look for what it may have made"
+    logger.warning(
+        "%s was cancelled after its request may have left, so it may have been carried out: %s. "
+        "Use the call's timeout= instead of cancelling it: it ends with OutcomeUnknown, which can be waited for",
+        call,
+        advice,
+    )

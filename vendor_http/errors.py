@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class FieldError:
-    """What the vendor found wrong with one field of a request."""
+    """What the vendor found wrong with one field of a request, or, where `field` is empty, with the request as a whole."""
 
     field: str
     message: str
@@ -56,6 +56,7 @@ class VendorError(RewardsError):
         status: HTTP status of the last answer, None if there was none.
         code: The vendor's own code of the refusal.
         field_errors: What the vendor found wrong field by field.
+        details: The same, and what it found wrong with the request as a whole: everything its error body says.
         request_id: The vendor's id of the request, if it gave one.
         attempts: How many times a request was made or tried to be made.
         elapsed: Seconds from the call to this error.
@@ -69,6 +70,7 @@ class VendorError(RewardsError):
         status: int | None = None,
         code: str | None = None,
         field_errors: Sequence[FieldError] = (),
+        details: Sequence[FieldError] = (),
         request_id: str | None = None,
         attempts: int = 0,
         elapsed: float = 0.0,
@@ -78,6 +80,7 @@ class VendorError(RewardsError):
         self.status = status
         self.code = code
         self.field_errors = tuple(field_errors)
+        self.details = tuple(details) or self.field_errors
         self.request_id = request_id
         self.attempts = attempts
         self.elapsed = elapsed

@@ -53,17 +53,22 @@ class CallEnded:
 
     Attributes:
         operation: The method of the client.
+        idempotency_key: The caller's key, if the call has one.
         attempts: How many attempts were made.
         elapsed: Seconds from start to end.
         status: HTTP status of the last answer, None if there was none.
         error: Name of the exception's class, None for success.
+        outcome_unknown: Whether a write may have been carried out without an answer that says so: it ended with `OutcomeUnknown`,
+            or was cancelled after its bytes may have left.
     """
 
     operation: str
+    idempotency_key: str | None
     attempts: int
     elapsed: float
     status: int | None
     error: str | None
+    outcome_unknown: bool
 
 
 class Observers:

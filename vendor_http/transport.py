@@ -7,7 +7,7 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -15,6 +15,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from vendor_http.alarm import Alarm
+from vendor_http.arguments import check_timeout
 from vendor_http.bounds import setting
 from vendor_http.calls import Answer, Authorizer, Call, Effect, Met, Refusal, Request, Trouble
 from vendor_http.errors import ClientClosed
@@ -22,19 +23,50 @@ from vendor_http.limits import Limiter, Limits
 from vendor_http.observe import Observers
 from vendor_http.retry import RetryPolicy, Timeouts
 
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
+
 T = TypeVar("T")
 
 Session = aiohttp.ClientSession
 """What can be borrowed; other modules name it by this, because only this one imports aiohttp."""
 
-MAX_REPLY = 10 * 1024 * 1024
-"""The longest answer that is read, in bytes."""
 KEEP_IDLE = 4.0
 """Seconds an idle connection is kept."""
 KEEP_IDLE_BARE = 1.0
 """The same for bare writes: a connection the vendor has just closed would make one unknown for nothing."""
 
-_NEVER_LEFT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)
+_NEVER_LEFT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+_MISTAKES = (ValueError, TypeError)
+"""What aiohttp raises before it connects where a session's own settings contradict a request, or its address is none."""
+
+
+class _Body(aiohttp.BytesPayload):
+    """The bytes of one attempt, which notice when the first of them is handed to a connection.
+
+    A request whose body was never handed over did not leave, whatever error ended it: a proxy that refuses CONNECT, a TLS
+    handshake that fails, a session that refuses the headers.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body)
+        self._taken_up = self.written = False
+
+    @property
+    def size(self) -> int | None:
+        """The length, which aiohttp asks for when it puts the request together, before it connects."""
+        self._taken_up = True
+        return super().size
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Hand the bytes to a connection."""
+        self.written = True
+        await super().write_with_length(writer, content_length)
+
+    @property
+    def may_have_left(self) -> bool:
+        """Whether the bytes may have left; a session that never put a request together, such as a test double, proves nothing."""
+        return self.written or not self._taken_up
 
 
 class Transport:
@@ -110,9 +142,30 @@ class Transport:
             text += "?" + "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in query.items())
         return URL(text, encoded=True)
 
-    def deadline(self) -> float:
-        """Return when a logical call that begins now must be over, on this transport's clock."""
-        return self.clock() + self.timeouts.total
+    def deadline(self, timeout: float | None = None) -> float:
+        """Return when a logical call that begins now must be over, on this transport's clock.
+
+        Args:
+            timeout: Seconds for this call, above 0; None for those of the client's settings.
+
+        Raises:
+            TypeError: it is no number.
+            ValueError: it is not above 0, or not finite.
+        """
+        return self.clock() + (self.timeouts.total if timeout is None else check_timeout(timeout))
+
+    def same_origin(self, link: str, asked: URL) -> URL | None:
+        """Return the address of a link that an answer holds, at the origin that was asked; None if it leads to another host.
+
+        A vendor behind a proxy often writes links with the scheme or port of its inner side, so only their path and query count.
+        """
+        try:
+            url = asked.join(URL(link))
+            if url.host != asked.host:
+                return None
+            return asked.origin().join(url.relative())
+        except ValueError:
+            return None
 
     def call(self, request: Request[T]) -> Coroutine[Any, Any, T]:
         """Carry one logical call to its end.
@@ -153,45 +206,65 @@ class Transport:
 
     async def exchange(self, request: Request[Any], headers: Mapping[str, str], timeout: float) -> Answer | Trouble:
         """Send one attempt and read its answer, within the time one attempt has."""
-        if self._closed:
-            return Trouble(Met.NEVER_LEFT, "aclose() was called")
+        if self._closed or (self._borrowed is not None and self._borrowed.closed):
+            return Trouble(Met.NEVER_LEFT, "the client was closed")
         if timeout <= 0:
             return Trouble(Met.NEVER_LEFT, "time ran out before it was sent")
         session = self._borrowed or self._session(bare=request.effect is Effect.BARE)
+        body = None if request.body is None else _Body(request.body)
+        response: aiohttp.ClientResponse | None = None
         try:
             with self._alarm.turn(timeout):
                 response = await session.request(
                     request.method,
                     request.url,
-                    data=request.body,
+                    data=body,
                     headers=self._prepared(headers),
                     allow_redirects=False,
                     raise_for_status=False,
                     timeout=self._usual_timeout if timeout >= self.timeouts.read else self._timeout(timeout),
                 )
                 try:
-                    body = await self._body(response)
+                    content = await self._content(response, request.max_reply)
                 finally:
                     if response.connection is not None:  # it was not read to its end
                         response.close()
+        except asyncio.CancelledError:
+            request.left = body is None or body.may_have_left
+            raise
         except _NEVER_LEFT as problem:
             return Trouble(Met.NEVER_LEFT, _words(problem))
-        except Exception as problem:  # noqa: BLE001 - whatever else leaves the session counts as sent
+        except Exception as problem:  # noqa: BLE001 - whatever else leaves the session counts as sent, unless it surely was not
+            if response is None and isinstance(problem, _MISTAKES) and not (body is not None and body.written):
+                return Trouble(Met.MISTAKE, self._mistake(problem))
+            if body is not None and not body.may_have_left:
+                return Trouble(Met.NEVER_LEFT, _words(problem))
             return Trouble(Met.UNANSWERED, _words(problem))
-        if body is None:
-            return Trouble(Met.UNREADABLE, f"an answer of over {MAX_REPLY} bytes", response.status)
-        return Answer(response.status, response.headers, body)
+        if content is None:
+            return Trouble(Met.UNREADABLE, f"an answer of over {request.max_reply} bytes", response.status)
+        return Answer(response.status, response.headers, content)
+
+    def _mistake(self, problem: Exception) -> str:
+        """Return what is wrong here, without the text of a foreign error, which may hold headers."""
+        if isinstance(problem, aiohttp.InvalidURL):
+            return f"the address {self._base} cannot be used; correct the base URL"
+        if self._borrowed is not None:
+            return (
+                "the borrowed session refuses the client's headers; give it no auth=, and no trust_env=True where netrc has an "
+                f"entry for this host ({type(problem).__name__})"
+            )
+        return f"the request cannot be put together ({type(problem).__name__}); check the client's settings"
 
     @staticmethod
-    async def _body(response: aiohttp.ClientResponse) -> bytes | None:
+    async def _content(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
         length = response.content_length
         if length is not None and "Content-Encoding" not in response.headers:
-            return await response.read() if length <= MAX_REPLY else None
+            return await response.read() if length <= limit else None
         chunks: list[bytes] = []
         size = 0
         async for chunk in response.content.iter_any():
             size += len(chunk)
-            if size > MAX_REPLY:
+            if size > limit:
                 return None
             chunks.append(chunk)
         return b"".join(chunks)
@@ -229,6 +302,8 @@ def _words(problem: Exception) -> str:
         return f"no trusted TLS connection ({kind})"
     if isinstance(problem, aiohttp.ConnectionTimeoutError):
         return f"no connection in time ({kind})"
+    if isinstance(problem, aiohttp.ClientHttpProxyError):
+        return f"the proxy refused to connect, HTTP {problem.status} ({kind})"
     if isinstance(problem, aiohttp.ClientConnectorError):
         return f"no connection ({kind})"
     if isinstance(problem, TimeoutError):

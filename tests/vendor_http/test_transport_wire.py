@@ -16,7 +16,7 @@ import trustme
 
 from tests.vendor_http.conftest import MakeTransport
 from tests.vendor_http.lines import FakeTime, Headers, request_to
-from vendor_http.calls import Effect
+from vendor_http.calls import MAX_REPLY, Effect
 from vendor_http.errors import (
     ClientClosed,
     ConnectFailed,
@@ -28,7 +28,7 @@ from vendor_http.errors import (
 )
 from vendor_http.limits import Limits
 from vendor_http.retry import RetryPolicy, Timeouts
-from vendor_http.transport import MAX_REPLY, Transport
+from vendor_http.transport import Transport
 
 ONCE = RetryPolicy(attempts=1)
 Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
