@@ -3,15 +3,17 @@
 from original_async.client import OriginalClient
 from original_async.errors import AllocationFailed, ClaimFailed
 from original_async.events import OriginalWebhooks
-from original_async.models import Allocation, Balance, Claim, Reward, RewardStatus
+from original_async.models import Allocation, AllocationRequest, Balance, Claim, ClaimRequest, Reward, RewardStatus
 from original_async.signature import Keyring, sign
 
 __all__ = [
     "Allocation",
     "AllocationFailed",
+    "AllocationRequest",
     "Balance",
     "Claim",
     "ClaimFailed",
+    "ClaimRequest",
     "Keyring",
     "OriginalClient",
     "OriginalWebhooks",

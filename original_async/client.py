@@ -12,18 +12,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Self, Unpack
 
 import orjson
+from attrs import evolve
 
 from original_async.auth import Tokens
 from original_async.conclusion import conclude
 from original_async.errors import read_refusal
-from original_async.models import ALLOCATION, CLAIM, Allocation, Claim
-from original_async.nonces import Wanted, reconcile
+from original_async.models import ALLOCATION, CLAIM, Allocation, AllocationRequest, Claim, ClaimRequest
+from original_async.nonces import reconcile, reserve
 from original_async.reading import MODELS, READ_PATHS, Reader, read_created
 from original_async.settings import check_choice, find_base_url, options_from
 from vendor_http.arguments import check_amount, check_id, check_key
-from vendor_http.calls import Answer, Effect, Refusal, Request
+from vendor_http.calls import Answer, Effect, Refusal, Request, warn_of_cancellation
 from vendor_http.errors import Forbidden, OutcomeUnknown, RateLimited, RequestRejected, Unauthorized
-from vendor_http.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
+from vendor_http.operations import DEFAULT_SCOPE, KeyedRequest, Operation, OperationRef, OperationStatus
+from vendor_http.refusals import affirms_existence
 from vendor_http.transport import Transport
 
 if TYPE_CHECKING:
@@ -129,19 +131,32 @@ class OriginalClient:
         return self._scope
 
     async def create_allocation(
-        self, *, reward_uid: str, to_user_uid: str, amount: str | int | Decimal, nonce: str
+        self,
+        *,
+        reward_uid: str,
+        to_user_uid: str,
+        amount: str | int | Decimal,
+        nonce: str,
+        repeated: bool = False,
+        timeout: float | None = None,
     ) -> Allocation:
         """Allocate tokens of a reward to a user; the chain carries it out later.
 
-        The call repeats itself with the same bytes. If the vendor refuses, or no answer says what happened, the user's
-        allocations are searched for the nonce, so that the same call may be made again at any time with the same nonce. See
+        The call retries with the same bytes. If the vendor refuses, or no answer says what happened, the user's allocations are
+        searched for the nonce; a fifth of the time, at most 5 s, is kept for that. See
         https://docs.getoriginal.com/docs/allocate-rewards.
+
+        To try again after an error, use the same nonce and `repeated=True`, as often and as late as you like. Bound the call by
+        `timeout` rather than by cancelling it: a cancelled call raises `CancelledError` and leaves only a warning in the log.
 
         Args:
             reward_uid: The reward contract.
             to_user_uid: The user who will be able to claim the tokens.
             amount: How many, above 0, with up to 60 digits and up to 30 decimals; never a float.
             nonce: Names this payout for ever; made once, kept before the call, the same in every repetition.
+            repeated: Whether an earlier call with this nonce may have been sent, by this process or another. A refusal then never
+                ends as `RequestRejected`: what an earlier call did, only the look-up can tell.
+            timeout: Seconds for this call, look-up included, above 0; the client's `timeouts.total` if not given.
 
         Returns:
             The allocation, `pending`; or as it stands by now, with `recovered=True`, if it was found by its nonce.
@@ -149,12 +164,14 @@ class OriginalClient:
         Raises:
             ValueError: an argument cannot be what it should; nothing was sent.
             TypeError: an argument has another type; nothing was sent.
+            ConfigurationError: the client's settings or its borrowed session cannot be used; nothing was sent.
             Conflict: the nonce is held by an allocation with another reward or amount.
-            Unauthorized, Forbidden, RateLimited: the vendor refused the caller; this call did nothing, and what an earlier one
-                did under the nonce was not looked up.
-            RequestRejected: the vendor refused, and holds nothing under the nonce.
-            ConnectFailed: nothing was sent by this call.
-            OutcomeUnknown: it may have been carried out.
+            Unauthorized, Forbidden, RateLimited: the vendor refused the caller; this call did nothing. They say nothing about
+                earlier calls.
+            RequestRejected: the vendor refused, and this call did nothing. Only without `repeated`.
+            ConnectFailed: nothing was sent by this call; it says nothing about earlier calls.
+            OutcomeUnknown: it may have been carried out, by this call or an earlier one: pass the error to `Completions.wait`, or
+                repeat the call. Its `request` is an `AllocationRequest`.
             ClientClosed: the client is closed, or used from another loop or process; nothing was sent by this call.
         """
         reward_uid, to_user_uid = check_id(reward_uid, "reward_uid"), check_id(to_user_uid, "to_user_uid")
@@ -165,8 +182,11 @@ class OriginalClient:
             "amount": orjson.Fragment(digits) if self._amount_as_number else digits,
             "nonce": nonce,
         }
+        asked = AllocationRequest(
+            reward_uid=reward_uid, to_user_uid=to_user_uid, amount=Decimal(digits), nonce=nonce, scope=self._scope
+        )
         transport = self._transport
-        deadline = transport.deadline()
+        started, deadline = transport.clock(), transport.deadline(timeout)
         trouble: RequestRejected | OutcomeUnknown
         try:
             created = await transport.call(
@@ -178,7 +198,8 @@ class OriginalClient:
                     read=read_created,
                     body=orjson.dumps(content),
                     key=nonce,
-                    deadline=deadline,
+                    asked=asked,
+                    deadline=deadline - reserve(deadline - started),
                 )
             )
         except (Unauthorized, Forbidden, RateLimited):
@@ -191,57 +212,104 @@ class OriginalClient:
                 status=OperationStatus.PENDING,
                 reward_uid=reward_uid,
                 to_user_uid=to_user_uid,
-                amount=Decimal(digits),
+                amount=asked.amount,
                 nonce=nonce,
                 scope=self._scope,
                 raw=created,
             )
-        return await reconcile(
-            Wanted(reward_uid=reward_uid, to_user_uid=to_user_uid, amount=Decimal(digits), nonce=nonce),
-            trouble,
-            look_up=partial(self._reader.under_nonce, to_user_uid, nonce, deadline),
-            clock=transport.clock,
-            started=deadline - transport.timeouts.total,
-            deadline=deadline,
-            sleep=transport.sleep,
-        )
+        try:
+            return await reconcile(
+                asked,
+                trouble,
+                repeated=repeated,
+                look_up=partial(self._reader.under_nonces, to_user_uid, (nonce,), deadline),
+                clock=transport.clock,
+                started=started,
+                deadline=deadline,
+                sleep=transport.sleep,
+            )
+        except asyncio.CancelledError:
+            if isinstance(trouble, OutcomeUnknown):
+                warn_of_cancellation("Original create_allocation", nonce)
+            raise
 
-    async def get_allocation(self, uid: str) -> Allocation:
+    async def get_allocation(self, uid: str, *, timeout: float | None = None) -> Allocation:
         """Read one allocation.
+
+        Args:
+            uid: The vendor's id of it.
+            timeout: Seconds for this call, above 0; the client's if not given.
 
         Raises:
             NotFound: the vendor knows none of that uid; a new one may not be readable yet.
             VendorError: as every read.
         """
-        return await self._reader.allocation(check_id(uid, "uid"))
+        return await self._reader.allocation(check_id(uid, "uid"), self._transport.deadline(timeout))
 
-    async def get_allocations_by_user_uid(self, user_uid: str) -> list[Allocation]:
-        """Read all allocations to a user; an unknown user has none.
+    async def get_allocations_by_user_uid(self, user_uid: str, *, timeout: float | None = None) -> list[Allocation]:
+        """Read all allocations to a user, page after page; an unknown user has none.
+
+        Args:
+            user_uid: The user.
+            timeout: Seconds for this call, all pages included, above 0; the client's if not given.
 
         Raises:
+            UnexpectedResponse: the vendor says that there are more than it shows.
             VendorError: as every read.
         """
-        return await self._reader.allocations(check_id(user_uid, "user_uid"))
+        user_uid = check_id(user_uid, "user_uid")
+        return (await self._reader.allocations(user_uid, self._transport.deadline(timeout))).all()
 
-    async def find_allocation(self, to_user_uid: str, nonce: str, reward_uid: str | None = None) -> Allocation | None:
+    async def find_allocation(
+        self, to_user_uid: str, nonce: str, reward_uid: str | None = None, *, timeout: float | None = None
+    ) -> Allocation | None:
         """Look an allocation up by its nonce, among those of its user; a new one may not be listed yet.
 
         Args:
             to_user_uid: The user it was made for.
             nonce: The nonce it was made with.
             reward_uid: Only of this reward contract, if given.
+            timeout: Seconds for this call, all pages included, above 0; the client's if not given.
 
         Returns:
-            The allocation, None if the list shows none.
+            The allocation, None if a complete list shows none.
 
         Raises:
+            UnexpectedResponse: it is not among what the vendor shows, and there is more than it shows.
             VendorError: as every read.
         """
         wanted = None if reward_uid is None else check_id(reward_uid, "reward_uid")
-        held = await self._reader.under_nonce(check_id(to_user_uid, "to_user_uid"), check_key(nonce, "nonce"))
-        return next((each for each in held if wanted in {None, each.reward_uid}), None)
+        user_uid, nonce = check_id(to_user_uid, "to_user_uid"), check_key(nonce, "nonce")
+        listing = await self._reader.under_nonces(user_uid, (nonce,), self._transport.deadline(timeout))
+        held = next((each for each in listing.found if wanted in {None, each.reward_uid}), None)
+        if held is None:
+            listing.all()
+        return held
 
-    async def create_claim(self, *, reward_uid: str, from_user_uid: str, to_address: str) -> Claim:
+    async def find_operations(self, requests: Sequence[KeyedRequest]) -> Sequence[Allocation]:
+        """Look several allocations of one user up by their nonces, with one listing.
+
+        Args:
+            requests: What was asked for, as an `OutcomeUnknown` carries it.
+
+        Returns:
+            Every listed allocation that bears one of the nonces, `recovered`. That one is missing proves nothing.
+
+        Raises:
+            VendorError: as every read; also where the list is incomplete and shows none of them.
+            ValueError: they are not of one user, or one of them is no `AllocationRequest` of this client's scope.
+        """
+        for request in requests:
+            if not isinstance(request, AllocationRequest) or (request.scope, request.owner) != (self._scope, requests[0].owner):
+                raise ValueError(f"requests: give allocation requests of one user in scope {self._scope!r}, not {request!r}")
+        if not requests:
+            return []
+        nonces = {request.key for request in requests}
+        listing = await self._reader.under_nonces(requests[0].owner, nonces, self._transport.deadline())
+        found = listing.found or listing.all()
+        return [evolve(allocation, recovered=True) for allocation in found]
+
+    async def create_claim(self, *, reward_uid: str, from_user_uid: str, to_address: str, timeout: float | None = None) -> Claim:
         """Move a user's tokens of a reward to a wallet outside; the chain carries it out later.
 
         A claim has no nonce, so it is never sent twice: without an answer it ends as `OutcomeUnknown`. See
@@ -251,6 +319,7 @@ class OriginalClient:
             reward_uid: The reward contract.
             from_user_uid: The user who claims.
             to_address: The wallet that receives the tokens.
+            timeout: Seconds for this call, above 0; the client's if not given.
 
         Returns:
             The claim, `pending`, its amount not yet known.
@@ -258,9 +327,11 @@ class OriginalClient:
         Raises:
             ValueError: an argument cannot be what it should; nothing was sent.
             TypeError: an argument has another type; nothing was sent.
-            RequestRejected: the vendor refused.
+            ConfigurationError: the client's settings or its borrowed session cannot be used; nothing was sent.
+            RequestRejected: the vendor refused, and this call did nothing.
             ConnectFailed: nothing was sent.
-            OutcomeUnknown: it may have been carried out; look among `get_claims_by_user_uid`.
+            OutcomeUnknown: it may have been carried out, or the vendor says that such a claim exists; look among
+                `get_claims_by_user_uid`. Its `request` is a `ClaimRequest`.
             ClientClosed: the client is closed, or used from another loop or process.
         """
         reward_uid, from_user_uid = check_id(reward_uid, "reward_uid"), check_id(from_user_uid, "from_user_uid")
@@ -274,7 +345,10 @@ class OriginalClient:
                 effect=Effect.BARE,
                 read=read_created,
                 body=orjson.dumps(content),
-                deadline=self._transport.deadline(),
+                asked=ClaimRequest(**content, scope=self._scope),
+                says_known=partial(affirms_existence, about=("claim",)),
+                advice="look among the user's claims before you claim again",
+                deadline=self._transport.deadline(timeout),
             )
         )
         return Claim(
@@ -287,40 +361,60 @@ class OriginalClient:
             raw=created,
         )
 
-    async def get_claim(self, uid: str) -> Claim:
+    async def get_claim(self, uid: str, *, timeout: float | None = None) -> Claim:
         """Read one claim.
+
+        Args:
+            uid: The vendor's id of it.
+            timeout: Seconds for this call, above 0; the client's if not given.
 
         Raises:
             NotFound: the vendor knows none of that uid; a new one may not be readable yet.
             VendorError: as every read.
         """
-        return await self._reader.claim(check_id(uid, "uid"))
+        return await self._reader.claim(check_id(uid, "uid"), self._transport.deadline(timeout))
 
-    async def get_claims_by_user_uid(self, user_uid: str) -> list[Claim]:
-        """Read all claims of a user; an unknown user has none.
+    async def get_claims_by_user_uid(self, user_uid: str, *, timeout: float | None = None) -> list[Claim]:
+        """Read all claims of a user, page after page; an unknown user has none.
+
+        Args:
+            user_uid: The user.
+            timeout: Seconds for this call, all pages included, above 0; the client's if not given.
 
         Raises:
+            UnexpectedResponse: the vendor says that there are more than it shows.
             VendorError: as every read.
         """
-        return await self._reader.claims(check_id(user_uid, "user_uid"))
+        user_uid = check_id(user_uid, "user_uid")
+        return (await self._reader.claims(user_uid, self._transport.deadline(timeout))).all()
 
-    async def get_reward(self, uid: str) -> Reward:
+    async def get_reward(self, uid: str, *, timeout: float | None = None) -> Reward:
         """Read one reward contract.
+
+        Args:
+            uid: The reward contract.
+            timeout: Seconds for this call, above 0; the client's if not given.
 
         Raises:
             NotFound: the vendor knows none of that uid.
             VendorError: as every read.
         """
-        return await self._reader.reward(check_id(uid, "uid"))
+        return await self._reader.reward(check_id(uid, "uid"), self._transport.deadline(timeout))
 
-    async def get_balance(self, reward_uid: str, user_uid: str) -> Balance:
+    async def get_balance(self, reward_uid: str, user_uid: str, *, timeout: float | None = None) -> Balance:
         """Read what a user holds of a reward in the wallet inside the app.
+
+        Args:
+            reward_uid: The reward contract.
+            user_uid: The user.
+            timeout: Seconds for this call, above 0; the client's if not given.
 
         Raises:
             NotFound: the vendor knows no such reward.
             VendorError: as every read.
         """
-        return await self._reader.balance(check_id(reward_uid, "reward_uid"), check_id(user_uid, "user_uid"))
+        reward_uid, user_uid = check_id(reward_uid, "reward_uid"), check_id(user_uid, "user_uid")
+        return await self._reader.balance(reward_uid, user_uid, self._transport.deadline(timeout))
 
     def ref_of(self, operation: Operation | OperationRef | str) -> OperationRef:
         """Return the ref of an allocation or claim, of a ref (itself) or of a bare uid, which is an allocation's.
@@ -365,12 +459,16 @@ class OriginalClient:
         """
         return self._reader.parse(self.ref_of(ref), resource)
 
-    def conclude(self, asked: Operation | None, final: Operation) -> Operation:
+    def conclude(self, asked: Operation | KeyedRequest | None, final: Operation) -> Operation:
         """Return the terminal operation if it is done and is what was asked for.
 
         Args:
-            asked: The operation as it was created here, or None if only its ref is known.
+            asked: The operation as it was created here, or the request whose allocation was found by its nonce, or None if only
+                its ref is known.
             final: The operation in a terminal status.
+
+        Returns:
+            The final operation; `recovered` where it was found by its nonce.
 
         Raises:
             OperationMismatch: it settled, done or failed, with another nonce, reward, user, amount or address.

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
+
+from attrs import evolve
 
 from original_async.errors import AllocationFailed, ClaimFailed
-from original_async.models import Allocation, Claim
+from original_async.models import Allocation, AllocationRequest, Claim
 from vendor_http.errors import OperationMismatch
-from vendor_http.operations import Operation, OperationStatus
-
-T = TypeVar("T", Allocation, Claim)
+from vendor_http.operations import KeyedRequest, Operation, OperationStatus
 
 _ASKED: Mapping[type[Any], tuple[str, ...]] = {
     Allocation: ("uid", "nonce", "reward_uid", "to_user_uid", "amount"),
+    AllocationRequest: ("nonce", "reward_uid", "to_user_uid", "amount"),
     Claim: ("uid", "reward_uid", "from_user_uid", "to_address"),
 }
 
 
-def conclude(asked: Operation | None, final: Operation) -> Operation:
+def conclude(asked: Operation | KeyedRequest | None, final: Operation) -> Operation:
     """Return the terminal operation if it is done and is what was asked for.
 
     A vendor that answers a repeated nonce with the first uid hides that the first one had another amount, so all that was asked
     is compared with all that settled.
 
     Args:
-        asked: The operation as it was created here, or None if only its ref is known.
+        asked: The operation as it was created here, or the request whose allocation was found by its nonce, or None if only its
+            ref is known.
         final: The operation in a terminal status.
+
+    Returns:
+        The final operation; `recovered` where it was found by its nonce.
 
     Raises:
         OperationMismatch: it settled, done or failed, but as another operation than was asked for.
@@ -37,12 +42,14 @@ def conclude(asked: Operation | None, final: Operation) -> Operation:
     """
     if not isinstance(final, (Allocation, Claim)):
         raise TypeError(f"final: expected an Allocation or a Claim, got {type(final).__name__}")
-    if asked is not None and not isinstance(asked, (Allocation, Claim)):
-        raise TypeError(f"asked: expected an Allocation, a Claim or None, got {type(asked).__name__}")
+    if asked is not None and not isinstance(asked, (Allocation, AllocationRequest, Claim)):
+        raise TypeError(f"asked: give an Allocation, an AllocationRequest, a Claim or None, not {type(asked).__name__}")
     if not final.status.terminal:
         raise ValueError(f"final: expected {final.ref} in a terminal status, got {final.status}; wait for it")
     if asked is not None:
         _compare(asked, final)
+    if isinstance(final, Allocation) and (isinstance(asked, AllocationRequest) or (asked is not None and asked.recovered)):
+        final = evolve(final, recovered=True)
     if final.status is OperationStatus.DONE:
         return final
     text = f"Original: expected {final.ref} to be done, got failed by the chain; nothing more happens under this uid"
@@ -51,11 +58,11 @@ def conclude(asked: Operation | None, final: Operation) -> Operation:
     raise ClaimFailed(text, operation=final)
 
 
-def _compare(asked: Allocation | Claim, final: Allocation | Claim) -> None:
-    if type(asked) is not type(final):
-        differences: dict[str, tuple[object, object]] = {"kind": (asked.ref.kind, final.ref.kind)}
+def _compare(asked: Allocation | AllocationRequest | Claim, final: Allocation | Claim) -> None:
+    if isinstance(asked, Claim) != isinstance(final, Claim):
+        differences: dict[str, tuple[object, object]] = {"kind": (_kind_of(asked), final.ref.kind)}
     else:
-        pairs = {name: (getattr(asked, name), getattr(final, name)) for name in _ASKED[type(final)]}
+        pairs = {name: (getattr(asked, name), getattr(final, name)) for name in _ASKED[type(asked)]}
         differences = {name: pair for name, pair in pairs.items() if not _same(name, *pair)}
     if not differences:
         return
@@ -68,6 +75,10 @@ def _compare(asked: Allocation | Claim, final: Allocation | Claim) -> None:
         differences=differences,
         idempotency_key=getattr(asked, "nonce", None),
     )
+
+
+def _kind_of(asked: Allocation | AllocationRequest | Claim) -> str:
+    return asked.kind if isinstance(asked, AllocationRequest) else asked.ref.kind
 
 
 def _same(name: str, wanted: Any, got: Any) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from vendor_http.calls import Answer, Refusal
@@ -13,7 +14,10 @@ from vendor_http.secrets import hide, one_line
 if TYPE_CHECKING:
     from original_async.models import Allocation, Claim
 
-_LONGEST_FIELD = 100
+_LONGEST_FIELD, _LONGEST_MESSAGE, _LONGEST_TEXT = 100, 300, 1000
+_MOST_DETAILS, _DEEPEST = 50, 5
+_ABOUT_THE_ANSWER = frozenset({"success", "status", "status_code", "type", "code", "data"})
+_NO_FIELDS = frozenset({"detail", "details", "error", "errors", "message", "non_field_errors", "__all__"})
 
 
 class AllocationFailed(OperationFailed):
@@ -37,38 +41,56 @@ class ClaimFailed(OperationFailed):
 
 
 def read_refusal(answer: Answer, secrets: tuple[str, ...]) -> Refusal:
-    """Read the vendor's error envelope; a body that is none says nothing.
+    """Read what an error body says; a body that says nothing readable says nothing.
 
-    `error.detail` is one object or a list of them, see https://docs.getoriginal.com/docs/api-error-types.
+    The envelope is documented: `error.detail` is one object or a list of them, see
+    https://docs.getoriginal.com/docs/api-error-types. The forms of Django REST Framework, on which the vendor seems to be built,
+    are read as well: `{"detail": "…"}`, `{"field": ["…"]}`, `{"non_field_errors": ["…"]}`.
 
     Args:
         answer: The refusal.
         secrets: What is hidden from the texts.
     """
-    request_id = _text(answer.headers, "X-Request-Id", secrets) or None
+    request_id = _shown(answer.headers.get("X-Request-Id"), secrets, _LONGEST_FIELD) or None
     try:
         body = loads(answer.body)
     except UnexpectedResponse:
-        body = None
+        body = answer.body[:_LONGEST_TEXT].decode("utf-8", "replace") if answer.body[:1] not in {b"<", b"{", b"["} else None
     error = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(error, dict):
-        return Refusal(request_id=request_id)
-    detail = error.get("detail")
-    details = [each for each in (detail if isinstance(detail, list) else [detail]) if isinstance(each, dict)]
-    texts = [
-        (_text(each, "field_name", secrets), _text(each, "message", secrets), _text(each, "code", secrets)) for each in details
+    said = list(islice(_said(error if error is not None else body), _MOST_DETAILS))
+    details = [
+        FieldError(
+            field=_shown(field, secrets, _LONGEST_FIELD),
+            message=_shown(message, secrets, _LONGEST_MESSAGE),
+            code=_shown(code, secrets, _LONGEST_FIELD) or None,
+        )
+        for field, message, code in said
     ]
     return Refusal(
-        message="; ".join(f"{field}: {message}" if field else message for field, message, _ in texts if message),
-        code=next((code for _, _, code in texts if code), None),
-        field_errors=tuple(
-            FieldError(field=field, message=message, code=code or None) for field, message, code in texts if field
-        ),
+        message="; ".join(f"{each.field}: {each.message}" if each.field else each.message for each in details if each.message),
+        code=next((each.code for each in details if each.code), None),
+        details=details,
         request_id=request_id,
-        invalid=error.get("type") == "validation_error",
+        invalid=isinstance(error, dict) and error.get("type") == "validation_error",
     )
 
 
-def _text(detail: Mapping[str, Any], name: str, secrets: tuple[str, ...]) -> str:
-    value = detail.get(name)
-    return one_line(hide(value, secrets), 300 if name == "message" else _LONGEST_FIELD) if isinstance(value, str) else ""
+def _said(value: Any, field: str = "", depth: int = 0) -> Iterator[tuple[str, str, str]]:
+    """Yield field, message and code of everything an error body says, in whatever form it does."""
+    if isinstance(value, str):
+        yield field, value, ""
+    elif depth > _DEEPEST:
+        return
+    elif isinstance(value, list):
+        for each in value:
+            yield from _said(each, field, depth + 1)
+    elif isinstance(value, dict) and any(isinstance(value.get(name), str) for name in ("message", "field_name")):
+        yield str(value.get("field_name") or field), str(value.get("message") or ""), str(value.get("code") or "")
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            if name not in _ABOUT_THE_ANSWER:
+                yield from _said(each, field if name in _NO_FIELDS else name, depth + 1)
+
+
+def _shown(value: str | None, secrets: tuple[str, ...], limit: int) -> str:
+    return one_line(hide(value, secrets), limit) if value else ""

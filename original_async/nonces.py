@@ -2,50 +2,45 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve, frozen
+from attrs import evolve
 
-from vendor_http.errors import Conflict, OutcomeUnknown, RequestRejected, VendorError
+from vendor_http.errors import (
+    Conflict,
+    ConnectFailed,
+    DeadlineExceeded,
+    OutcomeUnknown,
+    RequestRejected,
+    UnexpectedResponse,
+    VendorError,
+)
+from vendor_http.refusals import affirms_existence, names_other_fields
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
-    from original_async.models import Allocation
+    from original_async.lists import Listing
+    from original_async.models import Allocation, AllocationRequest
 
 LIST_LAG = 2.0
 """Seconds between two look-ups: a list may lag behind what was created."""
+LONGEST_RESERVE = 5.0
+"""Seconds that are kept for the look-up at most; otherwise a fifth of the call's time is."""
 
-_names_the_nonce = re.compile(r"nonce", re.IGNORECASE).search
-_says_it_exists = re.compile(r"already|duplicate|exist|taken|unique|used", re.IGNORECASE).search
+_ABOUT = ("nonce", "allocat")
 
 
-@frozen(kw_only=True)
-class Wanted:
-    """The allocation that was asked for."""
-
-    reward_uid: str
-    to_user_uid: str
-    amount: Decimal
-    nonce: str
-
-    def is_met_by(self, held: Allocation) -> bool:
-        """Return whether an allocation is what was asked for."""
-        return (held.nonce, held.reward_uid, held.to_user_uid, held.amount) == (
-            self.nonce,
-            self.reward_uid,
-            self.to_user_uid,
-            self.amount,
-        )
+def reserve(total: float) -> float:
+    """Return the seconds of a call that are kept for looking its nonce up."""
+    return min(LONGEST_RESERVE, total / 5)
 
 
 async def reconcile(
-    wanted: Wanted,
+    request: AllocationRequest,
     trouble: RequestRejected | OutcomeUnknown,
     *,
-    look_up: Callable[[], Awaitable[Sequence[Allocation]]],
+    repeated: bool,
+    look_up: Callable[[], Awaitable[Listing[Allocation]]],
     clock: Callable[[], float],
     started: float,
     deadline: float,
@@ -54,8 +49,9 @@ async def reconcile(
     """Return the allocation that exists under the nonce, after a creation that did not end well.
 
     Args:
-        wanted: What was asked for.
+        request: What was asked for.
         trouble: How the creation ended: refused although every attempt was answered, or unknown.
+        repeated: Whether an earlier call with the nonce may have been sent.
         look_up: Lists the user's allocations that bear the nonce.
         clock: Monotonic seconds.
         started: When the call began.
@@ -64,75 +60,96 @@ async def reconcile(
 
     Raises:
         Conflict: the nonce is held by an allocation with another reward or amount.
-        RequestRejected: `trouble` itself: every attempt was answered and the vendor holds nothing under the nonce.
-        OutcomeUnknown: an attempt may have arrived, or the vendor says it knows the nonce, and the look-ups do not show it; or a
-            look-up failed.
+        RequestRejected: `trouble` itself: the vendor refused for another reason than that it knows the nonce, and nothing that
+            was sent earlier may have arrived.
+        OutcomeUnknown: an attempt or an earlier call may have arrived, or the vendor says that it knows the nonce, and the
+            look-ups do not show it; or they prove nothing.
     """
-    answered = isinstance(trouble, RequestRejected)
-    believed = answered and not _claims_the_nonce(trouble)
-    looks = 1 if believed else 2
+    sure = isinstance(trouble, RequestRejected) and not repeated
+    looks = 1 if sure and not _says_known(trouble) else 2
     for look in range(1, looks + 1):
         try:
-            held = await look_up()
+            listing = await look_up()
         except VendorError as problem:
             trouble.elapsed = clock() - started
-            raise _unknown(wanted, trouble, f"its look-up ended with {type(problem).__name__}") from problem
-        for allocation in held:
-            if wanted.is_met_by(allocation):
+            raise _unknown(request, trouble, f"looking it up failed ({_ended(problem)})") from problem
+        for allocation in listing.found:
+            if request.is_met_by(allocation):
                 return evolve(allocation, recovered=True)
-        # Whether a nonce counts for the app or for one reward is not documented: after an attempt that may have arrived,
-        # only one of the same reward proves that this one was not carried out.
-        rivals = [allocation for allocation in held if answered or allocation.reward_uid == wanted.reward_uid]
         trouble.elapsed = clock() - started
-        if rivals:
-            raise _conflict(wanted, trouble, rivals[0]) from trouble
+        rival = _rival(request, listing.found, sure=sure)
+        if rival is not None:
+            raise _conflict(request, trouble, rival) from trouble
+        if listing.problem is not None:
+            told = f"the list of the user's allocations is incomplete ({_ended(listing.problem)})"
+            raise _unknown(request, trouble, told) from listing.problem
         if look < looks:
             if deadline - clock() <= LIST_LAG:
                 looks = look
                 break
             await sleep(LIST_LAG)
-    if believed:
+    if sure and not _says_known(trouble):
         raise trouble
-    raise _unknown(wanted, trouble, f"{looks} look-up{'s' * (looks > 1)} did not show it") from trouble
+    told = f"{looks} look-up{'s' * (looks > 1)} did not show it"
+    raise _unknown(request, trouble, told) from trouble
 
 
-def _claims_the_nonce(trouble: VendorError) -> bool:
+def _says_known(refusal: VendorError) -> bool:
     """Return whether a refusal says that the nonce is known, so that its absence from a list proves nothing."""
-    if trouble.status == 409:
-        return True
-    text = " ".join(
-        [str(trouble), trouble.code or "", *(f"{error.field} {error.message} {error.code}" for error in trouble.field_errors)]
-    )
-    return bool(_names_the_nonce(text) and _says_it_exists(text))
+    return not names_other_fields(refusal, about=_ABOUT) and affirms_existence(refusal, about=_ABOUT)
 
 
-def _conflict(wanted: Wanted, trouble: VendorError, held: Allocation) -> Conflict:
+def _rival(request: AllocationRequest, held: Sequence[Allocation], *, sure: bool) -> Allocation | None:
+    """Return what holds the nonce with other content.
+
+    Whether a nonce counts for the app or for one reward is not documented: where something may have arrived, only an allocation
+    of the same reward proves that what was asked for was not carried out.
+    """
+    return next((each for each in held if sure or each.reward_uid == request.reward_uid), None)
+
+
+def _ended(problem: VendorError) -> str:
+    """Return in a few words how a look-up ended."""
+    if problem.status is not None and problem.status >= 300:
+        return f"HTTP {problem.status}"
+    if isinstance(problem, UnexpectedResponse):
+        return str(problem).rpartition("; ")[0] or "an answer that cannot be read"
+    return "no time was left" if isinstance(problem, (ConnectFailed, DeadlineExceeded)) else "no answer"
+
+
+def _conflict(request: AllocationRequest, trouble: VendorError, held: Allocation) -> Conflict:
     return Conflict(
-        f"Original create_allocation: expected nonce {wanted.nonce!r} to be new or of {wanted.amount} from {wanted.reward_uid}, "
-        f"got allocation {held.uid} of {held.amount} from {held.reward_uid} under it; nothing was created by this call: "
+        f"Original create_allocation: nonce {request.nonce!r} already belongs to allocation {held.uid} of {held.amount} from "
+        f"{held.reward_uid}, not to {request.amount} from {request.reward_uid}; nothing was created by this call: "
         "use a nonce for one payout only",
         existing=held,
-        **_facts(wanted, trouble),
+        **_facts(request, trouble),
     )
 
 
-def _unknown(wanted: Wanted, trouble: VendorError, what: str) -> OutcomeUnknown:
-    answer = "no answer" if trouble.status is None else f"HTTP {trouble.status}"
-    came = str(trouble) if isinstance(trouble, RequestRejected) else f"{answer} in the last of {trouble.attempts} attempts"
+def _unknown(request: AllocationRequest, trouble: VendorError, told: str) -> OutcomeUnknown:
+    if isinstance(trouble, RequestRejected):
+        came = f"the vendor refused ({str(trouble).partition(': ')[2]})"
+    else:
+        answer = "no answer" if trouble.status is None else f"HTTP {trouble.status}"
+        came = f"{answer} in the last of {trouble.attempts} attempts"
     return OutcomeUnknown(
-        f"Original create_allocation: expected to learn what became of nonce {wanted.nonce!r} after {came}, but {what}; "
-        "it may have been carried out: call again with the same nonce, or find_allocation, and never with another nonce",
-        **_facts(wanted, trouble),
+        f"Original create_allocation: it is not known whether nonce {request.nonce!r} was carried out: {came}, and {told}; "
+        "it may have been carried out: wait for this error with Completions.wait, or call again with the same nonce and "
+        "repeated=True, and never with another nonce",
+        request=request,
+        **_facts(request, trouble),
     )
 
 
-def _facts(wanted: Wanted, trouble: VendorError) -> dict[str, Any]:
+def _facts(request: AllocationRequest, trouble: VendorError) -> dict[str, Any]:
     return {
         "status": trouble.status,
         "code": trouble.code,
         "field_errors": trouble.field_errors,
+        "details": trouble.details,
         "request_id": trouble.request_id,
         "attempts": trouble.attempts,
         "elapsed": trouble.elapsed,
-        "idempotency_key": wanted.nonce,
+        "idempotency_key": request.nonce,
     }

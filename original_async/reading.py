@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import evolve
 
+from original_async.lists import Listing, follow, read_page
 from original_async.models import ALLOCATION, CLAIM, Allocation, Balance, Claim, Reward
 from vendor_http.arguments import is_id
-from vendor_http.calls import Answer, Effect, Request
-from vendor_http.codec import decode, loads, loads_faithful, structure
+from vendor_http.calls import MAX_REPLY, Answer, Effect, Request
+from vendor_http.codec import decode, loads, structure
 from vendor_http.errors import NotFound, UnexpectedResponse
 from vendor_http.operations import DEFAULT_SCOPE, OperationRef, OperationStatus
 
 if TYPE_CHECKING:
+    from yarl import URL
+
     from vendor_http.transport import Transport
 
 T = TypeVar("T")
@@ -40,39 +43,43 @@ class Reader:
         self._scope = scope
         self._settled: dict[str, str] = {} if read_path is None else dict.fromkeys(_ASKED_FIRST, read_path)
 
-    async def allocation(self, uid: str) -> Allocation:
+    async def allocation(self, uid: str, deadline: float) -> Allocation:
         """Read one allocation."""
         read = partial(self._one, Allocation, uid)
-        return await self._at_read_path("one", lambda path: self._ask("get_allocation", read, path, uid))
+        return await self._at_read_path("one", lambda path: self._ask("get_allocation", read, deadline, path, uid))
 
-    async def allocations(self, user_uid: str) -> list[Allocation]:
+    async def allocations(self, user_uid: str, deadline: float) -> Listing[Allocation]:
         """Read all allocations to a user."""
-        read, query = partial(self._all, list[Allocation]), {"user_uid": user_uid}
-        return await self._at_read_path("list", lambda path: self._ask("get_allocations_by_user_uid", read, path, query=query))
-
-    async def under_nonce(self, user_uid: str, nonce: str, deadline: float | None = None) -> list[Allocation]:
-        """Read those allocations to a user that bear a nonce, as a part of another call if that call's deadline is given."""
-        read, query = partial(self._bearing, nonce), {"user_uid": user_uid}
+        select = partial(self._all, list[Allocation])
         return await self._at_read_path(
-            "list", lambda path: self._ask("find_allocation", read, path, query=query, deadline=deadline)
+            "list", lambda path: self._list("get_allocations_by_user_uid", select, deadline, path, user_uid)
         )
 
-    async def claim(self, uid: str) -> Claim:
+    async def under_nonces(self, user_uid: str, nonces: Collection[str], deadline: float) -> Listing[Allocation]:
+        """Read those allocations to a user that bear one of the nonces.
+
+        Where there are several of one nonce, a failed one comes last: it must not hide that the tokens were allocated after all.
+        """
+        select = partial(self._bearing, nonces)
+        listing = await self._at_read_path("list", lambda path: self._list("find_allocation", select, deadline, path, user_uid))
+        return evolve(listing, found=sorted(listing.found, key=lambda each: each.status is OperationStatus.FAILED))
+
+    async def claim(self, uid: str, deadline: float) -> Claim:
         """Read one claim."""
-        return await self._ask("get_claim", partial(self._one, Claim, uid), "claim", uid)
+        return await self._ask("get_claim", partial(self._one, Claim, uid), deadline, "claim", uid)
 
-    async def claims(self, user_uid: str) -> list[Claim]:
+    async def claims(self, user_uid: str, deadline: float) -> Listing[Claim]:
         """Read all claims of a user."""
-        return await self._ask("get_claims_by_user_uid", partial(self._all, list[Claim]), "claim", query={"user_uid": user_uid})
+        return await self._list("get_claims_by_user_uid", partial(self._all, list[Claim]), deadline, "claim", user_uid)
 
-    async def reward(self, uid: str) -> Reward:
+    async def reward(self, uid: str, deadline: float) -> Reward:
         """Read one reward contract."""
-        return await self._ask("get_reward", partial(_inside_data, Reward), uid)
+        return await self._ask("get_reward", partial(_inside_data, Reward), deadline, uid)
 
-    async def balance(self, reward_uid: str, user_uid: str) -> Balance:
+    async def balance(self, reward_uid: str, user_uid: str, deadline: float) -> Balance:
         """Read what a user holds of a reward."""
         query = {"reward_uid": reward_uid, "user_uid": user_uid}
-        return await self._ask("get_balance", partial(_inside_data, Balance), "balance", query=query)
+        return await self._ask("get_balance", partial(_inside_data, Balance), deadline, "balance", query=query)
 
     def parse(self, ref: OperationRef, resource: Mapping[str, Any]) -> Allocation | Claim:
         """Build the model of a JSON object that should be a certain operation.
@@ -87,17 +94,28 @@ class Reader:
         self,
         operation: str,
         read: Callable[[Answer], T],
+        deadline: float,
         *parts: str,
         query: Mapping[str, str] | None = None,
-        deadline: float | None = None,
+    ) -> T:
+        return await self._get(operation, read, deadline, self._transport.url("reward", *parts, query=query))
+
+    async def _list(
+        self, operation: str, select: Callable[[Sequence[Any]], Sequence[M]], deadline: float, path: str, user_uid: str
+    ) -> Listing[M]:
+        read = partial(read_page, select)
+        first = self._transport.url("reward", path, query={"user_uid": user_uid})
+        return await follow(
+            first,
+            lambda url, limit: self._get(operation, read, deadline, url, max_reply=limit),
+            self._transport.same_origin,
+        )
+
+    async def _get(
+        self, operation: str, read: Callable[[Answer], T], deadline: float, url: URL, *, max_reply: int = MAX_REPLY
     ) -> T:
         request = Request(
-            operation=operation,
-            method="GET",
-            url=self._transport.url("reward", *parts, query=query),
-            effect=Effect.READ,
-            read=read,
-            deadline=self._transport.deadline() if deadline is None else deadline,
+            operation=operation, method="GET", url=url, effect=Effect.READ, read=read, deadline=deadline, max_reply=max_reply
         )
         return await self._transport.call(request)
 
@@ -121,21 +139,13 @@ class Reader:
     def _one(self, model: type[M], uid: str, answer: Answer) -> M:
         return self._checked(_inside_data(model, answer), uid)
 
-    def _all(self, models: type[list[M]], answer: Answer) -> list[M]:
-        return [self._scoped(each) for each in _inside_data(models, answer)]
+    def _all(self, models: type[list[M]], entries: Sequence[Any]) -> list[M]:
+        return [self._scoped(each) for each in structure(entries, models, path="data")]
 
-    def _bearing(self, nonce: str, answer: Answer) -> list[Allocation]:
-        """Read only the allocations of one nonce, so that an odd one elsewhere in the list does not hide them.
-
-        Where there are several, a failed one comes last: it must not hide that the tokens were allocated after all.
-        """
-        value = loads_faithful(answer.body)
-        entries = value.get("data") if isinstance(value, dict) else None
-        if not isinstance(entries, list):
-            raise UnexpectedResponse("expected a list of allocations in data, got none", path="data")
-        found = (entry for entry in entries if isinstance(entry, dict) and entry.get("nonce") == nonce)
-        held = [self._scoped(structure(entry, Allocation, path="data")) for entry in found]
-        return sorted(held, key=lambda allocation: allocation.status is OperationStatus.FAILED)
+    def _bearing(self, nonces: Collection[str], entries: Sequence[Any]) -> list[Allocation]:
+        """Read only the allocations of some nonces, so that an odd one elsewhere in the list does not hide them."""
+        found = (entry for entry in entries if isinstance(entry, dict) and entry.get("nonce") in nonces)
+        return [self._scoped(structure(entry, Allocation, path="data")) for entry in found]
 
     def _checked(self, model: M, uid: str) -> M:
         if model.uid != uid:

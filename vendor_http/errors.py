@@ -13,7 +13,7 @@ from attrs import frozen
 from vendor_http.secrets import one_line
 
 if TYPE_CHECKING:
-    from vendor_http.operations import Operation
+    from vendor_http.operations import KeyedRequest, Operation
 
 
 @frozen(kw_only=True)
@@ -194,7 +194,7 @@ class OperationMismatch(VendorError):
 
     Attributes:
         operation: What settled.
-        asked: What was asked for.
+        asked: What was asked for: the operation as it was created, or the request.
         differences: Field name to the pair (asked, settled).
     """
 
@@ -203,7 +203,7 @@ class OperationMismatch(VendorError):
         message: str,
         *,
         operation: Operation,
-        asked: Operation,
+        asked: Operation | KeyedRequest,
         differences: Mapping[str, tuple[object, object]],
         **facts: Any,
     ) -> None:

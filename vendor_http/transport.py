@@ -7,7 +7,7 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -22,9 +22,6 @@ from vendor_http.errors import ClientClosed
 from vendor_http.limits import Limiter, Limits
 from vendor_http.observe import Observers
 from vendor_http.retry import RetryPolicy, Timeouts
-
-if TYPE_CHECKING:
-    from aiohttp.abc import AbstractStreamWriter
 
 T = TypeVar("T")
 
@@ -41,32 +38,20 @@ _MISTAKES = (ValueError, TypeError)
 """What aiohttp raises before it connects where a session's own settings contradict a request, or its address is none."""
 
 
-class _Body(aiohttp.BytesPayload):
-    """The bytes of one attempt, which notice when the first of them is handed to a connection.
+class _Connector(aiohttp.TCPConnector):
+    """A connector that knows which tasks it has not given a connection yet: what they wanted to send has not left."""
 
-    A request whose body was never handed over did not leave, whatever error ended it: a proxy that refuses CONNECT, a TLS
-    handshake that fails, a session that refuses the headers.
-    """
+    def __init__(self, *, keepalive_timeout: float) -> None:
+        super().__init__(limit=0, keepalive_timeout=keepalive_timeout)
+        self.connecting: set[asyncio.Task[Any] | None] = set()
 
-    def __init__(self, body: bytes) -> None:
-        super().__init__(body)
-        self._taken_up = self.written = False
-
-    @property
-    def size(self) -> int | None:
-        """The length, which aiohttp asks for when it puts the request together, before it connects."""
-        self._taken_up = True
-        return super().size
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        """Hand the bytes to a connection."""
-        self.written = True
-        await super().write_with_length(writer, content_length)
-
-    @property
-    def may_have_left(self) -> bool:
-        """Whether the bytes may have left; a session that never put a request together, such as a test double, proves nothing."""
-        return self.written or not self._taken_up
+    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:
+        """Find or make a connection; a task that gets none stays among those connecting."""
+        task = asyncio.current_task()
+        self.connecting.add(task)
+        connection = await super().connect(req, traces, timeout)
+        self.connecting.discard(task)
+        return connection
 
 
 class Transport:
@@ -211,14 +196,13 @@ class Transport:
         if timeout <= 0:
             return Trouble(Met.NEVER_LEFT, "time ran out before it was sent")
         session = self._borrowed or self._session(bare=request.effect is Effect.BARE)
-        body = None if request.body is None else _Body(request.body)
         response: aiohttp.ClientResponse | None = None
         try:
             with self._alarm.turn(timeout):
                 response = await session.request(
                     request.method,
                     request.url,
-                    data=body,
+                    data=request.body,
                     headers=self._prepared(headers),
                     allow_redirects=False,
                     raise_for_status=False,
@@ -230,15 +214,13 @@ class Transport:
                     if response.connection is not None:  # it was not read to its end
                         response.close()
         except asyncio.CancelledError:
-            request.left = body is None or body.may_have_left
+            request.left = not _stuck_connecting(session)
             raise
-        except _NEVER_LEFT as problem:
-            return Trouble(Met.NEVER_LEFT, _words(problem))
-        except Exception as problem:  # noqa: BLE001 - whatever else leaves the session counts as sent, unless it surely was not
-            if response is None and isinstance(problem, _MISTAKES) and not (body is not None and body.written):
-                return Trouble(Met.MISTAKE, self._mistake(problem))
-            if body is not None and not body.may_have_left:
+        except Exception as problem:  # noqa: BLE001 - what does not surely tell that it never left counts as sent
+            if _stuck_connecting(session) or isinstance(problem, _NEVER_LEFT):
                 return Trouble(Met.NEVER_LEFT, _words(problem))
+            if response is None and isinstance(problem, _MISTAKES):
+                return Trouble(Met.MISTAKE, self._mistake(problem))
             return Trouble(Met.UNANSWERED, _words(problem))
         if content is None:
             return Trouble(Met.UNREADABLE, f"an answer of over {request.max_reply} bytes", response.status)
@@ -281,7 +263,7 @@ class Transport:
         session = self._owned.get(bare)
         if session is None:
             session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_IDLE_BARE if bare else KEEP_IDLE),
+                connector=_Connector(keepalive_timeout=KEEP_IDLE_BARE if bare else KEEP_IDLE),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
             self._owned[bare] = session
@@ -291,6 +273,15 @@ class Transport:
         """Return the timer of connecting: it always ends before the attempt does, so that a slow connect is known as one."""
         connect = min(self.timeouts.connect, seconds * 0.9)
         return aiohttp.ClientTimeout(total=None, connect=connect, ceil_threshold=float("inf"))
+
+
+def _stuck_connecting(session: aiohttp.ClientSession) -> bool:
+    """Return whether this task was left without a connection by one of our own sessions."""
+    connector, task = session.connector, asyncio.current_task()
+    if not isinstance(connector, _Connector) or task not in connector.connecting:
+        return False
+    connector.connecting.discard(task)
+    return True
 
 
 def _words(problem: Exception) -> str:

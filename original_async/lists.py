@@ -1,0 +1,143 @@
+"""Lists of Original, page after page: what they show, and whether that is all there is.
+
+No page is documented. Where an answer names a next page it is followed inside the same host; where it says in any other way that
+there is more than it shows, the list is incomplete, and what is missing from it is no proof of anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+from attrs import frozen
+
+from vendor_http.codec import loads_faithful
+from vendor_http.errors import UnexpectedResponse, VendorError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from yarl import URL
+
+    from vendor_http.calls import Answer
+
+T = TypeVar("T")
+
+MAX_LIST = 256 * 1024 * 1024
+"""Bytes of all pages of one list together."""
+
+_LISTS = ("results", "items", "data")
+_ASIDE = ("pagination", "paging", "meta", "links")
+_COUNTS = ("count", "total", "total_count")
+_FLAGS = ("has_more", "has_next")
+_link_to_next = re.compile(r"<([^>]*)>[^,]*;\s*rel=\"?next\"?").search
+
+
+@frozen(kw_only=True)
+class Listing(Generic[T]):
+    """What a list showed.
+
+    Attributes:
+        found: What was looked for, in the list's order.
+        problem: Why the list is not known to be complete; None if it is.
+    """
+
+    found: Sequence[T]
+    problem: VendorError | None = None
+
+    def all(self) -> list[T]:
+        """Return what was found in a complete list.
+
+        Raises:
+            VendorError: the list is not known to be complete.
+        """
+        if self.problem is not None:
+            raise self.problem
+        return list(self.found)
+
+
+class Page(NamedTuple):
+    """One answer: what was looked for in it, the uids of all it shows, and what it says about further pages."""
+
+    found: Sequence[Any]
+    uids: frozenset[Any]
+    size: int
+    total: int
+    link: str | None
+    more: bool
+
+
+def read_page(select: Callable[[Sequence[Any]], Sequence[Any]], answer: Answer) -> Page:
+    """Read one page.
+
+    Args:
+        select: Makes of the entries what is looked for.
+        answer: The vendor's reply.
+
+    Raises:
+        UnexpectedResponse: it holds no list, or an entry that was selected cannot be read.
+    """
+    body = loads_faithful(answer.body)
+    around: Mapping[str, Any] = body if isinstance(body, dict) else {}
+    entries = around.get("data", around.get("results"))
+    if isinstance(entries, dict):
+        around = {**around, **entries}
+        entries = next((entries[name] for name in _LISTS if isinstance(entries.get(name), list)), None)
+    if not isinstance(entries, list) or around.get("success") is False:
+        raise UnexpectedResponse("the answer holds no list in data", path="data")
+    told = [around, *(around[name] for name in _ASIDE if isinstance(around.get(name), dict))]
+    link = next((each["next"] for each in told if each.get("next")), None)
+    if link is None and (header := _link_to_next(answer.headers.get("Link", ""))) is not None:
+        link = header[1]
+    return Page(
+        found=select(entries),
+        uids=frozenset(uid for entry in entries if isinstance(entry, dict) and isinstance(uid := entry.get("uid"), str)),
+        size=len(answer.body),
+        total=max((each[name] for each in told for name in _COUNTS if type(each.get(name)) is int), default=0),
+        link=link if isinstance(link, str) else None,
+        more=(link is not None and not isinstance(link, str)) or any(each.get(name) is True for each in told for name in _FLAGS),
+    )
+
+
+async def follow(
+    first: URL, ask: Callable[[URL, int], Awaitable[Page]], same_origin: Callable[[str, URL], URL | None]
+) -> Listing[Any]:
+    """Ask for one page after the other.
+
+    Args:
+        first: The address of the first page.
+        ask: Reads a page of at most so many bytes.
+        same_origin: Returns the address of a link, None if it leads elsewhere.
+
+    Raises:
+        VendorError: the first page could not be read. What is wrong with a later one is the listing's `problem`.
+    """
+    found: list[Any] = []
+    uids: set[Any] = set()
+    asked: set[URL] = set()
+    url, left = first, MAX_LIST
+    while True:
+        try:
+            page = await ask(url, left)
+        except VendorError as problem:
+            if not asked:
+                raise
+            return Listing(found=found, problem=problem)
+        found += page.found
+        uids |= page.uids
+        left -= page.size
+        asked.add(url)
+        if page.link is None:
+            whole = not page.more and page.total <= len(uids)
+            return Listing(found=found, problem=None if whole else _incomplete(f"it shows {len(uids)} of {page.total or 'more'}"))
+        following = same_origin(page.link, url)
+        if following is None:
+            return Listing(found=found, problem=_incomplete("its next page is on another host, which is not asked"))
+        if following in asked or left <= 0:
+            return Listing(found=found, problem=_incomplete("its pages do not come to an end"))
+        url = following
+
+
+def _incomplete(why: str) -> UnexpectedResponse:
+    return UnexpectedResponse(f"the list is incomplete: {why}; what it does not show may exist all the same", path="data")
