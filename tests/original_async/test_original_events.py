@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -113,8 +114,119 @@ def test_a_uid_without_label_is_the_operation_the_event_names() -> None:
 
 
 def test_an_operation_of_another_kind_than_the_event_names_is_still_that_operation() -> None:
-    event = source.parse(body("reward.claimed", allocation=ALLOCATION, allocated={"uid": "1"}))
+    event = source.parse(body("reward.claimed", allocation=ALLOCATION))
     assert (event.ref, event.resource) == (ALLOCATION_REF, ALLOCATION)
+
+
+@pytest.mark.parametrize(
+    ("name", "resource", "ref"), [("reward.allocated", ALLOCATION, ALLOCATION_REF), ("reward.claimed", CLAIM, CLAIM_REF)]
+)
+def test_a_resource_spread_over_data_settles(name: str, resource: dict[str, Any], ref: OperationRef) -> None:
+    for event in (name, "reward.settled"):
+        parsed = source.parse(body(event, transaction_log=LOG, reward=CONTRACT, **resource))
+        assert (parsed.ref, parsed.also) == (ref, ())
+        assert parsed.resource == {"app": APP, "transaction_log": LOG, "reward": CONTRACT, **resource}
+
+
+@pytest.mark.parametrize("name", ["reward.allocated", "reward.claimed"])
+def test_a_bare_uid_in_data_is_the_operation_the_event_names(name: str) -> None:
+    event = source.parse(body(name, uid="213134081289"))
+    assert (event.ref, event.resource) == (ALLOCATION_REF if name == "reward.allocated" else CLAIM_REF, None)
+    assert source.parse(body("reward.settled", uid="213134081289")).ref is None
+
+
+@pytest.mark.parametrize("name", ["reward.allocated", "reward.claimed", "reward.settled"])
+@pytest.mark.parametrize(
+    ("data", "ref"),
+    [
+        ({"allocation_uid": "213134081289"}, ALLOCATION_REF),
+        ({"claim_uid": "213134081289"}, CLAIM_REF),
+        ({"reward": {**CONTRACT, "allocation_uid": "213134081289"}}, ALLOCATION_REF),
+        ({"reward": {"uid": "112144981245", "claim_uid": "213134081289"}}, CLAIM_REF),
+        ({"allocations": [{"allocation_uid": "213134081289"}]}, ALLOCATION_REF),
+        ({"uid": "5", "name": "Gold", "allocation_uid": "213134081289"}, ALLOCATION_REF),
+        (
+            {"reward": {"uid": "112144981245", "reward_uid": "1", "to_user_uid": "2", "allocation_uid": "213134081289"}},
+            ALLOCATION_REF,
+        ),
+    ],
+)
+def test_an_operation_named_by_its_uid_alone_is_asked_about(name: str, data: dict[str, Any], ref: OperationRef) -> None:
+    event = source.parse(body(name, transaction_log=LOG, **data))
+    assert (event.ref, event.also, event.resource, event.key) == (ref, (), None, None)
+
+
+def test_fields_beside_the_uid_of_an_allocation_do_not_settle_it_under_another_uid() -> None:
+    event = source.parse(body(**{**ALLOCATION, "uid": "5", "allocation_uid": "213134081289"}))
+    assert (event.ref, event.also, event.resource) == (ALLOCATION_REF, (), None)
+
+
+@pytest.mark.parametrize("key", ["allocations", "reward_allocations", "rewardAllocations", "allocation"])
+def test_a_list_of_one_settles_like_the_resource_itself(key: str) -> None:
+    event = source.parse(body(**{key: [7, ALLOCATION, {"uid": 7}]}))
+    assert (event.ref, event.also, event.resource, event.key) == (ALLOCATION_REF, (), ALLOCATION, "nonce_1")
+
+
+@pytest.mark.parametrize("key", ["claims", "reward_claims"])
+def test_every_claim_of_a_list_is_asked_about(key: str) -> None:
+    event = source.parse(body("reward.claimed", **{key: [CLAIM, {"uid": "1"}]}))
+    assert (event.ref, event.also, event.resource) == (CLAIM_REF, (OperationRef("default", "claim", "1"),), None)
+
+
+def test_several_operations_are_all_asked_about_and_none_settles() -> None:
+    event = source.parse(body(allocations=[ALLOCATION, {**ALLOCATION, "uid": "2", "nonce": "nonce_2"}, {"uid": "3"}]))
+    assert event.ref == ALLOCATION_REF
+    assert event.also == (OperationRef("default", "allocation", "2"), OperationRef("default", "allocation", "3"))
+    assert (event.resource, event.key, event.problem) == (None, "nonce_1", None)
+
+
+def test_the_operation_of_the_kind_the_event_names_comes_first() -> None:
+    event = source.parse(body("reward.claimed", allocation=ALLOCATION, claim=CLAIM))
+    assert (event.ref, event.also, event.resource) == (CLAIM_REF, (ALLOCATION_REF,), None)
+    event = source.parse(body("reward.claimed", allocation_uid="1", moved={"uid": "213134081289", "to_address": "0x0"}))
+    assert (event.ref, event.also) == (CLAIM_REF, (OperationRef("default", "allocation", "1"),))
+
+
+def test_an_operation_named_twice_is_one() -> None:
+    for data in (
+        {"allocation_uid": "213134081289", "allocation": ALLOCATION},
+        {"allocations": [ALLOCATION], "allocation_uid": "213134081289"},
+    ):
+        event = source.parse(body(**data))
+        assert (event.ref, event.also, event.resource) == (ALLOCATION_REF, (), ALLOCATION)
+    named_first = source.parse(body(reward={"uid": "1", "allocation_uid": "213134081289"}, allocation=ALLOCATION))
+    assert (named_first.ref, named_first.also, named_first.resource) == (ALLOCATION_REF, (), ALLOCATION)
+
+
+@pytest.mark.parametrize("second", [{**ALLOCATION, "status": "failed"}, {"uid": "213134081289"}, ALLOCATION])
+def test_an_operation_described_twice_is_asked_about(second: dict[str, Any]) -> None:
+    for data in ({"allocation": ALLOCATION, "reward_allocation": second}, {"allocations": [ALLOCATION, second, second]}):
+        event = source.parse(body(**data))
+        assert (event.ref, event.also, event.resource, event.key) == (ALLOCATION_REF, (), None, None)
+
+
+def test_an_event_asks_about_its_first_operation_and_a_thousand_more() -> None:
+    event = source.parse(body(allocations=[{"uid": str(number)} for number in range(1_500)]))
+    assert event.ref == OperationRef("default", "allocation", "0")
+    assert [ref.uid for ref in event.also] == [str(number) for number in range(1, 1_001)]
+    both = source.parse(body(**{key: [{"uid": str(number)} for number in range(900)] for key in ("claims", "allocations")}))
+    assert both.ref == OperationRef("default", "allocation", "0")
+    assert len(both.also) == 1_000
+
+
+@pytest.mark.parametrize(
+    ("nonce", "key"),
+    [("n", "n"), ("n" * 255, "n" * 255), ("", None), ("n" * 256, None), ("a\nb", None), (7, None), (None, None), (["n"], None)],
+)
+def test_the_key_is_the_nonce_where_the_body_carries_one(nonce: Any, key: str | None) -> None:
+    assert source.parse(body(allocation={"uid": "213134081289", "nonce": nonce})).key == key
+    assert source.parse(body(uid="213134081289", nonce=nonce)).key == key
+
+
+def test_only_the_operation_the_ref_names_gives_the_key() -> None:
+    assert source.parse(body(allocations=[{"uid": "1"}, ALLOCATION])).key is None
+    assert source.parse(body("reward.claimed", claim={**CLAIM, "nonce": "7"})).key is None
+    assert source.parse(body(nonce="n", user={"uid": "7", "nonce": "n"})).key is None
 
 
 @pytest.mark.parametrize(
@@ -125,17 +237,44 @@ def test_an_operation_of_another_kind_than_the_event_names_is_still_that_operati
         {"user": {"uid": "7"}},
         {"allocation": {"status": "done"}},
         {"allocation": "213134081289"},
-        {"allocation": [ALLOCATION]},
+        {"allocations": ["213134081289", 7, None, [ALLOCATION]]},
+        {"things": [ALLOCATION]},
         {"allocation": {"uid": 213134081289}},
         {"allocation": {"uid": ""}},
         {"allocation": {"uid": "a/b"}},
         {"allocation": {"uid": None}},
-        {"transaction_log": {"uid": "1"}},
+        {"allocation_uid": 213134081289},
+        {"uid": "a/b"},
     ],
 )
 def test_a_body_without_a_uid_is_still_an_event(data: dict[str, Any]) -> None:
     event = source.parse(body(**data))
     assert (event.name, event.ref, event.resource, event.problem) == ("reward.allocated", None, None, None)
+
+
+@pytest.mark.parametrize("name", ["reward.allocated", "reward.claimed", "reward.settled"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"reward": {"uid": "112144981245"}},
+        {"reward": {"uid": "112144981245", "amount": "1.23", "nonce": "n"}},
+        {"reward": {"uid": "112144981245", "reward_uid": "112144981245", "to_user_uid": "7", "from_user_uid": "7"}},
+        {"reward_contract": {"uid": "112144981245", "amount": "1.23"}},
+        {"thing": {**CONTRACT, "amount": "1.23"}},
+        {"thing": {"uid": "7", "created_at": TIME}},
+        CONTRACT,
+        {"uid": "112144981245", "reward_uid": "112144981245", "to_user_uid": "7", "token_type": "ERC20"},
+        {"uid": "7", "email": None, "wallet_address": "0x0"},
+        {"transaction_log": {**LOG, "reward_uid": "1", "to_user_uid": "2"}},
+        {"transactionLog": {**LOG, "reward_uid": "1", "to_user_uid": "2"}},
+        {"app": {**APP, "reward_uid": "1", "to_user_uid": "2"}},
+        {"user": {"uid": "7", "nonce": "n"}, "to_user": {"uid": "7", "amount": "1"}, "fromUser": {"uid": "7", "amount": "1"}},
+        {"claimed_by": {"uid": "7"}, "allocated_to": {"uid": "8"}},
+    ],
+)
+def test_the_uid_of_a_contract_an_app_a_user_or_a_log_is_no_operation(name: str, data: dict[str, Any]) -> None:
+    event = source.parse(body(name, **data))
+    assert (event.ref, event.also, event.key, event.resource, event.problem) == (None, (), None, None, None)
 
 
 @pytest.mark.parametrize("data", [None, 7, "text", [ALLOCATION]])
@@ -195,6 +334,106 @@ def test_one_event_has_one_identity_however_it_is_written() -> None:
     assert len(identities) == 1
 
 
+def with_members(content: dict[str, Any], **members: Any) -> bytes:
+    return json.dumps({**content, **members}).encode()
+
+
+@pytest.mark.parametrize("event_time", [{}, {"event_time": None}, {"event_time": ""}])
+def test_without_its_own_time_an_event_is_told_apart_by_when_it_was_sent(event_time: dict[str, Any]) -> None:
+    content = {"event": "reward.allocated", "data": {"allocation": ALLOCATION}, **event_time}
+    first, second = (source.parse(with_members(content, sent_at=f"2024-0{month}-01T00:00:00Z")) for month in (7, 8))
+    assert first.identity != second.identity
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "attempt",
+        "webhook_attempt",
+        "x-webhook-attempt",
+        "X-Webhook-Attempt",
+        "webhookAttempt",
+        "correlation_id",
+        "correlationId",
+        "webhook_correlation_id",
+        "x-webhook-correlation-id",
+        "app_uid",
+        "appUid",
+        "x-app-uid",
+        "webhook-app-uid",
+    ],
+)
+def test_what_names_the_delivery_takes_no_part_in_the_identity(name: str) -> None:
+    content = json.loads(body(allocation=ALLOCATION))
+    for place in ("metadata", "headers"):
+        deliveries = [with_members(content, **{place: {name: value, "kept": 1}}) for value in ("1", "2", 3, None)]
+        assert len({source.parse(raw).identity for raw in deliveries}) == 1
+    assert source.parse(with_members(content, **{name: "1"})).identity == source.parse(with_members(content)).identity
+
+
+def test_a_delivery_that_is_told_apart_in_three_places_is_one_event() -> None:
+    content = json.loads(body(allocation=ALLOCATION))
+    deliveries = [
+        with_members(content, sent_at=value, attempt=value, metadata={"correlationId": value}, headers={"X-App-Uid": value})
+        for value in ("1", "2", "3")
+    ]
+    assert len({source.parse(raw).identity for raw in deliveries}) == 1
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda value: {"data": {"attempt": value}},
+        lambda value: {"data": {"metadata": {"attempt": value}, "headers": {"x-webhook-attempt": value}}},
+        lambda value: {"data": {"app_uid": value, "correlation_id": value}},
+        lambda value: {"metadata": {"inner": {"attempt": value}}},
+        lambda value: {"headers": [{"attempt": value}]},
+        lambda value: {"other": {"attempt": value}},
+        lambda value: {"attempts": value},
+        lambda value: {"retry_attempt": value},
+        lambda value: {"metadata": {"uid": value}},
+        lambda value: {"metadata": {"sent_at": value}},
+        lambda value: {"metadata": value},
+    ],
+)
+def test_in_doubt_there_are_two_events(place: Callable[[str], dict[str, Any]]) -> None:
+    content = {**json.loads(body(allocation=ALLOCATION)), "app_uid": "UB2DG8MW5KBQ"}
+    first, second = (source.parse(with_members(content, **place(value))) for value in ("1", "2"))
+    assert first.identity != second.identity
+
+
+@pytest.mark.parametrize(
+    ("raw", "identity"),
+    [
+        (
+            (
+                b'{"data": {"app": {"uid": "UB2DG8MW5KBQ"}, "allocation": {"uid": "213134081289", "amount": "1.23"}}, '
+                b'"event": "reward.allocated", "event_time": "2024-08-01T11:24:36.531141+00:00", '
+                b'"sent_at": "2024-08-01T11:24:37.531141+00:00"}'
+            ),
+            "a83ccac9a16698ecb15b1ca4baa62fcc",
+        ),
+        (
+            (
+                b'{"event": "reward.claimed", "event_time": "2024-08-01T11:24:36+00:00", "data": {"claim": {"uid": "1", '
+                b'"amount": 1.50, "attempt": 3, "sent_at": "x"}, "metadata": {"attempt": 1}, "app_uid": "A"}}'
+            ),
+            "c6bc924f189e32f15f9024b6c88de7e8",
+        ),
+        (b'{"event": "collection.deployed", "data": {"collection": {"uid": "1"}}}', "7746e8742c2d214e4649f3f1a1baf39b"),
+        (
+            '{"event": "reward.allocated", "event_time": "t", "sent_at": "s", "metadata": {"région": "EU", "attempts": 2}, '
+            '"headers": ["attempt"], "retry": {"attempt": 1}}'.encode(),
+            "8f5cf49f8a4d9639f116544b32eec488",
+        ),
+        (b"[1]", "080a9ed428559ef602668b4c00f114f1"),
+        (b"nonsense", "999aaa8645bb72ff599e143b1e3d2a94"),
+    ],
+)
+def test_an_identity_matches_what_earlier_versions_stored(raw: bytes, identity: str) -> None:
+    assert source.parse(raw).identity.hex() == identity
+
+
 def test_events_that_differ_anywhere_else_have_different_identities() -> None:
     identities = {
         source.parse(raw).identity
@@ -217,7 +456,7 @@ def test_events_that_differ_anywhere_else_have_different_identities() -> None:
 )
 def test_a_body_that_is_no_json_object_is_a_problem(raw: bytes) -> None:
     event = source.parse(raw, {"x-webhook-attempt": "1"})
-    assert event.problem == "expected a JSON object in the body, got something else"
+    assert event.problem == "the body could not be read as a JSON object"
     assert (event.name, event.body, event.ref, event.attempt) == ("", raw, None, "1")
     assert event.identity != source.parse(raw + b" ").identity
 
@@ -230,7 +469,7 @@ def test_a_body_nested_too_deeply_to_be_written_again_is_a_problem() -> None:
 @pytest.mark.parametrize("name", [None, 7, "", ["reward.allocated"]])
 def test_a_body_that_names_no_event_is_a_problem(name: Any) -> None:
     event = source.parse(body(name, allocation=ALLOCATION))
-    assert event.problem == "expected the event's name in the body, got none"
+    assert event.problem == "the body does not name its event"
     assert (event.name, event.ref, event.resource) == ("", None, None)
 
 
@@ -243,7 +482,14 @@ def test_an_event_of_another_app_is_a_problem() -> None:
     mine = OriginalWebhooks({"a": "s"}, app_uid="UB2DG8MW5KBQ")
     assert mine.parse(body(allocation=ALLOCATION)).problem is None
     other = OriginalWebhooks({"a": "s"}, app_uid="AAAAAAAAAAAA")
-    assert other.parse(body(allocation=ALLOCATION)).problem == "expected the app AAAAAAAAAAAA, got UB2DG8MW5KBQ"
+    assert (
+        other.parse(body(allocation=ALLOCATION)).problem
+        == "the event belongs to app UB2DG8MW5KBQ; this source is configured for app AAAAAAAAAAAA"
+    )
+    assert (
+        other.parse(body(app={"uid": 7}, allocation=ALLOCATION)).problem
+        == "the event belongs to an app whose uid is not text; this source is configured for app AAAAAAAAAAAA"
+    )
     assert other.parse(body(app={"name": "no uid"}, allocation=ALLOCATION)).problem is None
     assert other.parse(body(app="UB2DG8MW5KBQ", allocation=ALLOCATION)).problem is None
 
@@ -283,17 +529,33 @@ def test_hints_are_cut_to_one_short_line() -> None:
     assert len(event.correlation_id) == 200
 
 
+MEMBERS = {"event", "event_time", "sent_at", "data", "metadata", "headers", "attempt", "X-App-Uid", "é"}
+FIELDS = {"app", "uid", "reward", "reward_uid", "to_user_uid", "from_user_uid", "nonce", "name", "status"}
+OPERATIONS = {"allocation", "allocations", "reward_allocation", "allocation_uid", "claim", "claims", "claim_uid"}
+words = st.sampled_from(sorted(MEMBERS | FIELDS | OPERATIONS))
 nested = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: (
-        st.lists(inner) | st.dictionaries(st.sampled_from(["app", "uid", "allocation", "event", "data", "status", "é"]), inner)
-    ),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+    | st.sampled_from(["1", "2", "done"]),
+    lambda inner: st.lists(inner) | st.dictionaries(words, inner),
 )
+contents = st.dictionaries(words, nested)
+names = st.sampled_from(["reward.allocated", "reward.claimed", "reward.settled"])
+
+
+def written(value: Any) -> bytes:
+    return json.dumps(value).encode()
 
 
 @given(
     st.one_of(
-        st.binary(), nested.map(lambda value: json.dumps(value).encode()), nested.map(lambda value: body(value, allocation=value))
+        st.binary(),
+        nested.map(written),
+        nested.map(lambda value: body(value, allocation=value)),
+        st.builds(lambda name, data, content: written({**content, "event": name, "data": data}), names, contents, contents),
     )
 )
 def test_parse_is_total(raw: bytes) -> None:
@@ -301,7 +563,20 @@ def test_parse_is_total(raw: bytes) -> None:
     assert event.body == raw
     assert len(event.identity) == 16
     assert event.problem is not None or event.name
-    assert event.resource is None or event.ref is not None
+    refs = [ref for ref in (event.ref, *event.also) if ref is not None]
+    assert len(set(refs)) == len(refs)
+    assert event.ref is not None or not (event.also or event.resource or event.key)
+    assert event.resource is None or (not event.also and event.ref and event.resource["uid"] == event.ref.uid)
+
+
+@given(names, contents)
+def test_attempts_of_whatever_event_have_one_identity(name: str, data: dict[str, Any]) -> None:
+    content = {"event": name, "event_time": TIME, "data": data}
+    attempts = [
+        written({**content, "sent_at": value, "attempt": value, "metadata": {"correlation_id": value}})
+        for value in ("1", "2", "3")
+    ]
+    assert len({source.parse(raw).identity for raw in attempts}) == 1
 
 
 @pytest.mark.parametrize(
