@@ -16,7 +16,7 @@ from payouts.ledger_lock import LedgerLock
 from payouts.ledger_schema import COLUMNS, connect_to_write, entry_of
 from payouts.planning import Planner
 from payouts.rows import Row, derive_key
-from payouts.states import WAYS, Entry, LedgerError, LedgerInUse, State, WrongWay
+from payouts.states import WAYS, Entry, LedgerError, LedgerInUse, State, WrongWay, by_hand_only
 from webhooks.store.sqlite_guard import InPlace
 
 if TYPE_CHECKING:
@@ -164,7 +164,8 @@ class Ledger:
         return [now for _, now in pairs]
 
     def _moved(self, entry: Entry, to: State, facts: Facts, at: float) -> Entry:
-        if to not in self._ways.get(entry.state, ()):
+        by_hand = facts.get("settled_by") == "hand"
+        if to not in self._ways.get(entry.state, ()) or (by_hand_only(entry.state, to) and not by_hand):
             raise WrongWay(entry.id, entry.state, to)
         problem, note = facts.get("problem"), facts.get("note")
         kind = type(problem).__name__ if isinstance(problem, BaseException) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,13 +11,17 @@ from payouts.settling import Settling, state_after
 from payouts.states import Entry, State
 from payouts.vendors import Later, Meaning, Vendor, meaning_of
 from vendor_http.errors import (
+    ConfigurationError,
     Conflict,
     Forbidden,
     OperationFailed,
     OperationMismatch,
     OutcomeUnknown,
+    RateLimited,
     RequestRejected,
+    RewardsError,
     Unauthorized,
+    UnexpectedResponse,
     VendorError,
 )
 
@@ -25,12 +29,13 @@ if TYPE_CHECKING:
     from payouts.ledger import Ledger
     from payouts.progress import Pace, Progress, Stop
     from payouts.recording import Recorder, Then
-    from vendor_http.operations import Operation
+    from vendor_http.operations import Operation, OperationRef
 
-_LIST_LAG = 2.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0
 _MOST_FORBIDDEN = 10
 _STATES = {Meaning.REJECTED: State.REJECTED, Meaning.MISMATCH: State.MISMATCH, Meaning.UNKNOWN: State.UNKNOWN}
+_OF_THE_CALLER = (Unauthorized, RateLimited)
+"""Refusals of a look-up that concern every row; any other one leaves its rows unknown, and the run goes on."""
 
 
 class Paying:
@@ -69,7 +74,7 @@ class Paying:
         ended: Callable[[Entry], Awaitable[None]],
         clock: Callable[[], float],
     ) -> None:
-        self.cause: VendorError | None = None
+        self.cause: RewardsError | None = None
         self.told = ""
         self.accepted_here: set[int] = set()
         self._vendor = vendor
@@ -111,7 +116,7 @@ class Paying:
         await self._pay(entry, first=True)
 
     async def pay_again(self, entry: Entry) -> None:
-        """Send a row that an earlier run has marked as sent, or given up as unknown, and that the vendor does not hold."""
+        """Send a row again that may have been sent before, and that the vendor does not list."""
         await self._pay(entry, first=False)
 
     async def wait_for(self, entry: Entry) -> None:
@@ -122,18 +127,20 @@ class Paying:
         elif later is not None and settling is not None and await self._take(self._slots):
             self._wait(later, settling, entry, urgent=True)
 
-    async def find_out(self, entry: Entry) -> None:
-        """Ask what became of a row whose answer was never read; one that the vendor does not hold stays as it is."""
+    async def find_out(self, entries: Sequence[Entry]) -> None:
+        """Ask what became of one recipient's rows whose answers were never read; what the vendor does not list stays as it is."""
         later = self._vendor.later
         if later is None:
             if not self._vendor.may_repeat:
                 told = "the run ended before the answer came, and the vendor cannot be asked; settle it with `payouts resolve`"
-                self._recorder.put(entry, State.UNKNOWN, {"problem": told}, self._ended)
+                for entry in entries:
+                    self._recorder.put(entry, State.UNKNOWN, {"problem": told}, self._ended)
             return
-        found = await self._looked_up(later, entry)
-        if found is not None and await self._both_places():
-            self.accepted_here.add(entry.number)
-            self._accept(later, entry, found, urgent=True)
+        found = await self._looked_up(later, entries)
+        for entry in entries:
+            if entry.number in found and await self._both_places():
+                self.accepted_here.add(entry.number)
+                self._accept(later, entry, found[entry.number], urgent=True)
 
     async def waited(self, entry: Entry) -> None:
         """Take back the place of a row that is not waited for any more."""
@@ -144,12 +151,12 @@ class Paying:
     async def _pay(self, entry: Entry, *, first: bool) -> None:
         pause = _FIRST_PAUSE
         while not self._stop.wished:
-            if entry.state is not State.SENT:
+            if entry.state is State.PLANNED:
                 entry = await self._ledger.move(entry, State.SENT)
             self._progress.in_flight += 1
             try:
-                operation = await self._vendor.pay(entry)
-            except VendorError as trouble:
+                operation = await self._vendor.pay(entry, repeated=not first)
+            except (VendorError, ConfigurationError) as trouble:
                 problem = trouble
             else:
                 self._ill_since = None
@@ -179,18 +186,17 @@ class Paying:
         else:
             self._recorder.put(entry, State.DONE, {"settled_by": "reply"}, self._end)
 
-    async def _not_paid(self, entry: Entry, problem: VendorError, meaning: Meaning, *, first: bool) -> None:
+    async def _not_paid(self, entry: Entry, problem: RewardsError, meaning: Meaning, *, first: bool) -> None:
         if meaning is Meaning.REJECTED and not first:
-            later = self._vendor.later
-            found, sure = await self._look_once_more(later, entry) if later else (None, False)
-            if later is not None and found is not None:
-                self._accept(later, entry, found, urgent=True)
-                return
-            if not sure:
-                meaning = Meaning.UNKNOWN
-        existing = problem.existing if isinstance(problem, Conflict) else None
-        uid = None if existing is None else existing.ref.uid
-        self._recorder.put(entry, _STATES[meaning], {"uid": uid, "problem": problem}, self._end)
+            meaning = Meaning.UNKNOWN  # a refusal of this call says nothing about an earlier one
+        if isinstance(problem, Forbidden) and not first:
+            await self._end(entry)
+        elif meaning is Meaning.UNKNOWN:
+            self._recorder.put(entry, State.UNKNOWN, {"problem": problem}, self._seek)
+        else:
+            existing = problem.existing if isinstance(problem, Conflict) else None
+            uid = None if existing is None else existing.ref.uid
+            self._recorder.put(entry, _STATES[meaning], {"uid": uid, "problem": problem}, self._end)
         self._forbidden = self._forbidden + 1 if isinstance(problem, Forbidden) else 0
         self._refused += meaning is Meaning.REJECTED
         if self._most_refused is not None and self._refused >= self._most_refused:
@@ -200,14 +206,27 @@ class Paying:
         if not isinstance(problem, OutcomeUnknown):
             self._ill_since = None
 
-    async def _look_once_more(self, later: Later, entry: Entry) -> tuple[Operation | None, bool]:
-        """Return what the vendor holds now of a row that an earlier run may have sent, and whether that can be relied on."""
-        if not await self._stop.pause(_LIST_LAG):
-            return None, False
-        try:
-            return await later.look_up(entry), True
-        except VendorError:
-            return None, False
+    async def _seek(self, entry: Entry) -> None:
+        """Look for a row that may have been carried out, where anybody waits; it keeps its place among those that wait."""
+        later, settling = self._vendor.later, self._settling
+        if later is None or settling is None or self._stop.wished:
+            await self._end(entry)
+            return
+        self._sent.give_back()
+        self._progress.pending += 1
+        settling.seek(entry, later.unknown(entry), partial(self._found, later, settling))
+
+    def _found(self, later: Later, settling: Settling, entry: Entry, ref: OperationRef) -> None:
+        """Have it written down what an event or a look-up named for a row whose answer was lost, and wait for it."""
+        uid = ref.uid
+        if settling.knows(uid):
+            self._recorder.put(entry, State.MISMATCH, {"uid": uid, "problem": _named_twice(uid)}, self.waited)
+            return
+        settling.reserve(uid)
+        self._recorder.put(entry, State.ACCEPTED, {"uid": uid}, partial(self._wait_for_found, later, settling))
+
+    async def _wait_for_found(self, later: Later, settling: Settling, entry: Entry) -> None:
+        settling.add(entry, later.ref(entry), urgent=True)
 
     def _accept(self, later: Later, entry: Entry, operation: Operation, *, urgent: bool) -> None:
         """Have it written down what the vendor named, and go on from there."""
@@ -247,21 +266,21 @@ class Paying:
         self._sent.give_back()
         self._slots.give_back()
 
-    async def _looked_up(self, later: Later, entry: Entry) -> Operation | None:
+    async def _looked_up(self, later: Later, entries: Sequence[Entry]) -> Mapping[int, Operation]:
         pause = _FIRST_PAUSE
         while not self._stop.wished:
             try:
-                found = await later.look_up(entry)
-            except VendorError as problem:
-                if isinstance(problem, RequestRejected) and meaning_of(problem) is Meaning.REJECTED:
-                    return None
-                if isinstance(problem, Unauthorized) or not await self._better_later(problem, pause):
+                found = await later.find(entries)
+            except (VendorError, ConfigurationError) as problem:
+                if isinstance(problem, (RequestRejected, UnexpectedResponse)) and not isinstance(problem, _OF_THE_CALLER):
+                    return {}
+                if isinstance(problem, (Unauthorized, ConfigurationError)) or not await self._better_later(problem, pause):
                     self._give_up(problem)
                 pause = min(pause * 2, _LONGEST_PAUSE)
             else:
                 self._ill_since = None
                 return found
-        return None
+        return {}
 
     async def _both_places(self) -> bool:
         """Take a place among those that are sent and among those that may wait; return False if the end is asked for first."""
@@ -281,7 +300,7 @@ class Paying:
             return True
         return await self._stop.before(places.take())
 
-    async def _better_later(self, problem: VendorError, pause: float) -> bool:
+    async def _better_later(self, problem: RewardsError, pause: float) -> bool:
         """Wait a little before the vendor is tried again; return False once that has gone on for too long."""
         now = self._clock()
         if self._ill_since is None:
@@ -292,7 +311,7 @@ class Paying:
         await self._stop.pause(max(pause, asked_for))
         return True
 
-    def _give_up(self, problem: VendorError, told: str = "") -> None:
+    def _give_up(self, problem: RewardsError, told: str = "") -> None:
         if self.cause is None:
             self.cause, self.told = problem, f"{told}{type(problem).__name__}: {problem}"
         self._stop.wish()

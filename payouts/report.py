@@ -29,7 +29,7 @@ _MEANINGS = {
     State.FAILED: "the chain said failed",
     State.MISMATCH: "settled as something else than asked",
     State.REJECTED: "refused, nothing was paid",
-    State.UNKNOWN: "may have been paid, nobody said so",
+    State.UNKNOWN: "may have been paid; no confirmation",
 }
 _TO_DO = {
     State.ACCEPTED: "run the same command again: it waits for the chain, and sends nothing twice",

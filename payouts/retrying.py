@@ -18,8 +18,8 @@ RETRIED = frozenset({State.REJECTED, State.FAILED})
 async def objection_to_retry(vendor: Vendor, entry: Entry) -> str | None:
     """Ask the vendor now; return why a row must not get another key, None if nothing speaks against it.
 
-    A rejected row may if the vendor holds nothing under its key. A failed one may if what the vendor named is still read as
-    failed, and nothing else is held under the key. Where the vendor cannot be asked, a rejected row may, and no other.
+    A rejected row may if a complete list of the vendor's shows nothing under its key. A failed one may if what the vendor named
+    is still read as failed, and nothing else is held under the key. Where the vendor cannot be asked, only a rejected row may.
 
     Args:
         vendor: Who refused or failed.
@@ -33,7 +33,8 @@ async def objection_to_retry(vendor: Vendor, entry: Entry) -> str | None:
     try:
         held = await later.look_up(entry)
         if entry.state is State.REJECTED:
-            return None if held is None else f"the vendor holds {held.ref.uid} under its key, {held.status}: it was not rejected"
+            told = f"the vendor holds {held.ref.uid} under its key, {held.status}: it was not rejected" if held else None
+            return told and f"{told}. Run `payouts resolve {entry.id} --as unknown --note ...`, then the payout again"
         if held is not None and held.ref.uid != entry.uid:
             return f"the vendor holds {held.ref.uid} under its key beside {entry.uid}, {held.status}"
         now = await later.read(entry)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from payouts.ledger import Ledger
     from payouts.vendors import Vendor
-    from vendor_http.errors import VendorError
     from webhooks import Completions
 
 Rows: TypeAlias = Iterable[Row] | AsyncIterable[Row]
@@ -44,7 +44,7 @@ class PayoutsStopped(RewardsError):
         cause: What the vendor said last.
     """
 
-    def __init__(self, message: str, *, cause: VendorError) -> None:
+    def __init__(self, message: str, *, cause: RewardsError) -> None:
         super().__init__(message)
         self.cause = cause
 
@@ -59,6 +59,7 @@ class RunOptions:
         max_pending: Rows accepted and not settled at one time.
         wait: Whether accepted rows are waited for.
         timeout: How long each accepted row is waited for; None for as long as it takes.
+        lookup_timeout: How long a row without an answer is looked for before it is left unknown, for the next run to repeat.
         limit: Rows sent at most; None for all.
         patience: How long a vendor that cannot be reached is tried before the run ends.
         grace: How long accepted rows are waited for after `stop()`.
@@ -73,13 +74,15 @@ class RunOptions:
     max_pending: int = 20_000
     wait: bool = True
     timeout: float | None = 900.0
+    lookup_timeout: float = 60.0
     limit: int | None = None
     patience: float = 120.0
     grace: float = 30.0
     most_refused: int | None = 100
 
     def __attrs_post_init__(self) -> None:
-        at_least = {"concurrency": 1, "max_pending": 1, "timeout": 0, "limit": 0, "patience": 0, "grace": 0, "most_refused": 1}
+        at_least = {"concurrency": 1, "max_pending": 1, "limit": 0, "most_refused": 1}
+        at_least |= dict.fromkeys(("timeout", "lookup_timeout", "patience", "grace"), 0)
         for name, lowest in at_least.items():
             value = getattr(self, name)
             if value is not None and not value >= lowest:
@@ -163,7 +166,12 @@ class PayoutRun:
         self._settling: Settling | None = None
         if completions is not None and options.wait and vendor.later is not None:
             self._settling = Settling(
-                completions, self._recorder, conclude=vendor.later.conclude, timeout=options.timeout, ended=self._waited
+                completions,
+                self._recorder,
+                conclude=vendor.later.conclude,
+                timeout=options.timeout,
+                lookup_timeout=options.lookup_timeout,
+                ended=self._waited,
             )
         self._paying = Paying(
             vendor,
@@ -180,7 +188,7 @@ class PayoutRun:
             ended=self._give_out,
             clock=clock,
         )
-        self._work: asyncio.Queue[tuple[Callable[[Entry], Awaitable[None]], Entry]] = asyncio.Queue(most_sent)
+        self._work: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(most_sent)
         self._planned: asyncio.Queue[list[Entry] | None] = asyncio.Queue(_CHUNKS_AHEAD)
         self._handed, self._taken_up = _Numbers(), _Numbers()
         self._task: asyncio.Task[None] | None = None
@@ -269,31 +277,35 @@ class PayoutRun:
 
     async def _worker(self) -> None:
         while True:
-            action, entry = await self._work.get()
+            action = await self._work.get()
             try:
-                await action(entry)
+                await action()
             finally:
                 self._work.task_done()
 
     async def _take_up(self) -> None:
         """Take up what earlier runs left: first rows whose answer was never read, then rows the vendor has accepted."""
         states = [State.SENT, State.UNKNOWN] if self._vendor.later is not None else [State.SENT]
-        async for entry in self._pages(states):
-            self._taken_up.add(entry.number)
-            await self._work.put((self._paying.find_out, entry))
+        async for page in self._pages(states):
+            by_recipient: dict[str, list[Entry]] = {}
+            for entry in page:
+                self._taken_up.add(entry.number)
+                by_recipient.setdefault(entry.recipient, []).append(entry)
+            for entries in by_recipient.values():
+                await self._work.put(partial(self._paying.find_out, entries))
         await self._work.join()
         await self._recorder.drain()
         if self._settling is not None:
-            async for entry in self._pages([State.ACCEPTED]):
-                self._taken_up.add(entry.number)
-                if entry.number not in self._paying.accepted_here:
-                    await self._paying.wait_for(entry)
+            async for page in self._pages([State.ACCEPTED]):
+                for entry in page:
+                    self._taken_up.add(entry.number)
+                    if entry.number not in self._paying.accepted_here:
+                        await self._paying.wait_for(entry)
 
-    async def _pages(self, states: Sequence[State]) -> AsyncIterator[Entry]:
+    async def _pages(self, states: Sequence[State]) -> AsyncIterator[list[Entry]]:
         last = 0
         while page := await self._ledger.entries(states, after=last):
-            for entry in page:
-                yield entry
+            yield page
             last = page[-1].number
 
     async def _plan(self) -> None:
@@ -321,14 +333,14 @@ class PayoutRun:
                 if entry.state is State.PLANNED:
                     self._recorder.put(entry, State.SENT, {}, self._first_time)
                 else:
-                    self._work.put_nowait((self._paying.pay_again, entry))
+                    self._work.put_nowait(partial(self._paying.pay_again, entry))
                 left = None if left is None else left - 1
         await self._recorder.drain()
         await self._work.join()
         await self._recorder.drain()
 
     async def _first_time(self, entry: Entry) -> None:
-        self._work.put_nowait((self._paying.pay, entry))
+        self._work.put_nowait(partial(self._paying.pay, entry))
 
     async def _next_chunk(self) -> list[Entry] | None:
         taken: list[list[Entry] | None] = [None]
@@ -339,7 +351,7 @@ class PayoutRun:
         return taken[0] if not self._stop.wished and await self._stop.before(take()) else None
 
     def _is_to_be_sent(self, entry: Entry) -> bool:
-        if entry.state in {State.SENT, State.UNKNOWN}:  # the vendor was asked, and does not hold it
+        if entry.state in {State.SENT, State.UNKNOWN}:  # the vendor was asked, and does not list it
             return self._vendor.may_repeat and entry.uid is None
         return entry.state is State.PLANNED
 

@@ -28,7 +28,7 @@ class State(StrEnum):
     MISMATCH = "mismatch"
     """Something settled under the row's key, but not what was asked for."""
     REJECTED = "rejected"
-    """The vendor refused and holds nothing under the row's key."""
+    """The vendor refused, and nothing that was sent earlier can have been carried out."""
     UNKNOWN = "unknown"
     """A request may have been carried out, and nothing says whether it was."""
 
@@ -37,7 +37,7 @@ SETTLED = frozenset({State.DONE, State.FAILED, State.MISMATCH, State.REJECTED})
 """States which cost no further request."""
 
 _FROM_SENT = frozenset({State.PLANNED, State.REJECTED, State.UNKNOWN})  # planned again: the request surely never left
-_BY_HAND = frozenset({State.DONE, State.REJECTED})
+_REFUSED = frozenset({State.PLANNED, State.UNKNOWN, State.DONE})
 
 WAYS: Mapping[str, Mapping[State, frozenset[State]]] = MappingProxyType(
     {
@@ -46,8 +46,8 @@ WAYS: Mapping[str, Mapping[State, frozenset[State]]] = MappingProxyType(
                 State.PLANNED: frozenset({State.SENT}),
                 State.SENT: _FROM_SENT | {State.ACCEPTED, State.MISMATCH},
                 State.ACCEPTED: frozenset({State.DONE, State.FAILED, State.MISMATCH, State.UNKNOWN}),
-                State.UNKNOWN: frozenset({State.SENT, State.ACCEPTED, State.MISMATCH}) | _BY_HAND,
-                State.REJECTED: frozenset({State.PLANNED}),
+                State.UNKNOWN: frozenset({State.UNKNOWN, State.ACCEPTED, State.MISMATCH, State.DONE, State.REJECTED}),
+                State.REJECTED: _REFUSED,
                 State.FAILED: frozenset({State.PLANNED}),
                 State.DONE: frozenset(),
                 State.MISMATCH: frozenset(),
@@ -57,14 +57,23 @@ WAYS: Mapping[str, Mapping[State, frozenset[State]]] = MappingProxyType(
             {
                 State.PLANNED: frozenset({State.SENT}),
                 State.SENT: _FROM_SENT | {State.DONE},
-                State.UNKNOWN: frozenset({State.SENT}) | _BY_HAND,
-                State.REJECTED: frozenset({State.PLANNED}),
+                State.UNKNOWN: frozenset({State.UNKNOWN, State.DONE, State.REJECTED}),
+                State.REJECTED: _REFUSED,
                 State.DONE: frozenset(),
             }
         ),
     }
 )
-"""Vendor to state to the states that may follow it. From `rejected` and `failed` only a retry leads on, with a new key."""
+"""Vendor to state to the states that may follow it. From `rejected` and `failed` a retry leads on, with a new key.
+
+A row that may have been sent before is `unknown`, and only a person may call it rejected (see `by_hand_only`); a person may also
+call a rejected row unknown, to have it looked up again, or done.
+"""
+
+
+def by_hand_only(state: State, to: State) -> bool:
+    """Return whether only a person may lead a row from one state to another."""
+    return (state is State.UNKNOWN and to is State.REJECTED) or (state is State.REJECTED and to is not State.PLANNED)
 
 
 @frozen(kw_only=True)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import frozen
 
-from original_async import Allocation
+from original_async import Allocation, AllocationRequest
 from vendor_http.errors import (
     ClientClosed,
+    ConfigurationError,
     Conflict,
     ConnectFailed,
     OutcomeUnknown,
     RateLimited,
     RequestRejected,
+    RewardsError,
     Unauthorized,
     UnexpectedResponse,
-    VendorError,
 )
 from vendor_http.operations import Operation, OperationRef, OperationStatus
 
@@ -31,14 +33,14 @@ if TYPE_CHECKING:
 class Meaning(Enum):
     """What an error of a call that pays means for the row."""
 
-    REJECTED = "the vendor refused and holds nothing under the key"
+    REJECTED = "the vendor refused, and this call did nothing"
     MISMATCH = "the vendor holds something else under the key"
     UNKNOWN = "it may have been carried out"
     AGAIN = "nothing happened, and it may go better later"
     STOP = "nothing happened, and no other row would fare better"
 
 
-def meaning_of(problem: VendorError) -> Meaning:
+def meaning_of(problem: RewardsError) -> Meaning:
     """Return what an error of a call that pays means for the row; what is not known to be harmless is `UNKNOWN`."""
     if isinstance(problem, OutcomeUnknown):
         return Meaning.UNKNOWN
@@ -46,7 +48,7 @@ def meaning_of(problem: VendorError) -> Meaning:
         return Meaning.MISMATCH
     if isinstance(problem, (ConnectFailed, RateLimited)):
         return Meaning.AGAIN
-    if isinstance(problem, (Unauthorized, UnexpectedResponse, ClientClosed)):
+    if isinstance(problem, (Unauthorized, UnexpectedResponse, ClientClosed, ConfigurationError)):
         return Meaning.STOP
     return Meaning.REJECTED if isinstance(problem, RequestRejected) else Meaning.UNKNOWN
 
@@ -55,11 +57,25 @@ class Later(Protocol):
     """What a vendor can be asked about that finishes rows later."""
 
     async def look_up(self, entry: Entry) -> Operation | None:
-        """Return what the vendor holds under a row's key, None if it holds nothing.
+        """Return what the vendor holds under a row's key, None if a complete list shows nothing.
+
+        Raises:
+            VendorError: the vendor could not be asked, or its list is incomplete; nothing changed.
+        """
+        ...
+
+    async def find(self, entries: Sequence[Entry]) -> Mapping[int, Operation]:
+        """Ask once what the vendor holds under the keys of rows of one recipient; return it by the rows' numbers.
+
+        That a row is missing proves nothing.
 
         Raises:
             VendorError: the vendor could not be asked; nothing changed.
         """
+        ...
+
+    def unknown(self, entry: Entry) -> OutcomeUnknown:
+        """Return the error of a call that sent a row and ended without an answer, to wait for."""
         ...
 
     async def read(self, entry: Entry) -> Operation:
@@ -106,8 +122,12 @@ class Vendor(Protocol):
         """What can be asked afterwards; None where the answer to the request is all there ever is."""
         ...
 
-    async def pay(self, entry: Entry) -> Operation | None:
+    async def pay(self, entry: Entry, *, repeated: bool = False) -> Operation | None:
         """Send a row under its key.
+
+        Args:
+            entry: The row.
+            repeated: Whether it may have been sent before.
 
         Returns:
             What the vendor will finish later, None if it is paid with this answer.
@@ -131,10 +151,14 @@ class OriginalVendor:
         """Itself."""
         return self
 
-    async def pay(self, entry: Entry) -> Operation:
+    async def pay(self, entry: Entry, *, repeated: bool = False) -> Operation:
         """Create the allocation; the client looks the nonce up where an answer leaves that open."""
         return await self.client.create_allocation(
-            reward_uid=entry.item, to_user_uid=entry.recipient, amount=entry.amount or "", nonce=entry.key
+            reward_uid=entry.item,
+            to_user_uid=entry.recipient,
+            amount=entry.amount or "",
+            nonce=entry.key,
+            repeated=repeated,
         )
 
     async def look_up(self, entry: Entry) -> Operation | None:
@@ -143,6 +167,21 @@ class OriginalVendor:
         if found is None or found.reward_uid == entry.item:
             return found
         return await self.client.find_allocation(entry.recipient, entry.key, entry.item) or found
+
+    async def find(self, entries: Sequence[Entry]) -> Mapping[int, Operation]:
+        """Return the allocations under the rows' nonces; of several under one nonce the one that the row asked for, if any."""
+        requests = {entry.number: self._request(entry) for entry in entries}
+        held = await self.client.find_operations(list(requests.values()))
+        found: dict[int, Operation] = {}
+        for number, request in requests.items():
+            under = [each for each in held if each.key == request.key]
+            if under:
+                found[number] = max(under, key=lambda each: (request.is_met_by(each), each.reward_uid == request.reward_uid))
+        return found
+
+    def unknown(self, entry: Entry) -> OutcomeUnknown:
+        """Return an error that carries the row's request."""
+        return OutcomeUnknown(entry.problem or "", request=self._request(entry), idempotency_key=entry.key)
 
     async def read(self, entry: Entry) -> Operation:
         """Return the allocation the vendor named."""
@@ -154,7 +193,16 @@ class OriginalVendor:
 
     def held_before(self, operation: Operation) -> bool:
         """Return whether the client found it by its nonce."""
-        return isinstance(operation, Allocation) and operation.recovered
+        return operation.recovered
+
+    def _request(self, entry: Entry) -> AllocationRequest:
+        return AllocationRequest(
+            reward_uid=entry.item,
+            to_user_uid=entry.recipient,
+            amount=Decimal(entry.amount or 0),
+            nonce=entry.key,
+            scope=self.client.scope,
+        )
 
     def conclude(self, entry: Entry, final: Operation) -> None:
         """Compare uid, nonce, reward, user and amount."""
@@ -184,7 +232,7 @@ class EnkashVendor:
     name = "enkash"
     later = None
 
-    async def pay(self, entry: Entry) -> None:
+    async def pay(self, entry: Entry, *, repeated: bool = False) -> None:  # noqa: ARG002 - EnKash has no look-up to tell
         """Allocate the coins of the event."""
         await self.client.allocate_coins(event=entry.item, user_id=entry.recipient, request_id=entry.key)
 

@@ -79,17 +79,24 @@ def retry(
 @with_exit_codes
 def resolve(
     rows: Annotated[list[str], typer.Argument(help="The ids of the rows.")],
-    outcome: Annotated[Literal["done", "rejected"], typer.Option("--as", help="done: it was paid; rejected: it was not.")],
+    outcome: Annotated[
+        Literal["done", "rejected", "unknown"],
+        typer.Option("--as", help="done: it was paid; rejected: it was not; unknown: look it up again in the next run."),
+    ],
     note: Annotated[str, typer.Option(help="How you know, for those who read the report.")],
     ledger: LedgerOption = Path("payouts.db"),
     campaign: CampaignOption = None,
     vendor: VendorOption = None,
 ) -> None:
-    """Settle rows by hand of which nobody knows whether they were paid.
+    """Settle unknown rows by hand, and put right rows that are called rejected although they were paid.
+
+    An unknown row can become done or rejected. A rejected row can become done, or unknown: the next run looks it up by its key.
 
     For example:
 
       payouts resolve order-17 --as done --note "seen in the console, ticket 4711"
+
+      payouts resolve order-18 --as unknown --note "rejected, but the user has the tokens"
 
       xargs payouts resolve --as rejected --note "EnKash's list of 22 November" < never-arrived.txt
     """
@@ -100,8 +107,9 @@ def resolve(
         chosen = reader.campaign(campaign, vendor)
         entries = [_found(reader, chosen, row) for row in dict.fromkeys(rows)]
     for entry in entries:
-        if entry.state is not State.UNKNOWN:
-            fail(f"row {entry.id} is {entry.state}; only an unknown row is settled by hand; nothing was changed", Exit.REFUSED)
+        if entry.state not in {State.UNKNOWN, State.REJECTED} or entry.state.value == outcome:
+            told = f"row {entry.id} is {entry.state}; only an unknown row is settled by hand, and a rejected one put right"
+            fail(f"{told}; nothing was changed", Exit.REFUSED)
     asyncio.run(_resolve(ledger, chosen, entries, State(outcome), told))
     output = Output()
     for entry in entries:

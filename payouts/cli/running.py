@@ -99,6 +99,9 @@ def run(
     limit: Annotated[int | None, typer.Option(help="Rows sent at most in this run.", min=0)] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait for accepted rows; the next run does.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for each accepted row.", min=0)] = 900.0,
+    lookup_timeout: Annotated[
+        float, typer.Option(help="Seconds to look for a row without an answer before it is left unknown.", min=0)
+    ] = 60.0,
     patience: Annotated[float, typer.Option(help="Seconds for which an absent vendor is tried.", min=0)] = 120.0,
     grace: Annotated[float, typer.Option(help="Seconds to wait for accepted rows once interrupted.", min=0)] = 30.0,
     most_refused: Annotated[
@@ -174,6 +177,7 @@ def run(
             max_pending=max_pending,
             wait=not no_wait,
             timeout=timeout,
+            lookup_timeout=lookup_timeout,
             limit=limit,
             patience=patience,
             grace=grace,

@@ -17,7 +17,7 @@ from webhooks.cli.terminal import Output
 HEADER = "id,reward_uid,to_user_uid,amount\n"
 REWARD = "764893807463"
 TWO = HEADER + f"r1,{REWARD},32,1.50\nr2,{REWARD},33,2.25\n"
-QUICK = ("--rate=0", "--poll-after=0.05", "--polls-per-second=1000")
+QUICK = ("--rate=0", "--poll-after=0.05", "--polls-per-second=1000", "--lookup-timeout=0")
 
 Call = Callable[..., Result]
 

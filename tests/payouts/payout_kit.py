@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +17,7 @@ from original_async.conclusion import conclude
 from payouts.ledger import Ledger
 from payouts.rows import EnkashRow, OriginalRow
 from vendor_http.errors import NotFound
-from vendor_http.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
+from vendor_http.operations import DEFAULT_SCOPE, KeyedRequest, Operation, OperationRef, OperationStatus
 from webhooks import Completions, MemoryStore, PollPolicy
 
 REWARD = "764893807463"
@@ -61,6 +61,8 @@ class StubOriginal:
         replay: If given, every creation is answered with the uid of this one.
         held: What the vendor holds, by uid.
         created: The nonces of all calls of `create_allocation`.
+        repeated: Those of them whose caller said that they may have been sent before.
+        searched: The nonces of each call of `find_operations`.
         looked_up: The nonces of all calls of `find_allocation`.
     """
 
@@ -70,14 +72,20 @@ class StubOriginal:
     before: Callable[[str], Awaitable[object]] | None = None
     held: dict[str, Allocation] = Factory(dict)
     created: list[str] = Factory(list)
+    repeated: list[str] = Factory(list)
+    searched: list[list[str]] = Factory(list)
     looked_up: list[str] = Factory(list)
     recovered: bool = False
     scope: str = DEFAULT_SCOPE
     next_uid: Callable[[], str] | None = None
     replay: Allocation | None = None
 
-    async def create_allocation(self, *, reward_uid: str, to_user_uid: str, amount: str, nonce: str) -> Allocation:
+    async def create_allocation(
+        self, *, reward_uid: str, to_user_uid: str, amount: str, nonce: str, repeated: bool = False
+    ) -> Allocation:
         self.created.append(nonce)
+        if repeated:
+            self.repeated.append(nonce)
         if self.before is not None:
             await self.before(nonce)
         if self.answers[to_user_uid]:
@@ -109,6 +117,11 @@ class StubOriginal:
                 return evolve(allocation, status=self.final)
         return None
 
+    async def find_operations(self, requests: Sequence[KeyedRequest]) -> list[Allocation]:
+        self.searched.append([request.key for request in requests])
+        found = [await self.find_allocation(request.owner, request.key) for request in requests]
+        return [evolve(each, recovered=True) for each in found if each is not None]
+
     async def get_allocation(self, uid: str) -> Allocation:
         return await self.read_operation(OperationRef(self.scope, "allocation", uid))
 
@@ -126,7 +139,7 @@ class StubOriginal:
     def parse_operation(self, ref: OperationRef, resource: Mapping[str, Any]) -> Allocation:
         return evolve(self.held[ref.uid], status=self.final)
 
-    def conclude(self, asked: Operation | None, final: Operation) -> Operation:
+    def conclude(self, asked: Operation | KeyedRequest | None, final: Operation) -> Operation:
         return conclude(asked, final)
 
 

@@ -166,7 +166,10 @@ def test_one_row_that_cannot_be_settled_by_hand_leaves_all_as_they_are(call: Cal
     assert call("resolve", "r1", "--as=done", "--note=seen").exit_code == 0
     result = call("resolve", "r2", "r1", "--as=done", "--note=seen")
     assert (result.exit_code, entries(folder)["r2"].state) == (6, State.UNKNOWN)
-    assert "row r1 is done; only an unknown row is settled by hand; nothing was changed" in result.stderr
+    assert (
+        "row r1 is done; only an unknown row is settled by hand, and a rejected one put right; nothing was changed"
+        in result.stderr
+    )
     assert call("resolve", "r2", "r9", "--as=done", "--note=seen").exit_code == 5
 
 

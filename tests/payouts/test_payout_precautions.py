@@ -118,7 +118,10 @@ async def test_keys_may_stand_in_a_file_and_another_apps_news_settles_nothing(
         reply = await session.post(f"http://127.0.0.1:{port}/webhooks/original", data=body, headers=signed)
         assert reply.status == 200
         (event,) = await store.list_events()
-        assert (event.state, event.event.problem) == ("dead", "expected the app the-app, got another")
+        assert (event.state, event.event.problem) == (
+            "dead",
+            "the event belongs to app another; this source is configured for app the-app",
+        )
 
 
 class Broken:

@@ -365,7 +365,7 @@ async def test_in_a_browser_it_is_read_with_ease_and_turns_to_nobody(scheme: str
     assert await browser.evaluate("document.title") == "Payouts: diwali <2026>"
     text = await browser.evaluate("document.body.innerText")
     assert HOSTILE in text
-    for words in ["diwali <2026>", "paid\n41", "Money by reward and state", "may have been paid, nobody said so", "no answer"]:
+    for words in ["diwali <2026>", "paid\n41", "Money by reward and state", "may have been paid; no confirmation", "no answer"]:
         assert words.lower() in text.lower(), words
     ground = await browser.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (ground == "rgb(17, 18, 19)") == (scheme == "dark")

@@ -48,7 +48,10 @@ async def test_a_rejected_row_can_if_the_vendor_holds_nothing_under_its_key() ->
 async def test_a_rejected_row_cannot_if_the_vendor_holds_something_under_its_key() -> None:
     vendor = StubOriginal()
     vendor.hold("user-r1", "1.50", "k1")
-    assert await objection(vendor, row(State.REJECTED)) == "the vendor holds uid-1 under its key, done: it was not rejected"
+    assert await objection(vendor, row(State.REJECTED)) == (
+        "the vendor holds uid-1 under its key, done: it was not rejected. "
+        "Run `payouts resolve r1 --as unknown --note ...`, then the payout again"
+    )
 
 
 async def test_a_failed_row_can_if_it_is_still_read_as_failed() -> None:

@@ -30,8 +30,12 @@ def test_key_is_the_first_26_characters_of_base32_of_sha256_over_framed_parts() 
     assert derive_key("original", "diwali-2026", "r1") == expected
 
 
-def test_key_stays_the_same_for_ever() -> None:
-    assert derive_key("original", "diwali-2026", "r1") == "32piw6jx6tbddpzz26rfujipbd"
+@pytest.mark.parametrize(
+    ("vendor", "campaign", "row_id", "retry", "key"),
+    [("original", "diwali-2026", "r1", 0, "32piw6jx6tbddpzz26rfujipbd"), GOLDEN],
+)
+def test_key_stays_the_same_for_ever(vendor: str, campaign: str, row_id: str, retry: int, key: str) -> None:
+    assert derive_key(vendor, campaign, row_id, retry=retry) == key
 
 
 def test_parts_that_join_to_the_same_text_have_different_keys() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ from vendor_http.errors import (
 )
 from vendor_http.operations import OperationStatus
 
-QUICK = RunOptions(rate=None, concurrency=4)
-ALONE = RunOptions(rate=None, concurrency=1)
+QUICK = RunOptions(rate=None, concurrency=4, lookup_timeout=0)
+ALONE = RunOptions(rate=None, concurrency=1, lookup_timeout=0)
 
 
 @pytest.fixture
@@ -381,35 +382,91 @@ async def test_refused_credentials_end_the_run_before_anything_is_sent(vendor: S
     assert vendor.created == []
 
 
-@pytest.mark.parametrize("found", [True, False])
-async def test_a_row_refused_after_a_crash_is_looked_up_again_before_it_counts_as_refused(
-    vendor: StubOriginal, ledger: Ledger, time: Time, found: bool
+@pytest.mark.parametrize("state", [State.SENT, State.UNKNOWN])
+async def test_a_row_that_may_have_been_sent_before_is_never_called_rejected(
+    vendor: StubOriginal, ledger: Ledger, state: State
 ) -> None:
-    entry = await led_to(ledger, token_row("r0"), State.SENT)
-
-    async def appear(_: str) -> None:
-        if found:
-            vendor.hold("user-r0", "1.50", entry.key)
-
-    vendor.before = appear
-    vendor.answers["user-r0"].append(ValidationFailed("nonce already used"))
-    (ended,) = await pay(rows(1), vendor, ledger, time)
-    assert ended.state is (State.DONE if found else State.REJECTED)
-    assert 2.0 in time.slept
-
-
-async def test_a_row_refused_after_a_crash_that_cannot_be_looked_up_is_unknown(
-    vendor: StubOriginal, ledger: Ledger, time: Time
-) -> None:
-    await led_to(ledger, token_row("r0"), State.SENT)
-
-    async def lose_sight(_: str) -> None:
-        vendor.look_ups["user-r0"].append(ServerFailed("503"))
-
-    vendor.before = lose_sight
+    entry = await led_to(ledger, token_row("r0"), *([State.SENT, State.UNKNOWN] if state is State.UNKNOWN else [State.SENT]))
     vendor.answers["user-r0"].append(ValidationFailed("no"))
-    (ended,) = await pay(rows(1), vendor, ledger, time)
+    (ended,) = await pay(rows(1), vendor, ledger)
     assert (ended.state, ended.problem_kind) == (State.UNKNOWN, "ValidationFailed")
+    assert vendor.repeated == [entry.key]
+
+
+@pytest.mark.parametrize("state", [State.SENT, State.UNKNOWN])
+@pytest.mark.parametrize("problem", [Forbidden("not yours"), Unauthorized("wrong secret"), ConnectFailed("refused")])
+async def test_what_says_nothing_about_earlier_calls_leaves_the_row_as_it_was(
+    vendor: StubOriginal, ledger: Ledger, time: Time, state: State, problem: VendorError
+) -> None:
+    before = await led_to(ledger, token_row("r0"), *([State.SENT, State.UNKNOWN] if state is State.UNKNOWN else [State.SENT]))
+    vendor.answers["user-r0"] = deque([problem] * 100)
+    with suppress(PayoutsStopped):
+        await pay(rows(1), vendor, ledger, time)
+    assert await ledger.find("r0") == before
+
+
+async def test_a_lost_row_is_found_by_its_key_in_the_same_run(vendor: StubOriginal, ledger: Ledger) -> None:
+    async def commit_and_lose(nonce: str) -> None:
+        vendor.hold("user-r0", "1.50", nonce)
+        vendor.answers["user-r0"].append(OutcomeUnknown("no answer"))
+
+    vendor.before = commit_and_lose
+    (ended,) = await pay(rows(1), vendor, ledger, options=RunOptions(rate=None, lookup_timeout=60))
+    assert (ended.state, ended.uid, ended.settled_by) == (State.DONE, "uid-1", "poll")
+    assert vendor.created == [ended.key]
+
+
+async def test_a_lost_row_that_is_not_found_in_time_stays_unknown_and_is_repeated_by_the_next_run(
+    vendor: StubOriginal, ledger: Ledger
+) -> None:
+    vendor.answers["user-r0"].append(OutcomeUnknown("HTTP 503"))
+    (ended,) = await pay(rows(1), vendor, ledger, options=RunOptions(rate=None, lookup_timeout=0))
+    assert (ended.state, ended.uid) == (State.UNKNOWN, None)
+    (ended,) = await pay(rows(1), vendor, ledger)
+    assert ended.state is State.DONE
+    assert (vendor.created, vendor.repeated) == ([ended.key] * 2, [ended.key])
+
+
+async def test_lost_rows_of_one_recipient_are_looked_up_together_after_a_crash(vendor: StubOriginal, ledger: Ledger) -> None:
+    several = [token_row(f"r{number}", to_user_uid="one") for number in range(3)]
+    for row in several:
+        entry = await led_to(ledger, row, State.SENT)
+        vendor.hold("one", "1.50", entry.key)
+    ended = await pay(several, vendor, ledger)
+    assert {entry.state for entry in ended} == {State.DONE}
+    assert (len(vendor.searched), vendor.created) == (1, [])
+
+
+async def test_what_was_found_for_a_lost_row_and_is_waited_for_by_another_is_a_mismatch(
+    vendor: StubOriginal, ledger: Ledger
+) -> None:
+    vendor.final = OperationStatus.PENDING
+    lost = (await ledger.plan(rows(2)))[1]
+    await led_to(ledger, token_row("r0"), State.SENT, State.ACCEPTED, uid="uid-1")
+    vendor.hold("user-r1", "1.50", lost.key)
+    vendor.answers["user-r1"].append(OutcomeUnknown("HTTP 503"))
+    async with waiting(vendor) as completions:
+        run = run_payouts(rows(2), client=vendor, completions=completions, ledger=ledger, options=RunOptions(rate=None))
+        async with run:
+            ended = await anext(aiter(run))
+    assert (ended.id, ended.state) == ("r1", State.MISMATCH)
+
+
+async def test_a_run_that_is_stopped_gives_up_looking_for_lost_rows(vendor: StubOriginal, ledger: Ledger, time: Time) -> None:
+    vendor.answers["user-r0"].append(OutcomeUnknown("HTTP 503"))
+    async with waiting(vendor) as completions:
+        options = RunOptions(rate=None, lookup_timeout=600, grace=0)
+        run = run_payouts(rows(1), client=vendor, completions=completions, ledger=ledger, options=options)
+
+        async def stop_once_it_is_looked_for() -> None:
+            while not vendor.searched:
+                await asyncio.sleep(0)
+            run.stop()
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(stop_once_it_is_looked_for())
+            assert [entry async for entry in run] == []
+    assert await ledger.counts() == {State.UNKNOWN: 1}
 
 
 # nothing happened
