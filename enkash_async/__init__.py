@@ -5,15 +5,17 @@ from enkash_async.client import EnkashClient
 from enkash_async.credentials import PasswordCredentials, StaticToken, TokenProvider
 from enkash_async.encryption import BodyCipher
 from enkash_async.errors import CredentialsRejected, TokenUnavailable
-from enkash_async.models import CoinAllocation, CoinConfiguration, CoinEvent
+from enkash_async.models import CoinAllocation, CoinAllocationRequest, CoinConfiguration, CoinEvent, CoinEventRequest
 
 __all__ = [
     "BodyCipher",
     "BreakerState",
     "BreakerStore",
     "CoinAllocation",
+    "CoinAllocationRequest",
     "CoinConfiguration",
     "CoinEvent",
+    "CoinEventRequest",
     "CredentialsRejected",
     "EnkashClient",
     "FileBreakerStore",

@@ -4,6 +4,9 @@ EnKash locks an account after three refused token requests in a row. So before e
 under the store's lock, and taken away by the answer: a refusal, a lost reply and a crash in between are all there for whoever
 comes next, in this process or another.
 
+A redirect, an empty answer or a web page is no answer: it may come from a proxy, a login page or a wrong address, and one of them
+taken for a refusal would end all token requests until somebody empties the store.
+
 A request without an answer may have been refused, and if the credentials are wrong, the third in a row locks the account however
 late it is made. Credentials that brought a token before are hardly wrong: after two requests without an answer they are tried
 once a minute, so that callers suffer no longer than the token endpoint. Credentials that never did are tried once in ten minutes:
@@ -23,7 +26,16 @@ from attrs import evolve
 
 from enkash_async.breakers import BreakerState, BreakerStore
 from enkash_async.errors import CredentialsRejected, TokenUnavailable
-from vendor_http.errors import ClientClosed, ConnectFailed, DeadlineExceeded, OutcomeUnknown, RateLimited, VendorError
+from vendor_http.errors import (
+    ClientClosed,
+    ConfigurationError,
+    ConnectFailed,
+    DeadlineExceeded,
+    OutcomeUnknown,
+    RateLimited,
+    RequestRejected,
+    VendorError,
+)
 from vendor_http.secrets import hide
 
 if TYPE_CHECKING:
@@ -46,15 +58,18 @@ PAUSE_UNPROVEN = 600.0
 BEFORE_REPEAT = 1.0
 """Seconds between a token request without an answer and its one repetition."""
 
-_NOT_COUNTED = (RateLimited, ConnectFailed, DeadlineExceeded, ClientClosed)
+_NOT_COUNTED = (RateLimited, ConnectFailed, DeadlineExceeded, ClientClosed, ConfigurationError)
+Outcome = str | VendorError | ConfigurationError
+"""How a fetch ended for those who wait for it: a token, or the error to raise."""
 
 
 class PasswordTokens:
     """Provide the tokens of one account to all tasks of one client.
 
     Args:
-        ask: Sends one token request. Raises `OutcomeUnknown` if it may have arrived and was not answered, `RateLimited`,
-            `ConnectFailed`, `DeadlineExceeded` or `ClientClosed` if it did not count, any other `VendorError` if it was refused.
+        ask: Sends one token request. Raises `OutcomeUnknown` if it may have arrived and was not answered, with the HTTP status
+            of what came instead; `RateLimited`, `ConnectFailed`, `DeadlineExceeded`, `ClientClosed` or `ConfigurationError` if it
+            did not count; any other `RequestRejected` if it was refused.
         account: Names the credentials by a salted hash; slow, so it is run in a thread, once.
         store: Remembers refusals.
         secrets: What must not get into the store.
@@ -88,10 +103,10 @@ class PasswordTokens:
         self._token: AccessToken | None = None
         self._refresh_at = self._ends_at = float("-inf")
         self._rejection: BreakerState | None = None
+        self._silence = BreakerState()
         self._paused_until = float("-inf")
-        self._proven = False
-        self._flight: asyncio.Task[str | VendorError] | None = None
-        self._waiting: set[asyncio.Future[str | VendorError]] = set()
+        self._flight: asyncio.Task[Outcome] | None = None
+        self._waiting: set[asyncio.Future[Outcome]] = set()
         self._closed = False
 
     def ready(self) -> str | None:
@@ -119,6 +134,7 @@ class PasswordTokens:
             ConnectFailed: the token endpoint cannot be reached.
             RateLimited: it asked to wait for longer than there was time.
             ClientClosed: the client was closed.
+            ConfigurationError: the borrowed session cannot send the request.
         """
         return self.ready() or await self._wait()
 
@@ -126,7 +142,7 @@ class PasswordTokens:
         """Return a token after EnKash answered 401 to this one: a new one, unless another task has already fetched it.
 
         Raises:
-            VendorError: as `token`.
+            VendorError, ConfigurationError: as `token`.
         """
         token = self._token
         if token is not None and token.value.reveal() == refused:
@@ -151,7 +167,7 @@ class PasswordTokens:
             if (obstacle := self._obstacle(self._clock())) is not None:
                 raise obstacle
             self._take_off()
-        place: asyncio.Future[str | VendorError] = asyncio.get_running_loop().create_future()
+        place: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.add(place)
         try:
             outcome = await place
@@ -172,21 +188,23 @@ class PasswordTokens:
         self._flight = asyncio.get_running_loop().create_task(self._fly(), name="enkash token")
         self._flight.add_done_callback(self._land)  # runs even for a task that is cancelled before its first step
 
-    async def _fly(self) -> str | VendorError:
+    async def _fly(self) -> Outcome:
+        outcome: VendorError | ConfigurationError
         try:
             return (await self._obtain()).value.reveal()
-        except VendorError as problem:
+        except (VendorError, ConfigurationError) as problem:
             outcome = problem
         except Exception as problem:  # noqa: BLE001 - a store or a disk may fail in any way, and must not leave callers waiting
             words = hide(f"{type(problem).__name__}: {problem}", self._secrets)
             outcome = TokenUnavailable(
-                f"expected {self._store!r} to work, without which no token is asked for, got {words}; repair it"
+                f"No access token: {self._store!r} failed ({words}), and without it no token is asked for. "
+                "This call did nothing; repair the store."
             )
         logger.warning("no new EnKash token: %s", outcome)
         self._look_again(self._clock())
         return outcome
 
-    def _land(self, flight: asyncio.Task[str | VendorError]) -> None:
+    def _land(self, flight: asyncio.Task[Outcome]) -> None:
         """Tell all who wait how it ended."""
         self._flight = None
         outcome = _closed() if flight.cancelled() else flight.result()
@@ -204,13 +222,13 @@ class PasswordTokens:
             known = await self._known(self._account)
             while True:
                 self._heed(known)
-                mark = evolve(known, unanswered=known.unanswered + 1, unanswered_at=self._now())
+                mark = evolve(known, unanswered=known.unanswered + 1, unanswered_at=self._now(), status=None)
                 await self._store.save(self._account, mark)
                 asked_at = self._clock()
                 try:
                     token = await self._ask()
-                except OutcomeUnknown:
-                    known = evolve(mark, unanswered_at=self._now())
+                except OutcomeUnknown as problem:
+                    known = evolve(mark, unanswered_at=self._now(), status=problem.status)
                     await self._note(known)
                     if known.unanswered < UNANSWERED_LIMIT:
                         await self._sleep(BEFORE_REPEAT)
@@ -218,7 +236,7 @@ class PasswordTokens:
                 except _NOT_COUNTED:
                     await self._note(known)
                     raise
-                except VendorError as problem:
+                except RequestRejected as problem:
                     self._rejection = BreakerState(
                         rejected_at=self._now(), status=problem.status, message=hide(str(problem), self._secrets)
                     )
@@ -248,8 +266,8 @@ class PasswordTokens:
         if known.rejected_at is not None:
             self._rejection = known
         if known.unanswered >= UNANSWERED_LIMIT:
-            self._proven = known.accepted_at is not None
-            left = known.unanswered_at + (PAUSE if self._proven else PAUSE_UNPROVEN) - self._now()
+            self._silence = known
+            left = known.unanswered_at + (PAUSE_UNPROVEN if known.accepted_at is None else PAUSE) - self._now()
             self._paused_until = self._clock() + left
         if (obstacle := self._obstacle(self._clock())) is not None:
             raise obstacle
@@ -262,24 +280,36 @@ class PasswordTokens:
 
     def _rejected(self, known: BreakerState) -> CredentialsRejected:
         return CredentialsRejected(
-            f"expected an access token, got a refusal ({known.message}); no further one is asked for, because three in a row "
-            f"lock the account: correct the credentials, or empty {self._store!r} once EnKash confirms them",
+            f"EnKash refused to issue an access token ({known.message}). This call did nothing, and no other token is asked for, "
+            "because three refusals in a row lock the account. Correct the credentials and make a new client; to try the same "
+            f"ones again once EnKash confirms them, empty {self._store!r} first.",
             status=known.status,
         )
 
     def _paused(self, left: float) -> TokenUnavailable:
-        advice = "call again then"
-        if not self._proven:
-            advice = (
-                "make sure that they are right, because they have never brought a token; "
-                f"to try them at once, empty {self._store!r} and make a new client"
+        advice = f"The next one is sent in {left:.0f} s: call again then."
+        if self._silence.accepted_at is None:
+            advice += (
+                " Make sure that the credentials are right, because they have never brought a token; "
+                f"to try them at once, empty {self._store!r} and make a new client."
             )
         return TokenUnavailable(
-            "expected an access token, got no answer to the last requests for one, which may count as failed attempts of which "
-            f"three lock the account if the credentials are wrong; the next is made in {left:.0f} s: {advice}",
+            f"No access token: {_what_came(self._silence.status)}. This call did nothing. Token requests without a proper answer "
+            f"may count as failed attempts, and three of those in a row lock the account. {advice}",
             retry_after=left,
         )
 
 
+def _what_came(status: int | None) -> str:
+    """Return what the last token request met, without a word of the answer, which may come from anybody."""
+    if status is None:
+        return "no answer came to the last token request"
+    if 300 <= status < 400:
+        return f"the token endpoint answered with a redirect (HTTP {status}); check auth_base_url"
+    if 200 <= status < 500 and status != 408:
+        return f"the token endpoint answered with neither a token nor a refusal (HTTP {status}); check auth_base_url"
+    return f"the token endpoint answered with HTTP {status}"
+
+
 def _closed() -> ClientClosed:
-    return ClientClosed("expected an open client, got one where aclose() was called; make a new one")
+    return ClientClosed("The client was closed by aclose(). This call did nothing; make a new client.")

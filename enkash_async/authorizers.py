@@ -6,24 +6,10 @@ import asyncio
 import copy
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
-from enkash_async.credentials import AccessToken, PasswordCredentials, TokenProvider, is_token, read_token
-from enkash_async.envelope import read_refusal
+from enkash_async.credentials import PasswordCredentials, TokenProvider, is_token
 from enkash_async.errors import TokenUnavailable
-from vendor_http.calls import Answer, Effect, Request
-from vendor_http.errors import (
-    ClientClosed,
-    ConnectFailed,
-    RateLimited,
-    Unauthorized,
-    UnexpectedResponse,
-    VendorError,
-)
-from vendor_http.secrets import hide, one_line
-
-if TYPE_CHECKING:
-    from vendor_http.transport import Transport
+from vendor_http.errors import ClientClosed, ConfigurationError, ConnectFailed, RateLimited, Unauthorized, VendorError
 
 _PASSED_ON = (Unauthorized, ConnectFailed, RateLimited, ClientClosed)
 """What a provider may raise that says the same of the call that wanted a token: nothing happened."""
@@ -95,6 +81,7 @@ class BearerAuthorizer:
         Raises:
             TimeoutError: no token was to be had in time.
             VendorError: none is to be had at all.
+            ConfigurationError: none is to be had, and none ever was.
         """
         token = self._ready()
         if token is None:
@@ -127,49 +114,16 @@ class BearerAuthorizer:
             raise
         except _PASSED_ON as problem:
             raise copy.copy(problem) from None  # one error may be raised to many callers, and each call writes into its own
+        except ConfigurationError as problem:
+            if self._token is None:  # so that no call can have been sent before
+                raise copy.copy(problem) from None
+            why = str(problem)
         except VendorError as problem:
-            kind = str(problem)  # how a token request ended, which is not how the call ended that wanted the token
+            why = str(problem)  # how a token request ended, which is not how the call ended that wanted the token
         except Exception as problem:  # noqa: BLE001 - whatever a stranger's provider raises must not hide what happened before
-            kind = type(problem).__name__
+            why = type(problem).__name__
         else:
             if isinstance(token, str) and is_token(token):
                 return token
-            kind = "a text that no header can carry" if isinstance(token, str) else type(token).__name__
-        raise TokenUnavailable(f"expected the token provider to return an access token, got {kind}; see to the provider")
-
-
-async def ask_for_token(transport: Transport, credentials: PasswordCredentials) -> AccessToken:
-    """Send one token request; it is not repeated once it may have arrived.
-
-    Raises:
-        OutcomeUnknown: it was not answered and may have counted.
-        UnexpectedResponse: a 2xx without a token, or a redirect.
-        RequestRejected: it was refused.
-        ConnectFailed: it never left.
-        RateLimited: EnKash asked to wait for longer than there was time.
-    """
-    found = await transport.call(
-        Request(
-            operation="token",
-            method="POST",
-            url=transport.url("oauth", "token"),
-            effect=Effect.BARE,
-            read=_read,
-            body=credentials.form(),
-            deadline=transport.deadline(),
-        )
-    )
-    if isinstance(found, AccessToken):
-        return found
-    refusal = read_refusal(found)
-    words = one_line(hide(refusal.message, credentials.secrets())) or "no reason given"
-    raise UnexpectedResponse(
-        f"expected an access_token, got HTTP {found.status} without one: {words}; check credentials and auth base URL",
-        status=found.status,
-        code=refusal.code,
-    )
-
-
-def _read(answer: Answer) -> AccessToken | Answer:
-    """Return the token, or the answer that holds none: it is still an answer, not silence."""
-    return read_token(answer.body) or answer
+            why = "it returned " + ("a text that no header can carry" if isinstance(token, str) else type(token).__name__)
+        raise TokenUnavailable(f"The token provider brought no access token: {why}. This call did nothing; fix the provider.")

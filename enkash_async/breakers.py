@@ -36,7 +36,7 @@ class BreakerState:
     Attributes:
         accepted_at: When one last brought a token, in seconds since the epoch; None if none ever did, or one was refused since.
         rejected_at: When one was refused, in seconds since the epoch; None if none was since the last token.
-        status: HTTP status of the refusal.
+        status: HTTP status of the refusal, or of what came instead of the last answer; None if nothing came.
         message: What EnKash said, without secrets.
         unanswered: How many were begun since the last answer and may have counted as failed attempts.
         unanswered_at: When the latest of them was under way, in seconds since the epoch.

@@ -32,8 +32,8 @@ def check_coins(amount: int) -> int:
     return int(amount)
 
 
-def check_configuration(configuration: CoinConfiguration | str) -> str:
-    """Return the word on the wire, in capitals.
+def check_configuration(configuration: CoinConfiguration | str) -> CoinConfiguration:
+    """Return a configuration that EnKash documents.
 
     Raises:
         TypeError: it is not a str.
@@ -46,7 +46,7 @@ def check_configuration(configuration: CoinConfiguration | str) -> str:
         raise ValueError(
             f"configuration: expected 'DEFAULT' or 'CUSTOM', got {str(configuration)[:40]!a}; EnKash documents no other"
         )
-    return known.value.upper()
+    return known
 
 
 def check_seconds(seconds: float, name: str) -> float:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 
 from enkash_async.auth import PasswordTokens
-from enkash_async.authorizers import BasicAuthorizer, BearerAuthorizer, ask_for_token
+from enkash_async.authorizers import BasicAuthorizer, BearerAuthorizer
 from enkash_async.breakers import BreakerStore, MemoryBreakerStore
 from enkash_async.checks import (
     check_coins,
@@ -23,13 +23,15 @@ from enkash_async.checks import (
 from enkash_async.credentials import PasswordCredentials, TokenProvider
 from enkash_async.encryption import BodyCipher
 from enkash_async.envelope import Envelope, read_balance, read_event, read_refusal, read_success
-from enkash_async.models import CoinAllocation, CoinConfiguration, CoinEvent
+from enkash_async.models import CoinAllocation, CoinAllocationRequest, CoinConfiguration, CoinEvent, CoinEventRequest
 from enkash_async.settings import ClientOptions, settings_from_env
+from enkash_async.token_request import TokenTransport, ask_for_token
 from vendor_http.addresses import check_base_url
 from vendor_http.arguments import check_id, check_key, check_name
 from vendor_http.calls import Answer, Effect, Refusal, Request
 from vendor_http.codec import dumps
-from vendor_http.errors import UnexpectedResponse
+from vendor_http.errors import OutcomeUnknown, UnexpectedResponse, VendorError
+from vendor_http.refusals import affirms_existence
 from vendor_http.transport import Transport
 
 if TYPE_CHECKING:
@@ -44,7 +46,8 @@ T = TypeVar("T")
 VENDOR = "EnKash"
 _COINS = ("api", "v0", "enkash-coins")
 
-_ASK_FOR_ID = "EnKash has no list of events: ask it whether there is one of that name, and for its id, before creating another"
+_ABOUT_REQUEST_ID = frozenset({"request id", "requestid", "allocation", "transaction", "coins"})
+_ASK_FOR_ID = "EnKash lists no events, so ask EnKash whether there is one of that name, and for its id, before creating another"
 _READ_AGAIN = "read the event to see how it stands"
 
 
@@ -127,7 +130,12 @@ class EnkashClient:
         }
         if isinstance(credentials, PasswordCredentials):
             address = check_base_url(auth_base_url or "", name="auth_base_url", allow_insecure=allow_insecure)
-            auth = Transport(base_url=address, authorizer=BasicAuthorizer(credentials), refusal=read_refusal, **shared)
+            auth = TokenTransport(
+                base_url=address,
+                authorizer=BasicAuthorizer(credentials),
+                refusal=lambda answer: read_refusal(answer, credentials.secrets),
+                **shared,
+            )
             tokens = PasswordTokens(
                 ask=lambda: ask_for_token(auth, credentials),
                 account=lambda: credentials.account(address),
@@ -198,6 +206,7 @@ class EnkashClient:
         amount: int,
         configuration: CoinConfiguration | str = CoinConfiguration.DEFAULT,
         company_id: str | None = None,
+        timeout: float | None = None,
     ) -> CoinEvent:
         """Configure how many coins an event is worth (https://docs.enkash.com/api-9796915).
 
@@ -208,36 +217,40 @@ class EnkashClient:
             amount: Coins per allocation, 0 or more.
             configuration: `default` or `custom`.
             company_id: The company it belongs to; the client's if not given.
+            timeout: Seconds for this call, above 0; those of the client's `timeouts` if not given.
 
         Raises:
-            TypeError: an argument has a wrong type.
-            ValueError: an argument cannot be what it should be.
-            RequestRejected: EnKash refused.
-            OutcomeUnknown: the event may have been created.
-            VendorError: the call ended otherwise; nothing was created.
+            TypeError: an argument has a wrong type; nothing was sent.
+            ValueError: an argument cannot be what it should be; nothing was sent.
+            RequestRejected: EnKash refused; this call created nothing.
+            OutcomeUnknown: the event may have been created; `request` is a `CoinEventRequest`.
+            VendorError: the call ended otherwise; this call created nothing.
+            ConfigurationError: the borrowed session contradicts the client, such as by its own `auth`; nothing was sent.
         """
-        fields = {
-            "configuration": check_configuration(configuration),
-            "companyId": self._company(company_id),
-            "event": check_name(event, "event"),
-            "amount": check_coins(amount),
-        }
+        asked = CoinEventRequest(
+            configuration=check_configuration(configuration),
+            company_id=self._company(company_id),
+            event=check_name(event, "event"),
+            amount=check_coins(amount),
+        )
         path = (*_COINS, "create-coins-config")
-        return await self._send("create_event", "POST", path, Effect.BARE, self._event, fields, advice=_ASK_FOR_ID)
+        return await self._send("create_event", "POST", path, Effect.BARE, self._event, timeout, asked, advice=_ASK_FOR_ID)
 
-    async def get_event(self, coin_config_id: str) -> CoinEvent:
+    async def get_event(self, coin_config_id: str, *, timeout: float | None = None) -> CoinEvent:
         """Read one event (https://docs.enkash.com/api-9796914).
 
         Args:
             coin_config_id: The id `create_event` returned.
+            timeout: Seconds for this call, above 0; those of the client's `timeouts` if not given.
 
         Raises:
-            TypeError: the id is not a str.
-            ValueError: the id cannot be one.
+            TypeError: an argument has a wrong type; nothing was sent.
+            ValueError: an argument cannot be what it should be; nothing was sent.
             VendorError: EnKash refused or could not be asked.
+            ConfigurationError: the borrowed session contradicts the client, such as by its own `auth`; nothing was sent.
         """
         path = (*_COINS, check_id(coin_config_id, "coin_config_id"))
-        return await self._send("get_event", "GET", path, Effect.READ, self._event)
+        return await self._send("get_event", "GET", path, Effect.READ, self._event, timeout)
 
     async def update_event(
         self,
@@ -247,6 +260,7 @@ class EnkashClient:
         configuration: CoinConfiguration | str | None = None,
         event: str | None = None,
         company_id: str | None = None,
+        timeout: float | None = None,
     ) -> CoinEvent:
         """Change what is given and leave the rest (https://docs.enkash.com/api-9796916); later allocations go by it.
 
@@ -256,32 +270,35 @@ class EnkashClient:
             configuration: `default` or `custom`.
             event: Its name.
             company_id: The company it belongs to.
+            timeout: Seconds for this call, above 0; those of the client's `timeouts` if not given.
 
         Returns:
             The event; EnKash leaves its company out.
 
         Raises:
-            TypeError: an argument has a wrong type.
-            ValueError: an argument cannot be what it should be, or none was given.
-            RequestRejected: EnKash refused.
-            OutcomeUnknown: the event may have been changed.
-            VendorError: the call ended otherwise; nothing was changed.
+            TypeError: an argument has a wrong type; nothing was sent.
+            ValueError: an argument cannot be what it should be, or none was given; nothing was sent.
+            RequestRejected: EnKash refused; this call changed nothing.
+            OutcomeUnknown: the event may have been changed; `request` is a `CoinEventRequest`.
+            VendorError: the call ended otherwise; this call changed nothing.
+            ConfigurationError: the borrowed session contradicts the client, such as by its own `auth`; nothing was sent.
         """
-        path = (*_COINS, check_id(coin_config_id, "coin_config_id"))
-        fields: dict[str, object] = {}
-        if amount is not None:
-            fields["amount"] = check_coins(amount)
-        if configuration is not None:
-            fields["configuration"] = check_configuration(configuration)
-        if company_id is not None:
-            fields["companyId"] = check_id(company_id, "company_id")
-        if event is not None:
-            fields["event"] = check_name(event, "event")
-        if not fields:
-            raise ValueError("update_event: expected a change, got none; give amount, configuration, event or company_id")
-        return await self._send("update_event", "PATCH", path, Effect.KEYED, self._event, fields, advice=_READ_AGAIN)
+        coin_config_id = check_id(coin_config_id, "coin_config_id")
+        asked = CoinEventRequest(
+            coin_config_id=coin_config_id,
+            configuration=None if configuration is None else check_configuration(configuration),
+            company_id=None if company_id is None else check_id(company_id, "company_id"),
+            event=None if event is None else check_name(event, "event"),
+            amount=None if amount is None else check_coins(amount),
+        )
+        if not _fields(asked):
+            raise ValueError("update_event: there is nothing to change; give amount, configuration, event or company_id")
+        path = (*_COINS, coin_config_id)
+        return await self._send("update_event", "PATCH", path, Effect.KEYED, self._event, timeout, asked, advice=_READ_AGAIN)
 
-    async def allocate_coins(self, *, event: str, user_id: str, request_id: str, company_id: str | None = None) -> CoinAllocation:
+    async def allocate_coins(
+        self, *, event: str, user_id: str, request_id: str, company_id: str | None = None, timeout: float | None = None
+    ) -> CoinAllocation:
         """Give a user the coins the event is worth at this moment (https://docs.enkash.com/api-9796917).
 
         Args:
@@ -289,54 +306,74 @@ class EnkashClient:
             user_id: The receiving EnKash user, such as `"EKQZVMQK"`.
             request_id: The caller's id of this allocation: make one per grant, once, and keep it before the call.
             company_id: The company of the user; the client's if not given.
+            timeout: Seconds for this call, above 0; those of the client's `timeouts` if not given.
 
         Raises:
-            TypeError: an argument has a wrong type.
-            ValueError: an argument cannot be what it should be.
-            RequestRejected: EnKash refused; no coins were given.
-            OutcomeUnknown: coins may have been given, and EnKash has no look-up: settle it by the user's balance or with EnKash.
-            VendorError: the call ended otherwise; no coins were given.
+            TypeError: an argument has a wrong type; nothing was sent.
+            ValueError: an argument cannot be what it should be; nothing was sent.
+            RequestRejected: EnKash refused; this call gave no coins.
+            OutcomeUnknown: coins may have been given, by this call or, where EnKash says that it already knows the request id, by
+                an earlier one. EnKash has no look-up: settle it by the user's balance or with EnKash. `request` is a
+                `CoinAllocationRequest`.
+            VendorError: the call ended otherwise; this call gave no coins.
+            ConfigurationError: the borrowed session contradicts the client, such as by its own `auth`; nothing was sent.
         """
-        company = self._company(company_id)
-        event, user_id = check_name(event, "event"), check_id(user_id, "user_id")
-        request_id = check_key(request_id, "request_id")
-        body = dumps({"companyId": company, "event": event, "requestId": request_id, "userId": user_id})
-        done = await self._coins.call(
-            Request(
-                operation="allocate_coins",
-                method="POST",
-                url=self._allocate_url,
-                effect=self._allocation_effect,
-                read=self._success,
-                body=body if self._cipher is None else self._cipher.encrypt(body),
-                key=request_id,
-                advice=f"no look-up tells, so compare the user's balance or ask EnKash about {request_id!r} before anything else",
-                deadline=self._coins.deadline(),
-            )
+        asked = CoinAllocationRequest(
+            company_id=self._company(company_id),
+            event=check_name(event, "event"),
+            user_id=check_id(user_id, "user_id"),
+            request_id=check_key(request_id, "request_id"),
         )
+        body = dumps(
+            {"companyId": asked.company_id, "event": asked.event, "requestId": asked.request_id, "userId": asked.user_id}
+        )
+        advice = f"EnKash has no look-up, so compare the user's balance or ask EnKash about {asked.request_id!r} first"
+        request = Request(
+            operation="allocate_coins",
+            method="POST",
+            url=self._allocate_url,
+            effect=self._allocation_effect,
+            read=self._success,
+            body=body if self._cipher is None else self._cipher.encrypt(body),
+            key=asked.request_id,
+            asked=asked,
+            says_known=_knows_request_id,
+            advice=advice,
+            deadline=self._coins.deadline(timeout),
+        )
+        try:
+            done = await self._coins.call(request)
+        except OutcomeUnknown as problem:
+            if _knows_request_id(problem):
+                said = problem.details[0].message if problem.details else f"HTTP {problem.status}"
+                text = f"EnKash says that it already knows this request id ({said}): coins may have been given by an earlier call"
+                problem.args = (f"{VENDOR} allocate_coins: {text}. {advice}",)
+            raise
         # code 0 settles it: the words beside it are for people, and no reason to call the outcome unknown
         return CoinAllocation(
-            event=event,
-            user_id=user_id,
-            request_id=request_id,
-            company_id=company,
+            event=asked.event,
+            user_id=asked.user_id,
+            request_id=asked.request_id,
+            company_id=asked.company_id,
             message=done.payload if isinstance(done.payload, str) else done.message,
             raw=done.raw,
         )
 
-    async def get_balance(self, user_id: str) -> int:
+    async def get_balance(self, user_id: str, *, timeout: float | None = None) -> int:
         """Return how many coins a user has.
 
         Args:
             user_id: The EnKash user, such as `"EK6CYE6K"`.
+            timeout: Seconds for this call, above 0; those of the client's `timeouts` if not given.
 
         Raises:
-            TypeError: the id is not a str.
-            ValueError: the id cannot be one.
+            TypeError: an argument has a wrong type; nothing was sent.
+            ValueError: an argument cannot be what it should be; nothing was sent.
             VendorError: EnKash refused or could not be asked.
+            ConfigurationError: the borrowed session contradicts the client, such as by its own `auth`; nothing was sent.
         """
-        query = {"userId": check_id(user_id, "user_id")}
-        return await self._send("get_balance", "GET", ("api", "v0", "coins", "balance"), Effect.READ, self._balance, query=query)
+        path, query = ("api", "v0", "coins", "balance"), {"userId": check_id(user_id, "user_id")}
+        return await self._send("get_balance", "GET", path, Effect.READ, self._balance, timeout, query=query)
 
     async def _send(
         self,
@@ -345,12 +382,13 @@ class EnkashClient:
         path: Sequence[str],
         effect: Effect,
         read: Callable[[Answer], T],
-        fields: Mapping[str, object] | None = None,
+        timeout: float | None,
+        asked: CoinEventRequest | None = None,
         *,
         query: Mapping[str, str] | None = None,
         advice: str = "",
     ) -> T:
-        body = None if fields is None else dumps(fields)
+        body = None if asked is None else dumps(_fields(asked))
         if body is not None and self._cipher is not None:
             body = self._cipher.encrypt(body)
         request = Request(
@@ -360,8 +398,9 @@ class EnkashClient:
             effect=effect,
             read=read,
             body=body,
+            asked=asked,
             advice=advice,
-            deadline=self._coins.deadline(),
+            deadline=self._coins.deadline(timeout),
         )
         return await self._coins.call(request)
 
@@ -369,9 +408,7 @@ class EnkashClient:
         if company_id is not None:
             return check_id(company_id, "company_id")
         if self._company_id is None:
-            raise ValueError(
-                "company_id: expected one, got none; give it here or to EnkashClient, because tokens name no company"
-            )
+            raise ValueError("company_id: it is missing, and an access token names no company; give it here or to EnkashClient")
         return self._company_id
 
     def _success(self, answer: Answer) -> Envelope:
@@ -389,7 +426,22 @@ class EnkashClient:
         if self._cipher is not None:
             with suppress(UnexpectedResponse):  # what cannot be read says nothing
                 answer = answer._replace(body=self._cipher.decrypt(answer.body))
-        return read_refusal(answer)
+        return read_refusal(answer, self._authorizer.secrets)
+
+
+def _fields(asked: CoinEventRequest) -> dict[str, object]:
+    """Return the body that asks for it; what is left out stays as it is."""
+    fields = {
+        "configuration": asked.configuration and asked.configuration.value.upper(),
+        "companyId": asked.company_id,
+        "event": asked.event,
+        "amount": asked.amount,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _knows_request_id(problem: VendorError) -> bool:
+    return affirms_existence(problem, about=_ABOUT_REQUEST_ID)
 
 
 def _store(store: BreakerStore | None) -> BreakerStore:
@@ -405,4 +457,4 @@ def _cipher(encryption: bool | BodyCipher, credentials: PasswordCredentials | To
         return None
     if isinstance(credentials, PasswordCredentials):
         return BodyCipher(credentials.client_secret)
-    raise ValueError("encryption: expected a BodyCipher beside a TokenProvider, got True; give BodyCipher(client_secret)")
+    raise ValueError("encryption: a TokenProvider brings no client secret; give BodyCipher(client_secret) instead of True")

@@ -12,8 +12,6 @@ from urllib.parse import quote_plus, urlencode
 
 from attrs import field, frozen
 
-from vendor_http.codec import loads
-from vendor_http.errors import UnexpectedResponse
 from vendor_http.secrets import Secret
 
 DOCUMENTED_LIFE = 300.0
@@ -86,7 +84,7 @@ class TokenProvider(Protocol):
     """Brings access tokens from elsewhere; both methods may be called by many tasks at once.
 
     What they raise ends the call it was raised in with `TokenUnavailable`, unless it is an `Unauthorized`, `ConnectFailed`,
-    `RateLimited` or `ClientClosed`, which end it as themselves.
+    `RateLimited` or `ClientClosed`, or, before the first token, a `ConfigurationError`: these end it as themselves.
     """
 
     async def token(self) -> str:
@@ -160,14 +158,8 @@ def is_token(text: str) -> bool:
     return _header_safe(text) is not None
 
 
-def read_token(body: bytes) -> AccessToken | None:
+def read_token(reply: Mapping[str, Any]) -> AccessToken | None:
     """Return the token in a token reply, None if there is none."""
-    try:
-        reply = loads(body)
-    except UnexpectedResponse:
-        return None
-    if not isinstance(reply, dict):
-        return None
     value = reply.get("access_token", reply.get("accessToken"))  # one EnKash page writes camel case
     if not isinstance(value, str) or not is_token(value):
         return None

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from enkash_async.models import CoinConfiguration, CoinEvent
 from vendor_http.calls import Answer, Refusal
 from vendor_http.codec import loads, structure
-from vendor_http.errors import RequestRejected, UnexpectedResponse
+from vendor_http.errors import FieldError, RequestRejected, UnexpectedResponse
 from vendor_http.secrets import hide, one_line
 
 T = TypeVar("T")
@@ -48,31 +48,55 @@ def read_success(answer: Answer, secrets: Callable[[], tuple[str, ...]] = tuple)
     """
     reply = loads(answer.body)
     if type(reply) is not dict:
-        raise UnexpectedResponse("expected a JSON object with response_code, got JSON of another type")
+        raise UnexpectedResponse("the answer is no JSON object, so that it has no response_code")
     code = reply.get("response_code")
     if code != 0 or type(code) is not int or "code" in reply:
         code = read_code(reply)
     if code is None:
-        raise UnexpectedResponse("expected a whole number as response_code, got none that can be read", path="response_code")
+        raise UnexpectedResponse("response_code: it is missing, no whole number, or contradicts code", path="response_code")
     if code != 0:
-        words = one_line(hide(_message(reply), secrets())) or "no reason given"
-        raise RequestRejected(f"expected response code 0, got {code} with HTTP {answer.status}: {words}", code=str(code))
+        words = one_line(hide(_message(reply), secrets()))
+        raise RequestRejected(
+            f"HTTP {answer.status} with response code {code}: {words or 'no reason given'}",
+            code=str(code),
+            details=_details(words),
+        )
     if answer.status != 200:
-        raise UnexpectedResponse(f"expected HTTP 200 with response code 0, got HTTP {answer.status}")
+        raise UnexpectedResponse(f"response code 0 came with HTTP {answer.status}, and only HTTP 200 is documented as a success")
     return Envelope(reply["payload"] if "payload" in reply else reply.get("paylod"), _message(reply), reply)
 
 
-def read_refusal(answer: Answer) -> Refusal:
-    """Read what a 4xx says, of the coin endpoints or the token endpoint; anything unreadable says nothing."""
-    try:
-        reply = loads(answer.body)
-    except UnexpectedResponse:
-        reply = None
-    if not isinstance(reply, dict):
-        return Refusal(invalid=answer.status in INVALID)
+def read_refusal(answer: Answer, secrets: Callable[[], tuple[str, ...]] = tuple) -> Refusal:
+    """Read what a 4xx says, of the coin endpoints or the token endpoint; anything unreadable says nothing.
+
+    Args:
+        answer: The answer.
+        secrets: Returns what must not get into an error.
+    """
+    reply = read_object(answer.body) or {}
     code = read_code(reply)
-    words = _message(reply) or _text(reply, ("error_description", "error"))
-    return Refusal(message=words, code=None if code is None else str(code), invalid=answer.status in INVALID)
+    words = one_line(hide(_message(reply) or _text(reply, ("error_description", "error")), secrets()))
+    return Refusal(
+        message=words,
+        code=None if code is None else str(code),
+        details=_details(words),
+        invalid=answer.status in INVALID,
+    )
+
+
+def read_object(body: bytes) -> Mapping[str, Any] | None:
+    """Return the JSON object in a body, None if it holds something else."""
+    try:
+        reply = loads(body)
+    except UnexpectedResponse:
+        return None
+    return reply if isinstance(reply, dict) else None
+
+
+def names_failure(reply: Mapping[str, Any]) -> bool:
+    """Return whether a reply holds an error, or a code that is not 0 or cannot be read."""
+    codes = (reply.get(name) for name in CODES)
+    return bool(reply.get("error")) or any(code is not None and _number(code) != 0 for code in codes)
 
 
 def read_code(reply: Mapping[str, Any]) -> int | None:
@@ -89,7 +113,7 @@ def read_event(envelope: Envelope) -> CoinEvent:
     """
     payload = envelope.payload
     if type(payload) is not dict:
-        raise UnexpectedResponse("payload: expected an object, got another type", path="payload")
+        raise UnexpectedResponse("payload: it is not an object", path="payload")
     company_id = payload.get("companyId")  # left out by the answer to an update
     return CoinEvent(
         coin_config_id=_required(payload, "coinConfigId", str),
@@ -113,8 +137,12 @@ def read_balance(envelope: Envelope) -> int:
 def _required(payload: Mapping[str, Any], key: str, cls: type[T]) -> T:
     path = f"payload.{key}"
     if key not in payload:
-        raise UnexpectedResponse(f"{path}: expected a value, got none", path=path)
+        raise UnexpectedResponse(f"{path}: it is missing", path=path)
     return structure(payload[key], cls, path=path)
+
+
+def _details(words: str) -> tuple[FieldError, ...]:
+    return (FieldError(field="", message=words),) if words else ()
 
 
 def _number(value: object) -> int | None:

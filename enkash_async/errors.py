@@ -1,4 +1,4 @@
-"""What stands between a caller and an access token; every other error is `vendor_http`'s."""
+"""Why there is no access token; every other error is defined in `vendor_http`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from vendor_http.errors import ConnectFailed, Unauthorized
 
 
 class CredentialsRejected(Unauthorized):
-    """EnKash refused a token request; none is made again with these credentials, because three refusals lock the account.
+    """EnKash refused a token request; no other is sent with these credentials, because three refusals lock the account.
 
-    The call it ends was not sent, or met a 401 and no more: nothing happened. Make a client with the right credentials; to try
-    the same ones again, delete the file of a `FileBreakerStore` first and make a new client.
+    The call it ends was not sent, or met a 401: it did nothing. Make a client with the right credentials; to try the same ones
+    again, delete the file of a `FileBreakerStore` first and make a new client.
     """
 
 
 class TokenUnavailable(ConnectFailed):
-    """There is no access token at the moment, so the request was not sent, or met a 401 and no more: nothing happened.
+    """There is no access token at the moment, so the call was not sent, or met a 401: it did nothing.
+
+    Either the last token requests brought no proper answer (the text says what came, such as a redirect), or a token provider or
+    a breaker store failed.
 
     Attributes:
         retry_after: Seconds until a token is asked for again, None if nothing forbids it now.

@@ -39,6 +39,46 @@ class CoinEvent:
 
 
 @frozen(kw_only=True)
+class CoinEventRequest:
+    """What `create_event` or `update_event` was asked for; the `request` of an `OutcomeUnknown`.
+
+    EnKash has no look-up for a `create_event`; after an `update_event`, `get_event` tells how the event stands.
+
+    Attributes:
+        coin_config_id: The event to change; None for a new one.
+        configuration: The configuration asked for; None to leave it.
+        event: The name asked for; None to leave it.
+        amount: The coins per allocation asked for; None to leave them.
+        company_id: The company asked for; None to leave it.
+    """
+
+    coin_config_id: str | None = None
+    configuration: CoinConfiguration | None = None
+    event: str | None = None
+    amount: int | None = None
+    company_id: str | None = None
+
+
+@frozen(kw_only=True)
+class CoinAllocationRequest:
+    """What `allocate_coins` was asked for; the `request` of an `OutcomeUnknown`.
+
+    EnKash finds no allocation by its request id, so `Completions.wait` cannot take it.
+
+    Attributes:
+        event: The event whose coins were asked for.
+        user_id: Who was to receive them.
+        request_id: The caller's id of the allocation.
+        company_id: The company of the user.
+    """
+
+    event: str
+    user_id: str
+    request_id: str
+    company_id: str
+
+
+@frozen(kw_only=True)
 class CoinAllocation:
     """That EnKash allocated coins; it returns neither an id nor an amount.
 

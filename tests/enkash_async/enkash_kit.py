@@ -102,6 +102,12 @@ class TokenEndpoint:
         return answer
 
 
+def text_of(call: Any) -> str:
+    """Return the body of a request that aioresponses saw."""
+    body: str = call.kwargs["data"].decode()
+    return body
+
+
 async def outcome(call: Coroutine[Any, Any, Any]) -> Any:
     """Return what a call returns or raises."""
     try:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
-from enkash_async import CoinConfiguration, EnkashClient, PasswordCredentials, TokenUnavailable
+from enkash_async import CoinConfiguration, EnkashClient, MemoryBreakerStore, PasswordCredentials, StaticToken, TokenUnavailable
 from tests.enkash_async.enkash_kit import Clock, outcome, settle
-from vendor_http.errors import NotFound, OutcomeUnknown, RequestRejected
+from vendor_http.errors import ConfigurationError, NotFound, OutcomeUnknown, RequestRejected
 from vendor_http.limits import Limits
 from vendor_sandboxes import EnkashSandbox
 
@@ -111,6 +113,43 @@ async def test_where_the_vendor_replays_a_request_id_a_lost_reply_is_made_good(s
         await client.allocate_coins(event="REFERRAL_EVENT", user_id="EKQZVMQK", request_id="R1")
 
         assert await client.get_balance("EKQZVMQK") == 6
+
+
+@pytest.mark.parametrize("duplicates", ["reject", "conflict"])
+async def test_where_the_vendor_knows_a_request_id_a_second_call_is_unknown_and_gives_nothing(
+    clock: Clock, duplicates: str
+) -> None:
+    async with (
+        EnkashSandbox(clock=clock, duplicate_request=duplicates) as sandbox,
+        client_of(sandbox, clock) as client,
+    ):
+        await client.create_event(event="REFERRAL_EVENT", amount=6)
+        await client.allocate_coins(event="REFERRAL_EVENT", user_id="EKQZVMQK", request_id="R1")
+
+        with pytest.raises(OutcomeUnknown, match="coins may have been given by an earlier call"):
+            await client.allocate_coins(event="REFERRAL_EVENT", user_id="EKQZVMQK", request_id="R1")
+
+        assert await client.get_balance("EKQZVMQK") == 6
+
+
+async def test_a_borrowed_session_with_credentials_of_its_own_is_found_out_before_anything_is_sent(
+    sandbox: EnkashSandbox, clock: Clock
+) -> None:
+    store = MemoryBreakerStore()
+    owner = PasswordCredentials(sandbox.client_id, sandbox.client_secret, sandbox.username, sandbox.password)
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # newer releases of aiohttp advise against auth=
+        session = aiohttp.ClientSession(auth=aiohttp.BasicAuth("user", "pass-word"))
+    async with session:
+        for credentials in (owner, StaticToken("own-1")):
+            async with client_of(sandbox, clock, session=session, credentials=credentials, breaker_store=store) as client:
+                with pytest.raises(ConfigurationError, match="auth=") as caught:
+                    await client.allocate_coins(event="E", user_id="EK1", request_id="R1", company_id="C")
+            assert "pass-word" not in str(caught.value)
+
+    assert not sandbox.requests
+    async with client_of(sandbox, clock, breaker_store=store) as client:
+        sandbox.script("p503", path=TOKEN_PATH)  # with a mark left by the mistake, this would be the second without an answer
+        assert await client.get_balance("EK1") == 0
 
 
 async def test_where_the_vendor_rejects_a_request_id_a_lost_reply_stays_unknown(clock: Clock) -> None:

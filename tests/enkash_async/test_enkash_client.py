@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -16,7 +17,9 @@ from yarl import URL
 from enkash_async import (
     BodyCipher,
     CoinAllocation,
+    CoinAllocationRequest,
     CoinConfiguration,
+    CoinEventRequest,
     CredentialsRejected,
     EnkashClient,
     StaticToken,
@@ -38,9 +41,11 @@ from tests.enkash_async.enkash_kit import (
     Clock,
     credentials,
     outcome,
+    text_of,
 )
 from vendor_http.errors import (
     ClientClosed,
+    ConfigurationError,
     ConnectFailed,
     Forbidden,
     NotFound,
@@ -53,7 +58,8 @@ from vendor_http.errors import (
     ValidationFailed,
     VendorError,
 )
-from vendor_http.retry import RetryPolicy
+from vendor_http.operations import KeyedRequest
+from vendor_http.retry import RetryPolicy, Timeouts
 
 New = Callable[..., EnkashClient]
 GRANT: dict[str, Any] = {"event": "REFERRAL_EVENT", "user_id": "EKQZVMQK", "request_id": "COIN_REQ1234567"}
@@ -65,7 +71,7 @@ def sent(vendor: aioresponses, method: str, url: str) -> list[Any]:
 
 
 def body_of(call: Any) -> Any:
-    return json.loads(call.kwargs["data"])
+    return json.loads(text_of(call))
 
 
 async def test_create_event_sends_and_reads_the_documented_bodies(new_client: New, with_token: aioresponses) -> None:
@@ -179,7 +185,7 @@ async def test_the_token_request_is_the_documented_one(new_client: New, vendor: 
     (call,) = sent(vendor, "POST", TOKEN_URL)
     assert call.kwargs["headers"]["Authorization"] == f"Basic {b64encode(b'CEK1GZBO6A:client-secret-1').decode()}"
     assert call.kwargs["headers"]["Content-Type"] == "application/x-www-form-urlencoded"
-    assert parse_qs(call.kwargs["data"].decode()) == {
+    assert parse_qs(text_of(call)) == {
         "username": ["9000000000"],
         "password": ["pass-word-1"],
         "grant_type": ["password"],
@@ -213,18 +219,18 @@ async def test_documented_variations_of_the_token_reply_are_read(new_client: New
             (status, json.dumps({"error": "invalid_grant", "error_description": "Bad credentials"}))
             for status in (400, 401, 403, 404, 422)
         ),
+        (401, "<html>Unauthorized</html>"),
+        (401, ""),
+        (400, "{}"),
         (200, '{"response_code": 1, "response_message": "invalid response"}'),
-        (200, '{"access_token": ""}'),
-        (200, '{"access_token": 5}'),
-        (200, '{"access_token": "two words"}'),
-        (200, '{"access_token": "line\\nbreak"}'),
-        (200, "[]"),
-        (200, "<html>"),
-        (204, ""),
-        (302, ""),
+        (200, '{"response_code": "1", "response_message": "invalid response"}'),
+        (200, '{"code": 1, "response_code": 0}'),
+        (200, '{"code": "LOCKED"}'),
+        (200, '{"error": "invalid_grant"}'),
+        (201, '{"error": "invalid_grant", "response_code": 0}'),
     ],
 )
-async def test_a_token_answer_without_a_token_is_asked_for_once(
+async def test_a_token_request_that_was_refused_is_made_once(
     new_client: New, vendor: aioresponses, status: int, body: str
 ) -> None:
     vendor.post(TOKEN_URL, status=status, body=body, repeat=True)
@@ -238,17 +244,78 @@ async def test_a_token_answer_without_a_token_is_asked_for_once(
     assert len(sent(vendor, "POST", TOKEN_URL)) == 1
 
 
+PAGE = "<html><body>Sign in at https://login.example</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        *((status, PAGE, "answered with a redirect") for status in (301, 302, 303, 304, 307, 308)),
+        (302, '{"error": "invalid_grant"}', "answered with a redirect"),
+        (204, "", "neither a token nor a refusal"),
+        *((status, PAGE, "neither a token nor a refusal") for status in (200, 201, 400, 403, 404, 422)),
+        (400, "", "neither a token nor a refusal"),
+        (403, "[]", "neither a token nor a refusal"),
+        (200, "[]", "neither a token nor a refusal"),
+        (200, "{}", "neither a token nor a refusal"),
+        (200, '{"access_token": ""}', "neither a token nor a refusal"),
+        (200, '{"access_token": 5}', "neither a token nor a refusal"),
+        (200, '{"access_token": "two words"}', "neither a token nor a refusal"),
+        (200, '{"access_token": "line\\nbreak"}', "neither a token nor a refusal"),
+        (200, '{"response_code": 0, "code": null, "error": null}', "neither a token nor a refusal"),
+    ],
+)
+async def test_what_is_no_answer_of_a_token_endpoint_refuses_nothing(
+    new_client: New, vendor: aioresponses, clock: Clock, status: int, body: str, words: str
+) -> None:
+    for _ in range(2):
+        vendor.post(TOKEN_URL, status=status, body=body, headers={"Location": "https://login.example/secret-path"})
+    vendor.post(TOKEN_URL, payload=TOKEN_REPLY)
+    vendor.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload=BALANCE)
+    client = new_client()
+
+    for _ in range(3):
+        with pytest.raises(TokenUnavailable, match=rf"{words} \(HTTP {status}\); check auth_base_url") as caught:
+            await client.get_balance("EK6CYE6K")
+    assert len(sent(vendor, "POST", TOKEN_URL)) == 2
+    assert "login" not in str(caught.value)
+
+    clock.advance(600)
+    assert await client.get_balance("EK6CYE6K") == 16
+
+
+async def test_a_407_of_a_proxy_counts_as_no_attempt(new_client: New, vendor: aioresponses) -> None:
+    for _ in range(4):
+        vendor.post(TOKEN_URL, status=407, body=PAGE)
+    vendor.post(TOKEN_URL, payload=TOKEN_REPLY)
+    vendor.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload=BALANCE)
+    client = new_client(retry=RetryPolicy(attempts=2))
+
+    for _ in range(2):
+        with pytest.raises(ConnectFailed, match="407"):
+            await client.get_balance("EK6CYE6K")
+
+    assert await client.get_balance("EK6CYE6K") == 16
+
+
 async def test_a_refusal_written_as_a_200_is_passed_on_in_the_vendors_words(new_client: New, vendor: aioresponses) -> None:
     vendor.post(TOKEN_URL, payload={"response_code": 1, "response_message": "User pass-word-1 is locked\nfor good"})
 
-    with pytest.raises(CredentialsRejected, match=r"HTTP 200 without one: User \[hidden\] is locked for good;"):
+    with pytest.raises(CredentialsRejected, match=r"HTTP 200: User \[hidden\] is locked for good\)"):
         await new_client().get_balance("EK6CYE6K")
 
 
-@pytest.mark.parametrize("trouble", [{"status": 500}, {"status": 503}, {"exception": aiohttp.ServerDisconnectedError()}])
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        ({"status": 500}, "answered with HTTP 500"),
+        ({"status": 408}, "answered with HTTP 408"),
+        ({"exception": aiohttp.ServerDisconnectedError()}, "no answer came"),
+    ],
+)
 @pytest.mark.parametrize(("proven", "pause"), [(True, 60), (False, 600)])
 async def test_a_token_request_without_an_answer_is_sent_twice_and_not_again_for_a_while(
-    new_client: New, vendor: aioresponses, clock: Clock, trouble: Any, proven: bool, pause: int
+    new_client: New, vendor: aioresponses, clock: Clock, trouble: Any, words: str, proven: bool, pause: int
 ) -> None:
     vendor.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload=BALANCE, repeat=True)
     client = new_client()
@@ -262,7 +329,7 @@ async def test_a_token_request_without_an_answer_is_sent_twice_and_not_again_for
     vendor.post(TOKEN_URL, payload=TOKEN_REPLY)
 
     for _ in range(3):
-        with pytest.raises(TokenUnavailable, match="no answer"):
+        with pytest.raises(TokenUnavailable, match=words):
             await client.get_balance("EK6CYE6K")
     clock.advance(pause - 1)
     with pytest.raises(TokenUnavailable, match="in 1 s"):
@@ -370,7 +437,6 @@ async def test_a_401_after_a_lost_reply_leaves_the_allocation_unknown_whatever_t
         (422, NO_FUNDS, ValidationFailed),
         (403, NO_FUNDS, Forbidden),
         (404, NO_FUNDS, NotFound),
-        (409, NO_FUNDS, RequestRejected),
     ],
 )
 async def test_a_refusal_carries_the_vendors_words_and_is_final(
@@ -384,6 +450,111 @@ async def test_a_refusal_carries_the_vendors_words_and_is_final(
     assert type(caught.value) is kind
     assert (caught.value.status, caught.value.code, caught.value.idempotency_key) == (status, "1", "COIN_REQ1234567")
     assert len(sent(with_token, "POST", ALLOCATE_URL)) == 1
+
+
+KNOWN = [
+    "Duplicate request id",
+    "Duplicate requestId: COIN_REQ1234567",
+    "duplicate request",
+    "requestId already exists",
+    "Request id has already been used",
+    "RequestId must be unique",
+    "Transaction already processed",
+    "Coins already allocated",
+    "This allocation has already been processed.",
+    "Already exists",
+]
+UNRELATED = [
+    "Insufficient balance in card account",
+    "User does not exist",
+    "User already exists",
+    "Duplicate beneficiary",
+    "Request could not be processed",
+    "Your request has not been processed",
+    "Invalid requestId",
+    "requestId is required",
+    "Request id does not exist",
+    "Coin configuration not found for companyId: CEK0TCW2W8 and event: REFERRAL_EVENT",
+    "KYC is not uploaded or under review for the primary card. So bulk upload cannot be done",
+    "Success",
+    "",
+]
+
+
+def saying(words: str) -> dict[str, Any]:
+    return {"response_code": 1, "response_message": words, "payload": words}
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 422])
+@pytest.mark.parametrize("words", KNOWN)
+async def test_a_refusal_that_knows_the_request_id_leaves_the_allocation_unknown(
+    new_client: New, with_token: aioresponses, status: int, words: str
+) -> None:
+    with_token.post(ALLOCATE_URL, status=status, payload=saying(words), repeat=True)
+
+    with pytest.raises(
+        OutcomeUnknown, match=r"already knows this request id \(.+\): coins may have been given by an earlier"
+    ) as caught:
+        await new_client().allocate_coins(**GRANT)
+
+    assert words in str(caught.value)
+    assert "ask EnKash about 'COIN_REQ1234567' first" in str(caught.value)
+    assert (caught.value.status, caught.value.code, caught.value.idempotency_key) == (status, "1", "COIN_REQ1234567")
+    assert len(sent(with_token, "POST", ALLOCATE_URL)) == 1
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 422])
+@pytest.mark.parametrize("words", UNRELATED)
+async def test_a_refusal_for_another_reason_gave_no_coins(
+    new_client: New, with_token: aioresponses, status: int, words: str
+) -> None:
+    with_token.post(ALLOCATE_URL, status=status, payload=saying(words), repeat=True)
+
+    with pytest.raises(RequestRejected, match=words or "no reason given"):
+        await new_client().allocate_coins(**GRANT)
+
+    assert len(sent(with_token, "POST", ALLOCATE_URL)) == 1
+
+
+@pytest.mark.parametrize("body", [json.dumps(NO_FUNDS), json.dumps(saying("")), "<html>", ""])
+async def test_a_409_leaves_the_allocation_unknown_whatever_it_says(new_client: New, with_token: aioresponses, body: str) -> None:
+    with_token.post(ALLOCATE_URL, status=409, body=body, repeat=True)
+
+    with pytest.raises(OutcomeUnknown, match="already knows this request id"):
+        await new_client().allocate_coins(**GRANT)
+
+    assert len(sent(with_token, "POST", ALLOCATE_URL)) == 1
+
+
+async def test_an_encrypted_refusal_that_knows_the_request_id_leaves_the_allocation_unknown(
+    new_client: New, with_token: aioresponses
+) -> None:
+    body = BodyCipher("client-secret-1").encrypt(json.dumps(saying("Duplicate request id")).encode())
+    with_token.post(ALLOCATE_URL, body=body)
+    with_token.post(ALLOCATE_URL, status=422, body=body)
+    client = new_client(encryption=True)
+
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknown, match="Duplicate request id"):
+            await client.allocate_coins(**GRANT)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_401_or_403_is_no_word_about_the_request_id(new_client: New, vendor: aioresponses, status: int) -> None:
+    vendor.post(ALLOCATE_URL, status=status, payload=saying("Duplicate request id"))
+
+    with pytest.raises(RequestRejected):
+        await new_client(credentials=StaticToken("own-1"), company_id="C").allocate_coins(**GRANT)
+
+
+@pytest.mark.parametrize("status", [200, 409, 422])
+async def test_an_event_that_exists_is_refused_because_the_call_created_none(
+    new_client: New, with_token: aioresponses, status: int
+) -> None:
+    with_token.post(CREATE_URL, status=status, payload=saying("Event already exists"))
+
+    with pytest.raises(RequestRejected, match="Event already exists"):
+        await new_client().create_event(event="E", amount=1)
 
 
 SILENCE: list[dict[str, Any]] = [
@@ -431,10 +602,41 @@ async def test_an_unknown_outcome_advises_what_can_be_done_at_this_vendor(new_cl
 
     with pytest.raises(OutcomeUnknown, match="compare the user's balance or ask EnKash about 'COIN_REQ1234567'"):
         await client.allocate_coins(**GRANT)
-    with pytest.raises(OutcomeUnknown, match="no list of events: ask it"):
+    with pytest.raises(OutcomeUnknown, match="lists no events, so ask EnKash"):
         await client.create_event(event="E", amount=1)
     with pytest.raises(OutcomeUnknown, match="read the event"):
         await client.update_event("WCC024845", amount=1)
+
+
+async def test_an_unknown_outcome_names_what_was_asked_for(new_client: New, with_token: aioresponses) -> None:
+    event_url = f"{COINS}/api/v0/enkash-coins/WCC024845"
+    for method, url in (("POST", ALLOCATE_URL), ("POST", CREATE_URL), ("PATCH", event_url)):
+        with_token.add(url, method, status=503, repeat=True)
+    client = new_client()
+    allocation = CoinAllocationRequest(
+        event="REFERRAL_EVENT", user_id="EKQZVMQK", request_id="COIN_REQ1234567", company_id="CEK1GZBO6A"
+    )
+    creation = CoinEventRequest(event="E", amount=0, configuration=CoinConfiguration.CUSTOM, company_id="CEK1GZBO6A")
+    change = CoinEventRequest(coin_config_id="WCC024845", amount=7)
+
+    for call, asked in (
+        (client.allocate_coins(**GRANT), allocation),
+        (client.create_event(event="E", amount=0, configuration="custom"), creation),
+        (client.update_event("WCC024845", amount=7), change),
+    ):
+        problem = await outcome(call)
+        assert isinstance(problem, OutcomeUnknown)
+        assert pickle.loads(pickle.dumps(problem)).request == problem.request == asked
+        assert not isinstance(problem.request, KeyedRequest)
+
+
+async def test_a_known_request_id_names_what_was_asked_for(new_client: New, with_token: aioresponses) -> None:
+    with_token.post(ALLOCATE_URL, status=409)
+
+    with pytest.raises(OutcomeUnknown) as caught:
+        await new_client().allocate_coins(**GRANT, company_id="CEKOTHER01")
+
+    assert caught.value.request == CoinAllocationRequest(**GRANT, company_id="CEKOTHER01")
 
 
 async def test_a_new_event_whose_id_cannot_be_read_is_unknown(new_client: New, with_token: aioresponses) -> None:
@@ -455,7 +657,7 @@ async def test_repeated_allocations_send_the_same_bytes_until_an_answer_can_be_r
     receipt = await new_client(repeat_allocations=True).allocate_coins(**GRANT)
 
     assert receipt.request_id == "COIN_REQ1234567"
-    assert len({call.kwargs["data"] for call in sent(with_token, "POST", ALLOCATE_URL)}) == 1
+    assert len({text_of(call) for call in sent(with_token, "POST", ALLOCATE_URL)}) == 1
     assert len(sent(with_token, "POST", ALLOCATE_URL)) == 3
 
 
@@ -511,6 +713,46 @@ async def test_a_429_for_too_long_ends_the_call(new_client: New, with_token: aio
         await new_client().allocate_coins(**GRANT)
 
     assert caught.value.retry_after == 3600
+
+
+METHODS: list[tuple[str, str, Callable[..., Coroutine[Any, Any, object]]]] = [
+    ("POST", ALLOCATE_URL, lambda client, **more: client.allocate_coins(**GRANT, **more)),
+    ("POST", CREATE_URL, lambda client, **more: client.create_event(event="E", amount=1, **more)),
+    ("PATCH", f"{COINS}/api/v0/enkash-coins/WCC1", lambda client, **more: client.update_event("WCC1", amount=1, **more)),
+    ("GET", f"{COINS}/api/v0/enkash-coins/WCC1", lambda client, **more: client.get_event("WCC1", **more)),
+    ("GET", f"{BALANCE_URL}?userId=EK1", lambda client, **more: client.get_balance("EK1", **more)),
+]
+
+
+@pytest.mark.parametrize(("method", "url", "call"), METHODS)
+async def test_a_timeout_ends_that_call_and_no_other(
+    new_client: New, with_token: aioresponses, clock: Clock, method: str, url: str, call: Callable[..., Any]
+) -> None:
+    with_token.add(url, method, status=429, headers={"Retry-After": "10"}, repeat=True)
+    client = new_client(timeouts=Timeouts(total=100.0), retry=RetryPolicy(attempts=3))
+
+    for seconds, attempts in ((9.9, 1), (10.1, 2)):
+        clock.advance(60)
+        began = clock()
+        with pytest.raises(RateLimited) as caught:
+            await call(client, timeout=seconds)
+        assert caught.value.attempts == attempts
+        assert clock() - began <= seconds
+
+    clock.advance(60)
+    with pytest.raises(RateLimited) as caught:
+        await call(client)
+    assert caught.value.attempts == 3
+
+
+@pytest.mark.parametrize("bad", [0, -1.0, float("nan"), float("inf"), True, "5"])
+async def test_a_timeout_that_cannot_be_one_is_refused_before_anything_is_sent(
+    new_client: New, vendor: aioresponses, bad: Any
+) -> None:
+    for _, _, call in METHODS:
+        with pytest.raises((TypeError, ValueError), match="timeout"):
+            await call(new_client(), timeout=bad)
+    assert not vendor.requests
 
 
 async def test_a_redirect_is_never_followed(new_client: New, with_token: aioresponses) -> None:
@@ -570,10 +812,10 @@ async def test_encryption_covers_bodies_both_ways_but_not_the_token_request(
     event = await client.create_event(event="MEAL_CARD_PAYMENT", amount=6)
 
     (call,) = sent(with_token, "POST", ALLOCATE_URL)
-    assert json.loads(cipher.decrypt(call.kwargs["data"]))["requestId"] == "COIN_REQ1234567"
-    assert b"COIN_REQ1234567" not in call.kwargs["data"]
+    assert json.loads(cipher.decrypt(text_of(call).encode()))["requestId"] == "COIN_REQ1234567"
+    assert "COIN_REQ1234567" not in text_of(call)
     assert event.coin_config_id == "WCC817428"
-    assert b"grant_type=password" in sent(with_token, "POST", TOKEN_URL)[0].kwargs["data"]
+    assert "grant_type=password" in text_of(sent(with_token, "POST", TOKEN_URL)[0])
 
 
 async def test_an_encrypted_refusal_is_read(new_client: New, with_token: aioresponses) -> None:
@@ -642,18 +884,19 @@ async def test_one_token_that_is_refused_is_not_tried_twice(new_client: New, ven
 @pytest.mark.parametrize(
     ("answer", "kind", "words"),
     [
-        (KeyError("own-1"), TokenUnavailable, "got KeyError"),
-        (None, TokenUnavailable, "got NoneType"),
+        (KeyError("own-1"), TokenUnavailable, "no access token: KeyError"),
+        (None, TokenUnavailable, "it returned NoneType"),
         ("", TokenUnavailable, "no header can carry"),
         ("own\r\nHost: evil", TokenUnavailable, "no header can carry"),
         (Unauthorized("the vault is closed"), Unauthorized, "the vault is closed"),
         (RateLimited("not so fast"), RateLimited, "not so fast"),
-        (OutcomeUnknown("the vault did not answer"), TokenUnavailable, "got the vault did not answer"),
-        (NotFound("no such vault"), TokenUnavailable, "got no such vault"),
+        (OutcomeUnknown("the vault did not answer"), TokenUnavailable, "the vault did not answer"),
+        (NotFound("no such vault"), TokenUnavailable, "no such vault"),
+        (ConfigurationError("the vault has no address"), ConfigurationError, "the vault has no address"),
     ],
 )
 async def test_a_provider_that_fails_ends_the_call_before_it_left(
-    new_client: New, vendor: aioresponses, answer: Any, kind: type[VendorError], words: str
+    new_client: New, vendor: aioresponses, answer: Any, kind: type[Exception], words: str
 ) -> None:
     client = new_client(credentials=Provider(answer), company_id="C")
 
@@ -675,12 +918,15 @@ async def test_one_error_raised_to_many_callers_names_each_ones_own_request(new_
     assert (str(closed), closed.idempotency_key) == ("the vault is closed", None)
 
 
+@pytest.mark.parametrize("then", [IndexError("no more"), ConfigurationError("the vault has no address")], ids=repr)
 async def test_a_provider_that_fails_after_a_lost_reply_leaves_the_allocation_unknown(
-    new_client: New, vendor: aioresponses
+    new_client: New, vendor: aioresponses, then: Exception
 ) -> None:
     class Forgetful(Provider):
         async def token(self) -> str:
-            return str(self.answers.pop(0))
+            token = await super().token()
+            self.answers = [then]
+            return token
 
     vendor.post(ALLOCATE_URL, status=503)
 
@@ -700,7 +946,7 @@ async def test_a_provider_that_takes_too_long_means_that_nothing_was_sent(new_cl
 async def test_without_a_company_an_allocation_is_refused_before_a_request(new_client: New, vendor: aioresponses) -> None:
     client = new_client(credentials=StaticToken("own-1"))
 
-    with pytest.raises(ValueError, match="company_id: expected one, got none"):
+    with pytest.raises(ValueError, match="company_id: it is missing"):
         await client.allocate_coins(**GRANT)
     assert not vendor.requests
 

@@ -76,7 +76,7 @@ def test_an_answer_without_a_code_that_can_be_read_is_neither_success_nor_refusa
 
 @pytest.mark.parametrize("status", [201, 202, 204, 206])
 def test_another_2xx_is_no_success_even_with_code_0(status: int) -> None:
-    with pytest.raises(UnexpectedResponse, match=f"expected HTTP 200 with response code 0, got HTTP {status}"):
+    with pytest.raises(UnexpectedResponse, match=f"response code 0 came with HTTP {status}"):
         read_success(answer(BALANCE, status))
 
 
@@ -86,7 +86,7 @@ def test_the_payload_of_a_refusal_is_never_decoded() -> None:
 
 
 def test_a_refusal_without_words_says_so() -> None:
-    with pytest.raises(RequestRejected, match="got 1 with HTTP 200: no reason given"):
+    with pytest.raises(RequestRejected, match="HTTP 200 with response code 1: no reason given"):
         read_success(answer({"response_code": 1, "response_message": None}))
 
 

@@ -22,17 +22,21 @@ from vendor_sandboxes import EnkashSandbox
 TOKEN_PATH = "/oauth/token"
 
 WORKER = """
-import asyncio, collections, json, sys
+import asyncio, collections, json, sys, time
 from enkash_async import EnkashClient, FileBreakerStore, PasswordCredentials
 
-async def main(url, client_id, path):
-    credentials = PasswordCredentials(client_id, "secret", "user", "wrong password")
-    store = FileBreakerStore(path)
+async def main(url, path, later, *parts):
+    settings = {
+        "credentials": PasswordCredentials(*parts),
+        "breaker_store": FileBreakerStore(path),
+        "now": lambda: time.time() + float(later),
+        "sleep": lambda seconds: asyncio.sleep(0),
+    }
     print("ready", flush=True)
     sys.stdin.readline()
-    async with EnkashClient(coins_base_url=url, auth_base_url=url, credentials=credentials, breaker_store=store) as client:
-        problems = await asyncio.gather(*(client.get_balance("EK1") for _ in range(50)), return_exceptions=True)
-    print(json.dumps(collections.Counter(type(problem).__name__ for problem in problems)), flush=True)
+    async with EnkashClient(coins_base_url=url, auth_base_url=url, **settings) as client:
+        ended = await asyncio.gather(*(client.get_balance("EK1") for _ in range(50)), return_exceptions=True)
+    print(json.dumps(collections.Counter(type(one).__name__ for one in ended)), flush=True)
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -130,6 +134,34 @@ async def test_a_wrong_password_with_lost_replies_locks_nothing_while_another_cl
     assert 2 + 10 <= sandbox.token_rejections <= 2 + 12  # one every ten minutes
 
 
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ("redirect", r"a redirect \(HTTP 302\); check auth_base_url"),
+        ("empty", r"neither a token nor a refusal \(HTTP 204\); check auth_base_url"),
+        ("page", r"neither a token nor a refusal \(HTTP 200\); check auth_base_url"),
+    ],
+)
+async def test_a_client_that_met_no_token_endpoint_gets_tokens_once_there_is_one(
+    sandbox: EnkashSandbox, answer: str, words: str
+) -> None:
+    clock = Clock()
+    async with new_client(sandbox, wrong(sandbox, password=sandbox.password), clock=clock) as client:
+        assert await client.get_balance("EK1") == 0
+        sandbox.expire_tokens()
+        sandbox.switches.token_answer = answer
+        assert await kinds(client) == {"TokenUnavailable": 1000}
+        with pytest.raises(TokenUnavailable, match=words) as caught:
+            await client.get_balance("EK1")
+        assert sandbox.url not in str(caught.value)
+        sandbox.switches.token_answer = "normal"
+        assert await kinds(client) == {"TokenUnavailable": 1000}
+        assert sandbox.token_requests == 1 + 2
+
+        clock.advance(60)
+        assert await client.get_balance("EK1") == 0
+
+
 async def test_a_wrong_password_with_one_lost_reply_is_found_out_by_the_second(sandbox: EnkashSandbox) -> None:
     sandbox.script("drop_after_commit", path=TOKEN_PATH)
     async with new_client(sandbox, wrong(sandbox)) as client:
@@ -166,9 +198,11 @@ async def test_the_right_password_works_on_the_file_that_holds_a_refusal(sandbox
         assert await client.get_balance("EK1") == 0
 
 
-async def start(sandbox: EnkashSandbox, path: Path) -> Process:
+async def start(sandbox: EnkashSandbox, path: Path, *, later: float = 0.0, password: str = "wrong") -> Process:
+    """Start a process that makes fifty calls once it is told to, whose clock is ahead by so many seconds."""
+    parts = (sandbox.client_id, sandbox.client_secret, sandbox.username, password)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", WORKER, sandbox.url, sandbox.client_id, str(path)),
+        *(sys.executable, "-c", WORKER, sandbox.url, str(path), str(later), *parts),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
@@ -206,3 +240,24 @@ async def test_processes_killed_during_their_token_request_make_two_rejected_req
         assert json.loads(out) == {"TokenUnavailable": 50}
 
     assert sandbox.token_rejections == 2
+
+
+@pytest.mark.parametrize("answer", ["redirect", "empty", "page"])
+async def test_processes_that_met_no_token_endpoint_get_tokens_once_there_is_one(
+    sandbox: EnkashSandbox, tmp_path: Path, answer: str
+) -> None:
+    path = tmp_path / "breaker.json"
+    sandbox.switches.token_answer = answer
+    workers = await asyncio.gather(*(start(sandbox, path, password=sandbox.password) for _ in range(2)))
+    ended: list[tuple[bytes, Any]] = await asyncio.gather(*(worker.communicate(b"go\n") for worker in workers))
+    assert [json.loads(out) for out, _ in ended] == [{"TokenUnavailable": 50}] * 2
+    assert sandbox.token_requests == 2
+    (kept,) = json.loads(path.read_text())["accounts"].values()
+    assert (kept["rejected_at"], kept["unanswered"]) == (None, 2)
+
+    sandbox.switches.token_answer = "normal"
+    worker = await start(sandbox, path, later=600.0, password=sandbox.password)
+    out, _ = await worker.communicate(b"go\n")
+
+    assert json.loads(out) == {"int": 50}
+    assert sandbox.token_requests == 3

@@ -8,8 +8,10 @@ from enkash_async import (
     BreakerState,
     BreakerStore,
     CoinAllocation,
+    CoinAllocationRequest,
     CoinConfiguration,
     CoinEvent,
+    CoinEventRequest,
     EnkashClient,
     FileBreakerStore,
     MemoryBreakerStore,
@@ -60,7 +62,22 @@ async def use() -> None:
         receipt = await client.allocate_coins(event=event.event, user_id="EKQZVMQK", request_id="R1")
         assert_type(receipt, CoinAllocation)
         assert_type(receipt.message, str)
-        assert_type(await client.get_balance(receipt.user_id), int)
+        assert_type(await client.get_balance(receipt.user_id, timeout=5), int)
+
+
+async def use_timeouts(client: EnkashClient) -> None:
+    await client.create_event(event="MEAL_CARD_PAYMENT", amount=6, timeout=2.5)
+    await client.get_event("WCC817428", timeout=None)
+    await client.update_event("WCC817428", amount=7, timeout=5)
+    await client.allocate_coins(event="MEAL_CARD_PAYMENT", user_id="EKQZVMQK", request_id="R1", timeout=5.0)
+    await client.get_balance("EKQZVMQK", timeout="5")  # type: ignore[arg-type]
+
+
+def use_requests(allocation: CoinAllocationRequest, event: CoinEventRequest) -> None:
+    assert_type(allocation.request_id, str)
+    assert_type(event.coin_config_id, str | None)
+    assert_type(event.amount, int | None)
+    assert_type(event.configuration, CoinConfiguration | None)
 
 
 async def use_own_tokens() -> None:

@@ -1,0 +1,73 @@
+"""One token request: what is sent, and which answers to it are EnKash's own.
+
+A proxy, a maintenance page or a wrong address answers too. Such an answer is no refusal: if it were taken for one, a single
+redirect would end all token requests of all processes until somebody empties the breaker file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from enkash_async.credentials import AccessToken, PasswordCredentials, read_token
+from enkash_async.envelope import names_failure, read_object, read_refusal
+from vendor_http.calls import Answer, Effect, Met, Request, Trouble
+from vendor_http.errors import RequestRejected, UnexpectedResponse
+from vendor_http.transport import Transport
+
+_CLEAR = frozenset({401, 407, 408, 429})
+"""The 4xx whose meaning does not depend on a body."""
+
+
+class TokenTransport(Transport):
+    """Carry token requests to an endpoint that answers in JSON."""
+
+    async def exchange(self, request: Request[Any], headers: Mapping[str, str], timeout: float) -> Answer | Trouble:
+        """Send one attempt; a redirect, or a 4xx without a JSON object, leaves it unanswered."""
+        answer = await super().exchange(request, headers, timeout)
+        if isinstance(answer, Answer) and _is_foreign(answer):
+            return Trouble(Met.UNREADABLE, f"HTTP {answer.status}, which is no answer of a token endpoint", answer.status)
+        return answer
+
+
+async def ask_for_token(transport: TokenTransport, credentials: PasswordCredentials) -> AccessToken:
+    """Send one token request; it is not repeated once it may have arrived.
+
+    Raises:
+        OutcomeUnknown: it was not answered, or not by a token endpoint, and may have counted; `status` is what came.
+        RequestRejected: it was refused.
+        ConnectFailed: it never left.
+        RateLimited: EnKash asked to wait for longer than there was time.
+        ConfigurationError: the borrowed session cannot send it.
+    """
+    return await transport.call(
+        Request(
+            operation="token",
+            method="POST",
+            url=transport.url("oauth", "token"),
+            effect=Effect.BARE,
+            read=lambda answer: _read(answer, credentials),
+            body=credentials.form(),
+            deadline=transport.deadline(),
+        )
+    )
+
+
+def _is_foreign(answer: Answer) -> bool:
+    if 300 <= answer.status < 400:
+        return True
+    return 400 <= answer.status < 500 and answer.status not in _CLEAR and read_object(answer.body) is None
+
+
+def _read(answer: Answer, credentials: PasswordCredentials) -> AccessToken:
+    reply = read_object(answer.body)
+    if reply is None:
+        raise UnexpectedResponse(f"HTTP {answer.status} without a JSON object")
+    token = read_token(reply)
+    if token is not None:
+        return token
+    if not names_failure(reply):
+        raise UnexpectedResponse(f"HTTP {answer.status} with neither a token nor a refusal")
+    refusal = read_refusal(answer, credentials.secrets)
+    words = refusal.message or "no reason given"
+    raise RequestRejected(f"HTTP {answer.status}: {words}", code=refusal.code, details=refusal.details)
