@@ -173,6 +173,21 @@ def test_one_row_that_cannot_be_settled_by_hand_leaves_all_as_they_are(call: Cal
     assert call("resolve", "r2", "r9", "--as=done", "--note=seen").exit_code == 5
 
 
+@pytest.mark.parametrize("to", ["done", "unknown"])
+def test_a_row_that_was_wrongly_called_rejected_is_put_right_by_hand(call: Call, folder: Path, to: str) -> None:
+    prepare(folder, State.REJECTED)
+    (record,) = records(call("resolve", "r1", f"--as={to}", "--note=seen in the console"))
+    assert (record["id"], record["state"]) == ("r1", to)
+    row = entries(folder)["r1"]
+    assert (row.state, row.note) == (State(to), "seen in the console")
+
+
+@pytest.mark.parametrize("state", [State.REJECTED, State.UNKNOWN])
+def test_a_row_is_not_settled_as_what_it_is(call: Call, folder: Path, state: State) -> None:
+    prepare(folder, state)
+    assert call("resolve", "r1", f"--as={state}", "--note=seen").exit_code == 6
+
+
 def test_the_note_stays_with_the_key_that_a_retry_replaces(
     call: Call, folder: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,14 @@ def test_key_is_the_first_26_characters_of_base32_of_sha256_over_framed_parts() 
 
 @pytest.mark.parametrize(
     ("vendor", "campaign", "row_id", "retry", "key"),
-    [("original", "diwali-2026", "r1", 0, "32piw6jx6tbddpzz26rfujipbd"), GOLDEN],
+    [
+        ("original", "diwali-2026", "r1", 0, "32piw6jx6tbddpzz26rfujipbd"),
+        ("original", "diwali-2026", "r1", 1, "4vimu3wpvxhorzyew4d463p3ms"),
+        ("original", "diwali-2026", "r1", 2, "qyqeaph6jc6okv3bkv3ev52iw2"),
+        ("original", "दिवाली", "order 17/ä", 0, "lduhvcdutw4sje7v6j6vlcg2gv"),
+        ("enkash", "diwali-2026", "r1", 0, "o7j6o4coqu3ason2glcgmj5ngr"),
+        ("enkash", "payroll 11", "row-1", 3, "2fu3bv7nlmdm6byxe46oeqpnbp"),
+    ],
 )
 def test_key_stays_the_same_for_ever(vendor: str, campaign: str, row_id: str, retry: int, key: str) -> None:
     assert derive_key(vendor, campaign, row_id, retry=retry) == key
