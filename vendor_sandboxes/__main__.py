@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 def _chance(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a probability from 0 to 1, got {text}")
+        raise argparse.ArgumentTypeError(f"{text} is no probability: give a number from 0 to 1")
     return value
 
 
 def _seconds(text: str) -> float:
     value = float(text)
     if not value >= 0:
-        raise argparse.ArgumentTypeError(f"expected seconds, 0 or more, got {text}")
+        raise argparse.ArgumentTypeError(f"{text} is no duration: give seconds, 0 or more")
     return value
 
 
@@ -45,7 +45,7 @@ def _span(text: str) -> tuple[float, float] | None:
 def _key(text: str) -> tuple[str, str]:
     key_id, _, secret = text.partition(":")
     if not key_id or not secret:
-        raise argparse.ArgumentTypeError("expected a webhook key as ID:SECRET")
+        raise argparse.ArgumentTypeError("a webhook key is given as ID:SECRET")
     return key_id, secret
 
 
@@ -61,6 +61,8 @@ def _add_switches(parser: argparse.ArgumentParser, cls: type[Faults]) -> None:
             parser.add_argument(flag, type=_seconds, default=attribute.default, metavar="SECONDS", help=text)
         elif kind == "span":
             parser.add_argument(flag, type=_span, default=attribute.default, metavar="LOW:HIGH", help=text)
+        elif kind == "number":
+            parser.add_argument(flag, type=int, default=attribute.default, metavar="N", help=text)
         elif kind == "text":
             parser.add_argument(flag, default=attribute.default, metavar="TEXT", help=text)
         elif kind == "flag":
@@ -68,8 +70,13 @@ def _add_switches(parser: argparse.ArgumentParser, cls: type[Faults]) -> None:
         elif kind == "choice":
             parser.add_argument(flag, choices=attribute.metadata["words"], default=attribute.default, help=text)
         else:
-            words = "|".join(attribute.metadata["words"])
-            parser.add_argument(flag, default=attribute.default, metavar=words, help=text)
+            words = ", ".join(attribute.metadata["words"])
+            parser.add_argument(
+                flag,
+                default=attribute.default,
+                metavar="WORDS",
+                help=f"{text}; one of {words}, or several joined by commas, of which each event draws one",
+            )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,7 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     original.add_argument("--api-key", default=API_KEY)
     original.add_argument("--api-secret", default=API_SECRET)
     original.add_argument("--app-uid", default=APP_UID)
-    original.add_argument("--reward", action="append", dest="rewards", metavar="UID", help="a reward contract that exists")
+    original.add_argument(
+        "--reward", action="append", dest="rewards", metavar="UID", help="uid of a reward contract; may be repeated"
+    )
     original.add_argument("--webhook-url", metavar="URL", help="where webhooks go")
     original.add_argument(
         "--webhook-key",
@@ -92,11 +101,15 @@ def _parser() -> argparse.ArgumentParser:
         type=_key,
         dest="webhook_keys",
         metavar="ID:SECRET",
-        help="signs webhooks; may be repeated",
+        help="key that signs webhooks; may be repeated",
     )
     original.add_argument("--webhook-attempts", type=int, default=8, help="how many times an event is sent before it is given up")
     original.add_argument(
-        "--webhook-backoff", type=_seconds, default=0.1, metavar="SECONDS", help="before the second attempt; doubles"
+        "--webhook-backoff",
+        type=_seconds,
+        default=0.1,
+        metavar="SECONDS",
+        help="wait before the second attempt; doubles with each further one",
     )
     _add_switches(original, OriginalSwitches)
 
@@ -106,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     enkash.add_argument("--client-secret", default=CLIENT_SECRET)
     enkash.add_argument("--username", default=USERNAME)
     enkash.add_argument("--password", default=PASSWORD)
-    enkash.add_argument("--funds", type=int, metavar="COINS", help="coins that can be given in all, otherwise without end")
+    enkash.add_argument("--funds", type=int, metavar="COINS", help="total of coins that can be given, unlimited by default")
     _add_switches(enkash, EnkashSwitches)
     return parser
 
@@ -146,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         asyncio.run(_serve(build(sys.argv[1:] if arguments is None else arguments)))
     except OSError as error:
-        print(f"expected a free address to listen on: {error}; give another --host or --port", file=sys.stderr)  # noqa: T201
+        print(f"Cannot listen: {error}. Give another --host or --port.", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 

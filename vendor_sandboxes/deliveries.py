@@ -18,6 +18,7 @@ from vendor_sandboxes.original_books import Operation, timestamp
 if TYPE_CHECKING:
     from vendor_sandboxes.agenda import Agenda
     from vendor_sandboxes.faults import FaultPlan
+    from vendor_sandboxes.original_switches import OriginalSwitches
 
 _AT_ONCE = 64
 _TIMEOUT = aiohttp.ClientTimeout(total=5.0)
@@ -28,7 +29,8 @@ class Delivery:
     """One event on its way.
 
     Attributes:
-        payload: JSON text of the body, all but `sent_at` and the closing brace.
+        payload: JSON text of the body, all but what differs from attempt to attempt and the closing brace.
+        attempt_in_body: Whether the body, too, tells the attempt, the correlation id and the app.
         attempt: How many times it was sent.
         copies: How many more times it is to arrive.
         tried: Set when the first attempt is over, or there will be none.
@@ -37,6 +39,7 @@ class Delivery:
     operation: Operation
     payload: str
     correlation_id: str
+    attempt_in_body: bool
     attempt: int = 0
     copies: int = 0
     tried: asyncio.Event = field(factory=asyncio.Event)
@@ -92,14 +95,12 @@ class Deliveries:
         self._closed = False
         self._session: aiohttp.ClientSession | None = None
 
-    def emit(self, operation: Operation, amounts: str, shape: str, hold: float) -> Delivery | None:
+    def emit(self, operation: Operation, switches: OriginalSwitches) -> Delivery | None:
         """Send the event that an operation is done; return None if there is nowhere to send it.
 
         Args:
             operation: What is done.
-            amounts: `"string"` or `"number"`.
-            shape: `"full"` for the whole resource, `"uid"` for its uid alone, `"opaque"` for neither.
-            hold: How many seconds a delivery that is held back waits at most.
+            switches: How the event is written, and how long it may be held back.
         """
         if self.url is None or self._closed:
             return None
@@ -107,8 +108,9 @@ class Deliveries:
         stream = self._plan.stream("correlation")
         delivery = Delivery(
             operation=operation,
-            payload=self._payload(operation, amounts, shape),
+            payload=self._payload(operation, switches),
             correlation_id=str(uuid.UUID(int=stream.getrandbits(128), version=4)),
+            attempt_in_body=switches.attempt_in_body,
         )
         if self._plan.happens("webhook_loss"):
             self.counts["lost"] += 1
@@ -119,17 +121,18 @@ class Deliveries:
         self.open += 1
         if self._plan.happens("webhook_reorder"):
             self._held.append(delivery)
-            self._agenda.later(hold, self._release)
+            self._agenda.later(switches.webhook_hold, self._release)
         else:
             self._queued(delivery)
         return delivery
 
-    def _payload(self, operation: Operation, amounts: str, shape: str) -> str:
+    def _payload(self, operation: Operation, switches: OriginalSwitches) -> str:
         data = [f'"app": {json.dumps(self._app)}']
-        if shape == "full":
-            data.append(f'"{operation.kind}": {operation.resource(amounts)}')
-        elif shape == "uid":
-            data.append(f'"{operation.kind}": {{"uid": "{operation.uid}"}}')
+        body = self._plan.pick("webhook_body", switches.webhook_body)
+        shape = self._plan.pick("webhook_shape", switches.webhook_shape)
+        if body != "opaque":
+            resource = operation.resource(switches.amounts) if body == "full" else f'{{"uid": "{operation.uid}"}}'
+            data.append(_member(operation, shape, resource))
         log = {
             "type": operation.kind,
             "chain_id": 80002,
@@ -191,7 +194,11 @@ class Deliveries:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), timeout=_TIMEOUT
             )
-        body = f'{delivery.payload}, "sent_at": "{timestamp(self._clock(), "+00:00")}"}}'.encode()
+        sent: dict[str, object] = {"sent_at": timestamp(self._clock(), "+00:00")}
+        if delivery.attempt_in_body:
+            metadata = {"attempt": delivery.attempt, "correlation_id": delivery.correlation_id, "app_uid": self._app["uid"]}
+            sent = {**metadata, **sent}
+        body = f"{delivery.payload}, {json.dumps(sent)[1:]}".encode()
         headers = {
             "Content-Type": "application/json",
             "x-app-uid": self._app["uid"],
@@ -220,3 +227,18 @@ class Deliveries:
         await asyncio.gather(*self._senders, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
+
+
+def _member(operation: Operation, shape: str, resource: str) -> str:
+    kind = operation.kind
+    match shape:
+        case "flat":
+            return resource[1:-1]
+        case "allocation_uid":
+            return f'"{kind}_uid": "{operation.uid}"'
+        case "reward":
+            return f'"reward": {{"uid": {json.dumps(operation.reward_uid)}, "{kind}_uid": "{operation.uid}"}}'
+        case "allocations":
+            return f'"{kind}s": [{resource}]'
+        case _:
+            return f'"{shape.replace("allocation", kind)}": {resource}'

@@ -156,6 +156,9 @@ class EnkashSandbox(Sandbox):
     async def _token(self, method: str, request: web.BaseRequest, body: bytes) -> web.Response:
         if method != "POST":
             return _oauth_error(405, "method_not_allowed", f"Request method '{method}' not supported")
+        answer = self.switches.token_answer
+        if answer != "normal":
+            return await self._token_astray(answer)
         life = self.switches.token_life
         outcome = self.tokens.request(request.headers, request.content_type, body, life)
         self.changed()
@@ -168,6 +171,15 @@ class EnkashSandbox(Sandbox):
         values = (outcome, "bearer", outcome[::-1], int(self.switches.expires_in or life))
         keys = _TOKEN_KEYS[self.switches.token_keys]
         return json_reply(json.dumps({**dict(zip(keys, values, strict=True)), "scope": "read write trust"}))
+
+    async def _token_astray(self, answer: str) -> web.Response:
+        self.tokens.requests += 1
+        self.plan.counts["token_answer"] += 1
+        self.changed()
+        await self.pause(self.switches.token_hang)
+        if answer == "redirect":
+            return web.Response(status=302, headers={"Location": f"{self.origin}/login"})
+        return web.Response(status=204) if answer == "empty" else _page(200, "Sign in")
 
     def _coins(self, method: str, path: str, request: web.BaseRequest, body: bytes) -> Any:
         if path == _BALANCE:

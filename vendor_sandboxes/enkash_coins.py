@@ -142,7 +142,7 @@ class Coins:
 
         Args:
             body: The request.
-            duplicates: What a known request id brings: `"replay"`, `"reject"` or `"credit"`.
+            duplicates: What a known request id brings: `"replay"`, `"reject"`, `"conflict"` or `"credit"`.
             failing: Asked last; True fails the allocation for want of funds.
 
         Raises:
@@ -153,6 +153,8 @@ class Coins:
         if request_id in self._request_ids and duplicates != "credit":
             if duplicates == "replay":
                 return _ALLOCATED
+            if duplicates == "conflict":
+                raise Failed(409, "Duplicate request id")
             raise Failed(200, f"Duplicate requestId: {request_id}")
         event = self._by_name.get((company_id, name))
         if event is None:

@@ -13,7 +13,8 @@ from attrs.validators import ge, le
 T = TypeVar("T")
 
 BEFORE_COMMIT = ("p429", "p503", "drop_before_commit")
-AFTER_COMMIT = ("p503_after_commit", "drop_after_commit", "slow_after_commit")
+UNANSWERED_COMMIT = ("p503_after_commit", "drop_after_commit")
+AFTER_COMMIT = (*UNANSWERED_COMMIT, "slow_after_commit")
 UNHARMED = "none"
 
 Span = tuple[float, float]
@@ -41,7 +42,7 @@ def read_span(value: Any) -> Span | None:
     else:
         low, high = (float(end) for end in value)
     if not 0 <= low <= high:
-        raise ValueError(f"expected seconds as LOW:HIGH with 0 <= LOW <= HIGH, got {value!r}")
+        raise ValueError(f"{value!r} is no range of seconds: give LOW:HIGH with 0 <= LOW <= HIGH, or never")
     return low, high
 
 
@@ -55,14 +56,25 @@ def choice(default: str, words: Sequence[str], help_text: str) -> Any:
 
     def check(_: Any, attribute: Any, value: Any) -> None:
         if value not in words:
-            raise ValueError(f"{attribute.name}: expected one of {', '.join(words)}, got {value!r}")
+            raise ValueError(f"{attribute.name} cannot be {value!r}: choose one of {', '.join(words)}")
 
     return field(default=default, validator=check, metadata={"kind": "choice", "words": tuple(words), "help": help_text})
 
 
-def text(help_text: str) -> Any:
+def text(default: str, help_text: str) -> Any:
     """Return a switch that is a piece of text."""
-    return field(default="", converter=str, metadata={"kind": "text", "help": help_text})
+    return field(default=default, converter=str, metadata={"kind": "text", "help": help_text})
+
+
+def number(default: int, lowest: int, highest: int | None, help_text: str) -> Any:
+    """Return a switch that is a whole number of a range, without an upper end if `highest` is None."""
+    numbers = f"a whole number, {lowest} or more" if highest is None else f"a whole number from {lowest} to {highest}"
+
+    def check(_: Any, attribute: Any, value: Any) -> None:
+        if type(value) is not int or value < lowest or (highest is not None and value > highest):
+            raise ValueError(f"{attribute.name} cannot be {value!r}: give {numbers}")
+
+    return field(default=default, validator=check, metadata={"kind": "number", "help": help_text})
 
 
 def flag(help_text: str) -> Any:
@@ -78,7 +90,7 @@ def mixture(default: str, words: Sequence[str], help_text: str) -> Any:
 
     def check(_: Any, attribute: Any, value: Any) -> None:
         if not value or not set(value) <= set(words):
-            raise ValueError(f"{attribute.name}: expected some of {', '.join(words)}, got {','.join(value)!r}")
+            raise ValueError(f"{attribute.name} cannot be {','.join(value)!r}: choose among {', '.join(words)}")
 
     return field(
         default=default, converter=read, validator=check, metadata={"kind": "mixture", "words": tuple(words), "help": help_text}
@@ -90,15 +102,15 @@ class Faults:
     """The switches both sandboxes have; each may be set while the sandbox runs."""
 
     p503: float = chance("answer 503 and do nothing")
-    p503_after_commit: float = chance("do a write and answer 503")
+    p503_after_commit: float = chance("carry out a write but answer 503")
     p429: float = chance("answer 429 with Retry-After and do nothing")
-    retry_after: float = seconds(1.0, "what Retry-After of a 429 asks for")
-    drop_before_commit: float = chance("close the connection without a reply and do nothing")
-    drop_after_commit: float = chance("do a write and close the connection without a reply")
-    slow_after_commit: float = chance("do a write and answer late")
-    slow_seconds: float = seconds(10.0, "how late a slow answer is")
-    latency: tuple[float, float] | None = span(None, "delay of every answer, LOW:HIGH")
-    only_path: str = text("faults hit only requests whose path contains this")
+    retry_after: float = seconds(1.0, "Retry-After of a 429")
+    drop_before_commit: float = chance("close the connection without an answer and do nothing")
+    drop_after_commit: float = chance("carry out a write but close the connection without an answer")
+    slow_after_commit: float = chance("carry out a write but answer late")
+    slow_seconds: float = seconds(10.0, "how late a slow answer comes")
+    latency: tuple[float, float] | None = span(None, "range of the seconds by which every answer is delayed")
+    only_path: str = text("", "faults hit only requests whose path contains this")
 
 
 def switches_of(cls: type[Faults]) -> Iterable[Any]:
@@ -168,7 +180,7 @@ class FaultPlan:
         known = (*BEFORE_COMMIT, *AFTER_COMMIT, UNHARMED)
         for fault in faults:
             if fault not in known:
-                raise ValueError(f"expected faults of {', '.join(known)}, got {fault!r}")
+                raise ValueError(f"{fault!r} cannot hit a request: choose among {', '.join(known)}")
             self._scripted.append(_Scripted(fault, method, path))
 
     def for_request(self, method: str, path: str) -> str:

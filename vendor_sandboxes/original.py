@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vendor_sandboxes.deliveries import Deliveries, Delivery
+from vendor_sandboxes.faults import UNANSWERED_COMMIT
 from vendor_sandboxes.original_api import Api
 from vendor_sandboxes.original_auth import Credentials
-from vendor_sandboxes.original_books import Books, Operation
+from vendor_sandboxes.original_books import Books, Operation, User
 from vendor_sandboxes.original_switches import OriginalSwitches
-from vendor_sandboxes.original_words import client_error, created, server_error
-from vendor_sandboxes.serving import Sandbox
+from vendor_sandboxes.original_words import Refused, client_error, created, server_error
+from vendor_sandboxes.serving import FAULT, Sandbox
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -79,7 +80,7 @@ class OriginalSandbox(Sandbox):
             backoff=webhook_backoff,
             changed=self.changed,
         )
-        self._api = Api(self.state, self.switches, Credentials(api_key, api_secret, clock), self._committed, clock)
+        self._api = Api(self.state, self.switches, Credentials(api_key, api_secret, clock), self._commit, clock)
 
     @property
     def webhook_url(self) -> str | None:
@@ -102,6 +103,7 @@ class OriginalSandbox(Sandbox):
             "webhooks": {"open": self.deliveries.open, **self.deliveries.counts},
             "faults": dict(self.plan.counts),
             "requests": dict(self.request_counts),
+            "under_way": self.under_way + self.agenda.pending,
         }
 
     async def settle(self, uid: str, status: str = "done", *, kind: str = "allocation") -> None:
@@ -139,8 +141,7 @@ class OriginalSandbox(Sandbox):
         self.state.settle(operation, status)
         delivery = None
         if operation.done:
-            shape = self.plan.pick("webhook_body", self.switches.webhook_body)
-            delivery = self.deliveries.emit(operation, self.switches.amounts, shape, self.switches.webhook_hold)
+            delivery = self.deliveries.emit(operation, self.switches)
         self.changed()
         return delivery
 
@@ -162,12 +163,33 @@ class OriginalSandbox(Sandbox):
         if confirm is not None:
             self.agenda.later(self.plan.between("confirm", confirm), action, operation)
 
-    async def _committed(self, operation: Operation) -> web.Response:
-        if self.plan.happens("webhook_before_reply"):
-            await self.settle(operation.uid, kind=operation.kind)
+    async def _commit(self, write: Callable[[], Operation | User]) -> web.Response:
+        if self.switches.commit_late and FAULT.get() in UNANSWERED_COMMIT:
+            self.plan.counts["commit_late"] += 1
+            self.agenda.later(self.switches.commit_late, self._commit_late, write)
+            return self.overloaded()
+        written = write()
+        delivery = self._begin(written)
+        if delivery is not None:
+            await delivery.tried.wait()
+        return created(written.uid)
+
+    def _commit_late(self, write: Callable[[], Operation | User]) -> None:
+        try:
+            written = write()
+        except Refused:
+            # What was committed meanwhile, such as a repetition under the same nonce, leaves no room for it.
+            self.plan.counts["late_commit_refused"] += 1
         else:
-            self._later(self._confirm, operation)
-        return created(operation.uid)
+            self._begin(written)
+
+    def _begin(self, written: Operation | User) -> Delivery | None:
+        if isinstance(written, User):
+            return None
+        if self.plan.happens("webhook_before_reply"):
+            return self._settle(written, "done")
+        self._later(self._confirm, written)
+        return None
 
     def overloaded(self) -> web.Response:
         """Return the vendor's 503."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+import re
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from vendor_sandboxes.original_books import Books, Operation, User, plain
 from vendor_sandboxes.original_words import Fields, Refused, client_error, created, no_match, not_found, read_body, success
-from vendor_sandboxes.serving import no_such_route
+from vendor_sandboxes.serving import json_reply, no_such_route
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from aiohttp import web
 
     from vendor_sandboxes.original_auth import Credentials
@@ -27,7 +31,7 @@ class Api:
         books: What the vendor knows.
         switches: Read anew for every request.
         credentials: What lets a request pass.
-        committed: Takes an operation that was just written down and gives the answer to its creation.
+        commit: Calls, now or later, the function that writes down what a request creates, and returns the answer.
         clock: Seconds since the epoch.
     """
 
@@ -36,13 +40,13 @@ class Api:
         books: Books,
         switches: OriginalSwitches,
         credentials: Credentials,
-        committed: Callable[[Operation], Awaitable[web.Response]],
+        commit: Callable[[Callable[[], Operation | User]], Awaitable[web.Response]],
         clock: Callable[[], float],
     ) -> None:
         self._books = books
         self._switches = switches
         self._credentials = credentials
-        self._committed = committed
+        self._commit = commit
         self._clock = clock
 
     async def answer(self, method: str, path: str, request: web.BaseRequest, body: bytes) -> web.Response:
@@ -51,7 +55,7 @@ class Api:
         try:
             match parts:
                 case ["user"]:
-                    return self._users(method, request, body)
+                    return await self._users(method, request, body)
                 case ["user", uid] if uid:
                     self._only_read(method, request)
                     return self._user(uid)
@@ -71,15 +75,14 @@ class Api:
         self._credentials.check(request.headers)
         return Fields(read_body(request, body))
 
-    def _users(self, method: str, request: web.BaseRequest, body: bytes) -> web.Response:
+    async def _users(self, method: str, request: web.BaseRequest, body: bytes) -> web.Response:
         if method == "POST":
-            fields = self._written(request, body)
+            self._credentials.check(request.headers)
+            # The vendor's JavaScript SDK sends no body where no field is given.
+            fields = Fields(read_body(request, body) if body else {})
             email, external_id = fields.email("email"), fields.optional_text("user_external_id")
             fields.check()
-            user = self._books.add_user(email, external_id)
-            if user is None:
-                raise client_error(400, "bad_request", "User already exists.")
-            return created(user.uid)
+            return await self._commit(partial(self._add_user, email, external_id))
         self._only_read(method, request)
         query = request.rel_url.query
         found: User | None
@@ -90,6 +93,12 @@ class Api:
         else:
             raise client_error(400, "bad_request", "Give email or user_external_id.")
         return success(found.resource()) if found else no_match()
+
+    def _add_user(self, email: str | None, external_id: str | None) -> User:
+        user = self._books.add_user(email, external_id)
+        if user is None:
+            raise client_error(400, "bad_request", "User already exists.")
+        return user
 
     def _user(self, uid: str) -> web.Response:
         user = self._books.users.get(uid)
@@ -132,24 +141,31 @@ class Api:
         fields.check()
         self._books.asked[nonce] += 1
         first = self._books.by_nonce.get(nonce)
-        if first is not None:
-            if self._switches.duplicate_nonce == "replay":
-                return created(first.uid)
-            raise client_error(400, "bad_request", "nonce already used")
+        if first is not None and self._switches.duplicate_nonce == "replay":
+            return created(first.uid)
+        return await self._commit(partial(self._add_allocation, reward_uid, user_uid, amount, nonce))
+
+    def _add_allocation(self, reward_uid: str, user_uid: str, amount: Decimal, nonce: str) -> Operation:
+        if nonce in self._books.by_nonce:
+            status = self._switches.known_nonce_status
+            raise client_error(status, "conflict" if status == 409 else "bad_request", self._switches.known_nonce_text)
         self._must_know(reward_uid, user_uid)
-        return await self._committed(self._books.add_allocation(reward_uid, user_uid, amount, nonce))
+        return self._books.add_allocation(reward_uid, user_uid, amount, nonce)
 
     async def _claim(self, fields: Fields) -> web.Response:
         reward_uid, user_uid = fields.text("reward_uid"), fields.text("from_user_uid")
         to_address = fields.address("to_address")
         fields.check()
+        return await self._commit(partial(self._add_claim, reward_uid, user_uid, to_address))
+
+    def _add_claim(self, reward_uid: str, user_uid: str, to_address: str) -> Operation:
         self._must_know(reward_uid, user_uid)
         if self._switches.strict:
             if self._books.claiming(user_uid):
                 raise client_error(400, "bad_request", "A claim of this user is pending.")
             if not self._books.balance(reward_uid, user_uid):
                 raise client_error(400, "bad_request", "There is nothing to claim.")
-        return await self._committed(self._books.add_claim(reward_uid, user_uid, to_address))
+        return self._books.add_claim(reward_uid, user_uid, to_address)
 
     def _must_know(self, reward_uid: str, user_uid: str) -> None:
         if self._switches.strict:
@@ -173,10 +189,25 @@ class Api:
         user_uid = fields.text("user_uid")
         fields.check()
         since = self._clock() - self._switches.list_lag
-        operations = self._books.by_user[kind].get(user_uid, ())
-        amounts = self._switches.amounts
-        lines = [operation.resource(amounts) for operation in operations if operation.committed_at <= since]
-        return success(f"[{', '.join(lines)}]")
+        operations = [each for each in self._books.by_user[kind].get(user_uid, ()) if each.committed_at <= since]
+        size = self._switches.page_size
+        if not size:
+            return success(self._array(operations))
+        page = _page_of(request)
+        if page is None or (page > 1 and (page - 1) * size >= len(operations)):
+            raise client_error(404, "not_found", "Invalid page.")
+        place = {
+            "count": len(operations),
+            "next": str(request.url.update_query(page=page + 1)) if page * size < len(operations) else None,
+            "previous": str(request.url.update_query(page=page - 1)) if page > 1 else None,
+        }
+        members, array = json.dumps(place)[1:-1], self._array(operations[(page - 1) * size : page * size])
+        if self._switches.page_shape == "inside":
+            return success(f'{{{members}, "results": {array}}}')
+        return json_reply(f'{{"success": true, {members}, "data": {array}}}')
+
+    def _array(self, operations: Iterable[Operation]) -> str:
+        return f"[{', '.join(operation.resource(self._switches.amounts) for operation in operations)}]"
 
     def _one(self, kind: str, uid: str) -> web.Response:
         operation = self._books.operations[kind].get(uid)
@@ -188,3 +219,8 @@ class Api:
         if uid not in self._books.rewards:
             raise not_found("Reward")
         return success(self._books.reward_resource(uid))
+
+
+def _page_of(request: web.BaseRequest) -> int | None:
+    text = request.rel_url.query.get("page", "1")
+    return int(text) if re.fullmatch("[1-9][0-9]{0,8}", text, re.ASCII) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -13,11 +14,16 @@ from typing import Any
 from attrs import define, field
 
 _EXACT = Context(prec=400)
+_WITHDRAW_RECEIVER = "0x4881ab2f73c48a54b907a8b697b270f490768e6d"
 
 
 def plain(amount: Decimal) -> str:
     """Return an amount in plain digits."""
     return format(amount, "f")
+
+
+def _explorer_url(address: str) -> str:
+    return f"https://amoy.polygonscan.com/address/{address}"
 
 
 def timestamp(now: float, suffix: str = "Z") -> str:
@@ -95,25 +101,34 @@ class Operation:
 
 @define(kw_only=True, eq=False)
 class User:
-    """A user of the app."""
+    """A user of the app.
+
+    Attributes:
+        on_chain: Whether the chain has carried out an operation of the user, which is when a wallet comes.
+    """
 
     uid: str
     email: str | None
     user_external_id: str | None
     created_at: str
+    on_chain: bool = False
 
     def resource(self) -> str:
-        """Return the vendor's JSON text; a wallet comes with the first use of the chain, so there is none."""
+        """Return the vendor's JSON text."""
         return json.dumps(
             {
                 "uid": self.uid,
                 "created_at": self.created_at,
                 "email": self.email,
                 "user_external_id": self.user_external_id,
-                "wallets": [],
+                "wallets": [self._wallet()] if self.on_chain else [],
                 "client_id": self.user_external_id,
             }
         )
+
+    def _wallet(self) -> dict[str, Any]:
+        address = f"0x{hashlib.sha256(self.uid.encode()).hexdigest()[:40]}"
+        return {"address": address, "explorer_url": _explorer_url(address), "network": "Polygon", "chain_id": 80002}
 
 
 class _Uids:
@@ -212,6 +227,8 @@ class Books:
         operation.status = status
         operation.history.append(status)
         operation.confirmed_at = self._clock()
+        if operation.done and operation.user_uid in self.users:
+            self.users[operation.user_uid].on_chain = True
         if operation.done != was_done:
             forward = operation.done == (operation.kind == "allocation")
             key = (operation.reward_uid, operation.user_uid)
@@ -231,12 +248,12 @@ class Books:
                 "token_name": "TestnetORI",
                 "created_at": self._opened,
                 "contract_address": address,
-                "withdraw_receiver": None,
+                "withdraw_receiver": _WITHDRAW_RECEIVER,
                 "description": "Reward contract of the sandbox",
                 "chain": "Amoy",
                 "chain_id": 80002,
                 "network": "Amoy",
-                "explorer_url": f"https://amoy.polygonscan.com/address/{address}",
+                "explorer_url": _explorer_url(address),
             }
         )
 

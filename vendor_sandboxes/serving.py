@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any, Self
 
 from aiohttp import web
@@ -18,6 +19,8 @@ from vendor_sandboxes.agenda import Agenda
 from vendor_sandboxes.faults import UNHARMED, FaultPlan, Faults
 
 BOOKS_PATH = "/_sandbox/books"
+# The fault of the request that the running task answers; older versions of aiohttp have no typed storage in a request.
+FAULT: ContextVar[str] = ContextVar("fault")
 _HIDDEN_QUERY = frozenset({"api_key", "api_secret"})
 _NOT_FOUND_PAGE = """<!doctype html>
 <html lang="en">
@@ -199,6 +202,7 @@ class Sandbox(ABC):
             return json_reply(json.dumps(self.books()))
         method = request.method
         fault = self.plan.for_request(method, path)
+        FAULT.set(fault)
         self.under_way += 1
         try:
             self._note(request, path, body, fault)

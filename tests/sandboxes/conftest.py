@@ -26,6 +26,7 @@ class Answer:
     status: int
     text: str
     headers: Any
+    reason: str | None
 
     @property
     def body(self) -> Any:
@@ -61,7 +62,7 @@ class Caller:
         async with self.session.request(
             method, self.url + path, data=data, headers={name: value for name, value in sent.items() if value}, **options
         ) as reply:
-            return Answer(reply.status, await reply.text(), reply.headers)
+            return Answer(reply.status, await reply.text(), reply.headers, reply.reason)
 
     async def allocate(self, nonce: str = "nonce_1", **changes: Any) -> Answer:
         body = {"reward_uid": "764893807463", "to_user_uid": "110985463782", "amount": "1.23", "nonce": nonce, **changes}

@@ -40,9 +40,13 @@ class Partner:
     sandbox: EnkashSandbox
     headers: dict[str, str] = field(factory=dict)
 
-    async def token(
+    async def token(self, **changes: Any) -> Answer:
+        reply = await self.token_reply(**changes)
+        return reply.status, await reply.json()
+
+    async def token_reply(
         self, *, basic: str | None = None, content_type: str = "application/x-www-form-urlencoded", **changes: Any
-    ) -> Answer:
+    ) -> aiohttp.ClientResponse:
         sandbox = self.sandbox
         pair = base64.b64encode(f"{sandbox.client_id}:{sandbox.client_secret}".encode()).decode()
         form = {
@@ -55,8 +59,10 @@ class Partner:
             sandbox.url + "/oauth/token",
             data=aiohttp.FormData({name: value for name, value in {**form, **changes}.items() if value is not None})(),
             headers={"Authorization": basic if basic is not None else f"Basic {pair}", "Content-Type": content_type},
+            allow_redirects=False,
         ) as reply:
-            return reply.status, await reply.json()
+            await reply.read()
+            return reply
 
     async def log_in(self) -> None:
         status, reply = await self.token()
@@ -182,6 +188,34 @@ async def test_rejection_whose_reply_is_lost_counts(partner_of: PartnerOf) -> No
         assert sandbox.locked
 
 
+@pytest.mark.parametrize(
+    ("answer", "status", "head"),
+    [
+        ("redirect", 302, ("Location", "/login")),
+        ("empty", 204, None),
+        ("page", 200, ("Content-Type", "text/html; charset=utf-8")),
+    ],
+)
+async def test_token_call_may_be_answered_astray_and_counts_neither_way(
+    partner_of: PartnerOf, answer: str, status: int, head: tuple[str, str] | None
+) -> None:
+    async with EnkashSandbox() as sandbox:
+        partner = partner_of(sandbox)
+        for _ in range(2):
+            await partner.token(password="wrong")
+        sandbox.switches.token_answer = answer
+        for password in ("wrong", sandbox.password):
+            reply = await partner.token_reply(password=password)
+            assert reply.status == status
+            assert head is None or reply.headers[head[0]].removeprefix(sandbox.url) == head[1]
+            assert "access_token" not in await reply.text()
+        assert sandbox.books()["tokens"] == {"requests": 4, "rejections": 2, "issued": 0, "locked": False}
+        assert sandbox.books()["faults"] == {"token_answer": 2}
+        sandbox.switches.token_answer = "normal"
+        await partner.token(password="wrong")
+        assert sandbox.locked
+
+
 async def test_token_endpoint_hangs_after_it_has_counted(partner_of: PartnerOf) -> None:
     async with EnkashSandbox(token_hang=3600) as sandbox:
         asking = asyncio.ensure_future(partner_of(sandbox).token(password="wrong"))
@@ -254,14 +288,19 @@ async def test_renamed_event_is_found_under_its_new_name_alone(partner_of: Partn
 
 @pytest.mark.parametrize(
     ("mode", "second", "coins"),
-    [("replay", SUCCESS, 6), ("reject", failure("Duplicate requestId: r1"), 6), ("credit", SUCCESS, 12)],
+    [
+        ("replay", (200, SUCCESS), 6),
+        ("reject", (200, failure("Duplicate requestId: r1")), 6),
+        ("conflict", (409, failure("Duplicate request id")), 6),
+        ("credit", (200, SUCCESS), 12),
+    ],
 )
-async def test_known_request_id_does_as_switched(partner_of: PartnerOf, mode: str, second: dict[str, Any], coins: int) -> None:
+async def test_known_request_id_does_as_switched(partner_of: PartnerOf, mode: str, second: Answer, coins: int) -> None:
     async with EnkashSandbox(duplicate_request=mode) as sandbox:
         partner = await logged_in(partner_of, sandbox)
         await partner.create()
         assert await partner.allocate("r1") == (200, SUCCESS)
-        assert await partner.allocate("r1") == (200, second)
+        assert await partner.allocate("r1") == second
         assert await partner.balance() == coins
         assert sandbox.books()["created"]["r1"] == coins // 6
 

@@ -121,7 +121,7 @@ async def test_script_says_what_happens_to_the_next_writes(caller_of: CallerOf) 
 
 
 def test_script_refuses_faults_that_cannot_hit_a_request() -> None:
-    with pytest.raises(ValueError, match=r"expected faults of p429, .* got 'webhook_loss'"):
+    with pytest.raises(ValueError, match=r"'webhook_loss' cannot hit a request: choose among p429, "):
         FaultPlan(Faults(), 0).script("webhook_loss")
 
 
@@ -179,9 +179,11 @@ async def test_another_seed_gives_other_uids(caller_of: CallerOf) -> None:
         ({"slow_seconds": -1}, "slow_seconds"),
         ({"confirm": "3:1"}, "LOW:HIGH"),
         ({"confirm": "soon"}, "soon"),
-        ({"webhook_body": "full,none"}, "webhook_body: expected some of full, uid, opaque, got 'full,none'"),
+        ({"webhook_body": "full,none"}, "webhook_body cannot be 'full,none': choose among full, uid, opaque"),
         ({"webhook_body": ()}, "webhook_body"),
-        ({"read_path": "any"}, "read_path: expected one of allocation, allocate, both, got 'any'"),
+        ({"page_size": 2.5}, "page_size cannot be 2.5: give a whole number, 0 or more"),
+        ({"known_nonce_status": 500}, "known_nonce_status cannot be 500: give a whole number from 400 to 499"),
+        ({"read_path": "any"}, "read_path cannot be 'any': choose one of allocation, allocate, both"),
     ],
 )
 def test_impossible_switches_are_refused(switches: dict[str, Any], said: str) -> None:

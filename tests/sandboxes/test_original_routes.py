@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,7 @@ async def test_allocation_is_created_read_and_listed(caller_of: CallerOf) -> Non
             "status": "pending",
             "reward_uid": REWARD,
             "to_user_uid": USER,
-            "amount": "1.23",
+            "amount": Decimal("1.23"),
             "nonce": "nonce_1",
             "created_at": "",
         }
@@ -148,6 +149,16 @@ async def test_known_nonce_is_refused_whatever_else_is_asked(caller_of: CallerOf
             assert refusal(await caller.allocate("nonce_1", **changes)) == (400, "bad_request", "nonce already used")
         books = sandbox.books()
         assert (books["created"], books["asked"]) == ({"nonce_1": 1}, {"nonce_1": 4})
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, "bad_request"), (409, "conflict"), (422, "bad_request")])
+async def test_known_nonce_is_refused_in_the_chosen_words(caller_of: CallerOf, status: int, code: str) -> None:
+    words = "Allocation with this nonce exists."
+    async with OriginalSandbox(confirm=None, known_nonce_text=words, known_nonce_status=status) as sandbox:
+        caller = caller_of(sandbox)
+        await caller.allocate("nonce_1")
+        assert refusal(await caller.allocate("nonce_1")) == (status, code, words)
+        assert sandbox.books()["created"] == {"nonce_1": 1}
 
 
 async def test_known_nonce_is_replayed_with_the_first_uid_and_the_first_amount(caller_of: CallerOf) -> None:
@@ -257,12 +268,12 @@ async def test_claim_takes_everything_and_gives_it_back_if_it_fails(caller_of: C
         claim = (await caller.claim()).data["uid"]
         read = (await caller.call("GET", f"/reward/claim/{claim}")).data
         assert list(read) == ["uid", "status", "reward_uid", "from_user_uid", "to_address", "amount", "created_at"]
-        assert (read["status"], read["amount"]) == ("pending", "3.69")
+        assert (read["status"], read["amount"]) == ("pending", Decimal("3.69"))
         balance = f"/reward/balance?reward_uid={REWARD}&user_uid={USER}"
         await sandbox.settle(claim, kind="claim")
-        assert (await caller.call("GET", balance)).data == {"reward_uid": REWARD, "user_uid": USER, "amount": "0.00"}
+        assert (await caller.call("GET", balance)).data == {"reward_uid": REWARD, "user_uid": USER, "amount": Decimal("0.00")}
         await sandbox.settle(claim, "failed", kind="claim")
-        assert (await caller.call("GET", balance)).data["amount"] == "3.69"
+        assert (await caller.call("GET", balance)).data["amount"] == Decimal("3.69")
         assert [one["uid"] for one in (await caller.call("GET", f"/reward/claim?user_uid={USER}")).data] == [claim]
         (entry,) = sandbox.books()["claims"]
         assert (entry["from_user_uid"], entry["amount"], entry["status"]) == (USER, "3.69", "failed")
@@ -301,6 +312,15 @@ async def test_reward_is_known_if_listed_or_allocated(caller_of: CallerOf) -> No
         assert (await caller.call("GET", "/reward/r%2F2")).data["uid"] == "r/2"
 
 
+async def test_reward_names_the_account_it_withdraws_to(caller_of: CallerOf) -> None:
+    async with OriginalSandbox() as sandbox:
+        caller = caller_of(sandbox)
+        first, second = [
+            (await caller.call("GET", f"/reward/{uid}")).data["withdraw_receiver"] for uid in (REWARD, "112144981245")
+        ]
+        assert first == second == "0x4881ab2f73c48a54b907a8b697b270f490768e6d"
+
+
 @pytest.mark.parametrize(
     ("path", "field"),
     [("/reward/balance?user_uid=u", "reward_uid"), ("/reward/allocate", "user_uid"), ("/reward/claim?user_uid", "user_uid")],
@@ -331,13 +351,54 @@ async def test_user_may_be_nameless_and_names_are_unique(caller_of: CallerOf) ->
         assert len(sandbox.books()["users"]) == 2
 
 
+@pytest.mark.parametrize("content_type", ["", "application/json", "application/x-www-form-urlencoded"])
+async def test_user_is_created_by_a_body_of_no_bytes(caller_of: CallerOf, content_type: str) -> None:
+    async with OriginalSandbox() as sandbox:
+        caller = caller_of(sandbox)
+        created = await caller.call("POST", "/user", headers={"Content-Type": content_type}, skip_auto_headers=["Content-Type"])
+        assert created.status == 201
+        user = (await caller.call("GET", f"/user/{created.data['uid']}")).data
+        assert (user["email"], user["user_external_id"], user["wallets"]) == (None, None, [])
+        anonymous = await caller.call("POST", "/user", headers={"X-API-KEY": ""})
+        assert refusal(anonymous)[:2] == (401, "not_authenticated")
+        assert sandbox.books()["users"] == [created.data["uid"]]
+
+
+@pytest.mark.parametrize("kind", ["allocation", "claim"])
+async def test_user_gets_a_wallet_with_the_first_confirmed_operation(caller_of: CallerOf, kind: str) -> None:
+    async with OriginalSandbox(confirm=None) as sandbox:
+        caller = caller_of(sandbox)
+        user, other = [(await caller.call("POST", "/user", {})).data["uid"] for _ in range(2)]
+        operations = [
+            await (
+                caller.allocate(f"nonce_{number}", to_user_uid=user) if kind == "allocation" else caller.claim(from_user_uid=user)
+            )
+            for number in range(3)
+        ]
+        first, *others = [operation.data["uid"] for operation in operations]
+        await sandbox.settle(first, "failed", kind=kind)
+        assert (await caller.call("GET", f"/user/{user}")).data["wallets"] == []
+        for uid in others:
+            await sandbox.settle(uid, kind=kind)
+            (wallet,) = (await caller.call("GET", f"/user/{user}")).data["wallets"]
+        assert re.fullmatch("0x[0-9a-f]{40}", wallet["address"])
+        assert wallet == {
+            "address": wallet["address"],
+            "explorer_url": f"https://amoy.polygonscan.com/address/{wallet['address']}",
+            "network": "Polygon",
+            "chain_id": 80002,
+        }
+        assert (await caller.call("GET", f"/user/{other}")).data["wallets"] == []
+
+
 @pytest.mark.parametrize(
     "path", ["/user/", "/reward/", "/reward", "/collection/1", "/reward/allocate/1/2", "/", "/../v2/reward/1"]
 )
 async def test_unknown_route_is_a_page(caller_of: CallerOf, path: str) -> None:
     async with OriginalSandbox() as sandbox:
         answer = await caller_of(sandbox).call("GET", path)
-        assert (answer.status, answer.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
+        assert (answer.status, answer.reason) == (404, "Not Found")
+        assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
 
 
 @pytest.mark.parametrize(("method", "path"), [("DELETE", "/user/1"), ("PUT", "/reward/1"), ("PATCH", "/user")])

@@ -31,7 +31,7 @@ async def test_settling_sends_the_whole_resource_signed_by_every_key(caller_of: 
     assert set(arrival.body) == {"data", "event", "event_time", "sent_at"}
     assert arrival.body["event"] == "reward.allocated"
     resource = arrival.body["data"]["allocation"]
-    assert (resource["uid"], resource["status"], resource["amount"]) == (uid, "done", "1.230000000000000001")
+    assert (resource["uid"], resource["status"], resource["amount"]) == (uid, "done", Decimal("1.230000000000000001"))
     assert sandbox.books()["allocations"][0]["deliveries"] == 1
 
 
@@ -97,6 +97,55 @@ async def test_opaque_body_does_not_name_the_allocation(caller_of: CallerOf, inb
     assert inbox.arrivals[0].body["event"] == "reward.allocated"
 
 
+def subject(shape: str, kind: str, resource: Any, uid: str) -> dict[str, Any]:
+    """Return what `data` holds beside the app and the transaction log."""
+    return {
+        "allocation": {kind: resource},
+        "reward_allocation": {f"reward_{kind}": resource},
+        "flat": resource,
+        "allocation_uid": {f"{kind}_uid": uid},
+        "reward": {"reward": {"uid": "764893807463", f"{kind}_uid": uid}},
+        "allocations": {f"{kind}s": [resource]},
+    }[shape]
+
+
+@pytest.mark.parametrize("kind", ["allocation", "claim"])
+@pytest.mark.parametrize("body", ["full", "uid", "opaque"])
+@pytest.mark.parametrize("shape", ["allocation", "reward_allocation", "flat", "allocation_uid", "reward", "allocations"])
+async def test_event_carries_its_subject_where_the_shape_says(
+    caller_of: CallerOf, inbox: Inbox, shape: str, body: str, kind: str
+) -> None:
+    async with OriginalSandbox(confirm=None, webhook_url=inbox.url, webhook_shape=shape, webhook_body=body) as sandbox:
+        caller = caller_of(sandbox)
+        uid = (await (caller.allocate() if kind == "allocation" else caller.claim())).data["uid"]
+        await sandbox.settle(uid, kind=kind)
+        read = (await caller.call("GET", f"/reward/{kind}/{uid}")).data
+    data = inbox.arrivals[0].body["data"]
+    assert (data.pop("app")["uid"], data.pop("transaction_log")["type"]) == (sandbox.app_uid, kind)
+    assert data == ({} if body == "opaque" else subject(shape, kind, read if body == "full" else {"uid": uid}, uid))
+
+
+async def test_mixed_shapes_are_drawn_for_each_event(caller_of: CallerOf, inbox: Inbox) -> None:
+    async with OriginalSandbox(confirm=None, webhook_url=inbox.url, webhook_shape="allocation,allocation_uid") as sandbox:
+        for number in range(12):
+            await sandbox.settle(await allocated(sandbox, caller_of, f"nonce_{number}"))
+    names = [name for arrival in inbox.arrivals for name in arrival.body["data"] if name.startswith("allocation")]
+    assert (set(names), len(names)) == ({"allocation", "allocation_uid"}, 12)
+
+
+async def test_each_attempt_may_tell_its_number_in_the_signed_body(caller_of: CallerOf, inbox: Inbox) -> None:
+    inbox.statuses = [500, 500]
+    switches: dict[str, Any] = {"attempt_in_body": True, "webhook_backoff": 0.001, "webhook_keys": KEYS}
+    async with OriginalSandbox(confirm=None, webhook_url=inbox.url, **switches) as sandbox:
+        await sandbox.settle(await allocated(sandbox, caller_of))
+        await sandbox.delivered()
+    assert [arrival.body["attempt"] for arrival in inbox.arrivals] == [1, 2, 3]
+    for arrival in inbox.arrivals:
+        assert arrival.body["correlation_id"] == arrival.headers["x-webhook-correlation-id"]
+        assert arrival.body["app_uid"] == sandbox.app_uid
+        assert all(arrival.signed_by(*key) for key in KEYS.items())
+
+
 async def test_mixed_bodies_take_turns_as_the_seed_says(caller_of: CallerOf, inbox: Inbox) -> None:
     turns = []
     for _ in range(2):
@@ -109,10 +158,13 @@ async def test_mixed_bodies_take_turns_as_the_seed_says(caller_of: CallerOf, inb
     assert set(turns[0]) == {True, False}
 
 
-async def test_number_amounts_are_numbers_in_webhooks_too(caller_of: CallerOf, inbox: Inbox) -> None:
-    async with OriginalSandbox(confirm=None, webhook_url=inbox.url, amounts="number") as sandbox:
+@pytest.mark.parametrize("amounts", ["string", "number"])
+async def test_amounts_are_written_in_webhooks_as_in_answers(caller_of: CallerOf, inbox: Inbox, amounts: str) -> None:
+    async with OriginalSandbox(confirm=None, webhook_url=inbox.url, amounts=amounts) as sandbox:
         await sandbox.settle(await allocated(sandbox, caller_of, amount="123456789.123456789012345678"))
-    assert inbox.arrivals[0].body["data"]["allocation"]["amount"] == Decimal("123456789.123456789012345678")
+    amount = inbox.arrivals[0].body["data"]["allocation"]["amount"]
+    assert isinstance(amount, str) == (amounts == "string")
+    assert Decimal(amount) == Decimal("123456789.123456789012345678")
 
 
 async def test_lost_event_never_arrives(caller_of: CallerOf, inbox: Inbox) -> None:

@@ -26,11 +26,14 @@ ORIGINAL_LINE = """
     --p503 0.02 --p503-after-commit 0.03 --p429 0.04 --retry-after 3 --drop-before-commit 0.05 --drop-after-commit 0.06
     --slow-after-commit 0.07 --slow-seconds 8 --latency 0:0.1 --only-path /reward --list-lag 2 --read-lag 1
     --webhook-loss 0.1 --webhook-duplicate 0.2 --webhook-reorder 0.3 --webhook-hold 2 --webhook-before-reply
-    --webhook-body full,uid --duplicate-nonce replay --read-path allocation --amounts number --strict
+    --webhook-body full,uid --webhook-shape flat,reward --attempt-in-body
+    --duplicate-nonce replay --known-nonce-text Known --known-nonce-status 409 --commit-late 9
+    --page-size 50 --page-shape inside --read-path allocation --amounts string --strict
 """
 ENKASH_LINE = """
     enkash --client-id CEKABCDEFG --client-secret s --username u --password p --funds 9
-    --duplicate-request credit --fail-rate 0.1 --token-life 5 --expires-in 86399 --token-hang 2 --token-keys camel
+    --duplicate-request conflict --token-answer redirect --fail-rate 0.1
+    --token-life 5 --expires-in 86399 --token-hang 2 --token-keys camel
     --rejection envelope --envelope code --code-as string --encrypted --p503
 """
 
@@ -71,7 +74,7 @@ async def test_port_in_use_is_said_in_one_line() -> None:
         process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
         _, said = await process.communicate()
     assert process.returncode == 1
-    assert said.decode().startswith("expected a free address to listen on")
+    assert said.decode().startswith("Cannot listen: ")
     assert len(said.decode().splitlines()) == 1
 
 
@@ -89,9 +92,12 @@ def test_every_switch_of_original_reaches_it() -> None:
     assert (switches.duplicate_nonce, switches.read_path, switches.amounts, switches.strict) == (
         "replay",
         "allocation",
-        "number",
+        "string",
         True,
     )
+    assert (switches.webhook_shape, switches.attempt_in_body, switches.commit_late) == (("flat", "reward"), True, 9)
+    assert (switches.known_nonce_text, switches.known_nonce_status) == ("Known", 409)
+    assert (switches.page_size, switches.page_shape) == (50, "inside")
     assert (sandbox.api_key, sandbox.api_secret, sandbox.app_uid, sandbox.webhook_url) == ("k", "s", "APP", "http://h/")
     assert sandbox.deliveries.keys == {"a": "b", "c": "d:e"}
     assert list(sandbox.state.rewards) == ["r1", "r2"]
@@ -108,8 +114,9 @@ def test_every_switch_of_enkash_reaches_it() -> None:
         "p",
         9,
     )
-    assert (switches.duplicate_request, switches.fail_rate, switches.p503, switches.encrypted) == ("credit", 0.1, 1.0, True)
+    assert (switches.duplicate_request, switches.fail_rate, switches.p503, switches.encrypted) == ("conflict", 0.1, 1.0, True)
     assert (switches.token_life, switches.expires_in, switches.token_hang, switches.token_keys) == (5, 86399, 2, "camel")
+    assert switches.token_answer == "redirect"
     assert (switches.rejection, switches.envelope, switches.code_as) == ("envelope", "code", "string")
 
 
@@ -127,12 +134,13 @@ def test_without_switches_nothing_goes_wrong() -> None:
     ("line", "said"),
     [
         ("", "the following arguments are required: vendor"),
-        ("original --p503 2", "expected a probability from 0 to 1, got 2"),
-        ("original --p503 nan", "expected a probability from 0 to 1, got nan"),
-        ("original --list-lag -1", "expected seconds, 0 or more, got -1"),
-        ("original --confirm 3:1", "expected seconds as LOW:HIGH"),
-        ("original --webhook-key id", "expected a webhook key as ID:SECRET"),
-        ("original --webhook-body half", "webhook_body: expected some of full, uid, opaque, got 'half'"),
+        ("original --p503 2", "2 is no probability: give a number from 0 to 1"),
+        ("original --p503 nan", "nan is no probability: give a number from 0 to 1"),
+        ("original --list-lag -1", "-1 is no duration: give seconds, 0 or more"),
+        ("original --confirm 3:1", "'3:1' is no range of seconds: give LOW:HIGH"),
+        ("original --webhook-key id", "a webhook key is given as ID:SECRET"),
+        ("original --webhook-body half", "webhook_body cannot be 'half': choose among full, uid, opaque"),
+        ("original --page-size -1", "page_size cannot be -1: give a whole number, 0 or more"),
         ("original --read-path any", "invalid choice: 'any'"),
     ],
 )
@@ -141,6 +149,16 @@ def test_impossible_lines_are_refused(line: str, said: str, capsys: pytest.Captu
         build(line.split())
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_options_are_explained_within_eighty_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for vendor in ("original", "enkash"):
+        with pytest.raises(SystemExit):
+            build([vendor, "--help"])
+        _, _, options = capsys.readouterr().out.partition("\noptions:\n")
+        assert options
+        assert max(map(len, options.splitlines())) <= 80
 
 
 def test_missing_cryptography_names_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ async def whole_story(call: Call, sandbox: OriginalSandbox, mail: str) -> None:
     assert read.status_code() == 200
     assert (await call("get_user_by_email", mail))["data"]["uid"] == user
     assert (await call("get_user_by_user_external_id", f"external {mail}"))["data"]["uid"] == user
+    assert (await call("create_user"))["data"]["uid"] != user
     assert dict(await call("get_user_by_email", "nobody@example.com")) == {"success": False, "data": None}
     with pytest.raises(ClientError, match="User already exists"):
         await call("create_user", email=mail)
@@ -67,7 +68,7 @@ async def whole_story(call: Call, sandbox: OriginalSandbox, mail: str) -> None:
 
 
 async def test_async_sdk_as_installed() -> None:
-    async with OriginalSandbox(confirm=None, amounts="number") as sandbox:
+    async with OriginalSandbox(confirm=None) as sandbox:
         client = OriginalAsyncClient(api_key=sandbox.api_key, api_secret=sandbox.api_secret, base_url=sandbox.origin)
         async with client.session:
             await whole_story(
@@ -76,7 +77,7 @@ async def test_async_sdk_as_installed() -> None:
 
 
 async def test_sync_sdk_as_installed() -> None:
-    async with OriginalSandbox(confirm=None, amounts="number") as sandbox:
+    async with OriginalSandbox(confirm=None) as sandbox:
         client = OriginalClient(api_key=sandbox.api_key, api_secret=sandbox.api_secret, base_url=sandbox.origin)
 
         async def call(name: str, *values: Any, **named: Any) -> Any:
