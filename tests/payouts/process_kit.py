@@ -53,6 +53,13 @@ def books(url: str) -> dict[str, Any]:
     return found
 
 
+def quiet_books(url: str) -> dict[str, Any]:
+    """Return what the vendor knows once nothing is left that it will do by itself, such as a late commit."""
+    while (known := books(url))["under_way"]:
+        pass
+    return known
+
+
 def original_at(url: str) -> dict[str, str]:
     """Return the environment of a process that pays by Original."""
     return environment(
