@@ -46,8 +46,8 @@ async def grant(client: EnkashClient, event: str, user: str, campaign: str) -> b
         receipt = await client.allocate_coins(event=event, user_id=user, request_id=request_id)
     except OutcomeUnknown as problem:
         print(f"{user}: unknown: {problem}")
-    except VendorError as problem:  # whatever else it is, nothing was given
-        print(f"{user}: nothing given: {problem}")
+    except VendorError as problem:  # whatever else it is, this run gave nothing
+        print(f"{user}: nothing given by this run: {problem}")
     else:
         print(f"{user}: {receipt.message} ({receipt.request_id})")
         return True

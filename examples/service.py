@@ -2,43 +2,56 @@
 
     curl -X POST localhost:8080/rewards -d '{"user": "110985463782", "amount": "1.23", "order": "A-1001"}'
 
-The order's number is the nonce: whoever repeats the request after a lost answer gets the same allocation, never a second one.
+The order's number is the nonce: the same order sent again, with "again": true, gets the same allocation and never a second one.
 """
 
 import os
 from collections.abc import AsyncIterator
+from typing import Any
 
 from aiohttp import web
 
 from original_async import AllocationFailed, OriginalClient, OriginalWebhooks
-from vendor_http import Conflict, OperationMismatch, RequestRejected, RewardsError
+from vendor_http import Conflict, Operation, OperationMismatch, OutcomeUnknown, RequestRejected, RewardsError
 from webhooks import Completions, MemoryStore, Receiver
 
 original = web.AppKey("original", OriginalClient)
 completions = web.AppKey("completions", Completions)
 
 
+async def settle(app: web.Application, order: dict[str, Any]) -> Operation:
+    """Allocate, and wait until the chain has confirmed; where the answer is lost, wait for what the vendor made of it."""
+    sent: Operation | OutcomeUnknown
+    try:
+        sent = await app[original].create_allocation(
+            reward_uid="764893807463",
+            to_user_uid=order["user"],
+            amount=order["amount"],
+            nonce=order["order"],
+            repeated=order.get("again", False),  # an earlier request for this order may have been sent
+            timeout=10,  # never asyncio.timeout: a cancelled call cannot say whether it was carried out
+        )
+    except OutcomeUnknown as unknown:
+        sent = unknown
+    return await app[completions].wait(sent, timeout=60)
+
+
 async def grant(request: web.Request) -> web.Response:
     try:
-        order = await request.json()
-        allocation = await request.app[original].create_allocation(
-            reward_uid="764893807463", to_user_uid=order["user"], amount=order["amount"], nonce=order["order"]
-        )
-        allocation = await request.app[completions].wait(allocation, timeout=60)
-    except (KeyError, TypeError, ValueError) as error:
-        return web.json_response({"error": str(error)}, status=400)
+        done = await settle(request.app, await request.json())
     except (Conflict, OperationMismatch) as error:
         return web.json_response({"error": str(error)}, status=409)
     except (RequestRejected, AllocationFailed) as error:
         return web.json_response({"error": str(error)}, status=422)
-    except RewardsError as error:  # not settled in time, unknown, never sent: the nonce makes asking again safe
-        return web.json_response({"error": str(error), "again": "with the same order"}, status=503)
-    return web.json_response({"uid": allocation.uid, "amount": str(allocation.amount), "status": allocation.status})
+    except RewardsError as error:  # not settled in time, unknown, never sent: the nonce makes it safe to ask again
+        return web.json_response({"error": str(error), "again": True}, status=503)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return web.json_response({"error": str(error)}, status=400)
+    return web.json_response({"uid": done.ref.uid, "status": done.status})
 
 
 def make_app() -> web.Application:
-    app = web.Application()
-    store = MemoryStore()
+    app, store = web.Application(), MemoryStore()
     keys = dict(pair.split(":") for pair in os.environ["ORIGINAL_WEBHOOK_KEYS"].split(","))
     Receiver(OriginalWebhooks(keys), store).register(app, "/webhooks/original")
 

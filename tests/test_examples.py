@@ -55,12 +55,23 @@ async def ask(url: str, order: Any) -> tuple[int, Any]:
 
 async def test_service_answers_once_the_chain_has_confirmed(service: str, sandbox: OriginalSandbox) -> None:
     status, answer = await ask(service, ORDER)
-    assert (status, answer["amount"], answer["status"]) == (200, "1.23", "done")
+    assert (status, answer["status"]) == (200, "done")
+    (allocation,) = sandbox.books()["allocations"]
+    assert (allocation["uid"], allocation["nonce"], allocation["amount"]) == (answer["uid"], "A-1001", "1.23")
+
+
+async def test_service_finds_what_the_vendor_made_of_an_order_whose_answer_was_lost(
+    service: str, sandbox: OriginalSandbox
+) -> None:
+    sandbox.switches.list_lag = 600.0  # no look-up can find it: the webhook alone tells
+    sandbox.plan.script("drop_after_commit")
+    status, answer = await ask(service, ORDER)
+    assert (status, answer["status"]) == (200, "done")
     assert sandbox.books()["created"] == {"A-1001": 1}
 
 
 async def test_service_pays_an_order_once_however_often_it_is_asked(service: str, sandbox: OriginalSandbox) -> None:
-    first, second = await ask(service, ORDER), await ask(service, ORDER)
+    first, second = await ask(service, ORDER), await ask(service, {**ORDER, "again": True})
     assert first == second
     assert sandbox.books()["created"] == {"A-1001": 1}
 
@@ -90,9 +101,9 @@ async def test_service_that_cannot_reach_the_vendor_says_that_asking_again_is_sa
 ) -> None:
     await sandbox.aclose()
     status, answer = await ask(service, ORDER)
-    assert (status, answer["again"]) == (503, "with the same order")
+    assert (status, answer["again"]) == (503, True)
 
 
 def test_examples_are_short_enough_to_read() -> None:
     for name in ("smallest", "service", "many"):
-        assert len((EXAMPLES / f"{name}.py").read_text("utf-8").splitlines()) < 60, name
+        assert len((EXAMPLES / f"{name}.py").read_text("utf-8").splitlines()) < 70, name

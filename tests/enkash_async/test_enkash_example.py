@@ -39,8 +39,8 @@ def test_the_cashback_example_gives_everybody_the_coins_of_the_event(tmp_path: P
     ("problem", "words"),
     [
         (OutcomeUnknown("it may have been carried out"), "EK1: unknown: it may have been carried out"),
-        (RequestRejected("no funds"), "EK1: nothing given: no funds"),
-        (ConnectFailed("no network"), "EK1: nothing given: no network"),
+        (RequestRejected("no funds"), "EK1: nothing given by this run: no funds"),
+        (ConnectFailed("no network"), "EK1: nothing given by this run: no network"),
     ],
 )
 async def test_every_way_an_allocation_can_end_is_told_and_none_hides_the_others(
