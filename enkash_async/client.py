@@ -30,7 +30,7 @@ from vendor_http.addresses import check_base_url
 from vendor_http.arguments import check_id, check_key, check_name
 from vendor_http.calls import Answer, Effect, Refusal, Request
 from vendor_http.codec import dumps
-from vendor_http.errors import OutcomeUnknown, UnexpectedResponse, VendorError
+from vendor_http.errors import UnexpectedResponse, VendorError
 from vendor_http.refusals import affirms_existence
 from vendor_http.transport import Transport
 
@@ -46,6 +46,7 @@ T = TypeVar("T")
 VENDOR = "EnKash"
 _COINS = ("api", "v0", "enkash-coins")
 
+_ABOUT_EVENT = frozenset({"event", "config"})
 _ABOUT_REQUEST_ID = frozenset({"request id", "requestid", "allocation", "transaction", "coins"})
 _ASK_FOR_ID = "EnKash lists no events, so ask EnKash whether there is one of that name, and for its id, before creating another"
 _READ_AGAIN = "read the event to see how it stands"
@@ -223,7 +224,8 @@ class EnkashClient:
             TypeError: an argument has a wrong type; nothing was sent.
             ValueError: an argument cannot be what it should be; nothing was sent.
             RequestRejected: EnKash refused; this call created nothing.
-            OutcomeUnknown: the event may have been created; `request` is a `CoinEventRequest`.
+            OutcomeUnknown: the event may have been created, or EnKash says that there is one already. `request` is a
+                `CoinEventRequest`.
             VendorError: the call ended otherwise; this call created nothing.
             ConfigurationError: the borrowed session contradicts the client, such as by its own `auth`; nothing was sent.
         """
@@ -341,14 +343,7 @@ class EnkashClient:
             advice=advice,
             deadline=self._coins.deadline(timeout),
         )
-        try:
-            done = await self._coins.call(request)
-        except OutcomeUnknown as problem:
-            if _knows_request_id(problem):
-                said = problem.details[0].message if problem.details else f"HTTP {problem.status}"
-                text = f"EnKash says that it already knows this request id ({said}): coins may have been given by an earlier call"
-                problem.args = (f"{VENDOR} allocate_coins: {text}. {advice}",)
-            raise
+        done = await self._coins.call(request)
         # code 0 settles it: the words beside it are for people, and no reason to call the outcome unknown
         return CoinAllocation(
             event=asked.event,
@@ -399,6 +394,7 @@ class EnkashClient:
             read=read,
             body=body,
             asked=asked,
+            says_known=_knows_event if effect is Effect.BARE else None,
             advice=advice,
             deadline=self._coins.deadline(timeout),
         )
@@ -442,6 +438,10 @@ def _fields(asked: CoinEventRequest) -> dict[str, object]:
 
 def _knows_request_id(problem: VendorError) -> bool:
     return affirms_existence(problem, about=_ABOUT_REQUEST_ID)
+
+
+def _knows_event(problem: VendorError) -> bool:
+    return affirms_existence(problem, about=_ABOUT_EVENT)
 
 
 def _store(store: BreakerStore | None) -> BreakerStore:

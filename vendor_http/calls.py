@@ -202,7 +202,7 @@ class Request(Generic[T]):
 class Call(Generic[T]):
     """The life of one logical call over a line."""
 
-    __slots__ = ("_delay", "_line", "_request", "_started", "ambiguous", "attempts", "renewed", "status")
+    __slots__ = ("_delay", "_line", "_request", "_started", "ambiguous", "attempts", "known", "renewed", "status")
 
     def __init__(self, line: Line, request: Request[T]) -> None:
         self._line = line
@@ -210,7 +210,7 @@ class Call(Generic[T]):
         self._started = line.clock()
         self._delay = 0.0
         self.attempts = 0
-        self.ambiguous = False
+        self.ambiguous = self.known = False
         self.renewed = False
         self.status: int | None = None
 
@@ -225,9 +225,11 @@ class Call(Generic[T]):
             result = await persist(self)
         except BaseException as error:
             unknown = isinstance(error, OutcomeUnknown)
-            if isinstance(error, asyncio.CancelledError) and (self.ambiguous or self._request.left):
+            cancelled = isinstance(error, asyncio.CancelledError) and self._request.effect is not Effect.READ
+            if cancelled and (self.ambiguous or self._request.left):
                 unknown = True
-                warn_of_cancellation(self._where(), self._request.key)
+                if self._request.key is not None or self._request.asked is not None:  # a token was asked for by nobody
+                    warn_of_cancellation(self._where(), self._request.key)
             self._tell_end(error, unknown=unknown)
             raise
         self._tell_end(None)
@@ -245,6 +247,7 @@ class Call(Generic[T]):
             if 200 <= status < 300:
                 try:
                     if len(outcome.body) > OFF_LOOP:
+                        request.left = True  # a call that is cancelled while its answer is parsed was carried out
                         return await asyncio.to_thread(request.read, outcome)
                     return request.read(outcome)
                 except UnexpectedResponse as problem:
@@ -253,6 +256,8 @@ class Call(Generic[T]):
                     trouble = Trouble(Met.REFUSED, str(problem), status, error=problem)
             else:
                 trouble = self._refused(outcome)
+            self.known = self._is_known(trouble)
+            self.ambiguous |= self.known
         else:
             trouble = outcome
         raise self._after(trouble)
@@ -268,6 +273,8 @@ class Call(Generic[T]):
             headers = await line.authorizer.headers(self._left())
         except TimeoutError:
             return Trouble(Met.NEVER_LEFT, "time ran out while waiting for credentials")
+        except ConfigurationError as problem:
+            return Trouble(Met.MISTAKE, str(problem))
         except VendorError as problem:
             return Trouble(Met.REFUSED, str(problem), problem.status, error=problem)
         if not line.limiter.take() and not await line.limiter.wait(self._left()):
@@ -323,7 +330,7 @@ class Call(Generic[T]):
     def _after(self, trouble: Trouble) -> Exception:
         effect, policy, line = self._request.effect, self._line.retry, self._line
         self.status = trouble.status
-        if effect is not Effect.READ and (trouble.met in AMBIGUOUS or self._is_known(trouble)):
+        if effect is not Effect.READ and trouble.met in AMBIGUOUS:
             self.ambiguous = True
         asked = trouble.asked
         delay = pause_before(self.attempts + 1, policy, line.random(), asked)
@@ -388,7 +395,8 @@ class Call(Generic[T]):
     def _unknown(self, what: str, facts: dict[str, Any]) -> OutcomeUnknown:
         key = self._request.key
         advice = self._request.advice or (f"look up {key!r} before anything else" if key else "")
-        text = f"{self._where()}: no answer says what happened ({what}; {self._tries()}); it may have been carried out"
+        came = "the vendor says that it already exists" if self.known else "no answer says what happened"
+        text = f"{self._where()}: {came} ({what}; {self._tries()}); it may have been carried out"
         return OutcomeUnknown(f"{text}: {advice}" if advice else text, request=self._request.asked, **facts)
 
     def _facts(self, error: VendorError | None) -> dict[str, Any]:

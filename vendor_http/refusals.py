@@ -13,31 +13,48 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vendor_http.errors import FieldError, VendorError
 
-_NO_FIELD = frozenset({"", "all", "code", "detail", "details", "error", "errors", "message", "non field errors"})
+_NO_FIELD = frozenset(
+    {"", "all", "base", "body", "code", "detail", "details", "error", "errors", "general", "message", "non field errors"}
+    | {"reason", "request", "root"}
+)
 """What stands in the place of a field's name where an error belongs to the request as a whole."""
 
 _affirmed = re.compile(
-    r"\balready\s+(?:(?:been|being|in)\s+)?(?:exist(?:s|ed|ing)?|used?|processed|taken|submitted|received|known|present"
-    r"|registered|recorded|allocated|claimed)\b"
-    r"|\b(?:has|have|had|was|were|is|are)\s+(?:been\s+)?(?:used|taken)\b"
-    r"|\b(?:being|been)\s+processed\b|\bin\s+progress\b|\bis\s+(?:still\s+)?pending\b"
-    r"|\bexists\b|\bduplicat(?:e[ds]?|ion)\b|\bconflict(?:s|ing)?\s+with\b"
+    r"\b(?:already|previously)\s+(?:(?:been|being|in)\s+)?(?:accepted|allocated|assigned|claimed|completed|consumed|created|credited"
+    r"|done|exist(?:s|ed|ing)?|executed|fulfilled|granted|handled|has|have|issued|known|made|paid|pending|performed|present"
+    r"|processed|queued|received|recorded|registered|rewarded|seen|sent|spent|submitted|succeeded|taken|used?)\b"
+    r"|\b(?:has|have|had|was|were|is|are)\s+(?:been\s+)?(?:used|taken|consumed)\b|\bfirst\s+used\b|\b(?:used|seen|sent)\b.*\bbefore\b"
+    r"|\b(?:being|been)\s+processed\b|\bin\s+(?:progress|use)\b|\bis\s+(?:still\s+)?pending\b|\bbelongs?\s+to\s+another\b"
+    r"|\bexists\b|\bexisting\s+(?:\w+\s+)?(?:allocation|request|nonce|transaction)\b|\bduplicat(?:e[ds]?|ion)\b"
+    r"|\bconflict(?:s|ing|ed)?\b|\bcollision\b|\breplay(?:ed)?\b|\bconcurrent\b|\bidentical\b|\bdouble\s+(?:allocation|request)\b"
 ).finditer
 _implied = re.compile(  # these say that it exists, though many of them hold a "not"
-    r"\bmust\s+be\s+(?:\w+\s+)?unique\b|\bunique\s+(?:set|constraint|together)\b|\b(?:not|non)[\s-]+unique\b|^unique$"
-    r"|\bre-?us(?:e|ed|ing)\b|\bused\s+(?:twice|again|before|only\s+once|more\s+than\s+once)\b|\bonly\s+be\s+used\s+once\b"
-    r"|\b(?:must|may|should)\s+not\s+(?:already\s+)?(?:exist|be\s+(?:a\s+)?duplicated?)\b"
+    r"\b(?:must|should|(?:has|have|needs?)\s+to)\s+be\s+(?:\w+\s+)?(?:unique|new|unused)\b|\bunique\s+(?:set|constraint|together)\b"
+    r"|(?:\bnot|\bnon|n['\u2019]t)\s+(?:an?\s+)?unique\b|\bunique$|\bre\s?us(?:e|ed|ing)\b"
+    r"|\bused\s+(?:twice|again|only\s+once|more\s+than\s+once)\b|\b(?:only\s+be|be\s+only)\s+used\s+once\b"
+    r"|\b(?:must|may|should|can)\s?(?:not|never)\s+(?:already\s+)?(?:exist|have\s+been\s+used)\b"
+    r"|(?:\bcan\s?not|\bnot|n['\u2019]t)\s+(?:be\s+)?(?:a\s+)?duplicated?\b|\bno\s+duplicat|\bnonce\s+(?:is\s+)?too\s+low\b"
+    r"|\b(?:use|choose|try|provide|send)\s+(?:an?\s+)?(?:new|different|other|another|unused|unique)"
+    r"\s+(?:nonce|key|id|one|reference|request|value)\b"
 ).search
 _denied = re.compile(  # a denial belongs to what follows only if no verb stands between them
-    r"(?:\b(?:not|no|never|none|neither|nor|without|unless|if)|n.t)"
+    r"(?:\b(?:not|no|never|none|neither|nor|without|unless|if)|n['\u2019]t)"
     r"(?:\s+(?:yet|ever|been|be|a|an|any|such|the|this|that|it|longer|has|have|with|under|for|of|nonce|allocations?|requests?"
-    r"|id))*\s*$"
+    r"|id|\"[^\"]*\"|'[^']*'|\w*\d\w*))*\s*$"
 ).search
 _of_something_else = re.compile(
-    r"\b(?:users?|customers?|members?|rewards?|wallets?|address(?:es)?|e-?mails?|accounts?|beneficiar(?:y|ies)|apps?|compan(?:y|ies)"
-    r"|collections?|assets?|claims?|contracts?|events?|cards?|names?|phones?|tokens?|amounts?|balances?|budgets?|limits?)\b"
+    r"\b(?:users?|customers?|members?|rewards?|wallets?|address(?:es)?|e\s?mails?|accounts?|beneficiar(?:y|ies)|apps?|compan(?:y|ies)"
+    r"|collections?|assets?|claims?|contracts?|events?|cards?|names?|phones?|tokens?|amounts?|balances?|budgets?|limits?|quotas?"
+    r"|allowances?)\b"
 ).search
-_SENTENCES = re.compile(r"[.;:!?\n]+")
+_CALL = r"(?:requests?|transactions?|operations?|payments?|payouts?|submissions?|transfers?|idempotency\s+keys?)\b"
+_of_this_call = re.compile(  # whatever user or reward it was for
+    rf"\bduplicat\w*\s+(?:\w+\s+)?{_CALL}"
+    rf"|\b{_CALL}(?:\s+(?:with|under|for|from|by|to|of)(?:\s+\S+){{1,4}}?)?(?:\s+(?:is|are|was|were|has|have|had))*"
+    r"\s+(?:already|previously|duplicat|exists|in\s+progress|be(?:ing|en)|still|pending)"
+    r"|\b(?:already|previously)\s+(?:been\s+)?(?:credited|granted|paid|rewarded)\b"
+).search
+_SENTENCES = re.compile(r"[.;:!?\n]+|\s[-\u2013\u2014]\s")
 
 
 def affirms_existence(error: VendorError, *, about: Collection[str]) -> bool:
@@ -63,7 +80,7 @@ def _affirms(detail: FieldError, about: Collection[str]) -> bool:
     of_the_key = _mentions(field, about)
     if field not in _NO_FIELD and not of_the_key:
         return False
-    sentences = [each.strip() for each in (*_SENTENCES.split(_folded(detail.message)), _folded(detail.code or ""))]
+    sentences = [_folded(each) for each in (*_SENTENCES.split(detail.message), re.sub(r"\W+", " ", detail.code or ""))]
     return any(_states_existence(each) and (of_the_key or _concerns(each, about)) for each in sentences)
 
 
@@ -74,7 +91,7 @@ def _states_existence(sentence: str) -> bool:
 
 
 def _concerns(sentence: str, about: Collection[str]) -> bool:
-    return _mentions(sentence, about) or _of_something_else(sentence) is None
+    return _mentions(sentence, about) or _of_something_else(sentence) is None or _of_this_call(sentence) is not None
 
 
 def _mentions(text: str, about: Collection[str]) -> bool:
@@ -82,5 +99,5 @@ def _mentions(text: str, about: Collection[str]) -> bool:
 
 
 def _folded(text: str) -> str:
-    """Return a text in lower case with the parts of compound names as words: `nonce_already_used`, `requestId`."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|_+", " ", text).strip().lower()
+    """Return a text in lower case with the parts of compound names as words: `nonce_already_used`, `requestId`, `non-unique`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|[-_]+", " ", text).strip().lower()

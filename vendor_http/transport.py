@@ -7,6 +7,7 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from traceback import walk_tb
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -34,24 +35,7 @@ KEEP_IDLE_BARE = 1.0
 """The same for bare writes: a connection the vendor has just closed would make one unknown for nothing."""
 
 _NEVER_LEFT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
-_MISTAKES = (ValueError, TypeError)
-"""What aiohttp raises before it connects where a session's own settings contradict a request, or its address is none."""
-
-
-class _Connector(aiohttp.TCPConnector):
-    """A connector that knows which tasks it has not given a connection yet: what they wanted to send has not left."""
-
-    def __init__(self, *, keepalive_timeout: float) -> None:
-        super().__init__(limit=0, keepalive_timeout=keepalive_timeout)
-        self.connecting: set[asyncio.Task[Any] | None] = set()
-
-    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:
-        """Find or make a connection; a task that gets none stays among those connecting."""
-        task = asyncio.current_task()
-        self.connecting.add(task)
-        connection = await super().connect(req, traces, timeout)
-        self.connecting.discard(task)
-        return connection
+_BAD_ADDRESS = (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)
 
 
 class Transport:
@@ -196,7 +180,6 @@ class Transport:
         if timeout <= 0:
             return Trouble(Met.NEVER_LEFT, "time ran out before it was sent")
         session = self._borrowed or self._session(bare=request.effect is Effect.BARE)
-        response: aiohttp.ClientResponse | None = None
         try:
             with self._alarm.turn(timeout):
                 response = await session.request(
@@ -213,13 +196,13 @@ class Transport:
                 finally:
                     if response.connection is not None:  # it was not read to its end
                         response.close()
-        except asyncio.CancelledError:
-            request.left = not _stuck_connecting(session)
+        except asyncio.CancelledError as problem:
+            request.left = not _had_no_connection(problem)
             raise
         except Exception as problem:  # noqa: BLE001 - what does not surely tell that it never left counts as sent
-            if _stuck_connecting(session) or isinstance(problem, _NEVER_LEFT):
+            if isinstance(problem, _NEVER_LEFT) or _had_no_connection(problem):
                 return Trouble(Met.NEVER_LEFT, _words(problem))
-            if response is None and isinstance(problem, _MISTAKES):
+            if _is_mistake(problem):
                 return Trouble(Met.MISTAKE, self._mistake(problem))
             return Trouble(Met.UNANSWERED, _words(problem))
         if content is None:
@@ -228,7 +211,7 @@ class Transport:
 
     def _mistake(self, problem: Exception) -> str:
         """Return what is wrong here, without the text of a foreign error, which may hold headers."""
-        if isinstance(problem, aiohttp.InvalidURL):
+        if isinstance(problem, _BAD_ADDRESS):
             return f"the address {self._base} cannot be used; correct the base URL"
         if self._borrowed is not None:
             return (
@@ -263,7 +246,7 @@ class Transport:
         session = self._owned.get(bare)
         if session is None:
             session = aiohttp.ClientSession(
-                connector=_Connector(keepalive_timeout=KEEP_IDLE_BARE if bare else KEEP_IDLE),
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_IDLE_BARE if bare else KEEP_IDLE),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
             self._owned[bare] = session
@@ -275,13 +258,24 @@ class Transport:
         return aiohttp.ClientTimeout(total=None, connect=connect, ceil_threshold=float("inf"))
 
 
-def _stuck_connecting(session: aiohttp.ClientSession) -> bool:
-    """Return whether this task was left without a connection by one of our own sessions."""
-    connector, task = session.connector, asyncio.current_task()
-    if not isinstance(connector, _Connector) or task not in connector.connecting:
-        return False
-    connector.connecting.discard(task)
-    return True
+def _had_no_connection(problem: BaseException) -> bool:
+    """Return whether an attempt ended inside the connector: name look-up, proxy and TLS included, nothing can have left."""
+    return ("aiohttp.connector", "connect") in _frames(problem)
+
+
+def _is_mistake(problem: Exception) -> bool:
+    """Return whether the session itself refused the request before it connected: its address, or a second Authorization.
+
+    A ValueError from deeper down, such as a hook of a borrowed session, may come when the request is long gone.
+    """
+    if isinstance(problem, _BAD_ADDRESS):
+        return True
+    return isinstance(problem, ValueError) and [module for module, _ in _frames(problem)][-1:] == ["aiohttp.client"]
+
+
+def _frames(problem: BaseException) -> list[tuple[str, str]]:
+    """Return module and function of each frame that an error passed through, the one that raised it last."""
+    return [(frame.f_globals.get("__name__", ""), frame.f_code.co_name) for frame, _ in walk_tb(problem.__traceback__)]
 
 
 def _words(problem: Exception) -> str:

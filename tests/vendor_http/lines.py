@@ -9,7 +9,7 @@ from attrs import define, field
 
 from vendor_http.calls import Answer, Effect, Refusal, Request
 from vendor_http.codec import loads
-from vendor_http.errors import UnexpectedResponse
+from vendor_http.errors import FieldError, UnexpectedResponse
 from vendor_http.transport import Transport
 
 SECRET = "canary-3f9a1c-secret"
@@ -57,7 +57,16 @@ def refusal(answer: Answer) -> Refusal:
         body = loads(answer.body)
     except UnexpectedResponse:
         return Refusal()
-    return Refusal(message=body.get("message", ""), code=body.get("code"), invalid=bool(body.get("invalid")))
+    details = [FieldError(**detail) for detail in body.get("details", ())]
+    return Refusal(message=body.get("message", ""), code=body.get("code"), details=details, invalid=bool(body.get("invalid")))
+
+
+class Watcher:
+    """An observer that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.records: list[Any] = []
+        self.on_start = self.on_retry = self.on_end = self.records.append
 
 
 def read_json(answer: Answer) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,12 +13,14 @@ import pytest
 from attrs import define, field
 
 from tests.vendor_http.lines import FakeTime, Headers, refusal
-from vendor_http.calls import Answer, Call, Effect, Met, Refusal, Request, Trouble
+from vendor_http.calls import OFF_LOOP, Answer, Call, Effect, Met, Refusal, Request, Trouble
 from vendor_http.codec import loads
 from vendor_http.errors import (
     ClientClosed,
+    ConfigurationError,
     ConnectFailed,
     DeadlineExceeded,
+    FieldError,
     Forbidden,
     NotFound,
     OutcomeUnknown,
@@ -31,6 +34,7 @@ from vendor_http.errors import (
 )
 from vendor_http.limits import Limiter, Limits
 from vendor_http.observe import Observers
+from vendor_http.refusals import affirms_existence
 from vendor_http.retry import RetryPolicy
 
 READ, KEYED, BARE = Effect.READ, Effect.KEYED, Effect.BARE
@@ -47,6 +51,7 @@ def answer(status: int, body: bytes = b'{"ok":true}', **headers: str) -> Answer:
 OK = answer(200)
 LOST = Trouble(Met.UNANSWERED, "a broken connection")
 REFUSED_TO_CONNECT = Trouble(Met.NEVER_LEFT, "no connection")
+MISTAKE = Trouble(Met.MISTAKE, "the borrowed session refuses the client's headers")
 OVERSIZE = Trouble(Met.UNREADABLE, "an answer of over 10485760 bytes", 200)
 
 
@@ -103,15 +108,16 @@ def read(answer: Answer) -> Any:
     return body
 
 
-async def outcome(script: Script, effect: Effect, *, total: float = 30.0, key: str | None = "key-1", advice: str = "") -> Any:
+async def outcome(script: Script, effect: Effect, *, total: float = 30.0, key: str | None = "key-1", **options: Any) -> Any:
     """Return what the call returned or raised."""
     deadline = script.clock() + total
+    options.setdefault("read", read)
     request: Request[Any] = Request(
-        operation="do_it", method="POST", url=None, effect=effect, read=read, deadline=deadline, key=key, advice=advice
+        operation="do_it", method="POST", url=None, effect=effect, deadline=deadline, key=key, **options
     )
     try:
         return await Call(script, request).run()  # type: ignore[arg-type]
-    except VendorError as error:
+    except (VendorError, ConfigurationError) as error:
         return error
 
 
@@ -141,6 +147,29 @@ async def test_never_left_to_the_end_is_connect_failed(effect: Effect) -> None:
     error = await outcome(Script([REFUSED_TO_CONNECT]), effect)
     assert type(error) is ConnectFailed
     assert (error.attempts, error.status, error.idempotency_key) == (5, None, "key-1")
+
+
+@pytest.mark.parametrize("effect", EVERY)
+async def test_407_is_the_proxys_and_never_left(effect: Effect) -> None:
+    script = Script([answer(407), OK])
+    assert await outcome(script, effect) == {"ok": True}
+    script = Script([answer(407)])
+    error = await outcome(script, effect)
+    assert type(error) is ConnectFailed
+    assert (error.attempts, error.status, len(script.sent)) == (5, 407, 5)
+
+
+# --- a local mistake --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("effect", EVERY)
+async def test_a_local_mistake_is_a_configuration_error_at_once(effect: Effect) -> None:
+    script = Script([MISTAKE, OK])
+    error = await outcome(script, effect)
+    assert type(error) is ConfigurationError
+    assert str(error) == "Acme do_it: the borrowed session refuses the client's headers. Nothing was sent."
+    assert len(script.sent) == 1
+    assert not script.time.slept
 
 
 # --- 429 --------------------------------------------------------------------------------------------------------------
@@ -292,6 +321,91 @@ async def test_vendor_that_echoes_the_secret_does_not_get_it_into_the_error() ->
     assert "[hidden]" in str(error)
 
 
+DETAILS = b'{"details":[{"field":"nonce","message":"too long","code":"max_length"},{"field":"","message":"no","code":null}]}'
+
+
+@pytest.mark.parametrize("effect", EVERY)
+async def test_rejection_carries_what_is_wrong_with_fields_and_with_the_whole(effect: Effect) -> None:
+    error = await outcome(Script([answer(400, DETAILS)]), effect)
+    nonce = FieldError(field="nonce", message="too long", code="max_length")
+    for twin in (error, pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
+        assert twin.details == (nonce, FieldError(field="", message="no"))
+        assert twin.field_errors == (nonce,)
+
+
+# --- 4xx that says the key is known -----------------------------------------------------------------------------------
+
+
+def about_the_nonce(error: RequestRejected) -> bool:
+    return affirms_existence(error, about={"nonce", "allocat"})
+
+
+ALREADY_USED = b'{"message":"no","details":[{"field":"","message":"Nonce already used."}]}'
+
+
+@pytest.mark.parametrize("effect", WRITES)
+@pytest.mark.parametrize(("status", "body"), [(409, b"{}"), (400, ALREADY_USED), (404, ALREADY_USED), (422, ALREADY_USED)])
+async def test_a_refusal_because_the_key_is_known_is_outcome_unknown(effect: Effect, status: int, body: bytes) -> None:
+    script = Script([answer(status, body), OK])
+    error = await outcome(script, effect, says_known=about_the_nonce, asked=("what", "was asked for"))
+    assert type(error) is OutcomeUnknown
+    assert (error.request, error.status, error.idempotency_key) == (("what", "was asked for"), status, "key-1")
+    assert len(script.sent) == 1
+    assert bool(error.details) is (body is ALREADY_USED)
+    for twin in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
+        assert twin.__dict__ == error.__dict__
+
+
+@pytest.mark.parametrize("effect", WRITES)
+@pytest.mark.parametrize("status", [400, 404, 422])
+async def test_a_refusal_for_another_reason_stands(effect: Effect, status: int) -> None:
+    error = await outcome(Script([answer(status, DETAILS)]), effect, says_known=about_the_nonce)
+    assert isinstance(error, RequestRejected)
+
+
+@pytest.mark.parametrize("effect", WRITES)
+@pytest.mark.parametrize(("status", "kind"), [(401, Unauthorized), (403, Forbidden), (429, RateLimited)])
+async def test_refusals_that_say_nothing_of_the_request_are_never_asked(
+    effect: Effect, status: int, kind: type[VendorError]
+) -> None:
+    error = await outcome(Script([answer(status, ALREADY_USED)]), effect, says_known=lambda _: True)
+    assert type(error) is kind
+
+
+@pytest.mark.parametrize("effect", WRITES)
+async def test_2xx_that_says_the_key_is_known_is_outcome_unknown(effect: Effect) -> None:
+    error = await outcome(Script([answer(200, b'{"ok":false}')]), effect, says_known=lambda error: error.code == "1")
+    assert type(error) is OutcomeUnknown
+
+
+async def test_credentials_that_cannot_be_configured_are_a_mistake_unless_something_may_have_arrived() -> None:
+    class Misconfigured(Headers):
+        healthy = 0
+
+        async def headers(self, timeout: float) -> Mapping[str, str]:
+            if not self.healthy:
+                raise ConfigurationError("no such file")
+            self.healthy -= 1
+            return await super().headers(timeout)
+
+    authorizer = Misconfigured()
+    assert type(await outcome(Script([LOST, OK], authorizer=authorizer), Effect.KEYED)) is ConfigurationError
+    authorizer.healthy = 1
+    assert type(await outcome(Script([LOST, OK], authorizer=authorizer), Effect.KEYED)) is OutcomeUnknown
+
+
+async def test_a_refusal_of_the_credentials_says_nothing_of_the_key() -> None:
+    class Refused(Headers):
+        async def headers(self, timeout: float) -> Mapping[str, str]:
+            raise RequestRejected("a log-in is in progress already", status=409)
+
+    script = Script([OK], authorizer=Refused())
+    assert type(await outcome(script, BARE, says_known=about_the_nonce)) is RequestRejected
+    assert not script.sent
+    renewing = Script([answer(401)], authorizer=NoOther(RequestRejected("in progress already", status=409)))
+    assert type(await outcome(renewing, BARE, says_known=about_the_nonce)) is RequestRejected
+
+
 @pytest.mark.parametrize("effect", EVERY)
 async def test_2xx_that_says_no_is_a_rejection(effect: Effect) -> None:
     error = await outcome(Script([answer(200, b'{"ok":false}')]), effect)
@@ -394,6 +508,38 @@ async def test_unreadable_2xx_of_a_bare_write_is_outcome_unknown(step: Step) -> 
     assert len(script.sent) == 1
 
 
+# --- replies large enough to be parsed off the loop ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "on_the_loop"), [(OFF_LOOP, True), (OFF_LOOP + 1, False)])
+async def test_a_large_reply_is_parsed_off_the_loop(size: int, on_the_loop: bool) -> None:
+    read_in: list[threading.Thread] = []
+
+    def read(reply: Answer) -> int:
+        read_in.append(threading.current_thread())
+        return len(reply.body)
+
+    assert await outcome(Script([answer(200, b" " * size)]), READ, read=read) == size
+    assert (read_in == [threading.main_thread()]) is on_the_loop
+
+
+@pytest.mark.parametrize(
+    ("problem", "kinds"),
+    [
+        (UnexpectedResponse("too long", path="data"), (UnexpectedResponse, OutcomeUnknown, OutcomeUnknown)),
+        (RequestRejected("no"), (RequestRejected, RequestRejected, RequestRejected)),
+    ],
+)
+async def test_what_a_large_reply_is_refused_for_comes_through(problem: VendorError, kinds: tuple[type, ...]) -> None:
+    def read(reply: Answer) -> None:
+        raise copy.deepcopy(problem)
+
+    for effect, kind in zip(EVERY, kinds, strict=True):
+        error = await outcome(Script([answer(200, b" " * (OFF_LOOP + 1))]), effect, read=read)
+        assert type(error) is kind
+        assert str(problem) in str(error)
+
+
 # --- 3xx --------------------------------------------------------------------------------------------------------------
 
 
@@ -410,6 +556,8 @@ async def test_3xx_is_unexpected_and_not_followed(effect: Effect, status: int) -
 
 DEFINITE = [
     REFUSED_TO_CONNECT,
+    MISTAKE,
+    answer(407),
     answer(429, Retry_After="1"),
     answer(429, Retry_After="1000"),
     answer(400, b"{}"),
@@ -426,9 +574,9 @@ DEFINITE = [
 @pytest.mark.parametrize("first", [LOST, answer(503), answer(408), answer(200, b"<html>"), OVERSIZE, answer(101)])
 @pytest.mark.parametrize("later", DEFINITE)
 async def test_after_an_ambiguous_attempt_nothing_becomes_nothing_happened(first: Step, later: Step) -> None:
-    error = await outcome(Script([first, later]), KEYED)
+    error = await outcome(Script([first, later]), KEYED, asked="what was asked for")
     assert type(error) is OutcomeUnknown
-    assert error.idempotency_key == "key-1"
+    assert (error.idempotency_key, error.request) == ("key-1", "what was asked for")
 
 
 async def test_a_readable_2xx_ends_the_ambiguity() -> None:
@@ -498,7 +646,9 @@ async def test_no_pause_where_none_is_asked() -> None:
 # --- errors as objects ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", [LOST, answer(400, b'{"message":"no"}'), answer(429), REFUSED_TO_CONNECT, answer(200, b"<")])
+@pytest.mark.parametrize(
+    "step", [LOST, answer(400, b'{"message":"no"}'), answer(429), REFUSED_TO_CONNECT, MISTAKE, answer(200, b"<")]
+)
 @pytest.mark.parametrize("effect", EVERY)
 async def test_errors_survive_pickle_and_deepcopy_whole(effect: Effect, step: Step) -> None:
     error = await outcome(Script([step]), effect)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vendor_http.arguments import MAX_TEXT, check_amount, check_id, check_key, check_name, is_id
+from vendor_http.arguments import MAX_TEXT, check_amount, check_id, check_key, check_name, check_timeout, is_id
 
 
 class Word(StrEnum):
@@ -150,3 +150,20 @@ def test_any_text_is_taken_exactly_or_refused(text: str) -> None:
         return
     assert Decimal(taken) == Decimal(text)
     assert text.isascii()
+
+
+@pytest.mark.parametrize("value", [True, False, None, "5", Decimal(5), b"5", 1 + 0j])
+def test_timeouts_of_another_type_are_refused(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"^timeout: give seconds as a number, not \w+$"):
+        check_timeout(value)
+
+
+@pytest.mark.parametrize("value", [0, 0.0, -1, float("nan"), float("inf"), float("-inf")])
+def test_timeouts_that_never_or_already_end_are_refused(value: float) -> None:
+    with pytest.raises(ValueError, match=r"^total: give seconds above 0"):
+        check_timeout(value, "total")
+
+
+@pytest.mark.parametrize("value", [0.001, 1, 86_400])
+def test_timeouts_in_seconds_come_back_as_they_are(value: float) -> None:
+    assert check_timeout(value) == value

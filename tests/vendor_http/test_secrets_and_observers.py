@@ -9,18 +9,23 @@ import pytest
 from aioresponses import aioresponses
 
 from tests.vendor_http.conftest import MakeTransport
-from tests.vendor_http.lines import SECRET, request_to
+from tests.vendor_http.lines import SECRET, Watcher, request_to
 from vendor_http.calls import Effect
 from vendor_http.errors import (
+    ConfigurationError,
     Conflict,
     ConnectFailed,
     DeadlineExceeded,
+    FieldError,
     OperationFailed,
     OperationMismatch,
+    OutcomeUnknown,
     RateLimited,
     RewardsError,
     SignatureError,
     UnexpectedResponse,
+    ValidationFailed,
+    VendorError,
 )
 from vendor_http.observe import CallEnded, CallRetried, CallStarted, Observers
 from vendor_http.operations import OperationRef
@@ -57,12 +62,6 @@ def test_strangers_text_becomes_one_printable_line() -> None:
     assert one_line("a\r\n\x1b[31mb\u2028\u202ec") == "a [31mb c"
     assert one_line("x" * 400) == "x" * 299 + "…"
     assert hide("a key here", ("key",)) == "a [hidden] here"
-
-
-class Watcher:
-    def __init__(self) -> None:
-        self.records: list[Any] = []
-        self.on_start = self.on_retry = self.on_end = self.records.append
 
 
 async def test_observers_see_start_retries_and_end_without_secrets(make_transport: MakeTransport) -> None:
@@ -128,8 +127,17 @@ def test_every_error_is_picklable_with_its_facts() -> None:
         RateLimited("r", retry_after=3.0, attempts=2),
         UnexpectedResponse("u", path="data.uid"),
         DeadlineExceeded("d", elapsed=1.5),
+        OutcomeUnknown("o", request=ref, idempotency_key="nonce-1"),
+        ConfigurationError("c"),
+        ValidationFailed("v", details=[FieldError(field="", message="m", code="unique")]),
     ]
     for error in made:
-        twin = pickle.loads(pickle.dumps(error))
-        assert twin.__dict__ == error.__dict__
-        assert str(twin) == str(error)
+        for twin in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
+            assert type(twin) is type(error)
+            assert twin.__dict__ == error.__dict__
+            assert str(twin) == str(error)
+
+
+def test_a_configuration_error_is_a_value_error_and_no_answer_of_a_vendor() -> None:
+    assert issubclass(ConfigurationError, ValueError)
+    assert not issubclass(ConfigurationError, VendorError)

@@ -6,8 +6,6 @@ import asyncio
 import multiprocessing
 import os
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -16,6 +14,21 @@ import trustme
 
 from tests.vendor_http.conftest import MakeTransport
 from tests.vendor_http.lines import FakeTime, Headers, request_to
+from tests.vendor_http.raw_vendor import (
+    ONCE,
+    Vendor,
+    answers_well,
+    ends,
+    hangs_up_at_once,
+    http,
+    never_answers,
+    read_request,
+    reads_then_hangs_up,
+    says_nothing,
+    stops_half_way,
+    talks_nonsense,
+    vendor,
+)
 from vendor_http.calls import MAX_REPLY, Effect
 from vendor_http.errors import (
     ClientClosed,
@@ -24,109 +37,10 @@ from vendor_http.errors import (
     OutcomeUnknown,
     ServerFailed,
     UnexpectedResponse,
-    VendorError,
 )
 from vendor_http.limits import Limits
 from vendor_http.retry import RetryPolicy, Timeouts
 from vendor_http.transport import Transport
-
-ONCE = RetryPolicy(attempts=1)
-Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-def http(body: bytes = b"{}", status: str = "200 OK", extra: str = "") -> bytes:
-    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{extra}\r\n".encode() + body
-
-
-async def read_request(reader: asyncio.StreamReader) -> bytes:
-    head = await reader.readuntil(b"\r\n\r\n")
-    for line in head.lower().split(b"\r\n"):
-        if line.startswith(b"content-length:"):
-            return head + await reader.readexactly(int(line.split(b":")[1]))
-    return head
-
-
-class Vendor:
-    """A raw socket server: what each connection gets is a coroutine."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.requests: list[bytes] = []
-        self.connections = 0
-        self.arrived = asyncio.Event()
-        self.release = asyncio.Event()
-
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *answers: bytes) -> None:
-        for answer in answers:
-            self.requests.append(await read_request(reader))
-            self.arrived.set()
-            writer.write(answer)
-            await writer.drain()
-
-
-@asynccontextmanager
-async def vendor(
-    peer: Callable[[Vendor, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], **options: Any
-) -> AsyncIterator[Vendor]:
-    played = Vendor()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        played.connections += 1
-        try:
-            await peer(played, reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, **options)
-    scheme = "https" if "ssl" in options else "http"
-    played.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    try:
-        yield played
-    finally:
-        played.release.set()
-        server.close()
-        await asyncio.sleep(0)
-
-
-async def ends(awaitable: Awaitable[Any]) -> VendorError:
-    try:
-        result = await awaitable
-    except VendorError as error:
-        return error
-    raise AssertionError(f"expected an error, got {result!r}")
-
-
-async def reads_then_hangs_up(v: Vendor, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    v.requests.append(await read_request(reader))
-
-
-async def hangs_up_at_once(v: Vendor, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    return
-
-
-async def stops_half_way(v: Vendor, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    v.requests.append(await read_request(reader))
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
-    await writer.drain()
-
-
-async def talks_nonsense(v: Vendor, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    v.requests.append(await read_request(reader))
-    writer.write(b"\x00\x01 nonsense\r\n\r\n")
-    await writer.drain()
-
-
-async def never_answers(v: Vendor, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    v.requests.append(await read_request(reader))
-    v.arrived.set()
-    await v.release.wait()
-
-
-async def answers_well(v: Vendor, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while True:
-        await v.answer(reader, writer, http())
 
 
 @pytest.mark.parametrize(
@@ -181,10 +95,7 @@ async def test_unknown_host_never_left(make_transport: MakeTransport) -> None:
 
 
 async def test_slow_connect_never_left(make_transport: MakeTransport) -> None:
-    async def plain_text_peer_that_says_nothing(v: Vendor, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await v.release.wait()
-
-    async with vendor(plain_text_peer_that_says_nothing) as v:
+    async with vendor(says_nothing) as v:
         transport = make_transport(v.url.replace("http:", "https:"), timeouts=Timeouts(total=5.0, connect=0.1), retry=ONCE)
         error = await ends(transport.call(request_to(transport, Effect.BARE)))
         assert type(error) is ConnectFailed
@@ -192,20 +103,18 @@ async def test_slow_connect_never_left(make_transport: MakeTransport) -> None:
 
 
 async def test_connect_that_uses_up_a_short_attempt_still_never_left(make_transport: MakeTransport) -> None:
-    async def says_nothing(v: Vendor, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await v.release.wait()
-
     async with vendor(says_nothing) as v:
         transport = make_transport(v.url.replace("http:", "https:"), timeouts=Timeouts(total=0.2, connect=5.0), retry=ONCE)
         assert type(await ends(transport.call(request_to(transport, Effect.BARE)))) is ConnectFailed
 
 
-async def test_untrusted_certificate_never_left(make_transport: MakeTransport) -> None:
+@pytest.mark.parametrize("effect", Effect)
+async def test_untrusted_certificate_never_left(make_transport: MakeTransport, effect: Effect) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     async with vendor(answers_well, ssl=context) as v:
         transport = make_transport(v.url, retry=ONCE)
-        error = await ends(transport.call(request_to(transport, Effect.BARE)))
+        error = await ends(transport.call(request_to(transport, effect)))
         assert type(error) is ConnectFailed
         assert "TLS" in str(error)
         assert not v.requests
@@ -563,3 +472,70 @@ async def test_cancelled_in_any_phase_leaves_neither_slot_nor_connection_taken(m
         transport.limiter.release()
         if phase != "credentials":
             await v.release.wait()
+
+
+# --- replies of at most so many bytes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_reply_longer_than_its_request_allows_is_refused(make_transport: MakeTransport, declared: bool) -> None:
+    async def answers_ten_bytes(v: Vendor, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        body = b'{"a":1234}'
+        chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\n%s\r\n0\r\n\r\n" % body
+        await v.answer(reader, writer, http(body) if declared else chunked)
+
+    async with vendor(answers_ten_bytes) as v:
+        transport = make_transport(v.url, retry=ONCE)
+        assert await transport.call(request_to(transport, max_reply=10)) == {"a": 1234}
+        error = await ends(transport.call(request_to(transport, max_reply=9)))
+        assert type(error) is UnexpectedResponse
+        assert "an answer of over 9 bytes" in str(error)
+
+
+# --- deadlines and links ----------------------------------------------------------------------------------------------
+
+
+async def test_a_deadline_is_the_calls_own_time_or_the_clients(make_transport: MakeTransport) -> None:
+    transport = make_transport(clock=lambda: 1000.0)
+    assert transport.deadline() == 1030.0
+    assert transport.deadline(5) == 1005.0
+    assert transport.deadline(0.5) == 1000.5
+
+
+@pytest.mark.parametrize(
+    ("timeout", "error"), [(0, ValueError), (-1.0, ValueError), (float("nan"), ValueError), ("5", TypeError)]
+)
+async def test_a_deadline_of_no_seconds_is_refused(make_transport: MakeTransport, timeout: Any, error: type[Exception]) -> None:
+    transport = make_transport()
+    with pytest.raises(error, match=r"^timeout: give seconds"):
+        transport.deadline(timeout)
+
+
+@pytest.mark.parametrize(
+    ("link", "leads_to"),
+    [
+        ("?page=2", "https://api.example.com:8443/v1/list?page=2"),
+        ("/v1/list?page=2", "https://api.example.com:8443/v1/list?page=2"),
+        ("next/2", "https://api.example.com:8443/v1/next/2"),
+        ("https://api.example.com:8443/v1/list?page=2", "https://api.example.com:8443/v1/list?page=2"),
+        ("http://api.example.com/v1/list?page=2", "https://api.example.com:8443/v1/list?page=2"),
+        ("http://API.example.com:8000/a%2Fb?c=%2B+d", "https://api.example.com:8443/a%2Fb?c=%2B+d"),
+        ("https://somebody:secret@api.example.com/v1", "https://api.example.com:8443/v1"),
+        ("http://api.example.com//evil.example/v1", "https://api.example.com:8443//evil.example/v1"),
+        ("https://evil.example/v1/list?page=2", None),
+        ("//evil.example/v1", None),
+        ("https://api.example.com.evil.example/", None),
+        ("https://api.example.com@evil.example/", None),
+        ("mailto:somebody@api.example.com", None),
+        ("javascript:alert(1)", None),
+        ("http:///v1", None),
+        ("http://[", None),
+        ("http://api.example.com:99999/", None),
+    ],
+)
+async def test_links_are_followed_at_the_origin_that_was_asked_alone(
+    make_transport: MakeTransport, link: str, leads_to: str | None
+) -> None:
+    transport = make_transport("https://api.example.com:8443/v1")
+    found = transport.same_origin(link, transport.url("list", query={"page": "1"}))
+    assert (found if found is None else str(found)) == leads_to
