@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -26,7 +26,7 @@ from aiohttp import web
 from benchmarks._load import body_of, headers_of
 from benchmarks._servers import KEY_ID, PATH, SECRET
 from original_async import Allocation, OriginalClient, OriginalWebhooks
-from vendor_http import Operation, OperationRef, OperationStatus
+from vendor_http import KeyedRequest, Operation, OperationRef, OperationStatus
 from webhooks import Completions, MemoryStore, PollPolicy, Receiver
 
 MILLION = 1_000_000
@@ -208,7 +208,10 @@ class _Counting:
     def parse_operation(self, ref: OperationRef, resource: Mapping[str, Any]) -> Operation:
         raise AssertionError("nothing settles here")
 
-    def conclude(self, asked: Operation | None, final: Operation) -> Operation:
+    async def find_operations(self, requests: Sequence[KeyedRequest]) -> Sequence[Operation]:
+        raise AssertionError("nothing is looked for here")
+
+    def conclude(self, asked: Operation | KeyedRequest | None, final: Operation) -> Operation:
         return final
 
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from attrs import field, frozen
 
-from vendor_http.operations import Operation, OperationReader, OperationRef
-from webhooks.errors import CompletionsClosed, CompletionsFailed, time_is_over
-from webhooks.hub import Hub, check_timeout, loop_time
+from vendor_http.errors import OutcomeUnknown
+from vendor_http.operations import KeyedRequest, Operation, OperationReader, OperationRef
+from webhooks.errors import CompletionsClosed, CompletionsFailed, nothing_found, time_is_over
+from webhooks.hub import LAST_LOOK, Hub, check_timeout, loop_time
+from webhooks.lookups import KeyWaiter, look_up_of, request_of
 from webhooks.poller import BOOST
 from webhooks.polling import AT_ONCE, PollPolicy
 from webhooks.streams import CompletionStream
@@ -119,6 +121,9 @@ class Completions:
         return (OperationRef(self._client.scope, kind, uid) for kind, uid in self._hub.watchers)
 
     @overload
+    async def wait(self, operation: OutcomeUnknown, *, timeout: float | None = None, poll_now: bool = False) -> Operation: ...
+
+    @overload
     async def wait(self, operation: A, *, timeout: float | None = None, poll_now: bool = False) -> A: ...
 
     @overload
@@ -127,8 +132,14 @@ class Completions:
     async def wait(self, operation: Any, *, timeout: float | None = None, poll_now: bool = False) -> Any:
         """Return the operation once it is done.
 
+        For an `OutcomeUnknown` the operation is first looked for by the key of its request: in the store, in what deliveries
+        bring, and by listing the operations of the request's owner, at once and then at growing intervals. It is what was asked
+        for only if its whole content is.
+
         Args:
-            operation: As the client returned it, or its ref, or a bare uid.
+            operation: As the client returned it, or its ref, or a bare uid, or the `OutcomeUnknown` that the call which was to
+                make it raised. One in a terminal state is kept in the store and concluded at once; one that was `recovered` is
+                asked about like with `poll_now`.
             timeout: Seconds to wait at most, 0 or more; None waits for as long as it takes. A store that hangs gets 2 s more to
                 answer a last look.
             poll_now: Ask the vendor instead of waiting for the first poll, as soon as the budget allows: for resuming after a
@@ -140,19 +151,29 @@ class Completions:
         Raises:
             OperationFailed: the chain said failed.
             OperationMismatch: it settled as another operation than was asked for.
-            CompletionTimeout: the time is over; also a `TimeoutError`.
+            CompletionTimeout: the time is over; also a `TimeoutError`. Its `ref` is None if no operation was found by the key.
             NotFound: the vendor knows no such operation, and has said so for a while.
             CompletionsClosed: this object is closed.
             CompletionsFailed: its background work kept dying.
             StoreError: the store could not be asked.
-            ValueError: the uid cannot be one, the operation belongs to another scope, or the timeout is no number.
+            ValueError: the uid cannot be one, the operation belongs to another scope, the timeout is no number, or what the
+                `OutcomeUnknown` was raised for has no key that it could be found by.
             RuntimeError: this object is not started, or another event loop runs.
         """
-        ref = self._client.ref_of(operation)
-        asked = None if isinstance(operation, str | OperationRef) else operation
+        request = request_of(operation, self._client.scope) if isinstance(operation, OutcomeUnknown) else None
+        asked = request or (None if isinstance(operation, str | OperationRef) else operation)
         check_timeout(timeout)
         self._check_running()
         deadline = math.inf if timeout is None else loop_time() + timeout
+        if request is not None:
+            operation, poll_now = await self._find(request, timeout, deadline), True
+        ref = self._client.ref_of(operation)
+        if not isinstance(operation, str | OperationRef):
+            if operation.status.terminal:
+                about = f"how {ref} ended, which its caller knows"
+                settled = await self._hub.in_time(self._hub.brought(operation), deadline + LAST_LOOK, about)
+                return self._client.conclude(asked, operation if settled is None else settled.operation)
+            poll_now = poll_now or operation.recovered
         ending: Ending | None = None
         begun = await self._begin(ref, deadline, poll_now=poll_now)
         if isinstance(begun, Waiter):
@@ -168,10 +189,32 @@ class Completions:
         if ending is None:
             self._hub.timeouts += 1
             seen, error = (begun.last_seen, begun.last_error) if isinstance(begun, Waiter) else (None, None)
-            raise time_is_over(ref, timeout or 0.0, seen, error)
+            raise time_is_over(ref, timeout or 0.0, seen, error, request)
         if isinstance(ending, Exception):
             raise ending
         return self._client.conclude(asked, ending.operation)
+
+    async def find(self, unknown: OutcomeUnknown, *, timeout: float | None = None) -> OperationRef:
+        """Return which operation a call has led to that ended without an answer, as soon as it is found; it may be pending.
+
+        `wait` does this first and then waits. Use this to keep the uid before waiting.
+
+        Args:
+            unknown: The error of the call that was to make it.
+            timeout: Seconds to look for it at most, 0 or more; None looks for as long as it takes.
+
+        Raises:
+            CompletionTimeout: nothing was found in time; also a `TimeoutError`.
+            CompletionsClosed, CompletionsFailed, StoreError, ValueError, RuntimeError: as `wait`.
+        """
+        request = request_of(unknown, self._client.scope)
+        check_timeout(timeout)
+        self._check_running()
+        deadline = math.inf if timeout is None else loop_time() + timeout
+        found = await self._find(request, timeout, deadline)
+        if not isinstance(found, OperationRef) and found.status.terminal:
+            await self._hub.in_time(self._hub.brought(found), loop_time() + LAST_LOOK, f"how {found.ref} ended")
+        return self._client.ref_of(found)
 
     @overload
     def as_completed(
@@ -229,7 +272,7 @@ class Completions:
         hub = self._hub
         self._store.unsubscribe(hub)
         hub.over = hub.over or CompletionsClosed(
-            "expected Completions to stay open while it is waited on, got aclose(); the operation may still settle"
+            "Completions was closed by aclose() while it was waited on; the operation may still settle"
         )
         if not self._closing:
             self._closing = True
@@ -252,7 +295,32 @@ class Completions:
     def _check_running(self) -> None:
         self._hub.check()
         if not self._tasks:
-            raise RuntimeError("expected Completions to be started, got one that is not; use it inside `async with`")
+            raise RuntimeError("Completions is not started; use it inside `async with`")
+
+    async def _find(self, request: KeyedRequest, timeout: float | None, deadline: float) -> Operation | OperationRef:
+        """Return the operation that a request has led to, or its ref if its outcome is in the store."""
+        hub, loop = self._hub, asyncio.get_running_loop()
+        waiter = KeyWaiter(loop.create_future(), look_up_of(request), deadline, hub.poller, request=request)
+        self._set_timer(waiter)
+        hub.seek(waiter)
+        self._waiting += 1
+        try:
+            found: Operation | OperationRef | None = await hub.in_time(hub.find(request), deadline)
+            if found is None:
+                ending = await waiter.future
+                if isinstance(ending, Exception):
+                    raise ending
+                found = waiter.found
+            if found is None:
+                found = await hub.in_time(hub.find(request), loop_time() + LAST_LOOK, f"about the key {request.key!r}")
+        finally:
+            self._waiting -= 1
+            waiter.disarm()
+            hub.abandon(waiter)
+        if found is None:
+            hub.timeouts += 1
+            raise nothing_found(request, timeout or 0.0, waiter.last_error, answered=waiter.answered)
+        return found
 
     async def _begin(self, ref: OperationRef, deadline: float, *, poll_now: bool) -> Settled | Waiter | None:
         """Return the outcome if it is known, else who waits for it; None if the time is over before the store has answered."""
@@ -282,9 +350,12 @@ class Completions:
         waiter = Waiter(loop.create_future(), ref, deadline, hub.poller)
         hub.watch(ref.kind, ref.uid, waiter, hub.poller.first_due())
         self._waiting += 1
-        if deadline != math.inf:
-            waiter.timer = loop.call_at(deadline - BOOST, waiter)
+        self._set_timer(waiter)
         return waiter
+
+    def _set_timer(self, waiter: Waiter) -> None:
+        if waiter.deadline != math.inf:
+            waiter.timer = asyncio.get_running_loop().call_at(waiter.deadline - BOOST, waiter)
 
     async def _look_again(self, waiter: Waiter, *, poll_now: bool) -> Settled | None:
         """Look up once more, now that no news can be missed any more, and see that the vendor is asked if it is to be."""
@@ -310,8 +381,8 @@ class Completions:
         except Exception as cause:  # noqa: BLE001 - told to everyone who waits
             self._hub.end_all(
                 CompletionsFailed(
-                    f"expected {name} to keep running, but it died {self._policy.deaths} times in a row, last of "
-                    f"{type(cause).__name__}; operations may settle all the same: make a new Completions and wait again",
+                    f"{name} died {self._policy.deaths} times in a row, last of {type(cause).__name__}. Operations may settle "
+                    "all the same: make a new Completions and wait again.",
                     cause=cause,
                 )
             )

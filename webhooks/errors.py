@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vendor_http.errors import RewardsError
 
 if TYPE_CHECKING:
-    from vendor_http.operations import Operation, OperationRef
+    from vendor_http.operations import KeyedRequest, Operation, OperationRef
 
 
 class StoreError(RewardsError):
@@ -30,7 +30,8 @@ class CompletionTimeout(RewardsError, TimeoutError):
     """The time of a wait ran out; the operation may still settle.
 
     Attributes:
-        ref: The operation waited for.
+        ref: The operation waited for; None where nothing was found under the key of a request.
+        request: The request whose operation was waited for, None where its uid was known.
         timeout: Seconds the wait was given.
         last_seen: What the last poll that answered saw, None if none did.
         last_error: What the last poll that failed met, None if none did.
@@ -40,14 +41,16 @@ class CompletionTimeout(RewardsError, TimeoutError):
         self,
         message: str,
         *,
-        ref: OperationRef,
+        ref: OperationRef | None,
         timeout: float,
+        request: KeyedRequest | None = None,
         last_seen: Operation | None = None,
         last_error: Exception | None = None,
         **facts: Any,
     ) -> None:
         super().__init__(message, **facts)
         self.ref = ref
+        self.request = request
         self.timeout = timeout
         self.last_seen = last_seen
         self.last_error = last_error
@@ -70,7 +73,11 @@ class CompletionsFailed(RewardsError):
 
 
 def time_is_over(
-    ref: OperationRef, timeout: float, last_seen: Operation | None, last_error: Exception | None
+    ref: OperationRef,
+    timeout: float,
+    last_seen: Operation | None,
+    last_error: Exception | None,
+    request: KeyedRequest | None = None,
 ) -> CompletionTimeout:
     """Return the error of a wait whose time ran out, with what is known of its operation."""
     if last_error is not None:
@@ -80,9 +87,28 @@ def time_is_over(
     else:
         known = "no poll has answered"
     return CompletionTimeout(
-        f"expected {ref} to settle within {timeout:g} s, but {known}; it may still settle: wait again, do not send it again",
+        f"{ref} did not settle within {timeout:g} s: {known}. It may still settle: wait again, do not send it again.",
         ref=ref,
         timeout=timeout,
+        request=request,
         last_seen=last_seen,
+        last_error=last_error,
+    )
+
+
+def nothing_found(request: KeyedRequest, timeout: float, last_error: Exception | None, *, answered: bool) -> CompletionTimeout:
+    """Return the error of a wait whose time ran out before its operation was found by the key."""
+    if last_error is not None:
+        known = f"the last look-up met {type(last_error).__name__}"
+    elif answered:
+        known = "the last look-up did not list it"
+    else:
+        known = "no look-up was answered"
+    return CompletionTimeout(
+        f"Nothing was found under the key {request.key!r} within {timeout:g} s: {known}. It may still have been carried out: "
+        "wait again, or repeat the call with the same key; never with another one.",
+        ref=None,
+        timeout=timeout,
+        request=request,
         last_error=last_error,
     )

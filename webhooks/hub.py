@@ -6,11 +6,12 @@ import asyncio
 import copy
 import logging
 import math
-from collections import deque
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vendor_http.errors import NotFound, VendorError
+from webhooks.lookups import KeyWaiter, LookUps
 from webhooks.poller import Poller
 from webhooks.polling import AT_ONCE, PollPolicy
 from webhooks.store.base import Outcome, Store, Verdict, Via
@@ -19,8 +20,10 @@ from webhooks.supervise import wait_at_most
 from webhooks.watchers import Ending, Settled, Standing, Waiter, Watcher, Watchers
 
 if TYPE_CHECKING:
-    from vendor_http.operations import Operation, OperationReader, OperationRef
+    from vendor_http.operations import KeyedRequest, Operation, OperationReader, OperationRef
     from webhooks.streams import CompletionStream
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +33,8 @@ _LOOK_FOR_QUESTIONS_EVERY = 5.0
 _POLLED_IN_A_ROW = 20
 _DELAYS_KEPT = 1_000
 _SLICE = 1_000
-_LAST_LOOK = 2.0
+LAST_LOOK = 2.0
+"""Seconds that a store gets to answer after the time of a wait is over."""
 
 
 def loop_time() -> float:
@@ -46,7 +50,7 @@ def check_timeout(timeout: float | None) -> None:
         TypeError: it is something else.
     """
     if timeout is not None and math.isnan(timeout):
-        raise ValueError("timeout: expected seconds, 0 or more, or None, got nan")
+        raise ValueError("timeout: nan is no number of seconds; give 0 or more, or None")
 
 
 class Hub(Subscriber):
@@ -75,7 +79,8 @@ class Hub(Subscriber):
         self.store = store
         self.clock = clock
         self.poller = Poller(client, policy, self, chance=chance, clock=loop_time)
-        self.watchers = Watchers()
+        self.watchers: Watchers[Watcher] = Watchers()
+        self.look_ups = LookUps()
         self.settlements: dict[Via, int] = {"webhook": 0, "poll": 0}
         self.delays: dict[Via, deque[float]] = {"webhook": deque(maxlen=_DELAYS_KEPT), "poll": deque(maxlen=_DELAYS_KEPT)}
         self.conflicts = 0
@@ -88,6 +93,7 @@ class Hub(Subscriber):
         self._asked = asyncio.Event()
         self._polled_in_a_row = 0
         self._delivered = False
+        self._refused: Counter[str] = Counter()
 
     # for those who wait
 
@@ -101,33 +107,55 @@ class Hub(Subscriber):
         if self.watchers.remove(kind, uid, watcher):
             self.poller.drop(kind, uid)
 
+    def seek(self, waiter: KeyWaiter) -> None:
+        """Wake the waiter when the operation of its request is found, and have it looked for at once and from then on."""
+        look_up = waiter.ref
+        if self.look_ups.add(waiter):
+            self.poller.add(look_up.kind, look_up.uid, self.poller.first_due())
+        self.poller.hurry_or_wish(look_up.kind, look_up.uid)
+
+    def abandon(self, waiter: KeyWaiter) -> None:
+        """Wake the waiter no more, and make its look-up no more if it was the last."""
+        if self.look_ups.remove(waiter):
+            self.poller.drop(waiter.ref.kind, waiter.ref.uid)
+
     def usable(self, outcome: Outcome) -> Settled | None:
         """Return the outcome as those who wait may have it, None if the vendor has to be asked first."""
         if outcome.via == "webhook" and not self._trusting:
             return None
-        try:
-            operation = self.client.parse_operation(outcome.ref, outcome.resource)
-        except VendorError as problem:
-            logger.warning("a kept outcome of %s cannot be read, the vendor is asked: %s", outcome.ref, problem)
+        operation = self._read(outcome)
+        if operation is None or not operation.status.terminal:
             return None
-        return Settled(operation, outcome.via, outcome.settled_at) if operation.status.terminal else None
+        return Settled(operation, outcome.via, outcome.settled_at)
 
     async def look_up(self, ref: OperationRef) -> Settled | None:
         """Return the outcome that is kept, if those who wait may have it."""
         outcome = await self.store.outcome(ref)
         return None if outcome is None else self.usable(outcome)
 
+    async def find(self, request: KeyedRequest) -> OperationRef | None:
+        """Return the operation of a request if its outcome is kept."""
+        for outcome in await self.store.outcomes_by_key(request.scope, request.kind, request.key):
+            if self._meets(request, outcome):
+                return outcome.ref
+        return None
+
     async def last_look(self, ref: OperationRef) -> Settled | None:
         """Look up once more after the time of a wait is over, but not for ever."""
-        limit = asyncio.timeout(_LAST_LOOK)
+        return await self.in_time(self.look_up(ref), loop_time() + LAST_LOOK, f"whether {ref} has ended")
+
+    async def in_time(self, answering: Awaitable[T], until: float, about: str | None = None) -> T | None:
+        """Return what the store answers, None if it has not at a moment; that is logged where it is said what it was about."""
+        limit = asyncio.timeout_at(None if until == math.inf else until)
         try:
             async with limit:
-                return await self.look_up(ref)
+                return await answering
         except TimeoutError:
             if not limit.expired():
                 raise
-            logger.warning("the store did not answer within %.0f s whether %s has ended", _LAST_LOOK, ref)
-            return None
+        if about is not None:
+            logger.warning("the store did not answer in time %s", about)
+        return None
 
     def took(self, ending: Ending | None) -> None:
         """Note how long an outcome took from when it was learned to who waited for it."""
@@ -156,6 +184,8 @@ class Hub(Subscriber):
         self.over = self.over or error
         for stream in list(self.streams):
             stream.fail(copy.copy(self.over))
+        for seeker in self.look_ups:
+            seeker.end(seeker.ref.kind, seeker.ref.uid, copy.copy(self.over))
         for kind, uid in self.watchers:
             for watcher in self.watchers.of(kind, uid):
                 if isinstance(watcher, Waiter):
@@ -172,7 +202,7 @@ class Hub(Subscriber):
         if self.over is not None:
             raise copy.copy(self.over)
         if self.loop is not None and self.loop is not asyncio.get_running_loop():
-            raise RuntimeError("expected the event loop that Completions was started in, got another; make one in each loop")
+            raise RuntimeError("Completions was started in another event loop; make one in each loop")
 
     # what the store tells
 
@@ -183,6 +213,9 @@ class Hub(Subscriber):
             return
         if outcome.via == "webhook":
             self._delivered = True
+        for seeker in self.look_ups.with_key(ref.kind, outcome.key):
+            if self._meets(seeker.request, outcome):
+                seeker.find(ref)
         if self.watchers.has(ref.kind, ref.uid):
             settled = self.usable(outcome)
             if settled is None:
@@ -198,6 +231,10 @@ class Hub(Subscriber):
         if self.watchers.has(ref.kind, ref.uid):
             self.poller.hurry(ref.kind, ref.uid, AT_ONCE)
         self._asked.set()
+
+    def refused(self, reason: str) -> None:
+        """Count a delivery that was refused for its signature."""
+        self._refused[reason] += 1
 
     async def ask_questions(self) -> None:
         """Claim what events have asked, until cancelled; a claim that is not answered in time comes back by itself."""
@@ -216,26 +253,40 @@ class Hub(Subscriber):
     # what the poller tells
 
     def wants(self, kind: str, uid: str) -> bool:
-        """Whether anybody waits for the operation."""
-        return self.watchers.has(kind, uid)
+        """Whether anybody waits for the operation, or for what the look-up finds."""
+        return self.watchers.has(kind, uid) or self.look_ups.has(kind, uid)
+
+    def requests(self, look_up: OperationRef) -> Sequence[KeyedRequest]:
+        """Return what is to be found by a look-up, one request for each key."""
+        by_key = {seeker.request.key: seeker.request for seeker in self.look_ups.of(look_up.kind, look_up.uid)}
+        return list(by_key.values())
+
+    def found(self, look_up: OperationRef, operations: Sequence[Operation]) -> None:
+        """Wake those whose requests are met by what a look-up found."""
+        self.noted(look_up, None, None)
+        for operation in operations:
+            for seeker in self.look_ups.with_key(operation.ref.kind, operation.key):
+                if seeker.request.is_met_by(operation):
+                    seeker.find(operation)
+
+    def impossible(self, look_up: OperationRef, error: ValueError) -> None:
+        """End the waits for what a look-up was to find."""
+        for seeker in self.look_ups.of(look_up.kind, look_up.uid):
+            seeker.end(look_up.kind, look_up.uid, copy.copy(error))
 
     async def ended(self, ref: OperationRef, operation: Operation, *, prompted: bool) -> None:
         """Store a terminal answer first, then bring it to those who wait."""
         via: Via = "webhook" if prompted and self._trusting else "poll"  # what is distrusted may not be kept as a webhook's
-        outcome = Outcome(ref=ref, status=operation.status, resource=operation.raw, via=via, settled_at=self.clock())
-        settled = Settled(operation, via, outcome.settled_at)
-        try:
-            recorded = await self.store.record_outcome(outcome)
-        except Exception:
-            logger.exception("the outcome of %s could not be kept; those who wait hear of it all the same", ref)
-        else:
-            if recorded.verdict is Verdict.CONFLICT:
-                self.conflicts += 1
-                logger.error("%s ended as %s, but is kept as %s", ref, operation.status, recorded.outcome.status)
-            if recorded.verdict is not Verdict.FIRST:
-                settled = self.usable(recorded.outcome) or settled
-        self._finish(ref.kind, ref.uid, settled)
+        self._finish(ref.kind, ref.uid, await self._keep(ref, operation, via))
         await self._doubt_webhooks()
+
+    async def brought(self, operation: Operation) -> Settled:
+        """Store a terminal state that a caller knows already, bring it to those who wait, and return the one that stands."""
+        ref = operation.ref
+        settled = await self._keep(ref, operation, "poll")
+        for watcher in self._take(ref.kind, ref.uid):
+            watcher.end(ref.kind, ref.uid, settled)
+        return settled
 
     async def missing(self, ref: OperationRef, error: NotFound) -> None:
         """End the waits for an operation that the vendor does not know."""
@@ -249,8 +300,37 @@ class Hub(Subscriber):
 
     def noted(self, ref: OperationRef, seen: Operation | None, error: Exception | None) -> None:
         """Pass on what a poll saw or met."""
-        for watcher in self.watchers.of(ref.kind, ref.uid):
+        watchers: Sequence[Watcher] = self.watchers.of(ref.kind, ref.uid) or self.look_ups.of(ref.kind, ref.uid)
+        for watcher in watchers:
             watcher.note(seen, error)
+
+    async def _keep(self, ref: OperationRef, operation: Operation, via: Via) -> Settled:
+        outcome = Outcome(
+            ref=ref, status=operation.status, resource=operation.raw, via=via, settled_at=self.clock(), key=operation.key
+        )
+        settled = Settled(operation, via, outcome.settled_at)
+        try:
+            recorded = await self.store.record_outcome(outcome)
+        except Exception:
+            logger.exception("the outcome of %s could not be kept; those who wait hear of it all the same", ref)
+            return settled
+        if recorded.verdict is Verdict.CONFLICT:
+            self.conflicts += 1
+            logger.error("%s ended as %s, but is kept as %s", ref, operation.status, recorded.outcome.status)
+        if recorded.verdict is not Verdict.FIRST:
+            settled = self.usable(recorded.outcome) or settled
+        return settled
+
+    def _read(self, outcome: Outcome) -> Operation | None:
+        try:
+            return self.client.parse_operation(outcome.ref, outcome.resource)
+        except VendorError as problem:
+            logger.warning("a kept outcome of %s cannot be read, the vendor is asked: %s", outcome.ref, problem)
+            return None
+
+    def _meets(self, request: KeyedRequest, outcome: Outcome) -> bool:
+        operation = self._read(outcome)
+        return operation is not None and request.is_met_by(operation)
 
     def _stand(self, ref: OperationRef) -> bool:
         if self._standing in self.watchers.of(ref.kind, ref.uid):
@@ -281,9 +361,19 @@ class Hub(Subscriber):
         except Exception:
             logger.exception("the store could not be asked whether a delivery ever came")
             return
-        if not counted.events:
+        if counted.events:
+            return
+        if self._refused:
             logger.warning(
-                "%d operations in a row were settled by polling and no webhook delivery ever came: is the URL subscribed at "
-                "the vendor and reachable, are the webhook keys the right ones, or does another process receive them?",
+                "%d operations in a row were settled by polling: %d deliveries came and every one was refused for its signature "
+                "(%s). Compare the webhook keys with the vendor's console.",
+                self._polled_in_a_row,
+                self._refused.total(),
+                ", ".join(f"{reason}: {count}" for reason, count in self._refused.most_common()),
+            )
+        else:
+            logger.warning(
+                "%d operations in a row were settled by polling and no webhook delivery came to this process. Check that the URL "
+                "is subscribed at the vendor and reachable, and whether another process receives the deliveries or refuses them.",
                 self._polled_in_a_row,
             )

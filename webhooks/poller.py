@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
+from attrs import evolve
+
 from vendor_http.errors import Forbidden, NotFound, RateLimited, Unauthorized, VendorError
-from vendor_http.operations import Operation, OperationReader, OperationRef
-from webhooks.polling import JUST_ONCE, PollPolicy, Schedule, Turn
+from vendor_http.operations import KeyedRequest, Operation, OperationReader, OperationRef
+from webhooks.polling import AT_ONCE, JUST_ONCE, LOOK_UP, PollPolicy, Schedule, Turn
 from webhooks.supervise import wait_at_most
 
 logger = logging.getLogger(__name__)
@@ -32,7 +34,19 @@ class Audience(Protocol):
     """Who wants the answers."""
 
     def wants(self, kind: str, uid: str) -> bool:
-        """Whether anybody waits for this operation."""
+        """Whether anybody waits for this operation, or for what this look-up finds."""
+        ...
+
+    def requests(self, look_up: OperationRef) -> Sequence[KeyedRequest]:
+        """Return what is to be found by a look-up, nothing if nobody waits for it any more."""
+        ...
+
+    def found(self, look_up: OperationRef, operations: Sequence[Operation]) -> None:
+        """Take what a look-up found."""
+        ...
+
+    def impossible(self, look_up: OperationRef, error: ValueError) -> None:
+        """Take the news that the client cannot make this look-up at all."""
         ...
 
     async def ended(self, ref: OperationRef, operation: Operation, *, prompted: bool) -> None:
@@ -50,6 +64,8 @@ class Audience(Protocol):
 
 class Poller:
     """Take turns from the schedule at no more than the budget, and hand the answers on.
+
+    A turn reads one operation or, where its kind begins with `LOOK_UP`, lists the operations of one owner.
 
     Args:
         client: Asks the vendor.
@@ -72,7 +88,7 @@ class Poller:
         self._audience = audience
         self._clock = clock
         self._spacing = 1.0 / policy.max_per_second
-        self._most_before_deadlines = max(1, int(BOOST / self._spacing))
+        self._most_in_a_crowd = max(1, int(BOOST / self._spacing))
         self._most_flying = max(1, math.ceil(policy.max_per_second * _SECONDS_IN_FLIGHT))
         self._schedule = Schedule(policy, chance)
         self._missing: dict[tuple[str, str], tuple[int, float]] = {}
@@ -121,15 +137,25 @@ class Poller:
 
     def hurry_before_deadline(self, kind: str, uid: str) -> bool:
         """Ask about a polled operation `BOOST` seconds before somebody's time is over; return whether the budget allows it."""
-        if self._schedule.urgent >= self._most_before_deadlines:
+        if self._crowded():
             return False
         self.hurry(kind, uid, JUST_ONCE)
         return True
+
+    def hurry_or_wish(self, kind: str, uid: str) -> None:
+        """Ask at once and again soon or, so that a crowd does not hold up what events leave open, behind all that is urgent."""
+        if self._crowded():
+            self.wish(kind, uid)
+        else:
+            self.hurry(kind, uid, AT_ONCE)
 
     def wish(self, kind: str, uid: str) -> None:
         """Ask about a polled operation ahead of the routine, but behind all that is urgent."""
         self._schedule.wish(kind, uid)
         self._wake.set()
+
+    def _crowded(self) -> bool:
+        return self._schedule.urgent >= self._most_in_a_crowd
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -146,7 +172,7 @@ class Poller:
                     continue
                 self._next_slot = self._clock() + self._spacing
                 ref = OperationRef(self._client.scope, turn.kind, turn.uid)
-                flight = flights.create_task(self._ask(ref, prompted=turn.prompted), name=f"poll of {turn.kind} {turn.uid}")
+                flight = flights.create_task(self._ask(ref, prompted=turn.prompted), name=f"poll of {_named(ref)}")
                 flight.add_done_callback(partial(self._land, turn))  # also of one that is cancelled before it takes off
 
     def _delay(self) -> float:
@@ -170,18 +196,28 @@ class Poller:
         wanted = self._audience.wants(turn.kind, turn.uid)
         if not wanted:
             self._suspects.pop((turn.kind, turn.uid), None)
+        elif postponed and turn.attempt is not None and (turn.kind, turn.uid) in self._suspects:
+            turn, postponed = evolve(turn, attempt=JUST_ONCE), False  # else it alone would try the door after every pause
         self._schedule.land(turn, self._clock(), wanted=wanted, postponed=postponed)
         self._wake.set()
 
     async def _ask(self, ref: OperationRef, *, prompted: bool) -> bool:
         """Ask once; return whether the turn did not count."""
+        looking = ref.kind.startswith(LOOK_UP)
+        requests = self._audience.requests(ref) if looking else ()
+        if looking and not requests:
+            return False
         self.polls += 1
         try:
-            operation = await self._client.read_operation(ref)
+            if looking:
+                found = await self._client.find_operations(requests)
+            else:
+                operation = await self._client.read_operation(ref)
         except NotFound as error:
             self._answered(ref)
             self._audience.noted(ref, None, error)
-            await self._count_missing(ref, error)
+            if not looking:
+                await self._count_missing(ref, error)
             return False
         except Exception as error:
             self.errors += 1
@@ -191,13 +227,18 @@ class Poller:
             if isinstance(error, RateLimited):
                 self._pause(_UNASKED_PAUSE if error.retry_after is None else error.retry_after)
                 return True
-            if not isinstance(error, VendorError):  # no answer of the vendor's: borne with, unless there is nothing else
+            if looking and isinstance(error, ValueError):
+                self._audience.impossible(ref, error)
+            elif not isinstance(error, VendorError):  # no answer of the vendor's: borne with, unless there is nothing else
                 self._faults += 1
                 if self._faults >= _FAULTS_IN_A_ROW:
                     raise
-                logger.exception("asking for %s failed by a fault that is not the vendor's; it waits its turn", ref)
+                logger.exception("asking for %s failed by a fault that is not the vendor's; it waits its turn", _named(ref))
             return False
         self._answered(ref)
+        if looking:
+            self._audience.found(ref, found)
+            return False
         self._missing.pop((ref.kind, ref.uid), None)
         if operation.status.terminal:
             await self._audience.ended(ref, operation, prompted=prompted)
@@ -222,7 +263,9 @@ class Poller:
         if not self._refusals and key in self._suspects:
             if not self._suspects[key]:
                 self._suspects[key] = True
-                logger.error("the vendor refuses polls of %s (%s), but answers others; it waits its turn", ref, error.status)
+                logger.error(
+                    "the vendor refuses polls of %s (%s), but answers others; it waits its turn", _named(ref), error.status
+                )
             return False
         self._suspects[key] = False
         pause = min(_FIRST_PAUSE * 2.0**self._refusals, _LONGEST_PAUSE)
@@ -247,3 +290,9 @@ class Poller:
 
     def _pause(self, seconds: float) -> None:
         self._paused_until = max(self._paused_until, self._clock() + seconds)
+
+
+def _named(ref: OperationRef) -> str:
+    if ref.kind.startswith(LOOK_UP):
+        return f"the operations of {ref.uid} ({ref.kind.removeprefix(LOOK_UP)} in {ref.scope})"
+    return str(ref)

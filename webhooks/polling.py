@@ -15,6 +15,9 @@ AT_ONCE = 0
 JUST_ONCE = 4
 """An urgent question that is asked once."""
 
+LOOK_UP = "\0"
+"""Begins the kind of a look-up, which no vendor's kind does; its uid is the owner whose operations are listed."""
+
 _URGENT_DELAYS = (1.0, 2.0, 4.0, 8.0)
 _SKIPS_PER_CALL = 1_000
 

@@ -280,9 +280,11 @@ class Receiver:
             except Exception as problem:  # noqa: BLE001 - answered, counted and logged below
                 results = repeat(problem)
         kept = iter(results)
-        return [
-            self._acknowledged(event, next(kept)) if isinstance(event, Event) else self._refuse(event, UNSIGNED) for event in read
-        ]
+        return [self._acknowledged(event, next(kept)) if isinstance(event, Event) else self._unsigned(event) for event in read]
+
+    def _unsigned(self, reason: str) -> Reply:
+        self._store.refused(reason)
+        return self._refuse(reason, UNSIGNED)
 
     def _verified_event(self, headers: Mapping[str, str], body: bytes) -> Event | str:
         """Return the event of the source whose key signed the body, or why there is none."""

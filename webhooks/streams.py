@@ -220,11 +220,17 @@ class CompletionStream(Generic[A]):
         deadline = math.inf if self._timeout is None else loop_time() + self._timeout
         due = hub.poller.first_due()
         refs: list[OperationRef] = []
+        recovered: list[OperationRef] = []
+        ended: list[Operation] = []
         for operation in operations:
             ref = hub.client.ref_of(operation)
             if not isinstance(operation, str | OperationRef):
                 key = ref.kind, ref.uid
                 asked[key] = _and(asked.get(key), operation)
+                if operation.status.terminal:
+                    ended.append(operation)
+                elif operation.recovered:
+                    recovered.append(ref)
             shelf = self._mine.get(ref.kind)
             if shelf is None:
                 shelf = self._mine[ref.kind] = {}
@@ -234,15 +240,15 @@ class CompletionStream(Generic[A]):
             shelf[ref.uid] = deadline
             hub.watch(ref.kind, ref.uid, self, due)
             refs.append(ref)
-        if not refs:
+        if not refs and not ended:
             return
         if self._timer is None and deadline != math.inf:  # before the store is asked: it may hang
             self._timer = asyncio.get_running_loop().call_at(max(deadline - BOOST, loop_time()), self._tick)
         await hub.register(refs)
-        if self._poll_now:
-            for ref in refs:
-                if self._awaits(ref):
-                    hub.poller.wish(ref.kind, ref.uid)
+        await asyncio.gather(*map(hub.brought, ended))
+        for ref in refs if self._poll_now else recovered:
+            if self._awaits(ref):
+                hub.poller.wish(ref.kind, ref.uid)
         for outcome in await hub.store.outcomes(refs):
             ref = outcome.ref
             if self._awaits(ref):
@@ -295,13 +301,13 @@ class CompletionStream(Generic[A]):
         if isinstance(ending, Exception):
             return Completion(ref=ref, operation=None, error=ending, via=None)
         self._hub.took(ending)
-        error: VendorError | None = None
+        final, error = ending.operation, None
         try:
             for one in asked if isinstance(asked, tuple) else (asked,):
-                self._hub.client.conclude(one, ending.operation)
+                final = self._hub.client.conclude(one, final)
         except VendorError as problem:
             error = problem
-        return Completion(ref=ref, operation=cast("A", ending.operation), error=error, via=ending.via)
+        return Completion(ref=ref, operation=cast("A", final), error=error, via=ending.via)
 
 
 def _until(shelf: dict[str, float], moment: float) -> list[str]:

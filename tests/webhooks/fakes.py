@@ -6,21 +6,22 @@ import asyncio
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from vendor_http.errors import (
     NotFound,
     OperationFailed,
     OperationMismatch,
+    OutcomeUnknown,
     ServerFailed,
     SignatureError,
     UnexpectedResponse,
     VendorError,
 )
-from vendor_http.operations import Event, Operation, OperationRef, OperationStatus
+from vendor_http.operations import Event, KeyedRequest, Operation, OperationRef, OperationStatus
 
 SIGNATURE = "x-fake-signature"
 
@@ -33,19 +34,48 @@ class Thing:
     status: OperationStatus
     amount: str | None = None
     raw: Mapping[str, Any] = field(factory=dict, repr=False)
+    key: str | None = None
+    recovered: bool = False
+
+
+@frozen(kw_only=True)
+class ThingRequest:
+    """What a call to the fake vendor asked for."""
+
+    key: str
+    owner: str = "ann"
+    amount: str = "1.5"
+    kind: str = "thing"
+    scope: str = "default"
+
+    def is_met_by(self, operation: Operation) -> bool:
+        return isinstance(operation, Thing) and (operation.key, operation.amount) == (self.key, self.amount)
 
 
 def a_ref(uid: str = "1", kind: str = "thing", scope: str = "default") -> OperationRef:
     return OperationRef(scope, kind, uid)
 
 
-def a_thing(uid: str = "1", status: str = "pending", amount: str | None = "1.5", **more: Any) -> Thing:
-    ref = a_ref(uid, **more)
-    return Thing(ref=ref, status=OperationStatus(status), amount=amount, raw=words_of(uid, status, amount))
+def a_thing(
+    uid: str = "1",
+    status: str = "pending",
+    amount: str | None = "1.5",
+    key: str | None = None,
+    recovered: bool = False,
+    **more: Any,
+) -> Thing:
+    words = words_of(uid, status, amount, key)
+    return Thing(ref=a_ref(uid, **more), status=OperationStatus(status), amount=amount, raw=words, key=key, recovered=recovered)
 
 
-def words_of(uid: str, status: str, amount: str | None = "1.5") -> dict[str, Any]:
-    return {"uid": uid, "status": status, "amount": amount}
+def words_of(uid: str, status: str, amount: str | None = "1.5", key: str | None = None) -> dict[str, Any]:
+    words = {"uid": uid, "status": status, "amount": amount}
+    return words if key is None else {**words, "key": key}
+
+
+def lost(key: str = "k", **more: Any) -> OutcomeUnknown:
+    """Return the error of a call whose answer was lost."""
+    return OutcomeUnknown("The connection broke; look before you repeat it.", request=ThingRequest(key=key, **more))
 
 
 class FakeSource:
@@ -91,6 +121,8 @@ class FakeSource:
             identity=identity,
             body=body,
             ref=OperationRef(self._scope, words.get("kind", "thing"), uid) if uid else None,
+            also=tuple(OperationRef(self._scope, words.get("kind", "thing"), other) for other in words.get("also", ())),
+            key=(resource or words).get("key"),
             resource=resource if complete else None,
             problem=f"names the app {words['app']}" if words.get("app", self._app) != self._app else None,
             **hints,
@@ -108,7 +140,8 @@ class FakeVendor:
     """Answers reads as told, and remembers when it was asked what.
 
     `will(uid, ...)` gives the answers one after the other, the last for ever: a status, an exception or an operation. One
-    that it was told nothing about is unknown: `NotFound`.
+    that it was told nothing about is unknown: `NotFound`. `holds(...)` gives what look-ups list from then on, and
+    `will_list(...)` what the next ones meet before that.
     """
 
     def __init__(self, scope: str = "default", latency: float = 0.0) -> None:
@@ -116,6 +149,9 @@ class FakeVendor:
         self.latency = latency
         self.answers: dict[tuple[str, str], list[Answer]] = {}
         self.reads: list[tuple[float, OperationRef]] = []
+        self.held: list[Thing] = []
+        self.listing: list[Exception] = []
+        self.look_ups: list[tuple[float, tuple[str, ...]]] = []
         self.in_flight = 0
         self.most_in_flight = 0
 
@@ -129,6 +165,16 @@ class FakeVendor:
 
     def will(self, uid: str, *answers: Answer, kind: str = "thing") -> None:
         self.answers[kind, uid] = list(answers)
+
+    @property
+    def look_up_times(self) -> list[float]:
+        return [at for at, _ in self.look_ups]
+
+    def holds(self, *things: Thing) -> None:
+        self.held = list(things)
+
+    def will_list(self, *errors: Exception) -> None:
+        self.listing = list(errors)
 
     def ref_of(self, operation: Operation | OperationRef | str) -> OperationRef:
         if isinstance(operation, str):
@@ -155,17 +201,30 @@ class FakeVendor:
         finally:
             self.in_flight -= 1
 
+    async def find_operations(self, requests: Sequence[KeyedRequest]) -> Sequence[Operation]:
+        assert len({(request.kind, request.owner) for request in requests}) == 1
+        keys = [request.key for request in requests]
+        assert len(set(keys)) == len(keys)
+        self.look_ups.append((asyncio.get_running_loop().time(), tuple(keys)))
+        held = list(self.held)
+        if self.latency:
+            await asyncio.sleep(self.latency)
+        if self.listing:
+            raise self.listing.pop(0)
+        return [thing for thing in held if thing.key in keys and thing.ref.kind == requests[0].kind]
+
     def parse_operation(self, ref: OperationRef, resource: Mapping[str, Any]) -> Operation:
         if resource.get("uid") != ref.uid or "amount" not in resource:
             raise UnexpectedResponse("expected the whole thing, got a part")
-        return Thing(ref=ref, status=OperationStatus(resource["status"]), amount=resource["amount"], raw=resource)
+        status = OperationStatus(resource["status"])
+        return Thing(ref=ref, status=status, amount=resource["amount"], raw=resource, key=resource.get("key"))
 
-    def conclude(self, asked: Operation | None, final: Operation) -> Operation:
+    def conclude(self, asked: Operation | KeyedRequest | None, final: Operation) -> Operation:
         if final.status is OperationStatus.FAILED:
             raise OperationFailed(f"{final.ref} failed", operation=final)
-        if asked is not None and asked.amount != final.amount:  # type: ignore[attr-defined]
+        if isinstance(asked, Thing | ThingRequest) and isinstance(final, Thing) and asked.amount != final.amount:
             raise OperationMismatch(f"{final.ref} is another", operation=final, asked=asked, differences={})
-        return final
+        return evolve(final, recovered=isinstance(asked, ThingRequest) or getattr(asked, "recovered", False))  # type: ignore[misc]
 
 
 def trouble(status: int = 503) -> VendorError:

@@ -39,6 +39,7 @@ class Ear(Subscriber):
         self.settlements: list[Outcome] = []
         self.questions: list[OperationRef] = []
         self.readies = 0
+        self.refusals: list[str] = []
 
     def settled(self, outcome: Outcome) -> None:
         self.settlements.append(outcome)
@@ -48,6 +49,9 @@ class Ear(Subscriber):
 
     def ready(self) -> None:
         self.readies += 1
+
+    def refused(self, reason: str) -> None:
+        self.refusals.append(reason)
 
 
 MakeStore = Callable[[], Awaitable[Store]]
@@ -61,8 +65,11 @@ def resource(uid: str = "1", status: str = "done", amount: Any = "1.5") -> dict[
     return {"uid": uid, "status": status, "amount": amount, "created_at": "2023-08-10T14:07:14.494142Z"}
 
 
-def outcome(of: OperationRef, status: str = "done", via: Any = "poll", at: float = 1_760_000_000.0, **more: Any) -> Outcome:
-    return Outcome(ref=of, status=OperationStatus(status), resource=resource(of.uid, status, **more), via=via, settled_at=at)
+def outcome(
+    of: OperationRef, status: str = "done", via: Any = "poll", at: float = 1_760_000_000.0, key: str | None = None, **more: Any
+) -> Outcome:
+    words = resource(of.uid, status, **more)
+    return Outcome(ref=of, status=OperationStatus(status), resource=words, via=via, settled_at=at, key=key)
 
 
 def event(
@@ -89,6 +96,10 @@ def event(
 
 
 JOB = Job(event_id=1, handler=PAY, state=EventState.READY, due_at=0.0)
+
+
+async def made_with(store: Store, key: str, kind: str = "allocation", scope: str = "default") -> list[str]:
+    return sorted(one.ref.uid for one in await store.outcomes_by_key(scope, kind, key))
 
 
 async def collect(store: Store, scope: str = "default") -> set[OperationRef]:
@@ -322,6 +333,61 @@ class StoreContract:
         assert await store.outcome(ref("2")) is not None
         assert await collect(store) == {ref("young")}
 
+    # outcomes by the key of their operation
+
+    async def test_an_outcome_is_found_by_the_key_its_event_or_its_reader_names(self, store: Store, ear: Ear) -> None:
+        await store.accept(event(of=ref("1"), complete=resource("1"), key="k"))
+        await store.record_outcome(outcome(ref("2"), key="l"))
+        await store.record_outcome(outcome(ref("3")))
+        assert (await made_with(store, "k"), await made_with(store, "l"), await made_with(store, "m")) == (["1"], ["2"], [])
+        (found,) = await store.outcomes_by_key("default", "allocation", "k")
+        assert found == await store.outcome(ref("1")) == ear.settlements[0]
+        assert [one.key for one in ear.settlements] == ["k", "l", None]
+
+    async def test_one_key_may_belong_to_several_operations_but_not_across_kinds_or_scopes(self, store: Store) -> None:
+        for one in (ref("1"), ref("2"), ref("3", kind="claim"), ref("4", scope="other")):
+            await store.record_outcome(outcome(one, key="k"))
+        assert await made_with(store, "k") == ["1", "2"]
+        assert await made_with(store, "k", kind="claim") == ["3"]
+        assert await made_with(store, "k", scope="other") == ["4"]
+
+    async def test_a_later_record_that_says_the_same_adds_the_key_that_the_first_lacked(self, store: Store, ear: Ear) -> None:
+        await store.record_outcome(outcome(ref("1")))
+        assert (await store.record_outcome(outcome(ref("1"), key="k"))).outcome.key == "k"
+        assert (await store.record_outcome(outcome(ref("1"), key="another"))).outcome.key == "k"
+        assert (await made_with(store, "k"), await made_with(store, "another")) == (["1"], [])
+        assert await store.outcome(ref("1")) == outcome(ref("1"), key="k")
+        assert len(ear.settlements) == 1
+
+    async def test_records_of_one_moment_leave_the_key_that_any_of_them_names(self, store: Store) -> None:
+        recorded = await asyncio.gather(*(store.record_outcome(outcome(ref("1"), key=key)) for key in (None, "k", None)))
+        assert [one.verdict for one in recorded] == [Verdict.FIRST, Verdict.SAME, Verdict.SAME]
+        assert await made_with(store, "k") == ["1"]
+
+    async def test_an_outcome_that_differs_keeps_its_key_for_itself(self, store: Store) -> None:
+        await store.record_outcome(outcome(ref("1"), "failed"))
+        await store.record_outcome(outcome(ref("1"), "done", key="k"))
+        assert await made_with(store, "k") == []
+        assert [one.key for one in await store.conflicts(ref("1"))] == ["k"]
+
+    async def test_what_is_purged_is_not_found_by_its_key_any_more(self, store: Store, clock: Clock) -> None:
+        for uid in "123":
+            await store.record_outcome(outcome(ref(uid), at=clock.now + float(uid), key="k"))
+        assert await store.purge_outcomes(clock.now + 3) == 2
+        assert await made_with(store, "k") == ["3"]
+        assert await store.purge_outcomes(clock.now + 4) == 1
+        assert await made_with(store, "k") == []
+        await store.record_outcome(outcome(ref("1"), at=clock.now, key="k"))
+        assert await made_with(store, "k") == ["1"]
+
+    async def test_an_outcome_recorded_again_after_a_caller_gave_up_is_the_same(self, store: Store) -> None:
+        first = asyncio.ensure_future(store.record_outcome(outcome(ref("1"), key="k")))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        assert (await store.record_outcome(outcome(ref("1"), key="k"))).verdict is Verdict.SAME
+        assert await made_with(store, "k") == ["1"]
+
     # pending
 
     async def test_pending_operations_are_listed_by_scope_until_they_settle_or_are_removed(self, store: Store) -> None:
@@ -360,6 +426,24 @@ class StoreContract:
         assert ear.questions == [ref()]
         assert await store.claim_questions("default", limit=10, lease=60) == [ref()]
         assert (await store.statistics()).questions == 1
+
+    async def test_every_further_operation_of_an_event_is_asked_about_like_the_first(self, store: Store, ear: Ear) -> None:
+        await store.record_outcome(outcome(ref("3"), "done"))
+        await store.accept(event("1", of=ref("2")))
+        await store.accept(event("2", of=ref("1"), also=(ref("2"), ref("3"), ref("4"))))
+        await store.accept(event("3", of=ref("5"), complete=resource("5"), also=(ref("6"),)))
+        await store.accept(event("4", also=(ref("7"),)))
+        await store.accept(event("5", also=(ref("8"),), problem="unreadable"))
+        asked = [ref(uid) for uid in "21467"]
+        assert ear.questions == asked
+        assert sorted(await store.claim_questions("default", limit=10, lease=60), key=str) == sorted(asked, key=str)
+
+    async def test_an_amended_event_asks_about_every_operation_it_speaks_of(self, store: Store, ear: Ear) -> None:
+        await store.accept(event("1", problem="unreadable"))
+        (dead,) = await store.list_events()
+        await store.amend(dead.id, event("1", of=ref("1"), complete=resource("1"), also=(ref("2"),)))
+        await store.amend(dead.id, event("1", also=(ref("3"),)))
+        assert ear.questions == [ref("2"), ref("3")]
 
     async def test_an_event_without_a_ref_asks_nothing(self, store: Store, ear: Ear) -> None:
         await store.accept(event())
@@ -540,6 +624,14 @@ class StoreContract:
 
     # hints
 
+    async def test_subscribers_hear_of_deliveries_refused_for_their_signature(self, store: Store, ear: Ear) -> None:
+        store.refused("mismatch")
+        assert ear.refusals == ["mismatch"]
+        store.unsubscribe(ear)
+        store.refused("missing")
+        assert ear.refusals == ["mismatch"]
+        assert (await store.statistics()).events == 0
+
     async def test_hints_come_before_the_call_returns_and_end_with_unsubscribe(self, store: Store) -> None:
         ear, other = Ear(), Ear()
         store.subscribe(ear)
@@ -574,6 +666,9 @@ class StoreContract:
             def ready(self) -> None:
                 raise RuntimeError("broken")
 
+            def refused(self, reason: str) -> None:
+                raise RuntimeError("broken")
+
         late = Ear()
         store.subscribe(Broken())
         store.subscribe(late)
@@ -582,7 +677,9 @@ class StoreContract:
         assert len(late.settlements) == len(ear.settlements) == 1
         assert late.questions == ear.questions == [ref("2")]
         assert late.readies == ear.readies == 1
-        assert sum("subscriber" in record.message for record in caplog.records) == 3
+        store.refused("mismatch")
+        assert late.refusals == ear.refusals == ["mismatch"]
+        assert sum("subscriber" in record.message for record in caplog.records) == 4
 
     # life
 
@@ -648,7 +745,9 @@ class DurableStoreContract(StoreContract):
         await store.accept(event("purged"))
         await store.add_pending([ref("3")])
         await store.record_outcome(outcome(ref("4"), "failed", at=clock.now))
-        await store.record_outcome(outcome(ref("4"), "done", at=clock.now))
+        await store.record_outcome(outcome(ref("4"), "done", at=clock.now, key="k"))
+        await store.record_outcome(outcome(ref("5")))
+        await store.record_outcome(outcome(ref("5"), key="k"))
         before = (await store.list_events(), await store.outcome(ref("1")), await store.conflicts(ref("4")))
         await store.aclose()
         again = await make_store()
@@ -656,6 +755,7 @@ class DurableStoreContract(StoreContract):
             assert (await again.list_events(), await again.outcome(ref("1")), await again.conflicts(ref("4"))) == before
             assert await again.accept(event("purged")) is Acceptance.DUPLICATE
             assert await again.claim_questions("default", limit=5, lease=60) == [ref("2")]
+            assert await made_with(again, "k") == ["5"]
             assert await collect(again) == {ref("3")}
             claimed = await again.claim_jobs(PAY, limit=5, lease=60)
             assert {one.event.name for one in claimed} == {"reward.allocated", CONFLICT_EVENT}

@@ -293,6 +293,41 @@ async def test_poll_now_asks_about_each_at_once_inside_the_budget() -> None:
 
 
 @virtual_time
+async def test_what_is_done_already_is_kept_and_yielded_at_once() -> None:
+    async with a_world() as world:
+        operations = [a_thing("1", "done", recovered=True), a_thing("2", "failed"), a_thing("3", "done")]
+        await world.deliver("3", "failed")
+        async with world.completions.as_completed(operations, timeout=60) as outcomes:
+            ended = [one async for one in outcomes]
+        assert now() == 0.0
+        assert [(one.ref.uid, type(one.error)) for one in ended] == [
+            ("1", NONE),
+            ("2", OperationFailed),
+            ("3", OperationFailed),
+        ]
+        assert ended[0].operation is not None
+        assert ended[0].operation.recovered
+        assert [one.via for one in await world.store.outcomes([a_ref("1"), a_ref("2")])] == ["poll", "poll"]
+        assert world.vendor.reads == []
+
+
+@virtual_time
+async def test_what_is_waited_for_already_ends_when_it_is_given_again_as_done() -> None:
+    operations = [a_thing("1", amount="9"), a_thing("1", "done")]
+    async with a_world() as world, world.completions.as_completed(operations) as outcomes:
+        assert await all_of(outcomes) == [("1", 0.0, OperationMismatch)]
+
+
+@virtual_time
+async def test_of_a_stream_those_that_were_found_instead_of_made_are_asked_about_at_once() -> None:
+    async with a_world() as world:
+        for uid in "123":
+            world.vendor.will(uid, "done")
+        async with world.completions.as_completed([a_thing("1"), a_thing("2", recovered=True), "3"]) as outcomes:
+            assert await all_of(outcomes) == [("2", 0.0, NONE), ("1", 15.0, NONE), ("3", 15.05, NONE)]
+
+
+@virtual_time
 async def test_without_trust_in_bodies_what_was_kept_is_asked_about() -> None:
     async with a_world(trust_event_body=False) as world:
         world.vendor.will("1", "failed")

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.webhooks.fakes import Thing, a_ref, a_thing, trouble, words_of
+from tests.webhooks.fakes import FakeSource, Thing, a_ref, a_thing, body_of, trouble, words_of
 from tests.webhooks.virtual_time import EPOCH, virtual_time, wall
 from tests.webhooks.world import World, a_world, now, settle
 from vendor_http.errors import NotFound, OperationFailed, OperationMismatch
@@ -253,6 +253,88 @@ async def test_an_outcome_that_came_with_the_timeout_is_found_by_a_last_look() -
         await world.store.record_outcome(done())
         await waiting
         assert now() == 10.0
+
+
+# what is known already
+
+
+class Unwritable(MemoryStore):
+    """Keeps no outcome."""
+
+    async def record_outcome(self, outcome: Outcome) -> Recorded:
+        raise StoreError("no room")
+
+
+@virtual_time
+async def test_an_operation_that_is_done_already_is_kept_and_returned_at_once() -> None:
+    async with a_world() as world:
+        final = await world.completions.wait(a_thing("1", "done", key="k", recovered=True), timeout=60)
+        assert (now(), final.status, final.recovered) == (0.0, OperationStatus.DONE, True)
+        assert await world.store.outcome(a_ref("1")) == Outcome(
+            ref=a_ref("1"),
+            status=OperationStatus.DONE,
+            resource=words_of("1", "done", key="k"),
+            via="poll",
+            settled_at=EPOCH,
+            key="k",
+        )
+        with pytest.raises(OperationFailed):
+            await world.completions.wait(a_thing("2", "failed"))
+        assert world.vendor.reads == []
+        assert [ref async for ref in world.store.pending("default")] == []
+
+
+@virtual_time
+async def test_of_an_operation_that_is_done_already_the_first_outcome_stands() -> None:
+    async with a_world() as world:
+        await world.deliver("1", "failed")
+        with pytest.raises(OperationFailed):
+            await world.completions.wait(a_thing("1", "done"))
+        assert (await world.store.statistics()).conflicts == world.completions.statistics.conflicts == 1
+
+
+@virtual_time
+async def test_without_trust_in_bodies_an_operation_that_is_done_already_is_believed() -> None:
+    async with a_world(trust_event_body=False) as world:
+        await world.deliver("1", "failed")
+        assert (await world.completions.wait(a_thing("1", "done"))).status is OperationStatus.DONE
+
+
+@virtual_time
+async def test_a_store_that_cannot_keep_it_keeps_nobody_from_what_is_done_already(caplog: pytest.LogCaptureFixture) -> None:
+    async with a_world(store=Unwritable(clock=wall)) as world:
+        beside = world.start("1")
+        await settle()
+        assert (await world.completions.wait(a_thing("1", "done"))).status is OperationStatus.DONE
+        assert (await beside).status is OperationStatus.DONE
+        assert now() == 0.0
+        assert "could not be kept" in caplog.text
+
+
+@virtual_time
+async def test_a_store_that_hangs_keeps_nobody_for_long_from_what_is_done_already(caplog: pytest.LogCaptureFixture) -> None:
+    class Hanging(MemoryStore):
+        async def record_outcome(self, outcome: Outcome) -> Recorded:
+            await asyncio.sleep(1_000)
+            return await super().record_outcome(outcome)
+
+    async with a_world(store=Hanging(clock=wall)) as world:
+        assert (await world.completions.wait(a_thing("1", "done"), timeout=10)).status is OperationStatus.DONE
+        assert now() == 12.0
+        assert "did not answer in time how default/thing/1 ended" in caplog.text
+        assert (await world.completions.wait(a_thing("1", "done"))).status is OperationStatus.DONE
+        assert now() == 1_012.0
+
+
+@virtual_time
+async def test_an_operation_that_was_found_instead_of_made_is_asked_about_at_once() -> None:
+    async with a_world() as world:
+        world.vendor.will("1", "pending", "done")
+        world.vendor.will("2", "done")
+        waiting = world.start(a_thing("1", recovered=True)), world.start(a_thing("2"))
+        first, second = await asyncio.gather(*waiting)
+        assert (first.recovered, second.recovered) == (True, False)
+        assert [(at, ref.uid) for at, ref in world.vendor.reads] == [(0.0, "1"), (15.0, "1"), (15.05, "2")]
 
 
 # who waits
@@ -646,7 +728,40 @@ async def test_twenty_polls_in_a_row_without_any_delivery_are_warned_about_once(
         await asyncio.gather(*(world.completions.wait(str(number), timeout=60) for number in range(19)))
         assert caplog.text == ""
         await asyncio.gather(*(world.completions.wait(str(number), timeout=60) for number in range(19, 60)))
-    assert caplog.text.count("is the URL subscribed") == 1
+    assert caplog.text.count("20 operations in a row were settled by polling and no webhook delivery came to this process") == 1
+    assert "another process" in caplog.text
+
+
+@virtual_time
+async def test_deliveries_that_were_all_refused_for_their_signature_are_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with a_world() as world:
+        for number in range(200):
+            body = body_of(number=number)
+            signed = FakeSource(key=b"another").sign(body) if number else {}
+            assert (await world.receiver.receive(signed, body)).status == 401
+        caplog.clear()
+        for number in range(60):
+            world.vendor.will(str(number), "done")
+        await asyncio.gather(*(world.completions.wait(str(number), timeout=60) for number in range(60)))
+    (warning,) = caplog.messages
+    assert warning == (
+        "20 operations in a row were settled by polling: 200 deliveries came and every one was refused for its signature "
+        "(mismatch: 199, missing: 1). Compare the webhook keys with the vendor's console."
+    )
+
+
+@virtual_time
+async def test_what_is_refused_for_another_reason_is_not_taken_for_a_wrong_key(caplog: pytest.LogCaptureFixture) -> None:
+    async with a_world() as world:
+        world.receiver.refusal("GET", None, None)
+        assert (await world.receiver.receive({}, b"x" * 300_000)).status == 413
+        caplog.clear()
+        for number in range(20):
+            world.vendor.will(str(number), "done")
+        await asyncio.gather(*(world.completions.wait(str(number), timeout=60) for number in range(20)))
+    assert "no webhook delivery came" in caplog.text
 
 
 @virtual_time

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.webhooks.fakes import lost
 from tests.webhooks.virtual_time import run, virtual_time
 from tests.webhooks.world import a_world, now, settle
 from vendor_http.operations import OperationStatus
@@ -128,6 +129,23 @@ async def test_a_crowd_that_resumes_does_not_delay_what_an_event_leaves_open(wai
             assert now() <= began + 0.3
             if waiting is not None:
                 await waiting
+
+
+@virtual_time
+async def test_a_crowd_that_looks_for_its_keys_does_not_hold_up_what_an_event_leaves_open() -> None:
+    async with a_world() as world:
+        crowd = [world.start(lost(str(number), owner=str(number)), timeout=120) for number in range(1_000)]
+        world.vendor.will("news", "done")
+        await asyncio.sleep(10)
+        began = now()
+        await world.deliver("news", status=None)
+        assert (await world.completions.wait("news")).status is OperationStatus.DONE
+        assert now() <= began + 4
+        await asyncio.sleep(50)
+        assert len({keys for _, keys in world.vendor.look_ups}) == 1_000
+        for task in crowd:
+            task.cancel()
+        await asyncio.gather(*crowd, return_exceptions=True)
 
 
 @virtual_time

@@ -157,7 +157,7 @@ async def test_several_sources_come_in_on_several_paths(tmp_path: Path) -> None:
         assert await post(session, f"{url}/b", delivery("2"), signed(delivery("2"), b)) == 200
         found = {one.event.scope: one for one in await kept(tmp_path)}
         assert found["a"].event.ref == OperationRef("a", "allocation", "1")
-        assert found["b"].event.problem == "expected the app OTHERAPP0000, got UB2DG8MW5KBQ"
+        assert found["b"].event.problem == "the event belongs to app UB2DG8MW5KBQ; this source is configured for app OTHERAPP0000"
 
 
 async def test_it_listens_on_a_unix_socket(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from attrs import define, field
+from attrs import define, field, frozen
 
 from tests.webhooks.fakes import FakeSource, a_ref, body_of, trouble, words_of
 from tests.webhooks.virtual_time import VirtualLoop, run, wall
-from vendor_http.errors import OperationFailed
+from vendor_http.errors import OperationFailed, OutcomeUnknown
 from vendor_http.operations import Operation, OperationRef, OperationStatus
 from webhooks import Completions, CompletionsClosed, CompletionTimeout, MemoryStore, PollPolicy, Receiver
 from webhooks.store.subscribers import Subscriber
@@ -38,7 +38,7 @@ class SteppedStore(MemoryStore):
             await asyncio.sleep(roll / 10)
 
 
-for name in ("accept", "outcome", "outcomes", "record_outcome", "add_pending", "claim_questions"):
+for name in ("accept", "outcome", "outcomes", "outcomes_by_key", "record_outcome", "add_pending", "claim_questions"):
 
     def stepped(doing: Callable[..., Any]) -> Callable[..., Any]:
         async def step_by_step(self: SteppedStore, *args: Any, **kwargs: Any) -> Any:
@@ -57,15 +57,18 @@ class SteppedVendor:
 
     scope = "default"
 
-    def __init__(self, dice: random.Random, truth: dict[OperationRef, tuple[float, str]], deaf: bool) -> None:
+    def __init__(
+        self, dice: random.Random, truth: dict[OperationRef, tuple[float, str]], listed: dict[OperationRef, float], deaf: bool
+    ) -> None:
         self.dice = dice
         self.truth = truth
+        self.listed = listed
         self.deaf = deaf
         self.asked: list[float] = []
 
     def ref_of(self, operation: Operation | OperationRef | str) -> OperationRef:
-        assert isinstance(operation, OperationRef)
-        return operation
+        assert not isinstance(operation, str)
+        return operation if isinstance(operation, OperationRef) else operation.ref
 
     async def read_operation(self, ref: OperationRef) -> Any:
         loop = asyncio.get_running_loop()
@@ -76,10 +79,24 @@ class SteppedVendor:
         await asyncio.sleep(self.dice.random() / 10)
         if self.deaf or self.dice.random() < 0.1:
             raise trouble()
-        return self.parse_operation(ref, words_of(ref.uid, seen))
+        return self.parse_operation(ref, words_of(ref.uid, seen, key=key_of(ref)))
+
+    async def find_operations(self, requests: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        self.asked.append(loop.time())
+        await asyncio.sleep(self.dice.random() / 10)
+        found = [self.parse_operation(a_ref("of another"), words_of("of another", "done", "9", key=requests[0].key))]
+        for ref, at in self.listed.items():
+            if loop.time() >= at and key_of(ref) in [request.key for request in requests]:
+                seen = self.truth[ref][1] if loop.time() >= self.truth[ref][0] else "pending"
+                found.append(self.parse_operation(ref, words_of(ref.uid, seen, key=key_of(ref))))
+        await asyncio.sleep(self.dice.random() / 10)
+        if self.deaf or self.dice.random() < 0.1:
+            raise trouble()
+        return found
 
     def parse_operation(self, ref: OperationRef, resource: Any) -> Any:
-        return Final(ref=ref, status=OperationStatus(resource["status"]), raw=resource)
+        return Final(ref=ref, status=OperationStatus(resource["status"]), raw=resource, key=resource.get("key"))
 
     def conclude(self, asked: Any, final: Any) -> Any:
         if final.status is OperationStatus.FAILED:
@@ -92,6 +109,32 @@ class Final:
     ref: OperationRef
     status: OperationStatus
     raw: Any
+    key: str | None
+    recovered: bool = False
+
+
+def key_of(ref: OperationRef) -> str:
+    return f"key of {ref.kind} {ref.uid}"
+
+
+@frozen
+class Request:
+    """What a call whose answer was lost had asked for."""
+
+    ref: OperationRef
+    scope: str = "default"
+    owner: str = "ann"
+
+    @property
+    def kind(self) -> str:
+        return self.ref.kind
+
+    @property
+    def key(self) -> str:
+        return key_of(self.ref)
+
+    def is_met_by(self, operation: Operation) -> bool:
+        return (operation.key, operation.raw["amount"]) == (self.key, "1.5")
 
 
 @define
@@ -104,6 +147,7 @@ class Ended:
     ended: float
     result: Any
     cancelled_at: float | None = None
+    by_key: bool = False
 
 
 @define
@@ -118,13 +162,14 @@ class Chronicle:
     streamed: list[OperationRef] = field(factory=list)
     stream_began: float = 0.0
     kept: dict[OperationRef, tuple[float, str]] = field(factory=dict)
+    kept_with_key: dict[OperationRef, tuple[float, str]] = field(factory=dict)
     asked: list[float] = field(factory=list)
     deaf: bool = False
 
     def trace(self) -> list[str]:
         """Return all of it as text, to compare two runs."""
         return [
-            *(f"{one.ref} {one.began} {one.ended} {type(one.result).__name__}" for one in self.waits),
+            *(f"{one.ref} {one.by_key} {one.began} {one.ended} {type(one.result).__name__}" for one in self.waits),
             *(f"{ref} {at} {type(error).__name__}" for ref, at, error in self.yielded),
             *(f"{ref} {kept}" for ref, kept in self.kept.items()),
             *(str(at) for at in self.asked),
@@ -138,7 +183,10 @@ class Scribe(Subscriber):
         self.chronicle = chronicle
 
     def settled(self, outcome: Any) -> None:
-        self.chronicle.kept[outcome.ref] = (asyncio.get_running_loop().time(), str(outcome.status))
+        told = (asyncio.get_running_loop().time(), str(outcome.status))
+        self.chronicle.kept[outcome.ref] = told
+        if outcome.key is not None:
+            self.chronicle.kept_with_key[outcome.ref] = told
 
 
 async def live(seed: int, dice: random.Random) -> Chronicle:
@@ -148,7 +196,8 @@ async def live(seed: int, dice: random.Random) -> Chronicle:
     chronicle = Chronicle(seed, truth, closed_at=dice.choice([dice.uniform(0, 40), 200.0, 200.0]), deaf=dice.random() < 0.3)
     store = SteppedStore(dice)
     store.subscribe(Scribe(chronicle))
-    vendor = SteppedVendor(dice, truth, chronicle.deaf)
+    listed = {ref: dice.choice([0.0, dice.uniform(0, settles_at)]) for ref, (settles_at, _) in truth.items()}
+    vendor = SteppedVendor(dice, truth, listed, chronicle.deaf)
     vendor.asked = chronicle.asked
     source = FakeSource()
     receiver = Receiver(source, store, clock=wall)
@@ -161,7 +210,8 @@ async def live(seed: int, dice: random.Random) -> Chronicle:
         if dice.random() < 0.15:
             return  # lost
         await asyncio.sleep(settles_at + dice.choice([0.0, dice.uniform(0, 3)]))
-        words = {"resource": words_of(ref.uid, status)} if complete else {"uid": ref.uid}
+        key = key_of(ref) if dice.random() < 0.7 else None
+        words = {"resource": words_of(ref.uid, status, key=key)} if complete else {"uid": ref.uid}
         for _ in range(dice.choice([1, 1, 2, 3])):
             body = body_of(kind=ref.kind, **words, sent_at=dice.random())
             assert (await receiver.receive(source.sign(body), body)).status == 200
@@ -170,8 +220,11 @@ async def live(seed: int, dice: random.Random) -> Chronicle:
     async def wait(ref: OperationRef) -> None:
         await asyncio.sleep(dice.choice([0.0, truth[ref][0], dice.uniform(0, 35)]))
         timeout = dice.choice([None, 0.0, dice.uniform(0, 40)])
-        one = Ended(ref, loop.time(), timeout, -1.0, None)
-        task = asyncio.ensure_future(completions.wait(ref, timeout=timeout, poll_now=dice.random() < 0.1))
+        one = Ended(ref, loop.time(), timeout, -1.0, None, by_key=dice.random() < 0.4)
+        if one.by_key:
+            task = asyncio.ensure_future(completions.wait(OutcomeUnknown("lost", request=Request(ref)), timeout=timeout))
+        else:
+            task = asyncio.ensure_future(completions.wait(ref, timeout=timeout, poll_now=dice.random() < 0.1))
         if dice.random() < 0.2:
             one.cancelled_at = loop.time() + dice.uniform(0, 10)
             loop.call_at(one.cancelled_at, task.cancel)
@@ -217,14 +270,14 @@ def check(chronicle: Chronicle) -> None:
     """Every wait ended once, rightly and promptly; the first outcome won; the budget held."""
     for one in chronicle.waits:
         deadline = float("inf") if one.timeout is None else one.began + one.timeout
-        kept_at, kept = chronicle.kept.get(one.ref, (float("inf"), ""))
+        kept_at, kept = (chronicle.kept_with_key if one.by_key else chronicle.kept).get(one.ref, (float("inf"), ""))
         assert one.ended <= max(min(deadline, chronicle.closed_at), one.began) + PROMPT, one
         assert one.ended <= max(kept_at, one.began) + PROMPT, f"the news was not prompt: {one}, kept at {kept_at}"
         result = one.result
         if isinstance(result, OperationFailed):
-            assert kept == "failed", one
+            assert chronicle.kept[one.ref][1] == "failed", one
         elif isinstance(result, Final):
-            assert kept == "done", one
+            assert (result.ref, chronicle.kept[one.ref][1]) == (one.ref, "done"), one
         elif isinstance(result, CompletionTimeout):
             assert one.ended >= deadline, one
             assert kept_at >= deadline - PROMPT, one
@@ -270,8 +323,10 @@ def test_a_seed_replays_exactly(seed: int) -> None:
 
 
 def test_the_seeds_reach_every_way_to_end() -> None:
-    ways = {type(one.result).__name__ for seed in range(200) for one in world_of(seed).waits}
-    assert ways == {"Final", "OperationFailed", "CompletionTimeout", "CancelledError", "CompletionsClosed"}
+    waits = [one for seed in range(200) for one in world_of(seed).waits]
+    for by_key in (True, False):
+        ways = {type(one.result).__name__ for one in waits if one.by_key is by_key}
+        assert ways == {"Final", "OperationFailed", "CompletionTimeout", "CancelledError", "CompletionsClosed"}
 
 
 def test_the_loop_of_these_worlds_notices_a_deadlock() -> None:

@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from tests.webhooks.store_contract import Clock, Ear, collect, event, outcome, ref, resource
+from tests.webhooks.store_contract import Clock, Ear, collect, event, made_with, outcome, ref, resource
 from webhooks.errors import StoreClosed, StoreError
 from webhooks.store import sqlite_file
 from webhooks.store.base import Acceptance, EventState, Outcome, Verdict
 from webhooks.store.batches import BatchThread, Call
+from webhooks.store.outcomes import pack
 from webhooks.store.sqlite import SQLiteStore
+from webhooks.store.sqlite_writes import Writer
 from webhooks.store.subscribers import Subscriber
 
 WRITER_ELSEWHERE = """
@@ -336,6 +338,77 @@ async def test_an_older_schema_is_brought_forward_with_its_contents(path: Path, 
         assert raw.execute("SELECT name FROM sqlite_schema WHERE name = 'newer_x'").fetchall()
         assert raw.execute("PRAGMA user_version").fetchone() == (len(sqlite_file.MIGRATIONS),)
     raw.close()
+
+
+async def test_a_file_of_release_0_1_is_brought_forward_with_its_rows(path: Path) -> None:
+    with sqlite3.connect(path) as raw:
+        for statement in sqlite_file.MIGRATIONS[0].split(";"):
+            raw.execute(statement)
+        raw.execute(f"PRAGMA application_id={sqlite_file.APPLICATION_ID}")
+        raw.execute("PRAGMA user_version=1")
+        for table, status in (("outcome", "failed"), ("conflict", "done")):
+            words = ("default", "allocation", "1", status, pack(resource("1", status)), "poll", 1.0)
+            columns = "scope, kind, uid, status, resource, via, settled_at"
+            raw.execute(f"INSERT INTO {table} ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", words)
+    raw.close()
+    async with opened(path, read_only=True) as reader:
+        with pytest.raises(StoreError, match="it brings the schema forward"):
+            await reader.outcome(ref("1"))
+    async with opened(path) as store:
+        assert await store.outcome(ref("1")) == outcome(ref("1"), "failed", at=1.0)
+        assert list(await store.conflicts(ref("1"))) == [outcome(ref("1"), "done", at=1.0)]
+        assert await made_with(store, "k") == []
+        assert (await store.record_outcome(outcome(ref("1"), "failed", key="k"))).verdict is Verdict.SAME
+        await store.record_outcome(outcome(ref("2"), key="k"))
+        assert await made_with(store, "k") == ["1", "2"]
+
+
+async def test_an_outcome_is_looked_up_by_its_key_through_an_index(path: Path) -> None:
+    async with opened(path) as store:
+        await store.record_outcome(outcome(ref("1"), key="k"))
+    with sqlite3.connect(path) as raw:
+        asked = "EXPLAIN QUERY PLAN SELECT 1 FROM outcome WHERE scope = ? AND kind = ? AND key = ?"
+        ((*_, plan),) = raw.execute(asked, ("default", "allocation", "k")).fetchall()
+    raw.close()
+    assert "outcome_key" in plan
+
+
+async def test_a_reader_finds_by_key_what_the_file_holds_and_what_it_recorded_itself(path: Path) -> None:
+    async with opened(path) as store, opened(path, read_only=True) as reader:
+        await store.record_outcome(outcome(ref("1"), key="k"))
+        await store.record_outcome(outcome(ref("2")))
+        await reader.record_outcome(outcome(ref("1"), key="k"))
+        await reader.record_outcome(outcome(ref("2"), key="k"))
+        await reader.record_outcome(outcome(ref("3"), key="k"))
+        assert await made_with(reader, "k") == ["1", "2", "3"]
+        assert await made_with(store, "k") == ["1"]
+
+
+async def test_records_of_one_moment_are_told_with_the_key_that_any_of_them_names(path: Path) -> None:
+    async with opened(path) as store:
+        ear = Ear()
+        store.subscribe(ear)
+        await asyncio.gather(store.record_outcome(outcome(ref("1"))), store.record_outcome(outcome(ref("1"), key="k")))
+        assert [one.key for one in ear.settlements] == ["k"]
+
+
+async def test_an_outcome_whose_commit_reached_the_disk_though_it_failed_is_the_same_when_repeated(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(path) as store:
+        await store.ping()
+        commit = Writer.commit
+
+        def commit_and_fail(writer: Writer) -> Any:
+            commit(writer)
+            raise sqlite3.OperationalError("disk I/O error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Writer, "commit", commit_and_fail)
+            with pytest.raises(StoreError):
+                await store.record_outcome(outcome(ref("1"), key="k"))
+        assert (await store.record_outcome(outcome(ref("1"), key="k"))).verdict is Verdict.SAME
+        assert await made_with(store, "k") == ["1"]
 
 
 async def test_a_migration_that_fails_leaves_the_old_schema(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

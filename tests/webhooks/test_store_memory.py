@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 from attrs import evolve
 
-from tests.webhooks.store_contract import A_DAY, PAY, Clock, Ear, StoreContract, collect, event, outcome, ref, resource
+from tests.webhooks.store_contract import A_DAY, PAY, Clock, Ear, StoreContract, collect, event, made_with, outcome, ref, resource
 from webhooks.errors import StoreFull
 from webhooks.store.base import Acceptance, EventState, Store
 from webhooks.store.memory import MemoryStore
@@ -93,6 +93,29 @@ async def test_the_oldest_outcomes_leave_when_there_are_too_many(clock: Clock) -
     for number in range(4):
         await store.record_outcome(outcome(ref(str(number)), at=clock.now))
     assert [one.ref.uid for one in await store.outcomes([ref(str(number)) for number in range(4)])] == ["2", "3"]
+
+
+async def test_outcomes_that_left_are_not_found_by_their_keys(clock: Clock) -> None:
+    store = MemoryStore(max_events=2, retention=60, clock=clock)
+    for number in range(5):
+        await store.record_outcome(outcome(ref(str(number)), at=clock.now, key=None if number == 2 else "k"))
+    assert await made_with(store, "k") == ["3", "4"]
+    clock.now += 61
+    await store.record_outcome(outcome(ref("5"), at=clock.now))
+    assert await made_with(store, "k") == []
+
+
+async def test_keys_of_outcomes_that_left_take_no_room(clock: Clock) -> None:
+    store = MemoryStore(max_events=2, clock=clock)
+    for number in range(100):
+        await store.record_outcome(outcome(ref(str(number)), at=clock.now, key=str(number)))
+    assert len(store._outcomes._by_key) == 2
+
+
+async def test_an_event_that_nobody_hears_of_is_found_by_its_key(clock: Clock) -> None:
+    store = MemoryStore(clock=clock)
+    await store.accept(event(of=ref("1"), complete=resource("1"), key="k"))
+    assert await made_with(store, "k") == ["1"]
 
 
 async def test_identities_stay_four_hundred_days_or_until_there_are_ten_times_as_many_as_events(clock: Clock) -> None:

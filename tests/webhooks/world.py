@@ -34,10 +34,12 @@ class World:
         options.setdefault("chance", lambda: 0.0)
         self.completions = Completions(self.vendor, self.store, clock=wall, **options)
 
-    async def deliver(self, uid: str | None = "1", status: str | None = "done", amount: str = "1.5", **words: Any) -> int:
+    async def deliver(
+        self, uid: str | None = "1", status: str | None = "done", amount: str = "1.5", key: str | None = None, **words: Any
+    ) -> int:
         """Deliver an event; without a status it carries only the uid, without a uid not even that."""
         if status is not None and uid is not None:
-            words["resource"] = words_of(uid, status, amount)
+            words["resource"] = words_of(uid, status, amount, key)
         elif uid is not None:
             words["uid"] = uid
         body = body_of(**words)

@@ -1,7 +1,8 @@
 """What every store promises: the narrow interface behind receiver, completions and handlers.
 
 Durable means here: it survives whatever the store is built to survive (the process for memory, the machine for a disk).
-A method that returns has made its change durable; one that raises has changed nothing.
+A method that returns has made its change durable. A method that raises may or may not have changed the store; every method may be
+repeated: a repeated `accept` is `DUPLICATE`, a repeated `record_outcome` is `SAME`.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class Outcome:
         resource: The vendor's JSON object of it, complete.
         via: How it was learned.
         settled_at: When it was learned, Unix time.
+        key: The caller's idempotency key of the operation, if known.
     """
 
     ref: OperationRef
@@ -68,6 +70,7 @@ class Outcome:
     resource: Mapping[str, Any] = field(repr=False)
     via: Via
     settled_at: float
+    key: str | None = None
 
 
 @frozen(kw_only=True)
@@ -155,8 +158,9 @@ class StoreStatistics:
 class Store(Protocol):
     """Keep events, outcomes, questions and pending operations.
 
-    Every method may raise `StoreError`; then nothing changed. A store opened read-only (another process writes) keeps what is
-    recorded or registered through it in this process alone, claims nothing, and refuses `accept`, `amend`, `requeue` and `purge`.
+    Every method may raise `StoreError`, whether the change was made or not. A store opened read-only (another process writes)
+    keeps what is recorded or registered through it in this process alone, claims nothing, and refuses `accept`, `amend`,
+    `requeue` and `purge`.
     """
 
     @property
@@ -170,7 +174,7 @@ class Store(Protocol):
         * Identity known: nothing changes.
         * `event.problem`: a dead letter; settles and asks nothing, and no handler runs.
         * A resource with a terminal status: its outcome is recorded as by `record_outcome`, via webhook.
-        * Only a ref: a question, unless one is open or the operation is known as `done`.
+        * Only a ref, and each ref in `event.also`: a question, unless one is open or the operation is known as `done`.
 
         Args:
             event: The verified event.
@@ -212,6 +216,13 @@ class Store(Protocol):
         """Return the outcomes that stand of those refs that have one, in any order."""
         ...
 
+    async def outcomes_by_key(self, scope: str, kind: str, key: str) -> Sequence[Outcome]:
+        """Return the outcomes that stand of the operations made with an idempotency key, in any order.
+
+        They are candidates: a vendor may hold one key for several of its users, so compare their content with what was asked for.
+        """
+        ...
+
     async def conflicts(self, ref: OperationRef) -> Sequence[Outcome]:
         """Return the later outcomes that differ from the first, oldest first."""
         ...
@@ -219,8 +230,9 @@ class Store(Protocol):
     async def record_outcome(self, outcome: Outcome) -> Recorded:
         """Record how an operation ended; the first one stands.
 
-        The operation leaves the pending ones and its question is closed. A later one that differs (see `agree`) is kept beside
-        the first, once, and an event named `outcome.conflict` is kept for the handlers (see `route_conflicts`).
+        The operation leaves the pending ones and its question is closed. A later one that says the same adds its key to a first
+        one that has none. A later one that differs (see `agree`) is kept beside the first, once, and an event named
+        `outcome.conflict` is kept for the handlers (see `route_conflicts`).
         """
         ...
 
@@ -242,6 +254,10 @@ class Store(Protocol):
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Call the subscriber no more; an unknown one is passed over."""
+        ...
+
+    def refused(self, reason: str) -> None:
+        """Tell the subscribers in this process of a delivery that was refused for its signature; nothing is kept."""
         ...
 
     async def claim_jobs(self, handler: str, *, limit: int, lease: float) -> Sequence[ClaimedJob]:

@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any
 
 from attrs import evolve
 
@@ -27,8 +26,8 @@ from webhooks.store.base import (
 )
 from webhooks.store.due import DueQueue
 from webhooks.store.listing import EventListing, EventQuery
-from webhooks.store.outcome_shelf import OutcomeShelf, key_of, packed, ref_of
-from webhooks.store.outcomes import agree, conflict_event, terminal_status
+from webhooks.store.outcome_shelf import OutcomeShelf, key_of, made_with_of, packed, ref_of
+from webhooks.store.outcomes import agree, conflict_event, outcome_of, terminal_status
 from webhooks.store.pending import PendingShelf
 from webhooks.store.shelf import EventShelf
 from webhooks.store.subscribers import Subscriber, Subscribers
@@ -81,8 +80,7 @@ class MemoryStore(EventListing):
             return Acceptance.NEW
         outcome = _packed_outcome(event, now)
         events.add(event, now, handlers)
-        if event.ref is not None:
-            self._draw_conclusions(event.ref, event.resource, outcome, now)
+        self._draw_conclusions(event, outcome, now)
         if handlers:
             self._subscribers.ready()
         return Acceptance.NEW
@@ -103,8 +101,8 @@ class MemoryStore(EventListing):
         self._check_open()
         now = self._clock()
         outcome = _packed_outcome(event, now)
-        if self._events.replace(event_id, event) and event.problem is None and event.ref is not None:
-            self._draw_conclusions(event.ref, event.resource, outcome, now)
+        if self._events.replace(event_id, event) and event.problem is None:
+            self._draw_conclusions(event, outcome, now)
 
     def route_conflicts(self, handlers: Mapping[str, Sequence[str]]) -> None:
         """Say which handlers get a job on `outcome.conflict` events from now on."""
@@ -122,6 +120,11 @@ class MemoryStore(EventListing):
         known = self._outcomes
         return [outcome for key in map(key_of, refs) if key in known and (outcome := known.get(key)) is not None]
 
+    async def outcomes_by_key(self, scope: str, kind: str, key: str) -> Sequence[Outcome]:
+        """Return the outcomes that stand of the operations made with an idempotency key."""
+        self._check_open()
+        return self._outcomes.by_key(key_of(OperationRef(scope, kind, key)))
+
     async def conflicts(self, ref: OperationRef) -> Sequence[Outcome]:
         """Return the later outcomes that differ from the first, oldest first."""
         self._check_open()
@@ -130,7 +133,7 @@ class MemoryStore(EventListing):
     async def record_outcome(self, outcome: Outcome) -> Recorded:
         """Record how an operation ended; the first one stands."""
         self._check_open()
-        return self._record(outcome, packed(outcome.status, outcome.via, outcome.settled_at, outcome.resource))
+        return self._record(outcome, _packed(outcome))
 
     async def add_pending(self, refs: Sequence[OperationRef]) -> None:
         """Register operations as unsettled."""
@@ -164,6 +167,10 @@ class MemoryStore(EventListing):
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Call the subscriber no more."""
         self._subscribers.remove(subscriber)
+
+    def refused(self, reason: str) -> None:
+        """Tell the subscribers of a delivery that was refused for its signature."""
+        self._subscribers.refused(reason)
 
     async def claim_jobs(self, handler: str, *, limit: int, lease: float) -> Sequence[ClaimedJob]:
         """Lease due jobs of one handler to the caller, the longest due first."""
@@ -290,16 +297,18 @@ class MemoryStore(EventListing):
         if self._closed:
             raise StoreClosed("expected an open store, got one after aclose(); make a new one")
 
-    def _draw_conclusions(self, ref: OperationRef, resource: Mapping[str, Any] | None, outcome: bytes | None, now: float) -> None:
-        status = terminal_status(resource)
-        if status is None or resource is None or outcome is None:
+    def _draw_conclusions(self, event: Event, kept: bytes | None, now: float) -> None:
+        ref = event.ref
+        if ref is None:
+            pass
+        elif kept is None:
             self._ask(ref, now)
-            return
-        key = key_of(ref)
-        if key in self._outcomes or self._subscribers:
-            self._record(Outcome(ref=ref, status=status, resource=resource, via="webhook", settled_at=now), outcome)
-        else:  # nobody is to be told
-            self._settle(ref, key, outcome, now)
+        elif (key := key_of(ref)) not in self._outcomes and not self._subscribers:  # nobody is to be told
+            self._settle(ref, key, kept, now, event.key)
+        elif (outcome := outcome_of(event, now)) is not None:
+            self._record(outcome, kept)
+        for also in event.also:
+            self._ask(also, now)
 
     def _ask(self, ref: OperationRef, now: float) -> None:
         key = key_of(ref)
@@ -315,8 +324,8 @@ class MemoryStore(EventListing):
             questions.put(key, now)
             self._subscribers.asked(ref)
 
-    def _settle(self, ref: OperationRef, key: str, outcome: bytes, now: float) -> None:
-        self._outcomes.add(key, outcome, now)
+    def _settle(self, ref: OperationRef, key: str, outcome: bytes, now: float, idempotency_key: str | None) -> None:
+        self._outcomes.add(key, outcome, now, None if idempotency_key is None else made_with_of(ref, idempotency_key))
         if self._questions:
             self._drop_question(ref)
         self._pending.discard(ref)
@@ -326,11 +335,14 @@ class MemoryStore(EventListing):
         key = key_of(ref)
         first = self._outcomes.get(key)
         if first is None:
-            self._settle(ref, key, kept, outcome.settled_at)
+            self._settle(ref, key, kept, outcome.settled_at, outcome.key)
             self._subscribers.settled(outcome)
             return Recorded(verdict=Verdict.FIRST, outcome=outcome)
         self._drop_question(ref)
         if agree(first, outcome):
+            if first.key is None and outcome.key is not None:
+                first = evolve(first, key=outcome.key)
+                self._outcomes.replace(key, _packed(first), made_with_of(ref, outcome.key))
             return Recorded(verdict=Verdict.SAME, outcome=first)
         event = conflict_event(first, outcome)
         if event.identity not in self._events.days:
@@ -354,4 +366,8 @@ class MemoryStore(EventListing):
 def _packed_outcome(event: Event, now: float) -> bytes | None:
     """Return the outcome an event carries, None if it carries none; what cannot be packed raises before anything is kept."""
     status = terminal_status(event.resource)
-    return None if status is None or event.resource is None else packed(status, "webhook", now, event.resource)
+    return None if status is None or event.resource is None else packed(status, "webhook", now, event.key, event.resource)
+
+
+def _packed(outcome: Outcome) -> bytes:
+    return packed(outcome.status, outcome.via, outcome.settled_at, outcome.key, outcome.resource)

@@ -23,18 +23,23 @@ def key_of(ref: OperationRef) -> str:
     return f"{ref.scope}{_BETWEEN}{ref.kind}{_BETWEEN}{ref.uid}"
 
 
+def made_with_of(ref: OperationRef, idempotency_key: str) -> str:
+    """Return as one str what the operations made with an idempotency key have in common."""
+    return key_of(OperationRef(ref.scope, ref.kind, idempotency_key))
+
+
 def ref_of(key: str) -> OperationRef:
     """Return the ref that `key_of` has made one str of."""
     return OperationRef(*key.split(_BETWEEN, 2))
 
 
-def packed(status: OperationStatus, via: Via, settled_at: float, resource: Mapping[str, Any]) -> bytes:
+def packed(status: OperationStatus, via: Via, settled_at: float, key: str | None, resource: Mapping[str, Any]) -> bytes:
     """Return an outcome as it is kept.
 
     Raises:
         TypeError: the resource holds what no JSON can hold.
     """
-    return pack_any((status.value, via, settled_at, resource))
+    return pack_any((status.value, via, settled_at, key, resource))
 
 
 class OutcomeShelf:
@@ -51,6 +56,7 @@ class OutcomeShelf:
         self._kept: dict[str, bytes] = {}
         self._order: deque[str] = deque()
         self._conflicts: dict[str, tuple[bytes, ...]] = {}
+        self._by_key: dict[str, tuple[str, ...]] = {}
         self._next_trim = 0.0
         self.conflict_count = 0
         """Conflicts met, those that have left with their outcomes included."""
@@ -66,12 +72,22 @@ class OutcomeShelf:
         kept = self._kept.get(key)
         return None if kept is None else _unpacked(key, kept)
 
-    def add(self, key: str, outcome: bytes, now: float) -> None:
+    def by_key(self, made_with: str) -> Sequence[Outcome]:
+        """Return the outcomes of the operations made with an idempotency key."""
+        return [_unpacked(key, self._kept[key]) for key in self._by_key.get(made_with, ())]
+
+    def add(self, key: str, outcome: bytes, now: float, made_with: str | None) -> None:
         """Keep the first outcome of an operation, packed."""
         if len(self._order) >= self._max or now >= self._next_trim:
             self._make_room(now)
-        self._kept[key] = outcome
         self._order.append(key)
+        self.replace(key, outcome, made_with)
+
+    def replace(self, key: str, outcome: bytes, made_with: str | None) -> None:
+        """Keep an outcome in the place of one that was not found by an idempotency key."""
+        self._kept[key] = outcome
+        if made_with is not None:
+            self._by_key[made_with] = (*self._by_key.get(made_with, ()), key)
 
     def conflicts(self, key: str) -> Sequence[Outcome]:
         """Return the later outcomes that differ from the first, oldest first."""
@@ -93,7 +109,7 @@ class OutcomeShelf:
 
     def clear(self) -> None:
         """Remove everything."""
-        for held in (self._kept, self._order, self._conflicts):
+        for held in (self._kept, self._order, self._conflicts, self._by_key):
             held.clear()
 
     def _make_room(self, now: float) -> None:
@@ -109,10 +125,20 @@ class OutcomeShelf:
         self._next_trim = now
 
     def _drop(self, key: str) -> None:
-        del self._kept[key]
+        kept = self._kept.pop(key)
         self._conflicts.pop(key, None)
+        if not self._by_key:
+            return
+        outcome = _unpacked(key, kept)
+        if outcome.key is not None:
+            made_with = made_with_of(outcome.ref, outcome.key)
+            others = tuple(other for other in self._by_key.pop(made_with) if other != key)
+            if others:
+                self._by_key[made_with] = others
 
 
 def _unpacked(key: str, kept: bytes) -> Outcome:
-    status, via, settled_at, resource = unpack_any(kept)
-    return Outcome(ref=ref_of(key), status=OperationStatus(status), resource=resource, via=via, settled_at=settled_at)
+    status, via, settled_at, made_with, resource = unpack_any(kept)
+    return Outcome(
+        ref=ref_of(key), status=OperationStatus(status), resource=resource, via=via, settled_at=settled_at, key=made_with
+    )

@@ -34,7 +34,7 @@ def outcome_of(event: Event, at: float) -> Outcome | None:
     status = terminal_status(event.resource)
     if event.ref is None or event.resource is None or status is None:
         return None
-    return Outcome(ref=event.ref, status=status, resource=event.resource, via="webhook", settled_at=at)
+    return Outcome(ref=event.ref, status=status, resource=event.resource, via="webhook", settled_at=at, key=event.key)
 
 
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,100}(\.[0-9]{1,100})?", re.ASCII)

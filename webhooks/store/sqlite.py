@@ -138,6 +138,13 @@ class SQLiteStore(EventListing):
         others = [ref for ref in refs if ref not in known]
         return here + (await self._read(lambda reader: reader.outcomes(others)) if others else [])
 
+    async def outcomes_by_key(self, scope: str, kind: str, key: str) -> Sequence[Outcome]:
+        """Return the outcomes that stand of the operations made with an idempotency key."""
+        here = [] if self._local is None else await self._local.outcomes_by_key(scope, kind, key)
+        known = {outcome.ref for outcome in here}
+        kept = await self._read(lambda reader: reader.outcomes_by_key(scope, kind, key))
+        return [*here, *(outcome for outcome in kept if outcome.ref not in known)]
+
     async def conflicts(self, ref: OperationRef) -> Sequence[Outcome]:
         """Return the later outcomes that differ from the first, oldest first."""
         here = [] if self._local is None else await self._local.conflicts(ref)
@@ -197,6 +204,10 @@ class SQLiteStore(EventListing):
         if self._local is not None:
             self._local.unsubscribe(subscriber)
             self._reading.watch(len(self._subscribers) > 0)
+
+    def refused(self, reason: str) -> None:
+        """Tell the subscribers of a delivery that was refused for its signature."""
+        self._subscribers.refused(reason)
 
     async def claim_jobs(self, handler: str, *, limit: int, lease: float) -> Sequence[ClaimedJob]:
         """Lease due jobs of one handler to the caller, the longest due first."""

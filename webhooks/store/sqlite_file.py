@@ -86,6 +86,11 @@ MIGRATIONS = (
       PRIMARY KEY (scope, kind, uid)
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE outcome ADD COLUMN key TEXT;
+    ALTER TABLE conflict ADD COLUMN key TEXT;
+    CREATE INDEX outcome_key ON outcome (scope, kind, key) WHERE key IS NOT NULL;
+    """,
 )
 """Each one leads from the version that is its index to the next; none is ever changed once released."""
 

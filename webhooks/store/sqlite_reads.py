@@ -56,6 +56,13 @@ class Reader:
                 ).fetchall()
         return [outcome_from(row) for row in found]
 
+    def outcomes_by_key(self, scope: str, kind: str, key: str) -> list[Outcome]:
+        """Return the outcomes that stand of the operations made with an idempotency key."""
+        rows = self._db.execute(
+            f"SELECT {OUTCOME_COLUMNS} FROM outcome WHERE scope = ? AND kind = ? AND key = ?", (scope, kind, text(key))
+        )
+        return [outcome_from(row) for row in rows.fetchall()]
+
     def conflicts(self, ref: OperationRef) -> list[Outcome]:
         """Return the later outcomes that differ from the first, oldest first."""
         rows = self._db.execute(

@@ -20,7 +20,7 @@ DONE, READY, DEAD = range(3)
 EVENT_COLUMNS = (
     "id, scope, name, identity, kind, uid, state, received_at, occurred_at, correlation_id, attempt, problem, signature, body"
 )
-OUTCOME_COLUMNS = "scope, kind, uid, status, resource, via, settled_at"
+OUTCOME_COLUMNS = "scope, kind, uid, status, resource, via, settled_at, key"
 JOB_COLUMNS = "event_id, handler, state, due_at, attempts, reason"
 
 _WIDEST = 64
@@ -42,7 +42,8 @@ class PackedOutcome:
     def row(self) -> tuple[Any, ...]:
         """Its values, in the order of `OUTCOME_COLUMNS`."""
         one = self.outcome
-        return (one.ref.scope, one.ref.kind, text(one.ref.uid), str(one.status), self.resource, one.via, one.settled_at)
+        row = (one.ref.scope, one.ref.kind, text(one.ref.uid), str(one.status), self.resource, one.via, one.settled_at)
+        return (*row, _text_or_none(one.key))
 
 
 @define(eq=False)
@@ -68,6 +69,14 @@ class Arrival:
             return cls(event, (), at)
         outcome = outcome_of(event, at)
         return cls(event, handlers, at, None if outcome is None else PackedOutcome.of(outcome))
+
+    @property
+    def questions(self) -> Iterator[OperationRef]:
+        """The operations it speaks of without settling them."""
+        if self.event.problem is None:
+            if self.event.ref is not None and self.outcome is None:
+                yield self.event.ref
+            yield from self.event.also
 
     def row(self, event_id: int) -> tuple[Any, ...]:
         """Return its values, in the order of `EVENT_COLUMNS`."""
@@ -116,13 +125,14 @@ def job_of(row: Sequence[Any]) -> Job:
 
 def outcome_from(row: Sequence[Any]) -> Outcome:
     """Read an outcome."""
-    scope, kind, uid, status, resource, via, settled_at = row
+    scope, kind, uid, status, resource, via, settled_at, key = row
     return Outcome(
         ref=OperationRef(scope, kind, uid),
         status=OperationStatus(status),
         resource=unpack(resource),
         via=via,
         settled_at=settled_at,
+        key=key,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attrs import define
+from attrs import define, evolve
 
 from vendor_http.operations import Event, OperationRef, OperationStatus
 from webhooks.store.base import FARTHEST_DUE, NO_SUCH_HANDLER, Acceptance, ClaimedJob, EventState, Job, Outcome, Recorded, Verdict
@@ -101,9 +101,7 @@ class Writer:
         """Keep each event unless its identity is known, together with all that follows from it."""
         fresh = self._keep(arrivals)
         self.record([arrival.outcome for arrival in fresh if arrival.outcome is not None])
-        self._ask(
-            {arrival.event.ref: arrival.at for arrival in fresh if arrival.outcome is None and arrival.event.problem is None}
-        )
+        self._ask({ref: arrival.at for arrival in fresh for ref in arrival.questions})
         kept = set(map(id, fresh))
         return [Acceptance.NEW if id(arrival) in kept else Acceptance.DUPLICATE for arrival in arrivals]
 
@@ -119,8 +117,7 @@ class Writer:
         self._refile([event_id])
         if arrival.outcome is not None:
             self.record([arrival.outcome])
-        elif arrival.event.problem is None:
-            self._ask({arrival.event.ref: arrival.at})
+        self._ask(dict.fromkeys(arrival.questions, arrival.at))
 
     def record(self, outcomes: Sequence[PackedOutcome]) -> list[Recorded]:
         """Record how operations ended; the first outcome of each stands."""
@@ -130,6 +127,7 @@ class Writer:
         standing = {one.ref: one for one in self._outcomes_of(groups)}
         first: list[PackedOutcome] = []
         conflicting: list[PackedOutcome] = []
+        keys: list[tuple[str, str, str, str]] = []
         recorded: list[Recorded] = []
         for packed in outcomes:
             outcome = packed.outcome
@@ -139,11 +137,15 @@ class Writer:
                 first.append(packed)
             elif verdict is Verdict.CONFLICT:
                 conflicting.append(packed)
+            elif stands.key is None and outcome.key is not None:
+                stands = standing[outcome.ref] = evolve(stands, key=outcome.key)
+                keys.append((text(outcome.key), outcome.ref.scope, outcome.ref.kind, text(outcome.ref.uid)))
             recorded.append(Recorded(verdict=verdict, outcome=stands))
         self._insert("outcome", OUTCOME_COLUMNS, [packed.row for packed in first])
         self._delete_groups("pending", groups)
         self._delete_groups("question", groups)
-        self.news += [News(settled=packed.outcome) for packed in first]
+        self._db.executemany("UPDATE outcome SET key = ? WHERE scope = ? AND kind = ? AND uid = ?", keys)
+        self.news += [News(settled=standing[packed.outcome.ref]) for packed in first]
         for packed in conflicting:
             self._keep_conflict(standing[packed.outcome.ref], packed)
         return recorded
@@ -344,9 +346,8 @@ class Writer:
         if self._keep([arrival]):
             self._insert("conflict", OUTCOME_COLUMNS, [packed.row])
 
-    def _ask(self, refs: Mapping[OperationRef | None, float]) -> None:
+    def _ask(self, asked: dict[OperationRef, float]) -> None:
         """Open a question for each ref, unless one is open or the operation is known as done."""
-        asked = {ref: at for ref, at in refs.items() if ref is not None}
         for outcome in self._outcomes(asked):
             if outcome.status is OperationStatus.DONE:
                 del asked[outcome.ref]

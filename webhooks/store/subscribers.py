@@ -30,6 +30,9 @@ class Subscriber:
     def ready(self) -> None:
         """Hear that there are jobs to claim."""
 
+    def refused(self, reason: str) -> None:
+        """Hear that a receiver on the same store object refused a delivery for its signature."""
+
 
 class Subscribers:
     """The subscribers of one store; one that raises keeps no other from being told."""
@@ -69,6 +72,11 @@ class Subscribers:
         """Tell that there are jobs to claim."""
         for subscriber in self._all:
             _tell(subscriber.ready)
+
+    def refused(self, reason: str) -> None:
+        """Tell of a delivery that was refused for its signature."""
+        for subscriber in self._all:
+            _tell(subscriber.refused, reason)
 
 
 def _tell(hear: Callable[..., None], *news: object) -> None:
