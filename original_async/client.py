@@ -169,6 +169,7 @@ class OriginalClient:
             Unauthorized, Forbidden, RateLimited: the vendor refused the caller; this call did nothing. They say nothing about
                 earlier calls.
             RequestRejected: the vendor refused, and this call did nothing. Only without `repeated`.
+            UnexpectedResponse: the answer was a redirect, which is never followed: check the base URL.
             ConnectFailed: nothing was sent by this call; it says nothing about earlier calls.
             OutcomeUnknown: it may have been carried out, by this call or an earlier one: pass the error to `Completions.wait`, or
                 repeat the call. Its `request` is an `AllocationRequest`.
@@ -329,6 +330,7 @@ class OriginalClient:
             TypeError: an argument has another type; nothing was sent.
             ConfigurationError: the client's settings or its borrowed session cannot be used; nothing was sent.
             RequestRejected: the vendor refused, and this call did nothing.
+            UnexpectedResponse: the answer was a redirect, which is never followed: check the base URL.
             ConnectFailed: nothing was sent.
             OutcomeUnknown: it may have been carried out, or the vendor says that such a claim exists; look among
                 `get_claims_by_user_uid`. Its `request` is a `ClaimRequest`.

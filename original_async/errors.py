@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
 _LONGEST_FIELD, _LONGEST_MESSAGE, _LONGEST_TEXT = 100, 300, 1000
 _MOST_DETAILS, _DEEPEST = 50, 5
-_ABOUT_THE_ANSWER = frozenset({"success", "status", "status_code", "type", "code", "data"})
-_NO_FIELDS = frozenset({"detail", "details", "error", "errors", "message", "non_field_errors", "__all__"})
+_ABOUT_THE_ANSWER = frozenset({"success", "status", "status_code", "type", "data"})
+_OF_ONE_ERROR = ("field_name", "message", "code")
+_NO_FIELDS = frozenset(
+    {"detail", "details", "error", "errors", "message", "messages", "msg", "title", "description", "non_field_errors", "__all__"}
+)
 
 
 class AllocationFailed(OperationFailed):
@@ -45,7 +48,7 @@ def read_refusal(answer: Answer, secrets: tuple[str, ...]) -> Refusal:
 
     The envelope is documented: `error.detail` is one object or a list of them, see
     https://docs.getoriginal.com/docs/api-error-types. The forms of Django REST Framework, on which the vendor seems to be built,
-    are read as well: `{"detail": "…"}`, `{"field": ["…"]}`, `{"non_field_errors": ["…"]}`.
+    are read as well: `{"detail": "…"}`, `{"field": ["…"]}`, `{"non_field_errors": ["…"]}`; and a general message beside them.
 
     Args:
         answer: The refusal.
@@ -55,9 +58,10 @@ def read_refusal(answer: Answer, secrets: tuple[str, ...]) -> Refusal:
     try:
         body = loads(answer.body)
     except UnexpectedResponse:
-        body = answer.body[:_LONGEST_TEXT].decode("utf-8", "replace") if answer.body[:1] not in {b"<", b"{", b"["} else None
+        text = answer.body.lstrip()
+        body = text[:_LONGEST_TEXT].decode("utf-8", "replace") if text[:1] not in {b"<", b"{", b"["} else None
     error = body.get("error") if isinstance(body, dict) else None
-    said = list(islice(_said(error if error is not None else body), _MOST_DETAILS))
+    said = list(islice(_said(body), _MOST_DETAILS))
     details = [
         FieldError(
             field=_shown(field, secrets, _LONGEST_FIELD),
@@ -84,11 +88,13 @@ def _said(value: Any, field: str = "", depth: int = 0) -> Iterator[tuple[str, st
     elif isinstance(value, list):
         for each in value:
             yield from _said(each, field, depth + 1)
-    elif isinstance(value, dict) and any(isinstance(value.get(name), str) for name in ("message", "field_name")):
-        yield str(value.get("field_name") or field), str(value.get("message") or ""), str(value.get("code") or "")
     elif isinstance(value, dict):
+        own = {name: each for name in _OF_ONE_ERROR if isinstance(each := value.get(name), str)}
+        if own:
+            yield own.get("field_name") or field, own.get("message", ""), own.get("code", "")
         for name, each in value.items():
-            if name not in _ABOUT_THE_ANSWER:
+            beside = bool(own) and isinstance(each, str) and name not in _NO_FIELDS  # such as a link to the documents
+            if name not in own and name not in _ABOUT_THE_ANSWER and not beside:
                 yield from _said(each, field if name in _NO_FIELDS else name, depth + 1)
 
 

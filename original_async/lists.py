@@ -30,7 +30,7 @@ MAX_LIST = 256 * 1024 * 1024
 _LISTS = ("results", "items", "data")
 _ASIDE = ("pagination", "paging", "meta", "links")
 _COUNTS = ("count", "total", "total_count")
-_FLAGS = ("has_more", "has_next")
+_SIGNS = ("has_more", "has_next", "next_page", "next_cursor", "next_token")
 _link_to_next = re.compile(r"<([^>]*)>[^,]*;\s*rel=\"?next\"?").search
 
 
@@ -79,14 +79,14 @@ def read_page(select: Callable[[Sequence[Any]], Sequence[Any]], answer: Answer) 
         UnexpectedResponse: it holds no list, or an entry that was selected cannot be read.
     """
     body = loads_faithful(answer.body)
-    around: Mapping[str, Any] = body if isinstance(body, dict) else {}
-    entries = around.get("data", around.get("results"))
+    told: list[Mapping[str, Any]] = [body if isinstance(body, dict) else {}]
+    entries = told[0].get("data", told[0].get("results"))
     if isinstance(entries, dict):
-        around = {**around, **entries}
+        told.append(entries)
         entries = next((entries[name] for name in _LISTS if isinstance(entries.get(name), list)), None)
-    if not isinstance(entries, list) or around.get("success") is False:
+    if not isinstance(entries, list) or told[0].get("success") is False:
         raise UnexpectedResponse("the answer holds no list in data", path="data")
-    told = [around, *(around[name] for name in _ASIDE if isinstance(around.get(name), dict))]
+    told += [each[name] for each in told for name in _ASIDE if isinstance(each.get(name), dict)]
     link = next((each["next"] for each in told if each.get("next")), None)
     if link is None and (header := _link_to_next(answer.headers.get("Link", ""))) is not None:
         link = header[1]
@@ -96,7 +96,7 @@ def read_page(select: Callable[[Sequence[Any]], Sequence[Any]], answer: Answer) 
         size=len(answer.body),
         total=max((each[name] for each in told for name in _COUNTS if type(each.get(name)) is int), default=0),
         link=link if isinstance(link, str) else None,
-        more=(link is not None and not isinstance(link, str)) or any(each.get(name) is True for each in told for name in _FLAGS),
+        more=(link is not None and not isinstance(link, str)) or any(each.get(name) for each in told for name in _SIGNS),
     )
 
 
@@ -113,31 +113,35 @@ async def follow(
     Raises:
         VendorError: the first page could not be read. What is wrong with a later one is the listing's `problem`.
     """
-    found: list[Any] = []
+    held: dict[str, Any] = {}  # by uid: what is created meanwhile can push an entry on to the next page
     uids: set[Any] = set()
     asked: set[URL] = set()
-    url, left = first, MAX_LIST
+    url, left, total = first, MAX_LIST, 0
     while True:
         try:
             page = await ask(url, left)
         except VendorError as problem:
             if not asked:
                 raise
-            return Listing(found=found, problem=problem)
-        found += page.found
+            return Listing(found=list(held.values()), problem=problem)
+        held.update((each.uid, each) for each in page.found)
         uids |= page.uids
         left -= page.size
+        total = max(total, page.total)
         asked.add(url)
-        if page.link is None:
-            whole = not page.more and page.total <= len(uids)
-            return Listing(found=found, problem=None if whole else _incomplete(f"it shows {len(uids)} of {page.total or 'more'}"))
-        following = same_origin(page.link, url)
-        if following is None:
-            return Listing(found=found, problem=_incomplete("its next page is on another host, which is not asked"))
-        if following in asked or left <= 0:
-            return Listing(found=found, problem=_incomplete("its pages do not come to an end"))
-        url = following
+        following = None if page.link is None else same_origin(page.link, url)
+        if following is not None and following not in asked and left > 0:
+            url = following
+            continue
+        why = None
+        if following is not None:
+            why = "goes on without an end"
+        elif page.link is not None:
+            why = "goes on at another host, which is not asked"
+        elif page.more or total > len(uids):
+            why = f"shows {len(uids)} of {total if total > len(uids) else 'more'}"
+        return Listing(found=list(held.values()), problem=None if why is None else _incomplete(why))
 
 
 def _incomplete(why: str) -> UnexpectedResponse:
-    return UnexpectedResponse(f"the list is incomplete: {why}; what it does not show may exist all the same", path="data")
+    return UnexpectedResponse(f"the list {why}; it is incomplete, and what it does not show may exist all the same", path="data")

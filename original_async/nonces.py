@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from vendor_http.errors import (
+    ClientClosed,
+    ConfigurationError,
     Conflict,
     ConnectFailed,
-    DeadlineExceeded,
     OutcomeUnknown,
     RequestRejected,
+    RewardsError,
     UnexpectedResponse,
     VendorError,
 )
@@ -70,7 +72,7 @@ async def reconcile(
     for look in range(1, looks + 1):
         try:
             listing = await look_up()
-        except VendorError as problem:
+        except RewardsError as problem:  # even one that was not sent must not hide what became of the creation
             trouble.elapsed = clock() - started
             raise _unknown(request, trouble, f"looking it up failed ({_ended(problem)})") from problem
         for allocation in listing.found:
@@ -102,19 +104,21 @@ def _says_known(refusal: VendorError) -> bool:
 def _rival(request: AllocationRequest, held: Sequence[Allocation], *, sure: bool) -> Allocation | None:
     """Return what holds the nonce with other content.
 
-    Whether a nonce counts for the app or for one reward is not documented: where something may have arrived, only an allocation
-    of the same reward proves that what was asked for was not carried out.
+    Whether a nonce counts for the app, for one reward or for one user is not documented: where something may have arrived, only
+    an allocation of the same reward to the same user proves that what was asked for was not carried out.
     """
-    return next((each for each in held if sure or each.reward_uid == request.reward_uid), None)
+    asked = (request.reward_uid, request.to_user_uid)
+    return next((each for each in held if sure or (each.reward_uid, each.to_user_uid) == asked), None)
 
 
-def _ended(problem: VendorError) -> str:
+def _ended(problem: RewardsError) -> str:
     """Return in a few words how a look-up ended."""
-    if problem.status is not None and problem.status >= 300:
-        return f"HTTP {problem.status}"
-    if isinstance(problem, UnexpectedResponse):
-        return str(problem).rpartition("; ")[0] or "an answer that cannot be read"
-    return "no time was left" if isinstance(problem, (ConnectFailed, DeadlineExceeded)) else "no answer"
+    if isinstance(problem, (ClientClosed, ConfigurationError, ConnectFailed)):
+        return "it was not sent"
+    status = getattr(problem, "status", None)
+    if isinstance(problem, UnexpectedResponse) and (status is None or status < 300):
+        return str(problem).partition("; ")[0] if status is None else "its answer cannot be read"
+    return "no answer" if status is None else f"HTTP {status}"
 
 
 def _conflict(request: AllocationRequest, trouble: VendorError, held: Allocation) -> Conflict:
@@ -132,7 +136,7 @@ def _unknown(request: AllocationRequest, trouble: VendorError, told: str) -> Out
         came = f"the vendor refused ({str(trouble).partition(': ')[2]})"
     else:
         answer = "no answer" if trouble.status is None else f"HTTP {trouble.status}"
-        came = f"{answer} in the last of {trouble.attempts} attempts"
+        came = answer if trouble.attempts == 1 else f"{answer} in the last of {trouble.attempts} attempts"
     return OutcomeUnknown(
         f"Original create_allocation: it is not known whether nonce {request.nonce!r} was carried out: {came}, and {told}; "
         "it may have been carried out: wait for this error with Completions.wait, or call again with the same nonce and "

@@ -144,7 +144,8 @@ class Reader:
 
     def _bearing(self, nonces: Collection[str], entries: Sequence[Any]) -> list[Allocation]:
         """Read only the allocations of some nonces, so that an odd one elsewhere in the list does not hide them."""
-        found = (entry for entry in entries if isinstance(entry, dict) and entry.get("nonce") in nonces)
+        texts = ((entry, entry.get("nonce")) for entry in entries if isinstance(entry, dict))
+        found = (entry for entry, nonce in texts if isinstance(nonce, str) and nonce in nonces)
         return [self._scoped(structure(entry, Allocation, path="data")) for entry in found]
 
     def _checked(self, model: M, uid: str) -> M:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from attrs import evolve
 
-from original_async import Allocation, AllocationFailed, Claim, ClaimFailed, OriginalClient
+from original_async import Allocation, AllocationFailed, AllocationRequest, Claim, ClaimFailed, ClaimRequest, OriginalClient
 from tests.original_async.conftest import REWARD, USER
 from vendor_http.errors import OperationFailed, OperationMismatch, UnexpectedResponse
 from vendor_http.operations import Operation, OperationRef, OperationStatus
@@ -19,6 +19,7 @@ from vendor_sandboxes.original import OriginalSandbox
 ALLOCATION = Allocation(
     uid="1", status=OperationStatus.PENDING, reward_uid="2", to_user_uid="3", amount=Decimal("1.23"), nonce="nonce_1"
 )
+REQUEST = AllocationRequest(reward_uid="2", to_user_uid="3", amount=Decimal("1.23"), nonce="nonce_1")
 CLAIM = Claim(uid="1", status=OperationStatus.PENDING, reward_uid="2", from_user_uid="3", to_address="0xAbC")
 RESOURCE = {"uid": "1", "status": "done", "reward_uid": "2", "to_user_uid": "3", "amount": "1.23", "nonce": "nonce_1"}
 
@@ -80,6 +81,50 @@ def test_a_claim_that_settled_as_another_is_a_mismatch(client: OriginalClient, f
         client.conclude(CLAIM, done(CLAIM, **{field: other}))
 
 
+def test_what_a_request_asked_for_comes_back_as_recovered(client: OriginalClient) -> None:
+    final = done(ALLOCATION, uid="7", amount=Decimal("1.230"), raw={"uid": "7"})
+    concluded = client.conclude(REQUEST, final)
+    assert (concluded, concluded.recovered, concluded.raw) == (evolve(final, recovered=True), True, {"uid": "7"})
+
+
+def test_an_allocation_that_was_recovered_stays_so(client: OriginalClient) -> None:
+    assert client.conclude(evolve(ALLOCATION, recovered=True), done(ALLOCATION)).recovered
+    assert not client.conclude(ALLOCATION, done(ALLOCATION)).recovered
+
+
+@pytest.mark.parametrize(
+    ("field", "other"), [("nonce", "nonce_2"), ("reward_uid", "9"), ("to_user_uid", "9"), ("amount", Decimal("1.24"))]
+)
+@pytest.mark.parametrize("status", [OperationStatus.DONE, OperationStatus.FAILED])
+def test_an_allocation_that_is_not_what_a_request_asked_for_is_a_mismatch(
+    client: OriginalClient, field: str, other: Any, status: OperationStatus
+) -> None:
+    final = evolve(cast("Any", ALLOCATION), **{"status": status, field: other})
+    with pytest.raises(OperationMismatch, match=field) as caught:
+        client.conclude(REQUEST, final)
+    assert caught.value.differences == {field: (getattr(REQUEST, field), other)}
+    assert (caught.value.asked, caught.value.idempotency_key) == (REQUEST, "nonce_1")
+    assert pickle.loads(pickle.dumps(caught.value)).asked == REQUEST
+
+
+def test_what_a_request_asked_for_may_have_failed(client: OriginalClient) -> None:
+    with pytest.raises(AllocationFailed) as caught:
+        client.conclude(REQUEST, evolve(ALLOCATION, status=OperationStatus.FAILED))
+    assert (caught.value.operation.recovered, caught.value.idempotency_key) == (True, "nonce_1")
+
+
+def test_a_claim_is_no_allocation_that_was_asked_for(client: OriginalClient) -> None:
+    with pytest.raises(OperationMismatch) as caught:
+        client.conclude(REQUEST, done(CLAIM))
+    assert caught.value.differences == {"kind": ("allocation", "claim")}
+
+
+def test_a_request_for_a_claim_concludes_nothing(client: OriginalClient) -> None:
+    request = ClaimRequest(reward_uid="2", from_user_uid="3", to_address="0xAbC")
+    with pytest.raises(TypeError, match="not ClaimRequest"):
+        client.conclude(cast("Any", request), done(CLAIM))
+
+
 def test_another_kind_is_a_mismatch(client: OriginalClient) -> None:
     with pytest.raises(OperationMismatch) as caught:
         client.conclude(ALLOCATION, done(CLAIM))
@@ -93,9 +138,9 @@ def test_an_operation_that_is_not_over_cannot_be_concluded(client: OriginalClien
 
 
 def test_only_an_operation_can_be_concluded(client: OriginalClient) -> None:
-    with pytest.raises(TypeError, match="expected an Allocation or a Claim"):
+    with pytest.raises(TypeError, match=r"^final: .* an Allocation or a Claim"):
         client.conclude(None, cast("Any", "1"))
-    with pytest.raises(TypeError, match="asked: expected an Allocation, a Claim or None, got str"):
+    with pytest.raises(TypeError, match="asked: give an Allocation, an AllocationRequest, a Claim or None, not str"):
         client.conclude(cast("Any", "1"), done(ALLOCATION))
 
 

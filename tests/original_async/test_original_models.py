@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from attrs.exceptions import FrozenInstanceError
 
-from original_async.models import Allocation, Balance, Claim, Reward, RewardStatus
+from original_async.models import Allocation, AllocationRequest, Balance, Claim, ClaimRequest, Reward, RewardStatus
 from vendor_http.codec import decode
-from vendor_http.errors import UnexpectedResponse
-from vendor_http.operations import Operation, OperationRef, OperationStatus
+from vendor_http.errors import OutcomeUnknown, UnexpectedResponse
+from vendor_http.operations import KeyedRequest, Operation, OperationRef, OperationStatus
 
 ALLOCATION = (
     b'{"uid":"213134081289","status":"pending","reward_uid":"112144981245","to_user_uid":"223144788242","amount":"1.23",'
@@ -104,6 +104,42 @@ def test_what_the_vendor_sends_never_fills_a_field_of_ours() -> None:
     allocation = decode(ALLOCATION.replace(b"}", b',"scope":"theirs","recovered":true}'), Allocation)
     assert (allocation.scope, allocation.recovered) == ("default", False)
     assert allocation.raw["scope"] == "theirs"
+
+
+def test_an_allocation_has_its_nonce_as_key_and_a_claim_has_none() -> None:
+    allocation, claim = decode(ALLOCATION, Allocation), decode(CLAIM, Claim)
+    assert (allocation.key, allocation.recovered) == ("nonce_1", False)
+    assert (claim.key, claim.recovered) == (None, False)
+
+
+ASKED = AllocationRequest(
+    reward_uid="112144981245", to_user_uid="223144788242", amount=Decimal("1.230"), nonce="nonce_1", scope="second"
+)
+
+
+def test_a_request_says_how_its_allocation_is_found() -> None:
+    assert isinstance(ASKED, KeyedRequest)
+    assert (ASKED.scope, ASKED.kind, ASKED.key, ASKED.owner) == ("second", "allocation", "nonce_1", "223144788242")
+    assert not isinstance(ClaimRequest(reward_uid="1", from_user_uid="2", to_address="0x"), KeyedRequest)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(b'"nonce_1"', b'"nonce_2"'), (b'"112144981245"', b'"7"'), (b'"223144788242"', b'"7"'), (b"1.23", b"1.24")]
+)
+def test_a_request_is_met_by_nothing_but_what_it_asked_for(old: bytes, new: bytes) -> None:
+    assert ASKED.is_met_by(decode(ALLOCATION, Allocation))
+    assert not ASKED.is_met_by(decode(ALLOCATION.replace(old, new), Allocation))
+    assert not ASKED.is_met_by(decode(CLAIM, Claim))
+
+
+@pytest.mark.parametrize("request_", [ASKED, ClaimRequest(reward_uid="1", from_user_uid="2", to_address="0x", scope="second")])
+def test_the_request_of_an_unknown_outcome_travels_with_it(request_: Any) -> None:
+    error = OutcomeUnknown("it is not known", request=request_, idempotency_key="nonce_1")
+    for twin in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
+        assert (twin.request, type(twin.request)) == (request_, type(request_))
+    assert hash(pickle.loads(pickle.dumps(request_))) == hash(request_)
+    with pytest.raises(FrozenInstanceError):
+        request_.scope = "other"
 
 
 @pytest.mark.parametrize(("body", "model"), [(ALLOCATION, Allocation), (CLAIM, Claim), (REWARD, Reward)])

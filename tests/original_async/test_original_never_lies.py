@@ -10,18 +10,27 @@ from typing import Any
 
 import aiohttp
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 
 from original_async import Allocation, OriginalClient
 from tests.original_async.conftest import REWARD
-from vendor_http.errors import Conflict, ConnectFailed, NotFound, OutcomeUnknown, RateLimited, VendorError
+from vendor_http.errors import Conflict, ConnectFailed, NotFound, OutcomeUnknown, RateLimited, RequestRejected, VendorError
 from vendor_http.limits import Limits
 from vendor_http.retry import RetryPolicy, Timeouts
 from vendor_sandboxes.original import OriginalSandbox
 
 NO_REWARD = "999999999999"
 HASTE = 20.0
-"""How many times faster than by the clock every pause passes: those of the client and the lag of the vendor's lists."""
+"""How many times faster than by the clock every pause passes: those of the client and the lags of the vendor."""
+REFUSALS = (
+    ("nonce already used", 400),
+    ("Allocation already exists.", 400),
+    ("This field must be unique.", 422),
+    ("Duplicate request.", 400),
+    ("Odd.", 409),
+    ("Out of budget.", 400),
+)
+"""How a vendor refuses a nonce that it knows; by the last of these nobody can tell."""
 
 
 @frozen
@@ -32,7 +41,8 @@ class Wish:
     reward_uid: str
     user_uid: str
     amount: str
-    cancelled_after: float | None
+    cancelled_after: float | None = None
+    repeated: bool = False
 
 
 @frozen
@@ -47,6 +57,11 @@ class End:
         """Whether the caller was told that an allocation exists or may exist under the nonce."""
         return self.result is None or isinstance(self.result, (Allocation, OutcomeUnknown, Conflict))
 
+    @property
+    def invites_a_repetition(self) -> bool:
+        """Whether the caller, or another process after a crash, may call again with the same nonce."""
+        return self.result is None or isinstance(self.result, (OutcomeUnknown, RateLimited, ConnectFailed))
+
 
 class BadDay:
     """A vendor with every fault, clients with little patience, and what they are told."""
@@ -55,6 +70,7 @@ class BadDay:
         self.random = Random(seed)
         self.payouts = payouts
         self.replays = self.random.random() < 0.5
+        known_nonce_text, known_nonce_status = self.random.choice(REFUSALS)
         self.sandbox = OriginalSandbox(
             seed=seed,
             rewards=[REWARD],
@@ -63,7 +79,12 @@ class BadDay:
             duplicate_nonce="replay" if self.replays else "reject",
             read_path=self.random.choice(["both", "allocation", "allocate"]),
             amounts=self.random.choice(["string", "number"]),
+            known_nonce_text=known_nonce_text,
+            known_nonce_status=known_nonce_status,
             list_lag=self.random.choice([0.0, 1.0, 10.0]) / HASTE,
+            commit_late=self.random.choice([0.0, 1.0, 10.0]) / HASTE,
+            page_size=self.random.choice([0, 2, 7]),
+            page_shape=self.random.choice(["beside", "inside"]),
             p503=0.08,
             p503_after_commit=0.08,
             p429=0.1,
@@ -111,15 +132,23 @@ class BadDay:
             self.sandbox.api_secret,
             base_url=self.sandbox.url,
             timeouts=Timeouts() if patient else hasty,
-            retry=RetryPolicy() if patient else RetryPolicy(attempts=chance.choice([1, 2, 4])),
-            limits=Limits(connections=chance.choice([1, 5, 100])),
+            retry=RetryPolicy()
+            if patient
+            else RetryPolicy(attempts=chance.choice([1, 2, 4]), first_delay=chance.choice([0.01, 0.25])),
+            limits=Limits(connections=chance.choice([5, 20, 100])),
             amount_as=chance.choice(["string", "number"]),
             _sleep=sleep,
         )
 
     async def end_of(self, client: OriginalClient, wish: Wish) -> End:
         call = asyncio.ensure_future(
-            client.create_allocation(reward_uid=wish.reward_uid, to_user_uid=wish.user_uid, amount=wish.amount, nonce=wish.nonce)
+            client.create_allocation(
+                reward_uid=wish.reward_uid,
+                to_user_uid=wish.user_uid,
+                amount=wish.amount,
+                nonce=wish.nonce,
+                repeated=wish.repeated,
+            )
         )
         if wish.cancelled_after is not None:
             asyncio.get_running_loop().call_later(wish.cancelled_after, call.cancel)
@@ -131,16 +160,19 @@ class BadDay:
             return End(wish, error)
 
     async def run(self) -> list[End]:
-        """Make every call, some dozens at a time, and wait until the vendor has done what it will do."""
-        clients = [self.client() for _ in range(5)]
+        """Make every call, some at a time; a second process, with more patience, repeats many that did not end well."""
+        clients, second_process = [self.client() for _ in range(5)], self.client(patient=True)
         wishes, ends = iter(self.wishes()), list[End]()
 
         async def work() -> None:
             for wish in wishes:
-                ends.append(await self.end_of(self.random.choice(clients), wish))
+                end = await self.end_of(self.random.choice(clients), wish)
+                ends.append(end)
+                if end.invites_a_repetition and self.random.random() < 0.5:
+                    ends.append(await self.end_of(second_process, evolve(wish, cancelled_after=None, repeated=True)))
 
-        await asyncio.gather(*(work() for _ in range(48)))
-        for client in clients:
+        await asyncio.gather(*(work() for _ in range(16)))
+        for client in (*clients, second_process):
             await client.aclose()
         return ends
 
@@ -166,7 +198,7 @@ class BadDay:
         uids = {}
         async with self.client(patient=True) as client:
             for wish in wishes.values():
-                end = await self.end_of(client, Wish(wish.nonce, wish.reward_uid, wish.user_uid, wish.amount, None))
+                end = await self.end_of(client, evolve(wish, cancelled_after=None, repeated=True))
                 if isinstance(end.result, Conflict):  # another call of this nonce asked for another amount and came first
                     uids[wish.nonce] = end.result.existing.uid  # type: ignore[union-attr]
                 else:
@@ -194,9 +226,9 @@ def agrees(end: End, held: list[dict[str, Any]], *, alone: bool) -> bool:
             wish.amount
         )
     if isinstance(told, NotFound):
-        return wish.reward_uid == NO_REWARD and not held
-    if isinstance(told, (RateLimited, ConnectFailed)):  # this call did nothing; another one of the same nonce may have
-        return not held or not alone
+        return wish.reward_uid == NO_REWARD and not held and not wish.repeated
+    if isinstance(told, (RequestRejected, ConnectFailed)):  # this call did nothing; another one of the same nonce may have
+        return (not held or not alone) and not (wish.repeated and not isinstance(told, (RateLimited, ConnectFailed)))
     return isinstance(told, (OutcomeUnknown, type(None)))
 
 
@@ -227,5 +259,5 @@ async def test_what_a_call_is_told_agrees_with_the_vendors_books(soak: bool) -> 
         days = await asyncio.gather(*(bad_day(seed, payouts=400 if soak else 120) for seed in range(first, first + 6)))
         met += sum(days, Counter())
     ways = {"Allocation", "OutcomeUnknown"}  # the others come too, unless the machine is so slow that nothing is in time
-    faults = {"p503", "p503_after_commit", "p429", "drop_before_commit", "drop_after_commit", "slow_after_commit"}
+    faults = {"p503", "p503_after_commit", "p429", "drop_before_commit", "drop_after_commit", "slow_after_commit", "commit_late"}
     assert met.keys() >= ways | faults, met

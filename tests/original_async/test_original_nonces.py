@@ -7,6 +7,7 @@ import itertools
 from decimal import Decimal
 from typing import Any
 
+import aiohttp
 import pytest
 from aioresponses import aioresponses
 
@@ -20,6 +21,7 @@ from vendor_http.errors import (
     OutcomeUnknown,
     RateLimited,
     RequestRejected,
+    RewardsError,
     Unauthorized,
     VendorError,
 )
@@ -250,25 +252,47 @@ async def test_a_long_pause_asked_for_after_an_attempt_that_may_have_arrived_lea
     assert isinstance(caught.value.__cause__, RateLimited)
 
 
-@pytest.mark.parametrize("first", [400, 502])
 @pytest.mark.parametrize(
-    "answer",
+    ("first", "came"), [(400, r"the vendor refused \(HTTP 400: Too much\.\)"), (502, "HTTP 502"), (None, "no answer")]
+)
+@pytest.mark.parametrize(
+    ("answer", "failed"),
     [
-        {"status": 500},
-        {"status": 403},
-        {"status": 200, "body": b"nonsense"},
-        {"status": 200, "payload": {"success": True, "data": [{"nonce": "nonce_1"}]}},
+        ({"status": 500}, "HTTP 500"),
+        ({"status": 403}, "HTTP 403"),
+        ({"status": 302}, "HTTP 302"),
+        ({"status": 200, "body": b"nonsense"}, "its answer cannot be read"),
+        ({"status": 200, "payload": {"success": True, "data": [{"nonce": "nonce_1"}]}}, "its answer cannot be read"),
+        ({"exception": aiohttp.ServerDisconnectedError()}, "no answer"),
+        ({"exception": aiohttp.ConnectionTimeoutError()}, "it was not sent"),
+        ({"exception": aiohttp.InvalidURL("nowhere")}, "it was not sent"),
     ],
 )
 async def test_a_look_up_that_fails_leaves_it_unknown(
-    make_client: MakeClient, wire: aioresponses, first: int, answer: dict[str, Any]
+    make_client: MakeClient, wire: aioresponses, first: int | None, came: str, answer: dict[str, Any], failed: str
 ) -> None:
-    wire.post(f"{BASE}/reward/allocate", status=first, payload=REFUSED)
+    if first is None:
+        wire.post(f"{BASE}/reward/allocate", exception=aiohttp.ServerDisconnectedError())
+    else:
+        wire.post(f"{BASE}/reward/allocate", status=first, payload=REFUSED)
     wire.get(LIST, repeat=True, **answer)
-    with pytest.raises(OutcomeUnknown, match=r"after .* its look-up ended with \w+; it may") as caught:
+    text = rf"nonce 'nonce_1' was carried out: {came}, and looking it up failed \({failed}\); it may have been carried out: "
+    with pytest.raises(OutcomeUnknown, match=text) as caught:
         await allocate(make_client(retry=RetryPolicy(attempts=1)))
     assert caught.value.status == first
-    assert isinstance(caught.value.__cause__, VendorError)
+    assert isinstance(caught.value.__cause__, RewardsError)
+
+
+async def test_what_to_do_about_an_unknown_outcome_is_said(client: OriginalClient, wire: aioresponses) -> None:
+    wire.post(f"{BASE}/reward/allocate", status=502, repeat=True)
+    wire.get(LIST, payload={"success": True, "data": []}, repeat=True)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await allocate(client)
+    assert str(caught.value) == (
+        "Original create_allocation: it is not known whether nonce 'nonce_1' was carried out: HTTP 502 in the last of 3 attempts"
+        ", and 2 look-ups did not show it; it may have been carried out: wait for this error with Completions.wait, or call again"
+        " with the same nonce and repeated=True, and never with another nonce"
+    )
 
 
 async def test_a_list_that_is_nowhere_leaves_it_unknown(client: OriginalClient, wire: aioresponses) -> None:
@@ -293,9 +317,10 @@ async def test_without_time_for_any_look_it_is_unknown(make_client: MakeClient, 
         ticks.at += 60
 
     wire.post(f"{BASE}/reward/allocate", status=400, payload=REFUSED, callback=use_up_the_time)
-    with pytest.raises(OutcomeUnknown, match="its look-up ended with ConnectFailed") as caught:
+    with pytest.raises(OutcomeUnknown, match=r"looking it up failed \(it was not sent\)") as caught:
         await allocate(make_client())
     assert caught.value.elapsed == 60
+    assert [method for method, _ in wire.requests] == ["POST"]
 
 
 async def test_a_client_closed_after_an_attempt_that_may_have_arrived_is_unknown(

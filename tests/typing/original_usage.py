@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, assert_type
@@ -12,9 +12,11 @@ from typing import Any, assert_type
 from original_async import (
     Allocation,
     AllocationFailed,
+    AllocationRequest,
     Balance,
     Claim,
     ClaimFailed,
+    ClaimRequest,
     OriginalClient,
     OriginalWebhooks,
     Reward,
@@ -26,6 +28,7 @@ from vendor_http import (
     Conflict,
     Event,
     EventSource,
+    KeyedRequest,
     Limits,
     Operation,
     OperationReader,
@@ -58,8 +61,10 @@ async def create(original: OriginalClient) -> Allocation:
     assert_type(allocation.ref, OperationRef)
     assert_type(allocation.raw, Mapping[str, Any])
     assert_type(allocation.recovered, bool)
+    assert_type(allocation.key, str)
     await original.create_allocation(reward_uid="1", to_user_uid="2", amount=7, nonce="nonce_2")
-    await original.create_allocation(reward_uid="1", to_user_uid="2", amount=Decimal("1.23"), nonce="nonce_3")
+    await original.create_allocation(reward_uid="1", to_user_uid="2", amount=Decimal("1.23"), nonce="nonce_3", timeout=None)
+    await original.create_allocation(reward_uid="1", to_user_uid="2", amount="1.23", nonce="nonce_3", repeated=True, timeout=5)
     return allocation
 
 
@@ -78,6 +83,29 @@ async def read(original: OriginalClient) -> None:
     assert_type(reward.status, RewardStatus)
     assert_type(await original.get_balance("1", "2"), Balance)
     assert_type((await original.get_balance(reward_uid="1", user_uid="2")).amount, Decimal)
+    assert_type(claim.key, None)
+    assert_type(claim.recovered, bool)
+
+
+async def read_in_time(original: OriginalClient) -> None:
+    await original.get_allocation("1", timeout=5)
+    await original.get_allocations_by_user_uid("2", timeout=0.5)
+    await original.find_allocation("2", "nonce_1", timeout=None)
+    await original.create_claim(reward_uid="1", from_user_uid="2", to_address="0x0", timeout=5.0)
+    await original.get_claim("1", timeout=5.0)
+    await original.get_claims_by_user_uid("2", timeout=5.0)
+    await original.get_reward("1", timeout=5.0)
+    await original.get_balance("1", "2", timeout=5.0)
+
+
+async def find(original: OriginalClient, unknown: OutcomeUnknown, final: Allocation) -> None:
+    assert_type(unknown.request, object | None)
+    if isinstance(unknown.request, AllocationRequest):
+        request: KeyedRequest = unknown.request
+        assert_type(await original.find_operations([unknown.request]), Sequence[Allocation])
+        assert_type(original.conclude(request, final), Operation)
+        assert_type(request.is_met_by(final), bool)
+    ClaimRequest(reward_uid="1", from_user_uid="2", to_address="0x0")
 
 
 async def make() -> None:
@@ -120,6 +148,10 @@ async def refused(original: OriginalClient) -> None:
     await original.create_allocation(reward_uid="1", to_user_uid="2", amount=1.5, nonce="nonce_1")  # type: ignore[arg-type]
     await original.create_allocation(reward_uid="1", to_user_uid="2", amount="1")  # type: ignore[call-arg]
     await original.create_allocation("1", "2", "1.5", "nonce_1")  # type: ignore[call-arg]
+    await original.create_allocation(reward_uid="1", to_user_uid="2", amount="1", nonce="n", timeout="5")  # type: ignore[arg-type]
+    await original.create_allocation(reward_uid="1", to_user_uid="2", amount="1", nonce="n", repeated=None)  # type: ignore[arg-type]
+    await original.get_allocation("1", 5.0)  # type: ignore[call-arg]
+    await original.find_operations([ClaimRequest(reward_uid="1", from_user_uid="2", to_address="0x0")])  # type: ignore[list-item]
     await original.get_allocation(1)  # type: ignore[arg-type]
     OriginalClient("key", "secret", environment="staging")  # type: ignore[arg-type]
     OriginalClient("key", "secret", read_path="claim")  # type: ignore[arg-type]

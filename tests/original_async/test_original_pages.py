@@ -1,0 +1,317 @@
+"""Lists page after page: what is found in them, and when they prove that something is absent."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import RawTestServer
+from aioresponses import aioresponses
+from yarl import URL
+
+from original_async import Allocation, AllocationRequest, OriginalClient, lists
+from tests.original_async.conftest import BASE, REWARD, USER, WALLET, MakeClient
+from vendor_http.errors import OutcomeUnknown, RequestRejected, ServerFailed, UnexpectedResponse, VendorError
+from vendor_http.retry import RetryPolicy
+from vendor_sandboxes.original import OriginalSandbox
+
+FIRST = f"{BASE}/reward/allocate?user_uid={USER}"
+SECOND = f"{BASE}/reward/allocate?page=2&user_uid={USER}"
+THIRD = f"{BASE}/reward/allocate?page=3&user_uid={USER}"
+READS: dict[str, Callable[[OriginalClient], Awaitable[Any]]] = {
+    "find_allocation": lambda client: client.find_allocation(USER, "nonce_9"),
+    "get_allocations_by_user_uid": lambda client: client.get_allocations_by_user_uid(USER),
+    "find_operations": lambda client: client.find_operations([request("nonce_9")]),
+}
+
+
+def request(nonce: str) -> AllocationRequest:
+    return AllocationRequest(reward_uid=REWARD, to_user_uid=USER, amount=Decimal(1), nonce=nonce)
+
+
+def entry(number: int, **changes: Any) -> dict[str, Any]:
+    made: dict[str, Any] = {"uid": str(number), "status": "pending", "reward_uid": REWARD, "to_user_uid": USER, "amount": "1"}
+    return {**made, "nonce": f"nonce_{number}", **changes}
+
+
+def page(*numbers: int, **around: Any) -> dict[str, Any]:
+    return {"payload": {"success": True, "data": [entry(number) for number in numbers], **around}}
+
+
+def asked(wire: aioresponses) -> list[str]:
+    """Return every address that was asked, in order, as it was written."""
+    return [str(url) for (_, url), calls in wire.requests.items() for _ in calls]
+
+
+async def allocate(client: OriginalClient, nonce: str) -> Allocation:
+    return await client.create_allocation(reward_uid=REWARD, to_user_uid=USER, amount="1", nonce=nonce)
+
+
+@pytest.mark.parametrize("shape", ["beside", "inside"])
+async def test_every_page_is_read(original: OriginalClient, sandbox: OriginalSandbox, shape: str) -> None:
+    uids = [(await allocate(original, f"nonce_{number}")).uid for number in range(5)]
+    sandbox.switches.page_size, sandbox.switches.page_shape = 2, shape
+    assert [each.uid for each in await original.get_allocations_by_user_uid(USER)] == uids
+    assert [seen.query.get("page") for seen in sandbox.requests if seen.method == "GET"] == [None, "2", "3"]
+    found = await original.find_allocation(USER, "nonce_4")
+    assert found is not None
+    assert (found.uid, await original.find_allocation(USER, "nonce_5")) == (uids[4], None)
+
+
+@pytest.mark.parametrize("shape", ["beside", "inside"])
+async def test_every_page_of_claims_is_read(original: OriginalClient, sandbox: OriginalSandbox, shape: str) -> None:
+    sandbox.switches.page_size, sandbox.switches.page_shape = 1, shape
+    claims = [await original.create_claim(reward_uid=REWARD, from_user_uid=USER, to_address=WALLET) for _ in range(3)]
+    assert [each.uid for each in await original.get_claims_by_user_uid(USER)] == [claim.uid for claim in claims]
+
+
+@pytest.mark.parametrize("shape", ["beside", "inside"])
+async def test_a_payout_whose_reply_was_lost_is_found_on_the_third_page(
+    original: OriginalClient, sandbox: OriginalSandbox, shape: str
+) -> None:
+    sandbox.switches.page_size, sandbox.switches.page_shape = 2, shape
+    for number in range(4):
+        await allocate(original, f"nonce_{number}")
+    sandbox.script("drop_after_commit")
+    made = await allocate(original, "nonce_4")
+    assert (made.recovered, made.uid in sandbox.state.operations["allocation"]) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "?page=2&user_uid=110985463782",
+        "/v1/reward/allocate?page=2&user_uid=110985463782",
+        "allocate?page=2&user_uid=110985463782",
+        "//api.getoriginal.com/v1/reward/allocate?page=2&user_uid=110985463782",
+        SECOND,
+        SECOND.replace("https://", "http://"),
+        SECOND.replace("api.getoriginal.com", "api.getoriginal.com:8080"),
+        SECOND.replace("https://api.getoriginal.com", "http://user:password@API.getoriginal.com:8000"),
+    ],
+)
+@pytest.mark.parametrize("place", ["beside", "pagination", "links", "inside", "meta inside", "header"])
+async def test_the_next_page_is_asked_for_at_our_own_origin(
+    client: OriginalClient, wire: aioresponses, link: str, place: str
+) -> None:
+    entries = [entry(1)]
+    bodies: dict[str, Any] = {
+        "beside": {"data": entries, "next": link},
+        "pagination": {"data": entries, "pagination": {"next": link}},
+        "links": {"data": entries, "links": {"next": link, "prev": None}},
+        "inside": {"data": {"results": entries, "next": link}},
+        "meta inside": {"next": None, "data": {"items": entries, "meta": {"next": link}}},
+        "header": {"data": entries},
+    }
+    headers = {"Link": f'<{FIRST}>; rel="prev", <{link}>; rel="next"'} if place == "header" else {}
+    wire.get(FIRST, payload={"success": True, **bodies[place]}, headers=headers)
+    wire.get(SECOND, **page(2))
+    assert [each.uid for each in await client.get_allocations_by_user_uid(USER)] == ["1", "2"]
+    assert asked(wire) == [FIRST, SECOND]
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://api.getoriginal.com.example.com/v1/reward/allocate?page=2",
+        "//example.com/v1/reward/allocate?page=2",
+        "https://api.getoriginal.com@example.com/?page=2",
+        "http://127.0.0.1/?page=2",
+        "file:///etc/passwd",
+        "javascript:alert(1)",
+        "http://[",
+        "https://api.getoriginal.com:99999/?page=2",
+    ],
+)
+async def test_another_host_is_never_asked(client: OriginalClient, wire: aioresponses, link: str) -> None:
+    wire.get(FIRST, repeat=True, **page(1, next=link))
+    for read in READS.values():
+        with pytest.raises(UnexpectedResponse, match="the list goes on at another host, which is not asked; it is incomplete"):
+            await read(client)
+    assert set(asked(wire)) == {FIRST}
+    found = await client.find_allocation(USER, "nonce_1")
+    assert found is not None
+
+
+INCOMPLETE: dict[str, dict[str, Any]] = {
+    "a larger count": {"count": 2},
+    "a larger total inside": {"pagination": {"total": 2, "next": None}},
+    "a larger total count": {"meta": {"total_count": 7}},
+    "has_more": {"has_more": True},
+    "has_next": {"meta": {"has_next": True}},
+    "a cursor": {"next_cursor": "abc"},
+    "the number of a page": {"pagination": {"next_page": 2}},
+    "a number as the link": {"next": 2},
+    "an object as the link": {"links": {"next": {"href": "?page=2"}}},
+}
+
+
+@pytest.mark.parametrize("around", INCOMPLETE.values(), ids=INCOMPLETE)
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+async def test_a_list_that_says_there_is_more_proves_no_absence(
+    client: OriginalClient, wire: aioresponses, around: dict[str, Any], read: Any
+) -> None:
+    wire.get(FIRST, **page(1, **around))
+    with pytest.raises(UnexpectedResponse, match=r"^the list shows 1 of (2|7|more); it is incomplete") as caught:
+        await read(client)
+    assert caught.value.path == "data"
+
+
+@pytest.mark.parametrize("around", INCOMPLETE.values(), ids=INCOMPLETE)
+async def test_what_an_incomplete_list_shows_counts(client: OriginalClient, wire: aioresponses, around: dict[str, Any]) -> None:
+    wire.get(FIRST, repeat=True, **page(9, **around))
+    found = await client.find_allocation(USER, "nonce_9")
+    assert found is not None
+    assert [each.uid for each in await client.find_operations([request("nonce_9"), request("nonce_8")])] == [found.uid]
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        {"count": 1, "next": None, "previous": None},
+        {"count": 0, "has_more": False, "next_cursor": None, "next_page": None, "links": {"next": None}},
+        {"pagination": {"total": 1, "has_next": False}},
+        {"count": "2", "meta": [], "links": None},
+    ],
+)
+async def test_a_list_that_shows_all_it_counts_is_complete(
+    client: OriginalClient, wire: aioresponses, around: dict[str, Any]
+) -> None:
+    wire.get(FIRST, repeat=True, **page(1, **around))
+    assert [each.uid for each in await client.get_allocations_by_user_uid(USER)] == ["1"]
+    assert await client.find_allocation(USER, "nonce_9") is None
+    assert await client.find_operations([request("nonce_9")]) == []
+
+
+async def test_claims_of_an_incomplete_list_are_unexpected(client: OriginalClient, wire: aioresponses) -> None:
+    wire.get(f"{BASE}/reward/claim?user_uid={USER}", payload={"success": True, "data": [], "count": 1})
+    with pytest.raises(UnexpectedResponse, match="the list shows 0 of 1; it is incomplete"):
+        await client.get_claims_by_user_uid(USER)
+
+
+async def test_a_count_on_an_earlier_page_counts_on_the_last_one(client: OriginalClient, wire: aioresponses) -> None:
+    wire.get(FIRST, **page(1, next=SECOND, count=3))
+    wire.get(SECOND, **page(2))
+    with pytest.raises(UnexpectedResponse, match="shows 2 of 3"):
+        await client.get_allocations_by_user_uid(USER)
+
+
+async def test_an_entry_pushed_on_to_the_next_page_counts_once(client: OriginalClient, wire: aioresponses) -> None:
+    wire.get(FIRST, **page(3, 2, next=SECOND, count=3))
+    wire.get(SECOND, **page(2, 1, count=3))
+    assert [each.uid for each in await client.get_allocations_by_user_uid(USER)] == ["3", "2", "1"]
+
+
+async def test_an_entry_shown_twice_does_not_make_up_for_one_that_is_missing(client: OriginalClient, wire: aioresponses) -> None:
+    wire.get(FIRST, **page(3, 2, next=SECOND, count=4))
+    wire.get(SECOND, **page(3, 2, count=4))
+    with pytest.raises(UnexpectedResponse, match="shows 2 of 4"):
+        await client.get_allocations_by_user_uid(USER)
+
+
+async def test_an_envelope_that_ends_does_not_end_the_list_inside(client: OriginalClient, wire: aioresponses) -> None:
+    wire.get(FIRST, payload={"success": True, "count": 2, "data": {"results": [entry(1)], "count": 1, "next": None}})
+    with pytest.raises(UnexpectedResponse, match="shows 1 of 2"):
+        await client.get_allocations_by_user_uid(USER)
+
+
+@pytest.mark.parametrize("back_to", [FIRST, SECOND, THIRD])
+async def test_pages_that_lead_back_are_incomplete(client: OriginalClient, wire: aioresponses, back_to: str) -> None:
+    wire.get(FIRST, **page(1, next=SECOND))
+    wire.get(SECOND, **page(2, next=THIRD))
+    wire.get(THIRD, **page(3, next=back_to))
+    with pytest.raises(UnexpectedResponse, match="the list goes on without an end"):
+        await client.get_allocations_by_user_uid(USER)
+    assert asked(wire) == [FIRST, SECOND, THIRD]
+
+
+BROKEN: dict[str, tuple[dict[str, Any], type[VendorError], str]] = {
+    "an error": ({"status": 500}, ServerFailed, "HTTP 500"),
+    "a page that is gone": ({"status": 404}, RequestRejected, "HTTP 404"),
+    "no JSON": ({"body": b"<html>"}, UnexpectedResponse, "its answer cannot be read"),
+    "no list": ({"payload": {"success": True, "data": None}}, UnexpectedResponse, "its answer cannot be read"),
+    "a failure": ({"payload": {"success": False, "data": []}}, UnexpectedResponse, "its answer cannot be read"),
+}
+
+
+@pytest.mark.parametrize(("answer", "kind", "told"), BROKEN.values(), ids=BROKEN)
+async def test_a_later_page_that_cannot_be_read_leaves_what_was_found(
+    make_client: MakeClient, wire: aioresponses, answer: dict[str, Any], kind: type[VendorError], told: str
+) -> None:
+    client = make_client(retry=RetryPolicy(attempts=1))
+    wire.get(FIRST, repeat=True, **page(1, next=SECOND))
+    wire.get(SECOND, repeat=True, **answer)
+    wire.post(f"{BASE}/reward/allocate", status=400, payload={"detail": "Out of budget."}, repeat=True)
+    found = await client.find_allocation(USER, "nonce_1")
+    assert found is not None
+    assert (await allocate(client, "nonce_1")).recovered
+    for read in READS.values():
+        with pytest.raises(kind):
+            await read(client)
+    with pytest.raises(OutcomeUnknown, match=rf"the list of the user's allocations is incomplete \({told}\); it may"):
+        await allocate(client, "nonce_9")
+
+
+async def test_why_an_incomplete_list_leaves_it_unknown_is_said(client: OriginalClient, wire: aioresponses) -> None:
+    wire.get(FIRST, **page(1, count=2))
+    wire.post(f"{BASE}/reward/allocate", status=400, payload={"detail": "Out of budget."})
+    with pytest.raises(OutcomeUnknown, match=r"the user's allocations is incomplete \(the list shows 1 of 2\); it may"):
+        await allocate(client, "nonce_9")
+
+
+@pytest.mark.parametrize(("most", "complete"), [(10_000, True), (300, False), (10, False)])
+async def test_all_pages_together_have_a_bound(
+    client: OriginalClient, wire: aioresponses, monkeypatch: pytest.MonkeyPatch, most: int, complete: bool
+) -> None:
+    monkeypatch.setattr(lists, "MAX_LIST", most)
+    wire.get(FIRST, **page(1, next=SECOND))
+    wire.get(SECOND, **page(2))
+    if complete:
+        assert len(await client.get_allocations_by_user_uid(USER)) == 2
+    else:
+        with pytest.raises(UnexpectedResponse, match=r"an answer of over \d+ bytes"):
+            await client.get_allocations_by_user_uid(USER)
+    assert asked(wire) == ([FIRST] if most == 10 else [FIRST, SECOND])
+
+
+async def test_pages_that_use_the_bound_up_are_incomplete(
+    client: OriginalClient, wire: aioresponses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = orjson.dumps(page(1, next=SECOND)["payload"])
+    monkeypatch.setattr(lists, "MAX_LIST", len(body))
+    wire.get(FIRST, body=body)
+    with pytest.raises(UnexpectedResponse, match="the list goes on without an end"):
+        await client.get_allocations_by_user_uid(USER)
+    assert asked(wire) == [FIRST]
+
+
+async def test_a_list_longer_than_any_other_answer_is_read(make_client: MakeClient) -> None:
+    body = orjson.dumps({"success": True, "data": [entry(number, note="x" * 1_000_000) for number in range(11)]})
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        return web.Response(body=body, content_type="application/json")
+
+    async with RawTestServer(answer) as server:
+        found = await make_client(base_url=str(server.make_url("/v1"))).find_allocation(USER, "nonce_10")
+    assert found is not None
+    assert found.uid == "10"
+
+
+@pytest.mark.parametrize("nonce", [{}, [], 7, None, ["nonce_9"]])
+async def test_an_odd_nonce_elsewhere_in_the_list_hides_nothing(client: OriginalClient, wire: aioresponses, nonce: Any) -> None:
+    wire.get(FIRST, payload={"success": True, "data": [entry(1, nonce=nonce), entry(9), entry(8)]}, repeat=True)
+    assert await READS["find_allocation"](client) is not None
+    found = await client.find_operations([request("nonce_9"), request("nonce_8")])
+    assert [(each.uid, each.recovered) for each in found] == [("9", True), ("8", True)]
+
+
+async def test_credentials_go_nowhere_but_to_the_vendor(client: OriginalClient, wire: aioresponses) -> None:
+    wire.get(FIRST, **page(1, next=SECOND.replace("https://", "http://")))
+    wire.get(SECOND, **page(2, next="https://example.com/?page=3"))
+    with pytest.raises(UnexpectedResponse):
+        await client.get_allocations_by_user_uid(USER)
+    assert {URL(url).origin() for url in asked(wire)} == {URL("https://api.getoriginal.com")}
