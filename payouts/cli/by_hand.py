@@ -108,8 +108,8 @@ def resolve(
         entries = [_found(reader, chosen, row) for row in dict.fromkeys(rows)]
     for entry in entries:
         if entry.state not in {State.UNKNOWN, State.REJECTED} or entry.state.value == outcome:
-            told = f"row {entry.id} is {entry.state}; only an unknown row is settled by hand, and a rejected one put right"
-            fail(f"{told}; nothing was changed", Exit.REFUSED)
+            refused = f"row {entry.id} is {entry.state}; only an unknown row is settled by hand, and a rejected one put right"
+            fail(f"{refused}; nothing was changed", Exit.REFUSED)
     asyncio.run(_resolve(ledger, chosen, entries, State(outcome), told))
     output = Output()
     for entry in entries:

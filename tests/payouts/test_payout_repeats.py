@@ -14,9 +14,9 @@ import pytest_asyncio
 from payouts.ledger import Ledger
 from payouts.rows import EnkashRow, OriginalRow
 from payouts.runner import PayoutsStopped, RunOptions, run_payouts
-from payouts.states import Entry, LedgerInUse, State
+from payouts.states import LedgerInUse, State
 from tests.payouts.payout_kit import StubEnkash, StubOriginal, Time, coin_row, ledger_at, token_row, waiting
-from vendor_http.errors import RateLimited, ValidationFailed
+from vendor_http.errors import RateLimited
 
 NOT_WAITING = RunOptions(rate=None, concurrency=4, wait=False)
 
@@ -142,27 +142,6 @@ async def test_a_second_run_of_the_same_process_is_refused_while_the_first_pays(
 
 
 # answers
-
-
-async def test_a_refusal_after_a_crash_is_not_believed_if_there_is_no_time_to_look_again(
-    vendor: StubOriginal, ledger: Ledger
-) -> None:
-    (entry,) = await ledger.plan([token_row("r0")])
-    await ledger.move(entry, State.SENT)
-    vendor.answers["user-r0"] = deque([ValidationFailed("no")])
-
-    async def stop_instead(_: float) -> None:
-        run.stop()
-        await asyncio.Event().wait()
-
-    run = run_payouts([token_row("r0")], client=vendor, ledger=ledger, options=NOT_WAITING, sleep=only_long(stop_instead))
-    ended: list[Entry] = [entry async for entry in run]
-    assert [entry.state for entry in ended] == [State.UNKNOWN]
-
-
-def only_long(sleep: Any) -> Any:
-    """Let pauses of seconds be somebody else's, and wait for the others."""
-    return lambda seconds: sleep(seconds) if seconds == 2.0 else asyncio.sleep(0)
 
 
 async def test_a_vendor_that_asks_for_more_time_than_there_is_patience_ends_the_run_at_once(
