@@ -284,7 +284,8 @@ def fill(path: Path, rows: int) -> None:
     )
     resource = json.dumps(json.loads(body)["data"]["allocation"]).encode()
     connection.execute(
-        "INSERT OR IGNORE INTO outcome SELECT i, 'default', 'allocation', uid, 'done', ?, 'webhook', 1.7e9 + i FROM seed",
+        "INSERT OR IGNORE INTO outcome SELECT i, 'default', 'allocation', uid, 'done', ?, 'webhook', 1.7e9 + i, 'nonce-' || i "
+        "FROM seed",
         (resource,),
     )
     connection.execute("COMMIT")
