@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -208,7 +208,9 @@ class _Counting:
     def parse_operation(self, ref: OperationRef, resource: Mapping[str, Any]) -> Operation:
         raise AssertionError("nothing settles here")
 
-    async def find_operations(self, requests: Sequence[KeyedRequest]) -> Sequence[Operation]:
+    async def find_operations(
+        self, requests: Sequence[KeyedRequest], *, before_page: Callable[[], Awaitable[object]] | None = None
+    ) -> Sequence[Operation]:
         raise AssertionError("nothing is looked for here")
 
     def conclude(self, asked: Operation | KeyedRequest | None, final: Operation) -> Operation:

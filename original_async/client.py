@@ -287,11 +287,14 @@ class OriginalClient:
             listing.all()
         return held
 
-    async def find_operations(self, requests: Sequence[KeyedRequest]) -> Sequence[Allocation]:
+    async def find_operations(
+        self, requests: Sequence[KeyedRequest], *, before_page: Callable[[], Awaitable[object]] | None = None
+    ) -> Sequence[Allocation]:
         """Look several allocations of one user up by their nonces, with one listing.
 
         Args:
             requests: What was asked for, as an `OutcomeUnknown` carries it.
+            before_page: Awaited before each further page; every page then has the client's whole time.
 
         Returns:
             Every listed allocation that bears one of the nonces, `recovered`. That one is missing proves nothing.
@@ -306,7 +309,7 @@ class OriginalClient:
         if not requests:
             return []
         nonces = {request.key for request in requests}
-        listing = await self._reader.under_nonces(requests[0].owner, nonces, self._transport.deadline())
+        listing = await self._reader.under_nonces(requests[0].owner, nonces, self._transport.deadline(), before_page=before_page)
         found = listing.found or listing.all()
         return [evolve(allocation, recovered=True) for allocation in found]
 

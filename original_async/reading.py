@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import evolve
 
-from original_async.lists import Listing, follow, read_page
+from original_async.lists import Listing, Page, follow, read_page
 from original_async.models import ALLOCATION, CLAIM, Allocation, Balance, Claim, Reward
 from vendor_http.arguments import is_id
 from vendor_http.calls import MAX_REPLY, Answer, Effect, Request
@@ -55,13 +55,22 @@ class Reader:
             "list", lambda path: self._list("get_allocations_by_user_uid", select, deadline, path, user_uid)
         )
 
-    async def under_nonces(self, user_uid: str, nonces: Collection[str], deadline: float) -> Listing[Allocation]:
+    async def under_nonces(
+        self,
+        user_uid: str,
+        nonces: Collection[str],
+        deadline: float,
+        *,
+        before_page: Callable[[], Awaitable[object]] | None = None,
+    ) -> Listing[Allocation]:
         """Read those allocations to a user that bear one of the nonces.
 
         Where there are several of one nonce, a failed one comes last: it must not hide that the tokens were allocated after all.
         """
         select = partial(self._bearing, nonces)
-        listing = await self._at_read_path("list", lambda path: self._list("find_allocation", select, deadline, path, user_uid))
+        listing = await self._at_read_path(
+            "list", lambda path: self._list("find_allocation", select, deadline, path, user_uid, before_page)
+        )
         return evolve(listing, found=sorted(listing.found, key=lambda each: each.status is OperationStatus.FAILED))
 
     async def claim(self, uid: str, deadline: float) -> Claim:
@@ -101,15 +110,25 @@ class Reader:
         return await self._get(operation, read, deadline, self._transport.url("reward", *parts, query=query))
 
     async def _list(
-        self, operation: str, select: Callable[[Sequence[Any]], Sequence[M]], deadline: float, path: str, user_uid: str
+        self,
+        operation: str,
+        select: Callable[[Sequence[Any]], Sequence[M]],
+        deadline: float,
+        path: str,
+        user_uid: str,
+        before_page: Callable[[], Awaitable[object]] | None = None,
     ) -> Listing[M]:
-        read = partial(read_page, select)
         first = self._transport.url("reward", path, query={"user_uid": user_uid})
-        return await follow(
-            first,
-            lambda url, limit: self._get(operation, read, deadline, url, max_reply=limit),
-            self._transport.same_origin,
-        )
+        read = partial(read_page, select)
+
+        async def ask(url: URL, limit: int) -> Page:
+            until = deadline
+            if before_page is not None and url != first:
+                await before_page()
+                until = self._transport.deadline()
+            return await self._get(operation, read, until, url, max_reply=limit)
+
+        return await follow(first, ask, self._transport.same_origin)
 
     async def _get(
         self, operation: str, read: Callable[[Answer], T], deadline: float, url: URL, *, max_reply: int = MAX_REPLY

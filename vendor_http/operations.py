@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from attrs import field, frozen
@@ -126,11 +126,14 @@ class OperationReader(Protocol):
         """
         ...
 
-    async def find_operations(self, requests: Sequence[KeyedRequest]) -> Sequence[Operation]:
+    async def find_operations(
+        self, requests: Sequence[KeyedRequest], *, before_page: Callable[[], Awaitable[object]] | None = None
+    ) -> Sequence[Operation]:
         """Ask the vendor once, with one listing, which operations it holds under the keys of some requests.
 
         Args:
             requests: Of one kind and one owner.
+            before_page: Awaited before each further page of the listing, so that pages keep to a budget of requests.
 
         Returns:
             Every listed operation that bears one of the keys, whatever its content; compare it by `KeyedRequest.is_met_by`. That

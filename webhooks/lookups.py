@@ -9,7 +9,7 @@ from attrs import define, field
 
 from vendor_http.operations import KeyedRequest, Operation, OperationRef
 from webhooks.polling import LOOK_UP
-from webhooks.watchers import Waiter, Watchers
+from webhooks.watchers import Waiter
 
 if TYPE_CHECKING:
     from vendor_http.errors import OutcomeUnknown
@@ -64,30 +64,41 @@ class LookUps:
     """Those who wait by key: by the owner whose operations are listed for all of them, and by the key that news may carry."""
 
     def __init__(self) -> None:
-        self._by_owner: Watchers[KeyWaiter] = Watchers()
-        self._by_key: Watchers[KeyWaiter] = Watchers()
+        self._by_owner: dict[tuple[str, str], dict[KeyWaiter, None]] = {}
+        self._by_key: dict[tuple[str, str], dict[KeyWaiter, None]] = {}
 
     def __iter__(self) -> Iterator[KeyWaiter]:
-        return (waiter for kind, owner in self._by_owner for waiter in self.of(kind, owner))
+        return (waiter for waiters in list(self._by_owner.values()) for waiter in list(waiters))
 
     def has(self, kind: str, owner: str) -> bool:
         """Whether anybody waits for what such a look-up may find."""
-        return self._by_owner.has(kind, owner)
+        return (kind, owner) in self._by_owner
 
     def of(self, kind: str, owner: str) -> Sequence[KeyWaiter]:
         """Return those who wait for what a look-up finds."""
-        return self._by_owner.of(kind, owner)
+        return list(self._by_owner.get((kind, owner), ()))
 
     def with_key(self, kind: str, key: str | None) -> Sequence[KeyWaiter]:
         """Return those who wait for the operation of a kind with a key."""
-        return () if key is None else self._by_key.of(kind, key)
+        return () if key is None else list(self._by_key.get((kind, key), ()))
 
     def add(self, waiter: KeyWaiter) -> bool:
         """Add one who waits; return whether it is the first for its look-up."""
-        self._by_key.add(waiter.request.kind, waiter.request.key, waiter)
-        return self._by_owner.add(waiter.ref.kind, waiter.ref.uid, waiter)
+        self._by_key.setdefault((waiter.request.kind, waiter.request.key), {})[waiter] = None
+        waiters = self._by_owner.setdefault((waiter.ref.kind, waiter.ref.uid), {})
+        waiters[waiter] = None
+        return len(waiters) == 1
 
     def remove(self, waiter: KeyWaiter) -> bool:
         """Remove one who waits; return whether it was the last for its look-up."""
-        self._by_key.remove(waiter.request.kind, waiter.request.key, waiter)
-        return self._by_owner.remove(waiter.ref.kind, waiter.ref.uid, waiter)
+        _take_out(self._by_key, (waiter.request.kind, waiter.request.key), waiter)
+        return _take_out(self._by_owner, (waiter.ref.kind, waiter.ref.uid), waiter)
+
+
+def _take_out(waiters: dict[tuple[str, str], dict[KeyWaiter, None]], key: tuple[str, str], waiter: KeyWaiter) -> bool:
+    """Remove one who waits; return whether it was the last under the key."""
+    del waiters[key][waiter]
+    if waiters[key]:
+        return False
+    del waiters[key]
+    return True

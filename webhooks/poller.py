@@ -191,6 +191,16 @@ class Poller:
         finally:
             self._sleeps_until = -math.inf
 
+    async def _slot(self) -> None:
+        """Wait until the budget allows one more request of a turn that takes several, and count it."""
+        while True:
+            delay = max(self._next_slot, self._paused_until) - self._clock()
+            if delay <= 0:
+                break
+            await asyncio.sleep(delay)
+        self._next_slot = self._clock() + self._spacing
+        self.polls += 1
+
     def _land(self, turn: Turn, flight: asyncio.Task[bool]) -> None:
         postponed = not flight.cancelled() and flight.exception() is None and flight.result()
         wanted = self._audience.wants(turn.kind, turn.uid)
@@ -210,7 +220,7 @@ class Poller:
         self.polls += 1
         try:
             if looking:
-                found = await self._client.find_operations(requests)
+                found = await self._client.find_operations(requests, before_page=self._slot)
             else:
                 operation = await self._client.read_operation(ref)
         except NotFound as error:

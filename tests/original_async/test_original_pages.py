@@ -14,7 +14,7 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from original_async import Allocation, AllocationRequest, OriginalClient, lists
-from tests.original_async.conftest import BASE, REWARD, USER, WALLET, MakeClient
+from tests.original_async.conftest import BASE, REWARD, USER, WALLET, MakeClient, Ticks
 from vendor_http.errors import OutcomeUnknown, RequestRejected, ServerFailed, UnexpectedResponse, VendorError
 from vendor_http.retry import RetryPolicy
 from vendor_sandboxes.original import OriginalSandbox
@@ -315,3 +315,20 @@ async def test_credentials_go_nowhere_but_to_the_vendor(client: OriginalClient, 
     with pytest.raises(UnexpectedResponse):
         await client.get_allocations_by_user_uid(USER)
     assert {URL(url).origin() for url in asked(wire)} == {URL("https://api.getoriginal.com")}
+
+
+async def test_a_listing_waits_before_each_further_page_and_each_has_its_own_time(
+    original: OriginalClient, sandbox: OriginalSandbox, ticks: Ticks
+) -> None:
+    for number in range(5):
+        await allocate(original, f"nonce_{number}")
+    sandbox.switches.page_size = 2
+    sandbox.requests.clear()
+    pages: list[int] = []
+
+    async def wait() -> None:
+        pages.append(len(sandbox.requests))
+        ticks.at += 29.0
+
+    (found,) = await original.find_operations([request("nonce_4")], before_page=wait)
+    assert (found.nonce, pages) == ("nonce_4", [1, 2])

@@ -117,7 +117,9 @@ class StubOriginal:
                 return evolve(allocation, status=self.final)
         return None
 
-    async def find_operations(self, requests: Sequence[KeyedRequest]) -> list[Allocation]:
+    async def find_operations(
+        self, requests: Sequence[KeyedRequest], *, before_page: Callable[[], Awaitable[object]] | None = None
+    ) -> list[Allocation]:
         self.searched.append([request.key for request in requests])
         found = [await self.find_allocation(request.owner, request.key) for request in requests]
         return [evolve(each, recovered=True) for each in found if each is not None]

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve, field, frozen
@@ -151,6 +151,7 @@ class FakeVendor:
         self.reads: list[tuple[float, OperationRef]] = []
         self.held: list[Thing] = []
         self.listing: list[Exception] = []
+        self.pages = 1
         self.look_ups: list[tuple[float, tuple[str, ...]]] = []
         self.in_flight = 0
         self.most_in_flight = 0
@@ -201,7 +202,10 @@ class FakeVendor:
         finally:
             self.in_flight -= 1
 
-    async def find_operations(self, requests: Sequence[KeyedRequest]) -> Sequence[Operation]:
+    async def find_operations(
+        self, requests: Sequence[KeyedRequest], *, before_page: Callable[[], Awaitable[object]] | None = None
+    ) -> Sequence[Operation]:
+        assert before_page is not None
         assert len({(request.kind, request.owner) for request in requests}) == 1
         keys = [request.key for request in requests]
         assert len(set(keys)) == len(keys)
@@ -209,6 +213,9 @@ class FakeVendor:
         held = list(self.held)
         if self.latency:
             await asyncio.sleep(self.latency)
+        for _ in range(1, self.pages):
+            await before_page()
+            self.look_ups.append((asyncio.get_running_loop().time(), tuple(keys)))
         if self.listing:
             raise self.listing.pop(0)
         return [thing for thing in held if thing.key in keys and thing.ref.kind == requests[0].kind]

@@ -81,7 +81,7 @@ class SteppedVendor:
             raise trouble()
         return self.parse_operation(ref, words_of(ref.uid, seen, key=key_of(ref)))
 
-    async def find_operations(self, requests: Any) -> Any:
+    async def find_operations(self, requests: Any, *, before_page: Any = None) -> Any:
         loop = asyncio.get_running_loop()
         self.asked.append(loop.time())
         await asyncio.sleep(self.dice.random() / 10)

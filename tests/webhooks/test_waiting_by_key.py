@@ -212,6 +212,23 @@ async def test_look_ups_are_paid_from_the_budget_of_polls() -> None:
 
 
 @virtual_time
+async def test_each_page_of_a_listing_is_paid_from_the_budget_too() -> None:
+    async with a_world(polling=PollPolicy(max_per_second=2)) as world:
+        world.vendor.pages = 40
+        world.vendor.will("1", "pending")
+        waiting = [world.start(lost("k")), world.start("1", poll_now=True)]
+        await asyncio.sleep(60)
+        asked = sorted(world.vendor.look_up_times + world.vendor.read_times)
+        assert len(world.vendor.look_ups) >= 40
+        assert world.vendor.reads
+        assert all(then - before >= 0.5 - 1e-9 for before, then in itertools.pairwise(asked))
+        assert world.completions.statistics.polls == len(asked)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+@virtual_time
 async def test_a_rate_limit_met_by_a_look_up_pauses_polls_and_look_ups() -> None:
     async with a_world() as world:
         world.vendor.will("1", "done")
