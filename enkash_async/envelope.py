@@ -94,9 +94,9 @@ def read_object(body: bytes) -> Mapping[str, Any] | None:
 
 
 def names_failure(reply: Mapping[str, Any]) -> bool:
-    """Return whether a reply holds an error, or a code that is not 0 or cannot be read."""
+    """Return whether a reply holds a code that is not 0 or cannot be read."""
     codes = (reply.get(name) for name in CODES)
-    return bool(reply.get("error")) or any(code is not None and _number(code) != 0 for code in codes)
+    return any(code is not None and _number(code) != 0 for code in codes)
 
 
 def read_code(reply: Mapping[str, Any]) -> int | None:

@@ -15,15 +15,20 @@ from vendor_http.calls import Answer, Effect, Met, Request, Trouble
 from vendor_http.errors import RequestRejected, UnexpectedResponse
 from vendor_http.transport import Transport
 
-_CLEAR = frozenset({401, 407, 408, 429})
+_CLEAR = frozenset({407, 408, 429})
 """The 4xx whose meaning does not depend on a body."""
+_OAUTH_REFUSALS = frozenset(
+    {"access_denied", "invalid_client", "invalid_grant", "invalid_request", "invalid_scope", "invalid_token", "unauthorized"}
+    | {"unauthorized_client", "unsupported_grant_type"}
+)
+"""What a token endpoint calls a refusal (RFC 6749, section 5.2), and what Spring adds to that."""
 
 
 class TokenTransport(Transport):
     """Carry token requests to an endpoint that answers in JSON."""
 
     async def exchange(self, request: Request[Any], headers: Mapping[str, str], timeout: float) -> Answer | Trouble:
-        """Send one attempt; a redirect, or a 4xx without a JSON object, leaves it unanswered."""
+        """Send one attempt; what the token endpoint itself did not answer leaves it unanswered."""
         answer = await super().exchange(request, headers, timeout)
         if isinstance(answer, Answer) and _is_foreign(answer):
             return Trouble(Met.UNREADABLE, f"HTTP {answer.status}, which is no answer of a token endpoint", answer.status)
@@ -54,9 +59,20 @@ async def ask_for_token(transport: TokenTransport, credentials: PasswordCredenti
 
 
 def _is_foreign(answer: Answer) -> bool:
+    """Return whether somebody else than the token endpoint answered, such as a gateway, a login page or a wrong address."""
     if 300 <= answer.status < 400:
         return True
-    return 400 <= answer.status < 500 and answer.status not in _CLEAR and read_object(answer.body) is None
+    if not 400 <= answer.status < 500 or answer.status in _CLEAR:
+        return False
+    reply = read_object(answer.body)
+    if reply is None:
+        return answer.status != 401 or answer.body.lstrip()[:1] == b"<"
+    return not (answer.status in {400, 401} or _is_oauth_error(reply) or (answer.status in {403, 422} and names_failure(reply)))
+
+
+def _is_oauth_error(reply: Mapping[str, Any]) -> bool:
+    error = reply.get("error")
+    return isinstance(error, str) and error.lower() in _OAUTH_REFUSALS
 
 
 def _read(answer: Answer, credentials: PasswordCredentials) -> AccessToken:
@@ -66,7 +82,7 @@ def _read(answer: Answer, credentials: PasswordCredentials) -> AccessToken:
     token = read_token(reply)
     if token is not None:
         return token
-    if not names_failure(reply):
+    if not (names_failure(reply) or _is_oauth_error(reply)):
         raise UnexpectedResponse(f"HTTP {answer.status} with neither a token nor a refusal")
     refusal = read_refusal(answer, credentials.secrets)
     words = refusal.message or "no reason given"

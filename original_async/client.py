@@ -18,7 +18,7 @@ from original_async.auth import Tokens
 from original_async.conclusion import conclude
 from original_async.errors import read_refusal
 from original_async.models import ALLOCATION, CLAIM, Allocation, AllocationRequest, Claim, ClaimRequest
-from original_async.nonces import reconcile, reserve
+from original_async.nonces import advice, reconcile, reserve, says_known
 from original_async.reading import MODELS, READ_PATHS, Reader, read_created
 from original_async.settings import check_choice, find_base_url, options_from
 from vendor_http.arguments import check_amount, check_id, check_key
@@ -200,6 +200,7 @@ class OriginalClient:
                     body=orjson.dumps(content),
                     key=nonce,
                     asked=asked,
+                    advice=advice(nonce),
                     deadline=deadline - reserve(deadline - started),
                 )
             )
@@ -230,8 +231,8 @@ class OriginalClient:
                 sleep=transport.sleep,
             )
         except asyncio.CancelledError:
-            if isinstance(trouble, OutcomeUnknown):
-                warn_of_cancellation("Original create_allocation", nonce)
+            if repeated or isinstance(trouble, OutcomeUnknown) or says_known(trouble):
+                warn_of_cancellation("Original create_allocation", nonce, advice(nonce))
             raise
 
     async def get_allocation(self, uid: str, *, timeout: float | None = None) -> Allocation:
@@ -288,13 +289,18 @@ class OriginalClient:
         return held
 
     async def find_operations(
-        self, requests: Sequence[KeyedRequest], *, before_page: Callable[[], Awaitable[object]] | None = None
+        self,
+        requests: Sequence[KeyedRequest],
+        *,
+        before_page: Callable[[], Awaitable[object]] | None = None,
+        timeout: float | None = None,
     ) -> Sequence[Allocation]:
         """Look several allocations of one user up by their nonces, with one listing.
 
         Args:
             requests: What was asked for, as an `OutcomeUnknown` carries it.
             before_page: Awaited before each further page; every page then has the client's whole time.
+            timeout: Seconds for this call, above 0; the client's if not given.
 
         Returns:
             Every listed allocation that bears one of the nonces, `recovered`. That one is missing proves nothing.
@@ -309,7 +315,9 @@ class OriginalClient:
         if not requests:
             return []
         nonces = {request.key for request in requests}
-        listing = await self._reader.under_nonces(requests[0].owner, nonces, self._transport.deadline(), before_page=before_page)
+        listing = await self._reader.under_nonces(
+            requests[0].owner, nonces, self._transport.deadline(timeout), before_page=before_page
+        )
         found = listing.found or listing.all()
         return [evolve(allocation, recovered=True) for allocation in found]
 
@@ -440,8 +448,12 @@ class OriginalClient:
         check_id(ref.uid, "uid")
         return ref
 
-    async def read_operation(self, ref: OperationRef) -> Allocation | Claim:
+    async def read_operation(self, ref: OperationRef, *, timeout: float | None = None) -> Allocation | Claim:
         """Ask the vendor how an allocation or claim stands.
+
+        Args:
+            ref: The allocation or claim.
+            timeout: Seconds for this call, above 0; the client's if not given.
 
         Raises:
             NotFound: the vendor knows no such operation; a new one may not be readable yet.
@@ -449,7 +461,8 @@ class OriginalClient:
             VendorError: as every read.
         """
         ref = self.ref_of(ref)
-        return await (self.get_allocation(ref.uid) if ref.kind == ALLOCATION else self.get_claim(ref.uid))
+        read = self.get_allocation if ref.kind == ALLOCATION else self.get_claim
+        return await read(ref.uid, timeout=timeout)
 
     def parse_operation(self, ref: OperationRef, resource: Mapping[str, Any]) -> Allocation | Claim:
         """Build the model from the vendor's JSON object, as kept in a store or found in an event.

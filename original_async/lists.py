@@ -28,10 +28,12 @@ MAX_LIST = 256 * 1024 * 1024
 """Bytes of all pages of one list together."""
 
 _LISTS = ("results", "items", "data")
-_ASIDE = ("pagination", "paging", "meta", "links")
-_COUNTS = ("count", "total", "total_count")
-_SIGNS = ("has_more", "has_next", "next_page", "next_cursor", "next_token")
-_link_to_next = re.compile(r"<([^>]*)>[^,]*;\s*rel=\"?next\"?").search
+_ASIDE = frozenset({"pagination", "paging", "pageinfo", "page", "meta", "links"})
+_NEXT = frozenset({"next", "nextpage", "nexturl", "nextlink", "nextpageurl", "nexthref"})
+_SHOWN_IN_ALL = frozenset({"count", "total", "totalcount", "totalitems", "totalresults", "totalrecords", "totalelements"})
+_PAGES_IN_ALL = frozenset({"pages", "totalpages", "numpages", "pagecount", "lastpage"})
+_link = re.compile(r'<([^>]*)>((?:\s*;\s*[^;,="]+(?:=(?:"[^"]*"|[^;,"]*))?)*)').finditer
+_relations = re.compile(r';\s*rel\s*=\s*"?([^";,]*)', re.IGNORECASE).findall
 
 
 @frozen(kw_only=True)
@@ -64,6 +66,7 @@ class Page(NamedTuple):
     uids: frozenset[Any]
     size: int
     total: int
+    pages: int
     link: str | None
     more: bool
 
@@ -79,25 +82,57 @@ def read_page(select: Callable[[Sequence[Any]], Sequence[Any]], answer: Answer) 
         UnexpectedResponse: it holds no list, or an entry that was selected cannot be read.
     """
     body = loads_faithful(answer.body)
-    told: list[Mapping[str, Any]] = [body if isinstance(body, dict) else {}]
-    entries = told[0].get("data", told[0].get("results"))
+    envelope: Mapping[str, Any] = body if isinstance(body, dict) else {}
+    told: list[Mapping[str, Any]] = [envelope]
+    entries = envelope.get("data", envelope.get("results"))
     if isinstance(entries, dict):
         told.append(entries)
         entries = next((entries[name] for name in _LISTS if isinstance(entries.get(name), list)), None)
-    if not isinstance(entries, list) or told[0].get("success") is False:
+    if not isinstance(entries, list) or envelope.get("success") is False:
         raise UnexpectedResponse("the answer holds no list in data", path="data")
-    told += [each[name] for each in told for name in _ASIDE if isinstance(each.get(name), dict)]
-    link = next((each["next"] for each in told if each.get("next")), None)
-    if link is None and (header := _link_to_next(answer.headers.get("Link", ""))) is not None:
-        link = header[1]
+    said = [(_folded(name), value) for each in told for name, value in each.items()]
+    said += [
+        (_folded(name), value)
+        for aside, each in said
+        if aside in _ASIDE and isinstance(each, dict)
+        for name, value in each.items()
+    ]
+    nexts = [value.get("href", value) if isinstance(value, dict) else value for name, value in said if name in _NEXT]
+    link = next((value for value in nexts if value), None) or _next_in(answer.headers.get("Link", ""))
     return Page(
         found=select(entries),
         uids=frozenset(uid for entry in entries if isinstance(entry, dict) and isinstance(uid := entry.get("uid"), str)),
         size=len(answer.body),
-        total=max((each[name] for each in told for name in _COUNTS if type(each.get(name)) is int), default=0),
+        total=max((_whole(value) for name, value in said if name in _SHOWN_IN_ALL), default=0),
+        pages=max((_whole(value) for name, value in said if name in _PAGES_IN_ALL), default=0),
         link=link if isinstance(link, str) else None,
-        more=(link is not None and not isinstance(link, str)) or any(each.get(name) for each in told for name in _SIGNS),
+        more=(link is not None and not isinstance(link, str)) or any(_says_more(name, value) for name, value in said),
     )
+
+
+def _says_more(name: str, value: object) -> bool:
+    """Return whether a member of an answer says, in a way that cannot be followed, that there is more."""
+    if name in _NEXT or not value:
+        return name in {"last", "islast", "islastpage"} and value is False
+    return "next" in name or "more" in name or "truncated" in name
+
+
+def _next_in(header: str) -> str | None:
+    """Return the next page that a Link header names (RFC 8288)."""
+    for found in _link(header):
+        if any("next" in relation.lower().split() for relation in _relations(found[2])):
+            return found[1]
+    return None
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[^a-z]", "", name.lower())
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value[:18])
+    return value if type(value) is int else 0
 
 
 async def follow(
@@ -116,7 +151,7 @@ async def follow(
     held: dict[str, Any] = {}  # by uid: what is created meanwhile can push an entry on to the next page
     uids: set[Any] = set()
     asked: set[URL] = set()
-    url, left, total = first, MAX_LIST, 0
+    url, left, total, pages = first, MAX_LIST, 0, 0
     while True:
         try:
             page = await ask(url, left)
@@ -127,7 +162,7 @@ async def follow(
         held.update((each.uid, each) for each in page.found)
         uids |= page.uids
         left -= page.size
-        total = max(total, page.total)
+        total, pages = max(total, page.total), max(pages, page.pages)
         asked.add(url)
         following = None if page.link is None else same_origin(page.link, url)
         if following is not None and following not in asked and left > 0:
@@ -138,7 +173,7 @@ async def follow(
             why = "goes on without an end"
         elif page.link is not None:
             why = "goes on at another host, which is not asked"
-        elif page.more or total > len(uids):
+        elif page.more or total > len(uids) or pages > len(asked):
             why = f"shows {len(uids)} of {total if total > len(uids) else 'more'}"
         return Listing(found=list(held.values()), problem=None if why is None else _incomplete(why))
 

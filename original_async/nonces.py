@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LIST_LAG = 2.0
 """Seconds between two look-ups: a list may lag behind what was created."""
+LOOK_UP_TIME = 0.5
+"""Seconds that a second look-up must have."""
 LONGEST_RESERVE = 5.0
 """Seconds that are kept for the look-up at most; otherwise a fifth of the call's time is."""
 
@@ -35,6 +37,14 @@ _ABOUT = ("nonce", "allocat")
 def reserve(total: float) -> float:
     """Return the seconds of a call that are kept for looking its nonce up."""
     return min(LONGEST_RESERVE, total / 5)
+
+
+def advice(nonce: str) -> str:
+    """Return what to do about a creation whose outcome is not known."""
+    return (
+        "wait for this error with Completions.wait, or repeat the call with the same nonce and repeated=True; "
+        f"never use another nonce than {nonce!r} for it"
+    )
 
 
 async def reconcile(
@@ -68,12 +78,15 @@ async def reconcile(
             look-ups do not show it; or they prove nothing.
     """
     sure = isinstance(trouble, RequestRejected) and not repeated
-    looks = 1 if sure and not _says_known(trouble) else 2
+    looks = 1 if sure and not says_known(trouble) else 2
     for look in range(1, looks + 1):
         try:
             listing = await look_up()
         except RewardsError as problem:  # even one that was not sent must not hide what became of the creation
             trouble.elapsed = clock() - started
+            if look > 1:
+                looks = 1
+                break
             raise _unknown(request, trouble, f"looking it up failed ({_ended(problem)})") from problem
         for allocation in listing.found:
             if request.is_met_by(allocation):
@@ -86,17 +99,17 @@ async def reconcile(
             told = f"the list of the user's allocations is incomplete ({_ended(listing.problem)})"
             raise _unknown(request, trouble, told) from listing.problem
         if look < looks:
-            if deadline - clock() <= LIST_LAG:
+            if deadline - clock() < LIST_LAG + LOOK_UP_TIME:
                 looks = look
                 break
             await sleep(LIST_LAG)
-    if sure and not _says_known(trouble):
+    if sure and not says_known(trouble):
         raise trouble
     told = f"{looks} look-up{'s' * (looks > 1)} did not show it"
     raise _unknown(request, trouble, told) from trouble
 
 
-def _says_known(refusal: VendorError) -> bool:
+def says_known(refusal: VendorError) -> bool:
     """Return whether a refusal says that the nonce is known, so that its absence from a list proves nothing."""
     return not names_other_fields(refusal, about=_ABOUT) and affirms_existence(refusal, about=_ABOUT)
 
@@ -139,9 +152,9 @@ def _unknown(request: AllocationRequest, trouble: VendorError, told: str) -> Out
         came = answer if trouble.attempts == 1 else f"{answer} in the last of {trouble.attempts} attempts"
     return OutcomeUnknown(
         f"Original create_allocation: it is not known whether nonce {request.nonce!r} was carried out: {came}, and {told}; "
-        "it may have been carried out: wait for this error with Completions.wait, or call again with the same nonce and "
-        "repeated=True, and never with another nonce",
+        "it may have been carried out",
         request=request,
+        advice=advice(request.nonce),
         **_facts(request, trouble),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -33,7 +34,12 @@ if TYPE_CHECKING:
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0
 _MOST_FORBIDDEN = 10
-_STATES = {Meaning.REJECTED: State.REJECTED, Meaning.MISMATCH: State.MISMATCH, Meaning.UNKNOWN: State.UNKNOWN}
+_STATES = {
+    Meaning.REJECTED: State.REJECTED,
+    Meaning.MISMATCH: State.MISMATCH,
+    Meaning.UNKNOWN: State.UNKNOWN,
+    Meaning.UNKNOWN_STOP: State.UNKNOWN,
+}
 _OF_THE_CALLER = (Unauthorized, RateLimited)
 """Refusals of a look-up that concern every row; any other one leaves its rows unknown, and the run goes on."""
 
@@ -189,10 +195,12 @@ class Paying:
     async def _not_paid(self, entry: Entry, problem: RewardsError, meaning: Meaning, *, first: bool) -> None:
         if meaning is Meaning.REJECTED and not first:
             meaning = Meaning.UNKNOWN  # a refusal of this call says nothing about an earlier one
+        if meaning is Meaning.UNKNOWN_STOP:
+            self._give_up(problem)
         if isinstance(problem, Forbidden) and not first:
             await self._end(entry)
-        elif meaning is Meaning.UNKNOWN:
-            self._recorder.put(entry, State.UNKNOWN, {"problem": problem}, self._seek)
+        elif _STATES[meaning] is State.UNKNOWN:
+            self._recorder.put(entry, State.UNKNOWN, {"problem": self._advised(problem)}, self._seek)
         else:
             existing = problem.existing if isinstance(problem, Conflict) else None
             uid = None if existing is None else existing.ref.uid
@@ -205,6 +213,14 @@ class Paying:
             self._give_up(problem)
         if not isinstance(problem, OutcomeUnknown):
             self._ill_since = None
+
+    def _advised(self, problem: RewardsError) -> RewardsError:
+        """Return the error as a person reads it in the ledger, who runs a command and not a call."""
+        if self._vendor.later is None or not isinstance(problem, OutcomeUnknown):
+            return problem
+        told = copy.copy(problem)
+        told.advice = "run the same command again, which looks it up and repeats it under the same key"
+        return told
 
     async def _seek(self, entry: Entry) -> None:
         """Look for a row that may have been carried out, where anybody waits; it keeps its place among those that wait."""
@@ -268,9 +284,9 @@ class Paying:
 
     async def _looked_up(self, later: Later, entries: Sequence[Entry]) -> Mapping[int, Operation]:
         pause = _FIRST_PAUSE
-        while not self._stop.wished:
+        while await self._pace.turn():
             try:
-                found = await later.find(entries)
+                found = await later.find(entries, self._pace.turn)
             except (VendorError, ConfigurationError) as problem:
                 if isinstance(problem, (RequestRejected, UnexpectedResponse)) and not isinstance(problem, _OF_THE_CALLER):
                     return {}

@@ -21,7 +21,7 @@ Found: TypeAlias = "Callable[[Entry, OperationRef], None]"
 
 
 class Settling:
-    """Follow accepted rows to their end; no task and no future for each.
+    """Follow accepted rows to their end, without a task or a future for each, and look for lost ones, with a task for each.
 
     Args:
         completions: What they are waited for with.

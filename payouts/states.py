@@ -37,7 +37,6 @@ SETTLED = frozenset({State.DONE, State.FAILED, State.MISMATCH, State.REJECTED})
 """States which cost no further request."""
 
 _FROM_SENT = frozenset({State.PLANNED, State.REJECTED, State.UNKNOWN})  # planned again: the request surely never left
-_REFUSED = frozenset({State.PLANNED, State.UNKNOWN, State.DONE})
 
 WAYS: Mapping[str, Mapping[State, frozenset[State]]] = MappingProxyType(
     {
@@ -47,7 +46,7 @@ WAYS: Mapping[str, Mapping[State, frozenset[State]]] = MappingProxyType(
                 State.SENT: _FROM_SENT | {State.ACCEPTED, State.MISMATCH},
                 State.ACCEPTED: frozenset({State.DONE, State.FAILED, State.MISMATCH, State.UNKNOWN}),
                 State.UNKNOWN: frozenset({State.UNKNOWN, State.ACCEPTED, State.MISMATCH, State.DONE, State.REJECTED}),
-                State.REJECTED: _REFUSED,
+                State.REJECTED: frozenset({State.PLANNED, State.UNKNOWN, State.DONE}),
                 State.FAILED: frozenset({State.PLANNED}),
                 State.DONE: frozenset(),
                 State.MISMATCH: frozenset(),
@@ -58,7 +57,7 @@ WAYS: Mapping[str, Mapping[State, frozenset[State]]] = MappingProxyType(
                 State.PLANNED: frozenset({State.SENT}),
                 State.SENT: _FROM_SENT | {State.DONE},
                 State.UNKNOWN: frozenset({State.UNKNOWN, State.DONE, State.REJECTED}),
-                State.REJECTED: _REFUSED,
+                State.REJECTED: frozenset({State.PLANNED, State.DONE}),
                 State.DONE: frozenset(),
             }
         ),
@@ -67,7 +66,7 @@ WAYS: Mapping[str, Mapping[State, frozenset[State]]] = MappingProxyType(
 """Vendor to state to the states that may follow it. From `rejected` and `failed` a retry leads on, with a new key.
 
 A row that may have been sent before is `unknown`, and only a person may call it rejected (see `by_hand_only`); a person may also
-call a rejected row unknown, to have it looked up again, or done.
+call a rejected row done or, where the vendor can be asked, unknown, to have it looked up again.
 """
 
 

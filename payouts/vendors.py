@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -38,6 +38,7 @@ class Meaning(Enum):
     UNKNOWN = "it may have been carried out"
     AGAIN = "nothing happened, and it may go better later"
     STOP = "nothing happened, and no other row would fare better"
+    UNKNOWN_STOP = "it may have been carried out, and no other row would fare better"
 
 
 def meaning_of(problem: RewardsError) -> Meaning:
@@ -48,7 +49,9 @@ def meaning_of(problem: RewardsError) -> Meaning:
         return Meaning.MISMATCH
     if isinstance(problem, (ConnectFailed, RateLimited)):
         return Meaning.AGAIN
-    if isinstance(problem, (Unauthorized, UnexpectedResponse, ClientClosed, ConfigurationError)):
+    if isinstance(problem, UnexpectedResponse):  # a redirect: nothing says that the vendor did not carry it out first
+        return Meaning.UNKNOWN_STOP
+    if isinstance(problem, (Unauthorized, ClientClosed, ConfigurationError)):
         return Meaning.STOP
     return Meaning.REJECTED if isinstance(problem, RequestRejected) else Meaning.UNKNOWN
 
@@ -64,10 +67,12 @@ class Later(Protocol):
         """
         ...
 
-    async def find(self, entries: Sequence[Entry]) -> Mapping[int, Operation]:
+    async def find(
+        self, entries: Sequence[Entry], before_page: Callable[[], Awaitable[object]] | None = None
+    ) -> Mapping[int, Operation]:
         """Ask once what the vendor holds under the keys of rows of one recipient; return it by the rows' numbers.
 
-        That a row is missing proves nothing.
+        That a row is missing proves nothing. `before_page` is awaited before each further page of the vendor's list.
 
         Raises:
             VendorError: the vendor could not be asked; nothing changed.
@@ -168,15 +173,18 @@ class OriginalVendor:
             return found
         return await self.client.find_allocation(entry.recipient, entry.key, entry.item) or found
 
-    async def find(self, entries: Sequence[Entry]) -> Mapping[int, Operation]:
-        """Return the allocations under the rows' nonces; of several under one nonce the one that the row asked for, if any."""
+    async def find(
+        self, entries: Sequence[Entry], before_page: Callable[[], Awaitable[object]] | None = None
+    ) -> Mapping[int, Operation]:
+        """Return the allocations of the rows' rewards under their nonces; of several the one with the right amount, if any."""
         requests = {entry.number: self._request(entry) for entry in entries}
-        held = await self.client.find_operations(list(requests.values()))
+        held = await self.client.find_operations(list(requests.values()), before_page=before_page)
         found: dict[int, Operation] = {}
         for number, request in requests.items():
-            under = [each for each in held if each.key == request.key]
+            asked = (request.key, request.reward_uid, request.to_user_uid)  # another reward's proves nothing about this row
+            under = [each for each in held if (each.key, each.reward_uid, each.to_user_uid) == asked]
             if under:
-                found[number] = max(under, key=lambda each: (request.is_met_by(each), each.reward_uid == request.reward_uid))
+                found[number] = max(under, key=request.is_met_by)
         return found
 
     def unknown(self, entry: Entry) -> OutcomeUnknown:

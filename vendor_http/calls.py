@@ -229,7 +229,7 @@ class Call(Generic[T]):
             if cancelled and (self.ambiguous or self._request.left):
                 unknown = True
                 if self._request.key is not None or self._request.asked is not None:  # a token was asked for by nobody
-                    warn_of_cancellation(self._where(), self._request.key)
+                    warn_of_cancellation(self._where(), self._request.key, self._request.advice)
             self._tell_end(error, unknown=unknown)
             raise
         self._tell_end(None)
@@ -397,7 +397,7 @@ class Call(Generic[T]):
         advice = self._request.advice or (f"look up {key!r} before anything else" if key else "")
         came = "the vendor says that it already exists" if self.known else "no answer says what happened"
         text = f"{self._where()}: {came} ({what}; {self._tries()}); it may have been carried out"
-        return OutcomeUnknown(f"{text}: {advice}" if advice else text, request=self._request.asked, **facts)
+        return OutcomeUnknown(text, request=self._request.asked, advice=advice, **facts)
 
     def _facts(self, error: VendorError | None) -> dict[str, Any]:
         return {
@@ -446,12 +446,12 @@ class Call(Generic[T]):
             observers.end(record)
 
 
-def warn_of_cancellation(call: str, key: str | None) -> None:
+def warn_of_cancellation(call: str, key: str | None, advice: str) -> None:
     """Log that a write was cancelled which may have been carried out: the caller gets no error that could say so."""
-    advice = f"look up {key!r}, or repeat the call with that key" if key else "look for what it may have made"
     logger.warning(
-        "%s was cancelled after its request may have left, so it may have been carried out: %s. "
-        "Use the call's timeout= instead of cancelling it: it ends with OutcomeUnknown, which can be waited for",
+        "%s was cancelled after its request may have left, so it may have been carried out%s: %s. To bound a call, use its "
+        "timeout= instead of cancelling it: it then ends with OutcomeUnknown",
         call,
-        advice,
+        f" (key {key!r})" if key else "",
+        advice or "look for what it may have made before you call again",
     )

@@ -146,11 +146,16 @@ class OutcomeUnknown(VendorError):
 
     Attributes:
         request: What was asked for, frozen and picklable; None for a call that has no model of its request.
+        advice: What to do, the last part of the text.
     """
 
-    def __init__(self, message: str, *, request: object | None = None, **facts: Any) -> None:
+    def __init__(self, message: str, *, request: object | None = None, advice: str = "", **facts: Any) -> None:
         super().__init__(message, **facts)
         self.request = request
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}: {self.advice}" if self.advice else super().__str__()
 
 
 class ServerFailed(VendorError):

@@ -23,15 +23,18 @@ _affirmed = re.compile(
     r"\b(?:already|previously)\s+(?:(?:been|being|in)\s+)?(?:accepted|allocated|assigned|claimed|completed|consumed|created|credited"
     r"|done|exist(?:s|ed|ing)?|executed|fulfilled|granted|handled|has|have|issued|known|made|paid|pending|performed|present"
     r"|processed|queued|received|recorded|registered|rewarded|seen|sent|spent|submitted|succeeded|taken|used?)\b"
-    r"|\b(?:has|have|had|was|were|is|are)\s+(?:been\s+)?(?:used|taken|consumed)\b|\bfirst\s+used\b|\b(?:used|seen|sent)\b.*\bbefore\b"
+    r"|\b(?:has|have|had|was|were|is|are)\s+(?:been\s+)?(?:used|taken|consumed|seen|processed|created|recorded"
+    r"|submitted)\b|\bfirst\s+used\b|\b(?:used|seen|sent)\b.*\bbefore\b"
     r"|\b(?:being|been)\s+processed\b|\bin\s+(?:progress|use)\b|\bis\s+(?:still\s+)?pending\b|\bbelongs?\s+to\s+another\b"
     r"|\bexists\b|\bexisting\s+(?:\w+\s+)?(?:allocation|request|nonce|transaction)\b|\bduplicat(?:e[ds]?|ion)\b"
-    r"|\bconflict(?:s|ing|ed)?\b|\bcollision\b|\breplay(?:ed)?\b|\bconcurrent\b|\bidentical\b|\bdouble\s+(?:allocation|request)\b"
+    r"|\bconflict(?:s|ing|ed)?\b|\bcollision\b|\breplay(?:ed)?\b|\bresubmi(?:t|tted|ssion)\b"
+    r"|\brepeat(?:ed)?\s+(?:request|call|submission|allocation)\b|\bconcurrent\b|\bidentical\b|\bdouble\s+(?:allocation|request)\b"
 ).finditer
 _implied = re.compile(  # these say that it exists, though many of them hold a "not"
     r"\b(?:must|should|(?:has|have|needs?)\s+to)\s+be\s+(?:\w+\s+)?(?:unique|new|unused)\b|\bunique\s+(?:set|constraint|together)\b"
     r"|(?:\bnot|\bnon|n['\u2019]t)\s+(?:an?\s+)?unique\b|\bunique$|\bre\s?us(?:e|ed|ing)\b"
     r"|\bused\s+(?:twice|again|only\s+once|more\s+than\s+once)\b|\b(?:only\s+be|be\s+only)\s+used\s+once\b"
+    r"|\bonly\s+one\b.*\bper\b"
     r"|\b(?:must|may|should|can)\s?(?:not|never)\s+(?:already\s+)?(?:exist|have\s+been\s+used)\b"
     r"|(?:\bcan\s?not|\bnot|n['\u2019]t)\s+(?:be\s+)?(?:a\s+)?duplicated?\b|\bno\s+duplicat|\bnonce\s+(?:is\s+)?too\s+low\b"
     r"|\b(?:use|choose|try|provide|send)\s+(?:an?\s+)?(?:new|different|other|another|unused|unique)"
@@ -52,7 +55,7 @@ _of_this_call = re.compile(  # whatever user or reward it was for
     rf"\bduplicat\w*\s+(?:\w+\s+)?{_CALL}"
     rf"|\b{_CALL}(?:\s+(?:with|under|for|from|by|to|of)(?:\s+\S+){{1,4}}?)?(?:\s+(?:is|are|was|were|has|have|had))*"
     r"\s+(?:already|previously|duplicat|exists|in\s+progress|be(?:ing|en)|still|pending)"
-    r"|\b(?:already|previously)\s+(?:been\s+)?(?:credited|granted|paid|rewarded)\b"
+    r"|\b(?:already|previously)\s+(?:been\s+)?(?:credited|distributed|granted|issued|paid|processed|rewarded|sent|transferred)\b"
 ).search
 _SENTENCES = re.compile(r"[.;:!?\n]+|\s[-\u2013\u2014]\s")
 

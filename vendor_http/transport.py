@@ -197,10 +197,10 @@ class Transport:
                     if response.connection is not None:  # it was not read to its end
                         response.close()
         except asyncio.CancelledError as problem:
-            request.left = not _had_no_connection(problem)
+            request.left = not _had_no_connection(problem) or _through_middleware(problem)
             raise
         except Exception as problem:  # noqa: BLE001 - what does not surely tell that it never left counts as sent
-            if isinstance(problem, _NEVER_LEFT) or _had_no_connection(problem):
+            if (isinstance(problem, _NEVER_LEFT) or _had_no_connection(problem)) and not _through_middleware(problem):
                 return Trouble(Met.NEVER_LEFT, _words(problem))
             if _is_mistake(problem):
                 return Trouble(Met.MISTAKE, self._mistake(problem))
@@ -261,6 +261,11 @@ class Transport:
 def _had_no_connection(problem: BaseException) -> bool:
     """Return whether an attempt ended inside the connector: name look-up, proxy and TLS included, nothing can have left."""
     return ("aiohttp.connector", "connect") in _frames(problem)
+
+
+def _through_middleware(problem: BaseException) -> bool:
+    """Return whether a borrowed session's middleware had the request in hand: it may have sent it before, and tried again."""
+    return any(module == "aiohttp.client_middlewares" for module, _ in _frames(problem))
 
 
 def _is_mistake(problem: Exception) -> bool:

@@ -106,7 +106,7 @@ def nothing_found(request: KeyedRequest, timeout: float, last_error: Exception |
         known = "no look-up was answered"
     return CompletionTimeout(
         f"Nothing was found under the key {request.key!r} within {timeout:g} s: {known}. It may still have been carried out: "
-        "wait again, or repeat the call with the same key; never with another one.",
+        "wait again, or repeat the call with the same key and repeated=True; never use another key for it.",
         ref=None,
         timeout=timeout,
         request=request,

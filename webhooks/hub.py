@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vendor_http.errors import NotFound, VendorError
+from vendor_http.operations import OperationStatus
 from webhooks.lookups import KeyWaiter, LookUps
 from webhooks.poller import Poller
 from webhooks.polling import AT_ONCE, PollPolicy
@@ -112,7 +113,7 @@ class Hub(Subscriber):
         look_up = waiter.ref
         if self.look_ups.add(waiter):
             self.poller.add(look_up.kind, look_up.uid, self.poller.first_due())
-        self.poller.hurry_or_wish(look_up.kind, look_up.uid)
+        self.poller.look_up_soon(look_up.kind, look_up.uid)
 
     def abandon(self, waiter: KeyWaiter) -> None:
         """Wake the waiter no more, and make its look-up no more if it was the last."""
@@ -134,11 +135,10 @@ class Hub(Subscriber):
         return None if outcome is None else self.usable(outcome)
 
     async def find(self, request: KeyedRequest) -> OperationRef | None:
-        """Return the operation of a request if its outcome is kept."""
-        for outcome in await self.store.outcomes_by_key(request.scope, request.kind, request.key):
-            if self._meets(request, outcome):
-                return outcome.ref
-        return None
+        """Return the operation of a request if its outcome is kept; one that failed must not hide another that is done."""
+        kept = await self.store.outcomes_by_key(request.scope, request.kind, request.key)
+        candidates = sorted(kept, key=lambda outcome: outcome.status is not OperationStatus.DONE)
+        return next((outcome.ref for outcome in candidates if self._meets(request, outcome)), None)
 
     async def last_look(self, ref: OperationRef) -> Settled | None:
         """Look up once more after the time of a wait is over, but not for ever."""
@@ -365,7 +365,7 @@ class Hub(Subscriber):
             return
         if self._refused:
             logger.warning(
-                "%d operations in a row were settled by polling: %d deliveries came and every one was refused for its signature "
+                "%d operations in a row were settled by polling. Deliveries refused for their signature: %d, accepted: none "
                 "(%s). Compare the webhook keys with the vendor's console.",
                 self._polled_in_a_row,
                 self._refused.total(),

@@ -89,6 +89,7 @@ class Poller:
         self._clock = clock
         self._spacing = 1.0 / policy.max_per_second
         self._most_in_a_crowd = max(1, int(BOOST / self._spacing))
+        self._most_repeated_look_ups = max(1, self._most_in_a_crowd // 8)
         self._most_flying = max(1, math.ceil(policy.max_per_second * _SECONDS_IN_FLIGHT))
         self._schedule = Schedule(policy, chance)
         self._missing: dict[tuple[str, str], tuple[int, float]] = {}
@@ -142,9 +143,14 @@ class Poller:
         self.hurry(kind, uid, JUST_ONCE)
         return True
 
-    def hurry_or_wish(self, kind: str, uid: str) -> None:
-        """Ask at once and again soon or, so that a crowd does not hold up what events leave open, behind all that is urgent."""
-        if self._crowded():
+    def look_up_soon(self, kind: str, uid: str) -> None:
+        """Make a look-up at once and again soon; in a crowd, each once before any is repeated, behind all that is urgent.
+
+        One that is about to be made already serves whoever joins it.
+        """
+        if self._schedule.is_urgent(kind, uid):
+            return
+        if self._schedule.urgent >= self._most_repeated_look_ups:
             self.wish(kind, uid)
         else:
             self.hurry(kind, uid, AT_ONCE)

@@ -95,6 +95,10 @@ class Schedule:
         """How many operations are to be asked ahead of all others."""
         return len(self._urgent)
 
+    def is_urgent(self, kind: str, uid: str) -> bool:
+        """Whether an operation is to be asked ahead of all others, now or in some seconds."""
+        return (kind, uid) in self._urgent
+
     def first_due(self, now: float) -> float:
         """Return when an operation that is added now has its first turn."""
         return now + self._policy.interval(0, self._chance())

@@ -20,7 +20,7 @@ from payouts.ledger import Ledger
 from payouts.ledger_lock import LedgerLock
 from payouts.ledger_reader import Campaign, LedgerReader
 from payouts.retrying import RETRIED, objection_to_retry
-from payouts.states import Entry, State
+from payouts.states import WAYS, Entry, State
 from payouts.vendors import vendor_of
 from vendor_http.secrets import one_line
 from webhooks.cli.terminal import Output, fail
@@ -90,7 +90,8 @@ def resolve(
 ) -> None:
     """Settle unknown rows by hand, and put right rows that are called rejected although they were paid.
 
-    An unknown row can become done or rejected. A rejected row can become done, or unknown: the next run looks it up by its key.
+    An unknown row can become done or rejected. A rejected row can become done or, for Original, unknown: the next run then looks
+    it up by its key.
 
     For example:
 
@@ -106,9 +107,14 @@ def resolve(
     with LedgerReader(ledger) as reader:
         chosen = reader.campaign(campaign, vendor)
         entries = [_found(reader, chosen, row) for row in dict.fromkeys(rows)]
+    ways = WAYS[chosen.vendor]
     for entry in entries:
+        refused = ""
         if entry.state not in {State.UNKNOWN, State.REJECTED} or entry.state.value == outcome:
             refused = f"row {entry.id} is {entry.state}; only an unknown row is settled by hand, and a rejected one put right"
+        elif State(outcome) not in ways[entry.state]:
+            refused = f"row {entry.id} is {entry.state}, and {chosen.vendor} cannot be asked about it; settle it as done"
+        if refused:
             fail(f"{refused}; nothing was changed", Exit.REFUSED)
     asyncio.run(_resolve(ledger, chosen, entries, State(outcome), told))
     output = Output()

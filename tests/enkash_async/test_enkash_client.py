@@ -219,7 +219,8 @@ async def test_documented_variations_of_the_token_reply_are_read(new_client: New
             (status, json.dumps({"error": "invalid_grant", "error_description": "Bad credentials"}))
             for status in (400, 401, 403, 404, 422)
         ),
-        (401, "<html>Unauthorized</html>"),
+        (401, '{"timestamp": 1, "status": 401, "error": "Unauthorized", "path": "/oauth/token"}'),
+        (403, '{"response_code": 403, "response_message": "APIs are not enabled"}'),
         (401, ""),
         (400, "{}"),
         (200, '{"response_code": 1, "response_message": "invalid response"}'),
@@ -253,7 +254,12 @@ PAGE = "<html><body>Sign in at https://login.example</body></html>"
         *((status, PAGE, "answered with a redirect") for status in (301, 302, 303, 304, 307, 308)),
         (302, '{"error": "invalid_grant"}', "answered with a redirect"),
         (204, "", "neither a token nor a refusal"),
-        *((status, PAGE, "neither a token nor a refusal") for status in (200, 201, 400, 403, 404, 422)),
+        *((status, PAGE, "neither a token nor a refusal") for status in (200, 201, 400, 401, 403, 404, 422)),
+        (404, '{"message": "no Route matched with those values"}', "neither a token nor a refusal"),
+        (404, '{"timestamp": 1, "status": 404, "error": "Not Found"}', "neither a token nor a refusal"),
+        (405, '{"code": 405, "message": "method not allowed"}', "neither a token nor a refusal"),
+        (403, '{"message": "Forbidden"}', "neither a token nor a refusal"),
+        (200, '{"error": "maintenance"}', "neither a token nor a refusal"),
         (400, "", "neither a token nor a refusal"),
         (403, "[]", "neither a token nor a refusal"),
         (200, "[]", "neither a token nor a refusal"),

@@ -290,8 +290,8 @@ async def test_what_to_do_about_an_unknown_outcome_is_said(client: OriginalClien
         await allocate(client)
     assert str(caught.value) == (
         "Original create_allocation: it is not known whether nonce 'nonce_1' was carried out: HTTP 502 in the last of 3 attempts"
-        ", and 2 look-ups did not show it; it may have been carried out: wait for this error with Completions.wait, or call again"
-        " with the same nonce and repeated=True, and never with another nonce"
+        ", and 2 look-ups did not show it; it may have been carried out: wait for this error with Completions.wait, or repeat "
+        "the call with the same nonce and repeated=True; never use another nonce than 'nonce_1' for it"
     )
 
 

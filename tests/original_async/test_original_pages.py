@@ -146,7 +146,15 @@ INCOMPLETE: dict[str, dict[str, Any]] = {
     "a cursor": {"next_cursor": "abc"},
     "the number of a page": {"pagination": {"next_page": 2}},
     "a number as the link": {"next": 2},
-    "an object as the link": {"links": {"next": {"href": "?page=2"}}},
+    "an object as the link": {"links": {"next": {"page": 2}}},
+    "a count in text": {"count": "7"},
+    "names in another case": {"hasMore": True},
+    "another word for the count": {"totalCount": 2},
+    "pages in all": {"total_pages": 2},
+    "a last page": {"meta": {"current_page": 1, "last_page": 2}},
+    "pages aside": {"pagination": {"pages": 2, "page": 1}},
+    "a page that is not the last": {"last": False},
+    "truncated": {"is_truncated": True},
 }
 
 
@@ -175,7 +183,8 @@ async def test_what_an_incomplete_list_shows_counts(client: OriginalClient, wire
         {"count": 1, "next": None, "previous": None},
         {"count": 0, "has_more": False, "next_cursor": None, "next_page": None, "links": {"next": None}},
         {"pagination": {"total": 1, "has_next": False}},
-        {"count": "2", "meta": [], "links": None},
+        {"count": "1", "meta": [], "links": None, "total_pages": 1, "last": True, "per_page": 20, "page": 1, "page_size": 20},
+        {"links": {"next": {"href": None}, "last": "?page=1"}, "total_amount": 150, "more_info": ""},
     ],
 )
 async def test_a_list_that_shows_all_it_counts_is_complete(
@@ -332,3 +341,34 @@ async def test_a_listing_waits_before_each_further_page_and_each_has_its_own_tim
 
     (found,) = await original.find_operations([request("nonce_4")], before_page=wait)
     assert (found.nonce, pages) == ("nonce_4", [1, 2])
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        {"next_page_url": "?page=2&user_uid=" + USER},
+        {"_links": {"next": {"href": "?page=2&user_uid=" + USER}}},
+        {"links": {"self": "?page=1", "next": SECOND}},
+        {"meta": {"nextLink": SECOND}},
+    ],
+)
+async def test_a_next_page_is_found_under_its_usual_names(
+    client: OriginalClient, wire: aioresponses, around: dict[str, Any]
+) -> None:
+    wire.get(FIRST, **page(1, **around))
+    wire.get(SECOND, **page(2))
+    assert [each.uid for each in await client.get_allocations_by_user_uid(USER)] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        f'<{SECOND}>; rel="next"',
+        f"<{SECOND}>; rel=NEXT",
+        f'<{FIRST}>; rel="first", <{SECOND}>; title="a, b"; rel="last next"',
+    ],
+)
+async def test_a_next_page_is_found_in_a_link_header(client: OriginalClient, wire: aioresponses, header: str) -> None:
+    wire.get(FIRST, headers={"Link": header}, **page(1))
+    wire.get(SECOND, **page(2))
+    assert [each.uid for each in await client.get_allocations_by_user_uid(USER)] == ["1", "2"]

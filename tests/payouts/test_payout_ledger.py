@@ -57,7 +57,7 @@ EXPECTED_WAYS = {
     ("enkash", "planned"): {"sent"},
     ("enkash", "sent"): {"planned", "done", "rejected", "unknown"},
     ("enkash", "unknown"): {"unknown", "done", "rejected"},
-    ("enkash", "rejected"): {"planned", "unknown", "done"},
+    ("enkash", "rejected"): {"planned", "done"},
 }
 BY_HAND_ONLY = {("unknown", "rejected"), ("rejected", "unknown"), ("rejected", "done")}
 

@@ -211,7 +211,7 @@ async def test_cancelled_write_without_a_key_says_to_look_for_what_it_made(
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-    assert "look for what it may have made" in caplog.text
+    assert "look for what it may have made before you call again" in caplog.text
     assert "None" not in caplog.text
 
 

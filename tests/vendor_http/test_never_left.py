@@ -191,6 +191,20 @@ async def test_a_hook_of_a_borrowed_session_that_fails_after_the_answer_leaves_t
 
 
 @pytest.mark.parametrize("effect", WRITES)
+async def test_a_middleware_that_tries_again_proves_nothing(make_transport: MakeTransport, effect: Effect) -> None:
+    async def tries_again_where_nobody_is(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> Any:
+        try:
+            return await handler(request)
+        except aiohttp.ClientError as problem:
+            raise aiohttp.ClientConnectorError(request.connection_key, OSError("refused")) from problem
+
+    async with vendor(reads_then_hangs_up) as v, aiohttp.ClientSession(middlewares=(tries_again_where_nobody_is,)) as session:
+        transport = make_transport(v.url, session=session, retry=ONCE)
+        assert type(await ends(transport.call(request_to(transport, effect)))) is OutcomeUnknown
+        assert len(v.requests) == 1
+
+
+@pytest.mark.parametrize("effect", WRITES)
 async def test_a_write_that_left_through_a_borrowed_session_is_no_failed_connection(
     make_transport: MakeTransport, effect: Effect
 ) -> None:
