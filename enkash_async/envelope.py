@@ -59,7 +59,7 @@ def read_success(answer: Answer, secrets: Callable[[], tuple[str, ...]] = tuple)
         raise RequestRejected(
             f"HTTP {answer.status} with response code {code}: {words or 'no reason given'}",
             code=str(code),
-            details=_details(words),
+            details=_details(reply, secrets()),
         )
     if answer.status != 200:
         raise UnexpectedResponse(f"response code 0 came with HTTP {answer.status}, and only HTTP 200 is documented as a success")
@@ -79,7 +79,7 @@ def read_refusal(answer: Answer, secrets: Callable[[], tuple[str, ...]] = tuple)
     return Refusal(
         message=words,
         code=None if code is None else str(code),
-        details=_details(words),
+        details=_details(reply, secrets()),
         invalid=answer.status in INVALID,
     )
 
@@ -141,8 +141,12 @@ def _required(payload: Mapping[str, Any], key: str, cls: type[T]) -> T:
     return structure(payload[key], cls, path=path)
 
 
-def _details(words: str) -> tuple[FieldError, ...]:
-    return (FieldError(field="", message=words),) if words else ()
+def _details(reply: Mapping[str, Any], secrets: tuple[str, ...]) -> tuple[FieldError, ...]:
+    """Return every text of a failure, each once: where EnKash writes the reason is not the same in all of its documents."""
+    said = [reply.get(name) for name in (*MESSAGES, *PAYLOADS, "error_description", "error", "detail")]
+    said += [text for each in said if isinstance(each, dict) for text in each.values()]
+    words = dict.fromkeys(one_line(hide(each, secrets)) for each in said if isinstance(each, str))
+    return tuple(FieldError(field="", message=each) for each in words if each)
 
 
 def _number(value: object) -> int | None:

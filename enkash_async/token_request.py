@@ -24,6 +24,10 @@ _OAUTH_REFUSALS = frozenset(
 """What a token endpoint calls a refusal (RFC 6749, section 5.2), and what Spring adds to that."""
 
 
+_TROUBLE = ("server_error", "temporarily_unavailable")
+"""OAuth errors that say nothing about the credentials."""
+
+
 class TokenTransport(Transport):
     """Carry token requests to an endpoint that answers in JSON."""
 
@@ -67,6 +71,8 @@ def _is_foreign(answer: Answer) -> bool:
     reply = read_object(answer.body)
     if reply is None:
         return answer.status != 401 or answer.body.lstrip()[:1] == b"<"
+    if reply.get("error") in _TROUBLE:
+        return True
     return not (answer.status in {400, 401} or _is_oauth_error(reply) or (answer.status in {403, 422} and names_failure(reply)))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from attrs import frozen
 
@@ -31,6 +31,7 @@ _LISTS = ("results", "items", "data")
 _ASIDE = frozenset({"pagination", "paging", "pageinfo", "page", "meta", "links"})
 _NEXT = frozenset({"next", "nextpage", "nexturl", "nextlink", "nextpageurl", "nexthref"})
 _SHOWN_IN_ALL = frozenset({"count", "total", "totalcount", "totalitems", "totalresults", "totalrecords", "totalelements"})
+_COUNTING_HEADERS = ("X-Total-Count", "X-Total")
 _PAGES_IN_ALL = frozenset({"pages", "totalpages", "numpages", "pagecount", "lastpage"})
 _link = re.compile(r'<([^>]*)>((?:\s*;\s*[^;,="]+(?:=(?:"[^"]*"|[^;,"]*))?)*)').finditer
 _relations = re.compile(r';\s*rel\s*=\s*"?([^";,]*)', re.IGNORECASE).findall
@@ -63,6 +64,7 @@ class Page(NamedTuple):
     """One answer: what was looked for in it, the uids of all it shows, and what it says about further pages."""
 
     found: Sequence[Any]
+    problem: VendorError | None
     uids: frozenset[Any]
     size: int
     total: int
@@ -71,7 +73,11 @@ class Page(NamedTuple):
     more: bool
 
 
-def read_page(select: Callable[[Sequence[Any]], Sequence[Any]], answer: Answer) -> Page:
+Select: TypeAlias = "Callable[[Sequence[Any]], tuple[Sequence[Any], VendorError | None]]"
+"""Makes of the entries of a list what is looked for, and says why an entry that may be it cannot be read."""
+
+
+def read_page(select: Select, answer: Answer) -> Page:
     """Read one page.
 
     Args:
@@ -79,7 +85,7 @@ def read_page(select: Callable[[Sequence[Any]], Sequence[Any]], answer: Answer) 
         answer: The vendor's reply.
 
     Raises:
-        UnexpectedResponse: it holds no list, or an entry that was selected cannot be read.
+        UnexpectedResponse: it holds no list, or `select` cannot make of it what all is.
     """
     body = loads_faithful(answer.body)
     envelope: Mapping[str, Any] = body if isinstance(body, dict) else {}
@@ -99,11 +105,14 @@ def read_page(select: Callable[[Sequence[Any]], Sequence[Any]], answer: Answer) 
     ]
     nexts = [value.get("href", value) if isinstance(value, dict) else value for name, value in said if name in _NEXT]
     link = next((value for value in nexts if value), None) or _next_in(answer.headers.get("Link", ""))
+    found, problem = select(entries)
+    counts = [_whole(value) for name, value in said if name in _SHOWN_IN_ALL]
     return Page(
-        found=select(entries),
+        found=found,
+        problem=problem,
         uids=frozenset(uid for entry in entries if isinstance(entry, dict) and isinstance(uid := entry.get("uid"), str)),
         size=len(answer.body),
-        total=max((_whole(value) for name, value in said if name in _SHOWN_IN_ALL), default=0),
+        total=max(*counts, *(_whole(answer.headers.get(name)) for name in _COUNTING_HEADERS)),
         pages=max((_whole(value) for name, value in said if name in _PAGES_IN_ALL), default=0),
         link=link if isinstance(link, str) else None,
         more=(link is not None and not isinstance(link, str)) or any(_says_more(name, value) for name, value in said),
@@ -152,6 +161,7 @@ async def follow(
     uids: set[Any] = set()
     asked: set[URL] = set()
     url, left, total, pages = first, MAX_LIST, 0, 0
+    unreadable: VendorError | None = None
     while True:
         try:
             page = await ask(url, left)
@@ -160,6 +170,7 @@ async def follow(
                 raise
             return Listing(found=list(held.values()), problem=problem)
         held.update((each.uid, each) for each in page.found)
+        unreadable = unreadable or page.problem
         uids |= page.uids
         left -= page.size
         total, pages = max(total, page.total), max(pages, page.pages)
@@ -175,7 +186,7 @@ async def follow(
             why = "goes on at another host, which is not asked"
         elif page.more or total > len(uids) or pages > len(asked):
             why = f"shows {len(uids)} of {total if total > len(uids) else 'more'}"
-        return Listing(found=list(held.values()), problem=None if why is None else _incomplete(why))
+        return Listing(found=list(held.values()), problem=unreadable if why is None else _incomplete(why))
 
 
 def _incomplete(why: str) -> UnexpectedResponse:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import evolve
 
-from original_async.lists import Listing, Page, follow, read_page
+from original_async.lists import Listing, Page, Select, follow, read_page
 from original_async.models import ALLOCATION, CLAIM, Allocation, Balance, Claim, Reward
 from vendor_http.arguments import is_id
 from vendor_http.calls import MAX_REPLY, Answer, Effect, Request
 from vendor_http.codec import decode, loads, structure
-from vendor_http.errors import NotFound, UnexpectedResponse
+from vendor_http.errors import RequestRejected, UnexpectedResponse
 from vendor_http.operations import DEFAULT_SCOPE, OperationRef, OperationStatus
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Reader:
         Where there are several of one nonce, a failed one comes last: it must not hide that the tokens were allocated after all.
         """
         select = partial(self._bearing, nonces)
-        listing = await self._at_read_path(
+        listing: Listing[Allocation] = await self._at_read_path(
             "list", lambda path: self._list("find_allocation", select, deadline, path, user_uid, before_page)
         )
         return evolve(listing, found=sorted(listing.found, key=lambda each: each.status is OperationStatus.FAILED))
@@ -112,7 +112,7 @@ class Reader:
     async def _list(
         self,
         operation: str,
-        select: Callable[[Sequence[Any]], Sequence[M]],
+        select: Select,
         deadline: float,
         path: str,
         user_uid: str,
@@ -139,9 +139,10 @@ class Reader:
         return await self._transport.call(request)
 
     async def _at_read_path(self, purpose: str, read: Callable[[str], Awaitable[T]]) -> T:
-        """Read allocations where this vendor has them: until a path has answered, a 404 asks under the other one.
+        """Read allocations where this vendor has them: until a path has shown any, a 404 or 405 asks under the other one.
 
-        The documents name both. A list asked for under the wrong one may be caught by `/reward/{uid}`, so any 404 counts.
+        The documents name both. A list asked for under the wrong one may be caught by `/reward/{uid}`, so any 404 counts; a path
+        that serves only creations answers 405.
         """
         settled = self._settled.get(purpose)
         if settled is not None:
@@ -149,23 +150,32 @@ class Reader:
         path = _ASKED_FIRST[purpose]
         try:
             result = await read(path)
-        except NotFound:
+        except RequestRejected as problem:
+            if problem.status not in {404, 405}:
+                raise
             path = next(other for other in READ_PATHS if other != path)
             result = await read(path)
-        self._settled[purpose] = path
+        if not isinstance(result, Listing) or result.found:  # an empty list says little about where allocations are
+            self._settled[purpose] = path
         return result
 
     def _one(self, model: type[M], uid: str, answer: Answer) -> M:
         return self._checked(_inside_data(model, answer), uid)
 
-    def _all(self, models: type[list[M]], entries: Sequence[Any]) -> list[M]:
-        return [self._scoped(each) for each in structure(entries, models, path="data")]
+    def _all(self, models: type[list[M]], entries: Sequence[Any]) -> tuple[list[M], None]:
+        return [self._scoped(each) for each in structure(entries, models, path="data")], None
 
-    def _bearing(self, nonces: Collection[str], entries: Sequence[Any]) -> list[Allocation]:
+    def _bearing(self, nonces: Collection[str], entries: Sequence[Any]) -> tuple[list[Allocation], UnexpectedResponse | None]:
         """Read only the allocations of some nonces, so that an odd one elsewhere in the list does not hide them."""
-        texts = ((entry, entry.get("nonce")) for entry in entries if isinstance(entry, dict))
-        found = (entry for entry, nonce in texts if isinstance(nonce, str) and nonce in nonces)
-        return [self._scoped(structure(entry, Allocation, path="data")) for entry in found]
+        found: list[Allocation] = []
+        problem: UnexpectedResponse | None = None
+        for entry in entries:
+            if isinstance(entry, dict) and isinstance(nonce := entry.get("nonce"), (str, int)) and str(nonce) in nonces:
+                try:
+                    found.append(self._scoped(structure(entry, Allocation, path="data")))
+                except UnexpectedResponse as unreadable:
+                    problem = unreadable
+        return found, problem
 
     def _checked(self, model: M, uid: str) -> M:
         if model.uid != uid:

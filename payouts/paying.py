@@ -12,17 +12,19 @@ from payouts.settling import Settling, state_after
 from payouts.states import Entry, State
 from payouts.vendors import Later, Meaning, Vendor, meaning_of
 from vendor_http.errors import (
+    ClientClosed,
     ConfigurationError,
     Conflict,
+    ConnectFailed,
+    DeadlineExceeded,
     Forbidden,
     OperationFailed,
     OperationMismatch,
     OutcomeUnknown,
     RateLimited,
-    RequestRejected,
     RewardsError,
+    ServerFailed,
     Unauthorized,
-    UnexpectedResponse,
     VendorError,
 )
 
@@ -40,8 +42,13 @@ _STATES = {
     Meaning.UNKNOWN: State.UNKNOWN,
     Meaning.UNKNOWN_STOP: State.UNKNOWN,
 }
-_OF_THE_CALLER = (Unauthorized, RateLimited)
-"""Refusals of a look-up that concern every row; any other one leaves its rows unknown, and the run goes on."""
+_FOR_GOOD = (Unauthorized, ClientClosed, ConfigurationError)
+_OF_ALL_ROWS = (*_FOR_GOOD, ConnectFailed, RateLimited)
+"""How a look-up ends that would end in the same way for any recipient."""
+_MAY_PASS = (ServerFailed, DeadlineExceeded)
+_TRIES = 3
+_MOST_UNLISTED = 5
+"""So many lists in a row that cannot be had are trouble of the vendor's, not of single recipients."""
 
 
 class Paying:
@@ -97,7 +104,7 @@ class Paying:
         self._ended = ended
         self._clock = clock
         self._ill_since: float | None = None
-        self._forbidden = self._refused = 0
+        self._forbidden = self._refused = self._unlisted = 0
 
     def admit_now(self) -> bool:
         """Take the places that a row needs before it may be marked as sent, if that needs no waiting."""
@@ -283,18 +290,25 @@ class Paying:
         self._slots.give_back()
 
     async def _looked_up(self, later: Later, entries: Sequence[Entry]) -> Mapping[int, Operation]:
+        """Return what the vendor lists of one recipient's rows; a list that cannot be had leaves its rows to their requests."""
         pause = _FIRST_PAUSE
+        tries = 0
         while await self._pace.turn():
+            tries += 1
             try:
                 found = await later.find(entries, self._pace.turn)
             except (VendorError, ConfigurationError) as problem:
-                if isinstance(problem, (RequestRejected, UnexpectedResponse)) and not isinstance(problem, _OF_THE_CALLER):
+                if not isinstance(problem, _OF_ALL_ROWS) and (tries == _TRIES or not isinstance(problem, _MAY_PASS)):
+                    self._unlisted += 1
+                    if self._unlisted >= _MOST_UNLISTED:
+                        self._give_up(problem)
                     return {}
-                if isinstance(problem, (Unauthorized, ConfigurationError)) or not await self._better_later(problem, pause):
+                if isinstance(problem, _FOR_GOOD) or not await self._better_later(problem, pause):
                     self._give_up(problem)
                 pause = min(pause * 2, _LONGEST_PAUSE)
             else:
                 self._ill_since = None
+                self._unlisted = 0
                 return found
         return {}
 

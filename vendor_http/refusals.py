@@ -20,15 +20,12 @@ _NO_FIELD = frozenset(
 """What stands in the place of a field's name where an error belongs to the request as a whole."""
 
 _affirmed = re.compile(
-    r"\b(?:already|previously)\s+(?:(?:been|being|in)\s+)?(?:accepted|allocated|assigned|claimed|completed|consumed|created|credited"
-    r"|done|exist(?:s|ed|ing)?|executed|fulfilled|granted|handled|has|have|issued|known|made|paid|pending|performed|present"
-    r"|processed|queued|received|recorded|registered|rewarded|seen|sent|spent|submitted|succeeded|taken|used?)\b"
-    r"|\b(?:has|have|had|was|were|is|are)\s+(?:been\s+)?(?:used|taken|consumed|seen|processed|created|recorded"
-    r"|submitted)\b|\bfirst\s+used\b|\b(?:used|seen|sent)\b.*\bbefore\b"
-    r"|\b(?:being|been)\s+processed\b|\bin\s+(?:progress|use)\b|\bis\s+(?:still\s+)?pending\b|\bbelongs?\s+to\s+another\b"
-    r"|\bexists\b|\bexisting\s+(?:\w+\s+)?(?:allocation|request|nonce|transaction)\b|\bduplicat(?:e[ds]?|ion)\b"
-    r"|\bconflict(?:s|ing|ed)?\b|\bcollision\b|\breplay(?:ed)?\b|\bresubmi(?:t|tted|ssion)\b"
-    r"|\brepeat(?:ed)?\s+(?:request|call|submission|allocation)\b|\bconcurrent\b|\bidentical\b|\bdouble\s+(?:allocation|request)\b"
+    r"\b(?:already|previously)|\b(?:has|have|had|was|were|is|are)\s+(?:been\s+)?(?:used|seen|processed|created|recorded|submitted|found)\b"
+    r"|\b(?:taken|consumed|spent|repeated)\b|\bfirst\s+used\b|\b(?:used|seen|sent)\b.*\bbefore\b|\bearlier\b"
+    r"|\b(?:being|been)\s+processed\b|\bin\s+(?:progress|use)\b|\bis\s+(?:still\s+)?(?:pending|processing|queued)\b"
+    r"|\bbelongs?\s+to\s+another\b|\bexists\b|\bexisting\s+(?:\w+\s+)?(?:allocation|request|nonce|transaction)\b"
+    r"|\bduplicat(?:e[ds]?|ion)\b|\bconflict(?:s|ing|ed)?\b|\bcollision\b|\breplay(?:ed)?\b|\bresubmi(?:t|tted|ssion)\b"
+    r"|\brepeat\s+(?:request|call|submission|allocation)\b|\bconcurrent\b|\bidentical\b|\bdouble\s+(?:allocation|request)\b"
 ).finditer
 _implied = re.compile(  # these say that it exists, though many of them hold a "not"
     r"\b(?:must|should|(?:has|have|needs?)\s+to)\s+be\s+(?:\w+\s+)?(?:unique|new|unused)\b|\bunique\s+(?:set|constraint|together)\b"
@@ -42,7 +39,7 @@ _implied = re.compile(  # these say that it exists, though many of them hold a "
 ).search
 _denied = re.compile(  # a denial belongs to what follows only if no verb stands between them
     r"(?:\b(?:not|no|never|none|neither|nor|without|unless|if)|n['\u2019]t)"
-    r"(?:\s+(?:yet|ever|been|be|a|an|any|such|the|this|that|it|longer|has|have|with|under|for|of|nonce|allocations?|requests?"
+    r"(?:\s+(?:yet|ever|already|previously|been|being|be|a|an|any|such|the|this|that|it|longer|has|have|with|under|for|of|nonce|allocations?|requests?"
     r"|id|\"[^\"]*\"|'[^']*'|\w*\d\w*))*\s*$"
 ).search
 _of_something_else = re.compile(
@@ -64,12 +61,12 @@ def affirms_existence(error: VendorError, *, about: Collection[str]) -> bool:
     """Return whether a refusal says that what it refuses already exists: an earlier call with the key may have been carried out.
 
     Args:
-        error: The refusal. Status 409 says so by itself.
+        error: The refusal. The statuses 409 (conflict), 423 (locked) and 425 (too early) say so by themselves.
         about: Lower-case words for the key and for what it creates, such as `{"nonce", "allocation"}`. What is said about
             something else, such as "User already exists", says nothing about the key; "Duplicate request", about nothing in
             particular, does.
     """
-    return error.status == 409 or any(_affirms(detail, about) for detail in error.details)
+    return error.status in {409, 423, 425} or any(_affirms(detail, about) for detail in error.details)
 
 
 def names_other_fields(error: VendorError, *, about: Collection[str]) -> bool:

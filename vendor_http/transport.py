@@ -36,6 +36,9 @@ KEEP_IDLE_BARE = 1.0
 
 _NEVER_LEFT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 _BAD_ADDRESS = (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)
+_CONNECT = ("aiohttp.connector", "connect")
+_STRANGERS = frozenset({"aiohttp.client_middlewares", "aiohttp.tracing"})
+"""What runs other people's code around a request."""
 
 
 class Transport:
@@ -197,10 +200,10 @@ class Transport:
                     if response.connection is not None:  # it was not read to its end
                         response.close()
         except asyncio.CancelledError as problem:
-            request.left = not _had_no_connection(problem) or _through_middleware(problem)
+            request.left = not _had_no_connection(problem)
             raise
         except Exception as problem:  # noqa: BLE001 - what does not surely tell that it never left counts as sent
-            if (isinstance(problem, _NEVER_LEFT) or _had_no_connection(problem)) and not _through_middleware(problem):
+            if _had_no_connection(problem):
                 return Trouble(Met.NEVER_LEFT, _words(problem))
             if _is_mistake(problem):
                 return Trouble(Met.MISTAKE, self._mistake(problem))
@@ -259,27 +262,34 @@ class Transport:
 
 
 def _had_no_connection(problem: BaseException) -> bool:
-    """Return whether an attempt ended inside the connector: name look-up, proxy and TLS included, nothing can have left."""
-    return ("aiohttp.connector", "connect") in _frames(problem)
+    """Return whether an attempt never had a connection: name look-up, proxy and TLS included, nothing can have left.
 
-
-def _through_middleware(problem: BaseException) -> bool:
-    """Return whether a borrowed session's middleware had the request in hand: it may have sent it before, and tried again."""
-    return any(module == "aiohttp.client_middlewares" for module, _ in _frames(problem))
+    The error must come from this request's own way to its connection. A hook or a middleware of a borrowed session may fail to
+    connect elsewhere, or have tried again, when the request is long gone.
+    """
+    way = _frames(problem)
+    if _CONNECT in way:
+        way = way[: way.index(_CONNECT)]
+    elif not isinstance(problem, _NEVER_LEFT):
+        return False
+    return not any(module in _STRANGERS for module, _ in way)
 
 
 def _is_mistake(problem: Exception) -> bool:
-    """Return whether the session itself refused the request before it connected: its address, or a second Authorization.
+    """Return whether the session itself refused the request before it connected: its address, a second Authorization, a hook.
 
-    A ValueError from deeper down, such as a hook of a borrowed session, may come when the request is long gone.
+    A ValueError from deeper down, such as a hook after the answer, may come when the request is long gone.
     """
-    if isinstance(problem, _BAD_ADDRESS):
+    way = _frames(problem)
+    if isinstance(problem, _BAD_ADDRESS) or ("aiohttp.tracing", "send_request_start") in way:
         return True
-    return isinstance(problem, ValueError) and [module for module, _ in _frames(problem)][-1:] == ["aiohttp.client"]
+    return isinstance(problem, ValueError) and [module for module, _ in way][-1:] == ["aiohttp.client"]
 
 
 def _frames(problem: BaseException) -> list[tuple[str, str]]:
     """Return module and function of each frame that an error passed through, the one that raised it last."""
+    if isinstance(problem, TimeoutError) and isinstance(problem.__cause__, asyncio.CancelledError):
+        problem = problem.__cause__  # an attempt that was cut short: where it stood then
     return [(frame.f_globals.get("__name__", ""), frame.f_code.co_name) for frame, _ in walk_tb(problem.__traceback__)]
 
 

@@ -313,6 +313,7 @@ class Completions:
                 found = waiter.found
             if found is None:
                 found = await hub.in_time(hub.find(request), loop_time() + LAST_LOOK, f"about the key {request.key!r}")
+                found = found or waiter.found
         finally:
             self._waiting -= 1
             waiter.disarm()

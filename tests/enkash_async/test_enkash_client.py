@@ -260,6 +260,7 @@ PAGE = "<html><body>Sign in at https://login.example</body></html>"
         (405, '{"code": 405, "message": "method not allowed"}', "neither a token nor a refusal"),
         (403, '{"message": "Forbidden"}', "neither a token nor a refusal"),
         (200, '{"error": "maintenance"}', "neither a token nor a refusal"),
+        (400, '{"error": "temporarily_unavailable"}', "neither a token nor a refusal"),
         (400, "", "neither a token nor a refusal"),
         (403, "[]", "neither a token nor a refusal"),
         (200, "[]", "neither a token nor a refusal"),
@@ -545,6 +546,21 @@ async def test_an_event_that_exists_may_have_been_created_by_an_earlier_call(
     with pytest.raises(VendorError) as caught:
         await new_client().create_event(event="MEAL_CARD_PAYMENT", amount=6)
     assert type(caught.value) is kind or (kind is RequestRejected and isinstance(caught.value, RequestRejected))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"response_code": 1, "response_message": "FAILURE", "payload": "Duplicate request id"},
+        {"code": 1, "message": "FAILURE", "error": {"detail": "Request id has already been used"}},
+    ],
+)
+async def test_the_reason_of_a_refusal_is_found_wherever_enkash_writes_it(
+    new_client: New, with_token: aioresponses, reply: dict[str, Any]
+) -> None:
+    with_token.post(ALLOCATE_URL, status=200, payload=reply)
+    with pytest.raises(OutcomeUnknown):
+        await new_client().allocate_coins(**GRANT)
 
 
 async def test_an_encrypted_refusal_that_knows_the_request_id_leaves_the_allocation_unknown(

@@ -262,7 +262,6 @@ async def test_a_long_pause_asked_for_after_an_attempt_that_may_have_arrived_lea
         ({"status": 403}, "HTTP 403"),
         ({"status": 302}, "HTTP 302"),
         ({"status": 200, "body": b"nonsense"}, "its answer cannot be read"),
-        ({"status": 200, "payload": {"success": True, "data": [{"nonce": "nonce_1"}]}}, "its answer cannot be read"),
         ({"exception": aiohttp.ServerDisconnectedError()}, "no answer"),
         ({"exception": aiohttp.ConnectionTimeoutError()}, "it was not sent"),
         ({"exception": aiohttp.InvalidURL("nowhere")}, "it was not sent"),

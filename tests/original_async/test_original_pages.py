@@ -372,3 +372,24 @@ async def test_a_next_page_is_found_in_a_link_header(client: OriginalClient, wir
     wire.get(FIRST, headers={"Link": header}, **page(1))
     wire.get(SECOND, **page(2))
     assert [each.uid for each in await client.get_allocations_by_user_uid(USER)] == ["1", "2"]
+
+
+async def test_a_count_in_a_header_counts(client: OriginalClient, wire: aioresponses) -> None:
+    wire.get(FIRST, headers={"X-Total-Count": "7"}, **page(1))
+    with pytest.raises(UnexpectedResponse, match="shows 1 of 7"):
+        await client.find_allocation(USER, "nonce_9")
+
+
+@pytest.mark.parametrize("odd", [{"amount": None}, {"status": 5}, {"nonce": 9}])
+async def test_an_entry_that_cannot_be_read_hides_no_other_and_proves_no_absence(
+    client: OriginalClient, wire: aioresponses, odd: dict[str, Any]
+) -> None:
+    entries = [entry(1), {**entry(9, nonce="9"), **odd}, entry(2)]
+    wire.get(FIRST, repeat=True, payload={"success": True, "data": entries})
+    found = await client.find_operations([request("nonce_1"), request("9"), request("nonce_2")])
+    assert [each.uid for each in found] == ["1", "2"]
+    with pytest.raises(UnexpectedResponse):
+        await client.find_allocation(USER, "9")
+    wire.post(f"{BASE}/reward/allocate", status=400, payload={"success": False})
+    with pytest.raises(OutcomeUnknown, match="the list of the user's allocations is incomplete"):
+        await allocate(client, "9")

@@ -123,3 +123,22 @@ async def test_an_operation_is_read_by_its_ref(original: OriginalClient, sandbox
     assert (allocation.ref, allocation.status) == (original.ref_of(uid), "done")
     assert (await original.read_operation(claim.ref)).ref == claim.ref
     assert (await original.read_operation(cast("Any", uid))).ref == allocation.ref
+
+
+LISTS = [f"{BASE}/reward/{path}?user_uid={USER}" for path in ("allocate", "allocation")]
+LISTED = {"uid": "1", "status": "done", "reward_uid": REWARD, "to_user_uid": USER, "amount": "1", "nonce": "nonce_1"}
+
+
+async def test_a_path_that_serves_only_creations_is_not_the_one_that_is_read(client: OriginalClient, wire: aioresponses) -> None:
+    wire.get(LISTS[0], status=405, repeat=True)
+    wire.get(LISTS[1], payload={"success": True, "data": [LISTED]}, repeat=True)
+    assert [each.uid for each in await client.get_allocations_by_user_uid(USER)] == ["1"]
+
+
+async def test_an_empty_list_does_not_settle_where_allocations_are(client: OriginalClient, wire: aioresponses) -> None:
+    wire.get(LISTS[0], status=404)
+    wire.get(LISTS[1], payload={"success": True, "data": []}, repeat=True)
+    assert await client.find_allocation(USER, "nonce_1") is None
+    wire.get(LISTS[0], payload={"success": True, "data": [LISTED]}, repeat=True)
+    found = await client.find_allocation(USER, "nonce_1")
+    assert found is not None

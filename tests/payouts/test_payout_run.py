@@ -386,6 +386,27 @@ async def test_a_look_up_that_is_refused_leaves_the_row_to_its_request(vendor: S
     assert ended.state is State.DONE
 
 
+async def test_a_recipient_whose_list_fails_keeps_no_other_from_being_paid(
+    vendor: StubOriginal, ledger: Ledger, time: Time
+) -> None:
+    await led_to(ledger, token_row("r0"), State.SENT)
+    vendor.look_ups["user-r0"] = deque([ServerFailed("500")] * 3)
+    ended = await pay(rows(20), vendor, ledger, time)
+    assert {entry.state for entry in ended} == {State.DONE}
+    assert (len(ended), vendor.repeated) == (20, [key_of("r0")])
+
+
+async def test_a_vendor_whose_lists_all_fail_ends_the_run_before_anything_is_sent(
+    vendor: StubOriginal, ledger: Ledger, time: Time
+) -> None:
+    for row in rows(8):
+        await led_to(ledger, row, State.SENT)
+        vendor.look_ups[f"user-{row.id}"] = deque([ServerFailed("500")] * 3)
+    with pytest.raises(PayoutsStopped):
+        await pay(rows(20), vendor, ledger, time, options=ALONE)
+    assert vendor.created == []
+
+
 async def test_refused_credentials_end_the_run_before_anything_is_sent(vendor: StubOriginal, ledger: Ledger) -> None:
     await led_to(ledger, token_row("r0"), State.SENT)
     vendor.look_ups["user-r0"].append(Unauthorized("wrong secret"))

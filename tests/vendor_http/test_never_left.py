@@ -28,11 +28,13 @@ from tests.vendor_http.raw_vendor import (
     http,
     read_request,
     reads_then_hangs_up,
+    says_nothing,
     vendor,
 )
 from vendor_http.calls import Effect
 from vendor_http.errors import ConfigurationError, ConnectFailed, OutcomeUnknown, ServerFailed, VendorError
-from vendor_http.retry import RetryPolicy
+from vendor_http.retry import RetryPolicy, Timeouts
+from vendor_http.transport import Transport
 
 WRITES = (Effect.KEYED, Effect.BARE)
 BEHIND = "https://vendor.example/v1"
@@ -188,6 +190,49 @@ async def test_a_hook_of_a_borrowed_session_that_fails_after_the_answer_leaves_t
         transport = make_transport(v.url, session=session, retry=ONCE)
         assert type(await ends(transport.call(request_to(transport, effect)))) is OutcomeUnknown
         assert len(v.requests) == 1
+
+
+@pytest.mark.parametrize("effect", WRITES)
+async def test_a_hook_that_fails_to_connect_elsewhere_after_the_answer_proves_nothing(
+    make_transport: MakeTransport, effect: Effect
+) -> None:
+    async def tells_somebody_who_is_away(*_: Any) -> None:
+        async with vendor(hangs_up_at_once) as gone:
+            address = gone.url
+        async with aiohttp.ClientSession() as other, other.post(address):
+            pass
+
+    hooks = aiohttp.TraceConfig()
+    hooks.on_request_end.append(tells_somebody_who_is_away)
+    async with vendor(answers_well) as v, aiohttp.ClientSession(trace_configs=[hooks]) as session:
+        transport = make_transport(v.url, session=session, retry=ONCE)
+        assert type(await ends(transport.call(request_to(transport, effect)))) is OutcomeUnknown
+        assert len(v.requests) == 1
+
+
+@pytest.mark.parametrize("effect", Effect)
+async def test_a_hook_that_fails_before_the_request_is_a_local_mistake(make_transport: MakeTransport, effect: Effect) -> None:
+    async def fails(*_: Any) -> None:
+        raise RuntimeError("odd")
+
+    hooks = aiohttp.TraceConfig()
+    hooks.on_request_start.append(fails)
+    async with vendor(answers_well) as v, aiohttp.ClientSession(trace_configs=[hooks]) as session:
+        transport = make_transport(v.url, session=session)
+        assert type(await ends(transport.call(request_to(transport, effect)))) is ConfigurationError
+        assert v.connections == 0
+
+
+@pytest.mark.parametrize("effect", Effect)
+async def test_an_attempt_that_is_cut_short_while_it_connects_never_left(
+    make_transport: MakeTransport, monkeypatch: pytest.MonkeyPatch, effect: Effect
+) -> None:
+    """A loop that was busy sees both timers at once, and the attempt's may come first."""
+    no_limit = aiohttp.ClientTimeout(total=None)
+    monkeypatch.setattr(Transport, "_timeout", lambda *_: no_limit)
+    async with vendor(says_nothing) as v:  # the handshake never ends
+        transport = make_transport(v.url.replace("http:", "https:"), retry=ONCE, timeouts=Timeouts(read=0.05))
+        assert type(await ends(transport.call(request_to(transport, effect)))) is ConnectFailed
 
 
 @pytest.mark.parametrize("effect", WRITES)

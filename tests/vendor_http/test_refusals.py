@@ -18,6 +18,23 @@ def refusal(message: str = "", *, field: str = "", code: str | None = None, stat
 
 
 KNOWN = [
+    "There is already an allocation for this nonce.",
+    "nonce taken",
+    "NONCE_TAKEN",
+    "Nonce has been spent",
+    "Nonce has been seen",
+    "Nonce was processed on 2026-11-21",
+    "Tokens were already redeemed under this nonce",
+    "Tokens have already been sent to this user.",
+    "Reward has already been processed for this user.",
+    "Nonce repeated",
+    "Repeated request",
+    "Request is processing",
+    "Allocation was created earlier",
+    "Allocation has been created.",
+    "An allocation with that nonce was found",
+    "Only one allocation per nonce is allowed",
+    "nonce alreadyexists",
     "Allocation already exists.",
     "allocation with this nonce already exists.",
     "Reward allocation with this Nonce already exists.",
@@ -85,6 +102,9 @@ KNOWN = [
     "Keys for idempotent requests can only be used with the same parameters they were first used with.",
 ]
 NOT_KNOWN = [
+    "Allocation was not found",
+    "No allocation was found under this nonce",
+    "User has been created recently; wait a day",
     "",
     "User does not exist.",
     "object does not exist. to_user_uid",
@@ -200,7 +220,8 @@ def test_other_codes_do_not(code: str | None) -> None:
 
 def test_conflict_status_says_that_the_key_is_known_whatever_the_words() -> None:
     assert affirms_existence(refusal("User does not exist.", status=409), about=NONCE)
-    assert affirms_existence(RequestRejected("", status=409), about=NONCE)
+    for status in (409, 423, 425):
+        assert affirms_existence(RequestRejected("", status=status), about=NONCE)
     assert not affirms_existence(RequestRejected("Allocation already exists.", status=400), about=NONCE)
 
 

@@ -212,6 +212,22 @@ async def test_look_ups_are_paid_from_the_budget_of_polls() -> None:
 
 
 @virtual_time
+async def test_what_is_found_during_the_last_look_counts() -> None:
+    class Slow(MemoryStore):
+        looks = 0
+
+        async def outcomes_by_key(self, scope: str, kind: str, key: str) -> Sequence[Outcome]:
+            found = await super().outcomes_by_key(scope, kind, key)
+            self.looks += 1
+            if self.looks > 1:
+                await world.deliver("1", key="k")
+            return found
+
+    async with a_world(store=Slow()) as world:
+        assert (await world.completions.wait(lost("k"), timeout=5)).ref == a_ref("1")
+
+
+@virtual_time
 async def test_newcomers_join_the_look_up_that_is_about_to_be_made() -> None:
     async with a_world() as world:
         waiting = []
