@@ -90,8 +90,8 @@ def resolve(
 ) -> None:
     """Settle unknown rows by hand, and put right rows that are called rejected although they were paid.
 
-    An unknown row can become done or rejected. A rejected row can become done or, for Original, unknown: the next run then looks
-    it up by its key.
+    An unknown row can become done or rejected. A rejected row can become
+    done or, for Original, unknown: the next run looks it up by its key.
 
     For example:
 
