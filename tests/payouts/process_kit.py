@@ -113,5 +113,5 @@ def lines_of(process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
 
 def end(process: subprocess.Popen[bytes]) -> str:
     """Read a process to its end and return what it said beside its results."""
-    _, told = process.communicate(timeout=120)
+    _, told = process.communicate(timeout=900)
     return told.decode()

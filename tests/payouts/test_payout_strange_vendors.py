@@ -65,7 +65,7 @@ class Strange:
             "duplicate-nonce": chance.choice(["reject", "replay"]),
             "known-nonce-text": chance.choice(KNOWN_NONCE),
             "known-nonce-status": chance.choice(["400", "409", "422"]),
-            "page-size": chance.choice(["0", "1", "7", "20"]),
+            "page-size": chance.choice(["0", "3", "7", "20"]),
             "page-shape": chance.choice(["beside", "inside"]),
             "read-path": chance.choice(["both", "allocation", "allocate"]),
             "amounts": chance.choice(["string", "number"]),
