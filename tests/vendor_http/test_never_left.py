@@ -10,7 +10,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -174,6 +174,25 @@ async def test_a_test_double_that_raises_proves_nothing(make_transport: MakeTran
             mocked.post("http://127.0.0.1:1/v1/thing", exception=problem)
             mocked.get("http://127.0.0.1:1/v1/thing", exception=problem)
             assert type(await ends(transport.call(request_to(transport, effect)))) is kind
+
+
+NO_CONNECTION = (
+    aiohttp.ClientConnectorError(cast("Any", None), OSError("refused")),
+    aiohttp.ConnectionTimeoutError(),
+    aiohttp.ClientHttpProxyError(cast("Any", None), (), status=403),
+)
+
+
+@pytest.mark.parametrize("problem", NO_CONNECTION, ids=lambda problem: type(problem).__name__)
+@pytest.mark.parametrize("effect", Effect)
+async def test_a_test_double_can_play_an_attempt_without_a_connection(
+    make_transport: MakeTransport, effect: Effect, problem: Exception
+) -> None:
+    transport = make_transport(retry=ONCE)
+    with aioresponses() as mocked:
+        mocked.post("http://127.0.0.1:1/v1/thing", exception=problem)
+        mocked.get("http://127.0.0.1:1/v1/thing", exception=problem)
+        assert type(await ends(transport.call(request_to(transport, effect)))) is ConnectFailed
 
 
 @pytest.mark.parametrize("problem", [ValueError, TypeError, RuntimeError])
