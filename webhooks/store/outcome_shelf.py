@@ -25,7 +25,7 @@ def key_of(ref: OperationRef) -> str:
 
 def made_with_of(ref: OperationRef, idempotency_key: str) -> str:
     """Return as one str what the operations made with an idempotency key have in common."""
-    return key_of(OperationRef(ref.scope, ref.kind, idempotency_key))
+    return f"{ref.scope}{_BETWEEN}{ref.kind}{_BETWEEN}{idempotency_key}"
 
 
 def ref_of(key: str) -> OperationRef:
