@@ -38,7 +38,7 @@ contracts: $(STAMP)
 unit: $(STAMP)
 	@tests/install_system_parts.sh
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report= $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report= $(PYTEST_ARGS)
 	$(BIN)/python -m coverage report --fail-under=95
 	$(BIN)/python -m coverage report --fail-under=100 --include='$(EXACT)'
 
