@@ -182,7 +182,7 @@ async def _pay_file(number: int) -> None:
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
     """Return the rows of this benchmark."""
-    many = 30_000 if quick else 1_000_000
+    many = 20_000 if quick else 1_000_000
     small, large = peak_memory(10_000), peak_memory(many)
     with vendor() as url:
         cost = asyncio.run(costs(url, *((1_000, 1) if quick else (6_000, 5))))
