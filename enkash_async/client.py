@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 
 from enkash_async.auth import PasswordTokens
@@ -30,7 +31,7 @@ from vendor_http.addresses import check_base_url
 from vendor_http.arguments import check_id, check_key, check_name
 from vendor_http.calls import Answer, Effect, Refusal, Request
 from vendor_http.codec import dumps
-from vendor_http.errors import UnexpectedResponse, VendorError
+from vendor_http.errors import UnexpectedResponse
 from vendor_http.refusals import affirms_existence
 from vendor_http.transport import Transport
 
@@ -46,8 +47,8 @@ T = TypeVar("T")
 VENDOR = "EnKash"
 _COINS = ("api", "v0", "enkash-coins")
 
-_ABOUT_EVENT = frozenset({"event", "config"})
-_ABOUT_REQUEST_ID = frozenset({"request id", "requestid", "allocation", "transaction", "coins"})
+_knows_event = partial(affirms_existence, about=("event", "config"))
+_knows_request_id = partial(affirms_existence, about=("request id", "requestid", "allocation", "transaction", "coins"))
 _ASK_FOR_ID = "EnKash lists no events, so ask EnKash whether there is one of that name, and for its id, before creating another"
 _READ_AGAIN = "read the event to see how it stands"
 
@@ -434,14 +435,6 @@ def _fields(asked: CoinEventRequest) -> dict[str, object]:
         "amount": asked.amount,
     }
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def _knows_request_id(problem: VendorError) -> bool:
-    return affirms_existence(problem, about=_ABOUT_REQUEST_ID)
-
-
-def _knows_event(problem: VendorError) -> bool:
-    return affirms_existence(problem, about=_ABOUT_EVENT)
 
 
 def _store(store: BreakerStore | None) -> BreakerStore:

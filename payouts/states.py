@@ -65,8 +65,8 @@ WAYS: Mapping[str, Mapping[State, frozenset[State]]] = MappingProxyType(
 )
 """Vendor to state to the states that may follow it. From `rejected` and `failed` a retry leads on, with a new key.
 
-A row that may have been sent before is `unknown`, and only a person may call it rejected (see `by_hand_only`); a person may also
-call a rejected row done or, where the vendor can be asked, unknown, to have it looked up again.
+A row that may have been sent before is `unknown`, and only a person may mark it rejected (see `by_hand_only`). A person may also
+mark a rejected row as done or, where the vendor can be asked, as unknown, so that the next run looks it up.
 """
 
 

@@ -80,7 +80,7 @@ class Hub(Subscriber):
         self.store = store
         self.clock = clock
         self.poller = Poller(client, policy, self, chance=chance, clock=loop_time)
-        self.watchers: Watchers[Watcher] = Watchers()
+        self.watchers = Watchers()
         self.look_ups = LookUps()
         self.settlements: dict[Via, int] = {"webhook": 0, "poll": 0}
         self.delays: dict[Via, deque[float]] = {"webhook": deque(maxlen=_DELAYS_KEPT), "poll": deque(maxlen=_DELAYS_KEPT)}

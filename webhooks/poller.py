@@ -138,7 +138,7 @@ class Poller:
 
     def hurry_before_deadline(self, kind: str, uid: str) -> bool:
         """Ask about a polled operation `BOOST` seconds before somebody's time is over; return whether the budget allows it."""
-        if self._crowded():
+        if self._schedule.urgent >= self._most_in_a_crowd:
             return False
         self.hurry(kind, uid, JUST_ONCE)
         return True
@@ -146,7 +146,7 @@ class Poller:
     def look_up_soon(self, kind: str, uid: str) -> None:
         """Make a look-up at once and again soon; in a crowd, each once before any is repeated, behind all that is urgent.
 
-        One that is about to be made already serves whoever joins it.
+        A caller who joins while one is already due shares its result.
         """
         if self._schedule.is_urgent(kind, uid):
             return
@@ -159,9 +159,6 @@ class Poller:
         """Ask about a polled operation ahead of the routine, but behind all that is urgent."""
         self._schedule.wish(kind, uid)
         self._wake.set()
-
-    def _crowded(self) -> bool:
-        return self._schedule.urgent >= self._most_in_a_crowd
 
     async def run(self) -> None:
         """Poll until cancelled."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from attrs import define, frozen
 
@@ -40,9 +40,6 @@ class Watcher(Protocol):
     def note(self, seen: Operation | None, error: Exception | None, /) -> None:
         """Take what a poll saw or met that settled nothing."""
         ...
-
-
-W = TypeVar("W", bound=Watcher)
 
 
 @define(eq=False, weakref_slot=False)
@@ -100,11 +97,11 @@ class Standing:
         """Do nothing."""
 
 
-class Watchers(Generic[W]):
+class Watchers:
     """Operations with those who wait for each; one that a single one waits for costs one dictionary entry."""
 
     def __init__(self) -> None:
-        self._shelves: dict[str, dict[str, W | tuple[W, ...]]] = {}
+        self._shelves: dict[str, dict[str, Watcher | tuple[Watcher, ...]]] = {}
 
     def __len__(self) -> int:
         return sum(len(shelf) for shelf in self._shelves.values())
@@ -117,12 +114,12 @@ class Watchers(Generic[W]):
         shelf = self._shelves.get(kind)
         return shelf is not None and uid in shelf
 
-    def of(self, kind: str, uid: str) -> tuple[W, ...]:
+    def of(self, kind: str, uid: str) -> tuple[Watcher, ...]:
         """Return those who wait for the operation."""
         shelf = self._shelves.get(kind)
         return _several(shelf.get(uid, ())) if shelf is not None else ()
 
-    def add(self, kind: str, uid: str, watcher: W) -> bool:
+    def add(self, kind: str, uid: str, watcher: Watcher) -> bool:
         """Add one who waits, once; return whether it is the first for this operation."""
         shelf = self._shelves.get(kind)
         if shelf is None:
@@ -135,7 +132,7 @@ class Watchers(Generic[W]):
             shelf[uid] = (*several, watcher)
         return False
 
-    def remove(self, kind: str, uid: str, watcher: W) -> bool:
+    def remove(self, kind: str, uid: str, watcher: Watcher) -> bool:
         """Remove one who waits; return whether it was the last for this operation."""
         shelf = self._shelves.get(kind, {})
         known = shelf.get(uid)
@@ -148,11 +145,11 @@ class Watchers(Generic[W]):
         del shelf[uid]
         return True
 
-    def take(self, kind: str, uid: str) -> tuple[W, ...]:
+    def take(self, kind: str, uid: str) -> tuple[Watcher, ...]:
         """Remove all who wait for the operation and return them."""
         shelf = self._shelves.get(kind)
         return _several(shelf.pop(uid, ())) if shelf is not None else ()
 
 
-def _several(known: W | tuple[W, ...]) -> tuple[W, ...]:
+def _several(known: Watcher | tuple[Watcher, ...]) -> tuple[Watcher, ...]:
     return known if isinstance(known, tuple) else (known,)

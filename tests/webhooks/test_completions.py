@@ -12,7 +12,7 @@ import pytest
 
 from tests.webhooks.fakes import FakeSource, Thing, a_ref, a_thing, body_of, trouble, words_of
 from tests.webhooks.virtual_time import EPOCH, virtual_time, wall
-from tests.webhooks.world import World, a_world, now, settle
+from tests.webhooks.world import DeafStore, World, a_world, now, settle
 from vendor_http.errors import NotFound, OperationFailed, OperationMismatch
 from vendor_http.operations import OperationRef, OperationStatus
 from webhooks import (
@@ -237,16 +237,6 @@ async def test_two_seconds_before_its_deadline_an_operation_is_asked_about_once_
 
 @virtual_time
 async def test_an_outcome_that_came_with_the_timeout_is_found_by_a_last_look() -> None:
-    class DeafStore(MemoryStore):
-        """Keeps what is recorded and tells nobody."""
-
-        async def record_outcome(self, outcome: Outcome) -> Recorded:
-            subscribers, self._subscribers = self._subscribers, type(self._subscribers)()
-            try:
-                return await super().record_outcome(outcome)
-            finally:
-                self._subscribers = subscribers
-
     async with a_world(store=DeafStore(clock=wall)) as world:
         waiting = world.start("1", timeout=10)
         await settle()

@@ -14,7 +14,7 @@ import pytest
 
 from tests.webhooks.fakes import FakeVendor, Thing, ThingRequest, a_ref, a_thing, lost, trouble, words_of
 from tests.webhooks.virtual_time import EPOCH, virtual_time, wall
-from tests.webhooks.world import World, a_world, now, settle
+from tests.webhooks.world import DeafStore, World, a_world, now, settle
 from vendor_http.errors import Forbidden, NotFound, OperationFailed, OutcomeUnknown, RateLimited, Unauthorized
 from vendor_http.operations import KeyedRequest, Operation, OperationStatus
 from webhooks import (
@@ -26,7 +26,7 @@ from webhooks import (
     RestartPolicy,
     StoreError,
 )
-from webhooks.store.base import Outcome, Recorded
+from webhooks.store.base import Outcome
 
 
 def kept(uid: str = "1", status: str = "done", amount: str = "1.5", key: str = "k", via: Any = "poll") -> Outcome:
@@ -483,17 +483,6 @@ async def test_an_event_while_the_store_looks_for_the_key_is_not_missed() -> Non
         await world.deliver("1", key="k")
         assert (await waiting).ref == a_ref("1")
         assert now() == 0.5
-
-
-class DeafStore(MemoryStore):
-    """Keeps what is recorded and tells nobody."""
-
-    async def record_outcome(self, outcome: Outcome) -> Recorded:
-        subscribers, self._subscribers = self._subscribers, type(self._subscribers)()
-        try:
-            return await super().record_outcome(outcome)
-        finally:
-            self._subscribers = subscribers
 
 
 @virtual_time

@@ -10,6 +10,7 @@ from typing import Any
 from tests.webhooks.fakes import FakeSource, FakeVendor, body_of, words_of
 from tests.webhooks.virtual_time import wall
 from webhooks import Completions, MemoryStore, Receiver
+from webhooks.store.base import Outcome, Recorded
 
 
 def now() -> float:
@@ -21,6 +22,17 @@ async def settle() -> None:
     """Let everything run that can, without time passing."""
     for _ in range(30):
         await asyncio.sleep(0)
+
+
+class DeafStore(MemoryStore):
+    """Keeps what is recorded and tells nobody."""
+
+    async def record_outcome(self, outcome: Outcome) -> Recorded:
+        subscribers, self._subscribers = self._subscribers, type(self._subscribers)()
+        try:
+            return await super().record_outcome(outcome)
+        finally:
+            self._subscribers = subscribers
 
 
 class World:
