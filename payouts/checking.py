@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
-from typing import TYPE_CHECKING, BinaryIO
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from attrs import Factory, define
 
 from payouts import money
 from payouts.files import read_rows
-from payouts.rows import InvalidRow, Row, quoted
+from payouts.rows import InvalidRow, Row
+from payouts.spelling import quoted
+from payouts.survey import Survey
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from payouts.lines import Layout, Mistake
+    from payouts.lines import Layout, Mistake, Note
 
 _MAX_ITEMS = 1000
+
+
+class Judge(Protocol):
+    """What else has a say about the rows of a file, such as the ledger."""
+
+    def __call__(self, row: Row) -> None:
+        """Look at one row that is sound by itself.
+
+        Raises:
+            InvalidRow: it cannot be paid.
+        """
+
+    def conclude(self, line_of: Callable[[str], int | None]) -> Iterable[Mistake]:
+        """Return what is wrong with the file as a whole, after its last line.
+
+        Args:
+            line_of: Returns on which line of the file a row id stands, None if it is not there.
+        """
 
 
 @define(kw_only=True)
@@ -30,14 +51,16 @@ class Checked:
         mistakes: How many things are wrong.
         totals: What the rows of each reward contract, or of each event, add up to; of the first 1,000 of them.
         counts: How many rows each of these has.
-        ignored: The columns that are not read.
+        users: How many different users the rows pay.
+        notes: What is odd about the file and does no harm, or may hint at a mistake; at most one of each kind.
     """
 
     rows: int = 0
     mistakes: int = 0
     totals: dict[str, Decimal] = Factory(dict)
     counts: dict[str, int] = Factory(dict)
-    ignored: list[str] = Factory(list)
+    users: int = 0
+    notes: list[Note] = Factory(list)
 
     def count(self, row: Row) -> None:
         """Take a row into the sums."""
@@ -59,7 +82,8 @@ class _Seen:
         self._database = sqlite3.connect("", isolation_level=None)
         self._database.executescript(
             "PRAGMA journal_mode=OFF; PRAGMA cache_size=-4000; BEGIN;"
-            "CREATE TABLE seen(name TEXT, value TEXT, line INTEGER, PRIMARY KEY (name, value)) WITHOUT ROWID"
+            "CREATE TABLE seen(name TEXT, value TEXT, line INTEGER, PRIMARY KEY (name, value)) WITHOUT ROWID;"
+            "CREATE TABLE recipients(value TEXT)"
         )
 
     def close(self) -> None:
@@ -69,24 +93,33 @@ class _Seen:
         """Remember a value; return the line on which it was met before, if it was."""
         if self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (name, value, line)).rowcount:
             return None
+        return self.line_of(name, value)
+
+    def line_of(self, name: str, value: str) -> int | None:
         found = self._database.execute("SELECT line FROM seen WHERE name = ? AND value = ?", (name, value)).fetchone()
+        return None if found is None else int(found[0])
+
+    def add_recipient(self, value: str) -> None:
+        self._database.execute("INSERT INTO recipients VALUES (?)", (value,))
+
+    def users(self) -> int:
+        """Count the different recipients: sorting them once is faster than a look at an index for each."""
+        found = self._database.execute("SELECT count(*) FROM (SELECT 1 FROM recipients GROUP BY value)").fetchone()
         return int(found[0])
 
 
-def check_rows(
-    stream: BinaryIO, layout: Layout, *, on_mistake: Callable[[Mistake], None], judge: Callable[[Row], None] | None = None
-) -> Checked:
+def check_rows(stream: BinaryIO, layout: Layout, *, on_mistake: Callable[[Mistake], None], judge: Judge | None = None) -> Checked:
     """Read a file to its end and report everything that is wrong, ids and keys that come twice included.
 
     Args:
         stream: The bytes, read from where they stand.
         layout: How to read them.
         on_mistake: Called for each thing that is wrong.
-        judge: Called with each row that is sound by itself; raises `InvalidRow` for one that cannot be paid.
+        judge: Asked about each row that is sound by itself, and after the last line about the file as a whole.
     """
     checked = Checked()
 
-    def count_mistake(mistake: Mistake) -> None:
+    def report(mistake: Mistake) -> None:
         checked.mistakes += 1
         on_mistake(mistake)
 
@@ -95,9 +128,16 @@ def check_rows(
         def once(name: str, value: str, line: int) -> None:
             first = seen.first_line(name, value, line)
             if first is not None:
-                raise InvalidRow(f"expected each {name} once, got {quoted(value)} again, first on line {first}", name=name)
+                told = f"{quoted(value)} stands on line {first} already: each {name} may come once"
+                raise InvalidRow(told, name=name, kind="duplicate")
 
-        rows = read_rows(stream, layout, on_mistake=count_mistake, meet=once, judge=judge, on_ignored=checked.ignored.append)
-        for row in rows:
+        survey = Survey(layout)
+        for row in read_rows(stream, layout, on_mistake=report, meet=once, judge=judge, on_note=checked.notes.append):
             checked.count(row)
+            seen.add_recipient(row.recipient)
+            survey.add(row)
+        checked.users = seen.users()
+        checked.notes += survey.notes()
+        for mistake in judge.conclude(partial(seen.line_of, "id")) if judge is not None else ():
+            report(mistake)
     return checked

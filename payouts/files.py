@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from payouts.lines import BOM, REQUIRED, Layout, Lines, OnMistake, refuse
-from payouts.rows import ROW_TYPES, InvalidRow, Row, quoted
+from payouts.lines import BOM, REQUIRED, Layout, Lines, OnMistake, OnNote, ignore, refuse
+from payouts.rows import ROW_TYPES, InvalidRow, Row
+from payouts.spelling import quoted
+from payouts.tables import Values, read_table
 
 Meet: TypeAlias = Callable[[str, str, int], None]
 
@@ -46,7 +47,7 @@ def rereadable(path: str) -> Iterator[BinaryIO]:
         before = _version(path)
         shutil.copyfileobj(source, copy, 1 << 20)
         if _version(path) != before:
-            told = "expected a file at rest, it was written to while it was read; wait until it is whole, then run again"
+            told = "it was written to while it was read, so nothing was sent: wait until it is complete and run again"
             raise OSError(errno.ETXTBSY, told, path)
         copy.seek(0)
         yield cast("BinaryIO", copy)
@@ -71,7 +72,7 @@ def read_rows(
     on_mistake: OnMistake = refuse,
     meet: Meet | None = None,
     judge: Callable[[Row], None] | None = None,
-    on_ignored: Callable[[str], None] = lambda _: None,
+    on_note: OnNote = ignore,
 ) -> Iterator[Row]:
     """Yield the rows of a file.
 
@@ -82,16 +83,19 @@ def read_rows(
         meet: Called with name, value and line of each id and each key that the file brings, on lines too that hold no row for
             another reason; an `InvalidRow` it raises is a mistake.
         judge: Called with each row that is sound by itself; an `InvalidRow` it raises is a mistake in the column it names.
-        on_ignored: Called for each column of the header that is not read.
+        on_note: Called for each thing that is odd and does no harm; by default it is left untold.
 
     Raises:
         FileRefused: something is wrong, and `on_mistake` was not given.
     """
-    lines = Lines(stream, layout, on_mistake)
+    lines = Lines(stream, layout, on_mistake, on_note)
     if not lines.open():
         return
     builder = _Builder(lines, meet, judge)
-    yield from (_read_csv(lines, builder, on_ignored) if layout.form == "csv" else _read_jsonl(lines, builder))
+    for number, values, column_of in read_table(lines) if layout.form == "csv" else _read_jsonl(lines):
+        row = builder.build(number, values, column_of)
+        if row is not None:
+            yield row
 
 
 class _Builder:
@@ -138,7 +142,8 @@ class _Builder:
         return sound
 
     def _report(self, number: int, problem: InvalidRow, column_of: Callable[[str], int]) -> None:
-        self._lines.mistake(number, column_of(problem.name), str(problem), self._layout.column(problem.name))
+        column = self._layout.column(problem.name)
+        self._lines.mistake(problem.kind, number, column_of(problem.name), str(problem), column)
 
     def _report_each(self, number: int, values: Mapping[str, Any], column_of: Callable[[str], int]) -> Collection[str]:
         """Ask field by field with the others known to be good, so that one line's mistakes are all said at once."""
@@ -153,108 +158,6 @@ class _Builder:
         return wrong
 
 
-def _read_csv(lines: Lines, builder: _Builder, on_ignored: Callable[[str], None]) -> Iterator[Row]:
-    layout = lines.layout
-    reader = csv.reader(lines, delimiter=layout.delimiter, strict=True)
-    header = _next_record(lines, reader)
-    if lines.mistakes:
-        return
-    if header is None:
-        lines.mistake(1, 1, "expected a header line with the names of the columns, got blank lines alone")
-        return
-    places = _places(lines, header, on_ignored)
-    if places is None:
-        return
-    width = len(header)
-    wanted = tuple(places.items())
-    while (cells := _next_record(lines, reader)) is not None:
-        number = lines.began_at
-        if len(cells) != width:
-            lines.mistake(number, min(len(cells), width) + 1, f"expected {width} cells as in the header, got {len(cells)}")
-            continue
-        values: dict[str, Any] = {name: cells[place] for name, place in wanted}
-        if not values.get(layout.optional):
-            values[layout.optional] = None
-        row = builder.build(number, values, lambda name: places.get(name, 0) + 1)
-        if row is not None:
-            yield row
-
-
-def _next_record(lines: Lines, reader: Any) -> list[str] | None:
-    """Return the cells of the next record that is not blank, or None at the end; `began_at` is the number of its first line."""
-    while True:
-        lines.began_at = 0
-        try:
-            cells: list[str] | None = next(reader, None)
-        except csv.Error as problem:
-            lines.mistake(lines.began_at, _column_of_quote(lines.began, lines.layout.delimiter), _csv_problem(str(problem)))
-            continue
-        if cells is None or cells:
-            return cells
-
-
-def _csv_problem(problem: str) -> str:
-    if "new-line" in problem:
-        return "expected lines that end in \\n or \\r\\n, got a lone \\r; save the file with usual line ends"
-    if "expected after" in problem:
-        return "expected the cell to end at its closing quote, got more; write a quote inside a cell twice"
-    return "expected a closing quote, got none; write a quote inside a cell twice, and the cell in quotes"
-
-
-def _column_of_quote(text: str, delimiter: str) -> int:
-    """Return the cell of a line at which quoting goes wrong, or its last one."""
-    column, place = 1, 0
-    while True:
-        end = place
-        if text.startswith('"', place):
-            end = _after_quoted(text, place)
-            if not text.startswith((delimiter, "\r", "\n"), end):
-                return column
-        end = text.find(delimiter, end)
-        if end < 0:
-            return column
-        column, place = column + 1, end + len(delimiter)
-
-
-def _after_quoted(text: str, place: int) -> int:
-    while (place := text.find('"', place + 1)) >= 0:
-        if not text.startswith('""', place):
-            return place + 1
-        place += 1
-    return len(text)
-
-
-def _places(lines: Lines, header: Sequence[str], on_ignored: Callable[[str], None]) -> dict[str, int] | None:
-    """Return where each field stands in a line, or None after a report of what is wrong with the header."""
-    layout = lines.layout
-    wanted = {layout.column(name): name for name in layout.fields}
-    places: dict[str, int] = {}
-    sound = True
-    for place, title in enumerate(header):
-        name = wanted.get(title)
-        folded = title.strip().lower()
-        if name is None:
-            close = next((known for known in wanted if known.lower() == folded), None)
-            if close is None:
-                on_ignored(title)
-            else:
-                lines.mistake(1, place + 1, f'expected the name "{close}", got {quoted(title)} written in another way', close)
-                sound = False
-        elif name in places:
-            lines.mistake(1, place + 1, f"expected each column once, got {quoted(title)} again", title)
-            sound = False
-        else:
-            places[name] = place
-    needed = (*layout.required, layout.optional) if layout.optional in layout.names else layout.required
-    missing = [layout.column(name) for name in needed if name not in places]
-    if missing and sound:
-        found = ", ".join(quoted(title) for title in header[:20])
-        hint = next((f"; is the delimiter {other!r}?" for other in ";\t|" if len(header) == 1 and other in header[0]), "")
-        for title in missing:
-            lines.mistake(1, len(header) + 1, f'expected a column "{title}", got only {found}{hint}', title)
-    return places if sound and not missing else None
-
-
 class _Unreadable(ValueError):
     """A line is JSON, but not what a row can be."""
 
@@ -264,18 +167,18 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _Unreadable(f"expected each key once, got {quoted(twice)} again")
+        raise _Unreadable(f"the key {quoted(twice)} stands twice in this line: delete one of them")
     return values
 
 
 def _constant(text: str) -> Any:
-    raise _Unreadable(f"expected JSON, got {text}, which is none")
+    raise _Unreadable(f"{text} is not JSON: write null or leave the row out")
 
 
 _json = json.JSONDecoder(object_pairs_hook=_object, parse_float=Decimal, parse_int=str, parse_constant=_constant)
 
 
-def _read_jsonl(lines: Lines, builder: _Builder) -> Iterator[Row]:
+def _read_jsonl(lines: Lines) -> Iterator[Values]:
     layout = lines.layout
     wanted = tuple((name, layout.column(name)) for name in layout.fields)
     for line in lines:
@@ -287,21 +190,18 @@ def _read_jsonl(lines: Lines, builder: _Builder) -> Iterator[Row]:
             found = _json.decode(text)
         except json.JSONDecodeError as problem:
             column = len(line) - len(line.lstrip()) + problem.pos + 1
-            lines.mistake(number, column, f"expected one JSON object per line, got something else: {problem.msg}")
+            lines.mistake("json", number, column, f"this line is not one JSON object: {problem.msg}")
             continue
         except _Unreadable as problem:
-            lines.mistake(number, 1, str(problem))
+            lines.mistake("json", number, 1, str(problem))
             continue
         except (RecursionError, InvalidOperation):
-            lines.mistake(number, 1, "expected a flat JSON object, got one nested too deeply or a number beyond measure")
+            lines.mistake("json", number, 1, "this line is nested too deeply or has a number out of all range")
             continue
         if not isinstance(found, dict):
-            lines.mistake(number, 1, "expected one JSON object per line, got another JSON value")
+            lines.mistake("json", number, 1, "this line is JSON, but not an object: write one object per line")
             continue
-        values = {name: found.get(key) for name, key in wanted}
-        row = builder.build(number, values, partial(_character, layout, line))
-        if row is not None:
-            yield row
+        yield number, {name: found.get(key) for name, key in wanted}, partial(_character, layout, line)
 
 
 def _character(layout: Layout, line: str, name: str) -> int:

@@ -17,6 +17,7 @@ _OTHER_BOMS = {
     b"\xfe\xff": "UTF-16",
     b"\x00\x00": "UTF-32",
 }
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")  # .xlsx is a zip file, .xls an OLE2 one
 REQUIRED = {"original": ("id", "reward_uid", "to_user_uid", "amount"), "enkash": ("id", "user_id", "event")}
 OPTIONAL = {"original": "nonce", "enkash": "request_id"}
 
@@ -29,9 +30,11 @@ class Mistake:
         line: Counted from 1; of a CSV record over several lines the first.
         column: Counted from 1: of CSV the cell, of JSONL the character.
         name: The column's name, empty where none is concerned.
-        message: What was expected, what came, what to do.
+        kind: A word for programs, such as `"scientific"`, `"width"` or `"duplicate"`.
+        message: What is wrong and what to do.
     """
 
+    kind: str
     line: int
     column: int
     name: str = ""
@@ -40,6 +43,19 @@ class Mistake:
     def __str__(self) -> str:
         named = f" ({self.name})" if self.name else ""
         return f"line {self.line}, column {self.column}{named}: {self.message}"
+
+
+@frozen
+class Note:
+    """Something odd about a file that does not keep it from being paid.
+
+    Attributes:
+        kind: A word for programs, such as `"empty_rows"`.
+        message: What was found and what was made of it.
+    """
+
+    kind: str
+    message: str
 
 
 class FileRefused(RewardsError, ValueError):
@@ -62,7 +78,7 @@ class Layout:
         vendor: `"original"` or `"enkash"`.
         names: Field to the name of its column in the file, where it differs, such as `{"id": "order_no"}`.
         form: `"csv"` or `"jsonl"`.
-        delimiter: What stands between the cells of a CSV line.
+        delimiter: What stands between the cells of a CSV line; None finds it out by looking at the header.
         ids_from_line: Take the line number for the id. Then an inserted line shifts every id after it.
         piped: A program writes it, which ends every line; a last line without an end was cut off, and an amount with it.
     """
@@ -70,7 +86,7 @@ class Layout:
     vendor: str
     names: Mapping[str, str] = Factory(dict)
     form: str = "csv"
-    delimiter: str = ","
+    delimiter: str | None = None
     ids_from_line: bool = False
     piped: bool = False
     required: tuple[str, ...] = field(init=False)
@@ -95,6 +111,7 @@ class Layout:
 
 
 OnMistake = Callable[[Mistake], None]
+OnNote = Callable[[Note], None]
 
 
 def refuse(mistake: Mistake) -> None:
@@ -102,38 +119,54 @@ def refuse(mistake: Mistake) -> None:
     raise FileRefused(mistake)
 
 
+def ignore(_: Note) -> None:
+    """Leave a note untold."""
+
+
 class Lines:
     """The decoded lines of a stream; long ones and bytes that are no text are reported and left out.
 
-    `began_at` and `began` are the number and the text of the first line since `began_at` was last set to 0.
+    `began_at` and `began` are the number and the text of the first line since `began_at` was last set to 0; `delimiter` is what
+    stands between the cells, as far as it is known.
     """
 
-    def __init__(self, stream: BinaryIO, layout: Layout, on_mistake: OnMistake) -> None:
+    def __init__(self, stream: BinaryIO, layout: Layout, on_mistake: OnMistake, on_note: OnNote) -> None:
         self._stream = stream
         self._first = b""
         self._report = on_mistake
+        self._tell = on_note
         self.layout = layout
+        self.delimiter = layout.delimiter or ","
         self.number = 0
         self.began_at = 0
         self.began = ""
         self.mistakes = 0
 
-    def mistake(self, line: int, column: int, message: str, name: str = "") -> None:
+    def mistake(self, kind: str, line: int, column: int, message: str, name: str = "") -> None:
         """Count and report one thing that is wrong."""
         self.mistakes += 1
-        self._report(Mistake(line=line, column=column, name=name, message=message))
+        self._report(Mistake(kind=kind, line=line, column=column, name=name, message=message))
+
+    def note(self, kind: str, message: str) -> None:
+        """Tell one thing that is odd and does no harm."""
+        self._tell(Note(kind, message))
 
     def open(self) -> bool:
         """Read the first line; return whether this can be a file of rows."""
         first = self._stream.readline(MAX_LINE_BYTES + 1)
+        if first.startswith(_WORKBOOKS):
+            self.mistake("workbook", 1, 1, "this is an Excel workbook: save it as CSV UTF-8 and give that file")
+            return False
         encoding = _OTHER_BOMS.get(first[:2])
         if encoding:
-            self.mistake(1, 1, f"expected UTF-8, got {encoding}; save the file as UTF-8")
+            self.mistake("encoding", 1, 1, f"this file is in {encoding}: save it as UTF-8")
             return False
         self._first = first.removeprefix(BOM)
         if not self._first:
-            self.mistake(1, 1, "expected rows, got an empty file")
+            self.mistake("empty_file", 1, 1, "this file is empty")
             return False
+        if first.startswith(BOM):
+            self.note("bom", "the byte-order mark at the beginning was skipped")
         return True
 
     def __iter__(self) -> Iterator[str]:
@@ -152,22 +185,24 @@ class Lines:
             length, rest = len(line), line
             while not rest.endswith(b"\n") and (rest := self._stream.readline(MAX_LINE_BYTES)):
                 length += len(rest)
-            message = f"expected at most {MAX_LINE_BYTES} bytes in a line, got {length}"
-            self.mistake(self.number, self._column(line, MAX_LINE_BYTES), message)
+            message = (
+                f"this line has {length} bytes, at most {MAX_LINE_BYTES} are read: is a line end or a closing quote missing?"
+            )
+            self.mistake("line_length", self.number, self._column(line, MAX_LINE_BYTES), message)
             return None
         if self.layout.piped and self.layout.form == "csv" and not line.endswith((b"\n", b"\r")):
-            message = "expected a line end, got the end of the input; it was cut off: see that its program ends well"
-            self.mistake(self.number, self._column(line, len(line)), message)
+            message = "the input ends within this line: the program that writes it was cut off; run it again"
+            self.mistake("cut_off", self.number, self._column(line, len(line)), message)
             return None
         try:
             return line.decode("utf-8")
         except UnicodeDecodeError as problem:
             byte, place = line[problem.start], problem.start
-        message = f"expected UTF-8, got the byte 0x{byte:02x} which is none here; save the file as UTF-8"
-        self.mistake(self.number, self._column(line, place), message)
+        message = f"the byte 0x{byte:02x} is not UTF-8: save the file as CSV UTF-8"
+        self.mistake("encoding", self.number, self._column(line, place), message)
         return None
 
     def _column(self, line: bytes, place: int) -> int:
         if self.layout.form == "csv":
-            return line[:place].count(self.layout.delimiter.encode()) + 1
+            return line[:place].count(self.delimiter.encode()) + 1
         return len(line[:place].decode("utf-8", "replace")) + 1

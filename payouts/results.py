@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,11 @@ from typing import TextIO
 
 from payouts.ledger_reader import FIELDS, Campaign, LedgerReader
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"  # the last four are full-width, which some spreadsheets run as well
+_to_protect = re.compile(f"'*{_FORMULA}").match
+_is_protected = re.compile(f"'+{_FORMULA}").match
+_TOLD = ("retries", "uid", "settled_by", "problem_kind", "problem", "note")
+_MOMENTS = ("planned_at", "sent_at", "accepted_at", "settled_at")
 
 
 def write_results(reader: LedgerReader, campaign: Campaign, path: str | Path) -> int:
@@ -21,13 +26,10 @@ def write_results(reader: LedgerReader, campaign: Campaign, path: str | Path) ->
 
     A cell that a spreadsheet would take for a formula begins with an apostrophe.
     """
-    recipient, item, amount, key = FIELDS[campaign.vendor]
     rows = 0
     with replacing(path) as stream:
         writer = csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator="\n")
-        told = ("retries", "uid", "settled_by", "problem_kind", "problem", "note")
-        reached = ("planned_at", "sent_at", "accepted_at", "settled_at")
-        writer.writerow(["id", "line", "state", recipient, item, amount, key, *told, *reached])
+        writer.writerow(header_of(campaign.vendor))
         for entry in reader.entries(campaign):
             grant = [entry.id, str(entry.line), entry.state, entry.recipient, entry.item, entry.amount, entry.key]
             said = [str(entry.retries), entry.uid, entry.settled_by, entry.problem_kind, entry.problem, entry.note]
@@ -37,11 +39,21 @@ def write_results(reader: LedgerReader, campaign: Campaign, path: str | Path) ->
     return rows
 
 
+def header_of(vendor: str) -> tuple[str, ...]:
+    """Return the names of the columns of that file."""
+    return ("id", "line", "state", *FIELDS[vendor], *_TOLD, *_MOMENTS)
+
+
 def harmless(cell: str | None) -> str:
-    """Return a cell's text so that no spreadsheet takes it for a formula."""
+    """Return a cell's text so that no spreadsheet takes it for a formula; `unprotected` gives the text back."""
     if cell is None:
         return ""
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+    return f"'{cell}" if _to_protect(cell) else cell
+
+
+def unprotected(cell: str) -> str:
+    """Return the text that `harmless` made this cell of."""
+    return cell[1:] if _is_protected(cell) else cell
 
 
 def iso(moment: float | None) -> str:

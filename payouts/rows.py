@@ -10,9 +10,9 @@ from typing import Any, ClassVar, TypeAlias
 
 from attrs import field, frozen
 
+from payouts.spelling import Misspelling, misspelled_amount, misspelled_id, misspelled_name, unfit
 from vendor_http.arguments import check_amount, check_id, check_key, check_name
 from vendor_http.errors import RewardsError
-from vendor_http.secrets import one_line
 
 _KEY_DOMAIN = b"rewards-async payout key"
 _KEY_CHARACTERS = 26
@@ -24,11 +24,13 @@ class InvalidRow(RewardsError, ValueError):
 
     Attributes:
         name: The field, such as `"amount"`.
+        kind: A word for programs, such as `"scientific"`; see `payouts.spelling`.
     """
 
-    def __init__(self, message: str, *, name: str) -> None:
+    def __init__(self, message: str, *, name: str, kind: str = "refused") -> None:
         super().__init__(message)
         self.name = name
+        self.kind = kind
 
 
 class Keys:
@@ -67,23 +69,18 @@ def _framed(part: str) -> bytes:
     return b"%d:%b" % (len(encoded), encoded)
 
 
-def _checked(check: Callable[[Any, str], str], name: str, value: object) -> str:
-    if value is None:
-        raise InvalidRow("expected a value, got none; fill it in", name=name)
-    try:
-        return check(value, name)
-    except (TypeError, ValueError) as problem:
-        message = str(problem).removeprefix(f"{name}: ")
-    raise InvalidRow(message, name=name)
+def _check(look: Callable[[object], Misspelling | None], check: Callable[[Any, str], str], name: str, value: object) -> str:
+    wrong = look(value)
+    if wrong is None:
+        try:
+            return check(value, name)
+        except (TypeError, ValueError):
+            wrong = unfit(value, is_amount=check is check_amount)
+    raise InvalidRow(wrong.message, name=name, kind=wrong.kind)
 
 
 def _amount(value: object) -> str:
-    return _checked(check_amount, "amount", value)
-
-
-def quoted(value: str) -> str:
-    """Return a stranger's text in quotes, as one short printable line."""
-    return f'"{one_line(value, 60)}"'
+    return _check(misspelled_amount, check_amount, "amount", value)
 
 
 @frozen(kw_only=True)
@@ -112,11 +109,11 @@ class OriginalRow:
     line: int = 0
 
     def __attrs_post_init__(self) -> None:
-        _checked(check_key, "id", self.id)
-        _checked(check_id, "reward_uid", self.reward_uid)
-        _checked(check_id, "to_user_uid", self.to_user_uid)
+        _check(misspelled_id, check_key, "id", self.id)
+        _check(misspelled_id, check_id, "reward_uid", self.reward_uid)
+        _check(misspelled_id, check_id, "to_user_uid", self.to_user_uid)
         if self.nonce is not None:
-            _checked(check_key, "nonce", self.nonce)
+            _check(misspelled_id, check_key, "nonce", self.nonce)
 
     @property
     def item(self) -> str:
@@ -159,11 +156,11 @@ class EnkashRow:
     line: int = 0
 
     def __attrs_post_init__(self) -> None:
-        _checked(check_key, "id", self.id)
-        _checked(check_id, "user_id", self.user_id)
-        _checked(check_name, "event", self.event)
+        _check(misspelled_id, check_key, "id", self.id)
+        _check(misspelled_id, check_id, "user_id", self.user_id)
+        _check(misspelled_name, check_name, "event", self.event)
         if self.request_id is not None:
-            _checked(check_key, "request_id", self.request_id)
+            _check(misspelled_id, check_key, "request_id", self.request_id)
 
     @property
     def item(self) -> str:

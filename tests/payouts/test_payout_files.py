@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tracemalloc
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from payouts.checking import Checked, check_rows
 from payouts.files import form_of, is_piped, read_rows, rereadable
-from payouts.lines import FileRefused, Layout, Mistake
+from payouts.lines import FileRefused, Layout, Mistake, Note
 from payouts.rows import EnkashRow, InvalidRow, OriginalRow, Row
 
 if TYPE_CHECKING:
@@ -73,12 +74,12 @@ def test_byte_order_mark_blank_lines_quotes_crlf_and_a_missing_last_line_end_do_
 
 def test_columns_are_mapped_by_name_and_others_are_ignored_and_named() -> None:
     layout = Layout(vendor="original", names={"id": "order", "amount": "tokens", "nonce": "ref"}, delimiter=";")
-    ignored: list[str] = []
+    notes: list[Note] = []
     content = io.BytesIO(b"note;tokens;order;reward_uid;to_user_uid;ref\nx;1;o1;21;32;k1\n")
-    assert [(row.id, row.amount, row.given_key) for row in read_rows(content, layout, on_ignored=ignored.append)] == [
+    assert [(row.id, row.amount, row.given_key) for row in read_rows(content, layout, on_note=notes.append)] == [
         ("o1", "1", "k1")
     ]
-    assert ignored == ["note"]
+    assert [note.kind for note in notes] == ["ignored"]
 
 
 def test_a_record_may_span_lines_and_is_known_by_its_first() -> None:
@@ -93,68 +94,79 @@ def test_line_numbers_as_ids_only_on_demand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "place", "words"),
+    ("content", "place", "kind"),
     [
-        (b"", (1, 1, ""), "empty file"),
-        (b"\xef\xbb\xbf", (1, 1, ""), "empty file"),
-        (b"\n\n", (1, 1, ""), "blank lines alone"),
-        (b"\xff\xfei\x00d\x00", (1, 1, ""), "UTF-16"),
-        (b"\x00\x00\xfe\xff", (1, 1, ""), "UTF-32"),
-        (b"id,reward_uid,\xe9,amount\nr1,21,32,1\n", (1, 3, ""), "0xe9"),
-        (b"id,reward_uid,amount\n", (1, 4, "to_user_uid"), 'expected a column "to_user_uid"'),
-        (b"id;reward_uid;to_user_uid;amount\n", (1, 2, "id"), "is the delimiter ';'?"),
-        (b"id,reward_uid,to_user_uid, Amount\n", (1, 4, "amount"), "written in another way"),
-        (b"id,reward_uid,to_user_uid,amount,id\n", (1, 5, "id"), "once"),
-        (HEADER + b"r1,21,32,1\n", (2, 5, ""), "expected 5 cells as in the header, got 4"),
-        (HEADER + b"r1,21,32,1,,\n", (2, 6, ""), "got 6"),
-        (HEADER + b"r1,21,32,1.5.5,\n", (2, 4, "amount"), "plain digits"),
+        (b"", (1, 1, ""), "empty_file"),
+        (b"\xef\xbb\xbf", (1, 1, ""), "empty_file"),
+        (b"\n\n", (1, 1, ""), "header"),
+        (b",,,\n,,,\n", (1, 1, ""), "header"),
+        (b"\xff\xfei\x00d\x00", (1, 1, ""), "encoding"),
+        (b"\x00\x00\xfe\xff", (1, 1, ""), "encoding"),
+        (b"id,reward_uid,\xe9,amount\nr1,21,32,1\n", (1, 3, ""), "encoding"),
+        (b"id,reward_uid,amount\n", (1, 4, "to_user_uid"), "header"),
+        (b"\nid,reward_uid,amount\n", (2, 4, "to_user_uid"), "header"),
+        (b"r1,21,32,1\n", (1, 1, ""), "header"),
+        (b"id,reward_uid,to_user_uid,amount,id\n", (1, 5, "id"), "header"),
+        (b"id,reward_uid,to_user_uid,amount,ID\n", (1, 5, "id"), "header"),
+        (HEADER + b"r1,21,32,1\n", (2, 5, ""), "width"),
+        (HEADER + b"r1,21,32,1,,x\n", (2, 6, ""), "width"),
+        (HEADER + b"r1,21,32,1.5.5,\n", (2, 4, "amount"), "amount"),
         (HEADER + b"r1,,32,1,\n", (2, 2, "reward_uid"), "empty"),
-        (HEADER + b"r1,21, 32,1,\n", (2, 3, "to_user_uid"), "white space"),
-        (HEADER + b"r1,21,caf\xe9,1,\n", (2, 3, ""), "0xe9"),
-        (HEADER + b"r1,21,32,1,\n" + b"r2,21," + b"x" * 10_000_000 + b",1,\n", (3, 3, ""), "got 10000010"),
-        (HEADER + b'r1,21,"32,1,\n', (2, 3, ""), "closing quote"),
-        (HEADER + b'"r1",21,"3"2,1,\n', (2, 3, ""), "write a quote inside a cell twice"),
-        (HEADER + b'r1,"2""1","32""",1,"x', (2, 5, ""), "closing quote"),
-        (HEADER + b'r1,21,32,"a\n"b,\n', (2, 4, ""), "write a quote inside a cell twice"),
-        (HEADER + b"r1,21,32,1,x\ry\n", (2, 5, ""), r"lone \r"),
-        (HEADER + b"r\x001,21,32,1,\n", (2, 1, "id"), "printable"),
+        (HEADER + b"r1,21, 32,1,\n", (2, 3, "to_user_uid"), "white_space"),
+        (HEADER + b"r1,21,a/b,1,\n", (2, 3, "to_user_uid"), "characters"),
+        (HEADER + b"r1,21,caf\xe9,1,\n", (2, 3, ""), "encoding"),
+        (HEADER + b"r1,21,32,1,\n" + b"r2,21," + b"x" * 10_000_000 + b",1,\n", (3, 3, ""), "line_length"),
+        (HEADER + b'r1,21,"32,1,\n', (2, 3, ""), "quotes"),
+        (HEADER + b'"r1",21,"3"2,1,\n', (2, 3, ""), "quotes"),
+        (HEADER + b'r1,"2""1","32""",1,"x', (2, 5, ""), "quotes"),
+        (HEADER + b'r1,21,32,"a\n"b,\n', (2, 4, ""), "quotes"),
+        (HEADER + b"r1,21,32,1,x\ry\n", (2, 5, ""), "line_ends"),
+        (b"id,reward_uid,to_user_uid,amount\rr1,21,32,1\r", (1, 4, ""), "line_ends"),
+        (HEADER + b"r\x001,21,32,1,\n", (2, 1, "id"), "invisible"),
     ],
 )
-def test_a_bad_csv_file_is_refused_with_line_and_column(content: bytes, place: tuple[int, int, str], words: str) -> None:
+def test_a_bad_csv_file_is_refused_with_line_and_column(content: bytes, place: tuple[int, int, str], kind: str) -> None:
     found = mistakes_in(content)
     assert (found[0].line, found[0].column, found[0].name) == place
-    assert words in found[0].message
+    assert found[0].kind == kind
     with pytest.raises(FileRefused, match=f"^line {place[0]}, column {place[1]}") as refused:
         rows_of(content)
     assert refused.value.mistake == found[0]
 
 
 @pytest.mark.parametrize(
-    ("content", "place", "words"),
+    ("content", "place", "kind"),
     [
-        (b"", (1, 1, ""), "empty file"),
-        (b'{"id":"a"\n', (1, 10, ""), "one JSON object per line"),
-        (b'  {"id" "a"}\n', (1, 9, ""), "one JSON object per line"),
-        (b'[{"id":"a"}]\n', (1, 1, ""), "another JSON value"),
-        (b"[" * 60_000 + b"\n", (1, 1, ""), "nested too deeply"),
-        (b'{"id":"a","amount":NaN}\n', (1, 1, ""), "NaN"),
-        (b'{"id":"a","id":"b"}\n', (1, 1, ""), "each key once"),
-        (b'{"id":"a","reward_uid":"1","to_user_uid":"2"}\n', (1, 45, "amount"), "got none"),
-        (b'{"id":"a","reward_uid":"1","to_user_uid":"2","amount":-1e3}\n', (1, 46, "amount"), "above 0"),
-        (b'{"id":"a","reward_uid":"1","to_user_uid":"2","amount":1e999}\n', (1, 46, "amount"), "out of that range"),
-        (b'{"id":"a","amount":1e9999999999999999999}\n', (1, 1, ""), "beyond measure"),
-        (b'{"id":1.5,"reward_uid":"1","to_user_uid":"2","amount":1}\n', (1, 2, "id"), "got Decimal"),
-        (b'{"id":true,"reward_uid":"1","to_user_uid":"2","amount":1}\n', (1, 2, "id"), "got bool"),
-        (b'{"id":"a","reward_uid":"1","to_user_uid":["2"],"amount":1}\n', (1, 28, "to_user_uid"), "got list"),
-        (b'{"id":"\\ud800","reward_uid":"1","to_user_uid":"2","amount":1}\n', (1, 2, "id"), "printable"),
-        (b'{"id":"\xc3\xa9\xe9"}\n', (1, 9, ""), "0xe9"),
-        (b'{"id":"' + b"x" * 70_000 + b'"}', (1, 65_537, ""), "at most 65536 bytes"),
+        (b"", (1, 1, ""), "empty_file"),
+        (b'{"id":"a"\n', (1, 10, ""), "json"),
+        (b'  {"id" "a"}\n', (1, 9, ""), "json"),
+        (b'[{"id":"a"}]\n', (1, 1, ""), "json"),
+        (b"[" * 60_000 + b"\n", (1, 1, ""), "json"),
+        (b'{"id":"a","amount":NaN}\n', (1, 1, ""), "json"),
+        (b'{"id":"a","id":"b"}\n', (1, 1, ""), "json"),
+        (b'{"id":"a","reward_uid":"1","to_user_uid":"2"}\n', (1, 45, "amount"), "empty"),
+        (b'{"id":"a","reward_uid":"1","to_user_uid":"2","amount":-1e3}\n', (1, 46, "amount"), "sign"),
+        (b'{"id":"a","reward_uid":"1","to_user_uid":"2","amount":1e999}\n', (1, 46, "amount"), "out_of_range"),
+        (b'{"id":"a","reward_uid":"1","to_user_uid":"2","amount":0.0}\n', (1, 46, "amount"), "zero"),
+        (b'{"id":"a","reward_uid":"1","to_user_uid":"2","amount":true}\n', (1, 46, "amount"), "type"),
+        (b'{"id":"a","reward_uid":"1","to_user_uid":"2","amount":[1]}\n', (1, 46, "amount"), "type"),
+        (b'{"id":"a","amount":1e9999999999999999999}\n', (1, 1, ""), "json"),
+        (b'{"id":1.5,"reward_uid":"1","to_user_uid":"2","amount":1}\n', (1, 2, "id"), "type"),
+        (b'{"id":7.0,"reward_uid":"1","to_user_uid":"2","amount":1}\n', (1, 2, "id"), "float"),
+        (b'{"id":7e11,"reward_uid":"1","to_user_uid":"2","amount":1}\n', (1, 2, "id"), "scientific"),
+        (b'{"id":true,"reward_uid":"1","to_user_uid":"2","amount":1}\n', (1, 2, "id"), "type"),
+        (b'{"id":"a","reward_uid":"1","to_user_uid":["2"],"amount":1}\n', (1, 28, "to_user_uid"), "type"),
+        (b'{"id":"a","reward_uid":"1","to_user_uid":{"a":1},"amount":1}\n', (1, 28, "to_user_uid"), "type"),
+        (b'{"id":"a","reward_uid":"1","to_user_uid":"2","amount":1,"nonce":"nan"}\n', (1, 57, "nonce"), "missing"),
+        (b'{"id":"\\ud800","reward_uid":"1","to_user_uid":"2","amount":1}\n', (1, 2, "id"), "invisible"),
+        (b'{"id":"\xc3\xa9\xe9"}\n', (1, 9, ""), "encoding"),
+        (b'{"id":"' + b"x" * 70_000 + b'"}', (1, 65_537, ""), "line_length"),
     ],
 )
-def test_a_bad_jsonl_file_is_refused_with_line_and_column(content: bytes, place: tuple[int, int, str], words: str) -> None:
+def test_a_bad_jsonl_file_is_refused_with_line_and_column(content: bytes, place: tuple[int, int, str], kind: str) -> None:
     found = mistakes_in(content, JSONL)
     assert (found[0].line, found[0].column, found[0].name) == place
-    assert words in found[0].message
+    assert found[0].kind == kind
 
 
 def test_every_mistake_of_a_file_is_listed_and_good_rows_are_still_counted() -> None:
@@ -163,15 +175,13 @@ def test_every_mistake_of_a_file_is_listed_and_good_rows_are_still_counted() -> 
     checked = check_rows(io.BytesIO(content), CSV, on_mistake=found.append)
     assert [(mistake.line, mistake.column) for mistake in found] == [(2, 3), (2, 4), (4, 4), (5, 1)]
     assert checked == Checked(
-        rows=3, mistakes=4, totals={"21": Decimal("3.305"), "22": Decimal(7)}, counts={"21": 2, "22": 1}, ignored=[]
+        rows=3, mistakes=4, totals={"21": Decimal("3.305"), "22": Decimal(7)}, counts={"21": 2, "22": 1}, users=1
     )
 
 
 def test_an_id_that_comes_twice_names_both_lines() -> None:
     found = mistakes_in(HEADER + b"r1,21,32,1,\nr2,21,33,1,\nr1,21,34,1,\n")
-    assert [str(mistake) for mistake in found] == [
-        'line 4, column 1 (id): expected each id once, got "r1" again, first on line 2'
-    ]
+    assert [str(mistake) for mistake in found] == ['line 4, column 1 (id): "r1" stands on line 2 already: each id may come once']
 
 
 def test_what_comes_twice_is_told_beside_what_else_is_wrong_on_its_line() -> None:
@@ -191,9 +201,7 @@ def test_what_comes_twice_is_told_beside_what_else_is_wrong_on_its_line() -> Non
 
 def test_a_nonce_that_comes_twice_names_both_lines() -> None:
     found = mistakes_in(HEADER + b"r1,21,32,1,n\nr2,21,33,1,n\n")
-    assert [str(mistake) for mistake in found] == [
-        'line 3, column 5 (nonce): expected each nonce once, got "n" again, first on line 2'
-    ]
+    assert [(mistake.kind, mistake.line, mistake.name) for mistake in found] == [("duplicate", 3, "nonce")]
 
 
 def test_a_column_asked_for_by_name_must_be_there() -> None:
@@ -201,12 +209,34 @@ def test_a_column_asked_for_by_name_must_be_there() -> None:
     assert places_in(b"id,reward_uid,to_user_uid,amount\nr1,21,32,1\n", layout) == [(1, 5, "ref")]
 
 
-def test_a_judge_speaks_in_the_same_words() -> None:
-    def judge(row: Row) -> None:
-        raise InvalidRow("expected another one", name="amount")
+class Strict:
+    """A judge that refuses every row and the file as well."""
 
-    found = mistakes_in(HEADER + b"r1,21,32,1,\n", judge=judge)
-    assert [str(mistake) for mistake in found] == ["line 2, column 4 (amount): expected another one"]
+    def __call__(self, row: Row) -> None:
+        raise InvalidRow("another one", name="amount", kind="changed")
+
+    def conclude(self, line_of: Callable[[str], int | None]) -> Iterator[Mistake]:
+        for row_id in ("r1", "r2", "r3"):
+            yield Mistake(kind="repeat", line=line_of(row_id) or 0, column=1, message=row_id)
+
+
+def test_a_judge_has_a_say_about_rows_and_then_about_the_file() -> None:
+    found: list[Mistake] = []
+    content = HEADER + b"r1,21,32,1,\nr3,21,,1,\n"
+    checked = check_rows(io.BytesIO(content), CSV, on_mistake=found.append, judge=Strict())
+    assert [(mistake.kind, mistake.line, mistake.message) for mistake in found] == [
+        ("changed", 2, "another one"),
+        ("empty", 3, "there is no value: fill it in"),
+        ("repeat", 2, "r1"),
+        ("repeat", 0, "r2"),
+        ("repeat", 3, "r3"),
+    ]
+    assert checked.mistakes == 5
+
+
+def test_users_are_counted_once_each() -> None:
+    content = HEADER + b"r1,21,32,1,\nr2,22,32,1,\nr3,21,33,1,\nr4,21,34,x,\n"
+    assert check_rows(io.BytesIO(content), CSV, on_mistake=lambda _: None).users == 2
 
 
 def test_coins_are_counted_without_a_sum() -> None:
@@ -284,7 +314,7 @@ def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path, m
         path.write_bytes(b"abcd")
 
     monkeypatch.setattr("payouts.files.shutil.copyfileobj", copy_and_append)
-    with pytest.raises(OSError, match="expected a file at rest") as refused, rereadable(str(path)):
+    with pytest.raises(OSError, match="nothing was sent") as refused, rereadable(str(path)):
         pytest.fail("it was opened")
     assert refused.value.filename == str(path)
 

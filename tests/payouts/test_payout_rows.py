@@ -122,6 +122,7 @@ def test_amount_that_is_no_plain_decimal_above_zero_is_refused(amount: Any) -> N
     with pytest.raises(InvalidRow) as refused:
         original(amount=amount)
     assert refused.value.name == "amount"
+    assert refused.value.kind != "refused"
 
 
 @pytest.mark.parametrize("value", ["", " r1", "r1\t", "r\n1", "r\u200b1", "r\u202e1", "r" * 256, None, 17, "\ud800"])
@@ -129,9 +130,10 @@ def test_amount_that_is_no_plain_decimal_above_zero_is_refused(amount: Any) -> N
 def test_text_that_cannot_name_anything_is_refused(name: str, value: Any) -> None:
     if name == "nonce" and value is None:
         return
-    with pytest.raises(InvalidRow, match="expected") as refused:
+    with pytest.raises(InvalidRow) as refused:
         original(**{name: value})
     assert refused.value.name == name
+    assert refused.value.kind in {"empty", "white_space", "invisible", "too_long", "type"}
 
 
 @pytest.mark.parametrize("name", ["id", "user_id", "event", "request_id"])

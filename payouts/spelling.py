@@ -1,0 +1,208 @@
+"""What a spreadsheet or a program made of an id, a name or an amount before it came here, and the words for it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from decimal import Decimal
+
+from attrs import frozen
+
+from vendor_http.arguments import MAX_TEXT, is_id
+from vendor_http.secrets import one_line
+
+_LONGEST_SHOWN = 60
+
+_plain_id = re.compile(r"(?!(?i:na|nan|nat|none|null|undefined)\Z|[0-9]+[eE]-)[A-Za-z0-9_-]{1,255}", re.ASCII).fullmatch
+_plain_amount = re.compile(r"[1-9][0-9]{0,59}(?:\.[0-9]{1,30})?", re.ASCII).fullmatch
+
+_MISSING = frozenset({"na", "nan", "-nan", "none", "null", "nat", "<na>", "n/a", "(null)", "undefined", "\\n"})
+_error = re.compile(r"#N/A.*|#[¡¿]?[^\W\d_][\w/]*[!?]|#(?:N/D|N/B|NV|GETTING_DATA|DIV/0)|Err:\d+", re.IGNORECASE).fullmatch
+_APOSTROPHES = "'`\u00b4\u02bc\u2018\u2019\u201b\u2032"
+_protected = re.compile(rf"[{_APOSTROPHES}][=+\-@\uff1d\uff0b\uff0d\uff20]").match
+_quoted_formula = re.compile(r'=\s*["\u201c\u201d]').match
+_OPENING, _CLOSING = '"\u201c\u201d\u201e\u00ab', '"\u201c\u201d\u00bb'
+_full_width = re.compile(r"[\uff01-\uff5e]").search
+_white_space = re.compile(r"\s").search
+
+_MANTISSA = r"[+-]?(?:[0-9]+[.,]?[0-9]*|[.,][0-9]+)"
+_float_id = re.compile(r"[+-]?[0-9]+[.,]0*").fullmatch
+_grouped_id = re.compile(
+    r"[+-]?(?:[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3}|[0-9]{1,3}(?:'[0-9]{3})+|[0-9]{1,3}(?:\.[0-9]{3}){2,})(?:[.,][0-9]*)?"
+).fullmatch
+_scientific_id = re.compile(  # 12E5 is an id
+    rf"{_MANTISSA}[eE]\+[0-9]+|[+-]?(?:[0-9]+[.,][0-9]*|[.,][0-9]+)[eE]-?[0-9]+|[+-]?[0-9][eE]-[0-9]+"
+).fullmatch
+_scientific_amount = re.compile(rf"{_MANTISSA}[eE][+-]?[0-9]+").fullmatch
+_separated_amount = re.compile(r"(?=.*[,'\u2019_\s])[0-9.,'\u2019_\s]*[0-9][.,]?|[0-9]{1,3}(?:\.[0-9]{3}){2,}").fullmatch
+_CODE = r"(?:[A-Z]{3}|R[sS]\.?|rs\.?|Rp\.?|RM|kr\.?)"
+_coded_amount = re.compile(rf"[+-]?{_CODE}\s*[+-]?[0-9][0-9.,\s]*(?:/-)?|[+-]?[0-9][0-9.,\s]*(?:{_CODE}|/-)").fullmatch
+_signed_amount = re.compile(r"[+\-\u2212\u2013]\s*[0-9.,]+|[0-9.,]+[+-]|\([0-9.,]+\)").fullmatch
+
+_LIMIT = 10**60
+_AGAIN = "format the column as Text and export the file again"
+
+
+@frozen
+class Misspelling:
+    """What is wrong with the spelling of a value.
+
+    Attributes:
+        kind: A word for programs, such as `"scientific"`.
+        message: What it is and what to do.
+    """
+
+    kind: str
+    message: str
+
+
+def quoted(value: str) -> str:
+    """Return a stranger's text in quotes, as one short printable line."""
+    short = value if len(value) <= _LONGEST_SHOWN else f"{value[: _LONGEST_SHOWN - 1]}…"
+    return one_line(f'"{short}"')
+
+
+def misspelled_id(value: object) -> Misspelling | None:
+    """Return what is wrong with the id of a row, a user, a reward or a request, None if nothing is."""
+    if isinstance(value, str) and _plain_id(value):
+        return None
+    if isinstance(value, str):
+        return _in_any_column(value, "an id") or _in_ids(value)
+    if isinstance(value, Decimal):  # a number of a JSON file that is no integer
+        return _in_ids(str(value)) or _of_another_type(value, "an id")
+    return _of_another_type(value, "an id")
+
+
+def misspelled_name(value: object) -> Misspelling | None:
+    """Return what is wrong with the name of an event, None if nothing is."""
+    if not isinstance(value, str):
+        return _of_another_type(value, "a name")
+    found = _in_any_column(value, "a name")
+    if found is None and value != value.strip():
+        return Misspelling("white_space", f"{quoted(value)} begins or ends with white space: remove it")
+    return found
+
+
+def misspelled_amount(value: object) -> Misspelling | None:
+    """Return what is wrong with an amount, None if nothing is."""
+    if isinstance(value, str):
+        return None if _plain_amount(value) else _in_any_column(value, "an amount") or _in_amounts(value)
+    if isinstance(value, float):
+        return Misspelling("type", f"{value} is a float, which does not keep every digit: give a Decimal or text")
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        return _of_another_type(value, "an amount")
+    if not Decimal(value).is_finite():
+        return _in_any_column("nan", "an amount")
+    if not -_LIMIT < value < _LIMIT:
+        return _OUT_OF_RANGE
+    if value == 0:
+        return _zero("0")
+    return Misspelling("sign", f"{value} is not above 0: nothing can be taken back") if value < 0 else None
+
+
+def unfit(value: object, *, is_amount: bool = False) -> Misspelling:
+    """Return why the vendor would refuse a value, where its spelling shows nothing wrong.
+
+    Args:
+        value: The value.
+        is_amount: Whether it is an amount, and not an id or a name.
+    """
+    if is_amount:
+        return _OUT_OF_RANGE
+    text = str(value)
+    strange = next((each for each in text if not each.isprintable()), None)
+    if strange is not None:
+        return Misspelling("invisible", f"{quoted(text)} has an invisible character (U+{ord(strange):04X}): delete it")
+    refused = next((each for each in text if not is_id(f"a{each}")), None)
+    which = f"the character {refused}" if refused else "dots alone"
+    return Misspelling("characters", f"{quoted(text)} has {which}, which no id of the vendor has: check where it comes from")
+
+
+def _of_another_type(value: object, wanted: str) -> Misspelling:
+    if value is None:
+        return _EMPTY
+    if isinstance(value, bool):
+        what = str(value).lower()
+    elif isinstance(value, int | float | Decimal):
+        what = "a number"
+    else:
+        what = "a list" if isinstance(value, list) else "an object" if isinstance(value, dict) else f"a {type(value).__name__}"
+    todo = "write plain digits such as 2.50" if wanted == "an amount" else "write it as text, in quotes"
+    return Misspelling("type", f"{what} is not {wanted}: {todo}")
+
+
+_EMPTY = Misspelling("empty", "there is no value: fill it in")
+_OUT_OF_RANGE = Misspelling("out_of_range", "the amount has more than 60 digits, or more than 30 decimals: write it with fewer")
+
+
+def _in_any_column(value: str, wanted: str) -> Misspelling | None:
+    text = value.strip()
+    if not text:
+        return _EMPTY
+    if len(value) > MAX_TEXT:
+        return Misspelling("too_long", f"{quoted(value)} has {len(value)} characters: {wanted} has up to {MAX_TEXT}")
+    if text.lower() in _MISSING:
+        return Misspelling("missing", f"{quoted(value)} is a missing value, not {wanted}: fill it in or delete the row")
+    if _error(text):
+        return Misspelling(
+            "error", f"{quoted(value)} is a spreadsheet error, not {wanted}: correct the cell and save the file again"
+        )
+    if len(text) > 1 and not text.strip("#"):
+        told = f"{quoted(value)} is what a spreadsheet shows where a column is too narrow: widen it and save the file again"
+        return Misspelling("narrow", told)
+    mark = _text_mark(text)
+    if mark:
+        told = f"{quoted(value)} has a spreadsheet's text mark ({mark}): delete the mark"
+        hint = (
+            "; results.csv protects ids so, and a file with all of its columns can be read as it is" if _protected(text) else ""
+        )
+        return Misspelling("text_mark", told + hint)
+    if _full_width(text):
+        return Misspelling("full_width", f"{quoted(value)} has full-width characters: write it in ordinary ones")
+    if text.isdecimal() and not text.isascii():
+        return Misspelling("other_digits", f"{quoted(value)} is written in other digits than 0 to 9: write it in those")
+    return None
+
+
+def _text_mark(text: str) -> str | None:
+    if text[0] in _APOSTROPHES:
+        return "a leading apostrophe"
+    if _quoted_formula(text):
+        return 'the form ="…"'
+    if len(text) > 1 and text[0] in _OPENING and text[-1] in _CLOSING:
+        return "quotes around it"
+    return None
+
+
+def _in_ids(value: str) -> Misspelling | None:
+    if _white_space(value):
+        return Misspelling("white_space", f"{quoted(value)} has white space in it: an id has none, remove it")
+    if _float_id(value):
+        return Misspelling("float", f"{quoted(value)} has a number's .0 in an id: a program changed this id; {_AGAIN}")
+    if _scientific_id(value):
+        return Misspelling("scientific", f"{quoted(value)} is in scientific notation: a spreadsheet changed this id; {_AGAIN}")
+    if _grouped_id(value):
+        return Misspelling("grouped", f"{quoted(value)} has its digits in groups: a spreadsheet changed this id; {_AGAIN}")
+    return None
+
+
+def _in_amounts(value: str) -> Misspelling | None:
+    text = value.strip()
+    if _scientific_amount(text):
+        return Misspelling("scientific", f"{quoted(value)} is in scientific notation: write plain digits such as 100000")
+    if any(unicodedata.category(each) == "Sc" for each in text) or _coded_amount(text):
+        return Misspelling("currency", f"{quoted(value)} has a currency: currency signs are not read, write digits alone")
+    if _signed_amount(text):
+        return Misspelling("sign", f"{quoted(value)} has a sign: an amount has none and is above 0")
+    if _separated_amount(text):
+        told = f"{quoted(value)} has a thousands separator or a decimal comma: neither is read, write it like 1234.50"
+        return Misspelling("separator", told)
+    if text != value:
+        return Misspelling("white_space", f"{quoted(value)} has white space around it: remove it")
+    if not re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", text, re.ASCII):
+        return Misspelling("amount", f"{quoted(value)} is not an amount: write plain digits such as 2.50")
+    return None if text.strip("0.") else _zero(text)
+
+
+def _zero(text: str) -> Misspelling:
+    return Misspelling("zero", f"{quoted(text)} pays nothing: an amount is above 0; delete the row if nothing is to be paid")

@@ -1,0 +1,159 @@
+"""What stands out among the ids of a whole file, though each of them is sound by itself: a digit lost, digits rounded away."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any
+
+from attrs import define
+
+from payouts.ledger_reader import FIELDS
+from payouts.lines import Layout, Note
+from payouts.results import harmless
+from payouts.spelling import quoted
+
+if TYPE_CHECKING:
+    from payouts.rows import Row
+
+_FEWEST_ROWS = 5
+_LARGEST_SHARE = 50  # 1 of so many
+_MOST_GROUPS = 300  # above it the ids are of all lengths or shapes, and nothing stands out
+_DIGITS_OF_A_SPREADSHEET = 15
+
+_digits = re.compile(r"\d+")
+_letters = re.compile(r"[^\W\d_]+")
+_others = re.compile(r"[^0A]+")
+
+
+class Survey:
+    """Look at the ids of every row and tell what stands out, in bounded memory.
+
+    Args:
+        layout: How the file was read; it has the names of the columns.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        recipient, item, _, key = FIELDS[layout.vendor]
+        self._id = _Column(layout.column("id"), counts_up=True)
+        self._recipient = _Column(layout.column(recipient))
+        self._item = _Column(layout.column(item)) if layout.vendor == "original" else None  # an event's name is no id
+        self._key = _Column(layout.column(key))
+        self._ids_in_file = not layout.ids_from_line
+        self._protected: tuple[str, int] | None = None
+
+    def add(self, row: Row) -> None:
+        """Take the ids of a row into account."""
+        if self._ids_in_file:
+            self._id.add(row.id, row.line)
+        self._recipient.add(row.recipient, row.line)
+        if self._item is not None:
+            self._item.add(row.item, row.line)
+        if row.given_key is not None:
+            self._key.add(row.given_key, row.line)
+        if self._protected is None:
+            for cell in (row.id, row.recipient, row.item, row.given_key):
+                if cell is not None and harmless(cell) != cell:
+                    self._protected = (cell, row.line)
+                    break
+
+    def notes(self) -> Iterator[Note]:
+        """Return what stands out, at most one note of each kind."""
+        if self._protected is not None:
+            first, line = self._protected
+            told = f"{quoted(first)} on line {line} begins like a formula: results.csv protects these ids with an apostrophe"
+            yield Note("formula", told)
+        columns = [column for column in (self._id, self._recipient, self._item, self._key) if column is not None]
+        for kind, look in (("odd_length", _odd_length), ("odd_shape", _odd_shape), ("rounded", _rounded)):
+            found = [odd for column in columns if (odd := look(column)) is not None]
+            if found:
+                yield Note(kind, "; ".join(found))
+
+
+@define
+class _Group:
+    value: str
+    line: int
+    rows: int = 0
+
+
+class _Column:
+    """How many ids of a column have which length and which shape, and the first of each."""
+
+    def __init__(self, name: str, *, counts_up: bool = False) -> None:
+        self.name = name
+        self.counts_up = counts_up
+        self.rows = 0
+        self.lengths: dict[int, _Group] = {}
+        self.shapes: dict[str, _Group] = {}
+        self.long: list[tuple[str, int]] = []
+        self.all_rounded = True
+
+    def add(self, value: str, line: int) -> None:
+        self.rows += 1
+        length = len(value)
+        digits = value.isdecimal()
+        _count(self.lengths, length, value, line)
+        _count(self.shapes, "0" if digits else _shape(value), value, line)
+        if digits and length > _DIGITS_OF_A_SPREADSHEET and self.all_rounded:
+            self.all_rounded = not value[_DIGITS_OF_A_SPREADSHEET:].strip("0")
+            if len(self.long) < 2 and (not self.long or self.long[0][0] != value):
+                self.long.append((value, line))
+
+
+def _count(groups: dict[Any, _Group], which: object, value: str, line: int) -> None:
+    group = groups.get(which)
+    if group is None:
+        if len(groups) > _MOST_GROUPS:
+            return
+        group = groups[which] = _Group(value, line)
+    group.rows += 1
+
+
+def _shape(value: str) -> str:
+    """Return which runs of digits (0), letters (A) and other characters (-) a value has."""
+    return _others.sub("-", _letters.sub("A", _digits.sub("0", value)))
+
+
+def _odd_length(column: _Column) -> str | None:
+    usual = _usual(column.lengths)
+    nearly = {usual}
+    if column.counts_up:  # 1 to 1000 have all lengths from 1 to 4
+        for step in (-1, 1):
+            length = usual
+            while (length := length + step) in column.lengths:
+                nearly.add(length)
+    found = _few(column, column.lengths, nearly)
+    return found and f"{found}: the others have {usual} characters"
+
+
+def _odd_shape(column: _Column) -> str | None:
+    found = _few(column, column.shapes, {_usual(column.shapes)})
+    return found and f"{found}: the others have letters and digits in other places"
+
+
+def _rounded(column: _Column) -> str | None:
+    if len(column.long) < 2 or not column.all_rounded:
+        return None
+    value, line = column.long[0]
+    return (
+        f"{column.name}: all ids of 16 or more digits end in 0 after the 15th, such as {quoted(value)} on line {line}: "
+        "a spreadsheet keeps 15 digits and may have rounded them"
+    )
+
+
+def _usual(groups: dict[Any, _Group]) -> Any:
+    return max(groups, key=lambda which: groups[which].rows, default=0)
+
+
+def _few(column: _Column, groups: dict[Any, _Group], usual: Collection[object]) -> str | None:
+    """Name the first of the few rows that are not as nearly all others are."""
+    odd = [group for which, group in groups.items() if which not in usual]
+    rows = sum(group.rows for group in odd)
+    few = 0 < rows <= max(1, column.rows // _LARGEST_SHARE)
+    if column.rows < _FEWEST_ROWS or len(groups) > _MOST_GROUPS or not few:
+        return None
+    first = min(odd, key=lambda group: group.line)
+    told = "1 id looks odd" if rows == 1 else f"{rows:,} ids look odd"
+    which = "" if rows == 1 else "the first is "
+    return f"{column.name}: {told}, {which}{quoted(first.value)} on line {first.line}"
