@@ -1,10 +1,11 @@
-"""Whether a row may be paid anew under another key: only after the vendor was asked now what became of the old one."""
+"""Whether a row may be paid again under a new key: only after the vendor was asked now what became of the old one."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from payouts.states import Entry, State
+from payouts.vendors import as_told
 from vendor_http.errors import NotFound, VendorError
 from vendor_http.operations import OperationStatus
 
@@ -12,11 +13,11 @@ if TYPE_CHECKING:
     from payouts.vendors import Vendor
 
 RETRIED = frozenset({State.REJECTED, State.FAILED})
-"""The states from which a row can be paid anew."""
+"""The states from which a row can be paid again."""
 
 
-async def objection_to_retry(vendor: Vendor, entry: Entry) -> str | None:
-    """Ask the vendor now; return why a row must not get another key, None if nothing speaks against it.
+async def objection_to_retry(vendor: Vendor, entry: Entry, *, restored_at: float | None = None) -> str | None:
+    """Ask the vendor now; return why a row must not get a new key, None if nothing speaks against it.
 
     A rejected row may if a complete list of the vendor's shows nothing under its key. A failed one may if what the vendor named
     is still read as failed, and nothing else is held under the key. Where the vendor cannot be asked, only a rejected row may.
@@ -24,24 +25,32 @@ async def objection_to_retry(vendor: Vendor, entry: Entry) -> str | None:
     Args:
         vendor: Who refused or failed.
         entry: The row.
+        restored_at: When the ledger was restored from an older copy, in seconds since the epoch; None if it never was.
     """
     if entry.state not in RETRIED:
-        return f"it is {entry.state}; only a rejected or a failed row can be paid anew"
+        return f"it is {entry.state}; only rejected and failed rows can be paid again under a new key"
     later = vendor.later
     if later is None:
-        return None if entry.state is State.REJECTED else f"it is {entry.state}, and {vendor.name} cannot be asked about it"
+        if entry.state is not State.REJECTED:
+            return f"it is {entry.state}, and {vendor.name} cannot be asked about it"
+        if restored_at is not None and (entry.settled_at or 0.0) < restored_at:  # its next key may be used up in the newer copy
+            return (
+                "the ledger was restored from an older copy after it was rejected, so it may have been retried and paid since. "
+                "Check with EnKash; to pay it, give it a new id"
+            )
+        return None
     try:
         held = await later.look_up(entry)
         if entry.state is State.REJECTED:
-            told = f"the vendor holds {held.ref.uid} under its key, {held.status}: it was not rejected" if held else None
+            told = f"the vendor holds {held.ref.uid} ({held.status}) under its key, so it was not rejected" if held else None
             return told and f"{told}. Run `payouts resolve {entry.id} --as unknown --note ...`, then the payout again"
         if held is not None and held.ref.uid != entry.uid:
-            return f"the vendor holds {held.ref.uid} under its key beside {entry.uid}, {held.status}"
+            return f"the vendor holds {held.ref.uid} ({held.status}) under its key beside {entry.uid}"
         now = await later.read(entry)
     except NotFound:
-        return f"the vendor does not show {entry.uid} any more, so nobody can say that it failed"
+        return f"the vendor no longer shows {entry.uid}, so it is not certain that it failed"
     except VendorError as problem:
-        return f"the vendor could not be asked: {problem}"
+        return f"the vendor could not be asked: {as_told(problem, looked_up=False)}"
     if now.status is OperationStatus.FAILED:
         return None
-    return f"the vendor now says that {entry.uid} is {now.status}: it did not fail"
+    return f"the vendor now says that {entry.uid} is {now.status}, so it did not fail"

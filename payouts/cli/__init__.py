@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from payouts.cli.by_hand import resolve, retry
+from payouts.cli.auditing import audit
+from payouts.cli.by_hand import retry
+from payouts.cli.deciding import list_decisions
 from payouts.cli.looking import report, status
+from payouts.cli.resolving import resolve
 from payouts.cli.running import run
 from payouts.cli.terminal import EXIT_CODES
 
@@ -21,4 +24,6 @@ app.command()(run)
 app.command()(status)
 app.command()(retry)
 app.command()(resolve)
+app.command("decisions")(list_decisions)
 app.command()(report)
+app.command()(audit)

@@ -1,4 +1,4 @@
-"""What a person decides: rows paid anew and rows settled by hand, and every way out before it is decided."""
+"""Rows that a person lets pay again under a new key, and every way out before that is decided."""
 
 from __future__ import annotations
 
@@ -15,32 +15,20 @@ from typing import Any
 import pytest
 
 from original_async import OriginalClient
-from payouts.cli.by_hand import MOST_SHOWN
+from payouts.cli.confirming import SHOWN
 from payouts.ledger import Ledger
 from payouts.states import State
-from tests.payouts.command_kit import REWARD, Call, entries, for_people, records
+from tests.payouts.by_hand_kit import NOBODY, decided, lead, prepare, raw, row_of
+from tests.payouts.command_kit import Call, entries, for_people, records
 from tests.payouts.payout_kit import coin_row, token_row
-from tests.payouts.process_kit import ROOT, enkash_at, original_at
-
-NOBODY = original_at("http://127.0.0.1:1/v1")
-
-
-def prepare(folder: Path, state: State, rows: int = 2) -> None:
-    """Make a ledger of so many rows in one state."""
-
-    async def lead() -> None:
-        async with Ledger(folder / "payouts.db", vendor="original", campaign="diwali-2026") as ledger:
-            for entry in await ledger.plan([token_row(f"r{n}") for n in range(1, rows + 1)]):
-                sent = await ledger.move(entry, State.SENT)
-                await ledger.move(sent, state, problem=TimeoutError("no answer"))
-
-    asyncio.run(lead())
+from tests.payouts.process_kit import ROOT, enkash_at
+from tests.payouts.texts import said
 
 
 @pytest.fixture
 def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody sits before the terminal."""
-    monkeypatch.setattr("payouts.cli.by_hand._somebody_is_there", lambda: True)
+    monkeypatch.setattr("payouts.cli.confirming.somebody_is_there", lambda: True)
     monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
 
 
@@ -62,45 +50,75 @@ def test_the_vendor_is_asked_after_somebody_has_decided_and_not_before(
     prepare(folder, State.REJECTED)
     before = entries(folder)
     result = call("retry", "--state=rejected", text="no\n", env=NOBODY)
-    assert (result.exit_code, asked, entries(folder)) == (6, [], before)
-    assert "nothing was changed" in result.stderr
+    assert (result.exit_code, asked, entries(folder), decided(folder)) == (6, [], before, [])
     result = call("retry", "--state=rejected", text="diwali-2026\n", env=NOBODY)
     assert (result.exit_code, asked) == (0, [entry.key for entry in before.values()])
 
 
-def test_what_would_be_paid_anew_is_added_up_before_somebody_decides(
+def test_what_would_be_paid_again_is_added_up_before_somebody_decides(
     call: Call, folder: Path, somebody: None, asked: list[str]
 ) -> None:
-    prepare(folder, State.REJECTED, rows=MOST_SHOWN + 2)
-    result = call("retry", "--state=rejected", text="no\n", env=NOBODY)
-    assert f"{MOST_SHOWN + 2} rows get another key if the vendor agrees, and are paid anew by the next run" in result.stdout
-    assert f"{1.5 * (MOST_SHOWN + 2):.2f} of {REWARD}" in result.stdout
-    assert "and 2 more" in result.stdout
-    assert f"r{MOST_SHOWN + 1} " not in result.stdout
+    rows = [token_row(f"r{n}", amount="39642.011136") for n in range(SHOWN + 2)]
+    lead(folder, rows, State.REJECTED, TimeoutError("no answer"))
+    said("retry: the question", call("retry", "--state=rejected", text="no\n", env=NOBODY).output)
+
+
+def test_the_question_is_asked_beside_the_results_where_a_program_reads_them(
+    call: Call, folder: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("payouts.cli.confirming.somebody_is_there", lambda: True)
+    prepare(folder, State.REJECTED)
+    result = call("retry", "--state=rejected", "--json", text="diwali-2026\n", env=NOBODY)
+    assert result.exit_code == 0
+    assert [record["event"] for record in records(result)] == ["renewed", "renewed"]
+    assert ("new key" in result.stdout, "Type diwali-2026" in result.stdout) == (False, False)
+    assert ("new key" in result.stderr, "Type diwali-2026" in result.stderr) == (True, True)
+
+
+def test_nobody_is_asked_where_nobody_is_there(call: Call, folder: Path, asked: list[str]) -> None:
+    prepare(folder, State.REJECTED)
+    before = entries(folder)
+    result = call("retry", "--state=rejected", text="diwali-2026\n", env=NOBODY)
+    assert (result.exit_code, asked, entries(folder)) == (2, [], before)
+    said("retry: without a terminal", result.output)
 
 
 def test_coins_are_not_added_up_because_their_event_says_how_many(call: Call, folder: Path, somebody: None) -> None:
-    async def reject() -> None:
-        async with Ledger(folder / "payouts.db", vendor="enkash", campaign="c") as ledger:
-            (entry,) = await ledger.plan([coin_row("r1")])
-            await ledger.move(await ledger.move(entry, State.SENT), State.REJECTED, problem="no such event")
-
-    asyncio.run(reject())
-    result = call("retry", "r1", text="c\n", env=enkash_at("http://127.0.0.1:1", folder))
-    assert (result.exit_code, "1 row gets another key" in result.stdout, "altogether" in result.stdout) == (0, True, False)
+    lead(folder, [coin_row("r1")], State.REJECTED, TimeoutError("no such event"), vendor="enkash")
+    result = call("retry", "r1", text="diwali-2026\n", env=enkash_at("http://127.0.0.1:1", folder))
+    assert result.exit_code == 0
+    said("retry: coins", result.output)
 
 
-def test_a_row_that_cannot_be_paid_anew_is_no_question(call: Call, folder: Path, somebody: None, asked: list[str]) -> None:
+def test_coins_that_a_newer_copy_may_have_paid_are_not_retried(call: Call, folder: Path) -> None:
+    lead(folder, [coin_row("r1")], State.REJECTED, TimeoutError("no such event"), vendor="enkash")
+    before = row_of(folder, "r1")
+    with raw(folder) as database:
+        database.execute("UPDATE campaigns SET restored_at = ?", (before["settled_at"] + 1,))
+    result = call("retry", "r1", "--yes", env=enkash_at("http://127.0.0.1:1", folder))
+    assert (result.exit_code, row_of(folder, "r1")) == (6, before)
+
+
+def test_a_row_that_cannot_be_paid_again_is_no_question(call: Call, folder: Path, somebody: None, asked: list[str]) -> None:
     prepare(folder, State.UNKNOWN)
     result = call("retry", "r1", env=NOBODY)
-    assert (result.exit_code, asked, "type" in result.stdout) == (6, [], False)
-    assert "row r1 keeps its key: it is unknown" in result.stdout
+    assert (result.exit_code, asked) == (6, [])
+    said("retry: an unknown row", result.output)
 
 
 def test_no_row_in_that_state_is_told(call: Call, folder: Path, somebody: None) -> None:
     prepare(folder, State.REJECTED)
     result = call("retry", "--state=failed", env=NOBODY)
-    assert (result.exit_code, "diwali-2026: no row is failed" in result.stdout) == (0, True)
+    assert result.exit_code == 0
+    said("retry: no such rows", result.output)
+
+
+def test_rows_are_named_by_ids_or_by_their_state(call: Call, folder: Path) -> None:
+    prepare(folder, State.REJECTED)
+    both = call("retry", "r1", "--state=rejected", env=NOBODY)
+    assert (call("retry", env=NOBODY).exit_code, both.exit_code) == (2, 2)
+    said("retry: ids and a state", both.output)
+    assert call("retry", "r9", "--yes", env=NOBODY).exit_code == 5
 
 
 def test_several_rows_are_looked_up_at_once(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +147,7 @@ def test_a_ledger_in_use_is_told_before_somebody_is_asked(call: Call, folder: Pa
             return await asyncio.to_thread(call, "retry", "--state=rejected", env=NOBODY)
 
     result = asyncio.run(meanwhile())
-    assert (result.exit_code, "rows get another key" in result.stdout) == (7, False)
+    assert (result.exit_code, "Retry?" in result.output) == (7, False)
 
 
 def test_an_interrupt_at_the_question_ends_the_command_at_once(folder: Path) -> None:
@@ -139,7 +157,7 @@ def test_an_interrupt_at_the_question_ends_the_command_at_once(folder: Path) -> 
     process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=NOBODY, cwd=ROOT)
     os.close(terminal)
     shown = b""
-    while b"type diwali-2026 to go on" not in shown:
+    while b"Type diwali-2026 to go on" not in shown:
         shown += os.read(screen, 1000)
     while process.poll() is None:  # one that comes in the moment before Python begins to read is only seen with the next key
         process.send_signal(signal.SIGINT)
@@ -148,44 +166,6 @@ def test_an_interrupt_at_the_question_ends_the_command_at_once(folder: Path) -> 
     assert process.returncode == 130
     os.close(screen)
     assert {entry.state for entry in entries(folder).values()} == {State.REJECTED}
-
-
-def test_many_rows_are_settled_by_hand_with_one_note(call: Call, folder: Path) -> None:
-    prepare(folder, State.UNKNOWN, rows=3)
-    result = call("resolve", "r1", "r3", "r1", "--as=done", "--note=ticket 4711")
-    assert [(record["id"], record["state"]) for record in records(result)] == [("r1", "done"), ("r3", "done")]
-    assert [(entry.state, entry.note) for entry in entries(folder).values()] == [
-        (State.DONE, "ticket 4711"),
-        (State.UNKNOWN, None),
-        (State.DONE, "ticket 4711"),
-    ]
-
-
-def test_one_row_that_cannot_be_settled_by_hand_leaves_all_as_they_are(call: Call, folder: Path) -> None:
-    prepare(folder, State.UNKNOWN)
-    assert call("resolve", "r1", "--as=done", "--note=seen").exit_code == 0
-    result = call("resolve", "r2", "r1", "--as=done", "--note=seen")
-    assert (result.exit_code, entries(folder)["r2"].state) == (6, State.UNKNOWN)
-    assert (
-        "row r1 is done; only an unknown row is settled by hand, and a rejected one put right; nothing was changed"
-        in result.stderr
-    )
-    assert call("resolve", "r2", "r9", "--as=done", "--note=seen").exit_code == 5
-
-
-@pytest.mark.parametrize("to", ["done", "unknown"])
-def test_a_row_that_was_wrongly_called_rejected_is_put_right_by_hand(call: Call, folder: Path, to: str) -> None:
-    prepare(folder, State.REJECTED)
-    (record,) = records(call("resolve", "r1", f"--as={to}", "--note=seen in the console"))
-    assert (record["id"], record["state"]) == ("r1", to)
-    row = entries(folder)["r1"]
-    assert (row.state, row.note) == (State(to), "seen in the console")
-
-
-@pytest.mark.parametrize("state", [State.REJECTED, State.UNKNOWN])
-def test_a_row_is_not_settled_as_what_it_is(call: Call, folder: Path, state: State) -> None:
-    prepare(folder, state)
-    assert call("resolve", "r1", f"--as={state}", "--note=seen").exit_code == 6
 
 
 def test_the_note_stays_with_the_key_that_a_retry_replaces(

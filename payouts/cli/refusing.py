@@ -1,0 +1,243 @@
+"""`payouts resolve --unknown --refused`: refused rows settled in bulk, on what complete lists of the vendor show."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from payouts.cli.confirming import SHOWN, agreed, counted, demand_somebody, say_totals, sayer
+from payouts.cli.connections import client_of, target_of
+from payouts.cli.terminal import Exit
+from payouts.evidence import record_absent
+from payouts.generation import Standing
+from payouts.ledger import Facts, Ledger
+from payouts.progress import Pace, Stop
+from payouts.refused import LookedUp, is_proven, look_up, may_settle_at, shows_known, was_refused
+from payouts.restoring import standing_of
+from payouts.results import iso
+from payouts.states import AuditNeeded, Entry, State
+from payouts.vendors import as_told
+from vendor_http.errors import ConfigurationError, VendorError
+from webhooks.cli.terminal import Output, fail
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+    from original_async import Allocation, OriginalClient
+    from payouts.ledger_lock import LedgerLock
+    from payouts.ledger_reader import Campaign, LedgerReader
+
+_IN_ONE_COMMIT = 500
+
+
+def settle_refused(
+    path: Path,
+    campaign: Campaign,
+    reader: LedgerReader,
+    lock: LedgerLock,
+    output: Output,
+    *,
+    note: str,
+    rate: float | None,
+    yes: bool,
+) -> Exit:
+    """Look up every unknown row whose last answer was a refusal, and settle those that are proven not to have been paid.
+
+    Args:
+        path: The ledger.
+        campaign: Whose rows.
+        reader: Reads the ledger.
+        lock: The ledger's lock, which is held; it is given back at the end.
+        output: Where results go.
+        note: What the person says, empty for nothing.
+        rate: Requests per second, None for no limit.
+        yes: Whether nobody is asked.
+    """
+    if campaign.vendor != "original":
+        fail(
+            "EnKash cannot be asked what became of a row. Nothing was changed. Check each row with EnKash, then settle the rows "
+            'by their ids: payouts resolve ROW --as rejected --note "..."',
+            Exit.REFUSED,
+        )
+    demand_somebody(yes=yes)
+    if (copy := standing_of(path)) is not Standing.NEWEST:  # of a row that was sent from a newer copy this one knows nothing
+        raise AuditNeeded(path, copy.value)
+    entries = [entry for entry in reader.entries(campaign, [State.UNKNOWN]) if was_refused(entry)]
+    if not entries:
+        fail(f"Campaign {campaign.name} has no unknown rows that were refused. Nothing was changed.", Exit.REFUSED)
+    try:
+        client = client_of(campaign.vendor)
+    except ValueError as problem:
+        fail(str(problem), Exit.USAGE)
+    with asyncio.Runner() as runner:  # the ledger stays open, and locked, while a person thinks
+        stack = AsyncExitStack()
+        try:
+            target = target_of(campaign.vendor)  # elsewhere nothing would be held under any key
+            ledger = Ledger(path, vendor=campaign.vendor, campaign=campaign.name, target=target, lock=lock, clock=_now)
+            runner.run(stack.enter_async_context(ledger))
+            runner.run(stack.enter_async_context(client))
+            looked = runner.run(_look_up(client, ledger, campaign, reader, entries, rate, output))
+            code = _tell_kept(looked, output)
+            ready, waiting = _proven(runner.run(ledger.transact(partial(_run_at, campaign))), campaign, reader, looked)
+            if ready and not yes:
+                _show(campaign, ready, output)
+                if not agreed(campaign, "Mark them as rejected?"):
+                    fail("Nothing was settled. The look-ups are recorded.", Exit.REFUSED)
+            runner.run(_settle(ledger, ready, note, output))
+        finally:
+            runner.run(stack.aclose())
+    _tell_end(campaign, ready, waiting, looked, output)
+    return code if code is not Exit.OK or not waiting else Exit.NOT_YET
+
+
+async def _look_up(
+    client: OriginalClient,
+    ledger: Ledger,
+    campaign: Campaign,
+    reader: LedgerReader,
+    entries: Sequence[Entry],
+    rate: float | None,
+    output: Output,
+) -> LookedUp:
+    """Look the rows up and record which of them complete lists do not show; end the command where that would prove nothing."""
+    pace = Pace(rate, Stop(asyncio.sleep), time.monotonic)
+
+    async def lists(rows: Sequence[Entry]) -> Mapping[int, Allocation]:
+        listed = await client.get_allocations_by_user_uid(rows[0].recipient, before_page=pace.turn)
+        held = {each.nonce: each for each in listed}  # of whatever reward; one that cannot be read fails the whole list
+        return {row.number: held[row.key] for row in rows if row.key in held}
+
+    known = _known(campaign, reader)
+    try:
+        if known is not None and not await shows_known(lists, known):
+            fail(
+                f"Original does not list row {known.id}, which it accepted as {known.uid}, so its lists prove nothing. The "
+                "API key may belong to another app. Nothing was changed.",
+                Exit.REFUSED,
+            )
+    except (VendorError, ConfigurationError) as problem:
+        fail(f"The vendor could not be asked. Nothing was changed: {as_told(problem, looked_up=False)}", Exit.UNAVAILABLE)
+
+    async def absent(rows: Sequence[Entry], at: float) -> None:
+        await ledger.transact(partial(record_absent, numbers=[row.number for row in rows], at=at))
+
+    with _progress(len(entries), output) as looked:
+        found = await look_up(lists, entries, turn=pace.turn, absent=absent, looked=looked, clock=_now)
+    if found.problem is not None:
+        fail(
+            "Nothing was settled; the look-ups so far are recorded. Fix the cause and run the same command again: "
+            f"{as_told(found.problem, looked_up=False)}",
+            Exit.UNAVAILABLE,
+        )
+    return found
+
+
+def _known(campaign: Campaign, reader: LedgerReader) -> Entry | None:
+    """Return a row that the vendor is known to hold, of this campaign if it has one."""
+    others = [each for each in reader.campaigns() if (each.vendor, each.target) == (campaign.vendor, campaign.target)]
+    for one in (campaign, *others):
+        for entry in reader.entries(one, [State.DONE, State.ACCEPTED]):
+            if entry.uid is not None and entry.settled_by != "hand":
+                return entry
+    return None
+
+
+def _now() -> float:
+    return time.time()
+
+
+def _run_at(campaign: Campaign, database: sqlite3.Connection) -> float | None:
+    found: float | None = database.execute("SELECT run_at FROM campaigns WHERE number = ?", (campaign.number,)).fetchone()[0]
+    return found
+
+
+def _proven(run_at: float | None, campaign: Campaign, reader: LedgerReader, looked: LookedUp) -> tuple[list[Entry], list[Entry]]:
+    """Return those of the absent rows that are proven not to have been paid, and the others, as the ledger has them now."""
+    absent = {entry.number for entry in looked.absent}
+    ready: list[Entry] = []
+    waiting: list[Entry] = []
+    for entry in reader.entries(campaign, [State.UNKNOWN]):
+        if entry.number in absent:
+            (ready if is_proven(entry, run_at) else waiting).append(entry)
+    return ready, waiting
+
+
+async def _settle(ledger: Ledger, entries: Sequence[Entry], note: str, output: Output) -> None:
+    rest = iter(entries)
+    while some := list(islice(rest, _IN_ONE_COMMIT)):
+        settled = await ledger.move_all([(entry, State.REJECTED, _facts(entry, note)) for entry in some])
+        for entry in settled if output.as_json else ():
+            output.record({"event": "resolved", "id": entry.id, "state": entry.state.value, "note": entry.note})
+
+
+def _facts(entry: Entry, note: str) -> Facts:
+    between = f"{_moment(entry.absent_since or 0)} and {_moment(entry.absent_at or 0)}"
+    evidence = f"refused with HTTP {entry.answer}; complete look-ups on {between} showed nothing"
+    return {"settled_by": "hand", "note": f"{note}; {evidence}" if note else evidence, "evidence": evidence}
+
+
+def _show(campaign: Campaign, entries: Sequence[Entry], output: Output) -> None:
+    users = counted(len({entry.recipient for entry in entries}), "user")
+    say = sayer(output)
+    say(f"{counted(len(entries), 'row')} for {users} in campaign {campaign.name}: refused, and not shown by complete look-ups.")
+    say_totals(entries, output)
+
+
+def _tell_kept(looked: LookedUp, output: Output) -> Exit:
+    """Tell which rows are left as they are, and return the exit code as far as they decide it."""
+    kept = [
+        (entry, "held", f"Original holds it as {held.ref.uid} ({held.status}). Run the payout again: it will be settled")
+        for entry, held in looked.found
+    ]
+    kept += [(entry, "not_looked_up", f"it could not be looked up: {why}") for entry, why in looked.unchecked]
+    for number, (entry, reason, told) in enumerate(kept):
+        if output.as_json or number < SHOWN:
+            facts = {"event": "kept", "id": entry.id, "state": entry.state.value, "reason": reason, "message": told}
+            output.record(facts, text=f"row {entry.id} is left as it is: {told}")
+    if len(kept) > SHOWN and not output.as_json:
+        output.say(f"and {len(kept) - SHOWN:,} more rows are left as they are")
+    return Exit.UNAVAILABLE if looked.unchecked else Exit.NOT_YET if looked.found else Exit.OK
+
+
+def _tell_end(campaign: Campaign, ready: Sequence[Entry], waiting: Sequence[Entry], looked: LookedUp, output: Output) -> None:
+    settle_after = max((math.ceil(may_settle_at(entry) / 60) * 60.0 for entry in waiting), default=None)
+    if output.as_json:
+        left = {"held": len(looked.found), "not_looked_up": len(looked.unchecked), "waiting": len(waiting)}
+        record = {"event": "summary", "campaign": campaign.name, "settled": len(ready), **left}
+        output.record({**record, "settle_after": iso(settle_after) or None})
+        return
+    if ready:
+        output.say(f"{counted(len(ready), 'row')} settled as rejected. To pay them again, use payouts retry --state rejected.")
+    if settle_after is not None:
+        shown = "does not show it" if len(waiting) == 1 else "shows none of them"
+        output.say(
+            f"{counted(len(waiting), 'row')} looked up now; Original {shown}. Run the same command again after "
+            f"{_moment(settle_after)}, with no payout run in between."
+        )
+
+
+def _moment(moment: float) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%-d %B %Y, %H:%M} UTC"
+
+
+@contextmanager
+def _progress(total: int, output: Output) -> Iterator[Callable[[int], None]]:
+    """Show how many rows were looked up, where somebody watches."""
+    if output.as_json:
+        yield lambda _: None
+        return
+    with Bar(TextColumn("looking up rows"), BarColumn(), MofNCompleteColumn(), console=output.console, transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda rows: bar.advance(task, rows)

@@ -1,0 +1,150 @@
+"""`payouts resolve`: rows settled by hand, decisions taken back, and refused rows settled in bulk."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from payouts import decisions
+from payouts.cli.confirming import rows_named
+from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, per_second
+from payouts.cli.refusing import settle_refused
+from payouts.cli.terminal import Exit, with_exit_codes
+from payouts.ledger import Ledger
+from payouts.ledger_lock import LedgerLock
+from payouts.ledger_reader import Campaign, LedgerReader
+from payouts.states import WAYS, Entry, State
+from vendor_http.secrets import one_line
+from webhooks.cli.options import JsonOption
+from webhooks.cli.terminal import Output, fail
+
+_UNCHANGED = "Nothing was changed."
+
+
+@with_exit_codes
+def resolve(
+    rows: Annotated[list[str] | None, typer.Argument(help="The ids of the rows.")] = None,
+    outcome: Annotated[
+        Literal["done", "rejected", "unknown"] | None,
+        typer.Option("--as", help="done: it was paid; rejected: it was not; unknown: look it up again in the next run."),
+    ] = None,
+    note: Annotated[str | None, typer.Option(help="How you know, for those who read the report.")] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Take back the last decision by hand on each row.")] = False,
+    unknown: Annotated[bool, typer.Option("--unknown", help="With --refused, instead of ids: all unknown rows.")] = False,
+    refused: Annotated[
+        bool, typer.Option("--refused", help="With --unknown: those that the vendor refused and does not show.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --unknown --refused: do not ask.")] = False,
+    rate: Annotated[
+        float,
+        typer.Option(
+            help="With --unknown --refused: requests per second; 0 is no limit.",
+            parser=per_second,
+            metavar="N/s",
+            show_default="20/s",
+        ),
+    ] = 20.0,
+    ledger: LedgerOption = Path("payouts.db"),
+    campaign: CampaignOption = None,
+    vendor: VendorOption = None,
+    as_json: JsonOption = None,
+) -> None:
+    """Settle unknown rows by hand, and correct rows that are called rejected although they were paid.
+
+    An unknown row can become done or rejected. A rejected row can become
+    done or, for Original, unknown: the next run looks it up by its key.
+
+    With --unknown --refused the vendor is asked about every unknown row whose last answer was a refusal. Rows that it does not
+    show become rejected once 24 hours have passed between two such look-ups, with no run in between.
+
+    For example:
+
+      payouts resolve order-17 --as done --note "seen in the console, ticket 4711"
+
+      payouts resolve order-18 --as unknown --note "rejected, but the user has the tokens"
+
+      payouts resolve order-17 --undo --note "it was another user's"
+
+      payouts resolve --unknown --refused --as rejected
+
+      xargs payouts resolve --as rejected --note "EnKash's list of 22 November" < never-arrived.txt
+    """
+    told = one_line(note or "", 1_000)
+    _check(rows, outcome, told, undo=undo, unknown=unknown, refused=refused, yes=yes)
+    output = Output(as_json)
+    with LedgerReader(ledger) as reader, ExitStack() as stack:
+        lock = LedgerLock(ledger)
+        lock.acquire()
+        stack.callback(lock.release)
+        chosen = reader.campaign(campaign, vendor)
+        if unknown:
+            raise typer.Exit(settle_refused(ledger, chosen, reader, lock, output, note=told, rate=rate or None, yes=yes))
+        entries = rows_named(reader, chosen, rows or [])
+        if undo:
+            _undo(ledger, chosen, entries, told, lock, output)
+        elif outcome is not None:
+            _resolve(ledger, chosen, entries, State(outcome), told, lock, output)
+
+
+def _check(
+    rows: Sequence[str] | None, outcome: str | None, note: str, *, undo: bool, unknown: bool, refused: bool, yes: bool
+) -> None:
+    """End the command unless the options say one thing."""
+    wrong = ""
+    if unknown or refused:
+        if unknown != refused or rows or undo:
+            wrong = "--unknown and --refused go together, without ids and without --undo."
+        elif outcome != "rejected":
+            wrong = "--unknown --refused settles rows as rejected: add --as rejected."
+    elif not rows:
+        wrong = "Name rows by their ids, or use --unknown --refused."
+    elif undo == (outcome is not None):
+        wrong = "Give --as with the outcome, or --undo, but not both."
+    elif yes:
+        wrong = "--yes is for --unknown --refused; rows that are named are settled without a question."
+    elif not note:
+        wrong = "Say in a few words how you know: add --note."
+    if wrong:
+        fail(f"{wrong} {_UNCHANGED}", Exit.USAGE)
+
+
+def _resolve(
+    path: Path, campaign: Campaign, entries: Sequence[Entry], state: State, note: str, lock: LedgerLock, output: Output
+) -> None:
+    for entry in entries:
+        if entry.state not in {State.UNKNOWN, State.REJECTED} or entry.state is state:
+            told = f"Row {entry.id} is {entry.state}. Only unknown rows are settled by hand, and rejected ones corrected."
+            fail(f"{told} {_UNCHANGED}", Exit.REFUSED)
+        if state not in WAYS[campaign.vendor][entry.state]:
+            told = f"Row {entry.id} is {entry.state}, and EnKash cannot be asked about it. If it was paid, settle it as done."
+            fail(f"{told} {_UNCHANGED}", Exit.REFUSED)
+
+    async def move() -> None:
+        async with Ledger(path, vendor=campaign.vendor, campaign=campaign.name, lock=lock) as ledger:
+            await ledger.move_all([(entry, state, {"settled_by": "hand", "note": note}) for entry in entries])
+
+    asyncio.run(move())
+    for entry in entries:
+        facts = {"event": "resolved", "id": entry.id, "state": state.value, "note": note}
+        output.record(facts, text=f"row {entry.id} is {state}: {note}")
+
+
+def _undo(path: Path, campaign: Campaign, entries: Sequence[Entry], note: str, lock: LedgerLock, output: Output) -> None:
+    async def undo() -> list[Entry]:
+        async with Ledger(path, vendor=campaign.vendor, campaign=campaign.name, lock=lock) as ledger:
+            return await ledger.transact(partial(decisions.undo, rows=entries, note=note, at=time.time()))
+
+    try:
+        restored = asyncio.run(undo())
+    except decisions.NotUndone as problem:
+        fail(str(problem), Exit.REFUSED)
+    for entry in restored:
+        facts = {"event": "undone", "id": entry.id, "state": entry.state.value, "key": entry.key, "note": note}
+        output.record(facts, text=f"row {entry.id} is {entry.state} again, with the key {entry.key}")

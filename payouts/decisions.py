@@ -1,0 +1,230 @@
+"""What people and audits have decided about rows: who, when, why, and how each row was before, so that it can be undone."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from attrs import fields, frozen
+
+from payouts.ledger_schema import COLUMNS, entry_of
+from payouts.states import Entry, LedgerError, State, WrongWay
+
+if TYPE_CHECKING:
+    import sqlite3
+
+Kind = Literal["resolve", "undo", "retry", "repeats", "audit", "newest"]
+_KEPT = (
+    *("key", "state", "retries", "uid", "settled_by", "answer", "absent_since", "absent_at", "problem_kind", "problem", "note"),
+    *("planned_at", "sent_at", "accepted_at", "settled_at"),
+)
+"""What a decision may change of a row."""
+_RESTORE = f"UPDATE rows SET {', '.join(f'{name} = ?' for name in _KEPT)} WHERE number = ?"  # noqa: S608 - constants
+
+
+@frozen(kw_only=True)
+class Decision:
+    """One decision, as it is read for sign-off.
+
+    Attributes:
+        number: The ledger's own number of it; a later one is higher.
+        at: When, in seconds since the epoch.
+        by: Who: the operating system's name of the user.
+        kind: `"resolve"`, `"undo"`, `"retry"`, `"repeats"`, `"audit"` or `"newest"`.
+        campaign: The campaign's name; None if it concerns the whole ledger.
+        vendor: The campaign's vendor.
+        row: The row's id; None if it concerns no single row.
+        recipient: Who gets it.
+        item: The reward contract or the event.
+        amount: How much, as exact text; None where the event decides.
+        key: The key that the row had when it was decided.
+        was: The row's state before.
+        became: The row's state after.
+        note: What was said about it.
+        evidence: What it rests on.
+        undone_by: The number of the decision that took it back; None if it stands.
+    """
+
+    number: int
+    at: float
+    by: str
+    kind: str
+    campaign: str | None
+    vendor: str | None
+    row: str | None
+    recipient: str | None
+    item: str | None
+    amount: str | None
+    key: str | None
+    was: str | None
+    became: str | None
+    note: str | None
+    evidence: str | None
+    undone_by: int | None
+
+
+_COLUMNS = tuple(field.name for field in fields(Decision))
+
+
+class NotUndone(LedgerError):
+    """A decision cannot be taken back; nothing was changed.
+
+    Attributes:
+        row_id: The row.
+    """
+
+    def __init__(self, row_id: str, why: str) -> None:
+        super().__init__(f"Row {row_id}: {why}. Nothing was changed.")
+        self.row_id = row_id
+        self.why = why
+
+    def __reduce__(self) -> tuple[type[NotUndone], tuple[str, str]]:
+        return type(self), (self.row_id, self.why)
+
+
+def record(
+    database: sqlite3.Connection,
+    *,
+    kind: Kind,
+    at: float,
+    campaign: int | None,
+    entry: Entry | None = None,
+    became: str | None = None,
+    note: str | None = None,
+    evidence: str | None = None,
+) -> int:
+    """Write a decision down and return its number; run it inside `Ledger.transact`, in one commit with what it decides.
+
+    Args:
+        database: The ledger's own connection.
+        kind: What was decided.
+        at: Seconds since the epoch.
+        campaign: The ledger's number of the campaign; None if it concerns the whole ledger.
+        entry: The row as it was before.
+        became: The row's state after; for a decision that concerns no row, what was allowed.
+        note: What the person said.
+        evidence: What the decision rests on.
+    """
+    was = [None] * 3 if entry is None else [entry.number, entry.key, entry.state.value]
+    before = None if entry is None else _before(database, entry)
+    return int(
+        database.execute(
+            "INSERT INTO decisions (at, by, kind, campaign, row, key, was, became, note, evidence, before) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING number",
+            (at, _user(), kind, campaign, *was, became, note, evidence, before),
+        ).fetchone()[0]
+    )
+
+
+def renew(database: sqlite3.Connection, entry: Entry, key: str, *, at: float, note: str | None = None) -> Entry:
+    """Plan a row again under another key, keep the old one beside it, and write the decision down; return the row as it is then.
+
+    Args:
+        database: The ledger's own connection.
+        entry: The row as it was read last.
+        key: Its next key.
+        at: Seconds since the epoch.
+        note: What the person said.
+
+    Raises:
+        WrongWay: the row has moved since it was read.
+    """
+    campaign = database.execute(
+        "INSERT INTO retired_keys "
+        "SELECT vendor, key, number, retries, ?, state, uid, problem_kind, problem, sent_at, settled_at, ?, note FROM rows "
+        "WHERE number = ? AND state = ? AND key = ? RETURNING (SELECT campaign FROM rows WHERE number = row)",
+        (key, at, entry.number, entry.state, entry.key),
+    ).fetchone()
+    if campaign is None:
+        raise WrongWay(entry.id, entry.state, State.PLANNED)
+    record(database, kind="retry", at=at, campaign=campaign[0], entry=entry, became=State.PLANNED, note=note)
+    database.execute(
+        "UPDATE rows SET state = 'planned', key = ?, planned_at = ?, retries = retries + 1, uid = NULL, settled_by = NULL, "
+        "answer = NULL, absent_since = NULL, absent_at = NULL, problem_kind = NULL, problem = NULL, note = NULL, "
+        "sent_at = NULL, accepted_at = NULL, settled_at = NULL WHERE number = ?",
+        (key, at, entry.number),
+    )
+    return _row(database, entry.number)
+
+
+def undo(database: sqlite3.Connection, rows: Sequence[Entry], *, note: str, at: float) -> list[Entry]:
+    """Take back the last decision by hand on each row and return the rows as they were before it.
+
+    Args:
+        database: The ledger's own connection.
+        rows: The rows as they were read last.
+        note: Why.
+        at: Seconds since the epoch.
+
+    Raises:
+        NotUndone: one of the rows has no such decision, or something has happened to it since.
+    """
+    return [_undone(database, row, note, at) for row in rows]
+
+
+def decisions(database: sqlite3.Connection, campaign: int | None = None) -> Iterator[Decision]:
+    """Yield every decision, the oldest first.
+
+    Args:
+        database: A connection that may read the ledger.
+        campaign: The ledger's number of one campaign; all of them if not given.
+    """
+    for found in database.execute(
+        "SELECT decisions.number, at, by, kind, name, campaigns.vendor, rows.id, recipient, item, amount, decisions.key, was, "
+        "became, decisions.note, evidence, undone_by FROM decisions LEFT JOIN campaigns ON campaigns.number = decisions.campaign "
+        "LEFT JOIN rows ON rows.number = row WHERE ?1 IS NULL OR decisions.campaign = ?1 ORDER BY decisions.number",
+        (campaign,),
+    ):
+        yield Decision(**dict(zip(_COLUMNS, found, strict=True)))
+
+
+def _undone(database: sqlite3.Connection, row: Entry, note: str, at: float) -> Entry:
+    last = database.execute(
+        "SELECT decisions.number, kind, decisions.campaign, decisions.key, replaced_by, became, at, before FROM decisions "
+        "LEFT JOIN retired_keys ON retired_keys.row = decisions.row AND retired_keys.key = decisions.key "
+        "WHERE decisions.row = ? AND kind IN ('resolve', 'retry') AND undone_by IS NULL ORDER BY decisions.number DESC LIMIT 1",
+        (row.number,),
+    ).fetchone()
+    if last is None:
+        raise NotUndone(row.id, "there is no decision by hand to undo")
+    number, kind, campaign, key, renewed, became, decided_at, text = last
+    before = json.loads(text)
+    now = _row(database, row.number)
+    run_at = before.pop("run_at")
+    moved = now.planned_at if kind == "retry" else now.settled_at
+    if (now.key, now.state, moved) != (renewed if kind == "retry" else key, became, decided_at):
+        raise NotUndone(row.id, f"it has moved since the decision; it is {now.state} now")
+    if now.state is State.UNKNOWN and run_at != _run_at(database, row.number):  # a run repeats it without a mark of its own
+        raise NotUndone(row.id, "the campaign was run since the decision, and the run may have sent the row again")
+    if kind == "retry":
+        database.execute("DELETE FROM retired_keys WHERE row = ? AND key = ?", (row.number, key))
+    database.execute(_RESTORE, (*(before[name] for name in _KEPT), row.number))
+    undoing = record(database, kind="undo", at=at, campaign=campaign, entry=now, became=before["state"], note=note)
+    database.execute("UPDATE decisions SET undone_by = ? WHERE number = ?", (undoing, number))
+    return _row(database, row.number)
+
+
+def _row(database: sqlite3.Connection, number: int) -> Entry:
+    return entry_of(database.execute(f"SELECT {COLUMNS} FROM rows WHERE number = ?", (number,)).fetchone())  # noqa: S608
+
+
+def _run_at(database: sqlite3.Connection, row: int) -> float | None:
+    found: float | None = database.execute(
+        "SELECT run_at FROM campaigns JOIN rows ON campaign = campaigns.number WHERE rows.number = ?", (row,)
+    ).fetchone()[0]
+    return found
+
+
+def _before(database: sqlite3.Connection, entry: Entry) -> str:
+    kept = {name: getattr(entry, name) for name in _KEPT}
+    return json.dumps({**kept, "run_at": _run_at(database, entry.number)})
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # in a container a user often has a number and no name
+        return str(os.getuid())

@@ -1,0 +1,170 @@
+"""The decisions by hand as files for sign-off: a CSV for a spreadsheet, and one HTML page to read, print and sign."""
+
+from __future__ import annotations
+
+import csv
+import html
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from payouts import money
+from payouts.results import harmless, iso, replacing
+from vendor_http.secrets import one_line
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+    from pathlib import Path
+
+    from payouts.decisions import Decision
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+_STYLE = """
+main { max-width: 84rem; }
+.sign { display: flex; flex-wrap: wrap; gap: 3rem 2rem; margin-top: 3rem; break-inside: avoid; }
+.sign span { flex: 1 1 12rem; padding-top: .35rem; border-top: 1px solid var(--ink); font-size: .875rem; }
+.undone td { color: var(--muted); }
+.whole { white-space: nowrap; }
+.words { min-width: 14rem; overflow-wrap: anywhere; }
+@media print {
+  @page { size: A4 landscape; margin: 12mm; }
+  main { max-width: none; padding: 0; } section { break-inside: auto; } tr { break-inside: avoid; }
+  .scroll { overflow: visible; } table { font-size: .6875rem; } thead { display: table-header-group; }
+  .name { white-space: normal; overflow-wrap: anywhere; font-size: .6875rem; } .words { min-width: 0; }
+}
+"""
+_KINDS = {
+    "resolve": "settled by hand",
+    "undo": "decision taken back",
+    "retry": "retry with a new key",
+    "repeats": "repeats allowed",
+    "audit": "corrected by an audit",
+    "newest": "ledger declared the newest copy",
+}
+_COLUMNS = (
+    *("number", "at", "by", "kind", "campaign", "vendor", "row", "recipient", "item", "amount", "key", "from", "to", "note"),
+    *("evidence", "undone_by"),
+)
+_HEADS = ("No.", "When (UTC), who", "Decision", "Row, campaign", "Recipient", "What", "From → to", "Key", "Note, evidence")
+
+
+def record_of(decision: Decision) -> dict[str, str | int | None]:
+    """Return what a program reads of a decision."""
+    shown = {"at": iso(decision.at), "from": decision.was, "to": decision.became}
+    return {name: shown[name] if name in shown else getattr(decision, name) for name in _COLUMNS}
+
+
+def write_csv(path: Path, decisions: Iterable[Decision]) -> None:
+    """Write decisions as CSV that only its owner can read, in which no cell is a formula."""
+    with replacing(path) as stream:
+        writer = csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        for decision in decisions:
+            writer.writerow([harmless(None if value is None else str(value)) for value in record_of(decision).values()])
+
+
+def write_html(path: Path, decisions: Sequence[Decision], *, scope: str, at: float) -> None:
+    """Write decisions as one HTML page that only its owner can read, with lines to sign.
+
+    Args:
+        path: The file.
+        decisions: The oldest first.
+        scope: What they belong to, such as the campaign's name.
+        at: When it is written, in seconds since the epoch.
+    """
+    with replacing(path) as stream:
+        for part in _page(decisions, scope, at):
+            stream.write(part)
+
+
+def _page(decisions: Sequence[Decision], scope: str, at: float) -> Iterator[str]:
+    style = files("payouts").joinpath("report.css").read_text("utf-8") + _STYLE
+    yield (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="referrer" content="no-referrer">'
+        f'<link rel="icon" href="data:,"><title>Decisions: {_safe(scope)}</title>\n<style>\n{style}</style></head>\n'
+        "<body><main>\n"
+    )
+    counted = "1 decision" if len(decisions) == 1 else f"{len(decisions):,} decisions"
+    yield (
+        f'<header><p class="kicker">Payouts · decisions by hand</p><h1>{_safe(scope)}</h1>'
+        f'<p class="note">{counted} · written {_moment(at)}</p></header>\n'
+    )
+    yield _totals(decisions)
+    yield from _table(decisions)
+    lines = "".join(f"<span>{word}</span>" for word in ("Checked by", "Signature", "Date"))
+    yield f'<section><h2>Sign-off</h2><div class="sign">{lines}</div></section>\n</main></body></html>\n'
+
+
+def _totals(decisions: Sequence[Decision]) -> str:
+    rows: dict[tuple[str, str, str], int] = {}
+    sums: dict[tuple[str, str, str], Decimal] = {}
+    for decision in decisions:
+        if decision.undone_by is None and decision.row is not None:
+            of = (decision.kind, decision.became or "", decision.item or "")
+            rows[of] = rows.get(of, 0) + 1
+            if decision.amount is not None:
+                sums[of] = money.add(sums.get(of, money.ZERO), decision.amount)
+    if not rows:
+        return ""
+    lines = "".join(
+        f'<tr><td>{_kind(of[0])}</td><td>{_safe(of[1])}</td><td>{_name(of[2])}</td><td class="number">{count:,}</td>'
+        f'<td class="number">{money.shown(sums[of]) if of in sums else ""}</td></tr>'
+        for of, count in sorted(rows.items())
+    )
+    head = '<th>Decision</th><th>To</th><th>Reward or event</th><th class="number">rows</th><th class="number">total</th>'
+    return (
+        '<section><h2>Totals<small>without decisions that were taken back</small></h2><div class="scroll"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div></section>\n"
+    )
+
+
+def _table(decisions: Sequence[Decision]) -> Iterator[str]:
+    yield "<section><h2>Every decision</h2>"
+    if not decisions:
+        yield "<p>None.</p></section>\n"
+        return
+    heads = "".join(f"<th>{head}</th>" for head in _HEADS)
+    yield f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>\n'
+    for decision in decisions:
+        yield _line(decision)
+    yield "</tbody></table></div></section>\n"
+
+
+def _line(decision: Decision) -> str:
+    undone = decision.undone_by is not None
+    taken_back = f'<span class="count">taken back by no. {decision.undone_by}</span>' if undone else ""
+    amount = "" if decision.amount is None else f'<span class="whole">{money.shown(decision.amount)} of</span> '
+    said = [_safe(text) for text in (decision.note, decision.evidence) if text]
+    words = said[:1] if len(said) == 2 and said[1] in said[0] else said
+    moved = " → ".join(f'<span class="whole">{_safe(state)}</span>' for state in (decision.was, decision.became) if state)
+    when = datetime.fromtimestamp(decision.at, UTC).strftime("%Y-%m-%d %H:%M")
+    cells = (
+        f"<td>{decision.number}</td>"
+        f'<td><span class="whole">{when}</span><span class="count">{_safe(decision.by)}</span></td>'
+        f"<td>{_kind(decision.kind)}{taken_back}</td>"
+        f'<td>{_name(decision.row or "")}<span class="count">{_safe(decision.campaign or "")}</span></td>'
+        f"<td>{_name(decision.recipient or '')}</td>"
+        f"<td>{amount}{_name(decision.item or '')}</td>"
+        f"<td>{moved}</td><td>{_name(decision.key or '')}</td>"
+        f'<td><div class="words">{"<br>".join(words)}</div></td>'
+    )
+    return f'<tr class="undone">{cells}</tr>\n' if undone else f"<tr>{cells}</tr>\n"
+
+
+def _kind(kind: str) -> str:
+    return _KINDS.get(kind, _safe(kind))
+
+
+def _name(text: str) -> str:
+    return f'<span class="{"name" if len(text) <= 32 else "name long"}">{_safe(text)}</span>'
+
+
+def _safe(text: str) -> str:
+    return html.escape(one_line(text, 2_000), quote=True)
+
+
+def _moment(moment: float) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%-d %B %Y, %H:%M:%S} UTC"
