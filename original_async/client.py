@@ -248,11 +248,18 @@ class OriginalClient:
         """
         return await self._reader.allocation(check_id(uid, "uid"), self._transport.deadline(timeout))
 
-    async def get_allocations_by_user_uid(self, user_uid: str, *, timeout: float | None = None) -> list[Allocation]:
+    async def get_allocations_by_user_uid(
+        self,
+        user_uid: str,
+        *,
+        before_page: Callable[[], Awaitable[object]] | None = None,
+        timeout: float | None = None,
+    ) -> list[Allocation]:
         """Read all allocations to a user, page after page; an unknown user has none.
 
         Args:
             user_uid: The user.
+            before_page: Awaited before each further page; every page then has the client's whole time.
             timeout: Seconds for this call, all pages included, above 0; the client's if not given.
 
         Raises:
@@ -260,7 +267,8 @@ class OriginalClient:
             VendorError: as every read.
         """
         user_uid = check_id(user_uid, "user_uid")
-        return (await self._reader.allocations(user_uid, self._transport.deadline(timeout))).all()
+        deadline = self._transport.deadline(timeout)
+        return (await self._reader.allocations(user_uid, deadline, before_page=before_page)).all()
 
     async def find_allocation(
         self, to_user_uid: str, nonce: str, reward_uid: str | None = None, *, timeout: float | None = None

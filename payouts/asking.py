@@ -1,0 +1,90 @@
+"""How many questions a vendor is asked, how fast, and when to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from payouts.progress import Pace, Stop
+from vendor_http.errors import ClientClosed, ConfigurationError, ConnectFailed, Forbidden, RateLimited, Unauthorized
+
+T = TypeVar("T")
+
+_PAUSE = 5.0
+"""Seconds before a vendor is asked again that wants fewer requests and does not say for how long."""
+_HOPELESS = (Unauthorized, Forbidden, ConnectFailed, ClientClosed, ConfigurationError)
+
+
+class AskedEnough(Exception):
+    """No further request may be made: the number of requests is used up, or the end was asked for."""
+
+
+class Asking:
+    """Count and pace requests that change nothing.
+
+    Args:
+        rate: Requests a second, above 0; None for no limit.
+        most: Requests at most; None for no limit.
+        clock: Monotonic seconds.
+        sleep: Waits for so many seconds.
+
+    Attributes:
+        made: How many were made.
+    """
+
+    def __init__(
+        self,
+        *,
+        rate: float | None = 20.0,
+        most: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self.made = 0
+        self.most = most
+        self._stop = Stop(sleep)
+        self._pace = Pace(rate, self._stop, clock)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the end was asked for."""
+        return self._stop.wished
+
+    def stop(self) -> None:
+        """Let no further request be made; those under way are finished."""
+        self._stop.wish()
+
+    async def turn(self) -> None:
+        """Wait until the next request may be made, and count it.
+
+        Raises:
+            AskedEnough: there may be none.
+        """
+        if self.stopped or (self.most is not None and self.made >= self.most):
+            raise AskedEnough
+        self.made += 1
+        if not await self._pace.turn():
+            self.made -= 1
+            raise AskedEnough
+
+    async def ask(self, request: Callable[[], Awaitable[T]]) -> T:
+        """Make a request in its turn, and again for as long as the vendor asks to come back later.
+
+        Raises:
+            AskedEnough: it may not be made.
+            VendorError: the vendor could not be asked.
+        """
+        while True:
+            await self.turn()
+            try:
+                return await request()
+            except RateLimited as problem:
+                await self._stop.pause(problem.retry_after or _PAUSE)
+
+    @staticmethod
+    def raise_if_hopeless(problem: Exception) -> None:
+        """Raise what would end every other request in the same way."""
+        if isinstance(problem, _HOPELESS):
+            raise problem

@@ -1,0 +1,244 @@
+"""What the ledger keeps of an audit: how far it has come, what differs, and rows that it moved to what the vendor proves."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from attrs import evolve, frozen
+
+from payouts import decisions, steps
+from payouts.audit import Checked, Finding, KnownRow
+from payouts.evidence import record_absent
+from payouts.ledger_schema import COLUMNS, entry_of
+from payouts.likeness import likeness_of_recipient
+from payouts.states import PROVEN, Entry, State, WrongWay
+
+if TYPE_CHECKING:
+    import sqlite3
+
+_ROWS_AT_ONCE = 500
+_UNFINISHED = (
+    "SELECT number, begun_at, after, rows FROM audits WHERE vendor = ? AND target = ? AND campaign IS ? AND ended_at IS NULL"
+)
+
+
+@frozen(kw_only=True)
+class Scope:
+    """Which rows an audit judges, and what it does with what it finds.
+
+    Attributes:
+        vendor: `"original"` or `"enkash"`.
+        target: The base URL of the vendor.
+        campaigns: The numbers of the campaigns that are judged.
+        only: The number of the campaign if only one is asked for; None for the whole ledger.
+        apply: Whether rows are moved to what the vendor proves.
+        allow_unknown: Whether the vendor may hold what the ledger does not know.
+    """
+
+    vendor: str
+    target: str
+    campaigns: frozenset[int]
+    only: int | None = None
+    apply: bool = False
+    allow_unknown: bool = False
+
+
+@frozen(kw_only=True)
+class Begun:
+    """An audit under way.
+
+    Attributes:
+        number: The ledger's own number of it.
+        begun_at: When it was begun, in seconds since the epoch.
+        after: The likeness below which all rows are finished.
+        done: How many rows are finished.
+        rows: How many rows there are.
+    """
+
+    number: int
+    begun_at: float
+    after: str = ""
+    done: int = 0
+    rows: int = 0
+
+
+def begin(scope: Scope, at: float, not_before: float, database: sqlite3.Connection) -> Begun:
+    """Continue the last audit of the same rows if it has not ended, else begin one.
+
+    Args:
+        scope: Which rows.
+        at: Now, in seconds since the epoch.
+        not_before: An audit that was begun earlier is not continued.
+        database: As `Ledger.transact` hands it over.
+    """
+    marks = ", ".join("?" * len(scope.campaigns))
+    rows = database.execute(f"SELECT count(*) FROM rows WHERE campaign IN ({marks})", tuple(scope.campaigns)).fetchone()[0]  # noqa: S608
+    aim = (scope.vendor, scope.target, scope.only)  # an audit of one campaign is not the beginning of one of all
+    found = database.execute(f"{_UNFINISHED} ORDER BY number DESC LIMIT 1", aim).fetchone()
+    if found is not None and found[1] >= not_before and _is_of_use(scope, found[0], database):
+        return Begun(number=found[0], begun_at=found[1], after=found[2], done=found[3], rows=rows)
+    number = database.execute(
+        "INSERT INTO audits (vendor, target, campaign, begun_at) VALUES (?, ?, ?, ?) RETURNING number", (*aim, at)
+    ).fetchone()[0]
+    return Begun(number=number, begun_at=at, rows=rows)
+
+
+def _is_of_use(scope: Scope, number: int, database: sqlite3.Connection) -> bool:
+    """Return whether an earlier part has left nothing to be asked again: to be applied, or to be named one by one."""
+    left = [*(["held", "behind"] if scope.apply else []), *([] if scope.allow_unknown else ["unknown_allowed"])]
+    marks = ", ".join("?" * len(left))
+    return not database.execute(
+        f"SELECT 1 FROM differences WHERE audit = ? AND applied = 0 AND kind IN ({marks}) LIMIT 1",  # noqa: S608 - question marks
+        (number, *left),
+    ).fetchone()
+
+
+def page(scope: Scope, after: str, database: sqlite3.Connection) -> list[tuple[str, list[KnownRow]]]:
+    """Return the next rows, those of one recipient together, each time with the likeness below which all is then finished."""
+    last = database.execute(
+        "SELECT recipient FROM rows WHERE vendor = ? AND likeness >= ? ORDER BY likeness LIMIT 1 OFFSET ?",
+        (scope.vendor, after, _ROWS_AT_ONCE),
+    ).fetchone()
+    until, bound = ("", ()) if last is None else (" AND likeness < ?", (likeness_of_recipient(last[0])[1],))
+    groups: dict[str, list[KnownRow]] = {}
+    for found in database.execute(
+        f"SELECT {COLUMNS}, campaign FROM rows WHERE vendor = ? AND likeness >= ?{until} ORDER BY likeness, number",  # noqa: S608
+        (scope.vendor, after, *bound),
+    ).fetchall():
+        row = _known(entry_of(found[:-1]), found[-1], scope, database)
+        groups.setdefault(likeness_of_recipient(row.entry.recipient)[1], []).append(row)
+    return list(groups.items())
+
+
+def _known(entry: Entry, campaign: int, scope: Scope, database: sqlite3.Connection) -> KnownRow:
+    old: Sequence[tuple[str, str | None]] = ()
+    if entry.retries:
+        old = database.execute("SELECT key, uid FROM retired_keys WHERE row = ?", (entry.number,)).fetchall()
+    return KnownRow(
+        entry=entry,
+        campaign=campaign,
+        judged=campaign in scope.campaigns,
+        old_keys=frozenset(key for key, _ in old),
+        old_uids=frozenset(uid for _, uid in old if uid),
+    )
+
+
+def owners(scope: Scope, keys: Collection[str], database: sqlite3.Connection) -> Mapping[str, KnownRow]:
+    """Return the rows that have keys, or had them before a retry, by the key."""
+    found: dict[str, KnownRow] = {}
+    for key in keys:
+        row = database.execute(
+            f"SELECT {COLUMNS}, campaign FROM rows WHERE vendor = ?1 AND number IN (SELECT number FROM rows "  # noqa: S608
+            "WHERE vendor = ?1 AND key = ?2 UNION ALL SELECT row FROM retired_keys WHERE vendor = ?1 AND key = ?2)",
+            (scope.vendor, key),
+        ).fetchone()
+        if row is not None:
+            found[key] = _known(entry_of(row[:-1]), row[-1], scope, database)
+    return found
+
+
+def keep(
+    scope: Scope,
+    number: int,
+    results: Sequence[Checked],
+    requests: int,
+    at: float,
+    after: str | None,
+    database: sqlite3.Connection,
+) -> None:
+    """Write down what came of some recipients' rows, and move the rows if that was asked for; all of it, or nothing.
+
+    Args:
+        scope: Which rows, and what to do with them.
+        number: The audit.
+        results: What came of the recipients.
+        requests: How many requests were made since the last time.
+        at: Now, in seconds since the epoch.
+        after: The likeness below which all rows are finished now; None if that has not changed.
+        database: As `Ledger.transact` hands it over.
+    """
+    for checked in results:
+        record_absent(database, checked.absent, checked.asked_at)
+        unknown = [each for each in checked.findings if each.kind == "unknown_to_ledger"]
+        for finding in checked.findings:
+            if not (scope.allow_unknown and finding.kind == "unknown_to_ledger"):
+                applied = scope.apply and finding.to is not None
+                if applied:
+                    _apply(finding, at, database)
+                _insert(number, finding, database, applied=applied)
+        if scope.allow_unknown and unknown:  # one line for each recipient: other programs may have granted any number
+            first = unknown[0]
+            allowed = Finding(kind="unknown_allowed", recipient=first.recipient, ledger="", vendor=str(len(unknown)))
+            _insert(number, allowed, database)
+    database.execute(
+        "UPDATE audits SET rows = rows + ?, unchecked = unchecked + ?, requests = requests + ?, after = coalesce(?, after) "
+        "WHERE number = ?",
+        (sum(each.rows for each in results), sum(each.unchecked for each in results), requests, after, number),
+    )
+
+
+def _insert(number: int, finding: Finding, database: sqlite3.Connection, *, applied: bool = False) -> None:
+    row = None if finding.row is None else finding.row.entry.number
+    database.execute(
+        "INSERT INTO differences (audit, number, kind, row, recipient, uid, ledger, vendor, applied) SELECT ?1, "
+        "coalesce((SELECT max(number) FROM differences WHERE audit = ?1), 0) + 1, ?2, ?3, ?4, ?5, ?6, ?7, ?8",
+        (number, finding.kind, row, finding.recipient, finding.uid, finding.ledger, finding.vendor, applied),
+    )
+
+
+def _apply(finding: Finding, at: float, database: sqlite3.Connection) -> None:
+    """Move a row to what the vendor proves, and write that down as a decision."""
+    row, to = finding.row, finding.to
+    if row is None or to is None:
+        return
+    was = row.entry
+    if to not in PROVEN.get(was.state, ()):
+        raise WrongWay(was.id, was.state, to)
+    day = datetime.fromtimestamp(at, UTC)
+    note = f"audit of {day.day} {day:%B %Y}: the vendor holds {finding.uid} as {finding.vendor}"
+    now = evolve(
+        was,
+        state=to,
+        uid=finding.uid or was.uid,
+        settled_by="audit",
+        note=note,
+        sent_at=was.sent_at or at,
+        accepted_at=at if to is State.ACCEPTED else was.accepted_at,
+        settled_at=None if to is State.ACCEPTED else at,
+    )
+    decisions.record(database, kind="audit", at=at, campaign=row.campaign, entry=was, became=to, note=note)
+    steps.write([(was, now)], database)
+
+
+def end(number: int, at: float, database: sqlite3.Connection) -> None:
+    """Write down that an audit has gone through all its rows."""
+    database.execute("UPDATE audits SET ended_at = ? WHERE number = ?", (at, number))
+
+
+def is_conclusive(number: int, database: sqlite3.Connection) -> bool:
+    """Return whether an audit could check every row, and has left none as it was that the vendor proves to be held."""
+    return not database.execute(
+        "SELECT 1 FROM audits WHERE number = ?1 AND unchecked > 0 "
+        "UNION ALL SELECT 1 FROM differences WHERE audit = ?1 AND kind = 'held' AND applied = 0 LIMIT 1",
+        (number,),
+    ).fetchone()
+
+
+def balances(recipients: Iterable[str], database: sqlite3.Connection) -> dict[str, tuple[int, float]]:
+    """Return the coins that recipients had, and when, as far as they were written down."""
+    found: dict[str, tuple[int, float]] = {}
+    for recipient in recipients:
+        kept = database.execute("SELECT coins, at FROM balances WHERE recipient = ?", (recipient,)).fetchone()
+        if kept is not None:
+            found[recipient] = (kept[0], kept[1])
+    return found
+
+
+def keep_balances(known: Mapping[str, tuple[int, float]], database: sqlite3.Connection) -> None:
+    """Write down how many coins recipients have, and when they had them."""
+    database.executemany(
+        "INSERT OR REPLACE INTO balances (recipient, coins, at) VALUES (?, ?, ?)",
+        [(recipient, coins, at) for recipient, (coins, at) in known.items()],
+    )

@@ -1,0 +1,133 @@
+"""What can be learned about coins, which cannot be looked up: how balances have changed since they were last written down."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from payouts.asking import Asking
+from payouts.audit import Checked, Finding, KnownRow
+from payouts.audit_book import balances, keep_balances
+from payouts.states import State
+from vendor_http.errors import VendorError
+
+if TYPE_CHECKING:
+    from enkash_async import EnkashClient
+    from payouts.ledger import Ledger
+
+_AT_ONCE = 10
+_NO_SNAPSHOT = "no balance of the user was stored by --snapshot"
+
+
+async def snapshot(
+    ledger: Ledger,
+    client: EnkashClient,
+    recipients: Iterable[str],
+    *,
+    asking: Asking | None = None,
+    clock: Callable[[], float] = time.time,
+) -> tuple[int, int]:
+    """Write down how many coins recipients have now, so that a later audit can tell what has changed.
+
+    Args:
+        ledger: Any open campaign of the ledger.
+        client: Asks EnKash.
+        recipients: The users; read little by little.
+        asking: Counts and paces the requests; 20 a second if not given.
+        clock: Seconds since the epoch.
+
+    Returns:
+        How many balances were written down, and how many could not be read.
+
+    Raises:
+        AskedEnough: no further request may be made; what was read is written down.
+        VendorError: EnKash refuses the credentials or cannot be reached; what was read is written down.
+    """
+    asking = asking or Asking()
+    waiting = iter(recipients)
+    kept = failed = 0
+    while some := list(islice(waiting, _AT_ONCE)):
+        answers = await asyncio.gather(*(_balance(client, asking, clock, each) for each in some), return_exceptions=True)
+        known = {each: answer for each, answer in zip(some, answers, strict=True) if not isinstance(answer, BaseException)}
+        await ledger.transact(partial(keep_balances, known))
+        kept += len(known)
+        for answer in answers:
+            if isinstance(answer, VendorError):
+                asking.raise_if_hopeless(answer)
+                failed += 1
+            elif isinstance(answer, BaseException):
+                raise answer
+    return kept, failed
+
+
+async def _balance(client: EnkashClient, asking: Asking, clock: Callable[[], float], recipient: str) -> tuple[int, float]:
+    at = clock()
+    return await asking.ask(partial(client.get_balance, recipient)), at
+
+
+class EnkashBalances:
+    """Compare how balances have changed with what was paid since they were written down; safe for many recipients at once.
+
+    Args:
+        client: Asks EnKash.
+        asking: Counts and paces the requests.
+        ledger: Has the balances that were written down.
+        coins: Event to what it is worth.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self, client: EnkashClient, asking: Asking, ledger: Ledger, coins: Mapping[str, int], clock: Callable[[], float]
+    ) -> None:
+        self._client = client
+        self._asking = asking
+        self._ledger = ledger
+        self._coins = coins
+        self._clock = clock
+
+    async def check(self, rows: Sequence[KnownRow]) -> Checked:
+        """Compare the balances of one recipient, whose id may be spelled in several ways.
+
+        Raises:
+            AskedEnough: no further request may be made; nothing is known of these rows.
+            VendorError: EnKash refuses the credentials or cannot be reached, as with any other recipient.
+        """
+        checked = Checked(rows=sum(row.judged for row in rows), asked_at=self._clock())
+        by_recipient: dict[str, list[KnownRow]] = {}
+        for row in rows:
+            by_recipient.setdefault(row.entry.recipient, []).append(row)
+        before = await self._ledger.transact(partial(balances, list(by_recipient)))
+        for recipient, own in by_recipient.items():
+            why = await self._compare(recipient, own, before.get(recipient), checked.findings)
+            if why is not None:
+                checked.why = why
+                checked.unchecked += sum(row.judged for row in own)
+        return checked
+
+    async def _compare(
+        self, recipient: str, rows: Sequence[KnownRow], before: tuple[int, float] | None, findings: list[Finding]
+    ) -> str | None:
+        """Compare one balance; return why that says nothing about the rows, None if it does."""
+        if before is None:
+            return _NO_SNAPSHOT
+        coins, at = before
+        try:
+            now = await self._asking.ask(partial(self._client.get_balance, recipient))
+        except VendorError as problem:
+            self._asking.raise_if_hopeless(problem)
+            return str(problem)
+        changed = now - coins
+        paid = [row.entry.item for row in rows if row.entry.state is State.DONE and (row.entry.settled_at or 0.0) > at]
+        if any(event not in self._coins for event in paid) or not self._coins:
+            findings.append(Finding(kind="change", recipient=recipient, ledger=f"{len(paid)} paid", vendor=f"{changed:+d}"))
+            missing = sorted({event for event in paid if event not in self._coins})
+            return f"--coins does not say how many coins {' and '.join(missing) or 'an event'} gives"
+        expected = sum(self._coins[event] for event in paid)
+        if changed != expected:
+            kind = "balance_lower" if changed < expected else "balance_higher"
+            findings.append(Finding(kind=kind, recipient=recipient, ledger=f"{expected:+d}", vendor=f"{changed:+d}"))
+        return None

@@ -1,0 +1,162 @@
+"""How an audit is shown while it goes on, and what is said of it at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+from payouts.audit import DIFFERENCES
+from webhooks.cli.terminal import tell
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from payouts.asking import Asking
+    from payouts.audit_run import AuditRun
+    from payouts.ledger_reader import Audit, Difference
+    from webhooks.cli.terminal import Output
+
+MOST_SHOWN = 20
+_TOLD_EVERY = 5.0
+
+
+class Shown:
+    """Show how far an audit has come: a moving line for people, a record every five seconds for programs.
+
+    Args:
+        run: The audit, begun.
+        asking: Counts its requests.
+        output: Where it is shown.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, run: AuditRun, asking: Asking, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
+        self._run = run
+        self._asking = asking
+        self._output = output
+        self._clock = clock
+        self._told = clock()
+        self._bar = Progress(
+            SpinnerColumn("dots" if output.console.encoding.startswith("utf") else "line", finished_text=" "),
+            BarColumn(bar_width=16),
+            TextColumn("{task.fields[told]}"),
+            console=output.console,
+            auto_refresh=False,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=run.begun.rows, told="")
+
+    def begin(self) -> None:
+        """Start to show it."""
+        if not self._output.as_json:
+            self._bar.start()
+
+    def look(self) -> None:
+        """Show how far it has come; called often."""
+        run = self._run
+        if not self._output.as_json:
+            told = f"{run.done:,} of {run.begun.rows:,} rows, requests: {self._asking.made:,}, differences: {run.found:,}"
+            self._bar.update(self._task, completed=run.done, told=told, refresh=True)
+        elif self._clock() - self._told >= _TOLD_EVERY:
+            self._told = self._clock()
+            facts = {"rows": run.done, "of": run.begun.rows, "differences": run.found, "unchecked": run.unchecked}
+            self._output.record({"event": "progress", **facts, "requests": self._asking.made})
+
+    def end(self) -> None:
+        """Show it for the last time and give the terminal back."""
+        if not self._output.as_json:
+            self._bar.stop()
+
+
+def tell_result(audit: Audit, differences: Iterator[Difference], *, allow_unknown: bool, output: Output) -> int:
+    """Show what an audit has come to, all its parts together, and return how many differences are left.
+
+    Args:
+        audit: The audit.
+        differences: What it found.
+        allow_unknown: Whether the vendor may hold what the ledger does not know.
+        output: Where it is shown.
+    """
+    counts = {kind: audit.counts[kind] for kind in shown_kinds(allow_unknown=allow_unknown) if audit.counts.get(kind)}
+    allowed = audit.unknown_allowed + (audit.counts.get("unknown_to_ledger", 0) if allow_unknown else 0)
+    behind = audit.counts.get("behind", 0)
+    applied = sum(audit.applied.values())
+    if output.as_json:
+        for each in differences:
+            output.record(_record(each))
+        facts: dict[str, Any] = {"complete": audit.ended_at is not None, "rows": audit.rows, "agree": audit.agree}
+        facts |= {"differences": counts, "behind": behind, "unchecked": audit.unchecked, "unknown_allowed": allowed}
+        output.record({"event": "audit", **facts, "applied": applied, "requests": audit.requests})
+    else:
+        _draw(audit, differences, counts, output)
+        facts_told = (
+            (audit.agree, "agrees", "agree"),
+            (sum(counts.values()), "difference", "differences"),
+            (behind - audit.applied.get("behind", 0), "is settled at the vendor", "are settled at the vendor"),
+            (audit.unchecked, "could not be checked", "could not be checked"),
+            (allowed, "grant that the ledger does not know, allowed", "grants that the ledger does not know, allowed"),
+            (applied, "was moved to what the vendor says", "were moved to what the vendor says"),
+        )
+        rows = "1 row" if audit.rows == 1 else f"{audit.rows:,} rows"
+        requests = "1 request" if audit.requests == 1 else f"{audit.requests:,} requests"
+        told = [f"{number:,} {one if number == 1 else many}" for number, one, many in facts_told if number]
+        output.say("; ".join([f"{rows} compared with {requests}", *told]) + ".", "bold")
+    return sum(count - audit.applied.get(kind, 0) for kind, count in counts.items())
+
+
+def shown_kinds(*, allow_unknown: bool) -> Collection[str]:
+    """Return the kinds that are told one by one."""
+    return [kind for kind in DIFFERENCES if not (allow_unknown and kind == "unknown_to_ledger")]
+
+
+def tell_changes(changes: Iterator[Difference], output: Output) -> None:
+    """Show how balances have changed that nothing could be compared with."""
+    if output.as_json:
+        for each in changes:
+            output.record({"event": "change", "recipient": each.recipient, "change": int(each.vendor), "ledger": each.ledger})
+        return
+    rows = [(each.recipient, each.ledger, each.vendor) for each in islice(changes, MOST_SHOWN)]
+    if rows:
+        output.draw("how balances changed", ("recipient", "rows", "coins"), rows, right=("coins",))
+        more = sum(1 for _ in changes)
+        if more:
+            output.say(f"and {more:,} more")
+
+
+def tell_reasons(run: AuditRun, output: Output) -> None:
+    """Say why rows could not be checked."""
+    for why, rows in run.reasons.most_common(MOST_SHOWN):
+        if output.as_json:
+            output.record({"event": "unchecked", "rows": rows, "reason": why})
+        else:
+            tell(f"{'1 row' if rows == 1 else f'{rows:,} rows'} could not be checked: {why}", "yellow")
+
+
+def _record(each: Difference) -> dict[str, Any]:
+    facts = {"kind": each.kind, "campaign": each.campaign, "id": each.row_id, "recipient": each.recipient, "key": each.key}
+    return {
+        "event": "difference",
+        **facts,
+        "uid": each.uid,
+        "ledger": each.ledger,
+        "vendor": each.vendor,
+        "applied": each.applied,
+    }
+
+
+def _draw(audit: Audit, differences: Iterator[Difference], counts: dict[str, int], output: Output) -> None:
+    rows = []
+    for each in islice(differences, MOST_SHOWN):
+        kind = f"{each.kind}, applied" if each.applied else each.kind
+        rows.append((each.campaign, each.row_id or each.recipient, kind, each.ledger, each.vendor, each.uid))
+    if rows:
+        output.draw("what differs", ("campaign", "row", "kind", "ledger says", "vendor says", "uid"), rows)
+        if sum(counts.values()) > MOST_SHOWN:
+            output.say(f"and {sum(counts.values()) - MOST_SHOWN:,} more")
+    for kind, count in counts.items():
+        if audit.applied.get(kind, 0) < count:
+            output.say(f"{kind} ({count:,}): {DIFFERENCES[kind]}")

@@ -1,0 +1,404 @@
+"""An audit ends early and is continued, and lets a restored ledger be paid from again once it is complete."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import define, field
+
+from original_async import Allocation
+from payouts import audit_book
+from payouts.asking import AskedEnough, Asking
+from payouts.cli import auditing
+from payouts.cli.audit_display import Shown
+from payouts.generation import GenerationNote
+from payouts.ledger import Ledger
+from payouts.ledger_reader import LedgerReader
+from payouts.states import State
+from tests.payouts.audit_kit import CAMPAIGN, event, hold, key_of, kinds, lead, playing, rows_of, summary, unreadable
+from tests.payouts.command_kit import HEADER, REWARD, Call, for_people, records, run_of
+from tests.payouts.payout_kit import Time
+from tests.payouts.process_kit import original_at
+from tests.payouts.texts import said
+from vendor_http.errors import ConnectFailed, RateLimited
+from vendor_sandboxes import OriginalSandbox
+from webhooks.cli.terminal import Output
+
+AUDIT = ("audit", "--rate=0")
+
+
+@pytest.fixture
+def vendor() -> Iterator[OriginalSandbox]:
+    with playing(OriginalSandbox(confirm="never")) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def env(vendor: OriginalSandbox) -> dict[str, str]:
+    return original_at(vendor.url)
+
+
+def test_an_audit_ends_with_its_budget_and_the_next_one_continues_it(
+    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]
+) -> None:
+    path = folder / "payouts.db"
+    names = [f"r{number}" for number in range(5)]
+    uids = {row: hold(vendor, f"user-{row}", key_of(row)) for row in names}
+    lead(path, vendor.url, dict.fromkeys(names, State.DONE) | {"r0": State.REJECTED}, uids=uids)
+    first = call(*AUDIT, "--max-requests=2", env=env)
+    assert (first.exit_code, summary(first)["complete"], summary(first)["rows"]) == (4, False, 2)
+    assert vendor.request_counts["GET"] == 2
+    second = call(*AUDIT, "--max-requests=2", env=env)
+    assert (second.exit_code, summary(second)["rows"]) == (4, 4)
+    continued = event(second, "continued")
+    assert continued is not None
+    assert continued["rows"] == 2
+    third = call(*AUDIT, env=env)
+    assert (third.exit_code, kinds(third), summary(third)["requests"]) == (3, {"r0": "held"}, 5)
+    assert (summary(third)["complete"], vendor.request_counts["GET"]) == (True, 5)
+    assert event(call(*AUDIT, env=env), "continued") is None
+
+
+def test_a_small_budget_is_spent_on_the_first_recipient_who_needs_it(
+    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]
+) -> None:
+    names = [f"r{number}" for number in range(9)]
+    uids = dict.fromkeys(names, "999999999999")
+    lead(folder / "payouts.db", vendor.url, dict.fromkeys(names, State.DONE), uids=uids)
+    first = call(*AUDIT, "--max-requests=4", env=env)
+    assert (first.exit_code, summary(first)["rows"]) == (4, 2)
+
+
+def test_rows_of_one_recipient_stay_together_where_the_ledger_is_read_page_by_page(
+    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_book, "_ROWS_AT_ONCE", 3)
+    path = folder / "payouts.db"
+    for user in ("asha", "Asha", "asha-b", "ashab", "bela"):
+        names = [f"{user}-{number}" for number in range(4)]
+        uids = {row: hold(vendor, user, key_of(row)) for row in names}
+        lead(path, vendor.url, dict.fromkeys(names, State.DONE), uids=uids, to_user_uid=user)
+    result = call(*AUDIT, env=env)
+    assert (result.exit_code, summary(result)["agree"], summary(result)["requests"]) == (0, 20, 5)
+
+
+def test_a_page_counts_against_the_budget(call: Call, folder: Path) -> None:
+    with playing(OriginalSandbox(confirm="never", page_size=2)) as vendor:
+        states = dict.fromkeys([f"r{number}" for number in range(6)], State.PLANNED)
+        for row in states:
+            hold(vendor, "asha", key_of(row))
+        lead(folder / "payouts.db", vendor.url, states, to_user_uid="asha")
+        env = original_at(vendor.url)
+        result = call(*AUDIT, "--max-requests=2", env=env)
+        assert (result.exit_code, summary(result)["rows"], vendor.request_counts["GET"]) == (4, 0, 2)
+        assert call(*AUDIT, "--max-requests=3", "--apply", env=env).exit_code == 0
+
+
+def test_an_audit_of_one_campaign_is_not_continued_as_one_of_all(
+    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]
+) -> None:
+    path = folder / "payouts.db"
+    lead(path, vendor.url, {"a": State.PLANNED, "z": State.PLANNED})
+    lead(path, vendor.url, {"b": State.PLANNED}, campaign="holi")
+    hold(vendor, "user-b", key_of("b", "holi"))
+    assert call(*AUDIT, f"--campaign={CAMPAIGN}", "--max-requests=1", env=env).exit_code == 4
+    result = call(*AUDIT, env=env)
+    assert (result.exit_code, kinds(result), event(result, "continued")) == (3, {"b": "held"}, None)
+    assert event(call(*AUDIT, f"--campaign={CAMPAIGN}", env=env), "continued") is not None
+
+
+def test_what_an_earlier_part_left_to_be_applied_is_asked_again(
+    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]
+) -> None:
+    path = folder / "payouts.db"
+    lead(path, vendor.url, {"a": State.PLANNED, "b": State.PLANNED})
+    hold(vendor, "user-a", key_of("a"))
+    assert call(*AUDIT, "--max-requests=1", env=env).exit_code == 4
+    result = call(*AUDIT, "--apply", env=env)
+    assert (result.exit_code, event(result, "continued"), rows_of(path)["a"].state) == (0, None, State.DONE)
+
+
+def interrupting(vendor: OriginalSandbox, *numbers: int, user: str = "user-r005") -> None:
+    """Have this process interrupted while the vendor is asked for a user's list."""
+
+    class Lists(dict[str, Any]):
+        def get(self, asked: str, default: object = None) -> object:
+            if asked == user:
+                vendor.switches.latency = (60.0, 60.0) if len(numbers) > 1 else None
+                for number in numbers:
+                    os.kill(os.getpid(), number)
+            return dict.get(self, asked, default)
+
+    vendor.state.by_user["allocation"] = Lists(vendor.state.by_user["allocation"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_audit_keeps_what_it_has_compared(
+    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str], number: int
+) -> None:
+    path = folder / "payouts.db"
+    lead(path, vendor.url, dict.fromkeys([f"r{place:03}" for place in range(300)], State.PLANNED))
+    interrupting(vendor, number)
+    result = call("audit", env=env)
+    assert (result.exit_code, summary(result)["complete"]) == (4, False), result.output
+    assert 0 < summary(result)["rows"] < 300
+    vendor.state.by_user["allocation"] = {}
+    result = call(*AUDIT, env=env)
+    assert (result.exit_code, summary(result)["agree"], vendor.request_counts["GET"] <= 300 + 10) == (0, 300, True)
+
+
+def test_a_second_interrupt_ends_the_audit_at_once(
+    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]
+) -> None:
+    lead(folder / "payouts.db", vendor.url, dict.fromkeys([f"r{place:03}" for place in range(300)], State.PLANNED))
+    interrupting(vendor, signal.SIGINT, signal.SIGTERM)
+    result = call(*AUDIT, env=env)
+    assert (result.exit_code, summary(result)["complete"]) == (4, False), result.output
+
+
+def test_an_audit_that_cannot_be_shown_ends_and_keeps_what_it_has_compared(
+    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Shown) -> None:
+        raise BrokenPipeError
+
+    lead(folder / "payouts.db", vendor.url, {"r1": State.PLANNED})
+    with monkeypatch.context() as broken_pipe:
+        broken_pipe.setattr(Shown, "begin", broken)
+        assert call(*AUDIT, env=env).exit_code == 4
+    assert call(*AUDIT, env=env).exit_code == 0
+
+
+@define
+class Unreachable:
+    """A vendor whose calls end in the same way, each time."""
+
+    problem: Exception
+    asked: list[str] = field(factory=list)
+
+    async def __aenter__(self) -> Unreachable:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def get_allocations_by_user_uid(self, user_uid: str, **_: object) -> list[Allocation]:
+        self.asked.append(user_uid)
+        raise self.problem
+
+
+def test_a_vendor_that_cannot_be_reached_ends_the_audit(
+    call: Call, folder: Path, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lead(folder / "payouts.db", env["ORIGINAL_BASE_URL"], dict.fromkeys([f"r{place:03}" for place in range(50)], State.PLANNED))
+    client = Unreachable(ConnectFailed("no connection"))
+    monkeypatch.setattr(auditing, "client_of", lambda *_: client)
+    monkeypatch.setattr(Output, "__init__", lambda self, as_json=None: for_people(self))
+    result = call(*AUDIT, env=env)
+    assert (result.exit_code, len(client.asked) <= 10) == (7, True)
+    said("audit: a vendor that cannot be reached", result.stdout + result.stderr)
+
+
+async def test_a_vendor_that_wants_fewer_requests_is_asked_again_when_it_said() -> None:
+    time = Time()
+    asking = Asking(rate=None, clock=time, sleep=time.sleep)
+    problems: list[Exception] = [
+        RateLimited("slower", retry_after=7.0),
+        RateLimited("slower"),
+        RateLimited("slower", retry_after=1.0),
+    ]
+
+    async def answer() -> str:
+        if problems:
+            raise problems.pop(0)
+        return "here"
+
+    assert await asking.ask(answer) == "here"
+    assert (time.slept, asking.made) == ([7.0, 5.0, 1.0], 4)
+
+
+async def test_requests_leave_at_the_rate_that_was_asked_for() -> None:
+    time = Time()
+    asking = Asking(rate=4.0, most=5, clock=time, sleep=time.sleep)
+    for _ in range(5):
+        await asking.turn()
+    with pytest.raises(AskedEnough):
+        await asking.turn()
+    assert (asking.made, time.now) == (5, 1001.0)
+
+
+def test_progress_is_told_every_five_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    time = Time()
+
+    @define
+    class Run:
+        begun: Any
+        done: int = 3
+        found: int = 1
+        unchecked: int = 0
+
+    @define
+    class Begun:
+        rows: int = 9
+
+    shown = Shown(Run(Begun()), Asking(), Output(True), clock=time)  # type: ignore[arg-type]  # what it reads of a run
+    shown.begin()
+    for time.now in (1004.9, 1005.0, 1006.0, 1010.0):
+        shown.look()
+    shown.end()
+    told = records(capsys.readouterr().out)
+    assert told == [{"event": "progress", "rows": 3, "of": 9, "differences": 1, "unchecked": 0, "requests": 0}] * 2
+
+
+def test_a_restored_ledger_is_paid_from_only_after_an_audit_and_pays_nobody_twice(call: Call, folder: Path) -> None:
+    path, backup = folder / "payouts.db", folder / "backup.db"
+    with playing(OriginalSandbox(confirm=(0, 0))) as vendor:
+        env = original_at(vendor.url)
+        for rows in (1, 3):
+            (folder / "rewards.csv").write_text(HEADER + "".join(f"r{row},{REWARD},{row},1\n" for row in range(rows)))
+            assert call(*run_of(), env=env).exit_code == 0
+            if rows == 1:
+                shutil.copy(path, backup)
+        shutil.copy(backup, path)
+        assert call(*run_of(), env=env).exit_code == 7
+        audited = call(*AUDIT, env=env)
+        assert (audited.exit_code, event(audited, "released")) == (0, {"event": "released", "coins_unknown": 0})
+        assert call(*run_of(), env=env).exit_code == 0
+        assert set(vendor.books()["created"].values()) == {1}
+        assert len(vendor.books()["allocations"]) == 3
+
+
+def restored(folder: Path, vendor: OriginalSandbox) -> Path:
+    """Make an older copy whose row r1 was paid since."""
+    path, backup = folder / "payouts.db", folder / "backup.db"
+    lead(path, vendor.url, {"r1": State.PLANNED, "r2": State.PLANNED})
+    shutil.copy(path, backup)
+    lead(path, vendor.url, {"r1": State.SENT})
+    hold(vendor, "user-r1", key_of("r1"))
+    shutil.copy(backup, path)
+    return path
+
+
+def test_a_restored_ledger_is_released_by_nothing_less_than_a_whole_audit(
+    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]
+) -> None:
+    path = restored(folder, vendor)
+    lead(path, vendor.url, {"s1": State.PLANNED}, campaign="holi")
+    for less in ([], ["--max-requests=1", "--apply"], [f"--campaign={CAMPAIGN}", "--apply"]):
+        assert event(call(*AUDIT, *less, env=env), "released") is None
+    stray = hold(vendor, "user-s1", key_of("s1", "holi"))
+    unreadable(vendor, stray)
+    assert event(call(*AUDIT, "--apply", env=env), "released") is None
+    vendor.state.operations["allocation"][stray].amount = Decimal("1.50")
+    result = call(*AUDIT, "--apply", env=env)
+    assert (result.exit_code, event(result, "released") is not None) == (0, True)
+    assert call(*AUDIT, env=env).exit_code == 0
+
+
+def test_what_was_compared_before_a_newer_copy_was_paid_from_releases_nothing(
+    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]
+) -> None:
+    path, backup = folder / "payouts.db", folder / "backup.db"
+    lead(path, vendor.url, {"r1": State.PLANNED, "r2": State.PLANNED, "sent": State.SENT})
+    assert call(*AUDIT, "--max-requests=1", env=env).exit_code == 4
+    log = path.with_name("payouts.db-wal")
+    assert not (log.exists() and log.stat().st_size)  # whoever copies the file copies all of it
+    shutil.copy(path, backup)
+    lead(path, vendor.url, {"r1": State.SENT})
+    hold(vendor, "user-r1", key_of("r1"))
+    shutil.copy(backup, path)
+    result = call(*AUDIT, "--apply", env=env)
+    assert (result.exit_code, kinds(result), event(result, "continued")) == (0, {"r1": "held"}, None)
+
+
+def test_an_audit_during_which_a_newer_copy_was_paid_from_releases_nothing(
+    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]
+) -> None:
+    path = restored(folder, vendor)
+    with LedgerReader(path) as reader:
+        note = GenerationNote(reader.generation()[0])
+
+    class Lists(dict[str, Any]):
+        def get(self, asked: str, default: object = None) -> object:
+            if asked == "user-r2":
+                note.take()
+                note.write(9, "original", CAMPAIGN)
+                note.release()
+            return dict.get(self, asked, default)
+
+    vendor.state.by_user["allocation"] = Lists(vendor.state.by_user["allocation"])
+    assert event(call(*AUDIT, "--apply", env=env), "released") is None
+    vendor.state.by_user["allocation"] = dict(vendor.state.by_user["allocation"])
+    assert event(call(*AUDIT, "--apply", env=env), "released") is not None
+
+
+def test_a_person_may_vouch_for_a_ledger_that_this_machine_does_not_know_and_for_no_older_copy(
+    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restored(folder, vendor)
+    assert call("audit", "--newest").exit_code == 6
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "another-machine"))
+    moved = folder / "moved.db"
+    lead(moved, vendor.url, {"r1": State.SENT})
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "this-machine"))
+    result = call("audit", "--ledger=moved.db", "--newest")
+    assert (result.exit_code, event(result, "released") is not None) == (0, True)
+    assert [each["kind"] for each in records(call("decisions", "--ledger=moved.db")) if "kind" in each] == ["newest"]
+    lead(moved, vendor.url, {"r2": State.SENT})
+
+
+def test_refused_credentials_end_the_audit(call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]) -> None:
+    secret = "another-api-secret-of-more-than-thirty-two-characters"
+    lead(folder / "payouts.db", vendor.url, {"r1": State.PLANNED, "r2": State.PLANNED})
+    result = call(*AUDIT, env={**env, "ORIGINAL_API_SECRET": secret})
+    assert (result.exit_code, summary(result)["complete"]) == (7, False)
+    assert secret not in result.output
+    assert vendor.request_counts["GET"] <= 2
+
+
+def test_missing_credentials_are_told_before_anything(call: Call, folder: Path) -> None:
+    lead(folder / "payouts.db", "", {"r1": State.PLANNED})
+    assert call(*AUDIT).exit_code == 2
+    assert call(*AUDIT, "--ledger=nowhere.db").exit_code == 7
+    assert not (folder / "nowhere.db").exists()
+
+
+def test_campaigns_begun_elsewhere_are_left_out_and_told(
+    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]
+) -> None:
+    path = folder / "payouts.db"
+    lead(path, "https://elsewhere.example/v1", {"r1": State.DONE})
+    assert call(*AUDIT, env=env).exit_code == 7
+    lead(path, vendor.url, {"r2": State.PLANNED}, campaign="holi")
+    result = call(*AUDIT, env=env)
+    left_out = event(result, "left_out")
+    assert left_out is not None
+    assert (result.exit_code, left_out["campaign"], summary(result)["rows"]) == (0, CAMPAIGN, 1)
+
+
+def test_a_running_payout_keeps_the_audit_away(call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]) -> None:
+    async def meanwhile() -> int:
+        async with Ledger(folder / "payouts.db", vendor="original", campaign=CAMPAIGN):
+            result = await asyncio.to_thread(call, *AUDIT, env=env)
+        return result.exit_code
+
+    assert asyncio.run(meanwhile()) == 7
+
+
+def test_a_person_reads_why_nothing_can_be_sent_yet(
+    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restored(folder, vendor)
+    monkeypatch.setattr(Output, "__init__", lambda self, as_json=None: for_people(self))
+    result = call(*AUDIT, env=env)
+    said("audit: a restored ledger", result.stdout + result.stderr)
+    result = call(*AUDIT, "--apply", env=env)
+    said("audit: a restored ledger, applied", result.stdout + result.stderr)
