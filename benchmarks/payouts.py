@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class NoLedger:
     async def entries(self, *_: Any, **__: Any) -> list[Entry]:
         return []
 
-    def one_run(self) -> AbstractContextManager[None]:
+    def one_run(self) -> AbstractAsyncContextManager[None]:
         return nullcontext()
 
 

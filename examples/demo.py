@@ -72,7 +72,7 @@ def books_of(url: str) -> dict[str, Any]:
 def pay(file: Path, vendor: str, scratch: Path, environment: dict[str, str], *options: str) -> dict[str, dict[str, str]]:
     """Run the batch job as a person would; return its rows by id."""
     results = scratch / f"{vendor}.csv"
-    job = [sys.executable, "-m", "payouts", "run", str(file), "--vendor", vendor, "--campaign", "demo", "--rate", "0"]
+    job = [sys.executable, "-m", "payouts", "run", str(file), "--vendor", vendor, "--campaign", "demo", "--yes", "--rate", "0"]
     job += ["--ledger", str(scratch / f"{vendor}.db"), "--results", str(results), "--report", str(REPORTS / f"{vendor}.html")]
     subprocess.call([*job, *options], env={**os.environ, "XDG_STATE_HOME": str(scratch), **environment})
     return {row["id"]: row for row in csv.DictReader(results.read_text("utf-8").splitlines())}

@@ -48,11 +48,13 @@ class Reader:
         read = partial(self._one, Allocation, uid)
         return await self._at_read_path("one", lambda path: self._ask("get_allocation", read, deadline, path, uid))
 
-    async def allocations(self, user_uid: str, deadline: float) -> Listing[Allocation]:
+    async def allocations(
+        self, user_uid: str, deadline: float, *, before_page: Callable[[], Awaitable[object]] | None = None
+    ) -> Listing[Allocation]:
         """Read all allocations to a user."""
         select = partial(self._all, list[Allocation])
         return await self._at_read_path(
-            "list", lambda path: self._list("get_allocations_by_user_uid", select, deadline, path, user_uid)
+            "list", lambda path: self._list("get_allocations_by_user_uid", select, deadline, path, user_uid, before_page)
         )
 
     async def under_nonces(

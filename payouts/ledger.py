@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
-from payouts import steps
+from payouts import decisions, steps
+from payouts.generation import GenerationNote, Standing, standing
 from payouts.group_commit import GroupCommit
 from payouts.ledger_lock import LedgerLock
 from payouts.ledger_schema import COLUMNS, connect_to_write, entry_of
 from payouts.planning import Planner
 from payouts.rows import Row, derive_key
-from payouts.states import WAYS, Entry, LedgerError, LedgerInUse, State, WrongWay, by_hand_only
+from payouts.states import (
+    PROVEN,
+    WAYS,
+    AuditNeeded,
+    Entry,
+    LedgerError,
+    LedgerInUse,
+    State,
+    WrongWay,
+    by_hand_only,
+)
 from webhooks.store.sqlite_guard import InPlace
 
 if TYPE_CHECKING:
@@ -24,20 +35,27 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
+T = TypeVar("T")
+
+_RESTORED = "the ledger was restored from an older copy, from which this row may have been paid since"
+
+
 class Facts(TypedDict, total=False):
     """What is known when a row moves on.
 
     Attributes:
         uid: The vendor's name of the operation.
-        settled_by: What brought the news: `"webhook"`, `"poll"`, `"reply"` or `"hand"`.
+        settled_by: What brought the news: `"webhook"`, `"poll"`, `"reply"`, `"hand"` or `"audit"`.
         problem: The error that led there; its type and text are kept.
         note: What somebody says who settles it by hand; the error that was there stays.
+        evidence: What a settlement by hand rests on; it is kept with the decision.
     """
 
     uid: str | None
     settled_by: str | None
     problem: BaseException | str | None
     note: str | None
+    evidence: str | None
 
 
 class Ledger:
@@ -51,6 +69,7 @@ class Ledger:
         campaign: The campaign's name, a part of every key.
         target: Where the money goes out, such as the vendor's base URL; a campaign keeps the one it began with.
         lock: The ledger's lock, if it has been taken already; it is given back when the ledger is closed.
+        state: The folder in which is noted how far the ledger has come; `rewards-async` in the user's state folder if not given.
         clock: Seconds since the epoch.
 
     Raises:
@@ -69,6 +88,7 @@ class Ledger:
         campaign: str,
         target: str = "",
         lock: LedgerLock | None = None,
+        state: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.path = Path(path)
@@ -78,7 +98,11 @@ class Ledger:
         self._clock = clock
         self._ways = WAYS[vendor]
         self._lock = lock
-        self._writer = GroupCommit(self._connect, str(path), before=self._check_lock, after=self._check_place)
+        self._state = state
+        self._note: GenerationNote | None = None
+        self._generation = 0
+        self._noted = True
+        self._writer = GroupCommit(self._connect, str(path), before=self._check_lock, after=self._after_commit)
         self._in_a_run = False
         self._number = 0
         self._planner = Planner(vendor, campaign, 0)
@@ -87,7 +111,6 @@ class Ledger:
         try:
             await self._writer.open()
             self._number = await self._writer.run(self._open_campaign)
-            self._planner = Planner(self.vendor, self.campaign, self._number)
         except BaseException:
             await self.aclose()
             raise
@@ -103,26 +126,35 @@ class Ledger:
         try:
             await self._writer.aclose()
         finally:
+            if self._note is not None:
+                self._note.release()
             if self._lock is not None:
                 self._lock.release()
+
+    @property
+    def number(self) -> int:
+        """The ledger's own number of the campaign."""
+        return self._number
 
     @property
     def commits(self) -> int:
         """How many groups of changes were committed, each with one fsync."""
         return self._writer.commits
 
-    @contextmanager
-    def one_run(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def one_run(self) -> AsyncIterator[None]:
         """Keep other runs away while one pays: what it has under way would look to them as if nobody knew its end.
 
         Raises:
-            LedgerInUse: a run of this process pays from it.
+            LedgerInUse: a run of this process pays from it, or another process pays from a copy of it.
+            AuditNeeded: it may be an older copy; nothing may be sent before an audit.
         """
         if self._in_a_run:
-            told = f"{self.path}: expected to pay from it alone, but another run of this process does; let that one end first"
+            told = f"{self.path}: another run of this process is paying from this ledger. Nothing was sent; wait until it ends."
             raise LedgerInUse(told, pid=os.getpid())
         self._in_a_run = True
         try:
+            await self._writer.run(self._begin_run)
             yield
         finally:
             self._in_a_run = False
@@ -153,19 +185,21 @@ class Ledger:
         return (await self.move_all([(entry, to, facts)]))[0]
 
     async def move_all(self, wanted: Sequence[tuple[Entry, State, Facts]]) -> list[Entry]:
-        """Lead several rows on in one go, each as `move` does.
+        """Lead several rows on in one go, each as `move` does; what is settled by hand is kept as a decision in the same commit.
 
         Raises:
             WrongWay: as `move`; then none of these rows has moved.
         """
         at = self._clock()
         pairs = [(entry, self._moved(entry, to, facts, at)) for entry, to, facts in wanted]
-        await self._writer.run(partial(steps.write, pairs))
+        decided = {entry.number: facts.get("evidence") for entry, _, facts in wanted if facts.get("settled_by") == "hand"}
+        await self._writer.run(partial(self._write, pairs, decided, at))
         return [now for _, now in pairs]
 
     def _moved(self, entry: Entry, to: State, facts: Facts, at: float) -> Entry:
-        by_hand = facts.get("settled_by") == "hand"
-        if to not in self._ways.get(entry.state, ()) or (by_hand_only(entry.state, to) and not by_hand):
+        by = facts.get("settled_by")
+        ways = PROVEN if by == "audit" else self._ways
+        if to not in ways.get(entry.state, ()) or (by_hand_only(entry.state, to) and by not in {"hand", "audit"}):
             raise WrongWay(entry.id, entry.state, to)
         problem, note = facts.get("problem"), facts.get("note")
         kind = type(problem).__name__ if isinstance(problem, BaseException) else None
@@ -181,7 +215,10 @@ class Ledger:
             state=to,
             retries=entry.retries,
             uid=facts.get("uid") or entry.uid,
-            settled_by=facts.get("settled_by"),
+            settled_by=by,
+            answer=getattr(problem, "status", entry.answer if note else None),
+            absent_since=entry.absent_since,
+            absent_at=entry.absent_at,
             problem_kind=entry.problem_kind if note else kind,
             problem=entry.problem if note else None if problem is None else str(problem),
             note=note or entry.note,
@@ -191,8 +228,16 @@ class Ledger:
             settled_at=at if settled and to is not State.PLANNED else None,
         )
 
+    async def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run work on the ledger's own connection and return its result once it is on the disk; a `LedgerError` undoes it.
+
+        Args:
+            work: Reads and writes; it runs on another thread, and not at the same time as anything else of this ledger.
+        """
+        return await self._writer.run(partial(steps.whole, work))
+
     async def renew_key(self, entry: Entry) -> Entry:
-        """Plan a rejected or failed row anew under another key, and keep the old one beside it.
+        """Plan a rejected or failed row again under another key; the old key and the decision are kept in the same commit.
 
         Raises:
             WrongWay: the row is neither rejected nor failed, or has moved since it was read.
@@ -200,7 +245,7 @@ class Ledger:
         if State.PLANNED not in self._ways.get(entry.state, ()) or entry.state is State.SENT:
             raise WrongWay(entry.id, entry.state, State.PLANNED)
         key = derive_key(self.vendor, self.campaign, entry.id, retry=entry.retries + 1)
-        return await self._writer.run(partial(self._renew, entry, key))
+        return await self.transact(partial(decisions.renew, entry=entry, key=key, at=self._clock()))
 
     async def find(self, row_id: str) -> Entry | None:
         """Return how a row stands, None if this campaign has none of that id."""
@@ -226,31 +271,71 @@ class Ledger:
     def _check_lock(self) -> None:
         self._held.check()
 
+    def _after_commit(self) -> None:
+        self._check_place()
+        if not self._noted and self._note is not None:
+            self._note.write(self._generation, self.vendor, self.campaign)
+            self._noted = True
+
+    def _write(
+        self, pairs: Sequence[steps.Step], decided: Mapping[int, str | None], at: float, database: sqlite3.Connection
+    ) -> None:
+        sends = any(now.state is State.SENT for _, now in pairs)
+        if sends:
+            self._take_note(database)
+        steps.write(pairs, database)
+        for was, now in pairs if decided else ():
+            if was.number in decided:
+                said = {"note": now.note, "evidence": decided[was.number]}
+                decisions.record(database, kind="resolve", at=at, campaign=self._number, entry=was, became=now.state, **said)
+        if sends:
+            self._generation += 1
+            self._noted = False
+            database.execute("UPDATE ledger SET generation = ?", (self._generation,))
+
+    def _begin_run(self, database: sqlite3.Connection) -> None:
+        self._take_note(database)
+        database.execute("UPDATE campaigns SET run_at = ? WHERE number = ?", (self._clock(), self._number))
+
+    def _take_note(self, database: sqlite3.Connection) -> None:
+        """Make sure, once, that nothing was sent from a newer copy of this ledger, and keep it so."""
+        if self._note is not None:
+            return
+        identity, self._generation = database.execute("SELECT identity, generation FROM ledger").fetchone()
+        note = GenerationNote(identity, self._state)
+        note.take()
+        found = standing(self._generation, note.read())
+        if found is not Standing.NEWEST:
+            note.release()
+            raise AuditNeeded(self.path, found.value)
+        self._note = note
+
     def _check_place(self) -> None:
         """Refuse to go on where nobody would ever read what was written."""
         if not self._in_place.whole:
             raise LedgerError(
-                f"{self.path}: expected the files that were opened, one was moved, deleted or replaced meanwhile; "
-                "put the ledger back with its -wal file beside it before you run again, or what was paid since is not remembered"
+                f"{self.path}: the ledger or its -wal file was moved, deleted or replaced while it was open. Put both back "
+                "before you run again, or what was paid since is not remembered."
             )
 
     def _open_campaign(self, database: sqlite3.Connection) -> int:
         found = database.execute(
-            "SELECT number, target FROM campaigns WHERE vendor = ? AND name = ?", (self.vendor, self.campaign)
+            "SELECT number, target, restored_at FROM campaigns WHERE vendor = ? AND name = ?", (self.vendor, self.campaign)
         ).fetchone()
         if found is None:
-            return int(
-                database.execute(
-                    "INSERT INTO campaigns (vendor, name, target, opened_at) VALUES (?, ?, ?, ?) RETURNING number",
-                    (self.vendor, self.campaign, self._target, self._clock()),
-                ).fetchone()[0]
-            )
-        number, target = found
+            found = database.execute(
+                "INSERT INTO campaigns (vendor, name, target, opened_at) VALUES (?, ?, ?, ?) "
+                "RETURNING number, target, restored_at",
+                (self.vendor, self.campaign, self._target, self._clock()),
+            ).fetchone()
+        number, target, restored_at = found
         if self._target and target and target != self._target:
             raise LedgerError(
-                f"campaign {self.campaign}: expected {target}, where it was begun, got {self._target}; "
-                "name another campaign or another ledger for another place"
+                f"Campaign {self.campaign} was begun at {target}; this is {self._target}. Nothing was sent. "
+                "Use another campaign name or another ledger for another place."
             )
+        unsure = _RESTORED if restored_at is not None and self.vendor == "enkash" else None
+        self._planner = Planner(self.vendor, self.campaign, int(number), unsure=unsure)
         return int(number)
 
     def _select(self, row_id: str, database: sqlite3.Connection) -> Any:
@@ -262,24 +347,6 @@ class Ledger:
     def _find(self, row_id: str, database: sqlite3.Connection) -> Entry | None:
         found = self._select(row_id, database)
         return None if found is None else entry_of(found)
-
-    def _renew(self, entry: Entry, key: str, database: sqlite3.Connection) -> Entry:
-        at = self._clock()
-        moved = database.execute(
-            "INSERT INTO retired_keys "
-            "SELECT vendor, key, number, retries, ?, state, uid, problem_kind, problem, sent_at, settled_at, ?, note FROM rows "
-            "WHERE number = ? AND state = ? AND key = ?",
-            (key, at, entry.number, entry.state, entry.key),
-        )
-        if not moved.rowcount:
-            raise WrongWay(entry.id, entry.state, State.PLANNED)
-        database.execute(
-            "UPDATE rows SET state = 'planned', key = ?, planned_at = ?, retries = retries + 1, uid = NULL, settled_by = NULL, "
-            "problem_kind = NULL, problem = NULL, note = NULL, sent_at = NULL, accepted_at = NULL, settled_at = NULL "
-            "WHERE number = ?",
-            (key, at, entry.number),
-        )
-        return entry_of(self._select(entry.id, database))
 
     def _entries(self, states: tuple[State, ...], after: int, limit: int, database: sqlite3.Connection) -> list[Entry]:
         marks = ", ".join("?" * len(states))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from attrs import frozen
 
 from payouts.ledger_schema import COLUMNS, connect_to_read, entry_of
-from payouts.rows import InvalidRow, Row, derive_key
-from payouts.states import Entry, LedgerError, State, same_amount
+from payouts.states import Entry, LedgerError, State
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -63,6 +62,62 @@ class RetiredKey:
     problem: str | None
     note: str | None
     retired_at: float
+
+
+@frozen(kw_only=True)
+class Audit:
+    """What an audit came to, all its parts together.
+
+    Attributes:
+        number: The ledger's own number of it.
+        begun_at: When it was begun, in seconds since the epoch.
+        ended_at: When it had gone through all rows; None if it has not.
+        rows: How many rows were compared with the vendor's books.
+        requests: How many requests that took.
+        unchecked: How many rows could not be checked.
+        agree: How many rows agree with the vendor.
+        counts: Kind to the number of findings, also of kinds that are no difference.
+        unknown_allowed: How many allocations the ledger does not know, where that was allowed.
+        applied: Kind to the number of rows that were moved to what the vendor proves.
+    """
+
+    number: int
+    begun_at: float
+    ended_at: float | None
+    rows: int
+    requests: int
+    unchecked: int
+    agree: int
+    counts: Mapping[str, int]
+    unknown_allowed: int
+    applied: Mapping[str, int]
+
+
+@frozen(kw_only=True)
+class Difference:
+    """Something on which the ledger and the vendor disagreed.
+
+    Attributes:
+        kind: A word for programs, such as `"held"`.
+        campaign: The row's campaign; None if it concerns no row.
+        row_id: The row's id; None if it concerns none.
+        recipient: Who got it, or should have.
+        key: The row's key.
+        uid: The vendor's name of the operation.
+        ledger: What the ledger said.
+        vendor: What the vendor said.
+        applied: Whether the row was moved to what the vendor proves.
+    """
+
+    kind: str
+    campaign: str | None
+    row_id: str | None
+    recipient: str
+    key: str | None
+    uid: str | None
+    ledger: str
+    vendor: str
+    applied: bool
 
 
 class LedgerReader:
@@ -122,45 +177,126 @@ class LedgerReader:
         ).fetchone()
         return None if found is None else entry_of(found)
 
-    def judge(self, campaign: Campaign, row: Row) -> None:
-        """Refuse a row that is known with other content, or that brings the key of another row.
+    def generation(self) -> tuple[str, int]:
+        """Return the name that all copies of this ledger share, and how often rows were marked as sent in it."""
+        identity, generation = self._database.execute("SELECT identity, generation FROM ledger").fetchone()
+        return str(identity), int(generation)
 
-        Raises:
-            InvalidRow: it is; the text shows both versions.
-        """
-        key = row.given_key or derive_key(campaign.vendor, campaign.name, row.id)
-        known = self.find(campaign, row.id)
-        if known is not None:
-            given = (row.recipient, row.item, row.amount, key)
-            held = (known.recipient, known.item, known.amount, self._first_key(known))
-            other = [
-                (name, str(before), str(now))
-                for name, now, before in zip(FIELDS[campaign.vendor], given, held, strict=True)
-                if now != before and not (name == "amount" and same_amount(now, before))
-            ]
-            if other:
-                had, has = " and ".join(before for _, before, _ in other), " and ".join(now for _, _, now in other)
-                raise InvalidRow(
-                    f"row {row.id} is in the ledger as {known.state} with {had}, the file now has {has}; "
-                    "a row never changes: take the change back, or give the new grant an id of its own",
-                    name=other[0][0],
-                )
-        elif row.given_key is not None and (owner := self._owner(campaign, key)) is not None:
-            told = f"expected a key of its own, got {key}, which belongs to row {owner}; give it another key"
-            raise InvalidRow(told, name=FIELDS[campaign.vendor][3])
+    def recipients(self, campaigns: Collection[Campaign]) -> Iterator[str]:
+        """Yield each recipient of some campaigns once."""
+        marks = ", ".join("?" * len(campaigns))
+        for (recipient,) in self._database.execute(
+            f"SELECT DISTINCT recipient FROM rows WHERE campaign IN ({marks})",  # noqa: S608 - question marks
+            [campaign.number for campaign in campaigns],
+        ):
+            yield recipient
 
-    def _first_key(self, entry: Entry) -> str:
+    def last_audit(self, campaign: Campaign) -> Audit | None:
+        """Return the last audit that has gone through all rows of a campaign, None if there is none."""
+        found = self._database.execute(
+            "SELECT number FROM audits WHERE vendor = ? AND (campaign = ? OR (campaign IS NULL AND target = ?)) "
+            "AND ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT 1",
+            (campaign.vendor, campaign.number, campaign.target),
+        ).fetchone()
+        return None if found is None else self.audit(found[0])
+
+    def audit(self, number: int) -> Audit:
+        """Return what an audit has come to so far."""
+        database = self._database
+        vendor, target, only, begun_at, ended_at, rows, requests, unchecked = database.execute(
+            "SELECT vendor, target, campaign, begun_at, ended_at, rows, requests, unchecked FROM audits WHERE number = ?",
+            (number,),
+        ).fetchone()
+        kinds = database.execute(
+            "SELECT kind, count(*), sum(applied) FROM differences WHERE audit = ? GROUP BY kind", (number,)
+        ).fetchall()
+        counts = {kind: count for kind, count, _ in kinds}
+        allowed, apart = database.execute(
+            "SELECT coalesce(sum(CASE kind WHEN 'unknown_allowed' THEN vendor END), 0), count(DISTINCT row) "
+            "FROM differences WHERE audit = ?",
+            (number,),
+        ).fetchone()
+        if any(kind.startswith("balance") for kind in counts):  # those concern all rows of a recipient
+            apart += database.execute(
+                "SELECT count(*) FROM rows JOIN campaigns ON campaigns.number = campaign WHERE rows.vendor = ?1 "
+                "AND target IN ('', ?2) AND coalesce(?3, campaign) = campaign AND recipient IN "
+                "(SELECT recipient FROM differences WHERE audit = ?4 AND kind LIKE 'balance%')",
+                (vendor, target, only, number),
+            ).fetchone()[0]
+        return Audit(
+            number=number,
+            begun_at=begun_at,
+            ended_at=ended_at,
+            rows=rows,
+            requests=requests,
+            unchecked=unchecked,
+            agree=rows - unchecked - apart,
+            counts=counts,
+            unknown_allowed=int(allowed),
+            applied={kind: applied for kind, _, applied in kinds if applied},
+        )
+
+    def differences(self, audit: int, kinds: Collection[str], campaign: Campaign | None = None) -> Iterator[Difference]:
+        """Yield what an audit found of some kinds, in the order in which it was found; only of one campaign's rows if given."""
+        marks = ", ".join("?" * len(kinds))
+        of, numbers = ("", ()) if campaign is None else (" AND rows.campaign = ?", (campaign.number,))
+        for found in self._database.execute(
+            "SELECT kind, name, rows.id, differences.recipient, rows.key, differences.uid, ledger, differences.vendor, applied "  # noqa: S608
+            "FROM differences LEFT JOIN rows ON rows.number = row LEFT JOIN campaigns ON campaigns.number = rows.campaign "
+            f"WHERE audit = ? AND kind IN ({marks}){of} ORDER BY differences.number",
+            (audit, *kinds, *numbers),
+        ):
+            kind, name, row_id, recipient, key, uid, ledger, vendor, applied = found
+            yield Difference(
+                kind=kind,
+                campaign=name,
+                row_id=row_id,
+                recipient=recipient,
+                key=key,
+                uid=uid,
+                ledger=ledger,
+                vendor=vendor,
+                applied=bool(applied),
+            )
+
+    def first_key(self, entry: Entry) -> str:
+        """Return the key that a row had before any retry."""
         found = self._database.execute("SELECT key FROM retired_keys WHERE row = ? AND retry = 0", (entry.number,)).fetchone()
         return entry.key if found is None else str(found[0])
 
-    def _owner(self, campaign: Campaign, key: str) -> str | None:
+    def owner_of_key(self, vendor: str, key: str) -> tuple[str, str] | None:
+        """Return row id and campaign of the row that has a key, or had it before a retry; None if there is none."""
         found = self._database.execute(
-            "SELECT id FROM rows WHERE vendor = ? AND key = ? "
-            "UNION ALL SELECT rows.id FROM retired_keys JOIN rows ON rows.number = row "
-            "WHERE retired_keys.vendor = ? AND retired_keys.key = ?",
-            (campaign.vendor, key) * 2,
+            "SELECT id, name FROM rows JOIN campaigns ON campaigns.number = campaign WHERE rows.vendor = ? AND key = ? "
+            "UNION ALL SELECT id, name FROM retired_keys JOIN rows ON rows.number = row "
+            "JOIN campaigns ON campaigns.number = campaign WHERE retired_keys.vendor = ? AND retired_keys.key = ?",
+            (vendor, key) * 2,
         ).fetchone()
-        return None if found is None else str(found[0])
+        return None if found is None else (str(found[0]), str(found[1]))
+
+    def allowed_repeats(self, campaign: int) -> set[int]:
+        """Return the numbers of the campaigns that a campaign may repeat, or that may repeat it, as somebody has said."""
+        found = self._database.execute(
+            "SELECT of FROM repeats WHERE campaign = ?1 UNION SELECT campaign FROM repeats WHERE of = ?1", (campaign,)
+        )
+        return {int(number) for (number,) in found}
+
+    def paid_alike(self, vendor: str, likeness: str) -> list[tuple[int, float]]:
+        """Return the numbers of the campaigns that have paid a like row, or may have, and when one was last sent."""
+        return self._database.execute(
+            "SELECT campaign, coalesce(max(sent_at), 0) FROM rows WHERE vendor = ? AND likeness = ? "
+            "AND state IN ('sent', 'accepted', 'done', 'mismatch', 'unknown') GROUP BY campaign",
+            (vendor, likeness),
+        ).fetchall()
+
+    def ids_alike(self, campaign: Campaign, likeness: str) -> Iterator[str]:
+        """Yield the ids of a campaign's like rows that were paid, or may have been."""
+        for (row_id,) in self._database.execute(
+            "SELECT id FROM rows WHERE vendor = ? AND likeness = ? AND campaign = ? "
+            "AND state IN ('sent', 'accepted', 'done', 'mismatch', 'unknown')",
+            (campaign.vendor, likeness, campaign.number),
+        ):
+            yield row_id
 
     def retired_keys(self, campaign: Campaign) -> Iterator[RetiredKey]:
         """Yield the keys that were replaced, row by row, the oldest first."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import secrets
 import sqlite3
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import fields
 
+from payouts.likeness import likeness
 from payouts.states import Entry, LedgerError, State
 
 if TYPE_CHECKING:
@@ -69,6 +72,74 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE retired_keys ADD COLUMN note TEXT;
     CREATE INDEX retired_keys_of_row ON retired_keys (row, retry);
+    """,
+    """
+    CREATE TABLE ledger (
+        identity TEXT NOT NULL,
+        generation INTEGER NOT NULL,
+        audited_at REAL
+    );
+    INSERT INTO ledger SELECT identity(group_concat(vendor || name || opened_at, '|')), 0, NULL
+        FROM (SELECT vendor, name, opened_at FROM campaigns ORDER BY number LIMIT 1);
+    ALTER TABLE campaigns ADD COLUMN run_at REAL;
+    ALTER TABLE campaigns ADD COLUMN restored_at REAL;
+    ALTER TABLE rows ADD COLUMN likeness TEXT NOT NULL DEFAULT '';
+    ALTER TABLE rows ADD COLUMN answer INTEGER;
+    ALTER TABLE rows ADD COLUMN absent_since REAL;
+    ALTER TABLE rows ADD COLUMN absent_at REAL;
+    UPDATE rows SET likeness = likeness(recipient, item, amount);
+    CREATE INDEX rows_alike ON rows (vendor, likeness);
+    CREATE TABLE repeats (
+        campaign INTEGER NOT NULL REFERENCES campaigns (number),
+        of INTEGER NOT NULL REFERENCES campaigns (number),
+        allowed_at REAL NOT NULL,
+        PRIMARY KEY (campaign, of)
+    ) WITHOUT ROWID;
+    CREATE TABLE decisions (
+        number INTEGER PRIMARY KEY,
+        at REAL NOT NULL,
+        by TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        campaign INTEGER REFERENCES campaigns (number),
+        row INTEGER REFERENCES rows (number),
+        key TEXT,
+        was TEXT,
+        became TEXT,
+        note TEXT,
+        evidence TEXT,
+        before TEXT,
+        undone_by INTEGER REFERENCES decisions (number)
+    );
+    CREATE INDEX decisions_of_row ON decisions (row);
+    CREATE TABLE audits (
+        number INTEGER PRIMARY KEY,
+        vendor TEXT NOT NULL,
+        target TEXT NOT NULL,
+        campaign INTEGER REFERENCES campaigns (number),
+        begun_at REAL NOT NULL,
+        ended_at REAL,
+        after TEXT NOT NULL DEFAULT '',
+        rows INTEGER NOT NULL DEFAULT 0,
+        requests INTEGER NOT NULL DEFAULT 0,
+        unchecked INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE TABLE differences (
+        audit INTEGER NOT NULL REFERENCES audits (number),
+        number INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        row INTEGER REFERENCES rows (number),
+        recipient TEXT NOT NULL,
+        uid TEXT,
+        ledger TEXT NOT NULL,
+        vendor TEXT NOT NULL,
+        applied INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (audit, number)
+    ) WITHOUT ROWID;
+    CREATE TABLE balances (
+        recipient TEXT PRIMARY KEY,
+        coins INTEGER NOT NULL,
+        at REAL NOT NULL
+    ) WITHOUT ROWID;
     """,
 )
 """Step n leads from layout n to layout n + 1; a step that has been released is never changed."""
@@ -144,10 +215,18 @@ def _bring_up(connection: sqlite3.Connection, path: Path, migrations: Sequence[s
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA cache_size = -4000")
     connection.execute("PRAGMA temp_store = MEMORY")  # a full folder of temporary files is no trouble of this one
+    connection.create_function("likeness", 3, likeness, deterministic=True)
+    connection.create_function("identity", 1, _identity)
     for number, step in enumerate(migrations[layout:], layout + 1):
         connection.executescript(
             f"BEGIN IMMEDIATE; {step}; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number}; COMMIT"
         )
+
+
+def _identity(first_campaign: str | None) -> str:
+    """Return a name that all copies of a ledger share, also those made before ledgers had names."""
+    known = secrets.token_bytes(16) if first_campaign is None else first_campaign.encode()
+    return hashlib.sha256(known).hexdigest()[:32]
 
 
 def _layout(connection: sqlite3.Connection, path: Path) -> int:

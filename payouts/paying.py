@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from payouts.progress import Places
 from payouts.settling import Settling, state_after
 from payouts.states import Entry, State
-from payouts.vendors import Later, Meaning, Vendor, meaning_of
+from payouts.vendors import Later, Meaning, Vendor, as_told, meaning_of
 from vendor_http.errors import (
     ClientClosed,
     ConfigurationError,
@@ -202,16 +201,17 @@ class Paying:
     async def _not_paid(self, entry: Entry, problem: RewardsError, meaning: Meaning, *, first: bool) -> None:
         if meaning is Meaning.REJECTED and not first:
             meaning = Meaning.UNKNOWN  # a refusal of this call says nothing about an earlier one
+        told = as_told(problem, looked_up=self._vendor.later is not None)
         if meaning is Meaning.UNKNOWN_STOP:
             self._give_up(problem)
         if isinstance(problem, Forbidden) and not first:
             await self._end(entry)
         elif _STATES[meaning] is State.UNKNOWN:
-            self._recorder.put(entry, State.UNKNOWN, {"problem": self._advised(problem)}, self._seek)
+            self._recorder.put(entry, State.UNKNOWN, {"problem": told}, self._seek)
         else:
             existing = problem.existing if isinstance(problem, Conflict) else None
             uid = None if existing is None else existing.ref.uid
-            self._recorder.put(entry, _STATES[meaning], {"uid": uid, "problem": problem}, self._end)
+            self._recorder.put(entry, _STATES[meaning], {"uid": uid, "problem": told}, self._end)
         self._forbidden = self._forbidden + 1 if isinstance(problem, Forbidden) else 0
         self._refused += meaning is Meaning.REJECTED
         if self._most_refused is not None and self._refused >= self._most_refused:
@@ -220,14 +220,6 @@ class Paying:
             self._give_up(problem)
         if not isinstance(problem, OutcomeUnknown):
             self._ill_since = None
-
-    def _advised(self, problem: RewardsError) -> RewardsError:
-        """Return the error as a person reads it in the ledger, who runs a command and not a call."""
-        if self._vendor.later is None or not isinstance(problem, OutcomeUnknown):
-            return problem
-        told = copy.copy(problem)
-        told.advice = "run the same command again, which looks it up and repeats it under the same key"
-        return told
 
     async def _seek(self, entry: Entry) -> None:
         """Look for a row that may have been carried out, where anybody waits; it keeps its place among those that wait."""

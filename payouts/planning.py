@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+from payouts import steps
 from payouts.ledger_schema import COLUMNS, entry_of
+from payouts.likeness import likeness
 from payouts.rows import Keys, Row
-from payouts.states import Entry, KeyTaken, LedgerError, RowChanged, State, content, same_amount
+from payouts.states import Entry, KeyTaken, RowChanged, State, content, same_amount
 from payouts.steps import MOST_AT_ONCE, marks
 
-_COLUMNS = 11
-_INSERT = "INSERT INTO rows (number, campaign, vendor, id, line, recipient, item, amount, key, state, planned_at) VALUES {}"
+_COLUMNS = 13
+_INSERT = (
+    "INSERT INTO rows (number, campaign, vendor, id, line, recipient, item, amount, key, state, planned_at, problem, likeness) "
+    "VALUES {}"
+)
 
 
 class Planner:
@@ -22,12 +28,15 @@ class Planner:
         vendor: Who pays.
         campaign: The campaign's name.
         number: The ledger's number of it.
+        unsure: Why a row that is not known may have been paid all the same, None if it cannot have been; such rows are unknown.
     """
 
-    def __init__(self, vendor: str, campaign: str, number: int) -> None:
+    def __init__(self, vendor: str, campaign: str, number: int, *, unsure: str | None = None) -> None:
         self._vendor = vendor
+        self._campaign = campaign
         self._number = number
         self._keys = Keys(vendor, campaign)
+        self._unsure = unsure
 
     def plan(self, rows: Sequence[Row], at: float, database: sqlite3.Connection) -> list[Entry]:
         """Return how far each row has come; all of them are taken up, or none.
@@ -36,15 +45,7 @@ class Planner:
             RowChanged: a row is known with other content.
             KeyTaken: a row brings the key of another.
         """
-        database.execute("SAVEPOINT plan")
-        try:
-            entries = self._take_up(rows, at, database)
-        except LedgerError:
-            database.execute("ROLLBACK TO plan")
-            database.execute("RELEASE plan")
-            raise
-        database.execute("RELEASE plan")
-        return entries
+        return steps.whole(partial(self._take_up, rows, at), database)
 
     def _take_up(self, rows: Sequence[Row], at: float, database: sqlite3.Connection) -> list[Entry]:
         known = self._known(rows, database)
@@ -67,7 +68,8 @@ class Planner:
                     item=row.item,
                     amount=row.amount,
                     key=key,
-                    state=State.PLANNED,
+                    state=State.PLANNED if self._unsure is None else State.UNKNOWN,
+                    problem=self._unsure,
                     planned_at=at,
                 )
                 fresh.append(entry)
@@ -105,34 +107,39 @@ class Planner:
     def _takers(self, fresh: Sequence[Entry], database: sqlite3.Connection) -> list[KeyTaken]:
         """Return an error for each row that brings the key of another."""
         problems: list[KeyTaken] = []
-        owners: dict[str, str] = {}
+        owners: dict[str, tuple[str, str]] = {}
         for entry in fresh:
             found = database.execute(
-                "SELECT id FROM rows WHERE vendor = ? AND key = ? AND number != ?", (self._vendor, entry.key, entry.number)
+                "SELECT id, name FROM rows JOIN campaigns ON campaigns.number = campaign "
+                "WHERE rows.vendor = ? AND key = ? AND rows.number != ?",
+                (self._vendor, entry.key, entry.number),
             ).fetchone()
-            owner = owners.get(entry.key) if found is None else found[0]
+            owner = owners.get(entry.key) if found is None else found
             if owner is not None:
-                problems.append(KeyTaken(entry.key, entry.id, owner))
-            owners[entry.key] = entry.id
+                problems.append(KeyTaken(entry.key, entry.id, *owner))
+            owners[entry.key] = (entry.id, self._campaign)
         return problems
 
     def _values(self, entry: Entry) -> tuple[Any, ...]:
         grant = (entry.id, entry.line, entry.recipient, entry.item, entry.amount, entry.key)
-        return (entry.number, self._number, self._vendor, *grant, entry.state.value, entry.planned_at)
+        alike = likeness(entry.recipient, entry.item, entry.amount)
+        return (entry.number, self._number, self._vendor, *grant, entry.state.value, entry.planned_at, entry.problem, alike)
 
     def _refuse_retired(self, row_id: str, key: str, database: sqlite3.Connection) -> None:
         owner = database.execute(
-            "SELECT rows.id FROM retired_keys JOIN rows ON rows.number = retired_keys.row "
+            "SELECT id, name FROM retired_keys JOIN rows ON rows.number = row JOIN campaigns ON campaigns.number = campaign "
             "WHERE retired_keys.vendor = ? AND retired_keys.key = ?",
             (self._vendor, key),
         ).fetchone()
         if owner is not None:
-            raise KeyTaken(key, row_id, owner[0])
+            raise KeyTaken(key, row_id, *owner)
 
     def _same(self, row: Row, key: str, known: Entry, database: sqlite3.Connection) -> bool:
         if (row.recipient, row.item) != (known.recipient, known.item) or not same_amount(row.amount, known.amount):
             return False
+        if key == known.key:
+            return True
         if not known.retries:
-            return key == known.key
+            return False
         first = database.execute("SELECT key FROM retired_keys WHERE row = ? AND retry = 0", (known.number,)).fetchone()
         return bool(key == first[0])

@@ -244,7 +244,7 @@ class PayoutRun:
         await self._paying.waited(entry)
 
     async def _run_alone(self) -> None:
-        with self._ledger.one_run():
+        async with self._ledger.one_run():
             await self._run()
 
     async def _run(self) -> None:

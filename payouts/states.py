@@ -70,6 +70,15 @@ mark a rejected row as done or, where the vendor can be asked, as unknown, so th
 """
 
 
+PROVEN: Mapping[State, frozenset[State]] = MappingProxyType(
+    dict.fromkeys(
+        (State.PLANNED, State.SENT, State.ACCEPTED, State.UNKNOWN, State.REJECTED, State.FAILED),
+        frozenset({State.ACCEPTED, State.DONE, State.FAILED, State.MISMATCH, State.UNKNOWN}),
+    )
+)
+"""State to the states that an audit may lead to, by what the vendor holds; never away from a row that is paid."""
+
+
 def by_hand_only(state: State, to: State) -> bool:
     """Return whether only a person may lead a row from one state to another."""
     return (state is State.UNKNOWN and to is State.REJECTED) or (state is State.REJECTED and to is not State.PLANNED)
@@ -90,7 +99,11 @@ class Entry:
         state: How far it has come.
         retries: How many keys came before this one.
         uid: The vendor's name of the operation.
-        settled_by: `"webhook"`, `"poll"`, `"reply"` or `"hand"`.
+        settled_by: `"webhook"`, `"poll"`, `"reply"`, `"hand"` or `"audit"`.
+        answer: The HTTP status of the answer that led there, if there was one.
+        absent_since: When a complete list of the vendor's first did not show it, in seconds since the epoch; counts only if it is
+            later than the campaign's last run.
+        absent_at: When a complete list last did not show it.
         problem_kind: The sort of error.
         problem: What was said about it.
         note: What somebody noted when settling it by hand.
@@ -111,6 +124,9 @@ class Entry:
     retries: int = 0
     uid: str | None = None
     settled_by: str | None = None
+    answer: int | None = None
+    absent_since: float | None = None
+    absent_at: float | None = None
     problem_kind: str | None = None
     problem: str | None = None
     note: str | None = None
@@ -140,6 +156,18 @@ class LedgerError(RewardsError):
     """The ledger cannot do what was asked; it is as it was before."""
 
 
+class AuditNeeded(LedgerError):
+    """Nothing may be sent from this ledger before it was compared with the vendor's books."""
+
+    def __init__(self, path: object, why: str) -> None:
+        super().__init__(
+            f"{path}: this ledger is {why}. Nothing was sent. Put the newest copy back, or compare this one with the vendor's "
+            f"books first: payouts audit --ledger {path} --apply"
+        )
+        self.path = path
+        self.why = why
+
+
 class LedgerInUse(LedgerError):
     """Another process works with this ledger.
 
@@ -162,7 +190,7 @@ class WrongWay(LedgerError):
     """
 
     def __init__(self, row_id: str, state: State, to: State) -> None:
-        super().__init__(f"row {row_id}: expected a way from {state} to {to}, there is none; read the row anew before you act")
+        super().__init__(f"Row {row_id} cannot go from {state} to {to}; read the row again before you act.")
         self.row_id = row_id
         self.state = state
         self.to = to
@@ -178,8 +206,8 @@ class RowChanged(LedgerError):
 
     def __init__(self, known: Entry, given: str) -> None:
         super().__init__(
-            f"row {known.id} ({known.state}): the ledger has {known.content}, now came {given}; "
-            "a row never changes: take the change back, or give the new grant an id of its own"
+            f"Row {known.id} is in the ledger as {known.state}: {known.content}. Now it says {given}. A row never changes: "
+            "undo the change, or give the new grant a new id."
         )
         self.known = known
         self.given = given
@@ -192,10 +220,15 @@ class KeyTaken(LedgerError):
         key: The key.
         row_id: The row that brings it.
         owner: The row that has it.
+        campaign: The campaign of that row.
     """
 
-    def __init__(self, key: str, row_id: str, owner: str) -> None:
-        super().__init__(f"row {row_id}: expected a key of its own, got {key}, which belongs to row {owner}; give it another key")
+    def __init__(self, key: str, row_id: str, owner: str, campaign: str) -> None:
+        super().__init__(
+            f"Row {row_id} brings the key {key}, under which row {owner} of campaign {campaign} is paid. A key pays once: "
+            "if this is the same grant, it is in that campaign already."
+        )
         self.key = key
         self.row_id = row_id
         self.owner = owner
+        self.campaign = campaign

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from payouts.states import Entry, State, WrongWay
+from payouts.states import Entry, LedgerError, State, WrongWay
 
 if TYPE_CHECKING:
     import sqlite3
+
+T = TypeVar("T")
 
 Step = tuple[Entry, Entry]
 """A row as it was and as it is to be."""
@@ -19,8 +21,8 @@ MOST_AT_ONCE = 512
 """Rows in one statement."""
 
 _MOVE = (
-    "UPDATE rows SET state = ?, uid = ?, settled_by = ?, problem_kind = ?, problem = ?, note = ?, sent_at = ?, accepted_at = ?, "
-    "settled_at = ? WHERE number = ?"
+    "UPDATE rows SET state = ?, uid = ?, settled_by = ?, answer = ?, problem_kind = ?, problem = ?, note = ?, sent_at = ?, "
+    "accepted_at = ?, settled_at = ? WHERE number = ?"
 )
 _MOVE_MANY = "UPDATE rows SET {} FROM (VALUES {}) AS new WHERE number = new.column1"
 _PLAIN: Mapping[tuple[State, State], tuple[str, Callable[[Entry], tuple[Any, ...]]]] = MappingProxyType(
@@ -46,6 +48,18 @@ _PLAIN: Mapping[tuple[State, State], tuple[str, Callable[[Entry], tuple[Any, ...
 def marks(rows: int, columns: int) -> str:
     """Return so many rows of so many question marks."""
     return ", ".join([f"({', '.join('?' * columns)})"] * rows)
+
+
+def whole(work: Callable[[sqlite3.Connection], T], database: sqlite3.Connection) -> T:
+    """Run work, and undo all of it if it raises a `LedgerError`."""
+    database.execute("SAVEPOINT work")
+    try:
+        return work(database)
+    except LedgerError:
+        database.execute("ROLLBACK TO work")
+        raise
+    finally:
+        database.execute("RELEASE work")
 
 
 def write(steps: Sequence[Step], database: sqlite3.Connection) -> None:
@@ -112,5 +126,5 @@ def _is_plain(was: Entry, now: Entry, *, like: Step) -> bool:
 
 
 def _values(now: Entry) -> tuple[Any, ...]:
-    said = (now.state.value, now.uid, now.settled_by, now.problem_kind, now.problem, now.note)
+    said = (now.state.value, now.uid, now.settled_by, now.answer, now.problem_kind, now.problem, now.note)
     return (*said, now.sent_at, now.accepted_at, now.settled_at, now.number)

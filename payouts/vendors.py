@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
 from enum import Enum
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from payouts.states import Entry
 
 
+_call_name = re.compile(r"^(Original|EnKash) [a-z_]+: ")
+
+
 class Meaning(Enum):
     """What an error of a call that pays means for the row."""
 
@@ -54,6 +59,20 @@ def meaning_of(problem: RewardsError) -> Meaning:
     if isinstance(problem, (Unauthorized, ClientClosed, ConfigurationError)):
         return Meaning.STOP
     return Meaning.REJECTED if isinstance(problem, RequestRejected) else Meaning.UNKNOWN
+
+
+def as_told(problem: RewardsError, *, looked_up: bool) -> RewardsError:
+    """Return an error in the words of those who run a command and know nothing of calls.
+
+    Args:
+        problem: How a call that pays ended.
+        looked_up: Whether the next run looks the row up.
+    """
+    told = copy.copy(problem)
+    told.args = (_call_name.sub(r"\1: ", str(problem.args[0])),)
+    if looked_up and isinstance(told, OutcomeUnknown):
+        told.advice = "run the same command again, which looks it up and repeats it under the same key"
+    return told
 
 
 class Later(Protocol):
@@ -214,13 +233,14 @@ class OriginalVendor:
 
     def conclude(self, entry: Entry, final: Operation) -> None:
         """Compare uid, nonce, reward, user and amount."""
+        found_under = final.key if entry.settled_by == "audit" else None  # an audit also looks under keys of earlier tries
         asked = Allocation(
             uid=entry.uid or "",
             status=OperationStatus.PENDING,
             reward_uid=entry.item,
             to_user_uid=entry.recipient,
             amount=Decimal(entry.amount or 0),
-            nonce=entry.key,
+            nonce=found_under or entry.key,
             scope=self.client.scope,
         )
         self.client.conclude(asked, final)

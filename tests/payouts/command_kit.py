@@ -23,7 +23,7 @@ Call = Callable[..., Result]
 
 
 def run_of(file: str = "rewards.csv", *more: str) -> list[str]:
-    return ["run", file, "--vendor=original", "--campaign=diwali-2026", *QUICK, *more]
+    return ["run", file, "--vendor=original", "--campaign=diwali-2026", "--yes", *QUICK, *more]
 
 
 def records(result: Result | str) -> list[dict[str, Any]]:
@@ -36,7 +36,7 @@ def entries(folder: Path) -> dict[str, Entry]:
         return {entry.id: entry for entry in reader.entries(reader.campaign())}
 
 
-def for_people(output: Output) -> None:
+def for_people(output: Output, as_json: bool | None = None) -> None:
     """Stand in for `Output.__init__` where somebody watches."""
     output.as_json = False
     output.console = Console(highlight=False, markup=False, emoji=False, width=200, force_terminal=False)

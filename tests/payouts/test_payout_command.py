@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -39,6 +40,7 @@ from tests.payouts.process_kit import (
     payouts,
     sandbox,
 )
+from tests.payouts.texts import said
 from webhooks.cli.terminal import Output
 
 
@@ -77,7 +79,6 @@ def test_a_bad_file_is_told_with_line_and_column_and_nothing_is_sent(
     assert result.exit_code == 2
     (mistake,) = records(result)
     assert (mistake["event"], mistake["line"], mistake["column"]) == ("mistake", *place)
-    assert "nothing was sent" in result.stderr
     assert not (folder / "payouts.db").exists()
 
 
@@ -86,49 +87,45 @@ def test_a_dry_run_lists_every_mistake_for_people_too(call: Call, folder: Path, 
     (folder / "rewards.csv").write_text(HEADER + "r1,,32,x\nr2,21,32,1\nr3,21,32,-1\n")
     result = call(*run_of("rewards.csv", "--dry-run"))
     assert result.exit_code == 2
-    assert [line.split(":")[0] for line in result.stdout.splitlines()] == [
-        "line 2, column 2 (reward_uid)",
-        "line 2, column 4 (amount)",
-        "line 4, column 4 (amount)",
-    ]
-    assert "3 mistakes, nothing was sent" in result.stderr
+    said("run: a file with three mistakes", result.output)
 
 
 def test_a_dry_run_of_a_good_file_adds_up_and_sends_nothing(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "rewards.csv").write_text("note," + HEADER + f"x,r1,{REWARD},32,1.50\ny,r2,{REWARD},33,2.25\n")
     result = call(*run_of("rewards.csv", "--dry-run"))
     assert result.exit_code == 0
-    assert records(result) == [{"event": "checked", "rows": 2, "counts": {REWARD: 2}, "totals": {REWARD: "3.75"}}]
-    assert "columns that are not read: note" in result.stderr
+    (checked,) = records(result)
+    assert (checked["rows"], checked["counts"], checked["totals"]) == (2, {REWARD: 2}, {REWARD: "3.75"})
+    assert [note["kind"] for note in checked["notes"]] == ["ignored"]
     assert [path.name for path in folder.iterdir()] == ["rewards.csv"]
     monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
-    assert "3.75" in call(*run_of("rewards.csv", "--dry-run")).stdout
+    said("run: a dry run", call(*run_of("rewards.csv", "--dry-run")).output)
 
 
 def test_a_dry_run_of_coins_counts_them(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "coins.csv").write_text("id,user_id,event\na,EK1,MEAL\n")
     monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
     result = call("run", "coins.csv", "--vendor=enkash", "--campaign=c", "--dry-run")
-    assert "1 rows, no mistake; nothing was sent" in result.stdout
+    said("run: a dry run of coins", result.output)
 
 
 def test_ids_from_line_come_with_a_warning(call: Call, folder: Path) -> None:
     (folder / "rewards.csv").write_text("reward_uid,to_user_uid,amount\n21,32,1\n")
     result = call(*run_of("rewards.csv", "--ids-from-line", "--dry-run"))
     assert result.exit_code == 0
-    assert "a line inserted or removed later would pay rows twice or never" in result.stderr
+    assert "--ids-from-line" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--user-id-column=x"], "--user-id-column: there is no such column for original"),
-        (["--delimiter=ab"], "--delimiter: expected one character, got 2"),
-        (["--rate=-1"], "expected rows per second such as 20 or 20/s, got '-1'"),
-        (["--rate=fast"], "expected rows per second such as 20 or 20/s, got 'fast'"),
-        (["--rate=nan/s"], "expected rows per second such as 20 or 20/s, got 'nan/s'"),
+        (["--user-id-column=x"], "--user-id-column"),
+        (["--delimiter=ab"], "--delimiter"),
+        (["--rate=-1"], "--rate"),
+        (["--rate=fast"], "--rate"),
+        (["--rate=nan/s"], "--rate"),
         (["--polls-per-second=inf"], "--polls-per-second"),
-        (["--ids-from-line", "--id-column=order"], "expected --ids-from-line or --id-column, got both"),
+        (["--ids-from-line", "--id-column=order"], "--ids-from-line"),
         (["--campaign="], "campaign"),
     ],
 )
@@ -169,7 +166,7 @@ def test_missing_credentials_are_named_before_anything_else(call: Call, folder: 
     assert "ORIGINAL_API_KEY" in result.stderr
     result = call(*run_of("rewards.csv", "--webhook-port=0"), env={"ORIGINAL_API_KEY": "k", "ORIGINAL_API_SECRET": "s" * 32})
     assert result.exit_code == 2
-    assert "ORIGINAL_WEBHOOK_KEYS: expected ID:SECRET pairs in the environment, got none" in result.stderr
+    assert "ORIGINAL_WEBHOOK_KEYS" in result.stderr
 
 
 # runs
@@ -181,7 +178,7 @@ def test_a_file_is_paid_reported_and_paid_only_once(call: Call, folder: Path, le
     result = call(*run_of("rewards.csv", "--report=report.html", "--results=results.csv"), env=env)
     assert (result.exit_code, result.stderr) == (0, "")
     told = records(result)
-    assert [record["event"] for record in told] == ["begin", "row", "row", "end", "report", "results", "summary"]
+    assert [record["event"] for record in told] == ["checked", "begin", "row", "row", "end", "report", "results", "summary"]
     assert {record["id"]: record["state"] for record in told if record["event"] == "row"} == {"r1": "done", "r2": "done"}
     assert (told[-1]["done"], told[-4]["by_poll"]) == (2, 2)
     assert "diwali-2026" in (folder / "report.html").read_text()
@@ -211,17 +208,13 @@ def test_for_people_a_run_ends_with_what_there_is_to_do(
     call: Call, folder: Path, vendor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
-    (folder / "rewards.csv").write_text(TWO)
+    (folder / "rewards.csv").write_text(HEADER + f"r1,{REWARD},32,1.50\n")
     result = call(*run_of("rewards.csv", "--report=report.html", "--results=results.csv"), env=original_at(vendor))
     assert result.exit_code == 3
-    for words in [
-        "diwali-2026: 2 rejected",
-        "see which: payouts status",
-        "report: report.html",
-        "results: results.csv",
-        "row r1: rejected",
-    ]:
-        assert words in result.stdout
+    lines = [
+        line for line in result.output.splitlines() if "rows/s" not in line and "in flight" not in line
+    ]  # of no fixed length
+    said("run: a row that the vendor refuses", re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:9400", "\n".join(lines)))
 
 
 def test_rejected_rows_give_another_exit_code(call: Call, folder: Path, vendor: str) -> None:
@@ -263,7 +256,7 @@ def test_a_ledger_in_use_is_told_with_the_process_that_has_it(call: Call, folder
 
     result = asyncio.run(meanwhile())
     assert result.exit_code == 7
-    assert f"process {os.getpid()} does; wait for that run to end" in result.stderr
+    assert f"process {os.getpid()}" in result.stderr
 
 
 def test_a_row_that_changed_is_refused_before_anything_is_sent_and_both_versions_are_shown(
@@ -278,9 +271,11 @@ def test_a_row_that_changed_is_refused_before_anything_is_sent_and_both_versions
     result = call(*run_of(), env=env)
     assert result.exit_code == 2
     told = records(result)
-    assert [(record["line"], record["column"], record["name"]) for record in told] == [(2, 4, "to_user_uid"), (4, 1, "nonce")]
-    assert "in the ledger as done with 33 and 2.25, the file now has 34 and 2.26; a row never changes" in told[0]["message"]
-    assert "belongs to row r1" in told[1]["message"]
+    assert [(record["kind"], record["line"], record["column"], record["name"]) for record in told] == [
+        ("changed", 2, 4, "to_user_uid"),
+        ("key_of_another_row", 4, 1, "nonce"),
+    ]
+    assert all(words in told[0]["message"] for words in ("33", "2.25", "34", "2.26"))
     (folder / "rewards.csv").write_text("nonce," + HEADER + f"n1,r1,{REWARD},32,1.5000\n,r2,{REWARD},33,2.25\n")
     assert call(*run_of(), env=env).exit_code == 0
     assert books(lenient)["requests"] == before
@@ -297,7 +292,7 @@ def test_a_file_that_changes_after_the_check_is_paid_as_it_was_checked(
         (folder / "rewards.csv").write_text("x" + TWO)
         return checked
 
-    monkeypatch.setattr("payouts.cli.running.check_rows", check_and_change)
+    monkeypatch.setattr("payouts.cli.preparing.check_rows", check_and_change)
     assert call(*run_of(), env=original_at(lenient)).exit_code == 0
     assert {(entry.id, entry.recipient, entry.amount) for entry in entries(folder).values()} == {
         ("r1", "32", "1.50"),
@@ -308,7 +303,7 @@ def test_a_file_that_changes_after_the_check_is_paid_as_it_was_checked(
 def test_what_a_program_wrote_before_it_broke_down_is_not_paid(call: Call, folder: Path, lenient: str) -> None:
     result = call(*run_of("-"), text=TWO[:-3], env=original_at(lenient))
     assert result.exit_code == 2
-    assert "it was cut off: see that its program ends well" in result.stdout
+    assert [mistake["kind"] for mistake in records(result)] == ["cut_off"]
     assert books(lenient)["allocations"] == []
 
 
@@ -318,7 +313,7 @@ def test_another_place_needs_another_campaign(call: Call, folder: Path, lenient:
     assert call(*run_of(), env=env).exit_code == 0
     result = call(*run_of(), env=env | {"ORIGINAL_BASE_URL": "http://127.0.0.1:1/v1"})
     assert result.exit_code == 7
-    assert "where it was begun" in result.stderr
+    assert "http://127.0.0.1:1/v1" in result.stderr
 
 
 def test_coins_are_paid(call: Call, folder: Path) -> None:
@@ -326,13 +321,13 @@ def test_coins_are_paid(call: Call, folder: Path) -> None:
     with sandbox("enkash") as url:
         env = enkash_at(url, folder)
         create_event(env, "MEAL_CARD_PAYMENT")
-        result = call("run", "coins.csv", "--vendor=enkash", "--campaign=c", "--rate=0", env=env)
+        result = call("run", "coins.csv", "--vendor=enkash", "--campaign=c", "--yes", "--rate=0", env=env)
         assert result.exit_code == 3, result.stderr
         rows = {record["id"]: record for record in records(result) if record["event"] == "row"}
         assert (rows["a"]["state"], rows["a"]["amount"], rows["b"]["state"]) == ("done", None, "rejected")
         assert call("retry", "b", "--yes", env=env).exit_code == 0
         create_event(env, "NO_SUCH_EVENT")
-        assert call("run", "coins.csv", "--vendor=enkash", "--campaign=c", "--rate=0", env=env).exit_code == 0
+        assert call("run", "coins.csv", "--vendor=enkash", "--campaign=c", "--yes", "--rate=0", env=env).exit_code == 0
         assert len(books(url)["allocations"]) == 2
     assert (folder / "rewards-async").stat().st_mode & 0o777 == 0o700
 
@@ -344,10 +339,10 @@ def test_an_interrupt_during_the_check_sends_nothing(call: Call, folder: Path, m
     def interrupted(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("payouts.cli.running.check_rows", interrupted)
+    monkeypatch.setattr("payouts.cli.preparing.check_rows", interrupted)
     (folder / "rewards.csv").write_text(TWO)
     result = call(*run_of())
-    assert (result.exit_code, "interrupted before anything was sent" in result.stderr) == (130, True)
+    assert (result.exit_code, result.stderr) == (130, "Interrupted before anything was sent.\n")
 
 
 async def test_who_cancels_a_run_without_an_interrupt_is_heard() -> None:
@@ -426,11 +421,8 @@ def test_status_tells_how_a_campaign_stands(call: Call, folder: Path, vendor: st
     (row,) = records(call("status", "r1"))
     assert (row["id"], row["to_user_uid"], row["retired_keys"]) == ("r1", "32", [])
     monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
-    text = call("status", "--all").stdout
-    for words in ["diwali-2026 (original), 0 of 2 rows paid", "3.75 in 2", "not paid: 2", "rejected"]:
-        assert words in text
-    text = call("status", "r1").stdout
-    assert "to_user_uid   32" in text
+    said("status: two rejected rows", call("status", "--all").stdout)
+    assert "to_user_uid   32" in call("status", "r1").stdout
     assert call("status", "r9").exit_code == 5
     assert call("status", "--campaign=other").exit_code == 7
     assert call("status", "--ledger=none.db").exit_code == 7
@@ -455,10 +447,9 @@ def test_for_people_all_is_well_in_few_words(call: Call, folder: Path, lenient: 
     (folder / "rewards.csv").write_text(TWO + "r3,other,34,1\n")
     call(*run_of("rewards.csv", "--limit=2"), env=original_at(lenient))
     monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
-    assert "1 in 1" in call("status").stdout
-    result = call(*run_of(), env=original_at(lenient))
-    assert (result.exit_code, "diwali-2026: 3 done" in result.stdout, "see which" in result.stdout) == (0, True, False)
-    assert "not paid" not in call("status").stdout
+    said("status: a row that is not sent yet", call("status").stdout)
+    assert call(*run_of(), env=original_at(lenient)).exit_code == 0
+    said("status: every row is paid", call("status").stdout)
 
 
 def test_a_long_status_names_the_first_rows_only(call: Call, folder: Path, lenient: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -467,7 +458,8 @@ def test_a_long_status_names_the_first_rows_only(call: Call, folder: Path, lenie
     assert len(records(call("status"))) == 21
     assert len(records(call("status", "--all"))) == 30
     monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
-    assert "not paid: 29, the first 20" in call("status").stdout
+    listed = call("status").stdout
+    assert ("\nr20: " in listed, "\nr21: " in listed) == (True, False)
 
 
 def test_all_rows_that_are_not_paid_are_listed_for_a_program(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -489,7 +481,7 @@ def test_all_rows_that_are_not_paid_are_listed_for_a_program(call: Call, folder:
         ("r2", "planned"),
     ]
     monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
-    assert "not paid: 6, the first 4" in call("status", "--all").stdout
+    said("status: more rows than are listed", call("status", "--all").stdout)
 
 
 def test_a_report_can_be_written_afterwards(call: Call, folder: Path, lenient: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -499,7 +491,7 @@ def test_a_report_can_be_written_afterwards(call: Call, folder: Path, lenient: s
     assert [record["path"] for record in records(result)] == ["payouts.html", "results.csv"]
     assert "diwali-2026" in (folder / "payouts.html").read_text()
     monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
-    assert "written: other.html" in call("report", "--out=other.html").stdout
+    assert "other.html" in call("report", "--out=other.html").stdout
     assert call("report", "--out=nowhere/report.html").exit_code == 2
 
 
@@ -520,11 +512,10 @@ def test_a_rejected_row_gets_a_new_key_after_the_vendor_was_asked(
     (row,) = records(call("status", "r1"))
     assert row["retired_keys"][0]["key"] == old["r1"].key
     monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
-    assert "keys before this one" in call("status", "r1").stdout
+    assert old["r1"].key in call("status", "r1").stdout
     result = call("retry", "r1", "r2", "--yes", env=env)
     assert result.exit_code == 6
-    assert "row r1 keeps its key: it is planned" in result.stdout
-    assert f"row r2: {old['r2'].key} is replaced by" in result.stdout
+    said("retry: one row that is planned already, and one that gets a new key", result.stdout)
 
 
 def test_a_row_is_only_paid_anew_once_somebody_has_typed_the_campaign(
@@ -533,11 +524,10 @@ def test_a_row_is_only_paid_anew_once_somebody_has_typed_the_campaign(
     (folder / "rewards.csv").write_text(TWO)
     env = original_at(vendor)
     call(*run_of(), env=env)
-    monkeypatch.setattr("payouts.cli.by_hand._somebody_is_there", lambda: True)
+    monkeypatch.setattr("payouts.cli.confirming.somebody_is_there", lambda: True)
     monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
     result = call("retry", "--state=rejected", text="no\n", env=env)
     assert (result.exit_code, {entry.state for entry in entries(folder).values()}) == (6, {State.REJECTED})
-    assert "2 rows get another key" in result.stdout
     result = call("retry", "--state=rejected", text="diwali-2026\n", env=env)
     assert (result.exit_code, {entry.state for entry in entries(folder).values()}) == (0, {State.PLANNED})
 
@@ -559,7 +549,7 @@ def test_a_row_that_keeps_its_key_is_told_to_programs_too(call: Call, folder: Pa
     call(*run_of(), env=env)
     result = call("retry", "r1", "--yes", env=env)
     assert result.exit_code == 6
-    assert records(result)[0]["reason"] == "it is done; only a rejected or a failed row can be paid anew"
+    assert [(record["event"], record["state"]) for record in records(result)] == [("kept", "done")]
 
 
 def test_an_unknown_row_is_settled_by_hand_with_a_note(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -574,13 +564,11 @@ def test_an_unknown_row_is_settled_by_hand_with_a_note(call: Call, folder: Path,
     result = call("resolve", "r1", "--as=done", "--note=seen in the console")
     assert records(result) == [{"event": "resolved", "id": "r1", "state": "done", "note": "seen in the console"}]
     monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
-    assert "row r2 is rejected: asked them" in call("resolve", "r2", "--as=rejected", "--note=asked them").stdout
+    assert call("resolve", "r2", "--as=rejected", "--note=asked them").exit_code == 0
     found = entries(folder)
     assert (found["r1"].state, found["r1"].settled_by, found["r1"].problem) == (State.DONE, "hand", "no answer")
     assert found["r2"].state is State.REJECTED
-    refused = call("resolve", "r3", "--as=done", "--note=x")
-    assert refused.exit_code == 6
-    assert "row r3 is planned; only an unknown row is settled by hand" in refused.stderr
+    assert call("resolve", "r3", "--as=done", "--note=x").exit_code == 6
 
 
 # parts

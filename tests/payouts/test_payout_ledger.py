@@ -24,7 +24,7 @@ from payouts.ledger import Ledger
 from payouts.ledger_reader import LedgerReader
 from payouts.ledger_schema import APPLICATION_ID, MIGRATIONS, connect_to_read, connect_to_write
 from payouts.rows import EnkashRow, OriginalRow, Row, derive_key
-from payouts.states import WAYS, Entry, KeyTaken, LedgerError, LedgerInUse, RowChanged, State, WrongWay
+from payouts.states import WAYS, AuditNeeded, Entry, KeyTaken, LedgerError, LedgerInUse, RowChanged, State, WrongWay
 
 T = TypeVar("T")
 
@@ -135,8 +135,8 @@ async def test_the_key_follows_from_the_id_and_not_from_the_line(ledger: Ledger)
 
 
 async def test_a_key_that_the_file_brings_is_taken_as_it_is(ledger: Ledger) -> None:
-    (entry,) = await ledger.plan([tokens(nonce="order 17")])
-    assert entry.key == "order 17"
+    (entry,) = await ledger.plan([tokens(nonce="order-17:a")])
+    assert entry.key == "order-17:a"
 
 
 async def test_what_a_step_told_is_kept(path: Path) -> None:
@@ -213,23 +213,27 @@ async def test_a_known_row_with_other_content_is_refused_and_both_are_shown(ledg
     await led_to(ledger, State.DONE, tokens())
     with pytest.raises(RowChanged) as refused:
         await ledger.plan([tokens("new"), tokens(**changed)])
-    assert f"has 1.50 of 21 to 32 under the key {derive_key('original', 'diwali-2026', 'r1')}, now came" in str(refused.value)
+    key = derive_key("original", "diwali-2026", "r1")
+    assert refused.value.known.content == f"1.50 of 21 to 32 under the key {key}"
     assert next(iter(changed.values())) in refused.value.given
+    assert refused.value.known.content in str(refused.value)
+    assert refused.value.given in str(refused.value)
     assert await ledger.find("new") is None
 
 
 async def test_another_amount_of_coins_cannot_be_but_another_event_is_refused(path: Path) -> None:
     async with opened(path, vendor="enkash") as ledger:
         await ledger.plan([coins()])
-        with pytest.raises(RowChanged, match="has REFERRAL_EVENT to EKQZVMQK under the key"):
+        with pytest.raises(RowChanged):
             await ledger.plan([coins(event="OTHER_EVENT")])
 
 
 async def test_two_rows_never_share_a_key(ledger: Ledger) -> None:
     await ledger.plan([tokens("a", nonce="n1")])
-    with pytest.raises(KeyTaken, match="belongs to row a") as refused:
+    with pytest.raises(KeyTaken) as refused:
         await ledger.plan([tokens("b"), tokens("c", nonce="n1")])
     assert (refused.value.key, refused.value.row_id, refused.value.owner) == ("n1", "c", "a")
+    assert refused.value.campaign == "diwali-2026"
     assert await ledger.find("b") is None
 
 
@@ -256,7 +260,7 @@ async def test_a_campaign_stays_where_it_was_begun(path: Path) -> None:
         pass
     async with opened(path):
         pass
-    with pytest.raises(LedgerError, match=r"expected https://api-dev.getoriginal.com/v1, where it was begun"):
+    with pytest.raises(LedgerError, match=r"https://api-dev.getoriginal.com/v1"):
         await opened(path, target="https://api.getoriginal.com/v1").__aenter__()
     async with opened(path, campaign="another", target="https://api.getoriginal.com/v1"):
         pass
@@ -280,8 +284,10 @@ async def test_a_retried_row_is_known_by_the_key_its_file_brings_and_nobody_else
     entry = await led_to(ledger, State.REJECTED, tokens(nonce="n1"))
     renewed = await ledger.renew_key(entry)
     assert await ledger.plan([tokens(nonce="n1")]) == [renewed]
-    with pytest.raises(KeyTaken, match="belongs to row r1"):
+    with pytest.raises(KeyTaken) as refused:
         await ledger.plan([tokens("r2", nonce="n1")])
+    assert refused.value.owner == "r1"
+    assert await ledger.plan([tokens(nonce=renewed.key)]) == [renewed]  # as results.csv says it
 
 
 @pytest.mark.parametrize("state", [State.PLANNED, State.SENT, State.ACCEPTED, State.DONE, State.MISMATCH, State.UNKNOWN])
@@ -367,7 +373,7 @@ async def test_a_refused_step_does_not_touch_the_others_of_its_group(ledger: Led
 async def test_rows_that_move_together_all_move_or_none(ledger: Ledger) -> None:
     first, second, third = await ledger.plan([tokens("a"), tokens("b"), tokens("c")])
     await ledger.move(third, State.SENT)
-    with pytest.raises(WrongWay, match="row c"):
+    with pytest.raises(WrongWay, match="Row c"):
         await ledger.move_all([(first, State.SENT, {}), (second, State.SENT, {}), (third, State.SENT, {})])
     assert [await ledger.find("a"), await ledger.find("b")] == [first, second]
     moved = await ledger.move_all([(first, State.SENT, {}), (second, State.SENT, {})])
@@ -376,20 +382,21 @@ async def test_rows_that_move_together_all_move_or_none(ledger: Ledger) -> None:
 
 async def test_a_row_cannot_move_twice_at_once(ledger: Ledger) -> None:
     first, second = await ledger.plan([tokens("a"), tokens("b")])
-    with pytest.raises(WrongWay, match="row a"):
+    with pytest.raises(WrongWay, match="Row a"):
         await ledger.move_all([(first, State.SENT, {}), (second, State.SENT, {}), (first, State.SENT, {})])
     assert await ledger.counts() == {State.PLANNED: 2}
 
 
 async def test_two_rows_of_one_chunk_cannot_bring_one_key(ledger: Ledger) -> None:
-    with pytest.raises(KeyTaken, match=r"row c: .* belongs to row a"):
+    with pytest.raises(KeyTaken) as refused:
         await ledger.plan([tokens("a", nonce="n1"), tokens("b", nonce="n2"), tokens("c", nonce="n1")])
+    assert (refused.value.row_id, refused.value.owner) == ("c", "a")
     assert await ledger.counts() == {}
 
 
 async def test_many_rows_are_taken_up_together_or_not_at_all(ledger: Ledger) -> None:
     await ledger.plan([tokens("owner", nonce="n1")])
-    with pytest.raises(KeyTaken, match="row last"):
+    with pytest.raises(KeyTaken, match="Row last"):
         await ledger.plan([*(tokens(f"r{number}") for number in range(1300)), tokens("last", nonce="n1")])
     assert await ledger.counts() == {State.PLANNED: 1}
 
@@ -568,7 +575,7 @@ async def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_an_older_layout_is_led_forward_with_its_rows(path: Path) -> None:
     connect_to_write(path).close()
     with sqlite3.connect(path) as connection:
-        connection.execute("INSERT INTO campaigns VALUES (1, 'original', 'c', '', 0)")
+        connection.execute("INSERT INTO campaigns (vendor, name, target, opened_at) VALUES ('original', 'c', '', 0)")
     connection.close()
     added = (*MIGRATIONS, "ALTER TABLE campaigns ADD COLUMN owner TEXT; UPDATE campaigns SET owner = 'nobody'")
     newer = connect_to_write(path, migrations=added)
@@ -601,7 +608,8 @@ async def test_errors_can_be_pickled_and_copied(ledger: Ledger) -> None:
     for error in [
         WrongWay("r1", State.DONE, State.SENT),
         RowChanged(entry, "2 of 21 to 32"),
-        KeyTaken("n1", "b", "a"),
+        KeyTaken("n1", "b", "a", "c"),
+        AuditNeeded("payouts.db", "older"),
         LedgerInUse("in use", pid=7),
     ]:
         for twin in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):

@@ -127,7 +127,7 @@ def test_every_row_is_paid_exactly_once_however_often_the_process_is_killed(
     )
     with sandbox("original", f"--webhook-url=http://127.0.0.1:{port}/webhooks/original", *options, *TROUBLE, *strange) as url:
         murders = Murders(11, ledger)
-        run: tuple[str | Path, ...] = ("run", rewards, "--vendor=original", "--campaign=diwali-2026", "--ledger", ledger)
+        run: tuple[str | Path, ...] = ("run", rewards, "--vendor=original", "--campaign=diwali-2026", "--yes", "--ledger", ledger)
         run += ("--rate=0", "--concurrency=30", f"--webhook-port={port}", "--poll-after=1", "--polls-per-second=500")
         code = murders.run(*run, env=original_at(url), kills=wanted, rows_between=count // (2 * wanted), last_runs=MOST_LAST_RUNS)
         known = quiet_books(url)
@@ -172,7 +172,7 @@ def test_no_coins_are_given_twice_however_often_the_process_is_killed(tmp_path: 
         env = enkash_at(url, tmp_path)
         create_event(env, "MEAL_CARD_PAYMENT")
         murders = Murders(11, ledger)
-        run: tuple[str | Path, ...] = ("run", rewards, "--vendor=enkash", "--campaign=diwali-2026", "--ledger", ledger)
+        run: tuple[str | Path, ...] = ("run", rewards, "--vendor=enkash", "--campaign=diwali-2026", "--yes", "--ledger", ledger)
         code = murders.run(*run, "--rate=0", "--concurrency=10", env=env, kills=wanted, rows_between=count // (2 * wanted))
         known = books(url)
 

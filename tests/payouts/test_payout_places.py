@@ -18,6 +18,7 @@ from payouts.ledger import Ledger
 from payouts.ledger_lock import LedgerLock
 from payouts.ledger_reader import LedgerReader
 from payouts.states import LedgerError, LedgerInUse, State
+from tests.payouts.command_kit import records
 from tests.payouts.payout_kit import ledger_at, token_row
 from tests.payouts.process_kit import books, original_at, sandbox
 
@@ -54,7 +55,7 @@ def call(folder: Path, vendor: str) -> Call:
 
 def run_of(file: str = "rewards.csv", campaign: str = "diwali-2026", *more: str) -> list[str]:
     options = ("--rate=0", "--poll-after=0.05", "--polls-per-second=1000")
-    return ["run", file, "--vendor=original", f"--campaign={campaign}", *options, *more]
+    return ["run", file, "--vendor=original", f"--campaign={campaign}", "--yes", *options, *more]
 
 
 def states(folder: Path, campaign: str = "diwali-2026") -> set[State]:
@@ -114,7 +115,7 @@ async def test_a_ledger_that_is_deleted_or_replaced_while_it_is_open_takes_nothi
         path.rename(tmp_path / "moved.db")
         if replaced:
             path.touch()
-        with pytest.raises(LedgerError, match="one was moved, deleted or replaced meanwhile; put the ledger back"):
+        with pytest.raises(LedgerError, match="moved, deleted or replaced"):
             await ledger.move(entry, State.SENT)
 
 
@@ -123,7 +124,7 @@ async def test_a_ledger_whose_log_is_removed_beneath_it_takes_nothing_more_and_k
     async with ledger_at(path) as ledger:
         (entry,) = await ledger.plan([token_row("r1")])
         Path(f"{path}-wal").unlink()
-        with pytest.raises(LedgerError, match="expected the files that were opened, one was moved, deleted or replaced"):
+        with pytest.raises(LedgerError, match="moved, deleted or replaced"):
             await ledger.move(entry, State.SENT)
     async with ledger_at(path) as ledger:
         assert await ledger.find("r1") is not None
@@ -165,7 +166,8 @@ def test_a_key_of_another_campaign_is_seen_before_anything_is_sent(call: Call, f
     (folder / "more.csv").write_text("nonce," + HEADER + f"n2,q1,{REWARD},32,1.50\nn1,q2,{REWARD},33,1\n")
     result = call(*run_of("more.csv", "holi-2027"))
     assert result.exit_code == 2
-    assert "expected a key of its own, got n1, which belongs to row r1" in result.stdout
+    (mistake,) = (record for record in records(result) if record["event"] == "mistake")
+    assert (mistake["kind"], mistake["line"]) == ("key_of_another_campaign", 3)
     assert len(books(vendor)["allocations"]) == 1
 
 
@@ -178,4 +180,4 @@ def test_nobody_asks_elsewhere_whether_a_row_may_be_paid_anew(call: Call, folder
     asyncio.run(reject(ledger_at(folder / "payouts.db", target="https://api.getoriginal.com/v1")))
     result = call("retry", "r1", "--yes")
     assert (result.exit_code, states(folder)) == (7, {State.REJECTED})
-    assert "expected https://api.getoriginal.com/v1, where it was begun" in result.stderr
+    assert "https://api.getoriginal.com/v1" in result.stderr

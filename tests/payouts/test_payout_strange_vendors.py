@@ -96,7 +96,7 @@ def write_rows(path: Path, count: int, users: int) -> None:
 
 def run_until_all_has_ended(vendor: Strange, folder: Path, url: str, port: int) -> None:
     """Run again and again, the first times to a violent end, until no row is without an end."""
-    command: tuple[str | Path, ...] = ("run", folder / "rewards.csv", "--vendor=original", "--campaign=strange")
+    command: tuple[str | Path, ...] = ("run", folder / "rewards.csv", "--vendor=original", "--campaign=strange", "--yes")
     command += ("--ledger", folder / "payouts.db", f"--webhook-port={port}", f"--lookup-timeout={vendor.lookup_timeout}")
     command += ("--rate=0", "--concurrency=10", "--poll-after=0.3", "--polls-per-second=300", "--timeout=60", "--patience=30")
     kills = list(vendor.kills)

@@ -1,0 +1,160 @@
+"""One run of `payouts run`, after its file was checked: pay every row, show it, and write down what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from attrs import frozen
+
+from payouts.audit_coins import snapshot as snapshot_of
+from payouts.cli.connections import Listening, client_of, completions_of, target_of
+from payouts.cli.display import Display, JsonLines, MovingLine
+from payouts.cli.following import follow
+from payouts.cli.preparing import Prepared
+from payouts.cli.terminal import Exit
+from payouts.files import read_rows
+from payouts.ledger import Ledger
+from payouts.ledger_lock import LedgerLock
+from payouts.ledger_reader import LedgerReader
+from payouts.lines import Layout
+from payouts.preflight import allow_repeats
+from payouts.report import write_report
+from payouts.results import write_results
+from payouts.runner import RunOptions, run_payouts
+from payouts.states import State
+from vendor_http.errors import VendorError
+from webhooks import StoreError
+from webhooks.cli.terminal import Output, fail, tell
+
+if TYPE_CHECKING:
+    from enkash_async import EnkashClient
+
+_GOING_ON = (State.PLANNED, State.SENT, State.ACCEPTED)
+_TROUBLE = frozenset({State.FAILED, State.MISMATCH, State.REJECTED, State.UNKNOWN})
+
+
+@frozen(kw_only=True)
+class Job:
+    """What a run is told.
+
+    Attributes:
+        vendor: Who pays.
+        campaign: Its name.
+        ledger: Where it is remembered.
+        options: How to go about it.
+        listening: Where news comes from.
+        may_repeat: Whether EnKash is known to pay a repeated request id once only.
+        snapshot: Whether the balances of EnKash's users are stored first.
+        report: Where the report goes, None for none.
+        results: Where the rows go as CSV, None for nowhere.
+    """
+
+    vendor: str
+    campaign: str
+    ledger: Path
+    options: RunOptions
+    listening: Listening
+    may_repeat: bool = False
+    snapshot: bool = False
+    report: Path | None = None
+    results: Path | None = None
+
+
+async def pay(job: Job, stream: BinaryIO, layout: Layout, prepared: Prepared, lock: LedgerLock, output: Output) -> int:
+    """Pay, and return the exit code."""
+
+    def tell_url(url: str) -> None:
+        output.record({"event": "listening", "url": url}, text=f"webhooks come in at {url}")
+
+    target = target_of(job.vendor)
+    display: Display = JsonLines(output) if output.as_json else MovingLine(output)
+    async with AsyncExitStack() as stack:
+        try:
+            client = client_of(job.vendor, job.options.concurrency, may_repeat=job.may_repeat)
+            stack.push_async_callback(client.aclose)
+            completions = None
+            if job.vendor == "original" and job.options.wait:
+                completions = await stack.enter_async_context(completions_of(client, job.listening, tell_url))
+        except (ValueError, OSError, StoreError) as problem:
+            fail(str(problem), Exit.USAGE)
+        ledger = await stack.enter_async_context(
+            Ledger(job.ledger, vendor=job.vendor, campaign=job.campaign, target=target, lock=lock)
+        )
+        await allow_repeats(ledger, prepared.repeats, time.time())
+        if job.snapshot:
+            await _store_balances(ledger, client, stream, layout, output)
+        paying = run_payouts(
+            read_rows(stream, layout),
+            client=client,
+            completions=completions,
+            ledger=ledger,
+            options=job.options,
+            may_repeat=job.may_repeat,
+        )
+        paying.progress.total = prepared.checked.rows
+        broken_off = await follow(paying, display, output)
+        counts = await ledger.counts()
+    not_read = prepared.checked.rows - paying.progress.read
+    written = True
+    if broken_off is None or not broken_off.at_once:
+        try:
+            await asyncio.to_thread(_write_files, job, output)
+        except OSError as problem:
+            tell(f"{problem.filename or 'a file'}: {problem.strerror}; `payouts report` writes it from the ledger", "bold red")
+            written = False
+    _tell_end(job, counts, not_read, output)
+    if broken_off is not None:
+        return broken_off.code
+    if any(counts.get(state) for state in _TROUBLE):
+        return Exit.NOT_PAID
+    if not_read or counts.get(State.DONE, 0) != sum(counts.values()):
+        return Exit.NOT_YET
+    return Exit.OK if written else Exit.FAULT
+
+
+async def _store_balances(ledger: Ledger, client: EnkashClient, stream: BinaryIO, layout: Layout, output: Output) -> None:
+    """Write down how many coins each user of the file has now; end the command where EnKash cannot be asked."""
+
+    def read() -> dict[str, None]:
+        users = dict.fromkeys(row.recipient for row in read_rows(stream, layout))
+        stream.seek(0)
+        return users
+
+    users = await asyncio.to_thread(read)
+    tell(f"Storing {'1 balance' if len(users) == 1 else f'{len(users):,} balances'} first, 20 a second.")
+    try:
+        kept, failed = await snapshot_of(ledger, client, users)
+    except VendorError as problem:
+        fail(f"The balances could not be read: {problem}. Nothing was sent.", Exit.UNAVAILABLE)
+    output.record(
+        {"event": "snapshot", "stored": kept, "unchecked": failed}, text=f"{kept:,} balances stored, {failed:,} not read"
+    )
+
+
+def _write_files(job: Job, output: Output) -> None:
+    if job.report is not None:
+        write_report(job.ledger, job.report, campaign=job.campaign, vendor=job.vendor)
+        output.record({"event": "report", "path": str(job.report)}, text=f"report: {job.report}")
+    if job.results is not None:
+        with LedgerReader(job.ledger) as reader:
+            write_results(reader, reader.campaign(job.campaign, job.vendor), job.results)
+        output.record({"event": "results", "path": str(job.results)}, text=f"results: {job.results}")
+
+
+def _tell_end(job: Job, counts: Mapping[State, int], not_read: int, output: Output) -> None:
+    if output.as_json:
+        states = {state.value: counts.get(state, 0) for state in State}
+        output.record({"event": "summary", "campaign": job.campaign, **states, "not_read": not_read})
+        return
+    told = ", ".join(f"{counts[state]:,} {state}" for state in State if counts.get(state)) or "no rows"
+    output.say(f"{job.campaign}: {told}", "bold")
+    if any(counts.get(state) for state in _TROUBLE):
+        output.say(f"see which: payouts status --ledger {job.ledger} --campaign {job.campaign}")
+    going_on = sum(counts.get(state, 0) for state in _GOING_ON) + not_read
+    if going_on:
+        output.say(f"{'1 row has' if going_on == 1 else f'{going_on:,} rows have'} no end yet: run the same command again")

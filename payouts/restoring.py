@@ -1,0 +1,121 @@
+"""Let rows be sent again from a ledger that may be an older copy, once its books were compared with the vendor's."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+from payouts import decisions
+from payouts.generation import GenerationNote, Standing, standing
+from payouts.ledger_reader import LedgerReader
+
+if TYPE_CHECKING:
+    import sqlite3
+    from pathlib import Path
+
+    from payouts.ledger import Ledger
+
+_PROBLEM = "the ledger was restored from an older copy, and this row may have been paid since that copy was made"
+
+
+def standing_of(path: Path, state: Path | None = None) -> Standing:
+    """Return what this machine's note says about a ledger.
+
+    Args:
+        path: The ledger.
+        state: The state folder; the user's if not given.
+
+    Raises:
+        LedgerError: the ledger or the note cannot be read.
+    """
+    with LedgerReader(path) as reader:
+        identity, generation = reader.generation()
+    return standing(generation, GenerationNote(identity, state).read())
+
+
+def last_sent_elsewhere(path: Path, state: Path | None = None) -> float:
+    """Return when rows were last sent from a newer copy of a ledger, in seconds since the epoch.
+
+    What an audit found before that says nothing about the time since.
+
+    Args:
+        path: The ledger.
+        state: The state folder; the user's if not given.
+
+    Returns:
+        The time; 0 if this is the newest copy, infinity if this machine has no note of it.
+
+    Raises:
+        LedgerError: the ledger or the note cannot be read.
+    """
+    with LedgerReader(path) as reader:
+        identity, generation = reader.generation()
+    note = GenerationNote(identity, state)
+    found = standing(generation, note.read())
+    if found is Standing.OLDER:
+        return note.path.stat().st_mtime
+    return 0.0 if found is Standing.NEWEST else float("inf")
+
+
+async def release(ledger: Ledger, at: float, state: Path | None = None, *, newest: bool = False) -> int:
+    """Take a ledger for the newest copy from now on.
+
+    Coins cannot be looked up: rows of EnKash that are not known to be paid become unknown, also those that the file brings later
+    to campaigns which were paid from the newer copy.
+
+    Args:
+        ledger: Any open campaign of it, with nothing under way.
+        at: Seconds since the epoch.
+        state: The state folder; the user's if not given.
+        newest: Whether a person vouches that nothing was sent from a newer copy. No row becomes unknown then, and it is kept as
+            a decision.
+
+    Returns:
+        How many rows of EnKash became unknown.
+
+    Raises:
+        LedgerError: the ledger or the note cannot be written, or another copy is being paid from.
+    """
+    identity = await ledger.transact(_identity)
+    note = await asyncio.to_thread(GenerationNote, identity, state)
+    await asyncio.to_thread(note.take)
+    try:
+        noted, paid_from = await asyncio.to_thread(note.contents)
+        if newest:
+            generation, doubted = await ledger.transact(partial(_vouched, at)), 0
+        else:
+            generation, doubted = await ledger.transact(partial(_doubt_coins, noted, paid_from, at))
+        await asyncio.to_thread(note.write, generation, ledger.vendor, ledger.campaign)
+    finally:
+        note.release()
+    return doubted
+
+
+def _identity(database: sqlite3.Connection) -> str:
+    return str(database.execute("SELECT identity FROM ledger").fetchone()[0])
+
+
+def _doubt_coins(noted: int | None, paid_from: list[tuple[str, str]], at: float, database: sqlite3.Connection) -> tuple[int, int]:
+    generation = database.execute("SELECT generation FROM ledger").fetchone()[0]
+    doubted = 0
+    if standing(generation, noted) is not Standing.NEWEST:
+        database.execute("UPDATE campaigns SET restored_at = ? WHERE vendor = 'enkash'", (at,))
+        database.executemany(
+            "INSERT INTO campaigns (vendor, name, target, opened_at, restored_at) VALUES (?, ?, '', ?, ?) ON CONFLICT DO NOTHING",
+            [(vendor, name, at, at) for vendor, name in paid_from if vendor == "enkash"],
+        )
+        doubted = database.execute(
+            "UPDATE rows SET state = 'unknown', problem = ?, settled_at = ? "
+            "WHERE vendor = 'enkash' AND state IN ('planned', 'sent')",
+            (_PROBLEM, at),
+        ).rowcount
+    generation = max(generation, noted or 0) + 1
+    database.execute("UPDATE ledger SET generation = ?, audited_at = ?", (generation, at))
+    return generation, doubted
+
+
+def _vouched(at: float, database: sqlite3.Connection) -> int:
+    note = "vouched for as the newest copy"
+    decisions.record(database, kind="newest", at=at, campaign=None, became="newest", note=note)
+    return int(database.execute("UPDATE ledger SET generation = generation + 1 RETURNING generation").fetchone()[0])

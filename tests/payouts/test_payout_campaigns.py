@@ -1,0 +1,416 @@
+"""One grant belongs to one campaign: a mistyped name, a respelled id or a second file pays nobody a second time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from typer.testing import Result
+
+from payouts.ledger import Ledger
+from payouts.ledger_reader import LedgerReader
+from payouts.likeness import likeness, likeness_of_recipient
+from payouts.states import State
+from tests.payouts.command_kit import HEADER, QUICK, REWARD, Call, for_people, records
+from tests.payouts.payout_kit import token_row
+from tests.payouts.process_kit import books, create_event, enkash_at, original_at, sandbox
+from tests.payouts.texts import said
+
+ROWS = [f"r{n},{REWARD},{110985463780 + n},{n}.50" for n in range(1, 6)]
+FIVE = HEADER + "\n".join(ROWS) + "\n"
+
+
+@pytest.fixture
+def vendor() -> Iterator[str]:
+    with sandbox("original", "--confirm=0:0") as url:
+        yield url
+
+
+@pytest.fixture
+def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody sits before the terminal."""
+    monkeypatch.setattr("payouts.cli.preparing.somebody_is_there", lambda: True)
+    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+
+
+class Desk:
+    """A person with a folder of files, one ledger and one vendor."""
+
+    def __init__(self, call: Call, folder: Path, vendor: str) -> None:
+        self._call = call
+        self._folder = folder
+        self._vendor = vendor
+
+    def pay(self, content: str, campaign: str, *more: str, text: str | None = None) -> Result:
+        (self._folder / "rewards.csv").write_text(content)
+        command = ["run", "rewards.csv", "--vendor=original", f"--campaign={campaign}", *QUICK, *more]
+        return self._call(*command, text=text, env=original_at(self._vendor))
+
+    @property
+    def paid(self) -> int:
+        return len(books(self._vendor)["allocations"])
+
+    def states(self, campaign: str) -> list[State]:
+        with LedgerReader(self._folder / "payouts.db") as reader:
+            return [entry.state for entry in reader.entries(reader.campaign(campaign))]
+
+
+@pytest.fixture
+def desk(call: Call, folder: Path, vendor: str) -> Desk:
+    return Desk(call, folder, vendor)
+
+
+def events(result: Result, name: str) -> list[dict[str, Any]]:
+    return [record for record in records(result) if record["event"] == name]
+
+
+# repeats
+
+
+def test_a_mistyped_campaign_pays_nobody_again(desk: Desk) -> None:
+    assert desk.pay(FIVE, "small", "--yes").exit_code == 0
+    for more in ((), ("--yes",), ("--yes", "--dry-run")):
+        result = desk.pay(FIVE, "smal", *more)
+        assert (result.exit_code, desk.paid) == (2, 5)
+        (repeat,) = events(result, "repeats")
+        assert (repeat["campaign"], repeat["rows"], repeat["line"]) == ("small", 5, 2)
+    assert [each.name for each in _campaigns(desk)] == ["small"]
+
+
+def _campaigns(desk: Desk) -> list[Any]:
+    with LedgerReader(desk._folder / "payouts.db") as reader:
+        return reader.campaigns()
+
+
+def test_a_mistyped_campaign_of_a_file_with_keys_is_told_once(desk: Desk) -> None:
+    lines = "".join(f"n{n},{row}\n" for n, row in enumerate(ROWS))
+    assert desk.pay(f"nonce,{HEADER}{lines}", "small", "--yes").exit_code == 0
+    result = desk.pay(f"nonce,{HEADER}{lines}", "smal", "--yes", "--repeats-of=*")
+    assert (result.exit_code, desk.paid) == (2, 5)
+    (mistake,) = events(result, "mistake")
+    assert mistake["kind"] == "key_of_another_campaign"
+    assert "--campaign small" in mistake["message"]
+    assert "another key" not in result.output
+
+
+def test_a_payroll_repeats_itself_every_month(desk: Desk) -> None:
+    assert desk.pay(FIVE, "salary-01", "--yes", "--repeats-of=salary-*").exit_code == 0
+    assert desk.pay(FIVE, "salary-02", "--yes").exit_code == 2
+    for month in ("02", "03"):
+        assert desk.pay(FIVE, f"salary-{month}", "--yes", "--repeats-of=salary-*").exit_code == 0
+    assert desk.paid == 15
+    begun = HEADER + "\n".join(ROWS[:2]) + "\n"
+    assert desk.pay(begun, "salary-04", "--yes", "--repeats-of=salary-*").exit_code == 0
+    assert desk.pay(FIVE, "salary-04", "--yes").exit_code == 0  # what it may repeat is remembered
+    assert desk.pay(FIVE, "salary-02").exit_code == 0
+    assert desk.paid == 20
+
+
+def test_the_name_of_a_campaign_that_is_not_there_is_told(desk: Desk) -> None:
+    for _ in range(2):
+        assert desk.pay(FIVE, "a", "--yes", "--repeats-of=b").exit_code == 2
+        assert desk.paid == 0
+    assert desk.pay(FIVE, "a", "--yes").exit_code == 0
+    assert desk.pay(FIVE, "c", "--yes", "--repeats-of=b").exit_code == 2
+
+
+def test_rows_that_repeat_nothing_need_nothing(desk: Desk) -> None:
+    assert desk.pay(FIVE, "diwali", "--yes").exit_code == 0
+    other = HEADER + "".join(f"r{n},{REWARD},{110985463780 + n},{n}.75\n" for n in range(1, 6))
+    assert desk.pay(other, "holi", "--yes").exit_code == 0
+    assert desk.paid == 10
+
+
+def test_nothing_is_said_where_the_other_campaign_has_paid_nothing(desk: Desk, folder: Path) -> None:
+    async def plan() -> None:
+        async with Ledger(folder / "payouts.db", vendor="original", campaign="never-sent") as ledger:
+            rows = [token_row(f"r{n}", to_user_uid=f"{110985463780 + n}", amount=f"{n}.50") for n in range(1, 6)]
+            planned = await ledger.plan(rows)
+            await ledger.move(await ledger.move(planned[0], State.SENT), State.REJECTED, problem="refused")
+
+    asyncio.run(plan())
+    assert desk.pay(FIVE, "diwali", "--yes").exit_code == 0
+    assert desk.paid == 5
+
+
+def test_rows_that_were_planned_before_another_campaign_paid_them_are_not_paid_again(desk: Desk, folder: Path) -> None:
+    """The first run died before it sent anything; its campaign was mistyped afterwards, and then typed well again."""
+
+    async def plan() -> None:
+        async with Ledger(folder / "payouts.db", vendor="original", campaign="small") as ledger:
+            rows = [token_row(f"r{n}", to_user_uid=f"{110985463780 + n}", amount=f"{n}.50") for n in range(1, 6)]
+            await ledger.plan(rows)
+
+    asyncio.run(plan())
+    assert desk.pay(FIVE, "smal", "--yes").exit_code == 0
+    result = desk.pay(FIVE, "small", "--yes")
+    assert (result.exit_code, desk.paid) == (2, 5)
+    assert events(result, "repeats")[0]["campaign"] == "smal"
+    assert desk.pay(FIVE, "small", "--yes", "--repeats-of=smal").exit_code == 0
+    assert desk.paid == 10
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_an_interrupted_campaign_resumes_in_silence_also_where_one_user_gets_the_same_twice(desk: Desk, limit: int) -> None:
+    same = HEADER + "".join(f"r{n},{REWARD},110985463782,1.50\n" for n in range(1, 6))
+    begun = "".join(same.splitlines(keepends=True)[: limit + 1])  # a run takes the rows up a little ahead of those it sends
+    assert desk.pay(begun, "diwali", "--yes").exit_code == 0
+    result = desk.pay(same, "diwali", "--yes")
+    assert (result.exit_code, desk.paid) == (0, 5)
+    assert desk.pay(same, "diwali").exit_code == 0
+
+
+def test_a_second_file_of_one_campaign_whose_new_ids_repeat_grants_is_stopped(desk: Desk) -> None:
+    assert desk.pay(FIVE, "diwali", "--yes").exit_code == 0
+    renamed = FIVE.replace("r1,", "q1,").replace("r2,", "q2,") + f"q9,{REWARD},110985463799,1\n"
+    result = desk.pay(renamed, "diwali", "--yes")
+    assert (result.exit_code, desk.paid) == (2, 5)
+    (repeat,) = events(result, "repeats")
+    assert (repeat["campaign"], repeat["rows"], repeat["line"]) == ("diwali", 2, 2)
+    assert desk.pay(renamed, "diwali", "--yes", "--repeats-of=diwali").exit_code == 0
+    assert desk.paid == 8
+
+
+@pytest.mark.parametrize(
+    "respelled",
+    [
+        lambda cell: cell.zfill(15),
+        lambda cell: cell.zfill(13),
+    ],
+)
+def test_ids_that_are_padded_with_zeros_repeat_what_was_paid(desk: Desk, respelled: Any) -> None:
+    rows = [f"{100001000000 + n},{REWARD},{900000000000 + n},1.{n}0" for n in range(5)]
+    assert desk.pay(HEADER + "\n".join(rows) + "\n", "diwali", "--yes").exit_code == 0
+    padded = [",".join([respelled(row.split(",")[0]), REWARD, respelled(row.split(",")[2]), row.split(",")[3]]) for row in rows]
+    for campaign in ("diwali", "another"):
+        assert desk.pay(HEADER + "\n".join(padded) + "\n", campaign, "--yes").exit_code == 2
+    assert desk.paid == 5
+
+
+def test_results_csv_resumes_its_campaign_also_after_a_retry(desk: Desk, folder: Path) -> None:
+    rows = HEADER + f"+91001,{REWARD},110985463781,1.50\nr2,{REWARD},110985463782,2.50\n"
+    assert desk.pay(rows, "diwali", "--yes", "--limit=1", "--results=results.csv").exit_code == 4
+
+    async def refuse() -> None:
+        async with Ledger(folder / "payouts.db", vendor="original", campaign="diwali") as ledger:
+            entry = await ledger.find("r2")
+            assert entry is not None
+            rejected = await ledger.move(await ledger.move(entry, State.SENT), State.REJECTED, problem="refused")
+            await ledger.renew_key(rejected)
+
+    asyncio.run(refuse())
+    assert desk.pay(rows, "diwali", "--limit=0", "--results=results.csv").exit_code == 4
+    assert desk.pay((folder / "results.csv").read_text(), "diwali").exit_code == 0
+    assert (desk.paid, desk.states("diwali")) == (2, [State.DONE] * 2)
+
+
+def test_coins_are_compared_by_recipient_and_event(call: Call, folder: Path) -> None:
+    (folder / "coins.csv").write_text("id,user_id,event\na,EK000001,MEAL\nb,EK000002,MEAL\n")
+    with sandbox("enkash") as url:
+        env = enkash_at(url, folder)
+        create_event(env, "MEAL")
+        command = ["run", "coins.csv", "--vendor=enkash", "--yes", "--rate=0"]
+        assert call(*command, "--campaign=one", env=env).exit_code == 0
+        result = call(*command, "--campaign=two", env=env)
+        assert (result.exit_code, len(books(url)["allocations"])) == (2, 2)
+        assert call(*command, "--campaign=two", "--repeats-of=one", env=env).exit_code == 0
+        assert len(books(url)["allocations"]) == 4
+
+
+def test_a_person_types_the_name_of_the_campaign_that_is_repeated(desk: Desk, somebody: None) -> None:
+    assert desk.pay(FIVE, "small", "--yes").exit_code == 0
+    result = desk.pay(FIVE, "smal", "--yes", text="smal\n")
+    assert (result.exit_code, desk.paid) == (6, 5)
+    said("run: a mistyped campaign, and the wrong name typed", _untimed(result))
+    result = desk.pay(FIVE, "again", text="small\nyes\n")
+    assert (result.exit_code, desk.paid) == (0, 10)
+    assert desk.pay(FIVE, "again").exit_code == 0
+
+
+def _untimed(result: Result) -> str:
+    """Return what a person read before any row was paid, without the vendor's port."""
+    import re
+
+    return re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:9400", result.output)
+
+
+# before anything is paid
+
+
+def test_nobody_is_asked_where_there_is_nobody(desk: Desk) -> None:
+    result = desk.pay(FIVE, "diwali")
+    assert (result.exit_code, desk.paid) == (2, 0)
+    assert "--yes" in result.stderr
+    assert desk.pay(FIVE, "diwali", "--yes").exit_code == 0
+    assert desk.pay(FIVE, "diwali").exit_code == 0  # nothing of it is new
+
+
+@pytest.mark.parametrize(("answer", "code", "paid"), [("yes\n", 0, 5), ("y\n", 0, 5), ("no\n", 6, 0), ("\n", 6, 0), ("", 130, 0)])
+def test_a_person_is_asked_once(desk: Desk, somebody: None, answer: str, code: int, paid: int) -> None:
+    result = desk.pay(FIVE, "diwali", text=answer)
+    assert (result.exit_code, desk.paid) == (code, paid)
+
+
+def test_what_is_to_be_paid_is_added_up_before_somebody_is_asked(desk: Desk, somebody: None) -> None:
+    rows = [f"{row.split(',')[0]},{REWARD},{row.split(',')[2]},1234567.{n}5" for n, row in enumerate(ROWS)]
+    more = f"r6,764893807499,110985463782,0.000000000000000001\nr7,{REWARD},110985463781,1\n"
+    result = desk.pay(HEADER + "\n".join(rows) + "\n" + more, "diwali", text="no\n")
+    said("run: what is asked before a file is paid", _untimed(result))
+
+
+def test_programs_read_the_same_summary(desk: Desk) -> None:
+    (checked,) = events(desk.pay(FIVE + f"r9,{REWARD},110985463781,1\n", "diwali", "--dry-run"), "checked")
+    assert {name: checked[name] for name in ("campaign", "vendor", "rows", "known", "users", "counts", "totals")} == {
+        "campaign": "diwali",
+        "vendor": "original",
+        "rows": 6,
+        "known": 0,
+        "users": 5,
+        "counts": {REWARD: 6},
+        "totals": {REWARD: "18.50"},
+    }
+    assert checked["target"].startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize(("most", "code"), [("17.50", 0), ("17.5", 0), ("17.49", 2), ("1,000", 2), ("0", 2), ("1E+05", 2)])
+def test_a_file_that_asks_for_more_than_was_allowed_is_not_paid(desk: Desk, most: str, code: int) -> None:
+    result = desk.pay(FIVE, "diwali", "--yes", f"--max-total={most}")
+    assert (result.exit_code, desk.paid) == (code, 5 if code == 0 else 0)
+    if code:
+        assert "--max-total" in result.stderr
+
+
+def test_the_most_is_meant_for_each_reward(desk: Desk) -> None:
+    other = FIVE + "r6,764893807499,110985463782,10\n"
+    assert desk.pay(other, "diwali", "--dry-run", "--max-total=17.50").exit_code == 0
+    assert desk.pay(other, "diwali", "--dry-run", "--max-total=9.99").exit_code == 2
+
+
+def test_more_rewards_than_can_be_added_up_are_not_let_through(desk: Desk) -> None:
+    many = HEADER + "".join(f"r{n},{10**11 + n},110985463782,1\n" for n in range(1001))
+    assert desk.pay(many, "diwali", "--dry-run").exit_code == 0
+    assert desk.pay(many, "diwali", "--dry-run", "--max-total=5").exit_code == 2
+
+
+def test_coins_have_no_amount_to_limit(call: Call, folder: Path) -> None:
+    (folder / "coins.csv").write_text("id,user_id,event\na,EK000001,MEAL\n")
+    result = call("run", "coins.csv", "--vendor=enkash", "--campaign=c", "--dry-run", "--max-total=5")
+    assert (result.exit_code, "--max-total" in result.stderr) == (2, True)
+
+
+def test_a_restored_ledger_is_not_paid_from(desk: Desk, folder: Path) -> None:
+    assert desk.pay(FIVE, "diwali", "--yes", "--limit=2").exit_code == 4
+    backup = (folder / "payouts.db").read_bytes()
+    assert desk.pay(FIVE, "diwali", "--yes").exit_code == 0
+    (folder / "payouts.db").write_bytes(backup)
+    for more in (("--yes",), ("--dry-run",)):
+        result = desk.pay(FIVE, "diwali", *more)
+        assert (result.exit_code, desk.paid) == (7, 5)
+        assert "payouts audit" in result.stderr
+
+
+# spellings
+
+PAID = [(f"{100001000000 + n}", REWARD, f"{900000007919 + n}", f"{n}.25") for n in range(1, 6)]
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "scientific": lambda cell: f"{float(cell):.5E}",
+    "a float": lambda cell: f"{cell}.0",
+    "a float with a comma": lambda cell: f'"{cell},0"',
+    "an apostrophe": lambda cell: f"'{cell}",
+    "quotes": lambda cell: f'"""{cell}"""',
+    "a formula": lambda cell: f'"=""{cell}"""',
+    "white space": lambda cell: f" {cell}",
+    "a no-break space": lambda cell: f"{cell}\u00a0",
+    "zeros": lambda cell: f"000{cell}",
+    "full width": lambda cell: cell.translate({ord(digit): ord(digit) + 0xFEE0 for digit in "0123456789"}),
+    "groups": lambda cell: f'"{int(cell):,}"',
+    "a sign": lambda cell: f"+{cell}",
+}
+HARMLESS: dict[str, Callable[[str], str]] = {"as it is": str, "quoted": lambda cell: f'"{cell}"'}
+
+
+@pytest.fixture
+def paid(folder: Path) -> Path:
+    """A ledger in which five rows are paid."""
+
+    async def pay() -> None:
+        rows = [token_row(row, reward_uid=reward, to_user_uid=user, amount=amount) for row, reward, user, amount in PAID]
+        async with Ledger(folder / "payouts.db", vendor="original", campaign="diwali") as ledger:
+            planned = await ledger.plan(rows)
+            sent = await ledger.move_all([(entry, State.SENT, {}) for entry in planned])
+            accepted = await ledger.move_all([(entry, State.ACCEPTED, {"uid": f"u{entry.id}"}) for entry in sent])
+            await ledger.move_all([(entry, State.DONE, {}) for entry in accepted])
+
+    asyncio.run(pay())
+    return folder
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    cells=st.tuples(*[st.sampled_from(sorted(SPELLINGS | HARMLESS))] * 3),
+    row=st.sampled_from(PAID),
+    campaign=st.sampled_from(["diwali", "diwali-2"]),
+)
+def test_no_respelling_of_a_paid_row_is_paid(
+    call: Call, paid: Path, cells: tuple[str, str, str], row: tuple[str, ...], campaign: str
+) -> None:
+    """It is refused, stopped as a repeat, or read as the row that it was."""
+    every = SPELLINGS | HARMLESS
+    spelled = [every[name](cell) for name, cell in zip(cells, row, strict=False)]
+    (paid / "rewards.csv").write_text(HEADER + ",".join([*spelled, row[3]]) + "\n", "utf-8")
+    result = call("run", "rewards.csv", "--vendor=original", f"--campaign={campaign}", "--dry-run", "--yes")
+    if campaign == "diwali" and not any(name in SPELLINGS for name in cells):
+        assert (result.exit_code, events(result, "checked")[0]["known"]) == (0, 1)
+    else:
+        assert result.exit_code == 2, (spelled, result.output)
+
+
+def test_names_in_other_letters_repeat_what_was_paid(call: Call, folder: Path) -> None:
+    async def pay() -> None:
+        async with Ledger(folder / "payouts.db", vendor="original", campaign="diwali") as ledger:
+            (entry,) = await ledger.plan([token_row("a", to_user_uid="Zo\u00eb-17")])
+            await ledger.move(entry, State.SENT)
+
+    asyncio.run(pay())
+    for user in ("zo\u00eb-17", "ZO\u00cb-17", "Zoe\u0308-17"):
+        (folder / "rewards.csv").write_text(HEADER + f"b,{REWARD},{user},1.5\n", "utf-8")
+        result = call("run", "rewards.csv", "--vendor=original", "--campaign=diwali", "--dry-run")
+        assert (result.exit_code, [each["rows"] for each in events(result, "repeats")]) == (2, [1]), user
+
+
+# likeness
+
+ids = st.from_regex(r"[1-9][0-9]{0,14}", fullmatch=True)
+
+
+@given(ids, ids, st.sampled_from(["'{}", '"{}"', '="{}"', "0{}", "000{}", " {}", "{} ", "{}.0", "{}.", "{},0"]))
+def test_a_respelled_id_is_like_the_id(recipient: str, item: str, spelling: str) -> None:
+    assert likeness(spelling.format(recipient), item, "1.50") == likeness(recipient, item, "1.5")
+    assert likeness(recipient, spelling.format(item), "2") == likeness(recipient, item, "2.00")
+
+
+@given(st.text(max_size=12), st.text(max_size=12))
+def test_grants_to_one_recipient_lie_together(recipient: str, item: str) -> None:
+    begin, end = likeness_of_recipient(recipient)
+    assert begin <= likeness(recipient, item, "1") < end
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("1", "2", "3"), ("1", "2", "30")),
+        (("1", "2", "3"), ("1", "3", "3")),
+        (("1", "2", "3"), ("12", "2", "3")),
+        (("1", "2", "0.10"), ("1", "2", "0.01")),
+        (("1", "2", "100"), ("1", "2", "1")),
+        (("a-1", "e", None), ("a-2", "e", None)),
+        (("0", "e", None), ("00a", "e", None)),
+    ],
+)
+def test_other_grants_are_not_alike(one: tuple[str, str, str | None], other: tuple[str, str, str | None]) -> None:
+    assert likeness(*one) != likeness(*other)

@@ -1,0 +1,231 @@
+"""A ledger that is put back from a backup is recognised, and nothing is sent from it before an audit."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from payouts import ledger_schema
+from payouts.generation import GenerationNote, Standing, standing, state_folder
+from payouts.ledger import Ledger
+from payouts.ledger_reader import LedgerReader
+from payouts.restoring import release, standing_of
+from payouts.runner import RunOptions, run_payouts
+from payouts.states import AuditNeeded, LedgerError, LedgerInUse, State
+from tests.payouts.payout_kit import StubEnkash, coin_row, ledger_at, token_row
+from tests.payouts.process_kit import ROOT, environment
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    return folder
+
+
+async def send(path: Path, *rows: str, state: Path, campaign: str = "diwali-2026", vendor: str = "original") -> None:
+    """Mark rows as sent, each in a commit of its own, and copy nothing."""
+    async with Ledger(path, vendor=vendor, campaign=campaign, state=state) as ledger:
+        given = [token_row(row) if vendor == "original" else coin_row(row) for row in rows]
+        for entry in await ledger.plan(given):
+            await ledger.move(entry, State.SENT)
+
+
+def copied(path: Path, to: str) -> Path:
+    copy = path.with_name(to)
+    shutil.copy(path, copy)  # closed, so there is no log beside it
+    return copy
+
+
+async def test_a_copy_from_before_the_last_send_is_an_older_one(tmp_path: Path, state: Path) -> None:
+    path = tmp_path / "payouts.db"
+    await send(path, "r1", state=state)
+    backup = copied(path, "backup.db")
+    assert await asyncio.to_thread(standing_of, backup, state) is Standing.NEWEST
+    await send(path, "r2", state=state)
+    assert await asyncio.to_thread(standing_of, backup, state) is Standing.OLDER
+    assert await asyncio.to_thread(standing_of, path, state) is Standing.NEWEST
+    with pytest.raises(AuditNeeded):
+        await send(backup, "r2", state=state)
+    async with ledger_at(backup, state=state) as ledger:
+        assert await ledger.counts() == {State.SENT: 1, State.PLANNED: 1}
+        with pytest.raises(AuditNeeded):
+            async with ledger.one_run():
+                pass
+
+
+async def test_a_backup_from_before_anything_was_sent_is_an_older_one_too(tmp_path: Path, state: Path) -> None:
+    path = tmp_path / "payouts.db"
+    async with ledger_at(path, state=state) as ledger:
+        await ledger.plan([token_row("r1")])
+    backup = copied(path, "backup.db")
+    await send(path, "r1", state=state)
+    with pytest.raises(AuditNeeded):
+        await send(backup, "r1", state=state)
+
+
+async def test_a_ledger_that_this_machine_has_no_note_of_needs_an_audit_once_it_was_paid_from(
+    tmp_path: Path, state: Path
+) -> None:
+    path = tmp_path / "payouts.db"
+    (tmp_path / "other").mkdir()
+    await send(path, "r1", state=tmp_path / "other")
+    assert await asyncio.to_thread(standing_of, path, state) is Standing.UNKNOWN
+    with pytest.raises(AuditNeeded):
+        await send(path, "r2", state=state)
+    fresh = tmp_path / "fresh.db"
+    async with ledger_at(fresh, state=state) as ledger:
+        await ledger.plan([token_row("r1")])
+    await send(fresh, "r1", state=state)
+
+
+async def test_a_ledger_of_the_layout_before_goes_on_without_an_audit_and_its_copies_are_known_to_be_its_copies(
+    tmp_path: Path, state: Path
+) -> None:
+    path = tmp_path / "payouts.db"
+
+    def make() -> None:
+        connection = ledger_schema.connect_to_write(path, migrations=ledger_schema.MIGRATIONS[:2])
+        connection.execute("INSERT INTO campaigns VALUES (1, 'original', 'diwali-2026', '', 12.5)")
+        connection.execute(
+            "INSERT INTO rows (campaign, vendor, id, line, recipient, item, amount, key, state, planned_at) "
+            "VALUES (1, 'original', 'r0', 2, '0032', '21', '1.50', 'k', 'done', 1)"
+        )
+        connection.close()
+
+    await asyncio.to_thread(make)
+    backup = copied(path, "backup.db")
+    await send(path, "r1", state=state)
+    with pytest.raises(AuditNeeded):
+        await send(backup, "r1", state=state)
+
+    def read() -> list[tuple[int, float]]:
+        with LedgerReader(path) as reader:
+            return reader.paid_alike("original", "32\x1f21\x1f1.5")
+
+    assert await asyncio.to_thread(read) == [(1, 0.0)]
+
+
+async def test_two_copies_are_not_paid_from_at_one_time(tmp_path: Path, state: Path) -> None:
+    path = tmp_path / "payouts.db"
+    await send(path, "r1", state=state)
+    copy = copied(path, "copy.db")
+    async with ledger_at(path, state=state) as ledger, ledger.one_run():
+        with pytest.raises(LedgerInUse):
+            await send(copy, "r2", state=state)
+    await send(copy, "r2", state=state)
+    with pytest.raises(AuditNeeded):
+        await send(path, "r2", state=state)
+
+
+async def test_the_generation_is_noted_before_anybody_hears_that_a_row_is_marked_as_sent(tmp_path: Path, state: Path) -> None:
+    path = tmp_path / "payouts.db"
+    async with ledger_at(path, state=state) as ledger:
+        for number, entry in enumerate(await ledger.plan([token_row(f"r{n}") for n in range(3)]), 1):
+            await ledger.move(entry, State.SENT)
+            (note,) = state.iterdir()
+            assert int(note.read_bytes().split(b"\n")[0]) == number
+
+
+async def test_a_note_that_cannot_be_written_stops_the_run_before_anything_leaves(tmp_path: Path) -> None:
+    async with ledger_at(tmp_path / "payouts.db", state=tmp_path / "nowhere") as ledger:
+        (entry,) = await ledger.plan([token_row("r1")])
+        with pytest.raises(LedgerError, match="XDG_STATE_HOME"):
+            await ledger.move(entry, State.SENT)
+
+
+async def test_a_note_that_is_removed_meanwhile_stops_the_run(tmp_path: Path, state: Path) -> None:
+    async with ledger_at(tmp_path / "payouts.db", state=state) as ledger:
+        first, second = await ledger.plan([token_row("r1"), token_row("r2")])
+        await ledger.move(first, State.SENT)
+        for note in state.iterdir():
+            note.unlink()
+        with pytest.raises(LedgerError, match="note was removed"):
+            await ledger.move(second, State.SENT)
+
+
+async def test_a_damaged_note_is_none(tmp_path: Path, state: Path) -> None:
+    path = tmp_path / "payouts.db"
+    await send(path, "r1", state=state)
+    (note,) = state.iterdir()
+    note.write_bytes(b"12\n")
+    assert await asyncio.to_thread(standing_of, path, state) is Standing.UNKNOWN
+
+
+async def test_after_an_audit_the_ledger_is_the_newest_and_the_newer_copy_is_not(tmp_path: Path, state: Path) -> None:
+    path = tmp_path / "payouts.db"
+    await send(path, "r1", state=state)
+    backup = copied(path, "backup.db")
+    await send(path, "r2", state=state)
+    async with ledger_at(backup, state=state) as ledger:
+        assert await release(ledger, 5000.0, state) == 0
+    await send(backup, "r3", state=state)
+    with pytest.raises(AuditNeeded):
+        await send(path, "r4", state=state)
+
+
+async def test_coins_that_may_have_been_paid_since_the_copy_are_unknown_and_no_run_sends_them(
+    tmp_path: Path, state: Path
+) -> None:
+    path = tmp_path / "payouts.db"
+    async with ledger_at(path, "enkash", state=state) as ledger:
+        await ledger.plan([coin_row("r1"), coin_row("r2")])
+    backup = copied(path, "backup.db")
+    await send(path, "r1", "r2", "r3", state=state, vendor="enkash")
+    await send(path, "q1", state=state, vendor="enkash", campaign="holi-2027")
+    async with ledger_at(backup, "enkash", state=state) as ledger:
+        assert await release(ledger, 5000.0, state) == 2
+    client = StubEnkash()
+    for campaign, rows in (("diwali-2026", ["r1", "r2", "r3"]), ("holi-2027", ["q1"]), ("new", ["n1"])):
+        async with Ledger(backup, vendor="enkash", campaign=campaign, state=state) as ledger:
+            given = [coin_row(row) for row in rows]
+            async for _ in run_payouts(given, client=client, ledger=ledger, options=RunOptions(rate=None)):
+                pass
+            assert await ledger.counts() == {State.DONE if campaign == "new" else State.UNKNOWN: len(rows)}
+    assert len(client.given) == 1
+
+
+def test_what_a_note_says() -> None:
+    assert standing(0, None) is Standing.NEWEST
+    assert standing(3, None) is Standing.UNKNOWN
+    assert standing(3, 3) is Standing.NEWEST
+    assert standing(4, 3) is Standing.NEWEST
+    assert standing(3, 4) is Standing.OLDER
+    assert standing(0, 1) is Standing.OLDER
+
+
+def test_a_process_without_a_home_is_told_what_to_set(tmp_path: Path) -> None:
+    code = "from pathlib import Path\nfrom payouts.generation import state_folder\n"
+    code += "def none(): raise RuntimeError('Could not determine home directory.')\nPath.home = none\nstate_folder()"
+    kept = environment()
+    kept.pop("XDG_STATE_HOME")
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=kept, check=False, capture_output=True, text=True)
+    assert "XDG_STATE_HOME" in ended.stderr.splitlines()[-1]
+
+
+def test_a_state_folder_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    with pytest.raises(LedgerError, match="XDG_STATE_HOME"):
+        state_folder()
+
+
+def test_a_note_is_taken_before_it_is_written(state: Path) -> None:
+    with pytest.raises(RuntimeError):
+        GenerationNote("1", state).write(1, "original", "c")
+
+
+def test_the_note_names_each_campaign_once(state: Path) -> None:
+    note = GenerationNote("1", state)
+    for generation in range(1, 4):
+        note.take()
+        note.write(generation, "original", f"c{generation % 2}")
+        note.release()
+        note.release()
+    assert note.campaigns() == [("original", "c1"), ("original", "c0")]
+    assert note.read() == 3
