@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import re
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from payouts.audit import DIFFERENCES
-from vendor_http.secrets import one_line
+from payouts.page import safe
 
 if TYPE_CHECKING:
     from payouts.ledger_reader import Campaign, Difference, LedgerReader
@@ -50,7 +49,7 @@ def audit_section(reader: LedgerReader, campaign: Campaign) -> str:
 def _row(each: Difference) -> str:
     kind = f"{each.kind}, corrected" if each.applied else each.kind
     cells = (each.row_id or each.recipient, kind, each.ledger, each.vendor, each.uid or "")
-    return f"<tr>{''.join(f'<td>{_safe(cell)}</td>' for cell in cells)}</tr>"
+    return f"<tr>{''.join(f'<td>{safe(cell)}</td>' for cell in cells)}</tr>"
 
 
 def _has(shown: list[Difference], kind: str) -> bool:
@@ -58,8 +57,4 @@ def _has(shown: list[Difference], kind: str) -> bool:
 
 
 def _advice(kind: str) -> str:
-    return re.sub("`([^`]*)`", r"<code>\1</code>", _safe(DIFFERENCES[kind]))
-
-
-def _safe(text: str) -> str:
-    return html.escape(one_line(text, 1000), quote=True)
+    return re.sub("`([^`]*)`", r"<code>\1</code>", safe(DIFFERENCES[kind]))

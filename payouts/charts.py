@@ -12,11 +12,11 @@ _WIDTH, _HEIGHT = 520, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 26
 _FOOT = _HEIGHT - 6
 WAY_CLASSES = {"webhook": "done", "poll": "accepted", "reply": "done"}
-"""What brought the news to the colour it has."""
+"""The class, and so the colour, of each way in which rows are settled."""
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time in words."""
+    """Return a length of time in words, such as `2 min 46 s`."""
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
@@ -28,7 +28,7 @@ def duration(seconds: float) -> str:
 
 
 def progress_chart(progress: Progress) -> str:
-    """Return the picture of how many rows had been sent and settled at each moment."""
+    """Return the SVG of how many rows had been sent and settled at each moment."""
     most = max(progress.sent[-1], progress.settled[-1])
     moments = [progress.begin, (progress.begin + progress.end) / 2, progress.end]
     day = "%H:%M:%S" if progress.end - progress.begin < 86_400 else "%d %b %H:%M"
@@ -39,7 +39,7 @@ def progress_chart(progress: Progress) -> str:
     settled, sent = _line(progress.settled, most), _line(progress.sent, most)
     base = _y(0, most)
     return _picture(
-        f"{progress.sent[-1]} rows sent and {progress.settled[-1]} settled between the first request and the last news",
+        f"{progress.sent[-1]} rows sent and {progress.settled[-1]} settled between the first request and the last settlement",
         _grid(most)
         + f'<path class="done" d="{settled} V{base:.1f} H{_LEFT} Z" fill="currentColor" opacity=".14"/>'
         + f'<path class="done" d="{settled}" fill="none" stroke="currentColor" stroke-width="2"/>'
@@ -49,7 +49,7 @@ def progress_chart(progress: Progress) -> str:
 
 
 def times_chart(times: Mapping[str, Times]) -> str:
-    """Return the picture of how long rows took, side by side for each thing that brought the news."""
+    """Return the SVG of how long rows took to settle, with one bar for each way beside the others."""
     used = [place for each in times.values() for place, count in enumerate(each.bars) if count]
     first, last = min(used), max(used)
     steps = SETTLE_STEPS[first : last + 1]
@@ -73,7 +73,9 @@ def times_chart(times: Mapping[str, Times]) -> str:
                 bars.append(
                     f'<rect class="{colour}" fill="currentColor" {shape}><title>{words}: {count:,} by {way}</title></rect>'
                 )
-    return _picture("How long rows took from the first request to a known end", _grid(most) + "".join(bars) + "".join(labels))
+    return _picture(
+        "How long rows took from the first request to their settlement", _grid(most) + "".join(bars) + "".join(labels)
+    )
 
 
 def _bar(left: float, wide: float, count: int, most: int) -> str:

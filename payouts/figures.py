@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from attrs import Factory, define, frozen
 
 from payouts import money
-from payouts.states import Entry, State
+from payouts.states import SETTLED, Entry, State
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -31,18 +31,18 @@ ORDER = (
     State.FAILED,
     State.REJECTED,
 )
-"""The states as a report tells them: what is paid, what is on its way, what somebody must look at."""
+"""The states in the order of a report: paid, on the way, then what needs a person."""
 NOT_DONE = (*ORDER[4:], *ORDER[1:4])
-"""The states of rows that are not paid, those that somebody must look at first."""
+"""The states of rows that are not confirmed as paid, those that need a person first."""
 WAYS = ("webhook", "poll", "reply")
-"""What brings the news that a row is settled, other than a person."""
+"""How a row is settled, other than by a person."""
 SETTLE_STEPS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, math.inf)
 """Upper ends of the bars of the distribution of times, in seconds."""
 
 
 @define(kw_only=True)
 class Item:
-    """One reward contract or event: how many rows and how much in each state.
+    """One reward contract or event: the rows and the sum of their amounts in each state.
 
     Attributes:
         counts: State to the number of rows.
@@ -73,8 +73,8 @@ class Problem:
     Attributes:
         state: The state it led to.
         kind: Its type.
-        rows: How many rows met it.
-        example: What was said to one of them.
+        rows: How many rows it happened to.
+        example: The message of one of them.
     """
 
     state: State
@@ -121,17 +121,17 @@ class Progress:
 
 @define(kw_only=True)
 class Figures:
-    """All that a report says of a campaign.
+    """Everything that a report says about a campaign.
 
     Attributes:
         campaign: Which one.
         items: Reward contract or event to its figures, in the order of first appearance; at most 200.
         more_items: How many rows belong to further ones.
         counts: State to the number of rows.
-        times: What brought the news (`"webhook"`, `"poll"`, `"reply"`) to how long it took.
+        times: How rows were settled (`"webhook"`, `"poll"`, `"reply"`) to how long it took.
         progress: None before anything has been sent.
         problems: The kinds of errors, the most frequent first.
-        open: The rows that are not done, those that somebody must look at first; at most 10,000.
+        open: The rows that are not done, those that need a person first; at most 10,000.
         retired: How many keys were replaced by a retry.
     """
 
@@ -154,6 +154,11 @@ class Figures:
     def done(self) -> int:
         """Rows that were paid."""
         return self.counts.get(State.DONE, 0)
+
+    @property
+    def settled(self) -> int:
+        """Rows with a known end, however it became known: paid, failed, mismatched or rejected."""
+        return sum(self.counts.get(state, 0) for state in SETTLED)
 
 
 def gather(reader: LedgerReader, campaign: Campaign) -> Figures:

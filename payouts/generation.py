@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from enum import Enum
 from pathlib import Path
 
 from payouts.states import LedgerError, LedgerInUse
 
 _DIGITS = 20
+_first_line = re.compile(rb"([0-9]{20}) ([0-9]{13}\.[0-9]{6})").fullmatch
 
 
 class Standing(Enum):
@@ -70,9 +72,13 @@ class GenerationNote:
         """Return the generation that is noted, None if nothing is."""
         return self.contents()[0]
 
+    def sent_at(self) -> float:
+        """Return when rows of any copy were last marked as sent, in seconds since the epoch; 0 if nothing is noted."""
+        return self.contents()[1]
+
     def campaigns(self) -> list[tuple[str, str]]:
         """Return vendor and name of the campaigns that were paid from any copy."""
-        return self.contents()[1]
+        return self.contents()[2]
 
     def take(self) -> None:
         """Keep other copies of the ledger from being paid from.
@@ -94,8 +100,14 @@ class GenerationNote:
         self._descriptor = descriptor
         self._known = set(self.campaigns())
 
-    def write(self, generation: int, vendor: str, campaign: str) -> None:
+    def write(self, generation: int, vendor: str, campaign: str, at: float) -> None:
         """Note that rows of a campaign are about to be sent.
+
+        Args:
+            generation: How often the ledger says that rows were marked as sent.
+            vendor: The campaign's vendor.
+            campaign: Its name.
+            at: Now, in seconds since the epoch.
 
         Raises:
             LedgerError: the note cannot be written, or is no longer where it was.
@@ -108,7 +120,7 @@ class GenerationNote:
                 raise LedgerError(
                     f"{self.path}: the note was removed while the ledger was paid from. Run the same command again."
                 )
-            os.pwrite(descriptor, b"%0*d\n" % (_DIGITS, generation), 0)
+            os.pwrite(descriptor, b"%0*d %020.6f\n" % (_DIGITS, generation, at), 0)
             if (vendor, campaign) not in self._known:
                 self._known.add((vendor, campaign))
                 line = json.dumps([vendor, campaign]).encode() + b"\n"
@@ -122,17 +134,18 @@ class GenerationNote:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def contents(self) -> tuple[int | None, list[tuple[str, str]]]:
-        """Return the generation and the campaigns."""
+    def contents(self) -> tuple[int | None, float, list[tuple[str, str]]]:
+        """Return the generation, when rows were last marked as sent, and the campaigns."""
         try:
             first, *rest = self.path.read_bytes().split(b"\n")
         except FileNotFoundError:
-            return None, []
+            return None, 0.0, []
         except OSError as problem:
             raise self._unwritable(problem) from None
-        if len(first) != _DIGITS or not first.isdigit():
-            return None, []
-        return int(first), [(found[0], found[1]) for line in rest if line for found in [json.loads(line)]]
+        known = _first_line(first)
+        if known is None:
+            return None, 0.0, []
+        return int(known[1]), float(known[2]), [(found[0], found[1]) for line in rest if line for found in [json.loads(line)]]
 
     def _unwritable(self, problem: OSError) -> LedgerError:
         return LedgerError(

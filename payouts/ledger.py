@@ -274,7 +274,7 @@ class Ledger:
     def _after_commit(self) -> None:
         self._check_place()
         if not self._noted and self._note is not None:
-            self._note.write(self._generation, self.vendor, self.campaign)
+            self._note.write(self._generation, self.vendor, self.campaign, self._clock())
             self._noted = True
 
     def _write(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from attrs import frozen
 
 from payouts.ledger_schema import COLUMNS, connect_to_read, entry_of
-from payouts.states import Entry, LedgerError, State
+from payouts.states import CampaignUnclear, Entry, State
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -148,17 +148,25 @@ class LedgerReader:
         """Return the one campaign that is meant.
 
         Raises:
-            LedgerError: there is none of that name, or several and none was named.
+            CampaignUnclear: there is none of that name, or several and none was named.
         """
         known = self.campaigns()
         meant = [each for each in known if name in {None, each.name} and vendor in {None, each.vendor}]
         if len(meant) == 1:
             return meant[0]
-        names = ", ".join(f"{each.name} ({each.vendor})" for each in known) or "none"
-        asked = "one campaign" if name is None else f"the campaign {name}"
-        raise LedgerError(
-            f"expected {asked}, the ledger has {names}; name it with --campaign, and --vendor where two share a name"
-        )
+        names = ", ".join(f"{each.name} ({each.vendor})" for each in known)
+        if not known:
+            told = "This ledger has no campaign yet."
+        elif meant:
+            told = f"This ledger has several campaigns: {names}. Name one with --campaign, and --vendor where two share a name."
+        else:
+            told = f"This ledger has no campaign {name or f'of {vendor}'}, only {names}."
+        raise CampaignUnclear(told, known=len(known), meant=len(meant))
+
+    def counts(self, campaign: Campaign) -> dict[State, int]:
+        """Return how many rows are in each state, of those in which there are any."""
+        found = self._database.execute("SELECT state, count(*) FROM rows WHERE campaign = ? GROUP BY state", (campaign.number,))
+        return {State(state): int(count) for state, count in found}
 
     def entries(self, campaign: Campaign, states: Collection[State] = tuple(State)) -> Iterator[Entry]:
         """Yield a campaign's rows in those states, in the order in which they were planned."""

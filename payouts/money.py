@@ -15,5 +15,10 @@ def add(total: Decimal, amount: Decimal | str) -> Decimal:
 
 
 def text(amount: Decimal) -> str:
-    """Return an amount in plain digits, never with an exponent."""
+    """Return an amount in plain digits for programs, never with an exponent."""
     return format(amount, "f")
+
+
+def shown(amount: Decimal | str) -> str:
+    """Return an amount for people, with thousands separators: `1,234,567.50`."""
+    return format(Decimal(amount), ",f")

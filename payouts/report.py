@@ -1,44 +1,44 @@
-"""The report: one HTML file that needs nothing but itself, in which no vendor's text can do anything but be read."""
+"""The report: one HTML file that loads nothing else, and in which a vendor's text is only ever text."""
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from importlib.resources import files
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from payouts import money
+from payouts.audit_section import audit_section
 from payouts.charts import WAY_CLASSES, duration, progress_chart, times_chart
 from payouts.figures import ORDER, Figures, gather
 from payouts.ledger_reader import LedgerReader
+from payouts.page import END, begin, moment, safe
+from payouts.page import name as name_of
 from payouts.results import replacing
 from payouts.states import Entry, State
-from vendor_http.secrets import one_line
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _MEANINGS = {
     State.PLANNED: "not sent yet",
-    State.SENT: "on the way, answer not known yet",
-    State.ACCEPTED: "accepted, the chain has not finished",
+    State.SENT: "sent, no answer yet",
+    State.ACCEPTED: "accepted, not on the blockchain yet",
     State.DONE: "paid",
-    State.FAILED: "the chain said failed",
-    State.MISMATCH: "settled as something else than asked",
-    State.REJECTED: "refused, nothing was paid",
+    State.FAILED: "failed on the blockchain",
+    State.MISMATCH: "settled differently from what the row says",
+    State.REJECTED: "refused, not paid",
     State.UNKNOWN: "may have been paid; no confirmation",
 }
 _TO_DO = {
-    State.ACCEPTED: "run the same command again: it waits for the chain, and sends nothing twice",
-    State.SENT: "run the same command again: it asks first what became of them; where nobody can be asked they become unknown",
-    State.PLANNED: "run the same command again; what stands after them in the file may not be in the ledger yet",
-    State.UNKNOWN: "ask the vendor about its key, then settle by hand with <code>payouts resolve</code>",
-    State.MISMATCH: "ask the vendor: what was paid under the key is not what the row says",
-    State.FAILED: "pay anew under another key with <code>payouts retry</code>, once the cause is gone",
-    State.REJECTED: "mend what was refused, then pay anew under another key with <code>payouts retry</code>",
+    State.UNKNOWN: "Ask the vendor about its key, then settle it with <code>payouts resolve</code>.",
+    State.MISMATCH: "Ask the vendor: what was paid under the key differs from the row.",
+    State.FAILED: "Once the cause is fixed, pay it again with a new key: <code>payouts retry</code>.",
+    State.REJECTED: "Fix what was refused, then pay it with a new key: <code>payouts retry</code>.",
+    State.ACCEPTED: "Run the same command again: it waits for the blockchain and sends nothing twice.",
+    State.SENT: "Run the same command again: it looks the row up first. A row that cannot be looked up becomes unknown.",
+    State.PLANNED: "Run the same command again. Rows further down in the file may not be in the ledger yet.",
 }
 _WAYS = {"webhook": "by webhook", "poll": "by poll", "reply": "by the reply"}
 
@@ -51,40 +51,31 @@ def write_report(
     vendor: str | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Figures:
-    """Write the report of a campaign and return what it says.
+    """Write the report of a campaign and return its figures.
 
     Args:
-        ledger: The ledger, also while a run works with it.
-        path: Where the HTML file goes; only its owner can read it.
-        campaign: Which one; may be left out where the ledger has one only.
-        vendor: Which vendor's, where two campaigns share a name.
+        ledger: The ledger; a run may be writing it.
+        path: The HTML file; only its owner can read it.
+        campaign: The campaign; not needed if the ledger has only one.
+        vendor: The vendor of the campaign, if two campaigns share a name.
         clock: Seconds since the epoch.
 
     Raises:
-        LedgerError: the ledger cannot be read, or the campaign is not clear.
+        LedgerError: the ledger cannot be read, or several campaigns fit.
         OSError: the file cannot be written.
     """
     with LedgerReader(ledger) as reader:
         figures = gather(reader, reader.campaign(campaign, vendor))
+        audit = audit_section(reader, figures.campaign)
     with replacing(path) as stream:
-        for part in _page(figures, clock()):
+        for part in _page(figures, audit, clock()):
             stream.write(part)
     return figures
 
 
-def safe(text: object) -> str:
-    """Return a text as one line of HTML in which nothing is markup."""
-    return html.escape(one_line(str(text), 1000), quote=True)
-
-
-def _page(figures: Figures, now: float) -> Iterable[str]:
+def _page(figures: Figures, audit: str, now: float) -> Iterable[str]:
     name = safe(figures.campaign.name)
-    yield (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="referrer" content="no-referrer">'
-        f'<link rel="icon" href="data:,"><title>Payouts: {name}</title>\n<style>\n{_style()}</style></head>\n<body><main>\n'
-    )
+    yield begin(f"Payouts: {figures.campaign.name}")
     yield _header(figures, name)
     yield _summary(figures)
     yield _amounts(figures)
@@ -93,33 +84,32 @@ def _page(figures: Figures, now: float) -> Iterable[str]:
     yield _times(figures)
     yield "</div>\n"
     yield _problems(figures)
+    yield audit
     yield from _open(figures)
-    yield f"<footer>Written {_moment(now)} from the ledger; every sum is exact.</footer>\n</main></body></html>\n"
-
-
-def _style() -> str:
-    return files("payouts").joinpath("report.css").read_text("utf-8")
+    yield f"<footer>Written {moment(now)} from the ledger; every sum is exact.</footer>\n{END}"
 
 
 def _header(figures: Figures, name: str) -> str:
     campaign, progress = figures.campaign, figures.progress
     vendor = {"original": "Original tokens", "enkash": "EnKash coins"}[campaign.vendor]
-    when = f"begun {_moment(campaign.opened_at)}"
+    when = f"started {moment(campaign.opened_at)}"
     if progress is not None:
         begin, end = (datetime.fromtimestamp(moment, UTC) for moment in (progress.begin, progress.end))
-        until = f"{end:%H:%M:%S} UTC" if begin.date() == end.date() else _moment(progress.end)
+        until = f"{end:%H:%M:%S} UTC" if begin.date() == end.date() else moment(progress.end)
         when = f"{begin:%d %B %Y, %H:%M:%S} to {until} · {duration(progress.end - progress.begin)}"
     where = f" · {safe(campaign.target)}" if campaign.target else ""
     return f'<header><p class="kicker">Payouts · {vendor}</p><h1>{name}</h1><p class="note">{when}{where}</p></header>\n'
 
 
 def _summary(figures: Figures) -> str:
-    facts = [("rows", f"{figures.rows:,}"), ("paid", f"{figures.done:,}"), ("not paid", f"{figures.rows - figures.done:,}")]
+    unknown = figures.counts.get(State.UNKNOWN, 0)
+    facts = [("rows", figures.rows), ("paid", figures.done), ("not paid", figures.rows - figures.done - unknown)]
+    facts += [("unknown", unknown)] if unknown else []
+    told = "".join(f"<div><dt>{word}</dt><dd>{number:,}</dd></div>" for word, number in facts)
     if len(figures.items) == 1 and not figures.more_items:
         ((uid, item),) = figures.items.items()
         if item.sums:
-            facts.append((f"of {uid} paid", money.text(item.sums.get(State.DONE, money.ZERO))))
-    told = "".join(f"<div><dt>{safe(word)}</dt><dd>{safe(value)}</dd></div>" for word, value in facts)
+            told += f"<div><dt>of {safe(uid)} paid</dt><dd>{_sum(item.sums.get(State.DONE, money.ZERO))}</dd></div>"
     states = [(state, figures.counts[state]) for state in ORDER if figures.counts.get(state)]
     bar = "".join(f'<span class="{state}" style="flex:{count}" title="{count:,} {state}"></span>' for state, count in states)
     key = "".join(
@@ -130,38 +120,43 @@ def _summary(figures: Figures) -> str:
 
 
 def _amounts(figures: Figures) -> str:
-    states = [state for state in ORDER if figures.counts.get(state)]
     coins = figures.campaign.vendor == "enkash"
-    head = "".join(f'<th class="number">{_state(state)}</th>' for state in states)
-    rows = []
+    bodies = []
     for uid, item in figures.items.items():
-        cells = []
-        for state in states:
-            count, amount = item.counts.get(state, 0), item.sums.get(state)
-            exact = "" if amount is None else money.text(amount)
-            cells.append(_amount_cell(count, exact))
-        total = _amount_cell(item.rows, money.text(item.total) if item.sums else "")
-        rows.append(f"<tr><td>{_name(uid)}</td>{''.join(cells)}{total}</tr>")
-    more = f'<p class="note">And {figures.more_items:,} rows of further ones, not listed here.</p>' if figures.more_items else ""
+        lines = [_amount_line("<b>all</b>", item.rows, item.total if item.sums else None)] if len(item.counts) > 1 else []
+        lines += [_amount_line(_state(each), item.counts[each], item.sums.get(each)) for each in ORDER if each in item.counts]
+        head = f'<th rowspan="{len(lines)}">{name_of(uid)}</th>'
+        bodies.append(f"<tbody><tr>{head}{'</tr><tr>'.join(lines)}</tr></tbody>")
+    more = f'<p class="note">And {figures.more_items:,} rows of others, not listed here.</p>' if figures.more_items else ""
     what = "Event" if coins else "Reward"
     title = "Rows by event and state" if coins else "Money by reward and state"
-    note = "how many coins a row gives is configured with its event" if coins else "different rewards are never added up"
-    return (
-        f'<section><h2>{title}<small>{note}</small></h2><div class="scroll"><table><thead><tr><th>{what}</th>{head}'
-        f'<th class="number">all</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>{more}</section>\n'
-    )
+    note = "the coins of a row are set by its event" if coins else "each reward is a token of its own; sums are exact"
+    amount = "" if coins else '<th class="number">Amount</th>'
+    head = f'<thead><tr><th>{what}</th><th>State</th><th class="number">Rows</th>{amount}</tr></thead>'
+    table = f'<div class="scroll"><table class="sums">{head}{"".join(bodies)}</table></div>'
+    return f"<section><h2>{title}<small>{note}</small></h2>{table}{more}</section>\n"
 
 
-def _amount_cell(count: int, exact: str) -> str:
-    if not count:
-        return '<td class="number note">·</td>'
-    rows = f"{count:,} row" if count == 1 else f"{count:,} rows"
-    return f'<td class="number">{exact}<span class="count">{rows}</span></td>' if exact else f'<td class="number">{rows}</td>'
+def _amount_line(state: str, rows: int, amount: Decimal | None) -> str:
+    exact = "" if amount is None else f'<td class="number amount">{_sum(amount)}</td>'
+    return f"<td>{state}</td>{_rows(rows)}{exact}"
+
+
+def _rows(count: int) -> str:
+    return f'<td class="number rows">{count:,}</td>'
+
+
+def _sum(amount: Decimal) -> str:
+    """Return a sum that is drawn smaller where the page is too narrow for its digits, and never broken."""
+    shown = money.shown(amount)
+    digits = len(shown) - 0.5 * (shown.count(",") + shown.count("."))  # a separator is half as wide as a digit
+    return f'<data class="sum" value="{money.text(amount)}" style="--digits:{digits}">{shown}</data>'
 
 
 def _progress(figures: Figures) -> str:
     if figures.progress is None:
-        return "<section><h2>Progress over time</h2><p>Nothing has been sent yet.</p></section>\n"
+        again = " under the present keys" if figures.retired else ""
+        return f"<section><h2>Progress over time</h2><p>Nothing has been sent{again} yet.</p></section>\n"
     progress = figures.progress
     lasted = progress.end - progress.begin
     rows = "".join(
@@ -169,15 +164,16 @@ def _progress(figures: Figures) -> str:
         f'<td class="number">{count / lasted:,.1f}</td></tr>'
         for word, colour, count in (("sent", "sent", progress.sent[-1]), ("settled", "done", progress.settled[-1]))
     )
-    head = '<th>Rows</th><th class="number">in all</th><th class="number">a second, on average</th>'
+    head = '<th>Rows</th><th class="number">total</th><th class="number">per second, on average</th>'
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     return f"<section><h2>Progress over time<small>UTC</small></h2>{progress_chart(progress)}{table}</section>\n"
 
 
 def _times(figures: Figures) -> str:
-    title = "<h2>Time to settle<small>from the first request to a known end</small></h2>"
+    title = "<h2>Time to settle<small>from the first request</small></h2>"
     if not figures.times:
-        return f"<section>{title}<p>No row has been settled yet.</p></section>\n"
+        told = "No row was settled by webhook, poll or reply." if figures.settled else "No row has been settled yet."
+        return f"<section>{title}<p>{told}</p></section>\n"
     rows = "".join(
         f'<tr><td><span class="state {WAY_CLASSES[way]}">{_WAYS[way]}</span></td>'
         f'<td class="number">{each.rows:,}</td>'
@@ -185,8 +181,8 @@ def _times(figures: Figures) -> str:
         + "</tr>"
         for way, each in figures.times.items()
     )
-    head = "".join(f'<th class="number">{word}</th>' for word in ("rows", "median", "95 of 100", "longest"))
-    table = f"<table><thead><tr><th>News came</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    head = "".join(f'<th class="number">{word}</th>' for word in ("rows", "median", "95%", "longest"))
+    table = f"<table><thead><tr><th>Settled</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
     return f'<section>{title}{times_chart(figures.times)}<div class="scroll">{table}</div></section>\n'
 
 
@@ -194,65 +190,65 @@ def _problems(figures: Figures) -> str:
     retired = ""
     if figures.retired:
         words = "1 key was" if figures.retired == 1 else f"{figures.retired:,} keys were"
-        retired = f'<p class="note">{words} replaced by a retry; results.csv and the ledger link them.</p>'
+        retired = f'<p class="note">{words} replaced by <code>payouts retry</code>; the ledger keeps the old ones.</p>'
     if not figures.problems:
         return f"<section><h2>Errors by kind</h2><p>None.</p>{retired}</section>\n"
     rows = "".join(
-        f'<tr><td>{_state(problem.state)}</td><td>{_name(problem.kind)}</td><td class="number">{problem.rows:,}</td>'
+        f"<tr><td>{_state(problem.state)}</td><td>{name_of(problem.kind)}</td>{_rows(problem.rows)}"
         f"<td>{_said(safe(problem.example))}</td></tr>"
         for problem in figures.problems
     )
-    head = '<th>State</th><th>Error</th><th class="number">rows</th><th>One of them said</th>'
-    table = f'<table class="problems"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    head = '<th>State</th><th>Error</th><th class="number">Rows</th><th>Example</th>'
+    table = f'<table class="cards"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
     return f'<section><h2>Errors by kind</h2><div class="scroll">{table}</div>{retired}</section>\n'
 
 
 def _open(figures: Figures) -> Iterable[str]:
     waiting = figures.rows - figures.done
-    yield f"<section><h2>Everything not paid<small>{waiting:,} of {figures.rows:,} rows</small></h2>"
+    yield f"<section><h2>Not confirmed as paid<small>{waiting:,} of {figures.rows:,} rows</small></h2>"
     if not figures.open:
-        yield "<p>Nothing: every row is paid.</p></section>\n"
+        yield f"<p>{'None: every row is paid.' if figures.rows else 'The campaign has no rows yet.'}</p></section>\n"
         return
     yield _to_do(figures)
-    amount = '<th class="number">amount</th>' if figures.campaign.vendor == "original" else ""
+    coins = figures.campaign.vendor == "enkash"
+    what = "<th>Event</th>" if coins else '<th>Reward</th><th class="number">Amount</th>'
     yield (
-        '<div class="scroll"><table><thead><tr><th>Row</th><th>State</th><th>Recipient</th>'
-        f"<th>What</th>{amount}<th>Key and uid</th></tr></thead><tbody>\n"
+        '<div class="scroll"><table class="cards"><thead><tr><th>Row</th><th>State</th><th>Recipient</th>'
+        f"{what}</tr></thead><tbody>\n"
     )
     for entry in figures.open:
         yield _open_row(entry)
     yield "</tbody></table></div>"
     if waiting > len(figures.open):
-        yield f'<p class="note">And {waiting - len(figures.open):,} more, all of them in results.csv.</p>'
+        more = f"And {waiting - len(figures.open):,} more: <code>payouts report --results</code> writes every row."
+        yield f'<p class="note">{more}</p>'
     yield "</section>\n"
 
 
 def _open_row(entry: Entry) -> str:
-    amount = "" if entry.amount is None else f'<td class="number">{safe(entry.amount)}</td>'
-    uid = f'<span class="count">{_name(entry.uid)}</span>' if entry.uid else ""
-    said = " · ".join(safe(text) for text in (entry.problem, entry.note) if text)
+    amount = "" if entry.amount is None else f'<td class="number amount">{_sum(Decimal(entry.amount))}</td>'
     row = (
-        f"<td>{_name(entry.id)}</td><td>{_state(entry.state)}</td><td>{_name(entry.recipient)}</td>"
-        f"<td>{_name(entry.item)}</td>{amount}<td>{_name(entry.key)}{uid}</td>"
+        f"<td>{name_of(entry.id)}</td><td>{_state(entry.state)}</td><td>{name_of(entry.recipient)}</td>"
+        f"<td>{name_of(entry.item)}</td>{amount}"
     )
-    if not said:
-        return f"<tr>{row}</tr>\n"
-    return f'<tr class="goes-on">{row}</tr><tr><td colspan="{6 if amount else 5}">{_said(said)}</td></tr>\n'
+    known = f"key {name_of(entry.key)}" + (f" · uid {name_of(entry.uid)}" if entry.uid else "")
+    said = " · ".join(safe(text) for text in (entry.problem, entry.note) if text)
+    below = f'<td colspan="{5 if amount else 4}"><div class="note">{known}</div>{_said(said) if said else ""}</td>'
+    return f'<tr class="goes-on">{row}</tr><tr>{below}</tr>\n'
 
 
 def _to_do(figures: Figures) -> str:
     """Say what can be done about the rows that are there, once for each state."""
+    to_do = dict(_TO_DO)
+    if figures.campaign.vendor == "original":  # EnKash cannot be asked about a request id
+        to_do[State.UNKNOWN] = (
+            "Run the same command again: it looks the row up. If it stays unknown, ask the vendor about its key, "
+            "then settle it with <code>payouts resolve</code>."
+        )
     told = "".join(
-        f"<li>{_state(state)} <span>{_looked_up_first(figures, state)}{_TO_DO[state]}</span></li>"
-        for state in ORDER
-        if state in _TO_DO and figures.counts.get(state)
+        f"<li>{_state(state)} <span>{advice}</span></li>" for state, advice in to_do.items() if figures.counts.get(state)
     )
     return f'<ul class="to-do">{told}</ul>'
-
-
-def _looked_up_first(figures: Figures, state: State) -> str:
-    by_key = state is State.UNKNOWN and figures.campaign.vendor == "original"
-    return "run the same command again: it looks them up; if they stay unknown, " if by_key else ""
 
 
 def _said(text: str) -> str:
@@ -261,12 +257,3 @@ def _said(text: str) -> str:
 
 def _state(state: State) -> str:
     return f'<span class="state {state}">{state}</span>'
-
-
-def _name(text: str) -> str:
-    """Return an id, which is not broken into lines unless it is very long."""
-    return f'<span class="{"name" if len(text) <= 32 else "name long"}">{safe(text)}</span>'
-
-
-def _moment(moment: float) -> str:
-    return f"{datetime.fromtimestamp(moment, UTC):%d %B %Y, %H:%M:%S} UTC"

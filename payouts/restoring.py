@@ -54,7 +54,7 @@ def last_sent_elsewhere(path: Path, state: Path | None = None) -> float:
     note = GenerationNote(identity, state)
     found = standing(generation, note.read())
     if found is Standing.OLDER:
-        return note.path.stat().st_mtime
+        return note.sent_at()
     return 0.0 if found is Standing.NEWEST else float("inf")
 
 
@@ -81,12 +81,12 @@ async def release(ledger: Ledger, at: float, state: Path | None = None, *, newes
     note = await asyncio.to_thread(GenerationNote, identity, state)
     await asyncio.to_thread(note.take)
     try:
-        noted, paid_from = await asyncio.to_thread(note.contents)
+        noted, _, paid_from = await asyncio.to_thread(note.contents)
         if newest:
             generation, doubted = await ledger.transact(partial(_vouched, at)), 0
         else:
             generation, doubted = await ledger.transact(partial(_doubt_coins, noted, paid_from, at))
-        await asyncio.to_thread(note.write, generation, ledger.vendor, ledger.campaign)
+        await asyncio.to_thread(note.write, generation, ledger.vendor, ledger.campaign, at)
     finally:
         note.release()
     return doubted

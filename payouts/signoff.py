@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import csv
-import html
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from payouts import money
+from payouts.page import END, begin, moment, name, safe
 from payouts.results import harmless, iso, replacing
-from vendor_http.secrets import one_line
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
 
     from payouts.decisions import Decision
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _STYLE = """
 main { max-width: 84rem; }
 .sign { display: flex; flex-wrap: wrap; gap: 3rem 2rem; margin-top: 3rem; break-inside: avoid; }
@@ -79,23 +76,16 @@ def write_html(path: Path, decisions: Sequence[Decision], *, scope: str, at: flo
 
 
 def _page(decisions: Sequence[Decision], scope: str, at: float) -> Iterator[str]:
-    style = files("payouts").joinpath("report.css").read_text("utf-8") + _STYLE
-    yield (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="referrer" content="no-referrer">'
-        f'<link rel="icon" href="data:,"><title>Decisions: {_safe(scope)}</title>\n<style>\n{style}</style></head>\n'
-        "<body><main>\n"
-    )
+    yield begin(f"Decisions: {scope}", _STYLE)
     counted = "1 decision" if len(decisions) == 1 else f"{len(decisions):,} decisions"
     yield (
-        f'<header><p class="kicker">Payouts · decisions by hand</p><h1>{_safe(scope)}</h1>'
-        f'<p class="note">{counted} · written {_moment(at)}</p></header>\n'
+        f'<header><p class="kicker">Payouts · decisions by hand</p><h1>{safe(scope)}</h1>'
+        f'<p class="note">{counted} · written {moment(at)}</p></header>\n'
     )
     yield _totals(decisions)
     yield from _table(decisions)
     lines = "".join(f"<span>{word}</span>" for word in ("Checked by", "Signature", "Date"))
-    yield f'<section><h2>Sign-off</h2><div class="sign">{lines}</div></section>\n</main></body></html>\n'
+    yield f'<section><h2>Sign-off</h2><div class="sign">{lines}</div></section>\n{END}'
 
 
 def _totals(decisions: Sequence[Decision]) -> str:
@@ -110,7 +100,7 @@ def _totals(decisions: Sequence[Decision]) -> str:
     if not rows:
         return ""
     lines = "".join(
-        f'<tr><td>{_kind(of[0])}</td><td>{_safe(of[1])}</td><td>{_name(of[2])}</td><td class="number">{count:,}</td>'
+        f'<tr><td>{_kind(of[0])}</td><td>{safe(of[1])}</td><td>{name(of[2])}</td><td class="number">{count:,}</td>'
         f'<td class="number">{money.shown(sums[of]) if of in sums else ""}</td></tr>'
         for of, count in sorted(rows.items())
     )
@@ -137,34 +127,22 @@ def _line(decision: Decision) -> str:
     undone = decision.undone_by is not None
     taken_back = f'<span class="count">taken back by no. {decision.undone_by}</span>' if undone else ""
     amount = "" if decision.amount is None else f'<span class="whole">{money.shown(decision.amount)} of</span> '
-    said = [_safe(text) for text in (decision.note, decision.evidence) if text]
+    said = [safe(text) for text in (decision.note, decision.evidence) if text]
     words = said[:1] if len(said) == 2 and said[1] in said[0] else said
-    moved = " → ".join(f'<span class="whole">{_safe(state)}</span>' for state in (decision.was, decision.became) if state)
+    moved = " → ".join(f'<span class="whole">{safe(state)}</span>' for state in (decision.was, decision.became) if state)
     when = datetime.fromtimestamp(decision.at, UTC).strftime("%Y-%m-%d %H:%M")
     cells = (
         f"<td>{decision.number}</td>"
-        f'<td><span class="whole">{when}</span><span class="count">{_safe(decision.by)}</span></td>'
+        f'<td><span class="whole">{when}</span><span class="count">{safe(decision.by)}</span></td>'
         f"<td>{_kind(decision.kind)}{taken_back}</td>"
-        f'<td>{_name(decision.row or "")}<span class="count">{_safe(decision.campaign or "")}</span></td>'
-        f"<td>{_name(decision.recipient or '')}</td>"
-        f"<td>{amount}{_name(decision.item or '')}</td>"
-        f"<td>{moved}</td><td>{_name(decision.key or '')}</td>"
+        f'<td>{name(decision.row or "")}<span class="count">{safe(decision.campaign or "")}</span></td>'
+        f"<td>{name(decision.recipient or '')}</td>"
+        f"<td>{amount}{name(decision.item or '')}</td>"
+        f"<td>{moved}</td><td>{name(decision.key or '')}</td>"
         f'<td><div class="words">{"<br>".join(words)}</div></td>'
     )
     return f'<tr class="undone">{cells}</tr>\n' if undone else f"<tr>{cells}</tr>\n"
 
 
 def _kind(kind: str) -> str:
-    return _KINDS.get(kind, _safe(kind))
-
-
-def _name(text: str) -> str:
-    return f'<span class="{"name" if len(text) <= 32 else "name long"}">{_safe(text)}</span>'
-
-
-def _safe(text: str) -> str:
-    return html.escape(one_line(text, 2_000), quote=True)
-
-
-def _moment(moment: float) -> str:
-    return f"{datetime.fromtimestamp(moment, UTC):%-d %B %Y, %H:%M:%S} UTC"
+    return _KINDS.get(kind, safe(kind))

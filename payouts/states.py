@@ -156,6 +156,20 @@ class LedgerError(RewardsError):
     """The ledger cannot do what was asked; it is as it was before."""
 
 
+class CampaignUnclear(LedgerError):
+    """The ledger has no such campaign, or several that may be meant.
+
+    Attributes:
+        known: How many campaigns the ledger has.
+        meant: How many of them may be meant.
+    """
+
+    def __init__(self, message: str, *, known: int, meant: int) -> None:
+        super().__init__(message)
+        self.known = known
+        self.meant = meant
+
+
 class AuditNeeded(LedgerError):
     """Nothing may be sent from this ledger before it was compared with the vendor's books."""
 

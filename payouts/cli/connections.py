@@ -1,4 +1,4 @@
-"""What a command is connected to: the vendor's client, the place where webhooks come in, and what waits for them."""
+"""What a command connects to: the vendor's client, the port or store that webhooks arrive at, and what waits for them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from enkash_async import EnkashClient, FileBreakerStore
-from original_async import OriginalClient, OriginalWebhooks
+from original_async import OriginalClient
 from original_async.settings import BASE_URLS
+from payouts.cli.credentials import check_enkash, check_original, variables_named, webhook_source
+from payouts.generation import state_folder
 from vendor_http import Limits
 from webhooks import Completions, MemoryStore, PollPolicy, Receiver
-from webhooks.cli.sources import APP_VARIABLE, DEFAULT_PATH, SourceSpec, read_keys
+from webhooks.cli.sources import DEFAULT_PATH
 from webhooks.cli.stores import store_path
 from webhooks.ingress.armour import ArmouredServer
 from webhooks.store.sqlite import SQLiteStore
@@ -30,19 +32,19 @@ _MOST_EVENTS = 20_000
 
 @frozen(kw_only=True)
 class Listening:
-    """Where news comes from; times in seconds.
+    """How a run learns that accepted rows are settled: by webhooks, and by polling.
 
     Attributes:
-        host: Address of the embedded receiver.
-        port: Its port, 0 takes a free one; None for no receiver.
-        path: Where deliveries come in.
-        keys_file: Where the keys stand that sign webhooks, None for the environment.
-        store: The store of a standalone listener, as a path or as the listener names it; None for none.
-        poll_after: When a row is first asked about.
-        polls_per_second: Over all rows.
+        host: Address of the run's own receiver.
+        port: Its port; 0 takes a free one, None starts no receiver.
+        path: The path that webhooks are sent to.
+        keys_file: The file of the keys that sign webhooks; None reads them from the environment.
+        store: The store of a running webhook-listener, as a path or a URL; None uses none.
+        poll_after: Seconds before a row is first polled.
+        polls_per_second: The limit over all rows.
 
     Raises:
-        ValueError: the parts do not fit together.
+        ValueError: the options contradict each other.
     """
 
     host: str = "127.0.0.1"
@@ -55,49 +57,42 @@ class Listening:
 
     @property
     def hears(self) -> bool:
-        """Whether webhooks come in."""
+        """Whether webhooks are received."""
         return self.port is not None or self.store is not None
 
     def __attrs_post_init__(self) -> None:
         if self.store is not None and self.port is not None:
-            raise ValueError("expected --store or --webhook-port, got both; news comes in at one place")
+            raise ValueError("Use --store or --webhook-port, not both. Nothing was sent.")
         if not self.path.startswith("/"):
-            raise ValueError(f"--webhook-path: expected a path that begins with '/', got {self.path[:80]!a}")
-
-
-def original_client(concurrency: int) -> OriginalClient:
-    """Make a client from the environment.
-
-    Raises:
-        ValueError: a variable is missing or wrong.
-    """
-    return OriginalClient.from_env(limits=Limits(connections=concurrency + _SPARE_CONNECTIONS))
-
-
-def enkash_client(concurrency: int, *, may_repeat: bool) -> EnkashClient:
-    """Make a client from the environment; refused token requests are remembered in the user's state folder.
-
-    Raises:
-        ValueError: a variable is missing or wrong.
-    """
-    return EnkashClient.from_env(
-        repeat_allocations=may_repeat,
-        limits=Limits(connections=concurrency + _SPARE_CONNECTIONS),
-        breaker_store=FileBreakerStore(_state_folder() / "enkash-breaker.json"),
-    )
+            raise ValueError("--webhook-path must begin with a slash. Nothing was sent.")
 
 
 def client_of(vendor: str, concurrency: int = 1, *, may_repeat: bool = False) -> Any:
     """Make the client of a vendor from the environment.
 
+    Refused token requests of EnKash are remembered in the user's state folder.
+
+    Args:
+        vendor: `"original"` or `"enkash"`.
+        concurrency: Requests under way at once.
+        may_repeat: Whether EnKash is known to pay a repeated request id only once.
+
     Raises:
-        ValueError: a variable is missing or wrong.
+        ValueError: a variable is missing or wrong; the text says what to set.
     """
-    return original_client(concurrency) if vendor == "original" else enkash_client(concurrency, may_repeat=may_repeat)
+    limits = Limits(connections=concurrency + _SPARE_CONNECTIONS)
+    if vendor == "original":
+        check_original(os.environ)
+        with variables_named(vendor):
+            return OriginalClient.from_env(limits=limits)
+    check_enkash(os.environ)
+    breakers = FileBreakerStore(state_folder() / "enkash-breaker.json")
+    with variables_named(vendor):
+        return EnkashClient.from_env(repeat_allocations=may_repeat, limits=limits, breaker_store=breakers)
 
 
 def target_of(vendor: str) -> str:
-    """Return where the money goes out, as the environment says."""
+    """Return the base URL that the vendor is paid through, as the environment says."""
     if vendor == "enkash":
         return os.environ.get("ENKASH_COINS_BASE_URL", "")
     environment = os.environ.get("ORIGINAL_ENVIRONMENT") or "production"
@@ -108,16 +103,16 @@ def target_of(vendor: str) -> str:
 async def completions_of(
     client: OriginalClient, listening: Listening, on_listening: Callable[[str], None] = lambda _: None
 ) -> AsyncIterator[Completions]:
-    """Wait for rows with the standalone listener's store, with a receiver of our own, or by polling alone.
+    """Wait for accepted rows with the store of a running listener, with a receiver of the run's own, or by polling only.
 
     Args:
-        client: Asks the vendor.
-        listening: Where news comes from.
-        on_listening: Called with the URL of our own receiver.
+        client: Polls the vendor.
+        listening: How to learn that rows are settled.
+        on_listening: Called with the URL of the run's own receiver.
 
     Raises:
         ValueError: the keys that sign webhooks are missing, or there is no such store.
-        OSError: the port cannot be had.
+        OSError: the port cannot be bound.
         StoreError: the store cannot be opened.
     """
     async with AsyncExitStack() as stack:
@@ -129,10 +124,7 @@ async def completions_of(
         stack.push_async_callback(store.aclose)
         await store.ping()
         if listening.port is not None:
-            spec = SourceSpec(keys_file=listening.keys_file)
-            app_uid = os.environ.get(APP_VARIABLE) or None
-            keys = await asyncio.to_thread(read_keys, spec, os.environ)
-            source = OriginalWebhooks(keys, scope=client.scope, app_uid=app_uid)
+            source = await asyncio.to_thread(webhook_source, listening.keys_file, os.environ, scope=client.scope)
             receiver = await stack.enter_async_context(Receiver(source, store))
             on_listening(await stack.enter_async_context(_serving(receiver, listening)))
         polling = PollPolicy(first_after=listening.poll_after, max_per_second=listening.polls_per_second)
@@ -142,12 +134,9 @@ async def completions_of(
 def _listeners_store(name: str) -> SQLiteStore:
     path = store_path(name) if ":" in name else Path(name)
     if path is None:
-        raise ValueError("--store: expected a store in a file, got memory:, which only its own process can see")
+        raise ValueError("--store: a store in memory can only be read by its own process. Name a file. Nothing was sent.")
     if not path.exists():
-        raise ValueError(
-            f"--store: expected the store of a running webhook-listener at {path}, "
-            "there is no such file; start the listener first"
-        )
+        raise ValueError(f"--store: there is no file {path}. Start webhook-listener with that store first. Nothing was sent.")
     return SQLiteStore(path, read_only=True)
 
 
@@ -162,9 +151,3 @@ async def _serving(receiver: Receiver, listening: Listening) -> AsyncIterator[st
         server.close()
         await armour.drain(5.0)
         await server.wait_closed()
-
-
-def _state_folder() -> Path:
-    folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "rewards-async"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder

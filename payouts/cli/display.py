@@ -1,4 +1,4 @@
-"""What is seen of a run: a line that moves where somebody watches, JSON lines where a program does."""
+"""How a run is shown while it goes on: two moving lines for people, JSON lines for programs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
+from rich.progress import BarColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bar
-from rich.table import Column
 from rich.text import Text
 
 from payouts.charts import duration
@@ -19,28 +18,32 @@ from vendor_http.secrets import one_line
 from webhooks.cli.terminal import tell
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.console import RenderableType
+
     from payouts.progress import Progress
     from webhooks.cli.terminal import Output
 
 _TOLD_EVERY = 5.0
 _LOOKED_EVERY = 0.2
 _LATELY = 10.0
-_TROUBLE = (State.FAILED, State.MISMATCH, State.REJECTED)
+_TROUBLE = (State.FAILED, State.MISMATCH, State.REJECTED, State.UNKNOWN)
 
 
 class Display(Protocol):
     """Shows a run while it goes on."""
 
     def begin(self, progress: Progress) -> None:
-        """Begin to show a run."""
+        """Start to show a run."""
         ...
 
     def row(self, entry: Entry) -> None:
-        """Show that a run is done with a row."""
+        """Show a row that the run has finished with."""
         ...
 
     def tell(self, text: str, style: str) -> None:
-        """Say something beside the run, where it can be read."""
+        """Show a message without disturbing what is shown of the run."""
         ...
 
     def look(self) -> None:
@@ -48,12 +51,17 @@ class Display(Protocol):
         ...
 
     def end(self) -> None:
-        """Show the last of it; a second call does nothing."""
+        """Show the final numbers; a second call does nothing."""
         ...
 
 
 def facts_of(progress: Progress, seconds: float) -> dict[str, Any]:
-    """Return the numbers of a run, after so many seconds."""
+    """Return the numbers of a run.
+
+    Args:
+        progress: How far it has come.
+        seconds: How long it has been running.
+    """
     ended = progress.ended
     done = sum(ended.values())
     return {
@@ -72,7 +80,7 @@ def facts_of(progress: Progress, seconds: float) -> dict[str, Any]:
 
 
 def _seconds_left(progress: Progress, seconds: float) -> float | None:
-    """Return how long the rest takes if it goes on as it went so far, None if nobody can say."""
+    """Return how long the rest takes at the speed so far, None while that cannot be known."""
     ended = sum(progress.ended.values())
     if progress.total is None or not ended or seconds <= 0:
         return None
@@ -80,10 +88,10 @@ def _seconds_left(progress: Progress, seconds: float) -> float | None:
 
 
 class JsonLines:
-    """One JSON line for each row, and one every five seconds for the run.
+    """Write one JSON line for each row, and one every five seconds for the run.
 
     Args:
-        output: Where they go.
+        output: Where the lines go.
         clock: Monotonic seconds.
     """
 
@@ -94,7 +102,7 @@ class JsonLines:
         self._began = self._told = 0.0
 
     def begin(self, progress: Progress) -> None:
-        """Begin to count the time."""
+        """Write how many rows there are, and start the clock."""
         self._progress = progress
         self._began = self._told = self._clock()
         self._output.record({"event": "begin", "rows": progress.total})
@@ -109,24 +117,24 @@ class JsonLines:
         self._output.record(values)
 
     def tell(self, text: str, style: str) -> None:
-        """Say it where no results go."""
+        """Write the message to standard error, as results go to standard output."""
         tell(text, style)
 
     def look(self) -> None:
-        """Write how far the run has come, if that is due."""
+        """Write how far the run has come, if five seconds have passed."""
         if self._progress is not None and self._clock() - self._told >= _TOLD_EVERY:
             self._told = self._clock()
             self._output.record({"event": "progress", **facts_of(self._progress, self._told - self._began)})
 
     def end(self) -> None:
-        """Write how far the run has come at its end."""
+        """Write the final numbers."""
         if self._progress is not None:
             self._output.record({"event": "end", **facts_of(self._progress, self._clock() - self._began)})
             self._progress = None
 
 
 class MovingLine:
-    """A bar, and the numbers of the run beside it.
+    """Draw a bar and its speed on one line, and the numbers of the run on the next.
 
     Args:
         output: Where they go.
@@ -135,67 +143,66 @@ class MovingLine:
 
     def __init__(self, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._bar = Bar(
-            SpinnerColumn(finished_text=" "),
+        self._bar = _TwoLines(
+            SpinnerColumn("dots" if output.console.encoding.startswith("utf") else "line", finished_text=" "),
             BarColumn(bar_width=16),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[told]}", table_column=Column(ratio=1, overflow="fold")),
+            TextColumn("{task.fields[speed]}"),
             console=output.console,
             auto_refresh=False,
-            expand=True,
         )
-        self._task = self._bar.add_task("", total=None, told="")
+        self._task = self._bar.add_task("", total=None, speed="")
         self._progress: Progress | None = None
         self._began = self._looked = 0.0
         self._lately: deque[tuple[float, int]] = deque()
 
     def begin(self, progress: Progress) -> None:
-        """Draw the bar."""
+        """Draw the lines."""
         self._progress = progress
         self._began = self._clock()
         self._bar.start()
         self._draw(progress)
 
     def row(self, entry: Entry) -> None:
-        """Say of a row that went wrong what happened."""
-        if entry.state in _TROUBLE or entry.state is State.UNKNOWN:
+        """Print why a row was not paid; a row that was paid only counts."""
+        if entry.state in _TROUBLE:
             self.tell(f"row {entry.id}: {entry.state}: {entry.problem}", "")
 
     def tell(self, text: str, style: str) -> None:
-        """Say it above the bar, which would be drawn over it elsewhere."""
+        """Print the message above the moving lines."""
         self._bar.console.print(Text(one_line(text, 2_000), style=style), soft_wrap=True)
 
     def look(self) -> None:
-        """Draw the bar anew, if that is due."""
+        """Draw the lines again, if that is due."""
         if self._progress is not None and self._clock() - self._looked >= _LOOKED_EVERY:
             self._draw(self._progress)
 
     def end(self) -> None:
-        """Draw the bar for the last time."""
+        """Draw the lines for the last time, with the mean speed of the whole run and no time left."""
         if self._progress is not None:
             self._lately.clear()
             self._lately.append((self._began, 0))
-            self._draw(self._progress)
-            self._progress = None
-            self._bar.stop()
+            progress, self._progress = self._progress, None
+            try:
+                self._draw(progress)
+            finally:
+                self._bar.stop()
 
     def _draw(self, progress: Progress) -> None:
         now = self._looked = self._clock()
         ended = sum(progress.ended.values())
-        parts = [
-            f"{self._rate(now, ended):,.0f} rows/s",
+        done = ended + progress.skipped
+        total = "" if progress.total is None else f" of {progress.total:,}"
+        speed = [f"{done:,}{total}", f"{self._rate(now, ended):,.0f} rows/s"]
+        left = _seconds_left(progress, now - self._began)
+        if left and self._progress is not None:
+            speed.append(f"{duration(math.ceil(left))} left")
+        self._bar.numbers = [
+            *(f"{progress.ended[state]:,} {state}" for state in _TROUBLE if progress.ended[state]),
             f"{progress.in_flight:,} in flight",
             f"{progress.pending:,} waiting",
-            f"{progress.settled_by.get('webhook', 0):,} by webhook",
-            f"{progress.settled_by.get('poll', 0):,} by poll",
-            f"{sum(progress.ended[state] for state in _TROUBLE):,} failed",
-            f"{progress.ended[State.UNKNOWN]:,} unknown",
+            *(f"{count:,} by {way}" for way, count in sorted(progress.settled_by.items(), reverse=True)),
         ]
-        left = _seconds_left(progress, now - self._began)
-        if left:
-            parts.append(f"{duration(math.ceil(left))} left")
-        done = ended + progress.skipped
-        self._bar.update(self._task, completed=done, total=progress.total, told=" · ".join(parts), refresh=True)
+        self._bar.update(self._task, completed=done, total=progress.total, speed=", ".join(speed), refresh=True)
 
     def _rate(self, now: float, ended: int) -> float:
         """Return how many rows ended per second of the last ten, so that a standstill is seen."""
@@ -204,3 +211,18 @@ class MovingLine:
             self._lately.popleft()
         since, before = self._lately[0]
         return (ended - before) / (now - since) if now > since else 0.0
+
+
+class _TwoLines(Bar):
+    """A bar with a line of numbers below it: two lines at any width, so that what stands above does not jump."""
+
+    numbers: Sequence[str] = ()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        line = " "
+        for number in self.numbers:
+            if len(line) + len(number) + 2 > self.console.width:
+                break  # a number that is cut in the middle would be a wrong one
+            line += f" {number}" if line == " " else f", {number}"
+        yield Text(line, no_wrap=True, overflow="crop")

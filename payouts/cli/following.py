@@ -1,9 +1,10 @@
-"""Show a run to its end, and let whoever watches it break it off."""
+"""Show a run to its end, and end it early where an interrupt, a lost reader or the vendor asks for that."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -25,43 +26,61 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @frozen(kw_only=True)
-class BrokenOff:
+class EndedEarly:
     """Why a run ended before its rows did.
 
     Attributes:
         code: The exit code.
-        at_once: Whether somebody wants to be out now.
+        at_once: Whether a second interrupt asked to end without writing any file.
     """
 
     code: int
     at_once: bool = False
 
 
-async def follow(paying: PayoutRun, display: Display, output: Output) -> BrokenOff | None:
-    """Show a run to its end; return what broke it off."""
+async def follow(paying: PayoutRun, display: Display, output: Output) -> EndedEarly | None:
+    """Show a run to its end; return why it ended early, None if it did not.
+
+    A display that fails, whatever it raises, stops the sending, like an interrupt: rows under way are still awaited.
+
+    Args:
+        paying: The run, not entered yet.
+        display: Shows it.
+        output: Where the display writes.
+    """
     loop = asyncio.get_running_loop()
     task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # inside a coroutine there is one
     heard: list[int] = []
-    lost: list[OSError] = []
+    lost: list[Exception] = []
 
     def interrupt(number: int) -> None:
         heard.append(number)
         if len(heard) == 1:
             paying.stop()
-            told = "stopping: nothing more is sent, what is under way is awaited; interrupt again to end now"
-            show(display.tell, told, "yellow")
+            say("Stopping: no further row is sent; waiting for the rows under way. Interrupt again to end now.", "yellow")
         else:
             task.cancel()
 
+    def say(text: str, style: str) -> None:
+        if lost:
+            tell(text, style)
+        else:
+            show(display.tell, text, style)
+
     def show(what: Callable[..., None], *values: object) -> None:
+        if lost:
+            return
         try:
             what(*values)
-        except OSError as problem:  # a pipe whose reader has gone, a full disk: no reason to leave what is under way alone
+        except Exception as problem:  # noqa: BLE001 - no fault of a display may leave rows under way alone
             lost.append(problem)
             output.give_up()
             paying.stop()
-            told = problem.strerror or type(problem).__name__
-            tell(f"standard output: {told}; nothing more is sent, what is under way is awaited", "bold red")
+            with suppress(Exception):
+                display.end()  # gives the terminal back
+            known = problem.strerror if isinstance(problem, OSError) else None
+            reason = known or f"{type(problem).__name__}: {problem}"
+            tell(f"Cannot show the run ({reason}): no further row is sent; waiting for the rows under way.", "bold red")
 
     async def keep_looking() -> None:
         while True:
@@ -73,14 +92,14 @@ async def follow(paying: PayoutRun, display: Display, output: Output) -> BrokenO
         loop.add_signal_handler(number, interrupt, number)
     show(display.begin, paying.progress)
     looking = loop.create_task(keep_looking())
-    broken_off: BrokenOff | None = None
+    ended_early: EndedEarly | None = None
     try:
         async with paying:
             async for entry in paying:
                 show(display.row, entry)
     except (PayoutsStopped, StoreError, CompletionsFailed) as stopped:
-        show(display.tell, str(stopped), "bold red")
-        broken_off = BrokenOff(code=Exit.UNAVAILABLE)
+        say(str(stopped), "bold red")
+        ended_early = EndedEarly(code=Exit.UNAVAILABLE)
     except asyncio.CancelledError:
         if len(heard) < 2:
             raise
@@ -92,5 +111,5 @@ async def follow(paying: PayoutRun, display: Display, output: Output) -> BrokenO
         for number in signals:
             loop.remove_signal_handler(number)
     if heard:
-        return BrokenOff(code=128 + heard[0], at_once=len(heard) > 1)
-    return BrokenOff(code=Exit.FAULT) if lost else broken_off
+        return EndedEarly(code=128 + heard[0], at_once=len(heard) > 1)
+    return EndedEarly(code=Exit.FAULT) if lost else ended_early

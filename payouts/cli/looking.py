@@ -1,12 +1,14 @@
-"""`payouts status` and `payouts report`: what the ledger says, also while a run works with it."""
+"""`payouts status` and `payouts report`: what the ledger says, even while a run writes it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from payouts import money
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, check_place
@@ -16,11 +18,11 @@ from payouts.ledger_reader import FIELDS, Campaign, LedgerReader
 from payouts.report import write_report
 from payouts.results import iso, write_results
 from payouts.states import Entry, State
+from vendor_http.secrets import one_line
+from webhooks.cli.options import JsonOption
 from webhooks.cli.terminal import Output, fail
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
     from payouts.ledger_reader import RetiredKey
 
 _SHOWN = 20
@@ -28,27 +30,37 @@ _SHOWN = 20
 
 @with_exit_codes
 def status(
-    row: Annotated[str | None, typer.Argument(help="The id of one row, to see all about it.")] = None,
+    row: Annotated[str | None, typer.Argument(help="The id of a row, to show everything about it.")] = None,
     ledger: LedgerOption = Path("payouts.db"),
     campaign: CampaignOption = None,
     vendor: VendorOption = None,
-    every: Annotated[bool, typer.Option("--all", help="List every row that is not paid; on a terminal 10,000 of them.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="List every row not confirmed as paid; as text, the first 10,000 of them.")
+    ] = False,
+    as_json: JsonOption = None,
 ) -> None:
-    """Say how a campaign stands; it may be under way.
+    """Show the progress of a campaign, or list the campaigns of a ledger that has several; a run may be under way.
 
     For example:
+
+      payouts status --ledger payouts.db
 
       payouts status --ledger payouts.db --campaign diwali-2026
 
       payouts status order-17 --ledger payouts.db --campaign diwali-2026
     """
-    output = Output()
+    output = Output(as_json)
     with LedgerReader(ledger) as reader:
+        if campaign is None and row is None:
+            listed = [each for each in reader.campaigns() if vendor in {None, each.vendor}]
+            if len(listed) > 1:
+                _list(reader, listed, output)
+                return
         chosen = reader.campaign(campaign, vendor)
         if row is not None:
             entry = reader.find(chosen, row)
             if entry is None:
-                fail(f"{chosen.name}: there is no row {row}", Exit.NOT_FOUND)
+                fail(f"Campaign {chosen.name} has no row {row}.", Exit.NOT_FOUND)
             retired = [key for key in reader.retired_keys(chosen) if key.row_id == row]
             _show_row(chosen, entry, retired, output)
             return
@@ -62,13 +74,14 @@ def status(
 
 @with_exit_codes
 def report(
-    out: Annotated[Path, typer.Option(help="Where the HTML file goes.")] = Path("payouts.html"),
-    results: Annotated[Path | None, typer.Option(help="Write all rows there as CSV.")] = None,
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("payouts.html"),
+    results: Annotated[Path | None, typer.Option(help="A CSV file to write with all rows.")] = None,
     ledger: LedgerOption = Path("payouts.db"),
     campaign: CampaignOption = None,
     vendor: VendorOption = None,
+    as_json: JsonOption = None,
 ) -> None:
-    """Write the report of a campaign: one HTML file that needs nothing but itself.
+    """Write the report of a campaign: one HTML file that loads nothing else.
 
     For example:
 
@@ -76,7 +89,7 @@ def report(
     """
     check_place("--out", out, ledger=ledger)
     check_place("--results", results, ledger=ledger, report=out)
-    output = Output()
+    output = Output(as_json)
     write_report(ledger, out, campaign=campaign, vendor=vendor)
     written = [out]
     if results is not None:
@@ -84,30 +97,54 @@ def report(
             write_results(reader, reader.campaign(campaign, vendor), results)
         written.append(results)
     for path in written:
-        output.record({"event": "written", "path": str(path)}, text=f"written: {path}")
+        output.record({"event": "written", "path": str(path)}, text=f"wrote {path}")
+
+
+def _list(reader: LedgerReader, campaigns: Iterable[Campaign], output: Output) -> None:
+    lines = []
+    for each in campaigns:
+        counts = Counter(reader.counts(each))
+        rows, paid, unknown = counts.total(), counts[State.DONE], counts[State.UNKNOWN]
+        begun = iso(each.opened_at)
+        facts = {"vendor": each.vendor, "campaign": each.name, "begun": begun, "rows": rows, "paid": paid}
+        facts["not_paid"] = rows - paid - unknown
+        if output.as_json:
+            output.record({"event": "campaign", **facts, **{state.value: counts[state] for state in State}})
+        else:
+            shown = [f"{number:,}" for number in (rows, paid, rows - paid - unknown, unknown)]
+            lines.append((each.vendor, each.name, f"{begun:.16}".replace("T", " "), *shown))
+    if lines:
+        right = ("rows", "paid", "not paid", "unknown")
+        output.draw("", ("vendor", "campaign", "begun (UTC)", *right), lines, right=right)
 
 
 def _show(figures: Figures, most: int | None, output: Output) -> None:
     campaign = figures.campaign
-    output.say(f"{campaign.name} ({campaign.vendor}), {figures.done:,} of {figures.rows:,} rows paid", "bold")
-    states = [state for state in ORDER if figures.counts.get(state)]
-    sums = []
+    output.say(f"{campaign.name} ({campaign.vendor}): {figures.done:,} of {figures.rows:,} rows paid", "bold")
+    tokens = campaign.vendor == "original"
+    lines: list[tuple[object, ...]] = []
     for uid, item in figures.items.items():
-        total = _sum(item.rows, item.total if item.sums else None)
-        sums.append((uid, *(_sum(item.counts.get(state, 0), item.sums.get(state)) for state in states), total))
-    output.draw("", ("item", *states, "all"), sums, right=(*states, "all"))
+        lines.append((uid, f"{item.rows:,}", money.shown(item.total) if tokens else ""))
+        for state in ORDER:
+            if count := item.counts.get(state):
+                amount = item.sums.get(state)
+                lines.append((Text(f"  {state}"), f"{count:,}", "" if amount is None else money.shown(amount)))
+    columns = ("reward", "rows", "amount") if tokens else ("event", "rows")
+    output.draw("", columns, (line[: len(columns)] for line in lines), right=("rows", "amount"))
+    if figures.more_items:
+        output.say(f"rows of other {columns[0]}s, not listed: {figures.more_items:,}")
     shown = figures.open if most is None else figures.open[:most]
     if shown:
         waiting = figures.rows - figures.done
-        title = f"not paid: {waiting:,}" + (f", the first {len(shown)}" if len(shown) < waiting else "")
-        rows = [(each.id, each.state, each.recipient, each.amount, each.key, each.problem) for each in shown]
-        output.draw(title, ("row", "state", "recipient", "amount", "key", "said"), rows, right=("amount",))
-
-
-def _sum(count: int, amount: Decimal | None) -> str:
-    if not count:
-        return ""
-    return f"{count:,}" if amount is None else f"{money.text(amount)} in {count:,}"
+        part = f", the first {len(shown):,}" if len(shown) < waiting else ""
+        output.say("")
+        output.say(f"not confirmed as paid: {waiting:,}{part}", "bold")
+    for entry in shown:
+        what = entry.item if entry.amount is None else f"{money.shown(entry.amount)} of {entry.item}"
+        output.say(f"{entry.id}: {entry.state}, {what} to {entry.recipient}")
+        output.lines(f"    key {entry.key}")
+        if entry.problem:
+            output.lines(f"    {one_line(entry.problem)}")
 
 
 def _record(figures: Figures, rows: Iterable[Entry], output: Output) -> None:
@@ -136,7 +173,10 @@ def _show_row(campaign: Campaign, entry: Entry, retired: list[RetiredKey], outpu
     if output.as_json:
         output.record({**_row_record(campaign, entry), "retired_keys": [dict(zip(names, key, strict=True)) for key in keys]})
         return
-    for name, value in _facts(campaign, entry).items():
+    facts = _facts(campaign, entry)
+    if entry.amount is not None:
+        facts["amount"] = money.shown(entry.amount)
+    for name, value in facts.items():
         if value is not None:
             output.say(f"{name:<14}{value}")
     if keys:
@@ -144,7 +184,7 @@ def _show_row(campaign: Campaign, entry: Entry, retired: list[RetiredKey], outpu
 
 
 def _row_record(campaign: Campaign, entry: Entry) -> dict[str, str | int | None]:
-    """Return what a program reads of a row; EnKash's field `event` is called `item` there, as each line has an `event`."""
+    """Return the record of a row; EnKash's field `event` is called `item` in it, as every record has an `event`."""
     facts = _facts(campaign, entry)
     if "event" in facts:
         facts["item"] = facts.pop("event")

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -12,33 +12,35 @@ import typer
 from payouts.cli.terminal import Exit
 from webhooks.cli.terminal import fail
 
-LedgerOption = Annotated[Path, typer.Option(help="The file that remembers every row.")]
-CampaignOption = Annotated[str | None, typer.Option(help="Which campaign; not needed where the ledger has one only.")]
+LedgerOption = Annotated[Path, typer.Option(help="The ledger: the file that records every row.")]
+CampaignOption = Annotated[str | None, typer.Option(help="The campaign; not needed if the ledger has only one.")]
 VendorOption = Annotated[
-    Literal["original", "enkash"] | None, typer.Option(help="Which vendor's, where two campaigns share a name.")
+    Literal["original", "enkash"] | None, typer.Option(help="The vendor of the campaign, if two campaigns share a name.")
 ]
+
+_NOTHING = "Nothing was sent or written."
 
 
 def check_place(option: str, path: Path | None, **kept: Path | None) -> None:
-    """End the command if a file could not be written there, before there is anything to write.
+    """End the command if a file could not be written there, before anything is sent.
 
     Args:
-        option: Who names it, for messages.
+        option: The option that names it, for messages.
         path: Where it is to be written, None for nowhere.
-        kept: What must not be written over, by the word for it.
+        kept: The files that must not be written over, by the word for each.
     """
     if path is None:
         return
     if path.is_dir():
-        fail(f"{option}: expected the name of a file, got the folder {path}; name a file in it", Exit.USAGE)
+        fail(f"{option}: {path} is a folder. Name a file in it. {_NOTHING}", Exit.USAGE)
     if path.exists() and not path.is_file():
-        fail(f"{option}: expected the name of a file, got the device {path}, whose place a file would take", Exit.USAGE)
+        fail(f"{option}: {path} is a device or a pipe, which a file would replace. Name another. {_NOTHING}", Exit.USAGE)
     folder = path.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        fail(f"{option}: expected a folder that can be written, got {folder} in {path}; make it, or name another", Exit.USAGE)
+        fail(f"{option}: {folder} is not a folder that you can write into. Make it, or name another. {_NOTHING}", Exit.USAGE)
     for word, other in kept.items():
         if other is not None and path.resolve() == other.resolve():
-            fail(f"{option}: expected a file of its own, got that of the {word}: {path}; name another", Exit.USAGE)
+            fail(f"{option}: {path} is the file of the {word}, and would be written over. Name another. {_NOTHING}", Exit.USAGE)
 
 
 def per_second(value: str | float) -> float:
@@ -51,4 +53,4 @@ def per_second(value: str | float) -> float:
         number = float(str(value).removesuffix("/s"))
         if number >= 0:
             return number
-    raise typer.BadParameter(f"expected rows per second such as 20 or 20/s, got {value!a}")
+    raise typer.BadParameter(f"{value!a} is not a rate: give rows per second such as 20 or 20/s, or 0 for no limit")

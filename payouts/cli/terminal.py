@@ -10,7 +10,7 @@ from typing import ParamSpec
 
 import typer
 
-from payouts.states import LedgerError
+from payouts.states import CampaignUnclear, LedgerError
 from webhooks.cli.terminal import fail
 
 P = ParamSpec("P")
@@ -32,10 +32,11 @@ class Exit(IntEnum):
 
 EXIT_CODES = (
     "Exit codes: 0 every row is paid, or the command did what was asked; 1 a fault of the program; 2 wrong usage, a "
-    "bad file, or an extra is missing; 3 rows are rejected, failed, mismatched or unknown; 4 rows have no end yet: "
-    "run again; 5 no such row or campaign; 6 a check failed, nothing was changed; 7 the ledger is in use or "
-    "unusable, or the vendor cannot be reached, or refuses the credentials or row after row; 130 interrupted, "
-    "143 asked to end by SIGTERM, 129 by a terminal that hung up."
+    "bad file, or an extra is missing; 3 rows are rejected, failed, mismatched or unknown, or an audit found "
+    "differences; 4 not finished: run the same command again; 5 no such row or campaign; 6 a check failed or somebody "
+    "said no, nothing was changed; 7 the ledger is in use, is an older copy or cannot be used, or the vendor cannot "
+    "be reached, or refuses the credentials or row after row; 130 interrupted, 143 asked to end by SIGTERM, 129 by a "
+    "terminal that hung up."
 )
 
 
@@ -46,13 +47,19 @@ def with_exit_codes(command: Callable[P, None]) -> Callable[P, None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
+        except CampaignUnclear as problem:
+            nothing = Exit.UNAVAILABLE if not problem.known else Exit.NOT_FOUND
+            fail(str(problem), Exit.USAGE if problem.meant else nothing)
         except LedgerError as problem:
             fail(str(problem), Exit.UNAVAILABLE)
         except OSError as problem:
             fail(f"{problem.filename or 'a file'}: {problem.strerror or problem}", Exit.USAGE)
         except sqlite3.Error as problem:
-            fail(f"expected a sound ledger and room on the disk, got: {problem}; mend that, then try again", Exit.UNAVAILABLE)
+            fail(
+                f"The ledger cannot be read or written: {problem}. Look at the disk, then run the same command again.",
+                Exit.UNAVAILABLE,
+            )
         except (KeyboardInterrupt, typer.Abort):
-            fail("interrupted; what was done by then is in the ledger", Exit.INTERRUPTED)
+            fail("Interrupted. What was done until then is in the ledger.", Exit.INTERRUPTED)
 
     return run

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -330,7 +331,7 @@ def test_an_audit_during_which_a_newer_copy_was_paid_from_releases_nothing(
         def get(self, asked: str, default: object = None) -> object:
             if asked == "user-r2":
                 note.take()
-                note.write(9, "original", CAMPAIGN)
+                note.write(9, "original", CAMPAIGN, time.time())
                 note.release()
             return dict.get(self, asked, default)
 

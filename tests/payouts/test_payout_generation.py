@@ -129,7 +129,7 @@ async def test_the_generation_is_noted_before_anybody_hears_that_a_row_is_marked
         for number, entry in enumerate(await ledger.plan([token_row(f"r{n}") for n in range(3)]), 1):
             await ledger.move(entry, State.SENT)
             (note,) = state.iterdir()
-            assert int(note.read_bytes().split(b"\n")[0]) == number
+            assert int(note.read_bytes().split(b" ")[0]) == number
 
 
 async def test_a_note_that_cannot_be_written_stops_the_run_before_anything_leaves(tmp_path: Path) -> None:
@@ -217,15 +217,15 @@ def test_a_state_folder_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch:
 
 def test_a_note_is_taken_before_it_is_written(state: Path) -> None:
     with pytest.raises(RuntimeError):
-        GenerationNote("1", state).write(1, "original", "c")
+        GenerationNote("1", state).write(1, "original", "c", 0.0)
 
 
 def test_the_note_names_each_campaign_once(state: Path) -> None:
     note = GenerationNote("1", state)
     for generation in range(1, 4):
         note.take()
-        note.write(generation, "original", f"c{generation % 2}")
+        note.write(generation, "original", f"c{generation % 2}", 1000.5)
         note.release()
         note.release()
     assert note.campaigns() == [("original", "c1"), ("original", "c0")]
-    assert note.read() == 3
+    assert (note.read(), note.sent_at()) == (3, 1000.5)

@@ -6,7 +6,7 @@ from decimal import Decimal, Inexact
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from payouts import money
@@ -38,3 +38,18 @@ def test_a_small_amount_beside_a_large_one_is_not_lost() -> None:
     for amount in ("9" * 60, "0." + "0" * 29 + "1", "0.1", "0.2"):
         total = money.add(total, amount)
     assert money.text(total) == "9" * 60 + ".3" + "0" * 28 + "1"
+
+
+@pytest.mark.parametrize(
+    ("amount", "words"), [("1234567.50", "1,234,567.50"), ("0.0000001", "0.0000001"), ("100", "100"), ("1E+3", "1,000")]
+)
+def test_people_read_thousands_separators(amount: str, words: str) -> None:
+    assert money.shown(amount) == money.shown(Decimal(amount)) == words
+
+
+@settings(max_examples=40)
+@example("9" * 60 + "." + "1" * 30)
+@given(amounts)
+def test_an_amount_for_people_has_every_digit(amount: str) -> None:
+    assert Decimal(money.shown(amount).replace(",", "")) == Decimal(amount)
+    assert money.shown(amount).partition(".")[2] == amount.partition(".")[2]

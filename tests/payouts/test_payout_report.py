@@ -63,7 +63,6 @@ async def build(path: Path) -> list[Entry]:
         path, vendor="original", campaign="diwali <2026>", target="https://api.getoriginal.com/v1", clock=clock
     ) as ledger:
         paying = Paying(ledger, clock)
-        (30.0, State.FAILED, {"settled_by": "poll", "problem": ValueError("chain")})
         entries = []
         for number in range(40):
             clock.now += 0.5
@@ -153,7 +152,7 @@ def test_the_page_shows_sums_to_the_last_digit_and_every_row_not_paid(paid: tupl
     write_report(path, tmp_path / "report.html", campaign="diwali <2026>", vendor="original", clock=lambda: 0.0)
     page = (tmp_path / "report.html").read_text("utf-8")
     text = text_of(page)
-    for words in ["49 rows", "41 paid", "8 not paid", "1 key was replaced", "Written 01 January 1970, 00:00:00 UTC"]:
+    for words in ["49 rows", "41 paid", "7 not paid", "1 unknown", "1 key was replaced", "Written 1 January 1970, 00:00:00 UTC"]:
         assert words in text or f"{words.split(' ', 1)[1]} {words.split(' ', 1)[0]}" in text, words
     done = [entry for entry in entries if entry.state is State.DONE]
     for uid in {entry.item for entry in done}:
@@ -161,7 +160,8 @@ def test_the_page_shows_sums_to_the_last_digit_and_every_row_not_paid(paid: tupl
         for entry in done:
             if entry.item == uid:
                 total = money.add(total, entry.amount or "0")
-        assert f" {money.text(total)} " in text
+        assert f" {money.shown(total)} " in text
+        assert f'value="{money.text(total)}"' in page
     for entry in entries:
         assert (f">{entry.id}<" in page) == (entry.state is not State.DONE)
 
@@ -185,7 +185,7 @@ def test_an_empty_campaign_is_told_in_words(tmp_path: Path) -> None:
     asyncio.run(begin())
     write_report(tmp_path / "payouts.db", tmp_path / "report.html")
     text = text_of((tmp_path / "report.html").read_text("utf-8"))
-    for words in ["Nothing has been sent yet", "No row has been settled yet", "every row is paid", "begun "]:
+    for words in ["Nothing has been sent yet", "No row has been settled yet", "no rows yet", "started "]:
         assert words in text
 
 
@@ -224,9 +224,9 @@ def test_a_long_report_says_what_it_leaves_out(tmp_path: Path, monkeypatch: pyte
     asyncio.run(plan())
     write_report(path, tmp_path / "report.html")
     text = text_of((tmp_path / "report.html").read_text("utf-8"))
-    assert f"And {MOST_ITEMS + 2 - 3} more, all of them in results.csv" in text
-    assert "And 2 rows of further ones" in text
-    assert "2 keys were replaced by a retry" in text
+    assert f"And {MOST_ITEMS + 2 - 3} more: payouts report --results writes every row" in text
+    assert "And 2 rows of others" in text
+    assert "2 keys were replaced by payouts retry" in text
 
 
 def test_results_hold_every_row_and_no_formula(paid: tuple[Path, list[Entry]], tmp_path: Path) -> None:
@@ -380,14 +380,67 @@ async def test_in_a_browser_it_is_read_with_ease_and_turns_to_nobody(scheme: str
     assert browser.complaints == []
 
 
-async def test_on_a_narrow_screen_only_tables_scroll(tmp_path: Path, browser: Any) -> None:
+LARGE = "1234567890123456789012.123456789012345678"
+
+BROKEN_NUMBERS = """
+[...document.querySelectorAll('data, .number, dd')]
+  .filter(number => {
+    const range = document.createRange();
+    range.selectNodeContents(number);
+    const lines = new Set([...range.getClientRects()].map(box => Math.round(box.bottom)));
+    return lines.size > 1 || range.getBoundingClientRect().right > innerWidth;
+  })
+  .map(number => number.textContent)
+"""
+
+
+async def build_large(path: Path, rewards: int) -> None:
+    clock = Clock()
+    async with Ledger(path, vendor="original", campaign="diwali-2026", clock=clock) as ledger:
+        paying = Paying(ledger, clock)
+        for number in range(rewards):
+            for way, state in [("webhook", State.DONE), ("poll", State.FAILED)]:
+                end = (1.0, state, {"settled_by": way, "problem": None if state is State.DONE else ValueError("chain")})
+                steps = (SENT, accepted(f"{number}-{way}"), end)
+                await paying.row(f"r{number}-{way}", *steps, amount=LARGE, reward_uid=f"76489380746{number}")
+
+
+@pytest.mark.parametrize("rewards", [1, 3])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+async def test_no_number_is_broken_and_the_page_never_scrolls_sideways(
+    width: int, scheme: str, rewards: int, tmp_path: Path, browser: Any
+) -> None:
     def prepare() -> None:
-        asyncio.run(build(tmp_path / "payouts.db"))
+        asyncio.run(build_large(tmp_path / "payouts.db", rewards))
         write_report(tmp_path / "payouts.db", tmp_path / "report.html")
 
     await asyncio.to_thread(prepare)
-    await browser.open(tmp_path / "report.html", "light", width=400)
-    assert await browser.evaluate("document.documentElement.scrollWidth") <= 400
+    await browser.open(tmp_path / "report.html", scheme, width=width)
+    assert await browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert "1,234,567,890,123,456,789,012.123456789012345678" in await browser.evaluate("document.body.innerText")
+    assert await browser.evaluate(BROKEN_NUMBERS) == []
+    inside = "[...document.querySelectorAll('dd, .scroll')].filter(part => part.scrollWidth > part.clientWidth).length"
+    assert await browser.evaluate(inside) == 0
+    smallest = "Math.min(...[...document.querySelectorAll('data')].map(sum => parseFloat(getComputedStyle(sum).fontSize)))"
+    assert await browser.evaluate(smallest) >= 10
+
+
+def test_rows_that_no_webhook_poll_or_reply_settled_are_still_settled(tmp_path: Path) -> None:
+    async def lead(name: str, *steps: tuple[float, State, dict[str, Any]]) -> str:
+        async with Ledger(tmp_path / f"{name}.db", vendor="original", campaign=name) as ledger:
+            await Paying(ledger, Clock()).row("r1", *steps)
+        await asyncio.to_thread(write_report, tmp_path / f"{name}.db", tmp_path / f"{name}.html")
+        return text_of((tmp_path / f"{name}.html").read_text("utf-8"))
+
+    unknown = (1.0, State.UNKNOWN, {"problem": "late"})
+    by_hand = (2.0, State.DONE, {"settled_by": "hand", "note": "seen in the console"})
+    refused = (0.1, State.REJECTED, {"problem": "no"})
+    for name, steps in {"by-hand": (SENT, unknown, by_hand), "refused": (SENT, refused)}.items():
+        text = asyncio.run(lead(name, *steps))
+        assert "No row has been settled yet" not in text
+        assert "No row was settled by webhook, poll or reply" in text
+    assert "No row has been settled yet" in asyncio.run(lead("unknown", SENT, unknown))
 
 
 CUT_OFF = """
@@ -422,5 +475,5 @@ async def test_what_was_said_is_read_without_scrolling_sideways(width: int, tmp_
 def test_what_can_be_done_about_a_row_is_said_beside_it(paid: tuple[Path, list[Entry]], tmp_path: Path) -> None:
     write_report(paid[0], tmp_path / "report.html")
     text = text_of((tmp_path / "report.html").read_text("utf-8"))
-    for words in ["payouts retry", "payouts resolve", "run the same command again"]:
+    for words in ["payouts retry", "payouts resolve", "Run the same command again"]:
         assert words in text

@@ -1,13 +1,16 @@
-"""How the command line speaks: exit codes, JSON lines for programs, tables for people, no control character of a stranger."""
+"""What the command line writes: exit codes, JSON lines for programs, tables for people, no control character of a stranger."""
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
 import select
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from enum import IntEnum
+from io import TextIOWrapper
 from typing import Any, NoReturn, TextIO
 
 import orjson
@@ -23,7 +26,7 @@ _LONGEST_CELL = 200
 
 
 class Exit(IntEnum):
-    """What the exit code says."""
+    """The exit codes."""
 
     OK = 0
     FAULT = 1
@@ -37,14 +40,14 @@ class Exit(IntEnum):
 
 
 EXIT_CODES = (
-    "Exit codes: 0 well or done; 1 a fault of the program; 2 wrong usage, or an extra is missing; 3 the operation "
-    "failed on chain; 4 the time ran out; 5 no such event or operation; 6 refused, or a check failed; 7 the store "
-    "or the listener cannot be reached, or the store is written by somebody else."
+    "Exit codes: 0 done; 1 a fault of the program; 2 wrong usage, or an extra is missing; 3 the operation "
+    "failed on the blockchain; 4 the time ran out; 5 no such event or operation; 6 refused, or a check failed; 7 the "
+    "store or the listener cannot be reached, or another process is writing the store."
 )
 
 
 class CommandFailed(Exception):
-    """A command ends with this text and exit code."""
+    """End a command with this text and exit code."""
 
     def __init__(self, text: str, code: Exit) -> None:
         super().__init__(one_line(text, 1_000))
@@ -52,15 +55,16 @@ class CommandFailed(Exception):
 
 
 def fail(text: str, code: int) -> NoReturn:
-    """Say why and end the command."""
+    """Say why on standard error and end the command."""
     tell(text, style="bold red")
     raise typer.Exit(code)
 
 
 def tell(text: str, style: str = "") -> None:
-    """Say something beside the results; whether anybody can read it changes nothing."""
-    with suppress(OSError):
-        _Console(stderr=True, highlight=False).print(Text(one_line(text, 2_000), style=style), soft_wrap=True)
+    """Write a line to standard error; if that is closed or full, the line is lost and nothing else happens."""
+    with suppress(OSError, ValueError):
+        console = _console(sys.stderr, stderr=True)
+        console.print(Text(one_line(text, 2_000), style=style), soft_wrap=True)
 
 
 class _Console(Console):
@@ -69,28 +73,36 @@ class _Console(Console):
         raise  # noqa: PLE0704 - the error that is being handled
 
 
+def _console(stream: TextIO | None, *, stderr: bool = False) -> Console:
+    if isinstance(stream, TextIOWrapper):  # a terminal that lacks a character shows its number; rows go on being paid
+        stream.reconfigure(errors="backslashreplace")
+    return _Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
 class Output:
-    """Write results: JSON lines if standard output is no terminal or if asked for, else for people.
+    """Write results to standard output: as JSON lines for programs, or as text for people.
 
     Args:
-        as_json: Whether JSON is asked for; None looks whether somebody watches.
+        as_json: Whether to write JSON; None writes it where standard output is no terminal.
     """
 
     def __init__(self, as_json: bool | None = None) -> None:
         stdout: TextIO | None = sys.stdout
         if stdout is None:  # a file that matters could be opened under its number
-            fail("expected standard output to be open, it is closed; send it to a file or to /dev/null", Exit.USAGE)
+            fail("Standard output is closed. Nothing was done. Send it to a file or to /dev/null.", Exit.USAGE)
         self.as_json = not stdout.isatty() if as_json is None else as_json
-        self.console: Console = _Console(highlight=False, markup=False, emoji=False)
+        self.console: Console = _console(stdout)
 
     def give_up(self) -> None:
-        """Write into nothing from now on, what could not be written included: nobody can read it."""
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, sys.stdout.fileno())
-        os.close(nothing)
+        """Discard everything from now on, including what is still buffered: nobody reads it."""
+        with suppress(OSError, ValueError):  # it is no file, or closed
+            number = sys.stdout.fileno()
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, number)
+            os.close(nothing)
 
     def deserted(self) -> bool:
-        """Return whether whoever read this has gone; who has nothing to write would never notice."""
+        """Return whether the reader of standard output has gone, without writing anything."""
         asking = select.poll()
         try:
             asking.register(sys.stdout.fileno(), 0)
@@ -101,7 +113,7 @@ class Output:
     def record(self, values: Mapping[str, Any], *, text: str | None = None) -> None:
         """Write one result: a JSON line, or `text`, or a line for each value."""
         if self.as_json:
-            sys.stdout.write(orjson.dumps(values, default=str).decode() + "\n")
+            sys.stdout.write(_json_line(values, sys.stdout.encoding) + "\n")
             sys.stdout.flush()
         elif text is not None:
             self.say(text)
@@ -133,23 +145,32 @@ class Output:
         """Write a table for people.
 
         Args:
-            title: Above it, if there is one.
-            columns: What stands at the top of each.
-            rows: Their cells.
-            right: The columns which end at the right.
-            ruled: Whether lines part the columns.
+            title: A line above the table; none if empty.
+            columns: Their headings.
+            rows: Their cells; a `Text` keeps its style and indentation.
+            right: The columns of numbers: aligned to the right, and never folded or cut, however narrow the terminal is.
+            ruled: Whether to draw lines between the columns.
         """
         if title:
             self.say(title, "bold")
         table = Table(header_style="bold", box=HEAVY_HEAD if ruled else None, pad_edge=ruled)
-        for column in columns:
-            table.add_column(column, overflow="fold", justify="right" if column in right else "left")
-        for row in rows:
-            table.add_row(*(Text(cell(value)) for value in row))
-        self.console.print(table)
+        cells = [[value if isinstance(value, Text) else Text(self._fit(cell(value))) for value in row] for row in rows]
+        for place, column in enumerate(columns):
+            if column in right:
+                wide = max((row[place].cell_len for row in cells), default=0)
+                table.add_column(column, no_wrap=True, min_width=max(wide, len(column)), justify="right")
+            else:
+                table.add_column(column, overflow="fold")
+        for row in cells:
+            table.add_row(*row)
+        self.console.print(table, crop=False)
+
+    def _fit(self, text: str) -> str:
+        """Return a text in characters that the terminal has, so that columns stay aligned."""
+        return text.encode(self.console.encoding, "backslashreplace").decode(self.console.encoding)
 
     def lines(self, text: str) -> None:
-        """Write a stranger's text of several lines, for people alone."""
+        """Write a stranger's text of several lines, for people only."""
         for line in text.splitlines():
             self.console.print(Text(_printable(line)), soft_wrap=True)
 
@@ -157,6 +178,14 @@ class Output:
 def cell(value: object) -> str:
     """Return a value as one short printable line."""
     return "" if value is None else one_line(str(value), _LONGEST_CELL)
+
+
+def _json_line(values: Mapping[str, Any], encoding: str | None) -> str:
+    """Return one line of JSON: as UTF-8 where the stream is, else with every other character than ASCII escaped."""
+    if codecs.lookup(encoding or "utf-8").name == "utf-8":
+        with suppress(TypeError):  # a lone surrogate, such as from the name of a file that is not UTF-8
+            return orjson.dumps(values, default=str).decode()
+    return json.dumps(values, default=str, separators=(",", ":"))
 
 
 def _printable(line: str) -> str:
