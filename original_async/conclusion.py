@@ -52,10 +52,10 @@ def conclude(asked: Operation | KeyedRequest | None, final: Operation) -> Operat
         final = evolve(final, recovered=True)
     if final.status is OperationStatus.DONE:
         return final
-    text = f"Original: expected {final.ref} to be done, got failed by the chain; nothing more happens under this uid"
     if isinstance(final, Allocation):
+        text = f"Allocation {final.uid} failed on the blockchain. Nothing was paid; to try again, use a new nonce."
         raise AllocationFailed(text, operation=final, idempotency_key=final.nonce)
-    raise ClaimFailed(text, operation=final)
+    raise ClaimFailed(f"Claim {final.uid} failed on the blockchain. No tokens moved; you may claim again.", operation=final)
 
 
 def _compare(asked: Allocation | AllocationRequest | Claim, final: Allocation | Claim) -> None:
@@ -66,10 +66,9 @@ def _compare(asked: Allocation | AllocationRequest | Claim, final: Allocation | 
         differences = {name: pair for name, pair in pairs.items() if not _same(name, *pair)}
     if not differences:
         return
-    words = ", ".join(f"{name} {wanted} (got {got})" for name, (wanted, got) in differences.items())
+    words = ", ".join(f"{name} {got} instead of {wanted}" for name, (wanted, got) in differences.items())
     raise OperationMismatch(
-        f"Original: expected {final.ref} to settle with {words}; it is {final.status} as something else than was asked: "
-        "the key had been used for it before",
+        f"Original: {final.ref.kind} {final.uid} is {final.status} with {words}: its key had been used for another payout before",
         operation=final,
         asked=asked,
         differences=differences,

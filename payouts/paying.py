@@ -266,11 +266,11 @@ class Paying:
         settling.add(entry, later.ref(entry), urgent=urgent)
 
     async def _conclude(self, later: Later, final: Operation, entry: Entry) -> None:
-        problem: VendorError | None = None
+        problem: RewardsError | None = None
         try:
             later.conclude(entry, final)
         except (OperationFailed, OperationMismatch) as told:
-            problem = told
+            problem = as_told(told, looked_up=True)
         self._recorder.put(entry, state_after(problem), {"settled_by": "poll", "problem": problem}, self._end)
 
     async def _end(self, entry: Entry) -> None:

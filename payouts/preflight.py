@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Self
@@ -13,7 +13,6 @@ from attrs import frozen
 from payouts.decisions import record
 from payouts.ledger_reader import FIELDS, Campaign, LedgerReader
 from payouts.likeness import likeness
-from payouts.lines import Mistake
 from payouts.rows import InvalidRow, Row, derive_key
 from payouts.states import Entry, State, same_amount
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from payouts.ledger import Ledger
+    from payouts.lines import Mistake
 
 
 @frozen(kw_only=True)
@@ -38,6 +38,21 @@ class Repeat:
     rows: int
     line: int
     itself: bool
+
+
+@frozen(kw_only=True)
+class KeysElsewhere:
+    """Rows of a file that bring keys under which rows of another campaign are paid; a key pays once, so they cannot be.
+
+    Attributes:
+        campaign: The name of that campaign.
+        rows: How many rows of the file do.
+        line: Where the first one stands.
+    """
+
+    campaign: str
+    rows: int
+    line: int
 
 
 class Preflight:
@@ -96,25 +111,19 @@ class Preflight:
         elif not self._key_is_elsewhere(row):
             self._compare(row)
 
-    def conclude(self, line_of: Callable[[str], int | None]) -> Iterator[Mistake]:
-        """Return what is wrong with the file as a whole, after its last row.
+    def conclude(self, line_of: Callable[[str], int | None]) -> Iterable[Mistake]:
+        """Compare the file as a whole with the ledger, after its last row; what is found is no mistake of a single row.
 
         Args:
             line_of: Returns on which line of the file a row id stands, None if it is not there.
         """
-        for name, (rows, line) in self._keys_elsewhere.items():
-            told = f"All {rows:,} keys belong" if rows == self.rows else f"{rows:,} of {self.rows:,} keys belong"
-            hint = (
-                f"Did you mean --campaign {name}?"
-                if rows == self.rows
-                else "Those rows are in that campaign already: remove them."
-            )
-            column = FIELDS[self._vendor][3]
-            yield Mistake(
-                kind="key_of_another_campaign", line=line, column=1, name=column, message=f"{told} to campaign {name}. {hint}"
-            )
         if self.campaign is not None and self._number not in self._allowed:
             self._count_repeats_of_itself(self.campaign, line_of)
+        return ()
+
+    def keys_elsewhere(self) -> list[KeysElsewhere]:
+        """Return the other campaigns whose keys the file brings."""
+        return [KeysElsewhere(campaign=name, rows=rows, line=line) for name, (rows, line) in self._keys_elsewhere.items()]
 
     def repeats(self) -> list[Repeat]:
         """Return the repeats that nothing has allowed yet, those of the campaign with most of them first."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from payouts.states import Entry, State
+from payouts.vendors import as_told
 from vendor_http.errors import NotFound, OperationFailed, OperationMismatch
 from webhooks.errors import CompletionTimeout
 
@@ -139,7 +140,7 @@ class Settling:
             try:
                 self._conclude(entry, completion.operation)
             except (OperationFailed, OperationMismatch) as told:
-                problem = told
+                problem = as_told(told, looked_up=True)
         state = state_after(problem)
         if state is State.ACCEPTED:
             await self._ended(entry)

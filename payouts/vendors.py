@@ -17,6 +17,7 @@ from vendor_http.errors import (
     ConfigurationError,
     Conflict,
     ConnectFailed,
+    OperationFailed,
     OutcomeUnknown,
     RateLimited,
     RequestRejected,
@@ -69,7 +70,10 @@ def as_told(problem: RewardsError, *, looked_up: bool) -> RewardsError:
         looked_up: Whether the next run looks the row up.
     """
     told = copy.copy(problem)
-    told.args = (_call_name.sub(r"\1: ", str(problem.args[0])),)
+    if isinstance(problem, OperationFailed):
+        told.args = ("it failed on the blockchain, and nothing was paid",)
+    else:
+        told.args = (_call_name.sub(r"\1: ", str(problem.args[0])),)
     if looked_up and isinstance(told, OutcomeUnknown):
         told.advice = "run the same command again, which looks it up and repeats it under the same key"
     return told

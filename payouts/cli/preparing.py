@@ -17,7 +17,7 @@ from payouts.cli.connections import target_of
 from payouts.cli.mistakes import Mistakes
 from payouts.cli.terminal import Exit
 from payouts.generation import Standing
-from payouts.ledger_reader import LedgerReader
+from payouts.ledger_reader import FIELDS, LedgerReader
 from payouts.preflight import Preflight, Repeat
 from payouts.restoring import standing_of
 from payouts.states import AuditNeeded
@@ -98,6 +98,8 @@ def prepare(stream: BinaryIO, layout: Layout, terms: Terms, output: Output, *, b
             mistakes.tell()
             told = "1 mistake" if checked.mistakes == 1 else f"{checked.mistakes:,} mistakes"
             fail(f"{told}. Nothing was sent. Fix the file and run the same command again.", Exit.USAGE)
+        if preflight is not None:
+            _refuse_keys(preflight, terms, output)
         known = 0 if preflight is None else preflight.known
         _check_total(checked, terms)
         if not terms.dry_run:
@@ -183,6 +185,20 @@ def _show(checked: Checked, known: int, terms: Terms, output: Output) -> None:
         output.draw("", ("reward", "rows", "total"), rows, right=("rows", "total"))
     if len(checked.counts) > _SHOWN:
         output.say(f"and {len(checked.counts) - _SHOWN:,} more {_WHAT[terms.vendor]}s")
+
+
+def _refuse_keys(preflight: Preflight, terms: Terms, output: Output) -> None:
+    """End the command if the file brings keys of other campaigns, whoever would agree to that."""
+    found = preflight.keys_elsewhere()
+    for each in found:
+        whole = each.rows == preflight.rows
+        keys = f"All {each.rows:,} keys" if whole and each.rows > 1 else counted(each.rows, "key")
+        hint = f"Did you mean --campaign {each.campaign}?" if whole else "Those rows are in that campaign already: remove them."
+        told = f"{keys} {_verb('belong', each.rows)} to campaign {each.campaign} (the first on line {each.line}). {hint}"
+        place = {"line": each.line, "name": FIELDS[terms.vendor][3], "count": each.rows, "campaign": each.campaign}
+        output.record({"event": "mistake", "kind": "key_of_another_campaign", **place, "message": told}, text=told)
+    if found:
+        fail("Nothing was sent.", Exit.USAGE)
 
 
 def _settle_repeats(preflight: Preflight, terms: Terms, output: Output) -> None:

@@ -44,7 +44,7 @@ def test_the_case_of_a_hexadecimal_address_says_nothing(client: OriginalClient) 
 
 def test_a_failed_allocation_is_its_own_error(client: OriginalClient) -> None:
     final = evolve(ALLOCATION, status=OperationStatus.FAILED)
-    with pytest.raises(AllocationFailed, match="default/allocation/1 to be done, got failed") as caught:
+    with pytest.raises(AllocationFailed, match="Allocation 1 failed on the blockchain") as caught:
         client.conclude(ALLOCATION, final)
     assert isinstance(caught.value, OperationFailed)
     assert (caught.value.operation, caught.value.idempotency_key) == (final, "nonce_1")
