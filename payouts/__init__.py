@@ -3,16 +3,18 @@
 from payouts.files import read_rows
 from payouts.ledger import Ledger
 from payouts.ledger_reader import Campaign, LedgerReader
-from payouts.lines import FileRefused, Layout, Mistake
+from payouts.lines import FileRefused, Layout, Mistake, Note
 from payouts.progress import Progress
 from payouts.report import write_report
 from payouts.results import write_results
 from payouts.rows import EnkashRow, InvalidRow, OriginalRow, Row, derive_key
 from payouts.runner import PayoutRun, PayoutsStopped, RunOptions, run_payouts
-from payouts.states import Entry, KeyTaken, LedgerError, LedgerInUse, RowChanged, State, WrongWay
+from payouts.states import AuditNeeded, CampaignUnclear, Entry, KeyTaken, LedgerError, LedgerInUse, RowChanged, State, WrongWay
 
 __all__ = [
+    "AuditNeeded",
     "Campaign",
+    "CampaignUnclear",
     "EnkashRow",
     "Entry",
     "FileRefused",
@@ -24,6 +26,7 @@ __all__ = [
     "LedgerInUse",
     "LedgerReader",
     "Mistake",
+    "Note",
     "OriginalRow",
     "PayoutRun",
     "PayoutsStopped",

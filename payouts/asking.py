@@ -12,9 +12,11 @@ from vendor_http.errors import ClientClosed, ConfigurationError, ConnectFailed, 
 
 T = TypeVar("T")
 
+HOPELESS = (Unauthorized, Forbidden, RateLimited, ConnectFailed, ClientClosed, ConfigurationError)
+"""Errors that would end every other request in the same way."""
 _PAUSE = 5.0
 """Seconds before a vendor is asked again that wants fewer requests and does not say for how long."""
-_HOPELESS = (Unauthorized, Forbidden, ConnectFailed, ClientClosed, ConfigurationError)
+_MOST_ASKED = 10
 
 
 class AskedEnough(Exception):
@@ -70,21 +72,25 @@ class Asking:
             raise AskedEnough
 
     async def ask(self, request: Callable[[], Awaitable[T]]) -> T:
-        """Make a request in its turn, and again for as long as the vendor asks to come back later.
+        """Make a request in its turn, and again if the vendor asks to come back later; the tenth time is the last.
 
         Raises:
             AskedEnough: it may not be made.
             VendorError: the vendor could not be asked.
         """
+        asked = 0
         while True:
             await self.turn()
+            asked += 1
             try:
                 return await request()
             except RateLimited as problem:
+                if asked >= _MOST_ASKED:
+                    raise
                 await self._stop.pause(problem.retry_after or _PAUSE)
 
     @staticmethod
     def raise_if_hopeless(problem: Exception) -> None:
         """Raise what would end every other request in the same way."""
-        if isinstance(problem, _HOPELESS):
+        if isinstance(problem, HOPELESS):
             raise problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
 from types import MappingProxyType
@@ -98,16 +99,14 @@ class Checked:
 
     Attributes:
         rows: How many were judged.
-        unchecked: Of those, how many could not be checked.
-        why: Why they could not.
+        unchecked: Why some of them could not be checked, and how many each.
         findings: What differs.
         absent: The numbers of rows without a uid that a complete list does not show.
         asked_at: When the vendor was asked, in seconds since the epoch.
     """
 
     rows: int
-    unchecked: int = 0
-    why: str | None = None
+    unchecked: Counter[str] = Factory(Counter)
     findings: list[Finding] = Factory(list)
     absent: list[int] = Factory(list)
     asked_at: float = 0.0
@@ -148,11 +147,12 @@ class OriginalBooks:
                     held[allocation.uid] = allocation
         except VendorError as problem:
             self._asking.raise_if_hopeless(problem)
-            checked.unchecked, checked.why = checked.rows, str(problem)
+            checked.unchecked[str(problem)] += checked.rows
             return checked
         owned = _by_owner(rows, held.values())
         own = {each.uid for allocations in owned.values() for each in allocations}
-        await self._look_at_others([each for each in held.values() if each.uid not in own], checked)
+        others = [each for each in held.values() if each.uid not in own and each.status is not OperationStatus.FAILED]
+        await self._look_at_others(others, checked)
         for row in rows:
             if row.judged:
                 await self._check_row(row, owned[row.entry.number], held, checked)
@@ -167,8 +167,7 @@ class OriginalBooks:
                 pass
             except VendorError as problem:
                 self._asking.raise_if_hopeless(problem)
-                checked.unchecked += 1
-                checked.why = str(problem)
+                checked.unchecked[str(problem)] += 1
                 return
         if not owned and uid is None:
             checked.absent.append(row.entry.number)
@@ -220,6 +219,15 @@ def judge(row: KnownRow, owned: Sequence[Allocation]) -> Iterator[Finding]:
         yield _found(row, best, kind, entry.state, best.status, to if kind in {"held", "behind"} else None)
 
 
+def shown(kind: str, said: str) -> str:
+    """Return for people what a finding says of the ledger or the vendor: an amount that it begins with has separators."""
+    amount, space, of = said.partition(" ")
+    if kind not in _WITH_AMOUNTS or said == NOTHING:
+        return said
+    return f"{'+' if amount.startswith('+') else ''}{money.shown(amount)}{space}{of}"
+
+
+_WITH_AMOUNTS = frozenset({"other_amount", "unknown_to_ledger", "balance_lower", "balance_higher"})
 _RANK = {OperationStatus.DONE: 2, OperationStatus.FAILED: 0}
 _PROVES = {OperationStatus.DONE: State.DONE, OperationStatus.FAILED: State.FAILED}
 _KINDS: Mapping[tuple[State, State], str] = {

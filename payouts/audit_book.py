@@ -13,6 +13,7 @@ from payouts.audit import Checked, Finding, KnownRow
 from payouts.evidence import record_absent
 from payouts.ledger_schema import COLUMNS, entry_of
 from payouts.likeness import likeness_of_recipient
+from payouts.rows import later_keys
 from payouts.states import PROVEN, Entry, State, WrongWay
 
 if TYPE_CHECKING:
@@ -114,13 +115,15 @@ def page(scope: Scope, after: str, database: sqlite3.Connection) -> list[tuple[s
 
 def _known(entry: Entry, campaign: int, scope: Scope, database: sqlite3.Connection) -> KnownRow:
     old: Sequence[tuple[str, str | None]] = ()
+    name = database.execute("SELECT name FROM campaigns WHERE number = ?", (campaign,)).fetchone()[0]
+    later = later_keys(scope.vendor, name, entry.id, entry.retries)
     if entry.retries:
         old = database.execute("SELECT key, uid FROM retired_keys WHERE row = ?", (entry.number,)).fetchall()
     return KnownRow(
         entry=entry,
         campaign=campaign,
         judged=campaign in scope.campaigns,
-        old_keys=frozenset(key for key, _ in old),
+        old_keys=frozenset(key for key, _ in old) | later,  # a newer copy of the ledger may have retried it
         old_uids=frozenset(uid for _, uid in old if uid),
     )
 
@@ -175,7 +178,7 @@ def keep(
     database.execute(
         "UPDATE audits SET rows = rows + ?, unchecked = unchecked + ?, requests = requests + ?, after = coalesce(?, after) "
         "WHERE number = ?",
-        (sum(each.rows for each in results), sum(each.unchecked for each in results), requests, after, number),
+        (sum(each.rows for each in results), sum(each.unchecked.total() for each in results), requests, after, number),
     )
 
 
@@ -224,6 +227,16 @@ def is_conclusive(number: int, database: sqlite3.Connection) -> bool:
         "UNION ALL SELECT 1 FROM differences WHERE audit = ?1 AND kind = 'held' AND applied = 0 LIMIT 1",
         (number,),
     ).fetchone()
+
+
+def audited_targets(since: float, database: sqlite3.Connection) -> set[str]:
+    """Return the base URLs of Original whose campaigns were all compared, conclusively, in audits that began after a moment."""
+    found = database.execute(
+        "SELECT number, target FROM audits "
+        "WHERE vendor = 'original' AND campaign IS NULL AND ended_at IS NOT NULL AND begun_at >= ?",
+        (since,),
+    ).fetchall()
+    return {target for number, target in found if is_conclusive(number, database)}
 
 
 def balances(recipients: Iterable[str], database: sqlite3.Connection) -> dict[str, tuple[int, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from payouts.asking import Asking
 from payouts.audit import Checked, Finding, KnownRow
 from payouts.audit_book import balances, keep_balances
-from payouts.states import State
+from payouts.states import Entry, State
 from vendor_http.errors import VendorError
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 10
 _NO_SNAPSHOT = "no balance of the user was stored by --snapshot"
+_BEFORE = "sent before --snapshot stored the balance"
+_UNKNOWN = "a balance does not tell which of the unknown rows were paid"
 
 
 async def snapshot(
@@ -102,32 +105,47 @@ class EnkashBalances:
             by_recipient.setdefault(row.entry.recipient, []).append(row)
         before = await self._ledger.transact(partial(balances, list(by_recipient)))
         for recipient, own in by_recipient.items():
-            why = await self._compare(recipient, own, before.get(recipient), checked.findings)
-            if why is not None:
-                checked.why = why
-                checked.unchecked += sum(row.judged for row in own)
+            checked.unchecked += await self._compare(recipient, own, before.get(recipient), checked.findings)
         return checked
 
     async def _compare(
         self, recipient: str, rows: Sequence[KnownRow], before: tuple[int, float] | None, findings: list[Finding]
-    ) -> str | None:
-        """Compare one balance; return why that says nothing about the rows, None if it does."""
+    ) -> Counter[str]:
+        """Compare one balance; return about how many of the rows that says nothing, and why."""
+        judged = sum(row.judged for row in rows)
         if before is None:
-            return _NO_SNAPSHOT
+            return Counter({_NO_SNAPSHOT: judged})
         coins, at = before
         try:
             now = await self._asking.ask(partial(self._client.get_balance, recipient))
         except VendorError as problem:
             self._asking.raise_if_hopeless(problem)
-            return str(problem)
+            return Counter({str(problem): judged})
         changed = now - coins
-        paid = [row.entry.item for row in rows if row.entry.state is State.DONE and (row.entry.settled_at or 0.0) > at]
-        if any(event not in self._coins for event in paid) or not self._coins:
+        done = [row.entry for row in rows if row.entry.state is State.DONE]
+        paid = [entry.item for entry in done if _sent_after(entry, at)]
+        perhaps = [entry.item for entry in done if not _sent_after(entry, at) and (entry.settled_at or 0.0) > at]
+        missing = sorted({*paid, *perhaps} - self._coins.keys())
+        if missing or not self._coins:
             findings.append(Finding(kind="change", recipient=recipient, ledger=f"{len(paid)} paid", vendor=f"{changed:+d}"))
-            missing = sorted({event for event in paid if event not in self._coins})
-            return f"--coins does not say how many coins {' and '.join(missing) or 'an event'} gives"
+            return Counter({f"--coins does not say how many coins {' and '.join(missing) or 'an event'} gives": judged})
         expected = sum(self._coins[event] for event in paid)
-        if changed != expected:
+        most = expected + sum(self._coins[event] for event in perhaps)
+        if not expected <= changed <= most:
             kind = "balance_lower" if changed < expected else "balance_higher"
             findings.append(Finding(kind=kind, recipient=recipient, ledger=f"{expected:+d}", vendor=f"{changed:+d}"))
-        return None
+            return Counter()
+        return Counter(why for row in rows if row.judged and (why := _unchecked(row.entry, at)))
+
+
+def _sent_after(entry: Entry, at: float) -> bool:
+    """Return whether a row is known to have been sent later; of one that was first heard of when it was settled nobody knows."""
+    known = entry.settled_by != "hand" or entry.sent_at != entry.settled_at
+    return known and entry.sent_at is not None and entry.sent_at > at
+
+
+def _unchecked(entry: Entry, at: float) -> str | None:
+    """Return why a balance that agrees says nothing about a row, None if it does."""
+    if entry.state in {State.UNKNOWN, State.SENT}:
+        return _UNKNOWN
+    return None if entry.state is State.PLANNED or _sent_after(entry, at) else _BEFORE

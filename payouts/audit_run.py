@@ -128,9 +128,8 @@ class AuditRun:
 
     def _count(self, checked: Checked) -> None:
         self.done += checked.rows
-        self.unchecked += checked.unchecked
-        if checked.why is not None:
-            self.reasons[checked.why] += checked.unchecked
+        self.unchecked += checked.unchecked.total()
+        self.reasons += checked.unchecked
         self.found += sum(
             each.kind not in NOT_DIFFERENT and not (self._scope.allow_unknown and each.kind == "unknown_to_ledger")
             for each in checked.findings

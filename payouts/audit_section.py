@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from payouts.audit import DIFFERENCES
+from payouts.audit import DIFFERENCES, shown
 from payouts.page import safe
 
 if TYPE_CHECKING:
-    from payouts.ledger_reader import Campaign, Difference, LedgerReader
+    from collections.abc import Iterator
+
+    from payouts.ledger_reader import Audit, Campaign, Difference, LedgerReader
 
 MOST_LISTED = 1_000
 
@@ -26,19 +28,19 @@ def audit_section(reader: LedgerReader, campaign: Campaign) -> str:
     audit = reader.last_audit(campaign)
     if audit is None or audit.ended_at is None:
         return "<section><h2>Audit</h2><p>Not compared with the vendor's books yet: <code>payouts audit</code>.</p></section>\n"
-    when = f"{datetime.fromtimestamp(audit.ended_at, UTC):%d %B %Y, %H:%M} UTC"
-    found = reader.differences(audit.number, list(DIFFERENCES), campaign)
-    shown = list(islice(found, MOST_LISTED))
+    when = f"{datetime.fromtimestamp(audit.ended_at, UTC):%-d %B %Y, %H:%M} UTC"
+    found = _differences(reader, audit, campaign)
+    listed = list(islice(found, MOST_LISTED))
     more = sum(1 for _ in found)
     told = f"{audit.rows:,} rows were compared with the vendor's books."
     if audit.unchecked:
         told += f" {audit.unchecked:,} could not be checked."
-    told += " Nothing differs." if not shown else ""
-    parts = [f"<section><h2>Audit<small>{when}</small></h2><p>{told}</p>"]
-    if shown:
-        meanings = "".join(f"<li><b>{kind}</b> <span>{_advice(kind)}</span></li>" for kind in DIFFERENCES if _has(shown, kind))
+    told += " Nothing differs." if not listed else ""
+    parts = [f'<section id="audit"><h2>Audit<small>{when}</small></h2><p>{told}</p>']
+    if listed:
+        meanings = "".join(f"<li><b>{kind}</b> <span>{_advice(kind)}</span></li>" for kind in DIFFERENCES if _has(listed, kind))
         head = "".join(f"<th>{word}</th>" for word in ("Row", "Kind", "Ledger said", "Vendor said", "Uid"))
-        rows = "".join(_row(each) for each in shown)
+        rows = "".join(_row(each) for each in listed)
         parts.append(f'<ul class="to-do">{meanings}</ul><div class="scroll"><table class="cards"><thead><tr>{head}</tr></thead>')
         parts.append(f"<tbody>{rows}</tbody></table></div>")
     if more:
@@ -46,14 +48,42 @@ def audit_section(reader: LedgerReader, campaign: Campaign) -> str:
     return "".join([*parts, "</section>\n"])
 
 
+def audit_headline(reader: LedgerReader, campaign: Campaign) -> str:
+    """Return the line, as HTML, that warns of what the last audit found and did not correct; empty if that is nothing.
+
+    Args:
+        reader: The ledger.
+        campaign: The campaign that is reported on.
+    """
+    audit = reader.last_audit(campaign)
+    if audit is None or audit.ended_at is None:
+        return ""
+    left = sum(not each.applied for each in _differences(reader, audit, campaign))
+    if not left:
+        return ""
+    day = f"{datetime.fromtimestamp(audit.ended_at, UTC):%-d %B %Y}"
+    counted = "1 difference" if left == 1 else f"{left:,} differences"
+    return f'<p class="warning">The audit of {day} found {counted}; see <a href="#audit">Audit</a>.</p>'
+
+
+def _differences(reader: LedgerReader, audit: Audit, campaign: Campaign) -> Iterator[Difference]:
+    """Yield what differs of the campaign's rows, and what concerns no row but one of its users."""
+    users: frozenset[str] | None = None
+    for each in reader.differences(audit.number, list(DIFFERENCES)):
+        if each.row_id is None:
+            users = frozenset(reader.recipients([campaign])) if users is None else users
+        if each.campaign == campaign.name or (each.row_id is None and each.recipient in (users or ())):
+            yield each
+
+
 def _row(each: Difference) -> str:
     kind = f"{each.kind}, corrected" if each.applied else each.kind
-    cells = (each.row_id or each.recipient, kind, each.ledger, each.vendor, each.uid or "")
+    cells = (each.row_id or each.recipient, kind, shown(each.kind, each.ledger), shown(each.kind, each.vendor), each.uid or "")
     return f"<tr>{''.join(f'<td>{safe(cell)}</td>' for cell in cells)}</tr>"
 
 
-def _has(shown: list[Difference], kind: str) -> bool:
-    return any(each.kind == kind and not each.applied for each in shown)
+def _has(listed: list[Difference], kind: str) -> bool:
+    return any(each.kind == kind and not each.applied for each in listed)
 
 
 def _advice(kind: str) -> str:

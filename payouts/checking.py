@@ -5,15 +5,15 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from attrs import Factory, define
 
 from payouts import money
 from payouts.files import read_rows
+from payouts.likeness import folded, folded_id
 from payouts.rows import InvalidRow, Row
-from payouts.spelling import quoted
+from payouts.spelling import quoted, told_apart
 from payouts.survey import Survey
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from payouts.lines import Layout, Mistake, Note
 
-_MAX_ITEMS = 1000
+MAX_ITEMS = 1000
 
 
 class Judge(Protocol):
@@ -67,7 +67,7 @@ class Checked:
         self.rows += 1
         item = row.item
         if item not in self.counts:
-            if len(self.counts) >= _MAX_ITEMS:
+            if len(self.counts) >= MAX_ITEMS:
                 return
             self.counts[item] = 0
         self.counts[item] += 1
@@ -83,8 +83,12 @@ class _Seen:
         self._database.executescript(
             "PRAGMA journal_mode=OFF; PRAGMA cache_size=-4000; BEGIN;"
             "CREATE TABLE seen(name TEXT, value TEXT, line INTEGER, PRIMARY KEY (name, value)) WITHOUT ROWID;"
-            "CREATE TABLE recipients(value TEXT)"
+            "CREATE TABLE ids(folded TEXT PRIMARY KEY, line INTEGER, id TEXT) WITHOUT ROWID;"
+            "CREATE TABLE respelled(folded TEXT, recipient TEXT, line INTEGER, id TEXT, PRIMARY KEY (folded, recipient)) "
+            "WITHOUT ROWID;"
+            "CREATE TABLE recipients(line INTEGER PRIMARY KEY, value TEXT)"
         )
+        self._first: tuple[int, str] | None = None  # the first row whose id is the last one that was met, spelled otherwise
 
     def close(self) -> None:
         self._database.close()
@@ -93,14 +97,54 @@ class _Seen:
         """Remember a value; return the line on which it was met before, if it was."""
         if self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (name, value, line)).rowcount:
             return None
-        return self.line_of(name, value)
+        return self._line(name, value)
 
-    def line_of(self, name: str, value: str) -> int | None:
+    def first_line_of_id(self, row_id: str, line: int) -> int | None:
+        """Remember an id; return the line on which it was met before, spelled as it is, if it was."""
+        other = folded_id(row_id)
+        spelling = row_id if other is None else other
+        given = (spelling, line, None if other is None else row_id)
+        self._first = None
+        if self._database.execute("INSERT OR IGNORE INTO ids VALUES (?, ?, ?)", given).rowcount:
+            return None
+        first = self._first_of(spelling)
+        if first is None or first[1] == row_id:
+            return first and first[0]
+        self._first = first
+        return self.first_line("id", row_id, line)
+
+    def line_of_id(self, row_id: str) -> int | None:
+        first = self._first_of(folded(row_id))
+        return first[0] if first is not None and first[1] == row_id else self._line("id", row_id)
+
+    def respelled(self, row: Row) -> tuple[int, str] | None:
+        """Return line and id of an earlier row to the same recipient that has the last id that was met, spelled otherwise."""
+        if self._first is None:
+            return None
+        line, first = self._first
+        spelling, recipient = folded(first), folded(row.recipient)
+        paid = self._database.execute("SELECT value FROM recipients WHERE line = ?", (line,)).fetchone()
+        if paid is not None and folded(paid[0]) == recipient:
+            return self._first
+        given = (spelling, recipient, row.line, row.id)
+        if self._database.execute("INSERT OR IGNORE INTO respelled VALUES (?, ?, ?, ?)", given).rowcount:
+            return None
+        line, other = self._database.execute(
+            "SELECT line, id FROM respelled WHERE folded = ? AND recipient = ?", given[:2]
+        ).fetchone()
+        return line, other
+
+    def _first_of(self, spelling: str) -> tuple[int, str] | None:
+        """Return line and id of the first row whose id is spelled so or in another way."""
+        found = self._database.execute("SELECT line, coalesce(id, folded) FROM ids WHERE folded = ?", (spelling,)).fetchone()
+        return None if found is None else (int(found[0]), str(found[1]))
+
+    def _line(self, name: str, value: str) -> int | None:
         found = self._database.execute("SELECT line FROM seen WHERE name = ? AND value = ?", (name, value)).fetchone()
         return None if found is None else int(found[0])
 
-    def add_recipient(self, value: str) -> None:
-        self._database.execute("INSERT INTO recipients VALUES (?)", (value,))
+    def add_recipient(self, row: Row) -> None:
+        self._database.execute("INSERT INTO recipients VALUES (?, ?)", (row.line, row.recipient))
 
     def users(self) -> int:
         """Count the different recipients: sorting them once is faster than a look at an index for each."""
@@ -126,18 +170,30 @@ def check_rows(stream: BinaryIO, layout: Layout, *, on_mistake: Callable[[Mistak
     with closing(_Seen()) as seen:
 
         def once(name: str, value: str, line: int) -> None:
-            first = seen.first_line(name, value, line)
+            first = seen.first_line_of_id(value, line) if name == "id" else seen.first_line(name, value, line)
             if first is not None:
                 told = f"{quoted(value)} stands on line {first} already: each {name} may come once"
                 raise InvalidRow(told, name=name, kind="duplicate")
 
+        def look(row: Row) -> None:
+            before = seen.respelled(row)
+            if before is not None:
+                one, other = told_apart(row.id, before[1])
+                told = (
+                    f"row id {one} is another spelling of row {other} on line {before[0]}, to the same recipient. If they are "
+                    "one grant, delete one of the two rows; if not, give one of them a new id"
+                )
+                raise InvalidRow(told, name="id", kind="respelled")
+            seen.add_recipient(row)
+            if judge is not None:
+                judge(row)
+
         survey = Survey(layout)
-        for row in read_rows(stream, layout, on_mistake=report, meet=once, judge=judge, on_note=checked.notes.append):
+        for row in read_rows(stream, layout, on_mistake=report, meet=once, judge=look, on_note=checked.notes.append):
             checked.count(row)
-            seen.add_recipient(row.recipient)
             survey.add(row)
         checked.users = seen.users()
         checked.notes += survey.notes()
-        for mistake in judge.conclude(partial(seen.line_of, "id")) if judge is not None else ():
+        for mistake in judge.conclude(seen.line_of_id) if judge is not None else ():
             report(mistake)
     return checked

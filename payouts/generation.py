@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import re
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 
+from attrs import frozen
+
 from payouts.states import LedgerError, LedgerInUse
 
-_DIGITS = 20
-_first_line = re.compile(rb"([0-9]{20}) ([0-9]{13}\.[0-9]{6})").fullmatch
+_first_line = re.compile(rb"([0-9]{20}) ([0-9]{13}\.[0-9]{6}) (\S{16}) (\S{16})").fullmatch
+_NO_BRANCH = "-" * 16
 
 
 class Standing(Enum):
@@ -20,7 +24,7 @@ class Standing(Enum):
 
     NEWEST = "nothing was sent from a newer copy"
     OLDER = "an older copy of a ledger that was paid from since"
-    UNKNOWN = "was paid from, but this machine has no note of it"
+    UNKNOWN = "of unknown age: it was paid from, and this user has no note of that on this machine"
 
 
 def state_folder() -> Path:
@@ -43,16 +47,36 @@ def state_folder() -> Path:
     return folder
 
 
-def standing(generation: int, noted: int | None) -> Standing:
+@frozen(kw_only=True)
+class Noted:
+    """What a note says.
+
+    Attributes:
+        generation: How often rows were marked as sent, in all copies of the ledger one after the other.
+        at: When they last were, in seconds since the epoch.
+        branches: The branches of the ledger that may go on: that of the copy that was paid from last, and the one it was about
+            to begin.
+        campaigns: Vendor and name of the campaigns that were paid from any copy.
+    """
+
+    generation: int
+    at: float
+    branches: tuple[str, str]
+    campaigns: tuple[tuple[str, str], ...] = ()
+
+
+def standing(generation: int, branch: str | None, noted: Noted | None) -> Standing:
     """Return what a note says about a ledger.
 
     Args:
         generation: How often the ledger says that rows were marked as sent.
+        branch: The ledger's own branch, a new one for each opening in which rows are marked as sent; None before the first.
         noted: What the note says, None if there is none.
     """
     if noted is None:
         return Standing.UNKNOWN if generation else Standing.NEWEST
-    return Standing.OLDER if noted > generation else Standing.NEWEST
+    is_newest = noted.generation <= generation and (branch or _NO_BRANCH) in noted.branches
+    return Standing.NEWEST if is_newest else Standing.OLDER
 
 
 class GenerationNote:
@@ -67,18 +91,6 @@ class GenerationNote:
         self.path = (folder or state_folder()) / f"ledger-{identity}"
         self._descriptor: int | None = None
         self._known: set[tuple[str, str]] = set()
-
-    def read(self) -> int | None:
-        """Return the generation that is noted, None if nothing is."""
-        return self.contents()[0]
-
-    def sent_at(self) -> float:
-        """Return when rows of any copy were last marked as sent, in seconds since the epoch; 0 if nothing is noted."""
-        return self.contents()[1]
-
-    def campaigns(self) -> list[tuple[str, str]]:
-        """Return vendor and name of the campaigns that were paid from any copy."""
-        return self.contents()[2]
 
     def take(self) -> None:
         """Keep other copies of the ledger from being paid from.
@@ -98,16 +110,19 @@ class GenerationNote:
             told = "Another copy of this ledger is being paid from. Nothing was sent from this one. Keep one copy only."
             raise LedgerInUse(told, pid=None) from None
         self._descriptor = descriptor
-        self._known = set(self.campaigns())
+        noted = self.read()
+        self._known = set(noted.campaigns) if noted else set()
 
-    def write(self, generation: int, vendor: str, campaign: str, at: float) -> None:
-        """Note that rows of a campaign are about to be sent.
+    def write(
+        self, generation: int, at: float, branches: tuple[str | None, str], campaign: tuple[str, str] | None = None
+    ) -> None:
+        """Note how far the ledger has come.
 
         Args:
             generation: How often the ledger says that rows were marked as sent.
-            vendor: The campaign's vendor.
-            campaign: Its name.
             at: Now, in seconds since the epoch.
+            branches: The branch of the ledger and the one that it begins now; both the same once it has begun.
+            campaign: Vendor and name of the campaign whose rows are about to be sent, None if that is not known yet.
 
         Raises:
             LedgerError: the note cannot be written, or is no longer where it was.
@@ -120,11 +135,11 @@ class GenerationNote:
                 raise LedgerError(
                     f"{self.path}: the note was removed while the ledger was paid from. Run the same command again."
                 )
-            os.pwrite(descriptor, b"%0*d %020.6f\n" % (_DIGITS, generation, at), 0)
-            if (vendor, campaign) not in self._known:
-                self._known.add((vendor, campaign))
-                line = json.dumps([vendor, campaign]).encode() + b"\n"
-                os.pwrite(descriptor, line, os.fstat(descriptor).st_size)
+            known, new = (branch or _NO_BRANCH for branch in branches)
+            self._put(descriptor, f"{generation:020} {at:020.6f} {known} {new}\n", 0)
+            if campaign is not None and campaign not in self._known:
+                self._put(descriptor, json.dumps(campaign) + "\n", os.fstat(descriptor).st_size)
+                self._known.add(campaign)
         except OSError as problem:
             raise self._unwritable(problem) from None
 
@@ -134,18 +149,34 @@ class GenerationNote:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def contents(self) -> tuple[int | None, float, list[tuple[str, str]]]:
-        """Return the generation, when rows were last marked as sent, and the campaigns."""
+    def read(self) -> Noted | None:
+        """Return what is noted, None if nothing is.
+
+        Raises:
+            LedgerError: the note cannot be read.
+        """
         try:
             first, *rest = self.path.read_bytes().split(b"\n")
         except FileNotFoundError:
-            return None, 0.0, []
+            return None
         except OSError as problem:
             raise self._unwritable(problem) from None
         known = _first_line(first)
         if known is None:
-            return None, 0.0, []
-        return int(known[1]), float(known[2]), [(found[0], found[1]) for line in rest if line for found in [json.loads(line)]]
+            return None
+        campaigns = []
+        for line in rest:
+            with suppress(ValueError, TypeError):  # a line that was cut off by a full disk or a crash
+                vendor, name = json.loads(line)
+                campaigns.append((str(vendor), str(name)))
+        branches = (known[3].decode(), known[4].decode())
+        return Noted(generation=int(known[1]), at=float(known[2]), branches=branches, campaigns=tuple(campaigns))
+
+    def _put(self, descriptor: int, text: str, place: int) -> None:
+        """Write a few bytes whole; a full disk may take some of them only."""
+        data = text.encode()
+        if os.pwrite(descriptor, data, place) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _unwritable(self, problem: OSError) -> LedgerError:
         return LedgerError(

@@ -79,7 +79,7 @@ class GroupCommit:
             except LedgerError as problem:
                 self._broken = problem
             except Exception as problem:  # noqa: BLE001 - whatever it is, every caller must hear of it
-                told = f"{self._name}: expected to write it, got: {problem}; mend its disk, then run again"
+                told = f"{self._name} cannot be written: {problem}. Nothing more was sent. Look at its disk, then run again."
                 self._broken = LedgerError(told)
         if self._broken is not None:
             for call in group:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,9 +15,9 @@ from payouts import decisions, steps
 from payouts.generation import GenerationNote, Standing, standing
 from payouts.group_commit import GroupCommit
 from payouts.ledger_lock import LedgerLock
-from payouts.ledger_schema import COLUMNS, connect_to_write, entry_of
+from payouts.ledger_schema import COLUMNS, connect_to_write, entry_of, seal_branch
 from payouts.planning import Planner
-from payouts.rows import Row, derive_key
+from payouts.rows import Row, derive_key, later_keys
 from payouts.states import (
     PROVEN,
     WAYS,
@@ -45,7 +46,7 @@ class Facts(TypedDict, total=False):
 
     Attributes:
         uid: The vendor's name of the operation.
-        settled_by: What brought the news: `"webhook"`, `"poll"`, `"reply"`, `"hand"` or `"audit"`.
+        settled_by: What brought the news: `"webhook"`, `"poll"`, `"reply"`, `"hand"`, `"audit"` or `"lookup"`.
         problem: The error that led there; its type and text are kept.
         note: What somebody says who settles it by hand; the error that was there stays.
         evidence: What a settlement by hand rests on; it is kept with the decision.
@@ -77,6 +78,7 @@ class Ledger:
         LedgerError: it is no ledger, cannot be written, or the campaign was begun against another target.
     """
 
+    _database: sqlite3.Connection
     _held: LedgerLock
     _in_place: InPlace
 
@@ -101,10 +103,13 @@ class Ledger:
         self._state = state
         self._note: GenerationNote | None = None
         self._generation = 0
-        self._noted = True
+        self._branch: str | None = None
+        self._begun_branch = False
+        self._to_note: float | None = None
         self._writer = GroupCommit(self._connect, str(path), before=self._check_lock, after=self._after_commit)
         self._in_a_run = False
         self._number = 0
+        self._restored_at: float | None = None
         self._planner = Planner(vendor, campaign, 0)
 
     async def __aenter__(self) -> Self:
@@ -135,6 +140,11 @@ class Ledger:
     def number(self) -> int:
         """The ledger's own number of the campaign."""
         return self._number
+
+    @property
+    def restored_at(self) -> float | None:
+        """When the ledger was restored from an older copy, so that rows may have been paid that it does not know; else None."""
+        return self._restored_at
 
     @property
     def commits(self) -> int:
@@ -192,7 +202,7 @@ class Ledger:
         """
         at = self._clock()
         pairs = [(entry, self._moved(entry, to, facts, at)) for entry, to, facts in wanted]
-        decided = {entry.number: facts.get("evidence") for entry, _, facts in wanted if facts.get("settled_by") == "hand"}
+        decided = {entry.number: facts for entry, _, facts in wanted if facts.get("settled_by") == "hand"}
         await self._writer.run(partial(self._write, pairs, decided, at))
         return [now for _, now in pairs]
 
@@ -236,6 +246,16 @@ class Ledger:
         """
         return await self._writer.run(partial(steps.whole, work))
 
+    async def other_keys(self, entry: Entry) -> frozenset[str]:
+        """Return the keys beside its own under which a row may have been paid.
+
+        Those are the keys that retries replaced, and in a ledger that was restored from an older copy those of later retries.
+        """
+        if self._restored_at is None and not entry.retries:
+            return frozenset()
+        later = later_keys(self.vendor, self.campaign, entry.id, entry.retries) if self._restored_at is not None else frozenset()
+        return later | await self._writer.run(partial(_retired_keys, entry.number))
+
     async def renew_key(self, entry: Entry) -> Entry:
         """Plan a rejected or failed row again under another key; the old key and the decision are kept in the same commit.
 
@@ -263,7 +283,7 @@ class Ledger:
         if self._lock is None:
             self._lock = LedgerLock(self.path)
             self._lock.acquire()
-        connection = connect_to_write(self.path)
+        connection = self._database = connect_to_write(self.path)
         self._in_place = InPlace(self.path)
         self._held = self._lock
         return connection
@@ -273,24 +293,28 @@ class Ledger:
 
     def _after_commit(self) -> None:
         self._check_place()
-        if not self._noted and self._note is not None:
-            self._note.write(self._generation, self.vendor, self.campaign, self._clock())
-            self._noted = True
+        if self._to_note is not None and self._note is not None and self._branch is not None:
+            branches = (self._branch, self._branch)
+            self._note.write(self._generation, self._to_note, branches, (self.vendor, self.campaign))
+            self._to_note = None
+            if not self._begun_branch:
+                self._begun_branch = True
+                seal_branch(self._database)
 
-    def _write(
-        self, pairs: Sequence[steps.Step], decided: Mapping[int, str | None], at: float, database: sqlite3.Connection
-    ) -> None:
+    def _write(self, pairs: Sequence[steps.Step], decided: Mapping[int, Facts], at: float, database: sqlite3.Connection) -> None:
         sends = any(now.state is State.SENT for _, now in pairs)
         if sends:
             self._take_note(database)
+            self._begin_branch(at, database)
         steps.write(pairs, database)
         for was, now in pairs if decided else ():
             if was.number in decided:
-                said = {"note": now.note, "evidence": decided[was.number]}
+                facts = decided[was.number]
+                said = {"note": facts.get("note"), "evidence": facts.get("evidence")}
                 decisions.record(database, kind="resolve", at=at, campaign=self._number, entry=was, became=now.state, **said)
         if sends:
             self._generation += 1
-            self._noted = False
+            self._to_note = at
             database.execute("UPDATE ledger SET generation = ?", (self._generation,))
 
     def _begin_run(self, database: sqlite3.Connection) -> None:
@@ -301,14 +325,22 @@ class Ledger:
         """Make sure, once, that nothing was sent from a newer copy of this ledger, and keep it so."""
         if self._note is not None:
             return
-        identity, self._generation = database.execute("SELECT identity, generation FROM ledger").fetchone()
+        identity, self._generation, self._branch = database.execute("SELECT identity, generation, branch FROM ledger").fetchone()
         note = GenerationNote(identity, self._state)
         note.take()
-        found = standing(self._generation, note.read())
+        found = standing(self._generation, self._branch, note.read())
         if found is not Standing.NEWEST:
             note.release()
-            raise AuditNeeded(self.path, found.value)
+            raise AuditNeeded(self.path, found.value, may_be_newest=found is Standing.UNKNOWN)
         self._note = note
+
+    def _begin_branch(self, at: float, database: sqlite3.Connection) -> None:
+        """Tell this opening of the ledger apart from whatever is done later with a copy of it; once, before anything is sent."""
+        if self._begun_branch or self._to_note is not None or self._note is None:
+            return
+        known, self._branch = self._branch, secrets.token_hex(8)
+        self._note.write(self._generation, at, (known, self._branch))
+        database.execute("UPDATE ledger SET branch = ?", (self._branch,))
 
     def _check_place(self) -> None:
         """Refuse to go on where nobody would ever read what was written."""
@@ -334,6 +366,7 @@ class Ledger:
                 f"Campaign {self.campaign} was begun at {target}; this is {self._target}. Nothing was sent. "
                 "Use another campaign name or another ledger for another place."
             )
+        self._restored_at = restored_at
         unsure = _RESTORED if restored_at is not None and self.vendor == "enkash" else None
         self._planner = Planner(self.vendor, self.campaign, int(number), unsure=unsure)
         return int(number)
@@ -359,3 +392,7 @@ class Ledger:
     def _counts(self, database: sqlite3.Connection) -> dict[State, int]:
         found = database.execute("SELECT state, count(*) FROM rows WHERE campaign = ? GROUP BY state", (self._number,))
         return {State(state): int(count) for state, count in found}
+
+
+def _retired_keys(number: int, database: sqlite3.Connection) -> frozenset[str]:
+    return frozenset(key for (key,) in database.execute("SELECT key FROM retired_keys WHERE row = ?", (number,)))

@@ -51,13 +51,13 @@ class LedgerLock:
             given = ask()
         except OSError as problem:
             raise LedgerError(
-                f"{self._lock.path}: expected a place to write, got: {problem.strerror}; give another --ledger"
+                f"{self._lock.path} cannot be written: {problem.strerror}. Nothing was sent. Name another ledger with --ledger."
             ) from None
         if not given:
             pid = self._lock.holder()
             raise LedgerInUse(
-                f"{self._ledger}: expected to work with it alone, but process {pid or 'unknown'} does; "
-                "wait for that run to end or stop it, then start this one again: it continues where that one stood",
+                f"{self._ledger} is in use by process {pid or 'unknown'}. Nothing was sent. Wait until it ends, or stop it; "
+                "then run this command again: it continues where that one stopped.",
                 pid=pid,
             )
 
@@ -66,6 +66,6 @@ class LedgerLock:
         names = self._ledger.stat().st_nlink if self._ledger.is_file() else 1
         if names > 1:
             raise LedgerError(
-                f"{self._ledger}: expected a file with one name, got one with {names} (hard links), which could be paid "
-                "from twice at one time; copy it while no run works with it, and remove the other names"
+                f"{self._ledger} has {names} names (hard links), and could be paid from twice at one time. Nothing was sent. "
+                "Copy it while no run works with it, and remove the other names."
             )

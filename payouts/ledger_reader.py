@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 from attrs import frozen
 
 from payouts.ledger_schema import COLUMNS, connect_to_read, entry_of
+from payouts.likeness import folded
 from payouts.states import CampaignUnclear, Entry, State
 
 if TYPE_CHECKING:
@@ -144,6 +145,16 @@ class LedgerReader:
         found = self._database.execute("SELECT number, vendor, name, target, opened_at FROM campaigns ORDER BY number")
         return [Campaign(number=row[0], vendor=row[1], name=row[2], target=row[3], opened_at=row[4]) for row in found]
 
+    def lost_campaigns(self, vendor: str) -> list[Campaign]:
+        """Return the campaigns that were paid from a newer copy of this ledger, and of which this one has no row."""
+        found = self._database.execute(
+            "SELECT number FROM campaigns WHERE vendor = ? AND restored_at IS NOT NULL "
+            "AND NOT EXISTS (SELECT 1 FROM rows WHERE campaign = campaigns.number)",
+            (vendor,),
+        )
+        lost = {number for (number,) in found}
+        return [each for each in self.campaigns() if each.number in lost]
+
     def campaign(self, name: str | None = None, vendor: str | None = None) -> Campaign:
         """Return the one campaign that is meant.
 
@@ -185,10 +196,10 @@ class LedgerReader:
         ).fetchone()
         return None if found is None else entry_of(found)
 
-    def generation(self) -> tuple[str, int]:
-        """Return the name that all copies of this ledger share, and how often rows were marked as sent in it."""
-        identity, generation = self._database.execute("SELECT identity, generation FROM ledger").fetchone()
-        return str(identity), int(generation)
+    def generation(self) -> tuple[str, int, str | None]:
+        """Return the name that all copies of this ledger share, how often rows were marked as sent in it, and its branch."""
+        identity, generation, branch = self._database.execute("SELECT identity, generation, branch FROM ledger").fetchone()
+        return str(identity), int(generation), branch
 
     def recipients(self, campaigns: Collection[Campaign]) -> Iterator[str]:
         """Yield each recipient of some campaigns once."""
@@ -282,20 +293,25 @@ class LedgerReader:
         ).fetchone()
         return None if found is None else (str(found[0]), str(found[1]))
 
-    def allowed_repeats(self, campaign: int) -> set[int]:
-        """Return the numbers of the campaigns that a campaign may repeat, or that may repeat it, as somebody has said."""
+    def paid_alike(self, vendor: str, likeness: str) -> list[int]:
+        """Return the numbers of the campaigns that have paid a like row, or may have."""
         found = self._database.execute(
-            "SELECT of FROM repeats WHERE campaign = ?1 UNION SELECT campaign FROM repeats WHERE of = ?1", (campaign,)
-        )
-        return {int(number) for (number,) in found}
-
-    def paid_alike(self, vendor: str, likeness: str) -> list[tuple[int, float]]:
-        """Return the numbers of the campaigns that have paid a like row, or may have, and when one was last sent."""
-        return self._database.execute(
-            "SELECT campaign, coalesce(max(sent_at), 0) FROM rows WHERE vendor = ? AND likeness = ? "
-            "AND state IN ('sent', 'accepted', 'done', 'mismatch', 'unknown') GROUP BY campaign",
+            "SELECT DISTINCT campaign FROM rows WHERE vendor = ? AND likeness = ? "
+            "AND state IN ('sent', 'accepted', 'done', 'mismatch', 'unknown')",
             (vendor, likeness),
-        ).fetchall()
+        )
+        return [int(number) for (number,) in found]
+
+    def paid_after_failure(self, entry: Entry) -> bool:
+        """Return whether a like row of its campaign was taken up after it had failed, and was paid or may have been."""
+        found = self._database.execute(
+            "SELECT 1 FROM rows AS other JOIN rows AS own ON own.number = ?1 WHERE other.vendor = own.vendor "
+            "AND other.campaign = own.campaign AND other.likeness = own.likeness AND other.number != own.number "
+            "AND other.state IN ('sent', 'accepted', 'done', 'mismatch', 'unknown') "
+            "AND other.planned_at > (SELECT min(settled_at) FROM retired_keys WHERE row = ?1) LIMIT 1",
+            (entry.number,),
+        )
+        return found.fetchone() is not None
 
     def ids_alike(self, campaign: Campaign, likeness: str) -> Iterator[str]:
         """Yield the ids of a campaign's like rows that were paid, or may have been."""
@@ -305,6 +321,18 @@ class LedgerReader:
             (campaign.vendor, likeness, campaign.number),
         ):
             yield row_id
+
+    def respelled(self, campaign: Campaign, row_id: str, recipient: str) -> str | None:
+        """Return the id of another row of a campaign that is this one spelled in another way, None if there is none."""
+        spelling, payee = folded(row_id), folded(recipient)
+        for other, paid in self._database.execute(
+            "SELECT id, recipient FROM rows WHERE campaign = ?1 AND folded_id = ?2 "
+            "UNION ALL SELECT id, recipient FROM rows WHERE campaign = ?1 AND id = ?2",
+            (campaign.number, spelling),
+        ):
+            if other != row_id and folded(paid) == payee:
+                return str(other)
+        return None
 
     def retired_keys(self, campaign: Campaign) -> Iterator[RetiredKey]:
         """Yield the keys that were replaced, row by row, the oldest first."""

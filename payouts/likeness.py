@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from decimal import ROUND_HALF_UP, Context, Decimal
 
 _END = "\x1f"  # no id can hold it
 _AFTER_END = "\x20"
 _MARKS = " \t='\"\u2018\u2019\u201c\u201d"
-_plain = re.compile(r"[1-9][0-9]*\Z").match
-_float = re.compile(r"([0-9]+)[.,]0*\Z").match
+_plain = re.compile(r"(?:[1-9][0-9]*|[a-z][a-z0-9_-]*)\Z").match
+_number = re.compile(r"(-?)0*([1-9][0-9]*|0)(?:[.,]0*)?\Z").match
+_invisible = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+_dash = re.compile("[\u2010-\u2015\u2212]")
+_digit = re.compile(r"(?![0-9])\d")
+
+_SIGNIFICANT_DIGITS = 12
+_TWELVE = Context(prec=_SIGNIFICANT_DIGITS, rounding=ROUND_HALF_UP)
+_FIFTEEN = Context(prec=15, rounding=ROUND_HALF_UP)  # a half stays a half also with the noise of a float around it
 
 
 def likeness(recipient: str, item: str, amount: str | None) -> str:
-    """Return the same text for grants of the same amount of one thing to one recipient, whatever case, padding or quotes."""
+    """Return the same text for grants of one thing to one recipient whose amounts agree in 12 digits, however spelled."""
     return f"{folded(recipient)}{_END}{folded(item)}{_END}{_amount(amount)}"
 
 
@@ -27,14 +35,23 @@ def folded(text: str) -> str:
     """Return an id without what spreadsheets and people change in it."""
     if _plain(text):
         return text
-    bare = unicodedata.normalize("NFKC", text).strip(_MARKS).lstrip("+").casefold()
-    number = _float(bare)
-    if number:
-        bare = number[1]
-    return (bare.lstrip("0") or "0") if bare.isdecimal() else bare
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", _invisible.sub("", text)).casefold())
+        text = _digit.sub(lambda found: str(unicodedata.decimal(found[0])), _dash.sub("-", text))
+    bare = text.lstrip(_MARKS + "+").rstrip(_MARKS).lower()
+    number = _number(bare)
+    return number[1] + number[2] if number else bare
+
+
+def folded_id(row_id: str) -> str | None:
+    """Return the id of a row as `folded` does, None where that changes nothing, as in most files."""
+    other = folded(row_id)
+    return None if other == row_id else other
 
 
 def _amount(amount: str | None) -> str:
     if amount is None:
         return ""
+    if len(amount) > _SIGNIFICANT_DIGITS:
+        amount = format(_TWELVE.plus(_FIFTEEN.plus(Decimal(amount))), "f")
     return amount.rstrip("0").rstrip(".") if "." in amount else amount

@@ -28,7 +28,7 @@ from vendor_http.errors import (
 )
 
 if TYPE_CHECKING:
-    from payouts.ledger import Ledger
+    from payouts.ledger import Facts, Ledger
     from payouts.progress import Pace, Progress, Stop
     from payouts.recording import Recorder, Then
     from vendor_http.operations import Operation, OperationRef
@@ -167,7 +167,7 @@ class Paying:
                 entry = await self._ledger.move(entry, State.SENT)
             self._progress.in_flight += 1
             try:
-                operation = await self._vendor.pay(entry, repeated=not first)
+                operation = await self._earlier(entry) or await self._vendor.pay(entry, repeated=not first)
             except (VendorError, ConfigurationError) as trouble:
                 problem = trouble
             else:
@@ -190,6 +190,21 @@ class Paying:
             self._recorder.put(entry, State.PLANNED, {}, self._leave)
         else:
             await self._leave(entry)
+
+    async def _earlier(self, entry: Entry) -> Operation | None:
+        """Return what the vendor holds for a row under a key that it had before, or that a newer copy of the ledger gave it."""
+        keys = await self._ledger.other_keys(entry)
+        later = self._vendor.later
+        if later is None or not keys:
+            return None
+        try:
+            return await later.held_under(entry, {*keys, entry.key})
+        except VendorError as problem:
+            if isinstance(problem, _OF_ALL_ROWS):
+                raise
+            unknown = later.unknown(entry)
+            unknown.args = (f"it may have been paid under another key, and the user's list could not be read ({problem})",)
+            raise unknown from problem
 
     def _paid(self, entry: Entry, operation: Operation | None) -> None:
         later = self._vendor.later
@@ -215,7 +230,7 @@ class Paying:
         self._forbidden = self._forbidden + 1 if isinstance(problem, Forbidden) else 0
         self._refused += meaning is Meaning.REJECTED
         if self._most_refused is not None and self._refused >= self._most_refused:
-            self._give_up(problem, f"{self._refused} rows in a row were refused, the last one with ")
+            self._give_up(problem, f"{self._refused} rows in a row were refused, the last one like this: ")
         elif self._forbidden >= _MOST_FORBIDDEN:
             self._give_up(problem)
         if not isinstance(problem, OutcomeUnknown):
@@ -249,13 +264,16 @@ class Paying:
         if settling is not None and settling.knows(uid):
             self._recorder.put(entry, State.MISMATCH, {"uid": uid, "problem": _named_twice(uid)}, self._end)
             return
+        facts: Facts = {"uid": uid}
+        if operation.key != entry.key:
+            facts["settled_by"] = "lookup"
         then: Then = self._end
         if operation.status.terminal:
             then = partial(self._conclude, later, operation)
         elif settling is not None:
             settling.reserve(uid)
             then = partial(self._begin_to_wait, later, settling, urgent)
-        self._recorder.put(entry, State.ACCEPTED, {"uid": uid}, then)
+        self._recorder.put(entry, State.ACCEPTED, facts, then)
 
     async def _begin_to_wait(self, later: Later, settling: Settling, urgent: bool, entry: Entry) -> None:
         self._sent.give_back()
@@ -335,7 +353,9 @@ class Paying:
 
     def _give_up(self, problem: RewardsError, told: str = "") -> None:
         if self.cause is None:
-            self.cause, self.told = problem, f"{told}{type(problem).__name__}: {problem}"
+            refused = "the vendor refused the credentials: " if isinstance(problem, Unauthorized) else ""
+            said = str(as_told(problem, looked_up=self._vendor.later is not None)).rstrip(".")
+            self.cause, self.told = problem, f"{told}{refused}{said}"
         self._stop.wish()
 
 

@@ -9,15 +9,15 @@ from typing import Any
 
 from payouts import steps
 from payouts.ledger_schema import COLUMNS, entry_of
-from payouts.likeness import likeness
+from payouts.likeness import folded_id, likeness
 from payouts.rows import Keys, Row
 from payouts.states import Entry, KeyTaken, RowChanged, State, content, same_amount
 from payouts.steps import MOST_AT_ONCE, marks
 
-_COLUMNS = 13
+_COLUMNS = 14
 _INSERT = (
-    "INSERT INTO rows (number, campaign, vendor, id, line, recipient, item, amount, key, state, planned_at, problem, likeness) "
-    "VALUES {}"
+    "INSERT INTO rows (number, campaign, vendor, id, line, recipient, item, amount, key, state, planned_at, problem, likeness, "
+    "folded_id) VALUES {}"
 )
 
 
@@ -122,8 +122,9 @@ class Planner:
 
     def _values(self, entry: Entry) -> tuple[Any, ...]:
         grant = (entry.id, entry.line, entry.recipient, entry.item, entry.amount, entry.key)
-        alike = likeness(entry.recipient, entry.item, entry.amount)
-        return (entry.number, self._number, self._vendor, *grant, entry.state.value, entry.planned_at, entry.problem, alike)
+        state = (entry.state.value, entry.planned_at, entry.problem)
+        spelled = (likeness(entry.recipient, entry.item, entry.amount), folded_id(entry.id))
+        return (entry.number, self._number, self._vendor, *grant, *state, *spelled)
 
     def _refuse_retired(self, row_id: str, key: str, database: sqlite3.Connection) -> None:
         owner = database.execute(

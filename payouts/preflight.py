@@ -5,22 +5,27 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from attrs import frozen
 
+from payouts import money
+from payouts.checking import MAX_ITEMS
 from payouts.decisions import record
 from payouts.ledger_reader import FIELDS, Campaign, LedgerReader
 from payouts.likeness import likeness
 from payouts.rows import InvalidRow, Row, derive_key
-from payouts.states import Entry, State, same_amount
+from payouts.states import SETTLED, Entry, State, same_amount
 
 if TYPE_CHECKING:
+    from decimal import Decimal
     from types import TracebackType
 
     from payouts.ledger import Ledger
     from payouts.lines import Mistake
+
+_MAY_BE_SENT = frozenset({State.PLANNED, State.SENT, State.UNKNOWN})
 
 
 @frozen(kw_only=True)
@@ -32,12 +37,14 @@ class Repeat:
         rows: How many rows of the file do.
         line: Where the first one stands.
         itself: Whether it is the campaign that is to be paid.
+        lost: Whether the ledger was restored from a copy that does not have the campaign's rows, so that any row may repeat them.
     """
 
     campaign: Campaign
     rows: int
     line: int
-    itself: bool
+    itself: bool = False
+    lost: bool = False
 
 
 @frozen(kw_only=True)
@@ -67,7 +74,9 @@ class Preflight:
     Attributes:
         campaign: The campaign as the ledger knows it, None if it is new.
         known: How many rows of the file the campaign has.
+        settled: Of those, how many cost no further request.
         rows: How many rows of the file were looked at.
+        new: What the rows that the campaign does not have come to, for the first 1,000 rewards; the number of rows and the sum.
     """
 
     def __init__(self, reader: LedgerReader, vendor: str, name: str, repeats_of: Sequence[str] = ()) -> None:
@@ -78,16 +87,17 @@ class Preflight:
         self.campaign = next((each for each in self._campaigns.values() if each.name == name), None)
         number = 0 if self.campaign is None else self.campaign.number
         self._number = number
-        self._allowed = reader.allowed_repeats(number)
-        self.allowed_now = {
-            each.number for each in self._campaigns.values() if any(fnmatchcase(each.name, pattern) for pattern in repeats_of)
+        self.allowed = {
+            each.number
+            for each in self._campaigns.values()
+            if each.name in repeats_of or (each.name != name and any(fnmatchcase(each.name, pattern) for pattern in repeats_of))
         }
         self._keys_elsewhere: dict[str, tuple[int, int]] = {}
         self._repeats: dict[int, tuple[int, int]] = {}
         self._alike = sqlite3.connect("", isolation_level=None)  # on the disk if it grows; what is alike in this campaign itself
         self._alike.execute("CREATE TABLE alike (likeness TEXT, line INTEGER)")
-        self._paid_alike = lru_cache(10_000)(reader.paid_alike)  # a payroll has the same amount for many
-        self.rows = self.known = 0
+        self.rows = self.known = self.settled = 0
+        self.new: dict[str, tuple[int, Decimal]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -106,10 +116,18 @@ class Preflight:
         if known is not None and self.campaign is not None:
             self._refuse_changed(self.campaign, known, row)
             self.known += 1
-            if known.state is State.PLANNED:
-                self._compare(row, since=known.planned_at)
+            self.settled += known.state in SETTLED
+            if (
+                known.state in _MAY_BE_SENT
+            ):  # what was planned long ago, or is retried now, may have been paid elsewhere meanwhile
+                self._compare(row)
+                if known.retries and self._reader.paid_after_failure(known):
+                    self._count(self._number, row)
         elif not self._key_is_elsewhere(row):
             self._compare(row)
+            if row.item in self.new or len(self.new) < MAX_ITEMS:
+                rows, total = self.new.get(row.item, (0, money.ZERO))
+                self.new[row.item] = (rows + 1, money.add(total, row.amount or money.ZERO))
 
     def conclude(self, line_of: Callable[[str], int | None]) -> Iterable[Mistake]:
         """Compare the file as a whole with the ledger, after its last row; what is found is no mistake of a single row.
@@ -117,7 +135,7 @@ class Preflight:
         Args:
             line_of: Returns on which line of the file a row id stands, None if it is not there.
         """
-        if self.campaign is not None and self._number not in self._allowed:
+        if self.campaign is not None:
             self._count_repeats_of_itself(self.campaign, line_of)
         return ()
 
@@ -130,13 +148,16 @@ class Preflight:
         found = [
             Repeat(campaign=self._campaigns[number], rows=rows, line=line, itself=number == self._number)
             for number, (rows, line) in self._repeats.items()
-            if number not in self.allowed_now
+            if number not in self.allowed
         ]
+        if self.campaign is None:
+            lost = [each for each in self._reader.lost_campaigns(self._vendor) if each.number not in self.allowed]
+            found += [Repeat(campaign=each, rows=self.rows, line=0, lost=True) for each in lost]
         return sorted(found, key=lambda repeat: (-repeat.rows, repeat.campaign.number))
 
-    def newly_allowed(self) -> list[int]:
-        """Return the ledger's numbers of the campaigns that the file repeats and that were allowed for this run."""
-        return sorted(self.allowed_now & self._repeats.keys())
+    def repeated(self) -> list[int]:
+        """Return the ledger's numbers of the campaigns that the file repeats and may."""
+        return sorted(self.allowed & self._repeats.keys())
 
     def _refuse_changed(self, campaign: Campaign, known: Entry, row: Row) -> None:
         key = row.given_key or derive_key(campaign.vendor, campaign.name, row.id)
@@ -169,21 +190,22 @@ class Preflight:
         self._keys_elsewhere[campaign] = (rows + 1, line)
         return True
 
-    def _compare(self, row: Row, *, since: float | None = None) -> None:
-        """Count a row that is not sent yet and repeats what was paid; of a row that is planned, what was paid after it was."""
+    def _compare(self, row: Row) -> None:
+        """Count a row that repeats what was paid."""
         alike = likeness(row.recipient, row.item, row.amount)
-        for number, last_sent_at in self._paid_alike(self._vendor, alike):
-            if number in self._allowed or (since is not None and (number == self._number or last_sent_at <= since)):
-                continue
+        for number in self._reader.paid_alike(self._vendor, alike):
             if number == self._number:
                 self._alike.execute("INSERT INTO alike VALUES (?, ?)", (alike, row.line))
             else:
-                rows, line = self._repeats.get(number, (0, row.line))
-                self._repeats[number] = (rows + 1, line)
+                self._count(number, row)
+
+    def _count(self, campaign: int, row: Row) -> None:
+        rows, line = self._repeats.get(campaign, (0, row.line))
+        self._repeats[campaign] = (rows + 1, line)
 
     def _count_repeats_of_itself(self, campaign: Campaign, line_of: Callable[[str], int | None]) -> None:
-        """Count the new rows that repeat rows of their own campaign which the file does not have."""
-        total = first = 0
+        """Count the rows that repeat rows of their own campaign which the file does not have."""
+        total, first = self._repeats.get(campaign.number, (0, 0))
         for alike, rows, line in self._alike.execute("SELECT likeness, count(*), min(line) FROM alike GROUP BY likeness"):
             if any(line_of(row_id) is None for row_id in self._reader.ids_alike(campaign, alike)):
                 total += rows
@@ -192,20 +214,19 @@ class Preflight:
             self._repeats[campaign.number] = (total, first)
 
 
-async def allow_repeats(ledger: Ledger, campaigns: Sequence[int], at: float) -> None:
-    """Remember that the ledger's campaign may repeat others, so that it resumes in silence.
+async def record_repeats(ledger: Ledger, campaigns: Sequence[int], at: float) -> None:
+    """Keep it as decisions that rows of other campaigns are paid again by the ledger's campaign.
 
     Args:
         ledger: The open ledger of the campaign.
-        campaigns: The ledger's numbers of those that it may repeat.
+        campaigns: The ledger's numbers of those that it repeats.
         at: Seconds since the epoch.
     """
     if campaigns:
-        await ledger.transact(partial(_allow, ledger.number, campaigns, at))
+        await ledger.transact(partial(_record, ledger.number, campaigns, at))
 
 
-def _allow(campaign: int, others: Sequence[int], at: float, database: sqlite3.Connection) -> None:
+def _record(campaign: int, others: Sequence[int], at: float, database: sqlite3.Connection) -> None:
     for other in others:
         name = database.execute("SELECT name FROM campaigns WHERE number = ?", (other,)).fetchone()[0]
-        database.execute("INSERT OR IGNORE INTO repeats VALUES (?, ?, ?)", (campaign, other, at))
         record(database, kind="repeats", at=at, campaign=campaign, note=f"rows of campaign {name} may be paid again")

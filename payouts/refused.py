@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import Factory, define
 
+from payouts.asking import HOPELESS
 from payouts.states import Entry, State
 from payouts.vendors import as_told
-from vendor_http.errors import ClientClosed, ConfigurationError, Forbidden, RewardsError, Unauthorized, VendorError
+from vendor_http.errors import ConfigurationError, RewardsError, VendorError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from payouts.asking import Asking
     from vendor_http.operations import Operation
 
 APART = 24 * 3600.0
 """Seconds between the first and the last complete list that do not show a row, before it may be settled."""
 
 _SAYS_NOTHING = frozenset({401, 403, 408, 423, 425, 429})  # about the caller or the moment, not about the row
-_FOR_ALL_ROWS = (Unauthorized, Forbidden, ClientClosed, ConfigurationError)
 _MOST_FAILED = 5
 _AT_ONCE = 10
 
@@ -87,7 +89,7 @@ async def look_up(
     lists: Lists,
     entries: Iterable[Entry],
     *,
-    turn: Callable[[], Awaitable[object]],
+    asking: Asking,
     absent: Callable[[Sequence[Entry], float], Awaitable[object]],
     looked: Callable[[int], None],
     clock: Callable[[], float],
@@ -99,7 +101,7 @@ async def look_up(
     Args:
         lists: Asks the vendor.
         entries: The rows.
-        turn: Awaited before each list.
+        asking: Counts and paces the requests.
         absent: Awaited with one recipient's rows that a complete list does not show, and with when it was asked for.
         looked: Called with how many rows were looked up, after each list.
         clock: Seconds since the epoch.
@@ -110,18 +112,20 @@ async def look_up(
     waiting = iter(groups)
     failed = 0
 
+    async def listed(rows: list[Entry]) -> tuple[float, Mapping[int, Operation]]:
+        at = clock()  # not before: time spent waiting for a turn must not make two look-ups seem further apart
+        return at, await lists(rows)
+
     async def work(groups: Iterator[list[Entry]]) -> None:
         nonlocal failed
         for rows in groups:
-            await turn()
-            at = clock()  # not before: time spent waiting for a turn must not make two look-ups seem further apart
             try:
-                held = await lists(rows)
+                at, held = await asking.ask(partial(listed, rows))
             except (VendorError, ConfigurationError) as problem:
                 told = str(as_told(problem, looked_up=False))
                 result.unchecked += [(row, told) for row in rows]
                 failed += 1
-                if isinstance(problem, _FOR_ALL_ROWS) or failed >= _MOST_FAILED:
+                if isinstance(problem, HOPELESS) or failed >= _MOST_FAILED:
                     result.problem = result.problem or problem
             else:
                 failed = 0

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from payouts import money
-from payouts.audit_section import audit_section
+from payouts.audit_section import audit_headline, audit_section
 from payouts.charts import WAY_CLASSES, duration, progress_chart, times_chart
 from payouts.figures import ORDER, Figures, gather
 from payouts.ledger_reader import LedgerReader
@@ -67,17 +67,18 @@ def write_report(
     with LedgerReader(ledger) as reader:
         figures = gather(reader, reader.campaign(campaign, vendor))
         audit = audit_section(reader, figures.campaign)
+        warning = audit_headline(reader, figures.campaign)
     with replacing(path) as stream:
-        for part in _page(figures, audit, clock()):
+        for part in _page(figures, audit, warning, clock()):
             stream.write(part)
     return figures
 
 
-def _page(figures: Figures, audit: str, now: float) -> Iterable[str]:
+def _page(figures: Figures, audit: str, warning: str, now: float) -> Iterable[str]:
     name = safe(figures.campaign.name)
     yield begin(f"Payouts: {figures.campaign.name}")
     yield _header(figures, name)
-    yield _summary(figures)
+    yield _summary(figures, warning)
     yield _amounts(figures)
     yield '<div class="pair">\n'
     yield _progress(figures)
@@ -101,7 +102,7 @@ def _header(figures: Figures, name: str) -> str:
     return f'<header><p class="kicker">Payouts · {vendor}</p><h1>{name}</h1><p class="note">{when}{where}</p></header>\n'
 
 
-def _summary(figures: Figures) -> str:
+def _summary(figures: Figures, warning: str) -> str:
     unknown = figures.counts.get(State.UNKNOWN, 0)
     facts = [("rows", figures.rows), ("paid", figures.done), ("not paid", figures.rows - figures.done - unknown)]
     facts += [("unknown", unknown)] if unknown else []
@@ -116,7 +117,7 @@ def _summary(figures: Figures) -> str:
         f'<li><span class="state {state}">{state}</span> <b>{count:,}</b> <span class="note">{_MEANINGS[state]}</span></li>'
         for state, count in states
     )
-    return f'<section><dl class="facts">{told}</dl><div class="share">{bar}</div><ul class="key">{key}</ul></section>\n'
+    return f'<section><dl class="facts">{told}</dl>{warning}<div class="share">{bar}</div><ul class="key">{key}</ul></section>\n'
 
 
 def _amounts(figures: Figures) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from functools import partial
 from typing import TYPE_CHECKING
 
 from payouts import decisions
-from payouts.generation import GenerationNote, Standing, standing
+from payouts.generation import GenerationNote, Noted, Standing, standing
 from payouts.ledger_reader import LedgerReader
+from payouts.states import AuditNeeded
 
 if TYPE_CHECKING:
     import sqlite3
@@ -30,8 +32,20 @@ def standing_of(path: Path, state: Path | None = None) -> Standing:
         LedgerError: the ledger or the note cannot be read.
     """
     with LedgerReader(path) as reader:
-        identity, generation = reader.generation()
-    return standing(generation, GenerationNote(identity, state).read())
+        identity, generation, branch = reader.generation()
+    return standing(generation, branch, GenerationNote(identity, state).read())
+
+
+def demand_newest(path: Path) -> None:
+    """Refuse a ledger that is not known to be the newest copy.
+
+    Raises:
+        AuditNeeded: it may be an older one.
+        LedgerError: the ledger or the note cannot be read.
+    """
+    found = standing_of(path)
+    if found is not Standing.NEWEST:
+        raise AuditNeeded(path, found.value, may_be_newest=found is Standing.UNKNOWN)
 
 
 def last_sent_elsewhere(path: Path, state: Path | None = None) -> float:
@@ -50,19 +64,18 @@ def last_sent_elsewhere(path: Path, state: Path | None = None) -> float:
         LedgerError: the ledger or the note cannot be read.
     """
     with LedgerReader(path) as reader:
-        identity, generation = reader.generation()
-    note = GenerationNote(identity, state)
-    found = standing(generation, note.read())
-    if found is Standing.OLDER:
-        return note.sent_at()
-    return 0.0 if found is Standing.NEWEST else float("inf")
+        identity, generation, branch = reader.generation()
+    noted = GenerationNote(identity, state).read()
+    if noted is None:
+        return float("inf") if generation else 0.0
+    return noted.at if standing(generation, branch, noted) is Standing.OLDER else 0.0
 
 
 async def release(ledger: Ledger, at: float, state: Path | None = None, *, newest: bool = False) -> int:
     """Take a ledger for the newest copy from now on.
 
-    Coins cannot be looked up: rows of EnKash that are not known to be paid become unknown, also those that the file brings later
-    to campaigns which were paid from the newer copy.
+    From then on, campaigns that were paid from the newer copy look for each row at the vendor before it is sent. Coins cannot be
+    looked up: rows of EnKash that are not known to be paid become unknown, also those that the file brings later.
 
     Args:
         ledger: Any open campaign of it, with nothing under way.
@@ -81,12 +94,13 @@ async def release(ledger: Ledger, at: float, state: Path | None = None, *, newes
     note = await asyncio.to_thread(GenerationNote, identity, state)
     await asyncio.to_thread(note.take)
     try:
-        noted, _, paid_from = await asyncio.to_thread(note.contents)
+        noted = await asyncio.to_thread(note.read)
+        branch = secrets.token_hex(8)
         if newest:
-            generation, doubted = await ledger.transact(partial(_vouched, at)), 0
+            generation, doubted = await ledger.transact(partial(_vouched, at, branch)), 0
         else:
-            generation, doubted = await ledger.transact(partial(_doubt_coins, noted, paid_from, at))
-        await asyncio.to_thread(note.write, generation, ledger.vendor, ledger.campaign, at)
+            generation, doubted = await ledger.transact(partial(_doubt_coins, noted, at, branch))
+        await asyncio.to_thread(note.write, generation, at, (branch, branch))
     finally:
         note.release()
     return doubted
@@ -96,26 +110,27 @@ def _identity(database: sqlite3.Connection) -> str:
     return str(database.execute("SELECT identity FROM ledger").fetchone()[0])
 
 
-def _doubt_coins(noted: int | None, paid_from: list[tuple[str, str]], at: float, database: sqlite3.Connection) -> tuple[int, int]:
-    generation = database.execute("SELECT generation FROM ledger").fetchone()[0]
+def _doubt_coins(noted: Noted | None, at: float, branch: str, database: sqlite3.Connection) -> tuple[int, int]:
+    generation, known = database.execute("SELECT generation, branch FROM ledger").fetchone()
     doubted = 0
-    if standing(generation, noted) is not Standing.NEWEST:
-        database.execute("UPDATE campaigns SET restored_at = ? WHERE vendor = 'enkash'", (at,))
+    if standing(generation, known, noted) is not Standing.NEWEST:
+        database.execute("UPDATE campaigns SET restored_at = ?", (at,))
         database.executemany(
             "INSERT INTO campaigns (vendor, name, target, opened_at, restored_at) VALUES (?, ?, '', ?, ?) ON CONFLICT DO NOTHING",
-            [(vendor, name, at, at) for vendor, name in paid_from if vendor == "enkash"],
+            [(vendor, name, at, at) for vendor, name in (noted.campaigns if noted else ())],
         )
         doubted = database.execute(
             "UPDATE rows SET state = 'unknown', problem = ?, settled_at = ? "
             "WHERE vendor = 'enkash' AND state IN ('planned', 'sent')",
             (_PROBLEM, at),
         ).rowcount
-    generation = max(generation, noted or 0) + 1
-    database.execute("UPDATE ledger SET generation = ?, audited_at = ?", (generation, at))
+    generation = max(generation, noted.generation if noted else 0) + 1
+    database.execute("UPDATE ledger SET generation = ?, branch = ?, audited_at = ?", (generation, branch, at))
     return generation, doubted
 
 
-def _vouched(at: float, database: sqlite3.Connection) -> int:
+def _vouched(at: float, branch: str, database: sqlite3.Connection) -> int:
     note = "vouched for as the newest copy"
     decisions.record(database, kind="newest", at=at, campaign=None, became="newest", note=note)
-    return int(database.execute("UPDATE ledger SET generation = generation + 1 RETURNING generation").fetchone()[0])
+    changed = database.execute("UPDATE ledger SET generation = generation + 1, branch = ? RETURNING generation", (branch,))
+    return int(changed.fetchone()[0])

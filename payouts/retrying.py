@@ -10,13 +10,17 @@ from vendor_http.errors import NotFound, VendorError
 from vendor_http.operations import OperationStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from payouts.vendors import Vendor
 
 RETRIED = frozenset({State.REJECTED, State.FAILED})
 """The states from which a row can be paid again."""
 
 
-async def objection_to_retry(vendor: Vendor, entry: Entry, *, restored_at: float | None = None) -> str | None:
+async def objection_to_retry(
+    vendor: Vendor, entry: Entry, *, other_keys: Collection[str] = (), restored_at: float | None = None
+) -> str | None:
     """Ask the vendor now; return why a row must not get a new key, None if nothing speaks against it.
 
     A rejected row may if a complete list of the vendor's shows nothing under its key. A failed one may if what the vendor named
@@ -25,6 +29,7 @@ async def objection_to_retry(vendor: Vendor, entry: Entry, *, restored_at: float
     Args:
         vendor: Who refused or failed.
         entry: The row.
+        other_keys: Keys beside its own under which the row may have been paid.
         restored_at: When the ledger was restored from an older copy, in seconds since the epoch; None if it never was.
     """
     if entry.state not in RETRIED:
@@ -40,7 +45,7 @@ async def objection_to_retry(vendor: Vendor, entry: Entry, *, restored_at: float
             )
         return None
     try:
-        held = await later.look_up(entry)
+        held = (await later.held_under(entry, other_keys) if other_keys else None) or await later.look_up(entry)
         if entry.state is State.REJECTED:
             told = f"the vendor holds {held.ref.uid} ({held.status}) under its key, so it was not rejected" if held else None
             return told and f"{told}. Run `payouts resolve {entry.id} --as unknown --note ...`, then the payout again"

@@ -16,6 +16,7 @@ from vendor_http.errors import RewardsError
 
 _KEY_DOMAIN = b"rewards-async payout key"
 _KEY_CHARACTERS = 26
+_LATER_KEYS = 20
 _KEY_BYTES = 20  # more than 26 characters of base32 need, and a number that needs no padding
 
 
@@ -61,6 +62,19 @@ class Keys:
 def derive_key(vendor: str, campaign: str, row_id: str, *, retry: int = 0) -> str:
     """Return the idempotency key of one row; see `Keys`."""
     return Keys(vendor, campaign).of(row_id, retry=retry)
+
+
+def later_keys(vendor: str, campaign: str, row_id: str, retry: int) -> frozenset[str]:
+    """Return the keys that a row gets if it is retried again and again, as a newer copy of the ledger may have done.
+
+    Args:
+        vendor: `"original"` or `"enkash"`.
+        campaign: The campaign's name.
+        row_id: The row's id.
+        retry: How often the row was retried so far.
+    """
+    keys = Keys(vendor, campaign)
+    return frozenset(keys.of(row_id, retry=number) for number in range(retry + 1, retry + 1 + _LATER_KEYS))
 
 
 def _framed(part: str) -> bytes:

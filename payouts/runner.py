@@ -119,7 +119,8 @@ def run_payouts(
 
     Raises:
         ValueError: ledger and client are not of one vendor, or there are no completions to wait with.
-        LedgerInUse: from the iteration: another run of this process pays from the ledger.
+        LedgerInUse: from the iteration: another run of this process pays from the ledger, or another process from a copy of it.
+        AuditNeeded: from the iteration: the ledger may be an older copy; nothing was sent. See `payouts audit`.
         PayoutsStopped: from the iteration, at its end: credentials were refused, or the vendor could not be reached.
         RowChanged: from the iteration: a row is known with other content.
         KeyTaken: from the iteration: a row brings the key of another.
@@ -266,7 +267,7 @@ class PayoutRun:
         cause = self._paying.cause
         if cause is not None:
             raise PayoutsStopped(
-                f"expected to go on, got {self._paying.told}; nothing is lost: see to it, then run again", cause=cause
+                f"Stopped: {self._paying.told}. Nothing is lost: fix the cause, then run the same command again.", cause=cause
             )
 
     async def _end_waiting(self) -> None:

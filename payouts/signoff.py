@@ -92,7 +92,7 @@ def _totals(decisions: Sequence[Decision]) -> str:
     rows: dict[tuple[str, str, str], int] = {}
     sums: dict[tuple[str, str, str], Decimal] = {}
     for decision in decisions:
-        if decision.undone_by is None and decision.row is not None:
+        if decision.undone_by is None and decision.row is not None and decision.kind != "undo":
             of = (decision.kind, decision.became or "", decision.item or "")
             rows[of] = rows.get(of, 0) + 1
             if decision.amount is not None:
@@ -126,15 +126,15 @@ def _table(decisions: Sequence[Decision]) -> Iterator[str]:
 def _line(decision: Decision) -> str:
     undone = decision.undone_by is not None
     taken_back = f'<span class="count">taken back by no. {decision.undone_by}</span>' if undone else ""
+    may = f'<span class="count">for campaign {safe(decision.campaign)}</span>' if decision.kind == "repeats" else ""
     amount = "" if decision.amount is None else f'<span class="whole">{money.shown(decision.amount)} of</span> '
-    said = [safe(text) for text in (decision.note, decision.evidence) if text]
-    words = said[:1] if len(said) == 2 and said[1] in said[0] else said
+    words = [safe(text) for text in (decision.note, decision.evidence) if text]
     moved = " → ".join(f'<span class="whole">{safe(state)}</span>' for state in (decision.was, decision.became) if state)
     when = datetime.fromtimestamp(decision.at, UTC).strftime("%Y-%m-%d %H:%M")
     cells = (
         f"<td>{decision.number}</td>"
         f'<td><span class="whole">{when}</span><span class="count">{safe(decision.by)}</span></td>'
-        f"<td>{_kind(decision.kind)}{taken_back}</td>"
+        f"<td>{_kind(decision.kind)}{may}{taken_back}</td>"
         f'<td>{name(decision.row or "")}<span class="count">{safe(decision.campaign or "")}</span></td>'
         f"<td>{name(decision.recipient or '')}</td>"
         f"<td>{amount}{name(decision.item or '')}</td>"

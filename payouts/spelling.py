@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from decimal import Decimal
+from itertools import zip_longest
 
 from attrs import frozen
 
@@ -60,6 +61,14 @@ def quoted(value: str) -> str:
     """Return a stranger's text in quotes, as one short printable line."""
     short = value if len(value) <= _LONGEST_SHOWN else f"{value[: _LONGEST_SHOWN - 1]}…"
     return one_line(f'"{short}"')
+
+
+def told_apart(one: str, other: str) -> tuple[str, str]:
+    """Return two texts that differ as a person can tell them apart: where they look alike, other characters as their numbers."""
+    bare = [unicodedata.normalize("NFKC", text).casefold() for text in (one, other)]
+    pairs = list(zip_longest(*bare, fillvalue=""))
+    alike = all(a == b or a.isascii() != b.isascii() for a, b in pairs)
+    return (ascii(one)[1:-1], ascii(other)[1:-1]) if alike else (one, other)
 
 
 def misspelled_id(value: object) -> Misspelling | None:

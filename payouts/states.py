@@ -99,7 +99,8 @@ class Entry:
         state: How far it has come.
         retries: How many keys came before this one.
         uid: The vendor's name of the operation.
-        settled_by: `"webhook"`, `"poll"`, `"reply"`, `"hand"` or `"audit"`.
+        settled_by: `"webhook"`, `"poll"`, `"reply"`, `"hand"` or `"audit"`; of an accepted row also `"lookup"`, if it was found
+            under another key of its own.
         answer: The HTTP status of the answer that led there, if there was one.
         absent_since: When a complete list of the vendor's first did not show it, in seconds since the epoch; counts only if it is
             later than the campaign's last run.
@@ -171,13 +172,21 @@ class CampaignUnclear(LedgerError):
 
 
 class AuditNeeded(LedgerError):
-    """Nothing may be sent from this ledger before it was compared with the vendor's books."""
+    """Nothing may be sent from this ledger before it was compared with the vendor's books.
 
-    def __init__(self, path: object, why: str) -> None:
+    Attributes:
+        path: The ledger.
+        why: Why not, in words.
+        may_be_newest: Whether it may be the newest copy, moved here from elsewhere.
+    """
+
+    def __init__(self, path: object, why: str, *, may_be_newest: bool = False) -> None:
+        vouch = " If it is the newest copy, moved here from elsewhere, say so: payouts audit --newest." if may_be_newest else ""
         super().__init__(
             f"{path}: this ledger is {why}. Nothing was sent. Put the newest copy back, or compare this one with the vendor's "
-            f"books first: payouts audit --ledger {path} --apply"
+            f"books first: payouts audit --ledger {path} --apply.{vouch}"
         )
+        self.may_be_newest = may_be_newest
         self.path = path
         self.why = why
 

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from payouts.rows import Row
 
 _FEWEST_ROWS = 5
-_LARGEST_SHARE = 50  # 1 of so many
+_ROWS_FOR_TWO = 7
+_LARGEST_SHARE = 50  # 1 of so many, for ids that are unlike the others in the same way
+_LARGEST_SHARE_OF_ALL = 12  # 1 of so many, for all that are unlike the usual; of numbers counted up 1 in 10 is shorter
+_MOST_NAMED = 3
 _MOST_GROUPS = 300  # above it the ids are of all lengths or shapes, and nothing stands out
 _DIGITS_OF_A_SPREADSHEET = 15
 
@@ -123,7 +126,9 @@ def _odd_length(column: _Column) -> str | None:
             length = usual
             while (length := length + step) in column.lengths:
                 nearly.add(length)
-    found = _few(column, column.lengths, nearly)
+    # two of these stand out in a small file; two that are a digit longer are where a counter of users has come to
+    far = {length for length in column.lengths if abs(length - usual) > 1}
+    found = _few(column, column.lengths, nearly, far)
     return found and f"{found}: the others have {usual} characters"
 
 
@@ -146,14 +151,19 @@ def _usual(groups: dict[Any, _Group]) -> Any:
     return max(groups, key=lambda which: groups[which].rows, default=0)
 
 
-def _few(column: _Column, groups: dict[Any, _Group], usual: Collection[object]) -> str | None:
-    """Name the first of the few rows that are not as nearly all others are."""
-    odd = [group for which, group in groups.items() if which not in usual]
-    rows = sum(group.rows for group in odd)
-    few = 0 < rows <= max(1, column.rows // _LARGEST_SHARE)
-    if column.rows < _FEWEST_ROWS or len(groups) > _MOST_GROUPS or not few:
+def _few(
+    column: _Column, groups: dict[Any, _Group], usual: Collection[object], far: Collection[object] = frozenset()
+) -> str | None:
+    """Name some of the ids that few others are like, if nearly all rows are as usual: where ids are mixed, none is odd."""
+    others = {which: group for which, group in groups.items() if which not in usual}
+    two = 2 if column.rows >= _ROWS_FOR_TWO else 1
+    few = column.rows // _LARGEST_SHARE
+    odd = [group for which, group in others.items() if group.rows <= max(two if which in far else 1, few)]
+    mixed = sum(group.rows for group in others.values()) > max(two, column.rows // _LARGEST_SHARE_OF_ALL)
+    if column.rows < _FEWEST_ROWS or len(groups) > _MOST_GROUPS or mixed or not odd:
         return None
-    first = min(odd, key=lambda group: group.line)
-    told = "1 id looks odd" if rows == 1 else f"{rows:,} ids look odd"
-    which = "" if rows == 1 else "the first is "
-    return f"{column.name}: {told}, {which}{quoted(first.value)} on line {first.line}"
+    rows = sum(group.rows for group in odd)
+    firsts = sorted(odd, key=lambda group: group.line)[:_MOST_NAMED]
+    named = " and ".join(f"{quoted(group.value)} on line {group.line}" for group in firsts)
+    told = "1 id looks odd, " if rows == 1 else f"{rows:,} ids look odd, such as "
+    return f"{column.name}: {told}{named}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from original_async import Allocation, AllocationRequest
 from vendor_http.errors import (
@@ -99,6 +99,14 @@ class Later(Protocol):
 
         Raises:
             VendorError: the vendor could not be asked; nothing changed.
+        """
+        ...
+
+    async def held_under(self, entry: Entry, keys: Collection[str]) -> Operation | None:
+        """Return what the vendor holds for a row under one of some keys and has not failed, None if a complete list shows none.
+
+        Raises:
+            VendorError: the vendor could not be asked, or its list is incomplete; nothing changed.
         """
         ...
 
@@ -235,9 +243,17 @@ class OriginalVendor:
             scope=self.client.scope,
         )
 
+    async def held_under(self, entry: Entry, keys: Collection[str]) -> Operation | None:
+        """Return the allocation of the row's reward under one of the nonces, if one is listed that has not failed."""
+        listed = await self.client.get_allocations_by_user_uid(entry.recipient)
+        for each in listed:
+            if each.nonce in keys and each.reward_uid == entry.item and each.status is not OperationStatus.FAILED:
+                return evolve(each, recovered=True)
+        return None
+
     def conclude(self, entry: Entry, final: Operation) -> None:
         """Compare uid, nonce, reward, user and amount."""
-        found_under = final.key if entry.settled_by == "audit" else None  # an audit also looks under keys of earlier tries
+        found_under = final.key if entry.settled_by in {"audit", "lookup"} else None  # they look under keys of other tries too
         asked = Allocation(
             uid=entry.uid or "",
             status=OperationStatus.PENDING,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from payouts.audit import DIFFERENCES
+from payouts.audit import DIFFERENCES, shown
 from webhooks.cli.terminal import tell
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from webhooks.cli.terminal import Output
 
 MOST_SHOWN = 20
+_TOGETHER = "\u00a0"
 _TOLD_EVERY = 5.0
 
 
@@ -47,13 +49,13 @@ class Shown:
             console=output.console,
             auto_refresh=False,
             transient=True,
+            disable=output.as_json or not output.console.is_terminal,  # elsewhere it would leave an empty line
         )
         self._task = self._bar.add_task("", total=run.begun.rows, told="")
 
     def begin(self) -> None:
         """Start to show it."""
-        if not self._output.as_json:
-            self._bar.start()
+        self._bar.start()
 
     def look(self) -> None:
         """Show how far it has come; called often."""
@@ -68,12 +70,11 @@ class Shown:
 
     def end(self) -> None:
         """Show it for the last time and give the terminal back."""
-        if not self._output.as_json:
-            self._bar.stop()
+        self._bar.stop()
 
 
-def tell_result(audit: Audit, differences: Iterator[Difference], *, allow_unknown: bool, output: Output) -> int:
-    """Show what an audit has come to, all its parts together, and return how many differences are left.
+def tell_result(audit: Audit, differences: Iterator[Difference], *, allow_unknown: bool, output: Output) -> None:
+    """Show what an audit has come to, all its parts together.
 
     Args:
         audit: The audit.
@@ -81,7 +82,7 @@ def tell_result(audit: Audit, differences: Iterator[Difference], *, allow_unknow
         allow_unknown: Whether the vendor may hold what the ledger does not know.
         output: Where it is shown.
     """
-    counts = {kind: audit.counts[kind] for kind in shown_kinds(allow_unknown=allow_unknown) if audit.counts.get(kind)}
+    counts = _counts(audit, allow_unknown=allow_unknown)
     allowed = audit.unknown_allowed + (audit.counts.get("unknown_to_ledger", 0) if allow_unknown else 0)
     behind = audit.counts.get("behind", 0)
     applied = sum(audit.applied.values())
@@ -96,7 +97,6 @@ def tell_result(audit: Audit, differences: Iterator[Difference], *, allow_unknow
         facts_told = (
             (audit.agree, "agrees", "agree"),
             (sum(counts.values()), "difference", "differences"),
-            (behind - audit.applied.get("behind", 0), "is settled at the vendor", "are settled at the vendor"),
             (audit.unchecked, "could not be checked", "could not be checked"),
             (allowed, "grant that the ledger does not know, allowed", "grants that the ledger does not know, allowed"),
             (applied, "was moved to what the vendor says", "were moved to what the vendor says"),
@@ -105,7 +105,19 @@ def tell_result(audit: Audit, differences: Iterator[Difference], *, allow_unknow
         requests = "1 request" if audit.requests == 1 else f"{audit.requests:,} requests"
         told = [f"{number:,} {one if number == 1 else many}" for number, one, many in facts_told if number]
         output.say("; ".join([f"{rows} compared with {requests}", *told]) + ".", "bold")
+        if since := behind - audit.applied.get("behind", 0):
+            told_since = "1 row has been settled since; the next run records it."
+            output.say(told_since if since == 1 else f"{since:,} rows have been settled since; the next run records them.")
+
+
+def differences_left(audit: Audit, *, allow_unknown: bool) -> int:
+    """Return how many differences an audit has found and not corrected."""
+    counts = _counts(audit, allow_unknown=allow_unknown)
     return sum(count - audit.applied.get(kind, 0) for kind, count in counts.items())
+
+
+def _counts(audit: Audit, *, allow_unknown: bool) -> dict[str, int]:
+    return {kind: audit.counts[kind] for kind in shown_kinds(allow_unknown=allow_unknown) if audit.counts.get(kind)}
 
 
 def shown_kinds(*, allow_unknown: bool) -> Collection[str]:
@@ -119,7 +131,7 @@ def tell_changes(changes: Iterator[Difference], output: Output) -> None:
         for each in changes:
             output.record({"event": "change", "recipient": each.recipient, "change": int(each.vendor), "ledger": each.ledger})
         return
-    rows = [(each.recipient, each.ledger, each.vendor) for each in islice(changes, MOST_SHOWN)]
+    rows = [(each.recipient, each.ledger, f"{int(each.vendor):+,}") for each in islice(changes, MOST_SHOWN)]
     if rows:
         output.draw("how balances changed", ("recipient", "rows", "coins"), rows, right=("coins",))
         more = sum(1 for _ in changes)
@@ -149,14 +161,20 @@ def _record(each: Difference) -> dict[str, Any]:
 
 
 def _draw(audit: Audit, differences: Iterator[Difference], counts: dict[str, int], output: Output) -> None:
-    rows = []
     for each in islice(differences, MOST_SHOWN):
-        kind = f"{each.kind}, applied" if each.applied else each.kind
-        rows.append((each.campaign, each.row_id or each.recipient, kind, each.ledger, each.vendor, each.uid))
-    if rows:
-        output.draw("what differs", ("campaign", "row", "kind", "ledger says", "vendor says", "uid"), rows)
-        if sum(counts.values()) > MOST_SHOWN:
-            output.say(f"and {sum(counts.values()) - MOST_SHOWN:,} more")
+        what = f"user {each.recipient}" if each.row_id is None else f"row {each.row_id} of {each.campaign}"
+        _say(f"{what}: {each.kind}{', applied' if each.applied else ''}", output)
+        uid = f"; uid{_TOGETHER}{each.uid}" if each.uid else ""
+        _say(f"ledger: {shown(each.kind, each.ledger)}; vendor: {shown(each.kind, each.vendor)}{uid}", output, indent="    ")
+    if sum(counts.values()) > MOST_SHOWN:
+        _say(f"and {sum(counts.values()) - MOST_SHOWN:,} more", output)
     for kind, count in counts.items():
         if audit.applied.get(kind, 0) < count:
-            output.say(f"{kind} ({count:,}): {DIFFERENCES[kind]}")
+            _say(f"{kind} ({count:,}): {DIFFERENCES[kind]}", output)
+
+
+def _say(text: str, output: Output, *, indent: str = "") -> None:
+    """Write a line for people in as many lines as it needs, none of which breaks a word or a number."""
+    wide = output.console.width
+    for line in wrap(text, wide, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False):
+        output.lines(line.replace(_TOGETHER, " "))

@@ -17,11 +17,12 @@ import typer
 from attrs import define
 
 from payouts.asking import AskedEnough, Asking
-from payouts.audit_book import Begun, Scope, is_conclusive
+from payouts.audit_book import Begun, Scope, audited_targets, is_conclusive
 from payouts.audit_coins import snapshot as take_snapshot
 from payouts.audit_run import AuditRun
-from payouts.cli.audit_display import Shown, shown_kinds, tell_changes, tell_reasons, tell_result
+from payouts.cli.audit_display import Shown, differences_left, shown_kinds, tell_changes, tell_reasons, tell_result
 from payouts.cli.connections import client_of, target_of
+from payouts.cli.following import for_whoever_reads
 from payouts.cli.options import LedgerOption, per_second
 from payouts.cli.terminal import Exit, with_exit_codes
 from payouts.generation import Standing
@@ -122,7 +123,8 @@ def audit(
             lock=lock,
             asking=Asking(rate=rate or None, most=max_requests),
             output=output,
-            whole=all(each.vendor != "original" or each in judged for each in known),
+            whole=all(each in judged for each in known if (each.vendor, each.target) == (meant, judged[0].target)),
+            targets=frozenset(each.target for each in known if _is_original(each) and each.target),
         )
         if snapshot:
             code = asyncio.run(_store_balances(job, client, judged))
@@ -141,6 +143,7 @@ class _Job:
     asking: Asking
     output: Output
     whole: bool
+    targets: frozenset[str]
 
     def open(self) -> Ledger:
         return Ledger(self.path, vendor=self.opened.vendor, campaign=self.opened.name, lock=self.lock)
@@ -176,7 +179,8 @@ def _judged(known: list[Campaign], vendor: str, chosen: Campaign | None, output:
         )
     for each in left_out:
         if output.as_json:
-            output.record({"event": "left_out", "campaign": each.name, "target": each.target})
+            with for_whoever_reads(output):
+                output.record({"event": "left_out", "campaign": each.name, "target": each.target})
         else:
             tell(f"Campaign {each.name} was begun at {each.target} and is left out: audit it with that base URL.", "yellow")
     return judged
@@ -197,14 +201,15 @@ def _vouch(path: Path, known: Sequence[Campaign], lock: LedgerLock, output: Outp
                 await release(opened, time.time(), newest=True)
 
         asyncio.run(vouch())
-    output.record({"event": "released", "coins_unknown": 0}, text="Rows can be sent from this ledger.")
+    with for_whoever_reads(output):
+        output.record({"event": "released", "coins_unknown": 0}, text="Rows can be sent from this ledger.")
 
 
 async def _audit(job: _Job, client: Any, worth: Mapping[str, int]) -> tuple[AuditRun, Standing]:
     """Return the audit, and how the ledger stands after it."""
     async with job.open() as ledger, client:
         run = AuditRun(ledger, job.scope, job.asking)
-        _tell_begun(await run.begin(await asyncio.to_thread(last_sent_elsewhere, job.path)), job.output)
+        _tell_begun(await run.begin(await asyncio.to_thread(_last_sent, job.path)), job.output)
         books = run.original(client) if job.scope.vendor == "original" else run.enkash(client, worth)
         complete = False
         async with _shown(job, run):
@@ -216,7 +221,8 @@ def _tell_begun(begun: Begun, output: Output) -> None:
     if begun.after:
         when = f"{datetime.fromtimestamp(begun.begun_at, UTC):%Y-%m-%d %H:%M} UTC"
         facts = {"event": "continued", "begun_at": when, "rows": begun.done, "of": begun.rows}
-        output.record(facts, text=f"Continuing the audit begun on {when}: {begun.done:,} of {begun.rows:,} rows are done.")
+        with for_whoever_reads(output):
+            output.record(facts, text=f"Continuing the audit begun on {when}: {begun.done:,} of {begun.rows:,} rows are done.")
 
 
 @asynccontextmanager
@@ -275,12 +281,15 @@ async def _release(job: _Job, ledger: Ledger, run: AuditRun, *, complete: bool) 
     found = await asyncio.to_thread(standing_of, job.path)
     if found is Standing.NEWEST:
         return found
-    stale = run.begun.begun_at < await asyncio.to_thread(_last_sent, job.path)
+    since = await asyncio.to_thread(_last_sent, job.path)
     if job.scope.vendor == "original":
         conclusive = complete and await ledger.transact(partial(is_conclusive, run.begun.number))
     else:  # coins cannot be looked up, so that nothing more can be learned
         conclusive = job.scope.apply and not job.asking.stopped
-    if not job.whole or stale or not conclusive:
+    done = await ledger.transact(partial(audited_targets, since))
+    if conclusive and job.whole:
+        done |= {job.scope.target}
+    if not job.whole or run.begun.begun_at < since or not conclusive or not job.targets <= done:
         return found
     doubted = await release(ledger, time.time())
     told = "Rows can be sent from this ledger again."
@@ -291,7 +300,8 @@ async def _release(job: _Job, ledger: Ledger, run: AuditRun, *, complete: bool) 
             else f"{doubted:,} rows of coins that may have been paid are"
         )
         told += f" {rows} unknown now: settle them with `payouts resolve`."
-    job.output.record({"event": "released", "coins_unknown": doubted}, text=told)
+    with for_whoever_reads(job.output):
+        job.output.record({"event": "released", "coins_unknown": doubted}, text=told)
     return Standing.NEWEST
 
 
@@ -306,12 +316,13 @@ def _tell(job: _Job, run: AuditRun, standing: Standing) -> Exit:
     output, scope = job.output, job.scope
     with LedgerReader(job.path) as reader:
         found = reader.audit(run.begun.number)
-        differences = reader.differences(found.number, shown_kinds(allow_unknown=scope.allow_unknown))
-        tell_reasons(run, output)
-        tell_changes(reader.differences(found.number, ["change"]), output)
-        left = tell_result(found, differences, allow_unknown=scope.allow_unknown, output=output)
-    if scope.vendor == "enkash" and not output.as_json:
-        output.say(_NO_LOOK_UP)
+        with for_whoever_reads(output):
+            differences = reader.differences(found.number, shown_kinds(allow_unknown=scope.allow_unknown))
+            tell_reasons(run, output)
+            tell_changes(reader.differences(found.number, ["change"]), output)
+            tell_result(found, differences, allow_unknown=scope.allow_unknown, output=output)
+            if scope.vendor == "enkash" and not output.as_json:
+                output.say(_NO_LOOK_UP)
     if standing is not Standing.NEWEST:
         told = (
             f"Nothing can be sent from this ledger yet: it is {standing.value}. That needs a complete audit of all campaigns, "
@@ -329,9 +340,9 @@ def _tell(job: _Job, run: AuditRun, standing: Standing) -> Exit:
             advice = "One recipient needs more requests than that: give a higher --max-requests."
         tell(f"The audit is not complete: {found.rows:,} of {run.begun.rows:,} rows were compared. {advice}", "yellow")
         return Exit.NOT_YET
-    if left:
+    if differences_left(found, allow_unknown=scope.allow_unknown):
         return Exit.NOT_PAID
-    return Exit.NOT_YET if found.unchecked else Exit.OK
+    return Exit.NOT_YET if found.unchecked or standing is not Standing.NEWEST else Exit.OK
 
 
 async def _store_balances(job: _Job, client: Any, campaigns: Sequence[Campaign]) -> Exit:
@@ -347,7 +358,8 @@ async def _store_balances(job: _Job, client: Any, campaigns: Sequence[Campaign])
             return Exit.UNAVAILABLE
     stored = "1 balance is" if kept == 1 else f"{kept:,} balances are"
     told = f"{stored} stored. A later `payouts audit --vendor enkash --coins EVENT=N` compares them with what was paid."
-    job.output.record({"event": "snapshot", "stored": kept, "unchecked": failed}, text=told)
+    with for_whoever_reads(job.output):
+        job.output.record({"event": "snapshot", "stored": kept, "unchecked": failed}, text=told)
     if failed:
         tell(f"{failed:,} balances could not be read.", "yellow")
     return Exit.NOT_YET if failed else Exit.OK

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,11 +13,13 @@ import typer
 from payouts import money
 from payouts.cli.confirming import SHOWN, agreed, counted, demand_somebody, rows_named, say_totals, sayer
 from payouts.cli.connections import client_of, target_of
+from payouts.cli.following import for_whoever_reads
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption
 from payouts.cli.terminal import Exit, with_exit_codes
 from payouts.ledger import Ledger
 from payouts.ledger_lock import LedgerLock
 from payouts.ledger_reader import Campaign, LedgerReader
+from payouts.restoring import demand_newest
 from payouts.retrying import RETRIED, objection_to_retry
 from payouts.states import Entry, State
 from payouts.vendors import vendor_of
@@ -59,6 +59,7 @@ def retry(
         lock = LedgerLock(ledger)
         lock.acquire()
         stack.callback(lock.release)
+        demand_newest(ledger)  # what it calls rejected, a newer copy may have paid
         chosen = reader.campaign(campaign, vendor)
         entries = rows_named(reader, chosen, rows or []) if state is None else list(reader.entries(chosen, [State(state)]))
         if not entries and not output.as_json:
@@ -83,22 +84,24 @@ async def _retry(path: Path, campaign: Campaign, client: Any, entries: Sequence[
     kept = 0
     async with Ledger(path, vendor=campaign.vendor, campaign=campaign.name, target=target, lock=lock) as ledger, client:
         vendor = vendor_of(client)
-        restored_at = await ledger.transact(partial(_restored_at, campaign))
+
+        async def objection_to(entry: Entry) -> str | None:
+            other_keys = await ledger.other_keys(entry)
+            return await objection_to_retry(vendor, entry, other_keys=other_keys, restored_at=ledger.restored_at)
+
         for begin in range(0, len(entries), _AT_ONCE):
             some = entries[begin : begin + _AT_ONCE]
-            objections = await asyncio.gather(*(objection_to_retry(vendor, entry, restored_at=restored_at) for entry in some))
+            objections = await asyncio.gather(*map(objection_to, some))
             for entry, objection in zip(some, objections, strict=True):
                 if objection is None:
-                    _tell_renewed(entry, await ledger.renew_key(entry), output)
+                    renewed = await ledger.renew_key(entry)
+                    with for_whoever_reads(output):
+                        _tell_renewed(entry, renewed, output)
                 else:
                     kept += 1
-                    _tell_kept(entry, objection, output)
+                    with for_whoever_reads(output):
+                        _tell_kept(entry, objection, output)
     return Exit.REFUSED if kept else Exit.OK
-
-
-def _restored_at(campaign: Campaign, database: sqlite3.Connection) -> float | None:
-    found: float | None = database.execute("SELECT restored_at FROM campaigns WHERE number = ?", (campaign.number,)).fetchone()[0]
-    return found
 
 
 def _tell_renewed(entry: Entry, renewed: Entry, output: Output) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from payouts import money
 from payouts.cli.confirming import SHOWN
+from payouts.cli.following import for_whoever_reads
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, check_place
 from payouts.cli.terminal import with_exit_codes
 from payouts.decisions import Decision, decisions
@@ -50,17 +51,20 @@ def list_decisions(
         number, scope = chosen.number, chosen.name
     with closing(connect_to_read(ledger)) as database:
         found = list(decisions(database, number))
-    if output.as_json:
-        for decision in found:
-            output.record({"event": "decision", **record_of(decision)})
-    else:
-        _show(found, scope, output, every=every)
+    with for_whoever_reads(output):
+        if output.as_json:
+            for decision in found:
+                output.record({"event": "decision", **record_of(decision)})
+        else:
+            _show(found, scope, output, every=every)
     if as_csv is not None:
         write_csv(as_csv, found)
-        output.record({"event": "written", "path": str(as_csv)}, text=f"wrote {as_csv}")
     if as_html is not None:
         write_html(as_html, found, scope=scope, at=time.time())
-        output.record({"event": "written", "path": str(as_html)}, text=f"wrote {as_html}")
+    with for_whoever_reads(output):
+        for path in (as_csv, as_html):
+            if path is not None:
+                output.record({"event": "written", "path": str(path)}, text=f"wrote {path}")
 
 
 def _show(found: list[Decision], scope: str, output: Output, *, every: bool) -> None:
@@ -71,8 +75,9 @@ def _show(found: list[Decision], scope: str, output: Output, *, every: bool) -> 
         amount = "" if decision.amount is None else f"{money.shown(decision.amount)} of "
         moved = "" if decision.row is None else f" row {decision.row} from {decision.was} to {decision.became}"
         grant = "" if decision.row is None else f", {amount}{decision.item} to {decision.recipient}"
+        may = f" for campaign {decision.campaign}" if decision.kind == "repeats" else ""
         undone = "" if decision.undone_by is None else f"; taken back by {decision.undone_by}"
         at = f"{iso(decision.at):.16}".replace("T", " ")
-        output.say(f"{decision.number}: {at} {decision.by}: {decision.kind}{moved}{grant}{undone}")
-        for words in dict.fromkeys(text for text in (decision.note, decision.evidence) if text):
+        output.say(f"{decision.number}: {at} {decision.by}: {decision.kind}{may}{moved}{grant}{undone}")
+        for words in filter(None, (decision.note, decision.evidence)):
             output.lines(f"    {words}")

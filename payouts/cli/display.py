@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _TOLD_EVERY = 5.0
 _LOOKED_EVERY = 0.2
 _LATELY = 10.0
+_MOST_TOLD = 20
 _TROUBLE = (State.FAILED, State.MISMATCH, State.REJECTED, State.UNKNOWN)
 
 
@@ -154,6 +155,7 @@ class MovingLine:
         self._progress: Progress | None = None
         self._began = self._looked = 0.0
         self._lately: deque[tuple[float, int]] = deque()
+        self._told: dict[tuple[State, str | None], int] = {}
 
     def begin(self, progress: Progress) -> None:
         """Draw the lines."""
@@ -163,9 +165,15 @@ class MovingLine:
         self._draw(progress)
 
     def row(self, entry: Entry) -> None:
-        """Print why a row was not paid; a row that was paid only counts."""
-        if entry.state in _TROUBLE:
+        """Print why a row was not paid, of each kind of problem only the first 20; a row that was paid only counts."""
+        if entry.state not in _TROUBLE:
+            return
+        kind = entry.state, entry.problem_kind
+        self._told[kind] = told = self._told.get(kind, 0) + 1
+        if told <= _MOST_TOLD:
             self.tell(f"row {entry.id}: {entry.state}: {entry.problem}", "")
+        elif told == _MOST_TOLD + 1:
+            self.tell("and more like this: payouts status --all lists them", "")
 
     def tell(self, text: str, style: str) -> None:
         """Print the message above the moving lines."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -15,7 +15,7 @@ from webhooks import CompletionsFailed, StoreError
 from webhooks.cli.terminal import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from payouts.cli.display import Display
     from payouts.runner import PayoutRun
@@ -36,6 +36,15 @@ class EndedEarly:
 
     code: int
     at_once: bool = False
+
+
+@contextmanager
+def for_whoever_reads(output: Output) -> Iterator[None]:
+    """Show results for as long as somebody reads them: a reader who leaves, such as `head`, is no error, and the rest is done."""
+    try:
+        yield
+    except BrokenPipeError:
+        output.give_up()
 
 
 async def follow(paying: PayoutRun, display: Display, output: Output) -> EndedEarly | None:

@@ -22,7 +22,7 @@ from payouts.ledger import Ledger
 from payouts.ledger_lock import LedgerLock
 from payouts.ledger_reader import LedgerReader
 from payouts.lines import Layout
-from payouts.preflight import allow_repeats
+from payouts.preflight import record_repeats
 from payouts.report import write_report
 from payouts.results import write_results
 from payouts.runner import RunOptions, run_payouts
@@ -85,7 +85,7 @@ async def pay(job: Job, stream: BinaryIO, layout: Layout, prepared: Prepared, lo
         ledger = await stack.enter_async_context(
             Ledger(job.ledger, vendor=job.vendor, campaign=job.campaign, target=target, lock=lock)
         )
-        await allow_repeats(ledger, prepared.repeats, time.time())
+        await record_repeats(ledger, prepared.repeats, time.time())
         if job.snapshot:
             await _store_balances(ledger, client, stream, layout, output)
         paying = run_payouts(

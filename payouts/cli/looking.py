@@ -11,6 +11,7 @@ import typer
 from rich.text import Text
 
 from payouts import money
+from payouts.cli.following import for_whoever_reads
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, check_place
 from payouts.cli.terminal import Exit, with_exit_codes
 from payouts.figures import NOT_DONE, ORDER, Figures, Item, gather
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from payouts.ledger_reader import RetiredKey
 
 _SHOWN = 20
+_LABELS = {"answer": "HTTP status", "absent_since": "first absent", "absent_at": "last absent"}
 
 
 @with_exit_codes
@@ -50,7 +52,7 @@ def status(
       payouts status order-17 --ledger payouts.db --campaign diwali-2026
     """
     output = Output(as_json)
-    with LedgerReader(ledger) as reader:
+    with LedgerReader(ledger) as reader, for_whoever_reads(output):
         if campaign is None and row is None:
             listed = [each for each in reader.campaigns() if vendor in {None, each.vendor}]
             if len(listed) > 1:
@@ -96,8 +98,9 @@ def report(
         with LedgerReader(ledger) as reader:
             write_results(reader, reader.campaign(campaign, vendor), results)
         written.append(results)
-    for path in written:
-        output.record({"event": "written", "path": str(path)}, text=f"wrote {path}")
+    with for_whoever_reads(output):
+        for path in written:
+            output.record({"event": "written", "path": str(path)}, text=f"wrote {path}")
 
 
 def _list(reader: LedgerReader, campaigns: Iterable[Campaign], output: Output) -> None:
@@ -143,8 +146,8 @@ def _show(figures: Figures, most: int | None, output: Output) -> None:
         what = entry.item if entry.amount is None else f"{money.shown(entry.amount)} of {entry.item}"
         output.say(f"{entry.id}: {entry.state}, {what} to {entry.recipient}")
         output.lines(f"    key {entry.key}")
-        if entry.problem:
-            output.lines(f"    {one_line(entry.problem)}")
+        if told := entry.note or entry.problem:  # what was said of a row before it was settled by hand no longer holds
+            output.lines(f"    {one_line(told)}")
 
 
 def _record(figures: Figures, rows: Iterable[Entry], output: Output) -> None:
@@ -178,7 +181,7 @@ def _show_row(campaign: Campaign, entry: Entry, retired: list[RetiredKey], outpu
         facts["amount"] = money.shown(entry.amount)
     for name, value in facts.items():
         if value is not None:
-            output.say(f"{name:<14}{value}")
+            output.say(f"{_LABELS.get(name, name):<14}{value}")
     if keys:
         output.draw("keys before this one", names, keys)
 
@@ -203,6 +206,7 @@ def _facts(campaign: Campaign, entry: Entry) -> dict[str, str | int | None]:
         "retries": entry.retries,
         "uid": entry.uid,
         "settled_by": entry.settled_by,
+        "answer": entry.answer,
         "problem_kind": entry.problem_kind,
         "problem": entry.problem,
         "note": entry.note,
@@ -210,4 +214,6 @@ def _facts(campaign: Campaign, entry: Entry) -> dict[str, str | int | None]:
         "sent_at": iso(entry.sent_at) or None,
         "accepted_at": iso(entry.accepted_at) or None,
         "settled_at": iso(entry.settled_at) or None,
+        "absent_since": iso(entry.absent_since) or None,
+        "absent_at": iso(entry.absent_at) or None,
     }

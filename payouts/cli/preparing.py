@@ -16,11 +16,9 @@ from payouts.cli.confirming import counted, somebody_is_there
 from payouts.cli.connections import target_of
 from payouts.cli.mistakes import Mistakes
 from payouts.cli.terminal import Exit
-from payouts.generation import Standing
 from payouts.ledger_reader import FIELDS, LedgerReader
 from payouts.preflight import Preflight, Repeat
-from payouts.restoring import standing_of
-from payouts.states import AuditNeeded
+from payouts.restoring import demand_newest
 from webhooks.cli.terminal import Output, fail, tell
 
 if TYPE_CHECKING:
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from payouts.lines import Layout
 
 _SHOWN = 20
+_MOST_REPEATED = 5
 _WHAT = {"original": "reward", "enkash": "event"}
 _NAMES = {"original": "Original", "enkash": "EnKash"}
 
@@ -64,7 +63,7 @@ class Prepared:
 
     Attributes:
         checked: What it holds.
-        repeats: The ledger's numbers of the campaigns that it may repeat.
+        repeats: The ledger's numbers of the campaigns that it repeats, as somebody has allowed.
     """
 
     checked: Checked
@@ -101,16 +100,17 @@ def prepare(stream: BinaryIO, layout: Layout, terms: Terms, output: Output, *, b
         if preflight is not None:
             _refuse_keys(preflight, terms, output)
         known = 0 if preflight is None else preflight.known
+        settled = 0 if preflight is None else preflight.settled
         _check_total(checked, terms)
         if not terms.dry_run:
             before_asking()
-        _show(checked, known, terms, output)
+        _show(checked, terms, output, preflight)
         repeats: list[int] = []
         if preflight is not None:
             _settle_repeats(preflight, terms, output)
-            repeats = preflight.newly_allowed()
+            repeats = preflight.repeated()
     if not terms.dry_run and known < checked.rows:
-        _confirm(checked.rows - known, known, terms)
+        _confirm(checked.rows - known, known - settled, terms)
     return Prepared(checked=checked, repeats=repeats)
 
 
@@ -119,9 +119,7 @@ def _preflight(terms: Terms, stack: ExitStack) -> Preflight | None:
     if not is_begun(terms.ledger):
         _check_patterns((), terms)
         return None
-    found = standing_of(terms.ledger)
-    if found is not Standing.NEWEST:
-        raise AuditNeeded(terms.ledger, found.value)
+    demand_newest(terms.ledger)
     reader = stack.enter_context(LedgerReader(terms.ledger))
     _check_patterns([each.name for each in reader.campaigns() if each.vendor == terms.vendor], terms)
     return stack.enter_context(Preflight(reader, terms.vendor, terms.campaign, terms.repeats_of))
@@ -154,8 +152,9 @@ def _check_total(checked: Checked, terms: Terms) -> None:
             fail(f"{told}. Nothing was sent.", Exit.USAGE)
 
 
-def _show(checked: Checked, known: int, terms: Terms, output: Output) -> None:
+def _show(checked: Checked, terms: Terms, output: Output, preflight: Preflight | None) -> None:
     target = target_of(terms.vendor)
+    known, settled = (0, 0) if preflight is None else (preflight.known, preflight.settled)
     if output.as_json:
         output.record(
             {
@@ -165,6 +164,7 @@ def _show(checked: Checked, known: int, terms: Terms, output: Output) -> None:
                 "target": target,
                 "rows": checked.rows,
                 "known": known,
+                "settled": settled,
                 "users": checked.users,
                 "counts": checked.counts,
                 "totals": {item: money.text(total) for item, total in checked.totals.items()},
@@ -172,8 +172,9 @@ def _show(checked: Checked, known: int, terms: Terms, output: Output) -> None:
             }
         )
         return
-    output.say(f"{_rows(checked.rows)} for {counted(checked.users, 'user')}. Nothing has been sent.", "bold")
-    output.say(f"campaign  {terms.campaign}" + (f"; {_rows(known)} of it are in the ledger already" if known else ""))
+    output.say(f"{_rows(checked.rows)} for {counted(checked.users, 'user')}. This run has sent nothing yet.", "bold")
+    old = f": {checked.rows - known:,} new, {known - settled:,} to resume, {settled:,} settled before" if known else ""
+    output.say(f"campaign  {terms.campaign}{old}")
     output.say(f"vendor    {_NAMES[terms.vendor]}" + (f" at {target}" if target else ""))
     rows = [
         (item, f"{count:,}", money.shown(checked.totals[item]) if item in checked.totals else "")
@@ -183,6 +184,10 @@ def _show(checked: Checked, known: int, terms: Terms, output: Output) -> None:
         output.draw("", ("event", "rows"), [row[:2] for row in rows], right=("rows",))
     else:
         output.draw("", ("reward", "rows", "total"), rows, right=("rows", "total"))
+    for item, (count, total) in (
+        list(preflight.new.items())[:_SHOWN] if preflight is not None and 0 < known < checked.rows else ()
+    ):
+        output.say(f"new       {_rows(count)} of {_WHAT[terms.vendor]} {item}" + (f", {money.shown(total)}" if total else ""))
     if len(checked.counts) > _SHOWN:
         output.say(f"and {len(checked.counts) - _SHOWN:,} more {_WHAT[terms.vendor]}s")
 
@@ -204,11 +209,13 @@ def _refuse_keys(preflight: Preflight, terms: Terms, output: Output) -> None:
 def _settle_repeats(preflight: Preflight, terms: Terms, output: Output) -> None:
     """Let a person type the names of the campaigns that are repeated, or end the command."""
     repeats = preflight.repeats()
-    for repeat in repeats:
+    for repeat in repeats if output.as_json else repeats[:_MOST_REPEATED]:
         name, told = repeat.campaign.name, _told(repeat, preflight, terms)
         output.record(
             {"event": "repeats", "campaign": name, "rows": repeat.rows, "line": repeat.line, "message": told}, text=told
         )
+    if len(repeats) > _MOST_REPEATED:
+        fail(f"{len(repeats):,} campaigns are repeated. Nothing was sent. Use a pattern: --repeats-of 'salary-*'", Exit.USAGE)
     if repeats and (terms.dry_run or not somebody_is_there()):
         names = " ".join(f"--repeats-of {repeat.campaign.name}" for repeat in repeats)
         fail(f"Nothing was sent. To pay them again on purpose, add {names}", Exit.USAGE)
@@ -216,7 +223,7 @@ def _settle_repeats(preflight: Preflight, terms: Terms, output: Output) -> None:
         name = repeat.campaign.name
         if _typed(f"To pay them again on purpose, type {name}") != name:
             fail("Nothing was sent.", Exit.REFUSED)
-        preflight.allowed_now.add(repeat.campaign.number)
+        preflight.allowed.add(repeat.campaign.number)
 
 
 def _told(repeat: Repeat, preflight: Preflight, terms: Terms) -> str:
@@ -228,18 +235,21 @@ def _told(repeat: Repeat, preflight: Preflight, terms: Terms) -> str:
             f"{_rows(repeat.rows)} with a new id {_verb('repeat', repeat.rows)} {what} of rows already in this campaign {where}."
         )
         return f"{told} If they are the same grants, give them their old ids again."
-    every = f"All {_rows(repeat.rows)}" if repeat.rows == preflight.rows > 1 else _rows(repeat.rows)
     name = repeat.campaign.name
+    if repeat.lost:
+        told = f"Campaign {name} was paid from a newer copy of this ledger, which has lost its rows: these rows may repeat them."
+        return f"{told} Did you mean --campaign {name}?"
+    every = f"All {_rows(repeat.rows)}" if repeat.rows == preflight.rows > 1 else _rows(repeat.rows)
     told = f"{every} {_verb('repeat', repeat.rows)} {what} of rows that campaign {name} has paid or may have paid {where}."
     return told if preflight.campaign is not None else f"{told} Did you mean --campaign {name}?"
 
 
-def _confirm(fresh: int, known: int, terms: Terms) -> None:
+def _confirm(fresh: int, unsettled: int, terms: Terms) -> None:
     if terms.yes:
         return
     if not somebody_is_there():
         fail("Nobody is at a terminal to confirm this. Nothing was sent. Add --yes to pay without being asked.", Exit.USAGE)
-    resumed = f" and resume {known:,}" if known else ""
+    resumed = f" and resume {unsettled:,}" if unsettled else ""
     if _typed(f"Pay {'this row' if fresh == 1 else f'these {_rows(fresh)}'}{resumed}? Type yes").casefold() not in {"y", "yes"}:
         fail("Nothing was sent.", Exit.REFUSED)
 

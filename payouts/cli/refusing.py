@@ -16,19 +16,18 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from payouts.asking import Asking
 from payouts.cli.confirming import SHOWN, agreed, counted, demand_somebody, say_totals, sayer
 from payouts.cli.connections import client_of, target_of
+from payouts.cli.following import for_whoever_reads
 from payouts.cli.terminal import Exit
 from payouts.evidence import record_absent
-from payouts.generation import Standing
 from payouts.ledger import Facts, Ledger
-from payouts.progress import Pace, Stop
 from payouts.refused import LookedUp, is_proven, look_up, may_settle_at, shows_known, was_refused
-from payouts.restoring import standing_of
 from payouts.results import iso
-from payouts.states import AuditNeeded, Entry, State
+from payouts.states import Entry, State
 from payouts.vendors import as_told
-from vendor_http.errors import ConfigurationError, VendorError
+from vendor_http.errors import ConfigurationError, NotFound, RequestRejected, VendorError
 from webhooks.cli.terminal import Output, fail
 
 if TYPE_CHECKING:
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from payouts.ledger_reader import Campaign, LedgerReader
 
 _IN_ONE_COMMIT = 500
+_MOST_REWARDS = 20
 
 
 def settle_refused(
@@ -72,8 +72,6 @@ def settle_refused(
             Exit.REFUSED,
         )
     demand_somebody(yes=yes)
-    if (copy := standing_of(path)) is not Standing.NEWEST:  # of a row that was sent from a newer copy this one knows nothing
-        raise AuditNeeded(path, copy.value)
     entries = [entry for entry in reader.entries(campaign, [State.UNKNOWN]) if was_refused(entry)]
     if not entries:
         fail(f"Campaign {campaign.name} has no unknown rows that were refused. Nothing was changed.", Exit.REFUSED)
@@ -98,7 +96,9 @@ def settle_refused(
             runner.run(_settle(ledger, ready, note, output))
         finally:
             runner.run(stack.aclose())
-    _tell_end(campaign, ready, waiting, looked, output)
+    before = reader.counts(campaign).get(State.REJECTED, 0) - len(ready)
+    with for_whoever_reads(output):
+        _tell_end(campaign, ready, waiting, looked, before, output)
     return code if code is not Exit.OK or not waiting else Exit.NOT_YET
 
 
@@ -112,16 +112,18 @@ async def _look_up(
     output: Output,
 ) -> LookedUp:
     """Look the rows up and record which of them complete lists do not show; end the command where that would prove nothing."""
-    pace = Pace(rate, Stop(asyncio.sleep), time.monotonic)
+    asking = Asking(rate=rate)
 
     async def lists(rows: Sequence[Entry]) -> Mapping[int, Allocation]:
-        listed = await client.get_allocations_by_user_uid(rows[0].recipient, before_page=pace.turn)
+        listed = await client.get_allocations_by_user_uid(rows[0].recipient, before_page=asking.turn)
         held = {each.nonce: each for each in listed}  # of whatever reward; one that cannot be read fails the whole list
         return {row.number: held[row.key] for row in rows if row.key in held}
 
     known = _known(campaign, reader)
     try:
-        if known is not None and not await shows_known(lists, known):
+        if known is None:
+            await _demand_rewards(client, asking, entries)
+        elif not await asking.ask(partial(shows_known, lists, known)):
             fail(
                 f"Original does not list row {known.id}, which it accepted as {known.uid}, so its lists prove nothing. The "
                 "API key may belong to another app. Nothing was changed.",
@@ -134,7 +136,7 @@ async def _look_up(
         await ledger.transact(partial(record_absent, numbers=[row.number for row in rows], at=at))
 
     with _progress(len(entries), output) as looked:
-        found = await look_up(lists, entries, turn=pace.turn, absent=absent, looked=looked, clock=_now)
+        found = await look_up(lists, entries, asking=asking, absent=absent, looked=looked, clock=_now)
     if found.problem is not None:
         fail(
             "Nothing was settled; the look-ups so far are recorded. Fix the cause and run the same command again: "
@@ -145,13 +147,23 @@ async def _look_up(
 
 
 def _known(campaign: Campaign, reader: LedgerReader) -> Entry | None:
-    """Return a row that the vendor is known to hold, of this campaign if it has one."""
-    others = [each for each in reader.campaigns() if (each.vendor, each.target) == (campaign.vendor, campaign.target)]
-    for one in (campaign, *others):
-        for entry in reader.entries(one, [State.DONE, State.ACCEPTED]):
-            if entry.uid is not None and entry.settled_by != "hand":
-                return entry
-    return None
+    """Return a row of the campaign that the vendor is known to hold; another campaign's may be of another app."""
+    accepted = reader.entries(campaign, [State.DONE, State.ACCEPTED])
+    return next((entry for entry in accepted if entry.uid is not None and entry.settled_by != "hand"), None)
+
+
+async def _demand_rewards(client: OriginalClient, asking: Asking, entries: Sequence[Entry]) -> None:
+    """End the command if the API key does not see the rows' rewards: it would not see what was paid of them either."""
+    for reward in list(dict.fromkeys(entry.item for entry in entries))[:_MOST_REWARDS]:
+        try:
+            await asking.ask(partial(client.get_reward, reward))
+        except NotFound:
+            fail(
+                f"Original does not show reward {reward} to this API key, so its lists prove nothing. The key may belong to "
+                "another app. Nothing was changed. If there is no such reward, settle its rows by their ids: payouts resolve ROW "
+                '--as rejected --note "..."',
+                Exit.REFUSED,
+            )
 
 
 def _now() -> float:
@@ -178,14 +190,21 @@ async def _settle(ledger: Ledger, entries: Sequence[Entry], note: str, output: O
     rest = iter(entries)
     while some := list(islice(rest, _IN_ONE_COMMIT)):
         settled = await ledger.move_all([(entry, State.REJECTED, _facts(entry, note)) for entry in some])
-        for entry in settled if output.as_json else ():
-            output.record({"event": "resolved", "id": entry.id, "state": entry.state.value, "note": entry.note})
+        with for_whoever_reads(output):
+            for entry in settled if output.as_json else ():
+                said = {"note": note or None, "evidence": _evidence(entry)}
+                output.record({"event": "resolved", "id": entry.id, "state": entry.state.value, **said})
+
+
+def _evidence(entry: Entry) -> str:
+    between = f"{_moment(entry.absent_since or 0)} and {_moment(entry.absent_at or 0)}"
+    return f"refused with HTTP {entry.answer}; complete look-ups on {between} showed nothing"
 
 
 def _facts(entry: Entry, note: str) -> Facts:
-    between = f"{_moment(entry.absent_since or 0)} and {_moment(entry.absent_at or 0)}"
-    evidence = f"refused with HTTP {entry.answer}; complete look-ups on {between} showed nothing"
-    return {"settled_by": "hand", "note": f"{note}; {evidence}" if note else evidence, "evidence": evidence}
+    evidence = _evidence(entry)
+    problem = RequestRejected(evidence, status=entry.answer)  # instead of advice that no longer holds
+    return {"settled_by": "hand", "problem": problem, "note": note or None, "evidence": evidence}
 
 
 def _show(campaign: Campaign, entries: Sequence[Entry], output: Output) -> None:
@@ -202,16 +221,18 @@ def _tell_kept(looked: LookedUp, output: Output) -> Exit:
         for entry, held in looked.found
     ]
     kept += [(entry, "not_looked_up", f"it could not be looked up: {why}") for entry, why in looked.unchecked]
-    for number, (entry, reason, told) in enumerate(kept):
-        if output.as_json or number < SHOWN:
+    with for_whoever_reads(output):
+        for entry, reason, told in kept if output.as_json else kept[:SHOWN]:
             facts = {"event": "kept", "id": entry.id, "state": entry.state.value, "reason": reason, "message": told}
             output.record(facts, text=f"row {entry.id} is left as it is: {told}")
-    if len(kept) > SHOWN and not output.as_json:
-        output.say(f"and {len(kept) - SHOWN:,} more rows are left as they are")
+        if len(kept) > SHOWN and not output.as_json:
+            output.say(f"and {len(kept) - SHOWN:,} more rows are left as they are")
     return Exit.UNAVAILABLE if looked.unchecked else Exit.NOT_YET if looked.found else Exit.OK
 
 
-def _tell_end(campaign: Campaign, ready: Sequence[Entry], waiting: Sequence[Entry], looked: LookedUp, output: Output) -> None:
+def _tell_end(
+    campaign: Campaign, ready: Sequence[Entry], waiting: Sequence[Entry], looked: LookedUp, before: int, output: Output
+) -> None:
     settle_after = max((math.ceil(may_settle_at(entry) / 60) * 60.0 for entry in waiting), default=None)
     if output.as_json:
         left = {"held": len(looked.found), "not_looked_up": len(looked.unchecked), "waiting": len(waiting)}
@@ -219,7 +240,11 @@ def _tell_end(campaign: Campaign, ready: Sequence[Entry], waiting: Sequence[Entr
         output.record({**record, "settle_after": iso(settle_after) or None})
         return
     if ready:
-        output.say(f"{counted(len(ready), 'row')} settled as rejected. To pay them again, use payouts retry --state rejected.")
+        again = "use payouts retry --state rejected."
+        if before:
+            others = f"{counted(before, 'row')} that {'was' if before == 1 else 'were'} rejected before"
+            again = f"give their ids to payouts retry; payouts decisions --all lists them. --state rejected also takes {others}."
+        output.say(f"{counted(len(ready), 'row')} settled as rejected. To pay them again, {again}")
     if settle_after is not None:
         shown = "does not show it" if len(waiting) == 1 else "shows none of them"
         output.say(
@@ -238,6 +263,8 @@ def _progress(total: int, output: Output) -> Iterator[Callable[[int], None]]:
     if output.as_json:
         yield lambda _: None
         return
-    with Bar(TextColumn("looking up rows"), BarColumn(), MofNCompleteColumn(), console=output.console, transient=True) as bar:
+    watched = output.console.is_terminal  # elsewhere a bar would leave an empty line
+    columns = (TextColumn("looking up rows"), BarColumn(), MofNCompleteColumn())
+    with Bar(*columns, console=output.console, transient=True, disable=not watched) as bar:
         task = bar.add_task("", total=total)
         yield lambda rows: bar.advance(task, rows)

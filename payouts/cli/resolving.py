@@ -14,12 +14,14 @@ import typer
 
 from payouts import decisions
 from payouts.cli.confirming import rows_named
+from payouts.cli.following import for_whoever_reads
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, per_second
 from payouts.cli.refusing import settle_refused
 from payouts.cli.terminal import Exit, with_exit_codes
 from payouts.ledger import Ledger
 from payouts.ledger_lock import LedgerLock
 from payouts.ledger_reader import Campaign, LedgerReader
+from payouts.restoring import demand_newest
 from payouts.states import WAYS, Entry, State
 from vendor_http.secrets import one_line
 from webhooks.cli.options import JsonOption
@@ -83,6 +85,7 @@ def resolve(
         lock = LedgerLock(ledger)
         lock.acquire()
         stack.callback(lock.release)
+        demand_newest(ledger)  # of what a newer copy has done since, this one knows nothing
         chosen = reader.campaign(campaign, vendor)
         if unknown:
             raise typer.Exit(settle_refused(ledger, chosen, reader, lock, output, note=told, rate=rate or None, yes=yes))
@@ -131,9 +134,10 @@ def _resolve(
             await ledger.move_all([(entry, state, {"settled_by": "hand", "note": note}) for entry in entries])
 
     asyncio.run(move())
-    for entry in entries:
-        facts = {"event": "resolved", "id": entry.id, "state": state.value, "note": note}
-        output.record(facts, text=f"row {entry.id} is {state}: {note}")
+    with for_whoever_reads(output):
+        for entry in entries:
+            facts = {"event": "resolved", "id": entry.id, "state": state.value, "note": note}
+            output.record(facts, text=f"row {entry.id} is {state}: {note}")
 
 
 def _undo(path: Path, campaign: Campaign, entries: Sequence[Entry], note: str, lock: LedgerLock, output: Output) -> None:
@@ -145,6 +149,7 @@ def _undo(path: Path, campaign: Campaign, entries: Sequence[Entry], note: str, l
         restored = asyncio.run(undo())
     except decisions.NotUndone as problem:
         fail(str(problem), Exit.REFUSED)
-    for entry in restored:
-        facts = {"event": "undone", "id": entry.id, "state": entry.state.value, "key": entry.key, "note": note}
-        output.record(facts, text=f"row {entry.id} is {entry.state} again, with the key {entry.key}")
+    with for_whoever_reads(output):
+        for entry in restored:
+            facts = {"event": "undone", "id": entry.id, "state": entry.state.value, "key": entry.key, "note": note}
+            output.record(facts, text=f"row {entry.id} is {entry.state} again, with the key {entry.key}")

@@ -123,7 +123,7 @@ def run(
 
       payouts run rewards.csv --vendor original --campaign diwali-2026 --webhook-port 8480 --report report.html
 
-      export-rewards | payouts run - --format jsonl --vendor enkash --campaign diwali-2026 --id-column order_no --rate 5
+      export-rewards | payouts run - --format jsonl --vendor enkash --campaign diwali-2026 --id-column order_no --yes
     """
     check_place("--report", report, ledger=ledger, rows=Path(file))
     check_place("--results", results, ledger=ledger, rows=Path(file), report=report)
@@ -247,7 +247,10 @@ def _layout(
 ) -> Layout:
     if ids_from_line:
         if names["id"] is not None:
-            fail("expected --ids-from-line or --id-column, got both; give the one that names a row for ever", Exit.USAGE)
+            fail(
+                "--ids-from-line and --id-column contradict each other. Use the column if there is one that never changes.",
+                Exit.USAGE,
+            )
         tell("--ids-from-line: ids are line numbers; a line inserted or removed later would pay rows twice or never", "yellow")
     if delimiter is not None and (len(delimiter) != 1 or (not delimiter.isprintable() and delimiter != "\t")):
         fail("--delimiter takes one character, such as ';'", Exit.USAGE)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import sys
 from collections.abc import Callable
 from enum import IntEnum
 from functools import wraps
@@ -48,10 +50,15 @@ def with_exit_codes(command: Callable[P, None]) -> Callable[P, None]:
         try:
             command(*args, **kwargs)
         except CampaignUnclear as problem:
-            nothing = Exit.UNAVAILABLE if not problem.known else Exit.NOT_FOUND
-            fail(str(problem), Exit.USAGE if problem.meant else nothing)
+            missing = Exit.NOT_FOUND if problem.known else Exit.UNAVAILABLE
+            fail(str(problem), Exit.USAGE if problem.meant else missing)
         except LedgerError as problem:
             fail(str(problem), Exit.UNAVAILABLE)
+        except BrokenPipeError:  # whoever read this has gone, which is no mistake
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, sys.stdout.fileno())
+            os.close(nothing)
+            raise typer.Exit(Exit.FAULT) from None
         except OSError as problem:
             fail(f"{problem.filename or 'a file'}: {problem.strerror or problem}", Exit.USAGE)
         except sqlite3.Error as problem:

@@ -117,6 +117,11 @@ class StubOriginal:
                 return evolve(allocation, status=self.final)
         return None
 
+    async def get_allocations_by_user_uid(self, user_uid: str) -> list[Allocation]:
+        if self.look_ups[user_uid]:
+            raise self.look_ups[user_uid].popleft()
+        return [evolve(each, status=self.final) for each in self.held.values() if each.to_user_uid == user_uid]
+
     async def find_operations(
         self, requests: Sequence[KeyedRequest], *, before_page: Callable[[], Awaitable[object]] | None = None
     ) -> list[Allocation]:

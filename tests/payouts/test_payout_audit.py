@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -217,6 +218,16 @@ def test_grants_the_ledger_does_not_know_are_told_or_allowed(
     assert (allowed.exit_code, summary(allowed)["unknown_allowed"], summary(allowed)["differences"]) == (0, 1, {})
 
 
+def test_an_allocation_that_failed_was_granted_to_nobody(
+    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]
+) -> None:
+    lead(folder / "payouts.db", vendor.url, {"r1": State.PLANNED, "r2": State.PLANNED})
+    hold(vendor, "user-r1", "another-program", status="failed")
+    hold(vendor, "user-r1", key_of("r2"), status="failed")
+    result = call(*AUDIT, env=env)
+    assert (result.exit_code, kinds(result), summary(result)["agree"]) == (0, {}, 2)
+
+
 def test_one_campaign_is_judged_and_the_rows_of_all_own_what_is_held(
     call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]
 ) -> None:
@@ -257,6 +268,18 @@ def test_what_could_not_be_checked_is_never_fine(call: Call, folder: Path, vendo
     assert rows_of(path)["list2"].absent_at is None  # a list that cannot be read proves no absence
     reasons = [each for each in records(result) if each["event"] == "unchecked"]
     assert sum(each["rows"] for each in reasons) == 3
+
+
+def test_every_reason_for_which_rows_could_not_be_checked_is_told(
+    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]
+) -> None:
+    uids = {row: hold(vendor, f"other-{row}", key_of(row)) for row in ("r1", "r2")}
+    lead(folder / "payouts.db", vendor.url, {"r1": State.DONE, "r2": State.DONE}, uids=uids, to_user_uid="asha")
+    for uid in uids.values():
+        unreadable(vendor, uid)
+    result = call(*AUDIT, env=env)
+    reasons = [each for each in records(result) if each["event"] == "unchecked"]
+    assert (sum(each["rows"] for each in reasons), summary(result)["unchecked"]) == (2, 2)
 
 
 def test_what_a_complete_list_does_not_show_is_kept_with_the_row(
@@ -330,6 +353,52 @@ def test_more_than_twenty_differences_are_counted(
     monkeypatch.setattr(Output, "__init__", lambda self, as_json=None: for_people(self))
     result = call(*AUDIT, env=env)
     said("audit: more than twenty differences", result.stdout)
+
+
+def test_differences_read_well_on_eighty_columns(call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]) -> None:
+    path = folder / "payouts.db"
+    user = "96908030041"
+    for place in range(5):
+        uids = {f"a{place}": hold(vendor, user, key_of(f"a{place}"), amount="1234567.50")}
+        lead(path, vendor.url, {f"a{place}": State.DONE}, uids=uids, to_user_uid=user, amount="2.50")
+        hold(vendor, user, f"program-{place}", amount="98765432.1")
+        lead(path, vendor.url, {f"order-of-november-{place}": State.DONE}, to_user_uid=user)
+        lead(path, vendor.url, {f"h{place}": State.REJECTED}, to_user_uid=user)
+        hold(vendor, user, key_of(f"h{place}"))
+    result = call(*AUDIT, "--text", env=env | {"COLUMNS": "80"})
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert result.stdout[:1] != "\n"
+    said("audit: twenty differences on 80 columns", result.stdout)
+    (program,) = {each["vendor"] for each in records(call(*AUDIT, env=env)) if each.get("kind") == "unknown_to_ledger"}
+    assert program == f"98765432.1 of {REWARD}, done"
+
+
+def test_rows_that_were_settled_since_are_no_difference_and_told(
+    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]
+) -> None:
+    uids = {"r1": hold(vendor, "user-r1", key_of("r1"))}
+    lead(folder / "payouts.db", vendor.url, {"r1": State.ACCEPTED}, uids=uids)
+    result = call(*AUDIT, "--text", env=env)
+    assert result.exit_code == 0
+    said("audit: settled since", result.stdout)
+
+
+def test_the_report_begins_with_what_the_audit_found_and_nobody_corrected(
+    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]
+) -> None:
+    path = folder / "payouts.db"
+    lead(path, vendor.url, {"r1": State.PLANNED, "r2": State.DONE})
+    lead(path, vendor.url, {"s1": State.DONE}, campaign="holi")
+    hold(vendor, "user-r1", key_of("r1"))
+    hold(vendor, "user-r1", "another-program")
+    found = []
+    for options in ([], ["--apply"], ["--apply", "--allow-unknown"]):
+        call(*AUDIT, *options, env=env)
+        assert call("report", f"--campaign={CAMPAIGN}", "--out=report.html").exit_code == 0
+        page = (folder / "report.html").read_text()
+        assert page.index("</dl>") < page.index(" found ") < page.index('id="audit"')
+        found.append(re.findall(r"found (\d+ \w+); see", page))
+    assert found == [["3 differences"], ["2 differences"], ["1 difference"]]
 
 
 def test_the_report_says_what_the_last_audit_found_and_shows_a_strangers_text_as_text(

@@ -15,6 +15,7 @@ from payouts.audit_coins import snapshot
 from payouts.ledger import Ledger
 from payouts.states import State
 from tests.payouts.audit_kit import event, kinds, playing, rows_of, summary
+from tests.payouts.by_hand_kit import raw
 from tests.payouts.command_kit import Call, for_people, records
 from tests.payouts.payout_kit import coin_row
 from tests.payouts.process_kit import create_event, enkash_at
@@ -77,8 +78,42 @@ def test_a_balance_that_changed_by_what_was_paid_agrees_and_any_other_differs(
     told = {each["recipient"]: (each["ledger"], each["vendor"]) for each in records(result) if each["event"] == "difference"}
     assert told == {"less": ("+6", "+5"), "more": ("+6", "+12"), "unpaid": ("+0", "+6")}
     found = summary(result)
-    assert (found["rows"], found["agree"], found["unchecked"], found["applied"]) == (5, 2, 0, 0)
+    assert (found["rows"], found["agree"], found["unchecked"], found["applied"]) == (5, 1, 1, 0)
     assert rows_of(path)["unpaid"].state is State.REJECTED
+
+
+def test_a_row_that_was_sent_before_the_snapshot_and_settled_by_hand_after_it_is_not_missing(
+    call: Call, folder: Path, vendor: EnkashSandbox, env: dict[str, str]
+) -> None:
+    path = folder / "payouts.db"
+    lead(path, vendor.url, {"u1": State.UNKNOWN, "u2": State.UNKNOWN, "u3": State.UNKNOWN})
+    with raw(folder) as database:  # as if it came from a restored copy, which does not know whether it was sent
+        database.execute("UPDATE rows SET sent_at = NULL WHERE id = 'u2'")
+    give(vendor, u1=6, u2=6)
+    assert call(*AUDIT, "--snapshot", env=env).exit_code == 0
+    assert call("resolve", "u1", "u2", "u3", "--as=done", "--note=seen").exit_code == 0
+    give(vendor, u3=6)  # it arrived late
+    result = call(*AUDIT, "--coins=MEAL=6", env=env)
+    assert (result.exit_code, summary(result)["differences"], summary(result)["unchecked"]) == (4, {}, 3)
+
+
+def test_a_balance_says_nothing_about_rows_that_are_unknown_or_were_sent_before_it_was_stored(
+    call: Call, folder: Path, vendor: EnkashSandbox, env: dict[str, str]
+) -> None:
+    path = folder / "payouts.db"
+    before = {"done": State.DONE, "rejected": State.REJECTED, "sent": State.SENT, "unknown": State.UNKNOWN}
+    lead(path, vendor.url, before | {"planned": State.PLANNED, "later": State.PLANNED})
+    assert call(*AUDIT, "--snapshot", env=env).exit_code == 0
+    lead(path, vendor.url, {"later": State.DONE})
+    give(vendor, later=6)
+    result = call(*AUDIT, "--coins=MEAL=6", env=env)
+    found = summary(result)
+    assert (result.exit_code, found["agree"], found["unchecked"], found["differences"]) == (4, 2, 4, {})
+    told = [(each["rows"], "unknown" in each["reason"]) for each in records(result) if each["event"] == "unchecked"]
+    assert sorted(told) == [(2, False), (2, True)]
+    give(vendor, unknown=6)
+    found = summary(call(*AUDIT, "--coins=MEAL=6", env=env))
+    assert (found["agree"], found["unchecked"], found["differences"]) == (2, 3, {"balance_higher": 1})
 
 
 def test_without_the_worth_of_an_event_only_the_change_is_told(

@@ -226,6 +226,31 @@ async def test_a_vendor_that_wants_fewer_requests_is_asked_again_when_it_said() 
     assert (time.slept, asking.made) == ([7.0, 5.0, 1.0], 4)
 
 
+async def test_a_vendor_that_wants_fewer_requests_ten_times_in_a_row_is_left_alone() -> None:
+    time = Time()
+    asking = Asking(rate=None, clock=time, sleep=time.sleep)
+
+    async def slower() -> None:
+        raise RateLimited("slower", retry_after=2.0)
+
+    with pytest.raises(RateLimited):
+        await asking.ask(slower)
+    assert (time.slept, asking.made) == ([2.0] * 9, 10)
+
+
+def test_an_audit_stops_where_the_vendor_wants_fewer_requests_for_good_and_keeps_what_it_has(
+    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lead(folder / "payouts.db", vendor.url, dict.fromkeys([f"r{place:03}" for place in range(50)], State.PLANNED))
+    assert call(*AUDIT, "--max-requests=3", env=env).exit_code == 4
+    client = Unreachable(RateLimited("slower", retry_after=1e-9))
+    with monkeypatch.context() as busy:
+        busy.setattr(auditing, "client_of", lambda *_: client)
+        result = call(*AUDIT, env=env)
+    assert (result.exit_code, summary(result)["rows"], len(client.asked) <= 10 * 10) == (7, 3, True)
+    assert summary(call(*AUDIT, env=env))["requests"] == 50 + len(client.asked)
+
+
 async def test_requests_leave_at_the_rate_that_was_asked_for() -> None:
     time = Time()
     asking = Asking(rate=4.0, most=5, clock=time, sleep=time.sleep)
@@ -331,7 +356,7 @@ def test_an_audit_during_which_a_newer_copy_was_paid_from_releases_nothing(
         def get(self, asked: str, default: object = None) -> object:
             if asked == "user-r2":
                 note.take()
-                note.write(9, "original", CAMPAIGN, time.time())
+                note.write(9, time.time(), ("n" * 16, "n" * 16))
                 note.release()
             return dict.get(self, asked, default)
 

@@ -85,7 +85,7 @@ def test_nobody_is_asked_where_nobody_is_there(call: Call, folder: Path, asked: 
 
 def test_coins_are_not_added_up_because_their_event_says_how_many(call: Call, folder: Path, somebody: None) -> None:
     lead(folder, [coin_row("r1")], State.REJECTED, TimeoutError("no such event"), vendor="enkash")
-    result = call("retry", "r1", text="diwali-2026\n", env=enkash_at("http://127.0.0.1:1", folder))
+    result = call("retry", "r1", text="diwali-2026\n", env=enkash_at("http://127.0.0.1:1", Path(os.environ["XDG_STATE_HOME"])))
     assert result.exit_code == 0
     said("retry: coins", result.output)
 
@@ -95,7 +95,7 @@ def test_coins_that_a_newer_copy_may_have_paid_are_not_retried(call: Call, folde
     before = row_of(folder, "r1")
     with raw(folder) as database:
         database.execute("UPDATE campaigns SET restored_at = ?", (before["settled_at"] + 1,))
-    result = call("retry", "r1", "--yes", env=enkash_at("http://127.0.0.1:1", folder))
+    result = call("retry", "r1", "--yes", env=enkash_at("http://127.0.0.1:1", Path(os.environ["XDG_STATE_HOME"])))
     assert (result.exit_code, row_of(folder, "r1")) == (6, before)
 
 

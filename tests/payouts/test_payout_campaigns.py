@@ -42,14 +42,14 @@ class Desk:
     """A person with a folder of files, one ledger and one vendor."""
 
     def __init__(self, call: Call, folder: Path, vendor: str) -> None:
-        self._call = call
+        self.call = call
         self._folder = folder
         self._vendor = vendor
 
     def pay(self, content: str, campaign: str, *more: str, text: str | None = None) -> Result:
         (self._folder / "rewards.csv").write_text(content)
         command = ["run", "rewards.csv", "--vendor=original", f"--campaign={campaign}", *QUICK, *more]
-        return self._call(*command, text=text, env=original_at(self._vendor))
+        return self.call(*command, text=text, env=original_at(self._vendor))
 
     @property
     def paid(self) -> int:
@@ -106,9 +106,83 @@ def test_a_payroll_repeats_itself_every_month(desk: Desk) -> None:
     assert desk.paid == 15
     begun = HEADER + "\n".join(ROWS[:2]) + "\n"
     assert desk.pay(begun, "salary-04", "--yes", "--repeats-of=salary-*").exit_code == 0
-    assert desk.pay(FIVE, "salary-04", "--yes").exit_code == 0  # what it may repeat is remembered
+    assert desk.pay(FIVE, "salary-04", "--yes").exit_code == 2  # rows that it does not have yet repeat others
     assert desk.pay(FIVE, "salary-02").exit_code == 0
-    assert desk.paid == 20
+    assert desk.paid == 17
+
+
+def test_a_pattern_does_not_name_the_campaign_that_is_paid(desk: Desk) -> None:
+    assert desk.pay(FIVE, "salary-01", "--yes", "--repeats-of=salary-*").exit_code == 0
+    renamed = FIVE.replace("r1,", "q1,")
+    assert desk.pay(renamed, "salary-01", "--yes", "--repeats-of=salary-*").exit_code == 2
+    assert desk.pay(renamed, "salary-01", "--yes", "--repeats-of=salary-01").exit_code == 0
+    assert desk.pay(FIVE.replace("r1,", "p1,"), "salary-01", "--yes").exit_code == 2  # it was said for that file alone
+    assert desk.paid == 6
+
+
+def test_a_row_that_was_paid_elsewhere_is_not_paid_again_by_a_retry(desk: Desk, folder: Path) -> None:
+    async def refuse(*, retry: bool) -> None:
+        async with Ledger(folder / "payouts.db", vendor="original", campaign="oct") as ledger:
+            (entry,) = await ledger.plan([token_row("r1", to_user_uid="110985463781", amount="1.50")])
+            if not retry:
+                await ledger.move(await ledger.move(entry, State.SENT), State.REJECTED, problem="refused")
+            else:
+                await ledger.renew_key(entry)
+
+    one = HEADER + ROWS[0] + "\n"
+    asyncio.run(refuse(retry=False))
+    assert desk.pay(one, "oct-fix", "--yes").exit_code == 0
+    asyncio.run(refuse(retry=True))
+    result = desk.pay(one, "oct", "--yes")
+    assert (result.exit_code, desk.paid) == (2, 1)
+    assert events(result, "repeats")[0]["campaign"] == "oct-fix"
+
+
+def test_a_failed_row_that_was_paid_under_a_new_id_is_not_paid_again_by_a_retry(desk: Desk, folder: Path) -> None:
+    async def fail(*, retry: bool) -> None:
+        async with Ledger(folder / "payouts.db", vendor="original", campaign="oct") as ledger:
+            (entry,) = await ledger.plan([token_row("r1", to_user_uid="110985463781", amount="1.50")])
+            if retry:
+                await ledger.renew_key(entry)
+            else:
+                accepted = await ledger.move(await ledger.move(entry, State.SENT), State.ACCEPTED, uid="1")
+                await ledger.move(accepted, State.FAILED, problem="failed")
+
+    asyncio.run(fail(retry=False))
+    both = HEADER + ROWS[0] + "\n" + ROWS[0].replace("r1,", "q1,") + "\n"
+    assert desk.pay(both, "oct", "--yes").exit_code == 3
+    asyncio.run(fail(retry=True))
+    result = desk.pay(both, "oct", "--yes")
+    assert (result.exit_code, desk.paid) == (2, 1)
+    assert events(result, "repeats")[0]["campaign"] == "oct"
+
+
+def test_planned_rows_are_not_paid_again_once_they_were_paid_under_other_ids(desk: Desk, folder: Path) -> None:
+    """The first run never sent anything; the file was exported again, and its ids lost their zeros."""
+
+    async def plan() -> None:
+        async with Ledger(folder / "payouts.db", vendor="original", campaign="oct") as ledger:
+            await ledger.plan([token_row("0r1", to_user_uid="110985463781", amount="1.50")])
+
+    asyncio.run(plan())
+    assert desk.pay(HEADER + ROWS[0] + "\n", "oct", "--yes").exit_code == 4
+    result = desk.pay(HEADER + "0" + ROWS[0] + "\n", "oct", "--yes")
+    assert (result.exit_code, desk.paid) == (2, 1)
+
+
+def test_a_row_that_was_paid_elsewhere_is_not_paid_again_by_an_undo(desk: Desk, folder: Path) -> None:
+    async def lose() -> None:
+        async with Ledger(folder / "payouts.db", vendor="original", campaign="oct") as ledger:
+            (entry,) = await ledger.plan([token_row("r1", to_user_uid="110985463781", amount="1.50")])
+            unknown = await ledger.move(await ledger.move(entry, State.SENT), State.UNKNOWN, problem="no answer")
+            await ledger.move(unknown, State.REJECTED, settled_by="hand", note="it never arrived")
+
+    one = HEADER + ROWS[0] + "\n"
+    asyncio.run(lose())
+    assert desk.pay(one, "oct-fix", "--yes").exit_code == 0
+    assert desk.call("resolve", "r1", "--campaign=oct", "--undo", "--note=it was not meant").exit_code == 0
+    assert desk.pay(one, "oct", "--yes").exit_code == 2
+    assert (desk.paid, desk.states("oct")) == (1, [State.UNKNOWN])
 
 
 def test_the_name_of_a_campaign_that_is_not_there_is_told(desk: Desk) -> None:
@@ -261,6 +335,12 @@ def test_what_is_to_be_paid_is_added_up_before_somebody_is_asked(desk: Desk, som
     more = f"r6,764893807499,110985463782,0.000000000000000001\nr7,{REWARD},110985463781,1\n"
     result = desk.pay(HEADER + "\n".join(rows) + "\n" + more, "diwali", text="no\n")
     said("run: what is asked before a file is paid", _untimed(result))
+
+
+def test_rows_that_are_new_to_a_campaign_are_told_apart_from_those_it_has(desk: Desk, somebody: None) -> None:
+    assert desk.pay(FIVE, "diwali", "--yes", "--limit=3").exit_code == 4
+    result = desk.pay(FIVE + f"r6,{REWARD},110985463786,1234.5\n", "diwali", text="no\n")
+    said("run: a new row beside rows of an earlier run", _untimed(result))
 
 
 def test_programs_read_the_same_summary(desk: Desk) -> None:

@@ -242,7 +242,7 @@ def test_a_vendor_that_cannot_be_reached_or_refuses_the_credentials_gives_anothe
     wrong = original_at(lenient) | {"ORIGINAL_API_SECRET": "x" * 40}
     result = call(*run_of(), env=wrong)
     assert result.exit_code == 7
-    assert "Unauthorized" in result.stderr
+    assert "refused the credentials" in result.stderr
     assert {entry.state for entry in entries(folder).values()} == {State.PLANNED}
     assert "x" * 40 not in result.output
 

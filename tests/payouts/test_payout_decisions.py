@@ -134,6 +134,7 @@ async def no_list(*_, **__):
 
 OriginalClient.find_allocation = nothing
 OriginalClient.get_allocations_by_user_uid = no_list
+OriginalClient.get_reward = nothing
 payouts.cli.refusing._now = lambda: float(os.environ["NOW"])
 real, made = decisions.record, 0
 
@@ -256,6 +257,22 @@ def test_the_page_adds_up_what_stands_for_each_kind_and_reward(call: Call, folde
     assert (folder / "decisions.html").stat().st_mode & 0o777 == 0o600
     assert "1,234,569.00" in page  # r1 and r2; the decision on r3 was taken back
     assert "default-src 'none'" in page
+
+
+def test_what_was_taken_back_is_no_money_on_the_page(call: Call, folder: Path) -> None:
+    decide(folder)
+    assert call("decisions", "--html=decisions.html").exit_code == 0
+    totals, every = (folder / "decisions.html").read_text().split("<h2>Every decision</h2>")
+    assert ("decision taken back" in totals, "decision taken back" in every) == (False, True)
+    assert "for campaign diwali-2026" in every  # which campaign may repeat others
+
+
+def test_a_decision_shows_its_words_and_its_evidence_once(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decide(folder, notes=("the console shows it", "no"))
+    assert call("decisions", "--html=decisions.html").exit_code == 0
+    page = (folder / "decisions.html").read_text()
+    assert page.count("the console shows it<br>EnKash&#x27;s list of 22 November") == 1
+    assert page.count("EnKash&#x27;s list of 22 November") == 1
 
 
 def test_a_note_is_no_markup(call: Call, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from payouts import ledger_schema
-from payouts.generation import GenerationNote, Standing, standing, state_folder
+from payouts.generation import GenerationNote, Noted, Standing, standing, state_folder
 from payouts.ledger import Ledger
 from payouts.ledger_reader import LedgerReader
 from payouts.restoring import release, standing_of
@@ -104,11 +105,11 @@ async def test_a_ledger_of_the_layout_before_goes_on_without_an_audit_and_its_co
     with pytest.raises(AuditNeeded):
         await send(backup, "r1", state=state)
 
-    def read() -> list[tuple[int, float]]:
+    def read() -> list[int]:
         with LedgerReader(path) as reader:
             return reader.paid_alike("original", "32\x1f21\x1f1.5")
 
-    assert await asyncio.to_thread(read) == [(1, 0.0)]
+    assert await asyncio.to_thread(read) == [1]
 
 
 async def test_two_copies_are_not_paid_from_at_one_time(tmp_path: Path, state: Path) -> None:
@@ -191,12 +192,19 @@ async def test_coins_that_may_have_been_paid_since_the_copy_are_unknown_and_no_r
 
 
 def test_what_a_note_says() -> None:
-    assert standing(0, None) is Standing.NEWEST
-    assert standing(3, None) is Standing.UNKNOWN
-    assert standing(3, 3) is Standing.NEWEST
-    assert standing(4, 3) is Standing.NEWEST
-    assert standing(3, 4) is Standing.OLDER
-    assert standing(0, 1) is Standing.OLDER
+    def noted(generation: int, *branches: str) -> Noted:
+        return Noted(generation=generation, at=0.0, branches=(branches[0], branches[-1]))
+
+    assert standing(0, None, None) is Standing.NEWEST
+    assert standing(3, "a", None) is Standing.UNKNOWN
+    assert standing(3, "a", noted(3, "a")) is Standing.NEWEST
+    assert standing(4, "a", noted(3, "a")) is Standing.NEWEST
+    assert standing(3, "a", noted(4, "a")) is Standing.OLDER
+    assert standing(4, "a", noted(3, "b")) is Standing.OLDER  # something else was made of another copy
+    assert standing(3, "b", noted(3, "a", "b")) is Standing.NEWEST  # killed while it began this branch
+    assert standing(3, "a", noted(3, "a", "b")) is Standing.NEWEST
+    assert standing(0, None, noted(0, "-" * 16, "b")) is Standing.NEWEST
+    assert standing(0, None, noted(1, "a")) is Standing.OLDER
 
 
 def test_a_process_without_a_home_is_told_what_to_set(tmp_path: Path) -> None:
@@ -217,15 +225,129 @@ def test_a_state_folder_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch:
 
 def test_a_note_is_taken_before_it_is_written(state: Path) -> None:
     with pytest.raises(RuntimeError):
-        GenerationNote("1", state).write(1, "original", "c", 0.0)
+        GenerationNote("1", state).write(1, 0.0, ("a" * 16, "a" * 16))
 
 
 def test_the_note_names_each_campaign_once(state: Path) -> None:
     note = GenerationNote("1", state)
     for generation in range(1, 4):
         note.take()
-        note.write(generation, "original", f"c{generation % 2}", 1000.5)
+        note.write(generation, 1000.5, (None, "b" * 16), ("original", f"c{generation % 2}"))
         note.release()
         note.release()
-    assert note.campaigns() == [("original", "c1"), ("original", "c0")]
-    assert (note.read(), note.sent_at()) == (3, 1000.5)
+    said = Noted(generation=3, at=1000.5, branches=("-" * 16, "b" * 16), campaigns=(("original", "c1"), ("original", "c0")))
+    assert note.read() == said
+
+
+@pytest.mark.parametrize("end", [b'["original", "c', b'["original"]\n', b"\x00\x00", b'"ab"\n{}\n'])
+def test_a_line_that_was_cut_off_is_left_out(state: Path, end: bytes) -> None:
+    note = GenerationNote("1", state)
+    note.take()
+    note.write(1, 0.0, ("a" * 16, "a" * 16), ("original", "c"))
+    note.release()
+    note.path.write_bytes(note.path.read_bytes() + end)
+    noted = note.read()
+    assert noted is not None
+    assert noted.campaigns[0] == ("original", "c")
+
+
+async def test_a_note_for_which_there_is_no_room_stops_the_run_before_a_row_is_marked(
+    tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = os.pwrite
+
+    def full(descriptor: int, data: bytes, place: int) -> int:
+        return written(descriptor, data[: len(data) // 2], place) if data.startswith(b"0") else written(descriptor, data, place)
+
+    async with ledger_at(tmp_path / "payouts.db", state=state) as ledger:
+        (entry,) = await ledger.plan([token_row("r1")])
+        monkeypatch.setattr(os, "pwrite", full)
+        with pytest.raises(LedgerError, match="No space left"):
+            await ledger.move(entry, State.SENT)
+        monkeypatch.undo()
+        assert await ledger.counts() == {State.PLANNED: 1}
+
+
+async def test_a_killed_ledger_and_its_backup_are_never_both_the_newest(tmp_path: Path, state: Path) -> None:
+    """The killed one had committed a row that its note does not know yet, so that both have come equally far."""
+    path = tmp_path / "payouts.db"
+    await send(path, "r1", state=state)
+    backup = copied(path, "backup.db")
+    (note,) = state.iterdir()
+    before = note.read_bytes()
+    await send(path, "r2", state=state)
+    note.write_bytes(before)
+    await send(backup, "r3", state=state)
+    with pytest.raises(AuditNeeded):
+        await send(path, "r4", state=state)
+
+
+KILLED = """
+import asyncio, os, sys
+from pathlib import Path
+from payouts.ledger import Ledger
+from payouts.rows import OriginalRow
+from payouts.states import State
+
+async def send():
+    async with Ledger(sys.argv[1], vendor="original", campaign="diwali-2026", state=Path(sys.argv[2])) as ledger:
+        rows = [OriginalRow(id=f"{sys.argv[3]}{n}", reward_uid="1", to_user_uid="2", amount="3") for n in range(20)]
+        for entry in await ledger.plan(rows):
+            await ledger.move(entry, State.SENT)
+        os.kill(os.getpid(), 9)
+
+asyncio.run(send())
+"""
+
+
+def killed(path: Path, state: Path, prefix: str = "k") -> None:
+    """Send rows from a process that is killed, which leaves its log."""
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, str(path), str(state), prefix], cwd=ROOT, env=environment(), check=False
+    )
+    assert ended.returncode == -9
+    assert path.with_name("payouts.db-wal").stat().st_size
+
+
+def test_a_backup_beneath_the_log_of_a_killed_run_is_refused(tmp_path: Path, state: Path) -> None:
+    path = tmp_path / "payouts.db"
+    asyncio.run(send(path, "r1", state=state))
+    backup = copied(path, "backup.db")
+    killed(path, state)
+    shutil.copy(backup, path)
+    with pytest.raises(LedgerError, match="do not belong together"):
+        asyncio.run(send(path, "r2", state=state))
+    for beside in ("payouts.db-wal", "payouts.db-shm"):
+        (tmp_path / beside).unlink()
+    with pytest.raises(AuditNeeded):
+        asyncio.run(send(path, "r2", state=state))
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, state: Path) -> None:
+    path = tmp_path / "payouts.db"
+    killed(path, state)
+    asyncio.run(send(path, "r2", state=state))
+    killed(path, state, "q")
+    asyncio.run(send(path, "r3", state=state))
+
+
+@pytest.mark.parametrize("rows", [(), ("r1",)])
+def test_a_ledger_that_is_copied_without_its_log_is_known_to_be_a_copy(
+    tmp_path: Path, state: Path, rows: tuple[str, ...]
+) -> None:
+    path, copy = tmp_path / "payouts.db", tmp_path / "copy.db"
+    if rows:
+        asyncio.run(send(path, *rows, state=state))
+    killed(path, state)
+    shutil.copy(path, copy)
+    with pytest.raises(AuditNeeded):
+        asyncio.run(send(copy, "r2", state=state))
+
+
+def test_a_log_without_its_ledger_is_not_thrown_away(tmp_path: Path, state: Path) -> None:
+    path = tmp_path / "payouts.db"
+    killed(path, state)
+    path.rename(tmp_path / "moved.db")
+    with pytest.raises(LedgerError, match="the ledger is gone"):
+        asyncio.run(send(path, "r2", state=state))
+    assert not path.exists()

@@ -100,7 +100,7 @@ async def test_a_ledger_with_a_second_name_is_refused_because_it_could_be_paid_f
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "name.db").hardlink_to(tmp_path / "payouts.db")
     for path in (tmp_path / "payouts.db", tmp_path / "other" / "name.db"):
-        with pytest.raises(LedgerError, match=r"expected a file with one name, got one with 2 \(hard links\)"):
+        with pytest.raises(LedgerError, match=r"2 names \(hard links\)"):
             await ledger_at(path).__aenter__()
     (tmp_path / "payouts.db").unlink()
     async with ledger_at(tmp_path / "other" / "name.db"):
@@ -141,7 +141,7 @@ async def test_two_runs_never_write_one_ledger_also_where_the_lock_was_removed(t
             await asyncio.to_thread(other.acquire)
         Path(f"{path}.lock").unlink()
         await asyncio.to_thread(other.acquire)
-        with pytest.raises(LedgerInUse, match="expected to work with it alone"):
+        with pytest.raises(LedgerInUse, match="is in use by process"):
             await ledger.move(entry, State.ACCEPTED, uid="300000000001")
         other.release()
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+from collections import Counter
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,16 +16,21 @@ from aioresponses import aioresponses
 from attrs import evolve
 
 from original_async import Allocation, OriginalClient
+from payouts.asking import Asking
 from payouts.ledger import Ledger
 from payouts.refused import is_proven, look_up, was_refused
 from payouts.states import Entry, State
+from tests.payouts.audit_kit import hold as hold_at
+from tests.payouts.audit_kit import key_of, playing, rows_of
+from tests.payouts.audit_kit import lead as lead_to
 from tests.payouts.by_hand_kit import DAY, NOBODY, decided, lead, prepare, raw, refused, row_of
 from tests.payouts.command_kit import HEADER, REWARD, Call, entries, for_people, records, run_of
 from tests.payouts.payout_kit import coin_row, token_row
 from tests.payouts.process_kit import books, enkash_at, free_port, original_at, sandbox
 from tests.payouts.texts import said
-from vendor_http.errors import Forbidden, OutcomeUnknown, ServerFailed, Unauthorized
+from vendor_http.errors import Forbidden, OutcomeUnknown, RateLimited, ServerFailed, Unauthorized
 from vendor_http.operations import OperationStatus
+from vendor_sandboxes import OriginalSandbox
 
 NOW = 1_795_750_830.0  # 27 November 2026, 03:40:30 UTC
 BULK = ("resolve", "--unknown", "--refused", "--as=rejected")
@@ -59,6 +67,10 @@ class Lists:
         self.of: dict[str, list[Any]] = {}
         self.problems: dict[str, Exception] = {}
         self.asked: list[str] = []
+        self.rewards: list[str] = []
+
+    async def reward(self, uid: str) -> None:
+        self.rewards.append(uid)
 
     async def __call__(self, user: str, *, before_page: object = None, timeout: float | None = None) -> list[Any]:
         self.asked.append(user)
@@ -71,6 +83,7 @@ class Lists:
 def lists(monkeypatch: pytest.MonkeyPatch) -> Lists:
     found = Lists()
     monkeypatch.setattr(OriginalClient, "get_allocations_by_user_uid", lambda _, user, **more: found(user, **more))
+    monkeypatch.setattr(OriginalClient, "get_reward", lambda _, uid: found.reward(uid))
     return found
 
 
@@ -351,12 +364,41 @@ def test_what_is_settled_carries_its_evidence(call: Call, folder: Path, lists: L
         "refused with HTTP 404; complete look-ups on 27 November 2026, 03:40 UTC and 28 November 2026, 03:41 UTC showed nothing"
     )
     resolved, summary = records(result)
-    assert (resolved["id"], resolved["state"], resolved["note"]) == ("r1", "rejected", f"ticket 4711; {evidence}")
+    assert (resolved["id"], resolved["state"]) == ("r1", "rejected")
+    assert (resolved["note"], resolved["evidence"]) == ("ticket 4711", evidence)
     assert (summary["settled"], summary["waiting"]) == (1, 0)
     row = entries(folder)["r1"]
-    assert (row.settled_by, row.note, row.settled_at) == ("hand", f"ticket 4711; {evidence}", NOW + DAY + 60)
+    assert (row.settled_by, row.note, row.settled_at) == ("hand", "ticket 4711", NOW + DAY + 60)
     (decision,) = decided(folder)
-    assert (decision.kind, decision.was, decision.became, decision.evidence) == ("resolve", "unknown", "rejected", evidence)
+    assert (decision.kind, decision.was, decision.became) == ("resolve", "unknown", "rejected")
+    assert (decision.note, decision.evidence) == ("ticket 4711", evidence)
+
+
+def test_what_is_settled_without_a_word_shows_its_evidence_and_no_advice_that_no_longer_holds(
+    call: Call, folder: Path, lists: Lists, clock: Clock
+) -> None:
+    refuse(folder, "r1", status=404)
+    before = row_of(folder, "r1")
+    call(*BULK, "--yes", env=NOBODY)
+    clock.now += DAY + 60
+    assert call(*BULK, "--yes", env=NOBODY).exit_code == 0
+    (decision,) = decided(folder)
+    row = entries(folder)["r1"]
+    assert (decision.note, row.note, row.problem, row.answer) == (None, None, decision.evidence, 404)
+    listed = call("status", "--json", "--all")
+    told = next(each for each in records(listed) if each["event"] == "row")
+    assert (told["answer"], told["absent_since"]) == (404, "2026-11-27T03:40:30.000+00:00")
+    assert told["absent_at"] == "2026-11-28T03:41:30.000+00:00"
+    said("status: a row that was settled in bulk", call("status", "--text").output)
+    assert call("decisions", "--text").output.count("showed nothing") == 1
+    assert call("resolve", "r1", "--undo", "--note=no").exit_code == 0
+    assert row_of(folder, "r1")["problem"] == before["problem"]
+
+
+def test_a_row_that_was_settled_by_hand_shows_what_was_said_of_it_last(call: Call, folder: Path) -> None:
+    refuse(folder, "r1")
+    assert call("resolve", "r1", "--as=rejected", "--note=EnKash's list of today").exit_code == 0
+    said("status: a row that was settled by hand", call("status", "--text").output)
 
 
 def test_a_run_in_between_starts_the_day_again(call: Call, folder: Path, lists: Lists, clock: Clock) -> None:
@@ -387,27 +429,64 @@ async def test_a_look_up_counts_from_when_it_is_asked(tmp_path: Path) -> None:
     clock = Clock()
     times: list[float] = []
 
-    async def wait() -> None:
-        clock.now += 1000
+    async def wait(seconds: float) -> None:
+        clock.now += seconds
 
-    async def shows_nothing(_: object) -> dict[int, Any]:
+    async def shows_nothing(rows: Sequence[Entry]) -> dict[int, Any]:
+        if problems:
+            raise problems.pop()
         return {}
 
     async def absent(_: object, at: float) -> None:
         times.append(at)
 
-    row = Entry(number=1, id="r1", line=2, recipient="u", item=REWARD, amount="1", key="k", state=State.UNKNOWN, answer=400)
-    await look_up(shows_nothing, [row], turn=wait, absent=absent, looked=lambda _: None, clock=clock)
-    assert times == [NOW + 1000]
+    rows = [
+        Entry(number=n, id=f"r{n}", line=n, recipient=f"u{n}", item=REWARD, amount="1", key="k", state=State.UNKNOWN, answer=400)
+        for n in (1, 2)
+    ]
+    problems = [RateLimited("slower", retry_after=500.0)]
+    asking = Asking(rate=0.001, sleep=wait, clock=clock)
+    await look_up(shows_nothing, rows[:1], asking=asking, absent=absent, looked=lambda _: None, clock=clock)
+    await look_up(shows_nothing, rows[1:], asking=asking, absent=absent, looked=lambda _: None, clock=clock)
+    assert times == [NOW + 1000, NOW + 2000]
 
 
-def test_a_list_that_shows_one_row_and_is_incomplete_proves_nothing_about_another(call: Call, folder: Path, clock: Clock) -> None:
+async def test_a_vendor_that_wants_fewer_requests_for_good_ends_the_look_ups() -> None:
+    clock = Clock()
+    asked: list[str] = []
+
+    async def wait(seconds: float) -> None:
+        clock.now += seconds
+
+    async def slower(rows: Sequence[Entry]) -> dict[int, Any]:
+        asked.append(rows[0].recipient)
+        raise RateLimited("slower", retry_after=1.0)
+
+    async def absent(_: object, __: float) -> None:
+        raise AssertionError
+
+    rows = [
+        Entry(number=n, id=f"r{n}", line=n, recipient=f"u{n}", item=REWARD, amount="1", key="k", state=State.UNKNOWN, answer=400)
+        for n in range(40)
+    ]
+    asking = Asking(rate=None, sleep=wait, clock=clock)
+    found = await look_up(slower, rows, asking=asking, absent=absent, looked=lambda _: None, clock=clock)
+    assert isinstance(found.problem, RateLimited)
+    assert set(Counter(asked).values()) == {10}
+    assert len(set(asked)) <= 10
+
+
+def test_a_list_that_shows_one_row_and_is_incomplete_proves_nothing_about_another(
+    call: Call, folder: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OriginalClient, "get_reward", lambda _, uid: Lists().reward(uid))
     lead(folder, [token_row(f"r{n}", to_user_uid="32", amount=str(n)) for n in (1, 2)], State.UNKNOWN, refused())
     key = entries(folder)["r1"].key
     shown = {"uid": "9001", "status": "pending", "reward_uid": REWARD, "to_user_uid": "32", "amount": "1", "nonce": key}
     with aioresponses() as wire:
         wire.get(re.compile(r".*user_uid=32.*"), payload={"success": True, "data": [shown], "count": 2}, repeat=True)
         result = call(*BULK, "--yes", env=NOBODY)
+    assert {each["reason"] for each in records(result) if each["event"] == "kept"} == {"not_looked_up"}
     assert (result.exit_code, [row.absent_at for row in entries(folder).values()]) == (7, [None, None])
 
 
@@ -473,6 +552,35 @@ def test_lists_that_do_not_show_a_row_that_was_accepted_prove_nothing(
     assert call(*BULK, "--yes", env=NOBODY).exit_code == 4
 
 
+def test_where_no_row_is_known_to_the_vendor_the_key_must_see_the_rewards(call: Call, folder: Path, clock: Clock) -> None:
+    with playing(OriginalSandbox(rewards=["112144981245"])) as vendor:  # the books of another app
+        lead(folder, [token_row("r1")], State.UNKNOWN, refused(), target=vendor.url)
+        env = original_at(vendor.url)
+        result = call(*BULK, "--yes", env=env)
+        clock.now += DAY
+        assert (result.exit_code, call(*BULK, "--yes", env=env).exit_code) == (6, 6)
+        assert (states(folder), entries(folder)["r1"].absent_at) == ({"r1": "unknown"}, None)
+        said("resolve: another app's rewards", result.output)
+        vendor.state.rewards[REWARD] = None
+        assert call(*BULK, "--yes", env=env).exit_code == 4
+
+
+def test_a_row_of_another_campaign_does_not_vouch_for_the_key(call: Call, folder: Path, clock: Clock) -> None:
+    with playing(OriginalSandbox(rewards=["112144981245"])) as vendor:
+        other = {"reward_uid": "112144981245"}
+        uid = hold_at(vendor, "user-paid", key_of("paid", "holi"), reward="112144981245")
+        lead_to(folder / "payouts.db", vendor.url, {"paid": State.DONE}, campaign="holi", uids={"paid": uid}, **other)
+        lead(folder, [token_row("r1")], State.UNKNOWN, refused(), target=vendor.url)
+        result = call(*BULK, "--campaign=diwali-2026", "--yes", env=original_at(vendor.url))
+        assert (result.exit_code, rows_of(folder / "payouts.db")["r1"].absent_at) == (6, None)
+
+
+def test_of_many_rewards_some_are_asked_about(call: Call, folder: Path, lists: Lists, clock: Clock) -> None:
+    lead(folder, [token_row(f"r{n}", reward_uid=str(7000 + n // 2)) for n in range(60)], State.UNKNOWN, refused())
+    assert call(*BULK, "--yes", "--rate=0", env=NOBODY).exit_code == 4
+    assert lists.rewards == [str(7000 + n) for n in range(20)]
+
+
 def test_another_place_than_the_campaigns_is_not_asked(call: Call, folder: Path, lists: Lists, clock: Clock) -> None:
     lead(folder, [token_row("r1")], State.UNKNOWN, refused(), target="https://api.getoriginal.com/v1")
     assert (call(*BULK, "--yes", env=NOBODY).exit_code, lists.asked) == (7, [])
@@ -495,7 +603,7 @@ def test_only_unknown_rows_that_were_refused_are_looked_up(call: Call, folder: P
 
 def test_coins_cannot_be_looked_up_in_bulk(call: Call, folder: Path) -> None:
     lead(folder, [coin_row("r1")], State.UNKNOWN, refused(), vendor="enkash")
-    result = call(*BULK, "--yes", env=enkash_at("http://127.0.0.1:1", folder))
+    result = call(*BULK, "--yes", env=enkash_at("http://127.0.0.1:1", Path(os.environ["XDG_STATE_HOME"])))
     assert (result.exit_code, states(folder)) == (6, {"r1": "unknown"})
     said("resolve: coins in bulk", result.output)
 
@@ -533,6 +641,18 @@ def test_rows_that_are_left_alone_are_told_and_not_all_of_them(
     result = call(*BULK, "--rate=0", env=NOBODY)
     assert result.exit_code == 7
     said("resolve: rows that are left alone", result.output)
+
+
+def test_rows_that_were_rejected_before_are_told_from_those_that_were_settled_now(
+    call: Call, folder: Path, lists: Lists, clock: Clock
+) -> None:
+    lead(folder, [token_row("r0")], State.REJECTED, refused())
+    refuse(folder, "r1", "r2")
+    first = call(*BULK, "--yes", "--text", env=NOBODY)
+    clock.now += DAY
+    second = call(*BULK, "--yes", "--text", env=NOBODY)
+    assert [result.stdout[:1] for result in (first, second)] == ["2", "2"]  # no empty line before the first
+    said("resolve: in bulk, where a row was rejected before", first.output + second.output)
 
 
 def test_an_outage_and_then_refusals_leave_no_row_to_be_settled_one_by_one(

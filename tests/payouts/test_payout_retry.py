@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import evolve
 
 from payouts.retrying import objection_to_retry
+from payouts.runner import run_payouts
 from payouts.states import Entry, State
 from payouts.vendors import vendor_of
-from tests.payouts.payout_kit import REWARD, StubEnkash, StubOriginal
+from tests.payouts.payout_kit import REWARD, StubEnkash, StubOriginal, ledger_at, token_row, waiting
 from tests.payouts.texts import said
 from vendor_http.errors import ServerFailed
 from vendor_http.operations import OperationStatus
@@ -98,3 +100,25 @@ async def test_of_coins_that_were_rejected_before_the_ledger_was_restored_none_c
     rejected = evolve(row(State.REJECTED), settled_at=1000.0)
     told("coins after a restored copy", await objection_to_retry(vendor_of(StubEnkash()), rejected, restored_at=2000.0))
     assert await objection_to_retry(vendor_of(StubEnkash()), rejected, restored_at=500.0) is None
+
+
+async def test_a_row_cannot_if_it_is_held_under_a_key_of_another_try() -> None:
+    vendor = StubOriginal()
+    vendor.hold("user-r1", "1.50", "k2")
+    why = await objection_to_retry(vendor_of(vendor), row(State.REJECTED), other_keys={"k2"})
+    told("held under a key of another try", why)
+
+
+async def test_what_is_carried_out_late_under_the_old_key_is_not_paid_again(tmp_path: Path) -> None:
+    vendor = StubOriginal()
+    async with ledger_at(tmp_path / "payouts.db") as ledger:
+        (entry,) = await ledger.plan([token_row("r1")])
+        rejected = await ledger.move(await ledger.move(entry, State.SENT), State.REJECTED, problem="refused")
+        renewed = await ledger.renew_key(rejected)
+        vendor.hold("user-r1", "1.50", entry.key)
+        async with waiting(vendor) as completions:
+            async for _ in run_payouts([token_row("r1")], client=vendor, completions=completions, ledger=ledger):
+                pass
+        settled = await ledger.find("r1")
+        assert settled is not None
+        assert (settled.state, settled.key, vendor.created) == (State.DONE, renewed.key, [])

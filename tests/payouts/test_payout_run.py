@@ -530,7 +530,7 @@ async def test_a_vendor_that_stays_away_ends_the_run_and_leaves_every_row_planne
 ) -> None:
     for row in rows(50):
         vendor.answers[f"user-{row.id}"] = deque([ConnectFailed("refused")] * 1000)
-    with pytest.raises(PayoutsStopped, match="ConnectFailed: refused; nothing is lost") as stopped:
+    with pytest.raises(PayoutsStopped, match="Stopped: refused") as stopped:
         await pay(rows(50), vendor, ledger, time)
     assert isinstance(stopped.value.cause, ConnectFailed)
     assert await ledger.counts() == {State.PLANNED: 50}
@@ -589,7 +589,7 @@ async def test_many_rows_in_a_row_that_are_refused_end_the_run(vendor: StubOrigi
         vendor.answers[f"user-r{number}"].append(ValidationFailed("the reward has no balance"))
     vendor.answers["user-r5"].clear()
     options = evolve(ALONE, most_refused=20)
-    with pytest.raises(PayoutsStopped, match="20 rows in a row were refused, the last one with ValidationFailed") as stopped:
+    with pytest.raises(PayoutsStopped, match="20 rows in a row were refused") as stopped:
         await pay(rows(50), vendor, ledger, options=options)
     assert isinstance(stopped.value.cause, ValidationFailed)
     assert await ledger.counts() == {State.REJECTED: 25, State.DONE: 1, State.PLANNED: 24}

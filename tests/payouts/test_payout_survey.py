@@ -54,6 +54,12 @@ def test_the_one_id_that_is_unlike_the_others_is_named(name: str, value: str, ki
     assert f'"{value}" on line 43' in note.message
 
 
+def test_an_id_that_lost_a_digit_is_named() -> None:
+    rows = many(40)
+    rows[31]["to_user_uid"] = "96908030031"
+    assert kinds(notes_of(rows)) == ["odd_length"]
+
+
 def test_one_in_fifty_is_few_and_more_are_not() -> None:
     rows = many(200)
     for odd in range(4):
@@ -63,6 +69,41 @@ def test_one_in_fifty_is_few_and_more_are_not() -> None:
     assert note.message.startswith("to_user_uid: 4 ids ")
     rows[150]["to_user_uid"] = "969080399"
     assert notes_of(rows) == []
+
+
+def test_odd_ids_do_not_silence_each_other() -> None:
+    rows = many(8)
+    rows[2]["to_user_uid"] = "123456789012345678"
+    rows[5]["to_user_uid"] = "user-13"
+    told = {note.kind: note.message for note in notes_of(rows)}
+    assert set(told) == {"odd_length", "odd_shape"}
+    assert '"123456789012345678" on line 4 and "user-13" on line 7' in told["odd_length"]
+    rows = many(7)
+    rows[1]["to_user_uid"] = rows[4]["to_user_uid"] = "9690803"
+    assert kinds(notes_of(rows)) == ["odd_length"]
+    rows = many(1000)
+    for odd in range(15):
+        rows[100 + odd]["to_user_uid"] = "96908031"
+        rows[200 + odd]["to_user_uid"] = "969080312345678"
+    for several in range(25):  # too many of a kind to be odd
+        rows[300 + several]["to_user_uid"] = "96908031234"
+    (note,) = notes_of(rows)
+    assert note.message.startswith("to_user_uid: 30 ids ")
+
+
+@pytest.mark.parametrize("rows", [5, 7, 10, 20, 60, 1000, 5000])
+def test_ids_of_an_ordinary_file_are_no_news(rows: int) -> None:
+    names = ["asha", "ravi", "meera2", "jo-ann", "n", "deepak.k", "zoe", "42", "a1b2c3", "lakshmi"]
+    for name in ("to_user_uid", "reward_uid"):
+        mixed = many(rows, **{name: "{}"})
+        for number, row in enumerate(mixed):
+            row[name] = f"{names[number % len(names)]}{number // len(names) or ''}"
+        assert notes_of(mixed) == []
+    serial = many(rows)
+    for number, row in enumerate(serial):
+        row["to_user_uid"] = str(1 + number * 7919 % 999_983)
+    if rows >= 20:  # where there are fewer, one shorter number may be a digit that was lost
+        assert notes_of(serial) == []
 
 
 def test_four_rows_are_too_few_to_tell() -> None:

@@ -10,15 +10,18 @@ import pty
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from rich.console import Console
 
 from payouts.cli.display import JsonLines, MovingLine
 from payouts.cli.following import follow
+from payouts.evidence import record_absent
 from payouts.ledger import Ledger
 from payouts.progress import Progress
 from payouts.states import Entry, State
@@ -27,6 +30,7 @@ from tests.payouts.payout_kit import Time, coin_row, token_row
 from tests.payouts.process_kit import ROOT, original_at, sandbox
 from tests.payouts.test_payout_precautions import Broken
 from tests.payouts.texts import said
+from vendor_http.errors import OutcomeUnknown
 from webhooks import StoreError
 from webhooks.cli.terminal import Output, tell
 
@@ -204,7 +208,8 @@ async def lead(folder: Path) -> None:
         for entry in sent[:2]:
             await ledger.move(await ledger.move(entry, State.ACCEPTED, uid=f"uid-{entry.id}"), State.DONE, settled_by="poll")
         await ledger.move(sent[2], State.REJECTED, problem="no such user")
-        await ledger.move(sent[3], State.UNKNOWN, problem=TimeoutError("no answer"))
+        unknown = await ledger.move(sent[3], State.UNKNOWN, problem=OutcomeUnknown("no answer", status=503))
+        await ledger.transact(lambda database: record_absent(database, [unknown.number], time.now + 60))
         await ledger.move(sent[4], State.MISMATCH, uid="uid-9", problem="another amount")
     async with Ledger(folder / "payouts.db", vendor="enkash", campaign="holi-2026", clock=time) as ledger:
         for entry in (await ledger.plan([coin_row(f"c{number}") for number in range(1200)]))[:1100]:
@@ -220,6 +225,7 @@ def test_status_reads_well_on_eighty_columns(call: Call, folder: Path) -> None:
     assert max(map(len, sums)) <= 80
     assert "1,234,567,890,123,456,789,012,345,678,901,234,567,890" in shown
     said("status: coins on 80 columns", call("status", "--text", "--vendor=enkash", env=eighty).stdout)
+    said("status: an unknown row", call("status", "r4", "--text", "--campaign=diwali-2026", env=eighty).stdout)
     said("status: a row", call("status", "r5", "--text", "--campaign=diwali-2026", env=eighty).stdout)
 
 
@@ -307,6 +313,20 @@ def test_a_moving_line_names_what_went_wrong_and_only_that() -> None:
     clock.now += 1
     line.end()
     said("run: the moving lines at the end of a run that was stopped", last())
+
+
+def test_a_moving_line_tells_the_same_problem_only_so_often() -> None:
+    line, _, _ = moving(200)
+    line.begin(Progress(total=100))
+    row = Entry(number=1, id="r1", line=1, recipient="u", item="i", amount="1", key="k", state=State.UNKNOWN)
+    for number in range(60):
+        for state, kind in ((State.UNKNOWN, "OutcomeUnknown"), (State.REJECTED, "NotFound"), (State.REJECTED, "Forbidden")):
+            line.row(evolve(row, id=f"{kind}-{number}", state=state, problem_kind=kind, problem="because"))
+    line.end()
+    text = line._bar.console.file.getvalue()  # type: ignore[attr-defined]
+    told = Counter(re.findall(r"row (\w+)-", text))
+    assert told == {"OutcomeUnknown": 20, "NotFound": 20, "Forbidden": 20}
+    assert text.count("payouts status --all") == 3
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 160])

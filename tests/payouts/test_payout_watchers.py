@@ -16,11 +16,16 @@ from typer.testing import CliRunner, Result
 from payouts.cli import app
 from payouts.ledger_reader import LedgerReader
 from payouts.states import State
+from tests.payouts.audit_kit import playing
+from tests.payouts.by_hand_kit import prepare, raw
 from tests.payouts.process_kit import ROOT, create_event, end, enkash_at, original_at, sandbox
 from tests.payouts.texts import said
+from vendor_sandboxes import OriginalSandbox
 
 REWARD = "764893807463"
 TWO = f"id,reward_uid,to_user_uid,amount\nr1,{REWARD},32,1.50\nr2,{REWARD},33,2.25\n"
+
+BULK = ("resolve", "--unknown", "--refused", "--as=rejected", "--yes")
 
 Call = Callable[..., Result]
 
@@ -93,6 +98,30 @@ def test_a_closed_output_is_refused_because_the_ledger_could_be_opened_in_its_pl
     said("run: standard output is closed", end(process))
     assert process.returncode == 2
     assert not (tmp_path / "payouts.db").exists()
+
+
+# results
+
+
+@pytest.mark.parametrize("form", ["--json", "--text"])
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [(("status", "--all"), 0), (("decisions", "--all", "--csv=decisions.csv"), 0), (("audit", "--rate=0"), 3), (BULK, 4)],
+)
+def test_a_reader_who_has_seen_enough_is_no_error(folder: Path, command: tuple[str, ...], code: int, form: str) -> None:
+    prepare(folder, State.UNKNOWN)
+    assert CliRunner().invoke(app, ["resolve", "r1", "--as=done", "--note=seen"]).exit_code == 0
+    with raw(folder) as database:
+        database.execute("UPDATE rows SET answer = 400 WHERE id = 'r2'")
+    with playing(OriginalSandbox()) as vendor:
+        reading, writing = os.pipe()
+        os.close(reading)
+        arguments = [sys.executable, "-m", "payouts", *command, form]
+        env = original_at(vendor.url) | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(arguments, stdout=writing, stderr=subprocess.PIPE, env=env, cwd=folder, check=False, timeout=60)
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (code, b"")
+    assert (folder / "decisions.csv").exists() is (command[0] == "decisions")
 
 
 # files

@@ -23,6 +23,7 @@ from rich.text import Text
 from vendor_http.secrets import one_line
 
 _LONGEST_CELL = 200
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}  # JSON may hold them as they are
 
 
 class Exit(IntEnum):
@@ -184,7 +185,8 @@ def _json_line(values: Mapping[str, Any], encoding: str | None) -> str:
     """Return one line of JSON: as UTF-8 where the stream is, else with every other character than ASCII escaped."""
     if codecs.lookup(encoding or "utf-8").name == "utf-8":
         with suppress(TypeError):  # a lone surrogate, such as from the name of a file that is not UTF-8
-            return orjson.dumps(values, default=str).decode()
+            line = orjson.dumps(values, default=str).decode()
+            return line if line.isascii() else line.translate(_LINE_ENDS)
     return json.dumps(values, default=str, separators=(",", ":"))
 
 
