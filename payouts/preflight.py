@@ -16,6 +16,7 @@ from payouts.decisions import record
 from payouts.ledger_reader import FIELDS, Campaign, LedgerReader
 from payouts.likeness import likeness
 from payouts.rows import InvalidRow, Row, derive_key
+from payouts.spelling import told_apart
 from payouts.states import SETTLED, Entry, State, same_amount
 
 if TYPE_CHECKING:
@@ -117,13 +118,14 @@ class Preflight:
             self._refuse_changed(self.campaign, known, row)
             self.known += 1
             self.settled += known.state in SETTLED
-            if (
-                known.state in _MAY_BE_SENT
-            ):  # what was planned long ago, or is retried now, may have been paid elsewhere meanwhile
+            if known.state in _MAY_BE_SENT:  # it may have been paid elsewhere meanwhile
                 self._compare(row)
                 if known.retries and self._reader.paid_after_failure(known):
                     self._count(self._number, row)
-        elif not self._key_is_elsewhere(row):
+            return
+        if self.campaign is not None:
+            self._refuse_respelled(self.campaign, row)
+        if not self._key_is_elsewhere(row):
             self._compare(row)
             if row.item in self.new or len(self.new) < MAX_ITEMS:
                 rows, total = self.new.get(row.item, (0, money.ZERO))
@@ -170,12 +172,23 @@ class Preflight:
             if now != before and not (name == "amount" and same_amount(now, before))
         ]
         if other:
-            had, has = " and ".join(before for _, before, _ in other), " and ".join(now for _, _, now in other)
+            pairs = [told_apart(before, now) for _, before, now in other]
+            had, has = (" and ".join(words) for words in zip(*pairs, strict=True))
             told = (
                 f"row {row.id} is in the ledger as {known.state} with {had}; the file now has {has}. A row never changes: "
                 "undo the change, or give the new grant a new id"
             )
             raise InvalidRow(told, name=other[0][0], kind="changed")
+
+    def _refuse_respelled(self, campaign: Campaign, row: Row) -> None:
+        found = self._reader.respelled(campaign, row.id, row.recipient)
+        if found is not None:
+            one, other = told_apart(row.id, found)
+            told = (
+                f"row id {one} is another spelling of row {other}, which this campaign has, to the same recipient. If they are "
+                "one grant, give the row that id again; if not, give it a new id"
+            )
+            raise InvalidRow(told, name="id", kind="respelled")
 
     def _key_is_elsewhere(self, row: Row) -> bool:
         """Return whether a row brings the key of a row of another campaign, and count it."""
