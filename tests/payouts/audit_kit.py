@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from typer.testing import Result
 
@@ -18,9 +16,7 @@ from payouts.rows import Row, derive_key
 from payouts.states import Entry, State
 from tests.payouts.command_kit import REWARD, records
 from tests.payouts.payout_kit import token_row
-from vendor_sandboxes import EnkashSandbox, OriginalSandbox
-
-S = TypeVar("S", OriginalSandbox, EnkashSandbox)
+from vendor_sandboxes import OriginalSandbox
 
 CAMPAIGN = "diwali-2026"
 WAY: dict[State, Sequence[State]] = {
@@ -34,26 +30,6 @@ WAY: dict[State, Sequence[State]] = {
     State.UNKNOWN: (State.SENT, State.UNKNOWN),
 }
 """How a row of Original comes to a state."""
-
-
-@contextmanager
-def playing(sandbox: S) -> Iterator[S]:
-    """Run a sandbox on a thread of its own."""
-    ready, done = threading.Event(), threading.Event()
-
-    async def play() -> None:
-        async with sandbox:
-            ready.set()
-            await asyncio.to_thread(done.wait)
-
-    thread = threading.Thread(target=asyncio.run, args=(play(),))
-    thread.start()
-    ready.wait()
-    try:
-        yield sandbox
-    finally:
-        done.set()
-        thread.join()
 
 
 def key_of(row_id: str, campaign: str = CAMPAIGN) -> str:

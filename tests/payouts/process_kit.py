@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from enkash_async import EnkashClient, PasswordCredentials
+from vendor_sandboxes import EnkashSandbox, OriginalSandbox
+from vendor_sandboxes.__main__ import build
+
+S = TypeVar("S", bound=OriginalSandbox | EnkashSandbox)
 
 ROOT = Path(__file__).parents[2]
 KEY, SECRET = "sandboxkey01", "sandbox-api-secret-of-more-than-thirty-two-characters"
@@ -35,14 +39,36 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def sandbox(vendor: str, *options: str) -> Iterator[str]:
-    """Play a vendor on a port of its own and yield its URL."""
-    command = [sys.executable, "-m", "vendor_sandboxes", vendor, "--port", "0", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(), cwd=ROOT) as process:
+def playing(sandbox: S) -> Iterator[S]:
+    """Run a sandbox on a thread of its own."""
+    ready, done = threading.Event(), threading.Event()
+
+    async def play() -> None:
         try:
-            yield json.loads(_pipe(process.stdout).readline())["url"]
+            async with sandbox:
+                ready.set()
+                await asyncio.to_thread(done.wait)
         finally:
-            process.send_signal(signal.SIGTERM)
+            ready.set()
+
+    thread = threading.Thread(target=asyncio.run, args=(play(),))
+    thread.start()
+    ready.wait()
+    assert thread.is_alive(), "the sandbox cannot listen"
+    try:
+        yield sandbox
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextmanager
+def sandbox(vendor: str, *options: str) -> Iterator[str]:
+    """Play a vendor, as its command line would, and yield its URL."""
+    made = build([vendor, "--port=0", *options])
+    assert isinstance(made, OriginalSandbox | EnkashSandbox)
+    with playing(made) as played:
+        yield played.url
 
 
 def books(url: str) -> dict[str, Any]:

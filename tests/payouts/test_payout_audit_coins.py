@@ -14,11 +14,11 @@ from payouts.asking import AskedEnough, Asking
 from payouts.audit_coins import snapshot
 from payouts.ledger import Ledger
 from payouts.states import State
-from tests.payouts.audit_kit import event, kinds, playing, rows_of, summary
+from tests.payouts.audit_kit import event, kinds, rows_of, summary
 from tests.payouts.by_hand_kit import raw
 from tests.payouts.command_kit import Call, for_people, records
 from tests.payouts.payout_kit import coin_row
-from tests.payouts.process_kit import create_event, enkash_at
+from tests.payouts.process_kit import create_event, enkash_at, playing
 from tests.payouts.texts import said
 from vendor_sandboxes import EnkashSandbox
 from webhooks.cli.terminal import Output

@@ -311,3 +311,12 @@ async def test_in_a_browser_the_page_fits_and_no_note_does_anything(
         assert part in text
     assert browser.complaints == []
     assert {url for url in browser.requests if not url.startswith("data:")} == {(tmp_path / "decisions.html").as_uri()}
+
+
+async def test_rows_that_move_beside_one_that_is_settled_by_hand_are_no_decisions(folder: Path) -> None:
+    async with Ledger(folder / "payouts.db", vendor="original", campaign="c") as ledger:
+        first, second = await ledger.plan([token_row("r1"), token_row("r2")])
+        unknown = await ledger.move(await ledger.move(first, State.SENT), State.UNKNOWN, problem="no answer")
+        await ledger.move_all([(unknown, State.DONE, {"settled_by": "hand", "note": "seen"}), (second, State.SENT, {})])
+        kept = await ledger.transact(lambda database: [each.row for each in decisions.decisions(database)])
+    assert kept == ["r1"]

@@ -21,12 +21,12 @@ from payouts.ledger import Ledger
 from payouts.refused import is_proven, look_up, was_refused
 from payouts.states import Entry, State
 from tests.payouts.audit_kit import hold as hold_at
-from tests.payouts.audit_kit import key_of, playing, rows_of
+from tests.payouts.audit_kit import key_of, rows_of
 from tests.payouts.audit_kit import lead as lead_to
 from tests.payouts.by_hand_kit import DAY, NOBODY, decided, lead, prepare, raw, refused, row_of
 from tests.payouts.command_kit import HEADER, REWARD, Call, entries, for_people, records, run_of
 from tests.payouts.payout_kit import coin_row, token_row
-from tests.payouts.process_kit import books, enkash_at, free_port, original_at, sandbox
+from tests.payouts.process_kit import books, enkash_at, free_port, original_at, playing, sandbox
 from tests.payouts.texts import said
 from vendor_http.errors import Forbidden, OutcomeUnknown, RateLimited, ServerFailed, Unauthorized
 from vendor_http.operations import OperationStatus

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from payouts.states import State
-from tests.payouts.audit_kit import event, hold, key_of, lead, playing, retried, rows_of, unreadable
+from tests.payouts.audit_kit import event, hold, key_of, lead, retried, rows_of, unreadable
 from tests.payouts.command_kit import HEADER, REWARD, Call, run_of
-from tests.payouts.process_kit import original_at
+from tests.payouts.process_kit import original_at, playing
 from vendor_sandboxes import OriginalSandbox
 
 AUDIT = ("audit", "--rate=0")

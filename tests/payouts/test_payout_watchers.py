@@ -16,9 +16,8 @@ from typer.testing import CliRunner, Result
 from payouts.cli import app
 from payouts.ledger_reader import LedgerReader
 from payouts.states import State
-from tests.payouts.audit_kit import playing
 from tests.payouts.by_hand_kit import prepare, raw
-from tests.payouts.process_kit import ROOT, create_event, end, enkash_at, original_at, sandbox
+from tests.payouts.process_kit import ROOT, create_event, end, enkash_at, original_at, playing, sandbox
 from tests.payouts.texts import said
 from vendor_sandboxes import OriginalSandbox
 
