@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
+from tests.unmeasured import unmeasured
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -57,7 +59,7 @@ def test_commands_of_the_readme_run(block: Block, tmp_path: Path) -> None:
     assert block.commands, "a console block without a line that begins with '$ '"
     venv = Path(sys.executable).parent
     environment = {
-        **os.environ,
+        **unmeasured(),
         "PATH": f"{venv}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "VENV": str(venv.parent),
