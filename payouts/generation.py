@@ -47,6 +47,22 @@ def state_folder() -> Path:
     return folder
 
 
+def is_paid_elsewhere(identity: str | None, vendor: str, campaign: str, folder: Path | None = None) -> bool:
+    """Return whether this user has paid a campaign of that name from another ledger.
+
+    Args:
+        identity: The name of the ledger that is meant, None if there is none yet.
+        vendor: The campaign's vendor.
+        campaign: Its name.
+        folder: The state folder; the user's if not given.
+    """
+    notes = (folder or state_folder()).glob("ledger-*")
+    others = (
+        GenerationNote(path.name.removeprefix("ledger-"), path.parent) for path in notes if path.name != f"ledger-{identity}"
+    )
+    return any((vendor, campaign) in noted.campaigns for noted in (note.read() for note in others) if noted is not None)
+
+
 @frozen(kw_only=True)
 class Noted:
     """What a note says.

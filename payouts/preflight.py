@@ -73,6 +73,7 @@ class Preflight:
         repeats_of: Names or patterns of the campaigns that rows may repeat.
 
     Attributes:
+        identity: The name that the ledger shares with its copies.
         campaign: The campaign as the ledger knows it, None if it is new.
         known: How many rows of the file the campaign has.
         settled: Of those, how many cost no further request.
@@ -82,6 +83,7 @@ class Preflight:
 
     def __init__(self, reader: LedgerReader, vendor: str, name: str, repeats_of: Sequence[str] = ()) -> None:
         self._reader = reader
+        self.identity = reader.generation()[0]
         self._vendor = vendor
         self._name = name
         self._campaigns = {each.number: each for each in reader.campaigns() if each.vendor == vendor}

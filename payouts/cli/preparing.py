@@ -16,6 +16,7 @@ from payouts.cli.confirming import counted, somebody_is_there
 from payouts.cli.connections import target_of
 from payouts.cli.mistakes import Mistakes
 from payouts.cli.terminal import Exit
+from payouts.generation import is_paid_elsewhere
 from payouts.ledger_reader import FIELDS, LedgerReader
 from payouts.preflight import Preflight, Repeat
 from payouts.restoring import demand_newest
@@ -104,6 +105,7 @@ def prepare(stream: BinaryIO, layout: Layout, terms: Terms, output: Output, *, b
         _check_total(checked, terms)
         if not terms.dry_run:
             before_asking()
+            _warn_of_another_ledger(preflight, terms)
         _show(checked, terms, output, preflight)
         repeats: list[int] = []
         if preflight is not None:
@@ -123,6 +125,16 @@ def _preflight(terms: Terms, stack: ExitStack) -> Preflight | None:
     reader = stack.enter_context(LedgerReader(terms.ledger))
     _check_patterns([each.name for each in reader.campaigns() if each.vendor == terms.vendor], terms)
     return stack.enter_context(Preflight(reader, terms.vendor, terms.campaign, terms.repeats_of))
+
+
+def _warn_of_another_ledger(preflight: Preflight | None, terms: Terms) -> None:
+    """Warn where coins may be paid twice because this is not the ledger that was meant; Original knows the keys of the other."""
+    if terms.vendor != "enkash" or (preflight is not None and preflight.campaign is not None):
+        return
+    identity = None if preflight is None else preflight.identity
+    if is_paid_elsewhere(identity, terms.vendor, terms.campaign):
+        told = f"Another ledger has paid a campaign {terms.campaign} before, and {terms.ledger} does not know it"
+        tell(f"{told}. EnKash may pay its rows a second time: check --ledger before you go on.", "bold yellow")
 
 
 def is_begun(ledger: Path) -> bool:

@@ -296,6 +296,17 @@ def test_coins_are_compared_by_recipient_and_event(call: Call, folder: Path) -> 
         assert len(books(url)["allocations"]) == 4
 
 
+def test_coins_that_another_ledger_has_paid_are_warned_of(call: Call, folder: Path) -> None:
+    (folder / "coins.csv").write_text("id,user_id,event\na,EK000001,MEAL\n")
+    with sandbox("enkash") as url:
+        env = enkash_at(url, folder)
+        create_event(env, "MEAL")
+        command = ["run", "coins.csv", "--vendor=enkash", "--campaign=here-and-there", "--yes", "--rate=0"]
+        for ledger, warned in (("one.db", False), ("one.db", False), ("two.db", True)):
+            result = call(*command, f"--ledger={ledger}", env=env)
+            assert (result.exit_code, "Another ledger" in result.stderr) == (0, warned)
+
+
 def test_a_person_types_the_name_of_the_campaign_that_is_repeated(desk: Desk, somebody: None) -> None:
     assert desk.pay(FIVE, "small", "--yes").exit_code == 0
     result = desk.pay(FIVE, "smal", "--yes", text="smal\n")
