@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 FIELDS = {"original": ("to_user_uid", "reward_uid", "amount", "nonce"), "enkash": ("user_id", "event", "amount", "request_id")}
 """What each vendor's files call recipient, item, amount and key."""
 
+_PAID = "('sent', 'accepted', 'done', 'mismatch', 'unknown')"
+"""The states of rows that were paid, or may have been."""
+
 
 @frozen(kw_only=True)
 class Campaign:
@@ -296,8 +299,7 @@ class LedgerReader:
     def paid_alike(self, vendor: str, likeness: str) -> list[int]:
         """Return the numbers of the campaigns that have paid a like row, or may have."""
         found = self._database.execute(
-            "SELECT DISTINCT campaign FROM rows WHERE vendor = ? AND likeness = ? "
-            "AND state IN ('sent', 'accepted', 'done', 'mismatch', 'unknown')",
+            f"SELECT DISTINCT campaign FROM rows WHERE vendor = ? AND likeness = ? AND state IN {_PAID}",  # noqa: S608 - a constant
             (vendor, likeness),
         )
         return [int(number) for (number,) in found]
@@ -305,9 +307,10 @@ class LedgerReader:
     def paid_after_failure(self, entry: Entry) -> bool:
         """Return whether a like row of its campaign was taken up after it had failed, and was paid or may have been."""
         found = self._database.execute(
-            "SELECT 1 FROM rows AS other JOIN rows AS own ON own.number = ?1 WHERE other.vendor = own.vendor "
+            "SELECT 1 FROM rows AS other JOIN rows AS own ON own.number = ?1 "  # noqa: S608 - a constant
+            "WHERE other.vendor = own.vendor "
             "AND other.campaign = own.campaign AND other.likeness = own.likeness AND other.number != own.number "
-            "AND other.state IN ('sent', 'accepted', 'done', 'mismatch', 'unknown') "
+            f"AND other.state IN {_PAID} "
             "AND other.planned_at > (SELECT min(settled_at) FROM retired_keys WHERE row = ?1) LIMIT 1",
             (entry.number,),
         )
@@ -316,8 +319,7 @@ class LedgerReader:
     def ids_alike(self, campaign: Campaign, likeness: str) -> Iterator[str]:
         """Yield the ids of a campaign's like rows that were paid, or may have been."""
         for (row_id,) in self._database.execute(
-            "SELECT id FROM rows WHERE vendor = ? AND likeness = ? AND campaign = ? "
-            "AND state IN ('sent', 'accepted', 'done', 'mismatch', 'unknown')",
+            f"SELECT id FROM rows WHERE vendor = ? AND likeness = ? AND campaign = ? AND state IN {_PAID}",  # noqa: S608 - a constant
             (campaign.vendor, likeness, campaign.number),
         ):
             yield row_id
