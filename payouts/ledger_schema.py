@@ -254,7 +254,7 @@ def _refuse_log_of_another(path: Path) -> None:
     """Refuse a backup that was put over a ledger whose process was killed.
 
     It would be read through the newer log and look like the newest copy. Nothing is opened for writing before this is known:
-    whoever closes such a pair writes the log into the file.
+    closing such a pair writes the log into the file.
     """
     log = path.with_name(path.name + "-wal")
     if not log.exists() or not log.stat().st_size:

@@ -38,7 +38,7 @@ from webhooks.cli.terminal import Output, fail, tell
 _CONCURRENCY = 10
 _LOOK_EVERY = 0.2
 _NO_LOOK_UP = (
-    "EnKash cannot be asked what became of a row. Balances show only how many coins came or went since the snapshot, whoever "
+    "EnKash cannot be asked what became of a row. Balances show only how many coins came or went since the snapshot, not who "
     "gave or spent them, and nothing about rows that were paid before it."
 )
 

@@ -205,7 +205,7 @@ def _show(checked: Checked, terms: Terms, output: Output, preflight: Preflight |
 
 
 def _refuse_keys(preflight: Preflight, terms: Terms, output: Output) -> None:
-    """End the command if the file brings keys of other campaigns, whoever would agree to that."""
+    """End the command if the file brings keys of other campaigns; nobody can agree to that."""
     found = preflight.keys_elsewhere()
     for each in found:
         whole = each.rows == preflight.rows

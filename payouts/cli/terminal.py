@@ -54,7 +54,7 @@ def with_exit_codes(command: Callable[P, None]) -> Callable[P, None]:
             fail(str(problem), Exit.USAGE if problem.meant else missing)
         except LedgerError as problem:
             fail(str(problem), Exit.UNAVAILABLE)
-        except BrokenPipeError:  # whoever read this has gone, which is no mistake
+        except BrokenPipeError:  # the reader has left, such as `head`: no mistake
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, sys.stdout.fileno())
             os.close(nothing)

@@ -336,7 +336,7 @@ def test_what_was_compared_before_a_newer_copy_was_paid_from_releases_nothing(
     lead(path, vendor.url, {"r1": State.PLANNED, "r2": State.PLANNED, "sent": State.SENT})
     assert call(*AUDIT, "--max-requests=1", env=env).exit_code == 4
     log = path.with_name("payouts.db-wal")
-    assert not (log.exists() and log.stat().st_size)  # whoever copies the file copies all of it
+    assert not (log.exists() and log.stat().st_size)  # a copy of the file is a copy of all of it
     shutil.copy(path, backup)
     lead(path, vendor.url, {"r1": State.SENT})
     hold(vendor, "user-r1", key_of("r1"))
