@@ -7,8 +7,10 @@ import gc
 import inspect
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from types import FrameType
 from typing import Any
 from unittest.mock import Mock
 
@@ -36,7 +38,14 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Ignore a signal in this process only: unlike `SIG_IGN`, a handler is not handed on to programs that it starts."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    for number in (signal.SIGINT, signal.SIGHUP):  # `nohup` and `&` in a script have them ignored
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _ignore)
     state = tempfile.mkdtemp(prefix="state-")  # what is remembered beside ledgers must not reach the user's own folder
     os.environ["XDG_STATE_HOME"] = state
     config.add_cleanup(lambda: shutil.rmtree(state, ignore_errors=True))
