@@ -20,7 +20,7 @@ from attrs import frozen
 from benchmarks._vendor import vendor
 from original_async import OriginalClient
 from payouts import Entry, Layout, Ledger, OriginalRow, Row, RunOptions, State, read_rows, run_payouts
-from vendor_http import Limits
+from rewards_core import Limits
 from webhooks import Completions, MemoryStore, PollPolicy
 
 AT_ONCE = 64

@@ -26,7 +26,7 @@ from aiohttp import web
 from benchmarks._load import body_of, headers_of
 from benchmarks._servers import KEY_ID, PATH, SECRET
 from original_async import Allocation, OriginalClient, OriginalWebhooks
-from vendor_http import KeyedRequest, Operation, OperationRef, OperationStatus
+from rewards_core import KeyedRequest, Operation, OperationRef, OperationStatus
 from webhooks import Completions, MemoryStore, PollPolicy, Receiver
 
 MILLION = 1_000_000

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from enkash_async.credentials import PasswordCredentials, TokenProvider, is_token
 from enkash_async.errors import TokenUnavailable
-from vendor_http.errors import ClientClosed, ConfigurationError, ConnectFailed, RateLimited, Unauthorized, VendorError
+from rewards_core.errors import ClientClosed, ConfigurationError, ConnectFailed, RateLimited, Unauthorized, VendorError
 
 _PASSED_ON = (Unauthorized, ConnectFailed, RateLimited, ClientClosed)
 """What a provider may raise that says the same of the call that wanted a token: nothing happened."""

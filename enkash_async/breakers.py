@@ -16,9 +16,9 @@ from typing import Protocol, TypeVar
 
 from attrs import asdict, frozen
 
-from enkash_async.checks import check_seconds
-from vendor_http.codec import decode, dumps
-from vendor_http.errors import UnexpectedResponse
+from rewards_core.errors import UnexpectedResponse
+from rewards_core.json import decode, dumps
+from rewards_core.validation import check_timeout
 
 T = TypeVar("T")
 
@@ -147,7 +147,7 @@ class FileBreakerStore:
         self._try, self._free = fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN
         self._given = Path(path)
         self._path = self._given.absolute()
-        self._lock_timeout = check_seconds(lock_timeout, "lock_timeout")
+        self._lock_timeout = check_timeout(lock_timeout, "lock_timeout")
         self._clock = clock
         self._sleep = sleep
 

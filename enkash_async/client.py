@@ -10,37 +10,29 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 
-from enkash_async.auth import PasswordTokens
 from enkash_async.authorizers import BasicAuthorizer, BearerAuthorizer
 from enkash_async.breakers import BreakerStore, MemoryBreakerStore
-from enkash_async.checks import (
-    check_coins,
-    check_configuration,
-    check_extra_headers,
-    check_flag,
-    check_methods,
-    check_seconds,
-)
+from enkash_async.checks import check_coins, check_configuration, check_extra_headers
 from enkash_async.credentials import PasswordCredentials, TokenProvider
 from enkash_async.encryption import BodyCipher
 from enkash_async.envelope import Envelope, read_balance, read_event, read_refusal, read_success
 from enkash_async.models import CoinAllocation, CoinAllocationRequest, CoinConfiguration, CoinEvent, CoinEventRequest
 from enkash_async.settings import ClientOptions, settings_from_env
 from enkash_async.token_request import TokenTransport, ask_for_token
-from vendor_http.addresses import check_base_url
-from vendor_http.arguments import check_id, check_key, check_name
-from vendor_http.calls import Answer, Effect, Refusal, Request
-from vendor_http.codec import dumps
-from vendor_http.errors import UnexpectedResponse
-from vendor_http.refusals import affirms_existence
-from vendor_http.transport import Transport
+from enkash_async.tokens import PasswordTokens
+from rewards_core.errors import UnexpectedResponse
+from rewards_core.http.calls import Answer, Effect, Refusal, Request
+from rewards_core.http.refusals import affirms_existence
+from rewards_core.http.transport import Transport
+from rewards_core.json import dumps
+from rewards_core.validation import check_base_url, check_flag, check_id, check_key, check_methods, check_name, check_timeout
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from vendor_http.limits import Limits
-    from vendor_http.retry import RetryPolicy, Timeouts
-    from vendor_http.transport import Session
+    from rewards_core.http.retry import RetryPolicy, Timeouts
+    from rewards_core.http.transport import Session
+    from rewards_core.rate import Limits
 
 T = TypeVar("T")
 
@@ -116,7 +108,7 @@ class EnkashClient:
         self._allocation_effect = Effect.KEYED if check_flag(repeat_allocations, "repeat_allocations") else Effect.BARE
         self._cipher = _cipher(encryption, credentials)
         extra = check_extra_headers({} if extra_headers is None else extra_headers)
-        lifetime = None if token_lifetime is None else check_seconds(token_lifetime, "token_lifetime")
+        lifetime = None if token_lifetime is None else check_timeout(token_lifetime, "token_lifetime")
         self._tokens: PasswordTokens | None = None
         self._auth: Transport | None = None
         shared: dict[str, Any] = {

@@ -12,7 +12,7 @@ from urllib.parse import quote_plus, urlencode
 
 from attrs import field, frozen
 
-from vendor_http.secrets import Secret
+from rewards_core.secrets import Secret
 
 DOCUMENTED_LIFE = 300.0
 """The longest a token is trusted, in seconds: EnKash's prose says five minutes, its samples a day."""

@@ -9,9 +9,9 @@ import hashlib
 from base64 import b64decode, b64encode
 from typing import Any, NoReturn
 
-from vendor_http.codec import dumps, loads
-from vendor_http.errors import UnexpectedResponse
-from vendor_http.secrets import Secret
+from rewards_core.errors import UnexpectedResponse
+from rewards_core.json import dumps, loads
+from rewards_core.secrets import Secret
 
 BLOCK = 128
 """Bits of a block and of the key."""

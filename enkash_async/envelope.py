@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar, cast
 
 from enkash_async.models import CoinConfiguration, CoinEvent
-from vendor_http.calls import Answer, Refusal
-from vendor_http.codec import loads, structure
-from vendor_http.errors import FieldError, RequestRejected, UnexpectedResponse
-from vendor_http.secrets import hide, one_line
+from rewards_core.errors import FieldError, RequestRejected, UnexpectedResponse
+from rewards_core.http.calls import Answer, Refusal
+from rewards_core.json import loads, structure
+from rewards_core.secrets import hide, one_line
 
 T = TypeVar("T")
 

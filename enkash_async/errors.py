@@ -1,10 +1,10 @@
-"""Why there is no access token; every other error is defined in `vendor_http`."""
+"""Why there is no access token; every other error is defined in `rewards_core`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from vendor_http.errors import ConnectFailed, Unauthorized
+from rewards_core.errors import ConnectFailed, Unauthorized
 
 
 class CredentialsRejected(Unauthorized):

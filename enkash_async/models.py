@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from vendor_http.enums import OpenEnum
+from rewards_core.operations import OpenEnum
 
 
 class CoinConfiguration(OpenEnum):

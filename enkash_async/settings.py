@@ -11,9 +11,9 @@ from enkash_async.credentials import PasswordCredentials, StaticToken, TokenProv
 if TYPE_CHECKING:
     from enkash_async.breakers import BreakerStore
     from enkash_async.encryption import BodyCipher
-    from vendor_http.limits import Limits
-    from vendor_http.retry import RetryPolicy, Timeouts
-    from vendor_http.transport import Session
+    from rewards_core.http.retry import RetryPolicy, Timeouts
+    from rewards_core.http.transport import Session
+    from rewards_core.rate import Limits
 
 COINS_BASE_URL = "ENKASH_COINS_BASE_URL"
 AUTH_BASE_URL = "ENKASH_AUTH_BASE_URL"

@@ -11,9 +11,9 @@ from typing import Any
 
 from enkash_async.credentials import AccessToken, PasswordCredentials, read_token
 from enkash_async.envelope import names_failure, read_object, read_refusal
-from vendor_http.calls import Answer, Effect, Met, Request, Trouble
-from vendor_http.errors import RequestRejected, UnexpectedResponse
-from vendor_http.transport import Transport
+from rewards_core.errors import RequestRejected, UnexpectedResponse
+from rewards_core.http.calls import Answer, Effect, Met, Request, Trouble
+from rewards_core.http.transport import Transport
 
 _CLEAR = frozenset({407, 408, 429})
 """The 4xx whose meaning does not depend on a body."""

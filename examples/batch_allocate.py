@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from original_async import AllocationFailed, OriginalClient, OriginalWebhooks
-from vendor_http import CallEnded, RewardsError
+from rewards_core import CallEnded, RewardsError
 from webhooks import Completions, MemoryStore, PollPolicy, Receiver, Store
 
 ORDER = ("settled", "done", "failed", "unknown", "recovered", "rows", "requests per allocation")

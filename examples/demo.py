@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from enkash_async import EnkashClient, PasswordCredentials
-from vendor_http import OutcomeUnknown
+from rewards_core import OutcomeUnknown
 
 HERE = Path(__file__).resolve().parent
 REWARDS, CASHBACK = HERE / "rewards.csv", HERE / "cashback.csv"

@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from original_async import AllocationFailed, OriginalClient, OriginalWebhooks
-from vendor_http import Conflict, Operation, OperationMismatch, OutcomeUnknown, RequestRejected, RewardsError
+from rewards_core import Conflict, Operation, OperationMismatch, OutcomeUnknown, RequestRejected, RewardsError
 from webhooks import Completions, MemoryStore, Receiver
 
 original = web.AppKey("original", OriginalClient)

@@ -2,9 +2,9 @@
 
 from original_async.client import OriginalClient
 from original_async.errors import AllocationFailed, ClaimFailed
-from original_async.events import OriginalWebhooks
 from original_async.models import Allocation, AllocationRequest, Balance, Claim, ClaimRequest, Reward, RewardStatus
 from original_async.signature import Keyring, sign
+from original_async.webhooks import OriginalWebhooks
 
 __all__ = [
     "Allocation",

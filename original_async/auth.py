@@ -16,8 +16,9 @@ from jwt.algorithms import HMACAlgorithm
 from jwt.api_jws import PyJWS
 from jwt.exceptions import InvalidKeyError
 
-from vendor_http.codec import dumps
-from vendor_http.secrets import Secret
+from rewards_core.json import dumps
+from rewards_core.secrets import Secret
+from rewards_core.validation import check_number
 
 logger = logging.getLogger("original_async")
 
@@ -124,11 +125,5 @@ def _quiet_jws() -> PyJWS:
 def _checked_lifetime(lifetime: float | None) -> float | None:
     if lifetime is None:
         return None
-    if isinstance(lifetime, bool) or not isinstance(lifetime, (int, float)):
-        raise TypeError(f"token_lifetime: expected seconds or None, got {type(lifetime).__name__}")
-    if not SHORTEST_LIFETIME <= lifetime <= LONGEST_LIFETIME:
-        raise ValueError(
-            f"token_lifetime: expected {SHORTEST_LIFETIME:.0f} to {LONGEST_LIFETIME:.0f} seconds, or None for no end, "
-            f"got {'a whole number out of that range' if isinstance(lifetime, int) else lifetime}"
-        )
+    check_number(lifetime, "token_lifetime", at_least=SHORTEST_LIFETIME, at_most=LONGEST_LIFETIME)
     return float(lifetime)

@@ -17,25 +17,25 @@ from attrs import evolve
 from original_async.auth import Tokens
 from original_async.conclusion import conclude
 from original_async.errors import read_refusal
+from original_async.lookup import MODELS, READ_PATHS, Reader, read_created
 from original_async.models import ALLOCATION, CLAIM, Allocation, AllocationRequest, Claim, ClaimRequest
 from original_async.nonces import advice, reconcile, reserve, says_known
-from original_async.reading import MODELS, READ_PATHS, Reader, read_created
-from original_async.settings import check_choice, find_base_url, options_from
-from vendor_http.arguments import check_amount, check_id, check_key
-from vendor_http.calls import Answer, Effect, Refusal, Request, warn_of_cancellation
-from vendor_http.errors import Forbidden, OutcomeUnknown, RateLimited, RequestRejected, Unauthorized
-from vendor_http.operations import DEFAULT_SCOPE, KeyedRequest, Operation, OperationRef, OperationStatus
-from vendor_http.refusals import affirms_existence
-from vendor_http.transport import Transport
+from original_async.settings import find_base_url, options_from
+from rewards_core.errors import Forbidden, OutcomeUnknown, RateLimited, RequestRejected, Unauthorized
+from rewards_core.http.calls import Answer, Effect, Refusal, Request, warn_of_cancellation
+from rewards_core.http.refusals import affirms_existence
+from rewards_core.http.transport import Transport
+from rewards_core.operations import DEFAULT_SCOPE, KeyedRequest, Operation, OperationRef, OperationStatus
+from rewards_core.validation import check_amount, check_choice, check_id, check_key
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from original_async.models import Balance, Reward
     from original_async.settings import AmountAs, ClientOptions, Environment, ReadPath
-    from vendor_http.limits import Limits
-    from vendor_http.retry import RetryPolicy, Timeouts
-    from vendor_http.transport import Session
+    from rewards_core.http.retry import RetryPolicy, Timeouts
+    from rewards_core.http.transport import Session
+    from rewards_core.rate import Limits
 
 
 class OriginalClient:
@@ -86,8 +86,8 @@ class OriginalClient:
         _random: Callable[[], float] = random.random,
         _now: Callable[[], float] = time.time,
     ) -> None:
-        check_choice(read_path, ("auto", *READ_PATHS), "read_path")
-        check_choice(amount_as, ("string", "number"), "amount_as")
+        check_choice(read_path, "read_path", ("auto", *READ_PATHS))
+        check_choice(amount_as, "amount_as", ("string", "number"))
         self._base_url = find_base_url(environment, base_url, allow_insecure=allow_insecure)
         self._scope = check_id(scope, "scope")
         self._amount_as_number = amount_as == "number"

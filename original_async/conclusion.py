@@ -9,8 +9,8 @@ from attrs import evolve
 
 from original_async.errors import AllocationFailed, ClaimFailed
 from original_async.models import Allocation, AllocationRequest, Claim
-from vendor_http.errors import OperationMismatch
-from vendor_http.operations import KeyedRequest, Operation, OperationStatus
+from rewards_core.errors import OperationMismatch
+from rewards_core.operations import KeyedRequest, Operation, OperationStatus
 
 _ASKED: Mapping[type[Any], tuple[str, ...]] = {
     Allocation: ("uid", "nonce", "reward_uid", "to_user_uid", "amount"),

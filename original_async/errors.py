@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from vendor_http.calls import Answer, Refusal
-from vendor_http.codec import loads
-from vendor_http.errors import FieldError, OperationFailed, UnexpectedResponse
-from vendor_http.secrets import hide, one_line
+from rewards_core.errors import FieldError, OperationFailed, UnexpectedResponse
+from rewards_core.http.calls import Answer, Refusal
+from rewards_core.json import loads
+from rewards_core.secrets import hide, one_line
 
 if TYPE_CHECKING:
     from original_async.models import Allocation, Claim

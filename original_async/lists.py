@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from attrs import frozen
 
-from vendor_http.codec import loads_faithful
-from vendor_http.errors import UnexpectedResponse, VendorError
+from rewards_core.errors import UnexpectedResponse, VendorError
+from rewards_core.json import loads_faithful
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from yarl import URL
 
-    from vendor_http.calls import Answer
+    from rewards_core.http.calls import Answer
 
 T = TypeVar("T")
 

@@ -12,9 +12,8 @@ from typing import Any
 
 from attrs import field, frozen
 
-from vendor_http.codec import OURS
-from vendor_http.enums import OpenEnum
-from vendor_http.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
+from rewards_core.json import OURS
+from rewards_core.operations import DEFAULT_SCOPE, OpenEnum, Operation, OperationRef, OperationStatus
 
 ALLOCATION = "allocation"
 """The kind of an allocation's ref."""

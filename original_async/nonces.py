@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from vendor_http.errors import (
+from rewards_core.errors import (
     ClientClosed,
     ConfigurationError,
     Conflict,
@@ -18,7 +18,7 @@ from vendor_http.errors import (
     UnexpectedResponse,
     VendorError,
 )
-from vendor_http.refusals import affirms_existence, names_other_fields
+from rewards_core.http.refusals import affirms_existence, names_other_fields
 
 if TYPE_CHECKING:
     from original_async.lists import Listing

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from vendor_http.addresses import check_base_url
+from rewards_core.validation import check_base_url, check_choice
 
 if TYPE_CHECKING:
-    from vendor_http.limits import Limits
-    from vendor_http.retry import RetryPolicy, Timeouts
-    from vendor_http.transport import Session
+    from rewards_core.http.retry import RetryPolicy, Timeouts
+    from rewards_core.http.transport import Session
+    from rewards_core.rate import Limits
 
 Environment = Literal["production", "development"]
 ReadPath = Literal["auto", "allocation", "allocate"]
@@ -49,20 +49,10 @@ def find_base_url(environment: str, base_url: str | None, *, allow_insecure: boo
         ValueError: there is no such environment, or credentials must not be sent to `base_url`.
         TypeError: `base_url` is not a str.
     """
-    check_choice(environment, BASE_URLS, "environment")
+    check_choice(environment, "environment", BASE_URLS)
     if base_url is None:
         return BASE_URLS[environment]
     return check_base_url(base_url, name="base_url", allow_insecure=allow_insecure)
-
-
-def check_choice(value: object, words: Mapping[str, object] | Sequence[str], name: str) -> None:
-    """Refuse a word that is none of those offered.
-
-    Raises:
-        ValueError: it is none of them.
-    """
-    if not isinstance(value, str) or value not in words:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, words))}, got {ascii(value)[:80]}")
 
 
 def options_from(environ: Mapping[str, str], given: ClientOptions) -> ClientOptions:
@@ -82,6 +72,6 @@ def options_from(environ: Mapping[str, str], given: ClientOptions) -> ClientOpti
         # an environment named by argument must not be led elsewhere by a variable that was left behind
         options["base_url"] = environ.get("ORIGINAL_BASE_URL") or None
     if "environment" not in options and (word := environ.get("ORIGINAL_ENVIRONMENT")):
-        check_choice(word, BASE_URLS, "ORIGINAL_ENVIRONMENT")
+        check_choice(word, "ORIGINAL_ENVIRONMENT", BASE_URLS)
         options["environment"] = word  # type: ignore[typeddict-item]
     return options

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
-from vendor_http.errors import SignatureError
-from vendor_http.secrets import Secret
+from rewards_core.errors import SignatureError
+from rewards_core.secrets import Secret
 
 SIGNATURE_HEADER = "x-webhook-signature"
 

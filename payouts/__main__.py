@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from vendor_http.extras import run_command_line
+from rewards_core.cli.entry import run_command_line
 
 
 def main() -> None:
     """Run the command line; without its extra say which to install, with exit code 2."""
     # what it logs is advice to programmers; a request that was cut off is a row of the ledger, and the next run resumes it
-    logging.getLogger("vendor_http.calls").addHandler(logging.NullHandler())
+    logging.getLogger("rewards_core.http.calls").addHandler(logging.NullHandler())
     run_command_line("payouts", "payouts.cli")
 
 

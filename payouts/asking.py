@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from payouts.progress import Pace, Stop
-from vendor_http.errors import ClientClosed, ConfigurationError, ConnectFailed, Forbidden, RateLimited, Unauthorized
+from rewards_core.errors import ClientClosed, ConfigurationError, ConnectFailed, Forbidden, RateLimited, Unauthorized
 
 T = TypeVar("T")
 

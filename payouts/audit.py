@@ -12,8 +12,8 @@ from attrs import Factory, define, frozen
 
 from payouts import money
 from payouts.states import Entry, State
-from vendor_http.errors import NotFound, VendorError
-from vendor_http.operations import OperationStatus
+from rewards_core.errors import NotFound, VendorError
+from rewards_core.operations import OperationStatus
 
 if TYPE_CHECKING:
     from original_async import Allocation, OriginalClient

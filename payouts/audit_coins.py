@@ -14,7 +14,7 @@ from payouts.asking import Asking
 from payouts.audit import Checked, Finding, KnownRow
 from payouts.audit_book import balances, keep_balances
 from payouts.states import Entry, State
-from vendor_http.errors import VendorError
+from rewards_core.errors import VendorError
 
 if TYPE_CHECKING:
     from enkash_async import EnkashClient

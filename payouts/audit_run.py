@@ -13,7 +13,7 @@ from payouts import audit_book
 from payouts.asking import AskedEnough
 from payouts.audit import NOT_DIFFERENT, Checked, KnownRow, OriginalBooks
 from payouts.audit_coins import EnkashBalances
-from vendor_http.errors import RewardsError
+from rewards_core.errors import RewardsError
 
 if TYPE_CHECKING:
     from enkash_async import EnkashClient

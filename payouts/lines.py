@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from attrs import Factory, field, frozen
 
-from vendor_http.errors import RewardsError
+from rewards_core.errors import RewardsError
 
 MAX_LINE_BYTES = 65_536
 

@@ -10,7 +10,7 @@ from payouts.progress import Places
 from payouts.settling import Settling, state_after
 from payouts.states import Entry, State
 from payouts.vendors import Later, Meaning, Vendor, as_told, meaning_of
-from vendor_http.errors import (
+from rewards_core.errors import (
     ClientClosed,
     ConfigurationError,
     Conflict,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from payouts.ledger import Facts, Ledger
     from payouts.progress import Pace, Progress, Stop
     from payouts.recording import Recorder, Then
-    from vendor_http.operations import Operation, OperationRef
+    from rewards_core.operations import Operation, OperationRef
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0
 _MOST_FORBIDDEN = 10

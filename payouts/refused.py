@@ -14,13 +14,13 @@ from attrs import Factory, define
 from payouts.asking import HOPELESS
 from payouts.states import Entry, State
 from payouts.vendors import as_told
-from vendor_http.errors import ConfigurationError, RewardsError, VendorError
+from rewards_core.errors import ConfigurationError, RewardsError, VendorError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from payouts.asking import Asking
-    from vendor_http.operations import Operation
+    from rewards_core.operations import Operation
 
 APART = 24 * 3600.0
 """Seconds between the first and the last complete list that do not show a row, before it may be settled."""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from payouts.states import Entry, State
 from payouts.vendors import as_told
-from vendor_http.errors import NotFound, VendorError
-from vendor_http.operations import OperationStatus
+from rewards_core.errors import NotFound, VendorError
+from rewards_core.operations import OperationStatus
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, TypeAlias
 from attrs import field, frozen
 
 from payouts.spelling import Misspelling, misspelled_amount, misspelled_id, misspelled_name, unfit
-from vendor_http.arguments import check_amount, check_id, check_key, check_name
-from vendor_http.errors import RewardsError
+from rewards_core.errors import RewardsError
+from rewards_core.validation import check_amount, check_id, check_key, check_name
 
 _KEY_DOMAIN = b"rewards-async payout key"
 _KEY_CHARACTERS = 26

@@ -19,7 +19,7 @@ from payouts.rows import Row
 from payouts.settling import Settling
 from payouts.states import SETTLED, Entry, State
 from payouts.vendors import vendor_of
-from vendor_http.errors import RewardsError
+from rewards_core.errors import RewardsError
 
 if TYPE_CHECKING:
     from types import TracebackType

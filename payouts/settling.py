@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from payouts.states import Entry, State
 from payouts.vendors import as_told
-from vendor_http.errors import NotFound, OperationFailed, OperationMismatch
+from rewards_core.errors import NotFound, OperationFailed, OperationMismatch
 from webhooks.errors import CompletionTimeout
 
 if TYPE_CHECKING:
     from payouts.recording import Recorder
-    from vendor_http.errors import OutcomeUnknown
-    from vendor_http.operations import Operation, OperationRef
+    from rewards_core.errors import OutcomeUnknown
+    from rewards_core.operations import Operation, OperationRef
     from webhooks import Completion, Completions, CompletionStream
 
 Found: TypeAlias = "Callable[[Entry, OperationRef], None]"

@@ -9,8 +9,8 @@ from itertools import zip_longest
 
 from attrs import frozen
 
-from vendor_http.arguments import MAX_TEXT, is_id
-from vendor_http.secrets import one_line
+from rewards_core.secrets import one_line
+from rewards_core.validation import MAX_TEXT, is_id
 
 _LONGEST_SHOWN = 60
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from attrs import frozen
 
-from vendor_http.errors import RewardsError
+from rewards_core.errors import RewardsError
 
 
 class State(StrEnum):

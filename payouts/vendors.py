@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from attrs import evolve, frozen
 
 from original_async import Allocation, AllocationRequest
-from vendor_http.errors import (
+from rewards_core.errors import (
     ClientClosed,
     ConfigurationError,
     Conflict,
@@ -25,7 +25,7 @@ from vendor_http.errors import (
     Unauthorized,
     UnexpectedResponse,
 )
-from vendor_http.operations import Operation, OperationRef, OperationStatus
+from rewards_core.operations import Operation, OperationRef, OperationStatus
 
 if TYPE_CHECKING:
     from enkash_async import EnkashClient

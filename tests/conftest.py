@@ -25,7 +25,7 @@ settings.register_profile("project", deadline=None, suppress_health_check=[Healt
 settings.register_profile("soak", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True, max_examples=1000)
 settings.load_profile("project")
 
-PACKAGES = ("vendor_http", "original_async", "enkash_async", "webhooks", "payouts")
+PACKAGES = ("rewards_core", "original_async", "enkash_async", "webhooks", "payouts")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -4,7 +4,7 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("name", ["vendor_http", "original_async", "enkash_async", "webhooks", "payouts", "vendor_sandboxes"])
+@pytest.mark.parametrize("name", ["rewards_core", "original_async", "enkash_async", "webhooks", "payouts", "vendor_sandboxes"])
 def test_every_package_imports(name: str) -> None:
     assert importlib.import_module(name).__name__ == name
 

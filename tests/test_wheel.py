@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = {"vendor_http", "original_async", "enkash_async", "webhooks", "payouts", "vendor_sandboxes"}
+PACKAGES = {"rewards_core", "original_async", "enkash_async", "webhooks", "payouts", "vendor_sandboxes"}
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys

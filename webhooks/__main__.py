@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vendor_http.extras import run_command_line
+from rewards_core.cli.entry import run_command_line
 
 
 def main() -> None:

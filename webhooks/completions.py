@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from attrs import field, frozen
 
-from vendor_http.errors import OutcomeUnknown
-from vendor_http.operations import KeyedRequest, Operation, OperationReader, OperationRef
+from rewards_core.errors import OutcomeUnknown
+from rewards_core.operations import KeyedRequest, Operation, OperationReader, OperationRef
 from webhooks.errors import CompletionsClosed, CompletionsFailed, nothing_found, time_is_over
 from webhooks.hub import LAST_LOOK, Hub, check_timeout, loop_time
 from webhooks.lookups import KeyWaiter, look_up_of, request_of

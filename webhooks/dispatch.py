@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen, validators
 
-from vendor_http.secrets import one_line
+from rewards_core.secrets import one_line
 from webhooks.errors import NotTaken
 from webhooks.store.outcomes import CONFLICT_EVENT
 from webhooks.store.subscribers import Subscriber
 from webhooks.supervise import RestartPolicy, is_cancelled, keep_running, wait_at_most
 
 if TYPE_CHECKING:
-    from vendor_http.operations import Event, EventSource
+    from rewards_core.operations import Event, EventSource
     from webhooks.store.base import ClaimedJob, Job, Store
 
 logger = logging.getLogger(__name__)

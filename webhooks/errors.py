@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vendor_http.errors import RewardsError
+from rewards_core.errors import RewardsError
 
 if TYPE_CHECKING:
-    from vendor_http.operations import KeyedRequest, Operation, OperationRef
+    from rewards_core.operations import KeyedRequest, Operation, OperationRef
 
 
 class StoreError(RewardsError):

@@ -10,8 +10,8 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vendor_http.errors import NotFound, VendorError
-from vendor_http.operations import OperationStatus
+from rewards_core.errors import NotFound, VendorError
+from rewards_core.operations import OperationStatus
 from webhooks.lookups import KeyWaiter, LookUps
 from webhooks.poller import Poller
 from webhooks.polling import AT_ONCE, PollPolicy
@@ -21,7 +21,7 @@ from webhooks.supervise import wait_at_most
 from webhooks.watchers import Ending, Settled, Standing, Waiter, Watcher, Watchers
 
 if TYPE_CHECKING:
-    from vendor_http.operations import KeyedRequest, Operation, OperationReader, OperationRef
+    from rewards_core.operations import KeyedRequest, Operation, OperationReader, OperationRef
     from webhooks.streams import CompletionStream
 
 T = TypeVar("T")

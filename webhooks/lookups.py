@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
-from vendor_http.operations import KeyedRequest, Operation, OperationRef
+from rewards_core.operations import KeyedRequest, Operation, OperationRef
 from webhooks.polling import LOOK_UP
 from webhooks.watchers import Waiter
 
 if TYPE_CHECKING:
-    from vendor_http.errors import OutcomeUnknown
+    from rewards_core.errors import OutcomeUnknown
 
 
 def look_up_of(request: KeyedRequest) -> OperationRef:

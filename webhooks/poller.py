@@ -11,8 +11,8 @@ from typing import Protocol
 
 from attrs import evolve
 
-from vendor_http.errors import Forbidden, NotFound, RateLimited, Unauthorized, VendorError
-from vendor_http.operations import KeyedRequest, Operation, OperationReader, OperationRef
+from rewards_core.errors import Forbidden, NotFound, RateLimited, Unauthorized, VendorError
+from rewards_core.operations import KeyedRequest, Operation, OperationReader, OperationRef
 from webhooks.polling import AT_ONCE, JUST_ONCE, LOOK_UP, PollPolicy, Schedule, Turn
 from webhooks.supervise import wait_at_most
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from attrs import field, frozen
 
-from vendor_http.errors import SignatureError
-from vendor_http.operations import Event, EventSource
+from rewards_core.errors import SignatureError
+from rewards_core.operations import Event, EventSource
 from webhooks.dispatch import Dispatcher, Handler, HandlerPolicy, by_scope
 from webhooks.store.base import Acceptance
 from webhooks.together import Together

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from attrs import frozen
 
-from vendor_http.errors import VendorError
-from vendor_http.operations import Operation, OperationRef
+from rewards_core.errors import VendorError
+from rewards_core.operations import Operation, OperationRef
 from webhooks.errors import CompletionsClosed, time_is_over
 from webhooks.hub import check_timeout, loop_time
 from webhooks.poller import BOOST

@@ -10,7 +10,7 @@ from attrs import define, frozen
 if TYPE_CHECKING:
     import asyncio
 
-    from vendor_http.operations import Operation, OperationRef
+    from rewards_core.operations import Operation, OperationRef
     from webhooks.poller import Poller
     from webhooks.store.base import Via
 

@@ -31,7 +31,7 @@ from payouts.ledger_lock import LedgerLock
 from payouts.ledger_reader import Campaign, LedgerReader
 from payouts.ledger_schema import connect_to_write
 from payouts.restoring import last_sent_elsewhere, release, standing_of
-from vendor_http.errors import VendorError
+from rewards_core.errors import VendorError
 from webhooks.cli.options import JsonOption
 from webhooks.cli.terminal import Output, fail, tell
 

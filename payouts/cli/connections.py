@@ -16,7 +16,7 @@ from original_async import OriginalClient
 from original_async.settings import BASE_URLS
 from payouts.cli.credentials import check_enkash, check_original, variables_named, webhook_source
 from payouts.generation import state_folder
-from vendor_http import Limits
+from rewards_core import Limits
 from webhooks import Completions, MemoryStore, PollPolicy, Receiver
 from webhooks.cli.sources import DEFAULT_PATH
 from webhooks.cli.stores import store_path

@@ -9,8 +9,7 @@ from pathlib import Path
 from enkash_async import settings as enkash
 from original_async import OriginalWebhooks
 from original_async.settings import BASE_URLS
-from vendor_http.addresses import check_base_url
-from vendor_http.arguments import is_id
+from rewards_core.validation import check_base_url, is_id
 from webhooks.cli.sources import APP_VARIABLE, KEYS_VARIABLE, SourceSpec, read_keys
 
 ORIGINAL_KEYS = ("ORIGINAL_API_KEY", "ORIGINAL_API_SECRET")

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from payouts.charts import duration
 from payouts.states import Entry, State
-from vendor_http.secrets import one_line
+from rewards_core.secrets import one_line
 from webhooks.cli.terminal import tell
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from payouts.report import write_report
 from payouts.results import write_results
 from payouts.runner import RunOptions, run_payouts
 from payouts.states import State
-from vendor_http.errors import VendorError
+from rewards_core.errors import VendorError
 from webhooks import StoreError
 from webhooks.cli.terminal import Output, fail, tell
 

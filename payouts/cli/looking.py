@@ -19,7 +19,7 @@ from payouts.ledger_reader import FIELDS, Campaign, LedgerReader
 from payouts.report import write_report
 from payouts.results import iso, write_results
 from payouts.states import Entry, State
-from vendor_http.secrets import one_line
+from rewards_core.secrets import one_line
 from webhooks.cli.options import JsonOption
 from webhooks.cli.terminal import Output, fail
 

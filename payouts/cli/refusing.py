@@ -27,7 +27,7 @@ from payouts.refused import LookedUp, is_proven, look_up, may_settle_at, shows_k
 from payouts.results import iso
 from payouts.states import Entry, State
 from payouts.vendors import as_told
-from vendor_http.errors import ConfigurationError, NotFound, RequestRejected, VendorError
+from rewards_core.errors import ConfigurationError, NotFound, RequestRejected, VendorError
 from webhooks.cli.terminal import Output, fail
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from payouts.ledger_lock import LedgerLock
 from payouts.ledger_reader import Campaign, LedgerReader
 from payouts.restoring import demand_newest
 from payouts.states import WAYS, Entry, State
-from vendor_http.secrets import one_line
+from rewards_core.secrets import one_line
 from webhooks.cli.options import JsonOption
 from webhooks.cli.terminal import Output, fail
 

@@ -27,8 +27,8 @@ from payouts.ledger_schema import connect_to_write
 from payouts.lines import Layout
 from payouts.runner import RunOptions
 from payouts.spelling import misspelled_amount
-from vendor_http.arguments import check_name
-from vendor_http.operations import DEFAULT_SCOPE
+from rewards_core.operations import DEFAULT_SCOPE
+from rewards_core.validation import check_name
 from webhooks.cli.options import JsonOption, KeysOption
 from webhooks.cli.sources import DEFAULT_PATH
 from webhooks.cli.terminal import Output, fail, tell

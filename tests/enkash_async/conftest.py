@@ -10,7 +10,7 @@ import pytest_asyncio
 from aioresponses import aioresponses
 
 from enkash_async import BreakerStore, EnkashClient, MemoryBreakerStore
-from enkash_async.auth import PasswordTokens
+from enkash_async.tokens import PasswordTokens
 from tests.enkash_async.enkash_kit import AUTH, COINS, TOKEN_REPLY, TOKEN_URL, Clock, TokenEndpoint, credentials
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from enkash_async import PasswordCredentials
 from enkash_async.credentials import AccessToken
-from vendor_http.secrets import Secret
+from rewards_core.secrets import Secret
 
 COINS = "https://coins.example"
 AUTH = "https://auth.example"

@@ -13,9 +13,9 @@ import pytest
 import pytest_asyncio
 
 from enkash_async import CoinConfiguration, EnkashClient, MemoryBreakerStore, PasswordCredentials, StaticToken, TokenUnavailable
+from rewards_core.errors import ConfigurationError, NotFound, OutcomeUnknown, RequestRejected
+from rewards_core.rate import Limits
 from tests.enkash_async.enkash_kit import Clock, outcome, settle
-from vendor_http.errors import ConfigurationError, NotFound, OutcomeUnknown, RequestRejected
-from vendor_http.limits import Limits
 from vendor_sandboxes import EnkashSandbox
 
 TOKEN_PATH = "/oauth/token"

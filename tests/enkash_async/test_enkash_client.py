@@ -25,6 +25,23 @@ from enkash_async import (
     StaticToken,
     TokenUnavailable,
 )
+from rewards_core.errors import (
+    ClientClosed,
+    ConfigurationError,
+    ConnectFailed,
+    Forbidden,
+    NotFound,
+    OutcomeUnknown,
+    RateLimited,
+    RequestRejected,
+    ServerFailed,
+    Unauthorized,
+    UnexpectedResponse,
+    ValidationFailed,
+    VendorError,
+)
+from rewards_core.http.retry import RetryPolicy, Timeouts
+from rewards_core.operations import KeyedRequest
 from tests.enkash_async.enkash_kit import (
     ALLOCATE_URL,
     ALLOCATED,
@@ -43,23 +60,6 @@ from tests.enkash_async.enkash_kit import (
     outcome,
     text_of,
 )
-from vendor_http.errors import (
-    ClientClosed,
-    ConfigurationError,
-    ConnectFailed,
-    Forbidden,
-    NotFound,
-    OutcomeUnknown,
-    RateLimited,
-    RequestRejected,
-    ServerFailed,
-    Unauthorized,
-    UnexpectedResponse,
-    ValidationFailed,
-    VendorError,
-)
-from vendor_http.operations import KeyedRequest
-from vendor_http.retry import RetryPolicy, Timeouts
 
 New = Callable[..., EnkashClient]
 GRANT: dict[str, Any] = {"event": "REFERRAL_EVENT", "user_id": "EKQZVMQK", "request_id": "COIN_REQ1234567"}

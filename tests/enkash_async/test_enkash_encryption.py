@@ -11,7 +11,7 @@ from base64 import b64encode
 import pytest
 
 from enkash_async import BodyCipher
-from vendor_http.errors import UnexpectedResponse
+from rewards_core.errors import UnexpectedResponse
 
 SECRET = "demo-client-secret"
 PLAIN = b'{"companyId":"CEK0TCW2W8","event":"REFERRAL_EVENT","requestId":"COIN_REQ1234567","userId":"EKQZVMQK"}'

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vendor_http.errors import ConnectFailed, OutcomeUnknown, RequestRejected, VendorError
+from rewards_core.errors import ConnectFailed, OutcomeUnknown, RequestRejected, VendorError
 
 ROOT = Path(__file__).parents[2]
 

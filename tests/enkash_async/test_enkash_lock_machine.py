@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from enkash_async import MemoryBreakerStore
-from enkash_async.auth import PAUSE_UNPROVEN, PasswordTokens
 from enkash_async.credentials import AccessToken
+from enkash_async.tokens import PAUSE_UNPROVEN, PasswordTokens
+from rewards_core.errors import ConnectFailed, OutcomeUnknown, RateLimited, Unauthorized, VendorError
 from tests.enkash_async.enkash_kit import Clock, outcome
-from vendor_http.errors import ConnectFailed, OutcomeUnknown, RateLimited, Unauthorized, VendorError
 
 T = TypeVar("T")
 

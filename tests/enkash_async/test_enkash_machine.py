@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
 from enkash_async import EnkashClient, PasswordCredentials, TokenUnavailable
+from rewards_core.errors import OutcomeUnknown, RequestRejected
 from tests.enkash_async.enkash_kit import Clock
-from vendor_http.errors import OutcomeUnknown, RequestRejected
 from vendor_sandboxes import EnkashSandbox
 
 T = TypeVar("T")

@@ -18,8 +18,8 @@ from aioresponses import aioresponses
 
 from enkash_async import BodyCipher, EnkashClient, FileBreakerStore, PasswordCredentials, StaticToken
 from enkash_async.credentials import AccessToken
+from rewards_core.secrets import Secret
 from tests.enkash_async.enkash_kit import ALLOCATE_URL, BALANCE_URL, CREATE_URL, TOKEN_REPLY, TOKEN_URL, Clock, outcome
-from vendor_http.secrets import Secret
 
 New = Callable[..., EnkashClient]
 
@@ -69,7 +69,7 @@ def inside(root: object) -> Iterator[object]:
             waiting += one
         elif isinstance(one, dict):
             waiting += one.values()
-        elif type(one).__module__.split(".")[0] in {"enkash_async", "vendor_http"}:
+        elif type(one).__module__.split(".")[0] in {"enkash_async", "rewards_core"}:
             yield one
             names = [name for cls in type(one).__mro__ for name in getattr(cls, "__slots__", ())]
             waiting += [getattr(one, name, None) for name in (*names, *getattr(one, "__dict__", {}))]

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from enkash_async import BreakerState, CredentialsRejected, MemoryBreakerStore, TokenUnavailable
-from enkash_async.auth import PasswordTokens
-from tests.enkash_async.enkash_kit import Clock, TokenEndpoint, outcome, settle, token
-from vendor_http.errors import (
+from enkash_async.tokens import PasswordTokens
+from rewards_core.errors import (
     ClientClosed,
     ConfigurationError,
     ConnectFailed,
@@ -26,6 +25,7 @@ from vendor_http.errors import (
     ValidationFailed,
     VendorError,
 )
+from tests.enkash_async.enkash_kit import Clock, TokenEndpoint, outcome, settle, token
 
 New = Callable[..., PasswordTokens]
 

@@ -12,8 +12,8 @@ from aioresponses import CallbackResult, aioresponses
 
 from original_async import OriginalClient
 from original_async.auth import Tokens
+from rewards_core.errors import Unauthorized
 from tests.original_async.conftest import BASE, REWARD, MakeClient, Ticks
-from vendor_http.errors import Unauthorized
 
 SECRET = "a-secret-of-more-than-thirty-two-bytes"
 

@@ -18,8 +18,7 @@ from aiohttp import web
 
 from original_async import Allocation, AllocationFailed, Claim, Keyring, OriginalClient, OriginalWebhooks
 from original_async.auth import Tokens
-from tests.original_async.conftest import REWARD, USER, WALLET, MakeClient, Ticks
-from vendor_http.errors import (
+from rewards_core.errors import (
     ClientClosed,
     Conflict,
     ConnectFailed,
@@ -37,8 +36,9 @@ from vendor_http.errors import (
     ValidationFailed,
     VendorError,
 )
-from vendor_http.operations import OperationStatus
-from vendor_http.retry import RetryPolicy, Timeouts
+from rewards_core.http.retry import RetryPolicy, Timeouts
+from rewards_core.operations import OperationStatus
+from tests.original_async.conftest import REWARD, USER, WALLET, MakeClient, Ticks
 
 API_SECRET = "canary-api-secret-4d1f7c9a52b8e603-of-safe-length"
 PEM = f"-----BEGIN PUBLIC KEY-----\n{API_SECRET}\n-----END PUBLIC KEY-----"

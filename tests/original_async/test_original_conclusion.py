@@ -11,9 +11,9 @@ import pytest
 from attrs import evolve
 
 from original_async import Allocation, AllocationFailed, AllocationRequest, Claim, ClaimFailed, ClaimRequest, OriginalClient
+from rewards_core.errors import OperationFailed, OperationMismatch, UnexpectedResponse
+from rewards_core.operations import Operation, OperationRef, OperationStatus
 from tests.original_async.conftest import REWARD, USER
-from vendor_http.errors import OperationFailed, OperationMismatch, UnexpectedResponse
-from vendor_http.operations import Operation, OperationRef, OperationStatus
 from vendor_sandboxes.original import OriginalSandbox
 
 ALLOCATION = Allocation(

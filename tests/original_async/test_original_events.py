@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from original_async.events import OriginalWebhooks
-from vendor_http.errors import SignatureError
-from vendor_http.operations import EventSource, OperationRef
+from original_async.webhooks import OriginalWebhooks
+from rewards_core.errors import SignatureError
+from rewards_core.operations import EventSource, OperationRef
 
 APP = {"uid": "UB2DG8MW5KBQ", "name": "App name567", "region": "EU", "environment": "Development"}
 ALLOCATION = {

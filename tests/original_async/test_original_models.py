@@ -12,9 +12,9 @@ import pytest
 from attrs.exceptions import FrozenInstanceError
 
 from original_async.models import Allocation, AllocationRequest, Balance, Claim, ClaimRequest, Reward, RewardStatus
-from vendor_http.codec import decode
-from vendor_http.errors import OutcomeUnknown, UnexpectedResponse
-from vendor_http.operations import KeyedRequest, Operation, OperationRef, OperationStatus
+from rewards_core.errors import OutcomeUnknown, UnexpectedResponse
+from rewards_core.json import decode
+from rewards_core.operations import KeyedRequest, Operation, OperationRef, OperationStatus
 
 ALLOCATION = (
     b'{"uid":"213134081289","status":"pending","reward_uid":"112144981245","to_user_uid":"223144788242","amount":"1.23",'

@@ -13,10 +13,10 @@ import pytest
 from attrs import evolve, frozen
 
 from original_async import Allocation, OriginalClient
+from rewards_core.errors import Conflict, ConnectFailed, NotFound, OutcomeUnknown, RateLimited, RequestRejected, VendorError
+from rewards_core.http.retry import RetryPolicy, Timeouts
+from rewards_core.rate import Limits
 from tests.original_async.conftest import REWARD
-from vendor_http.errors import Conflict, ConnectFailed, NotFound, OutcomeUnknown, RateLimited, RequestRejected, VendorError
-from vendor_http.limits import Limits
-from vendor_http.retry import RetryPolicy, Timeouts
 from vendor_sandboxes.original import OriginalSandbox
 
 NO_REWARD = "999999999999"

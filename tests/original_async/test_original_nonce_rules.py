@@ -11,8 +11,7 @@ import pytest
 from aioresponses import aioresponses
 
 from original_async import Allocation, OriginalClient
-from tests.original_async.conftest import BASE, REWARD, USER, MakeClient
-from vendor_http.errors import (
+from rewards_core.errors import (
     Conflict,
     ConnectFailed,
     Forbidden,
@@ -22,7 +21,8 @@ from vendor_http.errors import (
     Unauthorized,
     VendorError,
 )
-from vendor_http.retry import RetryPolicy
+from rewards_core.http.retry import RetryPolicy
+from tests.original_async.conftest import BASE, REWARD, USER, MakeClient
 from vendor_sandboxes.original import OriginalSandbox
 
 CREATE = f"{BASE}/reward/allocate"

@@ -12,8 +12,7 @@ import pytest
 from aioresponses import aioresponses
 
 from original_async import Allocation, OriginalClient
-from tests.original_async.conftest import BASE, REWARD, USER, MakeClient, Ticks
-from vendor_http.errors import (
+from rewards_core.errors import (
     ClientClosed,
     Conflict,
     Forbidden,
@@ -25,7 +24,8 @@ from vendor_http.errors import (
     Unauthorized,
     VendorError,
 )
-from vendor_http.retry import RetryPolicy, Timeouts
+from rewards_core.http.retry import RetryPolicy, Timeouts
+from tests.original_async.conftest import BASE, REWARD, USER, MakeClient, Ticks
 from vendor_sandboxes.original import OriginalSandbox
 
 OTHER_REWARD = "112144981245"

@@ -14,9 +14,9 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from original_async import Allocation, AllocationRequest, OriginalClient, lists
+from rewards_core.errors import OutcomeUnknown, RequestRejected, ServerFailed, UnexpectedResponse, VendorError
+from rewards_core.http.retry import RetryPolicy
 from tests.original_async.conftest import BASE, REWARD, USER, WALLET, MakeClient, Ticks
-from vendor_http.errors import OutcomeUnknown, RequestRejected, ServerFailed, UnexpectedResponse, VendorError
-from vendor_http.retry import RetryPolicy
 from vendor_sandboxes.original import OriginalSandbox
 
 FIRST = f"{BASE}/reward/allocate?user_uid={USER}"

@@ -9,9 +9,9 @@ import pytest
 from aioresponses import aioresponses
 
 from original_async import OriginalClient
+from rewards_core.errors import NotFound, ServerFailed, UnexpectedResponse
+from rewards_core.http.retry import RetryPolicy
 from tests.original_async.conftest import BASE, REWARD, USER, MakeClient
-from vendor_http.errors import NotFound, ServerFailed, UnexpectedResponse
-from vendor_http.retry import RetryPolicy
 from vendor_sandboxes.original import OriginalSandbox
 
 

@@ -20,8 +20,7 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from original_async import Allocation, Balance, Claim, OriginalClient, Reward, RewardStatus
-from tests.original_async.conftest import BASE, REWARD, USER, WALLET, MakeClient, Ticks
-from vendor_http.errors import (
+from rewards_core.errors import (
     ClientClosed,
     FieldError,
     Forbidden,
@@ -34,8 +33,9 @@ from vendor_http.errors import (
     UnexpectedResponse,
     ValidationFailed,
 )
-from vendor_http.operations import OperationReader, OperationStatus
-from vendor_http.retry import RetryPolicy
+from rewards_core.http.retry import RetryPolicy
+from rewards_core.operations import OperationReader, OperationStatus
+from tests.original_async.conftest import BASE, REWARD, USER, WALLET, MakeClient, Ticks
 from vendor_sandboxes.original import API_KEY, API_SECRET, OriginalSandbox
 
 CREATED: Any = {"success": True, "data": {"uid": "324167489835"}}

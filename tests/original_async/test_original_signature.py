@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from original_async.signature import Keyring, sign
-from vendor_http.errors import SignatureError
+from rewards_core.errors import SignatureError
 
 KEYS = {"4o3vfxtcmo7b": "webhook-secret-one", "ws7orr8kbho6": "webhook-secret-two"}
 BODY = (

@@ -14,11 +14,11 @@ from aioresponses import CallbackResult, aioresponses
 from yarl import URL
 
 from original_async import OriginalClient
+from rewards_core.errors import DeadlineExceeded, OutcomeUnknown, RequestRejected
+from rewards_core.http.retry import RetryPolicy, Timeouts
+from rewards_core.rate import Limits
 from tests.original_async.conftest import REWARD, USER, WALLET
 from tests.webhooks.virtual_time import virtual_time
-from vendor_http.errors import DeadlineExceeded, OutcomeUnknown, RequestRejected
-from vendor_http.limits import Limits
-from vendor_http.retry import RetryPolicy, Timeouts
 from vendor_sandboxes.original import API_KEY, API_SECRET
 
 NOTHING_LISTED = CallbackResult(payload={"success": True, "data": []})

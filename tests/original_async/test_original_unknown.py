@@ -12,9 +12,9 @@ import pytest
 from aioresponses import aioresponses
 
 from original_async import Allocation, AllocationRequest, Claim, ClaimRequest, OriginalClient
+from rewards_core.errors import Forbidden, NotFound, OutcomeUnknown, RateLimited, RequestRejected, ServerFailed
+from rewards_core.http.retry import RetryPolicy
 from tests.original_async.conftest import BASE, REWARD, USER, WALLET, MakeClient
-from vendor_http.errors import Forbidden, NotFound, OutcomeUnknown, RateLimited, RequestRejected, ServerFailed
-from vendor_http.retry import RetryPolicy
 
 LIST = f"{BASE}/reward/allocate?user_uid={USER}"
 ALLOCATION: Any = {

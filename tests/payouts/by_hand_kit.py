@@ -13,9 +13,9 @@ from payouts.decisions import Decision, decisions
 from payouts.ledger import Ledger
 from payouts.ledger_schema import connect_to_read
 from payouts.states import State
+from rewards_core.errors import OutcomeUnknown
 from tests.payouts.payout_kit import token_row
 from tests.payouts.process_kit import original_at
-from vendor_http.errors import OutcomeUnknown
 
 NOBODY = original_at("http://127.0.0.1:1/v1")
 DAY = 24 * 3600.0

@@ -16,8 +16,8 @@ from original_async import Allocation
 from original_async.conclusion import conclude
 from payouts.ledger import Ledger
 from payouts.rows import EnkashRow, OriginalRow
-from vendor_http.errors import NotFound
-from vendor_http.operations import DEFAULT_SCOPE, KeyedRequest, Operation, OperationRef, OperationStatus
+from rewards_core.errors import NotFound
+from rewards_core.operations import DEFAULT_SCOPE, KeyedRequest, Operation, OperationRef, OperationStatus
 from webhooks import Completions, MemoryStore, PollPolicy
 
 REWARD = "764893807463"

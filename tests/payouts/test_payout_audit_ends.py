@@ -24,12 +24,12 @@ from payouts.generation import GenerationNote
 from payouts.ledger import Ledger
 from payouts.ledger_reader import LedgerReader
 from payouts.states import State
+from rewards_core.errors import ConnectFailed, RateLimited
 from tests.payouts.audit_kit import CAMPAIGN, event, hold, key_of, kinds, lead, rows_of, summary, unreadable
 from tests.payouts.command_kit import HEADER, REWARD, Call, for_people, records, run_of
 from tests.payouts.payout_kit import Time
 from tests.payouts.process_kit import original_at, playing
 from tests.payouts.texts import said
-from vendor_http.errors import ConnectFailed, RateLimited
 from vendor_sandboxes import OriginalSandbox
 from webhooks.cli.terminal import Output
 

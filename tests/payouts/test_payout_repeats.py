@@ -15,8 +15,8 @@ from payouts.ledger import Ledger
 from payouts.rows import EnkashRow, OriginalRow
 from payouts.runner import PayoutsStopped, RunOptions, run_payouts
 from payouts.states import LedgerInUse, State
+from rewards_core.errors import RateLimited
 from tests.payouts.payout_kit import StubEnkash, StubOriginal, Time, coin_row, ledger_at, token_row, waiting
-from vendor_http.errors import RateLimited
 
 NOT_WAITING = RunOptions(rate=None, concurrency=4, wait=False)
 

@@ -20,6 +20,8 @@ from payouts.asking import Asking
 from payouts.ledger import Ledger
 from payouts.refused import is_proven, look_up, was_refused
 from payouts.states import Entry, State
+from rewards_core.errors import Forbidden, OutcomeUnknown, RateLimited, ServerFailed, Unauthorized
+from rewards_core.operations import OperationStatus
 from tests.payouts.audit_kit import hold as hold_at
 from tests.payouts.audit_kit import key_of, rows_of
 from tests.payouts.audit_kit import lead as lead_to
@@ -28,8 +30,6 @@ from tests.payouts.command_kit import HEADER, REWARD, Call, entries, for_people,
 from tests.payouts.payout_kit import coin_row, token_row
 from tests.payouts.process_kit import books, enkash_at, free_port, original_at, playing, sandbox
 from tests.payouts.texts import said
-from vendor_http.errors import Forbidden, OutcomeUnknown, RateLimited, ServerFailed, Unauthorized
-from vendor_http.operations import OperationStatus
 from vendor_sandboxes import OriginalSandbox
 
 NOW = 1_795_750_830.0  # 27 November 2026, 03:40:30 UTC

@@ -20,8 +20,7 @@ from payouts.progress import Pace, Places, Stop
 from payouts.rows import Row, derive_key
 from payouts.runner import PayoutRun, PayoutsStopped, RunOptions, run_payouts
 from payouts.states import Entry, LedgerError, RowChanged, State
-from tests.payouts.payout_kit import StubEnkash, StubOriginal, Time, coin_row, ledger_at, token_row, waiting
-from vendor_http.errors import (
+from rewards_core.errors import (
     ConfigurationError,
     Conflict,
     ConnectFailed,
@@ -36,7 +35,8 @@ from vendor_http.errors import (
     ValidationFailed,
     VendorError,
 )
-from vendor_http.operations import OperationStatus
+from rewards_core.operations import OperationStatus
+from tests.payouts.payout_kit import StubEnkash, StubOriginal, Time, coin_row, ledger_at, token_row, waiting
 
 QUICK = RunOptions(rate=None, concurrency=4, lookup_timeout=0)
 ALONE = RunOptions(rate=None, concurrency=1, lookup_timeout=0)

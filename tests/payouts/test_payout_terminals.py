@@ -25,12 +25,12 @@ from payouts.evidence import record_absent
 from payouts.ledger import Ledger
 from payouts.progress import Progress
 from payouts.states import Entry, State
+from rewards_core.errors import OutcomeUnknown
 from tests.payouts.command_kit import HEADER, REWARD, Call, entries, records, run_of
 from tests.payouts.payout_kit import Time, coin_row, token_row
 from tests.payouts.process_kit import ROOT, original_at, sandbox
 from tests.payouts.test_payout_precautions import Broken
 from tests.payouts.texts import said
-from vendor_http.errors import OutcomeUnknown
 from webhooks import StoreError
 from webhooks.cli.terminal import Output, tell
 

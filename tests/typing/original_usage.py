@@ -23,7 +23,7 @@ from original_async import (
     RewardStatus,
     sign,
 )
-from vendor_http import (
+from rewards_core import (
     CallEnded,
     Conflict,
     Event,

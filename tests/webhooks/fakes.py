@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from vendor_http.errors import (
+from rewards_core.errors import (
     NotFound,
     OperationFailed,
     OperationMismatch,
@@ -21,7 +21,7 @@ from vendor_http.errors import (
     UnexpectedResponse,
     VendorError,
 )
-from vendor_http.operations import Event, KeyedRequest, Operation, OperationRef, OperationStatus
+from rewards_core.operations import Event, KeyedRequest, Operation, OperationRef, OperationStatus
 
 SIGNATURE = "x-fake-signature"
 

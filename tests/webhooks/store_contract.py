@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from vendor_http.operations import Event, OperationRef, OperationStatus
+from rewards_core.operations import Event, OperationRef, OperationStatus
 from webhooks.errors import StoreClosed
 from webhooks.store.base import NO_SUCH_HANDLER, Acceptance, EventState, Job, Outcome, Store, Verdict
 from webhooks.store.outcomes import CONFLICT_EVENT, unpack

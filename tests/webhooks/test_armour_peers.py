@@ -64,7 +64,7 @@ def test_a_unix_socket_is_trusted_only_by_name() -> None:
         ("::ffff:192.0.2.1", "192.0.2.1"),
     ],
 )
-def test_addresses_are_read_with_and_without_ports(text: str, address: str) -> None:
+def test_base_urls_are_read_with_and_without_ports(text: str, address: str) -> None:
     assert read_address(text) == ip_address(address)
 
 

@@ -12,8 +12,8 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from rewards_core.operations import Event
 from tests.webhooks.fakes import SIGNATURE, FakeSource, body_of
-from vendor_http.operations import Event
 from webhooks.errors import StoreError
 from webhooks.ingress.asgi import AsgiIngress
 from webhooks.receiver import Receiver

@@ -9,10 +9,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from rewards_core.errors import NotFound, OperationFailed
 from tests.webhooks.fakes import Thing, a_ref, trouble
 from tests.webhooks.virtual_time import VirtualLoop
 from tests.webhooks.world import World, settle
-from vendor_http.errors import NotFound, OperationFailed
 from webhooks import CompletionTimeout
 
 UIDS = st.sampled_from(["1", "2", "3"])

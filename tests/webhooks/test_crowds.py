@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from rewards_core.operations import OperationStatus
 from tests.webhooks.fakes import lost
 from tests.webhooks.virtual_time import run, virtual_time
 from tests.webhooks.world import a_world, now, settle
-from vendor_http.operations import OperationStatus
 from webhooks import CompletionTimeout, PollPolicy
 from webhooks.polling import AT_ONCE, JUST_ONCE, Schedule
 

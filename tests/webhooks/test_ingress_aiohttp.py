@@ -12,8 +12,8 @@ import pytest
 from aiohttp import web
 from attrs import frozen
 
+from rewards_core.operations import Event
 from tests.webhooks.fakes import FakeSource, a_ref, body_of, words_of
-from vendor_http.operations import Event
 from webhooks import Acceptance, MemoryStore, Receiver, StoreClosed, StoreError
 
 PATH = "/webhooks/fake"

@@ -11,7 +11,7 @@ from aiohttp import web
 from attrs import frozen
 
 from original_async import AllocationFailed, OriginalClient, OriginalWebhooks
-from vendor_http import OperationMismatch
+from rewards_core import OperationMismatch
 from vendor_sandboxes import OriginalSandbox
 from webhooks import Completions, MemoryStore, PollPolicy, Receiver
 

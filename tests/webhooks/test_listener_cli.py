@@ -22,11 +22,11 @@ from aiohttp.test_utils import TestClient, TestServer
 from attrs import evolve
 from typer.testing import CliRunner, Result
 
+from rewards_core.errors import NotFound, OperationFailed, ServerFailed
+from rewards_core.operations import OperationRef
 from tests.webhooks.fakes import a_thing
 from tests.webhooks.listener_process import KEYS, SOURCE, delivery, environment
 from tests.webhooks.store_contract import event, outcome, ref, resource
-from vendor_http.errors import NotFound, OperationFailed, ServerFailed
-from vendor_http.operations import OperationRef
 from webhooks import __main__ as entry
 from webhooks.cli import app
 from webhooks.cli.admin import control_app

@@ -22,8 +22,8 @@ from blockbuster import BlockBuster
 from typer.testing import CliRunner
 
 from original_async import OriginalClient, OriginalWebhooks
+from rewards_core.operations import OperationRef, OperationStatus
 from tests.webhooks.listener_process import APP, KEYS, SOURCE, delivery, environment, post, running, signed, start
-from vendor_http.operations import OperationRef, OperationStatus
 from vendor_sandboxes.original import API_KEY, API_SECRET, REWARDS, OriginalSandbox
 from webhooks.cli import app, service
 from webhooks.cli.service import Listener

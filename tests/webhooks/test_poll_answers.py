@@ -8,10 +8,7 @@ import logging
 
 import pytest
 
-from tests.webhooks.fakes import a_ref, trouble
-from tests.webhooks.virtual_time import virtual_time
-from tests.webhooks.world import World, a_world, now, settle
-from vendor_http.errors import (
+from rewards_core.errors import (
     ClientClosed,
     ConnectFailed,
     Forbidden,
@@ -21,6 +18,9 @@ from vendor_http.errors import (
     Unauthorized,
     UnexpectedResponse,
 )
+from tests.webhooks.fakes import a_ref, trouble
+from tests.webhooks.virtual_time import virtual_time
+from tests.webhooks.world import World, a_world, now, settle
 from webhooks import CompletionTimeout, PollPolicy
 
 MISSING = NotFound("no such thing", status=404)

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from rewards_core.errors import Forbidden, Unauthorized
+from rewards_core.operations import Operation, OperationRef, OperationStatus
 from tests.webhooks.fakes import FakeVendor, a_ref, words_of
 from tests.webhooks.virtual_time import run, virtual_time, wall
 from tests.webhooks.world import a_world, now
-from vendor_http.errors import Forbidden, Unauthorized
-from vendor_http.operations import Operation, OperationRef, OperationStatus
 from webhooks import Completions, CompletionTimeout, MemoryStore, PollPolicy, RestartPolicy
 
 RARELY = PollPolicy(first_after=1.0, growth=1.0, jitter=0.0, max_per_second=1_000.0)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from rewards_core.operations import Event
 from tests.webhooks.fakes import SIGNATURE, FakeSource, a_ref, body_of, words_of
 from tests.webhooks.store_contract import A_DAY, Clock
-from vendor_http.operations import Event
 from webhooks import Acceptance, EventState, MemoryStore, Receiver, Reply, StoreError
 
 

@@ -28,7 +28,7 @@ from webhooks.store.subscribers import Subscriber
 
 WRITER_ELSEWHERE = """
 import asyncio, sys
-from vendor_http.operations import OperationRef, OperationStatus
+from rewards_core.operations import OperationRef, OperationStatus
 from webhooks.store.base import Outcome
 from webhooks.store.sqlite import SQLiteStore
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiohttp import web
 from attrs import evolve
 
-from vendor_http.operations import OperationRef
+from rewards_core.operations import OperationRef
 from webhooks.errors import StoreError
 from webhooks.ingress.answers import PlainAnswer
 from webhooks.ingress.armour import ArmouredServer
@@ -19,7 +19,7 @@ from webhooks.store.base import EventState
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vendor_http.secrets import Secret
+    from rewards_core.secrets import Secret
     from webhooks.ingress.limits import ArmourLimits
 
 LARGEST_ID = 10**15

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from original_async.signature import SIGNATURE_HEADER
-from vendor_http.addresses import check_base_url
+from rewards_core.validation import check_base_url
 from webhooks.errors import NotTaken
 from webhooks.store.outcomes import CONFLICT_EVENT
 
 if TYPE_CHECKING:
-    from vendor_http.operations import Event
+    from rewards_core.operations import Event
 
 
 class ForwardFailed(NotTaken):

@@ -16,7 +16,7 @@ import aiohttp
 from aiohttp import web
 
 from original_async import OriginalClient
-from vendor_http.operations import OperationRef
+from rewards_core.operations import OperationRef
 from webhooks.cli.admin import HealthServer, control_app
 from webhooks.cli.forwarding import Forwarder
 from webhooks.cli.sources import ReloadableSource, by_path

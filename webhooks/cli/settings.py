@@ -8,9 +8,9 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from vendor_http.addresses import is_loopback
-from vendor_http.operations import DEFAULT_SCOPE
-from vendor_http.secrets import Secret
+from rewards_core.operations import DEFAULT_SCOPE
+from rewards_core.secrets import Secret
+from rewards_core.validation import is_loopback
 from webhooks.cli.sources import SourceSpec
 from webhooks.dispatch import HandlerPolicy
 from webhooks.ingress.limits import ArmourLimits

@@ -11,7 +11,7 @@ from pathlib import Path
 from attrs import frozen
 
 from original_async import OriginalWebhooks
-from vendor_http.operations import DEFAULT_SCOPE, Event
+from rewards_core.operations import DEFAULT_SCOPE, Event
 
 KEYS_VARIABLE = "ORIGINAL_WEBHOOK_KEYS"
 APP_VARIABLE = "ORIGINAL_APP_UID"

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vendor_http.secrets import one_line
+from rewards_core.secrets import one_line
 
 _LONGEST_CELL = 200
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}  # JSON may hold them as they are

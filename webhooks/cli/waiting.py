@@ -13,9 +13,9 @@ import typer
 
 from original_async import OriginalClient
 from original_async.models import ALLOCATION, CLAIM
-from vendor_http.arguments import check_id
-from vendor_http.errors import NotFound, OperationFailed, VendorError
-from vendor_http.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
+from rewards_core.errors import NotFound, OperationFailed, VendorError
+from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
+from rewards_core.validation import check_id
 from webhooks.cli.looking import run
 from webhooks.cli.options import DEFAULT_STORE_URL, JsonOption, SocketOption, StoreOption
 from webhooks.cli.remote import ask_listener

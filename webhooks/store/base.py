@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from attrs import field, frozen
 
 if TYPE_CHECKING:
-    from vendor_http.operations import Event, OperationRef, OperationStatus
+    from rewards_core.operations import Event, OperationRef, OperationStatus
     from webhooks.store.subscribers import Subscriber
 
 IDENTITY_DAYS = 400

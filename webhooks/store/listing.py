@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 if TYPE_CHECKING:
-    from vendor_http.operations import OperationRef
+    from rewards_core.operations import OperationRef
     from webhooks.store.base import EventState, StoredEvent
 
 

@@ -10,7 +10,7 @@ from itertools import islice
 
 from attrs import evolve
 
-from vendor_http.operations import Event, OperationRef, OperationStatus
+from rewards_core.operations import Event, OperationRef, OperationStatus
 from webhooks.errors import StoreClosed, StoreFull
 from webhooks.store.base import (
     NO_SUCH_HANDLER,

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vendor_http.operations import OperationRef, OperationStatus
+from rewards_core.operations import OperationRef, OperationStatus
 from webhooks.store.base import Outcome, Via
 from webhooks.store.outcomes import pack_any, unpack_any
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
-from vendor_http.codec import canonical
-from vendor_http.operations import Event, OperationStatus
+from rewards_core.json import canonical
+from rewards_core.operations import Event, OperationStatus
 from webhooks.store.base import Outcome
 
 CONFLICT_EVENT = "outcome.conflict"

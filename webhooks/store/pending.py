@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from vendor_http.operations import OperationRef
+from rewards_core.operations import OperationRef
 
 _SWEEPS_PER_RETENTION = 10
 _SHARE_THAT_LEAVES = 100

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from attrs import evolve
 
-from vendor_http.operations import Event, OperationRef
+from rewards_core.operations import Event, OperationRef
 from webhooks.errors import StoreFull
 from webhooks.store.base import IDENTITY_DAYS, ClaimedJob, EventState, Job, StoredEvent
 from webhooks.store.due import DueQueue

@@ -31,7 +31,7 @@ from webhooks.store.sqlite_writes import News, Writer
 from webhooks.store.subscribers import Subscriber, Subscribers
 
 if TYPE_CHECKING:
-    from vendor_http.operations import Event, OperationRef
+    from rewards_core.operations import Event, OperationRef
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vendor_http.operations import OperationRef
+from rewards_core.operations import OperationRef
 from webhooks.store.base import IDENTITY_DAYS, EventState, Job, Outcome, StoredEvent, StoreStatistics
 from webhooks.store.sqlite_rows import (
     DEAD,

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from attrs import define
 
-from vendor_http.operations import Event, OperationRef, OperationStatus
+from rewards_core.operations import Event, OperationRef, OperationStatus
 from webhooks.store.base import EventState, Job, Outcome, StoredEvent
 from webhooks.store.outcomes import outcome_of, pack, unpack
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, evolve
 
-from vendor_http.operations import Event, OperationRef, OperationStatus
+from rewards_core.operations import Event, OperationRef, OperationStatus
 from webhooks.store.base import FARTHEST_DUE, NO_SUCH_HANDLER, Acceptance, ClaimedJob, EventState, Job, Outcome, Recorded, Verdict
 from webhooks.store.outcomes import agree, conflict_event
 from webhooks.store.sqlite_rows import (

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vendor_http.operations import OperationRef
+    from rewards_core.operations import OperationRef
     from webhooks.store.base import Outcome
 
 logger = logging.getLogger(__name__)

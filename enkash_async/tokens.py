@@ -1,0 +1,315 @@
+"""Access tokens: fetched once for all who wait, renewed before they end, and never asked for often enough to lock the account.
+
+EnKash locks an account after three refused token requests in a row. So before each request a mark is left in the breaker store,
+under the store's lock, and taken away by the answer: a refusal, a lost reply and a crash in between are all there for whoever
+comes next, in this process or another.
+
+A redirect, an empty answer or a web page is no answer: it may come from a proxy, a login page or a wrong address, and one of them
+taken for a refusal would end all token requests until somebody empties the store.
+
+A request without an answer may have been refused, and if the credentials are wrong, the third in a row locks the account however
+late it is made. Credentials that brought a token before are hardly wrong: after two requests without an answer they are tried
+once a minute, so that callers suffer no longer than the token endpoint. Credentials that never did are tried once in ten minutes:
+whoever else uses the account needs a token every five, and each that EnKash gives begins its count anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from attrs import evolve
+
+from enkash_async.breakers import BreakerState, BreakerStore
+from enkash_async.errors import CredentialsRejected, TokenUnavailable
+from rewards_core.errors import (
+    ClientClosed,
+    ConfigurationError,
+    ConnectFailed,
+    DeadlineExceeded,
+    OutcomeUnknown,
+    RateLimited,
+    RequestRejected,
+    VendorError,
+)
+from rewards_core.secrets import hide
+
+if TYPE_CHECKING:
+    from enkash_async.credentials import AccessToken
+
+logger = logging.getLogger(__name__)
+
+MARGIN = 45.0
+"""Seconds before its end from which a token is not used any more."""
+REFRESH_AT = 0.75
+"""The share of its use after which a token is renewed in the background."""
+LEAST_AGE = 5.0
+"""Seconds between two background renewals: EnKash may answer with the same token and what is left of its life."""
+UNANSWERED_LIMIT = 2
+"""Token requests in a row which may be sent without an answer before all wait."""
+PAUSE = 60.0
+"""Seconds for which everybody then fails, with credentials that have brought a token."""
+PAUSE_UNPROVEN = 600.0
+"""The same with credentials that never have."""
+BEFORE_REPEAT = 1.0
+"""Seconds between a token request without an answer and its one repetition."""
+
+_NOT_COUNTED = (RateLimited, ConnectFailed, DeadlineExceeded, ClientClosed, ConfigurationError)
+Outcome = str | VendorError | ConfigurationError
+"""How a fetch ended for those who wait for it: a token, or the error to raise."""
+
+
+class PasswordTokens:
+    """Provide the tokens of one account to all tasks of one client.
+
+    Args:
+        ask: Sends one token request. Raises `OutcomeUnknown` if it may have arrived and was not answered, with the HTTP status
+            of what came instead; `RateLimited`, `ConnectFailed`, `DeadlineExceeded`, `ClientClosed` or `ConfigurationError` if it
+            did not count; any other `RequestRejected` if it was refused.
+        account: Names the credentials by a salted hash; slow, so it is run in a thread, once.
+        store: Remembers refusals.
+        secrets: What must not get into the store.
+        lifetime: Seconds to use a token for, None to go by what EnKash says and documents.
+        clock: Monotonic seconds.
+        now: Seconds since the epoch.
+        sleep: Waits for so many seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        ask: Callable[[], Awaitable[AccessToken]],
+        account: Callable[[], str],
+        store: BreakerStore,
+        secrets: tuple[str, ...] = (),
+        lifetime: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._ask = ask
+        self._name_account = account
+        self._account: str | None = None
+        self._store = store
+        self._secrets = secrets
+        self._lifetime = lifetime
+        self._clock = clock
+        self._now = now
+        self._sleep = sleep
+        self._token: AccessToken | None = None
+        self._refresh_at = self._ends_at = float("-inf")
+        self._rejection: BreakerState | None = None
+        self._silence = BreakerState()
+        self._paused_until = float("-inf")
+        self._flight: asyncio.Task[Outcome] | None = None
+        self._waiting: set[asyncio.Future[Outcome]] = set()
+        self._closed = False
+
+    def ready(self) -> str | None:
+        """Return the token if it is valid, and see to its renewal if it soon is not; None if one must be waited for."""
+        token = self._token
+        if token is None:
+            return None
+        now = self._clock()
+        if now >= self._refresh_at:
+            if now >= self._ends_at:
+                return None
+            if self._flight is None and not self._closed:
+                if self._obstacle(now) is None:
+                    self._take_off()
+                else:
+                    self._look_again(now)
+        return token.value.reveal()
+
+    async def token(self) -> str:
+        """Return a valid token; waits only if there is none.
+
+        Raises:
+            CredentialsRejected: EnKash refused these credentials, now or earlier.
+            TokenUnavailable: requests went unanswered and the next must wait, or the breaker store failed.
+            ConnectFailed: the token endpoint cannot be reached.
+            RateLimited: it asked to wait for longer than there was time.
+            ClientClosed: the client was closed.
+            ConfigurationError: the borrowed session cannot send the request.
+        """
+        return self.ready() or await self._wait()
+
+    async def renew(self, refused: str) -> str:
+        """Return a token after EnKash answered 401 to this one: a new one, unless another task has already fetched it.
+
+        Raises:
+            VendorError, ConfigurationError: as `token`.
+        """
+        token = self._token
+        if token is not None and token.value.reveal() == refused:
+            self._token = None
+        return await self.token()
+
+    async def aclose(self) -> None:
+        """End the request under way and those who wait for it; a second time does nothing.
+
+        A request that another event loop has under way, such as that of the parent of a forked process, is left to it.
+        """
+        self._closed = True
+        flight = self._flight
+        if flight is not None and flight.get_loop() is asyncio.get_running_loop():
+            flight.cancel()
+            await asyncio.wait([flight])
+
+    async def _wait(self) -> str:
+        if self._closed:
+            raise _closed()
+        if self._flight is None:
+            if (obstacle := self._obstacle(self._clock())) is not None:
+                raise obstacle
+            self._take_off()
+        place: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.add(place)
+        try:
+            outcome = await place
+        finally:
+            self._waiting.discard(place)
+        if isinstance(outcome, str):
+            return outcome
+        raise copy.copy(outcome)
+
+    def _obstacle(self, now: float) -> VendorError | None:
+        if self._rejection is not None:
+            return self._rejected(self._rejection)
+        if now < self._paused_until:
+            return self._paused(self._paused_until - now)
+        return None
+
+    def _take_off(self) -> None:
+        self._flight = asyncio.get_running_loop().create_task(self._fly(), name="enkash token")
+        self._flight.add_done_callback(self._land)  # runs even for a task that is cancelled before its first step
+
+    async def _fly(self) -> Outcome:
+        outcome: VendorError | ConfigurationError
+        try:
+            return (await self._obtain()).value.reveal()
+        except (VendorError, ConfigurationError) as problem:
+            outcome = problem
+        except Exception as problem:  # noqa: BLE001 - a store or a disk may fail in any way, and must not leave callers waiting
+            words = hide(f"{type(problem).__name__}: {problem}", self._secrets)
+            outcome = TokenUnavailable(
+                f"No access token: {self._store!r} failed ({words}), and without it no token is asked for. "
+                "This call did nothing; repair the store."
+            )
+        logger.warning("no new EnKash token: %s", outcome)
+        self._look_again(self._clock())
+        return outcome
+
+    def _land(self, flight: asyncio.Task[Outcome]) -> None:
+        """Tell all who wait how it ended."""
+        self._flight = None
+        outcome = _closed() if flight.cancelled() else flight.result()
+        for place in self._waiting:
+            if not place.done():
+                place.set_result(outcome)
+
+    def _look_again(self, now: float) -> None:
+        self._refresh_at = min(now + LEAST_AGE, self._ends_at)
+
+    async def _obtain(self) -> AccessToken:
+        if self._account is None:
+            self._account = await asyncio.to_thread(self._name_account)
+        async with self._store.exclusive():
+            known = await self._known(self._account)
+            while True:
+                self._heed(known)
+                mark = evolve(known, unanswered=known.unanswered + 1, unanswered_at=self._now(), status=None)
+                await self._store.save(self._account, mark)
+                asked_at = self._clock()
+                try:
+                    token = await self._ask()
+                except OutcomeUnknown as problem:
+                    known = evolve(mark, unanswered_at=self._now(), status=problem.status)
+                    await self._note(known)
+                    if known.unanswered < UNANSWERED_LIMIT:
+                        await self._sleep(BEFORE_REPEAT)
+                    continue
+                except _NOT_COUNTED:
+                    await self._note(known)
+                    raise
+                except RequestRejected as problem:
+                    self._rejection = BreakerState(
+                        rejected_at=self._now(), status=problem.status, message=hide(str(problem), self._secrets)
+                    )
+                    await self._note(self._rejection)
+                    raise self._rejected(self._rejection) from None
+                self._keep(token, asked_at)
+                await self._note(BreakerState(accepted_at=self._now()))
+                return token
+
+    async def _known(self, account: str) -> BreakerState:
+        """Return what is remembered; a request of a time to come, which a clock set back since has left, counts as one of now."""
+        known = await self._store.load(account)
+        now = self._now()
+        if known.unanswered_at > now:
+            known = evolve(known, unanswered_at=now)
+            await self._store.save(account, known)
+        return known
+
+    async def _note(self, state: BreakerState) -> None:
+        """Replace the mark by what the answer said; if that fails, the mark stays, which errs on the safe side."""
+        try:
+            await self._store.save(self._account or "", state)
+        except Exception as problem:  # noqa: BLE001 - the answer counts more than its note
+            logger.warning("%r could not keep how a token request ended: %s", self._store, type(problem).__name__)
+
+    def _heed(self, known: BreakerState) -> None:
+        if known.rejected_at is not None:
+            self._rejection = known
+        if known.unanswered >= UNANSWERED_LIMIT:
+            self._silence = known
+            left = known.unanswered_at + (PAUSE_UNPROVEN if known.accepted_at is None else PAUSE) - self._now()
+            self._paused_until = self._clock() + left
+        if (obstacle := self._obstacle(self._clock())) is not None:
+            raise obstacle
+
+    def _keep(self, token: AccessToken, asked_at: float) -> None:
+        usable = token.usable_for(self._lifetime, MARGIN)
+        self._token = token
+        self._ends_at = asked_at + usable
+        self._refresh_at = min(asked_at + max(usable * REFRESH_AT, LEAST_AGE), self._ends_at)
+
+    def _rejected(self, known: BreakerState) -> CredentialsRejected:
+        return CredentialsRejected(
+            f"EnKash refused to issue an access token ({known.message}). This call did nothing, and no other token is asked for, "
+            "because three refusals in a row lock the account. Correct the credentials and make a new client; to try the same "
+            f"ones again once EnKash confirms them, empty {self._store!r} first.",
+            status=known.status,
+        )
+
+    def _paused(self, left: float) -> TokenUnavailable:
+        advice = f"The next one is sent in {left:.0f} s: call again then."
+        if self._silence.accepted_at is None:
+            advice += (
+                " Make sure that the credentials are right, because they have never brought a token; "
+                f"to try them at once, empty {self._store!r} and make a new client."
+            )
+        return TokenUnavailable(
+            f"No access token: {_what_came(self._silence.status)}. This call did nothing. Token requests without a proper answer "
+            f"may count as failed attempts, and three of those in a row lock the account. {advice}",
+            retry_after=left,
+        )
+
+
+def _what_came(status: int | None) -> str:
+    """Return what the last token request met, without a word of the answer, which may come from anybody."""
+    if status is None:
+        return "no answer came to the last token request"
+    if 300 <= status < 400:
+        return f"the token endpoint answered with a redirect (HTTP {status}); check auth_base_url"
+    if 200 <= status < 500 and status != 408:
+        return f"the token endpoint answered with neither a token nor a refusal (HTTP {status}); check auth_base_url"
+    return f"the token endpoint answered with HTTP {status}"
+
+
+def _closed() -> ClientClosed:
+    return ClientClosed("The client was closed by aclose(). This call did nothing; make a new client.")

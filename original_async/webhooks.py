@@ -1,0 +1,275 @@
+"""What Original's webhooks say. Only the envelope is documented, so the resource inside `data` is found by looking.
+
+There is no failure event: the vendor sends events of successful completion only, and only polling learns `failed`.
+See https://docs.getoriginal.com/docs/webhooks-configuration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+from original_async.models import ALLOCATION, CLAIM, Allocation, Claim
+from original_async.signature import Keyring, signature_of
+from rewards_core.errors import UnexpectedResponse
+from rewards_core.json import canonical, fits, loads_faithful
+from rewards_core.operations import DEFAULT_SCOPE, Event, OperationRef, OperationStatus
+from rewards_core.secrets import one_line
+from rewards_core.validation import MAX_TEXT, check_id, is_id
+
+_KINDS_BY_EVENT = {"reward.allocated": ALLOCATION, "reward.claimed": CLAIM}
+_MODELS: dict[str, type[Allocation | Claim]] = {ALLOCATION: Allocation, CLAIM: Claim}
+_UID_FIELDS = {"allocation_uid": ALLOCATION, "claim_uid": CLAIM}
+_NAMING_FIELDS = frozenset({"uid", *_UID_FIELDS})
+_NO_OPERATIONS = frozenset({"app", "transaction_log", "transactionlog", "user", "to_user", "touser", "from_user", "fromuser"})
+_OPERATION_FIELDS = frozenset({"reward_uid", "to_user_uid", "from_user_uid", "to_address", "amount", "nonce"})
+_FOREIGN_FIELDS = frozenset({"token_type", "token_name", "contract_address", "name", "email", "wallet_address"})
+_MAX_OPERATIONS = 1_001  # one in Event.ref, the others in Event.also
+_USUAL_MEMBERS = frozenset({"data", "event", "event_time", "sent_at"})
+_DELIVERY_MEMBERS = frozenset(
+    prefix + name for prefix in ("", "x", "webhook", "xwebhook") for name in ("attempt", "correlationid", "appuid")
+)
+_IDENTITY_BYTES = 16
+_LONGEST_HINT = 200
+
+
+class OriginalWebhooks:
+    """The webhooks of one app: how they are signed and what they say.
+
+    Args:
+        keys: Key id to webhook secret, as the console's Webhooks page shows them; several while keys are being rotated.
+        scope: The scope of the app's operations, as given to its client.
+        app_uid: The app's uid; an event that names another app then settles nothing.
+
+    Raises:
+        ValueError: there is no key, a key id cannot be one, a secret is empty, or `scope` or `app_uid` is no id.
+        TypeError: one of these is not a str.
+    """
+
+    __slots__ = ("_app_uid", "_keys", "_scope")
+
+    def __init__(self, keys: Mapping[str, str], *, scope: str = DEFAULT_SCOPE, app_uid: str | None = None) -> None:
+        self._keys = Keyring(keys)
+        self._scope = check_id(scope, "scope")
+        self._app_uid = None if app_uid is None else check_id(app_uid, "app_uid")
+
+    @property
+    def scope(self) -> str:
+        """The scope of every event of this source."""
+        return self._scope
+
+    def sign(self, body: bytes) -> str:
+        """Return the value of `x-webhook-signature` for a body, one pair for each key."""
+        return self._keys.sign(body)
+
+    def verify(self, headers: Mapping[str, str], body: bytes) -> str:
+        """Return the id of the key that signed these bytes.
+
+        Args:
+            headers: The delivery's headers; their names are compared without regard to case.
+            body: The raw bytes, as they arrived.
+
+        Raises:
+            SignatureError: for whatever else arrives, and nothing but that.
+        """
+        return self._keys.verify(headers, body)
+
+    def parse(self, body: bytes, headers: Mapping[str, str] | None = None) -> Event:
+        """Read a verified body; total: what cannot be used comes back with its `problem`.
+
+        Args:
+            body: The verified bytes.
+            headers: Where the unsigned hints (correlation id, attempt) are taken from.
+        """
+        content, identity = _read(body)
+        correlation_id, attempt = _hints(headers)
+        name, occurred_at, problem = "", None, None
+        found: _Found = {}
+        if content is None:
+            problem = "the body could not be read as a JSON object"
+        else:
+            occurred_at = _short(content.get("event_time"))
+            name = _short(content.get("event")) or ""
+            data = content.get("data")
+            if not name:
+                problem = "the body does not name its event"
+            elif type(data) is dict:
+                problem = self._other_app(data)
+                found = _operations(name, data)
+        refs = [OperationRef(self._scope, kind, uid) for kind, uid in islice(found, _MAX_OPERATIONS)]
+        resource = next(iter(found.values()), None)
+        return Event(
+            scope=self._scope,
+            name=name,
+            identity=identity,
+            body=body,
+            ref=refs[0] if refs else None,
+            also=tuple(refs[1:]),
+            key=_nonce(resource) if refs and refs[0].kind == ALLOCATION else None,
+            resource=resource if len(refs) == 1 and _settles(refs[0].kind, resource) else None,
+            occurred_at=occurred_at,
+            correlation_id=correlation_id,
+            attempt=attempt,
+            problem=problem,
+            signature=None if headers is None else signature_of(headers),
+        )
+
+    def __repr__(self) -> str:
+        return f"<OriginalWebhooks of {self._scope} with {self._keys!r}>"
+
+    def _other_app(self, data: dict[str, Any]) -> str | None:
+        if self._app_uid is None:
+            return None
+        app = data.get("app")
+        uid = app.get("uid") if type(app) is dict else None
+        if uid is None or uid == self._app_uid:
+            return None
+        other = f"app {one_line(uid, 80)}" if type(uid) is str else "an app whose uid is not text"
+        return f"the event belongs to {other}; this source is configured for app {self._app_uid}"
+
+
+def _read(body: bytes) -> tuple[dict[str, Any] | None, bytes]:
+    """Return the body's JSON object, None if it is none, and the event's identity."""
+    content: dict[str, Any] | None = None
+    identified = body
+    try:
+        value = loads_faithful(body)
+        if type(value) is dict:
+            _drop_what_attempts_change(value)
+            identified = canonical(value)
+            content = value
+    except (UnexpectedResponse, RecursionError):
+        pass  # not JSON, or nested too deeply to be written again
+    return content, hashlib.sha256(identified).digest()[:_IDENTITY_BYTES]
+
+
+def _drop_what_attempts_change(content: dict[str, Any]) -> None:
+    """Drop the members that may differ between two attempts to deliver the same event.
+
+    Without `event_time`, `sent_at` is all that tells two otherwise equal events apart. Attempt, correlation id and app uid are
+    also in the body according to an older page of the vendor, which does not say where.
+    """
+    if content.get("event_time"):
+        content.pop("sent_at", None)
+    if content.keys() <= _USUAL_MEMBERS:
+        return
+    for members in (content, content.get("metadata"), content.get("headers")):
+        if type(members) is dict:
+            for name in [name for name in members if _folded(name) in _DELIVERY_MEMBERS]:
+                del members[name]
+
+
+def _folded(name: str) -> str:
+    return name.replace("_", "").replace("-", "").casefold()
+
+
+_Found = dict[tuple[str, str], dict[str, Any] | None]
+"""Kind and uid of each operation, with the object that describes it; the object is empty where several do."""
+
+
+def _operations(name: str, data: dict[str, Any]) -> _Found:
+    """Return the operations an event speaks of, those of the event's own kind first.
+
+    An object labelled neither by its key nor by its fields is an operation only where no other one of the event's kind is found.
+    """
+    expected = _KINDS_BY_EVENT.get(name)
+    found: _Found = {}
+    unlabelled: dict[str, Any] | None = None
+    for key, value in data.items():
+        if type(value) is dict:
+            word = key.lower()
+            if word in _NO_OPERATIONS or _add_labelled(found, _kind_of_key(word), value):
+                continue
+            if unlabelled is None and not word.endswith(("reward", "contract")) and not _OPERATION_FIELDS.isdisjoint(value):
+                unlabelled = _unless_foreign(value)
+        elif type(value) is list and (kind := _kind_of_key(key.lower())):
+            for item in value[:_MAX_OPERATIONS]:
+                if type(item) is dict:
+                    _add_labelled(found, kind, item)
+    if not _NAMING_FIELDS.isdisjoint(data) and not _add_labelled(found, None, data) and unlabelled is None:
+        unlabelled = _unless_foreign(data)
+    if expected is None:
+        return found
+    if unlabelled is not None and not any(kind == expected for kind, _ in found):
+        found[expected, unlabelled["uid"]] = unlabelled
+    return found if len(found) < 2 else dict(sorted(found.items(), key=lambda item: item[0][0] != expected))
+
+
+def _add_labelled(found: _Found, kind: str | None, value: dict[str, Any]) -> bool:
+    """Add what an object is, by its key's kind or by its fields, and else what it names; return whether that is anything."""
+    uid = value.get("uid")
+    has_uid = is_id(uid)
+    if kind is not None and has_uid:
+        _add(found, kind, uid, value)
+        return True
+    kind = _kind_of_fields(value) if has_uid else None
+    named = False
+    for field, named_kind in _UID_FIELDS.items():
+        named_uid = value.get(field)
+        if is_id(named_uid):
+            _add(found, named_kind, named_uid, None)
+            named = True
+            if named_kind == kind:
+                kind = None
+    if kind is not None:
+        _add(found, kind, uid, value)
+    return named or kind is not None
+
+
+def _add(found: _Found, kind: str, uid: Any, resource: dict[str, Any] | None) -> None:
+    known = found.setdefault((kind, uid), resource)
+    if resource is not None and known is not resource:
+        found[kind, uid] = resource if known is None else {}  # two objects may contradict each other: the vendor is asked
+
+
+def _kind_of_key(word: str) -> str | None:
+    if word.endswith(("allocation", "allocations")):
+        return ALLOCATION
+    return CLAIM if word.endswith(("claim", "claims")) else None
+
+
+def _kind_of_fields(value: dict[str, Any]) -> str | None:
+    if value.get("reward_uid", value["uid"]) == value["uid"]:  # a reward contract that names itself
+        return None
+    if "to_user_uid" in value:
+        return ALLOCATION
+    return CLAIM if "from_user_uid" in value else None
+
+
+def _unless_foreign(value: dict[str, Any]) -> dict[str, Any] | None:
+    """Return an object that has a uid, unless it has a field of a reward contract or a user."""
+    return value if is_id(value.get("uid")) and _FOREIGN_FIELDS.isdisjoint(value) else None
+
+
+def _settles(kind: str, resource: dict[str, Any] | None) -> bool:
+    """Return whether a resource is complete and terminal, so that nobody needs to be asked."""
+    return resource is not None and fits(resource, _MODELS[kind]) and OperationStatus(resource["status"]).terminal
+
+
+def _nonce(resource: dict[str, Any] | None) -> str | None:
+    nonce = None if resource is None else resource.get("nonce")
+    return nonce if type(nonce) is str and 0 < len(nonce) <= MAX_TEXT and nonce.isprintable() else None
+
+
+def _hints(headers: Mapping[str, str] | None) -> tuple[str | None, str | None]:
+    if headers is None:
+        return None, None
+    try:
+        return _hint(headers, "x-webhook-correlation-id"), _hint(headers, "x-webhook-attempt")
+    except Exception:  # noqa: BLE001 - unsigned and shown only: whatever a framework's headers do, the event stands
+        return None, None
+
+
+def _hint(headers: Mapping[str, str], name: str) -> str | None:
+    value = headers.get(name)
+    if value is None:
+        value = next((value for key, value in headers.items() if key.lower() == name), None)
+    return _short(value)
+
+
+def _short(value: object) -> str | None:
+    if not isinstance(value, str):
+        return None
+    return value if value.isprintable() and len(value) <= _LONGEST_HINT else one_line(value, _LONGEST_HINT)

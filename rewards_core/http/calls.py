@@ -1,0 +1,457 @@
+"""One logical call: several attempts under one deadline, and what each kind of answer means for it.
+
+Ambiguity is sticky: once an attempt of a write may have arrived, nothing that comes later turns the call back into "nothing
+happened"; only a readable 2xx does, or a look-up by key, which is the caller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+
+from attrs import define, field, frozen
+
+from rewards_core.errors import (
+    ClientClosed,
+    ConfigurationError,
+    ConnectFailed,
+    DeadlineExceeded,
+    FieldError,
+    Forbidden,
+    NotFound,
+    OutcomeUnknown,
+    RateLimited,
+    RequestRejected,
+    ServerFailed,
+    Unauthorized,
+    UnexpectedResponse,
+    ValidationFailed,
+    VendorError,
+)
+from rewards_core.http.retry import Again, RetryPolicy, parse_retry_after, pause_before, persist
+from rewards_core.observe import CallEnded, CallRetried, CallStarted, Observers
+from rewards_core.secrets import hide, one_line
+
+if TYPE_CHECKING:
+    from rewards_core.rate import Limiter
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+MAX_REPLY = 10 * 1024 * 1024
+"""The longest answer that is read unless a request says otherwise, in bytes."""
+OFF_LOOP = 1024 * 1024
+"""Bytes from which on a reply is parsed in a thread: the loop has other work."""
+
+
+class Effect(Enum):
+    """What sending a request twice can do."""
+
+    READ = "read"
+    KEYED = "keyed write"
+    BARE = "bare write"
+
+
+class Met(Enum):
+    """What one attempt met."""
+
+    NEVER_LEFT = "never left"
+    MISTAKE = "a local mistake, found before connecting"
+    THROTTLED = "429"
+    REFUSED = "refused"
+    UNANSWERED = "no answer that says what happened"
+    UNREADABLE = "an answer that cannot be read"
+    REDIRECTED = "a redirect"
+
+
+REPEATED: Mapping[Effect, frozenset[Met]] = {
+    Effect.READ: frozenset({Met.NEVER_LEFT, Met.THROTTLED, Met.UNANSWERED}),
+    Effect.KEYED: frozenset({Met.NEVER_LEFT, Met.THROTTLED, Met.UNANSWERED, Met.UNREADABLE}),
+    Effect.BARE: frozenset({Met.NEVER_LEFT, Met.THROTTLED}),
+}
+"""What is worth another attempt."""
+
+AMBIGUOUS = frozenset({Met.UNANSWERED, Met.UNREADABLE})
+"""After what a write may have been carried out."""
+
+
+class Answer(NamedTuple):
+    """One HTTP answer, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Trouble(NamedTuple):
+    """An attempt without a usable answer: what it met, in words for the error, and the facts."""
+
+    met: Met
+    what: str
+    status: int | None = None
+    asked: float | None = None
+    error: VendorError | None = None
+
+
+@frozen(kw_only=True)
+class Refusal:
+    """What a vendor's error body says.
+
+    Attributes:
+        message: The vendor's own words, empty if there are none.
+        code: The vendor's code.
+        details: What is wrong, with single fields and with the request as a whole.
+        request_id: The vendor's id of the request.
+        invalid: Whether the vendor calls it a failed validation.
+    """
+
+    message: str = ""
+    code: str | None = None
+    details: Sequence[FieldError] = ()
+    request_id: str | None = None
+    invalid: bool = False
+
+
+class Authorizer(Protocol):
+    """Where the headers of a request come from, credentials included."""
+
+    async def headers(self, timeout: float) -> Mapping[str, str]:
+        """Return the headers of the next attempt; the same object as long as nothing changed.
+
+        Raises:
+            TimeoutError: credentials were not to be had within `timeout` seconds.
+            VendorError: they are not to be had at all.
+        """
+        ...
+
+    async def renew(self, refused: Mapping[str, str], timeout: float) -> bool:
+        """Say whether other credentials are to be had, after these headers met a 401."""
+        ...
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return what must not appear in any message."""
+        ...
+
+
+class Line(Protocol):
+    """What a call needs of the transport that carries it."""
+
+    vendor: str
+    authorizer: Authorizer
+    limiter: Limiter
+    retry: RetryPolicy
+    observers: Observers
+    clock: Callable[[], float]
+    sleep: Callable[[float], Awaitable[object]]
+    random: Callable[[], float]
+    now: Callable[[], float]
+
+    def unusable(self) -> str | None:
+        """Return why no request can be sent, None if one can."""
+        ...
+
+    def refusal(self, answer: Answer) -> Refusal:
+        """Return what the vendor's error body says."""
+        ...
+
+    async def exchange(self, request: Request[Any], headers: Mapping[str, str], timeout: float) -> Answer | Trouble:
+        """Send one attempt and read its answer."""
+        ...
+
+
+@define(kw_only=True)
+class Request(Generic[T]):
+    """What one logical call sends, the same bytes in every attempt.
+
+    Attributes:
+        operation: The method of the client, for messages and observers.
+        method: The HTTP method, in capitals.
+        url: The address, in the transport's own type, ready to send.
+        effect: What sending it twice can do.
+        read: Reads a 2xx answer; raises `UnexpectedResponse` if it cannot, `RequestRejected` if it says no after all.
+        body: The bytes to send.
+        key: The caller's idempotency key.
+        asked: What was asked for, frozen and picklable, for the `request` of an `OutcomeUnknown`.
+        says_known: Whether a refusal says that the vendor already knows the key, which leaves the outcome unknown; never asked
+            about 401, 403 and 429. If not given, every refusal stands.
+        max_reply: The longest answer that is read, in bytes.
+        advice: What to do where nobody knows whether it was carried out; to look the key up, if not given.
+        deadline: When the call must be over, on the transport's clock.
+        left: Whether bytes of an attempt that was cancelled may have left; the transport says so.
+    """
+
+    operation: str
+    method: str
+    url: Any
+    effect: Effect
+    read: Callable[[Answer], T]
+    deadline: float
+    body: bytes | None = field(default=None, repr=False)
+    key: str | None = None
+    asked: object | None = None
+    says_known: Callable[[RequestRejected], bool] | None = field(default=None, repr=False)
+    max_reply: int = MAX_REPLY
+    advice: str = ""
+    left: bool = field(default=False, init=False)
+
+
+class Call(Generic[T]):
+    """The life of one logical call over a line."""
+
+    __slots__ = ("_delay", "_line", "_request", "_started", "ambiguous", "attempts", "known", "renewed", "status")
+
+    def __init__(self, line: Line, request: Request[T]) -> None:
+        self._line = line
+        self._request = request
+        self._started = line.clock()
+        self._delay = 0.0
+        self.attempts = 0
+        self.ambiguous = self.known = False
+        self.renewed = False
+        self.status: int | None = None
+
+    def run(self) -> Coroutine[Any, Any, T]:
+        """Attempt until it ends, and tell those who watch."""
+        watched = self._line.observers.any or self._request.effect is not Effect.READ
+        return self._watched() if watched else persist(self)
+
+    async def _watched(self) -> T:
+        self._tell_start()
+        try:
+            result = await persist(self)
+        except BaseException as error:
+            unknown = isinstance(error, OutcomeUnknown)
+            cancelled = isinstance(error, asyncio.CancelledError) and self._request.effect is not Effect.READ
+            if cancelled and (self.ambiguous or self._request.left):
+                unknown = True
+                if self._request.key is not None or self._request.asked is not None:  # a token was asked for by nobody
+                    warn_of_cancellation(self._where(), self._request.key, self._request.advice)
+            self._tell_end(error, unknown=unknown)
+            raise
+        self._tell_end(None)
+        return result
+
+    async def attempt(self) -> T:
+        """Send once; raise `Again` if another attempt is worth it, else the error that the call ends with."""
+        line, request = self._line, self._request
+        if (reason := line.unusable()) is not None:
+            raise self._closed(reason)
+        self.attempts += 1
+        outcome = await self._exchange()
+        if isinstance(outcome, Answer):
+            self.status = status = outcome.status
+            if 200 <= status < 300:
+                try:
+                    if len(outcome.body) > OFF_LOOP:
+                        request.left = True  # a call that is cancelled while its answer is parsed was carried out
+                        return await asyncio.to_thread(request.read, outcome)
+                    return request.read(outcome)
+                except UnexpectedResponse as problem:
+                    trouble = Trouble(Met.UNREADABLE, str(problem), status, error=problem)
+                except RequestRejected as problem:
+                    trouble = Trouble(Met.REFUSED, str(problem), status, error=problem)
+            else:
+                trouble = self._refused(outcome)
+            self.known = self._is_known(trouble)
+            self.ambiguous |= self.known
+        else:
+            trouble = outcome
+        raise self._after(trouble)
+
+    async def pause(self) -> None:
+        """Wait what the last failed attempt calls for."""
+        if self._delay > 0:
+            await self._line.sleep(self._delay)
+
+    async def _exchange(self) -> Answer | Trouble:
+        line, request = self._line, self._request
+        try:
+            headers = await line.authorizer.headers(self._left())
+        except TimeoutError:
+            return Trouble(Met.NEVER_LEFT, "time ran out while waiting for credentials")
+        except ConfigurationError as problem:
+            return Trouble(Met.MISTAKE, str(problem))
+        except VendorError as problem:
+            return Trouble(Met.REFUSED, str(problem), problem.status, error=problem)
+        if not line.limiter.take() and not await line.limiter.wait(self._left()):
+            return self._no_slot()
+        try:
+            outcome = await line.exchange(request, headers, self._left())
+        finally:
+            line.limiter.release()
+        if isinstance(outcome, Answer) and outcome.status == 401 and not self.renewed:
+            self.renewed = True
+            try:
+                if await line.authorizer.renew(headers, self._left()):
+                    self.attempts += 1
+                    return await self._exchange()
+            except TimeoutError:
+                what = "HTTP 401, and time ran out while waiting for other credentials; nothing happened: call again"
+                return Trouble(Met.REFUSED, what, 401, error=ConnectFailed(what))
+            except VendorError as problem:  # the vendor did nothing; why there are no others is what the caller must know
+                what = f"HTTP 401, and no other credentials: {problem}"
+                return Trouble(Met.REFUSED, what, problem.status or 401, error=problem)
+        return outcome
+
+    def _no_slot(self) -> Trouble:
+        paused = self._line.limiter.paused_for()
+        if paused > 0:
+            return Trouble(Met.THROTTLED, f"the vendor asked all calls to pause, for {paused:.1f} s more", asked=paused)
+        return Trouble(Met.NEVER_LEFT, "time ran out while waiting for a free slot")
+
+    def _refused(self, answer: Answer) -> Trouble:
+        status = answer.status
+        if status in {408, 429} or status >= 500:
+            asked = parse_retry_after(answer.headers.get("Retry-After"), self._line.now())
+            return Trouble(Met.THROTTLED if status == 429 else Met.UNANSWERED, f"HTTP {status}", status, asked)
+        if status == 407:  # only a proxy asks for that: the vendor heard nothing
+            return Trouble(Met.NEVER_LEFT, "HTTP 407: the proxy wants other credentials", status)
+        if status < 200:  # an interim answer where the final one should be: it says nothing of what happened
+            return Trouble(Met.UNREADABLE, f"HTTP {status}", status)
+        if status < 400:
+            return Trouble(Met.REDIRECTED, f"HTTP {status}, which is not followed", status)
+        refusal = self._line.refusal(answer)
+        words = one_line(hide(refusal.message, self._line.authorizer.secrets())) or "no reason given"
+        facts: dict[str, Any] = {
+            "code": refusal.code,
+            "field_errors": [detail for detail in refusal.details if detail.field],
+            "details": refusal.details,
+            "request_id": refusal.request_id,
+            "status": status,
+        }
+        special = {401: Unauthorized, 403: Forbidden, 404: NotFound}.get(status)
+        kind = special or (ValidationFailed if refusal.invalid else RequestRejected)
+        return Trouble(Met.REFUSED, f"HTTP {status}: {words}", status, error=kind(words, **facts))
+
+    def _after(self, trouble: Trouble) -> Exception:
+        effect, policy, line = self._request.effect, self._line.retry, self._line
+        self.status = trouble.status
+        if effect is not Effect.READ and trouble.met in AMBIGUOUS:
+            self.ambiguous = True
+        asked = trouble.asked
+        delay = pause_before(self.attempts + 1, policy, line.random(), asked)
+        if trouble.met is Met.THROTTLED and trouble.status == 429:
+            line.limiter.pause(min(max(delay, asked or 0.0), policy.max_retry_after))
+        if trouble.met not in REPEATED[effect] or self.attempts >= policy.attempts or (asked or 0.0) > policy.max_retry_after:
+            return self._final(trouble, "")
+        if delay >= self._left():
+            return self._final(trouble, "; no time is left for another attempt", late=True)
+        self._delay = delay
+        if line.observers.any:
+            record = CallRetried(
+                operation=self._request.operation, attempt=self.attempts, status=trouble.status, reason=trouble.what, delay=delay
+            )
+            line.observers.retry(record)
+        return Again()
+
+    def _is_known(self, trouble: Trouble) -> bool:
+        """Return whether the vendor refuses because it already knows the key: an earlier call may have been carried out."""
+        says_known, error = self._request.says_known, trouble.error
+        if says_known is None or trouble.met is not Met.REFUSED or not isinstance(error, RequestRejected):
+            return False
+        return not isinstance(error, (Unauthorized, Forbidden)) and says_known(error)
+
+    def _final(self, trouble: Trouble, addition: str, *, late: bool = False) -> VendorError | ConfigurationError:
+        error, met = trouble.error, trouble.met
+        what = f"{trouble.what}{addition}"
+        facts = self._facts(error)
+        if self.ambiguous:
+            return self._unknown(what, facts)
+        if met is Met.MISTAKE:
+            return ConfigurationError(f"{self._where()}: {what}. Nothing was sent.")
+        if error is not None:
+            error.args = (f"{self._where()}: {what}",)
+            error.__dict__.update({name: value for name, value in facts.items() if value is not None})
+            return error
+        if met is Met.NEVER_LEFT:
+            return ConnectFailed(
+                self._text("a connection", what, "nothing was sent: check the address and the network, then call again"), **facts
+            )
+        asked = f"; asked to wait {trouble.asked:.1f} s" if trouble.asked else ""
+        if met is Met.THROTTLED:
+            advice = f"call again later, or lower the limits{asked}"
+            return RateLimited(self._text("an answer", what, advice), retry_after=trouble.asked, **facts)
+        if met is Met.REDIRECTED:
+            return UnexpectedResponse(self._text("2xx", what, "check the base URL"), **facts)
+        if met is Met.UNREADABLE:
+            return UnexpectedResponse(self._text("a readable answer", what, "tell the vendor"), **facts)
+        if late:
+            return DeadlineExceeded(
+                self._text("an answer in time", what, "call again; raise the total timeout if this is common"), **facts
+            )
+        return ServerFailed(self._text("an answer", what, f"call again later{asked}"), **facts)
+
+    def _closed(self, reason: str) -> VendorError:
+        if self.ambiguous:
+            return self._unknown(reason, self._facts(None))
+        return ClientClosed(
+            f"{self._where()}: expected an open client of this loop and process, got one where {reason}", **self._facts(None)
+        )
+
+    def _unknown(self, what: str, facts: dict[str, Any]) -> OutcomeUnknown:
+        key = self._request.key
+        advice = self._request.advice or (f"look up {key!r} before anything else" if key else "")
+        came = "the vendor says that it already exists" if self.known else "no answer says what happened"
+        text = f"{self._where()}: {came} ({what}; {self._tries()}); it may have been carried out"
+        return OutcomeUnknown(text, request=self._request.asked, advice=advice, **facts)
+
+    def _facts(self, error: VendorError | None) -> dict[str, Any]:
+        return {
+            "status": self.status,
+            "code": error.code if error else None,
+            "field_errors": error.field_errors if error else (),
+            "details": error.details if error else (),
+            "request_id": error.request_id if error else None,
+            "attempts": self.attempts,
+            "elapsed": self._line.clock() - self._started,
+            "idempotency_key": self._request.key,
+        }
+
+    def _where(self) -> str:
+        return f"{self._line.vendor} {self._request.operation}"
+
+    def _text(self, expected: str, came: str, advice: str) -> str:
+        return f"{self._where()}: expected {expected}, got {came} ({self._tries()}); {advice}"
+
+    def _tries(self) -> str:
+        tries = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
+        return f"{tries} in {self._line.clock() - self._started:.1f} s"
+
+    def _left(self) -> float:
+        return self._request.deadline - self._line.clock()
+
+    def _tell_start(self) -> None:
+        observers, request = self._line.observers, self._request
+        if observers.any:
+            path = getattr(request.url, "path", "")
+            record = CallStarted(operation=request.operation, method=request.method, path=path, idempotency_key=request.key)
+            observers.start(record)
+
+    def _tell_end(self, error: BaseException | None, *, unknown: bool = False) -> None:
+        observers = self._line.observers
+        if observers.any:
+            record = CallEnded(
+                operation=self._request.operation,
+                idempotency_key=self._request.key,
+                attempts=self.attempts,
+                elapsed=self._line.clock() - self._started,
+                status=self.status,
+                error=None if error is None else type(error).__name__,
+                outcome_unknown=unknown,
+            )
+            observers.end(record)
+
+
+def warn_of_cancellation(call: str, key: str | None, advice: str) -> None:
+    """Log that a write was cancelled which may have been carried out: the caller gets no error that could say so."""
+    logger.warning(
+        "%s was cancelled after its request may have left, so it may have been carried out%s: %s. To bound a call, use its "
+        "timeout= instead of cancelling it: it then ends with OutcomeUnknown",
+        call,
+        f" (key {key!r})" if key else "",
+        advice or "look for what it may have made before you call again",
+    )

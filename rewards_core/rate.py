@@ -1,0 +1,151 @@
+"""How many calls a client has under way and how fast it starts them.
+
+A call waits here, before it touches the network, so that what ends while it waits is known never to have left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from attrs import field, frozen
+from attrs.validators import optional
+
+from rewards_core.validation import number, whole
+
+SPREAD = 0.5
+"""After a pause calls come back over this share of it, at most `MAX_SPREAD` seconds."""
+MAX_SPREAD = 5.0
+
+
+@frozen(kw_only=True)
+class Limits:
+    """How much one client asks of a vendor at a time.
+
+    Attributes:
+        connections: Requests under way at once.
+        calls_per_second: Requests started per second, None for as many as there are.
+        burst: Requests that may start at once after a quiet time; a second's worth if not given.
+    """
+
+    connections: int = field(default=100, validator=whole(at_least=1))
+    calls_per_second: float | None = field(default=None, validator=optional(number(above=0)))
+    burst: int | None = field(default=None, validator=optional(whole(at_least=1)))
+
+    def __attrs_post_init__(self) -> None:
+        if self.burst is not None and self.calls_per_second is None:
+            raise ValueError("burst: give calls_per_second as well, or leave burst out; it has no meaning without a rate.")
+
+
+class Limiter:
+    """Slots, a rate and a common pause for the calls of one client.
+
+    Args:
+        limits: What holds.
+        clock: Monotonic seconds.
+        sleep: Waits for that many seconds.
+        random: A number from 0 to 1, to spread those who waited out one pause.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[object]],
+        random: Callable[[], float],
+    ) -> None:
+        self._free = limits.connections
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._clock = clock
+        self._sleep = sleep
+        self._random = random
+        rate = limits.calls_per_second
+        self._interval = None if rate is None else 1.0 / rate
+        burst = limits.burst or max(1, int(rate or 1))
+        self._tolerance = 0.0 if self._interval is None else (burst - 1) * self._interval
+        self._next_start = float("-inf")
+        self._paused_until = float("-inf")
+        self._pauses = 0
+        self._spread = 0.0
+        self._plain = self._interval is None
+
+    def take(self) -> bool:
+        """Take a slot if that needs no waiting; the common case costs one comparison or two."""
+        if self._free > 0 and self._plain:
+            self._free -= 1
+            return True
+        return False
+
+    async def wait(self, timeout: float) -> bool:
+        """Wait for pause, rate and slot in this order; return whether a slot was had within `timeout` seconds."""
+        deadline = self._clock() + timeout
+        while True:
+            pauses = self._pauses
+            if not (await self._outlast_pause(deadline) and await self._keep_rate(deadline) and await self._have_slot(deadline)):
+                return False
+            if pauses == self._pauses:
+                return True
+            self.release()  # a pause began while this call waited: it holds for it too
+
+    def release(self) -> None:
+        """Give a slot back: to the first who waits, else to all."""
+        while self._waiting:
+            first = self._waiting.popleft()
+            if not first.done():
+                first.set_result(None)
+                return
+        self._free += 1
+
+    def pause(self, seconds: float) -> None:
+        """Let no call start for so many seconds; those that waited come back spread out."""
+        until = self._clock() + seconds
+        if until > self._paused_until:
+            self._paused_until = self._next_start = until
+            self._pauses += 1
+            self._spread = min(seconds * SPREAD, MAX_SPREAD)
+            self._plain = False
+
+    def paused_for(self) -> float:
+        """Return the seconds the present pause still lasts, 0 if there is none."""
+        return max(0.0, self._paused_until - self._clock())
+
+    async def _outlast_pause(self, deadline: float) -> bool:
+        while (now := self._clock()) < self._paused_until:
+            until = self._paused_until + self._spread * self._random()
+            if until > deadline:
+                return False
+            await self._sleep(until - now)
+        if self._interval is None:
+            self._plain = True
+        return True
+
+    async def _keep_rate(self, deadline: float) -> bool:
+        if self._interval is None:
+            return True
+        now = self._clock()
+        start = max(now, self._next_start - self._tolerance)
+        if start > deadline:
+            return False
+        self._next_start = max(now, self._next_start) + self._interval
+        if start > now:
+            await self._sleep(start - now)
+        return True
+
+    async def _have_slot(self, deadline: float) -> bool:
+        if self._free > 0:  # then nobody waits: a slot is only freed when the queue is empty
+            self._free -= 1
+            return True
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            async with asyncio.timeout(deadline - self._clock()):
+                await place
+        except TimeoutError:
+            return place.done() and not place.cancelled()
+        except BaseException:
+            if place.done() and not place.cancelled():
+                self.release()
+            raise
+        return True

@@ -1,0 +1,339 @@
+"""Checks of arguments and settings, made before any request leaves.
+
+A wrong type is a `TypeError`, a wrong value a `ValueError`; the text names the argument and says what to give. No value of a
+secret is ever checked here: see `rewards_core.secrets`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Callable, Collection
+from decimal import Decimal
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
+
+T = TypeVar("T")
+N = TypeVar("N", int, float)
+Validator = Callable[[Any, Any, Any], None]
+"""Checks one attribute of an attrs class, as `validator=` takes it."""
+
+MAX_TEXT = 255
+
+_plain_id = re.compile(r"[A-Za-z0-9_:@+=~-][A-Za-z0-9_.:@+=~-]{0,254}", re.ASCII).fullmatch
+_unfit_for_id = re.compile(r"[ /?#%\\]").search
+_plain_amount = re.compile(r"[0-9]{1,60}(?:\.[0-9]{1,30})?", re.ASCII).fullmatch
+_unfit_for_url = re.compile(r"[\x00-\x20\x7f-\xa0\\\ud800-\udfff]").search
+_AMOUNT = "above 0, with up to 60 digits and up to 30 decimals"
+
+
+def check_id(value: str, name: str) -> str:
+    """Return an id that can stand in a path, a query and a body.
+
+    Args:
+        value: 1 to 255 printable characters, none of them white space, `/`, `?`, `#`, `%` or a backslash; not `.` or `..`.
+        name: What the caller calls it, for messages.
+
+    Raises:
+        TypeError: it is not a str.
+        ValueError: it is empty, too long, or holds what an id cannot hold.
+    """
+    text = _text(value, name)
+    if is_id(text):
+        return text
+    raise ValueError(
+        f"{name}: {_shown(text)} is not an id. Give the id as the vendor wrote it: 1 to {MAX_TEXT} characters, without white "
+        "space, '/', '?', '#', '%' or backslash."
+    )
+
+
+def is_id(value: object) -> bool:
+    """Return whether a value is an id as `check_id` takes it."""
+    if not isinstance(value, str):
+        return False
+    if _plain_id(value):
+        return True
+    return 0 < len(value) <= MAX_TEXT and value.isprintable() and not _unfit_for_id(value) and value not in {".", ".."}
+
+
+def check_key(value: str, name: str) -> str:
+    """Return an idempotency key, which travels in bodies only.
+
+    Args:
+        value: 1 to 255 printable characters, no white space at either end: a vendor that trims it could not be asked for it.
+        name: What the caller calls it, for messages.
+
+    Raises:
+        TypeError: it is not a str.
+        ValueError: it is empty, too long, or holds what a key cannot hold.
+    """
+    return _printable(value, name, "Make one for each payout, once, and keep it before the call")
+
+
+def check_name(value: str, name: str) -> str:
+    """Return a name that travels in bodies only.
+
+    Args:
+        value: 1 to 255 printable characters, no white space at either end.
+        name: What the caller calls it, for messages.
+
+    Raises:
+        TypeError: it is not a str.
+        ValueError: it is empty, too long, or holds what a name cannot hold.
+    """
+    return _printable(value, name, "Give it as the vendor knows it")
+
+
+def check_amount(value: str | int | Decimal, name: str = "amount") -> str:
+    """Return an amount in plain digits, every one of them kept.
+
+    Args:
+        value: Above 0; as text of the form `12` or `12.345` with up to 60 digits and up to 30 decimals, as int or as Decimal.
+        name: What the caller calls it, for messages.
+
+    Raises:
+        TypeError: it is a float, a bool or another type.
+        ValueError: it is not above 0, or not of that form.
+    """
+    if isinstance(value, str):
+        text = str.__str__(value)
+    elif isinstance(value, Decimal):
+        # the size is looked at before a huge exponent is written out
+        text = format(value, "f") if value.is_finite() and -91 < value.adjusted() < 60 else _out_of_range(value, name)
+    elif type(value) is int:
+        text = str(value) if -(10**60) < value < 10**60 else _out_of_range(value, name)
+    else:  # floats have lost digits already, a bool is no amount
+        raise TypeError(f"{name}: give a str, int or Decimal such as '1.23', which keeps every digit, not {_kind(value)}.")
+    if not _plain_amount(text):
+        raise ValueError(f"{name}: {_shown(text)} is not an amount. Give plain digits such as '1.23', {_AMOUNT}.")
+    if text[0] == "0":
+        text = text.lstrip("0")
+        if not text.strip("0."):
+            raise ValueError(f"{name}: it is zero. Give an amount {_AMOUNT}; where nothing is to be paid, leave the call out.")
+        if text[0] == ".":
+            text = f"0{text}"
+    return text
+
+
+def check_number(
+    value: float, name: str, *, above: float | None = None, at_least: float | None = None, at_most: float | None = None
+) -> float:
+    """Return a finite number within its bounds.
+
+    Args:
+        value: An int or a float.
+        name: What the caller calls it, unit included where the name does not say it, for messages.
+        above: It must be greater than this.
+        at_least: It must not be less than this.
+        at_most: It must not be greater than this.
+
+    Raises:
+        TypeError: it is no number; a bool is none.
+        ValueError: it is not finite, or out of bounds.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: give a number{_range(above, at_least, at_most)}, not {_kind(value)}.")
+    if not math.isfinite(value) or _out_of_bounds(value, above, at_least, at_most):
+        raise ValueError(f"{name}: give a number{_range(above, at_least, at_most)}, not {_briefly(value)}.")
+    return value
+
+
+def check_whole(value: int, name: str, *, at_least: int, at_most: int | None = None) -> int:
+    """Return a whole number within its bounds.
+
+    Raises:
+        TypeError: it is no int; a bool and a float are none.
+        ValueError: it is out of bounds.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: give a whole number{_range(None, at_least, at_most)}, not {_kind(value)}.")
+    if _out_of_bounds(value, None, at_least, at_most):
+        raise ValueError(f"{name}: give a whole number{_range(None, at_least, at_most)}, not {_briefly(value)}.")
+    return value
+
+
+def check_timeout(value: float, name: str = "timeout") -> float:
+    """Return the seconds of one call, above 0 and finite.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not above 0, or not finite.
+    """
+    return check_number(value, name, above=0)
+
+
+def check_flag(value: bool, name: str) -> bool:
+    """Return a switch; the text "false" from a file of settings would count as true, which may cost money.
+
+    Raises:
+        TypeError: it is neither True nor False.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: give True or False, not {_kind(value)}.")
+    return value
+
+
+def check_choice(value: T, name: str, words: Collection[str]) -> T:
+    """Return a word that is one of those offered.
+
+    Raises:
+        TypeError: it is not a str.
+        ValueError: it is none of them.
+    """
+    offered = ", ".join(map(repr, words))
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: give one of {offered}, not {_kind(value)}.")
+    if value not in words:
+        raise ValueError(f"{name}: give one of {offered}, not {_shown(value)}.")
+    return value
+
+
+def check_instance(value: T, name: str, kind: type[T]) -> T:
+    """Return an object of a class, such as a policy.
+
+    Raises:
+        TypeError: it is of another class; that is named, never its repr.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: give {kind.__name__}(...), not {_kind(value)}.")
+    return value
+
+
+def check_methods(value: T, name: str, words: str, methods: Collection[str]) -> T:
+    """Return an object somebody brought, if it has the methods it is brought for.
+
+    Args:
+        value: The object.
+        name: What the caller calls it, for messages.
+        words: What to give, such as `"a FileBreakerStore or another BreakerStore"`.
+        methods: What it must have.
+
+    Raises:
+        TypeError: it lacks one; its class is named, never its repr.
+    """
+    missing = [method for method in methods if not callable(getattr(value, method, None))]
+    if isinstance(value, type) or missing:
+        kind = f"the class {value.__name__}" if isinstance(value, type) else _kind(value)
+        raise TypeError(f"{name}: give {words}, with the methods {', '.join(methods)}, not {kind}.")
+    return value
+
+
+def number(*, above: float | None = None, at_least: float | None = None, at_most: float | None = None) -> Validator:
+    """Return a validator of finite numbers within bounds."""
+    return lambda _, attribute, value: _ignore(
+        check_number(value, attribute.name, above=above, at_least=at_least, at_most=at_most)
+    )
+
+
+def whole(*, at_least: int, at_most: int | None = None) -> Validator:
+    """Return a validator of whole numbers within bounds."""
+    return lambda _, attribute, value: _ignore(check_whole(value, attribute.name, at_least=at_least, at_most=at_most))
+
+
+def flag() -> Validator:
+    """Return a validator of switches."""
+    return lambda _, attribute, value: _ignore(check_flag(value, attribute.name))
+
+
+def instance(kind: type[Any]) -> Validator:
+    """Return a validator of objects of a class."""
+    return lambda _, attribute, value: _ignore(check_instance(value, attribute.name, kind))
+
+
+def check_base_url(url: str, *, name: str = "base_url", allow_insecure: bool = False) -> str:
+    """Return a base URL without its closing slash, if credentials may be sent there.
+
+    Args:
+        url: `https://host[:port][/path]`.
+        name: What the caller calls it, for messages.
+        allow_insecure: Whether plain http may be used outside loopback.
+
+    Raises:
+        TypeError: it is not a str.
+        ValueError: it is no such URL, carries credentials, a query or a fragment, or is plain http outside loopback.
+    """
+    url = _text(url, name)
+    try:
+        if _unfit_for_url(url):
+            raise ValueError
+        parts = urlsplit(url)
+        host = parts.hostname
+        parts.port  # noqa: B018 - read to learn whether it is a port
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in {"http", "https"}:
+        raise ValueError(f"{name}: give an absolute http or https URL such as 'https://api.example.com/v1'.")
+    if "@" in parts.netloc:
+        raise ValueError(
+            f"{name}: there are credentials before {host!a}. Give the URL without them, and credentials as arguments."
+        )
+    if "?" in url or "#" in url:
+        raise ValueError(f"{name}: there is a query or fragment after {host!a}. Give a URL that ends with its path.")
+    if parts.scheme == "http" and not allow_insecure and not is_loopback(host):
+        raise ValueError(
+            f"{name}: http to {host!a} would show the credentials on the way. Give an https URL, or allow_insecure=True if the "
+            "network between is yours."
+        )
+    return url.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or address is this machine by definition."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _printable(value: str, name: str, advice: str) -> str:
+    text = _text(value, name)
+    if _plain_id(text):
+        return text
+    if 0 < len(text) <= MAX_TEXT and text.isprintable() and text == text.strip():
+        return text
+    raise ValueError(
+        f"{name}: {_shown(text)} cannot be used. {advice}: 1 to {MAX_TEXT} printable characters, no white space at the ends."
+    )
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: give a str, not {_kind(value)}.")
+    return str.__str__(value)  # of a member of an enumeration its value, which is what the vendor knows
+
+
+def _out_of_bounds(value: float, above: float | None, at_least: float | None, at_most: float | None) -> bool:
+    return (
+        (above is not None and value <= above)
+        or (at_least is not None and value < at_least)
+        or (at_most is not None and value > at_most)
+    )
+
+
+def _range(above: float | None, at_least: float | None, at_most: float | None) -> str:
+    low = f"above {above:g}" if above is not None else f"of at least {at_least:g}" if at_least is not None else ""
+    high = f"at most {at_most:g}" if at_most is not None else ""
+    return "".join(f" {words}" for words in (low, "and" if low and high else "", high) if words)
+
+
+def _shown(text: str) -> str:
+    return "an empty text" if not text else ascii(text) if len(text) <= 80 else f"a text of {len(text)} characters"
+
+
+def _briefly(value: float) -> str:
+    return repr(value) if not isinstance(value, int) or -(10**20) < value < 10**20 else "a far larger one"
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else type(value).__name__
+
+
+def _ignore(_: object) -> None:
+    return None
+
+
+def _out_of_range(value: int | Decimal, name: str) -> NoReturn:
+    raise ValueError(f"{name}: this {_kind(value)} is out of range. Give an amount {_AMOUNT}.")

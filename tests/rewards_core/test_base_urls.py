@@ -1,0 +1,110 @@
+"""Where credentials may be sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rewards_core.validation import check_base_url, is_loopback
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.getoriginal.com/v1",
+        "https://example.com:8443/a/b",
+        "http://localhost:9400/v1",
+        "http://127.0.0.1:1/v1",
+        "http://127.8.9.10/v1",
+        "http://[::1]:9400/v1",
+        "HTTPS://example.com",
+    ],
+)
+def test_https_and_loopback_may_be_used(url: str) -> None:
+    assert check_base_url(url) == url
+
+
+def test_the_closing_slash_is_left_out() -> None:
+    assert check_base_url("https://example.com/v1/") == "https://example.com/v1"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "example.com/v1",
+        "/v1",
+        "ftp://example.com",
+        "file:///etc/passwd",
+        "https://",
+        "https:///v1",
+        "https://exa mple.com",
+        "https://example.com\n",
+        "https://example.com:port/",
+        "https://example.com\\@other/",
+        "https://[::1/",
+        "http://\udcff/",
+    ],
+)
+def test_what_is_no_absolute_http_url_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^coins_base_url: expected an absolute http or https URL.*give one like"):
+        check_base_url(url, name="coins_base_url", allow_insecure=True)
+
+
+@pytest.mark.parametrize("url", [None, 7, b"https://example.com"])
+def test_another_type_is_refused(url: Any) -> None:
+    with pytest.raises(TypeError, match=r"base_url: expected a URL as str"):
+        check_base_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:canary@example.com/v1",
+        "https://canary@example.com/v1",
+        "https://:canary@example.com",
+        "https://@example.com",
+    ],
+)
+def test_credentials_in_the_url_are_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(ValueError, match=r"without credentials.*example.com.*as arguments") as caught:
+        check_base_url(url)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com/v1?api_key=canary",
+        "https://example.com/v1#canary",
+        "https://example.com/v1?",
+        "https://example.com/v1#",
+    ],
+)
+def test_a_query_or_fragment_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(ValueError, match=r"query or fragment.*leave it out") as caught:
+        check_base_url(url)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/v1",
+        "http://10.0.0.1/v1",
+        "http://localhost.example.com",
+        "http://127.0.0.1.example.com",
+        "http://0.0.0.0",
+    ],
+)
+def test_plain_http_outside_loopback_must_be_asked_for(url: str) -> None:
+    with pytest.raises(ValueError, match=r"expected https, got http .*allow_insecure=True"):
+        check_base_url(url)
+    assert check_base_url(url, allow_insecure=True) == url
+
+
+def test_loopback_is_known_by_definition_not_by_look_up() -> None:
+    assert is_loopback("LOCALHOST")
+    assert is_loopback("::1")
+    assert not is_loopback("example.com")

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rewards_core.http.retry import RetryPolicy, Timeouts, parse_retry_after, pause_before
+from rewards_core.rate import Limits
+
+FLOATS = st.floats(0, 1)
+ODD: dict[str, Any] = {"attempts": "2"}
+ODD_TIME: dict[str, Any] = {"total": "30"}
+
+
+@given(st.integers(2, 2000), FLOATS, st.none() | st.floats(0, 1000))
+def test_chance_only_lengthens_and_the_vendor_is_never_undercut(attempt: int, chance: float, asked: float | None) -> None:
+    policy = RetryPolicy()
+    plain = pause_before(attempt, policy, 0.0, asked)
+    assert plain >= (asked or 0.0)
+    assert plain >= min(policy.first_delay * 2 ** min(attempt - 2, 99), policy.max_delay)
+    assert plain <= pause_before(attempt, policy, chance, asked) <= plain + policy.max_delay / 2
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("7", 7.0),
+        (" 0 ", 0.0),
+        ("soon", None),
+        ("-3", None),
+        ("1.5", 1.5),
+        ("1.", None),
+        ("", None),
+        ("٣", None),
+        ("9" * 40, 999999999999.0),
+    ],
+)
+def test_retry_after_in_seconds(header: str | None, seconds: float | None) -> None:
+    assert parse_retry_after(header, 0.0) == seconds
+
+
+def test_retry_after_as_a_date() -> None:
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    header = format_datetime(at, usegmt=True)
+    assert parse_retry_after(header, at.timestamp() - 30) == 30.0
+    assert parse_retry_after(header, at.timestamp() + 30) == 0.0
+
+
+@pytest.mark.parametrize("header", ["Sun Nov  6 08:49:37 1994", "Sun, 06 Nov 1994 08:49:37", "Sunday, 06-Nov-94 08:49:37 GMT"])
+def test_retry_after_as_a_date_is_in_gmt_in_every_documented_form(header: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    try:
+        assert parse_retry_after(header, datetime(1994, 11, 6, 8, 49, 7, tzinfo=UTC).timestamp()) == 30.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@given(st.text(max_size=50))
+def test_retry_after_never_raises(header: str) -> None:
+    asked = parse_retry_after(header, 0.0)
+    assert asked is None or asked >= 0
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "says"),
+    [
+        (lambda: Timeouts(total=0), ValueError, "total: expected a finite number above 0"),
+        (lambda: Timeouts(read=float("nan")), ValueError, "read"),
+        (lambda: Timeouts(connect=float("inf")), ValueError, "connect"),
+        (lambda: Timeouts(**ODD_TIME), TypeError, "got str"),
+        (lambda: Timeouts(total=True), TypeError, "got bool"),
+        (lambda: RetryPolicy(attempts=0), ValueError, "attempts: expected a whole number of at least 1, got 0"),
+        (lambda: RetryPolicy(**ODD), TypeError, "got str"),
+        (lambda: RetryPolicy(attempts=True), TypeError, "got bool"),
+        (lambda: RetryPolicy(first_delay=-1), ValueError, "at least 0"),
+        (lambda: Limits(connections=0), ValueError, "connections"),
+        (lambda: Limits(calls_per_second=0), ValueError, "calls_per_second"),
+        (lambda: Limits(calls_per_second=1, burst=0), ValueError, "burst"),
+        (lambda: Limits(burst=5), ValueError, "a burst has no meaning without a rate"),
+    ],
+)
+def test_settings_out_of_range_say_what_to_give(build: object, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        build()  # type: ignore[operator]
