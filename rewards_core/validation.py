@@ -117,25 +117,32 @@ def check_amount(value: str | int | Decimal, name: str = "amount") -> str:
 
 
 def check_number(
-    value: float, name: str, *, above: float | None = None, at_least: float | None = None, at_most: float | None = None
+    value: float,
+    name: str,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    unit: str = "",
 ) -> float:
     """Return a finite number within its bounds.
 
     Args:
         value: An int or a float.
-        name: What the caller calls it, unit included where the name does not say it, for messages.
+        name: What the caller calls it, for messages.
         above: It must be greater than this.
         at_least: It must not be less than this.
         at_most: It must not be greater than this.
+        unit: What it counts, such as `"seconds"`, for messages.
 
     Raises:
         TypeError: it is no number; a bool is none.
         ValueError: it is not finite, or out of bounds.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name}: give a number{_range(above, at_least, at_most)}, not {_kind(value)}.")
-    if not math.isfinite(value) or _out_of_bounds(value, above, at_least, at_most):
-        raise ValueError(f"{name}: give a number{_range(above, at_least, at_most)}, not {_briefly(value)}.")
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        raise TypeError(f"{name}: give {unit or 'a number'}{_range(above, at_least, at_most)}, not {_kind(value)}.")
+    if _out_of_bounds(value, above, at_least, at_most) or not -math.inf < value < math.inf:
+        raise ValueError(f"{name}: give {unit or 'a number'}{_range(above, at_least, at_most)}, not {_briefly(value)}.")
     return value
 
 
@@ -160,7 +167,7 @@ def check_timeout(value: float, name: str = "timeout") -> float:
         TypeError: it is no number.
         ValueError: it is not above 0, or not finite.
     """
-    return check_number(value, name, above=0)
+    return check_number(value, name, above=0, unit="seconds")
 
 
 def check_flag(value: bool, name: str) -> bool:

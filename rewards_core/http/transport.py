@@ -88,8 +88,6 @@ class Transport:
         self.timeouts = check_instance(Timeouts() if timeouts is None else timeouts, "timeouts", Timeouts)
         limits = check_instance(Limits() if limits is None else limits, "limits", Limits)
         self.limiter = Limiter(limits, clock=clock, sleep=sleep, random=random)
-            check_instance(Limits() if limits is None else limits, "limits", Limits), clock=clock, sleep=sleep, random=random
-        )
         self.observers = Observers(observers)
         self.clock = clock
         self.sleep = sleep

@@ -58,7 +58,7 @@ async def test_an_id_that_cannot_be_one_is_refused(new_client: New, vendor: aior
         ]
 
     for call in calls:
-        with pytest.raises((TypeError, ValueError), match="_id: expected"):
+        with pytest.raises((TypeError, ValueError), match="_id: "):
             await call()
     assert not vendor.requests
 
@@ -75,7 +75,7 @@ async def test_a_name_or_request_id_that_cannot_be_one_is_refused(new_client: Ne
         calls += [lambda: client.update_event("WCC1", event=bad)]
 
     for call in calls:
-        with pytest.raises((TypeError, ValueError), match=r"(event|request_id): expected"):
+        with pytest.raises((TypeError, ValueError), match=r"(event|request_id): "):
             await call()
     assert not vendor.requests
 
@@ -87,7 +87,7 @@ async def test_an_amount_that_is_no_whole_number_of_coins_is_refused(new_client:
     calls: list[Call] = [lambda: client.create_event(event="E", amount=bad), lambda: client.update_event("WCC1", amount=bad)]
 
     for call in calls:
-        with pytest.raises((TypeError, ValueError), match="amount: expected"):
+        with pytest.raises((TypeError, ValueError), match="amount: give"):
             await call()
     assert not vendor.requests
 
@@ -119,8 +119,8 @@ async def test_an_update_of_nothing_is_refused(new_client: New, vendor: aiorespo
     [
         ({"coins_base_url": "coins.example"}, "coins_base_url"),
         ({"coins_base_url": "https://user:pw@coins.example"}, "coins_base_url"),
-        ({"coins_base_url": "http://coins.example"}, "coins_base_url: expected https"),
-        ({"auth_base_url": "http://auth.example"}, "auth_base_url: expected https"),
+        ({"coins_base_url": "http://coins.example"}, "coins_base_url: .*Give an https URL"),
+        ({"auth_base_url": "http://auth.example"}, "auth_base_url: .*Give an https URL"),
         ({"auth_base_url": None}, "auth_base_url"),
         ({"company_id": "a b"}, "company_id"),
         ({"credentials": PasswordCredentials("a b", "s", "u", "p")}, "client_id"),
@@ -138,14 +138,17 @@ async def test_an_update_of_nothing_is_refused(new_client: New, vendor: aiorespo
         ({"extra_headers": {"Cookie": 5}}, "extra_headers"),
         ({"extra_headers": [("Cookie", "a")]}, "extra_headers: expected a mapping"),
         ({"credentials": StaticToken("t"), "encryption": True}, "encryption: .*give BodyCipher"),
-        ({"encryption": "false"}, "encryption: expected True or False, got str"),
-        ({"repeat_allocations": "false"}, "repeat_allocations: expected True or False, got str"),
-        ({"repeat_allocations": 0}, "repeat_allocations: expected True or False, got int"),
-        ({"allow_insecure": "no"}, "allow_insecure: expected True or False, got str"),
-        ({"credentials": None}, "credentials: expected PasswordCredentials or a TokenProvider with token, renew, got NoneType"),
-        ({"credentials": StaticToken}, "credentials: .*got StaticToken"),
-        ({"credentials": "a-secret-token"}, "credentials: .*got str$"),
-        ({"breaker_store": "breaker.json"}, "breaker_store: .*with exclusive, load, save, got str$"),
+        ({"encryption": "false"}, "encryption: give True or False, not str"),
+        ({"repeat_allocations": "false"}, "repeat_allocations: give True or False, not str"),
+        ({"repeat_allocations": 0}, "repeat_allocations: give True or False, not int"),
+        ({"allow_insecure": "no"}, "allow_insecure: give True or False, not str"),
+        (
+            {"credentials": None},
+            "credentials: give PasswordCredentials or a TokenProvider, with the methods token, renew, not None",
+        ),
+        ({"credentials": StaticToken}, "credentials: .*not the class StaticToken"),
+        ({"credentials": "a-secret-token"}, r"credentials: .*not str\.$"),
+        ({"breaker_store": "breaker.json"}, r"breaker_store: .*with the methods exclusive, load, save, not str\.$"),
     ],
 )
 def test_a_client_that_could_not_work_is_not_made(arguments: dict[str, Any], words: str) -> None:
@@ -164,7 +167,7 @@ def test_plain_http_can_be_allowed_and_is_on_loopback() -> None:
 
 @pytest.mark.parametrize("bad", [0, -1.0, float("nan"), float("inf"), True, "90", None])
 def test_a_breaker_file_that_could_not_be_waited_for_is_not_made(bad: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match="lock_timeout: expected"):
+    with pytest.raises((TypeError, ValueError), match="lock_timeout: give"):
         FileBreakerStore("breaker.json", lock_timeout=bad)
 
 

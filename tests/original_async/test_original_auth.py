@@ -147,7 +147,7 @@ def test_credentials_that_cannot_be_are_refused_and_not_shown(
     ],
 )
 def test_a_lifetime_that_cannot_be_is_refused(make_client: MakeClient, lifetime: Any, kind: type[Exception]) -> None:
-    with pytest.raises(kind, match=r"^token_lifetime: expected"):
+    with pytest.raises(kind, match=r"^token_lifetime: give"):
         make_client(token_lifetime=lifetime)
 
 

@@ -212,7 +212,7 @@ async def test_no_secret_shows_anywhere(make_client: MakeClient, echo_url: str, 
         lambda: OriginalClient("key", API_SECRET, base_url=f"https://example.com/v1?api_secret={API_SECRET}"),
     ]
     for attempt in attempts:
-        with pytest.raises(ValueError, match="expected") as wrong:
+        with pytest.raises(ValueError, match=": ") as wrong:
             attempt()
         things.append(wrong.value)
 

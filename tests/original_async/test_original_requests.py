@@ -139,7 +139,7 @@ async def test_what_cannot_be_right_is_refused_before_any_request(
     client: OriginalClient, wire: aioresponses, changes: dict[str, Any]
 ) -> None:
     (name,) = changes
-    with pytest.raises((ValueError, TypeError), match=rf"^{name}: expected .* got .*; \w+"):
+    with pytest.raises((ValueError, TypeError), match=rf"^{name}: .*\b([Gg]ive|Make one) "):
         await allocate(client, **changes)
     assert not wire.requests
 
@@ -178,7 +178,7 @@ async def test_no_method_takes_what_cannot_be_an_id(client: OriginalClient, wire
         lambda: client.create_claim(reward_uid=REWARD, from_user_uid=USER, to_address=uid),
     ]
     for call in calls:
-        with pytest.raises((ValueError, TypeError), match="expected"):
+        with pytest.raises((ValueError, TypeError), match="uid: "):
             await call()
     assert not wire.requests
 

@@ -38,21 +38,21 @@ def test_a_base_url_goes_before_the_environment(make_client: MakeClient) -> None
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"environment": "staging"}, "environment: expected one of 'production', 'development', got 'staging'"),
-        ({"environment": None}, "environment: expected one of"),
-        ({"environment": []}, "environment: expected one of"),
-        ({"environment": "prod", "base_url": "https://example.com/v1"}, "environment: expected one of"),
-        ({"read_path": "claim"}, "read_path: expected one of 'auto', 'allocation', 'allocate', got 'claim'"),
-        ({"amount_as": "float"}, "amount_as: expected one of 'string', 'number', got 'float'"),
-        ({"scope": ""}, "scope: expected an id"),
-        ({"base_url": "http://example.com/v1"}, "base_url: expected https, got http .*allow_insecure=True"),
-        ({"base_url": "https://user:canary@example.com"}, "base_url: expected a URL without credentials"),
+        ({"environment": "staging"}, "environment: give one of 'production', 'development', not 'staging'"),
+        ({"environment": None}, "environment: give one of"),
+        ({"environment": []}, "environment: give one of"),
+        ({"environment": "prod", "base_url": "https://example.com/v1"}, "environment: give one of"),
+        ({"read_path": "claim"}, "read_path: give one of 'auto', 'allocation', 'allocate', not 'claim'"),
+        ({"amount_as": "float"}, "amount_as: give one of 'string', 'number', not 'float'"),
+        ({"scope": ""}, "scope: .* is not an id"),
+        ({"base_url": "http://example.com/v1"}, "base_url: http to .*allow_insecure=True"),
+        ({"base_url": "https://user:canary@example.com"}, "base_url: there are credentials"),
         ({"base_url": "https://example.com/v1?api_key=canary"}, "query or fragment"),
-        ({"base_url": "example.com"}, "base_url: expected an absolute http or https URL"),
+        ({"base_url": "example.com"}, "base_url: give an absolute http or https URL"),
     ],
 )
 def test_what_cannot_be_is_refused(make_client: MakeClient, options: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words) as caught:
+    with pytest.raises((TypeError, ValueError), match=words) as caught:
         make_client(**options)
     assert "canary" not in str(caught.value)
 
@@ -98,5 +98,5 @@ def test_missing_credentials_are_named(environ: pytest.MonkeyPatch, name: str, v
 
 def test_an_unknown_environment_variable_value_is_named(environ: pytest.MonkeyPatch) -> None:
     environ.setenv("ORIGINAL_ENVIRONMENT", "staging")
-    with pytest.raises(ValueError, match=r"^ORIGINAL_ENVIRONMENT: expected one of"):
+    with pytest.raises(ValueError, match=r"^ORIGINAL_ENVIRONMENT: give one of"):
         OriginalClient.from_env()

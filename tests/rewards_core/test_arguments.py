@@ -53,7 +53,7 @@ def test_ids_that_can_be_ids_come_back_as_they_are(value: str) -> None:
     ],
 )
 def test_what_no_id_can_be_is_refused(value: str) -> None:
-    with pytest.raises(ValueError, match=r"^reward_uid: expected an id .*; give ") as caught:
+    with pytest.raises(ValueError, match=r"^reward_uid: .* is not an id. Give ") as caught:
         check_id(value, "reward_uid")
     assert str(caught.value).isprintable()
 
@@ -61,9 +61,9 @@ def test_what_no_id_can_be_is_refused(value: str) -> None:
 @pytest.mark.parametrize("value", [None, 7, b"7", 7.0, ["7"]])
 def test_ids_and_keys_of_another_type_are_refused(value: Any) -> None:
     assert not is_id(value)
-    with pytest.raises(TypeError, match=r"uid: expected a str"):
+    with pytest.raises(TypeError, match=r"uid: give a str"):
         check_id(value, "uid")
-    with pytest.raises(TypeError, match=r"nonce: expected a str"):
+    with pytest.raises(TypeError, match=r"nonce: give a str"):
         check_key(value, "nonce")
 
 
@@ -74,7 +74,7 @@ def test_keys_may_hold_what_a_body_can_hold(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["", " ", " a", "a ", "a\nb", "\x00", "\udcff", "x" * 256])
 def test_keys_that_might_come_back_changed_are_refused(value: str) -> None:
-    with pytest.raises(ValueError, match=r"^nonce: expected "):
+    with pytest.raises(ValueError, match=r"^nonce: .*Make one for each payout"):
         check_key(value, "nonce")
 
 
@@ -85,7 +85,7 @@ def test_names_may_hold_what_a_body_can_hold(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["", " ", " a", "a ", "a\nb", "\x00", "\udcff", "x" * 256])
 def test_names_the_vendor_cannot_know_are_refused(value: str) -> None:
-    with pytest.raises(ValueError, match=r"^event: expected .*; give it as the vendor knows it$"):
+    with pytest.raises(ValueError, match=r"^event: .*Give it as the vendor knows it"):
         check_name(value, "event")
 
 
@@ -112,7 +112,7 @@ def test_amounts_keep_every_digit(value: Any, text: str) -> None:
 
 @pytest.mark.parametrize("value", [1.5, True, False, None, b"1", float("nan"), 1 + 0j, [1]])
 def test_amounts_of_inexact_types_are_refused(value: Any) -> None:
-    with pytest.raises(TypeError, match=r"^amount: expected str, int or Decimal, got .*give '1\.23'"):
+    with pytest.raises(TypeError, match=r"^amount: give a str, int or Decimal such as '1\.23'"):
         check_amount(value)
 
 
@@ -126,13 +126,13 @@ def test_amounts_of_inexact_types_are_refused(value: Any) -> None:
     ],
 )
 def test_amounts_that_are_not_plain_digits_above_zero_are_refused(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"^amount: expected an amount above 0") as caught:
+    with pytest.raises(ValueError, match=r"^amount: .*above 0, with up to 60 digits") as caught:
         check_amount(value)
     assert len(str(caught.value)) < 300
 
 
 def test_a_whole_number_too_long_to_print_is_refused_like_any_other() -> None:
-    with pytest.raises(ValueError, match=r"^amount: expected an amount above 0"):
+    with pytest.raises(ValueError, match=r"^amount: .*above 0, with up to 60 digits"):
         check_amount(10**5000)
 
 
@@ -154,7 +154,7 @@ def test_any_text_is_taken_exactly_or_refused(text: str) -> None:
 
 @pytest.mark.parametrize("value", [True, False, None, "5", Decimal(5), b"5", 1 + 0j])
 def test_timeouts_of_another_type_are_refused(value: Any) -> None:
-    with pytest.raises(TypeError, match=r"^timeout: give seconds as a number, not \w+$"):
+    with pytest.raises(TypeError, match=r"^timeout: give seconds above 0, not \w+\.$"):
         check_timeout(value)
 
 

@@ -48,13 +48,13 @@ def test_the_closing_slash_is_left_out() -> None:
     ],
 )
 def test_what_is_no_absolute_http_url_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match=r"^coins_base_url: expected an absolute http or https URL.*give one like"):
+    with pytest.raises(ValueError, match=r"^coins_base_url: give an absolute http or https URL such as"):
         check_base_url(url, name="coins_base_url", allow_insecure=True)
 
 
 @pytest.mark.parametrize("url", [None, 7, b"https://example.com"])
 def test_another_type_is_refused(url: Any) -> None:
-    with pytest.raises(TypeError, match=r"base_url: expected a URL as str"):
+    with pytest.raises(TypeError, match=r"base_url: give a str"):
         check_base_url(url)
 
 
@@ -68,7 +68,7 @@ def test_another_type_is_refused(url: Any) -> None:
     ],
 )
 def test_credentials_in_the_url_are_refused_and_not_shown(url: str) -> None:
-    with pytest.raises(ValueError, match=r"without credentials.*example.com.*as arguments") as caught:
+    with pytest.raises(ValueError, match=r"credentials before .*example.com.*Give the URL without them") as caught:
         check_base_url(url)
     assert "canary" not in str(caught.value)
 
@@ -83,7 +83,7 @@ def test_credentials_in_the_url_are_refused_and_not_shown(url: str) -> None:
     ],
 )
 def test_a_query_or_fragment_is_refused_and_not_shown(url: str) -> None:
-    with pytest.raises(ValueError, match=r"query or fragment.*leave it out") as caught:
+    with pytest.raises(ValueError, match=r"query or fragment.*ends with its path") as caught:
         check_base_url(url)
     assert "canary" not in str(caught.value)
 
@@ -99,7 +99,7 @@ def test_a_query_or_fragment_is_refused_and_not_shown(url: str) -> None:
     ],
 )
 def test_plain_http_outside_loopback_must_be_asked_for(url: str) -> None:
-    with pytest.raises(ValueError, match=r"expected https, got http .*allow_insecure=True"):
+    with pytest.raises(ValueError, match=r"Give an https URL, or allow_insecure=True"):
         check_base_url(url)
     assert check_base_url(url, allow_insecure=True) == url
 

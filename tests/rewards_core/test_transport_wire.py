@@ -382,7 +382,7 @@ async def test_no_slot_in_time_means_nothing_was_sent(make_transport: MakeTransp
 @pytest.mark.parametrize("value", [0, 7, "", {}, Timeouts, aiohttp.ClientTimeout()])
 @pytest.mark.parametrize("name", ["timeouts", "retry", "limits", "session"])
 def test_settings_of_another_type_are_refused_before_any_call(make_transport: MakeTransport, name: str, value: object) -> None:
-    with pytest.raises(TypeError, match=rf"{name}: expected .* or None, got \w+; \w+"):
+    with pytest.raises(TypeError, match=rf"^{name}: "):
         make_transport(**{name: value})
 
 
