@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
-EXACT = rewards_core/http/calls.py,rewards_core/http/retry.py,rewards_core/http/transport.py,original_async/signature.py,enkash_async/tokens.py,webhooks/receiver.py,webhooks/completions.py,payouts/ledger.py
+EXACT = rewards_core/http/calls.py,rewards_core/backoff.py,rewards_core/http/transport.py,original_async/signature.py,enkash_async/tokens.py,webhooks/receiver.py,webhooks/completions.py,payouts/ledger.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts unit soak mutants bench clean

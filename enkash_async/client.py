@@ -30,7 +30,8 @@ from rewards_core.validation import check_base_url, check_flag, check_id, check_
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from rewards_core.http.retry import RetryPolicy, Timeouts
+    from rewards_core.backoff import RetryPolicy
+    from rewards_core.http.timeouts import Timeouts
     from rewards_core.http.transport import Session
     from rewards_core.rate import Limits
 

@@ -11,7 +11,8 @@ from enkash_async.credentials import PasswordCredentials, StaticToken, TokenProv
 if TYPE_CHECKING:
     from enkash_async.breakers import BreakerStore
     from enkash_async.encryption import BodyCipher
-    from rewards_core.http.retry import RetryPolicy, Timeouts
+    from rewards_core.backoff import RetryPolicy
+    from rewards_core.http.timeouts import Timeouts
     from rewards_core.http.transport import Session
     from rewards_core.rate import Limits
 

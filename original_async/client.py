@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
     from original_async.models import Balance, Reward
     from original_async.settings import AmountAs, ClientOptions, Environment, ReadPath
-    from rewards_core.http.retry import RetryPolicy, Timeouts
+    from rewards_core.backoff import RetryPolicy
+    from rewards_core.http.timeouts import Timeouts
     from rewards_core.http.transport import Session
     from rewards_core.rate import Limits
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from rewards_core.validation import check_base_url, check_choice
 
 if TYPE_CHECKING:
-    from rewards_core.http.retry import RetryPolicy, Timeouts
+    from rewards_core.backoff import RetryPolicy
+    from rewards_core.http.timeouts import Timeouts
     from rewards_core.http.transport import Session
     from rewards_core.rate import Limits
 

@@ -1,5 +1,6 @@
 """The engine that every vendor client rides on, and the words that all floors share."""
 
+from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import (
     ClientClosed,
     ConfigurationError,
@@ -22,7 +23,7 @@ from rewards_core.errors import (
     ValidationFailed,
     VendorError,
 )
-from rewards_core.http.retry import RetryPolicy, Timeouts
+from rewards_core.http.timeouts import Timeouts
 from rewards_core.observe import CallEnded, CallRetried, CallStarted
 from rewards_core.operations import (
     DEFAULT_SCOPE,

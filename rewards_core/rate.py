@@ -6,8 +6,9 @@ A call waits here, before it touches the network, so that what ends while it wai
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from attrs import field, frozen
 from attrs.validators import optional
@@ -39,27 +40,16 @@ class Limits:
 
 
 class Limiter:
-    """Slots, a rate and a common pause for the calls of one client.
+    """Slots, a rate and a shared pause, in the time of the running loop.
 
     Args:
         limits: What holds.
-        clock: Monotonic seconds.
-        sleep: Waits for that many seconds.
         random: A number from 0 to 1, to spread those who waited out one pause.
     """
 
-    def __init__(
-        self,
-        limits: Limits,
-        *,
-        clock: Callable[[], float],
-        sleep: Callable[[float], Awaitable[object]],
-        random: Callable[[], float],
-    ) -> None:
+    def __init__(self, limits: Limits, *, random: Callable[[], float] = random.random) -> None:
         self._free = limits.connections
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._clock = clock
-        self._sleep = sleep
         self._random = random
         rate = limits.calls_per_second
         self._interval = None if rate is None else 1.0 / rate
@@ -80,7 +70,7 @@ class Limiter:
 
     async def wait(self, timeout: float) -> bool:
         """Wait for pause, rate and slot in this order; return whether a slot was had within `timeout` seconds."""
-        deadline = self._clock() + timeout
+        deadline = _now() + timeout
         while True:
             pauses = self._pauses
             if not (await self._outlast_pause(deadline) and await self._keep_rate(deadline) and await self._have_slot(deadline)):
@@ -100,7 +90,7 @@ class Limiter:
 
     def pause(self, seconds: float) -> None:
         """Let no call start for so many seconds; those that waited come back spread out."""
-        until = self._clock() + seconds
+        until = _now() + seconds
         if until > self._paused_until:
             self._paused_until = self._next_start = until
             self._pauses += 1
@@ -109,14 +99,14 @@ class Limiter:
 
     def paused_for(self) -> float:
         """Return the seconds the present pause still lasts, 0 if there is none."""
-        return max(0.0, self._paused_until - self._clock())
+        return max(0.0, self._paused_until - _now())
 
     async def _outlast_pause(self, deadline: float) -> bool:
-        while (now := self._clock()) < self._paused_until:
+        while (now := _now()) < self._paused_until:
             until = self._paused_until + self._spread * self._random()
             if until > deadline:
                 return False
-            await self._sleep(until - now)
+            await asyncio.sleep(until - now)
         if self._interval is None:
             self._plain = True
         return True
@@ -124,13 +114,13 @@ class Limiter:
     async def _keep_rate(self, deadline: float) -> bool:
         if self._interval is None:
             return True
-        now = self._clock()
+        now = _now()
         start = max(now, self._next_start - self._tolerance)
         if start > deadline:
             return False
         self._next_start = max(now, self._next_start) + self._interval
         if start > now:
-            await self._sleep(start - now)
+            await asyncio.sleep(start - now)
         return True
 
     async def _have_slot(self, deadline: float) -> bool:
@@ -140,7 +130,7 @@ class Limiter:
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
         try:
-            async with asyncio.timeout(deadline - self._clock()):
+            async with asyncio.timeout(deadline - _now()):
                 await place
         except TimeoutError:
             return place.done() and not place.cancelled()
@@ -149,3 +139,7 @@ class Limiter:
                 self.release()
             raise
         return True
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

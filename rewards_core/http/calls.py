@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from attrs import define, field, frozen
 
+from rewards_core.backoff import Again, RetryPolicy, parse_retry_after, repeating
 from rewards_core.errors import (
     ClientClosed,
     ConfigurationError,
@@ -31,7 +32,6 @@ from rewards_core.errors import (
     ValidationFailed,
     VendorError,
 )
-from rewards_core.http.retry import Again, RetryPolicy, parse_retry_after, pause_before, persist
 from rewards_core.observe import CallEnded, CallRetried, CallStarted, Observers
 from rewards_core.secrets import hide, one_line
 
@@ -217,12 +217,21 @@ class Call(Generic[T]):
     def run(self) -> Coroutine[Any, Any, T]:
         """Attempt until it ends, and tell those who watch."""
         watched = self._line.observers.any or self._request.effect is not Effect.READ
-        return self._watched() if watched else persist(self)
+        return self._watched() if watched else self._persist()
+
+    async def _persist(self) -> T:
+        """Attempt until it ends; the first attempt runs outside the repeating loop, which it would pay for."""
+        try:
+            return await self.attempt()
+        except Again:
+            pass
+        await self.pause()
+        return await _repeat(self)
 
     async def _watched(self) -> T:
         self._tell_start()
         try:
-            result = await persist(self)
+            result = await self._persist()
         except BaseException as error:
             unknown = isinstance(error, OutcomeUnknown)
             cancelled = isinstance(error, asyncio.CancelledError) and self._request.effect is not Effect.READ
@@ -333,7 +342,7 @@ class Call(Generic[T]):
         if effect is not Effect.READ and trouble.met in AMBIGUOUS:
             self.ambiguous = True
         asked = trouble.asked
-        delay = pause_before(self.attempts + 1, policy, line.random(), asked)
+        delay = policy.pause(self.attempts, line.random(), asked)
         if trouble.met is Met.THROTTLED and trouble.status == 429:
             line.limiter.pause(min(max(delay, asked or 0.0), policy.max_retry_after))
         if trouble.met not in REPEATED[effect] or self.attempts >= policy.attempts or (asked or 0.0) > policy.max_retry_after:
@@ -444,6 +453,11 @@ class Call(Generic[T]):
                 outcome_unknown=unknown,
             )
             observers.end(record)
+
+
+@repeating(Call.pause)
+async def _repeat(call: Call[T]) -> T:
+    return await call.attempt()
 
 
 def warn_of_cancellation(call: str, key: str | None, advice: str) -> None:

@@ -15,10 +15,10 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import ClientClosed
 from rewards_core.http.calls import Answer, Authorizer, Call, Effect, Met, Refusal, Request, Trouble
-from rewards_core.http.retry import RetryPolicy, Timeouts
-from rewards_core.http.timeout import Alarm
+from rewards_core.http.timeouts import Alarm, Timeouts
 from rewards_core.observe import Observers
 from rewards_core.rate import Limiter, Limits
 from rewards_core.validation import check_instance, check_timeout
@@ -87,7 +87,7 @@ class Transport:
         self.retry = check_instance(RetryPolicy() if retry is None else retry, "retry", RetryPolicy)
         self.timeouts = check_instance(Timeouts() if timeouts is None else timeouts, "timeouts", Timeouts)
         limits = check_instance(Limits() if limits is None else limits, "limits", Limits)
-        self.limiter = Limiter(limits, clock=clock, sleep=sleep, random=random)
+        self.limiter = Limiter(limits, random=random)
         self.observers = Observers(observers)
         self.clock = clock
         self.sleep = sleep

@@ -25,6 +25,7 @@ from enkash_async import (
     StaticToken,
     TokenUnavailable,
 )
+from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import (
     ClientClosed,
     ConfigurationError,
@@ -40,7 +41,7 @@ from rewards_core.errors import (
     ValidationFailed,
     VendorError,
 )
-from rewards_core.http.retry import RetryPolicy, Timeouts
+from rewards_core.http.timeouts import Timeouts
 from rewards_core.operations import KeyedRequest
 from tests.enkash_async.enkash_kit import (
     ALLOCATE_URL,

@@ -10,7 +10,7 @@ from aioresponses import aioresponses
 from attrs import define, field
 
 from original_async import OriginalClient
-from rewards_core.http.retry import RetryPolicy
+from rewards_core.backoff import RetryPolicy
 from vendor_sandboxes.original import API_KEY, API_SECRET, OriginalSandbox
 
 REWARD = "764893807463"

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from original_async import Allocation, AllocationFailed, Claim, Keyring, OriginalClient, OriginalWebhooks
 from original_async.auth import Tokens
+from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import (
     ClientClosed,
     Conflict,
@@ -36,7 +37,7 @@ from rewards_core.errors import (
     ValidationFailed,
     VendorError,
 )
-from rewards_core.http.retry import RetryPolicy, Timeouts
+from rewards_core.http.timeouts import Timeouts
 from rewards_core.operations import OperationStatus
 from tests.original_async.conftest import REWARD, USER, WALLET, MakeClient, Ticks
 

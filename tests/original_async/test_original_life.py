@@ -16,8 +16,8 @@ import trustme
 from aiohttp import web
 
 from original_async import OriginalClient
+from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import ClientClosed, ConnectFailed, VendorError
-from rewards_core.http.retry import RetryPolicy
 from rewards_core.rate import Limits
 from tests.original_async.conftest import REWARD, USER, MakeClient
 from vendor_sandboxes.original import API_KEY, API_SECRET, OriginalSandbox

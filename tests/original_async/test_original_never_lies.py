@@ -13,8 +13,9 @@ import pytest
 from attrs import evolve, frozen
 
 from original_async import Allocation, OriginalClient
+from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import Conflict, ConnectFailed, NotFound, OutcomeUnknown, RateLimited, RequestRejected, VendorError
-from rewards_core.http.retry import RetryPolicy, Timeouts
+from rewards_core.http.timeouts import Timeouts
 from rewards_core.rate import Limits
 from tests.original_async.conftest import REWARD
 from vendor_sandboxes.original import OriginalSandbox

@@ -11,6 +11,7 @@ import pytest
 from aioresponses import aioresponses
 
 from original_async import Allocation, OriginalClient
+from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import (
     Conflict,
     ConnectFailed,
@@ -21,7 +22,6 @@ from rewards_core.errors import (
     Unauthorized,
     VendorError,
 )
-from rewards_core.http.retry import RetryPolicy
 from tests.original_async.conftest import BASE, REWARD, USER, MakeClient
 from vendor_sandboxes.original import OriginalSandbox
 

@@ -12,6 +12,7 @@ import pytest
 from aioresponses import aioresponses
 
 from original_async import Allocation, OriginalClient
+from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import (
     ClientClosed,
     Conflict,
@@ -24,7 +25,7 @@ from rewards_core.errors import (
     Unauthorized,
     VendorError,
 )
-from rewards_core.http.retry import RetryPolicy, Timeouts
+from rewards_core.http.timeouts import Timeouts
 from tests.original_async.conftest import BASE, REWARD, USER, MakeClient, Ticks
 from vendor_sandboxes.original import OriginalSandbox
 

@@ -14,8 +14,8 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from original_async import Allocation, AllocationRequest, OriginalClient, lists
+from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import OutcomeUnknown, RequestRejected, ServerFailed, UnexpectedResponse, VendorError
-from rewards_core.http.retry import RetryPolicy
 from tests.original_async.conftest import BASE, REWARD, USER, WALLET, MakeClient, Ticks
 from vendor_sandboxes.original import OriginalSandbox
 

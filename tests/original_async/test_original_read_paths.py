@@ -9,8 +9,8 @@ import pytest
 from aioresponses import aioresponses
 
 from original_async import OriginalClient
+from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import NotFound, ServerFailed, UnexpectedResponse
-from rewards_core.http.retry import RetryPolicy
 from tests.original_async.conftest import BASE, REWARD, USER, MakeClient
 from vendor_sandboxes.original import OriginalSandbox
 

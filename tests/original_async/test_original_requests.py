@@ -20,6 +20,7 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from original_async import Allocation, Balance, Claim, OriginalClient, Reward, RewardStatus
+from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import (
     ClientClosed,
     FieldError,
@@ -33,7 +34,6 @@ from rewards_core.errors import (
     UnexpectedResponse,
     ValidationFailed,
 )
-from rewards_core.http.retry import RetryPolicy
 from rewards_core.operations import OperationReader, OperationStatus
 from tests.original_async.conftest import BASE, REWARD, USER, WALLET, MakeClient, Ticks
 from vendor_sandboxes.original import API_KEY, API_SECRET, OriginalSandbox

@@ -14,8 +14,9 @@ from aioresponses import CallbackResult, aioresponses
 from yarl import URL
 
 from original_async import OriginalClient
+from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import DeadlineExceeded, OutcomeUnknown, RequestRejected
-from rewards_core.http.retry import RetryPolicy, Timeouts
+from rewards_core.http.timeouts import Timeouts
 from rewards_core.rate import Limits
 from tests.original_async.conftest import REWARD, USER, WALLET
 from tests.webhooks.virtual_time import virtual_time

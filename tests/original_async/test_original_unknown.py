@@ -12,8 +12,8 @@ import pytest
 from aioresponses import aioresponses
 
 from original_async import Allocation, AllocationRequest, Claim, ClaimRequest, OriginalClient
+from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import Forbidden, NotFound, OutcomeUnknown, RateLimited, RequestRejected, ServerFailed
-from rewards_core.http.retry import RetryPolicy
 from tests.original_async.conftest import BASE, REWARD, USER, WALLET, MakeClient
 
 LIST = f"{BASE}/reward/allocate?user_uid={USER}"

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import ConfigurationError, VendorError
-from rewards_core.http.retry import RetryPolicy
 
 ONCE = RetryPolicy(attempts=1)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from attrs import define, field
 
+from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import (
     ClientClosed,
     ConfigurationError,
@@ -31,7 +32,6 @@ from rewards_core.errors import (
 )
 from rewards_core.http.calls import OFF_LOOP, Answer, Call, Effect, Met, Refusal, Request, Trouble
 from rewards_core.http.refusals import affirms_existence
-from rewards_core.http.retry import RetryPolicy
 from rewards_core.json import loads
 from rewards_core.observe import Observers
 from rewards_core.rate import Limiter, Limits

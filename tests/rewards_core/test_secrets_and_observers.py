@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aioresponses import aioresponses
 
+from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import (
     ConfigurationError,
     Conflict,
@@ -25,7 +26,6 @@ from rewards_core.errors import (
     VendorError,
 )
 from rewards_core.http.calls import Effect
-from rewards_core.http.retry import RetryPolicy
 from rewards_core.observe import CallEnded, CallRetried, CallStarted, Observers
 from rewards_core.operations import OperationRef
 from rewards_core.secrets import Secret, hide, one_line

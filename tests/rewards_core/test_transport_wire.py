@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 import trustme
 
+from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import (
     ClientClosed,
     ConnectFailed,
@@ -21,7 +22,7 @@ from rewards_core.errors import (
     UnexpectedResponse,
 )
 from rewards_core.http.calls import MAX_REPLY, Effect
-from rewards_core.http.retry import RetryPolicy, Timeouts
+from rewards_core.http.timeouts import Timeouts
 from rewards_core.http.transport import Transport
 from rewards_core.rate import Limits
 from tests.rewards_core.conftest import MakeTransport

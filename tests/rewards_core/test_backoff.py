@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards_core.http.retry import RetryPolicy, Timeouts, parse_retry_after, pause_before
+from rewards_core.backoff import RetryPolicy, delay, parse_retry_after
+from rewards_core.http.timeouts import Timeouts
 from rewards_core.rate import Limits
 
 FLOATS = st.floats(0, 1)
@@ -17,13 +18,23 @@ ODD: dict[str, Any] = {"attempts": "2"}
 ODD_TIME: dict[str, Any] = {"total": "30"}
 
 
-@given(st.integers(2, 2000), FLOATS, st.none() | st.floats(0, 1000))
-def test_chance_only_lengthens_and_the_vendor_is_never_undercut(attempt: int, chance: float, asked: float | None) -> None:
+@given(st.integers(1, 2000), FLOATS, st.none() | st.floats(0, 1000))
+def test_chance_only_lengthens_and_the_vendor_is_never_undercut(failed: int, chance: float, asked: float | None) -> None:
     policy = RetryPolicy()
-    plain = pause_before(attempt, policy, 0.0, asked)
+    plain = policy.pause(failed, 0.0, asked)
     assert plain >= (asked or 0.0)
-    assert plain >= min(policy.first_delay * 2 ** min(attempt - 2, 99), policy.max_delay)
-    assert plain <= pause_before(attempt, policy, chance, asked) <= plain + policy.max_delay / 2
+    assert plain >= min(policy.first_delay * 2 ** min(failed - 1, 99), policy.max_delay)
+    assert plain <= policy.pause(failed, chance, asked) <= plain + policy.max_delay / 2
+
+
+def test_pauses_double_up_to_the_longest() -> None:
+    assert [delay(repeats, first=1.0, longest=5.0) for repeats in range(5)] == [1.0, 2.0, 4.0, 5.0, 5.0]
+
+
+@given(st.integers(0, 10**9), st.floats(1, 10), FLOATS, FLOATS)
+def test_no_number_of_repeats_is_too_many(repeats: int, growth: float, jitter: float, chance: float) -> None:
+    pause = delay(repeats, first=0.5, longest=300.0, growth=growth, jitter=jitter, chance=chance)
+    assert 0.5 <= pause <= 300.0 * (1 + jitter)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,35 @@
-"""One timer for all attempts of a client: a timer for each, as asyncio and aiohttp have it, costs a tenth of a call."""
+"""How long a call may take, and the one timer of all attempts of a client."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from attrs import field, frozen
+
+from rewards_core.validation import number
+
 if TYPE_CHECKING:
     from types import TracebackType
+
+
+@frozen(kw_only=True)
+class Timeouts:
+    """How long a call may take, in seconds.
+
+    Attributes:
+        total: One logical call, with all attempts and the pauses between them.
+        connect: One attempt, until the connection stands: name look-up and TLS included.
+        read: One attempt, from its start to the last byte of the answer.
+
+    Raises:
+        TypeError: an attribute is no number.
+        ValueError: an attribute is not above 0, or not finite.
+    """
+
+    total: float = field(default=30.0, validator=number(above=0))
+    connect: float = field(default=5.0, validator=number(above=0))
+    read: float = field(default=10.0, validator=number(above=0))
 
 
 class Alarm:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rewards_core.http.timeout import Alarm
+from rewards_core.http.timeouts import Alarm
 from tests.webhooks.virtual_time import virtual_time
 
 pytestmark = pytest.mark.timeout(20)
