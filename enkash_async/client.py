@@ -21,7 +21,7 @@ from enkash_async.settings import ClientOptions, settings_from_env
 from enkash_async.token_request import TokenTransport, ask_for_token
 from enkash_async.tokens import PasswordTokens
 from rewards_core.errors import UnexpectedResponse
-from rewards_core.http.calls import Answer, Effect, Refusal, Request
+from rewards_core.http.messages import Answer, Effect, Refusal, Request
 from rewards_core.http.refusals import affirms_existence
 from rewards_core.http.transport import Transport
 from rewards_core.json import dumps

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from enkash_async.models import CoinConfiguration, CoinEvent
 from rewards_core.errors import FieldError, RequestRejected, UnexpectedResponse
-from rewards_core.http.calls import Answer, Refusal
+from rewards_core.http.messages import Answer, Refusal
 from rewards_core.json import loads, structure
 from rewards_core.secrets import hide, one_line
 

@@ -12,7 +12,8 @@ from typing import Any
 from enkash_async.credentials import AccessToken, PasswordCredentials, read_token
 from enkash_async.envelope import names_failure, read_object, read_refusal
 from rewards_core.errors import RequestRejected, UnexpectedResponse
-from rewards_core.http.calls import Answer, Effect, Met, Request, Trouble
+from rewards_core.http.calls import Met, Trouble
+from rewards_core.http.messages import Answer, Effect, Request
 from rewards_core.http.transport import Transport
 
 _CLEAR = frozenset({407, 408, 429})

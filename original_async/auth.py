@@ -10,12 +10,13 @@ import hashlib
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from jwt.algorithms import HMACAlgorithm
 from jwt.api_jws import PyJWS
 from jwt.exceptions import InvalidKeyError
 
+from rewards_core.http.messages import Headers
 from rewards_core.json import dumps
 from rewards_core.secrets import Secret
 from rewards_core.validation import check_number
@@ -39,24 +40,22 @@ class Tokens:
         api_key: The app's API key.
         api_secret: The secret that belongs to it.
         lifetime: Seconds a token is valid, from 60 to ten years; None for tokens without an end.
-        now: Seconds since the epoch.
+        clock: Seconds since the epoch.
 
     Raises:
         ValueError: the key or secret cannot be one, or `lifetime` is too short or too long.
         TypeError: one of them has another type.
     """
 
-    def __init__(self, api_key: str, api_secret: str, *, lifetime: float | None, now: Callable[[], float]) -> None:
+    def __init__(self, api_key: str, api_secret: str, *, lifetime: float | None, clock: Callable[[], float]) -> None:
         if not isinstance(api_key, str):
-            raise TypeError(f"api_key: expected a str, got {type(api_key).__name__}; the console shows it beside the secret")
+            raise TypeError(f"api_key: give it as a str, not {type(api_key).__name__}.")
         if not _api_key_shape(api_key):
-            raise ValueError(
-                "api_key: expected printable ASCII without white space, got something else; check where it is read from"
-            )
+            raise ValueError("api_key: there is white space or a character beyond ASCII in it, or nothing. Copy it again.")
         self._api_key = api_key
         self._secret = Secret(api_secret, "api_secret")
         self._lifetime = _checked_lifetime(lifetime)
-        self._now = now
+        self._clock = clock
         self._jws = _quiet_jws()
         if len(self._secret.reveal().encode("utf-8")) < SAFE_SECRET_BYTES:
             logger.warning("api_secret: shorter than %d bytes, which is weak for HS256; make a new key", SAFE_SECRET_BYTES)
@@ -65,45 +64,43 @@ class Tokens:
     def __repr__(self) -> str:
         return f"<Tokens of {self._secret!r}>"
 
-    async def headers(self, timeout: float) -> Mapping[str, str]:  # noqa: ARG002 - nothing is waited for
+    async def headers(self, timeout: float) -> Headers:  # noqa: ARG002 - nothing is waited for
         """Return the headers of the next attempt; the same object as long as the token stands."""
-        if self._now() >= self._renew_at:
+        if self._clock() >= self._renew_at:
             self._mint()
         return self._headers
 
-    async def renew(self, refused: Mapping[str, str], timeout: float) -> bool:  # noqa: ARG002 - nothing is waited for
+    async def renew(self, refused: Headers, timeout: float) -> bool:  # noqa: ARG002 - nothing is waited for
         """Say whether another token is to be had, after these headers met a 401; mint it if the refused one is not new."""
         if refused is not self._headers:
             return True
-        if self._lifetime is None or abs(self._now() - self._minted_at) < YOUNG:
+        if self._lifetime is None or abs(self._clock() - self._minted_at) < YOUNG:
             return False
         self._mint()
         return True
 
     def secrets(self) -> tuple[str, ...]:
         """Return what must not appear in any message."""
-        return self._secret.reveal(), self._token
+        return self._secret.reveal(), self._token.reveal()
 
     def _mint(self) -> None:
-        now = self._now()
+        now = self._clock()
         payload: dict[str, object] = {"user_id": "*", "resource": "*", "action": "*", "api_key": self._api_key}
         if self._lifetime is not None:
             payload["exp"] = int(now + self._lifetime)
         try:
-            self._token = self._jws.encode(dumps(payload), self._secret.reveal(), algorithm="HS256")
+            self._token = Secret(self._jws.encode(dumps(payload), self._secret.reveal(), algorithm="HS256"), "token")
         except InvalidKeyError:
-            self._token = ""
-        if not self._token:
-            raise ValueError(
-                "api_secret: expected a secret for HS256, got a key or certificate of another kind; give the API secret"
-            )
-        self._headers: Mapping[str, str] = {
-            "X-API-KEY": self._api_key,
-            "Authorization": f"Bearer {self._token}",
-            "Content-Type": "application/json",
-            "Accept": "application/json",
-            "User-Agent": "rewards-async",
-        }
+            raise ValueError("api_secret: it is a key or certificate of another kind. Give the API secret.") from None
+        self._headers = Headers.of(
+            {
+                "X-API-KEY": self._api_key,
+                "Authorization": f"Bearer {self._token.reveal()}",
+                "Content-Type": "application/json",
+                "Accept": "application/json",
+                "User-Agent": "rewards-async",
+            }
+        )
         self._minted_at = now
         self._renew_at = math.inf if self._lifetime is None else now + max(self._lifetime - RENEW_BEFORE, self._lifetime / 2)
 

@@ -17,15 +17,16 @@ from attrs import evolve
 from original_async.auth import Tokens
 from original_async.conclusion import conclude
 from original_async.errors import read_refusal
-from original_async.lookup import MODELS, READ_PATHS, Reader, read_created
+from original_async.lookup import ADVICE, LONGEST_RESERVE, MODELS, READ_PATHS, Lookup, read_created, reconcile, says_known
 from original_async.models import ALLOCATION, CLAIM, Allocation, AllocationRequest, Claim, ClaimRequest
-from original_async.nonces import advice, reconcile, reserve, says_known
 from original_async.settings import find_base_url, options_from
 from rewards_core.errors import Forbidden, OutcomeUnknown, RateLimited, RequestRejected, Unauthorized
-from rewards_core.http.calls import Answer, Effect, Refusal, Request, warn_of_cancellation
+from rewards_core.http.calls import warn_of_cancellation
+from rewards_core.http.messages import Effect, Request
 from rewards_core.http.refusals import affirms_existence
 from rewards_core.http.transport import Transport
 from rewards_core.operations import DEFAULT_SCOPE, KeyedRequest, Operation, OperationRef, OperationStatus
+from rewards_core.secrets import shielded
 from rewards_core.validation import check_amount, check_choice, check_id, check_key
 
 if TYPE_CHECKING:
@@ -59,12 +60,15 @@ class OriginalClient:
         token_lifetime: Seconds a token is valid, from 60 to ten years; None for tokens without an end.
         scope: What the app's operations are kept under, where several apps share a store.
         allow_insecure: Whether `base_url` may be plain http outside loopback.
+        clock: Returns the seconds since the epoch, for tokens and for the dates that a vendor asks to wait until.
+        random: Returns a number from 0 to 1, which spreads repeated requests.
 
     Raises:
         ValueError: an argument cannot be what it should; the text says what to give.
         TypeError: an argument has another type.
     """
 
+    @shielded
     def __init__(
         self,
         api_key: str,
@@ -82,37 +86,34 @@ class OriginalClient:
         token_lifetime: float | None = 3600.0,
         scope: str = DEFAULT_SCOPE,
         allow_insecure: bool = False,
-        _clock: Callable[[], float] = time.monotonic,
-        _sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-        _random: Callable[[], float] = random.random,
-        _now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.time,
+        random: Callable[[], float] = random.random,
     ) -> None:
         check_choice(read_path, "read_path", ("auto", *READ_PATHS))
         check_choice(amount_as, "amount_as", ("string", "number"))
         self._base_url = find_base_url(environment, base_url, allow_insecure=allow_insecure)
         self._scope = check_id(scope, "scope")
         self._amount_as_number = amount_as == "number"
-        self._tokens = Tokens(api_key, api_secret, lifetime=token_lifetime, now=_now)
+        self._tokens = Tokens(api_key, api_secret, lifetime=token_lifetime, clock=clock)
         self._transport = Transport(
             vendor="Original",
             base_url=self._base_url,
             authorizer=self._tokens,
-            refusal=self._refusal,
+            refusal=read_refusal,
             session=session,
             timeouts=timeouts,
             retry=retry,
             limits=limits,
             observers=observers,
-            clock=_clock,
-            sleep=_sleep,
-            random=_random,
-            now=_now,
+            clock=clock,
+            random=random,
         )
-        self._reader = Reader(self._transport, self._scope, None if read_path == "auto" else read_path)
+        self._lookup = Lookup(self._transport, self._scope, None if read_path == "auto" else read_path)
         self._allocate_url = self._transport.url("reward", "allocate")
         self._claim_url = self._transport.url("reward", "claim")
 
     @classmethod
+    @shielded
     def from_env(cls, **arguments: Unpack[ClientOptions]) -> Self:
         """Make a client from the environment.
 
@@ -187,11 +188,10 @@ class OriginalClient:
         asked = AllocationRequest(
             reward_uid=reward_uid, to_user_uid=to_user_uid, amount=Decimal(digits), nonce=nonce, scope=self._scope
         )
-        transport = self._transport
-        started, deadline = transport.clock(), transport.deadline(timeout)
+        started, deadline = asyncio.get_running_loop().time(), self._transport.deadline(timeout)
         trouble: RequestRejected | OutcomeUnknown
         try:
-            created = await transport.call(
+            created = await self._transport.call(
                 Request(
                     operation="create_allocation",
                     method="POST",
@@ -201,8 +201,8 @@ class OriginalClient:
                     body=orjson.dumps(content),
                     key=nonce,
                     asked=asked,
-                    advice=advice(nonce),
-                    deadline=deadline - reserve(deadline - started),
+                    advice=ADVICE,
+                    deadline=deadline - min(LONGEST_RESERVE, (deadline - started) / 5),
                 )
             )
         except (Unauthorized, Forbidden, RateLimited):
@@ -225,15 +225,13 @@ class OriginalClient:
                 asked,
                 trouble,
                 repeated=repeated,
-                look_up=partial(self._reader.under_nonces, to_user_uid, (nonce,), deadline),
-                clock=transport.clock,
+                look_up=partial(self._lookup.under_nonces, to_user_uid, (nonce,), deadline),
                 started=started,
                 deadline=deadline,
-                sleep=transport.sleep,
             )
         except asyncio.CancelledError:
             if repeated or isinstance(trouble, OutcomeUnknown) or says_known(trouble):
-                warn_of_cancellation("Original create_allocation", nonce, advice(nonce))
+                warn_of_cancellation("Original create_allocation", nonce, ADVICE)
             raise
 
     async def get_allocation(self, uid: str, *, timeout: float | None = None) -> Allocation:
@@ -247,7 +245,7 @@ class OriginalClient:
             NotFound: the vendor knows none of that uid; a new one may not be readable yet.
             VendorError: as every read.
         """
-        return await self._reader.allocation(check_id(uid, "uid"), self._transport.deadline(timeout))
+        return await self._lookup.allocation(check_id(uid, "uid"), self._transport.deadline(timeout))
 
     async def get_allocations_by_user_uid(
         self,
@@ -269,7 +267,7 @@ class OriginalClient:
         """
         user_uid = check_id(user_uid, "user_uid")
         deadline = self._transport.deadline(timeout)
-        return (await self._reader.allocations(user_uid, deadline, before_page=before_page)).all()
+        return (await self._lookup.allocations(user_uid, deadline, before_page=before_page)).all()
 
     async def find_allocation(
         self, to_user_uid: str, nonce: str, reward_uid: str | None = None, *, timeout: float | None = None
@@ -291,7 +289,7 @@ class OriginalClient:
         """
         wanted = None if reward_uid is None else check_id(reward_uid, "reward_uid")
         user_uid, nonce = check_id(to_user_uid, "to_user_uid"), check_key(nonce, "nonce")
-        listing = await self._reader.under_nonces(user_uid, (nonce,), self._transport.deadline(timeout))
+        listing = await self._lookup.under_nonces(user_uid, (nonce,), self._transport.deadline(timeout))
         held = next((each for each in listing.found if wanted in {None, each.reward_uid}), None)
         if held is None:
             listing.all()
@@ -324,7 +322,7 @@ class OriginalClient:
         if not requests:
             return []
         nonces = {request.key for request in requests}
-        listing = await self._reader.under_nonces(
+        listing = await self._lookup.under_nonces(
             requests[0].owner, nonces, self._transport.deadline(timeout), before_page=before_page
         )
         found = listing.found or listing.all()
@@ -394,7 +392,7 @@ class OriginalClient:
             NotFound: the vendor knows none of that uid; a new one may not be readable yet.
             VendorError: as every read.
         """
-        return await self._reader.claim(check_id(uid, "uid"), self._transport.deadline(timeout))
+        return await self._lookup.claim(check_id(uid, "uid"), self._transport.deadline(timeout))
 
     async def get_claims_by_user_uid(self, user_uid: str, *, timeout: float | None = None) -> list[Claim]:
         """Read all claims of a user, page after page; an unknown user has none.
@@ -408,7 +406,7 @@ class OriginalClient:
             VendorError: as every read.
         """
         user_uid = check_id(user_uid, "user_uid")
-        return (await self._reader.claims(user_uid, self._transport.deadline(timeout))).all()
+        return (await self._lookup.claims(user_uid, self._transport.deadline(timeout))).all()
 
     async def get_reward(self, uid: str, *, timeout: float | None = None) -> Reward:
         """Read one reward contract.
@@ -421,7 +419,7 @@ class OriginalClient:
             NotFound: the vendor knows none of that uid.
             VendorError: as every read.
         """
-        return await self._reader.reward(check_id(uid, "uid"), self._transport.deadline(timeout))
+        return await self._lookup.reward(check_id(uid, "uid"), self._transport.deadline(timeout))
 
     async def get_balance(self, reward_uid: str, user_uid: str, *, timeout: float | None = None) -> Balance:
         """Read what a user holds of a reward in the wallet inside the app.
@@ -436,7 +434,7 @@ class OriginalClient:
             VendorError: as every read.
         """
         reward_uid, user_uid = check_id(reward_uid, "reward_uid"), check_id(user_uid, "user_uid")
-        return await self._reader.balance(reward_uid, user_uid, self._transport.deadline(timeout))
+        return await self._lookup.balance(reward_uid, user_uid, self._transport.deadline(timeout))
 
     def ref_of(self, operation: Operation | OperationRef | str) -> OperationRef:
         """Return the ref of an allocation or claim, of a ref (itself) or of a bare uid, which is an allocation's.
@@ -484,7 +482,7 @@ class OriginalClient:
             UnexpectedResponse: the object is not a complete resource of that kind and uid.
             ValueError: the operation is of another scope or kind.
         """
-        return self._reader.parse(self.ref_of(ref), resource)
+        return self._lookup.parse(self.ref_of(ref), resource)
 
     def conclude(self, asked: Operation | KeyedRequest | None, final: Operation) -> Operation:
         """Return the terminal operation if it is done and is what was asked for.
@@ -523,6 +521,3 @@ class OriginalClient:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("OriginalClient cannot be pickled or copied: it holds connections and a secret; make another one there")
-
-    def _refusal(self, answer: Answer) -> Refusal:
-        return read_refusal(answer, self._tokens.secrets())

@@ -7,15 +7,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from rewards_core.errors import FieldError, OperationFailed, UnexpectedResponse
-from rewards_core.http.calls import Answer, Refusal
+from rewards_core.http.messages import Answer, Refusal
 from rewards_core.json import loads
-from rewards_core.secrets import hide, one_line
 
 if TYPE_CHECKING:
     from original_async.models import Allocation, Claim
 
-_LONGEST_FIELD, _LONGEST_MESSAGE, _LONGEST_TEXT = 100, 300, 1000
-_MOST_DETAILS, _DEEPEST = 50, 5
+_MAX_DETAILS, _DEEPEST = 50, 5
 _ABOUT_THE_ANSWER = frozenset({"success", "status", "status_code", "type", "data"})
 _OF_ONE_ERROR = ("field_name", "message", "code")
 _NO_FIELDS = frozenset(
@@ -43,38 +41,27 @@ class ClaimFailed(OperationFailed):
     operation: Claim
 
 
-def read_refusal(answer: Answer, secrets: tuple[str, ...]) -> Refusal:
+def read_refusal(answer: Answer) -> Refusal:
     """Read what an error body says; a body that says nothing readable says nothing.
 
     The envelope is documented: `error.detail` is one object or a list of them, see
     https://docs.getoriginal.com/docs/api-error-types. The forms of Django REST Framework, on which the vendor seems to be built,
     are read as well: `{"detail": "…"}`, `{"field": ["…"]}`, `{"non_field_errors": ["…"]}`; and a general message beside them.
-
-    Args:
-        answer: The refusal.
-        secrets: What is hidden from the texts.
     """
-    request_id = _shown(answer.headers.get("X-Request-Id"), secrets, _LONGEST_FIELD) or None
     try:
         body = loads(answer.body)
     except UnexpectedResponse:
         text = answer.body.lstrip()
-        body = text[:_LONGEST_TEXT].decode("utf-8", "replace") if text[:1] not in {b"<", b"{", b"["} else None
+        body = text.decode("utf-8", "replace") if text[:1] not in {b"<", b"{", b"["} else None
     error = body.get("error") if isinstance(body, dict) else None
-    said = list(islice(_said(body), _MOST_DETAILS))
     details = [
-        FieldError(
-            field=_shown(field, secrets, _LONGEST_FIELD),
-            message=_shown(message, secrets, _LONGEST_MESSAGE),
-            code=_shown(code, secrets, _LONGEST_FIELD) or None,
-        )
-        for field, message, code in said
+        FieldError(field=field, message=message, code=code or None) for field, message, code in islice(_said(body), _MAX_DETAILS)
     ]
     return Refusal(
         message="; ".join(f"{each.field}: {each.message}" if each.field else each.message for each in details if each.message),
         code=next((each.code for each in details if each.code), None),
         details=details,
-        request_id=request_id,
+        request_id=answer.headers.get("X-Request-Id"),
         invalid=isinstance(error, dict) and error.get("type") == "validation_error",
     )
 
@@ -96,7 +83,3 @@ def _said(value: Any, field: str = "", depth: int = 0) -> Iterator[tuple[str, st
             beside = bool(own) and isinstance(each, str) and name not in _NO_FIELDS  # such as a link to the documents
             if name not in own and name not in _ABOUT_THE_ANSWER and not beside:
                 yield from _said(each, field if name in _NO_FIELDS else name, depth + 1)
-
-
-def _shown(value: str | None, secrets: tuple[str, ...], limit: int) -> str:
-    return one_line(hide(value, secrets), limit) if value else ""

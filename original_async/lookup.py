@@ -1,17 +1,28 @@
-"""How Original is asked how things stand, and how its answers become models."""
+"""How Original is asked how things stand, and what became of a nonce that was refused or never answered."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import evolve
 
-from original_async.lists import Listing, Page, Select, follow, read_page
-from original_async.models import ALLOCATION, CLAIM, Allocation, Balance, Claim, Reward
-from rewards_core.errors import RequestRejected, UnexpectedResponse
-from rewards_core.http.calls import MAX_REPLY, Answer, Effect, Request
+from original_async.models import ALLOCATION, CLAIM, Allocation, AllocationRequest, Balance, Claim, Reward
+from original_async.pages import MAX_LIST, Listing, Select, incomplete, read_page
+from rewards_core.errors import (
+    ClientClosed,
+    ConfigurationError,
+    Conflict,
+    ConnectFailed,
+    OutcomeUnknown,
+    RequestRejected,
+    RewardsError,
+    UnexpectedResponse,
+    VendorError,
+)
+from rewards_core.http.refusals import affirms_existence, names_other_fields
 from rewards_core.json import decode, loads, structure
 from rewards_core.operations import DEFAULT_SCOPE, OperationRef, OperationStatus
 from rewards_core.validation import is_id
@@ -19,6 +30,7 @@ from rewards_core.validation import is_id
 if TYPE_CHECKING:
     from yarl import URL
 
+    from rewards_core.http.messages import Answer
     from rewards_core.http.transport import Transport
 
 T = TypeVar("T")
@@ -28,9 +40,25 @@ MODELS: Mapping[str, type[Allocation | Claim]] = {ALLOCATION: Allocation, CLAIM:
 READ_PATHS = ("allocation", "allocate")
 _ASKED_FIRST = {"one": "allocation", "list": "allocate"}
 
+LIST_LAG = 2.0
+"""Seconds between two look-ups: a list may lag behind what was created."""
+LOOK_UP_TIME = 0.5
+"""Seconds that a second look-up must have."""
+LONGEST_RESERVE = 5.0
+"""Seconds that are kept for the look-up at most; otherwise a fifth of the call's time is."""
 
-class Reader:
-    """Read what one app holds.
+_ABOUT = ("nonce", "allocat")
+
+
+ADVICE = (
+    "wait for this error with Completions.wait, or repeat the call with the same nonce and repeated=True; "
+    "never use another nonce for it"
+)
+"""What to do about a creation whose outcome is not known."""
+
+
+class Lookup:
+    """Look up what one app holds.
 
     Args:
         transport: What carries the calls.
@@ -73,7 +101,8 @@ class Reader:
         listing: Listing[Allocation] = await self._at_read_path(
             "list", lambda path: self._list("find_allocation", select, deadline, path, user_uid, before_page)
         )
-        return evolve(listing, found=sorted(listing.found, key=lambda each: each.status is OperationStatus.FAILED))
+        found = [self._scoped(each) for each in listing.found]
+        return evolve(listing, found=sorted(found, key=lambda each: each.status is OperationStatus.FAILED))
 
     async def claim(self, uid: str, deadline: float) -> Claim:
         """Read one claim."""
@@ -109,7 +138,8 @@ class Reader:
         *parts: str,
         query: Mapping[str, str] | None = None,
     ) -> T:
-        return await self._get(operation, read, deadline, self._transport.url("reward", *parts, query=query))
+        url = self._transport.url("reward", *parts, query=query)
+        return await self._transport.get(operation, url, read, deadline)
 
     async def _list(
         self,
@@ -120,25 +150,46 @@ class Reader:
         user_uid: str,
         before_page: Callable[[], Awaitable[object]] | None = None,
     ) -> Listing[M]:
-        first = self._transport.url("reward", path, query={"user_uid": user_uid})
+        """Ask for one page after the other.
+
+        Raises:
+            VendorError: the first page could not be read. What is wrong with a later one is the listing's `problem`.
+        """
+        held: dict[str, M] = {}  # by uid: what is created meanwhile can push an entry on to the next page
+        uids: set[str] = set()
+        asked: set[URL] = set()
+        url = self._transport.url("reward", path, query={"user_uid": user_uid})
+        left, total, pages = MAX_LIST, 0, 0
+        unreadable: VendorError | None = None
         read = partial(read_page, select)
-
-        async def ask(url: URL, limit: int) -> Page:
-            until = deadline
-            if before_page is not None and url != first:
-                await before_page()
-                until = self._transport.deadline()
-            return await self._get(operation, read, until, url, max_reply=limit)
-
-        return await follow(first, ask, self._transport.same_origin)
-
-    async def _get(
-        self, operation: str, read: Callable[[Answer], T], deadline: float, url: URL, *, max_reply: int = MAX_REPLY
-    ) -> T:
-        request = Request(
-            operation=operation, method="GET", url=url, effect=Effect.READ, read=read, deadline=deadline, max_reply=max_reply
-        )
-        return await self._transport.call(request)
+        while True:
+            try:
+                if asked and before_page is not None:
+                    await before_page()
+                    deadline = self._transport.deadline()
+                page = await self._transport.get(operation, url, read, deadline, max_reply=left)
+            except VendorError as problem:
+                if not asked:
+                    raise
+                return Listing(found=list(held.values()), problem=problem)
+            held.update((each.uid, each) for each in page.found)
+            unreadable = unreadable or page.problem
+            uids |= page.uids
+            left -= page.size
+            total, pages = max(total, page.total), max(pages, page.pages)
+            asked.add(url)
+            following = None if page.link is None else self._transport.same_origin(page.link, url)
+            if following is not None and following not in asked and left > 0:
+                url = following
+                continue
+            why = None
+            if following is not None:
+                why = "goes on without an end"
+            elif page.link is not None:
+                why = "goes on at another host, which is not asked"
+            elif page.more or total > len(uids) or pages > len(asked):
+                why = f"shows {len(uids)} of {total if total > len(uids) else 'more'}"
+            return Listing(found=list(held.values()), problem=unreadable if why is None else incomplete(why))
 
     async def _at_read_path(self, purpose: str, read: Callable[[str], Awaitable[T]]) -> T:
         """Read allocations where this vendor has them: until a path has shown any, a 404 or 405 asks under the other one.
@@ -174,7 +225,7 @@ class Reader:
         for entry in entries:
             if isinstance(entry, dict) and isinstance(nonce := entry.get("nonce"), (str, int)) and str(nonce) in nonces:
                 try:
-                    found.append(self._scoped(structure(entry, Allocation, path="data")))
+                    found.append(structure(entry, Allocation, path="data"))
                 except UnexpectedResponse as unreadable:
                     problem = unreadable
         return found, problem
@@ -203,3 +254,124 @@ def read_created(answer: Answer) -> dict[str, Any]:
 
 def _inside_data(model: type[T], answer: Answer) -> T:
     return decode(answer.body, model, inside=("data",))
+
+
+async def reconcile(
+    request: AllocationRequest,
+    trouble: RequestRejected | OutcomeUnknown,
+    *,
+    repeated: bool,
+    look_up: Callable[[], Awaitable[Listing[Allocation]]],
+    started: float,
+    deadline: float,
+) -> Allocation:
+    """Return the allocation that exists under the nonce, after a creation that did not end well.
+
+    Args:
+        request: What was asked for.
+        trouble: How the creation ended: refused although every attempt was answered, or unknown.
+        repeated: Whether an earlier call with the nonce may have been sent.
+        look_up: Lists the user's allocations that bear the nonce.
+        started: When the call began, in the running loop's time.
+        deadline: When it must be over.
+
+    Raises:
+        Conflict: the nonce is held by an allocation with another reward or amount.
+        RequestRejected: `trouble` itself: the vendor refused for another reason than that it knows the nonce, and nothing that
+            was sent earlier may have arrived.
+        OutcomeUnknown: an attempt or an earlier call may have arrived, or the vendor says that it knows the nonce, and the
+            look-ups do not show it; or they prove nothing.
+    """
+    time = asyncio.get_running_loop().time
+    sure = isinstance(trouble, RequestRejected) and not repeated
+    looks = 1 if sure and not says_known(trouble) else 2
+    for look in range(1, looks + 1):
+        try:
+            listing = await look_up()
+        except RewardsError as problem:  # even one that was not sent must not hide what became of the creation
+            trouble.elapsed = time() - started
+            if look > 1:
+                looks = 1
+                break
+            raise _unknown(request, trouble, f"looking it up failed ({_ended(problem)})") from problem
+        for allocation in listing.found:
+            if request.is_met_by(allocation):
+                return evolve(allocation, recovered=True)
+        trouble.elapsed = time() - started
+        rival = _rival(request, listing.found, sure=sure)
+        if rival is not None:
+            raise _conflict(request, trouble, rival) from trouble
+        if listing.problem is not None:
+            told = f"the list of the user's allocations is incomplete ({_ended(listing.problem)})"
+            raise _unknown(request, trouble, told) from listing.problem
+        if look < looks:
+            if deadline - time() < LIST_LAG + LOOK_UP_TIME:
+                looks = look
+                break
+            await asyncio.sleep(LIST_LAG)
+    if sure and not says_known(trouble):
+        raise trouble
+    told = f"{looks} look-up{'s' * (looks > 1)} did not show it"
+    raise _unknown(request, trouble, told) from trouble
+
+
+def says_known(refusal: VendorError) -> bool:
+    """Return whether a refusal says that the nonce is known, so that its absence from a list proves nothing."""
+    return not names_other_fields(refusal, about=_ABOUT) and affirms_existence(refusal, about=_ABOUT)
+
+
+def _rival(request: AllocationRequest, held: Sequence[Allocation], *, sure: bool) -> Allocation | None:
+    """Return what holds the nonce with other content.
+
+    Whether a nonce counts for the app, for one reward or for one user is not documented: where something may have arrived, only
+    an allocation of the same reward to the same user proves that what was asked for was not carried out.
+    """
+    asked = (request.reward_uid, request.to_user_uid)
+    return next((each for each in held if sure or (each.reward_uid, each.to_user_uid) == asked), None)
+
+
+def _ended(problem: RewardsError) -> str:
+    """Return in a few words how a look-up ended."""
+    if isinstance(problem, (ClientClosed, ConfigurationError, ConnectFailed)):
+        return "it was not sent"
+    status = getattr(problem, "status", None)
+    if isinstance(problem, UnexpectedResponse) and (status is None or status < 300):
+        return str(problem).partition("; ")[0] if status is None else "its answer cannot be read"
+    return "no answer" if status is None else f"HTTP {status}"
+
+
+def _conflict(request: AllocationRequest, trouble: VendorError, held: Allocation) -> Conflict:
+    return Conflict(
+        f"Original create_allocation: nonce {request.nonce!r} already belongs to allocation {held.uid} of {held.amount} from "
+        f"{held.reward_uid}, not to {request.amount} from {request.reward_uid}; nothing was created by this call: "
+        "use a nonce for one payout only",
+        existing=held,
+        **_facts(request, trouble),
+    )
+
+
+def _unknown(request: AllocationRequest, trouble: VendorError, told: str) -> OutcomeUnknown:
+    if isinstance(trouble, RequestRejected):
+        came = f"the vendor refused ({str(trouble).partition(': ')[2]})"
+    else:
+        answer = "no answer" if trouble.status is None else f"HTTP {trouble.status}"
+        came = answer if trouble.attempts == 1 else f"{answer} in the last of {trouble.attempts} attempts"
+    return OutcomeUnknown(
+        f"Original create_allocation: it is not known whether nonce {request.nonce!r} was carried out: {came}, and {told}; "
+        "it may have been carried out",
+        request=request,
+        advice=ADVICE,
+        **_facts(request, trouble),
+    )
+
+
+def _facts(request: AllocationRequest, trouble: VendorError) -> dict[str, Any]:
+    return {
+        "status": trouble.status,
+        "code": trouble.code,
+        "details": trouble.details,
+        "request_id": trouble.request_id,
+        "attempts": trouble.attempts,
+        "elapsed": trouble.elapsed,
+        "idempotency_key": request.nonce,
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from rewards_core.validation import check_base_url, check_choice
@@ -41,6 +41,8 @@ class ClientOptions(TypedDict, total=False):
     token_lifetime: float | None
     scope: str
     allow_insecure: bool
+    clock: Callable[[], float]
+    random: Callable[[], float]
 
 
 def find_base_url(environment: str, base_url: str | None, *, allow_insecure: bool) -> str:

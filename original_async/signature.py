@@ -12,16 +12,23 @@ from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
 from rewards_core.errors import SignatureError
-from rewards_core.secrets import Secret
+from rewards_core.secrets import Secret, shielded
 
 SIGNATURE_HEADER = "x-webhook-signature"
 
 _HEADER_LENGTH = len(SIGNATURE_HEADER)
 _LONGEST_KEPT = 8_190
 _KEY_ID = re.compile(r"[!-+\--~]+", re.ASCII)  # printable, without the white space and comma that part pairs
+_ADVICE: Mapping[str, str] = {
+    "missing": f"there is no header {SIGNATURE_HEADER}: the sender is not the vendor, or something on the way drops it",
+    "malformed": f'{SIGNATURE_HEADER} is not of the form "keyid,hex keyid,hex": the sender is not the vendor',
+    "unknown_key": "it is signed with keys that are not configured here: compare their ids with the console's Webhooks page",
+    "mismatch": "the signature does not fit the body: the body was changed on the way, or the secret of the key is wrong",
+}
 _digest_shape = re.compile(rb"[0-9A-Fa-f]{64}").fullmatch
 
 
+@shielded
 def sign(body: bytes, keys: Mapping[str, str]) -> str:
     """Return the value of `x-webhook-signature` for a body, one pair for each key, in the mapping's order.
 
@@ -49,17 +56,22 @@ class Keyring:
 
     __slots__ = ("__secrets",)
 
+    @shielded
     def __init__(self, keys: Mapping[str, str]) -> None:
         if not isinstance(keys, Mapping):
-            raise TypeError(f"webhook keys: expected a mapping of key id to secret, got {type(keys).__name__}")
+            raise TypeError(f"webhook keys: give a mapping of key ids to secrets, not {type(keys).__name__}.")
         if not keys:
-            raise ValueError(
-                "webhook keys: expected at least one key id with its secret, got none; the console's Webhooks page shows them"
-            )
+            raise ValueError("webhook keys: give at least one key id with its secret; the console's Webhooks page shows them.")
         self.__secrets = {_checked_id(key_id): _secret_bytes(key_id, secret) for key_id, secret in keys.items()}
 
     def sign(self, body: bytes) -> str:
-        """Return the value of `x-webhook-signature` for a body, one pair for each key."""
+        """Return the value of `x-webhook-signature` for a body, one pair for each key.
+
+        Raises:
+            TypeError: the body is not bytes.
+        """
+        if not _is_bytes(body):
+            raise TypeError(f"body: give the bytes that will be sent, not {type(body).__name__}.")
         return " ".join(f"{key_id},{_digest(secret, body)}" for key_id, secret in self.__secrets.items())
 
     def verify(self, headers: Mapping[str, str], body: bytes) -> str:
@@ -74,15 +86,19 @@ class Keyring:
                 `"malformed"` where it holds no pair, `"unknown_key"` where no pair is of a key held here, `"mismatch"` otherwise.
         """
         if not _is_bytes(body):
-            raise SignatureError(
-                f"expected the raw body as bytes, got {type(body).__name__}; verify the body as it arrived, before decoding",
-                reason="malformed",
-            )
-        secrets = self.__secrets
+            raise SignatureError(f"the body is {type(body).__name__}, not bytes; verify it as it arrived", reason="malformed")
+        key_id, reason = self._find(headers, body)
+        if key_id is None:
+            raise SignatureError(_ADVICE[reason], reason=reason)
+        return key_id
+
+    def _find(self, headers: Mapping[str, str], body: bytes) -> tuple[str | None, str]:
+        """Return the id of the key that signed these bytes, or None and why there is none; never raises, as it holds secrets."""
         computed: dict[str, bytes] = {}
-        found, paired = False, False
+        reason = "missing"
         for value in _header_values(headers):
-            found = True
+            if reason == "missing":
+                reason = "malformed"
             if not isinstance(value, str):
                 continue
             for pair in value.split():
@@ -92,16 +108,18 @@ class Keyring:
                 given = text.encode("ascii")
                 if _digest_shape(given) is None:
                     continue
-                paired = True
                 expected = computed.get(key_id)
                 if expected is None:
-                    secret = secrets.get(key_id)
+                    secret = self.__secrets.get(key_id)
                     if secret is None:
+                        if reason == "malformed":
+                            reason = "unknown_key"
                         continue
                     expected = computed[key_id] = _digest(secret, body).encode("ascii")
+                    reason = "mismatch"
                 if hmac.compare_digest(expected, given.lower()):
-                    return key_id
-        raise _refusal(found=found, paired=paired, known=bool(computed))
+                    return key_id, ""
+        return None, reason
 
     def __repr__(self) -> str:
         return f"<Keyring of {', '.join(self.__secrets)}>"
@@ -113,7 +131,7 @@ class Keyring:
         return self
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("Keyring cannot be pickled: a secret does not leave its process; build the object anew there")
+        raise TypeError("Keyring: a secret does not leave its process. Build the object again in the other one.")
 
 
 def _digest(secret: bytes, body: bytes) -> str:
@@ -149,27 +167,12 @@ def _header_values(headers: object) -> Iterable[object]:
         return ()
 
 
-def _refusal(*, found: bool, paired: bool, known: bool) -> SignatureError:
-    if known:
-        text = "expected a configured key's digest of this body, got another; the body was changed or the secret is wrong"
-        return SignatureError(text, reason="mismatch")
-    if paired:
-        text = "expected a pair of a configured key id, got only ids unknown here; compare them with the console's Webhooks page"
-        return SignatureError(text, reason="unknown_key")
-    if found:
-        text = f'expected {SIGNATURE_HEADER} as "keyid,hex keyid,hex", got no such pair; the sender is not the vendor'
-        return SignatureError(text, reason="malformed")
-    text = f"expected the header {SIGNATURE_HEADER}, got none; the sender is not the vendor, or something on the way drops it"
-    return SignatureError(text, reason="missing")
-
-
 def _checked_id(key_id: object) -> str:
     if not isinstance(key_id, str):
-        raise TypeError(f"webhook keys: expected key ids of type str, got {type(key_id).__name__}")
+        raise TypeError(f"webhook keys: give key ids as str, not {type(key_id).__name__}.")
     if not _KEY_ID.fullmatch(key_id):
         raise ValueError(
-            f"webhook keys: expected a key id like '4o3vfxtcmo7b', got {key_id[:80]!a}; "
-            "an id is not empty and holds no white space or comma"
+            f"webhook keys: {key_id[:80]!a} is not a key id. Give one like '4o3vfxtcmo7b', without white space or comma."
         )
     return key_id
 

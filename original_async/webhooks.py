@@ -16,7 +16,7 @@ from original_async.signature import Keyring, signature_of
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.json import canonical, fits, loads_faithful
 from rewards_core.operations import DEFAULT_SCOPE, Event, OperationRef, OperationStatus
-from rewards_core.secrets import one_line
+from rewards_core.secrets import one_line, shielded
 from rewards_core.validation import MAX_TEXT, check_id, is_id
 
 _KINDS_BY_EVENT = {"reward.allocated": ALLOCATION, "reward.claimed": CLAIM}
@@ -50,6 +50,7 @@ class OriginalWebhooks:
 
     __slots__ = ("_app_uid", "_keys", "_scope")
 
+    @shielded
     def __init__(self, keys: Mapping[str, str], *, scope: str = DEFAULT_SCOPE, app_uid: str | None = None) -> None:
         self._keys = Keyring(keys)
         self._scope = check_id(scope, "scope")

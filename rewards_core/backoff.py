@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -102,11 +102,5 @@ def repeating(
     async def wait(details: Any) -> None:
         await pause(details["args"][0])
 
-    repeat: Any = backoff.on_exception(_no_wait, Again, jitter=None, logger=None, on_backoff=wait)
+    repeat: Any = backoff.on_exception(backoff.constant, Again, interval=0, jitter=None, logger=None, on_backoff=wait)
     return repeat  # type: ignore[no-any-return]  # backoff has no types
-
-
-def _no_wait() -> Generator[float, Any, None]:
-    yield 0.0  # taken by the priming
-    while True:
-        yield 0.0

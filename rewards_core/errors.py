@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from rewards_core.operations import KeyedRequest, Operation
 
 
+MAX_TEXT = 1000
+"""The longest text of an error, in characters."""
+
+
 @frozen(kw_only=True)
 class FieldError:
     """What the vendor found wrong with one field of a request, or, where `field` is empty, with the request as a whole."""
@@ -36,7 +40,7 @@ class RewardsError(Exception):
     """Base of every error of this library: one line of text, picklable and copyable with all its attributes."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(one_line(message, 1000))
+        super().__init__(message if message.isprintable() and len(message) <= MAX_TEXT else one_line(message, MAX_TEXT))
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else type(self).__name__
@@ -55,8 +59,7 @@ class VendorError(RewardsError):
     Attributes:
         status: HTTP status of the last answer, None if there was none.
         code: The vendor's own code of the refusal.
-        field_errors: What the vendor found wrong field by field.
-        details: The same, and what it found wrong with the request as a whole: everything its error body says.
+        details: Everything the vendor's error body says, about single fields and about the request as a whole.
         request_id: The vendor's id of the request, if it gave one.
         attempts: How many times a request was made or tried to be made.
         elapsed: Seconds from the call to this error.
@@ -69,7 +72,6 @@ class VendorError(RewardsError):
         *,
         status: int | None = None,
         code: str | None = None,
-        field_errors: Sequence[FieldError] = (),
         details: Sequence[FieldError] = (),
         request_id: str | None = None,
         attempts: int = 0,
@@ -79,12 +81,16 @@ class VendorError(RewardsError):
         super().__init__(message)
         self.status = status
         self.code = code
-        self.field_errors = tuple(field_errors)
-        self.details = tuple(details) or self.field_errors
+        self.details = tuple(details)
         self.request_id = request_id
         self.attempts = attempts
         self.elapsed = elapsed
         self.idempotency_key = idempotency_key
+
+    @property
+    def field_errors(self) -> tuple[FieldError, ...]:
+        """What the vendor found wrong field by field."""
+        return tuple(each for each in self.details if each.field)
 
 
 class RequestRejected(VendorError):
@@ -184,6 +190,18 @@ class ClientClosed(VendorError):
 
 class OperationFailed(VendorError):
     """The chain said failed.
+
+    Attributes:
+        operation: The operation in its terminal status.
+    """
+
+    def __init__(self, message: str, *, operation: Operation, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.operation = operation
+
+
+class OperationCancelled(VendorError):
+    """The operation was cancelled and will never be done.
 
     Attributes:
         operation: The operation in its terminal status.

@@ -1,41 +1,52 @@
-"""Secrets that do not show themselves."""
+"""Secrets that do not show themselves: not in a repr, a log, a pickle, nor in a local variable on a traceback."""
 
 from __future__ import annotations
 
 import hmac
 import re
-from typing import NoReturn
+import unicodedata
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import NoReturn, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
+_QUOTES = frozenset({"''", '""', "``", "\u2018\u2019", "\u201c\u201d"})
+_unexpanded = re.compile(r"\$\{[^}]*\}|\{\{[^}]*\}\}|\$\([^)]*\)").search
 
 
 class Secret:
     """Hold a secret text; only `reveal()` gives it, and neither `repr` nor `str`, logs, copies nor pickles do.
 
     Args:
-        value: The secret, not empty.
+        value: The secret, without white space, control or invisible characters, without quotes around it.
         name: What it is, for messages, such as `"api_secret"`.
+        spaces: Whether there may be spaces inside it, as in a password that a person chose.
 
     Raises:
         TypeError: `value` is not a str.
-        ValueError: `value` is empty or only white space, or no text that UTF-8 can hold.
+        ValueError: `value` is empty, or was spoilt on its way here: a line break from a file, quotes from a settings file, an
+            invisible character from a web page, a placeholder that nobody expanded.
     """
 
     __slots__ = ("__value", "_name")
 
-    def __init__(self, value: str, name: str = "secret") -> None:
-        if not isinstance(value, str):
-            raise TypeError(f"{name}: expected a str, got {type(value).__name__}; give the secret as text")
-        if not value.strip():
-            raise ValueError(f"{name}: expected a non-empty secret, got an empty one; check where it is read from")
-        if _SURROGATE.search(value):
-            raise ValueError(f"{name}: expected text that UTF-8 can hold, got a lone surrogate; read it as UTF-8")
-        self.__value = value
+    def __init__(self, value: str, name: str = "secret", *, spaces: bool = False) -> None:
+        kind: type[object] = type(value)
+        problem = _problem_of(value, spaces=spaces) if issubclass(kind, str) else None
+        self.__value = str.__str__(value) if issubclass(kind, str) else ""
         self._name = name
+        del value
+        if not issubclass(kind, str):
+            raise TypeError(f"{name}: give it as a str, not {kind.__name__}.")
+        if problem is not None:
+            raise ValueError(f"{name}: {problem}")
 
     def reveal(self) -> str:
-        """Return the secret itself."""
+        """Return the secret itself. Use it in the same expression, so that no local variable holds it."""
         return self.__value
 
     def __repr__(self) -> str:
@@ -44,7 +55,7 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        return hmac.compare_digest(self.__value.encode("utf-8"), other.__value.encode("utf-8"))
+        return hmac.compare_digest(self.__value.encode(), other.__value.encode())
 
     def __hash__(self) -> int:
         return hash((Secret, self.__value))
@@ -56,7 +67,27 @@ class Secret:
         return self
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"{self._name} cannot be pickled: a secret does not leave its process; build the object anew there")
+        raise TypeError(f"{self._name}: a secret does not leave its process. Build the object again in the other one.")
+
+
+def _problem_of(text: str, *, spaces: bool) -> str | None:
+    """Return what is wrong with a secret and what to do about it, without showing any of it."""
+    if not text.strip():
+        return "it is empty. Check where it is read from."
+    if text[-1] in "\r\n":
+        return "it ends with a line break. Strip what is read from a file."
+    if _unexpanded(text):
+        return "it holds a placeholder such as ${NAME} that was not expanded. Check the settings that it comes from."
+    if text[0] + text[-1] in _QUOTES and len(text) > 1:
+        return "it stands in quotes. Give it without them."
+    for character in text if not spaces else text.replace(" ", "_"):
+        category = unicodedata.category(character)
+        if category in _INVISIBLE:
+            what = "white space" if character.isspace() else f"an invisible character (U+{ord(character):04X})"
+            return f"there is {what} in it. Copy it again from where it was issued."
+    if text != text.strip():
+        return "there is white space around it. Copy it again from where it was issued."
+    return None
 
 
 def one_line(text: str, limit: int = 300) -> str:
@@ -65,8 +96,43 @@ def one_line(text: str, limit: int = 300) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def hide(text: str, secrets: tuple[str, ...]) -> str:
-    """Return the text with every occurrence of each secret replaced."""
+def hide(text: str, secrets: tuple[str, ...], limit: int = 300) -> str:
+    """Return a stranger's text as one line, with every occurrence of each secret replaced before it is cut."""
     for secret in secrets:
         text = text.replace(secret, "[hidden]")
-    return text
+    return one_line(text, limit)
+
+
+def shielded(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a function that takes secrets: what it raises leaves without the frames whose local variables hold them.
+
+    Collectors of errors read the local variables of every frame on a traceback, and of the errors that came before.
+    """
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - it is raised again below
+            problem = error
+        del args, kwargs
+        for each in _chain(problem):
+            each.__traceback__ = None
+        try:
+            raise problem
+        finally:
+            del problem
+
+    return call
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and those that it came from."""
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        each = left.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            left += [each.__cause__, each.__context__]
+            yield each

@@ -21,6 +21,8 @@ import pytest_asyncio
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
+from tests.stepped_time import SteppedTime
+
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.register_profile("soak", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True, max_examples=1000)
 settings.load_profile("project")
@@ -88,6 +90,14 @@ async def no_task_left() -> AsyncIterator[None]:
     left = [task for task in asyncio.all_tasks() - before if not task.done() and task is not asyncio.current_task()]
     gc.collect()
     assert not left, f"tasks left behind: {left}"
+
+
+@pytest_asyncio.fixture
+async def stepped_time(monkeypatch: pytest.MonkeyPatch) -> SteppedTime:
+    """Time for this test that moves only when somebody sleeps or the test moves it."""
+    stepped = SteppedTime()
+    stepped.rule(asyncio.get_running_loop(), monkeypatch)
+    return stepped
 
 
 @pytest.fixture(autouse=True)

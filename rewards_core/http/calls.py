@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
-
-from attrs import define, field, frozen
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from rewards_core.backoff import Again, RetryPolicy, parse_retry_after, repeating
 from rewards_core.errors import (
@@ -32,8 +30,9 @@ from rewards_core.errors import (
     ValidationFailed,
     VendorError,
 )
+from rewards_core.http.messages import Answer, Authorizer, Effect, Headers, Refusal, Request
 from rewards_core.observe import CallEnded, CallRetried, CallStarted, Observers
-from rewards_core.secrets import hide, one_line
+from rewards_core.secrets import hide
 
 if TYPE_CHECKING:
     from rewards_core.rate import Limiter
@@ -42,23 +41,16 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-MAX_REPLY = 10 * 1024 * 1024
-"""The longest answer that is read unless a request says otherwise, in bytes."""
 OFF_LOOP = 1024 * 1024
 """Bytes from which on a reply is parsed in a thread: the loop has other work."""
-
-
-class Effect(Enum):
-    """What sending a request twice can do."""
-
-    READ = "read"
-    KEYED = "keyed write"
-    BARE = "bare write"
+MAX_NAME = 100
+"""The longest name of a field, code or request id that an error keeps of a refusal, in characters."""
 
 
 class Met(Enum):
     """What one attempt met."""
 
+    CLOSED = "a client that cannot be used any more, or not here"
     NEVER_LEFT = "never left"
     MISTAKE = "a local mistake, found before connecting"
     THROTTLED = "429"
@@ -79,14 +71,6 @@ AMBIGUOUS = frozenset({Met.UNANSWERED, Met.UNREADABLE})
 """After what a write may have been carried out."""
 
 
-class Answer(NamedTuple):
-    """One HTTP answer, read to its end."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
 class Trouble(NamedTuple):
     """An attempt without a usable answer: what it met, in words for the error, and the facts."""
 
@@ -95,46 +79,6 @@ class Trouble(NamedTuple):
     status: int | None = None
     asked: float | None = None
     error: VendorError | None = None
-
-
-@frozen(kw_only=True)
-class Refusal:
-    """What a vendor's error body says.
-
-    Attributes:
-        message: The vendor's own words, empty if there are none.
-        code: The vendor's code.
-        details: What is wrong, with single fields and with the request as a whole.
-        request_id: The vendor's id of the request.
-        invalid: Whether the vendor calls it a failed validation.
-    """
-
-    message: str = ""
-    code: str | None = None
-    details: Sequence[FieldError] = ()
-    request_id: str | None = None
-    invalid: bool = False
-
-
-class Authorizer(Protocol):
-    """Where the headers of a request come from, credentials included."""
-
-    async def headers(self, timeout: float) -> Mapping[str, str]:
-        """Return the headers of the next attempt; the same object as long as nothing changed.
-
-        Raises:
-            TimeoutError: credentials were not to be had within `timeout` seconds.
-            VendorError: they are not to be had at all.
-        """
-        ...
-
-    async def renew(self, refused: Mapping[str, str], timeout: float) -> bool:
-        """Say whether other credentials are to be had, after these headers met a 401."""
-        ...
-
-    def secrets(self) -> tuple[str, ...]:
-        """Return what must not appear in any message."""
-        ...
 
 
 class Line(Protocol):
@@ -146,68 +90,27 @@ class Line(Protocol):
     retry: RetryPolicy
     observers: Observers
     clock: Callable[[], float]
-    sleep: Callable[[float], Awaitable[object]]
     random: Callable[[], float]
-    now: Callable[[], float]
-
-    def unusable(self) -> str | None:
-        """Return why no request can be sent, None if one can."""
-        ...
 
     def refusal(self, answer: Answer) -> Refusal:
         """Return what the vendor's error body says."""
         ...
 
-    async def exchange(self, request: Request[Any], headers: Mapping[str, str], timeout: float) -> Answer | Trouble:
+    async def exchange(self, request: Request[Any], headers: Headers, timeout: float) -> Answer | Trouble:
         """Send one attempt and read its answer."""
         ...
-
-
-@define(kw_only=True)
-class Request(Generic[T]):
-    """What one logical call sends, the same bytes in every attempt.
-
-    Attributes:
-        operation: The method of the client, for messages and observers.
-        method: The HTTP method, in capitals.
-        url: The address, in the transport's own type, ready to send.
-        effect: What sending it twice can do.
-        read: Reads a 2xx answer; raises `UnexpectedResponse` if it cannot, `RequestRejected` if it says no after all.
-        body: The bytes to send.
-        key: The caller's idempotency key.
-        asked: What was asked for, frozen and picklable, for the `request` of an `OutcomeUnknown`.
-        says_known: Whether a refusal says that the vendor already knows the key, which leaves the outcome unknown; never asked
-            about 401, 403 and 429. If not given, every refusal stands.
-        max_reply: The longest answer that is read, in bytes.
-        advice: What to do where nobody knows whether it was carried out; to look the key up, if not given.
-        deadline: When the call must be over, on the transport's clock.
-        left: Whether bytes of an attempt that was cancelled may have left; the transport says so.
-    """
-
-    operation: str
-    method: str
-    url: Any
-    effect: Effect
-    read: Callable[[Answer], T]
-    deadline: float
-    body: bytes | None = field(default=None, repr=False)
-    key: str | None = None
-    asked: object | None = None
-    says_known: Callable[[RequestRejected], bool] | None = field(default=None, repr=False)
-    max_reply: int = MAX_REPLY
-    advice: str = ""
-    left: bool = field(default=False, init=False)
 
 
 class Call(Generic[T]):
     """The life of one logical call over a line."""
 
-    __slots__ = ("_delay", "_line", "_request", "_started", "ambiguous", "attempts", "known", "renewed", "status")
+    __slots__ = ("_delay", "_line", "_request", "_started", "_time", "ambiguous", "attempts", "known", "renewed", "status")
 
     def __init__(self, line: Line, request: Request[T]) -> None:
         self._line = line
         self._request = request
-        self._started = line.clock()
+        self._time = asyncio.get_running_loop().time
+        self._started = self._time()
         self._delay = 0.0
         self.attempts = 0
         self.ambiguous = self.known = False
@@ -226,7 +129,7 @@ class Call(Generic[T]):
         except Again:
             pass
         await self.pause()
-        return await _repeat(self)
+        return cast("T", await _repeat(self))
 
     async def _watched(self) -> T:
         self._tell_start()
@@ -246,9 +149,7 @@ class Call(Generic[T]):
 
     async def attempt(self) -> T:
         """Send once; raise `Again` if another attempt is worth it, else the error that the call ends with."""
-        line, request = self._line, self._request
-        if (reason := line.unusable()) is not None:
-            raise self._closed(reason)
+        request = self._request
         self.attempts += 1
         outcome = await self._exchange()
         if isinstance(outcome, Answer):
@@ -274,37 +175,38 @@ class Call(Generic[T]):
     async def pause(self) -> None:
         """Wait what the last failed attempt calls for."""
         if self._delay > 0:
-            await self._line.sleep(self._delay)
+            await asyncio.sleep(self._delay)
 
     async def _exchange(self) -> Answer | Trouble:
-        line, request = self._line, self._request
+        line, request, time = self._line, self._request, self._time
         try:
-            headers = await line.authorizer.headers(self._left())
+            headers = await line.authorizer.headers(request.deadline - time())
         except TimeoutError:
             return Trouble(Met.NEVER_LEFT, "time ran out while waiting for credentials")
         except ConfigurationError as problem:
             return Trouble(Met.MISTAKE, str(problem))
         except VendorError as problem:
             return Trouble(Met.REFUSED, str(problem), problem.status, error=problem)
-        if not line.limiter.take() and not await line.limiter.wait(self._left()):
+        if not line.limiter.take() and not await line.limiter.wait(request.deadline - time()):
             return self._no_slot()
         try:
-            outcome = await line.exchange(request, headers, self._left())
+            outcome = await line.exchange(request, headers, request.deadline - time())
         finally:
             line.limiter.release()
-        if isinstance(outcome, Answer) and outcome.status == 401 and not self.renewed:
-            self.renewed = True
-            try:
-                if await line.authorizer.renew(headers, self._left()):
-                    self.attempts += 1
-                    return await self._exchange()
-            except TimeoutError:
-                what = "HTTP 401, and time ran out while waiting for other credentials; nothing happened: call again"
-                return Trouble(Met.REFUSED, what, 401, error=ConnectFailed(what))
-            except VendorError as problem:  # the vendor did nothing; why there are no others is what the caller must know
-                what = f"HTTP 401, and no other credentials: {problem}"
-                return Trouble(Met.REFUSED, what, problem.status or 401, error=problem)
-        return outcome
+        if not isinstance(outcome, Answer) or outcome.status != 401 or self.renewed:
+            return outcome
+        self.renewed = True
+        try:
+            if not await line.authorizer.renew(headers, request.deadline - time()):
+                return outcome
+        except TimeoutError:
+            what = "HTTP 401, and time ran out while waiting for other credentials; nothing happened: call again"
+            return Trouble(Met.REFUSED, what, 401, error=ConnectFailed(what))
+        except VendorError as problem:  # the vendor did nothing; why there are no others is what the caller must know
+            what = f"HTTP 401, and no other credentials: {problem}"
+            return Trouble(Met.REFUSED, what, problem.status or 401, error=problem)
+        self.attempts += 1
+        return await self._exchange()
 
     def _no_slot(self) -> Trouble:
         paused = self._line.limiter.paused_for()
@@ -315,7 +217,7 @@ class Call(Generic[T]):
     def _refused(self, answer: Answer) -> Trouble:
         status = answer.status
         if status in {408, 429} or status >= 500:
-            asked = parse_retry_after(answer.headers.get("Retry-After"), self._line.now())
+            asked = parse_retry_after(answer.headers.get("Retry-After"), self._line.clock())
             return Trouble(Met.THROTTLED if status == 429 else Met.UNANSWERED, f"HTTP {status}", status, asked)
         if status == 407:  # only a proxy asks for that: the vendor heard nothing
             return Trouble(Met.NEVER_LEFT, "HTTP 407: the proxy wants other credentials", status)
@@ -323,13 +225,20 @@ class Call(Generic[T]):
             return Trouble(Met.UNREADABLE, f"HTTP {status}", status)
         if status < 400:
             return Trouble(Met.REDIRECTED, f"HTTP {status}, which is not followed", status)
-        refusal = self._line.refusal(answer)
-        words = one_line(hide(refusal.message, self._line.authorizer.secrets())) or "no reason given"
+        refusal, secrets = self._line.refusal(answer), self._line.authorizer.secrets()
+        details = [
+            FieldError(
+                field=hide(each.field, secrets, MAX_NAME),
+                message=hide(each.message, secrets),
+                code=each.code and hide(each.code, secrets, MAX_NAME),
+            )
+            for each in refusal.details
+        ]
+        words = hide(refusal.message, secrets) or "no reason given"
         facts: dict[str, Any] = {
-            "code": refusal.code,
-            "field_errors": [detail for detail in refusal.details if detail.field],
-            "details": refusal.details,
-            "request_id": refusal.request_id,
+            "code": refusal.code and hide(refusal.code, secrets, MAX_NAME),
+            "details": details,
+            "request_id": refusal.request_id and hide(refusal.request_id, secrets, MAX_NAME),
             "status": status,
         }
         special = {401: Unauthorized, 403: Forbidden, 404: NotFound}.get(status)
@@ -341,13 +250,16 @@ class Call(Generic[T]):
         self.status = trouble.status
         if effect is not Effect.READ and trouble.met in AMBIGUOUS:
             self.ambiguous = True
+        repeated = trouble.met in REPEATED[effect] and self.attempts < policy.attempts
+        if not repeated and trouble.status != 429:
+            return self._final(trouble, "")
         asked = trouble.asked
         delay = policy.pause(self.attempts, line.random(), asked)
         if trouble.met is Met.THROTTLED and trouble.status == 429:
             line.limiter.pause(min(max(delay, asked or 0.0), policy.max_retry_after))
-        if trouble.met not in REPEATED[effect] or self.attempts >= policy.attempts or (asked or 0.0) > policy.max_retry_after:
+        if not repeated or (asked or 0.0) > policy.max_retry_after:
             return self._final(trouble, "")
-        if delay >= self._left():
+        if delay >= self._request.deadline - self._time():
             return self._final(trouble, "; no time is left for another attempt", late=True)
         self._delay = delay
         if line.observers.any:
@@ -370,6 +282,8 @@ class Call(Generic[T]):
         facts = self._facts(error)
         if self.ambiguous:
             return self._unknown(what, facts)
+        if met is Met.CLOSED:
+            return ClientClosed(f"{self._where()}: nothing was sent: {what}.", **facts)
         if met is Met.MISTAKE:
             return ConfigurationError(f"{self._where()}: {what}. Nothing was sent.")
         if error is not None:
@@ -394,13 +308,6 @@ class Call(Generic[T]):
             )
         return ServerFailed(self._text("an answer", what, f"call again later{asked}"), **facts)
 
-    def _closed(self, reason: str) -> VendorError:
-        if self.ambiguous:
-            return self._unknown(reason, self._facts(None))
-        return ClientClosed(
-            f"{self._where()}: expected an open client of this loop and process, got one where {reason}", **self._facts(None)
-        )
-
     def _unknown(self, what: str, facts: dict[str, Any]) -> OutcomeUnknown:
         key = self._request.key
         advice = self._request.advice or (f"look up {key!r} before anything else" if key else "")
@@ -412,11 +319,10 @@ class Call(Generic[T]):
         return {
             "status": self.status,
             "code": error.code if error else None,
-            "field_errors": error.field_errors if error else (),
             "details": error.details if error else (),
             "request_id": error.request_id if error else None,
             "attempts": self.attempts,
-            "elapsed": self._line.clock() - self._started,
+            "elapsed": self._time() - self._started,
             "idempotency_key": self._request.key,
         }
 
@@ -428,10 +334,7 @@ class Call(Generic[T]):
 
     def _tries(self) -> str:
         tries = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
-        return f"{tries} in {self._line.clock() - self._started:.1f} s"
-
-    def _left(self) -> float:
-        return self._request.deadline - self._line.clock()
+        return f"{tries} in {self._time() - self._started:.1f} s"
 
     def _tell_start(self) -> None:
         observers, request = self._line.observers, self._request
@@ -447,7 +350,7 @@ class Call(Generic[T]):
                 operation=self._request.operation,
                 idempotency_key=self._request.key,
                 attempts=self.attempts,
-                elapsed=self._line.clock() - self._started,
+                elapsed=self._time() - self._started,
                 status=self.status,
                 error=None if error is None else type(error).__name__,
                 outcome_unknown=unknown,

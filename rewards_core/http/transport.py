@@ -6,22 +6,25 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from traceback import walk_tb
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import aiohttp
-from multidict import CIMultiDict
 from yarl import URL
 
 from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import ClientClosed
-from rewards_core.http.calls import Answer, Authorizer, Call, Effect, Met, Refusal, Request, Trouble
-from rewards_core.http.timeouts import Alarm, Timeouts
+from rewards_core.http.calls import Call, Met, Trouble
+from rewards_core.http.messages import MAX_REPLY, Answer, Authorizer, Effect, Headers, Refusal, Request
+from rewards_core.http.timeouts import Timeouts
 from rewards_core.observe import Observers
 from rewards_core.rate import Limiter, Limits
 from rewards_core.validation import check_instance, check_timeout
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 T = TypeVar("T")
 
@@ -53,10 +56,8 @@ class Transport:
         retry: How often a call is tried.
         limits: How much is under way.
         observers: Who watches.
-        clock: Monotonic seconds.
-        sleep: Waits for so many seconds.
+        clock: Seconds since the epoch.
         random: A number from 0 to 1.
-        now: Seconds since the epoch.
 
     Raises:
         TypeError: a setting or the session is of another type; found now, not in the middle of a call.
@@ -74,13 +75,11 @@ class Transport:
         retry: RetryPolicy | None = None,
         limits: Limits | None = None,
         observers: Sequence[Any] = (),
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        clock: Callable[[], float] = time.time,
         random: Callable[[], float] = random.random,
-        now: Callable[[], float] = time.time,
     ) -> None:
-        if session is not None and not isinstance(session, aiohttp.ClientSession):
-            raise TypeError(f"session: expected an aiohttp.ClientSession or None, got {type(session).__name__}; leave it out")
+        if session is not None:
+            check_instance(session, "session", aiohttp.ClientSession)
         self.vendor = vendor
         self.authorizer = authorizer
         self.refusal = refusal
@@ -90,18 +89,15 @@ class Transport:
         self.limiter = Limiter(limits, random=random)
         self.observers = Observers(observers)
         self.clock = clock
-        self.sleep = sleep
         self.random = random
-        self.now = now
         self._base = base_url.rstrip("/")
         self._borrowed = session
         self._owned: dict[bool, aiohttp.ClientSession] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
         self._closed = False
-        self._alarm = Alarm(self.timeouts.read)
+        self._timer = _SharedTimer(self.timeouts.read)
         self._usual_timeout = self._timeout(self.timeouts.read)
-        self._headers: tuple[Mapping[str, str] | None, CIMultiDict[str]] = (None, CIMultiDict())
 
     def __repr__(self) -> str:
         return f"<Transport to {self.vendor} at {self._base}>"
@@ -115,7 +111,7 @@ class Transport:
         return URL(text, encoded=True)
 
     def deadline(self, timeout: float | None = None) -> float:
-        """Return when a logical call that begins now must be over, on this transport's clock.
+        """Return when a logical call that begins now must be over, in the running loop's time.
 
         Args:
             timeout: Seconds for this call, above 0; None for those of the client's settings.
@@ -124,7 +120,8 @@ class Transport:
             TypeError: it is no number.
             ValueError: it is not above 0, or not finite.
         """
-        return self.clock() + (self.timeouts.total if timeout is None else check_timeout(timeout))
+        seconds = self.timeouts.total if timeout is None else check_timeout(timeout)
+        return asyncio.get_running_loop().time() + seconds
 
     def same_origin(self, link: str, asked: URL) -> URL | None:
         """Return the address of a link that an answer holds, at the origin that was asked; None if it leads to another host.
@@ -147,6 +144,20 @@ class Transport:
         """
         return Call(self, request).run()
 
+    def get(
+        self, operation: str, url: URL, read: Callable[[Answer], T], deadline: float, *, max_reply: int = MAX_REPLY
+    ) -> Coroutine[Any, Any, T]:
+        """Read what stands at an address.
+
+        Raises:
+            VendorError: as the table of answers says for a read.
+        """
+        return self.call(
+            Request(
+                operation=operation, method="GET", url=url, effect=Effect.READ, read=read, deadline=deadline, max_reply=max_reply
+            )
+        )
+
     async def aclose(self) -> None:
         """Close what is owned; a second time does nothing, and a forked child leaves the parent's connections alone.
 
@@ -161,7 +172,39 @@ class Transport:
             for session in owned.values():
                 await session.close()
 
-    def unusable(self) -> str | None:
+    async def exchange(self, request: Request[Any], headers: Headers, timeout: float) -> Answer | Trouble:
+        """Send one attempt and read its answer, within the time one attempt has."""
+        if (reason := self._unusable()) is not None:
+            return Trouble(Met.CLOSED, reason)
+        if timeout <= 0:
+            return Trouble(Met.NEVER_LEFT, "time ran out before it was sent")
+        session = self._borrowed or self._session(bare=request.effect is Effect.BARE)
+        try:
+            with _Timed(self._timer, timeout):
+                response = await session.request(
+                    request.method,
+                    request.url,
+                    data=request.body,
+                    headers=headers.fields,
+                    allow_redirects=False,
+                    raise_for_status=False,
+                    timeout=self._usual_timeout if timeout >= self.timeouts.read else self._timeout(timeout),
+                )
+                try:
+                    content = await self._content(response, request.max_reply)
+                finally:
+                    if response.connection is not None:  # it was not read to its end
+                        response.close()
+        except asyncio.CancelledError as problem:
+            request.left = not _had_no_connection(problem)
+            raise
+        except Exception as problem:  # noqa: BLE001 - what does not surely tell that it never left counts as sent
+            return self._failed(problem)
+        if content is None:
+            return Trouble(Met.UNREADABLE, f"an answer of over {request.max_reply} bytes", response.status)
+        return Answer(response.status, response.headers, content)
+
+    def _unusable(self) -> str | None:
         """Return why no request can be sent, None if one can."""
         if self._closed:
             return "aclose() was called"
@@ -176,41 +219,12 @@ class Transport:
             return "its borrowed session was closed"
         return None
 
-    async def exchange(self, request: Request[Any], headers: Mapping[str, str], timeout: float) -> Answer | Trouble:
-        """Send one attempt and read its answer, within the time one attempt has."""
-        if self._closed or (self._borrowed is not None and self._borrowed.closed):
-            return Trouble(Met.NEVER_LEFT, "the client was closed")
-        if timeout <= 0:
-            return Trouble(Met.NEVER_LEFT, "time ran out before it was sent")
-        session = self._borrowed or self._session(bare=request.effect is Effect.BARE)
-        try:
-            with self._alarm.turn(timeout):
-                response = await session.request(
-                    request.method,
-                    request.url,
-                    data=request.body,
-                    headers=self._prepared(headers),
-                    allow_redirects=False,
-                    raise_for_status=False,
-                    timeout=self._usual_timeout if timeout >= self.timeouts.read else self._timeout(timeout),
-                )
-                try:
-                    content = await self._content(response, request.max_reply)
-                finally:
-                    if response.connection is not None:  # it was not read to its end
-                        response.close()
-        except asyncio.CancelledError as problem:
-            request.left = not _had_no_connection(problem)
-            raise
-        except Exception as problem:  # noqa: BLE001 - what does not surely tell that it never left counts as sent
-            if _had_no_connection(problem):
-                return Trouble(Met.NEVER_LEFT, _words(problem))
-            if _is_mistake(problem):
-                return Trouble(Met.MISTAKE, self._mistake(problem))
-            return Trouble(Met.UNANSWERED, _words(problem))
-        if content is None:
-            return Trouble(Met.UNREADABLE, f"an answer of over {request.max_reply} bytes", response.status)
-        return Answer(response.status, response.headers, content)
+    def _failed(self, problem: Exception) -> Trouble:
+        if _had_no_connection(problem):
+            return Trouble(Met.NEVER_LEFT, _words(problem))
+        if _is_mistake(problem):
+            return Trouble(Met.MISTAKE, self._mistake(problem))
+        return Trouble(Met.UNANSWERED, _words(problem))
 
     def _mistake(self, problem: Exception) -> str:
         """Return what is wrong here, without the text of a foreign error, which may hold headers."""
@@ -237,14 +251,6 @@ class Transport:
             chunks.append(chunk)
         return b"".join(chunks)
 
-    def _prepared(self, headers: Mapping[str, str]) -> CIMultiDict[str]:
-        known, prepared = self._headers
-        if headers is not known:
-            prepared = CIMultiDict(headers)
-            prepared.setdefault("Accept-Encoding", "identity")
-            self._headers = (headers, prepared)
-        return prepared
-
     def _session(self, *, bare: bool) -> aiohttp.ClientSession:
         session = self._owned.get(bare)
         if session is None:
@@ -259,6 +265,74 @@ class Transport:
         """Return the timer of connecting: it always ends before the attempt does, so that a slow connect is known as one."""
         connect = min(self.timeouts.connect, seconds * 0.9)
         return aiohttp.ClientTimeout(total=None, connect=connect, ceil_threshold=float("inf"))
+
+
+class _SharedTimer:
+    """One timer for all attempts of a client: a timer for each, as asyncio and aiohttp have it, costs a tenth of a call.
+
+    Args:
+        seconds: How long an attempt usually may take. All such attempts share a timer, a shorter one has its own.
+    """
+
+    __slots__ = ("_due", "_seconds", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._due: dict[_Timed, float] = {}  # in the order in which their time is over, as all take equally long
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, timed: _Timed, seconds: float) -> asyncio.TimerHandle | None:
+        """Count an attempt's time from now on; return its timer if it has one of its own."""
+        loop = asyncio.get_running_loop()
+        if seconds < self._seconds:
+            return loop.call_later(seconds, timed.expire)
+        due = self._due[timed] = loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = loop.call_at(due, self._fire, loop)
+        return None
+
+    def end(self, timed: _Timed) -> None:
+        """Forget an attempt that shares the timer, which is left to fire without effect: cancelling it is what costs."""
+        del self._due[timed]
+
+    def _fire(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = loop.time()
+        for timed, due in self._due.items():
+            if due > now:
+                self._timer = loop.call_at(due, self._fire, loop)
+                break
+            timed.expire()
+
+
+class _Timed:
+    """One body, whose time `asyncio.timeout` would bound in the same way; it ends with `TimeoutError`."""
+
+    __slots__ = ("_cancelled_before", "_expired", "_own_timer", "_seconds", "_task", "_timer")
+
+    def __init__(self, timer: _SharedTimer, seconds: float) -> None:
+        self._timer = timer
+        self._seconds = seconds
+        self._expired = False
+
+    def __enter__(self) -> None:
+        self._task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # coroutines run in tasks
+        self._cancelled_before = self._task.cancelling()
+        self._own_timer = self._timer.begin(self, self._seconds)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        if self._own_timer is None:
+            self._timer.end(self)
+        else:
+            self._own_timer.cancel()
+        if self._expired and self._task.uncancel() <= self._cancelled_before and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def expire(self) -> None:
+        """Cancel the body; leaving it makes a timeout of that, unless somebody else has cancelled the task as well."""
+        if not self._expired:
+            self._expired = True
+            self._task.cancel()
 
 
 def _had_no_connection(problem: BaseException) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from enkash_async.envelope import read_balance, read_event, read_refusal, read_success
 from enkash_async.models import CoinConfiguration, CoinEvent
 from rewards_core.errors import RequestRejected, UnexpectedResponse
-from rewards_core.http.calls import Answer
+from rewards_core.http.messages import Answer
 from tests.enkash_async.enkash_kit import ALLOCATED, BALANCE, CREATED, NO_FUNDS, UPDATED
 
 

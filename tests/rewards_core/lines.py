@@ -8,7 +8,7 @@ from typing import Any
 from attrs import define, field
 
 from rewards_core.errors import FieldError, UnexpectedResponse
-from rewards_core.http.calls import Answer, Effect, Refusal, Request
+from rewards_core.http.messages import Answer, Effect, Refusal, Request
 from rewards_core.http.transport import Transport
 from rewards_core.json import loads
 

@@ -30,7 +30,8 @@ from rewards_core.errors import (
     ValidationFailed,
     VendorError,
 )
-from rewards_core.http.calls import OFF_LOOP, Answer, Call, Effect, Met, Refusal, Request, Trouble
+from rewards_core.http.calls import OFF_LOOP, Call, Met, Trouble
+from rewards_core.http.messages import Answer, Effect, Refusal, Request
 from rewards_core.http.refusals import affirms_existence
 from rewards_core.json import loads
 from rewards_core.observe import Observers

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from rewards_core.http.calls import OFF_LOOP, Answer, Effect
+from rewards_core.http.calls import OFF_LOOP
+from rewards_core.http.messages import Answer, Effect
 from rewards_core.http.transport import Transport
 from rewards_core.observe import CallEnded
 from rewards_core.rate import Limits

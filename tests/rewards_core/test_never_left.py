@@ -19,7 +19,7 @@ from aioresponses import aioresponses
 
 from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import ConfigurationError, ConnectFailed, OutcomeUnknown, ServerFailed, VendorError
-from rewards_core.http.calls import Effect
+from rewards_core.http.messages import Effect
 from rewards_core.http.timeouts import Timeouts
 from rewards_core.http.transport import Transport
 from tests.rewards_core.conftest import MakeTransport

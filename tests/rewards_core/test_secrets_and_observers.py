@@ -25,7 +25,7 @@ from rewards_core.errors import (
     ValidationFailed,
     VendorError,
 )
-from rewards_core.http.calls import Effect
+from rewards_core.http.messages import Effect
 from rewards_core.observe import CallEnded, CallRetried, CallStarted, Observers
 from rewards_core.operations import OperationRef
 from rewards_core.secrets import Secret, hide, one_line

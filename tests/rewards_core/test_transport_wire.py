@@ -21,7 +21,7 @@ from rewards_core.errors import (
     ServerFailed,
     UnexpectedResponse,
 )
-from rewards_core.http.calls import MAX_REPLY, Effect
+from rewards_core.http.messages import MAX_REPLY, Effect
 from rewards_core.http.timeouts import Timeouts
 from rewards_core.http.transport import Transport
 from rewards_core.rate import Limits

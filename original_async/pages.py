@@ -16,11 +16,7 @@ from rewards_core.errors import UnexpectedResponse, VendorError
 from rewards_core.json import loads_faithful
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
-    from yarl import URL
-
-    from rewards_core.http.calls import Answer
+    from rewards_core.http.messages import Answer
 
 T = TypeVar("T")
 
@@ -144,50 +140,6 @@ def _whole(value: object) -> int:
     return value if type(value) is int else 0
 
 
-async def follow(
-    first: URL, ask: Callable[[URL, int], Awaitable[Page]], same_origin: Callable[[str, URL], URL | None]
-) -> Listing[Any]:
-    """Ask for one page after the other.
-
-    Args:
-        first: The address of the first page.
-        ask: Reads a page of at most so many bytes.
-        same_origin: Returns the address of a link, None if it leads elsewhere.
-
-    Raises:
-        VendorError: the first page could not be read. What is wrong with a later one is the listing's `problem`.
-    """
-    held: dict[str, Any] = {}  # by uid: what is created meanwhile can push an entry on to the next page
-    uids: set[Any] = set()
-    asked: set[URL] = set()
-    url, left, total, pages = first, MAX_LIST, 0, 0
-    unreadable: VendorError | None = None
-    while True:
-        try:
-            page = await ask(url, left)
-        except VendorError as problem:
-            if not asked:
-                raise
-            return Listing(found=list(held.values()), problem=problem)
-        held.update((each.uid, each) for each in page.found)
-        unreadable = unreadable or page.problem
-        uids |= page.uids
-        left -= page.size
-        total, pages = max(total, page.total), max(pages, page.pages)
-        asked.add(url)
-        following = None if page.link is None else same_origin(page.link, url)
-        if following is not None and following not in asked and left > 0:
-            url = following
-            continue
-        why = None
-        if following is not None:
-            why = "goes on without an end"
-        elif page.link is not None:
-            why = "goes on at another host, which is not asked"
-        elif page.more or total > len(uids) or pages > len(asked):
-            why = f"shows {len(uids)} of {total if total > len(uids) else 'more'}"
-        return Listing(found=list(held.values()), problem=unreadable if why is None else _incomplete(why))
-
-
-def _incomplete(why: str) -> UnexpectedResponse:
+def incomplete(why: str) -> UnexpectedResponse:
+    """Return the error of a list that does not show all."""
     return UnexpectedResponse(f"the list {why}; it is incomplete, and what it does not show may exist all the same", path="data")
