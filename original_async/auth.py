@@ -11,6 +11,7 @@ import logging
 import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
 
 from jwt.algorithms import HMACAlgorithm
 from jwt.api_jws import PyJWS
@@ -88,10 +89,10 @@ class Tokens:
         payload: dict[str, object] = {"user_id": "*", "resource": "*", "action": "*", "api_key": self._api_key}
         if self._lifetime is not None:
             payload["exp"] = int(now + self._lifetime)
-        try:
+        with suppress(InvalidKeyError):
             self._token = Secret(self._jws.encode(dumps(payload), self._secret.reveal(), algorithm="HS256"), "token")
-        except InvalidKeyError:
-            raise ValueError("api_secret: it is a key or certificate of another kind. Give the API secret.") from None
+        if not hasattr(self, "_token"):
+            raise ValueError("api_secret: it is a key or certificate of another kind. Give the API secret.")
         self._headers = Headers.of(
             {
                 "X-API-KEY": self._api_key,

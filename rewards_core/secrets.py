@@ -5,12 +5,13 @@ from __future__ import annotations
 import hmac
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import wraps
 from typing import NoReturn, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
@@ -116,23 +117,22 @@ def shielded(function: Callable[P, T]) -> Callable[P, T]:
         except Exception as error:  # noqa: BLE001 - it is raised again below
             problem = error
         del args, kwargs
-        for each in _chain(problem):
-            each.__traceback__ = None
         try:
-            raise problem
+            raise without_frames(problem)
         finally:
             del problem
 
     return call
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and those that it came from."""
+def without_frames(error: E) -> E:
+    """Take the tracebacks off an error and off those that it came from, and return it."""
     seen: set[int] = set()
     left: list[BaseException | None] = [error]
     while left:
         each = left.pop()
         if each is not None and id(each) not in seen:
             seen.add(id(each))
+            each.__traceback__ = None
             left += [each.__cause__, each.__context__]
-            yield each
+    return error

@@ -32,7 +32,7 @@ from rewards_core.errors import (
 )
 from rewards_core.http.messages import Answer, Authorizer, Effect, Headers, Refusal, Request
 from rewards_core.observe import CallEnded, CallRetried, CallStarted, Observers
-from rewards_core.secrets import hide
+from rewards_core.secrets import hide, without_frames
 
 if TYPE_CHECKING:
     from rewards_core.rate import Limiter
@@ -149,28 +149,30 @@ class Call(Generic[T]):
 
     async def attempt(self) -> T:
         """Send once; raise `Again` if another attempt is worth it, else the error that the call ends with."""
-        request = self._request
         self.attempts += 1
-        outcome = await self._exchange()
-        if isinstance(outcome, Answer):
-            self.status = status = outcome.status
-            if 200 <= status < 300:
-                try:
-                    if len(outcome.body) > OFF_LOOP:
-                        request.left = True  # a call that is cancelled while its answer is parsed was carried out
-                        return await asyncio.to_thread(request.read, outcome)
-                    return request.read(outcome)
-                except UnexpectedResponse as problem:
-                    trouble = Trouble(Met.UNREADABLE, str(problem), status, error=problem)
-                except RequestRejected as problem:
-                    trouble = Trouble(Met.REFUSED, str(problem), status, error=problem)
+        outcome: Any = await self._exchange()
+        if isinstance(outcome, Answer):  # it may echo credentials, so it is gone before an error is raised from here
+            self.status = outcome.status
+            if len(outcome.body) > OFF_LOOP:
+                self._request.left = outcome.status < 300  # whoever is cancelled while the answer is parsed has been served
+                outcome = await asyncio.to_thread(self._read, outcome)
             else:
-                trouble = self._refused(outcome)
-            self.known = self._is_known(trouble)
-            self.ambiguous |= self.known
-        else:
-            trouble = outcome
-        raise self._after(trouble)
+                outcome = self._read(outcome)
+        if not isinstance(outcome, Trouble):
+            return cast("T", outcome)
+        raise self._after(outcome)
+
+    def _read(self, answer: Answer) -> T | Trouble:
+        if not 200 <= answer.status < 300:
+            return self._refused(answer)
+        error: UnexpectedResponse | RequestRejected
+        try:
+            return self._request.read(answer)
+        except UnexpectedResponse as problem:
+            met, error = Met.UNREADABLE, problem
+        except RequestRejected as problem:
+            met, error = Met.REFUSED, problem
+        return Trouble(met, str(error), answer.status, error=without_frames(error))
 
     async def pause(self) -> None:
         """Wait what the last failed attempt calls for."""
@@ -248,7 +250,8 @@ class Call(Generic[T]):
     def _after(self, trouble: Trouble) -> Exception:
         effect, policy, line = self._request.effect, self._line.retry, self._line
         self.status = trouble.status
-        if effect is not Effect.READ and trouble.met in AMBIGUOUS:
+        self.known = self._is_known(trouble)
+        if self.known or (effect is not Effect.READ and trouble.met in AMBIGUOUS):
             self.ambiguous = True
         repeated = trouble.met in REPEATED[effect] and self.attempts < policy.attempts
         if not repeated and trouble.status != 429:

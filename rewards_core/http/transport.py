@@ -96,7 +96,7 @@ class Transport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
         self._closed = False
-        self._timer = _SharedTimer(self.timeouts.read)
+        self._timer = SharedTimer(self.timeouts.read)
         self._usual_timeout = self._timeout(self.timeouts.read)
 
     def __repr__(self) -> str:
@@ -180,7 +180,7 @@ class Transport:
             return Trouble(Met.NEVER_LEFT, "time ran out before it was sent")
         session = self._borrowed or self._session(bare=request.effect is Effect.BARE)
         try:
-            with _Timed(self._timer, timeout):
+            with self._timer.limit(timeout):
                 response = await session.request(
                     request.method,
                     request.url,
@@ -267,7 +267,7 @@ class Transport:
         return aiohttp.ClientTimeout(total=None, connect=connect, ceil_threshold=float("inf"))
 
 
-class _SharedTimer:
+class SharedTimer:
     """One timer for all attempts of a client: a timer for each, as asyncio and aiohttp have it, costs a tenth of a call.
 
     Args:
@@ -278,39 +278,43 @@ class _SharedTimer:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._due: dict[_Timed, float] = {}  # in the order in which their time is over, as all take equally long
+        self._due: dict[TimeLimit, float] = {}  # in the order in which their time is over, as all take equally long
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, timed: _Timed, seconds: float) -> asyncio.TimerHandle | None:
+    def limit(self, seconds: float) -> TimeLimit:
+        """Return a context for one task, whose body ends with `TimeoutError` once it has taken so many seconds, or the usual."""
+        return TimeLimit(self, seconds)
+
+    def begin(self, limit: TimeLimit, seconds: float) -> asyncio.TimerHandle | None:
         """Count an attempt's time from now on; return its timer if it has one of its own."""
         loop = asyncio.get_running_loop()
         if seconds < self._seconds:
-            return loop.call_later(seconds, timed.expire)
-        due = self._due[timed] = loop.time() + self._seconds
+            return loop.call_later(seconds, limit.expire)
+        due = self._due[limit] = loop.time() + self._seconds
         if self._timer is None:
             self._timer = loop.call_at(due, self._fire, loop)
         return None
 
-    def end(self, timed: _Timed) -> None:
+    def end(self, limit: TimeLimit) -> None:
         """Forget an attempt that shares the timer, which is left to fire without effect: cancelling it is what costs."""
-        del self._due[timed]
+        del self._due[limit]
 
     def _fire(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         now = loop.time()
-        for timed, due in self._due.items():
+        for limit, due in self._due.items():
             if due > now:
                 self._timer = loop.call_at(due, self._fire, loop)
                 break
-            timed.expire()
+            limit.expire()
 
 
-class _Timed:
-    """One body, whose time `asyncio.timeout` would bound in the same way; it ends with `TimeoutError`."""
+class TimeLimit:
+    """One body and its time, as `asyncio.timeout` does it."""
 
     __slots__ = ("_cancelled_before", "_expired", "_own_timer", "_seconds", "_task", "_timer")
 
-    def __init__(self, timer: _SharedTimer, seconds: float) -> None:
+    def __init__(self, timer: SharedTimer, seconds: float) -> None:
         self._timer = timer
         self._seconds = seconds
         self._expired = False

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from aioresponses import aioresponses
-from attrs import define, field
 
 from original_async import OriginalClient
 from rewards_core.backoff import RetryPolicy
+from tests.stepped_time import SteppedTime
 from vendor_sandboxes.original import API_KEY, API_SECRET, OriginalSandbox
 
 REWARD = "764893807463"
@@ -19,37 +19,22 @@ WALLET = "0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045"
 BASE = "https://api.getoriginal.com/v1"
 
 
-@define
-class Ticks:
-    """Time as the client sees it."""
-
-    at: float = 1_700_000_000.0
-    slept: list[float] = field(factory=list)
-
-    def now(self) -> float:
-        return self.at
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.at += seconds
-
-
 MakeClient = Callable[..., OriginalClient]
 
 
 @pytest.fixture
-def ticks() -> Ticks:
-    return Ticks()
+async def ticks(stepped_time: SteppedTime) -> SteppedTime:
+    return stepped_time
 
 
 @pytest.fixture
-async def make_client(ticks: Ticks) -> AsyncIterator[MakeClient]:
+async def make_client(ticks: SteppedTime) -> AsyncIterator[MakeClient]:
     made: list[OriginalClient] = []
 
     def make(api_key: str = API_KEY, api_secret: str = API_SECRET, **options: Any) -> OriginalClient:
         options.setdefault("retry", RetryPolicy(attempts=3))
-        for name, value in {"_clock": ticks.now, "_now": ticks.now, "_sleep": ticks.sleep, "_random": lambda: 0.0}.items():
-            options.setdefault(name, value)
+        options.setdefault("clock", ticks.now)
+        options.setdefault("random", lambda: 0.0)
         client = OriginalClient(api_key, api_secret, **options)
         made.append(client)
         return client
@@ -65,7 +50,7 @@ async def client(make_client: MakeClient) -> OriginalClient:
 
 
 @pytest.fixture
-async def sandbox(ticks: Ticks) -> AsyncIterator[OriginalSandbox]:
+async def sandbox(ticks: SteppedTime) -> AsyncIterator[OriginalSandbox]:
     """The vendor, whose chain confirms nothing by itself."""
     async with OriginalSandbox(confirm=None, clock=ticks.now) as sandbox:
         yield sandbox

@@ -16,8 +16,7 @@ import attrs
 import pytest
 from aiohttp import web
 
-from original_async import Allocation, AllocationFailed, Claim, Keyring, OriginalClient, OriginalWebhooks
-from original_async.auth import Tokens
+from original_async import Allocation, AllocationFailed, Claim, Keyring, OriginalClient, OriginalWebhooks, sign
 from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import (
     ClientClosed,
@@ -39,7 +38,9 @@ from rewards_core.errors import (
 )
 from rewards_core.http.timeouts import Timeouts
 from rewards_core.operations import OperationStatus
-from tests.original_async.conftest import REWARD, USER, WALLET, MakeClient, Ticks
+from tests.canary import locals_with
+from tests.original_async.conftest import REWARD, USER, WALLET
+from tests.stepped_time import let_product_sleep
 
 API_SECRET = "canary-api-secret-4d1f7c9a52b8e603-of-safe-length"
 PEM = f"-----BEGIN PUBLIC KEY-----\n{API_SECRET}\n-----END PUBLIC KEY-----"
@@ -82,7 +83,7 @@ def sieve() -> Iterator[Sieve]:
     root.setLevel(level)
 
 
-async def echo(request: web.BaseRequest, over: asyncio.Event) -> web.StreamResponse:
+async def echo(request: web.BaseRequest, hanging: asyncio.Event, over: asyncio.Event) -> web.StreamResponse:
     """Answer with the status the last part of the path names, and with all that was sent in every field."""
     await request.read()
     told = f"{request.headers['Authorization']} {API_SECRET} {request.headers['X-API-KEY']}"
@@ -90,6 +91,7 @@ async def echo(request: web.BaseRequest, over: asyncio.Event) -> web.StreamRespo
     if word == "drop" and request.transport is not None:
         request.transport.abort()
     if word == "hang":
+        hanging.set()
         await over.wait()
     if word == "text":
         return web.Response(text=told)
@@ -103,9 +105,15 @@ async def echo(request: web.BaseRequest, over: asyncio.Event) -> web.StreamRespo
 
 
 @pytest.fixture
-async def echo_url() -> AsyncIterator[str]:
+def hanging() -> asyncio.Event:
+    """Set when a request arrives that is not answered."""
+    return asyncio.Event()
+
+
+@pytest.fixture
+async def echo_url(hanging: asyncio.Event) -> AsyncIterator[str]:
     over = asyncio.Event()
-    runner = web.ServerRunner(web.Server(lambda request: echo(request, over)))
+    runner = web.ServerRunner(web.Server(lambda request: echo(request, hanging, over)))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
@@ -138,18 +146,25 @@ def texts_of(thing: Any, seen: set[int] | None = None) -> Iterator[str]:
             yield from texts_of(value, seen)
 
 
-async def test_no_secret_shows_anywhere(make_client: MakeClient, echo_url: str, ticks: Ticks, sieve: Sieve) -> None:
+async def test_no_secret_shows_anywhere(
+    echo_url: str, hanging: asyncio.Event, sieve: Sieve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def at_once(seconds: float) -> None:
+        return None
+
+    let_product_sleep(at_once, monkeypatch)
     asyncio.get_running_loop().set_debug(True)
     watcher = Watcher()
-    client = make_client(
-        api_secret=API_SECRET,
+    client = OriginalClient(
+        "key",
+        API_SECRET,
         base_url=echo_url,
         observers=[watcher],
         retry=RetryPolicy(attempts=2),
         timeouts=Timeouts(total=30.0, read=0.3),
     )
-    token = (await client._tokens.headers(1.0))["Authorization"].removeprefix("Bearer ")
-    things: list[Any] = [client, client._tokens, client._transport, client._reader]
+    token = (await client._tokens.headers(1.0)).fields["Authorization"].removeprefix("Bearer ")
+    things: list[Any] = [client, client._tokens, client._transport]
 
     async def meet(kind: type[BaseException], work: Any) -> None:
         with pytest.raises(kind) as caught:
@@ -176,9 +191,9 @@ async def test_no_secret_shows_anywhere(make_client: MakeClient, echo_url: str, 
     await meet(OutcomeUnknown, client.create_allocation(reward_uid=REWARD, to_user_uid=USER, amount="1", nonce="nonce_1"))
     await meet(ValueError, client.create_allocation(reward_uid="a/b", to_user_uid=USER, amount="1", nonce="nonce_1"))
 
-    short = make_client(api_secret=API_SECRET, base_url=echo_url, timeouts=Timeouts(total=0.2))
+    short = OriginalClient("key", API_SECRET, base_url=echo_url, timeouts=Timeouts(total=0.2))
     await meet(DeadlineExceeded, short.get_claim("500"))
-    nowhere = make_client(api_secret=API_SECRET, base_url="http://127.0.0.1:1/v1", observers=[watcher])
+    nowhere = OriginalClient("key", API_SECRET, base_url="http://127.0.0.1:1/v1", observers=[watcher])
     await meet(ConnectFailed, nowhere.get_reward(REWARD))
     await nowhere.aclose()
     await meet(ClientClosed, nowhere.get_reward(REWARD))
@@ -196,7 +211,7 @@ async def test_no_secret_shows_anywhere(make_client: MakeClient, echo_url: str, 
     keys = {"4o3vfxtcmo7b": WEBHOOK_SECRET}
     source = OriginalWebhooks(keys)
     body = json.dumps({"event": "reward.allocated", "data": {}}).encode()
-    things += [source, Keyring(keys), source.parse(body), source.sign(body)]
+    things += [source, Keyring(keys), source.parse(body)]
     for headers in ({}, {"x-webhook-signature": "nonsense"}, {"x-webhook-signature": f"4o3vfxtcmo7b,{'0' * 64}"}):
         with pytest.raises(SignatureError) as refused:
             source.verify(headers, body)
@@ -204,19 +219,32 @@ async def test_no_secret_shows_anywhere(make_client: MakeClient, echo_url: str, 
 
     attempts: list[Any] = [
         lambda: Keyring({"4o3vfxtcmo7b": f"{WEBHOOK_SECRET}\udcff"}),
-        lambda: Tokens(f"{API_SECRET}\n", API_SECRET, lifetime=None, now=ticks.now),
-        lambda: Tokens("key", f"{API_SECRET}\udcff", lifetime=None, now=ticks.now),
-        lambda: Tokens(
-            "key", f"-----BEGIN PUBLIC KEY-----\n{API_SECRET}\n-----END PUBLIC KEY-----", lifetime=None, now=ticks.now
-        ),
+        lambda: OriginalClient(f"{API_SECRET}\n", API_SECRET),
+        lambda: OriginalClient("key", f"{API_SECRET}\udcff"),
+        lambda: OriginalClient("key", f"-----BEGIN PUBLIC KEY-----{API_SECRET}-----END PUBLIC KEY-----"),
         lambda: OriginalClient("key", API_SECRET, base_url=f"https://user:{API_SECRET}@example.com/v1"),
         lambda: OriginalClient("key", API_SECRET, base_url=f"https://example.com/v1?api_secret={API_SECRET}"),
+        lambda: OriginalClient("key", f"{API_SECRET}\n"),
+        lambda: OriginalClient("two words", API_SECRET),
+        lambda: OriginalClient("key", API_SECRET, token_lifetime=1.0),
+        lambda: OriginalClient.from_env(api_key="key", api_secret=API_SECRET, read_path="nowhere"),
+        lambda: OriginalWebhooks({"4o3vfxtcmo7b": WEBHOOK_SECRET}, scope="no scope"),
+        lambda: sign(b"", {"no id": WEBHOOK_SECRET}),
     ]
     for attempt in attempts:
         with pytest.raises(ValueError, match=": ") as wrong:
             attempt()
         things.append(wrong.value)
 
+    hanging.clear()
+    task = asyncio.ensure_future(client.get_claim("hang"))
+    await hanging.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as cancelled:
+        await task
+    things.append(cancelled.value)
+    await client.aclose()
+    await short.aclose()
     assert len({type(thing) for thing in things if isinstance(thing, VendorError)}) >= 15
     assert len(watcher.records) >= 30
     assert any("aiohttp" in text or "asyncio" in text for text in sieve.texts)
@@ -226,7 +254,11 @@ async def test_no_secret_shows_anywhere(make_client: MakeClient, echo_url: str, 
         "the token": token,
         "its signature": token.rsplit(".", 1)[1],
         "the webhook secret": WEBHOOK_SECRET,
+        "the digest of a forged body": source.sign(body).partition(",")[2],
     }
+    for thing in things:
+        if isinstance(thing, BaseException):
+            assert locals_with(thing, canaries.values()) == [], repr(thing)
     for name, canary in canaries.items():
         leaks = [text.replace(canary, f"<{name}>")[:300] for text in shown if canary in text]
         assert not leaks, f"{name} shows in {len(leaks)} places: {leaks[:3]}"

@@ -20,6 +20,7 @@ from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import ClientClosed, ConnectFailed, VendorError
 from rewards_core.rate import Limits
 from tests.original_async.conftest import REWARD, USER, MakeClient
+from tests.stepped_time import SteppedTime
 from vendor_sandboxes.original import API_KEY, API_SECRET, OriginalSandbox
 
 
@@ -109,18 +110,17 @@ def test_a_client_is_of_the_process_it_was_made_in() -> None:
 
 @pytest.mark.parametrize("phase", ["the answer", "a pause", "a look-up", "the pause between look-ups"])
 async def test_a_call_cancelled_in_any_phase_takes_nothing_with_it(
-    make_client: MakeClient, sandbox: OriginalSandbox, phase: str
+    make_client: MakeClient, sandbox: OriginalSandbox, ticks: SteppedTime, phase: str
 ) -> None:
     pausing = asyncio.Event()
 
-    async def pause_for_ever(seconds: float) -> None:
+    async def pause_for_ever() -> None:
         pausing.set()
         await asyncio.Event().wait()
 
+    ticks.meanwhile = pause_for_ever
     attempts = 2 if phase == "a pause" else 1
-    client = make_client(
-        base_url=sandbox.url, _sleep=pause_for_ever, retry=RetryPolicy(attempts=attempts), limits=Limits(connections=1)
-    )
+    client = make_client(base_url=sandbox.url, retry=RetryPolicy(attempts=attempts), limits=Limits(connections=1))
     sandbox.switches.slow_seconds = 3600
     if phase == "the answer":
         sandbox.script("slow_after_commit")

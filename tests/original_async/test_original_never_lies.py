@@ -18,6 +18,7 @@ from rewards_core.errors import Conflict, ConnectFailed, NotFound, OutcomeUnknow
 from rewards_core.http.timeouts import Timeouts
 from rewards_core.rate import Limits
 from tests.original_async.conftest import REWARD
+from tests.stepped_time import let_product_sleep
 from vendor_sandboxes.original import OriginalSandbox
 
 NO_REWARD = "999999999999"
@@ -123,9 +124,6 @@ class BadDay:
         return wishes
 
     def client(self, *, patient: bool = False) -> OriginalClient:
-        async def sleep(seconds: float) -> None:
-            await asyncio.sleep(seconds / HASTE)
-
         chance = self.random
         hasty = Timeouts(total=chance.choice([0.1, 0.4, 3.0]), connect=0.5, read=chance.choice([0.015, 0.05, 0.2]))
         return OriginalClient(
@@ -138,7 +136,6 @@ class BadDay:
             else RetryPolicy(attempts=chance.choice([1, 2, 4]), first_delay=chance.choice([0.01, 0.25])),
             limits=Limits(connections=chance.choice([5, 20, 100])),
             amount_as=chance.choice(["string", "number"]),
-            _sleep=sleep,
         )
 
     async def end_of(self, client: OriginalClient, wish: Wish) -> End:
@@ -254,7 +251,9 @@ async def bad_day(seed: int, payouts: int) -> Counter[str]:
 
 
 @pytest.mark.timeout(900)
-async def test_what_a_call_is_told_agrees_with_the_vendors_books(soak: bool) -> None:
+async def test_what_a_call_is_told_agrees_with_the_vendors_books(soak: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    sleep = asyncio.sleep
+    let_product_sleep(lambda seconds: sleep(seconds / HASTE), monkeypatch)
     met: Counter[str] = Counter()
     for first in range(0, 60 if soak else 6, 6):
         days = await asyncio.gather(*(bad_day(seed, payouts=400 if soak else 120) for seed in range(first, first + 6)))

@@ -26,7 +26,8 @@ from rewards_core.errors import (
     VendorError,
 )
 from rewards_core.http.timeouts import Timeouts
-from tests.original_async.conftest import BASE, REWARD, USER, MakeClient, Ticks
+from tests.original_async.conftest import BASE, REWARD, USER, MakeClient
+from tests.stepped_time import SteppedTime
 from vendor_sandboxes.original import OriginalSandbox
 
 OTHER_REWARD = "112144981245"
@@ -59,10 +60,15 @@ async def test_a_reply_lost_after_commit_gives_the_same_allocation(
     assert len(posts(sandbox)) == 2
 
 
-async def test_a_slow_answer_after_commit_gives_the_same_allocation(make_client: MakeClient, sandbox: OriginalSandbox) -> None:
+async def test_a_slow_answer_after_commit_gives_the_same_allocation(
+    original: OriginalClient, sandbox: OriginalSandbox, ticks: SteppedTime
+) -> None:
     sandbox.switches.slow_seconds = 60
     sandbox.plan.script("slow_after_commit")
-    allocation = await allocate(make_client(base_url=sandbox.url, timeouts=Timeouts(read=0.2)))
+    call = asyncio.ensure_future(allocate(original))
+    await sandbox.until(lambda: bool(held(sandbox)))
+    ticks.at += 10.1
+    allocation = await call
     assert [operation.uid for operation in held(sandbox)] == [allocation.uid]
     assert allocation.recovered
 
@@ -75,7 +81,7 @@ async def test_every_reply_lost_gives_the_same_allocation(original: OriginalClie
 
 
 async def test_nothing_arrived_and_nobody_knows_is_unknown(
-    original: OriginalClient, sandbox: OriginalSandbox, ticks: Ticks
+    original: OriginalClient, sandbox: OriginalSandbox, ticks: SteppedTime
 ) -> None:
     sandbox.plan.script("p503", "p503", "p503")
     with pytest.raises(OutcomeUnknown, match="2 look-ups did not show it") as caught:
@@ -87,7 +93,7 @@ async def test_nothing_arrived_and_nobody_knows_is_unknown(
 
 
 async def test_a_list_that_lags_a_little_gives_the_same_allocation(
-    original: OriginalClient, sandbox: OriginalSandbox, ticks: Ticks
+    original: OriginalClient, sandbox: OriginalSandbox, ticks: SteppedTime
 ) -> None:
     sandbox.switches.list_lag = 2.0
     sandbox.plan.script("drop_after_commit")
@@ -106,7 +112,7 @@ async def test_a_list_that_lags_longer_is_never_a_rejection(original: OriginalCl
 
 
 async def test_a_nonce_the_vendor_says_it_knows_is_not_rejected_because_a_list_lags(
-    original: OriginalClient, sandbox: OriginalSandbox, ticks: Ticks
+    original: OriginalClient, sandbox: OriginalSandbox, ticks: SteppedTime
 ) -> None:
     first = await allocate(original)
     sandbox.switches.list_lag = 2.0
@@ -175,7 +181,9 @@ async def test_every_refusal_is_followed_by_a_look_up(client: OriginalClient, wi
     assert (allocation.uid, allocation.recovered) == ("1", True)
 
 
-async def test_a_refusal_stands_if_one_look_up_shows_nothing(client: OriginalClient, wire: aioresponses, ticks: Ticks) -> None:
+async def test_a_refusal_stands_if_one_look_up_shows_nothing(
+    client: OriginalClient, wire: aioresponses, ticks: SteppedTime
+) -> None:
     wire.post(f"{BASE}/reward/allocate", status=400, payload=REFUSED)
     wire.get(LIST, payload={"success": True, "data": []})
     with pytest.raises(RequestRejected, match=r"HTTP 400: Too much\.") as caught:
@@ -193,7 +201,7 @@ async def test_a_refusal_stands_if_one_look_up_shows_nothing(client: OriginalCli
     ],
 )
 async def test_a_refusal_that_names_the_nonce_as_known_is_looked_up_twice(
-    client: OriginalClient, wire: aioresponses, ticks: Ticks, detail: Any
+    client: OriginalClient, wire: aioresponses, ticks: SteppedTime, detail: Any
 ) -> None:
     refusal = {"success": False, "error": {"type": "validation_error", "detail": detail}}
     wire.post(f"{BASE}/reward/allocate", status=400, payload=refusal)
@@ -291,7 +299,7 @@ async def test_what_to_do_about_an_unknown_outcome_is_said(client: OriginalClien
     assert str(caught.value) == (
         "Original create_allocation: it is not known whether nonce 'nonce_1' was carried out: HTTP 502 in the last of 3 attempts"
         ", and 2 look-ups did not show it; it may have been carried out: wait for this error with Completions.wait, or repeat "
-        "the call with the same nonce and repeated=True; never use another nonce than 'nonce_1' for it"
+        "the call with the same nonce and repeated=True; never use another nonce for it"
     )
 
 
@@ -304,7 +312,9 @@ async def test_a_list_that_is_nowhere_leaves_it_unknown(client: OriginalClient, 
     assert isinstance(caught.value.__cause__, NotFound)
 
 
-async def test_without_time_for_a_second_look_it_is_unknown(make_client: MakeClient, wire: aioresponses, ticks: Ticks) -> None:
+async def test_without_time_for_a_second_look_it_is_unknown(
+    make_client: MakeClient, wire: aioresponses, ticks: SteppedTime
+) -> None:
     wire.post(f"{BASE}/reward/allocate", status=502)
     wire.get(LIST, payload={"success": True, "data": []})
     with pytest.raises(OutcomeUnknown, match="1 look-up did not show it"):
@@ -312,7 +322,7 @@ async def test_without_time_for_a_second_look_it_is_unknown(make_client: MakeCli
     assert ticks.slept == []
 
 
-async def test_without_time_for_any_look_it_is_unknown(make_client: MakeClient, wire: aioresponses, ticks: Ticks) -> None:
+async def test_without_time_for_any_look_it_is_unknown(make_client: MakeClient, wire: aioresponses, ticks: SteppedTime) -> None:
     async def use_up_the_time(*_: Any, **__: Any) -> None:
         ticks.at += 60
 
@@ -324,14 +334,10 @@ async def test_without_time_for_any_look_it_is_unknown(make_client: MakeClient, 
 
 
 async def test_a_client_closed_after_an_attempt_that_may_have_arrived_is_unknown(
-    make_client: MakeClient, wire: aioresponses, ticks: Ticks
+    make_client: MakeClient, wire: aioresponses, ticks: SteppedTime
 ) -> None:
-    client: OriginalClient
-
-    async def close_meanwhile(seconds: float) -> None:
-        await client.aclose()
-
-    client = make_client(_sleep=close_meanwhile)
+    client = make_client()
+    ticks.meanwhile = client.aclose
     wire.post(f"{BASE}/reward/allocate", status=502)
     with pytest.raises(OutcomeUnknown) as caught:
         await allocate(client)

@@ -13,10 +13,11 @@ from aiohttp.test_utils import RawTestServer
 from aioresponses import aioresponses
 from yarl import URL
 
-from original_async import Allocation, AllocationRequest, OriginalClient, lists
+from original_async import Allocation, AllocationRequest, OriginalClient, lookup
 from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import OutcomeUnknown, RequestRejected, ServerFailed, UnexpectedResponse, VendorError
-from tests.original_async.conftest import BASE, REWARD, USER, WALLET, MakeClient, Ticks
+from tests.original_async.conftest import BASE, REWARD, USER, WALLET, MakeClient
+from tests.stepped_time import SteppedTime
 from vendor_sandboxes.original import OriginalSandbox
 
 FIRST = f"{BASE}/reward/allocate?user_uid={USER}"
@@ -276,7 +277,7 @@ async def test_why_an_incomplete_list_leaves_it_unknown_is_said(client: Original
 async def test_all_pages_together_have_a_bound(
     client: OriginalClient, wire: aioresponses, monkeypatch: pytest.MonkeyPatch, most: int, complete: bool
 ) -> None:
-    monkeypatch.setattr(lists, "MAX_LIST", most)
+    monkeypatch.setattr(lookup, "MAX_LIST", most)
     wire.get(FIRST, **page(1, next=SECOND))
     wire.get(SECOND, **page(2))
     if complete:
@@ -291,7 +292,7 @@ async def test_pages_that_use_the_bound_up_are_incomplete(
     client: OriginalClient, wire: aioresponses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = orjson.dumps(page(1, next=SECOND)["payload"])
-    monkeypatch.setattr(lists, "MAX_LIST", len(body))
+    monkeypatch.setattr(lookup, "MAX_LIST", len(body))
     wire.get(FIRST, body=body)
     with pytest.raises(UnexpectedResponse, match="the list goes on without an end"):
         await client.get_allocations_by_user_uid(USER)
@@ -327,7 +328,7 @@ async def test_credentials_go_nowhere_but_to_the_vendor(client: OriginalClient, 
 
 
 async def test_a_listing_waits_before_each_further_page_and_each_has_its_own_time(
-    original: OriginalClient, sandbox: OriginalSandbox, ticks: Ticks
+    original: OriginalClient, sandbox: OriginalSandbox, ticks: SteppedTime
 ) -> None:
     for number in range(5):
         await allocate(original, f"nonce_{number}")

@@ -56,7 +56,7 @@ def now() -> float:
 
 def client_of_the_loop(**options: Any) -> OriginalClient:
     """Return a client whose clock is the running loop's."""
-    return OriginalClient(API_KEY, API_SECRET, _clock=asyncio.get_running_loop().time, _random=lambda: 0.0, **options)
+    return OriginalClient(API_KEY, API_SECRET, random=lambda: 0.0, **options)
 
 
 async def allocate(client: OriginalClient, **options: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest_asyncio
 
 from rewards_core.http.transport import Transport
-from tests.rewards_core.lines import Headers, refusal
+from tests.rewards_core.lines import Credentials, refusal
 
 MakeTransport = Callable[..., Transport]
 
@@ -16,7 +16,7 @@ async def make_transport() -> AsyncIterator[MakeTransport]:
     made: list[Transport] = []
 
     def make(base_url: str = "http://127.0.0.1:1/v1", **options: Any) -> Transport:
-        options.setdefault("authorizer", Headers())
+        options.setdefault("authorizer", Credentials())
         options.setdefault("refusal", refusal)
         transport = Transport(vendor="Acme", base_url=base_url, **options)
         made.append(transport)

@@ -2,54 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
 from typing import Any
 
-from attrs import define, field
-
+from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import FieldError, UnexpectedResponse
-from rewards_core.http.messages import Answer, Effect, Refusal, Request
+from rewards_core.http.messages import Answer, Effect, Headers, Refusal, Request
 from rewards_core.http.transport import Transport
 from rewards_core.json import loads
+from rewards_core.observe import CallRetried
 
 SECRET = "canary-3f9a1c-secret"
 
 
-class Headers:
+class Credentials:
     """An authorizer whose token can be renewed once, if told so."""
 
     def __init__(self, *, renewable: bool = False) -> None:
-        self.current = {"Authorization": f"Bearer {SECRET}"}
+        self.current = Headers.of({"Authorization": f"Bearer {SECRET}"})
         self.renewable = renewable
         self.renewals = 0
 
-    async def headers(self, timeout: float) -> Mapping[str, str]:
+    async def headers(self, timeout: float) -> Headers:
         return self.current
 
-    async def renew(self, refused: Mapping[str, str], timeout: float) -> bool:
+    async def renew(self, refused: Headers, timeout: float) -> bool:
         if not self.renewable:
             return False
         self.renewals += 1
-        self.current = {"Authorization": f"Bearer {SECRET}-{self.renewals}"}
+        self.current = Headers.of({"Authorization": f"Bearer {SECRET}-{self.renewals}"})
         return True
 
     def secrets(self) -> tuple[str, ...]:
         return (SECRET,)
-
-
-@define
-class FakeTime:
-    """A clock that only moves when somebody sleeps."""
-
-    at: float = 1000.0
-    slept: list[float] = field(factory=list)
-
-    def clock(self) -> float:
-        return self.at
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.at += seconds
 
 
 def refusal(answer: Answer) -> Refusal:
@@ -59,6 +44,20 @@ def refusal(answer: Answer) -> Refusal:
         return Refusal()
     details = [FieldError(**detail) for detail in body.get("details", ())]
     return Refusal(message=body.get("message", ""), code=body.get("code"), details=details, invalid=bool(body.get("invalid")))
+
+
+PATIENT = RetryPolicy(first_delay=20.0, max_delay=20.0)
+"""Pauses for nearly all of a call's time, so that a test can do something meanwhile."""
+
+
+class Pausing:
+    """An observer that says when a pause begins."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+
+    def on_retry(self, record: CallRetried) -> None:
+        self.begun.set()
 
 
 class Watcher:

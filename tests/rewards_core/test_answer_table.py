@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import pickle
 import re
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from attrs import define, field
@@ -31,12 +31,13 @@ from rewards_core.errors import (
     VendorError,
 )
 from rewards_core.http.calls import OFF_LOOP, Call, Met, Trouble
-from rewards_core.http.messages import Answer, Effect, Refusal, Request
+from rewards_core.http.messages import Answer, Effect, Headers, Refusal, Request
 from rewards_core.http.refusals import affirms_existence
 from rewards_core.json import loads
 from rewards_core.observe import Observers
 from rewards_core.rate import Limiter, Limits
-from tests.rewards_core.lines import FakeTime, Headers, refusal
+from tests.rewards_core.lines import Credentials, refusal
+from tests.stepped_time import SteppedTime
 
 READ, KEYED, BARE = Effect.READ, Effect.KEYED, Effect.BARE
 WRITES = (KEYED, BARE)
@@ -60,44 +61,38 @@ OVERSIZE = Trouble(Met.UNREADABLE, "an answer of over 10485760 bytes", 200)
 class Script:
     """A line that answers attempt by attempt, the last answer for ever."""
 
+    time: ClassVar[SteppedTime]
+
     steps: list[Step]
-    time: FakeTime = field(factory=FakeTime)
-    authorizer: Any = field(factory=Headers)
+    authorizer: Any = field(factory=Credentials)
     retry: RetryPolicy = field(factory=RetryPolicy)
     observers: Observers = field(factory=lambda: Observers(()))
     vendor: str = "Acme"
     closed_after: int | None = None
     took: float = 0.0
-    sent: list[Mapping[str, str]] = field(factory=list)
-    limiter: Limiter = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.limiter = Limiter(Limits(), clock=self.clock, sleep=self.sleep, random=self.random)
-
-    @property
-    def clock(self) -> Callable[[], float]:
-        return self.time.clock
-
-    @property
-    def sleep(self) -> Any:
-        return self.time.sleep
+    sent: list[Headers] = field(factory=list)
+    limiter: Limiter = field(factory=lambda: Limiter(Limits(), random=lambda: 0.0))
 
     def random(self) -> float:
         return 0.0
 
-    def now(self) -> float:
+    def clock(self) -> float:
         return 1_700_000_000.0
-
-    def unusable(self) -> str | None:
-        return "aclose() was called" if self.closed_after is not None and len(self.sent) >= self.closed_after else None
 
     def refusal(self, answer: Answer) -> Refusal:
         return refusal(answer)
 
-    async def exchange(self, request: Request[Any], headers: Mapping[str, str], timeout: float) -> Answer | Trouble:
+    async def exchange(self, request: Request[Any], headers: Headers, timeout: float) -> Answer | Trouble:
+        if self.closed_after is not None and len(self.sent) >= self.closed_after:
+            return Trouble(Met.CLOSED, "aclose() was called")
         self.sent.append(headers)
         self.time.at += self.took
         return self.steps[min(len(self.sent), len(self.steps)) - 1]
+
+
+@pytest.fixture(autouse=True)
+def _time(stepped_time: SteppedTime) -> None:
+    Script.time = stepped_time
 
 
 def read(answer: Answer) -> Any:
@@ -111,7 +106,7 @@ def read(answer: Answer) -> Any:
 
 async def outcome(script: Script, effect: Effect, *, total: float = 30.0, key: str | None = "key-1", **options: Any) -> Any:
     """Return what the call returned or raised."""
-    deadline = script.clock() + total
+    deadline = asyncio.get_running_loop().time() + total
     options.setdefault("read", read)
     request: Request[Any] = Request(
         operation="do_it", method="POST", url=None, effect=effect, deadline=deadline, key=key, **options
@@ -223,19 +218,21 @@ async def test_429_pauses_the_other_calls_of_the_client() -> None:
 
 @pytest.mark.parametrize("effect", EVERY)
 async def test_401_renews_and_repeats_once(effect: Effect) -> None:
-    script = Script([answer(401), OK], authorizer=Headers(renewable=True))
+    script = Script([answer(401), OK], authorizer=Credentials(renewable=True))
     assert await outcome(script, effect) == {"ok": True}
     assert script.sent[0] != script.sent[1]
 
 
 async def test_attempts_count_the_one_whose_credentials_were_renewed() -> None:
-    error = await outcome(Script([answer(401), LOST], authorizer=Headers(renewable=True), retry=RetryPolicy(attempts=2)), BARE)
+    error = await outcome(
+        Script([answer(401), LOST], authorizer=Credentials(renewable=True), retry=RetryPolicy(attempts=2)), BARE
+    )
     assert (type(error), error.attempts) == (OutcomeUnknown, 2)
 
 
 @pytest.mark.parametrize("effect", EVERY)
 async def test_401_twice_is_unauthorized(effect: Effect) -> None:
-    script = Script([answer(401)], authorizer=Headers(renewable=True))
+    script = Script([answer(401)], authorizer=Credentials(renewable=True))
     assert type(await outcome(script, effect)) is Unauthorized
     assert len(script.sent) == 2
 
@@ -247,14 +244,14 @@ async def test_401_without_other_credentials_is_unauthorized_at_once(effect: Eff
     assert len(script.sent) == 1
 
 
-class NoOther(Headers):
+class NoOther(Credentials):
     """An authorizer that fails when it is asked for other credentials."""
 
     def __init__(self, failure: Exception) -> None:
         super().__init__()
         self.failure = failure
 
-    async def renew(self, refused: Mapping[str, str], timeout: float) -> bool:
+    async def renew(self, refused: Headers, timeout: float) -> bool:
         raise self.failure
 
 
@@ -316,7 +313,7 @@ async def test_rejection_carries_the_vendors_words_and_code_in_one_line() -> Non
 
 
 async def test_vendor_that_echoes_the_secret_does_not_get_it_into_the_error() -> None:
-    secret = Headers().secrets()[0]
+    secret = Credentials().secrets()[0]
     error = await outcome(Script([answer(400, b'{"message":"bad key ' + secret.encode() + b'"}')]), BARE)
     assert secret not in str(error)
     assert "[hidden]" in str(error)
@@ -380,10 +377,10 @@ async def test_2xx_that_says_the_key_is_known_is_outcome_unknown(effect: Effect)
 
 
 async def test_credentials_that_cannot_be_configured_are_a_mistake_unless_something_may_have_arrived() -> None:
-    class Misconfigured(Headers):
+    class Misconfigured(Credentials):
         healthy = 0
 
-        async def headers(self, timeout: float) -> Mapping[str, str]:
+        async def headers(self, timeout: float) -> Headers:
             if not self.healthy:
                 raise ConfigurationError("no such file")
             self.healthy -= 1
@@ -396,8 +393,8 @@ async def test_credentials_that_cannot_be_configured_are_a_mistake_unless_someth
 
 
 async def test_a_refusal_of_the_credentials_says_nothing_of_the_key() -> None:
-    class Refused(Headers):
-        async def headers(self, timeout: float) -> Mapping[str, str]:
+    class Refused(Credentials):
+        async def headers(self, timeout: float) -> Headers:
             raise RequestRejected("a log-in is in progress already", status=409)
 
     script = Script([OK], authorizer=Refused())
@@ -593,8 +590,8 @@ async def test_ambiguous_then_out_of_time_is_outcome_unknown() -> None:
 
 
 async def test_ambiguous_then_no_credentials_is_outcome_unknown() -> None:
-    class RunningDry(Headers):
-        async def headers(self, timeout: float) -> Mapping[str, str]:
+    class RunningDry(Credentials):
+        async def headers(self, timeout: float) -> Headers:
             if self.renewals:
                 raise Unauthorized("no token")
             self.renewals = 1
@@ -611,8 +608,8 @@ async def test_read_then_closed_is_client_closed() -> None:
 
 
 async def test_error_while_getting_credentials_is_the_error_of_the_call() -> None:
-    class Locked(Headers):
-        async def headers(self, timeout: float) -> Mapping[str, str]:
+    class Locked(Credentials):
+        async def headers(self, timeout: float) -> Headers:
             raise Unauthorized("the account would lock", status=401)
 
     script = Script([OK], authorizer=Locked())
@@ -622,8 +619,8 @@ async def test_error_while_getting_credentials_is_the_error_of_the_call() -> Non
 
 
 async def test_credentials_that_take_too_long_mean_nothing_was_sent() -> None:
-    class Slow(Headers):
-        async def headers(self, timeout: float) -> Mapping[str, str]:
+    class Slow(Credentials):
+        async def headers(self, timeout: float) -> Headers:
             raise TimeoutError
 
     assert type(await outcome(Script([OK], authorizer=Slow()), BARE)) is ConnectFailed

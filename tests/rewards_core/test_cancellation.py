@@ -16,7 +16,7 @@ from rewards_core.http.transport import Transport
 from rewards_core.observe import CallEnded
 from rewards_core.rate import Limits
 from tests.rewards_core.conftest import MakeTransport
-from tests.rewards_core.lines import SECRET, Headers, Watcher, request_to
+from tests.rewards_core.lines import PATIENT, SECRET, Credentials, Pausing, Watcher, request_to
 from tests.rewards_core.raw_vendor import Vendor, http, never_answers, reads_then_hangs_up, says_nothing, vendor
 
 WRITES = (Effect.KEYED, Effect.BARE)
@@ -118,15 +118,11 @@ async def test_cancelled_while_a_large_answer_is_parsed_has_happened(
 async def test_cancelled_in_the_pause_after_a_lost_reply_may_have_happened(
     make_transport: MakeTransport, cancelled: Cancelled
 ) -> None:
-    pausing = asyncio.Event()
-
-    async def pause(seconds: float) -> None:
-        pausing.set()
-        await asyncio.Event().wait()
+    pausing = Pausing()
 
     async with vendor(reads_then_hangs_up) as v:
-        transport = make_transport(v.url, observers=cancelled.observers, sleep=pause)
-        await cancelled.cancel(transport, Effect.KEYED, pausing.wait)
+        transport = make_transport(v.url, observers=[*cancelled.observers, pausing], retry=PATIENT)
+        await cancelled.cancel(transport, Effect.KEYED, pausing.begun.wait)
     cancelled.check(unknown=True)
 
 
@@ -134,18 +130,14 @@ async def test_cancelled_in_the_pause_after_a_lost_reply_may_have_happened(
 async def test_cancelled_in_the_pause_after_a_429_did_nothing(
     make_transport: MakeTransport, cancelled: Cancelled, effect: Effect
 ) -> None:
-    pausing = asyncio.Event()
-
-    async def pause(seconds: float) -> None:
-        pausing.set()
-        await asyncio.Event().wait()
+    pausing = Pausing()
 
     async def throttles(v: Vendor, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await v.answer(reader, writer, http(status="429 Too Many Requests"))
 
     async with vendor(throttles) as v:
-        transport = make_transport(v.url, observers=cancelled.observers, sleep=pause)
-        await cancelled.cancel(transport, effect, pausing.wait)
+        transport = make_transport(v.url, observers=[*cancelled.observers, pausing], retry=PATIENT)
+        await cancelled.cancel(transport, effect, pausing.begun.wait)
     cancelled.check(unknown=False)
 
 
@@ -169,7 +161,7 @@ async def test_cancelled_while_waiting_for_a_slot_did_nothing(
         await v.arrived.wait()
 
         async def queued() -> None:
-            while not transport.limiter._waiting:
+            for _ in range(20):  # far more turns of the loop than it takes to queue
                 await asyncio.sleep(0)
 
         await cancelled.cancel(transport, effect, queued)
@@ -185,7 +177,7 @@ async def test_cancelled_while_waiting_for_credentials_did_nothing(
 ) -> None:
     asked = asyncio.Event()
 
-    class Slow(Headers):
+    class Slow(Credentials):
         async def headers(self, timeout: float) -> Any:
             asked.set()
             await asyncio.Event().wait()

@@ -22,8 +22,9 @@ from rewards_core.errors import ConfigurationError, ConnectFailed, OutcomeUnknow
 from rewards_core.http.messages import Effect
 from rewards_core.http.timeouts import Timeouts
 from rewards_core.http.transport import Transport
+from rewards_core.observe import CallRetried
 from tests.rewards_core.conftest import MakeTransport
-from tests.rewards_core.lines import SECRET, FakeTime, request_to
+from tests.rewards_core.lines import SECRET, request_to
 from tests.rewards_core.raw_vendor import (
     ONCE,
     Vendor,
@@ -36,6 +37,7 @@ from tests.rewards_core.raw_vendor import (
     says_nothing,
     vendor,
 )
+from tests.stepped_time import SteppedTime
 
 WRITES = (Effect.KEYED, Effect.BARE)
 BEHIND = "https://vendor.example/v1"
@@ -73,14 +75,18 @@ async def session_through(proxy: Vendor, way: str, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("status", ["407 Proxy Authentication Required", "403 Forbidden", "502 Bad Gateway", "503 Busy"])
 @pytest.mark.parametrize("way", ["argument", "environment"])
 async def test_a_proxy_that_refuses_connect_means_the_vendor_heard_nothing(
-    make_transport: MakeTransport, monkeypatch: pytest.MonkeyPatch, effect: Effect, status: str, way: str
+    make_transport: MakeTransport,
+    monkeypatch: pytest.MonkeyPatch,
+    effect: Effect,
+    status: str,
+    way: str,
+    stepped_time: SteppedTime,
 ) -> None:
-    time = FakeTime()
     async with vendor(answering(status)) as proxy, session_through(proxy, way, monkeypatch) as session:
-        transport = make_transport(BEHIND, session=session, retry=THRICE, clock=time.clock, sleep=time.sleep)
+        transport = make_transport(BEHIND, session=session, retry=THRICE)
         error = await ends(transport.call(request_to(transport, effect)))
         assert type(error) is ConnectFailed
-        assert error.attempts == len(time.slept) + 1 == len(proxy.requests) == 3
+        assert error.attempts == len(stepped_time.slept) + 1 == len(proxy.requests) == 3
         assert f"the proxy refused to connect, HTTP {status[:3]}" in str(error)
         for heard in proxy.requests:
             assert heard.startswith(b"CONNECT vendor.example:443 ")
@@ -88,26 +94,24 @@ async def test_a_proxy_that_refuses_connect_means_the_vendor_heard_nothing(
 
 
 @pytest.mark.parametrize("effect", Effect)
+@pytest.mark.usefixtures("stepped_time")
 async def test_407_of_a_plain_proxy_means_the_vendor_heard_nothing(
     make_transport: MakeTransport, monkeypatch: pytest.MonkeyPatch, effect: Effect
 ) -> None:
-    time = FakeTime()
     async with vendor(answering("407 Proxy Authentication Required")) as proxy:
         async with session_through(proxy, "argument", monkeypatch) as session:
-            transport = make_transport(
-                "http://vendor.example/v1", session=session, retry=THRICE, clock=time.clock, sleep=time.sleep
-            )
+            transport = make_transport("http://vendor.example/v1", session=session, retry=THRICE)
             error = await ends(transport.call(request_to(transport, effect)))
         assert type(error) is ConnectFailed
         assert (error.attempts, error.status) == (3, 407)
 
 
+@pytest.mark.usefixtures("stepped_time")
 async def test_a_refusing_proxy_after_a_lost_reply_leaves_the_outcome_unknown(make_transport: MakeTransport) -> None:
     authority = trustme.CA()
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert("vendor.example").configure_cert(server)
     authority.configure_trust(client)
-    time = FakeTime()
 
     async def lets_the_first_through(v: Vendor, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         v.requests.append(await read_request(reader))
@@ -125,7 +129,7 @@ async def test_a_refusing_proxy_after_a_lost_reply_leaves_the_outcome_unknown(ma
         vendor(lets_the_first_through) as proxy,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=client), proxy=proxy.url.removesuffix("/v1")) as session,
     ):
-        transport = make_transport(BEHIND, session=session, retry=THRICE, clock=time.clock, sleep=time.sleep)
+        transport = make_transport(BEHIND, session=session, retry=THRICE)
         error = await ends(transport.call(request_to(transport, Effect.KEYED, key="nonce-1", asked="what was asked for")))
     assert [heard.split(b" ")[0] for heard in proxy.requests] == [b"CONNECT", b"POST", b"CONNECT", b"CONNECT"]
     assert type(error) is OutcomeUnknown
@@ -302,17 +306,21 @@ def written_netrc(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("effect", Effect)
 @pytest.mark.parametrize("make_session", [session_with_auth, session_with_netrc])
 async def test_a_borrowed_session_with_credentials_of_its_own_is_a_configuration_error_at_once(
-    make_transport: MakeTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_session: Any, effect: Effect
+    make_transport: MakeTransport,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_session: Any,
+    effect: Effect,
+    stepped_time: SteppedTime,
 ) -> None:
-    time = FakeTime()
     async with vendor(answers_well) as v, make_session(tmp_path, monkeypatch) as session:
-        transport = make_transport(v.url, session=session, clock=time.clock, sleep=time.sleep)
+        transport = make_transport(v.url, session=session)
         error = await ends(transport.call(request_to(transport, effect)))
         assert v.connections == 0
     assert type(error) is ConfigurationError
     assert isinstance(error, ValueError)
     assert not isinstance(error, VendorError)
-    assert not time.slept
+    assert not stepped_time.slept
     assert "give it no auth=" in str(error)
     assert str(error).endswith("Nothing was sent.")
     assert "canary" not in f"{error!r} {error.__dict__}"
@@ -330,29 +338,30 @@ async def test_a_borrowed_session_with_credentials_of_its_own_is_a_configuration
     ],
 )
 async def test_an_address_that_cannot_be_used_is_a_configuration_error_at_once(
-    make_transport: MakeTransport, base_url: str, words: str, effect: Effect
+    make_transport: MakeTransport, base_url: str, words: str, effect: Effect, stepped_time: SteppedTime
 ) -> None:
-    time = FakeTime()
-    transport = make_transport(base_url, clock=time.clock, sleep=time.sleep)
+    transport = make_transport(base_url)
     error = await ends(transport.call(request_to(transport, effect)))
     assert type(error) is ConfigurationError
     assert words in str(error)
     assert "canary" not in str(error)
-    assert not time.slept
+    assert not stepped_time.slept
 
 
+@pytest.mark.usefixtures("stepped_time")
 async def test_a_local_mistake_after_a_lost_reply_leaves_the_outcome_unknown(
     make_transport: MakeTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     netrc = written_netrc(tmp_path)
     (tmp_path / "empty").touch()
 
-    async def pause(seconds: float) -> None:
-        monkeypatch.setenv("NETRC", str(netrc))
+    class Spoils:
+        def on_retry(self, record: CallRetried) -> None:
+            monkeypatch.setenv("NETRC", str(netrc))
 
     monkeypatch.setenv("NETRC", str(tmp_path / "empty"))
     async with vendor(reads_then_hangs_up) as v, aiohttp.ClientSession(trust_env=True) as session:
-        transport = make_transport(v.url, session=session, sleep=pause)
+        transport = make_transport(v.url, session=session, observers=[Spoils()])
         error = await ends(transport.call(request_to(transport, Effect.KEYED, key="nonce-1")))
         assert type(error) is OutcomeUnknown
         assert (error.attempts, error.idempotency_key, len(v.requests)) == (2, "nonce-1", 1)

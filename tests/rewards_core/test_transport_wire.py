@@ -26,7 +26,7 @@ from rewards_core.http.timeouts import Timeouts
 from rewards_core.http.transport import Transport
 from rewards_core.rate import Limits
 from tests.rewards_core.conftest import MakeTransport
-from tests.rewards_core.lines import FakeTime, Headers, request_to
+from tests.rewards_core.lines import PATIENT, Credentials, Pausing, request_to
 from tests.rewards_core.raw_vendor import (
     ONCE,
     Vendor,
@@ -42,6 +42,7 @@ from tests.rewards_core.raw_vendor import (
     talks_nonsense,
     vendor,
 )
+from tests.stepped_time import SteppedTime
 
 
 @pytest.mark.parametrize(
@@ -274,7 +275,7 @@ async def test_close_under_a_running_call(make_transport: MakeTransport, effect:
 async def test_close_while_waiting_for_credentials_sends_nothing(make_transport: MakeTransport) -> None:
     asked, go_on = asyncio.Event(), asyncio.Event()
 
-    class Slow(Headers):
+    class Slow(Credentials):
         async def headers(self, timeout: float) -> Any:
             asked.set()
             await go_on.wait()
@@ -295,11 +296,11 @@ def test_use_from_another_loop_is_a_clear_error() -> None:
 
     async def first() -> None:
         async with vendor(answers_well) as v:
-            transport = Transport(vendor="Acme", base_url=v.url, authorizer=Headers(), refusal=lambda _: None)  # type: ignore[arg-type, return-value]
+            transport = Transport(vendor="Acme", base_url=v.url, authorizer=Credentials(), refusal=lambda _: None)  # type: ignore[arg-type, return-value]
             await transport.call(request_to(transport))
             made.append(transport)
             await transport.aclose()
-            made.append(Transport(vendor="Acme", base_url=v.url, authorizer=Headers(), refusal=lambda _: None))  # type: ignore[arg-type, return-value]
+            made.append(Transport(vendor="Acme", base_url=v.url, authorizer=Credentials(), refusal=lambda _: None))  # type: ignore[arg-type, return-value]
             await made[1].call(request_to(made[1]))
             for session in made[1]._owned.values():
                 await session.close()
@@ -331,7 +332,7 @@ def _in_child(queue: Any, transport: Transport) -> None:
 def test_use_after_fork_is_a_clear_error() -> None:
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
-    transport = Transport(vendor="Acme", base_url="http://127.0.0.1:1", authorizer=Headers(), refusal=lambda _: None)  # type: ignore[arg-type, return-value]
+    transport = Transport(vendor="Acme", base_url="http://127.0.0.1:1", authorizer=Credentials(), refusal=lambda _: None)  # type: ignore[arg-type, return-value]
     child = context.Process(target=_in_child, args=(queue, transport))
     child.start()
     assert "forked" in queue.get(timeout=20)
@@ -353,16 +354,17 @@ async def test_fork_leaves_the_parents_connections_alone(make_transport: MakeTra
         await session.close()
 
 
-async def test_time_that_ran_out_while_waiting_for_credentials_sends_nothing(make_transport: MakeTransport) -> None:
-    time = FakeTime()
+async def test_time_that_ran_out_while_waiting_for_credentials_sends_nothing(
+    make_transport: MakeTransport, stepped_time: SteppedTime
+) -> None:
 
-    class Slow(Headers):
+    class Slow(Credentials):
         async def headers(self, timeout: float) -> Any:
-            time.at += 60.0
+            stepped_time.at += 60.0
             return self.current
 
     async with vendor(answers_well) as v:
-        transport = make_transport(v.url, authorizer=Slow(), clock=time.clock, retry=ONCE)
+        transport = make_transport(v.url, authorizer=Slow(), retry=ONCE)
         assert type(await ends(transport.call(request_to(transport, Effect.BARE)))) is ConnectFailed
         assert v.connections == 0
 
@@ -372,7 +374,7 @@ async def test_no_slot_in_time_means_nothing_was_sent(make_transport: MakeTransp
         transport = make_transport(v.url, limits=Limits(connections=1), retry=ONCE)
         holder = asyncio.ensure_future(transport.call(request_to(transport)))
         await v.arrived.wait()
-        late = request_to(transport, Effect.BARE, deadline=transport.clock() + 0.01)
+        late = request_to(transport, Effect.BARE, deadline=transport.deadline(0.01))
         error = await ends(transport.call(late))
         assert type(error) is ConnectFailed
         assert "free slot" in str(error)
@@ -388,7 +390,7 @@ def test_settings_of_another_type_are_refused_before_any_call(make_transport: Ma
 
 
 def test_repr_names_vendor_and_address_alone() -> None:
-    transport = Transport(vendor="Acme", base_url="https://a.example/v1", authorizer=Headers(), refusal=lambda _: None)  # type: ignore[arg-type, return-value]
+    transport = Transport(vendor="Acme", base_url="https://a.example/v1", authorizer=Credentials(), refusal=lambda _: None)  # type: ignore[arg-type, return-value]
     assert repr(transport) == "<Transport to Acme at https://a.example/v1>"
 
 
@@ -424,16 +426,12 @@ async def test_cancelled_while_waiting_for_a_slot_gives_nothing_away(make_transp
 
 
 async def test_cancelled_while_pausing_ends_at_once(make_transport: MakeTransport) -> None:
-    pausing = asyncio.Event()
-
-    async def pause(seconds: float) -> None:
-        pausing.set()
-        await asyncio.Event().wait()
+    pausing = Pausing()
 
     async with vendor(reads_then_hangs_up) as v:
-        transport = make_transport(v.url, sleep=pause)
+        transport = make_transport(v.url, observers=[pausing], retry=PATIENT)
         call = asyncio.ensure_future(transport.call(request_to(transport, Effect.KEYED)))
-        await pausing.wait()
+        await pausing.begun.wait()
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
@@ -444,7 +442,7 @@ async def test_cancelled_while_pausing_ends_at_once(make_transport: MakeTranspor
 async def test_cancelled_in_any_phase_leaves_neither_slot_nor_connection_taken(make_transport: MakeTransport, phase: str) -> None:
     reached = asyncio.Event()
 
-    class Slow(Headers):
+    class Slow(Credentials):
         async def headers(self, timeout: float) -> Any:
             if phase == "credentials":
                 reached.set()
@@ -496,11 +494,11 @@ async def test_a_reply_longer_than_its_request_allows_is_refused(make_transport:
 # --- deadlines and links ----------------------------------------------------------------------------------------------
 
 
-async def test_a_deadline_is_the_calls_own_time_or_the_clients(make_transport: MakeTransport) -> None:
-    transport = make_transport(clock=lambda: 1000.0)
-    assert transport.deadline() == 1030.0
-    assert transport.deadline(5) == 1005.0
-    assert transport.deadline(0.5) == 1000.5
+async def test_a_deadline_is_the_calls_own_time_or_the_clients(make_transport: MakeTransport, stepped_time: SteppedTime) -> None:
+    transport, now = make_transport(), stepped_time.at
+    assert transport.deadline() == now + 30.0
+    assert transport.deadline(5) == now + 5.0
+    assert transport.deadline(0.5) == now + 0.5
 
 
 @pytest.mark.parametrize(
