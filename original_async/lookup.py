@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from attrs import evolve
 
 from original_async.models import ALLOCATION, CLAIM, Allocation, AllocationRequest, Balance, Claim, Reward
-from original_async.pages import MAX_LIST, Listing, Select, incomplete, read_page
+from original_async.pages import MAX_LIST, Listing, Select, incomplete, read_page, select_all, select_under
 from rewards_core.errors import (
     ClientClosed,
     ConfigurationError,
@@ -80,7 +80,7 @@ class Lookup:
         self, user_uid: str, deadline: float, *, before_page: Callable[[], Awaitable[object]] | None = None
     ) -> Listing[Allocation]:
         """Read all allocations to a user."""
-        select = partial(self._all, list[Allocation])
+        select = partial(select_all, list[Allocation])
         return await self._at_read_path(
             "list", lambda path: self._list("get_allocations_by_user_uid", select, deadline, path, user_uid, before_page)
         )
@@ -97,12 +97,11 @@ class Lookup:
 
         Where there are several of one nonce, a failed one comes last: it must not hide that the tokens were allocated after all.
         """
-        select = partial(self._bearing, nonces)
+        select = partial(select_under, nonces)
         listing: Listing[Allocation] = await self._at_read_path(
             "list", lambda path: self._list("find_allocation", select, deadline, path, user_uid, before_page)
         )
-        found = [self._scoped(each) for each in listing.found]
-        return evolve(listing, found=sorted(found, key=lambda each: each.status is OperationStatus.FAILED))
+        return evolve(listing, found=sorted(listing.found, key=lambda each: each.status is OperationStatus.FAILED))
 
     async def claim(self, uid: str, deadline: float) -> Claim:
         """Read one claim."""
@@ -110,7 +109,7 @@ class Lookup:
 
     async def claims(self, user_uid: str, deadline: float) -> Listing[Claim]:
         """Read all claims of a user."""
-        return await self._list("get_claims_by_user_uid", partial(self._all, list[Claim]), deadline, "claim", user_uid)
+        return await self._list("get_claims_by_user_uid", partial(select_all, list[Claim]), deadline, "claim", user_uid)
 
     async def reward(self, uid: str, deadline: float) -> Reward:
         """Read one reward contract."""
@@ -171,7 +170,7 @@ class Lookup:
             except VendorError as problem:
                 if not asked:
                     raise
-                return Listing(found=list(held.values()), problem=problem)
+                return Listing(found=[self._scoped(each) for each in held.values()], problem=problem)
             held.update((each.uid, each) for each in page.found)
             unreadable = unreadable or page.problem
             uids |= page.uids
@@ -189,7 +188,8 @@ class Lookup:
                 why = "goes on at another host, which is not asked"
             elif page.more or total > len(uids) or pages > len(asked):
                 why = f"shows {len(uids)} of {total if total > len(uids) else 'more'}"
-            return Listing(found=list(held.values()), problem=unreadable if why is None else incomplete(why))
+            found = [self._scoped(each) for each in held.values()]
+            return Listing(found=found, problem=unreadable if why is None else incomplete(why))
 
     async def _at_read_path(self, purpose: str, read: Callable[[str], Awaitable[T]]) -> T:
         """Read allocations where this vendor has them: until a path has shown any, a 404 or 405 asks under the other one.
@@ -214,21 +214,6 @@ class Lookup:
 
     def _one(self, model: type[M], uid: str, answer: Answer) -> M:
         return self._checked(_inside_data(model, answer), uid)
-
-    def _all(self, models: type[list[M]], entries: Sequence[Any]) -> tuple[list[M], None]:
-        return [self._scoped(each) for each in structure(entries, models, path="data")], None
-
-    def _bearing(self, nonces: Collection[str], entries: Sequence[Any]) -> tuple[list[Allocation], UnexpectedResponse | None]:
-        """Read only the allocations of some nonces, so that an odd one elsewhere in the list does not hide them."""
-        found: list[Allocation] = []
-        problem: UnexpectedResponse | None = None
-        for entry in entries:
-            if isinstance(entry, dict) and isinstance(nonce := entry.get("nonce"), (str, int)) and str(nonce) in nonces:
-                try:
-                    found.append(structure(entry, Allocation, path="data"))
-                except UnexpectedResponse as unreadable:
-                    problem = unreadable
-        return found, problem
 
     def _checked(self, model: M, uid: str) -> M:
         if model.uid != uid:

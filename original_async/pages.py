@@ -7,18 +7,20 @@ there is more than it shows, the list is incomplete, and what is missing from it
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from attrs import frozen
 
+from original_async.models import Allocation, Claim
 from rewards_core.errors import UnexpectedResponse, VendorError
-from rewards_core.json import loads_faithful
+from rewards_core.json import loads_faithful, structure
 
 if TYPE_CHECKING:
     from rewards_core.http.messages import Answer
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Allocation | Claim)
 
 MAX_LIST = 256 * 1024 * 1024
 """Bytes of all pages of one list together."""
@@ -71,6 +73,28 @@ class Page(NamedTuple):
 
 Select: TypeAlias = "Callable[[Sequence[Any]], tuple[Sequence[Any], VendorError | None]]"
 """Makes of the entries of a list what is looked for, and says why an entry that may be it cannot be read."""
+
+
+def select_all(models: type[list[M]], entries: Sequence[Any]) -> tuple[list[M], None]:
+    """Read every entry.
+
+    Raises:
+        UnexpectedResponse: one of them cannot be read.
+    """
+    return structure(entries, models, path="data"), None
+
+
+def select_under(nonces: Collection[str], entries: Sequence[Any]) -> tuple[list[Allocation], UnexpectedResponse | None]:
+    """Read only the allocations of some nonces, so that an odd one elsewhere in the list does not hide them."""
+    found: list[Allocation] = []
+    problem: UnexpectedResponse | None = None
+    for entry in entries:
+        if isinstance(entry, dict) and isinstance(nonce := entry.get("nonce"), (str, int)) and str(nonce) in nonces:
+            try:
+                found.append(structure(entry, Allocation, path="data"))
+            except UnexpectedResponse as unreadable:
+                problem = unreadable
+    return found, problem
 
 
 def read_page(select: Select, answer: Answer) -> Page:

@@ -7,12 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 HERE = Path(__file__).parent
 
 
-def _runner() -> Any:
+def runner() -> Any:
     spec = importlib.util.spec_from_file_location("mutants_run", HERE / "mutants" / "run.py")
     assert spec is not None
     assert spec.loader is not None
@@ -21,17 +19,24 @@ def _runner() -> Any:
     return module
 
 
-RUNNER = _runner()
+def test_every_fault_still_has_its_place() -> None:
+    run = runner()
+    lost = []
+    for mutant in run.load([]):
+        try:
+            run.planted((HERE.parent / mutant["file"]).read_text("utf-8"), mutant)
+        except (OSError, ValueError) as problem:
+            lost.append(str(problem))
+        lost += [f"{mutant['part']}: {mutant['name']}: no test {test}" for test in mutant["tests"] if not exists(test)]
+        if not mutant["tests"]:
+            lost.append(f"{mutant['part']}: {mutant['name']}: names no test")
+    assert not lost, "\n".join(lost)
 
 
-@pytest.mark.parametrize("mutant", RUNNER.load([]), ids=lambda mutant: f"{mutant['part']}:{mutant['name']}")
-def test_fault_still_has_its_place(mutant: dict[str, Any]) -> None:
-    source = HERE.parent / mutant["file"]
-    assert RUNNER.planted(source.read_text("utf-8"), mutant)
-    assert mutant["tests"]
-    for test in mutant["tests"]:
-        path, _, name = test.partition("::")
-        assert (HERE.parent / path).exists()
-        function = name.split("::")[-1].split("[")[0]
-        beside = (HERE.parent / path).parent.glob("*.py")  # a test class may inherit it from a contract beside it
-        assert not name or any(re.search(rf"(def|class) {function}\b", other.read_text("utf-8")) for other in beside)
+def exists(test: str) -> bool:
+    path, _, name = test.partition("::")
+    function = name.split("::")[-1].split("[")[0]
+    if not (HERE.parent / path).exists():
+        return False
+    beside = (HERE.parent / path).parent.glob("*.py")  # a test class may inherit it from a contract beside it
+    return not name or any(re.search(rf"(def|class) {function}\b", other.read_text("utf-8")) for other in beside)

@@ -163,16 +163,16 @@ class Call(Generic[T]):
         raise self._after(outcome)
 
     def _read(self, answer: Answer) -> T | Trouble:
-        if not 200 <= answer.status < 300:
-            return self._refused(answer)
-        error: UnexpectedResponse | RequestRejected
         try:
-            return self._request.read(answer)
+            if 200 <= answer.status < 300:
+                return self._request.read(answer)
+            trouble = self._refused(answer)
         except UnexpectedResponse as problem:
-            met, error = Met.UNREADABLE, problem
+            trouble = Trouble(Met.UNREADABLE, str(problem), answer.status, error=without_frames(problem))
         except RequestRejected as problem:
-            met, error = Met.REFUSED, problem
-        return Trouble(met, str(error), answer.status, error=without_frames(error))
+            trouble = Trouble(Met.REFUSED, str(problem), answer.status, error=without_frames(problem))
+        self.known = self._is_known(trouble)
+        return trouble
 
     async def pause(self) -> None:
         """Wait what the last failed attempt calls for."""
@@ -250,7 +250,6 @@ class Call(Generic[T]):
     def _after(self, trouble: Trouble) -> Exception:
         effect, policy, line = self._request.effect, self._line.retry, self._line
         self.status = trouble.status
-        self.known = self._is_known(trouble)
         if self.known or (effect is not Effect.READ and trouble.met in AMBIGUOUS):
             self.ambiguous = True
         repeated = trouble.met in REPEATED[effect] and self.attempts < policy.attempts
