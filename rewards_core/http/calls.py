@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
@@ -117,24 +117,19 @@ class Call(Generic[T]):
         self.renewed = False
         self.status: int | None = None
 
-    def run(self) -> Coroutine[Any, Any, T]:
+    async def run(self) -> T:
         """Attempt until it ends, and tell those who watch."""
-        watched = self._line.observers.any or self._request.effect is not Effect.READ
-        return self._watched() if watched else self._persist()
-
-    async def _persist(self) -> T:
-        """Attempt until it ends; the first attempt runs outside the repeating loop, which it would pay for."""
+        watched, again = self._line.observers.any, False
+        if watched:
+            self._tell_start()
         try:
-            return await self.attempt()
-        except Again:
-            pass
-        await self.pause()
-        return cast("T", await _repeat(self))
-
-    async def _watched(self) -> T:
-        self._tell_start()
-        try:
-            result = await self._persist()
+            try:
+                result = await self.attempt()  # outside the repeating loop, which a call that succeeds would pay for
+            except Again:
+                again = True
+            if again:
+                await self.pause()
+                result = cast("T", await _repeat(self))
         except BaseException as error:
             unknown = isinstance(error, OutcomeUnknown)
             cancelled = isinstance(error, asyncio.CancelledError) and self._request.effect is not Effect.READ
@@ -142,9 +137,11 @@ class Call(Generic[T]):
                 unknown = True
                 if self._request.key is not None or self._request.asked is not None:  # a token was asked for by nobody
                     warn_of_cancellation(self._where(), self._request.key, self._request.advice)
-            self._tell_end(error, unknown=unknown)
+            if watched:
+                self._tell_end(error, unknown=unknown)
             raise
-        self._tell_end(None)
+        if watched:
+            self._tell_end(None)
         return result
 
     async def attempt(self) -> T:
@@ -339,16 +336,19 @@ class Call(Generic[T]):
         return f"{tries} in {self._time() - self._started:.1f} s"
 
     def _tell_start(self) -> None:
-        observers, request = self._line.observers, self._request
-        if observers.any:
-            path = getattr(request.url, "path", "")
-            record = CallStarted(operation=request.operation, method=request.method, path=path, idempotency_key=request.key)
-            observers.start(record)
+        request = self._request
+        self._line.observers.start(
+            CallStarted(
+                operation=request.operation,
+                method=request.method,
+                path=getattr(request.url, "path", ""),
+                idempotency_key=request.key,
+            )
+        )
 
     def _tell_end(self, error: BaseException | None, *, unknown: bool = False) -> None:
-        observers = self._line.observers
-        if observers.any:
-            record = CallEnded(
+        self._line.observers.end(
+            CallEnded(
                 operation=self._request.operation,
                 idempotency_key=self._request.key,
                 attempts=self.attempts,
@@ -357,7 +357,7 @@ class Call(Generic[T]):
                 error=None if error is None else type(error).__name__,
                 outcome_unknown=unknown,
             )
-            observers.end(record)
+        )
 
 
 @repeating(Call.pause)
