@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from payouts.audit import DIFFERENCES, shown
-from webhooks.cli.terminal import tell
+from rewards_core.cli.output import tell
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from payouts.asking import Asking
     from payouts.audit_run import AuditRun
     from payouts.ledger_reader import Audit, Difference
-    from webhooks.cli.terminal import Output
+    from rewards_core.cli.output import Output
 
 MOST_SHOWN = 20
 _TOGETHER = "\u00a0"

@@ -22,18 +22,17 @@ from payouts.audit_coins import snapshot as take_snapshot
 from payouts.audit_run import AuditRun
 from payouts.cli.audit_display import Shown, differences_left, shown_kinds, tell_changes, tell_reasons, tell_result
 from payouts.cli.connections import client_of, target_of
-from payouts.cli.following import for_whoever_reads
+from payouts.cli.ending import with_exit_codes
 from payouts.cli.options import LedgerOption, per_second
-from payouts.cli.terminal import Exit, with_exit_codes
 from payouts.generation import Standing
 from payouts.ledger import Ledger
 from payouts.ledger_lock import LedgerLock
 from payouts.ledger_reader import Campaign, LedgerReader
 from payouts.ledger_schema import connect_to_write
 from payouts.restoring import last_sent_elsewhere, release, standing_of
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import JsonOption, Output, fail, for_whoever_reads, give_up, tell
 from rewards_core.errors import VendorError
-from webhooks.cli.options import JsonOption
-from webhooks.cli.terminal import Output, fail, tell
 
 _CONCURRENCY = 10
 _LOOK_EVERY = 0.2
@@ -179,7 +178,7 @@ def _judged(known: list[Campaign], vendor: str, chosen: Campaign | None, output:
         )
     for each in left_out:
         if output.as_json:
-            with for_whoever_reads(output):
+            with for_whoever_reads():
                 output.record({"event": "left_out", "campaign": each.name, "target": each.target})
         else:
             tell(f"Campaign {each.name} was begun at {each.target} and is left out: audit it with that base URL.", "yellow")
@@ -201,7 +200,7 @@ def _vouch(path: Path, known: Sequence[Campaign], lock: LedgerLock, output: Outp
                 await release(opened, time.time(), newest=True)
 
         asyncio.run(vouch())
-    with for_whoever_reads(output):
+    with for_whoever_reads():
         output.record({"event": "released", "coins_unknown": 0}, text="Rows can be sent from this ledger.")
 
 
@@ -221,7 +220,7 @@ def _tell_begun(begun: Begun, output: Output) -> None:
     if begun.after:
         when = f"{datetime.fromtimestamp(begun.begun_at, UTC):%Y-%m-%d %H:%M} UTC"
         facts = {"event": "continued", "begun_at": when, "rows": begun.done, "of": begun.rows}
-        with for_whoever_reads(output):
+        with for_whoever_reads():
             output.record(facts, text=f"Continuing the audit begun on {when}: {begun.done:,} of {begun.rows:,} rows are done.")
 
 
@@ -245,7 +244,7 @@ async def _shown(job: _Job, run: AuditRun) -> AsyncIterator[None]:
         try:
             what()
         except Exception as problem:  # noqa: BLE001 - whatever it is, what was found must be written down
-            output.give_up()
+            give_up()
             job.asking.stop()
             tell(f"Cannot show the audit ({type(problem).__name__}). It ends here; the next one continues it.", "bold red")
             return False
@@ -300,7 +299,7 @@ async def _release(job: _Job, ledger: Ledger, run: AuditRun, *, complete: bool) 
             else f"{doubted:,} rows of coins that may have been paid are"
         )
         told += f" {rows} unknown now: settle them with `payouts resolve`."
-    with for_whoever_reads(job.output):
+    with for_whoever_reads():
         job.output.record({"event": "released", "coins_unknown": doubted}, text=told)
     return Standing.NEWEST
 
@@ -316,7 +315,7 @@ def _tell(job: _Job, run: AuditRun, standing: Standing) -> Exit:
     output, scope = job.output, job.scope
     with LedgerReader(job.path) as reader:
         found = reader.audit(run.begun.number)
-        with for_whoever_reads(output):
+        with for_whoever_reads():
             differences = reader.differences(found.number, shown_kinds(allow_unknown=scope.allow_unknown))
             tell_reasons(run, output)
             tell_changes(reader.differences(found.number, ["change"]), output)
@@ -341,7 +340,7 @@ def _tell(job: _Job, run: AuditRun, standing: Standing) -> Exit:
         tell(f"The audit is not complete: {found.rows:,} of {run.begun.rows:,} rows were compared. {advice}", "yellow")
         return Exit.NOT_YET
     if differences_left(found, allow_unknown=scope.allow_unknown):
-        return Exit.NOT_PAID
+        return Exit.FAILED
     return Exit.NOT_YET if found.unchecked or standing is not Standing.NEWEST else Exit.OK
 
 
@@ -358,7 +357,7 @@ async def _store_balances(job: _Job, client: Any, campaigns: Sequence[Campaign])
             return Exit.UNAVAILABLE
     stored = "1 balance is" if kept == 1 else f"{kept:,} balances are"
     told = f"{stored} stored. A later `payouts audit --vendor enkash --coins EVENT=N` compares them with what was paid."
-    with for_whoever_reads(job.output):
+    with for_whoever_reads():
         job.output.record({"event": "snapshot", "stored": kept, "unchecked": failed}, text=told)
     if failed:
         tell(f"{failed:,} balances could not be read.", "yellow")

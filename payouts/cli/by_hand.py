@@ -13,9 +13,8 @@ import typer
 from payouts import money
 from payouts.cli.confirming import SHOWN, agreed, counted, demand_somebody, rows_named, say_totals, sayer
 from payouts.cli.connections import client_of, target_of
-from payouts.cli.following import for_whoever_reads
+from payouts.cli.ending import with_exit_codes
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption
-from payouts.cli.terminal import Exit, with_exit_codes
 from payouts.ledger import Ledger
 from payouts.ledger_lock import LedgerLock
 from payouts.ledger_reader import Campaign, LedgerReader
@@ -23,8 +22,8 @@ from payouts.restoring import demand_newest
 from payouts.retrying import RETRIED, objection_to_retry
 from payouts.states import Entry, State
 from payouts.vendors import vendor_of
-from webhooks.cli.options import JsonOption
-from webhooks.cli.terminal import Output, fail
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import JsonOption, Output, fail, for_whoever_reads
 
 _AT_ONCE = 10
 
@@ -95,11 +94,11 @@ async def _retry(path: Path, campaign: Campaign, client: Any, entries: Sequence[
             for entry, objection in zip(some, objections, strict=True):
                 if objection is None:
                     renewed = await ledger.renew_key(entry)
-                    with for_whoever_reads(output):
+                    with for_whoever_reads():
                         _tell_renewed(entry, renewed, output)
                 else:
                     kept += 1
-                    with for_whoever_reads(output):
+                    with for_whoever_reads():
                         _tell_kept(entry, objection, output)
     return Exit.REFUSED if kept else Exit.OK
 

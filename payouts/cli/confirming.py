@@ -10,10 +10,10 @@ from typing import Any
 import typer
 
 from payouts import money
-from payouts.cli.terminal import Exit
 from payouts.ledger_reader import Campaign, LedgerReader
 from payouts.states import Entry
-from webhooks.cli.terminal import Output, fail, tell
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import Output, fail, tell
 
 SHOWN = 20
 """The most rows that are shown one by one."""

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from payouts.charts import duration
 from payouts.states import Entry, State
+from rewards_core.cli.output import tell
 from rewards_core.secrets import one_line
-from webhooks.cli.terminal import tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from payouts.progress import Progress
-    from webhooks.cli.terminal import Output
+    from rewards_core.cli.output import Output
 
 _TOLD_EVERY = 5.0
 _LOOKED_EVERY = 0.2

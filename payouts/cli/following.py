@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from payouts.cli.terminal import Exit
 from payouts.runner import PayoutsStopped
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import give_up, tell
 from webhooks import CompletionsFailed, StoreError
-from webhooks.cli.terminal import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from payouts.cli.display import Display
     from payouts.runner import PayoutRun
-    from webhooks.cli.terminal import Output
 
 _LOOK_EVERY = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -38,16 +37,7 @@ class EndedEarly:
     at_once: bool = False
 
 
-@contextmanager
-def for_whoever_reads(output: Output) -> Iterator[None]:
-    """Show results for as long as somebody reads them: a reader who leaves, such as `head`, is no error, and the rest is done."""
-    try:
-        yield
-    except BrokenPipeError:
-        output.give_up()
-
-
-async def follow(paying: PayoutRun, display: Display, output: Output) -> EndedEarly | None:
+async def follow(paying: PayoutRun, display: Display) -> EndedEarly | None:
     """Show a run to its end; return why it ended early, None if it did not.
 
     A display that fails, whatever it raises, stops the sending, like an interrupt: rows under way are still awaited.
@@ -55,7 +45,6 @@ async def follow(paying: PayoutRun, display: Display, output: Output) -> EndedEa
     Args:
         paying: The run, not entered yet.
         display: Shows it.
-        output: Where the display writes.
     """
     loop = asyncio.get_running_loop()
     task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # inside a coroutine there is one
@@ -83,7 +72,7 @@ async def follow(paying: PayoutRun, display: Display, output: Output) -> EndedEa
             what(*values)
         except Exception as problem:  # noqa: BLE001 - no fault of a display may leave rows under way alone
             lost.append(problem)
-            output.give_up()
+            give_up()
             paying.stop()
             with suppress(Exception):
                 display.end()  # gives the terminal back

@@ -16,7 +16,6 @@ from payouts.cli.connections import Listening, client_of, completions_of, target
 from payouts.cli.display import Display, JsonLines, MovingLine
 from payouts.cli.following import follow
 from payouts.cli.preparing import Prepared
-from payouts.cli.terminal import Exit
 from payouts.files import read_rows
 from payouts.ledger import Ledger
 from payouts.ledger_lock import LedgerLock
@@ -27,9 +26,10 @@ from payouts.report import write_report
 from payouts.results import write_results
 from payouts.runner import RunOptions, run_payouts
 from payouts.states import State
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import Output, fail, tell
 from rewards_core.errors import VendorError
 from webhooks import StoreError
-from webhooks.cli.terminal import Output, fail, tell
 
 if TYPE_CHECKING:
     from enkash_async import EnkashClient
@@ -97,7 +97,7 @@ async def pay(job: Job, stream: BinaryIO, layout: Layout, prepared: Prepared, lo
             may_repeat=job.may_repeat,
         )
         paying.progress.total = prepared.checked.rows
-        broken_off = await follow(paying, display, output)
+        broken_off = await follow(paying, display)
         counts = await ledger.counts()
     not_read = prepared.checked.rows - paying.progress.read
     written = True
@@ -111,7 +111,7 @@ async def pay(job: Job, stream: BinaryIO, layout: Layout, prepared: Prepared, lo
     if broken_off is not None:
         return broken_off.code
     if any(counts.get(state) for state in _TROUBLE):
-        return Exit.NOT_PAID
+        return Exit.FAILED
     if not_read or counts.get(State.DONE, 0) != sum(counts.values()):
         return Exit.NOT_YET
     return Exit.OK if written else Exit.FAULT

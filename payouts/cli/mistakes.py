@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import Factory, define
 
 from payouts.lines import Mistake
-from webhooks.cli.terminal import Output
+from rewards_core.cli.output import Output
 
 _MOST_TOLD = 20
 _MOST_PLACES = 10

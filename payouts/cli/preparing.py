@@ -15,12 +15,12 @@ from payouts.checking import Checked, check_rows
 from payouts.cli.confirming import counted, somebody_is_there
 from payouts.cli.connections import target_of
 from payouts.cli.mistakes import Mistakes
-from payouts.cli.terminal import Exit
 from payouts.generation import is_paid_elsewhere
 from payouts.ledger_reader import FIELDS, LedgerReader
 from payouts.preflight import Preflight, Repeat
 from payouts.restoring import demand_newest
-from webhooks.cli.terminal import Output, fail, tell
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import Output, fail, tell
 
 if TYPE_CHECKING:
     from decimal import Decimal

@@ -19,16 +19,15 @@ from rich.progress import Progress as Bar
 from payouts.asking import Asking
 from payouts.cli.confirming import SHOWN, agreed, counted, demand_somebody, say_totals, sayer
 from payouts.cli.connections import client_of, target_of
-from payouts.cli.following import for_whoever_reads
-from payouts.cli.terminal import Exit
 from payouts.evidence import record_absent
 from payouts.ledger import Facts, Ledger
 from payouts.refused import LookedUp, is_proven, look_up, may_settle_at, shows_known, was_refused
 from payouts.results import iso
 from payouts.states import Entry, State
 from payouts.vendors import as_told
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import Output, fail, for_whoever_reads
 from rewards_core.errors import ConfigurationError, NotFound, RequestRejected, VendorError
-from webhooks.cli.terminal import Output, fail
 
 if TYPE_CHECKING:
     import sqlite3
@@ -97,7 +96,7 @@ def settle_refused(
         finally:
             runner.run(stack.aclose())
     before = reader.counts(campaign).get(State.REJECTED, 0) - len(ready)
-    with for_whoever_reads(output):
+    with for_whoever_reads():
         _tell_end(campaign, ready, waiting, looked, before, output)
     return code if code is not Exit.OK or not waiting else Exit.NOT_YET
 
@@ -190,7 +189,7 @@ async def _settle(ledger: Ledger, entries: Sequence[Entry], note: str, output: O
     rest = iter(entries)
     while some := list(islice(rest, _IN_ONE_COMMIT)):
         settled = await ledger.move_all([(entry, State.REJECTED, _facts(entry, note)) for entry in some])
-        with for_whoever_reads(output):
+        with for_whoever_reads():
             for entry in settled if output.as_json else ():
                 said = {"note": note or None, "evidence": _evidence(entry)}
                 output.record({"event": "resolved", "id": entry.id, "state": entry.state.value, **said})
@@ -221,7 +220,7 @@ def _tell_kept(looked: LookedUp, output: Output) -> Exit:
         for entry, held in looked.found
     ]
     kept += [(entry, "not_looked_up", f"it could not be looked up: {why}") for entry, why in looked.unchecked]
-    with for_whoever_reads(output):
+    with for_whoever_reads():
         for entry, reason, told in kept if output.as_json else kept[:SHOWN]:
             facts = {"event": "kept", "id": entry.id, "state": entry.state.value, "reason": reason, "message": told}
             output.record(facts, text=f"row {entry.id} is left as it is: {told}")

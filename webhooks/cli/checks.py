@@ -10,13 +10,16 @@ import socket
 import sqlite3
 import stat
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import aiohttp
 from attrs import frozen
 
-from webhooks.cli.sources import ReloadableSource, SourceSpec, others_may_read, read_keys
+from original_async.settings import WEBHOOK_KEYS
+from rewards_core.cli.credentials import webhook_keys
+from rewards_core.cli.output import counted
+from webhooks.cli.sources import ReloadableSource, SourceSpec, others_may_read
 from webhooks.errors import StoreError
 from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.sqlite_file import FIRST_WITHOUT_WAL_RESET_BUG, OLDEST_SQLITE
@@ -43,12 +46,12 @@ class Finding:
     advice: str = ""
 
 
-def check_keys(specs: Sequence[SourceSpec], environ: Mapping[str, str]) -> Finding:
+def check_keys(specs: Sequence[SourceSpec]) -> Finding:
     """Look whether each source has keys that can verify something."""
     for spec in specs:
         try:
-            keys = read_keys(spec, environ)
-            ReloadableSource(spec, environ)
+            keys = webhook_keys(spec.keys_file, WEBHOOK_KEYS)
+            ReloadableSource(spec)
         except ValueError as problem:
             return Finding(
                 check="keys", ok=False, found=str(problem), advice="copy id and secret from the console's Webhooks page"
@@ -61,7 +64,7 @@ def check_keys(specs: Sequence[SourceSpec], environ: Mapping[str, str]) -> Findi
                 found=f"the secret of {', '.join(weak)} has fewer than {_SHORTEST_SECRET} characters",
                 advice="check that it was copied whole; the webhook secret is not the API secret",
             )
-    return Finding(check="keys", ok=True, found=f"{len(specs)} source{'s' if len(specs) > 1 else ''} with keys")
+    return Finding(check="keys", ok=True, found=f"{counted(len(specs), 'source')} with keys")
 
 
 def check_permissions(paths: Sequence[Path]) -> Finding:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from webhooks.cli.terminal import CommandFailed, Exit
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import fail
 from webhooks.store.memory import MemoryStore
 from webhooks.store.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
     from webhooks.store.base import Store
-
-DEFAULT_STORE = "sqlite:///inbox.db"
 
 
 def store_path(url: str) -> Path | None:
@@ -45,13 +44,13 @@ def open_to_read(url: str) -> SQLiteStore:
 
     Raises:
         ValueError: the URL is none.
-        CommandFailed: it lives in another process's memory, or there is none.
+        typer.Exit: it lives in another process's memory, or there is none.
     """
     path = store_path(url)
     if path is None:
-        raise CommandFailed("expected a store in a file, got memory:, which only its own process can see", Exit.USAGE)
+        fail("expected a store in a file, got memory:, which only its own process can see", Exit.USAGE)
     if not path.exists():
-        raise CommandFailed(f"expected a store at {path}, got none; give --store, or start the listener first", Exit.UNAVAILABLE)
+        fail(f"expected a store at {path}, got none; give --store, or start the listener first", Exit.UNAVAILABLE)
     return SQLiteStore(path, read_only=True)
 
 
