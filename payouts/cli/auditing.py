@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from payouts.audit_run import AuditRun
 from payouts.cli.audit_display import Shown, differences_left, shown_kinds, tell_changes, tell_reasons, tell_result
 from payouts.cli.connections import client_of, target_of
 from payouts.cli.ending import with_exit_codes
+from payouts.cli.following import Watch
 from payouts.cli.options import LedgerOption, per_second
 from payouts.generation import Standing
 from payouts.ledger import Ledger
@@ -31,11 +31,12 @@ from payouts.ledger_reader import Campaign, LedgerReader
 from payouts.ledger_schema import connect_to_write
 from payouts.restoring import last_sent_elsewhere, release, standing_of
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, fail, for_whoever_reads, give_up, tell
+from rewards_core.cli.output import JsonOption, Output, counted, fail, for_whoever_reads, tell
 from rewards_core.errors import VendorError
 
 _CONCURRENCY = 10
-_LOOK_EVERY = 0.2
+_INTERRUPTED = "Ending the audit once the requests under way are answered. Interrupt again to end now."
+_LOST = "Cannot show the audit ({reason}). It ends here; the next one continues it."
 _NO_LOOK_UP = (
     "EnKash cannot be asked what became of a row. Balances show only how many coins came or went since the snapshot, not who "
     "gave or spent them, and nothing about rows that were paid before it."
@@ -211,7 +212,8 @@ async def _audit(job: _Job, client: Any, worth: Mapping[str, int]) -> tuple[Audi
         _tell_begun(await run.begin(await asyncio.to_thread(_last_sent, job.path)), job.output)
         books = run.original(client) if job.scope.vendor == "original" else run.enkash(client, worth)
         complete = False
-        async with _shown(job, run):
+        shown = Shown(run, job.asking, job.output)
+        async with Watch(shown, job.asking.stop, interrupted=_INTERRUPTED, lost=_LOST).until_end(shown.begin):
             complete = await run.run(books)
         return run, await _release(job, ledger, run, complete=complete)
 
@@ -222,57 +224,6 @@ def _tell_begun(begun: Begun, output: Output) -> None:
         facts = {"event": "continued", "begun_at": when, "rows": begun.done, "of": begun.rows}
         with for_whoever_reads():
             output.record(facts, text=f"Continuing the audit begun on {when}: {begun.done:,} of {begun.rows:,} rows are done.")
-
-
-@asynccontextmanager
-async def _shown(job: _Job, run: AuditRun) -> AsyncIterator[None]:
-    """Show the audit; the first interrupt ends it once the requests under way are answered, the second one now."""
-    loop, output = asyncio.get_running_loop(), job.output
-    task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # inside a coroutine there is one
-    shown = Shown(run, job.asking, output)
-    heard: list[int] = []
-
-    def interrupt(number: int) -> None:
-        heard.append(number)
-        job.asking.stop()
-        if len(heard) > 1:
-            task.cancel()
-        else:
-            tell("Ending the audit once the requests under way are answered. Interrupt again to end now.", "yellow")
-
-    def show(what: Callable[[], None]) -> bool:
-        try:
-            what()
-        except Exception as problem:  # noqa: BLE001 - whatever it is, what was found must be written down
-            give_up()
-            job.asking.stop()
-            tell(f"Cannot show the audit ({type(problem).__name__}). It ends here; the next one continues it.", "bold red")
-            return False
-        return True
-
-    async def keep_looking() -> None:
-        while True:
-            if not show(shown.look):
-                return
-            await asyncio.sleep(_LOOK_EVERY)
-
-    signals = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
-    for each in signals:
-        loop.add_signal_handler(each, interrupt, each)
-    show(shown.begin)
-    looking = loop.create_task(keep_looking())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if len(heard) < 2:
-            raise
-        task.uncancel()
-    finally:
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
-        show(shown.end)
-        for each in signals:
-            loop.remove_signal_handler(each)
 
 
 async def _release(job: _Job, ledger: Ledger, run: AuditRun, *, complete: bool) -> Standing:
@@ -293,11 +244,7 @@ async def _release(job: _Job, ledger: Ledger, run: AuditRun, *, complete: bool) 
     doubted = await release(ledger, time.time())
     told = "Rows can be sent from this ledger again."
     if doubted:
-        rows = (
-            "1 row of coins that may have been paid is"
-            if doubted == 1
-            else f"{doubted:,} rows of coins that may have been paid are"
-        )
+        rows = counted(doubted, "row of coins that may have been paid is", "rows of coins that may have been paid are")
         told += f" {rows} unknown now: settle them with `payouts resolve`."
     with for_whoever_reads():
         job.output.record({"event": "released", "coins_unknown": doubted}, text=told)
@@ -355,7 +302,7 @@ async def _store_balances(job: _Job, client: Any, campaigns: Sequence[Campaign])
         except VendorError as problem:
             tell(f"The snapshot stopped: {problem}. Nothing was sent. The balances read by then are stored.", "bold red")
             return Exit.UNAVAILABLE
-    stored = "1 balance is" if kept == 1 else f"{kept:,} balances are"
+    stored = counted(kept, "balance is", "balances are")
     told = f"{stored} stored. A later `payouts audit --vendor enkash --coins EVENT=N` compares them with what was paid."
     with for_whoever_reads():
         job.output.record({"event": "snapshot", "stored": kept, "unchecked": failed}, text=told)

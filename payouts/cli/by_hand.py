@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from payouts import money
-from payouts.cli.confirming import SHOWN, agreed, counted, demand_somebody, rows_named, say_totals, sayer
+from payouts.cli.confirming import SHOWN, agreed, demand_somebody, rows_named, say_totals
 from payouts.cli.connections import client_of, target_of
 from payouts.cli.ending import with_exit_codes
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption
@@ -23,7 +23,7 @@ from payouts.retrying import RETRIED, objection_to_retry
 from payouts.states import Entry, State
 from payouts.vendors import vendor_of
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, fail, for_whoever_reads
+from rewards_core.cli.output import JsonOption, Output, counted, fail, for_whoever_reads
 
 _AT_ONCE = 10
 
@@ -114,16 +114,17 @@ def _tell_kept(entry: Entry, objection: str, output: Output) -> None:
 
 
 def _show(campaign: Campaign, entries: Sequence[Entry], output: Output) -> None:
-    say = sayer(output)
-    rows = f"{counted(len(entries), 'row')} {'gets' if len(entries) == 1 else 'get'} a new key"
+    rows = f"{counted(len(entries), 'row gets', 'rows get')} a new key"
     if campaign.vendor == "original":
-        say(f"{rows} if Original confirms that nothing was paid under the old one. The next run pays the rows that have one.")
+        output.note(
+            f"{rows} if Original confirms that nothing was paid under the old one. The next run pays the rows that have one."
+        )
     else:
-        say(f"{rows}. The next run pays the rows that have one. EnKash cannot be asked whether anything was paid before.")
+        output.note(f"{rows}. The next run pays the rows that have one. EnKash cannot be asked whether anything was paid before.")
     for entry in entries[:SHOWN]:
         amount = "" if entry.amount is None else f"{money.shown(entry.amount)} of "
         said = f": {entry.problem}" if entry.problem else ""
-        say(f"{entry.id}: {entry.state}, {amount}{entry.item} to {entry.recipient}{said}")
+        output.note(f"{entry.id}: {entry.state}, {amount}{entry.item} to {entry.recipient}{said}")
     if len(entries) > SHOWN:
-        say(f"and {len(entries) - SHOWN:,} more: payouts status --all lists them")
+        output.note(f"and {len(entries) - SHOWN:,} more: payouts status --all lists them")
     say_totals(entries, output)

@@ -18,7 +18,7 @@ from payouts.ledger_reader import LedgerReader
 from payouts.ledger_schema import connect_to_read
 from payouts.results import iso
 from payouts.signoff import record_of, write_csv, write_html
-from rewards_core.cli.output import JsonOption, Output, for_whoever_reads
+from rewards_core.cli.output import JsonOption, Output, counted, for_whoever_reads
 
 
 @with_exit_codes
@@ -68,7 +68,7 @@ def list_decisions(
 def _show(found: list[Decision], scope: str, output: Output, *, every: bool) -> None:
     shown = found if every else found[-SHOWN:]
     told = f", the last {len(shown):,}" if len(shown) < len(found) else ""
-    output.say(f"{scope}: {'1 decision' if len(found) == 1 else f'{len(found):,} decisions'}{told}", "bold")
+    output.say(f"{scope}: {counted(len(found), 'decision')}{told}", "bold")
     for decision in shown:
         amount = "" if decision.amount is None else f"{money.shown(decision.amount)} of "
         moved = "" if decision.row is None else f" row {decision.row} from {decision.was} to {decision.became}"

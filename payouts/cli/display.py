@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rich.progress import BarColumn, SpinnerColumn, TextColumn
+from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
@@ -134,6 +134,12 @@ class JsonLines:
             self._progress = None
 
 
+def moving_line(output: Output, field: str) -> tuple[ProgressColumn, ...]:
+    """Return a spinner in characters that the terminal has, a bar, and a field of the task."""
+    spinner = "dots" if output.console.encoding.startswith("utf") else "line"
+    return SpinnerColumn(spinner, finished_text=" "), BarColumn(bar_width=16), TextColumn(f"{{task.fields[{field}]}}")
+
+
 class MovingLine:
     """Draw a bar and its speed on one line, and the numbers of the run on the next.
 
@@ -145,9 +151,7 @@ class MovingLine:
     def __init__(self, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._bar = _TwoLines(
-            SpinnerColumn("dots" if output.console.encoding.startswith("utf") else "line", finished_text=" "),
-            BarColumn(bar_width=16),
-            TextColumn("{task.fields[speed]}"),
+            *moving_line(output, "speed"),
             console=output.console,
             auto_refresh=False,
         )

@@ -27,7 +27,7 @@ from payouts.results import write_results
 from payouts.runner import RunOptions, run_payouts
 from payouts.states import State
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import Output, fail, tell
+from rewards_core.cli.output import Output, counted, fail, tell
 from rewards_core.errors import VendorError
 from webhooks import StoreError
 
@@ -126,7 +126,7 @@ async def _store_balances(ledger: Ledger, client: EnkashClient, stream: BinaryIO
         return users
 
     users = await asyncio.to_thread(read)
-    tell(f"Storing {'1 balance' if len(users) == 1 else f'{len(users):,} balances'} first, 20 a second.")
+    tell(f"Storing {counted(len(users), 'balance')} first, 20 a second.")
     try:
         kept, failed = await snapshot_of(ledger, client, users)
     except VendorError as problem:
@@ -157,4 +157,4 @@ def _tell_end(job: Job, counts: Mapping[State, int], not_read: int, output: Outp
         output.say(f"see which: payouts status --ledger {job.ledger} --campaign {job.campaign}")
     going_on = sum(counts.get(state, 0) for state in _GOING_ON) + not_read
     if going_on:
-        output.say(f"{'1 row has' if going_on == 1 else f'{going_on:,} rows have'} no end yet: run the same command again")
+        output.say(f"{counted(going_on, 'row has', 'rows have')} no end yet: run the same command again")

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from payouts.asking import Asking
-from payouts.cli.confirming import SHOWN, agreed, counted, demand_somebody, say_totals, sayer
+from payouts.cli.confirming import SHOWN, agreed, demand_somebody, say_totals
 from payouts.cli.connections import client_of, target_of
 from payouts.evidence import record_absent
 from payouts.ledger import Facts, Ledger
@@ -26,7 +26,7 @@ from payouts.results import iso
 from payouts.states import Entry, State
 from payouts.vendors import as_told
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import Output, fail, for_whoever_reads
+from rewards_core.cli.output import Output, counted, fail, for_whoever_reads
 from rewards_core.errors import ConfigurationError, NotFound, RequestRejected, VendorError
 
 if TYPE_CHECKING:
@@ -208,8 +208,9 @@ def _facts(entry: Entry, note: str) -> Facts:
 
 def _show(campaign: Campaign, entries: Sequence[Entry], output: Output) -> None:
     users = counted(len({entry.recipient for entry in entries}), "user")
-    say = sayer(output)
-    say(f"{counted(len(entries), 'row')} for {users} in campaign {campaign.name}: refused, and not shown by complete look-ups.")
+    output.note(
+        f"{counted(len(entries), 'row')} for {users} in campaign {campaign.name}: refused, and not shown by complete look-ups."
+    )
     say_totals(entries, output)
 
 
@@ -241,7 +242,7 @@ def _tell_end(
     if ready:
         again = "use payouts retry --state rejected."
         if before:
-            others = f"{counted(before, 'row')} that {'was' if before == 1 else 'were'} rejected before"
+            others = f"{counted(before, 'row that was', 'rows that were')} rejected before"
             again = f"give their ids to payouts retry; payouts decisions --all lists them. --state rejected also takes {others}."
         output.say(f"{counted(len(ready), 'row')} settled as rejected. To pay them again, {again}")
     if settle_after is not None:

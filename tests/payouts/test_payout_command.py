@@ -361,6 +361,9 @@ async def test_who_cancels_a_run_without_an_interrupt_is_heard() -> None:
             await asyncio.Event().wait()
             yield None  # type: ignore[misc]
 
+        def stop(self) -> None:
+            """Send nothing more."""
+
     run = Endless()
     following = asyncio.ensure_future(follow(run, JsonLines(Output())))  # type: ignore[arg-type]
     await run.begun.wait()
