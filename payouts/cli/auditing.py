@@ -6,7 +6,6 @@ import asyncio
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from payouts.audit_book import Begun, Scope, audited_targets, is_conclusive
 from payouts.audit_coins import snapshot as take_snapshot
 from payouts.audit_run import AuditRun
 from payouts.cli.audit_display import Shown, differences_left, shown_kinds, tell_changes, tell_reasons, tell_result
-from payouts.cli.connections import client_of, target_of
+from payouts.cli.connections import client_of, locked, target_of
 from payouts.cli.ending import with_exit_codes
 from payouts.cli.following import Watch
 from payouts.cli.options import LedgerOption, per_second
@@ -31,7 +30,7 @@ from payouts.ledger_reader import Campaign, LedgerReader
 from payouts.ledger_schema import connect_to_write
 from payouts.restoring import last_sent_elsewhere, release, standing_of
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, counted, fail, for_whoever_reads, tell
+from rewards_core.cli.output import JsonOption, Output, counted, fail, for_whoever_reads, tell, wrong_usage
 from rewards_core.errors import VendorError
 
 _CONCURRENCY = 10
@@ -90,10 +89,7 @@ def audit(
     worth = _worth(coins or [])
     if not ledger.is_file():
         LedgerReader(ledger)  # says so
-    with ExitStack() as stack:
-        lock = LedgerLock(ledger)
-        lock.acquire()
-        stack.callback(lock.release)
+    with locked(ledger) as lock:
         connect_to_write(ledger).close()  # an older one is brought up to date
         with LedgerReader(ledger) as reader:  # closed before the ledger is, which could not fold its log into the file else
             known = reader.campaigns()
@@ -104,10 +100,8 @@ def audit(
         meant = chosen.vendor if chosen else vendor or ("original" if any(_is_original(each) for each in known) else "enkash")
         if meant != "enkash" and (snapshot or coins):
             fail("--snapshot and --coins are for EnKash, whose rows cannot be looked up. Nothing was done.", Exit.USAGE)
-        try:
+        with wrong_usage():
             client = client_of(meant, _CONCURRENCY)
-        except ValueError as problem:
-            fail(str(problem), Exit.USAGE)
         judged = _judged(known, meant, chosen, output)
         job = _Job(
             path=ledger,

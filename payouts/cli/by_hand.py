@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +11,7 @@ import typer
 
 from payouts import money
 from payouts.cli.confirming import SHOWN, agreed, demand_somebody, rows_named, say_totals
-from payouts.cli.connections import client_of, target_of
+from payouts.cli.connections import client_of, locked, target_of
 from payouts.cli.ending import with_exit_codes
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption
 from payouts.ledger import Ledger
@@ -23,7 +22,7 @@ from payouts.retrying import RETRIED, objection_to_retry
 from payouts.states import Entry, State
 from payouts.vendors import vendor_of
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, counted, fail, for_whoever_reads
+from rewards_core.cli.output import JsonOption, Output, counted, fail, for_whoever_reads, wrong_usage
 
 _AT_ONCE = 10
 
@@ -54,19 +53,14 @@ def retry(
     if bool(rows) == (state is not None):
         fail("Name rows by their ids, or all rows of one state with --state. Nothing was changed.", Exit.USAGE)
     output = Output(as_json)
-    with LedgerReader(ledger) as reader, ExitStack() as stack:
-        lock = LedgerLock(ledger)
-        lock.acquire()
-        stack.callback(lock.release)
+    with LedgerReader(ledger) as reader, locked(ledger) as lock:
         demand_newest(ledger)  # what it calls rejected, a newer copy may have paid
         chosen = reader.campaign(campaign, vendor)
         entries = rows_named(reader, chosen, rows or []) if state is None else list(reader.entries(chosen, [State(state)]))
         if not entries and not output.as_json:
             output.say(f"Campaign {chosen.name} has no {state} rows.")
-        try:
+        with wrong_usage():
             client = client_of(chosen.vendor)
-        except ValueError as problem:
-            fail(str(problem), Exit.USAGE)
         free = [entry for entry in entries if entry.state in RETRIED]
         if free and not yes:
             demand_somebody(yes=yes)

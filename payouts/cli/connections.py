@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import webhooks
 from original_async.settings import BASE_URLS, WEBHOOK_PATH
 from payouts.cli.credentials import check_enkash, check_original, naming_variables, webhook_source
 from payouts.generation import state_folder
+from payouts.ledger_lock import LedgerLock
 from rewards_core import Limits
 
 if TYPE_CHECKING:
@@ -62,6 +63,21 @@ class Listening:
             raise ValueError("Use --store or --webhook-port, not both. Nothing was sent.")
         if not self.path.startswith("/"):
             raise ValueError("--webhook-path must begin with a slash. Nothing was sent.")
+
+
+@contextmanager
+def locked(ledger: Path) -> Iterator[LedgerLock]:
+    """Keep every other process away from a ledger.
+
+    Raises:
+        LedgerError: another process has it, or it cannot be locked.
+    """
+    lock = LedgerLock(ledger)
+    lock.acquire()
+    try:
+        yield lock
+    finally:
+        lock.release()
 
 
 def client_of(vendor: str, concurrency: int = 1, *, may_repeat: bool = False) -> Any:

@@ -26,7 +26,7 @@ from payouts.results import iso
 from payouts.states import Entry, State
 from payouts.vendors import as_told
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import Output, counted, fail, for_whoever_reads
+from rewards_core.cli.output import Output, counted, fail, for_whoever_reads, wrong_usage
 from rewards_core.errors import ConfigurationError, NotFound, RequestRejected, VendorError
 
 if TYPE_CHECKING:
@@ -74,10 +74,8 @@ def settle_refused(
     entries = [entry for entry in reader.entries(campaign, [State.UNKNOWN]) if was_refused(entry)]
     if not entries:
         fail(f"Campaign {campaign.name} has no unknown rows that were refused. Nothing was changed.", Exit.REFUSED)
-    try:
+    with wrong_usage():
         client = client_of(campaign.vendor)
-    except ValueError as problem:
-        fail(str(problem), Exit.USAGE)
     with asyncio.Runner() as runner:  # the ledger stays open, and locked, while a person thinks
         stack = AsyncExitStack()
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +13,7 @@ import typer
 
 from payouts import decisions
 from payouts.cli.confirming import rows_named
+from payouts.cli.connections import locked
 from payouts.cli.ending import with_exit_codes
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, per_second
 from payouts.cli.refusing import settle_refused
@@ -80,10 +80,7 @@ def resolve(
     told = one_line(note or "", 1_000)
     _check(rows, outcome, told, undo=undo, unknown=unknown, refused=refused, yes=yes)
     output = Output(as_json)
-    with LedgerReader(ledger) as reader, ExitStack() as stack:
-        lock = LedgerLock(ledger)
-        lock.acquire()
-        stack.callback(lock.release)
+    with LedgerReader(ledger) as reader, locked(ledger) as lock:
         demand_newest(ledger)  # of what a newer copy has done since, this one knows nothing
         chosen = reader.campaign(campaign, vendor)
         if unknown:

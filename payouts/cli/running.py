@@ -15,7 +15,7 @@ import typer
 from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH
 from payouts.charts import duration
 from payouts.checking import Checked
-from payouts.cli.connections import Listening
+from payouts.cli.connections import Listening, locked
 from payouts.cli.credentials import check_enkash, check_original, webhook_source
 from payouts.cli.ending import with_exit_codes
 from payouts.cli.job import Job, pay
@@ -29,7 +29,7 @@ from payouts.runner import RunOptions
 from payouts.spelling import misspelled_amount
 from rewards_core.cli.credentials import keys_option
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, fail, tell
+from rewards_core.cli.output import JsonOption, Output, fail, tell, wrong_usage
 from rewards_core.operations import DEFAULT_SCOPE
 from rewards_core.validation import check_name
 
@@ -128,7 +128,7 @@ def run(
     check_place("--report", report, ledger=ledger, rows=Path(file))
     check_place("--results", results, ledger=ledger, rows=Path(file), report=report)
     most = _amount_of(max_total, vendor)
-    try:
+    with wrong_usage():
         check_name(campaign, "--campaign")
         listening = Listening(
             host=webhook_host,
@@ -139,8 +139,6 @@ def run(
             poll_after=poll_after,
             polls_per_second=polls_per_second,
         )
-    except ValueError as problem:
-        fail(str(problem), Exit.USAGE)
     if vendor == "enkash" and (store, webhook_port) != (None, None):
         fail("EnKash answers at once and sends no webhooks; leave --store and --webhook-port out", Exit.USAGE)
     if vendor == "original" and snapshot:
@@ -218,18 +216,14 @@ def _amount_of(max_total: str | None, vendor: str) -> Decimal | None:
 
 def _check_environment(job: Job) -> None:
     """End the command before anybody is asked, if it could not go on afterwards."""
-    try:
+    with wrong_usage():
         (check_original if job.vendor == "original" else check_enkash)()
         if job.listening.port is not None:
             webhook_source(job.listening.keys_file, scope=DEFAULT_SCOPE)
-    except ValueError as problem:
-        fail(str(problem), Exit.USAGE)
 
 
 def _taken(ledger: Path, stack: ExitStack) -> LedgerLock:
-    lock = LedgerLock(ledger)
-    lock.acquire()
-    stack.callback(lock.release)
+    lock = stack.enter_context(locked(ledger))
     if is_begun(ledger):  # an older one, or one whose making was interrupted, cannot be read before it is brought up to date
         connect_to_write(ledger).close()
     return lock

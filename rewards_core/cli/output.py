@@ -35,6 +35,15 @@ def fail(text: str, code: int) -> NoReturn:
     raise typer.Exit(code) from None
 
 
+@contextmanager
+def wrong_usage() -> Iterator[None]:
+    """End the command as one that was used wrongly if a ValueError is raised inside; its text says what to give."""
+    try:
+        yield
+    except ValueError as problem:
+        fail(str(problem), Exit.USAGE)
+
+
 def tell(text: str, style: str = "") -> None:
     """Write a line to standard error; if that is closed or full, the line is lost and nothing else happens."""
     with suppress(OSError, ValueError):

@@ -27,7 +27,7 @@ from webhooks.cli.options import (
 from webhooks.cli.remote import change
 from webhooks.cli.settings import ForwardSettings, ListenerSettings
 from webhooks.cli.sources import ReloadableSource
-from webhooks.cli.stores import open_to_read
+from webhooks.cli.stores import reading
 from webhooks.errors import StoreError
 from webhooks.store.base import EventState, StoredEvent
 from webhooks.store.sqlite import SQLiteStore
@@ -104,11 +104,8 @@ def show_event(
     output = Output(as_json)
 
     async def work() -> None:
-        opened = open_to_read(store)
-        try:
+        async with reading(store) as opened:
             stored = await opened.get_event(event_id)
-        finally:
-            await opened.aclose()
         if stored is None:
             fail(f"expected an event with the id {event_id}, got none", Exit.NOT_FOUND)
         jobs = [
@@ -245,11 +242,8 @@ def tail(
     output = Output(as_json)
 
     async def work() -> None:
-        opened = open_to_read(store)
-        try:
+        async with reading(store) as opened:
             await _follow(opened, output, last, count)
-        finally:
-            await opened.aclose()
 
     run(work, broken_off=Exit.OK)
 
@@ -286,25 +280,19 @@ async def _after(store: SQLiteStore, seen: int) -> list[StoredEvent]:
 
 
 async def _all_dead(url: str) -> list[int]:
-    opened = open_to_read(url)
     ids: list[int] = []
-    try:
+    async with reading(url) as opened:
         before: int | None = None
         while page := await opened.list_events(state=EventState.DEAD, before_id=before, limit=500):
             ids += [stored.id for stored in page if stored.jobs]
             before = page[-1].id
-    finally:
-        await opened.aclose()
     return ids
 
 
 def _list(url: str, output: Output, title: str, **conditions: Any) -> None:
     async def work() -> None:
-        opened = open_to_read(url)
-        try:
+        async with reading(url) as opened:
             found = await opened.list_events(**conditions)
-        finally:
-            await opened.aclose()
         output.table(title, _COLUMNS, (told(stored) for stored in found))
 
     run(work)

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, fail
+from rewards_core.cli.output import JsonOption, Output, wrong_usage
 from webhooks.cli.options import (
     DEFAULT_STORE,
     ForwardOption,
@@ -151,10 +151,8 @@ def serve(
     if tls_cert is None and (tls_key is not None or tls_min != _OLDEST_TLS):
         raise typer.BadParameter("--tls-key and --tls-min: expected a certificate to go with them, got none; give --tls-cert too")
     output = Output(as_json)
-    try:
+    with wrong_usage():
         code = asyncio.run(_serve(settings, output))
-    except ValueError as problem:
-        fail(str(problem), Exit.USAGE)
     raise typer.Exit(code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from webhooks.store.memory import MemoryStore
 from webhooks.store.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from webhooks.store.base import Store
 
 
@@ -39,7 +42,8 @@ def open_store(url: str) -> Store:
     return MemoryStore() if path is None else SQLiteStore(path)
 
 
-def open_to_read(url: str) -> SQLiteStore:
+@asynccontextmanager
+async def reading(url: str) -> AsyncIterator[SQLiteStore]:
     """Open a store that a listener or an application writes.
 
     Raises:
@@ -51,7 +55,11 @@ def open_to_read(url: str) -> SQLiteStore:
         fail("expected a store in a file, got memory:, which only its own process can see", Exit.USAGE)
     if not path.exists():
         fail(f"expected a store at {path}, got none; give --store, or start the listener first", Exit.UNAVAILABLE)
-    return SQLiteStore(path, read_only=True)
+    store = SQLiteStore(path, read_only=True)
+    try:
+        yield store
+    finally:
+        await store.aclose()
 
 
 def admin_socket(url: str, given: Path | None) -> Path | None:

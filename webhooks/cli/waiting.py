@@ -22,7 +22,7 @@ from webhooks.cli.looking import run
 from webhooks.cli.options import DEFAULT_STORE, SocketOption, StoreOption
 from webhooks.cli.remote import ask_listener
 from webhooks.cli.stores import admin_socket as socket_of
-from webhooks.cli.stores import open_to_read
+from webhooks.cli.stores import reading
 from webhooks.completions import Completions
 from webhooks.errors import CompletionTimeout
 from webhooks.store.base import Outcome
@@ -64,8 +64,7 @@ def wait(
     async def work() -> None:
         ref = OperationRef(check_id(scope, "--scope"), kind.value, check_id(uid, "uid"))
         async with AsyncExitStack() as stack:
-            opened = open_to_read(store)
-            stack.push_async_callback(opened.aclose)
+            opened = await stack.enter_async_context(reading(store))
             if poll:
                 client = await stack.enter_async_context(OriginalClient.from_env(scope=scope, allow_insecure=api_insecure))
                 completions = await stack.enter_async_context(Completions(client, opened))
