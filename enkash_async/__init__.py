@@ -1,11 +1,16 @@
 """Asyncio client for EnKash coins."""
 
-from enkash_async.breakers import BreakerState, BreakerStore, FileBreakerStore, MemoryBreakerStore
-from enkash_async.client import EnkashClient
-from enkash_async.credentials import PasswordCredentials, StaticToken, TokenProvider
-from enkash_async.encryption import BodyCipher
-from enkash_async.errors import CredentialsRejected, TokenUnavailable
-from enkash_async.models import CoinAllocation, CoinAllocationRequest, CoinConfiguration, CoinEvent, CoinEventRequest
+from typing import TYPE_CHECKING
+
+from rewards_core.late import late_names
+
+if TYPE_CHECKING:
+    from enkash_async.breakers import BreakerState, BreakerStore, FileBreakerStore, MemoryBreakerStore
+    from enkash_async.client import EnkashClient
+    from enkash_async.credentials import PasswordCredentials, StaticToken, TokenProvider
+    from enkash_async.encryption import BodyCipher
+    from enkash_async.errors import CredentialsRejected, TokenUnavailable
+    from enkash_async.models import CoinAllocation, CoinAllocationRequest, CoinConfiguration, CoinEvent, CoinEventRequest
 
 __all__ = [
     "BodyCipher",
@@ -25,3 +30,6 @@ __all__ = [
     "TokenProvider",
     "TokenUnavailable",
 ]
+
+if not TYPE_CHECKING:  # else a type checker would believe in every name
+    __getattr__ = late_names(__name__, __all__, ("models", "errors", "encryption", "breakers", "credentials", "client"))

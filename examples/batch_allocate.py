@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import csv
 import json
-import os
 import sys
 import time
 from collections import Counter
@@ -87,9 +86,8 @@ async def settle(
 async def run(options: argparse.Namespace) -> int:
     tally = Tally()
     store = MemoryStore()
-    keys = dict(pair.split(":") for pair in os.environ["ORIGINAL_WEBHOOK_KEYS"].split(","))
     app = web.Application()
-    Receiver(OriginalWebhooks(keys), store).register(app, "/webhooks/original")
+    Receiver(OriginalWebhooks.from_env(), store).register(app, "/webhooks/original")
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", options.webhook_port).start()

@@ -14,10 +14,9 @@ from webhooks import Completions, MemoryStore, PollPolicy, Receiver
 
 
 async def grant_all(campaign: str, users: list[str]) -> None:
-    keys = dict(pair.split(":") for pair in os.environ["ORIGINAL_WEBHOOK_KEYS"].split(","))
     store = MemoryStore()
     app = web.Application()
-    Receiver(OriginalWebhooks(keys), store).register(app, "/webhooks/original")
+    Receiver(OriginalWebhooks.from_env(), store).register(app, "/webhooks/original")
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", int(os.environ.get("PORT", "8080"))).start()

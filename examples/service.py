@@ -52,8 +52,7 @@ async def grant(request: web.Request) -> web.Response:
 
 def make_app() -> web.Application:
     app, store = web.Application(), MemoryStore()
-    keys = dict(pair.split(":") for pair in os.environ["ORIGINAL_WEBHOOK_KEYS"].split(","))
-    Receiver(OriginalWebhooks(keys), store).register(app, "/webhooks/original")
+    Receiver(OriginalWebhooks.from_env(), store).register(app, "/webhooks/original")
 
     async def vendor(app: web.Application) -> AsyncIterator[None]:
         async with OriginalClient.from_env() as client, Completions(client, store) as waiting:

@@ -14,9 +14,8 @@ from webhooks import Completions, MemoryStore, Receiver
 
 
 async def grant(to_user_uid: str, amount: str, nonce: str) -> None:
-    keys = dict(pair.split(":") for pair in os.environ["ORIGINAL_WEBHOOK_KEYS"].split(","))
     store = MemoryStore()
-    receiver = Receiver(OriginalWebhooks(keys), store)
+    receiver = Receiver(OriginalWebhooks.from_env(), store)
     app = web.Application()
     receiver.register(app, "/webhooks/original")
     runner = web.AppRunner(app)

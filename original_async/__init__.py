@@ -1,10 +1,15 @@
 """Asyncio client for the reward family of Original, and the reading of its webhooks."""
 
-from original_async.client import OriginalClient
-from original_async.errors import AllocationFailed, ClaimFailed
-from original_async.models import Allocation, AllocationRequest, Balance, Claim, ClaimRequest, Reward, RewardStatus
-from original_async.signature import Keyring, sign
-from original_async.webhooks import OriginalWebhooks
+from typing import TYPE_CHECKING
+
+from rewards_core.late import late_names
+
+if TYPE_CHECKING:
+    from original_async.client import OriginalClient
+    from original_async.errors import AllocationFailed, ClaimFailed
+    from original_async.models import Allocation, AllocationRequest, Balance, Claim, ClaimRequest, Reward, RewardStatus
+    from original_async.signature import Keyring, sign
+    from original_async.webhooks import OriginalWebhooks
 
 __all__ = [
     "Allocation",
@@ -21,3 +26,6 @@ __all__ = [
     "RewardStatus",
     "sign",
 ]
+
+if not TYPE_CHECKING:  # else a type checker would believe in every name
+    __getattr__ = late_names(__name__, __all__, ("models", "errors", "signature", "webhooks", "client"))

@@ -12,15 +12,15 @@ import math
 import re
 from collections.abc import Callable
 from contextlib import suppress
-
-from jwt.algorithms import HMACAlgorithm
-from jwt.api_jws import PyJWS
-from jwt.exceptions import InvalidKeyError
+from typing import TYPE_CHECKING
 
 from rewards_core.http.messages import Headers
 from rewards_core.json import dumps
 from rewards_core.secrets import Secret
 from rewards_core.validation import check_number
+
+if TYPE_CHECKING:
+    from jwt import PyJWS
 
 logger = logging.getLogger("original_async")
 
@@ -85,6 +85,8 @@ class Tokens:
         return self._secret.reveal(), self._token.reveal()
 
     def _mint(self) -> None:
+        from jwt import InvalidKeyError  # noqa: PLC0415 - see _quiet_jws
+
         now = self._clock()
         payload: dict[str, object] = {"user_id": "*", "resource": "*", "action": "*", "api_key": self._api_key}
         if self._lifetime is not None:
@@ -106,17 +108,18 @@ class Tokens:
         self._renew_at = math.inf if self._lifetime is None else now + max(self._lifetime - RENEW_BEFORE, self._lifetime / 2)
 
 
-class _AnyLength(HMACAlgorithm):
-    """PyJWT warns at every token about a short key; that is said once, by the log."""
-
-    def check_key_length(self, key: bytes) -> None:  # noqa: ARG002
-        return None
-
-
 def _quiet_jws() -> PyJWS:
+    """Return what signs tokens; PyJWT warns at each of them about a short key, which is said once, by the log."""
+    from jwt import PyJWS  # noqa: PLC0415 - it imports all of cryptography, which only a client needs
+    from jwt.algorithms import HMACAlgorithm  # noqa: PLC0415
+
+    class AnyLength(HMACAlgorithm):
+        def check_key_length(self, key: bytes) -> None:  # noqa: ARG002
+            return None
+
     jws = PyJWS()
     jws.unregister_algorithm("HS256")
-    jws.register_algorithm("HS256", _AnyLength(hashlib.sha256))
+    jws.register_algorithm("HS256", AnyLength(hashlib.sha256))
     return jws
 
 

@@ -22,6 +22,10 @@ BASE_URLS: Mapping[str, str] = {
     "development": "https://api-dev.getoriginal.com/v1",
 }
 """A key pair belongs to one app, and an app to one environment."""
+WEBHOOK_KEYS = "ORIGINAL_WEBHOOK_KEYS"
+APP_UID = "ORIGINAL_APP_UID"
+WEBHOOK_PATH = "/webhooks/original"
+"""Where the command lines take webhooks unless they are told another path."""
 
 
 class ClientOptions(TypedDict, total=False):

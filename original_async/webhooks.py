@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 from original_async.models import ALLOCATION, CLAIM, Allocation, Claim
+from original_async.settings import WEBHOOK_KEYS
 from original_async.signature import Keyring, signature_of
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.json import canonical, fits, loads_faithful
+from rewards_core.keys import read_keys_variable
 from rewards_core.operations import DEFAULT_SCOPE, Event, OperationRef, OperationStatus
 from rewards_core.secrets import one_line, shielded
 from rewards_core.validation import MAX_TEXT, check_id, is_id
@@ -55,6 +57,19 @@ class OriginalWebhooks:
         self._keys = Keyring(keys)
         self._scope = check_id(scope, "scope")
         self._app_uid = None if app_uid is None else check_id(app_uid, "app_uid")
+
+    @classmethod
+    def from_env(cls, *, scope: str = DEFAULT_SCOPE, app_uid: str | None = None) -> Self:
+        """Read the keys from `ORIGINAL_WEBHOOK_KEYS`: `ID:SECRET` pairs separated by commas or spaces, or a JSON object of them.
+
+        Args:
+            scope: The scope of the app's operations, as given to its client.
+            app_uid: The app's uid; an event that names another app then settles nothing.
+
+        Raises:
+            ValueError: the variable is not set or holds no keys that can be read, or `scope` or `app_uid` is no id.
+        """
+        return cls(read_keys_variable(WEBHOOK_KEYS), scope=scope, app_uid=app_uid)
 
     @property
     def scope(self) -> str:

@@ -1,15 +1,30 @@
 """A file of rewards in, every row settled exactly once, a report out."""
 
-from payouts.files import read_rows
-from payouts.ledger import Ledger
-from payouts.ledger_reader import Campaign, LedgerReader
-from payouts.lines import FileRefused, Layout, Mistake, Note
-from payouts.progress import Progress
-from payouts.report import write_report
-from payouts.results import write_results
-from payouts.rows import EnkashRow, InvalidRow, OriginalRow, Row, derive_key
-from payouts.runner import PayoutRun, PayoutsStopped, RunOptions, run_payouts
-from payouts.states import AuditNeeded, CampaignUnclear, Entry, KeyTaken, LedgerError, LedgerInUse, RowChanged, State, WrongWay
+from typing import TYPE_CHECKING
+
+from rewards_core.late import late_names
+
+if TYPE_CHECKING:
+    from payouts.files import read_rows
+    from payouts.ledger import Ledger
+    from payouts.ledger_reader import Campaign, LedgerReader
+    from payouts.lines import FileRefused, Layout, Mistake, Note
+    from payouts.progress import Progress
+    from payouts.report import write_report
+    from payouts.results import write_results
+    from payouts.rows import EnkashRow, InvalidRow, OriginalRow, Row, derive_key
+    from payouts.runner import PayoutRun, PayoutsStopped, RunOptions, run_payouts
+    from payouts.states import (
+        AuditNeeded,
+        CampaignUnclear,
+        Entry,
+        KeyTaken,
+        LedgerError,
+        LedgerInUse,
+        RowChanged,
+        State,
+        WrongWay,
+    )
 
 __all__ = [
     "AuditNeeded",
@@ -42,3 +57,10 @@ __all__ = [
     "write_report",
     "write_results",
 ]
+
+if not TYPE_CHECKING:  # else a type checker would believe in every name
+    __getattr__ = late_names(
+        __name__,
+        __all__,
+        ("states", "rows", "lines", "ledger_reader", "ledger", "files", "progress", "report", "results", "runner"),
+    )

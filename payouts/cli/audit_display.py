@@ -8,10 +8,11 @@ from itertools import islice
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import Progress
 
 from payouts.audit import DIFFERENCES, shown
-from webhooks.cli.terminal import tell
+from payouts.cli.display import moving_line
+from rewards_core.cli.output import counted, tell
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from payouts.asking import Asking
     from payouts.audit_run import AuditRun
     from payouts.ledger_reader import Audit, Difference
-    from webhooks.cli.terminal import Output
+    from rewards_core.cli.output import Output
 
 MOST_SHOWN = 20
 _TOGETHER = "\u00a0"
@@ -43,9 +44,7 @@ class Shown:
         self._clock = clock
         self._told = clock()
         self._bar = Progress(
-            SpinnerColumn("dots" if output.console.encoding.startswith("utf") else "line", finished_text=" "),
-            BarColumn(bar_width=16),
-            TextColumn("{task.fields[told]}"),
+            *moving_line(output, "told"),
             console=output.console,
             auto_refresh=False,
             transient=True,
@@ -101,13 +100,12 @@ def tell_result(audit: Audit, differences: Iterator[Difference], *, allow_unknow
             (allowed, "grant that the ledger does not know, allowed", "grants that the ledger does not know, allowed"),
             (applied, "was moved to what the vendor says", "were moved to what the vendor says"),
         )
-        rows = "1 row" if audit.rows == 1 else f"{audit.rows:,} rows"
-        requests = "1 request" if audit.requests == 1 else f"{audit.requests:,} requests"
-        told = [f"{number:,} {one if number == 1 else many}" for number, one, many in facts_told if number]
-        output.say("; ".join([f"{rows} compared with {requests}", *told]) + ".", "bold")
+        told = [counted(number, one, many) for number, one, many in facts_told if number]
+        compared = f"{counted(audit.rows, 'row')} compared with {counted(audit.requests, 'request')}"
+        output.say("; ".join([compared, *told]) + ".", "bold")
         if since := behind - audit.applied.get("behind", 0):
-            told_since = "1 row has been settled since; the next run records it."
-            output.say(told_since if since == 1 else f"{since:,} rows have been settled since; the next run records them.")
+            end = "been settled since; the next run records"
+            output.say(counted(since, f"row has {end} it.", f"rows have {end} them."))
 
 
 def differences_left(audit: Audit, *, allow_unknown: bool) -> int:
@@ -145,7 +143,7 @@ def tell_reasons(run: AuditRun, output: Output) -> None:
         if output.as_json:
             output.record({"event": "unchecked", "rows": rows, "reason": why})
         else:
-            tell(f"{'1 row' if rows == 1 else f'{rows:,} rows'} could not be checked: {why}", "yellow")
+            tell(f"{counted(rows, 'row')} could not be checked: {why}", "yellow")
 
 
 def _record(each: Difference) -> dict[str, Any]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,22 +19,23 @@ from payouts.audit_book import Begun, Scope, audited_targets, is_conclusive
 from payouts.audit_coins import snapshot as take_snapshot
 from payouts.audit_run import AuditRun
 from payouts.cli.audit_display import Shown, differences_left, shown_kinds, tell_changes, tell_reasons, tell_result
-from payouts.cli.connections import client_of, target_of
-from payouts.cli.following import for_whoever_reads
+from payouts.cli.connections import client_of, locked, target_of
+from payouts.cli.ending import with_exit_codes
+from payouts.cli.following import Watch
 from payouts.cli.options import LedgerOption, per_second
-from payouts.cli.terminal import Exit, with_exit_codes
 from payouts.generation import Standing
 from payouts.ledger import Ledger
 from payouts.ledger_lock import LedgerLock
 from payouts.ledger_reader import Campaign, LedgerReader
 from payouts.ledger_schema import connect_to_write
 from payouts.restoring import last_sent_elsewhere, release, standing_of
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import JsonOption, Output, counted, fail, for_whoever_reads, tell, wrong_usage
 from rewards_core.errors import VendorError
-from webhooks.cli.options import JsonOption
-from webhooks.cli.terminal import Output, fail, tell
 
 _CONCURRENCY = 10
-_LOOK_EVERY = 0.2
+_INTERRUPTED = "Ending the audit once the requests under way are answered. Interrupt again to end now."
+_LOST = "Cannot show the audit ({reason}). It ends here; the next one continues it."
 _NO_LOOK_UP = (
     "EnKash cannot be asked what became of a row. Balances show only how many coins came or went since the snapshot, not who "
     "gave or spent them, and nothing about rows that were paid before it."
@@ -90,10 +89,7 @@ def audit(
     worth = _worth(coins or [])
     if not ledger.is_file():
         LedgerReader(ledger)  # says so
-    with ExitStack() as stack:
-        lock = LedgerLock(ledger)
-        lock.acquire()
-        stack.callback(lock.release)
+    with locked(ledger) as lock:
         connect_to_write(ledger).close()  # an older one is brought up to date
         with LedgerReader(ledger) as reader:  # closed before the ledger is, which could not fold its log into the file else
             known = reader.campaigns()
@@ -104,10 +100,8 @@ def audit(
         meant = chosen.vendor if chosen else vendor or ("original" if any(_is_original(each) for each in known) else "enkash")
         if meant != "enkash" and (snapshot or coins):
             fail("--snapshot and --coins are for EnKash, whose rows cannot be looked up. Nothing was done.", Exit.USAGE)
-        try:
+        with wrong_usage():
             client = client_of(meant, _CONCURRENCY)
-        except ValueError as problem:
-            fail(str(problem), Exit.USAGE)
         judged = _judged(known, meant, chosen, output)
         job = _Job(
             path=ledger,
@@ -179,7 +173,7 @@ def _judged(known: list[Campaign], vendor: str, chosen: Campaign | None, output:
         )
     for each in left_out:
         if output.as_json:
-            with for_whoever_reads(output):
+            with for_whoever_reads():
                 output.record({"event": "left_out", "campaign": each.name, "target": each.target})
         else:
             tell(f"Campaign {each.name} was begun at {each.target} and is left out: audit it with that base URL.", "yellow")
@@ -201,7 +195,7 @@ def _vouch(path: Path, known: Sequence[Campaign], lock: LedgerLock, output: Outp
                 await release(opened, time.time(), newest=True)
 
         asyncio.run(vouch())
-    with for_whoever_reads(output):
+    with for_whoever_reads():
         output.record({"event": "released", "coins_unknown": 0}, text="Rows can be sent from this ledger.")
 
 
@@ -212,7 +206,8 @@ async def _audit(job: _Job, client: Any, worth: Mapping[str, int]) -> tuple[Audi
         _tell_begun(await run.begin(await asyncio.to_thread(_last_sent, job.path)), job.output)
         books = run.original(client) if job.scope.vendor == "original" else run.enkash(client, worth)
         complete = False
-        async with _shown(job, run):
+        shown = Shown(run, job.asking, job.output)
+        async with Watch(shown, job.asking.stop, interrupted=_INTERRUPTED, lost=_LOST).until_end(shown.begin):
             complete = await run.run(books)
         return run, await _release(job, ledger, run, complete=complete)
 
@@ -221,59 +216,8 @@ def _tell_begun(begun: Begun, output: Output) -> None:
     if begun.after:
         when = f"{datetime.fromtimestamp(begun.begun_at, UTC):%Y-%m-%d %H:%M} UTC"
         facts = {"event": "continued", "begun_at": when, "rows": begun.done, "of": begun.rows}
-        with for_whoever_reads(output):
+        with for_whoever_reads():
             output.record(facts, text=f"Continuing the audit begun on {when}: {begun.done:,} of {begun.rows:,} rows are done.")
-
-
-@asynccontextmanager
-async def _shown(job: _Job, run: AuditRun) -> AsyncIterator[None]:
-    """Show the audit; the first interrupt ends it once the requests under way are answered, the second one now."""
-    loop, output = asyncio.get_running_loop(), job.output
-    task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # inside a coroutine there is one
-    shown = Shown(run, job.asking, output)
-    heard: list[int] = []
-
-    def interrupt(number: int) -> None:
-        heard.append(number)
-        job.asking.stop()
-        if len(heard) > 1:
-            task.cancel()
-        else:
-            tell("Ending the audit once the requests under way are answered. Interrupt again to end now.", "yellow")
-
-    def show(what: Callable[[], None]) -> bool:
-        try:
-            what()
-        except Exception as problem:  # noqa: BLE001 - whatever it is, what was found must be written down
-            output.give_up()
-            job.asking.stop()
-            tell(f"Cannot show the audit ({type(problem).__name__}). It ends here; the next one continues it.", "bold red")
-            return False
-        return True
-
-    async def keep_looking() -> None:
-        while True:
-            if not show(shown.look):
-                return
-            await asyncio.sleep(_LOOK_EVERY)
-
-    signals = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
-    for each in signals:
-        loop.add_signal_handler(each, interrupt, each)
-    show(shown.begin)
-    looking = loop.create_task(keep_looking())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if len(heard) < 2:
-            raise
-        task.uncancel()
-    finally:
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
-        show(shown.end)
-        for each in signals:
-            loop.remove_signal_handler(each)
 
 
 async def _release(job: _Job, ledger: Ledger, run: AuditRun, *, complete: bool) -> Standing:
@@ -294,13 +238,9 @@ async def _release(job: _Job, ledger: Ledger, run: AuditRun, *, complete: bool) 
     doubted = await release(ledger, time.time())
     told = "Rows can be sent from this ledger again."
     if doubted:
-        rows = (
-            "1 row of coins that may have been paid is"
-            if doubted == 1
-            else f"{doubted:,} rows of coins that may have been paid are"
-        )
+        rows = counted(doubted, "row of coins that may have been paid is", "rows of coins that may have been paid are")
         told += f" {rows} unknown now: settle them with `payouts resolve`."
-    with for_whoever_reads(job.output):
+    with for_whoever_reads():
         job.output.record({"event": "released", "coins_unknown": doubted}, text=told)
     return Standing.NEWEST
 
@@ -316,7 +256,7 @@ def _tell(job: _Job, run: AuditRun, standing: Standing) -> Exit:
     output, scope = job.output, job.scope
     with LedgerReader(job.path) as reader:
         found = reader.audit(run.begun.number)
-        with for_whoever_reads(output):
+        with for_whoever_reads():
             differences = reader.differences(found.number, shown_kinds(allow_unknown=scope.allow_unknown))
             tell_reasons(run, output)
             tell_changes(reader.differences(found.number, ["change"]), output)
@@ -341,7 +281,7 @@ def _tell(job: _Job, run: AuditRun, standing: Standing) -> Exit:
         tell(f"The audit is not complete: {found.rows:,} of {run.begun.rows:,} rows were compared. {advice}", "yellow")
         return Exit.NOT_YET
     if differences_left(found, allow_unknown=scope.allow_unknown):
-        return Exit.NOT_PAID
+        return Exit.FAILED
     return Exit.NOT_YET if found.unchecked or standing is not Standing.NEWEST else Exit.OK
 
 
@@ -356,9 +296,9 @@ async def _store_balances(job: _Job, client: Any, campaigns: Sequence[Campaign])
         except VendorError as problem:
             tell(f"The snapshot stopped: {problem}. Nothing was sent. The balances read by then are stored.", "bold red")
             return Exit.UNAVAILABLE
-    stored = "1 balance is" if kept == 1 else f"{kept:,} balances are"
+    stored = counted(kept, "balance is", "balances are")
     told = f"{stored} stored. A later `payouts audit --vendor enkash --coins EVENT=N` compares them with what was paid."
-    with for_whoever_reads(job.output):
+    with for_whoever_reads():
         job.output.record({"event": "snapshot", "stored": kept, "unchecked": failed}, text=told)
     if failed:
         tell(f"{failed:,} balances could not be read.", "yellow")

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from payouts import money
-from payouts.cli.confirming import SHOWN, agreed, counted, demand_somebody, rows_named, say_totals, sayer
-from payouts.cli.connections import client_of, target_of
-from payouts.cli.following import for_whoever_reads
+from payouts.cli.confirming import SHOWN, agreed, demand_somebody, rows_named, say_totals
+from payouts.cli.connections import client_of, locked, target_of
+from payouts.cli.ending import with_exit_codes
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption
-from payouts.cli.terminal import Exit, with_exit_codes
 from payouts.ledger import Ledger
 from payouts.ledger_lock import LedgerLock
 from payouts.ledger_reader import Campaign, LedgerReader
@@ -23,8 +21,8 @@ from payouts.restoring import demand_newest
 from payouts.retrying import RETRIED, objection_to_retry
 from payouts.states import Entry, State
 from payouts.vendors import vendor_of
-from webhooks.cli.options import JsonOption
-from webhooks.cli.terminal import Output, fail
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import JsonOption, Output, counted, fail, for_whoever_reads, wrong_usage
 
 _AT_ONCE = 10
 
@@ -55,19 +53,14 @@ def retry(
     if bool(rows) == (state is not None):
         fail("Name rows by their ids, or all rows of one state with --state. Nothing was changed.", Exit.USAGE)
     output = Output(as_json)
-    with LedgerReader(ledger) as reader, ExitStack() as stack:
-        lock = LedgerLock(ledger)
-        lock.acquire()
-        stack.callback(lock.release)
+    with LedgerReader(ledger) as reader, locked(ledger) as lock:
         demand_newest(ledger)  # what it calls rejected, a newer copy may have paid
         chosen = reader.campaign(campaign, vendor)
         entries = rows_named(reader, chosen, rows or []) if state is None else list(reader.entries(chosen, [State(state)]))
         if not entries and not output.as_json:
             output.say(f"Campaign {chosen.name} has no {state} rows.")
-        try:
+        with wrong_usage():
             client = client_of(chosen.vendor)
-        except ValueError as problem:
-            fail(str(problem), Exit.USAGE)
         free = [entry for entry in entries if entry.state in RETRIED]
         if free and not yes:
             demand_somebody(yes=yes)
@@ -95,11 +88,11 @@ async def _retry(path: Path, campaign: Campaign, client: Any, entries: Sequence[
             for entry, objection in zip(some, objections, strict=True):
                 if objection is None:
                     renewed = await ledger.renew_key(entry)
-                    with for_whoever_reads(output):
+                    with for_whoever_reads():
                         _tell_renewed(entry, renewed, output)
                 else:
                     kept += 1
-                    with for_whoever_reads(output):
+                    with for_whoever_reads():
                         _tell_kept(entry, objection, output)
     return Exit.REFUSED if kept else Exit.OK
 
@@ -115,16 +108,17 @@ def _tell_kept(entry: Entry, objection: str, output: Output) -> None:
 
 
 def _show(campaign: Campaign, entries: Sequence[Entry], output: Output) -> None:
-    say = sayer(output)
-    rows = f"{counted(len(entries), 'row')} {'gets' if len(entries) == 1 else 'get'} a new key"
+    rows = f"{counted(len(entries), 'row gets', 'rows get')} a new key"
     if campaign.vendor == "original":
-        say(f"{rows} if Original confirms that nothing was paid under the old one. The next run pays the rows that have one.")
+        output.note(
+            f"{rows} if Original confirms that nothing was paid under the old one. The next run pays the rows that have one."
+        )
     else:
-        say(f"{rows}. The next run pays the rows that have one. EnKash cannot be asked whether anything was paid before.")
+        output.note(f"{rows}. The next run pays the rows that have one. EnKash cannot be asked whether anything was paid before.")
     for entry in entries[:SHOWN]:
         amount = "" if entry.amount is None else f"{money.shown(entry.amount)} of "
         said = f": {entry.problem}" if entry.problem else ""
-        say(f"{entry.id}: {entry.state}, {amount}{entry.item} to {entry.recipient}{said}")
+        output.note(f"{entry.id}: {entry.state}, {amount}{entry.item} to {entry.recipient}{said}")
     if len(entries) > SHOWN:
-        say(f"and {len(entries) - SHOWN:,} more: payouts status --all lists them")
+        output.note(f"and {len(entries) - SHOWN:,} more: payouts status --all lists them")
     say_totals(entries, output)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Any
 
 import typer
 
 from payouts import money
-from payouts.cli.terminal import Exit
 from payouts.ledger_reader import Campaign, LedgerReader
 from payouts.states import Entry
-from webhooks.cli.terminal import Output, fail, tell
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import Output, fail
 
 SHOWN = 20
 """The most rows that are shown one by one."""
@@ -52,11 +51,6 @@ def rows_named(reader: LedgerReader, campaign: Campaign, ids: Iterable[str]) -> 
     return found
 
 
-def sayer(output: Output) -> Callable[[str], Any]:
-    """Return what says a line to a person: beside the results if a program reads those."""
-    return tell if output.as_json else output.say
-
-
 def say_totals(entries: Sequence[Entry], output: Output) -> None:
     """Say what rows add up to, for each reward."""
     totals: dict[str, Decimal] = {}
@@ -64,9 +58,4 @@ def say_totals(entries: Sequence[Entry], output: Output) -> None:
         if entry.amount is not None:
             totals[entry.item] = money.add(totals.get(entry.item, money.ZERO), entry.amount)
     for item, total in totals.items():
-        sayer(output)(f"Total: {money.shown(total)} tokens of reward {item}")
-
-
-def counted(count: int, what: str) -> str:
-    """Return a number of things in words, such as `1 row` or `1,200 rows`."""
-    return f"1 {what}" if count == 1 else f"{count:,} {what}s"
+        output.note(f"Total: {money.shown(total)} tokens of reward {item}")

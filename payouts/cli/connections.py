@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from enkash_async import EnkashClient, FileBreakerStore
-from original_async import OriginalClient
-from original_async.settings import BASE_URLS
-from payouts.cli.credentials import check_enkash, check_original, variables_named, webhook_source
+import enkash_async
+import original_async
+import webhooks
+from original_async.settings import BASE_URLS, WEBHOOK_PATH
+from payouts.cli.credentials import check_enkash, check_original, naming_variables, webhook_source
 from payouts.generation import state_folder
+from payouts.ledger_lock import LedgerLock
 from rewards_core import Limits
-from webhooks import Completions, MemoryStore, PollPolicy, Receiver
-from webhooks.cli.sources import DEFAULT_PATH
-from webhooks.cli.stores import store_path
-from webhooks.ingress.armour import ArmouredServer
-from webhooks.store.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
-    from webhooks import Store
+    from original_async import OriginalClient
+    from webhooks import Completions, Receiver, SQLiteStore, Store
 
 _SPARE_CONNECTIONS = 20
 _MOST_EVENTS = 20_000
@@ -49,7 +47,7 @@ class Listening:
 
     host: str = "127.0.0.1"
     port: int | None = None
-    path: str = DEFAULT_PATH
+    path: str = WEBHOOK_PATH
     keys_file: Path | None = None
     store: str | None = None
     poll_after: float = 15.0
@@ -67,6 +65,21 @@ class Listening:
             raise ValueError("--webhook-path must begin with a slash. Nothing was sent.")
 
 
+@contextmanager
+def locked(ledger: Path) -> Iterator[LedgerLock]:
+    """Keep every other process away from a ledger.
+
+    Raises:
+        LedgerError: another process has it, or it cannot be locked.
+    """
+    lock = LedgerLock(ledger)
+    lock.acquire()
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
 def client_of(vendor: str, concurrency: int = 1, *, may_repeat: bool = False) -> Any:
     """Make the client of a vendor from the environment.
 
@@ -82,13 +95,14 @@ def client_of(vendor: str, concurrency: int = 1, *, may_repeat: bool = False) ->
     """
     limits = Limits(connections=concurrency + _SPARE_CONNECTIONS)
     if vendor == "original":
-        check_original(os.environ)
-        with variables_named(vendor):
-            return OriginalClient.from_env(limits=limits)
-    check_enkash(os.environ)
-    breakers = FileBreakerStore(state_folder() / "enkash-breaker.json")
-    with variables_named(vendor):
-        return EnkashClient.from_env(repeat_allocations=may_repeat, limits=limits, breaker_store=breakers)
+        check_original()
+        return naming_variables(vendor, lambda: original_async.OriginalClient.from_env(limits=limits))
+    check_enkash()
+    breakers = enkash_async.FileBreakerStore(state_folder() / "enkash-breaker.json")
+    return naming_variables(
+        vendor,
+        lambda: enkash_async.EnkashClient.from_env(repeat_allocations=may_repeat, limits=limits, breaker_store=breakers),
+    )
 
 
 def target_of(vendor: str) -> str:
@@ -120,28 +134,32 @@ async def completions_of(
         if listening.store is not None:
             store = await asyncio.to_thread(_listeners_store, listening.store)
         else:
-            store = MemoryStore(max_events=_MOST_EVENTS)
+            store = webhooks.MemoryStore(max_events=_MOST_EVENTS)
         stack.push_async_callback(store.aclose)
         await store.ping()
         if listening.port is not None:
-            source = await asyncio.to_thread(webhook_source, listening.keys_file, os.environ, scope=client.scope)
-            receiver = await stack.enter_async_context(Receiver(source, store))
+            source = await asyncio.to_thread(webhook_source, listening.keys_file, scope=client.scope)
+            receiver = await stack.enter_async_context(webhooks.Receiver(source, store))
             on_listening(await stack.enter_async_context(_serving(receiver, listening)))
-        polling = PollPolicy(first_after=listening.poll_after, max_per_second=listening.polls_per_second)
-        yield await stack.enter_async_context(Completions(client, store, polling=polling))
+        polling = webhooks.PollPolicy(first_after=listening.poll_after, max_per_second=listening.polls_per_second)
+        yield await stack.enter_async_context(webhooks.Completions(client, store, polling=polling))
 
 
 def _listeners_store(name: str) -> SQLiteStore:
+    from webhooks.cli.stores import store_path  # noqa: PLC0415 - few runs read a listener's store
+
     path = store_path(name) if ":" in name else Path(name)
     if path is None:
         raise ValueError("--store: a store in memory can only be read by its own process. Name a file. Nothing was sent.")
     if not path.exists():
         raise ValueError(f"--store: there is no file {path}. Start webhook-listener with that store first. Nothing was sent.")
-    return SQLiteStore(path, read_only=True)
+    return webhooks.SQLiteStore(path, read_only=True)
 
 
 @asynccontextmanager
 async def _serving(receiver: Receiver, listening: Listening) -> AsyncIterator[str]:
+    from webhooks.ingress.armour import ArmouredServer  # noqa: PLC0415 - few runs listen, and it imports aiohttp
+
     armour = ArmouredServer({listening.path: receiver})
     server = await asyncio.get_running_loop().create_server(armour, listening.host, listening.port)
     host, port = server.sockets[0].getsockname()[:2]

@@ -11,16 +11,14 @@ import typer
 
 from payouts import money
 from payouts.cli.confirming import SHOWN
-from payouts.cli.following import for_whoever_reads
+from payouts.cli.ending import with_exit_codes
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, check_place
-from payouts.cli.terminal import with_exit_codes
 from payouts.decisions import Decision, decisions
 from payouts.ledger_reader import LedgerReader
 from payouts.ledger_schema import connect_to_read
 from payouts.results import iso
 from payouts.signoff import record_of, write_csv, write_html
-from webhooks.cli.options import JsonOption
-from webhooks.cli.terminal import Output
+from rewards_core.cli.output import JsonOption, Output, counted, for_whoever_reads
 
 
 @with_exit_codes
@@ -51,7 +49,7 @@ def list_decisions(
         number, scope = chosen.number, chosen.name
     with closing(connect_to_read(ledger)) as database:
         found = list(decisions(database, number))
-    with for_whoever_reads(output):
+    with for_whoever_reads():
         if output.as_json:
             for decision in found:
                 output.record({"event": "decision", **record_of(decision)})
@@ -61,7 +59,7 @@ def list_decisions(
         write_csv(as_csv, found)
     if as_html is not None:
         write_html(as_html, found, scope=scope, at=time.time())
-    with for_whoever_reads(output):
+    with for_whoever_reads():
         for path in (as_csv, as_html):
             if path is not None:
                 output.record({"event": "written", "path": str(path)}, text=f"wrote {path}")
@@ -70,7 +68,7 @@ def list_decisions(
 def _show(found: list[Decision], scope: str, output: Output, *, every: bool) -> None:
     shown = found if every else found[-SHOWN:]
     told = f", the last {len(shown):,}" if len(shown) < len(found) else ""
-    output.say(f"{scope}: {'1 decision' if len(found) == 1 else f'{len(found):,} decisions'}{told}", "bold")
+    output.say(f"{scope}: {counted(len(found), 'decision')}{told}", "bold")
     for decision in shown:
         amount = "" if decision.amount is None else f"{money.shown(decision.amount)} of "
         moved = "" if decision.row is None else f" row {decision.row} from {decision.was} to {decision.became}"

@@ -8,14 +8,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rich.progress import BarColumn, SpinnerColumn, TextColumn
+from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
 from payouts.charts import duration
 from payouts.states import Entry, State
+from rewards_core.cli.output import tell
 from rewards_core.secrets import one_line
-from webhooks.cli.terminal import tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from payouts.progress import Progress
-    from webhooks.cli.terminal import Output
+    from rewards_core.cli.output import Output
 
 _TOLD_EVERY = 5.0
 _LOOKED_EVERY = 0.2
@@ -134,6 +134,12 @@ class JsonLines:
             self._progress = None
 
 
+def moving_line(output: Output, field: str) -> tuple[ProgressColumn, ...]:
+    """Return a spinner in characters that the terminal has, a bar, and a field of the task."""
+    spinner = "dots" if output.console.encoding.startswith("utf") else "line"
+    return SpinnerColumn(spinner, finished_text=" "), BarColumn(bar_width=16), TextColumn(f"{{task.fields[{field}]}}")
+
+
 class MovingLine:
     """Draw a bar and its speed on one line, and the numbers of the run on the next.
 
@@ -145,9 +151,7 @@ class MovingLine:
     def __init__(self, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._bar = _TwoLines(
-            SpinnerColumn("dots" if output.console.encoding.startswith("utf") else "line", finished_text=" "),
-            BarColumn(bar_width=16),
-            TextColumn("{task.fields[speed]}"),
+            *moving_line(output, "speed"),
             console=output.console,
             auto_refresh=False,
         )

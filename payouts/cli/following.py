@@ -1,25 +1,24 @@
-"""Show a run to its end, and end it early where an interrupt, a lost reader or the vendor asks for that."""
+"""Show some work to its end, and end it early where an interrupt, a lost reader or the vendor asks for that."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import frozen
 
-from payouts.cli.terminal import Exit
 from payouts.runner import PayoutsStopped
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import give_up, tell
 from webhooks import CompletionsFailed, StoreError
-from webhooks.cli.terminal import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
 
     from payouts.cli.display import Display
     from payouts.runner import PayoutRun
-    from webhooks.cli.terminal import Output
 
 _LOOK_EVERY = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -38,87 +37,133 @@ class EndedEarly:
     at_once: bool = False
 
 
-@contextmanager
-def for_whoever_reads(output: Output) -> Iterator[None]:
-    """Show results for as long as somebody reads them: a reader who leaves, such as `head`, is no error, and the rest is done."""
-    try:
-        yield
-    except BrokenPipeError:
-        output.give_up()
+class Shows(Protocol):
+    """Shows how far some work has come."""
+
+    def look(self) -> None:
+        """Show it; called often."""
+        ...
+
+    def end(self) -> None:
+        """Show it for the last time and give the terminal back."""
+        ...
 
 
-async def follow(paying: PayoutRun, display: Display, output: Output) -> EndedEarly | None:
-    """Show a run to its end; return why it ended early, None if it did not.
-
-    A display that fails, whatever it raises, stops the sending, like an interrupt: rows under way are still awaited.
+class Watch:
+    """Show some work to its end: an interrupt, or a display that fails, only asks it to take up nothing more.
 
     Args:
-        paying: The run, not entered yet.
         display: Shows it.
-        output: Where the display writes.
+        stop: Asks it to take up nothing more; what is under way goes on.
+        interrupted: What is said at the first interrupt.
+        lost: What is said once nothing can be shown any more; `{reason}` in it says why.
+        say: Says it while something can be shown.
+
+    Attributes:
+        heard: The signals that asked for the end.
+        blind: Whether nothing can be shown any more.
     """
-    loop = asyncio.get_running_loop()
-    task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # inside a coroutine there is one
-    heard: list[int] = []
-    lost: list[Exception] = []
 
-    def interrupt(number: int) -> None:
-        heard.append(number)
-        if len(heard) == 1:
-            paying.stop()
-            say("Stopping: no further row is sent; waiting for the rows under way. Interrupt again to end now.", "yellow")
-        else:
-            task.cancel()
+    def __init__(
+        self,
+        display: Shows,
+        stop: Callable[[], object],
+        *,
+        interrupted: str,
+        lost: str,
+        say: Callable[[str, str], None] = tell,
+    ) -> None:
+        self._display = display
+        self._stop = stop
+        self._interrupted = interrupted
+        self._lost = lost
+        self._say = say
+        self.heard: list[int] = []
+        self.blind = False
 
-    def say(text: str, style: str) -> None:
-        if lost:
+    def say(self, text: str, style: str) -> None:
+        """Say something beside what is shown."""
+        if self.blind:
             tell(text, style)
         else:
-            show(display.tell, text, style)
+            self.show(self._say, text, style)
 
-    def show(what: Callable[..., None], *values: object) -> None:
-        if lost:
+    def show(self, what: Callable[..., None], *values: object) -> None:
+        """Show something, if anything can be shown; whatever a display raises, the work goes on to its end."""
+        if self.blind:
             return
         try:
             what(*values)
         except Exception as problem:  # noqa: BLE001 - no fault of a display may leave rows under way alone
-            lost.append(problem)
-            output.give_up()
-            paying.stop()
+            self.blind = True
+            give_up()
+            self._stop()
             with suppress(Exception):
-                display.end()  # gives the terminal back
+                self._display.end()  # gives the terminal back
             known = problem.strerror if isinstance(problem, OSError) else None
-            reason = known or f"{type(problem).__name__}: {problem}"
-            tell(f"Cannot show the run ({reason}): no further row is sent; waiting for the rows under way.", "bold red")
+            tell(self._lost.format(reason=known or f"{type(problem).__name__}: {problem}"), "bold red")
 
-    async def keep_looking() -> None:
-        while True:
-            show(display.look)
-            await asyncio.sleep(_LOOK_EVERY)
+    @asynccontextmanager
+    async def until_end(self, begin: Callable[[], None]) -> AsyncIterator[None]:
+        """Show the work inside; a second interrupt ends it now."""
+        loop = asyncio.get_running_loop()
+        task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # inside a coroutine there is one
 
-    signals = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup stays what it is
-    for number in signals:
-        loop.add_signal_handler(number, interrupt, number)
-    show(display.begin, paying.progress)
-    looking = loop.create_task(keep_looking())
-    ended_early: EndedEarly | None = None
-    try:
-        async with paying:
-            async for entry in paying:
-                show(display.row, entry)
-    except (PayoutsStopped, StoreError, CompletionsFailed) as stopped:
-        say(str(stopped), "bold red")
-        ended_early = EndedEarly(code=Exit.UNAVAILABLE)
-    except asyncio.CancelledError:
-        if len(heard) < 2:
-            raise
-        task.uncancel()
-    finally:
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
-        show(display.end)
+        def interrupt(number: int) -> None:
+            self.heard.append(number)
+            if len(self.heard) == 1:
+                self._stop()
+                self.say(self._interrupted, "yellow")
+            else:
+                task.cancel()
+
+        async def keep_looking() -> None:
+            while True:
+                self.show(self._display.look)
+                await asyncio.sleep(_LOOK_EVERY)
+
+        signals = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup stays what it is
         for number in signals:
-            loop.remove_signal_handler(number)
-    if heard:
-        return EndedEarly(code=128 + heard[0], at_once=len(heard) > 1)
-    return EndedEarly(code=Exit.FAULT) if lost else ended_early
+            loop.add_signal_handler(number, interrupt, number)
+        self.show(begin)
+        looking = loop.create_task(keep_looking())
+        try:
+            yield
+        except asyncio.CancelledError:
+            if len(self.heard) < 2:
+                raise
+            task.uncancel()
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+            self.show(self._display.end)
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+
+async def follow(paying: PayoutRun, display: Display) -> EndedEarly | None:
+    """Show a run to its end; return why it ended early, None if it did not.
+
+    Args:
+        paying: The run, not entered yet.
+        display: Shows it.
+    """
+    watch = Watch(
+        display,
+        paying.stop,
+        interrupted="Stopping: no further row is sent; waiting for the rows under way. Interrupt again to end now.",
+        lost="Cannot show the run ({reason}): no further row is sent; waiting for the rows under way.",
+        say=display.tell,
+    )
+    ended_early: EndedEarly | None = None
+    async with watch.until_end(lambda: display.begin(paying.progress)):
+        try:
+            async with paying:
+                async for entry in paying:
+                    watch.show(display.row, entry)
+        except (PayoutsStopped, StoreError, CompletionsFailed) as stopped:
+            watch.say(str(stopped), "bold red")
+            ended_early = EndedEarly(code=Exit.UNAVAILABLE)
+    if watch.heard:
+        return EndedEarly(code=128 + watch.heard[0], at_once=len(watch.heard) > 1)
+    return EndedEarly(code=Exit.FAULT) if watch.blind else ended_early

@@ -16,7 +16,6 @@ from payouts.cli.connections import Listening, client_of, completions_of, target
 from payouts.cli.display import Display, JsonLines, MovingLine
 from payouts.cli.following import follow
 from payouts.cli.preparing import Prepared
-from payouts.cli.terminal import Exit
 from payouts.files import read_rows
 from payouts.ledger import Ledger
 from payouts.ledger_lock import LedgerLock
@@ -27,9 +26,10 @@ from payouts.report import write_report
 from payouts.results import write_results
 from payouts.runner import RunOptions, run_payouts
 from payouts.states import State
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import Output, counted, fail, tell
 from rewards_core.errors import VendorError
 from webhooks import StoreError
-from webhooks.cli.terminal import Output, fail, tell
 
 if TYPE_CHECKING:
     from enkash_async import EnkashClient
@@ -97,7 +97,7 @@ async def pay(job: Job, stream: BinaryIO, layout: Layout, prepared: Prepared, lo
             may_repeat=job.may_repeat,
         )
         paying.progress.total = prepared.checked.rows
-        broken_off = await follow(paying, display, output)
+        broken_off = await follow(paying, display)
         counts = await ledger.counts()
     not_read = prepared.checked.rows - paying.progress.read
     written = True
@@ -111,7 +111,7 @@ async def pay(job: Job, stream: BinaryIO, layout: Layout, prepared: Prepared, lo
     if broken_off is not None:
         return broken_off.code
     if any(counts.get(state) for state in _TROUBLE):
-        return Exit.NOT_PAID
+        return Exit.FAILED
     if not_read or counts.get(State.DONE, 0) != sum(counts.values()):
         return Exit.NOT_YET
     return Exit.OK if written else Exit.FAULT
@@ -126,7 +126,7 @@ async def _store_balances(ledger: Ledger, client: EnkashClient, stream: BinaryIO
         return users
 
     users = await asyncio.to_thread(read)
-    tell(f"Storing {'1 balance' if len(users) == 1 else f'{len(users):,} balances'} first, 20 a second.")
+    tell(f"Storing {counted(len(users), 'balance')} first, 20 a second.")
     try:
         kept, failed = await snapshot_of(ledger, client, users)
     except VendorError as problem:
@@ -157,4 +157,4 @@ def _tell_end(job: Job, counts: Mapping[State, int], not_read: int, output: Outp
         output.say(f"see which: payouts status --ledger {job.ledger} --campaign {job.campaign}")
     going_on = sum(counts.get(state, 0) for state in _GOING_ON) + not_read
     if going_on:
-        output.say(f"{'1 row has' if going_on == 1 else f'{going_on:,} rows have'} no end yet: run the same command again")
+        output.say(f"{counted(going_on, 'row has', 'rows have')} no end yet: run the same command again")

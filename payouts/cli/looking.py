@@ -11,17 +11,16 @@ import typer
 from rich.text import Text
 
 from payouts import money
-from payouts.cli.following import for_whoever_reads
+from payouts.cli.ending import with_exit_codes
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, check_place
-from payouts.cli.terminal import Exit, with_exit_codes
 from payouts.figures import NOT_DONE, ORDER, Figures, Item, gather
 from payouts.ledger_reader import FIELDS, Campaign, LedgerReader
 from payouts.report import write_report
 from payouts.results import iso, write_results
 from payouts.states import Entry, State
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import JsonOption, Output, fail, for_whoever_reads
 from rewards_core.secrets import one_line
-from webhooks.cli.options import JsonOption
-from webhooks.cli.terminal import Output, fail
 
 if TYPE_CHECKING:
     from payouts.ledger_reader import RetiredKey
@@ -52,7 +51,7 @@ def status(
       payouts status order-17 --ledger payouts.db --campaign diwali-2026
     """
     output = Output(as_json)
-    with LedgerReader(ledger) as reader, for_whoever_reads(output):
+    with LedgerReader(ledger) as reader, for_whoever_reads():
         if campaign is None and row is None:
             listed = [each for each in reader.campaigns() if vendor in {None, each.vendor}]
             if len(listed) > 1:
@@ -98,7 +97,7 @@ def report(
         with LedgerReader(ledger) as reader:
             write_results(reader, reader.campaign(campaign, vendor), results)
         written.append(results)
-    with for_whoever_reads(output):
+    with for_whoever_reads():
         for path in written:
             output.record({"event": "written", "path": str(path)}, text=f"wrote {path}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import Factory, define
 
 from payouts.lines import Mistake
-from webhooks.cli.terminal import Output
+from rewards_core.cli.output import Output, counted
 
 _MOST_TOLD = 20
 _MOST_PLACES = 10
@@ -50,7 +50,7 @@ class Mistakes:
             self._record(group, _text(group))
         more = len(groups) - len(told)
         if more:
-            self._output.say(f"and {more:,} more {'kind' if more == 1 else 'kinds'} of mistake; --all-errors shows everything")
+            self._output.say(f"and {counted(more, 'more kind', 'more kinds')} of mistake; --all-errors shows everything")
 
     def _record(self, group: _Group, text: str) -> None:
         first = group.first

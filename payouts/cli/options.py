@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from payouts.cli.terminal import Exit
-from webhooks.cli.terminal import fail
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import fail
 
 LedgerOption = Annotated[Path, typer.Option(help="The ledger: the file that records every row.")]
 CampaignOption = Annotated[str | None, typer.Option(help="The campaign; not needed if the ledger has only one.")]

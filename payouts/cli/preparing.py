@@ -12,15 +12,15 @@ from attrs import frozen
 
 from payouts import money
 from payouts.checking import Checked, check_rows
-from payouts.cli.confirming import counted, somebody_is_there
+from payouts.cli.confirming import somebody_is_there
 from payouts.cli.connections import target_of
 from payouts.cli.mistakes import Mistakes
-from payouts.cli.terminal import Exit
 from payouts.generation import is_paid_elsewhere
 from payouts.ledger_reader import FIELDS, LedgerReader
 from payouts.preflight import Preflight, Repeat
 from payouts.restoring import demand_newest
-from webhooks.cli.terminal import Output, fail, tell
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import Output, counted, fail, tell
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -96,8 +96,10 @@ def prepare(stream: BinaryIO, layout: Layout, terms: Terms, output: Output, *, b
             tell(note.message, "yellow")
         if checked.mistakes:
             mistakes.tell()
-            told = "1 mistake" if checked.mistakes == 1 else f"{checked.mistakes:,} mistakes"
-            fail(f"{told}. Nothing was sent. Fix the file and run the same command again.", Exit.USAGE)
+            fail(
+                f"{counted(checked.mistakes, 'mistake')}. Nothing was sent. Fix the file and run the same command again.",
+                Exit.USAGE,
+            )
         if preflight is not None:
             _refuse_keys(preflight, terms, output)
         known = 0 if preflight is None else preflight.known

@@ -17,18 +17,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from payouts.asking import Asking
-from payouts.cli.confirming import SHOWN, agreed, counted, demand_somebody, say_totals, sayer
+from payouts.cli.confirming import SHOWN, agreed, demand_somebody, say_totals
 from payouts.cli.connections import client_of, target_of
-from payouts.cli.following import for_whoever_reads
-from payouts.cli.terminal import Exit
 from payouts.evidence import record_absent
 from payouts.ledger import Facts, Ledger
 from payouts.refused import LookedUp, is_proven, look_up, may_settle_at, shows_known, was_refused
 from payouts.results import iso
 from payouts.states import Entry, State
 from payouts.vendors import as_told
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import Output, counted, fail, for_whoever_reads, wrong_usage
 from rewards_core.errors import ConfigurationError, NotFound, RequestRejected, VendorError
-from webhooks.cli.terminal import Output, fail
 
 if TYPE_CHECKING:
     import sqlite3
@@ -75,10 +74,8 @@ def settle_refused(
     entries = [entry for entry in reader.entries(campaign, [State.UNKNOWN]) if was_refused(entry)]
     if not entries:
         fail(f"Campaign {campaign.name} has no unknown rows that were refused. Nothing was changed.", Exit.REFUSED)
-    try:
+    with wrong_usage():
         client = client_of(campaign.vendor)
-    except ValueError as problem:
-        fail(str(problem), Exit.USAGE)
     with asyncio.Runner() as runner:  # the ledger stays open, and locked, while a person thinks
         stack = AsyncExitStack()
         try:
@@ -97,7 +94,7 @@ def settle_refused(
         finally:
             runner.run(stack.aclose())
     before = reader.counts(campaign).get(State.REJECTED, 0) - len(ready)
-    with for_whoever_reads(output):
+    with for_whoever_reads():
         _tell_end(campaign, ready, waiting, looked, before, output)
     return code if code is not Exit.OK or not waiting else Exit.NOT_YET
 
@@ -190,7 +187,7 @@ async def _settle(ledger: Ledger, entries: Sequence[Entry], note: str, output: O
     rest = iter(entries)
     while some := list(islice(rest, _IN_ONE_COMMIT)):
         settled = await ledger.move_all([(entry, State.REJECTED, _facts(entry, note)) for entry in some])
-        with for_whoever_reads(output):
+        with for_whoever_reads():
             for entry in settled if output.as_json else ():
                 said = {"note": note or None, "evidence": _evidence(entry)}
                 output.record({"event": "resolved", "id": entry.id, "state": entry.state.value, **said})
@@ -209,8 +206,9 @@ def _facts(entry: Entry, note: str) -> Facts:
 
 def _show(campaign: Campaign, entries: Sequence[Entry], output: Output) -> None:
     users = counted(len({entry.recipient for entry in entries}), "user")
-    say = sayer(output)
-    say(f"{counted(len(entries), 'row')} for {users} in campaign {campaign.name}: refused, and not shown by complete look-ups.")
+    output.note(
+        f"{counted(len(entries), 'row')} for {users} in campaign {campaign.name}: refused, and not shown by complete look-ups."
+    )
     say_totals(entries, output)
 
 
@@ -221,7 +219,7 @@ def _tell_kept(looked: LookedUp, output: Output) -> Exit:
         for entry, held in looked.found
     ]
     kept += [(entry, "not_looked_up", f"it could not be looked up: {why}") for entry, why in looked.unchecked]
-    with for_whoever_reads(output):
+    with for_whoever_reads():
         for entry, reason, told in kept if output.as_json else kept[:SHOWN]:
             facts = {"event": "kept", "id": entry.id, "state": entry.state.value, "reason": reason, "message": told}
             output.record(facts, text=f"row {entry.id} is left as it is: {told}")
@@ -242,7 +240,7 @@ def _tell_end(
     if ready:
         again = "use payouts retry --state rejected."
         if before:
-            others = f"{counted(before, 'row')} that {'was' if before == 1 else 'were'} rejected before"
+            others = f"{counted(before, 'row that was', 'rows that were')} rejected before"
             again = f"give their ids to payouts retry; payouts decisions --all lists them. --state rejected also takes {others}."
         output.say(f"{counted(len(ready), 'row')} settled as rejected. To pay them again, {again}")
     if settle_after is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,18 +13,18 @@ import typer
 
 from payouts import decisions
 from payouts.cli.confirming import rows_named
-from payouts.cli.following import for_whoever_reads
+from payouts.cli.connections import locked
+from payouts.cli.ending import with_exit_codes
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, per_second
 from payouts.cli.refusing import settle_refused
-from payouts.cli.terminal import Exit, with_exit_codes
 from payouts.ledger import Ledger
 from payouts.ledger_lock import LedgerLock
 from payouts.ledger_reader import Campaign, LedgerReader
 from payouts.restoring import demand_newest
 from payouts.states import WAYS, Entry, State
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import JsonOption, Output, fail, for_whoever_reads
 from rewards_core.secrets import one_line
-from webhooks.cli.options import JsonOption
-from webhooks.cli.terminal import Output, fail
 
 _UNCHANGED = "Nothing was changed."
 
@@ -81,10 +80,7 @@ def resolve(
     told = one_line(note or "", 1_000)
     _check(rows, outcome, told, undo=undo, unknown=unknown, refused=refused, yes=yes)
     output = Output(as_json)
-    with LedgerReader(ledger) as reader, ExitStack() as stack:
-        lock = LedgerLock(ledger)
-        lock.acquire()
-        stack.callback(lock.release)
+    with LedgerReader(ledger) as reader, locked(ledger) as lock:
         demand_newest(ledger)  # of what a newer copy has done since, this one knows nothing
         chosen = reader.campaign(campaign, vendor)
         if unknown:
@@ -134,7 +130,7 @@ def _resolve(
             await ledger.move_all([(entry, state, {"settled_by": "hand", "note": note}) for entry in entries])
 
     asyncio.run(move())
-    with for_whoever_reads(output):
+    with for_whoever_reads():
         for entry in entries:
             facts = {"event": "resolved", "id": entry.id, "state": state.value, "note": note}
             output.record(facts, text=f"row {entry.id} is {state}: {note}")
@@ -149,7 +145,7 @@ def _undo(path: Path, campaign: Campaign, entries: Sequence[Entry], note: str, l
         restored = asyncio.run(undo())
     except decisions.NotUndone as problem:
         fail(str(problem), Exit.REFUSED)
-    with for_whoever_reads(output):
+    with for_whoever_reads():
         for entry in restored:
             facts = {"event": "undone", "id": entry.id, "state": entry.state.value, "key": entry.key, "note": note}
             output.record(facts, text=f"row {entry.id} is {entry.state} again, with the key {entry.key}")

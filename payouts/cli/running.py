@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from decimal import Decimal
@@ -13,25 +12,26 @@ from typing import Annotated, BinaryIO, Literal
 
 import typer
 
+from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH
 from payouts.charts import duration
 from payouts.checking import Checked
-from payouts.cli.connections import Listening
+from payouts.cli.connections import Listening, locked
 from payouts.cli.credentials import check_enkash, check_original, webhook_source
+from payouts.cli.ending import with_exit_codes
 from payouts.cli.job import Job, pay
 from payouts.cli.options import check_place, per_second
 from payouts.cli.preparing import Terms, is_begun, prepare
-from payouts.cli.terminal import Exit, with_exit_codes
 from payouts.files import form_of, is_piped, rereadable
 from payouts.ledger_lock import LedgerLock
 from payouts.ledger_schema import connect_to_write
 from payouts.lines import Layout
 from payouts.runner import RunOptions
 from payouts.spelling import misspelled_amount
+from rewards_core.cli.credentials import keys_option
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import JsonOption, Output, fail, tell, wrong_usage
 from rewards_core.operations import DEFAULT_SCOPE
 from rewards_core.validation import check_name
-from webhooks.cli.options import JsonOption, KeysOption
-from webhooks.cli.sources import DEFAULT_PATH
-from webhooks.cli.terminal import Output, fail, tell
 
 _LONG = 60.0
 
@@ -95,8 +95,8 @@ def run(
         int | None, typer.Option(help="Take webhooks on this port; keys in ORIGINAL_WEBHOOK_KEYS.", min=0, max=65_535)
     ] = None,
     webhook_host: Annotated[str, typer.Option(help="Address of that port.")] = "127.0.0.1",
-    webhook_path: Annotated[str, typer.Option(help="Path of that port.")] = DEFAULT_PATH,
-    keys_file: KeysOption = None,
+    webhook_path: Annotated[str, typer.Option(help="Path of that port.")] = WEBHOOK_PATH,
+    keys_file: Annotated[Path | None, keys_option(WEBHOOK_KEYS)] = None,
     store: Annotated[
         str | None, typer.Option(help="The store of a running webhook-listener, instead of a port: FILE or sqlite:///FILE.")
     ] = None,
@@ -128,7 +128,7 @@ def run(
     check_place("--report", report, ledger=ledger, rows=Path(file))
     check_place("--results", results, ledger=ledger, rows=Path(file), report=report)
     most = _amount_of(max_total, vendor)
-    try:
+    with wrong_usage():
         check_name(campaign, "--campaign")
         listening = Listening(
             host=webhook_host,
@@ -139,8 +139,6 @@ def run(
             poll_after=poll_after,
             polls_per_second=polls_per_second,
         )
-    except ValueError as problem:
-        fail(str(problem), Exit.USAGE)
     if vendor == "enkash" and (store, webhook_port) != (None, None):
         fail("EnKash answers at once and sends no webhooks; leave --store and --webhook-port out", Exit.USAGE)
     if vendor == "original" and snapshot:
@@ -218,18 +216,14 @@ def _amount_of(max_total: str | None, vendor: str) -> Decimal | None:
 
 def _check_environment(job: Job) -> None:
     """End the command before anybody is asked, if it could not go on afterwards."""
-    try:
-        (check_original if job.vendor == "original" else check_enkash)(os.environ)
+    with wrong_usage():
+        (check_original if job.vendor == "original" else check_enkash)()
         if job.listening.port is not None:
-            webhook_source(job.listening.keys_file, os.environ, scope=DEFAULT_SCOPE)
-    except ValueError as problem:
-        fail(str(problem), Exit.USAGE)
+            webhook_source(job.listening.keys_file, scope=DEFAULT_SCOPE)
 
 
 def _taken(ledger: Path, stack: ExitStack) -> LedgerLock:
-    lock = LedgerLock(ledger)
-    lock.acquire()
-    stack.callback(lock.release)
+    lock = stack.enter_context(locked(ledger))
     if is_begun(ledger):  # an older one, or one whose making was interrupted, cannot be read before it is brought up to date
         connect_to_write(ledger).close()
     return lock

@@ -13,11 +13,10 @@ def run_command_line(program: str, module: str) -> None:
         program: The command's name, as a person types it.
         module: The module that holds the Typer application as `app`.
     """
-    try:
-        app = import_module(module).app
-    except ModuleNotFoundError as problem:
-        if problem.name not in {"typer", "rich"}:
-            raise
-        sys.stderr.write(f"{program} needs {problem.name}: pip install 'rewards-async[cli]'\n")
-        raise SystemExit(2) from None
-    app(prog_name=program)
+    for needed in ("typer", "rich"):
+        try:
+            import_module(needed)
+        except ModuleNotFoundError:
+            sys.stderr.write(f"{program} needs {needed}: pip install 'rewards-async[cli]'\n")
+            raise SystemExit(2) from None
+    import_module(module).app(prog_name=program)

@@ -12,7 +12,7 @@ from typer.testing import Result
 
 from payouts.ledger_reader import LedgerReader
 from payouts.states import Entry
-from webhooks.cli.terminal import Output
+from rewards_core.cli.output import Output
 
 HEADER = "id,reward_uid,to_user_uid,amount\n"
 REWARD = "764893807463"

@@ -15,12 +15,12 @@ from payouts.evidence import record_absent
 from payouts.ledger import Ledger
 from payouts.ledger_reader import LedgerReader
 from payouts.states import PROVEN, State
+from rewards_core.cli.output import Output
 from tests.payouts.audit_kit import CAMPAIGN, hold, key_of, kinds, lead, retried, rows_of, summary, unreadable
 from tests.payouts.command_kit import HEADER, REWARD, Call, for_people, records, run_of
 from tests.payouts.process_kit import SECRET, original_at, playing
 from tests.payouts.texts import said
 from vendor_sandboxes import OriginalSandbox
-from webhooks.cli.terminal import Output
 
 OTHER_REWARD = "112144981245"
 AUDIT = ("audit", "--rate=0")

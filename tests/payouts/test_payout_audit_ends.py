@@ -24,6 +24,7 @@ from payouts.generation import GenerationNote
 from payouts.ledger import Ledger
 from payouts.ledger_reader import LedgerReader
 from payouts.states import State
+from rewards_core.cli.output import Output
 from rewards_core.errors import ConnectFailed, RateLimited
 from tests.payouts.audit_kit import CAMPAIGN, event, hold, key_of, kinds, lead, rows_of, summary, unreadable
 from tests.payouts.command_kit import HEADER, REWARD, Call, for_people, records, run_of
@@ -31,7 +32,6 @@ from tests.payouts.payout_kit import Time
 from tests.payouts.process_kit import original_at, playing
 from tests.payouts.texts import said
 from vendor_sandboxes import OriginalSandbox
-from webhooks.cli.terminal import Output
 
 AUDIT = ("audit", "--rate=0")
 

@@ -29,7 +29,7 @@ from tests.payouts.texts import said
 def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody sits before the terminal."""
     monkeypatch.setattr("payouts.cli.confirming.somebody_is_there", lambda: True)
-    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
 
 
 @pytest.fixture
@@ -177,5 +177,5 @@ def test_the_note_stays_with_the_key_that_a_retry_replaces(
     (row,) = records(call("status", "r1"))
     assert row["note"] is None
     assert [(key["problem"], key["note"]) for key in row["retired_keys"]] == [("no answer", "ticket 4711: it never arrived")]
-    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     assert "ticket 4711: it never arrived" in call("status", "r1").stdout

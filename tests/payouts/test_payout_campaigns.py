@@ -35,7 +35,7 @@ def vendor() -> Iterator[str]:
 def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody sits before the terminal."""
     monkeypatch.setattr("payouts.cli.preparing.somebody_is_there", lambda: True)
-    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
 
 
 class Desk:

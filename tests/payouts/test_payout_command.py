@@ -25,6 +25,7 @@ from payouts.ledger import Ledger
 from payouts.progress import Progress
 from payouts.runner import RunOptions
 from payouts.states import Entry, State
+from rewards_core.cli.output import Output
 from tests.payouts.command_kit import HEADER, REWARD, TWO, Call, entries, for_people, records, run_of
 from tests.payouts.payout_kit import Time, coin_row, token_row
 from tests.payouts.process_kit import (
@@ -41,7 +42,6 @@ from tests.payouts.process_kit import (
     sandbox,
 )
 from tests.payouts.texts import said
-from webhooks.cli.terminal import Output
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_bad_file_is_told_with_line_and_column_and_nothing_is_sent(
 
 
 def test_a_dry_run_lists_every_mistake_for_people_too(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     (folder / "rewards.csv").write_text(HEADER + "r1,,32,x\nr2,21,32,1\nr3,21,32,-1\n")
     result = call(*run_of("rewards.csv", "--dry-run"))
     assert result.exit_code == 2
@@ -98,13 +98,13 @@ def test_a_dry_run_of_a_good_file_adds_up_and_sends_nothing(call: Call, folder: 
     assert (checked["rows"], checked["counts"], checked["totals"]) == (2, {REWARD: 2}, {REWARD: "3.75"})
     assert [note["kind"] for note in checked["notes"]] == ["ignored"]
     assert [path.name for path in folder.iterdir()] == ["rewards.csv"]
-    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     said("run: a dry run", call(*run_of("rewards.csv", "--dry-run")).output)
 
 
 def test_a_dry_run_of_coins_counts_them(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "coins.csv").write_text("id,user_id,event\na,EK1,MEAL\n")
-    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     result = call("run", "coins.csv", "--vendor=enkash", "--campaign=c", "--dry-run")
     said("run: a dry run of coins", result.output)
 
@@ -207,7 +207,7 @@ def test_rows_come_from_standard_input_and_webhooks_bring_the_news(call: Call, f
 def test_for_people_a_run_ends_with_what_there_is_to_do(
     call: Call, folder: Path, vendor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     (folder / "rewards.csv").write_text(HEADER + f"r1,{REWARD},32,1.50\n")
     result = call(*run_of("rewards.csv", "--report=report.html", "--results=results.csv"), env=original_at(vendor))
     assert result.exit_code == 3
@@ -361,8 +361,11 @@ async def test_who_cancels_a_run_without_an_interrupt_is_heard() -> None:
             await asyncio.Event().wait()
             yield None  # type: ignore[misc]
 
+        def stop(self) -> None:
+            """Send nothing more."""
+
     run = Endless()
-    following = asyncio.ensure_future(follow(run, JsonLines(Output()), Output()))  # type: ignore[arg-type]
+    following = asyncio.ensure_future(follow(run, JsonLines(Output())))  # type: ignore[arg-type]
     await run.begun.wait()
     following.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -420,7 +423,7 @@ def test_status_tells_how_a_campaign_stands(call: Call, folder: Path, vendor: st
     assert [(row["id"], row["state"]) for row in told[1:]] == [("r1", "rejected"), ("r2", "rejected")]
     (row,) = records(call("status", "r1"))
     assert (row["id"], row["to_user_uid"], row["retired_keys"]) == ("r1", "32", [])
-    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     said("status: two rejected rows", call("status", "--all").stdout)
     assert "to_user_uid   32" in call("status", "r1").stdout
     assert call("status", "r9").exit_code == 5
@@ -439,14 +442,14 @@ def test_a_line_about_coins_is_still_known_as_a_row(call: Call, folder: Path, mo
         assert (row["event"], row["id"], row["item"], row["user_id"]) == ("row", "r1", "MEAL", "EKQZVMQK")
         assert (row["sent_at"], row["settled_at"]) == (None, None)
         assert row["planned_at"].endswith("+00:00")
-    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     assert "event         MEAL" in call("status", "r1").stdout
 
 
 def test_for_people_all_is_well_in_few_words(call: Call, folder: Path, lenient: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "rewards.csv").write_text(TWO + "r3,other,34,1\n")
     call(*run_of("rewards.csv", "--limit=2"), env=original_at(lenient))
-    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     said("status: a row that is not sent yet", call("status").stdout)
     assert call(*run_of(), env=original_at(lenient)).exit_code == 0
     said("status: every row is paid", call("status").stdout)
@@ -457,7 +460,7 @@ def test_a_long_status_names_the_first_rows_only(call: Call, folder: Path, lenie
     call(*run_of("rewards.csv", "--limit=1"), env=original_at(lenient))
     assert len(records(call("status"))) == 21
     assert len(records(call("status", "--all"))) == 30
-    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     listed = call("status").stdout
     assert ("\nr20: " in listed, "\nr21: " in listed) == (True, False)
 
@@ -480,7 +483,7 @@ def test_all_rows_that_are_not_paid_are_listed_for_a_program(call: Call, folder:
         ("r1", "planned"),
         ("r2", "planned"),
     ]
-    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     said("status: more rows than are listed", call("status", "--all").stdout)
 
 
@@ -490,7 +493,7 @@ def test_a_report_can_be_written_afterwards(call: Call, folder: Path, lenient: s
     result = call("report", "--results=results.csv")
     assert [record["path"] for record in records(result)] == ["payouts.html", "results.csv"]
     assert "diwali-2026" in (folder / "payouts.html").read_text()
-    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     assert "other.html" in call("report", "--out=other.html").stdout
     assert call("report", "--out=nowhere/report.html").exit_code == 2
 
@@ -511,7 +514,7 @@ def test_a_rejected_row_gets_a_new_key_after_the_vendor_was_asked(
     assert (new.state, new.retries, new.key != old["r1"].key) == (State.PLANNED, 1, True)
     (row,) = records(call("status", "r1"))
     assert row["retired_keys"][0]["key"] == old["r1"].key
-    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     assert old["r1"].key in call("status", "r1").stdout
     result = call("retry", "r1", "r2", "--yes", env=env)
     assert result.exit_code == 6
@@ -525,7 +528,7 @@ def test_a_row_is_only_paid_anew_once_somebody_has_typed_the_campaign(
     env = original_at(vendor)
     call(*run_of(), env=env)
     monkeypatch.setattr("payouts.cli.confirming.somebody_is_there", lambda: True)
-    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     result = call("retry", "--state=rejected", text="no\n", env=env)
     assert (result.exit_code, {entry.state for entry in entries(folder).values()}) == (6, {State.REJECTED})
     result = call("retry", "--state=rejected", text="diwali-2026\n", env=env)
@@ -563,7 +566,7 @@ def test_an_unknown_row_is_settled_by_hand_with_a_note(call: Call, folder: Path,
     assert call("resolve", "r1", "--as=done", "--note= ").exit_code == 2
     result = call("resolve", "r1", "--as=done", "--note=seen in the console")
     assert records(result) == [{"event": "resolved", "id": "r1", "state": "done", "note": "seen in the console"}]
-    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     assert call("resolve", "r2", "--as=rejected", "--note=asked them").exit_code == 0
     found = entries(folder)
     assert (found["r1"].state, found["r1"].settled_by, found["r1"].problem) == (State.DONE, "hand", "no answer")

@@ -232,7 +232,7 @@ def test_the_decisions_of_one_campaign_are_listed_alone(call: Call, folder: Path
 
 def test_decisions_are_listed_for_people(call: Call, folder: Path, by_anita: None, monkeypatch: pytest.MonkeyPatch) -> None:
     decide(folder)
-    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     said("decisions: of a ledger", call("decisions").output)
     monkeypatch.setattr("payouts.cli.deciding.SHOWN", 2)
     said("decisions: the last two", call("decisions", "--csv=decisions.csv", "--html=decisions.html").output)

@@ -18,16 +18,16 @@ from original_async import OriginalWebhooks
 from payouts.cli.connections import Listening, client_of, completions_of
 from payouts.cli.display import JsonLines, MovingLine
 from payouts.cli.following import follow
-from payouts.cli.terminal import Exit
 from payouts.ledger import Ledger
 from payouts.progress import Progress
 from payouts.runner import PayoutRun
 from payouts.states import State
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import Output
 from tests.payouts.command_kit import HEADER, REWARD, TWO, Call, entries, for_people, records, run_of
 from tests.payouts.payout_kit import token_row
 from tests.payouts.process_kit import free_port, original_at, sandbox
 from webhooks import CompletionsFailed, MemoryStore, StoreError
-from webhooks.cli.terminal import Output
 from webhooks.store.sqlite import SQLiteStore
 
 NOBODY = original_at("http://127.0.0.1:1/v1")
@@ -108,7 +108,7 @@ async def test_keys_may_stand_in_a_file_and_another_apps_news_settles_nothing(
     monkeypatch.setenv("ORIGINAL_APP_UID", "the-app")
     (folder / "keys.txt").write_text("# of the console\nk1:secret\n")
     store = MemoryStore()
-    monkeypatch.setattr("payouts.cli.connections.MemoryStore", lambda **_: store)
+    monkeypatch.setattr("webhooks.MemoryStore", lambda **_: store)
     port = free_port()
     body = b'{"event": "reward.allocated", "data": {"app": {"uid": "another"}}}'
     signed = {"x-webhook-signature": OriginalWebhooks({"k1": "secret"}).sign(body)}
@@ -158,7 +158,7 @@ async def test_what_is_said_beside_a_moving_line_stands_above_it(capsys: pytest.
     output = Output(as_json=False)
     output.console = Console(file=io.StringIO(), force_terminal=True, width=160)
     paying = Interrupted(StoreError("expected the store, got none"))
-    await follow(paying, MovingLine(output), output)  # type: ignore[arg-type]
+    await follow(paying, MovingLine(output))  # type: ignore[arg-type]
     shown = output.console.file.getvalue()  # type: ignore[attr-defined]
     assert "nterrupt again to end now" in shown
     assert "expected the store, got none" in shown
@@ -170,7 +170,7 @@ async def test_what_is_said_beside_a_moving_line_stands_above_it(capsys: pytest.
     "problem", [StoreError("expected the store, got none"), CompletionsFailed("expected to wait, got tired")]
 )
 async def test_what_waits_and_cannot_go_on_ends_the_run_in_words(problem: Exception, capsys: pytest.CaptureFixture[str]) -> None:
-    broken_off = await follow(Broken(problem), JsonLines(Output()), Output())  # type: ignore[arg-type]
+    broken_off = await follow(Broken(problem), JsonLines(Output()))  # type: ignore[arg-type]
     assert broken_off is not None
     assert (broken_off.code, broken_off.at_once) == (Exit.UNAVAILABLE, False)
     assert str(problem) in capsys.readouterr().err
@@ -207,7 +207,7 @@ def test_a_damaged_ledger_is_told_in_words(call: Call, folder: Path, command: li
 def test_rows_that_have_no_end_yet_are_told_with_what_there_is_to_do(
     call: Call, folder: Path, file: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     with sandbox("original", "--confirm=0:0") as url:
         result = call(*run_of("rewards.csv", "--limit=1"), env=original_at(url))
         assert (result.exit_code, "1 row has no end yet: run the same command again" in result.stdout) == (4, True)
@@ -242,7 +242,7 @@ def test_rows_that_were_not_even_taken_up_are_not_paid(
     monkeypatch.setattr(PayoutRun, "_plan", too_slow)
     result = call(*run_of("rewards.csv", "--limit=0"), env=NOBODY)
     assert (result.exit_code, records(result)[-1]["not_read"]) == (4, 2)
-    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     assert "2 rows have no end yet" in call(*run_of("rewards.csv", "--limit=0"), env=NOBODY).stdout
 
 
@@ -252,5 +252,5 @@ def test_where_webhooks_come_in_is_told(call: Call, folder: Path, file: None, mo
         first = records(call(*given, env=original_at(url)))[1]
         assert first["event"] == "listening"
         assert re.fullmatch(r"http://127\.0\.0\.1:[1-9][0-9]*/hooks", first["url"])
-        monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+        monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
         assert "webhooks come in at http://127.0.0.1:" in call(*given, env=original_at(url)).stdout

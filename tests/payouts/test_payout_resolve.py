@@ -57,7 +57,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody sits before the terminal."""
     monkeypatch.setattr("payouts.cli.confirming.somebody_is_there", lambda: True)
-    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
 
 
 class Lists:
@@ -313,7 +313,7 @@ def test_all_rows_are_taken_back_or_none(call: Call, folder: Path) -> None:
 
 def test_for_people_what_was_taken_back_is_told(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(folder, State.UNKNOWN, rows=1)
-    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     done = call("resolve", "r1", "--as=done", "--note=seen in the console, ticket 4711")
     said("resolve: done, and taken back", done.output + call("resolve", "r1", "--undo", "--note=another user's").output)
 

@@ -24,11 +24,11 @@ from payouts.likeness import folded, folded_id, likeness
 from payouts.lines import Layout, Mistake
 from payouts.spelling import told_apart
 from payouts.states import State
+from rewards_core.cli.output import Output
 from tests.payouts.command_kit import HEADER, REWARD, Call, records, run_of
 from tests.payouts.payout_kit import token_row
 from tests.payouts.process_kit import books, end, lines_of, original_at, payouts, sandbox
 from tests.payouts.texts import said
-from webhooks.cli.terminal import Output
 
 
 def mistakes_of(rows: list[tuple[str, str]], form: str = "csv") -> list[Mistake]:

@@ -23,10 +23,10 @@ from payouts.ledger_reader import FIELDS, LedgerReader
 from payouts.lines import Layout, Mistake, Note
 from payouts.rows import OriginalRow, Row
 from payouts.states import Entry
+from rewards_core.cli.output import Output
 from tests.payouts.command_kit import for_people
 from tests.payouts.payout_kit import ledger_at, token_row
 from tests.payouts.texts import said
-from webhooks.cli.terminal import Output
 
 CSV = Layout(vendor="original")
 HEADER = "id,reward_uid,to_user_uid,amount\r\n"
@@ -354,7 +354,7 @@ def test_no_respelling_gives_a_row_with_other_ids(
 
 @pytest.fixture
 def output(monkeypatch: pytest.MonkeyPatch) -> Output:
-    monkeypatch.setattr("webhooks.cli.terminal.Output.__init__", for_people)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     return Output()
 
 

@@ -25,6 +25,7 @@ from payouts.evidence import record_absent
 from payouts.ledger import Ledger
 from payouts.progress import Progress
 from payouts.states import Entry, State
+from rewards_core.cli.output import Output, tell
 from rewards_core.errors import OutcomeUnknown
 from tests.payouts.command_kit import HEADER, REWARD, Call, entries, records, run_of
 from tests.payouts.payout_kit import Time, coin_row, token_row
@@ -32,7 +33,6 @@ from tests.payouts.process_kit import ROOT, original_at, sandbox
 from tests.payouts.test_payout_precautions import Broken
 from tests.payouts.texts import said
 from webhooks import StoreError
-from webhooks.cli.terminal import Output, tell
 
 NAMES = ["दीपक", "zoë", "𑄌𑄋𑄴𑄟"]
 CAMPAIGN = "दीवाली-2026"
@@ -188,7 +188,7 @@ async def test_a_display_that_fails_does_not_swallow_why_the_vendor_stopped_the_
             raise OSError(5, "Input/output error")
 
     output = Output()
-    ended_early = await follow(Stopped(StoreError("The store is gone.")), Blind(output), output)  # type: ignore[arg-type]
+    ended_early = await follow(Stopped(StoreError("The store is gone.")), Blind(output))  # type: ignore[arg-type]
     assert ended_early is not None
     assert ended_early.code == 1
     said("run: neither its display nor its store works", capsys.readouterr().err)

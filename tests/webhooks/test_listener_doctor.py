@@ -70,22 +70,21 @@ async def somewhere() -> AsyncIterator[Somewhere]:
     await runner.cleanup()
 
 
-def keys(text: str) -> dict[str, str]:
-    return {"ORIGINAL_WEBHOOK_KEYS": text}
-
-
-def test_keys() -> None:
-    good = check_keys([SourceSpec()], keys(KEYS))
+def test_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORIGINAL_WEBHOOK_KEYS", KEYS)
+    good = check_keys([SourceSpec()])
     assert (good.ok, good.found) == (True, "1 source with keys")
-    missing = check_keys([SourceSpec()], {})
-    assert not missing.ok
-    assert "console's Webhooks page" in missing.advice
-    impossible = check_keys([SourceSpec(scope="")], keys(KEYS))
+    impossible = check_keys([SourceSpec(scope="")])
     assert (impossible.ok, impossible.advice) == (False, "copy id and secret from the console's Webhooks page")
-    weak = check_keys([SourceSpec()], keys("a:short-tale"))
+    monkeypatch.setenv("ORIGINAL_WEBHOOK_KEYS", "a:short-tale")
+    weak = check_keys([SourceSpec()])
     assert (weak.ok, weak.found) == (False, "the secret of a has fewer than 16 characters")
     assert "copied whole" in weak.advice
     assert "short-tale" not in weak.found + weak.advice
+    monkeypatch.delenv("ORIGINAL_WEBHOOK_KEYS")
+    missing = check_keys([SourceSpec()])
+    assert not missing.ok
+    assert "console's Webhooks page" in missing.advice
 
 
 def test_permissions(tmp_path: Path) -> None:

@@ -436,8 +436,8 @@ async def create(url: str) -> str:
 @pytest.mark.parametrize(
     ("options", "env", "code", "words"),
     [
-        ((), {"ORIGINAL_WEBHOOK_KEYS": ""}, 2, "expected ID:SECRET pairs in the environment"),
-        (("--keys-file", "missing"), {}, 2, "expected a readable file of keys"),
+        ((), {"ORIGINAL_WEBHOOK_KEYS": ""}, 2, "Set ORIGINAL_WEBHOOK_KEYS to ID:SECRET"),
+        (("--keys-file", "missing"), {}, 2, "missing: this file of webhook keys cannot be read: No such file"),
         (("--store", "postgres://x"), {}, 2, "expected sqlite:///FILE or memory:"),
         (("--store", "sqlite:///missing/inbox.db"), {}, 7, "its folder must exist"),
         (("--admin-host", "0.0.0.0"), {}, 2, "give --admin-token-file to open it"),
@@ -450,7 +450,7 @@ async def create(url: str) -> str:
         (("--source", "nonsense"), {}, 2, "expected a path that begins with"),
         (("--source", "/a", "--source", "/b"), {}, 2, "expected different scopes"),
         (("--allow", "everybody"), {}, 2, "expected an address or a CIDR range"),
-        (("--forward-to", "http://user:pw@127.0.0.1/"), {}, 2, "without credentials"),
+        (("--forward-to", "http://user:pw@127.0.0.1/"), {}, 2, "Give the URL without them"),
         (("--poll",), {}, 2, "ORIGINAL_API_KEY: expected a value"),
         (("--poll", "--poll-scope", "b"), {}, 2, "expected default, got b"),
         (("--source", "/a,scope=a", "--source", "/b,scope=b"), {"ORIGINAL_API_KEY": "k"}, 2, "expected one of a, b, got none"),
@@ -497,9 +497,10 @@ async def test_a_command_that_looks_at_the_store_does_not_keep_a_listener_from_s
         return store
 
     looker.take()
+    monkeypatch.setenv("ORIGINAL_WEBHOOK_KEYS", KEYS)
     monkeypatch.setattr(service, "open_store", look_once_more)
     settings = ListenerSettings(sources=[SourceSpec()], store=f"sqlite:///{tmp_path}/inbox.db", port=0)
-    listener = Listener(settings, {"ORIGINAL_WEBHOOK_KEYS": KEYS})
+    listener = Listener(settings)
     assert await listener.run(lambda _: listener.stop()) == 0
     assert seen == [True, False]
 

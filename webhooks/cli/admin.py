@@ -10,6 +10,7 @@ from aiohttp import web
 from attrs import evolve
 
 from rewards_core.operations import OperationRef
+from webhooks.cli.options import LARGEST_ID
 from webhooks.errors import StoreError
 from webhooks.ingress.answers import PlainAnswer
 from webhooks.ingress.armour import ArmouredServer
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
     from rewards_core.secrets import Secret
     from webhooks.ingress.limits import ArmourLimits
-
-LARGEST_ID = 10**15
 
 _OPEN = frozenset({"/healthz", "/readyz"})
 

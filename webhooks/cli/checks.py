@@ -10,13 +10,16 @@ import socket
 import sqlite3
 import stat
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import aiohttp
 from attrs import frozen
 
-from webhooks.cli.sources import ReloadableSource, SourceSpec, others_may_read, read_keys
+from original_async.settings import WEBHOOK_KEYS
+from rewards_core.cli.credentials import webhook_keys
+from rewards_core.cli.output import counted
+from webhooks.cli.sources import ReloadableSource, SourceSpec, others_may_read
 from webhooks.errors import StoreError
 from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.sqlite_file import FIRST_WITHOUT_WAL_RESET_BUG, OLDEST_SQLITE
@@ -43,38 +46,38 @@ class Finding:
     advice: str = ""
 
 
-def check_keys(specs: Sequence[SourceSpec], environ: Mapping[str, str]) -> Finding:
+def _well(check: str, found: str) -> Finding:
+    return Finding(check=check, ok=True, found=found)
+
+
+def _wrong(check: str, found: str, advice: str) -> Finding:
+    return Finding(check=check, ok=False, found=found, advice=advice)
+
+
+def check_keys(specs: Sequence[SourceSpec]) -> Finding:
     """Look whether each source has keys that can verify something."""
     for spec in specs:
         try:
-            keys = read_keys(spec, environ)
-            ReloadableSource(spec, environ)
+            keys = webhook_keys(spec.keys_file, WEBHOOK_KEYS)
+            ReloadableSource(spec)
         except ValueError as problem:
-            return Finding(
-                check="keys", ok=False, found=str(problem), advice="copy id and secret from the console's Webhooks page"
-            )
+            return _wrong("keys", str(problem), "copy id and secret from the console's Webhooks page")
         weak = [key_id for key_id, secret in keys.items() if len(secret) < _SHORTEST_SECRET]
         if weak:
-            return Finding(
-                check="keys",
-                ok=False,
-                found=f"the secret of {', '.join(weak)} has fewer than {_SHORTEST_SECRET} characters",
-                advice="check that it was copied whole; the webhook secret is not the API secret",
+            return _wrong(
+                "keys",
+                f"the secret of {', '.join(weak)} has fewer than {_SHORTEST_SECRET} characters",
+                "check that it was copied whole; the webhook secret is not the API secret",
             )
-    return Finding(check="keys", ok=True, found=f"{len(specs)} source{'s' if len(specs) > 1 else ''} with keys")
+    return _well("keys", f"{counted(len(specs), 'source')} with keys")
 
 
 def check_permissions(paths: Sequence[Path]) -> Finding:
     """Look whether files of secrets and of the store are for their owner alone."""
     loose = [path for path in paths if path.exists() and others_may_read(path)]
     if loose:
-        return Finding(
-            check="permissions",
-            ok=False,
-            found=f"others may read {', '.join(map(str, loose))}",
-            advice=f"chmod 600 {' '.join(map(str, loose))}",
-        )
-    return Finding(check="permissions", ok=True, found="files of secrets and of the store are for their owner alone")
+        return _wrong("permissions", f"others may read {', '.join(map(str, loose))}", f"chmod 600 {' '.join(map(str, loose))}")
+    return _well("permissions", "files of secrets and of the store are for their owner alone")
 
 
 def check_sqlite(version: tuple[int, int, int] = sqlite3.sqlite_version_info) -> Finding:
@@ -82,53 +85,37 @@ def check_sqlite(version: tuple[int, int, int] = sqlite3.sqlite_version_info) ->
     words = ".".join(map(str, version))
     if version < OLDEST_SQLITE:
         oldest = ".".join(map(str, OLDEST_SQLITE))
-        return Finding(
-            check="sqlite", ok=False, found=f"SQLite {words}", advice=f"use a Python built with SQLite {oldest} or newer"
-        )
+        return _wrong("sqlite", f"SQLite {words}", f"use a Python built with SQLite {oldest} or newer")
     if version < FIRST_WITHOUT_WAL_RESET_BUG:
-        return Finding(
-            check="sqlite",
-            ok=True,
-            found=f"SQLite {words}: sound here, because one connection alone writes; open the file with nothing else",
+        return _well(
+            "sqlite", f"SQLite {words}: sound here, because one connection alone writes; open the file with nothing else"
         )
-    return Finding(check="sqlite", ok=True, found=f"SQLite {words}")
+    return _well("sqlite", f"SQLite {words}")
 
 
 async def check_store(path: Path | None) -> Finding:
     """Look whether the store can be written, or is being written by a listener."""
     if path is None:
-        return Finding(
-            check="store", ok=False, found="memory:", advice="events are lost with the process; give --store sqlite:///FILE"
-        )
+        return _wrong("store", "memory:", "events are lost with the process; give --store sqlite:///FILE")
     if not path.exists():
         if os.access(path.absolute().parent, os.W_OK):
-            return Finding(check="store", ok=True, found=f"{path} will be made by the first listener")
-        return Finding(
-            check="store",
-            ok=False,
-            found=f"no file can be made at {path}",
-            advice="make its folder, and let this user write there",
-        )
+            return _well("store", f"{path} will be made by the first listener")
+        return _wrong("store", f"no file can be made at {path}", "make its folder, and let this user write there")
     try:
         store = SQLiteStore(path)
     except StoreError as problem:
-        return Finding(check="store", ok=False, found=str(problem), advice="let this user write in its folder")
+        return _wrong("store", str(problem), "let this user write in its folder")
     try:
         await store.ping()
-        counted = await store.statistics()
+        held = await store.statistics()
     except StoreError as problem:
-        return Finding(check="store", ok=False, found=str(problem), advice="free the disk, or restore the file from a backup")
+        return _wrong("store", str(problem), "free the disk, or restore the file from a backup")
     finally:
         await store.aclose()
     who = "is written by another process" if store.read_only else "can be written"
-    if counted.dead:
-        return Finding(
-            check="store",
-            ok=False,
-            found=f"{path} {who}; it holds {counted.dead} dead letters",
-            advice="webhook-listener dead-letters list",
-        )
-    return Finding(check="store", ok=True, found=f"{path} {who}; {counted.events} events, {counted.ready} wait for handlers")
+    if held.dead:
+        return _wrong("store", f"{path} {who}; it holds {held.dead} dead letters", "webhook-listener dead-letters list")
+    return _well("store", f"{path} {who}; {held.events} events, {held.ready} wait for handlers")
 
 
 def check_space(path: Path | None, needed: int = 256 * 1024 * 1024) -> Finding:
@@ -137,33 +124,30 @@ def check_space(path: Path | None, needed: int = 256 * 1024 * 1024) -> Finding:
     try:
         figures = os.statvfs(folder)
     except OSError as problem:
-        return Finding(check="space", ok=False, found=f"{folder}: {problem.strerror}", advice="make the folder")
+        return _wrong("space", f"{folder}: {problem.strerror}", "make the folder")
     free = figures.f_bavail * figures.f_frsize
     if free < needed:
-        return Finding(
-            check="space",
-            ok=False,
-            found=f"{free // 1024**2} MiB free at {folder}",
-            advice=f"free some; below {needed // 1024**2} MiB deliveries will soon be answered 503",
+        return _wrong(
+            "space",
+            f"{free // 1024**2} MiB free at {folder}",
+            f"free some; below {needed // 1024**2} MiB deliveries will soon be answered 503",
         )
-    return Finding(check="space", ok=True, found=f"{free // 1024**2} MiB free at {folder}")
+    return _well("space", f"{free // 1024**2} MiB free at {folder}")
 
 
 async def check_port(host: str, port: int, admin: str | None) -> Finding:
     """Look whether the port is free, or a listener that is ready holds it."""
     refused = _why_not_bound(host, port)
     if refused is None:
-        return Finding(check="port", ok=True, found=f"{host}:{port} is free")
+        return _well("port", f"{host}:{port} is free")
     taken = refused.errno == errno.EADDRINUSE
     if taken and admin is not None:
         try:
             async with aiohttp.ClientSession(timeout=_ASK_TIMEOUT) as session, session.get(f"{admin}/readyz") as answer:
                 words = (await answer.text()).strip()[:200]
                 if answer.status == 200:
-                    return Finding(check="port", ok=True, found=f"a listener at {host}:{port} is ready")
-                return Finding(
-                    check="port", ok=False, found=f"a listener at {host}:{port} is not ready: {words}", advice="see its log"
-                )
+                    return _well("port", f"a listener at {host}:{port} is ready")
+                return _wrong("port", f"a listener at {host}:{port} is not ready: {words}", "see its log")
         except (aiohttp.ClientError, OSError, TimeoutError):
             pass
     if taken:
@@ -172,7 +156,7 @@ async def check_port(host: str, port: int, admin: str | None) -> Finding:
         advice = "give --port 1024 or above, or let this user bind lower ones"
     else:
         advice = "give an address of this machine as --host"
-    return Finding(check="port", ok=False, found=f"{host}:{port}: {refused.strerror or refused}", advice=advice)
+    return _wrong("port", f"{host}:{port}: {refused.strerror or refused}", advice)
 
 
 def _why_not_bound(host: str, port: int) -> OSError | None:
@@ -190,26 +174,20 @@ def _why_not_bound(host: str, port: int) -> OSError | None:
 async def check_clock(url: str | None, clock: Callable[[], float] = time.time) -> Finding:
     """Compare this machine's clock with that of the vendor's API; its tokens live by it."""
     if url is None:
-        return Finding(check="clock", ok=True, found="not compared: no API is known here")
+        return _well("clock", "not compared: no API is known here")
     try:
         async with aiohttp.ClientSession(timeout=_ASK_TIMEOUT) as session, session.get(url, allow_redirects=False) as answer:
             said = email.utils.parsedate_to_datetime(answer.headers["Date"]).timestamp()
     except (aiohttp.ClientError, OSError, TimeoutError, KeyError, ValueError) as problem:
-        return Finding(
-            check="clock",
-            ok=False,
-            found=f"the API's clock could not be read ({type(problem).__name__})",
-            advice="see `reachability`",
-        )
+        return _wrong("clock", f"the API's clock could not be read ({type(problem).__name__})", "see `reachability`")
     skew = clock() - said
     if abs(skew) > _LARGEST_SKEW:
-        return Finding(
-            check="clock",
-            ok=False,
-            found=f"this clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the API's",
-            advice="let the system keep time (chrony, systemd-timesyncd); the API refuses tokens from another time",
+        return _wrong(
+            "clock",
+            f"this clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the API's",
+            "let the system keep time (chrony, systemd-timesyncd); the API refuses tokens from another time",
         )
-    return Finding(check="clock", ok=True, found=f"within {_LARGEST_SKEW:.0f} s of the API's")
+    return _well("clock", f"within {_LARGEST_SKEW:.0f} s of the API's")
 
 
 async def check_reachability(url: str | None, public_url: str | None) -> Finding:
@@ -221,32 +199,29 @@ async def check_reachability(url: str | None, public_url: str | None) -> Finding
                 async with session.get(url, allow_redirects=False) as answer:
                     found.append(f"the API answers ({answer.status})")
             except (aiohttp.ClientError, OSError, TimeoutError) as problem:
-                return Finding(
-                    check="reachability",
-                    ok=False,
-                    found=f"the API does not answer ({type(problem).__name__})",
-                    advice="check DNS, firewall and proxy between here and the API, and ORIGINAL_BASE_URL",
+                return _wrong(
+                    "reachability",
+                    f"the API does not answer ({type(problem).__name__})",
+                    "check DNS, firewall and proxy between here and the API, and ORIGINAL_BASE_URL",
                 )
         if public_url is not None:
             try:
                 async with session.post(public_url, data=b"{}", allow_redirects=False) as answer:
                     status = answer.status
             except (aiohttp.ClientError, OSError, TimeoutError) as problem:
-                return Finding(
-                    check="reachability",
-                    ok=False,
-                    found=f"the public URL does not answer ({type(problem).__name__})",
-                    advice="check DNS, certificate and proxy before the listener; the vendor needs https",
+                return _wrong(
+                    "reachability",
+                    f"the public URL does not answer ({type(problem).__name__})",
+                    "check DNS, certificate and proxy before the listener; the vendor needs https",
                 )
             if status != 401:
-                return Finding(
-                    check="reachability",
-                    ok=False,
-                    found=f"the public URL answered an unsigned delivery with {status}, not 401",
-                    advice="something else answers there, or its path is not the listener's; check the proxy",
+                return _wrong(
+                    "reachability",
+                    f"the public URL answered an unsigned delivery with {status}, not 401",
+                    "something else answers there, or its path is not the listener's; check the proxy",
                 )
             found.append("the public URL leads to a listener")
-    return Finding(check="reachability", ok=True, found="; ".join(found) or "nothing to reach is known here; give --public-url")
+    return _well("reachability", "; ".join(found) or "nothing to reach is known here; give --public-url")
 
 
 async def run_checks(checks: Sequence[Awaitable[Finding]]) -> list[Finding]:

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from original_async.settings import find_base_url
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import JsonOption, Output, fail
 from webhooks.cli.checks import (
     check_clock,
     check_keys,
@@ -22,15 +24,14 @@ from webhooks.cli.checks import (
     secret_files,
 )
 from webhooks.cli.looking import run
-from webhooks.cli.options import DEFAULT_STORE_URL, JsonOption, KeysOption, SourceOption, StoreOption, sources_of
+from webhooks.cli.options import DEFAULT_STORE, KeysOption, SourceOption, StoreOption, sources_of
 from webhooks.cli.stores import store_path
-from webhooks.cli.terminal import CommandFailed, Exit, Output
 
 
 def doctor(
     source: SourceOption = None,
     keys_file: KeysOption = None,
-    store: StoreOption = DEFAULT_STORE_URL,
+    store: StoreOption = DEFAULT_STORE,
     host: Annotated[str, typer.Option(help="Address the listener listens on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port the listener listens on.", min=1, max=65_535)] = 8480,
     admin: Annotated[str, typer.Option(help="Where the listener serves its health.")] = "http://127.0.0.1:8481",
@@ -56,7 +57,7 @@ def doctor(
         path = store_path(store)
         url = _api_url() if (bool(os.environ.get("ORIGINAL_API_KEY")) if api is None else api) else None
         findings = [
-            check_keys(specs, os.environ),
+            check_keys(specs),
             check_permissions(secret_files([*(spec.keys_file for spec in specs), tls_key, admin_token_file], path)),
             check_sqlite(),
             check_space(path),
@@ -73,7 +74,7 @@ def doctor(
             output.table("what a listener needs", ("check", "ok", "found", "advice"), shown)
         wrong = [one.check for one in findings if not one.ok]
         if wrong:
-            raise CommandFailed(f"something is wrong with: {', '.join(wrong)}", Exit.REFUSED)
+            fail(f"something is wrong with: {', '.join(wrong)}", Exit.REFUSED)
 
     run(work)
 

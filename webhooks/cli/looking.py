@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
 import time
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
@@ -13,11 +12,12 @@ from typing import Annotated, Any
 
 import typer
 
-from webhooks.cli.admin import LARGEST_ID
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import JsonOption, Output, cell, fail
 from webhooks.cli.options import (
-    DEFAULT_STORE_URL,
+    DEFAULT_STORE,
+    LARGEST_ID,
     ForwardOption,
-    JsonOption,
     KeysOption,
     SocketOption,
     SourceOption,
@@ -25,11 +25,9 @@ from webhooks.cli.options import (
     sources_of,
 )
 from webhooks.cli.remote import change
-from webhooks.cli.service import forward_name, receivers_of, replay
 from webhooks.cli.settings import ForwardSettings, ListenerSettings
 from webhooks.cli.sources import ReloadableSource
-from webhooks.cli.stores import open_to_read
-from webhooks.cli.terminal import CommandFailed, Exit, Output, cell, fail
+from webhooks.cli.stores import reading
 from webhooks.errors import StoreError
 from webhooks.store.base import EventState, StoredEvent
 from webhooks.store.sqlite import SQLiteStore
@@ -39,16 +37,16 @@ _MOST = 1_000_000
 _LOOK_EVERY = 0.25
 _DAY = 86_400.0
 
-events_app = typer.Typer(no_args_is_help=True, help="Look at events, and let them be handled again.")
-dead_app = typer.Typer(no_args_is_help=True, help="Look at dead letters: events that could not be read or handled.")
+events_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at events, and let them be handled again.")
+dead_app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Look at dead letters: events that could not be read or handled."
+)
 
 
-def run(work: Callable[[], Coroutine[Any, Any, None]], *, broken_off: Exit = Exit.BROKEN_OFF) -> None:
+def run(work: Callable[[], Coroutine[Any, Any, None]], *, broken_off: Exit = Exit.INTERRUPTED) -> None:
     """Run a command's work, and turn what goes wrong into a line and an exit code, ctrl-c into `broken_off`."""
     try:
         asyncio.run(work())
-    except CommandFailed as problem:
-        fail(str(problem), problem.code)
     except StoreError as problem:
         fail(str(problem), Exit.UNAVAILABLE)
     except ValueError as problem:
@@ -78,7 +76,7 @@ def told(stored: StoredEvent) -> dict[str, Any]:
 
 @events_app.command("list")
 def list_events(
-    store: StoreOption = DEFAULT_STORE_URL,
+    store: StoreOption = DEFAULT_STORE,
     state: Annotated[EventState | None, typer.Option(help="Only events in this state.")] = None,
     name: Annotated[str | None, typer.Option(help="Only events of this name.")] = None,
     scope: Annotated[str | None, typer.Option(help="Only events of this scope.")] = None,
@@ -96,7 +94,7 @@ def list_events(
 @events_app.command("show")
 def show_event(
     event_id: Annotated[int, typer.Argument(help="The event's id.", min=0, max=LARGEST_ID)],
-    store: StoreOption = DEFAULT_STORE_URL,
+    store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = None,
 ) -> None:
     """Show one event with its body.
@@ -106,13 +104,10 @@ def show_event(
     output = Output(as_json)
 
     async def work() -> None:
-        opened = open_to_read(store)
-        try:
+        async with reading(store) as opened:
             stored = await opened.get_event(event_id)
-        finally:
-            await opened.aclose()
         if stored is None:
-            raise CommandFailed(f"expected an event with the id {event_id}, got none", Exit.NOT_FOUND)
+            fail(f"expected an event with the id {event_id}, got none", Exit.NOT_FOUND)
         jobs = [
             {"handler": job.handler, "state": str(job.state), "attempts": job.attempts, "why": job.reason} for job in stored.jobs
         ]
@@ -137,7 +132,7 @@ def show_event(
 @events_app.command("replay")
 def replay_events(
     event_ids: Annotated[list[int], typer.Argument(help="The events' ids.", min=0, max=LARGEST_ID)],
-    store: StoreOption = DEFAULT_STORE_URL,
+    store: StoreOption = DEFAULT_STORE,
     admin_socket: SocketOption = None,
     source: SourceOption = None,
     keys_file: KeysOption = None,
@@ -152,10 +147,12 @@ def replay_events(
     """
 
     async def directly(opened: SQLiteStore) -> int:
+        from webhooks.cli.service import forward_name, receivers_of, replay  # noqa: PLC0415 - a running listener has them too
+
         settings = ListenerSettings(
             sources=sources_of(source, keys_file), store=store, forward=ForwardSettings(url=forward_to) if forward_to else None
         )
-        sources = [ReloadableSource(spec, os.environ) for spec in settings.sources]
+        sources = [ReloadableSource(spec) for spec in settings.sources]
         receivers = receivers_of(settings, opened, sources)
         if forward_to:
             for path, receiver in receivers.items():
@@ -166,14 +163,14 @@ def replay_events(
         count = await change(store, admin_socket, "replay", {"ids": event_ids}, directly)
         Output(as_json).record({"replayed": count}, text=f"{count} of {len(event_ids)} events replayed")
         if count < len(event_ids):
-            raise CommandFailed(f"{len(event_ids) - count} events are unknown or cannot be used", Exit.NOT_FOUND)
+            fail(f"{len(event_ids) - count} events are unknown or cannot be used", Exit.NOT_FOUND)
 
     run(work)
 
 
 @dead_app.command("list")
 def list_dead(
-    store: StoreOption = DEFAULT_STORE_URL,
+    store: StoreOption = DEFAULT_STORE,
     limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=_MOST)] = 50,
     as_json: JsonOption = None,
 ) -> None:
@@ -188,7 +185,7 @@ def list_dead(
 def retry_dead(
     event_ids: Annotated[list[int] | None, typer.Argument(help="The events' ids.", min=0, max=LARGEST_ID)] = None,
     every: Annotated[bool, typer.Option("--all", help="All dead letters whose handlers failed.")] = False,
-    store: StoreOption = DEFAULT_STORE_URL,
+    store: StoreOption = DEFAULT_STORE,
     admin_socket: SocketOption = None,
     as_json: JsonOption = None,
 ) -> None:
@@ -200,15 +197,13 @@ def retry_dead(
     async def work() -> None:
         ids = list(event_ids or ())
         if bool(ids) == every:
-            raise CommandFailed("expected event ids, or --all", Exit.USAGE)
+            fail("expected event ids, or --all", Exit.USAGE)
         if every:
             ids = await _all_dead(store)
         count = await change(store, admin_socket, "retry", {"ids": ids}, lambda opened: opened.requeue(ids)) if ids else 0
         Output(as_json).record({"retried": count}, text=f"{count} of {len(ids)} dead letters are tried again")
         if count < len(ids) and not every:
-            raise CommandFailed(
-                f"{len(ids) - count} of them are unknown or have no failed handler; see `events replay`", Exit.NOT_FOUND
-            )
+            fail(f"{len(ids) - count} of them are unknown or have no failed handler; see `events replay`", Exit.NOT_FOUND)
 
     run(work)
 
@@ -216,7 +211,7 @@ def retry_dead(
 @dead_app.command("purge")
 def purge_dead(
     older_than_days: Annotated[float, typer.Option("--older-than-days", help="Only those received so many days ago.", min=0)],
-    store: StoreOption = DEFAULT_STORE_URL,
+    store: StoreOption = DEFAULT_STORE,
     admin_socket: SocketOption = None,
     as_json: JsonOption = None,
 ) -> None:
@@ -235,7 +230,7 @@ def purge_dead(
 
 
 def tail(
-    store: StoreOption = DEFAULT_STORE_URL,
+    store: StoreOption = DEFAULT_STORE,
     last: Annotated[int, typer.Option("--last", help="Begin with so many that came before.", min=0, max=_MOST)] = 10,
     count: Annotated[int | None, typer.Option(help="End after so many.", min=1)] = None,
     as_json: JsonOption = None,
@@ -247,11 +242,8 @@ def tail(
     output = Output(as_json)
 
     async def work() -> None:
-        opened = open_to_read(store)
-        try:
+        async with reading(store) as opened:
             await _follow(opened, output, last, count)
-        finally:
-            await opened.aclose()
 
     run(work, broken_off=Exit.OK)
 
@@ -288,25 +280,19 @@ async def _after(store: SQLiteStore, seen: int) -> list[StoredEvent]:
 
 
 async def _all_dead(url: str) -> list[int]:
-    opened = open_to_read(url)
     ids: list[int] = []
-    try:
+    async with reading(url) as opened:
         before: int | None = None
         while page := await opened.list_events(state=EventState.DEAD, before_id=before, limit=500):
             ids += [stored.id for stored in page if stored.jobs]
             before = page[-1].id
-    finally:
-        await opened.aclose()
     return ids
 
 
 def _list(url: str, output: Output, title: str, **conditions: Any) -> None:
     async def work() -> None:
-        opened = open_to_read(url)
-        try:
+        async with reading(url) as opened:
             found = await opened.list_events(**conditions)
-        finally:
-            await opened.aclose()
         output.table(title, _COLUMNS, (told(stored) for stored in found))
 
     run(work)

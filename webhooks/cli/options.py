@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from webhooks.cli.sources import APP_VARIABLE, SourceSpec, parse_source
-from webhooks.cli.stores import DEFAULT_STORE
+from original_async.settings import APP_UID, WEBHOOK_KEYS
+from rewards_core.cli.credentials import keys_option
+from webhooks.cli.sources import SourceSpec, parse_source
 
 StoreOption = Annotated[
     str,
@@ -19,14 +20,7 @@ SocketOption = Annotated[
     Path | None,
     typer.Option("--admin-socket", help="The listener's admin socket, if it is not beside the store's file."),
 ]
-JsonOption = Annotated[
-    bool | None,
-    typer.Option("--json/--text", help="JSON lines, or text for people; by default JSON where the output is no terminal."),
-]
-KeysOption = Annotated[
-    Path | None,
-    typer.Option("--keys-file", help="File of ID:SECRET pairs or a JSON object; else ORIGINAL_WEBHOOK_KEYS holds the pairs."),
-]
+KeysOption = Annotated[Path | None, keys_option(WEBHOOK_KEYS)]
 SourceOption = Annotated[
     list[str] | None,
     typer.Option("--source", help="PATH[,scope=S][,app=UID][,keys=FILE]; give it again for each further source."),
@@ -37,7 +31,8 @@ ForwardOption = Annotated[
         "--forward-to", envvar="WEBHOOK_FORWARD_TO", help="Hand deliveries on to this URL, unchanged, until it takes them."
     ),
 ]
-DEFAULT_STORE_URL = DEFAULT_STORE
+DEFAULT_STORE = "sqlite:///inbox.db"
+LARGEST_ID = 10**15
 
 
 def sources_of(given: list[str] | None, keys_file: Path | None) -> list[SourceSpec]:
@@ -46,7 +41,7 @@ def sources_of(given: list[str] | None, keys_file: Path | None) -> list[SourceSp
     Raises:
         typer.BadParameter: one of them is none.
     """
-    app_uid = os.environ.get(APP_VARIABLE) or None
+    app_uid = os.environ.get(APP_UID) or None
     if not given:
         return [SourceSpec(app_uid=app_uid, keys_file=keys_file)]
     try:

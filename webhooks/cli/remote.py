@@ -7,10 +7,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import aiohttp
-
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import fail
 from webhooks.cli.stores import admin_socket, store_path
-from webhooks.cli.terminal import CommandFailed, Exit
 from webhooks.store.sqlite import SQLiteStore
 
 T = TypeVar("T")
@@ -20,8 +19,10 @@ async def ask_listener(socket: Path, name: str, words: dict[str, Any]) -> dict[s
     """Return what the running listener answers, None if none runs.
 
     Raises:
-        CommandFailed: it refused, or answered nonsense.
+        typer.Exit: it refused, or answered nonsense.
     """
+    import aiohttp  # noqa: PLC0415 - most commands ask no listener
+
     try:
         async with (
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket))) as session,
@@ -31,9 +32,9 @@ async def ask_listener(socket: Path, name: str, words: dict[str, Any]) -> dict[s
     except (aiohttp.ClientConnectorError, FileNotFoundError, ConnectionRefusedError):
         return None
     except (aiohttp.ClientError, OSError, ValueError) as problem:
-        raise CommandFailed(f"expected the listener to answer, got {type(problem).__name__}", Exit.UNAVAILABLE) from None
+        fail(f"expected the listener to answer, got {type(problem).__name__}", Exit.UNAVAILABLE)
     if answer.status != 200:
-        raise CommandFailed(str(found.get("error", answer.status)), Exit.UNAVAILABLE if answer.status >= 500 else Exit.REFUSED)
+        fail(str(found.get("error", answer.status)), Exit.UNAVAILABLE if answer.status >= 500 else Exit.REFUSED)
     return dict(found)
 
 
@@ -42,17 +43,15 @@ async def writing(url: str) -> AsyncIterator[SQLiteStore]:
     """Open the store's file to write it, as no listener runs.
 
     Raises:
-        CommandFailed: another program writes it.
+        typer.Exit: another program writes it.
     """
     path = store_path(url)
     if path is None or not path.exists():
-        raise CommandFailed(f"expected a listener, or a store in a file, got neither at {url}", Exit.UNAVAILABLE)
+        fail(f"expected a listener, or a store in a file, got neither at {url}", Exit.UNAVAILABLE)
     store = SQLiteStore(path)
     try:
         if store.read_only:
-            raise CommandFailed(
-                f"expected a listener, or nobody, to write {path}, got another program; ask that program", Exit.UNAVAILABLE
-            )
+            fail(f"expected a listener, or nobody, to write {path}, got another program; ask that program", Exit.UNAVAILABLE)
         yield store
     finally:
         await store.aclose()

@@ -14,10 +14,11 @@ from typing import Annotated, Any
 
 import typer
 
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import JsonOption, Output, wrong_usage
 from webhooks.cli.options import (
-    DEFAULT_STORE_URL,
+    DEFAULT_STORE,
     ForwardOption,
-    JsonOption,
     KeysOption,
     SocketOption,
     SourceOption,
@@ -27,7 +28,6 @@ from webhooks.cli.options import (
 from webhooks.cli.service import Listener
 from webhooks.cli.settings import AdminSettings, ForwardSettings, ListenerSettings, PollSettings, TlsSettings
 from webhooks.cli.sources import SourceSpec
-from webhooks.cli.terminal import CommandFailed, Exit, Output, fail
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.quiet import quiet_about_accepting
 
@@ -44,7 +44,7 @@ def serve(
     unix: Annotated[Path | None, typer.Option(help="Listen on a unix socket instead.")] = None,
     source: SourceOption = None,
     keys_file: KeysOption = None,
-    store: StoreOption = DEFAULT_STORE_URL,
+    store: StoreOption = DEFAULT_STORE,
     tls_cert: Annotated[Path | None, typer.Option(help="PEM file of the certificate with its chain.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file of its key, if apart.")] = None,
     tls_min: Annotated[str, typer.Option(help="Oldest TLS version: 1.2 or 1.3.")] = _OLDEST_TLS,
@@ -151,12 +151,8 @@ def serve(
     if tls_cert is None and (tls_key is not None or tls_min != _OLDEST_TLS):
         raise typer.BadParameter("--tls-key and --tls-min: expected a certificate to go with them, got none; give --tls-cert too")
     output = Output(as_json)
-    try:
+    with wrong_usage():
         code = asyncio.run(_serve(settings, output))
-    except ValueError as problem:
-        fail(str(problem), Exit.USAGE)
-    except CommandFailed as problem:
-        fail(str(problem), problem.code)
     raise typer.Exit(code)
 
 
@@ -177,7 +173,7 @@ async def _serve(settings: ListenerSettings, output: Output) -> Exit:
 
     def stop() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, os._exit, Exit.TIME_IS_OVER)
+            loop.add_signal_handler(number, os._exit, Exit.NOT_YET)
         logger.info("draining; a second signal ends at once")
         listener.stop()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +15,13 @@ import aiohttp
 from aiohttp import web
 
 from original_async import OriginalClient
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import fail
 from rewards_core.operations import OperationRef
 from webhooks.cli.admin import HealthServer, control_app
 from webhooks.cli.forwarding import Forwarder
 from webhooks.cli.sources import ReloadableSource, by_path
 from webhooks.cli.stores import admin_socket, open_store
-from webhooks.cli.terminal import CommandFailed, Exit
 from webhooks.completions import Completions
 from webhooks.errors import StoreError
 from webhooks.ingress.armour import ArmouredServer
@@ -71,19 +71,16 @@ class Listener:
 
     Args:
         settings: What it is told.
-        environ: Where keys and credentials stand.
         clock: Unix time in seconds.
 
     Raises:
         ValueError: a setting, a key or a credential cannot be what it should.
     """
 
-    def __init__(
-        self, settings: ListenerSettings, environ: Mapping[str, str] = os.environ, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, settings: ListenerSettings, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._clock = clock
-        self._sources = [ReloadableSource(spec, environ) for spec in settings.sources]
+        self._sources = [ReloadableSource(spec) for spec in settings.sources]
         self._tls: ssl.SSLContext | None = None if settings.tls is None else settings.tls.context()
         self._token = None if settings.admin is None else settings.admin.token()
         self._trusted = Networks(settings.trusted)
@@ -104,10 +101,10 @@ class Listener:
             started: Hears once where the listener listens.
 
         Returns:
-            `Exit.OK` if every delivery under way was answered, `Exit.TIME_IS_OVER` if some had to be cut off.
+            `Exit.OK` if every delivery under way was answered, `Exit.NOT_YET` if some had to be cut off.
 
         Raises:
-            CommandFailed: a socket or the store cannot be had.
+            typer.Exit: a socket or the store cannot be had.
         """
         async with AsyncExitStack() as stack:
             try:
@@ -115,7 +112,7 @@ class Listener:
                 await self._wire(stack)
                 where = await self._listen(stack)
             except (OSError, StoreError, UnicodeError) as problem:  # a host that can be no name is a UnicodeError
-                raise CommandFailed(f"could not start: {problem}", Exit.UNAVAILABLE) from None
+                fail(f"could not start: {problem}", Exit.UNAVAILABLE)
             started(where)
             await self._stop.wait()
             return await self._drain()
@@ -201,7 +198,7 @@ class Listener:
             store = open_store(self._settings.store)
         stack.push_async_callback(store.aclose)
         if store.read_only:
-            raise CommandFailed(
+            fail(
                 f"expected to write {self._settings.store}, got another process writing it; stop that one, or give another store",
                 Exit.UNAVAILABLE,
             )
@@ -315,7 +312,7 @@ class Listener:
         answered = await self._armour.drain(self._settings.drain_seconds * 0.75)
         for receiver in self._receivers.values():
             await receiver.aclose(max(0.0, end - loop.time() - 1.0))
-        return Exit.OK if answered else Exit.TIME_IS_OVER
+        return Exit.OK if answered else Exit.NOT_YET
 
     def _work_at(self, stack: AsyncExitStack, name: str, work: Callable[[], Any]) -> None:
         task = asyncio.create_task(

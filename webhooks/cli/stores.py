@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from webhooks.cli.terminal import CommandFailed, Exit
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import fail
 from webhooks.store.memory import MemoryStore
 from webhooks.store.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
-    from webhooks.store.base import Store
+    from collections.abc import AsyncIterator
 
-DEFAULT_STORE = "sqlite:///inbox.db"
+    from webhooks.store.base import Store
 
 
 def store_path(url: str) -> Path | None:
@@ -40,19 +42,24 @@ def open_store(url: str) -> Store:
     return MemoryStore() if path is None else SQLiteStore(path)
 
 
-def open_to_read(url: str) -> SQLiteStore:
+@asynccontextmanager
+async def reading(url: str) -> AsyncIterator[SQLiteStore]:
     """Open a store that a listener or an application writes.
 
     Raises:
         ValueError: the URL is none.
-        CommandFailed: it lives in another process's memory, or there is none.
+        typer.Exit: it lives in another process's memory, or there is none.
     """
     path = store_path(url)
     if path is None:
-        raise CommandFailed("expected a store in a file, got memory:, which only its own process can see", Exit.USAGE)
+        fail("expected a store in a file, got memory:, which only its own process can see", Exit.USAGE)
     if not path.exists():
-        raise CommandFailed(f"expected a store at {path}, got none; give --store, or start the listener first", Exit.UNAVAILABLE)
-    return SQLiteStore(path, read_only=True)
+        fail(f"expected a store at {path}, got none; give --store, or start the listener first", Exit.UNAVAILABLE)
+    store = SQLiteStore(path, read_only=True)
+    try:
+        yield store
+    finally:
+        await store.aclose()
 
 
 def admin_socket(url: str, given: Path | None) -> Path | None:

@@ -13,14 +13,16 @@ import aiohttp
 import typer
 
 from original_async import OriginalWebhooks
+from original_async.settings import APP_UID, WEBHOOK_KEYS, WEBHOOK_PATH
 from original_async.signature import SIGNATURE_HEADER
+from rewards_core.cli.credentials import webhook_keys
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import JsonOption, Output, fail
 from webhooks.cli.looking import run
-from webhooks.cli.options import JsonOption, KeysOption
+from webhooks.cli.options import KeysOption
 from webhooks.cli.samples import Shape, parse_override, sample_body
-from webhooks.cli.sources import APP_VARIABLE, DEFAULT_PATH, SourceSpec, read_keys
-from webhooks.cli.terminal import CommandFailed, Exit, Output
 
-_URL = f"http://127.0.0.1:8480{DEFAULT_PATH}"
+_URL = f"http://127.0.0.1:8480{WEBHOOK_PATH}"
 _DIGITS = "0123456789abcdef"
 
 
@@ -50,8 +52,8 @@ def trigger(
     """
 
     async def work() -> None:
-        app_uid = os.environ.get(APP_VARIABLE) or None
-        source = OriginalWebhooks(read_keys(SourceSpec(keys_file=keys_file), os.environ))
+        app_uid = os.environ.get(APP_UID) or None
+        source = OriginalWebhooks(webhook_keys(keys_file, WEBHOOK_KEYS))
         words = sample_body(
             name,
             shape=body,
@@ -83,9 +85,9 @@ def trigger(
                 record: dict[str, Any] = {"sent": name, "attempt": attempt, "status": answered, "correlation_id": correlation_id}
                 output.record(record, text=f"{name}, attempt {attempt}: {answered}")
         if worst >= 500:
-            raise CommandFailed(f"expected {to} to keep the delivery, got {worst}", Exit.UNAVAILABLE)
+            fail(f"expected {to} to keep the delivery, got {worst}", Exit.UNAVAILABLE)
         if worst >= 300:
-            raise CommandFailed(f"expected {to} to take the delivery, got {worst}", Exit.REFUSED)
+            fail(f"expected {to} to take the delivery, got {worst}", Exit.REFUSED)
 
     run(work)
 
@@ -103,4 +105,4 @@ async def _send(session: aiohttp.ClientSession, url: str, raw: bytes, headers: d
         async with session.post(url, data=raw, headers=headers, allow_redirects=False) as answer:
             return answer.status
     except (aiohttp.ClientError, OSError, TimeoutError) as problem:
-        raise CommandFailed(f"expected a listener at {url}, got {type(problem).__name__}", Exit.UNAVAILABLE) from None
+        fail(f"expected a listener at {url}, got {type(problem).__name__}", Exit.UNAVAILABLE)

@@ -13,15 +13,16 @@ import typer
 
 from original_async import OriginalClient
 from original_async.models import ALLOCATION, CLAIM
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import JsonOption, Output, fail
 from rewards_core.errors import NotFound, OperationFailed, VendorError
 from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
 from rewards_core.validation import check_id
 from webhooks.cli.looking import run
-from webhooks.cli.options import DEFAULT_STORE_URL, JsonOption, SocketOption, StoreOption
+from webhooks.cli.options import DEFAULT_STORE, SocketOption, StoreOption
 from webhooks.cli.remote import ask_listener
 from webhooks.cli.stores import admin_socket as socket_of
-from webhooks.cli.stores import open_to_read
-from webhooks.cli.terminal import CommandFailed, Exit, Output
+from webhooks.cli.stores import reading
 from webhooks.completions import Completions
 from webhooks.errors import CompletionTimeout
 from webhooks.store.base import Outcome
@@ -41,7 +42,7 @@ def wait(
     kind: Annotated[Kind, typer.Option(help="What the uid is of.")] = Kind.ALLOCATION,
     scope: Annotated[str, typer.Option(help="The scope of its app.")] = DEFAULT_SCOPE,
     timeout: Annotated[float, typer.Option(help="Seconds to wait at most.", min=0)] = 300.0,
-    store: StoreOption = DEFAULT_STORE_URL,
+    store: StoreOption = DEFAULT_STORE,
     admin_socket: SocketOption = None,
     poll: Annotated[
         bool | None, typer.Option("--poll/--no-poll", help="Ask the vendor too; by default if ORIGINAL_API_KEY is set.")
@@ -63,8 +64,7 @@ def wait(
     async def work() -> None:
         ref = OperationRef(check_id(scope, "--scope"), kind.value, check_id(uid, "uid"))
         async with AsyncExitStack() as stack:
-            opened = open_to_read(store)
-            stack.push_async_callback(opened.aclose)
+            opened = await stack.enter_async_context(reading(store))
             if poll:
                 client = await stack.enter_async_context(OriginalClient.from_env(scope=scope, allow_insecure=api_insecure))
                 completions = await stack.enter_async_context(Completions(client, opened))
@@ -75,7 +75,7 @@ def wait(
                 status, resource = outcome.status, dict(outcome.resource)
         Output(as_json).record({"uid": uid, "status": str(status), "resource": resource}, text=f"{ref}: {status}")
         if status is OperationStatus.FAILED:
-            raise CommandFailed(f"{ref} failed on chain", Exit.FAILED)
+            fail(f"{ref} failed on chain", Exit.FAILED)
 
     run(work)
 
@@ -96,11 +96,11 @@ async def _completed(completions: Completions, ref: OperationRef, timeout: float
     except OperationFailed as problem:
         return problem.operation
     except CompletionTimeout as problem:
-        raise CommandFailed(str(problem), Exit.TIME_IS_OVER) from None
+        fail(str(problem), Exit.NOT_YET)
     except NotFound as problem:
-        raise CommandFailed(str(problem), Exit.NOT_FOUND) from None
+        fail(str(problem), Exit.NOT_FOUND)
     except VendorError as problem:
-        raise CommandFailed(str(problem), Exit.UNAVAILABLE) from None
+        fail(str(problem), Exit.UNAVAILABLE)
 
 
 def _ended(operation: Operation) -> tuple[OperationStatus, dict[str, object]]:
@@ -130,6 +130,4 @@ async def _settled(store: SQLiteStore, ref: OperationRef, timeout: float, hope: 
         late = await store.outcome(ref)
         if late is not None:
             return late
-        raise CommandFailed(
-            f"expected {ref} to settle within {timeout:g} s, got nothing of it; it may still; {hope}", Exit.TIME_IS_OVER
-        ) from None
+        fail(f"expected {ref} to settle within {timeout:g} s, got nothing of it; it may still; {hope}", Exit.NOT_YET)

@@ -1,4 +1,4 @@
-"""What the command line writes: exit codes, JSON lines for programs, tables for people, no control character of a stranger."""
+"""What a command line writes: JSON lines for programs, tables for people, notes; no control character of a stranger."""
 
 from __future__ import annotations
 
@@ -7,58 +7,41 @@ import json
 import os
 import select
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from enum import IntEnum
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
-from typing import Any, NoReturn, TextIO
+from typing import Annotated, Any, NoReturn, TextIO
 
 import orjson
 import typer
-from rich.box import HEAVY_HEAD
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from rewards_core.cli.exit_codes import Exit
 from rewards_core.secrets import one_line
+
+JsonOption = Annotated[
+    bool | None,
+    typer.Option("--json/--text", help="JSON lines, or text for people; by default JSON where the output is no terminal."),
+]
 
 _LONGEST_CELL = 200
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}  # JSON may hold them as they are
 
 
-class Exit(IntEnum):
-    """The exit codes."""
-
-    OK = 0
-    FAULT = 1
-    USAGE = 2
-    FAILED = 3
-    TIME_IS_OVER = 4
-    NOT_FOUND = 5
-    REFUSED = 6
-    UNAVAILABLE = 7
-    BROKEN_OFF = 130
-
-
-EXIT_CODES = (
-    "Exit codes: 0 done; 1 a fault of the program; 2 wrong usage, or an extra is missing; 3 the operation "
-    "failed on the blockchain; 4 the time ran out; 5 no such event or operation; 6 refused, or a check failed; 7 the "
-    "store or the listener cannot be reached, or another process is writing the store."
-)
-
-
-class CommandFailed(Exception):
-    """End a command with this text and exit code."""
-
-    def __init__(self, text: str, code: Exit) -> None:
-        super().__init__(one_line(text, 1_000))
-        self.code = code
-
-
 def fail(text: str, code: int) -> NoReturn:
     """Say why on standard error and end the command."""
     tell(text, style="bold red")
-    raise typer.Exit(code)
+    raise typer.Exit(code) from None
+
+
+@contextmanager
+def wrong_usage() -> Iterator[None]:
+    """End the command as one that was used wrongly if a ValueError is raised inside; its text says what to give."""
+    try:
+        yield
+    except ValueError as problem:
+        fail(str(problem), Exit.USAGE)
 
 
 def tell(text: str, style: str = "") -> None:
@@ -80,6 +63,24 @@ def _console(stream: TextIO | None, *, stderr: bool = False) -> Console:
     return _Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
+def give_up() -> None:
+    """Discard what is written to standard output from now on, including what is still buffered: nobody reads it."""
+    with suppress(OSError, ValueError):  # it is no file, or closed
+        number = sys.stdout.fileno()
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, number)
+        os.close(nothing)
+
+
+@contextmanager
+def for_whoever_reads() -> Iterator[None]:
+    """Show results for as long as somebody reads them: a reader who leaves, such as `head`, is no error, and the rest is done."""
+    try:
+        yield
+    except BrokenPipeError:
+        give_up()
+
+
 class Output:
     """Write results to standard output: as JSON lines for programs, or as text for people.
 
@@ -93,14 +94,6 @@ class Output:
             fail("Standard output is closed. Nothing was done. Send it to a file or to /dev/null.", Exit.USAGE)
         self.as_json = not stdout.isatty() if as_json is None else as_json
         self.console: Console = _console(stdout)
-
-    def give_up(self) -> None:
-        """Discard everything from now on, including what is still buffered: nobody reads it."""
-        with suppress(OSError, ValueError):  # it is no file, or closed
-            number = sys.stdout.fileno()
-            nothing = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nothing, number)
-            os.close(nothing)
 
     def deserted(self) -> bool:
         """Return whether the reader of standard output has gone, without writing anything."""
@@ -125,6 +118,10 @@ class Output:
     def say(self, text: str, style: str = "") -> None:
         """Write a line for people."""
         self.console.print(Text(one_line(text, 2_000), style=style), soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Write a line for people, beside the results if a program reads those."""
+        (tell if self.as_json else self.say)(text)
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
         """Write many results: JSON lines, or a table of the named columns."""
@@ -152,6 +149,9 @@ class Output:
             right: The columns of numbers: aligned to the right, and never folded or cut, however narrow the terminal is.
             ruled: Whether to draw lines between the columns.
         """
+        from rich.box import HEAVY_HEAD  # noqa: PLC0415 - most commands draw none
+        from rich.table import Table  # noqa: PLC0415
+
         if title:
             self.say(title, "bold")
         table = Table(header_style="bold", box=HEAVY_HEAD if ruled else None, pad_edge=ruled)
@@ -174,6 +174,11 @@ class Output:
         """Write a stranger's text of several lines, for people only."""
         for line in text.splitlines():
             self.console.print(Text(_printable(line)), soft_wrap=True)
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return a number of things in words: `1 row` or `1,200 rows`; where an s is not enough, `many` is the other word."""
+    return f"1 {one}" if count == 1 else f"{count:,} {many or one + 's'}"
 
 
 def cell(value: object) -> str:

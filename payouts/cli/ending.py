@@ -1,45 +1,19 @@
-"""What the exit codes of the command line say."""
+"""How a command ends that cannot do what it was told."""
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import sys
 from collections.abc import Callable
-from enum import IntEnum
 from functools import wraps
 from typing import ParamSpec
 
 import typer
 
 from payouts.states import CampaignUnclear, LedgerError
-from webhooks.cli.terminal import fail
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import fail, give_up
 
 P = ParamSpec("P")
-
-
-class Exit(IntEnum):
-    """What the exit code says."""
-
-    OK = 0
-    FAULT = 1
-    USAGE = 2
-    NOT_PAID = 3
-    NOT_YET = 4
-    NOT_FOUND = 5
-    REFUSED = 6
-    UNAVAILABLE = 7
-    INTERRUPTED = 130
-
-
-EXIT_CODES = (
-    "Exit codes: 0 every row is paid, or the command did what was asked; 1 a fault of the program; 2 wrong usage, a "
-    "bad file, or an extra is missing; 3 rows are rejected, failed, mismatched or unknown, or an audit found "
-    "differences; 4 not finished: run the same command again; 5 no such row or campaign; 6 a check failed or somebody "
-    "said no, nothing was changed; 7 the ledger is in use, is an older copy or cannot be used, or the vendor cannot "
-    "be reached, or refuses the credentials or row after row; 130 interrupted, 143 asked to end by SIGTERM, 129 by a "
-    "terminal that hung up."
-)
 
 
 def with_exit_codes(command: Callable[P, None]) -> Callable[P, None]:
@@ -55,9 +29,7 @@ def with_exit_codes(command: Callable[P, None]) -> Callable[P, None]:
         except LedgerError as problem:
             fail(str(problem), Exit.UNAVAILABLE)
         except BrokenPipeError:  # the reader has left, such as `head`: no mistake
-            nothing = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nothing, sys.stdout.fileno())
-            os.close(nothing)
+            give_up()
             raise typer.Exit(Exit.FAULT) from None
         except OSError as problem:
             fail(f"{problem.filename or 'a file'}: {problem.strerror or problem}", Exit.USAGE)

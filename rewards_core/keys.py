@@ -1,0 +1,87 @@
+"""The keys of webhooks as people keep them, in a variable or a file; no error about them shows or holds a secret."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_is_key_id = re.compile(r"[!-+\--~]+", re.ASCII).fullmatch  # printable, without white space and comma
+_HOW = "write ID:SECRET, several separated by commas or spaces."
+
+
+def parse_keys(text: str, where: str) -> dict[str, str]:
+    """Return key ids with their secrets, from `ID:SECRET` pairs or from a JSON object of them.
+
+    Args:
+        text: The object, or pairs separated by commas or white space; a line that begins with `#` is a comment.
+        where: What holds them, for messages.
+
+    Raises:
+        ValueError: there is none, or one cannot be read.
+    """
+    keys = _checked(_pairs(text))
+    del text  # a traceback would show it
+    if isinstance(keys, int):
+        raise ValueError(  # noqa: TRY004 - what was typed has no type
+            f"{where}: pair {keys} of the webhook keys cannot be read: {_HOW}"
+        )
+    if not keys:
+        raise ValueError(f"{where} holds no webhook keys that can be read: {_HOW}")
+    return keys
+
+
+def read_keys_file(path: Path) -> dict[str, str]:
+    """Return key ids with their secrets from a file that holds what `parse_keys` reads.
+
+    Raises:
+        ValueError: the file cannot be read, or one of its keys cannot.
+    """
+    try:
+        return parse_keys(path.read_text("utf-8"), str(path))
+    except OSError as problem:
+        why = problem.strerror or type(problem).__name__
+    except UnicodeDecodeError:  # it holds what was read
+        why = "it is not UTF-8"
+    raise ValueError(f"{path}: this file of webhook keys cannot be read: {why}.")
+
+
+def read_keys_variable(name: str, instead: str = "") -> dict[str, str]:
+    """Return key ids with their secrets from an environment variable that holds what `parse_keys` reads.
+
+    Args:
+        name: The variable.
+        instead: What else can be given, for the message about a missing one, such as `", or use --keys-file"`.
+
+    Raises:
+        ValueError: it is not set, or one of its keys cannot be read.
+    """
+    if not os.environ.get(name, "").strip():
+        raise ValueError(f"Set {name} to ID:SECRET, as on the Webhooks page of the vendor's console{instead}.")
+    return parse_keys(os.environ[name], name)
+
+
+def _checked(pairs: Iterable[tuple[str, Any]]) -> dict[str, str] | int:
+    """Return the keys, or the number of the first pair that is none."""
+    keys = {}
+    for number, (key_id, secret) in enumerate(pairs, 1):
+        if not _is_key_id(key_id) or not isinstance(secret, str) or not secret.strip():
+            return number
+        keys[key_id] = secret
+    return keys
+
+
+def _pairs(text: str) -> Iterable[tuple[str, Any]]:
+    text = text.strip()
+    if text.startswith("{"):
+        try:
+            return list(json.loads(text).items())
+        except (ValueError, RecursionError):
+            return ()
+    lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    return [(key_id, secret) for key_id, _, secret in (pair.partition(":") for pair in " ".join(lines).replace(",", " ").split())]

@@ -1,0 +1,97 @@
+"""Webhook keys are read in one place, and no error about them shows a secret or holds one in a frame of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from original_async import OriginalWebhooks
+from original_async.settings import WEBHOOK_KEYS
+from payouts.cli.credentials import webhook_source
+from rewards_core.keys import parse_keys, read_keys_file, read_keys_variable
+from webhooks.cli.sources import ReloadableSource, SourceSpec
+
+ROOT = Path(__file__).resolve().parents[1]
+READERS: dict[str, Callable[[Path], object]] = {
+    "variable": lambda _: read_keys_variable(WEBHOOK_KEYS),
+    "file": read_keys_file,
+    "from_env": lambda _: OriginalWebhooks.from_env(),
+    "listener": lambda file: ReloadableSource(SourceSpec(keys_file=file)),
+    "payout": lambda file: webhook_source(file, scope="default"),
+}
+NONE = ["", "# only", '{"a":' * 9_000, "{}"]
+CANARIES = ["tell-tale", "a:1 tell-tale", ":tell-tale", '{"a": ["tell-tale"]}', "{tell-tale", '{"tell tale": "tell-tale"}']
+
+
+def frames_of(error: BaseException | None) -> Iterator[str]:
+    """Yield what stands in the local variables of our frames on an error's traceback, and on those it came from."""
+    while error is not None:
+        traceback = error.__traceback__
+        while traceback is not None:
+            frame, traceback = traceback.tb_frame, traceback.tb_next
+            if not frame.f_code.co_filename.startswith(str(ROOT / "tests")):
+                yield repr(frame.f_locals)
+        yield repr(vars(error)) + repr(error.args)
+        error = error.__cause__ or error.__context__
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("a:1", {"a": "1"}),
+        ("a:1 b:2,c:3\n d:4:5 ", {"a": "1", "b": "2", "c": "3", "d": "4:5"}),
+        ("# comment x:y\na:1", {"a": "1"}),
+        ('{"a": "1", "b": "2"}', {"a": "1", "b": "2"}),
+    ],
+)
+def test_keys_are_read_as_pairs_or_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, keys: dict[str, str]) -> None:
+    (tmp_path / "keys").write_text(text)
+    monkeypatch.setenv("KEYS", text)
+    assert parse_keys(text, "keys") == read_keys_file(tmp_path / "keys") == read_keys_variable("KEYS") == keys
+
+
+@pytest.mark.parametrize("text", [*NONE, *CANARIES])
+@pytest.mark.parametrize("reader", READERS)
+def test_keys_that_are_none_are_refused_without_showing_or_holding_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str, text: str
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text(text)
+    monkeypatch.setenv(WEBHOOK_KEYS, text)
+    with pytest.raises(ValueError, match="ID:SECRET") as refused:
+        READERS[reader](file)
+    assert "tell" not in str(refused.value)
+    assert not [held for held in frames_of(refused.value) if "tell-tale" in held]
+
+
+def test_the_error_says_where_and_which() -> None:
+    with pytest.raises(ValueError, match=r"^KEYS: pair 2 of the webhook keys cannot be read: write ID:SECRET, several"):
+        parse_keys("a:1 b", "KEYS")
+    with pytest.raises(ValueError, match=r"^KEYS holds no webhook keys that can be read: write ID:SECRET"):
+        parse_keys("# nothing", "KEYS")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"none: this file of webhook keys cannot be read: No such file"):
+        read_keys_file(tmp_path / "none")
+    file = tmp_path / "keys"
+    file.write_bytes(b"a:tell-tale\xff")
+    with pytest.raises(ValueError, match=r"keys: this file of webhook keys cannot be read: it is not UTF-8\.$") as refused:
+        read_keys_file(file)
+    assert not [held for held in frames_of(refused.value) if "tell-tale" in held]
+
+
+def test_a_source_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(WEBHOOK_KEYS, raising=False)
+    with pytest.raises(ValueError, match=r"^Set ORIGINAL_WEBHOOK_KEYS to ID:SECRET, as on the Webhooks page"):
+        OriginalWebhooks.from_env()
+    monkeypatch.setenv(WEBHOOK_KEYS, "a:one, b:two")
+    source = OriginalWebhooks.from_env(scope="shop", app_uid="APP")
+    assert source.scope == "shop"
+    assert source.sign(b"{}") == OriginalWebhooks({"a": "one", "b": "two"}).sign(b"{}")
+    other = source.parse(b'{"event": "reward.allocated", "data": {"app": {"uid": "OTHER"}}}')
+    assert "OTHER" in (other.problem or "")
+    with pytest.raises(ValueError, match="scope"):
+        OriginalWebhooks.from_env(scope="")
