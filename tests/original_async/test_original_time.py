@@ -19,7 +19,7 @@ from rewards_core.errors import DeadlineExceeded, OutcomeUnknown, RequestRejecte
 from rewards_core.http.timeouts import Timeouts
 from rewards_core.rate import Limits
 from tests.original_async.conftest import REWARD, USER, WALLET
-from tests.webhooks.virtual_time import virtual_time
+from tests.virtual_time import virtual_time
 from vendor_sandboxes.original import API_KEY, API_SECRET
 
 NOTHING_LISTED = CallbackResult(payload={"success": True, "data": []})

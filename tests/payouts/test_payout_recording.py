@@ -13,7 +13,7 @@ from attrs import evolve
 from payouts.ledger import Facts, Ledger
 from payouts.recording import Recorder
 from payouts.states import Entry, LedgerError, State
-from tests.webhooks.virtual_time import virtual_time
+from tests.virtual_time import virtual_time
 
 PLENTY = 10
 EVERY = 0.025

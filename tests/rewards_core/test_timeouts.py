@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rewards_core.http.timeouts import Alarm
-from tests.webhooks.virtual_time import virtual_time
+from tests.virtual_time import virtual_time
 
 pytestmark = pytest.mark.timeout(20)
 

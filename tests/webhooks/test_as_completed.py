@@ -10,8 +10,8 @@ import pytest
 
 from rewards_core.errors import NotFound, OperationFailed, OperationMismatch
 from rewards_core.operations import OperationRef, OperationStatus
+from tests.virtual_time import EPOCH, virtual_time, wall
 from tests.webhooks.fakes import Thing, a_ref, a_thing, words_of
-from tests.webhooks.virtual_time import EPOCH, virtual_time, wall
 from tests.webhooks.world import World, a_world, now, settle
 from webhooks import Completion, CompletionsClosed, CompletionTimeout, MemoryStore, PollPolicy, StoreError
 from webhooks.store.base import Outcome

@@ -12,8 +12,8 @@ import pytest
 
 from rewards_core.errors import NotFound, OperationFailed, OperationMismatch
 from rewards_core.operations import OperationRef, OperationStatus
+from tests.virtual_time import EPOCH, virtual_time, wall
 from tests.webhooks.fakes import FakeSource, Thing, a_ref, a_thing, body_of, trouble, words_of
-from tests.webhooks.virtual_time import EPOCH, virtual_time, wall
 from tests.webhooks.world import DeafStore, World, a_world, now, settle
 from webhooks import (
     Completions,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from rewards_core.operations import Operation, OperationRef, OperationStatus
+from tests.virtual_time import virtual_time, wall
 from tests.webhooks.fakes import FakeVendor, Thing, a_ref, words_of
-from tests.webhooks.virtual_time import virtual_time, wall
 from tests.webhooks.world import World, a_world, now, settle
 from webhooks import Completions, CompletionsClosed, CompletionsFailed, CompletionTimeout, MemoryStore, PollPolicy, RestartPolicy
 from webhooks.store.base import Outcome

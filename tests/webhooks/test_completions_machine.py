@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from rewards_core.errors import NotFound, OperationFailed
+from tests.virtual_time import VirtualLoop
 from tests.webhooks.fakes import Thing, a_ref, trouble
-from tests.webhooks.virtual_time import VirtualLoop
 from tests.webhooks.world import World, settle
 from webhooks import CompletionTimeout
 

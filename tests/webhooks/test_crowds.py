@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from rewards_core.operations import OperationStatus
+from tests.virtual_time import run, virtual_time
 from tests.webhooks.fakes import lost
-from tests.webhooks.virtual_time import run, virtual_time
 from tests.webhooks.world import a_world, now, settle
 from webhooks import CompletionTimeout, PollPolicy
 from webhooks.polling import AT_ONCE, JUST_ONCE, Schedule

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from rewards_core.operations import Event, OperationStatus
+from tests.virtual_time import EPOCH, virtual_time, wall
 from tests.webhooks.fakes import FakeSource, a_ref, body_of, words_of
-from tests.webhooks.virtual_time import EPOCH, virtual_time, wall
 from tests.webhooks.world import now, settle
 from webhooks import EventState, HandlerPolicy, MemoryStore, Receiver, StoreError
 from webhooks.store.base import NO_SUCH_HANDLER, ClaimedJob, Job, Outcome

@@ -18,8 +18,8 @@ from rewards_core.errors import (
     Unauthorized,
     UnexpectedResponse,
 )
+from tests.virtual_time import virtual_time
 from tests.webhooks.fakes import a_ref, trouble
-from tests.webhooks.virtual_time import virtual_time
 from tests.webhooks.world import World, a_world, now, settle
 from webhooks import CompletionTimeout, PollPolicy
 

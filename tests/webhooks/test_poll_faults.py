@@ -11,8 +11,8 @@ import pytest
 
 from rewards_core.errors import Forbidden, Unauthorized
 from rewards_core.operations import Operation, OperationRef, OperationStatus
+from tests.virtual_time import run, virtual_time, wall
 from tests.webhooks.fakes import FakeVendor, a_ref, words_of
-from tests.webhooks.virtual_time import run, virtual_time, wall
 from tests.webhooks.world import a_world, now
 from webhooks import Completions, CompletionTimeout, MemoryStore, PollPolicy, RestartPolicy
 

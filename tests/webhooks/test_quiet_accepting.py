@@ -8,7 +8,7 @@ import logging
 
 import pytest
 
-from tests.webhooks.virtual_time import virtual_time
+from tests.virtual_time import virtual_time
 from webhooks.ingress.quiet import quiet_about_accepting
 
 

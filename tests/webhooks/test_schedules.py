@@ -12,8 +12,8 @@ from attrs import define, field, frozen
 
 from rewards_core.errors import OperationFailed, OutcomeUnknown
 from rewards_core.operations import Operation, OperationRef, OperationStatus
+from tests.virtual_time import VirtualLoop, run, wall
 from tests.webhooks.fakes import FakeSource, a_ref, body_of, trouble, words_of
-from tests.webhooks.virtual_time import VirtualLoop, run, wall
 from webhooks import Completions, CompletionsClosed, CompletionTimeout, MemoryStore, PollPolicy, Receiver
 from webhooks.store.subscribers import Subscriber
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.webhooks.virtual_time import virtual_time
+from tests.virtual_time import virtual_time
 from tests.webhooks.world import now
 from webhooks import RestartPolicy
 from webhooks.supervise import keep_running

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.webhooks.virtual_time import virtual_time
+from tests.virtual_time import virtual_time
 from tests.webhooks.world import now, settle
 from webhooks.together import Together
 

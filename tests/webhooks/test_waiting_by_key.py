@@ -14,8 +14,8 @@ import pytest
 
 from rewards_core.errors import Forbidden, NotFound, OperationFailed, OutcomeUnknown, RateLimited, Unauthorized
 from rewards_core.operations import KeyedRequest, Operation, OperationStatus
+from tests.virtual_time import EPOCH, virtual_time, wall
 from tests.webhooks.fakes import FakeVendor, Thing, ThingRequest, a_ref, a_thing, lost, trouble, words_of
-from tests.webhooks.virtual_time import EPOCH, virtual_time, wall
 from tests.webhooks.world import DeafStore, World, a_world, now, settle
 from webhooks import (
     CompletionsClosed,

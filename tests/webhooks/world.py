@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from tests.virtual_time import wall
 from tests.webhooks.fakes import FakeSource, FakeVendor, body_of, words_of
-from tests.webhooks.virtual_time import wall
 from webhooks import Completions, MemoryStore, Receiver
 from webhooks.store.base import Outcome, Recorded
 
