@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from payouts.progress import Pace, Stop
 from rewards_core.errors import ClientClosed, ConfigurationError, ConnectFailed, Forbidden, RateLimited, Unauthorized
+from rewards_core.validation import check_number, check_whole
 
 T = TypeVar("T")
 
@@ -27,13 +28,17 @@ class Asking:
     """Count and pace requests that change nothing.
 
     Args:
-        rate: Requests a second, above 0; None for no limit.
-        most: Requests at most; None for no limit.
+        rate: Requests per second, above 0; None for no limit.
+        most: Requests at most, 1 or more; None for no limit.
         clock: Monotonic seconds.
         sleep: Waits for so many seconds.
 
     Attributes:
         made: How many were made.
+
+    Raises:
+        TypeError: an argument is no number, or `most` not a whole one.
+        ValueError: one is out of range.
     """
 
     def __init__(
@@ -45,9 +50,9 @@ class Asking:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self.made = 0
-        self.most = most
+        self.most = None if most is None else check_whole(most, "most", at_least=1)
         self._stop = Stop(sleep)
-        self._pace = Pace(rate, self._stop, clock)
+        self._pace = Pace(None if rate is None else check_number(rate, "rate", above=0), self._stop, clock)
 
     @property
     def stopped(self) -> bool:

@@ -11,9 +11,8 @@ from collections import deque
 from collections.abc import Callable
 
 from attrs import field, frozen
-from attrs.validators import optional
 
-from rewards_core.validation import number, whole
+from rewards_core.validation import number, optional, whole
 
 SPREAD = 0.5
 """After a pause calls come back over this share of it, at most `MAX_SPREAD` seconds."""

@@ -13,11 +13,13 @@ from attrs import field, frozen
 
 from rewards_core.errors import OutcomeUnknown
 from rewards_core.operations import KeyedRequest, Operation, OperationReader, OperationRef
+from rewards_core.validation import check_flag, check_instance, check_methods, check_wait
 from webhooks.errors import CompletionsClosed, CompletionsFailed, nothing_found, time_is_over
-from webhooks.hub import LAST_LOOK, Hub, check_timeout, loop_time
+from webhooks.hub import LAST_LOOK, Hub, loop_time
 from webhooks.lookups import KeyWaiter, look_up_of, request_of
 from webhooks.poller import BOOST
 from webhooks.polling import AT_ONCE, PollPolicy
+from webhooks.store.base import A_STORE
 from webhooks.streams import CompletionStream
 from webhooks.supervise import RestartPolicy, keep_running
 from webhooks.watchers import Ending, Settled, Waiter
@@ -75,6 +77,9 @@ class Completions:
         clock: Unix time in seconds.
         sleep: Waits.
         chance: Returns a random number from 0 to 1.
+
+    Raises:
+        TypeError: an argument is of another type.
     """
 
     def __init__(
@@ -89,10 +94,12 @@ class Completions:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._client = client
-        self._store = store
-        self._hub = Hub(client, store, polling or PollPolicy(), trusting=trust_event_body, clock=clock, chance=chance)
-        self._policy = restarts or RestartPolicy()
+        self._client = check_methods(client, "client", "a client such as OriginalClient(...)", ("read_operation", "ref_of"))
+        self._store = check_methods(store, "store", A_STORE, ("outcome", "subscribe"))
+        policy = check_instance(PollPolicy() if polling is None else polling, "polling", PollPolicy)
+        trusting = check_flag(trust_event_body, "trust_event_body")
+        self._hub = Hub(client, store, policy, trusting=trusting, clock=clock, chance=chance)
+        self._policy = check_instance(RestartPolicy() if restarts is None else restarts, "restarts", RestartPolicy)
         self._sleep = sleep
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
@@ -156,13 +163,15 @@ class Completions:
             CompletionsClosed: this object is closed.
             CompletionsFailed: its background work kept dying.
             StoreError: the store could not be asked.
-            ValueError: the uid cannot be one, the operation belongs to another scope, the timeout is no number, or what the
-                `OutcomeUnknown` was raised for has no key that it could be found by.
+            TypeError: the timeout is no number, or `poll_now` neither True nor False.
+            ValueError: the uid cannot be one, the operation belongs to another scope, the timeout is negative or not finite, or
+                what the `OutcomeUnknown` was raised for has no key that it could be found by.
             RuntimeError: this object is not started, or another event loop runs.
         """
         request = request_of(operation, self._client.scope) if isinstance(operation, OutcomeUnknown) else None
         asked = request or (None if isinstance(operation, str | OperationRef) else operation)
-        check_timeout(timeout)
+        check_wait(timeout)
+        check_flag(poll_now, "poll_now")
         self._check_running()
         deadline = math.inf if timeout is None else loop_time() + timeout
         if request is not None:
@@ -205,10 +214,10 @@ class Completions:
 
         Raises:
             CompletionTimeout: nothing was found in time; also a `TimeoutError`.
-            CompletionsClosed, CompletionsFailed, StoreError, ValueError, RuntimeError: as `wait`.
+            CompletionsClosed, CompletionsFailed, StoreError, TypeError, ValueError, RuntimeError: as `wait`.
         """
         request = request_of(unknown, self._client.scope)
-        check_timeout(timeout)
+        check_wait(timeout)
         self._check_running()
         deadline = math.inf if timeout is None else loop_time() + timeout
         found = await self._find(request, timeout, deadline)
@@ -244,8 +253,8 @@ class Completions:
         Raises:
             CompletionsClosed: this object is closed.
             CompletionsFailed: its background work kept dying.
-            TypeError: `operations` is one str.
-            ValueError: the timeout is no number.
+            TypeError: `operations` is no iterable or one str, the timeout is no number, or `poll_now` neither True nor False.
+            ValueError: the timeout is negative or not finite.
             RuntimeError: this object is not started, or another event loop runs.
         """
         self._check_running()

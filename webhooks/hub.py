@@ -43,17 +43,6 @@ def loop_time() -> float:
     return asyncio.get_running_loop().time()
 
 
-def check_timeout(timeout: float | None) -> None:
-    """See that it is a number of seconds or None.
-
-    Raises:
-        ValueError: it is not a number.
-        TypeError: it is something else.
-    """
-    if timeout is not None and math.isnan(timeout):
-        raise ValueError("timeout: nan is no number of seconds; give 0 or more, or None")
-
-
 class Hub(Subscriber):
     """Bring outcomes to those who watch for them, from wherever they are learned first.
 

@@ -8,7 +8,9 @@ import random
 from collections import deque
 from collections.abc import Callable
 
-from attrs import field, frozen, validators
+from attrs import field, frozen
+
+from rewards_core.validation import number
 
 AT_ONCE = 0
 """An urgent question that is repeated after 1, 2, 4 and 8 seconds while it finds no end."""
@@ -32,13 +34,17 @@ class PollPolicy:
         max_interval: Seconds between two polls of one operation at most, above 0.
         jitter: Intervals are longer by a random share of up to this, from 0 to 1.
         max_per_second: Polls per second of all operations together, above 0.
+
+    Raises:
+        TypeError: an attribute is no number.
+        ValueError: one is out of range.
     """
 
-    first_after: float = field(default=15.0, validator=validators.gt(0))
-    growth: float = field(default=1.6, validator=[validators.ge(1), validators.le(10)])
-    max_interval: float = field(default=60.0, validator=validators.gt(0))
-    jitter: float = field(default=0.2, validator=[validators.ge(0), validators.le(1)])
-    max_per_second: float = field(default=20.0, validator=validators.gt(0))
+    first_after: float = field(default=15.0, validator=number(above=0))
+    growth: float = field(default=1.6, validator=number(at_least=1, at_most=10))
+    max_interval: float = field(default=60.0, validator=number(above=0))
+    jitter: float = field(default=0.2, validator=number(at_least=0, at_most=1))
+    max_per_second: float = field(default=20.0, validator=number(above=0))
 
     def interval(self, step: int, chance: float) -> float:
         """Return the seconds before poll number `step`, counted from 0; `chance` is a random number from 0 to 1."""

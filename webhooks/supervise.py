@@ -6,7 +6,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from attrs import field, frozen, validators
+from attrs import field, frozen
+
+from rewards_core.validation import number, optional, whole
 
 logger = logging.getLogger(__name__)
 
@@ -17,15 +19,19 @@ class RestartPolicy:
 
     Attributes:
         first_delay: Seconds before the first restart, above 0; doubled with every death in a row.
-        max_delay: Seconds between restarts at most.
-        healthy_after: A life of so many seconds ends a row of deaths.
+        max_delay: Seconds between restarts at most, above 0.
+        healthy_after: A task that ran for so many seconds, 0 or more, counts as healthy again.
         deaths: After so many deaths in a row there is no restart, 1 or more; None: always restart.
+
+    Raises:
+        TypeError: an attribute is no number, or `deaths` not a whole one.
+        ValueError: one is out of range.
     """
 
-    first_delay: float = field(default=0.1, validator=validators.gt(0))
-    max_delay: float = field(default=10.0, validator=validators.gt(0))
-    healthy_after: float = field(default=60.0, validator=validators.ge(0))
-    deaths: int | None = 5
+    first_delay: float = field(default=0.1, validator=number(above=0))
+    max_delay: float = field(default=10.0, validator=number(above=0))
+    healthy_after: float = field(default=60.0, validator=number(at_least=0))
+    deaths: int | None = field(default=5, validator=optional(whole(at_least=1)))
 
 
 async def keep_running(

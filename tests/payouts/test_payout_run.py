@@ -903,12 +903,12 @@ async def test_coins_that_were_marked_and_never_left_are_planned_again_at_the_en
 
 
 async def test_ledger_and_client_must_be_of_one_vendor(ledger: Ledger) -> None:
-    with pytest.raises(ValueError, match="expected a client of original, as the ledger, got one of enkash"):
+    with pytest.raises(ValueError, match="client: give a client of original, as the ledger is, not of enkash"):
         run_payouts([], client=StubEnkash(), ledger=ledger)
 
 
 async def test_waiting_needs_completions(vendor: StubOriginal, ledger: Ledger) -> None:
-    with pytest.raises(ValueError, match="expected completions to wait with"):
+    with pytest.raises(ValueError, match="completions: give Completions"):
         run_payouts([], client=vendor, ledger=ledger)
 
 
@@ -918,12 +918,3 @@ async def test_a_run_is_iterated_once(vendor: StubOriginal, ledger: Ledger) -> N
     assert await collect(run) == []
     with pytest.raises(RuntimeError, match="call run_payouts again"):
         await collect(run)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{"concurrency": 0}, {"rate": 0}, {"max_pending": 0}, {"timeout": -1}, {"limit": -1}, {"patience": -1}, {"grace": -1}],
-)
-def test_options_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        RunOptions(**wrong)

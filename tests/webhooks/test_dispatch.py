@@ -502,11 +502,6 @@ async def test_handlers_come_before_the_start() -> None:
             post.receiver.on("*", name="app.late")(Notes())
 
 
-def test_a_timeout_longer_than_the_lease_is_refused() -> None:
-    with pytest.raises(ValueError, match="lease"):
-        HandlerPolicy(timeout=60, lease=60)
-
-
 @virtual_time
 async def test_names_of_events_that_strangers_choose_are_not_remembered_without_end() -> None:
     post, notes = Post(concurrency=50), Notes()
