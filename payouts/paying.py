@@ -10,6 +10,7 @@ from payouts.progress import Places
 from payouts.settling import Settling, state_after
 from payouts.states import Entry, State
 from payouts.vendors import Later, Meaning, Vendor, as_told, meaning_of
+from rewards_core.backoff import delay
 from rewards_core.errors import (
     ClientClosed,
     ConfigurationError,
@@ -161,7 +162,7 @@ class Paying:
         await self._ended(entry)
 
     async def _pay(self, entry: Entry, *, first: bool) -> None:
-        pause = _FIRST_PAUSE
+        repeats = 0
         while not self._stop.wished:
             if entry.state is State.PLANNED:
                 entry = await self._ledger.move(entry, State.SENT)
@@ -183,9 +184,9 @@ class Paying:
                 return
             if first:  # of a row that an earlier run may have sent nobody can say that nothing happened
                 entry = await self._ledger.move(entry, State.PLANNED, problem=problem)
-            if meaning is Meaning.STOP or not await self._better_later(problem, pause):
+            if meaning is Meaning.STOP or not await self._better_later(problem, repeats):
                 self._give_up(problem)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            repeats += 1
         if first and entry.state is State.SENT:  # it never left
             self._recorder.put(entry, State.PLANNED, {}, self._leave)
         else:
@@ -301,7 +302,6 @@ class Paying:
 
     async def _looked_up(self, later: Later, entries: Sequence[Entry]) -> Mapping[int, Operation]:
         """Return what the vendor lists of one recipient's rows; a list that cannot be had leaves its rows to their requests."""
-        pause = _FIRST_PAUSE
         tries = 0
         while await self._pace.turn():
             tries += 1
@@ -313,9 +313,8 @@ class Paying:
                     if self._unlisted >= _MOST_UNLISTED:
                         self._give_up(problem)
                     return {}
-                if isinstance(problem, _FOR_GOOD) or not await self._better_later(problem, pause):
+                if isinstance(problem, _FOR_GOOD) or not await self._better_later(problem, tries - 1):
                     self._give_up(problem)
-                pause = min(pause * 2, _LONGEST_PAUSE)
             else:
                 self._ill_since = None
                 self._unlisted = 0
@@ -340,7 +339,7 @@ class Paying:
             return True
         return await self._stop.before(places.take())
 
-    async def _better_later(self, problem: RewardsError, pause: float) -> bool:
+    async def _better_later(self, problem: RewardsError, repeats: int) -> bool:
         """Wait a little before the vendor is tried again; return False once that has gone on for too long."""
         now = self._clock()
         if self._ill_since is None:
@@ -348,7 +347,7 @@ class Paying:
         asked_for: float = getattr(problem, "retry_after", None) or 0.0
         if now - self._ill_since + asked_for > self._patience:
             return False
-        await self._stop.pause(max(pause, asked_for))
+        await self._stop.pause(max(delay(repeats, first=_FIRST_PAUSE, longest=_LONGEST_PAUSE), asked_for))
         return True
 
     def _give_up(self, problem: RewardsError, told: str = "") -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
 
+from rewards_core.backoff import delay
 from rewards_core.secrets import one_line
 from rewards_core.validation import check_instance, check_methods, number, whole
 from webhooks.errors import NotTaken
@@ -29,6 +30,7 @@ Handler = Callable[["Event"], Awaitable[None]]
 
 ANY_EVENT = "*"
 _REMEMBERED = 1_000
+_JITTER = 0.2
 
 
 @frozen(kw_only=True)
@@ -291,8 +293,9 @@ class Dispatcher(Subscriber):
             self._dead += 1
             logger.error("handler %s on event %d %s: kept as a dead letter", job.handler, job.event_id, reason)
         else:
-            delay = min(policy.first_delay * 2.0 ** (job.attempts - 1), policy.max_delay)
-            retry_at = self._clock() + delay * (1.0 + self._jitter() / 5.0)
+            first, longest = policy.first_delay, policy.max_delay
+            pause = delay(job.attempts - 1, first=first, longest=longest, jitter=_JITTER, chance=self._jitter())
+            retry_at = self._clock() + pause
         await self._note(job, self._store.fail_job(job, reason=reason, retry_at=retry_at))
 
     async def _note(self, job: Job, noting: Awaitable[bool]) -> None:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from attrs import evolve
 
+from rewards_core.backoff import delay
 from rewards_core.errors import Forbidden, NotFound, RateLimited, Unauthorized, VendorError
 from rewards_core.operations import KeyedRequest, Operation, OperationReader, OperationRef
 from webhooks.polling import AT_ONCE, JUST_ONCE, LOOK_UP, PollPolicy, Schedule, Turn
@@ -165,9 +166,9 @@ class Poller:
         self._faults = 0
         async with asyncio.TaskGroup() as flights:
             while True:
-                delay = self._delay()
-                if delay > 0:
-                    await self._rest(delay)
+                pause = self._until_next()
+                if pause > 0:
+                    await self._rest(pause)
                     continue
                 turn = self._schedule.take(self._clock())
                 if turn is None:
@@ -178,7 +179,7 @@ class Poller:
                 flight = flights.create_task(self._ask(ref, prompted=turn.prompted), name=f"poll of {_named(ref)}")
                 flight.add_done_callback(partial(self._land, turn))  # also of one that is cancelled before it takes off
 
-    def _delay(self) -> float:
+    def _until_next(self) -> float:
         """Return the seconds until there may be a turn, infinity if only news can bring one."""
         flying = self._schedule.flying
         if flying >= (1 if self._refusals else self._most_flying):
@@ -186,21 +187,21 @@ class Poller:
         at = self._schedule.next_at()
         return math.inf if at is None else max(at, self._next_slot, self._paused_until) - self._clock()
 
-    async def _rest(self, delay: float) -> None:
+    async def _rest(self, seconds: float) -> None:
         self._wake.clear()
-        self._sleeps_until = self._clock() + delay
+        self._sleeps_until = self._clock() + seconds
         try:
-            await wait_at_most(self._wake, None if delay == math.inf else delay)
+            await wait_at_most(self._wake, None if seconds == math.inf else seconds)
         finally:
             self._sleeps_until = -math.inf
 
     async def _slot(self) -> None:
         """Wait until the budget allows one more request of a turn that takes several, and count it."""
         while True:
-            delay = max(self._next_slot, self._paused_until) - self._clock()
-            if delay <= 0:
+            pause = max(self._next_slot, self._paused_until) - self._clock()
+            if pause <= 0:
                 break
-            await asyncio.sleep(delay)
+            await asyncio.sleep(pause)
         self._next_slot = self._clock() + self._spacing
         self.polls += 1
 
@@ -281,7 +282,7 @@ class Poller:
                 )
             return False
         self._suspects[key] = False
-        pause = min(_FIRST_PAUSE * 2.0**self._refusals, _LONGEST_PAUSE)
+        pause = delay(self._refusals, first=_FIRST_PAUSE, longest=_LONGEST_PAUSE)
         if not self._refusals:
             logger.error(
                 "the vendor refuses polls (%s); they pause for %.0f s, then longer, until one is answered; "

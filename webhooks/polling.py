@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from attrs import field, frozen
 
+from rewards_core.backoff import delay
 from rewards_core.validation import number
 
 AT_ONCE = 0
@@ -20,7 +21,6 @@ JUST_ONCE = 4
 LOOK_UP = "\0"
 """Begins the kind of a look-up, which no vendor's kind does; its uid is the owner whose operations are listed."""
 
-_URGENT_DELAYS = (1.0, 2.0, 4.0, 8.0)
 _SKIPS_PER_CALL = 1_000
 
 
@@ -49,7 +49,7 @@ class PollPolicy:
     def interval(self, step: int, chance: float) -> float:
         """Return the seconds before poll number `step`, counted from 0; `chance` is a random number from 0 to 1."""
         longest = self.max_interval / (1.0 + self.jitter)
-        return min(self.first_after * self.growth ** min(step, 64), longest) * (1.0 + self.jitter * chance)
+        return delay(step, first=self.first_after, longest=longest, growth=self.growth, jitter=self.jitter, chance=chance)
 
 
 @frozen
@@ -197,8 +197,8 @@ class Schedule:
             self._set_urgent(key, now, turn.attempt)
         else:
             self._hurried_at[key] = now
-            if turn.attempt < len(_URGENT_DELAYS):
-                self._set_urgent(key, now + _URGENT_DELAYS[turn.attempt], turn.attempt + 1)
+            if turn.attempt < JUST_ONCE:
+                self._set_urgent(key, now + delay(turn.attempt, first=1.0, longest=8.0), turn.attempt + 1)
         if asked is not None:
             self._set_urgent(key, now, asked)
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from attrs import field, frozen
 
+from rewards_core.backoff import delay
 from rewards_core.validation import number, optional, whole
 
 logger = logging.getLogger(__name__)
@@ -74,9 +75,9 @@ async def keep_running(
         if policy.deaths is not None and row >= policy.deaths:
             logger.error("%s died %d times in a row and is given up", name, row, exc_info=cause)
             raise cause
-        delay = min(policy.first_delay * 2.0 ** (row - 1), policy.max_delay)
-        logger.error("%s died and starts again in %.1f s", name, delay, exc_info=cause)
-        await sleep(delay)
+        pause = delay(row - 1, first=policy.first_delay, longest=policy.max_delay)
+        logger.error("%s died and starts again in %.1f s", name, pause, exc_info=cause)
+        await sleep(pause)
 
 
 def is_cancelled() -> bool:

@@ -172,6 +172,17 @@ async def test_a_handler_that_crashes_runs_again_later_and_later_and_then_is_a_d
 
 
 @virtual_time
+async def test_a_job_may_be_tried_any_number_of_times() -> None:
+    post, notes = Post(attempts=2_000, max_delay=1.0), Notes(crash)
+    post.receiver.on("*", name="app.note")(notes)
+    async with opened(post):
+        await post.send()
+        await asyncio.sleep(2_001)
+        assert notes.times == [float(second) for second in range(2_000)]
+        assert await post.dead() == [("app.note", "raised ValueError: a fault of the handler")]
+
+
+@virtual_time
 async def test_a_handler_that_recovers_is_done() -> None:
     post, notes = Post(), Notes(crash, crash, nothing)
     post.receiver.on("*", name="app.note")(notes)

@@ -48,6 +48,22 @@ async def test_what_dies_in_a_row_starts_again_later_and_later() -> None:
 
 
 @virtual_time
+async def test_what_always_starts_again_does_so_for_ever() -> None:
+    started: list[float] = []
+
+    async def work() -> None:
+        started.append(now())
+        if len(started) <= 2_000:
+            raise ValueError("died")
+
+    mortal = Mortal()
+    mortal.work = work  # type: ignore[method-assign]
+    await mortal.keep(RestartPolicy(first_delay=1, max_delay=10, deaths=None))
+    assert len(mortal.deaths) == 2_000
+    assert started[-1] == 1 + 2 + 4 + 8 + 1_996 * 10
+
+
+@virtual_time
 async def test_a_healthy_life_ends_the_row() -> None:
     mortal = Mortal(0, 0, 60, 0, 0)
     with pytest.raises(ValueError, match="died"):
