@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -12,15 +11,17 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from attrs import field, frozen
 
+from payouts.asking import paced
 from payouts.ledger import Ledger
 from payouts.paying import Paying
-from payouts.progress import Pace, Progress, Stop
+from payouts.progress import Progress, Stop
 from payouts.recording import Recorder
 from payouts.rows import Row
 from payouts.settling import Settling
 from payouts.states import SETTLED, Entry, State
 from payouts.vendors import vendor_of
 from rewards_core.errors import RewardsError
+from rewards_core.rate import Limiter
 from rewards_core.validation import check_flag, check_instance, check_methods, flag, number, optional, whole
 
 if TYPE_CHECKING:
@@ -92,8 +93,6 @@ def run_payouts(
     ledger: Ledger,
     options: RunOptions | None = None,
     may_repeat: bool = False,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> PayoutRun:
     """Pay rows, and yield each as the ledger holds it when this run is done with it.
 
@@ -107,8 +106,6 @@ def run_payouts(
         ledger: An open ledger of the same vendor.
         options: How to go about it.
         may_repeat: Whether EnKash is known to pay a repeated request id once only.
-        clock: Monotonic seconds.
-        sleep: Waits for so many seconds.
 
     Raises:
         TypeError: an argument is of another type.
@@ -131,7 +128,7 @@ def run_payouts(
         check_methods(completions, "completions", "Completions(...)", ("as_completed",))
     elif vendor.later is not None and options.wait:
         raise ValueError("completions: give Completions(...) to wait with, or RunOptions(wait=False).")
-    return PayoutRun(rows, vendor, completions, ledger, options, clock, sleep)
+    return PayoutRun(rows, vendor, completions, ledger, options)
 
 
 class PayoutRun:
@@ -150,16 +147,13 @@ class PayoutRun:
         completions: Completions | None,
         ledger: Ledger,
         options: RunOptions,
-        clock: Callable[[], float],
-        sleep: Callable[[float], Awaitable[object]],
     ) -> None:
         self.progress = Progress()
         self._rows = rows
         self._vendor = vendor
         self._ledger = ledger
         self._options = options
-        self._sleep = sleep
-        self._stop = Stop(sleep)
+        self._stop = Stop()
         # what cannot be asked about later is marked as sent when a request can leave at once, and not before
         most_sent = options.concurrency * (_AHEAD if vendor.later is not None else 1)
         self._recorder = Recorder(ledger, plenty=max(1, min(most_sent, options.max_pending) // 2))
@@ -180,13 +174,12 @@ class PayoutRun:
             self._settling,
             progress=self.progress,
             stop=self._stop,
-            pace=Pace(options.rate, self._stop, clock),
+            limiter=Limiter(paced(options.rate)),
             most_sent=most_sent,
             max_pending=options.max_pending,
             patience=options.patience,
             most_refused=options.most_refused,
             ended=self._give_out,
-            clock=clock,
         )
         self._work: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(most_sent)
         self._planned: asyncio.Queue[list[Entry] | None] = asyncio.Queue(_CHUNKS_AHEAD)
@@ -272,7 +265,7 @@ class PayoutRun:
     async def _end_waiting(self) -> None:
         await self._stop.wait()
         if self._settling is not None:
-            await self._sleep(self._options.grace)
+            await asyncio.sleep(self._options.grace)
             await self._settling.give_up()
 
     async def _worker(self) -> None:
