@@ -15,13 +15,13 @@ from rewards_core.errors import OutcomeUnknown
 from rewards_core.operations import KeyedRequest, Operation, OperationReader, OperationRef
 from rewards_core.validation import check_flag, check_instance, check_methods, check_wait
 from webhooks.errors import CompletionsClosed, CompletionsFailed, nothing_found, time_is_over
-from webhooks.hub import LAST_LOOK, Hub, loop_time
+from webhooks.hub import LAST_LOOK, Hub
 from webhooks.lookups import KeyWaiter, look_up_of, request_of
 from webhooks.poller import BOOST
 from webhooks.polling import AT_ONCE, PollPolicy
 from webhooks.store.base import A_STORE
 from webhooks.streams import CompletionStream
-from webhooks.supervise import RestartPolicy, keep_running
+from webhooks.supervise import RestartPolicy, keep_running, loop_time
 from webhooks.watchers import Ending, Settled, Waiter
 
 if TYPE_CHECKING:
@@ -75,8 +75,7 @@ class Completions:
         trust_event_body: Whether a complete resource in a signed event settles without asking the vendor.
         restarts: How background work that died is started again before every wait fails.
         clock: Unix time in seconds.
-        sleep: Waits.
-        chance: Returns a random number from 0 to 1.
+        random: Returns a number from 0 to 1.
 
     Raises:
         TypeError: an argument is of another type.
@@ -91,16 +90,14 @@ class Completions:
         trust_event_body: bool = True,
         restarts: RestartPolicy | None = None,
         clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        chance: Callable[[], float] = random.random,
+        random: Callable[[], float] = random.random,
     ) -> None:
         self._client = check_methods(client, "client", "a client such as OriginalClient(...)", ("read_operation", "ref_of"))
         self._store = check_methods(store, "store", A_STORE, ("outcome", "subscribe"))
         policy = check_instance(PollPolicy() if polling is None else polling, "polling", PollPolicy)
         trusting = check_flag(trust_event_body, "trust_event_body")
-        self._hub = Hub(client, store, policy, trusting=trusting, clock=clock, chance=chance)
+        self._hub = Hub(client, store, policy, trusting=trusting, clock=clock, random=random)
         self._policy = check_instance(RestartPolicy() if restarts is None else restarts, "restarts", RestartPolicy)
-        self._sleep = sleep
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
         self._waiting = self._restarts = 0
@@ -387,7 +384,7 @@ class Completions:
 
     async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         try:
-            await keep_running(run, name=name, policy=self._policy, clock=loop_time, sleep=self._sleep, died=self._count_restart)
+            await keep_running(run, name=name, policy=self._policy, died=self._count_restart)
         except Exception as cause:  # noqa: BLE001 - told to everyone who waits
             self._hub.end_all(
                 CompletionsFailed(

@@ -94,8 +94,7 @@ class Dispatcher(Subscriber):
         sources: Scope to the source that can read its events again.
         policy: How handlers are run.
         clock: Unix time in seconds.
-        sleep: Waits.
-        jitter: Returns a number from 0 to 1; a retry waits up to a fifth longer by it.
+        random: Returns a number from 0 to 1; a retry waits up to a fifth longer by it.
     """
 
     def __init__(
@@ -105,15 +104,13 @@ class Dispatcher(Subscriber):
         *,
         policy: HandlerPolicy,
         clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        jitter: Callable[[], float] = random.random,
+        random: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
         self._sources = sources
         self._policy = check_instance(policy, "handlers", HandlerPolicy)
         self._clock = clock
-        self._sleep = sleep
-        self._jitter = jitter
+        self._random = random
         self._handlers: dict[str, Handler] = {}
         self._names: dict[str, list[str]] = {}
         self._answers: dict[str, tuple[str, ...]] = {}
@@ -224,8 +221,6 @@ class Dispatcher(Subscriber):
                 lambda: self._work(name, wake, mine),
                 name=f"the work behind handler {name}",
                 policy=RestartPolicy(deaths=None),
-                clock=asyncio.get_running_loop().time,
-                sleep=self._sleep,
                 died=self._count_restart,
             )
         finally:
@@ -294,7 +289,7 @@ class Dispatcher(Subscriber):
             logger.error("handler %s on event %d %s: kept as a dead letter", job.handler, job.event_id, reason)
         else:
             first, longest = policy.first_delay, policy.max_delay
-            pause = delay(job.attempts - 1, first=first, longest=longest, jitter=_JITTER, chance=self._jitter())
+            pause = delay(job.attempts - 1, first=first, longest=longest, jitter=_JITTER, chance=self._random())
             retry_at = self._clock() + pause
         await self._note(job, self._store.fail_job(job, reason=reason, retry_at=retry_at))
 

@@ -75,12 +75,12 @@ class Schedule:
 
     Args:
         policy: The intervals.
-        chance: Returns a random number from 0 to 1.
+        random: Returns a number from 0 to 1.
     """
 
-    def __init__(self, policy: PollPolicy, chance: Callable[[], float] = random.random) -> None:
+    def __init__(self, policy: PollPolicy, random: Callable[[], float] = random.random) -> None:
         self._policy = policy
-        self._chance = chance
+        self._random = random
         self._heap: list[tuple[float, str, str, int]] = []
         self._ghosts: set[tuple[str, str]] = set()
         self._urgent: dict[tuple[str, str], tuple[float, int]] = {}
@@ -107,7 +107,7 @@ class Schedule:
 
     def first_due(self, now: float) -> float:
         """Return when an operation that is added now has its first turn."""
-        return now + self._policy.interval(0, self._chance())
+        return now + self._policy.interval(0, self._random())
 
     def add(self, kind: str, uid: str, due: float) -> None:
         """Add an operation that is not in the schedule."""
@@ -191,7 +191,7 @@ class Schedule:
             return
         if turn.attempt is None:
             step = turn.step if postponed else turn.step + 1
-            due = now if postponed else now + self._policy.interval(step, self._chance())
+            due = now if postponed else now + self._policy.interval(step, self._random())
             heapq.heappush(self._heap, (due, turn.uid, turn.kind, step))
         elif postponed:
             self._set_urgent(key, now, turn.attempt)
@@ -239,7 +239,7 @@ class Schedule:
             if key in self._ghosts:
                 self._ghosts.discard(key)
             elif key in self._flying or key in self._urgent or key in self._wishes:
-                heapq.heappush(heap, (now + max(self._policy.interval(step, self._chance()), 1.0), uid, kind, step))
+                heapq.heappush(heap, (now + max(self._policy.interval(step, self._random()), 1.0), uid, kind, step))
             elif (later := self._hurried_at.pop(key, -math.inf) + self._policy.interval(step, 0.0)) > now:
                 heapq.heappush(heap, (later, uid, kind, step))
             else:

@@ -40,8 +40,6 @@ async def keep_running(
     *,
     name: str,
     policy: RestartPolicy,
-    clock: Callable[[], float],
-    sleep: Callable[[float], Awaitable[None]],
     died: Callable[[Exception], None],
 ) -> None:
     """Run work over and over until cancelled; it is not meant to return.
@@ -50,8 +48,6 @@ async def keep_running(
         work: Runs until cancelled.
         name: For the log.
         policy: How it is started again.
-        clock: Monotonic seconds.
-        sleep: Waits.
         died: Called with every death.
 
     Raises:
@@ -60,7 +56,7 @@ async def keep_running(
     """
     row = 0
     while True:
-        started = clock()
+        started = loop_time()
         try:
             await work()
             return
@@ -71,13 +67,18 @@ async def keep_running(
                 raise asyncio.CancelledError from problem
             cause = problem if isinstance(problem, Exception) else _as_exception(problem)
         died(cause)
-        row = row + 1 if clock() - started < policy.healthy_after else 1
+        row = row + 1 if loop_time() - started < policy.healthy_after else 1
         if policy.deaths is not None and row >= policy.deaths:
             logger.error("%s died %d times in a row and is given up", name, row, exc_info=cause)
             raise cause
         pause = delay(row - 1, first=policy.first_delay, longest=policy.max_delay)
         logger.error("%s died and starts again in %.1f s", name, pause, exc_info=cause)
-        await sleep(pause)
+        await asyncio.sleep(pause)
+
+
+def loop_time() -> float:
+    """Return the seconds of the running loop's timers."""
+    return asyncio.get_running_loop().time()
 
 
 def is_cancelled() -> bool:

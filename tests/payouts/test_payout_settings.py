@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+import payouts
 from payouts import Layout, Ledger, RunOptions, derive_key, run_payouts
 from payouts.asking import Asking
 from tests.payouts.payout_kit import StubEnkash, StubOriginal
@@ -103,3 +105,10 @@ def test_wrong_layouts_are_refused(name: str, value: Any, error: type[Exception]
 @pytest.mark.parametrize(("name", "value", "error"), cases({"retry": Number((-1,), whole=True)}))
 def test_keys_of_retries_are_counted_in_whole_numbers(name: str, value: Any, error: type[Exception]) -> None:
     refuses(lambda **wrong: derive_key("original", "diwali-2026", "r1", **wrong), name, value, error)
+
+
+@pytest.mark.parametrize("name", payouts.__all__)
+def test_nobody_is_asked_how_to_sleep(name: str) -> None:
+    offered = getattr(payouts, name)
+    if callable(offered):
+        assert "sleep" not in inspect.signature(offered).parameters

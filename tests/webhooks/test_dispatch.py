@@ -27,7 +27,7 @@ class Post:
         self.source = source or FakeSource()
         self.store: Any = store or MemoryStore(clock=wall)
         self.receiver = Receiver(self.source, self.store, handlers=HandlerPolicy(**policy), clock=wall)
-        self.receiver.dispatcher._jitter = lambda: 0.0
+        self.receiver.dispatcher._random = lambda: 0.0
 
     async def send(self, name: str = "thing.done", **words: Any) -> None:
         body = body_of(name, **words)

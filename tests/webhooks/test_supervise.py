@@ -31,8 +31,6 @@ class Mortal:
             self.work,
             name="the work",
             policy=policy,
-            clock=asyncio.get_running_loop().time,
-            sleep=asyncio.sleep,
             died=self.deaths.append,
         )
 
@@ -82,8 +80,6 @@ async def test_work_that_returns_is_not_started_again() -> None:
         work,
         name="the work",
         policy=RestartPolicy(),
-        clock=asyncio.get_running_loop().time,
-        sleep=asyncio.sleep,
         died=lambda _: None,
     )
     assert calls == [0.0]
@@ -120,9 +116,7 @@ async def test_work_that_dies_of_its_cancellation_is_not_started_again(dying: Ba
             raise dying from None
 
     async def keep() -> None:
-        await keep_running(
-            work, name="the work", policy=RestartPolicy(), clock=now, sleep=asyncio.sleep, died=lambda _: calls.append(-1.0)
-        )
+        await keep_running(work, name="the work", policy=RestartPolicy(), died=lambda _: calls.append(-1.0))
 
     task = asyncio.create_task(keep())
     await asyncio.sleep(1)
@@ -137,7 +131,7 @@ def test_who_interrupts_the_program_is_heard() -> None:
         raise KeyboardInterrupt
 
     async def keep() -> None:
-        await keep_running(work, name="the work", policy=RestartPolicy(), clock=now, sleep=asyncio.sleep, died=lambda _: None)
+        await keep_running(work, name="the work", policy=RestartPolicy(), died=lambda _: None)
 
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(keep())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import evolve
 
+import webhooks
 from tests.virtual_time import virtual_time
 from tests.webhooks.fakes import FakeSource, FakeVendor
 from tests.webhooks.world import a_world
@@ -174,3 +176,10 @@ def test_wrong_arguments_of_file_stores_are_refused_before_a_file_is_made(
 @pytest.mark.parametrize(("name", "value", "error"), cases({"limits": Instance()}))
 async def test_armoured_servers_take_their_limits_only_as_such(name: str, value: Any, error: type[Exception]) -> None:
     refuses(lambda **wrong: ArmouredServer({}, **wrong), name, value, error)
+
+
+@pytest.mark.parametrize("name", webhooks.__all__)
+def test_nobody_is_asked_how_to_sleep(name: str) -> None:
+    offered = getattr(webhooks, name)
+    if callable(offered):
+        assert "sleep" not in inspect.signature(offered).parameters
