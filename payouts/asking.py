@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from payouts.progress import Pace, Stop
+from payouts.progress import Stop
 from rewards_core.errors import ClientClosed, ConfigurationError, ConnectFailed, Forbidden, RateLimited, Unauthorized
+from rewards_core.rate import Limiter, Limits
+from rewards_core.validation import check_number, check_whole
 
 T = TypeVar("T")
 
@@ -19,6 +19,11 @@ _PAUSE = 5.0
 _MOST_ASKED = 10
 
 
+def paced(rate: float | None) -> Limits:
+    """Return limits under which calls start one after the other, at no more than a rate, and may all be under way at once."""
+    return Limits(connections=None, calls_per_second=rate, burst=None if rate is None else 1)
+
+
 class AskedEnough(Exception):
     """No further request may be made: the number of requests is used up, or the end was asked for."""
 
@@ -27,13 +32,15 @@ class Asking:
     """Count and pace requests that change nothing.
 
     Args:
-        rate: Requests a second, above 0; None for no limit.
-        most: Requests at most; None for no limit.
-        clock: Monotonic seconds.
-        sleep: Waits for so many seconds.
+        rate: Requests per second, above 0; None for no limit.
+        most: Requests at most, 1 or more; None for no limit.
 
     Attributes:
         made: How many were made.
+
+    Raises:
+        TypeError: an argument is no number, or `most` not a whole one.
+        ValueError: one is out of range.
     """
 
     def __init__(
@@ -41,13 +48,13 @@ class Asking:
         *,
         rate: float | None = 20.0,
         most: int | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self.made = 0
-        self.most = most
-        self._stop = Stop(sleep)
-        self._pace = Pace(rate, self._stop, clock)
+        self.most = None if most is None else check_whole(most, "most", at_least=1)
+        self._stop = Stop()
+        if rate is not None:
+            check_number(rate, "rate", above=0)
+        self._limiter = Limiter(paced(rate))
 
     @property
     def stopped(self) -> bool:
@@ -67,7 +74,7 @@ class Asking:
         if self.stopped or (self.most is not None and self.made >= self.most):
             raise AskedEnough
         self.made += 1
-        if not await self._pace.turn():
+        if not await self._stop.take(self._limiter):
             self.made -= 1
             raise AskedEnough
 

@@ -29,6 +29,7 @@ from payouts.states import (
     WrongWay,
     by_hand_only,
 )
+from rewards_core.validation import check_choice, check_name
 from webhooks.store.sqlite_guard import InPlace
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ class Ledger:
     Raises:
         LedgerInUse: another process works with it.
         LedgerError: it is no ledger, cannot be written, or the campaign was begun against another target.
+        TypeError: the vendor or the campaign is no str.
+        ValueError: there is no such vendor, or the campaign's name cannot be used.
     """
 
     _database: sqlite3.Connection
@@ -94,8 +97,8 @@ class Ledger:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.path = Path(path)
-        self.vendor = vendor
-        self.campaign = campaign
+        self.vendor = check_choice(vendor, "vendor", WAYS)
+        self.campaign = check_name(campaign, "campaign")
         self._target = target
         self._clock = clock
         self._ways = WAYS[vendor]

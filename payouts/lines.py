@@ -8,6 +8,7 @@ from typing import BinaryIO
 from attrs import Factory, field, frozen
 
 from rewards_core.errors import RewardsError
+from rewards_core.validation import check_choice, flag
 
 MAX_LINE_BYTES = 65_536
 
@@ -70,6 +71,14 @@ class FileRefused(RewardsError, ValueError):
         self.mistake = mistake
 
 
+def _vendor(value: str) -> str:
+    return check_choice(value, "vendor", REQUIRED)
+
+
+def _form(value: str) -> str:
+    return check_choice(value, "form", ("csv", "jsonl"))
+
+
 @frozen(kw_only=True)
 class Layout:
     """How a file is to be read.
@@ -81,14 +90,18 @@ class Layout:
         delimiter: What stands between the cells of a CSV line; None finds it out by looking at the header.
         ids_from_line: Take the line number for the id. Then an inserted line shifts every id after it.
         piped: A program writes it, which ends every line; a last line without an end was cut off, and an amount with it.
+
+    Raises:
+        TypeError: an argument is of another type.
+        ValueError: there is no such vendor or form.
     """
 
-    vendor: str
+    vendor: str = field(converter=_vendor)
     names: Mapping[str, str] = Factory(dict)
-    form: str = "csv"
+    form: str = field(default="csv", converter=_form)
     delimiter: str | None = None
-    ids_from_line: bool = False
-    piped: bool = False
+    ids_from_line: bool = field(default=False, validator=flag())
+    piped: bool = field(default=False, validator=flag())
     required: tuple[str, ...] = field(init=False)
     optional: str = field(init=False)
 

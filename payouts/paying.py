@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from payouts.progress import Places
 from payouts.settling import Settling, state_after
 from payouts.states import Entry, State
 from payouts.vendors import Later, Meaning, Vendor, as_told, meaning_of
+from rewards_core.backoff import delay
 from rewards_core.errors import (
     ClientClosed,
     ConfigurationError,
@@ -26,10 +27,11 @@ from rewards_core.errors import (
     Unauthorized,
     VendorError,
 )
+from rewards_core.rate import Limiter, Limits
 
 if TYPE_CHECKING:
     from payouts.ledger import Facts, Ledger
-    from payouts.progress import Pace, Progress, Stop
+    from payouts.progress import Progress, Stop
     from payouts.recording import Recorder, Then
     from rewards_core.operations import Operation, OperationRef
 
@@ -60,13 +62,12 @@ class Paying:
         settling: What accepted rows are waited for with, None if nobody waits.
         progress: What is counted.
         stop: The wish to end; also made here, where going on would be of no use.
-        pace: When the next row may leave.
+        limiter: When the next row may leave.
         most_sent: Rows in the state `sent` at one time.
         max_pending: Rows accepted and not settled at one time.
         patience: Seconds for which a vendor that cannot be reached is tried.
         most_refused: After so many refused rows in a row there is no use in going on; None for never.
         ended: Called with each row that this run is done with.
-        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -78,13 +79,12 @@ class Paying:
         *,
         progress: Progress,
         stop: Stop,
-        pace: Pace,
+        limiter: Limiter,
         most_sent: int,
         max_pending: int,
         patience: float,
         most_refused: int | None,
         ended: Callable[[Entry], Awaitable[None]],
-        clock: Callable[[], float],
     ) -> None:
         self.cause: RewardsError | None = None
         self.told = ""
@@ -95,32 +95,34 @@ class Paying:
         self._settling = settling
         self._progress = progress
         self._stop = stop
-        self._pace = pace
-        self._sent = Places(most_sent)
-        self._slots = Places(max_pending)
+        self._limiter = limiter
+        self._sent = Limiter(Limits(connections=most_sent))
+        self._slots = Limiter(Limits(connections=max_pending))
         self._patience = patience
         self._most_refused = most_refused
         self._ended = ended
-        self._clock = clock
         self._ill_since: float | None = None
         self._forbidden = self._refused = self._unlisted = 0
 
     def admit_now(self) -> bool:
         """Take the places that a row needs before it may be marked as sent, if that needs no waiting."""
-        if self._stop.wished or not (self._sent.any_free and self._slots.any_free and self._pace.turn_now()):
+        if self._stop.wished or not self._slots.take():
             return False
-        self._sent.take_now()
-        self._slots.take_now()
-        return True
+        if self._sent.take():
+            if self._limiter.take():
+                return True
+            self._sent.release()
+        self._slots.release()
+        return False
 
     async def admit(self) -> bool:
         """Wait for those places; return False if the end is asked for first."""
         if not await self._both_places():
             return False
-        if await self._pace.turn():
+        if await self._stop.take(self._limiter):
             return True
-        self._sent.give_back()
-        self._slots.give_back()
+        self._sent.release()
+        self._slots.release()
         return False
 
     async def pay(self, entry: Entry) -> None:
@@ -136,7 +138,7 @@ class Paying:
         later, settling = self._vendor.later, self._settling
         if settling is not None and entry.uid is not None and settling.knows(entry.uid):
             self._recorder.put(entry, State.MISMATCH, {"problem": _named_twice(entry.uid)}, self._ended)
-        elif later is not None and settling is not None and await self._take(self._slots):
+        elif later is not None and settling is not None and await self._stop.take(self._slots):
             self._wait(later, settling, entry, urgent=True)
 
     async def find_out(self, entries: Sequence[Entry]) -> None:
@@ -157,11 +159,11 @@ class Paying:
     async def waited(self, entry: Entry) -> None:
         """Take back the place of a row that is not waited for any more."""
         self._progress.pending -= 1
-        self._slots.give_back()
+        self._slots.release()
         await self._ended(entry)
 
     async def _pay(self, entry: Entry, *, first: bool) -> None:
-        pause = _FIRST_PAUSE
+        repeats = 0
         while not self._stop.wished:
             if entry.state is State.PLANNED:
                 entry = await self._ledger.move(entry, State.SENT)
@@ -183,9 +185,9 @@ class Paying:
                 return
             if first:  # of a row that an earlier run may have sent nobody can say that nothing happened
                 entry = await self._ledger.move(entry, State.PLANNED, problem=problem)
-            if meaning is Meaning.STOP or not await self._better_later(problem, pause):
+            if meaning is Meaning.STOP or not await self._better_later(problem, repeats):
                 self._give_up(problem)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            repeats += 1
         if first and entry.state is State.SENT:  # it never left
             self._recorder.put(entry, State.PLANNED, {}, self._leave)
         else:
@@ -242,7 +244,7 @@ class Paying:
         if later is None or settling is None or self._stop.wished:
             await self._end(entry)
             return
-        self._sent.give_back()
+        self._sent.release()
         self._progress.pending += 1
         settling.seek(entry, later.unknown(entry), partial(self._found, later, settling))
 
@@ -276,7 +278,7 @@ class Paying:
         self._recorder.put(entry, State.ACCEPTED, facts, then)
 
     async def _begin_to_wait(self, later: Later, settling: Settling, urgent: bool, entry: Entry) -> None:
-        self._sent.give_back()
+        self._sent.release()
         self._wait(later, settling, entry, urgent=urgent)
 
     def _wait(self, later: Later, settling: Settling, entry: Entry, *, urgent: bool) -> None:
@@ -296,26 +298,25 @@ class Paying:
         await self._ended(entry)
 
     async def _leave(self, _: Entry) -> None:
-        self._sent.give_back()
-        self._slots.give_back()
+        self._sent.release()
+        self._slots.release()
 
     async def _looked_up(self, later: Later, entries: Sequence[Entry]) -> Mapping[int, Operation]:
         """Return what the vendor lists of one recipient's rows; a list that cannot be had leaves its rows to their requests."""
-        pause = _FIRST_PAUSE
         tries = 0
-        while await self._pace.turn():
+        turn = partial(self._stop.take, self._limiter)
+        while await turn():
             tries += 1
             try:
-                found = await later.find(entries, self._pace.turn)
+                found = await later.find(entries, turn)
             except (VendorError, ConfigurationError) as problem:
                 if not isinstance(problem, _OF_ALL_ROWS) and (tries == _TRIES or not isinstance(problem, _MAY_PASS)):
                     self._unlisted += 1
                     if self._unlisted >= _MOST_UNLISTED:
                         self._give_up(problem)
                     return {}
-                if isinstance(problem, _FOR_GOOD) or not await self._better_later(problem, pause):
+                if isinstance(problem, _FOR_GOOD) or not await self._better_later(problem, tries - 1):
                     self._give_up(problem)
-                pause = min(pause * 2, _LONGEST_PAUSE)
             else:
                 self._ill_since = None
                 self._unlisted = 0
@@ -324,31 +325,22 @@ class Paying:
 
     async def _both_places(self) -> bool:
         """Take a place among those that are sent and among those that may wait; return False if the end is asked for first."""
-        if not await self._take(self._slots):
+        if not await self._stop.take(self._slots):
             return False
-        if await self._take(self._sent):
+        if await self._stop.take(self._sent):
             return True
-        self._slots.give_back()
+        self._slots.release()
         return False
 
-    async def _take(self, places: Places) -> bool:
-        """Take a place; return False if the end is asked for first."""
-        if self._stop.wished:
-            return False
-        if places.any_free:
-            places.take_now()
-            return True
-        return await self._stop.before(places.take())
-
-    async def _better_later(self, problem: RewardsError, pause: float) -> bool:
+    async def _better_later(self, problem: RewardsError, repeats: int) -> bool:
         """Wait a little before the vendor is tried again; return False once that has gone on for too long."""
-        now = self._clock()
+        now = asyncio.get_running_loop().time()
         if self._ill_since is None:
             self._ill_since = now
         asked_for: float = getattr(problem, "retry_after", None) or 0.0
         if now - self._ill_since + asked_for > self._patience:
             return False
-        await self._stop.pause(max(pause, asked_for))
+        await self._stop.pause(max(delay(repeats, first=_FIRST_PAUSE, longest=_LONGEST_PAUSE), asked_for))
         return True
 
     def _give_up(self, problem: RewardsError, told: str = "") -> None:

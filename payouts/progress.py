@@ -1,13 +1,17 @@
-"""How far a run has come, how fast it may go, and how much it may have open at once."""
+"""How far a run has come, and the wish to end it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
 
 from attrs import Factory, define
 
 from payouts.states import Entry, State
+
+if TYPE_CHECKING:
+    from rewards_core.rate import Limiter
 
 
 @define(kw_only=True)
@@ -40,14 +44,9 @@ class Progress:
 
 
 class Stop:
-    """A wish to end, which cuts every pause short.
+    """A wish to end, which cuts every pause short."""
 
-    Args:
-        sleep: Waits for so many seconds.
-    """
-
-    def __init__(self, sleep: Callable[[float], Awaitable[object]]) -> None:
-        self._sleep = sleep
+    def __init__(self) -> None:
         self._wished = asyncio.Event()
 
     @property
@@ -67,7 +66,11 @@ class Stop:
         """Wait for so many seconds; return whether they passed before the end was asked for."""
         if seconds <= 0 or self.wished:
             return not self.wished
-        return await self.before(self._sleep(seconds))
+        return await self.before(asyncio.sleep(seconds))
+
+    async def take(self, limiter: Limiter) -> bool:
+        """Take a slot of a limiter; return whether it was to be had before the end was asked for."""
+        return not self.wished and (limiter.take() or await self.before(limiter.wait()))
 
     async def before(self, work: Awaitable[object]) -> bool:
         """Do something that may take long; return whether it was done before the end was asked for, which breaks it off."""
@@ -81,71 +84,3 @@ class Stop:
             doing.cancel()
             ending.cancel()
             await asyncio.gather(doing, ending, return_exceptions=True)
-
-
-class Pace:
-    """Let rows leave no faster than so many per second, one after the other.
-
-    Args:
-        per_second: How many, above 0; None for as many as there are.
-        stop: Ends the waiting.
-        clock: Monotonic seconds.
-    """
-
-    def __init__(self, per_second: float | None, stop: Stop, clock: Callable[[], float]) -> None:
-        self._interval = None if per_second is None else 1.0 / per_second
-        self._stop = stop
-        self._clock = clock
-        self._next = float("-inf")
-
-    def turn_now(self) -> bool:
-        """Take the next row's turn if it has come."""
-        if self._interval is None:
-            return True
-        now = self._clock()
-        if now < self._next:
-            return False
-        self._next = now + self._interval
-        return True
-
-    async def turn(self) -> bool:
-        """Wait for the next row's turn; return whether it came before the end was asked for."""
-        if self._interval is None:
-            return not self._stop.wished
-        now = self._clock()
-        begin = max(now, self._next)
-        self._next = begin + self._interval
-        return await self._stop.pause(begin - now)
-
-
-class Places:
-    """So many places, each for one row at a time.
-
-    Args:
-        number: How many there are.
-    """
-
-    def __init__(self, number: int) -> None:
-        self._free = number
-        self._freed = asyncio.Event()
-
-    @property
-    def any_free(self) -> bool:
-        """Whether one can be taken without waiting."""
-        return self._free > 0
-
-    def take_now(self) -> None:
-        """Take a place, of which `any_free` has said that there is one."""
-        self._free -= 1
-
-    async def take(self) -> None:
-        """Wait for a free place and take it."""
-        while not self._free:
-            self._freed.clear()
-            await self._freed.wait()
-        self._free -= 1
-
-    def give_back(self) -> None:
-        """Free a place."""
-        self._free += 1
-        self._freed.set()

@@ -12,7 +12,7 @@ from attrs import field, frozen
 
 from payouts.spelling import Misspelling, misspelled_amount, misspelled_id, misspelled_name, unfit
 from rewards_core.errors import RewardsError
-from rewards_core.validation import check_amount, check_id, check_key, check_name
+from rewards_core.validation import check_amount, check_choice, check_id, check_key, check_name, check_whole
 
 _KEY_DOMAIN = b"rewards-async payout key"
 _KEY_CHARACTERS = 26
@@ -60,7 +60,14 @@ class Keys:
 
 
 def derive_key(vendor: str, campaign: str, row_id: str, *, retry: int = 0) -> str:
-    """Return the idempotency key of one row; see `Keys`."""
+    """Return the idempotency key of one row; see `Keys`.
+
+    Raises:
+        TypeError: `vendor` is no str, or `retry` no whole number.
+        ValueError: there is no such vendor, or `retry` is negative.
+    """
+    check_choice(vendor, "vendor", ROW_TYPES)
+    check_whole(retry, "retry", at_least=0)
     return Keys(vendor, campaign).of(row_id, retry=retry)
 
 

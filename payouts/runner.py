@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
 
+from payouts.asking import paced
+from payouts.ledger import Ledger
 from payouts.paying import Paying
-from payouts.progress import Pace, Progress, Stop
+from payouts.progress import Progress, Stop
 from payouts.recording import Recorder
 from payouts.rows import Row
 from payouts.settling import Settling
 from payouts.states import SETTLED, Entry, State
 from payouts.vendors import vendor_of
 from rewards_core.errors import RewardsError
+from rewards_core.rate import Limiter
+from rewards_core.validation import check_flag, check_instance, check_methods, flag, number, optional, whole
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from payouts.ledger import Ledger
     from payouts.vendors import Vendor
     from webhooks import Completions
 
@@ -54,41 +56,33 @@ class RunOptions:
     """How a run goes about it; times in seconds.
 
     Args:
-        concurrency: Requests under way at once.
-        rate: Rows sent per second; None for as many as there are.
-        max_pending: Rows accepted and not settled at one time.
+        concurrency: Requests under way at once, 1 or more.
+        rate: Rows sent per second, above 0; None for as many as there are.
+        max_pending: Rows accepted and not settled at one time, 1 or more.
         wait: Whether accepted rows are waited for.
-        timeout: How long each accepted row is waited for; None for as long as it takes.
-        lookup_timeout: How long a row without an answer is looked for before it is left unknown, for the next run to repeat.
-        limit: Rows sent at most; None for all.
-        patience: How long a vendor that cannot be reached is tried before the run ends.
-        grace: How long accepted rows are waited for after `stop()`.
-        most_refused: The run ends after so many refused rows in a row, since none would fare better; None for never.
+        timeout: How long each accepted row is waited for, 0 or more; None for as long as it takes.
+        lookup_timeout: How long a row without an answer is looked for, 0 or more, before it is left unknown, for the next run to
+            repeat.
+        limit: Rows sent at most, 0 or more; None for all.
+        patience: How long a vendor that cannot be reached is tried before the run ends, 0 or more.
+        grace: How long accepted rows are waited for after `stop()`, 0 or more.
+        most_refused: The run ends after so many refused rows in a row, 1 or more, since none would fare better; None for never.
 
     Raises:
-        ValueError: a number is too small.
+        TypeError: an option is of another type.
+        ValueError: a number is out of range.
     """
 
-    concurrency: int = 20
-    rate: float | None = 20.0
-    max_pending: int = 20_000
-    wait: bool = True
-    timeout: float | None = 900.0
-    lookup_timeout: float = 60.0
-    limit: int | None = None
-    patience: float = 120.0
-    grace: float = 30.0
-    most_refused: int | None = 100
-
-    def __attrs_post_init__(self) -> None:
-        at_least = {"concurrency": 1, "max_pending": 1, "limit": 0, "most_refused": 1}
-        at_least |= dict.fromkeys(("timeout", "lookup_timeout", "patience", "grace"), 0)
-        for name, lowest in at_least.items():
-            value = getattr(self, name)
-            if value is not None and not value >= lowest:
-                raise ValueError(f"{name}: expected {lowest} or more, got {value}")
-        if self.rate is not None and not self.rate > 0:
-            raise ValueError(f"rate: expected more than 0 rows a second, got {self.rate}; None is as many as there are")
+    concurrency: int = field(default=20, validator=whole(at_least=1))
+    rate: float | None = field(default=20.0, validator=optional(number(above=0)))
+    max_pending: int = field(default=20_000, validator=whole(at_least=1))
+    wait: bool = field(default=True, validator=flag())
+    timeout: float | None = field(default=900.0, validator=optional(number(at_least=0)))
+    lookup_timeout: float = field(default=60.0, validator=number(at_least=0))
+    limit: int | None = field(default=None, validator=optional(whole(at_least=0)))
+    patience: float = field(default=120.0, validator=number(at_least=0))
+    grace: float = field(default=30.0, validator=number(at_least=0))
+    most_refused: int | None = field(default=100, validator=optional(whole(at_least=1)))
 
 
 def run_payouts(
@@ -99,8 +93,6 @@ def run_payouts(
     ledger: Ledger,
     options: RunOptions | None = None,
     may_repeat: bool = False,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> PayoutRun:
     """Pay rows, and yield each as the ledger holds it when this run is done with it.
 
@@ -114,10 +106,9 @@ def run_payouts(
         ledger: An open ledger of the same vendor.
         options: How to go about it.
         may_repeat: Whether EnKash is known to pay a repeated request id once only.
-        clock: Monotonic seconds.
-        sleep: Waits for so many seconds.
 
     Raises:
+        TypeError: an argument is of another type.
         ValueError: ledger and client are not of one vendor, or there are no completions to wait with.
         LedgerInUse: from the iteration: another run of this process pays from the ledger, or another process from a copy of it.
         AuditNeeded: from the iteration: the ledger may be an older copy; nothing was sent. See `payouts audit`.
@@ -126,13 +117,18 @@ def run_payouts(
         KeyTaken: from the iteration: a row brings the key of another.
         LedgerError: from the iteration: the ledger cannot be written.
     """
-    vendor = vendor_of(client, may_repeat=may_repeat)
+    if not isinstance(rows, Iterable | AsyncIterable):
+        raise TypeError(f"rows: give an iterable of rows, not {type(rows).__name__}.")
+    vendor = vendor_of(client, may_repeat=check_flag(may_repeat, "may_repeat"))
+    check_instance(ledger, "ledger", Ledger)
     if vendor.name != ledger.vendor:
-        raise ValueError(f"expected a client of {ledger.vendor}, as the ledger, got one of {vendor.name}; open another ledger")
-    options = options or RunOptions()
-    if vendor.later is not None and options.wait and completions is None:
-        raise ValueError("expected completions to wait with, got none; give some, or RunOptions(wait=False)")
-    return PayoutRun(rows, vendor, completions, ledger, options, clock, sleep)
+        raise ValueError(f"client: give a client of {ledger.vendor}, as the ledger is, not of {vendor.name}.")
+    options = check_instance(RunOptions() if options is None else options, "options", RunOptions)
+    if completions is not None:
+        check_methods(completions, "completions", "Completions(...)", ("as_completed",))
+    elif vendor.later is not None and options.wait:
+        raise ValueError("completions: give Completions(...) to wait with, or RunOptions(wait=False).")
+    return PayoutRun(rows, vendor, completions, ledger, options)
 
 
 class PayoutRun:
@@ -151,16 +147,13 @@ class PayoutRun:
         completions: Completions | None,
         ledger: Ledger,
         options: RunOptions,
-        clock: Callable[[], float],
-        sleep: Callable[[float], Awaitable[object]],
     ) -> None:
         self.progress = Progress()
         self._rows = rows
         self._vendor = vendor
         self._ledger = ledger
         self._options = options
-        self._sleep = sleep
-        self._stop = Stop(sleep)
+        self._stop = Stop()
         # what cannot be asked about later is marked as sent when a request can leave at once, and not before
         most_sent = options.concurrency * (_AHEAD if vendor.later is not None else 1)
         self._recorder = Recorder(ledger, plenty=max(1, min(most_sent, options.max_pending) // 2))
@@ -181,13 +174,12 @@ class PayoutRun:
             self._settling,
             progress=self.progress,
             stop=self._stop,
-            pace=Pace(options.rate, self._stop, clock),
+            limiter=Limiter(paced(options.rate)),
             most_sent=most_sent,
             max_pending=options.max_pending,
             patience=options.patience,
             most_refused=options.most_refused,
             ended=self._give_out,
-            clock=clock,
         )
         self._work: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(most_sent)
         self._planned: asyncio.Queue[list[Entry] | None] = asyncio.Queue(_CHUNKS_AHEAD)
@@ -273,7 +265,7 @@ class PayoutRun:
     async def _end_waiting(self) -> None:
         await self._stop.wait()
         if self._settling is not None:
-            await self._sleep(self._options.grace)
+            await asyncio.sleep(self._options.grace)
             await self._settling.give_up()
 
     async def _worker(self) -> None:

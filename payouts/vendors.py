@@ -26,6 +26,7 @@ from rewards_core.errors import (
     UnexpectedResponse,
 )
 from rewards_core.operations import Operation, OperationRef, OperationStatus
+from rewards_core.validation import check_methods
 
 if TYPE_CHECKING:
     from enkash_async import EnkashClient
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from payouts.states import Entry
 
 
+_CLIENTS = "OriginalClient(...) or EnkashClient(...)"
 _call_name = re.compile(r"^(Original|EnKash) [a-z_]+: ")
 
 
@@ -286,7 +288,11 @@ class EnkashVendor:
 
 
 def vendor_of(client: Any, *, may_repeat: bool = False) -> Vendor:
-    """Return the vendor behind a client; what answers to `create_allocation` is taken for Original's."""
+    """Return the vendor behind a client; what answers to `create_allocation` is taken for Original's.
+
+    Raises:
+        TypeError: it is no client.
+    """
     if hasattr(client, "create_allocation"):
-        return OriginalVendor(client)
-    return EnkashVendor(client, may_repeat)
+        return OriginalVendor(check_methods(client, "client", _CLIENTS, ("create_allocation",)))
+    return EnkashVendor(check_methods(client, "client", _CLIENTS, ("allocate_coins",)), may_repeat)

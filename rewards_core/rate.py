@@ -6,14 +6,14 @@ A call waits here, before it touches the network, so that what ends while it wai
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import deque
 from collections.abc import Callable
 
 from attrs import field, frozen
-from attrs.validators import optional
 
-from rewards_core.validation import number, whole
+from rewards_core.validation import number, optional, whole
 
 SPREAD = 0.5
 """After a pause calls come back over this share of it, at most `MAX_SPREAD` seconds."""
@@ -25,12 +25,12 @@ class Limits:
     """How much one client asks of a vendor at a time.
 
     Attributes:
-        connections: Requests under way at once.
+        connections: Requests under way at once, None for as many as there are.
         calls_per_second: Requests started per second, None for as many as there are.
         burst: Requests that may start at once after a quiet time; a second's worth if not given.
     """
 
-    connections: int = field(default=100, validator=whole(at_least=1))
+    connections: int | None = field(default=100, validator=optional(whole(at_least=1)))
     calls_per_second: float | None = field(default=None, validator=optional(number(above=0)))
     burst: int | None = field(default=None, validator=optional(whole(at_least=1)))
 
@@ -45,30 +45,37 @@ class Limiter:
     Args:
         limits: What holds.
         random: A number from 0 to 1, to spread those who waited out one pause.
+
+    Attributes:
+        paused_until: The moment at which the last pause ends.
     """
 
     def __init__(self, limits: Limits, *, random: Callable[[], float] = random.random) -> None:
-        self._free = limits.connections
+        self._free: float = math.inf if limits.connections is None else limits.connections
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._random = random
         rate = limits.calls_per_second
         self._interval = None if rate is None else 1.0 / rate
         burst = limits.burst or max(1, int(rate or 1))
         self._tolerance = 0.0 if self._interval is None else (burst - 1) * self._interval
-        self._next_start = float("-inf")
-        self._paused_until = float("-inf")
+        self._next_start = -math.inf
+        self.paused_until = -math.inf
         self._pauses = 0
         self._spread = 0.0
         self._plain = self._interval is None
 
     def take(self) -> bool:
         """Take a slot if that needs no waiting; the common case costs one comparison or two."""
-        if self._free > 0 and self._plain:
+        if self._free > 0 and (self._plain or self._start_now()):
             self._free -= 1
             return True
         return False
 
-    async def wait(self, timeout: float) -> bool:
+    def ready_in(self) -> float:
+        """Return the seconds until pause and rate let the next call start, 0 if they do now."""
+        return max(0.0, max(self.paused_until, self._next_start - self._tolerance) - _now())
+
+    async def wait(self, timeout: float = math.inf) -> bool:
         """Wait for pause, rate and slot in this order; return whether a slot was had within `timeout` seconds."""
         deadline = _now() + timeout
         while True:
@@ -91,19 +98,28 @@ class Limiter:
     def pause(self, seconds: float) -> None:
         """Let no call start for so many seconds; those that waited come back spread out."""
         until = _now() + seconds
-        if until > self._paused_until:
-            self._paused_until = self._next_start = until
+        if until > self.paused_until:
+            self.paused_until = self._next_start = until
             self._pauses += 1
             self._spread = min(seconds * SPREAD, MAX_SPREAD)
             self._plain = False
 
     def paused_for(self) -> float:
         """Return the seconds the present pause still lasts, 0 if there is none."""
-        return max(0.0, self._paused_until - _now())
+        return max(0.0, self.paused_until - _now())
+
+    def _start_now(self) -> bool:
+        if self.ready_in() > 0.0:
+            return False
+        if self._interval is None:
+            self._plain = True
+        else:
+            self._next_start = max(_now(), self._next_start) + self._interval
+        return True
 
     async def _outlast_pause(self, deadline: float) -> bool:
-        while (now := _now()) < self._paused_until:
-            until = self._paused_until + self._spread * self._random()
+        while (now := _now()) < self.paused_until:
+            until = self.paused_until + self._spread * self._random()
             if until > deadline:
                 return False
             await asyncio.sleep(until - now)
@@ -130,7 +146,7 @@ class Limiter:
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
         try:
-            async with asyncio.timeout(deadline - _now()):
+            async with asyncio.timeout_at(None if deadline == math.inf else deadline):
                 await place
         except TimeoutError:
             return place.done() and not place.cancelled()

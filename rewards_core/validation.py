@@ -14,10 +14,14 @@ from decimal import Decimal
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
+import attrs
+
 T = TypeVar("T")
 N = TypeVar("N", int, float)
 Validator = Callable[[Any, Any, Any], None]
 """Checks one attribute of an attrs class, as `validator=` takes it."""
+optional: Callable[[Validator], Validator] = attrs.validators.optional
+"""Lets an attribute also be None."""
 
 MAX_TEXT = 255
 
@@ -168,6 +172,16 @@ def check_timeout(value: float, name: str = "timeout") -> float:
         ValueError: it is not above 0, or not finite.
     """
     return check_number(value, name, above=0, unit="seconds")
+
+
+def check_wait(value: float | None, name: str = "timeout") -> float | None:
+    """Return the seconds that somebody waits at most, 0 or more; None is for as long as it takes.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is negative or not finite.
+    """
+    return None if value is None else check_number(value, name, at_least=0, unit="None or seconds")
 
 
 def check_flag(value: bool, name: str) -> bool:

@@ -1,4 +1,7 @@
-"""A loop whose time jumps to the next timer when nothing else can run, and whose order among what can run may be seeded."""
+"""A loop whose time jumps to the next timer when nothing else can run, and whose order among what can run may be seeded.
+
+No time passes while a thread of a store or a ledger is at work; what else would go to a thread runs at once.
+"""
 
 from __future__ import annotations
 
@@ -8,35 +11,32 @@ import random
 import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+from unittest.mock import patch
+
+from webhooks.store.batches import BatchThread, Call
 
 T = TypeVar("T")
 
 EPOCH = 1_760_000_000.0
 
 
-class _Jumps(selectors.BaseSelector):
-    """Instead of waiting for files, let the time pass."""
+class _Jumps(selectors.DefaultSelector):
+    """Instead of waiting for files, let the time pass; wait for threads that are at work."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.now = 0.0
-
-    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        return selectors.SelectorKey(fileobj, 0, events, data)
-
-    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        return selectors.SelectorKey(fileobj, 0, 0, None)
+        self.at_work = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self.at_work and timeout != 0:
+            return super().select(None)
+        if (events := super().select(0)) or timeout == 0:
+            return events
         if timeout is None:
             raise RuntimeError("deadlock: nothing can run and no timer is set")
         self.now += max(timeout, 0.0)
         return []
-
-    def get_map(self) -> dict[Any, selectors.SelectorKey]:
-        return {}
-
-    def get_key(self, fileobj: Any) -> Any:
-        raise KeyError(fileobj)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -51,6 +51,23 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumps.now
 
+    def wait_for_thread(self, future: asyncio.Future[T]) -> asyncio.Future[T]:
+        """Let no time pass until a thread has done this."""
+        self._jumps.at_work += 1
+        future.add_done_callback(self._thread_is_done)
+        return future
+
+    def _thread_is_done(self, _: object) -> None:
+        self._jumps.at_work -= 1
+
+    def run_in_executor(self, _: object, work: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+        done = self.create_future()
+        try:
+            done.set_result(work(*args))
+        except Exception as problem:
+            done.set_exception(problem)
+        return done
+
     def _run_once(self) -> None:
         self.steps += 1
         ready = self._ready  # type: ignore[attr-defined]
@@ -62,6 +79,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super()._run_once()  # type: ignore[misc]
 
 
+def _submit(thread: BatchThread, call: Call[T], *, submit: Any = BatchThread.submit) -> asyncio.Future[T]:
+    future: asyncio.Future[T] = submit(thread, call)
+    loop = future.get_loop()
+    return loop.wait_for_thread(future) if isinstance(loop, VirtualLoop) else future
+
+
 def wall() -> float:
     """Unix time in the world of the running loop."""
     return EPOCH + asyncio.get_running_loop().time()
@@ -69,7 +92,7 @@ def wall() -> float:
 
 def run(main: Coroutine[Any, Any, T], order: random.Random | None = None) -> T:
     """Run to the end in virtual time, and see that no task is left."""
-    with asyncio.Runner(loop_factory=lambda: VirtualLoop(order)) as runner:
+    with patch.object(BatchThread, "submit", _submit), asyncio.Runner(loop_factory=lambda: VirtualLoop(order)) as runner:
 
         async def watched() -> T:
             result = await main

@@ -13,13 +13,15 @@ from attrs import field, frozen
 
 from rewards_core.errors import OutcomeUnknown
 from rewards_core.operations import KeyedRequest, Operation, OperationReader, OperationRef
+from rewards_core.validation import check_flag, check_instance, check_methods, check_wait
 from webhooks.errors import CompletionsClosed, CompletionsFailed, nothing_found, time_is_over
-from webhooks.hub import LAST_LOOK, Hub, check_timeout, loop_time
+from webhooks.hub import LAST_LOOK, Hub
 from webhooks.lookups import KeyWaiter, look_up_of, request_of
 from webhooks.poller import BOOST
 from webhooks.polling import AT_ONCE, PollPolicy
+from webhooks.store.base import A_STORE
 from webhooks.streams import CompletionStream
-from webhooks.supervise import RestartPolicy, keep_running
+from webhooks.supervise import RestartPolicy, keep_running, loop_time
 from webhooks.watchers import Ending, Settled, Waiter
 
 if TYPE_CHECKING:
@@ -73,8 +75,10 @@ class Completions:
         trust_event_body: Whether a complete resource in a signed event settles without asking the vendor.
         restarts: How background work that died is started again before every wait fails.
         clock: Unix time in seconds.
-        sleep: Waits.
-        chance: Returns a random number from 0 to 1.
+        random: Returns a number from 0 to 1.
+
+    Raises:
+        TypeError: an argument is of another type.
     """
 
     def __init__(
@@ -86,14 +90,14 @@ class Completions:
         trust_event_body: bool = True,
         restarts: RestartPolicy | None = None,
         clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        chance: Callable[[], float] = random.random,
+        random: Callable[[], float] = random.random,
     ) -> None:
-        self._client = client
-        self._store = store
-        self._hub = Hub(client, store, polling or PollPolicy(), trusting=trust_event_body, clock=clock, chance=chance)
-        self._policy = restarts or RestartPolicy()
-        self._sleep = sleep
+        self._client = check_methods(client, "client", "a client such as OriginalClient(...)", ("read_operation", "ref_of"))
+        self._store = check_methods(store, "store", A_STORE, ("outcome", "subscribe"))
+        policy = check_instance(PollPolicy() if polling is None else polling, "polling", PollPolicy)
+        trusting = check_flag(trust_event_body, "trust_event_body")
+        self._hub = Hub(client, store, policy, trusting=trusting, clock=clock, random=random)
+        self._policy = check_instance(RestartPolicy() if restarts is None else restarts, "restarts", RestartPolicy)
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
         self._waiting = self._restarts = 0
@@ -156,13 +160,15 @@ class Completions:
             CompletionsClosed: this object is closed.
             CompletionsFailed: its background work kept dying.
             StoreError: the store could not be asked.
-            ValueError: the uid cannot be one, the operation belongs to another scope, the timeout is no number, or what the
-                `OutcomeUnknown` was raised for has no key that it could be found by.
+            TypeError: the timeout is no number, or `poll_now` neither True nor False.
+            ValueError: the uid cannot be one, the operation belongs to another scope, the timeout is negative or not finite, or
+                what the `OutcomeUnknown` was raised for has no key that it could be found by.
             RuntimeError: this object is not started, or another event loop runs.
         """
         request = request_of(operation, self._client.scope) if isinstance(operation, OutcomeUnknown) else None
         asked = request or (None if isinstance(operation, str | OperationRef) else operation)
-        check_timeout(timeout)
+        check_wait(timeout)
+        check_flag(poll_now, "poll_now")
         self._check_running()
         deadline = math.inf if timeout is None else loop_time() + timeout
         if request is not None:
@@ -205,10 +211,10 @@ class Completions:
 
         Raises:
             CompletionTimeout: nothing was found in time; also a `TimeoutError`.
-            CompletionsClosed, CompletionsFailed, StoreError, ValueError, RuntimeError: as `wait`.
+            CompletionsClosed, CompletionsFailed, StoreError, TypeError, ValueError, RuntimeError: as `wait`.
         """
         request = request_of(unknown, self._client.scope)
-        check_timeout(timeout)
+        check_wait(timeout)
         self._check_running()
         deadline = math.inf if timeout is None else loop_time() + timeout
         found = await self._find(request, timeout, deadline)
@@ -244,8 +250,8 @@ class Completions:
         Raises:
             CompletionsClosed: this object is closed.
             CompletionsFailed: its background work kept dying.
-            TypeError: `operations` is one str.
-            ValueError: the timeout is no number.
+            TypeError: `operations` is no iterable or one str, the timeout is no number, or `poll_now` neither True nor False.
+            ValueError: the timeout is negative or not finite.
             RuntimeError: this object is not started, or another event loop runs.
         """
         self._check_running()
@@ -378,7 +384,7 @@ class Completions:
 
     async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         try:
-            await keep_running(run, name=name, policy=self._policy, clock=loop_time, sleep=self._sleep, died=self._count_restart)
+            await keep_running(run, name=name, policy=self._policy, died=self._count_restart)
         except Exception as cause:  # noqa: BLE001 - told to everyone who waits
             self._hub.end_all(
                 CompletionsFailed(

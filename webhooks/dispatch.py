@@ -10,9 +10,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from attrs import evolve, field, frozen, validators
+from attrs import evolve, field, frozen
 
+from rewards_core.backoff import delay
 from rewards_core.secrets import one_line
+from rewards_core.validation import check_instance, check_methods, number, whole
 from webhooks.errors import NotTaken
 from webhooks.store.outcomes import CONFLICT_EVENT
 from webhooks.store.subscribers import Subscriber
@@ -28,6 +30,7 @@ Handler = Callable[["Event"], Awaitable[None]]
 
 ANY_EVENT = "*"
 _REMEMBERED = 1_000
+_JITTER = 0.2
 
 
 @frozen(kw_only=True)
@@ -37,26 +40,30 @@ class HandlerPolicy:
     Attributes:
         concurrency: Events one handler works on at a time, 1 or more.
         timeout: Seconds after which a run is cancelled, above 0 and below `lease`.
-        lease: Seconds after which the job of a crashed process may be taken by another.
+        lease: Seconds after which the job of a crashed process may be taken by another, above `timeout`.
         attempts: Runs before a job becomes a dead letter, 1 or more.
         first_delay: Seconds between the first run and the second, above 0; doubled with every run.
-        max_delay: Seconds between two runs at most.
+        max_delay: Seconds between two runs at most, above 0, before chance lengthens them by up to a fifth.
         look_every: Seconds between two looks for due jobs when no hint comes, above 0.
+
+    Raises:
+        TypeError: an attribute is no number, or not a whole one where that is counted.
+        ValueError: one is out of range.
     """
 
-    concurrency: int = field(default=10, validator=validators.ge(1))
-    timeout: float = field(default=30.0, validator=validators.gt(0))
-    lease: float = field(default=60.0, validator=validators.gt(0))
-    attempts: int = field(default=10, validator=validators.ge(1))
-    first_delay: float = field(default=1.0, validator=validators.gt(0))
-    max_delay: float = field(default=300.0, validator=validators.gt(0))
-    look_every: float = field(default=1.0, validator=validators.gt(0))
+    concurrency: int = field(default=10, validator=whole(at_least=1))
+    timeout: float = field(default=30.0, validator=number(above=0))
+    lease: float = field(default=60.0, validator=number(above=0))
+    attempts: int = field(default=10, validator=whole(at_least=1))
+    first_delay: float = field(default=1.0, validator=number(above=0))
+    max_delay: float = field(default=300.0, validator=number(above=0))
+    look_every: float = field(default=1.0, validator=number(above=0))
 
     def __attrs_post_init__(self) -> None:
         if self.timeout >= self.lease:
             raise ValueError(
-                f"expected a timeout shorter than the lease, got {self.timeout} and {self.lease} s; "
-                "a run that outlives its lease would be started twice"
+                f"timeout: give fewer seconds than the lease of {self.lease}, not {self.timeout}; "
+                "a run that outlives its lease would be started twice."
             )
 
 
@@ -87,8 +94,7 @@ class Dispatcher(Subscriber):
         sources: Scope to the source that can read its events again.
         policy: How handlers are run.
         clock: Unix time in seconds.
-        sleep: Waits.
-        jitter: Returns a number from 0 to 1; a retry waits up to a fifth longer by it.
+        random: Returns a number from 0 to 1; a retry waits up to a fifth longer by it.
     """
 
     def __init__(
@@ -98,15 +104,13 @@ class Dispatcher(Subscriber):
         *,
         policy: HandlerPolicy,
         clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        jitter: Callable[[], float] = random.random,
+        random: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
         self._sources = sources
-        self._policy = policy
+        self._policy = check_instance(policy, "handlers", HandlerPolicy)
         self._clock = clock
-        self._sleep = sleep
-        self._jitter = jitter
+        self._random = random
         self._handlers: dict[str, Handler] = {}
         self._names: dict[str, list[str]] = {}
         self._answers: dict[str, tuple[str, ...]] = {}
@@ -137,13 +141,13 @@ class Dispatcher(Subscriber):
         """
         call = handler if inspect.isroutine(handler) else getattr(handler, "__call__", None)  # noqa: B004 - to look at it
         if not inspect.iscoroutinefunction(call):
-            raise TypeError(f"expected an async function as handler, got {handler!r}; write it with `async def`")
+            raise TypeError(f"handler: give an async function, written with `async def`, not {handler!r}.")
         if self._tasks:
             raise RuntimeError("expected handlers to be registered before start(); register them where the receiver is made")
         if name is None:
             name = f"{getattr(handler, '__module__', '')}.{getattr(handler, '__qualname__', type(handler).__qualname__)}"
         if self._handlers.setdefault(name, handler) is not handler:
-            raise ValueError(f"expected handlers with different names, got two called {name!r}; give one another with name=")
+            raise ValueError(f"name: two handlers are called {name!r}; give one of them another name with name=.")
         names = self._names.setdefault(event_name, [])
         if name not in names:
             names.append(name)
@@ -217,8 +221,6 @@ class Dispatcher(Subscriber):
                 lambda: self._work(name, wake, mine),
                 name=f"the work behind handler {name}",
                 policy=RestartPolicy(deaths=None),
-                clock=asyncio.get_running_loop().time,
-                sleep=self._sleep,
                 died=self._count_restart,
             )
         finally:
@@ -286,8 +288,9 @@ class Dispatcher(Subscriber):
             self._dead += 1
             logger.error("handler %s on event %d %s: kept as a dead letter", job.handler, job.event_id, reason)
         else:
-            delay = min(policy.first_delay * 2.0 ** (job.attempts - 1), policy.max_delay)
-            retry_at = self._clock() + delay * (1.0 + self._jitter() / 5.0)
+            first, longest = policy.first_delay, policy.max_delay
+            pause = delay(job.attempts - 1, first=first, longest=longest, jitter=_JITTER, chance=self._random())
+            retry_at = self._clock() + pause
         await self._note(job, self._store.fail_job(job, reason=reason, retry_at=retry_at))
 
     async def _note(self, job: Job, noting: Awaitable[bool]) -> None:
@@ -305,12 +308,14 @@ def by_scope(sources: Iterable[EventSource]) -> dict[str, EventSource]:
     """Return the sources by their scopes.
 
     Raises:
+        TypeError: one of them is no source.
         ValueError: there is none, or two share a scope.
     """
     found: dict[str, EventSource] = {}
     for source in sources:
+        check_methods(source, "sources", "sources of events such as OriginalWebhooks(...)", ("verify", "parse"))
         if found.setdefault(source.scope, source) is not source:
-            raise ValueError(f"expected one source per scope, got two for {source.scope!r}; give one another scope")
+            raise ValueError(f"sources: give one source per scope, not two for {source.scope!r}.")
     if not found:
-        raise ValueError("expected at least one source of events, got none")
+        raise ValueError("sources: give at least one source of events, not none.")
     return found

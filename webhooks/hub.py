@@ -17,7 +17,7 @@ from webhooks.poller import Poller
 from webhooks.polling import AT_ONCE, PollPolicy
 from webhooks.store.base import Outcome, Store, Verdict, Via
 from webhooks.store.subscribers import Subscriber
-from webhooks.supervise import wait_at_most
+from webhooks.supervise import loop_time, wait_at_most
 from webhooks.watchers import Ending, Settled, Standing, Waiter, Watcher, Watchers
 
 if TYPE_CHECKING:
@@ -38,22 +38,6 @@ LAST_LOOK = 2.0
 """Seconds that a store gets to answer after the time of a wait is over."""
 
 
-def loop_time() -> float:
-    """Return the seconds of the running loop's timers."""
-    return asyncio.get_running_loop().time()
-
-
-def check_timeout(timeout: float | None) -> None:
-    """See that it is a number of seconds or None.
-
-    Raises:
-        ValueError: it is not a number.
-        TypeError: it is something else.
-    """
-    if timeout is not None and math.isnan(timeout):
-        raise ValueError("timeout: nan is no number of seconds; give 0 or more, or None")
-
-
 class Hub(Subscriber):
     """Bring outcomes to those who watch for them, from wherever they are learned first.
 
@@ -63,7 +47,7 @@ class Hub(Subscriber):
         policy: When the vendor is asked.
         trusting: Whether an outcome learned by webhook counts without asking the vendor.
         clock: Unix time in seconds.
-        chance: Returns a random number from 0 to 1.
+        random: Returns a number from 0 to 1.
     """
 
     def __init__(
@@ -74,12 +58,12 @@ class Hub(Subscriber):
         *,
         trusting: bool,
         clock: Callable[[], float],
-        chance: Callable[[], float],
+        random: Callable[[], float],
     ) -> None:
         self.client = client
         self.store = store
         self.clock = clock
-        self.poller = Poller(client, policy, self, chance=chance, clock=loop_time)
+        self.poller = Poller(client, policy, self, random=random)
         self.watchers = Watchers()
         self.look_ups = LookUps()
         self.settlements: dict[Via, int] = {"webhook": 0, "poll": 0}

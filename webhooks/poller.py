@@ -11,10 +11,12 @@ from typing import Protocol
 
 from attrs import evolve
 
+from rewards_core.backoff import delay
 from rewards_core.errors import Forbidden, NotFound, RateLimited, Unauthorized, VendorError
 from rewards_core.operations import KeyedRequest, Operation, OperationReader, OperationRef
+from rewards_core.rate import Limiter, Limits
 from webhooks.polling import AT_ONCE, JUST_ONCE, LOOK_UP, PollPolicy, Schedule, Turn
-from webhooks.supervise import wait_at_most
+from webhooks.supervise import loop_time, wait_at_most
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +73,7 @@ class Poller:
         client: Asks the vendor.
         policy: The intervals and the budget.
         audience: Who wants the answers.
-        chance: Returns a random number from 0 to 1.
-        clock: Monotonic seconds, those of the running loop's timers.
+        random: Returns a number from 0 to 1.
     """
 
     def __init__(
@@ -81,22 +82,19 @@ class Poller:
         policy: PollPolicy,
         audience: Audience,
         *,
-        chance: Callable[[], float],
-        clock: Callable[[], float],
+        random: Callable[[], float],
     ) -> None:
         self._client = client
         self._audience = audience
-        self._clock = clock
-        self._spacing = 1.0 / policy.max_per_second
-        self._most_in_a_crowd = max(1, int(BOOST / self._spacing))
+        limits = Limits(connections=None, calls_per_second=policy.max_per_second, burst=1)
+        self._budget = Limiter(limits, random=random)
+        self._most_in_a_crowd = max(1, int(BOOST * policy.max_per_second))
         self._most_repeated_look_ups = max(1, self._most_in_a_crowd // 8)
         self._most_flying = max(1, math.ceil(policy.max_per_second * _SECONDS_IN_FLIGHT))
-        self._schedule = Schedule(policy, chance)
+        self._schedule = Schedule(policy, random)
         self._missing: dict[tuple[str, str], tuple[int, float]] = {}
         self._wake = asyncio.Event()
         self._sleeps_until = -math.inf
-        self._next_slot = -math.inf
-        self._paused_until = -math.inf
         self._refusals = 0
         self._suspects: dict[tuple[str, str], bool] = {}
         self._faults = 0
@@ -111,11 +109,11 @@ class Poller:
     @property
     def paused_until(self) -> float:
         """The moment until which nothing is asked, because the vendor refused or asked for patience."""
-        return self._paused_until
+        return self._budget.paused_until
 
     def first_due(self) -> float:
         """Return when an operation that is added now has its first turn."""
-        return self._schedule.first_due(self._clock())
+        return self._schedule.first_due(loop_time())
 
     def add(self, kind: str, uid: str, due: float) -> None:
         """Poll an operation from now on."""
@@ -133,7 +131,7 @@ class Poller:
 
     def hurry(self, kind: str, uid: str, attempt: int) -> None:
         """Ask about a polled operation ahead of all others."""
-        self._schedule.hurry(kind, uid, self._clock(), attempt)
+        self._schedule.hurry(kind, uid, loop_time(), attempt)
         self._wake.set()
 
     def hurry_before_deadline(self, kind: str, uid: str) -> bool:
@@ -165,43 +163,38 @@ class Poller:
         self._faults = 0
         async with asyncio.TaskGroup() as flights:
             while True:
-                delay = self._delay()
-                if delay > 0:
-                    await self._rest(delay)
+                pause = self._until_next()
+                if pause > 0:
+                    await self._rest(pause)
                     continue
-                turn = self._schedule.take(self._clock())
+                turn = self._schedule.take(loop_time())
                 if turn is None:
                     await asyncio.sleep(0)
                     continue
-                self._next_slot = self._clock() + self._spacing
+                self._budget.take()
                 ref = OperationRef(self._client.scope, turn.kind, turn.uid)
                 flight = flights.create_task(self._ask(ref, prompted=turn.prompted), name=f"poll of {_named(ref)}")
                 flight.add_done_callback(partial(self._land, turn))  # also of one that is cancelled before it takes off
 
-    def _delay(self) -> float:
+    def _until_next(self) -> float:
         """Return the seconds until there may be a turn, infinity if only news can bring one."""
         flying = self._schedule.flying
         if flying >= (1 if self._refusals else self._most_flying):
             return math.inf
         at = self._schedule.next_at()
-        return math.inf if at is None else max(at, self._next_slot, self._paused_until) - self._clock()
+        return math.inf if at is None else max(at - loop_time(), self._budget.ready_in())
 
-    async def _rest(self, delay: float) -> None:
+    async def _rest(self, seconds: float) -> None:
         self._wake.clear()
-        self._sleeps_until = self._clock() + delay
+        self._sleeps_until = loop_time() + seconds
         try:
-            await wait_at_most(self._wake, None if delay == math.inf else delay)
+            await wait_at_most(self._wake, None if seconds == math.inf else seconds)
         finally:
             self._sleeps_until = -math.inf
 
     async def _slot(self) -> None:
         """Wait until the budget allows one more request of a turn that takes several, and count it."""
-        while True:
-            delay = max(self._next_slot, self._paused_until) - self._clock()
-            if delay <= 0:
-                break
-            await asyncio.sleep(delay)
-        self._next_slot = self._clock() + self._spacing
+        await self._budget.wait()
         self.polls += 1
 
     def _land(self, turn: Turn, flight: asyncio.Task[bool]) -> None:
@@ -211,7 +204,7 @@ class Poller:
             self._suspects.pop((turn.kind, turn.uid), None)
         elif postponed and turn.attempt is not None and (turn.kind, turn.uid) in self._suspects:
             turn, postponed = evolve(turn, attempt=JUST_ONCE), False  # else it alone would try the door after every pause
-        self._schedule.land(turn, self._clock(), wanted=wanted, postponed=postponed)
+        self._schedule.land(turn, loop_time(), wanted=wanted, postponed=postponed)
         self._wake.set()
 
     async def _ask(self, ref: OperationRef, *, prompted: bool) -> bool:
@@ -238,7 +231,7 @@ class Poller:
             if isinstance(error, Unauthorized | Forbidden):
                 return self._refused(ref, error)
             if isinstance(error, RateLimited):
-                self._pause(_UNASKED_PAUSE if error.retry_after is None else error.retry_after)
+                self._budget.pause(_UNASKED_PAUSE if error.retry_after is None else error.retry_after)
                 return True
             if looking and isinstance(error, ValueError):
                 self._audience.impossible(ref, error)
@@ -263,14 +256,14 @@ class Poller:
         if not self._audience.wants(ref.kind, ref.uid):
             return
         key = (ref.kind, ref.uid)
-        times, since = self._missing.get(key, (0, self._clock()))
+        times, since = self._missing.get(key, (0, loop_time()))
         self._missing[key] = (times + 1, since)
-        if times + 1 >= _MISSING_TIMES and self._clock() - since >= _MISSING_SECONDS:
+        if times + 1 >= _MISSING_TIMES and loop_time() - since >= _MISSING_SECONDS:
             await self._audience.missing(ref, error)
 
     def _refused(self, ref: OperationRef, error: VendorError) -> bool:
         """Pause, unless it is this operation alone that is refused; return whether the turn did not count."""
-        if self._clock() < self._paused_until:
+        if self._budget.paused_for():
             return True  # another flight was refused first
         key = (ref.kind, ref.uid)
         if not self._refusals and key in self._suspects:
@@ -281,7 +274,7 @@ class Poller:
                 )
             return False
         self._suspects[key] = False
-        pause = min(_FIRST_PAUSE * 2.0**self._refusals, _LONGEST_PAUSE)
+        pause = delay(self._refusals, first=_FIRST_PAUSE, longest=_LONGEST_PAUSE)
         if not self._refusals:
             logger.error(
                 "the vendor refuses polls (%s); they pause for %.0f s, then longer, until one is answered; "
@@ -290,7 +283,7 @@ class Poller:
                 pause,
             )
         self._refusals += 1
-        self._pause(pause)
+        self._budget.pause(pause)
         return True
 
     def _answered(self, ref: OperationRef) -> None:
@@ -300,9 +293,6 @@ class Poller:
         if self._refusals:
             logger.info("the vendor answers polls again")
             self._refusals = 0
-
-    def _pause(self, seconds: float) -> None:
-        self._paused_until = max(self._paused_until, self._clock() + seconds)
 
 
 def _named(ref: OperationRef) -> str:

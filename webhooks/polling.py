@@ -8,7 +8,10 @@ import random
 from collections import deque
 from collections.abc import Callable
 
-from attrs import field, frozen, validators
+from attrs import field, frozen
+
+from rewards_core.backoff import delay
+from rewards_core.validation import number
 
 AT_ONCE = 0
 """An urgent question that is repeated after 1, 2, 4 and 8 seconds while it finds no end."""
@@ -18,7 +21,6 @@ JUST_ONCE = 4
 LOOK_UP = "\0"
 """Begins the kind of a look-up, which no vendor's kind does; its uid is the owner whose operations are listed."""
 
-_URGENT_DELAYS = (1.0, 2.0, 4.0, 8.0)
 _SKIPS_PER_CALL = 1_000
 
 
@@ -32,18 +34,22 @@ class PollPolicy:
         max_interval: Seconds between two polls of one operation at most, above 0.
         jitter: Intervals are longer by a random share of up to this, from 0 to 1.
         max_per_second: Polls per second of all operations together, above 0.
+
+    Raises:
+        TypeError: an attribute is no number.
+        ValueError: one is out of range.
     """
 
-    first_after: float = field(default=15.0, validator=validators.gt(0))
-    growth: float = field(default=1.6, validator=[validators.ge(1), validators.le(10)])
-    max_interval: float = field(default=60.0, validator=validators.gt(0))
-    jitter: float = field(default=0.2, validator=[validators.ge(0), validators.le(1)])
-    max_per_second: float = field(default=20.0, validator=validators.gt(0))
+    first_after: float = field(default=15.0, validator=number(above=0))
+    growth: float = field(default=1.6, validator=number(at_least=1, at_most=10))
+    max_interval: float = field(default=60.0, validator=number(above=0))
+    jitter: float = field(default=0.2, validator=number(at_least=0, at_most=1))
+    max_per_second: float = field(default=20.0, validator=number(above=0))
 
     def interval(self, step: int, chance: float) -> float:
         """Return the seconds before poll number `step`, counted from 0; `chance` is a random number from 0 to 1."""
         longest = self.max_interval / (1.0 + self.jitter)
-        return min(self.first_after * self.growth ** min(step, 64), longest) * (1.0 + self.jitter * chance)
+        return delay(step, first=self.first_after, longest=longest, growth=self.growth, jitter=self.jitter, chance=chance)
 
 
 @frozen
@@ -69,12 +75,12 @@ class Schedule:
 
     Args:
         policy: The intervals.
-        chance: Returns a random number from 0 to 1.
+        random: Returns a number from 0 to 1.
     """
 
-    def __init__(self, policy: PollPolicy, chance: Callable[[], float] = random.random) -> None:
+    def __init__(self, policy: PollPolicy, random: Callable[[], float] = random.random) -> None:
         self._policy = policy
-        self._chance = chance
+        self._random = random
         self._heap: list[tuple[float, str, str, int]] = []
         self._ghosts: set[tuple[str, str]] = set()
         self._urgent: dict[tuple[str, str], tuple[float, int]] = {}
@@ -101,7 +107,7 @@ class Schedule:
 
     def first_due(self, now: float) -> float:
         """Return when an operation that is added now has its first turn."""
-        return now + self._policy.interval(0, self._chance())
+        return now + self._policy.interval(0, self._random())
 
     def add(self, kind: str, uid: str, due: float) -> None:
         """Add an operation that is not in the schedule."""
@@ -185,14 +191,14 @@ class Schedule:
             return
         if turn.attempt is None:
             step = turn.step if postponed else turn.step + 1
-            due = now if postponed else now + self._policy.interval(step, self._chance())
+            due = now if postponed else now + self._policy.interval(step, self._random())
             heapq.heappush(self._heap, (due, turn.uid, turn.kind, step))
         elif postponed:
             self._set_urgent(key, now, turn.attempt)
         else:
             self._hurried_at[key] = now
-            if turn.attempt < len(_URGENT_DELAYS):
-                self._set_urgent(key, now + _URGENT_DELAYS[turn.attempt], turn.attempt + 1)
+            if turn.attempt < JUST_ONCE:
+                self._set_urgent(key, now + delay(turn.attempt, first=1.0, longest=8.0), turn.attempt + 1)
         if asked is not None:
             self._set_urgent(key, now, asked)
 
@@ -233,7 +239,7 @@ class Schedule:
             if key in self._ghosts:
                 self._ghosts.discard(key)
             elif key in self._flying or key in self._urgent or key in self._wishes:
-                heapq.heappush(heap, (now + max(self._policy.interval(step, self._chance()), 1.0), uid, kind, step))
+                heapq.heappush(heap, (now + max(self._policy.interval(step, self._random()), 1.0), uid, kind, step))
             elif (later := self._hurried_at.pop(key, -math.inf) + self._policy.interval(step, 0.0)) > now:
                 heapq.heappush(heap, (later, uid, kind, step))
             else:

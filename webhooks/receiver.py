@@ -13,8 +13,9 @@ from attrs import field, frozen
 
 from rewards_core.errors import SignatureError
 from rewards_core.operations import Event, EventSource
+from rewards_core.validation import check_methods, check_number, check_whole
 from webhooks.dispatch import Dispatcher, Handler, HandlerPolicy, by_scope
-from webhooks.store.base import Acceptance
+from webhooks.store.base import A_STORE, Acceptance
 from webhooks.together import Together
 
 if TYPE_CHECKING:
@@ -90,6 +91,10 @@ class Receiver:
         max_body: Bytes a body may have, 1 or more.
         body_timeout: Seconds a body may take to arrive, above 0.
         clock: Unix time in seconds.
+
+    Raises:
+        TypeError: an argument is of another type.
+        ValueError: `max_body` or `body_timeout` is out of range, there is no source, or two share a scope.
     """
 
     def __init__(
@@ -102,15 +107,14 @@ class Receiver:
         body_timeout: float = 10.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if max_body < 1 or body_timeout <= 0:
-            raise ValueError(f"expected max_body of at least 1 and body_timeout above 0, got {max_body} and {body_timeout}")
         several = sources if isinstance(sources, Iterable) else (sources,)
         self._by_scope = by_scope(several)
         self._sources = tuple(self._by_scope.values())
-        self._store = store
-        self._dispatcher = Dispatcher(store, self._by_scope, policy=handlers or HandlerPolicy(), clock=clock)
-        self._max_body = max_body
-        self._body_timeout = body_timeout
+        self._store = check_methods(store, "store", A_STORE, ("accept_all", "subscribe"))
+        policy = HandlerPolicy() if handlers is None else handlers
+        self._dispatcher = Dispatcher(store, self._by_scope, policy=policy, clock=clock)
+        self._max_body = check_whole(max_body, "max_body", at_least=1)
+        self._body_timeout = check_number(body_timeout, "body_timeout", above=0, unit="seconds")
         self._clock = clock
         self._together: Together[tuple[Mapping[str, str], bytes], Reply] = Together(self._take_in)
         self._accepted = self._duplicates = self._dead_letters = self._store_failures = 0
@@ -256,8 +260,13 @@ class Receiver:
         """Stop running handlers; idempotent.
 
         Args:
-            drain: Seconds that running handlers get to come to their end.
+            drain: Seconds that running handlers get to come to their end, 0 or more.
+
+        Raises:
+            TypeError: `drain` is no number; nothing was stopped.
+            ValueError: it is negative or not finite; nothing was stopped.
         """
+        check_number(drain, "drain", at_least=0, unit="seconds")
         await self._together.aclose()
         await self._dispatcher.aclose(drain)
 

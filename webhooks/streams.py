@@ -13,11 +13,11 @@ from attrs import frozen
 
 from rewards_core.errors import VendorError
 from rewards_core.operations import Operation, OperationRef
+from rewards_core.validation import check_flag, check_wait
 from webhooks.errors import CompletionsClosed, time_is_over
-from webhooks.hub import check_timeout, loop_time
 from webhooks.poller import BOOST
 from webhooks.polling import AT_ONCE
-from webhooks.supervise import is_cancelled
+from webhooks.supervise import is_cancelled, loop_time
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -62,9 +62,11 @@ class CompletionStream(Generic[A]):
     """
 
     def __init__(self, hub: Hub, operations: Operations, *, timeout: float | None, poll_now: bool) -> None:
-        if isinstance(operations, str):
-            raise TypeError("expected an iterable of operations, refs or uids, got one str; put it in a list")
-        check_timeout(timeout)
+        if isinstance(operations, str) or not isinstance(operations, Iterable | AsyncIterable):
+            one = type(operations).__name__
+            raise TypeError(f"operations: give an iterable of operations, refs or uids, not one {one}; put it in a list.")
+        check_wait(timeout)
+        check_flag(poll_now, "poll_now")
         self._hub = hub
         self._operations = operations
         self._timeout = timeout

@@ -6,7 +6,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from attrs import field, frozen, validators
+from attrs import field, frozen
+
+from rewards_core.backoff import delay
+from rewards_core.validation import number, optional, whole
 
 logger = logging.getLogger(__name__)
 
@@ -17,15 +20,19 @@ class RestartPolicy:
 
     Attributes:
         first_delay: Seconds before the first restart, above 0; doubled with every death in a row.
-        max_delay: Seconds between restarts at most.
-        healthy_after: A life of so many seconds ends a row of deaths.
+        max_delay: Seconds between restarts at most, above 0.
+        healthy_after: A task that ran for so many seconds, 0 or more, counts as healthy again.
         deaths: After so many deaths in a row there is no restart, 1 or more; None: always restart.
+
+    Raises:
+        TypeError: an attribute is no number, or `deaths` not a whole one.
+        ValueError: one is out of range.
     """
 
-    first_delay: float = field(default=0.1, validator=validators.gt(0))
-    max_delay: float = field(default=10.0, validator=validators.gt(0))
-    healthy_after: float = field(default=60.0, validator=validators.ge(0))
-    deaths: int | None = 5
+    first_delay: float = field(default=0.1, validator=number(above=0))
+    max_delay: float = field(default=10.0, validator=number(above=0))
+    healthy_after: float = field(default=60.0, validator=number(at_least=0))
+    deaths: int | None = field(default=5, validator=optional(whole(at_least=1)))
 
 
 async def keep_running(
@@ -33,8 +40,6 @@ async def keep_running(
     *,
     name: str,
     policy: RestartPolicy,
-    clock: Callable[[], float],
-    sleep: Callable[[float], Awaitable[None]],
     died: Callable[[Exception], None],
 ) -> None:
     """Run work over and over until cancelled; it is not meant to return.
@@ -43,8 +48,6 @@ async def keep_running(
         work: Runs until cancelled.
         name: For the log.
         policy: How it is started again.
-        clock: Monotonic seconds.
-        sleep: Waits.
         died: Called with every death.
 
     Raises:
@@ -53,7 +56,7 @@ async def keep_running(
     """
     row = 0
     while True:
-        started = clock()
+        started = loop_time()
         try:
             await work()
             return
@@ -64,13 +67,18 @@ async def keep_running(
                 raise asyncio.CancelledError from problem
             cause = problem if isinstance(problem, Exception) else _as_exception(problem)
         died(cause)
-        row = row + 1 if clock() - started < policy.healthy_after else 1
+        row = row + 1 if loop_time() - started < policy.healthy_after else 1
         if policy.deaths is not None and row >= policy.deaths:
             logger.error("%s died %d times in a row and is given up", name, row, exc_info=cause)
             raise cause
-        delay = min(policy.first_delay * 2.0 ** (row - 1), policy.max_delay)
-        logger.error("%s died and starts again in %.1f s", name, delay, exc_info=cause)
-        await sleep(delay)
+        pause = delay(row - 1, first=policy.first_delay, longest=policy.max_delay)
+        logger.error("%s died and starts again in %.1f s", name, pause, exc_info=cause)
+        await asyncio.sleep(pause)
+
+
+def loop_time() -> float:
+    """Return the seconds of the running loop's timers."""
+    return asyncio.get_running_loop().time()
 
 
 def is_cancelled() -> bool:

@@ -227,7 +227,7 @@ async def test_no_secret_shows_anywhere(
         lambda: OriginalClient("key", f"{API_SECRET}\n"),
         lambda: OriginalClient("two words", API_SECRET),
         lambda: OriginalClient("key", API_SECRET, token_lifetime=1.0),
-        lambda: OriginalClient.from_env(api_key="key", api_secret=API_SECRET, read_path="nowhere"),
+        lambda: OriginalClient.from_env(api_key="key", api_secret=API_SECRET, scope="no scope"),
         lambda: OriginalWebhooks({"4o3vfxtcmo7b": WEBHOOK_SECRET}, scope="no scope"),
         lambda: sign(b"", {"no id": WEBHOOK_SECRET}),
     ]

@@ -35,18 +35,12 @@ def coin_row(row_id: str, **changed: Any) -> EnkashRow:
 
 @define
 class Time:
-    """Time that passes when somebody sleeps, and only then."""
+    """Time that passes when a test says so."""
 
     now: float = 1000.0
-    slept: list[float] = Factory(list)
 
     def __call__(self) -> float:
         return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-        await asyncio.sleep(0)
 
 
 @define
@@ -64,6 +58,7 @@ class StubOriginal:
         repeated: Those of them whose caller said that they may have been sent before.
         searched: The nonces of each call of `find_operations`.
         looked_up: The nonces of all calls of `find_allocation`.
+        asked_at: When each of these calls and of `create_allocation` came, in the running loop's time.
     """
 
     answers: dict[str, deque[Exception]] = Factory(lambda: defaultdict(deque))
@@ -75,6 +70,7 @@ class StubOriginal:
     repeated: list[str] = Factory(list)
     searched: list[list[str]] = Factory(list)
     looked_up: list[str] = Factory(list)
+    asked_at: list[float] = Factory(list)
     recovered: bool = False
     scope: str = DEFAULT_SCOPE
     next_uid: Callable[[], str] | None = None
@@ -84,6 +80,7 @@ class StubOriginal:
         self, *, reward_uid: str, to_user_uid: str, amount: str, nonce: str, repeated: bool = False
     ) -> Allocation:
         self.created.append(nonce)
+        self.asked_at.append(asyncio.get_running_loop().time())
         if repeated:
             self.repeated.append(nonce)
         if self.before is not None:
@@ -109,6 +106,7 @@ class StubOriginal:
 
     async def find_allocation(self, to_user_uid: str, nonce: str, reward_uid: str | None = None) -> Allocation | None:
         self.looked_up.append(nonce)
+        self.asked_at.append(asyncio.get_running_loop().time())
         if self.look_ups[to_user_uid]:
             raise self.look_ups[to_user_uid].popleft()
         for allocation in self.held.values():

@@ -31,6 +31,7 @@ from tests.payouts.command_kit import HEADER, REWARD, Call, for_people, records,
 from tests.payouts.payout_kit import Time
 from tests.payouts.process_kit import original_at, playing
 from tests.payouts.texts import said
+from tests.virtual_time import virtual_time
 from vendor_sandboxes import OriginalSandbox
 
 AUDIT = ("audit", "--rate=0")
@@ -208,9 +209,10 @@ def test_a_vendor_that_cannot_be_reached_ends_the_audit(
     said("audit: a vendor that cannot be reached", result.stdout + result.stderr)
 
 
+@virtual_time
 async def test_a_vendor_that_wants_fewer_requests_is_asked_again_when_it_said() -> None:
-    time = Time()
-    asking = Asking(rate=None, clock=time, sleep=time.sleep)
+    asking = Asking(rate=None)
+    asked_at: list[float] = []
     problems: list[Exception] = [
         RateLimited("slower", retry_after=7.0),
         RateLimited("slower"),
@@ -218,24 +220,25 @@ async def test_a_vendor_that_wants_fewer_requests_is_asked_again_when_it_said() 
     ]
 
     async def answer() -> str:
+        asked_at.append(asyncio.get_running_loop().time())
         if problems:
             raise problems.pop(0)
         return "here"
 
     assert await asking.ask(answer) == "here"
-    assert (time.slept, asking.made) == ([7.0, 5.0, 1.0], 4)
+    assert (asked_at, asking.made) == ([0.0, 7.0, 12.0, 13.0], 4)
 
 
+@virtual_time
 async def test_a_vendor_that_wants_fewer_requests_ten_times_in_a_row_is_left_alone() -> None:
-    time = Time()
-    asking = Asking(rate=None, clock=time, sleep=time.sleep)
+    asking = Asking(rate=None)
 
     async def slower() -> None:
         raise RateLimited("slower", retry_after=2.0)
 
     with pytest.raises(RateLimited):
         await asking.ask(slower)
-    assert (time.slept, asking.made) == ([2.0] * 9, 10)
+    assert (asyncio.get_running_loop().time(), asking.made) == (9 * 2.0, 10)
 
 
 def test_an_audit_stops_where_the_vendor_wants_fewer_requests_for_good_and_keeps_what_it_has(
@@ -251,14 +254,14 @@ def test_an_audit_stops_where_the_vendor_wants_fewer_requests_for_good_and_keeps
     assert summary(call(*AUDIT, env=env))["requests"] == 50 + len(client.asked)
 
 
+@virtual_time
 async def test_requests_leave_at_the_rate_that_was_asked_for() -> None:
-    time = Time()
-    asking = Asking(rate=4.0, most=5, clock=time, sleep=time.sleep)
+    asking = Asking(rate=4.0, most=5)
     for _ in range(5):
         await asking.turn()
     with pytest.raises(AskedEnough):
         await asking.turn()
-    assert (asking.made, time.now) == (5, 1001.0)
+    assert (asking.made, asyncio.get_running_loop().time()) == (5, 1.0)
 
 
 def test_progress_is_told_every_five_seconds(capsys: pytest.CaptureFixture[str]) -> None:

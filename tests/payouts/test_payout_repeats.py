@@ -16,7 +16,8 @@ from payouts.rows import EnkashRow, OriginalRow
 from payouts.runner import PayoutsStopped, RunOptions, run_payouts
 from payouts.states import LedgerInUse, State
 from rewards_core.errors import RateLimited
-from tests.payouts.payout_kit import StubEnkash, StubOriginal, Time, coin_row, ledger_at, token_row, waiting
+from tests.payouts.payout_kit import StubEnkash, StubOriginal, coin_row, ledger_at, token_row, waiting
+from tests.virtual_time import virtual_time
 
 NOT_WAITING = RunOptions(rate=None, concurrency=4, wait=False)
 
@@ -52,11 +53,11 @@ async def pay(rows: Any, client: Any, ledger: Ledger, **options: Any) -> dict[st
 
 
 @pytest.mark.parametrize("kind", ["original", "enkash"])
+@virtual_time
 async def test_a_row_that_was_read_again_while_its_request_was_under_way_is_not_sent_again(path: Path, kind: str) -> None:
     answered, marked = asyncio.Event(), asyncio.Event()
     client: Any = StubOriginal() if kind == "original" else StubEnkash()
     row: Any = token_row if kind == "original" else coin_row
-    time = Time()
 
     async def first_one_is_slow(_: str) -> None:
         if not marked.is_set():
@@ -73,15 +74,10 @@ async def test_a_row_that_was_read_again_while_its_request_was_under_way_is_not_
         for number in range(5):
             yield row(f"after-{number}")
 
-    async def until_it_is_written(seconds: float) -> None:
-        await time.sleep(seconds)
-        while answered.is_set() and (twice := await kept.find("twice")) is not None and twice.state is State.SENT:
-            await asyncio.sleep(0)
-
     client.before = first_one_is_slow
     pace = RunOptions(rate=1, concurrency=4, wait=False)
     async with ledger_at(path, kind) as kept:
-        ended = await pay(rows(), client, kept, options=pace, may_repeat=True, clock=time, sleep=until_it_is_written)
+        ended = await pay(rows(), client, kept, options=pace, may_repeat=True)
     sent = client.created if kind == "original" else client.given
     assert len(ended) == len(sent) == len(set(sent)) == 11
 
@@ -144,14 +140,14 @@ async def test_a_second_run_of_the_same_process_is_refused_while_the_first_pays(
 # answers
 
 
+@virtual_time
 async def test_a_vendor_that_asks_for_more_time_than_there_is_patience_ends_the_run_at_once(
     vendor: StubOriginal, ledger: Ledger
 ) -> None:
-    time = Time()
     vendor.answers["user-r0"] = deque(
         [RateLimited("wait a day", retry_after=60.0), RateLimited("wait a day", retry_after=86_400.0)]
     )
     with pytest.raises(PayoutsStopped, match="wait a day"):
-        await pay([token_row("r0")], vendor, ledger, clock=time, sleep=time.sleep)
-    assert [seconds for seconds in time.slept if seconds > 1] == [60.0]
+        await pay([token_row("r0")], vendor, ledger)
+    assert vendor.asked_at == [0.0, 60.0]
     assert await ledger.counts() == {State.PLANNED: 1}

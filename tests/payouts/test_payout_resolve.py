@@ -30,6 +30,7 @@ from tests.payouts.command_kit import HEADER, REWARD, Call, entries, for_people,
 from tests.payouts.payout_kit import coin_row, token_row
 from tests.payouts.process_kit import books, enkash_at, free_port, original_at, playing, sandbox
 from tests.payouts.texts import said
+from tests.virtual_time import virtual_time
 from vendor_sandboxes import OriginalSandbox
 
 NOW = 1_795_750_830.0  # 27 November 2026, 03:40:30 UTC
@@ -425,12 +426,12 @@ def test_evidence_from_before_a_run_is_none(folder: Path) -> None:
     )
 
 
-async def test_a_look_up_counts_from_when_it_is_asked(tmp_path: Path) -> None:
-    clock = Clock()
+@virtual_time
+async def test_a_look_up_counts_from_when_it_is_asked() -> None:
     times: list[float] = []
 
-    async def wait(seconds: float) -> None:
-        clock.now += seconds
+    def clock() -> float:
+        return NOW + asyncio.get_running_loop().time()
 
     async def shows_nothing(rows: Sequence[Entry]) -> dict[int, Any]:
         if problems:
@@ -445,18 +446,15 @@ async def test_a_look_up_counts_from_when_it_is_asked(tmp_path: Path) -> None:
         for n in (1, 2)
     ]
     problems = [RateLimited("slower", retry_after=500.0)]
-    asking = Asking(rate=0.001, sleep=wait, clock=clock)
+    asking = Asking(rate=0.001)
     await look_up(shows_nothing, rows[:1], asking=asking, absent=absent, looked=lambda _: None, clock=clock)
     await look_up(shows_nothing, rows[1:], asking=asking, absent=absent, looked=lambda _: None, clock=clock)
     assert times == [NOW + 1000, NOW + 2000]
 
 
+@virtual_time
 async def test_a_vendor_that_wants_fewer_requests_for_good_ends_the_look_ups() -> None:
-    clock = Clock()
     asked: list[str] = []
-
-    async def wait(seconds: float) -> None:
-        clock.now += seconds
 
     async def slower(rows: Sequence[Entry]) -> dict[int, Any]:
         asked.append(rows[0].recipient)
@@ -469,8 +467,8 @@ async def test_a_vendor_that_wants_fewer_requests_for_good_ends_the_look_ups() -
         Entry(number=n, id=f"r{n}", line=n, recipient=f"u{n}", item=REWARD, amount="1", key="k", state=State.UNKNOWN, answer=400)
         for n in range(40)
     ]
-    asking = Asking(rate=None, sleep=wait, clock=clock)
-    found = await look_up(slower, rows, asking=asking, absent=absent, looked=lambda _: None, clock=clock)
+    asking = Asking(rate=None)
+    found = await look_up(slower, rows, asking=asking, absent=absent, looked=lambda _: None, clock=lambda: NOW)
     assert isinstance(found.problem, RateLimited)
     assert set(Counter(asked).values()) == {10}
     assert len(set(asked)) <= 10

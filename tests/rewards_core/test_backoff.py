@@ -93,6 +93,7 @@ def test_retry_after_never_raises(header: str) -> None:
         (lambda: RetryPolicy(attempts=True), TypeError, "not bool"),
         (lambda: RetryPolicy(first_delay=-1), ValueError, "at least 0"),
         (lambda: Limits(connections=0), ValueError, "connections"),
+        (lambda: Limits(calls_per_second=float("inf")), ValueError, "calls_per_second"),
         (lambda: Limits(calls_per_second=0), ValueError, "calls_per_second"),
         (lambda: Limits(calls_per_second=1, burst=0), ValueError, "burst"),
         (lambda: Limits(burst=5), ValueError, "give calls_per_second as well"),

@@ -93,7 +93,7 @@ def test_no_networks_are_false_and_hold_nobody() -> None:
 
 @pytest.mark.parametrize("text", ["", "10.0.0.1/8", "example.com", "10.0.0.0/33"])
 def test_a_network_that_is_none_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(ValueError, match=r'expected an address or a CIDR range such as "10\.0\.0\.0/8"'):
+    with pytest.raises(ValueError, match=r'give an address or a CIDR range such as "10\.0\.0\.0/8"'):
         Networks([text])
 
 

@@ -18,6 +18,7 @@ import attrs
 import pytest
 import trustme
 
+from tests.virtual_time import virtual_time
 from tests.webhooks.fakes import FakeSource
 from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.limits import ArmourLimits
@@ -673,11 +674,12 @@ async def test_over_tls_deliveries_arrive_and_plain_bytes_are_dropped(tls: tuple
     await armour.drain(5)
 
 
-def test_the_quiet_log_says_one_line_with_counts_and_then_waits(caplog: pytest.LogCaptureFixture) -> None:
-    now = [0.0]
-    quiet = QuietLog(logging.getLogger("quiet-test"), every=10, clock=lambda: now[0])
+@virtual_time
+async def test_the_quiet_log_says_one_line_with_counts_and_then_waits(caplog: pytest.LogCaptureFixture) -> None:
+    loop = asyncio.get_running_loop()
+    quiet = QuietLog(logging.getLogger("quiet-test"), every=10)
     for moment in (0.0, 1.0, 2.0, 9.9, 10.0, 11.0):
-        now[0] = moment
+        await asyncio.sleep(moment - loop.time())
         quiet.note("path" if moment < 5 else "method", "203.0.113.7")
     assert [record.getMessage() for record in caplog.records] == [
         "refused since the last such line: 1 path; the last from 203.0.113.7",

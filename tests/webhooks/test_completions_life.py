@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -126,17 +125,6 @@ def test_in_another_loop_it_says_so_instead_of_waiting_for_ever() -> None:
         await completions.aclose()
 
     asyncio.run(elsewhere())
-
-
-@virtual_time
-async def test_a_timeout_that_is_no_number_is_refused() -> None:
-    async with a_world() as world:
-        with pytest.raises(ValueError, match="nan"):
-            await world.completions.wait("1", timeout=math.nan)
-        with pytest.raises(ValueError, match="nan"):
-            world.completions.as_completed(["1"], timeout=math.nan)
-        with pytest.raises(TypeError):
-            world.completions.as_completed(["1"], timeout="5")  # type: ignore[call-overload]
 
 
 @virtual_time

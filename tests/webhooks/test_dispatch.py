@@ -27,7 +27,7 @@ class Post:
         self.source = source or FakeSource()
         self.store: Any = store or MemoryStore(clock=wall)
         self.receiver = Receiver(self.source, self.store, handlers=HandlerPolicy(**policy), clock=wall)
-        self.receiver.dispatcher._jitter = lambda: 0.0
+        self.receiver.dispatcher._random = lambda: 0.0
 
     async def send(self, name: str = "thing.done", **words: Any) -> None:
         body = body_of(name, **words)
@@ -169,6 +169,17 @@ async def test_a_handler_that_crashes_runs_again_later_and_later_and_then_is_a_d
         statistics = post.receiver.dispatcher.statistics
         assert (statistics.failed, statistics.dead, statistics.finished, statistics.running) == (5, 1, 0, 0)
         assert "kept as a dead letter" in caplog.text
+
+
+@virtual_time
+async def test_a_job_may_be_tried_any_number_of_times() -> None:
+    post, notes = Post(attempts=2_000, max_delay=1.0), Notes(crash)
+    post.receiver.on("*", name="app.note")(notes)
+    async with opened(post):
+        await post.send()
+        await asyncio.sleep(2_001)
+        assert notes.times == [float(second) for second in range(2_000)]
+        assert await post.dead() == [("app.note", "raised ValueError: a fault of the handler")]
 
 
 @virtual_time
@@ -500,11 +511,6 @@ async def test_handlers_come_before_the_start() -> None:
     async with opened(post):
         with pytest.raises(RuntimeError, match="before start"):
             post.receiver.on("*", name="app.late")(Notes())
-
-
-def test_a_timeout_longer_than_the_lease_is_refused() -> None:
-    with pytest.raises(ValueError, match="lease"):
-        HandlerPolicy(timeout=60, lease=60)
 
 
 @virtual_time

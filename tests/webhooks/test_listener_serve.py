@@ -449,7 +449,7 @@ async def create(url: str) -> str:
         (("--host", "no..host"), {}, 7, "could not start"),
         (("--source", "nonsense"), {}, 2, "expected a path that begins with"),
         (("--source", "/a", "--source", "/b"), {}, 2, "expected different scopes"),
-        (("--allow", "everybody"), {}, 2, "expected an address or a CIDR range"),
+        (("--allow", "everybody"), {}, 2, "give an address or a CIDR range"),
         (("--forward-to", "http://user:pw@127.0.0.1/"), {}, 2, "Give the URL without them"),
         (("--poll",), {}, 2, "ORIGINAL_API_KEY: expected a value"),
         (("--poll", "--poll-scope", "b"), {}, 2, "expected default, got b"),

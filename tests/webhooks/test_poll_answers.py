@@ -18,10 +18,10 @@ from rewards_core.errors import (
     Unauthorized,
     UnexpectedResponse,
 )
-from tests.virtual_time import virtual_time
+from tests.virtual_time import virtual_time, wall
 from tests.webhooks.fakes import a_ref, trouble
 from tests.webhooks.world import World, a_world, now, settle
-from webhooks import CompletionTimeout, PollPolicy
+from webhooks import CompletionTimeout, MemoryStore, PollPolicy
 
 MISSING = NotFound("no such thing", status=404)
 
@@ -113,6 +113,23 @@ async def test_a_refusal_pauses_all_polls_for_longer_and_longer_and_is_logged_on
         assert gaps == [60, 120, 240, 480, 600, 600, 600]
         assert caplog.text.count("refuses polls") == 1
         assert caplog.text.count("answers polls again") == 1
+
+
+class ReadOnlyStore(MemoryStore):
+    """Another process reads what events leave open."""
+
+    @property
+    def read_only(self) -> bool:
+        return True
+
+
+@virtual_time
+async def test_polls_may_be_refused_any_number_of_times() -> None:
+    async with a_world(store=ReadOnlyStore(clock=wall)) as world:
+        world.vendor.will("1", *[Unauthorized("no", status=401)] * 2_000, "done")
+        await world.start("1")
+        assert len(world.vendor.reads) == 2_001
+        assert world.completions.statistics.restarts == 0
 
 
 @virtual_time

@@ -202,7 +202,7 @@ async def live(seed: int, dice: random.Random) -> Chronicle:
     source = FakeSource()
     receiver = Receiver(source, store, clock=wall)
     policy = PollPolicy(first_after=4.0, max_interval=15.0, max_per_second=5.0)
-    completions = Completions(vendor, store, polling=policy, clock=wall, chance=dice.random)
+    completions = Completions(vendor, store, polling=policy, clock=wall, random=dice.random)
 
     async def deliver(ref: OperationRef) -> None:
         settles_at, status = truth[ref]

@@ -166,12 +166,6 @@ async def test_leases_given_over_and_over_leave_nothing_behind(clock: Clock) -> 
     assert (counted.ready, counted.questions) == (0, 0)
 
 
-@pytest.mark.parametrize(("max_events", "retention"), [(0, 1.0), (1, 0.0)])
-def test_bounds_that_leave_no_room_are_refused(max_events: int, retention: float) -> None:
-    with pytest.raises(ValueError, match="max_events"):
-        MemoryStore(max_events=max_events, retention=retention)
-
-
 async def test_a_settled_event_state_is_listed_as_done(clock: Clock) -> None:
     store = MemoryStore(clock=clock)
     await store.accept(event("1"))

@@ -43,7 +43,7 @@ class World:
         self.source = FakeSource()
         self.store: Any = store or MemoryStore(clock=wall)
         self.receiver = Receiver(self.source, self.store, clock=wall)
-        options.setdefault("chance", lambda: 0.0)
+        options.setdefault("random", lambda: 0.0)
         self.completions = Completions(self.vendor, self.store, clock=wall, **options)
 
     async def deliver(

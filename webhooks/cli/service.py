@@ -320,8 +320,6 @@ class Listener:
                 work,
                 name=name,
                 policy=RestartPolicy(deaths=None),
-                clock=asyncio.get_running_loop().time,
-                sleep=asyncio.sleep,
                 died=lambda _: None,
             ),
             name=name,

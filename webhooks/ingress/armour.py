@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
+from rewards_core.validation import check_instance
 from webhooks.ingress.answers import PlainAnswer, answer_bytes
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.peers import Address, Client, Networks, PeerCounts, peer_key, read_address, resolve_client
@@ -216,7 +217,7 @@ class ArmouredServer(web.Server):
         quiet: QuietLog | None = None,
         observe: Callable[[float], None] = lambda _: None,
     ) -> None:
-        self.limits = limits or ArmourLimits()
+        self.limits = check_instance(ArmourLimits() if limits is None else limits, "limits", ArmourLimits)
         self.quiet = quiet or QuietLog(logger)
         self.draining = False
         self._routes = dict(routes)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from multidict import CIMultiDict
 
+from rewards_core.validation import check_methods
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -30,10 +32,13 @@ class AsgiIngress:
 
     Args:
         receiver: Takes the deliveries.
+
+    Raises:
+        TypeError: it is no receiver.
     """
 
     def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
+        self._receiver = check_methods(receiver, "receiver", "Receiver(...)", ("refusal", "receive"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or live through the life of the server."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import field, frozen
+
+from rewards_core.validation import number, whole
 
 
 @frozen(kw_only=True)
 class ArmourLimits:
-    """What one peer may take; times in seconds, sizes in bytes. What a body may take is the receiver's to say.
+    """What one peer may take; times in seconds, above 0, sizes in bytes, 1 or more. The receiver says what a body may take.
 
     Attributes:
         header_bytes: Longest request line and headers together; beyond it 431.
@@ -19,16 +21,20 @@ class ArmourLimits:
         connections: Over all peers; beyond it the connection that would time out next, of those without a request, gives way.
             With TLS as many more may be at shaking hands, and of one address as many as it may have connections.
         connections_per_peer: Of one address (of one /64 for IPv6), or requests at a time of one forwarded address; beyond it 429.
+
+    Raises:
+        TypeError: an attribute is no number, or not a whole one where that is counted.
+        ValueError: one is out of range.
     """
 
-    header_bytes: int = 32_768
-    header_seconds: float = 10.0
-    answer_seconds: float = 30.0
-    idle_seconds: float = 60.0
-    linger_seconds: float = 1.0
-    drain_grace_seconds: float = 0.5
-    connections: int = 1000
-    connections_per_peer: int = 100
+    header_bytes: int = field(default=32_768, validator=whole(at_least=1))
+    header_seconds: float = field(default=10.0, validator=number(above=0))
+    answer_seconds: float = field(default=30.0, validator=number(above=0))
+    idle_seconds: float = field(default=60.0, validator=number(above=0))
+    linger_seconds: float = field(default=1.0, validator=number(above=0))
+    drain_grace_seconds: float = field(default=0.5, validator=number(above=0))
+    connections: int = field(default=1000, validator=whole(at_least=1))
+    connections_per_peer: int = field(default=100, validator=whole(at_least=1))
 
     @property
     def shortest(self) -> float:

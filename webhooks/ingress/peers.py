@@ -132,7 +132,7 @@ def _network(text: str) -> Network:
     try:
         network = ip_network(text)
     except ValueError as problem:
-        raise ValueError(f'expected an address or a CIDR range such as "10.0.0.0/8", got {text[:80]!a}: {problem}') from None
+        raise ValueError(f'give an address or a CIDR range such as "10.0.0.0/8", not {text[:80]!a}: {problem}') from None
     mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
     if mapped is not None and network.prefixlen >= 96:
         return IPv4Network((mapped, network.prefixlen - 96))

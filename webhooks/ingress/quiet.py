@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from webhooks.supervise import loop_time
 
 if TYPE_CHECKING:
     import asyncio
@@ -21,15 +22,13 @@ class QuietLog:
     Args:
         logger: Where the line goes, as a warning.
         every: Seconds between two lines.
-        clock: Monotonic seconds.
     """
 
-    def __init__(self, logger: logging.Logger, *, every: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, logger: logging.Logger, *, every: float = 10.0) -> None:
         self.total: Counter[str] = Counter()
         self._held: Counter[str] = Counter()
         self._logger = logger
         self._every = every
-        self._clock = clock
         self._silent_until = float("-inf")
 
     def note(self, reason: str, client: object) -> None:
@@ -41,7 +40,7 @@ class QuietLog:
         """
         self.total[reason] += 1
         self._held[reason] += 1
-        now = self._clock()
+        now = loop_time()
         if now < self._silent_until:
             return
         self._silent_until = now + self._every

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,6 @@ class TlsGate:
             open ones. Beyond the first the longest at it gives way, beyond the second a connection is closed at once.
         quiet: Where refusals are counted.
         trusted: Proxies that have no share of their own.
-        sleep: Waits.
     """
 
     def __init__(
@@ -48,14 +47,12 @@ class TlsGate:
         limits: ArmourLimits,
         quiet: QuietLog,
         trusted: Networks | None = None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._protocol = protocol
         self._context = context
         self._limits = limits
         self._quiet = quiet
         self._trusted = trusted or Networks()
-        self._sleep = sleep
         self._sockets: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._shaking: dict[asyncio.Task[None], None] = {}
@@ -82,8 +79,6 @@ class TlsGate:
                     partial(self._accept, one),
                     name="the acceptance of TLS connections",
                     policy=RestartPolicy(deaths=None),
-                    clock=loop.time,
-                    sleep=self._sleep,
                     died=lambda _: None,
                 ),
                 name="accept TLS connections",
@@ -124,7 +119,7 @@ class TlsGate:
                 continue
             except OSError as problem:
                 logger.error("no further connection could be taken: %s", problem.strerror)  # noqa: TRY400 - one line says it
-                await self._sleep(_OUT_OF_FILES)
+                await asyncio.sleep(_OUT_OF_FILES)
                 continue
             self._admit(connection, name[0])
             await asyncio.sleep(0)  # a flood of connections must not keep those that are in from going on

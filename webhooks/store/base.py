@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 IDENTITY_DAYS = 400
 FARTHEST_DUE = 86_400.0
 """Seconds that a store puts off a job or a question at most; what a clock that was wrong put off further is due at once."""
+A_STORE = "a MemoryStore, a SQLiteStore or another Store"
+"""What to give as a store, for messages."""
 NO_SUCH_HANDLER = "no handler of this name is registered any more; retry it once there is one"
 
 Via = Literal["webhook", "poll"]

@@ -11,6 +11,7 @@ from itertools import islice
 from attrs import evolve
 
 from rewards_core.operations import Event, OperationRef, OperationStatus
+from rewards_core.validation import check_number, check_whole
 from webhooks.errors import StoreClosed, StoreFull
 from webhooks.store.base import (
     NO_SUCH_HANDLER,
@@ -47,12 +48,15 @@ class MemoryStore(EventListing):
             times as many identities are kept, for 400 days, and about as many pending operations.
         retention: Seconds that events which are done with, outcomes and pending operations stay, above 0.
         clock: Returns Unix time in seconds.
+
+    Raises:
+        TypeError: `max_events` is no whole number, or `retention` no number.
+        ValueError: one of them is out of range.
     """
 
     def __init__(self, *, max_events: int = 100_000, retention: float = 86_400.0, clock: Callable[[], float] = time.time) -> None:
-        if max_events < 1 or retention <= 0:
-            raise ValueError(f"expected max_events of at least 1 and retention above 0, got {max_events} and {retention}")
-        self._max_events = max_events
+        self._max_events = check_whole(max_events, "max_events", at_least=1)
+        check_number(retention, "retention", above=0, unit="seconds")
         self._clock = clock
         self._closed = False
         self._subscribers = Subscribers()
@@ -258,7 +262,7 @@ class MemoryStore(EventListing):
         """Remove events in that state received before a Unix time; their identities stay."""
         self._check_open()
         if state is EventState.READY:
-            raise ValueError("expected the state done or dead, got ready; events that wait for their handlers cannot be purged")
+            raise ValueError("state: give EventState.DONE or EventState.DEAD, not READY; such events wait for their handlers.")
         return self._events.purge(state, before)
 
     async def purge_outcomes(self, before: float) -> int:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from rewards_core.validation import check_flag, check_number
 from webhooks.errors import StoreClosed, StoreError
 from webhooks.store.base import (
     Acceptance,
@@ -49,11 +50,13 @@ class SQLiteStore(EventListing):
     Args:
         path: The file, made if missing, readable by its owner alone; beside it stand `-wal`, `-shm` and `.lock`.
         read_only: Never write, even if nobody else does.
-        busy_timeout: Seconds to wait where somebody else locks the file, before a call raises `StoreError`.
+        busy_timeout: Seconds to wait where somebody else locks the file, up to a day, before a call raises `StoreError`.
         clock: Returns Unix time in seconds.
 
     Raises:
         StoreError: the file's folder is missing or not writable.
+        TypeError: an argument is of another type.
+        ValueError: `busy_timeout` is negative or more than a day.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class SQLiteStore(EventListing):
         busy_timeout: float = 2.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        check_flag(read_only, "read_only")
+        check_number(busy_timeout, "busy_timeout", at_least=0, at_most=86_400, unit="seconds")
         self._path = Path(path)
         self._clock = clock
         self._lock = WriterLock(self._path)
@@ -257,7 +262,7 @@ class SQLiteStore(EventListing):
         """Remove events in that state received before a Unix time; their identities stay."""
         self._check_writing()
         if state is EventState.READY:
-            raise ValueError("expected the state done or dead, got ready; events that wait for their handlers cannot be purged")
+            raise ValueError("state: give EventState.DONE or EventState.DEAD, not READY; such events wait for their handlers.")
         count = 0
         while ids := await self._read(lambda reader: reader.purgeable(state, before, _SLICE)):
             count += await self._writing.run(lambda writer, ids=ids: writer.purge_events(ids, state))  # type: ignore[misc]

@@ -1,0 +1,185 @@
+"""Settings and arguments of webhooks are checked where they are given, before anything listens or asks."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+import webhooks
+from tests.virtual_time import virtual_time
+from tests.webhooks.fakes import FakeSource, FakeVendor
+from tests.webhooks.world import a_world
+from tests.wrong_values import ABOVE_ZERO, AT_LEAST_ZERO, FLAG, ONE_OR_MORE, Instance, Number, cases, fields, refuses
+from webhooks import Completions, HandlerPolicy, MemoryStore, PollPolicy, Receiver, RestartPolicy, SQLiteStore
+from webhooks.ingress.armour import ArmouredServer
+from webhooks.ingress.asgi import AsgiIngress
+from webhooks.ingress.limits import ArmourLimits
+
+SETTINGS: dict[type[Any], dict[str, Any]] = {
+    HandlerPolicy: {
+        "concurrency": ONE_OR_MORE,
+        "timeout": ABOVE_ZERO,
+        "lease": ABOVE_ZERO,
+        "attempts": ONE_OR_MORE,
+        "first_delay": ABOVE_ZERO,
+        "max_delay": ABOVE_ZERO,
+        "look_every": ABOVE_ZERO,
+    },
+    RestartPolicy: {
+        "first_delay": ABOVE_ZERO,
+        "max_delay": ABOVE_ZERO,
+        "healthy_after": AT_LEAST_ZERO,
+        "deaths": evolve(ONE_OR_MORE, or_none=True),
+    },
+    PollPolicy: {
+        "first_after": ABOVE_ZERO,
+        "growth": Number((0.99, 10.01)),
+        "max_interval": ABOVE_ZERO,
+        "jitter": Number((-0.1, 1.1)),
+        "max_per_second": ABOVE_ZERO,
+    },
+    ArmourLimits: {
+        "header_bytes": ONE_OR_MORE,
+        "header_seconds": ABOVE_ZERO,
+        "answer_seconds": ABOVE_ZERO,
+        "idle_seconds": ABOVE_ZERO,
+        "linger_seconds": ABOVE_ZERO,
+        "drain_grace_seconds": ABOVE_ZERO,
+        "connections": ONE_OR_MORE,
+        "connections_per_peer": ONE_OR_MORE,
+    },
+}
+WAIT = Number((-1, -0.001), or_none=True)
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_every_setting_is_tried(kind: type[Any]) -> None:
+    assert fields(kind) == SETTINGS[kind].keys()
+
+
+@pytest.mark.parametrize(("name", "value", "error"), cases(SETTINGS[HandlerPolicy]))
+def test_wrong_handler_policies_are_refused(name: str, value: Any, error: type[Exception]) -> None:
+    refuses(HandlerPolicy, name, value, error)
+
+
+@pytest.mark.parametrize("timeout", [60, 61])
+def test_handlers_never_outlive_their_lease(timeout: float) -> None:
+    with pytest.raises(ValueError, match="timeout: give fewer seconds than the lease of 60"):
+        HandlerPolicy(timeout=timeout, lease=60)
+
+
+@pytest.mark.parametrize(("name", "value", "error"), cases(SETTINGS[RestartPolicy]))
+def test_wrong_restart_policies_are_refused(name: str, value: Any, error: type[Exception]) -> None:
+    refuses(RestartPolicy, name, value, error)
+
+
+@pytest.mark.parametrize(("name", "value", "error"), cases(SETTINGS[PollPolicy]))
+def test_wrong_poll_policies_are_refused(name: str, value: Any, error: type[Exception]) -> None:
+    refuses(PollPolicy, name, value, error)
+
+
+@pytest.mark.parametrize(("name", "value", "error"), cases(SETTINGS[ArmourLimits]))
+def test_wrong_limits_of_peers_are_refused(name: str, value: Any, error: type[Exception]) -> None:
+    refuses(ArmourLimits, name, value, error)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    cases({"handlers": Instance(), "max_body": ONE_OR_MORE, "body_timeout": ABOVE_ZERO, "store": Instance(or_none=False)}),
+)
+def test_wrong_arguments_of_receivers_are_refused(name: str, value: Any, error: type[Exception]) -> None:
+    def build(**wrong: Any) -> Receiver:
+        return Receiver(FakeSource(), **{"store": MemoryStore()} | wrong)
+
+    refuses(build, name, value, error)
+
+
+@pytest.mark.parametrize(("name", "value", "error"), cases({"drain": AT_LEAST_ZERO}))
+async def test_wrong_drains_stop_nothing(name: str, value: Any, error: type[Exception]) -> None:
+    async with Receiver(FakeSource(), MemoryStore()) as receiver:
+        with pytest.raises(error, match=f"{name}: give "):
+            await receiver.aclose(**{name: value})
+
+
+@pytest.mark.parametrize(("name", "value", "error"), cases({"receiver": Instance(or_none=False)}))
+def test_asgi_serves_receivers_alone(name: str, value: Any, error: type[Exception]) -> None:
+    refuses(AsgiIngress, name, value, error)
+
+
+@pytest.mark.parametrize("wrong", [5, None, "source", [FakeSource(), 5], FakeSource])
+def test_what_is_no_source_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="sources: give "):
+        Receiver(wrong, MemoryStore())
+
+
+@pytest.mark.parametrize("wrong", [[], [FakeSource(), FakeSource()]])
+def test_each_scope_has_one_source(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="sources: give "):
+        Receiver(wrong, MemoryStore())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    cases(
+        {
+            "polling": Instance(),
+            "restarts": Instance(),
+            "trust_event_body": FLAG,
+            "client": Instance(or_none=False),
+            "store": Instance(or_none=False),
+        }
+    ),
+)
+def test_wrong_arguments_of_completions_are_refused(name: str, value: Any, error: type[Exception]) -> None:
+    def build(**wrong: Any) -> Completions:
+        options: dict[str, Any] = {"client": FakeVendor(), "store": MemoryStore()}
+        return Completions(**options | wrong)
+
+    refuses(build, name, value, error)
+
+
+@pytest.mark.parametrize(("name", "value", "error"), cases({"timeout": WAIT, "poll_now": FLAG}))
+@virtual_time
+async def test_wrong_arguments_of_waits_are_refused(name: str, value: Any, error: type[Exception]) -> None:
+    async with a_world() as world:
+        refuses(lambda **wrong: world.completions.as_completed(["1"], **wrong), name, value, error)
+        with pytest.raises(error, match=f"{name}: give "):
+            await world.completions.wait("1", **{name: value})
+        assert not world.vendor.reads
+
+
+@pytest.mark.parametrize("wrong", ["1", 5, None])
+@virtual_time
+async def test_as_completed_takes_several_operations(wrong: Any) -> None:
+    async with a_world() as world:
+        with pytest.raises(TypeError, match="operations: give an iterable"):
+            world.completions.as_completed(wrong)
+
+
+@pytest.mark.parametrize(("name", "value", "error"), cases({"max_events": ONE_OR_MORE, "retention": ABOVE_ZERO}))
+def test_wrong_arguments_of_memory_stores_are_refused(name: str, value: Any, error: type[Exception]) -> None:
+    refuses(MemoryStore, name, value, error)
+
+
+@pytest.mark.parametrize(("name", "value", "error"), cases({"read_only": FLAG, "busy_timeout": Number((-1, 86_401))}))
+def test_wrong_arguments_of_file_stores_are_refused_before_a_file_is_made(
+    name: str, value: Any, error: type[Exception], tmp_path: Path
+) -> None:
+    refuses(lambda **wrong: SQLiteStore(tmp_path / "inbox.db", **wrong), name, value, error)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "value", "error"), cases({"limits": Instance()}))
+async def test_armoured_servers_take_their_limits_only_as_such(name: str, value: Any, error: type[Exception]) -> None:
+    refuses(lambda **wrong: ArmouredServer({}, **wrong), name, value, error)
+
+
+@pytest.mark.parametrize("name", webhooks.__all__)
+def test_nobody_is_asked_how_to_sleep(name: str) -> None:
+    offered = getattr(webhooks, name)
+    if callable(offered):
+        assert "sleep" not in inspect.signature(offered).parameters
