@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 from attrs import frozen
 
 from rewards_core.errors import UnexpectedResponse, VendorError
-from rewards_core.json import loads_faithful
+from rewards_core.json import loads
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -87,7 +87,7 @@ def read_page(select: Select, answer: Answer) -> Page:
     Raises:
         UnexpectedResponse: it holds no list, or `select` cannot make of it what all is.
     """
-    body = loads_faithful(answer.body)
+    body = loads(answer.body)
     envelope: Mapping[str, Any] = body if isinstance(body, dict) else {}
     told: list[Mapping[str, Any]] = [envelope]
     entries = envelope.get("data", envelope.get("results"))
