@@ -11,7 +11,7 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Self, Unpack
 
-import orjson
+import msgspec
 from attrs import evolve
 
 from original_async.auth import Tokens
@@ -25,6 +25,7 @@ from rewards_core.http.calls import warn_of_cancellation
 from rewards_core.http.messages import Effect, Request
 from rewards_core.http.refusals import affirms_existence
 from rewards_core.http.transport import Transport
+from rewards_core.json import dumps
 from rewards_core.operations import DEFAULT_SCOPE, KeyedRequest, Operation, OperationRef, OperationStatus
 from rewards_core.secrets import shielded
 from rewards_core.validation import check_amount, check_choice, check_id, check_key
@@ -182,7 +183,7 @@ class OriginalClient:
         content = {
             "reward_uid": reward_uid,
             "to_user_uid": to_user_uid,
-            "amount": orjson.Fragment(digits) if self._amount_as_number else digits,
+            "amount": msgspec.Raw(digits) if self._amount_as_number else digits,
             "nonce": nonce,
         }
         asked = AllocationRequest(
@@ -198,7 +199,7 @@ class OriginalClient:
                     url=self._allocate_url,
                     effect=Effect.KEYED,
                     read=read_created,
-                    body=orjson.dumps(content),
+                    body=dumps(content),
                     key=nonce,
                     asked=asked,
                     advice=ADVICE,
@@ -364,7 +365,7 @@ class OriginalClient:
                 url=self._claim_url,
                 effect=Effect.BARE,
                 read=read_created,
-                body=orjson.dumps(content),
+                body=dumps(content),
                 asked=ClaimRequest(**content, scope=self._scope),
                 says_known=partial(affirms_existence, about=("claim",)),
                 advice="look among the user's claims before you claim again",

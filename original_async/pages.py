@@ -14,7 +14,7 @@ from attrs import frozen
 
 from original_async.models import Allocation, Claim
 from rewards_core.errors import UnexpectedResponse, VendorError
-from rewards_core.json import loads_faithful, structure
+from rewards_core.json import loads, structure
 
 if TYPE_CHECKING:
     from rewards_core.http.messages import Answer
@@ -107,7 +107,7 @@ def read_page(select: Select, answer: Answer) -> Page:
     Raises:
         UnexpectedResponse: it holds no list, or `select` cannot make of it what all is.
     """
-    body = loads_faithful(answer.body)
+    body = loads(answer.body)
     envelope: Mapping[str, Any] = body if isinstance(body, dict) else {}
     told: list[Mapping[str, Any]] = [envelope]
     entries = envelope.get("data", envelope.get("results"))

@@ -15,9 +15,9 @@ from original_async.models import ALLOCATION, CLAIM, Allocation, Claim
 from original_async.settings import WEBHOOK_KEYS
 from original_async.signature import Keyring, signature_of
 from rewards_core.errors import UnexpectedResponse
-from rewards_core.json import canonical, fits, loads_faithful
+from rewards_core.json import canonical, loads, structure
 from rewards_core.keys import read_keys_variable
-from rewards_core.operations import DEFAULT_SCOPE, Event, OperationRef, OperationStatus
+from rewards_core.operations import DEFAULT_SCOPE, Event, OperationRef
 from rewards_core.secrets import one_line, shielded
 from rewards_core.validation import MAX_TEXT, check_id, is_id
 
@@ -151,7 +151,7 @@ def _read(body: bytes) -> tuple[dict[str, Any] | None, bytes]:
     content: dict[str, Any] | None = None
     identified = body
     try:
-        value = loads_faithful(body)
+        value = loads(body)
         if type(value) is dict:
             _drop_what_attempts_change(value)
             identified = canonical(value)
@@ -261,7 +261,10 @@ def _unless_foreign(value: dict[str, Any]) -> dict[str, Any] | None:
 
 def _settles(kind: str, resource: dict[str, Any] | None) -> bool:
     """Return whether a resource is complete and terminal, so that nobody needs to be asked."""
-    return resource is not None and fits(resource, _MODELS[kind]) and OperationStatus(resource["status"]).terminal
+    try:
+        return resource is not None and structure(resource, _MODELS[kind]).status.terminal
+    except UnexpectedResponse:
+        return False
 
 
 def _nonce(resource: dict[str, Any] | None) -> str | None:

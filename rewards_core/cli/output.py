@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn, TextIO
 
-import orjson
+import msgspec
 import typer
 from rich.console import Console
 from rich.text import Text
@@ -189,8 +189,8 @@ def cell(value: object) -> str:
 def _json_line(values: Mapping[str, Any], encoding: str | None) -> str:
     """Return one line of JSON: as UTF-8 where the stream is, else with every other character than ASCII escaped."""
     if codecs.lookup(encoding or "utf-8").name == "utf-8":
-        with suppress(TypeError):  # a lone surrogate, such as from the name of a file that is not UTF-8
-            line = orjson.dumps(values, default=str).decode()
+        with suppress(ValueError):  # a lone surrogate, such as from the name of a file that is not UTF-8
+            line = msgspec.json.encode(values, enc_hook=str).decode()
             return line if line.isascii() else line.translate(_LINE_ENDS)
     return json.dumps(values, default=str, separators=(",", ":"))
 

@@ -29,6 +29,30 @@ def test_an_object_that_looks_like_a_number_stays_an_object(text: Any) -> None:
     assert unpack(pack(value)) == value
 
 
+def test_numbers_are_packed_as_numbers_and_those_of_the_first_release_are_read() -> None:
+    value = {"amount": Decimal("1.50"), "note": "x"}
+    assert pack(value) == b'{"amount":1.50,"note":"x"}'
+    assert repr(unpack(pack(value))) == repr(value)
+    assert repr(unpack(b'{"amount":{"$decimal":"1.50"},"note":"x"}')) == repr(value)
+
+
+@pytest.mark.parametrize("text", ["\ud800", "\udcff x"])
+def test_half_a_surrogate_pair_comes_back_beside_an_exact_number(text: str) -> None:
+    value = {"note": text, "amount": Decimal("0.1234567890123456789"), "more": {"$decimal": "1"}}
+    assert unpack(pack(value)) == value
+    assert unpack(pack({"note": text})) == {"note": text}
+
+
+def test_numbers_stay_exact_however_deeply_an_object_that_looks_like_one_nests() -> None:
+    deep: Any = {"$decimal": "x", "amount": Decimal("0.1234567890123456789")}
+    for _ in range(700):
+        deep = {"in": deep}
+    value = unpack(pack(deep))
+    while "in" in value:
+        value = value["in"]
+    assert value["amount"] == Decimal("0.1234567890123456789")
+
+
 def test_only_json_can_be_packed() -> None:
     with pytest.raises(TypeError, match="object"):
         pack({"key": object()})

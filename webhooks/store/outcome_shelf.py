@@ -140,5 +140,5 @@ class OutcomeShelf:
 def _unpacked(key: str, kept: bytes) -> Outcome:
     status, via, settled_at, made_with, resource = unpack_any(kept)
     return Outcome(
-        ref=ref_of(key), status=OperationStatus(status), resource=resource, via=via, settled_at=settled_at, key=made_with
+        ref=ref_of(key), status=OperationStatus(status), resource=resource, via=via, settled_at=float(settled_at), key=made_with
     )

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-import orjson
-
-from rewards_core.json import canonical
+from rewards_core.errors import UnexpectedResponse
+from rewards_core.json import canonical, dumps, loads
 from rewards_core.operations import Event, OperationStatus
 from webhooks.store.base import Outcome
 
@@ -95,30 +94,20 @@ def _told(outcome: Outcome) -> dict[str, Any]:
 
 
 _DECIMAL = "$decimal"
-"""`{"$decimal": "1.5"}` is a number; an object that looks like one itself is written as `{"$decimal": [...]}`."""
+"""`{"$decimal": "1.5"}` is a number where JSON's own would not do; an object that looks like one is `{"$decimal": [...]}`."""
 _MARK = b'"$decimal"'
 
 
-def _packed(value: object) -> Any:
+def _marked(value: object) -> Any:
     if isinstance(value, Decimal):
         return {_DECIMAL: str(value)}
     if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"expected a JSON value, got {type(value).__name__}; only what was parsed from JSON can be kept")
-
-
-def _without_numbers(value: object) -> Any:
-    return dict(value) if isinstance(value, Mapping) else None
-
-
-def _escaped(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        items = {key: _escaped(item) for key, item in value.items()}
+        items = {key: _marked(item) for key, item in value.items()}
         return {_DECIMAL: [items[_DECIMAL]]} if len(items) == 1 and _DECIMAL in items else items
-    return [_escaped(item) for item in value] if isinstance(value, list | tuple) else value
+    return [_marked(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _unpacked(value: dict[str, Any]) -> Any:
+def _unmarked(value: dict[str, Any]) -> Any:
     if len(value) != 1 or _DECIMAL not in value:
         return value
     kept = value[_DECIMAL]
@@ -138,20 +127,18 @@ def pack(value: Mapping[str, Any]) -> bytes:
 
 def pack_any(value: Any) -> bytes:
     """Write any parsed JSON value, tuples as lists."""
-    data = _written(value, _packed)
-    if _MARK in data and _MARK in _written(value, _without_numbers):
-        try:
-            return _written(_escaped(value), _packed)
-        except RecursionError:  # a stranger's play, not worth failing for: read again, it may be a number
-            return data
-    return data
-
-
-def _written(value: Any, default: Callable[[Any], Any]) -> bytes:
     try:
-        return orjson.dumps(value, default=default)
-    except TypeError:  # whole numbers over 64 bits, halves of surrogate pairs
-        return json.dumps(value, default=default, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+        data = dumps(value)
+        return data if _MARK not in data else _dumps_marked(value)
+    except UnicodeEncodeError:  # half a surrogate pair
+        return _dumps_marked(value)
+
+
+def _dumps_marked(value: Any) -> bytes:
+    try:
+        return json.dumps(_marked(value), separators=(",", ":")).encode("ascii")
+    except RecursionError:  # a stranger's play, not worth failing for: read again, it may be a number
+        return dumps(value)
 
 
 def unpack(data: bytes) -> dict[str, Any]:
@@ -163,5 +150,10 @@ def unpack(data: bytes) -> dict[str, Any]:
 
 
 def unpack_any(data: bytes) -> Any:
-    """Read what `pack_any` wrote."""
-    return json.loads(data, object_hook=_unpacked)
+    """Read what `pack_any` wrote, in this version or 0.1."""
+    try:
+        if _MARK not in data:
+            return loads(data)
+    except UnexpectedResponse:  # half a surrogate pair
+        pass
+    return json.loads(data, object_hook=_unmarked, parse_float=Decimal)
