@@ -180,12 +180,14 @@ class OriginalClient:
         """
         reward_uid, to_user_uid = check_id(reward_uid, "reward_uid"), check_id(to_user_uid, "to_user_uid")
         digits, nonce = check_amount(amount), check_key(nonce, "nonce")
-        content = {
-            "reward_uid": reward_uid,
-            "to_user_uid": to_user_uid,
-            "amount": msgspec.Raw(digits) if self._amount_as_number else digits,
-            "nonce": nonce,
-        }
+        body = dumps(
+            {
+                "reward_uid": reward_uid,
+                "to_user_uid": to_user_uid,
+                "amount": msgspec.Raw(digits) if self._amount_as_number else digits,
+                "nonce": nonce,
+            }
+        )
         asked = AllocationRequest(
             reward_uid=reward_uid, to_user_uid=to_user_uid, amount=Decimal(digits), nonce=nonce, scope=self._scope
         )
@@ -199,7 +201,7 @@ class OriginalClient:
                     url=self._allocate_url,
                     effect=Effect.KEYED,
                     read=read_created,
-                    body=dumps(content),
+                    body=body,
                     key=nonce,
                     asked=asked,
                     advice=ADVICE,
