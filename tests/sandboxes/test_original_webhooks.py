@@ -12,7 +12,7 @@ from tests.sandboxes.conftest import Caller, Inbox
 from vendor_sandboxes import OriginalSandbox
 
 CallerOf = Callable[[OriginalSandbox], Caller]
-KEYS = {"4o3vfxtcmo7b": "secret one", "ws7orr8kbho6": "secret two"}
+KEYS = {"4o3vfxtcmo7b": "secret-one", "ws7orr8kbho6": "secret-two"}
 
 
 async def allocated(sandbox: OriginalSandbox, caller_of: CallerOf, nonce: str = "nonce_1", **changes: Any) -> str:
