@@ -195,6 +195,7 @@ class Call(Generic[T]):
         if not isinstance(outcome, Answer) or outcome.status != 401 or self.renewed:
             return outcome
         self.renewed = True
+        outcome = self._refused(outcome)  # the answer may echo credentials, and what is raised from here on would hold it
         try:
             if not await line.authorizer.renew(headers, request.deadline - time()):
                 return outcome
