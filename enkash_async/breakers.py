@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from attrs import asdict, frozen
 
+from rewards_core.backoff import delay
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.json import decode, dumps
 from rewards_core.validation import check_timeout
@@ -23,7 +23,7 @@ from rewards_core.validation import check_timeout
 T = TypeVar("T")
 
 FIRST_LOOK = 0.01
-"""Seconds before a taken lock is tried again; doubled each time."""
+"""Seconds before a taken lock is tried again."""
 LONGEST_LOOK = 0.25
 OPEN_OWN = os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
 """How the companions of a breaker file are opened: a link in their place leads to somebody else's file."""
@@ -129,27 +129,18 @@ class FileBreakerStore:
         ValueError: `lock_timeout` is not above 0.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        lock_timeout: float = 90.0,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, lock_timeout: float = 90.0) -> None:
         try:
             import fcntl  # noqa: PLC0415 - Windows has none, and everything else of this package works there
         except ImportError:
             raise RuntimeError(
-                "FileBreakerStore: expected a platform with flock, such as Linux or macOS, got one without; use memory"
+                "FileBreakerStore: this platform has no flock, as Linux and macOS have. Use a MemoryBreakerStore."
             ) from None
         self._flock = fcntl.flock
         self._try, self._free = fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN
         self._given = Path(path)
         self._path = self._given.absolute()
         self._lock_timeout = check_timeout(lock_timeout, "lock_timeout")
-        self._clock = clock
-        self._sleep = sleep
 
     def __repr__(self) -> str:
         return f"FileBreakerStore({str(self._given)!r})"
@@ -192,15 +183,16 @@ class FileBreakerStore:
         await _in_thread(lambda: self._write(account, state))
 
     async def _acquire(self, held: list[int]) -> None:
-        deadline = self._clock() + self._lock_timeout
-        pause = FIRST_LOOK
+        time = asyncio.get_running_loop().time
+        deadline, looks = time() + self._lock_timeout, 0
         while not await _in_thread(lambda: self._take(held)):
-            if self._clock() + pause > deadline:
+            pause = delay(looks, first=FIRST_LOOK, longest=LONGEST_LOOK)
+            if time() + pause > deadline:
                 raise TimeoutError(
-                    f"{self._path}.lock: expected this lock within {self._lock_timeout} s, got none; another process holds it"
+                    f"{self._path}.lock: another process held it for {self._lock_timeout:g} s. Make sure that none hangs."
                 )
-            await self._sleep(pause)
-            pause = min(2 * pause, LONGEST_LOOK)
+            await asyncio.sleep(pause)
+            looks += 1
 
     def _beside(self, ending: str) -> tuple[Path, Path]:
         """Return the file behind all links, and its companion of that ending, which is the same for whoever uses the file."""
@@ -227,8 +219,8 @@ class FileBreakerStore:
             kept = _Kept(version=0, accounts={})
         if kept.version != 1:
             raise ValueError(
-                f"{self._path}: expected the state of a breaker, got something else; "
-                "make sure that the account is not locked, then delete the file"
+                f"{self._path}: it does not hold the state of a breaker. Make sure that the account is not locked, then delete "
+                "the file."
             )
         return kept.accounts
 

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 
-from enkash_async.authorizers import BasicAuthorizer, BearerAuthorizer
 from enkash_async.breakers import BreakerStore, MemoryBreakerStore
-from enkash_async.checks import check_coins, check_configuration, check_extra_headers
-from enkash_async.credentials import PasswordCredentials, TokenProvider
+from enkash_async.credentials import BearerAuthorizer, PasswordCredentials, ProvidedTokens, TokenProvider
 from enkash_async.encryption import BodyCipher
 from enkash_async.envelope import Envelope, read_balance, read_event, read_refusal, read_success
-from enkash_async.models import CoinAllocation, CoinAllocationRequest, CoinConfiguration, CoinEvent, CoinEventRequest
-from enkash_async.settings import ClientOptions, settings_from_env
-from enkash_async.token_request import TokenTransport, ask_for_token
-from enkash_async.tokens import PasswordTokens
-from rewards_core.errors import UnexpectedResponse
+from enkash_async.models import (
+    CoinAllocation,
+    CoinAllocationRequest,
+    CoinConfiguration,
+    CoinEvent,
+    CoinEventRequest,
+    check_coins,
+    check_configuration,
+)
+from enkash_async.settings import ClientOptions, check_extra_headers, settings_from_env
+from enkash_async.tokens import PasswordTokens, TokenEndpoint
+from rewards_core.errors import RequestRejected, UnexpectedResponse
 from rewards_core.http.messages import Answer, Effect, Refusal, Request
 from rewards_core.http.refusals import affirms_existence
 from rewards_core.http.transport import Transport
 from rewards_core.json import dumps
+from rewards_core.secrets import shielded
 from rewards_core.validation import check_base_url, check_flag, check_id, check_key, check_methods, check_name, check_timeout
 
 if TYPE_CHECKING:
@@ -69,10 +74,8 @@ class EnkashClient:
         encryption: Whether bodies are encrypted, which needs the extra `encryption`; a `BodyCipher` beside a `TokenProvider`.
         extra_headers: Sent with every coin request, such as a `Cookie`.
         allow_insecure: Whether plain http may be used outside loopback.
-        clock: Monotonic seconds.
-        sleep: Waits for so many seconds.
-        random: A number from 0 to 1.
-        now: Seconds since the epoch.
+        clock: Returns the seconds since the epoch, for what the breaker store keeps and for dates that EnKash asks to wait until.
+        random: Returns a number from 0 to 1, which spreads repeated requests.
 
     Raises:
         TypeError: an argument has a wrong type.
@@ -80,6 +83,7 @@ class EnkashClient:
         ImportError: encryption was asked for without its extra.
     """
 
+    @shielded
     def __init__(
         self,
         *,
@@ -98,10 +102,8 @@ class EnkashClient:
         encryption: bool | BodyCipher = False,
         extra_headers: Mapping[str, str] | None = None,
         allow_insecure: bool = False,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        clock: Callable[[], float] = time.time,
         random: Callable[[], float] = random.random,
-        now: Callable[[], float] = time.time,
     ) -> None:
         check_flag(allow_insecure, "allow_insecure")
         self._coins_base_url = check_base_url(coins_base_url, name="coins_base_url", allow_insecure=allow_insecure)
@@ -111,7 +113,7 @@ class EnkashClient:
         extra = check_extra_headers({} if extra_headers is None else extra_headers)
         lifetime = None if token_lifetime is None else check_timeout(token_lifetime, "token_lifetime")
         self._tokens: PasswordTokens | None = None
-        self._auth: Transport | None = None
+        self._auth: TokenEndpoint | None = None
         shared: dict[str, Any] = {
             "vendor": VENDOR,
             "session": session,
@@ -119,41 +121,31 @@ class EnkashClient:
             "retry": retry,
             "observers": observers,
             "clock": clock,
-            "sleep": sleep,
             "random": random,
-            "now": now,
         }
         if isinstance(credentials, PasswordCredentials):
             address = check_base_url(auth_base_url or "", name="auth_base_url", allow_insecure=allow_insecure)
-            auth = TokenTransport(
-                base_url=address,
-                authorizer=BasicAuthorizer(credentials),
-                refusal=lambda answer: read_refusal(answer, credentials.secrets),
-                **shared,
-            )
-            tokens = PasswordTokens(
-                ask=lambda: ask_for_token(auth, credentials),
-                account=lambda: credentials.account(address),
+            self._company_id = self._company_id or check_id(credentials.client_id, "client_id")
+            self._auth = TokenEndpoint(credentials, base_url=address, **shared)
+            self._tokens = PasswordTokens(
+                ask=self._auth.ask,
+                account=partial(credentials.account, address),
                 store=_store(breaker_store),
-                secrets=credentials.secrets(),
+                secrets=credentials.secrets,
                 lifetime=lifetime,
                 clock=clock,
-                now=now,
-                sleep=sleep,
             )
-            authorizer = BearerAuthorizer(tokens, extra_headers=extra, ready=tokens.ready, secrets=credentials.secrets())
-            self._company_id = self._company_id or check_id(credentials.client_id, "client_id")
-            self._auth, self._tokens = auth, tokens
+            self._authorizer = BearerAuthorizer(self._tokens, extra_headers=extra, secrets=credentials.secrets)
         else:
             check_methods(credentials, "credentials", "PasswordCredentials or a TokenProvider", ("token", "renew"))
-            authorizer = BearerAuthorizer(credentials, extra_headers=extra)
-        self._authorizer = authorizer
+            self._authorizer = BearerAuthorizer(ProvidedTokens(credentials), extra_headers=extra, secrets=tuple)
         self._coins = Transport(
-            base_url=self._coins_base_url, authorizer=authorizer, refusal=self._refusal, limits=limits, **shared
+            base_url=self._coins_base_url, authorizer=self._authorizer, refusal=self._refusal, limits=limits, **shared
         )
         self._allocate_url = self._coins.url(*_COINS, "allocate-coin")
 
     @classmethod
+    @shielded
     def from_env(cls, **arguments: Unpack[ClientOptions]) -> Self:
         """Make a client from the environment; an explicit argument wins.
 
@@ -164,7 +156,7 @@ class EnkashClient:
             arguments: Those of the constructor.
 
         Raises:
-            ValueError: a variable is missing; the message names it.
+            ValueError: a variable is missing, which the message names, or holds what it cannot hold.
         """
         return cls(**settings_from_env(arguments))
 
@@ -172,7 +164,7 @@ class EnkashClient:
         return f"<EnkashClient at {self._coins_base_url}>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("an EnkashClient cannot be copied or pickled: it holds connections and secrets; make another one")
+        raise TypeError("An EnkashClient cannot be copied or pickled: it holds connections and secrets. Make another one.")
 
     async def __aenter__(self) -> Self:
         return self
@@ -229,8 +221,10 @@ class EnkashClient:
             event=check_name(event, "event"),
             amount=check_coins(amount),
         )
-        path = (*_COINS, "create-coins-config")
-        return await self._send("create_event", "POST", path, Effect.BARE, self._event, timeout, asked, advice=_ASK_FOR_ID)
+        url, body = self._coins.url(*_COINS, "create-coins-config"), _fields(asked)
+        return await self._send(
+            "create_event", "POST", url, Effect.BARE, self._event, timeout, asked, body, _knows_event, advice=_ASK_FOR_ID
+        )
 
     async def get_event(self, coin_config_id: str, *, timeout: float | None = None) -> CoinEvent:
         """Read one event (https://docs.enkash.com/api-9796914).
@@ -245,8 +239,8 @@ class EnkashClient:
             VendorError: EnKash refused or could not be asked.
             ConfigurationError: the borrowed session contradicts the client, such as by its own `auth`; nothing was sent.
         """
-        path = (*_COINS, check_id(coin_config_id, "coin_config_id"))
-        return await self._send("get_event", "GET", path, Effect.READ, self._event, timeout)
+        url = self._coins.url(*_COINS, check_id(coin_config_id, "coin_config_id"))
+        return await self._coins.get("get_event", url, self._event, self._coins.deadline(timeout))
 
     async def update_event(
         self,
@@ -287,10 +281,10 @@ class EnkashClient:
             event=None if event is None else check_name(event, "event"),
             amount=None if amount is None else check_coins(amount),
         )
-        if not _fields(asked):
-            raise ValueError("update_event: there is nothing to change; give amount, configuration, event or company_id")
-        path = (*_COINS, coin_config_id)
-        return await self._send("update_event", "PATCH", path, Effect.KEYED, self._event, timeout, asked, advice=_READ_AGAIN)
+        url, body = self._coins.url(*_COINS, coin_config_id), _fields(asked)
+        if not body:
+            raise ValueError("update_event: there is nothing to change. Give amount, configuration, event or company_id.")
+        return await self._send("update_event", "PATCH", url, Effect.KEYED, self._event, timeout, asked, body, advice=_READ_AGAIN)
 
     async def allocate_coins(
         self, *, event: str, user_id: str, request_id: str, company_id: str | None = None, timeout: float | None = None
@@ -320,24 +314,20 @@ class EnkashClient:
             user_id=check_id(user_id, "user_id"),
             request_id=check_key(request_id, "request_id"),
         )
-        body = dumps(
-            {"companyId": asked.company_id, "event": asked.event, "requestId": asked.request_id, "userId": asked.user_id}
-        )
-        advice = f"EnKash has no look-up, so compare the user's balance or ask EnKash about {asked.request_id!r} first"
-        request = Request(
-            operation="allocate_coins",
-            method="POST",
-            url=self._allocate_url,
-            effect=self._allocation_effect,
-            read=self._success,
-            body=body if self._cipher is None else self._cipher.encrypt(body),
+        body = {"companyId": asked.company_id, "event": asked.event, "requestId": asked.request_id, "userId": asked.user_id}
+        done = await self._send(
+            "allocate_coins",
+            "POST",
+            self._allocate_url,
+            self._allocation_effect,
+            self._success,
+            timeout,
+            asked,
+            body,
+            _knows_request_id,
             key=asked.request_id,
-            asked=asked,
-            says_known=_knows_request_id,
-            advice=advice,
-            deadline=self._coins.deadline(timeout),
+            advice=f"EnKash has no look-up, so compare the user's balance or ask EnKash about {asked.request_id!r} first",
         )
-        done = await self._coins.call(request)
         # code 0 settles it: the words beside it are for people, and no reason to call the outcome unknown
         return CoinAllocation(
             event=asked.event,
@@ -361,44 +351,46 @@ class EnkashClient:
             VendorError: EnKash refused or could not be asked.
             ConfigurationError: the borrowed session contradicts the client, such as by its own `auth`; nothing was sent.
         """
-        path, query = ("api", "v0", "coins", "balance"), {"userId": check_id(user_id, "user_id")}
-        return await self._send("get_balance", "GET", path, Effect.READ, self._balance, timeout, query=query)
+        url = self._coins.url("api", "v0", "coins", "balance", query={"userId": check_id(user_id, "user_id")})
+        return await self._coins.get("get_balance", url, self._balance, self._coins.deadline(timeout))
 
-    async def _send(
+    def _send(
         self,
         operation: str,
         method: str,
-        path: Sequence[str],
+        url: Any,
         effect: Effect,
         read: Callable[[Answer], T],
         timeout: float | None,
-        asked: CoinEventRequest | None = None,
+        asked: CoinEventRequest | CoinAllocationRequest,
+        body: Mapping[str, object],
+        says_known: Callable[[RequestRejected], bool] | None = None,
         *,
-        query: Mapping[str, str] | None = None,
-        advice: str = "",
-    ) -> T:
-        body = None if asked is None else dumps(_fields(asked))
-        if body is not None and self._cipher is not None:
-            body = self._cipher.encrypt(body)
-        request = Request(
-            operation=operation,
-            method=method,
-            url=self._coins.url(*path, query=query),
-            effect=effect,
-            read=read,
-            body=body,
-            asked=asked,
-            says_known=_knows_event if effect is Effect.BARE else None,
-            advice=advice,
-            deadline=self._coins.deadline(timeout),
+        key: str | None = None,
+        advice: str,
+    ) -> Coroutine[Any, Any, T]:
+        plain = dumps(body)
+        return self._coins.call(
+            Request(
+                operation=operation,
+                method=method,
+                url=url,
+                effect=effect,
+                read=read,
+                body=plain if self._cipher is None else self._cipher.encrypt(plain),
+                key=key,
+                asked=asked,
+                says_known=says_known,
+                advice=advice,
+                deadline=self._coins.deadline(timeout),
+            )
         )
-        return await self._coins.call(request)
 
     def _company(self, company_id: str | None) -> str:
         if company_id is not None:
             return check_id(company_id, "company_id")
         if self._company_id is None:
-            raise ValueError("company_id: it is missing, and an access token names no company; give it here or to EnkashClient")
+            raise ValueError("company_id: it is missing, and an access token names no company. Give it here or to EnkashClient.")
         return self._company_id
 
     def _success(self, answer: Answer) -> Envelope:
@@ -416,7 +408,7 @@ class EnkashClient:
         if self._cipher is not None:
             with suppress(UnexpectedResponse):  # what cannot be read says nothing
                 answer = answer._replace(body=self._cipher.decrypt(answer.body))
-        return read_refusal(answer, self._authorizer.secrets)
+        return read_refusal(answer)
 
 
 def _fields(asked: CoinEventRequest) -> dict[str, object]:
@@ -443,4 +435,4 @@ def _cipher(encryption: bool | BodyCipher, credentials: PasswordCredentials | To
         return None
     if isinstance(credentials, PasswordCredentials):
         return BodyCipher(credentials.client_secret)
-    raise ValueError("encryption: a TokenProvider brings no client secret; give BodyCipher(client_secret) instead of True")
+    raise ValueError("encryption: a TokenProvider brings no client secret. Give BodyCipher(client_secret) instead of True.")

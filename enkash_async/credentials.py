@@ -1,25 +1,33 @@
-"""Who asks for access tokens, what the request for one says, and what counts as one."""
+"""Credentials, access tokens and those who bring them, and the header that carries a token; every secret hidden at once."""
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import hashlib
-import math
 import re
 from base64 import b64encode
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Protocol
 from urllib.parse import quote_plus, urlencode
 
 from attrs import field, frozen
 
-from rewards_core.secrets import Secret
+from enkash_async.errors import TokenUnavailable
+from rewards_core.errors import ClientClosed, ConfigurationError, ConnectFailed, RateLimited, Unauthorized, VendorError
+from rewards_core.http.messages import Headers
+from rewards_core.secrets import Secret, shielded
 
 DOCUMENTED_LIFE = 300.0
 """The longest a token is trusted, in seconds: EnKash's prose says five minutes, its samples a day."""
 HASH_ROUNDS = 100_000
+REMEMBERED = 4
+"""How many tokens are kept out of messages: EnKash may name one that has just been replaced."""
 
+_PASSED_ON = (Unauthorized, ConnectFailed, RateLimited, ClientClosed)
+"""What a provider may raise that says the same of the call that wanted a token: nothing happened."""
 _header_safe = re.compile(r"[\x21-\x7e]{1,4096}").fullmatch
-_control = re.compile(r"[\x00-\x1f\x7f]").search
 
 
 @frozen(init=False)
@@ -34,7 +42,8 @@ class PasswordCredentials:
 
     Raises:
         TypeError: one of them is not a str.
-        ValueError: one of them is empty, or the client id holds a colon or a control character.
+        ValueError: one of them is empty or was spoilt on its way here, such as by a line break, an invisible character or quotes;
+            spaces may only be inside username and password. The client id holds a colon.
     """
 
     client_id: str = field(repr=False)
@@ -42,14 +51,16 @@ class PasswordCredentials:
     username: Secret = field(repr=False)
     password: Secret = field(repr=False)
 
+    @shielded
     def __init__(self, client_id: str, client_secret: str, username: str, password: str) -> None:
-        if not isinstance(client_id, str):
-            raise TypeError(f"client_id: expected a str, got {type(client_id).__name__}; give the id EnKash issued")
-        if not client_id.strip() or ":" in client_id or _control(client_id):
-            raise ValueError("client_id: expected an id without colon or control characters, got another text or none")
-        client_id = str.__str__(client_id)  # of a member of an enumeration its value, which is what the vendor knows
+        name = Secret(client_id, "client_id").reveal()  # no secret, but a mistaken caller may give one in its place
+        if ":" in name:
+            raise ValueError("client_id: there is a colon in it. Give the id that EnKash issued, such as 'CEK1GZBO6A'.")
         self.__attrs_init__(
-            client_id, Secret(client_secret, "client_secret"), Secret(username, "username"), Secret(password, "password")
+            name,
+            Secret(client_secret, "client_secret"),
+            Secret(username, "username", spaces=True),
+            Secret(password, "password", spaces=True),
         )
 
     def secrets(self) -> tuple[str, ...]:
@@ -60,8 +71,7 @@ class PasswordCredentials:
 
     def basic(self) -> str:
         """Return the Authorization header of the token request."""
-        pair = f"{self.client_id}:{self.client_secret.reveal()}"
-        return f"Basic {b64encode(pair.encode()).decode()}"
+        return f"Basic {b64encode(f'{self.client_id}:{self.client_secret.reveal()}'.encode()).decode()}"
 
     def form(self) -> bytes:
         """Return the body of the token request."""
@@ -105,19 +115,14 @@ class StaticToken:
 
     Raises:
         TypeError: it is not a str.
-        ValueError: it is empty, or no header can carry it.
+        ValueError: it is empty, was spoilt on its way here, or no header can carry it.
     """
 
     access_token: Secret = field(repr=False)
 
+    @shielded
     def __init__(self, access_token: str) -> None:
-        if not isinstance(access_token, str):
-            raise TypeError(f"access_token: expected a str, got {type(access_token).__name__}")
-        if not is_token(access_token):
-            raise ValueError(
-                "access_token: expected a token that a header can carry, got an empty text or one with other characters"
-            )
-        self.__attrs_init__(Secret(access_token, "access_token"))
+        self.__attrs_init__(as_token(access_token))
 
     async def token(self) -> str:
         """Return it."""
@@ -153,23 +158,134 @@ class AccessToken:
         return life - min(margin, life / 2)
 
 
-def is_token(text: str) -> bool:
-    """Return whether a text can stand in an Authorization header."""
-    return _header_safe(text) is not None
+def as_token(text: str) -> Secret:
+    """Return an access token, hidden; the caller must not let what this raises leave without a shield.
+
+    Raises:
+        TypeError: it is not a str.
+        ValueError: it is empty, was spoilt on its way here, or no header can carry it.
+    """
+    token = Secret(text, "access_token")
+    if not _header_safe(token.reveal()):
+        raise ValueError("access_token: no header can carry it. Give a token of at most 4096 ASCII characters.")
+    return token
 
 
-def read_token(reply: Mapping[str, Any]) -> AccessToken | None:
-    """Return the token in a token reply, None if there is none."""
-    value = reply.get("access_token", reply.get("accessToken"))  # one EnKash page writes camel case
-    if not isinstance(value, str) or not is_token(value):
+class TokenSource(Protocol):
+    """Where the client's tokens come from, hidden all the way."""
+
+    def ready(self) -> Secret | None:
+        """Return a token if one is at hand without waiting, which spares the common case a timer."""
+        ...
+
+    async def token(self) -> Secret:
+        """Return a token."""
+        ...
+
+    async def renew(self, refused: Secret) -> Secret:
+        """Return a token other than the refused one, or the same if there is no other."""
+        ...
+
+
+class ProvidedTokens:
+    """Hide what a provider brings.
+
+    Args:
+        provider: Somebody's own.
+    """
+
+    def __init__(self, provider: TokenProvider) -> None:
+        self._provider = provider
+        self._last: Secret | None = None
+
+    def ready(self) -> Secret | None:
+        """Return None: the provider is asked before every request."""
         return None
-    return AccessToken(value=Secret(value, "access_token"), expires_in=_seconds(reply))
+
+    async def token(self) -> Secret:
+        """Return the provider's token.
+
+        Raises:
+            TokenUnavailable: it is none.
+        """
+        return self._hidden(await self._provider.token())
+
+    async def renew(self, refused: Secret) -> Secret:
+        """Return the provider's answer to a 401.
+
+        Raises:
+            TokenUnavailable: it is no token.
+        """
+        return self._hidden(await self._provider.renew(refused.reveal()))
+
+    @shielded
+    def _hidden(self, token: str) -> Secret:
+        if self._last is None or token != self._last.reveal():
+            try:
+                self._last = as_token(token)
+            except (TypeError, ValueError) as problem:
+                raise _unavailable(str(problem)) from None
+        return self._last
 
 
-def _seconds(reply: Mapping[str, Any]) -> float | None:
-    value = reply.get("expires_in", reply.get("expiresIn"))
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        value = float(value[:12])
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return max(0.0, float(value))
+class BearerAuthorizer:
+    """Authorize coin requests by an access token.
+
+    Args:
+        source: Where tokens come from.
+        extra_headers: Sent along.
+        secrets: Returns what else must not appear in any message.
+    """
+
+    def __init__(self, source: TokenSource, *, extra_headers: Mapping[str, str], secrets: Callable[[], tuple[str, ...]]) -> None:
+        self._source = source
+        self._base = Headers.of({**extra_headers, "Accept": "application/json", "Content-Type": "application/json"})
+        self._other_secrets = secrets
+        self._sent: deque[tuple[Headers, Secret]] = deque(maxlen=REMEMBERED)
+
+    async def headers(self, timeout: float) -> Headers:
+        """Return the headers of the next attempt; the same object as long as the token stands.
+
+        Raises:
+            TimeoutError: no token was to be had in time.
+            VendorError: none is to be had at all.
+            ConfigurationError: none is to be had, and none ever was.
+        """
+        token = self._source.ready() or await self._within(timeout, None)
+        if not self._sent or self._sent[-1][1] is not token:
+            headers = Headers.of({**self._base.fields, "Authorization": f"Bearer {token.reveal()}"})
+            self._sent.append((headers, token))
+        return self._sent[-1][0]
+
+    async def renew(self, refused: Headers, timeout: float) -> bool:
+        """Say whether another token than the refused one is to be had."""
+        old = next((token for headers, token in self._sent if headers is refused), None)
+        return old is None or await self._within(timeout, old) != old
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return what must not appear in any message."""
+        return (*(token.reveal() for _, token in self._sent), *self._other_secrets())
+
+    async def _within(self, timeout: float, refused: Secret | None) -> Secret:
+        try:
+            async with asyncio.timeout(timeout):
+                return await (self._source.token() if refused is None else self._source.renew(refused))
+        except TimeoutError:
+            raise
+        except _PASSED_ON as problem:
+            raise copy.copy(problem) from None  # one error may be raised to many callers, and each call writes into its own
+        except ConfigurationError as problem:
+            if not self._sent:  # so that no call can have been sent before
+                raise copy.copy(problem) from None
+            why = str(problem)
+        except VendorError as problem:
+            why = str(problem)  # how a token request ended, which is not how the call ended that wanted the token
+        except Exception as problem:  # noqa: BLE001 - whatever a stranger's provider raises must not hide what happened before
+            why = type(problem).__name__
+        raise _unavailable(why)
+
+
+def _unavailable(why: str) -> TokenUnavailable:
+    return TokenUnavailable(
+        f"The token provider brought no access token: {why.rstrip('.')}. This call did nothing; fix the provider."
+    )

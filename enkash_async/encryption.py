@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.json import dumps, loads
-from rewards_core.secrets import Secret
+from rewards_core.secrets import Secret, shielded
 
 BLOCK = 128
 """Bits of a block and of the key."""
@@ -25,15 +25,18 @@ class BodyCipher:
 
     Raises:
         ImportError: the extra `encryption` is not installed.
+        TypeError: the secret is not a str.
+        ValueError: it is empty, or was spoilt on its way here.
     """
 
+    @shielded
     def __init__(self, client_secret: str | Secret) -> None:
         try:
             from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # noqa: PLC0415 - an extra
             from cryptography.hazmat.primitives.padding import PKCS7  # noqa: PLC0415 - an extra
         except ImportError:
             raise ImportError(
-                "encryption: expected the package cryptography, got none; install it with pip install 'rewards-async[encryption]'"
+                "encryption: it needs the package cryptography. Run pip install 'rewards-async[encryption]'."
             ) from None
         secret = client_secret if isinstance(client_secret, Secret) else Secret(client_secret, "client_secret")
         key = hashlib.sha256(secret.reveal().encode()).digest()[: BLOCK // 8]
@@ -44,7 +47,7 @@ class BodyCipher:
         return "<BodyCipher: key hidden>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a BodyCipher cannot be pickled: a key does not leave its process; build it anew there")
+        raise TypeError("A BodyCipher cannot be pickled: a key does not leave its process. Make another one there.")
 
     def encrypt(self, body: bytes) -> bytes:
         """Return the body that carries these bytes encrypted."""
@@ -70,6 +73,4 @@ class BodyCipher:
             return unpadder.update(padded) + unpadder.finalize()
         except ValueError:
             pass
-        raise UnexpectedResponse(
-            "request: expected a text encrypted under this client secret, got another; check the secret", path="request"
-        )
+        raise UnexpectedResponse("request: it was not encrypted under this client secret. Check the secret.", path="request")

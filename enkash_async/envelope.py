@@ -1,28 +1,47 @@
-"""What EnKash wraps every answer in, read leniently where its own documents differ and strictly everywhere else.
+"""What EnKash answers, read leniently where its own documents differ and strictly everywhere else.
 
-An answer is a success only if HTTP says 200 and the code in the body says 0. On a failure `payload` is a text, so it is never
-looked at before the code.
+Coin endpoints wrap every answer in an envelope. It is a success only if HTTP says 200 and the code in the body says 0. On a
+failure `payload` is a text, so it is never looked at before the code.
+
+In the place of the token endpoint a proxy, a maintenance page or a wrong address may answer. Such an answer is no refusal: if it
+were taken for one, a single redirect would end all token requests of all processes until somebody empties the breaker file.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any, NamedTuple, TypeVar, cast
 
+from attrs import evolve
+
+from enkash_async.credentials import DOCUMENTED_LIFE, AccessToken, as_token
 from enkash_async.models import CoinConfiguration, CoinEvent
 from rewards_core.errors import FieldError, RequestRejected, UnexpectedResponse
 from rewards_core.http.messages import Answer, Refusal
 from rewards_core.json import loads, structure
-from rewards_core.secrets import hide, one_line
+from rewards_core.secrets import hide
 
 T = TypeVar("T")
+Secrets = Callable[[], tuple[str, ...]]
+"""Returns what must not get into an error's text."""
 
 CODES = ("response_code", "code")
 MESSAGES = ("response_message", "message")
 PAYLOADS = ("payload", "paylod")
 INVALID = frozenset({400, 422})
 """The statuses EnKash documents for a request that is malformed or fails validation."""
+
+_CLEAR = frozenset({407, 408, 429})
+"""The 4xx of a token request whose meaning does not depend on a body."""
+_OAUTH_REFUSALS = frozenset(
+    {"access_denied", "invalid_client", "invalid_grant", "invalid_request", "invalid_scope", "invalid_token", "unauthorized"}
+    | {"unauthorized_client", "unsupported_grant_type"}
+)
+"""What a token endpoint calls a refusal (RFC 6749, section 5.2), and what Spring adds to that."""
+_OAUTH_TROUBLE = ("server_error", "temporarily_unavailable")
+"""OAuth errors that say nothing about the credentials."""
 
 _whole_number = re.compile(r"0|-?[1-9][0-9]{0,8}", re.ASCII).fullmatch
 
@@ -35,12 +54,8 @@ class Envelope(NamedTuple):
     raw: Mapping[str, Any]
 
 
-def read_success(answer: Answer, secrets: Callable[[], tuple[str, ...]] = tuple) -> Envelope:
+def read_success(answer: Answer, secrets: Secrets = tuple) -> Envelope:
     """Read a 2xx answer that says success twice.
-
-    Args:
-        answer: The answer.
-        secrets: Returns what must not get into an error's text.
 
     Raises:
         RequestRejected: the code in the body is not 0.
@@ -51,58 +66,26 @@ def read_success(answer: Answer, secrets: Callable[[], tuple[str, ...]] = tuple)
         raise UnexpectedResponse("the answer is no JSON object, so that it has no response_code")
     code = reply.get("response_code")
     if code != 0 or type(code) is not int or "code" in reply:
-        code = read_code(reply)
+        code = _code(reply)
     if code is None:
         raise UnexpectedResponse("response_code: it is missing, no whole number, or contradicts code", path="response_code")
     if code != 0:
-        words = one_line(hide(_message(reply), secrets()))
-        raise RequestRejected(
-            f"HTTP {answer.status} with response code {code}: {words or 'no reason given'}",
-            code=str(code),
-            details=_details(reply, secrets()),
-        )
+        raise _rejected(answer, secrets)
     if answer.status != 200:
         raise UnexpectedResponse(f"response code 0 came with HTTP {answer.status}, and only HTTP 200 is documented as a success")
-    return Envelope(reply["payload"] if "payload" in reply else reply.get("paylod"), _message(reply), reply)
+    return Envelope(reply["payload"] if "payload" in reply else reply.get("paylod"), _text(reply, MESSAGES), reply)
 
 
-def read_refusal(answer: Answer, secrets: Callable[[], tuple[str, ...]] = tuple) -> Refusal:
-    """Read what a 4xx says, of the coin endpoints or the token endpoint; anything unreadable says nothing.
-
-    Args:
-        answer: The answer.
-        secrets: Returns what must not get into an error.
-    """
-    reply = read_object(answer.body) or {}
-    code = read_code(reply)
-    words = one_line(hide(_message(reply) or _text(reply, ("error_description", "error")), secrets()))
+def read_refusal(answer: Answer) -> Refusal:
+    """Read what a refusal says, of the coin endpoints or the token endpoint, as it stands there; total."""
+    reply = _object(answer.body) or {}
+    code = _code(reply)
     return Refusal(
-        message=words,
+        message=_text(reply, (*MESSAGES, "error_description", "error")),
         code=None if code is None else str(code),
-        details=_details(reply, secrets()),
+        details=_details(reply),
         invalid=answer.status in INVALID,
     )
-
-
-def read_object(body: bytes) -> Mapping[str, Any] | None:
-    """Return the JSON object in a body, None if it holds something else."""
-    try:
-        reply = loads(body)
-    except UnexpectedResponse:
-        return None
-    return reply if isinstance(reply, dict) else None
-
-
-def names_failure(reply: Mapping[str, Any]) -> bool:
-    """Return whether a reply holds a code that is not 0 or cannot be read."""
-    codes = (reply.get(name) for name in CODES)
-    return any(code is not None and _number(code) != 0 for code in codes)
-
-
-def read_code(reply: Mapping[str, Any]) -> int | None:
-    """Return the code of a reply, None if there is none or if two differ."""
-    found = {_number(reply[name]) for name in CODES if name in reply}
-    return found.pop() if len(found) == 1 else None
 
 
 def read_event(envelope: Envelope) -> CoinEvent:
@@ -134,6 +117,51 @@ def read_balance(envelope: Envelope) -> int:
     return structure(envelope.payload, int, path="payload")
 
 
+def read_token(answer: Answer, secrets: Secrets) -> AccessToken:
+    """Read the token in a 2xx answer to a token request.
+
+    Raises:
+        RequestRejected: it is a refusal.
+        UnexpectedResponse: it is neither a token nor a refusal.
+    """
+    reply = _object(answer.body)
+    if reply is None:
+        raise UnexpectedResponse(f"HTTP {answer.status} without a JSON object")
+    try:  # one EnKash page writes camel case
+        value = as_token(reply.get("access_token", reply.get("accessToken")))
+    except (TypeError, ValueError):
+        if _names_failure(reply) or _is_oauth_refusal(reply):
+            raise _rejected(answer, secrets) from None
+        raise UnexpectedResponse(f"HTTP {answer.status} with neither a token nor a refusal") from None
+    return AccessToken(value=value, expires_in=_seconds(reply.get("expires_in", reply.get("expiresIn"))))
+
+
+def is_foreign(answer: Answer) -> bool:
+    """Return whether somebody else than the token endpoint answered, such as a gateway, a login page or a wrong address."""
+    if 300 <= answer.status < 400:
+        return True
+    if not 400 <= answer.status < 500 or answer.status in _CLEAR:
+        return False
+    reply = _object(answer.body)
+    if reply is None:
+        return answer.status != 401 or answer.body.lstrip()[:1] == b"<"
+    if reply.get("error") in _OAUTH_TROUBLE:
+        return True
+    is_refusal = _is_oauth_refusal(reply) or (answer.status in {403, 422} and _names_failure(reply))
+    return not (answer.status in {400, 401} or is_refusal)
+
+
+def _rejected(answer: Answer, secrets: Secrets) -> RequestRejected:
+    """Return the no that came with a 2xx."""
+    refusal, hidden = read_refusal(answer), secrets()
+    code = "" if refusal.code is None else f" with response code {refusal.code}"
+    return RequestRejected(
+        f"HTTP {answer.status}{code}: {hide(refusal.message, hidden) or 'no reason given'}",
+        code=refusal.code,
+        details=[evolve(each, message=hide(each.message, hidden)) for each in refusal.details],
+    )
+
+
 def _required(payload: Mapping[str, Any], key: str, cls: type[T]) -> T:
     path = f"payload.{key}"
     if key not in payload:
@@ -141,12 +169,38 @@ def _required(payload: Mapping[str, Any], key: str, cls: type[T]) -> T:
     return structure(payload[key], cls, path=path)
 
 
-def _details(reply: Mapping[str, Any], secrets: tuple[str, ...]) -> tuple[FieldError, ...]:
+def _object(body: bytes) -> Mapping[str, Any] | None:
+    """Return the JSON object in a body, None if it holds something else."""
+    try:
+        reply = loads(body)
+    except UnexpectedResponse:
+        return None
+    return reply if isinstance(reply, dict) else None
+
+
+def _code(reply: Mapping[str, Any]) -> int | None:
+    """Return the code of a reply, None if there is none or if two differ."""
+    found = {_number(reply[name]) for name in CODES if name in reply}
+    return found.pop() if len(found) == 1 else None
+
+
+def _names_failure(reply: Mapping[str, Any]) -> bool:
+    """Return whether a reply holds a code that is not 0 or cannot be read."""
+    codes = (reply.get(name) for name in CODES)
+    return any(code is not None and _number(code) != 0 for code in codes)
+
+
+def _is_oauth_refusal(reply: Mapping[str, Any]) -> bool:
+    error = reply.get("error")
+    return isinstance(error, str) and error.lower() in _OAUTH_REFUSALS
+
+
+def _details(reply: Mapping[str, Any]) -> list[FieldError]:
     """Return every text of a failure, each once: where EnKash writes the reason is not the same in all of its documents."""
     said = [reply.get(name) for name in (*MESSAGES, *PAYLOADS, "error_description", "error", "detail")]
     said += [text for each in said if isinstance(each, dict) for text in each.values()]
-    words = dict.fromkeys(one_line(hide(each, secrets)) for each in said if isinstance(each, str))
-    return tuple(FieldError(field="", message=each) for each in words if each)
+    words = dict.fromkeys(each for each in said if isinstance(each, str) and each.strip())
+    return [FieldError(field="", message=each) for each in words]
 
 
 def _number(value: object) -> int | None:
@@ -155,9 +209,13 @@ def _number(value: object) -> int | None:
     return int(value) if isinstance(value, str) and _whole_number(value) else None
 
 
-def _message(reply: Mapping[str, Any]) -> str:
-    return _text(reply, MESSAGES)
+def _seconds(value: object) -> float | None:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:12])
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
+        return None
+    return float(min(max(value, 0), DOCUMENTED_LIFE))  # a number may be too large for a float
 
 
 def _text(reply: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    return next((cast("str", reply[name]) for name in names if isinstance(reply.get(name), str)), "")
+    return next((cast("str", reply[name]) for name in names if reply.get(name) and isinstance(reply[name], str)), "")

@@ -1,4 +1,4 @@
-"""What EnKash returns, as frozen models; unknown keys stay in `raw`."""
+"""What EnKash is asked for and returns, as frozen models; unknown keys stay in `raw`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 from attrs import field, frozen
 
 from rewards_core.operations import OpenEnum
+from rewards_core.validation import check_choice, check_whole
+
+MAX_COINS = 2**63 - 1
 
 
 class CoinConfiguration(OpenEnum):
@@ -97,3 +100,24 @@ class CoinAllocation:
     company_id: str
     message: str
     raw: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)
+
+
+def check_coins(amount: int) -> int:
+    """Return a number of coins: whole, from 0 to 2**63 - 1.
+
+    Raises:
+        TypeError: it is not an int.
+        ValueError: it is out of range.
+    """
+    return int(check_whole(amount, "amount", at_least=0, at_most=MAX_COINS))
+
+
+def check_configuration(configuration: object) -> CoinConfiguration:
+    """Return a configuration that EnKash documents.
+
+    Raises:
+        TypeError: it is not a str.
+        ValueError: EnKash documents no such word.
+    """
+    word = CoinConfiguration(configuration).value if isinstance(configuration, str) else configuration
+    return CoinConfiguration(str(check_choice(word, "configuration", [each.value for each in CoinConfiguration])))

@@ -1,9 +1,10 @@
-"""Read a client's settings from the environment."""
+"""What a client can be told: its options, those of them that the environment holds, and headers of the caller's own."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from enkash_async.credentials import PasswordCredentials, StaticToken, TokenProvider
@@ -21,6 +22,10 @@ AUTH_BASE_URL = "ENKASH_AUTH_BASE_URL"
 COMPANY_ID = "ENKASH_COMPANY_ID"
 ACCESS_TOKEN = "ENKASH_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
 CREDENTIALS = ("ENKASH_CLIENT_ID", "ENKASH_CLIENT_SECRET", "ENKASH_USERNAME", "ENKASH_PASSWORD")
+RESERVED = frozenset({"authorization", "accept", "content-type", "content-length", "host", "transfer-encoding", "connection"})
+
+_header_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII).fullmatch
+_header_value = re.compile(r"[\x20-\x7e]+", re.ASCII).fullmatch
 
 
 class ClientOptions(TypedDict, total=False):
@@ -42,9 +47,7 @@ class ClientOptions(TypedDict, total=False):
     extra_headers: Mapping[str, str] | None
     allow_insecure: bool
     clock: Callable[[], float]
-    sleep: Callable[[float], Awaitable[object]]
     random: Callable[[], float]
-    now: Callable[[], float]
 
 
 def settings_from_env(arguments: ClientOptions, environ: Mapping[str, str] | None = None) -> ClientOptions:
@@ -71,21 +74,40 @@ def settings_from_env(arguments: ClientOptions, environ: Mapping[str, str] | Non
     return settings
 
 
+def check_extra_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers that can be sent along without taking the place of the client's own.
+
+    Raises:
+        TypeError: a name or a value is not a str.
+        ValueError: one cannot be sent, or is the client's own; no value is shown.
+    """
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"extra_headers: give a mapping of names to values, not {type(headers).__name__}.")
+    for name, value in headers.items():
+        if not all(isinstance(text, str) for text in (name, value)):
+            raise TypeError("extra_headers: give every name and value as a str.")
+        if not _header_name(name) or not _header_value(value):
+            raise ValueError(
+                f"extra_headers: {name[:40]!a} cannot be sent. Give a name and a value of printable ASCII characters."
+            )
+        if name.lower() in RESERVED:
+            raise ValueError(f"extra_headers: the client sets {name!a} itself. Leave it out.")
+    return dict(headers)
+
+
 def _credentials(variables: Mapping[str, str]) -> PasswordCredentials | StaticToken:
     missing = [name for name in CREDENTIALS if name not in variables]
     if ACCESS_TOKEN not in variables:
         if missing:
-            raise ValueError(
-                f"expected {', '.join(CREDENTIALS)} or {ACCESS_TOKEN} in the environment, got no {', '.join(missing)}"
-            )
+            raise ValueError(f"Set {', '.join(missing)}, or {ACCESS_TOKEN} instead of {', '.join(CREDENTIALS)}.")
         client_id, client_secret, username, password = (variables[name] for name in CREDENTIALS)
         return PasswordCredentials(client_id, client_secret, username, password)
     if len(missing) < len(CREDENTIALS):
-        raise ValueError(f"expected {ACCESS_TOKEN} or the four credentials in the environment, got both; unset one")
+        raise ValueError(f"{ACCESS_TOKEN} replaces the four credentials, and both are set. Unset one.")
     return StaticToken(variables[ACCESS_TOKEN])
 
 
 def _required(variables: Mapping[str, str], name: str) -> str:
     if name not in variables:
-        raise ValueError(f"expected {name} in the environment, got none; EnKash publishes no host, so ask for it and set it")
+        raise ValueError(f"Set {name}. EnKash gives each company its base URLs and publishes none.")
     return variables[name]

@@ -20,11 +20,12 @@ import copy
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
 from enkash_async.breakers import BreakerState, BreakerStore
+from enkash_async.envelope import is_foreign, read_refusal, read_token
 from enkash_async.errors import CredentialsRejected, TokenUnavailable
 from rewards_core.errors import (
     ClientClosed,
@@ -36,10 +37,13 @@ from rewards_core.errors import (
     RequestRejected,
     VendorError,
 )
-from rewards_core.secrets import hide
+from rewards_core.http.calls import Met, Trouble
+from rewards_core.http.messages import Answer, Effect, Headers, Request
+from rewards_core.http.transport import Transport
+from rewards_core.secrets import Secret, hide
 
 if TYPE_CHECKING:
-    from enkash_async.credentials import AccessToken
+    from enkash_async.credentials import AccessToken, PasswordCredentials
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +63,65 @@ BEFORE_REPEAT = 1.0
 """Seconds between a token request without an answer and its one repetition."""
 
 _NOT_COUNTED = (RateLimited, ConnectFailed, DeadlineExceeded, ClientClosed, ConfigurationError)
-Outcome = str | VendorError | ConfigurationError
+Outcome = Secret | VendorError | ConfigurationError
 """How a fetch ended for those who wait for it: a token, or the error to raise."""
+
+
+class TokenEndpoint(Transport):
+    """Ask for tokens with one set of credentials.
+
+    Args:
+        credentials: What EnKash issued.
+        settings: Those of the transport.
+    """
+
+    def __init__(self, credentials: PasswordCredentials, **settings: Any) -> None:
+        super().__init__(authorizer=_BasicAuthorizer(credentials), refusal=read_refusal, **settings)
+        self._credentials = credentials
+
+    async def ask(self) -> AccessToken:
+        """Send one token request; it is not repeated once it may have arrived.
+
+        Raises:
+            OutcomeUnknown: it was not answered, or not by a token endpoint, and may have counted; `status` is what came.
+            RequestRejected: it was refused.
+            ConnectFailed: it never left.
+            RateLimited: EnKash asked to wait for longer than there was time.
+            ConfigurationError: the borrowed session cannot send it.
+        """
+        return await self.call(
+            Request(
+                operation="token",
+                method="POST",
+                url=self.url("oauth", "token"),
+                effect=Effect.BARE,
+                read=lambda answer: read_token(answer, self._credentials.secrets),
+                body=self._credentials.form(),
+                deadline=self.deadline(),
+            )
+        )
+
+    async def exchange(self, request: Request[Any], headers: Headers, timeout: float) -> Answer | Trouble:
+        """Send one attempt; what the token endpoint itself did not answer leaves it unanswered."""
+        answer = await super().exchange(request, headers, timeout)
+        if isinstance(answer, Answer) and is_foreign(answer):
+            return Trouble(Met.UNREADABLE, f"HTTP {answer.status}, which is no answer of a token endpoint", answer.status)
+        return answer
+
+
+class _BasicAuthorizer:
+    """Authorize token requests by client id and secret, the only pair there is."""
+
+    def __init__(self, credentials: PasswordCredentials) -> None:
+        fields = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
+        self._headers = Headers.of({**fields, "Authorization": credentials.basic()})
+        self.secrets = credentials.secrets
+
+    async def headers(self, timeout: float) -> Headers:  # noqa: ARG002 - nothing to wait for
+        return self._headers
+
+    async def renew(self, refused: Headers, timeout: float) -> bool:  # noqa: ARG002 - a refused pair is not tried again
+        return False
 
 
 class PasswordTokens:
@@ -72,11 +133,9 @@ class PasswordTokens:
             did not count; any other `RequestRejected` if it was refused.
         account: Names the credentials by a salted hash; slow, so it is run in a thread, once.
         store: Remembers refusals.
-        secrets: What must not get into the store.
+        secrets: Returns what must not get into the store.
         lifetime: Seconds to use a token for, None to go by what EnKash says and documents.
-        clock: Monotonic seconds.
-        now: Seconds since the epoch.
-        sleep: Waits for so many seconds.
+        clock: Seconds since the epoch, for what the store keeps; everything else is in the running loop's time.
     """
 
     def __init__(
@@ -85,11 +144,9 @@ class PasswordTokens:
         ask: Callable[[], Awaitable[AccessToken]],
         account: Callable[[], str],
         store: BreakerStore,
-        secrets: tuple[str, ...] = (),
+        secrets: Callable[[], tuple[str, ...]] = tuple,
         lifetime: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] = time.time,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._ask = ask
         self._name_account = account
@@ -98,8 +155,6 @@ class PasswordTokens:
         self._secrets = secrets
         self._lifetime = lifetime
         self._clock = clock
-        self._now = now
-        self._sleep = sleep
         self._token: AccessToken | None = None
         self._refresh_at = self._ends_at = float("-inf")
         self._rejection: BreakerState | None = None
@@ -109,12 +164,12 @@ class PasswordTokens:
         self._waiting: set[asyncio.Future[Outcome]] = set()
         self._closed = False
 
-    def ready(self) -> str | None:
+    def ready(self) -> Secret | None:
         """Return the token if it is valid, and see to its renewal if it soon is not; None if one must be waited for."""
         token = self._token
         if token is None:
             return None
-        now = self._clock()
+        now = _loop_time()
         if now >= self._refresh_at:
             if now >= self._ends_at:
                 return None
@@ -123,9 +178,9 @@ class PasswordTokens:
                     self._take_off()
                 else:
                     self._look_again(now)
-        return token.value.reveal()
+        return token.value
 
-    async def token(self) -> str:
+    async def token(self) -> Secret:
         """Return a valid token; waits only if there is none.
 
         Raises:
@@ -138,14 +193,14 @@ class PasswordTokens:
         """
         return self.ready() or await self._wait()
 
-    async def renew(self, refused: str) -> str:
+    async def renew(self, refused: Secret) -> Secret:
         """Return a token after EnKash answered 401 to this one: a new one, unless another task has already fetched it.
 
         Raises:
             VendorError, ConfigurationError: as `token`.
         """
         token = self._token
-        if token is not None and token.value.reveal() == refused:
+        if token is not None and token.value == refused:
             self._token = None
         return await self.token()
 
@@ -160,11 +215,11 @@ class PasswordTokens:
             flight.cancel()
             await asyncio.wait([flight])
 
-    async def _wait(self) -> str:
+    async def _wait(self) -> Secret:
         if self._closed:
             raise _closed()
         if self._flight is None:
-            if (obstacle := self._obstacle(self._clock())) is not None:
+            if (obstacle := self._obstacle(_loop_time())) is not None:
                 raise obstacle
             self._take_off()
         place: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -173,7 +228,7 @@ class PasswordTokens:
             outcome = await place
         finally:
             self._waiting.discard(place)
-        if isinstance(outcome, str):
+        if isinstance(outcome, Secret):
             return outcome
         raise copy.copy(outcome)
 
@@ -191,17 +246,17 @@ class PasswordTokens:
     async def _fly(self) -> Outcome:
         outcome: VendorError | ConfigurationError
         try:
-            return (await self._obtain()).value.reveal()
+            return (await self._obtain()).value
         except (VendorError, ConfigurationError) as problem:
             outcome = problem
         except Exception as problem:  # noqa: BLE001 - a store or a disk may fail in any way, and must not leave callers waiting
-            words = hide(f"{type(problem).__name__}: {problem}", self._secrets)
+            words = hide(f"{type(problem).__name__}: {problem}", self._secrets())
             outcome = TokenUnavailable(
                 f"No access token: {self._store!r} failed ({words}), and without it no token is asked for. "
                 "This call did nothing; repair the store."
             )
         logger.warning("no new EnKash token: %s", outcome)
-        self._look_again(self._clock())
+        self._look_again(_loop_time())
         return outcome
 
     def _land(self, flight: asyncio.Task[Outcome]) -> None:
@@ -222,34 +277,34 @@ class PasswordTokens:
             known = await self._known(self._account)
             while True:
                 self._heed(known)
-                mark = evolve(known, unanswered=known.unanswered + 1, unanswered_at=self._now(), status=None)
+                mark = evolve(known, unanswered=known.unanswered + 1, unanswered_at=self._clock(), status=None)
                 await self._store.save(self._account, mark)
-                asked_at = self._clock()
+                asked_at = _loop_time()
                 try:
                     token = await self._ask()
                 except OutcomeUnknown as problem:
-                    known = evolve(mark, unanswered_at=self._now(), status=problem.status)
+                    known = evolve(mark, unanswered_at=self._clock(), status=problem.status)
                     await self._note(known)
                     if known.unanswered < UNANSWERED_LIMIT:
-                        await self._sleep(BEFORE_REPEAT)
+                        await asyncio.sleep(BEFORE_REPEAT)
                     continue
                 except _NOT_COUNTED:
                     await self._note(known)
                     raise
                 except RequestRejected as problem:
                     self._rejection = BreakerState(
-                        rejected_at=self._now(), status=problem.status, message=hide(str(problem), self._secrets)
+                        rejected_at=self._clock(), status=problem.status, message=hide(str(problem), self._secrets())
                     )
                     await self._note(self._rejection)
                     raise self._rejected(self._rejection) from None
                 self._keep(token, asked_at)
-                await self._note(BreakerState(accepted_at=self._now()))
+                await self._note(BreakerState(accepted_at=self._clock()))
                 return token
 
     async def _known(self, account: str) -> BreakerState:
         """Return what is remembered; a request of a time to come, which a clock set back since has left, counts as one of now."""
         known = await self._store.load(account)
-        now = self._now()
+        now = self._clock()
         if known.unanswered_at > now:
             known = evolve(known, unanswered_at=now)
             await self._store.save(account, known)
@@ -267,9 +322,9 @@ class PasswordTokens:
             self._rejection = known
         if known.unanswered >= UNANSWERED_LIMIT:
             self._silence = known
-            left = known.unanswered_at + (PAUSE_UNPROVEN if known.accepted_at is None else PAUSE) - self._now()
-            self._paused_until = self._clock() + left
-        if (obstacle := self._obstacle(self._clock())) is not None:
+            left = known.unanswered_at + (PAUSE_UNPROVEN if known.accepted_at is None else PAUSE) - self._clock()
+            self._paused_until = _loop_time() + left
+        if (obstacle := self._obstacle(_loop_time())) is not None:
             raise obstacle
 
     def _keep(self, token: AccessToken, asked_at: float) -> None:
@@ -298,6 +353,10 @@ class PasswordTokens:
             f"may count as failed attempts, and three of those in a row lock the account. {advice}",
             retry_after=left,
         )
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _what_came(status: int | None) -> str:

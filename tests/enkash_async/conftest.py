@@ -1,4 +1,4 @@
-"""Token managers and clients on an injected clock, each closed at the end."""
+"""Token managers and clients in time that only tests and sleepers move, each closed at the end."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from aioresponses import aioresponses
 
 from enkash_async import BreakerStore, EnkashClient, MemoryBreakerStore
 from enkash_async.tokens import PasswordTokens
-from tests.enkash_async.enkash_kit import AUTH, COINS, TOKEN_REPLY, TOKEN_URL, Clock, TokenEndpoint, credentials
+from tests.enkash_async.enkash_kit import AUTH, COINS, TOKEN_REPLY, TOKEN_URL, TokenEndpoint, Tokens, credentials
+from tests.stepped_time import SteppedTime
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def time(stepped_time: SteppedTime) -> SteppedTime:
+    return stepped_time
 
 
 @pytest_asyncio.fixture
@@ -25,19 +26,13 @@ async def endpoint() -> TokenEndpoint:
 
 
 @pytest_asyncio.fixture
-async def new_tokens(clock: Clock, endpoint: TokenEndpoint) -> AsyncIterator[Callable[..., PasswordTokens]]:
+async def new_tokens(time: SteppedTime, endpoint: TokenEndpoint) -> AsyncIterator[Callable[..., Tokens]]:
     """Make token managers that ask the endpoint."""
-    made: list[PasswordTokens] = []
+    made: list[Tokens] = []
 
-    def new(store: BreakerStore | None = None, **arguments: Any) -> PasswordTokens:
-        settings: dict[str, Any] = {
-            "ask": endpoint,
-            "account": lambda: "account-1",
-            "clock": clock,
-            "now": clock.now,
-            "sleep": clock.sleep,
-        }
-        made.append(PasswordTokens(store=store or MemoryBreakerStore(), **{**settings, **arguments}))
+    def new(store: BreakerStore | None = None, **arguments: Any) -> Tokens:
+        settings: dict[str, Any] = {"ask": endpoint, "account": lambda: "account-1", "clock": time.now}
+        made.append(Tokens(PasswordTokens(store=store or MemoryBreakerStore(), **{**settings, **arguments})))
         return made[-1]
 
     yield new
@@ -46,7 +41,7 @@ async def new_tokens(clock: Clock, endpoint: TokenEndpoint) -> AsyncIterator[Cal
 
 
 @pytest_asyncio.fixture
-async def new_client(clock: Clock) -> AsyncIterator[Callable[..., EnkashClient]]:
+async def new_client(time: SteppedTime) -> AsyncIterator[Callable[..., EnkashClient]]:
     """Make clients at addresses that do not exist."""
     made: list[EnkashClient] = []
 
@@ -55,9 +50,7 @@ async def new_client(clock: Clock) -> AsyncIterator[Callable[..., EnkashClient]]
             "coins_base_url": COINS,
             "auth_base_url": AUTH,
             "credentials": credentials(),
-            "clock": clock,
-            "now": clock.now,
-            "sleep": clock.sleep,
+            "clock": time.now,
             "random": lambda: 0.0,
         }
         made.append(EnkashClient(**{**settings, **arguments}))

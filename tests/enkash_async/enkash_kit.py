@@ -1,4 +1,4 @@
-"""What the tests of EnKash are built from: a clock moved by hand, a token endpoint that answers as told, sample bodies."""
+"""What the tests of EnKash are built from: a token endpoint that answers as told, sample bodies."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from enkash_async import PasswordCredentials
 from enkash_async.credentials import AccessToken
+from enkash_async.tokens import PasswordTokens
 from rewards_core.secrets import Secret
 
 COINS = "https://coins.example"
@@ -50,29 +51,6 @@ NO_FUNDS = {
 }
 
 
-class Clock:
-    """Both clocks of a client and its sleep: time passes only by `advance` and by sleeping; `epoch` sets the one on the wall."""
-
-    def __init__(self) -> None:
-        self.seconds = 1_000.0
-        self.epoch = 1_700_000_000.0
-        self.slept: list[float] = []
-
-    def __call__(self) -> float:
-        return self.seconds
-
-    def now(self) -> float:
-        return self.epoch + self.seconds
-
-    def advance(self, seconds: float) -> None:
-        self.seconds += seconds
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.seconds += seconds
-        await asyncio.sleep(0)
-
-
 def token(text: str = "token-1", expires_in: float | None = 86399.0) -> AccessToken:
     return AccessToken(value=Secret(text, "access_token"), expires_in=expires_in)
 
@@ -100,6 +78,23 @@ class TokenEndpoint:
         if isinstance(answer, BaseException):
             raise answer
         return answer
+
+
+class Tokens:
+    """A token manager whose tokens are seen as the texts that they are."""
+
+    def __init__(self, hidden: PasswordTokens) -> None:
+        self._hidden = hidden
+        self.aclose = hidden.aclose
+
+    def ready(self) -> str | None:
+        return None if (token := self._hidden.ready()) is None else token.reveal()
+
+    async def token(self) -> str:
+        return (await self._hidden.token()).reveal()
+
+    async def renew(self, refused: str) -> str:
+        return (await self._hidden.renew(Secret(refused))).reveal()
 
 
 def text_of(call: Any) -> str:

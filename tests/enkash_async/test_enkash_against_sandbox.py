@@ -15,7 +15,8 @@ import pytest_asyncio
 from enkash_async import CoinConfiguration, EnkashClient, MemoryBreakerStore, PasswordCredentials, StaticToken, TokenUnavailable
 from rewards_core.errors import ConfigurationError, NotFound, OutcomeUnknown, RequestRejected
 from rewards_core.rate import Limits
-from tests.enkash_async.enkash_kit import Clock, outcome, settle
+from tests.enkash_async.enkash_kit import outcome, settle
+from tests.stepped_time import SteppedTime
 from vendor_sandboxes import EnkashSandbox
 
 TOKEN_PATH = "/oauth/token"
@@ -23,28 +24,26 @@ Pair = tuple[EnkashSandbox, EnkashClient]
 
 
 @asynccontextmanager
-async def client_of(sandbox: EnkashSandbox, clock: Clock, **arguments: Any) -> AsyncIterator[EnkashClient]:
+async def client_of(sandbox: EnkashSandbox, time: SteppedTime, **arguments: Any) -> AsyncIterator[EnkashClient]:
     settings: dict[str, Any] = {
         "coins_base_url": sandbox.url,
         "auth_base_url": sandbox.url,
         "credentials": PasswordCredentials(sandbox.client_id, sandbox.client_secret, sandbox.username, sandbox.password),
-        "clock": clock,
-        "now": clock.now,
-        "sleep": clock.sleep,
+        "clock": time.now,
     }
     async with EnkashClient(**{**settings, **arguments}) as client:
         yield client
 
 
 @pytest_asyncio.fixture
-async def sandbox(clock: Clock) -> AsyncIterator[EnkashSandbox]:
-    async with EnkashSandbox(clock=clock) as sandbox:
+async def sandbox(time: SteppedTime) -> AsyncIterator[EnkashSandbox]:
+    async with EnkashSandbox(clock=time.now) as sandbox:
         yield sandbox
 
 
 @pytest_asyncio.fixture
-async def client(sandbox: EnkashSandbox, clock: Clock) -> AsyncIterator[EnkashClient]:
-    async with client_of(sandbox, clock) as client:
+async def client(sandbox: EnkashSandbox, time: SteppedTime) -> AsyncIterator[EnkashClient]:
+    async with client_of(sandbox, time) as client:
         yield client
 
 
@@ -58,13 +57,16 @@ VARIANTS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("switches", VARIANTS, ids=str)
-async def test_coins_go_from_event_to_balance(clock: Clock, switches: dict[str, Any]) -> None:
-    async with EnkashSandbox(clock=clock, **switches) as sandbox, client_of(sandbox, clock) as client:
+async def test_coins_go_from_event_to_balance(time: SteppedTime, switches: dict[str, Any]) -> None:
+    async with EnkashSandbox(clock=time.now, **switches) as sandbox, client_of(sandbox, time) as client:
         await walk(client)
 
 
-async def test_coins_go_from_event_to_balance_encrypted(clock: Clock) -> None:
-    async with EnkashSandbox(clock=clock, encrypted=True) as sandbox, client_of(sandbox, clock, encryption=True) as client:
+async def test_coins_go_from_event_to_balance_encrypted(time: SteppedTime) -> None:
+    async with (
+        EnkashSandbox(clock=time.now, encrypted=True) as sandbox,
+        client_of(sandbox, time, encryption=True) as client,
+    ):
         await walk(client)
 
         assert b"REFERRAL_EVENT" not in b"".join(request.body for request in sandbox.requests)
@@ -105,8 +107,8 @@ async def test_a_lost_reply_is_unknown_and_the_coins_are_given_once(sandbox: Enk
     assert await client.get_balance("EKQZVMQK") == 6
 
 
-async def test_where_the_vendor_replays_a_request_id_a_lost_reply_is_made_good(sandbox: EnkashSandbox, clock: Clock) -> None:
-    async with client_of(sandbox, clock, repeat_allocations=True) as client:
+async def test_where_the_vendor_replays_a_request_id_a_lost_reply_is_made_good(sandbox: EnkashSandbox, time: SteppedTime) -> None:
+    async with client_of(sandbox, time, repeat_allocations=True) as client:
         await client.create_event(event="REFERRAL_EVENT", amount=6)
         sandbox.script("drop_after_commit", "p503", path="allocate-coin")
 
@@ -117,11 +119,11 @@ async def test_where_the_vendor_replays_a_request_id_a_lost_reply_is_made_good(s
 
 @pytest.mark.parametrize("duplicates", ["reject", "conflict"])
 async def test_where_the_vendor_knows_a_request_id_a_second_call_is_unknown_and_gives_nothing(
-    clock: Clock, duplicates: str
+    time: SteppedTime, duplicates: str
 ) -> None:
     async with (
-        EnkashSandbox(clock=clock, duplicate_request=duplicates) as sandbox,
-        client_of(sandbox, clock) as client,
+        EnkashSandbox(clock=time.now, duplicate_request=duplicates) as sandbox,
+        client_of(sandbox, time) as client,
     ):
         await client.create_event(event="REFERRAL_EVENT", amount=6)
         await client.allocate_coins(event="REFERRAL_EVENT", user_id="EKQZVMQK", request_id="R1")
@@ -133,7 +135,7 @@ async def test_where_the_vendor_knows_a_request_id_a_second_call_is_unknown_and_
 
 
 async def test_a_borrowed_session_with_credentials_of_its_own_is_found_out_before_anything_is_sent(
-    sandbox: EnkashSandbox, clock: Clock
+    sandbox: EnkashSandbox, time: SteppedTime
 ) -> None:
     store = MemoryBreakerStore()
     owner = PasswordCredentials(sandbox.client_id, sandbox.client_secret, sandbox.username, sandbox.password)
@@ -141,21 +143,21 @@ async def test_a_borrowed_session_with_credentials_of_its_own_is_found_out_befor
         session = aiohttp.ClientSession(auth=aiohttp.BasicAuth("user", "pass-word"))
     async with session:
         for credentials in (owner, StaticToken("own-1")):
-            async with client_of(sandbox, clock, session=session, credentials=credentials, breaker_store=store) as client:
+            async with client_of(sandbox, time, session=session, credentials=credentials, breaker_store=store) as client:
                 with pytest.raises(ConfigurationError, match="auth=") as caught:
                     await client.allocate_coins(event="E", user_id="EK1", request_id="R1", company_id="C")
             assert "pass-word" not in str(caught.value)
 
     assert not sandbox.requests
-    async with client_of(sandbox, clock, breaker_store=store) as client:
+    async with client_of(sandbox, time, breaker_store=store) as client:
         sandbox.script("p503", path=TOKEN_PATH)  # with a mark left by the mistake, this would be the second without an answer
         assert await client.get_balance("EK1") == 0
 
 
-async def test_where_the_vendor_rejects_a_request_id_a_lost_reply_stays_unknown(clock: Clock) -> None:
+async def test_where_the_vendor_rejects_a_request_id_a_lost_reply_stays_unknown(time: SteppedTime) -> None:
     async with (
-        EnkashSandbox(clock=clock, duplicate_request="reject") as sandbox,
-        client_of(sandbox, clock, repeat_allocations=True) as client,
+        EnkashSandbox(clock=time.now, duplicate_request="reject") as sandbox,
+        client_of(sandbox, time, repeat_allocations=True) as client,
     ):
         await client.create_event(event="REFERRAL_EVENT", amount=6)
         sandbox.script("drop_after_commit", path="allocate-coin")
@@ -174,25 +176,25 @@ async def test_a_thousand_concurrent_callers_make_one_token_request(sandbox: Enk
 
 
 async def test_a_hanging_token_endpoint_keeps_nobody_waiting_while_the_old_token_is_valid(
-    sandbox: EnkashSandbox, client: EnkashClient, clock: Clock
+    sandbox: EnkashSandbox, client: EnkashClient, time: SteppedTime
 ) -> None:
     await client.get_balance("EK1")
     sandbox.switches.token_hang = 60.0  # longer than this test may take: whoever waited for it would never get to the end
-    clock.advance(200)
+    time.at += 200
 
     for _ in range(5):
         assert await asyncio.gather(*(client.get_balance("EK1") for _ in range(20))) == [0] * 20
-        clock.advance(1)
+        time.at += 1
 
     await sandbox.until(lambda: sandbox.token_requests == 2)
     assert sandbox.token_requests == 2
 
 
-async def test_a_token_that_ends_in_the_middle_fails_none_of_ten_thousand_calls(clock: Clock) -> None:
+async def test_a_token_that_ends_in_the_middle_fails_none_of_ten_thousand_calls(time: SteppedTime) -> None:
     done = 0
     async with (
-        EnkashSandbox(clock=clock) as sandbox,
-        client_of(sandbox, clock, limits=Limits(connections=40)) as client,
+        EnkashSandbox(clock=time.now) as sandbox,
+        client_of(sandbox, time, limits=Limits(connections=40)) as client,
     ):
         await client.create_event(event="REFERRAL_EVENT", amount=6)
         numbers = iter(range(10_000))
@@ -202,7 +204,7 @@ async def test_a_token_that_ends_in_the_middle_fails_none_of_ten_thousand_calls(
             for number in numbers:
                 await client.allocate_coins(event="REFERRAL_EVENT", user_id=f"EK{number % 7}", request_id=f"R{number}")
                 done += 1
-                clock.advance(0.05)  # five hundred seconds in all, so that tokens end by themselves as well
+                time.at += 0.05  # five hundred seconds in all, so that tokens end by themselves as well
                 if done in {3_000, 3_001, 7_000}:
                     sandbox.expire_tokens()
 
@@ -223,10 +225,10 @@ async def test_a_token_endpoint_that_is_down_for_a_moment_fails_no_call(sandbox:
 
 
 async def test_a_token_endpoint_that_is_down_is_left_alone_for_a_minute(
-    sandbox: EnkashSandbox, client: EnkashClient, clock: Clock
+    sandbox: EnkashSandbox, client: EnkashClient, time: SteppedTime
 ) -> None:
     await client.get_balance("EK1")
-    clock.advance(300)
+    time.at += 300
     sandbox.requests.clear()
     sandbox.script("p503", "drop_after_commit", path=TOKEN_PATH)
     arrived: Callable[[], int] = lambda: sum(request.path == TOKEN_PATH for request in sandbox.requests)  # noqa: E731
@@ -235,13 +237,13 @@ async def test_a_token_endpoint_that_is_down_is_left_alone_for_a_minute(
 
     assert {type(problem) for problem in problems} == {TokenUnavailable}
     assert arrived() == 2
-    clock.advance(60)
+    time.at += 60
     assert await client.get_balance("EK1") == 0
 
 
-async def test_closing_while_the_token_endpoint_hangs_leaves_nothing_behind(sandbox: EnkashSandbox, clock: Clock) -> None:
+async def test_closing_while_the_token_endpoint_hangs_leaves_nothing_behind(sandbox: EnkashSandbox, time: SteppedTime) -> None:
     sandbox.switches.token_hang = 60.0
-    async with client_of(sandbox, clock) as client:
+    async with client_of(sandbox, time) as client:
         waiting = asyncio.create_task(outcome(client.get_balance("EK1")))
         await sandbox.until(lambda: sandbox.token_requests == 1)
         await settle()

@@ -96,9 +96,9 @@ async def test_an_amount_that_is_no_whole_number_of_coins_is_refused(new_client:
 async def test_a_configuration_nobody_documents_is_refused(new_client: New, vendor: aioresponses, bad: Any) -> None:
     client = new_client()
 
-    with pytest.raises((TypeError, ValueError), match="configuration: expected"):
+    with pytest.raises((TypeError, ValueError), match="configuration: give one of"):
         await client.create_event(event="E", amount=1, configuration=bad)
-    with pytest.raises((TypeError, ValueError), match="configuration: expected"):
+    with pytest.raises((TypeError, ValueError), match="configuration: give one of"):
         await client.update_event("WCC1", configuration=bad)
     assert not vendor.requests
 
@@ -123,7 +123,7 @@ async def test_an_update_of_nothing_is_refused(new_client: New, vendor: aiorespo
         ({"auth_base_url": "http://auth.example"}, "auth_base_url: .*Give an https URL"),
         ({"auth_base_url": None}, "auth_base_url"),
         ({"company_id": "a b"}, "company_id"),
-        ({"credentials": PasswordCredentials("a b", "s", "u", "p")}, "client_id"),
+        ({"credentials": PasswordCredentials("a/b", "s", "u", "p")}, "client_id"),
         ({"token_lifetime": 0}, "token_lifetime"),
         ({"token_lifetime": -1.0}, "token_lifetime"),
         ({"token_lifetime": float("inf")}, "token_lifetime"),
@@ -136,8 +136,8 @@ async def test_an_update_of_nothing_is_refused(new_client: New, vendor: aiorespo
         ({"extra_headers": {"Coo kie": "a"}}, "extra_headers"),
         ({"extra_headers": {"Cookie": ""}}, "extra_headers"),
         ({"extra_headers": {"Cookie": 5}}, "extra_headers"),
-        ({"extra_headers": [("Cookie", "a")]}, "extra_headers: expected a mapping"),
-        ({"credentials": StaticToken("t"), "encryption": True}, "encryption: .*give BodyCipher"),
+        ({"extra_headers": [("Cookie", "a")]}, "extra_headers: give a mapping"),
+        ({"credentials": StaticToken("t"), "encryption": True}, "encryption: .*Give BodyCipher"),
         ({"encryption": "false"}, "encryption: give True or False, not str"),
         ({"repeat_allocations": "false"}, "repeat_allocations: give True or False, not str"),
         ({"repeat_allocations": 0}, "repeat_allocations: give True or False, not int"),
@@ -201,13 +201,13 @@ async def test_members_of_enumerations_are_sent_as_their_values(new_client: New,
     ],
 )
 def test_credentials_with_a_part_missing_are_refused(parts: tuple[Any, ...]) -> None:
-    with pytest.raises((TypeError, ValueError), match="expected"):
+    with pytest.raises((TypeError, ValueError), match=r"^(client_id|client_secret|username|password): "):
         PasswordCredentials(*parts)
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\n", None, 5])
 def test_a_static_token_that_no_header_can_carry_is_refused(token: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match="access_token: expected"):
+    with pytest.raises((TypeError, ValueError), match="access_token: "):
         StaticToken(token)
 
 

@@ -17,7 +17,8 @@ import pytest
 
 from enkash_async import BreakerState, BreakerStore, FileBreakerStore, MemoryBreakerStore
 from enkash_async.credentials import PasswordCredentials
-from tests.enkash_async.enkash_kit import AUTH, Clock, credentials
+from tests.enkash_async.enkash_kit import AUTH, credentials
+from tests.stepped_time import SteppedTime
 
 REFUSED = BreakerState(rejected_at=1_700_000_000.5, status=400, message="Bad credentials")
 SILENT = BreakerState(unanswered=2, unanswered_at=1_700_000_001.25)
@@ -155,12 +156,11 @@ async def test_what_a_stranger_left_beside_the_file_is_neither_followed_nor_left
     assert await store.load("account-1") == REFUSED
 
 
-async def test_who_comes_by_a_link_shares_the_file_and_its_lock(tmp_path: Path) -> None:
+async def test_who_comes_by_a_link_shares_the_file_and_its_lock(tmp_path: Path, time: SteppedTime) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "link.json").symlink_to(tmp_path / "state" / "breaker.json")
-    clock = Clock()
     direct = FileBreakerStore(tmp_path / "state" / "breaker.json")
-    linked = FileBreakerStore(tmp_path / "link.json", lock_timeout=1.0, clock=clock, sleep=clock.sleep)
+    linked = FileBreakerStore(tmp_path / "link.json", lock_timeout=1.0)
 
     async with direct.exclusive():
         with pytest.raises(TimeoutError):
@@ -196,7 +196,7 @@ async def test_a_file_that_holds_something_else_is_refused_and_left_alone(tmp_pa
     store = FileBreakerStore(path)
 
     async with store.exclusive():
-        with pytest.raises(ValueError, match=r"breaker\.json: expected the state of a breaker.*delete the file"):
+        with pytest.raises(ValueError, match=r"breaker\.json: it does not hold the state of a breaker.*delete the file"):
             await store.load("account-1")
         with pytest.raises(ValueError, match="delete the file"):
             await store.save("account-1", REFUSED)
@@ -244,17 +244,16 @@ async def test_the_new_state_is_on_disk_before_it_takes_the_place_of_the_old(
     assert steps == ["fsync", "replace", "fsync"]
 
 
-async def test_a_lock_that_is_not_given_back_ends_the_wait(tmp_path: Path) -> None:
-    clock = Clock()
+async def test_a_lock_that_is_not_given_back_ends_the_wait(tmp_path: Path, time: SteppedTime) -> None:
     path = tmp_path / "breaker.json"
-    waiting = FileBreakerStore(path, lock_timeout=5.0, clock=clock, sleep=clock.sleep)
+    waiting = FileBreakerStore(path, lock_timeout=5.0)
     async with FileBreakerStore(path).exclusive():
-        with pytest.raises(TimeoutError, match=r"breaker\.json\.lock: expected this lock within 5\.0 s"):
+        with pytest.raises(TimeoutError, match=r"breaker\.json\.lock: another process held it for 5 s"):
             async with waiting.exclusive():
                 raise AssertionError
 
-    assert 4.5 < sum(clock.slept) <= 5.0
-    assert max(clock.slept) == 0.25
+    assert 4.5 < sum(time.slept) <= 5.0
+    assert max(time.slept) == 0.25
 
 
 async def test_a_holder_that_dies_frees_the_lock_and_leaves_its_mark(tmp_path: Path) -> None:

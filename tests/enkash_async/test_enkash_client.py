@@ -56,11 +56,11 @@ from tests.enkash_async.enkash_kit import (
     TOKEN_REPLY,
     TOKEN_URL,
     UPDATED,
-    Clock,
     credentials,
     outcome,
     text_of,
 )
+from tests.stepped_time import SteppedTime
 
 New = Callable[..., EnkashClient]
 GRANT: dict[str, Any] = {"event": "REFERRAL_EVENT", "user_id": "EKQZVMQK", "request_id": "COIN_REQ1234567"}
@@ -274,7 +274,7 @@ PAGE = "<html><body>Sign in at https://login.example</body></html>"
     ],
 )
 async def test_what_is_no_answer_of_a_token_endpoint_refuses_nothing(
-    new_client: New, vendor: aioresponses, clock: Clock, status: int, body: str, words: str
+    new_client: New, vendor: aioresponses, time: SteppedTime, status: int, body: str, words: str
 ) -> None:
     for _ in range(2):
         vendor.post(TOKEN_URL, status=status, body=body, headers={"Location": "https://login.example/secret-path"})
@@ -288,7 +288,7 @@ async def test_what_is_no_answer_of_a_token_endpoint_refuses_nothing(
     assert len(sent(vendor, "POST", TOKEN_URL)) == 2
     assert "login" not in str(caught.value)
 
-    clock.advance(600)
+    time.at += 600
     assert await client.get_balance("EK6CYE6K") == 16
 
 
@@ -309,7 +309,7 @@ async def test_a_407_of_a_proxy_counts_as_no_attempt(new_client: New, vendor: ai
 async def test_a_refusal_written_as_a_200_is_passed_on_in_the_vendors_words(new_client: New, vendor: aioresponses) -> None:
     vendor.post(TOKEN_URL, payload={"response_code": 1, "response_message": "User pass-word-1 is locked\nfor good"})
 
-    with pytest.raises(CredentialsRejected, match=r"HTTP 200: User \[hidden\] is locked for good\)"):
+    with pytest.raises(CredentialsRejected, match=r"HTTP 200 with response code 1: User \[hidden\] is locked for good\)"):
         await new_client().get_balance("EK6CYE6K")
 
 
@@ -323,14 +323,14 @@ async def test_a_refusal_written_as_a_200_is_passed_on_in_the_vendors_words(new_
 )
 @pytest.mark.parametrize(("proven", "pause"), [(True, 60), (False, 600)])
 async def test_a_token_request_without_an_answer_is_sent_twice_and_not_again_for_a_while(
-    new_client: New, vendor: aioresponses, clock: Clock, trouble: Any, words: str, proven: bool, pause: int
+    new_client: New, vendor: aioresponses, time: SteppedTime, trouble: Any, words: str, proven: bool, pause: int
 ) -> None:
     vendor.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload=BALANCE, repeat=True)
     client = new_client()
     if proven:
         vendor.post(TOKEN_URL, payload=TOKEN_REPLY)
         await client.get_balance("EK6CYE6K")
-        clock.advance(300)
+        time.at += 300
         vendor.requests.clear()
     vendor.post(TOKEN_URL, **trouble)
     vendor.post(TOKEN_URL, **trouble)
@@ -339,12 +339,12 @@ async def test_a_token_request_without_an_answer_is_sent_twice_and_not_again_for
     for _ in range(3):
         with pytest.raises(TokenUnavailable, match=words):
             await client.get_balance("EK6CYE6K")
-    clock.advance(pause - 1)
+    time.at += pause - 1
     with pytest.raises(TokenUnavailable, match="in 1 s"):
         await client.get_balance("EK6CYE6K")
     assert len(sent(vendor, "POST", TOKEN_URL)) == 2
 
-    clock.advance(1)
+    time.at += 1
     assert await client.get_balance("EK6CYE6K") == 16
 
 
@@ -725,13 +725,13 @@ async def test_a_read_that_cannot_be_read_says_where(new_client: New, with_token
         await new_client().get_balance("EK6CYE6K")
 
 
-async def test_a_429_is_waited_out_even_by_a_bare_write(new_client: New, with_token: aioresponses, clock: Clock) -> None:
+async def test_a_429_is_waited_out_even_by_a_bare_write(new_client: New, with_token: aioresponses, time: SteppedTime) -> None:
     with_token.post(ALLOCATE_URL, status=429, headers={"Retry-After": "7"})
     with_token.post(ALLOCATE_URL, payload=ALLOCATED)
 
     await new_client().allocate_coins(**GRANT)
 
-    assert sum(clock.slept) >= 7
+    assert sum(time.slept) >= 7
 
 
 async def test_a_429_for_too_long_ends_the_call(new_client: New, with_token: aioresponses) -> None:
@@ -754,20 +754,20 @@ METHODS: list[tuple[str, str, Callable[..., Coroutine[Any, Any, object]]]] = [
 
 @pytest.mark.parametrize(("method", "url", "call"), METHODS)
 async def test_a_timeout_ends_that_call_and_no_other(
-    new_client: New, with_token: aioresponses, clock: Clock, method: str, url: str, call: Callable[..., Any]
+    new_client: New, with_token: aioresponses, time: SteppedTime, method: str, url: str, call: Callable[..., Any]
 ) -> None:
     with_token.add(url, method, status=429, headers={"Retry-After": "10"}, repeat=True)
     client = new_client(timeouts=Timeouts(total=100.0), retry=RetryPolicy(attempts=3))
 
     for seconds, attempts in ((9.9, 1), (10.1, 2)):
-        clock.advance(60)
-        began = clock()
+        time.at += 60
+        began = time.now()
         with pytest.raises(RateLimited) as caught:
             await call(client, timeout=seconds)
         assert caught.value.attempts == attempts
-        assert clock() - began <= seconds
+        assert time.now() - began <= seconds
 
-    clock.advance(60)
+    time.at += 60
     with pytest.raises(RateLimited) as caught:
         await call(client)
     assert caught.value.attempts == 3
@@ -793,17 +793,17 @@ async def test_a_redirect_is_never_followed(new_client: New, with_token: aioresp
 
 
 async def test_a_refused_refresh_after_a_lost_reply_leaves_the_allocation_unknown(
-    new_client: New, vendor: aioresponses, clock: Clock
+    new_client: New, vendor: aioresponses, time: SteppedTime
 ) -> None:
     vendor.post(TOKEN_URL, payload={**TOKEN_REPLY, "expires_in": 60})
     vendor.post(TOKEN_URL, status=400, repeat=True)
     vendor.post(ALLOCATE_URL, status=503)
 
-    async def sleep_past_the_token(seconds: float) -> None:
-        await clock.sleep(seconds)
-        clock.advance(29)
+    async def token_ends() -> None:
+        time.at += 29
 
-    client = new_client(repeat_allocations=True, sleep=sleep_past_the_token, token_lifetime=20)
+    time.meanwhile = token_ends
+    client = new_client(repeat_allocations=True, token_lifetime=20)
 
     with pytest.raises(OutcomeUnknown):
         await client.allocate_coins(**GRANT)
@@ -913,9 +913,10 @@ async def test_one_token_that_is_refused_is_not_tried_twice(new_client: New, ven
     ("answer", "kind", "words"),
     [
         (KeyError("own-1"), TokenUnavailable, "no access token: KeyError"),
-        (None, TokenUnavailable, "it returned NoneType"),
-        ("", TokenUnavailable, "no header can carry"),
-        ("own\r\nHost: evil", TokenUnavailable, "no header can carry"),
+        (None, TokenUnavailable, "give it as a str, not NoneType"),
+        ("", TokenUnavailable, "it is empty"),
+        ("own\r\nHost: evil", TokenUnavailable, "there is white space in it"),
+        ("\u00f6wn", TokenUnavailable, "no header can carry"),
         (Unauthorized("the vault is closed"), Unauthorized, "the vault is closed"),
         (RateLimited("not so fast"), RateLimited, "not so fast"),
         (OutcomeUnknown("the vault did not answer"), TokenUnavailable, "the vault did not answer"),
@@ -960,6 +961,20 @@ async def test_a_provider_that_fails_after_a_lost_reply_leaves_the_allocation_un
 
     with pytest.raises(OutcomeUnknown):
         await new_client(credentials=Forgetful("own-1"), company_id="C", repeat_allocations=True).allocate_coins(**GRANT)
+
+
+async def test_a_provider_that_cannot_renew_after_a_lost_reply_leaves_the_allocation_unknown(
+    new_client: New, vendor: aioresponses
+) -> None:
+    class Misplaced(Provider):
+        async def renew(self, refused: str) -> str:
+            raise ConfigurationError("the vault has no address")
+
+    vendor.post(ALLOCATE_URL, status=503)
+    vendor.post(ALLOCATE_URL, status=401)
+
+    with pytest.raises(OutcomeUnknown, match="the vault has no address"):
+        await new_client(credentials=Misplaced(), company_id="C", repeat_allocations=True).allocate_coins(**GRANT)
 
 
 async def test_a_provider_that_takes_too_long_means_that_nothing_was_sent(new_client: New, vendor: aioresponses) -> None:

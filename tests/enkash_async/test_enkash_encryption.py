@@ -55,13 +55,13 @@ def test_an_answer_in_plain_text_is_left_as_it_is(body: bytes) -> None:
     ["", "not base64!", "AAAA", b64encode(b"0" * 15).decode(), b64encode(b"0" * 16).decode(), ENCRYPTED[:-4]],
 )
 def test_what_was_not_encrypted_under_this_key_is_refused(text: str) -> None:
-    with pytest.raises(UnexpectedResponse, match="expected a text encrypted under this client secret"):
+    with pytest.raises(UnexpectedResponse, match="request: it was not encrypted under this client secret"):
         BodyCipher(SECRET).decrypt(json.dumps({"request": text}).encode())
 
 
 def test_another_secret_cannot_read_it() -> None:
     with pytest.raises(UnexpectedResponse):
-        BodyCipher("another secret").decrypt(json.dumps({"request": ENCRYPTED}).encode())
+        BodyCipher("another-secret").decrypt(json.dumps({"request": ENCRYPTED}).encode())
 
 
 def test_without_the_extra_it_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

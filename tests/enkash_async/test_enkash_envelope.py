@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from enkash_async.envelope import read_balance, read_event, read_refusal, read_success
+from enkash_async.envelope import read_balance, read_event, read_refusal, read_success, read_token
 from enkash_async.models import CoinConfiguration, CoinEvent
 from rewards_core.errors import RequestRejected, UnexpectedResponse
 from rewards_core.http.messages import Answer
@@ -172,3 +172,20 @@ def test_a_4xx_says_what_can_be_read_of_it(status: int, body: Any, message: str,
     refusal = read_refusal(answer(body, status))
 
     assert (refusal.message, refusal.code, refusal.invalid) == (message, code, invalid)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("60.5", 60.5), ('"299"', 299.0), ("-5", 0.0), ("0", 0.0), ("86399", 300.0), ("1e99", 300.0), ("9" * 400, 300.0)],
+)
+def test_a_token_lives_as_long_as_enkash_says_but_no_longer_than_its_documents(text: str, seconds: float) -> None:
+    body = f'{{"access_token": "tok-1", "expires_in": {text}}}'.encode()
+
+    assert read_token(answer(body), tuple).expires_in == seconds
+
+
+@pytest.mark.parametrize("text", ["null", "true", '"soon"', '"\u0665"', "[]", '""'])
+def test_a_life_that_is_no_number_is_not_believed(text: str) -> None:
+    body = f'{{"access_token": "tok-1", "expires_in": {text}}}'.encode()
+
+    assert read_token(answer(body), tuple).expires_in is None

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -14,7 +15,8 @@ from enkash_async import MemoryBreakerStore
 from enkash_async.credentials import AccessToken
 from enkash_async.tokens import PAUSE_UNPROVEN, PasswordTokens
 from rewards_core.errors import ConnectFailed, OutcomeUnknown, RateLimited, Unauthorized, VendorError
-from tests.enkash_async.enkash_kit import Clock, outcome
+from tests.enkash_async.enkash_kit import outcome
+from tests.stepped_time import SteppedTime
 
 T = TypeVar("T")
 
@@ -28,7 +30,10 @@ class WrongPassword(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.clock = Clock()
+        self.time = SteppedTime()
+        self.patches = pytest.MonkeyPatch()
+        self.time.rule(self.runner.get_loop(), self.patches)
+        self.ahead = 0.0
         self.store = MemoryBreakerStore()
         self.fate = ""
         self.arrived: list[float] = []
@@ -47,9 +52,9 @@ class WrongPassword(RuleBasedStateMachine):
             raise ConnectFailed("no connection")
         if self.fate == "429":
             raise RateLimited("429")
-        self.arrived.append(self.clock())
+        self.arrived.append(self.time.now())
         if self.fate == "answered":
-            self.told.append(self.clock())
+            self.told.append(self.time.now())
             raise Unauthorized("Bad credentials", status=400)
         if self.fate == "crash":
             self.asking.set()
@@ -58,12 +63,7 @@ class WrongPassword(RuleBasedStateMachine):
 
     def start(self) -> PasswordTokens:
         return PasswordTokens(
-            ask=self.ask,
-            account=lambda: "account-1",
-            store=self.store,
-            clock=self.clock,
-            now=self.clock.now,
-            sleep=self.clock.sleep,
+            ask=self.ask, account=lambda: "account-1", store=self.store, clock=lambda: self.time.now() + self.ahead
         )
 
     @rule(number=st.integers(0, PROCESSES - 1), fate=FATES, callers=st.integers(1, 3))
@@ -86,8 +86,8 @@ class WrongPassword(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1, 60, 540, 600]), set_back=st.sampled_from([0, 0, 30, 3600]))
     def time_passes(self, seconds: int, set_back: int) -> None:
-        self.clock.epoch -= set_back
-        self.clock.advance(seconds)
+        self.ahead -= set_back
+        self.time.at += seconds
 
     @invariant()
     def no_third_attempt_follows_soon_after_two(self) -> None:
@@ -104,6 +104,7 @@ class WrongPassword(RuleBasedStateMachine):
                 await tokens.aclose()
 
         self.run(close())
+        self.patches.undo()
         self.runner.close()
 
 

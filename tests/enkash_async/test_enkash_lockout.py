@@ -8,7 +8,7 @@ import subprocess
 import sys
 from asyncio.subprocess import Process
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,24 @@ import pytest
 import pytest_asyncio
 
 from enkash_async import BreakerStore, CredentialsRejected, EnkashClient, FileBreakerStore, PasswordCredentials, TokenUnavailable
-from tests.enkash_async.enkash_kit import Clock, outcome
+from tests.enkash_async.enkash_kit import outcome
+from tests.stepped_time import SteppedTime
 from vendor_sandboxes import EnkashSandbox
 
 TOKEN_PATH = "/oauth/token"
+New = Callable[..., EnkashClient]
 
 WORKER = """
 import asyncio, collections, json, sys, time
-from enkash_async import EnkashClient, FileBreakerStore, PasswordCredentials
+from enkash_async import EnkashClient, FileBreakerStore, PasswordCredentials, tokens
+
+tokens.BEFORE_REPEAT = 0.0
 
 async def main(url, path, later, *parts):
     settings = {
         "credentials": PasswordCredentials(*parts),
         "breaker_store": FileBreakerStore(path),
-        "now": lambda: time.time() + float(later),
-        "sleep": lambda seconds: asyncio.sleep(0),
+        "clock": lambda: time.time() + float(later),
     }
     print("ready", flush=True)
     sys.stdin.readline()
@@ -59,19 +62,18 @@ def wrong(sandbox: EnkashSandbox, **parts: str) -> PasswordCredentials:
     return PasswordCredentials(**{**right, **(parts or {"password": "wrong"})})
 
 
-def new_client(
-    sandbox: EnkashSandbox, credentials: PasswordCredentials, store: BreakerStore | None = None, clock: Clock | None = None
-) -> EnkashClient:
-    clock = clock or Clock()
-    return EnkashClient(
-        coins_base_url=sandbox.url,
-        auth_base_url=sandbox.url,
-        credentials=credentials,
-        breaker_store=store,
-        clock=clock,
-        now=clock.now,
-        sleep=clock.sleep,
-    )
+@pytest.fixture
+def new_client(time: SteppedTime) -> Callable[..., EnkashClient]:
+    def new(sandbox: EnkashSandbox, credentials: PasswordCredentials, store: BreakerStore | None = None) -> EnkashClient:
+        return EnkashClient(
+            coins_base_url=sandbox.url,
+            auth_base_url=sandbox.url,
+            credentials=credentials,
+            breaker_store=store,
+            clock=time.now,
+        )
+
+    return new
 
 
 async def kinds(client: EnkashClient, callers: int = 1000) -> Counter[str]:
@@ -80,7 +82,9 @@ async def kinds(client: EnkashClient, callers: int = 1000) -> Counter[str]:
 
 
 @pytest.mark.parametrize("part", ["client_id", "client_secret", "username", "password"])
-async def test_a_thousand_callers_with_a_wrong_part_make_one_rejected_request(sandbox: EnkashSandbox, part: str) -> None:
+async def test_a_thousand_callers_with_a_wrong_part_make_one_rejected_request(
+    sandbox: EnkashSandbox, new_client: New, part: str
+) -> None:
     async with new_client(sandbox, wrong(sandbox, **{part: "wrong"})) as client:
         assert await kinds(client) == {"CredentialsRejected": 1000}
         assert await kinds(client) == {"CredentialsRejected": 1000}
@@ -88,7 +92,7 @@ async def test_a_thousand_callers_with_a_wrong_part_make_one_rejected_request(sa
     assert sandbox.token_rejections == 1
 
 
-async def test_a_refusal_written_as_a_200_is_one_as_well(sandbox: EnkashSandbox) -> None:
+async def test_a_refusal_written_as_a_200_is_one_as_well(sandbox: EnkashSandbox, new_client: New) -> None:
     sandbox.switches.rejection = "envelope"
     async with new_client(sandbox, wrong(sandbox)) as client:
         assert await kinds(client) == {"CredentialsRejected": 1000}
@@ -96,7 +100,7 @@ async def test_a_refusal_written_as_a_200_is_one_as_well(sandbox: EnkashSandbox)
     assert sandbox.token_rejections == 1
 
 
-async def test_a_password_that_was_changed_meanwhile_makes_one_rejected_request(sandbox: EnkashSandbox) -> None:
+async def test_a_password_that_was_changed_meanwhile_makes_one_rejected_request(sandbox: EnkashSandbox, new_client: New) -> None:
     async with new_client(sandbox, wrong(sandbox, password=sandbox.password)) as client:
         await client.get_balance("EK1")
         sandbox.tokens._form["password"] = "another"
@@ -107,7 +111,9 @@ async def test_a_password_that_was_changed_meanwhile_makes_one_rejected_request(
     assert sandbox.token_rejections == 1
 
 
-async def test_a_wrong_password_with_lost_replies_makes_two_rejected_requests_at_most(sandbox: EnkashSandbox) -> None:
+async def test_a_wrong_password_with_lost_replies_makes_two_rejected_requests_at_most(
+    sandbox: EnkashSandbox, new_client: New
+) -> None:
     sandbox.switches.drop_after_commit = 1.0
     async with new_client(sandbox, wrong(sandbox)) as client:
         assert await kinds(client) == {"TokenUnavailable": 1000}
@@ -116,11 +122,12 @@ async def test_a_wrong_password_with_lost_replies_makes_two_rejected_requests_at
     assert sandbox.token_rejections == 2
 
 
-async def test_a_wrong_password_with_lost_replies_locks_nothing_while_another_client_works(sandbox: EnkashSandbox) -> None:
-    clock = Clock()
+async def test_a_wrong_password_with_lost_replies_locks_nothing_while_another_client_works(
+    sandbox: EnkashSandbox, new_client: New, time: SteppedTime
+) -> None:
     async with (
-        new_client(sandbox, wrong(sandbox), clock=clock) as mistaken,
-        new_client(sandbox, wrong(sandbox, password=sandbox.password), clock=clock) as right,
+        new_client(sandbox, wrong(sandbox)) as mistaken,
+        new_client(sandbox, wrong(sandbox, password=sandbox.password)) as right,
     ):
         for second in range(7200):
             sandbox.switches.drop_after_commit = 1.0
@@ -128,7 +135,7 @@ async def test_a_wrong_password_with_lost_replies_locks_nothing_while_another_cl
             sandbox.switches.drop_after_commit = 0.0
             if second % 5 == 0:
                 assert await right.get_balance("EK1") == 0
-            clock.advance(1)
+            time.at += 1
 
     assert not sandbox.locked
     assert 2 + 10 <= sandbox.token_rejections <= 2 + 12  # one every ten minutes
@@ -143,10 +150,9 @@ async def test_a_wrong_password_with_lost_replies_locks_nothing_while_another_cl
     ],
 )
 async def test_a_client_that_met_no_token_endpoint_gets_tokens_once_there_is_one(
-    sandbox: EnkashSandbox, answer: str, words: str
+    sandbox: EnkashSandbox, new_client: New, time: SteppedTime, answer: str, words: str
 ) -> None:
-    clock = Clock()
-    async with new_client(sandbox, wrong(sandbox, password=sandbox.password), clock=clock) as client:
+    async with new_client(sandbox, wrong(sandbox, password=sandbox.password)) as client:
         assert await client.get_balance("EK1") == 0
         sandbox.expire_tokens()
         sandbox.switches.token_answer = answer
@@ -158,11 +164,11 @@ async def test_a_client_that_met_no_token_endpoint_gets_tokens_once_there_is_one
         assert await kinds(client) == {"TokenUnavailable": 1000}
         assert sandbox.token_requests == 1 + 2
 
-        clock.advance(60)
+        time.at += 60
         assert await client.get_balance("EK1") == 0
 
 
-async def test_a_wrong_password_with_one_lost_reply_is_found_out_by_the_second(sandbox: EnkashSandbox) -> None:
+async def test_a_wrong_password_with_one_lost_reply_is_found_out_by_the_second(sandbox: EnkashSandbox, new_client: New) -> None:
     sandbox.script("drop_after_commit", path=TOKEN_PATH)
     async with new_client(sandbox, wrong(sandbox)) as client:
         assert await kinds(client) == {"CredentialsRejected": 1000}
@@ -170,7 +176,9 @@ async def test_a_wrong_password_with_one_lost_reply_is_found_out_by_the_second(s
     assert sandbox.token_rejections == 2
 
 
-async def test_three_restarts_with_a_wrong_password_make_one_rejected_request(sandbox: EnkashSandbox, tmp_path: Path) -> None:
+async def test_three_restarts_with_a_wrong_password_make_one_rejected_request(
+    sandbox: EnkashSandbox, new_client: New, tmp_path: Path
+) -> None:
     for _ in range(4):
         async with new_client(sandbox, wrong(sandbox), FileBreakerStore(tmp_path / "breaker.json")) as client:
             with pytest.raises(CredentialsRejected, match="Bad credentials"):
@@ -179,7 +187,9 @@ async def test_three_restarts_with_a_wrong_password_make_one_rejected_request(sa
     assert sandbox.token_rejections == 1
 
 
-async def test_three_restarts_with_lost_replies_make_two_rejected_requests(sandbox: EnkashSandbox, tmp_path: Path) -> None:
+async def test_three_restarts_with_lost_replies_make_two_rejected_requests(
+    sandbox: EnkashSandbox, new_client: New, tmp_path: Path
+) -> None:
     sandbox.switches.drop_after_commit = 1.0
     for _ in range(4):
         async with new_client(sandbox, wrong(sandbox), FileBreakerStore(tmp_path / "breaker.json")) as client:
@@ -189,7 +199,9 @@ async def test_three_restarts_with_lost_replies_make_two_rejected_requests(sandb
     assert sandbox.token_rejections == 2
 
 
-async def test_the_right_password_works_on_the_file_that_holds_a_refusal(sandbox: EnkashSandbox, tmp_path: Path) -> None:
+async def test_the_right_password_works_on_the_file_that_holds_a_refusal(
+    sandbox: EnkashSandbox, new_client: New, tmp_path: Path
+) -> None:
     store = FileBreakerStore(tmp_path / "breaker.json")
     async with new_client(sandbox, wrong(sandbox), store) as client:
         await outcome(client.get_balance("EK1"))

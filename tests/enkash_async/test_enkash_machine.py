@@ -14,7 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from enkash_async import EnkashClient, PasswordCredentials, TokenUnavailable
 from rewards_core.errors import OutcomeUnknown, RequestRejected
-from tests.enkash_async.enkash_kit import Clock
+from tests.stepped_time import SteppedTime
 from vendor_sandboxes import EnkashSandbox
 
 T = TypeVar("T")
@@ -36,7 +36,9 @@ class CoinsMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.clock = Clock()
+        self.time = SteppedTime()
+        self.patches = pytest.MonkeyPatch()
+        self.time.rule(self.runner.get_loop(), self.patches)
         self.worth: dict[str, int] = {}
         self.balances: Counter[str] = Counter()
         self.funds = 1_000
@@ -50,7 +52,7 @@ class CoinsMachine(RuleBasedStateMachine):
         return self.runner.run(wait())
 
     async def _open(self) -> None:
-        self.sandbox = EnkashSandbox(clock=self.clock, funds=self.funds)
+        self.sandbox = EnkashSandbox(clock=self.time.now, funds=self.funds)
         await self.sandbox.start()
         self.bare, self.keyed = (self._client(repeat_allocations=keyed) for keyed in (False, True))
 
@@ -60,9 +62,7 @@ class CoinsMachine(RuleBasedStateMachine):
             coins_base_url=sandbox.url,
             auth_base_url=sandbox.url,
             credentials=PasswordCredentials(sandbox.client_id, sandbox.client_secret, sandbox.username, sandbox.password),
-            clock=self.clock,
-            now=self.clock.now,
-            sleep=self.clock.sleep,
+            clock=self.time.now,
             **arguments,
         )
 
@@ -73,6 +73,7 @@ class CoinsMachine(RuleBasedStateMachine):
             await self.sandbox.aclose()
 
         self.run(close())
+        self.patches.undo()
         self.runner.close()
 
     def script(self, client: EnkashClient, fault: str, method: str, path: str) -> None:
@@ -136,11 +137,11 @@ class CoinsMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1, 60, 200, 255, 300]))
     def time_passes(self, seconds: int) -> None:
-        self.clock.advance(seconds)
+        self.time.at += seconds
 
     @rule(fault=st.sampled_from(["p503", "drop_before_commit", "drop_after_commit", "p429"]))
     def next_token_request_goes_wrong(self, fault: str) -> None:
-        self.clock.advance(300)
+        self.time.at += 300
         self.sandbox.script(fault, method="POST", path="/oauth/token")
         assert self.run(self.bare.get_balance("EK1")) == self.balances["EK1"]
 
@@ -151,7 +152,7 @@ class CoinsMachine(RuleBasedStateMachine):
         self.sandbox.script("p503", "drop_after_commit", method="POST", path="/oauth/token")
         with pytest.raises(TokenUnavailable, match="HTTP 401"):
             self.run(self.bare.allocate_coins(event=name, user_id=user, request_id="R0"))
-        self.clock.advance(60)
+        self.time.at += 60
         assert self.run(self.bare.get_balance(user)) == self.balances[user]
 
     @rule(coins=COINS)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import logging
 import pickle
+import sys
 import traceback
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -18,8 +20,12 @@ from aioresponses import aioresponses
 
 from enkash_async import BodyCipher, EnkashClient, FileBreakerStore, PasswordCredentials, StaticToken
 from enkash_async.credentials import AccessToken
+from rewards_core.backoff import RetryPolicy
+from rewards_core.errors import ConfigurationError, ConnectFailed, OutcomeUnknown, RewardsError, Unauthorized
 from rewards_core.secrets import Secret
-from tests.enkash_async.enkash_kit import ALLOCATE_URL, BALANCE_URL, CREATE_URL, TOKEN_REPLY, TOKEN_URL, Clock, outcome
+from tests.canary import locals_with
+from tests.enkash_async.enkash_kit import ALLOCATE_URL, AUTH, BALANCE_URL, COINS, CREATE_URL, TOKEN_REPLY, TOKEN_URL, outcome
+from tests.stepped_time import SteppedTime
 
 New = Callable[..., EnkashClient]
 
@@ -113,7 +119,7 @@ def answers_with(echo: str) -> list[dict[str, Any]]:
 
 
 async def test_no_canary_leaves_its_cage(
-    new_client: New, vendor: aioresponses, caplog: pytest.LogCaptureFixture, tmp_path: Path, clock: Clock
+    new_client: New, vendor: aioresponses, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     caplog.set_level(logging.DEBUG)
     watcher = Watcher()
@@ -125,7 +131,7 @@ async def test_no_canary_leaves_its_cage(
                 credentials=credentials(),
                 observers=[watcher],
                 extra_headers={"Cookie": COOKIE},
-                breaker_store=FileBreakerStore(tmp_path / f"breaker-{len(clients)}.json", clock=clock, sleep=clock.sleep),
+                breaker_store=FileBreakerStore(tmp_path / f"breaker-{len(clients)}.json"),
                 **arguments,
             )
         )
@@ -134,6 +140,7 @@ async def test_no_canary_leaves_its_cage(
     problems = await every_way_to_fail(new, vendor)
 
     assert len(problems) > 50
+    assert [found for problem in problems for found in locals_with(problem, CANARIES)] == []
     texts = [text for problem in problems for text in shown(problem)]
     texts += [text for record in watcher.records for text in (repr(record), str(record), pickle.dumps(record).decode("latin-1"))]
     texts += [record.getMessage() + str(record.exc_text) for record in caplog.records]
@@ -148,6 +155,204 @@ async def test_no_canary_leaves_its_cage(
     assert [(canary, text) for text in texts for canary in CANARIES if canary in text] == []
 
 
+SPOILT: list[Callable[[str], Any]] = [
+    lambda secret: f"{secret}\n",
+    lambda secret: f"\u200b{secret}",
+    lambda secret: f" {secret}",
+    lambda secret: f"{secret[:9]}\t{secret}",
+    lambda secret: f'"{secret}"',
+    lambda secret: f"${{{secret}}}",
+    lambda secret: f"{secret}\udcff",
+    lambda secret: secret.encode(),
+    lambda secret: [secret],
+]
+PARTS = {"client_secret": CLIENT_SECRET, "username": USERNAME, "password": PASSWORD}
+VARIABLES = {
+    "ENKASH_COINS_BASE_URL": COINS,
+    "ENKASH_AUTH_BASE_URL": AUTH,
+    "ENKASH_CLIENT_ID": "CEK1GZBO6A",
+    **{f"ENKASH_{name.upper()}": secret for name, secret in PARTS.items()},
+}
+
+
+def refusals(make: Callable[[], object]) -> BaseException:
+    """Return what refuses to make something, whose frames hold no secret."""
+    with pytest.raises((TypeError, ValueError, ImportError)) as caught:
+        make()
+    assert locals_with(caught.value, CANARIES) == []
+    assert not [text for text in shown(caught.value) for canary in CANARIES if canary in text]
+    return caught.value
+
+
+@pytest.mark.parametrize("spoil", SPOILT, ids=lambda spoil: repr(spoil("secret")))
+def test_a_secret_that_was_spoilt_is_refused_in_words_and_by_no_frame_that_holds_it(
+    spoil: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, secret in PARTS.items():
+        wrong: dict[str, Any] = {**PARTS, name: spoil(secret)}
+        assert str(refusals(lambda wrong=wrong: PasswordCredentials("CEK1GZBO6A", **wrong))).startswith(f"{name}: ")  # type: ignore[misc]
+    refusals(lambda: PasswordCredentials(spoil(CLIENT_SECRET), **PARTS))
+    assert str(refusals(lambda: StaticToken(spoil(TOKEN)))).startswith("access_token: ")
+    assert str(refusals(lambda: BodyCipher(spoil(CLIENT_SECRET)))).startswith("client_secret: ")
+    monkeypatch.setattr("os.environ", {"ENKASH_COINS_BASE_URL": COINS, "ENKASH_ACCESS_TOKEN": spoil(TOKEN)})
+    assert str(refusals(EnkashClient.from_env)).startswith("access_token: ")
+    for name, secret in PARTS.items():
+        monkeypatch.setattr("os.environ", {**VARIABLES, f"ENKASH_{name.upper()}": spoil(secret)})
+        assert str(refusals(EnkashClient.from_env)).startswith(f"{name}: ")
+
+
+def test_spaces_may_stand_inside_what_a_person_chose_and_nowhere_else() -> None:
+    PasswordCredentials("CEK1GZBO6A", "secret", "a user", "pass word")
+    for parts in (
+        ("a b", "secret", "user", "password"),
+        ("id", "sec ret", "user", "password"),
+        ("id", "s", "user", "pass\u00a0word"),
+    ):
+        with pytest.raises(ValueError, match="there is white space in it"):
+            PasswordCredentials(*parts)
+    for make in (StaticToken, BodyCipher):
+        with pytest.raises(ValueError, match="there is white space in it"):
+            make("two words")
+
+
+def test_what_stands_beside_a_bad_argument_shows_in_no_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    cookie = {"Cookie": COOKIE}
+    wrong: list[dict[str, Any]] = [
+        {"extra_headers": {**cookie, "Host": "evil"}},
+        {"extra_headers": {"Cookie": f"{COOKIE}\n"}},
+        {"extra_headers": cookie, "company_id": "a b"},
+        {"extra_headers": cookie, "retry": 5},
+        {"extra_headers": cookie, "breaker_store": "breaker.json"},
+        {"coins_base_url": f"https://user:{PASSWORD}@coins.example"},
+        {"auth_base_url": f"https://auth.example/?password={PASSWORD}"},
+        {"credentials": TOKEN},
+        {"credentials": credentials(), "encryption": CLIENT_SECRET},
+    ]
+    for arguments in wrong:
+        settings: dict[str, Any] = {"coins_base_url": COINS, "auth_base_url": AUTH, "credentials": credentials()}
+        refusals(lambda given={**settings, **arguments}: EnkashClient(**given))  # type: ignore[misc]
+    monkeypatch.setattr("os.environ", VARIABLES)
+    for arguments in wrong[:7]:
+        refusals(lambda given=arguments: EnkashClient.from_env(**given))  # type: ignore[misc]
+    monkeypatch.setattr("os.environ", {**VARIABLES, "ENKASH_ACCESS_TOKEN": TOKEN})
+    refusals(EnkashClient.from_env)
+    monkeypatch.setattr("os.environ", {**VARIABLES, "ENKASH_COINS_BASE_URL": ""})
+    refusals(EnkashClient.from_env)
+    refusals(lambda: PasswordCredentials(f"CEK:{CLIENT_SECRET}", **PARTS))
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers", None)
+    refusals(lambda: BodyCipher(CLIENT_SECRET))
+
+
+class Provider:
+    """Bring what it was told to, or raise it, or hang."""
+
+    def __init__(self, first: Any, second: Any = None) -> None:
+        self.first = first
+        self.second = second
+        self.asked = asyncio.Event()
+
+    async def token(self) -> Any:
+        return await self.give(self.first)
+
+    async def renew(self, refused: str) -> Any:
+        return await self.give(self.second)
+
+    async def give(self, answer: Any) -> Any:
+        if answer is None:
+            self.asked.set()
+            await asyncio.Event().wait()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+class Shows:
+    def __repr__(self) -> str:
+        return TOKEN
+
+
+ODD = [
+    *(spoil(TOKEN) for spoil in SPOILT),
+    f"{TOKEN}\u00f6",
+    Shows(),
+    KeyError(TOKEN),
+    Unauthorized("the vault is closed"),
+    OutcomeUnknown("the vault did not answer"),
+    ConfigurationError("the vault has no address"),
+    TimeoutError(TOKEN),
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=ascii)
+@pytest.mark.parametrize("renewed", [False, True])
+async def test_what_a_provider_brings_shows_in_no_frame(new_client: New, vendor: aioresponses, odd: Any, renewed: bool) -> None:
+    vendor.get(f"{BALANCE_URL}?userId=EK1", status=401, payload={"error_description": f"no {TOKEN}"}, repeat=True)
+    client = new_client(credentials=Provider(TOKEN, odd) if renewed else Provider(odd), retry=RetryPolicy(attempts=1))
+
+    problem = await outcome(client.get_balance("EK1"))
+
+    assert isinstance(problem, RewardsError)
+    assert locals_with(problem, CANARIES) == []
+    assert TOKEN not in str(problem)
+
+
+def _hang(asked: asyncio.Event) -> Callable[..., Any]:
+    async def hang(url: Any, **kwargs: Any) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    return hang
+
+
+@pytest.mark.parametrize("where", ["token request", "call", "provider", "provider after a 401"])
+async def test_who_is_cancelled_takes_no_secret_along(new_client: New, vendor: aioresponses, where: str) -> None:
+    vendor.post(TOKEN_URL, payload={**TOKEN_REPLY, "access_token": TOKEN})
+    provider = Provider(TOKEN if where == "provider after a 401" else None)
+    asked = provider.asked
+    if where.startswith("provider"):
+        client = new_client(credentials=provider, company_id="C", extra_headers={"Cookie": COOKIE})
+        vendor.post(ALLOCATE_URL, status=401, payload={"error_description": f"no {TOKEN}"})
+    else:
+        client = new_client(credentials=credentials(), extra_headers={"Cookie": COOKIE})
+    if where == "token request":
+        vendor.clear()
+        vendor.post(TOKEN_URL, callback=_hang(asked))
+    vendor.post(ALLOCATE_URL, callback=_hang(asked))
+    call = asyncio.create_task(client.allocate_coins(event="E", user_id="EK1", request_id="R1"))
+    await asked.wait()
+
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await call
+
+    frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    assert "_exchange" in frames  # so that there was something to find
+    assert locals_with(caught.value, CANARIES) == []
+
+
+async def test_calls_that_run_out_of_time_leave_no_secret_in_a_frame(
+    new_client: New, vendor: aioresponses, time: SteppedTime
+) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(5):
+            await client.get_balance("EK1")
+
+    asked = asyncio.Event()
+    vendor.post(TOKEN_URL, callback=_hang(asked))
+    client = new_client(credentials=credentials())
+    waiting = asyncio.gather(outcome(client.get_balance("EK1", timeout=5)), outcome(limited()))
+    await asked.wait()
+    time.at += 5.1
+    vendor.clear()
+    vendor.post(TOKEN_URL, payload={**TOKEN_REPLY, "access_token": TOKEN})
+    vendor.post(ALLOCATE_URL, exception=TimeoutError(ECHO))
+    late = await outcome(new_client(credentials=credentials()).allocate_coins(event="E", user_id="EK1", request_id="R1"))
+    problems = [*await waiting, late]
+
+    assert [type(problem) for problem in problems] == [ConnectFailed, TimeoutError, OutcomeUnknown]
+    assert [found for problem in problems for found in locals_with(problem, CANARIES)] == []
+
+
 @pytest.mark.parametrize(
     "holder",
     [
@@ -160,7 +365,7 @@ async def test_no_canary_leaves_its_cage(
     ids=lambda holder: type(holder).__name__,
 )
 def test_who_holds_a_secret_cannot_be_pickled(holder: object) -> None:
-    with pytest.raises(TypeError, match=r"cannot be (copied or )?pickled"):
+    with pytest.raises(TypeError, match=r"cannot be (copied or )?pickled|a secret does not leave its process"):
         pickle.dumps(holder)
 
 

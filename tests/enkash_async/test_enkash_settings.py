@@ -64,7 +64,7 @@ def test_an_explicit_argument_wins(environment: pytest.MonkeyPatch) -> None:
 def test_a_missing_variable_is_named(name: str, value: str | None) -> None:
     environment = {**ENVIRONMENT, name: value or ""}
 
-    with pytest.raises(ValueError, match=f"got n.*{name}|expected {name}"):
+    with pytest.raises(ValueError, match=f"^Set {name}[,.]"):
         settings_from_env({}, environment)
 
 
@@ -80,5 +80,5 @@ def test_a_token_takes_the_place_of_credentials_and_address() -> None:
 
 
 def test_a_token_beside_credentials_is_refused() -> None:
-    with pytest.raises(ValueError, match="got both"):
+    with pytest.raises(ValueError, match="both are set"):
         settings_from_env({}, {**ENVIRONMENT, "ENKASH_ACCESS_TOKEN": "own"})

@@ -25,9 +25,10 @@ from rewards_core.errors import (
     ValidationFailed,
     VendorError,
 )
-from tests.enkash_async.enkash_kit import Clock, TokenEndpoint, outcome, settle, token
+from tests.enkash_async.enkash_kit import TokenEndpoint, Tokens, outcome, settle, token
+from tests.stepped_time import SteppedTime
 
-New = Callable[..., PasswordTokens]
+New = Callable[..., Tokens]
 
 
 def refused(text: str = "EnKash token: HTTP 400: Bad credentials") -> Unauthorized:
@@ -43,11 +44,11 @@ async def test_a_thousand_concurrent_callers_make_one_request(new_tokens: New, e
     assert endpoint.calls == 1
 
 
-async def test_a_valid_token_is_used_without_another_request(new_tokens: New, endpoint: TokenEndpoint, clock: Clock) -> None:
+async def test_a_valid_token_is_used_without_another_request(new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime) -> None:
     tokens = new_tokens()
     await tokens.token()
 
-    clock.advance(180)
+    time.at += 180
 
     assert await tokens.token() == "token-1"
     assert endpoint.calls == 1
@@ -58,42 +59,44 @@ async def test_a_valid_token_is_used_without_another_request(new_tokens: New, en
     [(86399.0, 255.0), (299.0, 254.0), (None, 255.0), (100.0, 55.0), (60.0, 30.0), (10.0, 5.0)],
 )
 async def test_a_token_is_used_until_45_seconds_before_five_minutes_or_its_own_end(
-    new_tokens: New, endpoint: TokenEndpoint, clock: Clock, expires_in: float | None, usable: float
+    new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime, expires_in: float | None, usable: float
 ) -> None:
     tokens = new_tokens()
     endpoint.script.append(token("first", expires_in))
     await tokens.token()
     endpoint.open.clear()
 
-    clock.advance(usable - 0.001)
+    time.at += usable - 0.001
     assert tokens.ready() == "first"
-    clock.advance(0.001)
+    time.at += 0.001
     assert tokens.ready() is None
 
 
-async def test_a_lifetime_that_was_told_counts_alone(new_tokens: New, clock: Clock, endpoint: TokenEndpoint) -> None:
+async def test_a_lifetime_that_was_told_counts_alone(new_tokens: New, time: SteppedTime, endpoint: TokenEndpoint) -> None:
     tokens = new_tokens(lifetime=3600.0)
     endpoint.script.append(token("first", 60.0))
     await tokens.token()
     endpoint.open.clear()
 
-    clock.advance(3599)
+    time.at += 3599
     assert tokens.ready() == "first"
-    clock.advance(1)
+    time.at += 1
     assert tokens.ready() is None
 
 
-async def test_the_life_of_a_token_begins_when_it_was_asked_for(new_tokens: New, endpoint: TokenEndpoint, clock: Clock) -> None:
+async def test_the_life_of_a_token_begins_when_it_was_asked_for(
+    new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime
+) -> None:
     tokens = new_tokens()
     endpoint.open.clear()
     waiting = asyncio.create_task(tokens.token())
     await endpoint.asked.wait()
-    clock.advance(20)
+    time.at += 20
     endpoint.open.set()
     assert await waiting == "token-1"
     endpoint.open.clear()
 
-    clock.advance(255 - 20)
+    time.at += 255 - 20
 
     assert tokens.ready() is None
 
@@ -110,17 +113,17 @@ async def test_a_token_without_life_still_serves_those_who_waited_for_it(new_tok
 
 
 async def test_nobody_waits_for_a_refresh_while_the_old_token_is_valid(
-    new_tokens: New, endpoint: TokenEndpoint, clock: Clock
+    new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime
 ) -> None:
     tokens = new_tokens()
     await tokens.token()
     endpoint.open.clear()
-    clock.advance(250)
+    time.at += 250
 
     for _ in range(5):  # the token endpoint hangs for five seconds
         assert tokens.ready() == "token-1"
         await settle()
-        clock.advance(0.999)
+        time.at += 0.999
 
     assert endpoint.calls == 2
     endpoint.open.set()
@@ -130,16 +133,16 @@ async def test_nobody_waits_for_a_refresh_while_the_old_token_is_valid(
 
 
 async def test_who_comes_after_the_old_token_ended_joins_the_refresh_under_way(
-    new_tokens: New, endpoint: TokenEndpoint, clock: Clock
+    new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime
 ) -> None:
     tokens = new_tokens()
     await tokens.token()
     endpoint.open.clear()
     endpoint.asked.clear()
-    clock.advance(250)
+    time.at += 250
     tokens.ready()
     await endpoint.asked.wait()
-    clock.advance(10)
+    time.at += 10
 
     late = [asyncio.create_task(tokens.token()) for _ in range(3)]
     await settle()
@@ -150,17 +153,17 @@ async def test_who_comes_after_the_old_token_ended_joins_the_refresh_under_way(
 
 
 async def test_a_refresh_that_brings_the_same_token_is_not_repeated_at_once(
-    new_tokens: New, endpoint: TokenEndpoint, clock: Clock
+    new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime
 ) -> None:
     tokens = new_tokens()
     endpoint.script.extend([token("same", 20.0), token("same", 8.0)])
     await tokens.token()
-    clock.advance(8)
+    time.at += 8
     tokens.ready()
     await settle()
     assert endpoint.calls == 2
 
-    clock.advance(3.9)
+    time.at += 3.9
     assert tokens.ready() == "same"
     await settle()
 
@@ -168,21 +171,21 @@ async def test_a_refresh_that_brings_the_same_token_is_not_repeated_at_once(
 
 
 async def test_a_failed_refresh_is_tried_again_five_seconds_later_and_fails_nobody(
-    new_tokens: New, endpoint: TokenEndpoint, clock: Clock, caplog: pytest.LogCaptureFixture
+    new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime, caplog: pytest.LogCaptureFixture
 ) -> None:
     tokens = new_tokens()
     await tokens.token()
     endpoint.script.append(ConnectFailed("EnKash token: expected a connection, got none"))
-    clock.advance(200)
+    time.at += 200
     assert tokens.ready() == "token-1"
     await settle()
 
-    clock.advance(4.9)
+    time.at += 4.9
     assert tokens.ready() == "token-1"
     await settle()
     assert endpoint.calls == 2
 
-    clock.advance(0.1)
+    time.at += 0.1
     assert tokens.ready() == "token-1"
     await settle()
     assert endpoint.calls == 3
@@ -209,12 +212,12 @@ async def test_a_late_401_of_a_replaced_token_costs_no_request(new_tokens: New, 
     assert endpoint.calls == 2
 
 
-async def test_a_401_during_a_refresh_waits_for_that_refresh(new_tokens: New, endpoint: TokenEndpoint, clock: Clock) -> None:
+async def test_a_401_during_a_refresh_waits_for_that_refresh(new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime) -> None:
     tokens = new_tokens()
     old = await tokens.token()
     endpoint.open.clear()
     endpoint.asked.clear()
-    clock.advance(200)
+    time.at += 200
     tokens.ready()
     await endpoint.asked.wait()
 
@@ -279,7 +282,7 @@ async def test_a_fetch_whose_only_caller_left_still_serves_the_next(new_tokens: 
     ids=["4xx", "422", "200"],
 )
 async def test_one_refusal_fails_a_thousand_callers_and_everybody_after_them(
-    new_tokens: New, endpoint: TokenEndpoint, clock: Clock, refusal: VendorError
+    new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime, refusal: VendorError
 ) -> None:
     tokens = new_tokens()
     endpoint.script.append(refusal)
@@ -290,25 +293,25 @@ async def test_one_refusal_fails_a_thousand_callers_and_everybody_after_them(
     assert len({id(problem) for problem in problems}) == 1000
     assert {problem.status for problem in problems} == {refusal.status}
     assert str(refusal) in str(problems[0])
-    clock.advance(1e6)
+    time.at += 1e6
     with pytest.raises(CredentialsRejected):
         await tokens.token()
     assert endpoint.calls == 1
 
 
 async def test_after_a_refused_refresh_the_old_token_is_used_to_its_end_and_no_other_asked_for(
-    new_tokens: New, endpoint: TokenEndpoint, clock: Clock
+    new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime
 ) -> None:
     tokens = new_tokens()
     await tokens.token()
     endpoint.script.append(refused())
-    clock.advance(200)
+    time.at += 200
     for _ in range(50):
         assert tokens.ready() == "token-1"
         await settle()
-        clock.advance(1)
+        time.at += 1
 
-    clock.advance(10)
+    time.at += 10
     with pytest.raises(CredentialsRejected):
         await tokens.token()
     assert endpoint.calls == 2
@@ -338,7 +341,7 @@ async def test_what_the_vendor_says_is_kept_without_secrets(new_tokens: New, end
     store = MemoryBreakerStore()
     endpoint.script.append(refused("EnKash token: HTTP 400: no user 9000000000 with pass-word-1"))
 
-    problem = await outcome(new_tokens(store, secrets=("pass-word-1", "9000000000")).token())
+    problem = await outcome(new_tokens(store, secrets=lambda: ("pass-word-1", "9000000000")).token())
 
     kept = await store.load("account-1")
     assert kept.message == "EnKash token: HTTP 400: no user [hidden] with [hidden]"
@@ -350,61 +353,65 @@ def unanswered() -> OutcomeUnknown:
     return OutcomeUnknown("EnKash token: expected an answer, got a broken connection")
 
 
-async def test_an_unanswered_request_is_repeated_once(new_tokens: New, endpoint: TokenEndpoint, clock: Clock) -> None:
+async def test_an_unanswered_request_is_repeated_once(new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime) -> None:
     tokens = new_tokens()
     endpoint.script.append(unanswered())
 
     assert await tokens.token() == "token-2"
-    assert clock.slept == [1.0]
+    assert time.slept == [1.0]
 
 
-async def proven(tokens: PasswordTokens, endpoint: TokenEndpoint, clock: Clock) -> PasswordTokens:
+async def proven(tokens: Tokens, endpoint: TokenEndpoint, time: SteppedTime) -> Tokens:
     """Return a manager whose credentials have brought a token, which has ended since."""
     await tokens.token()
-    clock.advance(300)
+    time.at += 300
     endpoint.calls = 0
     return tokens
 
 
 async def test_two_unanswered_requests_fail_every_caller_for_sixty_seconds(
-    new_tokens: New, endpoint: TokenEndpoint, clock: Clock
+    new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime
 ) -> None:
-    tokens = await proven(new_tokens(), endpoint, clock)
+    tokens = await proven(new_tokens(), endpoint, time)
     endpoint.script.extend([unanswered(), unanswered()])
 
     problems = await asyncio.gather(*(outcome(tokens.token()) for _ in range(1000)))
 
     assert {type(problem) for problem in problems} == {TokenUnavailable}
     assert problems[0].retry_after == 60.0
-    clock.advance(59.9)
+    time.at += 59.9
     with pytest.raises(TokenUnavailable) as caught:
         await tokens.token()
     assert caught.value.retry_after == pytest.approx(0.1)
     assert endpoint.calls == 2
-    clock.advance(0.1)
+    time.at += 0.1
     assert await tokens.token() == "token-3"
 
 
-async def test_after_the_pause_only_one_more_request_is_risked(new_tokens: New, endpoint: TokenEndpoint, clock: Clock) -> None:
-    tokens = await proven(new_tokens(), endpoint, clock)
+async def test_after_the_pause_only_one_more_request_is_risked(
+    new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime
+) -> None:
+    tokens = await proven(new_tokens(), endpoint, time)
     endpoint.script.extend([unanswered(), unanswered(), unanswered()])
     await outcome(tokens.token())
-    clock.advance(60)
+    time.at += 60
 
     with pytest.raises(TokenUnavailable):
         await tokens.token()
 
     assert endpoint.calls == 3
-    clock.advance(60)
+    time.at += 60
     assert await tokens.token() == "token-4"
 
 
-async def test_the_pause_holds_for_every_client_on_the_same_store(new_tokens: New, endpoint: TokenEndpoint, clock: Clock) -> None:
+async def test_the_pause_holds_for_every_client_on_the_same_store(
+    new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime
+) -> None:
     store = MemoryBreakerStore()
-    tokens = await proven(new_tokens(store), endpoint, clock)
+    tokens = await proven(new_tokens(store), endpoint, time)
     endpoint.script.extend([unanswered(), unanswered()])
     await outcome(tokens.token())
-    clock.advance(20)
+    time.at += 20
 
     with pytest.raises(TokenUnavailable) as caught:
         await new_tokens(store).token()
@@ -414,7 +421,7 @@ async def test_the_pause_holds_for_every_client_on_the_same_store(new_tokens: Ne
 
 
 async def test_credentials_that_never_brought_a_token_are_tried_every_ten_minutes(
-    new_tokens: New, endpoint: TokenEndpoint, clock: Clock
+    new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime
 ) -> None:
     store = MemoryBreakerStore()
     tokens = new_tokens(store)
@@ -424,48 +431,50 @@ async def test_credentials_that_never_brought_a_token_are_tried_every_ten_minute
         for each in (tokens, new_tokens(store)):
             with pytest.raises(TokenUnavailable, match="Make sure that the credentials are right"):
                 await each.token()
-        clock.advance(59)
+        time.at += 59
     assert endpoint.calls == 2
 
-    clock.advance(60)
+    time.at += 60
     with pytest.raises(TokenUnavailable) as caught:
         await tokens.token()
     assert caught.value.retry_after == 600.0
     assert endpoint.calls == 3
-    clock.advance(600)
+    time.at += 600
     assert await tokens.token() == "token-4"
 
 
 async def test_a_new_client_knows_that_the_credentials_have_brought_a_token(
-    new_tokens: New, endpoint: TokenEndpoint, clock: Clock
+    new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime
 ) -> None:
     store = MemoryBreakerStore()
-    await proven(new_tokens(store), endpoint, clock)
+    await proven(new_tokens(store), endpoint, time)
     tokens = new_tokens(store)
     endpoint.script.extend([unanswered(), unanswered()])
 
     with pytest.raises(TokenUnavailable, match="call again then"):
         await tokens.token()
-    clock.advance(60)
+    time.at += 60
 
     assert await tokens.token() == "token-3"
 
 
-async def test_credentials_that_were_refused_count_as_unproven(new_tokens: New, endpoint: TokenEndpoint, clock: Clock) -> None:
+async def test_credentials_that_were_refused_count_as_unproven(
+    new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime
+) -> None:
     store = MemoryBreakerStore()
-    tokens = await proven(new_tokens(store), endpoint, clock)
+    tokens = await proven(new_tokens(store), endpoint, time)
     endpoint.script.append(refused())
     await outcome(tokens.token())
 
     assert (await store.load("account-1")).accepted_at is None
 
 
-async def test_a_token_makes_earlier_silence_forgotten(new_tokens: New, endpoint: TokenEndpoint, clock: Clock) -> None:
+async def test_a_token_makes_earlier_silence_forgotten(new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime) -> None:
     store = MemoryBreakerStore()
     endpoint.script.append(unanswered())
     await new_tokens(store).token()
 
-    assert await store.load("account-1") == BreakerState(accepted_at=clock.now())
+    assert await store.load("account-1") == BreakerState(accepted_at=time.now())
 
 
 async def test_what_came_instead_of_an_answer_is_told_to_every_client_on_the_same_store(
@@ -519,9 +528,9 @@ async def test_what_is_neither_a_refusal_nor_silence_leaves_the_mark_and_forbids
     assert (kept.rejected_at, kept.unanswered) == (None, 1)
 
 
-async def test_a_clock_set_back_does_not_stretch_the_pause(new_tokens: New, endpoint: TokenEndpoint, clock: Clock) -> None:
+async def test_a_clock_set_back_does_not_stretch_the_pause(new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime) -> None:
     store = MemoryBreakerStore()
-    an_hour_ahead = clock.now() + 3600
+    an_hour_ahead = time.now() + 3600
     await store.save("account-1", BreakerState(accepted_at=an_hour_ahead, unanswered=2, unanswered_at=an_hour_ahead))
 
     with pytest.raises(TokenUnavailable) as caught:
@@ -529,12 +538,12 @@ async def test_a_clock_set_back_does_not_stretch_the_pause(new_tokens: New, endp
     assert caught.value.retry_after == 60.0
     assert endpoint.calls == 0
 
-    clock.advance(60)
+    time.at += 60
     assert await new_tokens(store).token() == "token-1"
 
 
 async def test_a_process_that_died_during_a_request_has_left_its_mark(
-    new_tokens: New, endpoint: TokenEndpoint, clock: Clock
+    new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime
 ) -> None:
     store = MemoryBreakerStore()
     for _ in range(2):
@@ -645,11 +654,11 @@ async def test_closing_before_the_fetch_took_its_first_step_ends_those_who_wait(
     assert endpoint.calls == 0
 
 
-def test_closing_in_another_loop_leaves_the_request_to_the_loop_it_belongs_to(clock: Clock) -> None:
-    async def start() -> tuple[PasswordTokens, TokenEndpoint, asyncio.Task[str]]:
+def test_closing_in_another_loop_leaves_the_request_to_the_loop_it_belongs_to() -> None:
+    async def start() -> tuple[Tokens, TokenEndpoint, asyncio.Task[str]]:
         endpoint = TokenEndpoint()
         endpoint.open.clear()
-        tokens = PasswordTokens(ask=endpoint, account=lambda: "account-1", store=MemoryBreakerStore(), clock=clock)
+        tokens = Tokens(PasswordTokens(ask=endpoint, account=lambda: "account-1", store=MemoryBreakerStore()))
         waiting = asyncio.create_task(tokens.token())
         await endpoint.asked.wait()
         return tokens, endpoint, waiting
@@ -666,12 +675,12 @@ def test_closing_in_another_loop_leaves_the_request_to_the_loop_it_belongs_to(cl
 
 
 async def test_closing_leaves_a_valid_token_alone_and_renews_it_no_more(
-    new_tokens: New, endpoint: TokenEndpoint, clock: Clock
+    new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime
 ) -> None:
     tokens = new_tokens()
     await tokens.token()
     await tokens.aclose()
-    clock.advance(200)
+    time.at += 200
 
     assert tokens.ready() == "token-1"
     await settle()
