@@ -43,12 +43,7 @@ class Asking:
         ValueError: one is out of range.
     """
 
-    def __init__(
-        self,
-        *,
-        rate: float | None = 20.0,
-        most: int | None = None,
-    ) -> None:
+    def __init__(self, *, rate: float | None = 20.0, most: int | None = None) -> None:
         self.made = 0
         self.most = None if most is None else check_whole(most, "most", at_least=1)
         self._stop = Stop()

@@ -104,19 +104,8 @@ class Paying:
         self._ill_since: float | None = None
         self._forbidden = self._refused = self._unlisted = 0
 
-    def admit_now(self) -> bool:
-        """Take the places that a row needs before it may be marked as sent, if that needs no waiting."""
-        if self._stop.wished or not self._slots.take():
-            return False
-        if self._sent.take():
-            if self._limiter.take():
-                return True
-            self._sent.release()
-        self._slots.release()
-        return False
-
     async def admit(self) -> bool:
-        """Wait for those places; return False if the end is asked for first."""
+        """Take the places that a row needs before it may be marked as sent; return False if the end is asked for first."""
         if not await self._both_places():
             return False
         if await self._stop.take(self._limiter):

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from attrs import field, frozen
 
 from payouts.asking import paced
-from payouts.ledger import Ledger
 from payouts.paying import Paying
 from payouts.progress import Progress, Stop
 from payouts.recording import Recorder
@@ -27,6 +26,7 @@ from rewards_core.validation import check_flag, check_instance, check_methods, f
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from payouts.ledger import Ledger
     from payouts.vendors import Vendor
     from webhooks import Completions
 
@@ -120,7 +120,7 @@ def run_payouts(
     if not isinstance(rows, Iterable | AsyncIterable):
         raise TypeError(f"rows: give an iterable of rows, not {type(rows).__name__}.")
     vendor = vendor_of(client, may_repeat=check_flag(may_repeat, "may_repeat"))
-    check_instance(ledger, "ledger", Ledger)
+    check_methods(ledger, "ledger", "Ledger(...)", ("plan", "move_all", "one_run"))
     if vendor.name != ledger.vendor:
         raise ValueError(f"client: give a client of {ledger.vendor}, as the ledger is, not of {vendor.name}.")
     options = check_instance(RunOptions() if options is None else options, "options", RunOptions)
@@ -320,7 +320,7 @@ class PayoutRun:
                     self.progress.skipped += 1
                 if not self._is_to_be_sent(entry):
                     continue
-                if left == 0 or not (self._paying.admit_now() or await self._paying.admit()):
+                if left == 0 or not await self._paying.admit():
                     break
                 self._handed.add(entry.number)
                 if entry.state is State.PLANNED:
