@@ -40,6 +40,7 @@ from rewards_core.errors import (
 from rewards_core.http.calls import Met, Trouble
 from rewards_core.http.messages import Answer, Effect, Headers, Request
 from rewards_core.http.transport import Transport
+from rewards_core.rate import loop_time
 from rewards_core.secrets import Secret, hide
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ class PasswordTokens:
         token = self._token
         if token is None:
             return None
-        now = _loop_time()
+        now = loop_time()
         if now >= self._refresh_at:
             if now >= self._ends_at:
                 return None
@@ -219,7 +220,7 @@ class PasswordTokens:
         if self._closed:
             raise _closed()
         if self._flight is None:
-            if (obstacle := self._obstacle(_loop_time())) is not None:
+            if (obstacle := self._obstacle(loop_time())) is not None:
                 raise obstacle
             self._take_off()
         place: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -256,7 +257,7 @@ class PasswordTokens:
                 "This call did nothing; repair the store."
             )
         logger.warning("no new EnKash token: %s", outcome)
-        self._look_again(_loop_time())
+        self._look_again(loop_time())
         return outcome
 
     def _land(self, flight: asyncio.Task[Outcome]) -> None:
@@ -279,7 +280,7 @@ class PasswordTokens:
                 self._heed(known)
                 mark = evolve(known, unanswered=known.unanswered + 1, unanswered_at=self._clock(), status=None)
                 await self._store.save(self._account, mark)
-                asked_at = _loop_time()
+                asked_at = loop_time()
                 try:
                     token = await self._ask()
                 except OutcomeUnknown as problem:
@@ -323,8 +324,8 @@ class PasswordTokens:
         if known.unanswered >= UNANSWERED_LIMIT:
             self._silence = known
             left = known.unanswered_at + (PAUSE_UNPROVEN if known.accepted_at is None else PAUSE) - self._clock()
-            self._paused_until = _loop_time() + left
-        if (obstacle := self._obstacle(_loop_time())) is not None:
+            self._paused_until = loop_time() + left
+        if (obstacle := self._obstacle(loop_time())) is not None:
             raise obstacle
 
     def _keep(self, token: AccessToken, asked_at: float) -> None:
@@ -353,10 +354,6 @@ class PasswordTokens:
             f"may count as failed attempts, and three of those in a row lock the account. {advice}",
             retry_after=left,
         )
-
-
-def _loop_time() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _what_came(status: int | None) -> str:

@@ -188,10 +188,7 @@ class OriginalClient:
                 "nonce": nonce,
             }
         )
-        asked = AllocationRequest(
-            reward_uid=reward_uid, to_user_uid=to_user_uid, amount=Decimal(digits), nonce=nonce, scope=self._scope
-        )
-        started, deadline = asyncio.get_running_loop().time(), self._transport.deadline(timeout)
+        seconds, deadline = timeout or self._transport.timeouts.total, self._transport.deadline(timeout)
         trouble: RequestRejected | OutcomeUnknown
         try:
             created = await self._transport.call(
@@ -203,9 +200,8 @@ class OriginalClient:
                     read=read_created,
                     body=body,
                     key=nonce,
-                    asked=asked,
                     advice=ADVICE,
-                    deadline=deadline - min(LONGEST_RESERVE, (deadline - started) / 5),
+                    deadline=deadline - min(LONGEST_RESERVE, seconds / 5),
                 )
             )
         except (Unauthorized, Forbidden, RateLimited):
@@ -218,18 +214,21 @@ class OriginalClient:
                 status=OperationStatus.PENDING,
                 reward_uid=reward_uid,
                 to_user_uid=to_user_uid,
-                amount=asked.amount,
+                amount=Decimal(digits),
                 nonce=nonce,
                 scope=self._scope,
                 raw=created,
             )
+        asked = AllocationRequest(
+            reward_uid=reward_uid, to_user_uid=to_user_uid, amount=Decimal(digits), nonce=nonce, scope=self._scope
+        )
         try:
             return await reconcile(
                 asked,
                 trouble,
                 repeated=repeated,
                 look_up=partial(self._lookup.under_nonces, to_user_uid, (nonce,), deadline),
-                started=started,
+                started=deadline - seconds,
                 deadline=deadline,
             )
         except asyncio.CancelledError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -27,7 +26,7 @@ from rewards_core.errors import (
     Unauthorized,
     VendorError,
 )
-from rewards_core.rate import Limiter, Limits
+from rewards_core.rate import Limiter, Limits, loop_time
 
 if TYPE_CHECKING:
     from payouts.ledger import Facts, Ledger
@@ -323,7 +322,7 @@ class Paying:
 
     async def _better_later(self, problem: RewardsError, repeats: int) -> bool:
         """Wait a little before the vendor is tried again; return False once that has gone on for too long."""
-        now = asyncio.get_running_loop().time()
+        now = loop_time()
         if self._ill_since is None:
             self._ill_since = now
         asked_for: float = getattr(problem, "retry_after", None) or 0.0

@@ -73,11 +73,11 @@ class Limiter:
 
     def ready_in(self) -> float:
         """Return the seconds until pause and rate let the next call start, 0 if they do now."""
-        return max(0.0, max(self.paused_until, self._next_start - self._tolerance) - _now())
+        return max(0.0, max(self.paused_until, self._next_start - self._tolerance) - loop_time())
 
     async def wait(self, timeout: float = math.inf) -> bool:
         """Wait for pause, rate and slot in this order; return whether a slot was had within `timeout` seconds."""
-        deadline = _now() + timeout
+        deadline = loop_time() + timeout
         while True:
             pauses = self._pauses
             if not (await self._outlast_pause(deadline) and await self._keep_rate(deadline) and await self._have_slot(deadline)):
@@ -97,7 +97,7 @@ class Limiter:
 
     def pause(self, seconds: float) -> None:
         """Let no call start for so many seconds; those that waited come back spread out."""
-        until = _now() + seconds
+        until = loop_time() + seconds
         if until > self.paused_until:
             self.paused_until = self._next_start = until
             self._pauses += 1
@@ -106,7 +106,7 @@ class Limiter:
 
     def paused_for(self) -> float:
         """Return the seconds the present pause still lasts, 0 if there is none."""
-        return max(0.0, self.paused_until - _now())
+        return max(0.0, self.paused_until - loop_time())
 
     def _start_now(self) -> bool:
         if self.ready_in() > 0.0:
@@ -114,11 +114,11 @@ class Limiter:
         if self._interval is None:
             self._plain = True
         else:
-            self._next_start = max(_now(), self._next_start) + self._interval
+            self._next_start = max(loop_time(), self._next_start) + self._interval
         return True
 
     async def _outlast_pause(self, deadline: float) -> bool:
-        while (now := _now()) < self.paused_until:
+        while (now := loop_time()) < self.paused_until:
             until = self.paused_until + self._spread * self._random()
             if until > deadline:
                 return False
@@ -130,7 +130,7 @@ class Limiter:
     async def _keep_rate(self, deadline: float) -> bool:
         if self._interval is None:
             return True
-        now = _now()
+        now = loop_time()
         start = max(now, self._next_start - self._tolerance)
         if start > deadline:
             return False
@@ -157,5 +157,6 @@ class Limiter:
         return True
 
 
-def _now() -> float:
+def loop_time() -> float:
+    """Return the running loop's time, in seconds from some moment in the past."""
     return asyncio.get_running_loop().time()

@@ -43,6 +43,8 @@ def check_id(value: str, name: str) -> str:
         TypeError: it is not a str.
         ValueError: it is empty, too long, or holds what an id cannot hold.
     """
+    if type(value) is str and _plain_id(value):  # the usual case, which a call pays for twice
+        return value
     text = _text(value, name)
     if is_id(text):
         return text
@@ -310,9 +312,9 @@ def is_loopback(host: str) -> bool:
 
 
 def _printable(value: str, name: str, advice: str) -> str:
+    if type(value) is str and _plain_id(value):
+        return value
     text = _text(value, name)
-    if _plain_id(text):
-        return text
     if 0 < len(text) <= MAX_TEXT and text.isprintable() and text == text.strip():
         return text
     raise ValueError(

@@ -13,6 +13,7 @@ from attrs import field, frozen
 
 from rewards_core.errors import OutcomeUnknown
 from rewards_core.operations import KeyedRequest, Operation, OperationReader, OperationRef
+from rewards_core.rate import loop_time
 from rewards_core.validation import check_flag, check_instance, check_methods, check_wait
 from webhooks.errors import CompletionsClosed, CompletionsFailed, nothing_found, time_is_over
 from webhooks.hub import LAST_LOOK, Hub
@@ -21,7 +22,7 @@ from webhooks.poller import BOOST
 from webhooks.polling import AT_ONCE, PollPolicy
 from webhooks.store.base import A_STORE
 from webhooks.streams import CompletionStream
-from webhooks.supervise import RestartPolicy, keep_running, loop_time
+from webhooks.supervise import RestartPolicy, keep_running
 from webhooks.watchers import Ending, Settled, Waiter
 
 if TYPE_CHECKING:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rewards_core.errors import NotFound, VendorError
 from rewards_core.operations import OperationStatus
+from rewards_core.rate import loop_time
 from webhooks.lookups import KeyWaiter, LookUps
 from webhooks.poller import Poller
 from webhooks.polling import AT_ONCE, PollPolicy
 from webhooks.store.base import Outcome, Store, Verdict, Via
 from webhooks.store.subscribers import Subscriber
-from webhooks.supervise import loop_time, wait_at_most
+from webhooks.supervise import wait_at_most
 from webhooks.watchers import Ending, Settled, Standing, Waiter, Watcher, Watchers
 
 if TYPE_CHECKING:

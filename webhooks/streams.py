@@ -13,11 +13,12 @@ from attrs import frozen
 
 from rewards_core.errors import VendorError
 from rewards_core.operations import Operation, OperationRef
+from rewards_core.rate import loop_time
 from rewards_core.validation import check_flag, check_wait
 from webhooks.errors import CompletionsClosed, time_is_over
 from webhooks.poller import BOOST
 from webhooks.polling import AT_ONCE
-from webhooks.supervise import is_cancelled, loop_time
+from webhooks.supervise import is_cancelled
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from attrs import field, frozen
 
 from rewards_core.backoff import delay
+from rewards_core.rate import loop_time
 from rewards_core.validation import number, optional, whole
 
 logger = logging.getLogger(__name__)
@@ -74,11 +75,6 @@ async def keep_running(
         pause = delay(row - 1, first=policy.first_delay, longest=policy.max_delay)
         logger.error("%s died and starts again in %.1f s", name, pause, exc_info=cause)
         await asyncio.sleep(pause)
-
-
-def loop_time() -> float:
-    """Return the seconds of the running loop's timers."""
-    return asyncio.get_running_loop().time()
 
 
 def is_cancelled() -> bool:

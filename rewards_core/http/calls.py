@@ -104,18 +104,16 @@ class Line(Protocol):
 class Call(Generic[T]):
     """The life of one logical call over a line."""
 
-    __slots__ = ("_delay", "_line", "_request", "_started", "_time", "ambiguous", "attempts", "known", "renewed", "status")
+    attempts = 0
+    ambiguous = known = renewed = False
+    status: int | None = None
+    _delay = 0.0
 
     def __init__(self, line: Line, request: Request[T]) -> None:
         self._line = line
         self._request = request
         self._time = asyncio.get_running_loop().time
         self._started = self._time()
-        self._delay = 0.0
-        self.attempts = 0
-        self.ambiguous = self.known = False
-        self.renewed = False
-        self.status: int | None = None
 
     async def run(self) -> T:
         """Attempt until it ends, and tell those who watch."""

@@ -180,7 +180,7 @@ class Transport:
             return Trouble(Met.NEVER_LEFT, "time ran out before it was sent")
         session = self._borrowed or self._session(bare=request.effect is Effect.BARE)
         try:
-            with self._timer.limit(timeout):
+            with TimeLimit(self._timer, timeout):
                 response = await session.request(
                     request.method,
                     request.url,
@@ -191,7 +191,11 @@ class Transport:
                     timeout=self._usual_timeout if timeout >= self.timeouts.read else self._timeout(timeout),
                 )
                 try:
-                    content = await self._content(response, request.max_reply)
+                    length = response.content_length
+                    if length is None or "Content-Encoding" in response.headers:
+                        content = await self._content(response, request.max_reply)
+                    else:
+                        content = await response.read() if length <= request.max_reply else None
                 finally:
                     if response.connection is not None:  # it was not read to its end
                         response.close()
@@ -239,9 +243,7 @@ class Transport:
 
     @staticmethod
     async def _content(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
-        length = response.content_length
-        if length is not None and "Content-Encoding" not in response.headers:
-            return await response.read() if length <= limit else None
+        """Read a body of unknown length; return None if it is too long."""
         chunks: list[bytes] = []
         size = 0
         async for chunk in response.content.iter_any():
@@ -274,59 +276,55 @@ class SharedTimer:
         seconds: How long an attempt usually may take. All such attempts share a timer, a shorter one has its own.
     """
 
-    __slots__ = ("_due", "_seconds", "_timer")
+    __slots__ = ("due", "seconds", "timer")
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._due: dict[TimeLimit, float] = {}  # in the order in which their time is over, as all take equally long
-        self._timer: asyncio.TimerHandle | None = None
+        self.seconds = seconds
+        self.due: dict[TimeLimit, float] = {}  # in the order in which their time is over, as all take equally long
+        self.timer: asyncio.TimerHandle | None = None
 
-    def limit(self, seconds: float) -> TimeLimit:
-        """Return a context for one task, whose body ends with `TimeoutError` once it has taken so many seconds, or the usual."""
-        return TimeLimit(self, seconds)
-
-    def begin(self, limit: TimeLimit, seconds: float) -> asyncio.TimerHandle | None:
-        """Count an attempt's time from now on; return its timer if it has one of its own."""
-        loop = asyncio.get_running_loop()
-        if seconds < self._seconds:
-            return loop.call_later(seconds, limit.expire)
-        due = self._due[limit] = loop.time() + self._seconds
-        if self._timer is None:
-            self._timer = loop.call_at(due, self._fire, loop)
-        return None
-
-    def end(self, limit: TimeLimit) -> None:
-        """Forget an attempt that shares the timer, which is left to fire without effect: cancelling it is what costs."""
-        del self._due[limit]
-
-    def _fire(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None
+    def fire(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Expire those whose time is over, and wait for the next."""
+        self.timer = None
         now = loop.time()
-        for limit, due in self._due.items():
+        for limit, due in self.due.items():
             if due > now:
-                self._timer = loop.call_at(due, self._fire, loop)
+                self.timer = loop.call_at(due, self.fire, loop)
                 break
             limit.expire()
 
 
 class TimeLimit:
-    """One body and its time, as `asyncio.timeout` does it."""
+    """Bound a body of one task, as `asyncio.timeout` does it; it ends with `TimeoutError`.
 
-    __slots__ = ("_cancelled_before", "_expired", "_own_timer", "_seconds", "_task", "_timer")
+    Args:
+        shared: The timer of all that take its usual time.
+        seconds: How long the body may take.
+    """
 
-    def __init__(self, timer: SharedTimer, seconds: float) -> None:
-        self._timer = timer
+    __slots__ = ("_cancelled_before", "_expired", "_own_timer", "_seconds", "_shared", "_task")
+
+    def __init__(self, shared: SharedTimer, seconds: float) -> None:
+        self._shared = shared
         self._seconds = seconds
         self._expired = False
 
     def __enter__(self) -> None:
-        self._task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # coroutines run in tasks
+        shared = self._shared
+        loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[Any] = asyncio.current_task(loop)  # type: ignore[assignment]  # coroutines run in tasks
         self._cancelled_before = self._task.cancelling()
-        self._own_timer = self._timer.begin(self, self._seconds)
+        self._own_timer: asyncio.TimerHandle | None = None
+        if self._seconds < shared.seconds:
+            self._own_timer = loop.call_later(self._seconds, self.expire)
+            return
+        due = shared.due[self] = loop.time() + shared.seconds
+        if shared.timer is None:
+            shared.timer = loop.call_at(due, shared.fire, loop)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
         if self._own_timer is None:
-            self._timer.end(self)
+            del self._shared.due[self]  # the timer is left to fire without effect: cancelling it each time is what costs
         else:
             self._own_timer.cancel()
         if self._expired and self._task.uncancel() <= self._cancelled_before and kind is asyncio.CancelledError:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rewards_core.http.transport import SharedTimer
+from rewards_core.http.transport import SharedTimer, TimeLimit
 from tests.virtual_time import virtual_time
 
 pytestmark = pytest.mark.timeout(20)
@@ -16,7 +16,7 @@ USUAL, SHORT = 0.02, 0.01
 
 
 async def last_for_ever(timer: SharedTimer, seconds: float = USUAL) -> None:
-    with timer.limit(seconds):
+    with TimeLimit(timer, seconds):
         await asyncio.Event().wait()
 
 
@@ -44,14 +44,14 @@ async def test_a_short_turn_does_not_last_as_long_as_a_usual_one() -> None:
 async def test_what_ends_in_time_is_left_alone() -> None:
     timer = SharedTimer(60.0)
     for seconds in (60.0, 30.0):
-        with timer.limit(seconds):
+        with TimeLimit(timer, seconds):
             await asyncio.sleep(0)
 
 
 @virtual_time
 async def test_a_timer_set_for_one_that_has_ended_ends_nobody_else_too_early() -> None:
     timer, loop = SharedTimer(USUAL), asyncio.get_running_loop()
-    with timer.limit(USUAL):
+    with TimeLimit(timer, USUAL):
         pass
     await asyncio.sleep(USUAL / 2)
     begun = loop.time()
@@ -64,7 +64,7 @@ async def test_a_timer_set_for_one_that_has_ended_ends_nobody_else_too_early() -
 async def test_what_the_body_raises_passes_through() -> None:
     timer = SharedTimer(USUAL)
     for seconds in (USUAL, SHORT):
-        with pytest.raises(KeyError), timer.limit(seconds):
+        with pytest.raises(KeyError), TimeLimit(timer, seconds):
             raise KeyError
     await asyncio.sleep(0)
 
@@ -101,7 +101,7 @@ async def test_turns_share_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     timer = SharedTimer(60.0)
 
     async def turn() -> None:
-        with timer.limit(60.0):
+        with TimeLimit(timer, 60.0):
             await asyncio.sleep(0)
 
     await asyncio.gather(*(turn() for _ in range(100)))
@@ -122,7 +122,7 @@ async def test_a_cancellation_from_outside_stays_one(seconds: float) -> None:
 @pytest.mark.parametrize("first", ["the timer", "somebody else"])
 @virtual_time
 async def test_a_cancellation_from_outside_in_the_moment_of_the_time_out_stays_one(first: str) -> None:
-    limit = SharedTimer(60.0).limit(60.0)
+    limit = TimeLimit(SharedTimer(60.0), 60.0)
 
     async def body() -> None:
         with limit:
@@ -157,7 +157,7 @@ async def test_a_body_that_resists_is_told_once_and_holds_up_nobody() -> None:
     timer, told = SharedTimer(SHORT), list[int]()
 
     async def resist() -> None:
-        with timer.limit(SHORT):
+        with TimeLimit(timer, SHORT):
             for number in range(2):
                 try:
                     await asyncio.sleep(SHORT * 4)
