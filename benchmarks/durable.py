@@ -24,8 +24,8 @@ from benchmarks._wire import pin
 from original_async import OriginalClient, OriginalWebhooks
 from webhooks import Completions, Receiver
 from webhooks.ingress.armour import ArmouredServer
+from webhooks.store.base import Subscriber
 from webhooks.store.sqlite import SQLiteStore
-from webhooks.store.subscribers import Subscriber
 
 if TYPE_CHECKING:
     from webhooks.store.base import Outcome

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
         StoreError,
         StoreFull,
     )
+    from webhooks.ingress.base import Reply
     from webhooks.polling import PollPolicy
-    from webhooks.receiver import Receiver, ReceiverStatistics, Reply
+    from webhooks.receiver import Receiver, ReceiverStatistics
     from webhooks.store.base import Acceptance, EventState, Outcome, Store, StoredEvent, StoreStatistics
     from webhooks.store.memory import MemoryStore
     from webhooks.store.sqlite import SQLiteStore
@@ -58,6 +59,7 @@ if not TYPE_CHECKING:  # else a type checker would believe in every name
         (
             "errors",
             "polling",
+            "ingress.base",
             "store.base",
             "store.memory",
             "supervise",

@@ -16,8 +16,8 @@ from rewards_core.backoff import delay
 from rewards_core.secrets import one_line
 from rewards_core.validation import check_instance, check_methods, number, whole
 from webhooks.errors import NotTaken
+from webhooks.store.base import Subscriber
 from webhooks.store.outcomes import CONFLICT_EVENT
-from webhooks.store.subscribers import Subscriber
 from webhooks.supervise import RestartPolicy, is_cancelled, keep_running, wait_at_most
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import logging
 import math
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rewards_core.errors import NotFound, VendorError
 from rewards_core.operations import OperationStatus
@@ -16,14 +16,12 @@ from rewards_core.rate import loop_time
 from webhooks.lookups import KeyWaiter, LookUps
 from webhooks.poller import Poller
 from webhooks.polling import AT_ONCE, PollPolicy
-from webhooks.store.base import Outcome, Store, Verdict, Via
-from webhooks.store.subscribers import Subscriber
+from webhooks.store.base import Outcome, Store, Subscriber, Verdict, Via
 from webhooks.supervise import wait_at_most
 from webhooks.watchers import Ending, Settled, Standing, Waiter, Watcher, Watchers
 
 if TYPE_CHECKING:
     from rewards_core.operations import KeyedRequest, Operation, OperationReader, OperationRef
-    from webhooks.streams import CompletionStream
 
 T = TypeVar("T")
 
@@ -37,6 +35,18 @@ _DELAYS_KEPT = 1_000
 _SLICE = 1_000
 LAST_LOOK = 2.0
 """Seconds that a store gets to answer after the time of a wait is over."""
+
+
+class Stream(Protocol):
+    """Outcomes of many operations that somebody iterates over."""
+
+    def fail(self, error: Exception) -> None:
+        """End it with an error."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop waiting."""
+        ...
 
 
 class Hub(Subscriber):
@@ -71,7 +81,7 @@ class Hub(Subscriber):
         self.delays: dict[Via, deque[float]] = {"webhook": deque(maxlen=_DELAYS_KEPT), "poll": deque(maxlen=_DELAYS_KEPT)}
         self.conflicts = 0
         self.timeouts = 0
-        self.streams: set[CompletionStream[Any]] = set()
+        self.streams: set[Stream] = set()
         self.over: Exception | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self._trusting = trusting

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from attrs import field, frozen
+from attrs import frozen
 
 from rewards_core.errors import SignatureError
 from rewards_core.operations import Event, EventSource
 from rewards_core.validation import check_methods, check_number, check_whole
 from webhooks.dispatch import Dispatcher, Handler, HandlerPolicy, by_scope
+from webhooks.ingress.base import ACCEPTED, BROKEN, ENCODED, NOT_KEPT, TOO_LARGE, TOO_SLOW, UNSIGNED, WRONG_METHOD, Reply
 from webhooks.store.base import A_STORE, Acceptance
 from webhooks.together import Together
 
@@ -29,35 +30,6 @@ H = TypeVar("H", bound=Handler)
 
 MAX_BODY = 262_144
 _TELL_EVERY = 60.0
-
-
-@frozen(kw_only=True)
-class Reply:
-    """What to answer to a delivery.
-
-    Attributes:
-        status: The HTTP status.
-        headers: The headers to send.
-        body: The body to send, plain text.
-        close: Whether the connection is to be closed, because the request was not read to its end.
-    """
-
-    status: int
-    headers: Mapping[str, str] = field(factory=dict)
-    body: bytes = b""
-    close: bool = False
-
-
-_TEXT = {"Content-Type": "text/plain; charset=utf-8"}
-
-ACCEPTED = Reply(status=200)
-BROKEN = Reply(status=400, headers=_TEXT, body=b"The body did not arrive whole.\n", close=True)
-UNSIGNED = Reply(status=401, headers=_TEXT, body=b"The signature was not accepted.\n")
-WRONG_METHOD = Reply(status=405, headers={**_TEXT, "Allow": "POST"}, body=b"Deliveries come by POST.\n", close=True)
-TOO_SLOW = Reply(status=408, headers=_TEXT, body=b"The body took too long.\n", close=True)
-TOO_LARGE = Reply(status=413, headers=_TEXT, body=b"The body is too large.\n", close=True)
-ENCODED = Reply(status=415, headers=_TEXT, body=b"The body must not be encoded.\n", close=True)
-NOT_KEPT = Reply(status=503, headers={**_TEXT, "Retry-After": "5"}, body=b"The delivery could not be kept. Send it again.\n")
 
 
 @frozen(kw_only=True)
@@ -246,7 +218,7 @@ class Receiver:
 
         Args:
             app: An `aiohttp.web.Application` that has not started.
-            path: Such as `"/webhooks/original"`.
+            path: Such as `"/webhooks/rewards"`.
         """
         from webhooks.ingress.aiohttp_app import register  # noqa: PLC0415 - aiohttp's server is needed by this alone
 

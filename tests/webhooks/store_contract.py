@@ -13,9 +13,8 @@ import pytest
 
 from rewards_core.operations import Event, OperationRef, OperationStatus
 from webhooks.errors import StoreClosed
-from webhooks.store.base import NO_SUCH_HANDLER, Acceptance, EventState, Job, Outcome, Store, Verdict
+from webhooks.store.base import NO_SUCH_HANDLER, Acceptance, EventState, Job, Outcome, Store, Subscriber, Verdict
 from webhooks.store.outcomes import CONFLICT_EVENT, unpack
-from webhooks.store.subscribers import Subscriber
 
 A_DAY = 86_400.0
 PAY = "app.pay"

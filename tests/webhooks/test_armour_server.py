@@ -21,10 +21,11 @@ import trustme
 from tests.virtual_time import virtual_time
 from tests.webhooks.fakes import FakeSource
 from webhooks.ingress.armour import ArmouredServer
+from webhooks.ingress.base import Reply
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.peers import Networks
 from webhooks.ingress.quiet import QuietLog
-from webhooks.receiver import Receiver, Reply
+from webhooks.receiver import Receiver
 from webhooks.store.memory import MemoryStore
 
 pytestmark = pytest.mark.timeout(20)

@@ -30,10 +30,9 @@ from webhooks.cli.service import Listener
 from webhooks.cli.settings import ListenerSettings
 from webhooks.cli.sources import SourceSpec
 from webhooks.cli.stores import open_store
-from webhooks.store.base import Store
+from webhooks.store.base import Store, Subscriber
 from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.sqlite_guard import WriterLock
-from webhooks.store.subscribers import Subscriber
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -15,7 +15,7 @@ from rewards_core.operations import Operation, OperationRef, OperationStatus
 from tests.virtual_time import VirtualLoop, run, wall
 from tests.webhooks.fakes import FakeSource, a_ref, body_of, trouble, words_of
 from webhooks import Completions, CompletionsClosed, CompletionTimeout, MemoryStore, PollPolicy, Receiver
-from webhooks.store.subscribers import Subscriber
+from webhooks.store.base import Subscriber
 
 SEEDS = 5_000
 GROUPS = 20

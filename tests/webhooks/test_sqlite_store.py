@@ -19,12 +19,11 @@ from attrs import evolve
 from tests.webhooks.store_contract import Clock, Ear, collect, event, made_with, outcome, ref, resource
 from webhooks.errors import StoreClosed, StoreError
 from webhooks.store import sqlite_file
-from webhooks.store.base import Acceptance, EventState, Outcome, Verdict
+from webhooks.store.base import Acceptance, EventState, Outcome, Subscriber, Verdict
 from webhooks.store.batches import BatchThread, Call
 from webhooks.store.outcomes import pack
 from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.sqlite_writes import Writer
-from webhooks.store.subscribers import Subscriber
 
 WRITER_ELSEWHERE = """
 import asyncio, sys

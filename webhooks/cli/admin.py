@@ -14,7 +14,7 @@ from webhooks.cli.options import LARGEST_ID
 from webhooks.errors import StoreError
 from webhooks.ingress.answers import PlainAnswer
 from webhooks.ingress.armour import ArmouredServer
-from webhooks.receiver import Reply
+from webhooks.ingress.base import Reply
 from webhooks.store.base import EventState
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from attrs import frozen
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from webhooks.store.subscribers import Subscriber
+from webhooks.store.base import Subscriber
 
 if TYPE_CHECKING:
     from webhooks.completions import CompletionStatistics

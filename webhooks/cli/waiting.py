@@ -25,9 +25,8 @@ from webhooks.cli.stores import admin_socket as socket_of
 from webhooks.cli.stores import reading
 from webhooks.completions import Completions
 from webhooks.errors import CompletionTimeout
-from webhooks.store.base import Outcome
+from webhooks.store.base import Outcome, Subscriber
 from webhooks.store.sqlite import SQLiteStore
-from webhooks.store.subscribers import Subscriber
 
 
 class Kind(StrEnum):

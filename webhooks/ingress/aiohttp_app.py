@@ -9,21 +9,24 @@ from typing import TYPE_CHECKING
 from aiohttp import ClientPayloadError, hdrs, web
 from aiohttp.http_exceptions import BadHttpMessage
 
-from webhooks.receiver import ACCEPTED, Reply
+from webhooks.ingress.base import ACCEPTED, Reply
 
 if TYPE_CHECKING:
-    from webhooks.receiver import Receiver
+    from webhooks.ingress.base import Intake
 
 
-def register(receiver: Receiver, app: web.Application, path: str) -> None:
+def register(receiver: Intake, app: web.Application, path: str) -> None:
     """Serve a receiver under a path; its handlers and its store live with the application."""
 
     async def deliver(request: web.Request) -> web.Response:
         return await serve(receiver, request)
 
     async def live(_: web.Application) -> AsyncIterator[None]:
-        async with receiver:
+        await receiver.start()
+        try:
             yield
+        finally:
+            await receiver.aclose()
 
     async def close_store(_: web.Application) -> None:
         await receiver.store.aclose()
@@ -33,7 +36,7 @@ def register(receiver: Receiver, app: web.Application, path: str) -> None:
     app.on_cleanup.append(close_store)
 
 
-async def serve(receiver: Receiver, request: web.BaseRequest) -> web.Response:
+async def serve(receiver: Intake, request: web.BaseRequest) -> web.Response:
     """Answer one request: limits first, then the raw body, then what the receiver says."""
     headers: Mapping[str, str] = request.headers
     content = request.content
@@ -49,7 +52,7 @@ async def serve(receiver: Receiver, request: web.BaseRequest) -> web.Response:
     return _response(reply)
 
 
-async def _body(receiver: Receiver, request: web.BaseRequest) -> bytes | Reply:
+async def _body(receiver: Intake, request: web.BaseRequest) -> bytes | Reply:
     parts: list[bytes] = []
     size = 0
     try:

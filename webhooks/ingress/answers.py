@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from aiohttp.abc import AbstractStreamWriter
 
-    from webhooks.receiver import Reply
+    from webhooks.ingress.base import Reply
 
 
 class Taking(Protocol):

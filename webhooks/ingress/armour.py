@@ -17,13 +17,13 @@ from aiohttp.http import RawRequestMessage
 
 from rewards_core.validation import check_instance
 from webhooks.ingress.answers import PlainAnswer, answer_bytes
+from webhooks.ingress.base import Reply
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.peers import Address, Client, Networks, PeerCounts, peer_key, read_address, resolve_client
 from webhooks.ingress.quiet import QuietLog
-from webhooks.receiver import Reply
 
 if TYPE_CHECKING:
-    from webhooks.receiver import Receiver
+    from webhooks.ingress.base import Intake
 
 logger = logging.getLogger("webhooks.listener")
 
@@ -67,7 +67,7 @@ class _Connection(web.RequestHandler):
         self.received = 0
         self.peer: Address | None = None
         self.key: int | None = None
-        self.receiver: Receiver
+        self.receiver: Intake
         self.wire: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -209,7 +209,7 @@ class ArmouredServer(web.Server):
 
     def __init__(
         self,
-        routes: Mapping[str, Receiver],
+        routes: Mapping[str, Intake],
         *,
         limits: ArmourLimits | None = None,
         trusted: Networks | None = None,
@@ -367,7 +367,7 @@ class ArmouredServer(web.Server):
                 self._peers.leave(key)
         return PlainAnswer(reply)
 
-    async def _deliver(self, receiver: Receiver, request: web.BaseRequest, connection: _Connection) -> Reply:
+    async def _deliver(self, receiver: Intake, request: web.BaseRequest, connection: _Connection) -> Reply:
         headers, payload = request.headers, request.content
         refusal = receiver.refusal(request.method, request.content_length, headers.get("Content-Encoding"))
         if refusal is not None:

@@ -13,7 +13,7 @@ from rewards_core.validation import check_methods
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from webhooks.receiver import Receiver, Reply
+    from webhooks.ingress.base import Intake, Reply
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,7 +24,7 @@ Send = Callable[[Message], Awaitable[None]]
 class AsgiIngress:
     """An ASGI application that hands deliveries to a receiver, whatever the path.
 
-    In FastAPI and Starlette give it a route: `app.add_route("/webhooks/original", AsgiIngress(receiver))`. Under `app.mount` they
+    In FastAPI and Starlette give it a route: `app.add_route("/webhooks/rewards", AsgiIngress(receiver))`. Under `app.mount` they
     answer a path without a slash at its end by a redirect, and whoever follows none is never heard.
 
     Served alone it starts and closes the receiver and its store with the server. Inside another application it does not, because
@@ -37,7 +37,7 @@ class AsgiIngress:
         TypeError: it is no receiver.
     """
 
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: Intake) -> None:
         self._receiver = check_methods(receiver, "receiver", "Receiver(...)", ("refusal", "receive"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

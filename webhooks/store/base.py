@@ -15,7 +15,6 @@ from attrs import field, frozen
 
 if TYPE_CHECKING:
     from rewards_core.operations import Event, OperationRef, OperationStatus
-    from webhooks.store.subscribers import Subscriber
 
 IDENTITY_DAYS = 400
 FARTHEST_DUE = 86_400.0
@@ -155,6 +154,27 @@ class StoreStatistics:
     outcomes: int
     conflicts: int
     oldest_ready_at: float | None
+
+
+class Subscriber:
+    """Hear from a store what has become durable; override what is needed.
+
+    The methods are called in the event loop once a change is durable and, where it was made through the same store object,
+    before the call that made it returns. They are hints: a subscriber that must not miss anything registers first and looks up
+    afterwards. They return quickly and do not raise (a store logs what they raise and goes on).
+    """
+
+    def settled(self, outcome: Outcome) -> None:
+        """Hear of the first outcome of an operation."""
+
+    def asked(self, ref: OperationRef) -> None:
+        """Hear that an event spoke of an operation without settling it: there is a question to claim."""
+
+    def ready(self) -> None:
+        """Hear that there are jobs to claim."""
+
+    def refused(self, reason: str) -> None:
+        """Hear that a receiver on the same store object refused a delivery for its signature."""
 
 
 class Store(Protocol):

@@ -23,6 +23,7 @@ from webhooks.store.base import (
     Recorded,
     StoredEvent,
     StoreStatistics,
+    Subscriber,
     Verdict,
 )
 from webhooks.store.due import DueQueue
@@ -31,7 +32,7 @@ from webhooks.store.outcome_shelf import OutcomeShelf, key_of, made_with_of, pac
 from webhooks.store.outcomes import agree, conflict_event, outcome_of, terminal_status
 from webhooks.store.pending import PendingShelf
 from webhooks.store.shelf import EventShelf
-from webhooks.store.subscribers import Subscriber, Subscribers
+from webhooks.store.subscribers import Subscribers
 
 logger = logging.getLogger(__name__)
 

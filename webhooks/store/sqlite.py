@@ -20,6 +20,7 @@ from webhooks.store.base import (
     Recorded,
     StoredEvent,
     StoreStatistics,
+    Subscriber,
 )
 from webhooks.store.listing import EventListing, EventQuery
 from webhooks.store.memory import MemoryStore
@@ -29,7 +30,7 @@ from webhooks.store.sqlite_reads import Reader
 from webhooks.store.sqlite_rows import Arrival, PackedOutcome
 from webhooks.store.sqlite_threads import ReaderThread, WriterThread
 from webhooks.store.sqlite_writes import News, Writer
-from webhooks.store.subscribers import Subscriber, Subscribers
+from webhooks.store.subscribers import Subscribers
 
 if TYPE_CHECKING:
     from rewards_core.operations import Event, OperationRef

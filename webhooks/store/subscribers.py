@@ -8,30 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rewards_core.operations import OperationRef
-    from webhooks.store.base import Outcome
+    from webhooks.store.base import Outcome, Subscriber
 
 logger = logging.getLogger(__name__)
-
-
-class Subscriber:
-    """Hear from a store what has become durable; override what is needed.
-
-    The methods are called in the event loop once a change is durable and, where it was made through the same store object,
-    before the call that made it returns. They are hints: a subscriber that must not miss anything registers first and looks up
-    afterwards. They return quickly and do not raise (a store logs what they raise and goes on).
-    """
-
-    def settled(self, outcome: Outcome) -> None:
-        """Hear of the first outcome of an operation."""
-
-    def asked(self, ref: OperationRef) -> None:
-        """Hear that an event spoke of an operation without settling it: there is a question to claim."""
-
-    def ready(self) -> None:
-        """Hear that there are jobs to claim."""
-
-    def refused(self, reason: str) -> None:
-        """Hear that a receiver on the same store object refused a delivery for its signature."""
 
 
 class Subscribers:
