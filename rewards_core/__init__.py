@@ -1,4 +1,4 @@
-"""The engine that every vendor client rides on, and the words that all floors share."""
+"""What all packages share: errors, operations, settings and the call engine of the vendors' clients."""
 
 from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import (
@@ -10,6 +10,7 @@ from rewards_core.errors import (
     FieldError,
     Forbidden,
     NotFound,
+    OperationCancelled,
     OperationFailed,
     OperationMismatch,
     OutcomeUnknown,
@@ -56,6 +57,7 @@ __all__ = [
     "Limits",
     "NotFound",
     "Operation",
+    "OperationCancelled",
     "OperationFailed",
     "OperationMismatch",
     "OperationReader",
