@@ -99,11 +99,12 @@ async def test_a_call_refused_for_an_old_token_is_repeated_once_with_a_new_one(
     assert len(set(seen)) == 2
 
 
-def test_a_short_secret_warns_once_through_the_log(ticks: SteppedTime, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_short_secret_warns_once_through_the_log(ticks: SteppedTime, caplog: pytest.LogCaptureFixture) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         source = Tokens("key", "canary-short", lifetime=3600.0, clock=ticks.now)
-        source._mint()
+        ticks.at += 3600.0
+        await source.headers(1.0)
     assert [(record.name, record.levelno) for record in caplog.records] == [("original_async", logging.WARNING)]
     assert "shorter than 32 bytes" in caplog.text
     assert "canary" not in caplog.text

@@ -79,14 +79,11 @@ async def test_slot_handed_over_in_the_moment_of_the_timeout_is_kept() -> None:
     loop = asyncio.get_running_loop()
     waiting = asyncio.ensure_future(slots.wait(0.01))
     await asyncio.sleep(0)
-    place = slots._waiting[0]
     fired = asyncio.Event()
     loop.call_at(loop.time() + 0.01, slots.release)
     loop.call_at(loop.time() + 0.01, fired.set)
     await fired.wait()
-    had = await waiting
-    assert had == (place.done() and not place.cancelled())
-    if had:
+    if await waiting:  # either way, there is one slot in the end
         slots.release()
     assert slots.take()
     assert not slots.take()
