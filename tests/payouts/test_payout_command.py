@@ -39,9 +39,11 @@ from tests.payouts.process_kit import (
     lines_of,
     original_at,
     payouts,
+    playing,
     sandbox,
 )
 from tests.payouts.texts import said
+from vendor_sandboxes import OriginalSandbox
 
 
 @pytest.fixture
@@ -401,11 +403,13 @@ def test_one_interrupt_lets_what_is_under_way_end(folder: Path, number: int, cod
 
 def test_a_second_interrupt_ends_at_once_and_leaves_the_ledger_whole(folder: Path) -> None:
     (folder / "rewards.csv").write_text(HEADER + "".join(f"r{n},{REWARD},{n},1\n" for n in range(2000)))
-    with sandbox("original", "--confirm=0:0", "--slow-after-commit=0.05", "--slow-seconds=60") as url:
+    slow = OriginalSandbox(confirm=(0.0, 0.0), slow_after_commit=1.0, slow_seconds=600.0)
+    slow.plan.script("none")  # one row comes out, and all others are under way
+    with playing(slow):
         more = (f"--ledger={folder / 'payouts.db'}", f"--report={folder / 'report.html'}", "--grace=600")
-        process = payouts(*run_of(str(folder / "rewards.csv"), *more), env=original_at(url))
+        process = payouts(*run_of(str(folder / "rewards.csv"), *more), env=original_at(slow.url))
         assert interrupt(process, signal.SIGINT, 2)[0] == 130
-        held = {allocation["nonce"] for allocation in books(url)["allocations"]}
+        held = {allocation["nonce"] for allocation in books(slow.url)["allocations"]}
     for entry in entries(folder).values():
         assert entry.key in held or entry.state in {State.PLANNED, State.SENT}
     assert not (folder / "report.html").exists()
