@@ -27,6 +27,7 @@ from attrs import evolve
 from enkash_async.breakers import BreakerState, BreakerStore
 from enkash_async.envelope import is_foreign, read_refusal, read_token
 from enkash_async.errors import CredentialsRejected, TokenUnavailable
+from rewards_core.clock import loop_time
 from rewards_core.errors import (
     ClientClosed,
     ConfigurationError,
@@ -40,7 +41,6 @@ from rewards_core.errors import (
 from rewards_core.http.calls import Met, Trouble
 from rewards_core.http.messages import Answer, Effect, Headers, Request
 from rewards_core.http.transport import Transport
-from rewards_core.rate import loop_time
 from rewards_core.secrets import Secret, hide
 
 if TYPE_CHECKING:

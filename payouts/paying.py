@@ -10,6 +10,7 @@ from payouts.settling import Settling, state_after
 from payouts.states import Entry, State
 from payouts.vendors import Later, Meaning, Vendor, as_told, meaning_of
 from rewards_core.backoff import delay
+from rewards_core.clock import loop_time
 from rewards_core.errors import (
     ClientClosed,
     ConfigurationError,
@@ -26,7 +27,7 @@ from rewards_core.errors import (
     Unauthorized,
     VendorError,
 )
-from rewards_core.rate import Limiter, Limits, loop_time
+from rewards_core.rate import Limiter, Limits
 
 if TYPE_CHECKING:
     from payouts.ledger import Facts, Ledger

@@ -21,8 +21,6 @@ T = TypeVar("T")
 
 JITTER = 0.5
 """The most that chance adds to a pause between two attempts of a call, as a share of it."""
-MAX_EXPONENT = 64
-"""A float overflows after some hundred more; every pause has reached its longest by then."""
 
 _seconds = re.compile(r"[0-9]+(?:\.[0-9]+)?", re.ASCII).fullmatch
 
@@ -38,7 +36,11 @@ def delay(repeats: int, *, first: float, longest: float, growth: float = 2.0, ji
         jitter: The share of the pause by which chance lengthens it at most; it never shortens one.
         chance: A random number from 0 to 1.
     """
-    return min(first * growth ** min(repeats, MAX_EXPONENT), longest) * (1.0 + jitter * chance)
+    try:
+        grown = first * growth**repeats
+    except OverflowError:  # after a thousand doublings
+        grown = longest
+    return min(grown, longest) * (1.0 + jitter * chance)
 
 
 @frozen(kw_only=True)

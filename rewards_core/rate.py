@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from attrs import field, frozen
 
+from rewards_core.clock import loop_time
 from rewards_core.validation import number, optional, whole
 
 SPREAD = 0.5
@@ -155,8 +156,3 @@ class Limiter:
                 self.release()
             raise
         return True
-
-
-def loop_time() -> float:
-    """Return the running loop's time, in seconds from some moment in the past."""
-    return asyncio.get_running_loop().time()

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from attrs import field, frozen
 
+from rewards_core.clock import loop_time
 from rewards_core.errors import OutcomeUnknown
 from rewards_core.operations import KeyedRequest, Operation, OperationReader, OperationRef
-from rewards_core.rate import loop_time
 from rewards_core.validation import check_flag, check_instance, check_methods, check_wait
 from webhooks.errors import CompletionsClosed, CompletionsFailed, nothing_found, time_is_over
 from webhooks.hub import LAST_LOOK, Hub

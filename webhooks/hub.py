@@ -10,9 +10,9 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from rewards_core.clock import loop_time
 from rewards_core.errors import NotFound, VendorError
 from rewards_core.operations import OperationStatus
-from rewards_core.rate import loop_time
 from webhooks.lookups import KeyWaiter, LookUps
 from webhooks.poller import Poller
 from webhooks.polling import AT_ONCE, PollPolicy

@@ -12,9 +12,10 @@ from typing import Protocol
 from attrs import evolve
 
 from rewards_core.backoff import delay
+from rewards_core.clock import loop_time
 from rewards_core.errors import Forbidden, NotFound, RateLimited, Unauthorized, VendorError
 from rewards_core.operations import KeyedRequest, Operation, OperationReader, OperationRef
-from rewards_core.rate import Limiter, Limits, loop_time
+from rewards_core.rate import Limiter, Limits
 from webhooks.polling import AT_ONCE, JUST_ONCE, LOOK_UP, PollPolicy, Schedule, Turn
 from webhooks.supervise import wait_at_most
 

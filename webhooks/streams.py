@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from attrs import frozen
 
+from rewards_core.clock import loop_time
 from rewards_core.errors import VendorError
 from rewards_core.operations import Operation, OperationRef
-from rewards_core.rate import loop_time
 from rewards_core.validation import check_flag, check_wait
 from webhooks.errors import CompletionsClosed, time_is_over
 from webhooks.poller import BOOST

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from attrs import field, frozen
 
 from rewards_core.backoff import delay
-from rewards_core.rate import loop_time
+from rewards_core.clock import loop_time
 from rewards_core.validation import number, optional, whole
 
 logger = logging.getLogger(__name__)

@@ -21,6 +21,7 @@ from rewards_core.http.messages import MAX_REPLY, Answer, Authorizer, Effect, He
 from rewards_core.http.timeouts import Timeouts
 from rewards_core.observe import Observers
 from rewards_core.rate import Limiter, Limits
+from rewards_core.secrets import without_frames
 from rewards_core.validation import check_instance, check_timeout
 
 if TYPE_CHECKING:
@@ -179,6 +180,7 @@ class Transport:
         if timeout <= 0:
             return Trouble(Met.NEVER_LEFT, "time ran out before it was sent")
         session = self._borrowed or self._session(bare=request.effect is Effect.BARE)
+        response: aiohttp.ClientResponse | None = None
         try:
             with TimeLimit(self._timer, timeout):
                 response = await session.request(
@@ -201,6 +203,8 @@ class Transport:
                         response.close()
         except asyncio.CancelledError as problem:
             request.left = not _had_no_connection(problem)
+            response = None  # it may echo credentials
+            without_frames(problem)
             raise
         except Exception as problem:  # noqa: BLE001 - what does not surely tell that it never left counts as sent
             return self._failed(problem)

@@ -90,6 +90,12 @@ async def echo(request: web.BaseRequest, hanging: asyncio.Event, over: asyncio.E
     word = request.path.rsplit("/", 1)[-1]
     if word == "drop" and request.transport is not None:
         request.transport.abort()
+    if word == "drip":
+        response = web.StreamResponse(headers={"X-Told": told})
+        await response.prepare(request)
+        await response.write(b" " * 8 * 1024 * 1024)  # more than any buffer takes: it is being read
+        hanging.set()
+        await over.wait()
     if word == "hang":
         hanging.set()
         await over.wait()
@@ -191,6 +197,7 @@ async def test_no_secret_shows_anywhere(
     await meet(OutcomeUnknown, client.create_allocation(reward_uid=REWARD, to_user_uid=USER, amount="1", nonce="nonce_1"))
     await meet(ValueError, client.create_allocation(reward_uid="a/b", to_user_uid=USER, amount="1", nonce="nonce_1"))
 
+    patient = OriginalClient("key", API_SECRET, base_url=echo_url)
     short = OriginalClient("key", API_SECRET, base_url=echo_url, timeouts=Timeouts(total=0.2))
     await meet(DeadlineExceeded, short.get_claim("500"))
     nowhere = OriginalClient("key", API_SECRET, base_url="http://127.0.0.1:1/v1", observers=[watcher])
@@ -236,13 +243,15 @@ async def test_no_secret_shows_anywhere(
             attempt()
         things.append(wrong.value)
 
-    hanging.clear()
-    task = asyncio.ensure_future(client.get_claim("hang"))
-    await hanging.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError) as cancelled:
-        await task
-    things.append(cancelled.value)
+    for phase in ("hang", "drip"):
+        hanging.clear()
+        task = asyncio.ensure_future(patient.get_claim(phase))
+        await hanging.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await task
+        things.append(cancelled.value)
+    await patient.aclose()
     await client.aclose()
     await short.aclose()
     assert len({type(thing) for thing in things if isinstance(thing, VendorError)}) >= 15

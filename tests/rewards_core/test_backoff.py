@@ -31,6 +31,10 @@ def test_pauses_double_up_to_the_longest() -> None:
     assert [delay(repeats, first=1.0, longest=5.0) for repeats in range(5)] == [1.0, 2.0, 4.0, 5.0, 5.0]
 
 
+def test_slow_growth_reaches_the_longest_as_well() -> None:
+    assert delay(10_000, first=1.0, longest=60.0, growth=1.01) == 60.0
+
+
 @given(st.integers(0, 10**9), st.floats(1, 10), FLOATS, FLOATS)
 def test_no_number_of_repeats_is_too_many(repeats: int, growth: float, jitter: float, chance: float) -> None:
     pause = delay(repeats, first=0.5, longest=300.0, growth=growth, jitter=jitter, chance=chance)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from rewards_core.rate import loop_time
+from rewards_core.clock import loop_time
 
 if TYPE_CHECKING:
     import asyncio
