@@ -129,7 +129,7 @@ class Receiver:
     def on(self, event_name: str, *, name: str | None = None) -> Callable[[H], H]:
         """Register the decorated async function for events of a name, `"*"` for every event.
 
-        It runs at least once for each event, so it must bear being run twice. `outcome.conflict` tells of an outcome that differs
+        It runs at least once for each event, so it must be idempotent. `outcome.conflict` tells of an outcome that differs
         from the first.
 
         Args:

@@ -97,7 +97,7 @@ def serve(
     """Take deliveries until told to stop.
 
     A delivery is answered 200 once it is durable in the store. SIGTERM or SIGINT: answer what is under way and end; a second
-    one: end now. SIGHUP: read keys and certificate anew.
+    one: end now. SIGHUP: reload keys and certificate.
 
     For example:
 
