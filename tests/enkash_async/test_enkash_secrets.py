@@ -325,8 +325,8 @@ async def test_who_is_cancelled_takes_no_secret_along(new_client: New, vendor: a
     with pytest.raises(asyncio.CancelledError) as caught:
         await call
 
-    frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
-    assert "_exchange" in frames  # so that there was something to find
+    modules = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    assert any(module.startswith("rewards_core.") for module in modules)  # so that there was something to find
     assert locals_with(caught.value, CANARIES) == []
 
 
