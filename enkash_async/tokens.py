@@ -219,11 +219,14 @@ class PasswordTokens:
     async def _wait(self) -> Secret:
         if self._closed:
             raise _closed()
+        loop = asyncio.get_running_loop()
+        if self._flight is not None and self._flight.get_loop() is not loop:
+            raise ClientClosed("another event loop runs; make a client in each loop and process. This call did nothing.")
         if self._flight is None:
             if (obstacle := self._obstacle(loop_time())) is not None:
                 raise obstacle
             self._take_off()
-        place: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        place: asyncio.Future[Outcome] = loop.create_future()
         self._waiting.add(place)
         try:
             outcome = await place

@@ -77,15 +77,25 @@ class Limiter:
         return max(0.0, max(self.paused_until, self._next_start - self._tolerance) - loop_time())
 
     async def wait(self, timeout: float = math.inf) -> bool:
-        """Wait for pause, rate and slot in this order; return whether a slot was had within `timeout` seconds."""
+        """Wait for pause, slot and rate in this order; return whether all were had within `timeout` seconds.
+
+        Who has its turn by the rate and no slot yet would start, with all others like it, when the slots come free together.
+        """
         deadline = loop_time() + timeout
         while True:
             pauses = self._pauses
-            if not (await self._outlast_pause(deadline) and await self._keep_rate(deadline) and await self._have_slot(deadline)):
+            if not (await self._outlast_pause(deadline) and await self._have_slot(deadline)):
                 return False
-            if pauses == self._pauses:
+            try:
+                in_time = await self._keep_rate(deadline)
+            except BaseException:
+                self.release()
+                raise
+            if in_time and pauses == self._pauses:
                 return True
-            self.release()  # a pause began while this call waited: it holds for it too
+            self.release()  # there was no time, or a pause began meanwhile: it holds for this call too
+            if not in_time:
+                return False
 
     def release(self) -> None:
         """Give a slot back: to the first who waits, else to all."""

@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 OFF_LOOP = 1024 * 1024
 """Bytes from which on a reply is parsed in a thread: the loop has other work."""
+MAX_REFUSAL = 64 * 1024
+"""Bytes up to which a refusal is read; a longer one says nothing, and would hold up the loop."""
 MAX_NAME = 100
 """The longest name of a field, code or request id that an error keeps of a refusal, in characters."""
 
@@ -94,6 +96,10 @@ class Line(Protocol):
 
     def refusal(self, answer: Answer) -> Refusal:
         """Return what the vendor's error body says."""
+        ...
+
+    def unusable(self) -> str | None:
+        """Return why no request can be sent, None if one can."""
         ...
 
     async def exchange(self, request: Request[Any], headers: Headers, timeout: float) -> Answer | Trouble:
@@ -148,14 +154,22 @@ class Call(Generic[T]):
         outcome: Any = await self._exchange()
         if isinstance(outcome, Answer):  # it may echo credentials, so it is gone before an error is raised from here
             self.status = outcome.status
-            if len(outcome.body) > OFF_LOOP:
-                self._request.left = outcome.status < 300  # whoever is cancelled while the answer is parsed has been served
-                outcome = await asyncio.to_thread(self._read, outcome)
+            if outcome.status < 300 and len(outcome.body) > OFF_LOOP:
+                self._request.left = True  # a call that is cancelled while its answer is parsed was carried out
+                outcome = await self._read_aside(outcome)
             else:
                 outcome = self._read(outcome)
         if not isinstance(outcome, Trouble):
             return cast("T", outcome)
         raise self._after(outcome)
+
+    async def _read_aside(self, answer: Answer) -> T | Trouble:
+        """Read a large answer in a thread; here if none is to be had, as where the loop ends."""
+        try:
+            reading = asyncio.get_running_loop().run_in_executor(None, self._read, answer)
+        except RuntimeError:
+            return self._read(answer)
+        return await reading
 
     def _read(self, answer: Answer) -> T | Trouble:
         try:
@@ -184,8 +198,11 @@ class Call(Generic[T]):
             return Trouble(Met.MISTAKE, str(problem))
         except VendorError as problem:
             return Trouble(Met.REFUSED, str(problem), problem.status, error=problem)
-        if not line.limiter.take() and not await line.limiter.wait(request.deadline - time()):
-            return self._no_slot()
+        if not line.limiter.take():
+            if (reason := line.unusable()) is not None:  # else this would wait among the calls of another loop or process
+                return Trouble(Met.CLOSED, reason)
+            if not await line.limiter.wait(request.deadline - time()):
+                return self._no_slot()
         try:
             outcome = await line.exchange(request, headers, request.deadline - time())
         finally:
@@ -223,7 +240,8 @@ class Call(Generic[T]):
             return Trouble(Met.UNREADABLE, f"HTTP {status}", status)
         if status < 400:
             return Trouble(Met.REDIRECTED, f"HTTP {status}, which is not followed", status)
-        refusal, secrets = self._line.refusal(answer), self._line.authorizer.secrets()
+        refusal = self._line.refusal(answer) if len(answer.body) <= MAX_REFUSAL else Refusal()
+        secrets = self._line.authorizer.secrets()
         details = [
             FieldError(
                 field=hide(each.field, secrets, MAX_NAME),

@@ -175,7 +175,7 @@ class Transport:
 
     async def exchange(self, request: Request[Any], headers: Headers, timeout: float) -> Answer | Trouble:
         """Send one attempt and read its answer, within the time one attempt has."""
-        if (reason := self._unusable()) is not None:
+        if (reason := self.unusable()) is not None:
             return Trouble(Met.CLOSED, reason)
         if timeout <= 0:
             return Trouble(Met.NEVER_LEFT, "time ran out before it was sent")
@@ -212,7 +212,7 @@ class Transport:
             return Trouble(Met.UNREADABLE, f"an answer of over {request.max_reply} bytes", response.status)
         return Answer(response.status, response.headers, content)
 
-    def _unusable(self) -> str | None:
+    def unusable(self) -> str | None:
         """Return why no request can be sent, None if one can."""
         if self._closed:
             return "aclose() was called"

@@ -30,7 +30,7 @@ from rewards_core.errors import (
     ValidationFailed,
     VendorError,
 )
-from rewards_core.http.calls import OFF_LOOP, Call, Met, Trouble
+from rewards_core.http.calls import MAX_REFUSAL, OFF_LOOP, Call, Met, Trouble
 from rewards_core.http.messages import Answer, Effect, Headers, Refusal, Request
 from rewards_core.http.refusals import affirms_existence
 from rewards_core.json import loads
@@ -81,6 +81,9 @@ class Script:
 
     def refusal(self, answer: Answer) -> Refusal:
         return refusal(answer)
+
+    def unusable(self) -> str | None:
+        return None
 
     async def exchange(self, request: Request[Any], headers: Headers, timeout: float) -> Answer | Trouble:
         if self.closed_after is not None and len(self.sent) >= self.closed_after:
@@ -602,6 +605,13 @@ async def test_ambiguous_then_no_credentials_is_outcome_unknown() -> None:
 
 async def test_read_then_closed_is_client_closed() -> None:
     assert type(await outcome(Script([LOST], closed_after=1), READ)) is ClientClosed
+
+
+@pytest.mark.parametrize("effect", EVERY)
+async def test_a_refusal_longer_than_any_error_says_nothing(effect: Effect) -> None:
+    error = await outcome(Script([answer(400, b'{"message":"no","padding":"%s"}' % (b"x" * MAX_REFUSAL))]), effect)
+    assert type(error) is RequestRejected
+    assert "no reason given" in str(error)
 
 
 # --- credentials that are not to be had -------------------------------------------------------------------------------

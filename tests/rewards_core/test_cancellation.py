@@ -115,6 +115,16 @@ async def test_cancelled_while_a_large_answer_is_parsed_has_happened(
     cancelled.check(unknown=True)
 
 
+async def test_a_large_answer_is_read_where_no_thread_is_to_be_had(make_transport: MakeTransport) -> None:
+    async def answers_at_length(v: Vendor, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await v.answer(reader, writer, http(b'{"a":1}' + b" " * OFF_LOOP))
+
+    async with vendor(answers_at_length) as v:
+        transport = make_transport(v.url)
+        await asyncio.get_running_loop().shutdown_default_executor()
+        assert await transport.call(request_to(transport, Effect.KEYED)) == {"a": 1}
+
+
 async def test_cancelled_in_the_pause_after_a_lost_reply_may_have_happened(
     make_transport: MakeTransport, cancelled: Cancelled
 ) -> None:

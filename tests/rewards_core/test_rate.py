@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -220,3 +221,32 @@ async def test_rate_holds_after_a_pause_that_began_while_calls_waited_for_it() -
     await start(slots, starts)
     await asyncio.gather(*waiting)
     assert starts == [0.0, 0.5, 1.5, 2.5, 3.5]
+
+
+@virtual_time
+async def test_slots_that_come_free_together_are_not_taken_together() -> None:
+    slots, stalled, starts = limiter(connections=20, calls_per_second=20, burst=1), asyncio.Event(), list[float]()
+
+    async def call() -> None:
+        assert slots.take() or await slots.wait(60.0)
+        starts.append(now())
+        await stalled.wait()
+        slots.release()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(40):
+            group.create_task(call())
+        await asyncio.sleep(2.2)
+        stalled.set()
+    assert min(later - earlier for earlier, later in pairwise(starts)) == pytest.approx(0.05)
+
+
+@virtual_time
+async def test_who_is_cancelled_leaves_no_turn_behind_that_others_wait_for() -> None:
+    slots = limiter(connections=10, calls_per_second=100, burst=1)
+    waiting = [asyncio.ensure_future(slots.wait(60.0)) for _ in range(3000)]
+    await asyncio.sleep(0)
+    for each in waiting:
+        each.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert slots.ready_in() <= 0.1

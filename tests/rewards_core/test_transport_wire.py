@@ -317,6 +317,24 @@ def test_use_from_another_loop_is_a_clear_error() -> None:
     asyncio.run(second())
 
 
+async def test_another_loop_does_not_wait_for_a_slot_of_this_one(make_transport: MakeTransport) -> None:
+    async with vendor(never_answers) as v:
+        transport = make_transport(v.url, limits=Limits(connections=1))
+        holder = asyncio.ensure_future(transport.call(request_to(transport)))
+        await v.arrived.wait()
+
+        async def elsewhere() -> Any:
+            return await ends(transport.call(request_to(transport, deadline=transport.deadline(1.0))))
+
+        error = await asyncio.to_thread(asyncio.run, elsewhere())
+        assert type(error) is ClientClosed
+        assert "another event loop" in str(error)
+        v.release.set()
+        holder.cancel()
+        await asyncio.gather(holder, return_exceptions=True)
+        assert transport.limiter.take()
+
+
 def _in_child(queue: Any, transport: Transport) -> None:
     async def use() -> str:
         error = await ends(transport.call(request_to(transport)))
