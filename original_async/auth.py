@@ -10,6 +10,7 @@ import hashlib
 import logging
 import math
 import re
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ SAFE_SECRET_BYTES = 32
 RENEW_BEFORE = 300.0
 """Seconds before its end that a token is replaced."""
 SHORTEST_LIFETIME, LONGEST_LIFETIME = 60.0, 10 * 365 * 86_400.0
+REMEMBERED = 4
+"""How many tokens are kept out of messages: the vendor may name one that has just been replaced."""
 YOUNG = 60.0
 """Seconds for which a refused token is not replaced: another one would say the same."""
 
@@ -58,6 +61,7 @@ class Tokens:
         self._lifetime = _checked_lifetime(lifetime)
         self._clock = clock
         self._jws = _quiet_jws()
+        self._tokens: deque[Secret] = deque(maxlen=REMEMBERED)
         if len(self._secret.reveal().encode("utf-8")) < SAFE_SECRET_BYTES:
             logger.warning("api_secret: shorter than %d bytes, which is weak for HS256; make a new key", SAFE_SECRET_BYTES)
         self._mint()
@@ -82,7 +86,7 @@ class Tokens:
 
     def secrets(self) -> tuple[str, ...]:
         """Return what must not appear in any message."""
-        return self._secret.reveal(), self._token.reveal()
+        return self._secret.reveal(), *(token.reveal() for token in self._tokens)
 
     def _mint(self) -> None:
         from jwt import InvalidKeyError  # noqa: PLC0415 - see _quiet_jws
@@ -91,14 +95,16 @@ class Tokens:
         payload: dict[str, object] = {"user_id": "*", "resource": "*", "action": "*", "api_key": self._api_key}
         if self._lifetime is not None:
             payload["exp"] = int(now + self._lifetime)
+        token: Secret | None = None
         with suppress(InvalidKeyError):
-            self._token = Secret(self._jws.encode(dumps(payload), self._secret.reveal(), algorithm="HS256"), "token")
-        if not hasattr(self, "_token"):
+            token = Secret(self._jws.encode(dumps(payload), self._secret.reveal(), algorithm="HS256"), "token")
+        if token is None:
             raise ValueError("api_secret: it is a key or certificate of another kind. Give the API secret.")
+        self._tokens.append(token)
         self._headers = Headers.of(
             {
                 "X-API-KEY": self._api_key,
-                "Authorization": f"Bearer {self._token.reveal()}",
+                "Authorization": f"Bearer {token.reveal()}",
                 "Content-Type": "application/json",
                 "Accept": "application/json",
                 "User-Agent": "rewards-async",

@@ -34,7 +34,14 @@ def _as_json(value: object) -> Any:
     raise TypeError(f"expected a JSON value, got {type(value).__name__}")
 
 
-_decoder = Decoder(float_hook=Decimal)
+def _number(text: str) -> Decimal:
+    number = Decimal(text)
+    if number.is_finite():
+        return number
+    raise InvalidOperation  # a context that does not trap it makes NaN of an exponent that no Decimal holds
+
+
+_decoder = Decoder(float_hook=_number)
 _encoder = Encoder(decimal_format="number", enc_hook=_as_json)
 _canonical_encoder = Encoder(decimal_format="number", enc_hook=_as_json, order="deterministic")
 

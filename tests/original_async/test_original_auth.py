@@ -155,3 +155,11 @@ def test_a_lifetime_that_cannot_be_is_refused(make_client: MakeClient, lifetime:
 
 def test_its_text_shows_no_secret(ticks: SteppedTime) -> None:
     assert repr(tokens(ticks)) == "<Tokens of <api_secret: hidden>>"
+
+
+async def test_a_token_that_was_replaced_is_kept_out_of_messages_as_well(ticks: SteppedTime) -> None:
+    source = tokens(ticks)
+    first = await bearer(source)
+    ticks.at += 3400.0
+    assert await bearer(source) != first
+    assert first in source.secrets()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from decimal import Decimal
+from decimal import Decimal, ExtendedContext, localcontext
 from types import MappingProxyType
 from typing import Any
 
@@ -240,3 +240,8 @@ def test_what_nests_deeply_is_written_or_refused_and_never_crashes() -> None:
         deep = [deep]
     with pytest.raises(RecursionError):
         canonical(deep)
+
+
+def test_a_number_that_no_decimal_holds_is_refused_in_every_context() -> None:
+    with localcontext(ExtendedContext), pytest.raises(UnexpectedResponse):
+        loads(b'{"a":1e9999999999999999999}')
