@@ -144,11 +144,11 @@ async def test_an_update_of_nothing_is_refused(new_client: New, vendor: aiorespo
         ({"allow_insecure": "no"}, "allow_insecure: give True or False, not str"),
         (
             {"credentials": None},
-            "credentials: give PasswordCredentials or a TokenProvider, with the methods token, renew, not None",
+            "credentials: give PasswordCredentials or a TokenProvider, with token, renew, not None",
         ),
         ({"credentials": StaticToken}, "credentials: .*not the class StaticToken"),
         ({"credentials": "a-secret-token"}, r"credentials: .*not str\.$"),
-        ({"breaker_store": "breaker.json"}, r"breaker_store: .*with the methods exclusive, load, save, not str\.$"),
+        ({"breaker_store": "breaker.json"}, r"breaker_store: .*with exclusive, load, save, not str\.$"),
     ],
 )
 def test_a_client_that_could_not_work_is_not_made(arguments: dict[str, Any], words: str) -> None:
