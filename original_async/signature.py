@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from rewards_core.errors import SignatureError
 from rewards_core.secrets import Secret, shielded
+from rewards_core.validation import check_bytes, kind_of
 
 SIGNATURE_HEADER = "x-webhook-signature"
 
@@ -70,8 +71,7 @@ class Keyring:
         Raises:
             TypeError: the body is not bytes.
         """
-        if not _is_bytes(body):
-            raise TypeError(f"body: give the bytes that will be sent, not {type(body).__name__}.")
+        check_bytes(body, "body")
         return " ".join(f"{key_id},{_digest(secret, body)}" for key_id, secret in self.__secrets.items())
 
     def verify(self, headers: Mapping[str, str], body: bytes) -> str:
@@ -86,7 +86,7 @@ class Keyring:
                 `"malformed"` where it holds no pair, `"unknown_key"` where no pair is of a key held here, `"mismatch"` otherwise.
         """
         if not _is_bytes(body):
-            raise SignatureError(f"the body is {type(body).__name__}, not bytes; verify it as it arrived", reason="malformed")
+            raise SignatureError(f"the body is {kind_of(body)}, not bytes; verify it as it arrived", reason="malformed")
         key_id, reason = self._find(headers, body)
         if key_id is None:
             raise SignatureError(_ADVICE[reason], reason=reason)

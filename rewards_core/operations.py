@@ -251,5 +251,8 @@ class EventSource(Protocol):
         Args:
             body: The verified bytes.
             headers: Where unsigned hints (correlation id, attempt) are taken from.
+
+        Raises:
+            TypeError: the body is not bytes.
         """
         ...

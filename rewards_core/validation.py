@@ -269,14 +269,25 @@ def check_str(value: Any, name: str) -> str:
     return str.__str__(value)
 
 
-def check_path(value: str | os.PathLike[str], name: str) -> Path:
+def check_bytes(value: Any, name: str) -> bytes:
+    """Return bytes.
+
+    Raises:
+        TypeError: it is not bytes.
+    """
+    if not isinstance(value, bytes):
+        raise TypeError(f"{name}: give bytes, not {kind_of(value)}.")
+    return value
+
+
+def check_path(value: Any, name: str) -> Path:
     """Return the path of a file.
 
     Raises:
         TypeError: it is neither a str nor a path.
         ValueError: it is empty, or holds what no file name can hold.
     """
-    text: object = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(text, str):
         raise TypeError(f"{name}: give the path of a file as a str or Path, not {kind_of(value)}.")
     if not text or "\0" in text:
@@ -326,21 +337,28 @@ def kind_of(value: object) -> str:
     return "None" if value is None else type(value).__name__
 
 
+def checked(check: Callable[..., object], *arguments: Any, **bounds: Any) -> Validator:
+    """Return a validator that applies a check, such as `checked(check_instance, Decimal)`."""
+
+    def validate(_: Any, attribute: Any, value: Any) -> None:
+        check(value, attribute.name, *arguments, **bounds)
+
+    return validate
+
+
 def number(*, above: float | None = None, at_least: float | None = None, at_most: float | None = None) -> Validator:
     """Return a validator of finite numbers within bounds."""
-    return lambda _, attribute, value: _ignore(
-        check_number(value, attribute.name, above=above, at_least=at_least, at_most=at_most)
-    )
+    return checked(check_number, above=above, at_least=at_least, at_most=at_most)
 
 
 def whole(*, at_least: int, at_most: int | None = None) -> Validator:
     """Return a validator of whole numbers within bounds."""
-    return lambda _, attribute, value: _ignore(check_whole(value, attribute.name, at_least=at_least, at_most=at_most))
+    return checked(check_whole, at_least=at_least, at_most=at_most)
 
 
 def flag() -> Validator:
     """Return a validator of switches."""
-    return lambda _, attribute, value: _ignore(check_flag(value, attribute.name))
+    return checked(check_flag)
 
 
 def check_base_url(url: str, *, name: str = "base_url", allow_insecure: bool = False) -> str:
@@ -352,9 +370,10 @@ def check_base_url(url: str, *, name: str = "base_url", allow_insecure: bool = F
         allow_insecure: Whether plain http may be used outside loopback.
 
     Raises:
-        TypeError: it is not a str.
+        TypeError: it is not a str, or `allow_insecure` is neither True nor False.
         ValueError: it is no such URL, carries credentials, a query or a fragment, or is plain http outside loopback.
     """
+    check_flag(allow_insecure, "allow_insecure")
     url = check_str(url, name)
     try:
         if _unfit_for_url(url):
@@ -428,10 +447,6 @@ def _range(above: float | None, at_least: float | None, at_most: float | None) -
 
 def _briefly(value: float) -> str:
     return repr(value) if not isinstance(value, int) or -(10**20) < value < 10**20 else "a far larger one"
-
-
-def _ignore(_: object) -> None:
-    return None
 
 
 def _out_of_range(value: int | Decimal, name: str) -> NoReturn:

@@ -13,6 +13,7 @@ from yarl import URL
 
 from enkash_async import BodyCipher, CoinConfiguration, EnkashClient, FileBreakerStore, PasswordCredentials, StaticToken
 from tests.enkash_async.enkash_kit import ALLOCATE_URL, ALLOCATED, AUTH, COINS, TOKEN_URL, credentials
+from tests.wrong_values import PATH, cases, refuses
 
 New = Callable[..., EnkashClient]
 Call = Callable[[], Awaitable[object]]
@@ -141,6 +142,9 @@ async def test_an_update_of_nothing_is_refused(new_client: New, vendor: aiorespo
         ({"encryption": "false"}, "encryption: give True or False, not str"),
         ({"repeat_allocations": "false"}, "repeat_allocations: give True or False, not str"),
         ({"repeat_allocations": 0}, "repeat_allocations: give True or False, not int"),
+        ({"clock": 5}, "^clock: give a function, not int"),
+        ({"random": "text"}, "^random: give a function, not str"),
+        ({"clock": 5, "credentials": StaticToken("t")}, "^clock: give a function, not int"),
         ({"allow_insecure": "no"}, "allow_insecure: give True or False, not str"),
         (
             {"credentials": None},
@@ -169,6 +173,11 @@ def test_plain_http_can_be_allowed_and_is_on_loopback() -> None:
 def test_a_breaker_file_that_could_not_be_waited_for_is_not_made(bad: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="lock_timeout: give"):
         FileBreakerStore("breaker.json", lock_timeout=bad)
+
+
+@pytest.mark.parametrize(("name", "value", "error"), cases({"path": PATH}))
+def test_a_breaker_file_that_cannot_be_one_is_not_made(name: str, value: Any, error: type[Exception]) -> None:
+    refuses(FileBreakerStore, name, value, error)
 
 
 async def test_members_of_enumerations_are_sent_as_their_values(new_client: New, with_token: aioresponses) -> None:
