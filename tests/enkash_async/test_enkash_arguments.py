@@ -11,7 +11,15 @@ import pytest
 from aioresponses import aioresponses
 from yarl import URL
 
-from enkash_async import BodyCipher, CoinConfiguration, EnkashClient, FileBreakerStore, PasswordCredentials, StaticToken
+from enkash_async import (
+    BodyCipher,
+    CoinAllocationRequest,
+    CoinConfiguration,
+    EnkashClient,
+    FileBreakerStore,
+    PasswordCredentials,
+    StaticToken,
+)
 from tests.enkash_async.enkash_kit import ALLOCATE_URL, ALLOCATED, AUTH, COINS, TOKEN_URL, credentials
 from tests.wrong_values import PATH, cases, refuses
 
@@ -222,3 +230,11 @@ def test_a_static_token_that_no_header_can_carry_is_refused(token: Any) -> None:
 
 def test_encryption_may_have_its_own_cipher() -> None:
     EnkashClient(coins_base_url=COINS, credentials=StaticToken("t"), encryption=BodyCipher("secret"))
+
+
+@pytest.mark.parametrize("name", ["event", "user_id", "request_id", "company_id"])
+@pytest.mark.parametrize("wrong", [5, None, b"x"])
+def test_a_request_of_wrong_types_is_not_made(name: str, wrong: Any) -> None:
+    usual: dict[str, Any] = {"event": "E", "user_id": "EK1", "request_id": "R1", "company_id": "C1"}
+    with pytest.raises(TypeError, match=rf"^{name}: give a str, not "):
+        CoinAllocationRequest(**usual | {name: wrong})
