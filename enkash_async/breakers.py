@@ -10,15 +10,17 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from attrs import asdict, frozen
 
 from rewards_core.backoff import delay
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.json import decode, dumps
-from rewards_core.validation import check_timeout
+from rewards_core.validation import check_path, check_timeout
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 T = TypeVar("T")
 
@@ -126,7 +128,7 @@ class FileBreakerStore:
     Raises:
         RuntimeError: this platform has no such locks (Windows).
         TypeError: an argument has a wrong type.
-        ValueError: `lock_timeout` is not above 0.
+        ValueError: `path` is empty, or `lock_timeout` not above 0.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, lock_timeout: float = 90.0) -> None:
@@ -138,7 +140,7 @@ class FileBreakerStore:
             ) from None
         self._flock = fcntl.flock
         self._try, self._free = fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN
-        self._given = Path(path)
+        self._given = check_path(path, "path")
         self._path = self._given.absolute()
         self._lock_timeout = check_timeout(lock_timeout, "lock_timeout")
 

@@ -105,7 +105,6 @@ class EnkashClient:
         clock: Callable[[], float] = time.time,
         random: Callable[[], float] = random.random,
     ) -> None:
-        check_flag(allow_insecure, "allow_insecure")
         self._coins_base_url = check_base_url(coins_base_url, name="coins_base_url", allow_insecure=allow_insecure)
         self._company_id = company_id if company_id is None else check_id(company_id, "company_id")
         self._allocation_effect = Effect.KEYED if check_flag(repeat_allocations, "repeat_allocations") else Effect.BARE
@@ -137,7 +136,7 @@ class EnkashClient:
             )
             self._authorizer = BearerAuthorizer(self._tokens, extra_headers=extra, secrets=credentials.secrets)
         else:
-            check_methods(credentials, "credentials", "PasswordCredentials or a TokenProvider", ("token", "renew"))
+            check_methods(credentials, "credentials", "PasswordCredentials or a TokenProvider", TokenProvider)
             self._authorizer = BearerAuthorizer(ProvidedTokens(credentials), extra_headers=extra, secrets=tuple)
         self._coins = Transport(
             base_url=self._coins_base_url, authorizer=self._authorizer, refusal=self._refusal, limits=limits, **shared
@@ -425,7 +424,7 @@ def _fields(asked: CoinEventRequest) -> dict[str, object]:
 def _store(store: BreakerStore | None) -> BreakerStore:
     if store is None:
         return MemoryBreakerStore()
-    return check_methods(store, "breaker_store", "a FileBreakerStore or another BreakerStore", ("exclusive", "load", "save"))
+    return check_methods(store, "breaker_store", "a FileBreakerStore or another BreakerStore", BreakerStore)
 
 
 def _cipher(encryption: bool | BodyCipher, credentials: PasswordCredentials | TokenProvider) -> BodyCipher | None:

@@ -8,7 +8,7 @@ from typing import Any
 from attrs import field, frozen
 
 from rewards_core.operations import OpenEnum
-from rewards_core.validation import check_choice, check_whole
+from rewards_core.validation import check_choice, check_str, check_whole, checked
 
 MAX_COINS = 2**63 - 1
 
@@ -73,12 +73,15 @@ class CoinAllocationRequest:
         user_id: Who was to receive them.
         request_id: The caller's id of the allocation.
         company_id: The company of the user.
+
+    Raises:
+        TypeError: an attribute is of another type.
     """
 
-    event: str
-    user_id: str
-    request_id: str
-    company_id: str
+    event: str = field(validator=checked(check_str))
+    user_id: str = field(validator=checked(check_str))
+    request_id: str = field(validator=checked(check_str))
+    company_id: str = field(validator=checked(check_str))
 
 
 @frozen(kw_only=True)

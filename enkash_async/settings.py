@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from enkash_async.credentials import PasswordCredentials, StaticToken, TokenProvider
+from rewards_core.validation import check_mapping, check_str, shown
 
 if TYPE_CHECKING:
     from enkash_async.breakers import BreakerStore
@@ -81,17 +82,15 @@ def check_extra_headers(headers: Mapping[str, str]) -> dict[str, str]:
         TypeError: a name or a value is not a str.
         ValueError: one cannot be sent, or is the client's own; no value is shown.
     """
-    if not isinstance(headers, Mapping):
-        raise TypeError(f"extra_headers: give a mapping of names to values, not {type(headers).__name__}.")
-    for name, value in headers.items():
-        if not all(isinstance(text, str) for text in (name, value)):
-            raise TypeError("extra_headers: give every name and value as a str.")
+    for name, value in check_mapping(headers, "extra_headers", "a mapping of names to values").items():
+        check_str(name, "extra_headers, a name")
+        check_str(value, f"extra_headers, the value of {shown(name)}")
         if not _header_name(name) or not _header_value(value):
             raise ValueError(
-                f"extra_headers: {name[:40]!a} cannot be sent. Give a name and a value of printable ASCII characters."
+                f"extra_headers: {shown(name)} cannot be sent. Give a name and a value of printable ASCII characters."
             )
         if name.lower() in RESERVED:
-            raise ValueError(f"extra_headers: the client sets {name!a} itself. Leave it out.")
+            raise ValueError(f"extra_headers: the client sets {shown(name)} itself. Leave it out.")
     return dict(headers)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from rewards_core.http.messages import Headers
 from rewards_core.json import dumps
 from rewards_core.secrets import Secret
-from rewards_core.validation import check_number
+from rewards_core.validation import check_callable, check_number
 
 if TYPE_CHECKING:
     from jwt import PyJWS
@@ -52,14 +52,12 @@ class Tokens:
     """
 
     def __init__(self, api_key: str, api_secret: str, *, lifetime: float | None, clock: Callable[[], float]) -> None:
-        if not isinstance(api_key, str):
-            raise TypeError(f"api_key: give it as a str, not {type(api_key).__name__}.")
-        if not _api_key_shape(api_key):
-            raise ValueError("api_key: there is white space or a character beyond ASCII in it, or nothing. Copy it again.")
-        self._api_key = api_key
+        self._api_key = Secret(api_key, "api_key").reveal()
+        if not _api_key_shape(self._api_key):
+            raise ValueError("api_key: it is too long, or there is a character beyond ASCII in it. Copy it again.")
         self._secret = Secret(api_secret, "api_secret")
         self._lifetime = _checked_lifetime(lifetime)
-        self._clock = clock
+        self._clock = check_callable(clock, "clock")
         self._jws = _quiet_jws()
         self._tokens: deque[Secret] = deque(maxlen=REMEMBERED)
         if len(self._secret.reveal().encode("utf-8")) < SAFE_SECRET_BYTES:

@@ -28,7 +28,17 @@ from rewards_core.http.transport import Transport
 from rewards_core.json import dumps
 from rewards_core.operations import DEFAULT_SCOPE, KeyedRequest, Operation, OperationRef, OperationStatus
 from rewards_core.secrets import shielded
-from rewards_core.validation import check_amount, check_choice, check_id, check_key
+from rewards_core.validation import (
+    check_amount,
+    check_callable,
+    check_choice,
+    check_flag,
+    check_id,
+    check_iterable,
+    check_key,
+    check_methods,
+    kind_of,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -179,7 +189,7 @@ class OriginalClient:
             ClientClosed: the client is closed, or used from another loop or process; nothing was sent by this call.
         """
         reward_uid, to_user_uid = check_id(reward_uid, "reward_uid"), check_id(to_user_uid, "to_user_uid")
-        digits, nonce = check_amount(amount), check_key(nonce, "nonce")
+        digits, nonce, repeated = check_amount(amount), check_key(nonce, "nonce"), check_flag(repeated, "repeated")
         body = dumps(
             {
                 "reward_uid": reward_uid,
@@ -267,7 +277,7 @@ class OriginalClient:
             UnexpectedResponse: the vendor says that there are more than it shows.
             VendorError: as every read.
         """
-        user_uid = check_id(user_uid, "user_uid")
+        user_uid, before_page = check_id(user_uid, "user_uid"), _checked_hook(before_page)
         deadline = self._transport.deadline(timeout)
         return (await self._lookup.allocations(user_uid, deadline, before_page=before_page)).all()
 
@@ -317,10 +327,14 @@ class OriginalClient:
         Raises:
             VendorError: as every read; also where the list is incomplete and shows none of them.
             ValueError: they are not of one user, or one of them is no `AllocationRequest` of this client's scope.
+            TypeError: they are no list, or one of them is no request.
         """
+        before_page = _checked_hook(before_page)
+        requests = tuple(check_iterable(requests, "requests", "a list of AllocationRequest(...)"))
         for request in requests:
+            check_methods(request, "requests", "AllocationRequest(...)", KeyedRequest)
             if not isinstance(request, AllocationRequest) or (request.scope, request.owner) != (self._scope, requests[0].owner):
-                raise ValueError(f"requests: give allocation requests of one user in scope {self._scope!r}, not {request!r}")
+                raise ValueError(f"requests: give allocation requests of one user in scope {self._scope!r}, not {request!r}.")
         if not requests:
             return []
         nonces = {request.key for request in requests}
@@ -449,7 +463,7 @@ class OriginalClient:
             return OperationRef(self._scope, ALLOCATION, check_id(operation, "uid"))
         ref = operation if isinstance(operation, OperationRef) else getattr(operation, "ref", None)
         if not isinstance(ref, OperationRef):
-            raise TypeError(f"operation: expected an Allocation, a Claim, a ref or a uid, got {type(operation).__name__}")
+            raise TypeError(f"operation: give an Allocation, a Claim, a ref or a uid, not {kind_of(operation)}.")
         if ref.scope != self._scope:
             raise ValueError(f"operation: expected one of scope {self._scope!r}, got {ref}; ask the client of that scope")
         if ref.kind not in MODELS:
@@ -523,3 +537,7 @@ class OriginalClient:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("OriginalClient cannot be pickled or copied: it holds connections and a secret; make another one there")
+
+
+def _checked_hook(before_page: Callable[[], Awaitable[object]] | None) -> Callable[[], Awaitable[object]] | None:
+    return None if before_page is None else check_callable(before_page, "before_page")

@@ -11,6 +11,7 @@ from original_async.errors import AllocationFailed, ClaimFailed
 from original_async.models import Allocation, AllocationRequest, Claim
 from rewards_core.errors import OperationMismatch
 from rewards_core.operations import KeyedRequest, Operation, OperationStatus
+from rewards_core.validation import kind_of
 
 _ASKED: Mapping[type[Any], tuple[str, ...]] = {
     Allocation: ("uid", "nonce", "reward_uid", "to_user_uid", "amount"),
@@ -41,11 +42,11 @@ def conclude(asked: Operation | KeyedRequest | None, final: Operation) -> Operat
         ValueError: its status is not terminal.
     """
     if not isinstance(final, (Allocation, Claim)):
-        raise TypeError(f"final: expected an Allocation or a Claim, got {type(final).__name__}")
+        raise TypeError(f"final: give an Allocation or a Claim, not {kind_of(final)}.")
     if asked is not None and not isinstance(asked, (Allocation, AllocationRequest, Claim)):
-        raise TypeError(f"asked: give an Allocation, an AllocationRequest, a Claim or None, not {type(asked).__name__}")
+        raise TypeError(f"asked: give an Allocation, an AllocationRequest, a Claim or None, not {kind_of(asked)}.")
     if not final.status.terminal:
-        raise ValueError(f"final: expected {final.ref} in a terminal status, got {final.status}; wait for it")
+        raise ValueError(f"final: give an operation in a terminal status, not {final.ref}, which is {final.status}. Wait for it.")
     if asked is not None:
         _compare(asked, final)
     if isinstance(final, Allocation) and (isinstance(asked, AllocationRequest) or (asked is not None and asked.recovered)):

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime  # noqa: TC003 - cattrs reads the annotations
-from decimal import Decimal  # noqa: TC003
+from decimal import Decimal
 from typing import Any
 
 from attrs import field, frozen
 
 from rewards_core.json import OURS
 from rewards_core.operations import DEFAULT_SCOPE, OpenEnum, Operation, OperationRef, OperationStatus
+from rewards_core.validation import check_instance, check_str, checked
 
 ALLOCATION = "allocation"
 """The kind of an allocation's ref."""
@@ -30,6 +31,10 @@ class RewardStatus(OpenEnum):
 
 def _raw() -> Any:
     return field(factory=dict, eq=False, repr=False)
+
+
+def _text(**options: Any) -> Any:
+    return field(validator=checked(check_str), **options)
 
 
 @frozen(kw_only=True)
@@ -81,13 +86,16 @@ class AllocationRequest:
         amount: How many, with every digit.
         nonce: The idempotency key.
         scope: The app it belongs to.
+
+    Raises:
+        TypeError: an attribute is of another type.
     """
 
-    reward_uid: str
-    to_user_uid: str
-    amount: Decimal
-    nonce: str
-    scope: str = DEFAULT_SCOPE
+    reward_uid: str = _text()
+    to_user_uid: str = _text()
+    amount: Decimal = field(validator=checked(check_instance, Decimal))
+    nonce: str = _text()
+    scope: str = _text(default=DEFAULT_SCOPE)
 
     @property
     def kind(self) -> str:
@@ -123,12 +131,15 @@ class ClaimRequest:
         from_user_uid: The user who claims.
         to_address: The wallet that receives the tokens.
         scope: The app it belongs to.
+
+    Raises:
+        TypeError: an attribute is of another type.
     """
 
-    reward_uid: str
-    from_user_uid: str
-    to_address: str
-    scope: str = DEFAULT_SCOPE
+    reward_uid: str = _text()
+    from_user_uid: str = _text()
+    to_address: str = _text()
+    scope: str = _text(default=DEFAULT_SCOPE)
 
 
 @frozen(kw_only=True)

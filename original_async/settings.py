@@ -54,12 +54,10 @@ def find_base_url(environment: str, base_url: str | None, *, allow_insecure: boo
 
     Raises:
         ValueError: there is no such environment, or credentials must not be sent to `base_url`.
-        TypeError: `base_url` is not a str.
+        TypeError: `base_url` is not a str, or `allow_insecure` neither True nor False.
     """
     check_choice(environment, "environment", BASE_URLS)
-    if base_url is None:
-        return BASE_URLS[environment]
-    return check_base_url(base_url, name="base_url", allow_insecure=allow_insecure)
+    return check_base_url(BASE_URLS[environment] if base_url is None else base_url, allow_insecure=allow_insecure)
 
 
 def options_from(environ: Mapping[str, str], given: ClientOptions) -> ClientOptions:

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
 from rewards_core.errors import SignatureError
+from rewards_core.keys import is_key_id
 from rewards_core.secrets import Secret, shielded
+from rewards_core.validation import check_bytes, check_mapping, check_str, kind_of, shown
 
 SIGNATURE_HEADER = "x-webhook-signature"
 
 _HEADER_LENGTH = len(SIGNATURE_HEADER)
 _LONGEST_KEPT = 8_190
-_KEY_ID = re.compile(r"[!-+\--~]+", re.ASCII)  # printable, without the white space and comma that part pairs
 _ADVICE: Mapping[str, str] = {
     "missing": f"there is no header {SIGNATURE_HEADER}: the sender is not the vendor, or something on the way drops it",
     "malformed": f'{SIGNATURE_HEADER} is not of the form "keyid,hex keyid,hex": the sender is not the vendor',
@@ -58,9 +59,7 @@ class Keyring:
 
     @shielded
     def __init__(self, keys: Mapping[str, str]) -> None:
-        if not isinstance(keys, Mapping):
-            raise TypeError(f"webhook keys: give a mapping of key ids to secrets, not {type(keys).__name__}.")
-        if not keys:
+        if not check_mapping(keys, "webhook keys", "a mapping of key ids to secrets"):
             raise ValueError("webhook keys: give at least one key id with its secret; the console's Webhooks page shows them.")
         self.__secrets = {_checked_id(key_id): _secret_bytes(key_id, secret) for key_id, secret in keys.items()}
 
@@ -70,8 +69,7 @@ class Keyring:
         Raises:
             TypeError: the body is not bytes.
         """
-        if not _is_bytes(body):
-            raise TypeError(f"body: give the bytes that will be sent, not {type(body).__name__}.")
+        check_bytes(body, "body")
         return " ".join(f"{key_id},{_digest(secret, body)}" for key_id, secret in self.__secrets.items())
 
     def verify(self, headers: Mapping[str, str], body: bytes) -> str:
@@ -86,7 +84,7 @@ class Keyring:
                 `"malformed"` where it holds no pair, `"unknown_key"` where no pair is of a key held here, `"mismatch"` otherwise.
         """
         if not _is_bytes(body):
-            raise SignatureError(f"the body is {type(body).__name__}, not bytes; verify it as it arrived", reason="malformed")
+            raise SignatureError(f"the body is {kind_of(body)}, not bytes; verify it as it arrived", reason="malformed")
         key_id, reason = self._find(headers, body)
         if key_id is None:
             raise SignatureError(_ADVICE[reason], reason=reason)
@@ -168,13 +166,10 @@ def _header_values(headers: object) -> Iterable[object]:
 
 
 def _checked_id(key_id: object) -> str:
-    if not isinstance(key_id, str):
-        raise TypeError(f"webhook keys: give key ids as str, not {type(key_id).__name__}.")
-    if not _KEY_ID.fullmatch(key_id):
-        raise ValueError(
-            f"webhook keys: {key_id[:80]!a} is not a key id. Give one like '4o3vfxtcmo7b', without white space or comma."
-        )
-    return key_id
+    text = check_str(key_id, "webhook key ids")
+    if not is_key_id(text):
+        raise ValueError(f"webhook keys: give key ids like '4o3vfxtcmo7b', without white space or comma, not {shown(text)}.")
+    return text
 
 
 def _secret_bytes(key_id: str, secret: str) -> bytes:

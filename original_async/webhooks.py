@@ -19,7 +19,7 @@ from rewards_core.json import canonical, loads, structure
 from rewards_core.keys import read_keys_variable
 from rewards_core.operations import DEFAULT_SCOPE, Event, OperationRef
 from rewards_core.secrets import one_line, shielded
-from rewards_core.validation import MAX_TEXT, check_id, is_id
+from rewards_core.validation import MAX_TEXT, check_bytes, check_id, is_id
 
 _KINDS_BY_EVENT = {"reward.allocated": ALLOCATION, "reward.claimed": CLAIM}
 _MODELS: dict[str, type[Allocation | Claim]] = {ALLOCATION: Allocation, CLAIM: Claim}
@@ -98,7 +98,11 @@ class OriginalWebhooks:
         Args:
             body: The verified bytes.
             headers: Where the unsigned hints (correlation id, attempt) are taken from.
+
+        Raises:
+            TypeError: the body is not bytes.
         """
+        check_bytes(body, "body")
         content, identity = _read(body)
         correlation_id, attempt = _hints(headers)
         name, occurred_at, problem = "", None, None

@@ -48,7 +48,7 @@ class Asking:
         self.most = None if most is None else check_whole(most, "most", at_least=1)
         self._stop = Stop()
         if rate is not None:
-            check_number(rate, "rate", above=0)
+            check_number(rate, "rate", at_least=1e-6)
         self._limiter = Limiter(paced(rate))
 
     @property

@@ -18,6 +18,7 @@ from payouts.lines import BOM, REQUIRED, Layout, Lines, OnMistake, OnNote, ignor
 from payouts.rows import ROW_TYPES, InvalidRow, Row
 from payouts.spelling import quoted
 from payouts.tables import Values, read_table
+from rewards_core.validation import check_callable
 
 Meet: TypeAlias = Callable[[str, str, int], None]
 
@@ -88,7 +89,7 @@ def read_rows(
     Raises:
         FileRefused: something is wrong, and `on_mistake` was not given.
     """
-    lines = Lines(stream, layout, on_mistake, on_note)
+    lines = Lines(stream, layout, check_callable(on_mistake, "on_mistake"), check_callable(on_note, "on_note"))
     if not lines.open():
         return
     builder = _Builder(lines, meet, judge)

@@ -29,7 +29,7 @@ from payouts.states import (
     WrongWay,
     by_hand_only,
 )
-from rewards_core.validation import check_choice, check_name
+from rewards_core.validation import check_callable, check_choice, check_name
 from webhooks.store.sqlite_guard import InPlace
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Ledger:
         self.vendor = check_choice(vendor, "vendor", WAYS)
         self.campaign = check_name(campaign, "campaign")
         self._target = target
-        self._clock = clock
+        self._clock = check_callable(clock, "clock")
         self._ways = WAYS[vendor]
         self._lock = lock
         self._state = state

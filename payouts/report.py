@@ -17,6 +17,7 @@ from payouts.page import END, begin, moment, safe
 from payouts.page import name as name_of
 from payouts.results import replacing
 from payouts.states import Entry, State
+from rewards_core.validation import check_callable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +65,7 @@ def write_report(
         LedgerError: the ledger cannot be read, or several campaigns fit.
         OSError: the file cannot be written.
     """
+    check_callable(clock, "clock")
     with LedgerReader(ledger) as reader:
         figures = gather(reader, reader.campaign(campaign, vendor))
         audit = audit_section(reader, figures.campaign)

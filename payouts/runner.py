@@ -74,7 +74,7 @@ class RunOptions:
     """
 
     concurrency: int = field(default=20, validator=whole(at_least=1))
-    rate: float | None = field(default=20.0, validator=optional(number(above=0)))
+    rate: float | None = field(default=20.0, validator=optional(number(at_least=1e-6)))
     max_pending: int = field(default=20_000, validator=whole(at_least=1))
     wait: bool = field(default=True, validator=flag())
     timeout: float | None = field(default=900.0, validator=optional(number(at_least=0)))

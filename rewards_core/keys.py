@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-_is_key_id = re.compile(r"[!-+\--~]+", re.ASCII).fullmatch  # printable, without white space and comma
+is_key_id = re.compile(r"[!-+\--~]+", re.ASCII).fullmatch
+"""Whether a text is printable, without the white space and comma that part pairs."""
 _HOW = "write ID:SECRET, several separated by commas or spaces."
 
 
@@ -70,7 +71,7 @@ def _checked(pairs: Iterable[tuple[str, Any]]) -> dict[str, str] | int:
     """Return the keys, or the number of the first pair that is none."""
     keys = {}
     for number, (key_id, secret) in enumerate(pairs, 1):
-        if not _is_key_id(key_id) or not isinstance(secret, str) or not secret.strip():
+        if not is_key_id(key_id) or not isinstance(secret, str) or not secret.strip():
             return number
         keys[key_id] = secret
     return keys

@@ -8,6 +8,8 @@ from typing import Any
 
 from attrs import frozen
 
+from rewards_core.validation import kind_of
+
 logger = logging.getLogger(__name__)
 
 
@@ -77,18 +79,15 @@ class Observers:
     What they raise is logged and goes no further.
 
     Raises:
-        TypeError: they are no list or tuple, or one of them has none of the three methods.
+        TypeError: they are no list, or one of them has none of the three methods.
     """
 
     def __init__(self, observers: Sequence[Any]) -> None:
-        if not isinstance(observers, Sequence):
-            raise TypeError(f"observers: expected a list or tuple of objects, got {type(observers).__name__}; give [observer]")
+        if not isinstance(observers, Sequence):  # an iterator would serve one of a client's transports alone
+            raise TypeError(f"observers: give a list of objects such as [observer], not {kind_of(observers)}.")
         for observer in observers:
             if not any(callable(getattr(observer, name, None)) for name in ("on_start", "on_retry", "on_end")):
-                raise TypeError(
-                    "observers: expected objects with on_start, on_retry or on_end, "
-                    f"got {type(observer).__name__} with none of them"
-                )
+                raise TypeError(f"observers: give objects with on_start, on_retry or on_end, not {kind_of(observer)}.")
         self._start = self._having("on_start", observers)
         self._retry = self._having("on_retry", observers)
         self._end = self._having("on_end", observers)

@@ -45,6 +45,8 @@ class OperationStatus(OpenEnum):
 class OperationRef:
     """Name one operation: two operations of different kind or scope may bear the same uid.
 
+    It is made for every delivery and poll, so its parts are not checked here; a client checks them in `ref_of`.
+
     Args:
         scope: One app of one vendor, `"default"` where there is only one.
         kind: What sort of operation, in the vendor's word, such as `"allocation"`.
@@ -251,5 +253,8 @@ class EventSource(Protocol):
         Args:
             body: The verified bytes.
             headers: Where unsigned hints (correlation id, attempt) are taken from.
+
+        Raises:
+            TypeError: the body is not bytes.
         """
         ...

@@ -32,7 +32,7 @@ class Limits:
     """
 
     connections: int | None = field(default=100, validator=optional(whole(at_least=1)))
-    calls_per_second: float | None = field(default=None, validator=optional(number(above=0)))
+    calls_per_second: float | None = field(default=None, validator=optional(number(at_least=1e-6)))
     burst: int | None = field(default=None, validator=optional(whole(at_least=1)))
 
     def __attrs_post_init__(self) -> None:

@@ -7,10 +7,12 @@ secret is ever checked here: see `rewards_core.secrets`.
 from __future__ import annotations
 
 import ipaddress
-import math
+import os
 import re
-from collections.abc import Callable, Collection
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
@@ -45,11 +47,11 @@ def check_id(value: str, name: str) -> str:
     """
     if type(value) is str and _plain_id(value):  # the usual case, which a call pays for twice
         return value
-    text = _text(value, name)
+    text = check_str(value, name)
     if is_id(text):
         return text
     raise ValueError(
-        f"{name}: {_shown(text)} is not an id. Give the id as the vendor wrote it: 1 to {MAX_TEXT} characters, without white "
+        f"{name}: {shown(text)} is not an id. Give the id as the vendor wrote it: 1 to {MAX_TEXT} characters, without white "
         "space, '/', '?', '#', '%' or backslash."
     )
 
@@ -110,9 +112,9 @@ def check_amount(value: str | int | Decimal, name: str = "amount") -> str:
     elif type(value) is int:
         text = str(value) if -(10**60) < value < 10**60 else _out_of_range(value, name)
     else:  # floats have lost digits already, a bool is no amount
-        raise TypeError(f"{name}: give a str, int or Decimal such as '1.23', which keeps every digit, not {_kind(value)}.")
+        raise TypeError(f"{name}: give a str, int or Decimal such as '1.23', which keeps every digit, not {kind_of(value)}.")
     if not _plain_amount(text):
-        raise ValueError(f"{name}: {_shown(text)} is not an amount. Give plain digits such as '1.23', {_AMOUNT}.")
+        raise ValueError(f"{name}: {shown(text)} is not an amount. Give plain digits such as '1.23', {_AMOUNT}.")
     if text[0] == "0":
         text = text.lstrip("0")
         if not text.strip("0."):
@@ -143,11 +145,11 @@ def check_number(
 
     Raises:
         TypeError: it is no number; a bool is none.
-        ValueError: it is not finite, or out of bounds.
+        ValueError: it is not finite, beyond what a float holds, or out of bounds.
     """
     if type(value) is not float and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise TypeError(f"{name}: give {unit or 'a number'}{_range(above, at_least, at_most)}, not {_kind(value)}.")
-    if _out_of_bounds(value, above, at_least, at_most) or not -math.inf < value < math.inf:
+        raise TypeError(f"{name}: give {unit or 'a number'}{_range(above, at_least, at_most)}, not {kind_of(value)}.")
+    if _out_of_bounds(value, above, at_least, at_most) or not -sys.float_info.max <= value <= sys.float_info.max:
         raise ValueError(f"{name}: give {unit or 'a number'}{_range(above, at_least, at_most)}, not {_briefly(value)}.")
     return value
 
@@ -160,7 +162,7 @@ def check_whole(value: int, name: str, *, at_least: int, at_most: int | None = N
         ValueError: it is out of bounds.
     """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: give a whole number{_range(None, at_least, at_most)}, not {_kind(value)}.")
+        raise TypeError(f"{name}: give a whole number{_range(None, at_least, at_most)}, not {kind_of(value)}.")
     if _out_of_bounds(value, None, at_least, at_most):
         raise ValueError(f"{name}: give a whole number{_range(None, at_least, at_most)}, not {_briefly(value)}.")
     return value
@@ -193,7 +195,7 @@ def check_flag(value: bool, name: str) -> bool:
         TypeError: it is neither True nor False.
     """
     if not isinstance(value, bool):
-        raise TypeError(f"{name}: give True or False, not {_kind(value)}.")
+        raise TypeError(f"{name}: give True or False, not {kind_of(value)}.")
     return value
 
 
@@ -206,9 +208,9 @@ def check_choice(value: T, name: str, words: Collection[str]) -> T:
     """
     offered = ", ".join(map(repr, words))
     if not isinstance(value, str):
-        raise TypeError(f"{name}: give one of {offered}, not {_kind(value)}.")
+        raise TypeError(f"{name}: give one of {offered}, not {kind_of(value)}.")
     if value not in words:
-        raise ValueError(f"{name}: give one of {offered}, not {_shown(value)}.")
+        raise ValueError(f"{name}: give one of {offered}, not {shown(value)}.")
     return value
 
 
@@ -219,49 +221,144 @@ def check_instance(value: T, name: str, kind: type[T]) -> T:
         TypeError: it is of another class; that is named, never its repr.
     """
     if not isinstance(value, kind):
-        raise TypeError(f"{name}: give {kind.__name__}(...), not {_kind(value)}.")
+        raise TypeError(f"{name}: give {kind.__name__}(...), not {kind_of(value)}.")
     return value
 
 
-def check_methods(value: T, name: str, words: str, methods: Collection[str]) -> T:
-    """Return an object somebody brought, if it has the methods it is brought for.
+def check_methods(value: T, name: str, words: str, methods: Collection[str] | type[Any]) -> T:
+    """Return an object somebody brought, if it has what it is brought for.
 
     Args:
         value: The object.
         name: What the caller calls it, for messages.
         words: What to give, such as `"a FileBreakerStore or another BreakerStore"`.
-        methods: What it must have.
+        methods: The methods it must have, or the Protocol it must meet, attributes included.
 
     Raises:
         TypeError: it lacks one; its class is named, never its repr.
     """
-    missing = [method for method in methods if not callable(getattr(value, method, None))]
+    wanted = _members(methods) if isinstance(methods, type) else dict.fromkeys(methods, True)
+    missing = [
+        each for each, called in wanted.items() if not (callable(getattr(value, each, None)) if called else hasattr(value, each))
+    ]
     if isinstance(value, type) or missing:
-        kind = f"the class {value.__name__}" if isinstance(value, type) else _kind(value)
-        raise TypeError(f"{name}: give {words}, with the methods {', '.join(methods)}, not {kind}.")
+        kind = f"the class {value.__name__}" if isinstance(value, type) else kind_of(value)
+        raise TypeError(f"{name}: give {words}, with {', '.join(missing or wanted)}, not {kind}.")
     return value
+
+
+def check_callable(value: T, name: str) -> T:
+    """Return a function or another object that can be called, such as a clock.
+
+    Raises:
+        TypeError: it cannot be called.
+    """
+    if not callable(value):
+        raise TypeError(f"{name}: give a function, not {kind_of(value)}.")
+    return value
+
+
+def check_str(value: Any, name: str) -> str:
+    """Return a plain str: of a member of an enumeration its value, which is what the vendor knows.
+
+    Raises:
+        TypeError: it is not a str.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: give a str, not {kind_of(value)}.")
+    return str.__str__(value)
+
+
+def check_bytes(value: Any, name: str) -> bytes:
+    """Return bytes.
+
+    Raises:
+        TypeError: it is not bytes.
+    """
+    if not isinstance(value, bytes):
+        raise TypeError(f"{name}: give bytes, not {kind_of(value)}.")
+    return value
+
+
+def check_path(value: Any, name: str) -> Path:
+    """Return the path of a file.
+
+    Raises:
+        TypeError: it is neither a str nor a path.
+        ValueError: it is empty, or holds what no file name can hold.
+    """
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        raise TypeError(f"{name}: give the path of a file as a str or Path, not {kind_of(value)}.")
+    if not text or "\0" in text:
+        raise ValueError(f"{name}: give the path of a file, not {shown(text)}.")
+    return Path(text)
+
+
+def check_mapping(value: Any, name: str, words: str = "a mapping") -> Mapping[Any, Any]:
+    """Return a mapping.
+
+    Args:
+        value: The mapping.
+        name: What the caller calls it, for messages.
+        words: What to give, such as `"a mapping of key ids to secrets"`.
+
+    Raises:
+        TypeError: it is none; its class is named, never its repr.
+    """
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: give {words}, not {kind_of(value)}.")
+    return value
+
+
+def check_iterable(value: Iterable[T], name: str, words: str) -> Iterable[T]:
+    """Return a list or another iterable of things; a text, bytes and a mapping are none, though Python iterates over them.
+
+    Args:
+        value: The iterable; not consumed.
+        name: What the caller calls it, for messages.
+        words: What to give, such as `"a list of rows"`.
+
+    Raises:
+        TypeError: it is none; its class is named, never its repr.
+    """
+    if isinstance(value, (str, bytes, bytearray, memoryview, Mapping)) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}: give {words}, not {kind_of(value)}.")
+    return value
+
+
+def shown(text: str) -> str:
+    """Return a stranger's short text in quotes and ASCII, of a long one the length only."""
+    return "an empty text" if not text else ascii(text) if len(text) <= 80 else f"a text of {len(text)} characters"
+
+
+def kind_of(value: object) -> str:
+    """Return what a value is, in a word that a reader knows: its class, or None."""
+    return "None" if value is None else type(value).__name__
+
+
+def checked(check: Callable[..., object], *arguments: Any, **bounds: Any) -> Validator:
+    """Return a validator that applies a check, such as `checked(check_instance, Decimal)`."""
+
+    def validate(_: Any, attribute: Any, value: Any) -> None:
+        check(value, attribute.name, *arguments, **bounds)
+
+    return validate
 
 
 def number(*, above: float | None = None, at_least: float | None = None, at_most: float | None = None) -> Validator:
     """Return a validator of finite numbers within bounds."""
-    return lambda _, attribute, value: _ignore(
-        check_number(value, attribute.name, above=above, at_least=at_least, at_most=at_most)
-    )
+    return checked(check_number, above=above, at_least=at_least, at_most=at_most)
 
 
 def whole(*, at_least: int, at_most: int | None = None) -> Validator:
     """Return a validator of whole numbers within bounds."""
-    return lambda _, attribute, value: _ignore(check_whole(value, attribute.name, at_least=at_least, at_most=at_most))
+    return checked(check_whole, at_least=at_least, at_most=at_most)
 
 
 def flag() -> Validator:
     """Return a validator of switches."""
-    return lambda _, attribute, value: _ignore(check_flag(value, attribute.name))
-
-
-def instance(kind: type[Any]) -> Validator:
-    """Return a validator of objects of a class."""
-    return lambda _, attribute, value: _ignore(check_instance(value, attribute.name, kind))
+    return checked(check_flag)
 
 
 def check_base_url(url: str, *, name: str = "base_url", allow_insecure: bool = False) -> str:
@@ -273,10 +370,11 @@ def check_base_url(url: str, *, name: str = "base_url", allow_insecure: bool = F
         allow_insecure: Whether plain http may be used outside loopback.
 
     Raises:
-        TypeError: it is not a str.
+        TypeError: it is not a str, or `allow_insecure` is neither True nor False.
         ValueError: it is no such URL, carries credentials, a query or a fragment, or is plain http outside loopback.
     """
-    url = _text(url, name)
+    check_flag(allow_insecure, "allow_insecure")
+    url = check_str(url, name)
     try:
         if _unfit_for_url(url):
             raise ValueError
@@ -314,18 +412,23 @@ def is_loopback(host: str) -> bool:
 def _printable(value: str, name: str, advice: str) -> str:
     if type(value) is str and _plain_id(value):
         return value
-    text = _text(value, name)
+    text = check_str(value, name)
     if 0 < len(text) <= MAX_TEXT and text.isprintable() and text == text.strip():
         return text
     raise ValueError(
-        f"{name}: {_shown(text)} cannot be used. {advice}: 1 to {MAX_TEXT} printable characters, no white space at the ends."
+        f"{name}: {shown(text)} cannot be used. {advice}: 1 to {MAX_TEXT} printable characters, no white space at the ends."
     )
 
 
-def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{name}: give a str, not {_kind(value)}.")
-    return str.__str__(value)  # of a member of an enumeration its value, which is what the vendor knows
+def _members(protocol: type[Any]) -> dict[str, bool]:
+    """Return the public names of a protocol, and whether each is a method."""
+    return {
+        name: callable(member)
+        for kind in protocol.__mro__
+        if getattr(kind, "_is_protocol", False)
+        for name, member in vars(kind).items()
+        if name[0] != "_"
+    }
 
 
 def _out_of_bounds(value: float, above: float | None, at_least: float | None, at_most: float | None) -> bool:
@@ -342,21 +445,9 @@ def _range(above: float | None, at_least: float | None, at_most: float | None) -
     return "".join(f" {words}" for words in (low, "and" if low and high else "", high) if words)
 
 
-def _shown(text: str) -> str:
-    return "an empty text" if not text else ascii(text) if len(text) <= 80 else f"a text of {len(text)} characters"
-
-
 def _briefly(value: float) -> str:
     return repr(value) if not isinstance(value, int) or -(10**20) < value < 10**20 else "a far larger one"
 
 
-def _kind(value: object) -> str:
-    return "None" if value is None else type(value).__name__
-
-
-def _ignore(_: object) -> None:
-    return None
-
-
 def _out_of_range(value: int | Decimal, name: str) -> NoReturn:
-    raise ValueError(f"{name}: this {_kind(value)} is out of range. Give an amount {_AMOUNT}.")
+    raise ValueError(f"{name}: this {kind_of(value)} is out of range. Give an amount {_AMOUNT}.")

@@ -54,6 +54,21 @@ class Instance:
             yield None, TypeError
 
 
+@frozen
+class Kind:
+    """What a setting takes: something that none of the wrong values is, those of a wrong type and those of no use."""
+
+    types: tuple[Any, ...]
+    values: tuple[Any, ...] = ()
+
+    def wrong(self) -> Iterator[tuple[Any, type[Exception]]]:
+        yield from ((value, TypeError) for value in self.types)
+        yield from ((value, ValueError) for value in self.values)
+
+
+FUNCTION = Kind((5, "text", True, None, {}))
+PATH = Kind((5, None, True, b"x", {}), ("", "a\0b"))
+MAPPING = Kind((5, "text", True, [("a", "b")]))
 ABOVE_ZERO = Number((0, -1, 0.0, -0.5))
 AT_LEAST_ZERO = Number((-1, -0.001))
 ONE_OR_MORE = Number((0, -1), whole=True)

@@ -14,13 +14,13 @@ from attrs import field, frozen
 from rewards_core.clock import loop_time
 from rewards_core.errors import OutcomeUnknown
 from rewards_core.operations import KeyedRequest, Operation, OperationReader, OperationRef
-from rewards_core.validation import check_flag, check_instance, check_methods, check_wait
+from rewards_core.validation import check_callable, check_flag, check_instance, check_methods, check_wait
 from webhooks.errors import CompletionsClosed, CompletionsFailed, nothing_found, time_is_over
 from webhooks.hub import LAST_LOOK, Hub
 from webhooks.lookups import KeyWaiter, look_up_of, request_of
 from webhooks.poller import BOOST
 from webhooks.polling import AT_ONCE, PollPolicy
-from webhooks.store.base import A_STORE
+from webhooks.store.base import A_STORE, Store
 from webhooks.streams import CompletionStream
 from webhooks.supervise import RestartPolicy, keep_running
 from webhooks.watchers import Ending, Settled, Waiter
@@ -28,7 +28,7 @@ from webhooks.watchers import Ending, Settled, Waiter
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from webhooks.store.base import Store, Via
+    from webhooks.store.base import Via
 
 A = TypeVar("A", bound=Operation)
 
@@ -93,11 +93,12 @@ class Completions:
         clock: Callable[[], float] = time.time,
         random: Callable[[], float] = random.random,
     ) -> None:
-        self._client = check_methods(client, "client", "a client such as OriginalClient(...)", ("read_operation", "ref_of"))
-        self._store = check_methods(store, "store", A_STORE, ("outcome", "subscribe"))
+        self._client = check_methods(client, "client", "a client such as OriginalClient(...)", OperationReader)
+        self._store = check_methods(store, "store", A_STORE, Store)
         policy = check_instance(PollPolicy() if polling is None else polling, "polling", PollPolicy)
         trusting = check_flag(trust_event_body, "trust_event_body")
-        self._hub = Hub(client, store, policy, trusting=trusting, clock=clock, random=random)
+        check_callable(clock, "clock")
+        self._hub = Hub(client, store, policy, trusting=trusting, clock=clock, random=check_callable(random, "random"))
         self._policy = check_instance(RestartPolicy() if restarts is None else restarts, "restarts", RestartPolicy)
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False

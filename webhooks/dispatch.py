@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING
 from attrs import evolve, field, frozen
 
 from rewards_core.backoff import delay
+from rewards_core.operations import EventSource
 from rewards_core.secrets import one_line
-from rewards_core.validation import check_instance, check_methods, number, whole
+from rewards_core.validation import check_callable, check_instance, check_methods, number, whole
 from webhooks.errors import NotTaken
 from webhooks.store.base import Subscriber
 from webhooks.store.outcomes import CONFLICT_EVENT
 from webhooks.supervise import RestartPolicy, is_cancelled, keep_running, wait_at_most
 
 if TYPE_CHECKING:
-    from rewards_core.operations import Event, EventSource
+    from rewards_core.operations import Event
     from webhooks.store.base import ClaimedJob, Job, Store
 
 logger = logging.getLogger(__name__)
@@ -109,8 +110,8 @@ class Dispatcher(Subscriber):
         self._store = store
         self._sources = sources
         self._policy = check_instance(policy, "handlers", HandlerPolicy)
-        self._clock = clock
-        self._random = random
+        self._clock = check_callable(clock, "clock")
+        self._random = check_callable(random, "random")
         self._handlers: dict[str, Handler] = {}
         self._names: dict[str, list[str]] = {}
         self._answers: dict[str, tuple[str, ...]] = {}
@@ -313,7 +314,7 @@ def by_scope(sources: Iterable[EventSource]) -> dict[str, EventSource]:
     """
     found: dict[str, EventSource] = {}
     for source in sources:
-        check_methods(source, "sources", "sources of events such as OriginalWebhooks(...)", ("verify", "parse"))
+        check_methods(source, "sources", "sources of events such as OriginalWebhooks(...)", EventSource)
         if found.setdefault(source.scope, source) is not source:
             raise ValueError(f"sources: give one source per scope, not two for {source.scope!r}.")
     if not found:

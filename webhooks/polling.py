@@ -44,7 +44,7 @@ class PollPolicy:
     growth: float = field(default=1.6, validator=number(at_least=1, at_most=10))
     max_interval: float = field(default=60.0, validator=number(above=0))
     jitter: float = field(default=0.2, validator=number(at_least=0, at_most=1))
-    max_per_second: float = field(default=20.0, validator=number(above=0))
+    max_per_second: float = field(default=20.0, validator=number(at_least=1e-6))
 
     def interval(self, step: int, chance: float) -> float:
         """Return the seconds before poll number `step`, counted from 0; `chance` is a random number from 0 to 1."""

@@ -13,16 +13,14 @@ from attrs import frozen
 
 from rewards_core.errors import SignatureError
 from rewards_core.operations import Event, EventSource
-from rewards_core.validation import check_methods, check_number, check_whole
+from rewards_core.validation import check_methods, check_name, check_number, check_whole
 from webhooks.dispatch import Dispatcher, Handler, HandlerPolicy, by_scope
 from webhooks.ingress.base import ACCEPTED, BROKEN, ENCODED, NOT_KEPT, TOO_LARGE, TOO_SLOW, UNSIGNED, WRONG_METHOD, Reply
-from webhooks.store.base import A_STORE, Acceptance
+from webhooks.store.base import A_STORE, Acceptance, Store
 from webhooks.together import Together
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from webhooks.store.base import Store
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +80,7 @@ class Receiver:
         several = sources if isinstance(sources, Iterable) else (sources,)
         self._by_scope = by_scope(several)
         self._sources = tuple(self._by_scope.values())
-        self._store = check_methods(store, "store", A_STORE, ("accept_all", "subscribe"))
+        self._store = check_methods(store, "store", A_STORE, Store)
         policy = HandlerPolicy() if handlers is None else handlers
         self._dispatcher = Dispatcher(store, self._by_scope, policy=policy, clock=clock)
         self._max_body = check_whole(max_body, "max_body", at_least=1)
@@ -137,10 +135,13 @@ class Receiver:
             name: The handler's own name, the same in every release: jobs are kept under it. Default: module and function name.
 
         Raises:
-            TypeError: it is not an async function.
-            ValueError: its name is taken by another handler.
+            TypeError: it is not an async function, or a name is not a str.
+            ValueError: its name is taken by another handler, or a name is empty or holds what none can hold.
             RuntimeError: the receiver was started.
         """
+        check_name(event_name, "event_name")
+        if name is not None:
+            check_name(name, "name")
 
         def register(handler: H) -> H:
             self._dispatcher.add(event_name, handler, name)
@@ -219,6 +220,10 @@ class Receiver:
         Args:
             app: An `aiohttp.web.Application` that has not started.
             path: Such as `"/webhooks/rewards"`.
+
+        Raises:
+            TypeError: `app` is no such application, or `path` no str.
+            ValueError: `path` does not begin with `/`.
         """
         from webhooks.ingress.aiohttp_app import register  # noqa: PLC0415 - aiohttp's server is needed by this alone
 

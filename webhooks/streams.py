@@ -14,7 +14,7 @@ from attrs import frozen
 from rewards_core.clock import loop_time
 from rewards_core.errors import VendorError
 from rewards_core.operations import Operation, OperationRef
-from rewards_core.validation import check_flag, check_wait
+from rewards_core.validation import check_flag, check_wait, kind_of
 from webhooks.errors import CompletionsClosed, time_is_over
 from webhooks.poller import BOOST
 from webhooks.polling import AT_ONCE
@@ -64,8 +64,7 @@ class CompletionStream(Generic[A]):
 
     def __init__(self, hub: Hub, operations: Operations, *, timeout: float | None, poll_now: bool) -> None:
         if isinstance(operations, str) or not isinstance(operations, Iterable | AsyncIterable):
-            one = type(operations).__name__
-            raise TypeError(f"operations: give an iterable of operations, refs or uids, not one {one}; put it in a list.")
+            raise TypeError(f"operations: give an iterable of operations, refs or uids, not {kind_of(operations)}.")
         check_wait(timeout)
         check_flag(poll_now, "poll_now")
         self._hub = hub

@@ -22,7 +22,7 @@ from rewards_core.http.timeouts import Timeouts
 from rewards_core.observe import Observers
 from rewards_core.rate import Limiter, Limits
 from rewards_core.secrets import without_frames
-from rewards_core.validation import check_instance, check_timeout
+from rewards_core.validation import check_callable, check_instance, check_timeout
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -89,8 +89,8 @@ class Transport:
         limits = check_instance(Limits() if limits is None else limits, "limits", Limits)
         self.limiter = Limiter(limits, random=random)
         self.observers = Observers(observers)
-        self.clock = clock
-        self.random = random
+        self.clock = check_callable(clock, "clock")
+        self.random = check_callable(random, "random")
         self._base = base_url.rstrip("/")
         self._borrowed = session
         self._owned: dict[bool, aiohttp.ClientSession] = {}

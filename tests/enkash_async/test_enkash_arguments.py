@@ -11,8 +11,17 @@ import pytest
 from aioresponses import aioresponses
 from yarl import URL
 
-from enkash_async import BodyCipher, CoinConfiguration, EnkashClient, FileBreakerStore, PasswordCredentials, StaticToken
+from enkash_async import (
+    BodyCipher,
+    CoinAllocationRequest,
+    CoinConfiguration,
+    EnkashClient,
+    FileBreakerStore,
+    PasswordCredentials,
+    StaticToken,
+)
 from tests.enkash_async.enkash_kit import ALLOCATE_URL, ALLOCATED, AUTH, COINS, TOKEN_URL, credentials
+from tests.wrong_values import PATH, cases, refuses
 
 New = Callable[..., EnkashClient]
 Call = Callable[[], Awaitable[object]]
@@ -141,14 +150,17 @@ async def test_an_update_of_nothing_is_refused(new_client: New, vendor: aiorespo
         ({"encryption": "false"}, "encryption: give True or False, not str"),
         ({"repeat_allocations": "false"}, "repeat_allocations: give True or False, not str"),
         ({"repeat_allocations": 0}, "repeat_allocations: give True or False, not int"),
+        ({"clock": 5}, "^clock: give a function, not int"),
+        ({"random": "text"}, "^random: give a function, not str"),
+        ({"clock": 5, "credentials": StaticToken("t")}, "^clock: give a function, not int"),
         ({"allow_insecure": "no"}, "allow_insecure: give True or False, not str"),
         (
             {"credentials": None},
-            "credentials: give PasswordCredentials or a TokenProvider, with the methods token, renew, not None",
+            "credentials: give PasswordCredentials or a TokenProvider, with token, renew, not None",
         ),
         ({"credentials": StaticToken}, "credentials: .*not the class StaticToken"),
         ({"credentials": "a-secret-token"}, r"credentials: .*not str\.$"),
-        ({"breaker_store": "breaker.json"}, r"breaker_store: .*with the methods exclusive, load, save, not str\.$"),
+        ({"breaker_store": "breaker.json"}, r"breaker_store: .*with exclusive, load, save, not str\.$"),
     ],
 )
 def test_a_client_that_could_not_work_is_not_made(arguments: dict[str, Any], words: str) -> None:
@@ -169,6 +181,11 @@ def test_plain_http_can_be_allowed_and_is_on_loopback() -> None:
 def test_a_breaker_file_that_could_not_be_waited_for_is_not_made(bad: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="lock_timeout: give"):
         FileBreakerStore("breaker.json", lock_timeout=bad)
+
+
+@pytest.mark.parametrize(("name", "value", "error"), cases({"path": PATH}))
+def test_a_breaker_file_that_cannot_be_one_is_not_made(name: str, value: Any, error: type[Exception]) -> None:
+    refuses(FileBreakerStore, name, value, error)
 
 
 async def test_members_of_enumerations_are_sent_as_their_values(new_client: New, with_token: aioresponses) -> None:
@@ -213,3 +230,11 @@ def test_a_static_token_that_no_header_can_carry_is_refused(token: Any) -> None:
 
 def test_encryption_may_have_its_own_cipher() -> None:
     EnkashClient(coins_base_url=COINS, credentials=StaticToken("t"), encryption=BodyCipher("secret"))
+
+
+@pytest.mark.parametrize("name", ["event", "user_id", "request_id", "company_id"])
+@pytest.mark.parametrize("wrong", [5, None, b"x"])
+def test_a_request_of_wrong_types_is_not_made(name: str, wrong: Any) -> None:
+    usual: dict[str, Any] = {"event": "E", "user_id": "EK1", "request_id": "R1", "company_id": "C1"}
+    with pytest.raises(TypeError, match=rf"^{name}: give a str, not "):
+        CoinAllocationRequest(**usual | {name: wrong})

@@ -133,7 +133,7 @@ def test_another_kind_is_a_mismatch(client: OriginalClient) -> None:
 
 @pytest.mark.parametrize("status", ["pending", "queued"])
 def test_an_operation_that_is_not_over_cannot_be_concluded(client: OriginalClient, status: str) -> None:
-    with pytest.raises(ValueError, match="terminal status, got"):
+    with pytest.raises(ValueError, match="terminal status, not"):
         client.conclude(None, evolve(ALLOCATION, status=OperationStatus(status)))
 
 

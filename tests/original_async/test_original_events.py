@@ -71,6 +71,12 @@ def test_an_allocated_event_gives_its_operation_and_resource() -> None:
     assert len(event.identity) == 16
 
 
+@pytest.mark.parametrize("wrong", [None, 5, "{}", bytearray(b"{}")])
+def test_a_body_that_is_no_bytes_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"^body: give bytes, not "):
+        source.parse(wrong)
+
+
 def test_a_claimed_event_gives_its_operation_and_resource() -> None:
     event = source.parse(body("reward.claimed", claim=CLAIM))
     assert event.ref == CLAIM_REF

@@ -153,3 +153,23 @@ def test_models_are_frozen_values_and_raw_takes_no_part(body: bytes, model: type
     assert copy.deepcopy(other) == other
     with pytest.raises(FrozenInstanceError):
         one.uid = "other"
+
+
+ALLOCATION_REQUEST = {"reward_uid": "1", "to_user_uid": "2", "amount": Decimal("3.5"), "nonce": "n"}
+CLAIM_REQUEST = {"reward_uid": "1", "from_user_uid": "2", "to_address": "0x1"}
+
+
+@pytest.mark.parametrize("wrong", [5, 3.5, None, b"x", "text"])
+@pytest.mark.parametrize(
+    ("kind", "usual", "name"),
+    [
+        *((AllocationRequest, ALLOCATION_REQUEST, name) for name in (*ALLOCATION_REQUEST, "scope")),
+        *((ClaimRequest, CLAIM_REQUEST, name) for name in (*CLAIM_REQUEST, "scope")),
+    ],
+)
+def test_a_request_of_wrong_types_is_not_made(kind: Any, usual: dict[str, Any], name: str, wrong: Any) -> None:
+    if wrong == "text" and name != "amount":
+        assert getattr(kind(**usual | {name: wrong}), name) == wrong
+        return
+    with pytest.raises(TypeError, match=rf"^{name}: give "):
+        kind(**usual | {name: wrong})

@@ -134,6 +134,8 @@ refused_ids: list[Any] = ["", " ", "a/b", "a?b", "a#b", "a%2f", "a b", "..", "a\
         *({"reward_uid": uid} for uid in refused_ids),
         *({"to_user_uid": uid} for uid in refused_ids),
         *({"nonce": nonce} for nonce in ("", " ", "a\n", " a", None, 7, "x" * 256)),
+        *({"repeated": repeated} for repeated in ("false", 0, 1, None)),
+        *({"timeout": timeout} for timeout in ("5", 0, -1, float("inf"), 10**400)),
     ],
 )
 async def test_what_cannot_be_right_is_refused_before_any_request(

@@ -110,13 +110,28 @@ async def test_operations_are_found_by_the_requests_of_one_user_with_one_list(cl
     odd: list[list[Any]] = [
         [asked("nonce_1"), asked("nonce_2", to_user_uid="999")],
         [asked("nonce_1", scope="second")],
-        [asked("nonce_1"), ClaimRequest(reward_uid=REWARD, from_user_uid=USER, to_address=WALLET)],
-        [ClaimRequest(reward_uid=REWARD, from_user_uid=USER, to_address=WALLET), asked("nonce_1")],
-        ["nonce_1"],
     ]
     for requests in odd:
         with pytest.raises(ValueError, match=r"^requests: give allocation requests of one user in scope 'default', not "):
             await client.find_operations(requests)
+    claim = ClaimRequest(reward_uid=REWARD, from_user_uid=USER, to_address=WALLET)
+    wrong: list[Any] = [
+        5,
+        None,
+        "nonce_1",
+        {},
+        asked("nonce_1"),
+        ["nonce_1"],
+        [asked("nonce_1"), claim],
+        [claim, asked("nonce_1")],
+    ]
+    for requests in wrong:
+        with pytest.raises(TypeError, match=r"^requests: give .*AllocationRequest\(\.\.\.\)"):
+            await client.find_operations(requests)
+    hook: Any = 5
+    for call in (client.find_operations([], before_page=hook), client.get_allocations_by_user_uid(USER, before_page=hook)):
+        with pytest.raises(TypeError, match=r"^before_page: give a function, not int"):
+            await call
     assert [len(calls) for calls in wire.requests.values()] == [1]
 
 

@@ -108,7 +108,7 @@ def test_observer_without_any_method_is_refused() -> None:
 
 @pytest.mark.parametrize("observers", [None, 7, object(), iter([])])
 def test_observers_that_are_no_list_are_refused(observers: Any) -> None:
-    with pytest.raises(TypeError, match=r"observers: expected a list or tuple of objects, got \w+; give \[observer\]"):
+    with pytest.raises(TypeError, match=r"^observers: give a list of objects such as \[observer\], not \w+\.$"):
         Observers(observers)
 
 

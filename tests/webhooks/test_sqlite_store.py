@@ -21,6 +21,7 @@ from webhooks.errors import StoreClosed, StoreError
 from webhooks.store import sqlite_file
 from webhooks.store.base import Acceptance, EventState, Outcome, Subscriber, Verdict
 from webhooks.store.batches import BatchThread, Call
+from webhooks.store.listing import EventQuery
 from webhooks.store.outcomes import pack
 from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.sqlite_writes import Writer
@@ -479,11 +480,16 @@ async def test_a_call_that_cannot_be_done_fails_alone(path: Path) -> None:
 
 
 async def test_a_look_up_that_cannot_be_done_fails_alone(path: Path) -> None:
+    def unchecked(limit: Any) -> EventQuery:
+        query = EventQuery()
+        object.__setattr__(query, "limit", limit)
+        return query
+
     async with opened(path) as store:
         await store.accept(event("1"))
         answers = await asyncio.gather(
-            store.list_events(limit="many"),  # type: ignore[arg-type]
-            store.list_events(limit=2**80),
+            store.find_events(unchecked("many")),
+            store.find_events(unchecked(2**80)),
             store.list_events(),
             return_exceptions=True,
         )

@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from attrs import evolve
 
 import webhooks
 from tests.virtual_time import virtual_time
 from tests.webhooks.fakes import FakeSource, FakeVendor
 from tests.webhooks.world import a_world
-from tests.wrong_values import ABOVE_ZERO, AT_LEAST_ZERO, FLAG, ONE_OR_MORE, Instance, Number, cases, fields, refuses
+from tests.wrong_values import (
+    ABOVE_ZERO,
+    AT_LEAST_ZERO,
+    FLAG,
+    FUNCTION,
+    MAPPING,
+    ONE_OR_MORE,
+    PATH,
+    Instance,
+    Kind,
+    Number,
+    cases,
+    fields,
+    refuses,
+)
 from webhooks import Completions, HandlerPolicy, MemoryStore, PollPolicy, Receiver, RestartPolicy, SQLiteStore
 from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.asgi import AsgiIngress
 from webhooks.ingress.limits import ArmourLimits
+from webhooks.ingress.peers import Networks
+from webhooks.ingress.quiet import QuietLog
 
 SETTINGS: dict[type[Any], dict[str, Any]] = {
     HandlerPolicy: {
@@ -53,6 +71,7 @@ SETTINGS: dict[type[Any], dict[str, Any]] = {
         "connections_per_peer": ONE_OR_MORE,
     },
 }
+A_CLIENT = frozenset({"scope", "ref_of", "read_operation", "find_operations", "parse_operation", "conclude"})
 WAIT = Number((-1, -0.001), or_none=True)
 
 
@@ -89,7 +108,15 @@ def test_wrong_limits_of_peers_are_refused(name: str, value: Any, error: type[Ex
 
 @pytest.mark.parametrize(
     ("name", "value", "error"),
-    cases({"handlers": Instance(), "max_body": ONE_OR_MORE, "body_timeout": ABOVE_ZERO, "store": Instance(or_none=False)}),
+    cases(
+        {
+            "handlers": Instance(),
+            "max_body": ONE_OR_MORE,
+            "body_timeout": ABOVE_ZERO,
+            "store": Instance(or_none=False),
+            "clock": FUNCTION,
+        }
+    ),
 )
 def test_wrong_arguments_of_receivers_are_refused(name: str, value: Any, error: type[Exception]) -> None:
     def build(**wrong: Any) -> Receiver:
@@ -131,6 +158,8 @@ def test_each_scope_has_one_source(wrong: Any) -> None:
             "trust_event_body": FLAG,
             "client": Instance(or_none=False),
             "store": Instance(or_none=False),
+            "clock": FUNCTION,
+            "random": FUNCTION,
         }
     ),
 )
@@ -160,22 +189,96 @@ async def test_as_completed_takes_several_operations(wrong: Any) -> None:
             world.completions.as_completed(wrong)
 
 
-@pytest.mark.parametrize(("name", "value", "error"), cases({"max_events": ONE_OR_MORE, "retention": ABOVE_ZERO}))
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    cases({"max_events": ONE_OR_MORE, "retention": ABOVE_ZERO, "clock": FUNCTION}),
+)
 def test_wrong_arguments_of_memory_stores_are_refused(name: str, value: Any, error: type[Exception]) -> None:
     refuses(MemoryStore, name, value, error)
 
 
-@pytest.mark.parametrize(("name", "value", "error"), cases({"read_only": FLAG, "busy_timeout": Number((-1, 86_401))}))
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    cases({"read_only": FLAG, "busy_timeout": Number((-1, 86_401)), "clock": FUNCTION, "path": PATH}),
+)
 def test_wrong_arguments_of_file_stores_are_refused_before_a_file_is_made(
     name: str, value: Any, error: type[Exception], tmp_path: Path
 ) -> None:
-    refuses(lambda **wrong: SQLiteStore(tmp_path / "inbox.db", **wrong), name, value, error)
+    refuses(lambda **wrong: SQLiteStore(**{"path": tmp_path / "inbox.db"} | wrong), name, value, error)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("name", "value", "error"), cases({"limits": Instance()}))
-async def test_armoured_servers_take_their_limits_only_as_such(name: str, value: Any, error: type[Exception]) -> None:
-    refuses(lambda **wrong: ArmouredServer({}, **wrong), name, value, error)
+LISTING: dict[str, Any] = {
+    "scope": Kind((5, b"x", [])),
+    "state": Kind((5, "ready")),
+    "name": Kind((5, b"x")),
+    "ref": Kind((5, "default/allocation/1")),
+    "before_id": Kind(("x", 1.5, True), (-1, 2**63)),
+    "limit": Number((-1, 2**63), whole=True),
+}
+
+
+@pytest.mark.parametrize(("name", "value", "error"), cases(LISTING))
+async def test_wrong_conditions_find_no_silence(name: str, value: Any, error: type[Exception]) -> None:
+    store = MemoryStore()
+    with pytest.raises(error, match=rf"^{name}: give "):
+        await store.list_events(**{name: value})
+
+
+@pytest.mark.parametrize("which", ["event_name", "name"])
+@pytest.mark.parametrize(("value", "error"), [(5, TypeError), (b"x", TypeError), ("", ValueError), (" x", ValueError)])
+def test_a_name_that_nothing_can_have_registers_no_handler(which: str, value: Any, error: type[Exception]) -> None:
+    receiver = Receiver(FakeSource(), MemoryStore())
+    with pytest.raises(error, match=rf"^{which}: "):
+        receiver.on(**{"event_name": "*", which: value})
+    with pytest.raises(TypeError, match=r"^event_name: give a str, not None"):
+        receiver.on(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    cases({"app": Instance(or_none=False), "path": Kind((5, None, b"/"), ("", "webhooks", "\0"))}),
+)
+def test_deliveries_are_served_under_paths_of_applications_alone(name: str, value: Any, error: type[Exception]) -> None:
+    app = web.Application()
+    with pytest.raises(error, match=rf"^{name}: give "):
+        Receiver(FakeSource(), MemoryStore()).register(**{"app": app, "path": "/x", name: value})
+    assert not list(app.router.routes())
+
+
+@pytest.mark.parametrize(("value", "error"), [(5, TypeError), ("10.0.0.0/8", TypeError), ([5], TypeError), (["x"], ValueError)])
+def test_networks_are_made_of_a_list_of_texts(value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"give "):
+        Networks(value)
+
+
+@pytest.mark.parametrize(("name", "value", "error"), cases({"every": AT_LEAST_ZERO, "logger": Instance(or_none=False)}))
+def test_wrong_arguments_of_quiet_logs_are_refused(name: str, value: Any, error: type[Exception]) -> None:
+    refuses(lambda **wrong: QuietLog(**{"logger": logging.getLogger("quiet-test")} | wrong), name, value, error)
+
+
+@pytest.mark.parametrize("lacking", ["scope", "parse_operation"])
+def test_what_lacks_a_part_of_a_client_is_refused(lacking: str) -> None:
+    vendor: Any = type("Vendor", (), dict.fromkeys(A_CLIENT - {lacking}, len))()
+    with pytest.raises(TypeError, match=rf"^client: give a client such as OriginalClient\(...\), with {lacking}, not Vendor"):
+        Completions(vendor, MemoryStore())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    cases(
+        {
+            "limits": Instance(),
+            "routes": MAPPING,
+            "trusted": Instance(),
+            "allowed": Instance(),
+            "quiet": Instance(),
+            "observe": FUNCTION,
+        }
+    ),
+)
+async def test_wrong_arguments_of_armoured_servers_are_refused(name: str, value: Any, error: type[Exception]) -> None:
+    refuses(lambda **wrong: ArmouredServer(**{"routes": {}} | wrong), name, value, error)
 
 
 @pytest.mark.parametrize("name", webhooks.__all__)

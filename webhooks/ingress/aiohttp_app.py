@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from aiohttp import ClientPayloadError, hdrs, web
 from aiohttp.http_exceptions import BadHttpMessage
 
+from rewards_core.validation import check_instance, check_str, shown
 from webhooks.ingress.base import ACCEPTED, Reply
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 def register(receiver: Intake, app: web.Application, path: str) -> None:
     """Serve a receiver under a path; its handlers and its store live with the application."""
+    check_instance(app, "app", web.Application)
+    if not check_str(path, "path").startswith("/"):
+        raise ValueError(f"path: give one that begins with '/', such as '/webhooks/rewards', not {shown(path)}.")
 
     async def deliver(request: web.Request) -> web.Response:
         return await serve(receiver, request)

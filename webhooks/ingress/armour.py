@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
-from rewards_core.validation import check_instance
+from rewards_core.validation import check_callable, check_instance, check_mapping
 from webhooks.ingress.answers import PlainAnswer, answer_bytes
 from webhooks.ingress.base import Reply
 from webhooks.ingress.limits import ArmourLimits
@@ -205,6 +205,9 @@ class ArmouredServer(web.Server):
         allowed: Who may deliver at all, None for everybody.
         quiet: Where refusals are counted and now and then logged, but for those the receivers count themselves.
         observe: Hears of each delivery that came before the store how many seconds it took to be verified and kept, or not kept.
+
+    Raises:
+        TypeError: an argument is of another type.
     """
 
     def __init__(
@@ -218,12 +221,12 @@ class ArmouredServer(web.Server):
         observe: Callable[[float], None] = lambda _: None,
     ) -> None:
         self.limits = check_instance(ArmourLimits() if limits is None else limits, "limits", ArmourLimits)
-        self.quiet = quiet or QuietLog(logger)
+        self.quiet = check_instance(QuietLog(logger) if quiet is None else quiet, "quiet", QuietLog)
         self.draining = False
-        self._routes = dict(routes)
-        self._trusted = trusted or Networks()
-        self._allowed = allowed
-        self._observe = observe
+        self._routes = dict(check_mapping(routes, "routes", "a mapping of paths to receivers"))
+        self._trusted = check_instance(Networks() if trusted is None else trusted, "trusted", Networks)
+        self._allowed = None if allowed is None else check_instance(allowed, "allowed", Networks)
+        self._observe = check_callable(observe, "observe")
         self._open: dict[_Connection, None] = {}
         self._peers = PeerCounts()
         self._in_flight = 0

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from multidict import CIMultiDict
 
 from rewards_core.validation import check_methods
+from webhooks.ingress.base import Intake
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from webhooks.ingress.base import Intake, Reply
+    from webhooks.ingress.base import Reply
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -38,7 +39,7 @@ class AsgiIngress:
     """
 
     def __init__(self, receiver: Intake) -> None:
-        self._receiver = check_methods(receiver, "receiver", "Receiver(...)", ("refusal", "receive"))
+        self._receiver = check_methods(receiver, "receiver", "Receiver(...)", Intake)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or live through the life of the server."""

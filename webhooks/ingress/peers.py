@@ -7,6 +7,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from attrs import frozen
 
+from rewards_core.validation import check_iterable, check_str, shown
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
@@ -21,13 +23,15 @@ class Networks:
         texts: Addresses or CIDR ranges such as `"10.0.0.0/8"`; `"unix"` stands for peers of a unix socket.
 
     Raises:
+        TypeError: `texts` is no list of str.
         ValueError: one of them is no network, or has host bits set.
     """
 
     __slots__ = ("_networks", "unix")
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
-        wanted = [text.strip() for text in texts]
+        check_iterable(texts, "networks", "a list of addresses or CIDR ranges")
+        wanted = [check_str(text, "networks").strip() for text in texts]
         self.unix = UNIX in wanted
         self._networks = tuple(_network(text) for text in wanted if text != UNIX)
 
@@ -132,7 +136,7 @@ def _network(text: str) -> Network:
     try:
         network = ip_network(text)
     except ValueError as problem:
-        raise ValueError(f'give an address or a CIDR range such as "10.0.0.0/8", not {text[:80]!a}: {problem}') from None
+        raise ValueError(f'give an address or a CIDR range such as "10.0.0.0/8", not {shown(text)}: {problem}') from None
     mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
     if mapped is not None and network.prefixlen >= 96:
         return IPv4Network((mapped, network.prefixlen - 96))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rewards_core.clock import loop_time
+from rewards_core.validation import check_instance, check_number
 
 if TYPE_CHECKING:
     import asyncio
-    import logging
 
 _NO_MORE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -21,14 +22,18 @@ class QuietLog:
 
     Args:
         logger: Where the line goes, as a warning.
-        every: Seconds between two lines.
+        every: Seconds between two lines, 0 or more.
+
+    Raises:
+        TypeError: an argument is of another type.
+        ValueError: `every` is negative or not finite.
     """
 
     def __init__(self, logger: logging.Logger, *, every: float = 10.0) -> None:
         self.total: Counter[str] = Counter()
         self._held: Counter[str] = Counter()
-        self._logger = logger
-        self._every = every
+        self._logger = check_instance(logger, "logger", logging.Logger)
+        self._every = check_number(every, "every", at_least=0, unit="seconds")
         self._silent_until = float("-inf")
 
     def note(self, reason: str, client: object) -> None:
@@ -54,6 +59,7 @@ def quiet_about_accepting(logger: logging.Logger, *, every: float = 10.0) -> Cal
 
     asyncio logs a traceback for each connection in the queue, which fills a log, or the pipe it goes to, in a moment.
     """
+    check_number(every, "every", at_least=0, unit="seconds")
     silent_until = float("-inf")
 
     def handle(loop: asyncio.AbstractEventLoop, context: Any) -> None:

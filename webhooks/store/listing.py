@@ -6,24 +6,29 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import field, frozen
+
+from rewards_core.operations import OperationRef
+from rewards_core.validation import check_instance, check_str, checked, optional, whole
+from webhooks.store.base import EventState
 
 if TYPE_CHECKING:
-    from rewards_core.operations import OperationRef
-    from webhooks.store.base import EventState, StoredEvent
+    from webhooks.store.base import StoredEvent
+
+_MOST = 2**63 - 1  # SQLite holds no greater number
 
 
 @frozen(kw_only=True)
 class EventQuery:
     """Conditions on events; None leaves one out."""
 
-    scope: str | None = None
-    state: EventState | None = None
-    name: str | None = None
-    ref: OperationRef | None = None
-    id: int | None = None
-    before_id: int | None = None
-    limit: int = 100
+    scope: str | None = field(default=None, validator=optional(checked(check_str)))
+    state: EventState | None = field(default=None, validator=optional(checked(check_instance, EventState)))
+    name: str | None = field(default=None, validator=optional(checked(check_str)))
+    ref: OperationRef | None = field(default=None, validator=optional(checked(check_instance, OperationRef)))
+    id: int | None = field(default=None, validator=optional(whole(at_least=0, at_most=_MOST)))
+    before_id: int | None = field(default=None, validator=optional(whole(at_least=0, at_most=_MOST)))
+    limit: int = field(default=100, validator=whole(at_least=0, at_most=_MOST))
 
     def fits(self, stored: StoredEvent) -> bool:
         """Whether an event meets every condition."""
@@ -51,7 +56,12 @@ class EventListing(ABC):
         before_id: int | None = None,
         limit: int = 100,
     ) -> Sequence[StoredEvent]:
-        """Return events that fit all given conditions, newest first; `before_id` pages on."""
+        """Return events that fit all given conditions, newest first; `before_id` pages on.
+
+        Raises:
+            TypeError: a condition is of another type.
+            ValueError: `limit` or `before_id` is negative.
+        """
         query = EventQuery(scope=scope, state=state, name=name, ref=ref, before_id=before_id, limit=limit)
         return await self.find_events(query)
 

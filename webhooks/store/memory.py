@@ -11,7 +11,7 @@ from itertools import islice
 from attrs import evolve
 
 from rewards_core.operations import Event, OperationRef, OperationStatus
-from rewards_core.validation import check_number, check_whole
+from rewards_core.validation import check_callable, check_number, check_whole
 from webhooks.errors import StoreClosed, StoreFull
 from webhooks.store.base import (
     NO_SUCH_HANDLER,
@@ -58,7 +58,7 @@ class MemoryStore(EventListing):
     def __init__(self, *, max_events: int = 100_000, retention: float = 86_400.0, clock: Callable[[], float] = time.time) -> None:
         self._max_events = check_whole(max_events, "max_events", at_least=1)
         check_number(retention, "retention", above=0, unit="seconds")
-        self._clock = clock
+        self._clock = check_callable(clock, "clock")
         self._closed = False
         self._subscribers = Subscribers()
         self._events = EventShelf(max_events, retention)
@@ -237,7 +237,7 @@ class MemoryStore(EventListing):
             found: Iterable[StoredEvent] = filter(None, [self._events.get(query.id)])
         else:
             found = self._events.newest_first(query.before_id)
-        return list(islice(filter(query.fits, found), None if query.limit < 0 else query.limit))
+        return list(islice(filter(query.fits, found), query.limit))
 
     async def requeue(self, event_ids: Sequence[int], handlers: Sequence[str] | None = None) -> int:
         """Let handlers run again for kept events, with no attempts counted."""

@@ -6,10 +6,9 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from rewards_core.validation import check_flag, check_number
+from rewards_core.validation import check_callable, check_flag, check_number, check_path
 from webhooks.errors import StoreClosed, StoreError
 from webhooks.store.base import (
     Acceptance,
@@ -33,6 +32,8 @@ from webhooks.store.sqlite_writes import News, Writer
 from webhooks.store.subscribers import Subscribers
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rewards_core.operations import Event, OperationRef
 
 T = TypeVar("T")
@@ -70,8 +71,8 @@ class SQLiteStore(EventListing):
     ) -> None:
         check_flag(read_only, "read_only")
         check_number(busy_timeout, "busy_timeout", at_least=0, at_most=86_400, unit="seconds")
-        self._path = Path(path)
-        self._clock = clock
+        self._path = check_path(path, "path")
+        self._clock = check_callable(clock, "clock")
         self._lock = WriterLock(self._path)
         try:
             self._local = MemoryStore(clock=clock) if read_only or not self._lock.take() else None
