@@ -17,6 +17,7 @@ from payouts.page import END, begin, moment, safe
 from payouts.page import name as name_of
 from payouts.results import replacing
 from payouts.states import Entry, State
+from rewards_core.text import counted
 from rewards_core.validation import check_callable
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def _times(figures: Figures) -> str:
 def _problems(figures: Figures) -> str:
     retired = ""
     if figures.retired:
-        words = "1 key was" if figures.retired == 1 else f"{figures.retired:,} keys were"
+        words = counted(figures.retired, "key was", "keys were")
         retired = f'<p class="note">{words} replaced by <code>payouts retry</code>; the ledger keeps the old ones.</p>'
     if not figures.problems:
         return f"<section><h2>Errors by kind</h2><p>None.</p>{retired}</section>\n"

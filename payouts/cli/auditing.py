@@ -30,8 +30,9 @@ from payouts.ledger_reader import Campaign, LedgerReader
 from payouts.ledger_schema import connect_to_write
 from payouts.restoring import last_sent_elsewhere, release, standing_of
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, counted, fail, for_whoever_reads, tell, wrong_usage
+from rewards_core.cli.output import JsonOption, Output, fail, for_whoever_reads, tell, wrong_usage
 from rewards_core.errors import VendorError
+from rewards_core.text import counted
 
 _CONCURRENCY = 10
 _INTERRUPTED = "Ending the audit once the requests under way are answered. Interrupt again to end now."

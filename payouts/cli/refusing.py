@@ -26,8 +26,9 @@ from payouts.results import iso
 from payouts.states import Entry, State
 from payouts.vendors import as_told
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import Output, counted, fail, for_whoever_reads, wrong_usage
+from rewards_core.cli.output import Output, fail, for_whoever_reads, wrong_usage
 from rewards_core.errors import ConfigurationError, NotFound, RequestRejected, VendorError
+from rewards_core.text import counted
 
 if TYPE_CHECKING:
     import sqlite3
