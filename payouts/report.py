@@ -18,7 +18,7 @@ from payouts.page import name as name_of
 from payouts.results import replacing
 from payouts.states import Entry, State
 from rewards_core.text import counted
-from rewards_core.validation import check_callable
+from rewards_core.validation import check_callable, check_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +65,10 @@ def write_report(
     Raises:
         LedgerError: the ledger cannot be read, or several campaigns fit.
         OSError: the file cannot be written.
+        TypeError: a path is none.
+        ValueError: a path cannot be one.
     """
+    ledger, path = check_path(ledger, "ledger"), check_path(path, "path")
     check_callable(clock, "clock")
     with LedgerReader(ledger) as reader:
         figures = gather(reader, reader.campaign(campaign, vendor))
