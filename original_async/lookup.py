@@ -25,6 +25,7 @@ from rewards_core.errors import (
 from rewards_core.http.refusals import affirms_existence, names_other_fields
 from rewards_core.json import decode, loads, structure
 from rewards_core.operations import DEFAULT_SCOPE, OperationRef, OperationStatus
+from rewards_core.text import counted
 from rewards_core.validation import is_id
 
 if TYPE_CHECKING:
@@ -340,7 +341,7 @@ def _unknown(request: AllocationRequest, trouble: VendorError, told: str) -> Out
         came = f"the vendor refused ({str(trouble).partition(': ')[2]})"
     else:
         answer = "no answer" if trouble.status is None else f"HTTP {trouble.status}"
-        came = answer if trouble.attempts == 1 else f"{answer} in the last of {trouble.attempts} attempts"
+        came = answer if trouble.attempts == 1 else f"{answer} in the last of {counted(trouble.attempts, 'attempt')}"
     return OutcomeUnknown(
         f"Original create_allocation: it is not known whether nonce {request.nonce!r} was carried out: {came}, and {told}; "
         "it may have been carried out",

@@ -18,7 +18,8 @@ from rewards_core.errors import UnexpectedResponse
 from rewards_core.json import canonical, loads, structure
 from rewards_core.keys import read_keys_variable
 from rewards_core.operations import DEFAULT_SCOPE, Event, OperationRef
-from rewards_core.secrets import one_line, shielded
+from rewards_core.secrets import shielded
+from rewards_core.text import one_line
 from rewards_core.validation import MAX_TEXT, check_bytes, check_id, is_id
 
 _KINDS_BY_EVENT = {"reward.allocated": ALLOCATION, "reward.claimed": CLAIM}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from payouts.audit import DIFFERENCES, shown
 from payouts.page import safe
+from rewards_core.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,8 +63,7 @@ def audit_headline(reader: LedgerReader, campaign: Campaign) -> str:
     if not left:
         return ""
     day = f"{datetime.fromtimestamp(audit.ended_at, UTC):%-d %B %Y}"
-    counted = "1 difference" if left == 1 else f"{left:,} differences"
-    return f'<p class="warning">The audit of {day} found {counted}; see <a href="#audit">Audit</a>.</p>'
+    return f'<p class="warning">The audit of {day} found {counted(left, "difference")}; see <a href="#audit">Audit</a>.</p>'
 
 
 def _differences(reader: LedgerReader, audit: Audit, campaign: Campaign) -> Iterator[Difference]:

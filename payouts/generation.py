@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import re
 from contextlib import suppress
@@ -14,6 +13,8 @@ from pathlib import Path
 from attrs import frozen
 
 from payouts.states import LedgerError, LedgerInUse
+from rewards_core.errors import UnexpectedResponse
+from rewards_core.json import dumps, loads
 
 _first_line = re.compile(rb"([0-9]{20}) ([0-9]{13}\.[0-9]{6}) (\S{16}) (\S{16})").fullmatch
 _NO_BRANCH = "-" * 16
@@ -152,9 +153,9 @@ class GenerationNote:
                     f"{self.path}: the note was removed while the ledger was paid from. Run the same command again."
                 )
             known, new = (branch or _NO_BRANCH for branch in branches)
-            self._put(descriptor, f"{generation:020} {at:020.6f} {known} {new}\n", 0)
+            self._put(descriptor, f"{generation:020} {at:020.6f} {known} {new}\n".encode(), 0)
             if campaign is not None and campaign not in self._known:
-                self._put(descriptor, json.dumps(campaign) + "\n", os.fstat(descriptor).st_size)
+                self._put(descriptor, dumps(campaign) + b"\n", os.fstat(descriptor).st_size)
                 self._known.add(campaign)
         except OSError as problem:
             raise self._unwritable(problem) from None
@@ -182,15 +183,14 @@ class GenerationNote:
             return None
         campaigns = []
         for line in rest:
-            with suppress(ValueError, TypeError):  # a line that was cut off by a full disk or a crash
-                vendor, name = json.loads(line)
+            with suppress(UnexpectedResponse, ValueError, TypeError):  # a line that was cut off by a full disk or a crash
+                vendor, name = loads(line)
                 campaigns.append((str(vendor), str(name)))
         branches = (known[3].decode(), known[4].decode())
         return Noted(generation=int(known[1]), at=float(known[2]), branches=branches, campaigns=tuple(campaigns))
 
-    def _put(self, descriptor: int, text: str, place: int) -> None:
+    def _put(self, descriptor: int, data: bytes, place: int) -> None:
         """Write a few bytes whole; a full disk may take some of them only."""
-        data = text.encode()
         if os.pwrite(descriptor, data, place) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

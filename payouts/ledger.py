@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 from payouts import decisions, steps
@@ -17,7 +16,7 @@ from payouts.group_commit import GroupCommit
 from payouts.ledger_lock import LedgerLock
 from payouts.ledger_schema import COLUMNS, connect_to_write, entry_of, seal_branch
 from payouts.planning import Planner
-from payouts.rows import Row, derive_key, later_keys
+from payouts.rows import ROW_TYPES, Row, derive_key, later_keys
 from payouts.states import (
     PROVEN,
     WAYS,
@@ -29,11 +28,12 @@ from payouts.states import (
     WrongWay,
     by_hand_only,
 )
-from rewards_core.validation import check_callable, check_choice, check_name
+from rewards_core.validation import check_callable, check_choice, check_instance, check_name, check_path, check_str
 from webhooks.store.sqlite_guard import InPlace
 
 if TYPE_CHECKING:
     import sqlite3
+    from pathlib import Path
     from types import TracebackType
 
 
@@ -77,8 +77,8 @@ class Ledger:
     Raises:
         LedgerInUse: another process works with it.
         LedgerError: it is no ledger, cannot be written, or the campaign was begun against another target.
-        TypeError: the vendor or the campaign is no str.
-        ValueError: there is no such vendor, or the campaign's name cannot be used.
+        TypeError: an argument is of another type.
+        ValueError: there is no such vendor, or a name or a path cannot be used.
     """
 
     _database: sqlite3.Connection
@@ -93,23 +93,24 @@ class Ledger:
         campaign: str,
         target: str = "",
         lock: LedgerLock | None = None,
-        state: Path | None = None,
+        state: str | Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.path = Path(path)
+        self.path = check_path(path, "path")
         self.vendor = check_choice(vendor, "vendor", WAYS)
         self.campaign = check_name(campaign, "campaign")
-        self._target = target
+        self._target = check_str(target, "target")
         self._clock = check_callable(clock, "clock")
+        self._row_type = ROW_TYPES[vendor]
         self._ways = WAYS[vendor]
-        self._lock = lock
-        self._state = state
+        self._lock = None if lock is None else check_instance(lock, "lock", LedgerLock)
+        self._state = None if state is None else check_path(state, "state")
         self._note: GenerationNote | None = None
         self._generation = 0
         self._branch: str | None = None
         self._begun_branch = False
         self._to_note: float | None = None
-        self._writer = GroupCommit(self._connect, str(path), before=self._check_lock, after=self._after_commit)
+        self._writer = GroupCommit(self._connect, str(self.path), before=self._check_lock, after=self._after_commit)
         self._in_a_run = False
         self._number = 0
         self._restored_at: float | None = None
@@ -179,9 +180,12 @@ class Ledger:
             rows: In any order; an id that is there twice gives the same entry twice.
 
         Raises:
+            TypeError: one is no row of the ledger's vendor. None of these rows is taken up then.
             RowChanged: a row is known with other content. None of these rows is taken up then.
             KeyTaken: a row brings the key of another. None of these rows is taken up then.
         """
+        for row in rows:
+            check_instance(row, "rows", self._row_type)
         return await self._writer.run(partial(self._planner.plan, rows, self._clock()))
 
     async def move(self, entry: Entry, to: State, **facts: Unpack[Facts]) -> Entry:

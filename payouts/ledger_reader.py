@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from attrs import frozen
@@ -11,8 +10,10 @@ from attrs import frozen
 from payouts.ledger_schema import COLUMNS, connect_to_read, entry_of
 from payouts.likeness import folded
 from payouts.states import CampaignUnclear, Entry, State
+from rewards_core.validation import check_path
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
 FIELDS = {"original": ("to_user_uid", "reward_uid", "amount", "nonce"), "enkash": ("user_id", "event", "amount", "request_id")}
@@ -132,10 +133,12 @@ class LedgerReader:
 
     Raises:
         LedgerError: it is not there, is no ledger, or has another layout than this program knows.
+        TypeError: `path` is no path.
+        ValueError: `path` cannot be one.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self._database = connect_to_read(Path(path))
+        self._database = connect_to_read(check_path(path, "path"))
 
     def __enter__(self) -> Self:
         return self

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO
 
-from attrs import Factory, field, frozen
+from attrs import field, frozen
 
 from rewards_core.errors import RewardsError
-from rewards_core.validation import check_choice, flag
+from rewards_core.validation import check_choice, check_mapping, check_str, flag, shown
 
 MAX_LINE_BYTES = 65_536
 
@@ -21,6 +21,8 @@ _OTHER_BOMS = {
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")  # .xlsx is a zip file, .xls an OLE2 one
 REQUIRED = {"original": ("id", "reward_uid", "to_user_uid", "amount"), "enkash": ("id", "user_id", "event")}
 OPTIONAL = {"original": "nonce", "enkash": "request_id"}
+COLUMNS = {vendor: (*REQUIRED[vendor], OPTIONAL[vendor]) for vendor in REQUIRED}
+"""Every field of a vendor's file, in the order of the documents."""
 
 
 @frozen(kw_only=True)
@@ -79,6 +81,31 @@ def _form(value: str) -> str:
     return check_choice(value, "form", ("csv", "jsonl"))
 
 
+def check_delimiter(value: str, name: str) -> str:
+    """Return what stands between the cells of a CSV line: one character that is no line end and no quote.
+
+    Raises:
+        TypeError: it is not a str.
+        ValueError: it cannot be one.
+    """
+    text = check_str(value, name)
+    if len(text) != 1 or text == '"' or not (text.isprintable() or text == "\t"):
+        raise ValueError(f"{name}: give one character such as ';', not {shown(text)}.")
+    return text
+
+
+def _check_delimiter(_: object, __: object, delimiter: str | None) -> None:
+    if delimiter is not None:
+        check_delimiter(delimiter, "delimiter")
+
+
+def _check_names(layout: Layout, _: object, names: object) -> None:
+    for name, column in check_mapping(names, "names", "a mapping of fields to columns").items():
+        check_choice(name, "names", COLUMNS[layout.vendor])
+        if not check_str(column, "names"):
+            raise ValueError(f"names: give the name of a column for {name}, not {shown(column)}.")
+
+
 @frozen(kw_only=True)
 class Layout:
     """How a file is to be read.
@@ -93,13 +120,13 @@ class Layout:
 
     Raises:
         TypeError: an argument is of another type.
-        ValueError: there is no such vendor or form.
+        ValueError: there is no such vendor, form or field, or a delimiter or a column cannot be one.
     """
 
     vendor: str = field(converter=_vendor)
-    names: Mapping[str, str] = Factory(dict)
+    names: Mapping[str, str] = field(factory=dict, validator=_check_names)
     form: str = field(default="csv", converter=_form)
-    delimiter: str | None = None
+    delimiter: str | None = field(default=None, validator=_check_delimiter)
     ids_from_line: bool = field(default=False, validator=flag())
     piped: bool = field(default=False, validator=flag())
     required: tuple[str, ...] = field(init=False)

@@ -6,7 +6,7 @@ import html
 from datetime import UTC, datetime
 from importlib.resources import files
 
-from rewards_core.secrets import one_line
+from rewards_core.text import one_line
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 

@@ -17,7 +17,8 @@ from payouts.page import END, begin, moment, safe
 from payouts.page import name as name_of
 from payouts.results import replacing
 from payouts.states import Entry, State
-from rewards_core.validation import check_callable
+from rewards_core.text import counted
+from rewards_core.validation import check_callable, check_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +65,10 @@ def write_report(
     Raises:
         LedgerError: the ledger cannot be read, or several campaigns fit.
         OSError: the file cannot be written.
+        TypeError: a path is none.
+        ValueError: a path cannot be one.
     """
+    ledger, path = check_path(ledger, "ledger"), check_path(path, "path")
     check_callable(clock, "clock")
     with LedgerReader(ledger) as reader:
         figures = gather(reader, reader.campaign(campaign, vendor))
@@ -192,7 +196,7 @@ def _times(figures: Figures) -> str:
 def _problems(figures: Figures) -> str:
     retired = ""
     if figures.retired:
-        words = "1 key was" if figures.retired == 1 else f"{figures.retired:,} keys were"
+        words = counted(figures.retired, "key was", "keys were")
         retired = f'<p class="note">{words} replaced by <code>payouts retry</code>; the ledger keeps the old ones.</p>'
     if not figures.problems:
         return f"<section><h2>Errors by kind</h2><p>None.</p>{retired}</section>\n"

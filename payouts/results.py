@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from payouts.ledger_reader import FIELDS, Campaign, LedgerReader
+from rewards_core.validation import check_path
 
 _FORMULA = r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"  # the last four are full-width, which some spreadsheets run as well
 _to_protect = re.compile(f"'*{_FORMULA}").match
@@ -25,9 +26,13 @@ def write_results(reader: LedgerReader, campaign: Campaign, path: str | Path) ->
     """Write every row of a campaign as CSV and return how many there were; the file is its owner's alone.
 
     A cell that a spreadsheet would take for a formula begins with an apostrophe.
+
+    Raises:
+        TypeError: `path` is no path.
+        ValueError: `path` cannot be one.
     """
     rows = 0
-    with replacing(path) as stream:
+    with replacing(check_path(path, "path")) as stream:
         writer = csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator="\n")
         writer.writerow(header_of(campaign.vendor))
         for entry in reader.entries(campaign):

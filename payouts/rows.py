@@ -12,7 +12,7 @@ from attrs import field, frozen
 
 from payouts.spelling import Misspelling, misspelled_amount, misspelled_id, misspelled_name, unfit
 from rewards_core.errors import RewardsError
-from rewards_core.validation import check_amount, check_choice, check_id, check_key, check_name, check_whole
+from rewards_core.validation import check_amount, check_choice, check_id, check_key, check_name, check_whole, whole
 
 _KEY_DOMAIN = b"rewards-async payout key"
 _KEY_CHARACTERS = 26
@@ -63,10 +63,12 @@ def derive_key(vendor: str, campaign: str, row_id: str, *, retry: int = 0) -> st
     """Return the idempotency key of one row; see `Keys`.
 
     Raises:
-        TypeError: `vendor` is no str, or `retry` no whole number.
-        ValueError: there is no such vendor, or `retry` is negative.
+        TypeError: a name is no str, or `retry` no whole number.
+        ValueError: there is no such vendor, no ledger holds such a campaign or row, or `retry` is negative.
     """
     check_choice(vendor, "vendor", ROW_TYPES)
+    check_name(campaign, "campaign")
+    check_key(row_id, "row_id")
     check_whole(retry, "retry", at_least=0)
     return Keys(vendor, campaign).of(row_id, retry=retry)
 
@@ -118,6 +120,8 @@ class OriginalRow:
 
     Raises:
         InvalidRow: a value cannot be sent.
+        TypeError: `line` is no whole number.
+        ValueError: `line` is negative.
     """
 
     vendor: ClassVar[str] = "original"
@@ -127,7 +131,7 @@ class OriginalRow:
     to_user_uid: str
     amount: str = field(converter=_amount)
     nonce: str | None = None
-    line: int = 0
+    line: int = field(default=0, validator=whole(at_least=0))
 
     def __attrs_post_init__(self) -> None:
         _check(misspelled_id, check_key, "id", self.id)
@@ -165,6 +169,8 @@ class EnkashRow:
 
     Raises:
         InvalidRow: a value cannot be sent.
+        TypeError: `line` is no whole number.
+        ValueError: `line` is negative.
     """
 
     vendor: ClassVar[str] = "enkash"
@@ -174,7 +180,7 @@ class EnkashRow:
     user_id: str
     event: str
     request_id: str | None = None
-    line: int = 0
+    line: int = field(default=0, validator=whole(at_least=0))
 
     def __attrs_post_init__(self) -> None:
         _check(misspelled_id, check_key, "id", self.id)

@@ -21,7 +21,7 @@ from payouts.states import SETTLED, Entry, State
 from payouts.vendors import vendor_of
 from rewards_core.errors import RewardsError
 from rewards_core.rate import Limiter
-from rewards_core.validation import check_flag, check_instance, check_methods, flag, number, optional, whole
+from rewards_core.validation import check_flag, check_instance, check_iterable, check_methods, flag, number, optional, whole
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -113,12 +113,13 @@ def run_payouts(
         LedgerInUse: from the iteration: another run of this process pays from the ledger, or another process from a copy of it.
         AuditNeeded: from the iteration: the ledger may be an older copy; nothing was sent. See `payouts audit`.
         PayoutsStopped: from the iteration, at its end: credentials were refused, or the vendor could not be reached.
+        TypeError: from the iteration: a row is none of the ledger's vendor.
         RowChanged: from the iteration: a row is known with other content.
         KeyTaken: from the iteration: a row brings the key of another.
         LedgerError: from the iteration: the ledger cannot be written.
     """
-    if not isinstance(rows, Iterable | AsyncIterable):
-        raise TypeError(f"rows: give an iterable of rows, not {type(rows).__name__}.")
+    if not isinstance(rows, AsyncIterable):
+        check_iterable(rows, "rows", "an iterable of rows")
     vendor = vendor_of(client, may_repeat=check_flag(may_repeat, "may_repeat"))
     check_methods(ledger, "ledger", "Ledger(...)", ("plan", "move_all", "one_run"))
     if vendor.name != ledger.vendor:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from payouts import money
 from payouts.page import END, begin, moment, name, safe
 from payouts.results import harmless, iso, replacing
+from rewards_core.text import counted
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -77,10 +78,9 @@ def write_html(path: Path, decisions: Sequence[Decision], *, scope: str, at: flo
 
 def _page(decisions: Sequence[Decision], scope: str, at: float) -> Iterator[str]:
     yield begin(f"Decisions: {scope}", _STYLE)
-    counted = "1 decision" if len(decisions) == 1 else f"{len(decisions):,} decisions"
     yield (
         f'<header><p class="kicker">Payouts · decisions by hand</p><h1>{safe(scope)}</h1>'
-        f'<p class="note">{counted} · written {moment(at)}</p></header>\n'
+        f'<p class="note">{counted(len(decisions), "decision")} · written {moment(at)}</p></header>\n'
     )
     yield _totals(decisions)
     yield from _table(decisions)

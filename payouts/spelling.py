@@ -9,7 +9,7 @@ from itertools import zip_longest
 
 from attrs import frozen
 
-from rewards_core.secrets import one_line
+from rewards_core.text import one_line
 from rewards_core.validation import MAX_TEXT, is_id
 
 _LONGEST_SHOWN = 60

@@ -12,6 +12,7 @@ from payouts.ledger_reader import FIELDS
 from payouts.lines import Layout, Note
 from payouts.results import harmless
 from payouts.spelling import quoted
+from rewards_core.text import counted
 
 if TYPE_CHECKING:
     from payouts.rows import Row
@@ -165,5 +166,4 @@ def _few(
     rows = sum(group.rows for group in odd)
     firsts = sorted(odd, key=lambda group: group.line)[:_MOST_NAMED]
     named = " and ".join(f"{quoted(group.value)} on line {group.line}" for group in firsts)
-    told = "1 id looks odd, " if rows == 1 else f"{rows:,} ids look odd, such as "
-    return f"{column.name}: {told}{named}"
+    return f"{column.name}: {counted(rows, 'id looks odd,', 'ids look odd, such as')} {named}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from payouts import results
 from payouts.spelling import quoted
+from rewards_core.text import counted
 
 if TYPE_CHECKING:
     from payouts.lines import Lines
@@ -240,7 +241,7 @@ def _wrong_width(cells: Sequence[str], width: int, lines: Lines) -> tuple[str, i
 def _empty_rows(blank: int, between: int) -> str:
     parts: list[str] = []
     if blank:
-        parts.append(f"{blank:,} empty {'row' if blank == 1 else 'rows'} at the end")
+        parts.append(f"{counted(blank, 'empty row')} at the end")
     if between:
-        parts.append(f"{between:,} empty {'row' if between == 1 else 'rows'} between others")
+        parts.append(f"{counted(between, 'empty row')} between others")
     return f"{' and '.join(parts)} {'was' if blank + between == 1 else 'were'} skipped"

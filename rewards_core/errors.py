@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from rewards_core.secrets import one_line
+from rewards_core.text import one_line
 
 if TYPE_CHECKING:
     from rewards_core.operations import KeyedRequest, Operation

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from functools import wraps
 from typing import NoReturn, ParamSpec, TypeVar
 
+from rewards_core.text import one_line
+
 P = ParamSpec("P")
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
 _QUOTES = frozenset({"''", '""', "``", "\u2018\u2019", "\u201c\u201d"})
 _unexpanded = re.compile(r"\$\{[^}]*\}|\{\{[^}]*\}\}|\$\([^)]*\)").search
@@ -89,12 +90,6 @@ def _problem_of(text: str, *, spaces: bool) -> str | None:
     if text != text.strip():
         return "there is white space around it. Copy it again from where it was issued."
     return None
-
-
-def one_line(text: str, limit: int = 300) -> str:
-    """Return a stranger's text as one printable line of at most `limit` characters."""
-    line = _CONTROL.sub(" ", text).strip()
-    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def hide(text: str, secrets: tuple[str, ...], limit: int = 300) -> str:

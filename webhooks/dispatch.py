@@ -14,7 +14,7 @@ from attrs import evolve, field, frozen
 
 from rewards_core.backoff import delay
 from rewards_core.operations import EventSource
-from rewards_core.secrets import one_line
+from rewards_core.text import counted, one_line
 from rewards_core.validation import check_callable, check_instance, check_methods, number, whole
 from webhooks.errors import NotTaken
 from webhooks.store.base import Subscriber
@@ -255,7 +255,7 @@ class Dispatcher(Subscriber):
     async def _run(self, name: str, claimed: ClaimedJob) -> None:
         job, policy = claimed.job, self._policy
         if job.attempts > policy.attempts:
-            await self._give_back(job, f"was started {policy.attempts} times and never came to an end", final=True)
+            await self._give_back(job, f"was started {counted(policy.attempts, 'time')} and never came to an end", final=True)
             return
         limit = asyncio.timeout(policy.timeout)
         try:

@@ -12,7 +12,8 @@ from rich.progress import Progress
 
 from payouts.audit import DIFFERENCES, shown
 from payouts.cli.display import moving_line
-from rewards_core.cli.output import counted, tell
+from rewards_core.cli.output import tell
+from rewards_core.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection

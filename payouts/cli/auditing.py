@@ -30,8 +30,10 @@ from payouts.ledger_reader import Campaign, LedgerReader
 from payouts.ledger_schema import connect_to_write
 from payouts.restoring import last_sent_elsewhere, release, standing_of
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, counted, fail, for_whoever_reads, tell, wrong_usage
+from rewards_core.cli.output import JsonOption, Output, fail, for_whoever_reads, tell, wrong_usage
 from rewards_core.errors import VendorError
+from rewards_core.text import counted
+from rewards_core.validation import shown
 
 _CONCURRENCY = 10
 _INTERRUPTED = "Ending the audit once the requests under way are answered. Interrupt again to end now."
@@ -152,7 +154,9 @@ def _worth(given: Iterable[str]) -> dict[str, int]:
     for each in given:
         event, _, number = each.rpartition("=")
         if not event or not number.isascii() or not number.isdecimal():
-            fail(f"--coins: {each!a} does not say what an event is worth. Write it like MEAL=6. Nothing was done.", Exit.USAGE)
+            fail(
+                f"--coins: {shown(each)} does not say what an event is worth. Write it like MEAL=6. Nothing was done.", Exit.USAGE
+            )
         worth[event] = int(number)
     return worth
 

@@ -22,7 +22,8 @@ from payouts.retrying import RETRIED, objection_to_retry
 from payouts.states import Entry, State
 from payouts.vendors import vendor_of
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, counted, fail, for_whoever_reads, wrong_usage
+from rewards_core.cli.output import JsonOption, Output, fail, for_whoever_reads, wrong_usage
+from rewards_core.text import counted
 
 _AT_ONCE = 10
 

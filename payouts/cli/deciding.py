@@ -18,7 +18,8 @@ from payouts.ledger_reader import LedgerReader
 from payouts.ledger_schema import connect_to_read
 from payouts.results import iso
 from payouts.signoff import record_of, write_csv, write_html
-from rewards_core.cli.output import JsonOption, Output, counted, for_whoever_reads
+from rewards_core.cli.output import JsonOption, Output, for_whoever_reads
+from rewards_core.text import counted
 
 
 @with_exit_codes

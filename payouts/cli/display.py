@@ -15,7 +15,7 @@ from rich.text import Text
 from payouts.charts import duration
 from payouts.states import Entry, State
 from rewards_core.cli.output import tell
-from rewards_core.secrets import one_line
+from rewards_core.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

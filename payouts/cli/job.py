@@ -27,8 +27,9 @@ from payouts.results import write_results
 from payouts.runner import RunOptions, run_payouts
 from payouts.states import State
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import Output, counted, fail, tell
+from rewards_core.cli.output import Output, fail, tell
 from rewards_core.errors import VendorError
+from rewards_core.text import counted
 from webhooks import StoreError
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from payouts.results import iso, write_results
 from payouts.states import Entry, State
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail, for_whoever_reads
-from rewards_core.secrets import one_line
+from rewards_core.text import one_line
 
 if TYPE_CHECKING:
     from payouts.ledger_reader import RetiredKey

@@ -5,7 +5,8 @@ from __future__ import annotations
 from attrs import Factory, define
 
 from payouts.lines import Mistake
-from rewards_core.cli.output import Output, counted
+from rewards_core.cli.output import Output
+from rewards_core.text import counted
 
 _MOST_TOLD = 20
 _MOST_PLACES = 10

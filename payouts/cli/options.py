@@ -11,6 +11,7 @@ import typer
 
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import fail
+from rewards_core.validation import shown
 
 LedgerOption = Annotated[Path, typer.Option(help="The ledger: the file that records every row.")]
 CampaignOption = Annotated[str | None, typer.Option(help="The campaign; not needed if the ledger has only one.")]
@@ -53,4 +54,4 @@ def per_second(value: str | float) -> float:
         number = float(str(value).removesuffix("/s"))
         if number >= 0:
             return number
-    raise typer.BadParameter(f"{value!a} is not a rate: give rows per second such as 20 or 20/s, or 0 for no limit")
+    raise typer.BadParameter(f"{shown(str(value))} is not a rate: give rows per second such as 20 or 20/s, or 0 for no limit")

@@ -20,7 +20,8 @@ from payouts.ledger_reader import FIELDS, LedgerReader
 from payouts.preflight import Preflight, Repeat
 from payouts.restoring import demand_newest
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import Output, counted, fail, tell
+from rewards_core.cli.output import Output, fail, tell
+from rewards_core.text import counted
 
 if TYPE_CHECKING:
     from decimal import Decimal

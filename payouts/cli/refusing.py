@@ -26,8 +26,9 @@ from payouts.results import iso
 from payouts.states import Entry, State
 from payouts.vendors import as_told
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import Output, counted, fail, for_whoever_reads, wrong_usage
+from rewards_core.cli.output import Output, fail, for_whoever_reads, wrong_usage
 from rewards_core.errors import ConfigurationError, NotFound, RequestRejected, VendorError
+from rewards_core.text import counted
 
 if TYPE_CHECKING:
     import sqlite3
@@ -80,7 +81,7 @@ def settle_refused(
         stack = AsyncExitStack()
         try:
             target = target_of(campaign.vendor)  # elsewhere nothing would be held under any key
-            ledger = Ledger(path, vendor=campaign.vendor, campaign=campaign.name, target=target, lock=lock, clock=_now)
+            ledger = Ledger(path, vendor=campaign.vendor, campaign=campaign.name, target=target, lock=lock, clock=time.time)
             runner.run(stack.enter_async_context(ledger))
             runner.run(stack.enter_async_context(client))
             looked = runner.run(_look_up(client, ledger, campaign, reader, entries, rate, output))
@@ -133,7 +134,7 @@ async def _look_up(
         await ledger.transact(partial(record_absent, numbers=[row.number for row in rows], at=at))
 
     with _progress(len(entries), output) as looked:
-        found = await look_up(lists, entries, asking=asking, absent=absent, looked=looked, clock=_now)
+        found = await look_up(lists, entries, asking=asking, absent=absent, looked=looked, clock=time.time)
     if found.problem is not None:
         fail(
             "Nothing was settled; the look-ups so far are recorded. Fix the cause and run the same command again: "
@@ -161,10 +162,6 @@ async def _demand_rewards(client: OriginalClient, asking: Asking, entries: Seque
                 '--as rejected --note "..."',
                 Exit.REFUSED,
             )
-
-
-def _now() -> float:
-    return time.time()
 
 
 def _run_at(campaign: Campaign, database: sqlite3.Connection) -> float | None:

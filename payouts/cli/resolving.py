@@ -24,7 +24,7 @@ from payouts.restoring import demand_newest
 from payouts.states import WAYS, Entry, State
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail, for_whoever_reads
-from rewards_core.secrets import one_line
+from rewards_core.text import one_line
 
 _UNCHANGED = "Nothing was changed."
 

@@ -24,7 +24,7 @@ from payouts.cli.preparing import Terms, is_begun, prepare
 from payouts.files import form_of, is_piped, rereadable
 from payouts.ledger_lock import LedgerLock
 from payouts.ledger_schema import connect_to_write
-from payouts.lines import Layout
+from payouts.lines import COLUMNS, Layout, check_delimiter
 from payouts.runner import RunOptions
 from payouts.spelling import misspelled_amount
 from rewards_core.cli.credentials import keys_option
@@ -246,23 +246,21 @@ def _layout(
                 Exit.USAGE,
             )
         tell("--ids-from-line: ids are line numbers; a line inserted or removed later would pay rows twice or never", "yellow")
-    if delimiter is not None and (len(delimiter) != 1 or (not delimiter.isprintable() and delimiter != "\t")):
-        fail("--delimiter takes one character, such as ';'", Exit.USAGE)
-    start = stream.read(1024)
-    stream.seek(0)
     given = {name: column for name, column in names.items() if column is not None}
-    layout = Layout(
-        vendor=vendor,
-        names=given,
-        form=form or form_of(file, start),
-        delimiter=delimiter,
-        ids_from_line=ids_from_line,
-        piped=is_piped(file),
-    )
-    strange = [name for name in given if name not in layout.fields]
+    strange = [name for name in given if name not in COLUMNS[vendor]]
     if strange:
         fail(f"--{strange[0].replace('_', '-')}-column: there is no such column for {vendor}; leave it out", Exit.USAGE)
-    return layout
+    start = stream.read(1024)
+    stream.seek(0)
+    with wrong_usage():
+        return Layout(
+            vendor=vendor,
+            names=given,
+            form=form or form_of(file, start),
+            delimiter=None if delimiter is None else check_delimiter(delimiter, "--delimiter"),
+            ids_from_line=ids_from_line,
+            piped=is_piped(file),
+        )
 
 
 def _warn_of_polls(job: Job, checked: Checked) -> None:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.secrets import one_line
+from rewards_core.text import one_line
 
 JsonOption = Annotated[
     bool | None,
@@ -174,11 +174,6 @@ class Output:
         """Write a stranger's text of several lines, for people only."""
         for line in text.splitlines():
             self.console.print(Text(_printable(line)), soft_wrap=True)
-
-
-def counted(count: int, one: str, many: str = "") -> str:
-    """Return a number of things in words: `1 row` or `1,200 rows`; where an s is not enough, `many` is the other word."""
-    return f"1 {one}" if count == 1 else f"{count:,} {many or one + 's'}"
 
 
 def cell(value: object) -> str:

@@ -121,10 +121,9 @@ def test_an_error_that_cannot_be_undone_can_be_pickled() -> None:
 # a command that is killed
 
 KILLED = """
-import os, signal
+import os, signal, time
 from original_async import OriginalClient
 from payouts import decisions
-import payouts.cli.refusing
 
 async def nothing(*_, **__):
     return None
@@ -135,7 +134,7 @@ async def no_list(*_, **__):
 OriginalClient.find_allocation = nothing
 OriginalClient.get_allocations_by_user_uid = no_list
 OriginalClient.get_reward = nothing
-payouts.cli.refusing._now = lambda: float(os.environ["NOW"])
+time.time = lambda: float(os.environ["NOW"])
 real, made = decisions.record, 0
 
 def record(*args, **values):

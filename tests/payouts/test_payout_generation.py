@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -249,6 +250,19 @@ def test_a_line_that_was_cut_off_is_left_out(state: Path, end: bytes) -> None:
     noted = note.read()
     assert noted is not None
     assert noted.campaigns[0] == ("original", "c")
+
+
+@pytest.mark.parametrize("name", ["c", 'a "b", c', "दिवाली-2026", "\U0001f381"])
+def test_notes_of_earlier_versions_are_read(state: Path, name: str) -> None:
+    note = GenerationNote("1", state)
+    note.take()
+    note.write(1, 0.0, ("a" * 16, "a" * 16), ("original", name))
+    note.release()
+    earlier = json.dumps(("enkash", name)) + "\n"  # with every other character than ASCII escaped
+    note.path.write_bytes(note.path.read_bytes() + earlier.encode())
+    noted = note.read()
+    assert noted is not None
+    assert noted.campaigns == (("original", name), ("enkash", name))
 
 
 async def test_a_note_for_which_there_is_no_room_stops_the_run_before_a_row_is_marked(

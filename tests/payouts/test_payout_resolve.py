@@ -38,7 +38,7 @@ BULK = ("resolve", "--unknown", "--refused", "--as=rejected")
 
 
 class Clock:
-    """What the command takes for the time."""
+    """What the machine takes for the time."""
 
     def __init__(self) -> None:
         self.now = NOW
@@ -50,7 +50,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("payouts.cli.refusing._now", clock)
+    monkeypatch.setattr("time.time", clock)
     return clock
 
 

@@ -65,7 +65,7 @@ def test_parts_that_join_to_the_same_text_have_different_keys() -> None:
 )
 def test_different_rows_have_different_keys(rows: list[tuple[str, str, str]]) -> None:
     for one, other in combinations(rows, 2):
-        assert derive_key(*one) != derive_key(*other)
+        assert Keys(*one[:2]).of(one[2]) != Keys(*other[:2]).of(other[2])
 
 
 def test_a_retried_row_has_another_key_each_time_and_the_same_on_every_machine() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 from attrs import evolve
 
 import payouts
-from payouts import Layout, Ledger, RunOptions, derive_key, run_payouts
+from payouts import Layout, Ledger, LedgerReader, RunOptions, derive_key, run_payouts, write_report, write_results
 from payouts.asking import Asking
-from tests.payouts.payout_kit import StubEnkash, StubOriginal
+from rewards_core.validation import kind_of
+from tests.payouts.payout_kit import StubEnkash, StubOriginal, coin_row, token_row
 from tests.wrong_values import ABOVE_ZERO, AT_LEAST_ZERO, FLAG, ONE_OR_MORE, Instance, Number, cases, fields, refuses
 
 OPTIONS: dict[str, Any] = {
@@ -60,10 +62,25 @@ def test_wrong_arguments_of_runs_are_refused(name: str, value: Any, error: type[
     refuses(run, name, value, error)
 
 
-def test_rows_come_as_an_iterable(tmp_path: Path) -> None:
-    wrong: Any = 5
-    with pytest.raises(TypeError, match="rows: give an iterable of rows, not int"):
-        run_payouts(wrong, client=StubOriginal(), ledger=Ledger(tmp_path / "payouts.db", vendor="original", campaign="c"))
+@pytest.mark.parametrize("wrong", [5, None, "rewards.csv", b"r1", {"r1": 5}])
+def test_rows_come_as_an_iterable(wrong: Any, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "payouts.db", vendor="original", campaign="c")
+    refuses(lambda **given: run_payouts(client=StubOriginal(), ledger=ledger, **given), "rows", wrong, TypeError)
+
+
+COINS = coin_row("r1")
+
+
+@pytest.mark.parametrize("wrong", [5, None, "r1", {"id": "r1"}, COINS])
+async def test_a_row_is_of_the_vendor_of_its_ledger(wrong: Any, tmp_path: Path) -> None:
+    client = StubOriginal()
+    async with Ledger(tmp_path / "payouts.db", vendor="original", campaign="c", state=tmp_path) as ledger:
+        with pytest.raises(TypeError, match=rf"^rows: give OriginalRow\(\.\.\.\), not {kind_of(wrong)}\.$"):
+            async for _ in run_payouts([token_row("r1"), wrong], client=client, ledger=ledger, options=RunOptions(wait=False)):
+                pass
+        assert await ledger.counts() == {}
+        assert [entry.id for entry in await ledger.plan([token_row("r1")])] == ["r1"]  # the ledger can be written as before
+    assert not client.created
 
 
 @pytest.mark.parametrize(
@@ -73,18 +90,29 @@ def test_wrong_numbers_of_requests_are_refused(name: str, value: Any, error: typ
     refuses(Asking, name, value, error)
 
 
+NO_TEXT: tuple[Any, ...] = (5, None, b"x", ["x"])
+NO_PATH: tuple[tuple[Any, type[Exception]], ...] = (
+    *((each, TypeError) for each in NO_TEXT),
+    ("", ValueError),
+    ("a\0b", ValueError),
+)
+
+
 @pytest.mark.parametrize(
-    ("wrong", "error"),
+    ("name", "value", "error"),
     [
-        ({"vendor": "Original"}, ValueError),
-        ({"vendor": None}, TypeError),
-        ({"campaign": 5}, TypeError),
-        ({"campaign": ""}, ValueError),
+        ("vendor", "Original", ValueError),
+        ("vendor", None, TypeError),
+        ("campaign", 5, TypeError),
+        *(("target", value, TypeError) for value in NO_TEXT),
+        *cases({"lock": Instance()}),
+        *(("path", *wrong) for wrong in NO_PATH),
+        *(("state", *wrong) for wrong in NO_PATH if wrong[0] is not None),
     ],
 )
-def test_ledgers_know_their_vendor_and_campaign(wrong: dict[str, Any], error: type[Exception], tmp_path: Path) -> None:
-    with pytest.raises(error, match=rf"^{next(iter(wrong))}: .*[Gg]ive"):
-        Ledger(tmp_path / "payouts.db", **{"vendor": "original", "campaign": "diwali-2026"} | wrong)
+def test_wrong_arguments_of_ledgers_are_refused(name: str, value: Any, error: type[Exception], tmp_path: Path) -> None:
+    given: dict[str, Any] = {"path": tmp_path / "payouts.db", "vendor": "original", "campaign": "diwali-2026"}
+    refuses(lambda **wrong: Ledger(**given | wrong), name, value, error)
     assert not list(tmp_path.iterdir())
 
 
@@ -96,15 +124,52 @@ def test_ledgers_know_their_vendor_and_campaign(wrong: dict[str, Any], error: ty
         ("vendor", None, TypeError),
         ("form", "xml", ValueError),
         ("form", io.BytesIO(), TypeError),
+        *(("names", value, TypeError) for value in (5, None, "id", ["id"], {5: "x"}, {"id": 5}, {"id": None})),
+        *(("names", value, ValueError) for value in ({"nope": "x"}, {"user_id": "x"}, {"id": ""})),
+        *(("delimiter", value, TypeError) for value in (5, b";", [";"])),
+        *(("delimiter", value, ValueError) for value in ("", ",,", "\n", "\r", '"', "\0", "\u200b")),
     ],
 )
 def test_wrong_layouts_are_refused(name: str, value: Any, error: type[Exception]) -> None:
     refuses(lambda **wrong: Layout(**{"vendor": "original"} | wrong), name, value, error)
 
 
-@pytest.mark.parametrize(("name", "value", "error"), cases({"retry": Number((-1,), whole=True)}))
-def test_keys_of_retries_are_counted_in_whole_numbers(name: str, value: Any, error: type[Exception]) -> None:
-    refuses(lambda **wrong: derive_key("original", "diwali-2026", "r1", **wrong), name, value, error)
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        *cases({"retry": Number((-1,), whole=True)}),
+        *((name, value, TypeError) for name in ("vendor", "campaign", "row_id") for value in NO_TEXT),
+        ("vendor", "paypal", ValueError),
+    ],
+)
+def test_wrong_parts_of_keys_are_refused(name: str, value: Any, error: type[Exception]) -> None:
+    given: dict[str, Any] = {"vendor": "original", "campaign": "diwali-2026", "row_id": "r1"}
+    refuses(lambda **wrong: derive_key(**given | wrong), name, value, error)
+
+
+def test_no_key_is_made_of_nothing() -> None:
+    with pytest.raises(ValueError, match=r"^campaign: an empty text cannot be used"):
+        Ledger("payouts.db", vendor="original", campaign="")
+    with pytest.raises(ValueError, match=r"^campaign: an empty text cannot be used"):
+        derive_key("original", "", "r1")
+    with pytest.raises(ValueError, match=r"^row_id: an empty text cannot be used"):
+        derive_key("original", "diwali-2026", "")
+
+
+@pytest.mark.parametrize(("name", "value", "error"), cases({"line": Number((-1,), whole=True)}))
+@pytest.mark.parametrize("row", [token_row("r1"), COINS], ids=["original", "enkash"])
+def test_rows_know_their_line_as_a_whole_number(row: Any, name: str, value: Any, error: type[Exception]) -> None:
+    refuses(partial(evolve, row), name, value, error)
+
+
+@pytest.mark.parametrize(("value", "error"), NO_PATH)
+def test_wrong_paths_are_refused_by_name(value: Any, error: type[Exception], tmp_path: Path) -> None:
+    reader: Any = None  # it is not read before the path is looked at
+    refuses(LedgerReader, "path", value, error)
+    refuses(partial(write_report, path=tmp_path / "report.html"), "ledger", value, error)
+    refuses(partial(write_report, tmp_path / "payouts.db"), "path", value, error)
+    refuses(partial(write_results, reader, reader), "path", value, error)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", payouts.__all__)

@@ -125,7 +125,7 @@ def test_an_event_is_shown_with_its_body_and_jobs(folder: Path) -> None:
     assert row["jobs"] == [{"handler": "forward /webhooks/original", "state": "dead", "attempts": 1, "why": "answered 500"}]
     text = run("events", "show", "1", "--text").stdout
     assert '  "word": "1"' in text
-    assert "dead, 1 attempts, answered 500" in text
+    assert "dead, 1 attempt, answered 500" in text
 
 
 def test_a_body_that_is_no_text_is_shown_all_the_same(folder: Path) -> None:

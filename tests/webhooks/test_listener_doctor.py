@@ -129,7 +129,7 @@ def test_store(tmp_path: Path) -> None:
     assert (forgetful.ok, forgetful.advice) == (False, "events are lost with the process; give --store sqlite:///FILE")
     nowhere = check(tmp_path / "missing" / "inbox.db")
     assert (nowhere.ok, nowhere.advice) == (False, "make its folder, and let this user write there")
-    assert "is written by another process; 1 events" in asyncio.run(fill(None)).found
+    assert "is written by another process; 1 event, 0 wait" in asyncio.run(fill(None)).found
     assert check(path).ok
     asyncio.run(fill(None, "unreadable"))
     dead = check(path)

@@ -18,7 +18,7 @@ from attrs import frozen
 
 from original_async.settings import WEBHOOK_KEYS
 from rewards_core.cli.credentials import webhook_keys
-from rewards_core.cli.output import counted
+from rewards_core.text import counted
 from webhooks.cli.sources import ReloadableSource, SourceSpec, others_may_read
 from webhooks.errors import StoreError
 from webhooks.store.sqlite import SQLiteStore
@@ -114,8 +114,10 @@ async def check_store(path: Path | None) -> Finding:
         await store.aclose()
     who = "is written by another process" if store.read_only else "can be written"
     if held.dead:
-        return _wrong("store", f"{path} {who}; it holds {held.dead} dead letters", "webhook-listener dead-letters list")
-    return _well("store", f"{path} {who}; {held.events} events, {held.ready} wait for handlers")
+        return _wrong(
+            "store", f"{path} {who}; it holds {counted(held.dead, 'dead letter')}", "webhook-listener dead-letters list"
+        )
+    return _well("store", f"{path} {who}; {counted(held.events, 'event')}, {counted(held.ready, 'waits', 'wait')} for handlers")
 
 
 def check_space(path: Path | None, needed: int = 256 * 1024 * 1024) -> Finding:

@@ -14,6 +14,7 @@ import typer
 
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, cell, fail
+from rewards_core.text import counted
 from webhooks.cli.options import (
     DEFAULT_STORE,
     LARGEST_ID,
@@ -120,10 +121,9 @@ def show_event(
             output.record({**told(stored), "jobs": jobs, **content})
             return
         output.record(told(stored))
-        for job in jobs:
-            output.record(
-                {f"job {job['handler']}": f"{job['state']}, {job['attempts']} attempts, {job['why'] or 'no reason yet'}"}
-            )
+        for job in stored.jobs:
+            told_of_it = f"{job.state}, {counted(job.attempts, 'attempt')}, {job.reason or 'no reason yet'}"
+            output.record({f"job {job.handler}": told_of_it})
         output.lines(_pretty(body))
 
     run(work)
@@ -161,9 +161,9 @@ def replay_events(
 
     async def work() -> None:
         count = await change(store, admin_socket, "replay", {"ids": event_ids}, directly)
-        Output(as_json).record({"replayed": count}, text=f"{count} of {len(event_ids)} events replayed")
+        Output(as_json).record({"replayed": count}, text=f"{count:,} of {counted(len(event_ids), 'event')} replayed")
         if count < len(event_ids):
-            fail(f"{len(event_ids) - count} events are unknown or cannot be used", Exit.NOT_FOUND)
+            fail(f"{counted(len(event_ids) - count, 'event is', 'events are')} unknown or cannot be used", Exit.NOT_FOUND)
 
     run(work)
 
@@ -201,7 +201,9 @@ def retry_dead(
         if every:
             ids = await _all_dead(store)
         count = await change(store, admin_socket, "retry", {"ids": ids}, lambda opened: opened.requeue(ids)) if ids else 0
-        Output(as_json).record({"retried": count}, text=f"{count} of {len(ids)} dead letters are tried again")
+        Output(as_json).record(
+            {"retried": count}, text=f"{count:,} of {counted(len(ids), 'dead letter is', 'dead letters are')} tried again"
+        )
         if count < len(ids) and not every:
             fail(f"{len(ids) - count} of them are unknown or have no failed handler; see `events replay`", Exit.NOT_FOUND)
 
@@ -224,7 +226,7 @@ def purge_dead(
         before = time.time() - older_than_days * _DAY
         words = {"before": before, "state": str(EventState.DEAD)}
         count = await change(store, admin_socket, "purge", words, lambda opened: opened.purge(before, state=EventState.DEAD))
-        Output(as_json).record({"purged": count}, text=f"{count} dead letters removed")
+        Output(as_json).record({"purged": count}, text=f"{counted(count, 'dead letter')} removed")
 
     run(work)
 
