@@ -24,9 +24,12 @@ DOCUMENTED_LIFE = 300.0
 HASH_ROUNDS = 100_000
 REMEMBERED = 4
 """How many tokens are kept out of messages: EnKash may name one that has just been replaced."""
+SHORTEST_HIDDEN = 8
+"""Characters from which a part of an extra header is kept out of messages; a shorter one stands in every second word."""
 
 _PASSED_ON = (Unauthorized, ConnectFailed, RateLimited, ClientClosed)
 """What a provider may raise that says the same of the call that wanted a token: nothing happened."""
+_between_marks = re.compile(r"[;,=\s]+").split
 _header_safe = re.compile(r"[\x21-\x7e]{1,4096}").fullmatch
 
 
@@ -233,13 +236,14 @@ class BearerAuthorizer:
 
     Args:
         source: Where tokens come from.
-        extra_headers: Sent along.
+        extra_headers: Sent along; what they say, such as a cookie, must not appear in any message.
         secrets: Returns what else must not appear in any message.
     """
 
     def __init__(self, source: TokenSource, *, extra_headers: Mapping[str, str], secrets: Callable[[], tuple[str, ...]]) -> None:
         self._source = source
         self._base = Headers.of({**extra_headers, "Accept": "application/json", "Content-Type": "application/json"})
+        self._extra = tuple(extra_headers)
         self._other_secrets = secrets
         self._sent: deque[tuple[Headers, Secret]] = deque(maxlen=REMEMBERED)
 
@@ -264,7 +268,9 @@ class BearerAuthorizer:
 
     def secrets(self) -> tuple[str, ...]:
         """Return what must not appear in any message."""
-        return (*(token.reveal() for _, token in self._sent), *self._other_secrets())
+        extra = {part for value in map(self._base.fields.__getitem__, self._extra) for part in (value, *_between_marks(value))}
+        long = sorted((part for part in extra if len(part) >= SHORTEST_HIDDEN), key=len, reverse=True)
+        return (*(token.reveal() for _, token in self._sent), *long, *self._other_secrets())
 
     async def _within(self, timeout: float, refused: Secret | None) -> Secret:
         try:

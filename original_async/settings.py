@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from rewards_core.secrets import shielded
 from rewards_core.validation import check_base_url, check_choice
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class ClientOptions(TypedDict, total=False):
     random: Callable[[], float]
 
 
+@shielded
 def find_base_url(environment: str, base_url: str | None, *, allow_insecure: bool) -> str:
     """Return where requests go: `base_url` if there is one, else the environment's.
 

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from rewards_core.secrets import shielded
+
 T = TypeVar("T")
 N = TypeVar("N", int, float)
 Validator = Callable[[Any, Any, Any], None]
@@ -264,6 +266,7 @@ def instance(kind: type[Any]) -> Validator:
     return lambda _, attribute, value: _ignore(check_instance(value, attribute.name, kind))
 
 
+@shielded
 def check_base_url(url: str, *, name: str = "base_url", allow_insecure: bool = False) -> str:
     """Return a base URL without its closing slash, if credentials may be sent there.
 

@@ -88,7 +88,7 @@ def credentials() -> PasswordCredentials:
 async def every_way_to_fail(new: New, vendor: aioresponses) -> list[BaseException]:
     """Fail in every way an answer, a broken line, an argument or a store can make a call fail."""
     problems = []
-    for answer in answers_with(f"{ECHO} {TOKEN}"):
+    for answer in answers_with(f"{ECHO} {TOKEN} {COOKIE} session={COOKIE}; theme=1"):
         for method, url in (("POST", ALLOCATE_URL), ("POST", CREATE_URL), ("GET", f"{BALANCE_URL}?userId=EK1")):
             vendor.add(url, method, **answer, repeat=True)
         vendor.post(TOKEN_URL, payload={**TOKEN_REPLY, "access_token": TOKEN}, repeat=True)
@@ -130,7 +130,7 @@ async def test_no_canary_leaves_its_cage(
             new_client(
                 credentials=credentials(),
                 observers=[watcher],
-                extra_headers={"Cookie": COOKIE},
+                extra_headers={"Cookie": f"session={COOKIE}; theme=1"},
                 breaker_store=FileBreakerStore(tmp_path / f"breaker-{len(clients)}.json"),
                 **arguments,
             )

@@ -128,6 +128,15 @@ def test_an_event_is_shown_with_its_body_and_jobs(folder: Path) -> None:
     assert "dead, 1 attempts, answered 500" in text
 
 
+def test_an_event_is_shown_with_every_digit_of_its_numbers(folder: Path) -> None:
+    async def work(store: SQLiteStore) -> None:
+        await store.accept(evolve(event("1"), body=b'{"amount":1.10,"more":[0.1234567890123456789],"word":"\\u00fc"}'))
+
+    fill(folder, work)
+    text = run("events", "show", "1", "--text").stdout
+    assert '{\n  "amount": 1.10,\n  "more": [\n    0.1234567890123456789\n  ],\n  "word": "ü"\n}' in text
+
+
 def test_a_body_that_is_no_text_is_shown_all_the_same(folder: Path) -> None:
     async def work(store: SQLiteStore) -> None:
         await store.accept(evolve(event("1"), body=b"\xff\x00\x1b[2J\nsecond line"))
@@ -509,6 +518,13 @@ def test_trigger_sends_what_the_vendor_would_sign(target: Target) -> None:
     assert event.resource is not None
     assert (event.resource["status"], event.resource["amount"]) == ("failed", "9.9")
     assert (event.attempt, headers["x-app-uid"]) == ("1", "UB2DG8MW5KBQ")
+
+
+def test_trigger_sends_every_digit_it_was_given(target: Target) -> None:
+    assert run("trigger", "--to", target.url, "--set", "data.allocation.amount=1.10", "--set", "data.n=1e2").exit_code == 0
+    ((_, raw),) = target.got
+    assert b'"amount":1.10' in raw
+    assert b'"n":1E+2' in raw
 
 
 def test_trigger_can_send_duplicates_and_bodies_of_every_shape(target: Target) -> None:

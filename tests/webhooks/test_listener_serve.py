@@ -440,7 +440,7 @@ async def create(url: str) -> str:
         (("--store", "postgres://x"), {}, 2, "expected sqlite:///FILE or memory:"),
         (("--store", "sqlite:///missing/inbox.db"), {}, 7, "its folder must exist"),
         (("--admin-host", "0.0.0.0"), {}, 2, "give --admin-token-file to open it"),
-        (("--admin-token-file", "missing"), {}, 2, "--admin-token-file: expected a readable file"),
+        (("--admin-token-file", "missing"), {}, 2, "missing: this file of the admin token cannot be read: No such file"),
         (("--tls-cert", "missing"), {}, 2, "--tls-cert: expected a certificate"),
         (("--tls-cert", "missing", "--tls-min", "1.1"), {}, 2, "expected 1.2 or 1.3"),
         (("--tls-key", "key.pem"), {}, 2, "give --tls-cert too"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import time
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
@@ -14,6 +13,8 @@ import typer
 
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, cell, fail
+from rewards_core.errors import UnexpectedResponse
+from rewards_core.json import pretty
 from webhooks.cli.options import (
     DEFAULT_STORE,
     LARGEST_ID,
@@ -308,6 +309,6 @@ def _moment(unix: float) -> str:
 
 def _pretty(body: bytes) -> str:
     try:
-        return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
-    except (ValueError, RecursionError):
+        return pretty(body)
+    except UnexpectedResponse:
         return body.decode("utf-8", "backslashreplace")

@@ -80,6 +80,11 @@ class ReloadableSource:
         """The scope of every event of this source."""
         return self._current.scope
 
+    def ids_of_secrets_below(self, characters: int) -> list[str]:
+        """Return the ids of the keys whose secret is shorter than so many characters."""
+        keys = webhook_keys(self.spec.keys_file, WEBHOOK_KEYS)
+        return [key_id for key_id in keys if len(keys[key_id]) < characters]
+
     def reload(self) -> None:
         """Read the keys anew; if they cannot be read, the old ones stay.
 

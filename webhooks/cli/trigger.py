@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import secrets
 import uuid
@@ -18,6 +17,7 @@ from original_async.signature import SIGNATURE_HEADER
 from rewards_core.cli.credentials import webhook_keys
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail
+from rewards_core.json import dumps
 from webhooks.cli.looking import run
 from webhooks.cli.options import KeysOption
 from webhooks.cli.samples import Shape, parse_override, sample_body
@@ -63,7 +63,7 @@ def trigger(
             app_uid=app_uid,
             overrides=[parse_override(text) for text in overrides or ()],
         )
-        raw = json.dumps(words).encode()
+        raw = dumps(words)
         signature = source.sign(raw)
         if bad_signature:
             signature = signature[:-1] + _DIGITS[_DIGITS.index(signature[-1]) - 1]
