@@ -70,8 +70,8 @@ def test_the_admin_token_is_read_without_the_line_break_of_its_file(tmp_path: Pa
 def test_receivers_and_ingresses_leave_no_frame_that_holds_a_secret() -> None:
     source = OriginalWebhooks({"a": TOLD})
     wrong: list[Callable[[], Any]] = [
-        lambda: Receiver([source, source], MemoryStore()),
-        lambda: Receiver(source, MemoryStore(), max_body=-1),
+        lambda: Receiver([source, OriginalWebhooks({"a": TOLD})], MemoryStore()),
+        lambda: Receiver(source, MemoryStore(), body_timeout=-1.0),
         lambda: AsgiIngress(source),  # type: ignore[arg-type]
     ]
     for make in wrong:
