@@ -56,15 +56,8 @@ class PasswordCredentials:
 
     @shielded
     def __init__(self, client_id: str, client_secret: str, username: str, password: str) -> None:
-        name = Secret(client_id, "client_id").reveal()  # no secret, but a mistaken caller may give one in its place
-        if ":" in name:
-            raise ValueError("client_id: there is a colon in it. Give the id that EnKash issued, such as 'CEK1GZBO6A'.")
-        self.__attrs_init__(
-            name,
-            Secret(client_secret, "client_secret"),
-            Secret(username, "username", spaces=True),
-            Secret(password, "password", spaces=True),
-        )
+        values = {"client_id": client_id, "client_secret": client_secret, "username": username, "password": password}
+        self.__attrs_init__(*hide_credentials(values))
 
     def secrets(self) -> tuple[str, ...]:
         """Return what must not appear in any message, longest first: as it is, and as the token request writes it."""
@@ -91,6 +84,28 @@ class PasswordCredentials:
         salt = hashlib.sha256(f"{auth_base_url}\0{self.client_id}".encode()).digest()
         text = "\0".join(one.reveal() for one in (self.client_secret, self.username, self.password))
         return hashlib.pbkdf2_hmac("sha256", text.encode(), salt, HASH_ROUNDS).hex()
+
+
+def hide_credentials(values: Mapping[str, str]) -> tuple[str, Secret, Secret, Secret]:
+    """Return client id, client secret, username and password, hidden; the caller must not let what this raises leave unshielded.
+
+    Args:
+        values: These four in this order, each under the name that messages give it.
+
+    Raises:
+        TypeError: one is not a str.
+        ValueError: one is empty or was spoilt on its way here, or there is a colon in the client id.
+    """
+    client_id, secret, username, password = values
+    shown = Secret(values[client_id], client_id).reveal()  # no secret, but a mistaken caller may give one in its place
+    if ":" in shown:
+        raise ValueError(f"{client_id}: there is a colon in it. Give the id that EnKash issued, such as 'CEK1GZBO6A'.")
+    return (
+        shown,
+        Secret(values[secret], secret),
+        Secret(values[username], username, spaces=True),
+        Secret(values[password], password, spaces=True),
+    )
 
 
 class TokenProvider(Protocol):
@@ -161,16 +176,16 @@ class AccessToken:
         return life - min(margin, life / 2)
 
 
-def as_token(text: str) -> Secret:
+def as_token(text: str, name: str = "access_token") -> Secret:
     """Return an access token, hidden; the caller must not let what this raises leave without a shield.
 
     Raises:
         TypeError: it is not a str.
         ValueError: it is empty, was spoilt on its way here, or no header can carry it.
     """
-    token = Secret(text, "access_token")
+    token = Secret(text, name)
     if not _header_safe(token.reveal()):
-        raise ValueError("access_token: no header can carry it. Give a token of at most 4096 ASCII characters.")
+        raise ValueError(f"{name}: no header can carry it. Give a token of at most 4096 ASCII characters.")
     return token
 
 

@@ -75,6 +75,17 @@ def read_keys_variable(name: str, instead: str = "") -> dict[str, str]:
     return parse_keys(os.environ[name], name)
 
 
+def webhook_keys(keys_file: Path | None, variable: str) -> dict[str, str]:
+    """Return key ids with their secrets, from the file of `--keys-file` if there is one, else from the variable.
+
+    Raises:
+        ValueError: they are missing or cannot be read; the text says what to do and shows no secret.
+    """
+    if keys_file is not None:
+        return read_keys_file(keys_file)
+    return read_keys_variable(variable, ", or name a file with --keys-file")
+
+
 def _checked(pairs: Iterable[tuple[str, Any]]) -> dict[str, str] | str:
     """Return the keys, or what is wrong with them."""
     keys: dict[str, str] = {}

@@ -195,10 +195,10 @@ def test_a_secret_that_was_spoilt_is_refused_in_words_and_by_no_frame_that_holds
     assert str(refusals(lambda: StaticToken(spoil(TOKEN)))).startswith("access_token: ")
     assert str(refusals(lambda: BodyCipher(spoil(CLIENT_SECRET)))).startswith("client_secret: ")
     monkeypatch.setattr("os.environ", {"ENKASH_COINS_BASE_URL": COINS, "ENKASH_ACCESS_TOKEN": spoil(TOKEN)})
-    assert str(refusals(EnkashClient.from_env)).startswith("access_token: ")
+    assert str(refusals(EnkashClient.from_env)).startswith("ENKASH_ACCESS_TOKEN: ")
     for name, secret in PARTS.items():
         monkeypatch.setattr("os.environ", {**VARIABLES, f"ENKASH_{name.upper()}": spoil(secret)})
-        assert str(refusals(EnkashClient.from_env)).startswith(f"{name}: ")
+        assert str(refusals(EnkashClient.from_env)).startswith(f"ENKASH_{name.upper()}: ")
 
 
 def test_spaces_may_stand_inside_what_a_person_chose_and_nowhere_else() -> None:

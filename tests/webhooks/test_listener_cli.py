@@ -475,6 +475,28 @@ def test_tail_ends_when_nobody_reads_it_any_more_though_nothing_comes(folder: Pa
         process.wait()
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("ORIGINAL_APP_UID", "tell tale", "ORIGINAL_APP_UID is not the uid of an app"),
+        ("ORIGINAL_API_KEY", "", "Set ORIGINAL_API_KEY and ORIGINAL_API_SECRET."),
+        ("ORIGINAL_API_SECRET", "", "Set ORIGINAL_API_KEY and ORIGINAL_API_SECRET."),
+    ],
+)
+def test_a_variable_that_is_missing_or_wrong_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: str
+) -> None:
+    fill(folder, some_events)
+    for name in ("ORIGINAL_API_KEY", "ORIGINAL_API_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, value)
+    for arguments in (("trigger",), ("serve",), ("doctor",)) if variable == "ORIGINAL_APP_UID" else (("wait", "1", "--poll"),):
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert words in result.stderr
+        assert "tell" not in result.stderr
+
+
 # trigger
 
 

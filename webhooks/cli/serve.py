@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from original_async.settings import has_credentials
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, wrong_usage
 from webhooks.cli.options import (
@@ -113,7 +114,7 @@ def serve(
         stream=sys.stderr,
     )
     if poll is None:
-        poll = bool(os.environ.get("ORIGINAL_API_KEY"))
+        poll = has_credentials(os.environ)
     sources = sources_of(source, keys_file)
     settings = ListenerSettings(
         sources=sources,

@@ -10,7 +10,7 @@ from attrs import frozen
 
 import original_async
 from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH
-from rewards_core.cli.credentials import webhook_keys
+from rewards_core.keys import webhook_keys
 from rewards_core.operations import DEFAULT_SCOPE, Event
 
 _WORDS = ("scope", "app", "keys")

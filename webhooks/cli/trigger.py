@@ -12,12 +12,12 @@ import aiohttp
 import typer
 
 from original_async import OriginalWebhooks
-from original_async.settings import APP_UID, WEBHOOK_KEYS, WEBHOOK_PATH
+from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH, app_uid_from
 from original_async.signature import SIGNATURE_HEADER
-from rewards_core.cli.credentials import webhook_keys
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail
 from rewards_core.json import dumps
+from rewards_core.keys import webhook_keys
 from webhooks.cli.looking import run
 from webhooks.cli.options import KeysOption
 from webhooks.cli.samples import Shape, parse_override, sample_body
@@ -52,7 +52,7 @@ def trigger(
     """
 
     async def work() -> None:
-        app_uid = os.environ.get(APP_UID) or None
+        app_uid = app_uid_from(os.environ)
         source = OriginalWebhooks(webhook_keys(keys_file, WEBHOOK_KEYS))
         words = sample_body(
             name,

@@ -13,6 +13,7 @@ import typer
 
 from original_async import OriginalClient
 from original_async.models import ALLOCATION, CLAIM
+from original_async.settings import has_credentials
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail
 from rewards_core.errors import NotFound, OperationFailed, VendorError
@@ -58,7 +59,7 @@ def wait(
     Example: webhook-listener wait 324167489835 --timeout 120 && ship
     """
     if poll is None:
-        poll = bool(os.environ.get("ORIGINAL_API_KEY"))
+        poll = has_credentials(os.environ)
 
     async def work() -> None:
         ref = OperationRef(check_id(scope, "--scope"), kind.value, check_id(uid, "uid"))
