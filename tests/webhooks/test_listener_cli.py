@@ -39,7 +39,7 @@ from webhooks.cli.samples import Shape, parse_override, sample_body
 from webhooks.cli.sources import SourceSpec, parse_source
 from webhooks.cli.waiting import _completed, _settled
 from webhooks.completions import CompletionStatistics
-from webhooks.errors import CompletionTimeout
+from webhooks.errors import CompletionTimeout, StoreError
 from webhooks.receiver import Receiver
 from webhooks.store.base import EventState, StoreStatistics
 from webhooks.store.memory import MemoryStore
@@ -328,7 +328,6 @@ def test_changes_go_through_the_running_listener(folder: Path, behind: Behind) -
 
 
 def test_what_the_listener_refuses_is_said(folder: Path, behind: Behind) -> None:
-    from webhooks.errors import StoreError
 
     behind.fault = StoreError("expected room, got none")
     result = run("dead-letters", "retry", "5")
@@ -668,6 +667,28 @@ def test_ctrl_c_ends_tail_well_and_is_success_of_nothing_else(
 
     monkeypatch.setattr("webhooks.cli.looking.asyncio.run", interrupted)
     assert run(*verb.split()).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "words"),
+    [
+        (BrokenPipeError(), 1, ""),
+        (OSError(28, "No space left on device", "inbox.db"), 2, "inbox.db: No space left on device\n"),
+        (StoreError("the disk is full"), 7, "the disk is full\n"),
+        (ValueError("--set: no"), 2, "--set: no\n"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["events list", "doctor", "serve"])
+def test_what_a_command_meets_is_a_line_and_an_exit_code(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, verb: str, problem: Exception, code: int, words: str
+) -> None:
+    def meets(coroutine: Any) -> None:
+        coroutine.close()
+        raise problem
+
+    monkeypatch.setattr("asyncio.run", meets)
+    result = run(*verb.split())
+    assert (result.exit_code, result.stderr) == (code, words)
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])

@@ -450,7 +450,7 @@ async def create(url: str) -> str:
         (("--source", "/a", "--source", "/b"), {}, 2, "expected different scopes"),
         (("--allow", "everybody"), {}, 2, "give an address or a CIDR range"),
         (("--forward-to", "http://user:pw@127.0.0.1/"), {}, 2, "Give the URL without them"),
-        (("--poll",), {}, 2, "ORIGINAL_API_KEY: expected a value"),
+        (("--poll",), {}, 2, "Set ORIGINAL_API_KEY and ORIGINAL_API_SECRET."),
         (("--poll", "--poll-scope", "b"), {}, 2, "expected default, got b"),
         (("--source", "/a,scope=a", "--source", "/b,scope=b"), {"ORIGINAL_API_KEY": "k"}, 2, "expected one of a, b, got none"),
         (("--host", "203.0.113.1"), {}, 7, "could not start"),

@@ -23,7 +23,7 @@ from webhooks.cli.checks import (
     run_checks,
     secret_files,
 )
-from webhooks.cli.looking import run
+from webhooks.cli.ending import run
 from webhooks.cli.options import DEFAULT_STORE, KeysOption, SourceOption, StoreOption, sources_of
 from webhooks.cli.stores import store_path
 

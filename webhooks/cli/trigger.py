@@ -18,7 +18,7 @@ from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail
 from rewards_core.json import dumps
 from rewards_core.keys import webhook_keys
-from webhooks.cli.looking import run
+from webhooks.cli.ending import run
 from webhooks.cli.options import KeysOption
 from webhooks.cli.samples import Shape, parse_override, sample_body
 

@@ -19,7 +19,7 @@ from rewards_core.cli.output import JsonOption, Output, fail
 from rewards_core.errors import NotFound, OperationFailed, VendorError
 from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
 from rewards_core.validation import check_id
-from webhooks.cli.looking import run
+from webhooks.cli.ending import run
 from webhooks.cli.options import DEFAULT_STORE, SocketOption, StoreOption
 from webhooks.cli.remote import ask_listener
 from webhooks.cli.stores import admin_socket as socket_of
