@@ -24,9 +24,12 @@ DOCUMENTED_LIFE = 300.0
 HASH_ROUNDS = 100_000
 REMEMBERED = 4
 """How many tokens are kept out of messages: EnKash may name one that has just been replaced."""
+SHORTEST_HIDDEN = 8
+"""Characters from which a part of an extra header is kept out of messages; a shorter one stands in every second word."""
 
 _PASSED_ON = (Unauthorized, ConnectFailed, RateLimited, ClientClosed)
 """What a provider may raise that says the same of the call that wanted a token: nothing happened."""
+_between_marks = re.compile(r"[;,=\s]+").split
 _header_safe = re.compile(r"[\x21-\x7e]{1,4096}").fullmatch
 
 
@@ -53,15 +56,8 @@ class PasswordCredentials:
 
     @shielded
     def __init__(self, client_id: str, client_secret: str, username: str, password: str) -> None:
-        name = Secret(client_id, "client_id").reveal()  # no secret, but a mistaken caller may give one in its place
-        if ":" in name:
-            raise ValueError("client_id: there is a colon in it. Give the id that EnKash issued, such as 'CEK1GZBO6A'.")
-        self.__attrs_init__(
-            name,
-            Secret(client_secret, "client_secret"),
-            Secret(username, "username", spaces=True),
-            Secret(password, "password", spaces=True),
-        )
+        values = {"client_id": client_id, "client_secret": client_secret, "username": username, "password": password}
+        self.__attrs_init__(*hide_credentials(values))
 
     def secrets(self) -> tuple[str, ...]:
         """Return what must not appear in any message, longest first: as it is, and as the token request writes it."""
@@ -88,6 +84,28 @@ class PasswordCredentials:
         salt = hashlib.sha256(f"{auth_base_url}\0{self.client_id}".encode()).digest()
         text = "\0".join(one.reveal() for one in (self.client_secret, self.username, self.password))
         return hashlib.pbkdf2_hmac("sha256", text.encode(), salt, HASH_ROUNDS).hex()
+
+
+def hide_credentials(values: Mapping[str, str]) -> tuple[str, Secret, Secret, Secret]:
+    """Return client id, client secret, username and password, hidden; the caller must not let what this raises leave unshielded.
+
+    Args:
+        values: These four in this order, each under the name that messages give it.
+
+    Raises:
+        TypeError: one is not a str.
+        ValueError: one is empty or was spoilt on its way here, or there is a colon in the client id.
+    """
+    client_id, secret, username, password = values
+    shown = Secret(values[client_id], client_id).reveal()  # no secret, but a mistaken caller may give one in its place
+    if ":" in shown:
+        raise ValueError(f"{client_id}: there is a colon in it. Give the id that EnKash issued, such as 'CEK1GZBO6A'.")
+    return (
+        shown,
+        Secret(values[secret], secret),
+        Secret(values[username], username, spaces=True),
+        Secret(values[password], password, spaces=True),
+    )
 
 
 class TokenProvider(Protocol):
@@ -158,16 +176,16 @@ class AccessToken:
         return life - min(margin, life / 2)
 
 
-def as_token(text: str) -> Secret:
+def as_token(text: str, name: str = "access_token") -> Secret:
     """Return an access token, hidden; the caller must not let what this raises leave without a shield.
 
     Raises:
         TypeError: it is not a str.
         ValueError: it is empty, was spoilt on its way here, or no header can carry it.
     """
-    token = Secret(text, "access_token")
+    token = Secret(text, name)
     if not _header_safe(token.reveal()):
-        raise ValueError("access_token: no header can carry it. Give a token of at most 4096 ASCII characters.")
+        raise ValueError(f"{name}: no header can carry it. Give a token of at most 4096 ASCII characters.")
     return token
 
 
@@ -233,13 +251,14 @@ class BearerAuthorizer:
 
     Args:
         source: Where tokens come from.
-        extra_headers: Sent along.
+        extra_headers: Sent along; what they say, such as a cookie, must not appear in any message.
         secrets: Returns what else must not appear in any message.
     """
 
     def __init__(self, source: TokenSource, *, extra_headers: Mapping[str, str], secrets: Callable[[], tuple[str, ...]]) -> None:
         self._source = source
         self._base = Headers.of({**extra_headers, "Accept": "application/json", "Content-Type": "application/json"})
+        self._extra = tuple(extra_headers)
         self._other_secrets = secrets
         self._sent: deque[tuple[Headers, Secret]] = deque(maxlen=REMEMBERED)
 
@@ -264,7 +283,9 @@ class BearerAuthorizer:
 
     def secrets(self) -> tuple[str, ...]:
         """Return what must not appear in any message."""
-        return (*(token.reveal() for _, token in self._sent), *self._other_secrets())
+        extra = {part for value in map(self._base.fields.__getitem__, self._extra) for part in (value, *_between_marks(value))}
+        long = sorted((part for part in extra if len(part) >= SHORTEST_HIDDEN), key=len, reverse=True)
+        return (*(token.reveal() for _, token in self._sent), *long, *self._other_secrets())
 
     async def _within(self, timeout: float, refused: Secret | None) -> Secret:
         try:

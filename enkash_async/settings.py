@@ -7,8 +7,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from enkash_async.credentials import PasswordCredentials, StaticToken, TokenProvider
-from rewards_core.validation import check_mapping, check_str, shown
+from enkash_async.credentials import PasswordCredentials, StaticToken, TokenProvider, as_token, hide_credentials
+from rewards_core.environment import listed, url_from
+from rewards_core.secrets import shielded
+from rewards_core.validation import check_mapping, check_str, is_id, shown
 
 if TYPE_CHECKING:
     from enkash_async.breakers import BreakerStore
@@ -51,6 +53,7 @@ class ClientOptions(TypedDict, total=False):
     random: Callable[[], float]
 
 
+@shielded
 def settings_from_env(arguments: ClientOptions, environ: Mapping[str, str] | None = None) -> ClientOptions:
     """Return the arguments of a client: those given, and the rest from the environment.
 
@@ -59,19 +62,31 @@ def settings_from_env(arguments: ClientOptions, environ: Mapping[str, str] | Non
         environ: The variables; the process's own if not given. An empty one counts as missing.
 
     Raises:
-        ValueError: a variable is missing, or credentials and an access token are both set.
+        ValueError: a variable is missing or holds what it cannot hold, or credentials and an access token are both set; variables
+            are named, and no value is shown.
     """
     variables = {name: value for name, value in (os.environ if environ is None else environ).items() if value}
     settings = arguments.copy()
+    wanted = [] if "credentials" in settings or ACCESS_TOKEN in variables else [*CREDENTIALS]
+    missing = [name for name in wanted if name not in variables]
+    asks = isinstance(settings["credentials"], PasswordCredentials) if "credentials" in settings else bool(wanted)
+    urls = {COINS_BASE_URL: "coins_base_url" not in settings, AUTH_BASE_URL: asks and "auth_base_url" not in settings}
+    hosts = [name for name, needed in urls.items() if needed and name not in variables]
+    if missing or hosts:
+        instead = f" Or set {ACCESS_TOKEN} instead of the four credentials." if missing == [*CREDENTIALS] else ""
+        about = " EnKash gives each company its base URLs." if hosts else ""
+        raise ValueError(f"Set {listed([*missing, *hosts])}.{instead}{about}")
+    insecure = settings.get("allow_insecure", False)
     if "credentials" not in settings:
         settings["credentials"] = _credentials(variables)
     if "coins_base_url" not in settings:
-        settings["coins_base_url"] = _required(variables, COINS_BASE_URL)
+        settings["coins_base_url"] = url_from(variables, COINS_BASE_URL, allow_insecure=insecure) or ""
     if "auth_base_url" not in settings:
-        needed = isinstance(settings["credentials"], PasswordCredentials)
-        settings["auth_base_url"] = _required(variables, AUTH_BASE_URL) if needed else variables.get(AUTH_BASE_URL)
+        settings["auth_base_url"] = url_from(variables, AUTH_BASE_URL, allow_insecure=insecure)
     if "company_id" not in settings:
         settings["company_id"] = variables.get(COMPANY_ID)
+        if settings["company_id"] is not None and not is_id(settings["company_id"]):
+            raise ValueError(f"{COMPANY_ID} is not a company id: copy it again, without spaces.")
     return settings
 
 
@@ -95,18 +110,11 @@ def check_extra_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _credentials(variables: Mapping[str, str]) -> PasswordCredentials | StaticToken:
-    missing = [name for name in CREDENTIALS if name not in variables]
+    given = {name: variables[name] for name in CREDENTIALS if name in variables}
     if ACCESS_TOKEN not in variables:
-        if missing:
-            raise ValueError(f"Set {', '.join(missing)}, or {ACCESS_TOKEN} instead of {', '.join(CREDENTIALS)}.")
-        client_id, client_secret, username, password = (variables[name] for name in CREDENTIALS)
-        return PasswordCredentials(client_id, client_secret, username, password)
-    if len(missing) < len(CREDENTIALS):
-        raise ValueError(f"{ACCESS_TOKEN} replaces the four credentials, and both are set. Unset one.")
+        hide_credentials(given)
+        return PasswordCredentials(*given.values())
+    if given:
+        raise ValueError(f"{ACCESS_TOKEN} replaces the four credentials: unset it, or unset {listed(given)}.")
+    as_token(variables[ACCESS_TOKEN], ACCESS_TOKEN)
     return StaticToken(variables[ACCESS_TOKEN])
-
-
-def _required(variables: Mapping[str, str], name: str) -> str:
-    if name not in variables:
-        raise ValueError(f"Set {name}. EnKash gives each company its base URLs and publishes none.")
-    return variables[name]

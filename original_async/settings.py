@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
-from rewards_core.validation import check_base_url, check_choice
+from rewards_core.environment import listed, url_from
+from rewards_core.secrets import Secret, shielded
+from rewards_core.validation import check_base_url, check_choice, is_id
 
 if TYPE_CHECKING:
     from rewards_core.backoff import RetryPolicy
@@ -22,10 +24,15 @@ BASE_URLS: Mapping[str, str] = {
     "development": "https://api-dev.getoriginal.com/v1",
 }
 """A key pair belongs to one app, and an app to one environment."""
+API_KEY, API_SECRET = "ORIGINAL_API_KEY", "ORIGINAL_API_SECRET"
+ENVIRONMENT, BASE_URL = "ORIGINAL_ENVIRONMENT", "ORIGINAL_BASE_URL"
 WEBHOOK_KEYS = "ORIGINAL_WEBHOOK_KEYS"
 APP_UID = "ORIGINAL_APP_UID"
 WEBHOOK_PATH = "/webhooks/original"
 """Where the command lines take webhooks unless they are told another path."""
+
+
+_CREDENTIALS: Mapping[Literal["api_key", "api_secret"], str] = {"api_key": API_KEY, "api_secret": API_SECRET}
 
 
 class ClientOptions(TypedDict, total=False):
@@ -49,6 +56,7 @@ class ClientOptions(TypedDict, total=False):
     random: Callable[[], float]
 
 
+@shielded
 def find_base_url(environment: str, base_url: str | None, *, allow_insecure: bool) -> str:
     """Return where requests go: `base_url` if there is one, else the environment's.
 
@@ -60,23 +68,57 @@ def find_base_url(environment: str, base_url: str | None, *, allow_insecure: boo
     return check_base_url(BASE_URLS[environment] if base_url is None else base_url, allow_insecure=allow_insecure)
 
 
+@shielded
+def base_url_from(environ: Mapping[str, str], *, allow_insecure: bool = False) -> str:
+    """Return where requests go by the environment: `ORIGINAL_BASE_URL` if it is set, else what `ORIGINAL_ENVIRONMENT` names.
+
+    Raises:
+        ValueError: a variable holds what it cannot hold; it is named, and its value not shown.
+    """
+    environment = _environment_from(environ)
+    return url_from(environ, BASE_URL, allow_insecure=allow_insecure) or BASE_URLS[environment]
+
+
+def has_credentials(environ: Mapping[str, str]) -> bool:
+    """Return whether the environment holds an API key, so that the vendor is meant to be asked."""
+    return bool(environ.get(API_KEY))
+
+
+def app_uid_from(environ: Mapping[str, str]) -> str | None:
+    """Return the only app that webhooks may speak for, None where `ORIGINAL_APP_UID` is missing or empty.
+
+    Raises:
+        ValueError: it is no uid.
+    """
+    app_uid = environ.get(APP_UID) or None
+    if app_uid is not None and not is_id(app_uid):
+        raise ValueError(f"{APP_UID} is not the uid of an app: copy it again, without spaces.")
+    return app_uid
+
+
+@shielded
 def options_from(environ: Mapping[str, str], given: ClientOptions) -> ClientOptions:
     """Return the client's arguments out of environment variables; a given argument wins, an empty variable is none.
 
     Raises:
-        ValueError: key or secret are neither given nor in the environment, or `ORIGINAL_ENVIRONMENT` names none.
+        ValueError: key or secret are neither given nor in the environment, or a variable holds what it cannot hold; variables are
+            named, and no value is shown.
     """
     options = given.copy()
-    for name in ("api_key", "api_secret"):
-        if name not in options:
-            variable = f"ORIGINAL_{name.upper()}"
-            if not (value := environ.get(variable)):
-                raise ValueError(f"{variable}: expected a value in the environment, got none; set it or pass {name}=")
-            options[name] = value
-    if "base_url" not in options and "environment" not in options:
-        # an environment named by argument must not be led elsewhere by a variable that was left behind
-        options["base_url"] = environ.get("ORIGINAL_BASE_URL") or None
-    if "environment" not in options and (word := environ.get("ORIGINAL_ENVIRONMENT")):
-        check_choice(word, "ORIGINAL_ENVIRONMENT", BASE_URLS)
-        options["environment"] = word  # type: ignore[typeddict-item]
+    wanted = {name: variable for name, variable in _CREDENTIALS.items() if name not in options}
+    if missing := [variable for variable in wanted.values() if not environ.get(variable)]:
+        raise ValueError(f"Set {listed(missing)}.")
+    for name, variable in wanted.items():
+        options[name] = Secret(environ[variable], variable).reveal()
+    if "environment" not in options:
+        options["environment"] = _environment_from(environ)
+        if "base_url" not in options:  # an environment named by argument must not be led elsewhere by a variable left behind
+            options["base_url"] = url_from(environ, BASE_URL, allow_insecure=options.get("allow_insecure", False))
     return options
+
+
+def _environment_from(environ: Mapping[str, str]) -> Environment:
+    word = environ.get(ENVIRONMENT) or "production"
+    if word not in BASE_URLS:
+        raise ValueError(f"Set {ENVIRONMENT} to {' or '.join(BASE_URLS)}, or leave it unset for production.")
+    return cast("Environment", word)

@@ -368,7 +368,7 @@ class Ledger:
                 (self.vendor, self.campaign, self._target, self._clock()),
             ).fetchone()
         number, target, restored_at = found
-        if self._target and target and target != self._target:
+        if self._target and target and target.rstrip("/") != self._target.rstrip("/"):
             raise LedgerError(
                 f"Campaign {self.campaign} was begun at {target}; this is {self._target}. Nothing was sent. "
                 "Use another campaign name or another ledger for another place."

@@ -18,6 +18,7 @@ from cattrs.errors import ClassValidationError, IterableValidationError
 from cattrs.gen import make_dict_structure_fn, override
 from msgspec import DecodeError
 from msgspec.json import Decoder, Encoder
+from msgspec.json import format as indented
 
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.operations import OpenEnum
@@ -71,6 +72,15 @@ def dumps(value: Any) -> bytes:
         RecursionError: the value nests too deeply.
     """
     return _encoder.encode(value)
+
+
+def pretty(body: bytes) -> str:
+    """Write JSON anew for people, indented, with every digit of its numbers.
+
+    Raises:
+        UnexpectedResponse: as for `loads`.
+    """
+    return indented(dumps(loads(body))).decode()
 
 
 def canonical(value: Any) -> bytes:

@@ -24,17 +24,32 @@ def parse_keys(text: str, where: str) -> dict[str, str]:
         where: What holds them, for messages.
 
     Raises:
-        ValueError: there is none, or one cannot be read.
+        ValueError: there is none, one cannot be read, or two have the same id.
     """
     keys = _checked(_pairs(text))
     del text  # a traceback would show it
-    if isinstance(keys, int):
-        raise ValueError(  # noqa: TRY004 - what was typed has no type
-            f"{where}: pair {keys} of the webhook keys cannot be read: {_HOW}"
-        )
-    if not keys:
-        raise ValueError(f"{where} holds no webhook keys that can be read: {_HOW}")
+    if isinstance(keys, str):
+        raise ValueError(f"{where}{keys}")  # noqa: TRY004 - what was typed has no type
     return keys
+
+
+def read_secret_file(path: Path, what: str) -> str:
+    """Return the text of a file of secrets.
+
+    Args:
+        path: The file.
+        what: What it holds, such as `"webhook keys"`, for messages.
+
+    Raises:
+        ValueError: the file cannot be read, or is not UTF-8; no error shows or holds what is in it.
+    """
+    try:
+        return path.read_text("utf-8")
+    except OSError as problem:
+        why = problem.strerror or type(problem).__name__
+    except UnicodeDecodeError:  # it holds what was read
+        why = "it is not UTF-8"
+    raise ValueError(f"{path}: this file of {what} cannot be read: {why}.")
 
 
 def read_keys_file(path: Path) -> dict[str, str]:
@@ -43,13 +58,7 @@ def read_keys_file(path: Path) -> dict[str, str]:
     Raises:
         ValueError: the file cannot be read, or one of its keys cannot.
     """
-    try:
-        return parse_keys(path.read_text("utf-8"), str(path))
-    except OSError as problem:
-        why = problem.strerror or type(problem).__name__
-    except UnicodeDecodeError:  # it holds what was read
-        why = "it is not UTF-8"
-    raise ValueError(f"{path}: this file of webhook keys cannot be read: {why}.")
+    return parse_keys(read_secret_file(path, "webhook keys"), str(path))
 
 
 def read_keys_variable(name: str, instead: str = "") -> dict[str, str]:
@@ -67,21 +76,35 @@ def read_keys_variable(name: str, instead: str = "") -> dict[str, str]:
     return parse_keys(os.environ[name], name)
 
 
-def _checked(pairs: Iterable[tuple[str, Any]]) -> dict[str, str] | int:
-    """Return the keys, or the number of the first pair that is none."""
-    keys = {}
+def webhook_keys(keys_file: Path | None, variable: str) -> dict[str, str]:
+    """Return key ids with their secrets, from the file of `--keys-file` if there is one, else from the variable.
+
+    Raises:
+        ValueError: they are missing or cannot be read; the text says what to do and shows no secret.
+    """
+    if keys_file is not None:
+        return read_keys_file(keys_file)
+    return read_keys_variable(variable, ", or name a file with --keys-file")
+
+
+def _checked(pairs: Iterable[tuple[str, Any]]) -> dict[str, str] | str:
+    """Return the keys, or what is wrong with them."""
+    keys: dict[str, str] = {}
     for number, (key_id, secret) in enumerate(pairs, 1):
         if not is_key_id(key_id) or not isinstance(secret, str) or not secret.strip():
-            return number
+            return f": pair {number} of the webhook keys cannot be read: {_HOW}"
+        if key_id in keys:
+            return f": pair {number} of the webhook keys has the id of an earlier one: give each id once."
         keys[key_id] = secret
-    return keys
+    return keys or f" holds no webhook keys that can be read: {_HOW}"
 
 
 def _pairs(text: str) -> Iterable[tuple[str, Any]]:
     text = text.strip()
     if text.startswith("{"):
         try:
-            return list(json.loads(text).items())
+            pairs: list[tuple[str, Any]] = json.loads(text, object_pairs_hook=list)  # an object would drop a repeated id
+            return pairs
         except (ValueError, RecursionError):
             return ()
     lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))

@@ -102,7 +102,8 @@ def hide(text: str, secrets: tuple[str, ...], limit: int = 300) -> str:
 def shielded(function: Callable[P, T]) -> Callable[P, T]:
     """Decorate a function that takes secrets: what it raises leaves without the frames whose local variables hold them.
 
-    Collectors of errors read the local variables of every frame on a traceback, and of the errors that came before.
+    Collectors of errors read the local variables of every frame on a traceback, of the errors that came before, and of those in a
+    group. What is no `Exception`, such as a `KeyboardInterrupt`, passes with its frames.
     """
 
     @wraps(function)
@@ -121,7 +122,7 @@ def shielded(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def without_frames(error: E) -> E:
-    """Take the tracebacks off an error and off those that it came from, and return it."""
+    """Take the tracebacks off an error, those that it came from and the members of groups, and return it."""
     seen: set[int] = set()
     left: list[BaseException | None] = [error]
     while left:
@@ -129,5 +130,5 @@ def without_frames(error: E) -> E:
         if each is not None and id(each) not in seen:
             seen.add(id(each))
             each.__traceback__ = None
-            left += [each.__cause__, each.__context__]
+            left += [each.__cause__, each.__context__, *(each.exceptions if isinstance(each, BaseExceptionGroup) else ())]
     return error

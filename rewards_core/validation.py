@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from rewards_core.secrets import shielded
+
 T = TypeVar("T")
 N = TypeVar("N", int, float)
 Validator = Callable[[Any, Any, Any], None]
@@ -361,6 +363,7 @@ def flag() -> Validator:
     return checked(check_flag)
 
 
+@shielded
 def check_base_url(url: str, *, name: str = "base_url", allow_insecure: bool = False) -> str:
     """Return a base URL without its closing slash, if credentials may be sent there.
 

@@ -84,3 +84,13 @@ def test_a_shield_takes_the_frames_that_hold_secrets_away() -> None:
     run = shielded(ours("def run(token):\n    try:\n        {}[0]\n    except KeyError:\n        raise LookupError"))
 
     assert locals_with(caught(lambda: run(CANARY)), [CANARY]) == []
+
+
+def test_a_shield_takes_the_frames_of_a_groups_members_away() -> None:
+    fail = ours("def run(held):\n    raise LookupError", "rewards_core.made_here")
+
+    def run() -> None:
+        raise ExceptionGroup("two at once", [caught(lambda: fail(CANARY))])
+
+    assert locals_with(caught(run), [CANARY]) == ["rewards_core.made_here.run: held"]
+    assert locals_with(caught(shielded(run)), [CANARY]) == []

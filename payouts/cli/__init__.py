@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from rewards_core.cli.commands import command_line
+from rewards_core.cli.exit_codes import Exit, exit_codes
 
-EXIT_CODES = (
-    "Exit codes: 0 every row is paid, or the command did what was asked; 1 a fault of the program; 2 wrong usage, a "
-    "bad file, or an extra is missing; 3 rows are rejected, failed, mismatched or unknown, or an audit found "
-    "differences; 4 not finished: run the same command again; 5 no such row or campaign; 6 a check failed or somebody "
-    "said no, nothing was changed; 7 the ledger is in use, is an older copy or cannot be used, or the vendor cannot "
-    "be reached, or refuses the credentials or row after row; 130 interrupted, 143 asked to end by SIGTERM, 129 by a "
-    "terminal that hung up."
+EXIT_CODES = exit_codes(
+    {
+        Exit.OK: "every row is paid, or the command did what was asked",
+        Exit.FAULT: "a fault of the program",
+        Exit.USAGE: "wrong usage, a bad file, or an extra is missing",
+        Exit.FAILED: "rows are rejected, failed, mismatched or unknown, or an audit found differences",
+        Exit.NOT_YET: "not finished: run the same command again",
+        Exit.NOT_FOUND: "no such row or campaign",
+        Exit.REFUSED: "a check failed or somebody said no, nothing was changed",
+        Exit.UNAVAILABLE: "the ledger is in use, is an older copy or cannot be used, or the vendor cannot be reached, or refuses "
+        "the credentials or row after row",
+        Exit.HUNG_UP: "ended by a terminal that hung up",
+        Exit.INTERRUPTED: "interrupted",
+        Exit.TERMINATED: "asked to end by SIGTERM",
+    }
 )
 
 COMMANDS = {

@@ -167,7 +167,7 @@ def _judged(known: list[Campaign], vendor: str, chosen: Campaign | None, output:
     wanted = [chosen] if chosen else [each for each in known if each.vendor == vendor]
     if not wanted:
         fail(f"This ledger has no campaign of {vendor}. Nothing was done.", Exit.NOT_FOUND)
-    judged = [each for each in wanted if not each.target or each.target == target]
+    judged = [each for each in wanted if not each.target or each.target.rstrip("/") == target]
     left_out = [each for each in wanted if each not in judged]
     if not judged:
         fail(

@@ -14,11 +14,13 @@ from attrs import frozen
 import enkash_async
 import original_async
 import webhooks
-from original_async.settings import BASE_URLS, WEBHOOK_PATH
-from payouts.cli.credentials import check_enkash, check_original, naming_variables, webhook_source
+from enkash_async.settings import COINS_BASE_URL
+from original_async.settings import WEBHOOK_PATH, base_url_from
+from payouts.cli.credentials import webhook_source
 from payouts.generation import state_folder
 from payouts.ledger_lock import LedgerLock
 from rewards_core import Limits
+from rewards_core.environment import url_from
 
 if TYPE_CHECKING:
     from original_async import OriginalClient
@@ -95,22 +97,16 @@ def client_of(vendor: str, concurrency: int = 1, *, may_repeat: bool = False) ->
     """
     limits = Limits(connections=concurrency + _SPARE_CONNECTIONS)
     if vendor == "original":
-        check_original()
-        return naming_variables(vendor, lambda: original_async.OriginalClient.from_env(limits=limits))
-    check_enkash()
+        return original_async.OriginalClient.from_env(limits=limits)
     breakers = enkash_async.FileBreakerStore(state_folder() / "enkash-breaker.json")
-    return naming_variables(
-        vendor,
-        lambda: enkash_async.EnkashClient.from_env(repeat_allocations=may_repeat, limits=limits, breaker_store=breakers),
-    )
+    return enkash_async.EnkashClient.from_env(repeat_allocations=may_repeat, limits=limits, breaker_store=breakers)
 
 
 def target_of(vendor: str) -> str:
-    """Return the base URL that the vendor is paid through, as the environment says."""
+    """Return the base URL that the vendor is paid through, as an environment says from which its client can be made."""
     if vendor == "enkash":
-        return os.environ.get("ENKASH_COINS_BASE_URL", "")
-    environment = os.environ.get("ORIGINAL_ENVIRONMENT") or "production"
-    return os.environ.get("ORIGINAL_BASE_URL") or BASE_URLS.get(environment, environment)
+        return url_from(os.environ, COINS_BASE_URL) or ""
+    return base_url_from(os.environ)
 
 
 @asynccontextmanager

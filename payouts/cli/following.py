@@ -165,5 +165,5 @@ async def follow(paying: PayoutRun, display: Display) -> EndedEarly | None:
             watch.say(str(stopped), "bold red")
             ended_early = EndedEarly(code=Exit.UNAVAILABLE)
     if watch.heard:
-        return EndedEarly(code=128 + watch.heard[0], at_once=len(watch.heard) > 1)
+        return EndedEarly(code=Exit(128 + watch.heard[0]), at_once=len(watch.heard) > 1)
     return EndedEarly(code=Exit.FAULT) if watch.blind else ended_early

@@ -16,7 +16,7 @@ from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH
 from payouts.charts import duration
 from payouts.checking import Checked
 from payouts.cli.connections import Listening, locked
-from payouts.cli.credentials import check_enkash, check_original, webhook_source
+from payouts.cli.credentials import check_environment, webhook_source
 from payouts.cli.ending import with_exit_codes
 from payouts.cli.job import Job, pay
 from payouts.cli.options import check_place, per_second
@@ -27,9 +27,8 @@ from payouts.ledger_schema import connect_to_write
 from payouts.lines import COLUMNS, Layout, check_delimiter
 from payouts.runner import RunOptions
 from payouts.spelling import misspelled_amount
-from rewards_core.cli.credentials import keys_option
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, fail, tell, wrong_usage
+from rewards_core.cli.output import JsonOption, Output, fail, keys_option, tell, wrong_usage
 from rewards_core.operations import DEFAULT_SCOPE
 from rewards_core.validation import check_name
 
@@ -217,7 +216,7 @@ def _amount_of(max_total: str | None, vendor: str) -> Decimal | None:
 def _check_environment(job: Job) -> None:
     """End the command before anybody is asked, if it could not go on afterwards."""
     with wrong_usage():
-        (check_original if job.vendor == "original" else check_enkash)()
+        check_environment(job.vendor)
         if job.listening.port is not None:
             webhook_source(job.listening.keys_file, scope=DEFAULT_SCOPE)
 

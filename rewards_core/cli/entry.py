@@ -1,9 +1,11 @@
-"""What is installed only where an extra was asked for."""
+"""How a command line starts, and says which extra it needs where that is missing."""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
+
+from rewards_core.cli.exit_codes import Exit
 
 
 def run_command_line(program: str, module: str) -> None:
@@ -18,5 +20,5 @@ def run_command_line(program: str, module: str) -> None:
             import_module(needed)
         except ModuleNotFoundError:
             sys.stderr.write(f"{program} needs {needed}: pip install 'rewards-async[cli]'\n")
-            raise SystemExit(2) from None
+            raise SystemExit(Exit.USAGE) from None
     import_module(module).app(prog_name=program)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 
 
@@ -17,7 +18,9 @@ class Exit(IntEnum):
         NOT_FOUND: There is no such event, operation, row or campaign.
         REFUSED: A check failed, somebody said no, or what was sent was refused.
         UNAVAILABLE: A store, ledger, listener or vendor cannot be used now.
+        HUNG_UP: A terminal that hung up ended it; as with every signal 128 and its number.
         INTERRUPTED: An interrupt ended it.
+        TERMINATED: It was asked to end by SIGTERM.
     """
 
     OK = 0
@@ -28,4 +31,11 @@ class Exit(IntEnum):
     NOT_FOUND = 5
     REFUSED = 6
     UNAVAILABLE = 7
+    HUNG_UP = 129
     INTERRUPTED = 130
+    TERMINATED = 143
+
+
+def exit_codes(meanings: Mapping[Exit, str]) -> str:
+    """Return what stands below the help of a command line: each exit code and what it means there."""
+    return f"Exit codes: {'; '.join(f'{code:d} {meaning}' for code, meaning in meanings.items())}."

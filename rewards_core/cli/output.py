@@ -25,6 +25,12 @@ JsonOption = Annotated[
     typer.Option("--json/--text", help="JSON lines, or text for people; by default JSON where the output is no terminal."),
 ]
 
+
+def keys_option(variable: str) -> Any:
+    """Return the option `--keys-file`, for a vendor whose webhook keys are otherwise in this variable."""
+    return typer.Option("--keys-file", help=f"File of ID:SECRET pairs or a JSON object; else {variable} holds the pairs.")
+
+
 _LONGEST_CELL = 200
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}  # JSON may hold them as they are
 

@@ -88,7 +88,7 @@ def credentials() -> PasswordCredentials:
 async def every_way_to_fail(new: New, vendor: aioresponses) -> list[BaseException]:
     """Fail in every way an answer, a broken line, an argument or a store can make a call fail."""
     problems = []
-    for answer in answers_with(f"{ECHO} {TOKEN}"):
+    for answer in answers_with(f"{ECHO} {TOKEN} {COOKIE} session={COOKIE}; theme=1"):
         for method, url in (("POST", ALLOCATE_URL), ("POST", CREATE_URL), ("GET", f"{BALANCE_URL}?userId=EK1")):
             vendor.add(url, method, **answer, repeat=True)
         vendor.post(TOKEN_URL, payload={**TOKEN_REPLY, "access_token": TOKEN}, repeat=True)
@@ -130,7 +130,7 @@ async def test_no_canary_leaves_its_cage(
             new_client(
                 credentials=credentials(),
                 observers=[watcher],
-                extra_headers={"Cookie": COOKIE},
+                extra_headers={"Cookie": f"session={COOKIE}; theme=1"},
                 breaker_store=FileBreakerStore(tmp_path / f"breaker-{len(clients)}.json"),
                 **arguments,
             )
@@ -195,10 +195,10 @@ def test_a_secret_that_was_spoilt_is_refused_in_words_and_by_no_frame_that_holds
     assert str(refusals(lambda: StaticToken(spoil(TOKEN)))).startswith("access_token: ")
     assert str(refusals(lambda: BodyCipher(spoil(CLIENT_SECRET)))).startswith("client_secret: ")
     monkeypatch.setattr("os.environ", {"ENKASH_COINS_BASE_URL": COINS, "ENKASH_ACCESS_TOKEN": spoil(TOKEN)})
-    assert str(refusals(EnkashClient.from_env)).startswith("access_token: ")
+    assert str(refusals(EnkashClient.from_env)).startswith("ENKASH_ACCESS_TOKEN: ")
     for name, secret in PARTS.items():
         monkeypatch.setattr("os.environ", {**VARIABLES, f"ENKASH_{name.upper()}": spoil(secret)})
-        assert str(refusals(EnkashClient.from_env)).startswith(f"{name}: ")
+        assert str(refusals(EnkashClient.from_env)).startswith(f"ENKASH_{name.upper()}: ")
 
 
 def test_spaces_may_stand_inside_what_a_person_chose_and_nowhere_else() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from original_async import OriginalClient
+from original_async.settings import base_url_from, options_from
+from tests.canary import locals_with
 from tests.original_async.conftest import MakeClient
 
 SECRET = "a-secret-of-more-than-thirty-two-bytes"
@@ -96,11 +100,53 @@ def test_missing_credentials_are_named(environ: pytest.MonkeyPatch, name: str, v
     environ.delenv(name)
     if value is not None:
         environ.setenv(name, value)
-    with pytest.raises(ValueError, match=f"^{name}: expected a value .* pass {name[9:].lower()}="):
+    with pytest.raises(ValueError, match=rf"^Set {name}\.$"):
         OriginalClient.from_env()
 
 
 def test_an_unknown_environment_variable_value_is_named(environ: pytest.MonkeyPatch) -> None:
     environ.setenv("ORIGINAL_ENVIRONMENT", "staging")
-    with pytest.raises(ValueError, match=r"^ORIGINAL_ENVIRONMENT: give one of"):
+    with pytest.raises(ValueError, match=r"^Set ORIGINAL_ENVIRONMENT to production or development"):
+        OriginalClient.from_env()
+
+
+@pytest.mark.parametrize("base_url", ["", "https://example.com/v1", "https://example.com/v1/", "http://127.0.0.1:9400/v1"])
+@pytest.mark.parametrize("environment", ["", "production", "development"])
+def test_the_environment_means_one_address_whoever_reads_it(environ: pytest.MonkeyPatch, environment: str, base_url: str) -> None:
+    environ.setenv("ORIGINAL_ENVIRONMENT", environment)
+    environ.setenv("ORIGINAL_BASE_URL", base_url)
+    assert base_url_from(os.environ) == address(OriginalClient.from_env())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("ORIGINAL_API_KEY", "canary key", "^ORIGINAL_API_KEY: there is white space in it"),
+        ("ORIGINAL_API_SECRET", "'canary'", "^ORIGINAL_API_SECRET: it stands in quotes"),
+        ("ORIGINAL_BASE_URL", "https://me:canary@example.com", "^ORIGINAL_BASE_URL holds a user name or password"),
+        ("ORIGINAL_BASE_URL", "http://canary.example", "^ORIGINAL_BASE_URL begins with http://"),
+        ("ORIGINAL_BASE_URL", "canary", "^ORIGINAL_BASE_URL is not a base URL"),
+        ("ORIGINAL_ENVIRONMENT", "canary", "^Set ORIGINAL_ENVIRONMENT to production or development"),
+    ],
+)
+def test_a_variable_that_cannot_be_used_is_named_and_stays_in_no_frame(
+    environ: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    environ.setenv(name, value)
+    readers: list[Callable[[], object]] = [
+        OriginalClient.from_env,
+        lambda: options_from(os.environ, {}),
+        lambda: base_url_from(os.environ),
+    ]
+    for read in readers if name in {"ORIGINAL_BASE_URL", "ORIGINAL_ENVIRONMENT"} else readers[:2]:
+        with pytest.raises(ValueError, match=words) as caught:
+            read()
+        assert "canary" not in str(caught.value)
+        assert locals_with(caught.value, ["canary"]) == []
+
+
+def test_both_missing_credentials_are_named_at_once(environ: pytest.MonkeyPatch) -> None:
+    environ.delenv("ORIGINAL_API_KEY")
+    environ.delenv("ORIGINAL_API_SECRET")
+    with pytest.raises(ValueError, match=r"^Set ORIGINAL_API_KEY and ORIGINAL_API_SECRET\.$"):
         OriginalClient.from_env()

@@ -278,6 +278,12 @@ async def test_a_campaign_stays_where_it_was_begun(path: Path) -> None:
         pass
 
 
+async def test_a_closing_slash_makes_no_other_place(path: Path) -> None:
+    for target in ("https://api.example/v1/", "https://api.example/v1", "https://api.example/v1/"):
+        async with opened(path, target=target):
+            pass
+
+
 @pytest.mark.parametrize("state", [State.REJECTED, State.FAILED])
 async def test_a_retry_plans_the_row_with_a_new_key_linked_to_the_old(ledger: Ledger, path: Path, state: State) -> None:
     ended = await led_to(ledger, state, tokens())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from payouts.cli.connections import client_of
-from payouts.cli.credentials import naming_variables, webhook_source
+from payouts.cli.credentials import webhook_source
 from tests.payouts.command_kit import TWO, Call, run_of
 from tests.payouts.texts import said
 
@@ -87,14 +87,6 @@ def test_webhook_keys_that_cannot_be_used_are_named_and_never_shown(
         webhook_source(None if content is None else Path("keys.txt"), scope="default")
     assert "tell" not in str(refused.value)
     said(f"variables: {name}", str(refused.value))
-
-
-def test_an_error_about_no_variable_stays_what_it_is() -> None:
-    def make() -> None:
-        raise ValueError("limits: too few")
-
-    with pytest.raises(ValueError, match=r"^limits: too few$"):
-        naming_variables("original", make)
 
 
 def test_a_run_without_credentials_says_what_to_set(call: Call, folder: Path) -> None:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from original_async.settings import find_base_url
 from rewards_core.validation import check_base_url, is_loopback
+from tests.canary import locals_with
 
 
 @pytest.mark.parametrize(
@@ -86,6 +88,14 @@ def test_a_query_or_fragment_is_refused_and_not_shown(url: str) -> None:
     with pytest.raises(ValueError, match=r"query or fragment.*ends with its path") as caught:
         check_base_url(url)
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["https://user:canary@example.com", "https://example.com?canary", "http://canary.example"])
+def test_no_frame_holds_a_url_that_is_refused(url: str) -> None:
+    for look in (check_base_url, lambda url: find_base_url("production", url, allow_insecure=False)):
+        with pytest.raises(ValueError) as caught:
+            look(url)
+        assert locals_with(caught.value, ["canary"]) == []
 
 
 @pytest.mark.parametrize(

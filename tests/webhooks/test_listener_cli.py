@@ -39,7 +39,7 @@ from webhooks.cli.samples import Shape, parse_override, sample_body
 from webhooks.cli.sources import SourceSpec, parse_source
 from webhooks.cli.waiting import _completed, _settled
 from webhooks.completions import CompletionStatistics
-from webhooks.errors import CompletionTimeout
+from webhooks.errors import CompletionTimeout, StoreError
 from webhooks.receiver import Receiver
 from webhooks.store.base import EventState, StoreStatistics
 from webhooks.store.memory import MemoryStore
@@ -126,6 +126,15 @@ def test_an_event_is_shown_with_its_body_and_jobs(folder: Path) -> None:
     text = run("events", "show", "1", "--text").stdout
     assert '  "word": "1"' in text
     assert "dead, 1 attempt, answered 500" in text
+
+
+def test_an_event_is_shown_with_every_digit_of_its_numbers(folder: Path) -> None:
+    async def work(store: SQLiteStore) -> None:
+        await store.accept(evolve(event("1"), body=b'{"amount":1.10,"more":[0.1234567890123456789],"word":"\\u00fc"}'))
+
+    fill(folder, work)
+    text = run("events", "show", "1", "--text").stdout
+    assert '{\n  "amount": 1.10,\n  "more": [\n    0.1234567890123456789\n  ],\n  "word": "ü"\n}' in text
 
 
 def test_a_body_that_is_no_text_is_shown_all_the_same(folder: Path) -> None:
@@ -319,7 +328,6 @@ def test_changes_go_through_the_running_listener(folder: Path, behind: Behind) -
 
 
 def test_what_the_listener_refuses_is_said(folder: Path, behind: Behind) -> None:
-    from webhooks.errors import StoreError
 
     behind.fault = StoreError("expected room, got none")
     result = run("dead-letters", "retry", "5")
@@ -466,6 +474,28 @@ def test_tail_ends_when_nobody_reads_it_any_more_though_nothing_comes(folder: Pa
         process.wait()
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("ORIGINAL_APP_UID", "tell tale", "ORIGINAL_APP_UID is not the uid of an app"),
+        ("ORIGINAL_API_KEY", "", "Set ORIGINAL_API_KEY and ORIGINAL_API_SECRET."),
+        ("ORIGINAL_API_SECRET", "", "Set ORIGINAL_API_KEY and ORIGINAL_API_SECRET."),
+    ],
+)
+def test_a_variable_that_is_missing_or_wrong_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: str
+) -> None:
+    fill(folder, some_events)
+    for name in ("ORIGINAL_API_KEY", "ORIGINAL_API_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, value)
+    for arguments in (("trigger",), ("serve",), ("doctor",)) if variable == "ORIGINAL_APP_UID" else (("wait", "1", "--poll"),):
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert words in result.stderr
+        assert "tell" not in result.stderr
+
+
 # trigger
 
 
@@ -509,6 +539,13 @@ def test_trigger_sends_what_the_vendor_would_sign(target: Target) -> None:
     assert event.resource is not None
     assert (event.resource["status"], event.resource["amount"]) == ("failed", "9.9")
     assert (event.attempt, headers["x-app-uid"]) == ("1", "UB2DG8MW5KBQ")
+
+
+def test_trigger_sends_every_digit_it_was_given(target: Target) -> None:
+    assert run("trigger", "--to", target.url, "--set", "data.allocation.amount=1.10", "--set", "data.n=1e2").exit_code == 0
+    ((_, raw),) = target.got
+    assert b'"amount":1.10' in raw
+    assert b'"n":1E+2' in raw
 
 
 def test_trigger_can_send_duplicates_and_bodies_of_every_shape(target: Target) -> None:
@@ -630,6 +667,28 @@ def test_ctrl_c_ends_tail_well_and_is_success_of_nothing_else(
 
     monkeypatch.setattr("webhooks.cli.looking.asyncio.run", interrupted)
     assert run(*verb.split()).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "words"),
+    [
+        (BrokenPipeError(), 1, ""),
+        (OSError(28, "No space left on device", "inbox.db"), 2, "inbox.db: No space left on device\n"),
+        (StoreError("the disk is full"), 7, "the disk is full\n"),
+        (ValueError("--set: no"), 2, "--set: no\n"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["events list", "doctor", "serve"])
+def test_what_a_command_meets_is_a_line_and_an_exit_code(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, verb: str, problem: Exception, code: int, words: str
+) -> None:
+    def meets(coroutine: Any) -> None:
+        coroutine.close()
+        raise problem
+
+    monkeypatch.setattr("asyncio.run", meets)
+    result = run(*verb.split())
+    assert (result.exit_code, result.stderr) == (code, words)
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from rewards_core.cli.commands import command_line
+from rewards_core.cli.exit_codes import Exit, exit_codes
 
-EXIT_CODES = (
-    "Exit codes: 0 done; 1 a fault of the program; 2 wrong usage, or an extra is missing; 3 the operation "
-    "failed on the blockchain; 4 the time ran out; 5 no such event or operation; 6 refused, or a check failed; 7 the "
-    "store or the listener cannot be reached, or another process is writing the store."
+EXIT_CODES = exit_codes(
+    {
+        Exit.OK: "done",
+        Exit.FAULT: "a fault of the program",
+        Exit.USAGE: "wrong usage, or an extra is missing",
+        Exit.FAILED: "the operation failed on the blockchain",
+        Exit.NOT_YET: "the time ran out",
+        Exit.NOT_FOUND: "no such event or operation",
+        Exit.REFUSED: "refused, or a check failed",
+        Exit.UNAVAILABLE: "the store or the listener cannot be reached, or another process is writing the store",
+        Exit.INTERRUPTED: "interrupted",
+    }
 )
 
 COMMANDS = {

@@ -16,8 +16,6 @@ from pathlib import Path
 import aiohttp
 from attrs import frozen
 
-from original_async.settings import WEBHOOK_KEYS
-from rewards_core.cli.credentials import webhook_keys
 from rewards_core.text import counted
 from webhooks.cli.sources import ReloadableSource, SourceSpec, others_may_read
 from webhooks.errors import StoreError
@@ -58,11 +56,9 @@ def check_keys(specs: Sequence[SourceSpec]) -> Finding:
     """Look whether each source has keys that can verify something."""
     for spec in specs:
         try:
-            keys = webhook_keys(spec.keys_file, WEBHOOK_KEYS)
-            ReloadableSource(spec)
+            weak = ReloadableSource(spec).ids_of_secrets_below(_SHORTEST_SECRET)
         except ValueError as problem:
             return _wrong("keys", str(problem), "copy id and secret from the console's Webhooks page")
-        weak = [key_id for key_id, secret in keys.items() if len(secret) < _SHORTEST_SECRET]
         if weak:
             return _wrong(
                 "keys",

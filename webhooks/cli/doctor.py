@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from original_async.settings import find_base_url
+from original_async.settings import base_url_from, has_credentials
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail
 from webhooks.cli.checks import (
@@ -23,7 +23,7 @@ from webhooks.cli.checks import (
     run_checks,
     secret_files,
 )
-from webhooks.cli.looking import run
+from webhooks.cli.ending import run
 from webhooks.cli.options import DEFAULT_STORE, KeysOption, SourceOption, StoreOption, sources_of
 from webhooks.cli.stores import store_path
 
@@ -55,7 +55,7 @@ def doctor(
     async def work() -> None:
         specs = sources_of(source, keys_file)
         path = store_path(store)
-        url = _api_url() if (bool(os.environ.get("ORIGINAL_API_KEY")) if api is None else api) else None
+        url = base_url_from(os.environ, allow_insecure=True) if (has_credentials(os.environ) if api is None else api) else None
         findings = [
             check_keys(specs),
             check_permissions(secret_files([*(spec.keys_file for spec in specs), tls_key, admin_token_file], path)),
@@ -77,9 +77,3 @@ def doctor(
             fail(f"something is wrong with: {', '.join(wrong)}", Exit.REFUSED)
 
     run(work)
-
-
-def _api_url() -> str:
-    return find_base_url(
-        os.environ.get("ORIGINAL_ENVIRONMENT") or "production", os.environ.get("ORIGINAL_BASE_URL") or None, allow_insecure=True
-    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from original_async.signature import SIGNATURE_HEADER
+from rewards_core.secrets import shielded
 from rewards_core.validation import check_base_url
 from webhooks.errors import NotTaken
 from webhooks.store.outcomes import CONFLICT_EVENT
@@ -32,6 +33,7 @@ class Forwarder:
         ValueError: the URL is none, carries credentials, or is plain http to elsewhere.
     """
 
+    @shielded
     def __init__(self, session: aiohttp.ClientSession, url: str, *, timeout: float, allow_insecure: bool = False) -> None:
         self._session = session
         self._url = check_base_url(url, name="--forward-to", allow_insecure=allow_insecure)

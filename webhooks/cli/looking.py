@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import time
-from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -14,7 +12,10 @@ import typer
 
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, cell, fail
+from rewards_core.errors import UnexpectedResponse
+from rewards_core.json import pretty
 from rewards_core.text import counted
+from webhooks.cli.ending import run
 from webhooks.cli.options import (
     DEFAULT_STORE,
     LARGEST_ID,
@@ -29,7 +30,6 @@ from webhooks.cli.remote import change
 from webhooks.cli.settings import ForwardSettings, ListenerSettings
 from webhooks.cli.sources import ReloadableSource
 from webhooks.cli.stores import reading
-from webhooks.errors import StoreError
 from webhooks.store.base import EventState, StoredEvent
 from webhooks.store.sqlite import SQLiteStore
 
@@ -42,18 +42,6 @@ events_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look 
 dead_app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Look at dead letters: events that could not be read or handled."
 )
-
-
-def run(work: Callable[[], Coroutine[Any, Any, None]], *, broken_off: Exit = Exit.INTERRUPTED) -> None:
-    """Run a command's work, and turn what goes wrong into a line and an exit code, ctrl-c into `broken_off`."""
-    try:
-        asyncio.run(work())
-    except StoreError as problem:
-        fail(str(problem), Exit.UNAVAILABLE)
-    except ValueError as problem:
-        fail(str(problem), Exit.USAGE)
-    except KeyboardInterrupt:
-        raise typer.Exit(broken_off) from None
 
 
 def told(stored: StoredEvent) -> dict[str, Any]:
@@ -310,6 +298,6 @@ def _moment(unix: float) -> str:
 
 def _pretty(body: bytes) -> str:
     try:
-        return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
-    except (ValueError, RecursionError):
+        return pretty(body)
+    except UnexpectedResponse:
         return body.decode("utf-8", "backslashreplace")

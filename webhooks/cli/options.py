@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from original_async.settings import APP_UID, WEBHOOK_KEYS
-from rewards_core.cli.credentials import keys_option
+from original_async.settings import WEBHOOK_KEYS, app_uid_from
+from rewards_core.cli.output import keys_option
 from webhooks.cli.sources import SourceSpec, parse_source
 
 StoreOption = Annotated[
@@ -39,12 +39,11 @@ def sources_of(given: list[str] | None, keys_file: Path | None) -> list[SourceSp
     """Return the sources a command means; without `--source` one, at the default path.
 
     Raises:
-        typer.BadParameter: one of them is none.
+        typer.BadParameter: one of them is none, or `ORIGINAL_APP_UID` is no uid.
     """
-    app_uid = os.environ.get(APP_UID) or None
-    if not given:
-        return [SourceSpec(app_uid=app_uid, keys_file=keys_file)]
     try:
+        if not given:
+            return [SourceSpec(app_uid=app_uid_from(os.environ), keys_file=keys_file)]
         specs = [parse_source(text) for text in given]
     except ValueError as problem:
         raise typer.BadParameter(str(problem)) from None

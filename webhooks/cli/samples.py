@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
+
+from rewards_core.errors import UnexpectedResponse
+from rewards_core.json import loads
 
 SAMPLE_APP = {"uid": "UB2DG8MW5KBQ", "name": "App name567", "region": "EU", "environment": "Development"}
 
@@ -80,8 +82,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not path or "" in path.split("."):
         raise ValueError(f"--set: expected PATH=VALUE such as data.allocation.nonce=n1, got {text[:80]!a}")
     try:
-        return path, json.loads(value)
-    except ValueError:
+        return path, loads(value.encode("utf-8", "surrogatepass"))
+    except UnexpectedResponse:
         return path, value
 
 

@@ -14,8 +14,11 @@ from typing import Annotated, Any
 
 import typer
 
+from original_async.settings import has_credentials
+from rewards_core.cli.ending import ending
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, wrong_usage
+from rewards_core.cli.output import JsonOption, Output
+from webhooks.cli.ending import ENDS
 from webhooks.cli.options import (
     DEFAULT_STORE,
     ForwardOption,
@@ -113,7 +116,7 @@ def serve(
         stream=sys.stderr,
     )
     if poll is None:
-        poll = bool(os.environ.get("ORIGINAL_API_KEY"))
+        poll = has_credentials(os.environ)
     sources = sources_of(source, keys_file)
     settings = ListenerSettings(
         sources=sources,
@@ -151,7 +154,7 @@ def serve(
     if tls_cert is None and (tls_key is not None or tls_min != _OLDEST_TLS):
         raise typer.BadParameter("--tls-key and --tls-min: expected a certificate to go with them, got none; give --tls-cert too")
     output = Output(as_json)
-    with wrong_usage():
+    with ending(ENDS):
         code = asyncio.run(_serve(settings, output))
     raise typer.Exit(code)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
+from rewards_core.keys import read_secret_file
 from rewards_core.operations import DEFAULT_SCOPE
 from rewards_core.secrets import Secret
 from rewards_core.validation import is_loopback
@@ -86,10 +87,7 @@ class AdminSettings:
                     f"--admin-host: expected a loopback address, got {self.host!a}; give --admin-token-file to open it"
                 )
             return None
-        try:
-            return Secret(self.token_file.read_text("utf-8").strip(), "admin token")
-        except (OSError, UnicodeDecodeError) as problem:
-            raise ValueError(f"--admin-token-file: expected a readable file, got {type(problem).__name__}") from None
+        return Secret(read_secret_file(self.token_file, "the admin token").strip(), "admin token")
 
 
 @frozen(kw_only=True)
@@ -120,7 +118,7 @@ class ForwardSettings:
         timeout: Seconds one try may take.
     """
 
-    url: str
+    url: str = field(repr=False)  # credentials in it are refused, and must not show before
     allow_insecure: bool = False
     attempts: int = 20
     timeout: float = 20.0

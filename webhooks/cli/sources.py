@@ -10,7 +10,7 @@ from attrs import frozen
 
 import original_async
 from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH
-from rewards_core.cli.credentials import webhook_keys
+from rewards_core.keys import webhook_keys
 from rewards_core.operations import DEFAULT_SCOPE, Event
 
 _WORDS = ("scope", "app", "keys")
@@ -79,6 +79,11 @@ class ReloadableSource:
     def scope(self) -> str:
         """The scope of every event of this source."""
         return self._current.scope
+
+    def ids_of_secrets_below(self, characters: int) -> list[str]:
+        """Return the ids of the keys whose secret is shorter than so many characters."""
+        keys = webhook_keys(self.spec.keys_file, WEBHOOK_KEYS)
+        return [key_id for key_id in keys if len(keys[key_id]) < characters]
 
     def reload(self) -> None:
         """Read the keys anew; if they cannot be read, the old ones stay.

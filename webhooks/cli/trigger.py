@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import secrets
 import uuid
@@ -13,12 +12,13 @@ import aiohttp
 import typer
 
 from original_async import OriginalWebhooks
-from original_async.settings import APP_UID, WEBHOOK_KEYS, WEBHOOK_PATH
+from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH, app_uid_from
 from original_async.signature import SIGNATURE_HEADER
-from rewards_core.cli.credentials import webhook_keys
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail
-from webhooks.cli.looking import run
+from rewards_core.json import dumps
+from rewards_core.keys import webhook_keys
+from webhooks.cli.ending import run
 from webhooks.cli.options import KeysOption
 from webhooks.cli.samples import Shape, parse_override, sample_body
 
@@ -52,7 +52,7 @@ def trigger(
     """
 
     async def work() -> None:
-        app_uid = os.environ.get(APP_UID) or None
+        app_uid = app_uid_from(os.environ)
         source = OriginalWebhooks(webhook_keys(keys_file, WEBHOOK_KEYS))
         words = sample_body(
             name,
@@ -63,7 +63,7 @@ def trigger(
             app_uid=app_uid,
             overrides=[parse_override(text) for text in overrides or ()],
         )
-        raw = json.dumps(words).encode()
+        raw = dumps(words)
         signature = source.sign(raw)
         if bad_signature:
             signature = signature[:-1] + _DIGITS[_DIGITS.index(signature[-1]) - 1]

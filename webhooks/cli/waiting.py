@@ -13,12 +13,13 @@ import typer
 
 from original_async import OriginalClient
 from original_async.models import ALLOCATION, CLAIM
+from original_async.settings import has_credentials
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail
 from rewards_core.errors import NotFound, OperationFailed, VendorError
 from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
 from rewards_core.validation import check_id
-from webhooks.cli.looking import run
+from webhooks.cli.ending import run
 from webhooks.cli.options import DEFAULT_STORE, SocketOption, StoreOption
 from webhooks.cli.remote import ask_listener
 from webhooks.cli.stores import admin_socket as socket_of
@@ -58,7 +59,7 @@ def wait(
     Example: webhook-listener wait 324167489835 --timeout 120 && ship
     """
     if poll is None:
-        poll = bool(os.environ.get("ORIGINAL_API_KEY"))
+        poll = has_credentials(os.environ)
 
     async def work() -> None:
         ref = OperationRef(check_id(scope, "--scope"), kind.value, check_id(uid, "uid"))
