@@ -11,7 +11,6 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Self, Unpack
 
-import msgspec
 from attrs import evolve
 
 from original_async.auth import Tokens
@@ -25,7 +24,7 @@ from rewards_core.http.calls import warn_of_cancellation
 from rewards_core.http.messages import Effect, Request
 from rewards_core.http.refusals import affirms_existence
 from rewards_core.http.transport import Transport
-from rewards_core.json import dumps
+from rewards_core.json import dumps, number_of
 from rewards_core.operations import DEFAULT_SCOPE, KeyedRequest, Operation, OperationRef, OperationStatus
 from rewards_core.secrets import shielded
 from rewards_core.validation import (
@@ -194,7 +193,7 @@ class OriginalClient:
             {
                 "reward_uid": reward_uid,
                 "to_user_uid": to_user_uid,
-                "amount": msgspec.Raw(digits) if self._amount_as_number else digits,
+                "amount": number_of(digits) if self._amount_as_number else digits,
                 "nonce": nonce,
             }
         )
