@@ -64,9 +64,8 @@ class CompletionStream(Generic[A]):
 
     def __init__(self, hub: Hub, operations: Operations, *, timeout: float | None, poll_now: bool) -> None:
         if isinstance(operations, str) or not isinstance(operations, Iterable | AsyncIterable):
-            raise TypeError(
-                f"operations: give an iterable of operations, refs or uids, not one {kind_of(operations)}; put it in a list."
-            )
+            one = kind_of(operations)
+            raise TypeError(f"operations: give an iterable of operations, refs or uids, not one {one}; put it in a list.")
         check_wait(timeout)
         check_flag(poll_now, "poll_now")
         self._hub = hub

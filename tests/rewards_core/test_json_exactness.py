@@ -156,7 +156,10 @@ def spelled(value: Any) -> str:
         return "{" + ",".join(f"{json.dumps(key)} :\n{spelled(each)}" for key, each in reversed(value.items())) + " }"
     if isinstance(value, list):
         return "[ " + ", ".join(spelled(each) for each in value) + "]"
-    return str(value).replace("E", "e") if isinstance(value, Decimal) else json.dumps(value)
+    if isinstance(value, Decimal):
+        text = str(value).replace("E", "e")
+        return text if set(text) & set(".e") else f"{text}e0"  # else it would be read as a whole number, and -0 as 0
+    return json.dumps(value)
 
 
 @given(parsed)
