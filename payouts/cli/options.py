@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -52,6 +53,6 @@ def per_second(value: str | float) -> float:
     """
     with suppress(ValueError):
         number = float(str(value).removesuffix("/s"))
-        if number >= 0:
+        if 0 <= number < math.inf:
             return number
     raise typer.BadParameter(f"{shown(str(value))} is not a rate: give rows per second such as 20 or 20/s, or 0 for no limit")

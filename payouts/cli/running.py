@@ -28,7 +28,7 @@ from payouts.lines import COLUMNS, Layout, check_delimiter
 from payouts.runner import RunOptions
 from payouts.spelling import misspelled_amount
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, fail, keys_option, tell, wrong_usage
+from rewards_core.cli.output import JsonOption, Output, fail, finite, keys_option, tell, wrong_usage
 from rewards_core.operations import DEFAULT_SCOPE
 from rewards_core.validation import check_name
 
@@ -68,12 +68,14 @@ def run(
     max_pending: Annotated[int, typer.Option(help="Rows accepted and not settled at one time.", min=1)] = 20_000,
     limit: Annotated[int | None, typer.Option(help="Rows sent at most in this run.", min=0)] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait for accepted rows; the next run does.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for each accepted row.", min=0)] = 900.0,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for each accepted row.", callback=finite, min=0)] = 900.0,
     lookup_timeout: Annotated[
-        float, typer.Option(help="Seconds to look for a row without an answer before it is left unknown.", min=0)
+        float, typer.Option(help="Seconds to look for a row without an answer before it is left unknown.", callback=finite, min=0)
     ] = 60.0,
-    patience: Annotated[float, typer.Option(help="Seconds for which an absent vendor is tried.", min=0)] = 120.0,
-    grace: Annotated[float, typer.Option(help="Seconds to wait for accepted rows once interrupted.", min=0)] = 30.0,
+    patience: Annotated[float, typer.Option(help="Seconds for which an absent vendor is tried.", callback=finite, min=0)] = 120.0,
+    grace: Annotated[
+        float, typer.Option(help="Seconds to wait for accepted rows once interrupted.", callback=finite, min=0)
+    ] = 30.0,
     most_refused: Annotated[
         int, typer.Option(help="End after so many refused rows in a row, since none would fare better; 0 is never.", min=0)
     ] = 100,
@@ -99,8 +101,12 @@ def run(
     store: Annotated[
         str | None, typer.Option(help="The store of a running webhook-listener, instead of a port: FILE or sqlite:///FILE.")
     ] = None,
-    poll_after: Annotated[float, typer.Option(help="Seconds before a row is first asked about.", min=0.01)] = 15.0,
-    polls_per_second: Annotated[float, typer.Option(help="Questions per second at most.", min=0.01, max=100_000)] = 20.0,
+    poll_after: Annotated[
+        float, typer.Option(help="Seconds before a row is first asked about.", callback=finite, min=0.01)
+    ] = 15.0,
+    polls_per_second: Annotated[
+        float, typer.Option(help="Questions per second at most.", callback=finite, min=0.01, max=100_000)
+    ] = 20.0,
     repeat_is_safe: Annotated[
         bool, typer.Option("--repeat-is-safe", help="EnKash is known to pay a repeated request id once only.")
     ] = False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import os
 import select
 import sys
@@ -33,6 +34,17 @@ def keys_option(variable: str) -> Any:
 
 _LONGEST_CELL = 200
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}  # JSON may hold them as they are
+
+
+def finite(number: float) -> float:
+    """Return a number that was typed for an option; `inf` and `nan` pass the bounds of one that has only a lower bound.
+
+    Raises:
+        typer.BadParameter: it is not finite.
+    """
+    if math.isfinite(number):
+        return number
+    raise typer.BadParameter("give a finite number.")
 
 
 def fail(text: str, code: int) -> NoReturn:

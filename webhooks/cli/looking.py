@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, cell, fail
+from rewards_core.cli.output import JsonOption, Output, cell, fail, finite
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.json import pretty
 from rewards_core.text import counted
@@ -200,7 +200,9 @@ def retry_dead(
 
 @dead_app.command("purge")
 def purge_dead(
-    older_than_days: Annotated[float, typer.Option("--older-than-days", help="Only those received so many days ago.", min=0)],
+    older_than_days: Annotated[
+        float, typer.Option("--older-than-days", help="Only those received so many days ago.", callback=finite, min=0)
+    ],
     store: StoreOption = DEFAULT_STORE,
     admin_socket: SocketOption = None,
     as_json: JsonOption = None,

@@ -17,7 +17,7 @@ import typer
 from original_async.settings import has_credentials
 from rewards_core.cli.ending import ending
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output
+from rewards_core.cli.output import JsonOption, Output, finite
 from webhooks.cli.ending import ENDS
 from webhooks.cli.options import (
     DEFAULT_STORE,
@@ -62,7 +62,7 @@ def serve(
     forward_to: ForwardOption = None,
     forward_insecure: Annotated[bool, typer.Option("--forward-insecure", help="Allow plain http to another machine.")] = False,
     forward_attempts: Annotated[int, typer.Option(help="Tries before a delivery becomes a dead letter.", min=1)] = 20,
-    forward_timeout: Annotated[float, typer.Option(help="Seconds one try may take.", min=0.01)] = 20.0,
+    forward_timeout: Annotated[float, typer.Option(help="Seconds one try may take.", callback=finite, min=0.01)] = 20.0,
     poll: Annotated[
         bool | None,
         typer.Option("--poll/--no-poll", help="Ask the vendor about pending operations; by default if ORIGINAL_API_KEY is set."),
@@ -70,8 +70,10 @@ def serve(
     poll_scope: Annotated[
         str | None, typer.Option(help="The scope that the API credentials belong to; by default that of the only source.")
     ] = None,
-    poll_first_after: Annotated[float, typer.Option(help="Seconds before an operation is polled first.", min=0.01)] = 15.0,
-    polls_per_second: Annotated[float, typer.Option(help="Polls per second at most.", min=0.01)] = 20.0,
+    poll_first_after: Annotated[
+        float, typer.Option(help="Seconds before an operation is polled first.", callback=finite, min=0.01)
+    ] = 15.0,
+    polls_per_second: Annotated[float, typer.Option(help="Polls per second at most.", callback=finite, min=0.01)] = 20.0,
     api_insecure: Annotated[
         bool, typer.Option("--api-insecure", help="Allow an API on plain http outside this machine.")
     ] = False,
@@ -81,18 +83,20 @@ def serve(
     ] = None,
     allow: Annotated[list[str] | None, typer.Option(help="Address or CIDR range that may deliver; may be given again.")] = None,
     max_body: Annotated[int, typer.Option(help="Bytes of the longest body.", min=1)] = 262_144,
-    header_timeout: Annotated[float, typer.Option(help="Seconds for the headers.", min=0.01)] = _LIMITS.header_seconds,
-    body_timeout: Annotated[float, typer.Option(help="Seconds for the body.", min=0.01)] = 20.0,
+    header_timeout: Annotated[
+        float, typer.Option(help="Seconds for the headers.", callback=finite, min=0.01)
+    ] = _LIMITS.header_seconds,
+    body_timeout: Annotated[float, typer.Option(help="Seconds for the body.", callback=finite, min=0.01)] = 20.0,
     idle_timeout: Annotated[
-        float, typer.Option(help="Seconds a connection is kept between requests.", min=0.01)
+        float, typer.Option(help="Seconds a connection is kept between requests.", callback=finite, min=0.01)
     ] = _LIMITS.idle_seconds,
     max_connections: Annotated[int, typer.Option(help="Connections at a time.", min=1)] = _LIMITS.connections,
     max_per_peer: Annotated[
         int, typer.Option(help="Connections of one address at a time.", min=1)
     ] = _LIMITS.connections_per_peer,
-    drain: Annotated[float, typer.Option(help="Seconds that stopping may take.", min=0.1)] = 20.0,
+    drain: Annotated[float, typer.Option(help="Seconds that stopping may take.", callback=finite, min=0.1)] = 20.0,
     keep_days: Annotated[
-        float, typer.Option(help="Days that events which are done with, and outcomes, are kept.", min=0.01)
+        float, typer.Option(help="Days that events which are done with, and outcomes, are kept.", callback=finite, min=0.01)
     ] = 30.0,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log more.")] = False,
     as_json: JsonOption = None,

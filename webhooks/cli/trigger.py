@@ -15,7 +15,7 @@ from original_async import OriginalWebhooks
 from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH, app_uid_from
 from original_async.signature import SIGNATURE_HEADER
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, fail
+from rewards_core.cli.output import JsonOption, Output, fail, finite
 from rewards_core.json import dumps
 from rewards_core.keys import webhook_keys
 from webhooks.cli.ending import run
@@ -39,7 +39,7 @@ def trigger(
     ] = None,
     bad_signature: Annotated[bool, typer.Option("--bad-signature", help="Sign it wrongly.")] = False,
     duplicate: Annotated[int, typer.Option(help="Send it so many times more.", min=0)] = 0,
-    delay: Annotated[float, typer.Option(help="Seconds to wait before each sending.", min=0)] = 0.0,
+    delay: Annotated[float, typer.Option(help="Seconds to wait before each sending.", callback=finite, min=0)] = 0.0,
     as_json: JsonOption = None,
 ) -> None:
     """Sign a sample event as the vendor does and send it.

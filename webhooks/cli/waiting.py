@@ -15,7 +15,7 @@ from original_async import OriginalClient
 from original_async.models import ALLOCATION, CLAIM
 from original_async.settings import has_credentials
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, fail
+from rewards_core.cli.output import JsonOption, Output, fail, finite
 from rewards_core.errors import NotFound, OperationFailed, VendorError
 from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
 from rewards_core.validation import check_id
@@ -41,7 +41,7 @@ def wait(
     uid: Annotated[str, typer.Argument(help="The operation's uid.")],
     kind: Annotated[Kind, typer.Option(help="What the uid is of.")] = Kind.ALLOCATION,
     scope: Annotated[str, typer.Option(help="The scope of its app.")] = DEFAULT_SCOPE,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait at most.", min=0)] = 300.0,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait at most.", callback=finite, min=0)] = 300.0,
     store: StoreOption = DEFAULT_STORE,
     admin_socket: SocketOption = None,
     poll: Annotated[
