@@ -26,4 +26,6 @@ def late_names(package: str, names: Collection[str], modules: Iterable[str]) -> 
                 return value
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
+    module = sys.modules[package]
+    setattr(module, "__dir__", lambda: sorted({*vars(module), *names}))  # noqa: B010 - a module's own is no method
     return find

@@ -7,7 +7,9 @@ import re
 import unicodedata
 from collections.abc import Callable
 from functools import wraps
+from json import dumps
 from typing import NoReturn, ParamSpec, TypeVar
+from urllib.parse import quote
 
 from rewards_core.text import one_line
 
@@ -16,8 +18,10 @@ T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
 
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
+_BLANK = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10))))
+"""Letters, marks and symbols that show nothing."""
 _QUOTES = frozenset({"''", '""', "``", "\u2018\u2019", "\u201c\u201d"})
-_unexpanded = re.compile(r"\$\{[^}]*\}|\{\{[^}]*\}\}|\$\([^)]*\)").search
+_unexpanded = re.compile(r"\$\{[^}]*\}|\{\{[^}]*\}\}|\$\([^)]*\)|^\$[A-Za-z_]\w*$|^%\w+%$").search
 
 
 class Secret:
@@ -84,7 +88,7 @@ def _problem_of(text: str, *, spaces: bool) -> str | None:
         return "it stands in quotes. Give it without them."
     for character in text if not spaces else text.replace(" ", "_"):
         category = unicodedata.category(character)
-        if category in _INVISIBLE:
+        if category in _INVISIBLE or character in _BLANK:
             what = "white space" if character.isspace() else f"an invisible character (U+{ord(character):04X})"
             return f"there is {what} in it. Copy it again from where it was issued."
     if text != text.strip():
@@ -95,7 +99,8 @@ def _problem_of(text: str, *, spaces: bool) -> str | None:
 def hide(text: str, secrets: tuple[str, ...], limit: int = 300) -> str:
     """Return a stranger's text as one line, with every occurrence of each secret replaced before it is cut."""
     for secret in secrets:
-        text = text.replace(secret, "[hidden]")
+        for written in (secret, dumps(secret)[1:-1], quote(secret, safe="")):  # plain, as inside JSON, and as inside a URL
+            text = text.replace(written, "[hidden]")
     return one_line(text, limit)
 
 
@@ -103,14 +108,14 @@ def shielded(function: Callable[P, T]) -> Callable[P, T]:
     """Decorate a function that takes secrets: what it raises leaves without the frames whose local variables hold them.
 
     Collectors of errors read the local variables of every frame on a traceback, of the errors that came before, and of those in a
-    group. What is no `Exception`, such as a `KeyboardInterrupt`, passes with its frames.
+    group.
     """
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return function(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - it is raised again below
+        except BaseException as error:  # noqa: BLE001 - it is raised again below
             problem = error
         del args, kwargs
         try:

@@ -100,3 +100,8 @@ def test_the_help_says_of_each_command_what_the_command_says_of_itself(module: o
         found = getattr(import_module(home), name)
         told = found.info.help if isinstance(found, typer.Typer) else (found.__doc__ or "").partition("\n")[0]
         assert told == line
+
+
+def test_a_package_lists_its_public_names_before_they_are_imported() -> None:
+    code = "import original_async as o, sys; print('OriginalClient' in dir(o), 'original_async.client' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True False\n"

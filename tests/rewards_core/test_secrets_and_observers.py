@@ -3,11 +3,14 @@ from __future__ import annotations
 import copy
 import logging
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from aioresponses import aioresponses
 
+from enkash_async import PasswordCredentials, StaticToken
+from original_async import OriginalClient, OriginalWebhooks
 from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import (
     ConfigurationError,
@@ -57,6 +60,66 @@ def test_secrets_compare_by_content() -> None:
 def test_empty_or_odd_secrets_are_refused(value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="api_secret"):
         Secret(value, "api_secret")
+
+
+SPOILT = [
+    ("a-secret\n", "ends with a line break"),
+    ("a-secret\r\n", "ends with a line break"),
+    (" a-secret", "white space"),
+    ("a secret", "white space"),
+    ("a\tsecret", "white space"),
+    ("a\u00a0secret", "white space"),
+    ("a\x00secret", r"invisible character \(U\+0000\)"),
+    ("a\u200bsecret", r"invisible character \(U\+200B\)"),
+    ("\ufeffa-secret", r"invisible character \(U\+FEFF\)"),
+    ("a\u202esecret", r"invisible character \(U\+202E\)"),
+    ("a\u3164secret", r"invisible character \(U\+3164\)"),
+    ("a\u2800secret", r"invisible character \(U\+2800\)"),
+    ("a-secret\ufe0f", r"invisible character \(U\+FE0F\)"),
+    ('"a-secret"', "stands in quotes"),
+    ("'a-secret'", "stands in quotes"),
+    ("\u201ca-secret\u201d", "stands in quotes"),
+    ("${API_SECRET}", "placeholder"),
+    ("a-${REGION}-secret", "placeholder"),
+    ("{{ api_secret }}", "placeholder"),
+    ("$(cat secret)", "placeholder"),
+    ("$API_SECRET", "placeholder"),
+    ("%API_SECRET%", "placeholder"),
+]
+
+
+@pytest.mark.parametrize(("value", "words"), SPOILT)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda value: Secret(value, "secret"),
+        lambda value: OriginalClient("key", value),
+        lambda value: OriginalWebhooks({"4o3vfxtcmo7b": value}),
+        lambda value: PasswordCredentials("CEK1GZBO6A", value, "user", "password"),
+        lambda value: StaticToken(value),
+    ],
+    ids=["Secret", "OriginalClient", "OriginalWebhooks", "PasswordCredentials", "StaticToken"],
+)
+def test_a_secret_that_was_spoilt_on_its_way_is_refused_in_words(make: Callable[[str], Any], value: str, words: str) -> None:
+    with pytest.raises(ValueError, match=rf"(?i)(secret|token).*: .*{words}.*\. [A-Z]") as caught:
+        make(value)
+    assert value not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["pa$$word", "100%", "a'b\"c", "größer", "x" * 10_000, "$", "a=b&c"])
+def test_a_secret_may_hold_whatever_shows(value: str) -> None:
+    assert Secret(value).reveal() == value
+
+
+def test_a_password_may_have_spaces_inside() -> None:
+    assert Secret("correct horse", "password", spaces=True).reveal() == "correct horse"
+    with pytest.raises(ValueError, match="white space around it"):
+        Secret("correct horse ", "password", spaces=True)
+
+
+@pytest.mark.parametrize("written", ['a"key', 'a\\"key', "a%22key"])
+def test_a_secret_is_hidden_however_a_stranger_writes_it(written: str) -> None:
+    assert hide(f"you sent {written} here", ('a"key',)) == "you sent [hidden] here"
 
 
 def test_strangers_text_becomes_one_printable_line() -> None:
