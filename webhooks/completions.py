@@ -93,7 +93,7 @@ class Completions:
         clock: Callable[[], float] = time.time,
         random: Callable[[], float] = random.random,
     ) -> None:
-        self._client = check_methods(client, "client", "a client such as OriginalClient(...)", OperationReader)
+        self._client = check_methods(client, "client", "a vendor's client", OperationReader)
         self._store = check_methods(store, "store", A_STORE, Store)
         policy = check_instance(PollPolicy() if polling is None else polling, "polling", PollPolicy)
         trusting = check_flag(trust_event_body, "trust_event_body")

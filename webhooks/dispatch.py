@@ -314,7 +314,7 @@ def by_scope(sources: Iterable[EventSource]) -> dict[str, EventSource]:
     """
     found: dict[str, EventSource] = {}
     for source in sources:
-        check_methods(source, "sources", "sources of events such as OriginalWebhooks(...)", EventSource)
+        check_methods(source, "sources", "one or more sources of events", EventSource)
         if found.setdefault(source.scope, source) is not source:
             raise ValueError(f"sources: give one source per scope, not two for {source.scope!r}.")
     if not found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
@@ -61,6 +62,7 @@ class Receiver:
         max_body: Bytes a body may have, 1 or more.
         body_timeout: Seconds a body may take to arrive, above 0.
         clock: Unix time in seconds.
+        random: Returns a number from 0 to 1; a handler's retry waits up to a fifth longer by it.
 
     Raises:
         TypeError: an argument is of another type.
@@ -76,13 +78,14 @@ class Receiver:
         max_body: int = MAX_BODY,
         body_timeout: float = 10.0,
         clock: Callable[[], float] = time.time,
+        random: Callable[[], float] = random.random,
     ) -> None:
         several = sources if isinstance(sources, Iterable) else (sources,)
         self._by_scope = by_scope(several)
         self._sources = tuple(self._by_scope.values())
         self._store = check_methods(store, "store", A_STORE, Store)
         policy = HandlerPolicy() if handlers is None else handlers
-        self._dispatcher = Dispatcher(store, self._by_scope, policy=policy, clock=clock)
+        self._dispatcher = Dispatcher(store, self._by_scope, policy=policy, clock=clock, random=random)
         self._max_body = check_whole(max_body, "max_body", at_least=1)
         self._body_timeout = check_number(body_timeout, "body_timeout", above=0, unit="seconds")
         self._clock = clock

@@ -26,8 +26,7 @@ class Post:
     def __init__(self, store: Any = None, source: FakeSource | None = None, **policy: Any) -> None:
         self.source = source or FakeSource()
         self.store: Any = store or MemoryStore(clock=wall)
-        self.receiver = Receiver(self.source, self.store, handlers=HandlerPolicy(**policy), clock=wall)
-        self.receiver.dispatcher._random = lambda: 0.0
+        self.receiver = Receiver(self.source, self.store, handlers=HandlerPolicy(**policy), clock=wall, random=lambda: 0.0)
 
     async def send(self, name: str = "thing.done", **words: Any) -> None:
         body = body_of(name, **words)
