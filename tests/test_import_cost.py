@@ -105,3 +105,13 @@ def test_the_help_says_of_each_command_what_the_command_says_of_itself(module: o
 def test_a_package_lists_its_public_names_before_they_are_imported() -> None:
     code = "import original_async as o, sys; print('OriginalClient' in dir(o), 'original_async.client' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True False\n"
+
+
+@pytest.mark.parametrize("command", [["payouts", "run"], ["webhooks", "serve"], ["webhooks", "trigger"]])
+def test_help_is_shown_on_a_terminal_that_knows_ascii_only(command: list[str]) -> None:
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", *command, "--help"], env=unmeasured() | ascii_only, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.isascii()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 
 from rewards_core.cli.exit_codes import Exit
 
@@ -15,10 +16,16 @@ def run_command_line(program: str, module: str) -> None:
         program: The command's name, as a person types it.
         module: The module that holds the Typer application as `app`.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a character shows its number
+            stream.reconfigure(errors="backslashreplace")
     for needed in ("typer", "rich"):
         try:
             import_module(needed)
         except ModuleNotFoundError:
             sys.stderr.write(f"{program} needs {needed}: pip install 'rewards-async[cli]'\n")
             raise SystemExit(Exit.USAGE) from None
-    import_module(module).app(prog_name=program)
+    try:
+        import_module(module).app(prog_name=program)
+    except KeyboardInterrupt:  # while it was being imported
+        raise SystemExit(Exit.INTERRUPTED) from None
