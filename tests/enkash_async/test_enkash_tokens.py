@@ -629,6 +629,23 @@ async def test_a_store_nobody_can_enter_fails_the_callers_only(new_tokens: New, 
         await new_tokens(Taken()).token()
 
 
+async def test_a_fetch_of_another_loop_is_not_waited_for(new_tokens: New, endpoint: TokenEndpoint) -> None:
+    tokens = new_tokens()
+    endpoint.open.clear()
+    here = asyncio.ensure_future(tokens.token())
+    await endpoint.asked.wait()
+
+    async def elsewhere() -> object:
+        async with asyncio.timeout(5):
+            return await outcome(tokens.token())
+
+    error = await asyncio.to_thread(asyncio.run, elsewhere())
+    assert type(error) is ClientClosed
+    assert "another event loop" in str(error)
+    endpoint.open.set()
+    assert await here == "token-1"
+
+
 async def test_closing_ends_those_who_wait(new_tokens: New, endpoint: TokenEndpoint) -> None:
     tokens = new_tokens()
     endpoint.open.clear()
