@@ -21,7 +21,7 @@ from enkash_async.models import CoinConfiguration, CoinEvent
 from rewards_core.errors import FieldError, RequestRejected, UnexpectedResponse
 from rewards_core.http.messages import Answer, Refusal
 from rewards_core.json import loads, structure
-from rewards_core.secrets import hide
+from rewards_core.text import hide
 
 T = TypeVar("T")
 Secrets = Callable[[], tuple[str, ...]]

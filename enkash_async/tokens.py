@@ -41,7 +41,8 @@ from rewards_core.errors import (
 from rewards_core.http.calls import Met, Trouble
 from rewards_core.http.messages import Answer, Effect, Headers, Request
 from rewards_core.http.transport import Transport
-from rewards_core.secrets import Secret, hide
+from rewards_core.secrets import Secret
+from rewards_core.text import hide
 
 if TYPE_CHECKING:
     from enkash_async.credentials import AccessToken, PasswordCredentials

@@ -84,7 +84,7 @@ class Tokens:
 
     def secrets(self) -> tuple[str, ...]:
         """Return what must not appear in any message."""
-        return self._secret.reveal(), *(token.reveal() for token in self._tokens)
+        return self._secret.reveal(), *map(Secret.reveal, self._tokens)
 
     def _mint(self) -> None:
         from jwt import InvalidKeyError  # noqa: PLC0415 - see _quiet_jws

@@ -63,15 +63,14 @@ def loads(body: bytes) -> Any:
     )
 
 
-def dumps(value: Any) -> bytes:
-    """Write JSON compactly; a `Decimal` becomes a number with all its digits.
+dumps: Callable[[Any], bytes] = _encoder.encode
+"""Write JSON compactly; a `Decimal` becomes a number with all its digits.
 
-    Raises:
-        TypeError: a value has no place in JSON.
-        ValueError: a text holds half a surrogate pair.
-        RecursionError: the value nests too deeply.
-    """
-    return _encoder.encode(value)
+Raises:
+    TypeError: a value has no place in JSON.
+    ValueError: a text holds half a surrogate pair.
+    RecursionError: the value nests too deeply.
+"""
 
 
 def number_of(digits: str) -> Any:

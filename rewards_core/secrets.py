@@ -7,11 +7,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from functools import wraps
-from json import dumps
 from typing import NoReturn, ParamSpec, TypeVar
-from urllib.parse import quote
-
-from rewards_core.text import one_line
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -94,14 +90,6 @@ def _problem_of(text: str, *, spaces: bool) -> str | None:
     if text != text.strip():
         return "there is white space around it. Copy it again from where it was issued."
     return None
-
-
-def hide(text: str, secrets: tuple[str, ...], limit: int = 300) -> str:
-    """Return a stranger's text as one line, with every occurrence of each secret replaced before it is cut."""
-    for secret in secrets:
-        for written in (secret, dumps(secret)[1:-1], quote(secret, safe="")):  # plain, as inside JSON, and as inside a URL
-            text = text.replace(written, "[hidden]")
-    return one_line(text, limit)
 
 
 def shielded(function: Callable[P, T]) -> Callable[P, T]:

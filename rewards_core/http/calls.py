@@ -32,8 +32,8 @@ from rewards_core.errors import (
 )
 from rewards_core.http.messages import Answer, Authorizer, Effect, Headers, Refusal, Request
 from rewards_core.observe import CallEnded, CallRetried, CallStarted, Observers
-from rewards_core.secrets import hide, without_frames
-from rewards_core.text import counted
+from rewards_core.secrets import without_frames
+from rewards_core.text import hide
 
 if TYPE_CHECKING:
     from rewards_core.rate import Limiter
@@ -350,7 +350,7 @@ class Call(Generic[T]):
         return f"{self._where()}: expected {expected}, got {came} ({self._tries()}); {advice}"
 
     def _tries(self) -> str:
-        return f"{counted(self.attempts, 'attempt')} in {self._time() - self._started:.1f} s"
+        return f"attempt {self.attempts}, after {self._time() - self._started:.1f} s"
 
     def _tell_start(self) -> None:
         request = self._request

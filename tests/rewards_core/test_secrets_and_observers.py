@@ -31,8 +31,8 @@ from rewards_core.errors import (
 from rewards_core.http.messages import Effect
 from rewards_core.observe import CallEnded, CallRetried, CallStarted, Observers
 from rewards_core.operations import OperationRef
-from rewards_core.secrets import Secret, hide
-from rewards_core.text import one_line
+from rewards_core.secrets import Secret
+from rewards_core.text import hide, one_line
 from tests.rewards_core.conftest import MakeTransport
 from tests.rewards_core.lines import SECRET, Watcher, request_to
 
