@@ -234,7 +234,7 @@ def read_created(answer: Answer) -> dict[str, Any]:
     value = loads(answer.body)
     data = value.get("data") if type(value) is dict and value.get("success") is not False else None
     if type(data) is not dict or not is_id(data.get("uid")):
-        raise UnexpectedResponse("expected an id as data.uid in the reply to a creation, got none", path="data.uid")
+        raise UnexpectedResponse("the reply to a creation holds no id as data.uid", path="data.uid")
     return data
 
 

@@ -21,7 +21,7 @@ from payouts.states import SETTLED, Entry, State
 from payouts.vendors import vendor_of
 from rewards_core.errors import RewardsError
 from rewards_core.rate import Limiter
-from rewards_core.validation import check_flag, check_instance, check_iterable, check_methods, flag, number, optional, whole
+from rewards_core.validation import check_flag, check_iterable, check_methods, flag, number, optional, setting, whole
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -124,7 +124,7 @@ def run_payouts(
     check_methods(ledger, "ledger", "Ledger(...)", ("plan", "move_all", "one_run"))
     if vendor.name != ledger.vendor:
         raise ValueError(f"client: give a client of {ledger.vendor}, as the ledger is, not of {vendor.name}.")
-    options = check_instance(RunOptions() if options is None else options, "options", RunOptions)
+    options = setting(options, "options", RunOptions)
     if completions is not None:
         check_methods(completions, "completions", "Completions(...)", ("as_completed",))
     elif vendor.later is not None and options.wait:

@@ -32,7 +32,7 @@ OURS = {"ours": True}
 def _as_json(value: object) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
-    raise TypeError(f"expected a JSON value, got {type(value).__name__}")
+    raise TypeError(f"a {type(value).__name__} has no place in JSON")
 
 
 def _number(text: str) -> Decimal:
@@ -83,7 +83,7 @@ def number_of(digits: str) -> Any:
 
 
 def pretty(body: bytes) -> str:
-    """Write JSON anew for people, indented, with every digit of its numbers.
+    """Format JSON for people, indented, with every digit of its numbers.
 
     Raises:
         UnexpectedResponse: as for `loads`.

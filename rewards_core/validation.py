@@ -227,6 +227,15 @@ def check_instance(value: T, name: str, kind: type[T]) -> T:
     return value
 
 
+def setting(value: T | None, name: str, kind: type[T]) -> T:
+    """Return the object that was given for a setting, the class's default where none was.
+
+    Raises:
+        TypeError: it is of another class.
+    """
+    return kind() if value is None else check_instance(value, name, kind)
+
+
 def check_methods(value: T, name: str, words: str, methods: Collection[str] | type[Any]) -> T:
     """Return an object somebody brought, if it has what it is brought for.
 

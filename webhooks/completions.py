@@ -14,7 +14,7 @@ from attrs import field, frozen
 from rewards_core.clock import loop_time
 from rewards_core.errors import OutcomeUnknown
 from rewards_core.operations import KeyedRequest, Operation, OperationReader, OperationRef
-from rewards_core.validation import check_callable, check_flag, check_instance, check_methods, check_wait
+from rewards_core.validation import check_callable, check_flag, check_methods, check_wait, setting
 from webhooks.errors import CompletionsClosed, CompletionsFailed, nothing_found, time_is_over
 from webhooks.hub import LAST_LOOK, Hub
 from webhooks.lookups import KeyWaiter, look_up_of, request_of
@@ -95,11 +95,11 @@ class Completions:
     ) -> None:
         self._client = check_methods(client, "client", "a vendor's client", OperationReader)
         self._store = check_methods(store, "store", A_STORE, Store)
-        policy = check_instance(PollPolicy() if polling is None else polling, "polling", PollPolicy)
+        policy = setting(polling, "polling", PollPolicy)
         trusting = check_flag(trust_event_body, "trust_event_body")
         check_callable(clock, "clock")
         self._hub = Hub(client, store, policy, trusting=trusting, clock=clock, random=check_callable(random, "random"))
-        self._policy = check_instance(RestartPolicy() if restarts is None else restarts, "restarts", RestartPolicy)
+        self._policy = setting(restarts, "restarts", RestartPolicy)
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
         self._waiting = self._restarts = 0

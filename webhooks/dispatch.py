@@ -15,7 +15,7 @@ from attrs import evolve, field, frozen
 from rewards_core.backoff import delay
 from rewards_core.operations import EventSource
 from rewards_core.text import counted, one_line
-from rewards_core.validation import check_callable, check_instance, check_methods, number, whole
+from rewards_core.validation import check_callable, check_methods, number, whole
 from webhooks.errors import NotTaken
 from webhooks.store.base import Subscriber
 from webhooks.store.outcomes import CONFLICT_EVENT
@@ -109,7 +109,7 @@ class Dispatcher(Subscriber):
     ) -> None:
         self._store = store
         self._sources = sources
-        self._policy = check_instance(policy, "handlers", HandlerPolicy)
+        self._policy = policy
         self._clock = check_callable(clock, "clock")
         self._random = check_callable(random, "random")
         self._handlers: dict[str, Handler] = {}

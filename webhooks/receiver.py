@@ -14,7 +14,7 @@ from attrs import frozen
 
 from rewards_core.errors import SignatureError
 from rewards_core.operations import Event, EventSource
-from rewards_core.validation import check_methods, check_name, check_number, check_whole
+from rewards_core.validation import check_methods, check_name, check_number, check_whole, setting
 from webhooks.dispatch import Dispatcher, Handler, HandlerPolicy, by_scope
 from webhooks.ingress.base import ACCEPTED, BROKEN, ENCODED, NOT_KEPT, TOO_LARGE, TOO_SLOW, UNSIGNED, WRONG_METHOD, Reply
 from webhooks.store.base import A_STORE, Acceptance, Store
@@ -84,7 +84,7 @@ class Receiver:
         self._by_scope = by_scope(several)
         self._sources = tuple(self._by_scope.values())
         self._store = check_methods(store, "store", A_STORE, Store)
-        policy = HandlerPolicy() if handlers is None else handlers
+        policy = setting(handlers, "handlers", HandlerPolicy)
         self._dispatcher = Dispatcher(store, self._by_scope, policy=policy, clock=clock, random=random)
         self._max_body = check_whole(max_body, "max_body", at_least=1)
         self._body_timeout = check_number(body_timeout, "body_timeout", above=0, unit="seconds")

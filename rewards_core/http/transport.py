@@ -22,7 +22,7 @@ from rewards_core.http.timeouts import Timeouts
 from rewards_core.observe import Observers
 from rewards_core.rate import Limiter, Limits
 from rewards_core.secrets import without_frames
-from rewards_core.validation import check_callable, check_instance, check_timeout
+from rewards_core.validation import check_callable, check_instance, check_timeout, setting
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -84,9 +84,9 @@ class Transport:
         self.vendor = vendor
         self.authorizer = authorizer
         self.refusal = refusal
-        self.retry = check_instance(RetryPolicy() if retry is None else retry, "retry", RetryPolicy)
-        self.timeouts = check_instance(Timeouts() if timeouts is None else timeouts, "timeouts", Timeouts)
-        limits = check_instance(Limits() if limits is None else limits, "limits", Limits)
+        self.retry = setting(retry, "retry", RetryPolicy)
+        self.timeouts = setting(timeouts, "timeouts", Timeouts)
+        limits = setting(limits, "limits", Limits)
         self.limiter = Limiter(limits, random=random)
         self.observers = Observers(observers)
         self.clock = check_callable(clock, "clock")

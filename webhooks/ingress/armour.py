@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
-from rewards_core.validation import check_callable, check_instance, check_mapping
+from rewards_core.validation import check_callable, check_instance, check_mapping, setting
 from webhooks.ingress.answers import PlainAnswer, answer_bytes
 from webhooks.ingress.base import Reply
 from webhooks.ingress.limits import ArmourLimits
@@ -220,11 +220,11 @@ class ArmouredServer(web.Server):
         quiet: QuietLog | None = None,
         observe: Callable[[float], None] = lambda _: None,
     ) -> None:
-        self.limits = check_instance(ArmourLimits() if limits is None else limits, "limits", ArmourLimits)
+        self.limits = setting(limits, "limits", ArmourLimits)
         self.quiet = check_instance(QuietLog(logger) if quiet is None else quiet, "quiet", QuietLog)
         self.draining = False
         self._routes = dict(check_mapping(routes, "routes", "a mapping of paths to receivers"))
-        self._trusted = check_instance(Networks() if trusted is None else trusted, "trusted", Networks)
+        self._trusted = setting(trusted, "trusted", Networks)
         self._allowed = None if allowed is None else check_instance(allowed, "allowed", Networks)
         self._observe = check_callable(observe, "observe")
         self._open: dict[_Connection, None] = {}
