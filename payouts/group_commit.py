@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from payouts.states import LedgerError
-from webhooks.store.batches import BatchThread, Call
+from rewards_core.sqlite.batches import BatchThread, Call
 
 T = TypeVar("T")
 

@@ -53,6 +53,18 @@ class ConfigurationError(RewardsError, ValueError):
     """A local mistake, found before anything was sent, such as a borrowed session with credentials of its own."""
 
 
+class StoreError(RewardsError):
+    """A store could not do what was asked; nothing was acknowledged."""
+
+
+class StoreFull(StoreError):
+    """A store, or the disk beneath it, holds as much as it may, and nothing in it may leave."""
+
+
+class StoreClosed(StoreError):
+    """A store was used after `aclose()`."""
+
+
 class VendorError(RewardsError):
     """A call to a vendor did not end well.
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 from unittest.mock import patch
 
-from webhooks.store.batches import BatchThread, Call
+from rewards_core.sqlite.batches import BatchThread, Call
 
 T = TypeVar("T")
 

@@ -4,22 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rewards_core.errors import RewardsError
+from rewards_core.errors import RewardsError, StoreClosed, StoreError, StoreFull
 
 if TYPE_CHECKING:
     from rewards_core.operations import KeyedRequest, Operation, OperationRef
-
-
-class StoreError(RewardsError):
-    """The store could not do what was asked; nothing was acknowledged."""
-
-
-class StoreFull(StoreError):
-    """The store holds as much as it may, and nothing in it may leave."""
-
-
-class StoreClosed(StoreError):
-    """The store was used after `aclose()`."""
 
 
 class NotTaken(RewardsError):

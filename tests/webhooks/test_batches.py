@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from webhooks.store.batches import BatchThread, Call
+from rewards_core.sqlite.batches import BatchThread, Call
 
 PATIENCE = 3
 LONGEST_WAIT = 32

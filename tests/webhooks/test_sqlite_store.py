@@ -20,7 +20,7 @@ from tests.webhooks.store_contract import Clock, Ear, collect, event, made_with,
 from webhooks.errors import StoreClosed, StoreError
 from webhooks.store import sqlite_file
 from webhooks.store.base import Acceptance, EventState, Outcome, Subscriber, Verdict
-from webhooks.store.batches import BatchThread, Call
+from rewards_core.sqlite.batches import BatchThread, Call
 from webhooks.store.listing import EventQuery
 from webhooks.store.outcomes import pack
 from webhooks.store.sqlite import SQLiteStore

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from webhooks.errors import StoreError
-from webhooks.store.batches import BatchThread, Call
+from rewards_core.sqlite.batches import BatchThread, Call
 from webhooks.store.sqlite_file import cannot_open, meaning, open_reader, open_writer
 from webhooks.store.sqlite_guard import InPlace, WriterLock
 from webhooks.store.sqlite_reads import Reader

@@ -1,0 +1,121 @@
+"""Connections to SQLite files, and what their errors mean."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import apsw
+
+from rewards_core.errors import StoreError, StoreFull
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Connection = apsw.Connection
+SQLiteError = apsw.Error
+ConstraintError = apsw.ConstraintError
+VERSION = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
+"""The version of the SQLite that apsw carries."""
+
+LOG_PAGES = 4_000
+"""Pages in the write-ahead log at which a commit moves it into the file: 16 MB."""
+
+_STATEMENTS = 512
+_SHORTEST_NAP, _LONGEST_NAP = 0.0005, 0.0015
+
+
+def connect(path: Path, *, read_only: bool = False, busy_timeout: float = 5.0, cache_kib: int = 65_536) -> Connection:
+    """Open a file; one that is to be written is made if it is missing, readable by its owner alone.
+
+    A commit returns after fsync. Whoever waits for a lock sleeps for a random 0.5 to 1.5 ms at a time: with SQLite's own, growing
+    pauses one of several busy processes starves.
+
+    Args:
+        path: The file.
+        read_only: Whether the connection can neither write nor move the log into the file.
+        busy_timeout: Seconds to wait for a lock, 0 or more.
+        cache_kib: KiB of pages to keep in memory.
+
+    Raises:
+        OSError: it is missing and cannot be made.
+        apsw.Error: it cannot be opened or is no database; see `meaning`.
+    """
+    if not read_only and not path.exists():  # closing a file that stands would give up SQLite's locks on it in this process
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    connection = Connection(str(path), flags=flags, statementcachesize=_STATEMENTS)
+    try:
+        connection.set_busy_handler(_busy_handler(busy_timeout))
+        connection.execute("PRAGMA temp_store = MEMORY")  # a full folder of temporary files must not stop a commit
+        connection.execute(f"PRAGMA cache_size = -{cache_kib}")
+        if not read_only:
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            connection.execute("PRAGMA synchronous = FULL")  # less would acknowledge what a power cut may take back
+            connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}").fetchall()
+            if sys.platform == "darwin":
+                connection.execute("PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def temporary() -> Connection:
+    """Open an empty database of this process alone, which goes to a temporary file if it grows."""
+    return Connection("")
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[None]:
+    """Commit what the block writes, all of it or, if the block raises, nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        roll_back(connection)
+        raise
+
+
+def roll_back(connection: Connection) -> None:
+    """End the transaction that is open, if one is; some errors of the disk have ended it already."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+def meaning(problem: apsw.Error, path: Path) -> StoreError:
+    """Return what an error of SQLite means, and what to do."""
+    if isinstance(problem, apsw.FullError):
+        return StoreFull(f"The disk of {path} is full. Free some space; nothing else is needed.")
+    if isinstance(problem, apsw.BusyError | apsw.LockedError):
+        return StoreError(f"{path} is locked by another program that does not let go. End that program, or its transaction.")
+    if isinstance(problem, apsw.ReadOnlyError | apsw.PermissionsError):
+        return StoreError(f"{path} cannot be written. Check the permissions and the mount of the file and its folder.")
+    if isinstance(problem, apsw.CorruptError | apsw.NotADBError):
+        return StoreError(f"{path} is damaged or is no SQLite file. Restore it from a backup.")
+    if isinstance(problem, apsw.CantOpenError):
+        return StoreError(f"{path} cannot be opened. Its folder must exist, and this user must be allowed to write there.")
+    return StoreError(f"{path} cannot be used: {type(problem).__name__}: {problem}. Check the disk beneath it.")
+
+
+def _busy_handler(seconds: float) -> Callable[[int], bool]:
+    until = 0.0
+
+    def wait(attempts: int) -> bool:
+        nonlocal until
+        now = time.monotonic()
+        if attempts == 0:
+            until = now + seconds
+        if now >= until:
+            return False
+        time.sleep(random.uniform(_SHORTEST_NAP, _LONGEST_NAP))  # noqa: S311 - no secret
+        return True
+
+    return wait

@@ -1,0 +1,109 @@
+"""The layout of a SQLite file, and the way from an older layout to the newest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+from rewards_core.errors import StoreError
+from rewards_core.sqlite.connection import Connection, transaction
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _nothing(_: Connection) -> None:
+    """Register no function."""
+
+
+@frozen(kw_only=True)
+class Schema:
+    """What a file of one kind holds.
+
+    Attributes:
+        kind: What such a file is called in messages, such as `"webhook store"`.
+        application_id: The number in the file's header that tells its kind.
+        migrations: Statements; entry n leads from layout n to layout n + 1. A released one never changes.
+        register: Gives a connection the functions that migrations and statements use.
+    """
+
+    kind: str
+    application_id: int
+    migrations: Sequence[str]
+    register: Callable[[Connection], None] = field(default=_nothing)
+
+    @property
+    def layout(self) -> int:
+        """The newest layout."""
+        return len(self.migrations)
+
+
+def layout_of(connection: Connection, path: Path, schema: Schema) -> int:
+    """Return the layout of a file, 0 if it is empty.
+
+    Raises:
+        StoreError: it is another program's file, or was made by a newer version.
+    """
+    application, layout = connection.pragma("application_id"), connection.pragma("user_version")
+    empty = not connection.execute("SELECT count(*) FROM sqlite_schema").get
+    if application != schema.application_id and not (application == 0 and layout == 0 and empty):
+        raise StoreError(f"{path} is the database of another program, not a {schema.kind}. Give another file.")
+    if layout > schema.layout:
+        raise StoreError(
+            f"{path} has layout {layout}, made by a newer version of rewards-async; this one reads up to {schema.layout}. "
+            "Install the newer version."
+        )
+    return int(layout)
+
+
+def migrate(connection: Connection, path: Path, schema: Schema) -> int:
+    """Bring a file to the newest layout, after a backup beside it if it holds anything; return the layout it had.
+
+    Raises:
+        StoreError: as `layout_of`; nothing was changed.
+        OSError: the backup cannot be written; nothing was changed.
+    """
+    schema.register(connection)
+    layout = layout_of(connection, path, schema)
+    if layout == schema.layout:
+        return layout
+    if layout:
+        back_up(connection, path.with_name(f"{path.name}.layout-{layout}.backup"))
+    with transaction(connection):
+        for number in range(layout_of(connection, path, schema), schema.layout):
+            connection.execute(schema.migrations[number])
+            connection.pragma("user_version", number + 1)
+        connection.pragma("application_id", schema.application_id)
+    return layout
+
+
+def back_up(connection: Connection, to: Path) -> None:
+    """Copy the whole database into a file, which is complete or not there; one that stands there is replaced.
+
+    Raises:
+        OSError: the file cannot be written.
+        apsw.Error: the database cannot be read, or the disk is full.
+    """
+    unfinished = to.with_name(f"{to.name}.unfinished-{os.getpid()}")
+    unfinished.unlink(missing_ok=True)
+    os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    try:
+        with closing(Connection(str(unfinished))) as copy:
+            copy.pragma("journal_mode", "DELETE")
+            with copy.backup("main", connection, "main") as backup:
+                while not backup.done:
+                    backup.step(1_000)
+            copy.pragma("journal_mode", "DELETE")
+        descriptor = os.open(unfinished, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        unfinished.replace(to)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
