@@ -1,159 +1,42 @@
-"""What every store promises: the narrow interface behind receiver, completions and handlers.
+"""What every store promises: the interface behind receiver, handlers, completions and polling.
 
 Durable means here: it survives whatever the store is built to survive (the process for memory, the machine for a disk).
-A method that returns has made its change durable. A method that raises may or may not have changed the store; every method may be
-repeated: a repeated `accept` is `DUPLICATE`, a repeated `record_outcome` is `SAME`.
+A method that returns has made its change durable. A method that raises may or may not have changed the store, and every method
+may be repeated: a repeated `accept` is `DUPLICATE` and as durable as the first, a repeated `record_outcome` is `SAME`,
+`finish_job` of a finished job is true.
+
+Time is the store's own: callers give and get seconds from now. A lease is a fence, an opaque token that a claim brings along and
+that no later claim shares. The stamps that people see (`received_at`, `settled_at`) are Unix time; nothing is due, leased or
+paused by them.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Protocol
 
-from attrs import field, frozen
+from webhooks.store.records import EventState
 
 if TYPE_CHECKING:
-    from rewards_core.operations import Event, OperationRef, OperationStatus
+    from rewards_core.operations import Event, OperationRef
+    from webhooks.store.records import (
+        Acceptance,
+        ClaimedJob,
+        HandlerStatus,
+        Job,
+        Outcome,
+        PendingOperation,
+        PollClaims,
+        PollResult,
+        Priority,
+        Recorded,
+        StoredEvent,
+        StoreStatistics,
+        Subscription,
+    )
 
-IDENTITY_DAYS = 400
-FARTHEST_DUE = 86_400.0
-"""Seconds that a store puts off a job or a question at most; what a clock that was wrong put off further is due at once."""
-A_STORE = "a MemoryStore, a SQLiteStore or another Store"
+A_STORE = "a MemoryStore, a SQLiteStore, another Store or a store URL"
 """What to give as a store, for messages."""
-NO_SUCH_HANDLER = "no handler of this name is registered any more; retry it once there is one"
-
-Via = Literal["webhook", "poll"]
-"""How an outcome was learned: a delivery brought it, whole or by what it made us ask; or it was asked for without one."""
-
-
-class Acceptance(StrEnum):
-    """Whether an event was seen for the first time."""
-
-    NEW = "new"
-    DUPLICATE = "duplicate"
-
-
-class Verdict(StrEnum):
-    """What became of an outcome that was handed in."""
-
-    FIRST = "first"
-    SAME = "same"
-    CONFLICT = "conflict"
-
-
-class EventState(StrEnum):
-    """Where an event or one handler's job on it stands.
-
-    An event is `ready` while one of its jobs is, else `dead` if it cannot be used or one of its jobs is, else `done`.
-    """
-
-    READY = "ready"
-    DONE = "done"
-    DEAD = "dead"
-
-
-@frozen(kw_only=True)
-class Outcome:
-    """The terminal state of one operation.
-
-    Attributes:
-        ref: The operation.
-        status: `done` or `failed`.
-        resource: The vendor's JSON object of it, complete.
-        via: How it was learned.
-        settled_at: When it was learned, Unix time.
-        key: The caller's idempotency key of the operation, if known.
-    """
-
-    ref: OperationRef
-    status: OperationStatus
-    resource: Mapping[str, Any] = field(repr=False)
-    via: Via
-    settled_at: float
-    key: str | None = None
-
-
-@frozen(kw_only=True)
-class Recorded:
-    """What became of an outcome, and the one that stands: the first."""
-
-    verdict: Verdict
-    outcome: Outcome
-
-
-@frozen(kw_only=True)
-class Job:
-    """One handler's work on one event.
-
-    Attributes:
-        event_id: The event's number in this store.
-        handler: The handler's name.
-        state: `ready` (leased if `due_at` is in the future) or `dead`.
-        due_at: When it may be claimed (again), Unix time. On a claimed job it is the end of the lease, and the token that
-            `finish_job` and `fail_job` compare.
-        attempts: How often it was claimed.
-        reason: What the last attempt met.
-    """
-
-    event_id: int
-    handler: str
-    state: EventState
-    due_at: float
-    attempts: int = 0
-    reason: str | None = None
-
-
-@frozen(kw_only=True)
-class ClaimedJob:
-    """A leased job and the event it works on."""
-
-    job: Job
-    event: Event
-
-
-@frozen(kw_only=True)
-class StoredEvent:
-    """An event as kept.
-
-    Attributes:
-        id: Its number in this store, growing with arrival.
-        event: The event; its `resource` may be missing, its `body` is what counts.
-        state: Where it stands.
-        received_at: When it was accepted, Unix time.
-        jobs: Its jobs that are not done, in the order of their handlers' names.
-    """
-
-    id: int
-    event: Event
-    state: EventState
-    received_at: float
-    jobs: tuple[Job, ...] = ()
-
-
-@frozen(kw_only=True)
-class StoreStatistics:
-    """How much a store holds right now, and how many conflicts it has met.
-
-    Attributes:
-        events: Events with their bodies.
-        ready: Events that wait for a handler, leased ones included.
-        dead: Dead letters.
-        questions: Operations that an event spoke of without settling them.
-        pending: Operations somebody registered as unsettled.
-        outcomes: Outcomes.
-        conflicts: Later outcomes that differ from the first.
-        oldest_ready_at: When the oldest event that waits for its handlers was received, None if none waits.
-    """
-
-    events: int
-    ready: int
-    dead: int
-    questions: int
-    pending: int
-    outcomes: int
-    conflicts: int
-    oldest_ready_at: float | None
 
 
 class Subscriber:
@@ -164,54 +47,58 @@ class Subscriber:
     afterwards. They return quickly and do not raise (a store logs what they raise and goes on).
     """
 
+    def waits_for(self, ref: OperationRef) -> bool:  # noqa: ARG002 - for those who override it
+        """Whether this subscriber is to hear how an operation settled through another store object on the same engine."""
+        return False
+
     def settled(self, outcome: Outcome) -> None:
-        """Hear of the first outcome of an operation."""
+        """Hear of the first outcome of an operation: each made through this store object, and those it waits for from others."""
 
-    def asked(self, ref: OperationRef) -> None:
-        """Hear that an event spoke of an operation without settling it: there is a question to claim."""
+    def confirmed(self, outcome: Outcome) -> None:
+        """Hear that the vendor's API confirmed a first outcome that only an event had told."""
 
-    def ready(self) -> None:
-        """Hear that there are jobs to claim."""
+    def polls_due(self) -> None:
+        """Hear that there may be an operation to poll at once."""
+
+    def jobs_ready(self) -> None:
+        """Hear that there may be jobs to claim."""
+
+    def missed(self) -> None:
+        """Hear that hints may have been lost: look up everything that is waited for."""
 
     def refused(self, reason: str) -> None:
         """Hear that a receiver on the same store object refused a delivery for its signature."""
 
 
 class Store(Protocol):
-    """Keep events, outcomes, questions and pending operations.
+    """Keep events, jobs, outcomes and pending operations.
 
-    Every method may raise `StoreError`, whether the change was made or not. A store opened read-only (another process writes)
-    keeps what is recorded or registered through it in this process alone, claims nothing, and refuses `accept`, `amend`,
-    `requeue` and `purge`.
+    Every method may raise `StoreError`, whether the change was made or not.
     """
 
-    @property
-    def read_only(self) -> bool:
-        """Whether another process does the writing."""
+    async def subscribe(self, subscriber: Subscriber) -> None:
+        """Return once the subscriber hears of every later change; a subscriber that is known already stays so."""
         ...
 
-    async def accept(self, event: Event, *, handlers: Sequence[str] = ()) -> Acceptance:
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Call the subscriber no longer; an unknown one is passed over."""
+        ...
+
+    def refused(self, reason: str) -> None:
+        """Tell the subscribers of this store object of a delivery that was refused for its signature; nothing is kept."""
+        ...
+
+    # events
+
+    async def accept(self, event: Event) -> Acceptance:
         """Keep an event unless its identity is known, together with all that follows from it, in one step.
 
         * Identity known: nothing changes.
         * `event.problem`: a dead letter; settles and asks nothing, and no handler runs.
+        * A job for every subscription that wants it, whichever process serves the handler.
         * A resource with a terminal status: its outcome is recorded as by `record_outcome`, via webhook.
-        * Only a ref, and each ref in `event.also`: a question, unless one is open or the operation is known as `done`.
-
-        Args:
-            event: The verified event.
-            handlers: The names of the handlers that are to run; each gets a job.
-        """
-        ...
-
-    async def accept_all(self, arrivals: Sequence[tuple[Event, Sequence[str]]]) -> Sequence[Acceptance | Exception]:
-        """Keep several events, each as `accept` does and whatever becomes of the others.
-
-        Args:
-            arrivals: Each event with the names of its handlers.
-
-        Returns:
-            For each what became of it, or the error that kept it from being kept.
+        * Only a ref, and each ref in `event.also`: a pending operation that is polled at once, as `LOOKUP`, unless the operation
+          is known as `done`.
         """
         ...
 
@@ -222,13 +109,83 @@ class Store(Protocol):
         """
         ...
 
-    def route_conflicts(self, handlers: Mapping[str, Sequence[str]]) -> None:
-        """Say which handlers get a job on the `outcome.conflict` events that this store object makes from now on.
+    async def list_events(
+        self,
+        *,
+        scope: str | None = None,
+        state: EventState | None = None,
+        name: str | None = None,
+        ref: OperationRef | None = None,
+        before_id: int | None = None,
+        limit: int = 100,
+    ) -> Sequence[StoredEvent]:
+        """Return events that fit all given conditions, newest first; `before_id` pages on."""
+        ...
 
-        Args:
-            handlers: Scope to the handlers' names; scopes not named keep what they have.
+    async def get_event(self, event_id: int) -> StoredEvent | None:
+        """Return one event."""
+        ...
+
+    # handlers
+
+    async def register_handlers(self, subscriptions: Sequence[Subscription]) -> None:
+        """Serve these subscriptions from now on, until `release_handlers` or the end of this store object.
+
+        They are durable, and stay when the process ends. The newest patterns of a handler apply.
         """
         ...
+
+    async def release_handlers(self, subscriptions: Sequence[Subscription]) -> None:
+        """Serve these subscriptions no longer; they and their jobs stay."""
+        ...
+
+    async def list_handlers(self) -> Sequence[HandlerStatus]:
+        """Return every subscription, and the jobs of handlers that have none, by service, handler and scope."""
+        ...
+
+    async def retire_handler(self, service: str, handler: str) -> int:
+        """Remove a handler's subscriptions and make its ready jobs dead letters; return how many jobs there were."""
+        ...
+
+    async def claim_jobs(self, handler: str, *, scopes: Collection[str], limit: int, lease: float) -> Sequence[ClaimedJob]:
+        """Lease due jobs of one handler to the caller, the longest due first.
+
+        Args:
+            handler: The name of its jobs, see `Subscription.job_name`.
+            scopes: Only jobs on events of these scopes.
+            limit: At most so many.
+            lease: Seconds after which others may claim them.
+        """
+        ...
+
+    async def finish_job(self, job: Job) -> bool:
+        """Mark a claimed job as done; return False, changing nothing, if another claim holds it by now."""
+        ...
+
+    async def fail_job(self, job: Job, *, reason: str, retry_in: float | None) -> bool:
+        """Give a claimed job back; return False, changing nothing, if another claim holds it by now.
+
+        Args:
+            job: As claimed.
+            reason: What went wrong, one line.
+            retry_in: Seconds until it may be claimed again; None makes it, and so its event, a dead letter.
+        """
+        ...
+
+    async def requeue(self, event_ids: Sequence[int], *, every_handler: bool = False) -> int:
+        """Let handlers run again for kept events, with no attempts counted.
+
+        Args:
+            event_ids: The events; unknown ones are passed over.
+            every_handler: Give each event a job for every subscription that wants it, in place of the jobs it has; otherwise only
+                its dead jobs run again.
+
+        Returns:
+            How many events got a job.
+        """
+        ...
+
+    # outcomes
 
     async def outcome(self, ref: OperationRef) -> Outcome | None:
         """Return the outcome that stands, the first one."""
@@ -252,129 +209,137 @@ class Store(Protocol):
     async def record_outcome(self, outcome: Outcome) -> Recorded:
         """Record how an operation ended; the first one stands.
 
-        The operation leaves the pending ones and its question is closed. A later one that says the same adds its key to a first
-        one that has none. A later one that differs (see `agree`) is kept beside the first, once, and an event named
-        `outcome.conflict` is kept for the handlers (see `route_conflicts`).
+        The operation is pending no longer. A later one that says the same adds its key to a first one that has none, and confirms
+        one that was not confirmed. A later one that differs (see `agree`) is kept beside the first, once, and an event named
+        `outcome.conflict` is kept for the handlers that want it.
         """
         ...
 
-    async def add_pending(self, refs: Sequence[OperationRef]) -> None:
-        """Register operations as unsettled; those with an outcome, or registered already, are passed over."""
-        ...
+    # pending operations and polls
 
-    async def remove_pending(self, refs: Sequence[OperationRef]) -> None:
-        """Take operations out of the pending ones; unknown ones are passed over."""
-        ...
+    async def watch(self, refs: Sequence[OperationRef], *, poll_in: float) -> Sequence[Outcome]:
+        """Wait for operations from now on, in one step with looking up those that have an outcome.
 
-    def pending(self, scope: str) -> AsyncIterator[OperationRef]:
-        """Iterate over the pending operations of a scope; those that come or go meanwhile may be seen or not."""
-        ...
-
-    def subscribe(self, subscriber: Subscriber) -> None:
-        """Call the subscriber from now on."""
-        ...
-
-    def unsubscribe(self, subscriber: Subscriber) -> None:
-        """Call the subscriber no more; an unknown one is passed over."""
-        ...
-
-    def refused(self, reason: str) -> None:
-        """Tell the subscribers in this process of a delivery that was refused for its signature; nothing is kept."""
-        ...
-
-    async def claim_jobs(self, handler: str, *, limit: int, lease: float) -> Sequence[ClaimedJob]:
-        """Lease due jobs of one handler to the caller, the longest due first.
+        The subscribers of this store object hear how they settle, through whichever store object that happens. Those without an
+        outcome are pending; their next poll is due in `poll_in` seconds at the latest.
 
         Args:
-            handler: The handler's name.
-            limit: At most so many.
+            refs: The operations; one that is watched several times is unwatched as often.
+            poll_in: Seconds, 0 or more.
+
+        Returns:
+            The outcomes that stand; these operations are not watched.
+        """
+        ...
+
+    def unwatch(self, refs: Sequence[OperationRef]) -> None:
+        """Wait for operations no longer; they stay pending. Those that settled meanwhile, and unknown ones, are passed over."""
+        ...
+
+    async def add_pending(self, refs: Sequence[OperationRef], *, poll_in: float) -> None:
+        """Register operations as unsettled, to be polled though nobody waits; those with an outcome are passed over.
+
+        Args:
+            refs: The operations.
+            poll_in: Seconds until the first poll of those that are new, 0 or more.
+        """
+        ...
+
+    async def remove_pending(self, refs: Sequence[OperationRef]) -> int:
+        """Poll operations no longer, whoever waits for them; return how many were pending."""
+        ...
+
+    async def list_pending(
+        self, *, scope: str | None = None, after: OperationRef | None = None, limit: int = 100
+    ) -> Sequence[PendingOperation]:
+        """Return pending operations in the order of their refs; `after` pages on."""
+        ...
+
+    async def hurry_polls(self, refs: Sequence[OperationRef], priority: Priority) -> None:
+        """Have operations polled now, ranked no lower than `priority`; those that are not pending become so.
+
+        As `LOOKUP` and `WISH` this ends the claim of a poll that is under way: its answer may be older than what the caller
+        knows. As `DEADLINE` it leaves such a poll alone.
+        """
+        ...
+
+    async def claim_polls(self, scope: str, *, limit: int, lease: float, max_per_second: float) -> PollClaims:
+        """Lease due operations to the caller, as far as the budget of the scope allows.
+
+        All processes share one budget: of the values of `max_per_second` that were given during the last 30 s the lowest holds,
+        with a warning where they differ. Requests never come in bursts.
+
+        Args:
+            scope: The scope of the operations.
+            limit: At most so many, 1 or more.
             lease: Seconds after which others may claim them.
+            max_per_second: Requests per second that this caller allows, above 0.
         """
         ...
 
-    async def finish_job(self, job: Job) -> bool:
-        """Mark a claimed job as done; return False, changing nothing, if the lease has passed to another."""
+    async def permit_poll(self, scope: str, *, max_per_second: float) -> float:
+        """Take one further request from the budget; return the seconds until it may be sent."""
         ...
 
-    async def fail_job(self, job: Job, *, reason: str, retry_at: float | None) -> bool:
-        """Give a claimed job back; return False, changing nothing, if the lease has passed to another.
+    async def settle_polls(self, results: Sequence[PollResult], *, answered: bool) -> None:
+        """Give claims back whose operations did not settle; a claim that another has replaced is passed over.
 
         Args:
-            job: As claimed.
-            reason: What went wrong, one line.
-            retry_at: Unix time at which it may be claimed again; None makes it, and so its event, a dead letter.
+            results: The claims, of one scope.
+            answered: Whether the vendor answers: ends what `pause_polls` with `refused` began.
         """
         ...
 
-    async def retire_jobs(self, scopes: Collection[str], keep: Collection[str]) -> int:
-        """Make ready jobs of handlers that are no more dead letters (`NO_SUCH_HANDLER`).
-
-        Called at start, so that the jobs of a handler that was renamed or removed do not wait unseen.
+    async def pause_polls(self, scope: str, seconds: float, *, refused: bool = False) -> None:
+        """Let no process poll a scope for so many seconds; a longer pause stays.
 
         Args:
-            scopes: Look at the events of these scopes alone.
-            keep: The names of the handlers there are.
-
-        Returns:
-            How many jobs there were.
+            scope: The scope.
+            seconds: Above 0.
+            refused: The vendor refuses this client: after the pause one operation is polled at a time, every 10 s at most, until
+                `settle_polls` says that the vendor answers.
         """
         ...
 
-    async def claim_questions(self, scope: str, *, limit: int, lease: float) -> Sequence[OperationRef]:
-        """Lease open questions to the caller, the longest due first; others may claim them when `lease` seconds are over.
+    # upkeep
 
-        A question is closed by the operation's outcome or by `close_questions`.
-        """
-        ...
-
-    async def close_questions(self, refs: Sequence[OperationRef]) -> None:
-        """Close questions that will find no answer; unknown ones are passed over."""
-        ...
-
-    async def list_events(
-        self,
-        *,
-        scope: str | None = None,
-        state: EventState | None = None,
-        name: str | None = None,
-        ref: OperationRef | None = None,
-        before_id: int | None = None,
-        limit: int = 100,
-    ) -> Sequence[StoredEvent]:
-        """Return events that fit all given conditions, newest first; `before_id` pages on."""
-        ...
-
-    async def get_event(self, event_id: int) -> StoredEvent | None:
-        """Return one event."""
-        ...
-
-    async def requeue(self, event_ids: Sequence[int], handlers: Sequence[str] | None = None) -> int:
-        """Let handlers run again for kept events, with no attempts counted.
-
-        Args:
-            event_ids: The events; unknown ones are passed over.
-            handlers: Give each event a job for each of these, in place of the jobs it has; None: its dead jobs again.
-
-        Returns:
-            How many events got a job.
-        """
-        ...
-
-    async def purge(self, before: float, *, state: EventState = EventState.DONE) -> int:
-        """Remove events in that state received before a Unix time; return how many.
+    async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:
+        """Remove events in that state received more than so many seconds ago; return how many.
 
         Their identities stay for 400 days, so that a replayed body is still a duplicate.
+
+        Args:
+            older_than: Seconds, 0 or more.
+            state: `DONE` or `DEAD`.
+            limit: At most so many; None for all.
 
         Raises:
             ValueError: the state is `ready`; such events still wait for their handlers.
         """
         ...
 
-    async def purge_outcomes(self, before: float) -> int:
-        """Remove outcomes settled before a Unix time, with their conflicts, and operations pending since before it.
+    async def purge_outcomes(self, older_than: float, *, limit: int | None = None) -> int:
+        """Remove outcomes settled more than so many seconds ago, with their conflicts; return how many."""
+        ...
+
+    async def purge_identities(self, *, limit: int | None = None) -> int:
+        """Forget identities that are more than 400 days old; return how many."""
+        ...
+
+    async def erase_bodies(self, older_than: float, *, limit: int | None = None) -> int:
+        """Erase bodies and signatures of done events received more than so many seconds ago; return how many.
+
+        What was erased cannot be replayed or handed on; its identity and its outcome stay.
+        """
+        ...
+
+    async def forget_user(self, uid: str) -> int:
+        """Erase every body and outcome that mentions a user: nothing of it but identities and outcomes' statuses stays.
+
+        Events that wait for a handler are erased too, and become dead letters.
 
         Returns:
-            How many outcomes there were.
+            How many events and outcomes there were.
         """
         ...
 
@@ -383,7 +348,7 @@ class Store(Protocol):
         ...
 
     async def ping(self) -> None:
-        """Return if the store can read and, unless read-only, write."""
+        """Return if the store can write a row and read it back."""
         ...
 
     async def aclose(self) -> None:
