@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -13,13 +14,13 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-_MOST_AT_ONCE = 1_000
+_MAX_BATCH = 1_000
 _ENOUGH = 128
-_LONGEST_WAIT = 32
+_MAX_PASSES = 32
 
 
 class Call(Generic[T]):
-    """One thing to run in the thread, and who waits for it.
+    """Work for the thread, and the future of its result.
 
     Args:
         run: What to run.
@@ -43,11 +44,11 @@ class BatchThread:
         name: The thread's name.
         work: Runs a batch in the thread, filling in `result` or `error` of each call; returns what the loop is to be told before
             the callers are.
-        tell: Is called in the loop with what `work` or `idle` returned, if that is not empty.
+        tell: Is called in the loop with what `work` or `tick` returned, if that is not empty.
         end: Runs in the thread when it ends.
-        idle: Runs in the thread when nothing was asked for `idle_every` seconds, while `watching` is set.
-        idle_every: Seconds.
-        patience: Passes of the loop in which no call is added that a batch waits for before it is handed over. Under load some
+        tick: Runs in the thread about every `tick_every` seconds, between batches, from the first batch on.
+        tick_every: Seconds, above 0.
+        quiet_passes: Passes of the loop in which no call is added that a batch waits for before it is handed over. Under load some
             passes bring those that are just being answered: one batch where there were two costs a third less. With nothing else
             to do a pass takes microseconds.
     """
@@ -59,24 +60,28 @@ class BatchThread:
         *,
         tell: Callable[[list[Any]], None],
         end: Callable[[], None],
-        idle: Callable[[], list[Any]] | None = None,
-        idle_every: float = 0.02,
-        patience: int = 0,
+        tick: Callable[[], list[Any]] | None = None,
+        tick_every: float = 1.0,
+        quiet_passes: int = 0,
     ) -> None:
-        self.watching = False
         self._name = name
         self._work = work
         self._tell = tell
         self._end = end
-        self._idle = idle
-        self._idle_every = idle_every
-        self._patience = patience
+        self._tick = tick
+        self._tick_every = tick_every
+        self._quiet_passes = quiet_passes
         self._queue: SimpleQueue[list[Call[Any]]] = SimpleQueue()
         self._home: asyncio.AbstractEventLoop | None = None
         self._waiting: list[Call[Any]] = []
         self._busy = False
         self._scheduled = False
-        self._seen = self._passes = self._quiet_passes = 0
+        self._seen = self._passes = self._quiet = 0
+
+    @property
+    def home(self) -> asyncio.AbstractEventLoop | None:
+        """The loop that is told what nobody called for; None before the first call."""
+        return self._home
 
     def submit(self, call: Call[T]) -> asyncio.Future[T]:
         """Hand a call over; the future is resolved in the loop.
@@ -109,7 +114,7 @@ class BatchThread:
     def _schedule(self) -> None:
         if self._home is not None and not self._busy and not self._scheduled:
             self._scheduled = True
-            self._seen = self._passes = self._quiet_passes = 0
+            self._seen = self._passes = self._quiet = 0
             self._home.call_soon(self._hand_over, self._home)
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -118,39 +123,48 @@ class BatchThread:
             return
         self._scheduled = False
         self._busy = True
-        batch, self._waiting = self._waiting[:_MOST_AT_ONCE], self._waiting[_MOST_AT_ONCE:]
+        batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
         self._queue.put(batch)
 
     def _may_grow(self) -> bool:
         """Return whether to let one more pass of the loop go by."""
         count = len(self._waiting)
         self._passes += 1
-        self._quiet_passes = self._quiet_passes + 1 if count == self._seen else 0
+        self._quiet = self._quiet + 1 if count == self._seen else 0
         self._seen = count
-        return self._quiet_passes < self._patience and count < _ENOUGH and self._passes < _LONGEST_WAIT
+        return self._quiet < self._quiet_passes and count < _ENOUGH and self._passes < _MAX_PASSES
 
     def _main(self) -> None:
         last = False
+        next_tick = time.monotonic() + self._tick_every
         while not last:
-            try:
-                batch = self._queue.get(timeout=self._idle_every if self.watching else None)
-            except Empty:
-                batch = []
+            batch = self._next_batch(next_tick)
             last = any(call.run is _end for call in batch)
             work = [call for call in batch if call.run is not _end]
             news: list[Any] = []
             try:
                 if work:
                     news = self._work(work)
-                elif not batch and self._idle is not None:
-                    news = self._idle()
-            except Exception as problem:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+                if self._tick is not None and not last and time.monotonic() >= next_tick:
+                    next_tick = time.monotonic() + self._tick_every
+                    news = news + self._tick()
+            except Exception as problem:  # whoever waits must hear of it, whatever it is
+                if not work:
+                    logger.exception("the %s thread failed between two batches", self._name)
                 for call in work:
                     call.error = problem
             if last:
                 self._end()
             if batch or news:
                 self._answer(batch, news)
+
+    def _next_batch(self, next_tick: float) -> list[Call[Any]]:
+        if self._tick is None:
+            return self._queue.get()
+        try:
+            return self._queue.get(timeout=max(0.0, next_tick - time.monotonic()))
+        except Empty:
+            return []
 
     def _answer(self, batch: list[Call[Any]], news: list[Any]) -> None:
         loop = batch[0].future.get_loop() if batch else self._home
