@@ -48,9 +48,9 @@ class BatchThread:
         end: Runs in the thread when it ends.
         tick: Runs in the thread about every `tick_every` seconds, between batches, from the first batch on.
         tick_every: Seconds, above 0.
-        quiet_passes: Passes of the loop in which no call is added that a batch waits for before it is handed over. Under load some
-            passes bring those that are just being answered: one batch where there were two costs a third less. With nothing else
-            to do a pass takes microseconds.
+        quiet_passes: Passes of the loop in which no call is added that a batch waits for before it is handed over. Under load
+            some passes bring those that are just being answered: one batch where there were two costs a third less. With nothing
+            else to do a pass takes microseconds.
     """
 
     def __init__(

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 Connection = apsw.Connection
 SQLiteError = apsw.Error
 ConstraintError = apsw.ConstraintError
-CallError = (apsw.ConstraintError, apsw.BindingsError, apsw.MismatchError, apsw.TooBigError, apsw.RangeError, apsw.SQLError)
+CALL_ERRORS = (apsw.ConstraintError, apsw.BindingsError, apsw.MismatchError, apsw.TooBigError, apsw.RangeError, apsw.SQLError)
 """Errors of what one call asked for; another call of the same transaction is not to blame."""
-PassingError = (apsw.BusyError, apsw.LockedError, apsw.FullError, apsw.InterruptError)
+PASSING_ERRORS = (apsw.BusyError, apsw.LockedError, apsw.FullError, apsw.InterruptError)
 """Errors that leave a connection sound."""
 VERSION = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
 """The version of the SQLite that apsw carries."""

@@ -1,8 +1,8 @@
 """One SQLite file that any number of processes of one host read and write at the same time.
 
-Every change of a process goes through one connection on one thread: all that waits at one moment is one transaction and one fsync.
-SQLite's locks keep the processes apart. What is committed counts only while the file and its log are where they were: a log that
-was removed beneath its users is lost with them.
+Every change of a process goes through one connection on one thread: all that waits at one moment is one transaction and one
+fsync. SQLite's locks keep the processes apart. What is committed counts only while the file and its log are where they were: a log
+that was removed beneath its users is lost with them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from rewards_core.errors import StoreError
 from rewards_core.sqlite.batches import BatchThread, Call
 from rewards_core.sqlite.connection import (
-    CallError,
+    CALL_ERRORS,
+    PASSING_ERRORS,
     Connection,
-    PassingError,
     SQLiteError,
     connect,
     meaning,
@@ -139,8 +139,6 @@ class Engine(Generic[S]):
         Raises:
             StoreError: the file cannot be written, or the database cannot be read.
         """
-        if to.resolve() == self._path.resolve():
-            raise StoreError(f"{to} is the store itself. Nothing was written. Name another file for the backup.")
         try:
             await self.read(lambda connection: back_up(connection, to))
         except OSError as problem:
@@ -172,7 +170,7 @@ class Engine(Generic[S]):
             elif opened.files.log_bytes > MAX_LOG_BYTES:
                 opened.empty_log()
             opened.session.committed()
-        except CallError as problem:
+        except CALL_ERRORS as problem:
             return self._one_by_one(batch, meaning(problem, self._path))
         except SQLiteError as problem:
             logger.error("a commit failed: %s", meaning(problem, self._path))  # noqa: TRY400 - one line says it
@@ -222,7 +220,7 @@ class Engine(Generic[S]):
         except SQLiteError:
             self._close(opened)
             return
-        if isinstance(problem, SQLiteError) and not isinstance(problem, CallError | PassingError):
+        if isinstance(problem, SQLiteError) and not isinstance(problem, (*CALL_ERRORS, *PASSING_ERRORS)):
             self._close(opened)
 
     def _tick(self) -> list[Any]:
@@ -354,8 +352,8 @@ class Engine(Generic[S]):
     def _kept_away(self, lock: FileLock) -> StoreError:
         pid = lock.holder()
         return StoreError(
-            f"{self._path} is in use by process {pid or 'unknown'}, which does not share it: it runs rewards-async 0.1, or has not "
-            "noticed yet that the file was replaced. Nothing was read or written. End that process."
+            f"{self._path} is in use by process {pid or 'unknown'}, which does not share it: it runs rewards-async 0.1, or has "
+            "not noticed yet that the file was replaced. Nothing was read or written. End that process."
         )
 
     def _close(self, opened: _Opened[S]) -> None:
@@ -398,7 +396,7 @@ class _Opened(Generic[S]):
 def _close_all(*connections: Connection | None) -> None:
     for connection in connections:
         if connection is not None:
-            connection.close(True)  # noqa: FBT003 - force: also with a statement that was not read to its end
+            connection.close(True)  # also with a statement that was not read to its end
 
 
 def _nothing() -> None:

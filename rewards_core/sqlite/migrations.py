@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -88,6 +89,8 @@ def back_up(connection: Connection, to: Path) -> None:
         OSError: the file cannot be written.
         apsw.Error: the database cannot be read, or the disk is full.
     """
+    if to.exists() and to.samefile(connection.filename):
+        raise FileExistsError(errno.EEXIST, "it is the database itself")
     unfinished = to.with_name(f"{to.name}.unfinished-{os.getpid()}")
     unfinished.unlink(missing_ok=True)
     os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

@@ -1,0 +1,99 @@
+"""How the processes that share a file wake each other: a datagram to a socket beside the file, a hint that may be lost."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import secrets
+import socket
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+_MAX_PATH = 100
+"""Bytes of the longest path that a unix socket can have everywhere, less a few."""
+_MAX_HINTS = 256
+
+
+class Wakeups:
+    """A process's own socket, and what it sends to those of others.
+
+    Args:
+        path: The shared file.
+        hear: Is called in the loop with what others sent, each byte at most once.
+    """
+
+    def __init__(self, path: Path, hear: Callable[[bytes], None]) -> None:
+        self._file = path.absolute()
+        self._hear = hear
+        self._socket: socket.socket | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sender: socket.socket | None = None
+        self.address: str | None = None
+        """The path of the own socket, for others; None while there is none."""
+
+    def open(self) -> None:
+        """Listen in the running loop; where no socket can be made, hints do without."""
+        if self._socket is not None:
+            return
+        address = _address(self._file)
+        own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        own.setblocking(False)
+        try:
+            own.bind(str(address))
+            address.chmod(0o600)
+        except OSError as problem:
+            own.close()
+            logger.warning(
+                "%s: no socket for wake-ups can be made (%s); others are heard once a second", address, problem.strerror
+            )
+            return
+        self._socket, self.address = own, str(address)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(own, self._receive)
+
+    def close(self) -> None:
+        """Listen no longer."""
+        if self._socket is not None and self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._socket)
+        for one in (self._socket, self._sender):
+            if one is not None:
+                one.close()
+        if self.address is not None:
+            with suppress(OSError):
+                Path(self.address).unlink()
+        self._socket = self._sender = self._loop = self.address = None
+
+    def send(self, hint: bytes, addresses: Iterable[str]) -> None:
+        """Wake others; from the writing thread. One that is gone or does not keep up is passed over."""
+        if self._sender is None:
+            self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._sender.setblocking(False)
+        for address in addresses:
+            with suppress(OSError):
+                self._sender.sendto(hint, address)
+
+    def _receive(self) -> None:
+        heard: set[int] = set()
+        with suppress(BlockingIOError):
+            for _ in range(_MAX_HINTS):
+                if self._socket is None:
+                    break
+                heard.update(self._socket.recv(16))
+        if heard:
+            self._hear(bytes(sorted(heard)))
+
+
+def _address(file: Path) -> Path:
+    """Return a path beside the file, or in the folder of temporary files where that one is too long."""
+    name = f"{file.name}.wake-{os.getpid()}-{secrets.token_hex(3)}"
+    beside = file.with_name(name)
+    if len(os.fsencode(beside)) <= _MAX_PATH:
+        return beside
+    short = hashlib.sha256(os.fsencode(file)).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"rewards-{short}-{os.getpid()}-{secrets.token_hex(3)}"
