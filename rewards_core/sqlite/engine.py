@@ -1,8 +1,8 @@
 """One SQLite file that any number of processes of one host read and write at the same time.
 
 Every change of a process goes through one connection on one thread: all that waits at one moment is one transaction and one
-fsync. SQLite's locks keep the processes apart. What is committed counts only while the file and its log are where they were: a log
-that was removed beneath its users is lost with them.
+fsync. SQLite's locks keep the processes apart. What is committed counts only while the file and its log are where they were: a
+log that was removed beneath its users is lost with them.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ class Engine(Generic[S]):
         self._gate = threading.RLock()
         self._opened: _Opened[S] | None = None
         self._process: int | None = None
+        self._empty_log = False
         self._writing = BatchThread(
             "sqlite-writer",
             self._write,
@@ -144,6 +145,11 @@ class Engine(Generic[S]):
         except OSError as problem:
             raise StoreError(f"{to} cannot be written: {problem.strerror}. Nothing was backed up.") from None
 
+    async def empty_log(self) -> None:
+        """Move the log into the file, so that nothing stands in it any longer that was overwritten since."""
+        self._empty_log = True
+        await self.write(_change_nothing)
+
     async def aclose(self) -> None:
         """Finish what was asked for, and let go of the file."""
         await self._reading.aclose()
@@ -167,8 +173,8 @@ class Engine(Generic[S]):
             news = self._transact(opened, batch)
             if not opened.whole:
                 self._leave(opened, "during a commit")
-            elif opened.files.log_bytes > MAX_LOG_BYTES:
-                opened.empty_log()
+            elif self._empty_log or opened.files.log_bytes > MAX_LOG_BYTES:
+                self._empty_log = not opened.empty_log() and self._empty_log
             opened.session.committed()
         except CALL_ERRORS as problem:
             return self._one_by_one(batch, meaning(problem, self._path))
@@ -397,6 +403,10 @@ def _close_all(*connections: Connection | None) -> None:
     for connection in connections:
         if connection is not None:
             connection.close(True)  # also with a statement that was not read to its end
+
+
+def _change_nothing(_: Session) -> None:
+    """Commit, and nothing else."""
 
 
 def _nothing() -> None:

@@ -1,4 +1,4 @@
-"""How the processes that share a file wake each other: a datagram to a socket beside the file, a hint that may be lost."""
+"""How the processes that share a file wake each other: datagrams to a socket beside the file, hints that may be lost."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Wakeups:
         self.address: str | None = None
         """The path of the own socket, for others; None while there is none."""
 
-    def open(self) -> None:
-        """Listen in the running loop; where no socket can be made, hints do without."""
+    def bind(self) -> None:
+        """Make the socket, in any thread; where none can be made, hints do without."""
         if self._socket is not None:
             return
         address = _address(self._file)
@@ -49,25 +49,31 @@ class Wakeups:
             address.chmod(0o600)
         except OSError as problem:
             own.close()
-            logger.warning(
-                "%s: no socket for wake-ups can be made (%s); others are heard once a second", address, problem.strerror
-            )
+            logger.warning("%s: no socket can be made (%s); other processes are heard once a second", address, problem.strerror)
             return
         self._socket, self.address = own, str(address)
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(own, self._receive)
 
-    def close(self) -> None:
-        """Listen no longer."""
+    def listen(self) -> None:
+        """Call `hear` in the running loop from now on."""
+        if self._socket is not None and self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self._socket, self._receive)
+
+    def stop(self) -> None:
+        """Call `hear` no longer; in the loop."""
         if self._socket is not None and self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(self._socket)
+        self._loop = None
+
+    def close(self) -> None:
+        """Remove the socket, in any thread, after `stop`."""
         for one in (self._socket, self._sender):
             if one is not None:
                 one.close()
         if self.address is not None:
             with suppress(OSError):
                 Path(self.address).unlink()
-        self._socket = self._sender = self._loop = self.address = None
+        self._socket = self._sender = self.address = None
 
     def send(self, hint: bytes, addresses: Iterable[str]) -> None:
         """Wake others; from the writing thread. One that is gone or does not keep up is passed over."""

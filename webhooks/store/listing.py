@@ -10,10 +10,10 @@ from attrs import field, frozen
 
 from rewards_core.operations import OperationRef
 from rewards_core.validation import check_instance, check_str, checked, optional, whole
-from webhooks.store.base import EventState
+from webhooks.store.records import EventState
 
 if TYPE_CHECKING:
-    from webhooks.store.base import StoredEvent
+    from webhooks.store.records import StoredEvent
 
 _MOST = 2**63 - 1  # SQLite holds no greater number
 

@@ -21,6 +21,9 @@ DEFAULT_SERVICE = "default"
 RETIRED = "the handler was retired; retry it once it is registered again"
 UNSERVED = f"no process has served the handler for {UNSERVED_DAYS} days; retry it once one does"
 
+FORGOTTEN = "its body was erased on request"
+"""The problem of an event whose user was forgotten before its handlers had run."""
+
 Via = Literal["webhook", "poll"]
 """How an outcome was learned: a delivery brought it, whole or by the lookup it caused; or by a poll."""
 

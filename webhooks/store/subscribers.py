@@ -23,8 +23,9 @@ class Subscribers:
         return len(self._all)
 
     def add(self, subscriber: Subscriber) -> None:
-        """Tell this one from now on."""
-        self._all = (*self._all, subscriber)
+        """Tell this one from now on, once."""
+        if subscriber not in self._all:
+            self._all = (*self._all, subscriber)
 
     def remove(self, subscriber: Subscriber) -> None:
         """Tell this one no more; an unknown one is passed over."""
@@ -37,20 +38,34 @@ class Subscribers:
     def __bool__(self) -> bool:
         return bool(self._all)
 
+    def wait_for(self, ref: OperationRef) -> bool:
+        """Return whether one of them is to hear how an operation settled through another store object."""
+        return any(subscriber.waits_for(ref) for subscriber in self._all)
+
     def settled(self, outcome: Outcome) -> None:
         """Tell of the first outcome of an operation."""
         for subscriber in self._all:
             _tell(subscriber.settled, outcome)
 
-    def asked(self, ref: OperationRef) -> None:
-        """Tell that there is a question to claim."""
+    def confirmed(self, outcome: Outcome) -> None:
+        """Tell that the vendor's API confirmed a first outcome."""
         for subscriber in self._all:
-            _tell(subscriber.asked, ref)
+            _tell(subscriber.confirmed, outcome)
 
-    def ready(self) -> None:
-        """Tell that there are jobs to claim."""
+    def polls_due(self) -> None:
+        """Tell that there may be an operation to poll."""
         for subscriber in self._all:
-            _tell(subscriber.ready)
+            _tell(subscriber.polls_due)
+
+    def jobs_ready(self) -> None:
+        """Tell that there may be jobs to claim."""
+        for subscriber in self._all:
+            _tell(subscriber.jobs_ready)
+
+    def missed(self) -> None:
+        """Tell that hints may have been lost."""
+        for subscriber in self._all:
+            _tell(subscriber.missed)
 
     def refused(self, reason: str) -> None:
         """Tell of a delivery that was refused for its signature."""
