@@ -254,7 +254,7 @@ class Engine(Generic[S]):
         logger.error(
             "a file of %s was removed or replaced %s; its log is moved into it, and it is opened again", self._path, when
         )
-        if not opened.empty_log():
+        if not opened.move_log(time.monotonic() + self._busy_timeout):
             raise StoreError(
                 f"The log of {self._path} was removed while in use, and a reader keeps it from being moved into the file. "
                 "End the program that reads it; nothing else is needed."
@@ -308,7 +308,7 @@ class Engine(Generic[S]):
                         return opened
                 if time.monotonic() >= until:
                     raise self._kept_away(lock)
-                time.sleep(random.uniform(_SHORTEST_NAP, _LONGEST_NAP))  # noqa: S311 - no secret
+                _nap()
         except OSError as problem:
             lock.release()
             raise StoreError(
@@ -374,7 +374,7 @@ class Engine(Generic[S]):
         if opened is not None:
             if not opened.whole:
                 with suppress(SQLiteError):
-                    opened.empty_log()
+                    opened.move_log(time.monotonic() + self._busy_timeout)
             self._close(opened)
 
 
@@ -394,15 +394,29 @@ class _Opened(Generic[S]):
         return self.files.whole and self.lock.in_place
 
     def empty_log(self) -> bool:
-        """Move the log into the file, outside of a transaction; return False where a reader keeps a part of it."""
+        """Move the log into the file and empty it; return False where another process reads from it, or does the same."""
         busy, _, _ = self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0]
         return not busy
+
+    def move_log(self, until: float) -> bool:
+        """Move the log into the file, whatever becomes of the log itself; return False where a reader prevents it."""
+        while True:
+            _, pages, moved = self.writer.execute("PRAGMA wal_checkpoint(FULL)").fetchall()[0]
+            if pages == moved >= 0:
+                return True
+            if time.monotonic() >= until:
+                return False
+            _nap()  # another process moves it: SQLite does not wait for that by itself
 
 
 def _close_all(*connections: Connection | None) -> None:
     for connection in connections:
         if connection is not None:
             connection.close(True)  # also with a statement that was not read to its end
+
+
+def _nap() -> None:
+    time.sleep(random.uniform(_SHORTEST_NAP, _LONGEST_NAP))  # noqa: S311 - no secret
 
 
 def _change_nothing(_: Session) -> None:
