@@ -35,7 +35,8 @@ MAX_LOG_BYTES = 64 * 1024 * 1024
 TICK = 1.0
 """Seconds between two looks at whether the files stand where they were, and at what other processes wrote."""
 
-_PATIENCE = 2 * TICK
+PATIENCE = 2 * TICK
+"""Seconds to wait, at least, until other processes have noticed that a file was replaced."""
 _QUIET_PASSES = 6
 _WAIT_FOR_READERS = 0.1
 
@@ -312,7 +313,7 @@ class Engine(Generic[S]):
                     self._schema,
                     session=self._make_session,
                     busy_timeout=self._busy_timeout,
-                    patience=max(self._busy_timeout, _PATIENCE),
+                    patience=max(self._busy_timeout, PATIENCE),
                 )
             return self._opened
 
