@@ -12,7 +12,7 @@ from typing import Any
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.json import canonical, dumps, loads
 from rewards_core.operations import Event, OperationStatus
-from webhooks.store.base import Outcome
+from webhooks.store.records import Outcome
 
 CONFLICT_EVENT = "outcome.conflict"
 
