@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import fail
-from webhooks.store.memory import MemoryStore
+from webhooks.store import store_file
 from webhooks.store.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from webhooks.store.base import Store
 
 
 def store_path(url: str) -> Path | None:
@@ -23,23 +21,7 @@ def store_path(url: str) -> Path | None:
     Raises:
         ValueError: it is neither.
     """
-    if url == "memory:":
-        return None
-    prefix = "sqlite:///"
-    if not url.startswith(prefix) or len(url) == len(prefix):
-        raise ValueError(f"--store: expected sqlite:///FILE or memory:, got {url[:200]!a}")
-    return Path(url[len(prefix) :])
-
-
-def open_store(url: str) -> Store:
-    """Open a store to write it.
-
-    Raises:
-        ValueError: the URL is none.
-        StoreError: it cannot be opened.
-    """
-    path = store_path(url)
-    return MemoryStore() if path is None else SQLiteStore(path)
+    return store_file(url, "--store")
 
 
 @asynccontextmanager
