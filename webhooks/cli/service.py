@@ -21,7 +21,7 @@ from rewards_core.operations import OperationRef
 from webhooks.cli.admin import HealthServer, control_app
 from webhooks.cli.forwarding import Forwarder
 from webhooks.cli.sources import ReloadableSource, by_path
-from webhooks.cli.stores import admin_socket, open_store
+from webhooks.cli.stores import admin_socket
 from webhooks.completions import Completions
 from webhooks.errors import StoreError
 from webhooks.ingress.armour import ArmouredServer
@@ -30,7 +30,8 @@ from webhooks.ingress.peers import Networks
 from webhooks.ingress.tls_gate import TlsGate
 from webhooks.polling import PollPolicy
 from webhooks.receiver import Receiver
-from webhooks.store.base import EventState
+from webhooks.store import open_store
+from webhooks.store.records import EventState
 from webhooks.supervise import RestartPolicy, keep_running
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from webhooks.store.records import (
     HandlerStatus,
     Job,
     Subscription,
+    handler_of,
     job_name,
 )
 from webhooks.store.sqlite_events import refile
@@ -75,7 +76,8 @@ def statuses(db: Connection) -> list[HandlerStatus]:
         differing = bool(serving - {row[3]})
         found.append(HandlerStatus(subscription=subscription, served=bool(serving), differing=differing, ready=ready, dead=dead))
     for (name, scope), (ready, dead) in sorted(jobs.items()):
-        orphan = Subscription(service="", handler=name, scope=scope, patterns=frozenset())
+        service, handler = handler_of(name)
+        orphan = Subscription(service=service, handler=handler, scope=scope, patterns=frozenset())
         found.append(HandlerStatus(subscription=orphan, served=False, differing=False, ready=ready, dead=dead))
     return found
 
@@ -84,7 +86,7 @@ def retire(session: Session, service: str, handler: str) -> int:
     """Remove a handler's subscriptions, and make its ready jobs dead letters; return how many jobs there were."""
     session.db.execute("DELETE FROM subscription WHERE service = ? AND handler = ?", (service, text(handler)))
     session.change_members()
-    return _bury(session, job_name(service, text(handler)) if service else text(handler), RETIRED)
+    return _bury(session, job_name(service, text(handler)), RETIRED)
 
 
 def count_unserved(session: Session) -> int:
