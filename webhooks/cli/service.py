@@ -17,13 +17,13 @@ from aiohttp import web
 from original_async import OriginalClient
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import fail
+from rewards_core.errors import StoreError
 from rewards_core.operations import OperationRef
 from webhooks.cli.admin import HealthServer, control_app
 from webhooks.cli.forwarding import Forwarder
 from webhooks.cli.sources import ReloadableSource, by_path
 from webhooks.cli.stores import admin_socket
 from webhooks.completions import Completions
-from webhooks.errors import StoreError
 from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.peers import Networks
