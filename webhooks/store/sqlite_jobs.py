@@ -91,6 +91,9 @@ def retire(session: Session, service: str, handler: str) -> int:
 
 def count_unserved(session: Session) -> int:
     """Count an hour for each handler that no process serves, and bury the jobs of those with too many; return how many jobs."""
+    orphans = session.db.execute("SELECT DISTINCT handler, scope FROM job JOIN event ON event.id = event_id WHERE job.state = 1")
+    rows = [(*handler_of(name), scope, "", 0) for name, scope in orphans.fetchall()]
+    session.insert("subscription", "service, handler, scope, patterns, unserved_hours", rows, verb="INSERT OR IGNORE")
     count = 0
     for row in session.db.execute("SELECT service, handler, scope, patterns, unserved_hours FROM subscription").fetchall():
         subscription, hours = subscription_of(row[:4]), row[4]
