@@ -143,6 +143,22 @@ async def test_a_source_that_never_waits_does_not_hold_up_the_loop(vendor: StubO
     assert len(set(seen)) == 100
 
 
+async def test_a_source_need_not_be_a_generator(vendor: StubOriginal, ledger: Ledger) -> None:
+    class Rows:
+        def __init__(self) -> None:
+            self.left = [token_row("r0"), token_row("r1")]
+
+        def __aiter__(self) -> Rows:
+            return self
+
+        async def __anext__(self) -> Row:
+            if not self.left:
+                raise StopAsyncIteration
+            return self.left.pop()
+
+    assert sorted(await pay(Rows(), vendor, ledger)) == ["r0", "r1"]
+
+
 async def test_leaving_early_closes_a_source_that_waits(vendor: StubOriginal, ledger: Ledger) -> None:
     source = Source(2)
     source.pause_before(1)

@@ -16,9 +16,9 @@ from pathlib import Path
 import aiohttp
 from attrs import frozen
 
+from rewards_core.errors import StoreError
 from rewards_core.text import counted
 from webhooks.cli.sources import ReloadableSource, SourceSpec, others_may_read
-from webhooks.errors import StoreError
 from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.sqlite_file import FIRST_WITHOUT_WAL_RESET_BUG, OLDEST_SQLITE
 
