@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import apsw
 
@@ -18,7 +18,24 @@ from rewards_core.sqlite.files import followed
 if TYPE_CHECKING:
     from pathlib import Path
 
-Connection = apsw.Connection
+    class Rows(apsw.Cursor):
+        """What a statement returns: whoever wrote it knows the types of its columns."""
+
+        def fetchall(self) -> list[Any]:
+            """Return all rows."""
+            ...
+
+        def __next__(self) -> Any: ...
+
+    class Connection(apsw.Connection):
+        """A connection as apsw has it."""
+
+        def execute(self, *arguments: Any, **options: Any) -> Rows:
+            """Run statements."""
+            ...
+
+else:
+    Connection = apsw.Connection
 SQLiteError = apsw.Error
 ConstraintError = apsw.ConstraintError
 FullError = apsw.FullError
@@ -85,11 +102,6 @@ def connect_without_log(path: Path) -> Connection:
 def set_busy_timeout(connection: Connection, seconds: float) -> None:
     """Let a connection wait for a lock of another one for so many seconds, 0 or more."""
     connection.set_busy_handler(_busy_handler(seconds))
-
-
-def keep_log(connection: Connection) -> None:
-    """Let a connection leave the log as it is when it is closed, though no other has the file open."""
-    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
 
 def in_use(path: Path) -> bool:

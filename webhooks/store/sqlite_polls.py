@@ -211,7 +211,7 @@ def _agreed_rate(session: Session, scope: str, max_per_second: float) -> float:
     if member.rates.get(scope) != max_per_second or session.now - member.rates_at[scope] >= RENEW_EVERY:
         session.register()
         session.write_rate(scope, max_per_second)
-    lowest: float = session.db.execute(
+    lowest: float | None = session.db.execute(
         "SELECT min(per_second) FROM rate WHERE scope = ? AND seen_at > ?", (scope, session.now - RATE_HOLDS)
     ).fetchall()[0][0]
     if lowest is None:
