@@ -102,8 +102,7 @@ class Wakeups:
         with suppress(BlockingIOError):
             for _ in range(_MAX_HINTS):
                 heard.update(own.recv(16))
-        if heard:
-            self._hear(bytes(sorted(heard)))
+        self._hear(bytes(sorted(heard)))
 
 
 def _datagrams() -> socket.socket:
