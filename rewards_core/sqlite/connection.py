@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 Connection = apsw.Connection
 SQLiteError = apsw.Error
 ConstraintError = apsw.ConstraintError
+InterruptError = apsw.InterruptError
 CALL_ERRORS = (apsw.ConstraintError, apsw.BindingsError, apsw.MismatchError, apsw.TooBigError, apsw.RangeError, apsw.SQLError)
 """Errors of what one call asked for; another call of the same transaction is not to blame."""
 PASSING_ERRORS = (apsw.BusyError, apsw.LockedError, apsw.FullError, apsw.InterruptError)
 """Errors that leave a connection sound."""
+DAMAGE_ERRORS = (apsw.CorruptError, apsw.NotADBError)
+"""Errors of a file that holds something else than SQLite wrote."""
 VERSION = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
 """The version of the SQLite that apsw carries."""
 
@@ -102,7 +105,7 @@ def meaning(problem: apsw.Error, path: Path) -> StoreError:
         return StoreError(f"{path} is locked by another program that does not let go. End that program, or its transaction.")
     if isinstance(problem, apsw.ReadOnlyError | apsw.PermissionsError):
         return StoreError(f"{path} cannot be written. Check the permissions and the mount of the file and its folder.")
-    if isinstance(problem, apsw.CorruptError | apsw.NotADBError):
+    if isinstance(problem, DAMAGE_ERRORS):
         return StoreError(f"{path} is damaged or is no SQLite file. Restore it from a backup.")
     if isinstance(problem, apsw.CantOpenError):
         return StoreError(f"{path} cannot be opened. Its folder must exist, and this user must be allowed to write there.")
