@@ -5,22 +5,18 @@ from typing import TYPE_CHECKING
 from rewards_core.late import late_names
 
 if TYPE_CHECKING:
+    from rewards_core.errors import StoreClosed, StoreError, StoreFull
     from webhooks.completions import Completions, CompletionStatistics
-    from webhooks.dispatch import DispatchStatistics, HandlerPolicy
-    from webhooks.errors import (
-        CompletionsClosed,
-        CompletionsFailed,
-        CompletionTimeout,
-        StoreClosed,
-        StoreError,
-        StoreFull,
-    )
+    from webhooks.errors import CompletionsClosed, CompletionsFailed, CompletionTimeout
+    from webhooks.handlers import HandlerPolicy, HandlerStatistics
     from webhooks.ingress.base import Reply
     from webhooks.polling import PollPolicy
     from webhooks.receiver import Receiver, ReceiverStatistics
-    from webhooks.store.base import Acceptance, EventState, Outcome, Store, StoredEvent, StoreStatistics
+    from webhooks.store.base import Store
     from webhooks.store.memory import MemoryStore
+    from webhooks.store.records import Acceptance, EventState, HandlerStatus, Outcome, StoredEvent, StoreStatistics, Subscription
     from webhooks.store.sqlite import SQLiteStore
+    from webhooks.store.url import open_store
     from webhooks.streams import Completion, CompletionStream
     from webhooks.supervise import RestartPolicy
 
@@ -33,9 +29,10 @@ __all__ = [
     "Completions",
     "CompletionsClosed",
     "CompletionsFailed",
-    "DispatchStatistics",
     "EventState",
     "HandlerPolicy",
+    "HandlerStatistics",
+    "HandlerStatus",
     "MemoryStore",
     "Outcome",
     "PollPolicy",
@@ -50,6 +47,8 @@ __all__ = [
     "StoreFull",
     "StoreStatistics",
     "StoredEvent",
+    "Subscription",
+    "open_store",
 ]
 
 if not TYPE_CHECKING:  # else a type checker would believe in every name
@@ -61,9 +60,11 @@ if not TYPE_CHECKING:  # else a type checker would believe in every name
             "polling",
             "ingress.base",
             "store.base",
+            "store.records",
+            "store.url",
             "store.memory",
             "supervise",
-            "dispatch",
+            "handlers",
             "receiver",
             "completions",
             "streams",

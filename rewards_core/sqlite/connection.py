@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from rewards_core.errors import StoreError, StoreFull
+from rewards_core.sqlite.files import followed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,10 +39,10 @@ _SHORTEST_NAP, _LONGEST_NAP = 0.0005, 0.0015
 
 
 def connect(path: Path, *, read_only: bool = False, busy_timeout: float = 5.0, cache_kib: int = 65_536) -> Connection:
-    """Open a file; one that is to be written is made if it is missing, readable by its owner alone.
+    """Open a file; one that is to be written is made if it is missing, readable by its owner alone. What it holds stays as it is.
 
-    A commit returns after fsync. Whoever waits for a lock sleeps for a random 0.5 to 1.5 ms at a time: with SQLite's own, growing
-    pauses one of several busy processes starves.
+    A commit returns after fsync; `migrate` gives the file its write-ahead log. A connection that waits for a lock sleeps for a
+    random 0.5 to 1.5 ms at a time: with SQLite's own, growing pauses one of several busy processes starves.
 
     Args:
         path: The file.
@@ -55,15 +56,14 @@ def connect(path: Path, *, read_only: bool = False, busy_timeout: float = 5.0, c
     """
     if not read_only and not path.exists():  # closing a file that stands would give up SQLite's locks on it in this process
         with suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.close(os.open(followed(path), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
-    connection = Connection(str(path), flags=flags, statementcachesize=_STATEMENTS)
+    connection = Connection(str(path.absolute()), flags=flags, statementcachesize=_STATEMENTS)  # a name alone may be a URI
     try:
         connection.set_busy_handler(_busy_handler(busy_timeout))
         connection.execute("PRAGMA temp_store = MEMORY")  # a full folder of temporary files must not stop a commit
         connection.execute(f"PRAGMA cache_size = -{cache_kib}")
         if not read_only:
-            connection.execute("PRAGMA journal_mode = WAL").fetchall()
             connection.execute("PRAGMA synchronous = FULL")  # less would acknowledge what a power cut may take back
             connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}").fetchall()
             if sys.platform == "darwin":
@@ -72,6 +72,15 @@ def connect(path: Path, *, read_only: bool = False, busy_timeout: float = 5.0, c
         connection.close()
         raise
     return connection
+
+
+def connect_without_log(path: Path) -> Connection:
+    """Open a file to read what it holds by itself, without its log, at a time when nothing writes to it.
+
+    Raises:
+        apsw.Error: it is missing; see `meaning`.
+    """
+    return Connection(f"{path.absolute().as_uri()}?immutable=1", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
 
 
 def temporary() -> Connection:
@@ -107,6 +116,8 @@ def meaning(problem: apsw.Error, path: Path) -> StoreError:
         return StoreError(f"{path} cannot be written. Check the permissions and the mount of the file and its folder.")
     if isinstance(problem, DAMAGE_ERRORS):
         return StoreError(f"{path} is damaged or is no SQLite file. Restore it from a backup.")
+    if isinstance(problem, apsw.CantOpenError) and path.is_dir():
+        return StoreError(f"{path} is a folder. Name a file.")
     if isinstance(problem, apsw.CantOpenError):
         return StoreError(f"{path} cannot be opened. Its folder must exist, and this user must be allowed to write there.")
     return StoreError(f"{path} cannot be used: {type(problem).__name__}: {problem}. Check the disk beneath it.")

@@ -144,10 +144,10 @@ def refuse_unsafe(path: Path) -> None:
             system, on which locks and shared memory do not hold.
     """
     with suppress(FileNotFoundError):
-        links = path.stat().st_nlink
-        if links > 1:
+        about = path.stat()
+        if stat.S_ISREG(about.st_mode) and about.st_nlink > 1:  # a folder has a name more for each folder in it
             raise StoreError(
-                f"{path} has {links} names (hard links), each with a log of its own, so that entries would be lost. "
+                f"{path} has {about.st_nlink} names (hard links), each with a log of its own, so that entries would be lost. "
                 "Remove the other names while no process has it open."
             )
     kind = _file_system(path.resolve().parent)

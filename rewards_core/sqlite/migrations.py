@@ -64,19 +64,22 @@ def layout_of(connection: Connection, path: Path, schema: Schema) -> int:
 def migrate(connection: Connection, path: Path, schema: Schema) -> int:
     """Bring a file to the newest layout, after a backup beside it if it holds anything; return the layout it had.
 
+    From then on the file has a write-ahead log. Nothing is changed before it is known whose file it is.
+
     Raises:
         StoreError: as `layout_of`; nothing was changed.
         OSError: the backup cannot be written; nothing was changed.
     """
     schema.register(connection)
     layout = layout_of(connection, path, schema)
+    connection.execute("PRAGMA journal_mode = WAL").fetchall()
     if layout == schema.layout:
         return layout
     if layout:
         back_up(connection, path.with_name(f"{path.name}.layout-{layout}.backup"))
     with transaction(connection):
         for number in range(layout_of(connection, path, schema), schema.layout):
-            connection.execute(schema.migrations[number])
+            connection.execute(schema.migrations[number]).fetchall()
             connection.pragma("user_version", number + 1)
         connection.pragma("application_id", schema.application_id)
     return layout

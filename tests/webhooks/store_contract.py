@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from rewards_core.errors import StoreClosed
 from rewards_core.operations import Event, OperationRef, OperationStatus
-from webhooks.errors import StoreClosed
 from webhooks.store.base import NO_SUCH_HANDLER, Acceptance, EventState, Job, Outcome, Store, Subscriber, Verdict
 from webhooks.store.outcomes import CONFLICT_EVENT, unpack
 

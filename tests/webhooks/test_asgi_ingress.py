@@ -12,9 +12,9 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from rewards_core.errors import StoreError
 from rewards_core.operations import Event
 from tests.webhooks.fakes import SIGNATURE, FakeSource, body_of
-from webhooks.errors import StoreError
 from webhooks.ingress.asgi import AsgiIngress
 from webhooks.receiver import Receiver
 from webhooks.store.base import EventState

@@ -6,8 +6,8 @@ import pytest
 import pytest_asyncio
 from attrs import evolve
 
+from rewards_core.errors import StoreFull
 from tests.webhooks.store_contract import A_DAY, PAY, Clock, Ear, StoreContract, collect, event, made_with, outcome, ref, resource
-from webhooks.errors import StoreFull
 from webhooks.store.base import Acceptance, EventState, Store
 from webhooks.store.memory import MemoryStore
 

@@ -18,7 +18,7 @@ from webhooks.cli.options import DEFAULT_STORE, LARGEST_LIST, StoreOption
 from webhooks.cli.stores import opened
 from webhooks.store.records import PendingOperation, Priority
 
-_COLUMNS = ("scope", "kind", "uid", "since", "polls", "next poll", "why")
+_COLUMNS = ("scope", "kind", "uid", "since", "polls", "due_in", "why")
 _WHY = {
     Priority.LOOKUP: "an event mentioned it",
     Priority.DEADLINE: "a wait is about to time out",
@@ -84,6 +84,6 @@ def _told(one: PendingOperation) -> dict[str, object]:
         "uid": one.ref.uid,
         "since": moment(one.added_at),
         "polls": one.polls,
-        "next poll": f"in {one.due_in:.0f} s",
+        "due_in": round(one.due_in, 1),
         "why": _WHY[one.priority],
     }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import fail
-from webhooks.store import open_store, store_path
+from webhooks.store import open_store, store_file
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ async def opened(url: str) -> AsyncIterator[Store]:
         ValueError: the URL is none.
         typer.Exit: it lives in another process's memory, or there is none.
     """
-    path = store_path(url)
+    path = store_file(url, "--store")
     if path is None:
         fail(
             "A memory: store can be seen only by its own process. Give the store of a listener, such as sqlite:///inbox.db.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
 Key = TypeVar("Key", int, str)
@@ -22,6 +23,9 @@ class DueQueue(Generic[Key]):
 
     def __contains__(self, key: Key) -> bool:
         return key in self._due
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._due)
 
     def put(self, key: Key, due_at: float) -> None:
         """Add a key, or move it to another moment."""

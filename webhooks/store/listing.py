@@ -1,4 +1,4 @@
-"""Which of the kept events somebody asks for: the same words for every store."""
+"""Which of the kept events a caller means: the same conditions for every store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from rewards_core.operations import OperationRef
-from rewards_core.validation import check_instance, check_str, checked, optional, whole
+from rewards_core.validation import check_instance, check_number, check_str, check_whole, checked, optional, whole
 from webhooks.store.records import EventState
 
 if TYPE_CHECKING:
@@ -73,3 +73,25 @@ class EventListing(ABC):
     @abstractmethod
     async def find_events(self, query: EventQuery) -> Sequence[StoredEvent]:
         """Return events that meet every condition, newest first."""
+
+
+def check_purge(older_than: float, limit: int | None) -> None:
+    """See that what is to be removed or erased is of an age that can be, and of a number.
+
+    Raises:
+        TypeError: one of them is no number.
+        ValueError: one of them is negative, or the age not finite.
+    """
+    check_number(older_than, "older_than", at_least=0, unit="seconds")
+    check_limit(limit)
+
+
+def check_limit(limit: int | None) -> None:
+    """See that so many can be removed; None is for all.
+
+    Raises:
+        TypeError: it is no whole number.
+        ValueError: it is negative.
+    """
+    if limit is not None:
+        check_whole(limit, "limit", at_least=0)

@@ -5,39 +5,54 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from attrs import evolve
 
+from rewards_core.clock import loop_time
+from rewards_core.errors import StoreClosed, StoreFull
 from rewards_core.operations import Event, OperationRef, OperationStatus
-from rewards_core.validation import check_callable, check_number, check_whole
-from webhooks.errors import StoreClosed, StoreFull
-from webhooks.store.base import (
-    NO_SUCH_HANDLER,
+from rewards_core.validation import check_callable, check_id, check_number, check_whole
+from webhooks.store.due import DueQueue
+from webhooks.store.event_table import EventTable
+from webhooks.store.listing import EventListing, EventQuery, check_limit, check_purge
+from webhooks.store.mentions import mentioned_in, mentions
+from webhooks.store.outcome_shelf import OutcomeShelf, key_of, made_with_of, packed, ref_of
+from webhooks.store.outcomes import agree, conflict_event, outcome_of, terminal_status
+from webhooks.store.pending import PendingShelf
+from webhooks.store.records import (
+    FORGOTTEN,
+    RETIRED,
+    UNSERVED,
+    UNSERVED_DAYS,
     Acceptance,
     ClaimedJob,
     EventState,
+    HandlerStatus,
     Job,
     Outcome,
     Recorded,
     StoredEvent,
     StoreStatistics,
-    Subscriber,
+    Subscription,
     Verdict,
+    handler_of,
+    job_name,
 )
-from webhooks.store.due import DueQueue
-from webhooks.store.listing import EventListing, EventQuery
-from webhooks.store.outcome_shelf import OutcomeShelf, key_of, made_with_of, packed, ref_of
-from webhooks.store.outcomes import agree, conflict_event, outcome_of, terminal_status
-from webhooks.store.pending import PendingShelf
-from webhooks.store.shelf import EventShelf
 from webhooks.store.subscribers import Subscribers
+from webhooks.store.subscriptions import Subscriptions
+
+if TYPE_CHECKING:
+    from webhooks.store.base import Subscriber
 
 logger = logging.getLogger(__name__)
 
 _PENDING_PER_EVENT = 10
 _SLICE = 1_000
+_HOUR = 3_600.0
+_DAY = 86_400.0
 
 
 class MemoryStore(EventListing):
@@ -61,58 +76,43 @@ class MemoryStore(EventListing):
         self._clock = check_callable(clock, "clock")
         self._closed = False
         self._subscribers = Subscribers()
-        self._events = EventShelf(max_events, retention)
+        self._events = EventTable(max_events, retention)
+        self._subscriptions = Subscriptions()
+        self._count_at = 0.0
         self._outcomes = OutcomeShelf(max_events, retention)
         self._pending = PendingShelf(max_events * _PENDING_PER_EVENT, retention, clock())
         self._questions: dict[str, DueQueue[str]] = {}
-        self._conflict_handlers: dict[str, Sequence[str]] = {}
 
     @property
     def read_only(self) -> bool:
         """Whether another process does the writing: never."""
         return False
 
-    async def accept(self, event: Event, *, handlers: Sequence[str] = ()) -> Acceptance:
+    async def accept(self, event: Event) -> Acceptance:
         """Keep an event unless its identity is known, together with all that follows from it."""
-        if self._closed:
-            self._check_open()
+        now = self._now()
         events = self._events
         if event.identity in events.days:
             return Acceptance.DUPLICATE
-        now = self._clock()
+        at = self._clock()
         if event.problem is not None:
-            events.add(event, now, ())
+            events.add(event, at, now, ())
             return Acceptance.NEW
-        outcome = _packed_outcome(event, now)
-        events.add(event, now, handlers)
-        self._draw_conclusions(event, outcome, now)
+        outcome = _packed_outcome(event, at)
+        handlers = self._subscriptions.wanting(event)
+        events.add(event, at, now, handlers)
+        self._draw_conclusions(event, outcome, at)
         if handlers:
-            self._subscribers.ready()
+            self._subscribers.jobs_ready()
         return Acceptance.NEW
-
-    async def accept_all(self, arrivals: Sequence[tuple[Event, Sequence[str]]]) -> Sequence[Acceptance | Exception]:
-        """Keep several events, each as `accept` does and whatever becomes of the others."""
-        self._check_open()
-        results: list[Acceptance | Exception] = []
-        for event, handlers in arrivals:
-            try:
-                results.append(await self.accept(event, handlers=handlers))
-            except Exception as problem:  # noqa: BLE001 - told with the result
-                results.append(problem)
-        return results
 
     async def amend(self, event_id: int, event: Event) -> None:
         """Replace a kept event by what a later reading of its body found."""
-        self._check_open()
-        now = self._clock()
-        outcome = _packed_outcome(event, now)
+        self._now()
+        at = self._clock()
+        outcome = _packed_outcome(event, at)
         if self._events.replace(event_id, event) and event.problem is None:
-            self._draw_conclusions(event, outcome, now)
-
-    def route_conflicts(self, handlers: Mapping[str, Sequence[str]]) -> None:
-        """Say which handlers get a job on `outcome.conflict` events from now on."""
-        self._check_open()
-        self._conflict_handlers.update(handlers)
+            self._draw_conclusions(event, outcome, at)
 
     async def outcome(self, ref: OperationRef) -> Outcome | None:
         """Return the outcome that stands, the first one."""
@@ -164,7 +164,7 @@ class MemoryStore(EventListing):
             if place % _SLICE == 0:
                 await asyncio.sleep(0)
 
-    def subscribe(self, subscriber: Subscriber) -> None:
+    async def subscribe(self, subscriber: Subscriber) -> None:
         """Call the subscriber from now on."""
         self._check_open()
         self._subscribers.add(subscriber)
@@ -177,41 +177,62 @@ class MemoryStore(EventListing):
         """Tell the subscribers of a delivery that was refused for its signature."""
         self._subscribers.refused(reason)
 
-    async def claim_jobs(self, handler: str, *, limit: int, lease: float) -> Sequence[ClaimedJob]:
+    async def register_handlers(self, subscriptions: Sequence[Subscription]) -> None:
+        """Serve these subscriptions from now on."""
+        self._now()
+        self._subscriptions.add(subscriptions)
+
+    async def release_handlers(self, subscriptions: Sequence[Subscription]) -> None:
+        """Serve these subscriptions no longer; they and their jobs stay."""
+        self._subscriptions.release(subscriptions, self._now())
+
+    async def list_handlers(self) -> Sequence[HandlerStatus]:
+        """Return every subscription, and the jobs of handlers that have none, by service, handler and scope."""
+        self._now()
+        counts = self._events.jobs.counts()
+        listed = {(one.job_name, one.scope): one for one in self._subscriptions}
+        for name, scope in counts.keys() - listed.keys():
+            service, handler = handler_of(name)
+            listed[name, scope] = Subscription(service=service, handler=handler, scope=scope, patterns=frozenset())
+        statuses = []
+        for key, one in listed.items():
+            served, count = self._subscriptions.served(*key), counts.get(key, {})
+            statuses.append(
+                HandlerStatus(
+                    subscription=one,
+                    served=bool(served),
+                    differing=any(other.patterns != one.patterns for other in served),
+                    ready=count.get(EventState.READY, 0),
+                    dead=count.get(EventState.DEAD, 0),
+                )
+            )
+        return sorted(statuses, key=lambda each: (each.subscription.service, each.subscription.handler, each.subscription.scope))
+
+    async def retire_handler(self, service: str, handler: str) -> int:
+        """Remove a handler's subscriptions and make its ready jobs dead letters; return how many jobs there were."""
+        self._now()
+        self._subscriptions.remove(service, handler)
+        retired = job_name(service, handler)
+        waiting = self._events.jobs.waiting()
+        return sum(self._events.bury(name, scope, RETIRED) for name, scope in waiting if name == retired)
+
+    async def claim_jobs(self, handler: str, *, scopes: Collection[str], limit: int, lease: float) -> Sequence[ClaimedJob]:
         """Lease due jobs of one handler to the caller, the longest due first."""
-        self._check_open()
-        now = self._clock()
+        now = self._now()
         claimed: list[ClaimedJob] = []
-        while len(claimed) < limit and (one := self._events.claim(handler, now, lease)) is not None:
+        while len(claimed) < limit and (one := self._events.claim(handler, scopes, now, lease)) is not None:
             claimed.append(one)
         return claimed
 
     async def finish_job(self, job: Job) -> bool:
         """Mark a claimed job as done."""
-        self._check_open()
-        if not self._events.leased(job):
-            return False
-        self._events.finish(job)
-        return True
+        self._now()
+        return self._events.finish(job)
 
-    async def fail_job(self, job: Job, *, reason: str, retry_at: float | None) -> bool:
+    async def fail_job(self, job: Job, *, reason: str, retry_in: float | None) -> bool:
         """Give a claimed job back."""
-        self._check_open()
-        if not self._events.leased(job):
-            return False
-        if retry_at is None:
-            self._events.put(evolve(job, state=EventState.DEAD, reason=reason))
-        else:
-            self._events.put(evolve(job, due_at=retry_at, reason=reason))
-        return True
-
-    async def retire_jobs(self, scopes: Collection[str], keep: Collection[str]) -> int:
-        """Make ready jobs of handlers that are no more dead letters."""
-        self._check_open()
-        orphans = [job for job in self._events.ready_jobs(scopes) if job.handler not in keep]
-        for job in orphans:
-            self._events.put(evolve(job, state=EventState.DEAD, reason=NO_SUCH_HANDLER))
-        return len(orphans)
+        now = self._now()
+        return self._events.fail(job, reason, None if retry_in is None else now + retry_in)
 
     async def claim_questions(self, scope: str, *, limit: int, lease: float) -> Sequence[OperationRef]:
         """Lease open questions to the caller, the longest due first."""
@@ -232,39 +253,58 @@ class MemoryStore(EventListing):
 
     async def find_events(self, query: EventQuery) -> Sequence[StoredEvent]:
         """Return events that meet every condition, newest first."""
-        self._check_open()
+        now = self._now()
         if query.id is not None:
-            found: Iterable[StoredEvent] = filter(None, [self._events.get(query.id)])
+            found: Iterable[StoredEvent] = filter(None, [self._events.get(query.id, now)])
         else:
-            found = self._events.newest_first(query.before_id)
+            found = self._events.newest_first(query.before_id, now)
         return list(islice(filter(query.fits, found), query.limit))
 
-    async def requeue(self, event_ids: Sequence[int], handlers: Sequence[str] | None = None) -> int:
+    async def requeue(self, event_ids: Sequence[int], *, every_handler: bool = False) -> int:
         """Let handlers run again for kept events, with no attempts counted."""
-        self._check_open()
-        now = self._clock()
+        now = self._now()
         count = 0
         for event_id in event_ids:
-            if self._events.get(event_id) is None:
+            stored = self._events.get(event_id, now)
+            if stored is None or not stored.event.body:
                 continue
-            if handlers is not None:
-                self._events.assign(event_id, handlers, now)
-                count += bool(handlers)
-                continue
-            dead = [job for job in self._events.jobs(event_id).values() if job.state is EventState.DEAD]
-            for job in dead:
-                self._events.put(evolve(job, state=EventState.READY, due_at=now, attempts=0, reason=None))
-            count += bool(dead)
+            if every_handler:
+                handlers = self._subscriptions.wanting(stored.event)
+                count += self._events.assign(event_id, stored.event.scope, handlers, now)
+            else:
+                count += self._events.jobs.revive(event_id, now)
         if count:
-            self._subscribers.ready()
+            self._subscribers.jobs_ready()
         return count
 
-    async def purge(self, before: float, *, state: EventState = EventState.DONE) -> int:
-        """Remove events in that state received before a Unix time; their identities stay."""
-        self._check_open()
+    async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:
+        """Remove events in that state received more than so many seconds ago; their identities stay."""
+        check_purge(older_than, limit)
         if state is EventState.READY:
             raise ValueError("state: give EventState.DONE or EventState.DEAD, not READY; such events wait for their handlers.")
-        return self._events.purge(state, before)
+        return self._events.purge(state, self._now() - older_than, limit)
+
+    async def purge_identities(self, *, limit: int | None = None) -> int:
+        """Forget identities that are more than 400 days old; return how many."""
+        check_limit(limit)
+        return self._events.purge_identities(self._now(), limit)
+
+    async def erase_bodies(self, older_than: float, *, limit: int | None = None) -> int:
+        """Erase bodies and signatures of done events received more than so many seconds ago; return how many."""
+        check_purge(older_than, limit)
+        return self._events.erase(self._now() - older_than, limit)
+
+    async def forget_user(self, uid: str) -> int:
+        """Erase every body and outcome that mentions a user; return how many there were."""
+        check_id(uid, "uid")
+        self._now()
+        event_ids = self._events.ids()
+        count = self._outcomes.forget(lambda resource: mentioned_in(resource, uid))
+        for start in range(0, len(event_ids), _SLICE):
+            some = event_ids[start : start + _SLICE]
+            count += self._events.forget(some, lambda body: mentions(body, uid), FORGOTTEN)
+            await asyncio.sleep(0)
+        return count
 
     async def purge_outcomes(self, before: float) -> int:
         """Remove outcomes settled before a Unix time, with their conflicts, and operations pending since before it."""
@@ -280,7 +320,7 @@ class MemoryStore(EventListing):
             events=events,
             ready=ready,
             dead=dead,
-            questions=sum(len(questions) for questions in self._questions.values()),
+            lookups=sum(len(questions) for questions in self._questions.values()),
             pending=len(self._pending),
             outcomes=len(self._outcomes),
             conflicts=self._outcomes.conflict_count,
@@ -295,8 +335,19 @@ class MemoryStore(EventListing):
         """Let go of everything."""
         self._closed = True
         self._subscribers.clear()
-        for held in (self._events, self._outcomes, self._pending, self._questions):
+        for held in (self._events, self._subscriptions, self._outcomes, self._pending, self._questions):
             held.clear()
+
+    def _now(self) -> float:
+        """Return the time by which things are due; once an hour let jobs die whose handlers were unserved for too long."""
+        self._check_open()
+        now = loop_time()
+        if now >= self._count_at:
+            self._count_at = now + _HOUR
+            for name, scope in self._events.jobs.waiting():
+                if self._subscriptions.unserved_for(name, scope, now) >= UNSERVED_DAYS * _DAY:
+                    self._events.bury(name, scope, UNSERVED)
+        return now
 
     def _check_open(self) -> None:
         if self._closed:
@@ -327,7 +378,7 @@ class MemoryStore(EventListing):
             if len(questions) >= self._max_events and (oldest := questions.head()) is not None:
                 questions.discard(oldest[1])
             questions.put(key, now)
-            self._subscribers.asked(ref)
+            self._subscribers.polls_due()
 
     def _settle(self, ref: OperationRef, key: str, outcome: bytes, now: float, idempotency_key: str | None) -> None:
         self._outcomes.add(key, outcome, now, None if idempotency_key is None else made_with_of(ref, idempotency_key))
@@ -351,15 +402,15 @@ class MemoryStore(EventListing):
             return Recorded(verdict=Verdict.SAME, outcome=first)
         event = conflict_event(first, outcome)
         if event.identity not in self._events.days:
-            handlers = self._conflict_handlers.get(ref.scope, ())
+            handlers = self._subscriptions.wanting(event)
             self._outcomes.add_conflict(key, kept)
             try:
-                self._events.add(event, self._clock(), handlers)
+                self._events.add(event, self._clock(), loop_time(), handlers)
             except StoreFull:
                 logger.exception("another outcome of %s is kept as a conflict, but no handler can be told", ref)
                 handlers = ()
             if handlers:
-                self._subscribers.ready()
+                self._subscribers.jobs_ready()
         return Recorded(verdict=Verdict.CONFLICT, outcome=first)
 
     def _drop_question(self, ref: OperationRef) -> None:

@@ -6,12 +6,12 @@ An outcome is kept as one `bytes` under one str, for the reason an event is (see
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rewards_core.operations import OperationRef, OperationStatus
-from webhooks.store.base import Outcome, Via
 from webhooks.store.outcomes import pack_any, unpack_any
+from webhooks.store.records import Outcome, Via
 
 _BETWEEN = "\0"
 _SLICE = 1_000
@@ -98,6 +98,21 @@ class OutcomeShelf:
         self._conflicts[key] = (*self._conflicts.get(key, ()), outcome)
         self.conflict_count += 1
 
+    def forget(self, mentioned: Callable[[Mapping[str, Any]], bool]) -> int:
+        """Erase resources and idempotency keys of the outcomes that mention a user; return how many outcomes there were."""
+        doomed = [key for key, kept in self._kept.items() if mentioned(_unpacked(key, kept).resource)]
+        for key in doomed:
+            outcome = _unpacked(key, self._kept[key])
+            self._unindex(outcome)
+            self._kept[key] = packed(outcome.status, outcome.via, outcome.settled_at, None, {})
+        for key, conflicts in self._conflicts.items():
+            kept = tuple(_unpacked(key, one) for one in conflicts)
+            self._conflicts[key] = tuple(
+                packed(one.status, one.via, one.settled_at, None, {}) if mentioned(one.resource) else same
+                for one, same in zip(kept, conflicts, strict=True)
+            )
+        return len(doomed)
+
     def purge(self, before: float) -> int:
         """Remove what settled before a moment, with its conflicts; return how many outcomes there were."""
         doomed = [key for key, kept in self._kept.items() if _unpacked(key, kept).settled_at < before]
@@ -127,11 +142,13 @@ class OutcomeShelf:
     def _drop(self, key: str) -> None:
         kept = self._kept.pop(key)
         self._conflicts.pop(key, None)
-        if not self._by_key:
-            return
-        outcome = _unpacked(key, kept)
+        if self._by_key:
+            self._unindex(_unpacked(key, kept))
+
+    def _unindex(self, outcome: Outcome) -> None:
+        """Let an outcome be found by its idempotency key no more."""
         if outcome.key is not None:
-            made_with = made_with_of(outcome.ref, outcome.key)
+            key, made_with = key_of(outcome.ref), made_with_of(outcome.ref, outcome.key)
             others = tuple(other for other in self._by_key.pop(made_with) if other != key)
             if others:
                 self._by_key[made_with] = others

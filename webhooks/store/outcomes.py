@@ -157,22 +157,3 @@ def unpack_any(data: bytes) -> Any:
     except UnexpectedResponse:  # half a surrogate pair
         pass
     return json.loads(data, object_hook=_unmarked, parse_float=Decimal)
-
-
-def mentions(data: bytes, uid: str) -> bool:
-    """Return whether a JSON text holds a value that is exactly this id, as a string or a number; also one that is packed."""
-    if uid.encode("utf-8", "backslashreplace") not in data and b"\\u" not in data:
-        return False
-    try:
-        waiting = [loads(data)]
-    except UnexpectedResponse:
-        return True  # no JSON: whatever it is, it goes
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, Mapping):
-            waiting += [*value, *value.values()]
-        elif isinstance(value, list):
-            waiting += value
-        elif not isinstance(value, bool) and str(value) == uid:
-            return True
-    return False

@@ -19,10 +19,8 @@ ANY_EVENT = "*"
 """The pattern of a handler that wants every event of its scopes."""
 DEFAULT_SERVICE = "default"
 RETIRED = "the handler was retired; retry it once it is registered again"
+FORGOTTEN = "the event was erased because it mentions a user who was forgotten; it cannot be retried"
 UNSERVED = f"no process has served the handler for {UNSERVED_DAYS} days; retry it once one does"
-
-FORGOTTEN = "its body was erased on request"
-"""The problem of an event whose user was forgotten before its handlers had run."""
 
 Via = Literal["webhook", "poll"]
 """How an outcome was learned: a delivery brought it, whole or by the lookup it caused; or by a poll."""
@@ -295,3 +293,9 @@ class StoreStatistics:
 def job_name(service: str, handler: str) -> str:
     """Return the name under which a handler's jobs are kept: its own in the default service, else with the service before it."""
     return handler if service == DEFAULT_SERVICE else f"{service}/{handler}"
+
+
+def handler_of(name: str) -> tuple[str, str]:
+    """Return the service and the handler whose jobs are kept under a name: what `job_name` made the name of."""
+    service, slash, handler = name.partition("/")
+    return (service, handler) if slash and service and service == service.strip() else (DEFAULT_SERVICE, name)

@@ -437,7 +437,7 @@ class SQLiteStore(EventListing):
         while True:
             rows = await self._engine.read(lambda db, seen=seen: sqlite_outcomes.refs_after(db, seen, _OUTCOMES_AT_ONCE))  # type: ignore[misc]
             refs = [OperationRef(scope, kind, uid) for _, scope, kind, uid in rows]
-            waited_for = [ref for ref in refs if self._subscribers.wait_for(ref)]
+            waited_for = [ref for ref in refs if self._subscribers.waits_for(ref)]
             if waited_for:
                 for outcome in await self._engine.read(lambda db, refs=waited_for: sqlite_outcomes.outcomes(db, refs)):  # type: ignore[misc]
                     self._subscribers.settled(outcome)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rewards_core.operations import OperationStatus
-from webhooks.store.outcomes import mentions, pack
+from webhooks.store.mentions import mentions
+from webhooks.store.outcomes import pack
 from webhooks.store.records import FORGOTTEN, IDENTITY_DAYS, Acceptance, EventState, Priority
 from webhooks.store.sqlite_outcomes import outcomes, record
 from webhooks.store.sqlite_polls import hurry

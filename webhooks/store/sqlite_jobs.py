@@ -13,6 +13,7 @@ from webhooks.store.records import (
     HandlerStatus,
     Job,
     Subscription,
+    handler_of,
     job_name,
 )
 from webhooks.store.sqlite_events import refile
@@ -75,7 +76,8 @@ def statuses(db: Connection) -> list[HandlerStatus]:
         differing = bool(serving - {row[3]})
         found.append(HandlerStatus(subscription=subscription, served=bool(serving), differing=differing, ready=ready, dead=dead))
     for (name, scope), (ready, dead) in sorted(jobs.items()):
-        orphan = Subscription(service="", handler=name, scope=scope, patterns=frozenset())
+        service, handler = handler_of(name)
+        orphan = Subscription(service=service, handler=handler, scope=scope, patterns=frozenset())
         found.append(HandlerStatus(subscription=orphan, served=False, differing=False, ready=ready, dead=dead))
     return found
 
@@ -84,11 +86,14 @@ def retire(session: Session, service: str, handler: str) -> int:
     """Remove a handler's subscriptions, and make its ready jobs dead letters; return how many jobs there were."""
     session.db.execute("DELETE FROM subscription WHERE service = ? AND handler = ?", (service, text(handler)))
     session.change_members()
-    return _bury(session, job_name(service, text(handler)) if service else text(handler), RETIRED)
+    return _bury(session, job_name(service, text(handler)), RETIRED)
 
 
 def count_unserved(session: Session) -> int:
     """Count an hour for each handler that no process serves, and bury the jobs of those with too many; return how many jobs."""
+    orphans = session.db.execute("SELECT DISTINCT handler, scope FROM job JOIN event ON event.id = event_id WHERE job.state = 1")
+    rows = [(*handler_of(name), scope, "", 0) for name, scope in orphans.fetchall()]
+    session.insert("subscription", "service, handler, scope, patterns, unserved_hours", rows, verb="INSERT OR IGNORE")
     count = 0
     for row in session.db.execute("SELECT service, handler, scope, patterns, unserved_hours FROM subscription").fetchall():
         subscription, hours = subscription_of(row[:4]), row[4]
