@@ -26,7 +26,7 @@ from webhooks.cli.checks import (
 )
 from webhooks.cli.ending import run
 from webhooks.cli.options import DEFAULT_STORE, KeysOption, SourceOption, StoreOption, sources_of
-from webhooks.store import store_path
+from webhooks.store import store_file
 
 
 def doctor(
@@ -60,7 +60,7 @@ def doctor(
 
     async def work() -> None:
         specs = sources_of(source, keys_file)
-        path = store_path(store)
+        path = store_file(store, "--store")
         url = base_url_from(os.environ, allow_insecure=True) if (has_credentials(os.environ) if api is None else api) else None
         findings = [
             check_keys(specs),
