@@ -44,9 +44,9 @@ class BatchThread:
         name: The thread's name.
         work: Runs a batch in the thread, filling in `result` or `error` of each call; returns what the loop is to be told before
             the callers are.
-        tell: Is called in the loop with what `work` or `tick` returned, if that is not empty.
+        tell: Is called with what `work` or `tick` returned, if that is not empty, in the loop that called first.
         end: Runs in the thread when it ends.
-        tick: Runs in the thread about every `tick_every` seconds, between batches, from the first batch on.
+        tick: Runs in the thread about every `tick_every` seconds, between batches, from the start on.
         tick_every: Seconds, above 0.
         quiet_passes: Passes of the loop in which no call is added that a batch waits for before it is handed over. Under load
             some passes bring those that are just being answered: one batch where there were two costs a third less. With nothing
@@ -77,31 +77,33 @@ class BatchThread:
         self._busy = False
         self._scheduled = False
         self._seen = self._passes = self._quiet = 0
+        self._ending: asyncio.Future[None] | None = None
 
-    @property
-    def home(self) -> asyncio.AbstractEventLoop | None:
-        """The loop that is told what nobody called for; None before the first call."""
-        return self._home
+    def start(self) -> None:
+        """Begin in the running loop, if no loop that is still open has begun."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._home and (self._home is None or self._home.is_closed()):
+            self._move_to(loop)
 
     def submit(self, call: Call[T]) -> asyncio.Future[T]:
-        """Hand a call over; the future is resolved in the loop.
+        """Hand a call over; the future is resolved in its loop.
 
-        Calls of one pass of the loop, and all that come while a batch is being run, go together.
+        Calls of one pass of the loop, and all that come while a batch is being run, go together; those of a second loop go alone.
         """
-        loop = call.future.get_loop()
-        if loop is not self._home:
-            if self._home is not None and not self._home.is_closed():
-                self._queue.put([call])
-                return call.future
-            self._move_to(loop)
-        self._waiting.append(call)
-        self._schedule()
+        self.start()
+        if call.future.get_loop() is self._home:
+            self._waiting.append(call)
+            self._schedule()
+        else:
+            self._queue.put([call])
         return call.future
 
     async def aclose(self) -> None:
         """Run what was handed over, and end; nothing may be handed over afterwards."""
-        if self._home is not None:
-            await self.submit(Call(_end))
+        if self._home is not None and self._ending is None:
+            self._ending = self.submit(Call[None](_end))
+        if self._ending is not None:
+            await asyncio.shield(self._ending)
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin in this loop, or go on in it after another one has ended with all its callers."""
@@ -140,23 +142,31 @@ class BatchThread:
         while not last:
             batch = self._next_batch(next_tick)
             last = any(call.run is _end for call in batch)
-            work = [call for call in batch if call.run is not _end]
-            news: list[Any] = []
-            try:
-                if work:
-                    news = self._work(work)
-                if self._tick is not None and not last and time.monotonic() >= next_tick:
-                    next_tick = time.monotonic() + self._tick_every
-                    news = news + self._tick()
-            except Exception as problem:  # whoever waits must hear of it, whatever it is
-                if not work:
-                    logger.exception("the %s thread failed between two batches", self._name)
-                for call in work:
-                    call.error = problem
+            news = self._run([call for call in batch if call.run is not _end])
+            if self._tick is not None and not last and time.monotonic() >= next_tick:
+                next_tick = time.monotonic() + self._tick_every
+                news = news + self._guarded(self._tick, [])
             if last:
-                self._end()
-            if batch or news:
-                self._answer(batch, news)
+                self._guarded(self._end, None)
+            self._answer(batch, news)
+
+    def _run(self, work: list[Call[Any]]) -> list[Any]:
+        if not work:
+            return []
+        try:
+            return self._work(work)
+        except Exception as problem:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+            for call in work:
+                call.error = problem
+            return []
+
+    def _guarded(self, do: Callable[[], T], otherwise: T) -> T:
+        """Do what nobody waits for; a fault in it must not end the thread."""
+        try:
+            return do()
+        except Exception:
+            logger.exception("the %s thread failed between two batches", self._name)
+            return otherwise
 
     def _next_batch(self, next_tick: float) -> list[Call[Any]]:
         if self._tick is None:
@@ -168,9 +178,16 @@ class BatchThread:
 
     def _answer(self, batch: list[Call[Any]], news: list[Any]) -> None:
         loop = batch[0].future.get_loop() if batch else self._home
+        if loop is not self._home:
+            self._call_in(self._home, [], news)
+            news = []
+        self._call_in(loop, batch, news)
+
+    def _call_in(self, loop: asyncio.AbstractEventLoop | None, batch: list[Call[Any]], news: list[Any]) -> None:
+        if loop is None or not (batch or news):
+            return
         try:
-            if loop is not None:
-                loop.call_soon_threadsafe(self._deliver, loop, batch, news)
+            loop.call_soon_threadsafe(self._deliver, loop, batch, news)
         except RuntimeError:  # the loop ended before the store was closed: nobody is left in it to answer
             logger.debug("a loop ended before the store it used was closed")
 
@@ -179,15 +196,17 @@ class BatchThread:
             self._busy = False
             if self._waiting:
                 self._schedule()
-        if news:
-            self._tell(news)
-        for call in batch:
-            if call.future.done():
-                continue
-            if call.error is None:
-                call.future.set_result(call.result)
-            else:
-                call.future.set_exception(call.error)
+        try:
+            if news:
+                self._tell(news)
+        finally:
+            for call in batch:
+                if call.future.done():
+                    continue
+                if call.error is None:
+                    call.future.set_result(call.result)
+                else:
+                    call.future.set_exception(call.error)
 
 
 def _end() -> None:

@@ -7,7 +7,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import apsw
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Connection = apsw.Connection
 SQLiteError = apsw.Error
 ConstraintError = apsw.ConstraintError
+FullError = apsw.FullError
 InterruptError = apsw.InterruptError
 CALL_ERRORS = (apsw.ConstraintError, apsw.BindingsError, apsw.MismatchError, apsw.TooBigError, apsw.RangeError, apsw.SQLError)
 """Errors of what one call asked for; another call of the same transaction is not to blame."""
@@ -60,11 +61,12 @@ def connect(path: Path, *, read_only: bool = False, busy_timeout: float = 5.0, c
     flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     connection = Connection(str(path.absolute()), flags=flags, statementcachesize=_STATEMENTS)  # a name alone may be a URI
     try:
-        connection.set_busy_handler(_busy_handler(busy_timeout))
+        set_busy_timeout(connection, busy_timeout)
         connection.execute("PRAGMA temp_store = MEMORY")  # a full folder of temporary files must not stop a commit
         connection.execute(f"PRAGMA cache_size = -{cache_kib}")
         if not read_only:
             connection.execute("PRAGMA synchronous = FULL")  # less would acknowledge what a power cut may take back
+            connection.execute("PRAGMA secure_delete = ON").fetchall()  # what is erased must not stay in free pages
             connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}").fetchall()
             if sys.platform == "darwin":
                 connection.execute("PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON")
@@ -81,6 +83,30 @@ def connect_without_log(path: Path) -> Connection:
         apsw.Error: it is missing; see `meaning`.
     """
     return Connection(f"{path.absolute().as_uri()}?immutable=1", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+
+
+def set_busy_timeout(connection: Connection, seconds: float) -> None:
+    """Let a connection wait for a lock of another one for so many seconds, 0 or more."""
+    connection.set_busy_handler(_busy_handler(seconds))
+
+
+def keep_log(connection: Connection) -> None:
+    """Let a connection leave the log as it is when it is closed, though no other has the file open."""
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+
+def in_use(path: Path) -> bool:
+    """Return whether any connection has a database open, in whatever process and under whatever name of its log.
+
+    Raises:
+        apsw.Error: it cannot be opened or is no database; see `meaning`.
+    """
+    with closing(Connection(str(path.absolute()), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
+        try:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; ROLLBACK").fetchall()
+        except apsw.BusyError:
+            return True
+    return False
 
 
 def temporary() -> Connection:

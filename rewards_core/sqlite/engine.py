@@ -7,31 +7,21 @@ log that was removed beneath its users is lost with them.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-import random
 import threading
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from rewards_core.errors import StoreError
 from rewards_core.sqlite.batches import BatchThread, Call
-from rewards_core.sqlite.connection import (
-    CALL_ERRORS,
-    PASSING_ERRORS,
-    Connection,
-    SQLiteError,
-    connect,
-    meaning,
-    roll_back,
-)
-from rewards_core.sqlite.files import FileLock, OpenFiles, refuse_unsafe
-from rewards_core.sqlite.migrations import Schema, back_up, layout_of, migrate
+from rewards_core.sqlite.connection import CALL_ERRORS, PASSING_ERRORS, Connection, FullError, SQLiteError, meaning, roll_back
+from rewards_core.sqlite.database import Database, open_database
+from rewards_core.sqlite.migrations import Schema, back_up
 
 if TYPE_CHECKING:
-    import asyncio
     from pathlib import Path
 
 T = TypeVar("T")
@@ -41,11 +31,14 @@ S = TypeVar("S", bound="Session")
 logger = logging.getLogger(__name__)
 
 MAX_LOG_BYTES = 64 * 1024 * 1024
-"""A longer log is emptied after the commit that made it so long."""
+"""A longer log is emptied at the next tick."""
+TICK = 1.0
+"""Seconds between two looks at whether the files stand where they were, and at what other processes wrote."""
 
-_TICK = 1.0
+PATIENCE = 2 * TICK
+"""Seconds to wait, at least, until other processes have noticed that a file was replaced."""
 _QUIET_PASSES = 6
-_SHORTEST_NAP, _LONGEST_NAP = 0.001, 0.005
+_WAIT_FOR_READERS = 0.1
 
 
 class Session(Protocol):
@@ -77,6 +70,7 @@ class Engine(Generic[S]):
         session: Makes the user's session of a new writing connection, on the engine's thread.
         tell: Is called in the loop with what has become durable, before the callers are answered.
         busy_timeout: Seconds to wait for another process's lock, 0 or more.
+        max_log_bytes: A longer log is emptied at the next tick.
     """
 
     def __init__(
@@ -87,13 +81,15 @@ class Engine(Generic[S]):
         session: Callable[[Connection], S],
         tell: Callable[[list[Any]], None],
         busy_timeout: float,
+        max_log_bytes: int = MAX_LOG_BYTES,
     ) -> None:
         self._path = path
         self._schema = schema
         self._make_session = session
         self._busy_timeout = busy_timeout
+        self._max_log_bytes = max_log_bytes
         self._gate = threading.RLock()
-        self._opened: _Opened[S] | None = None
+        self._opened: Database[S] | None = None
         self._process: int | None = None
         self._empty_log = False
         self._writing = BatchThread(
@@ -102,7 +98,7 @@ class Engine(Generic[S]):
             tell=tell,
             end=self._end,
             tick=self._tick,
-            tick_every=_TICK,
+            tick_every=TICK,
             quiet_passes=_QUIET_PASSES,
         )
         self._reading = BatchThread("sqlite-reader", self._read, tell=tell, end=_nothing)
@@ -132,80 +128,96 @@ class Engine(Generic[S]):
             StoreError: as `write`.
         """
         self._check_process()
+        self._writing.start()  # its ticks see whether the files stand where they were
         return self._reading.submit(Call(look))
 
     async def back_up(self, to: Path) -> None:
-        """Copy what is committed into a file of its own, while others go on to write.
+        """Copy what is committed into a file of its own, while others go on to read and write.
 
         Raises:
             StoreError: the file cannot be written, or the database cannot be read.
         """
-        try:
-            await self.read(lambda connection: back_up(connection, to))
-        except OSError as problem:
-            raise StoreError(f"{to} cannot be written: {problem.strerror}. Nothing was backed up.") from None
+        await self.read(_change_nothing)  # opens the file, which is made or migrated if need be
+        await asyncio.get_running_loop().run_in_executor(None, self._copy, to)
 
     async def empty_log(self) -> None:
-        """Move the log into the file, so that nothing stands in it any longer that was overwritten since."""
+        """Move the log into the file, so that nothing stands in it any longer that was overwritten since.
+
+        Raises:
+            StoreError: another program keeps it from being emptied; that is tried again later.
+        """
         self._empty_log = True
         await self.write(_change_nothing)
+        if self._empty_log:
+            raise StoreError(
+                f"What was erased still stands in the log of {self._path}, because another program reads from it. "
+                "End that program, or its transaction, then repeat the call."
+            )
 
     async def aclose(self) -> None:
-        """Finish what was asked for, and let go of the file."""
-        await self._reading.aclose()
-        await self._writing.aclose()  # last, so that no reader keeps it from moving its log into the file
+        """Finish what was asked for, and let go of the file; what a fork left of another process's engine is left alone."""
+        if not self.forked:
+            await self._reading.aclose()
+            await self._writing.aclose()  # last, so that no reader keeps it from moving its log into the file
+
+    @property
+    def forked(self) -> bool:
+        """Whether another process used it first, from which this one was forked."""
+        return self._process is not None and self._process != os.getpid()
 
     def _check_process(self) -> None:
-        if self._process is not None and self._process != os.getpid():
+        if self._process is None:
+            self._process = os.getpid()
+        elif self._process != os.getpid():
             raise StoreError(
                 f"{self._path} was opened before this process was forked, and SQLite's locks do not survive a fork. "
                 "Make the store in the child, or use it there for the first time."
             )
 
+    def _copy(self, to: Path) -> None:
+        try:
+            with closing(self._open().connect_to_read()) as source:
+                back_up(source, to)
+        except OSError as problem:
+            raise StoreError(f"{to} cannot be written: {problem.strerror}. Nothing was backed up.") from None
+        except FullError:
+            raise StoreError(f"The disk of {to} is full. Nothing was backed up.") from None
+        except SQLiteError as problem:
+            raise meaning(problem, self._path) from None
+
     # on the writing thread
 
     def _write(self, batch: Sequence[Call[Any]]) -> list[Any]:
         try:
-            opened = self._open()
-            if not opened.whole:
-                self._leave(opened, "before a commit")
-                opened = self._open()
+            opened = self._open_whole("before a commit")
             news = self._transact(opened, batch)
             if not opened.whole:
                 self._leave(opened, "during a commit")
-            elif self._empty_log or opened.files.log_bytes > MAX_LOG_BYTES:
-                self._empty_log = not opened.empty_log() and self._empty_log
-            opened.session.committed()
-        except CALL_ERRORS as problem:
-            return self._one_by_one(batch, meaning(problem, self._path))
-        except SQLiteError as problem:
-            logger.error("a commit failed: %s", meaning(problem, self._path))  # noqa: TRY400 - one line says it
+        except _CallFailed as failed:
+            return self._one_by_one(batch, failed.problem)
+        except (SQLiteError, StoreError) as problem:
+            told = meaning(problem, self._path) if isinstance(problem, SQLiteError) else problem
+            logger.error("a commit failed: %s", told)  # noqa: TRY400 - one line says it
             for call in batch:
-                call.error = meaning(problem, self._path)
-        except StoreError as problem:
-            logger.error("a commit failed: %s", problem)  # noqa: TRY400 - one line says it
-            for call in batch:
-                call.error = type(problem)(str(problem))
-        except Exception as problem:  # noqa: BLE001 - a fault of one call must not fail its neighbors
-            return self._one_by_one(batch, problem)
-        else:
-            return news
-        return []
+                call.error = type(told)(str(told))
+            return []
+        self._after_commit(opened)
+        return news
 
-    def _transact(self, opened: _Opened[S], batch: Sequence[Call[Any]]) -> list[Any]:
+    def _open_whole(self, when: str) -> Database[S]:
+        """Open the files if they are not open, or not where they were."""
+        opened = self._open()
+        if not opened.whole:
+            self._leave(opened, when)
+            opened = self._open()
+        return opened
+
+    def _transact(self, opened: Database[S], batch: Sequence[Call[Any]]) -> list[Any]:
         connection, session = opened.writer, opened.session
         try:
             connection.execute("BEGIN IMMEDIATE")
             session.begin()
-            groups: dict[Callable[..., Any], list[Call[Any]]] = {}
-            for call in batch:
-                if call.item is None:
-                    call.result = call.run(session)
-                else:
-                    groups.setdefault(call.run, []).append(call)
-            for change, calls in groups.items():
-                for call, result in zip(calls, change(session, [call.item for call in calls]), strict=True):
-                    call.result = result
+            _run(session, batch)
             news = session.end()
             connection.execute("COMMIT")
         except BaseException as problem:
@@ -216,35 +228,46 @@ class Engine(Generic[S]):
     def _one_by_one(self, batch: Sequence[Call[Any]], problem: Exception) -> list[Any]:
         if len(batch) > 1:
             return [piece for call in batch for piece in self._write([call])]
-        batch[0].error = problem
+        batch[0].error = meaning(problem, self._path) if isinstance(problem, SQLiteError) else problem
         return []
 
-    def _take_back(self, opened: _Opened[S], problem: BaseException) -> None:
+    def _after_commit(self, opened: Database[S]) -> None:
+        """Do what follows a commit; it is durable, so nothing that fails here may fail or repeat a call."""
+        try:
+            opened.session.committed()
+            if self._empty_log and self._opened is opened:
+                self._empty_log = not opened.empty_log(self._busy_timeout)
+        except Exception:
+            logger.exception("the store's work after a commit failed")
+
+    def _take_back(self, opened: Database[S], problem: BaseException) -> None:
         """Roll back; a connection that met more than a passing trouble, or cannot even do that, is opened again next time."""
         try:
             roll_back(opened.writer)
         except SQLiteError:
             self._close(opened)
             return
-        if isinstance(problem, SQLiteError) and not isinstance(problem, (*CALL_ERRORS, *PASSING_ERRORS)):
+        if isinstance(problem, SQLiteError) and not isinstance(problem, PASSING_ERRORS):
             self._close(opened)
 
     def _tick(self) -> list[Any]:
-        opened = self._opened
-        if opened is None:
+        if self._opened is None:
             return []
         try:
-            if not opened.whole:
-                self._leave(opened, "between two commits")
-                opened = self._open()
-            return opened.session.tick()
+            opened = self._open_whole("between two commits")
+            if self._empty_log or opened.files.log_bytes > self._max_log_bytes:
+                self._empty_log = not opened.empty_log(_WAIT_FOR_READERS) and self._empty_log
         except (SQLiteError, StoreError) as problem:
             logger.warning("the store's upkeep failed and is repeated: %s", problem)
-            if opened.writer.in_transaction:
-                self._take_back(opened, problem)
+            return []
+        try:
+            return opened.session.tick()
+        except SQLiteError as problem:
+            logger.warning("the store's upkeep failed and is repeated: %s", meaning(problem, self._path))
+            self._take_back(opened, problem)
             return []
 
-    def _leave(self, opened: _Opened[S], when: str) -> None:
+    def _leave(self, opened: Database[S], when: str) -> None:
         """Move the log into the file, wherever both may be now, and close them; until that is done they stay open.
 
         Raises:
@@ -254,7 +277,7 @@ class Engine(Generic[S]):
         logger.error(
             "a file of %s was removed or replaced %s; its log is moved into it, and it is opened again", self._path, when
         )
-        if not opened.move_log(time.monotonic() + self._busy_timeout):
+        if not opened.move_log():
             raise StoreError(
                 f"The log of {self._path} was removed while in use, and a reader keeps it from being moved into the file. "
                 "End the program that reads it; nothing else is needed."
@@ -271,156 +294,76 @@ class Engine(Generic[S]):
         for call in batch:
             try:
                 with self._gate:  # it must not be closed meanwhile
-                    opened = self._open()
-                    call.result = call.run(opened.reader)
+                    call.result = self._open().look(call.run)
             except SQLiteError as problem:
                 call.error = meaning(problem, self._path)
             except Exception as problem:  # noqa: BLE001 - for the caller
                 call.error = problem
         return []
 
-    # on either
+    # on any
 
-    def _open(self) -> _Opened[S]:
+    def _open(self) -> Database[S]:
         if self._opened is not None:
             return self._opened
         with self._gate:
             if self._opened is None:
-                self._opened = self._open_files()
-                self._process = os.getpid()
+                self._opened = open_database(
+                    self._path,
+                    self._schema,
+                    session=self._make_session,
+                    busy_timeout=self._busy_timeout,
+                    patience=max(self._busy_timeout, PATIENCE),
+                )
             return self._opened
 
-    def _open_files(self) -> _Opened[S]:
-        """Open the file beside others that have the same files open, or alone.
-
-        The first process notes in the lock's file which files it has opened. A later one that finds others in their place lets go
-        again, and waits until the earlier ones have noticed too.
-        """
-        refuse_unsafe(self._path)
-        lock = FileLock(self._path)
-        until = time.monotonic() + max(self._busy_timeout, 2 * _TICK)
-        try:
-            while True:
-                alone = lock.take()
-                if alone or lock.take(shared=True):
-                    opened = self._connect(lock, alone=alone)
-                    if opened is not None:
-                        return opened
-                if time.monotonic() >= until:
-                    raise self._kept_away(lock)
-                _nap()
-        except OSError as problem:
-            lock.release()
-            raise StoreError(
-                f"{self._path} cannot be opened: {problem.strerror}. "
-                "Its folder must exist, and this user must be allowed to write there."
-            ) from None
-        except SQLiteError as problem:
-            lock.release()
-            raise meaning(problem, self._path) from None
-        except BaseException:
-            lock.release()
-            raise
-
-    def _connect(self, lock: FileLock, *, alone: bool) -> _Opened[S] | None:
-        """Return the opened file, None if others have other files open than those that stand here."""
-        writer = connect(self._path, busy_timeout=self._busy_timeout)
-        reader: Connection | None = None
-        try:
-            self._check_layout(writer, alone=alone)
-            reader = connect(self._path, read_only=True, busy_timeout=self._busy_timeout)
-            layout_of(reader, self._path, self._schema)
-            files = OpenFiles(self._path)
-            note = " ".join(map(str, files.inodes))
-            if alone:
-                lock.note(note)
-                if lock.take(shared=True):
-                    return _Opened(lock, files, writer, reader, self._make_session(writer))
-            elif lock.noted() == note:
-                return _Opened(lock, files, writer, reader, self._make_session(writer))
-        except BaseException:
-            _close_all(reader, writer)
-            raise
-        _close_all(reader, writer)
-        lock.release()
-        return None
-
-    def _check_layout(self, connection: Connection, *, alone: bool) -> None:
-        if alone:
-            migrate(connection, self._path, self._schema)
-            return
-        self._schema.register(connection)
-        if layout_of(connection, self._path, self._schema) != self._schema.layout:
-            raise StoreError(
-                f"{self._path} is in use by an older version of rewards-async. End its processes, then start this one."
-            )
-
-    def _kept_away(self, lock: FileLock) -> StoreError:
-        pid = lock.holder()
-        return StoreError(
-            f"{self._path} is in use by process {pid or 'unknown'}, which does not share it: it runs rewards-async 0.1, or has "
-            "not noticed yet that the file was replaced. Nothing was read or written. End that process."
-        )
-
-    def _close(self, opened: _Opened[S]) -> None:
+    def _close(self, opened: Database[S]) -> None:
         with self._gate:
             if self._opened is opened:
                 self._opened = None
-                _close_all(opened.reader, opened.writer)
-                opened.lock.release()
+                opened.close()
 
     def _end(self) -> None:
         opened = self._opened
-        if opened is not None:
-            if not opened.whole:
-                with suppress(SQLiteError):
-                    opened.move_log(time.monotonic() + self._busy_timeout)
-            self._close(opened)
+        if opened is None:
+            return
+        try:
+            if not opened.whole and not opened.move_log():
+                logger.error("the log of %s was removed, and a reader keeps it from being moved into the file", self._path)
+        except SQLiteError as problem:
+            logger.error("the log of %s was removed, and cannot be moved into the file: %s", self._path, problem)  # noqa: TRY400
+        self._close(opened)
 
 
-class _Opened(Generic[S]):
-    """Everything of the file that is open."""
+class _CallFailed(Exception):
+    """A call cannot be done, through no fault of the others in its batch."""
 
-    def __init__(self, lock: FileLock, files: OpenFiles, writer: Connection, reader: Connection, session: S) -> None:
-        self.lock = lock
-        self.files = files
-        self.writer = writer
-        self.reader = reader
-        self.session = session
-
-    @property
-    def whole(self) -> bool:
-        """Whether the files that are open are still the ones that others find."""
-        return self.files.whole and self.lock.in_place
-
-    def empty_log(self) -> bool:
-        """Move the log into the file and empty it; return False where another process reads from it, or does the same."""
-        busy, _, _ = self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0]
-        return not busy
-
-    def move_log(self, until: float) -> bool:
-        """Move the log into the file, whatever becomes of the log itself; return False where a reader prevents it."""
-        while True:
-            _, pages, moved = self.writer.execute("PRAGMA wal_checkpoint(FULL)").fetchall()[0]
-            if pages == moved >= 0:
-                return True
-            if time.monotonic() >= until:
-                return False
-            _nap()  # another process moves it: SQLite does not wait for that by itself
+    def __init__(self, problem: Exception) -> None:
+        self.problem = problem
 
 
-def _close_all(*connections: Connection | None) -> None:
-    for connection in connections:
-        if connection is not None:
-            connection.close(True)  # also with a statement that was not read to its end
+def _run(session: Session, batch: Sequence[Call[Any]]) -> None:
+    """Run calls in one transaction, those that may go together after the others."""
+    try:
+        groups: dict[Callable[..., Any], list[Call[Any]]] = {}
+        for call in batch:
+            if call.item is None:
+                call.result = call.run(session)
+            else:
+                groups.setdefault(call.run, []).append(call)
+        for change, calls in groups.items():
+            for call, result in zip(calls, change(session, [call.item for call in calls]), strict=True):
+                call.result = result
+    except CALL_ERRORS as problem:
+        raise _CallFailed(problem) from None
+    except SQLiteError:
+        raise
+    except Exception as problem:  # noqa: BLE001 - a fault of one call must not fail its neighbors
+        raise _CallFailed(problem) from None
 
 
-def _nap() -> None:
-    time.sleep(random.uniform(_SHORTEST_NAP, _LONGEST_NAP))  # noqa: S311 - no secret
-
-
-def _change_nothing(_: Session) -> None:
-    """Commit, and nothing else."""
+def _change_nothing(_: object) -> None:
+    """Only open the file, or commit."""
 
 
 def _nothing() -> None:

@@ -6,15 +6,12 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from attrs import field, frozen
 
 from rewards_core.errors import StoreError
 from rewards_core.sqlite.connection import Connection, transaction
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def _nothing(_: Connection) -> None:
@@ -88,11 +85,14 @@ def migrate(connection: Connection, path: Path, schema: Schema) -> int:
 def back_up(connection: Connection, to: Path) -> None:
     """Copy the whole database into a file, which is complete or not there; one that stands there is replaced.
 
+    All of it is read in one transaction: a copy in steps begins again whenever somebody writes.
+
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written, or is one of the database's own.
         apsw.Error: the database cannot be read, or the disk is full.
     """
-    if to.exists() and to.samefile(connection.filename):
+    own = Path(connection.filename).resolve()
+    if to.resolve() in {own, *(own.with_name(own.name + suffix) for suffix in ("-wal", "-shm", ".lock"))}:
         raise FileExistsError(errno.EEXIST, "it is the database itself")
     unfinished = to.with_name(f"{to.name}.unfinished-{os.getpid()}")
     unfinished.unlink(missing_ok=True)
@@ -101,15 +101,19 @@ def back_up(connection: Connection, to: Path) -> None:
         with closing(Connection(str(unfinished))) as copy:
             copy.pragma("journal_mode", "DELETE")
             with copy.backup("main", connection, "main") as backup:
-                while not backup.done:
-                    backup.step(1_000)
+                backup.step()
             copy.pragma("journal_mode", "DELETE")
-        descriptor = os.open(unfinished, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(unfinished)
         unfinished.replace(to)
+        _sync(to.parent)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 import hashlib
 import logging
 import os
@@ -10,7 +11,7 @@ import secrets
 import socket
 import tempfile
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -41,21 +42,23 @@ class Wakeups:
         """Make the socket, in any thread; where none can be made, hints do without."""
         if self._socket is not None:
             return
-        address = _address(self._file)
-        own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        own.setblocking(False)
+        self.sweep()
+        address = _folder(self._file) / f"{_prefix(self._file)}{os.getpid()}-{secrets.token_hex(3)}"
+        own: socket.socket | None = None
         try:
+            own = _datagrams()
             own.bind(str(address))
             address.chmod(0o600)
         except OSError as problem:
-            own.close()
+            if own is not None:
+                own.close()
             logger.warning("%s: no socket can be made (%s); other processes are heard once a second", address, problem.strerror)
             return
         self._socket, self.address = own, str(address)
 
     def listen(self) -> None:
         """Call `hear` in the running loop from now on."""
-        if self._socket is not None and self._loop is None:
+        if self._socket is not None and (self._loop is None or self._loop.is_closed()):
             self._loop = asyncio.get_running_loop()
             self._loop.add_reader(self._socket, self._receive)
 
@@ -77,12 +80,21 @@ class Wakeups:
 
     def send(self, hint: bytes, addresses: Iterable[str]) -> None:
         """Wake others; from the writing thread. One that is gone or does not keep up is passed over."""
-        if self._sender is None:
-            self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._sender.setblocking(False)
         for address in addresses:
             with suppress(OSError):
+                if self._sender is None:
+                    self._sender = _datagrams()
                 self._sender.sendto(hint, address)
+
+    def sweep(self) -> None:
+        """Remove the sockets that processes left which were killed: nobody listens to them."""
+        for left in _folder(self._file).glob(f"{glob.escape(_prefix(self._file))}*"):
+            with suppress(OSError), closing(_datagrams()) as probe:
+                try:
+                    probe.connect(str(left))
+                except ConnectionRefusedError:
+                    if left.is_socket():
+                        left.unlink()
 
     def _receive(self) -> None:
         heard: set[int] = set()
@@ -95,11 +107,21 @@ class Wakeups:
             self._hear(bytes(sorted(heard)))
 
 
-def _address(file: Path) -> Path:
-    """Return a path beside the file, or in the folder of temporary files where that one is too long."""
-    name = f"{file.name}.wake-{os.getpid()}-{secrets.token_hex(3)}"
-    beside = file.with_name(name)
-    if len(os.fsencode(beside)) <= _MAX_PATH:
-        return beside
-    short = hashlib.sha256(os.fsencode(file)).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"rewards-{short}-{os.getpid()}-{secrets.token_hex(3)}"
+def _datagrams() -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    made.setblocking(False)
+    return made
+
+
+def _folder(file: Path) -> Path:
+    """Return where the sockets are: beside the file, or in the folder of temporary files where that path is too long."""
+    return file.parent if _fits(file) else Path(tempfile.gettempdir())
+
+
+def _prefix(file: Path) -> str:
+    """Return how the names of all sockets for a file begin."""
+    return f"{file.name}.wake-" if _fits(file) else f"rewards-{hashlib.sha256(os.fsencode(file)).hexdigest()[:12]}-"
+
+
+def _fits(file: Path) -> bool:
+    return len(os.fsencode(file)) <= _MAX_PATH - len(".wake-4194304-abcdef")

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from rewards_core.clock import uptime
+from rewards_core.clock import boot_id, uptime
 from rewards_core.errors import StoreClosed, StoreError
 from rewards_core.operations import OperationRef
 from rewards_core.sqlite.engine import Engine
 from rewards_core.sqlite.wakeups import Wakeups
-from rewards_core.validation import check_callable, check_number, check_path
+from rewards_core.validation import check_callable, check_number, check_path, check_str
 from webhooks.store import sqlite_events, sqlite_jobs, sqlite_outcomes, sqlite_polls, sqlite_reads, sqlite_upkeep
 from webhooks.store.listing import EventListing, EventQuery
 from webhooks.store.records import EventState, PollClaims
@@ -69,6 +69,7 @@ class SQLiteStore(EventListing):
         busy_timeout: Seconds to wait for another process's lock, up to a day, before a call raises `StoreError`.
         clock: Returns Unix time in seconds, for what people see.
         uptime: Returns seconds since the host was booted, for all that is due; the same in every process.
+        boot: What tells this boot of the host from others; None asks the system.
 
     Raises:
         TypeError: an argument is of another type.
@@ -82,11 +83,13 @@ class SQLiteStore(EventListing):
         busy_timeout: float = 5.0,
         clock: Callable[[], float] = time.time,
         uptime: Callable[[], float] = uptime,
+        boot: str | None = None,
     ) -> None:
         check_number(busy_timeout, "busy_timeout", at_least=0, at_most=86_400, unit="seconds")
         self._path = check_path(path, "path")
         self._clock = check_callable(clock, "clock")
         self._uptime = check_callable(uptime, "uptime")
+        self._boot = None if boot is None else check_str(boot, "boot")
         self._member = Member(Wakeups(self._path, self._hear))
         self._engine = Engine(self._path, SCHEMA, session=self._session, tell=self._tell, busy_timeout=busy_timeout)
         self._subscribers = Subscribers()
@@ -303,7 +306,6 @@ class SQLiteStore(EventListing):
 
     async def forget_user(self, uid: str) -> int:
         """Erase every body and outcome that mentions a user; also from the free pages of the file and its log."""
-        await self._write(sqlite_upkeep.overwrite_what_is_erased)
         count = 0
         last: int | None = 0
         while last is not None:
@@ -351,9 +353,11 @@ class SQLiteStore(EventListing):
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
+        if self._engine.forked:  # everything belongs to another process
+            return
         self._member.wakeups.stop()
         self._subscribers.clear()
-        if self._look is not None:
+        if self._look is not None and self._look.get_loop() is asyncio.get_running_loop():
             await asyncio.gather(self._look, return_exceptions=True)
         if self._member.registered:
             try:
@@ -368,7 +372,8 @@ class SQLiteStore(EventListing):
             raise StoreClosed("This store was closed by aclose(). Nothing was read or written. Make a new one.")
 
     def _session(self, connection: Connection) -> Session:
-        return Session(connection, self._member, clock=self._clock, uptime=self._uptime)
+        boot = self._boot or boot_id()
+        return Session(connection, self._member, clock=self._clock, uptime=self._uptime, boot=boot)
 
     async def _write(self, change: Callable[[Session], T]) -> T:
         self._check_open()
@@ -415,8 +420,9 @@ class SQLiteStore(EventListing):
             self._subscribers.polls_due()
         if (OUTCOMES in look or self._missed) and self._seen is not None and self._closing is None:
             self._look_again = True
-            if self._look is None or self._look.done():
-                self._look = asyncio.get_running_loop().create_task(self._look_for_outcomes(), name="look for outcomes")
+            loop = asyncio.get_running_loop()
+            if self._look is None or self._look.done() or self._look.get_loop() is not loop:
+                self._look = loop.create_task(self._look_for_outcomes(), name="look for outcomes")
 
     async def _look_for_outcomes(self) -> None:
         """Tell of what others recorded since the last look."""

@@ -202,8 +202,12 @@ def resources_about(db: Connection, uid: str, after: int, limit: int, *, table: 
 
 
 def _about(db: Connection, look: str, uid: str, after: int, limit: int) -> tuple[list[int], int | None]:
-    rows = db.execute(look, (after, limit)).fetchall()
-    return [row[0] for row in rows if mentions(row[1], uid)], rows[-1][0] if rows else None
+    found: list[int] = []
+    last: int | None = None
+    for last, data in db.execute(look, (after, limit)):  # one at a time: bodies may be large
+        if mentions(data, uid):
+            found.append(last)
+    return found, last
 
 
 def _ask(session: Session, refs: Iterable[OperationRef]) -> None:

@@ -99,9 +99,15 @@ def _add_to(session: Session, first: Outcome, later: Outcome) -> Outcome:
         "UPDATE outcome SET key = ?, confirmed = ?", [first.ref], text(more.key) if more.key else None, more.confirmed
     )
     if more.confirmed and not first.confirmed:
-        session.for_refs("UPDATE outcome SET seq = (SELECT max(seq) + 1 FROM outcome)", [first.ref])  # others find it again
+        _move_to_end(session, first.ref)
         session.news.append(News(confirmed=more))
     return more
+
+
+def _move_to_end(session: Session, ref: OperationRef) -> None:
+    """Give an outcome a new place, so that others find it again."""
+    session.db.execute("UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'outcome'")
+    session.for_refs("UPDATE outcome SET seq = (SELECT seq FROM sqlite_sequence WHERE name = 'outcome')", [ref])
 
 
 def _end_waiting(session: Session, refs: Sequence[OperationRef]) -> None:

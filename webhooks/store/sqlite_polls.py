@@ -13,6 +13,7 @@ from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
 from webhooks.store.records import Outcome, PollClaim, PollClaims, PollResult, Priority
 from webhooks.store.sqlite_outcomes import outcomes
 from webhooks.store.sqlite_rows import PENDING_COLUMNS, text
+from webhooks.store.sqlite_session import RENEW_EVERY
 
 if TYPE_CHECKING:
     from rewards_core.sqlite.connection import Connection
@@ -207,14 +208,9 @@ def _write_budget(session: Session, scope: str, budget: Budget) -> None:
 def _agreed_rate(session: Session, scope: str, max_per_second: float) -> float:
     """Return the lowest rate that a living process allows; those that allow more say so once in their logs."""
     member = session.member
-    changed = member.rates.get(scope) != max_per_second
-    if changed:
+    if member.rates.get(scope) != max_per_second or session.now - member.rates_at[scope] >= RENEW_EVERY:
         session.register()
-        row = (scope, member.id, max_per_second, session.now)
-        session.insert("rate", "scope, process, per_second, seen_at", [row], verb="INSERT OR REPLACE")
-        if scope not in member.rates:
-            session.change_members()
-        member.rates[scope] = max_per_second
+        session.write_rate(scope, max_per_second)
     lowest: float = session.db.execute(
         "SELECT min(per_second) FROM rate WHERE scope = ? AND seen_at > ?", (scope, session.now - RATE_HOLDS)
     ).fetchall()[0][0]

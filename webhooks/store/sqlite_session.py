@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
-from rewards_core.clock import boot_id
 from rewards_core.sqlite.connection import Connection, transaction
 from webhooks.store.records import Subscription
 from webhooks.store.sqlite_rows import by_scope_and_kind, placeholders, rows_at_once, text, values_at_once
@@ -50,6 +49,7 @@ class Member:
         serves: The subscriptions it serves.
         rates: Scope to the polls per second it allows.
         agreed: Scope to the polls per second that all allow, as far as known.
+        rates_at: Scope to when that stood in the file last, as uptime.
         polled_at: Scope to when it asked for polls last, as uptime.
     """
 
@@ -58,6 +58,7 @@ class Member:
     registered: bool = False
     serves: dict[tuple[str, str, str], Subscription] = field(factory=dict)
     rates: dict[str, float] = field(factory=dict)
+    rates_at: dict[str, float] = field(factory=dict)
     agreed: dict[str, float] = field(factory=dict)
     polled_at: dict[str, float] = field(factory=dict)
     claims: int = 0
@@ -76,9 +77,12 @@ class Session:
         member: This store object.
         clock: Unix time in seconds.
         uptime: Seconds since the host was booted, the same in all its processes.
+        boot: What tells this boot of the host from another one.
     """
 
-    def __init__(self, db: Connection, member: Member, *, clock: Callable[[], float], uptime: Callable[[], float]) -> None:
+    def __init__(
+        self, db: Connection, member: Member, *, clock: Callable[[], float], uptime: Callable[[], float], boot: str
+    ) -> None:
         self.db = db
         self.member = member
         self.now = uptime()
@@ -87,13 +91,16 @@ class Session:
         self.subscriptions: tuple[Subscription, ...] = ()
         self._clock = clock
         self._uptime = uptime
+        self._boot = boot
         self._servers: dict[str, set[str]] = {}
         self._pollers: dict[str, set[str]] = {}
         self._addresses: dict[str, str] = {}
         self._hints: dict[str, bytes] = {}
+        self._sure = False
         self._version: int | None = None
+        self._heard: int | None = None
         self._members: int | None = None
-        self._others_wrote = False
+        self._late: dict[str, float] = {}
         self._next_renewal = 0.0
 
     # a transaction
@@ -103,15 +110,17 @@ class Session:
         self.now, self.wall = self._uptime(), self._clock()
         self.news = []
         self._hints = {}
-        version = self.db.execute("PRAGMA data_version").fetchall()[0][0]
-        if version != self._version:
-            first, self._version = self._version is None, version
-            self._others_wrote = self._others_wrote or not first
-            if first:
-                self._check_boot()
+        version = self._data_version()
+        if not self._sure:
+            self._members = None
+            self.member.rates.clear()
+            self._check_boot()
+        if not self._sure or version != self._version:
             self._reload()
-            if first and self.member.registered:
-                self._rejoin()
+        if not self._sure and self.member.registered:
+            self._rejoin()
+        self._sure = False  # until it is committed: what was read and written may be taken back
+        self._version = version
 
     def end(self) -> list[News]:
         """Return what subscribers are told once this is durable."""
@@ -119,22 +128,22 @@ class Session:
 
     def committed(self) -> None:
         """Wake the processes that this concerns."""
+        self._sure = True
         for address, hint in self._hints.items():
             self.member.wakeups.send(hint, (address,))
 
     def tick(self) -> list[News]:
         """Hear of what others wrote without waking this process, and renew its record."""
-        version = self.db.execute("PRAGMA data_version").fetchall()[0][0]
-        others_wrote = self._others_wrote or (self._version is not None and version != self._version)
-        self._others_wrote = False
-        news = [News(look=EVERYTHING)] if others_wrote else []
-        if others_wrote:
-            self._version = version
-            self._members = None  # read them at the next transaction
+        version = self._data_version()
+        news = [News(look=EVERYTHING)] if version != self._heard else []
         if self.member.registered and self._uptime() >= self._next_renewal:
             with transaction(self.db):
                 self.begin()
-                news += self._renew()
+                self._renew()
+            self._next_renewal = self.now + RENEW_EVERY
+            self.committed()
+            news += self.news
+        self._heard = version
         return news
 
     # who is there
@@ -212,20 +221,30 @@ class Session:
         row = (member.id, os.getpid(), member.wakeups.address, self.now, 1)
         self.insert("process", "id, pid, address, renewed_at, alive", [row], verb="INSERT OR REPLACE")
 
-    def _renew(self) -> list[News]:
+    def write_rate(self, scope: str, per_second: float) -> None:
+        """Note how many polls per second this process allows."""
+        row = (scope, self.member.id, per_second, self.now)
+        self.insert("rate", "scope, process, per_second, seen_at", [row], verb="INSERT OR REPLACE")
+        if scope not in self.member.rates:
+            self.change_members()
+        self.member.rates[scope], self.member.rates_at[scope] = per_second, self.now
+
+    def _data_version(self) -> int:
+        """Return a number that changes with every commit of another connection."""
+        return int(self.db.execute("PRAGMA data_version").fetchall()[0][0])
+
+    def _renew(self) -> None:
         """Renew this process's record, and see who did not."""
-        self._next_renewal = self.now + RENEW_EVERY
         member = self.member
         self._rejoin()
         self._write_record()
         for scope, polled_at in list(member.polled_at.items()):
             if scope in member.rates and self.now - polled_at < 2 * RENEW_EVERY:
-                row = (scope, member.id, member.rates[scope], self.now)
-                self.insert("rate", "scope, process, per_second, seen_at", [row], verb="INSERT OR REPLACE")
+                self.write_rate(scope, member.rates[scope])
         if self._bury():
+            member.wakeups.sweep()
             self.change_members()
         self._demote()
-        return self.news
 
     def _rejoin(self) -> None:
         """Stand in the file again if the others went on without this process, or the file is another one."""
@@ -239,13 +258,17 @@ class Session:
             self.change_members()
 
     def _bury(self) -> bool:
-        """Mark those as dead that did not renew their records; return whether there were any."""
-        dead = [
-            row[0]
-            for row in self.db.execute(
-                "SELECT id FROM process WHERE alive = 1 AND renewed_at NOT BETWEEN ? AND ?", (self.now - _ALIVE_FOR, self.now)
+        """Mark those as dead that did not renew their records; return whether there were any.
+
+        Each must have been late at the last renewal too: after the whole host was suspended, all are late for a moment.
+        """
+        late = dict(
+            self.db.execute(
+                "SELECT id, renewed_at FROM process WHERE alive = 1 AND renewed_at < ?", (self.now - _ALIVE_FOR,)
             ).fetchall()
-        ]
+        )
+        dead = [process for process, renewed_at in late.items() if self._late.get(process) == renewed_at]
+        self._late = late
         for process in dead:
             self.db.execute("UPDATE process SET alive = 0 WHERE id = ?", (process,))
             for table in ("served", "rate"):
@@ -274,12 +297,15 @@ class Session:
             )
 
     def _check_boot(self) -> None:
-        """Make due at once what was due in the time of another boot; nobody who held a lease then is left."""
-        boot = boot_id()
+        """Make due at once what was due in the time of another boot; nobody who held a lease then is left.
+
+        Where boots cannot be told apart, or a host goes back to an earlier moment, times that are still to come show it.
+        """
         known = self.db.execute("SELECT value FROM meta WHERE name = 'boot'").fetchall()
-        if known and known[0][0] == boot:
+        to_come = "SELECT 1 FROM process WHERE renewed_at > ? UNION ALL SELECT 1 FROM meta WHERE name = 'upkeep_at' AND value > ?"
+        if known and known[0][0] == self._boot and not self.db.execute(to_come, (self.now, self.now)).fetchall():
             return
-        self.insert("meta", "name, value", [("boot", boot), ("upkeep_at", -1e9)], verb="INSERT OR REPLACE")
+        self.insert("meta", "name, value", [("boot", self._boot), ("upkeep_at", -1e9)], verb="INSERT OR REPLACE")
         self.db.execute("UPDATE job SET due_at = 0, fence = NULL WHERE state = 1")
         self.db.execute(
             "UPDATE pending SET due_at = 0, fence = NULL, watched = 0, attempt = 0, "

@@ -43,8 +43,3 @@ def claim_upkeep(session: Session) -> bool:
 def count_identities(db: Connection) -> int:
     """Return how many identities are known."""
     return int(db.execute("SELECT count(*) FROM identity").fetchall()[0][0])
-
-
-def overwrite_what_is_erased(session: Session) -> None:
-    """Overwrite with zeros, from now on, what is deleted through this connection."""
-    session.db.execute("PRAGMA secure_delete = ON").fetchall()
