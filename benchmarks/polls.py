@@ -114,7 +114,7 @@ async def wait_for(store: str, url: str, first: int, count: int) -> None:
     policy = PollPolicy(first_after=FIRST_AFTER, growth=1.0, jitter=0.0, max_interval=FIRST_AFTER, max_per_second=BUDGET)
     inbox = SQLiteStore(store)
     async with (
-        OriginalClient("key", _SECRET, base_url=url, read_path="current") as client,
+        OriginalClient("key", _SECRET, base_url=url, read_path="allocation") as client,
         Completions(client, inbox, polling=policy) as completions,
     ):
         print("ready", flush=True)
