@@ -176,7 +176,7 @@ class Store(Protocol):
         """Let handlers run again for kept events, with no attempts counted.
 
         Args:
-            event_ids: The events; unknown ones are passed over.
+            event_ids: The events; unknown ones and erased ones are passed over, and no handler runs for one with a `problem`.
             every_handler: Give each event a job for every subscription that wants it, in place of the jobs it has; otherwise only
                 its dead jobs run again.
 
