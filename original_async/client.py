@@ -71,7 +71,7 @@ class OriginalClient:
         token_lifetime: Seconds a token is valid, from 60 to ten years; None for tokens without an end.
         scope: What the app's operations are kept under, where several apps share a store.
         allow_insecure: Whether `base_url` may be plain http outside loopback.
-        clock: Returns the seconds since the epoch, for tokens and for the dates that a vendor asks to wait until.
+        clock: Returns the seconds since the epoch, for the end that a token names.
         random: Returns a number from 0 to 1, which spreads repeated requests.
 
     Raises:
@@ -116,7 +116,6 @@ class OriginalClient:
             retry=retry,
             limits=limits,
             observers=observers,
-            clock=clock,
             random=random,
         )
         self._lookup = Lookup(self._transport, self._scope, None if read_path == "auto" else read_path)

@@ -5,15 +5,9 @@ from typing import TYPE_CHECKING
 from rewards_core.late import late_names
 
 if TYPE_CHECKING:
+    from rewards_core.errors import StoreClosed, StoreError, StoreFull
     from webhooks.completions import Completions, CompletionStatistics
-    from webhooks.errors import (
-        CompletionsClosed,
-        CompletionsFailed,
-        CompletionTimeout,
-        StoreClosed,
-        StoreError,
-        StoreFull,
-    )
+    from webhooks.errors import CompletionsClosed, CompletionsFailed, CompletionTimeout
     from webhooks.handlers import HandlerPolicy, HandlerStatistics
     from webhooks.ingress.base import Reply
     from webhooks.polling import PollPolicy

@@ -148,7 +148,7 @@ def _listeners_store(name: str) -> SQLiteStore:
         raise ValueError("--store: a store in memory can only be read by its own process. Name a file. Nothing was sent.")
     if not path.exists():
         raise ValueError(f"--store: there is no file {path}. Start webhook-listener with that store first. Nothing was sent.")
-    return webhooks.SQLiteStore(path, read_only=True)
+    return webhooks.SQLiteStore(path)
 
 
 @asynccontextmanager
