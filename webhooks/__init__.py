@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from rewards_core.late import late_names
 
 if TYPE_CHECKING:
+    from webhooks.as_completed import Completion, CompletionStream
     from webhooks.completions import Completions, CompletionStatistics
     from webhooks.dispatch import DispatchStatistics, HandlerPolicy
     from webhooks.errors import (
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from webhooks.ingress.base import Reply
     from webhooks.polling import PollPolicy
     from webhooks.receiver import Receiver, ReceiverStatistics
-    from webhooks.store.base import Acceptance, EventState, Outcome, Store, StoredEvent, StoreStatistics
+    from webhooks.store.base import Store
     from webhooks.store.memory import MemoryStore
+    from webhooks.store.records import Acceptance, EventState, Outcome, StoredEvent, StoreStatistics
     from webhooks.store.sqlite import SQLiteStore
-    from webhooks.streams import Completion, CompletionStream
     from webhooks.supervise import RestartPolicy
 
 __all__ = [
@@ -61,12 +62,13 @@ if not TYPE_CHECKING:  # else a type checker would believe in every name
             "polling",
             "ingress.base",
             "store.base",
+            "store.records",
             "store.memory",
             "supervise",
+            "as_completed",
+            "completions",
             "dispatch",
             "receiver",
-            "completions",
-            "streams",
             "store.sqlite",  # last: it needs file locks, which Windows has not, and sqlite3
         ),
     )
