@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from attrs import asdict, frozen
+from attrs import asdict, field, frozen
 
 from rewards_core.backoff import delay
 from rewards_core.errors import UnexpectedResponse
@@ -42,6 +42,8 @@ class BreakerState:
         message: What EnKash said, without secrets.
         unanswered: How many were begun since the last answer and may have counted as failed attempts.
         unanswered_at: When the latest of them was under way, in seconds since the epoch.
+        unanswered_since: The same by the `uptime` of a host, under its `boot_id`; for a host that did not send it, when that
+            first heard of it. Pauses are measured by this, because a wall clock can be set.
     """
 
     accepted_at: float | None = None
@@ -50,6 +52,7 @@ class BreakerState:
     message: str = ""
     unanswered: int = 0
     unanswered_at: float = 0.0
+    unanswered_since: dict[str, float] = field(factory=dict)
 
 
 CLEAR = BreakerState()
@@ -58,6 +61,7 @@ CLEAR = BreakerState()
 class BreakerStore(Protocol):
     """Keeps breaker states; bring your own to share them between machines.
 
+    What `load` returns must equal what was saved, in every field.
     `load` and `save` are only called inside `exclusive()`. Accounts are named by a salted hash of their credentials.
     """
 

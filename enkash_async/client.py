@@ -30,7 +30,16 @@ from rewards_core.http.refusals import affirms_existence
 from rewards_core.http.transport import Transport
 from rewards_core.json import dumps
 from rewards_core.secrets import shielded
-from rewards_core.validation import check_base_url, check_flag, check_id, check_key, check_methods, check_name, check_timeout
+from rewards_core.validation import (
+    check_base_url,
+    check_callable,
+    check_flag,
+    check_id,
+    check_key,
+    check_methods,
+    check_name,
+    check_timeout,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -74,7 +83,7 @@ class EnkashClient:
         encryption: Whether bodies are encrypted, which needs the extra `encryption`; a `BodyCipher` beside a `TokenProvider`.
         extra_headers: Sent with every coin request, such as a `Cookie`.
         allow_insecure: Whether plain http may be used outside loopback.
-        clock: Returns the seconds since the epoch, for what the breaker store keeps and for dates that EnKash asks to wait until.
+        clock: Returns the seconds since the epoch, for people who look at what the breaker store keeps.
         random: Returns a number from 0 to 1, which spreads repeated requests.
 
     Raises:
@@ -110,6 +119,7 @@ class EnkashClient:
         self._allocation_effect = Effect.KEYED if check_flag(repeat_allocations, "repeat_allocations") else Effect.BARE
         self._cipher = _cipher(encryption, credentials)
         extra = check_extra_headers({} if extra_headers is None else extra_headers)
+        check_callable(clock, "clock")
         lifetime = None if token_lifetime is None else check_timeout(token_lifetime, "token_lifetime")
         self._tokens: PasswordTokens | None = None
         self._auth: TokenEndpoint | None = None
@@ -119,7 +129,6 @@ class EnkashClient:
             "timeouts": timeouts,
             "retry": retry,
             "observers": observers,
-            "clock": clock,
             "random": random,
         }
         if isinstance(credentials, PasswordCredentials):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from attrs import evolve
 from enkash_async.breakers import BreakerState, BreakerStore
 from enkash_async.envelope import is_foreign, read_refusal, read_token
 from enkash_async.errors import CredentialsRejected, TokenUnavailable
-from rewards_core.clock import loop_time
+from rewards_core.clock import boot_id, loop_time, uptime
 from rewards_core.errors import (
     ClientClosed,
     ConfigurationError,
@@ -137,7 +138,7 @@ class PasswordTokens:
         store: Remembers refusals.
         secrets: Returns what must not get into the store.
         lifetime: Seconds to use a token for, None to go by what EnKash says and documents.
-        clock: Seconds since the epoch, for what the store keeps; everything else is in the running loop's time.
+        clock: Seconds since the epoch, for people who look at what the store keeps; nothing waits by it.
     """
 
     def __init__(
@@ -152,7 +153,7 @@ class PasswordTokens:
     ) -> None:
         self._ask = ask
         self._name_account = account
-        self._account: str | None = None
+        self._account = self._boot = ""
         self._store = store
         self._secrets = secrets
         self._lifetime = lifetime
@@ -276,19 +277,19 @@ class PasswordTokens:
         self._refresh_at = min(now + LEAST_AGE, self._ends_at)
 
     async def _obtain(self) -> AccessToken:
-        if self._account is None:
-            self._account = await asyncio.to_thread(self._name_account)
+        if not self._account:
+            await asyncio.to_thread(self._name)
         async with self._store.exclusive():
             known = await self._known(self._account)
             while True:
                 self._heed(known)
-                mark = evolve(known, unanswered=known.unanswered + 1, unanswered_at=self._clock(), status=None)
+                mark = evolve(self._now(known, None), unanswered=known.unanswered + 1)
                 await self._store.save(self._account, mark)
                 asked_at = loop_time()
                 try:
                     token = await self._ask()
                 except OutcomeUnknown as problem:
-                    known = evolve(mark, unanswered_at=self._clock(), status=problem.status)
+                    known = self._now(mark, problem.status)
                     await self._note(known)
                     if known.unanswered < UNANSWERED_LIMIT:
                         await asyncio.sleep(BEFORE_REPEAT)
@@ -306,19 +307,28 @@ class PasswordTokens:
                 await self._note(BreakerState(accepted_at=self._clock()))
                 return token
 
+    def _name(self) -> None:
+        """Find out what account and boot are called; slow, and reads a file."""
+        self._boot = boot_id()
+        self._account = self._name_account()
+
+    def _now(self, state: BreakerState, status: int | None) -> BreakerState:
+        """Return that a request was under way at this moment, and what came instead of its answer."""
+        return evolve(state, unanswered_at=self._clock(), unanswered_since={self._boot: uptime()}, status=status)
+
     async def _known(self, account: str) -> BreakerState:
-        """Return what is remembered; a request of a time to come, which a clock set back since has left, counts as one of now."""
+        """Return what is remembered; what another host or boot left counts from when this one first heard of it."""
         known = await self._store.load(account)
-        now = self._clock()
-        if known.unanswered_at > now:
-            known = evolve(known, unanswered_at=now)
+        now = uptime()
+        if known.unanswered >= UNANSWERED_LIMIT and known.unanswered_since.get(self._boot, math.inf) > now:
+            known = evolve(known, unanswered_since={**known.unanswered_since, self._boot: now})
             await self._store.save(account, known)
         return known
 
     async def _note(self, state: BreakerState) -> None:
         """Replace the mark by what the answer said; if that fails, the mark stays, which errs on the safe side."""
         try:
-            await self._store.save(self._account or "", state)
+            await self._store.save(self._account, state)
         except Exception as problem:  # noqa: BLE001 - the answer counts more than its note
             logger.warning("%r could not keep how a token request ended: %s", self._store, type(problem).__name__)
 
@@ -327,8 +337,8 @@ class PasswordTokens:
             self._rejection = known
         if known.unanswered >= UNANSWERED_LIMIT:
             self._silence = known
-            left = known.unanswered_at + (PAUSE_UNPROVEN if known.accepted_at is None else PAUSE) - self._clock()
-            self._paused_until = loop_time() + left
+            passed = uptime() - known.unanswered_since[self._boot]
+            self._paused_until = loop_time() + (PAUSE_UNPROVEN if known.accepted_at is None else PAUSE) - passed
         if (obstacle := self._obstacle(loop_time())) is not None:
             raise obstacle
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from rewards_core.clock import uptime
 from rewards_core.http.messages import Headers
 from rewards_core.json import dumps
 from rewards_core.secrets import Secret
@@ -44,7 +45,8 @@ class Tokens:
         api_key: The app's API key.
         api_secret: The secret that belongs to it.
         lifetime: Seconds a token is valid, from 60 to ten years; None for tokens without an end.
-        clock: Seconds since the epoch.
+        clock: Seconds since the epoch, for the end that a token names. Tokens are renewed by `uptime` as well, because this clock
+            can be set.
 
     Raises:
         ValueError: the key or secret cannot be one, or `lifetime` is too short or too long.
@@ -69,7 +71,7 @@ class Tokens:
 
     async def headers(self, timeout: float) -> Headers:  # noqa: ARG002 - nothing is waited for
         """Return the headers of the next attempt; the same object as long as the token stands."""
-        if self._clock() >= self._renew_at:
+        if self._age() >= self._longest_use:
             self._mint()
         return self._headers
 
@@ -77,7 +79,7 @@ class Tokens:
         """Say whether another token is to be had, after these headers met a 401; mint it if the refused one is not new."""
         if refused is not self._headers:
             return True
-        if self._lifetime is None or abs(self._clock() - self._minted_at) < YOUNG:
+        if self._lifetime is None or self._age() < YOUNG:
             return False
         self._mint()
         return True
@@ -85,6 +87,10 @@ class Tokens:
     def secrets(self) -> tuple[str, ...]:
         """Return what must not appear in any message."""
         return self._secret.reveal(), *map(Secret.reveal, self._tokens)
+
+    def _age(self) -> float:
+        """Return the seconds since the token was minted, by whichever clock says more; one set back says so much as well."""
+        return max(uptime() - self._minted_at, abs(self._clock() - self._minted_on))
 
     def _mint(self) -> None:
         from jwt import InvalidKeyError  # noqa: PLC0415 - see _quiet_jws
@@ -108,8 +114,8 @@ class Tokens:
                 "User-Agent": "rewards-async",
             }
         )
-        self._minted_at = now
-        self._renew_at = math.inf if self._lifetime is None else now + max(self._lifetime - RENEW_BEFORE, self._lifetime / 2)
+        self._minted_at, self._minted_on = uptime(), now
+        self._longest_use = math.inf if self._lifetime is None else max(self._lifetime - RENEW_BEFORE, self._lifetime / 2)
 
 
 def _quiet_jws() -> PyJWS:

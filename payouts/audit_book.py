@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
@@ -17,7 +17,7 @@ from payouts.rows import later_keys
 from payouts.states import PROVEN, Entry, State, WrongWay
 
 if TYPE_CHECKING:
-    import sqlite3
+    from rewards_core.sqlite.connection import Connection
 
 _ROWS_AT_ONCE = 500
 _UNFINISHED = (
@@ -65,7 +65,7 @@ class Begun:
     rows: int = 0
 
 
-def begin(scope: Scope, at: float, not_before: float, database: sqlite3.Connection) -> Begun:
+def begin(scope: Scope, at: float, not_before: float, database: Connection) -> Begun:
     """Continue the last audit of the same rows if it has not ended, else begin one.
 
     Args:
@@ -75,47 +75,48 @@ def begin(scope: Scope, at: float, not_before: float, database: sqlite3.Connecti
         database: As `Ledger.transact` hands it over.
     """
     marks = ", ".join("?" * len(scope.campaigns))
-    rows = database.execute(f"SELECT count(*) FROM rows WHERE campaign IN ({marks})", tuple(scope.campaigns)).fetchone()[0]  # noqa: S608
+    rows = database.execute(f"SELECT count(*) FROM rows WHERE campaign IN ({marks})", tuple(scope.campaigns)).get  # noqa: S608
     aim = (scope.vendor, scope.target, scope.only)  # an audit of one campaign is not the beginning of one of all
-    found = database.execute(f"{_UNFINISHED} ORDER BY number DESC LIMIT 1", aim).fetchone()
+    found = database.execute(f"{_UNFINISHED} ORDER BY number DESC LIMIT 1", aim).get
     if found is not None and found[1] >= not_before and _is_of_use(scope, found[0], database):
         return Begun(number=found[0], begun_at=found[1], after=found[2], done=found[3], rows=rows)
     number = database.execute(
         "INSERT INTO audits (vendor, target, campaign, begun_at) VALUES (?, ?, ?, ?) RETURNING number", (*aim, at)
-    ).fetchone()[0]
+    ).get
     return Begun(number=number, begun_at=at, rows=rows)
 
 
-def _is_of_use(scope: Scope, number: int, database: sqlite3.Connection) -> bool:
+def _is_of_use(scope: Scope, number: int, database: Connection) -> bool:
     """Return whether an earlier part has left nothing to be asked again: to be applied, or to be named one by one."""
     left = [*(["held", "behind"] if scope.apply else []), *([] if scope.allow_unknown else ["unknown_allowed"])]
     marks = ", ".join("?" * len(left))
     return not database.execute(
         f"SELECT 1 FROM differences WHERE audit = ? AND applied = 0 AND kind IN ({marks}) LIMIT 1",  # noqa: S608 - question marks
         (number, *left),
-    ).fetchone()
+    ).get
 
 
-def page(scope: Scope, after: str, database: sqlite3.Connection) -> list[tuple[str, list[KnownRow]]]:
+def page(scope: Scope, after: str, database: Connection) -> list[tuple[str, list[KnownRow]]]:
     """Return the next rows, those of one recipient together, each time with the likeness below which all is then finished."""
     last = database.execute(
         "SELECT recipient FROM rows WHERE vendor = ? AND likeness >= ? ORDER BY likeness LIMIT 1 OFFSET ?",
         (scope.vendor, after, _ROWS_AT_ONCE),
-    ).fetchone()
-    until, bound = ("", ()) if last is None else (" AND likeness < ?", (likeness_of_recipient(last[0])[1],))
+    ).get
+    until, bound = ("", ()) if last is None else (" AND likeness < ?", (likeness_of_recipient(last)[1],))
     groups: dict[str, list[KnownRow]] = {}
-    for found in database.execute(
+    rows: list[Any] = database.execute(
         f"SELECT {COLUMNS}, campaign FROM rows WHERE vendor = ? AND likeness >= ?{until} ORDER BY likeness, number",  # noqa: S608
         (scope.vendor, after, *bound),
-    ).fetchall():
+    ).fetchall()
+    for found in rows:
         row = _known(entry_of(found[:-1]), found[-1], scope, database)
         groups.setdefault(likeness_of_recipient(row.entry.recipient)[1], []).append(row)
     return list(groups.items())
 
 
-def _known(entry: Entry, campaign: int, scope: Scope, database: sqlite3.Connection) -> KnownRow:
-    old: Sequence[tuple[str, str | None]] = ()
-    name = database.execute("SELECT name FROM campaigns WHERE number = ?", (campaign,)).fetchone()[0]
+def _known(entry: Entry, campaign: int, scope: Scope, database: Connection) -> KnownRow:
+    old: Sequence[Any] = ()
+    name = database.execute("SELECT name FROM campaigns WHERE number = ?", (campaign,)).get
     later = later_keys(scope.vendor, name, entry.id, entry.retries)
     if entry.retries:
         old = database.execute("SELECT key, uid FROM retired_keys WHERE row = ?", (entry.number,)).fetchall()
@@ -128,15 +129,15 @@ def _known(entry: Entry, campaign: int, scope: Scope, database: sqlite3.Connecti
     )
 
 
-def owners(scope: Scope, keys: Collection[str], database: sqlite3.Connection) -> Mapping[str, KnownRow]:
+def owners(scope: Scope, keys: Collection[str], database: Connection) -> Mapping[str, KnownRow]:
     """Return the rows that have keys, or had them before a retry, by the key."""
     found: dict[str, KnownRow] = {}
     for key in keys:
         row = database.execute(
             f"SELECT {COLUMNS}, campaign FROM rows WHERE vendor = ?1 AND number IN (SELECT number FROM rows "  # noqa: S608
-            "WHERE vendor = ?1 AND key = ?2 UNION ALL SELECT row FROM retired_keys WHERE vendor = ?1 AND key = ?2)",
+            "WHERE vendor = ?1 AND key = ?2 UNION ALL SELECT row FROM retired_keys WHERE vendor = ?1 AND key = ?2) LIMIT 1",
             (scope.vendor, key),
-        ).fetchone()
+        ).get
         if row is not None:
             found[key] = _known(entry_of(row[:-1]), row[-1], scope, database)
     return found
@@ -149,7 +150,7 @@ def keep(
     requests: int,
     at: float,
     after: str | None,
-    database: sqlite3.Connection,
+    database: Connection,
 ) -> None:
     """Write down what came of some recipients' rows, and move the rows if that was asked for; all of it, or nothing.
 
@@ -182,7 +183,7 @@ def keep(
     )
 
 
-def _insert(number: int, finding: Finding, database: sqlite3.Connection, *, applied: bool = False) -> None:
+def _insert(number: int, finding: Finding, database: Connection, *, applied: bool = False) -> None:
     row = None if finding.row is None else finding.row.entry.number
     database.execute(
         "INSERT INTO differences (audit, number, kind, row, recipient, uid, ledger, vendor, applied) SELECT ?1, "
@@ -191,7 +192,7 @@ def _insert(number: int, finding: Finding, database: sqlite3.Connection, *, appl
     )
 
 
-def _apply(finding: Finding, at: float, database: sqlite3.Connection) -> None:
+def _apply(finding: Finding, at: float, database: Connection) -> None:
     """Move a row to what the vendor proves, and write that down as a decision."""
     row, to = finding.row, finding.to
     if row is None or to is None:
@@ -215,23 +216,23 @@ def _apply(finding: Finding, at: float, database: sqlite3.Connection) -> None:
     steps.write([(was, now)], database)
 
 
-def end(number: int, at: float, database: sqlite3.Connection) -> None:
+def end(number: int, at: float, database: Connection) -> None:
     """Write down that an audit has gone through all its rows."""
     database.execute("UPDATE audits SET ended_at = ? WHERE number = ?", (at, number))
 
 
-def is_conclusive(number: int, database: sqlite3.Connection) -> bool:
+def is_conclusive(number: int, database: Connection) -> bool:
     """Return whether an audit could check every row, and has left none as it was that the vendor proves to be held."""
     return not database.execute(
         "SELECT 1 FROM audits WHERE number = ?1 AND unchecked > 0 "
         "UNION ALL SELECT 1 FROM differences WHERE audit = ?1 AND kind = 'held' AND applied = 0 LIMIT 1",
         (number,),
-    ).fetchone()
+    ).get
 
 
-def audited_targets(since: float, database: sqlite3.Connection) -> set[str]:
+def audited_targets(since: float, database: Connection) -> set[str]:
     """Return the base URLs of Original whose campaigns were all compared, conclusively, in audits that began after a moment."""
-    found = database.execute(
+    found: list[Any] = database.execute(
         "SELECT number, target FROM audits "
         "WHERE vendor = 'original' AND campaign IS NULL AND ended_at IS NOT NULL AND begun_at >= ?",
         (since,),
@@ -239,17 +240,17 @@ def audited_targets(since: float, database: sqlite3.Connection) -> set[str]:
     return {target for number, target in found if is_conclusive(number, database)}
 
 
-def balances(recipients: Iterable[str], database: sqlite3.Connection) -> dict[str, tuple[int, float]]:
+def balances(recipients: Iterable[str], database: Connection) -> dict[str, tuple[int, float]]:
     """Return the coins that recipients had, and when, as far as they were written down."""
     found: dict[str, tuple[int, float]] = {}
     for recipient in recipients:
-        kept = database.execute("SELECT coins, at FROM balances WHERE recipient = ?", (recipient,)).fetchone()
+        kept = database.execute("SELECT coins, at FROM balances WHERE recipient = ?", (recipient,)).get
         if kept is not None:
             found[recipient] = (kept[0], kept[1])
     return found
 
 
-def keep_balances(known: Mapping[str, tuple[int, float]], database: sqlite3.Connection) -> None:
+def keep_balances(known: Mapping[str, tuple[int, float]], database: Connection) -> None:
     """Write down how many coins recipients have, and when they had them."""
     database.executemany(
         "INSERT OR REPLACE INTO balances (recipient, coins, at) VALUES (?, ?, ?)",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING, BinaryIO, Protocol
@@ -15,6 +14,7 @@ from payouts.likeness import folded, folded_id
 from payouts.rows import InvalidRow, Row
 from payouts.spelling import quoted, told_apart
 from payouts.survey import Survey
+from rewards_core.sqlite.connection import temporary
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -79,15 +79,15 @@ class _Seen:
     """The ids and keys met so far, in a private temporary database that spills to the disk."""
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None)
-        self._database.executescript(
+        self._database = temporary()
+        self._database.execute(
             "PRAGMA journal_mode=OFF; PRAGMA cache_size=-4000; BEGIN;"
             "CREATE TABLE seen(name TEXT, value TEXT, line INTEGER, PRIMARY KEY (name, value)) WITHOUT ROWID;"
             "CREATE TABLE ids(folded TEXT PRIMARY KEY, line INTEGER, id TEXT) WITHOUT ROWID;"
             "CREATE TABLE respelled(folded TEXT, recipient TEXT, line INTEGER, id TEXT, PRIMARY KEY (folded, recipient)) "
             "WITHOUT ROWID;"
             "CREATE TABLE recipients(line INTEGER PRIMARY KEY, value TEXT)"
-        )
+        ).fetchall()
         self._first: tuple[int, str] | None = None  # the first row whose id is the last one that was met, spelled otherwise
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ class _Seen:
 
     def first_line(self, name: str, value: str, line: int) -> int | None:
         """Remember a value; return the line on which it was met before, if it was."""
-        if self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (name, value, line)).rowcount:
+        if self._insert("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (name, value, line)):
             return None
         return self._line(name, value)
 
@@ -105,7 +105,7 @@ class _Seen:
         spelling = row_id if other is None else other
         given = (spelling, line, None if other is None else row_id)
         self._first = None
-        if self._database.execute("INSERT OR IGNORE INTO ids VALUES (?, ?, ?)", given).rowcount:
+        if self._insert("INSERT OR IGNORE INTO ids VALUES (?, ?, ?)", given):
             return None
         first = self._first_of(spelling)
         if first is None or first[1] == row_id:
@@ -123,33 +123,36 @@ class _Seen:
             return None
         line, first = self._first
         spelling, recipient = folded(first), folded(row.recipient)
-        paid = self._database.execute("SELECT value FROM recipients WHERE line = ?", (line,)).fetchone()
-        if paid is not None and folded(paid[0]) == recipient:
+        paid = self._database.execute("SELECT value FROM recipients WHERE line = ?", (line,)).get
+        if paid is not None and folded(paid) == recipient:
             return self._first
         given = (spelling, recipient, row.line, row.id)
-        if self._database.execute("INSERT OR IGNORE INTO respelled VALUES (?, ?, ?, ?)", given).rowcount:
+        if self._insert("INSERT OR IGNORE INTO respelled VALUES (?, ?, ?, ?)", given):
             return None
-        line, other = self._database.execute(
-            "SELECT line, id FROM respelled WHERE folded = ? AND recipient = ?", given[:2]
-        ).fetchone()
+        line, other = self._database.execute("SELECT line, id FROM respelled WHERE folded = ? AND recipient = ?", given[:2]).get
         return line, other
+
+    def _insert(self, statement: str, values: tuple[object, ...]) -> bool:
+        """Return whether it was not there yet."""
+        self._database.execute(statement, values)
+        return self._database.changes() > 0
 
     def _first_of(self, spelling: str) -> tuple[int, str] | None:
         """Return line and id of the first row whose id is spelled so or in another way."""
-        found = self._database.execute("SELECT line, coalesce(id, folded) FROM ids WHERE folded = ?", (spelling,)).fetchone()
+        found = self._database.execute("SELECT line, coalesce(id, folded) FROM ids WHERE folded = ?", (spelling,)).get
         return None if found is None else (int(found[0]), str(found[1]))
 
     def _line(self, name: str, value: str) -> int | None:
-        found = self._database.execute("SELECT line FROM seen WHERE name = ? AND value = ?", (name, value)).fetchone()
-        return None if found is None else int(found[0])
+        found = self._database.execute("SELECT line FROM seen WHERE name = ? AND value = ?", (name, value)).get
+        return None if found is None else int(found)
 
     def add_recipient(self, row: Row) -> None:
         self._database.execute("INSERT INTO recipients VALUES (?, ?)", (row.line, row.recipient))
 
     def users(self) -> int:
         """Count the different recipients: sorting them once is faster than a look at an index for each."""
-        found = self._database.execute("SELECT count(*) FROM (SELECT 1 FROM recipients GROUP BY value)").fetchone()
-        return int(found[0])
+        found = self._database.execute("SELECT count(*) FROM (SELECT 1 FROM recipients GROUP BY value)").get
+        return int(found)
 
 
 def check_rows(stream: BinaryIO, layout: Layout, *, on_mistake: Callable[[Mistake], None], judge: Judge | None = None) -> Checked:

@@ -14,7 +14,7 @@ from payouts.ledger_schema import COLUMNS, entry_of
 from payouts.states import Entry, LedgerError, State, WrongWay
 
 if TYPE_CHECKING:
-    import sqlite3
+    from rewards_core.sqlite.connection import Connection
 
 Kind = Literal["resolve", "undo", "retry", "repeats", "audit", "newest"]
 _KEPT = (
@@ -86,7 +86,7 @@ class NotUndone(LedgerError):
 
 
 def record(
-    database: sqlite3.Connection,
+    database: Connection,
     *,
     kind: Kind,
     at: float,
@@ -115,11 +115,11 @@ def record(
             "INSERT INTO decisions (at, by, kind, campaign, row, key, was, became, note, evidence, before) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING number",
             (at, _user(), kind, campaign, *was, became, note, evidence, before),
-        ).fetchone()[0]
+        ).get
     )
 
 
-def renew(database: sqlite3.Connection, entry: Entry, key: str, *, at: float, note: str | None = None) -> Entry:
+def renew(database: Connection, entry: Entry, key: str, *, at: float, note: str | None = None) -> Entry:
     """Plan a row again under another key, keep the old one beside it, and write the decision down; return the row as it is then.
 
     Args:
@@ -137,10 +137,10 @@ def renew(database: sqlite3.Connection, entry: Entry, key: str, *, at: float, no
         "SELECT vendor, key, number, retries, ?, state, uid, problem_kind, problem, sent_at, settled_at, ?, note FROM rows "
         "WHERE number = ? AND state = ? AND key = ? RETURNING (SELECT campaign FROM rows WHERE number = row)",
         (key, at, entry.number, entry.state, entry.key),
-    ).fetchone()
+    ).get
     if campaign is None:
         raise WrongWay(entry.id, entry.state, State.PLANNED)
-    record(database, kind="retry", at=at, campaign=campaign[0], entry=entry, became=State.PLANNED, note=note)
+    record(database, kind="retry", at=at, campaign=campaign, entry=entry, became=State.PLANNED, note=note)
     database.execute(
         "UPDATE rows SET state = 'planned', key = ?, planned_at = ?, retries = retries + 1, uid = NULL, settled_by = NULL, "
         "answer = NULL, absent_since = NULL, absent_at = NULL, problem_kind = NULL, problem = NULL, note = NULL, "
@@ -150,7 +150,7 @@ def renew(database: sqlite3.Connection, entry: Entry, key: str, *, at: float, no
     return _row(database, entry.number)
 
 
-def undo(database: sqlite3.Connection, rows: Sequence[Entry], *, note: str, at: float) -> list[Entry]:
+def undo(database: Connection, rows: Sequence[Entry], *, note: str, at: float) -> list[Entry]:
     """Take back the last decision by hand on each row and return the rows as they were before it.
 
     Args:
@@ -165,7 +165,7 @@ def undo(database: sqlite3.Connection, rows: Sequence[Entry], *, note: str, at: 
     return [_undone(database, row, note, at) for row in rows]
 
 
-def decisions(database: sqlite3.Connection, campaign: int | None = None) -> Iterator[Decision]:
+def decisions(database: Connection, campaign: int | None = None) -> Iterator[Decision]:
     """Yield every decision, the oldest first.
 
     Args:
@@ -181,13 +181,13 @@ def decisions(database: sqlite3.Connection, campaign: int | None = None) -> Iter
         yield Decision(**dict(zip(_COLUMNS, found, strict=True)))
 
 
-def _undone(database: sqlite3.Connection, row: Entry, note: str, at: float) -> Entry:
+def _undone(database: Connection, row: Entry, note: str, at: float) -> Entry:
     last = database.execute(
         "SELECT decisions.number, kind, decisions.campaign, decisions.key, replaced_by, became, at, before FROM decisions "
         "LEFT JOIN retired_keys ON retired_keys.row = decisions.row AND retired_keys.key = decisions.key "
         "WHERE decisions.row = ? AND kind IN ('resolve', 'retry') AND undone_by IS NULL ORDER BY decisions.number DESC LIMIT 1",
         (row.number,),
-    ).fetchone()
+    ).get
     if last is None:
         raise NotUndone(row.id, "there is no decision by hand to undo")
     number, kind, campaign, key, renewed, became, decided_at, text = last
@@ -207,18 +207,18 @@ def _undone(database: sqlite3.Connection, row: Entry, note: str, at: float) -> E
     return _row(database, row.number)
 
 
-def _row(database: sqlite3.Connection, number: int) -> Entry:
-    return entry_of(database.execute(f"SELECT {COLUMNS} FROM rows WHERE number = ?", (number,)).fetchone())  # noqa: S608
+def _row(database: Connection, number: int) -> Entry:
+    return entry_of(database.execute(f"SELECT {COLUMNS} FROM rows WHERE number = ?", (number,)).get)  # noqa: S608
 
 
-def _run_at(database: sqlite3.Connection, row: int) -> float | None:
+def _run_at(database: Connection, row: int) -> float | None:
     found: float | None = database.execute(
         "SELECT run_at FROM campaigns JOIN rows ON campaign = campaigns.number WHERE rows.number = ?", (row,)
-    ).fetchone()[0]
+    ).get
     return found
 
 
-def _before(database: sqlite3.Connection, entry: Entry) -> str:
+def _before(database: Connection, entry: Entry) -> str:
     kept = {name: getattr(entry, name) for name in _KEPT}
     return json.dumps({**kept, "run_at": _run_at(database, entry.number)})
 

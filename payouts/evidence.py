@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import sqlite3
+    from rewards_core.sqlite.connection import Connection
 
 
-def record_absent(database: sqlite3.Connection, numbers: Iterable[int], at: float) -> None:
+def record_absent(database: Connection, numbers: Iterable[int], at: float) -> None:
     """Note that a complete list of the vendor's did not show rows; only unknown rows without a uid are noted.
 
     The time of the first such list starts again if the campaign has been run since: the run may have sent the row once more.

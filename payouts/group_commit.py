@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from payouts.states import LedgerError
 from rewards_core.sqlite.batches import BatchThread, Call
+from rewards_core.sqlite.connection import Connection, transaction
 
 T = TypeVar("T")
 
@@ -29,7 +28,7 @@ class GroupCommit:
 
     def __init__(
         self,
-        connect: Callable[[], sqlite3.Connection],
+        connect: Callable[[], Connection],
         name: str,
         *,
         before: Callable[[], None],
@@ -40,7 +39,7 @@ class GroupCommit:
         self._after = after
         self._name = name
         self._thread = BatchThread(f"ledger {name}", self._work, tell=_nothing, end=self._disconnect)
-        self._connection: sqlite3.Connection | None = None
+        self._connection: Connection | None = None
         self._closed: str | None = "is not open; use it inside `async with`"
         self._broken: LedgerError | None = None
         self.commits = 0
@@ -54,7 +53,7 @@ class GroupCommit:
         self._closed = None
         await self.run(_nothing)
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, work: Callable[[Connection], T]) -> T:
         """Return what the work returns, once it is on the disk; the work is done even if the caller is cancelled.
 
         Raises:
@@ -86,21 +85,15 @@ class GroupCommit:
                 call.error = copy.copy(self._broken)
         return []
 
-    def _commit(self, connection: sqlite3.Connection, group: Sequence[Call[Any]]) -> None:
-        try:
-            self._before()
-            connection.execute("BEGIN IMMEDIATE")
+    def _commit(self, connection: Connection, group: Sequence[Call[Any]]) -> None:
+        self._before()
+        with transaction(connection):
             for call in group:
                 try:
                     call.result = call.run(connection)
                 except LedgerError as problem:
                     call.error = problem
-            connection.execute("COMMIT")
-            self._after()
-        except BaseException:
-            with suppress(sqlite3.Error):  # a full disk has rolled back already
-                connection.execute("ROLLBACK")
-            raise
+        self._after()
         self.commits += 1
 
     def _disconnect(self) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Self, TypedDict, TypeVar, Unpack
 
 from payouts import decisions, steps
 from payouts.generation import GenerationNote, Standing, standing
@@ -28,13 +28,14 @@ from payouts.states import (
     WrongWay,
     by_hand_only,
 )
+from rewards_core.sqlite.files import OpenFiles
 from rewards_core.validation import check_callable, check_choice, check_instance, check_name, check_path, check_str
-from webhooks.store.sqlite_guard import InPlace
 
 if TYPE_CHECKING:
-    import sqlite3
     from pathlib import Path
     from types import TracebackType
+
+    from rewards_core.sqlite.connection import Connection
 
 
 T = TypeVar("T")
@@ -64,6 +65,8 @@ class Ledger:
     """The rows of one campaign and how far each has come, in a file that may hold many campaigns.
 
     Use it inside `async with`. A method returns once what it did is on the disk; all that wait at one moment share one fsync.
+    Until it is closed, this process must not open or copy the file, its `-wal` or its `-shm` by other means: closing them there
+    would give up the locks that SQLite has on them.
 
     Args:
         path: The file, made if it is not there; only its owner can read it.
@@ -81,9 +84,9 @@ class Ledger:
         ValueError: there is no such vendor, or a name or a path cannot be used.
     """
 
-    _database: sqlite3.Connection
+    _database: Connection
     _held: LedgerLock
-    _in_place: InPlace
+    _files: OpenFiles
 
     def __init__(
         self,
@@ -245,7 +248,7 @@ class Ledger:
             settled_at=at if settled and to is not State.PLANNED else None,
         )
 
-    async def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def transact(self, work: Callable[[Connection], T]) -> T:
         """Run work on the ledger's own connection and return its result once it is on the disk; a `LedgerError` undoes it.
 
         Args:
@@ -286,12 +289,12 @@ class Ledger:
         """Return how many rows are in each state."""
         return await self._writer.run(self._counts)
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> Connection:
         if self._lock is None:
             self._lock = LedgerLock(self.path)
             self._lock.acquire()
         connection = self._database = connect_to_write(self.path)
-        self._in_place = InPlace(self.path)
+        self._files = OpenFiles(self.path)
         self._held = self._lock
         return connection
 
@@ -308,7 +311,7 @@ class Ledger:
                 self._begun_branch = True
                 seal_branch(self._database)
 
-    def _write(self, pairs: Sequence[steps.Step], decided: Mapping[int, Facts], at: float, database: sqlite3.Connection) -> None:
+    def _write(self, pairs: Sequence[steps.Step], decided: Mapping[int, Facts], at: float, database: Connection) -> None:
         sends = any(now.state is State.SENT for _, now in pairs)
         if sends:
             self._take_note(database)
@@ -324,15 +327,15 @@ class Ledger:
             self._to_note = at
             database.execute("UPDATE ledger SET generation = ?", (self._generation,))
 
-    def _begin_run(self, database: sqlite3.Connection) -> None:
+    def _begin_run(self, database: Connection) -> None:
         self._take_note(database)
         database.execute("UPDATE campaigns SET run_at = ? WHERE number = ?", (self._clock(), self._number))
 
-    def _take_note(self, database: sqlite3.Connection) -> None:
+    def _take_note(self, database: Connection) -> None:
         """Make sure, once, that nothing was sent from a newer copy of this ledger, and keep it so."""
         if self._note is not None:
             return
-        identity, self._generation, self._branch = database.execute("SELECT identity, generation, branch FROM ledger").fetchone()
+        identity, self._generation, self._branch = database.execute("SELECT identity, generation, branch FROM ledger").get
         note = GenerationNote(identity, self._state)
         note.take()
         found = standing(self._generation, self._branch, note.read())
@@ -341,7 +344,7 @@ class Ledger:
             raise AuditNeeded(self.path, found.value, may_be_newest=found is Standing.UNKNOWN)
         self._note = note
 
-    def _begin_branch(self, at: float, database: sqlite3.Connection) -> None:
+    def _begin_branch(self, at: float, database: Connection) -> None:
         """Tell this opening of the ledger apart from whatever is done later with a copy of it; once, before anything is sent."""
         if self._begun_branch or self._to_note is not None or self._note is None:
             return
@@ -351,22 +354,22 @@ class Ledger:
 
     def _check_place(self) -> None:
         """Refuse to go on where nobody would ever read what was written."""
-        if not self._in_place.whole:
+        if not self._files.whole:
             raise LedgerError(
                 f"{self.path}: the ledger or its -wal file was moved, deleted or replaced while it was open. Put both back "
                 "before you run again, or what was paid since is not remembered."
             )
 
-    def _open_campaign(self, database: sqlite3.Connection) -> int:
+    def _open_campaign(self, database: Connection) -> int:
         found = database.execute(
             "SELECT number, target, restored_at FROM campaigns WHERE vendor = ? AND name = ?", (self.vendor, self.campaign)
-        ).fetchone()
+        ).get
         if found is None:
             found = database.execute(
                 "INSERT INTO campaigns (vendor, name, target, opened_at) VALUES (?, ?, ?, ?) "
                 "RETURNING number, target, restored_at",
                 (self.vendor, self.campaign, self._target, self._clock()),
-            ).fetchone()
+            ).get
         number, target, restored_at = found
         if self._target and target and target.rstrip("/") != self._target.rstrip("/"):
             raise LedgerError(
@@ -378,17 +381,14 @@ class Ledger:
         self._planner = Planner(self.vendor, self.campaign, int(number), unsure=unsure)
         return int(number)
 
-    def _select(self, row_id: str, database: sqlite3.Connection) -> Any:
-        return database.execute(
+    def _find(self, row_id: str, database: Connection) -> Entry | None:
+        found = database.execute(
             f"SELECT {COLUMNS} FROM rows WHERE campaign = ? AND id = ?",  # noqa: S608 - a constant
             (self._number, row_id),
-        ).fetchone()
-
-    def _find(self, row_id: str, database: sqlite3.Connection) -> Entry | None:
-        found = self._select(row_id, database)
+        ).get
         return None if found is None else entry_of(found)
 
-    def _entries(self, states: tuple[State, ...], after: int, limit: int, database: sqlite3.Connection) -> list[Entry]:
+    def _entries(self, states: tuple[State, ...], after: int, limit: int, database: Connection) -> list[Entry]:
         marks = ", ".join("?" * len(states))
         found = database.execute(
             f"SELECT {COLUMNS} FROM rows WHERE number > ? AND campaign = ? AND state IN ({marks}) ORDER BY number LIMIT ?",  # noqa: S608
@@ -396,10 +396,10 @@ class Ledger:
         )
         return [entry_of(row) for row in found]
 
-    def _counts(self, database: sqlite3.Connection) -> dict[State, int]:
+    def _counts(self, database: Connection) -> dict[State, int]:
         found = database.execute("SELECT state, count(*) FROM rows WHERE campaign = ? GROUP BY state", (self._number,))
         return {State(state): int(count) for state, count in found}
 
 
-def _retired_keys(number: int, database: sqlite3.Connection) -> frozenset[str]:
+def _retired_keys(number: int, database: Connection) -> frozenset[str]:
     return frozenset(key for (key,) in database.execute("SELECT key FROM retired_keys WHERE row = ?", (number,)))

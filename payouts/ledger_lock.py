@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from payouts.states import LedgerError, LedgerInUse
-from webhooks.store.sqlite_guard import WriterLock
+from rewards_core.errors import StoreError
+from rewards_core.sqlite.files import FileLock, refuse_unsafe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,16 +22,19 @@ class LedgerLock:
 
     def __init__(self, path: Path) -> None:
         self._ledger = path.absolute()
-        self._lock = WriterLock(self._ledger)
+        self._lock = FileLock(self._ledger)
 
     def acquire(self) -> None:
         """Take the lock.
 
         Raises:
             LedgerInUse: another process has it.
-            LedgerError: the ledger has a second name, or the file beside it cannot be made.
+            LedgerError: the ledger has a second name, lies on a network file system, or the file beside it cannot be made.
         """
-        self._refuse_second_name()
+        try:
+            refuse_unsafe(self._ledger)
+        except StoreError as problem:
+            raise LedgerError(f"{problem} Nothing was sent.") from None
         self._demand(self._lock.take)
 
     def check(self) -> None:
@@ -38,7 +42,7 @@ class LedgerLock:
 
         Raises:
             LedgerInUse: another process has it by now.
-            LedgerError: the file beside the ledger cannot be made anew.
+            LedgerError: the file beside the ledger cannot be made again.
         """
         self._demand(self._lock.holds)
 
@@ -59,13 +63,4 @@ class LedgerLock:
                 f"{self._ledger} is in use by process {pid or 'unknown'}. Nothing was sent. Wait until it ends, or stop it; "
                 "then run this command again: it continues where that one stopped.",
                 pid=pid,
-            )
-
-    def _refuse_second_name(self) -> None:
-        """Refuse a hard link: under its other name there would be another lock, and another write-ahead log."""
-        names = self._ledger.stat().st_nlink if self._ledger.is_file() else 1
-        if names > 1:
-            raise LedgerError(
-                f"{self._ledger} has {names} names (hard links), and could be paid from twice at one time. Nothing was sent. "
-                "Copy it while no run works with it, and remove the other names."
             )

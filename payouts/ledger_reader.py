@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from attrs import frozen
 
@@ -199,12 +199,12 @@ class LedgerReader:
         found = self._database.execute(
             f"SELECT {COLUMNS} FROM rows WHERE campaign = ? AND id = ?",  # noqa: S608 - a constant
             (campaign.number, row_id),
-        ).fetchone()
+        ).get
         return None if found is None else entry_of(found)
 
     def generation(self) -> tuple[str, int, str | None]:
         """Return the name that all copies of this ledger share, how often rows were marked as sent in it, and its branch."""
-        identity, generation, branch = self._database.execute("SELECT identity, generation, branch FROM ledger").fetchone()
+        identity, generation, branch = self._database.execute("SELECT identity, generation, branch FROM ledger").get
         return str(identity), int(generation), branch
 
     def recipients(self, campaigns: Collection[Campaign]) -> Iterator[str]:
@@ -222,8 +222,8 @@ class LedgerReader:
             "SELECT number FROM audits WHERE vendor = ? AND (campaign = ? OR (campaign IS NULL AND target = ?)) "
             "AND ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT 1",
             (campaign.vendor, campaign.number, campaign.target),
-        ).fetchone()
-        return None if found is None else self.audit(found[0])
+        ).get
+        return None if found is None else self.audit(found)
 
     def audit(self, number: int) -> Audit:
         """Return what an audit has come to so far."""
@@ -231,8 +231,8 @@ class LedgerReader:
         vendor, target, only, begun_at, ended_at, rows, requests, unchecked = database.execute(
             "SELECT vendor, target, campaign, begun_at, ended_at, rows, requests, unchecked FROM audits WHERE number = ?",
             (number,),
-        ).fetchone()
-        kinds = database.execute(
+        ).get
+        kinds: list[Any] = database.execute(
             "SELECT kind, count(*), sum(applied) FROM differences WHERE audit = ? GROUP BY kind", (number,)
         ).fetchall()
         counts = {kind: count for kind, count, _ in kinds}
@@ -240,14 +240,14 @@ class LedgerReader:
             "SELECT coalesce(sum(CASE kind WHEN 'unknown_allowed' THEN vendor END), 0), count(DISTINCT row) "
             "FROM differences WHERE audit = ?",
             (number,),
-        ).fetchone()
+        ).get
         if any(kind.startswith("balance") for kind in counts):  # those concern all rows of a recipient
             apart += database.execute(
                 "SELECT count(*) FROM rows JOIN campaigns ON campaigns.number = campaign WHERE rows.vendor = ?1 "
                 "AND target IN ('', ?2) AND coalesce(?3, campaign) = campaign AND recipient IN "
                 "(SELECT recipient FROM differences WHERE audit = ?4 AND kind LIKE 'balance%')",
                 (vendor, target, only, number),
-            ).fetchone()[0]
+            ).get
         return Audit(
             number=number,
             begun_at=begun_at,
@@ -286,17 +286,17 @@ class LedgerReader:
 
     def first_key(self, entry: Entry) -> str:
         """Return the key that a row had before any retry."""
-        found = self._database.execute("SELECT key FROM retired_keys WHERE row = ? AND retry = 0", (entry.number,)).fetchone()
-        return entry.key if found is None else str(found[0])
+        found = self._database.execute("SELECT key FROM retired_keys WHERE row = ? AND retry = 0", (entry.number,)).get
+        return entry.key if found is None else str(found)
 
     def owner_of_key(self, vendor: str, key: str) -> tuple[str, str] | None:
         """Return row id and campaign of the row that has a key, or had it before a retry; None if there is none."""
         found = self._database.execute(
             "SELECT id, name FROM rows JOIN campaigns ON campaigns.number = campaign WHERE rows.vendor = ? AND key = ? "
             "UNION ALL SELECT id, name FROM retired_keys JOIN rows ON rows.number = row "
-            "JOIN campaigns ON campaigns.number = campaign WHERE retired_keys.vendor = ? AND retired_keys.key = ?",
+            "JOIN campaigns ON campaigns.number = campaign WHERE retired_keys.vendor = ? AND retired_keys.key = ? LIMIT 1",
             (vendor, key) * 2,
-        ).fetchone()
+        ).get
         return None if found is None else (str(found[0]), str(found[1]))
 
     def paid_alike(self, vendor: str, likeness: str) -> list[int]:
@@ -317,7 +317,7 @@ class LedgerReader:
             "AND other.planned_at > (SELECT min(settled_at) FROM retired_keys WHERE row = ?1) LIMIT 1",
             (entry.number,),
         )
-        return found.fetchone() is not None
+        return found.get is not None
 
     def ids_alike(self, campaign: Campaign, likeness: str) -> Iterator[str]:
         """Yield the ids of a campaign's like rows that were paid, or may have been."""
@@ -330,11 +330,12 @@ class LedgerReader:
     def respelled(self, campaign: Campaign, row_id: str, recipient: str) -> str | None:
         """Return the id of another row of a campaign that is this one spelled in another way, None if there is none."""
         spelling, payee = folded(row_id), folded(recipient)
-        for other, paid in self._database.execute(
+        found: list[Any] = self._database.execute(
             "SELECT id, recipient FROM rows WHERE campaign = ?1 AND folded_id = ?2 "
             "UNION ALL SELECT id, recipient FROM rows WHERE campaign = ?1 AND id = ?2",
             (campaign.number, spelling),
-        ):
+        ).fetchall()
+        for other, paid in found:
             if other != row_id and folded(paid) == payee:
                 return str(other)
         return None

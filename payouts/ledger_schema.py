@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
-import sqlite3
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from attrs import fields
@@ -15,13 +13,16 @@ from attrs import fields
 from payouts.ledger_lock import LedgerLock
 from payouts.likeness import folded_id, likeness
 from payouts.states import Entry, LedgerError, State
+from rewards_core.errors import StoreError
+from rewards_core.sqlite.connection import Connection, SQLiteError, connect, connect_without_log, meaning
+from rewards_core.sqlite.migrations import Schema, layout_of, migrate
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-APPLICATION_ID = 0x5041594F  # "PAYO"
+_CACHE_KIB = 4_000
 
-MIGRATIONS: tuple[str, ...] = (
+_MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE campaigns (
         number INTEGER PRIMARY KEY,
@@ -83,7 +84,7 @@ MIGRATIONS: tuple[str, ...] = (
         sealed TEXT,
         audited_at REAL
     );
-    INSERT INTO ledger SELECT identity(group_concat(vendor || name || opened_at, '|')), 0, NULL, NULL, NULL
+    INSERT INTO ledger SELECT identity(group_concat(vendor || name || printf('%!.15g', opened_at), '|')), 0, NULL, NULL, NULL
         FROM (SELECT vendor, name, opened_at FROM campaigns ORDER BY number LIMIT 1);
     ALTER TABLE campaigns ADD COLUMN run_at REAL;
     ALTER TABLE campaigns ADD COLUMN restored_at REAL;
@@ -142,7 +143,31 @@ MIGRATIONS: tuple[str, ...] = (
     ) WITHOUT ROWID;
     """,
 )
-"""Step n leads from layout n to layout n + 1; a step that has been released is never changed."""
+"""Step n leads from layout n to layout n + 1; what a released one does never changes.
+
+An identity is made of a time with 15 digits, as older versions of SQLite wrote times: a copy that one of them has brought to this
+layout must have the same.
+"""
+
+
+def _register(connection: Connection) -> None:
+    """Give a connection the functions that bring an older ledger to this layout."""
+    functions: tuple[tuple[str, Callable[..., str | None], int], ...] = (
+        ("likeness", likeness, 3),
+        ("folded_id", folded_id, 1),
+        ("identity", _identity, 1),
+    )
+    for name, function, arguments in functions:
+        connection.create_scalar_function(name, function, arguments)
+
+
+def _identity(first_campaign: str | None) -> str:
+    """Return a name that all copies of a ledger share, also those made before ledgers had names."""
+    known = secrets.token_bytes(16) if first_campaign is None else first_campaign.encode()
+    return hashlib.sha256(known).hexdigest()[:32]
+
+
+LEDGER = Schema(kind="ledger of payouts", application_id=0x5041594F, migrations=_MIGRATIONS, register=_register)  # "PAYO"
 
 _FIELDS = tuple(field.name for field in fields(Entry))
 COLUMNS = ", ".join(_FIELDS)
@@ -155,40 +180,36 @@ def entry_of(row: Sequence[Any]) -> Entry:
     return Entry(**values)
 
 
-def connect_to_write(path: Path, *, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.Connection:
+def connect_to_write(path: Path, *, schema: Schema = LEDGER) -> Connection:
     """Open the ledger, made if it is not there and brought to this layout if it is older; readable by its owner alone.
 
-    The caller holds the ledger's lock: this is the one connection that writes and checkpoints, because SQLite before 3.51.3 can
-    lose committed rows where there are two.
+    The caller holds the ledger's lock, so that this is the one connection that writes.
 
     Raises:
         LedgerError: it cannot be opened, is no ledger, or is newer than this program.
     """
-    _refuse_log_of_another(path)
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        path.chmod(0o600)
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=128)
-    except (OSError, sqlite3.Error) as problem:
-        raise LedgerError(
-            f"{path} cannot be opened for writing: {_reason(problem)}. Nothing was sent. Name another file with --ledger."
-        ) from None
-    try:
-        _bring_up(connection, path, migrations)
-    except BaseException:
-        connection.close()
-        raise
+    _refuse_log_of_another(path.resolve())
+    with _in_words(path):
+        if path.is_file():
+            path.chmod(0o600)
+        connection = connect(path, cache_kib=_CACHE_KIB)
+        try:
+            connection.execute("PRAGMA foreign_keys = ON")
+            migrate(connection, path, schema)
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 
-def seal_branch(connection: sqlite3.Connection) -> None:
+def seal_branch(connection: Connection) -> None:
     """Bring the ledger's new branch into its file, so that a log of this branch does not fit an older file."""
-    busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").get[0]
     if not busy:  # somebody reads; then nothing is proved by the file, and nothing is refused for it
         connection.execute("UPDATE ledger SET sealed = branch")
 
 
-def connect_to_read(path: Path) -> sqlite3.Connection:
+def connect_to_read(path: Path) -> Connection:
     """Open the ledger without any right to change it, beside a process that writes; an older one is brought to this layout first.
 
     Raises:
@@ -197,17 +218,16 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
     """
     if not path.is_file():
         raise LedgerError(f"{path}: there is no such file. Name the ledger of an earlier run with --ledger.")
-    connection = _read_only(path)
-    try:
-        layout = _layout(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    if layout == len(MIGRATIONS):
+    with _in_words(path):
+        connection = connect(path, read_only=True, cache_kib=_CACHE_KIB)
+        try:
+            layout = layout_of(connection, path, LEDGER)
+        except BaseException:
+            connection.close()
+            raise
+    if layout == LEDGER.layout:
         return connection
     connection.close()
-    if layout > len(MIGRATIONS):
-        raise LedgerError(f"{path}: a newer version of this program made this ledger (layout {layout}). Update the program.")
     if not layout:
         raise LedgerError(f"{path}: this file holds no ledger yet.")
     lock = LedgerLock(path)
@@ -216,38 +236,7 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
         connect_to_write(path).close()
     finally:
         lock.release()
-    return _read_only(path)
-
-
-def _read_only(path: Path, more: str = "") -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{more}", uri=True, isolation_level=None, check_same_thread=False)
-
-
-def _bring_up(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
-    layout = _layout(connection, path)
-    if layout > len(migrations):
-        raise LedgerError(
-            f"{path}: a newer version of this program made this ledger (layout {layout}). Nothing was sent. Update the program."
-        )
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA fullfsync = ON")  # what fsync alone does not do on macOS; nothing elsewhere
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA cache_size = -4000")
-    connection.execute("PRAGMA temp_store = MEMORY")  # a full folder of temporary files is no trouble of this one
-    connection.create_function("likeness", 3, likeness, deterministic=True)
-    connection.create_function("folded_id", 1, folded_id, deterministic=True)
-    connection.create_function("identity", 1, _identity)
-    for number, step in enumerate(migrations[layout:], layout + 1):
-        connection.executescript(
-            f"BEGIN IMMEDIATE; {step}; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number}; COMMIT"
-        )
-
-
-def _identity(first_campaign: str | None) -> str:
-    """Return a name that all copies of a ledger share, also those made before ledgers had names."""
-    known = secrets.token_bytes(16) if first_campaign is None else first_campaign.encode()
-    return hashlib.sha256(known).hexdigest()[:32]
+    return connect(path, read_only=True, cache_kib=_CACHE_KIB)
 
 
 def _refuse_log_of_another(path: Path) -> None:
@@ -263,12 +252,12 @@ def _refuse_log_of_another(path: Path) -> None:
         raise LedgerError(
             f"{path}: the ledger is gone, and its log {log.name} is here. Nothing was sent. Put the ledger back beside it."
         )
-    with closing(_read_only(path, "&immutable=1")) as file, closing(_read_only(path)) as both:
-        try:
-            (main,) = file.execute("SELECT branch FROM ledger").fetchone()
-            branch, sealed = both.execute("SELECT branch, sealed FROM ledger").fetchone()
-        except sqlite3.Error:  # an older layout, or one that was being made; what is damaged is told when it is opened
-            return
+    try:
+        with closing(connect_without_log(path)) as file, closing(connect(path, read_only=True)) as both:
+            main = file.execute("SELECT branch FROM ledger").get
+            branch, sealed = both.execute("SELECT branch, sealed FROM ledger").get
+    except SQLiteError:  # an older layout, or one that was being made; what is damaged is told when it is opened
+        return
     if sealed is not None and sealed == branch != main:  # this branch was written into the file, which has another now
         raise LedgerError(
             f"{path} and its log {log.name} do not belong together: one of them was put back from a backup. Nothing was sent. "
@@ -276,20 +265,15 @@ def _refuse_log_of_another(path: Path) -> None:
         )
 
 
-def _layout(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the number of the layout, 0 for an empty file."""
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    """Tell what the engine, SQLite or the disk says of a ledger as a `LedgerError`."""
     try:
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
-        layout = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    except sqlite3.Error as problem:
-        raise LedgerError(
-            f"{path} is no ledger: {_reason(problem)}. Nothing was sent. Name another file with --ledger."
-        ) from None
-    if application != APPLICATION_ID and not (application == 0 and layout == 0 and empty):
-        raise LedgerError(f"{path} is another program's database. Nothing was sent. Name another file with --ledger.")
-    return layout
-
-
-def _reason(problem: OSError | sqlite3.Error) -> str:
-    return (problem.strerror or type(problem).__name__) if isinstance(problem, OSError) else str(problem)
+        yield
+    except (StoreError, SQLiteError, OSError) as problem:
+        told: object = problem
+        if isinstance(problem, OSError):
+            told = f"{problem.filename or path} cannot be opened for writing: {problem.strerror or type(problem).__name__}."
+        elif isinstance(problem, SQLiteError):
+            told = meaning(problem, path)
+        raise LedgerError(f"{told} Nothing was sent. To use another ledger, name it with --ledger.") from None

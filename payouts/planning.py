@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from payouts import steps
 from payouts.ledger_schema import COLUMNS, entry_of
@@ -13,6 +12,10 @@ from payouts.likeness import folded_id, likeness
 from payouts.rows import Keys, Row
 from payouts.states import Entry, KeyTaken, RowChanged, State, content, same_amount
 from payouts.steps import MOST_AT_ONCE, marks
+from rewards_core.sqlite.connection import ConstraintError
+
+if TYPE_CHECKING:
+    from rewards_core.sqlite.connection import Connection
 
 _COLUMNS = 14
 _INSERT = (
@@ -38,7 +41,7 @@ class Planner:
         self._keys = Keys(vendor, campaign)
         self._unsure = unsure
 
-    def plan(self, rows: Sequence[Row], at: float, database: sqlite3.Connection) -> list[Entry]:
+    def plan(self, rows: Sequence[Row], at: float, database: Connection) -> list[Entry]:
         """Return how far each row has come; all of them are taken up, or none.
 
         Raises:
@@ -47,9 +50,9 @@ class Planner:
         """
         return steps.whole(partial(self._take_up, rows, at), database)
 
-    def _take_up(self, rows: Sequence[Row], at: float, database: sqlite3.Connection) -> list[Entry]:
+    def _take_up(self, rows: Sequence[Row], at: float, database: Connection) -> list[Entry]:
         known = self._known(rows, database)
-        number = database.execute("SELECT coalesce(max(number), 0) FROM rows").fetchone()[0]
+        number = database.execute("SELECT coalesce(max(number), 0) FROM rows").get
         fresh: list[Entry] = []
         entries: list[Entry] = []
         for row in rows:
@@ -79,7 +82,7 @@ class Planner:
         self._insert(fresh, database)
         return entries
 
-    def _known(self, rows: Sequence[Row], database: sqlite3.Connection) -> dict[str, Entry]:
+    def _known(self, rows: Sequence[Row], database: Connection) -> dict[str, Entry]:
         known: dict[str, Entry] = {}
         for begin in range(0, len(rows), MOST_AT_ONCE):
             ids = [row.id for row in rows[begin : begin + MOST_AT_ONCE]]
@@ -92,19 +95,19 @@ class Planner:
                 known[entry.id] = entry
         return known
 
-    def _insert(self, fresh: Sequence[Entry], database: sqlite3.Connection) -> None:
+    def _insert(self, fresh: Sequence[Entry], database: Connection) -> None:
         try:
             for begin in range(0, len(fresh), MOST_AT_ONCE):
                 some = fresh[begin : begin + MOST_AT_ONCE]
                 values = [value for entry in some for value in self._values(entry)]
                 database.execute(_INSERT.format(marks(len(some), _COLUMNS)), values)
-        except sqlite3.IntegrityError:
+        except ConstraintError:
             problem = self._takers(fresh, database)[0]
         else:
             return
         raise problem
 
-    def _takers(self, fresh: Sequence[Entry], database: sqlite3.Connection) -> list[KeyTaken]:
+    def _takers(self, fresh: Sequence[Entry], database: Connection) -> list[KeyTaken]:
         """Return an error for each row that brings the key of another."""
         problems: list[KeyTaken] = []
         owners: dict[str, tuple[str, str]] = {}
@@ -113,7 +116,7 @@ class Planner:
                 "SELECT id, name FROM rows JOIN campaigns ON campaigns.number = campaign "
                 "WHERE rows.vendor = ? AND key = ? AND rows.number != ?",
                 (self._vendor, entry.key, entry.number),
-            ).fetchone()
+            ).get
             owner = owners.get(entry.key) if found is None else found
             if owner is not None:
                 problems.append(KeyTaken(entry.key, entry.id, *owner))
@@ -126,21 +129,21 @@ class Planner:
         spelled = (likeness(entry.recipient, entry.item, entry.amount), folded_id(entry.id))
         return (entry.number, self._number, self._vendor, *grant, *state, *spelled)
 
-    def _refuse_retired(self, row_id: str, key: str, database: sqlite3.Connection) -> None:
+    def _refuse_retired(self, row_id: str, key: str, database: Connection) -> None:
         owner = database.execute(
             "SELECT id, name FROM retired_keys JOIN rows ON rows.number = row JOIN campaigns ON campaigns.number = campaign "
             "WHERE retired_keys.vendor = ? AND retired_keys.key = ?",
             (self._vendor, key),
-        ).fetchone()
+        ).get
         if owner is not None:
             raise KeyTaken(key, row_id, *owner)
 
-    def _same(self, row: Row, key: str, known: Entry, database: sqlite3.Connection) -> bool:
+    def _same(self, row: Row, key: str, known: Entry, database: Connection) -> bool:
         if (row.recipient, row.item) != (known.recipient, known.item) or not same_amount(row.amount, known.amount):
             return False
         if key == known.key:
             return True
         if not known.retries:
             return False
-        first = database.execute("SELECT key FROM retired_keys WHERE row = ? AND retry = 0", (known.number,)).fetchone()
-        return bool(key == first[0])
+        first = database.execute("SELECT key FROM retired_keys WHERE row = ? AND retry = 0", (known.number,)).get
+        return bool(key == first)

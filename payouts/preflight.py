@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
@@ -18,6 +17,7 @@ from payouts.likeness import likeness
 from payouts.rows import InvalidRow, Row, derive_key
 from payouts.spelling import told_apart
 from payouts.states import SETTLED, Entry, State, same_amount
+from rewards_core.sqlite.connection import temporary
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from payouts.ledger import Ledger
     from payouts.lines import Mistake
+    from rewards_core.sqlite.connection import Connection
 
 _MAY_BE_SENT = frozenset({State.PLANNED, State.SENT, State.UNKNOWN})
 
@@ -97,7 +98,7 @@ class Preflight:
         }
         self._keys_elsewhere: dict[str, tuple[int, int]] = {}
         self._repeats: dict[int, tuple[int, int]] = {}
-        self._alike = sqlite3.connect("", isolation_level=None)  # on the disk if it grows; what is alike in this campaign itself
+        self._alike = temporary()  # what is alike in this campaign itself
         self._alike.execute("CREATE TABLE alike (likeness TEXT, line INTEGER)")
         self.rows = self.known = self.settled = 0
         self.new: dict[str, tuple[int, Decimal]] = {}
@@ -241,7 +242,7 @@ async def record_repeats(ledger: Ledger, campaigns: Sequence[int], at: float) ->
         await ledger.transact(partial(_record, ledger.number, campaigns, at))
 
 
-def _record(campaign: int, others: Sequence[int], at: float, database: sqlite3.Connection) -> None:
+def _record(campaign: int, others: Sequence[int], at: float, database: Connection) -> None:
     for other in others:
-        name = database.execute("SELECT name FROM campaigns WHERE number = ?", (other,)).fetchone()[0]
+        name = database.execute("SELECT name FROM campaigns WHERE number = ?", (other,)).get
         record(database, kind="repeats", at=at, campaign=campaign, note=f"rows of campaign {name} may be paid again")

@@ -13,10 +13,10 @@ from payouts.ledger_reader import LedgerReader
 from payouts.states import AuditNeeded
 
 if TYPE_CHECKING:
-    import sqlite3
     from pathlib import Path
 
     from payouts.ledger import Ledger
+    from rewards_core.sqlite.connection import Connection
 
 _PROBLEM = "the ledger was restored from an older copy, and this row may have been paid since that copy was made"
 
@@ -106,12 +106,12 @@ async def release(ledger: Ledger, at: float, state: Path | None = None, *, newes
     return doubted
 
 
-def _identity(database: sqlite3.Connection) -> str:
-    return str(database.execute("SELECT identity FROM ledger").fetchone()[0])
+def _identity(database: Connection) -> str:
+    return str(database.execute("SELECT identity FROM ledger").get)
 
 
-def _doubt_coins(noted: Noted | None, at: float, branch: str, database: sqlite3.Connection) -> tuple[int, int]:
-    generation, known = database.execute("SELECT generation, branch FROM ledger").fetchone()
+def _doubt_coins(noted: Noted | None, at: float, branch: str, database: Connection) -> tuple[int, int]:
+    generation, known = database.execute("SELECT generation, branch FROM ledger").get
     doubted = 0
     if standing(generation, known, noted) is not Standing.NEWEST:
         database.execute("UPDATE campaigns SET restored_at = ?", (at,))
@@ -119,18 +119,19 @@ def _doubt_coins(noted: Noted | None, at: float, branch: str, database: sqlite3.
             "INSERT INTO campaigns (vendor, name, target, opened_at, restored_at) VALUES (?, ?, '', ?, ?) ON CONFLICT DO NOTHING",
             [(vendor, name, at, at) for vendor, name in (noted.campaigns if noted else ())],
         )
-        doubted = database.execute(
+        database.execute(
             "UPDATE rows SET state = 'unknown', problem = ?, settled_at = ? "
             "WHERE vendor = 'enkash' AND state IN ('planned', 'sent')",
             (_PROBLEM, at),
-        ).rowcount
+        )
+        doubted = database.changes()
     generation = max(generation, noted.generation if noted else 0) + 1
     database.execute("UPDATE ledger SET generation = ?, branch = ?, audited_at = ?", (generation, branch, at))
     return generation, doubted
 
 
-def _vouched(at: float, branch: str, database: sqlite3.Connection) -> int:
+def _vouched(at: float, branch: str, database: Connection) -> int:
     note = "vouched for as the newest copy"
     decisions.record(database, kind="newest", at=at, campaign=None, became="newest", note=note)
     changed = database.execute("UPDATE ledger SET generation = generation + 1, branch = ? RETURNING generation", (branch,))
-    return int(changed.fetchone()[0])
+    return int(changed.get)

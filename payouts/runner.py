@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from functools import partial
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self
 
 from attrs import field, frozen
 
@@ -15,8 +15,8 @@ from payouts.asking import paced
 from payouts.paying import Paying
 from payouts.progress import Progress, Stop
 from payouts.recording import Recorder
-from payouts.rows import Row
 from payouts.settling import Settling
+from payouts.source import Rows, groups
 from payouts.states import SETTLED, Entry, State
 from payouts.vendors import vendor_of
 from rewards_core.errors import RewardsError
@@ -30,10 +30,7 @@ if TYPE_CHECKING:
     from payouts.vendors import Vendor
     from webhooks import Completions
 
-Rows: TypeAlias = Iterable[Row] | AsyncIterable[Row]
-
-_CHUNK = 500
-_CHUNKS_AHEAD = 2
+_GROUPS_AHEAD = 2
 _MOST_UNREAD = 1_000
 _AHEAD = 6
 """Times the concurrency, rows may be marked as sent, so that requests need not wait for the disk."""
@@ -100,7 +97,8 @@ def run_payouts(
     request. `async for entry in run_payouts(...)` is all it takes; with `async with` around it, leaving the loop early ends it.
 
     Args:
-        rows: An iterable, read in a thread and no faster than rows leave, or an async one.
+        rows: An iterable, read in a thread, or an async one, closed at the end. Both are read no faster than rows leave, and a
+            little ahead: a row that was taken from them may not be in the ledger yet.
         client: An `OriginalClient` or an `EnkashClient`.
         completions: What accepted rows are waited for with; not needed for EnKash, nor where nobody waits.
         ledger: An open ledger of the same vendor.
@@ -183,7 +181,7 @@ class PayoutRun:
             ended=self._give_out,
         )
         self._work: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(most_sent)
-        self._planned: asyncio.Queue[list[Entry] | None] = asyncio.Queue(_CHUNKS_AHEAD)
+        self._planned: asyncio.Queue[list[Entry] | None] = asyncio.Queue(_GROUPS_AHEAD)
         self._handed, self._taken_up = _Numbers(), _Numbers()
         self._task: asyncio.Task[None] | None = None
         self._ended: deque[Entry] = deque()
@@ -304,17 +302,18 @@ class PayoutRun:
 
     async def _plan(self) -> None:
         """Read the file and plan its rows, a little ahead of those that are sent."""
-        async for chunk in self._chunks():
-            entries = await self._ledger.plan(chunk)
-            self.progress.read += len(entries)
-            await self._planned.put(entries)
+        async with aclosing(groups(self._rows, self._stop)) as source:
+            async for group in source:
+                entries = await self._ledger.plan(group)
+                self.progress.read += len(entries)
+                await self._planned.put(entries)
         await self._planned.put(None)
 
     async def _send(self) -> None:
         """Hand on the rows that are to be sent."""
         left = self._options.limit
-        while left != 0 and (chunk := await self._next_chunk()) is not None:
-            for entry in chunk:
+        while left != 0 and (group := await self._next_group()) is not None:
+            for entry in group:
                 if entry.number in self._handed:  # it comes twice, and has moved on since it was read
                     continue
                 if entry.state in SETTLED and entry.number not in self._taken_up:
@@ -336,7 +335,7 @@ class PayoutRun:
     async def _first_time(self, entry: Entry) -> None:
         self._work.put_nowait(partial(self._paying.pay, entry))
 
-    async def _next_chunk(self) -> list[Entry] | None:
+    async def _next_group(self) -> list[Entry] | None:
         taken: list[list[Entry] | None] = [None]
 
         async def take() -> None:
@@ -348,21 +347,6 @@ class PayoutRun:
         if entry.state in {State.SENT, State.UNKNOWN}:  # the vendor was asked, and does not list it
             return self._vendor.may_repeat and entry.uid is None
         return entry.state is State.PLANNED
-
-    async def _chunks(self) -> AsyncIterator[Sequence[Row]]:
-        if isinstance(self._rows, AsyncIterable):
-            async_rows = aiter(self._rows)
-            taken: list[Row | None] = []
-
-            async def take() -> None:
-                taken[:] = [await anext(async_rows, None)]
-
-            while await self._stop.before(take()) and taken[0] is not None:
-                yield [taken[0]]
-            return
-        rows = iter(self._rows)
-        while chunk := await asyncio.to_thread(_take, rows):
-            yield chunk
 
 
 class _Numbers:
@@ -381,10 +365,6 @@ class _Numbers:
         if place >= len(self._bits):
             self._bits.extend(bytes(place + 1024 - len(self._bits)))
         self._bits[place] |= 1 << (number & 7)
-
-
-def _take(rows: Iterator[Row]) -> list[Row]:
-    return list(islice(rows, _CHUNK))
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from payouts.states import Entry, LedgerError, State, WrongWay
 
 if TYPE_CHECKING:
-    import sqlite3
+    from rewards_core.sqlite.connection import Connection
 
 T = TypeVar("T")
 
@@ -50,19 +50,19 @@ def marks(rows: int, columns: int) -> str:
     return ", ".join([f"({', '.join('?' * columns)})"] * rows)
 
 
-def whole(work: Callable[[sqlite3.Connection], T], database: sqlite3.Connection) -> T:
+def whole(work: Callable[[Connection], T], database: Connection) -> T:
     """Run work, and undo all of it if it raises a `LedgerError`."""
     database.execute("SAVEPOINT work")
     try:
-        return work(database)
+        result = work(database)
     except LedgerError:
-        database.execute("ROLLBACK TO work")
+        database.execute("ROLLBACK TO work; RELEASE work")
         raise
-    finally:
-        database.execute("RELEASE work")
+    database.execute("RELEASE work")
+    return result
 
 
-def write(steps: Sequence[Step], database: sqlite3.Connection) -> None:
+def write(steps: Sequence[Step], database: Connection) -> None:
     """Write all steps, or none.
 
     Raises:
@@ -89,26 +89,26 @@ def _padded(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return rows + rows[-1:] * missing
 
 
-def _check(steps: Sequence[Step], database: sqlite3.Connection) -> None:
+def _check(steps: Sequence[Step], database: Connection) -> None:
     rows = _padded([(was.number, was.state.value) for was, _ in steps])
     found = database.execute(
         f"SELECT count(*) FROM rows JOIN (VALUES {marks(len(rows), 2)}) AS old "  # noqa: S608 - question marks
         "ON rows.number = old.column1 AND rows.state = old.column2",
         [value for row in rows for value in row],
-    ).fetchone()[0]
+    ).get
     numbers = {was.number for was, _ in steps}
     if found == len(rows) and len(numbers) == len(steps):
         return
     raise _stuck(steps, database)[0]
 
 
-def _stuck(steps: Sequence[Step], database: sqlite3.Connection) -> list[WrongWay]:
+def _stuck(steps: Sequence[Step], database: Connection) -> list[WrongWay]:
     """Return an error for each row that is not where it was, or comes a second time."""
     problems: list[WrongWay] = []
     seen: set[int] = set()
     for was, now in steps:
-        state = database.execute("SELECT state FROM rows WHERE number = ?", (was.number,)).fetchone()
-        if state != (was.state.value,) or was.number in seen:
+        state = database.execute("SELECT state FROM rows WHERE number = ?", (was.number,)).get
+        if state != was.state.value or was.number in seen:
             problems.append(WrongWay(was.id, was.state, now.state))
         seen.add(was.number)
     return problems

@@ -69,21 +69,27 @@ class RetryPolicy:
         return max(plain, asked or 0.0) + plain * JITTER * chance
 
 
-def parse_retry_after(value: str | None, now: float) -> float | None:
+def parse_retry_after(value: str | None, date: str | None) -> float | None:
     """Return the seconds a Retry-After header asks for, None if there is none or it says nothing.
 
     Args:
-        value: The header: seconds or an HTTP date (RFC 9110, section 10.2.3), which is in GMT whether it says so or not.
-        now: The time, in seconds since the epoch.
+        value: The header: seconds or an HTTP date (RFC 9110, section 10.2.3).
+        date: The Date header of the same answer, which such a date counts from: the clock of this host may be wrong.
     """
     if value is None:
         return None
     text = value.strip()
     if _seconds(text):
         return float(text[:12])
+    until, sent = _moment(text), _moment(date or "")
+    return None if until is None or sent is None else max(0.0, until - sent)
+
+
+def _moment(text: str) -> float | None:
+    """Return an HTTP date in seconds since the epoch, None if it is none; it is in GMT whether it says so or not."""
     try:
         at = parsedate_to_datetime(text)
-        return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
 

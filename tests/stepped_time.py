@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,25 +15,35 @@ import pytest
 
 PACKAGES = ("rewards_core", "original_async", "enkash_async", "webhooks", "payouts")
 
+DAY = 86_400.0
+JUMPS = {"half an hour back": [-1_800.0], "40 days ahead": [40 * DAY], "ahead and back": [40 * DAY, -40 * DAY]}
+"""Ways in which a wall clock is set while something waits, in seconds."""
+each_jump = pytest.mark.parametrize("jumps", JUMPS.values(), ids=JUMPS)
+
 _real_sleep = asyncio.sleep
 
 
 class SteppedTime:
-    """The time of the running loop and, by `now`, of the wall.
+    """The time of the running loop and of the host and, by `wall`, what a wall clock says that may be wrong.
 
     Attributes:
         at: Seconds since the epoch; set it to let time pass.
+        ahead: Seconds by which the wall clock is ahead; set it to let the clock jump.
         slept: How long the product slept, in order.
         meanwhile: Awaited each time while the product sleeps, if set.
     """
 
     def __init__(self) -> None:
         self.at = 1_700_000_000.0
+        self.ahead = 0.0
         self.slept: list[float] = []
         self.meanwhile: Callable[[], Awaitable[object]] | None = None
 
     def now(self) -> float:
         return self.at
+
+    def wall(self) -> float:
+        return self.at + self.ahead
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -42,8 +53,9 @@ class SteppedTime:
         await _real_sleep(0)
 
     def rule(self, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Make this the loop's time."""
+        """Make this the loop's time, and the host's."""
         monkeypatch.setattr(loop, "time", self.now)
+        monkeypatch.setattr(time, "clock_gettime", lambda _: self.at)
         let_product_sleep(self.sleep, monkeypatch)
 
 

@@ -5,24 +5,19 @@ from typing import TYPE_CHECKING
 from rewards_core.late import late_names
 
 if TYPE_CHECKING:
+    from rewards_core.errors import StoreClosed, StoreError, StoreFull
     from webhooks.as_completed import Completion, CompletionStream
     from webhooks.completions import Completions, CompletionStatistics
-    from webhooks.dispatch import DispatchStatistics, HandlerPolicy
-    from webhooks.errors import (
-        CompletionsClosed,
-        CompletionsFailed,
-        CompletionTimeout,
-        StoreClosed,
-        StoreError,
-        StoreFull,
-    )
+    from webhooks.errors import CompletionsClosed, CompletionsFailed, CompletionTimeout
+    from webhooks.handlers import HandlerPolicy, HandlerStatistics
     from webhooks.ingress.base import Reply
     from webhooks.polling import PollPolicy
     from webhooks.receiver import Receiver, ReceiverStatistics
     from webhooks.store.base import Store
     from webhooks.store.memory import MemoryStore
-    from webhooks.store.records import Acceptance, EventState, Outcome, StoredEvent, StoreStatistics
+    from webhooks.store.records import Acceptance, EventState, HandlerStatus, Outcome, StoredEvent, StoreStatistics, Subscription
     from webhooks.store.sqlite import SQLiteStore
+    from webhooks.store.url import open_store
     from webhooks.supervise import RestartPolicy
 
 __all__ = [
@@ -34,9 +29,10 @@ __all__ = [
     "Completions",
     "CompletionsClosed",
     "CompletionsFailed",
-    "DispatchStatistics",
     "EventState",
     "HandlerPolicy",
+    "HandlerStatistics",
+    "HandlerStatus",
     "MemoryStore",
     "Outcome",
     "PollPolicy",
@@ -51,6 +47,8 @@ __all__ = [
     "StoreFull",
     "StoreStatistics",
     "StoredEvent",
+    "Subscription",
+    "open_store",
 ]
 
 if not TYPE_CHECKING:  # else a type checker would believe in every name
@@ -63,11 +61,12 @@ if not TYPE_CHECKING:  # else a type checker would believe in every name
             "ingress.base",
             "store.base",
             "store.records",
+            "store.url",
             "store.memory",
             "supervise",
             "as_completed",
             "completions",
-            "dispatch",
+            "handlers",
             "receiver",
             "store.sqlite",  # last: it needs file locks, which Windows has not, and sqlite3
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rewards_core.errors import RewardsError, StoreClosed, StoreError, StoreFull
+from rewards_core.errors import RewardsError
 
 if TYPE_CHECKING:
     from rewards_core.operations import KeyedRequest, Operation, OperationRef

@@ -1,27 +1,31 @@
-"""The heart of every ingress: a signed delivery in, what to answer out. It does no IO but through its store."""
+"""Behind every ingress: a signed delivery in, what to answer out. It does no IO but through its store."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import repeat
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from attrs import frozen
 
+from rewards_core.clock import loop_time
 from rewards_core.errors import SignatureError
 from rewards_core.operations import Event, EventSource
-from rewards_core.validation import check_methods, check_name, check_number, check_whole, setting
-from webhooks.dispatch import Dispatcher, Handler, HandlerPolicy, by_scope
+from rewards_core.validation import check_callable, check_methods, check_name, check_number, check_whole, setting
+from webhooks.handlers import Handler, HandlerPolicy, HandlerRunner, HandlerStatistics, by_scope
 from webhooks.ingress.base import ACCEPTED, BROKEN, ENCODED, NOT_KEPT, TOO_LARGE, TOO_SLOW, UNSIGNED, WRONG_METHOD, Reply
-from webhooks.store.base import A_STORE, Acceptance, Store
-from webhooks.together import Together
+from webhooks.store.base import A_STORE, Store
+from webhooks.store.records import DEFAULT_SERVICE, Acceptance
+from webhooks.store.url import open_store
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from webhooks.ingress.base import Closable
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +61,10 @@ class Receiver:
 
     Args:
         sources: Whose deliveries: one source, or several with different scopes on one path.
-        store: Where events are kept; the receiver does not close it, except through `register`.
+        store: Where events are kept: a store, which stays its owner's to close; or the URL of one, as for `open_store`, which
+            is closed with the receiver.
+        service: The service that the handlers belong to. Give each service a name of its own, without a slash, once several
+            share a store; all processes of one service have the same handlers.
         handlers: How handlers are run.
         max_body: Bytes a body may have, 1 or more.
         body_timeout: Seconds a body may take to arrive, above 0.
@@ -66,14 +73,16 @@ class Receiver:
 
     Raises:
         TypeError: an argument is of another type.
-        ValueError: `max_body` or `body_timeout` is out of range, there is no source, or two share a scope.
+        ValueError: `max_body` or `body_timeout` is out of range, there is no source, two share a scope, the URL names no store,
+            or `service` cannot be a name.
     """
 
     def __init__(
         self,
         sources: EventSource | Iterable[EventSource],
-        store: Store,
+        store: Store | str,
         *,
+        service: str = DEFAULT_SERVICE,
         handlers: HandlerPolicy | None = None,
         max_body: int = MAX_BODY,
         body_timeout: float = 10.0,
@@ -81,15 +90,15 @@ class Receiver:
         random: Callable[[], float] = random.random,
     ) -> None:
         several = sources if isinstance(sources, Iterable) else (sources,)
-        self._by_scope = by_scope(several)
-        self._sources = tuple(self._by_scope.values())
-        self._store = check_methods(store, "store", A_STORE, Store)
+        by_scopes = by_scope(several)
+        self._sources = tuple(by_scopes.values())
+        self._owns_store = isinstance(store, str)
+        self._store = open_store(store) if isinstance(store, str) else check_methods(store, "store", A_STORE, Store)
         policy = setting(handlers, "handlers", HandlerPolicy)
-        self._dispatcher = Dispatcher(store, self._by_scope, policy=policy, clock=clock, random=random)
+        self._handlers = HandlerRunner(self._store, by_scopes, service=service, policy=policy, random=random)
         self._max_body = check_whole(max_body, "max_body", at_least=1)
         self._body_timeout = check_number(body_timeout, "body_timeout", above=0, unit="seconds")
-        self._clock = clock
-        self._together: Together[tuple[Mapping[str, str], bytes], Reply] = Together(self._take_in)
+        self._clock = check_callable(clock, "clock")
         self._accepted = self._duplicates = self._dead_letters = self._store_failures = 0
         self._rejected: dict[str, int] = {}
         self._last_delivery_at: float | None = None
@@ -111,9 +120,9 @@ class Receiver:
         return self._body_timeout
 
     @property
-    def dispatcher(self) -> Dispatcher:
-        """What runs the handlers."""
-        return self._dispatcher
+    def handler_statistics(self) -> HandlerStatistics:
+        """What the handlers did since the receiver was made."""
+        return self._handlers.statistics
 
     @property
     def statistics(self) -> ReceiverStatistics:
@@ -131,15 +140,16 @@ class Receiver:
         """Register the decorated async function for events of a name, `"*"` for every event.
 
         It runs at least once for each event, so it must be idempotent. `outcome.conflict` tells of an outcome that differs
-        from the first.
+        from the first. A name that no source knows is warned about.
 
         Args:
             event_name: The vendor's name, such as `"reward.allocated"`.
             name: The handler's own name, the same in every release: jobs are kept under it. Default: module and function name.
 
         Raises:
-            TypeError: it is not an async function, or a name is not a str.
-            ValueError: its name is taken by another handler, or a name is empty or holds what none can hold.
+            TypeError: it is not an async function that takes one event, or a name is not a str.
+            ValueError: its name is taken by another handler or could be another service's, or a name is empty or holds what none
+                can hold.
             RuntimeError: the receiver was started.
         """
         check_name(event_name, "event_name")
@@ -147,7 +157,7 @@ class Receiver:
             check_name(name, "name")
 
         def register(handler: H) -> H:
-            self._dispatcher.add(event_name, handler, name)
+            self._handlers.add(event_name, handler, name)
             return handler
 
         return register
@@ -193,51 +203,83 @@ class Receiver:
         """
         if len(body) > self._max_body:
             return self.too_large()
-        return await self._together.add((headers, body))
+        event = self._verified_event(headers, body)
+        if isinstance(event, str):
+            self._store.refused(event)
+            return self._refuse(event, UNSIGNED)
+        await asyncio.sleep(0)  # what came at one moment is read before any is kept: a tenth faster in `benchmarks deliveries`
+        try:
+            acceptance = await self._store.accept(event)
+        except Exception:
+            self._store_failures += 1
+            if self._may_tell("store"):
+                logger.exception("a delivery could not be kept and was answered 503")
+            return NOT_KEPT
+        self._last_delivery_at = self._clock()
+        if acceptance is Acceptance.DUPLICATE:
+            self._duplicates += 1
+            return ACCEPTED
+        self._accepted += 1
+        if event.problem is not None:
+            self._dead_letters += 1
+            logger.warning("a signed delivery is kept as a dead letter: %s", event.problem)
+        return ACCEPTED
 
     async def replay(self, event_ids: Sequence[int]) -> int:
-        """Read kept events again and let their handlers run anew; dead letters that can be used now settle what they say.
+        """Read kept events again and let every handler that wants them run again; what they settle or ask is settled and asked.
+
+        Args:
+            event_ids: The events; unknown ones, erased ones and those that still cannot be used are passed over.
 
         Returns:
             How many events could be used.
+
+        Raises:
+            StoreError: the store could not be read or written; what came before in `event_ids` may have been replayed.
         """
         count = 0
         for event_id in event_ids:
             stored = await self._store.get_event(event_id)
-            if stored is None:
+            if stored is None or not stored.event.body:
                 continue
-            event = self._dispatcher.read_again(stored.event)
+            event = self._handlers.read_again(stored.event)
             if event.problem is not None:
                 continue
-            if stored.event.problem is not None:
+            if event is not stored.event:
                 await self._store.amend(event_id, event)
-            await self._store.requeue([event_id], self._dispatcher.names_for(event.name))
+            await self._store.requeue([event_id], every_handler=True)
             count += 1
         return count
 
-    def register(self, app: Any, path: str) -> None:
+    def register(self, app: Any, path: str, completions: Closable | None = None) -> None:
         """Serve deliveries under a path of an aiohttp application.
 
-        The handlers start and stop with the application, and the store is closed with it.
+        The handlers start and stop with the application.
 
         Args:
             app: An `aiohttp.web.Application` that has not started.
             path: Such as `"/webhooks/rewards"`.
+            completions: What the application's requests wait with, closed when it shuts down: before the server waits for open
+                requests, so that no `wait` holds it up. It stays the application's to start.
 
         Raises:
-            TypeError: `app` is no such application, or `path` no str.
+            TypeError: `app` is no such application, `path` no str, or `completions` cannot be closed.
             ValueError: `path` does not begin with `/`.
         """
         from webhooks.ingress.aiohttp_app import register  # noqa: PLC0415 - aiohttp's server is needed by this alone
 
-        register(self, app, path)
+        register(self, app, path, completions)
 
     async def start(self) -> None:
-        """Begin to run handlers; idempotent."""
-        await self._dispatcher.start()
+        """Begin to run handlers; idempotent.
+
+        Raises:
+            StoreError: the handlers could not be registered; nothing runs.
+        """
+        await self._handlers.start()
 
     async def aclose(self, drain: float = 0.0) -> None:
-        """Stop running handlers; idempotent.
+        """Stop running handlers, and close the store if this receiver opened it; idempotent.
 
         Args:
             drain: Seconds that running handlers get to come to their end, 0 or more.
@@ -247,8 +289,11 @@ class Receiver:
             ValueError: it is negative or not finite; nothing was stopped.
         """
         check_number(drain, "drain", at_least=0, unit="seconds")
-        await self._together.aclose()
-        await self._dispatcher.aclose(drain)
+        try:
+            await self._handlers.aclose(drain)
+        finally:
+            if self._owns_store:
+                await self._store.aclose()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -256,24 +301,6 @@ class Receiver:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.aclose()
-
-    async def _take_in(self, deliveries: Sequence[tuple[Mapping[str, str], bytes]]) -> Sequence[Reply]:
-        """Answer deliveries that came at the same moment."""
-        read = [self._verified_event(headers, body) for headers, body in deliveries]
-        names_for = self._dispatcher.names_for
-        arrivals = [(event, names_for(event.name)) for event in read if isinstance(event, Event)]
-        results: Iterable[Acceptance | Exception] = ()
-        if arrivals:
-            try:
-                results = await self._store.accept_all(arrivals)
-            except Exception as problem:  # noqa: BLE001 - answered, counted and logged below
-                results = repeat(problem)
-        kept = iter(results)
-        return [self._acknowledged(event, next(kept)) if isinstance(event, Event) else self._unsigned(event) for event in read]
-
-    def _unsigned(self, reason: str) -> Reply:
-        self._store.refused(reason)
-        return self._refuse(reason, UNSIGNED)
 
     def _verified_event(self, headers: Mapping[str, str], body: bytes) -> Event | str:
         """Return the event of the source whose key signed the body, or why there is none."""
@@ -304,22 +331,6 @@ class Receiver:
                 problem=f"could not be read ({type(problem).__name__})",
             )
 
-    def _acknowledged(self, event: Event, result: Acceptance | Exception) -> Reply:
-        if isinstance(result, Exception):
-            self._store_failures += 1
-            if self._may_tell("store"):
-                logger.error("a delivery could not be kept and was answered 503", exc_info=result)
-            return NOT_KEPT
-        self._last_delivery_at = self._clock()
-        if result is Acceptance.DUPLICATE:
-            self._duplicates += 1
-        else:
-            self._accepted += 1
-            if event.problem is not None:
-                self._dead_letters += 1
-                logger.warning("a signed delivery is kept as a dead letter: %s", event.problem)
-        return ACCEPTED
-
     def _refuse(self, reason: str, reply: Reply) -> Reply:
         self._rejected[reason] = self._rejected.get(reason, 0) + 1
         if self._may_tell(reason):
@@ -330,8 +341,8 @@ class Receiver:
 
     def _may_tell(self, reason: str) -> bool:
         """Whether to log now: strangers must not be able to fill the log."""
-        now = self._clock()
-        if 0.0 <= now - self._told_at.get(reason, -_TELL_EVERY) < _TELL_EVERY:  # a clock set back must not silence us
+        now = loop_time()
+        if now - self._told_at.get(reason, -_TELL_EVERY) < _TELL_EVERY:
             return False
         self._told_at[reason] = now
         return True

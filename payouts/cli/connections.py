@@ -21,6 +21,7 @@ from payouts.generation import state_folder
 from payouts.ledger_lock import LedgerLock
 from rewards_core import Limits
 from rewards_core.environment import url_from
+from webhooks.store import store_file
 
 if TYPE_CHECKING:
     from original_async import OriginalClient
@@ -142,14 +143,12 @@ async def completions_of(
 
 
 def _listeners_store(name: str) -> SQLiteStore:
-    from webhooks.cli.stores import store_path  # noqa: PLC0415 - few runs read a listener's store
-
-    path = store_path(name) if ":" in name else Path(name)
+    path = store_file(name, "--store") if ":" in name else Path(name)
     if path is None:
         raise ValueError("--store: a store in memory can only be read by its own process. Name a file. Nothing was sent.")
     if not path.exists():
         raise ValueError(f"--store: there is no file {path}. Start webhook-listener with that store first. Nothing was sent.")
-    return webhooks.SQLiteStore(path, read_only=True)
+    return webhooks.SQLiteStore(path)
 
 
 @asynccontextmanager

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 from payouts.states import CampaignUnclear, LedgerError
 from rewards_core.cli.ending import ending, in_its_words
 from rewards_core.cli.exit_codes import Exit
+from rewards_core.sqlite.connection import SQLiteError
 
 
 def _unclear(problem: CampaignUnclear) -> tuple[str, int]:
@@ -14,13 +13,13 @@ def _unclear(problem: CampaignUnclear) -> tuple[str, int]:
     return str(problem), Exit.USAGE if problem.meant else missing
 
 
-def _unusable(problem: sqlite3.Error) -> tuple[str, int]:
+def _unusable(problem: SQLiteError) -> tuple[str, int]:
     words = f"The ledger cannot be read or written: {problem}. Look at the disk, then run the same command again."
     return words, Exit.UNAVAILABLE
 
 
 with_exit_codes = ending(
-    {CampaignUnclear: _unclear, LedgerError: in_its_words(Exit.UNAVAILABLE), sqlite3.Error: _unusable},
+    {CampaignUnclear: _unclear, LedgerError: in_its_words(Exit.UNAVAILABLE), SQLiteError: _unusable},
     interrupted="Interrupted. What was done until then is in the ledger.",
 )
 """Decorates a command, so that it ends with the documented codes for what it cannot do."""

@@ -31,12 +31,12 @@ from rewards_core.errors import ConfigurationError, NotFound, RequestRejected, V
 from rewards_core.text import counted
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator
 
     from original_async import Allocation, OriginalClient
     from payouts.ledger_lock import LedgerLock
     from payouts.ledger_reader import Campaign, LedgerReader
+    from rewards_core.sqlite.connection import Connection
 
 _IN_ONE_COMMIT = 500
 _MOST_REWARDS = 20
@@ -164,8 +164,8 @@ async def _demand_rewards(client: OriginalClient, asking: Asking, entries: Seque
             )
 
 
-def _run_at(campaign: Campaign, database: sqlite3.Connection) -> float | None:
-    found: float | None = database.execute("SELECT run_at FROM campaigns WHERE number = ?", (campaign.number,)).fetchone()[0]
+def _run_at(campaign: Campaign, database: Connection) -> float | None:
+    found: float | None = database.execute("SELECT run_at FROM campaigns WHERE number = ?", (campaign.number,)).get
     return found
 
 

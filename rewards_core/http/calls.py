@@ -92,7 +92,6 @@ class Line(Protocol):
     limiter: Limiter
     retry: RetryPolicy
     observers: Observers
-    clock: Callable[[], float]
     random: Callable[[], float]
 
     def refusal(self, answer: Answer) -> Refusal:
@@ -233,7 +232,7 @@ class Call(Generic[T]):
     def _refused(self, answer: Answer) -> Trouble:
         status = answer.status
         if status in {408, 429} or status >= 500:
-            asked = parse_retry_after(answer.headers.get("Retry-After"), self._line.clock())
+            asked = parse_retry_after(answer.headers.get("Retry-After"), answer.headers.get("Date"))
             return Trouble(Met.THROTTLED if status == 429 else Met.UNANSWERED, f"HTTP {status}", status, asked)
         if status == 407:  # only a proxy asks for that: the vendor heard nothing
             return Trouble(Met.NEVER_LEFT, "HTTP 407: the proxy wants other credentials", status)

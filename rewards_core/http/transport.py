@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -57,7 +56,6 @@ class Transport:
         retry: How often a call is tried.
         limits: How much is under way.
         observers: Who watches.
-        clock: Seconds since the epoch.
         random: A number from 0 to 1.
 
     Raises:
@@ -76,7 +74,6 @@ class Transport:
         retry: RetryPolicy | None = None,
         limits: Limits | None = None,
         observers: Sequence[Any] = (),
-        clock: Callable[[], float] = time.time,
         random: Callable[[], float] = random.random,
     ) -> None:
         if session is not None:
@@ -89,7 +86,6 @@ class Transport:
         limits = setting(limits, "limits", Limits)
         self.limiter = Limiter(limits, random=random)
         self.observers = Observers(observers)
-        self.clock = check_callable(clock, "clock")
         self.random = check_callable(random, "random")
         self._base = base_url.rstrip("/")
         self._borrowed = session

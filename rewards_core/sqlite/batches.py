@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -13,13 +14,13 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-_MOST_AT_ONCE = 1_000
+_MAX_BATCH = 1_000
 _ENOUGH = 128
-_LONGEST_WAIT = 32
+_MAX_PASSES = 32
 
 
 class Call(Generic[T]):
-    """One thing to run in the thread, and who waits for it.
+    """Work for the thread, and the future of its result.
 
     Args:
         run: What to run.
@@ -43,13 +44,13 @@ class BatchThread:
         name: The thread's name.
         work: Runs a batch in the thread, filling in `result` or `error` of each call; returns what the loop is to be told before
             the callers are.
-        tell: Is called in the loop with what `work` or `idle` returned, if that is not empty.
+        tell: Is called with what `work` or `tick` returned, if that is not empty, in the loop that called first.
         end: Runs in the thread when it ends.
-        idle: Runs in the thread when nothing was asked for `idle_every` seconds, while `watching` is set.
-        idle_every: Seconds.
-        patience: Passes of the loop in which no call is added that a batch waits for before it is handed over. Under load some
-            passes bring those that are just being answered: one batch where there were two costs a third less. With nothing else
-            to do a pass takes microseconds.
+        tick: Runs in the thread about every `tick_every` seconds, between batches, from the start on.
+        tick_every: Seconds, above 0.
+        quiet_passes: Passes of the loop in which no call is added that a batch waits for before it is handed over. Under load
+            some passes bring those that are just being answered: one batch where there were two costs a third less. With nothing
+            else to do a pass takes microseconds.
     """
 
     def __init__(
@@ -59,44 +60,50 @@ class BatchThread:
         *,
         tell: Callable[[list[Any]], None],
         end: Callable[[], None],
-        idle: Callable[[], list[Any]] | None = None,
-        idle_every: float = 0.02,
-        patience: int = 0,
+        tick: Callable[[], list[Any]] | None = None,
+        tick_every: float = 1.0,
+        quiet_passes: int = 0,
     ) -> None:
-        self.watching = False
         self._name = name
         self._work = work
         self._tell = tell
         self._end = end
-        self._idle = idle
-        self._idle_every = idle_every
-        self._patience = patience
+        self._tick = tick
+        self._tick_every = tick_every
+        self._quiet_passes = quiet_passes
         self._queue: SimpleQueue[list[Call[Any]]] = SimpleQueue()
         self._home: asyncio.AbstractEventLoop | None = None
         self._waiting: list[Call[Any]] = []
         self._busy = False
         self._scheduled = False
-        self._seen = self._passes = self._quiet_passes = 0
+        self._seen = self._passes = self._quiet = 0
+        self._ending: asyncio.Future[None] | None = None
+
+    def start(self) -> None:
+        """Begin in the running loop, if no loop that is still open has begun."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._home and (self._home is None or self._home.is_closed()):
+            self._move_to(loop)
 
     def submit(self, call: Call[T]) -> asyncio.Future[T]:
-        """Hand a call over; the future is resolved in the loop.
+        """Hand a call over; the future is resolved in its loop.
 
-        Calls of one pass of the loop, and all that come while a batch is being run, go together.
+        Calls of one pass of the loop, and all that come while a batch is being run, go together; those of a second loop go alone.
         """
-        loop = call.future.get_loop()
-        if loop is not self._home:
-            if self._home is not None and not self._home.is_closed():
-                self._queue.put([call])
-                return call.future
-            self._move_to(loop)
-        self._waiting.append(call)
-        self._schedule()
+        self.start()
+        if call.future.get_loop() is self._home:
+            self._waiting.append(call)
+            self._schedule()
+        else:
+            self._queue.put([call])
         return call.future
 
     async def aclose(self) -> None:
         """Run what was handed over, and end; nothing may be handed over afterwards."""
-        if self._home is not None:
-            await self.submit(Call(_end))
+        if self._home is not None and self._ending is None:
+            self._ending = self.submit(Call[None](_end))
+        if self._ending is not None:
+            await asyncio.shield(self._ending)
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin in this loop, or go on in it after another one has ended with all its callers."""
@@ -109,7 +116,7 @@ class BatchThread:
     def _schedule(self) -> None:
         if self._home is not None and not self._busy and not self._scheduled:
             self._scheduled = True
-            self._seen = self._passes = self._quiet_passes = 0
+            self._seen = self._passes = self._quiet = 0
             self._home.call_soon(self._hand_over, self._home)
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -118,45 +125,69 @@ class BatchThread:
             return
         self._scheduled = False
         self._busy = True
-        batch, self._waiting = self._waiting[:_MOST_AT_ONCE], self._waiting[_MOST_AT_ONCE:]
+        batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
         self._queue.put(batch)
 
     def _may_grow(self) -> bool:
         """Return whether to let one more pass of the loop go by."""
         count = len(self._waiting)
         self._passes += 1
-        self._quiet_passes = self._quiet_passes + 1 if count == self._seen else 0
+        self._quiet = self._quiet + 1 if count == self._seen else 0
         self._seen = count
-        return self._quiet_passes < self._patience and count < _ENOUGH and self._passes < _LONGEST_WAIT
+        return self._quiet < self._quiet_passes and count < _ENOUGH and self._passes < _MAX_PASSES
 
     def _main(self) -> None:
         last = False
+        next_tick = time.monotonic() + self._tick_every
         while not last:
-            try:
-                batch = self._queue.get(timeout=self._idle_every if self.watching else None)
-            except Empty:
-                batch = []
+            batch = self._next_batch(next_tick)
             last = any(call.run is _end for call in batch)
-            work = [call for call in batch if call.run is not _end]
-            news: list[Any] = []
-            try:
-                if work:
-                    news = self._work(work)
-                elif not batch and self._idle is not None:
-                    news = self._idle()
-            except Exception as problem:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
-                for call in work:
-                    call.error = problem
+            news = self._run([call for call in batch if call.run is not _end])
+            if self._tick is not None and not last and time.monotonic() >= next_tick:
+                next_tick = time.monotonic() + self._tick_every
+                news = news + self._guarded(self._tick, [])
             if last:
-                self._end()
-            if batch or news:
-                self._answer(batch, news)
+                self._guarded(self._end, None)
+            self._answer(batch, news)
+
+    def _run(self, work: list[Call[Any]]) -> list[Any]:
+        if not work:
+            return []
+        try:
+            return self._work(work)
+        except Exception as problem:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+            for call in work:
+                call.error = problem
+            return []
+
+    def _guarded(self, do: Callable[[], T], otherwise: T) -> T:
+        """Do what nobody waits for; a fault in it must not end the thread."""
+        try:
+            return do()
+        except Exception:
+            logger.exception("the %s thread failed between two batches", self._name)
+            return otherwise
+
+    def _next_batch(self, next_tick: float) -> list[Call[Any]]:
+        if self._tick is None:
+            return self._queue.get()
+        try:
+            return self._queue.get(timeout=max(0.0, next_tick - time.monotonic()))
+        except Empty:
+            return []
 
     def _answer(self, batch: list[Call[Any]], news: list[Any]) -> None:
         loop = batch[0].future.get_loop() if batch else self._home
+        if loop is not self._home:
+            self._call_in(self._home, [], news)
+            news = []
+        self._call_in(loop, batch, news)
+
+    def _call_in(self, loop: asyncio.AbstractEventLoop | None, batch: list[Call[Any]], news: list[Any]) -> None:
+        if loop is None or not (batch or news):
+            return
         try:
-            if loop is not None:
-                loop.call_soon_threadsafe(self._deliver, loop, batch, news)
+            loop.call_soon_threadsafe(self._deliver, loop, batch, news)
         except RuntimeError:  # the loop ended before the store was closed: nobody is left in it to answer
             logger.debug("a loop ended before the store it used was closed")
 
@@ -165,15 +196,17 @@ class BatchThread:
             self._busy = False
             if self._waiting:
                 self._schedule()
-        if news:
-            self._tell(news)
-        for call in batch:
-            if call.future.done():
-                continue
-            if call.error is None:
-                call.future.set_result(call.result)
-            else:
-                call.future.set_exception(call.error)
+        try:
+            if news:
+                self._tell(news)
+        finally:
+            for call in batch:
+                if call.future.done():
+                    continue
+                if call.error is None:
+                    call.future.set_result(call.result)
+                else:
+                    call.future.set_exception(call.error)
 
 
 def _end() -> None:

@@ -7,12 +7,13 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import apsw
 
 from rewards_core.errors import StoreError, StoreFull
+from rewards_core.sqlite.files import followed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
 Connection = apsw.Connection
 SQLiteError = apsw.Error
 ConstraintError = apsw.ConstraintError
+FullError = apsw.FullError
+InterruptError = apsw.InterruptError
+CALL_ERRORS = (apsw.ConstraintError, apsw.BindingsError, apsw.MismatchError, apsw.TooBigError, apsw.RangeError, apsw.SQLError)
+"""Errors of what one call asked for; another call of the same transaction is not to blame."""
+PASSING_ERRORS = (apsw.BusyError, apsw.LockedError, apsw.FullError, apsw.InterruptError)
+"""Errors that leave a connection sound."""
+DAMAGE_ERRORS = (apsw.CorruptError, apsw.NotADBError)
+"""Errors of a file that holds something else than SQLite wrote."""
 VERSION = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
 """The version of the SQLite that apsw carries."""
 
@@ -31,10 +40,10 @@ _SHORTEST_NAP, _LONGEST_NAP = 0.0005, 0.0015
 
 
 def connect(path: Path, *, read_only: bool = False, busy_timeout: float = 5.0, cache_kib: int = 65_536) -> Connection:
-    """Open a file; one that is to be written is made if it is missing, readable by its owner alone.
+    """Open a file; one that is to be written is made if it is missing, readable by its owner alone. What it holds stays as it is.
 
-    A commit returns after fsync. Whoever waits for a lock sleeps for a random 0.5 to 1.5 ms at a time: with SQLite's own, growing
-    pauses one of several busy processes starves.
+    A commit returns after fsync; `migrate` gives the file its write-ahead log. A connection that waits for a lock sleeps for a
+    random 0.5 to 1.5 ms at a time: with SQLite's own, growing pauses one of several busy processes starves.
 
     Args:
         path: The file.
@@ -48,16 +57,16 @@ def connect(path: Path, *, read_only: bool = False, busy_timeout: float = 5.0, c
     """
     if not read_only and not path.exists():  # closing a file that stands would give up SQLite's locks on it in this process
         with suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.close(os.open(followed(path), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
-    connection = Connection(str(path), flags=flags, statementcachesize=_STATEMENTS)
+    connection = Connection(str(path.absolute()), flags=flags, statementcachesize=_STATEMENTS)  # a name alone may be a URI
     try:
-        connection.set_busy_handler(_busy_handler(busy_timeout))
+        set_busy_timeout(connection, busy_timeout)
         connection.execute("PRAGMA temp_store = MEMORY")  # a full folder of temporary files must not stop a commit
         connection.execute(f"PRAGMA cache_size = -{cache_kib}")
         if not read_only:
-            connection.execute("PRAGMA journal_mode = WAL").fetchall()
             connection.execute("PRAGMA synchronous = FULL")  # less would acknowledge what a power cut may take back
+            connection.execute("PRAGMA secure_delete = ON").fetchall()  # what is erased must not stay in free pages
             connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}").fetchall()
             if sys.platform == "darwin":
                 connection.execute("PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON")
@@ -65,6 +74,39 @@ def connect(path: Path, *, read_only: bool = False, busy_timeout: float = 5.0, c
         connection.close()
         raise
     return connection
+
+
+def connect_without_log(path: Path) -> Connection:
+    """Open a file to read what it holds by itself, without its log, at a time when nothing writes to it.
+
+    Raises:
+        apsw.Error: it is missing; see `meaning`.
+    """
+    return Connection(f"{path.absolute().as_uri()}?immutable=1", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+
+
+def set_busy_timeout(connection: Connection, seconds: float) -> None:
+    """Let a connection wait for a lock of another one for so many seconds, 0 or more."""
+    connection.set_busy_handler(_busy_handler(seconds))
+
+
+def keep_log(connection: Connection) -> None:
+    """Let a connection leave the log as it is when it is closed, though no other has the file open."""
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+
+def in_use(path: Path) -> bool:
+    """Return whether any connection has a database open, in whatever process and under whatever name of its log.
+
+    Raises:
+        apsw.Error: it cannot be opened or is no database; see `meaning`.
+    """
+    with closing(Connection(str(path.absolute()), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
+        try:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; ROLLBACK").fetchall()
+        except apsw.BusyError:
+            return True
+    return False
 
 
 def temporary() -> Connection:
@@ -98,8 +140,10 @@ def meaning(problem: apsw.Error, path: Path) -> StoreError:
         return StoreError(f"{path} is locked by another program that does not let go. End that program, or its transaction.")
     if isinstance(problem, apsw.ReadOnlyError | apsw.PermissionsError):
         return StoreError(f"{path} cannot be written. Check the permissions and the mount of the file and its folder.")
-    if isinstance(problem, apsw.CorruptError | apsw.NotADBError):
+    if isinstance(problem, DAMAGE_ERRORS):
         return StoreError(f"{path} is damaged or is no SQLite file. Restore it from a backup.")
+    if isinstance(problem, apsw.CantOpenError) and path.is_dir():
+        return StoreError(f"{path} is a folder. Name a file.")
     if isinstance(problem, apsw.CantOpenError):
         return StoreError(f"{path} cannot be opened. Its folder must exist, and this user must be allowed to write there.")
     return StoreError(f"{path} cannot be used: {type(problem).__name__}: {problem}. Check the disk beneath it.")

@@ -7,15 +7,16 @@ import os
 import re
 import stat
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from rewards_core.errors import StoreError
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 _MAX_LINKS = 40
-_MOUNTS = "/proc/self/mountinfo"
+_MISSING = "none"
+_MOUNTS = Path("/proc/self/mountinfo")
+Identity = tuple[int, int]
+"""What tells a file from every other one of this host: the device and the inode."""
+
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs")
 
 
@@ -30,6 +31,7 @@ class FileLock:
         real = followed(path)
         self.path = real.with_name(real.name + ".lock")
         self._descriptor: int | None = None
+        self._identity: Identity | None = None
         self._exclusive = False
 
     def take(self, *, shared: bool = False) -> bool:
@@ -38,18 +40,21 @@ class FileLock:
         Raises:
             OSError: the file beside it cannot be made.
         """
-        descriptor = self._descriptor
-        if descriptor is None:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if self._descriptor is None:
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            about = os.fstat(self._descriptor)
+            self._identity = about.st_dev, about.st_ino
         try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            fcntl.flock(self._descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError:
-            os.close(descriptor)
-            self._descriptor = None
+            self.release()
             return False
-        self._descriptor, self._exclusive = descriptor, not shared
+        if not self.in_place:  # it was removed in the meantime, so that others may lock another one
+            self.release()
+            return False
+        self._exclusive = not shared
         if not shared:
-            self.note("")
+            self.note(self.noted())
         return True
 
     def note(self, more: str) -> None:
@@ -76,8 +81,8 @@ class FileLock:
 
     @property
     def in_place(self) -> bool:
-        """Whether it is held, and its file was not removed."""
-        return self._descriptor is not None and os.fstat(self._descriptor).st_nlink > 0
+        """Whether it is held, and its file is where others look for it."""
+        return self._descriptor is not None and identity(self.path) == self._identity
 
     def holder(self) -> int | None:
         """Return the process that took it alone last, None if that is not known."""
@@ -109,28 +114,47 @@ class OpenFiles:
     def __init__(self, path: Path) -> None:
         real = str(path.resolve())  # a log lies beside the file itself, not beside a link to it
         self._names = (str(path.absolute()), real + "-wal", real + "-shm")
-        self.inodes = self._look()
         self.log_bytes = 0
+        self.identities = self._look()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all three stood there."""
+        return None not in self.identities
 
     @property
     def moved(self) -> bool:
         """Whether the file itself is not where it was."""
-        return _inode(self._names[0]) != self.inodes[0]
+        return identity(self._names[0]) != self.identities[0]
+
+    @property
+    def log_replaced(self) -> bool:
+        """Whether the log of another file stands where the log was."""
+        return identity(self._names[1]) not in {None, self.identities[1]}
 
     @property
     def whole(self) -> bool:
         """Whether the file, its log and the log's index are where they were."""
-        return self._look() == self.inodes
+        return self._look() == self.identities
 
-    def _look(self) -> tuple[int | None, ...]:
-        found: list[int | None] = []
+    def beside_foreign_log(self, noted: str) -> bool:
+        """Whether the log that stands here was noted, as the text of such an object, with another file than the one here."""
+        file, log, _ = str(self).split(" ")
+        then = noted.split(" ")
+        return len(then) == len(self._names) and then[0] != file and then[1] == log != _MISSING
+
+    def __str__(self) -> str:
+        return " ".join(_MISSING if one is None else f"{one[0]}:{one[1]}" for one in self.identities)
+
+    def _look(self) -> tuple[Identity | None, ...]:
+        found: list[Identity | None] = []
         for name in self._names:
             try:
                 about = os.stat(name)  # noqa: PTH116 - some of these for each commit
             except OSError:
                 found.append(None)
             else:
-                found.append(about.st_ino)
+                found.append((about.st_dev, about.st_ino))
                 if name is self._names[1]:
                     self.log_bytes = about.st_size
         return tuple(found)
@@ -144,13 +168,16 @@ def refuse_unsafe(path: Path) -> None:
             system, on which locks and shared memory do not hold.
     """
     with suppress(FileNotFoundError):
-        links = path.stat().st_nlink
-        if links > 1:
+        about = path.stat()
+        if stat.S_ISREG(about.st_mode) and about.st_nlink > 1:  # a folder has a name more for each folder in it
             raise StoreError(
-                f"{path} has {links} names (hard links), each with a log of its own, so that entries would be lost. "
+                f"{path} has {about.st_nlink} names (hard links), each with a log of its own, so that entries would be lost. "
                 "Remove the other names while no process has it open."
             )
-    kind = _file_system(path.resolve().parent)
+    mounts = ""  # where the system does not tell, nothing is refused
+    with suppress(OSError):
+        mounts = os.fsdecode(_MOUNTS.read_bytes())
+    kind = file_system(path.resolve().parent, mounts)
     if kind in _NETWORK:
         raise StoreError(f"{path} lies on a network file system ({kind}), where locks cannot be trusted. Use a local disk.")
 
@@ -165,22 +192,24 @@ def followed(path: Path) -> Path:
     return path
 
 
-def _inode(name: str) -> int | None:
+def identity(name: str | Path) -> Identity | None:
+    """Return what tells the file that stands here from others, None if there is none."""
     try:
-        return os.stat(name).st_ino  # noqa: PTH116 - one of these for each commit
+        about = os.stat(name)  # noqa: PTH116 - some of these for each commit
     except OSError:
         return None
+    return about.st_dev, about.st_ino
 
 
-def _file_system(folder: Path) -> str | None:
-    """Return the kind of the file system that holds a folder, None where the system does not tell."""
-    try:
-        with open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as mounts:  # noqa: PTH123 - no Path is needed
-            lines = mounts.read().splitlines()
-    except OSError:
-        return None
+def file_system(folder: Path, mounts: str) -> str | None:
+    """Return the kind of the file system that holds a folder, None if it is not known.
+
+    Args:
+        folder: Absolute, without links.
+        mounts: The text of Linux's `/proc/self/mountinfo`; of two mounts in one place the later one counts.
+    """
     place, longest, found = str(folder), 0, None
-    for line in lines:
+    for line in filter(None, mounts.split("\n")):
         before, _, after = line.partition(" - ")
         point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before.split(" ")[4])
         inside = place == point or place.startswith(point.rstrip("/") + "/")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from attrs import field, frozen
 
 from rewards_core.errors import StoreError
 from rewards_core.sqlite.connection import Connection, transaction
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def _nothing(_: Connection) -> None:
@@ -63,19 +61,22 @@ def layout_of(connection: Connection, path: Path, schema: Schema) -> int:
 def migrate(connection: Connection, path: Path, schema: Schema) -> int:
     """Bring a file to the newest layout, after a backup beside it if it holds anything; return the layout it had.
 
+    From then on the file has a write-ahead log. Nothing is changed before it is known whose file it is.
+
     Raises:
         StoreError: as `layout_of`; nothing was changed.
         OSError: the backup cannot be written; nothing was changed.
     """
     schema.register(connection)
     layout = layout_of(connection, path, schema)
+    connection.execute("PRAGMA journal_mode = WAL").fetchall()
     if layout == schema.layout:
         return layout
     if layout:
         back_up(connection, path.with_name(f"{path.name}.layout-{layout}.backup"))
     with transaction(connection):
         for number in range(layout_of(connection, path, schema), schema.layout):
-            connection.execute(schema.migrations[number])
+            connection.execute(schema.migrations[number]).fetchall()
             connection.pragma("user_version", number + 1)
         connection.pragma("application_id", schema.application_id)
     return layout
@@ -84,10 +85,15 @@ def migrate(connection: Connection, path: Path, schema: Schema) -> int:
 def back_up(connection: Connection, to: Path) -> None:
     """Copy the whole database into a file, which is complete or not there; one that stands there is replaced.
 
+    All of it is read in one transaction: a copy in steps begins again whenever somebody writes.
+
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written, or is one of the database's own.
         apsw.Error: the database cannot be read, or the disk is full.
     """
+    own = Path(connection.filename).resolve()
+    if to.resolve() in {own, *(own.with_name(own.name + suffix) for suffix in ("-wal", "-shm", ".lock"))}:
+        raise FileExistsError(errno.EEXIST, "it is the database itself")
     unfinished = to.with_name(f"{to.name}.unfinished-{os.getpid()}")
     unfinished.unlink(missing_ok=True)
     os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -95,15 +101,19 @@ def back_up(connection: Connection, to: Path) -> None:
         with closing(Connection(str(unfinished))) as copy:
             copy.pragma("journal_mode", "DELETE")
             with copy.backup("main", connection, "main") as backup:
-                while not backup.done:
-                    backup.step(1_000)
+                backup.step()
             copy.pragma("journal_mode", "DELETE")
-        descriptor = os.open(unfinished, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(unfinished)
         unfinished.replace(to)
+        _sync(to.parent)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -31,7 +31,7 @@ async def new_tokens(time: SteppedTime, endpoint: TokenEndpoint) -> AsyncIterato
     made: list[Tokens] = []
 
     def new(store: BreakerStore | None = None, **arguments: Any) -> Tokens:
-        settings: dict[str, Any] = {"ask": endpoint, "account": lambda: "account-1", "clock": time.now}
+        settings: dict[str, Any] = {"ask": endpoint, "account": lambda: "account-1", "clock": time.wall}
         made.append(Tokens(PasswordTokens(store=store or MemoryBreakerStore(), **{**settings, **arguments})))
         return made[-1]
 
@@ -50,7 +50,7 @@ async def new_client(time: SteppedTime) -> AsyncIterator[Callable[..., EnkashCli
             "coins_base_url": COINS,
             "auth_base_url": AUTH,
             "credentials": credentials(),
-            "clock": time.now,
+            "clock": time.wall,
             "random": lambda: 0.0,
         }
         made.append(EnkashClient(**{**settings, **arguments}))

@@ -16,7 +16,7 @@ from enkash_async.credentials import AccessToken
 from enkash_async.tokens import PAUSE_UNPROVEN, PasswordTokens
 from rewards_core.errors import ConnectFailed, OutcomeUnknown, RateLimited, Unauthorized, VendorError
 from tests.enkash_async.enkash_kit import outcome
-from tests.stepped_time import SteppedTime
+from tests.stepped_time import DAY, SteppedTime
 
 T = TypeVar("T")
 
@@ -33,7 +33,8 @@ class WrongPassword(RuleBasedStateMachine):
         self.time = SteppedTime()
         self.patches = pytest.MonkeyPatch()
         self.time.rule(self.runner.get_loop(), self.patches)
-        self.ahead = 0.0
+        self.boots = 0
+        self.patches.setattr("enkash_async.tokens.boot_id", lambda: f"boot-{self.boots}")
         self.store = MemoryBreakerStore()
         self.fate = ""
         self.arrived: list[float] = []
@@ -62,9 +63,7 @@ class WrongPassword(RuleBasedStateMachine):
         raise OutcomeUnknown("no answer")
 
     def start(self) -> PasswordTokens:
-        return PasswordTokens(
-            ask=self.ask, account=lambda: "account-1", store=self.store, clock=lambda: self.time.now() + self.ahead
-        )
+        return PasswordTokens(ask=self.ask, account=lambda: "account-1", store=self.store, clock=self.time.wall)
 
     @rule(number=st.integers(0, PROCESSES - 1), fate=FATES, callers=st.integers(1, 3))
     def token_is_wanted(self, number: int, fate: str, callers: int) -> None:
@@ -84,10 +83,18 @@ class WrongPassword(RuleBasedStateMachine):
         asking.cancel()
         assert all(isinstance(problem, VendorError) for problem in await waiting)
 
-    @rule(seconds=st.sampled_from([1, 60, 540, 600]), set_back=st.sampled_from([0, 0, 30, 3600]))
-    def time_passes(self, seconds: int, set_back: int) -> None:
-        self.ahead -= set_back
+    @rule(seconds=st.sampled_from([1, 60, 540, 600]), jump=st.sampled_from([0, 0, -1_800, 40 * DAY, -40 * DAY]))
+    def time_passes(self, seconds: int, jump: float) -> None:
+        self.time.ahead += jump
         self.time.at += seconds
+
+    @rule(up=st.sampled_from([5, 3600]))
+    def host_is_booted(self, up: int) -> None:
+        self.run(self._close())
+        self.boots += 1
+        booted = self.time.at - up
+        self.patches.setattr("enkash_async.tokens.uptime", lambda: self.time.at - booted)
+        self.processes = [self.start() for _ in range(PROCESSES)]
 
     @invariant()
     def no_third_attempt_follows_soon_after_two(self) -> None:
@@ -98,12 +105,12 @@ class WrongPassword(RuleBasedStateMachine):
     def password_that_is_known_to_be_wrong_is_never_tried_again(self) -> None:
         assert not self.told or self.arrived[-1] == self.told[0]
 
-    def teardown(self) -> None:
-        async def close() -> None:
-            for tokens in self.processes:
-                await tokens.aclose()
+    async def _close(self) -> None:
+        for tokens in self.processes:
+            await tokens.aclose()
 
-        self.run(close())
+    def teardown(self) -> None:
+        self.run(self._close())
         self.patches.undo()
         self.runner.close()
 

@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from enkash_async import BreakerStore, CredentialsRejected, EnkashClient, FileBreakerStore, PasswordCredentials, TokenUnavailable
 from tests.enkash_async.enkash_kit import outcome
-from tests.stepped_time import SteppedTime
+from tests.stepped_time import DAY, SteppedTime
 from vendor_sandboxes import EnkashSandbox
 
 TOKEN_PATH = "/oauth/token"
@@ -28,13 +28,15 @@ import asyncio, collections, json, sys, time
 from enkash_async import EnkashClient, FileBreakerStore, PasswordCredentials, tokens
 
 tokens.BEFORE_REPEAT = 0.0
+uptime = tokens.uptime
 
-async def main(url, path, later, *parts):
+async def main(url, path, later, ahead, *parts):
     settings = {
         "credentials": PasswordCredentials(*parts),
         "breaker_store": FileBreakerStore(path),
-        "clock": lambda: time.time() + float(later),
+        "clock": lambda: time.time() + float(ahead),
     }
+    tokens.uptime = lambda: uptime() + float(later)
     print("ready", flush=True)
     sys.stdin.readline()
     async with EnkashClient(coins_base_url=url, auth_base_url=url, **settings) as client:
@@ -70,7 +72,7 @@ def new_client(time: SteppedTime) -> Callable[..., EnkashClient]:
             auth_base_url=sandbox.url,
             credentials=credentials,
             breaker_store=store,
-            clock=time.now,
+            clock=time.wall,
         )
 
     return new
@@ -210,11 +212,13 @@ async def test_the_right_password_works_on_the_file_that_holds_a_refusal(
         assert await client.get_balance("EK1") == 0
 
 
-async def start(sandbox: EnkashSandbox, path: Path, *, later: float = 0.0, password: str = "wrong") -> Process:
-    """Start a process that makes fifty calls once it is told to, whose clock is ahead by so many seconds."""
+async def start(
+    sandbox: EnkashSandbox, path: Path, *, later: float = 0.0, ahead: float = 0.0, password: str = "wrong"
+) -> Process:
+    """Start a process that makes fifty calls once it is told to, so many seconds later and with a wall clock that is ahead."""
     parts = (sandbox.client_id, sandbox.client_secret, sandbox.username, password)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", WORKER, sandbox.url, str(path), str(later), *parts),
+        *(sys.executable, "-c", WORKER, sandbox.url, str(path), str(later), str(ahead), *parts),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
@@ -246,8 +250,8 @@ async def test_processes_killed_during_their_token_request_make_two_rejected_req
         worker.kill()
         await worker.communicate()
 
-    for _ in range(2):
-        worker = await start(sandbox, tmp_path / "breaker.json")
+    for ahead in (0.0, 40 * DAY, -1_800.0):
+        worker = await start(sandbox, tmp_path / "breaker.json", ahead=ahead)
         out, _ = await worker.communicate(b"go\n")
         assert json.loads(out) == {"TokenUnavailable": 50}
 
@@ -268,7 +272,7 @@ async def test_processes_that_met_no_token_endpoint_get_tokens_once_there_is_one
     assert (kept["rejected_at"], kept["unanswered"]) == (None, 2)
 
     sandbox.switches.token_answer = "normal"
-    worker = await start(sandbox, path, later=600.0, password=sandbox.password)
+    worker = await start(sandbox, path, later=600.0, ahead=-1_800.0, password=sandbox.password)
     out, _ = await worker.communicate(b"go\n")
 
     assert json.loads(out) == {"int": 50}

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from enkash_async import BreakerState, CredentialsRejected, MemoryBreakerStore, TokenUnavailable
+from enkash_async import (
+    BreakerState,
+    BreakerStore,
+    CredentialsRejected,
+    FileBreakerStore,
+    MemoryBreakerStore,
+    TokenUnavailable,
+)
 from enkash_async.tokens import PasswordTokens
+from rewards_core.clock import UNKNOWN_BOOT
 from rewards_core.errors import (
     ClientClosed,
     ConfigurationError,
@@ -26,7 +36,7 @@ from rewards_core.errors import (
     VendorError,
 )
 from tests.enkash_async.enkash_kit import TokenEndpoint, Tokens, outcome, settle, token
-from tests.stepped_time import SteppedTime
+from tests.stepped_time import DAY, SteppedTime, each_jump
 
 New = Callable[..., Tokens]
 
@@ -528,18 +538,109 @@ async def test_what_is_neither_a_refusal_nor_silence_leaves_the_mark_and_forbids
     assert (kept.rejected_at, kept.unanswered) == (None, 1)
 
 
-async def test_a_clock_set_back_does_not_stretch_the_pause(new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime) -> None:
+@pytest.fixture(params=["memory", "file"])
+def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], BreakerStore]:
+    """Return a way to the same states, as another process would have it."""
+    memory = MemoryBreakerStore()
+    return lambda: memory if request.param == "memory" else FileBreakerStore(tmp_path / "breaker.json")
+
+
+@each_jump
+async def test_a_clock_that_jumps_neither_stretches_nor_ends_the_pause_of_another_client(
+    new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime, new_store: Callable[[], BreakerStore], jumps: list[float]
+) -> None:
+    time.ahead += sum(jumps[:-1])
+    tokens = await proven(new_tokens(new_store()), endpoint, time)
+    endpoint.script.extend([unanswered(), unanswered()])
+    await outcome(tokens.token())
+    time.ahead += jumps[-1]
+
+    for passed in (20.0, 39.0):
+        time.at += passed
+        for each in (tokens, new_tokens(new_store())):
+            with pytest.raises(TokenUnavailable):
+                await each.token()
+    assert endpoint.calls == 2
+
+    time.at += 1.0
+    assert await new_tokens(new_store()).token() == "token-3"
+
+
+@each_jump
+async def test_a_clock_that_jumps_neither_puts_off_nor_hastens_renewal(
+    new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime, jumps: list[float]
+) -> None:
+    tokens = new_tokens()
+    assert await tokens.token() == "token-1"
+    for jump in jumps:
+        time.ahead += jump
+        assert await tokens.token() == "token-1"
+    assert endpoint.calls == 1
+
+    time.at += 255.0
+    assert await tokens.token() == "token-2"
+
+
+async def silence(new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime, store: BreakerStore) -> None:
+    """Leave a pause of sixty seconds in a store."""
+    tokens = await proven(new_tokens(store), endpoint, time)
+    endpoint.script.extend([unanswered(), unanswered()])
+    await outcome(tokens.token())
+    assert endpoint.calls == 2
+
+
+@pytest.mark.parametrize("boots", [["boot-1", "boot-2"], [UNKNOWN_BOOT, UNKNOWN_BOOT]])
+async def test_after_a_boot_the_pause_lasts_its_own_length_once(
+    new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime, monkeypatch: pytest.MonkeyPatch, boots: list[str]
+) -> None:
     store = MemoryBreakerStore()
-    an_hour_ahead = time.now() + 3600
-    await store.save("account-1", BreakerState(accepted_at=an_hour_ahead, unanswered=2, unanswered_at=an_hour_ahead))
+    monkeypatch.setattr("enkash_async.tokens.boot_id", lambda: boots[0])
+    await silence(new_tokens, endpoint, time, store)
+    monkeypatch.setattr("enkash_async.tokens.boot_id", lambda: boots[1])
+    time.at = 30.0  # the host has only just been booted
+
+    for passed, left in ((0.0, 60.0), (20.0, 40.0), (39.0, 1.0)):
+        time.at += passed
+        with pytest.raises(TokenUnavailable) as caught:
+            await new_tokens(store).token()
+        assert caught.value.retry_after == left
+    assert endpoint.calls == 2
+    time.at += 1.0
+    assert await new_tokens(store).token() == "token-3"
+
+
+@pytest.mark.parametrize(("first", "left"), [("host-1", 1.0), ("host-2", 11.0)])
+async def test_two_hosts_that_share_a_store_do_not_stretch_each_others_pause(
+    new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime, monkeypatch: pytest.MonkeyPatch, first: str, left: float
+) -> None:
+    store = MemoryBreakerStore()
+    monkeypatch.setattr("enkash_async.tokens.boot_id", lambda: "host-1")
+    await silence(new_tokens, endpoint, time, store)
+
+    for passed in (10.0, 20.0, 29.0):
+        time.at += passed
+        for host in ("host-1", "host-2"):
+            monkeypatch.setattr("enkash_async.tokens.boot_id", lambda host=host: host)
+            with pytest.raises(TokenUnavailable):
+                await new_tokens(store).token()
+    assert endpoint.calls == 2
+    time.at += left
+    monkeypatch.setattr("enkash_async.tokens.boot_id", lambda: first)
+    assert await new_tokens(store).token() == "token-3"
+
+
+async def test_a_mark_of_an_older_version_is_waited_out_once(
+    new_tokens: New, endpoint: TokenEndpoint, time: SteppedTime, tmp_path: Path
+) -> None:
+    kept = {"accepted_at": 1.0, "rejected_at": None, "status": None, "message": "", "unanswered": 2}
+    accounts = {"account-1": {**kept, "unanswered_at": time.now() + 10 * DAY}}
+    (tmp_path / "breaker.json").write_text(json.dumps({"version": 1, "accounts": accounts}))
 
     with pytest.raises(TokenUnavailable) as caught:
-        await new_tokens(store).token()
+        await new_tokens(FileBreakerStore(tmp_path / "breaker.json")).token()
     assert caught.value.retry_after == 60.0
-    assert endpoint.calls == 0
-
-    time.at += 60
-    assert await new_tokens(store).token() == "token-1"
+    time.at += 60.0
+    assert await new_tokens(FileBreakerStore(tmp_path / "breaker.json")).token() == "token-1"
 
 
 async def test_a_process_that_died_during_a_request_has_left_its_mark(

@@ -33,7 +33,7 @@ async def make_client(ticks: SteppedTime) -> AsyncIterator[MakeClient]:
 
     def make(api_key: str = API_KEY, api_secret: str = API_SECRET, **options: Any) -> OriginalClient:
         options.setdefault("retry", RetryPolicy(attempts=3))
-        options.setdefault("clock", ticks.now)
+        options.setdefault("clock", ticks.wall)
         options.setdefault("random", lambda: 0.0)
         client = OriginalClient(api_key, api_secret, **options)
         made.append(client)

@@ -14,13 +14,13 @@ from original_async import OriginalClient
 from original_async.auth import Tokens
 from rewards_core.errors import Unauthorized
 from tests.original_async.conftest import BASE, REWARD, MakeClient
-from tests.stepped_time import SteppedTime
+from tests.stepped_time import DAY, SteppedTime, each_jump
 
 SECRET = "a-secret-of-more-than-thirty-two-bytes"
 
 
 def tokens(ticks: SteppedTime, **options: Any) -> Tokens:
-    return Tokens("key", SECRET, **{"lifetime": 3600.0, "clock": ticks.now, **options})
+    return Tokens("key", SECRET, **{"lifetime": 3600.0, "clock": ticks.wall, **options})
 
 
 async def bearer(source: Tokens) -> str:
@@ -66,6 +66,49 @@ async def test_a_short_token_is_replaced_half_way(ticks: SteppedTime) -> None:
     assert await bearer(source) != first
 
 
+@each_jump
+async def test_a_token_is_renewed_in_time_though_the_clock_jumps(ticks: SteppedTime, jumps: list[float]) -> None:
+    source = tokens(ticks)
+    first = await bearer(source)
+    for jump in jumps:
+        ticks.ahead += jump
+    ticks.at += 3300
+    second = await bearer(source)
+    assert second != first
+    assert read(second)["exp"] == int(ticks.wall()) + 3600
+
+
+async def test_a_clock_set_back_by_hours_does_not_put_off_renewal(ticks: SteppedTime) -> None:
+    source = tokens(ticks)
+    ticks.ahead -= 10_800
+    second = await bearer(source)
+    ticks.at += 3300
+    assert await bearer(source) != second
+
+
+async def test_a_token_is_renewed_at_once_when_the_clock_jumps_past_its_end(ticks: SteppedTime) -> None:
+    source = tokens(ticks)
+    first = await bearer(source)
+    ticks.ahead += DAY
+    second = await bearer(source)
+    assert second != first
+    assert read(second)["exp"] == int(ticks.wall()) + 3600
+    ticks.ahead -= DAY
+    assert read(await bearer(source))["exp"] == int(ticks.wall()) + 3600
+
+
+@pytest.mark.parametrize(("passed", "jump"), [(61, -61), (61, -1_800), (0, 61), (0, -61)])
+async def test_a_refused_token_is_replaced_if_either_clock_says_that_it_is_old(
+    ticks: SteppedTime, passed: float, jump: float
+) -> None:
+    source = tokens(ticks)
+    first = await source.headers(1.0)
+    ticks.at += passed
+    ticks.ahead += jump
+    assert await source.renew(first, 1.0)
+    assert await source.headers(1.0) is not first
+
+
 async def test_a_refused_token_is_replaced_unless_it_is_new(ticks: SteppedTime) -> None:
     source = tokens(ticks)
     first = await source.headers(1.0)
@@ -102,7 +145,7 @@ async def test_a_call_refused_for_an_old_token_is_repeated_once_with_a_new_one(
 async def test_a_short_secret_warns_once_through_the_log(ticks: SteppedTime, caplog: pytest.LogCaptureFixture) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        source = Tokens("key", "canary-short", lifetime=3600.0, clock=ticks.now)
+        source = Tokens("key", "canary-short", lifetime=3600.0, clock=ticks.wall)
         ticks.at += 3600.0
         await source.headers(1.0)
     assert [(record.name, record.levelno) for record in caplog.records] == [("original_async", logging.WARNING)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from payouts.ledger import Ledger
 from payouts.ledger_schema import connect_to_read
 from payouts.states import State
 from rewards_core.errors import OutcomeUnknown
+from rewards_core.sqlite.connection import Connection, connect
 from tests.payouts.payout_kit import token_row
 from tests.payouts.process_kit import original_at
 
@@ -53,16 +53,21 @@ def decided(folder: Path) -> list[Decision]:
 
 
 @contextmanager
-def raw(folder: Path) -> Iterator[sqlite3.Connection]:
+def raw(folder: Path) -> Iterator[Connection]:
     """Open the file of a ledger that nothing else works with."""
-    with closing(sqlite3.connect(folder / "payouts.db", isolation_level=None)) as database:
+    with closing(connect(folder / "payouts.db")) as database:
         yield database
 
 
 def row_of(folder: Path, row_id: str) -> dict[str, Any]:
     """Return every column of a row, and the keys that it had before."""
     with raw(folder) as database:
-        database.row_factory = sqlite3.Row
-        row = dict(database.execute("SELECT * FROM rows WHERE id = ?", (row_id,)).fetchone())
-        retired = database.execute("SELECT * FROM retired_keys WHERE row = ?", (row["number"],)).fetchall()
-        return {**row, "retired": [dict(each) for each in retired]}
+        (row,) = _by_name(database, "rows", "id", row_id)
+        return {**row, "retired": _by_name(database, "retired_keys", "row", row["number"])}
+
+
+def _by_name(database: Connection, table: str, column: str, value: object) -> list[dict[str, Any]]:
+    """Return the rows of a table that have a value in a column, each with the names of its columns."""
+    names: list[Any] = database.execute(f"SELECT name FROM pragma_table_info('{table}')").fetchall()
+    rows = database.execute(f"SELECT * FROM {table} WHERE {column} = ?", (value,)).fetchall()
+    return [dict(zip((name for (name,) in names), row, strict=True)) for row in rows]

@@ -15,12 +15,14 @@ from attrs import Factory, define, evolve
 from original_async import Allocation
 from original_async.conclusion import conclude
 from payouts.ledger import Ledger
+from payouts.ledger_schema import LEDGER
 from payouts.rows import EnkashRow, OriginalRow
 from rewards_core.errors import NotFound
 from rewards_core.operations import DEFAULT_SCOPE, KeyedRequest, Operation, OperationRef, OperationStatus
 from webhooks import Completions, MemoryStore, PollPolicy
 
 REWARD = "764893807463"
+LAYOUT_2 = evolve(LEDGER, migrations=LEDGER.migrations[:2])
 
 
 def token_row(row_id: str, **changed: Any) -> OriginalRow:

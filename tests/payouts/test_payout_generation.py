@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from payouts import ledger_schema
 from payouts.generation import GenerationNote, Noted, Standing, standing, state_folder
 from payouts.ledger import Ledger
 from payouts.ledger_reader import LedgerReader
+from payouts.ledger_schema import connect_to_write
 from payouts.restoring import release, standing_of
 from payouts.runner import RunOptions, run_payouts
 from payouts.states import AuditNeeded, LedgerError, LedgerInUse, State
-from tests.payouts.payout_kit import StubEnkash, coin_row, ledger_at, token_row
+from tests.payouts.payout_kit import LAYOUT_2, StubEnkash, coin_row, ledger_at, token_row
 from tests.payouts.process_kit import ROOT, environment
 
 
@@ -92,7 +92,7 @@ async def test_a_ledger_of_the_layout_before_goes_on_without_an_audit_and_its_co
     path = tmp_path / "payouts.db"
 
     def make() -> None:
-        connection = ledger_schema.connect_to_write(path, migrations=ledger_schema.MIGRATIONS[:2])
+        connection = connect_to_write(path, schema=LAYOUT_2)
         connection.execute("INSERT INTO campaigns VALUES (1, 'original', 'diwali-2026', '', 12.5)")
         connection.execute(
             "INSERT INTO rows (campaign, vendor, id, line, recipient, item, amount, key, state, planned_at) "

@@ -8,7 +8,6 @@ import os
 import pickle
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -19,11 +18,12 @@ from typing import Any, TypeVar
 
 import pytest
 import pytest_asyncio
+from attrs import evolve
 
 from payouts.ledger import Ledger
 from payouts.ledger_lock import LedgerLock
 from payouts.ledger_reader import LedgerReader
-from payouts.ledger_schema import APPLICATION_ID, MIGRATIONS, connect_to_read, connect_to_write
+from payouts.ledger_schema import LEDGER, connect_to_read, connect_to_write
 from payouts.rows import EnkashRow, OriginalRow, Row, derive_key
 from payouts.states import (
     WAYS,
@@ -37,6 +37,8 @@ from payouts.states import (
     State,
     WrongWay,
 )
+from rewards_core.sqlite.connection import Connection, SQLiteError, connect
+from tests.payouts.payout_kit import LAYOUT_2
 
 T = TypeVar("T")
 
@@ -114,7 +116,7 @@ async def writer_held(ledger: Ledger) -> AsyncIterator[None]:
     """Keep the ledger's writer busy, so that what is asked for meanwhile waits together."""
     entered, go = threading.Event(), threading.Event()
 
-    def hold(_: sqlite3.Connection) -> None:
+    def hold(_: Connection) -> None:
         entered.set()
         go.wait()
 
@@ -355,7 +357,7 @@ async def test_another_process_reads_while_this_one_writes_and_can_change_nothin
         with closing(connect_to_read(path)) as connection:
             connection.execute("DELETE FROM rows")
 
-    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+    with pytest.raises(SQLiteError, match="readonly"):
         await asyncio.to_thread(write)
 
 
@@ -449,7 +451,7 @@ async def test_a_cancelled_caller_leaves_the_ledger_whole(ledger: Ledger) -> Non
 async def test_a_full_disk_ends_the_work_and_loses_nothing_that_was_acknowledged(path: Path) -> None:
     async with opened(path) as ledger:
         kept = await ledger.plan([tokens("kept")])
-        pages = await ledger._writer.run(lambda database: database.execute("PRAGMA page_count").fetchone()[0])
+        pages = await ledger._writer.run(lambda database: database.execute("PRAGMA page_count").get)
         await ledger._writer.run(lambda database: database.execute(f"PRAGMA max_page_count = {pages}").fetchall())
         with pytest.raises(LedgerError, match="database or disk is full"):
             await ledger.plan([tokens(f"r{number}") for number in range(1000)])
@@ -463,8 +465,8 @@ async def test_a_full_disk_ends_the_work_and_loses_nothing_that_was_acknowledged
 async def test_what_waits_when_the_disk_is_full_hears_of_it_too(path: Path) -> None:
     async with opened(path) as ledger:
 
-        def broken(database: sqlite3.Connection) -> None:
-            raise sqlite3.OperationalError("disk I/O error")
+        def broken(database: Connection) -> None:
+            raise SQLiteError("disk I/O error")
 
         results = await asyncio.gather(ledger.find("a"), ledger._writer.run(broken), ledger.find("b"), return_exceptions=True)
         assert all(isinstance(result, LedgerError) for result in results[1:])
@@ -504,12 +506,8 @@ async def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
 
 async def test_the_disk_is_asked_to_keep_every_commit(ledger: Ledger) -> None:
     ask = ["journal_mode", "synchronous", "fullfsync", "application_id"]
-    assert await ledger._writer.run(lambda database: [database.execute(f"PRAGMA {name}").fetchone()[0] for name in ask]) == [
-        "wal",
-        2,
-        1,
-        APPLICATION_ID,
-    ]
+    said = await ledger._writer.run(lambda database: [database.pragma(name) for name in ask])
+    assert said == ["wal", 2, sys.platform == "darwin", LEDGER.application_id]
 
 
 async def test_a_second_ledger_on_the_same_file_is_refused_while_the_first_is_open(path: Path) -> None:
@@ -568,10 +566,13 @@ async def test_what_is_no_ledger_is_refused_and_left_as_it_is(tmp_path: Path) ->
     text = tmp_path / "rewards.csv"
     text.write_text("id,reward_uid\n" * 100)
     other = tmp_path / "inbox.db"
-    with sqlite3.connect(other) as connection:
-        connection.execute("CREATE TABLE events (id TEXT)")
-    connection.close()
-    for path, words in [(text, "file is not a database"), (other, "another program's database")]:
+
+    def make() -> None:
+        with closing(connect(other)) as connection:
+            connection.execute("CREATE TABLE events (id TEXT)")
+
+    await asyncio.to_thread(make)
+    for path, words in [(text, "damaged or is no SQLite file"), (other, "database of another program")]:
         before = path.read_bytes()
         with pytest.raises(LedgerError, match=words):
             await opened(path).__aenter__()
@@ -584,7 +585,7 @@ async def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match=r"\.lock cannot be written: No such file or directory"):
         await opened(tmp_path / "nowhere" / "payouts.db").__aenter__()
     (tmp_path / "folder").mkdir()
-    with pytest.raises(LedgerError, match="Is a directory"):
+    with pytest.raises(LedgerError, match="is a folder"):
         await opened(tmp_path / "folder").__aenter__()
     with pytest.raises(LedgerError, match="there is no such file"):
         await asyncio.to_thread(LedgerReader, tmp_path / "none.db")
@@ -592,13 +593,12 @@ async def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_an_older_layout_is_led_forward_with_its_rows(path: Path) -> None:
     connect_to_write(path).close()
-    with sqlite3.connect(path) as connection:
+    with closing(connect(path)) as connection:
         connection.execute("INSERT INTO campaigns (vendor, name, target, opened_at) VALUES ('original', 'c', '', 0)")
-    connection.close()
-    added = (*MIGRATIONS, "ALTER TABLE campaigns ADD COLUMN owner TEXT; UPDATE campaigns SET owner = 'nobody'")
-    newer = connect_to_write(path, migrations=added)
+    added = "ALTER TABLE campaigns ADD COLUMN owner TEXT; UPDATE campaigns SET owner = 'nobody'"
+    newer = connect_to_write(path, schema=evolve(LEDGER, migrations=(*LEDGER.migrations, added)))
     assert newer.execute("SELECT name, owner FROM campaigns").fetchall() == [("c", "nobody")]
-    assert newer.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS) + 1
+    assert newer.pragma("user_version") == LEDGER.layout + 1
     newer.close()
     with pytest.raises(LedgerError, match="a newer version"):
         connect_to_write(path)
@@ -608,15 +608,16 @@ def test_an_older_layout_is_led_forward_with_its_rows(path: Path) -> None:
 
 def test_a_step_forward_that_fails_changes_nothing(path: Path) -> None:
     connect_to_write(path).close()
-    with pytest.raises(sqlite3.OperationalError):
-        connect_to_write(path, migrations=(*MIGRATIONS, "ALTER TABLE campaigns ADD COLUMN owner TEXT; NONSENSE"))
+    added = "ALTER TABLE campaigns ADD COLUMN owner TEXT; NONSENSE"
+    with pytest.raises(LedgerError, match="syntax error"):
+        connect_to_write(path, schema=evolve(LEDGER, migrations=(*LEDGER.migrations, added)))
     connection = connect_to_write(path)
-    assert "owner" not in connection.execute("SELECT sql FROM sqlite_master WHERE name = 'campaigns'").fetchone()[0]
+    assert "owner" not in connection.execute("SELECT sql FROM sqlite_master WHERE name = 'campaigns'").get
     connection.close()
 
 
 def test_an_older_layout_is_led_forward_also_by_who_only_reads(path: Path) -> None:
-    old = connect_to_write(path, migrations=MIGRATIONS[:2])
+    old = connect_to_write(path, schema=LAYOUT_2)
     old.execute("INSERT INTO campaigns VALUES (1, 'original', 'c', '', 0)")
     old.close()
     with LedgerReader(path) as reader:
@@ -625,7 +626,7 @@ def test_an_older_layout_is_led_forward_also_by_who_only_reads(path: Path) -> No
 
 
 def test_an_older_layout_that_is_in_use_waits(path: Path) -> None:
-    connect_to_write(path, migrations=MIGRATIONS[:2]).close()
+    connect_to_write(path, schema=LAYOUT_2).close()
     lock = LedgerLock(path)
     lock.acquire()
     with pytest.raises(LedgerInUse):

@@ -66,17 +66,13 @@ def states(folder: Path, campaign: str = "diwali-2026") -> set[State]:
 # the beginning
 
 MAKING = """
-import os, sqlite3, sys
-from payouts import ledger_schema
+import os, sys
 from pathlib import Path
+from payouts.ledger_schema import connect_to_write
+from rewards_core.sqlite import migrations
 
-class Killed(sqlite3.Connection):
-    def executescript(self, script):
-        os.kill(os.getpid(), 9)
-
-made = sqlite3.connect
-ledger_schema.sqlite3.connect = lambda *given, **options: made(*given, factory=Killed, **options)
-ledger_schema.connect_to_write(Path(sys.argv[1]))
+migrations.transaction = lambda connection: os.kill(os.getpid(), 9)
+connect_to_write(Path(sys.argv[1]))
 """
 
 
@@ -105,6 +101,40 @@ async def test_a_ledger_with_a_second_name_is_refused_because_it_could_be_paid_f
     (tmp_path / "payouts.db").unlink()
     async with ledger_at(tmp_path / "other" / "name.db"):
         pass
+
+
+async def test_a_ledger_on_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rewards_core.sqlite.files._file_system", lambda _: "nfs4")
+    with pytest.raises(LedgerError, match=r"network file system \(nfs4\).*Nothing was sent"):
+        await ledger_at(tmp_path / "payouts.db").__aenter__()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_ledger_made_through_a_link_is_its_owners_alone(tmp_path: Path) -> None:
+    link, real = tmp_path / "link.db", tmp_path / "real.db"
+    link.symlink_to("real.db")
+    old = os.umask(0)
+    try:
+        async with ledger_at(link) as ledger:
+            await ledger.plan([token_row("r1")])
+            assert {stray.name: stray.stat().st_mode & 0o777 for stray in tmp_path.glob("real.db*")} == {
+                f"real.db{suffix}": 0o600 for suffix in ("", "-wal", "-shm", ".lock")
+            }
+    finally:
+        os.umask(old)
+    real.unlink()
+    Path(f"{real}-wal").write_bytes(b"what was paid")
+    with pytest.raises(LedgerError, match="the ledger is gone"):
+        await ledger_at(link).__aenter__()
+
+
+@pytest.mark.parametrize("name", [":memory:", "file:payouts.db?mode=memory"])
+async def test_a_ledger_is_a_file_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with ledger_at(Path(name)) as ledger:
+        await ledger.plan([token_row("r1")])
+    async with ledger_at(Path(name)) as ledger:
+        assert await ledger.find("r1") is not None
 
 
 @pytest.mark.parametrize("replaced", [False, True])

@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from payouts.checking import check_rows
 from payouts.ledger import Ledger
 from payouts.ledger_reader import LedgerReader
-from payouts.ledger_schema import MIGRATIONS, connect_to_write
+from payouts.ledger_schema import connect_to_write
 from payouts.likeness import folded, folded_id, likeness
 from payouts.lines import Layout, Mistake
 from payouts.spelling import told_apart
 from payouts.states import State
 from rewards_core.cli.output import Output
 from tests.payouts.command_kit import HEADER, REWARD, Call, records, run_of
-from tests.payouts.payout_kit import token_row
+from tests.payouts.payout_kit import LAYOUT_2, token_row
 from tests.payouts.process_kit import books, end, lines_of, original_at, payouts, sandbox
 from tests.payouts.texts import said
 
@@ -165,7 +165,7 @@ def test_the_ledger_knows_an_id_in_another_spelling(ledger: Path) -> None:
 
 
 def test_a_ledger_of_an_older_layout_knows_them_as_well(ledger: Path) -> None:
-    older = connect_to_write(ledger, migrations=MIGRATIONS[:2])
+    older = connect_to_write(ledger, schema=LAYOUT_2)
     older.execute("INSERT INTO campaigns VALUES (1, 'original', 'diwali-2026', '', 0)")
     for number, (row_id, user) in enumerate(ROWS):
         older.execute(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -39,6 +38,7 @@ from rewards_core.errors import (
 )
 from rewards_core.operations import OperationStatus
 from rewards_core.rate import Limiter
+from rewards_core.sqlite.connection import Connection, SQLiteError
 from tests.payouts.payout_kit import StubEnkash, StubOriginal, coin_row, ledger_at, token_row, waiting
 from tests.virtual_time import virtual_time
 
@@ -774,8 +774,8 @@ async def test_leaving_early_ends_everything_and_the_next_run_finds_out(vendor: 
 
 
 async def test_a_ledger_that_cannot_be_written_ends_the_run(vendor: StubOriginal, ledger: Ledger) -> None:
-    def break_down(database: sqlite3.Connection) -> None:
-        raise sqlite3.OperationalError("disk I/O error")
+    def break_down(database: Connection) -> None:
+        raise SQLiteError("disk I/O error")
 
     async def broken(_: str) -> None:
         with pytest.raises(LedgerError):

@@ -76,9 +76,6 @@ class Script:
     def random(self) -> float:
         return 0.0
 
-    def clock(self) -> float:
-        return 1_700_000_000.0
-
     def refusal(self, answer: Answer) -> Refusal:
         return refusal(answer)
 
@@ -179,6 +176,14 @@ async def test_429_waits_as_asked_and_repeats(effect: Effect) -> None:
     script = Script([answer(429, Retry_After="7"), OK])
     assert await outcome(script, effect) == {"ok": True}
     assert sum(script.time.slept) >= 7
+
+
+@pytest.mark.parametrize("effect", EVERY)
+async def test_429_waits_until_the_date_it_names_by_the_vendors_clock(effect: Effect) -> None:
+    names = answer(429, Date="Fri, 02 Jan 2026 03:04:05 GMT", Retry_After="Fri, 02 Jan 2026 03:04:12 GMT")
+    script = Script([names, OK])
+    assert await outcome(script, effect) == {"ok": True}
+    assert script.time.slept == [7.0]
 
 
 @pytest.mark.parametrize("effect", EVERY)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from rewards_core.rate import Limiter, Limits
+from tests.stepped_time import each_jump
 from tests.virtual_time import virtual_time
 
 
@@ -32,6 +34,21 @@ async def test_slots_run_out_and_come_back() -> None:
     assert not slots.take()
     slots.release()
     assert await slots.wait(1.0)
+
+
+@each_jump
+@virtual_time
+async def test_a_pause_and_a_rate_hold_though_the_clock_jumps(monkeypatch: pytest.MonkeyPatch, jumps: list[float]) -> None:
+    slots = limiter(calls_per_second=1.0, burst=1)
+    slots.pause(10.0)
+    wall, starts = [time.time()], list[float]()
+    monkeypatch.setattr(time, "time", lambda: wall[0])
+    starting = [asyncio.create_task(start(slots, starts)) for _ in range(3)]
+    for jump in jumps:
+        await asyncio.sleep(4.0)
+        wall[0] += jump
+    await asyncio.gather(*starting)
+    assert starts == [10.0, 11.0, 12.0]
 
 
 @virtual_time

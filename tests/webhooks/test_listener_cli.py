@@ -22,10 +22,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from attrs import evolve
 from typer.testing import CliRunner, Result
+from webhooks.cli.waiting import _completed, _settled
 
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import Output, cell
-from rewards_core.errors import NotFound, OperationFailed, ServerFailed
+from rewards_core.errors import NotFound, OperationFailed, ServerFailed, StoreError
 from rewards_core.operations import OperationRef
 from tests.webhooks.fakes import a_thing
 from tests.webhooks.listener_process import KEYS, SOURCE, delivery, environment
@@ -37,9 +38,8 @@ from webhooks.cli.forwarding import Forwarder, ForwardFailed
 from webhooks.cli.metrics import Metrics, Snapshot
 from webhooks.cli.samples import Shape, parse_override, sample_body
 from webhooks.cli.sources import SourceSpec, parse_source
-from webhooks.cli.waiting import _completed, _settled
 from webhooks.completions import CompletionStatistics
-from webhooks.errors import CompletionTimeout, StoreError
+from webhooks.errors import CompletionTimeout
 from webhooks.receiver import Receiver
 from webhooks.store.base import EventState, StoreStatistics
 from webhooks.store.memory import MemoryStore
@@ -770,14 +770,14 @@ async def test_a_delivery_that_is_not_taken_leaves_a_line_in_the_log_and_no_trac
     teller, receiver = Teller(), Receiver(SOURCE, MemoryStore())
     async with aiohttp.ClientSession() as session:
         receiver.on("*", name="forward /in")(Forwarder(session, "http://127.0.0.1:9/", timeout=1))
-        logging.getLogger("webhooks.dispatch").addHandler(teller)
+        logging.getLogger("webhooks.handlers").addHandler(teller)
         try:
             async with receiver:
                 body = delivery("1")
                 assert (await receiver.receive({"x-webhook-signature": SOURCE.sign(body)}, body)).status == 200
                 await told.wait()
         finally:
-            logging.getLogger("webhooks.dispatch").removeHandler(teller)
+            logging.getLogger("webhooks.handlers").removeHandler(teller)
     assert "got ClientConnectorError; it is tried again later" in caplog.text
     assert "Traceback" not in caplog.text
 

@@ -29,7 +29,7 @@ from webhooks.cli import app, service
 from webhooks.cli.service import Listener
 from webhooks.cli.settings import ListenerSettings
 from webhooks.cli.sources import SourceSpec
-from webhooks.cli.stores import open_store
+from webhooks.store import open_store
 from webhooks.store.base import Store, Subscriber
 from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.sqlite_guard import WriterLock
@@ -437,7 +437,7 @@ async def create(url: str) -> str:
     [
         ((), {"ORIGINAL_WEBHOOK_KEYS": ""}, 2, "Set ORIGINAL_WEBHOOK_KEYS to ID:SECRET"),
         (("--keys-file", "missing"), {}, 2, "missing: this file of webhook keys cannot be read: No such file"),
-        (("--store", "postgres://x"), {}, 2, "expected sqlite:///FILE or memory:"),
+        (("--store", "postgres://x"), {}, 2, "--store: give 'sqlite:///FILE' or 'memory:'"),
         (("--store", "sqlite:///missing/inbox.db"), {}, 7, "its folder must exist"),
         (("--admin-host", "0.0.0.0"), {}, 2, "give --admin-token-file to open it"),
         (("--admin-token-file", "missing"), {}, 2, "missing: this file of the admin token cannot be read: No such file"),

@@ -16,9 +16,9 @@ import pytest
 import pytest_asyncio
 from attrs import evolve
 
+from rewards_core.errors import StoreError, StoreFull
 from rewards_core.operations import Event
 from tests.webhooks.store_contract import Ear, event, outcome, ref, resource
-from webhooks.errors import StoreError, StoreFull
 from webhooks.store.base import Acceptance
 from webhooks.store.sqlite import SQLiteStore
 

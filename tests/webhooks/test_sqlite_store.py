@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from webhooks.store.sqlite_writes import Writer
 
+from rewards_core.errors import StoreClosed, StoreError
+from rewards_core.sqlite.batches import BatchThread, Call
 from tests.webhooks.store_contract import Clock, Ear, collect, event, made_with, outcome, ref, resource
-from webhooks.errors import StoreClosed, StoreError
 from webhooks.store import sqlite_file
 from webhooks.store.base import Acceptance, EventState, Outcome, Subscriber, Verdict
-from rewards_core.sqlite.batches import BatchThread, Call
 from webhooks.store.listing import EventQuery
 from webhooks.store.outcomes import pack
 from webhooks.store.sqlite import SQLiteStore
-from webhooks.store.sqlite_writes import Writer
 
 WRITER_ELSEWHERE = """
 import asyncio, sys
@@ -554,7 +554,7 @@ async def test_a_loop_that_ended_in_the_middle_harms_nobody(path: Path) -> None:
 
 FORKED = """
 import asyncio, os, sys
-from webhooks.errors import StoreError
+from rewards_core.errors import StoreError
 from webhooks.store.sqlite import SQLiteStore
 
 store = SQLiteStore(sys.argv[1])

@@ -14,7 +14,7 @@ EXIT_CODES = exit_codes(
         Exit.NOT_YET: "the time ran out",
         Exit.NOT_FOUND: "no such event or operation",
         Exit.REFUSED: "refused, or a check failed",
-        Exit.UNAVAILABLE: "the store or the listener cannot be reached, or another process is writing the store",
+        Exit.UNAVAILABLE: "the store or the listener cannot be reached",
         Exit.INTERRUPTED: "interrupted",
     }
 )
@@ -22,20 +22,23 @@ EXIT_CODES = exit_codes(
 COMMANDS = {
     "serve": ("webhooks.cli.serve:serve", "Take deliveries until told to stop."),
     "trigger": ("webhooks.cli.trigger:trigger", "Sign a sample event as the vendor does and send it."),
-    "tail": ("webhooks.cli.looking:tail", "Show events as they come; ctrl-c ends."),
+    "tail": ("webhooks.cli.inspect:tail", "Show events as they come; ctrl-c ends."),
     "wait": (
-        "webhooks.cli.waiting:wait",
+        "webhooks.cli.wait:wait",
         "Wait until an operation is settled: exit code 0 done, 3 failed, 4 not in time, 5 unknown to the vendor.",
     ),
     "doctor": (
         "webhooks.cli.doctor:doctor",
-        "Look at keys, clock, store, SQLite, disk, port, permissions and reachability; exit code 6 if something is wrong.",
+        "Look at keys, clock, store, disk, SQLite, port, permissions and reachability; exit code 6 if something is wrong.",
     ),
-    "events": ("webhooks.cli.looking:events_app", "Look at events, and let them be handled again."),
+    "events": ("webhooks.cli.inspect:events_app", "List, show, replay and forget events."),
     "dead-letters": (
-        "webhooks.cli.looking:dead_app",
-        "Look at dead letters: events that could not be read or handled.",
+        "webhooks.cli.dead_letters:dead_app",
+        "List, retry and purge dead letters: events that could not be read or handled.",
     ),
+    "handlers": ("webhooks.cli.handlers:handlers_app", "List handlers and their jobs, and retire handlers."),
+    "pending": ("webhooks.cli.pending:pending_app", "List operations that have not settled, and stop polling them."),
+    "backup": ("webhooks.cli.backup:backup", "Copy the store into a file while listeners go on to write it."),
 }
 app = command_line(
     "webhook-listener",

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiohttp import web
 from attrs import evolve
 
+from rewards_core.errors import StoreError
 from rewards_core.operations import OperationRef
 from webhooks.cli.options import LARGEST_ID
-from webhooks.errors import StoreError
 from webhooks.ingress.answers import PlainAnswer
 from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.base import Reply

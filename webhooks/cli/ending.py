@@ -8,7 +8,7 @@ from typing import Any
 
 from rewards_core.cli.ending import Ends, ending, in_its_words
 from rewards_core.cli.exit_codes import Exit
-from webhooks.errors import StoreError
+from rewards_core.errors import StoreError
 
 ENDS: Ends = {StoreError: in_its_words(Exit.UNAVAILABLE), ValueError: in_its_words(Exit.USAGE)}
 

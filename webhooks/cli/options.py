@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from original_async.settings import WEBHOOK_KEYS, app_uid_from
-from rewards_core.cli.output import keys_option
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import fail, keys_option
 from webhooks.cli.sources import SourceSpec, parse_source
 
 StoreOption = Annotated[
     str,
     typer.Option("--store", envvar="WEBHOOK_STORE", help="Where events are kept: sqlite:///FILE (sqlite:////FILE if absolute)."),
 ]
-SocketOption = Annotated[
-    Path | None,
-    typer.Option("--admin-socket", help="The listener's admin socket, if it is not beside the store's file."),
-]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 KeysOption = Annotated[Path | None, keys_option(WEBHOOK_KEYS)]
 SourceOption = Annotated[
     list[str] | None,
@@ -33,6 +32,21 @@ ForwardOption = Annotated[
 ]
 DEFAULT_STORE = "sqlite:///inbox.db"
 LARGEST_ID = 10**15
+LARGEST_LIST = 1_000_000
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something that cannot be undone.
+
+    Raises:
+        typer.Exit: nobody is at a terminal to be asked, or the answer is no; nothing was changed.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        fail("Nobody is at a terminal to confirm this. Nothing was changed. Add --yes to go on without being asked.", Exit.USAGE)
+    if not typer.confirm(question, err=True):
+        fail("Nothing was changed.", Exit.INTERRUPTED)
 
 
 def sources_of(given: list[str] | None, keys_file: Path | None) -> list[SourceSpec]:

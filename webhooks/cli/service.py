@@ -17,20 +17,22 @@ from aiohttp import web
 from original_async import OriginalClient
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import fail
+from rewards_core.errors import StoreError
 from rewards_core.operations import OperationRef
 from webhooks.cli.admin import HealthServer, control_app
 from webhooks.cli.forwarding import Forwarder
 from webhooks.cli.sources import ReloadableSource, by_path
-from webhooks.cli.stores import admin_socket, open_store
+from webhooks.cli.space import watch_space
+from webhooks.cli.stores import admin_socket
 from webhooks.completions import Completions
-from webhooks.errors import StoreError
 from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.peers import Networks
 from webhooks.ingress.tls_gate import TlsGate
 from webhooks.polling import PollPolicy
 from webhooks.receiver import Receiver
-from webhooks.store.base import EventState
+from webhooks.store import open_store
+from webhooks.store.records import EventState
 from webhooks.supervise import RestartPolicy, keep_running
 
 if TYPE_CHECKING:
@@ -231,6 +233,7 @@ class Listener:
             self._completions = completions
             self._work_at(stack, "the adoption of pending operations", lambda: self._adopt(completions))
         self._work_at(stack, "the purge of old events", self._purge_old)
+        self._work_at(stack, "the watch of disk space", lambda: watch_space(self._store, keep_days=settings.keep_days))
         self._armour = ArmouredServer(
             self._receivers,
             limits=settings.limits,

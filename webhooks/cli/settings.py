@@ -13,7 +13,7 @@ from rewards_core.operations import DEFAULT_SCOPE
 from rewards_core.secrets import Secret
 from rewards_core.validation import is_loopback
 from webhooks.cli.sources import SourceSpec
-from webhooks.dispatch import HandlerPolicy
+from webhooks.handlers import HandlerPolicy
 from webhooks.ingress.limits import ArmourLimits
 
 _TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import fail
-from webhooks.store.memory import MemoryStore
-from webhooks.store.sqlite import SQLiteStore
+from webhooks.store import open_store, store_file
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -17,52 +15,24 @@ if TYPE_CHECKING:
     from webhooks.store.base import Store
 
 
-def store_path(url: str) -> Path | None:
-    """Return the file of `sqlite:///relative.db` or `sqlite:////absolute.db`, None for `memory:`.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if url == "memory:":
-        return None
-    prefix = "sqlite:///"
-    if not url.startswith(prefix) or len(url) == len(prefix):
-        raise ValueError(f"--store: expected sqlite:///FILE or memory:, got {url[:200]!a}")
-    return Path(url[len(prefix) :])
-
-
-def open_store(url: str) -> Store:
-    """Open a store to write it.
-
-    Raises:
-        ValueError: the URL is none.
-        StoreError: it cannot be opened.
-    """
-    path = store_path(url)
-    return MemoryStore() if path is None else SQLiteStore(path)
-
-
 @asynccontextmanager
-async def reading(url: str) -> AsyncIterator[SQLiteStore]:
-    """Open a store that a listener or an application writes.
+async def opened(url: str) -> AsyncIterator[Store]:
+    """Open a store that is there, beside the listeners and applications that use it.
 
     Raises:
         ValueError: the URL is none.
         typer.Exit: it lives in another process's memory, or there is none.
     """
-    path = store_path(url)
+    path = store_file(url, "--store")
     if path is None:
-        fail("expected a store in a file, got memory:, which only its own process can see", Exit.USAGE)
+        fail(
+            "A memory: store can be seen only by its own process. Give the store of a listener, such as sqlite:///inbox.db.",
+            Exit.USAGE,
+        )
     if not path.exists():
-        fail(f"expected a store at {path}, got none; give --store, or start the listener first", Exit.UNAVAILABLE)
-    store = SQLiteStore(path, read_only=True)
+        fail(f"There is no store at {path}. Give --store, or start the listener first.", Exit.UNAVAILABLE)
+    store = open_store(url)
     try:
         yield store
     finally:
         await store.aclose()
-
-
-def admin_socket(url: str, given: Path | None) -> Path | None:
-    """Return the path of the listener's admin socket: the one given, else beside the store's file."""
-    path = store_path(url)
-    return given if given is not None or path is None else path.with_name(path.name + ".sock")

@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING
 from aiohttp import ClientPayloadError, hdrs, web
 from aiohttp.http_exceptions import BadHttpMessage
 
-from rewards_core.validation import check_instance, check_str, shown
-from webhooks.ingress.base import ACCEPTED, Reply
+from rewards_core.validation import check_instance, check_methods, check_str, shown
+from webhooks.ingress.base import A_CLOSABLE, ACCEPTED, Closable, Reply
 
 if TYPE_CHECKING:
     from webhooks.ingress.base import Intake
 
 
-def register(receiver: Intake, app: web.Application, path: str) -> None:
-    """Serve a receiver under a path; its handlers and its store live with the application."""
+def register(receiver: Intake, app: web.Application, path: str, completions: Closable | None = None) -> None:
+    """Serve a receiver under a path; its handlers live with the application, and completions end before it."""
     check_instance(app, "app", web.Application)
     if not check_str(path, "path").startswith("/"):
         raise ValueError(f"path: give one that begins with '/', such as '/webhooks/rewards', not {shown(path)}.")
+    if completions is not None:
+        close_on_shutdown(app, completions)
 
     async def deliver(request: web.Request) -> web.Response:
         return await serve(receiver, request)
@@ -32,12 +34,29 @@ def register(receiver: Intake, app: web.Application, path: str) -> None:
         finally:
             await receiver.aclose()
 
-    async def close_store(_: web.Application) -> None:
-        await receiver.store.aclose()
-
     app.router.add_route(hdrs.METH_ANY, path, deliver)
     app.cleanup_ctx.append(live)
-    app.on_cleanup.append(close_store)
+
+
+def close_on_shutdown(app: web.Application, completions: Closable) -> None:
+    """Close `Completions` when an application shuts down, before the server waits for its open requests.
+
+    The waits of those requests raise `CompletionsClosed`, instead of holding the server up.
+
+    Args:
+        app: An application that has not started.
+        completions: What to close; it stays the application's to start.
+
+    Raises:
+        TypeError: `app` is no application, or `completions` cannot be closed.
+    """
+    check_instance(app, "app", web.Application)
+    check_methods(completions, "completions", A_CLOSABLE, Closable)
+
+    async def close(_: web.Application) -> None:
+        await completions.aclose()
+
+    app.on_shutdown.append(close)
 
 
 async def serve(receiver: Intake, request: web.BaseRequest) -> web.Response:

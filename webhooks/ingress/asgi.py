@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from multidict import CIMultiDict
 
 from rewards_core.validation import check_methods
-from webhooks.ingress.base import Intake
+from webhooks.ingress.base import A_CLOSABLE, Closable, Intake
+from webhooks.ingress.signals import close_on_signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,20 +28,26 @@ class AsgiIngress:
     """An ASGI application that hands deliveries to a receiver, whatever the path.
 
     In FastAPI and Starlette give it a route: `app.add_route("/webhooks/rewards", AsgiIngress(receiver))`. Under `app.mount` they
-    answer a path without a slash at its end by a redirect, and whoever follows none is never heard.
+    answer a path without a slash at its end by a redirect, which the sender of a delivery need not follow.
 
-    Served alone it starts and closes the receiver and its store with the server. Inside another application it does not, because
-    servers tell only the outermost one of their life: put `async with receiver:` into that application's lifespan.
+    Served alone it starts and closes the receiver with the server. Inside another application it does not, because servers tell
+    only the outermost application of their life: put `async with receiver:` into that application's lifespan, and
+    `close_on_signal(completions)` (see `webhooks.ingress.signals`) where its requests wait.
 
     Args:
         receiver: Takes the deliveries.
+        completions: What requests wait with, closed as soon as a signal tells the server to stop, so that no `wait` holds it up.
+            It stays the application's to start.
 
     Raises:
-        TypeError: it is no receiver.
+        TypeError: `receiver` is no receiver, or `completions` cannot be closed.
     """
 
-    def __init__(self, receiver: Intake) -> None:
+    def __init__(self, receiver: Intake, completions: Closable | None = None) -> None:
         self._receiver = check_methods(receiver, "receiver", "Receiver(...)", Intake)
+        if completions is not None:
+            check_methods(completions, "completions", A_CLOSABLE, Closable)
+        self._completions = () if completions is None else (completions,)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or live through the life of the server."""
@@ -79,21 +87,24 @@ class AsgiIngress:
         return await self._receiver.receive(headers, b"".join(parts))
 
     async def _live(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            step = message["type"].rpartition(".")[2]
-            try:
-                if step == "startup":
-                    await self._receiver.start()
-                else:
-                    await self._receiver.aclose()
-                    await self._receiver.store.aclose()
-            except Exception as problem:  # noqa: BLE001 - the server must hear of it in its own words
-                await send({"type": f"lifespan.{step}.failed", "message": f"{type(problem).__name__}: {problem}"})
-                return
-            await send({"type": f"lifespan.{step}.complete"})
-            if step == "shutdown":
-                return
+        async with AsyncExitStack() as stack:
+            while True:
+                message = await receive()
+                step = message["type"].rpartition(".")[2]
+                try:
+                    if step == "startup":
+                        await stack.enter_async_context(close_on_signal(*self._completions))
+                        await self._receiver.start()
+                    else:
+                        for one in self._completions:
+                            await one.aclose()
+                        await self._receiver.aclose()
+                except Exception as problem:  # noqa: BLE001 - the server must hear of it in its own words
+                    await send({"type": f"lifespan.{step}.failed", "message": f"{type(problem).__name__}: {problem}"})
+                    return
+                await send({"type": f"lifespan.{step}.complete"})
+                if step == "shutdown":
+                    return
 
 
 def _headers(raw: Iterable[tuple[bytes, bytes]]) -> CIMultiDict[str]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from attrs import field, frozen
-
-if TYPE_CHECKING:
-    from webhooks.store.base import Store
 
 
 @frozen(kw_only=True)
@@ -40,13 +37,20 @@ ENCODED = Reply(status=415, headers=_TEXT, body=b"The body must not be encoded.\
 NOT_KEPT = Reply(status=503, headers={**_TEXT, "Retry-After": "5"}, body=b"The delivery could not be kept. Send it again.\n")
 
 
+A_CLOSABLE = "Completions(...)"
+"""What to give as completions, for messages."""
+
+
+class Closable(Protocol):
+    """What an ingress needs of `Completions`: their waits end when they are closed."""
+
+    async def aclose(self) -> None:
+        """Stop; idempotent."""
+        ...
+
+
 class Intake(Protocol):
     """What an ingress needs of a `Receiver`."""
-
-    @property
-    def store(self) -> Store:
-        """Where events are kept."""
-        ...
 
     @property
     def max_body(self) -> int:
@@ -63,7 +67,7 @@ class Intake(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Stop running handlers; idempotent."""
+        """Stop running handlers, and close what the receiver opened; idempotent."""
         ...
 
     def refusal(self, method: str, content_length: int | None, content_encoding: str | None) -> Reply | None:

@@ -176,7 +176,7 @@ class Store(Protocol):
         """Let handlers run again for kept events, with no attempts counted.
 
         Args:
-            event_ids: The events; unknown ones are passed over.
+            event_ids: The events; unknown ones and erased ones are passed over, and no handler runs for one with a `problem`.
             every_handler: Give each event a job for every subscription that wants it, in place of the jobs it has; otherwise only
                 its dead jobs run again.
 
@@ -218,7 +218,7 @@ class Store(Protocol):
 
     # pending operations and polls
 
-    async def watch(self, refs: Sequence[OperationRef], *, poll_in: float) -> Sequence[Outcome]:
+    async def watch(self, refs: Sequence[OperationRef], *, poll_in: float, confirmed: bool = False) -> Sequence[Outcome]:
         """Wait for operations from now on, in one step with looking up those that have an outcome.
 
         The subscribers of this store object hear how they settle, through whichever store object that happens. Those without an
@@ -227,9 +227,10 @@ class Store(Protocol):
         Args:
             refs: The operations; one that is watched several times is unwatched as often.
             poll_in: Seconds, 0 or more.
+            confirmed: Whether only a confirmed outcome counts, so that an operation with another one is watched and pending.
 
         Returns:
-            The outcomes that stand; these operations are not watched.
+            The outcomes that stand; operations with one that counts are not watched.
         """
         ...
 
@@ -303,6 +304,20 @@ class Store(Protocol):
         ...
 
     # upkeep
+
+    async def upkeep(self, *, keep: float, keep_bodies: float | None = None) -> bool:
+        """Let go of what is old and count the hour, unless a process has done so within the hour; return whether it was done.
+
+        Done events and outcomes that are older than `keep` seconds are purged, bodies of done events that are older than
+        `keep_bodies` are erased, and identities are forgotten after 400 days. One call removes at most twice what an hour of a
+        steady stream would bring, so that a wrong clock cannot empty the store, and logs what it removed; pending operations
+        are never removed. The jobs of a handler that was served by no process for 14 days of such hours become dead letters.
+
+        Args:
+            keep: Seconds, above 0.
+            keep_bodies: Seconds, above 0; None keeps them as long as their events.
+        """
+        ...
 
     async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:
         """Remove events in that state received more than so many seconds ago; return how many.

@@ -1,62 +1,77 @@
-"""The store of one host: durable, written by one process, read by any."""
+"""The store of one host: durable, written and read by any number of processes."""
 
 from __future__ import annotations
 
 import asyncio
-import os
+import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from rewards_core.validation import check_callable, check_flag, check_number, check_path
-from webhooks.errors import StoreClosed, StoreError
-from webhooks.store.base import (
-    Acceptance,
-    ClaimedJob,
-    EventState,
-    Job,
-    Outcome,
-    Recorded,
-    StoredEvent,
-    StoreStatistics,
-    Subscriber,
-)
+from rewards_core.clock import boot_id, uptime
+from rewards_core.errors import StoreClosed, StoreError
+from rewards_core.operations import OperationRef
+from rewards_core.sqlite.engine import Engine
+from rewards_core.sqlite.wakeups import Wakeups
+from rewards_core.validation import check_callable, check_number, check_path, check_str
+from webhooks.store import sqlite_events, sqlite_jobs, sqlite_outcomes, sqlite_polls, sqlite_reads, sqlite_upkeep
 from webhooks.store.listing import EventListing, EventQuery
-from webhooks.store.memory import MemoryStore
-from webhooks.store.sqlite_file import cannot_open
-from webhooks.store.sqlite_guard import WriterLock
-from webhooks.store.sqlite_reads import Reader
+from webhooks.store.records import EventState, PollClaims
 from webhooks.store.sqlite_rows import Arrival, PackedOutcome
-from webhooks.store.sqlite_threads import ReaderThread, WriterThread
-from webhooks.store.sqlite_writes import News, Writer
+from webhooks.store.sqlite_schema import SCHEMA
+from webhooks.store.sqlite_session import JOBS, OUTCOMES, POLLS, Member, News, Session
 from webhooks.store.subscribers import Subscribers
+from webhooks.store.upkeep import hourly_limit, log_removed
 
 if TYPE_CHECKING:
+    import os
     from pathlib import Path
 
-    from rewards_core.operations import Event, OperationRef
+    from rewards_core.operations import Event
+    from rewards_core.sqlite.connection import Connection
+    from webhooks.store.base import Subscriber
+    from webhooks.store.records import (
+        Acceptance,
+        ClaimedJob,
+        HandlerStatus,
+        Job,
+        Outcome,
+        PendingOperation,
+        PollResult,
+        Priority,
+        Recorded,
+        StoredEvent,
+        StoreStatistics,
+        Subscription,
+    )
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
 _SLICE = 500
-_PENDING_SLICE = 1_000
+_OUTCOMES_AT_ONCE = 1_000
 
 
 class SQLiteStore(EventListing):
     """Keep everything in one file, so that what was acknowledged survives the process and a power cut.
 
-    Deliveries that wait at the same moment share one transaction and one fsync. The first process to open the file writes it, as
-    long as it lives; in any other, and in a second store object on the file, the store is read-only: what is recorded or
-    registered through it stays in that process, and outcomes that the writer records are seen within 100 ms.
+    Any number of processes on one host may open the file; each makes its own store object. Deliveries that wait at the same
+    moment share one transaction and one fsync. The file opens at the first call, so a store may be made before a fork and used
+    after it.
+
+    While a process has the store open, it must not open the file or its `-wal` and `-shm` by any other means: closing them would
+    drop SQLite's locks. To copy it, use `back_up`.
 
     Args:
-        path: The file, made if missing, readable by its owner alone; beside it stand `-wal`, `-shm` and `.lock`.
-        read_only: Never write, even if nobody else does.
-        busy_timeout: Seconds to wait where somebody else locks the file, up to a day, before a call raises `StoreError`.
-        clock: Returns Unix time in seconds.
+        path: The file on a local disk, made if missing, readable by its owner alone; beside it stand `-wal`, `-shm`, `.lock` and
+            one socket for each process.
+        busy_timeout: Seconds to wait for another process's lock, up to a day, before a call raises `StoreError`.
+        clock: Returns Unix time in seconds, for what people see.
+        uptime: Returns seconds since the host was booted, for all that is due; the same in every process.
+        boot: What tells this boot of the host from others; None asks the system.
 
     Raises:
-        StoreError: the file's folder is missing or not writable.
         TypeError: an argument is of another type.
         ValueError: `busy_timeout` is negative or more than a day.
     """
@@ -65,70 +80,100 @@ class SQLiteStore(EventListing):
         self,
         path: str | os.PathLike[str],
         *,
-        read_only: bool = False,
-        busy_timeout: float = 2.0,
+        busy_timeout: float = 5.0,
         clock: Callable[[], float] = time.time,
+        uptime: Callable[[], float] = uptime,
+        boot: str | None = None,
     ) -> None:
-        check_flag(read_only, "read_only")
         check_number(busy_timeout, "busy_timeout", at_least=0, at_most=86_400, unit="seconds")
         self._path = check_path(path, "path")
         self._clock = check_callable(clock, "clock")
-        self._lock = WriterLock(self._path)
-        try:
-            self._local = MemoryStore(clock=clock) if read_only or not self._lock.take() else None
-        except OSError as problem:
-            raise cannot_open(self._lock.path, problem) from None
-        self._closed = False
-        self._letting_go: asyncio.Task[None] | None = None
-        self._process = _process
+        self._uptime = check_callable(uptime, "uptime")
+        self._boot = None if boot is None else check_str(boot, "boot")
+        self._member = Member(Wakeups(self._path, self._hear))
+        self._engine = Engine(self._path, SCHEMA, session=self._session, tell=self._tell, busy_timeout=busy_timeout)
         self._subscribers = Subscribers()
-        self._conflict_handlers: dict[str, Sequence[str]] = {}
-        self._writing = WriterThread(self._path, self._lock, busy_timeout, clock, self._conflict_handlers, self._tell)
-        self._reading = ReaderThread(self._path, busy_timeout, self._tell)
-
-    @property
-    def read_only(self) -> bool:
-        """Whether another process does the writing."""
-        return self._local is not None
+        self._seen: int | None = None
+        self._look: asyncio.Task[None] | None = None
+        self._look_again = False
+        self._missed = False
+        self._closing: asyncio.Task[None] | None = None
 
     @property
     def path(self) -> Path:
         """The file."""
         return self._path
 
-    async def accept(self, event: Event, *, handlers: Sequence[str] = ()) -> Acceptance:
-        """Keep an event unless its identity is known, together with all that follows from it."""
-        self._check_writing()
-        return await self._writing.together(Writer.accept, Arrival.of(event, handlers, self._clock()))
+    async def subscribe(self, subscriber: Subscriber) -> None:
+        """Return once the subscriber hears of every later change."""
+        self._check_open()
+        self._subscribers.add(subscriber)
+        if self._seen is None:
+            self._seen = await self._engine.read(sqlite_outcomes.newest_seq)
+        await self._engine.write(Session.register)
+        self._member.wakeups.listen()
 
-    async def accept_all(self, arrivals: Sequence[tuple[Event, Sequence[str]]]) -> Sequence[Acceptance | Exception]:
-        """Keep several events, each as `accept` does and whatever becomes of the others."""
-        self._check_writing()
-        at = self._clock()
-        keeping: list[asyncio.Future[Acceptance] | Exception] = []
-        for event, handlers in arrivals:
-            try:
-                keeping.append(self._writing.together(Writer.accept, Arrival.of(event, handlers, at)))
-            except Exception as problem:  # noqa: BLE001 - what one event is must not fail the others
-                keeping.append(problem)
-        results: list[Acceptance | Exception] = []
-        for one in keeping:
-            try:
-                results.append(one if isinstance(one, Exception) else await one)
-            except Exception as problem:  # noqa: BLE001 - told with the result
-                results.append(problem)
-        return results
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Call the subscriber no longer."""
+        self._subscribers.remove(subscriber)
+
+    def refused(self, reason: str) -> None:
+        """Tell the subscribers of a delivery that was refused for its signature."""
+        self._subscribers.refused(reason)
+
+    # events
+
+    async def accept(self, event: Event) -> Acceptance:
+        """Keep an event unless its identity is known, together with all that follows from it, in one step."""
+        self._check_open()
+        return await self._engine.write_together(sqlite_events.accept, Arrival.of(event, self._clock()))
 
     async def amend(self, event_id: int, event: Event) -> None:
         """Replace a kept event by what a later reading of its body found."""
-        self._check_writing()
-        arrival = Arrival.of(event, (), self._clock())
-        await self._writing.run(lambda writer: writer.amend(event_id, arrival))
+        await self._write(lambda session: sqlite_events.amend(session, event_id, event))
 
-    def route_conflicts(self, handlers: Mapping[str, Sequence[str]]) -> None:
-        """Say which handlers get a job on `outcome.conflict` events from now on."""
+    async def find_events(self, query: EventQuery) -> Sequence[StoredEvent]:
+        """Return events that meet every condition, newest first."""
+        return await self._read(lambda db: sqlite_reads.events(db, query, self._uptime()))
+
+    # handlers
+
+    async def register_handlers(self, subscriptions: Sequence[Subscription]) -> None:
+        """Serve these subscriptions from now on."""
+        await self._write(lambda session: sqlite_jobs.register(session, subscriptions))
+
+    async def release_handlers(self, subscriptions: Sequence[Subscription]) -> None:
+        """Serve these subscriptions no longer; they and their jobs stay."""
+        await self._write(lambda session: sqlite_jobs.release(session, subscriptions))
+
+    async def list_handlers(self) -> Sequence[HandlerStatus]:
+        """Return every subscription, and the jobs of handlers that have none."""
+        return await self._read(sqlite_jobs.statuses)
+
+    async def retire_handler(self, service: str, handler: str) -> int:
+        """Remove a handler's subscriptions and make its ready jobs dead letters; return how many jobs there were."""
+        return await self._write(lambda session: sqlite_jobs.retire(session, service, handler))
+
+    async def claim_jobs(self, handler: str, *, scopes: Collection[str], limit: int, lease: float) -> Sequence[ClaimedJob]:
+        """Lease due jobs of one handler to the caller, the longest due first."""
+        if not await self._read(lambda db: sqlite_jobs.anything_due(db, handler, self._uptime())):
+            return ()  # a look alone disturbs no other process
+        return await self._write(lambda session: sqlite_jobs.claim(session, handler, scopes, limit, lease))
+
+    async def finish_job(self, job: Job) -> bool:
+        """Mark a claimed job as done."""
         self._check_open()
-        self._conflict_handlers.update(handlers)
+        return await self._engine.write_together(sqlite_jobs.finish, job)
+
+    async def fail_job(self, job: Job, *, reason: str, retry_in: float | None) -> bool:
+        """Give a claimed job back."""
+        return await self._write(lambda session: sqlite_jobs.fail(session, job, reason, retry_in))
+
+    async def requeue(self, event_ids: Sequence[int], *, every_handler: bool = False) -> int:
+        """Let handlers run again for kept events, with no attempts counted."""
+        return await self._write(lambda session: sqlite_jobs.requeue(session, event_ids, every_handler=every_handler))
+
+    # outcomes
 
     async def outcome(self, ref: OperationRef) -> Outcome | None:
         """Return the outcome that stands, the first one."""
@@ -137,221 +182,277 @@ class SQLiteStore(EventListing):
 
     async def outcomes(self, refs: Sequence[OperationRef]) -> Sequence[Outcome]:
         """Return the outcomes that stand of those refs that have one."""
-        self._check_open()
-        if self._local is None:
-            return await self._read(lambda reader: reader.outcomes(refs))
-        here = list(await self._local.outcomes(refs))
-        known = {outcome.ref for outcome in here}
-        others = [ref for ref in refs if ref not in known]
-        return here + (await self._read(lambda reader: reader.outcomes(others)) if others else [])
+        return await self._read(lambda db: sqlite_outcomes.outcomes(db, refs))
 
     async def outcomes_by_key(self, scope: str, kind: str, key: str) -> Sequence[Outcome]:
         """Return the outcomes that stand of the operations made with an idempotency key."""
-        here = [] if self._local is None else await self._local.outcomes_by_key(scope, kind, key)
-        known = {outcome.ref for outcome in here}
-        kept = await self._read(lambda reader: reader.outcomes_by_key(scope, kind, key))
-        return [*here, *(outcome for outcome in kept if outcome.ref not in known)]
+        return await self._read(lambda db: sqlite_outcomes.outcomes_by_key(db, scope, kind, key))
 
     async def conflicts(self, ref: OperationRef) -> Sequence[Outcome]:
         """Return the later outcomes that differ from the first, oldest first."""
-        here = [] if self._local is None else await self._local.conflicts(ref)
-        return [*await self._read(lambda reader: reader.conflicts(ref)), *here]
+        return await self._read(lambda db: sqlite_outcomes.conflicts(db, ref))
 
     async def record_outcome(self, outcome: Outcome) -> Recorded:
         """Record how an operation ended; the first one stands."""
-        if self._local is None:
-            self._check_open()
-            return await self._writing.together(Writer.record, PackedOutcome.of(outcome))
-        for standing in await self.outcomes([outcome.ref]):
-            await self._local.record_outcome(standing)
-        return await self._local.record_outcome(outcome)
-
-    async def add_pending(self, refs: Sequence[OperationRef]) -> None:
-        """Register operations as unsettled."""
         self._check_open()
-        if self._local is None:
-            await self._writing.run(lambda writer: writer.add_pending(refs))
-        else:
-            settled = {outcome.ref for outcome in await self.outcomes(refs)}
-            await self._local.add_pending([ref for ref in refs if ref not in settled])
+        return await self._engine.write_together(sqlite_events.record_outcomes, PackedOutcome.of(outcome))
 
-    async def remove_pending(self, refs: Sequence[OperationRef]) -> None:
-        """Take operations out of the pending ones."""
-        self._check_open()
-        if self._local is None:
-            await self._writing.run(lambda writer: writer.remove_pending(refs))
-        else:
-            await self._local.remove_pending(refs)
+    # pending operations and polls
 
-    async def pending(self, scope: str) -> AsyncIterator[OperationRef]:
-        """Iterate over the pending operations of a scope; read-only, over those of the file and then of this process."""
-        after = ("", "")
-        while True:
-            refs = await self._read(lambda reader, after=after: reader.pending(scope, after, _PENDING_SLICE))  # type: ignore[misc]
-            for ref in refs:
-                yield ref
-            if len(refs) < _PENDING_SLICE:
-                break
-            after = (refs[-1].kind, refs[-1].uid)
-        if self._local is not None:
-            async for ref in self._local.pending(scope):
-                yield ref
+    async def watch(self, refs: Sequence[OperationRef], *, poll_in: float, confirmed: bool = False) -> Sequence[Outcome]:
+        """Wait for operations from now on, in one step with looking up those that have an outcome."""
+        return await self._write(lambda session: sqlite_polls.watch(session, refs, poll_in, confirmed=confirmed))
 
-    def subscribe(self, subscriber: Subscriber) -> None:
-        """Call the subscriber from now on."""
-        self._check_open()
-        self._subscribers.add(subscriber)
-        if self._local is not None:
-            self._local.subscribe(subscriber)
-            self._reading.watch(True)
+    def unwatch(self, refs: Sequence[OperationRef]) -> None:
+        """Wait for operations no longer; they stay pending."""
+        if self._closing is None and refs:
+            done = self._engine.write(lambda session: sqlite_polls.unwatch(session, refs))
+            done.add_done_callback(_ignore_failure)
 
-    def unsubscribe(self, subscriber: Subscriber) -> None:
-        """Call the subscriber no more."""
-        self._subscribers.remove(subscriber)
-        if self._local is not None:
-            self._local.unsubscribe(subscriber)
-            self._reading.watch(len(self._subscribers) > 0)
+    async def add_pending(self, refs: Sequence[OperationRef], *, poll_in: float) -> None:
+        """Register operations as unsettled, to be polled though nobody waits."""
+        await self._write(lambda session: sqlite_polls.add(session, refs, poll_in))
 
-    def refused(self, reason: str) -> None:
-        """Tell the subscribers of a delivery that was refused for its signature."""
-        self._subscribers.refused(reason)
+    async def remove_pending(self, refs: Sequence[OperationRef]) -> int:
+        """Poll operations no longer; return how many were pending."""
+        return await self._write(lambda session: sqlite_polls.remove(session, refs))
 
-    async def claim_jobs(self, handler: str, *, limit: int, lease: float) -> Sequence[ClaimedJob]:
-        """Lease due jobs of one handler to the caller, the longest due first."""
-        self._check_open()
-        if self._local is not None:
-            return ()
-        return await self._writing.run(lambda writer: writer.claim_jobs(handler, limit, lease))
+    async def list_pending(
+        self, *, scope: str | None = None, after: OperationRef | None = None, limit: int = 100
+    ) -> Sequence[PendingOperation]:
+        """Return pending operations in the order of their refs; `after` pages on."""
+        return await self._read(lambda db: sqlite_reads.pending(db, scope, after, limit, self._uptime()))
 
-    async def finish_job(self, job: Job) -> bool:
-        """Mark a claimed job as done."""
-        self._check_open()
-        return self._local is None and await self._writing.together(Writer.finish_jobs, job)
+    async def hurry_polls(self, refs: Sequence[OperationRef], priority: Priority) -> None:
+        """Have operations polled now, ranked no lower than `priority`."""
+        await self._write(lambda session: sqlite_polls.hurry(session, refs, priority))
 
-    async def fail_job(self, job: Job, *, reason: str, retry_at: float | None) -> bool:
-        """Give a claimed job back."""
-        self._check_open()
-        return self._local is None and await self._writing.run(lambda writer: writer.fail_job(job, reason, retry_at))
+    async def claim_polls(self, scope: str, *, limit: int, lease: float, max_per_second: float) -> PollClaims:
+        """Lease due operations to the caller, as far as the budget of the scope allows."""
+        member = self._member
+        member.polled_at[scope] = self._uptime()
+        if member.rates.get(scope) == max_per_second:
+            wait = await self._read(lambda db: sqlite_polls.next_in(db, scope, self._uptime()))
+            if wait > 0:  # a look alone disturbs no other process
+                return PollClaims(claims=(), next_in=wait)
+        return await self._write(lambda session: sqlite_polls.claim(session, scope, limit, lease, max_per_second))
 
-    async def retire_jobs(self, scopes: Collection[str], keep: Collection[str]) -> int:
-        """Make ready jobs of handlers that are no more dead letters."""
-        self._check_open()
-        return 0 if self._local is not None else await self._writing.run(lambda writer: writer.retire_jobs(scopes, keep))
+    async def permit_poll(self, scope: str, *, max_per_second: float) -> float:
+        """Take one further request from the budget; return the seconds until it may be sent."""
+        return await self._write(lambda session: sqlite_polls.permit(session, scope, max_per_second))
 
-    async def claim_questions(self, scope: str, *, limit: int, lease: float) -> Sequence[OperationRef]:
-        """Lease open questions to the caller, the longest due first."""
-        self._check_open()
-        if self._local is not None:
-            return ()
-        return await self._writing.run(lambda writer: writer.claim_questions(scope, limit, lease))
+    async def settle_polls(self, results: Sequence[PollResult], *, answered: bool) -> None:
+        """Give claims back whose operations did not settle."""
+        await self._write(lambda session: sqlite_polls.settle(session, results, answered=answered))
 
-    async def close_questions(self, refs: Sequence[OperationRef]) -> None:
-        """Close questions that will find no answer."""
-        self._check_open()
-        if self._local is None:
-            await self._writing.run(lambda writer: writer.close_questions(refs))
+    async def pause_polls(self, scope: str, seconds: float, *, refused: bool = False) -> None:
+        """Let no process poll a scope for so many seconds."""
+        await self._write(lambda session: sqlite_polls.pause(session, scope, seconds, refused=refused))
 
-    async def find_events(self, query: EventQuery) -> Sequence[StoredEvent]:
-        """Return events that meet every condition, newest first."""
-        return await self._read(lambda reader: reader.events(query))
+    # upkeep
 
-    async def requeue(self, event_ids: Sequence[int], handlers: Sequence[str] | None = None) -> int:
-        """Let handlers run again for kept events, with no attempts counted."""
-        self._check_writing()
-        return await self._writing.run(lambda writer: writer.requeue(event_ids, handlers))
+    async def upkeep(self, *, keep: float, keep_bodies: float | None = None) -> bool:
+        """Let go of what is old and count the hour, unless a process has done so within the hour."""
+        if not await self._write(sqlite_upkeep.claim_upkeep):
+            return False
+        held = await self.statistics()
+        limits = {
+            "events": hourly_limit(held.events, keep),
+            "outcomes": hourly_limit(held.outcomes, keep),
+            "bodies": hourly_limit(held.events, keep_bodies or keep),
+            "identities": hourly_limit(await self._read(sqlite_upkeep.count_identities), sqlite_events.IDENTITY_SECONDS),
+        }
+        removed = {
+            "events": await self.purge(keep, limit=limits["events"]),
+            "outcomes": await self.purge_outcomes(keep, limit=limits["outcomes"]),
+            "identities": await self.purge_identities(limit=limits["identities"]),
+            "bodies": 0 if keep_bodies is None else await self.erase_bodies(keep_bodies, limit=limits["bodies"]),
+        }
+        buried = await self._write(sqlite_jobs.count_unserved)
+        if buried:
+            logger.warning("upkeep: %d jobs of handlers that no process serves became dead letters", buried)
+        log_removed(removed, limits)
+        return True
 
-    async def purge(self, before: float, *, state: EventState = EventState.DONE) -> int:
-        """Remove events in that state received before a Unix time; their identities stay."""
-        self._check_writing()
+    async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:
+        """Remove events in that state received more than so many seconds ago; their identities stay."""
         if state is EventState.READY:
             raise ValueError("state: give EventState.DONE or EventState.DEAD, not READY; such events wait for their handlers.")
-        count = 0
-        while ids := await self._read(lambda reader: reader.purgeable(state, before, _SLICE)):
-            count += await self._writing.run(lambda writer, ids=ids: writer.purge_events(ids, state))  # type: ignore[misc]
+        before = self._clock() - older_than
+        return await self._in_slices(
+            lambda db, most: sqlite_events.purgeable(db, state, before, most),
+            lambda session, ids: sqlite_events.purge(session, ids, state),
+            limit,
+        )
+
+    async def purge_outcomes(self, older_than: float, *, limit: int | None = None) -> int:
+        """Remove outcomes settled more than so many seconds ago, with their conflicts; return how many."""
+        before = self._clock() - older_than
+        return await self._in_slices(
+            lambda db, most: sqlite_reads.old_outcomes(db, before, most), sqlite_events.purge_outcomes, limit
+        )
+
+    async def purge_identities(self, *, limit: int | None = None) -> int:
+        """Forget identities that are more than 400 days old; return how many."""
         now = self._clock()
-        while identities := await self._read(lambda reader: reader.old_identities(now, _SLICE)):
-            await self._writing.run(lambda writer, identities=identities: writer.purge_identities(identities))  # type: ignore[misc]
+        return await self._in_slices(
+            lambda db, most: sqlite_events.old_identities(db, now, most), sqlite_events.purge_identities, limit
+        )
+
+    async def erase_bodies(self, older_than: float, *, limit: int | None = None) -> int:
+        """Erase bodies and signatures of done events received more than so many seconds ago; return how many."""
+        before = self._clock() - older_than
+        return await self._in_slices(lambda db, most: sqlite_events.erasable(db, before, most), sqlite_events.erase_bodies, limit)
+
+    async def forget_user(self, uid: str) -> int:
+        """Erase every body and outcome that mentions a user; also from the free pages of the file and its log."""
+        count = 0
+        last: int | None = 0
+        while last is not None:
+            ids, last = await self._read(lambda db, after=last: sqlite_events.events_about(db, uid, after, _SLICE))  # type: ignore[misc]
+            if ids:
+                count += await self._write(lambda session, ids=ids: sqlite_events.forget_events(session, ids))  # type: ignore[misc]
+        for table in ("outcome", "conflict"):
+            last = 0
+            while last is not None:
+                seqs, last = await self._read(
+                    lambda db, after=last, table=table: sqlite_events.resources_about(db, uid, after, _SLICE, table=table)  # type: ignore[misc]
+                )
+                if seqs:
+                    count += await self._write(
+                        lambda session, seqs=seqs, table=table: sqlite_events.forget_resources(session, seqs, table=table)  # type: ignore[misc]
+                    )
+        await self._engine.empty_log()
         return count
 
-    async def purge_outcomes(self, before: float) -> int:
-        """Remove outcomes settled before a Unix time, with their conflicts, and operations pending since before it."""
-        self._check_writing()
-        count = 0
-        while refs := await self._read(lambda reader: reader.old_outcomes(before, _SLICE)):
-            await self._writing.run(lambda writer, refs=refs: writer.purge_outcomes(refs))  # type: ignore[misc]
-            count += len(refs)
-        while refs := await self._read(lambda reader: reader.old_pending(before, _SLICE)):
-            await self._writing.run(lambda writer, refs=refs: writer.purge_pending(refs, before))  # type: ignore[misc]
-        return count
+    async def back_up(self, to: str | os.PathLike[str]) -> None:
+        """Copy what is committed into a file of its own, while others go on to write; the only safe way to copy a store.
+
+        Args:
+            to: The file, replaced if it is there; complete, or not there at all.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        self._check_open()
+        await self._engine.back_up(check_path(to, "to"))
 
     async def statistics(self) -> StoreStatistics:
-        """Count what is held in the file."""
-        return await self._read(Reader.statistics)
+        """Count what is held."""
+        return await self._read(sqlite_reads.statistics)
 
     async def ping(self) -> None:
-        """Return if the store can read and, unless read-only, write."""
-        self._check_open()
-        if self._local is None:
-            await self._writing.run(Writer.touch)
-        await self._read(Reader.changed)
+        """Return if the store can write a row and read it back."""
+        await self._write(sqlite_upkeep.probe)
+        await self._read(sqlite_upkeep.probed)
 
     async def aclose(self) -> None:
-        """Finish what is under way and let go of everything; who is cancelled meanwhile does not keep that from happening."""
-        self._closed = True
-        if self._letting_go is None:
-            self._letting_go = asyncio.create_task(self._let_go(), name="close the store")
-        await asyncio.shield(self._letting_go)
+        """Finish what is under way and let go of everything; a caller that is cancelled meanwhile does not stop that."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="close the store")
+        await asyncio.shield(self._closing)
 
-    async def _let_go(self) -> None:
-        await self._reading.aclose()
-        await self._writing.aclose()  # last, so that nobody keeps it from moving its log into the file
-        self._lock.release()
+    async def _close(self) -> None:
+        if self._engine.forked:  # everything belongs to another process
+            return
+        self._member.wakeups.stop()
         self._subscribers.clear()
-        if self._local is not None:
-            await self._local.aclose()
+        if self._look is not None and self._look.get_loop() is asyncio.get_running_loop():
+            await asyncio.gather(self._look, return_exceptions=True)
+        if self._member.registered:
+            try:
+                await self._engine.write(Session.resign)
+            except StoreError as problem:
+                logger.warning("the store is closed without saying so to other processes: %s", problem)
+        await self._engine.aclose()
+        await asyncio.get_running_loop().run_in_executor(None, self._member.wakeups.close)
 
     def _check_open(self) -> None:
-        if self._closed:
-            raise StoreClosed("expected an open store, got one after aclose(); make a new one")
-        if self._process is not _process:
-            raise StoreError("expected a store made in this process, got one from before a fork; make a new one")
+        if self._closing is not None:
+            raise StoreClosed("This store was closed by aclose(). Nothing was read or written. Make a new one.")
 
-    def _check_writing(self) -> None:
+    def _session(self, connection: Connection) -> Session:
+        boot = self._boot or boot_id()
+        return Session(connection, self._member, clock=self._clock, uptime=self._uptime, boot=boot)
+
+    async def _write(self, change: Callable[[Session], T]) -> T:
         self._check_open()
-        if self._local is not None:
-            raise StoreError(
-                f"expected to write {self._path}, got it read-only: another process writes it; send the change there"
-            )
+        return await self._engine.write(change)
 
-    async def _read(self, look: Callable[[Reader], T]) -> T:
+    async def _read(self, look: Callable[[Connection], T]) -> T:
         self._check_open()
-        if self._local is None and not self._writing.opened:
-            await self._writing.run(_nothing)  # makes the file, or brings its schema forward
-        return await self._reading.run(look)
+        return await self._engine.read(look)
 
-    def _tell(self, news: list[News]) -> None:
+    async def _in_slices(
+        self,
+        find: Callable[[Connection, int], Sequence[T]],
+        change: Callable[[Session, Sequence[T]], int],
+        limit: int | None,
+    ) -> int:
+        """Find and change some records at a time, so that no commit takes long; return how many were changed."""
+        count, left = 0, limit
+        while left is None or left > 0:
+            most = _SLICE if left is None else min(_SLICE, left)
+            found = await self._read(lambda db, most=most: find(db, most))  # type: ignore[misc]
+            if not found:
+                break
+            count += await self._write(lambda session, found=found: change(session, found))  # type: ignore[misc]
+            left = None if left is None else left - len(found)
+        return count
+
+    # hints
+
+    def _hear(self, hint: bytes) -> None:
+        self._tell([News(look=hint)])
+
+    def _tell(self, news: Sequence[News]) -> None:
+        look = b""
         for piece in news:
+            look += piece.look
             if piece.settled is not None:
                 self._subscribers.settled(piece.settled)
-            if piece.asked is not None:
-                self._subscribers.asked(piece.asked)
-            if piece.moved:
-                self._reading.look_again()
-        if any(piece.ready for piece in news):
-            self._subscribers.ready()
+            if piece.confirmed is not None:
+                self._subscribers.confirmed(piece.confirmed)
+            self._missed = self._missed or piece.missed
+        if JOBS in look:
+            self._subscribers.jobs_ready()
+        if POLLS in look:
+            self._subscribers.polls_due()
+        if (OUTCOMES in look or self._missed) and self._seen is not None and self._closing is None:
+            self._look_again = True
+            loop = asyncio.get_running_loop()
+            if self._look is None or self._look.done() or self._look.get_loop() is not loop:
+                self._look = loop.create_task(self._look_for_outcomes(), name="look for outcomes")
+
+    async def _look_for_outcomes(self) -> None:
+        """Tell of what others recorded since the last look."""
+        while self._look_again and self._subscribers:
+            self._look_again = False
+            try:
+                await self._pass_on()
+            except StoreError as problem:
+                logger.warning("outcomes of other processes could not be looked up; they are in a second: %s", problem)
+                return
+
+    async def _pass_on(self) -> None:
+        if self._missed:
+            self._missed = False
+            self._seen = await self._engine.read(sqlite_outcomes.newest_seq)
+            self._subscribers.missed()
+        seen = self._seen or 0
+        while True:
+            rows = await self._engine.read(lambda db, seen=seen: sqlite_outcomes.refs_after(db, seen, _OUTCOMES_AT_ONCE))  # type: ignore[misc]
+            refs = [OperationRef(scope, kind, uid) for _, scope, kind, uid in rows]
+            waited_for = [ref for ref in refs if self._subscribers.waits_for(ref)]
+            if waited_for:
+                for outcome in await self._engine.read(lambda db, refs=waited_for: sqlite_outcomes.outcomes(db, refs)):  # type: ignore[misc]
+                    self._subscribers.settled(outcome)
+            if rows:
+                seen = self._seen = rows[-1][0]
+            if len(rows) < _OUTCOMES_AT_ONCE:
+                return
 
 
-_process = object()
-"""Stands for this process; asking the system for its id would cost more than the rest of a call's checks."""
-
-
-def _forked() -> None:
-    global _process
-    _process = object()
-
-
-os.register_at_fork(after_in_child=_forked)
-
-
-def _nothing(_: object) -> None:
-    """Ask for nothing but that the thread has begun."""
+def _ignore_failure(done: asyncio.Future[None]) -> None:
+    if not done.cancelled() and (problem := done.exception()) is not None:
+        logger.debug("operations could not be unwatched; they are once their process is gone: %s", problem)

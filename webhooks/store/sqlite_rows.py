@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from attrs import define
 
 from rewards_core.operations import Event, OperationRef, OperationStatus
-from webhooks.store.base import EventState, Job, Outcome, StoredEvent
 from webhooks.store.outcomes import outcome_of, pack, unpack
+from webhooks.store.records import EventState, Job, Outcome, PendingOperation, Priority, StoredEvent
 
 T = TypeVar("T")
 
@@ -20,8 +20,9 @@ DONE, READY, DEAD = range(3)
 EVENT_COLUMNS = (
     "id, scope, name, identity, kind, uid, state, received_at, occurred_at, correlation_id, attempt, problem, signature, body"
 )
-OUTCOME_COLUMNS = "scope, kind, uid, status, resource, via, settled_at, key"
-JOB_COLUMNS = "event_id, handler, state, due_at, attempts, reason"
+OUTCOME_COLUMNS = "scope, kind, uid, status, resource, via, settled_at, key, confirmed"
+JOB_COLUMNS = "event_id, handler, state, due_at, attempts, reason, fence"
+PENDING_COLUMNS = "scope, kind, uid, added_at, due_at, polls, priority, attempt, watched, fence"
 
 _WIDEST = 64
 
@@ -43,7 +44,7 @@ class PackedOutcome:
         """Its values, in the order of `OUTCOME_COLUMNS`."""
         one = self.outcome
         row = (one.ref.scope, one.ref.kind, text(one.ref.uid), str(one.status), self.resource, one.via, one.settled_at)
-        return (*row, _text_or_none(one.key))
+        return (*row, _text_or_none(one.key), one.confirmed)
 
 
 @define(eq=False)
@@ -52,36 +53,31 @@ class Arrival:
 
     Attributes:
         event: The event.
-        handlers: Who is to get a job on it.
         at: When it came, Unix time.
         outcome: What it settles, None if nothing.
     """
 
     event: Event
-    handlers: Sequence[str]
     at: float
     outcome: PackedOutcome | None = None
 
     @classmethod
-    def of(cls, event: Event, handlers: Sequence[str], at: float) -> Arrival:
-        """Read from an event what it settles; one that cannot be used settles nothing and no handler runs."""
-        if event.problem is not None:
-            return cls(event, (), at)
-        outcome = outcome_of(event, at)
-        return cls(event, handlers, at, None if outcome is None else PackedOutcome.of(outcome))
+    def of(cls, event: Event, at: float) -> Arrival:
+        """Read from an event what it settles; one that cannot be used settles nothing."""
+        outcome = None if event.problem is not None else outcome_of(event, at)
+        return cls(event, at, None if outcome is None else PackedOutcome.of(outcome))
 
     @property
-    def questions(self) -> Iterator[OperationRef]:
-        """The operations it speaks of without settling them."""
+    def lookups(self) -> Iterator[OperationRef]:
+        """The operations it mentions without settling them."""
         if self.event.problem is None:
             if self.event.ref is not None and self.outcome is None:
                 yield self.event.ref
             yield from self.event.also
 
-    def row(self, event_id: int) -> tuple[Any, ...]:
+    def row(self, event_id: int, state: int) -> tuple[Any, ...]:
         """Return its values, in the order of `EVENT_COLUMNS`."""
         event, ref = self.event, self.event.ref
-        state = READY if self.handlers else DONE if event.problem is None else DEAD
         return (event_id, event.scope, text(event.name), event.identity, *_ref_row(ref), state, self.at, *_late_row(event))
 
 
@@ -117,15 +113,23 @@ def stored_event_of(row: Sequence[Any], jobs: Sequence[Job]) -> StoredEvent:
     return StoredEvent(id=row[0], event=event_of(row), state=STATES[row[6]], received_at=row[7], jobs=tuple(jobs))
 
 
-def job_of(row: Sequence[Any]) -> Job:
-    """Read a job."""
-    event_id, handler, state, due_at, attempts, reason = row
-    return Job(event_id=event_id, handler=handler, state=STATES[state], due_at=due_at, attempts=attempts, reason=reason)
+def job_of(row: Sequence[Any], now: float) -> Job:
+    """Read a job; `now` is the store's own time."""
+    event_id, handler, state, due_at, attempts, reason, fence = row
+    return Job(
+        event_id=event_id,
+        handler=handler,
+        state=STATES[state],
+        due_in=max(0.0, due_at - now),
+        attempts=attempts,
+        reason=reason,
+        fence=fence,
+    )
 
 
 def outcome_from(row: Sequence[Any]) -> Outcome:
     """Read an outcome."""
-    scope, kind, uid, status, resource, via, settled_at, key = row
+    scope, kind, uid, status, resource, via, settled_at, key, confirmed = row
     return Outcome(
         ref=OperationRef(scope, kind, uid),
         status=OperationStatus(status),
@@ -133,6 +137,19 @@ def outcome_from(row: Sequence[Any]) -> Outcome:
         via=via,
         settled_at=settled_at,
         key=key,
+        confirmed=bool(confirmed),
+    )
+
+
+def pending_of(row: Sequence[Any], now: float) -> PendingOperation:
+    """Read a pending operation; `now` is the store's own time."""
+    scope, kind, uid, added_at, due_at, polls, priority, _, _, _ = row
+    return PendingOperation(
+        ref=OperationRef(scope, kind, uid),
+        added_at=added_at,
+        polls=polls,
+        priority=Priority(priority),
+        due_in=max(0.0, due_at - now),
     )
 
 

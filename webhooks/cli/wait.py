@@ -6,7 +6,6 @@ import asyncio
 import os
 from contextlib import AsyncExitStack
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,14 +19,12 @@ from rewards_core.errors import NotFound, OperationFailed, VendorError
 from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
 from rewards_core.validation import check_id
 from webhooks.cli.ending import run
-from webhooks.cli.options import DEFAULT_STORE, SocketOption, StoreOption
-from webhooks.cli.remote import ask_listener
-from webhooks.cli.stores import admin_socket as socket_of
-from webhooks.cli.stores import reading
+from webhooks.cli.options import DEFAULT_STORE, StoreOption
+from webhooks.cli.stores import opened
 from webhooks.completions import Completions
 from webhooks.errors import CompletionTimeout
-from webhooks.store.base import Outcome, Subscriber
-from webhooks.store.sqlite import SQLiteStore
+from webhooks.store.base import Store, Subscriber
+from webhooks.store.records import Outcome, Priority
 
 
 class Kind(StrEnum):
@@ -43,7 +40,6 @@ def wait(
     scope: Annotated[str, typer.Option(help="The scope of its app.")] = DEFAULT_SCOPE,
     timeout: Annotated[float, typer.Option(help="Seconds to wait at most.", callback=finite, min=0)] = 300.0,
     store: StoreOption = DEFAULT_STORE,
-    admin_socket: SocketOption = None,
     poll: Annotated[
         bool | None, typer.Option("--poll/--no-poll", help="Ask the vendor too; by default if ORIGINAL_API_KEY is set.")
     ] = None,
@@ -54,7 +50,7 @@ def wait(
 ) -> None:
     """Wait until an operation is settled: exit code 0 done, 3 failed, 4 not in time, 5 unknown to the vendor.
 
-    Without API credentials a running listener that polls is asked to poll this operation too.
+    Without API credentials a listener that has them polls this operation at once.
 
     Example: webhook-listener wait 324167489835 --timeout 120 && ship
     """
@@ -64,30 +60,19 @@ def wait(
     async def work() -> None:
         ref = OperationRef(check_id(scope, "--scope"), kind.value, check_id(uid, "uid"))
         async with AsyncExitStack() as stack:
-            opened = await stack.enter_async_context(reading(store))
+            inbox = await stack.enter_async_context(opened(store))
             if poll:
                 client = await stack.enter_async_context(OriginalClient.from_env(scope=scope, allow_insecure=api_insecure))
-                completions = await stack.enter_async_context(Completions(client, opened))
+                completions = await stack.enter_async_context(Completions(client, inbox))
                 status, resource = _ended(await _completed(completions, ref, timeout))
             else:
-                hope = await _who_polls(socket_of(store, admin_socket), ref)
-                outcome = await _settled(opened, ref, timeout, hope)
+                outcome = await _settled(inbox, ref, timeout)
                 status, resource = outcome.status, dict(outcome.resource)
         Output(as_json).record({"uid": uid, "status": str(status), "resource": resource}, text=f"{ref}: {status}")
         if status is OperationStatus.FAILED:
             fail(f"{ref} failed on chain", Exit.FAILED)
 
     run(work)
-
-
-async def _who_polls(socket: Path | None, ref: OperationRef) -> str:
-    """Ask the running listener to poll an operation; return what is to be hoped for."""
-    answer = None if socket is None else await ask_listener(socket, "watch", {"refs": [[ref.scope, ref.kind, ref.uid]]})
-    if answer is None:
-        return "no listener runs on this store: start one, or give this command API credentials"
-    if not answer["polled"]:
-        return "the listener does not poll it: give one of the two API credentials, or send the delivery again"
-    return "a listener polls it"
 
 
 async def _completed(completions: Completions, ref: OperationRef, timeout: float) -> Operation:
@@ -112,17 +97,21 @@ class _Waiter(Subscriber):
         self._ref = ref
         self.heard: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
+    def waits_for(self, ref: OperationRef) -> bool:
+        return ref == self._ref
+
     def settled(self, outcome: Outcome) -> None:
         if outcome.ref == self._ref and not self.heard.done():
             self.heard.set_result(outcome)
 
 
-async def _settled(store: SQLiteStore, ref: OperationRef, timeout: float, hope: str) -> Outcome:
+async def _settled(store: Store, ref: OperationRef, timeout: float) -> Outcome:
     waiter = _Waiter(ref)
-    store.subscribe(waiter)
-    known = await store.outcome(ref)
-    if known is not None:
-        return known
+    await store.subscribe(waiter)
+    known = await store.watch([ref], poll_in=0.0)
+    if known:
+        return known[0]
+    await store.hurry_polls([ref], Priority.WISH)
     try:
         async with asyncio.timeout(timeout):
             return await waiter.heard
@@ -130,4 +119,8 @@ async def _settled(store: SQLiteStore, ref: OperationRef, timeout: float, hope: 
         late = await store.outcome(ref)
         if late is not None:
             return late
-        fail(f"expected {ref} to settle within {timeout:g} s, got nothing of it; it may still; {hope}", Exit.NOT_YET)
+        fail(
+            f"{ref} did not settle within {timeout:g} s. It may still. It is polled by a listener that has API credentials; if "
+            "there is none, set ORIGINAL_API_KEY and ORIGINAL_API_SECRET for this command.",
+            Exit.NOT_YET,
+        )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import random
-import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from functools import partial
 from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
@@ -15,23 +16,24 @@ from attrs import evolve, field, frozen
 from rewards_core.backoff import delay
 from rewards_core.operations import EventSource
 from rewards_core.text import counted, one_line
-from rewards_core.validation import check_callable, check_methods, number, whole
+from rewards_core.validation import check_callable, check_methods, check_name, number, shown, whole
 from webhooks.errors import NotTaken
 from webhooks.store.base import Subscriber
 from webhooks.store.outcomes import CONFLICT_EVENT
+from webhooks.store.records import ANY_EVENT, UNSERVED_DAYS, Subscription, handler_of, job_name
 from webhooks.supervise import RestartPolicy, is_cancelled, keep_running, wait_at_most
 
 if TYPE_CHECKING:
     from rewards_core.operations import Event
-    from webhooks.store.base import ClaimedJob, Job, Store
+    from webhooks.store.base import Store
+    from webhooks.store.records import ClaimedJob, Job
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[["Event"], Awaitable[None]]
 
-ANY_EVENT = "*"
-_REMEMBERED = 1_000
 _JITTER = 0.2
+_SHAPE = "Write it as `async def handle(event: Event) -> None`"
 
 
 @frozen(kw_only=True)
@@ -69,8 +71,8 @@ class HandlerPolicy:
 
 
 @frozen(kw_only=True)
-class DispatchStatistics:
-    """What handlers did since the start.
+class HandlerStatistics:
+    """What a receiver's handlers did since it was made.
 
     Attributes:
         finished: Runs that ended well.
@@ -87,15 +89,19 @@ class DispatchStatistics:
     restarts: int
 
 
-class Dispatcher(Subscriber):
-    """Hand kept events to handlers, each with its own leases, slots and retries.
+class HandlerRunner(Subscriber):
+    """Run the handlers of one receiver, each with its own leases, slots and retries.
 
     Args:
-        store: Where events and jobs are kept.
+        store: Where events, subscriptions and jobs are kept.
         sources: Scope to the source that can read its events again.
+        service: The service that the handlers belong to.
         policy: How handlers are run.
-        clock: Unix time in seconds.
         random: Returns a number from 0 to 1; a retry waits up to a fifth longer by it.
+
+    Raises:
+        TypeError: `service` is not a str, or `random` cannot be called.
+        ValueError: `service` is empty or holds what no name or a slash can hold.
     """
 
     def __init__(
@@ -103,18 +109,20 @@ class Dispatcher(Subscriber):
         store: Store,
         sources: Mapping[str, EventSource],
         *,
+        service: str,
         policy: HandlerPolicy,
-        clock: Callable[[], float] = time.time,
-        random: Callable[[], float] = random.random,
+        random: Callable[[], float],
     ) -> None:
+        if "/" in check_name(service, "service"):
+            raise ValueError(f"service: give a name without '/', not {shown(service)}.")
         self._store = store
         self._sources = sources
+        self._service = service
         self._policy = policy
-        self._clock = check_callable(clock, "clock")
         self._random = check_callable(random, "random")
         self._handlers: dict[str, Handler] = {}
-        self._names: dict[str, list[str]] = {}
-        self._answers: dict[str, tuple[str, ...]] = {}
+        self._patterns: dict[str, set[str]] = {}
+        self._served: list[Subscription] | None = None
         self._wakes: list[asyncio.Event] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._running: set[asyncio.Task[None]] = set()
@@ -122,9 +130,9 @@ class Dispatcher(Subscriber):
         self._finished = self._failed = self._dead = self._restarts = 0
 
     @property
-    def statistics(self) -> DispatchStatistics:
-        """What handlers did since the start."""
-        return DispatchStatistics(
+    def statistics(self) -> HandlerStatistics:
+        """What the handlers did since the receiver was made."""
+        return HandlerStatistics(
             finished=self._finished,
             failed=self._failed,
             dead=self._dead,
@@ -136,35 +144,21 @@ class Dispatcher(Subscriber):
         """Let a handler run for events of a name, or of every name (`"*"`).
 
         Raises:
-            TypeError: it is not an async function.
-            ValueError: its name is taken by another handler.
-            RuntimeError: the work has begun.
+            TypeError: it is no async function of one argument.
+            ValueError: its name is taken by another handler, or could be that of another service's.
+            RuntimeError: the handlers run already.
         """
-        call = handler if inspect.isroutine(handler) else getattr(handler, "__call__", None)  # noqa: B004 - to look at it
-        if not inspect.iscoroutinefunction(call):
-            raise TypeError(f"handler: give an async function, written with `async def`, not {handler!r}.")
-        if self._tasks:
-            raise RuntimeError("expected handlers to be registered before start(); register them where the receiver is made")
         if name is None:
             name = f"{getattr(handler, '__module__', '')}.{getattr(handler, '__qualname__', type(handler).__qualname__)}"
+        _check_handler(handler, name)
+        if self._served is not None:
+            raise RuntimeError("expected handlers to be registered before start(); register them where the receiver is made")
+        if handler_of(job_name(self._service, name)) != (self._service, name):
+            raise ValueError(f"name: {shown(name)} could be a handler of another service. Give a name without '/'.")
         if self._handlers.setdefault(name, handler) is not handler:
             raise ValueError(f"name: two handlers are called {name!r}; give one of them another name with name=.")
-        names = self._names.setdefault(event_name, [])
-        if name not in names:
-            names.append(name)
-        self._answers.clear()
-
-    def names_for(self, event_name: str) -> tuple[str, ...]:
-        """Return the names of the handlers that run for events of a name."""
-        if not self._names:
-            return ()
-        answer = self._answers.get(event_name)
-        if answer is None:
-            wanted = [*self._names.get(event_name, ()), *self._names.get(ANY_EVENT, ())]
-            answer = tuple(dict.fromkeys(wanted))
-            if len(self._answers) < _REMEMBERED:  # the other side chooses the names
-                self._answers[event_name] = answer
-        return answer
+        self._warn_of_strange(event_name, name)
+        self._patterns.setdefault(name, set()).add(event_name)
 
     def read_again(self, event: Event) -> Event:
         """Return the event as its source reads its body now, with what is known only from its delivery."""
@@ -176,14 +170,27 @@ class Dispatcher(Subscriber):
         )
 
     async def start(self) -> None:
-        """Begin to run handlers; idempotent."""
-        if self._tasks:
+        """Begin to run handlers; idempotent.
+
+        Raises:
+            StoreError: they could not be registered, so that events might come without jobs for them; nothing runs.
+        """
+        if self._served is not None:
             return
         self._draining = False
-        await self._retire()
-        self._store.subscribe(self)
-        names = self.names_for(CONFLICT_EVENT)
-        self._store.route_conflicts(dict.fromkeys(self._sources, names))
+        self._served = [
+            Subscription(service=self._service, handler=name, scope=scope, patterns=frozenset(patterns))
+            for name, patterns in self._patterns.items()
+            for scope in self._sources
+        ]
+        try:
+            await self._store.subscribe(self)
+            await self._store.register_handlers(self._served)
+        except BaseException:
+            self._served = None
+            self._store.unsubscribe(self)
+            raise
+        await self._warn_of_unserved()
         for name in self._handlers:
             wake = asyncio.Event()
             self._wakes.append(wake)
@@ -193,27 +200,65 @@ class Dispatcher(Subscriber):
         """Stop; idempotent. What is still running after `drain` seconds is cancelled, and its lease runs out by itself."""
         self._draining = True
         self._store.unsubscribe(self)
-        if self._running and drain > 0:
-            await asyncio.wait(self._running, timeout=drain)
-        tasks, self._tasks = self._tasks, []
-        self._wakes.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            if self._running and drain > 0:
+                await asyncio.wait(self._running, timeout=drain)
+        finally:
+            tasks, self._tasks = self._tasks, []
+            served, self._served = self._served, None
+            self._wakes.clear()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if served is not None:
+                await self._release(served)
 
-    def ready(self) -> None:
+    def jobs_ready(self) -> None:
         """Look for jobs now."""
         for wake in self._wakes:
             wake.set()
 
-    async def _retire(self) -> None:
+    def missed(self) -> None:
+        """Look for jobs now."""
+        self.jobs_ready()
+
+    async def _release(self, served: Sequence[Subscription]) -> None:
         try:
-            retired = await self._store.retire_jobs(self._sources.keys(), self._handlers.keys())
+            await self._store.release_handlers(served)
         except Exception:
-            logger.exception("jobs of handlers that are not registered any more could not be looked for")
+            logger.exception("the store could not be told that handlers stopped; they count as served until this process ends")
+
+    async def _warn_of_unserved(self) -> None:
+        try:
+            handlers = await self._store.list_handlers()
+        except Exception:
+            logger.exception("whether jobs wait for handlers that are not running could not be found out")
             return
-        if retired:
-            logger.warning("%d jobs of handlers that are not registered any more are kept as dead letters", retired)
+        waiting: Counter[str] = Counter()
+        for handler in handlers:
+            if handler.ready and not handler.served and handler.subscription.scope in self._sources:
+                waiting[handler.subscription.job_name] += handler.ready
+        if waiting:
+            logger.warning(
+                "jobs wait for handlers that no receiver runs: %s. Start a receiver with these handlers, or retire them: their "
+                "jobs become dead letters after %d days",
+                ", ".join(f"{name} ({counted(count, 'job')})" for name, count in sorted(waiting.items())),
+                UNSERVED_DAYS,
+            )
+
+    def _warn_of_strange(self, event_name: str, handler: str) -> None:
+        """Warn of an event name that no source knows; sources that do not say what they know may know it."""
+        offered = [getattr(source, "event_names", None) for source in self._sources.values()]
+        known = {ANY_EVENT, CONFLICT_EVENT}.union(*(names for names in offered if names is not None))
+        if None in offered or event_name in known:
+            return
+        close = get_close_matches(event_name, known, n=1)
+        logger.warning(
+            "handler %s waits for %r, an event that no source knows%s; it runs only if such an event comes",
+            handler,
+            event_name,
+            f" (did you mean {close[0]!r}?)" if close else "",
+        )
 
     async def _supervise(self, name: str, wake: asyncio.Event) -> None:
         mine: set[asyncio.Task[None]] = set()  # they outlive a look for jobs that the store refuses
@@ -238,12 +283,13 @@ class Dispatcher(Subscriber):
             self._running.discard(task)
             wake.set()
 
+        jobs, scopes = job_name(self._service, name), tuple(self._sources)
         while True:
             wake.clear()
             free = self._policy.concurrency - len(mine)
             claimed: Sequence[ClaimedJob] = ()
             if free and not self._draining:
-                claimed = await self._store.claim_jobs(name, limit=free, lease=self._policy.lease)
+                claimed = await self._store.claim_jobs(jobs, scopes=scopes, limit=free, lease=self._policy.lease)
             for one in claimed:
                 task = asyncio.create_task(self._run(name, one), name=f"handler {name} on event {one.job.event_id}")
                 mine.add(task)
@@ -284,15 +330,14 @@ class Dispatcher(Subscriber):
 
     async def _give_back(self, job: Job, reason: str, *, final: bool) -> None:
         policy = self._policy
-        retry_at = None
+        retry_in = None
         if final:
             self._dead += 1
             logger.error("handler %s on event %d %s: kept as a dead letter", job.handler, job.event_id, reason)
         else:
             first, longest = policy.first_delay, policy.max_delay
-            pause = delay(job.attempts - 1, first=first, longest=longest, jitter=_JITTER, chance=self._random())
-            retry_at = self._clock() + pause
-        await self._note(job, self._store.fail_job(job, reason=reason, retry_at=retry_at))
+            retry_in = delay(job.attempts - 1, first=first, longest=longest, jitter=_JITTER, chance=self._random())
+        await self._note(job, self._store.fail_job(job, reason=reason, retry_in=retry_in))
 
     async def _note(self, job: Job, noting: Awaitable[bool]) -> None:
         try:
@@ -320,3 +365,14 @@ def by_scope(sources: Iterable[EventSource]) -> dict[str, EventSource]:
     if not found:
         raise ValueError("sources: give at least one source of events, not none.")
     return found
+
+
+def _check_handler(handler: object, name: str) -> None:
+    function = inspect.isroutine(handler) or isinstance(handler, partial)
+    called = handler if function else getattr(handler, "__call__", None)  # noqa: B004 - its signature is needed
+    if isinstance(handler, type) or not inspect.iscoroutinefunction(called):
+        raise TypeError(f"handler: {name} is not an async function. {_SHAPE}.")
+    try:
+        inspect.signature(called).bind(None)
+    except TypeError as problem:
+        raise TypeError(f"handler: {name} cannot be called with an event alone ({problem}). {_SHAPE}.") from None

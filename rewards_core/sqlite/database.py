@@ -1,0 +1,254 @@
+"""A SQLite file that is open beside the other processes that share it, and what is done when its files are taken away."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from rewards_core.errors import StoreError
+from rewards_core.sqlite.connection import (
+    CALL_ERRORS,
+    PASSING_ERRORS,
+    Connection,
+    SQLiteError,
+    connect,
+    in_use,
+    keep_log,
+    meaning,
+    set_busy_timeout,
+)
+from rewards_core.sqlite.files import FileLock, OpenFiles, refuse_unsafe
+from rewards_core.sqlite.migrations import Schema, layout_of, migrate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+_SHORTEST_NAP, _LONGEST_NAP = 0.001, 0.005
+
+
+class Database(Generic[S]):
+    """Everything of the file that this process has open; see `open_database`.
+
+    Attributes:
+        writer: The one connection that writes.
+        session: What was made of it.
+        files: The files that are open.
+    """
+
+    def __init__(
+        self,
+        opener: _Opener[S],
+        lock: FileLock,
+        files: OpenFiles,
+        writer: Connection,
+        reader: Connection,
+    ) -> None:
+        self.writer = writer
+        self.session = opener.session(writer)
+        self.files = files
+        self._opener = opener
+        self._lock = lock
+        self._reader: Connection | None = reader
+
+    @property
+    def whole(self) -> bool:
+        """Whether the files that are open are still the ones that others find."""
+        return self.files.whole and self._lock.in_place
+
+    def look(self, run: Callable[[Connection], T]) -> T:
+        """Run something that reads; a connection that met more than a passing trouble is opened again next time.
+
+        Raises:
+            StoreError: a file was removed or replaced while that connection was opened.
+            apsw.Error: it cannot be read.
+        """
+        if self._reader is None:
+            self._reader = self.connect_to_read()
+        try:
+            return run(self._reader)
+        except SQLiteError as problem:
+            if not isinstance(problem, (*CALL_ERRORS, *PASSING_ERRORS)):
+                _close_all(self._reader)
+                self._reader = None
+            raise
+
+    def connect_to_read(self) -> Connection:
+        """Open a further connection.
+
+        Raises:
+            StoreError: a file was removed or replaced, so that it may have another log than the others have.
+            apsw.Error: it cannot be opened.
+        """
+        connection = self._opener.connect_to_read()
+        if self.whole:
+            return connection
+        _close_all(connection)
+        raise StoreError(f"A file of {self._opener.path} was removed or replaced. Nothing was read. Repeat the call.")
+
+    def empty_log(self, seconds: float) -> bool:
+        """Move the log into the file and empty it; return False if others read from it, or do the same, for so many seconds."""
+        until = time.monotonic() + seconds
+        set_busy_timeout(self.writer, seconds)
+        try:
+            while True:
+                busy, _, _ = self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0]
+                if not busy or time.monotonic() >= until:
+                    return not busy
+                _nap()
+        finally:
+            set_busy_timeout(self.writer, self._opener.busy_timeout)
+
+    def move_log(self) -> bool:
+        """Move the log into the file, wherever both may be by now; return False if a reader prevents it for `busy_timeout`."""
+        until = time.monotonic() + self._opener.busy_timeout
+        while True:
+            busy, pages, moved = self.writer.execute("PRAGMA wal_checkpoint(FULL)").fetchall()[0]
+            if not busy and pages == moved:
+                return True
+            if time.monotonic() >= until:
+                return False
+            _nap()  # another process moves it: SQLite does not wait for that by itself
+
+    def close(self) -> None:
+        """Let go of the files; the last one to do so removes the log, unless that is another file's by now."""
+        if self.files.log_replaced:
+            keep_log(self.writer)
+        _close_all(self._reader, self.writer)
+        self._lock.release()
+
+
+def open_database(
+    path: Path, schema: Schema, *, session: Callable[[Connection], S], busy_timeout: float, patience: float
+) -> Database[S]:
+    """Open a file beside others that have the same files open, or alone.
+
+    The first process notes in the lock's file which files it has opened. A later one that finds others in their place waits until
+    the earlier ones have noticed too.
+
+    Args:
+        path: The file, made if missing.
+        schema: What it holds; a process that is alone brings an older layout to the newest, after a backup beside it.
+        session: Makes what the writing connection is used through.
+        busy_timeout: Seconds to wait for another connection's lock, 0 or more.
+        patience: Seconds to wait for other processes to notice, 0 or more.
+
+    Raises:
+        StoreError: it cannot be opened, or not safely.
+    """
+    return _Opener(path, schema, session, busy_timeout).open(patience)
+
+
+class _Opener(Generic[S]):
+    def __init__(self, path: Path, schema: Schema, session: Callable[[Connection], S], busy_timeout: float) -> None:
+        self.path = path
+        self.session = session
+        self.busy_timeout = busy_timeout
+        self._schema = schema
+
+    def open(self, patience: float) -> Database[S]:
+        lock = FileLock(self.path)
+        until = time.monotonic() + patience
+        try:
+            refuse_unsafe(self.path)
+            while True:
+                database = self._try(lock)
+                if database is not None:
+                    return database
+                if time.monotonic() >= until:
+                    raise self._kept_away(lock)
+                _nap()
+        except OSError as problem:
+            lock.release()
+            raise StoreError(
+                f"{self.path} cannot be opened: {problem.strerror}. "
+                "Its folder must exist, and this user must be allowed to write there."
+            ) from None
+        except SQLiteError as problem:
+            lock.release()
+            raise meaning(problem, self.path) from None
+        except BaseException:
+            lock.release()
+            raise
+
+    def connect_to_read(self) -> Connection:
+        connection = connect(self.path, read_only=True, busy_timeout=self.busy_timeout)
+        try:
+            layout_of(connection, self.path, self._schema)
+        except BaseException:
+            _close_all(connection)
+            raise
+        return connection
+
+    def _try(self, lock: FileLock) -> Database[S] | None:
+        """Return the open file, None if others do not share it, or have other files open than those that stand here."""
+        alone = lock.take()
+        if not alone and not lock.take(shared=True):
+            return None
+        noted, stands = lock.noted(), OpenFiles(self.path)
+        database: Database[S] | None = None
+        if alone:
+            if stands.beside_foreign_log(noted):
+                raise StoreError(
+                    f"{self.path} was replaced, and the log of the earlier file, {self.path}-wal, still stands beside it. "
+                    "Nothing was read or written. Move the log away, or put the earlier file back."
+                )
+            if noted or not self.path.exists() or not in_use(self.path):  # without a note its users may have lost their lock
+                database = self._connect(lock, alone=True)
+        elif noted == str(stands):
+            database = self._connect(lock, alone=False)
+        if database is None:
+            lock.release()
+        return database
+
+    def _connect(self, lock: FileLock, *, alone: bool) -> Database[S] | None:
+        """Return the open file, None if a file was removed or replaced meanwhile."""
+        writer = connect(self.path, busy_timeout=self.busy_timeout)
+        reader: Connection | None = None
+        try:
+            self._check_layout(writer, alone=alone)
+            before = OpenFiles(self.path)
+            reader = self.connect_to_read()
+            files = OpenFiles(self.path)
+            if files.complete and files.identities == before.identities:
+                if alone:
+                    lock.note(str(files))
+                if lock.take(shared=True) and lock.noted() == str(files):
+                    return Database(self, lock, files, writer, reader)
+        except BaseException:
+            _close_all(reader, writer)
+            raise
+        _close_all(reader, writer)
+        return None
+
+    def _check_layout(self, connection: Connection, *, alone: bool) -> None:
+        if alone:
+            migrate(connection, self.path, self._schema)
+            return
+        self._schema.register(connection)
+        if layout_of(connection, self.path, self._schema) != self._schema.layout:
+            raise StoreError(
+                f"{self.path} is in use by an older version of rewards-async. End its processes, then start this one."
+            )
+
+    def _kept_away(self, lock: FileLock) -> StoreError:
+        pid = lock.holder()
+        return StoreError(
+            f"{self.path} is in use by process {pid or 'unknown'}, which does not share it: it runs rewards-async 0.1, or has "
+            "not noticed yet that the file, or its log or lock, was removed or replaced. Nothing was read or written. "
+            "End that process."
+        )
+
+
+def _close_all(*connections: Connection | None) -> None:
+    for connection in connections:
+        if connection is not None:
+            connection.close(True)  # also with a statement that was not read to its end
+
+
+def _nap() -> None:
+    time.sleep(random.uniform(_SHORTEST_NAP, _LONGEST_NAP))  # noqa: S311 - no secret

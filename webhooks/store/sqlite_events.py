@@ -1,0 +1,220 @@
+"""How a `SQLiteStore` keeps events, and lets them go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rewards_core.operations import OperationStatus
+from webhooks.store.mentions import mentions
+from webhooks.store.outcomes import pack
+from webhooks.store.records import FORGOTTEN, IDENTITY_DAYS, Acceptance, EventState, Priority
+from webhooks.store.sqlite_outcomes import outcomes, record
+from webhooks.store.sqlite_polls import hurry
+from webhooks.store.sqlite_rows import (
+    DEAD,
+    DONE,
+    EVENT_COLUMNS,
+    READY,
+    STATES,
+    Arrival,
+    PackedOutcome,
+    changed_row,
+    placeholders,
+    values_at_once,
+)
+
+if TYPE_CHECKING:
+    from rewards_core.operations import Event, OperationRef
+    from rewards_core.sqlite.connection import Connection
+    from webhooks.store.records import Recorded
+    from webhooks.store.sqlite_session import Session
+
+IDENTITY_SECONDS = IDENTITY_DAYS * 86_400.0
+
+_DAY = 86_400
+_REFILE = """
+UPDATE event SET state = CASE
+  WHEN EXISTS (SELECT 1 FROM job WHERE event_id = event.id AND state = 1) THEN 1
+  WHEN problem IS NOT NULL OR EXISTS (SELECT 1 FROM job WHERE event_id = event.id) THEN 2
+  ELSE 0 END
+WHERE id IN """
+
+
+def accept(session: Session, arrivals: Sequence[Arrival]) -> list[Acceptance]:
+    """Keep events whose identities are not known yet, with all that follows from them."""
+    fresh = keep(session, arrivals)
+    record(session, [arrival.outcome for arrival in fresh if arrival.outcome is not None], keep)
+    _ask(session, [ref for arrival in fresh for ref in arrival.lookups])
+    left = {id(arrival) for arrival in fresh}
+    return [Acceptance.NEW if id(arrival) in left else Acceptance.DUPLICATE for arrival in arrivals]
+
+
+def record_outcomes(session: Session, some: Sequence[PackedOutcome]) -> list[Recorded]:
+    """Record how operations ended; the first outcome of each stands."""
+    return record(session, some, keep)
+
+
+def amend(session: Session, event_id: int, event: Event) -> None:
+    """Replace a kept event by what a later reading of its body found."""
+    arrival = Arrival.of(event, session.wall)
+    session.db.execute(
+        "UPDATE event SET name = ?, kind = ?, uid = ?, occurred_at = ?, correlation_id = ?, attempt = ?, "
+        "problem = ?, signature = ?, body = ? WHERE id = ?",
+        (*changed_row(event), event_id),
+    )
+    if session.db.changes() == 0:
+        return
+    refile(session, [event_id])
+    if arrival.outcome is not None:
+        record(session, [arrival.outcome], keep)
+    _ask(session, list(arrival.lookups))
+
+
+def keep(session: Session, arrivals: Sequence[Arrival]) -> list[Arrival]:
+    """Keep the events whose identities are not known yet, with their jobs, and return them."""
+    by_identity: dict[bytes, Arrival] = {}
+    for arrival in arrivals:
+        by_identity.setdefault(arrival.event.identity, arrival)
+    for part in values_at_once(list(by_identity)):
+        known = session.db.execute(f"SELECT identity FROM identity WHERE identity IN {placeholders(len(part), 1)}", part)
+        for (identity,) in known.fetchall():
+            by_identity.pop(identity, None)
+    fresh = list(by_identity.values())
+    if not fresh:
+        return fresh
+    session.insert("identity", "identity, day", [(arrival.event.identity, int(arrival.at) // _DAY) for arrival in fresh])
+    newest = session.db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").fetchall()
+    first_id = (newest[0][0] if newest else 0) + 1
+    rows: list[tuple[Any, ...]] = []
+    jobs: list[tuple[Any, ...]] = []
+    wanted: set[str] = set()
+    for event_id, arrival in enumerate(fresh, first_id):
+        state = DONE if arrival.event.problem is None else DEAD
+        if session.subscriptions and state == DONE:
+            names = {one.job_name for one in session.subscriptions if one.wants(arrival.event)}
+            if names:
+                state = READY
+                wanted |= names
+                jobs += [(event_id, name, READY, session.now, 0) for name in names]
+        rows.append(arrival.row(event_id, state))
+    session.insert("event", EVENT_COLUMNS, rows)
+    if jobs:
+        session.insert("job", "event_id, handler, state, due_at, attempts", jobs)
+        session.hint_jobs(wanted)
+    return fresh
+
+
+def refile(session: Session, event_ids: Sequence[int]) -> None:
+    """Let the states of events follow from their jobs."""
+    for part in values_at_once(event_ids):
+        session.db.execute(_REFILE + placeholders(len(part), 1), part)
+
+
+def purge(session: Session, event_ids: Sequence[int], state: EventState) -> int:
+    """Remove those of the events that are in that state; return how many."""
+    count = 0
+    for part in values_at_once(event_ids):
+        marks = placeholders(len(part), 1)
+        session.db.execute(f"DELETE FROM event WHERE id IN {marks} AND state = ?", (*part, STATES.index(state)))
+        count += session.db.changes()
+        if state is EventState.DEAD:
+            session.db.execute(
+                f"DELETE FROM job WHERE event_id IN {marks} AND event_id NOT IN (SELECT id FROM event WHERE id IN {marks})",
+                (*part, *part),
+            )
+    return count
+
+
+def purge_identities(session: Session, identities: Sequence[bytes]) -> int:
+    """Forget identities; return how many."""
+    for part in values_at_once(identities):
+        session.db.execute(f"DELETE FROM identity WHERE identity IN {placeholders(len(part), 1)}", part)
+    return len(identities)
+
+
+def purge_outcomes(session: Session, refs: Sequence[OperationRef]) -> int:
+    """Remove outcomes with their conflicts; return how many."""
+    session.for_refs("DELETE FROM outcome", refs)
+    session.for_refs("DELETE FROM conflict", refs)
+    return len(refs)
+
+
+def erase_bodies(session: Session, event_ids: Sequence[int]) -> int:
+    """Erase bodies and signatures; return of how many events."""
+    for part in values_at_once(event_ids):
+        session.db.execute(f"UPDATE event SET body = x'', signature = NULL WHERE id IN {placeholders(len(part), 1)}", part)
+    return len(event_ids)
+
+
+def forget_events(session: Session, event_ids: Sequence[int]) -> int:
+    """Erase events; those that wait for a handler become dead letters. Return how many."""
+    erase_bodies(session, event_ids)
+    for part in values_at_once(event_ids):
+        marks = placeholders(len(part), 1)
+        session.db.execute(
+            f"UPDATE event SET problem = ? WHERE id IN {marks} AND id IN (SELECT event_id FROM job)", (FORGOTTEN, *part)
+        )
+        session.db.execute(f"DELETE FROM job WHERE event_id IN {marks}", part)
+    refile(session, event_ids)
+    return len(event_ids)
+
+
+def forget_resources(session: Session, seqs: Sequence[int], *, table: str) -> int:
+    """Erase the resources of outcomes or conflicts, whose statuses stay; return how many."""
+    for part in values_at_once(seqs):
+        session.db.execute(f"UPDATE {table} SET resource = ? WHERE seq IN {placeholders(len(part), 1)}", (pack({}), *part))
+    return len(seqs)
+
+
+# what is to go
+
+
+def purgeable(db: Connection, state: EventState, before: float, limit: int) -> list[int]:
+    """Return some events in a state received before a moment."""
+    if state is EventState.DONE:
+        found = "SELECT id FROM event INDEXED BY event_received WHERE received_at < ? AND state = 0 LIMIT ?"
+        return [row[0] for row in db.execute(found, (before, limit)).fetchall()]
+    found = "SELECT id FROM event WHERE state > 0 AND state = ? AND received_at < ? LIMIT ?"
+    return [row[0] for row in db.execute(found, (STATES.index(state), before, limit)).fetchall()]
+
+
+def erasable(db: Connection, before: float, limit: int) -> list[int]:
+    """Return some done events with a body received before a moment."""
+    found = "SELECT id FROM event INDEXED BY event_received WHERE received_at < ? AND state = 0 AND length(body) > 0 LIMIT ?"
+    return [row[0] for row in db.execute(found, (before, limit)).fetchall()]
+
+
+def old_identities(db: Connection, now: float, limit: int) -> list[bytes]:
+    """Return some identities that need not be known any longer."""
+    oldest = int(now) // _DAY - IDENTITY_DAYS
+    return [row[0] for row in db.execute("SELECT identity FROM identity WHERE day < ? LIMIT ?", (oldest, limit)).fetchall()]
+
+
+def events_about(db: Connection, uid: str, after: int, limit: int) -> tuple[list[int], int | None]:
+    """Return, of some events after an id, those whose bodies mention a user, and the last one looked at."""
+    return _about(db, "SELECT id, body FROM event WHERE id > ? ORDER BY id LIMIT ?", uid, after, limit)
+
+
+def resources_about(db: Connection, uid: str, after: int, limit: int, *, table: str) -> tuple[list[int], int | None]:
+    """Return, of some outcomes or conflicts after a place, those whose resources mention a user, and the last one looked at."""
+    return _about(db, f"SELECT seq, resource FROM {table} WHERE seq > ? ORDER BY seq LIMIT ?", uid, after, limit)
+
+
+def _about(db: Connection, look: str, uid: str, after: int, limit: int) -> tuple[list[int], int | None]:
+    found: list[int] = []
+    last: int | None = None
+    for last, data in db.execute(look, (after, limit)):  # one at a time: bodies may be large
+        if mentions(data, uid):
+            found.append(last)
+    return found, last
+
+
+def _ask(session: Session, refs: Iterable[OperationRef]) -> None:
+    """Have operations polled at once, unless they are known as done."""
+    asked = dict.fromkeys(refs)
+    if asked:
+        for outcome in outcomes(session.db, asked):
+            if outcome.status is OperationStatus.DONE:
+                del asked[outcome.ref]
+        hurry(session, list(asked), Priority.LOOKUP)

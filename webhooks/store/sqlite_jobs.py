@@ -1,0 +1,219 @@
+"""How a `SQLiteStore` keeps the jobs of handlers, and which handlers there are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from webhooks.store.records import (
+    RETIRED,
+    UNSERVED,
+    UNSERVED_DAYS,
+    ClaimedJob,
+    HandlerStatus,
+    Job,
+    Subscription,
+    handler_of,
+    job_name,
+)
+from webhooks.store.sqlite_events import refile
+from webhooks.store.sqlite_rows import (
+    DEAD,
+    EVENT_COLUMNS,
+    JOB_COLUMNS,
+    READY,
+    event_of,
+    job_of,
+    placeholders,
+    text,
+    values_at_once,
+)
+from webhooks.store.sqlite_session import row_of_subscription, subscription_of
+
+if TYPE_CHECKING:
+    from rewards_core.sqlite.connection import Connection
+    from webhooks.store.sqlite_session import Session
+
+_UNSERVED_HOURS = UNSERVED_DAYS * 24
+
+
+def register(session: Session, subscriptions: Sequence[Subscription]) -> None:
+    """Keep subscriptions, and note that this process serves them."""
+    session.register()
+    rows = [(*row_of_subscription(one), 0) for one in subscriptions]
+    session.insert("subscription", "service, handler, scope, patterns, unserved_hours", rows, verb="INSERT OR REPLACE")
+    for one in subscriptions:
+        session.member.serves[one.service, one.handler, one.scope] = one
+        session.write_served(one)
+    session.change_members()
+
+
+def release(session: Session, subscriptions: Sequence[Subscription]) -> None:
+    """Note that this process serves subscriptions no longer."""
+    for one in subscriptions:
+        session.member.serves.pop((one.service, one.handler, one.scope), None)
+        session.db.execute(
+            "DELETE FROM served WHERE process = ? AND service = ? AND handler = ? AND scope = ?",
+            (session.member.id, one.service, text(one.handler), one.scope),
+        )
+    session.change_members()
+
+
+def statuses(db: Connection) -> list[HandlerStatus]:
+    """Return every subscription, and the handlers of jobs that have none."""
+    jobs: dict[tuple[str, str], list[int]] = {}
+    counted = "SELECT handler, scope, job.state, count(*) FROM job JOIN event ON event.id = event_id GROUP BY 1, 2, 3"
+    for handler, scope, state, count in db.execute(counted).fetchall():
+        jobs.setdefault((handler, scope), [0, 0])[state == DEAD] = count
+    served: dict[tuple[str, str, str], set[str]] = {}
+    for service, handler, scope, patterns in db.execute("SELECT service, handler, scope, patterns FROM served").fetchall():
+        served.setdefault((service, handler, scope), set()).add(patterns)
+    found: list[HandlerStatus] = []
+    for row in db.execute("SELECT service, handler, scope, patterns FROM subscription ORDER BY 1, 2, 3").fetchall():
+        subscription = subscription_of(row)
+        ready, dead = jobs.pop((subscription.job_name, subscription.scope), (0, 0))
+        serving = served.get((row[0], row[1], row[2]), set())
+        differing = bool(serving - {row[3]})
+        found.append(HandlerStatus(subscription=subscription, served=bool(serving), differing=differing, ready=ready, dead=dead))
+    for (name, scope), (ready, dead) in sorted(jobs.items()):
+        service, handler = handler_of(name)
+        orphan = Subscription(service=service, handler=handler, scope=scope, patterns=frozenset())
+        found.append(HandlerStatus(subscription=orphan, served=False, differing=False, ready=ready, dead=dead))
+    return found
+
+
+def retire(session: Session, service: str, handler: str) -> int:
+    """Remove a handler's subscriptions, and make its ready jobs dead letters; return how many jobs there were."""
+    session.db.execute("DELETE FROM subscription WHERE service = ? AND handler = ?", (service, text(handler)))
+    session.change_members()
+    return _bury(session, job_name(service, text(handler)), RETIRED)
+
+
+def count_unserved(session: Session) -> int:
+    """Count an hour for each handler that no process serves, and bury the jobs of those with too many; return how many jobs."""
+    orphans = session.db.execute("SELECT DISTINCT handler, scope FROM job JOIN event ON event.id = event_id WHERE job.state = 1")
+    rows = [(*handler_of(name), scope, "", 0) for name, scope in orphans.fetchall()]
+    session.insert("subscription", "service, handler, scope, patterns, unserved_hours", rows, verb="INSERT OR IGNORE")
+    count = 0
+    for row in session.db.execute("SELECT service, handler, scope, patterns, unserved_hours FROM subscription").fetchall():
+        subscription, hours = subscription_of(row[:4]), row[4]
+        hours = 0 if session.serves(subscription.job_name) else hours + 1
+        if hours >= _UNSERVED_HOURS:
+            count += _bury(session, subscription.job_name, UNSERVED)
+        session.db.execute(
+            "UPDATE subscription SET unserved_hours = ? WHERE service = ? AND handler = ? AND scope = ?", (hours, *row[:3])
+        )
+    return count
+
+
+def anything_due(db: Connection, handler: str, now: float) -> bool:
+    """Return whether a job of a handler may be claimed."""
+    due = "SELECT 1 FROM job WHERE handler = ? AND state = 1 AND due_at <= ? LIMIT 1"
+    return bool(db.execute(due, (text(handler), now)).fetchall())
+
+
+def claim(session: Session, handler: str, scopes: Collection[str], limit: int, lease: float) -> list[ClaimedJob]:
+    """Lease due jobs of one handler, the longest due first."""
+    columns = ", ".join(f"job.{column}" for column in JOB_COLUMNS.split(", "))
+    rows = session.db.execute(
+        f"SELECT {columns}, {', '.join(f'event.{column}' for column in EVENT_COLUMNS.split(', '))} "
+        f"FROM job JOIN event ON event.id = job.event_id WHERE job.handler = ? AND job.state = 1 AND job.due_at <= ? "
+        f"AND event.scope IN ({','.join('?' * len(scopes))}) ORDER BY job.due_at, job.event_id LIMIT ?",
+        (text(handler), session.now, *scopes, limit),
+    ).fetchall()
+    fence = session.member.new_fence()
+    until = session.now + lease
+    claimed: list[ClaimedJob] = []
+    for event_id, name, state, _, attempts, reason, _, *event in rows:
+        job = job_of((event_id, name, state, until, attempts + 1, reason, fence), session.now)
+        claimed.append(ClaimedJob(job=job, event=event_of(event)))
+    for ids in values_at_once([row[0] for row in rows]):
+        session.db.execute(
+            f"UPDATE job SET due_at = ?, attempts = attempts + 1, fence = ? WHERE handler = ? "
+            f"AND event_id IN {placeholders(len(ids), 1)}",
+            (until, fence, text(handler), *ids),
+        )
+    return claimed
+
+
+def finish(session: Session, jobs: Sequence[Job]) -> list[bool]:
+    """Mark claimed jobs as done, where no other claim holds them."""
+    finished: list[bool] = []
+    changed: list[int] = []
+    for job in jobs:
+        session.db.execute(
+            "DELETE FROM job WHERE event_id = ? AND handler = ? AND state = 1 AND fence = ?",
+            (job.event_id, text(job.handler), job.fence),
+        )
+        if session.db.changes():
+            changed.append(job.event_id)
+            finished.append(True)
+        else:  # an earlier call may have finished it
+            known = session.db.execute(
+                "SELECT 1 FROM job WHERE event_id = ? AND handler = ?", (job.event_id, text(job.handler))
+            ).fetchall()
+            finished.append(not known)
+    refile(session, changed)
+    return finished
+
+
+def fail(session: Session, job: Job, reason: str, retry_in: float | None) -> bool:
+    """Give a claimed job back, where no other claim holds it."""
+    session.db.execute(
+        "UPDATE job SET state = ?, due_at = ?, reason = ?, fence = CASE WHEN ? THEN fence END "
+        "WHERE event_id = ? AND handler = ? AND fence = ? AND state = 1",
+        (
+            DEAD if retry_in is None else READY,
+            session.now + (retry_in or 0.0),
+            text(reason),
+            retry_in is None,
+            job.event_id,
+            text(job.handler),
+            job.fence,
+        ),
+    )
+    if session.db.changes():
+        refile(session, [job.event_id])
+        return True
+    return False
+
+
+def requeue(session: Session, event_ids: Sequence[int], *, every_handler: bool) -> int:
+    """Let handlers run again for kept events."""
+    count = 0
+    woken: set[str] = set()
+    for event_id in event_ids:
+        if not every_handler:
+            dead = session.db.execute("SELECT handler FROM job WHERE event_id = ? AND state = 2", (event_id,)).fetchall()
+            session.db.execute(
+                "UPDATE job SET state = 1, due_at = ?, attempts = 0, reason = NULL, fence = NULL "
+                "WHERE event_id = ? AND state = 2",
+                (session.now, event_id),
+            )
+            woken.update(name for (name,) in dead)
+            count += bool(dead)
+            continue
+        row = session.db.execute(f"SELECT {EVENT_COLUMNS} FROM event WHERE id = ?", (event_id,)).fetchall()
+        if row:
+            event = event_of(row[0])
+            names = {one.job_name for one in session.subscriptions if event.problem is None and one.wants(event)}
+            session.db.execute("DELETE FROM job WHERE event_id = ?", (event_id,))
+            session.insert(
+                "job",
+                "event_id, handler, state, due_at, attempts",
+                [(event_id, name, READY, session.now, 0) for name in sorted(names)],
+            )
+            woken |= names
+            count += bool(names)
+    refile(session, event_ids)
+    if woken:
+        session.hint_jobs(woken)
+    return count
+
+
+def _bury(session: Session, name: str, reason: str) -> int:
+    """Make the ready jobs of a handler dead letters; return how many there were."""
+    ids = [row[0] for row in session.db.execute("SELECT event_id FROM job WHERE handler = ? AND state = 1", (name,)).fetchall()]
+    session.db.execute("UPDATE job SET state = 2, reason = ?, fence = NULL WHERE handler = ? AND state = 1", (reason, name))
+    refile(session, ids)
+    return len(ids)

@@ -1,0 +1,118 @@
+"""How a `SQLiteStore` records outcomes, and looks them up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from attrs import evolve
+
+from webhooks.store.outcomes import agree, conflict_event
+from webhooks.store.records import Outcome, Recorded, Verdict
+from webhooks.store.sqlite_rows import (
+    OUTCOME_COLUMNS,
+    Arrival,
+    PackedOutcome,
+    outcome_from,
+    text,
+)
+from webhooks.store.sqlite_session import OUTCOMES, News, Session, run_for_refs
+
+if TYPE_CHECKING:
+    from rewards_core.operations import OperationRef
+    from rewards_core.sqlite.connection import Connection
+
+_OF_THESE = f"SELECT {OUTCOME_COLUMNS} FROM outcome"
+
+Keep = Callable[[Session, Sequence[Arrival]], Sequence[Arrival]]
+"""Keeps events, and returns those that were new."""
+
+
+def outcomes(db: Connection, refs: Iterable[OperationRef]) -> list[Outcome]:
+    """Return the outcomes that stand."""
+    return [outcome_from(row) for row in run_for_refs(db, _OF_THESE, refs)]
+
+
+def outcomes_by_key(db: Connection, scope: str, kind: str, key: str) -> list[Outcome]:
+    """Return the outcomes that stand of the operations made with an idempotency key."""
+    rows = db.execute(f"{_OF_THESE} WHERE scope = ? AND kind = ? AND key = ?", (scope, kind, text(key)))
+    return [outcome_from(row) for row in rows.fetchall()]
+
+
+def conflicts(db: Connection, ref: OperationRef) -> list[Outcome]:
+    """Return the later outcomes that differ from the first, oldest first."""
+    rows = db.execute(
+        f"SELECT {OUTCOME_COLUMNS} FROM conflict WHERE scope = ? AND kind = ? AND uid = ? ORDER BY seq",
+        (ref.scope, ref.kind, text(ref.uid)),
+    )
+    return [outcome_from(row) for row in rows.fetchall()]
+
+
+def newest_seq(db: Connection) -> int:
+    """Return the place of the newest outcome, 0 if there is none."""
+    return int(db.execute("SELECT max(seq) FROM outcome").fetchall()[0][0] or 0)
+
+
+def refs_after(db: Connection, seq: int, limit: int) -> list[tuple[int, str, str, str]]:
+    """Return place, scope, kind and uid of the next outcomes after a place; places are given in the order of commits."""
+    return db.execute("SELECT seq, scope, kind, uid FROM outcome WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)).fetchall()
+
+
+def record(session: Session, some: Sequence[PackedOutcome], keep: Keep) -> list[Recorded]:
+    """Record how operations ended; the first outcome of each stands."""
+    if not some:
+        return []
+    refs = [packed.outcome.ref for packed in some]
+    standing = {one.ref: one for one in outcomes(session.db, refs)}
+    first: list[PackedOutcome] = []
+    conflicting: list[PackedOutcome] = []
+    recorded: list[Recorded] = []
+    for packed in some:
+        outcome = packed.outcome
+        stands = standing.setdefault(outcome.ref, outcome)
+        if stands is outcome:
+            verdict = Verdict.FIRST
+            first.append(packed)
+        elif agree(stands, outcome):
+            verdict = Verdict.SAME
+            stands = standing[outcome.ref] = _add_to(session, stands, outcome)
+        else:
+            verdict = Verdict.CONFLICT
+            conflicting.append(packed)
+        recorded.append(Recorded(verdict=verdict, outcome=stands))
+    session.insert("outcome", OUTCOME_COLUMNS, [packed.row for packed in first])
+    _end_waiting(session, refs)
+    session.news += [News(settled=standing[packed.outcome.ref]) for packed in first]
+    for packed in conflicting:
+        event = conflict_event(standing[packed.outcome.ref], packed.outcome)
+        if keep(session, [Arrival(event, session.wall)]):
+            session.insert("conflict", OUTCOME_COLUMNS, [packed.row])
+    return recorded
+
+
+def _add_to(session: Session, first: Outcome, later: Outcome) -> Outcome:
+    """Add to a first outcome what a later one that says the same knows more."""
+    more = evolve(first, key=first.key or later.key, confirmed=first.confirmed or later.confirmed)
+    if more == first:
+        return first
+    session.for_refs(
+        "UPDATE outcome SET key = ?, confirmed = ?", [first.ref], text(more.key) if more.key else None, more.confirmed
+    )
+    if more.confirmed and not first.confirmed:
+        _move_to_end(session, first.ref)
+        session.news.append(News(confirmed=more))
+    return more
+
+
+def _move_to_end(session: Session, ref: OperationRef) -> None:
+    """Give an outcome a new place, so that others find it again."""
+    session.db.execute("UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'outcome'")
+    session.for_refs("UPDATE outcome SET seq = (SELECT seq FROM sqlite_sequence WHERE name = 'outcome')", [ref])
+
+
+def _end_waiting(session: Session, refs: Sequence[OperationRef]) -> None:
+    """Poll operations no longer, and wake those that wait for them in other processes."""
+    session.for_refs("DELETE FROM pending", refs)
+    waiting = session.for_refs("DELETE FROM interest", refs, then="RETURNING process")
+    if waiting:
+        session.hint(OUTCOMES, {process for (process,) in waiting})

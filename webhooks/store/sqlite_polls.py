@@ -1,0 +1,227 @@
+"""How a `SQLiteStore` keeps pending operations, and shares one budget of polls among the processes."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rewards_core.operations import OperationRef
+from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
+from webhooks.store.records import Outcome, PollClaim, PollClaims, PollResult, Priority
+from webhooks.store.sqlite_outcomes import outcomes
+from webhooks.store.sqlite_rows import PENDING_COLUMNS, text
+from webhooks.store.sqlite_session import RENEW_EVERY
+
+if TYPE_CHECKING:
+    from rewards_core.sqlite.connection import Connection
+    from webhooks.store.sqlite_session import Session
+
+logger = logging.getLogger(__name__)
+
+_NOT_LATER = "CASE WHEN pending.fence IS NULL THEN min(pending.due_at, excluded.due_at) ELSE pending.due_at END"
+
+
+def watch(session: Session, refs: Sequence[OperationRef], poll_in: float, *, confirmed: bool) -> list[Outcome]:
+    """Note that this process waits for operations, but those with an outcome that counts; return all outcomes."""
+    session.register()
+    known = outcomes(session.db, refs)
+    settled = {outcome.ref for outcome in known if outcome.confirmed or not confirmed}
+    times = Counter(ref for ref in refs if ref not in settled)
+    raised = f"watched = 1, priority = min(pending.priority, excluded.priority), due_at = {_NOT_LATER}"
+    _add(session, list(times), poll_in, Priority.ROUTINE, watched=1, then=raised)
+    session.insert(
+        "interest",
+        "scope, kind, uid, process, times",
+        [(ref.scope, ref.kind, text(ref.uid), session.member.id, count) for ref, count in times.items()],
+        then="ON CONFLICT DO UPDATE SET times = times + excluded.times",
+    )
+    return known
+
+
+def unwatch(session: Session, refs: Sequence[OperationRef]) -> None:
+    """Note that this process waits once less for each of these."""
+    me = session.member.id
+    for ref in refs:
+        row = (ref.scope, ref.kind, text(ref.uid))
+        session.db.execute(
+            "UPDATE interest SET times = times - 1 WHERE scope = ? AND kind = ? AND uid = ? AND process = ?", (*row, me)
+        )
+        session.db.execute("DELETE FROM interest WHERE scope = ? AND kind = ? AND uid = ? AND times <= 0", row)
+        session.db.execute(
+            "UPDATE pending SET watched = 0, priority = CASE priority WHEN 3 THEN 4 ELSE priority END "
+            "WHERE scope = ? AND kind = ? AND uid = ? AND NOT EXISTS "
+            "(SELECT 1 FROM interest WHERE interest.scope = ? AND interest.kind = ? AND interest.uid = ?)",
+            (*row, *row),
+        )
+
+
+def add(session: Session, refs: Sequence[OperationRef], poll_in: float) -> None:
+    """Register operations as unsettled, but those with an outcome."""
+    settled = {outcome.ref for outcome in outcomes(session.db, refs)}
+    fresh = [ref for ref in dict.fromkeys(refs) if ref not in settled]
+    _add(session, fresh, poll_in, Priority.ABANDONED, watched=0, then=None)
+    for scope in {ref.scope for ref in fresh}:
+        session.hint_polls(scope)
+
+
+def remove(session: Session, refs: Sequence[OperationRef]) -> int:
+    """Poll operations no longer; return how many were pending."""
+    removed = session.for_refs("DELETE FROM pending", list(dict.fromkeys(refs)), then="RETURNING 1")
+    session.for_refs("DELETE FROM interest", refs)
+    return len(removed)
+
+
+def hurry(session: Session, refs: Sequence[OperationRef], priority: Priority) -> None:
+    """Have operations polled now; those that are not pending become so."""
+    if not refs:
+        return
+    unless_claimed = "WHERE pending.fence IS NULL" if priority is Priority.DEADLINE else ""
+    attempt = 0 if priority is Priority.LOOKUP else "pending.attempt"
+    raised = (
+        f"priority = min(pending.priority, excluded.priority), attempt = {attempt}, fence = NULL, "
+        f"due_at = CASE WHEN pending.fence IS NULL THEN min(pending.due_at, excluded.due_at) ELSE excluded.due_at END "
+        f"{unless_claimed}"
+    )
+    _add(session, list(dict.fromkeys(refs)), 0.0, priority, watched=0, then=raised)
+    for scope in {ref.scope for ref in refs}:
+        session.hint_polls(scope)
+
+
+def next_in(db: Connection, scope: str, now: float) -> float:
+    """Return the seconds until a claim may succeed: 0 if it may now, infinity if nothing is pending."""
+    budget = _budget(db, scope)
+    due = math.inf
+    for priority in Priority:
+        first = db.execute(
+            "SELECT due_at FROM pending WHERE scope = ? AND priority = ? ORDER BY due_at LIMIT 1", (scope, priority.value)
+        ).fetchall()
+        if first:
+            due = min(due, first[0][0] if priority < Priority.ABANDONED else max(first[0][0], budget.abandoned_at))
+    return max(0.0, due - now, budget.starts_at(now) - HORIZON - now) if due < math.inf else math.inf
+
+
+def claim(session: Session, scope: str, limit: int, lease: float, max_per_second: float) -> PollClaims:
+    """Lease due operations, as far as the budget allows."""
+    db, now = session.db, session.now
+    budget, rate = _budget(db, scope), _agreed_rate(session, scope, max_per_second)
+    room = budget.room(now, limit, rate)
+    rows: list[tuple[str, str, int, int, int]] = []
+    abandoned = False
+    for priority in Priority:
+        wanted = room - len(rows)
+        if priority is Priority.ABANDONED:
+            wanted = min(wanted, 1 if budget.abandoned_at <= now else 0)
+        if wanted > 0:
+            found = db.execute(
+                "SELECT kind, uid, priority, polls, attempt FROM pending WHERE scope = ? AND priority = ? AND due_at <= ? "
+                "ORDER BY due_at LIMIT ?",
+                (scope, priority.value, now, wanted),
+            ).fetchall()
+            rows += found
+            abandoned = priority is Priority.ABANDONED and bool(found)
+    claims: list[PollClaim] = []
+    for number, (kind, uid, rank, polls, attempt) in enumerate(rows):
+        fence = session.member.new_fence()
+        db.execute(
+            "UPDATE pending SET due_at = ?, fence = ? WHERE scope = ? AND kind = ? AND uid = ?",
+            (now + lease, fence, scope, kind, uid),
+        )
+        claims.append(
+            PollClaim(
+                ref=OperationRef(scope, kind, uid),
+                priority=Priority(rank),
+                polls=polls,
+                attempt=attempt,
+                start_in=budget.starts_at(now) + number * budget.spacing(rate) - now,
+                refusals=budget.refusals,
+                fence=fence,
+            )
+        )
+    if rows:
+        _write_budget(session, scope, budget.take(now, len(rows), rate, abandoned=abandoned))
+    return PollClaims(claims=claims, next_in=next_in(db, scope, now))
+
+
+def permit(session: Session, scope: str, max_per_second: float) -> float:
+    """Take one further request from the budget; return the seconds until it may be sent."""
+    budget, rate = _budget(session.db, scope), _agreed_rate(session, scope, max_per_second)
+    _write_budget(session, scope, budget.take(session.now, 1, rate))
+    return budget.starts_at(session.now) - session.now
+
+
+def settle(session: Session, results: Sequence[PollResult], answered: bool) -> None:
+    """Give claims back whose operations did not settle."""
+    for result in results:
+        claim, ref = result.claim, result.claim.ref
+        kept = result.priority is claim.priority
+        routine = result.priority >= Priority.ROUTINE
+        session.db.execute(
+            "UPDATE pending SET due_at = ?, polls = polls + ?, attempt = ?, fence = NULL, "
+            "priority = CASE WHEN ? THEN CASE watched WHEN 1 THEN 3 ELSE 4 END ELSE ? END "
+            "WHERE scope = ? AND kind = ? AND uid = ? AND fence = ?",
+            (
+                session.now + result.again_in,
+                result.counted,
+                claim.attempt + result.counted if kept else 0,
+                routine,
+                result.priority.value,
+                ref.scope,
+                ref.kind,
+                text(ref.uid),
+                claim.fence,
+            ),
+        )
+    if answered and results:
+        scope = results[0].claim.ref.scope
+        budget = _budget(session.db, scope)
+        if budget.refusals:
+            _write_budget(session, scope, budget.answered(session.now))
+
+
+def pause(session: Session, scope: str, seconds: float, refused: bool) -> None:
+    """Let no process poll a scope for so many seconds."""
+    _write_budget(session, scope, _budget(session.db, scope).pause(session.now, seconds, refused=refused))
+
+
+def _add(
+    session: Session, refs: Sequence[OperationRef], due_in: float, priority: Priority, *, watched: int, then: str | None
+) -> None:
+    now = session.now
+    rows = [(ref.scope, ref.kind, text(ref.uid), session.wall, now + due_in, 0, priority.value, 0, watched, None) for ref in refs]
+    conflict = "ON CONFLICT DO NOTHING" if then is None else f"ON CONFLICT DO UPDATE SET {then}"
+    session.insert("pending", PENDING_COLUMNS, rows, then=conflict)
+
+
+def _budget(db: Connection, scope: str) -> Budget:
+    row = db.execute("SELECT next_at, abandoned_at, paused_until, refusals FROM budget WHERE scope = ?", (scope,)).fetchall()
+    return Budget(*row[0]) if row else Budget()
+
+
+def _write_budget(session: Session, scope: str, budget: Budget) -> None:
+    row = (scope, budget.next_at, budget.abandoned_at, budget.paused_until, budget.refusals)
+    session.insert("budget", "scope, next_at, abandoned_at, paused_until, refusals", [row], verb="INSERT OR REPLACE")
+
+
+def _agreed_rate(session: Session, scope: str, max_per_second: float) -> float:
+    """Return the lowest rate that a living process allows; those that allow more say so once in their logs."""
+    member = session.member
+    if member.rates.get(scope) != max_per_second or session.now - member.rates_at[scope] >= RENEW_EVERY:
+        session.register()
+        session.write_rate(scope, max_per_second)
+    lowest: float = session.db.execute(
+        "SELECT min(per_second) FROM rate WHERE scope = ? AND seen_at > ?", (scope, session.now - RATE_HOLDS)
+    ).fetchall()[0][0]
+    if lowest is None:
+        return max_per_second
+    if lowest < max_per_second and lowest != member.agreed.get(scope):
+        logger.warning(
+            "another process allows %g polls per second in scope %s, this one %g: the lowest holds; give all the same",
+            lowest,
+            scope,
+            max_per_second,
+        )
+    member.agreed[scope] = lowest
+    return min(lowest, max_per_second)

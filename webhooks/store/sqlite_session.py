@@ -1,0 +1,356 @@
+"""A transaction of a `SQLiteStore`, and which processes share the file."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field, frozen
+
+from rewards_core.sqlite.connection import Connection, transaction
+from webhooks.store.records import Subscription
+from webhooks.store.sqlite_rows import by_scope_and_kind, placeholders, rows_at_once, text, values_at_once
+
+if TYPE_CHECKING:
+    from rewards_core.operations import OperationRef
+    from rewards_core.sqlite.wakeups import Wakeups
+    from webhooks.store.records import Outcome
+
+OUTCOMES, POLLS, JOBS = b"o", b"p", b"j"
+"""What the bytes of a wake-up mean: outcomes to look up, operations to poll, jobs to claim."""
+EVERYTHING = OUTCOMES + POLLS + JOBS
+
+RENEW_EVERY = 10.0
+_ALIVE_FOR = 30.0
+_GONE_AFTER = 86_400.0
+_DEMOTED_AT_ONCE = 1_000
+
+
+@frozen
+class News:
+    """What subscribers are told once it is durable, or what they are to look up."""
+
+    settled: Outcome | None = None
+    confirmed: Outcome | None = None
+    look: bytes = b""
+    missed: bool = False
+
+
+@define(eq=False)
+class Member:
+    """This store object as one of those that share the file; it outlives a reopening of the file.
+
+    Attributes:
+        wakeups: Its socket.
+        id: Its name in the file.
+        registered: Whether it stands in the file.
+        serves: The subscriptions it serves.
+        rates: Scope to the polls per second it allows.
+        agreed: Scope to the polls per second that all allow, as far as known.
+        rates_at: Scope to when that stood in the file last, as uptime.
+        polled_at: Scope to when it asked for polls last, as uptime.
+    """
+
+    wakeups: Wakeups
+    id: str = field(factory=lambda: secrets.token_hex(8))
+    registered: bool = False
+    serves: dict[tuple[str, str, str], Subscription] = field(factory=dict)
+    rates: dict[str, float] = field(factory=dict)
+    rates_at: dict[str, float] = field(factory=dict)
+    agreed: dict[str, float] = field(factory=dict)
+    polled_at: dict[str, float] = field(factory=dict)
+    claims: int = 0
+
+    def new_fence(self) -> str:
+        """Return a token that no other claim has."""
+        self.claims += 1
+        return f"{self.id}-{self.claims}"
+
+
+class Session:
+    """What the store's transactions share: the connection, the time, what is to be told afterwards, and who else is there.
+
+    Args:
+        db: The writing connection.
+        member: This store object.
+        clock: Unix time in seconds.
+        uptime: Seconds since the host was booted, the same in all its processes.
+        boot: What tells this boot of the host from another one.
+    """
+
+    def __init__(
+        self, db: Connection, member: Member, *, clock: Callable[[], float], uptime: Callable[[], float], boot: str
+    ) -> None:
+        self.db = db
+        self.member = member
+        self.now = uptime()
+        self.wall = clock()
+        self.news: list[News] = []
+        self.subscriptions: tuple[Subscription, ...] = ()
+        self._clock = clock
+        self._uptime = uptime
+        self._boot = boot
+        self._servers: dict[str, set[str]] = {}
+        self._pollers: dict[str, set[str]] = {}
+        self._addresses: dict[str, str] = {}
+        self._hints: dict[str, bytes] = {}
+        self._sure = False
+        self._version: int | None = None
+        self._heard: int | None = None
+        self._members: int | None = None
+        self._late: dict[str, float] = {}
+        self._next_renewal = 0.0
+
+    # a transaction
+
+    def begin(self) -> None:
+        """Take the time, and see who has come or gone."""
+        self.now, self.wall = self._uptime(), self._clock()
+        self.news = []
+        self._hints = {}
+        version = self._data_version()
+        if not self._sure:
+            self._members = None
+            self.member.rates.clear()
+            self._check_boot()
+        if not self._sure or version != self._version:
+            self._reload()
+        if not self._sure and self.member.registered:
+            self._rejoin()
+        self._sure = False  # until it is committed: what was read and written may be taken back
+        self._version = version
+
+    def end(self) -> list[News]:
+        """Return what subscribers are told once this is durable."""
+        return self.news
+
+    def committed(self) -> None:
+        """Wake the processes that this concerns."""
+        self._sure = True
+        for address, hint in self._hints.items():
+            self.member.wakeups.send(hint, (address,))
+
+    def tick(self) -> list[News]:
+        """Hear of what others wrote without waking this process, and renew its record."""
+        version = self._data_version()
+        news = [News(look=EVERYTHING)] if version != self._heard else []
+        if self.member.registered and self._uptime() >= self._next_renewal:
+            with transaction(self.db):
+                self.begin()
+                self._renew()
+            self._next_renewal = self.now + RENEW_EVERY
+            self.committed()
+            news += self.news
+        self._heard = version
+        return news
+
+    # who is there
+
+    def register(self) -> None:
+        """Stand in the file as one that watches, serves or polls, from the first time on."""
+        member = self.member
+        if not member.registered:
+            member.wakeups.bind()
+            member.registered = True
+            self._write_record()
+            self.change_members()
+
+    def resign(self) -> None:
+        """Stand there no longer; what is watched for this process alone is abandoned by the others' ticks."""
+        if self.member.registered:
+            self.member.registered = False
+            for table in ("served", "rate"):
+                self.db.execute(f"DELETE FROM {table} WHERE process = ?", (self.member.id,))
+            self.db.execute("UPDATE process SET alive = 0, address = NULL WHERE id = ?", (self.member.id,))
+            self._demote()
+            self.change_members()
+
+    def change_members(self) -> None:
+        """Let every process read again who is there."""
+        self.db.execute("UPDATE meta SET value = value + 1 WHERE name = 'members'")
+        self._reload()
+
+    def write_served(self, subscription: Subscription) -> None:
+        """Note that this process serves a subscription."""
+        row = (self.member.id, *row_of_subscription(subscription), self.now)
+        self.insert("served", "process, service, handler, scope, patterns, since", [row], verb="INSERT OR REPLACE")
+
+    def serves(self, job_name: str) -> bool:
+        """Whether a living process runs this handler."""
+        return bool(self._servers.get(job_name))
+
+    def hint_jobs(self, job_names: Iterable[str]) -> None:
+        """Have those woken that serve handlers which got a job."""
+        self.news.append(News(look=JOBS))
+        me = self.member.id
+        for name in job_names:
+            servers = self._servers.get(name, set())
+            if me not in servers:
+                self.hint(JOBS, servers)
+
+    def hint_polls(self, scope: str) -> None:
+        """Have a process woken that polls a scope."""
+        self.news.append(News(look=POLLS))
+        pollers = self._pollers.get(scope, set())
+        if self.member.id not in pollers:
+            self.hint(POLLS, pollers)
+
+    def hint(self, hint: bytes, processes: Iterable[str]) -> None:
+        """Have other processes woken after the commit."""
+        for process in processes:
+            address = self._addresses.get(process)
+            if address is not None and process != self.member.id and hint not in self._hints.get(address, b""):
+                self._hints[address] = self._hints.get(address, b"") + hint
+
+    # statements that take many rows: between two of them the thread may have to wait for the interpreter
+
+    def insert(self, table: str, columns: str, rows: Sequence[tuple[Any, ...]], *, verb: str = "INSERT", then: str = "") -> None:
+        """Insert rows."""
+        for length, values in rows_at_once(rows):
+            marks = placeholders(columns.count(",") + 1, length)
+            self.db.execute(f"{verb} INTO {table} ({columns}) VALUES {marks} {then}", values)
+
+    def for_refs(self, statement: str, refs: Iterable[OperationRef], *values: object, then: str = "") -> list[Any]:
+        """Run `statement WHERE <refs> then` for refs, after values of its own; return the rows of all."""
+        return run_for_refs(self.db, statement, refs, *values, then=then)
+
+    def _write_record(self) -> None:
+        member = self.member
+        row = (member.id, os.getpid(), member.wakeups.address, self.now, 1)
+        self.insert("process", "id, pid, address, renewed_at, alive", [row], verb="INSERT OR REPLACE")
+
+    def write_rate(self, scope: str, per_second: float) -> None:
+        """Note how many polls per second this process allows."""
+        row = (scope, self.member.id, per_second, self.now)
+        self.insert("rate", "scope, process, per_second, seen_at", [row], verb="INSERT OR REPLACE")
+        if scope not in self.member.rates:
+            self.change_members()
+        self.member.rates[scope], self.member.rates_at[scope] = per_second, self.now
+
+    def _data_version(self) -> int:
+        """Return a number that changes with every commit of another connection."""
+        return int(self.db.execute("PRAGMA data_version").fetchall()[0][0])
+
+    def _renew(self) -> None:
+        """Renew this process's record, and see who did not."""
+        member = self.member
+        self._rejoin()
+        self._write_record()
+        for scope, polled_at in list(member.polled_at.items()):
+            if scope in member.rates and self.now - polled_at < 2 * RENEW_EVERY:
+                self.write_rate(scope, member.rates[scope])
+        if self._bury():
+            member.wakeups.sweep()
+            self.change_members()
+        self._demote()
+
+    def _rejoin(self) -> None:
+        """Stand in the file again if the others went on without this process, or the file is another one."""
+        alive = self.db.execute("SELECT alive FROM process WHERE id = ?", (self.member.id,)).fetchall()
+        if not alive or not alive[0][0]:
+            self._write_record()
+            for subscription in self.member.serves.values():
+                self.write_served(subscription)
+            self.member.rates.clear()
+            self.news.append(News(missed=True))
+            self.change_members()
+
+    def _bury(self) -> bool:
+        """Mark those as dead that did not renew their records; return whether there were any.
+
+        Each must have been late at the last renewal too: after the whole host was suspended, all are late for a moment.
+        """
+        late = dict(
+            self.db.execute(
+                "SELECT id, renewed_at FROM process WHERE alive = 1 AND renewed_at < ?", (self.now - _ALIVE_FOR,)
+            ).fetchall()
+        )
+        dead = [process for process, renewed_at in late.items() if self._late.get(process) == renewed_at]
+        self._late = late
+        for process in dead:
+            self.db.execute("UPDATE process SET alive = 0 WHERE id = ?", (process,))
+            for table in ("served", "rate"):
+                self.db.execute(f"DELETE FROM {table} WHERE process = ?", (process,))
+        self.db.execute(
+            "DELETE FROM process WHERE alive = 0 AND renewed_at < ? AND id NOT IN (SELECT process FROM interest)",
+            (self.now - _GONE_AFTER,),
+        )
+        return bool(dead)
+
+    def _demote(self) -> None:
+        """Forget, some at a time, for what dead processes wait."""
+        found = self.db.execute(
+            "SELECT scope, kind, uid, process FROM interest WHERE process IN (SELECT id FROM process WHERE alive = 0) LIMIT ?",
+            (_DEMOTED_AT_ONCE,),
+        ).fetchall()
+        for scope, kind, uid, process in found:
+            self.db.execute(
+                "DELETE FROM interest WHERE scope = ? AND kind = ? AND uid = ? AND process = ?", (scope, kind, uid, process)
+            )
+            self.db.execute(
+                "UPDATE pending SET watched = 0, priority = max(priority, CASE priority WHEN 3 THEN 4 ELSE 0 END) "
+                "WHERE scope = ? AND kind = ? AND uid = ? AND NOT EXISTS (SELECT 1 FROM interest WHERE interest.scope = ? "
+                "AND interest.kind = ? AND interest.uid = ?)",
+                (scope, kind, uid, scope, kind, uid),
+            )
+
+    def _check_boot(self) -> None:
+        """Make due at once what was due in the time of another boot; nobody who held a lease then is left.
+
+        Where boots cannot be told apart, or a host goes back to an earlier moment, times that are still to come show it.
+        """
+        known = self.db.execute("SELECT value FROM meta WHERE name = 'boot'").fetchall()
+        to_come = "SELECT 1 FROM process WHERE renewed_at > ? UNION ALL SELECT 1 FROM meta WHERE name = 'upkeep_at' AND value > ?"
+        if known and known[0][0] == self._boot and not self.db.execute(to_come, (self.now, self.now)).fetchall():
+            return
+        self.insert("meta", "name, value", [("boot", self._boot), ("upkeep_at", -1e9)], verb="INSERT OR REPLACE")
+        self.db.execute("UPDATE job SET due_at = 0, fence = NULL WHERE state = 1")
+        self.db.execute(
+            "UPDATE pending SET due_at = 0, fence = NULL, watched = 0, attempt = 0, "
+            "priority = CASE priority WHEN 3 THEN 4 ELSE priority END"
+        )
+        for table in ("process", "interest", "served", "rate", "budget"):
+            self.db.execute(f"DELETE FROM {table}")
+
+    def _reload(self) -> None:
+        members = self.db.execute("SELECT value FROM meta WHERE name = 'members'").fetchall()[0][0]
+        if members == self._members:
+            return
+        self._members = members
+        self.subscriptions = tuple(
+            subscription_of(row)
+            for row in self.db.execute("SELECT service, handler, scope, patterns FROM subscription").fetchall()
+        )
+        self._addresses = dict(
+            self.db.execute("SELECT id, address FROM process WHERE alive = 1 AND address IS NOT NULL").fetchall()
+        )
+        self._servers, self._pollers = {}, {}
+        for row in self.db.execute("SELECT service, handler, scope, patterns, process FROM served").fetchall():
+            self._servers.setdefault(subscription_of(row[:4]).job_name, set()).add(row[4])
+        for scope, process in self.db.execute("SELECT scope, process FROM rate").fetchall():
+            self._pollers.setdefault(scope, set()).add(process)
+
+
+def row_of_subscription(one: Subscription) -> tuple[str, str, str, str]:
+    """Return service, handler, scope and patterns as they are kept."""
+    return one.service, text(one.handler), one.scope, text("\n".join(sorted(one.patterns)))
+
+
+def subscription_of(row: Sequence[str]) -> Subscription:
+    """Read a subscription."""
+    service, handler, scope, patterns = row
+    return Subscription(service=service, handler=handler, scope=scope, patterns=frozenset(patterns.split("\n")))
+
+
+def run_for_refs(db: Connection, statement: str, refs: Iterable[OperationRef], *values: object, then: str = "") -> list[Any]:
+    """Run `statement WHERE <refs> then` for refs, after values of its own; return the rows of all."""
+    found: list[Any] = []
+    for (scope, kind), uids in by_scope_and_kind(refs).items():
+        for part in values_at_once(uids):
+            found += db.execute(
+                f"{statement} WHERE scope = ? AND kind = ? AND uid IN ({','.join('?' * len(part))}) {then}",
+                (*values, scope, kind, *part),
+            ).fetchall()
+    return found
