@@ -41,11 +41,11 @@ from webhooks.store.records import (
     StoreStatistics,
     Subscription,
     Verdict,
-    handler_of,
     job_name,
 )
 from webhooks.store.subscribers import Subscribers
 from webhooks.store.subscriptions import Subscriptions
+from webhooks.store.upkeep import UPKEEP_EVERY, check_keep, log_buried, remove_old
 
 if TYPE_CHECKING:
     from webhooks.store.base import Subscriber
@@ -54,8 +54,7 @@ logger = logging.getLogger(__name__)
 
 _PENDING_PER_EVENT = 10
 _SLICE = 1_000
-_HOUR = 3_600.0
-_DAY = 86_400.0
+_UNSERVED_HOURS = UNSERVED_DAYS * 24
 
 
 class MemoryStore(EventListing):
@@ -82,7 +81,7 @@ class MemoryStore(EventListing):
         self._subscribers = Subscribers()
         self._events = EventTable(max_events, retention)
         self._subscriptions = Subscriptions()
-        self._count_at = 0.0
+        self._upkeep_at = 0.0
         self._outcomes = OutcomeTable(max_events, retention)
         self._polls: dict[str, PollTable] = {}
 
@@ -236,29 +235,13 @@ class MemoryStore(EventListing):
 
     async def release_handlers(self, subscriptions: Sequence[Subscription]) -> None:
         """Serve these subscriptions no longer; they and their jobs stay."""
-        self._subscriptions.release(subscriptions, self._now())
+        self._check_open()
+        self._subscriptions.release(subscriptions)
 
     async def list_handlers(self) -> Sequence[HandlerStatus]:
         """Return every subscription, and the jobs of handlers that have none, by service, handler and scope."""
-        self._now()
-        counts = self._events.jobs.counts()
-        listed = {(one.job_name, one.scope): one for one in self._subscriptions}
-        for name, scope in counts.keys() - listed.keys():
-            service, handler = handler_of(name)
-            listed[name, scope] = Subscription(service=service, handler=handler, scope=scope, patterns=frozenset())
-        statuses = []
-        for key, one in listed.items():
-            served, count = self._subscriptions.served(*key), counts.get(key, {})
-            statuses.append(
-                HandlerStatus(
-                    subscription=one,
-                    served=bool(served),
-                    differing=any(other.patterns != one.patterns for other in served),
-                    ready=count.get(EventState.READY, 0),
-                    dead=count.get(EventState.DEAD, 0),
-                )
-            )
-        return sorted(statuses, key=lambda each: (each.subscription.service, each.subscription.handler, each.subscription.scope))
+        self._check_open()
+        return self._subscriptions.statuses(self._events.jobs.counts())
 
     async def retire_handler(self, service: str, handler: str) -> int:
         """Remove a handler's subscriptions and make its ready jobs dead letters; return how many jobs there were."""
@@ -311,6 +294,18 @@ class MemoryStore(EventListing):
         if count:
             self._subscribers.jobs_ready()
         return count
+
+    async def upkeep(self, *, keep: float, keep_bodies: float | None = None) -> bool:
+        """Let go of what is old and count the hour, unless that was done within the hour."""
+        check_keep(keep, keep_bodies)
+        now = self._now()
+        if now < self._upkeep_at:
+            return False
+        self._upkeep_at = now + UPKEEP_EVERY
+        await remove_old(self, keep=keep, keep_bodies=keep_bodies, identities=len(self._events.days))
+        unserved = self._subscriptions.count_unserved(self._events.jobs.waiting())
+        log_buried(sum(self._events.bury(*key, UNSERVED) for key, hours in unserved.items() if hours >= _UNSERVED_HOURS))
+        return True
 
     async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:
         """Remove events in that state received more than so many seconds ago; their identities stay."""
@@ -373,15 +368,9 @@ class MemoryStore(EventListing):
             held.clear()
 
     def _now(self) -> float:
-        """Return the time by which things are due; once an hour let jobs die whose handlers were unserved for too long."""
+        """Return the time by which things are due."""
         self._check_open()
-        now = loop_time()
-        if now >= self._count_at:
-            self._count_at = now + _HOUR
-            for name, scope in self._events.jobs.waiting():
-                if self._subscriptions.unserved_for(name, scope, now) >= UNSERVED_DAYS * _DAY:
-                    self._events.bury(name, scope, UNSERVED)
-        return now
+        return loop_time()
 
     def _check_open(self) -> None:
         if self._closed:
