@@ -138,17 +138,17 @@ class MemoryStore(EventListing):
         self._check_open()
         return self._record(outcome, _packed(outcome))
 
-    async def watch(self, refs: Sequence[OperationRef], *, poll_in: float) -> Sequence[Outcome]:
+    async def watch(self, refs: Sequence[OperationRef], *, poll_in: float, confirmed: bool = False) -> Sequence[Outcome]:
         """Wait for operations from now on, in one step with looking up those that have an outcome."""
         self._check_open()
         due, at, outcomes = loop_time() + poll_in, self._clock(), self._outcomes
         known: list[Outcome] = []
         for ref in refs:
             outcome = outcomes.get(key_of(ref)) if outcomes else None
-            if outcome is None:
-                self._polls_of(ref.scope).watch(ref.kind, ref.uid, due, at)
-            else:
+            if outcome is not None:
                 known.append(outcome)
+            if outcome is None or (confirmed and not outcome.confirmed):
+                self._polls_of(ref.scope).watch(ref.kind, ref.uid, due, at)
         return known
 
     def unwatch(self, refs: Sequence[OperationRef]) -> None:
@@ -189,32 +189,28 @@ class MemoryStore(EventListing):
     async def claim_polls(self, scope: str, *, limit: int, lease: float, max_per_second: float) -> PollClaims:
         """Lease due operations to the caller, as far as the budget of the scope allows."""
         self._check_open()
-        polls, now = self._polls_of(scope), loop_time()
-        polls.budget.allow(max_per_second, now)
-        return polls.claim(now, limit, lease)
+        return self._polls_of(scope).claim(loop_time(), limit, lease, max_per_second)
 
     async def permit_poll(self, scope: str, *, max_per_second: float) -> float:
         """Take one further request from the budget; return the seconds until it may be sent."""
         self._check_open()
-        budget, now = self._polls_of(scope).budget, loop_time()
-        budget.allow(max_per_second, now)
-        return budget.take(now) - now
+        return self._polls_of(scope).permit(loop_time(), max_per_second)
 
     async def settle_polls(self, results: Sequence[PollResult], *, answered: bool) -> None:
         """Give claims back whose operations did not settle."""
         self._check_open()
         now = loop_time()
         for result in results:
-            ref = result.claim.ref
-            polls = self._polls_of(ref.scope)
-            polls.settle(result, now, waited_for=self._subscribers.waits_for(ref))
+            polls = self._polls_of(result.claim.ref.scope)
+            polls.settle(result, now)
             if answered:
-                polls.budget.refusals = 0
+                polls.budget = polls.budget.answered(now)
 
     async def pause_polls(self, scope: str, seconds: float, *, refused: bool = False) -> None:
         """Let no process poll a scope for so many seconds; a longer pause stays."""
         self._check_open()
-        self._polls_of(scope).budget.pause(seconds, loop_time(), refused=refused)
+        polls = self._polls_of(scope)
+        polls.budget = polls.budget.pause(loop_time(), seconds, refused=refused)
 
     async def subscribe(self, subscriber: Subscriber) -> None:
         """Call the subscriber from now on."""
