@@ -508,7 +508,7 @@ class OriginalClient:
         Returns:
             The allocation or claim in its terminal status; None for an event that carries none, or one of another scope.
         """
-        if event.ref is None or event.resource is None or event.ref.scope != self._scope:
+        if event.ref is None or event.resource is None:
             return None
         try:
             return self.parse_operation(event.ref, event.resource)

@@ -5,6 +5,7 @@ import pytest
 from webhooks.store.base import Store
 
 pytest.register_assert_rewrite("tests.webhooks.store_contract")
+pytest.register_assert_rewrite("tests.webhooks.waiting_contract")
 
 
 @pytest.fixture

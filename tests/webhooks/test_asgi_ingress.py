@@ -135,6 +135,21 @@ async def test_served_alone_it_starts_and_closes_the_receiver_with_what_that_ope
             await receiver.store.ping()
 
 
+async def test_completions_on_a_route_that_hears_nothing_of_the_servers_life_are_warned_about(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Closing:
+        async def aclose(self) -> None:
+            raise AssertionError
+
+    ingress, raw = AsgiIngress(a_receiver(), Closing()), body_of(uid="7")
+    for _ in range(2):
+        peer = Peer(*body(raw))
+        await ingress(scope(headers=signed(raw)), peer.receive, peer.send)
+        assert peer.status == 200
+    assert caplog.text.count("close_on_signal") == 1
+
+
 async def test_a_failing_start_is_told_to_the_server() -> None:
     receiver = a_receiver()
 

@@ -15,7 +15,7 @@ from rewards_core.errors import StoreClosed, StoreError
 from rewards_core.operations import Event
 from tests.virtual_time import EPOCH, virtual_time
 from tests.webhooks.fakes import SIGNATURE, FakeSource, a_ref, body_of, words_of
-from tests.webhooks.store_contract import A_DAY, claim, wants
+from tests.webhooks.store_contract import A_DAY, Ear, claim, wants
 from webhooks import Acceptance, EventState, MemoryStore, Receiver, Reply
 
 
@@ -126,6 +126,14 @@ async def test_without_a_good_signature_nothing_is_kept_and_nothing_of_the_body_
     assert (counted.events, counted.outcomes, counted.pending) == (0, 0, 0)
     assert "SECRET-WORD" not in caplog.text + repr(reply)
     assert await inbox.store.accept(inbox.source.parse(b'{"event": "SECRET-WORD"}')) is Acceptance.NEW
+
+
+async def test_subscribers_of_the_store_hear_of_refused_signatures() -> None:
+    inbox, ear = Inbox(), Ear()
+    await inbox.store.subscribe(ear)
+    await inbox.receiver.receive({}, b"{}")
+    await inbox.receiver.receive({SIGNATURE: "0" * 64}, b"{}")
+    assert ear.refusals == ["missing", "mismatch"]
 
 
 async def test_a_signature_over_another_body_is_refused() -> None:
@@ -298,7 +306,8 @@ async def test_what_was_erased_cannot_be_replayed() -> None:
     assert await inbox.store.erase_bodies(0) == 1
     await inbox.store.register_handlers([wants("app.note")])
     (kept,) = await inbox.store.list_events()
-    assert await inbox.receiver.replay([kept.id]) == 0
+    for receiver in (inbox.receiver, Receiver(FakeSource("other"), inbox.store)):
+        assert await receiver.replay([kept.id]) == 0
     (kept,) = await inbox.store.list_events()
     assert (kept.state, kept.event.problem, kept.event.ref) == (EventState.DONE, None, a_ref("1"))
 

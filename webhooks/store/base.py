@@ -209,8 +209,9 @@ class Store(Protocol):
     async def record_outcome(self, outcome: Outcome) -> Recorded:
         """Record how an operation ended; the first one stands.
 
-        The operation is pending no longer. A later one that says the same adds its key to a first one that has none, and confirms
-        one that was not confirmed. A later one that differs (see `agree`) is kept beside the first, once, and an event named
+        The first one, and each that is confirmed, ends what is pending: a poll that is to confirm what an event said goes on when
+        another event says something. A later one that says the same adds its key to a first one that has none, and confirms one
+        that was not confirmed. A later one that differs (see `agree`) is kept beside the first, once, and an event named
         `outcome.conflict` is kept for the handlers that want it.
         """
         ...

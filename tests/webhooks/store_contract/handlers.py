@@ -70,7 +70,7 @@ class HandlersContract:
         await here.register_handlers([wants()])
         await here.accept(event("1"))
         await here.release_handlers([wants()])
-        await there.accept(event("2"))
+        await there.accept(event("2", name="another"))
         status = (await statuses(there))["default", PAY, "default"]
         assert (status.served, status.ready) == (False, 2)
         assert sorted(words_of(await claim(there))) == ["1", "2"]
