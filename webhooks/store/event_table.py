@@ -155,7 +155,7 @@ class EventTable:
         """Let the ready jobs of a handler on events of a scope die; return how many there were."""
         event_ids = self.jobs.ready(handler, scope)
         for event_id in event_ids:
-            self.jobs.kill(event_id, handler, reason)
+            self.jobs.kill(event_id, reason, handler)
             self._refile(event_id)
         return len(event_ids)
 
@@ -186,13 +186,12 @@ class EventTable:
         return len(doomed)
 
     def forget(self, event_ids: Sequence[int], mentioned: Callable[[bytes], bool], reason: str) -> int:
-        """Erase those of some events whose bodies mention a user; those with jobs become dead letters. Return how many."""
+        """Erase those of some events whose bodies mention a user, and let their ready jobs die; return how many."""
         doomed = [event_id for event_id in event_ids if (kept := self._kept.get(event_id)) and mentioned(_body(kept))]
         for event_id in doomed:
             self._erase(event_id)
-            if self.jobs.state(event_id) is not None:
-                self.jobs.remove(event_id)
-                self.replace(event_id, evolve(_unpacked(self._kept[event_id]), problem=reason))
+            self.jobs.kill(event_id, reason)
+            self._refile(event_id)
         return len(doomed)
 
     def clear(self) -> None:

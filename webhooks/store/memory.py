@@ -45,7 +45,7 @@ from webhooks.store.records import (
 )
 from webhooks.store.subscribers import Subscribers
 from webhooks.store.subscriptions import Subscriptions
-from webhooks.store.upkeep import UPKEEP_EVERY, check_keep, log_buried, remove_old
+from webhooks.store.upkeep import UPKEEP_EVERY, check_keep, remove_old
 
 if TYPE_CHECKING:
     from webhooks.store.base import Subscriber
@@ -54,7 +54,8 @@ logger = logging.getLogger(__name__)
 
 _PENDING_PER_EVENT = 10
 _SLICE = 1_000
-_UNSERVED_HOURS = UNSERVED_DAYS * 24
+_HOUR = 3_600.0
+_DAY = 86_400.0
 
 
 class MemoryStore(EventListing):
@@ -81,7 +82,7 @@ class MemoryStore(EventListing):
         self._subscribers = Subscribers()
         self._events = EventTable(max_events, retention)
         self._subscriptions = Subscriptions()
-        self._upkeep_at = 0.0
+        self._upkeep_at = self._count_at = 0.0
         self._outcomes = OutcomeTable(max_events, retention)
         self._polls: dict[str, PollTable] = {}
 
@@ -137,17 +138,17 @@ class MemoryStore(EventListing):
         self._check_open()
         return self._record(outcome, _packed(outcome))
 
-    async def watch(self, refs: Sequence[OperationRef], *, poll_in: float) -> Sequence[Outcome]:
+    async def watch(self, refs: Sequence[OperationRef], *, poll_in: float, confirmed: bool = False) -> Sequence[Outcome]:
         """Wait for operations from now on, in one step with looking up those that have an outcome."""
         self._check_open()
         due, at, outcomes = loop_time() + poll_in, self._clock(), self._outcomes
         known: list[Outcome] = []
         for ref in refs:
             outcome = outcomes.get(key_of(ref)) if outcomes else None
-            if outcome is None:
-                self._polls_of(ref.scope).watch(ref.kind, ref.uid, due, at)
-            else:
+            if outcome is not None:
                 known.append(outcome)
+            if outcome is None or (confirmed and not outcome.confirmed):
+                self._polls_of(ref.scope).watch(ref.kind, ref.uid, due, at)
         return known
 
     def unwatch(self, refs: Sequence[OperationRef]) -> None:
@@ -188,32 +189,28 @@ class MemoryStore(EventListing):
     async def claim_polls(self, scope: str, *, limit: int, lease: float, max_per_second: float) -> PollClaims:
         """Lease due operations to the caller, as far as the budget of the scope allows."""
         self._check_open()
-        polls, now = self._polls_of(scope), loop_time()
-        polls.budget.allow(max_per_second, now)
-        return polls.claim(now, limit, lease)
+        return self._polls_of(scope).claim(loop_time(), limit, lease, max_per_second)
 
     async def permit_poll(self, scope: str, *, max_per_second: float) -> float:
         """Take one further request from the budget; return the seconds until it may be sent."""
         self._check_open()
-        budget, now = self._polls_of(scope).budget, loop_time()
-        budget.allow(max_per_second, now)
-        return budget.take(now) - now
+        return self._polls_of(scope).permit(loop_time(), max_per_second)
 
     async def settle_polls(self, results: Sequence[PollResult], *, answered: bool) -> None:
         """Give claims back whose operations did not settle."""
         self._check_open()
         now = loop_time()
         for result in results:
-            ref = result.claim.ref
-            polls = self._polls_of(ref.scope)
-            polls.settle(result, now, waited_for=self._subscribers.waits_for(ref))
+            polls = self._polls_of(result.claim.ref.scope)
+            polls.settle(result, now)
             if answered:
-                polls.budget.refusals = 0
+                polls.budget = polls.budget.answered(now)
 
     async def pause_polls(self, scope: str, seconds: float, *, refused: bool = False) -> None:
         """Let no process poll a scope for so many seconds; a longer pause stays."""
         self._check_open()
-        self._polls_of(scope).budget.pause(seconds, loop_time(), refused=refused)
+        polls = self._polls_of(scope)
+        polls.budget = polls.budget.pause(loop_time(), seconds, refused=refused)
 
     async def subscribe(self, subscriber: Subscriber) -> None:
         """Call the subscriber from now on."""
@@ -235,12 +232,11 @@ class MemoryStore(EventListing):
 
     async def release_handlers(self, subscriptions: Sequence[Subscription]) -> None:
         """Serve these subscriptions no longer; they and their jobs stay."""
-        self._check_open()
-        self._subscriptions.release(subscriptions)
+        self._subscriptions.release(subscriptions, self._now())
 
     async def list_handlers(self) -> Sequence[HandlerStatus]:
         """Return every subscription, and the jobs of handlers that have none, by service, handler and scope."""
-        self._check_open()
+        self._now()
         return self._subscriptions.statuses(self._events.jobs.counts())
 
     async def retire_handler(self, service: str, handler: str) -> int:
@@ -296,15 +292,13 @@ class MemoryStore(EventListing):
         return count
 
     async def upkeep(self, *, keep: float, keep_bodies: float | None = None) -> bool:
-        """Let go of what is old and count the hour, unless that was done within the hour."""
+        """Let go of what is old, unless that was done within the hour."""
         check_keep(keep, keep_bodies)
         now = self._now()
         if now < self._upkeep_at:
             return False
         self._upkeep_at = now + UPKEEP_EVERY
         await remove_old(self, keep=keep, keep_bodies=keep_bodies, identities=len(self._events.days))
-        unserved = self._subscriptions.count_unserved(self._events.jobs.waiting())
-        log_buried(sum(self._events.bury(*key, UNSERVED) for key, hours in unserved.items() if hours >= _UNSERVED_HOURS))
         return True
 
     async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:
@@ -368,9 +362,16 @@ class MemoryStore(EventListing):
             held.clear()
 
     def _now(self) -> float:
-        """Return the time by which things are due."""
+        """Return the time by which things are due; once an hour let jobs die whose handlers were unserved for too long."""
         self._check_open()
-        return loop_time()
+        now = loop_time()
+        if now >= self._count_at:
+            self._count_at = now + _HOUR
+            for name, scope in self._events.jobs.waiting():
+                if self._subscriptions.unserved_for(name, scope, now) >= UNSERVED_DAYS * _DAY:
+                    buried = self._events.bury(name, scope, UNSERVED)
+                    logger.warning("%d jobs of %s, which no receiver serves, became dead letters", buried, name)
+        return now
 
     def _check_open(self) -> None:
         if self._closed:

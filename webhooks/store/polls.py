@@ -16,15 +16,11 @@ from typing import NamedTuple
 from attrs import frozen
 
 from rewards_core.operations import OperationRef
+from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
 from webhooks.store.records import PendingOperation, PollClaim, PollClaims, PollResult, Priority
 
 logger = logging.getLogger(__name__)
 
-_LIMIT_HOLDS = 30.0
-_REFUSED_INTERVAL = 10.0
-_ABANDONED_SHARE = 10
-_AHEAD = 0.1
-"""Seconds for which slots are given away in advance, so that a poller with a large budget need not claim for each."""
 _TICKS = 100
 _EARLY = 1e-6
 """Seconds by which an operation counts as due too early, for the sake of rounding."""
@@ -36,48 +32,6 @@ _Key = tuple[str, str]
 """Kind and uid."""
 
 
-class PollBudget:
-    """When the polls of one scope may be sent: evenly spaced, so that they never come in bursts."""
-
-    def __init__(self) -> None:
-        self.refusals = 0
-        self._limits: dict[float, float] = {}
-        self._limit = math.inf
-        self._last = self._last_abandoned = -math.inf
-        self._paused_until = self._refused_until = -math.inf
-
-    def allow(self, max_per_second: float, now: float) -> None:
-        """Take note of what a caller allows: of the values given lately the lowest holds."""
-        differed = len(self._limits) > 1
-        self._limits[max_per_second] = now
-        self._limits = {limit: at for limit, at in self._limits.items() if now - at <= _LIMIT_HOLDS}
-        self._limit = min(self._limits)
-        if len(self._limits) > 1 and not differed:
-            given = ", ".join(f"{limit:g}" for limit in sorted(self._limits))
-            logger.warning("The pollers of one scope have different max_per_second (%s); the lowest holds.", given)
-
-    def next_at(self, now: float, *, abandoned: bool = False) -> float:
-        """Return when the next poll may be sent."""
-        interval = 1.0 / self._limit
-        at = max(now, self._paused_until, self._last + (_REFUSED_INTERVAL if self.refusals else interval))
-        return max(at, self._last_abandoned + _ABANDONED_SHARE * interval) if abandoned else at
-
-    def take(self, now: float, *, abandoned: bool = False) -> float:
-        """Return when the next poll may be sent, and give this slot away."""
-        self._last = self.next_at(now, abandoned=abandoned)
-        if abandoned:
-            self._last_abandoned = self._last
-        return self._last
-
-    def pause(self, seconds: float, now: float, *, refused: bool) -> None:
-        """Let nothing be sent for so many seconds; refusals of polls that were under way together count once."""
-        until = now + seconds
-        self._paused_until = max(self._paused_until, until)
-        if refused:
-            self.refusals += now >= self._refused_until
-            self._refused_until = max(self._refused_until, until)
-
-
 class PollTable:
     """The pending operations of one scope: when each is polled next, and who holds a claim.
 
@@ -87,9 +41,10 @@ class PollTable:
     """
 
     def __init__(self, scope: str, max_operations: int) -> None:
-        self.budget = PollBudget()
+        self.budget = Budget()
         self.lookups = 0
         """How many operations have the priority `LOOKUP`."""
+        self._rates: dict[float, float] = {}
         self._scope = scope
         self._max = max_operations
         self._states: dict[str, dict[str, bytes]] = {}
@@ -156,34 +111,43 @@ class PollTable:
             state = state._replace(priority=priority, attempt=0)
         self._put(kind, uid, state._replace(due=min(now, state.due)), now)
 
-    def claim(self, now: float, limit: int, lease: float) -> PollClaims:
+    def claim(self, now: float, limit: int, lease: float, max_per_second: float) -> PollClaims:
         """Lease due operations as far as the budget allows."""
-        budget, claims, skips = self.budget, [], _SKIPS_PER_CLAIM
-        if budget.refusals:
-            limit = 1
-            if ends := [held.until for held in self._claims.values() if held.until > now]:
-                return PollClaims(claims=(), next_in=min(ends) - now)
+        rate = self.agreed_rate(now, max_per_second)
+        if self.budget.refusals and (ends := [held.until for held in self._claims.values() if held.until > now]):
+            return PollClaims(claims=(), next_in=min(ends) - now)
+        claims: list[PollClaim] = []
+        room, skips = self.budget.room(now, limit, rate), _SKIPS_PER_CLAIM
         for priority, queue in self._queues.items():
-            abandoned = priority is Priority.ABANDONED
-            while len(claims) < limit and skips and budget.next_at(now, abandoned=abandoned) <= now + _AHEAD:
-                found = queue.pop(now)
-                if found is None:
-                    break
+            if priority is Priority.ABANDONED:
+                room = min(room, len(claims) + (self.budget.abandoned_at <= now))
+            while len(claims) < room and skips and (found := queue.pop(now)) is not None:
                 state = self._get(*found)
                 if state is None or state.priority is not priority or state.due > now + _EARLY:
                     skips -= 1  # it was settled, put off or ranked otherwise since it was put here
-                    continue
-                claims.append(self._lease(found, state, now, lease, budget.take(now, abandoned=abandoned)))
+                else:
+                    claims.append(self._lease(found, state, now, lease))
+                    self.budget = self.budget.take(now, 1, rate, abandoned=priority is Priority.ABANDONED)
         return PollClaims(claims=claims, next_in=self._next_in(now))
 
-    def settle(self, result: PollResult, now: float, *, waited_for: bool) -> None:
-        """Give a claim back; one that another has replaced is passed over.
+    def permit(self, now: float, max_per_second: float) -> float:
+        """Return the seconds until one further request may be sent."""
+        start = self.budget.starts_at(now)
+        self.budget = self.budget.take(now, 1, self.agreed_rate(now, max_per_second))
+        return start - now
 
-        Args:
-            result: What became of it.
-            now: The moment.
-            waited_for: Whether somebody waits for the operation without having watched it.
-        """
+    def agreed_rate(self, now: float, max_per_second: float) -> float:
+        """Return the lowest of the rates that were given lately."""
+        differed = len(self._rates) > 1
+        self._rates[max_per_second] = now
+        self._rates = {rate: at for rate, at in self._rates.items() if now - at <= RATE_HOLDS}
+        if len(self._rates) > 1 and not differed:
+            given = ", ".join(f"{rate:g}" for rate in sorted(self._rates))
+            logger.warning("max_per_second differs between the pollers of scope %s (%s); the lowest holds", self._scope, given)
+        return min(self._rates)
+
+    def settle(self, result: PollResult, now: float) -> None:
+        """Give a claim back; one that another has replaced is passed over."""
         key = result.claim.ref.kind, result.claim.ref.uid
         held, state = self._claims.get(key), self._get(*key)
         if held is None or state is None or held.fence != result.claim.fence:
@@ -191,7 +155,7 @@ class PollTable:
         del self._claims[key]
         priority = result.priority
         if priority >= Priority.ROUTINE:
-            priority = Priority.ROUTINE if state.watched or waited_for else Priority.ABANDONED
+            priority = Priority.ROUTINE if state.watched else Priority.ABANDONED
         due = now + result.again_in
         if state.due < held.until:  # it was watched meanwhile
             due = min(due, state.due)
@@ -236,7 +200,7 @@ class PollTable:
         if (state.due, state.priority) != (before.due, before.priority):
             self._queues[state.priority].put(state.due, kind, uid, now)
 
-    def _lease(self, key: _Key, state: _State, now: float, lease: float, start: float) -> PollClaim:
+    def _lease(self, key: _Key, state: _State, now: float, lease: float) -> PollClaim:
         self._claims[key] = held = _Held(str(next(self._fences)), now + lease)
         self._put(*key, state._replace(due=held.until))
         return PollClaim(
@@ -244,7 +208,7 @@ class PollTable:
             priority=state.priority,
             polls=state.polls,
             attempt=state.attempt,
-            start_in=start - now,
+            start_in=self.budget.starts_at(now) - now,
             refusals=self.budget.refusals,
             fence=held.fence,
         )
@@ -254,12 +218,11 @@ class PollTable:
         return held is not None and held.until > now
 
     def _next_in(self, now: float) -> float:
-        moments = [
-            max(due, self.budget.next_at(now, abandoned=priority is Priority.ABANDONED))
-            for priority, queue in self._queues.items()
-            if (due := queue.next_at()) is not None
-        ]
-        return min(moments, default=math.inf) - now
+        budget, first = self.budget, math.inf
+        for priority, queue in self._queues.items():
+            due = queue.next_at()
+            first = min(first, max(due, budget.abandoned_at) if priority is Priority.ABANDONED else due)
+        return max(0.0, first - now, budget.starts_at(now) - HORIZON - now) if first < math.inf else math.inf
 
     def _make_room(self) -> None:
         """Let some operations go that nobody waits for, if there are any."""
@@ -322,9 +285,9 @@ class _Queue:
             heapq.heappush(self._heap, key)
         bucket.append(uid)
 
-    def next_at(self) -> float | None:
-        """Return when the next operation is due."""
-        return self._heap[0][0] / _TICKS if self._heap else None
+    def next_at(self) -> float:
+        """Return when the next operation is due, infinity if there is none."""
+        return self._heap[0][0] / _TICKS if self._heap else math.inf
 
     def pop(self, now: float) -> _Key | None:
         """Remove an operation that is due, the longest due first, and return it."""

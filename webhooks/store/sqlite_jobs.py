@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from rewards_core.sqlite.connection import Connection
     from webhooks.store.sqlite_session import Session
 
+logger = logging.getLogger(__name__)
+
+_HOUR = 3_600.0
 _UNSERVED_HOURS = UNSERVED_DAYS * 24
 
 
@@ -43,19 +47,22 @@ def register(session: Session, subscriptions: Sequence[Subscription]) -> None:
     rows = [(*row_of_subscription(one), 0) for one in subscriptions]
     session.insert("subscription", "service, handler, scope, patterns, unserved_hours", rows, verb="INSERT OR REPLACE")
     for one in subscriptions:
-        session.member.serves[one.service, one.handler, one.scope] = one
+        session.member.serves.append(one)
         session.write_served(one)
     session.change_members()
 
 
 def release(session: Session, subscriptions: Sequence[Subscription]) -> None:
-    """Note that this process serves subscriptions no longer."""
+    """Note that this process serves each of these once less."""
+    serves = session.member.serves
     for one in subscriptions:
-        session.member.serves.pop((one.service, one.handler, one.scope), None)
-        session.db.execute(
-            "DELETE FROM served WHERE process = ? AND service = ? AND handler = ? AND scope = ?",
-            (session.member.id, one.service, text(one.handler), one.scope),
-        )
+        if one in serves:
+            serves.remove(one)
+        if one not in serves:
+            session.db.execute(
+                "DELETE FROM served WHERE process = ? AND service = ? AND handler = ? AND scope = ? AND patterns = ?",
+                (session.member.id, *row_of_subscription(one)),
+            )
     session.change_members()
 
 
@@ -75,11 +82,12 @@ def statuses(db: Connection) -> list[HandlerStatus]:
         serving = served.get((row[0], row[1], row[2]), set())
         differing = bool(serving - {row[3]})
         found.append(HandlerStatus(subscription=subscription, served=bool(serving), differing=differing, ready=ready, dead=dead))
-    for (name, scope), (ready, dead) in sorted(jobs.items()):
+    for (name, scope), (ready, dead) in jobs.items():
         service, handler = handler_of(name)
         orphan = Subscription(service=service, handler=handler, scope=scope, patterns=frozenset())
-        found.append(HandlerStatus(subscription=orphan, served=False, differing=False, ready=ready, dead=dead))
-    return found
+        serving = bool(served.get((service, handler, scope)))
+        found.append(HandlerStatus(subscription=orphan, served=serving, differing=serving, ready=ready, dead=dead))
+    return sorted(found, key=_name)
 
 
 def retire(session: Session, service: str, handler: str) -> int:
@@ -89,21 +97,24 @@ def retire(session: Session, service: str, handler: str) -> int:
     return _bury(session, job_name(service, text(handler)), RETIRED)
 
 
-def count_unserved(session: Session) -> int:
-    """Count an hour for each handler that no process serves, and bury the jobs of those with too many; return how many jobs."""
+def count_unserved(session: Session) -> None:
+    """Count an hour, once for all processes, for each handler that none serves, and bury the jobs of those with too many."""
+    counted_at = session.db.execute("SELECT value FROM meta WHERE name = 'counted_at'").fetchall()[0][0]
+    if session.now - counted_at < _HOUR:
+        return
+    session.db.execute("UPDATE meta SET value = ? WHERE name = 'counted_at'", (session.now,))
     orphans = session.db.execute("SELECT DISTINCT handler, scope FROM job JOIN event ON event.id = event_id WHERE job.state = 1")
     rows = [(*handler_of(name), scope, "", 0) for name, scope in orphans.fetchall()]
     session.insert("subscription", "service, handler, scope, patterns, unserved_hours", rows, verb="INSERT OR IGNORE")
-    count = 0
     for row in session.db.execute("SELECT service, handler, scope, patterns, unserved_hours FROM subscription").fetchall():
         subscription, hours = subscription_of(row[:4]), row[4]
         hours = 0 if session.serves(subscription.job_name) else hours + 1
         if hours >= _UNSERVED_HOURS:
-            count += _bury(session, subscription.job_name, UNSERVED)
+            buried = _bury(session, subscription.job_name, UNSERVED)
+            logger.warning("%d jobs of %s, which no process serves, became dead letters", buried, subscription.job_name)
         session.db.execute(
             "UPDATE subscription SET unserved_hours = ? WHERE service = ? AND handler = ? AND scope = ?", (hours, *row[:3])
         )
-    return count
 
 
 def anything_due(db: Connection, handler: str, now: float) -> bool:
@@ -124,12 +135,12 @@ def claim(session: Session, handler: str, scopes: Collection[str], limit: int, l
     fence = session.member.new_fence()
     until = session.now + lease
     claimed: list[ClaimedJob] = []
-    for event_id, name, state, _, attempts, reason, _, *event in rows:
-        job = job_of((event_id, name, state, until, attempts + 1, reason, fence), session.now)
+    for event_id, name, state, _, attempts, reason, _, _, *event in rows:
+        job = job_of((event_id, name, state, until, attempts + 1, reason, f"{fence}.{event_id}", 1), session.now)
         claimed.append(ClaimedJob(job=job, event=event_of(event)))
     for ids in values_at_once([row[0] for row in rows]):
         session.db.execute(
-            f"UPDATE job SET due_at = ?, attempts = attempts + 1, fence = ? WHERE handler = ? "
+            f"UPDATE job SET due_at = ?, attempts = attempts + 1, fence = ? || '.' || event_id, held = 1 WHERE handler = ? "
             f"AND event_id IN {placeholders(len(ids), 1)}",
             (until, fence, text(handler), *ids),
         )
@@ -141,18 +152,12 @@ def finish(session: Session, jobs: Sequence[Job]) -> list[bool]:
     finished: list[bool] = []
     changed: list[int] = []
     for job in jobs:
-        session.db.execute(
-            "DELETE FROM job WHERE event_id = ? AND handler = ? AND state = 1 AND fence = ?",
-            (job.event_id, text(job.handler), job.fence),
-        )
+        session.db.execute("DELETE FROM job WHERE event_id = ? AND handler = ? AND fence = ?", _claimed(job))
         if session.db.changes():
             changed.append(job.event_id)
             finished.append(True)
-        else:  # an earlier call may have finished it
-            known = session.db.execute(
-                "SELECT 1 FROM job WHERE event_id = ? AND handler = ?", (job.event_id, text(job.handler))
-            ).fetchall()
-            finished.append(not known)
+        else:
+            finished.append(not _exists(session, job))  # an earlier call may have finished it
     refile(session, changed)
     return finished
 
@@ -160,22 +165,15 @@ def finish(session: Session, jobs: Sequence[Job]) -> list[bool]:
 def fail(session: Session, job: Job, reason: str, retry_in: float | None) -> bool:
     """Give a claimed job back, where no other claim holds it."""
     session.db.execute(
-        "UPDATE job SET state = ?, due_at = ?, reason = ?, fence = CASE WHEN ? THEN fence END "
-        "WHERE event_id = ? AND handler = ? AND fence = ? AND state = 1",
-        (
-            DEAD if retry_in is None else READY,
-            session.now + (retry_in or 0.0),
-            text(reason),
-            retry_in is None,
-            job.event_id,
-            text(job.handler),
-            job.fence,
-        ),
+        "UPDATE job SET state = ?, due_at = ?, reason = ?, held = 0 "
+        "WHERE event_id = ? AND handler = ? AND fence = ? AND held = 1",
+        (DEAD if retry_in is None else READY, session.now + (retry_in or 0.0), text(reason), *_claimed(job)),
     )
     if session.db.changes():
         refile(session, [job.event_id])
         return True
-    return False
+    again = session.db.execute("SELECT 1 FROM job WHERE event_id = ? AND handler = ? AND fence = ?", _claimed(job)).fetchall()
+    return bool(again) or not _exists(session, job)
 
 
 def requeue(session: Session, event_ids: Sequence[int], *, every_handler: bool) -> int:
@@ -183,10 +181,12 @@ def requeue(session: Session, event_ids: Sequence[int], *, every_handler: bool) 
     count = 0
     woken: set[str] = set()
     for event_id in event_ids:
+        if not session.db.execute("SELECT 1 FROM event WHERE id = ? AND length(body) > 0", (event_id,)).fetchall():
+            continue
         if not every_handler:
             dead = session.db.execute("SELECT handler FROM job WHERE event_id = ? AND state = 2", (event_id,)).fetchall()
             session.db.execute(
-                "UPDATE job SET state = 1, due_at = ?, attempts = 0, reason = NULL, fence = NULL "
+                "UPDATE job SET state = 1, due_at = ?, attempts = 0, reason = NULL, fence = NULL, held = 0 "
                 "WHERE event_id = ? AND state = 2",
                 (session.now, event_id),
             )
@@ -214,6 +214,20 @@ def requeue(session: Session, event_ids: Sequence[int], *, every_handler: bool) 
 def _bury(session: Session, name: str, reason: str) -> int:
     """Make the ready jobs of a handler dead letters; return how many there were."""
     ids = [row[0] for row in session.db.execute("SELECT event_id FROM job WHERE handler = ? AND state = 1", (name,)).fetchall()]
-    session.db.execute("UPDATE job SET state = 2, reason = ?, fence = NULL WHERE handler = ? AND state = 1", (reason, name))
+    session.db.execute("UPDATE job SET state = 2, reason = ?, held = 0 WHERE handler = ? AND state = 1", (reason, name))
     refile(session, ids)
     return len(ids)
+
+
+def _claimed(job: Job) -> tuple[int, str, str | None]:
+    return job.event_id, text(job.handler), job.fence
+
+
+def _exists(session: Session, job: Job) -> bool:
+    found = session.db.execute("SELECT 1 FROM job WHERE event_id = ? AND handler = ?", (job.event_id, text(job.handler)))
+    return bool(found.fetchall())
+
+
+def _name(status: HandlerStatus) -> tuple[str, str, str]:
+    one = status.subscription
+    return one.service, one.handler, one.scope

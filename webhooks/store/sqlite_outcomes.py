@@ -64,23 +64,20 @@ def record(session: Session, some: Sequence[PackedOutcome], keep: Keep) -> list[
         return []
     refs = [packed.outcome.ref for packed in some]
     standing = {one.ref: one for one in outcomes(session.db, refs)}
-    first: list[PackedOutcome] = []
+    first = [packed for packed in some if standing.setdefault(packed.outcome.ref, packed.outcome) is packed.outcome]
+    session.insert("outcome", OUTCOME_COLUMNS, [packed.row for packed in first])
     conflicting: list[PackedOutcome] = []
     recorded: list[Recorded] = []
     for packed in some:
-        outcome = packed.outcome
-        stands = standing.setdefault(outcome.ref, outcome)
-        if stands is outcome:
-            verdict = Verdict.FIRST
-            first.append(packed)
-        elif agree(stands, outcome):
-            verdict = Verdict.SAME
+        outcome, stands = packed.outcome, standing[packed.outcome.ref]
+        verdict = Verdict.FIRST
+        if stands is not outcome:
+            verdict = Verdict.SAME if agree(stands, outcome) else Verdict.CONFLICT
+        if verdict is Verdict.SAME:
             stands = standing[outcome.ref] = _add_to(session, stands, outcome)
-        else:
-            verdict = Verdict.CONFLICT
+        elif verdict is Verdict.CONFLICT:
             conflicting.append(packed)
         recorded.append(Recorded(verdict=verdict, outcome=stands))
-    session.insert("outcome", OUTCOME_COLUMNS, [packed.row for packed in first])
     _end_waiting(session, refs)
     session.news += [News(settled=standing[packed.outcome.ref]) for packed in first]
     for packed in conflicting:

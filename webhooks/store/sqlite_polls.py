@@ -100,6 +100,8 @@ def next_in(db: Connection, scope: str, now: float) -> float:
         ).fetchall()
         if first:
             due = min(due, first[0][0] if priority < Priority.ABANDONED else max(first[0][0], budget.abandoned_at))
+    if budget.refusals and due < math.inf:
+        due = max(due, _under_way_until(db, scope, now))
     return max(0.0, due - now, budget.starts_at(now) - HORIZON - now) if due < math.inf else math.inf
 
 
@@ -107,7 +109,7 @@ def claim(session: Session, scope: str, limit: int, lease: float, max_per_second
     """Lease due operations, as far as the budget allows."""
     db, now = session.db, session.now
     budget, rate = _budget(db, scope), _agreed_rate(session, scope, max_per_second)
-    room = budget.room(now, limit, rate)
+    room = 0 if budget.refusals and _under_way_until(db, scope, now) > now else budget.room(now, limit, rate)
     rows: list[tuple[str, str, int, int, int]] = []
     abandoned = False
     for priority in Priority:
@@ -195,6 +197,12 @@ def _add(
     session.insert("pending", PENDING_COLUMNS, rows, then=conflict)
 
 
+def _under_way_until(db: Connection, scope: str, now: float) -> float:
+    """Return until when a poll that has not been answered is claimed, `now` if there is none."""
+    claimed = "SELECT max(due_at) FROM pending WHERE scope = ? AND fence IS NOT NULL AND due_at > ?"
+    return float(db.execute(claimed, (scope, now)).fetchall()[0][0] or now)
+
+
 def _budget(db: Connection, scope: str) -> Budget:
     row = db.execute("SELECT next_at, abandoned_at, paused_until, refusals FROM budget WHERE scope = ?", (scope,)).fetchall()
     return Budget(*row[0]) if row else Budget()
@@ -206,22 +214,21 @@ def _write_budget(session: Session, scope: str, budget: Budget) -> None:
 
 
 def _agreed_rate(session: Session, scope: str, max_per_second: float) -> float:
-    """Return the lowest rate that a living process allows; those that allow more say so once in their logs."""
+    """Return the lowest rate that was allowed lately; those that allow more say so once in their logs."""
     member = session.member
-    if member.rates.get(scope) != max_per_second or session.now - member.rates_at[scope] >= RENEW_EVERY:
+    if session.now - member.rates.get((scope, max_per_second), -math.inf) >= RENEW_EVERY:
         session.register()
         session.write_rate(scope, max_per_second)
-    lowest: float = session.db.execute(
+    lowest = session.db.execute(
         "SELECT min(per_second) FROM rate WHERE scope = ? AND seen_at > ?", (scope, session.now - RATE_HOLDS)
     ).fetchall()[0][0]
-    if lowest is None:
-        return max_per_second
-    if lowest < max_per_second and lowest != member.agreed.get(scope):
+    agreed = max_per_second if lowest is None else min(float(lowest), max_per_second)
+    if agreed < max_per_second and agreed != member.agreed.get(scope):
         logger.warning(
-            "another process allows %g polls per second in scope %s, this one %g: the lowest holds; give all the same",
-            lowest,
+            "polls of scope %s: another one allows max_per_second=%g, this one %g; the lower holds. Give the same everywhere.",
             scope,
+            agreed,
             max_per_second,
         )
-    member.agreed[scope] = lowest
-    return min(lowest, max_per_second)
+        member.agreed[scope] = agreed
+    return agreed

@@ -25,6 +25,7 @@ EVERYTHING = OUTCOMES + POLLS + JOBS
 RENEW_EVERY = 10.0
 _ALIVE_FOR = 30.0
 _GONE_AFTER = 86_400.0
+_HOUR = 3_600.0
 _DEMOTED_AT_ONCE = 1_000
 
 
@@ -47,20 +48,18 @@ class Member:
         id: Its name in the file.
         registered: Whether it stands in the file.
         serves: The subscriptions it serves.
-        rates: Scope to the polls per second it allows.
+        rates: The polls per second that it allows a scope, and when it said so last, as uptime.
         agreed: Scope to the polls per second that all allow, as far as known.
-        rates_at: Scope to when that stood in the file last, as uptime.
-        polled_at: Scope to when it asked for polls last, as uptime.
+        polled_at: The same, and when it asked for polls last, as uptime.
     """
 
     wakeups: Wakeups
     id: str = field(factory=lambda: secrets.token_hex(8))
     registered: bool = False
-    serves: dict[tuple[str, str, str], Subscription] = field(factory=dict)
-    rates: dict[str, float] = field(factory=dict)
-    rates_at: dict[str, float] = field(factory=dict)
+    serves: list[Subscription] = field(factory=list)
+    rates: dict[tuple[str, float], float] = field(factory=dict)
     agreed: dict[str, float] = field(factory=dict)
-    polled_at: dict[str, float] = field(factory=dict)
+    polled_at: dict[tuple[str, float], float] = field(factory=dict)
     claims: int = 0
 
     def new_fence(self) -> str:
@@ -78,10 +77,18 @@ class Session:
         clock: Unix time in seconds.
         uptime: Seconds since the host was booted, the same in all its processes.
         boot: What tells this boot of the host from another one.
+        hourly: Is called about once an hour, inside a transaction.
     """
 
     def __init__(
-        self, db: Connection, member: Member, *, clock: Callable[[], float], uptime: Callable[[], float], boot: str
+        self,
+        db: Connection,
+        member: Member,
+        *,
+        clock: Callable[[], float],
+        uptime: Callable[[], float],
+        boot: str,
+        hourly: Callable[[Session], object],
     ) -> None:
         self.db = db
         self.member = member
@@ -91,7 +98,8 @@ class Session:
         self.subscriptions: tuple[Subscription, ...] = ()
         self._clock = clock
         self._uptime = uptime
-        self._boot = boot
+        self.boot = boot
+        self._hourly = hourly
         self._servers: dict[str, set[str]] = {}
         self._pollers: dict[str, set[str]] = {}
         self._addresses: dict[str, str] = {}
@@ -102,6 +110,7 @@ class Session:
         self._members: int | None = None
         self._late: dict[str, float] = {}
         self._next_renewal = 0.0
+        self._next_hour = self.now
 
     # a transaction
 
@@ -119,6 +128,9 @@ class Session:
             self._reload()
         if not self._sure and self.member.registered:
             self._rejoin()
+        if self.now >= self._next_hour:
+            self._next_hour = self.now + _HOUR
+            self._hourly(self)
         self._sure = False  # until it is committed: what was read and written may be taken back
         self._version = version
 
@@ -174,8 +186,8 @@ class Session:
 
     def write_served(self, subscription: Subscription) -> None:
         """Note that this process serves a subscription."""
-        row = (self.member.id, *row_of_subscription(subscription), self.now)
-        self.insert("served", "process, service, handler, scope, patterns, since", [row], verb="INSERT OR REPLACE")
+        row = (self.member.id, *row_of_subscription(subscription))
+        self.insert("served", "process, service, handler, scope, patterns", [row], verb="INSERT OR IGNORE")
 
     def serves(self, job_name: str) -> bool:
         """Whether a living process runs this handler."""
@@ -225,9 +237,10 @@ class Session:
         """Note how many polls per second this process allows."""
         row = (scope, self.member.id, per_second, self.now)
         self.insert("rate", "scope, process, per_second, seen_at", [row], verb="INSERT OR REPLACE")
-        if scope not in self.member.rates:
+        known = (scope, per_second) in self.member.rates
+        self.member.rates[scope, per_second] = self.now
+        if not known:
             self.change_members()
-        self.member.rates[scope], self.member.rates_at[scope] = per_second, self.now
 
     def _data_version(self) -> int:
         """Return a number that changes with every commit of another connection."""
@@ -238,9 +251,9 @@ class Session:
         member = self.member
         self._rejoin()
         self._write_record()
-        for scope, polled_at in list(member.polled_at.items()):
-            if scope in member.rates and self.now - polled_at < 2 * RENEW_EVERY:
-                self.write_rate(scope, member.rates[scope])
+        for (scope, per_second), polled_at in list(member.polled_at.items()):
+            if self.now - polled_at < 2 * RENEW_EVERY:
+                self.write_rate(scope, per_second)
         if self._bury():
             member.wakeups.sweep()
             self.change_members()
@@ -251,7 +264,7 @@ class Session:
         alive = self.db.execute("SELECT alive FROM process WHERE id = ?", (self.member.id,)).fetchall()
         if not alive or not alive[0][0]:
             self._write_record()
-            for subscription in self.member.serves.values():
+            for subscription in self.member.serves:
                 self.write_served(subscription)
             self.member.rates.clear()
             self.news.append(News(missed=True))
@@ -303,10 +316,12 @@ class Session:
         """
         known = self.db.execute("SELECT value FROM meta WHERE name = 'boot'").fetchall()
         to_come = "SELECT 1 FROM process WHERE renewed_at > ? UNION ALL SELECT 1 FROM meta WHERE name = 'upkeep_at' AND value > ?"
-        if known and known[0][0] == self._boot and not self.db.execute(to_come, (self.now, self.now)).fetchall():
+        if known and known[0][0] == self.boot and not self.db.execute(to_come, (self.now, self.now)).fetchall():
             return
-        self.insert("meta", "name, value", [("boot", self._boot), ("upkeep_at", -1e9)], verb="INSERT OR REPLACE")
-        self.db.execute("UPDATE job SET due_at = 0, fence = NULL WHERE state = 1")
+        self.insert(
+            "meta", "name, value", [("boot", self.boot), ("upkeep_at", -1e9), ("counted_at", -1e9)], verb="INSERT OR REPLACE"
+        )
+        self.db.execute("UPDATE job SET due_at = 0, fence = NULL, held = 0 WHERE state = 1")
         self.db.execute(
             "UPDATE pending SET due_at = 0, fence = NULL, watched = 0, attempt = 0, "
             "priority = CASE priority WHEN 3 THEN 4 ELSE priority END"

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from webhooks.store.upkeep import UPKEEP_EVERY
+from attrs import astuple
+
+from rewards_core.json import dumps, loads
+from webhooks.store.sqlite_jobs import count_unserved
+from webhooks.store.upkeep import UPKEEP_EVERY, Calendar
 
 if TYPE_CHECKING:
     from rewards_core.sqlite.connection import Connection
@@ -38,6 +42,35 @@ def claim_upkeep(session: Session) -> bool:
         return False
     session.db.execute("UPDATE meta SET value = ? WHERE name = 'upkeep_at'", (session.now,))
     return True
+
+
+def every_hour(session: Session) -> None:
+    """Look at the clocks, and count the hour for handlers that no process serves."""
+    today(session)
+    count_unserved(session)
+
+
+def today(session: Session) -> float:
+    """Return the Unix time by which records are old: no clock that was set lately makes them older."""
+    calendar = _kept(session).see(session.wall, session.now, session.boot)
+    session.insert("meta", "name, value", [("calendar", dumps(astuple(calendar)))], verb="INSERT OR REPLACE")
+    return min(session.wall, calendar.wall)
+
+
+def _kept(session: Session) -> Calendar:
+    row = session.db.execute("SELECT value FROM meta WHERE name = 'calendar'").fetchall()
+    if row:
+        wall, uptime, boot, offer, offered_at = loads(row[0][0])
+        return Calendar(
+            wall=float(wall),
+            uptime=float(uptime),
+            boot=boot,
+            offer=None if offer is None else float(offer),
+            offered_at=float(offered_at),
+        )
+    newest = "SELECT max(received_at) FROM event UNION ALL SELECT max(settled_at) FROM outcome"
+    stamps = [stamp for (stamp,) in session.db.execute(newest).fetchall() if stamp is not None]
+    return Calendar(wall=max(stamps, default=session.wall), uptime=session.now, boot=session.boot)
 
 
 def count_identities(db: Connection) -> int:

@@ -1,8 +1,8 @@
-"""Which handlers want which events, and for how many hours those that no receiver serves have not been served."""
+"""Which handlers want which events, and since when those that no receiver serves have not been served."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from webhooks.store.records import EventState, HandlerStatus, Subscription, handler_of
@@ -20,7 +20,7 @@ class Subscriptions:
         self._kept: dict[tuple[str, str, str], Subscription] = {}
         self._served: list[Subscription] = []
         self._wanted: dict[tuple[str, str], tuple[str, ...]] = {}
-        self._unserved_hours: dict[tuple[str, str], int] = {}
+        self._unserved_since: dict[tuple[str, str], float] = {}
 
     def __iter__(self) -> Iterator[Subscription]:
         return iter(self._kept.values())
@@ -30,14 +30,15 @@ class Subscriptions:
         for one in subscriptions:
             self._kept[one.service, one.handler, one.scope] = one
             self._served.append(one)
-            self._unserved_hours.pop(_key(one), None)
+            self._unserved_since.pop(_key(one), None)
         self._wanted.clear()
 
-    def release(self, subscriptions: Sequence[Subscription]) -> None:
+    def release(self, subscriptions: Sequence[Subscription], now: float) -> None:
         """Serve each once less."""
         for one in subscriptions:
             if one in self._served:
                 self._served.remove(one)
+            self.unserved_for(*_key(one), now)
 
     def remove(self, service: str, handler: str) -> None:
         """Forget a handler's subscriptions."""
@@ -80,21 +81,16 @@ class Subscriptions:
             )
         return sorted(statuses, key=lambda each: (each.subscription.service, each.subscription.handler, each.subscription.scope))
 
-    def count_unserved(self, waiting: Iterable[tuple[str, str]]) -> Mapping[tuple[str, str], int]:
-        """Count an hour for each handler that is not served, and return the hours.
-
-        Args:
-            waiting: The names and scopes of jobs that wait; their handlers may have no subscription.
-        """
-        served = {_key(one) for one in self._served}
-        self._unserved_hours = {
-            key: self._unserved_hours.get(key, 0) + 1 for key in {*map(_key, self), *waiting} if key not in served
-        }
-        return self._unserved_hours
+    def unserved_for(self, job_name: str, scope: str, now: float) -> float:
+        """Return the seconds since a handler was first seen without a receiver, 0 if one serves it."""
+        key = (job_name, scope)
+        if any(_key(one) == key for one in self._served):
+            return 0.0
+        return now - self._unserved_since.setdefault(key, now)
 
     def clear(self) -> None:
         """Remove everything."""
-        for held in (self._kept, self._served, self._wanted, self._unserved_hours):
+        for held in (self._kept, self._served, self._wanted, self._unserved_since):
             held.clear()
 
 
