@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
@@ -46,6 +47,7 @@ from webhooks.store.records import (
 )
 from webhooks.store.subscribers import Subscribers
 from webhooks.store.subscriptions import Subscriptions
+from webhooks.store.upkeep import UPKEEP_EVERY, hourly_limit, log_removed
 
 if TYPE_CHECKING:
     from webhooks.store.base import Subscriber
@@ -83,6 +85,7 @@ class MemoryStore(EventListing):
         self._events = EventTable(max_events, retention)
         self._subscriptions = Subscriptions()
         self._count_at = 0.0
+        self._upkeep_at = -math.inf
         self._outcomes = OutcomeTable(max_events, retention)
         self._polls: dict[str, PollTable] = {}
 
@@ -307,6 +310,26 @@ class MemoryStore(EventListing):
         if count:
             self._subscribers.jobs_ready()
         return count
+
+    async def upkeep(self, *, keep: float, keep_bodies: float | None = None) -> bool:
+        """Let go of what is old, unless that was done within the hour; return whether it was done."""
+        now = self._now()
+        if now < self._upkeep_at:
+            return False
+        self._upkeep_at = now + UPKEEP_EVERY
+        limits = {
+            "events": hourly_limit(self._events.count()[0], keep),
+            "outcomes": hourly_limit(len(self._outcomes), keep),
+            "bodies": hourly_limit(self._events.count()[0], keep_bodies or keep),
+        }
+        removed = {
+            "events": await self.purge(keep, limit=limits["events"]),
+            "outcomes": await self.purge_outcomes(keep, limit=limits["outcomes"]),
+            "bodies": 0 if keep_bodies is None else await self.erase_bodies(keep_bodies, limit=limits["bodies"]),
+        }
+        await self.purge_identities()
+        log_removed(removed, limits)
+        return True
 
     async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:
         """Remove events in that state received more than so many seconds ago; their identities stay."""
