@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rewards_core.operations import OperationStatus
+from rewards_core.sqlite.connection import fetch
 from webhooks.store.mentions import mentions
 from webhooks.store.outcomes import pack
 from webhooks.store.records import FORGOTTEN, IDENTITY_DAYS, Acceptance, EventState, Priority
@@ -75,14 +76,14 @@ def keep(session: Session, arrivals: Sequence[Arrival]) -> list[Arrival]:
     for arrival in arrivals:
         by_identity.setdefault(arrival.event.identity, arrival)
     for part in values_at_once(list(by_identity)):
-        known = session.db.execute(f"SELECT identity FROM identity WHERE identity IN {placeholders(len(part), 1)}", part)
-        for (identity,) in known.fetchall():
+        known = fetch(session.db, f"SELECT identity FROM identity WHERE identity IN {placeholders(len(part), 1)}", part)
+        for (identity,) in known:
             by_identity.pop(identity, None)
     fresh = list(by_identity.values())
     if not fresh:
         return fresh
     session.insert("identity", "identity, day", [(arrival.event.identity, int(arrival.at) // _DAY) for arrival in fresh])
-    newest = session.db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").fetchall()
+    newest = fetch(session.db, "SELECT seq FROM sqlite_sequence WHERE name = 'event'")
     first_id = (newest[0][0] if newest else 0) + 1
     rows: list[tuple[Any, ...]] = []
     jobs: list[tuple[Any, ...]] = []
@@ -173,21 +174,21 @@ def purgeable(db: Connection, state: EventState, before: float, limit: int) -> l
     """Return some events in a state received before a moment."""
     if state is EventState.DONE:
         found = "SELECT id FROM event INDEXED BY event_received WHERE received_at < ? AND state = 0 LIMIT ?"
-        return [row[0] for row in db.execute(found, (before, limit)).fetchall()]
+        return [row[0] for row in fetch(db, found, (before, limit))]
     found = "SELECT id FROM event WHERE state > 0 AND state = ? AND received_at < ? ORDER BY id LIMIT ?"
-    return [row[0] for row in db.execute(found, (STATES.index(state), before, limit)).fetchall()]
+    return [row[0] for row in fetch(db, found, (STATES.index(state), before, limit))]
 
 
 def erasable(db: Connection, before: float, limit: int) -> list[int]:
     """Return some done events with a body received before a moment."""
     found = "SELECT id FROM event INDEXED BY event_received WHERE received_at < ? AND state = 0 AND length(body) > 0 LIMIT ?"
-    return [row[0] for row in db.execute(found, (before, limit)).fetchall()]
+    return [row[0] for row in fetch(db, found, (before, limit))]
 
 
 def old_identities(db: Connection, now: float, limit: int) -> list[bytes]:
     """Return some identities that need not be known any longer."""
     oldest = int(now) // _DAY - IDENTITY_DAYS
-    return [row[0] for row in db.execute("SELECT identity FROM identity WHERE day < ? LIMIT ?", (oldest, limit)).fetchall()]
+    return [row[0] for row in fetch(db, "SELECT identity FROM identity WHERE day < ? LIMIT ?", (oldest, limit))]
 
 
 def events_about(db: Connection, uid: str, after: int, limit: int) -> tuple[list[int], int | None]:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from rewards_core.sqlite.connection import fetch
 from webhooks.store.records import (
     RETIRED,
     UNSERVED,
@@ -70,13 +71,13 @@ def statuses(db: Connection) -> list[HandlerStatus]:
     """Return every subscription, and the handlers of jobs that have none."""
     jobs: dict[tuple[str, str], list[int]] = {}
     counted = "SELECT handler, scope, job.state, count(*) FROM job JOIN event ON event.id = event_id GROUP BY 1, 2, 3"
-    for handler, scope, state, count in db.execute(counted).fetchall():
+    for handler, scope, state, count in fetch(db, counted):
         jobs.setdefault((handler, scope), [0, 0])[state == DEAD] = count
     served: dict[tuple[str, str, str], set[str]] = {}
-    for service, handler, scope, patterns in db.execute("SELECT service, handler, scope, patterns FROM served").fetchall():
+    for service, handler, scope, patterns in fetch(db, "SELECT service, handler, scope, patterns FROM served"):
         served.setdefault((service, handler, scope), set()).add(patterns)
     found: list[HandlerStatus] = []
-    for row in db.execute("SELECT service, handler, scope, patterns FROM subscription ORDER BY 1, 2, 3").fetchall():
+    for row in fetch(db, "SELECT service, handler, scope, patterns FROM subscription ORDER BY 1, 2, 3"):
         subscription = subscription_of(row)
         ready, dead = jobs.pop((subscription.job_name, subscription.scope), (0, 0))
         serving = served.get((row[0], row[1], row[2]), set())
@@ -85,8 +86,8 @@ def statuses(db: Connection) -> list[HandlerStatus]:
     for (name, scope), (ready, dead) in jobs.items():
         service, handler = handler_of(name)
         orphan = Subscription(service=service, handler=handler, scope=scope, patterns=frozenset())
-        serving = bool(served.get((service, handler, scope)))
-        found.append(HandlerStatus(subscription=orphan, served=serving, differing=serving, ready=ready, dead=dead))
+        is_served = (service, handler, scope) in served
+        found.append(HandlerStatus(subscription=orphan, served=is_served, differing=is_served, ready=ready, dead=dead))
     return sorted(found, key=_name)
 
 
@@ -99,14 +100,14 @@ def retire(session: Session, service: str, handler: str) -> int:
 
 def count_unserved(session: Session) -> None:
     """Count an hour, once for all processes, for each handler that none serves, and bury the jobs of those with too many."""
-    counted_at = session.db.execute("SELECT value FROM meta WHERE name = 'counted_at'").fetchall()[0][0]
+    counted_at = fetch(session.db, "SELECT value FROM meta WHERE name = 'counted_at'")[0][0]
     if session.now - counted_at < _HOUR:
         return
     session.db.execute("UPDATE meta SET value = ? WHERE name = 'counted_at'", (session.now,))
-    orphans = session.db.execute("SELECT DISTINCT handler, scope FROM job JOIN event ON event.id = event_id WHERE job.state = 1")
-    rows = [(*handler_of(name), scope, "", 0) for name, scope in orphans.fetchall()]
+    orphans = fetch(session.db, "SELECT DISTINCT handler, scope FROM job JOIN event ON event.id = event_id WHERE job.state = 1")
+    rows = [(*handler_of(name), scope, "", 0) for name, scope in orphans]
     session.insert("subscription", "service, handler, scope, patterns, unserved_hours", rows, verb="INSERT OR IGNORE")
-    for row in session.db.execute("SELECT service, handler, scope, patterns, unserved_hours FROM subscription").fetchall():
+    for row in fetch(session.db, "SELECT service, handler, scope, patterns, unserved_hours FROM subscription"):
         subscription, hours = subscription_of(row[:4]), row[4]
         hours = 0 if session.serves(subscription.job_name) else hours + 1
         if hours >= _UNSERVED_HOURS:
@@ -120,18 +121,19 @@ def count_unserved(session: Session) -> None:
 def anything_due(db: Connection, handler: str, now: float) -> bool:
     """Return whether a job of a handler may be claimed."""
     due = "SELECT 1 FROM job WHERE handler = ? AND state = 1 AND due_at <= ? LIMIT 1"
-    return bool(db.execute(due, (text(handler), now)).fetchall())
+    return bool(fetch(db, due, (text(handler), now)))
 
 
 def claim(session: Session, handler: str, scopes: Collection[str], limit: int, lease: float) -> list[ClaimedJob]:
     """Lease due jobs of one handler, the longest due first."""
     columns = ", ".join(f"job.{column}" for column in JOB_COLUMNS.split(", "))
-    rows = session.db.execute(
+    rows = fetch(
+        session.db,
         f"SELECT {columns}, {', '.join(f'event.{column}' for column in EVENT_COLUMNS.split(', '))} "
         f"FROM job JOIN event ON event.id = job.event_id WHERE job.handler = ? AND job.state = 1 AND job.due_at <= ? "
         f"AND event.scope IN ({','.join('?' * len(scopes))}) ORDER BY job.due_at, job.event_id LIMIT ?",
         (text(handler), session.now, *scopes, limit),
-    ).fetchall()
+    )
     fence = session.member.new_fence()
     until = session.now + lease
     claimed: list[ClaimedJob] = []
@@ -172,7 +174,7 @@ def fail(session: Session, job: Job, reason: str, retry_in: float | None) -> boo
     if session.db.changes():
         refile(session, [job.event_id])
         return True
-    again = session.db.execute("SELECT 1 FROM job WHERE event_id = ? AND handler = ? AND fence = ?", _claimed(job)).fetchall()
+    again = fetch(session.db, "SELECT 1 FROM job WHERE event_id = ? AND handler = ? AND fence = ?", _claimed(job))
     return bool(again) or not _exists(session, job)
 
 
@@ -181,10 +183,10 @@ def requeue(session: Session, event_ids: Sequence[int], *, every_handler: bool) 
     count = 0
     woken: set[str] = set()
     for event_id in event_ids:
-        if not session.db.execute("SELECT 1 FROM event WHERE id = ? AND length(body) > 0", (event_id,)).fetchall():
+        if not fetch(session.db, "SELECT 1 FROM event WHERE id = ? AND length(body) > 0", (event_id,)):
             continue
         if not every_handler:
-            dead = session.db.execute("SELECT handler FROM job WHERE event_id = ? AND state = 2", (event_id,)).fetchall()
+            dead = fetch(session.db, "SELECT handler FROM job WHERE event_id = ? AND state = 2", (event_id,))
             session.db.execute(
                 "UPDATE job SET state = 1, due_at = ?, attempts = 0, reason = NULL, fence = NULL, held = 0 "
                 "WHERE event_id = ? AND state = 2",
@@ -193,7 +195,7 @@ def requeue(session: Session, event_ids: Sequence[int], *, every_handler: bool) 
             woken.update(name for (name,) in dead)
             count += bool(dead)
             continue
-        row = session.db.execute(f"SELECT {EVENT_COLUMNS} FROM event WHERE id = ?", (event_id,)).fetchall()
+        row = fetch(session.db, f"SELECT {EVENT_COLUMNS} FROM event WHERE id = ?", (event_id,))
         if row:
             event = event_of(row[0])
             names = {one.job_name for one in session.subscriptions if event.problem is None and one.wants(event)}
@@ -213,7 +215,7 @@ def requeue(session: Session, event_ids: Sequence[int], *, every_handler: bool) 
 
 def _bury(session: Session, name: str, reason: str) -> int:
     """Make the ready jobs of a handler dead letters; return how many there were."""
-    ids = [row[0] for row in session.db.execute("SELECT event_id FROM job WHERE handler = ? AND state = 1", (name,)).fetchall()]
+    ids = [row[0] for row in fetch(session.db, "SELECT event_id FROM job WHERE handler = ? AND state = 1", (name,))]
     session.db.execute("UPDATE job SET state = 2, reason = ?, held = 0 WHERE handler = ? AND state = 1", (reason, name))
     refile(session, ids)
     return len(ids)
@@ -224,8 +226,8 @@ def _claimed(job: Job) -> tuple[int, str, str | None]:
 
 
 def _exists(session: Session, job: Job) -> bool:
-    found = session.db.execute("SELECT 1 FROM job WHERE event_id = ? AND handler = ?", (job.event_id, text(job.handler)))
-    return bool(found.fetchall())
+    found = fetch(session.db, "SELECT 1 FROM job WHERE event_id = ? AND handler = ?", (job.event_id, text(job.handler)))
+    return bool(found)
 
 
 def _name(status: HandlerStatus) -> tuple[str, str, str]:

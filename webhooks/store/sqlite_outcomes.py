@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
+from rewards_core.sqlite.connection import fetch
 from webhooks.store.outcomes import agree, conflict_event
 from webhooks.store.records import Outcome, Recorded, Verdict
 from webhooks.store.sqlite_rows import (
@@ -35,27 +36,28 @@ def outcomes(db: Connection, refs: Iterable[OperationRef]) -> list[Outcome]:
 
 def outcomes_by_key(db: Connection, scope: str, kind: str, key: str) -> list[Outcome]:
     """Return the outcomes that stand of the operations made with an idempotency key."""
-    rows = db.execute(f"{_OF_THESE} WHERE scope = ? AND kind = ? AND key = ?", (scope, kind, text(key)))
-    return [outcome_from(row) for row in rows.fetchall()]
+    rows = fetch(db, f"{_OF_THESE} WHERE scope = ? AND kind = ? AND key = ?", (scope, kind, text(key)))
+    return [outcome_from(row) for row in rows]
 
 
 def conflicts(db: Connection, ref: OperationRef) -> list[Outcome]:
     """Return the later outcomes that differ from the first, oldest first."""
-    rows = db.execute(
+    rows = fetch(
+        db,
         f"SELECT {OUTCOME_COLUMNS} FROM conflict WHERE scope = ? AND kind = ? AND uid = ? ORDER BY seq",
         (ref.scope, ref.kind, text(ref.uid)),
     )
-    return [outcome_from(row) for row in rows.fetchall()]
+    return [outcome_from(row) for row in rows]
 
 
 def newest_seq(db: Connection) -> int:
     """Return the place of the newest outcome, 0 if there is none."""
-    return int(db.execute("SELECT max(seq) FROM outcome").fetchall()[0][0] or 0)
+    return int(fetch(db, "SELECT max(seq) FROM outcome")[0][0] or 0)
 
 
 def refs_after(db: Connection, seq: int, limit: int) -> list[tuple[int, str, str, str]]:
     """Return place, scope, kind and uid of the next outcomes after a place; places are given in the order of commits."""
-    return db.execute("SELECT seq, scope, kind, uid FROM outcome WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)).fetchall()
+    return fetch(db, "SELECT seq, scope, kind, uid FROM outcome WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
 
 
 def record(session: Session, some: Sequence[PackedOutcome], keep: Keep) -> list[Recorded]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
-from rewards_core.sqlite.connection import Connection, transaction
+from rewards_core.sqlite.connection import Connection, fetch, transaction
 from webhooks.store.records import Subscription
 from webhooks.store.sqlite_rows import by_scope_and_kind, placeholders, rows_at_once, text, values_at_once
 
@@ -244,7 +244,7 @@ class Session:
 
     def _data_version(self) -> int:
         """Return a number that changes with every commit of another connection."""
-        return int(self.db.execute("PRAGMA data_version").fetchall()[0][0])
+        return int(fetch(self.db, "PRAGMA data_version")[0][0])
 
     def _renew(self) -> None:
         """Renew this process's record, and see who did not."""
@@ -261,7 +261,7 @@ class Session:
 
     def _rejoin(self) -> None:
         """Stand in the file again if the others went on without this process, or the file is another one."""
-        alive = self.db.execute("SELECT alive FROM process WHERE id = ?", (self.member.id,)).fetchall()
+        alive = fetch(self.db, "SELECT alive FROM process WHERE id = ?", (self.member.id,))
         if not alive or not alive[0][0]:
             self._write_record()
             for subscription in self.member.serves:
@@ -276,9 +276,7 @@ class Session:
         Each must have been late at the last renewal too: after the whole host was suspended, all are late for a moment.
         """
         late = dict(
-            self.db.execute(
-                "SELECT id, renewed_at FROM process WHERE alive = 1 AND renewed_at < ?", (self.now - _ALIVE_FOR,)
-            ).fetchall()
+            fetch(self.db, "SELECT id, renewed_at FROM process WHERE alive = 1 AND renewed_at < ?", (self.now - _ALIVE_FOR,))
         )
         dead = [process for process, renewed_at in late.items() if self._late.get(process) == renewed_at]
         self._late = late
@@ -294,10 +292,11 @@ class Session:
 
     def _demote(self) -> None:
         """Forget, some at a time, for what dead processes wait."""
-        found = self.db.execute(
+        found = fetch(
+            self.db,
             "SELECT scope, kind, uid, process FROM interest WHERE process IN (SELECT id FROM process WHERE alive = 0) LIMIT ?",
             (_DEMOTED_AT_ONCE,),
-        ).fetchall()
+        )
         for scope, kind, uid, process in found:
             self.db.execute(
                 "DELETE FROM interest WHERE scope = ? AND kind = ? AND uid = ? AND process = ?", (scope, kind, uid, process)
@@ -314,9 +313,9 @@ class Session:
 
         Where boots cannot be told apart, or a host goes back to an earlier moment, times that are still to come show it.
         """
-        known = self.db.execute("SELECT value FROM meta WHERE name = 'boot'").fetchall()
+        known = fetch(self.db, "SELECT value FROM meta WHERE name = 'boot'")
         to_come = "SELECT 1 FROM process WHERE renewed_at > ? UNION ALL SELECT 1 FROM meta WHERE name = 'upkeep_at' AND value > ?"
-        if known and known[0][0] == self.boot and not self.db.execute(to_come, (self.now, self.now)).fetchall():
+        if known and known[0][0] == self.boot and not fetch(self.db, to_come, (self.now, self.now)):
             return
         self.insert(
             "meta", "name, value", [("boot", self.boot), ("upkeep_at", -1e9), ("counted_at", -1e9)], verb="INSERT OR REPLACE"
@@ -330,21 +329,18 @@ class Session:
             self.db.execute(f"DELETE FROM {table}")
 
     def _reload(self) -> None:
-        members = self.db.execute("SELECT value FROM meta WHERE name = 'members'").fetchall()[0][0]
+        members = fetch(self.db, "SELECT value FROM meta WHERE name = 'members'")[0][0]
         if members == self._members:
             return
         self._members = members
         self.subscriptions = tuple(
-            subscription_of(row)
-            for row in self.db.execute("SELECT service, handler, scope, patterns FROM subscription").fetchall()
+            subscription_of(row) for row in fetch(self.db, "SELECT service, handler, scope, patterns FROM subscription")
         )
-        self._addresses = dict(
-            self.db.execute("SELECT id, address FROM process WHERE alive = 1 AND address IS NOT NULL").fetchall()
-        )
+        self._addresses = dict(fetch(self.db, "SELECT id, address FROM process WHERE alive = 1 AND address IS NOT NULL"))
         self._servers, self._pollers = {}, {}
-        for row in self.db.execute("SELECT service, handler, scope, patterns, process FROM served").fetchall():
+        for row in fetch(self.db, "SELECT service, handler, scope, patterns, process FROM served"):
             self._servers.setdefault(subscription_of(row[:4]).job_name, set()).add(row[4])
-        for scope, process in self.db.execute("SELECT scope, process FROM rate").fetchall():
+        for scope, process in fetch(self.db, "SELECT scope, process FROM rate"):
             self._pollers.setdefault(scope, set()).add(process)
 
 
@@ -364,8 +360,9 @@ def run_for_refs(db: Connection, statement: str, refs: Iterable[OperationRef], *
     found: list[Any] = []
     for (scope, kind), uids in by_scope_and_kind(refs).items():
         for part in values_at_once(uids):
-            found += db.execute(
+            found += fetch(
+                db,
                 f"{statement} WHERE scope = ? AND kind = ? AND uid IN ({','.join('?' * len(part))}) {then}",
                 (*values, scope, kind, *part),
-            ).fetchall()
+            )
     return found
