@@ -142,12 +142,13 @@ def server(name: str, *arguments: str, module: str = "benchmarks._servers", core
 
 
 def cpu_of(process: int) -> float:
-    """Return the CPU seconds a process has used, 0 where the system does not say."""
+    """Return the CPU seconds that a process and its living children have used, 0 where the system does not say."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text("ascii").rsplit(")", 1)[1].split()
+        children = Path(f"/proc/{process}/task/{process}/children").read_text("ascii").split()
     except OSError:
         return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(cpu_of(int(child)) for child in children)
 
 
 @frozen

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import random
-import sqlite3
 import statistics
 import subprocess
 import sys
@@ -16,21 +15,19 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks._load import CONNECTIONS, body_of, race, request_of, send, server
 from benchmarks._servers import KEY_ID, PATH, SECRET
 from benchmarks._wire import pin
 from original_async import OriginalClient, OriginalWebhooks
+from rewards_core.sqlite.connection import connect
 from webhooks import Completions, Receiver
 from webhooks.ingress.armour import ArmouredServer
-from webhooks.store.base import Subscriber
 from webhooks.store.sqlite import SQLiteStore
 
-if TYPE_CHECKING:
-    from webhooks.store.base import Outcome
-
 SLOW_PEERS = 500
+DELIVERIES_PER_SECOND = 200
 MANY = 1_000_000
 
 
@@ -52,7 +49,7 @@ def listener(folder: Path, *options: str) -> Iterator[tuple[int, int, str]]:
     process = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
-        pin(process.pid, 1)
+        pin(process.pid, 1)  # its workers begin on the same core
         where = json.loads(process.stdout.readline())
         yield int(where["url"].rpartition(":")[2]), process.pid, where["admin"]
     finally:
@@ -63,27 +60,37 @@ def listener(folder: Path, *options: str) -> Iterator[tuple[int, int, str]]:
 
 def throughput(quick: bool) -> list[dict[str, Any]]:
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         servers = {name: stack.enter_context(server(name)) for name in ("bare", "fastapi")}
-        paces = race({**servers, "durable": stack.enter_context(listener(folder))[:2]}, quick=quick)
+        for name, options in (("one worker", ()), ("two workers", ("--workers", "2"))):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            servers[name] = stack.enter_context(listener(folder, *options))[:2]
+        paces = race(servers, quick=quick)
     rate = {name: pace.rate for name, pace in paces.items()}
     cpu = {name: pace.cpu for name, pace in paces.items()}
     bare, fastapi = (
         "an aiohttp handler that reads the body and answers 204",
         "FastAPI under uvicorn[standard], doing the same nothing",
     )
-    what = f"durable deliveries per second, SQLite with fsync, {CONNECTIONS} connections, unique bodies"
-    value, unit = rate["durable"], "1/s"
+    what = f"durable deliveries per second, SQLite with fsync, {CONNECTIONS} connections, unique bodies, one worker"
+    value, unit = rate["one worker"], "1/s"
     return [
-        row(what, value, unit, f"{bare}: {rate['bare']:,.0f}/s", value / rate["bare"], "≥ 0.40 (goal 0.5)"),
+        row(what, value, unit, f"{bare}: {rate['bare']:,.0f}/s", value / rate["bare"], "≥ 0.50"),
         row(what, value, unit, f"{fastapi}: {rate['fastapi']:,.0f}/s", value / rate["fastapi"], "≥ 0.8"),
         row(
-            "CPU of the listener per durable delivery",
-            cpu["durable"],
+            "CPU of the listener per durable delivery, one worker",
+            cpu["one worker"],
             "µs",
             f"{bare}: {cpu['bare']:.0f} µs",
-            cpu["durable"] / cpu["bare"] if cpu["bare"] else None,
+            cpu["one worker"] / cpu["bare"] if cpu["bare"] else None,
             None,
+        ),
+        row(
+            "CPU of the listener per durable delivery, two workers",
+            cpu["two workers"],
+            "µs",
+            f"one worker: {cpu['one worker']:.0f} µs",
+            cpu["two workers"] / cpu["one worker"] if cpu["one worker"] else None,
+            "≤ 1.25",
         ),
     ]
 
@@ -93,11 +100,11 @@ def to_the_waiter(quick: bool) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         trip, awake = asyncio.run(_awaken_here(Path(folder), count))
     with tempfile.TemporaryDirectory() as folder, listener(Path(folder)) as (port, _, _):
-        elsewhere = asyncio.run(_awaken_elsewhere(Path(folder), port, count // 4))
+        elsewhere = asyncio.run(_awaken_elsewhere(Path(folder), port, 2 * count))
     extra = (statistics.median(awake) - statistics.median(trip)) * 1e3
     return [
         row(
-            "delivery in → waiter awake, beyond a bare POST's round trip, p50",
+            "delivery in → waiter awake, beyond a bare POST's round trip, p50, one worker",
             extra,
             "ms",
             f"bare round trip: {statistics.median(trip) * 1e3:.2f} ms",
@@ -105,12 +112,12 @@ def to_the_waiter(quick: bool) -> list[dict[str, Any]]:
             "≤ +5 ms",
         ),
         row(
-            "delivery answered → waiter awake in another process, p99",
+            f"delivery answered → waiter awake in another process, p99, {DELIVERIES_PER_SECOND} deliveries/s, one worker",
             percentile(elsewhere, 99) * 1e3,
             "ms",
             f"p50: {statistics.median(elsewhere) * 1e3:.1f} ms",
             None,
-            "≤ 100 ms",
+            "≤ 10 ms",
         ),
     ]
 
@@ -149,21 +156,33 @@ async def _awaken_here(folder: Path, count: int) -> tuple[list[float], list[floa
 
 
 async def _awaken_elsewhere(folder: Path, port: int, count: int) -> list[float]:
-    """Return times from a listener's answer to a subscriber of the same store in this process."""
+    """Return times from a listener's answer to a waiter on the same store in this process, at a steady rate of deliveries."""
     store = SQLiteStore(folder / "inbox.db")
-    heard: asyncio.Queue[float] = asyncio.Queue()
-
-    class Ear(Subscriber):
-        def settled(self, _: Outcome) -> None:
-            heard.put_nowait(time.perf_counter())
-
-    store.subscribe(Ear())
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    times = []
-    for number in range(count):
-        await _round_trip(reader, writer, request_of(number))
-        answered_at = time.perf_counter()
-        times.append(max(0.0, await heard.get() - answered_at))
+    answered: dict[str, float] = {}
+    async with (
+        OriginalClient("key", "s" * 32, base_url="http://127.0.0.1:9/v1") as client,
+        Completions(client, store) as completions,
+    ):
+        uids = [str(300_000_000_000 + number) for number in range(count)]
+        async with completions.as_completed(uids, timeout=60) as stream:
+            while stream.pending < count:
+                await asyncio.sleep(0.01)
+
+            async def deliver() -> None:
+                loop = asyncio.get_running_loop()
+                begun = loop.time()
+                for number in range(count):
+                    await asyncio.sleep(max(0.0, begun + number / DELIVERIES_PER_SECOND - loop.time()))
+                    await _round_trip(reader, writer, request_of(number))
+                    answered[uids[number]] = time.perf_counter()
+
+            delivering = asyncio.create_task(deliver())
+            heard: dict[str, float] = {}
+            async for completion in stream:
+                heard[completion.ref.uid] = time.perf_counter()
+            await delivering
+    times = [max(0.0, heard[uid] - answered[uid]) for uid in uids]
     writer.close()
     await store.aclose()
     return times
@@ -188,7 +207,7 @@ def among_hostile_peers(quick: bool) -> list[dict[str, Any]]:
         with hostile(port):
             asyncio.run(send(port, [request_of(2 * count + number) for number in range(count)], connections=16, times=stormy))
     before, during = percentile(calm, 99) * 1e3, percentile(stormy, 99) * 1e3
-    what = f"healthy deliveries among {SLOW_PEERS} slow peers and others that send garbage, p99"
+    what = f"one worker: healthy deliveries among {SLOW_PEERS} slow peers and others that send garbage, p99"
     return [row(what, during, "ms", f"undisturbed: {before:.2f} ms", during / before, "≤ 3")]
 
 
@@ -259,8 +278,15 @@ def at_many_rows(quick: bool) -> list[dict[str, Any]]:
         ready = statistics.median(_seconds_to_ready(folder) for _ in range(3))
         per_second = asyncio.run(_stored_per_second(folder, 5_000 if quick else 40_000))
     return [
-        row(f"from the command to ready, with {rows:,} events in the inbox", ready, "s", None, None, "≤ 1 s"),
-        row(f"deliveries stored per second at {rows:,} rows, {CONNECTIONS} at a time", per_second, "1/s", None, None, "≥ 10,000"),
+        row(f"from the command to ready, with {rows:,} events in the inbox, one worker", ready, "s", None, None, "≤ 1 s"),
+        row(
+            f"deliveries stored per second at {rows:,} rows, {CONNECTIONS} at a time, one process",
+            per_second,
+            "1/s",
+            None,
+            None,
+            "≥ 10,000",
+        ),
     ]
 
 
@@ -268,9 +294,8 @@ def fill(path: Path, rows: int) -> None:
     """Put so many settled events into a store, with uids and identities in no order, as they come in life."""
     asyncio.run(_make(path))
     body = body_of(0)
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA synchronous=OFF")
-    connection.execute("BEGIN")
+    connection = connect(path)
+    connection.execute("PRAGMA synchronous = OFF; BEGIN")
     numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
     connection.execute("CREATE TEMP TABLE seed (i INTEGER PRIMARY KEY, identity BLOB, uid TEXT)")
     connection.execute(
@@ -284,8 +309,8 @@ def fill(path: Path, rows: int) -> None:
     )
     resource = json.dumps(json.loads(body)["data"]["allocation"]).encode()
     connection.execute(
-        "INSERT OR IGNORE INTO outcome SELECT i, 'default', 'allocation', uid, 'done', ?, 'webhook', 1.7e9 + i, 'nonce-' || i "
-        "FROM seed",
+        "INSERT OR IGNORE INTO outcome "
+        "SELECT i, 'default', 'allocation', uid, 'done', ?, 'webhook', 1.7e9 + i, 'nonce-' || i, 0 FROM seed",
         (resource,),
     )
     connection.execute("COMMIT")

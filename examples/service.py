@@ -51,12 +51,13 @@ async def grant(request: web.Request) -> web.Response:
 
 
 def make_app() -> web.Application:
-    app, store = web.Application(), MemoryStore()
-    Receiver(OriginalWebhooks.from_env(), store).register(app, "/webhooks/original")
+    app, store, client = web.Application(), MemoryStore(), OriginalClient.from_env()
+    app[original], app[completions] = client, Completions(client, store)
+    receiver = Receiver(OriginalWebhooks.from_env(), store)
+    receiver.register(app, "/webhooks/original", app[completions])  # SIGTERM ends open waits: callers ask again
 
     async def vendor(app: web.Application) -> AsyncIterator[None]:
-        async with OriginalClient.from_env() as client, Completions(client, store) as waiting:
-            app[original], app[completions] = client, waiting
+        async with client, app[completions]:
             yield
 
     app.cleanup_ctx.append(vendor)

@@ -19,7 +19,7 @@ from original_async.errors import read_refusal
 from original_async.lookup import ADVICE, LONGEST_RESERVE, MODELS, READ_PATHS, Lookup, read_created, reconcile, says_known
 from original_async.models import ALLOCATION, CLAIM, Allocation, AllocationRequest, Claim, ClaimRequest
 from original_async.settings import find_base_url, options_from
-from rewards_core.errors import Forbidden, OutcomeUnknown, RateLimited, RequestRejected, Unauthorized
+from rewards_core.errors import Forbidden, OutcomeUnknown, RateLimited, RequestRejected, Unauthorized, UnexpectedResponse
 from rewards_core.http.calls import warn_of_cancellation
 from rewards_core.http.messages import Effect, Request
 from rewards_core.http.refusals import affirms_existence
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from rewards_core.backoff import RetryPolicy
     from rewards_core.http.timeouts import Timeouts
     from rewards_core.http.transport import Session
+    from rewards_core.operations import Event
     from rewards_core.rate import Limits
 
 
@@ -497,6 +498,22 @@ class OriginalClient:
             ValueError: the operation is of another scope or kind.
         """
         return self._lookup.parse(self.ref_of(ref), resource)
+
+    def operation_of(self, event: Event) -> Allocation | Claim | None:
+        """Return the operation whose complete resource a webhook event carries, as a model.
+
+        Args:
+            event: As a handler gets it.
+
+        Returns:
+            The allocation or claim in its terminal status; None for an event that carries none, or one of another scope.
+        """
+        if event.ref is None or event.resource is None:
+            return None
+        try:
+            return self.parse_operation(event.ref, event.resource)
+        except (UnexpectedResponse, ValueError):
+            return None
 
     def conclude(self, asked: Operation | KeyedRequest | None, final: Operation) -> Operation:
         """Return the terminal operation if it is done and is what was asked for.

@@ -22,6 +22,20 @@ from rewards_core.secrets import shielded
 from rewards_core.text import one_line
 from rewards_core.validation import MAX_TEXT, check_bytes, check_id, is_id
 
+EVENT_NAMES = frozenset(
+    {
+        "asset.burned",
+        "asset.edited",
+        "asset.minted",
+        "asset.transferred",
+        "collection.deployed",
+        "reward.allocated",
+        "reward.claimed",
+        "reward.withdrawn",
+    }
+)
+"""The events that the vendor's pages name; there may be more. See https://docs.getoriginal.com/docs/webhooks-configuration."""
+
 _KINDS_BY_EVENT = {"reward.allocated": ALLOCATION, "reward.claimed": CLAIM}
 _MODELS: dict[str, type[Allocation | Claim]] = {ALLOCATION: Allocation, CLAIM: Claim}
 _UID_FIELDS = {"allocation_uid": ALLOCATION, "claim_uid": CLAIM}
@@ -76,6 +90,11 @@ class OriginalWebhooks:
     def scope(self) -> str:
         """The scope of every event of this source."""
         return self._scope
+
+    @property
+    def event_names(self) -> frozenset[str]:
+        """The names of the events that the vendor's pages name; there may be more."""
+        return EVENT_NAMES
 
     def sign(self, body: bytes) -> str:
         """Return the value of `x-webhook-signature` for a body, one pair for each key."""

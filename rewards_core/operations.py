@@ -228,7 +228,11 @@ class Event:
 
 
 class EventSource(Protocol):
-    """One vendor's webhooks: how they are signed and what they say. It knows no store and does no IO."""
+    """One vendor's webhooks: how they are signed and what they say. It knows no store and does no IO.
+
+    A source may also have `event_names`, a collection of the event names that the vendor documents: a receiver then warns of a
+    handler for another name.
+    """
 
     @property
     def scope(self) -> str:

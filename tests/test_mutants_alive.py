@@ -38,5 +38,5 @@ def exists(test: str) -> bool:
     function = name.split("::")[-1].split("[")[0]
     if not (HERE.parent / path).exists():
         return False
-    beside = (HERE.parent / path).parent.glob("*.py")  # a test class may inherit it from a contract beside it
+    beside = (HERE.parent / path).parent.rglob("*.py")  # a test class may inherit it from a contract beside it
     return not name or any(re.search(rf"(def|class) {function}\b", other.read_text("utf-8")) for other in beside)

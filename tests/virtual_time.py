@@ -51,6 +51,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumps.now
 
+    def stall(self, seconds: float) -> None:
+        """Let time pass while nothing runs, as a call that blocks does."""
+        self._jumps.now += seconds
+
     def wait_for_thread(self, future: asyncio.Future[T]) -> asyncio.Future[T]:
         """Let no time pass until a thread has done this."""
         self._jumps.at_work += 1

@@ -6,6 +6,7 @@ from rewards_core.late import late_names
 
 if TYPE_CHECKING:
     from rewards_core.errors import StoreClosed, StoreError, StoreFull
+    from webhooks.as_completed import Completion, CompletionStream
     from webhooks.completions import Completions, CompletionStatistics
     from webhooks.errors import CompletionsClosed, CompletionsFailed, CompletionTimeout
     from webhooks.handlers import HandlerPolicy, HandlerStatistics
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from webhooks.store.records import Acceptance, EventState, HandlerStatus, Outcome, StoredEvent, StoreStatistics, Subscription
     from webhooks.store.sqlite import SQLiteStore
     from webhooks.store.url import open_store
-    from webhooks.streams import Completion, CompletionStream
     from webhooks.supervise import RestartPolicy
 
 __all__ = [
@@ -64,10 +64,10 @@ if not TYPE_CHECKING:  # else a type checker would believe in every name
             "store.url",
             "store.memory",
             "supervise",
+            "as_completed",
+            "completions",
             "handlers",
             "receiver",
-            "completions",
-            "streams",
             "store.sqlite",  # last: it needs file locks, which Windows has not, and sqlite3
         ),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
 import random
 import time
@@ -15,20 +16,19 @@ from rewards_core.clock import loop_time
 from rewards_core.errors import OutcomeUnknown
 from rewards_core.operations import KeyedRequest, Operation, OperationReader, OperationRef
 from rewards_core.validation import check_callable, check_flag, check_methods, check_wait, setting
+from webhooks.as_completed import CompletionStream
 from webhooks.errors import CompletionsClosed, CompletionsFailed, nothing_found, time_is_over
-from webhooks.hub import LAST_LOOK, Hub
-from webhooks.lookups import KeyWaiter, look_up_of, request_of
-from webhooks.poller import BOOST
-from webhooks.polling import AT_ONCE, PollPolicy
+from webhooks.key_waiters import KeyWaiter, KeyWaiters, request_of
+from webhooks.polling import PollPolicy
 from webhooks.store.base import A_STORE, Store
-from webhooks.streams import CompletionStream
+from webhooks.store.records import Priority
 from webhooks.supervise import RestartPolicy, keep_running
-from webhooks.watchers import Ending, Settled, Waiter
+from webhooks.waiters import Ending, Settled, TimedWaiter, Waiter, Waiters
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from webhooks.store.base import Via
+    from webhooks.store.records import Via
 
 A = TypeVar("A", bound=Operation)
 
@@ -38,17 +38,17 @@ class CompletionStatistics:
     """What was waited for since the start.
 
     Attributes:
-        waiting: Callers inside `wait`.
-        pending: Operations that are waited for or kept polled.
+        waiting: Callers inside `wait` and `find`.
+        pending: Operations that are waited for.
         settled_by_webhook: Of those, how many a delivery has settled.
         settled_by_poll: Of those, how many a poll has settled.
         timeouts: Waits that ran out of time.
         conflicts: Polls whose answer differs from the outcome that stands.
         polls: How often the vendor was asked.
         poll_errors: How often it did not answer.
-        polls_pause_for: Seconds for which polls pause, because the vendor refused them or asked for patience.
+        polls_pause_for: Seconds for which polls still pause because the vendor refused this process, or asked it to wait.
         restarts: How often background work died and was started again.
-        delays: For each way to learn an outcome, the latest seconds from then to the caller that waited for it.
+        delays: For each way in which outcomes were learned, the latest seconds from then to the caller that waited.
     """
 
     waiting: int
@@ -71,7 +71,7 @@ class Completions:
 
     Args:
         client: The vendor's client, which reads operations.
-        store: Where deliveries are kept: the receiver's, or the same one opened read-only.
+        store: Where deliveries are kept: the receiver's, or another store object on the same engine.
         polling: When the vendor is asked.
         trust_event_body: Whether a complete resource in a signed event settles without asking the vendor.
         restarts: How background work that died is started again before every wait fails.
@@ -98,33 +98,41 @@ class Completions:
         policy = setting(polling, "polling", PollPolicy)
         trusting = check_flag(trust_event_body, "trust_event_body")
         check_callable(clock, "clock")
-        self._hub = Hub(client, store, policy, trusting=trusting, clock=clock, random=check_callable(random, "random"))
-        self._policy = setting(restarts, "restarts", RestartPolicy)
+        check_callable(random, "random")
+        self._restart_policy = setting(restarts, "restarts", RestartPolicy)
+        self._waiters = Waiters(client, store, policy, trusting=trusting, clock=clock, random=random)
+        self._poller = self._waiters.poller
+        self._key_waiters = KeyWaiters(client, store, self._poller, policy, random=random)
+        self._subscribers = (self._waiters, self._key_waiters, self._waiters.silence)
+        self._streams: set[CompletionStream[Any]] = set()
         self._tasks: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._over: Exception | None = None
+        self._callers: set[TimedWaiter] = set()
         self._closing = False
-        self._waiting = self._restarts = 0
+        self._restarts = 0
 
     @property
     def statistics(self) -> CompletionStatistics:
         """What was waited for since the start."""
-        hub = self._hub
+        waiters, pacer = self._waiters, self._poller.pacer
         return CompletionStatistics(
-            waiting=self._waiting,
-            pending=len(hub.watchers),
-            settled_by_webhook=hub.settlements["webhook"],
-            settled_by_poll=hub.settlements["poll"],
-            timeouts=hub.timeouts,
-            conflicts=hub.conflicts,
-            polls=hub.poller.polls,
-            poll_errors=hub.poller.errors,
-            polls_pause_for=0.0 if hub.loop is None or self._closing else max(0.0, hub.poller.paused_until - hub.loop.time()),
+            waiting=len(self._callers),
+            pending=len(waiters.table),
+            settled_by_webhook=waiters.settlements["webhook"],
+            settled_by_poll=waiters.settlements["poll"],
+            timeouts=waiters.timeouts,
+            conflicts=waiters.conflicts,
+            polls=pacer.requests,
+            poll_errors=pacer.errors,
+            polls_pause_for=0.0 if self._loop is None or self._closing else max(0.0, pacer.paused_until - self._loop.time()),
             restarts=self._restarts,
-            delays={via: tuple(delays) for via, delays in hub.delays.items()},
+            delays={via: tuple(delays) for via, delays in waiters.delays.items()},
         )
 
     def pending(self) -> Iterator[OperationRef]:
-        """Iterate over the operations that are waited for or kept polled."""
-        return (OperationRef(self._client.scope, kind, uid) for kind, uid in self._hub.watchers)
+        """Iterate over the operations that are waited for."""
+        return (OperationRef(self._client.scope, kind, uid) for kind, uid in self._waiters.table)
 
     @overload
     async def wait(self, operation: OutcomeUnknown, *, timeout: float | None = None, poll_now: bool = False) -> Operation: ...
@@ -178,26 +186,14 @@ class Completions:
         ref = self._client.ref_of(operation)
         if not isinstance(operation, str | OperationRef):
             if operation.status.terminal:
-                about = f"how {ref} ended, which its caller knows"
-                settled = await self._hub.in_time(self._hub.brought(operation), deadline + LAST_LOOK, about)
+                settled = await self._waiters.told(operation, deadline)
                 return self._client.conclude(asked, operation if settled is None else settled.operation)
             poll_now = poll_now or operation.recovered
-        ending: Ending | None = None
-        begun = await self._begin(ref, deadline, poll_now=poll_now)
-        if isinstance(begun, Waiter):
-            try:
-                ending = await begun.future
-                self._hub.took(ending)
-                if ending is None:
-                    ending = await self._hub.last_look(ref)
-            finally:
-                self._leave(begun)
-        else:
-            ending = begun or await self._hub.last_look(ref)
+        waiter = Waiter(asyncio.get_running_loop().create_future(), deadline, self._poller, ref=ref)
+        ending = await self._wait(waiter, poll_now=poll_now)
         if ending is None:
-            self._hub.timeouts += 1
-            seen, error = (begun.last_seen, begun.last_error) if isinstance(begun, Waiter) else (None, None)
-            raise time_is_over(ref, timeout or 0.0, seen, error, request)
+            self._waiters.timeouts += 1
+            raise time_is_over(ref, timeout or 0.0, waiter.last_seen, waiter.last_error, request)
         if isinstance(ending, Exception):
             raise ending
         return self._client.conclude(asked, ending.operation)
@@ -221,7 +217,7 @@ class Completions:
         deadline = math.inf if timeout is None else loop_time() + timeout
         found = await self._find(request, timeout, deadline)
         if not isinstance(found, OperationRef) and found.status.terminal:
-            await self._hub.in_time(self._hub.brought(found), loop_time() + LAST_LOOK, f"how {found.ref} ended")
+            await self._waiters.told(found, loop_time())
         return self._client.ref_of(found)
 
     @overload
@@ -257,40 +253,44 @@ class Completions:
             RuntimeError: this object is not started, or another event loop runs.
         """
         self._check_running()
-        return CompletionStream(self._hub, operations, timeout=timeout, poll_now=poll_now)
-
-    async def adopt_pending(self) -> int:
-        """Poll every operation that the store knows as pending, whether anybody waits or not; return how many are new here."""
-        self._check_running()
-        return await self._hub.adopt()
+        return CompletionStream(self._waiters, operations, self._streams, self._check, timeout=timeout, poll_now=poll_now)
 
     async def start(self) -> None:
-        """Begin to listen and to poll; idempotent."""
-        self._hub.check()
+        """Begin to listen and to poll; idempotent.
+
+        Raises:
+            CompletionsClosed: this object is closed.
+            RuntimeError: it was started in another event loop.
+            StoreError: the store cannot be listened to.
+        """
+        self._check()
+        if self._tasks:
+            return
+        self._loop = asyncio.get_running_loop()
+        for subscriber in self._subscribers:
+            await self._store.subscribe(subscriber)
+        self._check()
         if not self._tasks:
-            self._hub.loop = asyncio.get_running_loop()
-            self._store.subscribe(self._hub)
-            work = {"the poller": self._hub.poller.run}
-            if not self._store.read_only:
-                work["the asker of what events leave open"] = self._hub.ask_questions
+            work: dict[str, Callable[[], Awaitable[None]]] = {
+                "the poller": self._poller.run,
+                "the search by keys": self._key_waiters.run,
+                "the search for missed outcomes": self._waiters.catch_up,
+            }
             self._tasks = [asyncio.create_task(self._keep(name, run), name=name) for name, run in work.items()]
 
     async def aclose(self) -> None:
-        """Stop; idempotent. Those who wait get `CompletionsClosed`."""
-        hub = self._hub
-        self._store.unsubscribe(hub)
-        hub.over = hub.over or CompletionsClosed(
-            "Completions was closed by aclose() while it was waited on; the operation may still settle"
+        """Stop; idempotent. Those who wait get `CompletionsClosed` at once."""
+        for subscriber in self._subscribers:
+            self._store.unsubscribe(subscriber)
+        self._end_all(
+            CompletionsClosed("Completions was closed by aclose() while it was waited on; the operation may still settle")
         )
         if not self._closing:
             self._closing = True
             for task in self._tasks:
                 task.cancel()
-        try:
-            await asyncio.gather(*(task for task in self._tasks if not task.done()), return_exceptions=True)
-        finally:  # whoever cancels this leaves nobody behind who waits
-            hub.end_all(hub.over)
-        for stream in list(hub.streams):
+        await asyncio.gather(*(task for task in self._tasks if not task.done()), return_exceptions=True)
+        for stream in list(self._streams):
             await stream.aclose()
 
     async def __aenter__(self) -> Self:
@@ -300,101 +300,89 @@ class Completions:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.aclose()
 
+    def _check(self) -> None:
+        """Raise what ended every wait, if it has."""
+        if self._over is not None:
+            raise copy.copy(self._over)
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            raise RuntimeError("Completions was started in another event loop; make one in each loop")
+
     def _check_running(self) -> None:
-        self._hub.check()
+        self._check()
         if not self._tasks:
             raise RuntimeError("Completions is not started; use it inside `async with`")
 
+    async def _wait(self, waiter: Waiter, *, poll_now: bool) -> Ending | None:
+        """Return how an operation ended, None if it has not in time."""
+        self._check()  # it may have been closed while the operation was looked for
+        ref, waiters = waiter.ref, self._waiters
+        waiters.table.add(ref.kind, ref.uid, waiter)
+        waiter.arm()
+        self._callers.add(waiter)
+        ending: Ending | None = None
+        try:
+            await waiter.meanwhile(self._register(ref, poll_now=poll_now))
+            ending = await waiter.future
+            if ending is None:
+                ending = await waiters.last_look(ref)
+            elif isinstance(ending, Settled):
+                waiters.took(ending)
+            return ending
+        finally:
+            self._callers.discard(waiter)
+            waiter.disarm()
+            waiters.table.remove(ref.kind, ref.uid, waiter)
+            if not isinstance(ending, Settled):
+                waiters.unwatch((ref,))
+
+    async def _register(self, ref: OperationRef, *, poll_now: bool) -> None:
+        """Watch an operation, and see that the vendor is asked if it is to be."""
+        known = await self._waiters.watch((ref,))
+        if poll_now and not known:
+            await self._store.hurry_polls((ref,), Priority.WISH)
+
     async def _find(self, request: KeyedRequest, timeout: float | None, deadline: float) -> Operation | OperationRef:
         """Return the operation that a request has led to, or its ref if its outcome is in the store."""
-        hub, loop = self._hub, asyncio.get_running_loop()
-        waiter = KeyWaiter(loop.create_future(), look_up_of(request), deadline, hub.poller, request=request)
-        self._set_timer(waiter)
-        hub.seek(waiter)
-        self._waiting += 1
+        keys, loop = self._key_waiters, asyncio.get_running_loop()
+        waiter = KeyWaiter(loop.create_future(), deadline, self._poller, request=request, waiters=keys)
+        waiter.arm()
+        keys.add(waiter)
+        self._callers.add(waiter)
         try:
-            found: Operation | OperationRef | None = await hub.in_time(hub.find(request), deadline)
+            found: Operation | OperationRef | None = await waiter.meanwhile(keys.find(request))
             if found is None:
                 ending = await waiter.future
                 if isinstance(ending, Exception):
                     raise ending
-                found = waiter.found
-            if found is None:
-                found = await hub.in_time(hub.find(request), loop_time() + LAST_LOOK, f"about the key {request.key!r}")
-                found = found or waiter.found
+                found = waiter.found or await keys.last_look(request) or waiter.found
         finally:
-            self._waiting -= 1
+            self._callers.discard(waiter)
             waiter.disarm()
-            hub.abandon(waiter)
+            keys.remove(waiter)
         if found is None:
-            hub.timeouts += 1
+            self._waiters.timeouts += 1
             raise nothing_found(request, timeout or 0.0, waiter.last_error, answered=waiter.answered)
         return found
 
-    async def _begin(self, ref: OperationRef, deadline: float, *, poll_now: bool) -> Settled | Waiter | None:
-        """Return the outcome if it is known, else who waits for it; None if the time is over before the store has answered."""
-        waiter: Waiter | None = None
-        limit = asyncio.timeout_at(None if deadline == math.inf else deadline)
-        try:
-            async with limit:
-                settled = await self._hub.look_up(ref)
-                if settled is not None:
-                    return settled
-                waiter = self._enter(ref, deadline)
-                settled = await self._look_again(waiter, poll_now=poll_now)
-        except BaseException as problem:
-            if isinstance(problem, TimeoutError) and limit.expired():
-                return waiter
-            if waiter is not None:
-                self._leave(waiter)
-            raise
-        if settled is None:
-            return waiter
-        self._leave(waiter)
-        return settled
-
-    def _enter(self, ref: OperationRef, deadline: float) -> Waiter:
-        hub, loop = self._hub, asyncio.get_running_loop()
-        hub.check()
-        waiter = Waiter(loop.create_future(), ref, deadline, hub.poller)
-        hub.watch(ref.kind, ref.uid, waiter, hub.poller.first_due())
-        self._waiting += 1
-        self._set_timer(waiter)
-        return waiter
-
-    def _set_timer(self, waiter: Waiter) -> None:
-        if waiter.deadline != math.inf:
-            waiter.timer = asyncio.get_running_loop().call_at(waiter.deadline - BOOST, waiter)
-
-    async def _look_again(self, waiter: Waiter, *, poll_now: bool) -> Settled | None:
-        """Look up once more, now that no news can be missed any more, and see that the vendor is asked if it is to be."""
-        hub, ref = self._hub, waiter.ref
-        await hub.register((ref,))
-        outcome = await self._store.outcome(ref)
-        settled = None if outcome is None else hub.usable(outcome)
-        if settled is None and hub.watchers.has(ref.kind, ref.uid):
-            if outcome is not None:
-                hub.poller.hurry(ref.kind, ref.uid, AT_ONCE)
-            elif poll_now:
-                hub.poller.wish(ref.kind, ref.uid)
-        return settled
-
-    def _leave(self, waiter: Waiter) -> None:
-        self._waiting -= 1
-        waiter.disarm()
-        self._hub.unwatch(waiter.ref.kind, waiter.ref.uid, waiter)
-
     async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         try:
-            await keep_running(run, name=name, policy=self._policy, died=self._count_restart)
+            await keep_running(run, name=name, policy=self._restart_policy, died=self._count_restart)
         except Exception as cause:  # noqa: BLE001 - told to everyone who waits
-            self._hub.end_all(
+            self._end_all(
                 CompletionsFailed(
-                    f"{name} died {self._policy.deaths} times in a row, last of {type(cause).__name__}. Operations may settle "
-                    "all the same: make a new Completions and wait again.",
+                    f"{name} died {self._restart_policy.deaths} times in a row, last of {type(cause).__name__}. Operations may "
+                    "settle all the same: make a new Completions and wait again.",
                     cause=cause,
                 )
             )
 
     def _count_restart(self, _: Exception) -> None:
         self._restarts += 1
+
+    def _end_all(self, error: Exception) -> None:
+        """End every wait with a copy of this error, or of the one that ended them before, and let none begin."""
+        self._over = self._over or error
+        for stream in list(self._streams):
+            stream.fail(copy.copy(self._over))
+        for waiter in list(self._callers):
+            waiter.wake(copy.copy(self._over))

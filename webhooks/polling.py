@@ -1,27 +1,49 @@
-"""When to ask the vendor about which operation: pure bookkeeping over given moments, without a clock, a task or a socket."""
+"""Ask the vendor about operations that no webhook has settled, at no more than the budget that all processes share."""
 
 from __future__ import annotations
 
-import heapq
+import asyncio
+import logging
 import math
-import random
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
 
 from attrs import field, frozen
 
 from rewards_core.backoff import delay
+from rewards_core.clock import loop_time
+from rewards_core.errors import NotFound, StoreClosed, StoreError
 from rewards_core.validation import number
+from webhooks.pacing import Pacer
+from webhooks.store.records import PollClaim, PollResult, Priority
+from webhooks.supervise import wait_at_most
 
-AT_ONCE = 0
-"""An urgent question that is repeated after 1, 2, 4 and 8 seconds while it finds no end."""
-JUST_ONCE = 4
-"""An urgent question that is asked once."""
+if TYPE_CHECKING:
+    from rewards_core.operations import Operation, OperationReader, OperationRef
+    from webhooks.store.base import Store
 
-LOOK_UP = "\0"
-"""Begins the kind of a look-up, which no vendor's kind does; its uid is the owner whose operations are listed."""
+logger = logging.getLogger(__name__)
 
-_SKIPS_PER_CALL = 1_000
+BOOST = 2.0
+"""Seconds before a deadline at which an operation is polled once more."""
+URGENT_POLLS = 5
+"""How often what an event mentioned is polled before it is routine."""
+
+_LEASE = 60.0
+_MAX_SLEEP = 5.0
+_SECONDS_IN_FLIGHT = 5.0
+_ABANDONED_FIRST = 60.0
+_ABANDONED_GROWTH = 1.6
+_ABANDONED_MAX = 3_600.0
+_ABANDONED_POLLS_OF_A_DAY = 31
+_DAY = 86_400.0
+_MISSING_TIMES = 5
+_MISSING_SECONDS = 60.0
+_MAX_MISSING = 10_000
+_SLICE = 1_000
+_CLOSING = 2.0
 
 
 @frozen(kw_only=True)
@@ -33,7 +55,7 @@ class PollPolicy:
         growth: Each interval is so many times the one before, from 1 to 10.
         max_interval: Seconds between two polls of one operation at most, above 0.
         jitter: Intervals are longer by a random share of up to this, from 0 to 1.
-        max_per_second: Polls per second of all operations together, above 0.
+        max_per_second: Polls per second of all operations and processes together, above 0.
 
     Raises:
         TypeError: an attribute is no number.
@@ -51,198 +73,223 @@ class PollPolicy:
         longest = self.max_interval / (1.0 + self.jitter)
         return delay(step, first=self.first_after, longest=longest, growth=self.growth, jitter=self.jitter, chance=chance)
 
+    def lookup_interval(self, attempt: int, chance: float) -> float:
+        """Return the seconds after look-up number `attempt`, counted from 0: the first are urgent, the others routine."""
+        if attempt + 1 < URGENT_POLLS:
+            return delay(attempt, first=1.0, longest=8.0)
+        return self.interval(attempt + 1 - URGENT_POLLS, chance)
 
-@frozen
-class Turn:
-    """One operation whose turn it is; hand it back with `Schedule.land`."""
-
-    kind: str
-    uid: str
-    step: int
-    attempt: int | None
-
-    @property
-    def prompted(self) -> bool:
-        """Whether news of the operation prompted it, not the passing of time."""
-        return self.attempt is not None and self.attempt < JUST_ONCE
+    def next_interval(self, priority: Priority, attempt: int, chance: float) -> float:
+        """Return the seconds after a poll that settled nothing, `attempt` polls of that priority before it."""
+        if priority is Priority.LOOKUP:
+            return self.lookup_interval(attempt, chance)
+        if priority is Priority.ABANDONED:
+            if attempt >= _ABANDONED_POLLS_OF_A_DAY:
+                return _DAY
+            grown = delay(attempt, first=_ABANDONED_FIRST, longest=_ABANDONED_MAX, growth=_ABANDONED_GROWTH)
+            return grown * (1.0 + self.jitter * chance)
+        return self.interval(attempt + 1 if priority is Priority.ROUTINE else 0, chance)
 
 
-class Schedule:
-    """Hold the turns of any number of operations in a heap of plain tuples, which the garbage collector does not visit.
+class Audience(Protocol):
+    """Who wants the answers."""
 
-    Each operation has one place in the heap at most. One that is dropped leaves its place as a ghost until its moment comes; if
-    it is added again before, it takes the place over.
+    async def ended(self, ref: OperationRef, operation: Operation, *, mentioned: bool) -> bool:
+        """Take the terminal state of an operation, polled because an event mentioned it or not; return whether it was stored."""
+        ...
+
+    def missing(self, ref: OperationRef, error: NotFound) -> None:
+        """Hear that the vendor knows no such operation, and has said so for a while."""
+        ...
+
+    def noted(self, ref: OperationRef, seen: Operation | None, error: Exception | None) -> None:
+        """Take what a poll saw or met that settled nothing."""
+        ...
+
+
+class Poller:
+    """Claim from the store what is due, ask the vendor, and store and hand on what it says.
 
     Args:
-        policy: The intervals.
+        client: Asks the vendor.
+        store: Holds the schedule and the budget.
+        policy: The intervals and the budget.
+        audience: Who wants the answers.
         random: Returns a number from 0 to 1.
+
+    Attributes:
+        pacer: Makes the requests.
+        max_flying: How many requests may be under way at once.
     """
 
-    def __init__(self, policy: PollPolicy, random: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self, client: OperationReader, store: Store, policy: PollPolicy, audience: Audience, *, random: Callable[[], float]
+    ) -> None:
+        self._client = client
+        self._store = store
         self._policy = policy
+        self._audience = audience
         self._random = random
-        self._heap: list[tuple[float, str, str, int]] = []
-        self._ghosts: set[tuple[str, str]] = set()
-        self._urgent: dict[tuple[str, str], tuple[float, int]] = {}
-        self._urgent_heap: list[tuple[float, str, str]] = []
-        self._wishes: set[tuple[str, str]] = set()
-        self._wish_queue: deque[tuple[str, str]] = deque()
-        self._flying: dict[tuple[str, str], Turn] = {}
-        self._asked_in_flight: dict[tuple[str, str], int] = {}
-        self._hurried_at: dict[tuple[str, str], float] = {}
+        self._wake = asyncio.Event()
+        self.pacer = Pacer(store, client.scope, policy.max_per_second, self._wake)
+        self.max_flying = max(1, math.ceil(policy.max_per_second * _SECONDS_IN_FLIGHT))
+        self._claim_at = -math.inf
+        self._flying: dict[str, PollClaim] = {}
+        self._results: list[PollResult] = []
+        self._hurries: dict[Priority, dict[OperationRef, None]] = {}
+        self._hurried_at: deque[float] = deque(maxlen=max(1, int(policy.max_per_second * BOOST)))
+        self._unknown: list[OperationRef] = []
+        self._missing: dict[OperationRef, tuple[int, float]] = {}
 
-    @property
-    def flying(self) -> int:
-        """How many turns were taken and have not landed."""
-        return len(self._flying)
+    def first_in(self) -> float:
+        """Return the seconds until the first poll of an operation that is waited for from now on."""
+        return self._policy.interval(0, self._random())
 
-    @property
-    def urgent(self) -> int:
-        """How many operations are to be asked ahead of all others."""
-        return len(self._urgent)
+    def expect(self, seconds: float) -> None:
+        """Look for due operations in so many seconds at the latest."""
+        at = loop_time() + seconds
+        if at < self._claim_at:
+            self._claim_at = at
+            self._wake.set()
 
-    def is_urgent(self, kind: str, uid: str) -> bool:
-        """Whether an operation is to be asked ahead of all others, now or in some seconds."""
-        return (kind, uid) in self._urgent
+    def hurry(self, ref: OperationRef, priority: Priority) -> None:
+        """Have an operation polled as soon as the budget allows."""
+        self._hurries.setdefault(priority, {})[ref] = None
+        self._wake.set()
 
-    def first_due(self, now: float) -> float:
-        """Return when an operation that is added now has its first turn."""
-        return now + self._policy.interval(0, self._random())
+    def may_hurry(self) -> bool:
+        """Whether one more operation may be polled before its deadline: in a crowd only as many as the budget allows."""
+        now, times = loop_time(), self._hurried_at
+        if len(times) == times.maxlen and times[0] > now - BOOST:
+            return False
+        times.append(now)
+        return True
 
-    def add(self, kind: str, uid: str, due: float) -> None:
-        """Add an operation that is not in the schedule."""
-        key = (kind, uid)
-        if key in self._ghosts:
-            self._ghosts.discard(key)
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        troubles = 0
+        self._claim_at = -math.inf
+        try:
+            async with asyncio.TaskGroup() as flights:
+                while True:
+                    self._wake.clear()
+                    try:
+                        await self._hand_in()
+                        await self._claim(flights)
+                    except StoreClosed:
+                        raise
+                    except StoreError:
+                        if not troubles:
+                            logger.exception("The store is in trouble; polls go on once it answers.")
+                        await asyncio.sleep(delay(troubles, first=0.5, longest=_MAX_SLEEP))
+                        troubles += 1
+                        self._claim_at = -math.inf
+                    else:
+                        troubles = 0
+                        await wait_at_most(self._wake, self._sleep())
+        finally:
+            await self._give_back()
+
+    async def _hand_in(self) -> None:
+        """Tell the store what it is to know; what it has not taken is told again."""
+        store = self._store
+        if await self.pacer.hand_in():
+            self._claim_at = -math.inf
+        for priority, refs in list(self._hurries.items()):
+            while refs:
+                some = list(islice(refs, _SLICE))
+                await store.hurry_polls(some, priority)
+                for ref in some:
+                    refs.pop(ref, None)
+                self._claim_at = -math.inf
+        if self._unknown:
+            await store.remove_pending(unknown := list(self._unknown))
+            del self._unknown[: len(unknown)]
+        if self._results:
+            await store.settle_polls(results := list(self._results), answered=False)
+            del self._results[: len(results)]
+            self.expect(min(result.again_in for result in results))
+
+    async def _claim(self, flights: asyncio.TaskGroup) -> None:
+        room = self.max_flying - len(self._flying)
+        if room <= 0 or loop_time() < self._claim_at:
             return
-        turn = self._flying.get(key)
-        if turn is None or turn.attempt is not None:
-            heapq.heappush(self._heap, (due, uid, kind, 0))
+        self._claim_at = math.inf  # a hint that comes while the store is asked is not lost
+        scope, rate = self._client.scope, self._policy.max_per_second
+        claimed = await self._store.claim_polls(scope, limit=room, lease=_LEASE, max_per_second=rate)
+        now = loop_time()
+        self._claim_at = min(self._claim_at, now + min(claimed.next_in, _MAX_SLEEP))
+        for claim in claimed.claims:
+            self.pacer.refusals = claim.refusals
+            self._flying[claim.fence] = claim
+            flights.create_task(self._fly(claim, now + claim.start_in), name=f"poll of {claim.ref}")
 
-    def drop(self, kind: str, uid: str) -> None:
-        """Take out an operation that is in the schedule."""
-        key = (kind, uid)
-        self._urgent.pop(key, None)
-        self._wishes.discard(key)
-        self._asked_in_flight.pop(key, None)
-        self._hurried_at.pop(key, None)
-        turn = self._flying.get(key)
-        if turn is None or turn.attempt is not None:
-            self._ghosts.add(key)
+    def _sleep(self) -> float:
+        """Return the seconds until there may be something to claim."""
+        full = len(self._flying) >= self.max_flying
+        return _MAX_SLEEP if full else min(max(0.0, self._claim_at - loop_time()), _MAX_SLEEP)
 
-    def hurry(self, kind: str, uid: str, now: float, attempt: int) -> None:
-        """Let an operation of the schedule have its turn now, ahead of all others.
+    async def _fly(self, claim: PollClaim, start: float) -> None:
+        urgent = claim.priority is Priority.LOOKUP and claim.attempt + 1 < URGENT_POLLS
+        again = PollResult(
+            claim=claim,
+            again_in=self._policy.next_interval(claim.priority, claim.attempt, self._random()),
+            priority=Priority.LOOKUP if urgent else Priority.ROUTINE,
+        )
+        try:
+            result = await self._poll(claim, again) if await self.pacer.depart(start) else _unpolled(claim)
+        except Exception:
+            self._land(claim, again)
+            raise
+        self._land(claim, result)
 
-        Args:
-            kind: Its kind.
-            uid: Its uid.
-            now: The moment.
-            attempt: `AT_ONCE` or `JUST_ONCE`.
-        """
-        key = (kind, uid)
-        if key in self._flying:
-            self._asked_in_flight[key] = min(attempt, self._asked_in_flight.get(key, attempt))
-            return
-        self._wishes.discard(key)
-        known = self._urgent.get(key)
-        if known is None:
-            self._set_urgent(key, now, attempt)
-        elif known[0] > now or known[1] > attempt:
-            self._set_urgent(key, min(now, known[0]), min(attempt, known[1]))
+    def _land(self, claim: PollClaim, result: PollResult | None) -> None:
+        del self._flying[claim.fence]
+        if result is not None:
+            self._results.append(result)
+        self._wake.set()
 
-    def wish(self, kind: str, uid: str) -> None:
-        """Let an operation of the schedule have a turn ahead of the routine, but behind all that is urgent."""
-        key = (kind, uid)
-        if key in self._flying:
-            self._asked_in_flight.setdefault(key, JUST_ONCE)
-        elif key not in self._urgent and key not in self._wishes:
-            self._wishes.add(key)
-            self._wish_queue.append(key)
-
-    def next_at(self) -> float | None:
-        """Return when the next turn may be, None if nothing is scheduled; a moment gone by means now."""
-        if self._wish_queue:
-            return -math.inf
-        moments = [heap[0][0] for heap in (self._urgent_heap, self._heap) if heap]
-        return min(moments, default=None)
-
-    def take(self, now: float) -> Turn | None:
-        """Return the operation whose turn it is; None if there is none, or if only ghosts were seen in a first look."""
-        turn = self._take_urgent(now)
-        if turn is None and not (self._urgent_heap and self._urgent_heap[0][0] <= now):
-            turn = self._take_wish()
-            if turn is None and not self._wish_queue:
-                turn = self._take_routine(now)
-        return turn
-
-    def land(self, turn: Turn, now: float, *, wanted: bool, postponed: bool = False) -> None:
-        """Hand a turn back after the operation was asked.
-
-        Args:
-            turn: As taken.
-            now: The moment.
-            wanted: Whether the operation is to be asked again.
-            postponed: Whether this turn did not count, because nobody could have been asked.
-        """
-        key = (turn.kind, turn.uid)
-        del self._flying[key]
-        asked = self._asked_in_flight.pop(key, None)
-        if not wanted:
-            return
-        if turn.attempt is None:
-            step = turn.step if postponed else turn.step + 1
-            due = now if postponed else now + self._policy.interval(step, self._random())
-            heapq.heappush(self._heap, (due, turn.uid, turn.kind, step))
-        elif postponed:
-            self._set_urgent(key, now, turn.attempt)
-        else:
-            self._hurried_at[key] = now
-            if turn.attempt < JUST_ONCE:
-                self._set_urgent(key, now + delay(turn.attempt, first=1.0, longest=8.0), turn.attempt + 1)
-        if asked is not None:
-            self._set_urgent(key, now, asked)
-
-    def _set_urgent(self, key: tuple[str, str], due: float, attempt: int) -> None:
-        self._urgent[key] = (due, attempt)
-        heapq.heappush(self._urgent_heap, (due, *key))
-
-    def _take_urgent(self, now: float) -> Turn | None:
-        heap = self._urgent_heap
-        for _ in range(_SKIPS_PER_CALL):
-            if not heap or heap[0][0] > now:
+    async def _poll(self, claim: PollClaim, again: PollResult) -> PollResult | None:
+        """Poll once; return how the claim is given back, None if it has ended."""
+        ref = claim.ref
+        answer = await self.pacer.ask(ref, self._client.read_operation(ref), refusals=claim.refusals)
+        operation, error = answer.value, answer.error
+        if operation is not None:
+            self._missing.pop(ref, None)
+            if operation.status.terminal:
+                stored = await self._audience.ended(ref, operation, mentioned=claim.priority is Priority.LOOKUP)
+                return None if stored else again
+        self._audience.noted(ref, operation, error)
+        if isinstance(error, NotFound) and self._is_missing(ref):
+            self._audience.missing(ref, error)
+            if claim.priority is Priority.ABANDONED:
+                del self._missing[ref]
+                self._unknown.append(ref)
                 return None
-            due, kind, uid = heapq.heappop(heap)
-            known = self._urgent.get((kind, uid))
-            if known is not None and known[0] == due:
-                del self._urgent[kind, uid]
-                turn = self._flying[kind, uid] = Turn(kind, uid, 0, known[1])
-                return turn
-        return None
+        if answer.counted:
+            return again
+        if again_in := self.pacer.again_in(ref):  # neither ahead of others by its rank
+            return PollResult(claim=claim, again_in=again_in, counted=False)
+        return _unpolled(claim)
 
-    def _take_wish(self) -> Turn | None:
-        queue = self._wish_queue
-        for _ in range(min(_SKIPS_PER_CALL, len(queue))):
-            key = queue.popleft()
-            if key in self._wishes:
-                self._wishes.discard(key)
-                turn = self._flying[key] = Turn(*key, 0, JUST_ONCE)
-                return turn
-        return None
+    def _is_missing(self, ref: OperationRef) -> bool:
+        now = loop_time()
+        times, since = self._missing.get(ref, (0, now))
+        self._missing[ref] = (times + 1, since)
+        if len(self._missing) > _MAX_MISSING:
+            del self._missing[next(iter(self._missing))]
+        return times + 1 >= _MISSING_TIMES and now - since >= _MISSING_SECONDS
 
-    def _take_routine(self, now: float) -> Turn | None:
-        heap = self._heap
-        for _ in range(_SKIPS_PER_CALL):
-            if not heap or heap[0][0] > now:
-                return None
-            _, uid, kind, step = heapq.heappop(heap)
-            key = (kind, uid)
-            if key in self._ghosts:
-                self._ghosts.discard(key)
-            elif key in self._flying or key in self._urgent or key in self._wishes:
-                heapq.heappush(heap, (now + max(self._policy.interval(step, self._random()), 1.0), uid, kind, step))
-            elif (later := self._hurried_at.pop(key, -math.inf) + self._policy.interval(step, 0.0)) > now:
-                heapq.heappush(heap, (later, uid, kind, step))
-            else:
-                turn = self._flying[key] = Turn(kind, uid, step, None)
-                return turn
-        return None
+    async def _give_back(self) -> None:
+        """Let others poll what is under way, whatever ends this work."""
+        self._results += [_unpolled(claim) for claim in self._flying.values()]
+        self._flying.clear()
+        try:
+            async with asyncio.timeout(_CLOSING):
+                await self._hand_in()
+        except (StoreError, TimeoutError):
+            logger.warning("Claims of polls could not be given back; their leases run out in %.0f s.", _LEASE)
+
+
+def _unpolled(claim: PollClaim) -> PollResult:
+    return PollResult(claim=claim, again_in=0.0, priority=claim.priority, counted=False)

@@ -6,7 +6,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -18,31 +18,17 @@ from rewards_core.sqlite.files import followed
 if TYPE_CHECKING:
     from pathlib import Path
 
-    class Rows(apsw.Cursor):
-        """What a statement returns: whoever wrote it knows the types of its columns."""
-
-        def fetchall(self) -> list[Any]:
-            """Return all rows."""
-            ...
-
-        def __next__(self) -> Any: ...
-
-    class Connection(apsw.Connection):
-        """A connection as apsw has it."""
-
-        def execute(self, *arguments: Any, **options: Any) -> Rows:
-            """Run statements."""
-            ...
-
-else:
-    Connection = apsw.Connection
+Connection = apsw.Connection
 SQLiteError = apsw.Error
 ConstraintError = apsw.ConstraintError
 FullError = apsw.FullError
+InterruptError = apsw.InterruptError
 CALL_ERRORS = (apsw.ConstraintError, apsw.BindingsError, apsw.MismatchError, apsw.TooBigError, apsw.RangeError, apsw.SQLError)
 """Errors of what one call asked for; another call of the same transaction is not to blame."""
 PASSING_ERRORS = (apsw.BusyError, apsw.LockedError, apsw.FullError, apsw.InterruptError)
 """Errors that leave a connection sound."""
+DAMAGE_ERRORS = (apsw.CorruptError, apsw.NotADBError)
+"""Errors of a file that holds something else than SQLite wrote."""
 VERSION = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
 """The version of the SQLite that apsw carries."""
 
@@ -123,6 +109,11 @@ def temporary() -> Connection:
     return Connection("")
 
 
+def fetch(connection: Connection, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+    """Return all rows of a statement; one that is not read to its end would keep its transaction open."""
+    return connection.execute(statement, values).fetchall()
+
+
 @contextmanager
 def transaction(connection: Connection) -> Iterator[None]:
     """Commit what the block writes, all of it or, if the block raises, nothing."""
@@ -149,7 +140,7 @@ def meaning(problem: apsw.Error, path: Path) -> StoreError:
         return StoreError(f"{path} is locked by another program that does not let go. End that program, or its transaction.")
     if isinstance(problem, apsw.ReadOnlyError | apsw.PermissionsError):
         return StoreError(f"{path} cannot be written. Check the permissions and the mount of the file and its folder.")
-    if isinstance(problem, apsw.CorruptError | apsw.NotADBError):
+    if isinstance(problem, DAMAGE_ERRORS):
         return StoreError(f"{path} is damaged or is no SQLite file. Restore it from a backup.")
     if isinstance(problem, apsw.CantOpenError) and path.is_dir():
         return StoreError(f"{path} is a folder. Name a file.")

@@ -14,6 +14,7 @@ from rewards_core.sqlite.connection import (
     Connection,
     SQLiteError,
     connect,
+    fetch,
     in_use,
     meaning,
     set_busy_timeout,
@@ -107,7 +108,7 @@ class Database(Generic[S]):
         set_busy_timeout(self.writer, seconds)
         try:
             while True:
-                busy, pages, moved = self.writer.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()[0]
+                busy, pages, moved = fetch(self.writer, f"PRAGMA wal_checkpoint({mode})")[0]
                 if not busy and pages == moved:
                     return True
                 if time.monotonic() >= until:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from decimal import Decimal
 from typing import Any, cast
@@ -10,9 +11,18 @@ from typing import Any, cast
 import pytest
 from attrs import evolve
 
-from original_async import Allocation, AllocationFailed, AllocationRequest, Claim, ClaimFailed, ClaimRequest, OriginalClient
+from original_async import (
+    Allocation,
+    AllocationFailed,
+    AllocationRequest,
+    Claim,
+    ClaimFailed,
+    ClaimRequest,
+    OriginalClient,
+    OriginalWebhooks,
+)
 from rewards_core.errors import OperationFailed, OperationMismatch, UnexpectedResponse
-from rewards_core.operations import Operation, OperationRef, OperationStatus
+from rewards_core.operations import Event, Operation, OperationRef, OperationStatus
 from tests.original_async.conftest import REWARD, USER
 from vendor_sandboxes.original import OriginalSandbox
 
@@ -183,6 +193,37 @@ def test_a_resource_of_another_operation_or_an_incomplete_one_is_unexpected(
 ) -> None:
     with pytest.raises(UnexpectedResponse):
         client.parse_operation(OperationRef("default", "allocation", uid), {**RESOURCE, **changes})
+
+
+WEBHOOKS = OriginalWebhooks({"4o3vfxtcmo7b": "webhook-secret"})
+
+
+def told(**changes: Any) -> Event:
+    data = {"allocation": {**RESOURCE, "uid": "213134081289", **changes}}
+    return WEBHOOKS.parse(json.dumps({"event": "reward.allocated", "data": data}).encode())
+
+
+def test_an_event_gives_its_operation_as_a_model(client: OriginalClient) -> None:
+    operation = client.operation_of(told(amount="123456789.123456789012345678"))
+    assert isinstance(operation, Allocation)
+    assert (operation.uid, operation.amount) == ("213134081289", Decimal("123456789.123456789012345678"))
+    assert (operation.status, operation.scope) == (OperationStatus.DONE, "default")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        told(status="pending"),
+        told(amount="much"),
+        WEBHOOKS.parse(b'{"event": "asset.minted", "data": {}}'),
+        WEBHOOKS.parse(b"garbage"),
+        evolve(told(), resource=RESOURCE),
+        evolve(told(), ref=OperationRef("second", "allocation", "213134081289")),
+        evolve(told(), ref=OperationRef("default", "coin", "213134081289")),
+    ],
+)
+def test_an_event_without_a_usable_resource_of_this_client_gives_none(client: OriginalClient, event: Event) -> None:
+    assert client.operation_of(event) is None
 
 
 async def test_a_replayed_nonce_with_another_amount_shows_when_it_settles(

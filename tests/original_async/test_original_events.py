@@ -14,7 +14,8 @@ from multidict import CIMultiDict
 
 from original_async.webhooks import OriginalWebhooks
 from rewards_core.errors import SignatureError
-from rewards_core.operations import EventSource, OperationRef
+from rewards_core.operations import Event, EventSource, OperationRef
+from webhooks import MemoryStore, Receiver
 
 APP = {"uid": "UB2DG8MW5KBQ", "name": "App name567", "region": "EU", "environment": "Development"}
 ALLOCATION = {
@@ -52,6 +53,20 @@ def test_it_is_an_event_source() -> None:
     accepted: EventSource = source
     assert accepted.scope == "default"
     assert OriginalWebhooks({"a": "s"}, scope="second").scope == "second"
+
+
+def test_it_knows_the_events_that_the_vendor_names(caplog: pytest.LogCaptureFixture) -> None:
+    assert {"reward.allocated", "reward.claimed", "asset.minted"} < source.event_names
+    receiver = Receiver(source, MemoryStore())
+
+    async def handle(event: Event) -> None:
+        """Do nothing."""
+
+    for name in sorted(source.event_names):
+        receiver.on(name)(handle)
+    assert caplog.text == ""
+    receiver.on("reward.alocated")(handle)
+    assert "did you mean 'reward.allocated'?" in caplog.text
 
 
 def test_what_it_signs_it_verifies() -> None:

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from rewards_core.sqlite.connection import Connection
+from rewards_core.sqlite.connection import Connection, fetch
 from rewards_core.sqlite.engine import Engine
 from rewards_core.sqlite.migrations import Schema
 
@@ -69,7 +69,7 @@ def break_down(db: Connection) -> None:
 
 
 def texts_in(db: Connection) -> list[str]:
-    return [row[0] for row in db.execute("SELECT text FROM line ORDER BY number").fetchall()]
+    return [row[0] for row in fetch(db, "SELECT text FROM line ORDER BY number")]
 
 
 NEVER = 3_600.0

@@ -41,12 +41,12 @@ async def test_slots_run_out_and_come_back() -> None:
 async def test_a_pause_and_a_rate_hold_though_the_clock_jumps(monkeypatch: pytest.MonkeyPatch, jumps: list[float]) -> None:
     slots = limiter(calls_per_second=1.0, burst=1)
     slots.pause(10.0)
-    wall, starts = time.time(), list[float]()
+    wall, starts = [time.time()], list[float]()
+    monkeypatch.setattr(time, "time", lambda: wall[0])
     starting = [asyncio.create_task(start(slots, starts)) for _ in range(3)]
     for jump in jumps:
         await asyncio.sleep(4.0)
-        wall += jump
-        monkeypatch.setattr(time, "time", lambda: wall)
+        wall[0] += jump
     await asyncio.gather(*starting)
     assert starts == [10.0, 11.0, 12.0]
 

@@ -127,6 +127,14 @@ async def make() -> None:
     )
 
 
+async def handle(original: OriginalClient, event: Event) -> None:
+    operation = original.operation_of(event)
+    assert_type(operation, Allocation | Claim | None)
+    if isinstance(operation, Allocation):
+        assert_type(operation.amount, Decimal)
+    assert_type(OriginalWebhooks({"4o3vfxtcmo7b": "secret"}).event_names, frozenset[str])
+
+
 def failed(error: AllocationFailed | ClaimFailed) -> None:
     if isinstance(error, AllocationFailed):
         assert_type(error.operation, Allocation)

@@ -12,13 +12,13 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from rewards_core.errors import StoreError
+from rewards_core.errors import StoreClosed
 from rewards_core.operations import Event
 from tests.webhooks.fakes import SIGNATURE, FakeSource, body_of
 from webhooks.ingress.asgi import AsgiIngress
 from webhooks.receiver import Receiver
-from webhooks.store.base import EventState
 from webhooks.store.memory import MemoryStore
+from webhooks.store.records import EventState
 
 
 def a_receiver(**options: Any) -> Receiver:
@@ -109,13 +109,45 @@ async def test_a_websocket_is_closed_and_what_is_unknown_is_left_alone() -> None
     assert peer.sent == [{"type": "websocket.close", "code": 1000}]
 
 
-async def test_served_alone_it_starts_and_closes_receiver_and_store() -> None:
-    receiver = a_receiver()
+@pytest.mark.parametrize("given", [True, False])
+async def test_served_alone_it_starts_and_closes_the_receiver_with_what_that_opened(given: bool) -> None:
+    receiver = Receiver(FakeSource(), MemoryStore() if given else "memory:")
+
+    @receiver.on("*", name="app.note")
+    async def handle(event: Event) -> None:
+        raise AssertionError
+
+    closed: list[bool] = []
+
+    class Closing:
+        async def aclose(self) -> None:
+            (handler,) = await receiver.store.list_handlers()
+            closed.append(handler.served)
+
     peer = Peer({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
-    await AsgiIngress(receiver)({"type": "lifespan"}, peer.receive, peer.send)
+    await AsgiIngress(receiver, Closing())({"type": "lifespan"}, peer.receive, peer.send)
     assert [message["type"] for message in peer.sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
-    with pytest.raises(StoreError):
-        await receiver.store.ping()
+    assert closed == [True]
+    if given:
+        assert [handler.served for handler in await receiver.store.list_handlers()] == [False]
+    else:
+        with pytest.raises(StoreClosed):
+            await receiver.store.ping()
+
+
+async def test_completions_on_a_route_that_hears_nothing_of_the_servers_life_are_warned_about(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Closing:
+        async def aclose(self) -> None:
+            raise AssertionError
+
+    ingress, raw = AsgiIngress(a_receiver(), Closing()), body_of(uid="7")
+    for _ in range(2):
+        peer = Peer(*body(raw))
+        await ingress(scope(headers=signed(raw)), peer.receive, peer.send)
+        assert peer.status == 200
+    assert caplog.text.count("close_on_signal") == 1
 
 
 async def test_a_failing_start_is_told_to_the_server() -> None:

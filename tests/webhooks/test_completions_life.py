@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from rewards_core.operations import Operation, OperationRef, OperationStatus
+from rewards_core.operations import Operation, OperationRef
 from tests.virtual_time import virtual_time, wall
-from tests.webhooks.fakes import FakeVendor, Thing, a_ref, words_of
+from tests.webhooks.fakes import FakeVendor, Thing, a_ref
 from tests.webhooks.world import World, a_world, now, settle
 from webhooks import Completions, CompletionsClosed, CompletionsFailed, CompletionTimeout, MemoryStore, PollPolicy, RestartPolicy
-from webhooks.store.base import Outcome
+from webhooks.store.records import Outcome
 
 
 class Clinging(FakeVendor):
@@ -57,7 +57,7 @@ async def test_what_begins_while_all_is_closed_is_told_so() -> None:
     completions, waiting = await clinging()
     closing = asyncio.create_task(completions.aclose())
     await settle()
-    for use in (completions.wait("2"), completions.start(), completions.adopt_pending()):
+    for use in (completions.wait("2"), completions.start()):
         with pytest.raises(CompletionsClosed):
             await use
     again = asyncio.create_task(completions.aclose())
@@ -71,7 +71,7 @@ async def test_what_begins_while_all_is_closed_is_told_so() -> None:
 @virtual_time
 async def test_who_cancels_the_closing_of_a_stream_leaves_nothing_behind() -> None:
     class Slow(MemoryStore):
-        async def outcomes(self, refs: Any) -> Any:
+        async def watch(self, refs: Any, **_: Any) -> Any:
             try:
                 await asyncio.sleep(1_000)
             finally:
@@ -144,56 +144,56 @@ async def test_what_is_pending_may_change_while_it_is_iterated_over() -> None:
 
 
 @virtual_time
-@pytest.mark.parametrize("too_late", [True, False])
-async def test_news_in_the_very_moment_of_a_timeout_keeps_nobody_from_it(too_late: bool) -> None:
-    async with a_world() as world:
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("passes", range(4))
+async def test_an_outcome_in_the_very_moment_of_a_timeout_is_kept_from_no_other_waiter(
+    before: bool, passes: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_world(polling=PollPolicy(first_after=1_000.0, max_interval=2_000.0)) as world:
+        world.vendor.will("1", "pending")
 
         async def settle_at_ten() -> None:
             await asyncio.sleep(10)
-            await world.store.record_outcome(
-                Outcome(
-                    ref=a_ref("1"), status=OperationStatus.DONE, resource=words_of("1", "done"), via="webhook", settled_at=wall()
-                )
-            )
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            await world.deliver("1")
 
-        settling = [asyncio.create_task(settle_at_ten())] if too_late else []
+        settling = [asyncio.create_task(settle_at_ten())] if before else []
         waiting = [world.start("1", timeout=10), world.start("1", timeout=10), world.start("1", timeout=99)]
-        if not too_late:
+        if not before:
             settling.append(asyncio.create_task(settle_at_ten()))
         first, second, third, _ = await asyncio.gather(*waiting, *settling, return_exceptions=True)
-        for ended in (first, second):
-            assert isinstance(ended, CompletionTimeout if too_late else Thing)
+        assert type(first) is type(second)
+        assert isinstance(first, CompletionTimeout | Thing)
         assert isinstance(third, Thing)
         assert now() == 10.0
+        assert caplog.text == ""
 
 
 # a store that hangs
 
 
 class Hanging(MemoryStore):
-    """Answers nothing about outcomes for a long time."""
+    """Registers nothing for a long time, and answers nothing about outcomes."""
+
+    async def watch(self, refs: Any, **options: Any) -> Any:
+        await asyncio.sleep(1_000)
+        return await super().watch(refs, **options)
 
     async def outcome(self, ref: OperationRef) -> Outcome | None:
         await asyncio.sleep(1_000)
         return await super().outcome(ref)
 
-    async def outcomes(self, refs: Any) -> Any:
-        await asyncio.sleep(1_000)
-        return await super().outcomes(refs)
 
-
-class HangingLater(Hanging):
-    """Hangs where pending operations are registered."""
+class HangingAtFirst(Hanging):
+    """Hangs where operations are registered alone."""
 
     async def outcome(self, ref: OperationRef) -> Outcome | None:
         return await MemoryStore.outcome(self, ref)
 
-    async def add_pending(self, refs: Any) -> None:
-        await asyncio.sleep(1_000)
-
 
 @virtual_time
-@pytest.mark.parametrize(("store", "at"), [(Hanging, 12.0), (HangingLater, 10.0)])
+@pytest.mark.parametrize(("store", "at"), [(Hanging, 12.0), (HangingAtFirst, 10.0)])
 async def test_a_store_that_hangs_keeps_no_wait_beyond_its_time(store: type[MemoryStore], at: float) -> None:
     async with a_world(store=store(clock=wall)) as world:
         with pytest.raises(CompletionTimeout):
@@ -212,36 +212,32 @@ async def test_a_store_that_hangs_keeps_no_stream_beyond_its_time() -> None:
 
 @virtual_time
 async def test_who_is_told_while_the_store_hangs_is_told_nevertheless() -> None:
-    async with a_world(store=HangingLater(clock=wall)) as world:
+    async with a_world(store=HangingAtFirst(clock=wall)) as world:
         waiting = world.start("1", timeout=10)
         await asyncio.sleep(1)
         await world.deliver("1")
         await waiting
-        assert now() <= 10.0
+        assert now() == 1.0
 
 
 @virtual_time
-async def test_a_stores_own_timeout_is_not_taken_for_that_of_the_wait() -> None:
-    class Impatient(MemoryStore):
-        patience = 0
+@pytest.mark.parametrize("failing", ["watch", "hurry_polls", "outcome"])
+async def test_a_timeout_of_the_store_itself_is_not_taken_for_that_of_the_wait(failing: str) -> None:
+    store: Any = MemoryStore(clock=wall)
 
-        async def outcome(self, ref: OperationRef) -> Outcome | None:
-            if not self.patience:
-                raise TimeoutError("of the store")
-            self.patience -= 1
-            return None
+    async def fail(*_: Any, **__: Any) -> None:
+        raise TimeoutError("of the store")
 
-    for looks in (0, 1, 2):
-        store = Impatient(clock=wall)
-        store.patience = looks
-        async with a_world(store=store) as world:
-            with pytest.raises(TimeoutError, match="of the store"):
-                await world.completions.wait("1", timeout=10)
+    setattr(store, failing, fail)
+    async with a_world(store=store, polling=PollPolicy(first_after=1_000.0, max_interval=2_000.0)) as world:
+        world.vendor.will("1", "pending")
+        with pytest.raises(TimeoutError, match="of the store"):
+            await world.completions.wait("1", timeout=1, poll_now=failing == "hurry_polls")
 
 
 @virtual_time
 async def test_who_is_cancelled_while_the_store_hangs_leaves_nothing_behind() -> None:
-    async with a_world(store=HangingLater(clock=wall)) as world:
+    async with a_world(store=HangingAtFirst(clock=wall)) as world:
         waiting = world.start("1", timeout=10)
         await asyncio.sleep(1)
         waiting.cancel()
@@ -283,21 +279,47 @@ async def test_an_iterable_cancelled_from_inside_is_not_taken_for_its_end() -> N
 
 
 @virtual_time
-async def test_a_generator_is_closed_with_its_stream() -> None:
+@pytest.mark.parametrize("count", [10, 2_500])
+async def test_a_generator_is_closed_with_its_stream(count: int) -> None:
     ended: list[float] = []
 
     async def giving() -> AsyncIterator[str]:
         try:
-            for number in range(10):
+            for number in range(count):
                 yield str(number)
+            await asyncio.sleep(1_000)
         finally:
             ended.append(now())
 
     class Slow(MemoryStore):
-        async def add_pending(self, refs: Any) -> None:
+        async def watch(self, refs: Any, **options: Any) -> Any:
             await asyncio.sleep(1)
+            return await super().watch(refs, **options)
 
     generator = giving()
     async with a_world(store=Slow(clock=wall)) as world, world.completions.as_completed(generator):
-        await asyncio.sleep(2.5)
-    assert ended == [2.5]
+        await asyncio.sleep(1.5)
+    assert ended == [1.5]
+
+
+@virtual_time
+async def test_operations_that_come_together_or_while_the_store_is_at_work_are_registered_together() -> None:
+    registered: list[int] = []
+
+    class Counting(MemoryStore):
+        async def watch(self, refs: Any, **options: Any) -> Any:
+            registered.append(len(refs))
+            await asyncio.sleep(1)
+            return await super().watch(refs, **options)
+
+    async def giving() -> AsyncIterator[str]:
+        for number in range(5):
+            yield str(number)
+        await asyncio.sleep(0.5)
+        for number in range(5, 3_000):
+            yield str(number)
+
+    async with a_world(store=Counting(clock=wall)) as world, world.completions.as_completed(giving()) as outcomes:
+        await asyncio.sleep(5)
+        assert registered == [5, 1_000, 1_000, 995]
+        assert outcomes.pending == 3_000

@@ -12,9 +12,10 @@ import pytest
 from aiohttp import web
 from attrs import frozen
 
+from rewards_core.errors import StoreClosed, StoreError
 from rewards_core.operations import Event
 from tests.webhooks.fakes import FakeSource, a_ref, body_of, words_of
-from webhooks import Acceptance, MemoryStore, Receiver, StoreClosed, StoreError
+from webhooks import Acceptance, MemoryStore, Receiver
 
 PATH = "/webhooks/fake"
 
@@ -84,9 +85,10 @@ async def test_a_signed_delivery_is_kept_and_answered_200() -> None:
         assert (await there.store.statistics()).events == 1
 
 
-async def test_handlers_and_store_live_with_the_application() -> None:
-    source, store, seen = FakeSource(), MemoryStore(), asyncio.Event()
-    receiver = Receiver(source, store)
+@pytest.mark.parametrize("given", [True, False])
+async def test_handlers_live_with_the_application_and_so_does_a_store_that_the_receiver_opened(given: bool) -> None:
+    source, seen = FakeSource(), asyncio.Event()
+    receiver = Receiver(source, MemoryStore() if given else "memory:")
 
     @receiver.on("thing.done")
     async def note(event: Event) -> None:
@@ -100,8 +102,11 @@ async def test_handlers_and_store_live_with_the_application() -> None:
     assert (await receiver.receive(source.sign(body), body)).status == 200
     await asyncio.wait_for(seen.wait(), 10)
     await runner.cleanup()
-    with pytest.raises(StoreClosed):
-        await store.ping()
+    if given:
+        assert [handler.served for handler in await receiver.store.list_handlers()] == [False]
+    else:
+        with pytest.raises(StoreClosed):
+            await receiver.store.ping()
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])

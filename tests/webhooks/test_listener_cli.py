@@ -770,14 +770,14 @@ async def test_a_delivery_that_is_not_taken_leaves_a_line_in_the_log_and_no_trac
     teller, receiver = Teller(), Receiver(SOURCE, MemoryStore())
     async with aiohttp.ClientSession() as session:
         receiver.on("*", name="forward /in")(Forwarder(session, "http://127.0.0.1:9/", timeout=1))
-        logging.getLogger("webhooks.dispatch").addHandler(teller)
+        logging.getLogger("webhooks.handlers").addHandler(teller)
         try:
             async with receiver:
                 body = delivery("1")
                 assert (await receiver.receive({"x-webhook-signature": SOURCE.sign(body)}, body)).status == 200
                 await told.wait()
         finally:
-            logging.getLogger("webhooks.dispatch").removeHandler(teller)
+            logging.getLogger("webhooks.handlers").removeHandler(teller)
     assert "got ClientConnectorError; it is tried again later" in caplog.text
     assert "Traceback" not in caplog.text
 

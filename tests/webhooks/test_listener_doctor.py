@@ -6,7 +6,11 @@ import asyncio
 import errno
 import json
 import os
+import re
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -23,10 +27,12 @@ from typer.testing import CliRunner
 
 from tests.webhooks.listener_process import KEYS
 from tests.webhooks.store_contract import event
-from webhooks.cli import app
+from tests.webhooks.test_store_space import filled, set_free
+from webhooks.cli import app, checks
 from webhooks.cli.checks import (
     Finding,
     check_clock,
+    check_integrity,
     check_keys,
     check_permissions,
     check_port,
@@ -37,10 +43,12 @@ from webhooks.cli.checks import (
     secret_files,
 )
 from webhooks.cli.sources import SourceSpec
+from webhooks.cli.space import LEAST_FREE, Space
 from webhooks.store.sqlite import SQLiteStore
 
 NOWHERE = "http://127.0.0.1:9"
 COMMAND = import_module("webhooks.cli.doctor")
+OLDER = Path(__file__).parent / "data"
 
 
 class Somewhere:
@@ -104,10 +112,11 @@ def test_permissions(tmp_path: Path) -> None:
 
 
 def test_sqlite() -> None:
+    assert check_sqlite().ok
     assert check_sqlite((3, 51, 3)).ok
-    assert "one connection alone writes" in check_sqlite((3, 40, 1)).found
-    old = check_sqlite((3, 34, 0))
-    assert (old.ok, old.advice) == (False, "use a Python built with SQLite 3.35.0 or newer")
+    old = check_sqlite((3, 51, 2))
+    assert (old.ok, old.found) == (False, "SQLite 3.51.2, which can lose commits where several processes write")
+    assert old.advice == "pip install --upgrade apsw; it carries its own SQLite, 3.51.3 or newer"
 
 
 def test_store(tmp_path: Path) -> None:
@@ -129,27 +138,154 @@ def test_store(tmp_path: Path) -> None:
     assert (forgetful.ok, forgetful.advice) == (False, "events are lost with the process; give --store sqlite:///FILE")
     nowhere = check(tmp_path / "missing" / "inbox.db")
     assert (nowhere.ok, nowhere.advice) == (False, "make its folder, and let this user write there")
-    assert "is written by another process; 1 event, 0 wait" in asyncio.run(fill(None)).found
+    assert asyncio.run(fill(None)).found == f"{path} can be written; 1 event, 0 wait for handlers"
     assert check(path).ok
     asyncio.run(fill(None, "unreadable"))
     dead = check(path)
     assert (dead.ok, dead.advice) == (False, "webhook-listener dead-letters list")
     path.write_bytes(b"no store" * 1000)
     broken = check(path)
-    assert (broken.ok, broken.advice) == (False, "free the disk, or restore the file from a backup")
-    (tmp_path / "inbox.db.lock").unlink()
+    assert (broken.ok, broken.advice) == (False, "see `integrity`, `space` and `permissions`")
+
+
+def test_a_store_that_cannot_be_locked_is_no_good(tmp_path: Path) -> None:
+    (tmp_path / "inbox.db").touch()
     (tmp_path / "inbox.db.lock").mkdir()
-    locked = check(path)
-    assert (locked.ok, locked.advice) == (False, "let this user write in its folder")
+    assert not asyncio.run(check_store(tmp_path / "inbox.db")).ok
 
 
-def test_space(tmp_path: Path) -> None:
-    assert check_space(tmp_path / "inbox.db", needed=1).ok
-    assert check_space(None, needed=1).ok
-    full = check_space(tmp_path / "inbox.db", needed=1 << 60)
-    assert not full.ok
-    assert "answered 503" in full.advice
-    assert check_space(tmp_path / "missing" / "inbox.db").advice == "make the folder"
+@pytest.mark.parametrize(("name", "layout"), [("store-0.1.db", 2), ("store-0.1-layout-1.db", 1)])
+def test_a_store_of_an_older_version_is_left_as_it_is(tmp_path: Path, name: str, layout: int) -> None:
+    path = tmp_path / "inbox.db"
+    shutil.copy(OLDER / name, path)
+    before = path.read_bytes()
+    found = asyncio.run(check_store(path))
+    assert (found.ok, found.advice) == (True, "")
+    assert found.found.startswith(f"{path} has layout {layout}; once no older version has it open")
+    assert asyncio.run(check_integrity(path)).ok
+    assert asyncio.run(check_space(path, 30.0)).ok
+    assert path.read_bytes() == before
+
+
+def damage(path: Path) -> None:
+    """Overwrite the page of an index that only a look at all pages reads."""
+    program = (
+        "import apsw, sys; "
+        "print(apsw.Connection(sys.argv[1]).execute(\"SELECT rootpage FROM sqlite_schema WHERE name = 'interest_of'\").get)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=60, check=True)
+    start = (int(done.stdout) - 1) * 4096
+    pages = bytearray(path.read_bytes())
+    pages[start : start + 4096] = b"x" * 4096
+    path.write_bytes(pages)
+
+
+def test_integrity(tmp_path: Path) -> None:
+    def check(path: Path | None, seconds: float = 60.0) -> Finding:
+        return asyncio.run(check_integrity(path, seconds))
+
+    path = tmp_path / "inbox.db"
+    assert check(None).ok
+    assert check(path).found == "there is no file yet"
+    asyncio.run(filled(path, events=300))
+    assert check(path) == Finding(check="integrity", ok=True, found=f"{path} is sound")
+    hurried = check(path, 0.0)
+    assert (hurried.ok, hurried.found) == (True, f"{path}: no damage in what could be read in time")
+
+    damage(path)
+    damaged = check(path)
+    assert (damaged.ok, damaged.advice) == (False, "stop the listener, and restore the file from a backup")
+    assert re.fullmatch(rf"{path} is damaged: Tree \d+ .+", damaged.found)
+
+    path.write_bytes(b"no store" * 1000)
+    assert check(path).found == f"{path} is damaged: file is not a database"
+    path.unlink()
+    path.mkdir()
+    unreadable = check(path)
+    assert (unreadable.ok, unreadable.advice) == (False, "see `permissions`, then look again")
+    assert "damaged" not in unreadable.found
+
+
+async def test_integrity_is_looked_at_while_a_listener_writes(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "inbox.db")
+    await store.accept(event("1"))
+    looking = asyncio.create_task(check_integrity(tmp_path / "inbox.db"))
+    await store.accept(event("2"))
+    assert (await looking).ok
+    await store.accept(event("3"))
+    assert (await store.statistics()).events == 3
+    await store.aclose()
+
+
+async def test_a_look_at_integrity_that_is_cancelled_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "inbox.db"
+    await filled(path, events=300)
+    looked, ended = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    found: list[Finding] = []
+
+    def look(of: Path, until: float, told: threading.Event) -> Finding:
+        loop.call_soon_threadsafe(looked.set)
+        assert told.wait(60.0)
+        found.append(sound(of, until, told))
+        ended.set()
+        return found[0]
+
+    sound = checks._integrity
+    monkeypatch.setattr(checks, "_integrity", look)
+    looking = asyncio.create_task(check_integrity(path))
+    await looked.wait()
+    looking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await looking
+    assert await asyncio.to_thread(ended.wait, 60.0)
+    assert found[0].found.endswith("no damage in what could be read in time")
+
+
+def test_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(path: Path | None) -> Finding:
+        return asyncio.run(check_space(path, 30.0))
+
+    path = tmp_path / "inbox.db"
+    asyncio.run(filled(path, events=300))
+    set_free(monkeypatch, 1024**4)
+    good = check(path)
+    assert (good.ok, good.advice) == (True, "")
+    assert good.found.startswith(f"1,048,576 MiB free at {tmp_path}; the store takes ")
+    assert check(None).ok
+    assert check(tmp_path / "none yet.db").ok
+
+    set_free(monkeypatch, LEAST_FREE - 1)
+    full = check(path)
+    assert (full.ok, "below 256 MiB deliveries will soon be answered 503" in full.advice) == (False, True)
+    assert not check(None).ok
+
+    nowhere = check(tmp_path / "missing" / "inbox.db")
+    assert (nowhere.ok, nowhere.advice) == (False, "make the folder")
+    path.write_bytes(b"no store" * 1000)
+    assert check(path).advice == "see `integrity`"
+
+
+@pytest.mark.parametrize(
+    ("days", "ok", "advice"),
+    [
+        (
+            2.9,
+            False,
+            "free some, or keep events for fewer days (--keep-days); below 256 MiB deliveries will soon be answered 503",
+        ),
+        (3.1, True, "free some, or keep events for fewer days (--keep-days)"),
+        (13.9, True, "free some, or keep events for fewer days (--keep-days)"),
+        (14.1, True, ""),
+    ],
+)
+async def test_space_that_lasts_for_some_days(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: float, ok: bool, advice: str
+) -> None:
+    space = Space(folder=tmp_path, free=1024**3, days=days)
+    monkeypatch.setattr(checks, "measure", lambda *_, **__: space)
+    found = await check_space(tmp_path / "inbox.db", 30.0)
+    assert (found.ok, found.found, found.advice) == (ok, str(space), advice)
 
 
 async def test_port(somewhere: Somewhere) -> None:
@@ -271,7 +407,9 @@ def with_a_dead_letter(folder: Path) -> None:
     asyncio.run(fill())
 
 
-@pytest.mark.parametrize("check", ["keys", "permissions", "sqlite", "space", "store", "port", "clock", "reachability"])
+@pytest.mark.parametrize(
+    "check", ["keys", "permissions", "sqlite", "space", "integrity", "store", "port", "clock", "reachability"]
+)
 def test_what_a_check_finds_wrong_is_printed_with_its_advice(folder: Path, monkeypatch: pytest.MonkeyPatch, check: str) -> None:
     if check != "keys":
         monkeypatch.setenv("ORIGINAL_WEBHOOK_KEYS", KEYS)
@@ -288,10 +426,14 @@ def test_what_a_check_finds_wrong_is_printed_with_its_advice(folder: Path, monke
             advice = "chmod 600 keys key.pem token"
         elif check == "sqlite":
             monkeypatch.setattr(COMMAND, "check_sqlite", lambda: check_sqlite((3, 7, 0)))
-            advice = "use a Python built with SQLite 3.35.0 or newer"
+            advice = "pip install --upgrade apsw"
         elif check == "space":
-            monkeypatch.setattr(COMMAND, "check_space", lambda path: check_space(path, needed=1 << 60))
+            set_free(monkeypatch, 0)
             advice = "deliveries will soon be answered 503"
+        elif check == "integrity":
+            asyncio.run(filled(folder / "inbox.db", events=1))
+            damage(folder / "inbox.db")
+            advice = "stop the listener, and restore the file from a backup"
         elif check == "store":
             with_a_dead_letter(folder)
             advice = "webhook-listener dead-letters list"
@@ -319,7 +461,17 @@ def test_the_command_ends_well_if_all_is_well(folder: Path, monkeypatch: pytest.
     ended = doctor()
     assert (ended.code, [row["check"] for row in ended.rows if not row["ok"]]) == (0, [])
     names = {row["check"] for row in ended.rows}
-    assert names == {"keys", "clock", "store", "sqlite", "space", "port", "permissions", "reachability"}
+    assert names == {"keys", "clock", "store", "sqlite", "space", "integrity", "port", "permissions", "reachability"}
+
+
+def test_what_can_wait_some_days_is_shown_and_is_no_failure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORIGINAL_WEBHOOK_KEYS", KEYS)
+    monkeypatch.setattr(checks, "measure", lambda *_, **__: Space(folder=folder, free=1024**3, days=9.6))
+    ended = doctor("--text")
+    assert ended.code == 0
+    (row,) = [line for line in ended.err.splitlines() if "│ soon " in line]
+    assert "about 10 days until the disk is full" in row
+    assert "keep events for fewer days" in row
 
 
 def test_the_command_names_what_is_wrong_and_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ async def test_operations_that_the_client_fails_over_end_nobody_elses_wait(caplo
         for ended in await asyncio.gather(*poisoned, return_exceptions=True):
             assert isinstance(ended, CompletionTimeout)
             assert str(ended.last_error) == "cannot be read"
-        assert "waits its turn" in caplog.text
+        assert "it is asked for again later" in caplog.text
 
 
 @virtual_time
@@ -87,7 +87,7 @@ async def test_one_operation_that_alone_is_refused_does_not_pause_the_others(
         assert seen == [CompletionTimeout] * 31
         assert len(world.vendor.reads) > 30 * 3_600 / 60 * 0.9
         assert [ref for _, ref in world.vendor.reads].count(a_ref("refused")) > 40
-        assert caplog.text.count("they pause for") == 1
+        assert caplog.text.count("They pause for") == 1
         assert caplog.text.count("but answers others") == 1
 
 

@@ -9,21 +9,23 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from attrs import evolve
 
+from rewards_core.errors import StoreClosed, StoreError
 from rewards_core.operations import Event
+from tests.virtual_time import EPOCH, virtual_time
 from tests.webhooks.fakes import SIGNATURE, FakeSource, a_ref, body_of, words_of
-from tests.webhooks.store_contract import A_DAY, Clock
-from webhooks import Acceptance, EventState, MemoryStore, Receiver, Reply, StoreError
+from tests.webhooks.store_contract import A_DAY, Ear, claim, wants
+from webhooks import Acceptance, EventState, MemoryStore, Receiver, Reply
 
 
 class Inbox:
     """A receiver over a memory store, and somebody who signs."""
 
     def __init__(self, *sources: Any, **options: Any) -> None:
-        self.clock = Clock()
         self.source = sources[0] if sources else FakeSource()
-        self.store = options.pop("store", None) or MemoryStore(clock=self.clock)
-        self.receiver = Receiver(sources or self.source, self.store, clock=self.clock, **options)
+        self.store = options.pop("store", None) or MemoryStore(clock=lambda: EPOCH)
+        self.receiver = Receiver(sources or self.source, self.store, clock=lambda: EPOCH, **options)
 
     async def send(self, body: bytes, *, source: Any = None, **headers: str) -> Reply:
         signed = (source or self.source).sign(body)
@@ -44,7 +46,7 @@ async def test_a_signed_delivery_is_kept_and_acknowledged() -> None:
     assert settled is not None
     assert (settled.status, settled.via) == ("done", "webhook")
     statistics = inbox.receiver.statistics
-    assert (statistics.accepted, statistics.last_delivery_at) == (1, inbox.clock.now)
+    assert (statistics.accepted, statistics.last_delivery_at) == (1, EPOCH)
 
 
 # identity
@@ -72,6 +74,7 @@ async def test_the_same_event_sent_again_with_another_sent_at_and_signature_is_a
     assert [words["sent_at"] for words in await inbox.words()] == ["10:00"]
 
 
+@virtual_time
 async def test_a_body_replayed_after_the_purge_is_not_handed_on_again() -> None:
     inbox = Inbox()
     seen = []
@@ -80,13 +83,16 @@ async def test_a_body_replayed_after_the_purge_is_not_handed_on_again() -> None:
     async def count(event: Event) -> None:
         seen.append(event)
 
-    await inbox.send(body_of(uid="1", sent_at="10:00"))
-    (kept,) = await inbox.store.list_events()
-    (claimed,) = await inbox.store.claim_jobs(kept.jobs[0].handler, limit=1, lease=60)
-    await inbox.store.finish_job(claimed.job)
-    inbox.clock.now += 100 * A_DAY
-    assert await inbox.store.purge(inbox.clock.now) == 1
-    assert (await inbox.send(body_of(uid="1", sent_at="11:00"))).status == 200
+    async with inbox.receiver:
+        await inbox.send(body_of(uid="1", sent_at="10:00"))
+        await asyncio.sleep(1)
+        assert len(seen) == 1
+    await asyncio.sleep(100 * A_DAY)
+    assert await inbox.store.purge(A_DAY) == 1
+    async with inbox.receiver:
+        assert (await inbox.send(body_of(uid="1", sent_at="11:00"))).status == 200
+        await asyncio.sleep(1)
+        assert len(seen) == 1
     assert await inbox.words() == []
     assert inbox.receiver.statistics.duplicates == 1
 
@@ -117,9 +123,17 @@ async def test_without_a_good_signature_nothing_is_kept_and_nothing_of_the_body_
     assert reply.status == 401
     assert inbox.receiver.statistics.rejected == {reason: 1}
     counted = await inbox.store.statistics()
-    assert (counted.events, counted.outcomes, counted.questions) == (0, 0, 0)
+    assert (counted.events, counted.outcomes, counted.pending) == (0, 0, 0)
     assert "SECRET-WORD" not in caplog.text + repr(reply)
     assert await inbox.store.accept(inbox.source.parse(b'{"event": "SECRET-WORD"}')) is Acceptance.NEW
+
+
+async def test_subscribers_of_the_store_hear_of_refused_signatures() -> None:
+    inbox, ear = Inbox(), Ear()
+    await inbox.store.subscribe(ear)
+    await inbox.receiver.receive({}, b"{}")
+    await inbox.receiver.receive({SIGNATURE: "0" * 64}, b"{}")
+    assert ear.refusals == ["missing", "mismatch"]
 
 
 async def test_a_signature_over_another_body_is_refused() -> None:
@@ -128,16 +142,18 @@ async def test_a_signature_over_another_body_is_refused() -> None:
     assert reply.status == 401
 
 
-async def test_strangers_cannot_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    inbox = Inbox()
+@virtual_time
+async def test_strangers_cannot_fill_the_log_however_the_clock_is_set(caplog: pytest.LogCaptureFixture) -> None:
+    clock = iter(range(0, -200, -1))
+    receiver = Receiver(FakeSource(), MemoryStore(), clock=lambda: next(clock) * A_DAY)
     for _ in range(100):
-        await inbox.receiver.receive({}, b"{}")
+        await receiver.receive({}, b"{}")
     assert caplog.text.count("answered 401 (missing)") == 1
-    inbox.clock.now += 61
-    await inbox.receiver.receive({}, b"{}")
-    assert "101 so far" in caplog.text
-    inbox.clock.now -= 365 * A_DAY
-    await inbox.receiver.receive({}, b"{}")
+    await asyncio.sleep(59)
+    await receiver.receive({}, b"{}")
+    assert caplog.text.count("answered 401 (missing)") == 1
+    await asyncio.sleep(1)
+    await receiver.receive({}, b"{}")
     assert "102 so far" in caplog.text
 
 
@@ -165,7 +181,9 @@ async def test_a_body_over_the_limit_is_refused_before_anything_is_computed() ->
         ("POST", 10, "identity, br", 415),
     ],
 )
-def test_limits_are_looked_at_before_the_body(method: str, length: int | None, encoding: str | None, status: int | None) -> None:
+async def test_limits_are_looked_at_before_the_body(
+    method: str, length: int | None, encoding: str | None, status: int | None
+) -> None:
     refusal = Inbox().receiver.refusal(method, length, encoding)
     assert (refusal and refusal.status) == status
     if status == 405:
@@ -251,28 +269,47 @@ def test_sources_of_one_scope_or_none_at_all_are_refused() -> None:
 # replay
 
 
-async def test_replay_reads_dead_letters_again_and_hands_events_on_anew() -> None:
-    clock = Clock()
-    store = MemoryStore(clock=clock)
+async def test_replay_reads_dead_letters_again_and_runs_every_handler_again() -> None:
+    store = MemoryStore()
     wrong, right = FakeSource(app="wrong"), FakeSource(app="mine")
-    before = Receiver(wrong, store, clock=clock)
+    before = Receiver(wrong, store)
     for body in (body_of(app="mine", resource=words_of("1", "done")), b"garbage"):
         await before.receive(wrong.sign(body), body)
-    after = Receiver(right, store, clock=clock)
-    seen = []
-
-    @after.on("thing.done", name="app.note")
-    async def note(event: Event) -> None:
-        seen.append(event)
-
+    await store.register_handlers([wants("app.note", "thing.done")])
+    after = Receiver(right, store)
     ids = [kept.id for kept in await store.list_events()]
     assert await after.replay([*ids, 12_345]) == 1
     assert await store.outcome(a_ref("1")) is not None
-    (claimed,) = await store.claim_jobs("app.note", limit=5, lease=60)
+    (claimed,) = await claim(store, "app.note")
     assert claimed.event.problem is None
     assert await after.replay(ids) == 1
-    assert len(await store.claim_jobs("app.note", limit=5, lease=60)) == 1
+    assert len(await claim(store, "app.note")) == 1
     assert len(await store.list_events(state=EventState.DEAD)) == 1
+
+
+async def test_replay_settles_what_a_source_reads_by_now() -> None:
+    class Short(FakeSource):
+        def parse(self, body: bytes, headers: Mapping[str, str] | None = None) -> Event:
+            return evolve(super().parse(body, headers), ref=None, resource=None)
+
+    inbox = Inbox(Short())
+    await inbox.send(body_of(resource=words_of("1", "done")))
+    assert await inbox.store.outcome(a_ref("1")) is None
+    (kept,) = await inbox.store.list_events()
+    assert await Receiver(FakeSource(), inbox.store).replay([kept.id]) == 1
+    assert await inbox.store.outcome(a_ref("1")) is not None
+
+
+async def test_what_was_erased_cannot_be_replayed() -> None:
+    inbox = Inbox()
+    await inbox.send(body_of(resource=words_of("1", "done")))
+    assert await inbox.store.erase_bodies(0) == 1
+    await inbox.store.register_handlers([wants("app.note")])
+    (kept,) = await inbox.store.list_events()
+    for receiver in (inbox.receiver, Receiver(FakeSource("other"), inbox.store)):
+        assert await receiver.replay([kept.id]) == 0
+    (kept,) = await inbox.store.list_events()
+    assert (kept.state, kept.event.problem, kept.event.ref) == (EventState.DONE, None, a_ref("1"))
 
 
 async def test_an_event_of_a_source_that_is_no_more_is_replayed_as_it_was_kept() -> None:
@@ -283,12 +320,27 @@ async def test_an_event_of_a_source_that_is_no_more_is_replayed_as_it_was_kept()
     assert await other.replay([kept.id]) == 1
 
 
-async def test_a_store_that_fails_for_a_whole_batch_acknowledges_none_of_it() -> None:
-    class Gone(MemoryStore):
-        async def accept_all(self, arrivals: Any) -> Any:
-            raise StoreError("the disk is gone")
+# the store
 
-    inbox = Inbox(store=Gone())
-    replies = await asyncio.gather(*(inbox.send(body_of(uid=str(number))) for number in range(3)))
-    assert [reply.status for reply in replies] == [503, 503, 503]
-    assert inbox.receiver.statistics.store_failures == 3
+
+async def test_a_store_that_was_given_stays_its_owners() -> None:
+    store = MemoryStore()
+    async with Receiver(FakeSource(), store) as receiver:
+        assert receiver.store is store
+    await store.ping()
+
+
+async def test_a_store_that_was_opened_by_its_url_is_closed_with_the_receiver() -> None:
+    async with Receiver(FakeSource(), "memory:") as receiver:
+        body = body_of(uid="1")
+        assert (await receiver.receive(FakeSource().sign(body), body)).status == 200
+    with pytest.raises(StoreClosed):
+        await receiver.store.ping()
+    await receiver.aclose()
+
+
+async def test_what_is_no_store_is_refused() -> None:
+    with pytest.raises(ValueError, match="store: give 'sqlite:///FILE' or 'memory:'"):
+        Receiver(FakeSource(), "redis://localhost")
+    with pytest.raises(TypeError, match="store: give a MemoryStore"):
+        Receiver(FakeSource(), 7)  # type: ignore[arg-type]

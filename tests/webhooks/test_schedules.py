@@ -14,7 +14,7 @@ from rewards_core.errors import OperationFailed, OutcomeUnknown
 from rewards_core.operations import Operation, OperationRef, OperationStatus
 from tests.virtual_time import VirtualLoop, run, wall
 from tests.webhooks.fakes import FakeSource, a_ref, body_of, trouble, words_of
-from webhooks import Completions, CompletionsClosed, CompletionTimeout, MemoryStore, PollPolicy, Receiver
+from webhooks import Completions, CompletionsClosed, CompletionTimeout, MemoryStore, PollPolicy
 from webhooks.store.base import Subscriber
 
 SEEDS = 5_000
@@ -38,7 +38,8 @@ class SteppedStore(MemoryStore):
             await asyncio.sleep(roll / 10)
 
 
-for name in ("accept", "outcome", "outcomes", "outcomes_by_key", "record_outcome", "add_pending", "claim_questions"):
+STEPPED = ("accept", "outcome", "outcomes_by_key", "record_outcome", "watch", "hurry_polls", "claim_polls", "settle_polls")
+for name in STEPPED:
 
     def stepped(doing: Callable[..., Any]) -> Callable[..., Any]:
         async def step_by_step(self: SteppedStore, *args: Any, **kwargs: Any) -> Any:
@@ -165,6 +166,7 @@ class Chronicle:
     kept_with_key: dict[OperationRef, tuple[float, str]] = field(factory=dict)
     asked: list[float] = field(factory=list)
     deaf: bool = False
+    processes: int = 1
 
     def trace(self) -> list[str]:
         """Return all of it as text, to compare two runs."""
@@ -195,14 +197,14 @@ async def live(seed: int, dice: random.Random) -> Chronicle:
     truth = {ref: (dice.uniform(0, 30), dice.choice(["done", "done", "failed"])) for ref in refs}
     chronicle = Chronicle(seed, truth, closed_at=dice.choice([dice.uniform(0, 40), 200.0, 200.0]), deaf=dice.random() < 0.3)
     store = SteppedStore(dice)
-    store.subscribe(Scribe(chronicle))
+    await store.subscribe(Scribe(chronicle))
     listed = {ref: dice.choice([0.0, dice.uniform(0, settles_at)]) for ref, (settles_at, _) in truth.items()}
     vendor = SteppedVendor(dice, truth, listed, chronicle.deaf)
     vendor.asked = chronicle.asked
     source = FakeSource()
-    receiver = Receiver(source, store, clock=wall)
     policy = PollPolicy(first_after=4.0, max_interval=15.0, max_per_second=5.0)
-    completions = Completions(vendor, store, polling=policy, clock=wall, random=dice.random)
+    chronicle.processes = dice.choice([1, 1, 2])
+    processes = [Completions(vendor, store, polling=policy, clock=wall, random=dice.random) for _ in range(chronicle.processes)]
 
     async def deliver(ref: OperationRef) -> None:
         settles_at, status = truth[ref]
@@ -213,14 +215,14 @@ async def live(seed: int, dice: random.Random) -> Chronicle:
         key = key_of(ref) if dice.random() < 0.7 else None
         words = {"resource": words_of(ref.uid, status, key=key)} if complete else {"uid": ref.uid}
         for _ in range(dice.choice([1, 1, 2, 3])):
-            body = body_of(kind=ref.kind, **words, sent_at=dice.random())
-            assert (await receiver.receive(source.sign(body), body)).status == 200
+            await store.accept(source.parse(body_of(kind=ref.kind, **words, sent_at=dice.random())))
             await asyncio.sleep(dice.choice([0.0, dice.uniform(0, 2)]))
 
     async def wait(ref: OperationRef) -> None:
         await asyncio.sleep(dice.choice([0.0, truth[ref][0], dice.uniform(0, 35)]))
         timeout = dice.choice([None, 0.0, dice.uniform(0, 40)])
         one = Ended(ref, loop.time(), timeout, -1.0, None, by_key=dice.random() < 0.4)
+        completions = dice.choice(processes)
         if one.by_key:
             task = asyncio.ensure_future(completions.wait(OutcomeUnknown("lost", request=Request(ref)), timeout=timeout))
         else:
@@ -236,6 +238,7 @@ async def live(seed: int, dice: random.Random) -> Chronicle:
         chronicle.streamed = dice.sample(refs, dice.randint(1, len(refs)))
         await asyncio.sleep(dice.choice([0.0, dice.uniform(0, 35)]))
         chronicle.stream_began = loop.time()
+        completions = dice.choice(processes)
         try:
             async with completions.as_completed(chronicle.streamed, timeout=dice.choice([None, dice.uniform(0, 40)])) as outcomes:
                 async for one in outcomes:
@@ -245,9 +248,10 @@ async def live(seed: int, dice: random.Random) -> Chronicle:
 
     async def close() -> None:
         await asyncio.sleep(chronicle.closed_at)
-        await completions.aclose()
+        await asyncio.gather(*(completions.aclose() for completions in processes))
 
-    await completions.start()
+    for completions in processes:
+        await completions.start()
     actors = [close()]
     actors += [deliver(ref) for ref in refs]
     actors += [wait(dice.choice(refs)) for _ in range(dice.randint(1, 4))]
@@ -255,8 +259,8 @@ async def live(seed: int, dice: random.Random) -> Chronicle:
         actors.append(stream())
     dice.shuffle(actors)
     await asyncio.gather(*actors)
-    assert list(completions.pending()) == []
-    assert completions.statistics.waiting == 0
+    assert [list(completions.pending()) for completions in processes] == [[]] * len(processes)
+    assert sum(completions.statistics.waiting for completions in processes) == 0
     return chronicle
 
 
@@ -301,8 +305,9 @@ def check(chronicle: Chronicle) -> None:
     if chronicle.closed_at >= 200 and not chronicle.deaf:
         for one in chronicle.waits:
             assert one.timeout is not None or one.cancelled_at is not None or isinstance(one.result, Final | OperationFailed), one
-    for earlier, later in zip(chronicle.asked, chronicle.asked[1:], strict=False):
-        assert later - earlier >= 1 / 5.0 - 1e-9, "the budget was passed"
+    apart = chronicle.processes == 1  # the answers of a store reach two processes after different times
+    for earlier, later in zip(chronicle.asked, chronicle.asked[1:] if apart else chronicle.asked[6:], strict=False):
+        assert later - earlier >= (1 / 5.0 if apart else 1.0) - 1e-9, "the budget was passed"
 
 
 @pytest.mark.parametrize("group", range(GROUPS))

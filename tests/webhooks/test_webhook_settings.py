@@ -113,8 +113,10 @@ def test_wrong_limits_of_peers_are_refused(name: str, value: Any, error: type[Ex
             "handlers": Instance(),
             "max_body": ONE_OR_MORE,
             "body_timeout": ABOVE_ZERO,
-            "store": Instance(or_none=False),
+            "store": Kind((5, None, True, {}, [], int), ("text", "redis://x")),
+            "service": Kind((5, None, b"x"), ("a/b",)),
             "clock": FUNCTION,
+            "random": FUNCTION,
         }
     ),
 )
@@ -199,13 +201,35 @@ def test_wrong_arguments_of_memory_stores_are_refused(name: str, value: Any, err
 
 @pytest.mark.parametrize(
     ("name", "value", "error"),
-    cases({"read_only": FLAG, "busy_timeout": Number((-1, 86_401)), "clock": FUNCTION, "path": PATH}),
+    cases({"busy_timeout": Number((-1, 86_401)), "clock": FUNCTION, "uptime": FUNCTION, "path": PATH}),
 )
 def test_wrong_arguments_of_file_stores_are_refused_before_a_file_is_made(
     name: str, value: Any, error: type[Exception], tmp_path: Path
 ) -> None:
     refuses(lambda **wrong: SQLiteStore(**{"path": tmp_path / "inbox.db"} | wrong), name, value, error)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["purge", "erase_bodies", "purge_outcomes"])
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    cases({"older_than": AT_LEAST_ZERO, "limit": Number((-1,), whole=True, or_none=True)}),
+)
+async def test_wrong_ages_and_limits_purge_nothing(method: str, name: str, value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"^{name}: give "):
+        await getattr(MemoryStore(), method)(**{"older_than": 0, name: value})
+
+
+@pytest.mark.parametrize(("name", "value", "error"), cases({"keep": ABOVE_ZERO, "keep_bodies": Number((0, -1), or_none=True)}))
+async def test_wrong_ages_keep_an_upkeep_from_removing(name: str, value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"^{name}: give "):
+        await MemoryStore().upkeep(**{"keep": 1.0, name: value})
+
+
+@pytest.mark.parametrize(("value", "error"), [(5, TypeError), (None, TypeError), ("", ValueError), (" 1", ValueError)])
+async def test_only_a_user_can_be_forgotten(value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"^uid: "):
+        await MemoryStore().forget_user(value)
 
 
 LISTING: dict[str, Any] = {

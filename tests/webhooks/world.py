@@ -1,4 +1,4 @@
-"""A vendor, its deliveries, a store, a receiver and somebody who waits."""
+"""A vendor, its events, a store, and those who wait."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from tests.virtual_time import wall
 from tests.webhooks.fakes import FakeSource, FakeVendor, body_of, words_of
-from webhooks import Completions, MemoryStore, Receiver
-from webhooks.store.base import Outcome, Recorded
+from webhooks import Acceptance, Completions, MemoryStore
+from webhooks.store.base import Store, Subscriber
 
 
 def now() -> float:
@@ -25,41 +25,46 @@ async def settle() -> None:
 
 
 class DeafStore(MemoryStore):
-    """Keeps what is recorded and tells nobody."""
+    """Keeps what it is given and tells of nothing."""
 
-    async def record_outcome(self, outcome: Outcome) -> Recorded:
-        subscribers, self._subscribers = self._subscribers, type(self._subscribers)()
-        try:
-            return await super().record_outcome(outcome)
-        finally:
-            self._subscribers = subscribers
+    async def subscribe(self, subscriber: Subscriber) -> None:
+        pass
 
 
 class World:
-    """Everything in one process, over the memory store unless another is given."""
+    """Everything in one process, over one memory store unless others are given.
 
-    def __init__(self, store: Any = None, **options: Any) -> None:
+    Args:
+        store: What the waiter uses.
+        receiving: What the receiver uses, if that is another store object on the same engine.
+        options: For `Completions`.
+    """
+
+    def __init__(self, store: Any = None, receiving: Store | None = None, **options: Any) -> None:
         self.vendor = FakeVendor()
         self.source = FakeSource()
         self.store: Any = store or MemoryStore(clock=wall)
-        self.receiver = Receiver(self.source, self.store, clock=wall)
+        self.receiving = receiving or self.store
         options.setdefault("random", lambda: 0.0)
         self.completions = Completions(self.vendor, self.store, clock=wall, **options)
 
     async def deliver(
         self, uid: str | None = "1", status: str | None = "done", amount: str = "1.5", key: str | None = None, **words: Any
-    ) -> int:
-        """Deliver an event; without a status it carries only the uid, without a uid not even that."""
+    ) -> Acceptance:
+        """Accept an event as a receiver does; without a status it carries only the uid, without a uid not even that."""
         if status is not None and uid is not None:
             words["resource"] = words_of(uid, status, amount, key)
         elif uid is not None:
             words["uid"] = uid
-        body = body_of(**words)
-        return (await self.receiver.receive(self.source.sign(body), body)).status
+        return await self.receiving.accept(self.source.parse(body_of(**words)))
 
     def start(self, operation: Any, **options: Any) -> asyncio.Task[Any]:
         """Begin to wait in a task of its own."""
         return asyncio.create_task(self.completions.wait(operation, **options))
+
+    async def pending(self) -> set[str]:
+        """Return the uids of what the store has pending."""
+        return {one.ref.uid for one in await self.store.list_pending(limit=10_000)}
 
 
 @asynccontextmanager
@@ -71,3 +76,10 @@ async def a_world(**options: Any) -> AsyncIterator[World]:
         await settle()
         assert world.completions.statistics.waiting == 0
     assert list(world.completions.pending()) == []
+
+
+async def leave(*waiting: asyncio.Task[Any]) -> None:
+    """Cancel waits."""
+    for one in waiting:
+        one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)

@@ -29,7 +29,7 @@ COMMANDS = {
     ),
     "doctor": (
         "webhooks.cli.doctor:doctor",
-        "Look at keys, clock, store, SQLite, disk, port, permissions and reachability; exit code 6 if something is wrong.",
+        "Look at keys, clock, store, disk, SQLite, port, permissions and reachability; exit code 6 if something is wrong.",
     ),
     "events": ("webhooks.cli.inspect:events_app", "List, show, replay and forget events."),
     "dead-letters": (

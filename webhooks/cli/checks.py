@@ -7,23 +7,30 @@ import email.utils
 import errno
 import os
 import socket
-import sqlite3
 import stat
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import aiohttp
 from attrs import frozen
 
 from rewards_core.errors import StoreError
-from rewards_core.text import counted
+from rewards_core.sqlite.connection import DAMAGE_ERRORS, VERSION, InterruptError, SQLiteError, connect, meaning
+from rewards_core.sqlite.migrations import layout_of
+from rewards_core.text import counted, one_line
 from webhooks.cli.sources import ReloadableSource, SourceSpec, others_may_read
+from webhooks.cli.space import LEAST_FREE, measure
 from webhooks.store.sqlite import SQLiteStore
-from webhooks.store.sqlite_file import FIRST_WITHOUT_WAL_RESET_BUG, OLDEST_SQLITE
+from webhooks.store.sqlite_schema import SCHEMA
 
 _SHORTEST_SECRET = 16
 _LARGEST_SKEW = 30.0
+_FIRST_SAFE_SQLITE = (3, 51, 3)
+_INTEGRITY_SECONDS = 60.0
+_STEPS_BETWEEN_LOOKS = 10_000
 _ASK_TIMEOUT = aiohttp.ClientTimeout(total=10.0)
 
 
@@ -33,9 +40,9 @@ class Finding:
 
     Attributes:
         check: Its name.
-        ok: Whether all is well.
+        ok: Whether a listener can work.
         found: What there is.
-        advice: What to do, empty where nothing is to be done.
+        advice: What to do, empty where nothing is to be done; with `ok` it can wait some days.
     """
 
     check: str
@@ -76,61 +83,99 @@ def check_permissions(paths: Sequence[Path]) -> Finding:
     return _well("permissions", "files of secrets and of the store are for their owner alone")
 
 
-def check_sqlite(version: tuple[int, int, int] = sqlite3.sqlite_version_info) -> Finding:
-    """Look whether SQLite can do what the store needs."""
-    words = ".".join(map(str, version))
-    if version < OLDEST_SQLITE:
-        oldest = ".".join(map(str, OLDEST_SQLITE))
-        return _wrong("sqlite", f"SQLite {words}", f"use a Python built with SQLite {oldest} or newer")
-    if version < FIRST_WITHOUT_WAL_RESET_BUG:
-        return _well(
-            "sqlite", f"SQLite {words}: sound here, because one connection alone writes; open the file with nothing else"
+def check_sqlite(version: tuple[int, ...] = VERSION) -> Finding:
+    """Look whether several processes may write one file with the SQLite that is used here."""
+    words = f"SQLite {'.'.join(map(str, version))}"
+    if version < _FIRST_SAFE_SQLITE:
+        first = ".".join(map(str, _FIRST_SAFE_SQLITE))
+        return _wrong(
+            "sqlite",
+            f"{words}, which can lose commits where several processes write",
+            f"pip install --upgrade apsw; it carries its own SQLite, {first} or newer",
         )
-    return _well("sqlite", f"SQLite {words}")
+    return _well("sqlite", words)
 
 
 async def check_store(path: Path | None) -> Finding:
-    """Look whether the store can be written, or is being written by a listener."""
+    """Look whether the store can be written; one of an older layout is left as it is."""
     if path is None:
         return _wrong("store", "memory:", "events are lost with the process; give --store sqlite:///FILE")
     if not path.exists():
         if os.access(path.absolute().parent, os.W_OK):
             return _well("store", f"{path} will be made by the first listener")
         return _wrong("store", f"no file can be made at {path}", "make its folder, and let this user write there")
+    store = SQLiteStore(path)
     try:
-        store = SQLiteStore(path)
-    except StoreError as problem:
-        return _wrong("store", str(problem), "let this user write in its folder")
-    try:
+        layout = await asyncio.to_thread(_layout, path)
+        if 0 < layout < SCHEMA.layout:
+            found = f"{path} has layout {layout}; once no older version has it open, the next listener brings it to layout"
+            return _well("store", f"{found} {SCHEMA.layout}, after a backup beside it")
         await store.ping()
         held = await store.statistics()
     except StoreError as problem:
-        return _wrong("store", str(problem), "free the disk, or restore the file from a backup")
+        return _wrong("store", str(problem), "see `integrity`, `space` and `permissions`")
     finally:
         await store.aclose()
-    who = "is written by another process" if store.read_only else "can be written"
     if held.dead:
         return _wrong(
-            "store", f"{path} {who}; it holds {counted(held.dead, 'dead letter')}", "webhook-listener dead-letters list"
+            "store",
+            f"{path} can be written; it holds {counted(held.dead, 'dead letter')}",
+            "webhook-listener dead-letters list",
         )
-    return _well("store", f"{path} {who}; {counted(held.events, 'event')}, {counted(held.ready, 'waits', 'wait')} for handlers")
+    return _well(
+        "store",
+        f"{path} can be written; {counted(held.events, 'event')}, {counted(held.ready, 'waits', 'wait')} for handlers",
+    )
 
 
-def check_space(path: Path | None, needed: int = 256 * 1024 * 1024) -> Finding:
-    """Look whether the store's disk has room."""
-    folder = Path.cwd() if path is None else path.absolute().parent
+def _layout(path: Path) -> int:
     try:
-        figures = os.statvfs(folder)
+        with closing(connect(path, read_only=True)) as connection:
+            return layout_of(connection, path, SCHEMA)
+    except SQLiteError as problem:
+        raise meaning(problem, path) from None
+
+
+async def check_integrity(path: Path | None, seconds: float = _INTEGRITY_SECONDS) -> Finding:
+    """Look whether every page of the store's file is sound, for so many seconds at most; a listener can go on meanwhile."""
+    ended = threading.Event()
+    try:
+        return await asyncio.to_thread(_integrity, path, time.monotonic() + seconds, ended)
+    finally:
+        ended.set()
+
+
+def _integrity(path: Path | None, until: float, ended: threading.Event) -> Finding:
+    if path is None or not path.exists():
+        return _well("integrity", "there is no file yet")
+    try:
+        with closing(connect(path, read_only=True)) as connection:
+            connection.set_progress_handler(lambda: ended.is_set() or time.monotonic() >= until, _STEPS_BETWEEN_LOOKS)
+            said = str(connection.execute("PRAGMA integrity_check(1)").get)
+    except InterruptError:
+        return _well("integrity", f"{path}: no damage in what could be read in time")
+    except DAMAGE_ERRORS as problem:
+        said = str(problem)
+    except SQLiteError as problem:
+        return _wrong("integrity", str(meaning(problem, path)), "see `permissions`, then look again")
+    if said == "ok":
+        return _well("integrity", f"{path} is sound")
+    said = one_line(said.removeprefix("*** in database main ***"), 200)
+    return _wrong("integrity", f"{path} is damaged: {said}", "stop the listener, and restore the file from a backup")
+
+
+async def check_space(path: Path | None, keep_days: float, clock: Callable[[], float] = time.time) -> Finding:
+    """Look whether the store's disk has room, and for how long."""
+    try:
+        space = await asyncio.to_thread(measure, path, keep_days=keep_days, now=clock())
     except OSError as problem:
-        return _wrong("space", f"{folder}: {problem.strerror}", "make the folder")
-    free = figures.f_bavail * figures.f_frsize
-    if free < needed:
-        return _wrong(
-            "space",
-            f"{free // 1024**2} MiB free at {folder}",
-            f"free some; below {needed // 1024**2} MiB deliveries will soon be answered 503",
-        )
-    return _well("space", f"{free // 1024**2} MiB free at {folder}")
+        return _wrong("space", f"{problem.filename}: {problem.strerror}", "make the folder")
+    except StoreError as problem:
+        return _wrong("space", str(problem), "see `integrity`")
+    advice = "free some, or keep events for fewer days (--keep-days)"
+    if space.short:
+        return _wrong("space", str(space), f"{advice}; below {LEAST_FREE // 1024**2} MiB deliveries will soon be answered 503")
+    return Finding(check="space", ok=True, found=str(space), advice=advice if space.low else "")
 
 
 async def check_port(host: str, port: int, admin: str | None) -> Finding:

@@ -10,9 +10,10 @@ import typer
 
 from original_async.settings import base_url_from, has_credentials
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, fail
+from rewards_core.cli.output import JsonOption, Output, fail, finite
 from webhooks.cli.checks import (
     check_clock,
+    check_integrity,
     check_keys,
     check_permissions,
     check_port,
@@ -25,7 +26,7 @@ from webhooks.cli.checks import (
 )
 from webhooks.cli.ending import run
 from webhooks.cli.options import DEFAULT_STORE, KeysOption, SourceOption, StoreOption, sources_of
-from webhooks.cli.stores import store_path
+from webhooks.store import store_file
 
 
 def doctor(
@@ -43,9 +44,14 @@ def doctor(
     api: Annotated[
         bool | None, typer.Option("--api/--no-api", help="Look at the vendor's API; by default if ORIGINAL_API_KEY is set.")
     ] = None,
+    keep_days: Annotated[
+        float, typer.Option(help="Days that the listener keeps events, for the forecast of space.", callback=finite, min=0.01)
+    ] = 30.0,
     as_json: JsonOption = None,
 ) -> None:
-    """Look at keys, clock, store, SQLite, disk, port, permissions and reachability; exit code 6 if something is wrong.
+    """Look at keys, clock, store, disk, SQLite, port, permissions and reachability; exit code 6 if something is wrong.
+
+    Reads every page of the store, for a minute at most, and says when its disk will be full. Listeners go on meanwhile.
 
     Webhooks of several machines: a waiter on another machine than the store's learns of outcomes by polling alone.
 
@@ -54,14 +60,14 @@ def doctor(
 
     async def work() -> None:
         specs = sources_of(source, keys_file)
-        path = store_path(store)
+        path = store_file(store, "--store")
         url = base_url_from(os.environ, allow_insecure=True) if (has_credentials(os.environ) if api is None else api) else None
         findings = [
             check_keys(specs),
             check_permissions(secret_files([*(spec.keys_file for spec in specs), tls_key, admin_token_file], path)),
             check_sqlite(),
-            check_space(path),
-            *await run_checks(
+            *await run_checks([check_space(path, keep_days), check_integrity(path)]),
+            *await run_checks(  # the store is closed last, so that nothing is left beside it
                 [check_store(path), check_port(host, port, admin), check_clock(url), check_reachability(url, public_url)]
             ),
         ]
@@ -70,7 +76,7 @@ def doctor(
         if output.as_json:
             output.table("", (), rows)
         else:
-            shown = [{**row, "ok": "yes" if row["ok"] else "NO"} for row in rows]
+            shown = [{**row, "ok": "NO" if not row["ok"] else "soon" if row["advice"] else "yes"} for row in rows]
             output.table("what a listener needs", ("check", "ok", "found", "advice"), shown)
         wrong = [one.check for one in findings if not one.ok]
         if wrong:

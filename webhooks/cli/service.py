@@ -22,6 +22,7 @@ from rewards_core.operations import OperationRef
 from webhooks.cli.admin import HealthServer, control_app
 from webhooks.cli.forwarding import Forwarder
 from webhooks.cli.sources import ReloadableSource, by_path
+from webhooks.cli.space import watch_space
 from webhooks.cli.stores import admin_socket
 from webhooks.completions import Completions
 from webhooks.ingress.armour import ArmouredServer
@@ -232,6 +233,7 @@ class Listener:
             self._completions = completions
             self._work_at(stack, "the adoption of pending operations", lambda: self._adopt(completions))
         self._work_at(stack, "the purge of old events", self._purge_old)
+        self._work_at(stack, "the watch of disk space", lambda: watch_space(self._store, keep_days=settings.keep_days))
         self._armour = ArmouredServer(
             self._receivers,
             limits=settings.limits,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from webhooks.ingress.base import Reply
+
+logger = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -48,10 +51,17 @@ class AsgiIngress:
         if completions is not None:
             check_methods(completions, "completions", A_CLOSABLE, Closable)
         self._completions = () if completions is None else (completions,)
+        self._unguarded = completions is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or live through the life of the server."""
         if scope["type"] == "http":
+            if self._unguarded:
+                self._unguarded = False
+                logger.warning(
+                    "the server does not tell AsgiIngress of its life, so completions are not closed when it stops; put "
+                    "close_on_signal(completions) into the application's lifespan"
+                )
             reply = await self._reply(scope, receive)
             if reply is not None:
                 await _answer(reply, send)
@@ -93,8 +103,10 @@ class AsgiIngress:
                 step = message["type"].rpartition(".")[2]
                 try:
                     if step == "startup":
-                        await stack.enter_async_context(close_on_signal(*self._completions))
                         await self._receiver.start()
+                        self._unguarded = False
+                        if self._completions:
+                            await stack.enter_async_context(close_on_signal(*self._completions))
                     else:
                         for one in self._completions:
                             await one.aclose()

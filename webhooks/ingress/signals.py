@@ -19,8 +19,7 @@ from webhooks.ingress.base import A_CLOSABLE, Closable
 
 logger = logging.getLogger(__name__)
 
-_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGQUIT") if hasattr(signal, name)]
-"""What servers stop at; gunicorn sends the last to workers that are to stop quickly."""
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @asynccontextmanager
@@ -28,8 +27,8 @@ async def close_on_signal(*completions: Closable) -> AsyncIterator[None]:
     """Close `Completions` as soon as a signal tells the server to stop; their waits raise `CompletionsClosed`.
 
     Use it in the lifespan of an application of FastAPI, Starlette or another ASGI framework, inside `async with` of what it
-    closes. The server's own handlers of SIGTERM, SIGINT and SIGQUIT run as ever; they are put back at the end. Outside the main
-    thread, where no signal arrives, it does nothing.
+    closes. The server's own handlers of SIGTERM and SIGINT run as ever, and are put back at the end. Outside the main thread,
+    where no signal arrives, it does nothing.
 
     Args:
         completions: What to close.

@@ -136,7 +136,11 @@ class Store(Protocol):
         ...
 
     async def release_handlers(self, subscriptions: Sequence[Subscription]) -> None:
-        """Serve these subscriptions no longer; they and their jobs stay."""
+        """Serve each of these subscriptions once less; they stay.
+
+        The jobs of a handler that no process serves wait for one, and become dead letters after 14 days: of hours that a running
+        store has counted, whatever the clock was set to.
+        """
         ...
 
     async def list_handlers(self) -> Sequence[HandlerStatus]:
@@ -176,7 +180,7 @@ class Store(Protocol):
         """Let handlers run again for kept events, with no attempts counted.
 
         Args:
-            event_ids: The events; unknown ones are passed over.
+            event_ids: The events; unknown ones and erased ones are passed over, and no handler runs for one with a `problem`.
             every_handler: Give each event a job for every subscription that wants it, in place of the jobs it has; otherwise only
                 its dead jobs run again.
 
@@ -209,8 +213,9 @@ class Store(Protocol):
     async def record_outcome(self, outcome: Outcome) -> Recorded:
         """Record how an operation ended; the first one stands.
 
-        The operation is pending no longer. A later one that says the same adds its key to a first one that has none, and confirms
-        one that was not confirmed. A later one that differs (see `agree`) is kept beside the first, once, and an event named
+        The first one, and each that is confirmed, ends what is pending: a poll that is to confirm what an event said goes on when
+        another event says something. A later one that says the same adds its key to a first one that has none, and confirms one
+        that was not confirmed. A later one that differs (see `agree`) is kept beside the first, once, and an event named
         `outcome.conflict` is kept for the handlers that want it.
         """
         ...
@@ -305,12 +310,12 @@ class Store(Protocol):
     # upkeep
 
     async def upkeep(self, *, keep: float, keep_bodies: float | None = None) -> bool:
-        """Let go of what is old and count the hour, unless a process has done so within the hour; return whether it was done.
+        """Let go of what is old, unless a process has done so within the hour; return whether it was done.
 
         Done events and outcomes that are older than `keep` seconds are purged, bodies of done events that are older than
         `keep_bodies` are erased, and identities are forgotten after 400 days. One call removes at most twice what an hour of a
         steady stream would bring, so that a wrong clock cannot empty the store, and logs what it removed; pending operations
-        are never removed. The jobs of a handler that was served by no process for 14 days of such hours become dead letters.
+        are never removed.
 
         Args:
             keep: Seconds, above 0.

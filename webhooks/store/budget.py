@@ -10,6 +10,8 @@ ABANDONED_SHARE = 0.1
 """The part of the budget that goes to operations for which nobody waits."""
 REFUSED_EVERY = 10.0
 """Seconds between two polls while the vendor refuses them."""
+_MARGIN = 1.05
+"""Requests stand so much further apart than the rate asks for, so that one that leaves late does not overfill a second."""
 RATE_HOLDS = 30.0
 """Seconds for which a caller's limit binds all others."""
 
@@ -36,7 +38,7 @@ class Budget:
 
     def spacing(self, per_second: float) -> float:
         """Return the seconds between two requests."""
-        return max(1.0 / per_second, REFUSED_EVERY if self.refusals else 0.0)
+        return max(_MARGIN / per_second, REFUSED_EVERY if self.refusals else 0.0)
 
     def room(self, now: float, limit: int, per_second: float) -> int:
         """Return how many requests may be handed out now."""

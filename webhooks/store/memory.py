@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,12 @@ from rewards_core.clock import loop_time
 from rewards_core.errors import StoreClosed, StoreFull
 from rewards_core.operations import Event, OperationRef, OperationStatus
 from rewards_core.validation import check_callable, check_id, check_number, check_whole
-from webhooks.store.due import DueQueue
 from webhooks.store.event_table import EventTable
 from webhooks.store.listing import EventListing, EventQuery, check_limit, check_purge
 from webhooks.store.mentions import mentioned_in, mentions
-from webhooks.store.outcome_shelf import OutcomeShelf, key_of, made_with_of, packed, ref_of
+from webhooks.store.outcome_table import OutcomeTable, key_of, made_with_of, packed
 from webhooks.store.outcomes import agree, conflict_event, outcome_of, terminal_status
-from webhooks.store.pending import PendingShelf
+from webhooks.store.polls import PollTable
 from webhooks.store.records import (
     FORGOTTEN,
     RETIRED,
@@ -33,16 +32,20 @@ from webhooks.store.records import (
     HandlerStatus,
     Job,
     Outcome,
+    PendingOperation,
+    PollClaims,
+    PollResult,
+    Priority,
     Recorded,
     StoredEvent,
     StoreStatistics,
     Subscription,
     Verdict,
-    handler_of,
     job_name,
 )
 from webhooks.store.subscribers import Subscribers
 from webhooks.store.subscriptions import Subscriptions
+from webhooks.store.upkeep import UPKEEP_EVERY, check_keep, remove_old
 
 if TYPE_CHECKING:
     from webhooks.store.base import Subscriber
@@ -59,10 +62,11 @@ class MemoryStore(EventListing):
     """Keep everything in this process, within bounds.
 
     Args:
-        max_events: At most so many events, outcomes and questions each, 1 or more. The oldest that are done with leave first,
-            then the oldest dead letters; events that wait for a handler never leave, a new one is refused with `StoreFull`. Ten
-            times as many identities are kept, for 400 days, and about as many pending operations.
-        retention: Seconds that events which are done with, outcomes and pending operations stay, above 0.
+        max_events: At most so many events and outcomes each, 1 or more. The oldest done events leave first, then the oldest dead
+            letters; events that wait for a handler never leave, a new one is refused with `StoreFull`. Ten times as many
+            identities are kept, for 400 days, and in each scope about as many pending operations: more only of those that are
+            waited for.
+        retention: Seconds for which done events and outcomes stay, above 0.
         clock: Returns Unix time in seconds.
 
     Raises:
@@ -78,15 +82,9 @@ class MemoryStore(EventListing):
         self._subscribers = Subscribers()
         self._events = EventTable(max_events, retention)
         self._subscriptions = Subscriptions()
-        self._count_at = 0.0
-        self._outcomes = OutcomeShelf(max_events, retention)
-        self._pending = PendingShelf(max_events * _PENDING_PER_EVENT, retention, clock())
-        self._questions: dict[str, DueQueue[str]] = {}
-
-    @property
-    def read_only(self) -> bool:
-        """Whether another process does the writing: never."""
-        return False
+        self._upkeep_at = self._count_at = 0.0
+        self._outcomes = OutcomeTable(max_events, retention)
+        self._polls: dict[str, PollTable] = {}
 
     async def accept(self, event: Event) -> Acceptance:
         """Keep an event unless its identity is known, together with all that follows from it."""
@@ -140,29 +138,79 @@ class MemoryStore(EventListing):
         self._check_open()
         return self._record(outcome, _packed(outcome))
 
-    async def add_pending(self, refs: Sequence[OperationRef]) -> None:
-        """Register operations as unsettled."""
+    async def watch(self, refs: Sequence[OperationRef], *, poll_in: float, confirmed: bool = False) -> Sequence[Outcome]:
+        """Wait for operations from now on, in one step with looking up those that have an outcome."""
         self._check_open()
-        now = self._clock()
-        self._pending.trim(now)
+        due, at, outcomes = loop_time() + poll_in, self._clock(), self._outcomes
+        known: list[Outcome] = []
+        for ref in refs:
+            outcome = outcomes.get(key_of(ref)) if outcomes else None
+            if outcome is not None:
+                known.append(outcome)
+            if outcome is None or (confirmed and not outcome.confirmed):
+                self._polls_of(ref.scope).watch(ref.kind, ref.uid, due, at)
+        return known
+
+    def unwatch(self, refs: Sequence[OperationRef]) -> None:
+        """Wait for operations no longer; they stay pending."""
+        for ref in refs:
+            self._polls_of(ref.scope).unwatch(ref.kind, ref.uid)
+
+    async def add_pending(self, refs: Sequence[OperationRef], *, poll_in: float) -> None:
+        """Register operations as unsettled, to be polled though nobody waits."""
+        self._check_open()
+        due, at = loop_time() + poll_in, self._clock()
         for ref in refs:
             if key_of(ref) not in self._outcomes:
-                self._pending.add(ref, now)
+                self._polls_of(ref.scope).add(ref.kind, ref.uid, due, at)
 
-    async def remove_pending(self, refs: Sequence[OperationRef]) -> None:
-        """Take operations out of the pending ones."""
+    async def remove_pending(self, refs: Sequence[OperationRef]) -> int:
+        """Poll operations no longer, whoever waits for them; return how many were pending."""
         self._check_open()
-        for ref in refs:
-            self._pending.discard(ref)
+        return sum(self._polls_of(ref.scope).discard(ref.kind, ref.uid) for ref in refs)
 
-    async def pending(self, scope: str) -> AsyncIterator[OperationRef]:
-        """Iterate over the pending operations of a scope."""
+    async def list_pending(
+        self, *, scope: str | None = None, after: OperationRef | None = None, limit: int = 100
+    ) -> Sequence[PendingOperation]:
+        """Return pending operations in the order of their refs; `after` pages on."""
         self._check_open()
-        for place, ref in enumerate(self._pending.of(scope), start=1):
-            if ref is not None:
-                yield ref
-            if place % _SLICE == 0:
-                await asyncio.sleep(0)
+        found: list[PendingOperation] = []
+        for of_scope, polls in sorted(self._polls.items()):
+            if scope in {None, of_scope} and (after is None or of_scope >= after.scope):
+                start = (after.kind, after.uid) if after is not None and of_scope == after.scope else ("", "")
+                found += polls.listed(start, limit - len(found), loop_time())
+        return found
+
+    async def hurry_polls(self, refs: Sequence[OperationRef], priority: Priority) -> None:
+        """Have operations polled now, ranked no lower than `priority`."""
+        self._check_open()
+        self._hurry(refs, priority)
+
+    async def claim_polls(self, scope: str, *, limit: int, lease: float, max_per_second: float) -> PollClaims:
+        """Lease due operations to the caller, as far as the budget of the scope allows."""
+        self._check_open()
+        return self._polls_of(scope).claim(loop_time(), limit, lease, max_per_second)
+
+    async def permit_poll(self, scope: str, *, max_per_second: float) -> float:
+        """Take one further request from the budget; return the seconds until it may be sent."""
+        self._check_open()
+        return self._polls_of(scope).permit(loop_time(), max_per_second)
+
+    async def settle_polls(self, results: Sequence[PollResult], *, answered: bool) -> None:
+        """Give claims back whose operations did not settle."""
+        self._check_open()
+        now = loop_time()
+        for result in results:
+            polls = self._polls_of(result.claim.ref.scope)
+            polls.settle(result, now)
+            if answered:
+                polls.budget = polls.budget.answered(now)
+
+    async def pause_polls(self, scope: str, seconds: float, *, refused: bool = False) -> None:
+        """Let no process poll a scope for so many seconds; a longer pause stays."""
+        self._check_open()
+        polls = self._polls_of(scope)
+        polls.budget = polls.budget.pause(loop_time(), seconds, refused=refused)
 
     async def subscribe(self, subscriber: Subscriber) -> None:
         """Call the subscriber from now on."""
@@ -189,24 +237,7 @@ class MemoryStore(EventListing):
     async def list_handlers(self) -> Sequence[HandlerStatus]:
         """Return every subscription, and the jobs of handlers that have none, by service, handler and scope."""
         self._now()
-        counts = self._events.jobs.counts()
-        listed = {(one.job_name, one.scope): one for one in self._subscriptions}
-        for name, scope in counts.keys() - listed.keys():
-            service, handler = handler_of(name)
-            listed[name, scope] = Subscription(service=service, handler=handler, scope=scope, patterns=frozenset())
-        statuses = []
-        for key, one in listed.items():
-            served, count = self._subscriptions.served(*key), counts.get(key, {})
-            statuses.append(
-                HandlerStatus(
-                    subscription=one,
-                    served=bool(served),
-                    differing=any(other.patterns != one.patterns for other in served),
-                    ready=count.get(EventState.READY, 0),
-                    dead=count.get(EventState.DEAD, 0),
-                )
-            )
-        return sorted(statuses, key=lambda each: (each.subscription.service, each.subscription.handler, each.subscription.scope))
+        return self._subscriptions.statuses(self._events.jobs.counts())
 
     async def retire_handler(self, service: str, handler: str) -> int:
         """Remove a handler's subscriptions and make its ready jobs dead letters; return how many jobs there were."""
@@ -234,23 +265,6 @@ class MemoryStore(EventListing):
         now = self._now()
         return self._events.fail(job, reason, None if retry_in is None else now + retry_in)
 
-    async def claim_questions(self, scope: str, *, limit: int, lease: float) -> Sequence[OperationRef]:
-        """Lease open questions to the caller, the longest due first."""
-        self._check_open()
-        questions = self._questions.get(scope)
-        claimed: list[OperationRef] = []
-        if questions is not None:
-            now = self._clock()
-            while len(claimed) < limit and (key := questions.claim(now, lease)) is not None:
-                claimed.append(ref_of(key))
-        return claimed
-
-    async def close_questions(self, refs: Sequence[OperationRef]) -> None:
-        """Close questions that will find no answer."""
-        self._check_open()
-        for ref in refs:
-            self._drop_question(ref)
-
     async def find_events(self, query: EventQuery) -> Sequence[StoredEvent]:
         """Return events that meet every condition, newest first."""
         now = self._now()
@@ -276,6 +290,16 @@ class MemoryStore(EventListing):
         if count:
             self._subscribers.jobs_ready()
         return count
+
+    async def upkeep(self, *, keep: float, keep_bodies: float | None = None) -> bool:
+        """Let go of what is old, unless that was done within the hour."""
+        check_keep(keep, keep_bodies)
+        now = self._now()
+        if now < self._upkeep_at:
+            return False
+        self._upkeep_at = now + UPKEEP_EVERY
+        await remove_old(self, keep=keep, keep_bodies=keep_bodies, identities=len(self._events.days))
+        return True
 
     async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:
         """Remove events in that state received more than so many seconds ago; their identities stay."""
@@ -306,11 +330,10 @@ class MemoryStore(EventListing):
             await asyncio.sleep(0)
         return count
 
-    async def purge_outcomes(self, before: float) -> int:
-        """Remove outcomes settled before a Unix time, with their conflicts, and operations pending since before it."""
-        self._check_open()
-        self._pending.purge(before)
-        return self._outcomes.purge(before)
+    async def purge_outcomes(self, older_than: float, *, limit: int | None = None) -> int:
+        """Remove outcomes settled more than so many seconds ago, with their conflicts; return how many."""
+        check_purge(older_than, limit)
+        return self._outcomes.purge(self._now() - older_than, limit)
 
     async def statistics(self) -> StoreStatistics:
         """Count what is held."""
@@ -320,8 +343,8 @@ class MemoryStore(EventListing):
             events=events,
             ready=ready,
             dead=dead,
-            lookups=sum(len(questions) for questions in self._questions.values()),
-            pending=len(self._pending),
+            lookups=sum(polls.lookups for polls in self._polls.values()),
+            pending=sum(map(len, self._polls.values())),
             outcomes=len(self._outcomes),
             conflicts=self._outcomes.conflict_count,
             oldest_ready_at=oldest_ready_at,
@@ -335,7 +358,7 @@ class MemoryStore(EventListing):
         """Let go of everything."""
         self._closed = True
         self._subscribers.clear()
-        for held in (self._events, self._subscriptions, self._outcomes, self._pending, self._questions):
+        for held in (self._events, self._subscriptions, self._outcomes, self._polls):
             held.clear()
 
     def _now(self) -> float:
@@ -346,60 +369,61 @@ class MemoryStore(EventListing):
             self._count_at = now + _HOUR
             for name, scope in self._events.jobs.waiting():
                 if self._subscriptions.unserved_for(name, scope, now) >= UNSERVED_DAYS * _DAY:
-                    self._events.bury(name, scope, UNSERVED)
+                    buried = self._events.bury(name, scope, UNSERVED)
+                    logger.warning("%d jobs of %s, which no receiver serves, became dead letters", buried, name)
         return now
 
     def _check_open(self) -> None:
         if self._closed:
             raise StoreClosed("expected an open store, got one after aclose(); make a new one")
 
-    def _draw_conclusions(self, event: Event, kept: bytes | None, now: float) -> None:
+    def _draw_conclusions(self, event: Event, kept: bytes | None, at: float) -> None:
         ref = event.ref
+        open_refs = list(event.also)
         if ref is None:
             pass
         elif kept is None:
-            self._ask(ref, now)
+            open_refs.insert(0, ref)
         elif (key := key_of(ref)) not in self._outcomes and not self._subscribers:  # nobody is to be told
-            self._settle(ref, key, kept, now, event.key)
-        elif (outcome := outcome_of(event, now)) is not None:
+            self._settle(ref, key, kept, event.key)
+        elif (outcome := outcome_of(event, at)) is not None:
             self._record(outcome, kept)
-        for also in event.also:
-            self._ask(also, now)
+        self._hurry([one for one in open_refs if not self._is_done(one)], Priority.LOOKUP)
 
-    def _ask(self, ref: OperationRef, now: float) -> None:
-        key = key_of(ref)
-        known = self._outcomes.get(key)
-        if known is not None and known.status is OperationStatus.DONE:
+    def _is_done(self, ref: OperationRef) -> bool:
+        known = self._outcomes.get(key_of(ref))
+        return known is not None and known.status is OperationStatus.DONE
+
+    def _hurry(self, refs: Sequence[OperationRef], priority: Priority) -> None:
+        if not refs:
             return
-        questions = self._questions.get(ref.scope)
-        if questions is None:
-            questions = self._questions[ref.scope] = DueQueue()
-        if key not in questions:
-            if len(questions) >= self._max_events and (oldest := questions.head()) is not None:
-                questions.discard(oldest[1])
-            questions.put(key, now)
-            self._subscribers.polls_due()
+        now, at = loop_time(), self._clock()
+        for ref in refs:
+            self._polls_of(ref.scope).hurry(ref.kind, ref.uid, priority, now, at)
+        self._subscribers.polls_due()
 
-    def _settle(self, ref: OperationRef, key: str, outcome: bytes, now: float, idempotency_key: str | None) -> None:
-        self._outcomes.add(key, outcome, now, None if idempotency_key is None else made_with_of(ref, idempotency_key))
-        if self._questions:
-            self._drop_question(ref)
-        self._pending.discard(ref)
+    def _polls_of(self, scope: str) -> PollTable:
+        polls = self._polls.get(scope)
+        if polls is None:
+            polls = self._polls[scope] = PollTable(scope, self._max_events * _PENDING_PER_EVENT)
+        return polls
+
+    def _settle(self, ref: OperationRef, key: str, outcome: bytes, idempotency_key: str | None) -> None:
+        self._outcomes.add(key, outcome, loop_time(), None if idempotency_key is None else made_with_of(ref, idempotency_key))
+        self._polls_of(ref.scope).discard(ref.kind, ref.uid)
 
     def _record(self, outcome: Outcome, kept: bytes) -> Recorded:
         ref = outcome.ref
         key = key_of(ref)
         first = self._outcomes.get(key)
         if first is None:
-            self._settle(ref, key, kept, outcome.settled_at, outcome.key)
+            self._settle(ref, key, kept, outcome.key)
             self._subscribers.settled(outcome)
             return Recorded(verdict=Verdict.FIRST, outcome=outcome)
-        self._drop_question(ref)
+        if outcome.confirmed:
+            self._polls_of(ref.scope).discard(ref.kind, ref.uid)
         if agree(first, outcome):
-            if first.key is None and outcome.key is not None:
-                first = evolve(first, key=outcome.key)
-                self._outcomes.replace(key, _packed(first), made_with_of(ref, outcome.key))
-            return Recorded(verdict=Verdict.SAME, outcome=first)
+            return Recorded(verdict=Verdict.SAME, outcome=self._completed(first, outcome))
         event = conflict_event(first, outcome)
         if event.identity not in self._events.days:
             handlers = self._subscriptions.wanting(event)
@@ -413,10 +437,18 @@ class MemoryStore(EventListing):
                 self._subscribers.jobs_ready()
         return Recorded(verdict=Verdict.CONFLICT, outcome=first)
 
-    def _drop_question(self, ref: OperationRef) -> None:
-        questions = self._questions.get(ref.scope)
-        if questions is not None:
-            questions.discard(key_of(ref))
+    def _completed(self, first: Outcome, then: Outcome) -> Outcome:
+        """Return the first outcome with what a later one that says the same adds to it."""
+        key = first.key or then.key
+        confirmed = first.confirmed or then.confirmed
+        if (key, confirmed) == (first.key, first.confirmed):
+            return first
+        made_with = made_with_of(first.ref, key) if first.key is None and key is not None else None
+        completed = evolve(first, key=key, confirmed=confirmed)
+        self._outcomes.replace(key_of(first.ref), _packed(completed), made_with)
+        if confirmed and not first.confirmed:
+            self._subscribers.confirmed(completed)
+        return completed
 
 
 def _packed_outcome(event: Event, now: float) -> bytes | None:
@@ -426,4 +458,4 @@ def _packed_outcome(event: Event, now: float) -> bytes | None:
 
 
 def _packed(outcome: Outcome) -> bytes:
-    return packed(outcome.status, outcome.via, outcome.settled_at, outcome.key, outcome.resource)
+    return packed(outcome.status, outcome.via, outcome.settled_at, outcome.key, outcome.resource, confirmed=outcome.confirmed)

@@ -1,11 +1,11 @@
-"""Many operations waited for at once: no task and no future for each, only an entry in a dictionary."""
+"""Many operations waited for at once: no task and no future for each, only entries in dictionaries."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
@@ -16,16 +16,16 @@ from rewards_core.errors import VendorError
 from rewards_core.operations import Operation, OperationRef
 from rewards_core.validation import check_flag, check_wait, kind_of
 from webhooks.errors import CompletionsClosed, time_is_over
-from webhooks.poller import BOOST
-from webhooks.polling import AT_ONCE
+from webhooks.polling import BOOST
+from webhooks.store.records import Priority
 from webhooks.supervise import is_cancelled
+from webhooks.waiters import Settled
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from webhooks.hub import Hub
-    from webhooks.store.base import Via
-    from webhooks.watchers import Ending
+    from webhooks.store.records import Via
+    from webhooks.waiters import Ending, Waiters
 
 A = TypeVar("A", bound=Operation)
 
@@ -41,7 +41,7 @@ _EARLY = 0.02
 
 @frozen(kw_only=True)
 class Completion(Generic[A]):
-    """How one operation ended for one who waited.
+    """How one operation ended for the caller that waited.
 
     Attributes:
         ref: The operation.
@@ -62,13 +62,24 @@ class CompletionStream(Generic[A]):
     Made by `Completions.as_completed`. Use it inside `async with`, or close it with `aclose()`.
     """
 
-    def __init__(self, hub: Hub, operations: Operations, *, timeout: float | None, poll_now: bool) -> None:
+    def __init__(
+        self,
+        waiters: Waiters,
+        operations: Operations,
+        open_streams: set[CompletionStream[Any]],
+        check: Callable[[], None],
+        *,
+        timeout: float | None,
+        poll_now: bool,
+    ) -> None:
         if isinstance(operations, str) or not isinstance(operations, Iterable | AsyncIterable):
             one = kind_of(operations)
             raise TypeError(f"operations: give an iterable of operations, refs or uids, not one {one}; put it in a list.")
         check_wait(timeout)
         check_flag(poll_now, "poll_now")
-        self._hub = hub
+        self._waiters = waiters
+        self._open_streams = open_streams
+        self._check = check
         self._operations = operations
         self._timeout = timeout
         self._poll_now = poll_now
@@ -85,7 +96,7 @@ class CompletionStream(Generic[A]):
     @property
     def pending(self) -> int:
         """How many operations were taken in and have not ended."""
-        return sum(len(shelf) for shelves in (self._mine, self._soon) for shelf in shelves.values())
+        return sum(len(uids) for kinds in (self._mine, self._soon) for uids in kinds.values())
 
     async def __aenter__(self) -> Self:
         self._start()
@@ -117,26 +128,25 @@ class CompletionStream(Generic[A]):
             await self._news.wait()
 
     async def aclose(self) -> None:
-        """Wait for nothing any more; idempotent."""
+        """Stop waiting; idempotent."""
         self._closed = True
         self._stop()
         leaving = self._leave()
         try:
             if self._intake is not None:
                 await asyncio.gather(self._intake, return_exceptions=True)
-            for place, _ in enumerate(leaving, start=1):
-                if place % _SLICE == 0:
-                    await asyncio.sleep(0)
-        finally:  # whoever cancels this leaves nothing behind either
+            for _ in leaving:
+                await asyncio.sleep(0)
+        finally:  # nothing is left behind where this is cancelled
             for _ in leaving:
                 pass
             self._asked.clear()
             self._ended.clear()
             self._news.set()
-            self._hub.streams.discard(self)
+            self._open_streams.discard(self)
 
     def fail(self, error: Exception) -> None:
-        """Take nothing in any more, and raise this from now on, once what has ended was yielded."""
+        """Take no more in, and raise this from now on, once what has ended was yielded."""
         self._stop()
         self._failure = self._failure or error
         self._news.set()
@@ -148,21 +158,29 @@ class CompletionStream(Generic[A]):
             self._intake.cancel()
 
     def _leave(self) -> Iterator[None]:
-        for shelves in (self._mine, self._soon):
-            for kind, shelf in shelves.items():
-                while shelf:
-                    uid, _ = shelf.popitem()
-                    self._hub.unwatch(kind, uid, self)
+        """Stop waiting for all operations, some at a time."""
+        for kinds in (self._mine, self._soon):
+            for kind, uids in kinds.items():
+                while uids:
+                    self._drop(kind, [uids.popitem()[0] for _ in range(min(len(uids), _SLICE))])
                     yield
 
-    # as a watcher
+    def _drop(self, kind: str, uids: Sequence[str]) -> None:
+        """Stop waiting for operations that have not ended."""
+        for uid in uids:
+            self._waiters.table.remove(kind, uid, self)
+        self._waiters.unwatch([OperationRef(self._waiters.client.scope, kind, uid) for uid in uids])
+
+    # as one that waits
 
     def end(self, kind: str, uid: str, ending: Ending, /) -> None:
         """Keep how an operation ended until it is asked for."""
-        for shelves in (self._mine, self._soon):
-            if uid in shelves.get(kind, ()):
-                del shelves[kind][uid]
+        for kinds in (self._mine, self._soon):
+            if uid in kinds.get(kind, ()):
+                del kinds[kind][uid]
                 self._keep(kind, uid, ending)
+                if not isinstance(ending, Settled):
+                    self._drop(kind, [uid])
 
     def note(self, _seen: Operation | None, _error: Exception | None, /) -> None:
         """Keep nothing: it would cost as much as the operation itself."""
@@ -177,23 +195,19 @@ class CompletionStream(Generic[A]):
         if self._closed:
             raise CompletionsClosed("expected an open stream of completions, got one after aclose(); make a new one")
         if self._intake is None:
-            self._hub.check()
-            self._hub.streams.add(self)
+            self._check()
+            self._open_streams.add(self)
             self._intake = asyncio.get_running_loop().create_task(self._take_in(), name="intake of as_completed")
 
     async def _take_in(self) -> None:
         try:
             if isinstance(self._operations, AsyncIterable):
-                await self._take_in_one_by_one(self._operations)
+                await self._take_in_as_they_come(self._operations)
             else:
-                some: list[Any] = []
-                for operation in self._operations:
-                    some.append(operation)
-                    if len(some) == _SLICE:
-                        await self._register(some)
-                        await asyncio.sleep(0)
-                        some.clear()
-                await self._register(some)
+                coming = iter(self._operations)
+                while some := list(islice(coming, _SLICE)):
+                    await self._register(some)
+                    await asyncio.sleep(0)
         except asyncio.CancelledError as problem:
             if is_cancelled():
                 raise
@@ -205,62 +219,66 @@ class CompletionStream(Generic[A]):
             self._operations = ()
             self._news.set()
 
-    async def _take_in_one_by_one(self, operations: AsyncIterable[Any]) -> None:
-        coming = aiter(operations)
+    async def _take_in_as_they_come(self, operations: AsyncIterable[Any]) -> None:
+        """Register together what is ready together, and what comes while the store is at work."""
+        gathered: list[Any] = []
+        ready, room = asyncio.Event(), asyncio.Event()
+        gathering = asyncio.get_running_loop().create_task(_gather(operations, gathered, ready, room))
+        gathering.add_done_callback(lambda _: ready.set())
         try:
-            place = 0
-            async for operation in coming:
-                await self._register((operation,))
-                place += 1
-                if place % _SLICE == 0:  # neither what gives them nor the store has to wait for anything
-                    await asyncio.sleep(0)
+            while gathered or not gathering.done():
+                await ready.wait()
+                ready.clear()
+                some = gathered.copy()
+                gathered.clear()
+                room.set()
+                await self._register(some)
+                await asyncio.sleep(0)
+            await gathering
         finally:
-            if isinstance(coming, AsyncGenerator):
-                await coming.aclose()  # now and here, not when it is collected
+            gathering.cancel()
+            await asyncio.gather(gathering, return_exceptions=True)
 
     async def _register(self, operations: Sequence[Any]) -> None:
-        hub, asked = self._hub, self._asked
+        waiters = self._waiters
         deadline = math.inf if self._timeout is None else loop_time() + self._timeout
-        due = hub.poller.first_due()
+        new: list[OperationRef] = []
         refs: list[OperationRef] = []
-        recovered: list[OperationRef] = []
+        urgent: list[OperationRef] = []
         ended: list[Operation] = []
         for operation in operations:
-            ref = hub.client.ref_of(operation)
+            ref = waiters.client.ref_of(operation)
+            terminal = False
             if not isinstance(operation, str | OperationRef):
                 key = ref.kind, ref.uid
-                asked[key] = _and(asked.get(key), operation)
-                if operation.status.terminal:
+                self._asked[key] = _and(self._asked.get(key), operation)
+                terminal = operation.status.terminal
+                if terminal:
                     ended.append(operation)
-                elif operation.recovered:
-                    recovered.append(ref)
-            shelf = self._mine.get(ref.kind)
-            if shelf is None:
-                shelf = self._mine[ref.kind] = {}
+                elif operation.recovered and not self._poll_now:
+                    urgent.append(ref)
+            uids = self._mine.get(ref.kind)
+            if uids is None:
+                uids = self._mine[ref.kind] = {}
                 self._soon[ref.kind] = {}
-            if ref.uid in shelf or ref.uid in self._soon[ref.kind]:
+            if ref.uid in uids or ref.uid in self._soon[ref.kind]:
                 continue
-            shelf[ref.uid] = deadline
-            hub.watch(ref.kind, ref.uid, self, due)
-            refs.append(ref)
-        if not refs and not ended:
-            return
-        if self._timer is None and deadline != math.inf:  # before the store is asked: it may hang
+            uids[ref.uid] = deadline
+            new.append(ref)
+            if not terminal:
+                refs.append(ref)
+        if self._timer is None and deadline != math.inf and operations:  # before the store is asked: it may hang
             self._timer = asyncio.get_running_loop().call_at(max(deadline - BOOST, loop_time()), self._tick)
-        await hub.register(refs)
-        await asyncio.gather(*map(hub.brought, ended))
-        for ref in refs if self._poll_now else recovered:
-            if self._awaits(ref):
-                hub.poller.wish(ref.kind, ref.uid)
-        for outcome in await hub.store.outcomes(refs):
-            ref = outcome.ref
-            if self._awaits(ref):
-                settled = hub.usable(outcome)
-                if settled is None:
-                    hub.poller.hurry(ref.kind, ref.uid, AT_ONCE)
-                else:
-                    hub.unwatch(ref.kind, ref.uid, self)
-                    self.end(ref.kind, ref.uid, settled)
+        await _let_others_run(new)
+        for ref in filter(self._awaits, new):
+            waiters.table.add(ref.kind, ref.uid, self)
+        await _let_others_run(new)
+        if refs:
+            await waiters.watch(refs)
+        await asyncio.gather(*(waiters.told(operation, math.inf) for operation in ended))
+        urgent = [ref for ref in (refs if self._poll_now else urgent) if self._awaits(ref)]
+        if urgent:
+            await waiters.store.hurry_polls(urgent, Priority.WISH)
 
     def _awaits(self, ref: OperationRef) -> bool:
         return ref.uid in self._mine[ref.kind] or ref.uid in self._soon[ref.kind]
@@ -269,19 +287,20 @@ class CompletionStream(Generic[A]):
 
     def _tick(self) -> None:
         """End what is over, hurry what is nearly over, and come back when there is more of either."""
-        now = loop_time()
+        now, poller, scope = loop_time(), self._waiters.poller, self._waiters.client.scope
         next_at = math.inf
-        for kind, shelf in self._mine.items():
+        for kind, uids in self._mine.items():
             soon = self._soon[kind]
-            for uid in _until(shelf, now + BOOST):
-                soon[uid] = shelf.pop(uid)
-                if soon[uid] > now:
-                    self._hub.poller.hurry_before_deadline(kind, uid)
-            for uid in _until(soon, now + _EARLY):
-                self._hub.unwatch(kind, uid, self)
+            for uid in _until(uids, now + BOOST):
+                soon[uid] = uids.pop(uid)
+                if soon[uid] > now and poller.may_hurry():
+                    poller.hurry(OperationRef(scope, kind, uid), Priority.DEADLINE)
+            over = _until(soon, now + _EARLY)
+            for uid in over:
                 del soon[uid]
                 self._keep(kind, uid, None)
-            later = _first(shelf) - BOOST
+            self._drop(kind, over)
+            later = _first(uids) - BOOST
             next_at = min(next_at, _first(soon), later if later <= now else max(later, now + _EARLY))
         self._timer = None if next_at == math.inf else asyncio.get_running_loop().call_at(next_at, self._tick)
 
@@ -289,37 +308,37 @@ class CompletionStream(Generic[A]):
 
     async def _last_look(self, kind: str, uid: str) -> Ending | None:
         """Return an outcome that was kept without a hint before the time was over."""
-        ref = OperationRef(self._hub.client.scope, kind, uid)
+        ref = OperationRef(self._waiters.client.scope, kind, uid)
         try:
-            return await self._hub.last_look(ref)
+            return await self._waiters.last_look(ref)
         except Exception as problem:  # noqa: BLE001 - told with the timeout
             return time_is_over(ref, self._timeout or 0.0, None, problem)
 
     def _completion(self, kind: str, uid: str, ending: Ending | None, asked: _Asked | None) -> Completion[A]:
-        ref = OperationRef(self._hub.client.scope, kind, uid)
+        ref = OperationRef(self._waiters.client.scope, kind, uid)
         if ending is None:
-            self._hub.timeouts += 1
+            self._waiters.timeouts += 1
             timeout = self._timeout or 0.0
             return Completion(ref=ref, operation=None, error=time_is_over(ref, timeout, None, None), via=None)
         if isinstance(ending, Exception):
             return Completion(ref=ref, operation=None, error=ending, via=None)
-        self._hub.took(ending)
+        self._waiters.took(ending)
         final, error = ending.operation, None
         try:
             for one in asked if isinstance(asked, tuple) else (asked,):
-                final = self._hub.client.conclude(one, final)
+                final = self._waiters.client.conclude(one, final)
         except VendorError as problem:
             error = problem
         return Completion(ref=ref, operation=cast("A", final), error=error, via=ending.via)
 
 
-def _until(shelf: dict[str, float], moment: float) -> list[str]:
-    """Return those whose deadline is no later than a moment, some at a time; a shelf is in the order of deadlines."""
-    return [uid for uid, _ in takewhile(lambda one: one[1] <= moment, islice(shelf.items(), _SLICE))]
+def _until(deadlines: dict[str, float], moment: float) -> list[str]:
+    """Return those whose deadline is no later than a moment, some at a time; they are in the order of their deadlines."""
+    return [uid for uid, _ in takewhile(lambda one: one[1] <= moment, islice(deadlines.items(), _SLICE))]
 
 
-def _first(shelf: dict[str, float]) -> float:
-    return next(iter(shelf.values()), math.inf)
+def _first(deadlines: dict[str, float]) -> float:
+    return next(iter(deadlines.values()), math.inf)
 
 
 def _and(known: _Asked | None, operation: Operation) -> _Asked:
@@ -328,3 +347,24 @@ def _and(known: _Asked | None, operation: Operation) -> _Asked:
         return operation
     several = known if isinstance(known, tuple) else (known,)
     return known if operation in several else (*several, operation)
+
+
+async def _let_others_run(new: Sequence[OperationRef]) -> None:
+    """Let a pass of the loop end after many entries: dictionaries that grow together would stop it for longer than each alone."""
+    if len(new) >= _SLICE // 2:
+        await asyncio.sleep(0)
+
+
+async def _gather(operations: AsyncIterable[Any], gathered: list[Any], ready: asyncio.Event, room: asyncio.Event) -> None:
+    """Iterate over operations, not more than a slice ahead of those that were taken."""
+    coming = aiter(operations)
+    try:
+        async for operation in coming:
+            gathered.append(operation)
+            ready.set()
+            if len(gathered) == _SLICE:
+                room.clear()
+                await room.wait()
+    finally:
+        if isinstance(coming, AsyncGenerator):
+            await coming.aclose()  # now and here, not when it is collected

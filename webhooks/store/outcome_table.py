@@ -1,10 +1,11 @@
-"""The outcomes a process keeps in memory, within bounds.
+"""The outcomes that a process keeps in memory, within bounds.
 
-An outcome is kept as one `bytes` under one str, for the reason an event is (see `shelf`).
+An outcome is kept as one `bytes` under one str, for the reason an event is (see `event_table`).
 """
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,9 @@ from webhooks.store.records import Outcome, Via
 _BETWEEN = "\0"
 _SLICE = 1_000
 _TRIMS_PER_RETENTION = 100
+
+_HEAD = struct.Struct("<d")
+"""When it was recorded, by a clock that cannot be set; the packed outcome follows."""
 
 
 def key_of(ref: OperationRef) -> str:
@@ -33,16 +37,24 @@ def ref_of(key: str) -> OperationRef:
     return OperationRef(*key.split(_BETWEEN, 2))
 
 
-def packed(status: OperationStatus, via: Via, settled_at: float, key: str | None, resource: Mapping[str, Any]) -> bytes:
+def packed(
+    status: OperationStatus,
+    via: Via,
+    settled_at: float,
+    key: str | None,
+    resource: Mapping[str, Any],
+    *,
+    confirmed: bool = False,
+) -> bytes:
     """Return an outcome as it is kept.
 
     Raises:
         TypeError: the resource holds what no JSON can hold.
     """
-    return pack_any((status.value, via, settled_at, key, resource))
+    return pack_any((status.value, via, settled_at, key, resource, confirmed))
 
 
-class OutcomeShelf:
+class OutcomeTable:
     """The outcomes that stand, by the keys of their operations, and the conflicts with them.
 
     Args:
@@ -77,17 +89,17 @@ class OutcomeShelf:
         return [_unpacked(key, self._kept[key]) for key in self._by_key.get(made_with, ())]
 
     def add(self, key: str, outcome: bytes, now: float, made_with: str | None) -> None:
-        """Keep the first outcome of an operation, packed."""
+        """Keep the first outcome of an operation, packed and recorded now."""
         if len(self._order) >= self._max or now >= self._next_trim:
             self._make_room(now)
         self._order.append(key)
-        self.replace(key, outcome, made_with)
+        self._kept[key] = _HEAD.pack(now) + outcome
+        self._index(key, made_with)
 
     def replace(self, key: str, outcome: bytes, made_with: str | None) -> None:
-        """Keep an outcome in the place of one that was not found by an idempotency key."""
-        self._kept[key] = outcome
-        if made_with is not None:
-            self._by_key[made_with] = (*self._by_key.get(made_with, ()), key)
+        """Keep an outcome, packed, in the place of one that is not found by that idempotency key."""
+        self._kept[key] = self._kept[key][: _HEAD.size] + outcome
+        self._index(key, made_with)
 
     def conflicts(self, key: str) -> Sequence[Outcome]:
         """Return the later outcomes that differ from the first, oldest first."""
@@ -95,37 +107,36 @@ class OutcomeShelf:
 
     def add_conflict(self, key: str, outcome: bytes) -> None:
         """Keep a later outcome that differs from the first, packed."""
-        self._conflicts[key] = (*self._conflicts.get(key, ()), outcome)
+        self._conflicts[key] = (*self._conflicts.get(key, ()), self._kept[key][: _HEAD.size] + outcome)
         self.conflict_count += 1
 
     def forget(self, mentioned: Callable[[Mapping[str, Any]], bool]) -> int:
         """Erase resources and idempotency keys of the outcomes that mention a user; return how many outcomes there were."""
         doomed = [key for key, kept in self._kept.items() if mentioned(_unpacked(key, kept).resource)]
         for key in doomed:
-            outcome = _unpacked(key, self._kept[key])
-            self._unindex(outcome)
-            self._kept[key] = packed(outcome.status, outcome.via, outcome.settled_at, None, {})
+            self._unindex(_unpacked(key, self._kept[key]))
+            self._kept[key] = _erased(key, self._kept[key])
         for key, conflicts in self._conflicts.items():
-            kept = tuple(_unpacked(key, one) for one in conflicts)
             self._conflicts[key] = tuple(
-                packed(one.status, one.via, one.settled_at, None, {}) if mentioned(one.resource) else same
-                for one, same in zip(kept, conflicts, strict=True)
+                _erased(key, kept) if mentioned(_unpacked(key, kept).resource) else kept for kept in conflicts
             )
         return len(doomed)
 
-    def purge(self, before: float) -> int:
-        """Remove what settled before a moment, with its conflicts; return how many outcomes there were."""
-        doomed = [key for key, kept in self._kept.items() if _unpacked(key, kept).settled_at < before]
-        for key in doomed:
-            self._drop(key)
-        if doomed:  # one that settles again must not leave in the place of the one that was removed
-            self._order = deque(key for key in self._order if key in self._kept)
-        return len(doomed)
+    def purge(self, until: float, limit: int | None) -> int:
+        """Remove the oldest outcomes recorded until a moment, with their conflicts; return how many outcomes there were."""
+        order, before = self._order, len(self._order)
+        while order and _recorded(self._kept[order[0]]) <= until and (limit is None or before - len(order) < limit):
+            self._drop(order.popleft())
+        return before - len(order)
 
     def clear(self) -> None:
         """Remove everything."""
         for held in (self._kept, self._order, self._conflicts, self._by_key):
             held.clear()
+
+    def _index(self, key: str, made_with: str | None) -> None:
+        if made_with is not None:
+            self._by_key[made_with] = (*self._by_key.get(made_with, ()), key)
 
     def _make_room(self, now: float) -> None:
         """Let the oldest go, so much at a time that no delivery waits for it."""
@@ -134,7 +145,7 @@ class OutcomeShelf:
             self._drop(order.popleft())
         self._next_trim = now + self._retention / _TRIMS_PER_RETENTION
         for _ in range(_SLICE):
-            if not order or _unpacked(order[0], self._kept[order[0]]).settled_at >= now - self._retention:
+            if not order or _recorded(self._kept[order[0]]) >= now - self._retention:
                 return
             self._drop(order.popleft())
         self._next_trim = now
@@ -154,8 +165,26 @@ class OutcomeShelf:
                 self._by_key[made_with] = others
 
 
+def _recorded(kept: bytes) -> float:
+    recorded: float = _HEAD.unpack_from(kept)[0]
+    return recorded
+
+
 def _unpacked(key: str, kept: bytes) -> Outcome:
-    status, via, settled_at, made_with, resource = unpack_any(kept)
+    status, via, settled_at, made_with, resource, confirmed = unpack_any(kept[_HEAD.size :])
     return Outcome(
-        ref=ref_of(key), status=OperationStatus(status), resource=resource, via=via, settled_at=float(settled_at), key=made_with
+        ref=ref_of(key),
+        status=OperationStatus(status),
+        resource=resource,
+        via=via,
+        settled_at=float(settled_at),
+        key=made_with,
+        confirmed=confirmed,
     )
+
+
+def _erased(key: str, kept: bytes) -> bytes:
+    """Return a kept outcome with nothing but how it ended."""
+    outcome = _unpacked(key, kept)
+    erased = packed(outcome.status, outcome.via, outcome.settled_at, None, {}, confirmed=outcome.confirmed)
+    return kept[: _HEAD.size] + erased

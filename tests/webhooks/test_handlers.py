@@ -7,26 +7,31 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from rewards_core.errors import StoreError
 from rewards_core.operations import Event, OperationStatus
 from tests.virtual_time import EPOCH, virtual_time, wall
 from tests.webhooks.fakes import FakeSource, a_ref, body_of, words_of
+from tests.webhooks.store_contract import LoopTime, claim
+from tests.webhooks.store_contract.handlers import JUMPS
 from tests.webhooks.world import now, settle
-from webhooks import EventState, HandlerPolicy, MemoryStore, Receiver, StoreError
-from webhooks.store.base import NO_SUCH_HANDLER, ClaimedJob, Job, Outcome
+from webhooks import EventState, HandlerPolicy, MemoryStore, Receiver
 from webhooks.store.outcomes import CONFLICT_EVENT, unpack
+from webhooks.store.records import RETIRED, ClaimedJob, HandlerStatus, Job, Outcome, Subscription
 
 
 class Post:
     """A receiver with handlers, and somebody who sends."""
 
-    def __init__(self, store: Any = None, source: FakeSource | None = None, **policy: Any) -> None:
+    def __init__(self, store: Any = None, source: FakeSource | None = None, *, service: str = "default", **policy: Any) -> None:
         self.source = source or FakeSource()
         self.store: Any = store or MemoryStore(clock=wall)
-        self.receiver = Receiver(self.source, self.store, handlers=HandlerPolicy(**policy), clock=wall, random=lambda: 0.0)
+        self.receiver = Receiver(
+            self.source, self.store, service=service, handlers=HandlerPolicy(**policy), clock=wall, random=lambda: 0.0
+        )
 
     async def send(self, name: str = "thing.done", **words: Any) -> None:
         body = body_of(name, **words)
@@ -39,10 +44,55 @@ class Post:
         return [str(kept.state) for kept in reversed(await self.store.list_events())]
 
 
+async def stopped(store: Any, name: str = "app.note", event_name: str = "*", **options: Any) -> Post:
+    """Return a receiver whose handler the store knows, and that runs no more."""
+    post = Post(store, **options)
+    post.receiver.on(event_name, name=name)(Notes())
+    async with post.receiver:
+        return post
+
+
 @asynccontextmanager
 async def opened(post: Post) -> AsyncIterator[Post]:
     async with post.receiver:
         yield post
+
+
+class Flickering(MemoryStore):
+    """Fails each method a few times."""
+
+    def __init__(self, **failures: int) -> None:
+        super().__init__(clock=wall)
+        self.failures = failures
+
+    def _fail(self, method: str) -> None:
+        if self.failures.get(method, 0) > 0:
+            self.failures[method] -= 1
+            raise StoreError("the disk is busy")
+
+    async def register_handlers(self, subscriptions: Sequence[Subscription]) -> None:
+        self._fail("register_handlers")
+        await super().register_handlers(subscriptions)
+
+    async def release_handlers(self, subscriptions: Sequence[Subscription]) -> None:
+        self._fail("release_handlers")
+        await super().release_handlers(subscriptions)
+
+    async def list_handlers(self) -> Sequence[HandlerStatus]:
+        self._fail("list_handlers")
+        return await super().list_handlers()
+
+    async def claim_jobs(self, handler: str, **options: Any) -> Sequence[ClaimedJob]:
+        self._fail("claim_jobs")
+        return await super().claim_jobs(handler, **options)
+
+    async def finish_job(self, job: Job) -> bool:
+        self._fail("finish_job")
+        return await super().finish_job(job)
+
+    async def fail_job(self, job: Job, **options: Any) -> bool:
+        self._fail("fail_job")
+        return await super().fail_job(job, **options)
 
 
 class Notes:
@@ -90,7 +140,7 @@ async def test_a_handler_runs_for_events_of_its_name() -> None:
         await settle()
         assert notes.uids == ["1"]
         assert await post.states() == ["done", "done"]
-        assert post.receiver.dispatcher.statistics.finished == 1
+        assert post.receiver.handler_statistics.finished == 1
 
 
 @virtual_time
@@ -108,8 +158,7 @@ async def test_a_wildcard_runs_for_every_event_once() -> None:
 @virtual_time
 async def test_a_handler_gets_the_event_with_its_resource_and_hints_also_after_a_restart() -> None:
     store = MemoryStore(clock=wall)
-    first = Post(store)
-    first.receiver.on("thing.done", name="app.note")(Notes())
+    first = await stopped(store, event_name="thing.done")
     body = body_of(resource=words_of("1", "done"))
     await first.receiver.receive({**first.source.sign(body), "x-correlation-id": "c-1", "x-attempt": "3"}, body)
     second, notes = Post(store), Notes()
@@ -129,9 +178,9 @@ async def test_a_function_handler_is_known_by_module_and_name() -> None:
     async def note(event: Event) -> None:
         """Do nothing."""
 
-    await post.send()
-    (kept,) = await post.store.list_events()
-    assert kept.jobs[0].handler == f"{__name__}.{note.__qualname__}"
+    async with opened(post):
+        (handler,) = await post.store.list_handlers()
+    assert handler.subscription.handler == f"{__name__}.{note.__qualname__}"
 
 
 @virtual_time
@@ -165,9 +214,27 @@ async def test_a_handler_that_crashes_runs_again_later_and_later_and_then_is_a_d
         await asyncio.sleep(600)
         assert notes.times == [0.0, 1.0, 3.0, 7.0, 11.0]
         assert await post.dead() == [("app.note", "raised ValueError: a fault of the handler")]
-        statistics = post.receiver.dispatcher.statistics
+        statistics = post.receiver.handler_statistics
         assert (statistics.failed, statistics.dead, statistics.finished, statistics.running) == (5, 1, 0, 0)
         assert "kept as a dead letter" in caplog.text
+
+
+@virtual_time
+@pytest.mark.parametrize("jump", JUMPS)
+async def test_a_wall_clock_that_is_set_neither_hurries_nor_delays_a_retry(jump: float) -> None:
+    def crash_and_set_clock() -> None:
+        clock.wall += jump
+        raise ValueError("a fault of the handler")
+
+    clock = LoopTime()
+    source, store, notes = FakeSource(), MemoryStore(clock=clock.clock), Notes(crash_and_set_clock)
+    receiver = Receiver(source, store, handlers=HandlerPolicy(attempts=4), clock=clock.clock, random=lambda: 0.0)
+    receiver.on("*", name="app.note")(notes)
+    async with receiver:
+        body = body_of()
+        await receiver.receive(source.sign(body), body)
+        await asyncio.sleep(100)
+    assert notes.times == [0.0, 1.0, 3.0, 7.0]
 
 
 @virtual_time
@@ -282,7 +349,7 @@ async def test_only_so_many_events_are_worked_on_at_a_time() -> None:
         for number in range(9):
             await post.send(uid=str(number))
         await asyncio.sleep(2.5)
-        assert post.receiver.dispatcher.statistics.running == 3
+        assert post.receiver.handler_statistics.running == 3
         await asyncio.sleep(1)
         assert (most, len(notes.seen), await post.states()) == (3, 9, ["done"] * 9)
 
@@ -290,10 +357,9 @@ async def test_only_so_many_events_are_worked_on_at_a_time() -> None:
 @virtual_time
 async def test_what_a_crash_left_is_picked_up_when_its_lease_is_over() -> None:
     store = MemoryStore(clock=wall)
-    crashed = Post(store)
-    crashed.receiver.on("*", name="app.note")(Notes())
+    crashed = await stopped(store)
     await crashed.send()
-    assert len(await store.claim_jobs("app.note", limit=1, lease=60)) == 1
+    assert len(await claim(store, "app.note")) == 1
     post, notes = Post(store), Notes()
     post.receiver.on("*", name="app.note")(notes)
     async with opened(post):
@@ -305,8 +371,7 @@ async def test_what_a_crash_left_is_picked_up_when_its_lease_is_over() -> None:
 @virtual_time
 async def test_events_acknowledged_before_a_crash_and_not_handed_on_are_handed_on_at_the_start() -> None:
     store = MemoryStore(clock=wall)
-    before = Post(store)
-    before.receiver.on("*", name="app.note")(Notes())
+    before = await stopped(store)
     for number in range(50):
         await before.send(uid=str(number))
     post, notes = Post(store), Notes()
@@ -321,9 +386,9 @@ async def test_a_job_that_takes_its_process_down_each_time_is_given_up() -> None
     store = MemoryStore(clock=wall)
     post, notes = Post(store, attempts=3), Notes()
     post.receiver.on("*", name="app.note")(notes)
-    await post.send()
+    await (await stopped(store)).send()
     for _ in range(3):
-        assert len(await store.claim_jobs("app.note", limit=1, lease=60)) == 1
+        assert len(await claim(store, "app.note")) == 1
         await asyncio.sleep(60)
     async with opened(post):
         await settle()
@@ -331,22 +396,126 @@ async def test_a_job_that_takes_its_process_down_each_time_is_given_up() -> None
         assert await post.dead() == [("app.note", "was started 3 times and never came to an end")]
 
 
+# handlers as subscriptions
+
+
 @virtual_time
-async def test_jobs_of_a_handler_that_was_renamed_are_visible_as_dead_letters(caplog: pytest.LogCaptureFixture) -> None:
+async def test_whichever_receiver_accepts_an_event_every_handler_that_wants_it_runs() -> None:
     store = MemoryStore(clock=wall)
-    before = Post(store)
-    before.receiver.on("*", name="app.old")(Notes())
-    await before.send()
+    shop, ledger, silent = Post(store, service="shop"), Post(store, service="ledger"), Post(store)
+    sold, booked = Notes(), Notes()
+    shop.receiver.on("thing.done", name="app.credit")(sold)
+    ledger.receiver.on("*", name="app.credit")(booked)
+    async with opened(shop), opened(ledger), opened(silent):
+        await silent.send("thing.done", uid="1")
+        await shop.send("thing.other", uid="2")
+        await settle()
+        assert (sold.uids, sorted(booked.uids)) == (["1"], ["1", "2"])
+
+
+@virtual_time
+async def test_two_receivers_of_one_service_share_its_work() -> None:
+    store, posts, notes = MemoryStore(clock=wall), [], Notes(partial(asyncio.sleep, 1))
+    for _ in range(2):
+        post = Post(store, concurrency=1)
+        post.receiver.on("*", name="app.note")(notes)
+        posts.append(post)
+    async with opened(posts[0]), opened(posts[1]):
+        for number in range(10):
+            await posts[0].send(uid=str(number))
+        await asyncio.sleep(5.5)
+        assert sorted(notes.uids) == [str(number) for number in range(10)]
+
+
+@virtual_time
+async def test_receivers_of_different_scopes_leave_each_other_s_jobs_alone() -> None:
+    store = MemoryStore(clock=wall)
+    first, second = Post(store), Post(store, FakeSource("other"))
+    mine, theirs = Notes(), Notes()
+    first.receiver.on("*", name="app.note")(mine)
+    second.receiver.on("*", name="app.note")(theirs)
+    async with opened(first), opened(second):
+        await first.send(uid="1")
+        await second.send(uid="2")
+        await settle()
+        assert (mine.uids, theirs.uids) == (["1"], ["2"])
+
+
+@virtual_time
+async def test_jobs_of_a_handler_that_is_not_there_wait_for_it_and_are_named_in_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = MemoryStore(clock=wall)
+    before = await stopped(store, "app.old")
+    await before.send(uid="1")
+    await before.send(uid="2")
+    for post in (Post(store), Post(store, FakeSource("other"))):
+        async with opened(post):
+            await asyncio.sleep(3_600)
+    assert await post.states() == ["ready", "ready"]
+    (warning,) = [record.message for record in caplog.records if "app.old" in record.message]
+    assert "app.old (2 jobs)" in warning
+    late, notes = Post(store), Notes()
+    late.receiver.on("*", name="app.old")(notes)
+    async with opened(late):
+        await settle()
+    assert sorted(notes.uids) == ["1", "2"]
+
+
+@virtual_time
+async def test_jobs_of_a_retired_handler_are_dead_letters_and_its_successor_can_have_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = MemoryStore(clock=wall)
+    await (await stopped(store, "app.old")).send()
+    assert await store.retire_handler("default", "app.old") == 1
     post, notes = Post(store), Notes()
     post.receiver.on("*", name="app.new")(notes)
     async with opened(post):
-        await settle()
-        assert await post.dead() == [("app.old", NO_SUCH_HANDLER)]
-        assert "1 jobs" in caplog.text
+        assert await post.dead() == [("app.old", RETIRED)]
         (kept,) = await store.list_events()
-        await post.receiver.replay([kept.id])
+        assert await post.receiver.replay([kept.id]) == 1
         await settle()
         assert len(notes.seen) == 1
+        assert await post.states() == ["done"]
+    assert "app.old" not in caplog.text
+
+
+@virtual_time
+async def test_handlers_are_served_from_the_start_to_the_end_of_their_receiver() -> None:
+    post = Post()
+    post.receiver.on("thing.done", name="app.note")(Notes())
+    post.receiver.on("*", name="app.all")(Notes())
+    assert await post.store.list_handlers() == []
+    for _ in range(2):
+        async with opened(post):
+            listed = await post.store.list_handlers()
+            assert [(one.subscription.handler, one.served) for one in listed] == [("app.all", True), ("app.note", True)]
+        assert [one.served for one in await post.store.list_handlers()] == [False, False]
+
+
+@virtual_time
+async def test_a_receiver_whose_handlers_cannot_be_registered_does_not_start() -> None:
+    post, notes = Post(Flickering(register_handlers=1)), Notes()
+    post.receiver.on("*", name="app.note")(notes)
+    with pytest.raises(StoreError):
+        await post.receiver.start()
+    async with opened(post):
+        await post.send()
+        await settle()
+        assert len(notes.seen) == 1
+
+
+@virtual_time
+async def test_a_store_in_trouble_keeps_no_receiver_from_starting_and_stopping(caplog: pytest.LogCaptureFixture) -> None:
+    post, notes = Post(Flickering(list_handlers=1, release_handlers=1)), Notes()
+    post.receiver.on("*", name="app.note")(notes)
+    async with opened(post):
+        await post.send()
+        await settle()
+        assert len(notes.seen) == 1
+    assert "could not be found out" in caplog.text
+    assert "count as served" in caplog.text
 
 
 @virtual_time
@@ -393,7 +562,9 @@ async def test_what_is_not_drained_in_time_is_cancelled_and_its_lease_runs_out()
     await post.receiver.aclose(drain=3)
     assert now() == 3.0
     assert await post.states() == ["ready"]
-    assert await post.store.claim_jobs("app.note", limit=1, lease=60) == []
+    assert await claim(post.store, "app.note") == []
+    await asyncio.sleep(60)
+    assert len(await claim(post.store, "app.note")) == 1
 
 
 @virtual_time
@@ -408,48 +579,6 @@ async def test_a_receiver_can_be_started_again() -> None:
 
 
 @virtual_time
-async def test_a_store_in_trouble_at_the_start_does_not_keep_the_receiver_from_starting(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    class Busy(MemoryStore):
-        async def retire_jobs(self, scopes: Any, keep: Any) -> int:
-            raise StoreError("the disk is busy")
-
-    post, notes = Post(Busy(clock=wall)), Notes()
-    post.receiver.on("*", name="app.note")(notes)
-    async with opened(post):
-        await post.send()
-        await settle()
-        assert len(notes.seen) == 1
-    assert "not registered any more" in caplog.text
-
-
-class Flickering(MemoryStore):
-    """Fails each method a few times."""
-
-    def __init__(self, **failures: int) -> None:
-        super().__init__(clock=wall)
-        self.failures = failures
-
-    def _fail(self, method: str) -> None:
-        if self.failures.get(method, 0) > 0:
-            self.failures[method] -= 1
-            raise StoreError("the disk is busy")
-
-    async def claim_jobs(self, handler: str, **options: Any) -> Sequence[ClaimedJob]:
-        self._fail("claim_jobs")
-        return await super().claim_jobs(handler, **options)
-
-    async def finish_job(self, job: Job) -> bool:
-        self._fail("finish_job")
-        return await super().finish_job(job)
-
-    async def fail_job(self, job: Job, **options: Any) -> bool:
-        self._fail("fail_job")
-        return await super().fail_job(job, **options)
-
-
-@virtual_time
 async def test_a_store_in_trouble_delays_handlers_and_ends_none(caplog: pytest.LogCaptureFixture) -> None:
     post, notes, bad = Post(Flickering(claim_jobs=6, finish_job=1, fail_job=1)), Notes(), Notes(crash, nothing)
     post.receiver.on("*", name="app.note")(notes)
@@ -460,7 +589,7 @@ async def test_a_store_in_trouble_delays_handlers_and_ends_none(caplog: pytest.L
         assert await post.states() == ["done"]
         assert len(notes.seen) == 2
         assert len(bad.seen) == 2
-        assert post.receiver.dispatcher.statistics.restarts >= 6
+        assert post.receiver.handler_statistics.restarts >= 6
     assert "died and starts again" in caplog.text
     assert "could not be noted" in caplog.text
 
@@ -478,21 +607,102 @@ async def test_a_store_in_trouble_leaves_running_handlers_alone() -> None:
         await asyncio.sleep(40)
         assert await post.states() == ["done", "done"]
         assert notes.uids == ["1", "2"]
-        assert post.receiver.dispatcher.statistics.restarts == 3
+        assert post.receiver.handler_statistics.restarts == 3
 
 
 # registration
 
 
-@virtual_time
-async def test_only_async_functions_can_be_handlers() -> None:
-    def plain(event: Event) -> None:
+async def plain(event: Event) -> None:
+    """Do nothing."""
+
+
+class Callable_:
+    async def __call__(self, event: Event) -> None:
         """Do nothing."""
 
-    with pytest.raises(TypeError, match="async def"):
-        Post().receiver.on("*")(plain)  # type: ignore[type-var]
-    with pytest.raises(TypeError, match="async def"):
-        Post().receiver.on("*")("app.note")  # type: ignore[type-var]
+    async def method(self, event: Event, *, attempts: int = 3) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize(
+    "handler", [plain, partial(plain), Callable_(), Callable_().method, partial(Callable_().method, attempts=2)]
+)
+def test_what_is_called_with_an_event_and_awaited_can_be_a_handler(handler: Any) -> None:
+    assert Post().receiver.on("*", name="app.note")(handler) is handler
+
+
+def synchronous(event: Event) -> None:
+    """Do nothing."""
+
+
+async def without() -> None:
+    """Do nothing."""
+
+
+async def with_two(event: Event, attempt: int) -> None:
+    """Do nothing."""
+
+
+async def by_keyword(*, event: Event) -> None:
+    """Do nothing."""
+
+
+@pytest.mark.parametrize(
+    ("handler", "words"),
+    [
+        (synchronous, "is not an async function"),
+        ("app.note", "is not an async function"),
+        (Callable_, "is not an async function"),
+        (lambda event: plain(event), "is not an async function"),
+        (without, "too many positional arguments"),
+        (with_two, "missing a required argument: 'attempt'"),
+        (by_keyword, "too many positional arguments"),
+        (partial(plain, cast("Event", None)), "too many positional arguments"),
+    ],
+)
+def test_what_cannot_be_called_with_an_event_alone_is_refused_with_the_right_shape(handler: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words) as refused:
+        Post().receiver.on("*")(handler)
+    assert "async def handle(event: Event) -> None" in str(refused.value)
+
+
+def test_an_event_name_that_no_source_knows_is_warned_about_once_with_the_closest(caplog: pytest.LogCaptureFixture) -> None:
+    class Knowing(FakeSource):
+        event_names = frozenset({"thing.done", "thing.made"})
+
+    post = Post(source=Knowing())
+    for name in ("thing.done", "*", "outcome.conflict"):
+        post.receiver.on(name, name="app.note")(plain)
+    assert caplog.text == ""
+    post.receiver.on("thing.doen", name="app.note")(plain)
+    post.receiver.on("something.else", name="app.other")(plain)
+    first, second = (record.message for record in caplog.records)
+    assert "did you mean 'thing.done'?" in first
+    assert "something.else" in second
+    assert "did you mean" not in second
+
+
+def test_a_source_that_does_not_say_what_it_knows_may_know_every_event(caplog: pytest.LogCaptureFixture) -> None:
+    class Knowing(FakeSource):
+        event_names = frozenset({"thing.done"})
+
+    receiver = Receiver([Knowing(), FakeSource("other")], MemoryStore())
+    receiver.on("thing.doen")(plain)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("service", ["a/b", "", " a"])
+def test_a_service_has_a_name_without_a_slash(service: str) -> None:
+    with pytest.raises(ValueError, match="service"):
+        Receiver(FakeSource(), MemoryStore(), service=service)
+
+
+def test_a_name_that_could_be_another_service_s_handler_is_refused() -> None:
+    with pytest.raises(ValueError, match="another service"):
+        Post().receiver.on("*", name="shop/app.note")(plain)
+    Post(service="shop").receiver.on("*", name="shop/app.note")(plain)
+    Post().receiver.on("*", name="forward /webhooks/thing")(plain)
 
 
 @virtual_time
@@ -510,18 +720,6 @@ async def test_handlers_come_before_the_start() -> None:
     async with opened(post):
         with pytest.raises(RuntimeError, match="before start"):
             post.receiver.on("*", name="app.late")(Notes())
-
-
-@virtual_time
-async def test_names_of_events_that_strangers_choose_are_not_remembered_without_end() -> None:
-    post, notes = Post(concurrency=50), Notes()
-    post.receiver.on("*", name="app.note")(notes)
-    async with opened(post):
-        for number in range(1_200):
-            await post.send(f"stranger.{number}")
-        await asyncio.sleep(5)
-        assert len(notes.seen) == 1_200
-        assert len(post.receiver.dispatcher._answers) == 1_000
 
 
 @virtual_time

@@ -1,0 +1,179 @@
+"""What the tests of the contract say and hear."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import pytest
+
+from rewards_core.operations import Event, OperationRef, OperationStatus
+from webhooks.store.base import Store, Subscriber
+from webhooks.store.records import ClaimedJob, Outcome, Subscription
+
+EPOCH = 1_760_000_000.0
+A_DAY = 86_400.0
+PAY = "app.pay"
+COUNT = "app.count"
+
+Reopen = Callable[[Store], Awaitable[Store]]
+
+
+class Time(Protocol):
+    """The time that stores live in."""
+
+    @property
+    def wall(self) -> float:
+        """Unix time, as the stores' stamps tell it."""
+        ...
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass, and the stores do what they do when it has."""
+        ...
+
+    async def jump(self, seconds: float) -> None:
+        """Set the wall clock; no time passes."""
+        ...
+
+
+class LoopTime:
+    """Time that moves only when a test moves it: the running loop's, and a wall clock's, which can be set."""
+
+    def __init__(self) -> None:
+        self.wall = EPOCH
+        self._passed = 1_000.0
+
+    def clock(self) -> float:
+        return self.wall
+
+    def loop_time(self) -> float:
+        return self._passed
+
+    def rule(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Make this the time of the running loop."""
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", self.loop_time)
+
+    async def advance(self, seconds: float) -> None:
+        self._passed += seconds
+        self.wall += seconds
+        await asyncio.sleep(0)
+
+    async def jump(self, seconds: float) -> None:
+        self.wall += seconds
+
+
+class Ear(Subscriber):
+    """Writes down what it hears, and waits for news.
+
+    Args:
+        refs: The operations it waits for, for news that came through another store object.
+    """
+
+    def __init__(self, *refs: OperationRef) -> None:
+        self.refs = set(refs)
+        self.settlements: list[Outcome] = []
+        self.confirmations: list[Outcome] = []
+        self.polls = 0
+        self.jobs = 0
+        self.misses = 0
+        self.refusals: list[str] = []
+        self._news = asyncio.Event()
+
+    async def until(self, heard: Callable[[Ear], object]) -> None:
+        """Return once this is so."""
+        while not heard(self):
+            self._news.clear()
+            await self._news.wait()
+
+    def waits_for(self, ref: OperationRef) -> bool:
+        return ref in self.refs
+
+    def settled(self, outcome: Outcome) -> None:
+        self.settlements.append(outcome)
+        self._news.set()
+
+    def confirmed(self, outcome: Outcome) -> None:
+        self.confirmations.append(outcome)
+        self._news.set()
+
+    def polls_due(self) -> None:
+        self.polls += 1
+        self._news.set()
+
+    def jobs_ready(self) -> None:
+        self.jobs += 1
+        self._news.set()
+
+    def missed(self) -> None:
+        self.misses += 1
+        self._news.set()
+
+    def refused(self, reason: str) -> None:
+        self.refusals.append(reason)
+        self._news.set()
+
+
+def ref(uid: str = "1", kind: str = "allocation", scope: str = "default") -> OperationRef:
+    return OperationRef(scope, kind, uid)
+
+
+def resource(uid: str = "1", status: str = "done", amount: Any = "1.5", **more: Any) -> dict[str, Any]:
+    return {"uid": uid, "status": status, "amount": amount, "created_at": "2023-08-10T14:07:14.494142Z", **more}
+
+
+def outcome(
+    of: OperationRef,
+    status: str = "done",
+    *,
+    via: Any = "poll",
+    at: float = EPOCH,
+    key: str | None = None,
+    confirmed: bool = False,
+    **more: Any,
+) -> Outcome:
+    words = resource(of.uid, status, **more)
+    return Outcome(ref=of, status=OperationStatus(status), resource=words, via=via, settled_at=at, key=key, confirmed=confirmed)
+
+
+def event(
+    word: str = "first",
+    *,
+    name: str = "reward.allocated",
+    of: OperationRef | None = None,
+    scope: str = "default",
+    complete: dict[str, Any] | None = None,
+    problem: str | None = None,
+    said: Any = None,
+    **more: Any,
+) -> Event:
+    """Return an event whose body holds its name, a word that makes it another event, and what is said."""
+    body = json.dumps({"event": name, "word": word, **({} if said is None else {"said": said})}).encode()
+    scope = of.scope if of else scope
+    return Event(
+        scope=scope,
+        name=name,
+        identity=hashlib.sha256(scope.encode() + body).digest()[:16],
+        body=body,
+        ref=of,
+        resource=complete,
+        problem=problem,
+        **more,
+    )
+
+
+def wants(handler: str = PAY, *names: str, service: str = "default", scope: str = "default") -> Subscription:
+    """Return a handler's subscription to events of these names, of all if none is named."""
+    return Subscription(service=service, handler=handler, scope=scope, patterns=frozenset(names or ("*",)))
+
+
+async def claim(
+    store: Store, handler: str = PAY, *, limit: int = 10, lease: float = 60, scopes: Sequence[str] = ("default",)
+) -> list[ClaimedJob]:
+    return list(await store.claim_jobs(handler, scopes=scopes, limit=limit, lease=lease))
+
+
+async def made_with(store: Store, key: str, kind: str = "allocation", scope: str = "default") -> list[str]:
+    return sorted(one.ref.uid for one in await store.outcomes_by_key(scope, kind, key))

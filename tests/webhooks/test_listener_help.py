@@ -1,0 +1,45 @@
+"""The help of every command there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from webhooks.cli import COMMANDS, app
+
+
+def verbs(name: str) -> Iterator[str]:
+    """Return the words of each command below one that stands in the list of commands."""
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    found = getattr(import_module(module), attribute)
+    if not isinstance(found, typer.Typer):
+        yield name
+        return
+    for each in found.registered_commands:
+        assert each.name is not None
+        yield f"{name} {each.name}"
+
+
+def shown(*words: str) -> str:
+    result = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "300"}, catch_exceptions=False)
+    assert result.exit_code == 0
+    return " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    found = list(verbs(name))
+    assert found
+    for verb in found:
+        assert f"webhook-listener {verb}" in shown(*verb.split()).partition("xample")[2], verb
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_their_help_says(name: str) -> None:
+    words = COMMANDS[name][1]
+    assert words in shown()
+    assert words in shown(name)

@@ -1,0 +1,164 @@
+"""One budget of polls, however many processes, operations and waiters."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, cast
+
+import pytest
+
+from rewards_core.errors import RateLimited, Unauthorized
+from tests.virtual_time import VirtualLoop, virtual_time, wall
+from tests.webhooks.fakes import FakeVendor, a_ref, lost
+from tests.webhooks.world import leave, now
+from webhooks import Completions, MemoryStore, PollPolicy
+
+RATE = 20
+SOON = PollPolicy(first_after=0.5, growth=1.0, max_interval=1.0, max_per_second=RATE)
+CROWD = [str(number) for number in range(500)]
+processes = pytest.mark.parametrize("processes", [1, 2, 4])
+
+
+def most_in_a_second(times: Sequence[float]) -> int:
+    """Return the most that lie within any second, its ends included."""
+    ordered = sorted(times)
+    return max(sum(start <= time <= start + 1.0 for time in ordered[place : place + 200]) for place, start in enumerate(ordered))
+
+
+@asynccontextmanager
+async def several(count: int, vendor: FakeVendor, policy: PollPolicy = SOON) -> AsyncIterator[list[Completions]]:
+    """Open as many `Completions` over one store, as in as many processes; each waits for everything."""
+    dice = random.Random(count)
+    store = MemoryStore(clock=wall)
+    async with AsyncExitStack() as stack:
+        opened = []
+        for _ in range(count):
+            completions = Completions(vendor, store, polling=policy, clock=wall, random=dice.random)
+            opened.append(await stack.enter_async_context(completions))
+        for completions in opened:
+            await stack.enter_async_context(completions.as_completed(CROWD))
+        yield opened
+
+
+def a_vendor(answer: Any = "pending") -> FakeVendor:
+    vendor = FakeVendor(latency=0.2)
+    for uid in CROWD:
+        vendor.will(uid, answer)
+    return vendor
+
+
+@virtual_time
+@processes
+async def test_no_second_sees_more_polls_than_the_budget_and_none_is_wasted(processes: int) -> None:
+    vendor = a_vendor()
+    async with several(processes, vendor):
+        await asyncio.sleep(30)
+    assert most_in_a_second(vendor.read_times) <= RATE + 1
+    assert len(vendor.reads) >= 29 * RATE * 0.95
+
+
+@virtual_time
+@processes
+async def test_after_a_pause_polls_resume_without_a_burst(processes: int) -> None:
+    vendor = a_vendor()
+    async with several(processes, vendor):
+        await asyncio.sleep(10)
+        for uid in CROWD:
+            vendor.will(uid, RateLimited("slow down", status=429, retry_after=4.0), "pending")
+        await asyncio.sleep(0.3)
+        for uid in CROWD:
+            vendor.will(uid, "pending")
+        began = max(time for time in vendor.read_times if time <= 10.3)
+        await asyncio.sleep(10)
+    resumed = [time for time in vendor.read_times if time > began]
+    assert began + 3.5 <= min(resumed) <= began + 5
+    assert most_in_a_second(vendor.read_times) <= RATE + 1
+    assert len([time for time in resumed if time <= min(resumed) + 2]) >= 2 * RATE * 0.9
+
+
+@virtual_time
+@processes
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_process_that_stalls_sends_no_burst_afterwards(processes: int, seed: int) -> None:
+    loop, dice, vendor = cast("VirtualLoop", asyncio.get_running_loop()), random.Random(seed), a_vendor()
+    async with several(processes, vendor):
+        for _ in range(20):
+            await asyncio.sleep(dice.uniform(0, 2))
+            loop.stall(dice.choice([0.02, 0.3, 3.0]))
+    assert most_in_a_second(vendor.read_times) <= RATE + 2 * processes
+    if processes == 1:
+        gaps = [later - earlier for earlier, later in itertools.pairwise(vendor.read_times)]
+        assert min(gaps) >= 1 / RATE - 1e-6
+
+
+@virtual_time
+@processes
+async def test_each_operation_settles_within_twice_the_best_that_the_budget_allows(processes: int) -> None:
+    vendor = a_vendor("done")
+    async with several(processes, vendor) as opened, opened[0].as_completed(CROWD) as outcomes:
+        await asyncio.gather(*[anext(outcomes) for _ in CROWD])
+    assert now() <= 2 * (0.5 + len(CROWD) / RATE)
+    assert len(vendor.reads) == len(CROWD)
+
+
+@virtual_time
+async def test_look_ups_by_key_and_their_pages_are_paid_from_the_same_budget() -> None:
+    vendor = a_vendor()
+    vendor.pages = 3
+    async with several(2, vendor) as opened:
+        waiting = [asyncio.create_task(one.wait(lost(str(number), owner=str(number)))) for one in opened for number in range(20)]
+        await asyncio.sleep(20)
+        await leave(*waiting)
+    assert len(vendor.look_ups) >= 100
+    assert most_in_a_second(vendor.read_times + vendor.look_up_times) <= RATE + 1
+
+
+@virtual_time
+async def test_of_several_budgets_the_lowest_holds_and_is_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
+    vendor = a_vendor()
+    async with several(1, vendor) as (first,):
+        async with Completions(vendor, first._store, polling=PollPolicy(max_per_second=5)):
+            await asyncio.sleep(20)
+            assert most_in_a_second([time for time in vendor.read_times if time > 1]) <= 6
+        await asyncio.sleep(60)
+    assert caplog.text.count("max_per_second") == 1
+    assert most_in_a_second([time for time in vendor.read_times if time > 60]) >= RATE
+
+
+@virtual_time
+async def test_operations_that_nobody_waits_for_take_a_tenth_at_most_and_come_last() -> None:
+    vendor, store = FakeVendor(), MemoryStore(clock=wall)
+    async with Completions(vendor, store, polling=SOON, clock=wall) as completions:
+        stuck = [a_ref(f"stuck {number}") for number in range(1_200)]
+        for ref in stuck:
+            vendor.will(ref.uid, "pending")
+        await store.add_pending(stuck, poll_in=0)
+        await asyncio.sleep(60)
+        assert 110 <= len(vendor.reads) <= 122
+        before = len(vendor.reads)
+        for number in range(600):
+            vendor.will(str(number), "pending", "done")
+        async with completions.as_completed([str(number) for number in range(600)]) as outcomes:
+            await asyncio.gather(*[anext(outcomes) for _ in range(600)])
+        assert now() - 60 <= 2 * 600 / RATE * 1.1
+        assert len(vendor.reads) - before <= 1_200 * 1.1
+
+
+@virtual_time
+@processes
+async def test_of_a_vendor_that_refuses_one_operation_at_a_time_is_asked_about_until_it_answers(processes: int) -> None:
+    vendor = a_vendor(Unauthorized("no", status=401))
+    vendor.latency = 3.0
+    async with several(processes, vendor):
+        await asyncio.sleep(600)
+        after = [time for time in vendor.read_times if time > 10]
+        assert len(after) <= 4
+        for uid in CROWD:
+            vendor.will(uid, "pending")
+        await asyncio.sleep(600)
+        assert most_in_a_second(vendor.read_times[-1_000:]) >= RATE
+    assert most_in_a_second(vendor.read_times) <= RATE + 1

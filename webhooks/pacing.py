@@ -1,0 +1,204 @@
+"""Ask the vendor at the pace of the budget that all processes share, and pause when it refuses or asks for a pause."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from attrs import frozen
+
+from rewards_core.backoff import delay
+from rewards_core.clock import loop_time
+from rewards_core.errors import Forbidden, NotFound, RateLimited, StoreClosed, StoreError, Unauthorized, VendorError
+from rewards_core.operations import OperationRef
+from webhooks.store.records import PollClaim, PollResult, Priority
+from webhooks.supervise import is_cancelled
+
+if TYPE_CHECKING:
+    from webhooks.store.base import Store
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+_MAX_LATE = 0.25
+_FIRST_PAUSE = 60.0
+_MAX_PAUSE = 600.0
+_UNASKED_PAUSE = 10.0
+_MIN_PAUSE = 1.0
+_FAULTS_IN_A_ROW = 5
+_MAX_SUSPECTS = 10_000
+_EARLY = 1e-9
+
+
+@frozen
+class Answer(Generic[T]):
+    """What a request came to; one that does not count was refused, together with all others."""
+
+    value: T | None
+    error: Exception | None = None
+    counted: bool = True
+
+
+class Pacer:
+    """Send requests evenly spaced, and learn from how they end.
+
+    Args:
+        store: Holds the budget.
+        scope: Whose budget.
+        max_per_second: Requests per second that this process allows.
+        wake: Is set when there is something to hand in.
+
+    Attributes:
+        requests: How many were made.
+        errors: How many the vendor did not answer.
+        paused_until: When the last pause that this process met ends.
+        refusals: How many pauses in a row refusals have caused, as far as this process knows.
+    """
+
+    def __init__(self, store: Store, scope: str, max_per_second: float, wake: asyncio.Event) -> None:
+        self._store = store
+        self._scope = scope
+        self._max_per_second = max_per_second
+        self._wake = wake
+        self.requests = self.errors = self.refusals = 0
+        self.paused_until = -math.inf
+        self._sent_at = -math.inf
+        self._faults = 0
+        self._suspects: dict[object, bool] = {}
+        self._pauses: deque[tuple[float, bool]] = deque()
+        self._answered = False
+
+    async def depart(self, at: float) -> bool:
+        """Wait until a request may be sent; return False if a pause has begun by then, or it would be much too late."""
+        while True:
+            now = loop_time()
+            wait = max(at, self._sent_at + 1.0 / self._max_per_second) - now
+            if wait <= _EARLY:
+                break
+            await asyncio.sleep(wait)
+        if now < self.paused_until - _EARLY or now > at + _MAX_LATE:
+            return False
+        self._sent_at = now
+        return True
+
+    async def slot(self) -> None:
+        """Wait until the budget allows one request that was not claimed."""
+        while True:
+            try:
+                wait = await self._store.permit_poll(self._scope, max_per_second=self._max_per_second)
+            except StoreClosed:
+                raise
+            except StoreError as error:
+                logger.warning("A look-up waits for the store, which is in trouble: %s", error)
+                await asyncio.sleep(1.0)
+            else:
+                if await self.depart(loop_time() + wait):
+                    return
+
+    async def ask(self, subject: object, asking: Awaitable[T], *, refusals: int | None = None) -> Answer[T]:
+        """Make one request and learn from how it ends.
+
+        Args:
+            subject: What is asked about, hashable; its text is for the log.
+            asking: The request.
+            refusals: How many pauses in a row refusals had caused before; what this process knows, if not given.
+
+        Raises:
+            Exception: whatever it raised, if that was no answer of the vendor's for the fifth time in a row.
+        """
+        self.requests += 1
+        try:
+            value = await asking
+        except NotFound as error:
+            self._hear(subject)
+            return Answer(None, error)
+        except (Exception, asyncio.CancelledError) as error:
+            if is_cancelled():
+                raise
+            self.errors += 1
+            if isinstance(error, Unauthorized | Forbidden):
+                refusals = self.refusals if refusals is None else refusals
+                return Answer(None, error, counted=self._is_refused_alone(subject, error, refusals))
+            if isinstance(error, RateLimited):
+                asked = _UNASKED_PAUSE if error.retry_after is None else max(error.retry_after, _MIN_PAUSE)
+                self._pause(asked, refused=False)
+                return Answer(None, error, counted=False)
+            if not isinstance(error, VendorError | StoreError):
+                self._faults += 1
+                if self._faults >= _FAULTS_IN_A_ROW:
+                    self._faults = 0
+                    raise
+                logger.exception("Asking for %s failed by a fault that is not the vendor's; it is asked for again later", subject)
+            return Answer(None, error if isinstance(error, Exception) else RuntimeError("cancelled from inside"))
+        self._hear(subject)
+        return Answer(value)
+
+    def again_in(self, subject: object) -> float:
+        """Return the seconds after which a request that did not count is made again.
+
+        What was refused comes after all others: were it refused alone, it would else prolong their pause again and again.
+        """
+        return max(0.0, self.paused_until - loop_time()) if subject in self._suspects else 0.0
+
+    async def hand_in(self) -> bool:
+        """Tell the store of pauses, and whether the vendor answers again; return whether it does."""
+        while self._pauses:
+            until, refused = self._pauses[0]
+            if (seconds := until - loop_time()) > 0:
+                await self._store.pause_polls(self._scope, seconds, refused=refused)
+            self._pauses.popleft()
+        if not self._answered:
+            return False
+        await self._store.settle_polls([_no_result(self._scope)], answered=True)
+        self._answered = False
+        return True
+
+    def _hear(self, subject: object) -> None:
+        self._faults = 0
+        self._suspects.pop(subject, None)
+        if self.refusals:
+            logger.info("The vendor answers polls again.")
+            self.refusals = 0
+            self._answered = True
+            self._wake.set()
+
+    def _is_refused_alone(self, subject: object, error: VendorError, refusals: int) -> bool:
+        """Pause all polls, unless it is this subject alone that the vendor refuses; return whether it is."""
+        if loop_time() < self.paused_until:
+            return False  # another request was refused first
+        if not refusals and subject in self._suspects:
+            if not self._suspects[subject]:
+                self._suspects[subject] = True
+                logger.error("The vendor refuses polls of %s (HTTP %s), but answers others.", subject, error.status)
+            return True
+        self._suspects[subject] = False
+        if len(self._suspects) > _MAX_SUSPECTS:
+            del self._suspects[next(iter(self._suspects))]
+        pause = delay(refusals, first=_FIRST_PAUSE, longest=_MAX_PAUSE)
+        if not refusals:
+            logger.error(
+                "The vendor refuses polls (HTTP %s). They pause for %.0f s, then longer, until one is answered. "
+                "Check the credentials and what they may read.",
+                error.status,
+                pause,
+            )
+        self.refusals = refusals + 1
+        self._pause(pause, refused=True)
+        return False
+
+    def _pause(self, seconds: float, *, refused: bool) -> None:
+        self.paused_until = max(self.paused_until, loop_time() + seconds)
+        self._pauses.append((self.paused_until, refused))
+        self._wake.set()
+
+
+def _no_result(scope: str) -> PollResult:
+    """Return what tells the store that the vendor answers, though no claim is given back."""
+    ref = OperationRef(scope, "", "")
+    claim = PollClaim(ref=ref, priority=Priority.ROUTINE, polls=0, attempt=0, start_in=0.0, refusals=0, fence="")
+    return PollResult(claim=claim, again_in=0.0)

@@ -1,0 +1,306 @@
+"""The pending operations of a memory store and the budget of polls: bookkeeping over given moments, without a clock or a task.
+
+A pending operation is kept as one `bytes` under its uid, which the garbage collector does not look at: there may be a million.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import math
+import struct
+from collections.abc import Iterator
+from itertools import count
+from typing import NamedTuple
+
+from attrs import frozen
+
+from rewards_core.operations import OperationRef
+from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
+from webhooks.store.records import PendingOperation, PollClaim, PollClaims, PollResult, Priority
+
+logger = logging.getLogger(__name__)
+
+_TICKS = 100
+_EARLY = 1e-6
+"""Seconds by which an operation counts as due too early, for the sake of rounding."""
+_SKIPS_PER_CLAIM = 1_000
+_EVICTED_SHARE = 100
+_MAX_ATTEMPT = 255
+
+_Key = tuple[str, str]
+"""Kind and uid."""
+
+
+class PollTable:
+    """The pending operations of one scope: when each is polled next, and who holds a claim.
+
+    Args:
+        scope: The scope.
+        max_operations: About so many; those that nobody waits for leave to make room.
+    """
+
+    def __init__(self, scope: str, max_operations: int) -> None:
+        self.budget = Budget()
+        self.lookups = 0
+        """How many operations have the priority `LOOKUP`."""
+        self._rates: dict[float, float] = {}
+        self._scope = scope
+        self._max = max_operations
+        self._states: dict[str, dict[str, bytes]] = {}
+        self._watches: dict[_Key, int] = {}
+        self._claims: dict[_Key, _Held] = {}
+        self._fences = count(1)
+        self._queues = {priority: _Queue() for priority in Priority}
+
+    def __len__(self) -> int:
+        return sum(len(states) for states in self._states.values())
+
+    def watch(self, kind: str, uid: str, due: float, added_at: float) -> None:
+        """Wait for an operation, and poll it at `due` at the latest."""
+        state = self._get(kind, uid)
+        if state is None:
+            self._add(kind, uid, _State(added_at, due, 0, 0, Priority.ROUTINE, watched=True))
+            return
+        if state.watched:
+            self._watches[kind, uid] = self._watches.get((kind, uid), 1) + 1
+        if state.priority is Priority.ABANDONED:
+            state = state._replace(priority=Priority.ROUTINE, attempt=0)
+        self._put(kind, uid, state._replace(due=min(due, state.due), watched=True))
+
+    def unwatch(self, kind: str, uid: str) -> None:
+        """Wait for an operation once less."""
+        watches = self._watches.pop((kind, uid), 1) - 1
+        if watches:
+            self._watches[kind, uid] = watches
+            return
+        state = self._get(kind, uid)
+        if state is not None and state.watched:
+            state = state._replace(watched=False)
+            if state.priority is Priority.ROUTINE:
+                state = state._replace(priority=Priority.ABANDONED, attempt=0)
+            self._put(kind, uid, state)
+
+    def add(self, kind: str, uid: str, due: float, added_at: float) -> None:
+        """Register an operation that nobody waits for; one that is pending stays as it is."""
+        if uid not in self._states.get(kind, ()):
+            self._add(kind, uid, _State(added_at, due, 0, 0, Priority.ABANDONED, watched=False))
+
+    def discard(self, kind: str, uid: str) -> bool:
+        """Remove an operation; return whether it was pending."""
+        kept = self._states.get(kind, {}).pop(uid, None)
+        if kept is None:
+            return False
+        self.lookups -= _State.read(kept).priority is Priority.LOOKUP
+        for held in (self._watches, self._claims):
+            if held:
+                held.pop((kind, uid), None)
+        return True
+
+    def hurry(self, kind: str, uid: str, priority: Priority, now: float, added_at: float) -> None:
+        """Have an operation polled now, ranked no lower than `priority`."""
+        state = self._get(kind, uid)
+        if state is None:
+            self._add(kind, uid, _State(added_at, now, 0, 0, priority, watched=False), now)
+            return
+        if self._is_claimed((kind, uid), now):
+            if priority is Priority.DEADLINE:
+                return
+            del self._claims[kind, uid]
+        if priority < state.priority or priority is Priority.LOOKUP:
+            state = state._replace(priority=priority, attempt=0)
+        self._put(kind, uid, state._replace(due=min(now, state.due)), now)
+
+    def claim(self, now: float, limit: int, lease: float, max_per_second: float) -> PollClaims:
+        """Lease due operations as far as the budget allows."""
+        rate = self.agreed_rate(now, max_per_second)
+        if self.budget.refusals and (ends := [held.until for held in self._claims.values() if held.until > now]):
+            return PollClaims(claims=(), next_in=min(ends) - now)
+        claims: list[PollClaim] = []
+        room, skips = self.budget.room(now, limit, rate), _SKIPS_PER_CLAIM
+        for priority, queue in self._queues.items():
+            if priority is Priority.ABANDONED:
+                room = min(room, len(claims) + (self.budget.abandoned_at <= now))
+            while len(claims) < room and skips and (found := queue.pop(now)) is not None:
+                state = self._get(*found)
+                if state is None or state.priority is not priority or state.due > now + _EARLY:
+                    skips -= 1  # it was settled, put off or ranked otherwise since it was put here
+                else:
+                    claims.append(self._lease(found, state, now, lease))
+                    self.budget = self.budget.take(now, 1, rate, abandoned=priority is Priority.ABANDONED)
+        return PollClaims(claims=claims, next_in=self._next_in(now))
+
+    def permit(self, now: float, max_per_second: float) -> float:
+        """Return the seconds until one further request may be sent."""
+        start = self.budget.starts_at(now)
+        self.budget = self.budget.take(now, 1, self.agreed_rate(now, max_per_second))
+        return start - now
+
+    def agreed_rate(self, now: float, max_per_second: float) -> float:
+        """Return the lowest of the rates that were given lately."""
+        differed = len(self._rates) > 1
+        self._rates[max_per_second] = now
+        self._rates = {rate: at for rate, at in self._rates.items() if now - at <= RATE_HOLDS}
+        if len(self._rates) > 1 and not differed:
+            given = ", ".join(f"{rate:g}" for rate in sorted(self._rates))
+            logger.warning("max_per_second differs between the pollers of scope %s (%s); the lowest holds", self._scope, given)
+        return min(self._rates)
+
+    def settle(self, result: PollResult, now: float) -> None:
+        """Give a claim back; one that another has replaced is passed over."""
+        key = result.claim.ref.kind, result.claim.ref.uid
+        held, state = self._claims.get(key), self._get(*key)
+        if held is None or state is None or held.fence != result.claim.fence:
+            return
+        del self._claims[key]
+        priority = result.priority
+        if priority >= Priority.ROUTINE:
+            priority = Priority.ROUTINE if state.watched else Priority.ABANDONED
+        due = now + result.again_in
+        if state.due < held.until:  # it was watched meanwhile
+            due = min(due, state.due)
+        polls, attempt = state.polls + result.counted, min(state.attempt + result.counted, _MAX_ATTEMPT)
+        if priority is not state.priority:
+            attempt = 0
+        self._put(*key, _State(state.added_at, due, polls, attempt, priority, state.watched), now)
+
+    def listed(self, after: tuple[str, str], limit: int, now: float) -> Iterator[PendingOperation]:
+        """Iterate over operations in the order of kind and uid."""
+        for kind in sorted(self._states):
+            uids = (uid for uid in self._states[kind] if (kind, uid) > after)
+            for uid in heapq.nsmallest(limit, uids):
+                state = _State.read(self._states[kind][uid])
+                yield PendingOperation(
+                    ref=OperationRef(self._scope, kind, uid),
+                    added_at=state.added_at,
+                    polls=state.polls,
+                    priority=state.priority,
+                    due_in=max(0.0, state.due - now),
+                )
+                limit -= 1
+
+    def _get(self, kind: str, uid: str) -> _State | None:
+        kept = self._states.get(kind, {}).get(uid)
+        return None if kept is None else _State.read(kept)
+
+    def _add(self, kind: str, uid: str, state: _State, now: float = -math.inf) -> None:
+        if len(self) >= self._max:
+            self._make_room()
+        states = self._states.get(kind)
+        if states is None:
+            states = self._states[kind] = {}
+        states[uid] = state.written()
+        self.lookups += state.priority is Priority.LOOKUP
+        self._queues[state.priority].put(state.due, kind, uid, now)
+
+    def _put(self, kind: str, uid: str, state: _State, now: float = -math.inf) -> None:
+        before = _State.read(self._states[kind][uid])
+        self._states[kind][uid] = state.written()
+        self.lookups += (state.priority is Priority.LOOKUP) - (before.priority is Priority.LOOKUP)
+        if (state.due, state.priority) != (before.due, before.priority):
+            self._queues[state.priority].put(state.due, kind, uid, now)
+
+    def _lease(self, key: _Key, state: _State, now: float, lease: float) -> PollClaim:
+        self._claims[key] = held = _Held(str(next(self._fences)), now + lease)
+        self._put(*key, state._replace(due=held.until))
+        return PollClaim(
+            ref=OperationRef(self._scope, *key),
+            priority=state.priority,
+            polls=state.polls,
+            attempt=state.attempt,
+            start_in=self.budget.starts_at(now) - now,
+            refusals=self.budget.refusals,
+            fence=held.fence,
+        )
+
+    def _is_claimed(self, key: _Key, now: float) -> bool:
+        held = self._claims.get(key)
+        return held is not None and held.until > now
+
+    def _next_in(self, now: float) -> float:
+        budget, first = self.budget, math.inf
+        for priority, queue in self._queues.items():
+            due = queue.next_at()
+            first = min(first, max(due, budget.abandoned_at) if priority is Priority.ABANDONED else due)
+        return max(0.0, first - now, budget.starts_at(now) - HORIZON - now) if first < math.inf else math.inf
+
+    def _make_room(self) -> None:
+        """Let some operations go that nobody waits for, if there are any."""
+        leaving, abandoned = self._max // _EVICTED_SHARE + 1, self._queues[Priority.ABANDONED]
+        count = 0
+        while count < leaving and (found := abandoned.pop(math.inf)) is not None:
+            state = self._get(*found)
+            if state is not None and state.priority is Priority.ABANDONED:
+                count += self.discard(*found)
+        if count:
+            logger.warning("%d pending operations of %s were forgotten: more than %d are pending", count, self._scope, self._max)
+
+
+@frozen
+class _Held:
+    """Who polls an operation, and until when."""
+
+    fence: str
+    until: float
+
+
+_STATE = struct.Struct("<ddIBB")
+_WATCHED = 8
+
+
+class _State(NamedTuple):
+    """A pending operation."""
+
+    added_at: float
+    due: float
+    polls: int
+    attempt: int
+    priority: Priority
+    watched: bool
+
+    @classmethod
+    def read(cls, kept: bytes) -> _State:
+        added_at, due, polls, attempt, flags = _STATE.unpack(kept)
+        return cls(added_at, due, polls, attempt, Priority(flags & ~_WATCHED), bool(flags & _WATCHED))
+
+    def written(self) -> bytes:
+        return _STATE.pack(self.added_at, self.due, self.polls, self.attempt, self.priority | self.watched * _WATCHED)
+
+
+class _Queue:
+    """Operations by the hundredth of a second in which they are due; an entry stays when its operation is put elsewhere."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[tuple[int, str], list[str]] = {}
+        self._heap: list[tuple[int, str]] = []
+        self._in_turn: tuple[int, str] | None = None
+
+    def put(self, due: float, kind: str, uid: str, now: float) -> None:
+        """Add an operation."""
+        ticks = due * _TICKS
+        key = math.floor(ticks) if due <= now else math.ceil(ticks - _EARLY), kind
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = []
+            heapq.heappush(self._heap, key)
+        bucket.append(uid)
+
+    def next_at(self) -> float:
+        """Return when the next operation is due, infinity if there is none."""
+        return self._heap[0][0] / _TICKS if self._heap else math.inf
+
+    def pop(self, now: float) -> _Key | None:
+        """Remove an operation that is due, the longest due first, and return it."""
+        if not self._heap or self._heap[0][0] > now * _TICKS + _EARLY:
+            return None
+        key = self._heap[0]
+        bucket = self._buckets[key]
+        if key != self._in_turn:
+            self._in_turn = key
+            bucket.reverse()
+        uid = bucket.pop()
+        if not bucket:
+            del self._buckets[key]
+            heapq.heappop(self._heap)
+            self._in_turn = None
+        return key[1], uid
