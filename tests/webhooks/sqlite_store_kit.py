@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rewards_core.sqlite.engine import Engine
-from tests.webhooks.store_contract import EPOCH
+from tests.webhooks.store_contract import EPOCH, Ear, ref
 from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.sqlite_session import Session
 
@@ -64,3 +64,10 @@ async def on_file(store: SQLiteStore, run: Callable[[Session], Any]) -> Any:
 async def rows(store: SQLiteStore, statement: str, *values: Any) -> list[Any]:
     """Return what a statement finds."""
     return await on_file(store, lambda session: session.db.execute(statement, values).fetchall())
+
+
+async def ear_of(store: SQLiteStore, *uids: str) -> Ear:
+    """Return an ear that hears of what a store tells, and waits for these operations."""
+    ear = Ear(*map(ref, uids))
+    await store.subscribe(ear)
+    return ear

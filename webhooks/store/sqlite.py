@@ -292,7 +292,15 @@ class SQLiteStore(EventListing):
     async def erase_bodies(self, older_than: float, *, limit: int | None = None) -> int:
         """Erase bodies and signatures of done events received more than so many seconds ago; return how many."""
         before = await self._write(sqlite_upkeep.today) - older_than
-        return await self._in_slices(lambda db, most: sqlite_events.erasable(db, before, most), sqlite_events.erase_bodies, limit)
+        place = (-math.inf, 0)  # those before it are erased: to begin with them each time would take long
+
+        def find(db: Connection, most: int) -> Sequence[int]:
+            nonlocal place
+            found = sqlite_events.erasable(db, before, place, most)
+            place = found[-1] if found else place
+            return [event_id for _, event_id in found]
+
+        return await self._in_slices(find, sqlite_events.erase_bodies, limit)
 
     async def forget_user(self, uid: str) -> int:
         """Erase every body and outcome that mentions a user; also from the free pages of the file and its log."""
