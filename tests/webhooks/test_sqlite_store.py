@@ -136,13 +136,25 @@ async def test_a_confirmed_outcome_is_found_again_though_the_newest_was_purged(h
 
 async def test_a_look_up_of_others_outcomes_that_fails_is_repeated(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     here, there = host.open(), host.open(ticks=False)
-    ear = await ear_of(here, "1", "2")
+    ear = await ear_of(here, "1")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("webhooks.store.sqlite.TICK", 0.001)
         patch.setattr(sqlite_outcomes, "refs_after", lambda db, *_: db.execute("SELECT nonsense"))
         await there.record_outcome(outcome(ref("1")))
         await until(lambda: "could not be looked up" in caplog.text)
-    await there.record_outcome(outcome(ref("2")))
-    await ear.until(lambda ear: len(ear.settlements) == 2)
+    await ear.until(lambda ear: ear.settlements)
+
+
+async def test_subscribers_that_come_at_one_time_miss_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = host.open(), host.open(ticks=False)
+    monkeypatch.setattr(sqlite_outcomes, "newest_seq", lambda db: 99)  # outcomes that came while the second one subscribes
+    second = asyncio.ensure_future(here.subscribe(Ear()))
+    await asyncio.sleep(0)
+    here._hear_after(0)  # the first one is there already
+    await second
+    ear = await ear_of(here, "1")
+    await there.record_outcome(outcome(ref("1")))
+    await ear.until(lambda ear: ear.settlements)
 
 
 async def test_a_handler_registered_elsewhere_between_two_commits_gets_its_jobs(host: Host) -> None:
@@ -383,6 +395,7 @@ async def test_a_loop_that_ended_in_the_middle_harms_nobody(host: Host) -> None:
 
     await asyncio.to_thread(asyncio.run, leave())
     assert await here.accept(event("1")) is Acceptance.NEW
+    assert await here.list_pending() == []
 
 
 FORKED = """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rewards_core.clock import boot_id, uptime
 from rewards_core.errors import StoreClosed, StoreError
 from rewards_core.operations import OperationRef
-from rewards_core.sqlite.engine import Engine
+from rewards_core.sqlite.engine import TICK, Engine
 from rewards_core.sqlite.wakeups import Wakeups
 from rewards_core.validation import check_callable, check_number, check_path, check_str
 from webhooks.store import sqlite_events, sqlite_jobs, sqlite_outcomes, sqlite_polls, sqlite_reads, sqlite_upkeep
@@ -111,7 +111,7 @@ class SQLiteStore(EventListing):
         self._check_open()
         self._subscribers.add(subscriber)
         if self._seen is None:
-            self._seen = await self._engine.read(sqlite_outcomes.newest_seq)
+            self._hear_after(await self._engine.read(sqlite_outcomes.newest_seq))
         await self._engine.write(Session.register)
         self._member.wakeups.listen()
 
@@ -223,7 +223,7 @@ class SQLiteStore(EventListing):
         self, *, scope: str | None = None, after: OperationRef | None = None, limit: int = 100
     ) -> Sequence[PendingOperation]:
         """Return pending operations in the order of their refs; `after` pages on."""
-        if self._unwatching is not None:
+        if self._unwatching is not None and self._unwatching.get_loop() is asyncio.get_running_loop():
             await asyncio.wait([self._unwatching])  # a look-up after it sees what it did
         return await self._read(lambda db: sqlite_reads.pending(db, scope, after, limit, self._uptime()))
 
@@ -361,6 +361,7 @@ class SQLiteStore(EventListing):
         self._member.wakeups.stop()
         self._subscribers.clear()
         if self._look is not None and self._look.get_loop() is asyncio.get_running_loop():
+            self._look.cancel()
             await asyncio.gather(self._look, return_exceptions=True)
         if self._member.registered:
             try:
@@ -412,6 +413,10 @@ class SQLiteStore(EventListing):
 
     # hints
 
+    def _hear_after(self, seq: int) -> None:
+        if self._seen is None:  # else another subscriber has begun meanwhile
+            self._seen = seq
+
     def _hear(self, hint: bytes) -> None:
         self._tell([News(look=hint)])
 
@@ -442,7 +447,8 @@ class SQLiteStore(EventListing):
                 await self._pass_on()
             except StoreError as problem:
                 logger.warning("outcomes of other processes could not be looked up; they are in a second: %s", problem)
-                return
+                self._look_again = True
+                await asyncio.sleep(TICK)
 
     async def _pass_on(self) -> None:
         if self._missed:
