@@ -494,14 +494,20 @@ class WaitingContract:
             assert (await world.wait("2", timeout=60)).amount == "1.5"
 
     @virtual_time
-    async def test_without_trust_in_bodies_a_long_confirmation_is_waited_for(self, open_world: OpenWorld) -> None:
+    @pytest.mark.parametrize("before", [True, False])
+    async def test_without_trust_in_bodies_a_long_confirmation_is_waited_for(self, open_world: OpenWorld, before: bool) -> None:
         async with open_world(trust_event_body=False) as world:
             world.vendor.will("1", *["pending"] * 8, "done")
-            await world.deliver("1", "done")
-            waiting = world.start("1", timeout=600)
+            if before:
+                await world.deliver("1", "done")
+            waiting = [world.start("1", timeout=600), world.start("1", timeout=10)]
             await asyncio.sleep(2)
-            await world.deliver("1", "done", said="again")
-            assert (await waiting).status is OperationStatus.DONE
+            for said in ("once", "again"):
+                await world.deliver("1", "done", said=said)
+                await asyncio.sleep(1)
+            with pytest.raises(CompletionTimeout):
+                await waiting[1]
+            assert (await waiting[0]).status is OperationStatus.DONE
             assert len(world.vendor.reads) == 9
             assert now() < 200
 

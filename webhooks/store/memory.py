@@ -23,6 +23,7 @@ from webhooks.store.outcomes import agree, conflict_event, outcome_of, terminal_
 from webhooks.store.polls import PollTable
 from webhooks.store.records import (
     FORGOTTEN,
+    IDENTITY_DAYS,
     RETIRED,
     UNSERVED,
     UNSERVED_DAYS,
@@ -46,6 +47,7 @@ from webhooks.store.records import (
 )
 from webhooks.store.subscribers import Subscribers
 from webhooks.store.subscriptions import Subscriptions
+from webhooks.store.upkeep import UPKEEP_EVERY, hourly_limit, log_removed
 
 if TYPE_CHECKING:
     from webhooks.store.base import Subscriber
@@ -82,7 +84,7 @@ class MemoryStore(EventListing):
         self._subscribers = Subscribers()
         self._events = EventTable(max_events, retention)
         self._subscriptions = Subscriptions()
-        self._count_at = 0.0
+        self._count_at = self._upkeep_at = 0.0
         self._outcomes = OutcomeTable(max_events, retention)
         self._polls: dict[str, PollTable] = {}
 
@@ -307,6 +309,28 @@ class MemoryStore(EventListing):
         if count:
             self._subscribers.jobs_ready()
         return count
+
+    async def upkeep(self, *, keep: float, keep_bodies: float | None = None) -> bool:
+        """Let go of what is old, unless that was done within the hour; return whether it was done."""
+        now = self._now()
+        if now < self._upkeep_at:
+            return False
+        self._upkeep_at = now + UPKEEP_EVERY
+        events, outcomes, identities = self._events.count()[0], len(self._outcomes), len(self._events.days)
+        limits = {
+            "events": hourly_limit(events, keep),
+            "outcomes": hourly_limit(outcomes, keep),
+            "bodies": hourly_limit(events, keep_bodies or keep),
+            "identities": hourly_limit(identities, IDENTITY_DAYS * _DAY),
+        }
+        removed = {
+            "events": await self.purge(keep, limit=limits["events"]),
+            "outcomes": await self.purge_outcomes(keep, limit=limits["outcomes"]),
+            "identities": await self.purge_identities(limit=limits["identities"]),
+            "bodies": 0 if keep_bodies is None else await self.erase_bodies(keep_bodies, limit=limits["bodies"]),
+        }
+        log_removed(removed, limits)
+        return True
 
     async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:
         """Remove events in that state received more than so many seconds ago; their identities stay."""
