@@ -6,9 +6,9 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import apsw
 
@@ -112,6 +112,11 @@ def in_use(path: Path) -> bool:
 def temporary() -> Connection:
     """Open an empty database of this process alone, which goes to a temporary file if it grows."""
     return Connection("")
+
+
+def fetch(connection: Connection, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+    """Return all rows of a statement; one that is not read to its end would keep its transaction open."""
+    return connection.execute(statement, values).fetchall()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
@@ -23,7 +24,6 @@ from webhooks.store.outcomes import agree, conflict_event, outcome_of, terminal_
 from webhooks.store.polls import PollTable
 from webhooks.store.records import (
     FORGOTTEN,
-    IDENTITY_DAYS,
     RETIRED,
     UNSERVED,
     UNSERVED_DAYS,
@@ -84,7 +84,8 @@ class MemoryStore(EventListing):
         self._subscribers = Subscribers()
         self._events = EventTable(max_events, retention)
         self._subscriptions = Subscriptions()
-        self._count_at = self._upkeep_at = 0.0
+        self._count_at = 0.0
+        self._upkeep_at = -math.inf
         self._outcomes = OutcomeTable(max_events, retention)
         self._polls: dict[str, PollTable] = {}
 
@@ -316,19 +317,17 @@ class MemoryStore(EventListing):
         if now < self._upkeep_at:
             return False
         self._upkeep_at = now + UPKEEP_EVERY
-        events, outcomes, identities = self._events.count()[0], len(self._outcomes), len(self._events.days)
         limits = {
-            "events": hourly_limit(events, keep),
-            "outcomes": hourly_limit(outcomes, keep),
-            "bodies": hourly_limit(events, keep_bodies or keep),
-            "identities": hourly_limit(identities, IDENTITY_DAYS * _DAY),
+            "events": hourly_limit(self._events.count()[0], keep),
+            "outcomes": hourly_limit(len(self._outcomes), keep),
+            "bodies": hourly_limit(self._events.count()[0], keep_bodies or keep),
         }
         removed = {
             "events": await self.purge(keep, limit=limits["events"]),
             "outcomes": await self.purge_outcomes(keep, limit=limits["outcomes"]),
-            "identities": await self.purge_identities(limit=limits["identities"]),
             "bodies": 0 if keep_bodies is None else await self.erase_bodies(keep_bodies, limit=limits["bodies"]),
         }
+        await self.purge_identities()
         log_removed(removed, limits)
         return True
 

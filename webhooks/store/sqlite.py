@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -19,7 +20,7 @@ from webhooks.store.listing import EventListing, EventQuery
 from webhooks.store.records import EventState, PollClaims
 from webhooks.store.sqlite_rows import Arrival, PackedOutcome
 from webhooks.store.sqlite_schema import SCHEMA
-from webhooks.store.sqlite_session import JOBS, OUTCOMES, POLLS, Member, News, Session
+from webhooks.store.sqlite_session import JOBS, OUTCOMES, POLLS, RENEW_EVERY, Member, News, Session
 from webhooks.store.subscribers import Subscribers
 from webhooks.store.upkeep import hourly_limit, log_removed
 
@@ -97,6 +98,7 @@ class SQLiteStore(EventListing):
         self._look: asyncio.Task[None] | None = None
         self._look_again = False
         self._missed = False
+        self._unwatching: asyncio.Future[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
     @property
@@ -206,8 +208,8 @@ class SQLiteStore(EventListing):
     def unwatch(self, refs: Sequence[OperationRef]) -> None:
         """Wait for operations no longer; they stay pending."""
         if self._closing is None and refs:
-            done = self._engine.write(lambda session: sqlite_polls.unwatch(session, refs))
-            done.add_done_callback(_ignore_failure)
+            self._unwatching = self._engine.write(lambda session: sqlite_polls.unwatch(session, refs))
+            self._unwatching.add_done_callback(_ignore_failure)
 
     async def add_pending(self, refs: Sequence[OperationRef], *, poll_in: float) -> None:
         """Register operations as unsettled, to be polled though nobody waits."""
@@ -221,6 +223,8 @@ class SQLiteStore(EventListing):
         self, *, scope: str | None = None, after: OperationRef | None = None, limit: int = 100
     ) -> Sequence[PendingOperation]:
         """Return pending operations in the order of their refs; `after` pages on."""
+        if self._unwatching is not None:
+            await asyncio.wait([self._unwatching])  # a look-up after it sees what it did
         return await self._read(lambda db: sqlite_reads.pending(db, scope, after, limit, self._uptime()))
 
     async def hurry_polls(self, refs: Sequence[OperationRef], priority: Priority) -> None:
@@ -230,8 +234,8 @@ class SQLiteStore(EventListing):
     async def claim_polls(self, scope: str, *, limit: int, lease: float, max_per_second: float) -> PollClaims:
         """Lease due operations to the caller, as far as the budget of the scope allows."""
         member = self._member
-        member.polled_at[scope] = self._uptime()
-        if member.rates.get(scope) == max_per_second:
+        member.polled_at[scope, max_per_second] = self._uptime()
+        if self._uptime() - member.rates.get((scope, max_per_second), -math.inf) < RENEW_EVERY:
             wait = await self._read(lambda db: sqlite_polls.next_in(db, scope, self._uptime()))
             if wait > 0:  # a look alone disturbs no other process
                 return PollClaims(claims=(), next_in=wait)
@@ -268,9 +272,6 @@ class SQLiteStore(EventListing):
             "identities": await self.purge_identities(limit=limits["identities"]),
             "bodies": 0 if keep_bodies is None else await self.erase_bodies(keep_bodies, limit=limits["bodies"]),
         }
-        buried = await self._write(sqlite_jobs.count_unserved)
-        if buried:
-            logger.warning("upkeep: %d jobs of handlers that no process serves became dead letters", buried)
         log_removed(removed, limits)
         return True
 
@@ -278,7 +279,7 @@ class SQLiteStore(EventListing):
         """Remove events in that state received more than so many seconds ago; their identities stay."""
         if state is EventState.READY:
             raise ValueError("state: give EventState.DONE or EventState.DEAD, not READY; such events wait for their handlers.")
-        before = self._clock() - older_than
+        before = await self._write(sqlite_upkeep.today) - older_than
         return await self._in_slices(
             lambda db, most: sqlite_events.purgeable(db, state, before, most),
             lambda session, ids: sqlite_events.purge(session, ids, state),
@@ -287,21 +288,21 @@ class SQLiteStore(EventListing):
 
     async def purge_outcomes(self, older_than: float, *, limit: int | None = None) -> int:
         """Remove outcomes settled more than so many seconds ago, with their conflicts; return how many."""
-        before = self._clock() - older_than
+        before = await self._write(sqlite_upkeep.today) - older_than
         return await self._in_slices(
             lambda db, most: sqlite_reads.old_outcomes(db, before, most), sqlite_events.purge_outcomes, limit
         )
 
     async def purge_identities(self, *, limit: int | None = None) -> int:
         """Forget identities that are more than 400 days old; return how many."""
-        now = self._clock()
+        now = await self._write(sqlite_upkeep.today)
         return await self._in_slices(
             lambda db, most: sqlite_events.old_identities(db, now, most), sqlite_events.purge_identities, limit
         )
 
     async def erase_bodies(self, older_than: float, *, limit: int | None = None) -> int:
         """Erase bodies and signatures of done events received more than so many seconds ago; return how many."""
-        before = self._clock() - older_than
+        before = await self._write(sqlite_upkeep.today) - older_than
         return await self._in_slices(lambda db, most: sqlite_events.erasable(db, before, most), sqlite_events.erase_bodies, limit)
 
     async def forget_user(self, uid: str) -> int:
@@ -312,17 +313,22 @@ class SQLiteStore(EventListing):
             ids, last = await self._read(lambda db, after=last: sqlite_events.events_about(db, uid, after, _SLICE))  # type: ignore[misc]
             if ids:
                 count += await self._write(lambda session, ids=ids: sqlite_events.forget_events(session, ids))  # type: ignore[misc]
-        for table in ("outcome", "conflict"):
-            last = 0
-            while last is not None:
-                seqs, last = await self._read(
-                    lambda db, after=last, table=table: sqlite_events.resources_about(db, uid, after, _SLICE, table=table)  # type: ignore[misc]
-                )
-                if seqs:
-                    count += await self._write(
-                        lambda session, seqs=seqs, table=table: sqlite_events.forget_resources(session, seqs, table=table)  # type: ignore[misc]
-                    )
+        count += await self._forget_resources(uid, "outcome")
+        await self._forget_resources(uid, "conflict")  # the events that told of them are counted
         await self._engine.empty_log()
+        return count
+
+    async def _forget_resources(self, uid: str, table: str) -> int:
+        count = 0
+        last: int | None = 0
+        while last is not None:
+            seqs, last = await self._read(
+                lambda db, after=last: sqlite_events.resources_about(db, uid, after, _SLICE, table=table)  # type: ignore[misc]
+            )
+            if seqs:
+                count += await self._write(
+                    lambda session, seqs=seqs: sqlite_events.forget_resources(session, seqs, table=table)  # type: ignore[misc]
+                )
         return count
 
     async def back_up(self, to: str | os.PathLike[str]) -> None:
@@ -373,7 +379,14 @@ class SQLiteStore(EventListing):
 
     def _session(self, connection: Connection) -> Session:
         boot = self._boot or boot_id()
-        return Session(connection, self._member, clock=self._clock, uptime=self._uptime, boot=boot)
+        return Session(
+            connection,
+            self._member,
+            clock=self._clock,
+            uptime=self._uptime,
+            boot=boot,
+            hourly=sqlite_upkeep.every_hour,
+        )
 
     async def _write(self, change: Callable[[Session], T]) -> T:
         self._check_open()
@@ -447,6 +460,8 @@ class SQLiteStore(EventListing):
             if waited_for:
                 for outcome in await self._engine.read(lambda db, refs=waited_for: sqlite_outcomes.outcomes(db, refs)):  # type: ignore[misc]
                     self._subscribers.settled(outcome)
+                    if outcome.confirmed and outcome.via == "webhook":
+                        self._subscribers.confirmed(outcome)
             if rows:
                 seen = self._seen = rows[-1][0]
             if len(rows) < _OUTCOMES_AT_ONCE:

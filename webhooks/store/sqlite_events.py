@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rewards_core.operations import OperationStatus
+from rewards_core.sqlite.connection import fetch
 from webhooks.store.mentions import mentions
 from webhooks.store.outcomes import pack
 from webhooks.store.records import FORGOTTEN, IDENTITY_DAYS, Acceptance, EventState, Priority
@@ -77,14 +78,14 @@ def keep(session: Session, arrivals: Sequence[Arrival]) -> list[Arrival]:
     for arrival in arrivals:
         by_identity.setdefault(arrival.event.identity, arrival)
     for part in values_at_once(list(by_identity)):
-        known = session.db.execute(f"SELECT identity FROM identity WHERE identity IN {placeholders(len(part), 1)}", part)
-        for (identity,) in known.fetchall():
+        known = fetch(session.db, f"SELECT identity FROM identity WHERE identity IN {placeholders(len(part), 1)}", part)
+        for (identity,) in known:
             by_identity.pop(identity, None)
     fresh = list(by_identity.values())
     if not fresh:
         return fresh
     session.insert("identity", "identity, day", [(arrival.event.identity, int(arrival.at) // _DAY) for arrival in fresh])
-    newest = session.db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").fetchall()
+    newest = fetch(session.db, "SELECT seq FROM sqlite_sequence WHERE name = 'event'")
     first_id = (newest[0][0] if newest else 0) + 1
     rows: list[tuple[Any, ...]] = []
     jobs: list[tuple[Any, ...]] = []
@@ -148,22 +149,23 @@ def erase_bodies(session: Session, event_ids: Sequence[int]) -> int:
 
 
 def forget_events(session: Session, event_ids: Sequence[int]) -> int:
-    """Erase events; those that wait for a handler become dead letters. Return how many."""
+    """Erase events; their waiting jobs become dead letters. Return how many."""
     erase_bodies(session, event_ids)
     for part in values_at_once(event_ids):
-        marks = placeholders(len(part), 1)
         session.db.execute(
-            f"UPDATE event SET problem = ? WHERE id IN {marks} AND id IN (SELECT event_id FROM job)", (FORGOTTEN, *part)
+            f"UPDATE job SET state = 2, reason = ?, held = 0 WHERE state = 1 AND event_id IN {placeholders(len(part), 1)}",
+            (FORGOTTEN, *part),
         )
-        session.db.execute(f"DELETE FROM job WHERE event_id IN {marks}", part)
     refile(session, event_ids)
     return len(event_ids)
 
 
 def forget_resources(session: Session, seqs: Sequence[int], *, table: str) -> int:
-    """Erase the resources of outcomes or conflicts, whose statuses stay; return how many."""
+    """Erase the resources and keys of outcomes or conflicts, whose statuses stay; return how many."""
     for part in values_at_once(seqs):
-        session.db.execute(f"UPDATE {table} SET resource = ? WHERE seq IN {placeholders(len(part), 1)}", (pack({}), *part))
+        session.db.execute(
+            f"UPDATE {table} SET resource = ?, key = NULL WHERE seq IN {placeholders(len(part), 1)}", (pack({}), *part)
+        )
     return len(seqs)
 
 
@@ -174,26 +176,26 @@ def purgeable(db: Connection, state: EventState, before: float, limit: int) -> l
     """Return some events in a state received before a moment."""
     if state is EventState.DONE:
         found = "SELECT id FROM event INDEXED BY event_received WHERE received_at < ? AND state = 0 LIMIT ?"
-        return [row[0] for row in db.execute(found, (before, limit)).fetchall()]
-    found = "SELECT id FROM event WHERE state > 0 AND state = ? AND received_at < ? LIMIT ?"
-    return [row[0] for row in db.execute(found, (STATES.index(state), before, limit)).fetchall()]
+        return [row[0] for row in fetch(db, found, (before, limit))]
+    found = "SELECT id FROM event WHERE state > 0 AND state = ? AND received_at < ? ORDER BY id LIMIT ?"
+    return [row[0] for row in fetch(db, found, (STATES.index(state), before, limit))]
 
 
 def erasable(db: Connection, before: float, limit: int) -> list[int]:
     """Return some done events with a body received before a moment."""
     found = "SELECT id FROM event INDEXED BY event_received WHERE received_at < ? AND state = 0 AND length(body) > 0 LIMIT ?"
-    return [row[0] for row in db.execute(found, (before, limit)).fetchall()]
+    return [row[0] for row in fetch(db, found, (before, limit))]
 
 
 def old_identities(db: Connection, now: float, limit: int) -> list[bytes]:
     """Return some identities that need not be known any longer."""
     oldest = int(now) // _DAY - IDENTITY_DAYS
-    return [row[0] for row in db.execute("SELECT identity FROM identity WHERE day < ? LIMIT ?", (oldest, limit)).fetchall()]
+    return [row[0] for row in fetch(db, "SELECT identity FROM identity WHERE day < ? LIMIT ?", (oldest, limit))]
 
 
 def events_about(db: Connection, uid: str, after: int, limit: int) -> tuple[list[int], int | None]:
     """Return, of some events after an id, those whose bodies mention a user, and the last one looked at."""
-    return _about(db, "SELECT id, body FROM event WHERE id > ? ORDER BY id LIMIT ?", uid, after, limit)
+    return _about(db, "SELECT id, body FROM event WHERE id > ? AND length(body) > 0 ORDER BY id LIMIT ?", uid, after, limit)
 
 
 def resources_about(db: Connection, uid: str, after: int, limit: int, *, table: str) -> tuple[list[int], int | None]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from rewards_core.sqlite.connection import fetch
 from webhooks.store.records import (
     RETIRED,
     UNSERVED,
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     from rewards_core.sqlite.connection import Connection
     from webhooks.store.sqlite_session import Session
 
+logger = logging.getLogger(__name__)
+
+_HOUR = 3_600.0
 _UNSERVED_HOURS = UNSERVED_DAYS * 24
 
 
@@ -43,19 +48,22 @@ def register(session: Session, subscriptions: Sequence[Subscription]) -> None:
     rows = [(*row_of_subscription(one), 0) for one in subscriptions]
     session.insert("subscription", "service, handler, scope, patterns, unserved_hours", rows, verb="INSERT OR REPLACE")
     for one in subscriptions:
-        session.member.serves[one.service, one.handler, one.scope] = one
+        session.member.serves.append(one)
         session.write_served(one)
     session.change_members()
 
 
 def release(session: Session, subscriptions: Sequence[Subscription]) -> None:
-    """Note that this process serves subscriptions no longer."""
+    """Note that this process serves each of these once less."""
+    serves = session.member.serves
     for one in subscriptions:
-        session.member.serves.pop((one.service, one.handler, one.scope), None)
-        session.db.execute(
-            "DELETE FROM served WHERE process = ? AND service = ? AND handler = ? AND scope = ?",
-            (session.member.id, one.service, text(one.handler), one.scope),
-        )
+        if one in serves:
+            serves.remove(one)
+        if one not in serves:
+            session.db.execute(
+                "DELETE FROM served WHERE process = ? AND service = ? AND handler = ? AND scope = ? AND patterns = ?",
+                (session.member.id, *row_of_subscription(one)),
+            )
     session.change_members()
 
 
@@ -63,23 +71,24 @@ def statuses(db: Connection) -> list[HandlerStatus]:
     """Return every subscription, and the handlers of jobs that have none."""
     jobs: dict[tuple[str, str], list[int]] = {}
     counted = "SELECT handler, scope, job.state, count(*) FROM job JOIN event ON event.id = event_id GROUP BY 1, 2, 3"
-    for handler, scope, state, count in db.execute(counted).fetchall():
+    for handler, scope, state, count in fetch(db, counted):
         jobs.setdefault((handler, scope), [0, 0])[state == DEAD] = count
     served: dict[tuple[str, str, str], set[str]] = {}
-    for service, handler, scope, patterns in db.execute("SELECT service, handler, scope, patterns FROM served").fetchall():
+    for service, handler, scope, patterns in fetch(db, "SELECT service, handler, scope, patterns FROM served"):
         served.setdefault((service, handler, scope), set()).add(patterns)
     found: list[HandlerStatus] = []
-    for row in db.execute("SELECT service, handler, scope, patterns FROM subscription ORDER BY 1, 2, 3").fetchall():
+    for row in fetch(db, "SELECT service, handler, scope, patterns FROM subscription ORDER BY 1, 2, 3"):
         subscription = subscription_of(row)
         ready, dead = jobs.pop((subscription.job_name, subscription.scope), (0, 0))
         serving = served.get((row[0], row[1], row[2]), set())
         differing = bool(serving - {row[3]})
         found.append(HandlerStatus(subscription=subscription, served=bool(serving), differing=differing, ready=ready, dead=dead))
-    for (name, scope), (ready, dead) in sorted(jobs.items()):
+    for (name, scope), (ready, dead) in jobs.items():
         service, handler = handler_of(name)
         orphan = Subscription(service=service, handler=handler, scope=scope, patterns=frozenset())
-        found.append(HandlerStatus(subscription=orphan, served=False, differing=False, ready=ready, dead=dead))
-    return found
+        is_served = (service, handler, scope) in served
+        found.append(HandlerStatus(subscription=orphan, served=is_served, differing=is_served, ready=ready, dead=dead))
+    return sorted(found, key=_name)
 
 
 def retire(session: Session, service: str, handler: str) -> int:
@@ -89,47 +98,51 @@ def retire(session: Session, service: str, handler: str) -> int:
     return _bury(session, job_name(service, text(handler)), RETIRED)
 
 
-def count_unserved(session: Session) -> int:
-    """Count an hour for each handler that no process serves, and bury the jobs of those with too many; return how many jobs."""
-    orphans = session.db.execute("SELECT DISTINCT handler, scope FROM job JOIN event ON event.id = event_id WHERE job.state = 1")
-    rows = [(*handler_of(name), scope, "", 0) for name, scope in orphans.fetchall()]
+def count_unserved(session: Session) -> None:
+    """Count an hour, once for all processes, for each handler that none serves, and bury the jobs of those with too many."""
+    counted_at = fetch(session.db, "SELECT value FROM meta WHERE name = 'counted_at'")[0][0]
+    if session.now - counted_at < _HOUR:
+        return
+    session.db.execute("UPDATE meta SET value = ? WHERE name = 'counted_at'", (session.now,))
+    orphans = fetch(session.db, "SELECT DISTINCT handler, scope FROM job JOIN event ON event.id = event_id WHERE job.state = 1")
+    rows = [(*handler_of(name), scope, "", 0) for name, scope in orphans]
     session.insert("subscription", "service, handler, scope, patterns, unserved_hours", rows, verb="INSERT OR IGNORE")
-    count = 0
-    for row in session.db.execute("SELECT service, handler, scope, patterns, unserved_hours FROM subscription").fetchall():
+    for row in fetch(session.db, "SELECT service, handler, scope, patterns, unserved_hours FROM subscription"):
         subscription, hours = subscription_of(row[:4]), row[4]
         hours = 0 if session.serves(subscription.job_name) else hours + 1
         if hours >= _UNSERVED_HOURS:
-            count += _bury(session, subscription.job_name, UNSERVED)
+            buried = _bury(session, subscription.job_name, UNSERVED)
+            logger.warning("%d jobs of %s, which no process serves, became dead letters", buried, subscription.job_name)
         session.db.execute(
             "UPDATE subscription SET unserved_hours = ? WHERE service = ? AND handler = ? AND scope = ?", (hours, *row[:3])
         )
-    return count
 
 
 def anything_due(db: Connection, handler: str, now: float) -> bool:
     """Return whether a job of a handler may be claimed."""
     due = "SELECT 1 FROM job WHERE handler = ? AND state = 1 AND due_at <= ? LIMIT 1"
-    return bool(db.execute(due, (text(handler), now)).fetchall())
+    return bool(fetch(db, due, (text(handler), now)))
 
 
 def claim(session: Session, handler: str, scopes: Collection[str], limit: int, lease: float) -> list[ClaimedJob]:
     """Lease due jobs of one handler, the longest due first."""
     columns = ", ".join(f"job.{column}" for column in JOB_COLUMNS.split(", "))
-    rows = session.db.execute(
+    rows = fetch(
+        session.db,
         f"SELECT {columns}, {', '.join(f'event.{column}' for column in EVENT_COLUMNS.split(', '))} "
         f"FROM job JOIN event ON event.id = job.event_id WHERE job.handler = ? AND job.state = 1 AND job.due_at <= ? "
         f"AND event.scope IN ({','.join('?' * len(scopes))}) ORDER BY job.due_at, job.event_id LIMIT ?",
         (text(handler), session.now, *scopes, limit),
-    ).fetchall()
+    )
     fence = session.member.new_fence()
     until = session.now + lease
     claimed: list[ClaimedJob] = []
-    for event_id, name, state, _, attempts, reason, _, *event in rows:
-        job = job_of((event_id, name, state, until, attempts + 1, reason, fence), session.now)
+    for event_id, name, state, _, attempts, reason, _, _, *event in rows:
+        job = job_of((event_id, name, state, until, attempts + 1, reason, f"{fence}.{event_id}", 1), session.now)
         claimed.append(ClaimedJob(job=job, event=event_of(event)))
     for ids in values_at_once([row[0] for row in rows]):
         session.db.execute(
-            f"UPDATE job SET due_at = ?, attempts = attempts + 1, fence = ? WHERE handler = ? "
+            f"UPDATE job SET due_at = ?, attempts = attempts + 1, fence = ? || '.' || event_id, held = 1 WHERE handler = ? "
             f"AND event_id IN {placeholders(len(ids), 1)}",
             (until, fence, text(handler), *ids),
         )
@@ -141,18 +154,12 @@ def finish(session: Session, jobs: Sequence[Job]) -> list[bool]:
     finished: list[bool] = []
     changed: list[int] = []
     for job in jobs:
-        session.db.execute(
-            "DELETE FROM job WHERE event_id = ? AND handler = ? AND state = 1 AND fence = ?",
-            (job.event_id, text(job.handler), job.fence),
-        )
+        session.db.execute("DELETE FROM job WHERE event_id = ? AND handler = ? AND fence = ?", _claimed(job))
         if session.db.changes():
             changed.append(job.event_id)
             finished.append(True)
-        else:  # an earlier call may have finished it
-            known = session.db.execute(
-                "SELECT 1 FROM job WHERE event_id = ? AND handler = ?", (job.event_id, text(job.handler))
-            ).fetchall()
-            finished.append(not known)
+        else:
+            finished.append(not _exists(session, job))  # an earlier call may have finished it
     refile(session, changed)
     return finished
 
@@ -160,22 +167,15 @@ def finish(session: Session, jobs: Sequence[Job]) -> list[bool]:
 def fail(session: Session, job: Job, reason: str, retry_in: float | None) -> bool:
     """Give a claimed job back, where no other claim holds it."""
     session.db.execute(
-        "UPDATE job SET state = ?, due_at = ?, reason = ?, fence = CASE WHEN ? THEN fence END "
-        "WHERE event_id = ? AND handler = ? AND fence = ? AND state = 1",
-        (
-            DEAD if retry_in is None else READY,
-            session.now + (retry_in or 0.0),
-            text(reason),
-            retry_in is None,
-            job.event_id,
-            text(job.handler),
-            job.fence,
-        ),
+        "UPDATE job SET state = ?, due_at = ?, reason = ?, held = 0 "
+        "WHERE event_id = ? AND handler = ? AND fence = ? AND held = 1",
+        (DEAD if retry_in is None else READY, session.now + (retry_in or 0.0), text(reason), *_claimed(job)),
     )
     if session.db.changes():
         refile(session, [job.event_id])
         return True
-    return False
+    again = fetch(session.db, "SELECT 1 FROM job WHERE event_id = ? AND handler = ? AND fence = ?", _claimed(job))
+    return bool(again) or not _exists(session, job)
 
 
 def requeue(session: Session, event_ids: Sequence[int], *, every_handler: bool) -> int:
@@ -183,17 +183,19 @@ def requeue(session: Session, event_ids: Sequence[int], *, every_handler: bool) 
     count = 0
     woken: set[str] = set()
     for event_id in event_ids:
+        if not fetch(session.db, "SELECT 1 FROM event WHERE id = ? AND length(body) > 0", (event_id,)):
+            continue
         if not every_handler:
-            dead = session.db.execute("SELECT handler FROM job WHERE event_id = ? AND state = 2", (event_id,)).fetchall()
+            dead = fetch(session.db, "SELECT handler FROM job WHERE event_id = ? AND state = 2", (event_id,))
             session.db.execute(
-                "UPDATE job SET state = 1, due_at = ?, attempts = 0, reason = NULL, fence = NULL "
+                "UPDATE job SET state = 1, due_at = ?, attempts = 0, reason = NULL, fence = NULL, held = 0 "
                 "WHERE event_id = ? AND state = 2",
                 (session.now, event_id),
             )
             woken.update(name for (name,) in dead)
             count += bool(dead)
             continue
-        row = session.db.execute(f"SELECT {EVENT_COLUMNS} FROM event WHERE id = ?", (event_id,)).fetchall()
+        row = fetch(session.db, f"SELECT {EVENT_COLUMNS} FROM event WHERE id = ?", (event_id,))
         if row:
             event = event_of(row[0])
             names = {one.job_name for one in session.subscriptions if event.problem is None and one.wants(event)}
@@ -213,7 +215,21 @@ def requeue(session: Session, event_ids: Sequence[int], *, every_handler: bool) 
 
 def _bury(session: Session, name: str, reason: str) -> int:
     """Make the ready jobs of a handler dead letters; return how many there were."""
-    ids = [row[0] for row in session.db.execute("SELECT event_id FROM job WHERE handler = ? AND state = 1", (name,)).fetchall()]
-    session.db.execute("UPDATE job SET state = 2, reason = ?, fence = NULL WHERE handler = ? AND state = 1", (reason, name))
+    ids = [row[0] for row in fetch(session.db, "SELECT event_id FROM job WHERE handler = ? AND state = 1", (name,))]
+    session.db.execute("UPDATE job SET state = 2, reason = ?, held = 0 WHERE handler = ? AND state = 1", (reason, name))
     refile(session, ids)
     return len(ids)
+
+
+def _claimed(job: Job) -> tuple[int, str, str | None]:
+    return job.event_id, text(job.handler), job.fence
+
+
+def _exists(session: Session, job: Job) -> bool:
+    found = fetch(session.db, "SELECT 1 FROM job WHERE event_id = ? AND handler = ?", (job.event_id, text(job.handler)))
+    return bool(found)
+
+
+def _name(status: HandlerStatus) -> tuple[str, str, str]:
+    one = status.subscription
+    return one.service, one.handler, one.scope

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
+from rewards_core.sqlite.connection import fetch
 from webhooks.store.outcomes import agree, conflict_event
 from webhooks.store.records import Outcome, Recorded, Verdict
 from webhooks.store.sqlite_rows import (
@@ -35,27 +36,28 @@ def outcomes(db: Connection, refs: Iterable[OperationRef]) -> list[Outcome]:
 
 def outcomes_by_key(db: Connection, scope: str, kind: str, key: str) -> list[Outcome]:
     """Return the outcomes that stand of the operations made with an idempotency key."""
-    rows = db.execute(f"{_OF_THESE} WHERE scope = ? AND kind = ? AND key = ?", (scope, kind, text(key)))
-    return [outcome_from(row) for row in rows.fetchall()]
+    rows = fetch(db, f"{_OF_THESE} WHERE scope = ? AND kind = ? AND key = ?", (scope, kind, text(key)))
+    return [outcome_from(row) for row in rows]
 
 
 def conflicts(db: Connection, ref: OperationRef) -> list[Outcome]:
     """Return the later outcomes that differ from the first, oldest first."""
-    rows = db.execute(
+    rows = fetch(
+        db,
         f"SELECT {OUTCOME_COLUMNS} FROM conflict WHERE scope = ? AND kind = ? AND uid = ? ORDER BY seq",
         (ref.scope, ref.kind, text(ref.uid)),
     )
-    return [outcome_from(row) for row in rows.fetchall()]
+    return [outcome_from(row) for row in rows]
 
 
 def newest_seq(db: Connection) -> int:
     """Return the place of the newest outcome, 0 if there is none."""
-    return int(db.execute("SELECT max(seq) FROM outcome").fetchall()[0][0] or 0)
+    return int(fetch(db, "SELECT max(seq) FROM outcome")[0][0] or 0)
 
 
 def refs_after(db: Connection, seq: int, limit: int) -> list[tuple[int, str, str, str]]:
     """Return place, scope, kind and uid of the next outcomes after a place; places are given in the order of commits."""
-    return db.execute("SELECT seq, scope, kind, uid FROM outcome WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)).fetchall()
+    return fetch(db, "SELECT seq, scope, kind, uid FROM outcome WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
 
 
 def record(session: Session, some: Sequence[PackedOutcome], keep: Keep) -> list[Recorded]:
@@ -64,23 +66,20 @@ def record(session: Session, some: Sequence[PackedOutcome], keep: Keep) -> list[
         return []
     refs = [packed.outcome.ref for packed in some]
     standing = {one.ref: one for one in outcomes(session.db, refs)}
-    first: list[PackedOutcome] = []
+    first = [packed for packed in some if standing.setdefault(packed.outcome.ref, packed.outcome) is packed.outcome]
+    session.insert("outcome", OUTCOME_COLUMNS, [packed.row for packed in first])
     conflicting: list[PackedOutcome] = []
     recorded: list[Recorded] = []
     for packed in some:
-        outcome = packed.outcome
-        stands = standing.setdefault(outcome.ref, outcome)
-        if stands is outcome:
-            verdict = Verdict.FIRST
-            first.append(packed)
-        elif agree(stands, outcome):
-            verdict = Verdict.SAME
+        outcome, stands = packed.outcome, standing[packed.outcome.ref]
+        verdict = Verdict.FIRST
+        if stands is not outcome:
+            verdict = Verdict.SAME if agree(stands, outcome) else Verdict.CONFLICT
+        if verdict is Verdict.SAME:
             stands = standing[outcome.ref] = _add_to(session, stands, outcome)
-        else:
-            verdict = Verdict.CONFLICT
+        elif verdict is Verdict.CONFLICT:
             conflicting.append(packed)
         recorded.append(Recorded(verdict=verdict, outcome=stands))
-    session.insert("outcome", OUTCOME_COLUMNS, [packed.row for packed in first])
     _end_waiting(session, refs)
     session.news += [News(settled=standing[packed.outcome.ref]) for packed in first]
     for packed in conflicting:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rewards_core.operations import OperationRef
+from rewards_core.sqlite.connection import fetch
 from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
 from webhooks.store.records import Outcome, PollClaim, PollClaims, PollResult, Priority
 from webhooks.store.sqlite_outcomes import outcomes
@@ -95,11 +96,13 @@ def next_in(db: Connection, scope: str, now: float) -> float:
     budget = _budget(db, scope)
     due = math.inf
     for priority in Priority:
-        first = db.execute(
-            "SELECT due_at FROM pending WHERE scope = ? AND priority = ? ORDER BY due_at LIMIT 1", (scope, priority.value)
-        ).fetchall()
+        first = fetch(
+            db, "SELECT due_at FROM pending WHERE scope = ? AND priority = ? ORDER BY due_at LIMIT 1", (scope, priority.value)
+        )
         if first:
             due = min(due, first[0][0] if priority < Priority.ABANDONED else max(first[0][0], budget.abandoned_at))
+    if budget.refusals and due < math.inf:
+        due = max(due, _under_way_until(db, scope, now))
     return max(0.0, due - now, budget.starts_at(now) - HORIZON - now) if due < math.inf else math.inf
 
 
@@ -107,7 +110,7 @@ def claim(session: Session, scope: str, limit: int, lease: float, max_per_second
     """Lease due operations, as far as the budget allows."""
     db, now = session.db, session.now
     budget, rate = _budget(db, scope), _agreed_rate(session, scope, max_per_second)
-    room = budget.room(now, limit, rate)
+    room = 0 if budget.refusals and _under_way_until(db, scope, now) > now else budget.room(now, limit, rate)
     rows: list[tuple[str, str, int, int, int]] = []
     abandoned = False
     for priority in Priority:
@@ -115,11 +118,12 @@ def claim(session: Session, scope: str, limit: int, lease: float, max_per_second
         if priority is Priority.ABANDONED:
             wanted = min(wanted, 1 if budget.abandoned_at <= now else 0)
         if wanted > 0:
-            found = db.execute(
+            found = fetch(
+                db,
                 "SELECT kind, uid, priority, polls, attempt FROM pending WHERE scope = ? AND priority = ? AND due_at <= ? "
                 "ORDER BY due_at LIMIT ?",
                 (scope, priority.value, now, wanted),
-            ).fetchall()
+            )
             rows += found
             abandoned = priority is Priority.ABANDONED and bool(found)
     claims: list[PollClaim] = []
@@ -195,8 +199,14 @@ def _add(
     session.insert("pending", PENDING_COLUMNS, rows, then=conflict)
 
 
+def _under_way_until(db: Connection, scope: str, now: float) -> float:
+    """Return until when a poll that has not been answered is claimed, `now` if there is none."""
+    claimed = "SELECT max(due_at) FROM pending WHERE scope = ? AND fence IS NOT NULL AND due_at > ?"
+    return float(fetch(db, claimed, (scope, now))[0][0] or now)
+
+
 def _budget(db: Connection, scope: str) -> Budget:
-    row = db.execute("SELECT next_at, abandoned_at, paused_until, refusals FROM budget WHERE scope = ?", (scope,)).fetchall()
+    row = fetch(db, "SELECT next_at, abandoned_at, paused_until, refusals FROM budget WHERE scope = ?", (scope,))
     return Budget(*row[0]) if row else Budget()
 
 
@@ -206,22 +216,21 @@ def _write_budget(session: Session, scope: str, budget: Budget) -> None:
 
 
 def _agreed_rate(session: Session, scope: str, max_per_second: float) -> float:
-    """Return the lowest rate that a living process allows; those that allow more say so once in their logs."""
+    """Return the lowest rate that was allowed lately; those that allow more say so once in their logs."""
     member = session.member
-    if member.rates.get(scope) != max_per_second or session.now - member.rates_at[scope] >= RENEW_EVERY:
+    if session.now - member.rates.get((scope, max_per_second), -math.inf) >= RENEW_EVERY:
         session.register()
         session.write_rate(scope, max_per_second)
-    lowest: float = session.db.execute(
-        "SELECT min(per_second) FROM rate WHERE scope = ? AND seen_at > ?", (scope, session.now - RATE_HOLDS)
-    ).fetchall()[0][0]
-    if lowest is None:
-        return max_per_second
-    if lowest < max_per_second and lowest != member.agreed.get(scope):
+    lowest = fetch(
+        session.db, "SELECT min(per_second) FROM rate WHERE scope = ? AND seen_at > ?", (scope, session.now - RATE_HOLDS)
+    )[0][0]
+    agreed = max_per_second if lowest is None else min(float(lowest), max_per_second)
+    if agreed < max_per_second and agreed != member.agreed.get(scope):
         logger.warning(
-            "another process allows %g polls per second in scope %s, this one %g: the lowest holds; give all the same",
-            lowest,
+            "polls of scope %s: another one allows max_per_second=%g, this one %g; the lower holds. Give the same everywhere.",
             scope,
+            agreed,
             max_per_second,
         )
-    member.agreed[scope] = lowest
-    return min(lowest, max_per_second)
+        member.agreed[scope] = agreed
+    return agreed

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rewards_core.operations import OperationRef
+from rewards_core.sqlite.connection import fetch
 from webhooks.store.records import EventState, Job, PendingOperation, Priority, StoredEvent, StoreStatistics
 from webhooks.store.sqlite_rows import (
     DEAD,
@@ -30,13 +31,11 @@ if TYPE_CHECKING:
 def events(db: Connection, query: EventQuery, now: float) -> list[StoredEvent]:
     """Return events that fit, newest first; `now` is the store's own time."""
     where, values = _conditions(query)
-    rows = db.execute(
-        f"SELECT {EVENT_COLUMNS} FROM event WHERE {where} ORDER BY id DESC LIMIT ?", (*values, query.limit)
-    ).fetchall()
+    rows = fetch(db, f"SELECT {EVENT_COLUMNS} FROM event WHERE {where} ORDER BY id DESC LIMIT ?", (*values, query.limit))
     jobs: dict[int, list[Job]] = {}
     for part in values_at_once([row[0] for row in rows]):
-        found = db.execute(f"SELECT {JOB_COLUMNS} FROM job WHERE event_id IN {placeholders(len(part), 1)} ORDER BY handler", part)
-        for row in found.fetchall():
+        found = fetch(db, f"SELECT {JOB_COLUMNS} FROM job WHERE event_id IN {placeholders(len(part), 1)} ORDER BY handler", part)
+        for row in found:
             jobs.setdefault(row[0], []).append(job_of(row, now))
     return [stored_event_of(row, jobs.get(row[0], ())) for row in rows]
 
@@ -50,19 +49,19 @@ def pending(db: Connection, scope: str | None, after: OperationRef | None, limit
         conditions.append(("(scope, kind, uid) > (?, ?, ?)", (after.scope, after.kind, text(after.uid))))
     where = " AND ".join(words for words, _ in conditions) or "1"
     values = [value for _, some in conditions for value in some]
-    rows = db.execute(f"SELECT {PENDING_COLUMNS} FROM pending WHERE {where} ORDER BY scope, kind, uid LIMIT ?", (*values, limit))
-    return [pending_of(row, now) for row in rows.fetchall()]
+    rows = fetch(db, f"SELECT {PENDING_COLUMNS} FROM pending WHERE {where} ORDER BY scope, kind, uid LIMIT ?", (*values, limit))
+    return [pending_of(row, now) for row in rows]
 
 
 def old_outcomes(db: Connection, before: float, limit: int) -> list[OperationRef]:
     """Return some operations that settled before a moment."""
-    rows = db.execute("SELECT scope, kind, uid FROM outcome WHERE settled_at < ? LIMIT ?", (before, limit))
-    return [OperationRef(*row) for row in rows.fetchall()]
+    rows = fetch(db, "SELECT scope, kind, uid FROM outcome WHERE settled_at < ? LIMIT ?", (before, limit))
+    return [OperationRef(*row) for row in rows]
 
 
 def statistics(db: Connection) -> StoreStatistics:
     """Count what is held."""
-    oldest = db.execute("SELECT received_at FROM event WHERE state > 0 AND state = ? ORDER BY id LIMIT 1", (READY,)).fetchall()
+    oldest = fetch(db, "SELECT received_at FROM event WHERE state > 0 AND state = ? ORDER BY id LIMIT 1", (READY,))
     return StoreStatistics(
         events=_count(db, "event"),
         ready=_count(db, "event WHERE state > 0 AND state = ?", READY),
@@ -76,7 +75,7 @@ def statistics(db: Connection) -> StoreStatistics:
 
 
 def _count(db: Connection, what: str, *values: int) -> int:
-    return int(db.execute(f"SELECT count(*) FROM {what}", values).fetchall()[0][0])
+    return int(fetch(db, f"SELECT count(*) FROM {what}", values)[0][0])
 
 
 def _conditions(query: EventQuery) -> tuple[str, list[Any]]:

@@ -21,7 +21,7 @@ EVENT_COLUMNS = (
     "id, scope, name, identity, kind, uid, state, received_at, occurred_at, correlation_id, attempt, problem, signature, body"
 )
 OUTCOME_COLUMNS = "scope, kind, uid, status, resource, via, settled_at, key, confirmed"
-JOB_COLUMNS = "event_id, handler, state, due_at, attempts, reason, fence"
+JOB_COLUMNS = "event_id, handler, state, due_at, attempts, reason, fence, held"
 PENDING_COLUMNS = "scope, kind, uid, added_at, due_at, polls, priority, attempt, watched, fence"
 
 _WIDEST = 64
@@ -115,15 +115,15 @@ def stored_event_of(row: Sequence[Any], jobs: Sequence[Job]) -> StoredEvent:
 
 def job_of(row: Sequence[Any], now: float) -> Job:
     """Read a job; `now` is the store's own time."""
-    event_id, handler, state, due_at, attempts, reason, fence = row
+    event_id, handler, state, due_at, attempts, reason, fence, held = row
     return Job(
         event_id=event_id,
         handler=handler,
         state=STATES[state],
-        due_in=max(0.0, due_at - now),
+        due_in=max(0.0, due_at - now) if state == READY else 0.0,
         attempts=attempts,
         reason=reason,
-        fence=fence,
+        fence=fence if held else None,
     )
 
 

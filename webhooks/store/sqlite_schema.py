@@ -86,6 +86,7 @@ _MIGRATIONS = (
     UPDATE outcome SET confirmed = 1 WHERE via = 'poll';
     CREATE INDEX identity_day ON identity (day);
     ALTER TABLE job ADD COLUMN fence TEXT;
+    ALTER TABLE job ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
     UPDATE job SET due_at = 0;
     ALTER TABLE pending RENAME TO registered;
     CREATE TABLE pending (
@@ -106,6 +107,7 @@ _MIGRATIONS = (
     DROP TABLE registered;
     DROP TABLE question;
     CREATE INDEX pending_due ON pending (scope, priority, due_at);
+    CREATE INDEX pending_claimed ON pending (scope, due_at) WHERE fence IS NOT NULL;
     CREATE TABLE process (
       id TEXT PRIMARY KEY,
       pid INTEGER NOT NULL,
@@ -136,8 +138,7 @@ _MIGRATIONS = (
       handler TEXT NOT NULL,
       scope TEXT NOT NULL,
       patterns TEXT NOT NULL,
-      since REAL NOT NULL,
-      PRIMARY KEY (process, service, handler, scope)
+      PRIMARY KEY (process, service, handler, scope, patterns)
     ) WITHOUT ROWID;
     CREATE TABLE budget (
       scope TEXT PRIMARY KEY,
@@ -151,10 +152,10 @@ _MIGRATIONS = (
       process TEXT NOT NULL,
       per_second REAL NOT NULL,
       seen_at REAL NOT NULL,
-      PRIMARY KEY (scope, process)
+      PRIMARY KEY (scope, process, per_second)
     ) WITHOUT ROWID;
     CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-    INSERT INTO meta VALUES ('members', 0), ('upkeep_at', -1e9);
+    INSERT INTO meta VALUES ('members', 0), ('upkeep_at', -1e9), ('counted_at', -1e9);
     """,
 )
 

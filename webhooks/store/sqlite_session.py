@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
-from rewards_core.sqlite.connection import Connection, transaction
+from rewards_core.sqlite.connection import Connection, fetch, transaction
 from webhooks.store.records import Subscription
 from webhooks.store.sqlite_rows import by_scope_and_kind, placeholders, rows_at_once, text, values_at_once
 
@@ -25,6 +25,7 @@ EVERYTHING = OUTCOMES + POLLS + JOBS
 RENEW_EVERY = 10.0
 _ALIVE_FOR = 30.0
 _GONE_AFTER = 86_400.0
+_HOUR = 3_600.0
 _DEMOTED_AT_ONCE = 1_000
 
 
@@ -47,20 +48,18 @@ class Member:
         id: Its name in the file.
         registered: Whether it stands in the file.
         serves: The subscriptions it serves.
-        rates: Scope to the polls per second it allows.
+        rates: The polls per second that it allows a scope, and when it said so last, as uptime.
         agreed: Scope to the polls per second that all allow, as far as known.
-        rates_at: Scope to when that stood in the file last, as uptime.
-        polled_at: Scope to when it asked for polls last, as uptime.
+        polled_at: The same, and when it asked for polls last, as uptime.
     """
 
     wakeups: Wakeups
     id: str = field(factory=lambda: secrets.token_hex(8))
     registered: bool = False
-    serves: dict[tuple[str, str, str], Subscription] = field(factory=dict)
-    rates: dict[str, float] = field(factory=dict)
-    rates_at: dict[str, float] = field(factory=dict)
+    serves: list[Subscription] = field(factory=list)
+    rates: dict[tuple[str, float], float] = field(factory=dict)
     agreed: dict[str, float] = field(factory=dict)
-    polled_at: dict[str, float] = field(factory=dict)
+    polled_at: dict[tuple[str, float], float] = field(factory=dict)
     claims: int = 0
 
     def new_fence(self) -> str:
@@ -78,10 +77,18 @@ class Session:
         clock: Unix time in seconds.
         uptime: Seconds since the host was booted, the same in all its processes.
         boot: What tells this boot of the host from another one.
+        hourly: Is called about once an hour, inside a transaction.
     """
 
     def __init__(
-        self, db: Connection, member: Member, *, clock: Callable[[], float], uptime: Callable[[], float], boot: str
+        self,
+        db: Connection,
+        member: Member,
+        *,
+        clock: Callable[[], float],
+        uptime: Callable[[], float],
+        boot: str,
+        hourly: Callable[[Session], object],
     ) -> None:
         self.db = db
         self.member = member
@@ -91,7 +98,8 @@ class Session:
         self.subscriptions: tuple[Subscription, ...] = ()
         self._clock = clock
         self._uptime = uptime
-        self._boot = boot
+        self.boot = boot
+        self._hourly = hourly
         self._servers: dict[str, set[str]] = {}
         self._pollers: dict[str, set[str]] = {}
         self._addresses: dict[str, str] = {}
@@ -102,6 +110,7 @@ class Session:
         self._members: int | None = None
         self._late: dict[str, float] = {}
         self._next_renewal = 0.0
+        self._next_hour = self.now
 
     # a transaction
 
@@ -119,6 +128,9 @@ class Session:
             self._reload()
         if not self._sure and self.member.registered:
             self._rejoin()
+        if self.now >= self._next_hour:
+            self._next_hour = self.now + _HOUR
+            self._hourly(self)
         self._sure = False  # until it is committed: what was read and written may be taken back
         self._version = version
 
@@ -174,8 +186,8 @@ class Session:
 
     def write_served(self, subscription: Subscription) -> None:
         """Note that this process serves a subscription."""
-        row = (self.member.id, *row_of_subscription(subscription), self.now)
-        self.insert("served", "process, service, handler, scope, patterns, since", [row], verb="INSERT OR REPLACE")
+        row = (self.member.id, *row_of_subscription(subscription))
+        self.insert("served", "process, service, handler, scope, patterns", [row], verb="INSERT OR IGNORE")
 
     def serves(self, job_name: str) -> bool:
         """Whether a living process runs this handler."""
@@ -225,22 +237,23 @@ class Session:
         """Note how many polls per second this process allows."""
         row = (scope, self.member.id, per_second, self.now)
         self.insert("rate", "scope, process, per_second, seen_at", [row], verb="INSERT OR REPLACE")
-        if scope not in self.member.rates:
+        known = (scope, per_second) in self.member.rates
+        self.member.rates[scope, per_second] = self.now
+        if not known:
             self.change_members()
-        self.member.rates[scope], self.member.rates_at[scope] = per_second, self.now
 
     def _data_version(self) -> int:
         """Return a number that changes with every commit of another connection."""
-        return int(self.db.execute("PRAGMA data_version").fetchall()[0][0])
+        return int(fetch(self.db, "PRAGMA data_version")[0][0])
 
     def _renew(self) -> None:
         """Renew this process's record, and see who did not."""
         member = self.member
         self._rejoin()
         self._write_record()
-        for scope, polled_at in list(member.polled_at.items()):
-            if scope in member.rates and self.now - polled_at < 2 * RENEW_EVERY:
-                self.write_rate(scope, member.rates[scope])
+        for (scope, per_second), polled_at in list(member.polled_at.items()):
+            if self.now - polled_at < 2 * RENEW_EVERY:
+                self.write_rate(scope, per_second)
         if self._bury():
             member.wakeups.sweep()
             self.change_members()
@@ -248,10 +261,10 @@ class Session:
 
     def _rejoin(self) -> None:
         """Stand in the file again if the others went on without this process, or the file is another one."""
-        alive = self.db.execute("SELECT alive FROM process WHERE id = ?", (self.member.id,)).fetchall()
+        alive = fetch(self.db, "SELECT alive FROM process WHERE id = ?", (self.member.id,))
         if not alive or not alive[0][0]:
             self._write_record()
-            for subscription in self.member.serves.values():
+            for subscription in self.member.serves:
                 self.write_served(subscription)
             self.member.rates.clear()
             self.news.append(News(missed=True))
@@ -263,9 +276,7 @@ class Session:
         Each must have been late at the last renewal too: after the whole host was suspended, all are late for a moment.
         """
         late = dict(
-            self.db.execute(
-                "SELECT id, renewed_at FROM process WHERE alive = 1 AND renewed_at < ?", (self.now - _ALIVE_FOR,)
-            ).fetchall()
+            fetch(self.db, "SELECT id, renewed_at FROM process WHERE alive = 1 AND renewed_at < ?", (self.now - _ALIVE_FOR,))
         )
         dead = [process for process, renewed_at in late.items() if self._late.get(process) == renewed_at]
         self._late = late
@@ -281,10 +292,11 @@ class Session:
 
     def _demote(self) -> None:
         """Forget, some at a time, for what dead processes wait."""
-        found = self.db.execute(
+        found = fetch(
+            self.db,
             "SELECT scope, kind, uid, process FROM interest WHERE process IN (SELECT id FROM process WHERE alive = 0) LIMIT ?",
             (_DEMOTED_AT_ONCE,),
-        ).fetchall()
+        )
         for scope, kind, uid, process in found:
             self.db.execute(
                 "DELETE FROM interest WHERE scope = ? AND kind = ? AND uid = ? AND process = ?", (scope, kind, uid, process)
@@ -301,12 +313,14 @@ class Session:
 
         Where boots cannot be told apart, or a host goes back to an earlier moment, times that are still to come show it.
         """
-        known = self.db.execute("SELECT value FROM meta WHERE name = 'boot'").fetchall()
+        known = fetch(self.db, "SELECT value FROM meta WHERE name = 'boot'")
         to_come = "SELECT 1 FROM process WHERE renewed_at > ? UNION ALL SELECT 1 FROM meta WHERE name = 'upkeep_at' AND value > ?"
-        if known and known[0][0] == self._boot and not self.db.execute(to_come, (self.now, self.now)).fetchall():
+        if known and known[0][0] == self.boot and not fetch(self.db, to_come, (self.now, self.now)):
             return
-        self.insert("meta", "name, value", [("boot", self._boot), ("upkeep_at", -1e9)], verb="INSERT OR REPLACE")
-        self.db.execute("UPDATE job SET due_at = 0, fence = NULL WHERE state = 1")
+        self.insert(
+            "meta", "name, value", [("boot", self.boot), ("upkeep_at", -1e9), ("counted_at", -1e9)], verb="INSERT OR REPLACE"
+        )
+        self.db.execute("UPDATE job SET due_at = 0, fence = NULL, held = 0 WHERE state = 1")
         self.db.execute(
             "UPDATE pending SET due_at = 0, fence = NULL, watched = 0, attempt = 0, "
             "priority = CASE priority WHEN 3 THEN 4 ELSE priority END"
@@ -315,21 +329,18 @@ class Session:
             self.db.execute(f"DELETE FROM {table}")
 
     def _reload(self) -> None:
-        members = self.db.execute("SELECT value FROM meta WHERE name = 'members'").fetchall()[0][0]
+        members = fetch(self.db, "SELECT value FROM meta WHERE name = 'members'")[0][0]
         if members == self._members:
             return
         self._members = members
         self.subscriptions = tuple(
-            subscription_of(row)
-            for row in self.db.execute("SELECT service, handler, scope, patterns FROM subscription").fetchall()
+            subscription_of(row) for row in fetch(self.db, "SELECT service, handler, scope, patterns FROM subscription")
         )
-        self._addresses = dict(
-            self.db.execute("SELECT id, address FROM process WHERE alive = 1 AND address IS NOT NULL").fetchall()
-        )
+        self._addresses = dict(fetch(self.db, "SELECT id, address FROM process WHERE alive = 1 AND address IS NOT NULL"))
         self._servers, self._pollers = {}, {}
-        for row in self.db.execute("SELECT service, handler, scope, patterns, process FROM served").fetchall():
+        for row in fetch(self.db, "SELECT service, handler, scope, patterns, process FROM served"):
             self._servers.setdefault(subscription_of(row[:4]).job_name, set()).add(row[4])
-        for scope, process in self.db.execute("SELECT scope, process FROM rate").fetchall():
+        for scope, process in fetch(self.db, "SELECT scope, process FROM rate"):
             self._pollers.setdefault(scope, set()).add(process)
 
 
@@ -349,8 +360,9 @@ def run_for_refs(db: Connection, statement: str, refs: Iterable[OperationRef], *
     found: list[Any] = []
     for (scope, kind), uids in by_scope_and_kind(refs).items():
         for part in values_at_once(uids):
-            found += db.execute(
+            found += fetch(
+                db,
                 f"{statement} WHERE scope = ? AND kind = ? AND uid IN ({','.join('?' * len(part))}) {then}",
                 (*values, scope, kind, *part),
-            ).fetchall()
+            )
     return found

@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from webhooks.store.upkeep import UPKEEP_EVERY
+from attrs import astuple
+
+from rewards_core.json import dumps, loads
+from rewards_core.sqlite.connection import fetch
+from webhooks.store.sqlite_jobs import count_unserved
+from webhooks.store.upkeep import UPKEEP_EVERY, Calendar
 
 if TYPE_CHECKING:
     from rewards_core.sqlite.connection import Connection
@@ -20,26 +25,55 @@ def probe(session: Session) -> None:
     db.execute(
         "INSERT INTO event (scope, name, identity, state, received_at, body) VALUES ('', '', ?, 0, ?, x'')", (token, session.wall)
     )
-    db.execute("SELECT identity FROM event WHERE id = ?", (db.last_insert_rowid(),)).fetchall()
+    fetch(db, "SELECT identity FROM event WHERE id = ?", (db.last_insert_rowid(),))
     db.execute("ROLLBACK TO probe; RELEASE probe")
     session.insert("meta", "name, value", [("probe", token)], verb="INSERT OR REPLACE")
 
 
 def probed(db: Connection) -> None:
     """Read what the last probe wrote, and what an acceptance would read."""
-    db.execute("SELECT value FROM meta WHERE name = 'probe'").fetchall()
-    db.execute("SELECT count(*) FROM (SELECT 1 FROM event ORDER BY id DESC LIMIT 10)").fetchall()
+    fetch(db, "SELECT value FROM meta WHERE name = 'probe'")
+    fetch(db, "SELECT count(*) FROM (SELECT 1 FROM event ORDER BY id DESC LIMIT 10)")
 
 
 def claim_upkeep(session: Session) -> bool:
     """Return whether this process is to do the upkeep of this hour."""
-    last_at = session.db.execute("SELECT value FROM meta WHERE name = 'upkeep_at'").fetchall()[0][0]
+    last_at = fetch(session.db, "SELECT value FROM meta WHERE name = 'upkeep_at'")[0][0]
     if session.now - last_at < UPKEEP_EVERY:
         return False
     session.db.execute("UPDATE meta SET value = ? WHERE name = 'upkeep_at'", (session.now,))
     return True
 
 
+def every_hour(session: Session) -> None:
+    """Look at the clocks, and count the hour for handlers that no process serves."""
+    today(session)
+    count_unserved(session)
+
+
+def today(session: Session) -> float:
+    """Return the Unix time by which records are old: no clock that was set lately makes them older."""
+    calendar = _kept(session).see(session.wall, session.now, session.boot)
+    session.insert("meta", "name, value", [("calendar", dumps(astuple(calendar)))], verb="INSERT OR REPLACE")
+    return min(session.wall, calendar.wall)
+
+
+def _kept(session: Session) -> Calendar:
+    row = fetch(session.db, "SELECT value FROM meta WHERE name = 'calendar'")
+    if row:
+        wall, uptime, boot, offer, offered_at = loads(row[0][0])
+        return Calendar(
+            wall=float(wall),
+            uptime=float(uptime),
+            boot=boot,
+            offer=None if offer is None else float(offer),
+            offered_at=float(offered_at),
+        )
+    newest = "SELECT max(received_at) FROM event UNION ALL SELECT max(settled_at) FROM outcome"
+    stamps = [stamp for (stamp,) in fetch(session.db, newest) if stamp is not None]
+    return Calendar(wall=max(stamps, default=session.wall), uptime=session.now, boot=session.boot)
+
+
 def count_identities(db: Connection) -> int:
     """Return how many identities are known."""
-    return int(db.execute("SELECT count(*) FROM identity").fetchall()[0][0])
+    return int(fetch(db, "SELECT count(*) FROM identity")[0][0])

@@ -58,7 +58,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "permit_poll": lambda store: store.permit_poll("default", max_per_second=10),
     "settle_polls": lambda store: store.settle_polls([PollResult(claim=CLAIM, again_in=1)], answered=True),
     "pause_polls": lambda store: store.pause_polls("default", 1),
-    "upkeep": lambda store: store.upkeep(keep=1.0),
+    "upkeep": lambda store: store.upkeep(keep=1),
     "purge": lambda store: store.purge(0),
     "purge_outcomes": lambda store: store.purge_outcomes(0),
     "purge_identities": lambda store: store.purge_identities(),
