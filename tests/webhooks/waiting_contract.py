@@ -21,7 +21,7 @@ from rewards_core.operations import OperationRef, OperationStatus
 from tests.virtual_time import EPOCH, virtual_time, wall
 from tests.webhooks.fakes import Thing, a_ref, a_thing, lost, trouble, words_of
 from tests.webhooks.world import World, leave, now, settle
-from webhooks import CompletionsClosed, CompletionTimeout, MemoryStore, Outcome
+from webhooks import CompletionsClosed, CompletionTimeout, MemoryStore, Outcome, SQLiteStore
 from webhooks.store.base import Store, Subscriber
 
 
@@ -41,7 +41,23 @@ async def one_memory_store(_: Path) -> AsyncIterator[Stores]:
     await store.aclose()
 
 
-STORES: dict[str, Callable[[Path], AbstractAsyncContextManager[Stores]]] = {"one memory store": one_memory_store}
+@asynccontextmanager
+async def two_objects_on_one_file(folder: Path) -> AsyncIterator[Stores]:
+    seconds = asyncio.get_running_loop().time  # asked by threads too
+
+    def one() -> SQLiteStore:
+        return SQLiteStore(folder / "inbox.db", clock=lambda: EPOCH + seconds(), uptime=seconds, boot="virtual")
+
+    receiving, waiting = one(), one()
+    yield Stores(receiving, waiting, hint=0.2)
+    await waiting.aclose()
+    await receiving.aclose()
+
+
+STORES: dict[str, Callable[[Path], AbstractAsyncContextManager[Stores]]] = {
+    "one memory store": one_memory_store,
+    "two objects on one file": two_objects_on_one_file,
+}
 
 
 async def by_wait(world: World, operation: Any, **options: Any) -> Any:
@@ -373,7 +389,7 @@ class WaitingContract:
         async with open_world() as world:
             world.vendor.will("1", "pending")
             waiting = world.start("1")
-            await settle()
+            await asyncio.sleep(0.1)
             assert await world.pending() == {"1"}
             await leave(waiting)
             await asyncio.sleep(3_600)
