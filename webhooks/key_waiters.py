@@ -17,9 +17,10 @@ from rewards_core.errors import StoreError
 from rewards_core.operations import KeyedRequest, Operation, OperationReader, OperationRef, OperationStatus
 from webhooks.pacing import Answer
 from webhooks.polling import URGENT_POLLS, Poller, PollPolicy
+from webhooks.settlement import read
 from webhooks.store.base import Store, Subscriber
 from webhooks.supervise import wait_at_most
-from webhooks.waiters import LAST_LOOK, TimedWaiter, in_time, read
+from webhooks.waiters import LAST_LOOK, TimedWaiter, in_time
 
 _AFTER_OTHERS = 1.0
 """Seconds after a pause in which operations are polled first: a look-up that alone is refused must not prolong it."""

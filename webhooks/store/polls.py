@@ -103,8 +103,9 @@ class PollTable:
         if state is None:
             self._add(kind, uid, _State(added_at, now, 0, 0, priority, watched=False), now)
             return
-        if self._is_claimed((kind, uid), now):
-            if priority is Priority.DEADLINE:
+        held = self._claims.get((kind, uid))
+        if held is not None:
+            if priority is Priority.DEADLINE and held.until > now:
                 return
             del self._claims[kind, uid]
         if priority < state.priority or priority is Priority.LOOKUP:
@@ -212,10 +213,6 @@ class PollTable:
             refusals=self.budget.refusals,
             fence=held.fence,
         )
-
-    def _is_claimed(self, key: _Key, now: float) -> bool:
-        held = self._claims.get(key)
-        return held is not None and held.until > now
 
     def _next_in(self, now: float) -> float:
         budget, first = self.budget, math.inf
