@@ -206,8 +206,8 @@ class PollsContract:
             await here.record_outcome(one)
         known = await there.watch([ref("1"), ref("2")], poll_in=60, confirmed=True)
         assert sorted(one.ref.uid for one in known) == ["1", "2"]
-        (one,) = await here.list_pending()
-        assert (one.ref, one.priority) == (ref("1"), Priority.ROUTINE)
+        (left,) = await here.list_pending()
+        assert (left.ref, left.priority) == (ref("1"), Priority.ROUTINE)
 
     async def test_only_a_first_outcome_and_a_confirmed_one_end_what_is_pending(self, here: Store, there: Store) -> None:
         told = outcome(ref(), confirmed=False)
