@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -23,7 +22,6 @@ from webhooks.cli.options import (
     DEFAULT_STORE,
     ForwardOption,
     KeysOption,
-    SocketOption,
     SourceOption,
     StoreOption,
     sources_of,
@@ -31,6 +29,7 @@ from webhooks.cli.options import (
 from webhooks.cli.service import Listener
 from webhooks.cli.settings import AdminSettings, ForwardSettings, ListenerSettings, PollSettings, TlsSettings
 from webhooks.cli.sources import SourceSpec
+from webhooks.cli.tuning import leave_lasting_objects_alone
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.quiet import quiet_about_accepting
 
@@ -38,7 +37,6 @@ logger = logging.getLogger("webhooks.listener")
 
 _LIMITS = ArmourLimits()
 _OLDEST_TLS = "1.2"
-_OBJECTS_BETWEEN_COLLECTIONS = 10_000
 
 
 def serve(
@@ -58,7 +56,6 @@ def serve(
         int, typer.Option(help="Port for health and metrics; 0 takes a free one, -1 none.", min=-1, max=65_535)
     ] = 8481,
     admin_token_file: Annotated[Path | None, typer.Option(help="File of the token for metrics.")] = None,
-    admin_socket: SocketOption = None,
     forward_to: ForwardOption = None,
     forward_insecure: Annotated[bool, typer.Option("--forward-insecure", help="Allow plain http to another machine.")] = False,
     forward_attempts: Annotated[int, typer.Option(help="Tries before a delivery becomes a dead letter.", min=1)] = 20,
@@ -104,7 +101,7 @@ def serve(
     """Take deliveries until told to stop.
 
     A delivery is answered 200 once it is durable in the store. SIGTERM or SIGINT: answer what is under way and end; a second
-    one: end now. SIGHUP: reload keys and certificate.
+    one: end now. SIGHUP: reload keys and certificate, all of them or none.
 
     For example:
 
@@ -130,7 +127,6 @@ def serve(
         unix=unix,
         tls=None if tls_cert is None else TlsSettings(certificate=tls_cert, key=tls_key, minimum=tls_min),
         admin=None if admin_port < 0 else AdminSettings(host=admin_host, port=admin_port, token_file=admin_token_file),
-        admin_socket=admin_socket,
         forward=None
         if forward_to is None
         else ForwardSettings(url=forward_to, allow_insecure=forward_insecure, attempts=forward_attempts, timeout=forward_timeout),
@@ -180,7 +176,7 @@ async def _serve(settings: ListenerSettings, output: Output) -> Exit:
 
     def stop() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, os._exit, Exit.NOT_YET)
+            loop.add_signal_handler(number, listener.abort)
         logger.info("draining; a second signal ends at once")
         listener.stop()
 
@@ -199,17 +195,10 @@ async def _serve(settings: ListenerSettings, output: Output) -> Exit:
     def started(where: Mapping[str, Any]) -> None:
         place = where.get("url") or where.get("unix")
         paths = ", ".join(where["paths"])
-        _leave_lasting_objects_alone()
+        leave_lasting_objects_alone()
         output.record({"listening": True, **where}, text=f"listening on {place} for {paths}; events go to {where['store']}")
 
     return await listener.run(started)
-
-
-def _leave_lasting_objects_alone() -> None:
-    """Keep the garbage collector from looking, hundreds of times a second, through what lives as long as the process."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 20)
 
 
 def _has_terminal() -> bool:

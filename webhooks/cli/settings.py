@@ -141,7 +141,6 @@ class ListenerSettings:
         unix: Path of a unix socket to listen on instead.
         tls: Certificate, None for plain http.
         admin: Where health and metrics are served, None for nowhere.
-        admin_socket: Path of the socket for the command line; None puts it beside the store's file.
         forward: Where deliveries are handed on to, None for nowhere.
         poll: How the vendor is asked, None for never.
         limits: What one peer may take.
@@ -160,7 +159,6 @@ class ListenerSettings:
     unix: Path | None = None
     tls: TlsSettings | None = None
     admin: AdminSettings | None = None
-    admin_socket: Path | None = None
     forward: ForwardSettings | None = None
     poll: PollSettings | None = None
     limits: ArmourLimits = field(factory=ArmourLimits)
