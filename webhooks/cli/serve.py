@@ -27,8 +27,9 @@ from webhooks.cli.options import (
     sources_of,
 )
 from webhooks.cli.service import Listener
-from webhooks.cli.settings import AdminSettings, ForwardSettings, ListenerSettings, PollSettings, TlsSettings
+from webhooks.cli.settings import MAX_WORKERS, AdminSettings, ForwardSettings, ListenerSettings, PollSettings, TlsSettings
 from webhooks.cli.sources import SourceSpec
+from webhooks.cli.supervisor import Supervisor
 from webhooks.cli.tuning import leave_lasting_objects_alone
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.quiet import quiet_about_accepting
@@ -87,14 +88,15 @@ def serve(
     idle_timeout: Annotated[
         float, typer.Option(help="Seconds a connection is kept between requests.", callback=finite, min=0.01)
     ] = _LIMITS.idle_seconds,
-    max_connections: Annotated[int, typer.Option(help="Connections at a time.", min=1)] = _LIMITS.connections,
+    max_connections: Annotated[int, typer.Option(help="Connections at a time, of each worker.", min=1)] = _LIMITS.connections,
     max_per_peer: Annotated[
-        int, typer.Option(help="Connections of one address at a time.", min=1)
+        int, typer.Option(help="Connections of one address at a time, of each worker.", min=1)
     ] = _LIMITS.connections_per_peer,
     drain: Annotated[float, typer.Option(help="Seconds that stopping may take.", callback=finite, min=0.1)] = 20.0,
     keep_days: Annotated[
         float, typer.Option(help="Days that events which are done with, and outcomes, are kept.", callback=finite, min=0.01)
     ] = 30.0,
+    workers: Annotated[int, typer.Option(help="Processes that take deliveries, sharing the store.", min=1, max=MAX_WORKERS)] = 1,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log more.")] = False,
     as_json: JsonOption = None,
 ) -> None:
@@ -103,11 +105,16 @@ def serve(
     A delivery is answered 200 once it is durable in the store. SIGTERM or SIGINT: answer what is under way and end; a second
     one: end now. SIGHUP: reload keys and certificate, all of them or none.
 
+    With --workers this process starts others, replaces those that end, and answers on the admin port for all of them. SIGTERM
+    to a worker replaces it: it answers what it has, and no connection is lost.
+
     For example:
 
       ORIGINAL_WEBHOOK_KEYS=4o3vfxtcmo7b:SECRET webhook-listener serve --host 0.0.0.0
 
       webhook-listener serve --source /a,scope=a,keys=a.keys --source /b,scope=b,keys=b.keys
+
+      webhook-listener serve --workers 4 --store sqlite:////var/lib/rewards/inbox.db
 
       webhook-listener serve --forward-to http://127.0.0.1:9000/hooks --trusted-proxy 10.0.0.0/8
     """
@@ -150,6 +157,7 @@ def serve(
         allowed=allow or (),
         drain_seconds=drain,
         keep_days=keep_days,
+        workers=workers,
     )
     if tls_cert is None and (tls_key is not None or tls_min != _OLDEST_TLS):
         raise typer.BadParameter("--tls-key and --tls-min: expected a certificate to go with them, got none; give --tls-cert too")
@@ -170,7 +178,7 @@ def _polled(given: str | None, sources: Sequence[SourceSpec]) -> str:
 
 
 async def _serve(settings: ListenerSettings, output: Output) -> Exit:
-    listener = Listener(settings)
+    listener = Listener(settings) if settings.workers == 1 else Supervisor(settings)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(quiet_about_accepting(logger))
 

@@ -11,11 +11,12 @@ from attrs import field, frozen
 from rewards_core.keys import read_secret_file
 from rewards_core.operations import DEFAULT_SCOPE
 from rewards_core.secrets import Secret
-from rewards_core.validation import is_loopback
+from rewards_core.validation import is_loopback, whole
 from webhooks.cli.sources import SourceSpec
 from webhooks.handlers import HandlerPolicy
 from webhooks.ingress.limits import ArmourLimits
 
+MAX_WORKERS = 64
 _TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -150,6 +151,7 @@ class ListenerSettings:
         allowed: Who may deliver; empty for everybody.
         drain_seconds: How long stopping may take.
         keep_days: How long events that are done with, and outcomes, are kept.
+        workers: Processes that take deliveries, 1 to 64; `limits` are those of each.
     """
 
     sources: Sequence[SourceSpec]
@@ -168,3 +170,4 @@ class ListenerSettings:
     allowed: Sequence[str] = ()
     drain_seconds: float = 20.0
     keep_days: float = 30.0
+    workers: int = field(default=1, validator=whole(at_least=1, at_most=MAX_WORKERS))
