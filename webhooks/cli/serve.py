@@ -97,6 +97,14 @@ def serve(
         float, typer.Option(help="Days that events which are done with, and outcomes, are kept.", callback=finite, min=0.01)
     ] = 30.0,
     workers: Annotated[int, typer.Option(help="Processes that take deliveries, sharing the store.", min=1, max=MAX_WORKERS)] = 1,
+    keep_bodies: Annotated[
+        float | None,
+        typer.Option(
+            help="Days after which the bodies of done events are erased; by default they stay with their events.",
+            callback=finite,
+            min=0.01,
+        ),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log more.")] = False,
     as_json: JsonOption = None,
 ) -> None:
@@ -157,6 +165,7 @@ def serve(
         allowed=allow or (),
         drain_seconds=drain,
         keep_days=keep_days,
+        keep_bodies_days=keep_bodies,
         workers=workers,
     )
     if tls_cert is None and (tls_key is not None or tls_min != _OLDEST_TLS):

@@ -273,7 +273,8 @@ class Listener:
 
     async def _keep_up(self) -> None:
         while True:
-            await self._store.upkeep(keep=self._settings.keep_days * _DAY)
+            bodies = self._settings.keep_bodies_days
+            await self._store.upkeep(keep=self._settings.keep_days * _DAY, keep_bodies=None if bodies is None else bodies * _DAY)
             await asyncio.sleep(_UPKEEP_EVERY)
 
 

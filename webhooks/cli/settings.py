@@ -151,6 +151,7 @@ class ListenerSettings:
         allowed: Who may deliver; empty for everybody.
         drain_seconds: How long stopping may take.
         keep_days: How long events that are done with, and outcomes, are kept.
+        keep_bodies_days: How long the bodies of done events are kept; None as long as the events.
         workers: Processes that take deliveries, 1 to 64; `limits` are those of each.
     """
 
@@ -170,4 +171,5 @@ class ListenerSettings:
     allowed: Sequence[str] = ()
     drain_seconds: float = 20.0
     keep_days: float = 30.0
+    keep_bodies_days: float | None = None
     workers: int = field(default=1, validator=whole(at_least=1, at_most=MAX_WORKERS))
