@@ -336,6 +336,14 @@ async def test_thousands_that_time_out_together_are_all_yielded() -> None:
 
 
 @virtual_time
+async def test_operations_that_time_out_while_they_are_taken_in_leave_nothing_behind() -> None:
+    async with a_world() as world:
+        async with world.completions.as_completed([str(number) for number in range(2_500)], timeout=0) as outcomes:
+            assert [kind for _, _, kind in await all_of(outcomes)] == [CompletionTimeout] * 2_500
+        assert list(world.completions.pending()) == []
+
+
+@virtual_time
 async def test_an_outcome_kept_without_a_hint_is_found_by_a_last_look() -> None:
     async with a_world(store=DeafStore(clock=wall)) as world, world.completions.as_completed(["1", "2"], timeout=10) as outcomes:
         await settle()
