@@ -191,9 +191,7 @@ async def test_a_process_that_is_kept_away_goes_on_once_the_others_have_noticed(
     assert sorted(await after_a_kill(path)) == ["1", "2", "3"]
 
 
-async def test_a_process_that_is_kept_away_leaves_no_log_of_its_own(
-    path: Path, notes: Engine[Notebook], engines: Engines
-) -> None:
+async def test_a_process_that_is_kept_away_makes_no_log(path: Path, notes: Engine[Notebook], engines: Engines) -> None:
     await write(notes, "1")
     remove(path, ("-wal", "-shm"))
     with pytest.raises(StoreError):

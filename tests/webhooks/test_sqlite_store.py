@@ -232,6 +232,27 @@ async def test_a_call_that_cannot_be_done_fails_alone(host: Host) -> None:
     assert len(await here.list_events()) == 3
 
 
+async def test_requeueing_passes_over_an_event_that_is_not_there(host: Host) -> None:
+    here = host.open()
+    assert await here.requeue([99], every_handler=True) == 0
+
+
+async def test_a_farewell_whose_batch_was_repeated_is_said(host: Host) -> None:
+    here, there = host.open(ticks=False), host.open(ticks=False)
+    await ear_of(here)
+
+    def fail(session: object) -> None:
+        raise ZeroDivisionError
+
+    closing = asyncio.ensure_future(here.aclose())
+    while here._closing is None:
+        await asyncio.sleep(0)
+    failing = here._engine.write(fail)
+    await asyncio.wait([closing, failing])
+    assert isinstance(failing.exception(), ZeroDivisionError)
+    assert await rows(there, "SELECT alive FROM process") == [(0,)]
+
+
 async def test_a_caller_that_gave_up_disturbs_nobody(host: Host) -> None:
     here = host.open()
     impatient, patient = (asyncio.ensure_future(here.accept(event(word))) for word in ("1", "2"))

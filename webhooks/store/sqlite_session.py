@@ -177,13 +177,12 @@ class Session:
 
     def resign(self) -> None:
         """Stand there no longer; what is watched for this process alone is abandoned by the others' ticks."""
-        if self.member.registered:
-            self.member.registered = False
-            for table in ("served", "rate"):
-                self.db.execute(f"DELETE FROM {table} WHERE process = ?", (self.member.id,))
-            self.db.execute("UPDATE process SET alive = 0, address = NULL WHERE id = ?", (self.member.id,))
-            self._demote()
-            self.change_members()
+        self.member.registered = False
+        for table in ("served", "rate"):
+            self.db.execute(f"DELETE FROM {table} WHERE process = ?", (self.member.id,))
+        self.db.execute("UPDATE process SET alive = 0, address = NULL WHERE id = ?", (self.member.id,))
+        self._demote()
+        self.change_members()
 
     def change_members(self) -> None:
         """Let every process read again who is there."""
