@@ -378,17 +378,17 @@ class MemoryStore(EventListing):
             raise StoreClosed("expected an open store, got one after aclose(); make a new one")
 
     def _draw_conclusions(self, event: Event, kept: bytes | None, at: float) -> None:
-        ref = event.ref
-        open_refs = list(event.also)
+        ref, lookups = event.ref, event.also
         if ref is None:
             pass
         elif kept is None:
-            open_refs.insert(0, ref)
+            lookups = (ref, *lookups)
         elif (key := key_of(ref)) not in self._outcomes and not self._subscribers:  # there is no subscriber to tell
             self._settle(ref, key, kept, event.key)
         elif (outcome := outcome_of(event, at)) is not None:
             self._record(outcome, kept)
-        self._hurry([one for one in open_refs if not self._is_done(one)], Priority.LOOKUP)
+        if lookups:
+            self._hurry([one for one in lookups if not self._is_done(one)], Priority.LOOKUP)
 
     def _is_done(self, ref: OperationRef) -> bool:
         known = self._outcomes.get(key_of(ref))
