@@ -172,7 +172,7 @@ class CompletionStream(Generic[A]):
             self._settlement.table.remove(kind, uid, self)
         self._settlement.unwatch([OperationRef(self._settlement.client.scope, kind, uid) for uid in uids])
 
-    # as one that waits
+    # as a waiter
 
     def end(self, kind: str, uid: str, ending: Ending, /) -> None:
         """Keep how an operation ended until it is asked for."""

@@ -1,4 +1,4 @@
-"""Wait for operations: the outcome is stored first, those who wait hear of it second."""
+"""Wait for operations: the outcome is stored first, its waiters hear of it second."""
 
 from __future__ import annotations
 
@@ -280,7 +280,7 @@ class Completions:
             self._tasks = [asyncio.create_task(self._keep(name, run), name=name) for name, run in work.items()]
 
     async def aclose(self) -> None:
-        """Stop; idempotent. Those who wait get `CompletionsClosed` at once."""
+        """Stop; idempotent. Every wait ends at once with `CompletionsClosed`."""
         for subscriber in self._subscribers:
             self._store.unsubscribe(subscriber)
         self._end_all(

@@ -1,4 +1,4 @@
-"""How outcomes reach those who wait for them, from wherever they are learned first."""
+"""How outcomes reach their waiters, from wherever they are learned first."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SLICE = 1_000
 
 
 class Settlement(Subscriber):
-    """Bring outcomes to those who wait for them: from the store, from its hints, from polls.
+    """Bring outcomes to their waiters: from the store, from its hints, from polls.
 
     Args:
         client: The vendor's client.
@@ -66,7 +66,7 @@ class Settlement(Subscriber):
         self._let_go: dict[OperationRef, None] = {}
         self._missed = False
 
-    # for those who wait
+    # for waiters
 
     async def watch(self, refs: Sequence[OperationRef]) -> Sequence[Outcome]:
         """Hear from now on how operations end, and have them polled; bring the outcomes that are known, and return them."""
@@ -81,14 +81,14 @@ class Settlement(Subscriber):
             self.store.unwatch(refs)
 
     def usable(self, outcome: Outcome) -> Settled | None:
-        """Return the outcome as those who wait may have it, None if the vendor has to be asked first."""
+        """Return the outcome as its waiters may have it, None if the vendor has to be asked first."""
         if not (outcome.confirmed or self._trusting):
             return None
         operation = read(self.client, outcome)
         return Settled(operation, outcome.via, outcome.settled_at) if operation is not None else None
 
     def bring(self, outcome: Outcome) -> bool:
-        """Bring a kept outcome to those who wait for it; return False if it does not count yet, and have the vendor asked."""
+        """Bring a kept outcome to its waiters; return False if it does not count yet, and have the vendor asked."""
         ref = outcome.ref
         if not self.table.has(ref.kind, ref.uid):
             return True
@@ -104,7 +104,7 @@ class Settlement(Subscriber):
         return await in_time(self._look_up(ref), loop_time() + LAST_LOOK, f"whether {ref} has ended")
 
     async def told(self, operation: Operation, until: float) -> Settled | None:
-        """Store a terminal state that a caller knows already, bring it to those who wait, and return the one that stands.
+        """Store a terminal state that a caller knows already, bring it to its waiters, and return the outcome that stands.
 
         A store that does not answer until some time after a moment keeps the caller from nothing: then there is None to return.
         """
@@ -119,7 +119,7 @@ class Settlement(Subscriber):
         return settled
 
     def took(self, settled: Settled) -> None:
-        """Note how long an outcome took from when it was learned to who waited for it."""
+        """Note how long an outcome took from when it was learned to its waiter."""
         self.delays[settled.via].append(self._clock() - settled.settled_at)
 
     async def catch_up(self) -> None:
@@ -144,13 +144,13 @@ class Settlement(Subscriber):
         return ref.scope == self.client.scope and self.table.has(ref.kind, ref.uid)
 
     def settled(self, outcome: Outcome) -> None:
-        """Bring a new outcome to those who wait for it."""
+        """Bring a new outcome to its waiters."""
         if outcome.ref.scope == self.client.scope and not self.bring(outcome):
             self._let_go[outcome.ref] = None  # by the store, for which it has settled
             self._behind.set()
 
     def confirmed(self, outcome: Outcome) -> None:
-        """Bring an outcome to those for whom it counts only now."""
+        """Bring an outcome that counts only now to its waiters."""
         if outcome.ref.scope == self.client.scope:
             self.bring(outcome)
 
@@ -166,7 +166,7 @@ class Settlement(Subscriber):
     # what the poller tells
 
     async def ended(self, ref: OperationRef, operation: Operation, *, mentioned: bool) -> bool:
-        """Store a terminal answer first, then bring it to those who wait."""
+        """Store a terminal answer first, then bring it to its waiters."""
         settled, stored = await self._keep(ref, operation, "webhook" if mentioned and self._trusting else "poll")
         self._finish(ref, settled)
         if settled.via == "poll":
@@ -217,7 +217,7 @@ class Settlement(Subscriber):
                 raise
 
     async def _keep(self, ref: OperationRef, operation: Operation, via: Via) -> tuple[Settled, bool]:
-        """Store what the vendor's API says; return what those who wait get, and whether it was stored."""
+        """Store what the vendor's API says; return what the waiters get, and whether it was stored."""
         outcome = Outcome(
             ref=ref,
             status=operation.status,
@@ -231,7 +231,7 @@ class Settlement(Subscriber):
         try:
             recorded = await self.store.record_outcome(outcome)
         except Exception:
-            logger.exception("The outcome of %s could not be stored. Those who wait get it all the same.", ref)
+            logger.exception("The outcome of %s could not be stored. Its waiters get it all the same.", ref)
             return settled, False
         if recorded.verdict is Verdict.CONFLICT:
             self.conflicts += 1

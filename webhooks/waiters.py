@@ -30,7 +30,7 @@ _FINEST = 1e-9
 
 @frozen
 class Settled:
-    """An outcome on its way to those who wait for it."""
+    """An outcome on its way to its waiters."""
 
     operation: Operation
     via: Via
@@ -41,7 +41,7 @@ Ending = Settled | Exception
 
 
 class Waiting(Protocol):
-    """One that waits for operations: a caller inside `wait`, or a stream of completions."""
+    """What waits for operations: a caller inside `wait`, or a stream of completions."""
 
     def end(self, kind: str, uid: str, ending: Ending, /) -> None:
         """Take how an operation ended, or why it cannot be waited for any longer."""
@@ -137,7 +137,7 @@ class Waiter(TimedWaiter):
 
 
 class WaiterTable:
-    """Operations with those who wait for each; one that a single one waits for costs one dictionary entry."""
+    """Operations with their waiters; an operation with a single waiter costs one dictionary entry."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, dict[str, Waiting | tuple[Waiting, ...]]] = {}
@@ -153,11 +153,11 @@ class WaiterTable:
         return uid in self._kinds.get(kind, ())
 
     def of(self, kind: str, uid: str) -> tuple[Waiting, ...]:
-        """Return those who wait for the operation."""
+        """Return the waiters of the operation."""
         return _several(self._kinds.get(kind, {}).get(uid, ()))
 
     def add(self, kind: str, uid: str, one: Waiting) -> None:
-        """Add one who waits, once."""
+        """Add a waiter, once."""
         waiting = self._kinds.get(kind)
         if waiting is None:
             waiting = self._kinds[kind] = {}
@@ -166,14 +166,14 @@ class WaiterTable:
             waiting[uid] = (*several, one)
 
     def remove(self, kind: str, uid: str, one: Waiting) -> None:
-        """Remove one who waits, if it does."""
+        """Remove a waiter, if it is there."""
         waiting = self._kinds.get(kind, {})
         left = tuple(other for other in _several(waiting.pop(uid, ())) if other is not one)
         if left:
             waiting[uid] = left[0] if len(left) == 1 else left
 
     def take(self, kind: str, uid: str) -> tuple[Waiting, ...]:
-        """Remove all who wait for the operation and return them."""
+        """Remove all waiters of the operation and return them."""
         return _several(self._kinds.get(kind, {}).pop(uid, ()))
 
 

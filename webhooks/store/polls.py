@@ -37,7 +37,7 @@ class PollTable:
 
     Args:
         scope: The scope.
-        max_operations: About so many; those that nobody waits for leave to make room.
+        max_operations: About so many; operations without waiters leave to make room.
     """
 
     def __init__(self, scope: str, max_operations: int) -> None:
@@ -82,7 +82,7 @@ class PollTable:
             self._put(kind, uid, state)
 
     def add(self, kind: str, uid: str, due: float, added_at: float) -> None:
-        """Register an operation that nobody waits for; one that is pending stays as it is."""
+        """Register an operation without waiters; a pending one stays as it is."""
         if uid not in self._states.get(kind, ()):
             self._add(kind, uid, _State(added_at, due, 0, 0, Priority.ABANDONED, watched=False))
 
@@ -148,7 +148,7 @@ class PollTable:
         return min(self._rates)
 
     def settle(self, result: PollResult, now: float) -> None:
-        """Give a claim back; one that another has replaced is passed over."""
+        """Give a claim back; a claim that another has replaced is passed over."""
         key = result.claim.ref.kind, result.claim.ref.uid
         held, state = self._claims.get(key), self._get(*key)
         if held is None or state is None or held.fence != result.claim.fence:
@@ -222,7 +222,7 @@ class PollTable:
         return max(0.0, first - now, budget.starts_at(now) - HORIZON - now) if first < math.inf else math.inf
 
     def _make_room(self) -> None:
-        """Let some operations go that nobody waits for, if there are any."""
+        """Let some operations without waiters go, if there are any."""
         leaving, abandoned = self._max // _EVICTED_SHARE + 1, self._queues[Priority.ABANDONED]
         count = 0
         while count < leaving and (found := abandoned.pop(math.inf)) is not None:

@@ -158,7 +158,7 @@ class SQLiteStore(EventListing):
 
     async def claim_jobs(self, handler: str, *, scopes: Collection[str], limit: int, lease: float) -> Sequence[ClaimedJob]:
         """Lease due jobs of one handler to the caller, the longest due first."""
-        if not await self._read(lambda db: sqlite_jobs.anything_due(db, handler, self._uptime())):
+        if self._member.joined and not await self._read(lambda db: sqlite_jobs.anything_due(db, handler, self._uptime())):
             return ()  # a look alone disturbs no other process
         return await self._write(lambda session: sqlite_jobs.claim(session, handler, scopes, limit, lease))
 
@@ -292,7 +292,15 @@ class SQLiteStore(EventListing):
     async def erase_bodies(self, older_than: float, *, limit: int | None = None) -> int:
         """Erase bodies and signatures of done events received more than so many seconds ago; return how many."""
         before = await self._write(sqlite_upkeep.today) - older_than
-        return await self._in_slices(lambda db, most: sqlite_events.erasable(db, before, most), sqlite_events.erase_bodies, limit)
+        place = (-math.inf, 0)  # those before it are erased: to begin with them each time would take long
+
+        def find(db: Connection, most: int) -> Sequence[int]:
+            nonlocal place
+            found = sqlite_events.erasable(db, before, place, most)
+            place = found[-1] if found else place
+            return [event_id for _, event_id in found]
+
+        return await self._in_slices(find, sqlite_events.erase_bodies, limit)
 
     async def forget_user(self, uid: str) -> int:
         """Erase every body and outcome that mentions a user; also from the free pages of the file and its log."""

@@ -201,13 +201,12 @@ class PollsContract:
     async def test_with_only_confirmed_outcomes_counting_an_operation_is_watched_until_it_has_one(
         self, here: Store, there: Store
     ) -> None:
-        told = outcome(ref("1"), confirmed=False)
-        for one in (told, outcome(ref("2"), confirmed=True)):
-            await here.record_outcome(one)
+        await here.record_outcome(outcome(ref("1"), confirmed=False))
+        await here.record_outcome(outcome(ref("2"), confirmed=True))
         known = await there.watch([ref("1"), ref("2")], poll_in=60, confirmed=True)
-        assert sorted(one.ref.uid for one in known) == ["1", "2"]
-        (left,) = await here.list_pending()
-        assert (left.ref, left.priority) == (ref("1"), Priority.ROUTINE)
+        assert sorted(settled.ref.uid for settled in known) == ["1", "2"]
+        (one,) = await here.list_pending()
+        assert (one.ref, one.priority) == (ref("1"), Priority.ROUTINE)
 
     async def test_only_a_first_outcome_and_a_confirmed_one_end_what_is_pending(self, here: Store, there: Store) -> None:
         told = outcome(ref(), confirmed=False)
@@ -309,7 +308,7 @@ class PollsContract:
         (claim,) = await poller.run()
         assert (claim.priority, claim.polls, claim.attempt) == (Priority.LOOKUP, 1, 1)
 
-    async def test_attempts_are_counted_anew_where_an_operation_is_lowered(self, here: Store, there: Store, time: Time) -> None:
+    async def test_attempts_are_counted_again_where_an_operation_is_lowered(self, here: Store, there: Store, time: Time) -> None:
         await here.watch([ref()], poll_in=0)
         await there.hurry_polls([ref()], Priority.WISH)
         poller = Poller(time, here, there)
