@@ -1,4 +1,4 @@
-"""How far a create with a lost reply travels through the house: how often the next of our functions stands in another file.
+"""How far a call and a delivery travel through the house: how often the next of our functions stands in another file.
 
 A change of file is two consecutive calls of our own functions that stand in different files, as `sys.setprofile` sees them; a
 coroutine that goes on after it waited is no new call. `python -m benchmarks.trace` prints the whole way.
@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tempfile
+import threading
 from collections.abc import Callable
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
-from original_async import OriginalClient
+from benchmarks._load import body_of, headers_of, request_of
+from benchmarks._servers import KEY_ID, PATH, SECRET
+from original_async import OriginalClient, OriginalWebhooks
 from vendor_sandboxes import OriginalSandbox
+from webhooks import Completions, MemoryStore, Receiver, SQLiteStore
+from webhooks.ingress.armour import ArmouredServer
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -23,6 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = frozenset({"rewards_core", "original_async", "enkash_async", "webhooks", "payouts"})
 IN_THE_FIRST_VERSION = 83
 """What the first version makes of it, counted in the same way; every resumption counted as well, it makes 112."""
+IN_MEMORY_BEFORE, IN_SQLITE_BEFORE = 60, 101
+"""From a delivery's bytes to its waiter, in the version before stores were shared."""
 
 
 class Step(NamedTuple):
@@ -39,13 +47,23 @@ class Trace:
         self.steps: list[Step] = []
         self._frames: dict[int, FrameType] = {}
 
+    active: ClassVar[Trace | None] = None
+
     def __enter__(self) -> Self:
+        Trace.active = self
         sys.setprofile(self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(None)
+        Trace.active = None
         self._frames.clear()
+
+    @staticmethod
+    def note_in_thread(frame: FrameType, event: str, more: Any) -> None:
+        """Note the calls of a thread that was started with this as its profile function."""
+        if Trace.active is not None:
+            Trace.active._note(frame, event, more)
 
     def _note(self, frame: FrameType, event: str, _: Any) -> None:
         if event != "call" or id(frame) in self._frames:
@@ -75,22 +93,81 @@ async def lost_reply() -> Trace:
     return trace
 
 
+async def delivery_in_memory() -> Trace:
+    """Let a delivery, handed to the receiver, wake a waiter by way of a MemoryStore."""
+    store = MemoryStore()
+    receiver = Receiver(OriginalWebhooks({KEY_ID: SECRET}), store)
+    body = body_of(1)
+    async with (
+        OriginalClient("key", "s" * 32, base_url="http://127.0.0.1:9/v1") as client,
+        Completions(client, store) as completions,
+    ):
+        waiting = asyncio.create_task(completions.wait("300000000001"))
+        while not completions.statistics.pending:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.1)
+        headers = headers_of(body, 1)
+        with Trace() as trace:
+            await receiver.receive(headers, body)
+            await waiting
+    return trace
+
+
+async def delivery_in_sqlite() -> Trace:
+    """Let a delivery, sent to the listener's server, wake a waiter by way of a SQLiteStore with its threads."""
+    threading.setprofile(Trace.note_in_thread)
+    with tempfile.TemporaryDirectory() as folder:
+        store = SQLiteStore(Path(folder) / "inbox.db")
+        receiver = Receiver(OriginalWebhooks({KEY_ID: SECRET}), store)
+        server = await asyncio.get_running_loop().create_server(ArmouredServer({PATH: receiver}), "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        async with (
+            OriginalClient("key", "s" * 32, base_url="http://127.0.0.1:9/v1") as client,
+            Completions(client, store) as completions,
+        ):
+            waiting = asyncio.create_task(completions.wait("300000000001"))
+            while not completions.statistics.pending:
+                await asyncio.sleep(0)
+            await store.ping()
+            await asyncio.sleep(0.1)
+            request = request_of(1)
+            with Trace() as trace:
+                writer.write(request)
+                await waiting
+            await reader.readuntil(b"\r\n\r\n")
+            writer.close()
+        server.close()
+        await store.aclose()
+    threading.setprofile(None)
+    return trace
+
+
 def run(quick: bool = False) -> list[dict[str, Any]]:
     """Return the rows of this benchmark."""
-    trace = asyncio.run(lost_reply())
-    files = len({step.file for step in trace.steps})
-    return [
-        {
-            "name": f"changes of file in a create with a lost reply: {len(trace.steps)} calls, {files} files",
-            "value": trace.changes,
-            "unit": "changes",
-            "reference": f"the first version: {IN_THE_FIRST_VERSION}",
-            "ratio": trace.changes / IN_THE_FIRST_VERSION,
-            "bar": "≤ 0.5",
-        }
-    ]
+    ways = (
+        ("a create with a lost reply", lost_reply, IN_THE_FIRST_VERSION, "the first version"),
+        ("a delivery to its waiter, MemoryStore", delivery_in_memory, IN_MEMORY_BEFORE, "before stores were shared"),
+        ("a delivery to its waiter, SQLiteStore and the listener's server", delivery_in_sqlite, IN_SQLITE_BEFORE, "before"),
+    )
+    rows: list[dict[str, Any]] = []
+    for name, way, before, then in ways:
+        trace = asyncio.run(way())
+        files = len({step.file for step in trace.steps})
+        rows.append(
+            {
+                "name": f"changes of file in {name}: {len(trace.steps)} calls, {files} files",
+                "value": trace.changes,
+                "unit": "changes",
+                "reference": f"{then}: {before}",
+                "ratio": trace.changes / before,
+                "bar": "≤ 0.5",
+            }
+        )
+    return rows
 
 
 if __name__ == "__main__":
-    for file, stay in groupby(asyncio.run(lost_reply()).steps, key=lambda step: step.file):
-        print(file, *(f"    {step.function}" for step in stay), sep="\n")
+    for each in (lost_reply, delivery_in_memory, delivery_in_sqlite):
+        print(f"== {each.__name__}")
+        for file, stay in groupby(asyncio.run(each()).steps, key=lambda step: step.file):
+            print(file, *(f"    {step.function}" for step in stay), sep="\n")

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 UNKNOWN_BOOT = "unknown"
@@ -20,19 +21,21 @@ def loop_time() -> float:
     return asyncio.get_running_loop().time()
 
 
-def uptime() -> float:
-    """Return the seconds since the host was booted, suspension included: one time for all its processes, which cannot be set.
+def uptime_clock(platform: str) -> Callable[[], float]:
+    """Return the clock of a platform that counts suspension and cannot be set; it is read for each call of a vendor."""
+    if platform == "linux":
+        return functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+    if platform == "darwin":  # mach_continuous_time(), which counts sleep; CLOCK_MONOTONIC too, but from the wall clock
+        return functools.partial(time.clock_gettime, time.CLOCK_MONOTONIC_RAW)
+    return time.monotonic
 
-    It starts again at a boot: compare it with a time that another process wrote only if `boot_id` is the same, and take a time of
-    another boot as due.
-    """
-    if sys.platform == "linux":
-        seconds = time.clock_gettime(time.CLOCK_BOOTTIME)
-    elif sys.platform == "darwin":  # mach_continuous_time(), which counts sleep; CLOCK_MONOTONIC too, but from the wall clock
-        seconds = time.clock_gettime(time.CLOCK_MONOTONIC_RAW)
-    else:
-        seconds = time.monotonic()
-    return seconds
+
+uptime = uptime_clock(sys.platform)
+"""Return the seconds since the host was booted, suspension included: one time for all its processes, which cannot be set.
+
+It starts again at a boot: compare it with a time that another process wrote only if `boot_id` is the same, and take a time of
+another boot as due.
+"""
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rewards_core import clock
-from rewards_core.clock import UNKNOWN_BOOT, boot_id, loop_time, uptime
+from rewards_core.clock import UNKNOWN_BOOT, boot_id, loop_time, uptime, uptime_clock
 from tests.virtual_time import virtual_time
 
 
@@ -50,15 +50,13 @@ def test_setting_the_wall_clock_does_not_move_uptime(monkeypatch: pytest.MonkeyP
 def test_uptime_counts_suspension(monkeypatch: pytest.MonkeyPatch, platform: str, name: str) -> None:
     monkeypatch.setattr(time, "CLOCK_BOOTTIME", 7, raising=False)
     monkeypatch.setattr(time, "CLOCK_MONOTONIC_RAW", 4, raising=False)
-    monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(time, "clock_gettime", {getattr(time, name): 12.5}.__getitem__)
-    assert uptime() == 12.5
+    assert uptime_clock(platform)() == 12.5
 
 
 def test_elsewhere_uptime_is_pythons_monotonic_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(time, "monotonic", lambda: 12.5)
-    assert uptime() == 12.5
+    assert uptime_clock("win32")() == 12.5
 
 
 def test_linux_names_its_boot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
