@@ -13,7 +13,7 @@ from rewards_core.errors import StoreClosed, StoreError
 from tests.rewards_core.sqlite_kit import run_elsewhere, until
 from tests.webhooks.sqlite_store_kit import Host, ear_of, on_file, rows
 from tests.webhooks.store_contract import A_DAY, COUNT, PAY, Ear, claim, event, outcome, ref, resource, wants
-from webhooks.store import sqlite_jobs, sqlite_outcomes
+from webhooks.store import sqlite_hints, sqlite_jobs
 from webhooks.store.records import Acceptance, EventState, Priority
 from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.sqlite_session import Session
@@ -89,7 +89,7 @@ async def test_hints_that_are_lost_cost_a_tick(host: Host, monkeypatch: pytest.M
 
 
 async def test_more_outcomes_than_one_look_takes_are_all_heard_in_order(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webhooks.store.sqlite._OUTCOMES_AT_ONCE", 3)
+    monkeypatch.setattr("webhooks.store.sqlite_hints._OUTCOMES_AT_ONCE", 3)
     here, there = host.open(), host.open(ticks=False)
     uids = [str(number) for number in range(10)]
     ear = await ear_of(here, *uids)
@@ -138,8 +138,8 @@ async def test_a_look_up_of_others_outcomes_that_fails_is_repeated(host: Host, c
     here, there = host.open(), host.open(ticks=False)
     ear = await ear_of(here, "1")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("webhooks.store.sqlite.TICK", 0.001)
-        patch.setattr(sqlite_outcomes, "refs_after", lambda db, *_: db.execute("SELECT nonsense"))
+        patch.setattr("webhooks.store.sqlite_hints.TICK", 0.001)
+        patch.setattr(sqlite_hints, "refs_after", lambda db, *_: db.execute("SELECT nonsense"))
         await there.record_outcome(outcome(ref("1")))
         await until(lambda: "could not be looked up" in caplog.text)
     await ear.until(lambda ear: ear.settlements)
@@ -147,10 +147,10 @@ async def test_a_look_up_of_others_outcomes_that_fails_is_repeated(host: Host, c
 
 async def test_subscribers_that_come_at_one_time_miss_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = host.open(), host.open(ticks=False)
-    monkeypatch.setattr(sqlite_outcomes, "newest_seq", lambda db: 99)  # outcomes that came while the second one subscribes
+    monkeypatch.setattr(sqlite_hints, "newest_seq", lambda db: 99)  # outcomes that came while the second one subscribes
     second = asyncio.ensure_future(here.subscribe(Ear()))
     await asyncio.sleep(0)
-    here._hear_after(0)  # the first one is there already
+    here._hints.start_after(0)  # the first one is there already
     await second
     ear = await ear_of(here, "1")
     await there.record_outcome(outcome(ref("1")))
@@ -368,7 +368,7 @@ async def test_a_look_for_outcomes_ends_before_the_store_does(host: Host) -> Non
     here, there = host.open(), host.open(ticks=False)
     await ear_of(here, "1")
     await there.record_outcome(outcome(ref("1")))
-    here._hear(b"o")
+    here._hints.hear(b"o")
     await here.aclose()
 
 
@@ -384,7 +384,7 @@ async def test_a_store_may_be_used_from_one_loop_after_the_other(host: Host) -> 
 
 async def _subscribe_and_leave(store: SQLiteStore) -> None:
     await ear_of(store, "0")
-    store._hear(b"o")  # a look is under way when the loop ends
+    store._hints.hear(b"o")  # a look is under way when the loop ends
 
 
 async def test_a_loop_that_ended_in_the_middle_harms_nobody(host: Host) -> None:
