@@ -255,7 +255,7 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
             f"memory per pending operation, {many:,} in as_completed",
             _apart("memory_of_pending", many),
             "bytes",
-            bar="≤ 400 (goal 250)",
+            bar="≤ 210",
         ),
         _row("memory per waiting wait, its task excluded", _apart("memory_of_waiting", many // 10), "bytes", bar="≤ 900"),
         _row(
@@ -266,7 +266,7 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
             ratio=many_us / few_us,
             bar="≤ 1.5",
         ),
-        _row(f"longest stall of the loop, {many:,} pending, full collection", _apart("longest_stall", many), "ms", bar="≤ 100"),
+        _row(f"longest stall of the loop, {many:,} pending, full collection", _apart("longest_stall", many), "ms", bar="≤ 60"),
         _row(
             "extra time from delivery to waiter, p50",
             woken - bare,

@@ -24,8 +24,9 @@ from webhooks.waiters import Settled
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from webhooks.settlement import Settlement
     from webhooks.store.records import Via
-    from webhooks.waiters import Ending, Waiters
+    from webhooks.waiters import Ending
 
 A = TypeVar("A", bound=Operation)
 
@@ -64,7 +65,7 @@ class CompletionStream(Generic[A]):
 
     def __init__(
         self,
-        waiters: Waiters,
+        settlement: Settlement,
         operations: Operations,
         open_streams: set[CompletionStream[Any]],
         check: Callable[[], None],
@@ -77,7 +78,7 @@ class CompletionStream(Generic[A]):
             raise TypeError(f"operations: give an iterable of operations, refs or uids, not one {one}; put it in a list.")
         check_wait(timeout)
         check_flag(poll_now, "poll_now")
-        self._waiters = waiters
+        self._settlement = settlement
         self._open_streams = open_streams
         self._check = check
         self._operations = operations
@@ -168,10 +169,10 @@ class CompletionStream(Generic[A]):
     def _drop(self, kind: str, uids: Sequence[str]) -> None:
         """Stop waiting for operations that have not ended."""
         for uid in uids:
-            self._waiters.table.remove(kind, uid, self)
-        self._waiters.unwatch([OperationRef(self._waiters.client.scope, kind, uid) for uid in uids])
+            self._settlement.table.remove(kind, uid, self)
+        self._settlement.unwatch([OperationRef(self._settlement.client.scope, kind, uid) for uid in uids])
 
-    # as one that waits
+    # as a waiter
 
     def end(self, kind: str, uid: str, ending: Ending, /) -> None:
         """Keep how an operation ended until it is asked for."""
@@ -240,14 +241,14 @@ class CompletionStream(Generic[A]):
             await asyncio.gather(gathering, return_exceptions=True)
 
     async def _register(self, operations: Sequence[Any]) -> None:
-        waiters = self._waiters
+        settlement = self._settlement
         deadline = math.inf if self._timeout is None else loop_time() + self._timeout
         new: list[OperationRef] = []
         refs: list[OperationRef] = []
         urgent: list[OperationRef] = []
         ended: list[Operation] = []
         for operation in operations:
-            ref = waiters.client.ref_of(operation)
+            ref = settlement.client.ref_of(operation)
             terminal = False
             if not isinstance(operation, str | OperationRef):
                 key = ref.kind, ref.uid
@@ -271,14 +272,14 @@ class CompletionStream(Generic[A]):
             self._timer = asyncio.get_running_loop().call_at(max(deadline - BOOST, loop_time()), self._tick)
         await _let_others_run(new)
         for ref in filter(self._awaits, new):
-            waiters.table.add(ref.kind, ref.uid, self)
+            settlement.table.add(ref.kind, ref.uid, self)
         await _let_others_run(new)
         if refs:
-            await waiters.watch(refs)
-        await asyncio.gather(*(waiters.told(operation, math.inf) for operation in ended))
+            await settlement.watch(refs)
+        await asyncio.gather(*(settlement.told(operation, math.inf) for operation in ended))
         urgent = [ref for ref in (refs if self._poll_now else urgent) if self._awaits(ref)]
         if urgent:
-            await waiters.store.hurry_polls(urgent, Priority.WISH)
+            await settlement.store.hurry_polls(urgent, Priority.WISH)
 
     def _awaits(self, ref: OperationRef) -> bool:
         return ref.uid in self._mine[ref.kind] or ref.uid in self._soon[ref.kind]
@@ -287,7 +288,7 @@ class CompletionStream(Generic[A]):
 
     def _tick(self) -> None:
         """End what is over, hurry what is nearly over, and come back when there is more of either."""
-        now, poller, scope = loop_time(), self._waiters.poller, self._waiters.client.scope
+        now, poller, scope = loop_time(), self._settlement.poller, self._settlement.client.scope
         next_at = math.inf
         for kind, uids in self._mine.items():
             soon = self._soon[kind]
@@ -308,25 +309,25 @@ class CompletionStream(Generic[A]):
 
     async def _last_look(self, kind: str, uid: str) -> Ending | None:
         """Return an outcome that was kept without a hint before the time was over."""
-        ref = OperationRef(self._waiters.client.scope, kind, uid)
+        ref = OperationRef(self._settlement.client.scope, kind, uid)
         try:
-            return await self._waiters.last_look(ref)
+            return await self._settlement.last_look(ref)
         except Exception as problem:  # noqa: BLE001 - told with the timeout
             return time_is_over(ref, self._timeout or 0.0, None, problem)
 
     def _completion(self, kind: str, uid: str, ending: Ending | None, asked: _Asked | None) -> Completion[A]:
-        ref = OperationRef(self._waiters.client.scope, kind, uid)
+        ref = OperationRef(self._settlement.client.scope, kind, uid)
         if ending is None:
-            self._waiters.timeouts += 1
+            self._settlement.timeouts += 1
             timeout = self._timeout or 0.0
             return Completion(ref=ref, operation=None, error=time_is_over(ref, timeout, None, None), via=None)
         if isinstance(ending, Exception):
             return Completion(ref=ref, operation=None, error=ending, via=None)
-        self._waiters.took(ending)
+        self._settlement.took(ending)
         final, error = ending.operation, None
         try:
             for one in asked if isinstance(asked, tuple) else (asked,):
-                final = self._waiters.client.conclude(one, final)
+                final = self._settlement.client.conclude(one, final)
         except VendorError as problem:
             error = problem
         return Completion(ref=ref, operation=cast("A", final), error=error, via=ending.via)

@@ -1,4 +1,4 @@
-"""Wait for operations: the outcome is stored first, those who wait hear of it second."""
+"""Wait for operations: the outcome is stored first, its waiters hear of it second."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from webhooks.as_completed import CompletionStream
 from webhooks.errors import CompletionsClosed, CompletionsFailed, nothing_found, time_is_over
 from webhooks.key_waiters import KeyWaiter, KeyWaiters, request_of
 from webhooks.polling import PollPolicy
+from webhooks.settlement import Settlement
 from webhooks.store.base import A_STORE, Store
 from webhooks.store.records import Priority
 from webhooks.supervise import RestartPolicy, keep_running
-from webhooks.waiters import Ending, Settled, TimedWaiter, Waiter, Waiters
+from webhooks.waiters import Ending, Settled, TimedWaiter, Waiter
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -100,10 +101,10 @@ class Completions:
         check_callable(clock, "clock")
         check_callable(random, "random")
         self._restart_policy = setting(restarts, "restarts", RestartPolicy)
-        self._waiters = Waiters(client, store, policy, trusting=trusting, clock=clock, random=random)
-        self._poller = self._waiters.poller
+        self._settlement = Settlement(client, store, policy, trusting=trusting, clock=clock, random=random)
+        self._poller = self._settlement.poller
         self._key_waiters = KeyWaiters(client, store, self._poller, policy, random=random)
-        self._subscribers = (self._waiters, self._key_waiters, self._waiters.silence)
+        self._subscribers = (self._settlement, self._key_waiters, self._settlement.silence)
         self._streams: set[CompletionStream[Any]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -115,24 +116,24 @@ class Completions:
     @property
     def statistics(self) -> CompletionStatistics:
         """What was waited for since the start."""
-        waiters, pacer = self._waiters, self._poller.pacer
+        settlement, pacer = self._settlement, self._poller.pacer
         return CompletionStatistics(
             waiting=len(self._callers),
-            pending=len(waiters.table),
-            settled_by_webhook=waiters.settlements["webhook"],
-            settled_by_poll=waiters.settlements["poll"],
-            timeouts=waiters.timeouts,
-            conflicts=waiters.conflicts,
+            pending=len(settlement.table),
+            settled_by_webhook=settlement.settlements["webhook"],
+            settled_by_poll=settlement.settlements["poll"],
+            timeouts=settlement.timeouts,
+            conflicts=settlement.conflicts,
             polls=pacer.requests,
             poll_errors=pacer.errors,
             polls_pause_for=0.0 if self._loop is None or self._closing else max(0.0, pacer.paused_until - self._loop.time()),
             restarts=self._restarts,
-            delays={via: tuple(delays) for via, delays in waiters.delays.items()},
+            delays={via: tuple(delays) for via, delays in settlement.delays.items()},
         )
 
     def pending(self) -> Iterator[OperationRef]:
         """Iterate over the operations that are waited for."""
-        return (OperationRef(self._client.scope, kind, uid) for kind, uid in self._waiters.table)
+        return (OperationRef(self._client.scope, kind, uid) for kind, uid in self._settlement.table)
 
     @overload
     async def wait(self, operation: OutcomeUnknown, *, timeout: float | None = None, poll_now: bool = False) -> Operation: ...
@@ -186,13 +187,13 @@ class Completions:
         ref = self._client.ref_of(operation)
         if not isinstance(operation, str | OperationRef):
             if operation.status.terminal:
-                settled = await self._waiters.told(operation, deadline)
+                settled = await self._settlement.told(operation, deadline)
                 return self._client.conclude(asked, operation if settled is None else settled.operation)
             poll_now = poll_now or operation.recovered
         waiter = Waiter(asyncio.get_running_loop().create_future(), deadline, self._poller, ref=ref)
         ending = await self._wait(waiter, poll_now=poll_now)
         if ending is None:
-            self._waiters.timeouts += 1
+            self._settlement.timeouts += 1
             raise time_is_over(ref, timeout or 0.0, waiter.last_seen, waiter.last_error, request)
         if isinstance(ending, Exception):
             raise ending
@@ -217,7 +218,7 @@ class Completions:
         deadline = math.inf if timeout is None else loop_time() + timeout
         found = await self._find(request, timeout, deadline)
         if not isinstance(found, OperationRef) and found.status.terminal:
-            await self._waiters.told(found, loop_time())
+            await self._settlement.told(found, loop_time())
         return self._client.ref_of(found)
 
     @overload
@@ -253,7 +254,7 @@ class Completions:
             RuntimeError: this object is not started, or another event loop runs.
         """
         self._check_running()
-        return CompletionStream(self._waiters, operations, self._streams, self._check, timeout=timeout, poll_now=poll_now)
+        return CompletionStream(self._settlement, operations, self._streams, self._check, timeout=timeout, poll_now=poll_now)
 
     async def start(self) -> None:
         """Begin to listen and to poll; idempotent.
@@ -274,12 +275,12 @@ class Completions:
             work: dict[str, Callable[[], Awaitable[None]]] = {
                 "the poller": self._poller.run,
                 "the search by keys": self._key_waiters.run,
-                "the search for missed outcomes": self._waiters.catch_up,
+                "the search for missed outcomes": self._settlement.catch_up,
             }
             self._tasks = [asyncio.create_task(self._keep(name, run), name=name) for name, run in work.items()]
 
     async def aclose(self) -> None:
-        """Stop; idempotent. Those who wait get `CompletionsClosed` at once."""
+        """Stop; idempotent. Every wait ends at once with `CompletionsClosed`."""
         for subscriber in self._subscribers:
             self._store.unsubscribe(subscriber)
         self._end_all(
@@ -315,8 +316,8 @@ class Completions:
     async def _wait(self, waiter: Waiter, *, poll_now: bool) -> Ending | None:
         """Return how an operation ended, None if it has not in time."""
         self._check()  # it may have been closed while the operation was looked for
-        ref, waiters = waiter.ref, self._waiters
-        waiters.table.add(ref.kind, ref.uid, waiter)
+        ref, settlement = waiter.ref, self._settlement
+        settlement.table.add(ref.kind, ref.uid, waiter)
         waiter.arm()
         self._callers.add(waiter)
         ending: Ending | None = None
@@ -324,20 +325,20 @@ class Completions:
             await waiter.meanwhile(self._register(ref, poll_now=poll_now))
             ending = await waiter.future
             if ending is None:
-                ending = await waiters.last_look(ref)
+                ending = await settlement.last_look(ref)
             elif isinstance(ending, Settled):
-                waiters.took(ending)
+                settlement.took(ending)
             return ending
         finally:
             self._callers.discard(waiter)
             waiter.disarm()
-            waiters.table.remove(ref.kind, ref.uid, waiter)
+            settlement.table.remove(ref.kind, ref.uid, waiter)
             if not isinstance(ending, Settled):
-                waiters.unwatch((ref,))
+                settlement.unwatch((ref,))
 
     async def _register(self, ref: OperationRef, *, poll_now: bool) -> None:
         """Watch an operation, and see that the vendor is asked if it is to be."""
-        known = await self._waiters.watch((ref,))
+        known = await self._settlement.watch((ref,))
         if poll_now and not known:
             await self._store.hurry_polls((ref,), Priority.WISH)
 
@@ -360,7 +361,7 @@ class Completions:
             waiter.disarm()
             keys.remove(waiter)
         if found is None:
-            self._waiters.timeouts += 1
+            self._settlement.timeouts += 1
             raise nothing_found(request, timeout or 0.0, waiter.last_error, answered=waiter.answered)
         return found
 

@@ -17,9 +17,10 @@ from rewards_core.errors import StoreError
 from rewards_core.operations import KeyedRequest, Operation, OperationReader, OperationRef, OperationStatus
 from webhooks.pacing import Answer
 from webhooks.polling import URGENT_POLLS, Poller, PollPolicy
+from webhooks.settlement import read
 from webhooks.store.base import Store, Subscriber
 from webhooks.supervise import wait_at_most
-from webhooks.waiters import LAST_LOOK, TimedWaiter, in_time, read
+from webhooks.waiters import LAST_LOOK, TimedWaiter, in_time
 
 _AFTER_OTHERS = 1.0
 """Seconds after a pause in which operations are polled first: a look-up that alone is refused must not prolong it."""
@@ -129,7 +130,7 @@ class KeyWaiters(Subscriber):
         self._wake, self._missed = asyncio.Event(), asyncio.Event()
 
     def add(self, waiter: KeyWaiter) -> None:
-        """Look for the operation of a request at once and from then on; one that is about to be looked for shares the result."""
+        """Look for the operation of a request at once and from then on; a look-up that is about to be made is shared."""
         request = waiter.request
         self._by_key.setdefault(request.kind, {}).setdefault(request.key, {})[waiter] = None
         look_up = _look_up_of(request)
@@ -162,7 +163,7 @@ class KeyWaiters(Subscriber):
             self._put(look_up, schedule, min(schedule.due, loop_time()))
 
     async def find(self, request: KeyedRequest) -> OperationRef | None:
-        """Return the operation of a request if its outcome is kept; one that failed must not hide another that is done."""
+        """Return the operation of a request if its outcome is kept; a failed one must not hide another that is done."""
         kept = await self._store.outcomes_by_key(request.scope, request.kind, request.key)
         candidates = sorted(kept, key=lambda outcome: outcome.status is not OperationStatus.DONE)
         return next((outcome.ref for outcome in candidates if self._meets(request, outcome)), None)
@@ -197,7 +198,7 @@ class KeyWaiters(Subscriber):
         return ref.scope == self._client.scope and bool(self._by_key.get(ref.kind))
 
     def settled(self, outcome: Outcome) -> None:
-        """Wake those whose request is met by a new outcome."""
+        """Wake the waiters whose request is met by a new outcome."""
         if outcome.ref.scope == self._client.scope:
             for waiter in self._with_key(outcome.ref.kind, outcome.key):
                 if self._meets(waiter.request, outcome):
@@ -242,7 +243,7 @@ class KeyWaiters(Subscriber):
         return look_up
 
     async def _list(self, look_up: LookUp, schedule: _Schedule) -> None:
-        """Make one look-up, and wake those whose requests are met by what it finds."""
+        """Make one look-up, and wake the waiters whose requests are met by what it finds."""
         requests = list({waiter.request.key: waiter.request for waiter in schedule.waiters}.values())
         answer = await self._pacer.ask(look_up, self._find_operations(requests)) if requests else Answer([])
         self._flying -= 1

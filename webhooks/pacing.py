@@ -37,7 +37,7 @@ _EARLY = 1e-9
 
 @frozen
 class Answer(Generic[T]):
-    """What a request came to; one that does not count was refused, together with all others."""
+    """What a request came to; it does not count if the vendor refused it together with all others."""
 
     value: T | None
     error: Exception | None = None

@@ -230,11 +230,11 @@ class Poller:
         return _MAX_SLEEP if full else min(max(0.0, self._claim_at - loop_time()), _MAX_SLEEP)
 
     async def _fly(self, claim: PollClaim, start: float) -> None:
-        urgent = claim.priority is Priority.LOOKUP and claim.attempt + 1 < URGENT_POLLS
+        stays_urgent = claim.priority is Priority.LOOKUP and claim.attempt + 1 < URGENT_POLLS
         again = PollResult(
             claim=claim,
             again_in=self._policy.next_interval(claim.priority, claim.attempt, self._random()),
-            priority=Priority.LOOKUP if urgent else Priority.ROUTINE,
+            priority=claim.priority if stays_urgent else max(claim.priority, Priority.ROUTINE),
         )
         try:
             result = await self._poll(claim, again) if await self.pacer.depart(start) else _unpolled(claim)

@@ -21,7 +21,7 @@ from rewards_core.operations import OperationRef, OperationStatus
 from tests.virtual_time import EPOCH, virtual_time, wall
 from tests.webhooks.fakes import Thing, a_ref, a_thing, lost, trouble, words_of
 from tests.webhooks.world import World, leave, now, settle
-from webhooks import CompletionsClosed, CompletionTimeout, MemoryStore, Outcome
+from webhooks import CompletionsClosed, CompletionTimeout, MemoryStore, Outcome, SQLiteStore
 from webhooks.store.base import Store, Subscriber
 
 
@@ -41,7 +41,23 @@ async def one_memory_store(_: Path) -> AsyncIterator[Stores]:
     await store.aclose()
 
 
-STORES: dict[str, Callable[[Path], AbstractAsyncContextManager[Stores]]] = {"one memory store": one_memory_store}
+@asynccontextmanager
+async def two_objects_on_one_file(folder: Path) -> AsyncIterator[Stores]:
+    seconds = asyncio.get_running_loop().time  # asked by threads too
+
+    def one() -> SQLiteStore:
+        return SQLiteStore(folder / "inbox.db", clock=lambda: EPOCH + seconds(), uptime=seconds, boot="virtual")
+
+    receiving, waiting = one(), one()
+    yield Stores(receiving, waiting, hint=0.2)
+    await waiting.aclose()
+    await receiving.aclose()
+
+
+STORES: dict[str, Callable[[Path], AbstractAsyncContextManager[Stores]]] = {
+    "one memory store": one_memory_store,
+    "two objects on one file": two_objects_on_one_file,
+}
 
 
 async def by_wait(world: World, operation: Any, **options: Any) -> Any:
@@ -373,7 +389,7 @@ class WaitingContract:
         async with open_world() as world:
             world.vendor.will("1", "pending")
             waiting = world.start("1")
-            await settle()
+            await asyncio.sleep(0.1)
             assert await world.pending() == {"1"}
             await leave(waiting)
             await asyncio.sleep(3_600)
@@ -494,14 +510,20 @@ class WaitingContract:
             assert (await world.wait("2", timeout=60)).amount == "1.5"
 
     @virtual_time
-    async def test_without_trust_in_bodies_a_long_confirmation_is_waited_for(self, open_world: OpenWorld) -> None:
+    @pytest.mark.parametrize("before", [True, False])
+    async def test_without_trust_in_bodies_a_long_confirmation_is_waited_for(self, open_world: OpenWorld, before: bool) -> None:
         async with open_world(trust_event_body=False) as world:
             world.vendor.will("1", *["pending"] * 8, "done")
-            await world.deliver("1", "done")
-            waiting = world.start("1", timeout=600)
+            if before:
+                await world.deliver("1", "done")
+            waiting = [world.start("1", timeout=600), world.start("1", timeout=10)]
             await asyncio.sleep(2)
-            await world.deliver("1", "done", said="again")
-            assert (await waiting).status is OperationStatus.DONE
+            for said in ("once", "again"):
+                await world.deliver("1", "done", said=said)
+                await asyncio.sleep(1)
+            with pytest.raises(CompletionTimeout):
+                await waiting[1]
+            assert (await waiting[0]).status is OperationStatus.DONE
             assert len(world.vendor.reads) == 9
             assert now() < 200
 

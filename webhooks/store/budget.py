@@ -12,6 +12,8 @@ REFUSED_EVERY = 10.0
 """Seconds between two polls while the vendor refuses them."""
 _MARGIN = 1.05
 """Requests stand so much further apart than the rate asks for, so that one that leaves late does not overfill a second."""
+_EARLY = 1e-6
+"""Seconds by which a poll is handed out too early, so that rounding makes no caller ask again and again."""
 RATE_HOLDS = 30.0
 """Seconds for which a caller's limit binds all others."""
 
@@ -42,7 +44,7 @@ class Budget:
 
     def room(self, now: float, limit: int, per_second: float) -> int:
         """Return how many requests may be handed out now."""
-        left = now + HORIZON - self.starts_at(now)
+        left = now + HORIZON - self.starts_at(now) + _EARLY
         if left < 0:
             return 0
         return min(limit, 1 if self.refusals else int(left / self.spacing(per_second)) + 1)

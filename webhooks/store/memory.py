@@ -157,7 +157,7 @@ class MemoryStore(EventListing):
             self._polls_of(ref.scope).unwatch(ref.kind, ref.uid)
 
     async def add_pending(self, refs: Sequence[OperationRef], *, poll_in: float) -> None:
-        """Register operations as unsettled, to be polled though nobody waits."""
+        """Register operations as unsettled, to be polled without waiters."""
         self._check_open()
         due, at = loop_time() + poll_in, self._clock()
         for ref in refs:
@@ -165,7 +165,7 @@ class MemoryStore(EventListing):
                 self._polls_of(ref.scope).add(ref.kind, ref.uid, due, at)
 
     async def remove_pending(self, refs: Sequence[OperationRef]) -> int:
-        """Poll operations no longer, whoever waits for them; return how many were pending."""
+        """Poll operations no longer; return how many were pending."""
         self._check_open()
         return sum(self._polls_of(ref.scope).discard(ref.kind, ref.uid) for ref in refs)
 
@@ -378,17 +378,17 @@ class MemoryStore(EventListing):
             raise StoreClosed("expected an open store, got one after aclose(); make a new one")
 
     def _draw_conclusions(self, event: Event, kept: bytes | None, at: float) -> None:
-        ref = event.ref
-        open_refs = list(event.also)
+        ref, lookups = event.ref, event.also
         if ref is None:
             pass
         elif kept is None:
-            open_refs.insert(0, ref)
-        elif (key := key_of(ref)) not in self._outcomes and not self._subscribers:  # nobody is to be told
+            lookups = (ref, *lookups)
+        elif (key := key_of(ref)) not in self._outcomes and not self._subscribers:  # there is no subscriber to tell
             self._settle(ref, key, kept, event.key)
         elif (outcome := outcome_of(event, at)) is not None:
             self._record(outcome, kept)
-        self._hurry([one for one in open_refs if not self._is_done(one)], Priority.LOOKUP)
+        if lookups:
+            self._hurry([one for one in lookups if not self._is_done(one)], Priority.LOOKUP)
 
     def _is_done(self, ref: OperationRef) -> bool:
         known = self._outcomes.get(key_of(ref))

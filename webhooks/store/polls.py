@@ -37,7 +37,7 @@ class PollTable:
 
     Args:
         scope: The scope.
-        max_operations: About so many; those that nobody waits for leave to make room.
+        max_operations: About so many; operations without waiters leave to make room.
     """
 
     def __init__(self, scope: str, max_operations: int) -> None:
@@ -82,7 +82,7 @@ class PollTable:
             self._put(kind, uid, state)
 
     def add(self, kind: str, uid: str, due: float, added_at: float) -> None:
-        """Register an operation that nobody waits for; one that is pending stays as it is."""
+        """Register an operation without waiters; a pending one stays as it is."""
         if uid not in self._states.get(kind, ()):
             self._add(kind, uid, _State(added_at, due, 0, 0, Priority.ABANDONED, watched=False))
 
@@ -103,8 +103,9 @@ class PollTable:
         if state is None:
             self._add(kind, uid, _State(added_at, now, 0, 0, priority, watched=False), now)
             return
-        if self._is_claimed((kind, uid), now):
-            if priority is Priority.DEADLINE:
+        held = self._claims.get((kind, uid))
+        if held is not None:
+            if priority is Priority.DEADLINE and held.until > now:
                 return
             del self._claims[kind, uid]
         if priority < state.priority or priority is Priority.LOOKUP:
@@ -147,7 +148,7 @@ class PollTable:
         return min(self._rates)
 
     def settle(self, result: PollResult, now: float) -> None:
-        """Give a claim back; one that another has replaced is passed over."""
+        """Give a claim back; a claim that another has replaced is passed over."""
         key = result.claim.ref.kind, result.claim.ref.uid
         held, state = self._claims.get(key), self._get(*key)
         if held is None or state is None or held.fence != result.claim.fence:
@@ -213,10 +214,6 @@ class PollTable:
             fence=held.fence,
         )
 
-    def _is_claimed(self, key: _Key, now: float) -> bool:
-        held = self._claims.get(key)
-        return held is not None and held.until > now
-
     def _next_in(self, now: float) -> float:
         budget, first = self.budget, math.inf
         for priority, queue in self._queues.items():
@@ -225,7 +222,7 @@ class PollTable:
         return max(0.0, first - now, budget.starts_at(now) - HORIZON - now) if first < math.inf else math.inf
 
     def _make_room(self) -> None:
-        """Let some operations go that nobody waits for, if there are any."""
+        """Let some operations without waiters go, if there are any."""
         leaving, abandoned = self._max // _EVICTED_SHARE + 1, self._queues[Priority.ABANDONED]
         count = 0
         while count < leaving and (found := abandoned.pop(math.inf)) is not None:

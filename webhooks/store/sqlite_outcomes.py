@@ -80,7 +80,8 @@ def record(session: Session, some: Sequence[PackedOutcome], keep: Keep) -> list[
         elif verdict is Verdict.CONFLICT:
             conflicting.append(packed)
         recorded.append(Recorded(verdict=verdict, outcome=stands))
-    _end_waiting(session, refs)
+    ended = [one.outcome.ref for one in some if one.outcome.confirmed]
+    _end_waiting(session, [*(packed.outcome.ref for packed in first), *ended])
     session.news += [News(settled=standing[packed.outcome.ref]) for packed in first]
     for packed in conflicting:
         event = conflict_event(standing[packed.outcome.ref], packed.outcome)

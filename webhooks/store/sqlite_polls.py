@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_NOT_LATER = "CASE WHEN pending.fence IS NULL THEN min(pending.due_at, excluded.due_at) ELSE pending.due_at END"
+_AT_THE_LATEST = (  # the result of a poll under way may put an operation off for longer; what is urgent is soon due again
+    "due_at = CASE WHEN pending.fence IS NULL THEN min(pending.due_at, excluded.due_at) "
+    "WHEN pending.priority >= 3 THEN excluded.due_at ELSE pending.due_at END, "
+    "fence = CASE WHEN pending.priority >= 3 THEN NULL ELSE pending.fence END"
+)
 
 
 def watch(session: Session, refs: Sequence[OperationRef], poll_in: float, *, confirmed: bool) -> list[Outcome]:
@@ -31,7 +35,7 @@ def watch(session: Session, refs: Sequence[OperationRef], poll_in: float, *, con
     known = outcomes(session.db, refs)
     settled = {outcome.ref for outcome in known if outcome.confirmed or not confirmed}
     times = Counter(ref for ref in refs if ref not in settled)
-    raised = f"watched = 1, priority = min(pending.priority, excluded.priority), due_at = {_NOT_LATER}"
+    raised = f"watched = 1, priority = min(pending.priority, excluded.priority), {_AT_THE_LATEST}"
     _add(session, list(times), poll_in, Priority.ROUTINE, watched=1, then=raised)
     session.insert(
         "interest",

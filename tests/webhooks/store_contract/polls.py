@@ -198,6 +198,40 @@ class PollsContract:
         (one,) = await there.list_pending()
         assert one.priority is Priority.ABANDONED
 
+    async def test_with_only_confirmed_outcomes_counting_an_operation_is_watched_until_it_has_one(
+        self, here: Store, there: Store
+    ) -> None:
+        await here.record_outcome(outcome(ref("1"), confirmed=False))
+        await here.record_outcome(outcome(ref("2"), confirmed=True))
+        known = await there.watch([ref("1"), ref("2")], poll_in=60, confirmed=True)
+        assert sorted(settled.ref.uid for settled in known) == ["1", "2"]
+        (one,) = await here.list_pending()
+        assert (one.ref, one.priority) == (ref("1"), Priority.ROUTINE)
+
+    async def test_only_a_first_outcome_and_a_confirmed_one_end_what_is_pending(self, here: Store, there: Store) -> None:
+        told = outcome(ref(), confirmed=False)
+        await here.watch([ref()], poll_in=60)
+        await there.record_outcome(told)
+        assert await pending(here) == []
+        await here.watch([ref()], poll_in=60, confirmed=True)
+        await there.accept(event("again", of=ref(), complete=resource()))
+        await there.record_outcome(told)
+        assert await pending(here) == ["1"]
+        await there.record_outcome(outcome(ref(), confirmed=True))
+        assert await pending(here) == []
+
+    async def test_watching_what_is_being_polled_lets_its_next_poll_be_put_off_no_further_than_it_says(
+        self, here: Store, there: Store, time: Time
+    ) -> None:
+        await here.add_pending([ref()], poll_in=0)
+        poller = Poller(time, here)
+        claims = await poller.run()
+        await there.watch([ref()], poll_in=15)
+        await poller.settle(claims, again_in=3_600)
+        (one,) = await there.list_pending()
+        assert one.priority is Priority.ROUTINE
+        assert one.due_in == pytest.approx(15, abs=1)
+
     # claims
 
     async def test_an_operation_is_claimed_once_until_its_lease_is_over(self, here: Store, there: Store, time: Time) -> None:
@@ -263,6 +297,39 @@ class PollsContract:
         await poller.settle([claim], again_in=30, priority=Priority.LOOKUP)
         (claim,) = await poller.run(31)
         assert (claim.polls, claim.attempt, claim.priority) == (2, 1, Priority.LOOKUP)
+
+    async def test_an_operation_hurried_again_loses_no_rank_no_attempts_and_no_time(
+        self, here: Store, there: Store, time: Time
+    ) -> None:
+        await here.hurry_polls([ref()], Priority.LOOKUP)
+        poller = Poller(time, here, there)
+        await poller.settle(await poller.run(), again_in=4, priority=Priority.LOOKUP)
+        await there.hurry_polls([ref()], Priority.WISH)
+        (claim,) = await poller.run()
+        assert (claim.priority, claim.polls, claim.attempt) == (Priority.LOOKUP, 1, 1)
+
+    async def test_attempts_are_counted_again_where_an_operation_is_lowered(self, here: Store, there: Store, time: Time) -> None:
+        await here.watch([ref()], poll_in=0)
+        await there.hurry_polls([ref()], Priority.WISH)
+        poller = Poller(time, here, there)
+        seen = []
+        for _ in range(3):
+            claims = await poller.run()
+            seen += [(claim.priority, claim.polls, claim.attempt) for claim in claims]
+            await poller.settle(claims, again_in=0)
+        assert seen == [(Priority.WISH, 0, 0), (Priority.ROUTINE, 1, 0), (Priority.ROUTINE, 2, 1)]
+
+    async def test_the_rank_of_what_was_given_back_goes_by_whether_it_is_waited_for(
+        self, here: Store, there: Store, time: Time
+    ) -> None:
+        await here.watch([ref("watched"), ref("left")], poll_in=0)
+        await here.hurry_polls([ref("mentioned")], Priority.LOOKUP)
+        poller = Poller(time, here, there)
+        claims = await poller.run()
+        here.unwatch([ref("left")])
+        await poller.settle(claims, again_in=60)
+        ranks = {one.ref.uid: one.priority for one in await there.list_pending()}
+        assert ranks == {"left": Priority.ABANDONED, "mentioned": Priority.ABANDONED, "watched": Priority.ROUTINE}
 
     async def test_nothing_to_poll_says_when_there_will_be_something(self, here: Store, there: Store) -> None:
         found = await here.claim_polls("default", limit=5, lease=60, max_per_second=RATE)
