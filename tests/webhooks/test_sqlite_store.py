@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from rewards_core.clock import uptime
 from rewards_core.errors import StoreClosed, StoreError
 from tests.rewards_core.sqlite_kit import run_elsewhere, until
 from tests.webhooks.sqlite_store_kit import Host, ear_of, on_file, rows
@@ -33,6 +34,30 @@ async def test_an_outcome_recorded_elsewhere_wakes_a_store_that_watches_it(host:
     await there.record_outcome(outcome(ref("2"), "failed"))
     await ear.until(lambda ear: len(ear.settlements) == 2)
     assert [one.ref.uid for one in ear.settlements] == ["1", "2"]
+
+
+SETTLES = """
+import asyncio, sys
+from tests.webhooks.store_contract import event, outcome, ref
+from webhooks.store.sqlite import SQLiteStore
+
+async def main():
+    store = SQLiteStore(sys.argv[1], boot="first")
+    await store.record_outcome(outcome(ref("1")))
+    await store.accept(event("1"))
+    await store.aclose()
+
+asyncio.run(main())
+"""
+
+
+async def test_another_process_wakes_those_whom_it_concerns(host: Host) -> None:
+    here = host.open(ticks=False, uptime=uptime)
+    ear = await ear_of(here, "1")
+    await here.watch([ref("1")], poll_in=60)
+    await here.register_handlers([wants(PAY)])
+    await run_elsewhere(SETTLES, host.path)
+    await ear.until(lambda ear: ear.settlements and ear.jobs)
 
 
 async def test_a_confirmation_made_elsewhere_is_heard_by_those_who_still_wait(host: Host) -> None:
