@@ -57,8 +57,13 @@ class Database(Generic[S]):
 
     @property
     def whole(self) -> bool:
-        """Whether the files that are open are still the ones that others find."""
-        return self.files.whole and self._lock.in_place
+        """Whether the file and its log are still the ones that others find, and the lock was not removed."""
+        return self.files.whole and self._lock.named
+
+    @property
+    def in_place(self) -> bool:
+        """Whether that is so, and the lock was not moved either."""
+        return self.whole and self._lock.in_place
 
     def look(self, run: Callable[[Connection], T]) -> T:
         """Run something that reads; a connection that met more than a passing trouble is opened again next time.

@@ -194,10 +194,10 @@ class Engine(Generic[S]):
 
     def _write(self, batch: Sequence[Call[Any]]) -> list[Any]:
         try:
-            opened = self._open_whole("before a commit")
+            opened = self._open()
             news = self._transact(opened, batch)
-            if not opened.whole:
-                self._leave(opened, "during a commit")
+            if not opened.whole:  # before anything is acknowledged: each look costs as much as some rows
+                self._leave(opened)
         except _CallFailed as failed:
             return self._one_by_one(batch, failed.problem)
         except (SQLiteError, StoreError) as problem:
@@ -208,14 +208,6 @@ class Engine(Generic[S]):
             return []
         self._after_commit(opened)
         return news
-
-    def _open_whole(self, when: str) -> Database[S]:
-        """Open the files if they are not open, or not where they were."""
-        opened = self._open()
-        if not opened.whole:
-            self._leave(opened, when)
-            opened = self._open()
-        return opened
 
     def _transact(self, opened: Database[S], batch: Sequence[Call[Any]]) -> list[Any]:
         connection, session = opened.writer, opened.session
@@ -259,7 +251,10 @@ class Engine(Generic[S]):
         if not self._was_open or (self._opened is None and not self._path.exists()):
             return []  # only a call may make a file
         try:
-            opened = self._open_whole("between two commits")
+            opened = self._open()
+            if not opened.in_place:
+                self._leave(opened)
+                opened = self._open()
             if self._empty_log or opened.files.log_bytes > self._max_log_bytes:
                 self._empty_log = not opened.empty_log(_WAIT_FOR_READERS) and self._empty_log
         except (SQLiteError, StoreError) as problem:
@@ -272,16 +267,14 @@ class Engine(Generic[S]):
             self._take_back(opened, problem)
             return []
 
-    def _leave(self, opened: Database[S], when: str) -> None:
+    def _leave(self, opened: Database[S]) -> None:
         """Move the log into the file, wherever both may be now, and close them; until that is done they stay open.
 
         Raises:
             StoreError: the file itself is gone, or the log cannot be moved into it; nothing of this moment may be acknowledged.
         """
         moved = opened.files.moved
-        logger.error(
-            "a file of %s was removed or replaced %s; its log is moved into it, and it is opened again", self._path, when
-        )
+        logger.error("a file of %s was removed or replaced; its log is moved into it, and it is opened again", self._path)
         if not opened.move_log():
             raise StoreError(
                 f"The log of {self._path} was removed while in use, and a reader keeps it from being moved into the file. "

@@ -72,17 +72,17 @@ def test_a_lock_file_that_says_something_else_names_nobody(lock: FileLock) -> No
 
 
 def test_a_lock_whose_file_was_removed_or_moved_does_not_count(lock: FileLock) -> None:
-    assert not lock.in_place
+    assert (lock.named, lock.in_place) == (False, False)
     lock.take()
-    assert lock.in_place
+    assert (lock.named, lock.in_place) == (True, True)
     lock.path.rename(lock.path.with_name("moved"))
-    assert not lock.in_place
+    assert (lock.named, lock.in_place) == (True, False)
     lock.path.with_name("moved").rename(lock.path)
-    assert lock.in_place
+    assert (lock.named, lock.in_place) == (True, True)
     lock.path.unlink()
-    assert not lock.in_place
+    assert (lock.named, lock.in_place) == (False, False)
     lock.path.touch()
-    assert not lock.in_place
+    assert (lock.named, lock.in_place) == (False, False)
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from rewards_core.clock import boot_id, uptime
+from rewards_core.sqlite.connection import Connection
 from tests.rewards_core.sqlite_kit import run_elsewhere
 from tests.webhooks.sqlite_store_kit import Host, ear_of, on_file, rows
 from tests.webhooks.store_contract import A_DAY, PAY, claim, event, outcome, ref, wants
+from webhooks.store import sqlite_hints, sqlite_outcomes
 from webhooks.store.records import Priority
 from webhooks.store.sqlite import SQLiteStore
 
@@ -89,6 +91,40 @@ async def test_a_process_that_was_taken_for_dead_comes_back_and_is_told_what_it_
     await until_renewed(host, there)
     await there.accept(event("1"))
     await ear.until(lambda ear: ear.jobs)
+
+
+async def test_what_was_missed_is_told_though_the_first_look_failed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = host.open(ticks=False), host.open(ticks=False)
+    ear = await ear_of(here, "1")
+    monkeypatch.setattr("webhooks.store.sqlite_hints.TICK", 0.001)
+    failures: list[None] = []
+
+    def newest_seq(db: Connection) -> int:
+        if len(failures) < 2:
+            failures.append(None)
+            db.execute("SELECT nonsense")
+        return sqlite_outcomes.newest_seq(db)
+
+    monkeypatch.setattr(sqlite_hints, "newest_seq", newest_seq)
+    await rows(there, "UPDATE process SET alive = 0")
+    await on_file(here, lambda session: session._renew())
+    await ear.until(lambda ear: ear.misses)
+    assert len(failures) == 2
+
+
+async def test_a_limit_of_polls_holds_while_its_process_asks(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    here, there = host.open(), host.open()
+    await here.claim_polls("default", limit=1, lease=60, max_per_second=1.0)
+    for _ in range(4):
+        await renewals(host, here)
+        await here.claim_polls("default", limit=1, lease=60, max_per_second=1.0)
+    await there.add_pending([ref("1")], poll_in=0)
+    await there.claim_polls("default", limit=1, lease=60, max_per_second=10.0)
+    assert caplog.text.count("allows max_per_second=1, this one 10") == 1
+    await renewals(host, there, 6)
+    assert await rows(there, "SELECT per_second FROM rate WHERE seen_at > ?", host.passed - 30) == []
+    await there.claim_polls("default", limit=1, lease=60, max_per_second=10.0)
+    assert await rows(there, "SELECT per_second FROM rate WHERE seen_at > ?", host.passed - 30) == [(10.0,)]
 
 
 async def test_the_record_of_a_dead_process_goes_after_a_day(host: Host) -> None:

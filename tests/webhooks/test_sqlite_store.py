@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from rewards_core.clock import uptime
 from rewards_core.errors import StoreClosed, StoreError
 from tests.rewards_core.sqlite_kit import run_elsewhere, until
 from tests.webhooks.sqlite_store_kit import Host, ear_of, on_file, rows
 from tests.webhooks.store_contract import A_DAY, COUNT, PAY, Ear, claim, event, outcome, ref, resource, wants
-from webhooks.store import sqlite_jobs, sqlite_outcomes
+from webhooks.store import sqlite_hints, sqlite_jobs
 from webhooks.store.records import Acceptance, EventState, Priority
 from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.sqlite_session import Session
@@ -33,6 +34,30 @@ async def test_an_outcome_recorded_elsewhere_wakes_a_store_that_watches_it(host:
     await there.record_outcome(outcome(ref("2"), "failed"))
     await ear.until(lambda ear: len(ear.settlements) == 2)
     assert [one.ref.uid for one in ear.settlements] == ["1", "2"]
+
+
+SETTLES = """
+import asyncio, sys
+from tests.webhooks.store_contract import event, outcome, ref
+from webhooks.store.sqlite import SQLiteStore
+
+async def main():
+    store = SQLiteStore(sys.argv[1], boot="first")
+    await store.record_outcome(outcome(ref("1")))
+    await store.accept(event("1"))
+    await store.aclose()
+
+asyncio.run(main())
+"""
+
+
+async def test_another_process_wakes_those_whom_it_concerns(host: Host) -> None:
+    here = host.open(ticks=False, uptime=uptime)
+    ear = await ear_of(here, "1")
+    await here.watch([ref("1")], poll_in=60)
+    await here.register_handlers([wants(PAY)])
+    await run_elsewhere(SETTLES, host.path)
+    await ear.until(lambda ear: ear.settlements and ear.jobs)
 
 
 async def test_a_confirmation_made_elsewhere_is_heard_by_those_who_still_wait(host: Host) -> None:
@@ -89,7 +114,7 @@ async def test_hints_that_are_lost_cost_a_tick(host: Host, monkeypatch: pytest.M
 
 
 async def test_more_outcomes_than_one_look_takes_are_all_heard_in_order(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webhooks.store.sqlite._OUTCOMES_AT_ONCE", 3)
+    monkeypatch.setattr("webhooks.store.sqlite_hints._OUTCOMES_AT_ONCE", 3)
     here, there = host.open(), host.open(ticks=False)
     uids = [str(number) for number in range(10)]
     ear = await ear_of(here, *uids)
@@ -138,8 +163,8 @@ async def test_a_look_up_of_others_outcomes_that_fails_is_repeated(host: Host, c
     here, there = host.open(), host.open(ticks=False)
     ear = await ear_of(here, "1")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("webhooks.store.sqlite.TICK", 0.001)
-        patch.setattr(sqlite_outcomes, "refs_after", lambda db, *_: db.execute("SELECT nonsense"))
+        patch.setattr("webhooks.store.sqlite_hints.TICK", 0.001)
+        patch.setattr(sqlite_hints, "refs_after", lambda db, *_: db.execute("SELECT nonsense"))
         await there.record_outcome(outcome(ref("1")))
         await until(lambda: "could not be looked up" in caplog.text)
     await ear.until(lambda ear: ear.settlements)
@@ -147,10 +172,10 @@ async def test_a_look_up_of_others_outcomes_that_fails_is_repeated(host: Host, c
 
 async def test_subscribers_that_come_at_one_time_miss_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = host.open(), host.open(ticks=False)
-    monkeypatch.setattr(sqlite_outcomes, "newest_seq", lambda db: 99)  # outcomes that came while the second one subscribes
+    monkeypatch.setattr(sqlite_hints, "newest_seq", lambda db: 99)  # outcomes that came while the second one subscribes
     second = asyncio.ensure_future(here.subscribe(Ear()))
     await asyncio.sleep(0)
-    here._hear_after(0)  # the first one is there already
+    here._hints.start_after(0)  # the first one is there already
     await second
     ear = await ear_of(here, "1")
     await there.record_outcome(outcome(ref("1")))
@@ -368,7 +393,7 @@ async def test_a_look_for_outcomes_ends_before_the_store_does(host: Host) -> Non
     here, there = host.open(), host.open(ticks=False)
     await ear_of(here, "1")
     await there.record_outcome(outcome(ref("1")))
-    here._hear(b"o")
+    here._hints.hear(b"o")
     await here.aclose()
 
 
@@ -384,7 +409,7 @@ async def test_a_store_may_be_used_from_one_loop_after_the_other(host: Host) -> 
 
 async def _subscribe_and_leave(store: SQLiteStore) -> None:
     await ear_of(store, "0")
-    store._hear(b"o")  # a look is under way when the loop ends
+    store._hints.hear(b"o")  # a look is under way when the loop ends
 
 
 async def test_a_loop_that_ended_in_the_middle_harms_nobody(host: Host) -> None:

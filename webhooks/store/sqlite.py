@@ -6,29 +6,28 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from rewards_core.clock import boot_id, uptime
 from rewards_core.errors import StoreClosed, StoreError
-from rewards_core.operations import OperationRef
-from rewards_core.sqlite.engine import TICK, Engine
+from rewards_core.sqlite.engine import Engine
 from rewards_core.sqlite.wakeups import Wakeups
 from rewards_core.validation import check_callable, check_number, check_path, check_str
 from webhooks.store import sqlite_events, sqlite_jobs, sqlite_outcomes, sqlite_polls, sqlite_reads, sqlite_upkeep
 from webhooks.store.listing import EventListing, EventQuery
 from webhooks.store.records import EventState, PollClaims
+from webhooks.store.sqlite_hints import Hints
 from webhooks.store.sqlite_rows import Arrival, PackedOutcome
 from webhooks.store.sqlite_schema import SCHEMA
-from webhooks.store.sqlite_session import JOBS, OUTCOMES, POLLS, RENEW_EVERY, Member, News, Session
-from webhooks.store.subscribers import Subscribers
+from webhooks.store.sqlite_session import RENEW_EVERY, Member, Session
 from webhooks.store.upkeep import check_keep, remove_old
 
 if TYPE_CHECKING:
     import os
     from pathlib import Path
 
-    from rewards_core.operations import Event
+    from rewards_core.operations import Event, OperationRef
     from rewards_core.sqlite.connection import Connection
     from webhooks.store.base import Subscriber
     from webhooks.store.records import (
@@ -51,7 +50,6 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _SLICE = 500
-_OUTCOMES_AT_ONCE = 1_000
 
 
 class SQLiteStore(EventListing):
@@ -91,13 +89,9 @@ class SQLiteStore(EventListing):
         self._clock = check_callable(clock, "clock")
         self._uptime = check_callable(uptime, "uptime")
         self._boot = None if boot is None else check_str(boot, "boot")
-        self._member = Member(Wakeups(self._path, self._hear))
-        self._engine = Engine(self._path, SCHEMA, session=self._session, tell=self._tell, busy_timeout=busy_timeout)
-        self._subscribers = Subscribers()
-        self._seen: int | None = None
-        self._look: asyncio.Task[None] | None = None
-        self._look_again = False
-        self._missed = False
+        self._hints = Hints(self._look_up)
+        self._member = Member(Wakeups(self._path, self._hints.hear))
+        self._engine = Engine(self._path, SCHEMA, session=self._session, tell=self._hints.tell, busy_timeout=busy_timeout)
         self._unwatching: asyncio.Future[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -109,19 +103,18 @@ class SQLiteStore(EventListing):
     async def subscribe(self, subscriber: Subscriber) -> None:
         """Return once the subscriber hears of every later change."""
         self._check_open()
-        self._subscribers.add(subscriber)
-        if self._seen is None:
-            self._hear_after(await self._engine.read(sqlite_outcomes.newest_seq))
+        self._hints.subscribers.add(subscriber)
+        await self._hints.start()
         await self._engine.write(Session.register)
         self._member.wakeups.listen()
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Call the subscriber no longer."""
-        self._subscribers.remove(subscriber)
+        self._hints.subscribers.remove(subscriber)
 
     def refused(self, reason: str) -> None:
         """Tell the subscribers of a delivery that was refused for its signature."""
-        self._subscribers.refused(reason)
+        self._hints.subscribers.refused(reason)
 
     # events
 
@@ -359,10 +352,7 @@ class SQLiteStore(EventListing):
         if self._engine.forked:  # everything belongs to another process
             return
         self._member.wakeups.stop()
-        self._subscribers.clear()
-        if self._look is not None and self._look.get_loop() is asyncio.get_running_loop():
-            self._look.cancel()
-            await asyncio.gather(self._look, return_exceptions=True)
+        await self._hints.stop()
         if self._member.registered:
             try:
                 await self._engine.write(Session.resign)
@@ -390,6 +380,9 @@ class SQLiteStore(EventListing):
         self._check_open()
         return await self._engine.write(change)
 
+    def _look_up(self, look: Callable[[Connection], T]) -> Awaitable[T]:
+        return self._engine.read(look)
+
     async def _read(self, look: Callable[[Connection], T]) -> T:
         self._check_open()
         return await self._engine.read(look)
@@ -410,65 +403,6 @@ class SQLiteStore(EventListing):
             count += await self._write(lambda session, found=found: change(session, found))  # type: ignore[misc]
             left = None if left is None else left - len(found)
         return count
-
-    # hints
-
-    def _hear_after(self, seq: int) -> None:
-        if self._seen is None:  # else another subscriber has begun meanwhile
-            self._seen = seq
-
-    def _hear(self, hint: bytes) -> None:
-        self._tell([News(look=hint)])
-
-    def _tell(self, news: Sequence[News]) -> None:
-        look = b""
-        for piece in news:
-            look += piece.look
-            if piece.settled is not None:
-                self._subscribers.settled(piece.settled)
-            if piece.confirmed is not None:
-                self._subscribers.confirmed(piece.confirmed)
-            self._missed = self._missed or piece.missed
-        if JOBS in look:
-            self._subscribers.jobs_ready()
-        if POLLS in look:
-            self._subscribers.polls_due()
-        if (OUTCOMES in look or self._missed) and self._seen is not None and self._closing is None:
-            self._look_again = True
-            loop = asyncio.get_running_loop()
-            if self._look is None or self._look.done() or self._look.get_loop() is not loop:
-                self._look = loop.create_task(self._look_for_outcomes(), name="look for outcomes")
-
-    async def _look_for_outcomes(self) -> None:
-        """Tell of what others recorded since the last look."""
-        while self._look_again and self._subscribers:
-            self._look_again = False
-            try:
-                await self._pass_on()
-            except StoreError as problem:
-                logger.warning("outcomes of other processes could not be looked up; they are in a second: %s", problem)
-                self._look_again = True
-                await asyncio.sleep(TICK)
-
-    async def _pass_on(self) -> None:
-        if self._missed:
-            self._missed = False
-            self._seen = await self._engine.read(sqlite_outcomes.newest_seq)
-            self._subscribers.missed()
-        seen = self._seen or 0
-        while True:
-            rows = await self._engine.read(lambda db, seen=seen: sqlite_outcomes.refs_after(db, seen, _OUTCOMES_AT_ONCE))  # type: ignore[misc]
-            refs = [OperationRef(scope, kind, uid) for _, scope, kind, uid in rows]
-            waited_for = [ref for ref in refs if self._subscribers.waits_for(ref)]
-            if waited_for:
-                for outcome in await self._engine.read(lambda db, refs=waited_for: sqlite_outcomes.outcomes(db, refs)):  # type: ignore[misc]
-                    self._subscribers.settled(outcome)
-                    if outcome.confirmed and outcome.via == "webhook":
-                        self._subscribers.confirmed(outcome)
-            if rows:
-                seen = self._seen = rows[-1][0]
-            if len(rows) < _OUTCOMES_AT_ONCE:
-                return
 
 
 def _ignore_failure(done: asyncio.Future[None]) -> None:
