@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+
+from rewards_core import clock
 
 PACKAGES = ("rewards_core", "original_async", "enkash_async", "webhooks", "payouts")
 
@@ -55,7 +56,9 @@ class SteppedTime:
     def rule(self, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
         """Make this the loop's time, and the host's."""
         monkeypatch.setattr(loop, "time", self.now)
-        monkeypatch.setattr(time, "clock_gettime", lambda _: self.at)
+        for module in list(sys.modules.values()):
+            if getattr(module, "uptime", None) is clock.uptime:
+                monkeypatch.setattr(module, "uptime", lambda: self.at)
         let_product_sleep(self.sleep, monkeypatch)
 
 
