@@ -56,8 +56,9 @@ class SteppedTime:
     def rule(self, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
         """Make this the loop's time, and the host's."""
         monkeypatch.setattr(loop, "time", self.now)
+        real = clock.uptime
         for module in list(sys.modules.values()):
-            if getattr(module, "uptime", None) is clock.uptime:
+            if getattr(module, "uptime", None) is real:
                 monkeypatch.setattr(module, "uptime", lambda: self.at)
         let_product_sleep(self.sleep, monkeypatch)
 
