@@ -184,8 +184,9 @@ class HandlerRunner(Subscriber):
             for scope in self._sources
         ]
         try:
-            await self._store.subscribe(self)
-            await self._store.register_handlers(self._served)
+            if self._served:  # without handlers there is nothing to hear of
+                await self._store.subscribe(self)
+                await self._store.register_handlers(self._served)
         except BaseException:
             self._served = None
             self._store.unsubscribe(self)
@@ -210,7 +211,7 @@ class HandlerRunner(Subscriber):
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if served is not None:
+            if served:
                 await self._release(served)
 
     def jobs_ready(self) -> None:

@@ -42,6 +42,7 @@ async def keep_running(
     name: str,
     policy: RestartPolicy,
     died: Callable[[Exception], None],
+    traceback: bool = True,
 ) -> None:
     """Run work over and over until cancelled; it is not meant to return.
 
@@ -50,6 +51,7 @@ async def keep_running(
         name: For the log.
         policy: How it is started again.
         died: Called with every death.
+        traceback: Whether the log shows where it died, beside what it died of.
 
     Raises:
         Exception: what the work died of, when it has died `policy.deaths` times in a row; a `RuntimeError` that names it if it
@@ -73,7 +75,8 @@ async def keep_running(
             logger.error("%s died %d times in a row and is given up", name, row, exc_info=cause)
             raise cause
         pause = delay(row - 1, first=policy.first_delay, longest=policy.max_delay)
-        logger.error("%s died and starts again in %.1f s", name, pause, exc_info=cause)
+        where = cause if traceback else None
+        logger.error("%s died and starts again in %.1f s: %s", name, pause, cause, exc_info=where)
         await asyncio.sleep(pause)
 
 

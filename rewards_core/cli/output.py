@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
-from typing import Annotated, Any, NoReturn, TextIO
+from typing import Annotated, Any, NoReturn, TextIO, TypeVar
 
 import msgspec
 import typer
@@ -20,6 +20,8 @@ from rich.text import Text
 
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.text import one_line
+
+Number = TypeVar("Number", bound=float | None)
 
 JsonOption = Annotated[
     bool | None,
@@ -36,13 +38,13 @@ _LONGEST_CELL = 200
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}  # JSON may hold them as they are
 
 
-def finite(number: float) -> float:
-    """Return a number that was typed for an option; `inf` and `nan` pass the bounds of one that has only a lower bound.
+def finite(number: Number) -> Number:
+    """Return a number that was typed for an option, or None; `inf` and `nan` pass the bounds of an option with only a lower one.
 
     Raises:
         typer.BadParameter: it is not finite.
     """
-    if math.isfinite(number):
+    if number is None or math.isfinite(number):
         return number
     raise typer.BadParameter("give a finite number.")
 

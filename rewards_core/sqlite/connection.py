@@ -90,11 +90,6 @@ def set_busy_timeout(connection: Connection, seconds: float) -> None:
     connection.set_busy_handler(_busy_handler(seconds))
 
 
-def keep_log(connection: Connection) -> None:
-    """Let a connection leave the log as it is when it is closed, though no other has the file open."""
-    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-
-
 def in_use(path: Path) -> bool:
     """Return whether any connection has a database open, in whatever process and under whatever name of its log.
 

@@ -14,8 +14,8 @@ from rewards_core.sqlite.connection import (
     Connection,
     SQLiteError,
     connect,
+    fetch,
     in_use,
-    keep_log,
     meaning,
     set_busy_timeout,
 )
@@ -84,40 +84,41 @@ class Database(Generic[S]):
             StoreError: a file was removed or replaced, so that it may have another log than the others have.
             apsw.Error: it cannot be opened.
         """
-        connection = self._opener.connect_to_read()
-        if self.whole:
+        connection: Connection | None = None
+        try:
+            connection = self._opener.connect_to_read()
+        except SQLiteError:
+            if self.whole:
+                raise
+        if connection is not None and self.whole:
             return connection
         _close_all(connection)
         raise StoreError(f"A file of {self._opener.path} was removed or replaced. Nothing was read. Repeat the call.")
 
     def empty_log(self, seconds: float) -> bool:
-        """Move the log into the file and empty it; return False if others read from it, or do the same, for so many seconds."""
+        """Move the log into the file and empty it; return False if readers prevent it for so many seconds."""
+        return self._checkpoint("TRUNCATE", seconds)
+
+    def move_log(self) -> bool:
+        """Move the log into the file, wherever both may be by now; return False if a reader prevents it for `busy_timeout`."""
+        return self._checkpoint("FULL", self._opener.busy_timeout)
+
+    def _checkpoint(self, mode: str, seconds: float) -> bool:
         until = time.monotonic() + seconds
         set_busy_timeout(self.writer, seconds)
         try:
             while True:
-                busy, _, _ = self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0]
-                if not busy or time.monotonic() >= until:
-                    return not busy
-                _nap()
+                busy, pages, moved = fetch(self.writer, f"PRAGMA wal_checkpoint({mode})")[0]
+                if not busy and pages == moved:
+                    return True
+                if time.monotonic() >= until:
+                    return False
+                _nap()  # another connection does the same: SQLite does not wait for that by itself
         finally:
             set_busy_timeout(self.writer, self._opener.busy_timeout)
 
-    def move_log(self) -> bool:
-        """Move the log into the file, wherever both may be by now; return False if a reader prevents it for `busy_timeout`."""
-        until = time.monotonic() + self._opener.busy_timeout
-        while True:
-            busy, pages, moved = self.writer.execute("PRAGMA wal_checkpoint(FULL)").fetchall()[0]
-            if not busy and pages == moved:
-                return True
-            if time.monotonic() >= until:
-                return False
-            _nap()  # another process moves it: SQLite does not wait for that by itself
-
     def close(self) -> None:
-        """Let go of the files; the last one to do so removes the log, unless that is another file's by now."""
-        if self.files.log_replaced:
-            keep_log(self.writer)
+        """Let go of the files; the last one to do so removes the log, unless the file is not where it was."""
         _close_all(self._reader, self.writer)
         self._lock.release()
 

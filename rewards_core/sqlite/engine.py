@@ -33,10 +33,9 @@ logger = logging.getLogger(__name__)
 MAX_LOG_BYTES = 64 * 1024 * 1024
 """A longer log is emptied at the next tick."""
 TICK = 1.0
-"""Seconds between two looks at whether the files stand where they were, and at what other processes wrote."""
+"""Seconds between two ticks of an engine."""
 
-PATIENCE = 2 * TICK
-"""Seconds to wait, at least, until other processes have noticed that a file was replaced."""
+_forks = 0  # how many forks this process is away from the one that imported this; asking for its id costs 3 % of an insert
 _QUIET_PASSES = 6
 _WAIT_FOR_READERS = 0.1
 
@@ -71,6 +70,8 @@ class Engine(Generic[S]):
         tell: Is called in the loop with what has become durable, before the callers are answered.
         busy_timeout: Seconds to wait for another process's lock, 0 or more.
         max_log_bytes: A longer log is emptied at the next tick.
+        tick_every: Seconds between two looks at whether the files stand where they were, and at what others wrote; above 0.
+        patience: Seconds to wait, at least, until other processes have noticed that a file was replaced; 0 or more.
     """
 
     def __init__(
@@ -82,15 +83,19 @@ class Engine(Generic[S]):
         tell: Callable[[list[Any]], None],
         busy_timeout: float,
         max_log_bytes: int = MAX_LOG_BYTES,
+        tick_every: float = TICK,
+        patience: float = 2 * TICK,
     ) -> None:
         self._path = path
         self._schema = schema
         self._make_session = session
         self._busy_timeout = busy_timeout
         self._max_log_bytes = max_log_bytes
+        self._patience = max(busy_timeout, patience)
         self._gate = threading.RLock()
         self._opened: Database[S] | None = None
-        self._process: int | None = None
+        self._forks: int | None = None
+        self._was_open = False
         self._empty_log = False
         self._writing = BatchThread(
             "sqlite-writer",
@@ -98,7 +103,7 @@ class Engine(Generic[S]):
             tell=tell,
             end=self._end,
             tick=self._tick,
-            tick_every=TICK,
+            tick_every=tick_every,
             quiet_passes=_QUIET_PASSES,
         )
         self._reading = BatchThread("sqlite-reader", self._read, tell=tell, end=_nothing)
@@ -137,8 +142,8 @@ class Engine(Generic[S]):
         Raises:
             StoreError: the file cannot be written, or the database cannot be read.
         """
-        await self.read(_change_nothing)  # opens the file, which is made or migrated if need be
-        await asyncio.get_running_loop().run_in_executor(None, self._copy, to)
+        source = await self.read(lambda _: self._open().connect_to_read())
+        await asyncio.get_running_loop().run_in_executor(None, self._copy, source, to)
 
     async def empty_log(self) -> None:
         """Move the log into the file, so that nothing stands in it any longer that was overwritten since.
@@ -163,20 +168,20 @@ class Engine(Generic[S]):
     @property
     def forked(self) -> bool:
         """Whether another process used it first, from which this one was forked."""
-        return self._process is not None and self._process != os.getpid()
+        return self._forks is not None and self._forks != _forks
 
     def _check_process(self) -> None:
-        if self._process is None:
-            self._process = os.getpid()
-        elif self._process != os.getpid():
+        if self._forks is None:
+            self._forks = _forks
+        elif self._forks != _forks:
             raise StoreError(
                 f"{self._path} was opened before this process was forked, and SQLite's locks do not survive a fork. "
                 "Make the store in the child, or use it there for the first time."
             )
 
-    def _copy(self, to: Path) -> None:
+    def _copy(self, source: Connection, to: Path) -> None:
         try:
-            with closing(self._open().connect_to_read()) as source:
+            with closing(source):
                 back_up(source, to)
         except OSError as problem:
             raise StoreError(f"{to} cannot be written: {problem.strerror}. Nothing was backed up.") from None
@@ -251,8 +256,8 @@ class Engine(Generic[S]):
             self._close(opened)
 
     def _tick(self) -> list[Any]:
-        if self._opened is None:
-            return []
+        if not self._was_open or (self._opened is None and not self._path.exists()):
+            return []  # only a call may make a file
         try:
             opened = self._open_whole("between two commits")
             if self._empty_log or opened.files.log_bytes > self._max_log_bytes:
@@ -282,6 +287,8 @@ class Engine(Generic[S]):
                 f"The log of {self._path} was removed while in use, and a reader keeps it from being moved into the file. "
                 "End the program that reads it; nothing else is needed."
             )
+        if moved:
+            opened.files.remove_log()
         self._close(opened)
         if moved:
             raise StoreError(
@@ -313,15 +320,15 @@ class Engine(Generic[S]):
                     self._schema,
                     session=self._make_session,
                     busy_timeout=self._busy_timeout,
-                    patience=max(self._busy_timeout, PATIENCE),
+                    patience=self._patience,
                 )
+                self._was_open = True
             return self._opened
 
     def _close(self, opened: Database[S]) -> None:
         with self._gate:
-            if self._opened is opened:
-                self._opened = None
-                opened.close()
+            self._opened = None
+            opened.close()
 
     def _end(self) -> None:
         opened = self._opened
@@ -362,8 +369,16 @@ def _run(session: Session, batch: Sequence[Call[Any]]) -> None:
         raise _CallFailed(problem) from None
 
 
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
+
 def _change_nothing(_: object) -> None:
-    """Only open the file, or commit."""
+    """Only commit."""
 
 
 def _nothing() -> None:

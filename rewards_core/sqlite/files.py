@@ -128,14 +128,16 @@ class OpenFiles:
         return identity(self._names[0]) != self.identities[0]
 
     @property
-    def log_replaced(self) -> bool:
-        """Whether the log of another file stands where the log was."""
-        return identity(self._names[1]) not in {None, self.identities[1]}
-
-    @property
     def whole(self) -> bool:
         """Whether the file, its log and the log's index are where they were."""
         return self._look() == self.identities
+
+    def remove_log(self) -> None:
+        """Remove the log and its index, unless others stand there by now: SQLite would move it into any file beside it."""
+        for name, opened in zip(self._names[1:], self.identities[1:], strict=True):
+            if identity(name) == opened:
+                with suppress(OSError):  # another process has just done so
+                    os.unlink(name)  # noqa: PTH108 - it is a str
 
     def beside_foreign_log(self, noted: str) -> bool:
         """Whether the log that stands here was noted, as the text of such an object, with another file than the one here."""

@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 
 _MAX_PATH = 100
 """Bytes of the longest path that a unix socket can have everywhere, less a few."""
-_MAX_HINTS = 256
+_MAX_HINTS = 8
+"""Hints taken in one pass of the loop."""
 
 
 class Wakeups:
@@ -60,7 +61,7 @@ class Wakeups:
         """Call `hear` in the running loop from now on."""
         if self._socket is not None and (self._loop is None or self._loop.is_closed()):
             self._loop = asyncio.get_running_loop()
-            self._loop.add_reader(self._socket, self._receive)
+            self._loop.add_reader(self._socket, self._receive, self._socket)
 
     def stop(self) -> None:
         """Call `hear` no longer; in the loop."""
@@ -96,15 +97,12 @@ class Wakeups:
                     if left.is_socket():
                         left.unlink()
 
-    def _receive(self) -> None:
+    def _receive(self, own: socket.socket) -> None:
         heard: set[int] = set()
         with suppress(BlockingIOError):
             for _ in range(_MAX_HINTS):
-                if self._socket is None:
-                    break
-                heard.update(self._socket.recv(16))
-        if heard:
-            self._hear(bytes(sorted(heard)))
+                heard.update(own.recv(16))
+        self._hear(bytes(sorted(heard)))
 
 
 def _datagrams() -> socket.socket:

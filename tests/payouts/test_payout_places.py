@@ -104,7 +104,7 @@ async def test_a_ledger_with_a_second_name_is_refused_because_it_could_be_paid_f
 
 
 async def test_a_ledger_on_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rewards_core.sqlite.files._file_system", lambda _: "nfs4")
+    monkeypatch.setattr("rewards_core.sqlite.files.file_system", lambda *_: "nfs4")
     with pytest.raises(LedgerError, match=r"network file system \(nfs4\).*Nothing was sent"):
         await ledger_at(tmp_path / "payouts.db").__aenter__()
     assert list(tmp_path.iterdir()) == []

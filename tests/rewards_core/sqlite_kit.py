@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from rewards_core.sqlite.connection import Connection
+from rewards_core.sqlite.connection import Connection, fetch
 from rewards_core.sqlite.engine import Engine
 from rewards_core.sqlite.migrations import Schema
 
@@ -53,17 +53,31 @@ class Notebook:
         return text
 
 
+def session_of(notebook: Notebook) -> Notebook:
+    return notebook
+
+
 def write_all(notebook: Notebook, texts: Sequence[str | None]) -> list[str | None]:
     """Write many lines at once."""
     return [notebook.write(text) for text in texts]
 
 
+def break_down(db: Connection) -> None:
+    """Use a connection that is closed."""
+    db.close(True)
+    db.execute("SELECT 1")
+
+
 def texts_in(db: Connection) -> list[str]:
-    return [row[0] for row in db.execute("SELECT text FROM line ORDER BY number").fetchall()]
+    return [row[0] for row in fetch(db, "SELECT text FROM line ORDER BY number")]
+
+
+NEVER = 3_600.0
+OFTEN = 0.005
 
 
 class Engines:
-    """Engines on one file, closed at the end."""
+    """Engines on one file, closed at the end; nothing happens in them between two commits unless `tick_every` is given."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -71,7 +85,9 @@ class Engines:
         self.all: list[Engine[Notebook]] = []
 
     def make(self, schema: Schema = SCHEMA, **options: Any) -> Engine[Notebook]:
-        settings: dict[str, Any] = {"session": Notebook, "tell": self.told.extend, "busy_timeout": 5.0, **options}
+        settings: dict[str, Any] = {
+            "session": Notebook, "tell": self.told.extend, "busy_timeout": 5.0, "tick_every": NEVER, **options
+        }  # fmt: skip
         engine: Engine[Notebook] = Engine(settings.pop("path", self.path), schema, **settings)
         self.all.append(engine)
         return engine
@@ -163,6 +179,11 @@ shutil.rmtree(there)
 async def after_a_kill(path: Path, look: str = "SELECT text FROM line ORDER BY number") -> list[Any]:
     """Return what a file would hold if every process that has it open were killed now."""
     return [row[0] if len(row) == 1 else tuple(row) for row in json.loads(await run_elsewhere(_AFTER_A_KILL, path, look))]
+
+
+async def pragma(engine: Engine[Notebook], words: str) -> Any:
+    """Set or ask something on the writing connection."""
+    return await engine.write(lambda notebook: notebook.db.execute(f"PRAGMA {words}").fetchall())
 
 
 def beside(path: Path, suffix: str) -> Path:

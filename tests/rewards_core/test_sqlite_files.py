@@ -17,11 +17,6 @@ from tests.rewards_core.sqlite_kit import beside
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "notes.db"
-
-
-@pytest.fixture
 def lock(path: Path) -> Iterator[FileLock]:
     lock = FileLock(path)
     yield lock
@@ -151,15 +146,24 @@ def test_a_file_that_is_removed_moved_or_replaced_is_noticed(path: Path, three: 
     file.rename(file.with_name("moved"))
     assert not opened.whole
     assert opened.moved is (index == 0)
-    assert not opened.log_replaced
     file.touch()
     assert not opened.whole
     assert opened.moved is (index == 0)
-    assert opened.log_replaced is (index == 1)
     file.with_name("moved").replace(file)
     assert opened.whole
     file.unlink()
     assert not OpenFiles(path).complete
+
+
+def test_a_log_is_removed_with_its_index_but_not_that_of_another_file(path: Path, three: list[Path]) -> None:
+    opened = OpenFiles(path)
+    three[1].rename(three[1].with_name("moved"))
+    three[1].touch()
+    opened.remove_log()
+    assert [file.exists() for file in three] == [True, True, False]
+    opened.remove_log()
+    OpenFiles(path).remove_log()
+    assert [file.exists() for file in three] == [True, False, False]
 
 
 def test_the_length_of_the_log_is_known_from_the_last_look(path: Path, three: list[Path]) -> None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -658,7 +658,7 @@ async def by_keyword(*, event: Event) -> None:
         (without, "too many positional arguments"),
         (with_two, "missing a required argument: 'attempt'"),
         (by_keyword, "too many positional arguments"),
-        (partial(plain, None), "too many positional arguments"),
+        (partial(plain, cast("Event", None)), "too many positional arguments"),
     ],
 )
 def test_what_cannot_be_called_with_an_event_alone_is_refused_with_the_right_shape(handler: Any, words: str) -> None:

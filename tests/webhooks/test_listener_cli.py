@@ -35,7 +35,7 @@ from webhooks import __main__ as entry
 from webhooks.cli import app
 from webhooks.cli.admin import control_app
 from webhooks.cli.forwarding import Forwarder, ForwardFailed
-from webhooks.cli.metrics import Metrics, Snapshot
+from webhooks.cli.metrics import Metrics, Snapshot, as_text, held
 from webhooks.cli.samples import Shape, parse_override, sample_body
 from webhooks.cli.sources import SourceSpec, parse_source
 from webhooks.completions import CompletionStatistics
@@ -731,12 +731,12 @@ async def test_metrics_tell_of_refusals_polls_and_waiters() -> None:
         restarts=0,
         delays={},
     )
-    store = StoreStatistics(events=9, ready=2, dead=1, questions=0, pending=3, outcomes=9, conflicts=1, oldest_ready_at=990.0)
-    snapshot = Snapshot(receivers={}, refused={"header_timeout": 7}, connections=8, store=store, completions=completions)
-    metrics = Metrics(clock=lambda: 1_000.0)
+    store = StoreStatistics(events=9, ready=2, dead=1, lookups=0, pending=3, outcomes=9, conflicts=1, oldest_ready_at=990.0)
+    snapshot = Snapshot(receivers={}, refused={"header_timeout": 7}, connections=8, completions=completions)
+    metrics = Metrics()
     for via in ("webhook", "poll", "webhook"):
         metrics.settled(evolve(outcome(ref("1")), via=via))
-    text = metrics.render(snapshot).decode()
+    text = as_text([*metrics.counted(snapshot), *held(store, now=1_000.0)]).decode()
     for line in (
         'webhooks_rejected_total{path="",reason="header_timeout"} 7.0',
         "webhooks_connections 8.0",

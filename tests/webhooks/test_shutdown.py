@@ -111,7 +111,12 @@ async def test_a_handler_that_came_later_stays_and_ours_passes_signals_on(heard:
     later: list[int] = []
     async with close_on_signal(Closable()):
         ours: Any = signal.getsignal(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, lambda number, frame: (later.append(number), ours(number, frame)))
+
+        def handle(number: int, frame: Any) -> None:
+            later.append(number)
+            ours(number, frame)
+
+        signal.signal(signal.SIGTERM, handle)
     signal.raise_signal(signal.SIGTERM)
     assert later == heard == [signal.SIGTERM]
 

@@ -38,9 +38,9 @@ def arrival(number: int, *, padding: int = 300) -> Event:
 
 async def filled(path: Path, events: int, *, days: int = 1, padding: int = 300) -> None:
     """Make a store in which so many events came in each of the last days before `NOW`."""
-    at = 0.0
+    at = NOW
     store = SQLiteStore(path, clock=lambda: at)
-    await store.ping()
+    await store.ping()  # its calendar begins at NOW
     for day in range(days, 0, -1):
         at = NOW - day * DAY + 1.0
         numbers = range(day * events, (day + 1) * events)

@@ -201,7 +201,7 @@ def test_wrong_arguments_of_memory_stores_are_refused(name: str, value: Any, err
 
 @pytest.mark.parametrize(
     ("name", "value", "error"),
-    cases({"read_only": FLAG, "busy_timeout": Number((-1, 86_401)), "clock": FUNCTION, "path": PATH}),
+    cases({"busy_timeout": Number((-1, 86_401)), "clock": FUNCTION, "uptime": FUNCTION, "path": PATH}),
 )
 def test_wrong_arguments_of_file_stores_are_refused_before_a_file_is_made(
     name: str, value: Any, error: type[Exception], tmp_path: Path
@@ -218,6 +218,12 @@ def test_wrong_arguments_of_file_stores_are_refused_before_a_file_is_made(
 async def test_wrong_ages_and_limits_purge_nothing(method: str, name: str, value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=f"^{name}: give "):
         await getattr(MemoryStore(), method)(**{"older_than": 0, name: value})
+
+
+@pytest.mark.parametrize(("name", "value", "error"), cases({"keep": ABOVE_ZERO, "keep_bodies": Number((0, -1), or_none=True)}))
+async def test_wrong_ages_keep_an_upkeep_from_removing(name: str, value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"^{name}: give "):
+        await MemoryStore().upkeep(**{"keep": 1.0, name: value})
 
 
 @pytest.mark.parametrize(("value", "error"), [(5, TypeError), (None, TypeError), ("", ValueError), (" 1", ValueError)])

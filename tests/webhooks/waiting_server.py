@@ -106,7 +106,7 @@ def ingress_app() -> None:
 
 
 def _serve(app: FastAPI | Callable[[Scope, Receive, Send], object]) -> None:
-    config = uvicorn.Config(app, lifespan="on", log_level="warning")  # type: ignore[arg-type]
+    config = uvicorn.Config(app, lifespan="on", log_level="warning")
     uvicorn.Server(config).run(sockets=[_listening()])
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -15,43 +14,38 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from webhooks.store.base import Subscriber
 
 if TYPE_CHECKING:
+    from webhooks.cli.totals import Families
     from webhooks.completions import CompletionStatistics
     from webhooks.receiver import ReceiverStatistics
-    from webhooks.store.base import Outcome, StoreStatistics, Via
+    from webhooks.store.records import Outcome, StoreStatistics, Via
 
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 @frozen(kw_only=True)
 class Snapshot:
-    """What is counted at one moment.
+    """What one process counts at one moment.
 
     Attributes:
         receivers: What each path took in.
         refused: Connections and requests refused before any receiver saw them, by reason.
         connections: Open connections.
-        store: What the store holds, None if it cannot be asked.
         completions: What polling and waiting did, None without API credentials.
     """
 
     receivers: Mapping[str, ReceiverStatistics]
     refused: Mapping[str, int]
     connections: int
-    store: StoreStatistics | None
     completions: CompletionStatistics | None
 
 
 class Metrics(Subscriber):
-    """Keep what must be observed as it happens, and write everything down on request.
+    """Keep what must be observed as it happens.
 
     As a subscriber of the store it counts how operations settle, whether anybody waits for them or not.
-
-    Args:
-        clock: Unix time in seconds.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._counts = [0] * (len(_BUCKETS) + 1)
         self._sum = 0.0
         self._settled: dict[Via, int] = {"webhook": 0, "poll": 0}
@@ -65,11 +59,9 @@ class Metrics(Subscriber):
         self._counts[bisect_left(_BUCKETS, seconds)] += 1
         self._sum += seconds
 
-    def render(self, snapshot: Snapshot) -> bytes:
-        """Return everything in the text format."""
-        registry = CollectorRegistry()
-        registry.register(_Collector([self._latency(), *self._settlements(), *_families(snapshot, self._clock())]))
-        return generate_latest(registry)
+    def counted(self, snapshot: Snapshot) -> Families:
+        """Return what this process counts; the sums over all processes are those of the listener."""
+        return _as_json([self._latency(), *self._settlements(), *_counts(snapshot)])
 
     def _settlements(self) -> Iterator[Metric]:
         family = CounterMetricFamily("webhooks_settled", "Operations settled, by how it was learned.", labels=["via"])
@@ -86,15 +78,52 @@ class Metrics(Subscriber):
         return family
 
 
+def held(store: StoreStatistics | None, now: float) -> Families:
+    """Return what the store holds, the same for all processes that share it.
+
+    Args:
+        store: None if the store cannot be asked.
+        now: Unix time in seconds.
+    """
+    ready = GaugeMetricFamily("webhooks_store_ready", "Whether the store can be asked.", store is not None)
+    return _as_json([ready, *(() if store is None else _held(store, now))])
+
+
+def of_workers(states: Mapping[str, int], restarts: int) -> Families:
+    """Return how the workers are: how many in each state, and how many were started in place of others."""
+    workers = GaugeMetricFamily("webhooks_workers", "Worker processes, by state.", labels=["state"])
+    for state, count in states.items():
+        workers.add_metric([state], count)
+    return _as_json([workers, CounterMetricFamily("webhooks_worker_restarts", "Workers started in place of others.", restarts)])
+
+
+def as_text(families: Families) -> bytes:
+    """Write metrics in the text format."""
+    registry = CollectorRegistry()
+    registry.register(_Collector(families))
+    return generate_latest(registry)
+
+
 class _Collector:
-    def __init__(self, families: Sequence[Metric]) -> None:
+    def __init__(self, families: Families) -> None:
         self._families = families
 
-    def collect(self) -> Sequence[Metric]:
-        return self._families
+    def collect(self) -> Iterator[Metric]:
+        for name, words, kind, samples in self._families:
+            metric = Metric(name, words, kind)
+            for sample, labels, value in samples:
+                metric.add_sample(sample, labels, value)
+            yield metric
 
 
-def _families(snapshot: Snapshot, now: float) -> Iterator[Metric]:
+def _as_json(families: Iterable[Metric]) -> Families:
+    return [
+        [each.name, each.documentation, each.type, [[one.name, one.labels, one.value] for one in each.samples]]
+        for each in families
+    ]
+
+
+def _counts(snapshot: Snapshot) -> Iterator[Metric]:
     accepted = CounterMetricFamily("webhooks_accepted", "New events, dead letters included.", labels=["path"])
     duplicates = CounterMetricFamily("webhooks_duplicates", "Deliveries of events known already.", labels=["path"])
     failures = CounterMetricFamily("webhooks_store_failures", "Deliveries answered 503.", labels=["path"])
@@ -109,12 +138,9 @@ def _families(snapshot: Snapshot, now: float) -> Iterator[Metric]:
         rejected.add_metric(["", reason], count)
     yield from (accepted, duplicates, failures, rejected)
     yield GaugeMetricFamily("webhooks_connections", "Open connections.", snapshot.connections)
-    yield GaugeMetricFamily("webhooks_store_ready", "Whether the store can be asked.", snapshot.store is not None)
-    if snapshot.store is not None:
-        yield from _held(snapshot.store, now)
     polling = snapshot.completions
     waiting = 0 if polling is None else polling.waiting
-    yield GaugeMetricFamily("webhooks_waiters", "Callers in this process that wait for an operation.", waiting)
+    yield GaugeMetricFamily("webhooks_waiters", "Callers in the listener that wait for an operation.", waiting)
     if polling is not None:
         yield GaugeMetricFamily("webhooks_polled", "Operations that are polled until they settle.", polling.pending)
         yield CounterMetricFamily("webhooks_polls", "Questions to the vendor.", polling.polls)
@@ -128,7 +154,7 @@ def _held(store: StoreStatistics, now: float) -> Iterator[Metric]:
         "webhooks_events": ("Events kept with their bodies.", store.events),
         "webhooks_events_ready": ("Events that wait for their handlers.", store.ready),
         "webhooks_dead_letters": ("Dead letters.", store.dead),
-        "webhooks_questions": ("Operations an event spoke of without settling them.", store.questions),
+        "webhooks_lookups": ("Pending operations that an event mentioned without settling them.", store.lookups),
         "webhooks_pending": ("Operations known to be unsettled.", store.pending),
         "webhooks_outcomes": ("Outcomes.", store.outcomes),
         "webhooks_conflicts": ("Later outcomes that differ from the first.", store.conflicts),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -23,14 +22,15 @@ from webhooks.cli.options import (
     DEFAULT_STORE,
     ForwardOption,
     KeysOption,
-    SocketOption,
     SourceOption,
     StoreOption,
     sources_of,
 )
 from webhooks.cli.service import Listener
-from webhooks.cli.settings import AdminSettings, ForwardSettings, ListenerSettings, PollSettings, TlsSettings
+from webhooks.cli.settings import MAX_WORKERS, AdminSettings, ForwardSettings, ListenerSettings, PollSettings, TlsSettings
 from webhooks.cli.sources import SourceSpec
+from webhooks.cli.supervisor import Supervisor
+from webhooks.cli.tuning import leave_lasting_objects_alone
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.quiet import quiet_about_accepting
 
@@ -38,7 +38,6 @@ logger = logging.getLogger("webhooks.listener")
 
 _LIMITS = ArmourLimits()
 _OLDEST_TLS = "1.2"
-_OBJECTS_BETWEEN_COLLECTIONS = 10_000
 
 
 def serve(
@@ -58,7 +57,6 @@ def serve(
         int, typer.Option(help="Port for health and metrics; 0 takes a free one, -1 none.", min=-1, max=65_535)
     ] = 8481,
     admin_token_file: Annotated[Path | None, typer.Option(help="File of the token for metrics.")] = None,
-    admin_socket: SocketOption = None,
     forward_to: ForwardOption = None,
     forward_insecure: Annotated[bool, typer.Option("--forward-insecure", help="Allow plain http to another machine.")] = False,
     forward_attempts: Annotated[int, typer.Option(help="Tries before a delivery becomes a dead letter.", min=1)] = 20,
@@ -90,27 +88,41 @@ def serve(
     idle_timeout: Annotated[
         float, typer.Option(help="Seconds a connection is kept between requests.", callback=finite, min=0.01)
     ] = _LIMITS.idle_seconds,
-    max_connections: Annotated[int, typer.Option(help="Connections at a time.", min=1)] = _LIMITS.connections,
+    max_connections: Annotated[int, typer.Option(help="Connections at a time, of each worker.", min=1)] = _LIMITS.connections,
     max_per_peer: Annotated[
-        int, typer.Option(help="Connections of one address at a time.", min=1)
+        int, typer.Option(help="Connections of one address at a time, of each worker.", min=1)
     ] = _LIMITS.connections_per_peer,
     drain: Annotated[float, typer.Option(help="Seconds that stopping may take.", callback=finite, min=0.1)] = 20.0,
     keep_days: Annotated[
         float, typer.Option(help="Days that events which are done with, and outcomes, are kept.", callback=finite, min=0.01)
     ] = 30.0,
+    workers: Annotated[int, typer.Option(help="Processes that take deliveries, sharing the store.", min=1, max=MAX_WORKERS)] = 1,
+    keep_bodies: Annotated[
+        float | None,
+        typer.Option(
+            help="Days after which the bodies of done events are erased; by default they stay with their events.",
+            callback=finite,
+            min=0.01,
+        ),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log more.")] = False,
     as_json: JsonOption = None,
 ) -> None:
     """Take deliveries until told to stop.
 
     A delivery is answered 200 once it is durable in the store. SIGTERM or SIGINT: answer what is under way and end; a second
-    one: end now. SIGHUP: reload keys and certificate.
+    one: end now. SIGHUP: reload keys and certificate, all of them or none.
+
+    With --workers this process starts others, replaces those that end, and answers on the admin port for all of them. SIGTERM
+    to a worker replaces it: it answers what it has, and no connection is lost.
 
     For example:
 
       ORIGINAL_WEBHOOK_KEYS=4o3vfxtcmo7b:SECRET webhook-listener serve --host 0.0.0.0
 
       webhook-listener serve --source /a,scope=a,keys=a.keys --source /b,scope=b,keys=b.keys
+
+      webhook-listener serve --workers 4 --store sqlite:////var/lib/rewards/inbox.db
 
       webhook-listener serve --forward-to http://127.0.0.1:9000/hooks --trusted-proxy 10.0.0.0/8
     """
@@ -130,7 +142,6 @@ def serve(
         unix=unix,
         tls=None if tls_cert is None else TlsSettings(certificate=tls_cert, key=tls_key, minimum=tls_min),
         admin=None if admin_port < 0 else AdminSettings(host=admin_host, port=admin_port, token_file=admin_token_file),
-        admin_socket=admin_socket,
         forward=None
         if forward_to is None
         else ForwardSettings(url=forward_to, allow_insecure=forward_insecure, attempts=forward_attempts, timeout=forward_timeout),
@@ -154,6 +165,8 @@ def serve(
         allowed=allow or (),
         drain_seconds=drain,
         keep_days=keep_days,
+        keep_bodies_days=keep_bodies,
+        workers=workers,
     )
     if tls_cert is None and (tls_key is not None or tls_min != _OLDEST_TLS):
         raise typer.BadParameter("--tls-key and --tls-min: expected a certificate to go with them, got none; give --tls-cert too")
@@ -174,13 +187,13 @@ def _polled(given: str | None, sources: Sequence[SourceSpec]) -> str:
 
 
 async def _serve(settings: ListenerSettings, output: Output) -> Exit:
-    listener = Listener(settings)
+    listener = Listener(settings) if settings.workers == 1 else Supervisor(settings)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(quiet_about_accepting(logger))
 
     def stop() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, os._exit, Exit.NOT_YET)
+            loop.add_signal_handler(number, listener.abort)
         logger.info("draining; a second signal ends at once")
         listener.stop()
 
@@ -199,17 +212,10 @@ async def _serve(settings: ListenerSettings, output: Output) -> Exit:
     def started(where: Mapping[str, Any]) -> None:
         place = where.get("url") or where.get("unix")
         paths = ", ".join(where["paths"])
-        _leave_lasting_objects_alone()
+        leave_lasting_objects_alone()
         output.record({"listening": True, **where}, text=f"listening on {place} for {paths}; events go to {where['store']}")
 
     return await listener.run(started)
-
-
-def _leave_lasting_objects_alone() -> None:
-    """Keep the garbage collector from looking, hundreds of times a second, through what lives as long as the process."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 20)
 
 
 def _has_terminal() -> bool:

@@ -11,11 +11,12 @@ from attrs import field, frozen
 from rewards_core.keys import read_secret_file
 from rewards_core.operations import DEFAULT_SCOPE
 from rewards_core.secrets import Secret
-from rewards_core.validation import is_loopback
+from rewards_core.validation import is_loopback, whole
 from webhooks.cli.sources import SourceSpec
 from webhooks.handlers import HandlerPolicy
 from webhooks.ingress.limits import ArmourLimits
 
+MAX_WORKERS = 64
 _TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -141,7 +142,6 @@ class ListenerSettings:
         unix: Path of a unix socket to listen on instead.
         tls: Certificate, None for plain http.
         admin: Where health and metrics are served, None for nowhere.
-        admin_socket: Path of the socket for the command line; None puts it beside the store's file.
         forward: Where deliveries are handed on to, None for nowhere.
         poll: How the vendor is asked, None for never.
         limits: What one peer may take.
@@ -151,6 +151,8 @@ class ListenerSettings:
         allowed: Who may deliver; empty for everybody.
         drain_seconds: How long stopping may take.
         keep_days: How long events that are done with, and outcomes, are kept.
+        keep_bodies_days: How long the bodies of done events are kept; None as long as the events.
+        workers: Processes that take deliveries, 1 to 64; `limits` are those of each.
     """
 
     sources: Sequence[SourceSpec]
@@ -160,7 +162,6 @@ class ListenerSettings:
     unix: Path | None = None
     tls: TlsSettings | None = None
     admin: AdminSettings | None = None
-    admin_socket: Path | None = None
     forward: ForwardSettings | None = None
     poll: PollSettings | None = None
     limits: ArmourLimits = field(factory=ArmourLimits)
@@ -170,3 +171,5 @@ class ListenerSettings:
     allowed: Sequence[str] = ()
     drain_seconds: float = 20.0
     keep_days: float = 30.0
+    keep_bodies_days: float | None = None
+    workers: int = field(default=1, validator=whole(at_least=1, at_most=MAX_WORKERS))

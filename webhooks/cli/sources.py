@@ -85,13 +85,9 @@ class ReloadableSource:
         keys = webhook_keys(self.spec.keys_file, WEBHOOK_KEYS)
         return [key_id for key_id in keys if len(keys[key_id]) < characters]
 
-    def reload(self) -> None:
-        """Read the keys anew; if they cannot be read, the old ones stay.
-
-        Raises:
-            ValueError: they cannot be read.
-        """
-        self._current = self._read()
+    def take_keys_of(self, other: ReloadableSource) -> None:
+        """Verify with the keys of another reading of the same source from now on."""
+        self._current = other._current
 
     def verify(self, headers: Mapping[str, str], body: bytes) -> str:
         """Return the id of the key that signed these bytes."""

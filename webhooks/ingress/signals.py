@@ -72,14 +72,14 @@ def _wrap_handlers(loop: asyncio.AbstractEventLoop, tell: Callable[[], None]) ->
         return handle
 
     def put_back() -> None:
-        for number, (handler, original) in wrapped.items():
+        for number, (handler, installed) in wrapped.items():
             if signal.getsignal(number) is handler:
-                signal.signal(number, original)
+                signal.signal(number, installed)
 
     if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
-            original = signal.getsignal(number)
-            if callable(original):
-                wrapped[number] = (wrap(original), original)
+            installed = signal.getsignal(number)
+            if callable(installed):
+                wrapped[number] = (wrap(installed), installed)
                 signal.signal(number, wrapped[number][0])
     return put_back

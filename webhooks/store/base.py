@@ -136,7 +136,11 @@ class Store(Protocol):
         ...
 
     async def release_handlers(self, subscriptions: Sequence[Subscription]) -> None:
-        """Serve these subscriptions no longer; they and their jobs stay."""
+        """Serve each of these subscriptions once less; they stay.
+
+        The jobs of a handler that no process serves wait for one, and become dead letters after 14 days: of hours that a running
+        store has counted, whatever the clock was set to.
+        """
         ...
 
     async def list_handlers(self) -> Sequence[HandlerStatus]:
@@ -306,12 +310,12 @@ class Store(Protocol):
     # upkeep
 
     async def upkeep(self, *, keep: float, keep_bodies: float | None = None) -> bool:
-        """Let go of what is old and count the hour, unless a process has done so within the hour; return whether it was done.
+        """Let go of what is old, unless a process has done so within the hour; return whether it was done.
 
         Done events and outcomes that are older than `keep` seconds are purged, bodies of done events that are older than
         `keep_bodies` are erased, and identities are forgotten after 400 days. One call removes at most twice what an hour of a
         steady stream would bring, so that a wrong clock cannot empty the store, and logs what it removed; pending operations
-        are never removed. The jobs of a handler that was served by no process for 14 days of such hours become dead letters.
+        are never removed.
 
         Args:
             keep: Seconds, above 0.

@@ -155,7 +155,7 @@ class EventTable:
         """Let the ready jobs of a handler on events of a scope die; return how many there were."""
         event_ids = self.jobs.ready(handler, scope)
         for event_id in event_ids:
-            self.jobs.kill(event_id, reason, [handler])
+            self.jobs.kill(event_id, reason, handler)
             self._refile(event_id)
         return len(event_ids)
 

@@ -112,18 +112,18 @@ class JobTable:
         if row is None or row.fence != job.fence:
             return row is None
         if row.held and due_at is None:
-            self.kill(job.event_id, reason, [job.handler])
+            self.kill(job.event_id, reason, job.handler)
         elif row.held and due_at is not None:
             self._put(job.event_id, {job.handler: evolve(row, reason=reason, held=False)}, due_at)
         return True
 
-    def kill(self, event_id: int, reason: str, handlers: Collection[str] | None = None) -> None:
-        """Let the ready jobs of an event die: those of these handlers, or all."""
+    def kill(self, event_id: int, reason: str, handler: str | None = None) -> None:
+        """Let the ready jobs of an event die, or only that of one handler."""
         rows = self._rows.get(event_id, _NO_JOBS)
         dead = {
             name: evolve(row, state=EventState.DEAD, reason=reason, held=False)
             for name, row in rows.items()
-            if row.state is EventState.READY and (handlers is None or name in handlers)
+            if row.state is EventState.READY and handler in {None, name}
         }
         for name, row in dead.items():
             self._queue(name, row.scope).discard(event_id)

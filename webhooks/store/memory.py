@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
@@ -42,12 +41,11 @@ from webhooks.store.records import (
     StoreStatistics,
     Subscription,
     Verdict,
-    handler_of,
     job_name,
 )
 from webhooks.store.subscribers import Subscribers
 from webhooks.store.subscriptions import Subscriptions
-from webhooks.store.upkeep import UPKEEP_EVERY, hourly_limit, log_removed
+from webhooks.store.upkeep import UPKEEP_EVERY, check_keep, remove_old
 
 if TYPE_CHECKING:
     from webhooks.store.base import Subscriber
@@ -84,8 +82,7 @@ class MemoryStore(EventListing):
         self._subscribers = Subscribers()
         self._events = EventTable(max_events, retention)
         self._subscriptions = Subscriptions()
-        self._count_at = 0.0
-        self._upkeep_at = -math.inf
+        self._upkeep_at = self._count_at = 0.0
         self._outcomes = OutcomeTable(max_events, retention)
         self._polls: dict[str, PollTable] = {}
 
@@ -240,24 +237,7 @@ class MemoryStore(EventListing):
     async def list_handlers(self) -> Sequence[HandlerStatus]:
         """Return every subscription, and the jobs of handlers that have none, by service, handler and scope."""
         self._now()
-        counts = self._events.jobs.counts()
-        listed = {(one.job_name, one.scope): one for one in self._subscriptions}
-        for name, scope in counts.keys() - listed.keys():
-            service, handler = handler_of(name)
-            listed[name, scope] = Subscription(service=service, handler=handler, scope=scope, patterns=frozenset())
-        statuses = []
-        for key, one in listed.items():
-            served, count = self._subscriptions.served(*key), counts.get(key, {})
-            statuses.append(
-                HandlerStatus(
-                    subscription=one,
-                    served=bool(served),
-                    differing=any(other.patterns != one.patterns for other in served),
-                    ready=count.get(EventState.READY, 0),
-                    dead=count.get(EventState.DEAD, 0),
-                )
-            )
-        return sorted(statuses, key=lambda each: (each.subscription.service, each.subscription.handler, each.subscription.scope))
+        return self._subscriptions.statuses(self._events.jobs.counts())
 
     async def retire_handler(self, service: str, handler: str) -> int:
         """Remove a handler's subscriptions and make its ready jobs dead letters; return how many jobs there were."""
@@ -312,23 +292,13 @@ class MemoryStore(EventListing):
         return count
 
     async def upkeep(self, *, keep: float, keep_bodies: float | None = None) -> bool:
-        """Let go of what is old, unless that was done within the hour; return whether it was done."""
+        """Let go of what is old, unless that was done within the hour."""
+        check_keep(keep, keep_bodies)
         now = self._now()
         if now < self._upkeep_at:
             return False
         self._upkeep_at = now + UPKEEP_EVERY
-        limits = {
-            "events": hourly_limit(self._events.count()[0], keep),
-            "outcomes": hourly_limit(len(self._outcomes), keep),
-            "bodies": hourly_limit(self._events.count()[0], keep_bodies or keep),
-        }
-        removed = {
-            "events": await self.purge(keep, limit=limits["events"]),
-            "outcomes": await self.purge_outcomes(keep, limit=limits["outcomes"]),
-            "bodies": 0 if keep_bodies is None else await self.erase_bodies(keep_bodies, limit=limits["bodies"]),
-        }
-        await self.purge_identities()
-        log_removed(removed, limits)
+        await remove_old(self, keep=keep, keep_bodies=keep_bodies, identities=len(self._events.days))
         return True
 
     async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:
@@ -399,7 +369,8 @@ class MemoryStore(EventListing):
             self._count_at = now + _HOUR
             for name, scope in self._events.jobs.waiting():
                 if self._subscriptions.unserved_for(name, scope, now) >= UNSERVED_DAYS * _DAY:
-                    self._events.bury(name, scope, UNSERVED)
+                    buried = self._events.bury(name, scope, UNSERVED)
+                    logger.warning("%d jobs of %s, which no receiver serves, became dead letters", buried, name)
         return now
 
     def _check_open(self) -> None:
@@ -407,17 +378,17 @@ class MemoryStore(EventListing):
             raise StoreClosed("expected an open store, got one after aclose(); make a new one")
 
     def _draw_conclusions(self, event: Event, kept: bytes | None, at: float) -> None:
-        ref = event.ref
-        open_refs = list(event.also)
+        ref, lookups = event.ref, event.also
         if ref is None:
             pass
         elif kept is None:
-            open_refs.insert(0, ref)
+            lookups = (ref, *lookups)
         elif (key := key_of(ref)) not in self._outcomes and not self._subscribers:  # there is no subscriber to tell
             self._settle(ref, key, kept, event.key)
         elif (outcome := outcome_of(event, at)) is not None:
             self._record(outcome, kept)
-        self._hurry([one for one in open_refs if not self._is_done(one)], Priority.LOOKUP)
+        if lookups:
+            self._hurry([one for one in lookups if not self._is_done(one)], Priority.LOOKUP)
 
     def _is_done(self, ref: OperationRef) -> bool:
         known = self._outcomes.get(key_of(ref))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rewards_core.clock import boot_id, uptime
 from rewards_core.errors import StoreClosed, StoreError
 from rewards_core.operations import OperationRef
-from rewards_core.sqlite.engine import Engine
+from rewards_core.sqlite.engine import TICK, Engine
 from rewards_core.sqlite.wakeups import Wakeups
 from rewards_core.validation import check_callable, check_number, check_path, check_str
 from webhooks.store import sqlite_events, sqlite_jobs, sqlite_outcomes, sqlite_polls, sqlite_reads, sqlite_upkeep
@@ -22,7 +22,7 @@ from webhooks.store.sqlite_rows import Arrival, PackedOutcome
 from webhooks.store.sqlite_schema import SCHEMA
 from webhooks.store.sqlite_session import JOBS, OUTCOMES, POLLS, RENEW_EVERY, Member, News, Session
 from webhooks.store.subscribers import Subscribers
-from webhooks.store.upkeep import hourly_limit, log_removed
+from webhooks.store.upkeep import check_keep, remove_old
 
 if TYPE_CHECKING:
     import os
@@ -111,7 +111,7 @@ class SQLiteStore(EventListing):
         self._check_open()
         self._subscribers.add(subscriber)
         if self._seen is None:
-            self._seen = await self._engine.read(sqlite_outcomes.newest_seq)
+            self._hear_after(await self._engine.read(sqlite_outcomes.newest_seq))
         await self._engine.write(Session.register)
         self._member.wakeups.listen()
 
@@ -158,7 +158,7 @@ class SQLiteStore(EventListing):
 
     async def claim_jobs(self, handler: str, *, scopes: Collection[str], limit: int, lease: float) -> Sequence[ClaimedJob]:
         """Lease due jobs of one handler to the caller, the longest due first."""
-        if not await self._read(lambda db: sqlite_jobs.anything_due(db, handler, self._uptime())):
+        if self._member.joined and not await self._read(lambda db: sqlite_jobs.anything_due(db, handler, self._uptime())):
             return ()  # a look alone disturbs no other process
         return await self._write(lambda session: sqlite_jobs.claim(session, handler, scopes, limit, lease))
 
@@ -223,7 +223,7 @@ class SQLiteStore(EventListing):
         self, *, scope: str | None = None, after: OperationRef | None = None, limit: int = 100
     ) -> Sequence[PendingOperation]:
         """Return pending operations in the order of their refs; `after` pages on."""
-        if self._unwatching is not None:
+        if self._unwatching is not None and self._unwatching.get_loop() is asyncio.get_running_loop():
             await asyncio.wait([self._unwatching])  # a look-up after it sees what it did
         return await self._read(lambda db: sqlite_reads.pending(db, scope, after, limit, self._uptime()))
 
@@ -256,23 +256,12 @@ class SQLiteStore(EventListing):
     # upkeep
 
     async def upkeep(self, *, keep: float, keep_bodies: float | None = None) -> bool:
-        """Let go of what is old and count the hour, unless a process has done so within the hour."""
+        """Let go of what is old, unless a process has done so within the hour."""
+        check_keep(keep, keep_bodies)
         if not await self._write(sqlite_upkeep.claim_upkeep):
             return False
-        held = await self.statistics()
-        limits = {
-            "events": hourly_limit(held.events, keep),
-            "outcomes": hourly_limit(held.outcomes, keep),
-            "bodies": hourly_limit(held.events, keep_bodies or keep),
-            "identities": hourly_limit(await self._read(sqlite_upkeep.count_identities), sqlite_events.IDENTITY_SECONDS),
-        }
-        removed = {
-            "events": await self.purge(keep, limit=limits["events"]),
-            "outcomes": await self.purge_outcomes(keep, limit=limits["outcomes"]),
-            "identities": await self.purge_identities(limit=limits["identities"]),
-            "bodies": 0 if keep_bodies is None else await self.erase_bodies(keep_bodies, limit=limits["bodies"]),
-        }
-        log_removed(removed, limits)
+        identities = await self._read(sqlite_upkeep.count_identities)
+        await remove_old(self, keep=keep, keep_bodies=keep_bodies, identities=identities)
         return True
 
     async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:
@@ -303,7 +292,15 @@ class SQLiteStore(EventListing):
     async def erase_bodies(self, older_than: float, *, limit: int | None = None) -> int:
         """Erase bodies and signatures of done events received more than so many seconds ago; return how many."""
         before = await self._write(sqlite_upkeep.today) - older_than
-        return await self._in_slices(lambda db, most: sqlite_events.erasable(db, before, most), sqlite_events.erase_bodies, limit)
+        place = (-math.inf, 0)  # those before it are erased: to begin with them each time would take long
+
+        def find(db: Connection, most: int) -> Sequence[int]:
+            nonlocal place
+            found = sqlite_events.erasable(db, before, place, most)
+            place = found[-1] if found else place
+            return [event_id for _, event_id in found]
+
+        return await self._in_slices(find, sqlite_events.erase_bodies, limit)
 
     async def forget_user(self, uid: str) -> int:
         """Erase every body and outcome that mentions a user; also from the free pages of the file and its log."""
@@ -364,6 +361,7 @@ class SQLiteStore(EventListing):
         self._member.wakeups.stop()
         self._subscribers.clear()
         if self._look is not None and self._look.get_loop() is asyncio.get_running_loop():
+            self._look.cancel()
             await asyncio.gather(self._look, return_exceptions=True)
         if self._member.registered:
             try:
@@ -415,6 +413,10 @@ class SQLiteStore(EventListing):
 
     # hints
 
+    def _hear_after(self, seq: int) -> None:
+        if self._seen is None:  # else another subscriber has begun meanwhile
+            self._seen = seq
+
     def _hear(self, hint: bytes) -> None:
         self._tell([News(look=hint)])
 
@@ -445,7 +447,8 @@ class SQLiteStore(EventListing):
                 await self._pass_on()
             except StoreError as problem:
                 logger.warning("outcomes of other processes could not be looked up; they are in a second: %s", problem)
-                return
+                self._look_again = True
+                await asyncio.sleep(TICK)
 
     async def _pass_on(self) -> None:
         if self._missed:

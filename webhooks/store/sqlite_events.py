@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from webhooks.store.records import Recorded
     from webhooks.store.sqlite_session import Session
 
-IDENTITY_SECONDS = IDENTITY_DAYS * 86_400.0
-
 _DAY = 86_400
 _REFILE = """
 UPDATE event SET state = CASE
@@ -149,11 +147,11 @@ def erase_bodies(session: Session, event_ids: Sequence[int]) -> int:
 
 
 def forget_events(session: Session, event_ids: Sequence[int]) -> int:
-    """Erase events; their waiting jobs become dead letters. Return how many."""
+    """Erase events; their waiting jobs become dead letters, and what failed jobs met is erased too. Return how many."""
     erase_bodies(session, event_ids)
     for part in values_at_once(event_ids):
         session.db.execute(
-            f"UPDATE job SET state = 2, reason = ?, held = 0 WHERE state = 1 AND event_id IN {placeholders(len(part), 1)}",
+            f"UPDATE job SET state = 2, reason = ?, held = 0 WHERE event_id IN {placeholders(len(part), 1)}",
             (FORGOTTEN, *part),
         )
     refile(session, event_ids)
@@ -181,10 +179,13 @@ def purgeable(db: Connection, state: EventState, before: float, limit: int) -> l
     return [row[0] for row in fetch(db, found, (STATES.index(state), before, limit))]
 
 
-def erasable(db: Connection, before: float, limit: int) -> list[int]:
-    """Return some done events with a body received before a moment."""
-    found = "SELECT id FROM event INDEXED BY event_received WHERE received_at < ? AND state = 0 AND length(body) > 0 LIMIT ?"
-    return [row[0] for row in fetch(db, found, (before, limit))]
+def erasable(db: Connection, before: float, after: tuple[float, int], limit: int) -> list[tuple[float, int]]:
+    """Return when some done events with a body were received, and their ids: the first before a moment and after a place."""
+    found = (
+        "SELECT received_at, id FROM event INDEXED BY event_received WHERE received_at < ? AND (received_at, id) > (?, ?) "
+        "AND state = 0 AND length(body) > 0 ORDER BY received_at, id LIMIT ?"
+    )
+    return fetch(db, found, (before, *after, limit))
 
 
 def old_identities(db: Connection, now: float, limit: int) -> list[bytes]:

@@ -183,7 +183,8 @@ def requeue(session: Session, event_ids: Sequence[int], *, every_handler: bool) 
     count = 0
     woken: set[str] = set()
     for event_id in event_ids:
-        if not fetch(session.db, "SELECT 1 FROM event WHERE id = ? AND length(body) > 0", (event_id,)):
+        row = fetch(session.db, f"SELECT {EVENT_COLUMNS} FROM event WHERE id = ? AND length(body) > 0", (event_id,))
+        if not row:
             continue
         if not every_handler:
             dead = fetch(session.db, "SELECT handler FROM job WHERE event_id = ? AND state = 2", (event_id,))
@@ -195,18 +196,13 @@ def requeue(session: Session, event_ids: Sequence[int], *, every_handler: bool) 
             woken.update(name for (name,) in dead)
             count += bool(dead)
             continue
-        row = fetch(session.db, f"SELECT {EVENT_COLUMNS} FROM event WHERE id = ?", (event_id,))
-        if row:
-            event = event_of(row[0])
-            names = {one.job_name for one in session.subscriptions if event.problem is None and one.wants(event)}
-            session.db.execute("DELETE FROM job WHERE event_id = ?", (event_id,))
-            session.insert(
-                "job",
-                "event_id, handler, state, due_at, attempts",
-                [(event_id, name, READY, session.now, 0) for name in sorted(names)],
-            )
-            woken |= names
-            count += bool(names)
+        event = event_of(row[0])
+        names = {one.job_name for one in session.subscriptions if event.problem is None and one.wants(event)}
+        session.db.execute("DELETE FROM job WHERE event_id = ?", (event_id,))
+        jobs = [(event_id, name, READY, session.now, 0) for name in sorted(names)]
+        session.insert("job", "event_id, handler, state, due_at, attempts", jobs)
+        woken |= names
+        count += bool(names)
     refile(session, event_ids)
     if woken:
         session.hint_jobs(woken)

@@ -46,8 +46,10 @@ class Member:
     Attributes:
         wakeups: Its socket.
         id: Its name in the file.
+        joined: Whether it has committed anything, so that nothing in the file is of another boot's time.
         registered: Whether it stands in the file.
-        serves: The subscriptions it serves.
+        serves: The subscriptions it serves, each as often as it was registered.
+        served: The same, as it was last committed.
         rates: The polls per second that it allows a scope, and when it said so last, as uptime.
         agreed: Scope to the polls per second that all allow, as far as known.
         polled_at: The same, and when it asked for polls last, as uptime.
@@ -55,8 +57,10 @@ class Member:
 
     wakeups: Wakeups
     id: str = field(factory=lambda: secrets.token_hex(8))
+    joined: bool = False
     registered: bool = False
     serves: list[Subscription] = field(factory=list)
+    served: tuple[Subscription, ...] = ()
     rates: dict[tuple[str, float], float] = field(factory=dict)
     agreed: dict[str, float] = field(factory=dict)
     polled_at: dict[tuple[str, float], float] = field(factory=dict)
@@ -123,12 +127,13 @@ class Session:
         if not self._sure:
             self._members = None
             self.member.rates.clear()
+            self.member.serves = list(self.member.served)
             self._check_boot()
         if not self._sure or version != self._version:
             self._reload()
         if not self._sure and self.member.registered:
             self._rejoin()
-        if self.now >= self._next_hour:
+        if not self._sure or self.now >= self._next_hour:
             self._next_hour = self.now + _HOUR
             self._hourly(self)
         self._sure = False  # until it is committed: what was read and written may be taken back
@@ -140,7 +145,8 @@ class Session:
 
     def committed(self) -> None:
         """Wake the processes that this concerns."""
-        self._sure = True
+        self._sure = self.member.joined = True
+        self.member.served = tuple(self.member.serves)
         for address, hint in self._hints.items():
             self.member.wakeups.send(hint, (address,))
 
@@ -171,13 +177,12 @@ class Session:
 
     def resign(self) -> None:
         """Stand there no longer; what is watched for this process alone is abandoned by the others' ticks."""
-        if self.member.registered:
-            self.member.registered = False
-            for table in ("served", "rate"):
-                self.db.execute(f"DELETE FROM {table} WHERE process = ?", (self.member.id,))
-            self.db.execute("UPDATE process SET alive = 0, address = NULL WHERE id = ?", (self.member.id,))
-            self._demote()
-            self.change_members()
+        self.member.registered = False
+        for table in ("served", "rate"):
+            self.db.execute(f"DELETE FROM {table} WHERE process = ?", (self.member.id,))
+        self.db.execute("UPDATE process SET alive = 0, address = NULL WHERE id = ?", (self.member.id,))
+        self._demote()
+        self.change_members()
 
     def change_members(self) -> None:
         """Let every process read again who is there."""

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from attrs import evolve, frozen
+
+from rewards_core.validation import check_number
+from webhooks.store.records import IDENTITY_DAYS
+
+if TYPE_CHECKING:
+    from webhooks.store.base import Store
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +33,43 @@ def hourly_limit(held: int, keep: float) -> int:
         keep: Seconds for which each is kept, above 0.
     """
     return max(_SPARED, math.ceil(_HASTE * held * UPKEEP_EVERY / keep))
+
+
+def check_keep(keep: float, keep_bodies: float | None) -> None:
+    """See that what is kept can be kept for so long.
+
+    Raises:
+        TypeError: one of them is no number.
+        ValueError: one of them is not above 0, or not finite.
+    """
+    check_number(keep, "keep", above=0, unit="seconds")
+    if keep_bodies is not None:
+        check_number(keep_bodies, "keep_bodies", above=0, unit="seconds")
+
+
+async def remove_old(store: Store, *, keep: float, keep_bodies: float | None, identities: int) -> None:
+    """Remove what is old, as far as an hour allows.
+
+    Args:
+        store: What to remove it from.
+        keep: Seconds for which done events and outcomes are kept.
+        keep_bodies: Seconds for which bodies of done events are kept; None keeps them as long as their events.
+        identities: How many identities the store knows.
+    """
+    held = await store.statistics()
+    limits = {
+        "events": hourly_limit(held.events, keep),
+        "outcomes": hourly_limit(held.outcomes, keep),
+        "bodies": hourly_limit(held.events, keep_bodies or keep),
+        "identities": hourly_limit(identities, IDENTITY_DAYS * 86_400.0),
+    }
+    removed = {
+        "events": await store.purge(keep, limit=limits["events"]),
+        "outcomes": await store.purge_outcomes(keep, limit=limits["outcomes"]),
+        "identities": await store.purge_identities(limit=limits["identities"]),
+        "bodies": 0 if keep_bodies is None else await store.erase_bodies(keep_bodies, limit=limits["bodies"]),
+    }
+    log_removed(removed, limits)
 
 
 def log_removed(removed: dict[str, int], limits: dict[str, int]) -> None:

@@ -215,7 +215,8 @@ class HandlersContract:
         await time.advance(59)
         assert await claim(there) == []
         (waiting,) = await jobs(there)
-        assert (waiting.fence, waiting.due_in) == (crashed.job.fence, pytest.approx(1, abs=0.5))
+        assert waiting.fence == crashed.job.fence
+        assert waiting.due_in == pytest.approx(1, abs=0.5)
         await time.advance(1)
         (second,) = await claim(there)
         assert (second.job.event_id, second.job.attempts) == (crashed.job.event_id, 2)
@@ -244,7 +245,8 @@ class HandlersContract:
             await time.advance(2)
         assert len(await claim(there, COUNT)) == 1
         (failed,) = [job for job in await jobs(there) if job.handler == PAY]
-        assert (failed.reason, failed.fence, failed.due_in) == ("ValueError", None, pytest.approx(1, abs=0.5))
+        assert (failed.reason, failed.fence) == ("ValueError", None)
+        assert failed.due_in == pytest.approx(1, abs=0.5)
         assert await claim(there) == []
         await time.advance(1)
         (again,) = await claim(there)

@@ -175,6 +175,38 @@ class UpkeepContract:
         assert await there.purge(old) == 2
         assert await there.purge_outcomes(old) == 1
 
+    async def test_one_upkeep_an_hour_lets_go_of_what_is_old(self, here: Store, there: Store, time: Time) -> None:
+        await here.accept(event("old", of=ref("1"), complete=resource("1")))
+        await here.accept(event("dead", problem="unreadable"))
+        await here.add_pending([ref("2")], poll_in=60)
+        await time.advance(10 * A_DAY)
+        await here.accept(event("older body"))
+        await time.advance(10 * A_DAY)
+        await here.accept(event("young"))
+        assert await there.upkeep(keep=15 * A_DAY, keep_bodies=5 * A_DAY) is True
+        assert [kept.event.body for kept in await here.list_events(state=EventState.DONE)] == [event("young").body, b""]
+        assert len(await here.list_events(state=EventState.DEAD)) == 1
+        assert await here.outcome(ref("1")) is None
+        assert [pending.ref for pending in await here.list_pending()] == [ref("2")]
+        await time.advance(3_500)
+        assert await here.upkeep(keep=A_DAY) is False
+        assert await there.upkeep(keep=A_DAY) is False
+        await time.advance(200)
+        assert await here.upkeep(keep=A_DAY) is True
+        assert await words(there, state=EventState.DONE) == ["young"]
+
+    async def test_an_upkeep_removes_no_more_than_an_hour_allows(
+        self, here: Store, there: Store, time: Time, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await asyncio.gather(*(here.accept(event(str(number))) for number in range(1_500)))
+        await time.advance(40 * A_DAY)
+        assert await there.upkeep(keep=30 * A_DAY) is True
+        assert (await here.statistics()).events == 500
+        assert "1000 events" in caplog.text
+        await time.advance(3_700)
+        assert await there.upkeep(keep=30 * A_DAY) is True
+        assert (await here.statistics()).events == 0
+
     # a user who is to be forgotten
 
     @pytest.mark.parametrize(

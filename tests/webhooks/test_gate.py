@@ -15,13 +15,10 @@ import attrs
 import pytest
 import trustme
 
-from tests.webhooks.fakes import FakeSource
 from webhooks.ingress.armour import ArmouredServer
+from webhooks.ingress.gate import Gate
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.peers import Networks
-from webhooks.ingress.tls_gate import TlsGate
-from webhooks.receiver import Receiver
-from webhooks.store.memory import MemoryStore
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -43,7 +40,7 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 class Running:
     """A gate on a loopback port, and clients of it."""
 
-    def __init__(self, gate: TlsGate, armour: ArmouredServer, port: int, client: ssl.SSLContext) -> None:
+    def __init__(self, gate: Gate, armour: ArmouredServer, port: int, client: ssl.SSLContext) -> None:
         self.gate = gate
         self.armour = armour
         self.port = port
@@ -71,13 +68,20 @@ class Running:
 
 @asynccontextmanager
 async def serving(
-    contexts: tuple[ssl.SSLContext, ssl.SSLContext], limits: ArmourLimits = LIMITS, **options: Any
+    contexts: tuple[ssl.SSLContext | None, ssl.SSLContext],
+    limits: ArmourLimits = LIMITS,
+    listening: socket.socket | None = None,
+    **options: Any,
 ) -> AsyncIterator[Running]:
-    armour = ArmouredServer({"/hook": Receiver(FakeSource(), MemoryStore())}, limits=limits)
-    gate = TlsGate(armour, contexts[0], limits=limits, quiet=armour.quiet, **options)
-    _, port = await gate.open("127.0.0.1", 0, backlog=100)
+    armour = ArmouredServer({}, limits=limits)
+    gate = Gate(armour, contexts[0], limits=limits, quiet=armour.quiet, **options)
+    listening = socket.socket() if listening is None else listening
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(100)
+    listening.setblocking(False)
+    gate.open([listening])
     try:
-        yield Running(gate, armour, port, contexts[1])
+        yield Running(gate, armour, listening.getsockname()[1], contexts[1])
     finally:
         await gate.aclose()
         await armour.drain(5)
@@ -163,22 +167,65 @@ async def test_at_the_end_nobody_is_left_at_it(contexts: Any) -> None:
         assert [await ended(pair) for pair in held] == [True] * 3
 
 
-async def test_in_trouble_it_waits_and_goes_on(
-    contexts: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+class Troubled(socket.socket):
+    """A listening socket that cannot accept at first."""
+
+    troubles: list[OSError]
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if self.troubles:
+            raise self.troubles.pop(0)
+        return super().accept()
+
+
+async def test_in_trouble_it_waits_and_goes_on(contexts: Any, caplog: pytest.LogCaptureFixture) -> None:
     loop = asyncio.get_running_loop()
-    accept = loop.sock_accept
-    troubles = [OSError(errno.EMFILE, "Too many open files"), ConnectionAbortedError(), ValueError("odd")]
+    listening = Troubled()
+    listening.troubles = [OSError(errno.EMFILE, "Too many open files"), ConnectionAbortedError(), BlockingIOError()]
     began_at = loop.time()
-
-    async def troubled(listening: socket.socket) -> Any:
-        if troubles:
-            raise troubles.pop(0)
-        return await accept(listening)
-
-    monkeypatch.setattr(loop, "sock_accept", troubled)
     with caplog.at_level(logging.ERROR):
-        async with serving(contexts) as running:
+        async with serving(contexts, listening=listening) as running:
             assert await running.status() == 404
-    assert loop.time() - began_at >= 0.2 + 0.1  # for a file to come free, and before what died starts again
-    assert "Too many open files" in caplog.text
+    assert loop.time() - began_at >= 0.2  # for a file to come free
+    assert caplog.messages == ["no further connection could be taken: Too many open files"]
+
+
+async def test_in_trouble_it_can_be_closed(contexts: Any) -> None:
+    listening = Troubled()
+    listening.troubles = [OSError(errno.EMFILE, "Too many open files")]
+    async with serving(contexts, listening=listening) as running:
+        pair = await running.silent()
+        while listening.troubles:
+            await asyncio.sleep(0)
+    assert await ended(pair)
+
+
+async def test_hands_that_are_being_shaken_can_be_waited_for(contexts: Any) -> None:
+    async with serving(contexts) as running:
+        asking = asyncio.create_task(running.status())
+        await running.at_it(1)
+        await running.gate.close(timeout=9)
+        assert running.gate.shaking == 0
+        assert await asking == 404
+
+
+async def test_a_plain_connection_that_was_accepted_as_the_gate_closed_is_handed_over(contexts: Any) -> None:
+    async with serving((None, contexts[1])) as running:
+        reader, writer = await running.silent()
+        await running.at_it(1)
+        await running.gate.close(timeout=9)
+        assert (running.gate.shaking, running.armour.open_connections) == (0, 1)
+        writer.write(REQUEST)
+        assert b" 404 " in await reader.readline()
+        await close(writer)
+
+
+async def test_plain_connections_have_no_share_of_handshakes(contexts: Any) -> None:
+    limits = attrs.evolve(LIMITS, connections=1, connections_per_peer=1)
+    async with serving((None, contexts[1]), limits) as running:
+        first, second = [await running.silent() for _ in range(2)]
+        assert b" 429 " in await second[0].readline()
+        first[1].write(REQUEST)
+        assert b" 404 " in await first[0].readline()
+        for _, writer in (first, second):
+            await close(writer)

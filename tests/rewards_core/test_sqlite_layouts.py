@@ -1,0 +1,282 @@
+"""What a file holds: older and newer layouts, other programs' files, other versions that have it open, and backups."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rewards_core.errors import StoreError
+from rewards_core.sqlite import database, engine, migrations
+from rewards_core.sqlite.connection import FullError, connect_without_log, in_use
+from rewards_core.sqlite.engine import Engine
+from rewards_core.sqlite.files import FileLock
+from rewards_core.sqlite.migrations import Schema
+from tests.rewards_core.sqlite_kit import (
+    LINES,
+    OLDER,
+    SCHEMA,
+    Engines,
+    Notebook,
+    Other,
+    after_a_kill,
+    beside,
+    other_process,
+    pragma,
+    run_elsewhere,
+    texts,
+    until,
+    write,
+)
+
+MAKE_FOREIGN = """
+import sys
+import apsw
+apsw.Connection(sys.argv[1]).execute("CREATE TABLE theirs (x); PRAGMA journal_mode = DELETE")
+"""
+SET_LAYOUT = "import sys, apsw; apsw.Connection(sys.argv[1]).execute('PRAGMA user_version = 99')"
+
+
+# layouts
+
+
+async def test_an_older_layout_is_brought_to_the_newest_after_a_backup_beside_it(path: Path, engines: Engines) -> None:
+    await write(engines.make(OLDER), "1")
+    await engines.close()
+    notes = engines.make()
+    await write(notes, "2")
+    assert await texts(notes) == ["1", "2"]
+    assert await pragma(notes, "user_version") == [(2,)]
+    backup = path.with_name("notes.db.layout-1.backup")
+    assert await after_a_kill(backup) == ["1"]
+    assert await after_a_kill(backup, "SELECT user_version FROM pragma_user_version") == [1]
+
+
+async def test_a_new_file_and_one_of_the_newest_layout_need_no_backup(path: Path, engines: Engines) -> None:
+    for text in ("1", "2"):
+        await write(engines.make(), text)
+        await engines.close()
+    assert {file.name for file in path.parent.iterdir()} == {"notes.db", "notes.db.lock"}
+
+
+async def test_a_migration_that_fails_leaves_the_older_layout(path: Path, engines: Engines) -> None:
+    await write(engines.make(OLDER), "1")
+    await engines.close()
+    broken = Schema(kind="notebook", application_id=SCHEMA.application_id, migrations=(LINES, "CREATE TABLE new (x)", LINES))
+    with pytest.raises(StoreError, match="table line already exists"):
+        await write(engines.make(broken), "2")
+    assert await after_a_kill(path, "SELECT name FROM sqlite_schema WHERE name IN ('line', 'new')") == ["line"]
+    older = engines.make(OLDER)
+    await write(older, "3")
+    assert await texts(older) == ["1", "3"]
+
+
+async def test_without_room_for_its_backup_a_file_is_not_migrated(path: Path, engines: Engines) -> None:
+    await write(engines.make(OLDER), "1")
+    await engines.close()
+    path.with_name("notes.db.layout-1.backup").mkdir()
+    with pytest.raises(StoreError, match="cannot be opened: Is a directory"):
+        await write(engines.make(), "2")
+    assert await after_a_kill(path, "SELECT user_version FROM pragma_user_version") == [1]
+
+
+async def test_a_newer_layout_is_refused(path: Path, notes: Engine[Notebook], engines: Engines) -> None:
+    await write(notes, "1")
+    await notes.aclose()
+    await run_elsewhere(SET_LAYOUT, path)
+    late = engines.make()
+    for call in (write(late, "2"), texts(late)):
+        with pytest.raises(StoreError, match="has layout 99, made by a newer version"):
+            await call
+
+
+async def test_another_programs_database_is_refused_and_left_as_it_is(path: Path, notes: Engine[Notebook]) -> None:
+    await run_elsewhere(MAKE_FOREIGN, path)
+    before = path.read_bytes()
+    for call in (write(notes, "2"), texts(notes)):
+        with pytest.raises(StoreError, match="is the database of another program, not a notebook"):
+            await call
+    assert path.read_bytes() == before
+
+
+async def test_functions_are_registered_before_migrations_run_and_beside_others(path: Path, engines: Engines) -> None:
+    registered: list[Any] = []
+    schema = Schema(
+        kind="notebook", application_id=SCHEMA.application_id, migrations=SCHEMA.migrations, register=registered.append
+    )
+    await write(engines.make(schema), "1")
+    await write(engines.make(schema), "2")
+    assert len(registered) == 2
+
+
+# other versions that have it open
+
+
+async def test_a_file_in_use_by_processes_of_an_older_layout_is_refused_until_they_end(
+    path: Path, engines: Engines, other: Other
+) -> None:
+    await other.do("older-write 1")
+    notes = engines.make()
+    for call in (write(notes, "2"), texts(notes)):
+        with pytest.raises(StoreError, match=r"is in use by an older version of rewards-async\. End its processes"):
+            await call
+    await other.do("older-write 3")
+    await other.kill()
+    await write(notes, "4")
+    assert await texts(notes) == ["1", "3", "4"]
+
+
+async def test_a_process_of_version_0_1_keeps_away(path: Path, engines: Engines, other: Other) -> None:
+    await other.do("flock")
+    notes = engines.make(busy_timeout=0, patience=0)
+    for call in (write(notes, "1"), texts(notes)):
+        with pytest.raises(
+            StoreError, match=f"in use by process {other.pid}, which does not share it: it runs rewards-async 0.1"
+        ):
+            await call
+    assert not path.exists()
+    await other.kill()
+    await write(notes, "2")
+
+
+async def test_a_process_of_version_0_1_is_kept_away(notes: Engine[Notebook], other: Other) -> None:
+    await write(notes, "1")
+    with pytest.raises(RuntimeError, match="BlockingIOError"):
+        await other.do("flock")
+    await notes.aclose()
+    await other.do("flock")
+
+
+async def test_many_processes_that_start_at_once_share_a_new_file(path: Path) -> None:
+    async def one(number: int) -> None:
+        async with other_process(path) as other:
+            await other.do(f"write {number}")
+            started.append(number)
+            await until(lambda: len(started) == 5)
+
+    started: list[int] = []
+    await asyncio.gather(*(one(number) for number in range(5)))
+    assert sorted(await after_a_kill(path)) == ["0", "1", "2", "3", "4"]
+
+
+async def test_a_process_that_gets_in_between_makes_the_first_one_try_again(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exclusive lock becomes a shared one in two steps; another process may take it exclusively between them."""
+    took: list[bool] = []
+
+    class Contested(FileLock):
+        def take(self, *, shared: bool = False) -> bool:
+            took.append(shared)
+            if took == [False, True]:
+                self.release()
+                return False
+            return super().take(shared=shared)
+
+    monkeypatch.setattr(database, "FileLock", Contested)
+    notes = engines.make()
+    await write(notes, "1")
+    assert took == [False, True, False, True]
+    assert await texts(notes) == ["1"]
+
+
+async def test_whether_any_connection_has_a_file_open_is_known_without_its_lock(path: Path, notes: Engine[Notebook]) -> None:
+    await write(notes, "1")
+    assert in_use(path)
+    for suffix in ("-wal", "-shm", ".lock"):
+        beside(path, suffix).unlink()
+    assert in_use(path)
+    await notes.aclose()
+    assert not in_use(path)
+
+
+# backups
+
+
+async def test_a_backup_is_one_complete_file(path: Path, notes: Engine[Notebook], engines: Engines) -> None:
+    await write(notes, "1", "x" * 1_000_000)
+    copy = path.with_name("copy.db")
+    copy.write_text("what stood there")
+    await notes.back_up(copy)
+    await write(notes, "2")
+    assert len(await after_a_kill(copy)) == 2
+    db = connect_without_log(copy)
+    assert db.execute("PRAGMA journal_mode").fetchall() == [("delete",)]
+    db.close()
+    assert {file.name for file in path.parent.iterdir() if "copy" in file.name} == {"copy.db"}
+
+
+async def test_a_backup_is_made_though_others_write_all_the_time(path: Path, notes: Engine[Notebook], other: Other) -> None:
+    await write(notes, *(f"{number}" + "x" * 100_000 for number in range(100)))
+    await other.do("write begin")
+    other.tell("race theirs")
+    copy = path.with_name("copy.db")
+    await notes.back_up(copy)
+    await other.kill()
+    assert len(await after_a_kill(copy, "SELECT text FROM line WHERE length(text) > 100000")) == 100
+
+
+async def test_look_ups_and_changes_go_on_during_a_backup(
+    path: Path, notes: Engine[Notebook], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    def look_and_copy(*arguments: Any) -> None:
+        assert asyncio.run_coroutine_threadsafe(texts(notes), loop).result() == ["1"]
+        asyncio.run_coroutine_threadsafe(write(notes, "2"), loop).result()
+        migrations.back_up(*arguments)
+
+    await write(notes, "1")
+    monkeypatch.setattr(engine, "back_up", look_and_copy)
+    await notes.back_up(path.with_name("copy.db"))
+    assert await after_a_kill(path.with_name("copy.db")) == ["1", "2"]
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", ".lock"])
+async def test_a_backup_is_never_written_over_a_file_of_the_database_itself(
+    path: Path, notes: Engine[Notebook], suffix: str
+) -> None:
+    await write(notes, "1")
+    link = path.with_name("link")
+    link.symlink_to(beside(path, suffix))
+    for to in (beside(path, suffix), link):
+        with pytest.raises(StoreError, match=r"cannot be written: it is the database itself\. Nothing was backed up"):
+            await notes.back_up(to)
+    assert await after_a_kill(path) == ["1"]
+
+
+async def test_a_backup_that_fails_is_not_there(path: Path, notes: Engine[Notebook]) -> None:
+    await write(notes, "x" * 1_000_000)
+    copy = path.with_name("copy.db")
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(StoreError):
+            await notes.back_up(copy)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [file for file in path.parent.iterdir() if "copy" in file.name]
+    with pytest.raises(StoreError, match=r"cannot be written: No such file or directory\. Nothing was backed up"):
+        await notes.back_up(path.parent / "missing" / "copy.db")
+
+
+async def test_a_full_disk_is_said_to_be_that_of_the_backup(
+    path: Path, notes: Engine[Notebook], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise FullError("database or disk is full")
+
+    await write(notes, "1")
+    monkeypatch.setattr(engine, "back_up", full)
+    with pytest.raises(StoreError, match=r"The disk of .*copy.db is full"):
+        await notes.back_up(path.with_name("copy.db"))
+
+
+async def test_a_backup_brings_an_older_file_to_the_newest_layout_first(path: Path, engines: Engines) -> None:
+    await write(engines.make(OLDER), "1")
+    await engines.close()
+    await engines.make().back_up(path.with_name("copy.db"))
+    assert await after_a_kill(path.with_name("copy.db"), "SELECT user_version FROM pragma_user_version") == [2]

@@ -1,0 +1,73 @@
+"""SQLite stores that share a file, on a host whose clocks move only when a test moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rewards_core.sqlite.engine import Engine
+from tests.webhooks.store_contract import EPOCH, Ear, ref
+from webhooks.store.sqlite import SQLiteStore
+from webhooks.store.sqlite_session import Session
+
+NEVER, OFTEN = 3_600.0, 0.005
+
+
+class Host:
+    """Clocks, which boot this is, and the stores of one file.
+
+    Attributes:
+        wall: Unix time.
+        passed: Seconds since the boot.
+        boot: Which boot it is.
+        stores: The stores that were opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.wall = EPOCH
+        self.passed = 1_000.0
+        self.boot = "first"
+        self.stores: list[SQLiteStore] = []
+
+    def open(self, *, ticks: bool = True, **options: Any) -> SQLiteStore:
+        """Return another store object on the file; without ticks it hears of others by hints alone."""
+        settings: dict[str, Any] = {"clock": lambda: self.wall, "uptime": lambda: self.passed, "boot": self.boot, **options}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("webhooks.store.sqlite.Engine", partial(Engine, tick_every=OFTEN if ticks else NEVER))
+            store = SQLiteStore(settings.pop("path", self.path), **settings)
+        self.stores.append(store)
+        return store
+
+    def advance(self, seconds: float) -> None:
+        self.wall += seconds
+        self.passed += seconds
+
+    async def reboot(self, boot: str = "second") -> None:
+        """End every store as a power cut would, as far as the file shows it, and start anew."""
+        for store in self.stores:
+            await store.aclose()
+        self.stores = []
+        self.boot, self.passed = boot, 10.0
+        self.wall += 60.0
+
+
+async def on_file(store: SQLiteStore, run: Callable[[Session], Any]) -> Any:
+    """Return what is found or changed in a transaction of the store's."""
+    return await store._engine.write(run)
+
+
+async def rows(store: SQLiteStore, statement: str, *values: Any) -> list[Any]:
+    """Return what a statement finds."""
+    return await on_file(store, lambda session: session.db.execute(statement, values).fetchall())
+
+
+async def ear_of(store: SQLiteStore, *uids: str) -> Ear:
+    """Return an ear that hears of what a store tells, and waits for these operations."""
+    ear = Ear(*map(ref, uids))
+    await store.subscribe(ear)
+    return ear

@@ -1,0 +1,96 @@
+"""What a supervisor and its workers tell each other, and what it makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from webhooks.cli.control import Channel, settings_from_json, settings_to_json
+from webhooks.cli.settings import AdminSettings, ForwardSettings, ListenerSettings, PollSettings, TlsSettings
+from webhooks.cli.sources import SourceSpec
+from webhooks.cli.totals import growing, summed
+from webhooks.ingress.limits import ArmourLimits
+
+
+async def pair() -> tuple[Channel, Channel]:
+    one, other = socket.socketpair()
+    return await Channel.over(one), await Channel.over(other)
+
+
+async def test_settings_arrive_as_they_were_sent() -> None:
+    settings = ListenerSettings(
+        sources=(SourceSpec(path="/a", scope="a", app_uid="UB2DG8MW5KBQ", keys_file=Path("a.keys")), SourceSpec()),
+        store="sqlite:///inbox.db",
+        unix=Path("in.sock"),
+        tls=TlsSettings(certificate=Path("cert.pem"), key=Path("key.pem"), minimum="1.3"),
+        admin=AdminSettings(token_file=Path("token")),
+        forward=ForwardSettings(url="http://127.0.0.1:9/", attempts=3, timeout=0.5),
+        poll=PollSettings(scope="a", max_per_second=7.5),
+        limits=ArmourLimits(connections=7),
+        trusted=("10.0.0.0/8",),
+        keep_days=0.5,
+        workers=3,
+    )
+    here, there = await pair()
+    here.send({"settings": settings_to_json(settings)})
+    message = await there.receive()
+    assert message is not None
+    assert settings_from_json(message["settings"]) == settings
+    here.close()
+    there.close()
+
+
+@pytest.mark.parametrize(("workers", "kind"), [(0, ValueError), (65, ValueError), (2.0, TypeError)])
+def test_there_are_1_to_64_workers(workers: Any, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=r"^workers: give a whole number of at least 1 and at most 64"):
+        ListenerSettings(sources=[SourceSpec()], store="memory:", workers=workers)
+
+
+async def test_a_channel_ends_with_the_other_process() -> None:
+    here, there = await pair()
+    here.send({"do": "stop"})
+    here.close()
+    here.close()
+    here.send({"do": "stop"})
+    assert await there.receive() == {"do": "stop"}
+    assert await there.receive() is None
+    there.close()
+
+
+async def test_half_a_message_is_none() -> None:
+    one, other = socket.socketpair()
+    there = await Channel.over(other)
+    with one:
+        one.send(b'{"do": ')
+    assert await there.receive() is None
+    there.close()
+
+
+async def test_a_message_without_end_is_refused() -> None:
+    here, there = await pair()
+    here.send({"do": "x" * (1 << 20)})
+    with pytest.raises(ValueError, match="limit"):
+        await there.receive()
+    here.close()
+    there.close()
+    await asyncio.sleep(0)
+
+
+def test_processes_are_added_up_sample_by_sample_and_what_ended_keeps_what_only_grows() -> None:
+    def families(path: str, count: float) -> list[object]:
+        return [
+            ["taken", "Deliveries.", "counter", [["taken_total", {"path": path}, count]]],
+            ["open", "Connections.", "gauge", [["open", {}, count]]],
+            ["time", "Seconds.", "histogram", [["time_bucket", {"le": "+Inf"}, count], ["time_sum", {}, count / 2]]],
+        ]
+
+    assert summed([families("/a", 1.0), [], families("/b", 2.0), families("/a", 4.0)]) == [
+        ["taken", "Deliveries.", "counter", [["taken_total", {"path": "/a"}, 5.0], ["taken_total", {"path": "/b"}, 2.0]]],
+        ["open", "Connections.", "gauge", [["open", {}, 7.0]]],
+        ["time", "Seconds.", "histogram", [["time_bucket", {"le": "+Inf"}, 7.0], ["time_sum", {}, 3.5]]],
+    ]
+    assert [name for name, *_ in growing(families("/a", 1.0))] == ["taken", "time"]

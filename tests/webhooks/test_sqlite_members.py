@@ -1,0 +1,272 @@
+"""Processes that die, sleep or come back, other boots of the host, and clocks that are set."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from rewards_core.clock import boot_id, uptime
+from tests.rewards_core.sqlite_kit import run_elsewhere
+from tests.webhooks.sqlite_store_kit import Host, ear_of, on_file, rows
+from tests.webhooks.store_contract import A_DAY, PAY, claim, event, outcome, ref, wants
+from webhooks.store.records import Priority
+from webhooks.store.sqlite import SQLiteStore
+
+HOUR = 3_600.0
+
+# processes that die
+
+
+async def renewals(host: Host, store: SQLiteStore, count: int = 1) -> None:
+    """Let time pass, and the store's ticks renew its record each time."""
+    for _ in range(count):
+        host.advance(10.0)
+        await until_renewed(host, store)
+
+
+async def until_renewed(host: Host, store: SQLiteStore) -> None:
+    me = store._member.id
+    while (await rows(store, "SELECT renewed_at FROM process WHERE id = ?", me)) != [(host.passed,)]:
+        await asyncio.sleep(0)
+
+
+async def test_operations_of_a_dead_process_are_polled_as_nobodys(host: Host) -> None:
+    dead, living = host.open(ticks=False), host.open()
+    await dead.watch([ref("1"), ref("2"), ref("3")], poll_in=HOUR)
+    await dead.hurry_polls([ref("3")], Priority.LOOKUP)
+    await ear_of(living)
+    await living.watch([ref("2")], poll_in=HOUR)
+    await renewals(host, living, 5)
+    pending = {one.ref.uid: one.priority for one in await living.list_pending()}
+    assert pending == {"1": Priority.ABANDONED, "2": Priority.ROUTINE, "3": Priority.LOOKUP}
+    assert await rows(living, "SELECT uid, process FROM interest") == [("2", living._member.id)]
+
+
+async def test_a_process_that_renews_its_record_keeps_its_operations(host: Host) -> None:
+    here, there = host.open(), host.open()
+    await ear_of(here)
+    await ear_of(there)
+    await here.watch([ref("1")], poll_in=HOUR)
+    for _ in range(12):
+        host.advance(10.0)
+        await until_renewed(host, here)
+        await until_renewed(host, there)
+    assert [one.priority for one in await there.list_pending()] == [Priority.ROUTINE]
+
+
+async def test_after_the_whole_host_slept_nobody_is_taken_for_dead(host: Host) -> None:
+    here, there = host.open(), host.open(ticks=False)
+    await ear_of(here)
+    ear = await ear_of(there, "1")
+    await there.watch([ref("1")], poll_in=HOUR)
+    await renewals(host, here)
+    host.advance(HOUR)
+    await until_renewed(host, here)
+    assert [one.priority for one in await here.list_pending()] == [Priority.ROUTINE]
+    await on_file(there, lambda session: session._renew())
+    await renewals(host, here)
+    assert [one.priority for one in await here.list_pending()] == [Priority.ROUTINE]
+    assert ear.misses == 0
+
+
+async def test_a_process_that_was_taken_for_dead_comes_back_and_is_told_what_it_missed(host: Host) -> None:
+    here, there = host.open(ticks=False), host.open()
+    ear = await ear_of(here, "1")
+    await here.register_handlers([wants(PAY)])
+    await here.claim_polls("default", limit=1, lease=60, max_per_second=10)
+    await here.watch([ref("1")], poll_in=HOUR)
+    await ear_of(there)
+    await renewals(host, there, 5)
+    assert not (await there.list_handlers())[0].served
+    await there.record_outcome(outcome(ref("1")))
+    await on_file(here, lambda session: session._renew())
+    await ear.until(lambda ear: ear.misses)
+    assert await here.outcome(ref("1")) is not None
+    assert (await there.list_handlers())[0].served
+    await there.record_outcome(outcome(ref("2")))
+    await until_renewed(host, there)
+    await there.accept(event("1"))
+    await ear.until(lambda ear: ear.jobs)
+
+
+async def test_the_record_of_a_dead_process_goes_after_a_day(host: Host) -> None:
+    dead, here = host.open(ticks=False), host.open()
+    await dead.watch([ref("1")], poll_in=HOUR)
+    await ear_of(here)
+    await renewals(host, here, 5)
+    assert await rows(here, "SELECT alive FROM process ORDER BY alive") == [(0,), (1,)]
+    host.advance(A_DAY)
+    await until_renewed(host, here)
+    assert await rows(here, "SELECT alive FROM process") == [(1,)]
+    assert await rows(here, "SELECT * FROM interest") == []
+
+
+async def test_what_many_dead_processes_waited_for_is_given_up_some_at_a_time(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webhooks.store.sqlite_session._DEMOTED_AT_ONCE", 2)
+    dead, here = host.open(ticks=False), host.open()
+    await dead.watch([ref(str(number)) for number in range(5)], poll_in=HOUR)
+    await ear_of(here)
+    await renewals(host, here, 5)
+    assert len(await rows(here, "SELECT * FROM interest")) == 3
+    await renewals(host, here, 2)
+    assert {one.priority for one in await here.list_pending()} == {Priority.ABANDONED}
+
+
+KILLED = """
+import asyncio, os, sys
+from rewards_core.operations import OperationRef
+from webhooks.store.sqlite import SQLiteStore
+from webhooks.store.sqlite_session import Session
+
+async def main():
+    store = SQLiteStore(sys.argv[1], boot="first")
+    await store.watch([OperationRef("default", "allocation", "1")], poll_in=60)
+    print(store._member.wakeups.address, flush=True)
+    os._exit(0)
+
+asyncio.run(main())
+"""
+
+
+async def test_survivors_remove_the_socket_of_a_process_that_was_killed(host: Host) -> None:
+    here = host.open(uptime=uptime)
+    await ear_of(here)
+    left = Path((await run_elsewhere(KILLED, host.path)).strip())
+    assert left.is_socket()
+    late = [uptime() + 31.0]
+    await on_file(here, lambda session: setattr(session, "_uptime", lambda: late[0]))
+    await until_swept(left, late)
+
+
+async def until_swept(left: Path, late: list[float]) -> None:
+    """Let time pass until a process that was late twice is taken for dead."""
+    while left.exists():
+        late[0] += 11.0
+        await asyncio.sleep(0.01)
+
+
+async def test_a_closed_store_gives_up_what_it_waited_for_at_once(host: Host) -> None:
+    here, there = host.open(), host.open()
+    await ear_of(here)
+    await here.watch([ref("1")], poll_in=HOUR)
+    await here.register_handlers([wants(PAY)])
+    await here.claim_polls("default", limit=1, lease=60, max_per_second=10)
+    await here.aclose()
+    assert [one.priority for one in await there.list_pending()] == [Priority.ABANDONED]
+    assert not (await there.list_handlers())[0].served
+    assert await rows(there, "SELECT alive, address FROM process") == [(0, None)]
+    assert await rows(there, "SELECT * FROM rate") == []
+
+
+# another boot, and clocks that were set
+
+
+async def test_after_another_boot_everything_is_due_and_nobody_is_there(host: Host) -> None:
+    here = host.open()
+    ear = await ear_of(here)
+    await here.register_handlers([wants(PAY)])
+    await here.accept(event("1"))
+    (claimed,) = await claim(here, lease=10 * A_DAY)
+    await here.watch([ref("1")], poll_in=A_DAY)
+    await here.add_pending([ref("2")], poll_in=A_DAY)
+    await here.pause_polls("default", A_DAY, refused=True)
+    await here.upkeep(keep=A_DAY)
+    here.unsubscribe(ear)
+    here._member.registered = False  # a power cut says no farewell
+    await host.reboot()
+    here = host.open()
+    (again,) = await claim(here)
+    assert again.job.event_id == claimed.job.event_id
+    assert not await here.finish_job(claimed.job)
+    assert {(one.ref.uid, one.due_in, one.priority) for one in await here.list_pending()} == {
+        ("1", 0.0, Priority.ABANDONED), ("2", 0.0, Priority.ABANDONED)
+    }  # fmt: skip
+    assert len((await here.claim_polls("default", limit=9, lease=60, max_per_second=10)).claims) == 1
+    assert await here.upkeep(keep=A_DAY)
+    assert await rows(here, "SELECT id FROM process") == [(here._member.id,)]
+
+
+@pytest.mark.parametrize("registered", [False, True])
+async def test_where_boots_cannot_be_told_apart_times_to_come_show_another_one(host: Host, registered: bool) -> None:
+    here = host.open(boot="unknown")
+    await here.register_handlers([wants(PAY)])
+    await here.accept(event("1"))
+    await claim(here, lease=10 * A_DAY)
+    if registered:
+        await on_file(here, lambda session: setattr(session.member, "registered", False))
+    else:
+        await here.upkeep(keep=A_DAY)
+        await rows(here, "DELETE FROM process")
+        await on_file(here, lambda session: setattr(session.member, "registered", False))
+    await host.reboot("unknown")
+    assert len(await claim(host.open(boot="unknown"))) == 1
+
+
+async def test_the_same_boot_leaves_leases_as_they_are(host: Host) -> None:
+    here = host.open()
+    await here.register_handlers([wants(PAY)])
+    await here.accept(event("1"))
+    await claim(here, lease=60)
+    await here.aclose()
+    there = host.open()
+    assert await claim(there) == []
+    host.advance(60)
+    assert len(await claim(there)) == 1
+
+
+async def test_without_a_boot_given_the_system_is_asked(host: Host) -> None:
+    here = host.open(boot=None)
+    await here.ping()
+    assert await rows(here, "SELECT value FROM meta WHERE name = 'boot'") == [(boot_id(),)]
+
+
+async def test_a_first_transaction_that_was_taken_back_leaves_the_boot_to_the_next(host: Host) -> None:
+    here = host.open()
+    await here.register_handlers([wants(PAY)])
+    await here.accept(event("1"))
+    await claim(here, lease=10 * A_DAY)
+    await host.reboot()
+    here = host.open(ticks=False)
+
+    def fail(session: object) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await on_file(here, fail)
+    assert len(await claim(here)) == 1
+
+
+@pytest.mark.parametrize("jump", [-1_800.0, 40 * A_DAY, 450 * A_DAY])
+async def test_a_jump_of_the_wall_clock_puts_off_and_purges_nothing_but_what_an_hour_allows(host: Host, jump: float) -> None:
+    here = host.open()
+    await here.register_handlers([wants(PAY)])
+    many = 2_500
+    await asyncio.gather(*(here.accept(event(str(number), name="quiet", scope="other")) for number in range(many)))
+    await asyncio.gather(*(here.record_outcome(outcome(ref(str(number)))) for number in range(many)))
+    await here.accept(event("job"))
+    await claim(here, lease=60)
+    await here.add_pending([ref("pending")], poll_in=60)
+    host.wall += jump
+    await here.upkeep(keep=30 * A_DAY, keep_bodies=A_DAY)
+    held = await here.statistics()
+    assert held.events >= many + 1 - 1_000
+    assert held.outcomes >= many - 1_000
+    assert held.pending == 1
+    assert (await rows(here, "SELECT count(*) FROM identity"))[0][0] >= many + 1 - 1_000
+    host.passed += 60
+    assert len(await claim(here)) == 1
+    assert (await here.list_pending())[0].due_in == 0
+
+
+async def test_one_upkeep_an_hour_is_done_for_all_processes(host: Host) -> None:
+    here, there = host.open(), host.open()
+    assert await here.upkeep(keep=A_DAY)
+    assert not await there.upkeep(keep=A_DAY)
+    host.advance(HOUR - 1)
+    assert not await here.upkeep(keep=A_DAY)
+    host.advance(1)
+    assert sum(await asyncio.gather(here.upkeep(keep=A_DAY), there.upkeep(keep=A_DAY))) == 1

@@ -1,0 +1,430 @@
+"""What is special to a store in a SQLite file: several store objects on it, loops, forks and closing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rewards_core.errors import StoreClosed, StoreError
+from tests.rewards_core.sqlite_kit import run_elsewhere, until
+from tests.webhooks.sqlite_store_kit import Host, ear_of, on_file, rows
+from tests.webhooks.store_contract import A_DAY, COUNT, PAY, Ear, claim, event, outcome, ref, resource, wants
+from webhooks.store import sqlite_jobs, sqlite_outcomes
+from webhooks.store.records import Acceptance, EventState, Priority
+from webhooks.store.sqlite import SQLiteStore
+from webhooks.store.sqlite_session import Session
+
+HOUR = 3_600.0
+
+
+# store objects hear of each other
+
+
+async def test_an_outcome_recorded_elsewhere_wakes_a_store_that_watches_it(host: Host) -> None:
+    here, there = host.open(ticks=False), host.open(ticks=False)
+    ear = await ear_of(here, "1", "2")
+    await here.watch([ref("1"), ref("2")], poll_in=60)
+    await there.accept(event("1", of=ref("1"), complete=resource("1")))
+    await ear.until(lambda ear: ear.settlements)
+    await there.record_outcome(outcome(ref("2"), "failed"))
+    await ear.until(lambda ear: len(ear.settlements) == 2)
+    assert [one.ref.uid for one in ear.settlements] == ["1", "2"]
+
+
+async def test_a_confirmation_made_elsewhere_is_heard_by_those_who_still_wait(host: Host) -> None:
+    here, there = host.open(ticks=False), host.open(ticks=False)
+    ear = await ear_of(here, "1")
+    await there.accept(event("1", of=ref("1"), complete=resource("1")))
+    await here.watch([ref("1")], poll_in=60, confirmed=True)
+    await there.record_outcome(outcome(ref("1"), confirmed=True))
+    await ear.until(lambda ear: ear.confirmations)
+    assert ear.confirmations[0].confirmed
+    assert ear.confirmations[0].via == "webhook"
+
+
+async def test_jobs_made_elsewhere_wake_the_store_that_serves_the_handler(host: Host) -> None:
+    here, there = host.open(ticks=False), host.open(ticks=False)
+    ear = await ear_of(here)
+    await here.register_handlers([wants(PAY)])
+    await there.accept(event("1"))
+    await ear.until(lambda ear: ear.jobs)
+    assert len(await claim(here)) == 1
+
+
+async def test_jobs_wake_no_store_that_serves_another_handler(host: Host) -> None:
+    here, there, elsewhere = (host.open(ticks=False) for _ in range(3))
+    ear, other = await ear_of(here), await ear_of(elsewhere)
+    await here.register_handlers([wants(PAY)])
+    await elsewhere.register_handlers([wants(COUNT, "something.else")])
+    await there.accept(event("1"))
+    await ear.until(lambda ear: ear.jobs)
+    assert other.jobs == 0
+
+
+async def test_operations_to_poll_wake_the_store_that_polls_their_scope(host: Host) -> None:
+    here, there = host.open(ticks=False), host.open(ticks=False)
+    ear = await ear_of(here)
+    assert not (await here.claim_polls("default", limit=1, lease=60, max_per_second=10)).claims
+    await there.accept(event("1", of=ref("1")))
+    await ear.until(lambda ear: ear.polls)
+    await there.add_pending([ref("2", scope="other")], poll_in=0)
+    await there.hurry_polls([ref("3")], Priority.WISH)
+    await ear.until(lambda ear: ear.polls == 2)
+
+
+async def test_hints_that_are_lost_cost_a_tick(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = host.open(), host.open(ticks=False)
+    monkeypatch.setattr(there._member.wakeups, "send", lambda hint, addresses: None)
+    ear = await ear_of(here, "1")
+    await here.watch([ref("1")], poll_in=60)
+    await here.register_handlers([wants(PAY)])
+    await there.record_outcome(outcome(ref("1")))
+    await ear.until(lambda ear: ear.settlements)
+    await there.accept(event("1"))
+    await ear.until(lambda ear: ear.jobs > 1)
+
+
+async def test_more_outcomes_than_one_look_takes_are_all_heard_in_order(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webhooks.store.sqlite._OUTCOMES_AT_ONCE", 3)
+    here, there = host.open(), host.open(ticks=False)
+    uids = [str(number) for number in range(10)]
+    ear = await ear_of(here, *uids)
+    await asyncio.gather(*(there.record_outcome(outcome(ref(uid))) for uid in uids))
+    await ear.until(lambda ear: len(ear.settlements) == 10)
+    assert [one.ref.uid for one in ear.settlements] == uids
+
+
+async def test_outcomes_that_are_not_waited_for_are_not_told(host: Host) -> None:
+    here, there = host.open(), host.open(ticks=False)
+    ear = await ear_of(here, "2")
+    await there.record_outcome(outcome(ref("1")))
+    await there.record_outcome(outcome(ref("2")))
+    await ear.until(lambda ear: ear.settlements)
+    assert [one.ref.uid for one in ear.settlements] == ["2"]
+
+
+async def test_an_outcome_recorded_between_the_last_look_and_subscribing_is_seen_or_heard(host: Host) -> None:
+    here, there = host.open(), host.open(ticks=False)
+    for number in range(20):
+        uid = str(number)
+        ear = Ear(ref(uid))
+        recording = asyncio.ensure_future(there.record_outcome(outcome(ref(uid))))
+        await here.subscribe(ear)
+        if await here.outcome(ref(uid)) is None:
+            await ear.until(lambda ear: ear.settlements)
+        await recording
+        here.unsubscribe(ear)
+
+
+async def test_a_confirmed_outcome_is_found_again_though_the_newest_was_purged(host: Host) -> None:
+    here, there = host.open(), host.open(ticks=False)
+    ear = await ear_of(here, "1", "2")
+    for uid in ("1", "2"):
+        await there.record_outcome(outcome(ref(uid), via="webhook", at=host.wall - 10 * A_DAY))
+    await ear.until(lambda ear: len(ear.settlements) == 2)
+    for uid in ("1", "2"):
+        await there.record_outcome(outcome(ref(uid), confirmed=True))
+        await ear.until(lambda ear, uid=uid: any(one.ref.uid == uid for one in ear.confirmations))  # type: ignore[misc]
+    await there.purge_outcomes(A_DAY)
+    await there.record_outcome(outcome(ref("1")))
+    await ear.until(lambda ear: len(ear.settlements) == 5)
+
+
+async def test_a_look_up_of_others_outcomes_that_fails_is_repeated(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    here, there = host.open(), host.open(ticks=False)
+    ear = await ear_of(here, "1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("webhooks.store.sqlite.TICK", 0.001)
+        patch.setattr(sqlite_outcomes, "refs_after", lambda db, *_: db.execute("SELECT nonsense"))
+        await there.record_outcome(outcome(ref("1")))
+        await until(lambda: "could not be looked up" in caplog.text)
+    await ear.until(lambda ear: ear.settlements)
+
+
+async def test_subscribers_that_come_at_one_time_miss_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = host.open(), host.open(ticks=False)
+    monkeypatch.setattr(sqlite_outcomes, "newest_seq", lambda db: 99)  # outcomes that came while the second one subscribes
+    second = asyncio.ensure_future(here.subscribe(Ear()))
+    await asyncio.sleep(0)
+    here._hear_after(0)  # the first one is there already
+    await second
+    ear = await ear_of(here, "1")
+    await there.record_outcome(outcome(ref("1")))
+    await ear.until(lambda ear: ear.settlements)
+
+
+async def test_a_handler_registered_elsewhere_between_two_commits_gets_its_jobs(host: Host) -> None:
+    """A tick that hears of the registration must leave it to the next commit to read it."""
+    here, there = host.open(), host.open(ticks=False)
+    ear = await ear_of(here, "told")
+    await here.ping()
+    await there.register_handlers([wants(PAY)])
+    await there.record_outcome(outcome(ref("told")))
+    await ear.until(lambda ear: ear.settlements)
+    await here.accept(event("1"))
+    assert len(await claim(there)) == 1
+
+
+async def test_a_handler_gets_its_jobs_though_a_registration_was_taken_back(host: Host) -> None:
+    """What a transaction read that was taken back must not look like what another one commits later."""
+    here, there = host.open(ticks=False), host.open(ticks=False)
+    await here.ping()
+
+    def register_and_fail(session: Session) -> None:
+        sqlite_jobs.register(session, [wants("app.never")])
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await on_file(here, register_and_fail)
+    await there.register_handlers([wants(PAY)])
+    await here.accept(event("1"))
+    assert [one.job.handler for one in await claim(there)] == [PAY]
+    assert [one.subscription.handler for one in await there.list_handlers()] == [PAY]
+
+
+async def test_a_registration_whose_batch_was_repeated_is_released_at_once(host: Host) -> None:
+    here = host.open(ticks=False)
+    await here.ping()
+
+    def fail(session: object) -> None:
+        raise ZeroDivisionError
+
+    registering = asyncio.ensure_future(here.register_handlers([wants(PAY)]))
+    failing = asyncio.ensure_future(on_file(here, fail))
+    await asyncio.wait([registering, failing])
+    assert isinstance(failing.exception(), ZeroDivisionError)
+    await here.release_handlers([wants(PAY)])
+    assert not (await here.list_handlers())[0].served
+
+
+# ids, calls, texts
+
+
+async def test_ids_of_events_are_never_given_twice(host: Host) -> None:
+    here, there = host.open(), host.open()
+    await asyncio.gather(*(store.accept(event(f"{store is here} {n}")) for n in range(50) for store in (here, there)))
+    ids = [kept.id for kept in await here.list_events(limit=200)]
+    assert len(set(ids)) == 100
+    host.advance(1)
+    await here.purge(0)
+    await here.aclose()
+    await there.aclose()
+    again = host.open()
+    await again.accept(event("later"))
+    (kept,) = await again.list_events()
+    assert kept.id > max(ids)
+
+
+async def test_a_text_that_utf8_cannot_hold_is_kept_as_its_escape(host: Host) -> None:
+    here = host.open()
+    await here.accept(event("1", of=ref("u\udc80"), correlation_id="c\udcff", attempt="ü"))
+    (kept,) = await here.list_events()
+    assert (kept.event.correlation_id, kept.event.attempt) == ("c\\udcff", "ü")
+    assert [one.ref.uid for one in await here.list_pending()] == ["u\\udc80"]
+
+
+async def test_a_call_that_cannot_be_done_fails_alone(host: Host) -> None:
+    here = host.open()
+    await here.register_handlers([wants(PAY)])
+    await here.accept(event("0"))
+    answers = await asyncio.gather(
+        here.accept(event("1")),
+        here.claim_jobs(PAY, scopes=["default"], limit="many", lease=60),  # type: ignore[arg-type]
+        here.claim_jobs(PAY, scopes=["default"], limit=2**80, lease=60),
+        here.accept(event("2")),
+        return_exceptions=True,
+    )
+    assert [answers[0], answers[3]] == [Acceptance.NEW, Acceptance.NEW]
+    assert isinstance(answers[1], StoreError)
+    assert isinstance(answers[2], OverflowError)
+    assert len(await here.list_events()) == 3
+
+
+async def test_requeueing_passes_over_an_event_that_is_not_there(host: Host) -> None:
+    here = host.open()
+    assert await here.requeue([99], every_handler=True) == 0
+
+
+async def test_a_farewell_whose_batch_was_repeated_is_said(host: Host) -> None:
+    here, there = host.open(ticks=False), host.open(ticks=False)
+    await ear_of(here)
+
+    def fail(session: object) -> None:
+        raise ZeroDivisionError
+
+    closing = asyncio.ensure_future(here.aclose())
+    while here._closing is None:
+        await asyncio.sleep(0)
+    failing = here._engine.write(fail)
+    await asyncio.wait([closing, failing])
+    assert isinstance(failing.exception(), ZeroDivisionError)
+    assert await rows(there, "SELECT alive FROM process") == [(0,)]
+
+
+async def test_a_caller_that_gave_up_disturbs_nobody(host: Host) -> None:
+    here = host.open()
+    impatient, patient = (asyncio.ensure_future(here.accept(event(word))) for word in ("1", "2"))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    assert await patient is Acceptance.NEW
+    assert len(await here.list_events()) == 2
+
+
+async def test_events_that_wait_for_handlers_are_not_purged(host: Host) -> None:
+    with pytest.raises(ValueError, match="such events wait for their handlers"):
+        await host.open().purge(0, state=EventState.READY)
+
+
+async def test_deliveries_are_kept_while_a_purge_is_under_way(host: Host) -> None:
+    here = host.open()
+    await asyncio.gather(*(here.accept(event(str(number))) for number in range(1_600)))
+    host.advance(10)
+    purge = asyncio.ensure_future(here.purge(1))
+    await asyncio.sleep(0)
+    assert await here.accept(event("meanwhile")) is Acceptance.NEW
+    assert not purge.done()
+    assert await purge == 1_600
+    assert [kept.event.body for kept in await here.list_events()] == [event("meanwhile").body]
+
+
+async def test_look_ups_use_indexes(host: Host) -> None:
+    here = host.open()
+    asked = {
+        "outcome_key": "SELECT 1 FROM outcome WHERE scope = ? AND kind = ? AND key = ?",
+        "event_received": "SELECT id FROM event INDEXED BY event_received WHERE received_at < ? AND state = 0 LIMIT ?",
+        "identity_day": "SELECT identity FROM identity WHERE day < ? LIMIT ?",
+        "job_due": "SELECT 1 FROM job WHERE handler = ? AND state = 1 AND due_at <= ? LIMIT 1",
+        "pending_due": "SELECT due_at FROM pending WHERE scope = ? AND priority = ? ORDER BY due_at LIMIT 1",
+    }
+    for index, statement in asked.items():
+        plan = await rows(here, f"EXPLAIN QUERY PLAN {statement}", *[None] * statement.count("?"))
+        assert index in str(plan)
+
+
+def test_settings_are_checked(tmp_path: Path) -> None:
+    for seconds in (-1, 86_401):
+        with pytest.raises(ValueError, match="busy_timeout"):
+            SQLiteStore(tmp_path / "inbox.db", busy_timeout=seconds)
+    strange: dict[str, Any] = {"busy_timeout": "5", "clock": 5, "uptime": 5, "boot": 5}
+    for name, value in strange.items():
+        with pytest.raises(TypeError, match=name):
+            SQLiteStore(tmp_path / "inbox.db", **{name: value})
+    with pytest.raises(TypeError, match="path"):
+        SQLiteStore(5)  # type: ignore[arg-type]
+    assert SQLiteStore(tmp_path / "inbox.db").path == tmp_path / "inbox.db"
+
+
+# loops, forks and closing
+
+
+async def test_closing_answers_what_is_under_way(host: Host) -> None:
+    here = host.open()
+    under_way = [asyncio.ensure_future(here.accept(event(str(number)))) for number in range(50)]
+    await asyncio.sleep(0)
+    await here.aclose()
+    assert await asyncio.gather(*under_way) == [Acceptance.NEW] * 50
+    with pytest.raises(StoreClosed):
+        await here.ping()
+    here.unwatch([ref("1")])
+
+
+async def test_a_close_that_was_cancelled_lets_go_all_the_same(host: Host) -> None:
+    here = host.open()
+    await ear_of(here)
+    under_way = asyncio.ensure_future(here.accept(event("2")))
+    closing = asyncio.ensure_future(here.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await here.aclose()
+    assert await under_way is Acceptance.NEW
+    assert {file.name for file in host.path.parent.iterdir()} == {"inbox.db", "inbox.db.lock"}
+
+
+async def test_a_store_that_cannot_say_farewell_closes(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    here = host.open()
+    await ear_of(here)
+    await rows(here, "PRAGMA query_only = ON")
+    await here.aclose()
+    assert "without saying so to other processes" in caplog.text
+
+
+async def test_an_unwatch_that_fails_is_logged(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    here = host.open(ticks=False)
+    await here.watch([ref("1")], poll_in=60)
+    caplog.set_level(logging.DEBUG)
+    await rows(here, "PRAGMA query_only = ON")
+    here.unwatch([ref("1")])
+    await here.list_pending()
+    assert "could not be unwatched" in caplog.text
+
+
+async def test_a_look_for_outcomes_ends_before_the_store_does(host: Host) -> None:
+    here, there = host.open(), host.open(ticks=False)
+    await ear_of(here, "1")
+    await there.record_outcome(outcome(ref("1")))
+    here._hear(b"o")
+    await here.aclose()
+
+
+async def test_a_store_may_be_used_from_one_loop_after_the_other(host: Host) -> None:
+    here, there = host.open(), host.open(ticks=False)
+    await asyncio.to_thread(asyncio.run, _subscribe_and_leave(here))
+    assert await here.accept(event("1")) is Acceptance.NEW
+    ear = await ear_of(here, "1")
+    await here.watch([ref("1")], poll_in=60)
+    await there.record_outcome(outcome(ref("1")))
+    await ear.until(lambda ear: ear.settlements)
+
+
+async def _subscribe_and_leave(store: SQLiteStore) -> None:
+    await ear_of(store, "0")
+    store._hear(b"o")  # a look is under way when the loop ends
+
+
+async def test_a_loop_that_ended_in_the_middle_harms_nobody(host: Host) -> None:
+    here = host.open()
+
+    async def leave() -> None:
+        here.unwatch([ref("1")])
+
+    await asyncio.to_thread(asyncio.run, leave())
+    assert await here.accept(event("1")) is Acceptance.NEW
+    assert await here.list_pending() == []
+
+
+FORKED = """
+import asyncio, os, sys
+from rewards_core.errors import StoreError
+from webhooks.store.base import Subscriber
+from webhooks.store.sqlite import SQLiteStore
+from webhooks.store.sqlite_session import Session
+
+store = SQLiteStore(sys.argv[1])
+loop = asyncio.new_event_loop()
+loop.run_until_complete(store.subscribe(Subscriber()))
+if os.fork() == 0:
+    async def child():
+        try:
+            await store.ping()
+        except StoreError as refused:
+            print(refused, flush=True)
+        await store.aclose()
+    asyncio.run(child())
+    sys.exit()
+os.wait()
+loop.run_until_complete(store.ping())
+print(os.path.exists(store._member.wakeups.address), loop._selector.get_map() is not None)
+loop.run_until_complete(store.aclose())
+"""
+
+
+async def test_after_a_fork_the_child_is_refused_and_the_parent_unharmed(host: Host) -> None:
+    refused, unharmed = (await run_elsewhere(FORKED, host.path)).splitlines()
+    assert "was opened before this process was forked" in refused
+    assert unharmed == "True True"

@@ -1,0 +1,150 @@
+"""Where connections come in, with TLS or without; hands that are being shaken are counted too.
+
+asyncio's own server would take a thousand connections at a time from the other processes on a socket, drop those that it accepted
+as it was closed, and know nothing of a TLS connection until hands are shaken: one that says nothing would be nobody's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from webhooks.ingress.peers import Address, Networks, PeerCounts, peer_key, read_address
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+
+    from webhooks.ingress.limits import ArmourLimits
+    from webhooks.ingress.quiet import QuietLog
+
+logger = logging.getLogger("webhooks.listener")
+
+_OUT_OF_FILES = 0.2
+_SILENCE = 10.0
+
+
+class Gate:
+    """Accept connections, shake hands where there is TLS, and hand them over.
+
+    Args:
+        protocol: Makes the protocol of a connection.
+        context: The server's TLS context, None for plain connections.
+        limits: `header_seconds` for shaking hands; `connections` and `connections_per_peer` bound those who are at it, beside the
+            open ones. Beyond the first the longest at it gives way, beyond the second a connection is closed at once.
+        quiet: Where refusals are counted.
+        trusted: Proxies that have no share of their own.
+    """
+
+    def __init__(
+        self,
+        protocol: Callable[[], asyncio.BaseProtocol],
+        context: ssl.SSLContext | None,
+        *,
+        limits: ArmourLimits,
+        quiet: QuietLog,
+        trusted: Networks | None = None,
+    ) -> None:
+        self._protocol = protocol
+        self._tls: dict[str, Any] = {}
+        if context is not None:
+            self._tls = {
+                "ssl": context,
+                "ssl_handshake_timeout": limits.header_seconds,
+                "ssl_shutdown_timeout": limits.linger_seconds,
+            }
+        self._limits = limits
+        self._quiet = quiet
+        self._trusted = trusted or Networks()
+        self._accepting: dict[socket.socket, asyncio.TimerHandle | None] = {}
+        self._shaking: dict[asyncio.Task[None], None] = {}
+        self._peers = PeerCounts()
+        self._silent_until = float("-inf")
+
+    def open(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept connections on listening, non-blocking sockets, which then belong to the gate."""
+        for listening in sockets:
+            self._begin(listening)
+
+    @property
+    def shaking(self) -> int:
+        """How many connections are at shaking hands, or, without TLS, are about to be handed over."""
+        return len(self._shaking)
+
+    async def close(self, timeout: float = 0.0) -> None:
+        """Take no further connections; idempotent.
+
+        Args:
+            timeout: Seconds to wait until those at shaking hands are handed over; those that are not go on with it.
+        """
+        loop = asyncio.get_running_loop()
+        for listening, pause in self._accepting.items():
+            loop.remove_reader(listening)
+            if pause is not None:
+                pause.cancel()
+            listening.close()
+        self._accepting.clear()
+        if self._shaking and timeout > 0:
+            await asyncio.wait(list(self._shaking), timeout=timeout)
+
+    async def aclose(self) -> None:
+        """Take no further connections, and let go of those whose hands are not shaken; idempotent."""
+        await self.close()
+        shaking = list(self._shaking)
+        for task in shaking:
+            task.cancel()
+        await asyncio.gather(*shaking, return_exceptions=True)
+
+    def _begin(self, listening: socket.socket) -> None:
+        self._accepting[listening] = None
+        asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Accept one connection: a flood of them must not keep those that are in from going on."""
+        try:
+            connection, name = listening.accept()
+        except (BlockingIOError, ConnectionError):  # another process took it, or it is gone
+            return
+        except OSError as problem:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(listening)
+            self._accepting[listening] = loop.call_later(_OUT_OF_FILES, self._begin, listening)
+            if loop.time() >= self._silent_until:
+                self._silent_until = loop.time() + _SILENCE
+                logger.error("no further connection could be taken: %s", problem.strerror)  # noqa: TRY400 - one line says it
+            return
+        connection.setblocking(False)
+        self._admit(connection, read_address(name[0]) if isinstance(name, tuple) else None)
+
+    def _admit(self, connection: socket.socket, peer: Address | None) -> None:
+        key = None
+        if self._tls:
+            if peer is not None and peer not in self._trusted:
+                key = peer_key(peer)
+                if not self._peers.enter(key, self._limits.connections_per_peer):
+                    self._quiet.note("handshakes_per_peer", peer)
+                    connection.close()
+                    return
+            if len(self._shaking) >= self._limits.connections:
+                self._quiet.note("evicted", peer)
+                longest = next(iter(self._shaking))
+                del self._shaking[longest]
+                longest.cancel()
+        task = asyncio.create_task(self._shake(connection, peer), name="shake hands")
+        self._shaking[task] = None
+        task.add_done_callback(lambda task: self._ended(task, connection, key))
+
+    def _ended(self, task: asyncio.Task[None], connection: socket.socket, key: int | None) -> None:
+        self._shaking.pop(task, None)
+        if task.cancelled():  # perhaps before it began
+            connection.close()
+        if key is not None:
+            self._peers.leave(key)
+
+    async def _shake(self, connection: socket.socket, peer: Address | None) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection, **self._tls)
+        except OSError:  # no TLS, or another version; too slow, or gone
+            self._quiet.note("handshake", peer)
