@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from rewards_core.errors import OperationFailed, OperationMismatch
 from rewards_core.operations import OperationRef, OperationStatus
-from tests.virtual_time import virtual_time, wall
+from tests.virtual_time import VirtualLoop, virtual_time, wall
 from tests.webhooks.fakes import Thing, a_ref, a_thing
 from tests.webhooks.world import DeafStore, World, a_world, now, settle
 from webhooks import Completion, CompletionsClosed, CompletionTimeout, MemoryStore, PollPolicy, StoreError
@@ -337,9 +337,24 @@ async def test_thousands_that_time_out_together_are_all_yielded() -> None:
 
 @virtual_time
 async def test_operations_that_time_out_while_they_are_taken_in_leave_nothing_behind() -> None:
-    async with a_world() as world:
-        async with world.completions.as_completed([str(number) for number in range(2_500)], timeout=0) as outcomes:
-            assert [kind for _, _, kind in await all_of(outcomes)] == [CompletionTimeout] * 2_500
+    loop = cast("VirtualLoop", asyncio.get_running_loop())
+
+    class Busy(MemoryStore):
+        async def watch(self, refs: Any, **options: Any) -> Any:
+            loop.stall(0.03)
+            return await super().watch(refs, **options)
+
+    async with a_world(store=Busy(clock=wall)) as world:
+        ref_of = world.vendor.ref_of
+
+        def slow_ref_of(operation: Any) -> OperationRef:
+            loop.stall(1e-6 if int(operation) < 1_000 else 3e-6)
+            return ref_of(operation)
+
+        world.vendor.ref_of = slow_ref_of  # type: ignore[method-assign]
+        uids = [str(number) for number in (*range(600), *range(400), *range(1_000, 2_000))]
+        async with world.completions.as_completed(uids, timeout=0.0215) as outcomes:
+            assert [kind for _, _, kind in await all_of(outcomes)] == [CompletionTimeout] * 1_600
         assert list(world.completions.pending()) == []
 
 

@@ -108,3 +108,5 @@ async def test_of_a_crowd_of_waits_that_end_together_as_many_are_asked_about_as_
         assert [type(result) for result in results].count(CompletionTimeout) == 90
         assert min(world.vendor.read_times) == 8.0
         assert len(world.vendor.reads) == 10
+        await asyncio.sleep(20)
+        assert len(world.vendor.reads) <= 20  # of those that are left, in a tenth of the budget

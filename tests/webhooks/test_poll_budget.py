@@ -160,5 +160,5 @@ async def test_of_a_vendor_that_refuses_one_operation_at_a_time_is_asked_about_u
         for uid in CROWD:
             vendor.will(uid, "pending")
         await asyncio.sleep(600)
-        assert most_in_a_second(vendor.read_times[-1_000:]) >= RATE
+        assert most_in_a_second([time for time in vendor.read_times if time > 700]) >= RATE - 1
     assert most_in_a_second(vendor.read_times) <= RATE + 1

@@ -330,8 +330,8 @@ class WaitingContract:
     @virtual_time
     async def test_hints_that_were_missed_are_made_up_for(self, open_world: OpenWorld) -> None:
         async with open_world() as world:
-            waiting = [world.start(str(number)) for number in range(3)]
-            waiting.append(asyncio.create_task(by_wait(world, lost("k"))))
+            waiting = [world.start(str(number), timeout=30) for number in range(3)]
+            waiting.append(asyncio.create_task(by_wait(world, lost("k"), timeout=30)))
             await settle()
             world.hints.lost = True
             await world.deliver("1")
