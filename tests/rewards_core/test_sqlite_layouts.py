@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,7 @@ async def test_look_ups_and_changes_go_on_during_a_backup(
     loop = asyncio.get_running_loop()
 
     def look_and_copy(*arguments: Any) -> None:
+        assert not threading.current_thread().name.startswith("sqlite-")  # the threads that look and change
         assert asyncio.run_coroutine_threadsafe(texts(notes), loop).result() == ["1"]
         asyncio.run_coroutine_threadsafe(write(notes, "2"), loop).result()
         migrations.back_up(*arguments)
