@@ -453,3 +453,40 @@ async def test_after_a_fork_the_child_is_refused_and_the_parent_unharmed(host: H
     refused, unharmed = (await run_elsewhere(FORKED, host.path)).splitlines()
     assert "was opened before this process was forked" in refused
     assert unharmed == "True True"
+
+
+FORKED_BEFORE = """
+import asyncio, json, os, sys
+from webhooks.store.records import Subscription
+from webhooks.store.sqlite import SQLiteStore
+
+store = SQLiteStore(sys.argv[1])
+ready, go = os.pipe(), os.pipe()
+is_child = any(os.fork() == 0 for _ in range(3))
+serves = Subscription(service="default", handler="app.pay", scope="default", patterns=frozenset({"*"}))
+
+async def child():
+    await store.register_handlers([serves])
+    os.write(ready[1], b"1")
+    os.read(go[0], 1)
+    await store.aclose()
+
+async def parent():
+    heard = 0
+    while heard < 3:
+        heard += len(os.read(ready[0], 3))
+    count = "SELECT count(*), count(DISTINCT address), (SELECT count(*) FROM served) FROM process WHERE alive = 1"
+    print(*await store._engine.read(lambda db: db.execute(count).get))
+    os.write(go[1], b"1")
+    os.wait()
+    print(*await store._engine.read(lambda db: db.execute(count).get))
+    os.write(go[1], b"11")
+    os.wait(), os.wait()
+    await store.aclose()
+
+asyncio.run(child() if is_child else parent())
+"""
+
+
+async def test_a_store_made_before_a_fork_is_another_member_in_each_child(host: Host) -> None:
+    assert (await run_elsewhere(FORKED_BEFORE, host.path)).splitlines() == ["3 3 3", "2 2 2"]

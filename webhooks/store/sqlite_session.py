@@ -45,7 +45,7 @@ class Member:
 
     Attributes:
         wakeups: Its socket.
-        id: Its name in the file.
+        id: Its name in the file, made when the file is first opened: children of a fork must not share one.
         joined: Whether it has committed anything, so that nothing in the file is of another boot's time.
         registered: Whether it stands in the file.
         serves: The subscriptions it serves, each as often as it was registered.
@@ -56,7 +56,7 @@ class Member:
     """
 
     wakeups: Wakeups
-    id: str = field(factory=lambda: secrets.token_hex(8))
+    id: str = ""
     joined: bool = False
     registered: bool = False
     serves: list[Subscription] = field(factory=list)
@@ -94,6 +94,7 @@ class Session:
         boot: str,
         hourly: Callable[[Session], object],
     ) -> None:
+        member.id = member.id or secrets.token_hex(8)
         self.db = db
         self.member = member
         self.now = uptime()
