@@ -13,6 +13,8 @@ from attrs import field, frozen
 from rewards_core.errors import StoreError
 from rewards_core.sqlite.connection import Connection, transaction
 
+_LOGS = ("-wal", "-shm", "-journal")
+
 
 def _nothing(_: Connection) -> None:
     """Register no function."""
@@ -88,12 +90,18 @@ def back_up(connection: Connection, to: Path) -> None:
     All of it is read in one transaction: a copy in steps begins again whenever somebody writes.
 
     Raises:
-        OSError: the file cannot be written, or is one of the database's own.
+        OSError: the file cannot be written, is one of the database's own, or is another database with a log beside it, which
+            would be taken for the copy's.
         apsw.Error: the database cannot be read, or the disk is full.
     """
     own = Path(connection.filename).resolve()
     if to.resolve() in {own, *(own.with_name(own.name + suffix) for suffix in ("-wal", "-shm", ".lock"))}:
         raise FileExistsError(errno.EEXIST, "it is the database itself")
+    if to.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    for suffix in _LOGS:
+        if os.path.lexists(f"{to}{suffix}"):
+            raise FileExistsError(errno.EEXIST, f"{to.name}{suffix} stands beside it, so it is a database in use")
     unfinished = to.with_name(f"{to.name}.unfinished-{os.getpid()}")
     unfinished.unlink(missing_ok=True)
     os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

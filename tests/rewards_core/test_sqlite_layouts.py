@@ -250,6 +250,28 @@ async def test_a_backup_is_never_written_over_a_file_of_the_database_itself(
     assert await after_a_kill(path) == ["1"]
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
+async def test_a_backup_is_never_written_beneath_the_log_of_another_database(
+    path: Path, notes: Engine[Notebook], suffix: str
+) -> None:
+    await write(notes, "1")
+    theirs = path.with_name("theirs.db")
+    theirs.write_text("a database")
+    beside(theirs, suffix).write_text("its log")
+    with pytest.raises(
+        StoreError, match=rf"theirs\.db{suffix} stands beside it, so it is a database in use\. Nothing was backed up"
+    ):
+        await notes.back_up(theirs)
+    assert theirs.read_text() == "a database"
+    assert {file.name for file in path.parent.iterdir() if "theirs" in file.name} == {"theirs.db", f"theirs.db{suffix}"}
+
+
+async def test_a_backup_is_never_written_into_a_folder_by_chance(path: Path, notes: Engine[Notebook]) -> None:
+    await write(notes, "1")
+    with pytest.raises(StoreError, match=r"cannot be written: Is a directory\. Nothing was backed up"):
+        await notes.back_up(path.parent)
+
+
 async def test_a_backup_that_fails_is_not_there(path: Path, notes: Engine[Notebook]) -> None:
     await write(notes, "x" * 1_000_000)
     copy = path.with_name("copy.db")

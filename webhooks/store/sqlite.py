@@ -147,7 +147,9 @@ class SQLiteStore(EventListing):
 
     async def retire_handler(self, service: str, handler: str) -> int:
         """Remove a handler's subscriptions and make its ready jobs dead letters; return how many jobs there were."""
-        return await self._write(lambda session: sqlite_jobs.retire(session, service, handler))
+        await self._write(lambda session: sqlite_jobs.unsubscribe(session, service, handler))
+        event_ids = await self._read(lambda db: sqlite_jobs.ready(db, service, handler))
+        return await self._each_slice(event_ids, lambda session, ids: sqlite_jobs.retire(session, service, handler, ids))
 
     async def claim_jobs(self, handler: str, *, scopes: Collection[str], limit: int, lease: float) -> Sequence[ClaimedJob]:
         """Lease due jobs of one handler to the caller, the longest due first."""
@@ -166,7 +168,9 @@ class SQLiteStore(EventListing):
 
     async def requeue(self, event_ids: Sequence[int], *, every_handler: bool = False) -> int:
         """Let handlers run again for kept events, with no attempts counted."""
-        return await self._write(lambda session: sqlite_jobs.requeue(session, event_ids, every_handler=every_handler))
+        return await self._each_slice(
+            event_ids, lambda session, ids: sqlite_jobs.requeue(session, ids, every_handler=every_handler)
+        )
 
     # outcomes
 
@@ -386,6 +390,14 @@ class SQLiteStore(EventListing):
     async def _read(self, look: Callable[[Connection], T]) -> T:
         self._check_open()
         return await self._engine.read(look)
+
+    async def _each_slice(self, ids: Sequence[int], change: Callable[[Session, Sequence[int]], int]) -> int:
+        """Change some records at a time, so that no commit takes long; return how many were changed."""
+        count = 0
+        for start in range(0, len(ids), _SLICE):
+            some = ids[start : start + _SLICE]
+            count += await self._write(lambda session, some=some: change(session, some))  # type: ignore[misc]
+        return count
 
     async def _in_slices(
         self,

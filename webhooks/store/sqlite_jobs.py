@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 _HOUR = 3_600.0
 _UNSERVED_HOURS = UNSERVED_DAYS * 24
+_BURIED_AT_ONCE = 10_000
+"""Jobs of one handler that become dead letters in one hour's count, which holds up every other change."""
 
 
 def register(session: Session, subscriptions: Sequence[Subscription]) -> None:
@@ -91,11 +93,20 @@ def statuses(db: Connection) -> list[HandlerStatus]:
     return sorted(found, key=_name)
 
 
-def retire(session: Session, service: str, handler: str) -> int:
-    """Remove a handler's subscriptions, and make its ready jobs dead letters; return how many jobs there were."""
+def unsubscribe(session: Session, service: str, handler: str) -> None:
+    """Remove a handler's subscriptions."""
     session.db.execute("DELETE FROM subscription WHERE service = ? AND handler = ?", (service, text(handler)))
     session.change_members()
-    return _bury(session, job_name(service, text(handler)), RETIRED)
+
+
+def ready(db: Connection, service: str, handler: str) -> list[int]:
+    """Return the events that a handler has ready jobs on."""
+    return _ready(db, job_name(service, text(handler)), -1)
+
+
+def retire(session: Session, service: str, handler: str, event_ids: Sequence[int]) -> int:
+    """Make a handler's ready jobs on these events dead letters; return how many there were."""
+    return _bury(session, job_name(service, text(handler)), event_ids, RETIRED)
 
 
 def count_unserved(session: Session) -> None:
@@ -109,10 +120,11 @@ def count_unserved(session: Session) -> None:
     session.insert("subscription", "service, handler, scope, patterns, unserved_hours", rows, verb="INSERT OR IGNORE")
     for row in fetch(session.db, "SELECT service, handler, scope, patterns, unserved_hours FROM subscription"):
         subscription, hours = subscription_of(row[:4]), row[4]
-        hours = 0 if session.serves(subscription.job_name) else hours + 1
+        name = subscription.job_name
+        hours = 0 if session.serves(name) else hours + 1
         if hours >= _UNSERVED_HOURS:
-            buried = _bury(session, subscription.job_name, UNSERVED)
-            logger.warning("%d jobs of %s, which no process serves, became dead letters", buried, subscription.job_name)
+            buried = _bury(session, name, _ready(session.db, name, _BURIED_AT_ONCE), UNSERVED)
+            logger.warning("%d jobs of %s, which no process serves, became dead letters", buried, name)
         session.db.execute(
             "UPDATE subscription SET unserved_hours = ? WHERE service = ? AND handler = ? AND scope = ?", (hours, *row[:3])
         )
@@ -209,12 +221,23 @@ def requeue(session: Session, event_ids: Sequence[int], *, every_handler: bool) 
     return count
 
 
-def _bury(session: Session, name: str, reason: str) -> int:
-    """Make the ready jobs of a handler dead letters; return how many there were."""
-    ids = [row[0] for row in fetch(session.db, "SELECT event_id FROM job WHERE handler = ? AND state = 1", (name,))]
-    session.db.execute("UPDATE job SET state = 2, reason = ?, held = 0 WHERE handler = ? AND state = 1", (reason, name))
-    refile(session, ids)
-    return len(ids)
+def _ready(db: Connection, name: str, limit: int) -> list[int]:
+    """Return events with a ready job of that name, at most so many; all if the limit is -1."""
+    return [row[0] for row in fetch(db, "SELECT event_id FROM job WHERE handler = ? AND state = 1 LIMIT ?", (name, limit))]
+
+
+def _bury(session: Session, name: str, event_ids: Sequence[int], reason: str) -> int:
+    """Make the ready jobs of that name on these events dead letters; return how many there were."""
+    count = 0
+    for part in values_at_once(event_ids):
+        session.db.execute(
+            f"UPDATE job SET state = 2, reason = ?, held = 0 WHERE handler = ? AND state = 1 "
+            f"AND event_id IN {placeholders(len(part), 1)}",
+            (reason, name, *part),
+        )
+        count += session.db.changes()
+    refile(session, event_ids)
+    return count
 
 
 def _claimed(job: Job) -> tuple[int, str, str | None]:

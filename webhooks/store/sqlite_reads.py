@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rewards_core.operations import OperationRef
@@ -42,13 +41,15 @@ def events(db: Connection, query: EventQuery, now: float) -> list[StoredEvent]:
 
 def pending(db: Connection, scope: str | None, after: OperationRef | None, limit: int, now: float) -> list[PendingOperation]:
     """Return pending operations in the order of their refs; `now` is the store's own time."""
-    conditions: list[tuple[str, Sequence[Any]]] = []
+    where, values = "1", []
     if scope is not None:
-        conditions.append(("scope = ?", (scope,)))
-    if after is not None:
-        conditions.append(("(scope, kind, uid) > (?, ?, ?)", (after.scope, after.kind, text(after.uid))))
-    where = " AND ".join(words for words, _ in conditions) or "1"
-    values = [value for _, some in conditions for value in some]
+        where, values = "scope = ?", [scope]
+        if after is not None and after.scope > scope:
+            return []
+        if after is not None and after.scope == scope:  # comparing the scope again would read all operations before
+            where, values = "scope = ? AND (kind, uid) > (?, ?)", [scope, after.kind, text(after.uid)]
+    elif after is not None:
+        where, values = "(scope, kind, uid) > (?, ?, ?)", [after.scope, after.kind, text(after.uid)]
     rows = fetch(db, f"SELECT {PENDING_COLUMNS} FROM pending WHERE {where} ORDER BY scope, kind, uid LIMIT ?", (*values, limit))
     return [pending_of(row, now) for row in rows]
 
