@@ -159,7 +159,7 @@ class Settlement(Subscriber):
         self.poller.expect(0.0)
 
     def missed(self) -> None:
-        """Look up all that is waited for."""
+        """Look up all that is waited for, and have the store wait for it again."""
         self._missed = True
         self._behind.set()
 
@@ -210,8 +210,7 @@ class Settlement(Subscriber):
             waited_for = iter(self.table)
             try:
                 while some := [OperationRef(self.client.scope, *key) for key in islice(waited_for, _SLICE)]:
-                    for outcome in await self.store.outcomes(some):
-                        self.bring(outcome)
+                    await self.watch([ref for ref in some for _ in self.table.of(ref.kind, ref.uid)])
             except StoreError:
                 self._missed = True
                 raise

@@ -18,7 +18,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from tests.webhooks.listener_process import SOURCE, ListenerProcess, delivery, signed, start
-from webhooks.store.base import EventState
+from webhooks.store.records import EventState
 from webhooks.store.sqlite import SQLiteStore
 
 KILLS = 30
@@ -134,7 +134,7 @@ async def test_what_was_acknowledged_survives_kills_at_any_moment(tmp_path: Path
 
 
 async def everything_is_kept(folder: Path, acknowledged: dict[str, bytes]) -> None:
-    store = SQLiteStore(folder / "inbox.db", read_only=True)
+    store = SQLiteStore(folder / "inbox.db")
     try:
         events = {one.event.ref.uid: one.event.body for one in await store.list_events(limit=1_000_000) if one.event.ref}
         assert acknowledged.items() <= events.items()
@@ -148,7 +148,7 @@ async def everything_is_kept(folder: Path, acknowledged: dict[str, bytes]) -> No
 
 
 async def nothing_is_left_to_do(folder: Path, acknowledged: dict[str, bytes]) -> None:
-    store = SQLiteStore(folder / "inbox.db", read_only=True)
+    store = SQLiteStore(folder / "inbox.db")
     try:
         left = await store.list_events(state=EventState.DEAD, limit=1_000_000)
         assert [one for one in left if one.event.ref and one.event.ref.uid in acknowledged] == []

@@ -27,7 +27,20 @@ DELIVERIES = 12
 AT_ONCE = 4
 UNSAFE = (
     "-c",
-    "from webhooks.store import sqlite_file; sqlite_file.SYNCHRONOUS = 'OFF'; from webhooks.__main__ import main; main()",
+    """
+from rewards_core.sqlite import database
+from webhooks.__main__ import main
+
+safe = database.connect
+
+def connect(*given, **options):
+    connection = safe(*given, **options)
+    connection.execute("PRAGMA synchronous = OFF")
+    return connection
+
+database.connect = connect
+main()
+""",
 )
 
 _CALL = re.compile(r"^(?P<pid>\d+) +(?:(?P<call>\w+)\((?P<start>.*)|<\.\.\. (?P<resumed>\w+) resumed>(?P<rest>.*))$")

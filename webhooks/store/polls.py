@@ -77,7 +77,7 @@ class PollTable:
         state = self._get(kind, uid)
         if state is not None and state.watched:
             state = state._replace(watched=False)
-            if state.priority is Priority.ROUTINE:
+            if state.priority is not Priority.LOOKUP:
                 state = state._replace(priority=Priority.ABANDONED, attempt=0)
             self._put(kind, uid, state)
 

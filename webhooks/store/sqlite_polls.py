@@ -56,7 +56,7 @@ def unwatch(session: Session, refs: Sequence[OperationRef]) -> None:
         )
         session.db.execute("DELETE FROM interest WHERE scope = ? AND kind = ? AND uid = ? AND times <= 0", row)
         session.db.execute(
-            "UPDATE pending SET watched = 0, priority = CASE priority WHEN 3 THEN 4 ELSE priority END "
+            "UPDATE pending SET watched = 0, priority = CASE WHEN priority > 0 THEN 4 ELSE 0 END "
             "WHERE scope = ? AND kind = ? AND uid = ? AND NOT EXISTS "
             "(SELECT 1 FROM interest WHERE interest.scope = ? AND interest.kind = ? AND interest.uid = ?)",
             (*row, *row),

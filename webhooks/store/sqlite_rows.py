@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, TypeVar
 
-from attrs import define
+from attrs import define, evolve
 
 from rewards_core.operations import Event, OperationRef, OperationStatus
 from webhooks.store.outcomes import outcome_of, pack, unpack
@@ -36,7 +36,10 @@ class PackedOutcome:
 
     @classmethod
     def of(cls, outcome: Outcome) -> PackedOutcome:
-        """Pack an outcome."""
+        """Pack an outcome; half a surrogate pair in its uid is kept as an escape."""
+        ref = outcome.ref
+        if not ref.uid.isascii():
+            outcome = evolve(outcome, ref=OperationRef(ref.scope, ref.kind, text(ref.uid)))
         return cls(outcome, pack(outcome.resource))
 
     @property

@@ -26,7 +26,7 @@ RENEW_EVERY = 10.0
 _ALIVE_FOR = 30.0
 _GONE_AFTER = 86_400.0
 _HOUR = 3_600.0
-_DEMOTED_AT_ONCE = 1_000
+_DEMOTED_AT_ONCE = 5_000
 
 
 @frozen
@@ -115,6 +115,7 @@ class Session:
         self._members: int | None = None
         self._late: dict[str, float] = {}
         self._next_renewal = 0.0
+        self._demoting = False
         self._next_hour = self.now
 
     # a transaction
@@ -155,7 +156,7 @@ class Session:
         """Hear of what others wrote without waking this process, and renew its record."""
         version = self._data_version()
         news = [News(look=EVERYTHING)] if version != self._heard else []
-        if self.member.registered and self._uptime() >= self._next_renewal:
+        if self.member.registered and (self._demoting or self._uptime() >= self._next_renewal):
             with transaction(self.db):
                 self.begin()
                 self._renew()
@@ -270,6 +271,7 @@ class Session:
         alive = fetch(self.db, "SELECT alive FROM process WHERE id = ?", (self.member.id,))
         if not alive or not alive[0][0]:
             self._write_record()
+            self.db.execute("DELETE FROM interest WHERE process = ?", (self.member.id,))  # it is watched again
             for subscription in self.member.serves:
                 self.write_served(subscription)
             self.member.rates.clear()
@@ -303,12 +305,13 @@ class Session:
             "SELECT scope, kind, uid, process FROM interest WHERE process IN (SELECT id FROM process WHERE alive = 0) LIMIT ?",
             (_DEMOTED_AT_ONCE,),
         )
+        self._demoting = len(found) == _DEMOTED_AT_ONCE
         for scope, kind, uid, process in found:
             self.db.execute(
                 "DELETE FROM interest WHERE scope = ? AND kind = ? AND uid = ? AND process = ?", (scope, kind, uid, process)
             )
             self.db.execute(
-                "UPDATE pending SET watched = 0, priority = max(priority, CASE priority WHEN 3 THEN 4 ELSE 0 END) "
+                "UPDATE pending SET watched = 0, priority = CASE WHEN priority > 0 THEN 4 ELSE 0 END "
                 "WHERE scope = ? AND kind = ? AND uid = ? AND NOT EXISTS (SELECT 1 FROM interest WHERE interest.scope = ? "
                 "AND interest.kind = ? AND interest.uid = ?)",
                 (scope, kind, uid, scope, kind, uid),
