@@ -10,8 +10,10 @@ import pytest
 from rewards_core.clock import boot_id, uptime
 from rewards_core.sqlite.connection import Connection
 from tests.rewards_core.sqlite_kit import run_elsewhere
+from tests.webhooks.fakes import FakeVendor
 from tests.webhooks.sqlite_store_kit import Host, ear_of, on_file, rows
 from tests.webhooks.store_contract import A_DAY, PAY, claim, event, outcome, ref, wants
+from webhooks.completions import Completions
 from webhooks.store import sqlite_hints, sqlite_outcomes
 from webhooks.store.records import Priority
 from webhooks.store.sqlite import SQLiteStore
@@ -91,6 +93,25 @@ async def test_a_process_that_was_taken_for_dead_comes_back_and_is_told_what_it_
     await until_renewed(host, there)
     await there.accept(event("1"))
     await ear.until(lambda ear: ear.jobs)
+
+
+async def test_what_a_process_waits_for_is_watched_again_when_it_comes_back(host: Host) -> None:
+    asleep, living = host.open(ticks=False), host.open()
+    vendor = FakeVendor()
+    async with Completions(vendor, asleep) as completions:
+        waiting = [asyncio.create_task(completions.wait("1", timeout=60)) for _ in range(2)]
+        while await rows(living, "SELECT times FROM interest") != [(2,)]:
+            await asyncio.sleep(0)
+        await ear_of(living)
+        await renewals(host, living, 5)
+        assert await rows(living, "SELECT watched, priority FROM pending") == [(0, Priority.ABANDONED)]
+        await on_file(asleep, lambda session: session._renew())
+        while await rows(living, "SELECT times FROM interest") != [(2,)]:
+            await asyncio.sleep(0)
+        assert await rows(living, "SELECT watched, priority FROM pending") == [(1, Priority.ROUTINE)]
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def test_what_was_missed_is_told_though_the_first_look_failed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from rewards_core.operations import OperationStatus
 from tests.webhooks.store_contract.kit import COUNT, EPOCH, PAY, Ear, Time, claim, event, made_with, outcome, ref, resource, wants
 from webhooks.store.base import Store
 from webhooks.store.outcomes import CONFLICT_EVENT, unpack
-from webhooks.store.records import EventState, Outcome, Verdict
+from webhooks.store.records import Acceptance, EventState, Outcome, Verdict
 
 
 class OutcomesContract:
@@ -157,6 +157,12 @@ class OutcomesContract:
         await here.record_outcome(outcome(ref("1"), "failed"))
         recorded = await there.record_outcome(outcome(ref("1"), "done", confirmed=True))
         assert (recorded.verdict, recorded.outcome.confirmed) == (Verdict.CONFLICT, False)
+
+    async def test_a_uid_with_half_a_surrogate_pair_settles_once(self, here: Store, there: Store) -> None:
+        odd = ref("\ud800x")
+        assert (await here.record_outcome(outcome(odd))).verdict is Verdict.FIRST
+        assert (await there.record_outcome(outcome(odd))).verdict is Verdict.SAME
+        assert await there.accept(event(of=odd, complete=resource(odd.uid))) is Acceptance.NEW
 
     # by the key of their operation
 

@@ -198,6 +198,23 @@ class PollsContract:
         (one,) = await there.list_pending()
         assert one.priority is Priority.ABANDONED
 
+    @pytest.mark.parametrize(
+        ("priority", "left"),
+        [
+            (Priority.LOOKUP, Priority.LOOKUP),
+            (Priority.DEADLINE, Priority.ABANDONED),
+            (Priority.WISH, Priority.ABANDONED),
+        ],
+    )
+    async def test_what_was_hurried_for_a_wait_that_is_over_is_not_urgent_any_more(
+        self, here: Store, there: Store, priority: Priority, left: Priority
+    ) -> None:
+        await there.watch([ref()], poll_in=60)
+        await here.hurry_polls([ref()], priority)
+        there.unwatch([ref()])
+        (one,) = await there.list_pending()
+        assert one.priority is left
+
     async def test_with_only_confirmed_outcomes_counting_an_operation_is_watched_until_it_has_one(
         self, here: Store, there: Store
     ) -> None:
