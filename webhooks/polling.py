@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SERVED = 0.95
-"""The part of the budget that requests get which stand a little further apart than it asks for."""
 BOOST = 2.0
 """Seconds before a deadline at which an operation is polled once more."""
 URGENT_POLLS = 5
@@ -139,7 +137,7 @@ class Poller:
         self._flying: dict[str, PollClaim] = {}
         self._results: list[PollResult] = []
         self._hurries: dict[Priority, dict[OperationRef, None]] = {}
-        self._hurried_at: deque[float] = deque(maxlen=max(1, int(policy.max_per_second * BOOST * _SERVED)))
+        self._hurried_at: deque[float] = deque(maxlen=max(1, int(policy.max_per_second * BOOST)))
         self._unknown: list[OperationRef] = []
         self._missing: dict[OperationRef, tuple[int, float]] = {}
 
