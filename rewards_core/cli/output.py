@@ -6,15 +6,17 @@ import codecs
 import json
 import math
 import os
+import re
 import select
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn, TextIO, TypeVar
 
 import msgspec
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -36,6 +38,8 @@ def keys_option(variable: str) -> Any:
 
 _LONGEST_CELL = 200
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}  # JSON may hold them as they are
+_encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=str)
+_beyond_ascii = re.compile(r"[^\x00-\x7f]")
 
 
 def finite(number: Number) -> Number:
@@ -133,7 +137,7 @@ class Output:
             self.say(text)
         else:
             for name, value in values.items():
-                self.say(f"{name:<16}{cell(value)}")
+                self.say(f"{name:<14}  {cell(value)}")
 
     def say(self, text: str, style: str = "") -> None:
         """Write a line for people."""
@@ -186,6 +190,25 @@ class Output:
             table.add_row(*row)
         self.console.print(table, crop=False)
 
+    def listing(self, headings: Sequence[str], rows: Iterable[tuple[Sequence[str], str]], *, right: Collection[str] = ()) -> None:
+        """Write records for people in columns that are never folded, so that ids can be copied.
+
+        Args:
+            headings: The columns' headings.
+            rows: The cells of each record, and what stands below it on a line of its own, if anything.
+            right: The headings of the columns that are aligned to the right.
+        """
+        found = [([self._fit(cell(each)) for each in cells], note) for cells, note in [(headings, ""), *rows]]
+        widths = [max(map(cell_len, column)) for column in zip(*(cells for cells, _ in found), strict=True)]
+        for number, (cells, note) in enumerate(found):
+            padded = []
+            for heading, text, width in zip(headings, cells, widths, strict=True):
+                blanks = " " * (width - cell_len(text))
+                padded.append(blanks + text if heading in right else text + blanks)
+            self.console.print(Text("  ".join(padded).rstrip(), style="" if number else "bold"), soft_wrap=True)
+            if note:
+                self.console.print(Text(f"    {one_line(note, 2_000)}"), soft_wrap=True)
+
     def _fit(self, text: str) -> str:
         """Return a text in characters that the terminal has, so that columns stay aligned."""
         return text.encode(self.console.encoding, "backslashreplace").decode(self.console.encoding)
@@ -203,11 +226,15 @@ def cell(value: object) -> str:
 
 def _json_line(values: Mapping[str, Any], encoding: str | None) -> str:
     """Return one line of JSON: as UTF-8 where the stream is, else with every other character than ASCII escaped."""
+    try:
+        line = _encoder.encode(values).decode()
+    except ValueError:  # a lone surrogate, such as from the name of a file that is not UTF-8
+        return json.dumps(values, default=str, separators=(",", ":"))
+    if line.isascii():
+        return line
     if codecs.lookup(encoding or "utf-8").name == "utf-8":
-        with suppress(ValueError):  # a lone surrogate, such as from the name of a file that is not UTF-8
-            line = msgspec.json.encode(values, enc_hook=str).decode()
-            return line if line.isascii() else line.translate(_LINE_ENDS)
-    return json.dumps(values, default=str, separators=(",", ":"))
+        return line.translate(_LINE_ENDS)
+    return _beyond_ascii.sub(lambda found: json.dumps(found[0])[1:-1], line)
 
 
 def _printable(line: str) -> str:

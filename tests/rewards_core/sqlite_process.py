@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,13 @@ class Program:
         raise AssertionError(word)
 
 
-async def main() -> None:
-    program = Program(Path(sys.argv[1]))
+async def obey(do: Callable[[str, str], Awaitable[Any]]) -> None:
+    """Do what each line says, and answer each with a line, until there are no more."""
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         word, _, rest = line.rstrip("\n").partition(" ")
         try:
-            answer = {"result": await program.do(word, rest)}
+            answer = {"result": await do(word, rest)}
         except Exception as problem:
             answer = {"error": f"{type(problem).__name__}: {problem}"}
         print(json.dumps(answer), flush=True)
@@ -85,4 +86,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(obey(Program(Path(sys.argv[1])).do))

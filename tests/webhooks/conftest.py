@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -23,6 +24,17 @@ def here(stores: tuple[Store, Store]) -> Store:
 def there(stores: tuple[Store, Store]) -> Store:
     """Another one over the same engine, or the same."""
     return stores[1]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder of commands, whose store is `inbox.db` in it; their terminal is 80 columns wide."""
+    for name in list(os.environ):
+        if name.startswith(("ORIGINAL_", "WEBHOOK_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest_asyncio.fixture

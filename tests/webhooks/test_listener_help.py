@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
+from typing import Any
 
 import pytest
 import typer
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from webhooks.cli import COMMANDS, app
@@ -43,3 +45,16 @@ def test_the_list_of_commands_says_what_their_help_says(name: str) -> None:
     words = COMMANDS[name][1]
     assert words in shown()
     assert words in shown(name)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_argument_and_option_says_what_it_is(name: str) -> None:
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    found = getattr(import_module(module), attribute)
+    if not isinstance(found, typer.Typer):
+        found, function = typer.Typer(add_completion=False), found
+        found.command(name)(function)
+    command: Any = get_command(found)
+    for each in getattr(command, "commands", {name: command}).values():
+        for param in each.params:
+            assert param.help, f"{name} {each.name}: {param.name}"

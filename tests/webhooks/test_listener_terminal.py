@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.webhooks.command_kit import fill
 from tests.webhooks.listener_process import environment
+from tests.webhooks.store_contract import event
 
 pytestmark = [
     pytest.mark.timeout(60),
@@ -23,13 +25,13 @@ pytestmark = [
 
 
 class Terminal:
-    """A terminal of its own, 150 columns wide, in which somebody types."""
+    """A terminal of its own, 80 columns wide, in which somebody types."""
 
     def __init__(self, folder: Path) -> None:
         self._socket = f"listener-{uuid.uuid4().hex[:12]}"
         self._folder = folder
         env = {name: value for name, value in environment().items() if name != "COLUMNS"}
-        self._tmux("new-session", "-d", "-x", "150", "-y", "50", "-c", str(folder), "env", "PS1=$ ", "sh", env=env)
+        self._tmux("new-session", "-d", "-x", "80", "-y", "50", "-c", str(folder), "env", "PS1=$ ", "sh", env=env)
         written = folder / self._socket
         os.mkfifo(written)
         self._tmux("pipe-pane", f"exec cat > {shlex.quote(str(written))}")
@@ -100,9 +102,9 @@ def test_a_person_serves_triggers_looks_and_stops(terminal: Terminal, other_term
     other_terminal.type("clear; " + verb("trigger", "--to", f"{url}/webhooks/original", "--bad-signature") + "; echo code $?")
     assert "attempt 1: 401" in other_terminal.shows("code 6")
     other_terminal.type("clear; " + verb("events", "list"))
-    table = other_terminal.shows("324167489835")
-    assert "┏" in table
-    assert "reward.allocated" in table
+    heading, row = [line for line in other_terminal.shows("324167489835").splitlines() if "  " in line]
+    assert heading.split() == ["id", "received", "(UTC)", "state", "name", "uid"]
+    assert row.split()[3:] == ["done", "reward.allocated", "324167489835"]
     other_terminal.type("clear; " + verb("wait", "324167489835") + "; echo code $?")
     assert "default/allocation/324167489835: done" in other_terminal.shows("code 0")
     other_terminal.type("clear; " + verb("tail") + "; echo code $?")
@@ -126,10 +128,38 @@ def test_a_listener_whose_terminal_is_closed_ends_well(tmp_path: Path) -> None:
     assert not (tmp_path / "in.sock").exists()
 
 
+def test_a_person_decides_whether_a_user_is_forgotten(terminal: Terminal, tmp_path: Path) -> None:
+    fill(tmp_path, lambda store: store.accept(event("1", said="754566475542")))
+    forget = verb("events", "forget", "--user", "754566475542")
+    question = "This cannot be undone. [y/N]"
+    for press, told in ((("n", "Enter"), "code 6"), (("Enter",), "code 6"), (("C-d",), "code 6"), (("C-c",), "code 130")):
+        terminal.type(f"clear; {forget}; echo code $?")
+        terminal.shows(question)
+        for key in press:
+            terminal.press(key)
+        assert "Nothing was changed." in terminal.shows(told)
+    terminal.type(f"clear; {forget}; echo code $?")
+    terminal.shows(question)
+    terminal.type("y")
+    assert "1 record of user 754566475542 erased. Backups were not touched." in terminal.shows("code 0")
+
+
+def test_a_person_breaks_off_a_wait(terminal: Terminal, tmp_path: Path) -> None:
+    fill(tmp_path, lambda store: store.ping())
+    terminal.type(verb("wait", "324167489835") + "; echo code $?")
+    pending = verb("pending", "list", "--json")
+    while (
+        b"324167489835" not in subprocess.run(["sh", "-c", pending], cwd=tmp_path, env=environment(), capture_output=True).stdout
+    ):
+        pass  # looking takes a while
+    terminal.press("C-c")
+    assert "Interrupted. The operation goes on and may still settle." in terminal.shows("code 130")
+
+
 def test_a_person_who_types_nothing_useful_is_told_what_there_is(terminal: Terminal) -> None:
     terminal.type(verb() + "; echo code $?")
     screen = terminal.shows("code 2")
-    for name in ("serve", "trigger", "tail", "events", "dead-letters", "wait", "doctor"):
+    for name in ("serve", "trigger", "tail", "events", "dead-letters", "wait", "doctor", "handlers", "pending", "backup"):
         assert name in screen
     terminal.type("clear; " + verb("events", "list") + "; echo code $?")
     assert "start the listener first" in terminal.shows("code 7")

@@ -12,8 +12,8 @@ EXIT_CODES = exit_codes(
         Exit.USAGE: "wrong usage, or an extra is missing",
         Exit.FAILED: "the operation failed on the blockchain",
         Exit.NOT_YET: "the time ran out",
-        Exit.NOT_FOUND: "no such event or operation",
-        Exit.REFUSED: "refused, or a check failed",
+        Exit.NOT_FOUND: "no such event, handler or operation",
+        Exit.REFUSED: "refused, not confirmed, or a check failed",
         Exit.UNAVAILABLE: "the store or the listener cannot be reached",
         Exit.INTERRUPTED: "interrupted",
     }
@@ -22,7 +22,7 @@ EXIT_CODES = exit_codes(
 COMMANDS = {
     "serve": ("webhooks.cli.serve:serve", "Take deliveries until told to stop."),
     "trigger": ("webhooks.cli.trigger:trigger", "Sign a sample event as the vendor does and send it."),
-    "tail": ("webhooks.cli.inspect:tail", "Show events as they come; ctrl-c ends."),
+    "tail": ("webhooks.cli.tail:tail", "Show events as they come; ctrl-c ends."),
     "wait": (
         "webhooks.cli.wait:wait",
         "Wait until an operation is settled: exit code 0 done, 3 failed, 4 not in time, 5 unknown to the vendor.",

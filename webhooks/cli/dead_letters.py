@@ -10,11 +10,13 @@ from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail, finite
 from rewards_core.text import counted
 from webhooks.cli.ending import run
-from webhooks.cli.inspect import show_events
+from webhooks.cli.event_list import show_events
+from webhooks.cli.lists import pages
 from webhooks.cli.options import DEFAULT_STORE, LARGEST_ID, LARGEST_LIST, StoreOption
+from webhooks.cli.requeue import ERASED, NO_EVENT, report, requeue
 from webhooks.cli.stores import opened
 from webhooks.store.base import Store
-from webhooks.store.records import EventState
+from webhooks.store.records import EventState, StoredEvent
 
 _DAY = 86_400.0
 
@@ -28,14 +30,15 @@ dead_app = typer.Typer(
 @dead_app.command("list")
 def list_dead(
     store: StoreOption = DEFAULT_STORE,
-    limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=LARGEST_LIST)] = 50,
+    limit: Annotated[int, typer.Option(help="The most dead letters to list.", min=1, max=LARGEST_LIST)] = 50,
     as_json: JsonOption = None,
 ) -> None:
     """List dead letters with their reasons, newest first.
 
     Example: webhook-listener dead-letters list
     """
-    show_events(store, Output(as_json), "dead letters", state=EventState.DEAD, limit=limit)
+    output = Output(as_json)
+    run(lambda: show_events(store, output, "dead letters", state=EventState.DEAD, limit=limit))
 
 
 @dead_app.command("retry")
@@ -45,53 +48,64 @@ def retry_dead(
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = None,
 ) -> None:
-    """Run failed handlers again.
+    """Run the handlers again that gave up on events; those that succeeded do not run again.
+
+    They run in the processes that serve them: now, or when such a process starts.
 
     Example: webhook-listener dead-letters retry --all
     """
+    output = Output(as_json)
+    ids = list(dict.fromkeys(event_ids or ()))
 
     async def work() -> None:
-        ids = list(event_ids or ())
         if bool(ids) == every:
-            fail("Give the ids of events, or --all.", Exit.USAGE)
+            fail("Name events by their ids, or all dead letters with --all. Nothing was retried.", Exit.USAGE)
         async with opened(store) as inbox:
-            if every:
-                ids = await _all_dead(inbox)
-            count = await inbox.requeue(ids)
-        Output(as_json).record(
-            {"retried": count}, text=f"{count:,} of {counted(len(ids), 'dead letter is', 'dead letters are')} tried again"
-        )
-        if count < len(ids) and not every:
-            fail(f"{len(ids) - count} of them are unknown or have no failed handler; see `events replay`.", Exit.NOT_FOUND)
+            meant = await _failed(inbox) if every else ids
+            left = await requeue(inbox, meant, every_handler=False)
+            passed_over = {event_id: _why_not(await inbox.get_event(event_id)) for event_id in left}
+            await report(inbox, output, "retried", meant, passed_over)
 
-    run(work)
+    run(work, interrupted="Interrupted. Some of the dead letters may be retried already.")
 
 
 @dead_app.command("purge")
 def purge_dead(
     older_than_days: Annotated[
-        float, typer.Option("--older-than-days", help="Only those received so many days ago.", callback=finite, min=0)
+        float,
+        typer.Option("--older-than-days", help="Only dead letters received more than so many days ago.", callback=finite, min=0),
     ],
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = None,
 ) -> None:
-    """Remove old dead letters; their identities stay, so that a repeated delivery is still a duplicate.
+    """Remove old dead letters for good; their identities stay, so that a repeated delivery is still a duplicate.
 
     Example: webhook-listener dead-letters purge --older-than-days 30
     """
+    output = Output(as_json)
 
     async def work() -> None:
         async with opened(store) as inbox:
             count = await inbox.purge(older_than_days * _DAY, state=EventState.DEAD)
-        Output(as_json).record({"purged": count}, text=f"{counted(count, 'dead letter')} removed")
+        output.record({"purged": count}, text=f"{counted(count, 'dead letter')} removed")
 
-    run(work)
+    run(work, interrupted="Interrupted. Some dead letters may be removed already.")
 
 
-async def _all_dead(store: Store) -> list[int]:
-    ids: list[int] = []
-    before: int | None = None
-    while page := await store.list_events(state=EventState.DEAD, before_id=before, limit=500):
-        ids += [stored.id for stored in page if stored.jobs]
-        before = page[-1].id
-    return ids
+async def _failed(store: Store) -> list[int]:
+    """Return the dead letters with a handler that gave up and can run again."""
+    dead = pages(
+        lambda last, most: store.list_events(state=EventState.DEAD, before_id=last, limit=most),
+        lambda stored: stored.id,
+    )
+    return [stored.id async for stored in dead if stored.jobs and stored.event.body]
+
+
+def _why_not(stored: StoredEvent | None) -> str:
+    if stored is None:
+        return NO_EVENT
+    if not stored.event.body:
+        return ERASED
+    if stored.event.problem is not None:
+        return "it could not be read; `webhook-listener events replay` reads it again"
+    return "no handler of it has given up"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import logging
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rewards_core.cli.ending import Ends, ending, in_its_words
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.errors import StoreError
+
+_engine_log = logging.getLogger("rewards_core.sqlite.engine")
 
 
 class CannotStart(Exception):
@@ -35,7 +39,24 @@ ENDS: Ends = {
 }
 
 
-def run(work: Callable[[], Coroutine[Any, Any, None]], *, broken_off: Exit = Exit.INTERRUPTED) -> None:
-    """Run a command's work, and turn what goes wrong into a line and an exit code, ctrl-c into `broken_off`."""
-    with ending(ENDS, broken_off=broken_off):
+def run(work: Callable[[], Coroutine[Any, Any, None]], *, interrupted: str = "", broken_off: Exit = Exit.INTERRUPTED) -> None:
+    """Run a command's work, and turn what goes wrong into a line and an exit code.
+
+    Args:
+        work: The work.
+        interrupted: The line about ctrl-c, empty for none.
+        broken_off: The exit code of ctrl-c.
+    """
+    with ending(ENDS, interrupted=interrupted, broken_off=broken_off), _told_once():
         asyncio.run(work())
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """Keep the engine from logging what the command's last line says: why a change failed."""
+    level = _engine_log.level
+    _engine_log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        _engine_log.setLevel(level)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -10,11 +11,11 @@ from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail
 from rewards_core.text import counted
 from webhooks.cli.ending import run
+from webhooks.cli.lists import show, unusual
 from webhooks.cli.options import DEFAULT_STORE, StoreOption
+from webhooks.cli.requeue import note_unserved
 from webhooks.cli.stores import opened
-from webhooks.store.records import DEFAULT_SERVICE, UNSERVED_DAYS, HandlerStatus, job_name
-
-_COLUMNS = ("service", "handler", "scope", "events", "served", "ready", "dead")
+from webhooks.store.records import DEFAULT_SERVICE, HandlerStatus, job_name
 
 handlers_app = typer.Typer(no_args_is_help=True, add_completion=False, help="List handlers and their jobs, and retire handlers.")
 
@@ -32,16 +33,14 @@ def list_handlers(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = None
     async def work() -> None:
         async with opened(store) as inbox:
             found = await inbox.list_handlers()
-        output.table("handlers", _COLUMNS, (_told(one) for one in found))
-        waiting = sorted({one.subscription.handler for one in found if one.ready and not one.served})
-        if waiting:
-            output.note(
-                f"No process runs {', '.join(waiting)}; the jobs wait, and become dead letters after {UNSERVED_DAYS} days. "
-                "Start what runs them, or end the waiting with `handlers retire`."
-            )
+        await show(output, "handlers", _each(found), record=_record, cells=_cells, right=("ready", "dead"))
+        note_unserved(output, found)
         differing = sorted({one.subscription.handler for one in found if one.differing})
         if differing:
-            output.note(f"Processes have registered different events for {', '.join(differing)}; the newest registration holds.")
+            output.note(
+                f"Running processes have registered {', '.join(differing)} for different events. The newest registration, shown "
+                "here, applies to all: restart the processes that run older code."
+            )
 
     run(work)
 
@@ -55,32 +54,58 @@ def retire_handler(
 ) -> None:
     """Make no more jobs for a handler, and make its waiting jobs dead letters; they can be retried.
 
-    A process that still runs the handler registers it again when it starts.
+    For a handler that was renamed or removed. A process that has the handler registers it again whenever it starts.
 
     Example: webhook-listener handlers retire shop.orders.credit
     """
+    output = Output(as_json)
 
     async def work() -> None:
         async with opened(store) as inbox:
-            names = {one.subscription.job_name for one in await inbox.list_handlers()}
-            if job_name(service, handler) not in names:
-                fail(f"There is no handler {handler} of service {service}; see `handlers list`.", Exit.NOT_FOUND)
+            name = job_name(service, handler)
+            found = [one for one in await inbox.list_handlers() if one.subscription.job_name == name]
+            if not found:
+                fail(
+                    f"There is no handler {handler} of service {service}. Nothing was changed. "
+                    "`webhook-listener handlers list` shows all.",
+                    Exit.NOT_FOUND,
+                )
             count = await inbox.retire_handler(service, handler)
-        text = f"{handler} retired; {counted(count, 'job')} became dead letters"
-        Output(as_json).record({"handler": handler, "service": service, "dead": count}, text=text)
+        text = f"{handler} retired; {counted(count, 'waiting job')} became {'a dead letter' if count == 1 else 'dead letters'}"
+        output.record({"service": service, "handler": handler, "dead": count}, text=text)
+        if any(one.served for one in found):
+            output.note("A process still runs it, and registers it again when it starts. Remove the handler from its code.")
 
-    run(work)
+    run(work, interrupted="Interrupted. Run the same command again to retire the handler and all of its jobs.")
 
 
-def _told(one: HandlerStatus) -> dict[str, object]:
+async def _each(found: Sequence[HandlerStatus]) -> AsyncIterator[HandlerStatus]:
+    for one in found:
+        yield one
+
+
+def _record(one: HandlerStatus) -> dict[str, Any]:
     subscription = one.subscription
     return {
         "service": subscription.service,
         "handler": subscription.handler,
         "scope": subscription.scope,
-        "events": ", ".join(sorted(subscription.patterns)),
+        "events": sorted(subscription.patterns),
         "served": one.served,
         "ready": one.ready,
         "dead": one.dead,
         "differing": one.differing,
+    }
+
+
+def _cells(one: HandlerStatus) -> dict[str, str]:
+    subscription = one.subscription
+    return {
+        "service": "" if subscription.service == DEFAULT_SERVICE else subscription.service,
+        "handler": subscription.handler,
+        "scope": unusual(subscription.scope),
+        "served": "yes" if one.served else "no",
+        "ready": f"{one.ready:,}",
+        "dead": f"{one.dead:,}",
+        "events": ", ".join(sorted(subscription.patterns)),
     }

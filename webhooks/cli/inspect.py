@@ -1,21 +1,22 @@
-"""Commands about events: list, show, follow, replay, forget."""
+"""Commands about events: list, show, replay, forget."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
-from datetime import UTC, datetime
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, cell, fail
+from rewards_core.cli.output import JsonOption, Output, fail, wrong_usage
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.json import pretty
 from rewards_core.text import counted
 from rewards_core.validation import check_id
 from webhooks.cli.ending import run
+from webhooks.cli.event_list import event_record, show_events
+from webhooks.cli.lists import when
 from webhooks.cli.options import (
     DEFAULT_STORE,
     LARGEST_ID,
@@ -27,36 +28,14 @@ from webhooks.cli.options import (
     confirm,
     sources_of,
 )
-from webhooks.cli.sources import ReloadableSource
-from webhooks.cli.stores import opened
+from webhooks.cli.requeue import ERASED, NO_EVENT, report, requeue
+from webhooks.cli.sources import ReloadableSource, SourceSpec
+from webhooks.cli.stores import backups_beside, opened, path_of
 from webhooks.receiver import Receiver
 from webhooks.store.base import Store
-from webhooks.store.records import EventState, StoredEvent
-
-_COLUMNS = ("id", "received_at", "state", "scope", "name", "uid", "why")
-_LOOK_EVERY = 0.25
-_OVERLAP = 100
+from webhooks.store.records import EventState, Job, StoredEvent
 
 events_app = typer.Typer(no_args_is_help=True, add_completion=False, help="List, show, replay and forget events.")
-
-
-def told(stored: StoredEvent) -> dict[str, Any]:
-    """Return an event as one flat record."""
-    event = stored.event
-    reasons = [event.problem] if event.problem else [f"{job.handler}: {job.reason}" for job in stored.jobs if job.reason]
-    return {
-        "id": stored.id,
-        "received_at": moment(stored.received_at),
-        "state": str(stored.state),
-        "scope": event.scope,
-        "name": event.name,
-        "kind": None if event.ref is None else event.ref.kind,
-        "uid": None if event.ref is None else event.ref.uid,
-        "occurred_at": event.occurred_at,
-        "correlation_id": event.correlation_id,
-        "attempt": event.attempt,
-        "why": "; ".join(reasons) or None,
-    }
 
 
 @events_app.command("list")
@@ -65,15 +44,16 @@ def list_events(
     state: Annotated[EventState | None, typer.Option(help="Only events in this state.")] = None,
     name: Annotated[str | None, typer.Option(help="Only events of this name.")] = None,
     scope: Annotated[str | None, typer.Option(help="Only events of this scope.")] = None,
-    before: Annotated[int | None, typer.Option(help="Only events older than this id.", min=0, max=LARGEST_ID)] = None,
-    limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=LARGEST_LIST)] = 50,
+    before: Annotated[int | None, typer.Option(help="Only events with a lower id.", min=0, max=LARGEST_ID)] = None,
+    limit: Annotated[int, typer.Option(help="The most events to list.", min=1, max=LARGEST_LIST)] = 50,
     as_json: JsonOption = None,
 ) -> None:
     """List events, newest first.
 
     Example: webhook-listener events list --state dead --json
     """
-    show_events(store, Output(as_json), "events", state=state, name=name, scope=scope, before_id=before, limit=limit)
+    output = Output(as_json)
+    run(lambda: show_events(store, output, "events", state=state, name=name, scope=scope, before=before, limit=limit))
 
 
 @events_app.command("show")
@@ -82,7 +62,7 @@ def show_event(
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = None,
 ) -> None:
-    """Show one event with its body.
+    """Show one event with its jobs and its body.
 
     Example: webhook-listener events show 17
     """
@@ -93,22 +73,14 @@ def show_event(
             stored = await inbox.get_event(event_id)
         if stored is None:
             fail(f"There is no event {event_id}.", Exit.NOT_FOUND)
-        jobs = [
-            {"handler": job.handler, "state": str(job.state), "attempts": job.attempts, "why": job.reason} for job in stored.jobs
-        ]
-        body = stored.event.body
         if output.as_json:
-            try:
-                content = {"body": body.decode("utf-8")}
-            except UnicodeDecodeError:
-                content = {"body_base64": base64.b64encode(body).decode("ascii")}
-            output.record({**told(stored), "jobs": jobs, **content})
+            output.record({**event_record(stored), "jobs": [_job_record(job) for job in stored.jobs], **_body_record(stored)})
             return
-        output.record(told(stored))
+        facts = {**event_record(stored), "received_at": f"{when(stored.received_at)} UTC", "why": stored.event.problem}
+        output.record({name.replace("_", " "): value for name, value in facts.items() if value})
         for job in stored.jobs:
-            told_of_it = f"{job.state}, {counted(job.attempts, 'attempt')}, {job.reason or 'no reason yet'}"
-            output.record({f"job {job.handler}": told_of_it})
-        output.lines(_pretty(body))
+            output.record({"job": f"{job.handler}: {_job_words(job)}"})
+        output.lines(_pretty(stored.event.body) if stored.event.body else f"({ERASED})")
 
     run(work)
 
@@ -121,30 +93,31 @@ def replay_events(
     keys_file: KeysOption = None,
     as_json: JsonOption = None,
 ) -> None:
-    """Run the handlers of events again; events that could not be read are read again first.
+    """Run the handlers of events again; an event that could not be read is read again first.
 
-    The handlers run in the processes that serve them, now or when they start. Only events that could not be read need sources and
-    keys here.
+    The handlers run in the processes that serve them: now, or when such a process starts. Webhook keys and --source are needed
+    only for events that could not be read.
 
     Example: webhook-listener events replay 17 18
     """
+    output = Output(as_json)
+    ids = list(dict.fromkeys(event_ids))
 
     async def work() -> None:
         async with opened(store) as inbox:
-            found = [stored for event_id in event_ids if (stored := await inbox.get_event(event_id)) is not None]
-            readable = [stored.id for stored in found if stored.event.problem is None]
-            count = await inbox.requeue(readable, every_handler=True)
-            unread = [stored for stored in found if stored.event.problem is not None]
-            if unread:
-                sources = [ReloadableSource(spec) for spec in sources_of(source, keys_file)]
-                receiver = Receiver(sources, inbox)
-                count += await receiver.replay([stored.id for stored in unread])
-        Output(as_json).record({"replayed": count}, text=f"{count:,} of {counted(len(event_ids), 'event')} replayed")
-        if count < len(event_ids):
-            left = counted(len(event_ids) - count, "event is", "events are")
-            fail(f"{left} unknown, unreadable, or wanted by no handler (see `handlers list`).", Exit.NOT_FOUND)
+            found = {event_id: await inbox.get_event(event_id) for event_id in ids}
+            kept = [stored for stored in found.values() if stored is not None and stored.event.body]
+            unread = [stored for stored in kept if stored.event.problem is not None]
+            reader = _reader(inbox, unread, sources_of(source, keys_file)) if unread else None
+            readable = [stored.id for stored in kept if stored.event.problem is None]
+            passed_over = dict.fromkeys(await requeue(inbox, readable, every_handler=True), "no handler wants it")
+            if reader is not None:
+                passed_over |= await reader.replay(unread)
+            passed_over |= {event_id: NO_EVENT for event_id, stored in found.items() if stored is None}
+            passed_over |= {stored.id: ERASED for stored in found.values() if stored is not None and not stored.event.body}
+            await report(inbox, output, "replayed", ids, passed_over)
 
-    run(work)
+    run(work, interrupted="Interrupted. Some of the events may be replayed already.")
 
 
 @events_app.command("forget")
@@ -154,88 +127,89 @@ def forget_events(
     yes: YesOption = False,
     as_json: JsonOption = None,
 ) -> None:
-    """Erase every body and every resource of an outcome that mentions a user, for good.
+    """Erase, for good, every event's body and every outcome's resource that mentions a user.
 
-    Identities and outcomes' statuses stay, so that a repeated delivery is still a duplicate. Backups are not touched. Looking
-    through all events of a large store takes a while.
+    The identities of events and the statuses of outcomes stay, so that a repeated delivery is still a duplicate. An event that
+    still waits for a handler is erased too, and becomes a dead letter. Backups are not touched. All that the store holds is read,
+    which takes a while where it holds much; listeners go on meanwhile.
 
     Example: webhook-listener events forget --user 754566475542 --yes
     """
-    confirm(f"Erase everything that mentions user {user} from {store}? This cannot be undone.", yes=yes)
-
-    async def work() -> None:
-        async with opened(store) as inbox:
-            count = await inbox.forget_user(check_id(user, "--user"))
-        Output(as_json).record({"erased": count}, text=f"{counted(count, 'record')} erased")
-
-    run(work)
-
-
-def tail(
-    store: StoreOption = DEFAULT_STORE,
-    last: Annotated[int, typer.Option("--last", help="Begin with so many that came before.", min=0, max=LARGEST_LIST)] = 10,
-    count: Annotated[int | None, typer.Option(help="End after so many.", min=1)] = None,
-    as_json: JsonOption = None,
-) -> None:
-    """Show events as they come; ctrl-c ends.
-
-    Example: webhook-listener tail | jq .uid
-    """
     output = Output(as_json)
+    with wrong_usage():
+        check_id(user, "--user")
+        path = path_of(store)
+    confirm(f"Erase all that mentions user {user} from {store}? This cannot be undone.", yes=yes)
 
     async def work() -> None:
         async with opened(store) as inbox:
-            await _follow(inbox, output, last, count)
+            count = await inbox.forget_user(user)
+        if count:
+            told = f"{counted(count, 'record')} of user {user} erased."
+        else:
+            told = f"No record mentions user {user}. Nothing was erased."
+        backups = [str(backup) for backup in backups_beside(path)]
+        known = f": {', '.join(backups)}, and those you made" if backups else ""
+        output.record({"erased": count, "backups": backups}, text=f"{told} Backups were not touched{known}.")
 
-    run(work, broken_off=Exit.OK)
-
-
-async def _follow(store: Store, output: Output, last: int, count: int | None) -> None:
-    newest = await store.list_events(limit=max(last, _OVERLAP))
-    seen = {stored.id for stored in newest}
-    batch = list(reversed(newest[:last]))
-    shown = 0
-    while not output.deserted():
-        for stored in batch:
-            record = told(stored)
-            output.record(record, text="  ".join(cell(record[column]) for column in _COLUMNS if record[column] is not None))
-            shown += 1
-            if count is not None and shown >= count:
-                return
-        await asyncio.sleep(_LOOK_EVERY)
-        batch = await _unseen(store, seen)
+    run(work, interrupted="Interrupted. Some records may be erased already. Run the same command again to erase the rest.")
 
 
-async def _unseen(store: Store, seen: set[int]) -> list[StoredEvent]:
-    """Return the events that were not seen, oldest first; ids may come to light later than higher ones."""
-    found: list[StoredEvent] = []
-    page = await store.list_events(limit=_OVERLAP)
-    while page:
-        fresh = [stored for stored in page if stored.id not in seen]
-        found += fresh
-        if len(fresh) < len(page):
-            break
-        page = await store.list_events(before_id=page[-1].id, limit=_OVERLAP)
-    seen.update(stored.id for stored in found)
-    for old in sorted(seen)[: -20 * _OVERLAP]:
-        seen.discard(old)
-    return found[::-1]
+def _reader(store: Store, unread: Sequence[StoredEvent], specs: Sequence[SourceSpec]) -> _Reader:
+    """Return what reads events again; end the command if it lacks keys, or two sources share a scope."""
+    try:
+        return _Reader(Receiver([ReloadableSource(spec) for spec in specs], store), {spec.scope for spec in specs})
+    except ValueError as problem:
+        which = f"Event {unread[0].id}" if len(unread) == 1 else f"{counted(len(unread), 'event')} such as {unread[0].id}"
+        fail(f"{which} could not be read before and must be read again. Nothing was replayed. {problem}", Exit.USAGE)
 
 
-def show_events(url: str, output: Output, title: str, **conditions: Any) -> None:
-    """List the events that fit."""
+class _Reader:
+    def __init__(self, receiver: Receiver, scopes: Collection[str]) -> None:
+        self._receiver = receiver
+        self._scopes = scopes
 
-    async def work() -> None:
-        async with opened(url) as inbox:
-            found = await inbox.list_events(**conditions)
-        output.table(title, _COLUMNS, (told(stored) for stored in found))
+    async def replay(self, unread: Sequence[StoredEvent]) -> dict[int, str]:
+        """Read events again and let their handlers run; return the ids of those that still cannot be read, with the reason."""
+        passed_over = {}
+        for stored in unread:
+            scope = stored.event.scope
+            if scope not in self._scopes:
+                passed_over[stored.id] = f"it could not be read before; name its source with --source PATH,scope={scope}"
+            elif not await self._receiver.replay([stored.id]):
+                passed_over[stored.id] = f"it still cannot be read: {stored.event.problem}"
+        return passed_over
 
-    run(work)
+
+def _job_record(job: Job) -> dict[str, Any]:
+    return {
+        "handler": job.handler,
+        "state": str(job.state),
+        "attempts": job.attempts,
+        "running": job.fence is not None,
+        "due_in": round(job.due_in, 1),
+        "why": job.reason,
+    }
 
 
-def moment(unix: float) -> str:
-    """Return a Unix time as people write it."""
-    return datetime.fromtimestamp(unix, UTC).isoformat(timespec="milliseconds")
+def _job_words(job: Job) -> str:
+    if job.state is EventState.DEAD:
+        return f"dead after {counted(job.attempts, 'attempt')}: {job.reason}" if job.attempts else f"dead: {job.reason}"
+    if job.fence is not None:
+        return f"attempt {job.attempts} is running"
+    if not job.attempts:
+        return "waits for its first attempt"
+    return f"{counted(job.attempts, 'attempt')} failed, the next is due in {job.due_in:.0f} s: {job.reason}"
+
+
+def _body_record(stored: StoredEvent) -> dict[str, str | None]:
+    body = stored.event.body
+    if not body:
+        return {"body": None}
+    try:
+        return {"body": body.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {"body_base64": base64.b64encode(body).decode("ascii")}
 
 
 def _pretty(body: bytes) -> str:

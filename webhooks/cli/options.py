@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
 from original_async.settings import WEBHOOK_KEYS, app_uid_from
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import fail, keys_option
+from rewards_core.text import one_line
 from webhooks.cli.sources import SourceSpec, parse_source
 
 StoreOption = Annotated[
     str,
     typer.Option("--store", envvar="WEBHOOK_STORE", help="Where events are kept: sqlite:///FILE (sqlite:////FILE if absolute)."),
 ]
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Go on without being asked.")]
 KeysOption = Annotated[Path | None, keys_option(WEBHOOK_KEYS)]
 SourceOption = Annotated[
     list[str] | None,
@@ -36,17 +37,23 @@ LARGEST_LIST = 1_000_000
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something that cannot be undone.
+    """Ask before something that cannot be undone; outside of any event loop, so that an interrupt is heard at once.
 
     Raises:
-        typer.Exit: nobody is at a terminal to be asked, or the answer is no; nothing was changed.
+        typer.Exit: nobody is at a terminal to be asked, or the answer is not yes; nothing was changed.
     """
     if yes:
         return
-    if not sys.stdin.isatty():
+    stdin: TextIO | None = sys.stdin
+    if stdin is None or not stdin.isatty():
         fail("Nobody is at a terminal to confirm this. Nothing was changed. Add --yes to go on without being asked.", Exit.USAGE)
-    if not typer.confirm(question, err=True):
+    typer.echo(f"{one_line(question, 1_000)} [y/N] ", nl=False, err=True)  # `typer.confirm` writes a blank to standard output
+    try:
+        answer = stdin.readline()
+    except KeyboardInterrupt:
         fail("Nothing was changed.", Exit.INTERRUPTED)
+    if answer.strip().casefold() not in {"y", "yes"}:
+        fail("Nothing was changed.", Exit.REFUSED)
 
 
 def sources_of(given: list[str] | None, keys_file: Path | None) -> list[SourceSpec]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,18 +13,17 @@ from rewards_core.operations import DEFAULT_SCOPE, OperationRef
 from rewards_core.text import counted
 from rewards_core.validation import check_id
 from webhooks.cli.ending import run
-from webhooks.cli.inspect import moment
+from webhooks.cli.lists import moment, pages, show, unusual, when
 from webhooks.cli.options import DEFAULT_STORE, LARGEST_LIST, StoreOption
 from webhooks.cli.stores import opened
 from webhooks.store.records import PendingOperation, Priority
 
-_COLUMNS = ("scope", "kind", "uid", "since", "polls", "due_in", "why")
 _WHY = {
-    Priority.LOOKUP: "an event mentioned it",
-    Priority.DEADLINE: "a wait is about to time out",
-    Priority.WISH: "a caller asked for it",
-    Priority.ROUTINE: "somebody waits for it",
-    Priority.ABANDONED: "nobody waits for it",
+    Priority.LOOKUP: "in an event",
+    Priority.DEADLINE: "wait ends soon",
+    Priority.WISH: "asked for",
+    Priority.ROUTINE: "waited for",
+    Priority.ABANDONED: "not waited for",
 }
 
 pending_app = typer.Typer(
@@ -36,10 +35,10 @@ pending_app = typer.Typer(
 def list_pending(
     store: StoreOption = DEFAULT_STORE,
     scope: Annotated[str | None, typer.Option(help="Only operations of this scope.")] = None,
-    limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=LARGEST_LIST)] = 50,
+    limit: Annotated[int, typer.Option(help="The most operations to list.", min=1, max=LARGEST_LIST)] = 50,
     as_json: JsonOption = None,
 ) -> None:
-    """List operations that are polled until they settle.
+    """List operations that are polled until they settle, in the order of their scopes, kinds and uids.
 
     Example: webhook-listener pending list
     """
@@ -47,8 +46,16 @@ def list_pending(
 
     async def work() -> None:
         async with opened(store) as inbox:
-            found = await inbox.list_pending(scope=scope, limit=limit)
-        output.table("pending operations", _COLUMNS, map(_told, found))
+            await show(
+                output,
+                "pending operations",
+                pages(
+                    lambda last, most: inbox.list_pending(scope=scope, after=last, limit=most), lambda one: one.ref, limit=limit
+                ),
+                record=_record,
+                cells=_cells,
+                right=("polls", "next poll"),
+            )
 
     run(work)
 
@@ -61,23 +68,28 @@ def forget_pending(
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = None,
 ) -> None:
-    """Poll operations no longer; a delivery still settles them.
+    """Stop polling operations, such as those the vendor does not know; a delivery still settles them.
+
+    What waits for such an operation learns of its end from a delivery alone.
 
     Example: webhook-listener pending forget 324167489835
     """
+    output = Output(as_json)
 
     async def work() -> None:
-        refs = [OperationRef(check_id(scope, "--scope"), check_id(kind, "--kind"), check_id(uid, "uid")) for uid in uids]
+        app, what = check_id(scope, "--scope"), check_id(kind, "--kind")
+        refs = [OperationRef(app, what, check_id(uid, "uid")) for uid in dict.fromkeys(uids)]
         async with opened(store) as inbox:
             count = await inbox.remove_pending(refs)
-        Output(as_json).record({"forgotten": count}, text=f"{count:,} of {counted(len(refs), 'operation')} forgotten")
-        if count < len(set(refs)):
-            fail(f"{counted(len(set(refs)) - count, 'operation is', 'operations are')} not pending.", Exit.NOT_FOUND)
+        output.record({"forgotten": count}, text=f"{count:,} of {counted(len(refs), 'operation')} forgotten")
+        if count < len(refs):
+            left = counted(len(refs) - count, f"{what} was", f"{what}s were")
+            fail(f"{left} not pending in scope {app}. `webhook-listener pending list` shows what is.", Exit.NOT_FOUND)
 
     run(work)
 
 
-def _told(one: PendingOperation) -> dict[str, object]:
+def _record(one: PendingOperation) -> dict[str, Any]:
     return {
         "scope": one.ref.scope,
         "kind": one.ref.kind,
@@ -85,5 +97,17 @@ def _told(one: PendingOperation) -> dict[str, object]:
         "since": moment(one.added_at),
         "polls": one.polls,
         "due_in": round(one.due_in, 1),
+        "priority": one.priority.name.lower(),
+    }
+
+
+def _cells(one: PendingOperation) -> dict[str, str]:
+    return {
+        "scope": unusual(one.ref.scope),
+        "kind": one.ref.kind,
+        "uid": one.ref.uid,
+        "since (UTC)": when(one.added_at),
+        "polls": f"{one.polls:,}",
+        "next poll": f"in {one.due_in:.0f} s" if one.due_in > 0 else "due",
         "why": _WHY[one.priority],
     }

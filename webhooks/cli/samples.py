@@ -9,6 +9,7 @@ from typing import Any
 
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.json import loads
+from rewards_core.validation import shown
 
 SAMPLE_APP = {"uid": "UB2DG8MW5KBQ", "name": "App name567", "region": "EU", "environment": "Development"}
 
@@ -80,7 +81,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     """
     path, equals, value = text.partition("=")
     if not equals or not path or "" in path.split("."):
-        raise ValueError(f"--set: expected PATH=VALUE such as data.allocation.nonce=n1, got {text[:80]!a}")
+        raise ValueError(f"--set: give PATH=VALUE such as data.allocation.nonce=n1, not {shown(text)}.")
     try:
         return path, loads(value.encode("utf-8", "surrogatepass"))
     except UnexpectedResponse:
@@ -94,7 +95,7 @@ def _put(body: dict[str, Any], path: str, value: Any) -> None:
         inner = place.setdefault(step, {})
         if not isinstance(inner, dict):
             raise ValueError(  # noqa: TRY004 - what was typed has no type
-                f"--set: expected an object at {step!a} on the way to {path[:80]!a}, got {type(inner).__name__}"
+                f"--set: {shown(path)} leads through {step!a}, which is no object in this event. Give another path."
             )
         place = inner
     place[last] = value

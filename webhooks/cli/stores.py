@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rewards_core.cli.exit_codes import Exit
@@ -20,19 +22,35 @@ async def opened(url: str) -> AsyncIterator[Store]:
     """Open a store that is there, beside the listeners and applications that use it.
 
     Raises:
-        ValueError: the URL is none.
-        typer.Exit: it lives in another process's memory, or there is none.
+        ValueError: the URL names no store.
+        typer.Exit: as `path_of`.
     """
-    path = store_file(url, "--store")
-    if path is None:
-        fail(
-            "A memory: store can be seen only by its own process. Give the store of a listener, such as sqlite:///inbox.db.",
-            Exit.USAGE,
-        )
-    if not path.exists():
-        fail(f"There is no store at {path}. Give --store, or start the listener first.", Exit.UNAVAILABLE)
+    path_of(url)
     store = open_store(url)
     try:
         yield store
     finally:
         await store.aclose()
+
+
+def path_of(url: str) -> Path:
+    """Return the file of a store that is there.
+
+    Raises:
+        ValueError: the URL names no store.
+        typer.Exit: the store lives in another process's memory, or is not there; nothing was made.
+    """
+    path = store_file(url, "--store")
+    if path is None:
+        fail(
+            "--store: only its own process sees a memory: store. Name the store of a listener, such as sqlite:///inbox.db.",
+            Exit.USAGE,
+        )
+    if not path.exists():
+        fail(f"There is no store at {path.absolute()}. Name another with --store, or start the listener first.", Exit.UNAVAILABLE)
+    return path
+
+
+def backups_beside(path: Path) -> list[Path]:
+    """Return the backups that were made beside a store when an older layout was brought to a newer one."""
+    return sorted(path.parent.glob(f"{glob.escape(path.name)}.layout-*.backup"))

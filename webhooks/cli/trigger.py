@@ -85,9 +85,9 @@ def trigger(
                 record: dict[str, Any] = {"sent": name, "attempt": attempt, "status": answered, "correlation_id": correlation_id}
                 output.record(record, text=f"{name}, attempt {attempt}: {answered}")
         if worst >= 500:
-            fail(f"expected {to} to keep the delivery, got {worst}", Exit.UNAVAILABLE)
+            fail(f"{to} did not keep the event (HTTP {worst}). The vendor would send it again.", Exit.UNAVAILABLE)
         if worst >= 300:
-            fail(f"expected {to} to take the delivery, got {worst}", Exit.REFUSED)
+            fail(f"{to} refused the event (HTTP {worst}). See the log of what runs there.", Exit.REFUSED)
 
     run(work)
 
@@ -105,4 +105,8 @@ async def _send(session: aiohttp.ClientSession, url: str, raw: bytes, headers: d
         async with session.post(url, data=raw, headers=headers, allow_redirects=False) as answer:
             return answer.status
     except (aiohttp.ClientError, OSError, TimeoutError) as problem:
-        fail(f"expected a listener at {url}, got {type(problem).__name__}", Exit.UNAVAILABLE)
+        fail(
+            f"No answer came from {url} ({type(problem).__name__}). The event may not have arrived. Start the listener, or name "
+            "another with --to.",
+            Exit.UNAVAILABLE,
+        )

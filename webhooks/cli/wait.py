@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import AsyncExitStack
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -15,7 +14,7 @@ from original_async.models import ALLOCATION, CLAIM
 from original_async.settings import has_credentials
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail, finite
-from rewards_core.errors import NotFound, OperationFailed, VendorError
+from rewards_core.errors import NotFound, OperationFailed, RewardsError, StoreError
 from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
 from rewards_core.validation import check_id
 from webhooks.cli.ending import run
@@ -34,6 +33,12 @@ class Kind(StrEnum):
     CLAIM = CLAIM
 
 
+_UNPAID = {
+    Kind.ALLOCATION: "Nothing was paid; to try again, use a new nonce.",
+    Kind.CLAIM: "No tokens moved; you may claim again.",
+}
+
+
 def wait(
     uid: Annotated[str, typer.Argument(help="The operation's uid.")],
     kind: Annotated[Kind, typer.Option(help="What the uid is of.")] = Kind.ALLOCATION,
@@ -50,62 +55,70 @@ def wait(
 ) -> None:
     """Wait until an operation is settled: exit code 0 done, 3 failed, 4 not in time, 5 unknown to the vendor.
 
-    Without API credentials a listener that has them polls this operation at once.
+    Without API credentials here, a listener that has them asks the vendor about the operation at once.
 
     Example: webhook-listener wait 324167489835 --timeout 120 && ship
     """
-    if poll is None:
-        poll = has_credentials(os.environ)
+    output = Output(as_json)
+    asks = has_credentials(os.environ) if poll is None else poll
 
     async def work() -> None:
         ref = OperationRef(check_id(scope, "--scope"), kind.value, check_id(uid, "uid"))
-        async with AsyncExitStack() as stack:
-            inbox = await stack.enter_async_context(opened(store))
-            if poll:
-                client = await stack.enter_async_context(OriginalClient.from_env(scope=scope, allow_insecure=api_insecure))
-                completions = await stack.enter_async_context(Completions(client, inbox))
-                status, resource = _ended(await _completed(completions, ref, timeout))
+        async with opened(store) as inbox:
+            if asks:
+                async with (
+                    OriginalClient.from_env(scope=ref.scope, allow_insecure=api_insecure) as client,
+                    Completions(client, inbox) as completions,
+                ):
+                    operation = await _completed(completions, ref, timeout)
+                    status, resource = operation.status, operation.raw
             else:
                 outcome = await _settled(inbox, ref, timeout)
-                status, resource = outcome.status, dict(outcome.resource)
-        Output(as_json).record({"uid": uid, "status": str(status), "resource": resource}, text=f"{ref}: {status}")
-        if status is OperationStatus.FAILED:
-            fail(f"{ref} failed on chain", Exit.FAILED)
+                status, resource = outcome.status, outcome.resource
+        facts: dict[str, Any] = {"scope": ref.scope, "kind": ref.kind, "uid": ref.uid}
+        output.record({**facts, "status": str(status), "resource": dict(resource)}, text=f"{ref}: {status}")
+        if status is not OperationStatus.DONE:
+            fail(f"{kind.value.capitalize()} {uid} failed on the blockchain. {_UNPAID[kind]}", Exit.FAILED)
 
-    run(work)
+    run(work, interrupted="Interrupted. The operation goes on and may still settle.")
 
 
 async def _completed(completions: Completions, ref: OperationRef, timeout: float) -> Operation:
+    """Return the operation once it is settled, with the vendor's help."""
     try:
         return await completions.wait(ref, timeout=timeout, poll_now=True)
     except OperationFailed as problem:
         return problem.operation
-    except CompletionTimeout as problem:
-        fail(str(problem), Exit.NOT_YET)
-    except NotFound as problem:
-        fail(str(problem), Exit.NOT_FOUND)
-    except VendorError as problem:
-        fail(str(problem), Exit.UNAVAILABLE)
+    except StoreError:
+        raise
+    except RewardsError as problem:
+        fail(str(problem), _code(problem))
 
 
-def _ended(operation: Operation) -> tuple[OperationStatus, dict[str, object]]:
-    return operation.status, dict(operation.raw)
+def _code(problem: RewardsError) -> Exit:
+    if isinstance(problem, CompletionTimeout):
+        return Exit.NOT_YET
+    return Exit.NOT_FOUND if isinstance(problem, NotFound) else Exit.UNAVAILABLE
 
 
 class _Waiter(Subscriber):
     def __init__(self, ref: OperationRef) -> None:
         self._ref = ref
-        self.heard: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.news = asyncio.Event()
 
     def waits_for(self, ref: OperationRef) -> bool:
         return ref == self._ref
 
     def settled(self, outcome: Outcome) -> None:
-        if outcome.ref == self._ref and not self.heard.done():
-            self.heard.set_result(outcome)
+        if outcome.ref == self._ref:
+            self.news.set()
+
+    def missed(self) -> None:
+        self.news.set()
 
 
 async def _settled(store: Store, ref: OperationRef, timeout: float) -> Outcome:
+    """Return how the operation was settled by deliveries, or by a listener that asks the vendor."""
     waiter = _Waiter(ref)
     await store.subscribe(waiter)
     known = await store.watch([ref], poll_in=0.0)
@@ -114,13 +127,20 @@ async def _settled(store: Store, ref: OperationRef, timeout: float) -> Outcome:
     await store.hurry_polls([ref], Priority.WISH)
     try:
         async with asyncio.timeout(timeout):
-            return await waiter.heard
+            while True:
+                await waiter.news.wait()
+                waiter.news.clear()
+                if (outcome := await store.outcome(ref)) is not None:
+                    return outcome
     except TimeoutError:
         late = await store.outcome(ref)
-        if late is not None:
-            return late
-        fail(
-            f"{ref} did not settle within {timeout:g} s. It may still. It is polled by a listener that has API credentials; if "
-            "there is none, set ORIGINAL_API_KEY and ORIGINAL_API_SECRET for this command.",
-            Exit.NOT_YET,
-        )
+        return _give_up(ref, timeout) if late is None else late
+
+
+def _give_up(ref: OperationRef, timeout: float) -> NoReturn:
+    fail(
+        f"{ref} did not settle within {timeout:g} s. It may still settle: wait again, do not send it again. The vendor is asked "
+        "about it only by a process with API credentials; if no listener has them, set ORIGINAL_API_KEY and ORIGINAL_API_SECRET "
+        "here.",
+        Exit.NOT_YET,
+    )

@@ -1,0 +1,118 @@
+"""The commands of `webhook-listener`, run as functions: what they print, and with which exit code they end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from typer.testing import CliRunner, Result
+
+from tests.rewards_core.sqlite_kit import Other, other_process
+from tests.webhooks.listener_process import environment
+from tests.webhooks.store_contract import claim, event, ref, resource, wants
+from webhooks.cli import app
+from webhooks.store.sqlite import SQLiteStore
+
+FORWARD = "forward /webhooks/original"
+STRANGE = "a\x1b[31mred\x1b[0m\u202eevil\x07"
+"""What a stranger may say; a terminal must not obey it."""
+CONTROL = frozenset("\x1b\x07\u202e")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+
+
+def lines(result: Result) -> list[dict[str, Any]]:
+    """Return what a program reads of a command that ended well."""
+    assert result.exit_code == 0, result.stderr
+    return records(result)
+
+
+def records(result: Result) -> list[dict[str, Any]]:
+    """Return what a program reads, however the command ended."""
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def screen(*arguments: str) -> list[str]:
+    """Return the lines that a person sees of a command that ended well."""
+    result = run(*arguments, "--text")
+    assert result.exit_code == 0, result.stderr
+    assert not CONTROL.intersection(result.stdout)
+    return [line.rstrip() for line in result.stdout.splitlines()]
+
+
+def alone(*arguments: str, stdin: int = subprocess.DEVNULL, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own."""
+    command = [sys.executable, "-m", "webhooks", *arguments]
+    return subprocess.run(command, stdin=stdin, capture_output=True, text=True, env=environment(), check=False, **options)
+
+
+def fill(folder: Path, work: Callable[[SQLiteStore], Awaitable[object]], **options: Any) -> None:
+    """Open the store of a folder, do something with it, and close it."""
+
+    async def filling() -> None:
+        store = SQLiteStore(folder / "inbox.db", **options)
+        try:
+            await work(store)
+        finally:
+            await store.aclose()
+
+    asyncio.run(filling())
+
+
+async def some_events(store: SQLiteStore) -> None:
+    """Keep three events: one done, one done of another scope, and a dead letter that could not be read."""
+    await store.accept(event("1", of=ref("324167489835"), complete=resource("324167489835"), correlation_id=STRANGE))
+    await store.accept(event("2", name="reward.claimed", scope="other"))
+    await store.accept(event("3", problem="The body names the app A, not this source's app B."))
+
+
+async def a_dead_job(store: SQLiteStore) -> None:
+    """Keep a dead letter that its handler gave up on."""
+    await store.register_handlers([wants(FORWARD)])
+    await store.accept(event("dead", of=ref("324167489835")))
+    (claimed,) = await claim(store, FORWARD)
+    await store.fail_job(claimed.job, reason="http://127.0.0.1:9000/hooks answered 500", retry_in=None)
+
+
+@asynccontextmanager
+async def neighbour(folder: Path) -> AsyncIterator[Other]:
+    """Hold the store of a folder open in another process, as a listener does; see `neighbour_process`."""
+    async with other_process(folder / "inbox.db", "tests.webhooks.neighbour_process") as other:
+        yield other
+
+
+async def beside(*arguments: str) -> Result:
+    """Run a command while the loop goes on."""
+    return await asyncio.to_thread(run, *arguments)
+
+
+@contextmanager
+def served(application: Callable[[], web.Application], open_at: Callable[[web.AppRunner], Awaitable[None]]) -> Iterator[None]:
+    """Serve an application from another thread, where `open_at` says."""
+    started, over, loop = threading.Event(), asyncio.Event(), asyncio.new_event_loop()
+
+    async def serve() -> None:
+        runner = web.AppRunner(application())
+        await runner.setup()
+        await open_at(runner)
+        started.set()
+        await over.wait()
+        await runner.cleanup()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    started.wait()
+    yield
+    loop.call_soon_threadsafe(over.set)
+    thread.join()
+    loop.close()

@@ -1,0 +1,49 @@
+"""`webhook-listener backup`: a copy of the store in use, complete or not there."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.webhooks.command_kit import fill, lines, run, screen, some_events
+from tests.webhooks.store_contract import event
+
+
+def test_a_copy_is_a_store_of_its_own(folder: Path) -> None:
+    fill(folder, some_events)
+    (row,) = lines(run("backup", "copy.db"))
+    assert row == {"store": "sqlite:///inbox.db", "file": "copy.db", "bytes": (folder / "copy.db").stat().st_size}
+    assert stat.S_IMODE((folder / "copy.db").stat().st_mode) == 0o600
+    fill(folder, lambda store: store.accept(event("later")))
+    assert [one["id"] for one in lines(run("events", "list", "--store", "sqlite:///copy.db"))] == [3, 2, 1]
+    assert [one["id"] for one in lines(run("events", "list"))] == [4, 3, 2, 1]
+
+
+def test_a_person_is_told_where_the_copy_is(folder: Path) -> None:
+    fill(folder, some_events)
+    (folder / "copy.db").write_text("what stood there")
+    (line,) = screen("backup", "copy.db")
+    assert line == f"sqlite:///inbox.db copied to copy.db ({(folder / 'copy.db').stat().st_size:,} bytes)"
+
+
+@pytest.mark.parametrize(
+    ("to", "why"),
+    [
+        ("inbox.db", "it is the database itself"),
+        ("inbox.db.lock", "it is the database itself"),
+        ("none/copy.db", "No such file or directory"),
+        (".", "Is a directory"),
+        ("used.db", "used.db-wal stands beside it, so it is a database in use"),
+    ],
+)
+def test_where_no_copy_can_be_nothing_is_backed_up(folder: Path, to: str, why: str) -> None:
+    fill(folder, some_events)
+    (folder / "used.db").write_text("a database")
+    (folder / "used.db-wal").write_text("its log")
+    result = run("backup", to)
+    assert (result.exit_code, result.stdout) == (7, "")
+    assert result.stderr == f"{to} cannot be written: {why}. Nothing was backed up.\n"
+    assert len(lines(run("events", "list"))) == 3
+    assert (folder / "used.db").read_text() == "a database"

@@ -1,0 +1,85 @@
+"""What a listener does beside taking deliveries: it hands them on, and counts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import aiohttp
+import pytest
+from attrs import evolve
+
+from tests.webhooks.listener_process import SOURCE, delivery
+from tests.webhooks.store_contract import event, outcome, ref
+from webhooks.cli.forwarding import Forwarder, ForwardFailed
+from webhooks.cli.metrics import Metrics, Snapshot, as_text, held
+from webhooks.completions import CompletionStatistics
+from webhooks.receiver import Receiver
+from webhooks.store.memory import MemoryStore
+from webhooks.store.outcomes import CONFLICT_EVENT
+from webhooks.store.records import StoreStatistics
+
+
+async def test_a_conflict_made_here_is_not_handed_on() -> None:
+    async with aiohttp.ClientSession() as session:
+        await Forwarder(session, "http://127.0.0.1:9/", timeout=1)(event("1", name=CONFLICT_EVENT))
+        with pytest.raises(ForwardFailed, match="tried again later"):
+            await Forwarder(session, "http://127.0.0.1:9/", timeout=1)(event("1"))
+
+
+async def test_a_delivery_that_is_not_taken_leaves_a_line_in_the_log_and_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    told = asyncio.Event()
+
+    class Teller(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.set()
+
+    teller, receiver = Teller(), Receiver(SOURCE, MemoryStore())
+    async with aiohttp.ClientSession() as session:
+        receiver.on("*", name="forward /in")(Forwarder(session, "http://127.0.0.1:9/", timeout=1))
+        logging.getLogger("webhooks.handlers").addHandler(teller)
+        try:
+            async with receiver:
+                body = delivery("1")
+                assert (await receiver.receive({"x-webhook-signature": SOURCE.sign(body)}, body)).status == 200
+                await told.wait()
+        finally:
+            logging.getLogger("webhooks.handlers").removeHandler(teller)
+    assert "got ClientConnectorError; it is tried again later" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+async def test_metrics_tell_of_refusals_polls_and_waiters() -> None:
+    completions = CompletionStatistics(
+        waiting=2,
+        pending=3,
+        settled_by_webhook=4,
+        settled_by_poll=5,
+        timeouts=0,
+        conflicts=0,
+        polls=6,
+        poll_errors=1,
+        polls_pause_for=0.0,
+        restarts=0,
+        delays={},
+    )
+    store = StoreStatistics(events=9, ready=2, dead=1, lookups=0, pending=3, outcomes=9, conflicts=1, oldest_ready_at=990.0)
+    snapshot = Snapshot(receivers={}, refused={"header_timeout": 7}, connections=8, completions=completions)
+    metrics = Metrics()
+    for via in ("webhook", "poll", "webhook"):
+        metrics.settled(evolve(outcome(ref("1")), via=via))
+    text = as_text([*metrics.counted(snapshot), *held(store, now=1_000.0)]).decode()
+    for line in (
+        'webhooks_rejected_total{path="",reason="header_timeout"} 7.0',
+        "webhooks_connections 8.0",
+        "webhooks_inbox_lag_seconds 10.0",
+        "webhooks_waiters 2.0",
+        'webhooks_settled_total{via="webhook"} 2.0',
+        'webhooks_settled_total{via="poll"} 1.0',
+        "webhooks_polled 3.0",
+        "webhooks_polls_total 6.0",
+        "webhooks_poll_errors_total 1.0",
+        "webhooks_dead_letters 1.0",
+        "webhooks_conflicts 1.0",
+    ):
+        assert line in text

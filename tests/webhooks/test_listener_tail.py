@@ -1,0 +1,171 @@
+"""`webhook-listener tail`: each event once, as it comes to light."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from tests.webhooks.command_kit import STRANGE, beside, fill, lines, neighbour, run, screen
+from tests.webhooks.listener_process import environment
+from tests.webhooks.store_contract import EPOCH, event, ref
+from webhooks.cli.tail import _Follower
+from webhooks.store.records import EventState, StoredEvent
+from webhooks.store.sqlite import SQLiteStore
+
+
+async def three(store: SQLiteStore) -> None:
+    for number in range(3):
+        await store.accept(event(str(number)))
+
+
+def test_it_shows_the_last_events_and_those_that_another_process_accepts(folder: Path) -> None:
+    fill(folder, three)
+
+    async def work() -> Result:
+        async with neighbour(folder) as other:
+            await other.do("accept")
+            result = await beside("tail", "--last", "2", "--count", "130")
+            assert (await other.do("stop"))["refused"] == 0
+            return result
+
+    ids = [row["id"] for row in lines(asyncio.run(work()))]
+    assert ids == list(range(ids[0], ids[0] + 130))
+    assert ids[0] >= 2
+
+
+def test_it_may_begin_with_nothing(folder: Path) -> None:
+    fill(folder, three)
+
+    async def work() -> Result:
+        async with neighbour(folder) as other:
+            await other.do("accept")
+            return await beside("tail", "--last", "0", "--count", "1")
+
+    (row,) = lines(asyncio.run(work()))
+    assert row["id"] > 3
+
+
+def test_a_person_sees_one_clean_line_for_each(folder: Path) -> None:
+    fill(folder, lambda store: store.accept(event("1", name=STRANGE, of=ref("11"), problem="Unread.")), clock=lambda: EPOCH)
+    assert screen("tail", "--count", "1") == ["1  2025-10-09 08:53:20  dead  a [31mred [0m evil  11  Unread."]
+
+
+def test_it_ends_when_its_reader_does_though_nothing_comes(folder: Path) -> None:
+    fill(folder, three)
+    reading, writing = os.pipe()
+    process = subprocess.Popen([sys.executable, "-m", "webhooks", "tail"], cwd=folder, env=environment(), stdout=writing)
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as shown:
+        assert [json.loads(shown.readline())["id"] for _ in range(3)] == [1, 2, 3]
+    try:
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("words", [["--last", "-1"], ["--count", "0"], ["--last", "x"]])
+def test_a_number_that_cannot_be_is_exit_code_2(folder: Path, words: list[str]) -> None:
+    fill(folder, three)
+    assert run("tail", *words).exit_code == 2
+
+
+# which events are new
+
+
+class Ids:
+    """A store of events of which only the ids matter; some come to light later than higher ones."""
+
+    def __init__(self, *ids: int) -> None:
+        self.ids = set(ids)
+        self.longest = 0
+
+    async def list_events(self, *, before_id: int | None = None, limit: int = 100, **_: Any) -> Sequence[StoredEvent]:
+        self.longest = max(self.longest, limit)
+        found = sorted((one for one in self.ids if before_id is None or one < before_id), reverse=True)[:limit]
+        return [StoredEvent(id=one, event=event(str(one)), state=EventState.DONE, received_at=EPOCH) for one in found]
+
+
+async def begun(ids: Ids, last: int = 10) -> tuple[_Follower, list[int]]:
+    follower = _Follower(ids)  # type: ignore[arg-type]
+    return follower, [stored.id for stored in await follower.begin(last)]
+
+
+async def unseen(follower: _Follower) -> list[int]:
+    return [stored.id for stored in await follower.unseen()]
+
+
+async def test_an_id_that_comes_to_light_after_a_higher_one_is_shown_once() -> None:
+    ids = Ids(1, 2, 4, 7)
+    follower, shown = await begun(ids, last=2)
+    assert shown == [4, 7]
+    ids.ids |= {3, 6, 9}
+    assert await unseen(follower) == [3, 6, 9]
+    ids.ids |= {5, 8}
+    assert await unseen(follower) == [5, 8]
+    assert await unseen(follower) == []
+
+
+async def test_more_events_than_a_page_between_two_looks_are_all_shown_in_order() -> None:
+    ids = Ids(*range(1, 151))
+    follower, shown = await begun(ids)
+    assert shown == list(range(141, 151))
+    ids.ids |= set(range(151, 900))
+    assert await unseen(follower) == list(range(151, 900))
+    ids.ids |= set(range(900, 5_000))
+    assert await unseen(follower) == list(range(900, 5_000))
+    assert await unseen(follower) == []
+    assert len(follower._seen) <= 2_000
+    assert ids.longest == 100
+
+
+async def test_old_events_do_not_look_new_when_those_above_them_are_purged() -> None:
+    ids = Ids(*range(1, 501))
+    follower, _ = await begun(ids)
+    ids.ids -= set(range(420, 501))
+    assert await unseen(follower) == []
+    ids.ids |= set(range(501, 4_000))
+    assert len(await unseen(follower)) == 3_499
+    ids.ids -= set(range(2_500, 4_000))
+    assert await unseen(follower) == []
+    ids.ids.clear()
+    assert await unseen(follower) == []
+    ids.ids.add(4_000)
+    assert await unseen(follower) == [4_000]
+
+
+async def test_the_first_events_of_a_store_are_new() -> None:
+    ids = Ids()
+    follower, shown = await begun(ids)
+    assert shown == []
+    ids.ids |= {1, 2}
+    assert await unseen(follower) == [1, 2]
+
+
+async def test_more_events_than_a_page_may_come_before() -> None:
+    ids = Ids(*range(1, 1_501))
+    follower, shown = await begun(ids, last=1_200)
+    assert shown == list(range(301, 1_501))
+    assert await unseen(follower) == []
+    assert ids.longest == 500
+
+
+def test_an_event_that_is_purged_meanwhile_disturbs_nothing(folder: Path) -> None:
+    async def work(store: SQLiteStore) -> None:
+        await asyncio.gather(*(store.accept(event(f"old {number}")) for number in range(150)))
+        follower, _ = await begun(store)  # type: ignore[arg-type]
+        await store.accept(event("new"))
+        await store.purge(0)
+        await store.accept(event("newer"))
+        assert await unseen(follower) == [152]
+
+    fill(folder, work)
