@@ -108,7 +108,7 @@ def test_the_newest_layout_needs_no_backup(path: Path) -> None:
 def test_a_ledger_that_cannot_be_backed_up_is_left_as_it_is(path: Path) -> None:
     before = older(path, 1)
     path.with_name("payouts.db.layout-1.backup").mkdir()
-    with pytest.raises(LedgerError, match=r"layout-1\.backup.*Nothing was sent"):
+    with pytest.raises(LedgerError, match=r"Is a directory.*Nothing was sent"):
         asyncio.run(opened(path))
     assert path.read_bytes() == before
     assert [left.name for left in path.parent.glob("*unfinished*")] == []

@@ -7,7 +7,8 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,13 @@ async def make(path: Path) -> AsyncIterator[Make]:
     for wakeups in made:
         wakeups.stop()
         await asyncio.to_thread(wakeups.close)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Give a folder with a short name: a socket's path may have few characters."""
+    with tempfile.TemporaryDirectory(prefix="w", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -529,10 +529,10 @@ async def test_the_command_line_changes_the_store_of_a_running_listener(tmp_path
         while (await kept(tmp_path))[0].state != "dead":
             pass
         code, rows, _ = await command(tmp_path, "dead-letters", "retry", "--all")
-        assert (code, rows) == (0, [{"retried": 1}])
+        assert (code, rows) == (0, [{"retried": 1, "passed_over": []}])
         assert (await elsewhere.got.get())[1] == delivery("1")
         code, rows, _ = await command(tmp_path, "events", "replay", "1", "2")
-        assert (code, rows) == (5, [{"replayed": 1}])
+        assert (code, rows) == (5, [{"replayed": 1, "passed_over": [{"id": 2, "why": "there is no such event"}]}])
         assert (await elsewhere.got.get())[1] == delivery("1")
         foreign = delivery("2").replace(APP["uid"].encode(), b"SOMEOTHERAPP")
         assert await post(session, listener.url, foreign) == 200
