@@ -13,6 +13,7 @@ from tests.virtual_time import virtual_time, wall
 from tests.webhooks.fakes import FakeVendor, Thing, a_ref
 from tests.webhooks.world import World, a_world, now, settle
 from webhooks import Completions, CompletionsClosed, CompletionsFailed, CompletionTimeout, MemoryStore, PollPolicy, RestartPolicy
+from webhooks.store.base import Subscriber
 from webhooks.store.records import Outcome
 
 
@@ -323,3 +324,17 @@ async def test_operations_that_come_together_or_while_the_store_is_at_work_are_r
         await asyncio.sleep(5)
         assert registered == [5, 1_000, 1_000, 995]
         assert outcomes.pending == 3_000
+
+
+async def test_two_starts_at_once_begin_the_work_once() -> None:
+    class Slow(MemoryStore):
+        async def subscribe(self, subscriber: Subscriber) -> None:
+            await asyncio.sleep(0)
+            await super().subscribe(subscriber)
+
+    completions = Completions(FakeVendor(), Slow())
+    before = asyncio.all_tasks()
+    await asyncio.gather(completions.start(), completions.start())
+    begun = asyncio.all_tasks() - before
+    assert len(begun) == len({task.get_name() for task in begun})
+    await completions.aclose()
