@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+HOUR = 3_600
+DAY = 86_400
+"""Seconds."""
 UNKNOWN_BOOT = "unknown"
 """What `boot_id` returns where the host does not tell."""
 

@@ -14,8 +14,6 @@ from attrs import frozen
 from rewards_core.backoff import delay
 from rewards_core.clock import loop_time
 from rewards_core.errors import Forbidden, NotFound, RateLimited, StoreClosed, StoreError, Unauthorized, VendorError
-from rewards_core.operations import OperationRef
-from webhooks.store.records import PollClaim, PollResult, Priority
 from webhooks.supervise import is_cancelled
 
 if TYPE_CHECKING:
@@ -154,7 +152,7 @@ class Pacer:
             self._pauses.popleft()
         if not self._answered:
             return False
-        await self._store.settle_polls([_no_result(self._scope)], answered=True)
+        await self._store.resume_polls(self._scope)
         self._answered = False
         return True
 
@@ -195,10 +193,3 @@ class Pacer:
         self.paused_until = max(self.paused_until, loop_time() + seconds)
         self._pauses.append((self.paused_until, refused))
         self._wake.set()
-
-
-def _no_result(scope: str) -> PollResult:
-    """Return what tells the store that the vendor answers, though no claim is given back."""
-    ref = OperationRef(scope, "", "")
-    claim = PollClaim(ref=ref, priority=Priority.ROUTINE, polls=0, attempt=0, start_in=0.0, refusals=0, fence="")
-    return PollResult(claim=claim, again_in=0.0)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from attrs import field, frozen
 
 from rewards_core.backoff import delay
-from rewards_core.clock import loop_time
+from rewards_core.clock import DAY, HOUR, loop_time
 from rewards_core.errors import NotFound, StoreClosed, StoreError
 from rewards_core.validation import number
 from webhooks.pacing import Pacer
@@ -36,9 +36,8 @@ _MAX_SLEEP = 5.0
 _SECONDS_IN_FLIGHT = 5.0
 _ABANDONED_FIRST = 60.0
 _ABANDONED_GROWTH = 1.6
-_ABANDONED_MAX = 3_600.0
+_ABANDONED_MAX = HOUR
 _ABANDONED_POLLS_OF_A_DAY = 31
-_DAY = 86_400.0
 _MISSING_TIMES = 5
 _MISSING_SECONDS = 60.0
 _MAX_MISSING = 10_000
@@ -85,7 +84,7 @@ class PollPolicy:
             return self.lookup_interval(attempt, chance)
         if priority is Priority.ABANDONED:
             if attempt >= _ABANDONED_POLLS_OF_A_DAY:
-                return _DAY
+                return DAY
             grown = delay(attempt, first=_ABANDONED_FIRST, longest=_ABANDONED_MAX, growth=_ABANDONED_GROWTH)
             return grown * (1.0 + self.jitter * chance)
         return self.interval(attempt + 1 if priority is Priority.ROUTINE else 0, chance)
@@ -206,7 +205,7 @@ class Poller:
             await store.remove_pending(unknown := list(self._unknown))
             del self._unknown[: len(unknown)]
         if self._results:
-            await store.settle_polls(results := list(self._results), answered=False)
+            await store.settle_polls(results := list(self._results))
             del self._results[: len(results)]
             self.expect(min(result.again_in for result in results))
 

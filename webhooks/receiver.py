@@ -14,6 +14,7 @@ from attrs import frozen
 
 from rewards_core.clock import loop_time
 from rewards_core.errors import SignatureError
+from rewards_core.log_limit import LogLimit
 from rewards_core.operations import Event, EventSource
 from rewards_core.validation import check_callable, check_methods, check_name, check_number, check_whole, setting
 from webhooks.handlers import Handler, HandlerPolicy, HandlerRunner, HandlerStatistics, by_scope
@@ -32,7 +33,6 @@ logger = logging.getLogger(__name__)
 H = TypeVar("H", bound=Handler)
 
 MAX_BODY = 262_144
-_TELL_EVERY = 60.0
 
 
 @frozen(kw_only=True)
@@ -102,7 +102,7 @@ class Receiver:
         self._accepted = self._duplicates = self._dead_letters = self._store_failures = 0
         self._rejected: dict[str, int] = {}
         self._last_delivery_at: float | None = None
-        self._told_at: dict[str, float] = {}
+        self._log_limit = LogLimit(clock=loop_time)  # strangers must not be able to fill the log
 
     @property
     def store(self) -> Store:
@@ -213,7 +213,7 @@ class Receiver:
             acceptance = await self._store.accept(event)
         except Exception:
             self._store_failures += 1
-            if self._may_tell("store"):
+            if self._log_limit.allows("store"):
                 logger.exception("a delivery could not be kept and was answered 503")
             return NOT_KEPT
         await _others_too()
@@ -314,7 +314,7 @@ class Receiver:
                 reason = reason or problem.reason
             except Exception as problem:  # noqa: BLE001 - whatever a delivery does to a source, it is answered
                 reason = reason or "error"
-                if self._may_tell("error"):
+                if self._log_limit.allows("error"):
                     logger.warning("a source failed to verify a delivery: %s", type(problem).__name__)
             else:
                 return self._read(source, headers, body)
@@ -335,19 +335,11 @@ class Receiver:
 
     def _refuse(self, reason: str, reply: Reply) -> Reply:
         self._rejected[reason] = self._rejected.get(reason, 0) + 1
-        if self._may_tell(reason):
+        if self._log_limit.allows(reason):
             logger.warning(
                 "a delivery was answered %d (%s); %d so far for this reason", reply.status, reason, self._rejected[reason]
             )
         return reply
-
-    def _may_tell(self, reason: str) -> bool:
-        """Whether to log now: strangers must not be able to fill the log."""
-        now = loop_time()
-        if now - self._told_at.get(reason, -_TELL_EVERY) < _TELL_EVERY:
-            return False
-        self._told_at[reason] = now
-        return True
 
 
 async def _others_too() -> None:

@@ -84,16 +84,11 @@ class TimedWaiter:
 
     async def meanwhile(self, answering: Awaitable[T]) -> T | None:
         """Return what the store answers, None if the wait ends before it does."""
-        self.limit = limit = asyncio.timeout_at(None if self.deadline == math.inf else self.deadline)
+        self.limit = limit = _limit_at(self.deadline)
         try:
-            async with limit:
-                return await answering
-        except TimeoutError:
-            if not limit.expired():
-                raise
+            return await _within(limit, answering)
         finally:
             self.limit = None
-        return None
 
     def wake(self, ending: Ending | None) -> None:
         """Wake the caller, whatever it is doing."""
@@ -179,14 +174,25 @@ class WaiterTable:
 
 async def in_time(answering: Awaitable[T], until: float, about: str) -> T | None:
     """Return what the store answers, None if it has not at a moment, which is logged."""
-    limit = asyncio.timeout_at(None if until == math.inf else until)
+    limit = _limit_at(until)
+    answer = await _within(limit, answering)
+    if limit.expired():
+        logger.warning("The store did not answer in time %s.", about)
+    return answer
+
+
+def _limit_at(moment: float) -> asyncio.Timeout:
+    return asyncio.timeout_at(None if moment == math.inf else moment)
+
+
+async def _within(limit: asyncio.Timeout, answering: Awaitable[T]) -> T | None:
+    """Return what is answered, None if the limit expires before."""
     try:
         async with limit:
             return await answering
     except TimeoutError:
         if not limit.expired():
             raise
-    logger.warning("The store did not answer in time %s.", about)
     return None
 
 

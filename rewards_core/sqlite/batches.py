@@ -155,7 +155,7 @@ class BatchThread:
             return []
         try:
             return self._work(work)
-        except Exception as problem:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+        except Exception as problem:  # noqa: BLE001 - each caller of the batch gets it
             for call in work:
                 call.error = problem
             return []

@@ -36,7 +36,6 @@ LOG_PAGES = 4_000
 """Pages in the write-ahead log at which a commit moves it into the file: 16 MB."""
 
 _STATEMENTS = 512
-_SHORTEST_NAP, _LONGEST_NAP = 0.0005, 0.0015
 
 
 def connect(path: Path, *, read_only: bool = False, busy_timeout: float = 5.0, cache_kib: int = 65_536) -> Connection:
@@ -149,6 +148,11 @@ def meaning(problem: apsw.Error, path: Path) -> StoreError:
     return StoreError(f"{path} cannot be used: {type(problem).__name__}: {problem}. Check the disk beneath it.")
 
 
+def nap() -> None:
+    """Sleep for a random 0.5 to 1.5 ms before a lock is asked for again: processes that sleep alike would meet again."""
+    time.sleep(random.uniform(0.0005, 0.0015))  # noqa: S311 - no secret
+
+
 def _busy_handler(seconds: float) -> Callable[[int], bool]:
     until = 0.0
 
@@ -159,7 +163,7 @@ def _busy_handler(seconds: float) -> Callable[[int], bool]:
             until = now + seconds
         if now >= until:
             return False
-        time.sleep(random.uniform(_SHORTEST_NAP, _LONGEST_NAP))  # noqa: S311 - no secret
+        nap()
         return True
 
     return wait

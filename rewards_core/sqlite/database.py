@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -17,6 +16,7 @@ from rewards_core.sqlite.connection import (
     fetch,
     in_use,
     meaning,
+    nap,
     set_busy_timeout,
 )
 from rewards_core.sqlite.files import FileLock, OpenFiles, refuse_unsafe
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 S = TypeVar("S")
-
-_SHORTEST_NAP, _LONGEST_NAP = 0.001, 0.005
 
 
 class Database(Generic[S]):
@@ -118,7 +116,7 @@ class Database(Generic[S]):
                     return True
                 if time.monotonic() >= until:
                     return False
-                _nap()  # another connection does the same: SQLite does not wait for that by itself
+                nap()  # another connection does the same: SQLite does not wait for that by itself
         finally:
             set_busy_timeout(self.writer, self._opener.busy_timeout)
 
@@ -167,11 +165,11 @@ class _Opener(Generic[S]):
                     return database
                 if time.monotonic() >= until:
                     raise self._kept_away(lock)
-                _nap()
+                nap()
         except OSError as problem:
             lock.release()
             raise StoreError(
-                f"{self.path} cannot be opened: {problem.strerror}. "
+                f"{problem.filename or self.path} cannot be opened: {problem.strerror}. "
                 "Its folder must exist, and this user must be allowed to write there."
             ) from None
         except SQLiteError as problem:
@@ -254,7 +252,3 @@ def _close_all(*connections: Connection | None) -> None:
     for connection in connections:
         if connection is not None:
             connection.close(True)  # also with a statement that was not read to its end
-
-
-def _nap() -> None:
-    time.sleep(random.uniform(_SHORTEST_NAP, _LONGEST_NAP))  # noqa: S311 - no secret

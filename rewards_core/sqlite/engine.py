@@ -11,12 +11,12 @@ import asyncio
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from rewards_core.errors import StoreError
+from rewards_core.log_limit import LogLimit
 from rewards_core.sqlite.batches import BatchThread, Call
 from rewards_core.sqlite.connection import CALL_ERRORS, PASSING_ERRORS, Connection, FullError, SQLiteError, meaning, roll_back
 from rewards_core.sqlite.database import Database, open_database
@@ -37,7 +37,6 @@ TICK = 1.0
 """Seconds between two ticks of an engine."""
 
 _forks = 0  # how many forks this process is away from the one that imported this; asking for its id costs 3 % of an insert
-_TELL_EVERY = 60.0
 _QUIET_PASSES = 6
 _WAIT_FOR_READERS = 0.1
 
@@ -99,7 +98,7 @@ class Engine(Generic[S]):
         self._forks: int | None = None
         self._was_open = False
         self._empty_log = False
-        self._told_at: dict[str, float] = {}
+        self._log_limit = LogLimit()
         self._writing = BatchThread(
             "sqlite-writer",
             self._write,
@@ -205,8 +204,7 @@ class Engine(Generic[S]):
             return self._one_by_one(batch, failed.problem)
         except (SQLiteError, StoreError) as problem:
             told = meaning(problem, self._path) if isinstance(problem, SQLiteError) else problem
-            if time.monotonic() - self._told_at.get(str(told), -_TELL_EVERY) >= _TELL_EVERY:
-                self._told_at = {str(told): time.monotonic()}
+            if self._log_limit.allows(str(told)):
                 logger.error("a commit failed: %s", told)  # noqa: TRY400 - one line says it
             for call in batch:
                 call.error = type(told)(str(told))

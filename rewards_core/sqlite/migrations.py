@@ -98,7 +98,7 @@ def back_up(connection: Connection, to: Path) -> None:
     if to.resolve() in {own, *(own.with_name(own.name + suffix) for suffix in ("-wal", "-shm", ".lock"))}:
         raise FileExistsError(errno.EEXIST, "it is the database itself")
     if to.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(to))
     for suffix in _LOGS:
         if os.path.lexists(f"{to}{suffix}"):
             raise FileExistsError(errno.EEXIST, f"{to.name}{suffix} stands beside it, so it is a database in use")

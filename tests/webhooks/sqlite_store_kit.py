@@ -48,7 +48,7 @@ class Host:
         self.passed += seconds
 
     async def reboot(self, boot: str = "second") -> None:
-        """End every store as a power cut would, as far as the file shows it, and start anew."""
+        """Close every store, then start the host again: what stands in the file is of an earlier boot."""
         for store in self.stores:
             await store.aclose()
         self.stores = []

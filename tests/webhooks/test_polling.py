@@ -129,7 +129,7 @@ class PollsMachine(RuleBasedStateMachine):
     def settle(self, data: st.DataObject, again_in: float, counted: bool) -> None:
         claim, _ = self.held.pop(data.draw(st.sampled_from(sorted(self.held))))
         result = PollResult(claim=claim, again_in=again_in, counted=counted)
-        self.run(self.store.settle_polls([result], answered=False))
+        self.run(self.store.settle_polls([result]))
         self.lost.append(claim)
 
     @precondition(lambda self: self.lost)
@@ -137,7 +137,7 @@ class PollsMachine(RuleBasedStateMachine):
     def settle_late(self, data: st.DataObject) -> None:
         before = self.run(self.store.list_pending())
         late = PollResult(claim=data.draw(st.sampled_from(self.lost)), again_in=1_000.0)
-        self.run(self.store.settle_polls([late], answered=False))
+        self.run(self.store.settle_polls([late]))
         assert self.run(self.store.list_pending()) == before
 
     @invariant()
@@ -153,7 +153,8 @@ class PollsMachine(RuleBasedStateMachine):
             for _ in range(100):
                 some = await self.store.claim_polls("default", limit=10, lease=self.lease, max_per_second=1_000.0)
                 seen |= {one.ref.uid for one in some.claims}
-                await self.store.settle_polls([PollResult(claim=one, again_in=5.0) for one in some.claims], answered=True)
+                await self.store.settle_polls([PollResult(claim=one, again_in=5.0) for one in some.claims])
+                await self.store.resume_polls("default")
                 await asyncio.sleep(1.0)
             return seen
 

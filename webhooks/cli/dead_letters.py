@@ -8,6 +8,7 @@ import typer
 
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail, finite
+from rewards_core.clock import DAY
 from rewards_core.text import counted
 from webhooks.cli.ending import run
 from webhooks.cli.event_list import show_events
@@ -17,8 +18,6 @@ from webhooks.cli.requeue import ERASED, NO_EVENT, report, requeue
 from webhooks.cli.stores import opened
 from webhooks.store.base import Store
 from webhooks.store.records import EventState, StoredEvent
-
-_DAY = 86_400.0
 
 dead_app = typer.Typer(
     no_args_is_help=True,
@@ -86,7 +85,7 @@ def purge_dead(
 
     async def work() -> None:
         async with opened(store) as inbox:
-            count = await inbox.purge(older_than_days * _DAY, state=EventState.DEAD)
+            count = await inbox.purge(older_than_days * DAY, state=EventState.DEAD)
         output.record({"purged": count}, text=f"{counted(count, 'dead letter')} removed")
 
     run(work, interrupted="Interrupted. Some dead letters may be removed already.")

@@ -14,6 +14,7 @@ import aiohttp
 
 from original_async import OriginalClient
 from rewards_core.cli.exit_codes import Exit
+from rewards_core.clock import DAY, HOUR
 from rewards_core.errors import StoreError
 from webhooks.cli.admin import ADMIN_LIMITS, Readiness, open_admin
 from webhooks.cli.ending import CannotStart
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("webhooks.listener")
 
-_UPKEEP_EVERY = 3_600.0
-_DAY = 86_400.0
 _FILES_BESIDE_CONNECTIONS = 64 + ADMIN_LIMITS.connections
 
 
@@ -274,8 +273,8 @@ class Listener:
     async def _keep_up(self) -> None:
         while True:
             bodies = self._settings.keep_bodies_days
-            await self._store.upkeep(keep=self._settings.keep_days * _DAY, keep_bodies=None if bodies is None else bodies * _DAY)
-            await asyncio.sleep(_UPKEEP_EVERY)
+            await self._store.upkeep(keep=self._settings.keep_days * DAY, keep_bodies=None if bodies is None else bodies * DAY)
+            await asyncio.sleep(HOUR)
 
 
 def described(settings: ListenerSettings, where: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from rewards_core.clock import DAY, HOUR
 from rewards_core.errors import StoreError
 from rewards_core.sqlite.connection import Connection, SQLiteError, connect, meaning
 from rewards_core.sqlite.migrations import layout_of
@@ -31,13 +32,11 @@ LEAST_FREE = 256 * 1024 * 1024
 SHORT_DAYS = 3.0
 LOW_DAYS = 14.0
 
-_DAY = 86_400.0
 _PACE_DAYS = 7
 _HORIZON_DAYS = 400
 _SAMPLE = 1_000
 _BESIDE_BODY = 600
 """Bytes that an event takes beside its body and its outcome's resource: columns, indexes, identity, half-empty pages."""
-_LOOK_EVERY = 3_600.0
 
 
 @frozen(kw_only=True)
@@ -151,7 +150,7 @@ async def watch_space(store: Store, *, keep_days: float, clock: Callable[[], flo
             said = f"how much room the store has is not known: {problem}"
         if said is not None:
             logger.warning("%s", said)
-        await asyncio.sleep(_LOOK_EVERY)
+        await asyncio.sleep(HOUR)
 
 
 def _size_of_event(connection: Connection) -> float:
@@ -166,7 +165,7 @@ def _size_of_event(connection: Connection) -> float:
 def _ages(connection: Connection, now: float) -> dict[int, int]:
     """Return how many events are so many whole days old; one of a time to come counts as new."""
     look = "SELECT max(0, CAST((? - received_at) / ? AS INTEGER)) AS age, count(*) FROM event GROUP BY age"
-    return dict(connection.execute(look, (now, _DAY)))
+    return dict(connection.execute(look, (now, DAY)))
 
 
 def _mib(size: float) -> str:

@@ -252,7 +252,7 @@ class Store(Protocol):
         ...
 
     async def remove_pending(self, refs: Sequence[OperationRef]) -> int:
-        """Poll operations no longer, whoever waits for them; return how many were pending."""
+        """Poll operations no longer, even where a caller still waits for them; return how many were pending."""
         ...
 
     async def list_pending(
@@ -287,13 +287,12 @@ class Store(Protocol):
         """Take one further request from the budget; return the seconds until it may be sent."""
         ...
 
-    async def settle_polls(self, results: Sequence[PollResult], *, answered: bool) -> None:
-        """Give claims back whose operations did not settle; a claim that another has replaced is passed over.
+    async def settle_polls(self, results: Sequence[PollResult]) -> None:
+        """Give claims back whose operations did not settle; a claim that another has replaced is passed over."""
+        ...
 
-        Args:
-            results: The claims, of one scope.
-            answered: Whether the vendor answers: ends what `pause_polls` with `refused` began.
-        """
+    async def resume_polls(self, scope: str) -> None:
+        """Let polls go on because the vendor answers: ends what `pause_polls` with `refused` began, but no pause."""
         ...
 
     async def pause_polls(self, scope: str, seconds: float, *, refused: bool = False) -> None:
@@ -303,7 +302,7 @@ class Store(Protocol):
             scope: The scope.
             seconds: Above 0.
             refused: The vendor refuses this client: after the pause one operation is polled at a time, every 10 s at most, until
-                `settle_polls` says that the vendor answers.
+                `resume_polls`.
         """
         ...
 

@@ -13,13 +13,13 @@ from itertools import islice, takewhile
 
 from attrs import evolve
 
+from rewards_core.clock import DAY
 from rewards_core.errors import StoreFull
 from rewards_core.operations import Event, OperationRef
 from webhooks.store.job_table import JobTable
 from webhooks.store.outcomes import pack_any, unpack_any
 from webhooks.store.records import IDENTITY_DAYS, ClaimedJob, EventState, Job, StoredEvent
 
-_DAY = 86_400
 _IDENTITIES_PER_EVENT = 10
 _SLICE = 1_000
 _TRIMS_PER_RETENTION = 100
@@ -72,7 +72,7 @@ class EventTable:
         event_id = self._next_id
         self._next_id = event_id + 1
         identity = event.identity
-        self.days[identity] = int(now) // _DAY
+        self.days[identity] = int(now) // DAY
         identities = self._identities
         identities.append(identity)
         if len(identities) > self._max_identities:
@@ -168,7 +168,7 @@ class EventTable:
 
     def purge_identities(self, now: float, limit: int | None) -> int:
         """Forget the oldest identities that are older than they have to be; return how many."""
-        oldest_day, before = int(now) // _DAY - IDENTITY_DAYS, len(self.days)
+        oldest_day, before = int(now) // DAY - IDENTITY_DAYS, len(self.days)
         identities = self._identities
         while identities and self.days[identities[0]] < oldest_day and (limit is None or before - len(self.days) < limit):
             del self.days[identities.popleft()]
@@ -206,7 +206,7 @@ class EventTable:
         return EventState.DEAD if event_id in self._unusable else EventState.DONE
 
     def _refile(self, event_id: int) -> None:
-        """Put an event where it will be looked for when there is no more room."""
+        """Queue an event to be evicted when the table is full, unless it still waits for a handler."""
         state = self._state(event_id)
         if state is not EventState.READY:
             (self._done if state is EventState.DONE else self._dead).append(event_id)

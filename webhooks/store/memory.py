@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from rewards_core.clock import loop_time
+from rewards_core.clock import DAY, HOUR, loop_time
 from rewards_core.errors import StoreClosed, StoreFull
 from rewards_core.operations import Event, OperationRef, OperationStatus
 from rewards_core.validation import check_callable, check_id, check_number, check_whole
@@ -54,8 +54,6 @@ logger = logging.getLogger(__name__)
 
 _PENDING_PER_EVENT = 10
 _SLICE = 1_000
-_HOUR = 3_600.0
-_DAY = 86_400.0
 
 
 class MemoryStore(EventListing):
@@ -196,15 +194,18 @@ class MemoryStore(EventListing):
         self._check_open()
         return self._polls_of(scope).permit(loop_time(), max_per_second)
 
-    async def settle_polls(self, results: Sequence[PollResult], *, answered: bool) -> None:
+    async def settle_polls(self, results: Sequence[PollResult]) -> None:
         """Give claims back whose operations did not settle."""
         self._check_open()
         now = loop_time()
         for result in results:
-            polls = self._polls_of(result.claim.ref.scope)
-            polls.settle(result, now)
-            if answered:
-                polls.budget = polls.budget.answered(now)
+            self._polls_of(result.claim.ref.scope).settle(result, now)
+
+    async def resume_polls(self, scope: str) -> None:
+        """Let polls go on because the vendor answers."""
+        self._check_open()
+        polls = self._polls_of(scope)
+        polls.budget = polls.budget.answered(loop_time())
 
     async def pause_polls(self, scope: str, seconds: float, *, refused: bool = False) -> None:
         """Let no process poll a scope for so many seconds; a longer pause stays."""
@@ -366,9 +367,9 @@ class MemoryStore(EventListing):
         self._check_open()
         now = loop_time()
         if now >= self._count_at:
-            self._count_at = now + _HOUR
+            self._count_at = now + HOUR
             for name, scope in self._events.jobs.waiting():
-                if self._subscriptions.unserved_for(name, scope, now) >= UNSERVED_DAYS * _DAY:
+                if self._subscriptions.unserved_for(name, scope, now) >= UNSERVED_DAYS * DAY:
                     buried = self._events.bury(name, scope, UNSERVED)
                     logger.warning("%d jobs of %s, which no receiver serves, became dead letters", buried, name)
         return now

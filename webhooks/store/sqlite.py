@@ -6,8 +6,9 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rewards_core.clock import boot_id, uptime
 from rewards_core.errors import StoreClosed, StoreError
@@ -52,6 +53,14 @@ logger = logging.getLogger(__name__)
 _SLICE = 500
 
 
+class FindAbout(Protocol):
+    """Finds, among some records after a place, those that mention a user, and the last one looked at; None after all."""
+
+    def __call__(self, db: Connection, /, *, after: int, limit: int) -> tuple[list[int], int | None]:
+        """Look at no more than `limit` records after `after`."""
+        ...
+
+
 class SQLiteStore(EventListing):
     """Keep everything in one file, so that what was acknowledged survives the process and a power cut.
 
@@ -89,7 +98,7 @@ class SQLiteStore(EventListing):
         self._clock = check_callable(clock, "clock")
         self._uptime = check_callable(uptime, "uptime")
         self._boot = None if boot is None else check_str(boot, "boot")
-        self._hints = Hints(self._look_up)
+        self._hints = Hints(lambda look: self._engine.read(look))  # noqa: PLW0108 - the engine is made after it
         self._member = Member(Wakeups(self._path, self._hints.hear))
         self._engine = Engine(self._path, SCHEMA, session=self._session, tell=self._hints.tell, busy_timeout=busy_timeout)
         self._unwatching: asyncio.Future[None] | None = None
@@ -242,9 +251,13 @@ class SQLiteStore(EventListing):
         """Take one further request from the budget; return the seconds until it may be sent."""
         return await self._write(lambda session: sqlite_polls.permit(session, scope, max_per_second))
 
-    async def settle_polls(self, results: Sequence[PollResult], *, answered: bool) -> None:
+    async def settle_polls(self, results: Sequence[PollResult]) -> None:
         """Give claims back whose operations did not settle."""
-        await self._write(lambda session: sqlite_polls.settle(session, results, answered=answered))
+        await self._write(lambda session: sqlite_polls.settle(session, results))
+
+    async def resume_polls(self, scope: str) -> None:
+        """Let polls go on because the vendor answers."""
+        await self._write(lambda session: sqlite_polls.resume(session, scope))
 
     async def pause_polls(self, scope: str, seconds: float, *, refused: bool = False) -> None:
         """Let no process poll a scope for so many seconds."""
@@ -301,28 +314,22 @@ class SQLiteStore(EventListing):
 
     async def forget_user(self, uid: str) -> int:
         """Erase every body and outcome that mentions a user; also from the free pages of the file and its log."""
-        count = 0
-        last: int | None = 0
-        while last is not None:
-            ids, last = await self._read(lambda db, after=last: sqlite_events.events_about(db, uid, after, _SLICE))  # type: ignore[misc]
-            if ids:
-                count += await self._write(lambda session, ids=ids: sqlite_events.forget_events(session, ids))  # type: ignore[misc]
-        count += await self._forget_resources(uid, "outcome")
-        await self._forget_resources(uid, "conflict")  # the events that told of them are counted
+        count = await self._forget(partial(sqlite_events.events_about, uid=uid), sqlite_events.forget_events)
+        for table in ("outcome", "conflict"):
+            about = partial(sqlite_events.resources_about, uid=uid, table=table)
+            forgotten = await self._forget(about, partial(sqlite_events.forget_resources, table=table))
+            count += forgotten if table == "outcome" else 0  # of conflicts the events that told of them are counted
         await self._engine.empty_log()
         return count
 
-    async def _forget_resources(self, uid: str, table: str) -> int:
+    async def _forget(self, find: FindAbout, forget: Callable[[Session, Sequence[int]], int]) -> int:
+        """Look through all records, some at a time, and erase those that are found; return how many."""
         count = 0
         last: int | None = 0
         while last is not None:
-            seqs, last = await self._read(
-                lambda db, after=last: sqlite_events.resources_about(db, uid, after, _SLICE, table=table)  # type: ignore[misc]
-            )
-            if seqs:
-                count += await self._write(
-                    lambda session, seqs=seqs: sqlite_events.forget_resources(session, seqs, table=table)  # type: ignore[misc]
-                )
+            found, last = await self._read(partial(find, after=last, limit=_SLICE))
+            if found:
+                count += await self._write(lambda session, found=found: forget(session, found))  # type: ignore[misc]
         return count
 
     async def back_up(self, to: str | os.PathLike[str]) -> None:
@@ -383,9 +390,6 @@ class SQLiteStore(EventListing):
     async def _write(self, change: Callable[[Session], T]) -> T:
         self._check_open()
         return await self._engine.write(change)
-
-    def _look_up(self, look: Callable[[Connection], T]) -> Awaitable[T]:
-        return self._engine.read(look)
 
     async def _read(self, look: Callable[[Connection], T]) -> T:
         self._check_open()

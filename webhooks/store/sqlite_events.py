@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rewards_core.clock import DAY
 from rewards_core.operations import OperationStatus
 from rewards_core.sqlite.connection import fetch
 from webhooks.store.mentions import mentions
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from webhooks.store.records import Recorded
     from webhooks.store.sqlite_session import Session
 
-_DAY = 86_400
 _REFILE = """
 UPDATE event SET state = CASE
   WHEN EXISTS (SELECT 1 FROM job WHERE event_id = event.id AND state = 1) THEN 1
@@ -82,20 +82,17 @@ def keep(session: Session, arrivals: Sequence[Arrival]) -> list[Arrival]:
     fresh = list(by_identity.values())
     if not fresh:
         return fresh
-    session.insert("identity", "identity, day", [(arrival.event.identity, int(arrival.at) // _DAY) for arrival in fresh])
+    session.insert("identity", "identity, day", [(arrival.event.identity, int(arrival.at) // DAY) for arrival in fresh])
     newest = fetch(session.db, "SELECT seq FROM sqlite_sequence WHERE name = 'event'")
     first_id = (newest[0][0] if newest else 0) + 1
     rows: list[tuple[Any, ...]] = []
     jobs: list[tuple[Any, ...]] = []
     wanted: set[str] = set()
     for event_id, arrival in enumerate(fresh, first_id):
-        state = DONE if arrival.event.problem is None else DEAD
-        if session.subscriptions and state == DONE:
-            names = {one.job_name for one in session.subscriptions if one.wants(arrival.event)}
-            if names:
-                state = READY
-                wanted |= names
-                jobs += [(event_id, name, READY, session.now, 0) for name in names]
+        names = session.wanted.by(arrival.event)
+        state = READY if names else DONE if arrival.event.problem is None else DEAD
+        wanted.update(names)
+        jobs += [(event_id, name, READY, session.now, 0) for name in names]
         rows.append(arrival.row(event_id, state))
     session.insert("event", EVENT_COLUMNS, rows)
     if jobs:
@@ -190,7 +187,7 @@ def erasable(db: Connection, before: float, after: tuple[float, int], limit: int
 
 def old_identities(db: Connection, now: float, limit: int) -> list[bytes]:
     """Return some identities that need not be known any longer."""
-    oldest = int(now) // _DAY - IDENTITY_DAYS
+    oldest = int(now) // DAY - IDENTITY_DAYS
     return [row[0] for row in fetch(db, "SELECT identity FROM identity WHERE day < ? LIMIT ?", (oldest, limit))]
 
 

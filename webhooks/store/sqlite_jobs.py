@@ -6,12 +6,14 @@ import logging
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from rewards_core.clock import HOUR
 from rewards_core.sqlite.connection import fetch
 from webhooks.store.records import (
     RETIRED,
     UNSERVED,
     UNSERVED_DAYS,
     ClaimedJob,
+    EventState,
     HandlerStatus,
     Job,
     Subscription,
@@ -24,6 +26,7 @@ from webhooks.store.sqlite_rows import (
     EVENT_COLUMNS,
     JOB_COLUMNS,
     READY,
+    STATES,
     event_of,
     job_of,
     placeholders,
@@ -31,6 +34,7 @@ from webhooks.store.sqlite_rows import (
     values_at_once,
 )
 from webhooks.store.sqlite_session import row_of_subscription, subscription_of
+from webhooks.store.subscriptions import handler_statuses
 
 if TYPE_CHECKING:
     from rewards_core.sqlite.connection import Connection
@@ -38,7 +42,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_HOUR = 3_600.0
 _UNSERVED_HOURS = UNSERVED_DAYS * 24
 _BURIED_AT_ONCE = 10_000
 """Jobs of one handler that become dead letters in one hour's count, which holds up every other change."""
@@ -71,26 +74,15 @@ def release(session: Session, subscriptions: Sequence[Subscription]) -> None:
 
 def statuses(db: Connection) -> list[HandlerStatus]:
     """Return every subscription, and the handlers of jobs that have none."""
-    jobs: dict[tuple[str, str], list[int]] = {}
+    jobs: dict[tuple[str, str], dict[EventState, int]] = {}
     counted = "SELECT handler, scope, job.state, count(*) FROM job JOIN event ON event.id = event_id GROUP BY 1, 2, 3"
     for handler, scope, state, count in fetch(db, counted):
-        jobs.setdefault((handler, scope), [0, 0])[state == DEAD] = count
-    served: dict[tuple[str, str, str], set[str]] = {}
-    for service, handler, scope, patterns in fetch(db, "SELECT service, handler, scope, patterns FROM served"):
-        served.setdefault((service, handler, scope), set()).add(patterns)
-    found: list[HandlerStatus] = []
-    for row in fetch(db, "SELECT service, handler, scope, patterns FROM subscription ORDER BY 1, 2, 3"):
-        subscription = subscription_of(row)
-        ready, dead = jobs.pop((subscription.job_name, subscription.scope), (0, 0))
-        serving = served.get((row[0], row[1], row[2]), set())
-        differing = bool(serving - {row[3]})
-        found.append(HandlerStatus(subscription=subscription, served=bool(serving), differing=differing, ready=ready, dead=dead))
-    for (name, scope), (ready, dead) in jobs.items():
-        service, handler = handler_of(name)
-        orphan = Subscription(service=service, handler=handler, scope=scope, patterns=frozenset())
-        is_served = (service, handler, scope) in served
-        found.append(HandlerStatus(subscription=orphan, served=is_served, differing=is_served, ready=ready, dead=dead))
-    return sorted(found, key=_name)
+        jobs.setdefault((handler, scope), {})[STATES[state]] = count
+    kept, served = (
+        [subscription_of(row) for row in fetch(db, f"SELECT service, handler, scope, patterns FROM {table}")]
+        for table in ("subscription", "served")
+    )
+    return handler_statuses(kept, served, jobs)
 
 
 def unsubscribe(session: Session, service: str, handler: str) -> None:
@@ -112,7 +104,7 @@ def retire(session: Session, service: str, handler: str, event_ids: Sequence[int
 def count_unserved(session: Session) -> None:
     """Count an hour, once for all processes, for each handler that none serves, and bury the jobs of those with too many."""
     counted_at = fetch(session.db, "SELECT value FROM meta WHERE name = 'counted_at'")[0][0]
-    if session.now - counted_at < _HOUR:
+    if session.now - counted_at < HOUR:
         return
     session.db.execute("UPDATE meta SET value = ? WHERE name = 'counted_at'", (session.now,))
     orphans = fetch(session.db, "SELECT DISTINCT handler, scope FROM job JOIN event ON event.id = event_id WHERE job.state = 1")
@@ -209,11 +201,11 @@ def requeue(session: Session, event_ids: Sequence[int], *, every_handler: bool) 
             count += bool(dead)
             continue
         event = event_of(row[0])
-        names = {one.job_name for one in session.subscriptions if event.problem is None and one.wants(event)}
+        names = session.wanted.by(event)
         session.db.execute("DELETE FROM job WHERE event_id = ?", (event_id,))
-        jobs = [(event_id, name, READY, session.now, 0) for name in sorted(names)]
+        jobs = [(event_id, name, READY, session.now, 0) for name in names]
         session.insert("job", "event_id, handler, state, due_at, attempts", jobs)
-        woken |= names
+        woken.update(names)
         count += bool(names)
     refile(session, event_ids)
     if woken:
@@ -247,8 +239,3 @@ def _claimed(job: Job) -> tuple[int, str, str | None]:
 def _exists(session: Session, job: Job) -> bool:
     found = fetch(session.db, "SELECT 1 FROM job WHERE event_id = ? AND handler = ?", (job.event_id, text(job.handler)))
     return bool(found)
-
-
-def _name(status: HandlerStatus) -> tuple[str, str, str]:
-    one = status.subscription
-    return one.service, one.handler, one.scope

@@ -55,12 +55,7 @@ def unwatch(session: Session, refs: Sequence[OperationRef]) -> None:
             "UPDATE interest SET times = times - 1 WHERE scope = ? AND kind = ? AND uid = ? AND process = ?", (*row, me)
         )
         session.db.execute("DELETE FROM interest WHERE scope = ? AND kind = ? AND uid = ? AND times <= 0", row)
-        session.db.execute(
-            "UPDATE pending SET watched = 0, priority = CASE WHEN priority > 0 THEN 4 ELSE 0 END "
-            "WHERE scope = ? AND kind = ? AND uid = ? AND NOT EXISTS "
-            "(SELECT 1 FROM interest WHERE interest.scope = ? AND interest.kind = ? AND interest.uid = ?)",
-            (*row, *row),
-        )
+        session.abandon(*row)
 
 
 def add(session: Session, refs: Sequence[OperationRef], poll_in: float) -> None:
@@ -160,7 +155,7 @@ def permit(session: Session, scope: str, max_per_second: float) -> float:
     return budget.starts_at(session.now) - session.now
 
 
-def settle(session: Session, results: Sequence[PollResult], answered: bool) -> None:
+def settle(session: Session, results: Sequence[PollResult]) -> None:
     """Give claims back whose operations did not settle."""
     for result in results:
         claim, ref = result.claim, result.claim.ref
@@ -182,11 +177,11 @@ def settle(session: Session, results: Sequence[PollResult], answered: bool) -> N
                 claim.fence,
             ),
         )
-    if answered and results:
-        scope = results[0].claim.ref.scope
-        budget = _budget(session.db, scope)
-        if budget.refusals:
-            _write_budget(session, scope, budget.answered(session.now))
+
+
+def resume(session: Session, scope: str) -> None:
+    """Let polls go on because the vendor answers."""
+    _write_budget(session, scope, _budget(session.db, scope).answered(session.now))
 
 
 def pause(session: Session, scope: str, seconds: float, refused: bool) -> None:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
+from rewards_core.clock import DAY, HOUR
 from rewards_core.sqlite.connection import Connection, fetch, transaction
 from webhooks.store.records import Subscription
 from webhooks.store.sqlite_rows import by_scope_and_kind, placeholders, rows_at_once, text, values_at_once
+from webhooks.store.subscriptions import Wanted
 
 if TYPE_CHECKING:
     from rewards_core.operations import OperationRef
@@ -24,8 +26,7 @@ EVERYTHING = OUTCOMES + POLLS + JOBS
 
 RENEW_EVERY = 10.0
 _ALIVE_FOR = 30.0
-_GONE_AFTER = 86_400.0
-_HOUR = 3_600.0
+_GONE_AFTER = DAY
 _DEMOTED_AT_ONCE = 5_000
 
 
@@ -100,7 +101,7 @@ class Session:
         self.now = uptime()
         self.wall = clock()
         self.news: list[News] = []
-        self.subscriptions: tuple[Subscription, ...] = ()
+        self.wanted = Wanted()
         self._clock = clock
         self._uptime = uptime
         self.boot = boot
@@ -136,7 +137,7 @@ class Session:
         if not self._sure and self.member.registered:
             self._rejoin()
         if not self._sure or self.now >= self._next_hour:
-            self._next_hour = self.now + _HOUR
+            self._next_hour = self.now + HOUR
             self._hourly(self)
         self._sure = False  # until it is committed: what was read and written may be taken back
         self._version = version
@@ -180,9 +181,7 @@ class Session:
     def resign(self) -> None:
         """Stand there no longer; what is watched for this process alone is abandoned by the others' ticks."""
         self.member.registered = False
-        for table in ("served", "rate"):
-            self.db.execute(f"DELETE FROM {table} WHERE process = ?", (self.member.id,))
-        self.db.execute("UPDATE process SET alive = 0, address = NULL WHERE id = ?", (self.member.id,))
+        self._mark_dead(self.member.id)
         self._demote()
         self.change_members()
 
@@ -222,6 +221,15 @@ class Session:
             address = self._addresses.get(process)
             if address is not None and process != self.member.id and hint not in self._hints.get(address, b""):
                 self._hints[address] = self._hints.get(address, b"") + hint
+
+    def abandon(self, scope: str, kind: str, uid: str) -> None:
+        """Rank the polls of an operation last if no process waits for it any longer."""
+        self.db.execute(
+            "UPDATE pending SET watched = 0, priority = CASE WHEN priority > 0 THEN 4 ELSE 0 END "
+            "WHERE scope = ? AND kind = ? AND uid = ? AND NOT EXISTS (SELECT 1 FROM interest WHERE interest.scope = ? "
+            "AND interest.kind = ? AND interest.uid = ?)",
+            (scope, kind, uid, scope, kind, uid),
+        )
 
     # statements that take many rows: between two of them the thread may have to wait for the interpreter
 
@@ -289,14 +297,18 @@ class Session:
         dead = [process for process, renewed_at in late.items() if self._late.get(process) == renewed_at]
         self._late = late
         for process in dead:
-            self.db.execute("UPDATE process SET alive = 0 WHERE id = ?", (process,))
-            for table in ("served", "rate"):
-                self.db.execute(f"DELETE FROM {table} WHERE process = ?", (process,))
+            self._mark_dead(process)
         self.db.execute(
             "DELETE FROM process WHERE alive = 0 AND renewed_at < ? AND id NOT IN (SELECT process FROM interest)",
             (self.now - _GONE_AFTER,),
         )
         return bool(dead)
+
+    def _mark_dead(self, process: str) -> None:
+        """Note that a process serves and polls no longer."""
+        for table in ("served", "rate"):
+            self.db.execute(f"DELETE FROM {table} WHERE process = ?", (process,))
+        self.db.execute("UPDATE process SET alive = 0, address = NULL WHERE id = ?", (process,))
 
     def _demote(self) -> None:
         """Forget, some at a time, for what dead processes wait."""
@@ -310,12 +322,7 @@ class Session:
             self.db.execute(
                 "DELETE FROM interest WHERE scope = ? AND kind = ? AND uid = ? AND process = ?", (scope, kind, uid, process)
             )
-            self.db.execute(
-                "UPDATE pending SET watched = 0, priority = CASE WHEN priority > 0 THEN 4 ELSE 0 END "
-                "WHERE scope = ? AND kind = ? AND uid = ? AND NOT EXISTS (SELECT 1 FROM interest WHERE interest.scope = ? "
-                "AND interest.kind = ? AND interest.uid = ?)",
-                (scope, kind, uid, scope, kind, uid),
-            )
+            self.abandon(scope, kind, uid)
 
     def _check_boot(self) -> None:
         """Make due at once what was due in the time of another boot; nobody who held a lease then is left.
@@ -342,9 +349,8 @@ class Session:
         if members == self._members:
             return
         self._members = members
-        self.subscriptions = tuple(
-            subscription_of(row) for row in fetch(self.db, "SELECT service, handler, scope, patterns FROM subscription")
-        )
+        kept = fetch(self.db, "SELECT service, handler, scope, patterns FROM subscription")
+        self.wanted = Wanted(map(subscription_of, kept))
         self._addresses = dict(fetch(self.db, "SELECT id, address FROM process WHERE alive = 1 AND address IS NOT NULL"))
         self._servers, self._pollers = {}, {}
         for row in fetch(self.db, "SELECT service, handler, scope, patterns, process FROM served"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from webhooks.store.records import EventState, HandlerStatus, Subscription, handler_of
@@ -10,7 +10,35 @@ from webhooks.store.records import EventState, HandlerStatus, Subscription, hand
 if TYPE_CHECKING:
     from rewards_core.operations import Event
 
+Jobs = Mapping[tuple[str, str], Mapping[EventState, int]]
+"""How many jobs there are in each state, by their names and scopes."""
+
+_NO_JOBS: Mapping[EventState, int] = {}
 _MAX_REMEMBERED = 1_000  # the vendor chooses the names of events
+
+
+class Wanted:
+    """Which handlers want an event.
+
+    Args:
+        subscriptions: All there are.
+    """
+
+    def __init__(self, subscriptions: Iterable[Subscription] = ()) -> None:
+        self._subscriptions = tuple(subscriptions)
+        self._names: dict[tuple[str, str], tuple[str, ...]] = {}
+
+    def by(self, event: Event) -> tuple[str, ...]:
+        """Return the job names of the handlers that want an event."""
+        if not self._subscriptions or event.problem is not None:
+            return ()
+        key = (event.scope, event.name)
+        names = self._names.get(key)
+        if names is None:
+            names = tuple(dict.fromkeys(one.job_name for one in self._subscriptions if one.wants(event)))
+            if len(self._names) < _MAX_REMEMBERED:
+                self._names[key] = names
+        return names
 
 
 class Subscriptions:
@@ -19,11 +47,8 @@ class Subscriptions:
     def __init__(self) -> None:
         self._kept: dict[tuple[str, str, str], Subscription] = {}
         self._served: list[Subscription] = []
-        self._wanted: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._wanted = Wanted()
         self._unserved_since: dict[tuple[str, str], float] = {}
-
-    def __iter__(self) -> Iterator[Subscription]:
-        return iter(self._kept.values())
 
     def add(self, subscriptions: Sequence[Subscription]) -> None:
         """Keep subscriptions and serve them; the newest patterns of a handler apply."""
@@ -31,7 +56,7 @@ class Subscriptions:
             self._kept[one.service, one.handler, one.scope] = one
             self._served.append(one)
             self._unserved_since.pop(_key(one), None)
-        self._wanted.clear()
+        self._wanted = Wanted(self._kept.values())
 
     def release(self, subscriptions: Sequence[Subscription], now: float) -> None:
         """Serve each once less."""
@@ -43,43 +68,15 @@ class Subscriptions:
     def remove(self, service: str, handler: str) -> None:
         """Forget a handler's subscriptions."""
         self._kept = {key: one for key, one in self._kept.items() if key[:2] != (service, handler)}
-        self._wanted.clear()
+        self._wanted = Wanted(self._kept.values())
 
     def wanting(self, event: Event) -> tuple[str, ...]:
         """Return the job names of the handlers that want an event."""
-        if not self._kept or event.problem is not None:
-            return ()
-        key = (event.scope, event.name)
-        names = self._wanted.get(key)
-        if names is None:
-            names = tuple(dict.fromkeys(one.job_name for one in self if one.wants(event)))
-            if len(self._wanted) < _MAX_REMEMBERED:
-                self._wanted[key] = names
-        return names
+        return self._wanted.by(event)
 
-    def statuses(self, jobs: Mapping[tuple[str, str], Mapping[EventState, int]]) -> list[HandlerStatus]:
-        """Return how the subscriptions stand, and the handlers of jobs that have none.
-
-        Args:
-            jobs: How many there are in each state, by their names and scopes.
-        """
-        listed = {_key(one): one for one in self}
-        for name, scope in jobs.keys() - listed.keys():
-            service, handler = handler_of(name)
-            listed[name, scope] = Subscription(service=service, handler=handler, scope=scope, patterns=frozenset())
-        statuses = []
-        for key, one in listed.items():
-            served, counts = [other for other in self._served if _key(other) == key], jobs.get(key, {})
-            statuses.append(
-                HandlerStatus(
-                    subscription=one,
-                    served=bool(served),
-                    differing=any(other.patterns != one.patterns for other in served),
-                    ready=counts.get(EventState.READY, 0),
-                    dead=counts.get(EventState.DEAD, 0),
-                )
-            )
-        return sorted(statuses, key=lambda each: (each.subscription.service, each.subscription.handler, each.subscription.scope))
+    def statuses(self, jobs: Jobs) -> list[HandlerStatus]:
+        """Return how the subscriptions stand, and the handlers of jobs that have none."""
+        return handler_statuses(self._kept.values(), self._served, jobs)
 
     def unserved_for(self, job_name: str, scope: str, now: float) -> float:
         """Return the seconds since a handler was first seen without a receiver, 0 if one serves it."""
@@ -90,8 +87,37 @@ class Subscriptions:
 
     def clear(self) -> None:
         """Remove everything."""
-        for held in (self._kept, self._served, self._wanted, self._unserved_since):
+        for held in (self._kept, self._served, self._unserved_since):
             held.clear()
+        self._wanted = Wanted()
+
+
+def handler_statuses(subscriptions: Iterable[Subscription], served: Iterable[Subscription], jobs: Jobs) -> list[HandlerStatus]:
+    """Return how subscriptions stand, and the handlers of jobs that have none, by service, handler and scope.
+
+    Args:
+        subscriptions: The subscriptions that apply.
+        served: What living processes have registered.
+        jobs: How many jobs there are in each state, by their names and scopes.
+    """
+    listed = {_key(one): one for one in subscriptions}
+    for name, scope in jobs.keys() - listed.keys():
+        service, handler = handler_of(name)
+        listed[name, scope] = Subscription(service=service, handler=handler, scope=scope, patterns=frozenset())
+    patterns: dict[tuple[str, str], set[frozenset[str]]] = {}
+    for other in served:
+        patterns.setdefault(_key(other), set()).add(other.patterns)
+    statuses = [
+        HandlerStatus(
+            subscription=one,
+            served=key in patterns,
+            differing=bool(patterns.get(key, set()) - {one.patterns}),
+            ready=jobs.get(key, _NO_JOBS).get(EventState.READY, 0),
+            dead=jobs.get(key, _NO_JOBS).get(EventState.DEAD, 0),
+        )
+        for key, one in listed.items()
+    ]
+    return sorted(statuses, key=lambda each: (each.subscription.service, each.subscription.handler, each.subscription.scope))
 
 
 def _key(subscription: Subscription) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from attrs import evolve, frozen
 
+from rewards_core.clock import DAY, HOUR
 from rewards_core.validation import check_number
 from webhooks.store.records import IDENTITY_DAYS
 
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-UPKEEP_EVERY = 3600.0
+UPKEEP_EVERY = HOUR
 """Seconds between two upkeeps of one store."""
 
-_TOLERANCE = 3600.0
-_BELIEVED_AFTER = 86_400.0
+_TOLERANCE = HOUR
+_BELIEVED_AFTER = DAY
 _SPARED = 1_000
 _HASTE = 2.0
 
@@ -61,7 +62,7 @@ async def remove_old(store: Store, *, keep: float, keep_bodies: float | None, id
         "events": hourly_limit(held.events, keep),
         "outcomes": hourly_limit(held.outcomes, keep),
         "bodies": hourly_limit(held.events, keep_bodies or keep),
-        "identities": hourly_limit(identities, IDENTITY_DAYS * 86_400.0),
+        "identities": hourly_limit(identities, IDENTITY_DAYS * DAY),
     }
     removed = {
         "events": await store.purge(keep, limit=limits["events"]),

@@ -55,7 +55,9 @@ class Poller:
 
     async def settle(self, claims: Sequence[PollClaim], *, again_in: float, answered: bool = True, **how: Any) -> None:
         results = [PollResult(claim=claim, again_in=again_in, **how) for claim in claims]
-        await self.stores[0].settle_polls(results, answered=answered)
+        await self.stores[0].settle_polls(results)
+        if answered:
+            await self.stores[0].resume_polls(self.scope)
 
 
 def uids(claims: Sequence[PollClaim]) -> list[str]:
