@@ -26,7 +26,7 @@ from aiohttp import web
 from benchmarks._load import body_of, headers_of
 from benchmarks._servers import KEY_ID, PATH, SECRET
 from original_async import Allocation, OriginalClient, OriginalWebhooks
-from rewards_core import KeyedRequest, Operation, OperationRef, OperationStatus
+from rewards_core import ConnectFailed, KeyedRequest, Operation, OperationRef, OperationStatus
 from webhooks import Completions, MemoryStore, PollPolicy, Receiver
 
 MILLION = 1_000_000
@@ -199,7 +199,9 @@ class _Counting:
         assert isinstance(operation, str)
         return OperationRef("default", "allocation", operation)
 
-    async def read_operation(self, ref: OperationRef) -> Operation:
+    async def read_operation(self, ref: OperationRef, *, may_send: Callable[[], bool] | None = None) -> Operation:
+        if may_send is not None and not may_send():
+            raise ConnectFailed("it was too late for its turn")
         self.reads.append(time.monotonic())
         return Allocation(
             uid=ref.uid, status=OperationStatus.PENDING, reward_uid="1", to_user_uid="1", amount=Decimal(1), nonce="n"
@@ -209,7 +211,11 @@ class _Counting:
         raise AssertionError("nothing settles here")
 
     async def find_operations(
-        self, requests: Sequence[KeyedRequest], *, before_page: Callable[[], Awaitable[object]] | None = None
+        self,
+        requests: Sequence[KeyedRequest],
+        *,
+        before_page: Callable[[], Awaitable[object]] | None = None,
+        may_send: Callable[[], bool] | None = None,
     ) -> Sequence[Operation]:
         raise AssertionError("nothing is looked for here")
 

@@ -311,6 +311,7 @@ class OriginalClient:
         requests: Sequence[KeyedRequest],
         *,
         before_page: Callable[[], Awaitable[object]] | None = None,
+        may_send: Callable[[], bool] | None = None,
         timeout: float | None = None,
     ) -> Sequence[Allocation]:
         """Look several allocations of one user up by their nonces, with one listing.
@@ -318,6 +319,8 @@ class OriginalClient:
         Args:
             requests: What was asked for, as an `OutcomeUnknown` carries it.
             before_page: Awaited before each further page; every page then has the client's whole time.
+            may_send: Called when the request for a page is about to leave; if it returns False, it is not sent. No page is then
+                asked for twice, and none while the vendor wants all calls to pause.
             timeout: Seconds for this call, above 0; the client's if not given.
 
         Returns:
@@ -328,7 +331,7 @@ class OriginalClient:
             ValueError: they are not of one user, or one of them is no `AllocationRequest` of this client's scope.
             TypeError: they are no list, or one of them is no request.
         """
-        before_page = _checked_hook(before_page)
+        before_page, may_send = _checked_hook(before_page), _checked_may_send(may_send)
         requests = tuple(check_iterable(requests, "requests", "a list of AllocationRequest(...)"))
         for request in requests:
             check_methods(request, "requests", "AllocationRequest(...)", KeyedRequest)
@@ -338,7 +341,7 @@ class OriginalClient:
             return []
         nonces = {request.key for request in requests}
         listing = await self._lookup.under_nonces(
-            requests[0].owner, nonces, self._transport.deadline(timeout), before_page=before_page
+            requests[0].owner, nonces, self._transport.deadline(timeout), before_page=before_page, may_send=may_send
         )
         found = listing.found or listing.all()
         return [evolve(allocation, recovered=True) for allocation in found]
@@ -470,21 +473,26 @@ class OriginalClient:
         check_id(ref.uid, "uid")
         return ref
 
-    async def read_operation(self, ref: OperationRef, *, timeout: float | None = None) -> Allocation | Claim:
+    async def read_operation(
+        self, ref: OperationRef, *, may_send: Callable[[], bool] | None = None, timeout: float | None = None
+    ) -> Allocation | Claim:
         """Ask the vendor how an allocation or claim stands.
 
         Args:
             ref: The allocation or claim.
+            may_send: Called when the request is about to leave; if it returns False, it is not sent. One request is then made at
+                most, and none while the vendor wants all calls to pause.
             timeout: Seconds for this call, above 0; the client's if not given.
 
         Raises:
+            ConnectFailed: nothing was sent.
             NotFound: the vendor knows no such operation; a new one may not be readable yet.
             ValueError: it is of another scope or kind.
             VendorError: as every read.
         """
         ref = self.ref_of(ref)
-        read = self.get_allocation if ref.kind == ALLOCATION else self.get_claim
-        return await read(ref.uid, timeout=timeout)
+        read = self._lookup.allocation if ref.kind == ALLOCATION else self._lookup.claim
+        return await read(ref.uid, self._transport.deadline(timeout), may_send=_checked_may_send(may_send))
 
     def parse_operation(self, ref: OperationRef, resource: Mapping[str, Any]) -> Allocation | Claim:
         """Build the model from the vendor's JSON object, as kept in a store or found in an event.
@@ -552,6 +560,10 @@ class OriginalClient:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("OriginalClient cannot be pickled or copied: it holds connections and a secret; make another one there")
+
+
+def _checked_may_send(may_send: Callable[[], bool] | None) -> Callable[[], bool] | None:
+    return None if may_send is None else check_callable(may_send, "may_send")
 
 
 def _checked_hook(before_page: Callable[[], Awaitable[object]] | None) -> Callable[[], Awaitable[object]] | None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Allocation | Claim)
+MaySend = Callable[[], bool] | None
 
 MODELS: Mapping[str, type[Allocation | Claim]] = {ALLOCATION: Allocation, CLAIM: Claim}
 READ_PATHS = ("allocation", "allocate")
@@ -71,11 +72,14 @@ class Lookup:
         self._transport = transport
         self._scope = scope
         self._settled: dict[str, str] = {} if read_path is None else dict.fromkeys(_ASKED_FIRST, read_path)
+        self._asked_first = dict(_ASKED_FIRST)
 
-    async def allocation(self, uid: str, deadline: float) -> Allocation:
+    async def allocation(self, uid: str, deadline: float, *, may_send: MaySend = None) -> Allocation:
         """Read one allocation."""
         read = partial(self._one, Allocation, uid)
-        return await self._at_read_path("one", lambda path: self._ask("get_allocation", read, deadline, path, uid))
+        return await self._at_read_path(
+            "one", lambda path: self._ask("get_allocation", read, deadline, path, uid, may_send=may_send), may_send
+        )
 
     async def allocations(
         self, user_uid: str, deadline: float, *, before_page: Callable[[], Awaitable[object]] | None = None
@@ -93,6 +97,7 @@ class Lookup:
         deadline: float,
         *,
         before_page: Callable[[], Awaitable[object]] | None = None,
+        may_send: MaySend = None,
     ) -> Listing[Allocation]:
         """Read those allocations to a user that bear one of the nonces.
 
@@ -100,13 +105,13 @@ class Lookup:
         """
         select = partial(select_under, nonces)
         listing: Listing[Allocation] = await self._at_read_path(
-            "list", lambda path: self._list("find_allocation", select, deadline, path, user_uid, before_page)
+            "list", lambda path: self._list("find_allocation", select, deadline, path, user_uid, before_page, may_send), may_send
         )
         return evolve(listing, found=sorted(listing.found, key=lambda each: each.status is OperationStatus.FAILED))
 
-    async def claim(self, uid: str, deadline: float) -> Claim:
+    async def claim(self, uid: str, deadline: float, *, may_send: MaySend = None) -> Claim:
         """Read one claim."""
-        return await self._ask("get_claim", partial(self._one, Claim, uid), deadline, "claim", uid)
+        return await self._ask("get_claim", partial(self._one, Claim, uid), deadline, "claim", uid, may_send=may_send)
 
     async def claims(self, user_uid: str, deadline: float) -> Listing[Claim]:
         """Read all claims of a user."""
@@ -137,9 +142,10 @@ class Lookup:
         deadline: float,
         *parts: str,
         query: Mapping[str, str] | None = None,
+        may_send: MaySend = None,
     ) -> T:
         url = self._transport.url("reward", *parts, query=query)
-        return await self._transport.get(operation, url, read, deadline)
+        return await self._transport.get(operation, url, read, deadline, may_send=may_send)
 
     async def _list(
         self,
@@ -149,6 +155,7 @@ class Lookup:
         path: str,
         user_uid: str,
         before_page: Callable[[], Awaitable[object]] | None = None,
+        may_send: MaySend = None,
     ) -> Listing[M]:
         """Ask for one page after the other.
 
@@ -167,7 +174,7 @@ class Lookup:
                 if asked and before_page is not None:
                     await before_page()
                     deadline = self._transport.deadline()
-                page = await self._transport.get(operation, url, read, deadline, max_reply=left)
+                page = await self._transport.get(operation, url, read, deadline, max_reply=left, may_send=may_send)
             except VendorError as problem:
                 if not asked:
                     raise
@@ -192,22 +199,25 @@ class Lookup:
             found = [self._scoped(each) for each in held.values()]
             return Listing(found=found, problem=unreadable if why is None else incomplete(why))
 
-    async def _at_read_path(self, purpose: str, read: Callable[[str], Awaitable[T]]) -> T:
+    async def _at_read_path(self, purpose: str, read: Callable[[str], Awaitable[T]], may_send: MaySend = None) -> T:
         """Read allocations where this vendor has them: until a path has shown any, a 404 or 405 asks under the other one.
 
         The documents name both. A list asked for under the wrong one may be caught by `/reward/{uid}`, so any 404 counts; a path
-        that serves only creations answers 405.
+        that serves only creations answers 405. A caller that counts requests asks under one path now and the other one next time.
         """
         settled = self._settled.get(purpose)
         if settled is not None:
             return await read(settled)
-        path = _ASKED_FIRST[purpose]
+        path = self._asked_first[purpose]
         try:
             result = await read(path)
         except RequestRejected as problem:
             if problem.status not in {404, 405}:
                 raise
             path = next(other for other in READ_PATHS if other != path)
+            if may_send is not None:
+                self._asked_first[purpose] = path
+                raise
             result = await read(path)
         if not isinstance(result, Listing) or result.found:  # an empty list says little about where allocations are
             self._settled[purpose] = path

@@ -136,22 +136,33 @@ class OperationReader(Protocol):
         """
         ...
 
-    async def read_operation(self, ref: OperationRef) -> Operation:
-        """Ask the vendor once (with this client's own retries) how the operation stands.
+    async def read_operation(self, ref: OperationRef, *, may_send: Callable[[], bool] | None = None) -> Operation:
+        """Ask the vendor how the operation stands.
+
+        Args:
+            ref: The operation.
+            may_send: For callers that keep to a budget of requests: called when a request is about to leave; if it returns
+                False, nothing is sent. One request is then made at most, and none while the vendor wants all to pause.
 
         Raises:
-            VendorError: as the client's reads do; `NotFound` where the vendor knows no such operation.
+            VendorError: as the client's reads do; `NotFound` where the vendor knows no such operation, `ConnectFailed` if it was
+                not sent.
         """
         ...
 
     async def find_operations(
-        self, requests: Sequence[KeyedRequest], *, before_page: Callable[[], Awaitable[object]] | None = None
+        self,
+        requests: Sequence[KeyedRequest],
+        *,
+        before_page: Callable[[], Awaitable[object]] | None = None,
+        may_send: Callable[[], bool] | None = None,
     ) -> Sequence[Operation]:
         """Ask the vendor once, with one listing, which operations it holds under the keys of some requests.
 
         Args:
             requests: Of one kind and one owner.
             before_page: Awaited before each further page of the listing, so that pages keep to a budget of requests.
+            may_send: As for `read_operation`, for each page.
 
         Returns:
             Every listed operation that bears one of the keys, whatever its content; compare it by `KeyedRequest.is_met_by`. That

@@ -7,6 +7,7 @@ import copy
 import heapq
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from attrs import define, field, frozen
 from rewards_core.clock import loop_time
 from rewards_core.errors import StoreError
 from rewards_core.operations import KeyedRequest, Operation, OperationReader, OperationRef, OperationStatus
-from webhooks.pacing import Answer
+from webhooks.pacing import Answer, Turn
 from webhooks.polling import URGENT_POLLS, Poller, PollPolicy
 from webhooks.settlement import read
 from webhooks.store.base import Store, Subscriber
@@ -26,7 +27,7 @@ _AFTER_OTHERS = 1.0
 """Seconds after a pause in which operations are polled first: a look-up that alone is refused must not prolong it."""
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from rewards_core.errors import OutcomeUnknown
     from webhooks.store.records import Outcome
@@ -186,10 +187,10 @@ class KeyWaiters(Subscriber):
                 if due_in > 0 or self._flying >= self._max_flying:
                     await wait_at_most(self._wake, None if due_in in {0, math.inf} else due_in)
                     continue
-                await self._pacer.slot()
+                turn = await self._pacer.turn()
                 due = self._take()
                 if due is not None:
-                    tasks.create_task(self._list(due, self._look_ups[due]), name=f"listing of {due}")
+                    tasks.create_task(self._list(due, turn, self._look_ups[due]), name=f"listing of {due}")
 
     # as a subscriber
 
@@ -242,17 +243,18 @@ class KeyWaiters(Subscriber):
         self._flying += 1
         return look_up
 
-    async def _list(self, look_up: LookUp, schedule: _Schedule) -> None:
+    async def _list(self, look_up: LookUp, turn: Turn, schedule: _Schedule) -> None:
         """Make one look-up, and wake the waiters whose requests are met by what it finds."""
         requests = list({waiter.request.key: waiter.request for waiter in schedule.waiters}.values())
-        answer = await self._pacer.ask(look_up, self._find_operations(requests)) if requests else Answer([])
+        finding = partial(self._find_operations, requests, turn.next)
+        answer = await self._pacer.ask(look_up, turn, finding) if requests else Answer([])
         self._flying -= 1
         schedule.flying = False
         found = answer.value if answer.value is not None else []
         for waiter in list(schedule.waiters):
             if isinstance(found, ValueError):
                 waiter.end("", "", copy.copy(found))
-            else:
+            elif answer.sent:
                 waiter.note(None, answer.error)
         if not isinstance(found, ValueError):
             for operation in found:
@@ -272,16 +274,13 @@ class KeyWaiters(Subscriber):
         schedule.attempt += 1
         return self._policy.lookup_interval(schedule.attempt - 1, self._random())
 
-    async def _find_operations(self, requests: Sequence[KeyedRequest]) -> Sequence[Operation] | ValueError:
+    async def _find_operations(
+        self, requests: Sequence[KeyedRequest], before_page: Callable[[], Awaitable[None]], may_send: Callable[[], bool]
+    ) -> Sequence[Operation] | ValueError:
         try:
-            return await self._client.find_operations(requests, before_page=self._page)
+            return await self._client.find_operations(requests, before_page=before_page, may_send=may_send)
         except ValueError as error:  # the client cannot make this look-up at all
             return error
-
-    async def _page(self) -> None:
-        """Wait until the budget allows a further page, and count it."""
-        await self._pacer.slot()
-        self._pacer.requests += 1
 
     async def _catch_up(self) -> None:
         """Search the store for every key whenever hints may have been lost."""

@@ -6,14 +6,25 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from attrs import frozen
 
 from rewards_core.backoff import delay
 from rewards_core.clock import loop_time
-from rewards_core.errors import Forbidden, NotFound, RateLimited, StoreClosed, StoreError, Unauthorized, VendorError
+from rewards_core.errors import (
+    ConnectFailed,
+    DeadlineExceeded,
+    Forbidden,
+    NotFound,
+    RateLimited,
+    ServerFailed,
+    StoreClosed,
+    StoreError,
+    Unauthorized,
+    VendorError,
+)
 from webhooks.supervise import is_cancelled
 
 if TYPE_CHECKING:
@@ -23,7 +34,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-_MAX_LATE = 0.25
+_MAX_LATE = 0.1
+_LATE_EVERY = 1.0
+_FIRST_RETRY = 1.0
 _FIRST_PAUSE = 60.0
 _MAX_PAUSE = 600.0
 _UNASKED_PAUSE = 10.0
@@ -35,11 +48,44 @@ _EARLY = 1e-9
 
 @frozen
 class Answer(Generic[T]):
-    """What a request came to; it does not count if the vendor refused it together with all others."""
+    """What a request came to.
+
+    Attributes:
+        value: What the vendor says.
+        error: Why it says nothing.
+        counted: Whether it counts: not if the vendor refused it together with all others, or it was not sent.
+        sent: Whether it was sent.
+        retry_in: Seconds after which it may be made again because the vendor gave no answer, infinity if it gave any.
+    """
 
     value: T | None
     error: Exception | None = None
     counted: bool = True
+    sent: bool = True
+    retry_in: float = math.inf
+
+
+class Turn:
+    """When the next request of one asking may leave.
+
+    Attributes:
+        at: When, in the loop's time.
+        passed: Whether it was not sent because its turn had passed.
+    """
+
+    def __init__(self, pacer: Pacer, at: float) -> None:
+        self._pacer = pacer
+        self.at = at
+        self.passed = False
+
+    def may_send(self) -> bool:
+        """Return whether the request may still leave, and count it if so."""
+        self.passed = not self._pacer.may_send(self.at)
+        return not self.passed
+
+    async def next(self) -> None:
+        """Wait for the turn of a further request."""
+        self.at = (await self._pacer.turn()).at
 
 
 class Pacer:
@@ -65,26 +111,25 @@ class Pacer:
         self._wake = wake
         self.requests = self.errors = self.refusals = 0
         self.paused_until = -math.inf
-        self._sent_at = -math.inf
-        self._faults = 0
+        self._turn_at = self._sent_at = self._late_at = -math.inf
+        self._faults = self._unanswered = 0
         self._suspects: dict[object, bool] = {}
         self._pauses: deque[tuple[float, bool]] = deque()
         self._answered = False
 
-    async def depart(self, at: float) -> bool:
-        """Wait until a request may be sent; return False if a pause has begun by then, or it would be much too late."""
+    async def turn_at(self, at: float) -> Turn:
+        """Wait until a request may leave that was claimed."""
         while True:
             now = loop_time()
-            wait = max(at, self._sent_at + 1.0 / self._max_per_second) - now
-            if wait <= _EARLY:
+            wait = max(at, max(self._turn_at, self._sent_at) + 1.0 / self._max_per_second) - now
+            if wait <= _EARLY or now > at + _MAX_LATE:
                 break
             await asyncio.sleep(wait)
-        if now < self.paused_until - _EARLY or now > at + _MAX_LATE:
-            return False
-        self._sent_at = now
-        return True
+        if now <= at + _MAX_LATE:
+            self._turn_at = now
+        return Turn(self, at)
 
-    async def slot(self) -> None:
+    async def turn(self) -> Turn:
         """Wait until the budget allows one request that was not claimed."""
         while True:
             try:
@@ -95,29 +140,51 @@ class Pacer:
                 logger.warning("A look-up waits for the store, which is in trouble: %s", error)
                 await asyncio.sleep(1.0)
             else:
-                if await self.depart(loop_time() + wait):
-                    return
+                turn = await self.turn_at(loop_time() + wait)
+                if loop_time() >= self.paused_until - _EARLY:
+                    return turn
 
-    async def ask(self, subject: object, asking: Awaitable[T], *, refusals: int | None = None) -> Answer[T]:
-        """Make one request and learn from how it ends.
+    def may_send(self, at: float) -> bool:
+        """Return whether a request whose turn was at a moment may leave now, and count it if so.
+
+        Late ones would leave among others whose turn it is, together more than the budget allows. One may now and then, so that
+        polls go on where everything is late.
+        """
+        now = loop_time()
+        if now < self.paused_until - _EARLY:
+            return False
+        if now > at + _MAX_LATE:
+            if now < max(self._late_at + _LATE_EVERY, self._sent_at + 1.0 / self._max_per_second):
+                return False
+            self._late_at = now
+        self._sent_at = now
+        self.requests += 1
+        return True
+
+    async def ask(
+        self, subject: object, turn: Turn, asking: Callable[[Callable[[], bool]], Awaitable[T]], *, refusals: int | None = None
+    ) -> Answer[T]:
+        """Ask the vendor and learn from how it ends.
 
         Args:
             subject: What is asked about, hashable; its text is for the log.
-            asking: The request.
+            turn: Whose time has come.
+            asking: Makes the request; is given `may_send`.
             refusals: How many pauses in a row refusals had caused before; what this process knows, if not given.
 
         Raises:
             Exception: whatever it raised, if that was no answer of the vendor's for the fifth time in a row.
         """
-        self.requests += 1
         try:
-            value = await asking
+            value = await asking(turn.may_send)
         except NotFound as error:
             self._hear(subject)
             return Answer(None, error)
         except (Exception, asyncio.CancelledError) as error:
             if is_cancelled():
                 raise
+            if turn.passed:
+                return Answer(None, counted=False, sent=False)
             self.errors += 1
             if isinstance(error, Unauthorized | Forbidden):
                 refusals = self.refusals if refusals is None else refusals
@@ -126,6 +193,9 @@ class Pacer:
                 asked = _UNASKED_PAUSE if error.retry_after is None else max(error.retry_after, _MIN_PAUSE)
                 self._pause(asked, refused=False)
                 return Answer(None, error, counted=False)
+            if isinstance(error, ConnectFailed | ServerFailed | DeadlineExceeded):
+                self._unanswered += 1
+                return Answer(None, error, retry_in=delay(self._unanswered - 1, first=_FIRST_RETRY, longest=_MAX_PAUSE))
             if not isinstance(error, VendorError | StoreError):
                 self._faults += 1
                 if self._faults >= _FAULTS_IN_A_ROW:
@@ -157,7 +227,7 @@ class Pacer:
         return True
 
     def _hear(self, subject: object) -> None:
-        self._faults = 0
+        self._faults = self._unanswered = 0
         self._suspects.pop(subject, None)
         if self.refusals:
             logger.info("The vendor answers polls again.")

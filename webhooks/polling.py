@@ -10,13 +10,13 @@ from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from rewards_core.backoff import delay
 from rewards_core.clock import DAY, HOUR, loop_time
 from rewards_core.errors import NotFound, StoreClosed, StoreError
 from rewards_core.validation import number
-from webhooks.pacing import Pacer
+from webhooks.pacing import Pacer, Turn
 from webhooks.store.records import PollClaim, PollResult, Priority
 from webhooks.supervise import wait_at_most
 
@@ -236,7 +236,7 @@ class Poller:
             priority=claim.priority if stays_urgent else max(claim.priority, Priority.ROUTINE),
         )
         try:
-            result = await self._poll(claim, again) if await self.pacer.depart(start) else _unpolled(claim)
+            result = await self._poll(claim, await self.pacer.turn_at(start), again)
         except Exception:
             self._land(claim, again)
             raise
@@ -248,10 +248,14 @@ class Poller:
             self._results.append(result)
         self._wake.set()
 
-    async def _poll(self, claim: PollClaim, again: PollResult) -> PollResult | None:
+    async def _poll(self, claim: PollClaim, turn: Turn, again: PollResult) -> PollResult | None:
         """Poll once; return how the claim is given back, None if it has ended."""
         ref = claim.ref
-        answer = await self.pacer.ask(ref, self._client.read_operation(ref), refusals=claim.refusals)
+        answer = await self.pacer.ask(
+            ref, turn, lambda may_send: self._client.read_operation(ref, may_send=may_send), refusals=claim.refusals
+        )
+        if not answer.sent:
+            return _unpolled(claim)
         operation, error = answer.value, answer.error
         if operation is not None:
             self._missing.pop(ref, None)
@@ -266,7 +270,7 @@ class Poller:
                 self._unknown.append(ref)
                 return None
         if answer.counted:
-            return again
+            return evolve(again, again_in=min(again.again_in, answer.retry_in))
         if again_in := self.pacer.again_in(ref):  # neither ahead of others by its rank
             return PollResult(claim=claim, again_in=again_in, counted=False)
         return _unpolled(claim)

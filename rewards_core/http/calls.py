@@ -201,9 +201,13 @@ class Call(Generic[T]):
         if not line.limiter.take():
             if (reason := line.unusable()) is not None:  # else this would wait among the calls of another loop or process
                 return Trouble(Met.CLOSED, reason)
+            if request.may_send is not None and line.limiter.paused_for() > 0:
+                return self._no_slot()
             if not await line.limiter.wait(request.deadline - time()):
                 return self._no_slot()
         try:
+            if request.may_send is not None and not request.may_send():
+                return Trouble(Met.NEVER_LEFT, "it was too late for its turn")
             outcome = await line.exchange(request, headers, request.deadline - time())
         finally:
             line.limiter.release()
@@ -266,7 +270,7 @@ class Call(Generic[T]):
         self.status = trouble.status
         if self.known or (effect is not Effect.READ and trouble.met in AMBIGUOUS):
             self.ambiguous = True
-        repeated = trouble.met in REPEATED[effect] and self.attempts < policy.attempts
+        repeated = trouble.met in REPEATED[effect] and self.attempts < policy.attempts and self._request.may_send is None
         if not repeated and trouble.status != 429:
             return self._final(trouble, "")
         asked = trouble.asked

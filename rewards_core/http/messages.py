@@ -44,6 +44,8 @@ class Request(Generic[T]):
         max_reply: The longest answer that is read, in bytes.
         advice: What to do where nobody knows whether it was carried out; to look the key up, if not given.
         deadline: When the call must be over, in the running loop's time.
+        may_send: For a read whose caller keeps to a budget of requests: asked when the request is about to leave, which is not
+            sent if it returns False. Such a read is attempted once, and not at all while the vendor wants all calls to pause.
         left: Whether bytes of an attempt that was cancelled may have left; the transport says so.
     """
 
@@ -59,6 +61,7 @@ class Request(Generic[T]):
     says_known: Callable[[RequestRejected], bool] | None = field(default=None, repr=False)
     max_reply: int = MAX_REPLY
     advice: str = ""
+    may_send: Callable[[], bool] | None = field(default=None, repr=False)
     left: bool = field(default=False, init=False)
 
 

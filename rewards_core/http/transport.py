@@ -142,7 +142,14 @@ class Transport:
         return Call(self, request).run()
 
     def get(
-        self, operation: str, url: URL, read: Callable[[Answer], T], deadline: float, *, max_reply: int = MAX_REPLY
+        self,
+        operation: str,
+        url: URL,
+        read: Callable[[Answer], T],
+        deadline: float,
+        *,
+        max_reply: int = MAX_REPLY,
+        may_send: Callable[[], bool] | None = None,
     ) -> Coroutine[Any, Any, T]:
         """Read what stands at an address.
 
@@ -151,7 +158,14 @@ class Transport:
         """
         return self.call(
             Request(
-                operation=operation, method="GET", url=url, effect=Effect.READ, read=read, deadline=deadline, max_reply=max_reply
+                operation=operation,
+                method="GET",
+                url=url,
+                effect=Effect.READ,
+                read=read,
+                deadline=deadline,
+                max_reply=max_reply,
+                may_send=may_send,
             )
         )
 

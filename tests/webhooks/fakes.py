@@ -12,6 +12,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from rewards_core.errors import (
+    ConnectFailed,
     NotFound,
     OperationFailed,
     OperationMismatch,
@@ -136,6 +137,12 @@ def body_of(name: str = "thing.done", **words: Any) -> bytes:
 Answer = str | Exception | Operation | Callable[[], Any]
 
 
+def check_turn(may_send: Callable[[], bool] | None) -> None:
+    """Do as a client does just before a request leaves."""
+    if may_send is not None and not may_send():
+        raise ConnectFailed("it was too late for its turn")
+
+
 class FakeVendor:
     """Answers reads as told, and remembers when it was asked what.
 
@@ -185,7 +192,8 @@ class FakeVendor:
             raise ValueError(f"expected the scope {self._scope}, got {ref.scope}")
         return ref
 
-    async def read_operation(self, ref: OperationRef) -> Operation:
+    async def read_operation(self, ref: OperationRef, *, may_send: Callable[[], bool] | None = None) -> Operation:
+        check_turn(may_send)
         self.reads.append((asyncio.get_running_loop().time(), ref))
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -203,9 +211,14 @@ class FakeVendor:
             self.in_flight -= 1
 
     async def find_operations(
-        self, requests: Sequence[KeyedRequest], *, before_page: Callable[[], Awaitable[object]] | None = None
+        self,
+        requests: Sequence[KeyedRequest],
+        *,
+        before_page: Callable[[], Awaitable[object]] | None = None,
+        may_send: Callable[[], bool] | None = None,
     ) -> Sequence[Operation]:
         assert before_page is not None
+        check_turn(may_send)
         assert len({(request.kind, request.owner) for request in requests}) == 1
         keys = [request.key for request in requests]
         assert len(set(keys)) == len(keys)
@@ -215,6 +228,7 @@ class FakeVendor:
             await asyncio.sleep(self.latency)
         for _ in range(1, self.pages):
             await before_page()
+            check_turn(may_send)
             self.look_ups.append((asyncio.get_running_loop().time(), tuple(keys)))
         if self.listing:
             raise self.listing.pop(0)

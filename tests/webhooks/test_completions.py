@@ -127,7 +127,7 @@ async def test_if_the_vendor_still_says_pending_it_is_asked_again_soon_and_then_
         await settle()
         await world.deliver("1", status=None)
         await waiting
-        assert world.vendor.read_times == pytest.approx([0.0, 1.0, 3.0, 7.0, 15.0, 30.0, 54.0])
+        assert world.vendor.read_times == pytest.approx([0.0, 1.0, 2.0, 6.0, 14.0, 29.0, 53.0])
 
 
 @virtual_time

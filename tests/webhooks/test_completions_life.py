@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -20,12 +20,12 @@ from webhooks.store.records import Outcome
 class Clinging(FakeVendor):
     """Takes its time to let go of a read that is cancelled."""
 
-    async def read_operation(self, ref: OperationRef) -> Operation:
+    async def read_operation(self, ref: OperationRef, *, may_send: Callable[[], bool] | None = None) -> Operation:
         try:
             await asyncio.sleep(1_000)
         finally:
             await asyncio.sleep(5)
-        return await super().read_operation(ref)
+        return await super().read_operation(ref, may_send=may_send)
 
 
 async def clinging() -> tuple[Completions, asyncio.Task[Any]]:

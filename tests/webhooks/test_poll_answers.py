@@ -11,6 +11,7 @@ import pytest
 from rewards_core.errors import (
     ClientClosed,
     ConnectFailed,
+    DeadlineExceeded,
     Forbidden,
     NotFound,
     RateLimited,
@@ -157,13 +158,31 @@ async def test_a_rate_limit_pauses_all_polls_as_asked(asked: float | None, pause
 
 
 @virtual_time
+@pytest.mark.parametrize("error", [trouble(500), trouble(503), ConnectFailed("refused"), DeadlineExceeded("late")])
+async def test_what_the_vendor_does_not_answer_is_asked_again_soon(error: Exception) -> None:
+    async with a_world() as world:
+        world.vendor.will("1", error, error, error, "done")
+        await world.completions.wait("1", timeout=600)
+        assert world.vendor.read_times == [15.0, 16.0, 18.0, 22.0]
+        assert world.completions.statistics.poll_errors == 3
+
+
+@virtual_time
+async def test_a_vendor_that_answers_nothing_is_asked_no_more_often_than_usual() -> None:
+    async with a_world() as world:
+        uids = [str(number) for number in range(100)]
+        for uid in uids:
+            world.vendor.will(uid, trouble(503), trouble(503), "done")
+        await asyncio.gather(*[world.start(uid, timeout=600) for uid in uids])
+        early = [at for at in world.vendor.read_times if at < 15.0 + 24.0]
+        assert len(early) <= 100 + 10
+
+
+@virtual_time
 @pytest.mark.parametrize(
     "error",
     [
-        trouble(500),
-        trouble(503),
         UnexpectedResponse("expected JSON, got a page"),
-        ConnectFailed("refused"),
         ClientClosed("closed"),
         RequestRejected("a 400 that makes no sense", status=400),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from rewards_core.errors import Forbidden, Unauthorized
 from rewards_core.operations import Operation, OperationRef, OperationStatus
 from tests.virtual_time import run, virtual_time, wall
-from tests.webhooks.fakes import FakeVendor, a_ref, words_of
+from tests.webhooks.fakes import FakeVendor, a_ref, check_turn, words_of
 from tests.webhooks.world import a_world, now
 from webhooks import Completions, CompletionTimeout, MemoryStore, PollPolicy, RestartPolicy
 
@@ -49,7 +50,8 @@ async def test_what_the_client_raises_by_mistake_is_one_poll_that_found_nothing(
 class Clumsy(FakeVendor):
     """Fails over some operations, in the very moment in which others are taken up."""
 
-    async def read_operation(self, ref: OperationRef) -> Operation:
+    async def read_operation(self, ref: OperationRef, *, may_send: Callable[[], bool] | None = None) -> Operation:
+        check_turn(may_send)
         self.reads.append((now(), ref))
         await asyncio.sleep(0.005)
         if ref.uid.startswith("bad"):

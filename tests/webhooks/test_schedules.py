@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 from rewards_core.errors import OperationFailed, OutcomeUnknown
 from rewards_core.operations import Operation, OperationRef, OperationStatus
 from tests.virtual_time import VirtualLoop, run, wall
-from tests.webhooks.fakes import FakeSource, a_ref, body_of, trouble, words_of
+from tests.webhooks.fakes import FakeSource, a_ref, body_of, check_turn, trouble, words_of
 from webhooks import Completions, CompletionsClosed, CompletionTimeout, MemoryStore, PollPolicy
 from webhooks.store.base import Subscriber
 
@@ -71,7 +71,8 @@ class SteppedVendor:
         assert not isinstance(operation, str)
         return operation if isinstance(operation, OperationRef) else operation.ref
 
-    async def read_operation(self, ref: OperationRef) -> Any:
+    async def read_operation(self, ref: OperationRef, *, may_send: Any = None) -> Any:
+        check_turn(may_send)
         loop = asyncio.get_running_loop()
         self.asked.append(loop.time())
         await asyncio.sleep(self.dice.random() / 10)
@@ -82,7 +83,8 @@ class SteppedVendor:
             raise trouble()
         return self.parse_operation(ref, words_of(ref.uid, seen, key=key_of(ref)))
 
-    async def find_operations(self, requests: Any, *, before_page: Any = None) -> Any:
+    async def find_operations(self, requests: Any, *, before_page: Any = None, may_send: Any = None) -> Any:
+        check_turn(may_send)
         loop = asyncio.get_running_loop()
         self.asked.append(loop.time())
         await asyncio.sleep(self.dice.random() / 10)

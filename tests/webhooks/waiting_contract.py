@@ -560,12 +560,14 @@ class WaitingContract:
     # trouble, and the end
 
     @virtual_time
-    async def test_trouble_of_the_vendor_waits_its_turn(self, open_world: OpenWorld, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_after_trouble_of_the_vendor_it_is_asked_again_soon(
+        self, open_world: OpenWorld, caplog: pytest.LogCaptureFixture
+    ) -> None:
         caplog.set_level(logging.WARNING)
         async with open_world() as world:
             world.vendor.will("1", trouble(), "done")
             await world.wait("1")
-            assert world.vendor.read_times == pytest.approx([15.0, 39.0], abs=0.05)
+            assert world.vendor.read_times == pytest.approx([15.0, 16.0], abs=0.05)
         assert caplog.text == ""
 
     @virtual_time
