@@ -24,7 +24,7 @@ from rewards_core.http.calls import warn_of_cancellation
 from rewards_core.http.messages import Effect, Request
 from rewards_core.http.refusals import affirms_existence
 from rewards_core.http.transport import Transport
-from rewards_core.json import dumps, number_of
+from rewards_core.json import dumps, number_of, structure
 from rewards_core.operations import DEFAULT_SCOPE, KeyedRequest, Operation, OperationRef, OperationStatus
 from rewards_core.secrets import shielded
 from rewards_core.validation import (
@@ -37,6 +37,7 @@ from rewards_core.validation import (
     check_key,
     check_methods,
     kind_of,
+    plain_id,
 )
 
 if TYPE_CHECKING:
@@ -470,7 +471,8 @@ class OriginalClient:
             raise ValueError(f"operation: expected one of scope {self._scope!r}, got {ref}; ask the client of that scope")
         if ref.kind not in MODELS:
             raise ValueError(f"operation: expected an {ALLOCATION} or a {CLAIM}, got {ref}; Original has no other kind")
-        check_id(ref.uid, "uid")
+        if not plain_id(ref.uid):
+            check_id(ref.uid, "uid")
         return ref
 
     async def read_operation(
@@ -505,7 +507,9 @@ class OriginalClient:
             UnexpectedResponse: the object is not a complete resource of that kind and uid.
             ValueError: the operation is of another scope or kind.
         """
-        return self._lookup.parse(self.ref_of(ref), resource)
+        ref = self.ref_of(ref)
+        model: Allocation | Claim = structure(resource, MODELS[ref.kind])
+        return model if model.uid == ref.uid and self._scope == DEFAULT_SCOPE else self._lookup.checked(model, ref.uid)
 
     def operation_of(self, event: Event) -> Allocation | Claim | None:
         """Return the operation whose complete resource a webhook event carries, as a model.

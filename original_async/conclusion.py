@@ -45,7 +45,7 @@ def conclude(asked: Operation | KeyedRequest | None, final: Operation) -> Operat
         raise TypeError(f"final: give an Allocation or a Claim, not {kind_of(final)}.")
     if asked is not None and not isinstance(asked, (Allocation, AllocationRequest, Claim)):
         raise TypeError(f"asked: give an Allocation, an AllocationRequest, a Claim or None, not {kind_of(asked)}.")
-    if not final.status.terminal:
+    if final.status not in (OperationStatus.DONE, OperationStatus.FAILED):
         raise ValueError(f"final: give an operation in a terminal status, not {final.ref}, which is {final.status}. Wait for it.")
     if asked is not None:
         _compare(asked, final)

@@ -23,8 +23,8 @@ from rewards_core.errors import (
     VendorError,
 )
 from rewards_core.http.refusals import affirms_existence, names_other_fields
-from rewards_core.json import decode, loads, structure
-from rewards_core.operations import DEFAULT_SCOPE, OperationRef, OperationStatus
+from rewards_core.json import decode, loads
+from rewards_core.operations import DEFAULT_SCOPE, OperationStatus
 from rewards_core.text import counted
 from rewards_core.validation import is_id
 
@@ -126,14 +126,15 @@ class Lookup:
         query = {"reward_uid": reward_uid, "user_uid": user_uid}
         return await self._ask("get_balance", partial(_inside_data, Balance), deadline, "balance", query=query)
 
-    def parse(self, ref: OperationRef, resource: Mapping[str, Any]) -> Allocation | Claim:
-        """Build the model of a JSON object that should be a certain operation.
+    def checked(self, model: M, uid: str) -> M:
+        """Return a model in this app's scope.
 
         Raises:
-            UnexpectedResponse: it is no complete resource of that kind and uid.
+            UnexpectedResponse: it is of another uid.
         """
-        model: Allocation | Claim = structure(resource, MODELS[ref.kind])
-        return self._checked(model, ref.uid)
+        if model.uid != uid:
+            raise UnexpectedResponse(f"data.uid: expected {uid}, got another; it speaks of another operation", path="data.uid")
+        return self._scoped(model)
 
     async def _ask(
         self,
@@ -224,12 +225,7 @@ class Lookup:
         return result
 
     def _one(self, model: type[M], uid: str, answer: Answer) -> M:
-        return self._checked(_inside_data(model, answer), uid)
-
-    def _checked(self, model: M, uid: str) -> M:
-        if model.uid != uid:
-            raise UnexpectedResponse(f"data.uid: expected {uid}, got another; it speaks of another operation", path="data.uid")
-        return self._scoped(model)
+        return self.checked(_inside_data(model, answer), uid)
 
     def _scoped(self, model: M) -> M:
         return model if self._scope == DEFAULT_SCOPE else evolve(model, scope=self._scope)

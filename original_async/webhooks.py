@@ -17,10 +17,10 @@ from original_async.signature import Keyring, signature_of
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.json import canonical, loads, structure
 from rewards_core.keys import read_keys_variable
-from rewards_core.operations import DEFAULT_SCOPE, Event, OperationRef
+from rewards_core.operations import DEFAULT_SCOPE, Event, OperationRef, OperationStatus
 from rewards_core.secrets import shielded
 from rewards_core.text import one_line
-from rewards_core.validation import MAX_TEXT, check_bytes, check_id, is_id
+from rewards_core.validation import MAX_TEXT, check_bytes, check_id, is_id, plain_id
 
 EVENT_NAMES = frozenset(
     {
@@ -38,6 +38,7 @@ EVENT_NAMES = frozenset(
 
 _KINDS_BY_EVENT = {"reward.allocated": ALLOCATION, "reward.claimed": CLAIM}
 _MODELS: dict[str, type[Allocation | Claim]] = {ALLOCATION: Allocation, CLAIM: Claim}
+_TERMINAL = frozenset(status.value for status in OperationStatus if status.terminal)
 _UID_FIELDS = {"allocation_uid": ALLOCATION, "claim_uid": CLAIM}
 _NAMING_FIELDS = frozenset({"uid", *_UID_FIELDS})
 _NO_OPERATIONS = frozenset({"app", "transaction_log", "transactionlog", "user", "to_user", "touser", "from_user", "fromuser"})
@@ -122,7 +123,8 @@ class OriginalWebhooks:
         Raises:
             TypeError: the body is not bytes.
         """
-        check_bytes(body, "body")
+        if type(body) is not bytes:
+            check_bytes(body, "body")
         content, identity = _read(body)
         correlation_id, attempt = _hints(headers)
         name, occurred_at, problem = "", None, None
@@ -240,7 +242,7 @@ def _operations(name: str, data: dict[str, Any]) -> _Found:
 def _add_labelled(found: _Found, kind: str | None, value: dict[str, Any]) -> bool:
     """Add what an object is, by its key's kind or by its fields, and else what it names; return whether that is anything."""
     uid = value.get("uid")
-    has_uid = is_id(uid)
+    has_uid = _is_id(uid)
     if kind is not None and has_uid:
         _add(found, kind, uid, value)
         return True
@@ -248,7 +250,7 @@ def _add_labelled(found: _Found, kind: str | None, value: dict[str, Any]) -> boo
     named = False
     for field, named_kind in _UID_FIELDS.items():
         named_uid = value.get(field)
-        if is_id(named_uid):
+        if _is_id(named_uid):
             _add(found, named_kind, named_uid, None)
             named = True
             if named_kind == kind:
@@ -256,6 +258,10 @@ def _add_labelled(found: _Found, kind: str | None, value: dict[str, Any]) -> boo
     if kind is not None:
         _add(found, kind, uid, value)
     return named or kind is not None
+
+
+def _is_id(value: object) -> bool:
+    return type(value) is str and (plain_id(value) is not None or is_id(value))
 
 
 def _add(found: _Found, kind: str, uid: Any, resource: dict[str, Any] | None) -> None:
@@ -280,15 +286,21 @@ def _kind_of_fields(value: dict[str, Any]) -> str | None:
 
 def _unless_foreign(value: dict[str, Any]) -> dict[str, Any] | None:
     """Return an object that has a uid, unless it has a field of a reward contract or a user."""
-    return value if is_id(value.get("uid")) and _FOREIGN_FIELDS.isdisjoint(value) else None
+    return value if _is_id(value.get("uid")) and _FOREIGN_FIELDS.isdisjoint(value) else None
 
 
 def _settles(kind: str, resource: dict[str, Any] | None) -> bool:
     """Return whether a resource is complete and terminal, so that nobody needs to be asked."""
+    if resource is None:
+        return False
+    status = resource.get("status")
+    if type(status) is not str or status.lower() not in _TERMINAL:
+        return False
     try:
-        return resource is not None and structure(resource, _MODELS[kind]).status.terminal
+        structure(resource, _MODELS[kind])
     except UnexpectedResponse:
         return False
+    return True
 
 
 def _nonce(resource: dict[str, Any] | None) -> str | None:

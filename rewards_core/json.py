@@ -91,15 +91,14 @@ def pretty(body: bytes) -> str:
     return indented(dumps(loads(body))).decode()
 
 
-def canonical(value: Any) -> bytes:
-    """Write JSON so that only equal values give equal bytes, in whatever order the keys of their objects are.
+canonical: Callable[[Any], bytes] = _canonical_encoder.encode
+"""Write JSON so that only equal values give equal bytes, in whatever order the keys of their objects are.
 
-    A number keeps its digits: 1.5 and 1.50 give different bytes, as do 1.5 and "1.5".
+A number keeps its digits: 1.5 and 1.50 give different bytes, as do 1.5 and "1.5".
 
-    Raises:
-        TypeError, ValueError, RecursionError: as for `dumps`.
-    """
-    return _canonical_encoder.encode(value)
+Raises:
+    TypeError, ValueError, RecursionError: as for `dumps`.
+"""
 
 
 def decode(body: bytes, cls: type[T], *, inside: tuple[str, ...] = ()) -> T:

@@ -29,7 +29,8 @@ optional: Callable[[Validator], Validator] = attrs.validators.optional
 
 MAX_TEXT = 255
 
-_plain_id = re.compile(r"[A-Za-z0-9_:@+=~-][A-Za-z0-9_.:@+=~-]{0,254}", re.ASCII).fullmatch
+plain_id = re.compile(r"[A-Za-z0-9_:@+=~-][A-Za-z0-9_.:@+=~-]{0,254}", re.ASCII).fullmatch
+"""Matches ids as they usually are; whether another text is one says `is_id`."""
 _unfit_for_id = re.compile(r"[ /?#%\\]").search
 _plain_amount = re.compile(r"[0-9]{1,60}(?:\.[0-9]{1,30})?", re.ASCII).fullmatch
 _unfit_for_url = re.compile(r"[\x00-\x20\x7f-\xa0\\\ud800-\udfff]").search
@@ -47,7 +48,7 @@ def check_id(value: str, name: str) -> str:
         TypeError: it is not a str.
         ValueError: it is empty, too long, or holds what an id cannot hold.
     """
-    if type(value) is str and _plain_id(value):  # the usual case, which a call pays for twice
+    if type(value) is str and plain_id(value):  # the usual case, which a call pays for twice
         return value
     text = check_str(value, name)
     if is_id(text):
@@ -62,7 +63,7 @@ def is_id(value: object) -> bool:
     """Return whether a value is an id as `check_id` takes it."""
     if not isinstance(value, str):
         return False
-    if _plain_id(value):
+    if plain_id(value):
         return True
     return 0 < len(value) <= MAX_TEXT and value.isprintable() and not _unfit_for_id(value) and value not in {".", ".."}
 
@@ -422,7 +423,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _printable(value: str, name: str, advice: str) -> str:
-    if type(value) is str and _plain_id(value):
+    if type(value) is str and plain_id(value):
         return value
     text = check_str(value, name)
     if 0 < len(text) <= MAX_TEXT and text.isprintable() and text == text.strip():

@@ -104,7 +104,7 @@ class Completions:
         self._settlement = Settlement(client, store, policy, trusting=trusting, clock=clock, random=random)
         self._poller = self._settlement.poller
         self._key_waiters = KeyWaiters(client, store, self._poller, policy, random=random)
-        self._subscribers = (self._settlement, self._key_waiters, self._settlement.silence)
+        self._subscribers = (self._settlement, self._key_waiters)
         self._streams: set[CompletionStream[Any]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None

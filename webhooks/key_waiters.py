@@ -118,6 +118,7 @@ class KeyWaiters(Subscriber):
         self, client: OperationReader, store: Store, poller: Poller, policy: PollPolicy, *, random: Callable[[], float]
     ) -> None:
         self._client = client
+        self._scope = client.scope
         self._store = store
         self._pacer = poller.pacer
         self._max_flying = poller.max_flying
@@ -196,11 +197,11 @@ class KeyWaiters(Subscriber):
 
     def waits_for(self, ref: OperationRef) -> bool:
         """Whether any operation of this kind is looked for: which one it is, only its outcome says."""
-        return ref.scope == self._client.scope and bool(self._by_key.get(ref.kind))
+        return ref.scope == self._scope and bool(self._by_key.get(ref.kind))
 
     def settled(self, outcome: Outcome) -> None:
         """Wake the waiters whose request is met by a new outcome."""
-        if outcome.ref.scope == self._client.scope:
+        if outcome.ref.scope == self._scope:
             for waiter in self._with_key(outcome.ref.kind, outcome.key):
                 if self._meets(waiter.request, outcome):
                     waiter.find(outcome.ref)

@@ -52,6 +52,7 @@ class Settlement(Subscriber):
         random: Callable[[], float],
     ) -> None:
         self.client = client
+        self._scope = client.scope
         self.store = store
         self.poller = Poller(client, store, policy, self, random=random)
         self.silence = SilenceWarning(store)
@@ -141,18 +142,24 @@ class Settlement(Subscriber):
 
     def waits_for(self, ref: OperationRef) -> bool:
         """Whether the operation is waited for."""
-        return ref.scope == self.client.scope and self.table.has(ref.kind, ref.uid)
+        return ref.scope == self._scope and self.table.has(ref.kind, ref.uid)
 
     def settled(self, outcome: Outcome) -> None:
         """Bring a new outcome to its waiters."""
-        if outcome.ref.scope == self.client.scope and not self.bring(outcome):
+        if outcome.via == "webhook":
+            self.silence.over = True
+        if outcome.ref.scope == self._scope and not self.bring(outcome):
             self._let_go[outcome.ref] = None  # by the store, for which it has settled
             self._behind.set()
 
     def confirmed(self, outcome: Outcome) -> None:
         """Bring an outcome that counts only now to its waiters."""
-        if outcome.ref.scope == self.client.scope:
+        if outcome.ref.scope == self._scope:
             self.bring(outcome)
+
+    def refused(self, reason: str) -> None:
+        """Count a delivery that was refused for its signature."""
+        self.silence.refused(reason)
 
     def polls_due(self) -> None:
         """Look for due polls at once."""
@@ -209,7 +216,7 @@ class Settlement(Subscriber):
             self._missed = False
             waited_for = iter(self.table)
             try:
-                while some := [OperationRef(self.client.scope, *key) for key in islice(waited_for, _SLICE)]:
+                while some := [OperationRef(self._scope, *key) for key in islice(waited_for, _SLICE)]:
                     await self.watch([ref for ref in some for _ in self.table.of(ref.kind, ref.uid)])
             except StoreError:
                 self._missed = True
@@ -253,4 +260,4 @@ def read(client: OperationReader, outcome: Outcome) -> Operation | None:
     except VendorError as problem:
         logger.warning("A kept outcome of %s cannot be read, the vendor is asked: %s", outcome.ref, problem)
         return None
-    return operation if operation.status.terminal else None
+    return operation if operation.status == outcome.status or operation.status.terminal else None

@@ -6,32 +6,29 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from webhooks.store.base import Store, Subscriber
-
 if TYPE_CHECKING:
-    from webhooks.store.records import Outcome
+    from webhooks.store.base import Store
 
 logger = logging.getLogger(__name__)
 
 _POLLED_IN_A_ROW = 20
 
 
-class SilenceWarning(Subscriber):
+class SilenceWarning:
     """Count what polls settle until a delivery comes, and warn once.
 
     Args:
         store: Knows whether a delivery ever came to another process.
+
+    Attributes:
+        over: Whether there is nothing to warn of any more: a delivery settled something, or the warning was given.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._polled_in_a_row = 0
-        self._over = False
+        self.over = False
         self._refused: Counter[str] = Counter()
-
-    def settled(self, outcome: Outcome) -> None:
-        """Note that a delivery settled something."""
-        self._over = self._over or outcome.via == "webhook"
 
     def refused(self, reason: str) -> None:
         """Count a delivery that was refused for its signature."""
@@ -40,9 +37,9 @@ class SilenceWarning(Subscriber):
     async def polled(self) -> None:
         """Count an operation that a poll settled."""
         self._polled_in_a_row += 1
-        if self._over or self._polled_in_a_row < _POLLED_IN_A_ROW:
+        if self.over or self._polled_in_a_row < _POLLED_IN_A_ROW:
             return
-        self._over = True
+        self.over = True
         try:
             counted = await self._store.statistics()
         except Exception:

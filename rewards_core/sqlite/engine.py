@@ -209,7 +209,12 @@ class Engine(Generic[S]):
             for call in batch:
                 call.error = type(told)(str(told))
             return []
-        self._after_commit(opened)
+        try:  # it is durable: nothing that fails from here on may fail or repeat a call
+            opened.session.committed()
+            if self._empty_log and self._opened is opened:
+                self._empty_log = not opened.empty_log(self._busy_timeout)
+        except Exception:
+            logger.exception("the store's work after a commit failed")
         return news
 
     def _transact(self, opened: Database[S], batch: Sequence[Call[Any]]) -> list[Any]:
@@ -230,15 +235,6 @@ class Engine(Generic[S]):
             return [piece for call in batch for piece in self._write([call])]
         batch[0].error = meaning(problem, self._path) if isinstance(problem, SQLiteError) else problem
         return []
-
-    def _after_commit(self, opened: Database[S]) -> None:
-        """Do what follows a commit; it is durable, so nothing that fails here may fail or repeat a call."""
-        try:
-            opened.session.committed()
-            if self._empty_log and self._opened is opened:
-                self._empty_log = not opened.empty_log(self._busy_timeout)
-        except Exception:
-            logger.exception("the store's work after a commit failed")
 
     def _take_back(self, opened: Database[S], problem: BaseException) -> None:
         """Roll back; a connection that met more than a passing trouble, or cannot even do that, is opened again next time."""

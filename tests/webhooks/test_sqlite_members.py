@@ -165,11 +165,12 @@ async def test_what_many_dead_processes_waited_for_is_given_up_some_at_a_time(
 ) -> None:
     monkeypatch.setattr("webhooks.store.sqlite_session._DEMOTED_AT_ONCE", 2)
     dead, here = host.open(ticks=False), host.open()
-    await dead.watch([ref(str(number)) for number in range(5)], poll_in=HOUR)
+    await dead.watch([ref(str(number)) for number in range(100)], poll_in=HOUR)
     await ear_of(here)
     await renewals(host, here, 5)
-    assert len(await rows(here, "SELECT * FROM interest")) == 3
-    await renewals(host, here, 2)
+    assert 0 < len(await rows(here, "SELECT * FROM interest")) < 100  # further ticks may have come between
+    while await rows(here, "SELECT * FROM interest"):
+        await renewals(host, here)
     assert {one.priority for one in await here.list_pending()} == {Priority.ABANDONED}
 
 

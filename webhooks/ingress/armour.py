@@ -225,6 +225,7 @@ class ArmouredServer(web.Server):
         self.draining = False
         self._routes = dict(check_mapping(routes, "routes", "a mapping of paths to receivers"))
         self._trusted = setting(trusted, "trusted", Networks)
+        self._behind_proxies = bool(self._trusted)
         self._allowed = None if allowed is None else check_instance(allowed, "allowed", Networks)
         self._observe = check_callable(observe, "observe")
         self._open: dict[_Connection, None] = {}
@@ -351,7 +352,7 @@ class ArmouredServer(web.Server):
 
     async def _answer(self, request: web.BaseRequest, connection: _Connection) -> web.StreamResponse:
         key: int | None = None
-        if self._trusted:
+        if self._behind_proxies:
             client = self._client(request, connection)
             if client.forwarded:
                 if self._allowed is not None and (client.address is None or client.address not in self._allowed):
@@ -372,12 +373,11 @@ class ArmouredServer(web.Server):
 
     async def _deliver(self, receiver: Intake, request: web.BaseRequest, connection: _Connection) -> Reply:
         headers, payload = request.headers, request.content
+        body = payload.read_nowait() if payload.is_eof() else None
         refusal = receiver.refusal(request.method, request.content_length, headers.get("Content-Encoding"))
         if refusal is not None:
             return refusal
-        if payload.is_eof():
-            body = payload.read_nowait()
-        else:
+        if body is None:
             if headers.get("Expect", "").lower() == "100-continue":
                 connection.wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             connection.receiver = receiver

@@ -18,8 +18,8 @@ from rewards_core.validation import check_callable, check_id, check_number, chec
 from webhooks.store.event_table import EventTable
 from webhooks.store.listing import EventListing, EventQuery, check_limit, check_purge
 from webhooks.store.mentions import mentioned_in, mentions
-from webhooks.store.outcome_table import OutcomeTable, key_of, made_with_of, packed
-from webhooks.store.outcomes import agree, conflict_event, outcome_of, terminal_status
+from webhooks.store.outcome_table import OutcomeTable, key_of, made_with_of
+from webhooks.store.outcomes import agree, conflict_event, outcome_of, packed
 from webhooks.store.polls import PollTable
 from webhooks.store.records import (
     FORGOTTEN,
@@ -86,7 +86,9 @@ class MemoryStore(EventListing):
 
     async def accept(self, event: Event) -> Acceptance:
         """Keep an event unless its identity is known, together with all that follows from it."""
-        now = self._now()
+        if self._closed:
+            raise _closed()
+        now = asyncio.get_running_loop().time()
         events = self._events
         if event.identity in events.days:
             return Acceptance.DUPLICATE
@@ -94,21 +96,22 @@ class MemoryStore(EventListing):
         if event.problem is not None:
             events.add(event, at, now, ())
             return Acceptance.NEW
-        outcome = _packed_outcome(event, at)
+        outcome = outcome_of(event, at)
+        kept = None if outcome is None else packed(outcome)  # what cannot be packed raises before anything is kept
         handlers = self._subscriptions.wanting(event)
         events.add(event, at, now, handlers)
-        self._draw_conclusions(event, outcome, at)
+        self._draw_conclusions(event, outcome, kept, now)
         if handlers:
             self._subscribers.jobs_ready()
         return Acceptance.NEW
 
     async def amend(self, event_id: int, event: Event) -> None:
         """Replace a kept event by what a later reading of its body found."""
-        self._now()
-        at = self._clock()
-        outcome = _packed_outcome(event, at)
+        now = self._now()
+        outcome = outcome_of(event, self._clock())
+        kept = None if outcome is None else packed(outcome)
         if self._events.replace(event_id, event) and event.problem is None:
-            self._draw_conclusions(event, outcome, at)
+            self._draw_conclusions(event, outcome, kept, now)
 
     async def outcome(self, ref: OperationRef) -> Outcome | None:
         """Return the outcome that stands, the first one."""
@@ -134,7 +137,7 @@ class MemoryStore(EventListing):
     async def record_outcome(self, outcome: Outcome) -> Recorded:
         """Record how an operation ended; the first one stands."""
         self._check_open()
-        return self._record(outcome, _packed(outcome))
+        return self._record(outcome, packed(outcome), loop_time())
 
     async def watch(self, refs: Sequence[OperationRef], *, poll_in: float, confirmed: bool = False) -> Sequence[Outcome]:
         """Wait for operations from now on, in one step with looking up those that have an outcome."""
@@ -376,18 +379,14 @@ class MemoryStore(EventListing):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise StoreClosed("expected an open store, got one after aclose(); make a new one")
+            raise _closed()
 
-    def _draw_conclusions(self, event: Event, kept: bytes | None, at: float) -> None:
-        ref, lookups = event.ref, event.also
-        if ref is None:
-            pass
-        elif kept is None:
-            lookups = (ref, *lookups)
-        elif (key := key_of(ref)) not in self._outcomes and not self._subscribers:  # there is no subscriber to tell
-            self._settle(ref, key, kept, event.key)
-        elif (outcome := outcome_of(event, at)) is not None:
-            self._record(outcome, kept)
+    def _draw_conclusions(self, event: Event, outcome: Outcome | None, kept: bytes | None, now: float) -> None:
+        lookups = event.also
+        if outcome is not None and kept is not None:
+            self._record(outcome, kept, now)
+        elif event.ref is not None:
+            lookups = (event.ref, *lookups)
         if lookups:
             self._hurry([one for one in lookups if not self._is_done(one)], Priority.LOOKUP)
 
@@ -409,16 +408,14 @@ class MemoryStore(EventListing):
             polls = self._polls[scope] = PollTable(scope, self._max_events * _PENDING_PER_EVENT)
         return polls
 
-    def _settle(self, ref: OperationRef, key: str, outcome: bytes, idempotency_key: str | None) -> None:
-        self._outcomes.add(key, outcome, loop_time(), None if idempotency_key is None else made_with_of(ref, idempotency_key))
-        self._polls_of(ref.scope).discard(ref.kind, ref.uid)
-
-    def _record(self, outcome: Outcome, kept: bytes) -> Recorded:
+    def _record(self, outcome: Outcome, kept: bytes, now: float) -> Recorded:
         ref = outcome.ref
         key = key_of(ref)
         first = self._outcomes.get(key)
         if first is None:
-            self._settle(ref, key, kept, outcome.key)
+            self._outcomes.add(key, kept, now, None if outcome.key is None else made_with_of(ref, outcome.key))
+            if (polls := self._polls.get(ref.scope)) is not None:
+                polls.discard(ref.kind, ref.uid)
             self._subscribers.settled(outcome)
             return Recorded(verdict=Verdict.FIRST, outcome=outcome)
         if outcome.confirmed:
@@ -446,17 +443,11 @@ class MemoryStore(EventListing):
             return first
         made_with = made_with_of(first.ref, key) if first.key is None and key is not None else None
         completed = evolve(first, key=key, confirmed=confirmed)
-        self._outcomes.replace(key_of(first.ref), _packed(completed), made_with)
+        self._outcomes.replace(key_of(first.ref), packed(completed), made_with)
         if confirmed and not first.confirmed:
             self._subscribers.confirmed(completed)
         return completed
 
 
-def _packed_outcome(event: Event, now: float) -> bytes | None:
-    """Return the outcome an event carries, None if it carries none; what cannot be packed raises before anything is kept."""
-    status = terminal_status(event.resource)
-    return None if status is None or event.resource is None else packed(status, "webhook", now, event.key, event.resource)
-
-
-def _packed(outcome: Outcome) -> bytes:
-    return packed(outcome.status, outcome.via, outcome.settled_at, outcome.key, outcome.resource, confirmed=outcome.confirmed)
+def _closed() -> StoreClosed:
+    return StoreClosed("expected an open store, got one after aclose(); make a new one")

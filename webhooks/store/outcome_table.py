@@ -10,9 +10,11 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from attrs import evolve
+
 from rewards_core.operations import OperationRef, OperationStatus
-from webhooks.store.outcomes import pack_any, unpack_any
-from webhooks.store.records import Outcome, Via
+from webhooks.store.outcomes import packed, unpack_any
+from webhooks.store.records import Outcome
 
 _BETWEEN = "\0"
 _SLICE = 1_000
@@ -35,23 +37,6 @@ def made_with_of(ref: OperationRef, idempotency_key: str) -> str:
 def ref_of(key: str) -> OperationRef:
     """Return the ref that `key_of` has made one str of."""
     return OperationRef(*key.split(_BETWEEN, 2))
-
-
-def packed(
-    status: OperationStatus,
-    via: Via,
-    settled_at: float,
-    key: str | None,
-    resource: Mapping[str, Any],
-    *,
-    confirmed: bool = False,
-) -> bytes:
-    """Return an outcome as it is kept.
-
-    Raises:
-        TypeError: the resource holds what no JSON can hold.
-    """
-    return pack_any((status.value, via, settled_at, key, resource, confirmed))
 
 
 class OutcomeTable:
@@ -185,6 +170,4 @@ def _unpacked(key: str, kept: bytes) -> Outcome:
 
 def _erased(key: str, kept: bytes) -> bytes:
     """Return a kept outcome with nothing but how it ended."""
-    outcome = _unpacked(key, kept)
-    erased = packed(outcome.status, outcome.via, outcome.settled_at, None, {}, confirmed=outcome.confirmed)
-    return kept[: _HEAD.size] + erased
+    return kept[: _HEAD.size] + packed(evolve(_unpacked(key, kept), key=None, resource={}))

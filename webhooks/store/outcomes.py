@@ -36,6 +36,22 @@ def outcome_of(event: Event, at: float) -> Outcome | None:
     return Outcome(ref=event.ref, status=status, resource=event.resource, via="webhook", settled_at=at, key=event.key)
 
 
+def settled_by(event: Event, at: float) -> tuple[Outcome, bytes] | None:
+    """Return the outcome an event carries, and its resource packed; None if it carries none, or cannot be used."""
+    outcome = None if event.problem is not None else outcome_of(event, at)
+    return None if outcome is None else (outcome, pack_any(outcome.resource))
+
+
+def packed(outcome: Outcome) -> bytes:
+    """Return an outcome as a `MemoryStore` keeps it, without its ref.
+
+    Raises:
+        TypeError: the resource holds what no JSON can hold.
+    """
+    about = (outcome.status.value, outcome.via, outcome.settled_at, outcome.key, outcome.resource, outcome.confirmed)
+    return pack_any(about)
+
+
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,100}(\.[0-9]{1,100})?", re.ASCII)
 
 

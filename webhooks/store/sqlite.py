@@ -17,6 +17,7 @@ from rewards_core.sqlite.wakeups import Wakeups
 from rewards_core.validation import check_callable, check_number, check_path, check_str
 from webhooks.store import sqlite_events, sqlite_jobs, sqlite_outcomes, sqlite_polls, sqlite_reads, sqlite_upkeep
 from webhooks.store.listing import EventListing, EventQuery
+from webhooks.store.outcomes import pack, settled_by
 from webhooks.store.records import EventState, PollClaims
 from webhooks.store.sqlite_hints import Hints
 from webhooks.store.sqlite_rows import Arrival, PackedOutcome
@@ -130,7 +131,8 @@ class SQLiteStore(EventListing):
     async def accept(self, event: Event) -> Acceptance:
         """Keep an event unless its identity is known, together with all that follows from it, in one step."""
         self._check_open()
-        return await self._engine.write_together(sqlite_events.accept, Arrival.of(event, self._clock()))
+        at = self._clock()
+        return await self._engine.write_together(sqlite_events.accept, Arrival.of(event, at, settled_by(event, at)))
 
     async def amend(self, event_id: int, event: Event) -> None:
         """Replace a kept event by what a later reading of its body found."""
@@ -203,7 +205,7 @@ class SQLiteStore(EventListing):
     async def record_outcome(self, outcome: Outcome) -> Recorded:
         """Record how an operation ended; the first one stands."""
         self._check_open()
-        return await self._engine.write_together(sqlite_events.record_outcomes, PackedOutcome.of(outcome))
+        return await self._engine.write_together(sqlite_events.record_outcomes, PackedOutcome.of(outcome, pack(outcome.resource)))
 
     # pending operations and polls
 

@@ -9,7 +9,7 @@ from rewards_core.clock import DAY
 from rewards_core.operations import OperationStatus
 from rewards_core.sqlite.connection import fetch
 from webhooks.store.mentions import mentions
-from webhooks.store.outcomes import pack
+from webhooks.store.outcomes import pack, settled_by
 from webhooks.store.records import FORGOTTEN, IDENTITY_DAYS, Acceptance, EventState, Priority
 from webhooks.store.sqlite_outcomes import outcomes, record
 from webhooks.store.sqlite_polls import hurry
@@ -22,9 +22,8 @@ from webhooks.store.sqlite_rows import (
     Arrival,
     PackedOutcome,
     changed_row,
-    placeholders,
-    values_at_once,
 )
+from webhooks.store.sqlite_statements import placeholders, values_at_once
 
 if TYPE_CHECKING:
     from rewards_core.operations import Event, OperationRef
@@ -42,11 +41,17 @@ WHERE id IN """
 
 def accept(session: Session, arrivals: Sequence[Arrival]) -> list[Acceptance]:
     """Keep events whose identities are not known yet, with all that follows from them."""
-    fresh = keep(session, arrivals)
-    record(session, [arrival.outcome for arrival in fresh if arrival.outcome is not None], keep)
-    _ask(session, [ref for arrival in fresh for ref in arrival.lookups])
-    left = {id(arrival) for arrival in fresh}
-    return [Acceptance.NEW if id(arrival) in left else Acceptance.DUPLICATE for arrival in arrivals]
+    settled: list[PackedOutcome] = []
+    mentioned: list[OperationRef] = []
+    new: set[int] = set()
+    for arrival in keep(session, arrivals):
+        new.add(id(arrival))
+        mentioned += arrival.lookups
+        if arrival.outcome is not None:
+            settled.append(arrival.outcome)
+    record(session, settled, keep)
+    _ask(session, mentioned)
+    return [Acceptance.NEW if id(arrival) in new else Acceptance.DUPLICATE for arrival in arrivals]
 
 
 def record_outcomes(session: Session, some: Sequence[PackedOutcome]) -> list[Recorded]:
@@ -56,7 +61,7 @@ def record_outcomes(session: Session, some: Sequence[PackedOutcome]) -> list[Rec
 
 def amend(session: Session, event_id: int, event: Event) -> None:
     """Replace a kept event by what a later reading of its body found."""
-    arrival = Arrival.of(event, session.wall)
+    arrival = Arrival.of(event, session.wall, settled_by(event, session.wall))
     session.db.execute(
         "UPDATE event SET name = ?, kind = ?, uid = ?, occurred_at = ?, correlation_id = ?, attempt = ?, "
         "problem = ?, signature = ?, body = ? WHERE id = ?",
@@ -75,15 +80,17 @@ def keep(session: Session, arrivals: Sequence[Arrival]) -> list[Arrival]:
     by_identity: dict[bytes, Arrival] = {}
     for arrival in arrivals:
         by_identity.setdefault(arrival.event.identity, arrival)
-    for part in values_at_once(list(by_identity)):
-        known = fetch(session.db, f"SELECT identity FROM identity WHERE identity IN {placeholders(len(part), 1)}", part)
-        for (identity,) in known:
-            by_identity.pop(identity, None)
-    fresh = list(by_identity.values())
+    for (identity,) in session.select_in("SELECT identity FROM identity WHERE identity IN", list(by_identity)):
+        by_identity.pop(identity, None)
+    fresh: list[Arrival] = []
+    identities: list[tuple[Any, ...]] = []
+    for identity, arrival in by_identity.items():
+        fresh.append(arrival)
+        identities.append((identity, int(arrival.at) // DAY))
     if not fresh:
         return fresh
-    session.insert("identity", "identity, day", [(arrival.event.identity, int(arrival.at) // DAY) for arrival in fresh])
-    newest = fetch(session.db, "SELECT seq FROM sqlite_sequence WHERE name = 'event'")
+    session.insert("identity", "identity, day", identities)
+    newest: list[Any] = session.db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").fetchall()
     first_id = (newest[0][0] if newest else 0) + 1
     rows: list[tuple[Any, ...]] = []
     jobs: list[tuple[Any, ...]] = []
@@ -91,8 +98,9 @@ def keep(session: Session, arrivals: Sequence[Arrival]) -> list[Arrival]:
     for event_id, arrival in enumerate(fresh, first_id):
         names = session.wanted.by(arrival.event)
         state = READY if names else DONE if arrival.event.problem is None else DEAD
-        wanted.update(names)
-        jobs += [(event_id, name, READY, session.now, 0) for name in names]
+        for name in names:
+            wanted.add(name)
+            jobs.append((event_id, name, READY, session.now, 0))
         rows.append(arrival.row(event_id, state))
     session.insert("event", EVENT_COLUMNS, rows)
     if jobs:

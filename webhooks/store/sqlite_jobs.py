@@ -29,11 +29,10 @@ from webhooks.store.sqlite_rows import (
     STATES,
     event_of,
     job_of,
-    placeholders,
     text,
-    values_at_once,
 )
 from webhooks.store.sqlite_session import row_of_subscription, subscription_of
+from webhooks.store.sqlite_statements import placeholders, values_at_once
 from webhooks.store.subscriptions import handler_statuses
 
 if TYPE_CHECKING:

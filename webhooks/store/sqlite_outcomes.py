@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from attrs import evolve
@@ -17,7 +18,8 @@ from webhooks.store.sqlite_rows import (
     outcome_from,
     text,
 )
-from webhooks.store.sqlite_session import OUTCOMES, News, Session, run_for_refs
+from webhooks.store.sqlite_session import OUTCOMES, News, Session
+from webhooks.store.sqlite_statements import run_for_refs
 
 if TYPE_CHECKING:
     from rewards_core.operations import OperationRef
@@ -81,8 +83,8 @@ def record(session: Session, some: Sequence[PackedOutcome], keep: Keep) -> list[
             conflicting.append(packed)
         recorded.append(Recorded(verdict=verdict, outcome=stands))
     ended = [one.outcome.ref for one in some if one.outcome.confirmed]
-    _end_waiting(session, [*(packed.outcome.ref for packed in first), *ended])
     session.news += [News(settled=standing[packed.outcome.ref]) for packed in first]
+    _end_waiting(session, [*(packed.outcome.ref for packed in first), *ended])
     for packed in conflicting:
         event = conflict_event(standing[packed.outcome.ref], packed.outcome)
         if keep(session, [Arrival(event, session.wall)]):
@@ -115,4 +117,4 @@ def _end_waiting(session: Session, refs: Sequence[OperationRef]) -> None:
     session.for_refs("DELETE FROM pending", refs)
     waiting = session.for_refs("DELETE FROM interest", refs, then="RETURNING process")
     if waiting:
-        session.hint(OUTCOMES, {process for (process,) in waiting})
+        session.hint(OUTCOMES, set(chain.from_iterable(waiting)))

@@ -16,11 +16,10 @@ from webhooks.store.sqlite_rows import (
     STATES,
     job_of,
     pending_of,
-    placeholders,
     stored_event_of,
     text,
-    values_at_once,
 )
+from webhooks.store.sqlite_statements import placeholders, values_at_once
 
 if TYPE_CHECKING:
     from rewards_core.sqlite.connection import Connection

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from attrs import define, evolve
 
 from rewards_core.operations import Event, OperationRef, OperationStatus
-from webhooks.store.outcomes import outcome_of, pack, unpack
+from webhooks.store.outcomes import unpack
 from webhooks.store.records import EventState, Job, Outcome, PendingOperation, Priority, StoredEvent
-
-T = TypeVar("T")
 
 STATES = (EventState.DONE, EventState.READY, EventState.DEAD)
 DONE, READY, DEAD = range(3)
@@ -24,30 +21,23 @@ OUTCOME_COLUMNS = "scope, kind, uid, status, resource, via, settled_at, key, con
 JOB_COLUMNS = "event_id, handler, state, due_at, attempts, reason, fence, held"
 PENDING_COLUMNS = "scope, kind, uid, added_at, due_at, polls, priority, attempt, watched, fence"
 
-_WIDEST = 64
-
 
 @define(eq=False)
 class PackedOutcome:
-    """An outcome and its resource as it is written."""
+    """An outcome, and its values in the order of `OUTCOME_COLUMNS`."""
 
     outcome: Outcome
-    resource: bytes
+    row: tuple[Any, ...]
 
     @classmethod
-    def of(cls, outcome: Outcome) -> PackedOutcome:
-        """Pack an outcome; half a surrogate pair in its uid is kept as an escape."""
+    def of(cls, outcome: Outcome, resource: bytes) -> PackedOutcome:
+        """Put an outcome together with its packed resource; half a surrogate pair in its uid is kept as an escape."""
         ref = outcome.ref
         if not ref.uid.isascii():
-            outcome = evolve(outcome, ref=OperationRef(ref.scope, ref.kind, text(ref.uid)))
-        return cls(outcome, pack(outcome.resource))
-
-    @property
-    def row(self) -> tuple[Any, ...]:
-        """Its values, in the order of `OUTCOME_COLUMNS`."""
-        one = self.outcome
-        row = (one.ref.scope, one.ref.kind, text(one.ref.uid), str(one.status), self.resource, one.via, one.settled_at)
-        return (*row, _text_or_none(one.key), one.confirmed)
+            ref = OperationRef(ref.scope, ref.kind, text(ref.uid))
+            outcome = evolve(outcome, ref=ref)
+        about = (ref.scope, ref.kind, ref.uid, outcome.status.value, resource, outcome.via, outcome.settled_at)
+        return cls(outcome, (*about, _text_or_none(outcome.key), outcome.confirmed))
 
 
 @define(eq=False)
@@ -58,25 +48,22 @@ class Arrival:
         event: The event.
         at: When it came, Unix time.
         outcome: What it settles, None if nothing.
+        lookups: The operations it mentions without settling them.
     """
 
     event: Event
     at: float
     outcome: PackedOutcome | None = None
+    lookups: tuple[OperationRef, ...] = ()
 
     @classmethod
-    def of(cls, event: Event, at: float) -> Arrival:
-        """Read from an event what it settles; one that cannot be used settles nothing."""
-        outcome = None if event.problem is not None else outcome_of(event, at)
-        return cls(event, at, None if outcome is None else PackedOutcome.of(outcome))
-
-    @property
-    def lookups(self) -> Iterator[OperationRef]:
-        """The operations it mentions without settling them."""
-        if self.event.problem is None:
-            if self.event.ref is not None and self.outcome is None:
-                yield self.event.ref
-            yield from self.event.also
+    def of(cls, event: Event, at: float, settled: tuple[Outcome, bytes] | None) -> Arrival:
+        """Put an event together with what `settled_by` found in it; one that cannot be used mentions nothing."""
+        if event.problem is not None:
+            return cls(event, at)
+        if settled is not None:
+            return cls(event, at, PackedOutcome.of(*settled), event.also)
+        return cls(event, at, None, event.also if event.ref is None else (event.ref, *event.also))
 
     def row(self, event_id: int, state: int) -> tuple[Any, ...]:
         """Return its values, in the order of `EVENT_COLUMNS`."""
@@ -154,39 +141,6 @@ def pending_of(row: Sequence[Any], now: float) -> PendingOperation:
         priority=Priority(priority),
         due_in=max(0.0, due_at - now),
     )
-
-
-def placeholders(columns: int, rows: int) -> str:
-    """Return `(?,?),(?,?)` for so many rows of so many columns."""
-    return ",".join(["(" + ",".join("?" * columns) + ")"] * rows)
-
-
-def rows_at_once(rows: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, list[Any]]]:
-    """Cut rows into lengths that are powers of two, so that few statements are ever prepared; yield length and flat values."""
-    place = 0
-    while place < len(rows):
-        length = min(_WIDEST, 1 << (len(rows) - place).bit_length() - 1)
-        yield length, list(chain.from_iterable(rows[place : place + length]))
-        place += length
-
-
-def values_at_once(values: Sequence[T]) -> Iterator[list[T]]:
-    """Cut values of an `IN (...)` list into lengths that are powers of two, the last one repeated to fill up."""
-    for place in range(0, len(values), _WIDEST):
-        part = list(values[place : place + _WIDEST])
-        yield part + [part[-1]] * ((1 << (len(part) - 1).bit_length()) - len(part))
-
-
-Groups = dict[tuple[str, str], list[str]]
-"""Scope and kind to the uids that belong to them."""
-
-
-def by_scope_and_kind(refs: Iterable[OperationRef]) -> Groups:
-    """Group uids, because SQLite uses no index for `(scope, kind, uid) IN (VALUES ...)`."""
-    groups: Groups = {}
-    for ref in refs:
-        groups.setdefault((ref.scope, ref.kind), []).append(text(ref.uid))
-    return groups
 
 
 def _ref_row(ref: OperationRef | None) -> tuple[str | None, str | None]:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
 
 from rewards_core.clock import DAY, HOUR
 from rewards_core.sqlite.connection import Connection, fetch, transaction
 from webhooks.store.records import Subscription
-from webhooks.store.sqlite_rows import by_scope_and_kind, placeholders, rows_at_once, text, values_at_once
+from webhooks.store.sqlite_rows import text
+from webhooks.store.sqlite_statements import Statements
 from webhooks.store.subscriptions import Wanted
 
 if TYPE_CHECKING:
-    from rewards_core.operations import OperationRef
     from rewards_core.sqlite.wakeups import Wakeups
     from webhooks.store.records import Outcome
 
@@ -73,7 +73,7 @@ class Member:
         return f"{self.id}-{self.claims}"
 
 
-class Session:
+class Session(Statements):
     """What the store's transactions share: the connection, the time, what is to be told afterwards, and who else is there.
 
     Args:
@@ -96,7 +96,7 @@ class Session:
         hourly: Callable[[Session], object],
     ) -> None:
         member.id = member.id or secrets.token_hex(8)
-        self.db = db
+        super().__init__(db)
         self.member = member
         self.now = uptime()
         self.wall = clock()
@@ -231,18 +231,6 @@ class Session:
             (scope, kind, uid, scope, kind, uid),
         )
 
-    # statements that take many rows: between two of them the thread may have to wait for the interpreter
-
-    def insert(self, table: str, columns: str, rows: Sequence[tuple[Any, ...]], *, verb: str = "INSERT", then: str = "") -> None:
-        """Insert rows."""
-        for length, values in rows_at_once(rows):
-            marks = placeholders(columns.count(",") + 1, length)
-            self.db.execute(f"{verb} INTO {table} ({columns}) VALUES {marks} {then}", values)
-
-    def for_refs(self, statement: str, refs: Iterable[OperationRef], *values: object, then: str = "") -> list[Any]:
-        """Run `statement WHERE <refs> then` for refs, after values of its own; return the rows of all."""
-        return run_for_refs(self.db, statement, refs, *values, then=then)
-
     def _write_record(self) -> None:
         member = self.member
         row = (member.id, os.getpid(), member.wakeups.address, self.now, 1)
@@ -259,7 +247,7 @@ class Session:
 
     def _data_version(self) -> int:
         """Return a number that changes with every commit of another connection."""
-        return int(fetch(self.db, "PRAGMA data_version")[0][0])
+        return int(self.db.execute("PRAGMA data_version").get)
 
     def _renew(self) -> None:
         """Renew this process's record, and see who did not."""
@@ -368,16 +356,3 @@ def subscription_of(row: Sequence[str]) -> Subscription:
     """Read a subscription."""
     service, handler, scope, patterns = row
     return Subscription(service=service, handler=handler, scope=scope, patterns=frozenset(patterns.split("\n")))
-
-
-def run_for_refs(db: Connection, statement: str, refs: Iterable[OperationRef], *values: object, then: str = "") -> list[Any]:
-    """Run `statement WHERE <refs> then` for refs, after values of its own; return the rows of all."""
-    found: list[Any] = []
-    for (scope, kind), uids in by_scope_and_kind(refs).items():
-        for part in values_at_once(uids):
-            found += fetch(
-                db,
-                f"{statement} WHERE scope = ? AND kind = ? AND uid IN ({','.join('?' * len(part))}) {then}",
-                (*values, scope, kind, *part),
-            )
-    return found

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_FAILED = "a subscriber of the store failed; the others are told"
+
 
 class Subscribers:
     """The subscribers of one store object; what one raises is logged, and the others are told."""
@@ -44,7 +46,10 @@ class Subscribers:
     def settled(self, outcome: Outcome) -> None:
         """Tell of the first outcome of an operation."""
         for subscriber in self._all:
-            _call(subscriber.settled, outcome)
+            try:
+                subscriber.settled(outcome)
+            except Exception:
+                logger.exception(_FAILED)
 
     def confirmed(self, outcome: Outcome) -> None:
         """Tell that the vendor's API confirmed a first outcome."""
@@ -76,5 +81,5 @@ def _call(hear: Callable[..., object], *news: object) -> object:
     try:
         return hear(*news)
     except Exception:
-        logger.exception("a subscriber of the store failed; the others are told")
+        logger.exception(_FAILED)
         return None
