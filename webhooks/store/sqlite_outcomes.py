@@ -19,7 +19,7 @@ from webhooks.store.sqlite_rows import (
     text,
 )
 from webhooks.store.sqlite_session import OUTCOMES, News, Session
-from webhooks.store.sqlite_statements import run_for_refs
+from webhooks.store.sqlite_statements import by_scope_and_kind, run_for_groups
 
 if TYPE_CHECKING:
     from rewards_core.operations import OperationRef
@@ -33,7 +33,7 @@ Keep = Callable[[Session, Sequence[Arrival]], Sequence[Arrival]]
 
 def outcomes(db: Connection, refs: Iterable[OperationRef]) -> list[Outcome]:
     """Return the outcomes that stand."""
-    return [outcome_from(row) for row in run_for_refs(db, _OF_THESE, refs)]
+    return [outcome_from(row) for row in run_for_groups(db, _OF_THESE, by_scope_and_kind(refs))]
 
 
 def outcomes_by_key(db: Connection, scope: str, kind: str, key: str) -> list[Outcome]:
@@ -114,7 +114,8 @@ def _move_to_end(session: Session, ref: OperationRef) -> None:
 
 def _end_waiting(session: Session, refs: Sequence[OperationRef]) -> None:
     """Poll operations no longer, and wake those that wait for them in other processes."""
-    session.for_refs("DELETE FROM pending", refs)
-    waiting = session.for_refs("DELETE FROM interest", refs, then="RETURNING process")
+    groups = by_scope_and_kind(refs)
+    session.for_groups("DELETE FROM pending", groups)
+    waiting = session.for_groups("DELETE FROM interest", groups, then="RETURNING process")
     if waiting:
         session.hint(OUTCOMES, set(chain.from_iterable(waiting)))

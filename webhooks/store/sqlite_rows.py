@@ -67,13 +67,19 @@ class Arrival:
 
     def row(self, event_id: int, state: int) -> tuple[Any, ...]:
         """Return its values, in the order of `EVENT_COLUMNS`."""
-        event, ref = self.event, self.event.ref
-        return (event_id, event.scope, text(event.name), event.identity, *_ref_row(ref), state, self.at, *_late_row(event))
+        event = self.event
+        name, kind, uid, *late = changed_row(event)
+        return (event_id, event.scope, name, event.identity, kind, uid, state, self.at, *late)
 
 
 def changed_row(event: Event) -> tuple[Any, ...]:
     """Return the values of an event read anew, from its name on but for state and time, in the order of `EVENT_COLUMNS`."""
-    return (text(event.name), *_ref_row(event.ref), *_late_row(event))
+    kind, uid = (None, None) if event.ref is None else (event.ref.kind, event.ref.uid)
+    hints = (event.occurred_at, event.correlation_id, event.attempt, event.problem, event.signature)
+    words = (event.name, kind, uid, *hints)
+    if "".join(filter(None, words)).isascii():  # one look instead of eight
+        return (*words, event.body)
+    return (*map(_text_or_none, words), event.body)
 
 
 def text(value: str) -> str:
@@ -140,21 +146,6 @@ def pending_of(row: Sequence[Any], now: float) -> PendingOperation:
         polls=polls,
         priority=Priority(priority),
         due_in=max(0.0, due_at - now),
-    )
-
-
-def _ref_row(ref: OperationRef | None) -> tuple[str | None, str | None]:
-    return (None, None) if ref is None else (ref.kind, text(ref.uid))
-
-
-def _late_row(event: Event) -> tuple[Any, ...]:
-    return (
-        _text_or_none(event.occurred_at),
-        _text_or_none(event.correlation_id),
-        _text_or_none(event.attempt),
-        _text_or_none(event.problem),
-        _text_or_none(event.signature),
-        event.body,
     )
 
 

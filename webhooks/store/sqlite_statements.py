@@ -42,13 +42,17 @@ class Statements:
 
     def for_refs(self, statement: str, refs: Iterable[OperationRef], *values: object, then: str = "") -> list[Any]:
         """Run `statement WHERE <refs> then` for refs, after values of its own; return the rows of all."""
-        return run_for_refs(self.db, statement, refs, *values, then=then)
+        return run_for_groups(self.db, statement, by_scope_and_kind(refs), *values, then=then)
+
+    def for_groups(self, statement: str, groups: Groups, *, then: str = "") -> list[Any]:
+        """Do the same for refs that are grouped already."""
+        return run_for_groups(self.db, statement, groups, then=then)
 
 
-def run_for_refs(db: Connection, statement: str, refs: Iterable[OperationRef], *values: object, then: str = "") -> list[Any]:
+def run_for_groups(db: Connection, statement: str, groups: Groups, *values: object, then: str = "") -> list[Any]:
     """Run `statement WHERE <refs> then` for refs, after values of its own; return the rows of all."""
     found: list[Any] = []
-    for (scope, kind), uids in by_scope_and_kind(refs).items():
+    for (scope, kind), uids in groups.items():
         for part in values_at_once(uids):
             found += db.execute(
                 f"{statement} WHERE scope = ? AND kind = ? AND uid IN ({','.join('?' * len(part))}) {then}",
