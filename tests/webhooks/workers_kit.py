@@ -50,6 +50,15 @@ class Workers:
         self.pids[int(number)] = int(pid)
         return int(number)
 
+    async def follow(self) -> None:
+        """Read the log and note who takes deliveries, for as long as the listener runs."""
+        while True:
+            await self.replaced()
+
+    def kill(self, number: int) -> None:
+        """End a worker without a chance to do anything; it is not in `pids` until another takes its place."""
+        os.kill(self.pids.pop(number), signal.SIGKILL)
+
     async def get(self, path: str) -> tuple[int, str]:
         """Return what the admin port shows."""
         async with aiohttp.ClientSession() as session, session.get(self.listener.where["admin"] + path) as answer:
