@@ -20,7 +20,8 @@ from original_async import OriginalWebhooks
 ROOT = Path(__file__).resolve().parents[2]
 KEY_ID, SECRET = "4o3vfxtcmo7b", "a webhook secret of some length"
 KEYS = f"{KEY_ID}:a_webhook_secret_of_some_length"
-SOURCE = OriginalWebhooks({KEY_ID: "a_webhook_secret_of_some_length"})
+SECRETS = {KEY_ID: "a_webhook_secret_of_some_length"}
+SOURCE = OriginalWebhooks(SECRETS)
 APP = {"uid": "UB2DG8MW5KBQ", "name": "App", "region": "EU", "environment": "Development"}
 
 

@@ -1,7 +1,8 @@
 """A process that shares a SQLite store, until it is killed.
 
-store_process PATH write TAG     accept events without end; print `TAG NUMBER` for each that is acknowledged
-store_process PATH run TAG       run jobs without end; print `TAG EVENT` for each that is about to be finished
+store_process PATH write TAG         accept events without end; print `TAG NUMBER` for each that is acknowledged
+store_process PATH write-singly TAG  the same, one after the other
+store_process PATH run TAG           run jobs without end; print `TAG EVENT` for each that is about to be finished
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def say(*words: object) -> None:
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
-async def write(store: SQLiteStore, tag: int) -> None:
+async def write(store: SQLiteStore, tag: int, at_once: int = AT_ONCE) -> None:
     numbers = iter(range(1 << 62))
 
     async def sender() -> None:
@@ -46,7 +47,7 @@ async def write(store: SQLiteStore, tag: int) -> None:
                     break
             say(tag, number)
 
-    await asyncio.gather(*(sender() for _ in range(AT_ONCE)))
+    await asyncio.gather(*(sender() for _ in range(at_once)))
 
 
 class Ear(Subscriber):
@@ -59,11 +60,20 @@ class Ear(Subscriber):
 
 async def run(store: SQLiteStore, tag: int) -> None:
     ear = Ear()
-    await store.subscribe(ear)
-    await store.register_handlers([SUBSCRIPTION])
     while True:
-        claimed = await store.claim_jobs(HANDLER, scopes=["default"], limit=AT_ONCE, lease=LEASE)
-        await asyncio.gather(*(finish(store, tag, one) for one in claimed))
+        try:
+            await store.subscribe(ear)
+            await store.register_handlers([SUBSCRIPTION])
+            break
+        except StoreError:
+            await asyncio.sleep(0.01)
+    while True:
+        try:
+            claimed = await store.claim_jobs(HANDLER, scopes=["default"], limit=AT_ONCE, lease=LEASE)
+            await asyncio.gather(*(finish(store, tag, one) for one in claimed))
+        except StoreError:
+            await asyncio.sleep(0.01)
+            continue
         if not claimed:
             ear.due.clear()
             try:
@@ -81,7 +91,13 @@ async def main() -> None:
     path, mode, tag = sys.argv[1:]
     logging.disable()
     store = SQLiteStore(path)
-    await (write if mode == "write" else run)(store, int(tag))
+    match mode:
+        case "write":
+            await write(store, int(tag))
+        case "write-singly":
+            await write(store, int(tag), at_once=1)
+        case "run":
+            await run(store, int(tag))
 
 
 if __name__ == "__main__":

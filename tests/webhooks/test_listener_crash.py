@@ -1,14 +1,20 @@
 """Kill -9 under load: what was answered 200 is in the store, handed on at least once, and ends as it began.
 
+The listener runs alone, or with workers beside other processes that write to its store and run handlers from it, while the files
+beside the store are removed beneath them all.
+
 A killed process leaves the system's cache behind, so this shows nothing of fsync; `test_listener_durability.py` does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +23,12 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from tests.webhooks.listener_process import SOURCE, ListenerProcess, delivery, signed, start
+from original_async import OriginalWebhooks
+from tests.rewards_core.sqlite_kit import beside
+from tests.webhooks.crowd_kit import LOG_FILES, Crowd, event_ids, lost, until_no_job_is_left
+from tests.webhooks.listener_process import SECRETS, SOURCE, ListenerProcess, delivery, post, signed, start
+from tests.webhooks.store_process import SUBSCRIPTION
+from tests.webhooks.workers_kit import Workers, client, working
 from webhooks.store.records import EventState
 from webhooks.store.sqlite import SQLiteStore
 
@@ -29,17 +40,39 @@ BETWEEN_KILLS = (5, 120)
 
 pytestmark = pytest.mark.timeout(1_800)
 
+logger = logging.getLogger(__name__)
+
 
 class Elsewhere:
-    """Counts what is handed on to it."""
+    """Counts what is handed on to it, unless it is out of order."""
 
     def __init__(self) -> None:
         self.got: Counter[str] = Counter()
         self.url = ""
         self.changed = asyncio.Event()
+        self._failing = False
+        self._asked = asyncio.Event()
+        self._works_again = asyncio.Event()
+
+    @asynccontextmanager
+    async def out_of_order(self) -> AsyncIterator[None]:
+        """Answer nothing, from when somebody asks and waits; refuse at the end what was asked."""
+        self._failing = True
+        self._asked.clear()
+        self._works_again.clear()
+        await self._asked.wait()
+        try:
+            yield
+        finally:
+            self._failing = False
+            self._works_again.set()
 
     async def take(self, request: web.Request) -> web.Response:
         raw = await request.read()
+        if self._failing:
+            self._asked.set()
+            await self._works_again.wait()
+            return web.Response(status=503)
         SOURCE.verify(request.headers, raw)
         ref = SOURCE.parse(raw).ref
         assert ref is not None
@@ -154,3 +187,102 @@ async def nothing_is_left_to_do(folder: Path, acknowledged: dict[str, bytes]) ->
         assert [one for one in left if one.event.ref and one.event.ref.uid in acknowledged] == []
     finally:
         await store.aclose()
+
+
+SHOP = OriginalWebhooks(SECRETS, scope="shop")
+KILLS_OF_ALL = 6
+
+
+class Senders:
+    """Deliver to a listener whatever becomes of its workers, each delivery until it is acknowledged."""
+
+    def __init__(self, url: str, changed: asyncio.Condition) -> None:
+        self.url = url
+        self.changed = changed
+        self.acknowledged: dict[str, str] = {}
+        self._numbers = itertools.count()
+
+    async def send(self) -> None:
+        async with client() as session:
+            for number in self._numbers:
+                uid = f"{number:012}"
+                raw = delivery(uid)
+                while await self._status(session, raw) != 200:
+                    await asyncio.sleep(0.01)
+                self.acknowledged[uid] = SHOP.parse(raw).identity.hex()
+                async with self.changed:
+                    self.changed.notify_all()
+
+    async def hear(self, count: int) -> None:
+        """Return once so many more are acknowledged."""
+        wanted = len(self.acknowledged) + count
+        async with self.changed:
+            await self.changed.wait_for(lambda: len(self.acknowledged) >= wanted)
+
+    async def _status(self, session: aiohttp.ClientSession, raw: bytes) -> int | None:
+        try:
+            status = await post(session, self.url, raw)
+        except (aiohttp.ClientError, OSError):
+            return None
+        assert status in {200, 503}
+        return status
+
+
+async def kill_any(crowd: Crowd, workers: Workers, chance: random.Random) -> str:
+    """Kill one process, start another one in its place, and return which kind it was."""
+    place = chance.randrange(len(crowd.processes) + len(workers.pids))
+    if place >= len(crowd.processes):
+        workers.kill(chance.choice(sorted(workers.pids)))
+        return "worker"
+    mode = crowd.mode_of(crowd.processes[place])
+    await crowd.processes.pop(place).kill()
+    await crowd.start(mode)
+    return mode
+
+
+async def test_whoever_is_killed_and_whatever_is_removed_nothing_acknowledged_is_lost_and_every_handler_runs(
+    tmp_path: Path, elsewhere: Elsewhere, soak: bool
+) -> None:
+    chance = random.Random(20240229)
+    crowd = Crowd(tmp_path / "inbox.db")
+    setting_up = SQLiteStore(crowd.path)
+    await setting_up.register_handlers([SUBSCRIPTION])
+    await setting_up.aclose()
+    options = ["--source", "/webhooks/original,scope=shop", "--forward-to", elsewhere.url]
+    options += ["--forward-timeout", "0.5", "--forward-attempts", "1000"]
+    killed: Counter[str] = Counter()
+    async with working(tmp_path, *options) as workers:
+        senders = Senders(workers.url, crowd.changed)
+        tasks = [asyncio.create_task(work()) for work in (workers.follow, senders.send, senders.send, senders.send)]
+        try:
+            for mode in ("write-singly", "write-singly", "run", "run"):
+                await crowd.hear(1, await crowd.start(mode))
+            for number in range(KILLS_IN_A_SOAK if soak else KILLS_OF_ALL):
+                if number % 3 == 2:
+                    for suffix in chance.choice(LOG_FILES):
+                        beside(crowd.path, suffix).unlink(missing_ok=True)
+                async with elsewhere.out_of_order():  # so that a handler is under way
+                    killed[await kill_any(crowd, workers, chance)] += 1
+                await crowd.hear(chance.randint(5, 100))
+                await senders.hear(chance.randint(1, 20))
+            follow, *sending = tasks
+            for task in sending:
+                task.cancel()
+            await asyncio.gather(*sending, return_exceptions=True)
+            for process in [one for one in crowd.processes if crowd.mode_of(one) == "write-singly"]:
+                await process.kill()
+            await until_no_job_is_left(crowd.path)
+            follow.cancel()
+            assert await workers.listener.stop() == 0
+        finally:
+            for task in tasks:
+                task.cancel()
+            problems = await asyncio.gather(*tasks, return_exceptions=True)
+            await crowd.kill()
+    assert [one for one in problems if isinstance(one, Exception)] == []
+    acknowledged = crowd.acknowledged() | set(senders.acknowledged.values())
+    missing = await lost(crowd.path, acknowledged)
+    logger.info("killed %s; %d acknowledged, %d lost", dict(killed), len(acknowledged), len(missing))
+    assert missing == set()
+    assert senders.acknowledged.keys() - elsewhere.got.keys() == set()
+    assert await event_ids(crowd.path) <= {number for _, number in crowd.said_in("run")}

@@ -1,14 +1,16 @@
-"""The contract over SQLite: one store object, and two over one file."""
+"""The contract over SQLite: one store object, two over one file, and one in each of two processes."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
 
-from tests.webhooks.store_contract import EPOCH, DurableStoreContract, Reopen
+from tests.webhooks.contract_process import OtherProcess, SharedTime, other_process
+from tests.webhooks.store_contract import DurableStoreContract, Reopen
 from tests.webhooks.store_contract.handlers import HOUR
 from webhooks.store.base import Store
 from webhooks.store.sqlite import SQLiteStore
@@ -16,34 +18,30 @@ from webhooks.store.sqlite import SQLiteStore
 Make = Callable[[], SQLiteStore]
 
 
-class HostTime:
-    """The host's uptime and its wall clock, which move only when a test moves them."""
+class HostTime(SharedTime):
+    """The time of a host, and the stores that are open on it."""
 
-    def __init__(self) -> None:
-        self.wall = EPOCH
-        self.passed = 1_000.0
-        self.stores: list[SQLiteStore] = []
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.stores: list[Store] = []
 
-    def clock(self) -> float:
-        return self.wall
-
-    def uptime(self) -> float:
-        return self.passed
+    @property
+    def wall(self) -> float:
+        return self.clock()
 
     async def advance(self, seconds: float) -> None:
-        self.passed += seconds
-        self.wall += seconds
+        self.move(wall=seconds, passed=seconds)
         if seconds >= HOUR:
             for store in self.stores:
                 await store.ping()
 
     async def jump(self, seconds: float) -> None:
-        self.wall += seconds
+        self.move(wall=seconds, passed=0)
 
 
 @pytest.fixture
-def time() -> HostTime:
-    return HostTime()
+def time(tmp_path: Path) -> HostTime:
+    return HostTime(tmp_path / "time")
 
 
 @pytest.fixture
@@ -80,3 +78,36 @@ class TestTwoObjects(DurableStoreContract):
         yield here, there
         await here.aclose()
         await there.aclose()
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[OtherProcess]:
+    with other_process() as process:
+        yield process
+
+
+@pytest_asyncio.fixture
+async def make_elsewhere(tmp_path: Path, time: HostTime, process: OtherProcess) -> AsyncIterator[Callable[[], Any]]:
+    async def make_elsewhere() -> Store:
+        store = cast("Store", await process.open(tmp_path / "inbox.db", tmp_path / "time"))
+        time.stores.append(store)
+        return store
+
+    yield make_elsewhere
+    await process.close_all()
+
+
+class TestTwoProcesses(DurableStoreContract):
+    @pytest_asyncio.fixture
+    async def stores(self, make: Make, make_elsewhere: Callable[[], Any]) -> AsyncIterator[tuple[Store, Store]]:
+        here, there = make(), await make_elsewhere()
+        yield here, there
+        await here.aclose()
+
+    @pytest.fixture
+    def reopen(self, make_elsewhere: Callable[[], Any]) -> Reopen:
+        async def reopen(store: Store) -> Store:
+            await store.aclose()
+            return cast("Store", await make_elsewhere())
+
+        return reopen

@@ -226,6 +226,18 @@ class HandlersContract:
         await time.advance(600)
         assert await claim(here) == []
 
+    async def test_the_first_claim_of_each_of_two_store_objects_is_another_one(
+        self, here: Store, there: Store, time: Time
+    ) -> None:
+        await here.register_handlers([wants()])
+        await here.accept(event())
+        (old,) = await claim(here)
+        await time.advance(60)
+        (new,) = await claim(there)
+        assert new.job.fence != old.job.fence
+        assert await here.finish_job(old.job) is False
+        assert await there.finish_job(new.job) is True
+
     async def test_work_that_outlived_its_lease_counts_unless_another_took_it_up(
         self, here: Store, there: Store, time: Time
     ) -> None:

@@ -1,0 +1,128 @@
+"""Several processes on one store, what they said, and what the store holds after them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Set
+from pathlib import Path
+
+from tests.rewards_core.sqlite_kit import ROOT, run_elsewhere
+from tests.webhooks.store_process import event
+
+LOG_FILES = [some for count in (1, 2, 3) for some in itertools.combinations(("-wal", "-shm", ".lock"), count)]
+"""What may be removed beside a store at one moment."""
+
+
+class Process:
+    """A process that shares the store, and what it has said so far."""
+
+    def __init__(self, process: asyncio.subprocess.Process, crowd: Crowd, tag: int) -> None:
+        self.process = process
+        self.tag = tag
+        self.said = 0
+        self._reading = asyncio.create_task(self._read(crowd))
+
+    async def _read(self, crowd: Crowd) -> None:
+        assert self.process.stdout is not None
+        while line := await self.process.stdout.readline():
+            if line.endswith(b"\n"):
+                tag, number = map(int, line.split())
+                crowd.said.append((tag, number))
+                self.said += 1
+                async with crowd.changed:
+                    crowd.changed.notify_all()
+
+    async def kill(self) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.wait()
+        await self._reading
+
+
+class Crowd:
+    """All the processes on one store, and everything they said; ended by `kill`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.said: list[tuple[int, int]] = []
+        self.changed = asyncio.Condition()
+        self.processes: list[Process] = []
+        self._modes: list[str] = []
+
+    async def start(self, mode: str) -> Process:
+        self._modes.append(mode)
+        tag = len(self._modes)
+        command = [sys.executable, "-m", "tests.webhooks.store_process", str(self.path), mode, str(tag)]
+        process = Process(await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, cwd=ROOT), self, tag)
+        self.processes.append(process)
+        return process
+
+    async def hear(self, count: int, *some: Process) -> None:
+        """Return once each of these, or all together if none is given, have said so much more."""
+        wanted = [(process, process.said + count) for process in some]
+        total = len(self.said) + count
+        async with self.changed:
+            if some:
+                await self.changed.wait_for(lambda: all(process.said >= said for process, said in wanted))
+            else:
+                await self.changed.wait_for(lambda: len(self.said) >= total)
+
+    def mode_of(self, process: Process) -> str:
+        """Return how a process was started."""
+        return self._modes[process.tag - 1]
+
+    def said_in(self, mode: str) -> list[tuple[int, int]]:
+        """Return what those said that were started in a mode whose name begins so."""
+        return [(tag, number) for tag, number in self.said if self._modes[tag - 1].startswith(mode)]
+
+    def acknowledged(self) -> set[str]:
+        """Return the identities of the events that were acknowledged to those that write."""
+        return {event(tag, number).identity.hex() for tag, number in self.said_in("write")}
+
+    async def kill(self) -> None:
+        await asyncio.gather(*(process.kill() for process in self.processes))
+
+
+LOOK = """
+import json, sys
+from pathlib import Path
+from rewards_core.sqlite.connection import connect
+db = connect(Path(sys.argv[1]))
+sound = db.execute("PRAGMA integrity_check").fetchall()
+print(json.dumps([sound, [identity.hex() for (identity,) in db.execute("SELECT identity FROM event")]]))
+"""
+JOBS = """
+import sys
+from pathlib import Path
+from rewards_core.sqlite.connection import connect
+print(connect(Path(sys.argv[1]), read_only=True).execute("SELECT count(*) FROM job").get)
+"""
+IDS = """
+import json, sys
+from pathlib import Path
+from rewards_core.sqlite.connection import connect
+print(json.dumps([id for (id,) in connect(Path(sys.argv[1])).execute("SELECT id FROM event WHERE scope = 'default'")]))
+"""
+
+
+async def lost(path: Path, acknowledged: Set[str]) -> Set[str]:
+    """Return which of these identities a sound store, which nobody has open, does not hold."""
+    sound, identities = json.loads(await run_elsewhere(LOOK, path))
+    assert sound == [["ok"]]
+    assert len(set(identities)) == len(identities)
+    return acknowledged - set(identities)
+
+
+async def until_no_job_is_left(path: Path) -> None:
+    """Return once every job was finished."""
+    while int(await run_elsewhere(JOBS, path)):
+        pass  # looking takes a while
+
+
+async def event_ids(path: Path) -> set[int]:
+    """Return the ids of the events that were written; nobody has the store open."""
+    return set(json.loads(await run_elsewhere(IDS, path)))
