@@ -177,8 +177,8 @@ class Engine(Generic[S]):
             self._forks = _forks
         elif self._forks != _forks:
             raise StoreError(
-                f"{self._path} was opened before this process was forked, and SQLite's locks do not survive a fork. "
-                "Make the store in the child, or use it there for the first time."
+                f"{self._path} was opened before this process was forked, and SQLite's locks do not survive a fork. Nothing was "
+                "read or written. Fork before the file is first used, or start this process with spawn instead of fork."
             )
 
     def _copy(self, source: Connection, to: Path) -> None:
