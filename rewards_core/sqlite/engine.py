@@ -69,10 +69,11 @@ class Engine(Generic[S]):
         schema: What it holds; an older layout is brought to the newest, after a backup beside it.
         session: Makes the user's session of a new writing connection, on the engine's thread.
         tell: Is called in the loop with what has become durable, before the callers are answered.
-        busy_timeout: Seconds to wait for another process's lock, 0 or more.
+        busy_timeout: Seconds to wait for another process that holds the lock and commits nothing, 0 or more.
         max_log_bytes: A longer log is emptied at the next tick.
         tick_every: Seconds between two looks at whether the files stand where they were, and at what others wrote; above 0.
-        patience: Seconds to wait, at least, until other processes have noticed that a file was replaced; 0 or more.
+        patience: Seconds to wait, at least, until other processes have noticed that a file was replaced, or have gone on with
+            opening it; 0 or more.
     """
 
     def __init__(

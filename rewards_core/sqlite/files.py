@@ -38,8 +38,12 @@ class FileLock:
         self._identity: Identity | None = None
         self._exclusive = False
 
-    def take(self, *, shared: bool = False) -> bool:
+    def take(self, *, shared: bool = False, note: bool = True) -> bool:
         """Ask for it, once; return False where another process holds it. A shared one becomes exclusive, or the reverse.
+
+        Args:
+            shared: Whether others may hold it too.
+            note: Whether one that is held alone names this process in its file at once, see `note`.
 
         Raises:
             OSError: the file beside it cannot be made.
@@ -59,7 +63,7 @@ class FileLock:
             self.release()
             return False
         self._exclusive = not shared
-        if not shared:
+        if note and not shared:
             self.note(self.noted())
         return True
 
@@ -68,6 +72,11 @@ class FileLock:
         if self._descriptor is not None:
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"{os.getpid()}\n{more}".encode("ascii"), 0)
+
+    def touch(self) -> None:
+        """Show those who wait that this process goes on with what it holds the lock for: they see when the file was changed."""
+        if self._descriptor is not None:
+            os.utime(self._descriptor)
 
     def noted(self) -> str:
         """Return what was noted for others, empty if nothing was."""

@@ -74,7 +74,8 @@ class SQLiteStore(EventListing):
     Args:
         path: The file on a local disk, made if missing, readable by its owner alone; beside it stand `-wal`, `-shm`, `.lock` and
             one socket for each process.
-        busy_timeout: Seconds to wait for another process's lock, up to a day, before a call raises `StoreError`.
+        busy_timeout: Seconds to wait for another process that holds the lock and commits nothing, up to a day, before a call
+            raises `StoreError`.
         clock: Returns Unix time in seconds, for what people see.
         uptime: Returns seconds since the host was booted, for all that is due; the same in every process.
         boot: What tells this boot of the host from others; None asks the system.
