@@ -33,6 +33,7 @@ from webhooks.cli.supervisor import Supervisor
 from webhooks.cli.tuning import leave_lasting_objects_alone
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.quiet import quiet_about_accepting
+from webhooks.store.records import DEAD_DAYS
 
 logger = logging.getLogger("webhooks.listener")
 
@@ -105,6 +106,9 @@ def serve(
             min=0.01,
         ),
     ] = None,
+    keep_dead: Annotated[
+        float, typer.Option(help="Days that dead letters are kept for a look and a retry.", callback=finite, min=0.01)
+    ] = DEAD_DAYS,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log more.")] = False,
     as_json: JsonOption = None,
 ) -> None:
@@ -166,6 +170,7 @@ def serve(
         drain_seconds=drain,
         keep_days=keep_days,
         keep_bodies_days=keep_bodies,
+        keep_dead_days=keep_dead,
         workers=workers,
     )
     if tls_cert is None and (tls_key is not None or tls_min != _OLDEST_TLS):

@@ -15,6 +15,7 @@ from rewards_core.validation import is_loopback, whole
 from webhooks.cli.sources import SourceSpec
 from webhooks.handlers import HandlerPolicy
 from webhooks.ingress.limits import ArmourLimits
+from webhooks.store.records import DEAD_DAYS
 
 MAX_WORKERS = 64
 _TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -152,6 +153,7 @@ class ListenerSettings:
         drain_seconds: How long stopping may take.
         keep_days: How long events that are done with, and outcomes, are kept.
         keep_bodies_days: How long the bodies of done events are kept; None as long as the events.
+        keep_dead_days: How long dead letters are kept.
         workers: Processes that take deliveries, 1 to 64; `limits` are those of each.
     """
 
@@ -172,4 +174,5 @@ class ListenerSettings:
     drain_seconds: float = 20.0
     keep_days: float = 30.0
     keep_bodies_days: float | None = None
+    keep_dead_days: float = DEAD_DAYS
     workers: int = field(default=1, validator=whole(at_least=1, at_most=MAX_WORKERS))

@@ -10,14 +10,14 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from rewards_core.clock import boot_id, uptime
+from rewards_core.clock import DAY, boot_id, uptime
 from rewards_core.errors import StoreClosed, StoreError
 from rewards_core.sqlite.engine import Engine
 from rewards_core.sqlite.wakeups import Wakeups
 from rewards_core.validation import check_callable, check_number, check_path, check_str
 from webhooks.store import sqlite_events, sqlite_jobs, sqlite_outcomes, sqlite_polls, sqlite_reads, sqlite_upkeep
 from webhooks.store.listing import EventListing, EventQuery
-from webhooks.store.records import EventState, PollClaims
+from webhooks.store.records import DEAD_DAYS, EventState, PollClaims
 from webhooks.store.sqlite_hints import Hints
 from webhooks.store.sqlite_rows import Arrival, PackedOutcome
 from webhooks.store.sqlite_schema import SCHEMA
@@ -266,13 +266,13 @@ class SQLiteStore(EventListing):
 
     # upkeep
 
-    async def upkeep(self, *, keep: float, keep_bodies: float | None = None) -> bool:
+    async def upkeep(self, *, keep: float, keep_bodies: float | None = None, keep_dead: float = DEAD_DAYS * DAY) -> bool:
         """Let go of what is old, unless a process has done so within the hour."""
-        check_keep(keep, keep_bodies)
+        check_keep(keep, keep_bodies, keep_dead)
         if not await self._write(sqlite_upkeep.claim_upkeep):
             return False
         identities = await self._read(sqlite_upkeep.count_identities)
-        await remove_old(self, keep=keep, keep_bodies=keep_bodies, identities=identities)
+        await remove_old(self, keep=keep, keep_bodies=keep_bodies, keep_dead=keep_dead, identities=identities)
         return True
 
     async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:

@@ -10,7 +10,7 @@ from attrs import evolve, frozen
 
 from rewards_core.clock import DAY, HOUR
 from rewards_core.validation import check_number
-from webhooks.store.records import IDENTITY_DAYS
+from webhooks.store.records import IDENTITY_DAYS, EventState
 
 if TYPE_CHECKING:
     from webhooks.store.base import Store
@@ -36,7 +36,7 @@ def hourly_limit(held: int, keep: float) -> int:
     return max(_SPARED, math.ceil(_HASTE * held * UPKEEP_EVERY / keep))
 
 
-def check_keep(keep: float, keep_bodies: float | None) -> None:
+def check_keep(keep: float, keep_bodies: float | None, keep_dead: float) -> None:
     """See that what is kept can be kept for so long.
 
     Raises:
@@ -44,28 +44,32 @@ def check_keep(keep: float, keep_bodies: float | None) -> None:
         ValueError: one of them is not above 0, or not finite.
     """
     check_number(keep, "keep", above=0, unit="seconds")
+    check_number(keep_dead, "keep_dead", above=0, unit="seconds")
     if keep_bodies is not None:
         check_number(keep_bodies, "keep_bodies", above=0, unit="seconds")
 
 
-async def remove_old(store: Store, *, keep: float, keep_bodies: float | None, identities: int) -> None:
+async def remove_old(store: Store, *, keep: float, keep_bodies: float | None, keep_dead: float, identities: int) -> None:
     """Remove what is old, as far as an hour allows.
 
     Args:
         store: What to remove it from.
         keep: Seconds for which done events and outcomes are kept.
         keep_bodies: Seconds for which bodies of done events are kept; None keeps them as long as their events.
+        keep_dead: Seconds for which dead letters are kept.
         identities: How many identities the store knows.
     """
     held = await store.statistics()
     limits = {
         "events": hourly_limit(held.events, keep),
+        "dead letters": hourly_limit(held.dead, keep_dead),
         "outcomes": hourly_limit(held.outcomes, keep),
         "bodies": hourly_limit(held.events, keep_bodies or keep),
         "identities": hourly_limit(identities, IDENTITY_DAYS * DAY),
     }
     removed = {
         "events": await store.purge(keep, limit=limits["events"]),
+        "dead letters": await store.purge(keep_dead, state=EventState.DEAD, limit=limits["dead letters"]),
         "outcomes": await store.purge_outcomes(keep, limit=limits["outcomes"]),
         "identities": await store.purge_identities(limit=limits["identities"]),
         "bodies": 0 if keep_bodies is None else await store.erase_bodies(keep_bodies, limit=limits["bodies"]),
