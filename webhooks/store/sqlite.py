@@ -337,7 +337,7 @@ class SQLiteStore(EventListing):
         """Copy what is committed into a file of its own, while others go on to write; the only safe way to copy a store.
 
         Args:
-            to: The file, replaced if it is there; complete, or not there at all.
+            to: The file, replaced if it is there, unless it was opened as a store; complete, or not there at all.
 
         Raises:
             StoreError: it cannot be written.
