@@ -271,7 +271,10 @@ class SQLiteStore(EventListing):
         check_keep(keep, keep_bodies, keep_dead)
         if not await self._write(sqlite_upkeep.claim_upkeep):
             return False
-        identities = await self._read(sqlite_upkeep.count_identities)
+        identities, day = 0, -1
+        while (found := await self._read(partial(sqlite_upkeep.count_identities, after=day))) is not None:
+            day, count = found  # a day at a time: a long look-up would keep the log from being moved into the file
+            identities += count
         await remove_old(self, keep=keep, keep_bodies=keep_bodies, keep_dead=keep_dead, identities=identities)
         return True
 

@@ -74,6 +74,8 @@ def _kept(session: Session) -> Calendar:
     return Calendar(wall=max(stamps, default=session.wall), uptime=session.now, boot=session.boot)
 
 
-def count_identities(db: Connection) -> int:
-    """Return how many identities are known."""
-    return int(fetch(db, "SELECT count(*) FROM identity")[0][0])
+def count_identities(db: Connection, after: int) -> tuple[int, int] | None:
+    """Return the first day after one on which identities were kept, and how many; None if there is none."""
+    first = "SELECT min(day) FROM identity WHERE day > ?"
+    found = fetch(db, f"SELECT day, count(*) FROM identity WHERE day = ({first}) GROUP BY day", (after,))
+    return found[0] if found else None
