@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Self
-
-from attrs import evolve, frozen
+from typing import TYPE_CHECKING
 
 from rewards_core.clock import DAY, HOUR
 from rewards_core.validation import check_number
@@ -20,8 +18,6 @@ logger = logging.getLogger(__name__)
 UPKEEP_EVERY = HOUR
 """Seconds between two upkeeps of one store."""
 
-_TOLERANCE = HOUR
-_BELIEVED_AFTER = DAY
 _SPARED = 1_000
 _HASTE = 2.0
 
@@ -84,36 +80,3 @@ def log_removed(removed: dict[str, int], limits: dict[str, int]) -> None:
             logger.warning("upkeep removed %d %s, the most an hour allows; check the clock if this is a surprise", count, what)
         elif count:
             logger.info("upkeep removed %d %s", count, what)
-
-
-@frozen(kw_only=True)
-class Calendar:
-    """What a store believes of the wall clock: it goes on as the uptime does, and one that was set is believed after a day.
-
-    A host that was off for longer than an hour looks like one whose clock was set ahead, and waits a day too.
-
-    Attributes:
-        wall: Unix time that is believed at `uptime`.
-        uptime: Seconds since the host was booted.
-        boot: Which boot that was.
-        offer: What the wall clock was ahead of the uptime when it was first found to be set, None if it is believed.
-        offered_at: The uptime of that moment.
-    """
-
-    wall: float
-    uptime: float
-    boot: str
-    offer: float | None = None
-    offered_at: float = 0.0
-
-    def see(self, wall: float, uptime: float, boot: str) -> Self:
-        """Return what is believed after a look at the clocks."""
-        believed = self.wall + (max(0.0, uptime - self.uptime) if boot == self.boot else 0.0)
-        offer = wall - uptime
-        same_offer = self.offer is not None and boot == self.boot and abs(offer - self.offer) <= _TOLERANCE
-        if abs(wall - believed) <= _TOLERANCE or (same_offer and uptime - self.offered_at >= _BELIEVED_AFTER):
-            return evolve(self, wall=wall, uptime=uptime, boot=boot, offer=None)
-        if same_offer:
-            return evolve(self, wall=believed, uptime=uptime)
-        logger.warning("the wall clock was set by %+.0f s; nothing is purged by it for a day", wall - believed)
-        return evolve(self, wall=believed, uptime=uptime, boot=boot, offer=offer, offered_at=uptime)
