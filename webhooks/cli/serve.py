@@ -174,7 +174,7 @@ def serve(
         workers=workers,
     )
     if tls_cert is None and (tls_key is not None or tls_min != _OLDEST_TLS):
-        raise typer.BadParameter("--tls-key and --tls-min: expected a certificate to go with them, got none; give --tls-cert too")
+        raise typer.BadParameter("--tls-key and --tls-min need a certificate. Give --tls-cert too, or none of them.")
     output = Output(as_json)
     with ending(ENDS):
         code = asyncio.run(_serve(settings, output))
@@ -186,8 +186,9 @@ def _polled(given: str | None, sources: Sequence[SourceSpec]) -> str:
     scopes = sorted({spec.scope for spec in sources})
     scope = scopes[0] if given is None and len(scopes) == 1 else given
     if scope not in scopes:
-        expected = f"expected {'one of ' if len(scopes) > 1 else ''}{', '.join(scopes)}, got {scope or 'none'}"
-        raise typer.BadParameter(f"--poll-scope: {expected}; say whose API credentials these are, or give --no-poll")
+        wrong = "it is not said whose API credentials these are" if scope is None else f"no source has the scope {scope}"
+        give = f"{'one of ' if len(scopes) > 1 else ''}{', '.join(scopes)}"
+        raise typer.BadParameter(f"--poll-scope: {wrong}. Give {give}, or --no-poll.")
     return scope
 
 
