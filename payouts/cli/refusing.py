@@ -228,7 +228,9 @@ def _tell_kept(looked: LookedUp, output: Output) -> Exit:
 def _tell_end(
     campaign: Campaign, ready: Sequence[Entry], waiting: Sequence[Entry], looked: LookedUp, before: int, output: Output
 ) -> None:
-    settle_after = max((math.ceil(may_settle_at(entry) / 60) * 60.0 for entry in waiting), default=None)
+    now = time.time()  # from here on the rest of the time, by the clock that a person sees
+    left_to_wait = max((may_settle_at(entry) - (entry.absent_at or now) for entry in waiting), default=None)
+    settle_after = None if left_to_wait is None else math.ceil((now + max(0.0, left_to_wait)) / 60) * 60.0
     if output.as_json:
         left = {"held": len(looked.found), "not_looked_up": len(looked.unchecked), "waiting": len(waiting)}
         record = {"event": "summary", "campaign": campaign.name, "settled": len(ready), **left}

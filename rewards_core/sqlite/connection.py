@@ -8,15 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import apsw
 
 from rewards_core.errors import StoreError, StoreFull
 from rewards_core.sqlite.files import followed
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 Connection = apsw.Connection
 SQLiteError = apsw.Error
@@ -36,18 +34,20 @@ LOG_PAGES = 4_000
 """Pages in the write-ahead log at which a commit moves it into the file: 16 MB."""
 
 _STATEMENTS = 512
+_SHORT_NAPS = 100
+_LONGER = 20
 
 
 def connect(path: Path, *, read_only: bool = False, busy_timeout: float = 5.0, cache_kib: int = 65_536) -> Connection:
     """Open a file; one that is to be written is made if it is missing, readable by its owner alone. What it holds stays as it is.
 
-    A commit returns after fsync; `migrate` gives the file its write-ahead log. A connection that waits for a lock sleeps for a
-    random 0.5 to 1.5 ms at a time: with SQLite's own, growing pauses one of several busy processes starves.
+    A commit returns after fsync; `migrate` gives the file its write-ahead log. A connection that waits for a lock uses `nap`:
+    with SQLite's own, growing pauses one of several busy processes starves.
 
     Args:
         path: The file.
         read_only: Whether the connection can neither write nor move the log into the file.
-        busy_timeout: Seconds to wait for a lock, 0 or more.
+        busy_timeout: Seconds to wait for a lock while nobody commits, 0 or more.
         cache_kib: KiB of pages to keep in memory.
 
     Raises:
@@ -84,9 +84,17 @@ def connect_without_log(path: Path) -> Connection:
     return Connection(f"{path.absolute().as_uri()}?immutable=1", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
 
 
-def set_busy_timeout(connection: Connection, seconds: float) -> None:
-    """Let a connection wait for a lock of another one for so many seconds, 0 or more."""
-    connection.set_busy_handler(_busy_handler(seconds))
+def set_busy_timeout(connection: Connection, seconds: float, *, at_most: bool = False) -> None:
+    """Let a connection wait for a lock of another one for so many seconds, 0 or more.
+
+    They begin again whenever others have committed something: in a crowd the last one waits long, but not in vain.
+
+    Args:
+        connection: The connection.
+        seconds: 0 or more.
+        at_most: Whether to wait no longer, whatever others commit.
+    """
+    connection.set_busy_handler(_busy_handler(seconds, None if at_most else Path(connection.filename_wal)))
 
 
 def in_use(path: Path) -> bool:
@@ -136,7 +144,10 @@ def meaning(problem: apsw.Error, path: Path) -> StoreError:
     if isinstance(problem, apsw.FullError):
         return StoreFull(f"The disk of {path} is full. Free some space; nothing else is needed.")
     if isinstance(problem, apsw.BusyError | apsw.LockedError):
-        return StoreError(f"{path} is locked by another program that does not let go. End that program, or its transaction.")
+        return StoreError(
+            f"{path} is locked by another program that neither commits nor lets go. This call changed nothing, and nothing that "
+            "was acknowledged is lost. End that program, or its transaction, then try again."
+        )
     if isinstance(problem, apsw.ReadOnlyError | apsw.PermissionsError):
         return StoreError(f"{path} cannot be written. Check the permissions and the mount of the file and its folder.")
     if isinstance(problem, DAMAGE_ERRORS):
@@ -148,22 +159,37 @@ def meaning(problem: apsw.Error, path: Path) -> StoreError:
     return StoreError(f"{path} cannot be used: {type(problem).__name__}: {problem}. Check the disk beneath it.")
 
 
-def nap() -> None:
-    """Sleep for a random 0.5 to 1.5 ms before a lock is asked for again: processes that sleep alike would meet again."""
-    time.sleep(random.uniform(0.0005, 0.0015))  # noqa: S311 - no secret
+def nap(attempts: int) -> None:
+    """Sleep before a lock is asked for again, for a random 0.5 to 1.5 ms: processes that sleep alike would meet again.
+
+    After many attempts it is up to 20 times as long: a crowd that asks all the time keeps the one it waits for from running.
+    """
+    time.sleep(random.uniform(0.0005, 0.0015) * min(max(1.0, attempts / _SHORT_NAPS), _LONGER))  # noqa: S311 - no secret
 
 
-def _busy_handler(seconds: float) -> Callable[[int], bool]:
+def _busy_handler(seconds: float, log: Path | None) -> Callable[[int], bool]:
     until = 0.0
+    seen: object = None
 
     def wait(attempts: int) -> bool:
-        nonlocal until
+        nonlocal until, seen
         now = time.monotonic()
         if attempts == 0:
-            until = now + seconds
+            until, seen = now + seconds, changed_at(log)
+        elif now >= until and seen != (last := changed_at(log)):
+            until, seen = now + seconds, last
         if now >= until:
             return False
-        nap()
+        nap(attempts)
         return True
 
     return wait
+
+
+def changed_at(file: Path | None) -> tuple[int, int, int] | None:
+    """Return what differs once a file was written or replaced, None if there is none."""
+    try:
+        about = None if file is None else os.stat(file)  # noqa: PTH116 - no descriptor: closing it would drop SQLite's locks
+    except OSError:
+        return None
+    return None if about is None else (about.st_ino, about.st_size, about.st_mtime_ns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from rewards_core.errors import StoreError
@@ -12,6 +13,7 @@ from rewards_core.sqlite.connection import (
     PASSING_ERRORS,
     Connection,
     SQLiteError,
+    changed_at,
     connect,
     fetch,
     in_use,
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 S = TypeVar("S")
+
+_STEPS_AT_ONCE = 1_000_000
+"""Steps of SQLite in a migration, some milliseconds, after which those who wait are shown that it goes on."""
 
 
 class Database(Generic[S]):
@@ -108,7 +113,8 @@ class Database(Generic[S]):
 
     def _checkpoint(self, mode: str, seconds: float) -> bool:
         until = time.monotonic() + seconds
-        set_busy_timeout(self.writer, seconds)
+        set_busy_timeout(self.writer, seconds, at_most=True)
+        attempts = 0
         try:
             while True:
                 busy, pages, moved = fetch(self.writer, f"PRAGMA wal_checkpoint({mode})")[0]
@@ -116,7 +122,8 @@ class Database(Generic[S]):
                     return True
                 if time.monotonic() >= until:
                     return False
-                nap()  # another connection does the same: SQLite does not wait for that by itself
+                nap(attempts)  # another connection does the same: SQLite does not wait for that by itself
+                attempts += 1
         finally:
             set_busy_timeout(self.writer, self._opener.busy_timeout)
 
@@ -138,8 +145,8 @@ def open_database(
         path: The file, made if missing.
         schema: What it holds; a process that is alone brings an older layout to the newest, after a backup beside it.
         session: Makes what the writing connection is used through.
-        busy_timeout: Seconds to wait for another connection's lock, 0 or more.
-        patience: Seconds to wait for other processes to notice, 0 or more.
+        busy_timeout: Seconds to wait for another connection's lock while nobody commits, 0 or more.
+        patience: Seconds to wait for other processes to notice, or to go on with opening the file, 0 or more.
 
     Raises:
         StoreError: it cannot be opened, or not safely.
@@ -153,19 +160,24 @@ class _Opener(Generic[S]):
         self.session = session
         self.busy_timeout = busy_timeout
         self._schema = schema
+        self._shared = False
 
     def open(self, patience: float) -> Database[S]:
         lock = FileLock(self.path)
-        until = time.monotonic() + patience
+        until, attempts, seen = 0.0, 0, None
         try:
             refuse_unsafe(self.path)
             while True:
                 database = self._try(lock)
                 if database is not None:
                     return database
-                if time.monotonic() >= until:
-                    raise self._kept_away(lock)
-                nap()
+                now, last = time.monotonic(), changed_at(lock.path)
+                if attempts == 0 or last != seen:  # one that opens the file alone shows that it goes on
+                    until, seen = now + patience, last
+                if now >= until:
+                    raise self._kept_away(lock, patience)
+                nap(attempts)
+                attempts += 1
         except OSError as problem:
             lock.release()
             raise StoreError(
@@ -190,8 +202,9 @@ class _Opener(Generic[S]):
 
     def _try(self, lock: FileLock) -> Database[S] | None:
         """Return the open file, None if others do not share it, or have other files open than those that stand here."""
-        alone = lock.take()
-        if not alone and not lock.take(shared=True):
+        alone = lock.take(note=False)
+        self._shared = alone or lock.take(shared=True)
+        if not self._shared:
             return None
         noted, stands = lock.noted(), OpenFiles(self.path)
         database: Database[S] | None = None
@@ -211,10 +224,15 @@ class _Opener(Generic[S]):
 
     def _connect(self, lock: FileLock, *, alone: bool) -> Database[S] | None:
         """Return the open file, None if a file was removed or replaced meanwhile."""
+        if alone:
+            lock.note(lock.noted())
         writer = connect(self.path, busy_timeout=self.busy_timeout)
         reader: Connection | None = None
         try:
+            if alone:
+                writer.set_progress_handler(partial(_go_on, lock), _STEPS_AT_ONCE)
             self._check_layout(writer, alone=alone)
+            writer.set_progress_handler(None)
             before = OpenFiles(self.path)
             reader = self.connect_to_read()
             files = OpenFiles(self.path)
@@ -239,13 +257,24 @@ class _Opener(Generic[S]):
                 f"{self.path} is in use by an older version of rewards-async. End its processes, then start this one."
             )
 
-    def _kept_away(self, lock: FileLock) -> StoreError:
+    def _kept_away(self, lock: FileLock, patience: float) -> StoreError:
         pid = lock.holder()
+        if self._shared:
+            return StoreError(
+                f"{self.path}, or its log or lock, was removed or replaced, and a process that has the earlier one open has not "
+                f"noticed yet; process {pid or 'unknown'} was the first to open it. Nothing was read or written, and nothing is "
+                "lost. End the processes that use it, then try again."
+            )
         return StoreError(
-            f"{self.path} is in use by process {pid or 'unknown'}, which does not share it: it runs rewards-async 0.1, or has "
-            "not noticed yet that the file, or its log or lock, was removed or replaced. Nothing was read or written. "
-            "End that process."
+            f"{self.path} is in use by process {pid or 'unknown'} alone, which has not gone on for {patience:g} s: it runs "
+            "rewards-async 0.1, which shares with nobody, or hangs while it opens the file. Nothing was read or written, and "
+            "nothing is lost. End that process, then try again."
         )
+
+
+def _go_on(lock: FileLock) -> bool:
+    lock.touch()
+    return False  # do not interrupt it
 
 
 def _close_all(*connections: Connection | None) -> None:

@@ -69,10 +69,11 @@ class Engine(Generic[S]):
         schema: What it holds; an older layout is brought to the newest, after a backup beside it.
         session: Makes the user's session of a new writing connection, on the engine's thread.
         tell: Is called in the loop with what has become durable, before the callers are answered.
-        busy_timeout: Seconds to wait for another process's lock, 0 or more.
+        busy_timeout: Seconds to wait for another process that holds the lock and commits nothing, 0 or more.
         max_log_bytes: A longer log is emptied at the next tick.
         tick_every: Seconds between two looks at whether the files stand where they were, and at what others wrote; above 0.
-        patience: Seconds to wait, at least, until other processes have noticed that a file was replaced; 0 or more.
+        patience: Seconds to wait, at least, until other processes have noticed that a file was replaced, or have gone on with
+            opening it; 0 or more.
     """
 
     def __init__(
@@ -177,8 +178,8 @@ class Engine(Generic[S]):
             self._forks = _forks
         elif self._forks != _forks:
             raise StoreError(
-                f"{self._path} was opened before this process was forked, and SQLite's locks do not survive a fork. "
-                "Make the store in the child, or use it there for the first time."
+                f"{self._path} was opened before this process was forked, and SQLite's locks do not survive a fork. Nothing was "
+                "read or written. Fork before the file is first used, or start this process with spawn instead of fork."
             )
 
     def _copy(self, source: Connection, to: Path) -> None:

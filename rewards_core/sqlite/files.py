@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import stat
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,25 +24,34 @@ _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "afs", "ce
 class FileLock:
     """A lock beside a file, on its `.lock`: shared by many or held by one; it ends with the process, however that ends.
 
+    A child of a fork holds nothing of it: it would keep others away for as long as it lives.
+
     Args:
         path: The file, under whatever name; the lock's own file stays there.
     """
 
     def __init__(self, path: Path) -> None:
         real = followed(path)
+        self.file = real
         self.path = real.with_name(real.name + ".lock")
         self._descriptor: int | None = None
         self._identity: Identity | None = None
         self._exclusive = False
 
-    def take(self, *, shared: bool = False) -> bool:
+    def take(self, *, shared: bool = False, note: bool = True) -> bool:
         """Ask for it, once; return False where another process holds it. A shared one becomes exclusive, or the reverse.
+
+        Args:
+            shared: Whether others may hold it too.
+            note: Whether one that is held alone names this process in its file at once, see `note`.
 
         Raises:
             OSError: the file beside it cannot be made.
         """
         if self._descriptor is None:
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with _no_fork:
+                self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                _open_locks.add(self)
             about = os.fstat(self._descriptor)
             self._identity = about.st_dev, about.st_ino
         try:
@@ -53,7 +63,7 @@ class FileLock:
             self.release()
             return False
         self._exclusive = not shared
-        if not shared:
+        if note and not shared:
             self.note(self.noted())
         return True
 
@@ -62,6 +72,11 @@ class FileLock:
         if self._descriptor is not None:
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"{os.getpid()}\n{more}".encode("ascii"), 0)
+
+    def touch(self) -> None:
+        """Show those who wait that this process goes on with what it holds the lock for: they see when the file was changed."""
+        if self._descriptor is not None:
+            os.utime(self._descriptor)
 
     def noted(self) -> str:
         """Return what was noted for others, empty if nothing was."""
@@ -96,15 +111,35 @@ class FileLock:
 
     def release(self) -> None:
         """Let another have it; a second call does nothing."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        with _no_fork:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+                _open_locks.discard(self)
 
     def _said(self) -> str:
         try:
             return self.path.read_text("ascii")
         except (OSError, UnicodeDecodeError):
             return ""
+
+
+_open_locks: set[FileLock] = set()
+_inherited: set[Identity] = set()
+_no_fork = threading.RLock()
+"""Held while a descriptor is opened or closed, so that each child of a fork knows all that it inherited."""
+
+
+def _let_go_in_child() -> None:
+    """Close what a child inherited: such a lock lasts as long as any copy of its descriptor, but only the parent uses it."""
+    for lock in tuple(_open_locks):
+        if (file := identity(lock.file)) is not None:
+            _inherited.add(file)
+        lock.release()
+    _no_fork.release()
+
+
+os.register_at_fork(before=_no_fork.acquire, after_in_parent=_no_fork.release, after_in_child=_let_go_in_child)
 
 
 class OpenFiles:
@@ -171,9 +206,15 @@ def refuse_unsafe(path: Path) -> None:
     """Refuse a file on which several processes cannot work safely.
 
     Raises:
-        StoreError: it has a second name (a hard link), under which there would be a second log; or it lies on a network file
-            system, on which locks and shared memory do not hold.
+        StoreError: it has a second name (a hard link), under which there would be a second log; it lies on a network file
+            system, on which locks and shared memory do not hold; or a parent had it open when this process was forked from it,
+            so that SQLite takes the parent's locks for this process's and asks for none.
     """
+    if identity(path) in _inherited:
+        raise StoreError(
+            f"{path} was open in the process that this one was forked from, and SQLite's locks do not survive a fork. Nothing "
+            "was read or written. Fork before the file is first used, or start this process with spawn instead of fork."
+        )
     with suppress(FileNotFoundError):
         about = path.stat()
         if stat.S_ISREG(about.st_mode) and about.st_nlink > 1:  # a folder has a name more for each folder in it

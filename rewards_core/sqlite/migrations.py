@@ -90,8 +90,8 @@ def back_up(connection: Connection, to: Path) -> None:
     All of it is read in one transaction: a copy in steps begins again whenever somebody writes.
 
     Raises:
-        OSError: the file cannot be written, is one of the database's own, or is another database with a log beside it, which
-            would be taken for the copy's.
+        OSError: the file cannot be written, is one of the database's own, was used as a database of its own, or is another one
+            with a log beside it, which would be taken for the copy's.
         apsw.Error: the database cannot be read, or the disk is full.
     """
     own = Path(connection.filename).resolve()
@@ -102,6 +102,11 @@ def back_up(connection: Connection, to: Path) -> None:
     for suffix in _LOGS:
         if os.path.lexists(f"{to}{suffix}"):
             raise FileExistsError(errno.EEXIST, f"{to.name}{suffix} stands beside it, so it is a database in use")
+    if os.path.lexists(f"{to}.lock"):
+        raise FileExistsError(
+            errno.EEXIST,
+            f"{to.name}.lock stands beside it, so it was used as a database of its own. Name another file, or remove both first",
+        )
     unfinished = to.with_name(f"{to.name}.unfinished-{os.getpid()}")
     unfinished.unlink(missing_ok=True)
     os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

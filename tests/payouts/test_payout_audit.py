@@ -299,11 +299,12 @@ def test_what_a_complete_list_does_not_show_is_kept_with_the_row(
     assert second.absent_at > second.absent_since
 
 
-async def test_evidence_from_before_the_last_run_does_not_count(tmp_path: Path) -> None:
+async def test_evidence_from_before_the_last_run_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "payouts.db"
     await asyncio.to_thread(lead, path, "", {"r1": State.UNKNOWN})
     times: list[tuple[float | None, float | None]] = []
     for at, run_at in ((100.0, None), (200.0, 50.0), (300.0, 250.0), (400.0, 250.0)):
+        monkeypatch.setattr("payouts.evidence.uptime", lambda at=at: at)
         async with Ledger(path, vendor="original", campaign=CAMPAIGN) as ledger:
             await ledger.transact(lambda database: database.execute("UPDATE campaigns SET run_at = ?", (run_at,)))  # noqa: B023
             await ledger.transact(lambda database: record_absent(database, [1], at))  # noqa: B023

@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -38,19 +39,21 @@ BULK = ("resolve", "--unknown", "--refused", "--as=rejected")
 
 
 class Clock:
-    """What the machine takes for the time."""
+    """What the machine takes for the time; `set_by` is how far somebody set its clock."""
 
     def __init__(self) -> None:
         self.now = NOW
+        self.set_by = 0.0
 
     def __call__(self) -> float:
-        return self.now
+        return self.now + self.set_by
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("time.time", clock)
+    monkeypatch.setattr("payouts.evidence.uptime", lambda: clock.now)
     return clock
 
 
@@ -354,6 +357,41 @@ def test_a_day_has_to_pass_between_two_look_ups(
     clock.now += later
     assert call(*BULK, "--yes", env=NOBODY).exit_code == code
     assert states(folder) == {"r1": state, "r2": state}
+
+
+@pytest.mark.parametrize("days", [1, 400])
+def test_a_clock_that_was_set_forward_makes_no_refusal_final(
+    call: Call, folder: Path, lists: Lists, clock: Clock, days: int
+) -> None:
+    refuse(folder, "r1")
+    assert call(*BULK, "--yes", env=NOBODY).exit_code == 4
+    clock.set_by = days * DAY
+    clock.now += 60
+    result = call(*BULK, "--yes", env=NOBODY)
+    assert (result.exit_code, states(folder)) == (4, {"r1": "unknown"})
+    after = datetime.fromisoformat(records(result)[-1]["settle_after"]).timestamp()
+    assert 0 <= after - (clock() + DAY - 60) < 60
+    clock.now += DAY - 120
+    assert call(*BULK, "--yes", env=NOBODY).exit_code == 4
+    clock.now += 120
+    assert call(*BULK, "--yes", env=NOBODY).exit_code == 0
+    assert states(folder) == {"r1": "rejected"}
+
+
+def test_evidence_is_no_older_once_a_clock_that_was_set_is_believed(call: Call, folder: Path, lists: Lists, clock: Clock) -> None:
+    refuse(folder, "r1")
+    assert call(*BULK, "--yes", env=NOBODY).exit_code == 4
+    clock.set_by = 3 * DAY
+    call(*BULK, "--yes", env=NOBODY)
+    clock.now += DAY - 60
+    with raw(folder) as database:  # the evidence of a row that was looked up for the first time a minute ago
+        database.execute("UPDATE rows SET absent_since = ?, absent_at = ?", (clock.now, clock.now))
+    clock.now += 60
+    assert call(*BULK, "--yes", env=NOBODY).exit_code == 4
+    clock.now += DAY - 120
+    assert call(*BULK, "--yes", env=NOBODY).exit_code == 4
+    clock.now += 60
+    assert call(*BULK, "--yes", env=NOBODY).exit_code == 0
 
 
 def test_what_is_settled_carries_its_evidence(call: Call, folder: Path, lists: Lists, clock: Clock) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import subprocess
+import sys
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ import pytest
 from rewards_core.errors import StoreError, StoreFull
 from rewards_core.sqlite.connection import Connection
 from rewards_core.sqlite.engine import Engine
+from rewards_core.sqlite.files import FileLock
 from tests.rewards_core.sqlite_kit import (
+    ROOT,
     Engines,
     Notebook,
     Other,
@@ -342,6 +346,46 @@ async def test_after_a_fork_the_child_is_refused_and_the_parent_unharmed(path: P
     assert first == second
     assert last == "['before', 'after']"
     assert await after_a_kill(path) == ["before", "after"]
+
+
+LEFT_BEHIND = """
+import asyncio, os, sys
+from pathlib import Path
+from rewards_core.errors import StoreError
+from tests.rewards_core.sqlite_kit import Engines, write
+
+engines = Engines(Path(sys.argv[1]))
+asyncio.run(write(engines.make(), "parent"))
+until_killed, open_while_alive = os.pipe()
+if os.fork() == 0:
+    os.close(open_while_alive)
+    os.read(until_killed, 1)
+    print("parent was killed", flush=True)
+    sys.stdin.readline()
+    try:
+        asyncio.run(write(engines.make(), "child"))
+    except StoreError as problem:
+        print(problem, flush=True)
+    os._exit(0)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_child_that_outlives_its_parent_keeps_nobody_away_and_does_not_open_the_file(path: Path) -> None:
+    command = [sys.executable, "-c", LEFT_BEHIND, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"parent was killed\n"
+        lock = FileLock(path)
+        taken = lock.take()
+        lock.release()
+        process.stdin.write(b"go on\n")
+        process.stdin.close()
+        told = process.stdout.read()
+    assert taken
+    assert b"was open in the process that this one was forked from" in told
+    assert asyncio.run(after_a_kill(path)) == ["parent"]
 
 
 FORKED_BEFORE = """

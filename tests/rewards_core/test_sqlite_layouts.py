@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import threading
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rewards_core.errors import StoreError
-from rewards_core.sqlite import database, engine, migrations
-from rewards_core.sqlite.connection import FullError, connect_without_log, in_use
+from rewards_core.sqlite import connection, database, engine, migrations
+from rewards_core.sqlite.connection import FullError, SQLiteError, connect, connect_without_log, in_use
+from rewards_core.sqlite.database import open_database
 from rewards_core.sqlite.engine import Engine
 from rewards_core.sqlite.files import FileLock
 from rewards_core.sqlite.migrations import Schema
@@ -135,7 +139,7 @@ async def test_a_process_of_version_0_1_keeps_away(path: Path, engines: Engines,
     notes = engines.make(busy_timeout=0, patience=0)
     for call in (write(notes, "1"), texts(notes)):
         with pytest.raises(
-            StoreError, match=f"in use by process {other.pid}, which does not share it: it runs rewards-async 0.1"
+            StoreError, match=f"is in use by process {other.pid} alone, which has not gone on for 0 s: it runs rewards-async 0.1"
         ):
             await call
     assert not path.exists()
@@ -163,6 +167,95 @@ async def test_many_processes_that_start_at_once_share_a_new_file(path: Path) ->
     assert sorted(await after_a_kill(path)) == ["0", "1", "2", "3", "4"]
 
 
+CROWD = """
+import asyncio, os, sys
+from pathlib import Path
+from tests.rewards_core.sqlite_kit import Engines, write
+
+gate, open_gate = os.pipe()
+children = []
+for number in range(30):
+    children.append(os.fork())
+    if children[-1] == 0:
+        os.close(open_gate)
+        os.read(gate, 1)
+        asyncio.run(write(Engines(Path(sys.argv[1])).make(), str(number)))
+        os._exit(0)
+os.close(open_gate)
+print([os.waitpid(child, 0)[1] for child in children].count(0))
+"""
+
+
+async def test_a_crowd_that_starts_at_once_shares_a_new_file(path: Path) -> None:
+    assert await run_elsewhere(CROWD, path) == "30\n"
+    assert sorted(map(int, await after_a_kill(path))) == list(range(30))
+
+
+class Patience:
+    """A clock that goes on by 3 s with each nap, in which something else happens."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, happens: Iterable[Callable[[], object]]) -> None:
+        self.now = 0.0
+        self._happens = iter(happens)
+        monkeypatch.setattr("time.monotonic", lambda: self.now)
+        for waiting in (connection, database):
+            monkeypatch.setattr(waiting, "nap", self.nap)
+
+    def nap(self, _: int) -> None:
+        self.now += 3
+        next(self._happens, object)()
+
+
+def open_now(path: Path, schema: Schema = SCHEMA) -> None:
+    open_database(path, schema, session=Notebook, busy_timeout=5, patience=5).close()
+
+
+def test_a_lock_to_write_is_waited_for_while_others_commit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_now(path)
+    theirs, ours = connect(path), connect(path, busy_timeout=5)
+    theirs.execute("BEGIN IMMEDIATE")
+    commit = partial(theirs.execute, "INSERT INTO mark VALUES ('another'); COMMIT; BEGIN IMMEDIATE")
+    waiting = Patience(monkeypatch, [*[commit] * 10, partial(theirs.execute, "COMMIT")])
+    ours.execute("BEGIN IMMEDIATE; COMMIT")
+    assert waiting.now > 30
+    theirs.execute("BEGIN IMMEDIATE")
+    waiting.now = 0
+    with pytest.raises(SQLiteError):
+        ours.execute("BEGIN IMMEDIATE")
+    assert waiting.now < 10
+    theirs.close()
+    ours.close()
+
+
+def test_one_that_opens_the_file_alone_is_waited_for_while_it_goes_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    holder = FileLock(path)
+    assert holder.take()
+    touched = [partial(os.utime, holder.path, ns=(number, number)) for number in range(10)]
+    waiting = Patience(monkeypatch, [*touched, holder.release])
+    open_now(path)
+    assert waiting.now > 30
+    assert holder.take()
+    waiting.now = 0
+    with pytest.raises(StoreError, match=f"is in use by process {os.getpid()} alone, which has not gone on for 5 s"):
+        open_now(path)
+    assert waiting.now < 10
+    holder.release()
+
+
+def test_a_long_migration_says_that_it_goes_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counted(FileLock):
+        touched = 0
+
+        def touch(self) -> None:
+            Counted.touched += 1
+            super().touch()
+
+    monkeypatch.setattr(database, "FileLock", Counted)
+    long = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000) SELECT count(*) FROM n"
+    open_now(path, Schema(kind="notebook", application_id=SCHEMA.application_id, migrations=(LINES, long)))
+    assert Counted.touched > 1
+
+
 async def test_a_process_that_gets_in_between_makes_the_first_one_try_again(
     engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,12 +263,12 @@ async def test_a_process_that_gets_in_between_makes_the_first_one_try_again(
     took: list[bool] = []
 
     class Contested(FileLock):
-        def take(self, *, shared: bool = False) -> bool:
+        def take(self, *, shared: bool = False, note: bool = True) -> bool:
             took.append(shared)
             if took == [False, True]:
                 self.release()
                 return False
-            return super().take(shared=shared)
+            return super().take(shared=shared, note=note)
 
     monkeypatch.setattr(database, "FileLock", Contested)
     notes = engines.make()

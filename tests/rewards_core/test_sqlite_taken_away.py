@@ -182,7 +182,7 @@ async def test_a_process_is_kept_away_while_others_have_the_earlier_files(
     await write(notes, "1")
     remove(path, suffixes)
     late = engines.make(busy_timeout=0, patience=0)
-    with pytest.raises(StoreError, match=f"in use by process ({os.getpid()}|unknown).* has not noticed yet"):
+    with pytest.raises(StoreError, match=f"has not noticed yet; process ({os.getpid()}|unknown) was the first to open it"):
         await write(late, "too early")
     await write(notes, "2")
     await write(late, "3")

@@ -28,6 +28,18 @@ def test_a_person_is_told_where_the_copy_is(folder: Path) -> None:
     assert line == f"sqlite:///inbox.db copied to copy.db ({(folder / 'copy.db').stat().st_size:,} bytes)"
 
 
+def test_an_earlier_copy_is_replaced_but_not_once_it_was_used_as_a_store(folder: Path) -> None:
+    fill(folder, some_events)
+    for _ in range(2):
+        assert run("backup", "copy.db").exit_code == 0
+    run("events", "list", "--store", "sqlite:///copy.db")
+    before = (folder / "copy.db").read_bytes()
+    result = run("backup", "copy.db")
+    assert result.exit_code == 7
+    assert "copy.db.lock stands beside it, so it was used as a database of its own. Name another file" in result.stderr
+    assert (folder / "copy.db").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("to", "why"),
     [

@@ -45,7 +45,7 @@ async def test_a_delivery_that_is_not_taken_leaves_a_line_in_the_log_and_no_trac
                 await told.wait()
         finally:
             logging.getLogger("webhooks.handlers").removeHandler(teller)
-    assert "got ClientConnectorError; it is tried again later" in caplog.text
+    assert "did not answer (ClientConnectorError); it is tried again later" in caplog.text
     assert "Traceback" not in caplog.text
 
 

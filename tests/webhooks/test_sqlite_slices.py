@@ -11,7 +11,7 @@ import pytest
 from rewards_core.operations import OperationRef
 from tests.webhooks.sqlite_store_kit import Host, on_file
 from tests.webhooks.store_contract import PAY, event, ref, wants
-from webhooks.store import sqlite, sqlite_jobs, sqlite_reads
+from webhooks.store import sqlite, sqlite_jobs, sqlite_reads, sqlite_upkeep
 from webhooks.store.records import Acceptance, EventState
 from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.sqlite_session import Session
@@ -108,8 +108,39 @@ async def test_a_page_of_pending_operations_costs_no_more_where_there_are_many(h
         assert steps < 1_000
 
 
+async def test_identities_are_counted_a_day_at_a_time(host: Host) -> None:
+    here = host.open()
+    kept = [(b"%d" % number, number // 100) for number in range(5_000)]
+    await on_file(here, lambda session: session.insert("identity", "identity, day", kept))
+    for day in range(-1, 49):
+        counted, steps = await on_file(here, lambda session, day=day: measured(session, sqlite_upkeep.count_identities, day))  # type: ignore[misc]
+        assert counted == (day + 1, 100)
+        assert steps < 1_000
+    assert await on_file(here, lambda session: sqlite_upkeep.count_identities(session.db, 49)) is None
+
+
+async def test_an_upkeep_knows_how_many_identities_there_are(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    known: list[int] = []
+
+    async def spy(store: SQLiteStore, *, identities: int, **_: object) -> None:
+        known.append(identities)
+
+    monkeypatch.setattr(sqlite, "remove_old", spy)
+    here = host.open()
+    kept = [(b"%d" % number, number % 7) for number in range(70)]
+    await on_file(here, lambda session: session.insert("identity", "identity, day", kept))
+    await here.upkeep(keep=HOUR)
+    assert known == [70]
+
+
 def paged(session: Session, scope: str | None, after: OperationRef | None) -> tuple[list[str], int]:
     """Return a page of ten, and what it cost in steps of SQLite's machine."""
+    page, steps = measured(session, sqlite_reads.pending, scope, after, 10, 0.0)
+    return [one.ref.uid for one in page], steps
+
+
+def measured(session: Session, look: Callable[..., Any], *arguments: Any) -> tuple[Any, int]:
+    """Return what a look-up finds, and what it cost in steps of SQLite's machine."""
     steps = 0
 
     def count() -> bool:
@@ -119,6 +150,6 @@ def paged(session: Session, scope: str | None, after: OperationRef | None) -> tu
 
     session.db.set_progress_handler(count, 1)
     try:
-        return [one.ref.uid for one in sqlite_reads.pending(session.db, scope, after, 10, 0.0)], steps
+        return look(session.db, *arguments), steps
     finally:
         session.db.set_progress_handler(None)

@@ -220,7 +220,9 @@ async def test_wrong_ages_and_limits_purge_nothing(method: str, name: str, value
         await getattr(MemoryStore(), method)(**{"older_than": 0, name: value})
 
 
-@pytest.mark.parametrize(("name", "value", "error"), cases({"keep": ABOVE_ZERO, "keep_bodies": Number((0, -1), or_none=True)}))
+@pytest.mark.parametrize(
+    ("name", "value", "error"), cases({"keep": ABOVE_ZERO, "keep_dead": ABOVE_ZERO, "keep_bodies": Number((0, -1), or_none=True)})
+)
 async def test_wrong_ages_keep_an_upkeep_from_removing(name: str, value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=f"^{name}: give "):
         await MemoryStore().upkeep(**{"keep": 1.0, name: value})

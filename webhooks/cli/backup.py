@@ -15,7 +15,7 @@ from webhooks.store.sqlite import SQLiteStore
 
 
 def backup(
-    file: Annotated[Path, typer.Argument(help="Where the copy goes; a file that is there is replaced.")],
+    file: Annotated[Path, typer.Argument(help="Where the copy goes; an earlier copy is replaced, a store never.")],
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = None,
 ) -> None:

@@ -66,7 +66,7 @@ class Forwarder:
                 status = answer.status
         except (aiohttp.ClientError, TimeoutError, OSError) as problem:
             raise ForwardFailed(
-                f"expected the service behind --forward-to to answer, got {type(problem).__name__}; it is tried again later"
+                f"the service behind --forward-to did not answer ({type(problem).__name__}); it is tried again later"
             ) from None
         if not 200 <= status < 300:
-            raise ForwardFailed(f"expected the service behind --forward-to to answer 2xx, got {status}; it is tried again later")
+            raise ForwardFailed(f"the service behind --forward-to answered HTTP {status}, not 2xx; it is tried again later")

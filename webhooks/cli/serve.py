@@ -33,6 +33,7 @@ from webhooks.cli.supervisor import Supervisor
 from webhooks.cli.tuning import leave_lasting_objects_alone
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.quiet import quiet_about_accepting
+from webhooks.store.records import DEAD_DAYS
 
 logger = logging.getLogger("webhooks.listener")
 
@@ -105,6 +106,9 @@ def serve(
             min=0.01,
         ),
     ] = None,
+    keep_dead: Annotated[
+        float, typer.Option(help="Days that dead letters are kept for a look and a retry.", callback=finite, min=0.01)
+    ] = DEAD_DAYS,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log more.")] = False,
     as_json: JsonOption = None,
 ) -> None:
@@ -166,10 +170,11 @@ def serve(
         drain_seconds=drain,
         keep_days=keep_days,
         keep_bodies_days=keep_bodies,
+        keep_dead_days=keep_dead,
         workers=workers,
     )
     if tls_cert is None and (tls_key is not None or tls_min != _OLDEST_TLS):
-        raise typer.BadParameter("--tls-key and --tls-min: expected a certificate to go with them, got none; give --tls-cert too")
+        raise typer.BadParameter("--tls-key and --tls-min need a certificate. Give --tls-cert too, or none of them.")
     output = Output(as_json)
     with ending(ENDS):
         code = asyncio.run(_serve(settings, output))
@@ -181,8 +186,9 @@ def _polled(given: str | None, sources: Sequence[SourceSpec]) -> str:
     scopes = sorted({spec.scope for spec in sources})
     scope = scopes[0] if given is None and len(scopes) == 1 else given
     if scope not in scopes:
-        expected = f"expected {'one of ' if len(scopes) > 1 else ''}{', '.join(scopes)}, got {scope or 'none'}"
-        raise typer.BadParameter(f"--poll-scope: {expected}; say whose API credentials these are, or give --no-poll")
+        wrong = "it is not said whose API credentials these are" if scope is None else f"no source has the scope {scope}"
+        give = f"{'one of ' if len(scopes) > 1 else ''}{', '.join(scopes)}"
+        raise typer.BadParameter(f"--poll-scope: {wrong}. Give {give}, or --no-poll.")
     return scope
 
 

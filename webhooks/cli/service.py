@@ -272,8 +272,12 @@ class Listener:
 
     async def _keep_up(self) -> None:
         while True:
-            bodies = self._settings.keep_bodies_days
-            await self._store.upkeep(keep=self._settings.keep_days * DAY, keep_bodies=None if bodies is None else bodies * DAY)
+            settings, bodies = self._settings, self._settings.keep_bodies_days
+            await self._store.upkeep(
+                keep=settings.keep_days * DAY,
+                keep_bodies=None if bodies is None else bodies * DAY,
+                keep_dead=settings.keep_dead_days * DAY,
+            )
             await asyncio.sleep(HOUR)
 
 

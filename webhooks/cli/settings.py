@@ -15,6 +15,7 @@ from rewards_core.validation import is_loopback, whole
 from webhooks.cli.sources import SourceSpec
 from webhooks.handlers import HandlerPolicy
 from webhooks.ingress.limits import ArmourLimits
+from webhooks.store.records import DEAD_DAYS
 
 MAX_WORKERS = 64
 _TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -41,7 +42,7 @@ class TlsSettings:
             ValueError: the version is none, or the files cannot be used.
         """
         if self.minimum not in _TLS_VERSIONS:
-            raise ValueError(f"--tls-min: expected 1.2 or 1.3, got {self.minimum[:20]!a}")
+            raise ValueError(f"--tls-min: {self.minimum[:20]!a} is not supported. Give 1.2 or 1.3.")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = _TLS_VERSIONS[self.minimum]
         self.load_into(context)
@@ -58,7 +59,8 @@ class TlsSettings:
                 one.load_cert_chain(self.certificate, self.key)
         except (OSError, ssl.SSLError) as problem:
             raise ValueError(
-                f"--tls-cert: expected a certificate with its key at {self.certificate}, got {type(problem).__name__}"
+                f"--tls-cert: {self.certificate} cannot be used ({type(problem).__name__}). Give a PEM file with the certificate "
+                "chain, and its private key in the same file or with --tls-key."
             ) from None
 
 
@@ -85,7 +87,8 @@ class AdminSettings:
         if self.token_file is None:
             if not is_loopback(self.host):
                 raise ValueError(
-                    f"--admin-host: expected a loopback address, got {self.host!a}; give --admin-token-file to open it"
+                    f"--admin-host: {self.host!a} can be reached from other machines. Give --admin-token-file to demand a token "
+                    "from them, or a loopback address such as 127.0.0.1."
                 )
             return None
         return Secret(read_secret_file(self.token_file, "the admin token").strip(), "admin token")
@@ -152,6 +155,7 @@ class ListenerSettings:
         drain_seconds: How long stopping may take.
         keep_days: How long events that are done with, and outcomes, are kept.
         keep_bodies_days: How long the bodies of done events are kept; None as long as the events.
+        keep_dead_days: How long dead letters are kept.
         workers: Processes that take deliveries, 1 to 64; `limits` are those of each.
     """
 
@@ -172,4 +176,5 @@ class ListenerSettings:
     drain_seconds: float = 20.0
     keep_days: float = 30.0
     keep_bodies_days: float | None = None
+    keep_dead_days: float = DEAD_DAYS
     workers: int = field(default=1, validator=whole(at_least=1, at_most=MAX_WORKERS))

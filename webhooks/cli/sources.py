@@ -44,10 +44,10 @@ def parse_source(text: str) -> SourceSpec:
     for part in rest:
         word, equals, value = part.partition("=")
         if word not in _WORDS or not equals or not value:
-            raise ValueError(f"--source: expected PATH[,scope=S][,app=UID][,keys=FILE], got {part[:80]!a} in it")
+            raise ValueError(f"--source: {part[:80]!a} is no part of a source. Give PATH[,scope=S][,app=UID][,keys=FILE].")
         words[word] = value
     if not path.startswith("/"):
-        raise ValueError(f"--source: expected a path that begins with '/', got {path[:80]!a}")
+        raise ValueError(f"--source: the path {path[:80]!a} does not begin with '/'. Give one such as /webhooks/original.")
     return SourceSpec(
         path=path,
         scope=words.get("scope", DEFAULT_SCOPE),
@@ -112,7 +112,7 @@ def by_path(sources: Iterable[ReloadableSource]) -> dict[str, list[ReloadableSou
     scopes: set[str] = set()
     for source in sources:
         if source.scope in scopes:
-            raise ValueError(f"--source: expected different scopes, got {source.scope!r} twice; give one another with scope=")
+            raise ValueError(f"--source: two sources have the scope {source.scope!r}. Give each its own with scope=.")
         scopes.add(source.scope)
         paths.setdefault(source.spec.path, []).append(source)
     return paths

@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from webhooks.store.records import EventState
+from rewards_core.clock import DAY
+from webhooks.store.records import DEAD_DAYS, EventState
 
 if TYPE_CHECKING:
     from rewards_core.operations import Event, OperationRef
@@ -308,17 +309,18 @@ class Store(Protocol):
 
     # upkeep
 
-    async def upkeep(self, *, keep: float, keep_bodies: float | None = None) -> bool:
+    async def upkeep(self, *, keep: float, keep_bodies: float | None = None, keep_dead: float = DEAD_DAYS * DAY) -> bool:
         """Let go of what is old, unless a process has done so within the hour; return whether it was done.
 
-        Done events and outcomes that are older than `keep` seconds are purged, bodies of done events that are older than
-        `keep_bodies` are erased, and identities are forgotten after 400 days. One call removes at most twice what an hour of a
-        steady stream would bring, so that a wrong clock cannot empty the store, and logs what it removed; pending operations
-        are never removed.
+        Done events and outcomes that are older than `keep` seconds are purged, and dead letters that are older than `keep_dead`;
+        bodies of done events that are older than `keep_bodies` are erased, and identities are forgotten after 400 days. One call
+        removes at most twice what an hour of a steady stream would bring, so that a wrong clock cannot empty the store, and logs
+        what it removed; events that wait for a handler and pending operations are never removed.
 
         Args:
             keep: Seconds, above 0.
             keep_bodies: Seconds, above 0; None keeps them as long as their events.
+            keep_dead: Seconds, above 0, by default those of 180 days.
         """
         ...
 

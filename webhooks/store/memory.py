@@ -22,6 +22,7 @@ from webhooks.store.outcome_table import OutcomeTable, key_of, made_with_of
 from webhooks.store.outcomes import agree, conflict_event, outcome_of, packed
 from webhooks.store.polls import PollTable
 from webhooks.store.records import (
+    DEAD_DAYS,
     FORGOTTEN,
     RETIRED,
     UNSERVED,
@@ -295,14 +296,14 @@ class MemoryStore(EventListing):
             self._subscribers.jobs_ready()
         return count
 
-    async def upkeep(self, *, keep: float, keep_bodies: float | None = None) -> bool:
+    async def upkeep(self, *, keep: float, keep_bodies: float | None = None, keep_dead: float = DEAD_DAYS * DAY) -> bool:
         """Let go of what is old, unless that was done within the hour."""
-        check_keep(keep, keep_bodies)
+        check_keep(keep, keep_bodies, keep_dead)
         now = self._now()
         if now < self._upkeep_at:
             return False
         self._upkeep_at = now + UPKEEP_EVERY
-        await remove_old(self, keep=keep, keep_bodies=keep_bodies, identities=len(self._events.days))
+        await remove_old(self, keep=keep, keep_bodies=keep_bodies, keep_dead=keep_dead, identities=len(self._events.days))
         return True
 
     async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:

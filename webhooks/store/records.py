@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 IDENTITY_DAYS = 400
 """Days for which a delivery is recognized as a duplicate after its event was purged."""
+DEAD_DAYS = 180
+"""Days for which dead letters are kept, unless a store's owner says otherwise."""
 UNSERVED_DAYS = 14
 """Days after which the jobs of a handler that no process serves become dead letters."""
 ANY_EVENT = "*"

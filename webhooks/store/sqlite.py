@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from rewards_core.clock import boot_id, uptime
+from rewards_core.clock import DAY, boot_id, uptime
 from rewards_core.errors import StoreClosed, StoreError
 from rewards_core.sqlite.engine import Engine
 from rewards_core.sqlite.wakeups import Wakeups
@@ -18,7 +18,7 @@ from rewards_core.validation import check_callable, check_number, check_path, ch
 from webhooks.store import sqlite_events, sqlite_jobs, sqlite_outcomes, sqlite_polls, sqlite_reads, sqlite_upkeep
 from webhooks.store.listing import EventListing, EventQuery
 from webhooks.store.outcomes import pack, settled_by
-from webhooks.store.records import EventState, PollClaims
+from webhooks.store.records import DEAD_DAYS, EventState, PollClaims
 from webhooks.store.sqlite_hints import Hints
 from webhooks.store.sqlite_rows import Arrival, PackedOutcome
 from webhooks.store.sqlite_schema import SCHEMA
@@ -75,7 +75,8 @@ class SQLiteStore(EventListing):
     Args:
         path: The file on a local disk, made if missing, readable by its owner alone; beside it stand `-wal`, `-shm`, `.lock` and
             one socket for each process.
-        busy_timeout: Seconds to wait for another process's lock, up to a day, before a call raises `StoreError`.
+        busy_timeout: Seconds to wait for another process that holds the lock and commits nothing, up to a day, before a call
+            raises `StoreError`.
         clock: Returns Unix time in seconds, for what people see.
         uptime: Returns seconds since the host was booted, for all that is due; the same in every process.
         boot: What tells this boot of the host from others; None asks the system.
@@ -267,13 +268,16 @@ class SQLiteStore(EventListing):
 
     # upkeep
 
-    async def upkeep(self, *, keep: float, keep_bodies: float | None = None) -> bool:
+    async def upkeep(self, *, keep: float, keep_bodies: float | None = None, keep_dead: float = DEAD_DAYS * DAY) -> bool:
         """Let go of what is old, unless a process has done so within the hour."""
-        check_keep(keep, keep_bodies)
+        check_keep(keep, keep_bodies, keep_dead)
         if not await self._write(sqlite_upkeep.claim_upkeep):
             return False
-        identities = await self._read(sqlite_upkeep.count_identities)
-        await remove_old(self, keep=keep, keep_bodies=keep_bodies, identities=identities)
+        identities, day = 0, -1
+        while (found := await self._read(partial(sqlite_upkeep.count_identities, after=day))) is not None:
+            day, count = found  # a day at a time: a long look-up would keep the log from being moved into the file
+            identities += count
+        await remove_old(self, keep=keep, keep_bodies=keep_bodies, keep_dead=keep_dead, identities=identities)
         return True
 
     async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:
@@ -338,7 +342,7 @@ class SQLiteStore(EventListing):
         """Copy what is committed into a file of its own, while others go on to write; the only safe way to copy a store.
 
         Args:
-            to: The file, replaced if it is there; complete, or not there at all.
+            to: The file, replaced if it is there, unless it was opened as a store; complete, or not there at all.
 
         Raises:
             StoreError: it cannot be written.

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from attrs import astuple
-
-from rewards_core.json import dumps, loads
+from rewards_core.calendar import Calendar
 from rewards_core.sqlite.connection import fetch
 from webhooks.store.sqlite_jobs import count_unserved
-from webhooks.store.upkeep import UPKEEP_EVERY, Calendar
+from webhooks.store.upkeep import UPKEEP_EVERY
 
 if TYPE_CHECKING:
     from rewards_core.sqlite.connection import Connection
@@ -54,26 +52,21 @@ def every_hour(session: Session) -> None:
 def today(session: Session) -> float:
     """Return the Unix time by which records are old: no clock that was set lately makes them older."""
     calendar = _kept(session).see(session.wall, session.now, session.boot)
-    session.insert("meta", "name, value", [("calendar", dumps(astuple(calendar)))], verb="INSERT OR REPLACE")
+    session.insert("meta", "name, value", [("calendar", calendar.dump())], verb="INSERT OR REPLACE")
     return min(session.wall, calendar.wall)
 
 
 def _kept(session: Session) -> Calendar:
     row = fetch(session.db, "SELECT value FROM meta WHERE name = 'calendar'")
     if row:
-        wall, uptime, boot, offer, offered_at = loads(row[0][0])
-        return Calendar(
-            wall=float(wall),
-            uptime=float(uptime),
-            boot=boot,
-            offer=None if offer is None else float(offer),
-            offered_at=float(offered_at),
-        )
+        return Calendar.load(row[0][0])
     newest = "SELECT max(received_at) FROM event UNION ALL SELECT max(settled_at) FROM outcome"
     stamps = [stamp for (stamp,) in fetch(session.db, newest) if stamp is not None]
     return Calendar(wall=max(stamps, default=session.wall), uptime=session.now, boot=session.boot)
 
 
-def count_identities(db: Connection) -> int:
-    """Return how many identities are known."""
-    return int(fetch(db, "SELECT count(*) FROM identity")[0][0])
+def count_identities(db: Connection, after: int) -> tuple[int, int] | None:
+    """Return the first day after one on which identities were kept, and how many; None if there is none."""
+    first = "SELECT min(day) FROM identity WHERE day > ?"
+    found = fetch(db, f"SELECT day, count(*) FROM identity WHERE day = ({first}) GROUP BY day", (after,))
+    return found[0] if found else None

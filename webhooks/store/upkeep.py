@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Self
-
-from attrs import evolve, frozen
+from typing import TYPE_CHECKING
 
 from rewards_core.clock import DAY, HOUR
 from rewards_core.validation import check_number
-from webhooks.store.records import IDENTITY_DAYS
+from webhooks.store.records import IDENTITY_DAYS, EventState
 
 if TYPE_CHECKING:
     from webhooks.store.base import Store
@@ -20,8 +18,6 @@ logger = logging.getLogger(__name__)
 UPKEEP_EVERY = HOUR
 """Seconds between two upkeeps of one store."""
 
-_TOLERANCE = HOUR
-_BELIEVED_AFTER = DAY
 _SPARED = 1_000
 _HASTE = 2.0
 
@@ -36,7 +32,7 @@ def hourly_limit(held: int, keep: float) -> int:
     return max(_SPARED, math.ceil(_HASTE * held * UPKEEP_EVERY / keep))
 
 
-def check_keep(keep: float, keep_bodies: float | None) -> None:
+def check_keep(keep: float, keep_bodies: float | None, keep_dead: float) -> None:
     """See that what is kept can be kept for so long.
 
     Raises:
@@ -44,28 +40,32 @@ def check_keep(keep: float, keep_bodies: float | None) -> None:
         ValueError: one of them is not above 0, or not finite.
     """
     check_number(keep, "keep", above=0, unit="seconds")
+    check_number(keep_dead, "keep_dead", above=0, unit="seconds")
     if keep_bodies is not None:
         check_number(keep_bodies, "keep_bodies", above=0, unit="seconds")
 
 
-async def remove_old(store: Store, *, keep: float, keep_bodies: float | None, identities: int) -> None:
+async def remove_old(store: Store, *, keep: float, keep_bodies: float | None, keep_dead: float, identities: int) -> None:
     """Remove what is old, as far as an hour allows.
 
     Args:
         store: What to remove it from.
         keep: Seconds for which done events and outcomes are kept.
         keep_bodies: Seconds for which bodies of done events are kept; None keeps them as long as their events.
+        keep_dead: Seconds for which dead letters are kept.
         identities: How many identities the store knows.
     """
     held = await store.statistics()
     limits = {
         "events": hourly_limit(held.events, keep),
+        "dead letters": hourly_limit(held.dead, keep_dead),
         "outcomes": hourly_limit(held.outcomes, keep),
         "bodies": hourly_limit(held.events, keep_bodies or keep),
         "identities": hourly_limit(identities, IDENTITY_DAYS * DAY),
     }
     removed = {
         "events": await store.purge(keep, limit=limits["events"]),
+        "dead letters": await store.purge(keep_dead, state=EventState.DEAD, limit=limits["dead letters"]),
         "outcomes": await store.purge_outcomes(keep, limit=limits["outcomes"]),
         "identities": await store.purge_identities(limit=limits["identities"]),
         "bodies": 0 if keep_bodies is None else await store.erase_bodies(keep_bodies, limit=limits["bodies"]),
@@ -80,36 +80,3 @@ def log_removed(removed: dict[str, int], limits: dict[str, int]) -> None:
             logger.warning("upkeep removed %d %s, the most an hour allows; check the clock if this is a surprise", count, what)
         elif count:
             logger.info("upkeep removed %d %s", count, what)
-
-
-@frozen(kw_only=True)
-class Calendar:
-    """What a store believes of the wall clock: it goes on as the uptime does, and one that was set is believed after a day.
-
-    A host that was off for longer than an hour looks like one whose clock was set ahead, and waits a day too.
-
-    Attributes:
-        wall: Unix time that is believed at `uptime`.
-        uptime: Seconds since the host was booted.
-        boot: Which boot that was.
-        offer: What the wall clock was ahead of the uptime when it was first found to be set, None if it is believed.
-        offered_at: The uptime of that moment.
-    """
-
-    wall: float
-    uptime: float
-    boot: str
-    offer: float | None = None
-    offered_at: float = 0.0
-
-    def see(self, wall: float, uptime: float, boot: str) -> Self:
-        """Return what is believed after a look at the clocks."""
-        believed = self.wall + (max(0.0, uptime - self.uptime) if boot == self.boot else 0.0)
-        offer = wall - uptime
-        same_offer = self.offer is not None and boot == self.boot and abs(offer - self.offer) <= _TOLERANCE
-        if abs(wall - believed) <= _TOLERANCE or (same_offer and uptime - self.offered_at >= _BELIEVED_AFTER):
-            return evolve(self, wall=wall, uptime=uptime, boot=boot, offer=None)
-        if same_offer:
-            return evolve(self, wall=believed, uptime=uptime)
-        logger.warning("the wall clock was set by %+.0f s; nothing is purged by it for a day", wall - believed)
-        return evolve(self, wall=believed, uptime=uptime, boot=boot, offer=offer, offered_at=uptime)

@@ -196,6 +196,33 @@ class UpkeepContract:
         assert await here.upkeep(keep=A_DAY) is True
         assert await words(there, state=EventState.DONE) == ["young"]
 
+    async def test_an_upkeep_lets_go_of_dead_letters_late_and_of_what_waits_never(
+        self, here: Store, there: Store, time: Time, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        await here.accept(event("unreadable", problem="unreadable"))
+        await here.register_handlers([wants()])
+        await here.accept(event("waits"))
+        await time.advance(179 * A_DAY)
+        assert await there.upkeep(keep=30 * A_DAY) is True
+        assert sorted(await words(here)) == ["unreadable", "waits"]
+        await time.advance(2 * A_DAY)
+        await here.accept(event("young", problem="unreadable"))
+        assert await there.upkeep(keep=30 * A_DAY) is True
+        assert sorted(await words(here)) == ["waits", "young"]
+        assert "removed 1 dead letters" in caplog.text
+        await time.advance(2 * A_DAY)
+        assert await there.upkeep(keep=30 * A_DAY, keep_dead=A_DAY) is True
+        assert await words(here) == ["waits"]
+
+    async def test_an_upkeep_removes_no_more_dead_letters_than_an_hour_allows(
+        self, here: Store, there: Store, time: Time
+    ) -> None:
+        await asyncio.gather(*(here.accept(event(str(number), problem="unreadable")) for number in range(1_500)))
+        await time.advance(200 * A_DAY)
+        assert await there.upkeep(keep=30 * A_DAY) is True
+        assert (await here.statistics()).dead == 500
+
     async def test_an_upkeep_removes_no_more_than_an_hour_allows(
         self, here: Store, there: Store, time: Time, caplog: pytest.LogCaptureFixture
     ) -> None:
