@@ -156,6 +156,11 @@ class Poller:
         self._hurries.setdefault(priority, {})[ref] = None
         self._wake.set()
 
+    def unhurry(self, ref: OperationRef) -> None:
+        """Hurry an operation no longer that has ended."""
+        for refs in self._hurries.values():
+            refs.pop(ref, None)
+
     def may_hurry(self) -> bool:
         """Whether one more operation may be polled before its deadline: in a crowd only as many as the budget allows."""
         now, times = loop_time(), self._hurried_at

@@ -19,7 +19,7 @@ from webhooks.store.event_table import EventTable
 from webhooks.store.listing import EventListing, EventQuery, check_limit, check_purge
 from webhooks.store.mentions import mentioned_in, mentions
 from webhooks.store.outcome_table import OutcomeTable, key_of, made_with_of, packed
-from webhooks.store.outcomes import agree, conflict_event, outcome_of, terminal_status
+from webhooks.store.outcomes import agree, conflict_event, contradiction, outcome_of, terminal_status
 from webhooks.store.polls import PollTable
 from webhooks.store.records import (
     FORGOTTEN,
@@ -426,9 +426,14 @@ class MemoryStore(EventListing):
         if agree(first, outcome):
             return Recorded(verdict=Verdict.SAME, outcome=self._completed(first, outcome))
         event = conflict_event(first, outcome)
-        if event.identity not in self._events.days:
-            handlers = self._subscriptions.wanting(event)
+        unknown = event.identity not in self._events.days
+        counts = contradiction(first, (*self._outcomes.conflicts(key), outcome))
+        if unknown or counts is outcome:
             self._outcomes.add_conflict(key, kept)
+        if counts is not None:
+            self._subscribers.confirmed(counts)
+        if unknown:
+            handlers = self._subscriptions.wanting(event)
             try:
                 self._events.add(event, self._clock(), loop_time(), handlers)
             except StoreFull:

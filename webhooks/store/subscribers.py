@@ -47,7 +47,7 @@ class Subscribers:
             _call(subscriber.settled, outcome)
 
     def confirmed(self, outcome: Outcome) -> None:
-        """Tell that the vendor's API confirmed a first outcome."""
+        """Tell what the vendor's API confirmed where only an event had told the first outcome."""
         for subscriber in self._all:
             _call(subscriber.confirmed, outcome)
 
