@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Outcome,
         PendingOperation,
         PollClaims,
+        PollPermit,
         PollResult,
         Priority,
         Recorded,
@@ -284,8 +285,12 @@ class Store(Protocol):
         """
         ...
 
-    async def permit_poll(self, scope: str, *, max_per_second: float) -> float:
-        """Take one further request from the budget; return the seconds until it may be sent."""
+    async def permit_poll(self, scope: str, *, max_per_second: float) -> PollPermit:
+        """Take one further request from the budget, if it is its turn.
+
+        It is no further ahead than what `claim_polls` hands out. While operations are due it takes turns with them, so that
+        neither holds off the other.
+        """
         ...
 
     async def settle_polls(self, results: Sequence[PollResult]) -> None:

@@ -34,6 +34,7 @@ from webhooks.store.records import (
     Outcome,
     PendingOperation,
     PollClaims,
+    PollPermit,
     PollResult,
     Priority,
     Recorded,
@@ -189,8 +190,8 @@ class MemoryStore(EventListing):
         self._check_open()
         return self._polls_of(scope).claim(loop_time(), limit, lease, max_per_second)
 
-    async def permit_poll(self, scope: str, *, max_per_second: float) -> float:
-        """Take one further request from the budget; return the seconds until it may be sent."""
+    async def permit_poll(self, scope: str, *, max_per_second: float) -> PollPermit:
+        """Take one further request from the budget, if it is its turn."""
         self._check_open()
         return self._polls_of(scope).permit(loop_time(), max_per_second)
 

@@ -17,7 +17,7 @@ from attrs import frozen
 
 from rewards_core.operations import OperationRef
 from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
-from webhooks.store.records import PendingOperation, PollClaim, PollClaims, PollResult, Priority
+from webhooks.store.records import PendingOperation, PollClaim, PollClaims, PollPermit, PollResult, Priority
 
 logger = logging.getLogger(__name__)
 
@@ -131,11 +131,15 @@ class PollTable:
                     self.budget = self.budget.take(now, 1, rate, abandoned=priority is Priority.ABANDONED)
         return PollClaims(claims=claims, next_in=self._next_in(now))
 
-    def permit(self, now: float, max_per_second: float) -> float:
-        """Return the seconds until one further request may be sent."""
+    def permit(self, now: float, max_per_second: float) -> PollPermit:
+        """Take one further request from the budget, if it is its turn."""
+        rate = self.agreed_rate(now, max_per_second)
+        ask_in = self.budget.further_in(now, due=self._first_due() <= now)
+        if ask_in:
+            return PollPermit(granted=False, seconds=ask_in)
         start = self.budget.starts_at(now)
-        self.budget = self.budget.take(now, 1, self.agreed_rate(now, max_per_second))
-        return start - now
+        self.budget = self.budget.take_further(now, rate)
+        return PollPermit(granted=True, seconds=start - now)
 
     def agreed_rate(self, now: float, max_per_second: float) -> float:
         """Return the lowest of the rates that were given lately."""
@@ -215,11 +219,14 @@ class PollTable:
         )
 
     def _next_in(self, now: float) -> float:
-        budget, first = self.budget, math.inf
-        for priority, queue in self._queues.items():
-            due = queue.next_at()
-            first = min(first, max(due, budget.abandoned_at) if priority is Priority.ABANDONED else due)
-        return max(0.0, first - now, budget.starts_at(now) - HORIZON - now) if first < math.inf else math.inf
+        first = self._first_due()
+        return max(0.0, first - now, self.budget.starts_at(now) - HORIZON - now) if first < math.inf else math.inf
+
+    def _first_due(self) -> float:
+        """Return when the first operation may be claimed, as far as it goes by the operations."""
+        queues = self._queues
+        others = min(queue.next_at() for priority, queue in queues.items() if priority is not Priority.ABANDONED)
+        return min(others, max(queues[Priority.ABANDONED].next_at(), self.budget.abandoned_at))
 
     def _make_room(self) -> None:
         """Let some operations without waiters go, if there are any."""

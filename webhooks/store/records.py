@@ -249,6 +249,19 @@ class PollClaims:
 
 
 @frozen(kw_only=True)
+class PollPermit:
+    """Whether a request that was not claimed may be sent.
+
+    Attributes:
+        granted: Whether it was taken from the budget.
+        seconds: Seconds until it may be sent if it was, otherwise until it may be asked for again.
+    """
+
+    granted: bool
+    seconds: float
+
+
+@frozen(kw_only=True)
 class PollResult:
     """What became of a claim that did not settle its operation.
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         Job,
         Outcome,
         PendingOperation,
+        PollPermit,
         PollResult,
         Priority,
         Recorded,
@@ -247,8 +248,8 @@ class SQLiteStore(EventListing):
                 return PollClaims(claims=(), next_in=wait)
         return await self._write(lambda session: sqlite_polls.claim(session, scope, limit, lease, max_per_second))
 
-    async def permit_poll(self, scope: str, *, max_per_second: float) -> float:
-        """Take one further request from the budget; return the seconds until it may be sent."""
+    async def permit_poll(self, scope: str, *, max_per_second: float) -> PollPermit:
+        """Take one further request from the budget, if it is its turn."""
         return await self._write(lambda session: sqlite_polls.permit(session, scope, max_per_second))
 
     async def settle_polls(self, results: Sequence[PollResult]) -> None:

@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from attrs import astuple
+
 from rewards_core.operations import OperationRef
 from rewards_core.sqlite.connection import fetch
 from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
-from webhooks.store.records import Outcome, PollClaim, PollClaims, PollResult, Priority
+from webhooks.store.records import Outcome, PollClaim, PollClaims, PollPermit, PollResult, Priority
 from webhooks.store.sqlite_outcomes import outcomes
 from webhooks.store.sqlite_rows import PENDING_COLUMNS, text
 from webhooks.store.sqlite_session import RENEW_EVERY
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_BUDGET_COLUMNS = "next_at, abandoned_at, further_at, paused_until, refusals"
 _AT_THE_LATEST = (  # the result of a poll under way may put an operation off for longer; what is urgent is soon due again
     "due_at = CASE WHEN pending.fence IS NULL THEN min(pending.due_at, excluded.due_at) "
     "WHEN pending.priority >= 3 THEN excluded.due_at ELSE pending.due_at END, "
@@ -93,13 +96,7 @@ def hurry(session: Session, refs: Sequence[OperationRef], priority: Priority) ->
 def next_in(db: Connection, scope: str, now: float) -> float:
     """Return the seconds until a claim may succeed: 0 if it may now, infinity if nothing is pending."""
     budget = _budget(db, scope)
-    due = math.inf
-    for priority in Priority:
-        first = fetch(
-            db, "SELECT due_at FROM pending WHERE scope = ? AND priority = ? ORDER BY due_at LIMIT 1", (scope, priority.value)
-        )
-        if first:
-            due = min(due, first[0][0] if priority < Priority.ABANDONED else max(first[0][0], budget.abandoned_at))
+    due = _first_due(db, scope, budget)
     if budget.refusals and due < math.inf:
         due = max(due, _under_way_until(db, scope, now))
     return max(0.0, due - now, budget.starts_at(now) - HORIZON - now) if due < math.inf else math.inf
@@ -148,11 +145,15 @@ def claim(session: Session, scope: str, limit: int, lease: float, max_per_second
     return PollClaims(claims=claims, next_in=next_in(db, scope, now))
 
 
-def permit(session: Session, scope: str, max_per_second: float) -> float:
-    """Take one further request from the budget; return the seconds until it may be sent."""
+def permit(session: Session, scope: str, max_per_second: float) -> PollPermit:
+    """Take one further request from the budget, if it is its turn."""
+    now = session.now
     budget, rate = _budget(session.db, scope), _agreed_rate(session, scope, max_per_second)
-    _write_budget(session, scope, budget.take(session.now, 1, rate))
-    return budget.starts_at(session.now) - session.now
+    ask_in = budget.further_in(now, due=_first_due(session.db, scope, budget) <= now)
+    if ask_in:
+        return PollPermit(granted=False, seconds=ask_in)
+    _write_budget(session, scope, budget.take_further(now, rate))
+    return PollPermit(granted=True, seconds=budget.starts_at(now) - now)
 
 
 def settle(session: Session, results: Sequence[PollResult]) -> None:
@@ -198,6 +199,18 @@ def _add(
     session.insert("pending", PENDING_COLUMNS, rows, then=conflict)
 
 
+def _first_due(db: Connection, scope: str, budget: Budget) -> float:
+    """Return when the first operation may be claimed, as far as it goes by the operations; infinity if nothing is pending."""
+    due = math.inf
+    for priority in Priority:
+        first = fetch(
+            db, "SELECT due_at FROM pending WHERE scope = ? AND priority = ? ORDER BY due_at LIMIT 1", (scope, priority.value)
+        )
+        if first:
+            due = min(due, first[0][0] if priority < Priority.ABANDONED else max(first[0][0], budget.abandoned_at))
+    return due
+
+
 def _under_way_until(db: Connection, scope: str, now: float) -> float:
     """Return until when a poll that has not been answered is claimed, `now` if there is none."""
     claimed = "SELECT max(due_at) FROM pending WHERE scope = ? AND fence IS NOT NULL AND due_at > ?"
@@ -205,13 +218,12 @@ def _under_way_until(db: Connection, scope: str, now: float) -> float:
 
 
 def _budget(db: Connection, scope: str) -> Budget:
-    row = fetch(db, "SELECT next_at, abandoned_at, paused_until, refusals FROM budget WHERE scope = ?", (scope,))
+    row = fetch(db, f"SELECT {_BUDGET_COLUMNS} FROM budget WHERE scope = ?", (scope,))
     return Budget(*row[0]) if row else Budget()
 
 
 def _write_budget(session: Session, scope: str, budget: Budget) -> None:
-    row = (scope, budget.next_at, budget.abandoned_at, budget.paused_until, budget.refusals)
-    session.insert("budget", "scope, next_at, abandoned_at, paused_until, refusals", [row], verb="INSERT OR REPLACE")
+    session.insert("budget", f"scope, {_BUDGET_COLUMNS}", [(scope, *astuple(budget))], verb="INSERT OR REPLACE")
 
 
 def _agreed_rate(session: Session, scope: str, max_per_second: float) -> float:

@@ -144,6 +144,7 @@ _MIGRATIONS = (
       scope TEXT PRIMARY KEY,
       next_at REAL NOT NULL,
       abandoned_at REAL NOT NULL,
+      further_at REAL NOT NULL,
       paused_until REAL NOT NULL,
       refusals INTEGER NOT NULL
     ) WITHOUT ROWID;
