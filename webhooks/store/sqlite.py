@@ -163,7 +163,7 @@ class SQLiteStore(EventListing):
 
     async def claim_jobs(self, handler: str, *, scopes: Collection[str], limit: int, lease: float) -> Sequence[ClaimedJob]:
         """Lease due jobs of one handler to the caller, the longest due first."""
-        if self._member.joined and not await self._read(lambda db: sqlite_jobs.anything_due(db, handler, self._uptime())):
+        if self._member.joined and not await self._read(lambda db: sqlite_jobs.anything_due(db, handler, scopes, self._uptime())):
             return ()  # a look alone disturbs no other process
         return await self._write(lambda session: sqlite_jobs.claim(session, handler, scopes, limit, lease))
 
