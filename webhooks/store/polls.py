@@ -26,7 +26,7 @@ _EARLY = 1e-6
 """Seconds by which an operation counts as due too early, for the sake of rounding."""
 _SKIPS_PER_CLAIM = 1_000
 _EVICTED_SHARE = 100
-_MAX_ATTEMPT = 255
+_MAX_COUNT = 255
 
 _Key = tuple[str, str]
 """Kind and uid."""
@@ -60,7 +60,7 @@ class PollTable:
         """Wait for an operation, and poll it at `due` at the latest."""
         state = self._get(kind, uid)
         if state is None:
-            self._add(kind, uid, _State(added_at, due, 0, 0, Priority.ROUTINE, watched=True))
+            self._add(kind, uid, _State(added_at, due, Priority.ROUTINE, watched=True))
             return
         if state.watched:
             self._watches[kind, uid] = self._watches.get((kind, uid), 1) + 1
@@ -84,7 +84,7 @@ class PollTable:
     def add(self, kind: str, uid: str, due: float, added_at: float) -> None:
         """Register an operation without waiters; a pending one stays as it is."""
         if uid not in self._states.get(kind, ()):
-            self._add(kind, uid, _State(added_at, due, 0, 0, Priority.ABANDONED, watched=False))
+            self._add(kind, uid, _State(added_at, due, Priority.ABANDONED, watched=False))
 
     def discard(self, kind: str, uid: str) -> bool:
         """Remove an operation; return whether it was pending."""
@@ -101,7 +101,7 @@ class PollTable:
         """Have an operation polled now, ranked no lower than `priority`."""
         state = self._get(kind, uid)
         if state is None:
-            self._add(kind, uid, _State(added_at, now, 0, 0, priority, watched=False), now)
+            self._add(kind, uid, _State(added_at, now, priority, watched=False), now)
             return
         held = self._claims.get((kind, uid))
         if held is not None:
@@ -164,10 +164,15 @@ class PollTable:
         due = now + result.again_in
         if state.due < held.until:  # it was watched meanwhile
             due = min(due, state.due)
-        polls, attempt = state.polls + result.counted, min(state.attempt + result.counted, _MAX_ATTEMPT)
+        polls, attempt = state.polls + result.counted, min(state.attempt + result.counted, _MAX_COUNT)
         if priority is not state.priority:
             attempt = 0
-        self._put(*key, _State(state.added_at, due, polls, attempt, priority, state.watched), now)
+        missing, missing_at = state.missing, state.missing_at
+        if result.known is not None:
+            missing_at = now if missing == 0 else missing_at
+            missing = 0 if result.known else min(missing + 1, _MAX_COUNT)
+        state = state._replace(due=due, priority=priority, polls=polls, attempt=attempt, missing=missing, missing_at=missing_at)
+        self._put(*key, state, now)
 
     def listed(self, after: tuple[str, str], limit: int, now: float) -> Iterator[PendingOperation]:
         """Iterate over operations in the order of kind and uid."""
@@ -215,6 +220,8 @@ class PollTable:
             attempt=state.attempt,
             start_in=self.budget.starts_at(now) - now,
             refusals=self.budget.refusals,
+            missing=state.missing,
+            missing_for=now - state.missing_at if state.missing else 0.0,
             fence=held.fence,
         )
 
@@ -248,7 +255,7 @@ class _Held:
     until: float
 
 
-_STATE = struct.Struct("<ddIBB")
+_STATE = struct.Struct("<dddIBBB")
 _WATCHED = 8
 
 
@@ -257,18 +264,21 @@ class _State(NamedTuple):
 
     added_at: float
     due: float
-    polls: int
-    attempt: int
     priority: Priority
     watched: bool
+    polls: int = 0
+    attempt: int = 0
+    missing: int = 0
+    missing_at: float = 0.0
 
     @classmethod
     def read(cls, kept: bytes) -> _State:
-        added_at, due, polls, attempt, flags = _STATE.unpack(kept)
-        return cls(added_at, due, polls, attempt, Priority(flags & ~_WATCHED), bool(flags & _WATCHED))
+        added_at, due, missing_at, polls, attempt, missing, flags = _STATE.unpack(kept)
+        return cls(added_at, due, Priority(flags & ~_WATCHED), bool(flags & _WATCHED), polls, attempt, missing, missing_at)
 
     def written(self) -> bytes:
-        return _STATE.pack(self.added_at, self.due, self.polls, self.attempt, self.priority | self.watched * _WATCHED)
+        flags = self.priority | self.watched * _WATCHED
+        return _STATE.pack(self.added_at, self.due, self.missing_at, self.polls, self.attempt, self.missing, flags)
 
 
 class _Queue:

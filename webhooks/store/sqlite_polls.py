@@ -107,7 +107,7 @@ def claim(session: Session, scope: str, limit: int, lease: float, max_per_second
     db, now = session.db, session.now
     budget, rate = _budget(db, scope), _agreed_rate(session, scope, max_per_second)
     room = 0 if budget.refusals and _under_way_until(db, scope, now) > now else budget.room(now, limit, rate)
-    rows: list[tuple[str, str, int, int, int]] = []
+    rows: list[tuple[str, str, int, int, int, int, float]] = []
     abandoned = False
     for priority in Priority:
         wanted = room - len(rows)
@@ -116,14 +116,14 @@ def claim(session: Session, scope: str, limit: int, lease: float, max_per_second
         if wanted > 0:
             found = fetch(
                 db,
-                "SELECT kind, uid, priority, polls, attempt FROM pending WHERE scope = ? AND priority = ? AND due_at <= ? "
-                "ORDER BY due_at LIMIT ?",
+                "SELECT kind, uid, priority, polls, attempt, missing, missing_at FROM pending "
+                "WHERE scope = ? AND priority = ? AND due_at <= ? ORDER BY due_at LIMIT ?",
                 (scope, priority.value, now, wanted),
             )
             rows += found
             abandoned = priority is Priority.ABANDONED and bool(found)
     claims: list[PollClaim] = []
-    for number, (kind, uid, rank, polls, attempt) in enumerate(rows):
+    for number, (kind, uid, rank, polls, attempt, missing, missing_at) in enumerate(rows):
         fence = session.member.new_fence()
         db.execute(
             "UPDATE pending SET due_at = ?, fence = ? WHERE scope = ? AND kind = ? AND uid = ?",
@@ -137,6 +137,8 @@ def claim(session: Session, scope: str, limit: int, lease: float, max_per_second
                 attempt=attempt,
                 start_in=budget.starts_at(now) + number * budget.spacing(rate) - now,
                 refusals=budget.refusals,
+                missing=missing,
+                missing_for=now - missing_at if missing else 0.0,
                 fence=fence,
             )
         )
@@ -163,13 +165,16 @@ def settle(session: Session, results: Sequence[PollResult]) -> None:
         kept = result.priority is claim.priority
         routine = result.priority >= Priority.ROUTINE
         session.db.execute(
-            "UPDATE pending SET due_at = ?, polls = polls + ?, attempt = ?, fence = NULL, "
+            "UPDATE pending SET due_at = ?, polls = polls + ?, attempt = ?, fence = NULL, missing = ?, "
+            "missing_at = CASE missing WHEN 0 THEN ? ELSE missing_at END, "
             "priority = CASE WHEN ? THEN CASE watched WHEN 1 THEN 3 ELSE 4 END ELSE ? END "
             "WHERE scope = ? AND kind = ? AND uid = ? AND fence = ?",
             (
                 session.now + result.again_in,
                 result.counted,
                 claim.attempt + result.counted if kept else 0,
+                claim.missing if result.known is None else 0 if result.known else claim.missing + 1,
+                session.now,
                 routine,
                 result.priority.value,
                 ref.scope,

@@ -358,6 +358,18 @@ class PollsContract:
         ranks = {one.ref.uid: one.priority for one in await there.list_pending()}
         assert ranks == {"left": Priority.ABANDONED, "mentioned": Priority.ABANDONED, "watched": Priority.ROUTINE}
 
+    async def test_how_often_the_vendor_did_not_know_an_operation_is_counted_for_all(
+        self, here: Store, there: Store, time: Time
+    ) -> None:
+        await here.watch([ref()], poll_in=0)
+        poller = Poller(time, there, here)
+        seen = []
+        for known in (False, False, None, True, False, False):
+            claims = await poller.run(30.5)
+            seen += [(claim.missing, round(claim.missing_for / 10)) for claim in claims]
+            await poller.settle(claims, again_in=30, known=known)
+        assert seen == [(0, 0), (1, 3), (2, 6), (2, 9), (0, 0), (1, 3)]
+
     async def test_nothing_to_poll_says_when_there_will_be_something(self, here: Store, there: Store) -> None:
         found = await here.claim_polls("default", limit=5, lease=60, max_per_second=RATE)
         assert (list(found.claims), found.next_in) == ([], math.inf)
