@@ -37,7 +37,7 @@ class PollTable:
 
     Args:
         scope: The scope.
-        max_operations: About so many; operations without waiters leave to make room.
+        max_operations: About so many; operations without waiters leave to make room, or are not added.
     """
 
     def __init__(self, scope: str, max_operations: int) -> None:
@@ -51,6 +51,7 @@ class PollTable:
         self._watches: dict[_Key, int] = {}
         self._claims: dict[_Key, _Held] = {}
         self._fences = count(1)
+        self._full = False
         self._queues = {priority: _Queue() for priority in Priority}
 
     def __len__(self) -> int:
@@ -196,6 +197,17 @@ class PollTable:
     def _add(self, kind: str, uid: str, state: _State, now: float = -math.inf) -> None:
         if len(self) >= self._max:
             self._make_room()
+            if not state.watched and len(self) >= self._max:
+                if not self._full:
+                    logger.warning(
+                        "further operations of %s are not polled unless they are waited for: %d are pending",
+                        self._scope,
+                        self._max,
+                    )
+                self._full = True
+                return
+        else:
+            self._full = False
         states = self._states.get(kind)
         if states is None:
             states = self._states[kind] = {}
