@@ -44,6 +44,8 @@ _MIN_PAUSE = 1.0
 _FAULTS_IN_A_ROW = 5
 _MAX_SUSPECTS = 10_000
 _EARLY = 1e-9
+_COURTESY = 0.01
+"""Seconds by which a process asks late for a permit: the fewer, the longer it waits, so that each has its turn."""
 
 
 @frozen
@@ -116,6 +118,7 @@ class Pacer:
         self._suspects: dict[object, bool] = {}
         self._pauses: deque[tuple[float, bool]] = deque()
         self._answered = False
+        self._permitting = asyncio.Lock()
 
     async def turn_at(self, at: float) -> Turn:
         """Wait until a request may leave that was claimed."""
@@ -132,17 +135,27 @@ class Pacer:
     async def turn(self) -> Turn:
         """Wait until the budget allows one request that was not claimed."""
         while True:
-            try:
-                wait = await self._store.permit_poll(self._scope, max_per_second=self._max_per_second)
-            except StoreClosed:
-                raise
-            except StoreError as error:
-                logger.warning("A look-up waits for the store, which is in trouble: %s", error)
-                await asyncio.sleep(1.0)
-            else:
-                turn = await self.turn_at(loop_time() + wait)
-                if loop_time() >= self.paused_until - _EARLY:
-                    return turn
+            turn = await self.turn_at(await self._permitted_at())
+            if loop_time() >= self.paused_until - _EARLY:
+                return turn
+
+    async def _permitted_at(self) -> float:
+        """Return when a request may leave that was not claimed."""
+        async with self._permitting:  # one asks the store for all, however many wait
+            refused = 0
+            while True:
+                try:
+                    permit = await self._store.permit_poll(self._scope, max_per_second=self._max_per_second)
+                except StoreClosed:
+                    raise
+                except StoreError as error:
+                    logger.warning("A look-up waits for the store, which is in trouble: %s", error)
+                    await asyncio.sleep(1.0)
+                else:
+                    if permit.granted:
+                        return loop_time() + permit.seconds
+                    refused += 1
+                    await asyncio.sleep(permit.seconds + _COURTESY / refused)
 
     def may_send(self, at: float) -> bool:
         """Return whether a request whose turn was at a moment may leave now, and count it if so.

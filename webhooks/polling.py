@@ -40,7 +40,6 @@ _ABANDONED_MAX = HOUR
 _ABANDONED_POLLS_OF_A_DAY = 31
 _MISSING_TIMES = 5
 _MISSING_SECONDS = 60.0
-_MAX_MISSING = 10_000
 _SLICE = 1_000
 _CLOSING = 2.0
 
@@ -138,7 +137,6 @@ class Poller:
         self._hurries: dict[Priority, dict[OperationRef, None]] = {}
         self._hurried_at: deque[float] = deque(maxlen=max(1, int(policy.max_per_second * BOOST)))
         self._unknown: list[OperationRef] = []
-        self._missing: dict[OperationRef, tuple[int, float]] = {}
 
     def first_in(self) -> float:
         """Return the seconds until the first poll of an operation that is waited for from now on."""
@@ -155,6 +153,11 @@ class Poller:
         """Have an operation polled as soon as the budget allows."""
         self._hurries.setdefault(priority, {})[ref] = None
         self._wake.set()
+
+    def unhurry(self, ref: OperationRef) -> None:
+        """Hurry an operation no longer that has ended."""
+        for refs in self._hurries.values():
+            refs.pop(ref, None)
 
     def may_hurry(self) -> bool:
         """Whether one more operation may be polled before its deadline: in a crowd only as many as the budget allows."""
@@ -258,30 +261,23 @@ class Poller:
             return _unpolled(claim)
         operation, error = answer.value, answer.error
         if operation is not None:
-            self._missing.pop(ref, None)
+            again = evolve(again, known=True)
             if operation.status.terminal:
                 stored = await self._audience.ended(ref, operation, mentioned=claim.priority is Priority.LOOKUP)
                 return None if stored else again
         self._audience.noted(ref, operation, error)
-        if isinstance(error, NotFound) and self._is_missing(ref):
-            self._audience.missing(ref, error)
-            if claim.priority is Priority.ABANDONED:
-                del self._missing[ref]
-                self._unknown.append(ref)
-                return None
+        if isinstance(error, NotFound):
+            again = evolve(again, known=False)
+            if claim.missing + 1 >= _MISSING_TIMES and claim.missing_for >= _MISSING_SECONDS:
+                self._audience.missing(ref, error)
+                if claim.priority is Priority.ABANDONED:
+                    self._unknown.append(ref)
+                    return None
         if answer.counted:
             return evolve(again, again_in=min(again.again_in, answer.retry_in))
         if again_in := self.pacer.again_in(ref):  # neither ahead of others by its rank
             return PollResult(claim=claim, again_in=again_in, counted=False)
         return _unpolled(claim)
-
-    def _is_missing(self, ref: OperationRef) -> bool:
-        now = loop_time()
-        times, since = self._missing.get(ref, (0, now))
-        self._missing[ref] = (times + 1, since)
-        if len(self._missing) > _MAX_MISSING:
-            del self._missing[next(iter(self._missing))]
-        return times + 1 >= _MISSING_TIMES and now - since >= _MISSING_SECONDS
 
     async def _give_back(self) -> None:
         """Let others poll what is under way, whatever ends this work."""

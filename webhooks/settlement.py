@@ -17,6 +17,7 @@ from rewards_core.operations import OperationRef
 from webhooks.polling import Poller, PollPolicy
 from webhooks.silence import SilenceWarning
 from webhooks.store.base import Store, Subscriber
+from webhooks.store.outcomes import contradiction
 from webhooks.store.records import Outcome, Priority, Verdict, Via
 from webhooks.waiters import LAST_LOOK, Settled, WaiterTable, in_time
 
@@ -153,8 +154,8 @@ class Settlement(Subscriber):
             self._behind.set()
 
     def confirmed(self, outcome: Outcome) -> None:
-        """Bring an outcome that counts only now to its waiters."""
-        if outcome.ref.scope == self._scope:
+        """Bring an outcome that counts only now to its waiters; to those who trust events the first one counted."""
+        if outcome.ref.scope == self._scope and not self._trusting:
             self.bring(outcome)
 
     def refused(self, reason: str) -> None:
@@ -201,8 +202,8 @@ class Settlement(Subscriber):
         settled = None if outcome is None else self.usable(outcome)
         if settled is not None or outcome is None or self._trusting:
             return settled
-        later = await self.store.conflicts(ref)  # a poll of another process may have contradicted the event
-        return next((self.usable(one) for one in later if one.confirmed), None)
+        later = contradiction(outcome, await self.store.conflicts(ref))
+        return None if later is None else self.usable(later)
 
     async def _watch_again(self) -> None:
         while self._let_go:
@@ -247,6 +248,7 @@ class Settlement(Subscriber):
         return settled, True
 
     def _finish(self, ref: OperationRef, settled: Settled) -> None:
+        self.poller.unhurry(ref)
         waiting = self.table.take(ref.kind, ref.uid)
         self.settlements[settled.via] += bool(waiting)
         for one in waiting:

@@ -19,10 +19,10 @@ from rewards_core.errors import (
     Unauthorized,
     UnexpectedResponse,
 )
-from tests.virtual_time import virtual_time
-from tests.webhooks.fakes import a_ref, trouble
-from tests.webhooks.world import World, a_world, now, settle
-from webhooks import CompletionTimeout, PollPolicy
+from tests.virtual_time import virtual_time, wall
+from tests.webhooks.fakes import FakeVendor, a_ref, trouble
+from tests.webhooks.world import World, a_world, leave, now, settle
+from webhooks import Completions, CompletionTimeout, MemoryStore, PollPolicy
 
 MISSING = NotFound("no such thing", status=404)
 
@@ -276,3 +276,18 @@ async def test_claims_are_given_back_when_all_is_closed() -> None:
     await asyncio.gather(waiting, return_exceptions=True)
     claimed = await world.store.claim_polls("default", limit=1, lease=60, max_per_second=20)
     assert [(claim.ref, claim.polls) for claim in claimed.claims] == [(a_ref("1"), 0)]
+
+
+@virtual_time
+async def test_what_one_process_was_not_told_counts_for_the_next() -> None:
+    vendor, store = FakeVendor(), MemoryStore(clock=wall)
+    for leaves_at in (80.0, None):
+        async with Completions(vendor, store, clock=wall, random=lambda: 0.0) as completions:
+            waiting = asyncio.create_task(completions.wait("1", timeout=600))
+            if leaves_at is None:
+                with pytest.raises(NotFound):
+                    await waiting
+            else:
+                await asyncio.sleep(leaves_at)
+                await leave(waiting)
+    assert vendor.read_times == pytest.approx([15.0, 39.0, 77.4, 95.0, 119.0], abs=0.1)

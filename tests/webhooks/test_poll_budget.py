@@ -15,7 +15,7 @@ from rewards_core.errors import RateLimited, Unauthorized
 from tests.virtual_time import VirtualLoop, virtual_time, wall
 from tests.webhooks.fakes import FakeVendor, a_ref, lost
 from tests.webhooks.world import leave, now
-from webhooks import Completions, MemoryStore, PollPolicy
+from webhooks import Completions, CompletionTimeout, MemoryStore, PollPolicy
 
 RATE = 20
 SOON = PollPolicy(first_after=0.5, growth=1.0, max_interval=1.0, max_per_second=RATE)
@@ -115,6 +115,36 @@ async def test_look_ups_by_key_and_their_pages_are_paid_from_the_same_budget() -
         await leave(*waiting)
     assert len(vendor.look_ups) >= 100
     assert most_in_a_second(vendor.read_times + vendor.look_up_times) <= RATE + 1
+
+
+@virtual_time
+async def test_long_listings_hold_off_neither_what_is_urgent_nor_each_other() -> None:
+    vendor, store = FakeVendor(latency=0.1), MemoryStore(clock=wall)
+    vendor.will("1", "done")
+    async with AsyncExitStack() as stack:
+        policy = PollPolicy(max_per_second=1)
+        opened = [
+            await stack.enter_async_context(Completions(vendor, store, polling=policy, clock=wall, random=lambda: 0.0))
+            for _ in range(2)
+        ]
+        vendor.pages = 200
+        listing = [
+            asyncio.create_task(one.wait(lost(f"{place} {number}", owner=f"{place} {number}")))
+            for place, one in enumerate(opened)
+            for number in range(3)
+        ]
+        await asyncio.sleep(10)
+        began = now()
+        await opened[0].wait("1", timeout=30, poll_now=True)
+        assert now() - began <= 5
+        vendor.will("2", "pending")
+        with pytest.raises(CompletionTimeout):
+            await opened[1].wait("2", timeout=10)
+        assert [ref.uid for _, ref in vendor.reads] == ["1", "2"]
+        await leave(*listing)
+    assert now() - 20 <= len(vendor.look_ups) + len(vendor.reads) + 5
+    assert {keys[0] for _, keys in vendor.look_ups} == {f"{place} {number}" for place in range(2) for number in range(3)}
+    assert most_in_a_second(vendor.read_times + vendor.look_up_times) <= 2
 
 
 @virtual_time

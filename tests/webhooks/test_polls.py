@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.virtual_time import virtual_time, wall
-from tests.webhooks.fakes import a_ref
+from tests.webhooks.fakes import FakeSource, a_ref, body_of
 from webhooks import MemoryStore
 
 
@@ -26,6 +26,18 @@ async def test_of_too_many_pending_operations_those_leave_that_nobody_waits_for(
     assert "were forgotten" in caplog.text
     await store.watch([a_ref(f"also watched {number}") for number in range(200)], poll_in=1)
     assert len(await pending(store)) >= 201
+
+
+@virtual_time
+async def test_operations_that_events_mention_are_bounded_too(caplog: pytest.LogCaptureFixture) -> None:
+    store, source = MemoryStore(max_events=10, clock=wall), FakeSource()
+    await store.watch([a_ref("watched")], poll_in=1)
+    for number in range(300):
+        await store.accept(source.parse(body_of(uid=str(number))))
+    assert len(await pending(store)) == 100
+    assert caplog.text.count("are not polled") == 1
+    await store.watch([a_ref("299")], poll_in=1)
+    assert {"watched", "0", "299"} <= await pending(store)
 
 
 @virtual_time

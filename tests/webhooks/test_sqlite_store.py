@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -490,3 +491,25 @@ asyncio.run(child() if is_child else parent())
 
 async def test_a_store_made_before_a_fork_is_another_member_in_each_child(host: Host) -> None:
     assert (await run_elsewhere(FORKED_BEFORE, host.path)).splitlines() == ["3 3 3", "2 2 2"]
+
+
+async def test_looking_for_jobs_waits_for_no_other_process_where_only_those_of_another_scope_are_due(host: Host) -> None:
+    store, other = host.open(busy_timeout=0), host.open()
+    await store.register_handlers([wants()])
+    await store.accept(event("1"))
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold(_: Session) -> None:
+        entered.set()
+        leave.wait(30)
+
+    busy = asyncio.ensure_future(on_file(other, hold))
+    try:
+        await asyncio.to_thread(entered.wait)
+        assert await claim(store, scopes=["other"]) == []
+        with pytest.raises(StoreError):
+            await claim(store)
+    finally:
+        leave.set()
+        await busy
+    assert len(await claim(store)) == 1

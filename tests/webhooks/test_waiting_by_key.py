@@ -284,8 +284,9 @@ async def test_a_rate_limit_met_by_a_look_up_pauses_polls_and_look_ups() -> None
         world.vendor.will_list(RateLimited("slow down", status=429, retry_after=33.0))
         world.vendor.holds(a_thing("2", "done", key="k"))
         await asyncio.gather(world.start("1"), world.start(lost("k")))
-        assert world.vendor.look_up_times == [0.0, 33.0]
-        assert world.vendor.read_times == pytest.approx([33.05], abs=0.02)
+        assert world.vendor.look_up_times[0] == 0.0
+        later = [*world.vendor.look_up_times[1:], *world.vendor.read_times]
+        assert sorted(later) == pytest.approx([33.0, 33.05], abs=0.02)
 
 
 @virtual_time

@@ -510,6 +510,24 @@ class WaitingContract:
             assert (await world.wait("2", timeout=60)).amount == "1.5"
 
     @virtual_time
+    async def test_without_trust_in_bodies_what_another_process_polled_against_the_event_is_heard_at_once(
+        self, open_world: OpenWorld
+    ) -> None:
+        async with open_world(trust_event_body=False) as world:
+            world.vendor.will("1", "pending")
+            waiting = world.start("1", timeout=600)
+            await settle()
+            await world.deliver("1", "done")
+            await asyncio.sleep(5)
+            await world.receiving.record_outcome(evolve(kept("1", "failed", via="poll"), confirmed=True))
+            with pytest.raises(OperationFailed):
+                await waiting
+            assert world.in_time(5.0)
+            reads = len(world.vendor.reads)
+            await asyncio.sleep(60)
+            assert (len(world.vendor.reads), await world.pending()) == (reads, set())
+
+    @virtual_time
     @pytest.mark.parametrize("before", [True, False])
     async def test_without_trust_in_bodies_a_long_confirmation_is_waited_for(self, open_world: OpenWorld, before: bool) -> None:
         async with open_world(trust_event_body=False) as world:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Outcome,
         PendingOperation,
         PollClaims,
+        PollPermit,
         PollResult,
         Priority,
         Recorded,
@@ -56,7 +57,7 @@ class Subscriber:
         """Hear of the first outcome of an operation: each made through this store object, and those it waits for from others."""
 
     def confirmed(self, outcome: Outcome) -> None:
-        """Hear that the vendor's API confirmed a first outcome that only an event had told."""
+        """Hear what the vendor's API confirmed where only an event had told the first outcome: that one, or one that differs."""
 
     def polls_due(self) -> None:
         """Hear that there may be an operation to poll at once."""
@@ -217,7 +218,8 @@ class Store(Protocol):
         The first one, and each that is confirmed, ends what is pending: a poll that is to confirm what an event said goes on when
         another event says something. A later one that says the same adds its key to a first one that has none, and confirms one
         that was not confirmed. A later one that differs (see `agree`) is kept beside the first, once, and an event named
-        `outcome.conflict` is kept for the handlers that want it.
+        `outcome.conflict` is kept for the handlers that want it. One that is confirmed, against a first one that is not, is kept
+        though an event has said the same, and those who wait for the operation hear of it as confirmed.
         """
         ...
 
@@ -284,8 +286,12 @@ class Store(Protocol):
         """
         ...
 
-    async def permit_poll(self, scope: str, *, max_per_second: float) -> float:
-        """Take one further request from the budget; return the seconds until it may be sent."""
+    async def permit_poll(self, scope: str, *, max_per_second: float) -> PollPermit:
+        """Take one further request from the budget, if it is its turn.
+
+        It is no further ahead than what `claim_polls` hands out. While operations are due it takes turns with them, so that
+        neither holds off the other.
+        """
         ...
 
     async def settle_polls(self, results: Sequence[PollResult]) -> None:

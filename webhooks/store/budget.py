@@ -5,7 +5,9 @@ from __future__ import annotations
 from attrs import evolve, frozen
 
 HORIZON = 0.1
-"""Seconds ahead for which polls are handed out."""
+"""Seconds ahead for which requests are handed out."""
+FURTHER_EVERY = 2
+"""While operations are due, at most one request in so many goes to what was not claimed: a look-up, or a further page of one."""
 ABANDONED_SHARE = 0.1
 """The part of the budget that goes to operations for which nobody waits."""
 REFUSED_EVERY = 10.0
@@ -25,12 +27,14 @@ class Budget:
     Attributes:
         next_at: When the next request may leave, in the store's own time.
         abandoned_at: When one for an operation may leave for which nobody waits.
+        further_at: When one may leave that was not claimed, though operations are due.
         paused_until: Until when nothing leaves.
         refusals: How many pauses in a row the vendor's refusals have caused.
     """
 
     next_at: float = 0.0
     abandoned_at: float = 0.0
+    further_at: float = 0.0
     paused_until: float = 0.0
     refusals: int = 0
 
@@ -54,6 +58,20 @@ class Budget:
         start, spacing = self.starts_at(now), self.spacing(per_second)
         abandoned_at = start + spacing / ABANDONED_SHARE if abandoned else self.abandoned_at
         return evolve(self, next_at=start + count * spacing, abandoned_at=abandoned_at)
+
+    def further_in(self, now: float, *, due: bool) -> float:
+        """Return the seconds until a request may be handed out that was not claimed: in turn with operations, if any is due.
+
+        Then it comes behind no more than what is handed out already, so that neither holds off the other.
+        """
+        opens = max(self.further_at, self.paused_until) if due else self.starts_at(now)
+        left = opens - HORIZON - now
+        return left if left > _EARLY else 0.0
+
+    def take_further(self, now: float, per_second: float) -> Budget:
+        """Return the budget after a request was handed out that was not claimed."""
+        further_at = self.starts_at(now) + FURTHER_EVERY * self.spacing(per_second)
+        return evolve(self.take(now, 1, per_second), further_at=further_at)
 
     def pause(self, now: float, seconds: float, *, refused: bool) -> Budget:
         """Return the budget after the vendor asked for a pause, or refused; refusals during a pause count once."""

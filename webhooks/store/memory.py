@@ -19,7 +19,7 @@ from webhooks.store.event_table import EventTable
 from webhooks.store.listing import EventListing, EventQuery, check_limit, check_purge
 from webhooks.store.mentions import mentioned_in, mentions
 from webhooks.store.outcome_table import OutcomeTable, key_of, made_with_of
-from webhooks.store.outcomes import agree, conflict_event, outcome_of, packed
+from webhooks.store.outcomes import agree, conflict_event, contradiction, outcome_of, packed
 from webhooks.store.polls import PollTable
 from webhooks.store.records import (
     DEAD_DAYS,
@@ -35,6 +35,7 @@ from webhooks.store.records import (
     Outcome,
     PendingOperation,
     PollClaims,
+    PollPermit,
     PollResult,
     Priority,
     Recorded,
@@ -193,8 +194,8 @@ class MemoryStore(EventListing):
         self._check_open()
         return self._polls_of(scope).claim(loop_time(), limit, lease, max_per_second)
 
-    async def permit_poll(self, scope: str, *, max_per_second: float) -> float:
-        """Take one further request from the budget; return the seconds until it may be sent."""
+    async def permit_poll(self, scope: str, *, max_per_second: float) -> PollPermit:
+        """Take one further request from the budget, if it is its turn."""
         self._check_open()
         return self._polls_of(scope).permit(loop_time(), max_per_second)
 
@@ -424,9 +425,14 @@ class MemoryStore(EventListing):
         if agree(first, outcome):
             return Recorded(verdict=Verdict.SAME, outcome=self._completed(first, outcome))
         event = conflict_event(first, outcome)
-        if event.identity not in self._events.days:
-            handlers = self._subscriptions.wanting(event)
+        unknown = event.identity not in self._events.days
+        counts = contradiction(first, (*self._outcomes.conflicts(key), outcome))
+        if unknown or counts is outcome:
             self._outcomes.add_conflict(key, kept)
+        if counts is not None:
+            self._subscribers.confirmed(counts)
+        if unknown:
+            handlers = self._subscriptions.wanting(event)
             try:
                 self._events.add(event, self._clock(), loop_time(), handlers)
             except StoreFull:

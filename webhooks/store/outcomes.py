@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -79,6 +79,11 @@ def agree(first: Outcome, then: Outcome) -> bool:
             if one is not None and other is not None and one != other:
                 return False
     return True
+
+
+def contradiction(first: Outcome, later: Iterable[Outcome]) -> Outcome | None:
+    """Return the outcome that the vendor's API confirmed against a first one that only an event told; None if there is none."""
+    return None if first.confirmed else next((one for one in later if one.confirmed), None)
 
 
 def conflict_event(first: Outcome, then: Outcome) -> Event:

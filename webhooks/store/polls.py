@@ -17,7 +17,7 @@ from attrs import frozen
 
 from rewards_core.operations import OperationRef
 from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
-from webhooks.store.records import PendingOperation, PollClaim, PollClaims, PollResult, Priority
+from webhooks.store.records import PendingOperation, PollClaim, PollClaims, PollPermit, PollResult, Priority
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ _EARLY = 1e-6
 """Seconds by which an operation counts as due too early, for the sake of rounding."""
 _SKIPS_PER_CLAIM = 1_000
 _EVICTED_SHARE = 100
-_MAX_ATTEMPT = 255
+_MAX_COUNT = 255
 
 _Key = tuple[str, str]
 """Kind and uid."""
@@ -37,7 +37,7 @@ class PollTable:
 
     Args:
         scope: The scope.
-        max_operations: About so many; operations without waiters leave to make room.
+        max_operations: About so many; operations without waiters leave to make room, or are not added.
     """
 
     def __init__(self, scope: str, max_operations: int) -> None:
@@ -51,6 +51,7 @@ class PollTable:
         self._watches: dict[_Key, int] = {}
         self._claims: dict[_Key, _Held] = {}
         self._fences = count(1)
+        self._full = False
         self._queues = {priority: _Queue() for priority in Priority}
 
     def __len__(self) -> int:
@@ -60,7 +61,7 @@ class PollTable:
         """Wait for an operation, and poll it at `due` at the latest."""
         state = self._get(kind, uid)
         if state is None:
-            self._add(kind, uid, _State(added_at, due, 0, 0, Priority.ROUTINE, watched=True))
+            self._add(kind, uid, _State(added_at, due, Priority.ROUTINE, watched=True))
             return
         if state.watched:
             self._watches[kind, uid] = self._watches.get((kind, uid), 1) + 1
@@ -84,7 +85,7 @@ class PollTable:
     def add(self, kind: str, uid: str, due: float, added_at: float) -> None:
         """Register an operation without waiters; a pending one stays as it is."""
         if uid not in self._states.get(kind, ()):
-            self._add(kind, uid, _State(added_at, due, 0, 0, Priority.ABANDONED, watched=False))
+            self._add(kind, uid, _State(added_at, due, Priority.ABANDONED, watched=False))
 
     def discard(self, kind: str, uid: str) -> bool:
         """Remove an operation; return whether it was pending."""
@@ -101,7 +102,7 @@ class PollTable:
         """Have an operation polled now, ranked no lower than `priority`."""
         state = self._get(kind, uid)
         if state is None:
-            self._add(kind, uid, _State(added_at, now, 0, 0, priority, watched=False), now)
+            self._add(kind, uid, _State(added_at, now, priority, watched=False), now)
             return
         held = self._claims.get((kind, uid))
         if held is not None:
@@ -131,11 +132,15 @@ class PollTable:
                     self.budget = self.budget.take(now, 1, rate, abandoned=priority is Priority.ABANDONED)
         return PollClaims(claims=claims, next_in=self._next_in(now))
 
-    def permit(self, now: float, max_per_second: float) -> float:
-        """Return the seconds until one further request may be sent."""
+    def permit(self, now: float, max_per_second: float) -> PollPermit:
+        """Take one further request from the budget, if it is its turn."""
+        rate = self.agreed_rate(now, max_per_second)
+        ask_in = self.budget.further_in(now, due=self._first_due() <= now)
+        if ask_in:
+            return PollPermit(granted=False, seconds=ask_in)
         start = self.budget.starts_at(now)
-        self.budget = self.budget.take(now, 1, self.agreed_rate(now, max_per_second))
-        return start - now
+        self.budget = self.budget.take_further(now, rate)
+        return PollPermit(granted=True, seconds=start - now)
 
     def agreed_rate(self, now: float, max_per_second: float) -> float:
         """Return the lowest of the rates that were given lately."""
@@ -160,10 +165,15 @@ class PollTable:
         due = now + result.again_in
         if state.due < held.until:  # it was watched meanwhile
             due = min(due, state.due)
-        polls, attempt = state.polls + result.counted, min(state.attempt + result.counted, _MAX_ATTEMPT)
+        polls, attempt = state.polls + result.counted, min(state.attempt + result.counted, _MAX_COUNT)
         if priority is not state.priority:
             attempt = 0
-        self._put(*key, _State(state.added_at, due, polls, attempt, priority, state.watched), now)
+        missing, missing_at = state.missing, state.missing_at
+        if result.known is not None:
+            missing_at = now if missing == 0 else missing_at
+            missing = 0 if result.known else min(missing + 1, _MAX_COUNT)
+        state = state._replace(due=due, priority=priority, polls=polls, attempt=attempt, missing=missing, missing_at=missing_at)
+        self._put(*key, state, now)
 
     def listed(self, after: tuple[str, str], limit: int, now: float) -> Iterator[PendingOperation]:
         """Iterate over operations in the order of kind and uid."""
@@ -187,6 +197,17 @@ class PollTable:
     def _add(self, kind: str, uid: str, state: _State, now: float = -math.inf) -> None:
         if len(self) >= self._max:
             self._make_room()
+            if not state.watched and len(self) >= self._max:
+                if not self._full:
+                    logger.warning(
+                        "further operations of %s are not polled unless they are waited for: %d are pending",
+                        self._scope,
+                        self._max,
+                    )
+                self._full = True
+                return
+        else:
+            self._full = False
         states = self._states.get(kind)
         if states is None:
             states = self._states[kind] = {}
@@ -211,15 +232,20 @@ class PollTable:
             attempt=state.attempt,
             start_in=self.budget.starts_at(now) - now,
             refusals=self.budget.refusals,
+            missing=state.missing,
+            missing_for=now - state.missing_at if state.missing else 0.0,
             fence=held.fence,
         )
 
     def _next_in(self, now: float) -> float:
-        budget, first = self.budget, math.inf
-        for priority, queue in self._queues.items():
-            due = queue.next_at()
-            first = min(first, max(due, budget.abandoned_at) if priority is Priority.ABANDONED else due)
-        return max(0.0, first - now, budget.starts_at(now) - HORIZON - now) if first < math.inf else math.inf
+        first = self._first_due()
+        return max(0.0, first - now, self.budget.starts_at(now) - HORIZON - now) if first < math.inf else math.inf
+
+    def _first_due(self) -> float:
+        """Return when the first operation may be claimed, as far as it goes by the operations."""
+        queues = self._queues
+        others = min(queue.next_at() for priority, queue in queues.items() if priority is not Priority.ABANDONED)
+        return min(others, max(queues[Priority.ABANDONED].next_at(), self.budget.abandoned_at))
 
     def _make_room(self) -> None:
         """Let some operations without waiters go, if there are any."""
@@ -241,7 +267,7 @@ class _Held:
     until: float
 
 
-_STATE = struct.Struct("<ddIBB")
+_STATE = struct.Struct("<dddIBBB")
 _WATCHED = 8
 
 
@@ -250,18 +276,21 @@ class _State(NamedTuple):
 
     added_at: float
     due: float
-    polls: int
-    attempt: int
     priority: Priority
     watched: bool
+    polls: int = 0
+    attempt: int = 0
+    missing: int = 0
+    missing_at: float = 0.0
 
     @classmethod
     def read(cls, kept: bytes) -> _State:
-        added_at, due, polls, attempt, flags = _STATE.unpack(kept)
-        return cls(added_at, due, polls, attempt, Priority(flags & ~_WATCHED), bool(flags & _WATCHED))
+        added_at, due, missing_at, polls, attempt, missing, flags = _STATE.unpack(kept)
+        return cls(added_at, due, Priority(flags & ~_WATCHED), bool(flags & _WATCHED), polls, attempt, missing, missing_at)
 
     def written(self) -> bytes:
-        return _STATE.pack(self.added_at, self.due, self.polls, self.attempt, self.priority | self.watched * _WATCHED)
+        flags = self.priority | self.watched * _WATCHED
+        return _STATE.pack(self.added_at, self.due, self.missing_at, self.polls, self.attempt, self.missing, flags)
 
 
 class _Queue:

@@ -225,6 +225,8 @@ class PollClaim:
         attempt: How often it was polled before at this priority, since it was raised to it.
         start_in: Seconds until the request may be sent.
         refusals: How many pauses in a row the vendor's refusals have caused before.
+        missing: How often in a row the vendor has said that it knows no such operation.
+        missing_for: Seconds since it said so first, 0 if it has not.
         fence: The token of the claim.
     """
 
@@ -234,6 +236,8 @@ class PollClaim:
     attempt: int
     start_in: float
     refusals: int
+    missing: int = 0
+    missing_for: float = 0.0
     fence: str
 
 
@@ -251,6 +255,19 @@ class PollClaims:
 
 
 @frozen(kw_only=True)
+class PollPermit:
+    """Whether a request that was not claimed may be sent.
+
+    Attributes:
+        granted: Whether it was taken from the budget.
+        seconds: Seconds until it may be sent if it was, otherwise until it may be asked for again.
+    """
+
+    granted: bool
+    seconds: float
+
+
+@frozen(kw_only=True)
 class PollResult:
     """What became of a claim that did not settle its operation.
 
@@ -259,12 +276,14 @@ class PollResult:
         again_in: Seconds until the operation is due again.
         priority: The rank of its next poll. `ROUTINE` becomes `ABANDONED`, and the reverse, by whether somebody waits.
         counted: Whether the vendor answered about this operation, so that `polls` and `attempt` grow.
+        known: Whether it knows the operation, so that `missing` starts again or grows; None if it did not say.
     """
 
     claim: PollClaim
     again_in: float
     priority: Priority = Priority.ROUTINE
     counted: bool = True
+    known: bool | None = None
 
 
 @frozen(kw_only=True)

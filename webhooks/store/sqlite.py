@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Job,
         Outcome,
         PendingOperation,
+        PollPermit,
         PollResult,
         Priority,
         Recorded,
@@ -165,7 +166,7 @@ class SQLiteStore(EventListing):
 
     async def claim_jobs(self, handler: str, *, scopes: Collection[str], limit: int, lease: float) -> Sequence[ClaimedJob]:
         """Lease due jobs of one handler to the caller, the longest due first."""
-        if self._member.joined and not await self._read(lambda db: sqlite_jobs.anything_due(db, handler, self._uptime())):
+        if self._member.joined and not await self._read(lambda db: sqlite_jobs.anything_due(db, handler, scopes, self._uptime())):
             return ()  # a look alone disturbs no other process
         return await self._write(lambda session: sqlite_jobs.claim(session, handler, scopes, limit, lease))
 
@@ -250,8 +251,8 @@ class SQLiteStore(EventListing):
                 return PollClaims(claims=(), next_in=wait)
         return await self._write(lambda session: sqlite_polls.claim(session, scope, limit, lease, max_per_second))
 
-    async def permit_poll(self, scope: str, *, max_per_second: float) -> float:
-        """Take one further request from the budget; return the seconds until it may be sent."""
+    async def permit_poll(self, scope: str, *, max_per_second: float) -> PollPermit:
+        """Take one further request from the budget, if it is its turn."""
         return await self._write(lambda session: sqlite_polls.permit(session, scope, max_per_second))
 
     async def settle_polls(self, results: Sequence[PollResult]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rewards_core.errors import StoreError
 from rewards_core.operations import OperationRef
 from rewards_core.sqlite.engine import TICK
-from webhooks.store.sqlite_outcomes import newest_seq, outcomes, refs_after
+from webhooks.store.sqlite_outcomes import newest_seq, refs_after, with_contradictions
 from webhooks.store.sqlite_session import JOBS, OUTCOMES, POLLS, News
 from webhooks.store.subscribers import Subscribers
 
@@ -105,10 +105,12 @@ class Hints:
             refs = [OperationRef(scope, kind, uid) for _, scope, kind, uid in rows]
             waited_for = [ref for ref in refs if self.subscribers.waits_for(ref)]
             if waited_for:
-                for outcome in await self._read(lambda db, refs=waited_for: outcomes(db, refs)):  # type: ignore[misc]
+                for outcome, against in await self._read(lambda db, refs=waited_for: with_contradictions(db, refs)):  # type: ignore[misc]
                     self.subscribers.settled(outcome)
                     if outcome.confirmed and outcome.via == "webhook":
                         self.subscribers.confirmed(outcome)
+                    if against is not None:
+                        self.subscribers.confirmed(against)
             if rows:
                 seen = self._seen = rows[-1][0]
             if len(rows) < _OUTCOMES_AT_ONCE:

@@ -121,10 +121,10 @@ def count_unserved(session: Session) -> None:
         )
 
 
-def anything_due(db: Connection, handler: str, now: float) -> bool:
-    """Return whether a job of a handler may be claimed."""
-    due = "SELECT 1 FROM job WHERE handler = ? AND state = 1 AND due_at <= ? LIMIT 1"
-    return bool(fetch(db, due, (text(handler), now)))
+def anything_due(db: Connection, handler: str, scopes: Collection[str], now: float) -> bool:
+    """Return whether a job of a handler on an event of these scopes may be claimed."""
+    due = f"SELECT 1 {_due_in(scopes)} LIMIT 1"
+    return bool(fetch(db, due, (text(handler), now, *scopes)))
 
 
 def claim(session: Session, handler: str, scopes: Collection[str], limit: int, lease: float) -> list[ClaimedJob]:
@@ -133,8 +133,7 @@ def claim(session: Session, handler: str, scopes: Collection[str], limit: int, l
     rows = fetch(
         session.db,
         f"SELECT {columns}, {', '.join(f'event.{column}' for column in EVENT_COLUMNS.split(', '))} "
-        f"FROM job JOIN event ON event.id = job.event_id WHERE job.handler = ? AND job.state = 1 AND job.due_at <= ? "
-        f"AND event.scope IN ({','.join('?' * len(scopes))}) ORDER BY job.due_at, job.event_id LIMIT ?",
+        f"{_due_in(scopes)} ORDER BY job.due_at, job.event_id LIMIT ?",
         (text(handler), session.now, *scopes, limit),
     )
     fence = session.member.new_fence()
@@ -210,6 +209,14 @@ def requeue(session: Session, event_ids: Sequence[int], *, every_handler: bool) 
     if woken:
         session.hint_jobs(woken)
     return count
+
+
+def _due_in(scopes: Collection[str]) -> str:
+    """Return what follows SELECT and its columns, for the due jobs of a handler on events of some scopes."""
+    return (
+        "FROM job JOIN event ON event.id = job.event_id WHERE job.handler = ? AND job.state = 1 AND job.due_at <= ? "
+        f"AND event.scope IN ({','.join('?' * len(scopes))})"
+    )
 
 
 def _ready(db: Connection, name: str, limit: int) -> list[int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from rewards_core.sqlite.connection import fetch
-from webhooks.store.outcomes import agree, conflict_event
+from webhooks.store.outcomes import agree, conflict_event, contradiction
 from webhooks.store.records import Outcome, Recorded, Verdict
 from webhooks.store.sqlite_rows import (
     OUTCOME_COLUMNS,
@@ -52,6 +52,15 @@ def conflicts(db: Connection, ref: OperationRef) -> list[Outcome]:
     return [outcome_from(row) for row in rows]
 
 
+def with_contradictions(db: Connection, refs: Sequence[OperationRef]) -> list[tuple[Outcome, Outcome | None]]:
+    """Return the outcomes that stand, each with the confirmed one that contradicts it, if there is one."""
+    of_these = f"SELECT {OUTCOME_COLUMNS} FROM conflict"
+    later: dict[OperationRef, list[Outcome]] = {}
+    for row in run_for_groups(db, of_these, by_scope_and_kind(refs), then="AND confirmed ORDER BY seq"):
+        later.setdefault((one := outcome_from(row)).ref, []).append(one)
+    return [(first, contradiction(first, later.get(first.ref, ()))) for first in outcomes(db, refs)]
+
+
 def newest_seq(db: Connection) -> int:
     """Return the place of the newest outcome, 0 if there is none."""
     return int(fetch(db, "SELECT max(seq) FROM outcome")[0][0] or 0)
@@ -86,9 +95,14 @@ def record(session: Session, some: Sequence[PackedOutcome], keep: Keep) -> list[
     session.news += [News(settled=standing[packed.outcome.ref]) for packed in first]
     _end_waiting(session, [*(packed.outcome.ref for packed in first), *ended])
     for packed in conflicting:
-        event = conflict_event(standing[packed.outcome.ref], packed.outcome)
-        if keep(session, [Arrival(event, session.wall)]):
+        outcome, stands = packed.outcome, standing[packed.outcome.ref]
+        unknown = keep(session, [Arrival(conflict_event(stands, outcome), session.wall)])
+        counts = contradiction(stands, (*conflicts(session.db, outcome.ref), outcome))
+        if unknown or counts is outcome:
             session.insert("conflict", OUTCOME_COLUMNS, [packed.row])
+        if counts is not None:
+            _move_to_end(session, outcome.ref)
+            session.news.append(News(confirmed=counts))
     return recorded
 
 

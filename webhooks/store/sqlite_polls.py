@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from attrs import astuple
+
 from rewards_core.operations import OperationRef
 from rewards_core.sqlite.connection import fetch
 from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
-from webhooks.store.records import Outcome, PollClaim, PollClaims, PollResult, Priority
+from webhooks.store.records import Outcome, PollClaim, PollClaims, PollPermit, PollResult, Priority
 from webhooks.store.sqlite_outcomes import outcomes
 from webhooks.store.sqlite_rows import PENDING_COLUMNS, text
 from webhooks.store.sqlite_session import RENEW_EVERY
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_BUDGET_COLUMNS = "next_at, abandoned_at, further_at, paused_until, refusals"
 _AT_THE_LATEST = (  # the result of a poll under way may put an operation off for longer; what is urgent is soon due again
     "due_at = CASE WHEN pending.fence IS NULL THEN min(pending.due_at, excluded.due_at) "
     "WHEN pending.priority >= 3 THEN excluded.due_at ELSE pending.due_at END, "
@@ -93,13 +96,7 @@ def hurry(session: Session, refs: Sequence[OperationRef], priority: Priority) ->
 def next_in(db: Connection, scope: str, now: float) -> float:
     """Return the seconds until a claim may succeed: 0 if it may now, infinity if nothing is pending."""
     budget = _budget(db, scope)
-    due = math.inf
-    for priority in Priority:
-        first = fetch(
-            db, "SELECT due_at FROM pending WHERE scope = ? AND priority = ? ORDER BY due_at LIMIT 1", (scope, priority.value)
-        )
-        if first:
-            due = min(due, first[0][0] if priority < Priority.ABANDONED else max(first[0][0], budget.abandoned_at))
+    due = _first_due(db, scope, budget)
     if budget.refusals and due < math.inf:
         due = max(due, _under_way_until(db, scope, now))
     return max(0.0, due - now, budget.starts_at(now) - HORIZON - now) if due < math.inf else math.inf
@@ -110,7 +107,7 @@ def claim(session: Session, scope: str, limit: int, lease: float, max_per_second
     db, now = session.db, session.now
     budget, rate = _budget(db, scope), _agreed_rate(session, scope, max_per_second)
     room = 0 if budget.refusals and _under_way_until(db, scope, now) > now else budget.room(now, limit, rate)
-    rows: list[tuple[str, str, int, int, int]] = []
+    rows: list[tuple[str, str, int, int, int, int, float]] = []
     abandoned = False
     for priority in Priority:
         wanted = room - len(rows)
@@ -119,14 +116,14 @@ def claim(session: Session, scope: str, limit: int, lease: float, max_per_second
         if wanted > 0:
             found = fetch(
                 db,
-                "SELECT kind, uid, priority, polls, attempt FROM pending WHERE scope = ? AND priority = ? AND due_at <= ? "
-                "ORDER BY due_at LIMIT ?",
+                "SELECT kind, uid, priority, polls, attempt, missing, missing_at FROM pending "
+                "WHERE scope = ? AND priority = ? AND due_at <= ? ORDER BY due_at LIMIT ?",
                 (scope, priority.value, now, wanted),
             )
             rows += found
             abandoned = priority is Priority.ABANDONED and bool(found)
     claims: list[PollClaim] = []
-    for number, (kind, uid, rank, polls, attempt) in enumerate(rows):
+    for number, (kind, uid, rank, polls, attempt, missing, missing_at) in enumerate(rows):
         fence = session.member.new_fence()
         db.execute(
             "UPDATE pending SET due_at = ?, fence = ? WHERE scope = ? AND kind = ? AND uid = ?",
@@ -140,6 +137,8 @@ def claim(session: Session, scope: str, limit: int, lease: float, max_per_second
                 attempt=attempt,
                 start_in=budget.starts_at(now) + number * budget.spacing(rate) - now,
                 refusals=budget.refusals,
+                missing=missing,
+                missing_for=now - missing_at if missing else 0.0,
                 fence=fence,
             )
         )
@@ -148,11 +147,15 @@ def claim(session: Session, scope: str, limit: int, lease: float, max_per_second
     return PollClaims(claims=claims, next_in=next_in(db, scope, now))
 
 
-def permit(session: Session, scope: str, max_per_second: float) -> float:
-    """Take one further request from the budget; return the seconds until it may be sent."""
+def permit(session: Session, scope: str, max_per_second: float) -> PollPermit:
+    """Take one further request from the budget, if it is its turn."""
+    now = session.now
     budget, rate = _budget(session.db, scope), _agreed_rate(session, scope, max_per_second)
-    _write_budget(session, scope, budget.take(session.now, 1, rate))
-    return budget.starts_at(session.now) - session.now
+    ask_in = budget.further_in(now, due=_first_due(session.db, scope, budget) <= now)
+    if ask_in:
+        return PollPermit(granted=False, seconds=ask_in)
+    _write_budget(session, scope, budget.take_further(now, rate))
+    return PollPermit(granted=True, seconds=budget.starts_at(now) - now)
 
 
 def settle(session: Session, results: Sequence[PollResult]) -> None:
@@ -162,13 +165,16 @@ def settle(session: Session, results: Sequence[PollResult]) -> None:
         kept = result.priority is claim.priority
         routine = result.priority >= Priority.ROUTINE
         session.db.execute(
-            "UPDATE pending SET due_at = ?, polls = polls + ?, attempt = ?, fence = NULL, "
+            "UPDATE pending SET due_at = ?, polls = polls + ?, attempt = ?, fence = NULL, missing = ?, "
+            "missing_at = CASE missing WHEN 0 THEN ? ELSE missing_at END, "
             "priority = CASE WHEN ? THEN CASE watched WHEN 1 THEN 3 ELSE 4 END ELSE ? END "
             "WHERE scope = ? AND kind = ? AND uid = ? AND fence = ?",
             (
                 session.now + result.again_in,
                 result.counted,
                 claim.attempt + result.counted if kept else 0,
+                claim.missing if result.known is None else 0 if result.known else claim.missing + 1,
+                session.now,
                 routine,
                 result.priority.value,
                 ref.scope,
@@ -198,6 +204,18 @@ def _add(
     session.insert("pending", PENDING_COLUMNS, rows, then=conflict)
 
 
+def _first_due(db: Connection, scope: str, budget: Budget) -> float:
+    """Return when the first operation may be claimed, as far as it goes by the operations; infinity if nothing is pending."""
+    due = math.inf
+    for priority in Priority:
+        first = fetch(
+            db, "SELECT due_at FROM pending WHERE scope = ? AND priority = ? ORDER BY due_at LIMIT 1", (scope, priority.value)
+        )
+        if first:
+            due = min(due, first[0][0] if priority < Priority.ABANDONED else max(first[0][0], budget.abandoned_at))
+    return due
+
+
 def _under_way_until(db: Connection, scope: str, now: float) -> float:
     """Return until when a poll that has not been answered is claimed, `now` if there is none."""
     claimed = "SELECT max(due_at) FROM pending WHERE scope = ? AND fence IS NOT NULL AND due_at > ?"
@@ -205,13 +223,12 @@ def _under_way_until(db: Connection, scope: str, now: float) -> float:
 
 
 def _budget(db: Connection, scope: str) -> Budget:
-    row = fetch(db, "SELECT next_at, abandoned_at, paused_until, refusals FROM budget WHERE scope = ?", (scope,))
+    row = fetch(db, f"SELECT {_BUDGET_COLUMNS} FROM budget WHERE scope = ?", (scope,))
     return Budget(*row[0]) if row else Budget()
 
 
 def _write_budget(session: Session, scope: str, budget: Budget) -> None:
-    row = (scope, budget.next_at, budget.abandoned_at, budget.paused_until, budget.refusals)
-    session.insert("budget", "scope, next_at, abandoned_at, paused_until, refusals", [row], verb="INSERT OR REPLACE")
+    session.insert("budget", f"scope, {_BUDGET_COLUMNS}", [(scope, *astuple(budget))], verb="INSERT OR REPLACE")
 
 
 def _agreed_rate(session: Session, scope: str, max_per_second: float) -> float:

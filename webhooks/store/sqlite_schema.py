@@ -100,10 +100,12 @@ _MIGRATIONS = (
       attempt INTEGER NOT NULL,
       watched INTEGER NOT NULL,
       fence TEXT,
+      missing INTEGER NOT NULL DEFAULT 0,
+      missing_at REAL NOT NULL DEFAULT 0,
       PRIMARY KEY (scope, kind, uid)
     ) WITHOUT ROWID;
-    INSERT INTO pending SELECT scope, kind, uid, unixepoch('subsec'), 0, 0, 0, 0, 0, NULL FROM question;
-    INSERT OR IGNORE INTO pending SELECT scope, kind, uid, added_at, 0, 0, 4, 0, 0, NULL FROM registered;
+    INSERT INTO pending SELECT scope, kind, uid, unixepoch('subsec'), 0, 0, 0, 0, 0, NULL, 0, 0 FROM question;
+    INSERT OR IGNORE INTO pending SELECT scope, kind, uid, added_at, 0, 0, 4, 0, 0, NULL, 0, 0 FROM registered;
     DROP TABLE registered;
     DROP TABLE question;
     CREATE INDEX pending_due ON pending (scope, priority, due_at);
@@ -144,6 +146,7 @@ _MIGRATIONS = (
       scope TEXT PRIMARY KEY,
       next_at REAL NOT NULL,
       abandoned_at REAL NOT NULL,
+      further_at REAL NOT NULL,
       paused_until REAL NOT NULL,
       refusals INTEGER NOT NULL
     ) WITHOUT ROWID;

@@ -326,7 +326,7 @@ class Session(Statements):
         )
         self.db.execute("UPDATE job SET due_at = 0, fence = NULL, held = 0 WHERE state = 1")
         self.db.execute(
-            "UPDATE pending SET due_at = 0, fence = NULL, watched = 0, attempt = 0, "
+            "UPDATE pending SET due_at = 0, fence = NULL, watched = 0, attempt = 0, missing = 0, "
             "priority = CASE priority WHEN 3 THEN 4 ELSE priority END"
         )
         for table in ("process", "interest", "served", "rate", "budget"):

@@ -52,7 +52,7 @@ class Subscribers:
                 logger.exception(_FAILED)
 
     def confirmed(self, outcome: Outcome) -> None:
-        """Tell that the vendor's API confirmed a first outcome."""
+        """Tell what the vendor's API confirmed where only an event had told the first outcome."""
         for subscriber in self._all:
             _call(subscriber.confirmed, outcome)
 

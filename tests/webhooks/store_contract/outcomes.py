@@ -158,6 +158,40 @@ class OutcomesContract:
         recorded = await there.record_outcome(outcome(ref("1"), "done", confirmed=True))
         assert (recorded.verdict, recorded.outcome.confirmed) == (Verdict.CONFLICT, False)
 
+    @pytest.mark.parametrize("said_before", [False, True])
+    async def test_the_api_contradicts_what_only_an_event_had_told(self, here: Store, there: Store, said_before: bool) -> None:
+        ear, waiting = Ear(), Ear(ref("1"))
+        await here.subscribe(ear)
+        await there.subscribe(waiting)
+        await here.accept(event(of=ref("1"), complete=resource("1")))
+        if said_before:
+            await here.record_outcome(outcome(ref("1"), "failed", via="webhook"))
+        await waiting.until(lambda ear: ear.settlements)
+        await there.watch([ref("1")], poll_in=60, confirmed=True)
+        against = outcome(ref("1"), "failed", confirmed=True)
+        assert (await here.record_outcome(against)).verdict is Verdict.CONFLICT
+        assert ear.confirmations == [against]
+        async with asyncio.timeout(10):
+            await waiting.until(lambda ear: against in ear.confirmations)
+        assert ear.confirmations == [against]
+        assert against not in [*ear.settlements, *waiting.settlements]
+        for _ in range(2):
+            await there.record_outcome(against)
+        assert [one for one in await there.conflicts(ref("1")) if one.confirmed] == [against]
+        assert len(await here.conflicts(ref("1"))) == 1 + said_before
+
+    async def test_the_first_of_several_answers_of_the_api_counts_against_an_event(self, here: Store, there: Store) -> None:
+        await here.accept(event(of=ref("1"), complete=resource("1")))
+        first, second = outcome(ref("1"), "failed", confirmed=True), outcome(ref("1"), amount="9", confirmed=True)
+        await here.record_outcome(first)
+        ear = Ear(ref("1"))
+        await there.subscribe(ear)
+        await here.record_outcome(second)
+        async with asyncio.timeout(10):
+            await ear.until(lambda ear: first in ear.confirmations)
+        assert second not in ear.confirmations
+        assert list(await there.conflicts(ref("1"))) == [first, second]
+
     async def test_a_uid_with_half_a_surrogate_pair_settles_once(self, here: Store, there: Store) -> None:
         odd = ref("\ud800x")
         assert (await here.record_outcome(outcome(odd))).verdict is Verdict.FIRST

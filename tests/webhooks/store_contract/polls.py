@@ -53,6 +53,14 @@ class Poller:
                 return self.claims[before:]
             await self.advance(step)
 
+    async def take_further(self, store: Store) -> None:
+        """Take a further request from the budget as soon as the store permits it."""
+        while not (permit := await store.permit_poll(self.scope, max_per_second=self.rate)).granted:
+            assert permit.seconds <= 60
+            await self.advance(permit.seconds)
+        assert permit.seconds <= 0.1 + 2 / self.rate
+        self.starts.append(self.passed + permit.seconds)
+
     async def settle(self, claims: Sequence[PollClaim], *, again_in: float, answered: bool = True, **how: Any) -> None:
         results = [PollResult(claim=claim, again_in=again_in, **how) for claim in claims]
         await self.stores[0].settle_polls(results)
@@ -350,6 +358,18 @@ class PollsContract:
         ranks = {one.ref.uid: one.priority for one in await there.list_pending()}
         assert ranks == {"left": Priority.ABANDONED, "mentioned": Priority.ABANDONED, "watched": Priority.ROUTINE}
 
+    async def test_how_often_the_vendor_did_not_know_an_operation_is_counted_for_all(
+        self, here: Store, there: Store, time: Time
+    ) -> None:
+        await here.watch([ref()], poll_in=0)
+        poller = Poller(time, there, here)
+        seen = []
+        for known in (False, False, None, True, False, False):
+            claims = await poller.run(30.5)
+            seen += [(claim.missing, round(claim.missing_for / 10)) for claim in claims]
+            await poller.settle(claims, again_in=30, known=known)
+        assert seen == [(0, 0), (1, 3), (2, 6), (2, 9), (0, 0), (1, 3)]
+
     async def test_nothing_to_poll_says_when_there_will_be_something(self, here: Store, there: Store) -> None:
         found = await here.claim_polls("default", limit=5, lease=60, max_per_second=RATE)
         assert (list(found.claims), found.next_in) == ([], math.inf)
@@ -379,11 +399,37 @@ class PollsContract:
         poller = Poller(time, here, rate=5.0)
         await poller.run(2)
         for _ in range(5):
-            poller.starts.append(poller.passed + await there.permit_poll("default", max_per_second=5.0))
+            await poller.take_further(there)
         await poller.run(3)
         starts = sorted(poller.starts)
         assert min(later - sooner for sooner, later in pairwise(starts)) >= 0.2 - 0.01
-        assert len(starts) <= 27
+        assert len(starts) <= 5 * poller.passed + 2
+
+    async def test_further_requests_and_operations_that_are_due_take_turns(self, here: Store, there: Store, time: Time) -> None:
+        await here.watch([ref(str(number)) for number in range(100)], poll_in=0)
+        poller = Poller(time, here, rate=5.0)
+        for further in range(1, 21):
+            await poller.take_further(there)
+            await poller.run(0.25)
+            assert further - 1 <= len(poller.claims) <= 3 * further
+        starts = sorted(poller.starts)
+        assert min(later - sooner for sooner, later in pairwise(starts)) >= 0.2 - 0.01
+
+    async def test_while_nothing_is_due_further_requests_get_the_whole_budget(
+        self, here: Store, there: Store, time: Time
+    ) -> None:
+        await here.watch([ref()], poll_in=60)
+        poller = Poller(time, here, rate=5.0)
+        for store in [here, there] * 20:
+            await poller.take_further(store)
+        assert poller.starts[-1] <= 40 / 5 * 1.1
+
+    async def test_during_a_pause_no_further_request_is_permitted(self, here: Store, there: Store, time: Time) -> None:
+        await here.watch([ref()], poll_in=0)
+        await there.pause_polls("default", 30)
+        poller = Poller(time, here, rate=5.0)
+        await poller.take_further(there)
+        assert poller.starts[0] >= 30
 
     async def test_where_budgets_differ_the_lowest_that_is_alive_holds(
         self, here: Store, there: Store, time: Time, caplog: pytest.LogCaptureFixture
