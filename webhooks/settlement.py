@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -65,6 +65,7 @@ class Settlement(Subscriber):
         self._trusting = trusting
         self._clock = clock
         self._behind = asyncio.Event()
+        self._unwatched: Counter[OperationRef] = Counter()
         self._let_go: dict[OperationRef, None] = {}
         self._missed = False
 
@@ -72,13 +73,24 @@ class Settlement(Subscriber):
 
     async def watch(self, refs: Sequence[OperationRef]) -> Sequence[Outcome]:
         """Hear from now on how operations end, and have them polled; bring the outcomes that are known, and return them."""
-        known = await self._watch(refs)
+        try:
+            known = await self._watch(refs)
+        except StoreError:
+            self._unwatched.update(refs)
+            raise
         for outcome in known:
             self.bring(outcome)
         return known
 
     def unwatch(self, refs: Sequence[OperationRef]) -> None:
-        """Let the store know that operations are waited for no longer, once for each time they were watched."""
+        """Let the store know that operations are waited for no longer, once for each time they were watched.
+
+        Those that could not be watched are left out: the store counts, and others may wait for them.
+        """
+        if self._unwatched:
+            failed = Counter(refs) & self._unwatched
+            self._unwatched -= failed
+            refs = list((Counter(refs) - failed).elements())
         with suppress(StoreError):
             self.store.unwatch(refs)
 
@@ -218,7 +230,8 @@ class Settlement(Subscriber):
             waited_for = iter(self.table)
             try:
                 while some := [OperationRef(self._scope, *key) for key in islice(waited_for, _SLICE)]:
-                    await self.watch([ref for ref in some for _ in self.table.of(ref.kind, ref.uid)])
+                    for outcome in await self._watch([ref for ref in some for _ in self.table.of(ref.kind, ref.uid)]):
+                        self.bring(outcome)
             except StoreError:
                 self._missed = True
                 raise

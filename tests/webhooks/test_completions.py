@@ -26,7 +26,7 @@ from webhooks import (
     RestartPolicy,
     StoreError,
 )
-from webhooks.store.records import PollClaims, Recorded
+from webhooks.store.records import PollClaims, Priority, Recorded
 
 
 def done(uid: str = "1", status: str = "done") -> Outcome:
@@ -245,6 +245,33 @@ async def test_polls_that_a_store_in_trouble_could_not_take_back_are_given_back_
         world.vendor.will("1", "pending", "done")
         await world.completions.wait("1")
         assert now() < 50
+
+
+@virtual_time
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_wait_that_could_not_be_registered_takes_nothing_from_another_one(streaming: bool) -> None:
+    class Failing(MemoryStore):
+        broken = False
+
+        async def watch(self, refs: Any, **options: Any) -> Any:
+            if self.broken:
+                raise StoreError("no answer")
+            return await super().watch(refs, **options)
+
+    async def stream(world: World) -> None:
+        async with world.completions.as_completed(["1"]) as outcomes:
+            await anext(outcomes)
+
+    async with a_world(store=(store := Failing(clock=wall))) as world:
+        first = world.start("1")
+        await settle()
+        store.broken = True
+        with pytest.raises(StoreError):
+            await (stream(world) if streaming else world.completions.wait("1"))
+        await settle()
+        assert [one.priority for one in await store.list_pending()] == [Priority.ROUTINE]
+        await leave(first)
+        assert [one.priority for one in await store.list_pending()] == [Priority.ABANDONED]
 
 
 @virtual_time
