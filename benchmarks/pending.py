@@ -199,8 +199,8 @@ class _Counting:
         assert isinstance(operation, str)
         return OperationRef("default", "allocation", operation)
 
-    async def read_operation(self, ref: OperationRef, *, may_send: Callable[[], bool] | None = None) -> Operation:
-        if may_send is not None and not may_send():
+    async def read_operation(self, ref: OperationRef, *, may_send: Callable[[], Awaitable[bool]] | None = None) -> Operation:
+        if may_send is not None and not await may_send():
             raise ConnectFailed("it was too late for its turn")
         self.reads.append(time.monotonic())
         return Allocation(
@@ -215,7 +215,7 @@ class _Counting:
         requests: Sequence[KeyedRequest],
         *,
         before_page: Callable[[], Awaitable[object]] | None = None,
-        may_send: Callable[[], bool] | None = None,
+        may_send: Callable[[], Awaitable[bool]] | None = None,
     ) -> Sequence[Operation]:
         raise AssertionError("nothing is looked for here")
 

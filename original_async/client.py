@@ -312,7 +312,7 @@ class OriginalClient:
         requests: Sequence[KeyedRequest],
         *,
         before_page: Callable[[], Awaitable[object]] | None = None,
-        may_send: Callable[[], bool] | None = None,
+        may_send: Callable[[], Awaitable[bool]] | None = None,
         timeout: float | None = None,
     ) -> Sequence[Allocation]:
         """Look several allocations of one user up by their nonces, with one listing.
@@ -320,8 +320,9 @@ class OriginalClient:
         Args:
             requests: What was asked for, as an `OutcomeUnknown` carries it.
             before_page: Awaited before each further page; every page then has the client's whole time.
-            may_send: Called when the request for a page is about to leave; if it returns False, it is not sent. No page is then
-                asked for twice, and none while the vendor wants all calls to pause.
+            may_send: Awaited when the request for a page is about to leave, which is not sent if it returns False: the first page
+                then fails, a further one waits for `before_page` again. No page is then asked for while the vendor wants all
+                calls to pause, and none is repeated but after 401.
             timeout: Seconds for this call, above 0; the client's if not given.
 
         Returns:
@@ -476,14 +477,14 @@ class OriginalClient:
         return ref
 
     async def read_operation(
-        self, ref: OperationRef, *, may_send: Callable[[], bool] | None = None, timeout: float | None = None
+        self, ref: OperationRef, *, may_send: Callable[[], Awaitable[bool]] | None = None, timeout: float | None = None
     ) -> Allocation | Claim:
         """Ask the vendor how an allocation or claim stands.
 
         Args:
             ref: The allocation or claim.
-            may_send: Called when the request is about to leave; if it returns False, it is not sent. One request is then made at
-                most, and none while the vendor wants all calls to pause.
+            may_send: Awaited when the request is about to leave, which is not sent if it returns False. It is then sent once, and
+                not while the vendor wants all calls to pause; again after 401 alone, if that may be sent too.
             timeout: Seconds for this call, above 0; the client's if not given.
 
         Raises:
@@ -566,7 +567,7 @@ class OriginalClient:
         raise TypeError("OriginalClient cannot be pickled or copied: it holds connections and a secret; make another one there")
 
 
-def _checked_may_send(may_send: Callable[[], bool] | None) -> Callable[[], bool] | None:
+def _checked_may_send(may_send: Callable[[], Awaitable[bool]] | None) -> Callable[[], Awaitable[bool]] | None:
     return None if may_send is None else check_callable(may_send, "may_send")
 
 

@@ -36,11 +36,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Allocation | Claim)
-MaySend = Callable[[], bool] | None
+MaySend = Callable[[], Awaitable[bool]] | None
 
 MODELS: Mapping[str, type[Allocation | Claim]] = {ALLOCATION: Allocation, CLAIM: Claim}
 READ_PATHS = ("allocation", "allocate")
 _ASKED_FIRST = {"one": "allocation", "list": "allocate"}
+_MAX_ASKED_NEXT = 10_000
 
 LIST_LAG = 2.0
 """Seconds between two look-ups: a list may lag behind what was created."""
@@ -72,13 +73,13 @@ class Lookup:
         self._transport = transport
         self._scope = scope
         self._settled: dict[str, str] = {} if read_path is None else dict.fromkeys(_ASKED_FIRST, read_path)
-        self._asked_first = dict(_ASKED_FIRST)
+        self._asked_next: dict[tuple[str, str], str] = {}
 
     async def allocation(self, uid: str, deadline: float, *, may_send: MaySend = None) -> Allocation:
         """Read one allocation."""
         read = partial(self._one, Allocation, uid)
         return await self._at_read_path(
-            "one", lambda path: self._ask("get_allocation", read, deadline, path, uid, may_send=may_send), may_send
+            "one", lambda path: self._ask("get_allocation", read, deadline, path, uid, may_send=may_send), may_send, uid
         )
 
     async def allocations(
@@ -105,7 +106,10 @@ class Lookup:
         """
         select = partial(select_under, nonces)
         listing: Listing[Allocation] = await self._at_read_path(
-            "list", lambda path: self._list("find_allocation", select, deadline, path, user_uid, before_page, may_send), may_send
+            "list",
+            lambda path: self._list("find_allocation", select, deadline, path, user_uid, before_page, may_send),
+            may_send,
+            user_uid,
         )
         return evolve(listing, found=sorted(listing.found, key=lambda each: each.status is OperationStatus.FAILED))
 
@@ -169,16 +173,27 @@ class Lookup:
         url = self._transport.url("reward", path, query={"user_uid": user_uid})
         left, total, pages = MAX_LIST, 0, 0
         unreadable: VendorError | None = None
+        refused = False
+
+        async def may_send_page() -> bool:
+            nonlocal refused
+            refused = may_send is not None and not await may_send()
+            return not refused
+
         read = partial(read_page, select)
         while True:
             try:
                 if asked and before_page is not None:
                     await before_page()
                     deadline = self._transport.deadline()
-                page = await self._transport.get(operation, url, read, deadline, max_reply=left, may_send=may_send)
+                page = await self._transport.get(
+                    operation, url, read, deadline, max_reply=left, may_send=may_send and may_send_page
+                )
             except VendorError as problem:
                 if not asked:
                     raise
+                if refused and before_page is not None:  # nothing was sent: the page is asked for in its next turn
+                    continue
                 return Listing(found=[self._scoped(each) for each in held.values()], problem=problem)
             held.update((each.uid, each) for each in page.found)
             unreadable = unreadable or page.problem
@@ -200,16 +215,19 @@ class Lookup:
             found = [self._scoped(each) for each in held.values()]
             return Listing(found=found, problem=unreadable if why is None else incomplete(why))
 
-    async def _at_read_path(self, purpose: str, read: Callable[[str], Awaitable[T]], may_send: MaySend = None) -> T:
+    async def _at_read_path(
+        self, purpose: str, read: Callable[[str], Awaitable[T]], may_send: MaySend = None, about: str = ""
+    ) -> T:
         """Read allocations where this vendor has them: until a path has shown any, a 404 or 405 asks under the other one.
 
         The documents name both. A list asked for under the wrong one may be caught by `/reward/{uid}`, so any 404 counts; a path
-        that serves only creations answers 405. A caller that counts requests asks under one path now and the other one next time.
+        that serves only creations answers 405. A caller that counts requests asks for one thing under one path now, and under the
+        other one next time.
         """
         settled = self._settled.get(purpose)
         if settled is not None:
             return await read(settled)
-        path = self._asked_first[purpose]
+        path = self._asked_next.get((purpose, about), _ASKED_FIRST[purpose])
         try:
             result = await read(path)
         except RequestRejected as problem:
@@ -217,7 +235,9 @@ class Lookup:
                 raise
             path = next(other for other in READ_PATHS if other != path)
             if may_send is not None:
-                self._asked_first[purpose] = path
+                self._asked_next[purpose, about] = path
+                if len(self._asked_next) > _MAX_ASKED_NEXT:
+                    del self._asked_next[next(iter(self._asked_next))]
                 raise
             result = await read(path)
         if not isinstance(result, Listing) or result.found:  # an empty list says little about where allocations are

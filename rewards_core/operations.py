@@ -136,13 +136,14 @@ class OperationReader(Protocol):
         """
         ...
 
-    async def read_operation(self, ref: OperationRef, *, may_send: Callable[[], bool] | None = None) -> Operation:
+    async def read_operation(self, ref: OperationRef, *, may_send: Callable[[], Awaitable[bool]] | None = None) -> Operation:
         """Ask the vendor how the operation stands.
 
         Args:
             ref: The operation.
-            may_send: For callers that keep to a budget of requests: called when a request is about to leave; if it returns
-                False, nothing is sent. One request is then made at most, and none while the vendor wants all to pause.
+            may_send: For callers that keep to a budget of requests: awaited when a request is about to leave; if it
+                returns False, nothing is sent. One request is then made, and none while the vendor wants all to pause; another
+                one only if it may be sent too.
 
         Raises:
             VendorError: as the client's reads do; `NotFound` where the vendor knows no such operation, `ConnectFailed` if it was
@@ -155,7 +156,7 @@ class OperationReader(Protocol):
         requests: Sequence[KeyedRequest],
         *,
         before_page: Callable[[], Awaitable[object]] | None = None,
-        may_send: Callable[[], bool] | None = None,
+        may_send: Callable[[], Awaitable[bool]] | None = None,
     ) -> Sequence[Operation]:
         """Ask the vendor once, with one listing, which operations it holds under the keys of some requests.
 

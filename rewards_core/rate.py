@@ -106,6 +106,11 @@ class Limiter:
                 return
         self._free += 1
 
+    def give_back(self) -> None:
+        """Let another call have the turn by the rate of one that does not start after all."""
+        if self._interval is not None:
+            self._next_start -= self._interval
+
     def pause(self, seconds: float) -> None:
         """Let no call start for so many seconds; those that waited come back spread out."""
         until = loop_time() + seconds

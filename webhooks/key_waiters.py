@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
@@ -263,11 +263,13 @@ class KeyWaiters(Subscriber):
                     if waiter.request.is_met_by(operation):
                         waiter.find(operation)
         if self._look_ups.get(look_up) is schedule:
-            self._put(look_up, schedule, loop_time() + self._next_in(look_up, schedule, counted=answer.counted))
+            self._put(look_up, schedule, loop_time() + self._next_in(look_up, schedule, answer))
         self._wake.set()
 
-    def _next_in(self, look_up: LookUp, schedule: _Schedule, *, counted: bool) -> float:
-        if not counted:
+    def _next_in(self, look_up: LookUp, schedule: _Schedule, answer: Answer[Any]) -> float:
+        if not answer.sent:
+            return answer.retry_in
+        if not answer.counted:
             return again_in + _AFTER_OTHERS if (again_in := self._pacer.again_in(look_up)) else 0.0
         if schedule.again:
             schedule.again, schedule.attempt = False, 0
@@ -276,7 +278,10 @@ class KeyWaiters(Subscriber):
         return self._policy.lookup_interval(schedule.attempt - 1, self._random())
 
     async def _find_operations(
-        self, requests: Sequence[KeyedRequest], before_page: Callable[[], Awaitable[None]], may_send: Callable[[], bool]
+        self,
+        requests: Sequence[KeyedRequest],
+        before_page: Callable[[], Awaitable[None]],
+        may_send: Callable[[], Awaitable[bool]],
     ) -> Sequence[Operation] | ValueError:
         try:
             return await self._client.find_operations(requests, before_page=before_page, may_send=may_send)

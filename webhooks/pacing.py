@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_LATE = 0.1
 _LATE_EVERY = 1.0
+_MAX_TURN = 1.0
 _FIRST_RETRY = 1.0
 _FIRST_PAUSE = 60.0
 _MAX_PAUSE = 600.0
@@ -57,7 +58,7 @@ class Answer(Generic[T]):
         error: Why it says nothing.
         counted: Whether it counts: not if the vendor refused it together with all others, or it was not sent.
         sent: Whether it was sent.
-        retry_in: Seconds after which it may be made again because the vendor gave no answer, infinity if it gave any.
+        retry_in: Seconds after which it may be made again because it was not sent or not answered, infinity if it was.
     """
 
     value: T | None
@@ -71,23 +72,24 @@ class Turn:
     """When the next request of one asking may leave.
 
     Attributes:
-        at: When, in the loop's time.
-        passed: Whether it was not sent because its turn had passed.
+        since: From when on, at the earliest, in the loop's time; what leaves much later is late.
+        used: Whether a request left in it.
+        passed: Whether one was not sent because its turn had passed.
     """
 
-    def __init__(self, pacer: Pacer, at: float) -> None:
+    def __init__(self, pacer: Pacer, since: float) -> None:
         self._pacer = pacer
-        self.at = at
-        self.passed = False
+        self.since = since
+        self.used = self.passed = False
 
-    def may_send(self) -> bool:
-        """Return whether the request may still leave, and count it if so."""
-        self.passed = not self._pacer.may_send(self.at)
+    async def may_send(self) -> bool:
+        """Return whether a request may leave now, and count it if so."""
+        self.passed = not await self._pacer.may_send(self)
         return not self.passed
 
     async def next(self) -> None:
         """Wait for the turn of a further request."""
-        self.at = (await self._pacer.turn()).at
+        self.since, self.used = (await self._pacer.turn()).since, False
 
 
 class Pacer:
@@ -113,37 +115,43 @@ class Pacer:
         self._wake = wake
         self.requests = self.errors = self.refusals = 0
         self.paused_until = -math.inf
-        self._turn_at = self._sent_at = self._late_at = -math.inf
+        self._turn_at = self._late_at = -math.inf
         self._faults = self._unanswered = 0
         self._suspects: dict[object, bool] = {}
         self._pauses: deque[tuple[float, bool]] = deque()
         self._answered = False
         self._permitting = asyncio.Lock()
 
-    async def turn_at(self, at: float) -> Turn:
-        """Wait until a request may leave that was claimed."""
+    async def turn_at(self, since: float, at: float) -> Turn:
+        """Wait until a request may leave that the store allowed.
+
+        Args:
+            since: The earliest moment that the store may have meant.
+            at: The latest one, by as much later as the store took to answer.
+        """
         while True:
             now = loop_time()
-            wait = max(at, max(self._turn_at, self._sent_at) + 1.0 / self._max_per_second) - now
-            if wait <= _EARLY or now > at + _MAX_LATE:
+            wait = max(at, self._turn_at + 1.0 / self._max_per_second) - now
+            if wait <= _EARLY or now > since + _MAX_LATE:
                 break
             await asyncio.sleep(wait)
-        if now <= at + _MAX_LATE:
+        if now <= since + _MAX_LATE:
             self._turn_at = now
-        return Turn(self, at)
+        return Turn(self, since)
 
     async def turn(self) -> Turn:
         """Wait until the budget allows one request that was not claimed."""
         while True:
-            turn = await self.turn_at(await self._permitted_at())
-            if loop_time() >= self.paused_until - _EARLY:
+            turn = await self.turn_at(*await self._permitted_at())
+            if not self._is_paused():
                 return turn
 
-    async def _permitted_at(self) -> float:
-        """Return when a request may leave that was not claimed."""
+    async def _permitted_at(self) -> tuple[float, float]:
+        """Return when a request may leave that was not claimed, at the earliest and at the latest."""
         async with self._permitting:  # one asks the store for all, however many wait
             refused = 0
             while True:
+                asked = loop_time()
                 try:
                     permit = await self._store.permit_poll(self._scope, max_per_second=self._max_per_second)
                 except StoreClosed:
@@ -153,29 +161,43 @@ class Pacer:
                     await asyncio.sleep(1.0)
                 else:
                     if permit.granted:
-                        return loop_time() + permit.seconds
+                        return asked + permit.seconds, loop_time() + permit.seconds
                     refused += 1
                     await asyncio.sleep(permit.seconds + _COURTESY / refused)
 
-    def may_send(self, at: float) -> bool:
-        """Return whether a request whose turn was at a moment may leave now, and count it if so.
+    async def may_send(self, turn: Turn) -> bool:
+        """Return whether a request may leave now in its turn, and count it if so.
 
-        Late ones would leave among others whose turn it is, together more than the budget allows. One may now and then, so that
-        polls go on where everything is late.
+        What is late would leave among others whose turn it is, together more than the budget allows. So that polls go on where
+        everything is late, one a second waits for another turn, not for long because the client keeps a slot for it; so does a
+        request that is sent again.
         """
         now = loop_time()
-        if now < self.paused_until - _EARLY:
-            return False
-        if now > at + _MAX_LATE:
-            if now < max(self._late_at + _LATE_EVERY, self._sent_at + 1.0 / self._max_per_second):
+        if turn.used or now > turn.since + _MAX_LATE:
+            if now < self._late_at + _LATE_EVERY:
                 return False
             self._late_at = now
-        self._sent_at = now
+            try:
+                async with asyncio.timeout(_MAX_TURN):
+                    await self.turn()
+            except TimeoutError:
+                return False
+        if self._is_paused():
+            return False
+        turn.used = True
         self.requests += 1
         return True
 
+    def _is_paused(self) -> bool:
+        return loop_time() < self.paused_until - _EARLY
+
     async def ask(
-        self, subject: object, turn: Turn, asking: Callable[[Callable[[], bool]], Awaitable[T]], *, refusals: int | None = None
+        self,
+        subject: object,
+        turn: Turn,
+        asking: Callable[[Callable[[], Awaitable[bool]]], Awaitable[T]],
+        *,
+        refusals: int | None = None,
     ) -> Answer[T]:
         """Ask the vendor and learn from how it ends.
 
@@ -197,7 +219,9 @@ class Pacer:
             if is_cancelled():
                 raise
             if turn.passed:
-                return Answer(None, counted=False, sent=False)
+                return Answer(None, counted=False, sent=False, retry_in=0.0)
+            if isinstance(error, RateLimited) and error.status is None:  # the client itself waits out a pause
+                return Answer(None, counted=False, sent=False, retry_in=error.retry_after or 0.0)
             self.errors += 1
             if isinstance(error, Unauthorized | Forbidden):
                 refusals = self.refusals if refusals is None else refusals

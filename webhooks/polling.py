@@ -218,20 +218,21 @@ class Poller:
             return
         self._claim_at = math.inf  # a hint that comes while the store is asked is not lost
         scope, rate = self._client.scope, self._policy.max_per_second
+        asked = loop_time()
         claimed = await self._store.claim_polls(scope, limit=room, lease=_LEASE, max_per_second=rate)
         now = loop_time()
         self._claim_at = min(self._claim_at, now + min(claimed.next_in, _MAX_SLEEP))
         for claim in claimed.claims:
             self.pacer.refusals = claim.refusals
             self._flying[claim.fence] = claim
-            flights.create_task(self._fly(claim, now + claim.start_in), name=f"poll of {claim.ref}")
+            flights.create_task(self._fly(claim, asked + claim.start_in, now + claim.start_in), name=f"poll of {claim.ref}")
 
     def _sleep(self) -> float:
         """Return the seconds until there may be something to claim."""
         full = len(self._flying) >= self.max_flying
         return _MAX_SLEEP if full else min(max(0.0, self._claim_at - loop_time()), _MAX_SLEEP)
 
-    async def _fly(self, claim: PollClaim, start: float) -> None:
+    async def _fly(self, claim: PollClaim, since: float, at: float) -> None:
         stays_urgent = claim.priority is Priority.LOOKUP and claim.attempt + 1 < URGENT_POLLS
         again = PollResult(
             claim=claim,
@@ -239,7 +240,7 @@ class Poller:
             priority=claim.priority if stays_urgent else max(claim.priority, Priority.ROUTINE),
         )
         try:
-            result = await self._poll(claim, await self.pacer.turn_at(start), again)
+            result = await self._poll(claim, await self.pacer.turn_at(since, at), again)
         except Exception:
             self._land(claim, again)
             raise
@@ -258,7 +259,7 @@ class Poller:
             ref, turn, lambda may_send: self._client.read_operation(ref, may_send=may_send), refusals=claim.refusals
         )
         if not answer.sent:
-            return _unpolled(claim)
+            return _unpolled(claim, again_in=answer.retry_in)
         operation, error = answer.value, answer.error
         if operation is not None:
             again = evolve(again, known=True)
@@ -290,5 +291,5 @@ class Poller:
             logger.warning("Claims of polls could not be given back; their leases run out in %.0f s.", _LEASE)
 
 
-def _unpolled(claim: PollClaim) -> PollResult:
-    return PollResult(claim=claim, again_in=0.0, priority=claim.priority, counted=False)
+def _unpolled(claim: PollClaim, *, again_in: float = 0.0) -> PollResult:
+    return PollResult(claim=claim, again_in=again_in, priority=claim.priority, counted=False)

@@ -78,8 +78,7 @@ class Settlement(Subscriber):
         except StoreError:
             self._unwatched.update(refs)
             raise
-        for outcome in known:
-            self.bring(outcome)
+        await self._bring_all(known)
         return known
 
     def unwatch(self, refs: Sequence[OperationRef]) -> None:
@@ -209,13 +208,19 @@ class Settlement(Subscriber):
         self.poller.expect(poll_in)
         return known
 
+    async def _bring_all(self, known: Sequence[Outcome]) -> None:
+        for outcome in known:
+            self.bring(await self._counting(outcome))
+
+    async def _counting(self, outcome: Outcome) -> Outcome:
+        """Return what counts for those who wait: where events are not trusted, what the API has said against one."""
+        if self._trusting or outcome.confirmed:
+            return outcome
+        return contradiction(outcome, await self.store.conflicts(outcome.ref)) or outcome
+
     async def _look_up(self, ref: OperationRef) -> Settled | None:
         outcome = await self.store.outcome(ref)
-        settled = None if outcome is None else self.usable(outcome)
-        if settled is not None or outcome is None or self._trusting:
-            return settled
-        later = contradiction(outcome, await self.store.conflicts(ref))
-        return None if later is None else self.usable(later)
+        return None if outcome is None else self.usable(await self._counting(outcome))
 
     async def _watch_again(self) -> None:
         while self._let_go:
@@ -230,8 +235,7 @@ class Settlement(Subscriber):
             waited_for = iter(self.table)
             try:
                 while some := [OperationRef(self._scope, *key) for key in islice(waited_for, _SLICE)]:
-                    for outcome in await self._watch([ref for ref in some for _ in self.table.of(ref.kind, ref.uid)]):
-                        self.bring(outcome)
+                    await self._bring_all(await self._watch([ref for ref in some for _ in self.table.of(ref.kind, ref.uid)]))
             except StoreError:
                 self._missed = True
                 raise

@@ -206,8 +206,9 @@ class Call(Generic[T]):
             if not await line.limiter.wait(request.deadline - time()):
                 return self._no_slot()
         try:
-            if request.may_send is not None and not request.may_send():
-                return Trouble(Met.NEVER_LEFT, "it was too late for its turn")
+            if request.may_send is not None and not await request.may_send():
+                line.limiter.give_back()
+                return Trouble(Met.NEVER_LEFT, "the caller's may_send refused it")
             outcome = await line.exchange(request, headers, request.deadline - time())
         finally:
             line.limiter.release()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from rewards_core.errors import FieldError, RequestRejected
 
 T = TypeVar("T")
+
+MaySend = Callable[[], Awaitable[bool]]
+"""Whether a request that is about to leave may be sent."""
 
 MAX_REPLY = 10 * 1024 * 1024
 """The longest answer that is read unless a request says otherwise, in bytes."""
@@ -44,8 +47,9 @@ class Request(Generic[T]):
         max_reply: The longest answer that is read, in bytes.
         advice: What to do where nobody knows whether it was carried out; to look the key up, if not given.
         deadline: When the call must be over, in the running loop's time.
-        may_send: For a read whose caller keeps to a budget of requests: asked when the request is about to leave, which is not
-            sent if it returns False. Such a read is attempted once, and not at all while the vendor wants all calls to pause.
+        may_send: For a read whose caller keeps to a budget of requests: awaited when a request is about to leave, which is not
+            sent if it returns False. Such a read is attempted once, and not at all while the vendor wants all calls to pause;
+            only after 401 it is sent again with other credentials, if it may be.
         left: Whether bytes of an attempt that was cancelled may have left; the transport says so.
     """
 
@@ -61,7 +65,7 @@ class Request(Generic[T]):
     says_known: Callable[[RequestRejected], bool] | None = field(default=None, repr=False)
     max_reply: int = MAX_REPLY
     advice: str = ""
-    may_send: Callable[[], bool] | None = field(default=None, repr=False)
+    may_send: MaySend | None = field(default=None, repr=False)
     left: bool = field(default=False, init=False)
 
 

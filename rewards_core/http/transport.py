@@ -16,7 +16,7 @@ from yarl import URL
 from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import ClientClosed
 from rewards_core.http.calls import Call, Met, Trouble
-from rewards_core.http.messages import MAX_REPLY, Answer, Authorizer, Effect, Headers, Refusal, Request
+from rewards_core.http.messages import MAX_REPLY, Answer, Authorizer, Effect, Headers, MaySend, Refusal, Request
 from rewards_core.http.timeouts import Timeouts
 from rewards_core.observe import Observers
 from rewards_core.rate import Limiter, Limits
@@ -149,7 +149,7 @@ class Transport:
         deadline: float,
         *,
         max_reply: int = MAX_REPLY,
-        may_send: Callable[[], bool] | None = None,
+        may_send: MaySend | None = None,
     ) -> Coroutine[Any, Any, T]:
         """Read what stands at an address.
 

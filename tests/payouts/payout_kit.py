@@ -127,7 +127,7 @@ class StubOriginal:
         requests: Sequence[KeyedRequest],
         *,
         before_page: Callable[[], Awaitable[object]] | None = None,
-        may_send: Callable[[], bool] | None = None,
+        may_send: Callable[[], Awaitable[bool]] | None = None,
     ) -> list[Allocation]:
         self.searched.append([request.key for request in requests])
         found = [await self.find_allocation(request.owner, request.key) for request in requests]
@@ -141,7 +141,7 @@ class StubOriginal:
             return OperationRef(self.scope, "allocation", operation)
         return operation if isinstance(operation, OperationRef) else operation.ref
 
-    async def read_operation(self, ref: OperationRef, *, may_send: Callable[[], bool] | None = None) -> Allocation:
+    async def read_operation(self, ref: OperationRef, *, may_send: Callable[[], Awaitable[bool]] | None = None) -> Allocation:
         if ref.uid not in self.held:
             raise NotFound("expected an allocation, there is none")
         held = self.held[ref.uid]

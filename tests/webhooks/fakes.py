@@ -137,9 +137,9 @@ def body_of(name: str = "thing.done", **words: Any) -> bytes:
 Answer = str | Exception | Operation | Callable[[], Any]
 
 
-def check_turn(may_send: Callable[[], bool] | None) -> None:
+async def check_turn(may_send: Callable[[], Awaitable[bool]] | None) -> None:
     """Do as a client does just before a request leaves."""
-    if may_send is not None and not may_send():
+    if may_send is not None and not await may_send():
         raise ConnectFailed("it was too late for its turn")
 
 
@@ -192,8 +192,8 @@ class FakeVendor:
             raise ValueError(f"expected the scope {self._scope}, got {ref.scope}")
         return ref
 
-    async def read_operation(self, ref: OperationRef, *, may_send: Callable[[], bool] | None = None) -> Operation:
-        check_turn(may_send)
+    async def read_operation(self, ref: OperationRef, *, may_send: Callable[[], Awaitable[bool]] | None = None) -> Operation:
+        await check_turn(may_send)
         self.reads.append((asyncio.get_running_loop().time(), ref))
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -215,10 +215,10 @@ class FakeVendor:
         requests: Sequence[KeyedRequest],
         *,
         before_page: Callable[[], Awaitable[object]] | None = None,
-        may_send: Callable[[], bool] | None = None,
+        may_send: Callable[[], Awaitable[bool]] | None = None,
     ) -> Sequence[Operation]:
         assert before_page is not None
-        check_turn(may_send)
+        await check_turn(may_send)
         assert len({(request.kind, request.owner) for request in requests}) == 1
         keys = [request.key for request in requests]
         assert len(set(keys)) == len(keys)
@@ -228,7 +228,7 @@ class FakeVendor:
             await asyncio.sleep(self.latency)
         for _ in range(1, self.pages):
             await before_page()
-            check_turn(may_send)
+            await check_turn(may_send)
             self.look_ups.append((asyncio.get_running_loop().time(), tuple(keys)))
         if self.listing:
             raise self.listing.pop(0)

@@ -16,6 +16,7 @@ from tests.virtual_time import VirtualLoop, virtual_time, wall
 from tests.webhooks.fakes import FakeVendor, a_ref, lost
 from tests.webhooks.world import leave, now
 from webhooks import Completions, CompletionTimeout, MemoryStore, PollPolicy
+from webhooks.store.records import PollClaims
 
 RATE = 20
 SOON = PollPolicy(first_after=0.5, growth=1.0, max_interval=1.0, max_per_second=RATE)
@@ -30,10 +31,12 @@ def most_in_a_second(times: Sequence[float]) -> int:
 
 
 @asynccontextmanager
-async def several(count: int, vendor: FakeVendor, policy: PollPolicy = SOON) -> AsyncIterator[list[Completions]]:
+async def several(
+    count: int, vendor: FakeVendor, policy: PollPolicy = SOON, store: MemoryStore | None = None
+) -> AsyncIterator[list[Completions]]:
     """Open as many `Completions` over one store, as in as many processes; each waits for everything."""
     dice = random.Random(count)
-    store = MemoryStore(clock=wall)
+    store = store or MemoryStore(clock=wall)
     async with AsyncExitStack() as stack:
         opened = []
         for _ in range(count):
@@ -93,6 +96,27 @@ async def test_a_process_that_stalls_sends_no_burst_afterwards(processes: int, s
     if processes == 1:
         gaps = [later - earlier for earlier, later in itertools.pairwise(vendor.read_times)]
         assert min(gaps) >= 1 / RATE - 1e-6
+
+
+class Slow(MemoryStore):
+    """Answers late, as after a long fsync."""
+
+    dice = random.Random(0)
+
+    async def claim_polls(self, scope: str, *, limit: int, lease: float, max_per_second: float) -> PollClaims:
+        claims = await super().claim_polls(scope, limit=limit, lease=lease, max_per_second=max_per_second)
+        await asyncio.sleep(0.3 * self.dice.random() ** 3)
+        return claims
+
+
+@virtual_time
+@processes
+async def test_processes_whose_store_answers_late_keep_to_the_budget(processes: int) -> None:
+    vendor = a_vendor()
+    async with several(processes, vendor, store=Slow(clock=wall)):
+        await asyncio.sleep(120)
+    assert most_in_a_second(vendor.read_times) <= RATE + 1
+    assert len(vendor.reads) >= 120
 
 
 @virtual_time

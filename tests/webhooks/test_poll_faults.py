@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -50,8 +50,8 @@ async def test_what_the_client_raises_by_mistake_is_one_poll_that_found_nothing(
 class Clumsy(FakeVendor):
     """Fails over some operations, in the very moment in which others are taken up."""
 
-    async def read_operation(self, ref: OperationRef, *, may_send: Callable[[], bool] | None = None) -> Operation:
-        check_turn(may_send)
+    async def read_operation(self, ref: OperationRef, *, may_send: Callable[[], Awaitable[bool]] | None = None) -> Operation:
+        await check_turn(may_send)
         self.reads.append((now(), ref))
         await asyncio.sleep(0.005)
         if ref.uid.startswith("bad"):

@@ -61,18 +61,18 @@ async def a_vendor(uids: Sequence[str] = (REF.uid,), **options: Any) -> AsyncIte
             yield vendor, client
 
 
-def refuse() -> bool:
+async def refuse() -> bool:
     return False
 
 
-def agree() -> bool:
+async def agree() -> bool:
     return True
 
 
 @virtual_time
 async def test_a_read_that_may_not_be_sent_leaves_nothing() -> None:
     async with a_vendor() as (vendor, client):
-        with pytest.raises(ConnectFailed, match="too late for its turn"):
+        with pytest.raises(ConnectFailed, match="may_send refused it"):
             await client.read_operation(REF, may_send=refuse)
         assert vendor.asked == []
         assert (await client.read_operation(REF, may_send=agree)).uid == REF.uid
@@ -207,3 +207,87 @@ async def test_where_everything_is_late_polls_go_on_one_by_one() -> None:
         assert 20 <= len(vendor.asked) <= 31
         for task in crowds:
             task.cancel()
+
+
+@virtual_time
+@pytest.mark.parametrize(("per_second", "burst"), [(15, 1), (15, None)])
+async def test_polls_settle_in_time_where_the_clients_own_rate_is_lower_than_the_budget(
+    per_second: int, burst: int | None
+) -> None:
+    uids = [str(100_000_000_000 + number) for number in range(100)]
+    limits = Limits(calls_per_second=per_second, burst=burst)
+    async with (
+        a_vendor(uids, limits=limits) as (vendor, client),
+        Completions(client, MemoryStore(clock=wall), polling=SOON) as completions,
+    ):
+        vendor.answer = lambda uid: CallbackResult(payload=told(uid, "done"))
+        async with completions.as_completed(uids, timeout=600) as outcomes:
+            assert [outcome.error async for outcome in outcomes] == [None] * 100
+        assert now() <= 2 * (0.5 + 100 / per_second)
+
+
+@virtual_time
+async def test_a_request_with_other_credentials_waits_for_a_turn_of_its_own() -> None:
+    uids = [str(100_000_000_000 + number) for number in range(10)]
+    slowly = PollPolicy(first_after=0.5, growth=1.0, jitter=0.0, max_interval=1.0, max_per_second=2)
+    async with a_vendor(uids) as (vendor, client), Completions(client, MemoryStore(clock=wall), polling=slowly) as completions:
+        await client.get_allocation(uids[0])
+        await asyncio.sleep(600)  # so that other credentials are made after a 401
+        vendor.asked.clear()
+        vendor.answer = lambda uid: (
+            CallbackResult(status=401) if len(vendor.asked) == 3 else CallbackResult(payload=told(uid, "done"))
+        )
+        async with completions.as_completed(uids, timeout=600) as outcomes:
+            assert [outcome.error async for outcome in outcomes] == [None] * 10
+        assert len(vendor.asked) == 11
+        assert most_in_a_second(vendor.times) <= 2
+        assert now() < 620
+
+
+@virtual_time
+async def test_an_operation_that_exists_is_found_though_others_that_do_not_are_asked_for_between() -> None:
+    uids = [str(100_000_000_000 + number) for number in range(4)]
+    policy = PollPolicy(jitter=0.0)
+    async with a_vendor(uids) as (vendor, client), Completions(client, MemoryStore(clock=wall), polling=policy) as completions:
+
+        def answer(uid: str) -> CallbackResult:
+            found = uid == uids[0] and vendor.asked[-1][1].startswith("allocate/")
+            return CallbackResult(payload=told(uid, "done")) if found else CallbackResult(status=404)
+
+        vendor.answer = answer
+        async with asyncio.TaskGroup() as tasks:
+            others = [tasks.create_task(completions.wait(uid)) for uid in uids[1:]]
+            assert (await completions.wait(uids[0])).status == "done"
+            for task in others:
+                task.cancel()
+        assert now() <= 60
+
+
+@virtual_time
+async def test_a_page_that_missed_its_turn_is_asked_for_again_and_not_the_whole_list() -> None:
+    request = AllocationRequest(reward_uid="764893807463", to_user_uid="110985463782", amount=Decimal(1), nonce="nonce_9")
+    turns = iter([True, True, False, True])
+    waited: list[int] = []
+
+    async def may_send() -> bool:
+        return next(turns)
+
+    async def before_page() -> None:
+        waited.append(len(vendor.asked))
+
+    async with a_vendor() as (vendor, client):
+        first = f"{BASE}/reward/allocate?user_uid=110985463782"
+        for page in ("&page=2", "&page=3"):
+            vendor.wire.get(first + page, callback=vendor, repeat=True)
+        pages = {1: "&page=2", 2: "&page=3", 3: None}
+
+        def answer(_: str) -> CallbackResult:
+            number = len(vendor.asked)
+            entries = [told(str(number))["data"]]
+            following = pages[number]
+            return CallbackResult(payload={"success": True, "data": entries, "next": following and first + following})
+
+        vendor.answer = answer
+        assert list(await client.find_operations([request], before_page=before_page, may_send=may_send)) == []
+        assert waited == [1, 2, 2]
+        assert [path.partition("page=")[2][:1] for _, path in vendor.asked] == ["", "2", "3"]

@@ -106,7 +106,7 @@ class SteppedVendor:
         return operation if isinstance(operation, OperationRef) else operation.ref
 
     async def read_operation(self, ref: OperationRef, *, may_send: Any = None) -> Any:
-        check_turn(may_send)
+        await check_turn(may_send)
         loop = asyncio.get_running_loop()
         self.asked.append(loop.time())
         await asyncio.sleep(self.dice.random() / 10)
@@ -118,7 +118,7 @@ class SteppedVendor:
         return self.parse_operation(ref, words_of(ref.uid, seen, key=key_of(ref)))
 
     async def find_operations(self, requests: Any, *, before_page: Any = None, may_send: Any = None) -> Any:
-        check_turn(may_send)
+        await check_turn(may_send)
         loop = asyncio.get_running_loop()
         self.asked.append(loop.time())
         await asyncio.sleep(self.dice.random() / 10)

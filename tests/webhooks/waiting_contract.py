@@ -528,6 +528,18 @@ class WaitingContract:
             assert (len(world.vendor.reads), await world.pending()) == (reads, set())
 
     @virtual_time
+    async def test_without_trust_in_bodies_what_was_polled_against_the_event_ends_a_later_wait_at_once(
+        self, open_world: OpenWorld
+    ) -> None:
+        async with open_world(trust_event_body=False) as world:
+            world.vendor.will("1", trouble())
+            await world.deliver("1", "done")
+            await world.receiving.record_outcome(evolve(kept("1", "failed", via="poll"), confirmed=True))
+            with pytest.raises(OperationFailed):
+                await world.wait("1", timeout=600)
+            assert (world.in_time(0.0), world.vendor.reads) == (True, [])
+
+    @virtual_time
     @pytest.mark.parametrize("before", [True, False])
     async def test_without_trust_in_bodies_a_long_confirmation_is_waited_for(self, open_world: OpenWorld, before: bool) -> None:
         async with open_world(trust_event_body=False) as world:
