@@ -391,7 +391,9 @@ class UpkeepContract:
         await here.accept(event())
         await here.aclose()
         await here.aclose()
-        with pytest.raises(StoreClosed, match="aclose"):
+        with pytest.raises(
+            StoreClosed, match=r"^This store was closed by aclose\(\)\. Nothing was read or written\. Make a new one\.$"
+        ):
             await call(here)
 
     def test_every_method_of_a_store_is_tried_after_its_end(self) -> None:
