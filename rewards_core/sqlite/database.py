@@ -262,6 +262,11 @@ class _Opener(Generic[S]):
 
     def _kept_away(self, lock: FileLock, patience: float) -> StoreError:
         pid = lock.holder()
+        if self._noted:
+            return StoreError(
+                f"{self.path}, or its log or lock, was removed or replaced each time that this process opened it, for "
+                f"{patience:g} s. This call read and wrote nothing. Find out what removes these files, then try again."
+            )
         if self._shared:
             return StoreError(
                 f"{self.path}, or its log or lock, was removed or replaced, and a process that has the earlier one open has not "
