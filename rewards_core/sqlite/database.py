@@ -160,7 +160,7 @@ class _Opener(Generic[S]):
         self.session = session
         self.busy_timeout = busy_timeout
         self._schema = schema
-        self._shared = False
+        self._shared = self._noted = False
 
     def open(self, patience: float) -> Database[S]:
         lock = FileLock(self.path)
@@ -168,12 +168,14 @@ class _Opener(Generic[S]):
         try:
             refuse_unsafe(self.path)
             while True:
+                now = time.monotonic()  # before an attempt, which may be a long migration
                 database = self._try(lock)
                 if database is not None:
                     return database
-                now, last = time.monotonic(), changed_at(lock.path)
-                if attempts == 0 or last != seen:  # one that opens the file alone shows that it goes on
-                    until, seen = now + patience, last
+                last = changed_at(lock.path)
+                if attempts == 0 or (last != seen and not self._noted):  # one that opens the file alone shows that it goes on
+                    until = now + patience
+                seen = last
                 if now >= until:
                     raise self._kept_away(lock, patience)
                 nap(attempts)
@@ -202,6 +204,7 @@ class _Opener(Generic[S]):
 
     def _try(self, lock: FileLock) -> Database[S] | None:
         """Return the open file, None if others do not share it, or have other files open than those that stand here."""
+        self._noted = False
         alone = lock.take(note=False)
         self._shared = alone or lock.take(shared=True)
         if not self._shared:
@@ -225,14 +228,17 @@ class _Opener(Generic[S]):
     def _connect(self, lock: FileLock, *, alone: bool) -> Database[S] | None:
         """Return the open file, None if a file was removed or replaced meanwhile."""
         if alone:
+            self._noted = True
             lock.note(lock.noted())
         writer = connect(self.path, busy_timeout=self.busy_timeout)
         reader: Connection | None = None
         try:
             if alone:
                 writer.set_progress_handler(partial(_go_on, lock), _STEPS_AT_ONCE)
-            self._check_layout(writer, alone=alone)
-            writer.set_progress_handler(None)
+                migrate(writer, self.path, self._schema, lock.touch)
+                writer.set_progress_handler(None)
+            else:
+                self._check_layout(writer)
             before = OpenFiles(self.path)
             reader = self.connect_to_read()
             files = OpenFiles(self.path)
@@ -247,10 +253,7 @@ class _Opener(Generic[S]):
         _close_all(reader, writer)
         return None
 
-    def _check_layout(self, connection: Connection, *, alone: bool) -> None:
-        if alone:
-            migrate(connection, self.path, self._schema)
-            return
+    def _check_layout(self, connection: Connection) -> None:
         self._schema.register(connection)
         if layout_of(connection, self.path, self._schema) != self._schema.layout:
             raise StoreError(
@@ -259,6 +262,11 @@ class _Opener(Generic[S]):
 
     def _kept_away(self, lock: FileLock, patience: float) -> StoreError:
         pid = lock.holder()
+        if self._noted:
+            return StoreError(
+                f"{self.path}, or its log or lock, was removed or replaced each time that this process opened it, for "
+                f"{patience:g} s. This call read and wrote nothing. Find out what removes these files, then try again."
+            )
         if self._shared:
             return StoreError(
                 f"{self.path}, or its log or lock, was removed or replaced, and a process that has the earlier one open has not "
@@ -266,9 +274,10 @@ class _Opener(Generic[S]):
                 "lost. End the processes that use it, then try again."
             )
         return StoreError(
-            f"{self.path} is in use by process {pid or 'unknown'} alone, which has not gone on for {patience:g} s: it runs "
-            "rewards-async 0.1, which shares with nobody, or hangs while it opens the file. Nothing was read or written, and "
-            "nothing is lost. End that process, then try again."
+            f"{self.path} is in use by process {pid or 'unknown'} alone, which has shown no progress for {patience:g} s. It "
+            "may be upgrading a large file on a slow disk, or hang, or run rewards-async 0.1, which shares its file with nobody. "
+            "Nothing was read or written, and nothing is lost. Try again; if that process is stuck or runs version 0.1, end it "
+            "first."
         )
 
 

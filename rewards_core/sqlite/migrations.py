@@ -11,13 +11,15 @@ from pathlib import Path
 from attrs import field, frozen
 
 from rewards_core.errors import StoreError
-from rewards_core.sqlite.connection import Connection, transaction
+from rewards_core.sqlite.connection import Connection, fetch, roll_back, transaction
 
 _LOGS = ("-wal", "-shm", "-journal")
+_PAGES_AT_ONCE = 4_000
+"""Pages that a backup copies and syncs at a time, 16 MB, before it shows that it goes on."""
 
 
-def _nothing(_: Connection) -> None:
-    """Register no function."""
+def _nothing(*_: object) -> None:
+    """Register no function, or show nobody that a backup goes on."""
 
 
 @frozen(kw_only=True)
@@ -60,22 +62,33 @@ def layout_of(connection: Connection, path: Path, schema: Schema) -> int:
     return int(layout)
 
 
-def migrate(connection: Connection, path: Path, schema: Schema) -> int:
+def migrate(connection: Connection, path: Path, schema: Schema, go_on: Callable[[], object] = _nothing) -> int:
     """Bring a file to the newest layout, after a backup beside it if it holds anything; return the layout it had.
 
     From then on the file has a write-ahead log. Nothing is changed before it is known whose file it is.
 
+    Args:
+        connection: One that writes.
+        path: The file.
+        schema: What it holds.
+        go_on: Called while the backup goes on.
+
     Raises:
-        StoreError: as `layout_of`; nothing was changed.
+        StoreError: as `layout_of`, or the file cannot have a write-ahead log; nothing was changed.
         OSError: the backup cannot be written; nothing was changed.
     """
     schema.register(connection)
     layout = layout_of(connection, path, schema)
-    connection.execute("PRAGMA journal_mode = WAL").fetchall()
+    if (mode := fetch(connection, "PRAGMA journal_mode = WAL")[0][0]) != "wal":  # SQLite raises no error
+        raise StoreError(
+            f"{path} cannot have a write-ahead log, without which processes cannot share it: SQLite keeps its journal mode "
+            f"{mode!r}, as it does on a file system without shared memory. Nothing was changed, and nothing is lost. Put the "
+            "file on a local file system."
+        )
     if layout == schema.layout:
         return layout
     if layout:
-        back_up(connection, path.with_name(f"{path.name}.layout-{layout}.backup"))
+        back_up(connection, path.with_name(f"{path.name}.layout-{layout}.backup"), go_on)
     with transaction(connection):
         for number in range(layout_of(connection, path, schema), schema.layout):
             connection.execute(schema.migrations[number]).fetchall()
@@ -84,10 +97,15 @@ def migrate(connection: Connection, path: Path, schema: Schema) -> int:
     return layout
 
 
-def back_up(connection: Connection, to: Path) -> None:
+def back_up(connection: Connection, to: Path, go_on: Callable[[], object] = _nothing) -> None:
     """Copy the whole database into a file, which is complete or not there; one that stands there is replaced.
 
-    All of it is read in one transaction: a copy in steps begins again whenever somebody writes.
+    All of it is read in one transaction: without that, a copy in steps begins again whenever somebody writes.
+
+    Args:
+        connection: One that is in no transaction.
+        to: The file.
+        go_on: Called after each 16 MB that were copied.
 
     Raises:
         OSError: the file cannot be written, is one of the database's own, was used as a database of its own, or is another one
@@ -113,8 +131,14 @@ def back_up(connection: Connection, to: Path) -> None:
     try:
         with closing(Connection(str(unfinished))) as copy:
             copy.pragma("journal_mode", "DELETE")
-            with copy.backup("main", connection, "main") as backup:
-                backup.step()
+            connection.execute("BEGIN; SELECT count(*) FROM sqlite_schema").fetchall()
+            try:
+                with copy.backup("main", connection, "main") as backup:
+                    while not backup.step(_PAGES_AT_ONCE):
+                        _sync(unfinished)  # one sync at the end may take minutes
+                        go_on()
+            finally:
+                roll_back(connection)
             copy.pragma("journal_mode", "DELETE")
         _sync(unfinished)
         unfinished.replace(to)

@@ -15,7 +15,7 @@ import pytest
 
 from rewards_core.errors import StoreError
 from rewards_core.sqlite import connection, database, engine, migrations
-from rewards_core.sqlite.connection import FullError, SQLiteError, connect, connect_without_log, in_use
+from rewards_core.sqlite.connection import Connection, FullError, SQLiteError, connect, connect_without_log, in_use
 from rewards_core.sqlite.database import open_database
 from rewards_core.sqlite.engine import Engine
 from rewards_core.sqlite.files import FileLock
@@ -138,9 +138,7 @@ async def test_a_process_of_version_0_1_keeps_away(path: Path, engines: Engines,
     await other.do("flock")
     notes = engines.make(busy_timeout=0, patience=0)
     for call in (write(notes, "1"), texts(notes)):
-        with pytest.raises(
-            StoreError, match=f"is in use by process {other.pid} alone, which has not gone on for 0 s: it runs rewards-async 0.1"
-        ):
+        with pytest.raises(StoreError, match=f"is in use by process {other.pid} alone, which has shown no progress for 0 s"):
             await call
     assert not path.exists()
     await other.kill()
@@ -236,24 +234,100 @@ def test_one_that_opens_the_file_alone_is_waited_for_while_it_goes_on(path: Path
     assert waiting.now > 30
     assert holder.take()
     waiting.now = 0
-    with pytest.raises(StoreError, match=f"is in use by process {os.getpid()} alone, which has not gone on for 5 s"):
+    with pytest.raises(StoreError, match=f"is in use by process {os.getpid()} alone, which has shown no progress for 5 s"):
         open_now(path)
     assert waiting.now < 10
     holder.release()
 
 
-def test_a_long_migration_says_that_it_goes_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Counted(FileLock):
-        touched = 0
+def test_files_that_never_become_complete_end_the_wait(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process itself notes while it has the file alone is no progress."""
 
-        def touch(self) -> None:
-            Counted.touched += 1
-            super().touch()
+    def migrate(connection: Connection, *rest: Any) -> None:
+        migrations.migrate(connection, *rest)
+        connection.execute("PRAGMA journal_mode = DELETE").fetchall()
 
+    monkeypatch.setattr(database, "migrate", migrate)
+    waiting = Patience(monkeypatch, [*[object] * 10, partial(pytest.fail, "it still waits")])
+    with pytest.raises(StoreError, match=r"was removed or replaced each time that this process opened it, for 5 s\."):
+        open_now(path)
+    assert waiting.now < 10
+
+
+def test_a_file_that_cannot_have_a_log_is_refused_and_left_as_it_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without shared memory SQLite keeps the journal it has, and raises no error."""
+    run = Connection(str(path))
+    run.execute(f"{LINES}; PRAGMA application_id = {OLDER.application_id}; PRAGMA user_version = 1")
+    run.close()
+    before = path.read_bytes()
+    monkeypatch.setattr(database, "connect", lambda path, **_: Connection(str(path), vfs="unix-none"))
+    waiting = Patience(monkeypatch, [partial(pytest.fail, "it waits")])
+    with pytest.raises(
+        StoreError, match=r"cannot have a write-ahead log.*'delete'.*Nothing was changed.*Put the file on a local file system\.$"
+    ):
+        open_now(path)
+    assert waiting.now == 0
+    assert path.read_bytes() == before
+    assert not beside(path, ".layout-1.backup").exists()
+
+
+class Counted(FileLock):
+    """A lock that counts how often it was touched."""
+
+    touched = 0
+
+    def touch(self) -> None:
+        Counted.touched += 1
+        super().touch()
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> type[Counted]:
     monkeypatch.setattr(database, "FileLock", Counted)
+    monkeypatch.setattr(Counted, "touched", 0)
+    return Counted
+
+
+def test_a_long_migration_says_that_it_goes_on(path: Path, counted: type[Counted]) -> None:
     long = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000) SELECT count(*) FROM n"
     open_now(path, Schema(kind="notebook", application_id=SCHEMA.application_id, migrations=(LINES, long)))
-    assert Counted.touched > 1
+    assert counted.touched > 1
+
+
+def test_a_long_backup_before_a_migration_says_that_it_goes_on(
+    path: Path, counted: type[Counted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_now(path, OLDER)
+    filled = connect(path)
+    filled.execute("INSERT INTO line (text) VALUES (?)", ("x" * 100_000,))
+    filled.close()
+    monkeypatch.setattr(migrations, "_PAGES_AT_ONCE", 2)
+    open_now(path)
+    assert counted.touched >= 10
+    backup = connect_without_log(beside(path, ".layout-1.backup"))
+    assert backup.execute("PRAGMA integrity_check; SELECT length(text) FROM line").fetchall() == [("ok",), (100_000,)]
+    backup.close()
+
+
+def test_a_backup_in_slices_does_not_begin_again_when_somebody_writes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_now(path)
+    source, theirs = connect(path), connect(path)
+    source.execute("INSERT INTO line (text) VALUES (?)", ("x" * 100_000,))
+    slices: list[int] = []
+
+    def write_between() -> None:
+        slices.append(len(slices))
+        assert len(slices) < 100
+        theirs.execute("INSERT INTO line (text) VALUES ('meanwhile')")
+
+    monkeypatch.setattr(migrations, "_PAGES_AT_ONCE", 2)
+    migrations.back_up(source, path.with_name("copy.db"), write_between)
+    assert len(slices) >= 10
+    source.execute("INSERT INTO line (text) VALUES ('after')")  # no transaction was left open
+    copy = connect_without_log(path.with_name("copy.db"))
+    assert copy.execute("PRAGMA integrity_check; SELECT count(*) FROM line").fetchall() == [("ok",), (1,)]
+    for one in (copy, source, theirs):
+        one.close()
 
 
 async def test_a_process_that_gets_in_between_makes_the_first_one_try_again(

@@ -94,6 +94,12 @@ def test_a_source_is_read_from_words() -> None:
             parse_source(wrong)
 
 
+def test_dead_letters_cannot_be_kept_for_less_than_fourteen_days(folder: Path) -> None:
+    result = run("serve", "--keep-dead", "13.9")
+    assert result.exit_code == 2
+    assert "Invalid value for '--keep-dead'" in result.stderr
+
+
 @pytest.mark.parametrize("command", ["trigger", "serve", "doctor"])
 def test_a_variable_that_is_wrong_is_named_and_not_shown(folder: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     monkeypatch.setenv("ORIGINAL_APP_UID", "tell tale")

@@ -221,11 +221,18 @@ async def test_wrong_ages_and_limits_purge_nothing(method: str, name: str, value
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "error"), cases({"keep": ABOVE_ZERO, "keep_dead": ABOVE_ZERO, "keep_bodies": Number((0, -1), or_none=True)})
+    ("name", "value", "error"),
+    cases({"keep": ABOVE_ZERO, "keep_dead": Number((0, -1, 0.5, 14 * 86_400 - 1)), "keep_bodies": Number((0, -1), or_none=True)}),
 )
 async def test_wrong_ages_keep_an_upkeep_from_removing(name: str, value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=f"^{name}: give "):
         await MemoryStore().upkeep(**{"keep": 1.0, name: value})
+
+
+async def test_dead_letters_are_kept_for_as_long_as_an_event_may_wait_for_a_process() -> None:
+    assert await MemoryStore().upkeep(keep=1.0, keep_dead=14 * 86_400)
+    with pytest.raises(ValueError, match=r"at least 1209600 seconds \(14 days\), not 604800\. .* would be removed at once\.$"):
+        await MemoryStore().upkeep(keep=1.0, keep_dead=7 * 86_400)
 
 
 @pytest.mark.parametrize(("value", "error"), [(5, TypeError), (None, TypeError), ("", ValueError), (" 1", ValueError)])

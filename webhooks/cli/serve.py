@@ -33,7 +33,7 @@ from webhooks.cli.supervisor import Supervisor
 from webhooks.cli.tuning import leave_lasting_objects_alone
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.quiet import quiet_about_accepting
-from webhooks.store.records import DEAD_DAYS
+from webhooks.store.records import DEAD_DAYS, UNSERVED_DAYS
 
 logger = logging.getLogger("webhooks.listener")
 
@@ -107,7 +107,13 @@ def serve(
         ),
     ] = None,
     keep_dead: Annotated[
-        float, typer.Option(help="Days that dead letters are kept for a look and a retry.", callback=finite, min=0.01)
+        float,
+        typer.Option(
+            help="Days after their receipt that dead letters are kept for a look and a retry; an event that no process serves "
+            f"becomes one after {UNSERVED_DAYS} days.",
+            callback=finite,
+            min=UNSERVED_DAYS,
+        ),
     ] = DEAD_DAYS,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log more.")] = False,
     as_json: JsonOption = None,

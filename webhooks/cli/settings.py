@@ -155,7 +155,7 @@ class ListenerSettings:
         drain_seconds: How long stopping may take.
         keep_days: How long events that are done with, and outcomes, are kept.
         keep_bodies_days: How long the bodies of done events are kept; None as long as the events.
-        keep_dead_days: How long dead letters are kept.
+        keep_dead_days: How long dead letters are kept after their receipt, at least 14.
         workers: Processes that take deliveries, 1 to 64; `limits` are those of each.
     """
 

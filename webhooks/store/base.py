@@ -326,7 +326,11 @@ class Store(Protocol):
         Args:
             keep: Seconds, above 0.
             keep_bodies: Seconds, above 0; None keeps them as long as their events.
-            keep_dead: Seconds, above 0, by default those of 180 days.
+            keep_dead: Seconds since the event was received, at least those of 14 days, after which an event that no process
+                serves becomes a dead letter; by default those of 180 days.
+
+        Raises:
+            ValueError: one of them is out of range; nothing was removed.
         """
         ...
 

@@ -457,4 +457,4 @@ class MemoryStore(EventListing):
 
 
 def _closed() -> StoreClosed:
-    return StoreClosed("expected an open store, got one after aclose(); make a new one")
+    return StoreClosed("This store was closed by aclose(). Nothing was read or written. Make a new one.")

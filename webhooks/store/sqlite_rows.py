@@ -73,7 +73,7 @@ class Arrival:
 
 
 def changed_row(event: Event) -> tuple[Any, ...]:
-    """Return the values of an event read anew, from its name on but for state and time, in the order of `EVENT_COLUMNS`."""
+    """Return the values of an event read again, from its name on but for state and time, in the order of `EVENT_COLUMNS`."""
     kind, uid = (None, None) if event.ref is None else (event.ref.kind, event.ref.uid)
     hints = (event.occurred_at, event.correlation_id, event.attempt, event.problem, event.signature)
     words = (event.name, kind, uid, *hints)

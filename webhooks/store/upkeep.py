@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rewards_core.clock import DAY, HOUR
 from rewards_core.validation import check_number
-from webhooks.store.records import IDENTITY_DAYS, EventState
+from webhooks.store.records import IDENTITY_DAYS, UNSERVED_DAYS, EventState
 
 if TYPE_CHECKING:
     from webhooks.store.base import Store
@@ -37,10 +37,15 @@ def check_keep(keep: float, keep_bodies: float | None, keep_dead: float) -> None
 
     Raises:
         TypeError: one of them is no number.
-        ValueError: one of them is not above 0, or not finite.
+        ValueError: one of them is not above 0, or not finite; or `keep_dead` is less than 14 days, the age at which an event that
+            no process serves becomes a dead letter: it would be removed before anybody sees it.
     """
     check_number(keep, "keep", above=0, unit="seconds")
-    check_number(keep_dead, "keep_dead", above=0, unit="seconds")
+    if check_number(keep_dead, "keep_dead", above=0, unit="seconds") < UNSERVED_DAYS * DAY:
+        raise ValueError(
+            f"keep_dead: give at least {UNSERVED_DAYS * DAY:.0f} seconds ({UNSERVED_DAYS} days), not {keep_dead}. An event that "
+            f"no process serves becomes a dead letter after {UNSERVED_DAYS} days, and would be removed at once."
+        )
     if keep_bodies is not None:
         check_number(keep_bodies, "keep_bodies", above=0, unit="seconds")
 
