@@ -35,8 +35,11 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _MAX_LATE = 0.1
+"""Seconds by which a request may leave late; at less than one request a second a tenth of the time between two."""
 _LATE_EVERY = 1.0
-_MAX_TURN = 1.0
+"""Seconds between two late requests that wait for another turn; more where turns are rarer."""
+_SLOW_STORE = 4.0
+"""Seconds that such a request waits longer than for its turn, if the store is slow to give it one."""
 _FIRST_RETRY = 1.0
 _FIRST_PAUSE = 60.0
 _MAX_PAUSE = 600.0
@@ -112,6 +115,8 @@ class Pacer:
         self._store = store
         self._scope = scope
         self._max_per_second = max_per_second
+        self._max_late = max(_MAX_LATE, _MAX_LATE / max_per_second)
+        self._late_every = max(_LATE_EVERY, 2.0 * _LATE_EVERY / max_per_second)
         self._wake = wake
         self.requests = self.errors = self.refusals = 0
         self.paused_until = -math.inf
@@ -132,10 +137,10 @@ class Pacer:
         while True:
             now = loop_time()
             wait = max(at, self._turn_at + 1.0 / self._max_per_second) - now
-            if wait <= _EARLY or now > since + _MAX_LATE:
+            if wait <= _EARLY or now > since + self._max_late:
                 break
             await asyncio.sleep(wait)
-        if now <= since + _MAX_LATE:
+        if now <= since + self._max_late:
             self._turn_at = now
         return Turn(self, since)
 
@@ -173,12 +178,12 @@ class Pacer:
         request that is sent again.
         """
         now = loop_time()
-        if turn.used or now > turn.since + _MAX_LATE:
-            if now < self._late_at + _LATE_EVERY:
+        if turn.used or now > turn.since + self._max_late:
+            if now < self._late_at + self._late_every:
                 return False
             self._late_at = now
             try:
-                async with asyncio.timeout(_MAX_TURN):
+                async with asyncio.timeout(_SLOW_STORE + self._late_every):
                     await self.turn()
             except TimeoutError:
                 return False

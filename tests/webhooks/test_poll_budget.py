@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from tests.virtual_time import VirtualLoop, virtual_time, wall
 from tests.webhooks.fakes import FakeVendor, a_ref, lost
 from tests.webhooks.world import leave, now
 from webhooks import Completions, CompletionTimeout, MemoryStore, PollPolicy
-from webhooks.store.records import PollClaims
+from webhooks.store.records import PollClaims, PollPermit
 
 RATE = 20
 SOON = PollPolicy(first_after=0.5, growth=1.0, max_interval=1.0, max_per_second=RATE)
@@ -101,22 +101,39 @@ async def test_a_process_that_stalls_sends_no_burst_afterwards(processes: int, s
 class Slow(MemoryStore):
     """Answers late, as after a long fsync."""
 
-    dice = random.Random(0)
+    def __init__(self, late: Callable[[], float]) -> None:
+        super().__init__(clock=wall)
+        self._late = late
 
     async def claim_polls(self, scope: str, *, limit: int, lease: float, max_per_second: float) -> PollClaims:
         claims = await super().claim_polls(scope, limit=limit, lease=lease, max_per_second=max_per_second)
-        await asyncio.sleep(0.3 * self.dice.random() ** 3)
+        await asyncio.sleep(self._late())
         return claims
+
+    async def permit_poll(self, scope: str, *, max_per_second: float) -> PollPermit:
+        permit = await super().permit_poll(scope, max_per_second=max_per_second)
+        await asyncio.sleep(self._late())
+        return permit
 
 
 @virtual_time
 @processes
 async def test_processes_whose_store_answers_late_keep_to_the_budget(processes: int) -> None:
-    vendor = a_vendor()
-    async with several(processes, vendor, store=Slow(clock=wall)):
+    vendor, dice = a_vendor(), random.Random(0)
+    async with several(processes, vendor, store=Slow(lambda: 0.3 * dice.random() ** 3)):
         await asyncio.sleep(120)
     assert most_in_a_second(vendor.read_times) <= RATE + 1
     assert len(vendor.reads) >= 120
+
+
+@virtual_time
+@pytest.mark.parametrize("rate", [0.1, 0.5, 1.0, 2.0])
+async def test_where_the_store_answers_late_a_small_budget_is_used_all_the_same(rate: float) -> None:
+    vendor = a_vendor()
+    policy = PollPolicy(first_after=0.5, growth=1.0, max_interval=1.0, max_per_second=rate)
+    async with several(1, vendor, policy, store=Slow(lambda: 1.5)):
+        await asyncio.sleep(600)
+    assert 60 * rate <= len(vendor.reads) <= 600 * rate
 
 
 @virtual_time
