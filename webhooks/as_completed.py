@@ -194,7 +194,7 @@ class CompletionStream(Generic[A]):
 
     def _start(self) -> None:
         if self._closed:
-            raise CompletionsClosed("expected an open stream of completions, got one after aclose(); make a new one")
+            raise CompletionsClosed("This stream of completions was closed by aclose(), so nothing was added. Make a new one.")
         if self._intake is None:
             self._check()
             self._open_streams.add(self)

@@ -166,7 +166,10 @@ def unpack(data: bytes) -> dict[str, Any]:
     """Read what `pack` wrote."""
     value = unpack_any(data)
     if not isinstance(value, dict):
-        raise TypeError(f"expected a packed object, got {type(value).__name__}; the store's file was written by something else")
+        found = type(value).__name__
+        raise TypeError(
+            f"The store holds a {found} where an object was packed: something else wrote its file. Nothing was changed."
+        )
     return value
 
 
