@@ -145,7 +145,7 @@ async def test_leaving_early_leaves_nothing_behind() -> None:
         assert outcomes.pending == 0
         await asyncio.sleep(600)
         assert len(world.vendor.reads) <= 600 * 2 + 1  # in a tenth of the budget
-        with pytest.raises(CompletionsClosed, match="make a new one"):
+        with pytest.raises(CompletionsClosed, match="Make a new one"):
             aiter(outcomes)
         with pytest.raises(StopAsyncIteration):
             await anext(outcomes)
