@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections import Counter, deque
+import secrets
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -53,6 +54,7 @@ class Settlement(Subscriber):
         random: Callable[[], float],
     ) -> None:
         self.client = client
+        self._watcher = secrets.token_hex(4)
         self._scope = client.scope
         self.store = store
         self.poller = Poller(client, store, policy, self, random=random)
@@ -65,7 +67,6 @@ class Settlement(Subscriber):
         self._trusting = trusting
         self._clock = clock
         self._behind = asyncio.Event()
-        self._unwatched: Counter[OperationRef] = Counter()
         self._let_go: dict[OperationRef, None] = {}
         self._missed = False
 
@@ -73,25 +74,14 @@ class Settlement(Subscriber):
 
     async def watch(self, refs: Sequence[OperationRef]) -> Sequence[Outcome]:
         """Hear from now on how operations end, and have them polled; bring the outcomes that are known, and return them."""
-        try:
-            known = await self._watch(refs)
-        except StoreError:
-            self._unwatched.update(refs)
-            raise
+        known = await self._watch(refs)
         await self._bring_all(known)
         return known
 
     def unwatch(self, refs: Sequence[OperationRef]) -> None:
-        """Let the store know that operations are waited for no longer, once for each time they were watched.
-
-        Those that could not be watched are left out: the store counts, and others may wait for them.
-        """
-        if self._unwatched:
-            failed = Counter(refs) & self._unwatched
-            self._unwatched -= failed
-            refs = list((Counter(refs) - failed).elements())
+        """Let the store know of those operations that are waited for no longer."""
         with suppress(StoreError):
-            self.store.unwatch(refs)
+            self.store.unwatch([ref for ref in refs if not self.table.has(ref.kind, ref.uid)], watcher=self._watcher)
 
     def usable(self, outcome: Outcome) -> Settled | None:
         """Return the outcome as its waiters may have it, None if the vendor has to be asked first."""
@@ -204,7 +194,7 @@ class Settlement(Subscriber):
 
     async def _watch(self, refs: Sequence[OperationRef]) -> Sequence[Outcome]:
         poll_in = self.poller.first_in()
-        known = await self.store.watch(refs, poll_in=poll_in, confirmed=not self._trusting)
+        known = await self.store.watch(refs, poll_in=poll_in, confirmed=not self._trusting, watcher=self._watcher)
         self.poller.expect(poll_in)
         return known
 
@@ -225,7 +215,7 @@ class Settlement(Subscriber):
     async def _watch_again(self) -> None:
         while self._let_go:
             some = list(islice(self._let_go, _SLICE))
-            await self._watch([ref for ref in some for _ in self.table.of(ref.kind, ref.uid)])
+            await self._watch([ref for ref in some if self.table.has(ref.kind, ref.uid)])
             for ref in some:
                 self._let_go.pop(ref, None)
 
@@ -235,7 +225,7 @@ class Settlement(Subscriber):
             waited_for = iter(self.table)
             try:
                 while some := [OperationRef(self._scope, *key) for key in islice(waited_for, _SLICE)]:
-                    await self._bring_all(await self._watch([ref for ref in some for _ in self.table.of(ref.kind, ref.uid)]))
+                    await self._bring_all(await self._watch(some))
             except StoreError:
                 self._missed = True
                 raise

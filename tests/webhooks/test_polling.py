@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -56,6 +57,7 @@ class PollsMachine(RuleBasedStateMachine):
     """However operations come, go and are hurried: each pending one is polled in the end, and none by two at a time."""
 
     uids = st.sampled_from("abcd")
+    names = st.sampled_from(["", "one", "other"])
     lease = 20.0
 
     def __init__(self) -> None:
@@ -63,7 +65,7 @@ class PollsMachine(RuleBasedStateMachine):
         self.loop = VirtualLoop()
         self.store = MemoryStore(clock=wall)
         self.pending: set[str] = set()
-        self.watches = dict.fromkeys("abcd", 0)
+        self.watchers: dict[str, set[str]] = {uid: set() for uid in "abcd"}
         self.held: dict[str, tuple[PollClaim, float]] = {}
         self.lost: list[PollClaim] = []
 
@@ -74,20 +76,20 @@ class PollsMachine(RuleBasedStateMachine):
         if uid in self.held:
             self.lost.append(self.held.pop(uid)[0])
 
-    @rule(uid=uids, poll_in=st.floats(0, 20))
-    def watch(self, uid: str, poll_in: float) -> None:
-        self.run(self.store.watch([a_ref(uid)], poll_in=poll_in))
+    @rule(uid=uids, poll_in=st.floats(0, 20), watcher=names)
+    def watch(self, uid: str, poll_in: float, watcher: str) -> None:
+        self.run(self.store.watch([a_ref(uid)], poll_in=poll_in, watcher=watcher))
         self.pending.add(uid)
-        self.watches[uid] += 1
+        self.watchers[uid].add(watcher)
         if uid in self.held:  # it may be due again before its lease is over
             claim, until = self.held[uid]
             self.held[uid] = claim, min(until, self.loop.time() + poll_in)
 
-    @rule(uid=uids)
-    def unwatch(self, uid: str) -> None:
-        self.loop.call_soon(self.store.unwatch, [a_ref(uid)])
+    @rule(uid=uids, watcher=names)
+    def unwatch(self, uid: str, watcher: str) -> None:
+        self.loop.call_soon(partial(self.store.unwatch, [a_ref(uid)], watcher=watcher))
         self.run(asyncio.sleep(0))
-        self.watches[uid] = max(0, self.watches[uid] - 1)
+        self.watchers[uid].discard(watcher)
 
     @rule(uid=uids, poll_in=st.floats(0, 20))
     def add(self, uid: str, poll_in: float) -> None:
@@ -98,7 +100,7 @@ class PollsMachine(RuleBasedStateMachine):
     def remove(self, uid: str) -> None:
         assert self.run(self.store.remove_pending([a_ref(uid)])) == (uid in self.pending)
         self.pending.discard(uid)
-        self.watches[uid] = 0
+        self.watchers[uid].clear()
         self.release(uid)
 
     @rule(uid=uids, priority=st.sampled_from([Priority.LOOKUP, Priority.DEADLINE, Priority.WISH]))
@@ -145,7 +147,7 @@ class PollsMachine(RuleBasedStateMachine):
         listed = {one.ref.uid: one for one in self.run(self.store.list_pending())}
         assert listed.keys() == self.pending
         for uid, one in listed.items():
-            assert (one.priority is Priority.ABANDONED) <= (self.watches[uid] == 0)
+            assert (one.priority is Priority.ABANDONED) <= (not self.watchers[uid])
 
     def teardown(self) -> None:
         async def poll_all() -> set[str]:

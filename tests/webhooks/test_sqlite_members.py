@@ -100,13 +100,13 @@ async def test_what_a_process_waits_for_is_watched_again_when_it_comes_back(host
     vendor = FakeVendor()
     async with Completions(vendor, asleep) as completions:
         waiting = [asyncio.create_task(completions.wait("1", timeout=60)) for _ in range(2)]
-        while await rows(living, "SELECT times FROM interest") != [(2,)]:
+        while await rows(living, "SELECT uid FROM interest") != [("1",)]:
             await asyncio.sleep(0)
         await ear_of(living)
         await renewals(host, living, 5)
         assert await rows(living, "SELECT watched, priority FROM pending") == [(0, Priority.ABANDONED)]
         await on_file(asleep, lambda session: session._renew())
-        while await rows(living, "SELECT times FROM interest") != [(2,)]:
+        while await rows(living, "SELECT uid FROM interest") != [("1",)]:
             await asyncio.sleep(0)
         assert await rows(living, "SELECT watched, priority FROM pending") == [(1, Priority.ROUTINE)]
         for one in waiting:

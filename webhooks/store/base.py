@@ -225,24 +225,27 @@ class Store(Protocol):
 
     # pending operations and polls
 
-    async def watch(self, refs: Sequence[OperationRef], *, poll_in: float, confirmed: bool = False) -> Sequence[Outcome]:
+    async def watch(
+        self, refs: Sequence[OperationRef], *, poll_in: float, confirmed: bool = False, watcher: str = ""
+    ) -> Sequence[Outcome]:
         """Wait for operations from now on, in one step with looking up those that have an outcome.
 
         The subscribers of this store object hear how they settle, through whichever store object that happens. Those without an
         outcome are pending; their next poll is due in `poll_in` seconds at the latest.
 
         Args:
-            refs: The operations; one that is watched several times is unwatched as often.
+            refs: The operations.
             poll_in: Seconds, 0 or more.
             confirmed: Whether only a confirmed outcome counts, so that an operation with another one is watched and pending.
+            watcher: Who waits, by a name that no other caller of this store object has; what it watches twice is watched once.
 
         Returns:
             The outcomes that stand; operations with one that counts are not watched.
         """
         ...
 
-    def unwatch(self, refs: Sequence[OperationRef]) -> None:
-        """Wait for operations no longer; they stay pending. Those that settled meanwhile, and unknown ones, are passed over."""
+    def unwatch(self, refs: Sequence[OperationRef], *, watcher: str = "") -> None:
+        """Let this watcher wait for operations no longer; they stay pending. Those it does not watch are passed over."""
         ...
 
     async def add_pending(self, refs: Sequence[OperationRef], *, poll_in: float) -> None:

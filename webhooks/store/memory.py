@@ -141,7 +141,9 @@ class MemoryStore(EventListing):
         self._check_open()
         return self._record(outcome, packed(outcome), loop_time())
 
-    async def watch(self, refs: Sequence[OperationRef], *, poll_in: float, confirmed: bool = False) -> Sequence[Outcome]:
+    async def watch(
+        self, refs: Sequence[OperationRef], *, poll_in: float, confirmed: bool = False, watcher: str = ""
+    ) -> Sequence[Outcome]:
         """Wait for operations from now on, in one step with looking up those that have an outcome."""
         self._check_open()
         due, at, outcomes = loop_time() + poll_in, self._clock(), self._outcomes
@@ -151,13 +153,13 @@ class MemoryStore(EventListing):
             if outcome is not None:
                 known.append(outcome)
             if outcome is None or (confirmed and not outcome.confirmed):
-                self._polls_of(ref.scope).watch(ref.kind, ref.uid, due, at)
+                self._polls_of(ref.scope).watch(ref.kind, ref.uid, due, at, watcher)
         return known
 
-    def unwatch(self, refs: Sequence[OperationRef]) -> None:
-        """Wait for operations no longer; they stay pending."""
+    def unwatch(self, refs: Sequence[OperationRef], *, watcher: str = "") -> None:
+        """Let this watcher wait for operations no longer; they stay pending."""
         for ref in refs:
-            self._polls_of(ref.scope).unwatch(ref.kind, ref.uid)
+            self._polls_of(ref.scope).unwatch(ref.kind, ref.uid, watcher)
 
     async def add_pending(self, refs: Sequence[OperationRef], *, poll_in: float) -> None:
         """Register operations as unsettled, to be polled without waiters."""

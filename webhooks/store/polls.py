@@ -48,7 +48,8 @@ class PollTable:
         self._scope = scope
         self._max = max_operations
         self._states: dict[str, dict[str, bytes]] = {}
-        self._watches: dict[_Key, int] = {}
+        self._first_watcher = ""
+        self._watchers: dict[_Key, frozenset[str]] = {}  # of the operations that others watch than the first watcher alone
         self._claims: dict[_Key, _Held] = {}
         self._fences = count(1)
         self._full = False
@@ -57,30 +58,33 @@ class PollTable:
     def __len__(self) -> int:
         return sum(len(states) for states in self._states.values())
 
-    def watch(self, kind: str, uid: str, due: float, added_at: float) -> None:
-        """Wait for an operation, and poll it at `due` at the latest."""
+    def watch(self, kind: str, uid: str, due: float, added_at: float, watcher: str) -> None:
+        """Let a watcher wait for an operation, and poll it at `due` at the latest."""
+        if not len(self):
+            self._first_watcher = watcher
         state = self._get(kind, uid)
+        self._set_watchers(kind, uid, self._watchers_of(kind, uid, state) | {watcher})
         if state is None:
             self._add(kind, uid, _State(added_at, due, Priority.ROUTINE, watched=True))
             return
-        if state.watched:
-            self._watches[kind, uid] = self._watches.get((kind, uid), 1) + 1
         if state.priority is Priority.ABANDONED:
             state = state._replace(priority=Priority.ROUTINE, attempt=0)
         self._put(kind, uid, state._replace(due=min(due, state.due), watched=True))
 
-    def unwatch(self, kind: str, uid: str) -> None:
-        """Wait for an operation once less."""
-        watches = self._watches.pop((kind, uid), 1) - 1
-        if watches:
-            self._watches[kind, uid] = watches
-            return
+    def unwatch(self, kind: str, uid: str, watcher: str) -> None:
+        """Let a watcher wait for an operation no longer."""
         state = self._get(kind, uid)
-        if state is not None and state.watched:
-            state = state._replace(watched=False)
-            if state.priority is not Priority.LOOKUP:
-                state = state._replace(priority=Priority.ABANDONED, attempt=0)
-            self._put(kind, uid, state)
+        watchers = self._watchers_of(kind, uid, state)
+        if state is None or watcher not in watchers:
+            return
+        if left := watchers - {watcher}:
+            self._set_watchers(kind, uid, left)
+            return
+        self._watchers.pop((kind, uid), None)
+        state = state._replace(watched=False)
+        if state.priority is not Priority.LOOKUP:
+            state = state._replace(priority=Priority.ABANDONED, attempt=0)
+        self._put(kind, uid, state)
 
     def add(self, kind: str, uid: str, due: float, added_at: float) -> None:
         """Register an operation without waiters; a pending one stays as it is."""
@@ -93,7 +97,7 @@ class PollTable:
         if kept is None:
             return False
         self.lookups -= _State.read(kept).priority is Priority.LOOKUP
-        for held in (self._watches, self._claims):
+        for held in (self._watchers, self._claims):
             if held:
                 held.pop((kind, uid), None)
         return True
@@ -189,6 +193,17 @@ class PollTable:
                     due_in=max(0.0, state.due - now),
                 )
                 limit -= 1
+
+    def _watchers_of(self, kind: str, uid: str, state: _State | None) -> frozenset[str]:
+        if state is None or not state.watched:
+            return frozenset()
+        return self._watchers.get((kind, uid)) or frozenset((self._first_watcher,))
+
+    def _set_watchers(self, kind: str, uid: str, watchers: frozenset[str]) -> None:
+        if watchers == {self._first_watcher}:
+            self._watchers.pop((kind, uid), None)
+        else:
+            self._watchers[kind, uid] = watchers
 
     def _get(self, kind: str, uid: str) -> _State | None:
         kept = self._states.get(kind, {}).get(uid)

@@ -211,14 +211,16 @@ class SQLiteStore(EventListing):
 
     # pending operations and polls
 
-    async def watch(self, refs: Sequence[OperationRef], *, poll_in: float, confirmed: bool = False) -> Sequence[Outcome]:
+    async def watch(
+        self, refs: Sequence[OperationRef], *, poll_in: float, confirmed: bool = False, watcher: str = ""
+    ) -> Sequence[Outcome]:
         """Wait for operations from now on, in one step with looking up those that have an outcome."""
-        return await self._write(lambda session: sqlite_polls.watch(session, refs, poll_in, confirmed=confirmed))
+        return await self._write(lambda session: sqlite_polls.watch(session, refs, poll_in, confirmed=confirmed, watcher=watcher))
 
-    def unwatch(self, refs: Sequence[OperationRef]) -> None:
-        """Wait for operations no longer; they stay pending."""
+    def unwatch(self, refs: Sequence[OperationRef], *, watcher: str = "") -> None:
+        """Let this watcher wait for operations no longer; they stay pending."""
         if self._closing is None and refs:
-            self._unwatching = self._engine.write(lambda session: sqlite_polls.unwatch(session, refs))
+            self._unwatching = self._engine.write(lambda session: sqlite_polls.unwatch(session, refs, watcher))
             self._unwatching.add_done_callback(_ignore_failure)
 
     async def add_pending(self, refs: Sequence[OperationRef], *, poll_in: float) -> None:

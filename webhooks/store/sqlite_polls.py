@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -32,33 +31,33 @@ _AT_THE_LATEST = (  # the result of a poll under way may put an operation off fo
 )
 
 
-def watch(session: Session, refs: Sequence[OperationRef], poll_in: float, *, confirmed: bool) -> list[Outcome]:
-    """Note that this process waits for operations, but those with an outcome that counts; return all outcomes."""
+def watch(session: Session, refs: Sequence[OperationRef], poll_in: float, *, confirmed: bool, watcher: str) -> list[Outcome]:
+    """Note that a watcher of this process waits for operations, but those with an outcome that counts; return all outcomes."""
     session.register()
     known = outcomes(session.db, refs)
     settled = {outcome.ref for outcome in known if outcome.confirmed or not confirmed}
-    times = Counter(ref for ref in refs if ref not in settled)
+    watched = [ref for ref in dict.fromkeys(refs) if ref not in settled]
     raised = f"watched = 1, priority = min(pending.priority, excluded.priority), {_AT_THE_LATEST}"
-    _add(session, list(times), poll_in, Priority.ROUTINE, watched=1, then=raised)
+    _add(session, watched, poll_in, Priority.ROUTINE, watched=1, then=raised)
     session.insert(
         "interest",
-        "scope, kind, uid, process, times",
-        [(ref.scope, ref.kind, text(ref.uid), session.member.id, count) for ref, count in times.items()],
-        then="ON CONFLICT DO UPDATE SET times = times + excluded.times",
+        "scope, kind, uid, process, watcher",
+        [(ref.scope, ref.kind, text(ref.uid), session.member.id, watcher) for ref in watched],
+        then="ON CONFLICT DO NOTHING",
     )
     return known
 
 
-def unwatch(session: Session, refs: Sequence[OperationRef]) -> None:
-    """Note that this process waits once less for each of these."""
-    me = session.member.id
+def unwatch(session: Session, refs: Sequence[OperationRef], watcher: str) -> None:
+    """Note that a watcher of this process waits for these no longer."""
     for ref in refs:
         row = (ref.scope, ref.kind, text(ref.uid))
         session.db.execute(
-            "UPDATE interest SET times = times - 1 WHERE scope = ? AND kind = ? AND uid = ? AND process = ?", (*row, me)
+            "DELETE FROM interest WHERE scope = ? AND kind = ? AND uid = ? AND process = ? AND watcher = ?",
+            (*row, session.member.id, watcher),
         )
-        session.db.execute("DELETE FROM interest WHERE scope = ? AND kind = ? AND uid = ? AND times <= 0", row)
-        session.abandon(*row)
+        if session.db.changes():
+            session.abandon(*row)
 
 
 def add(session: Session, refs: Sequence[OperationRef], poll_in: float) -> None:

@@ -122,8 +122,8 @@ _MIGRATIONS = (
       kind TEXT NOT NULL,
       uid TEXT NOT NULL,
       process TEXT NOT NULL,
-      times INTEGER NOT NULL,
-      PRIMARY KEY (scope, kind, uid, process)
+      watcher TEXT NOT NULL,
+      PRIMARY KEY (scope, kind, uid, process, watcher)
     ) WITHOUT ROWID;
     CREATE INDEX interest_of ON interest (process);
     CREATE TABLE subscription (

@@ -197,16 +197,20 @@ class PollsContract:
         assert sorted(uids(await poller.run(2))) == ["1", "3"]
         assert uids(await poller.run(60)) == ["2"]
 
-    async def test_what_is_unwatched_as_often_as_it_was_watched_is_polled_behind_all_others(
-        self, here: Store, there: Store
-    ) -> None:
-        await there.watch([ref(), ref()], poll_in=60)
-        there.unwatch([ref(), ref("never watched")])
-        (one,) = await there.list_pending()
-        assert one.priority is Priority.ROUTINE
-        there.unwatch([ref()])
-        (one,) = await there.list_pending()
-        assert one.priority is Priority.ABANDONED
+    async def test_what_its_last_watcher_waits_for_no_longer_is_polled_behind_all_others(self, here: Store, there: Store) -> None:
+        for watcher in ("one", "other", "one"):
+            await there.watch([ref(), ref()], poll_in=60, watcher=watcher)
+        await here.watch([ref()], poll_in=60, watcher="third")
+        for leaving, watcher, priority in (
+            (there, "one", Priority.ROUTINE),
+            (there, "one", Priority.ROUTINE),
+            (there, "stranger", Priority.ROUTINE),
+            (here, "third", Priority.ROUTINE),
+            (there, "other", Priority.ABANDONED),
+        ):
+            leaving.unwatch([ref(), ref("never watched")], watcher=watcher)
+            (one,) = await leaving.list_pending()
+            assert one.priority is priority, watcher
 
     @pytest.mark.parametrize(
         ("priority", "left"),
