@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, Self, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 
 from attrs import evolve
 
@@ -48,8 +48,10 @@ if TYPE_CHECKING:
     from rewards_core.backoff import RetryPolicy
     from rewards_core.http.timeouts import Timeouts
     from rewards_core.http.transport import Session
-    from rewards_core.operations import Event
+    from rewards_core.operations import Event, MaySend
     from rewards_core.rate import Limits
+
+H = TypeVar("H")
 
 
 class OriginalClient:
@@ -277,7 +279,7 @@ class OriginalClient:
             UnexpectedResponse: the vendor says that there are more than it shows.
             VendorError: as every read.
         """
-        user_uid, before_page = check_id(user_uid, "user_uid"), _checked_hook(before_page)
+        user_uid, before_page = check_id(user_uid, "user_uid"), _checked_hook(before_page, "before_page")
         deadline = self._transport.deadline(timeout)
         return (await self._lookup.allocations(user_uid, deadline, before_page=before_page)).all()
 
@@ -312,7 +314,7 @@ class OriginalClient:
         requests: Sequence[KeyedRequest],
         *,
         before_page: Callable[[], Awaitable[object]] | None = None,
-        may_send: Callable[[], Awaitable[bool]] | None = None,
+        may_send: MaySend | None = None,
         timeout: float | None = None,
     ) -> Sequence[Allocation]:
         """Look several allocations of one user up by their nonces, with one listing.
@@ -333,7 +335,7 @@ class OriginalClient:
             ValueError: they are not of one user, or one of them is no `AllocationRequest` of this client's scope.
             TypeError: they are no list, or one of them is no request.
         """
-        before_page, may_send = _checked_hook(before_page), _checked_may_send(may_send)
+        before_page, may_send = _checked_hook(before_page, "before_page"), _checked_hook(may_send, "may_send")
         requests = tuple(check_iterable(requests, "requests", "a list of AllocationRequest(...)"))
         for request in requests:
             check_methods(request, "requests", "AllocationRequest(...)", KeyedRequest)
@@ -477,7 +479,7 @@ class OriginalClient:
         return ref
 
     async def read_operation(
-        self, ref: OperationRef, *, may_send: Callable[[], Awaitable[bool]] | None = None, timeout: float | None = None
+        self, ref: OperationRef, *, may_send: MaySend | None = None, timeout: float | None = None
     ) -> Allocation | Claim:
         """Ask the vendor how an allocation or claim stands.
 
@@ -495,7 +497,7 @@ class OriginalClient:
         """
         ref = self.ref_of(ref)
         read = self._lookup.allocation if ref.kind == ALLOCATION else self._lookup.claim
-        return await read(ref.uid, self._transport.deadline(timeout), may_send=_checked_may_send(may_send))
+        return await read(ref.uid, self._transport.deadline(timeout), may_send=_checked_hook(may_send, "may_send"))
 
     def parse_operation(self, ref: OperationRef, resource: Mapping[str, Any]) -> Allocation | Claim:
         """Build the model from the vendor's JSON object, as kept in a store or found in an event.
@@ -567,9 +569,5 @@ class OriginalClient:
         raise TypeError("OriginalClient cannot be pickled or copied: it holds connections and a secret; make another one there")
 
 
-def _checked_may_send(may_send: Callable[[], Awaitable[bool]] | None) -> Callable[[], Awaitable[bool]] | None:
-    return None if may_send is None else check_callable(may_send, "may_send")
-
-
-def _checked_hook(before_page: Callable[[], Awaitable[object]] | None) -> Callable[[], Awaitable[object]] | None:
-    return None if before_page is None else check_callable(before_page, "before_page")
+def _checked_hook(hook: H | None, name: str) -> H | None:
+    return None if hook is None else check_callable(hook, name)

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
     from rewards_core.http.messages import Answer
     from rewards_core.http.transport import Transport
+    from rewards_core.operations import MaySend
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Allocation | Claim)
-MaySend = Callable[[], Awaitable[bool]] | None
 
 MODELS: Mapping[str, type[Allocation | Claim]] = {ALLOCATION: Allocation, CLAIM: Claim}
 READ_PATHS = ("allocation", "allocate")
@@ -75,7 +75,7 @@ class Lookup:
         self._settled: dict[str, str] = {} if read_path is None else dict.fromkeys(_ASKED_FIRST, read_path)
         self._asked_next: dict[tuple[str, str], str] = {}
 
-    async def allocation(self, uid: str, deadline: float, *, may_send: MaySend = None) -> Allocation:
+    async def allocation(self, uid: str, deadline: float, *, may_send: MaySend | None = None) -> Allocation:
         """Read one allocation."""
         read = partial(self._one, Allocation, uid)
         return await self._at_read_path(
@@ -98,7 +98,7 @@ class Lookup:
         deadline: float,
         *,
         before_page: Callable[[], Awaitable[object]] | None = None,
-        may_send: MaySend = None,
+        may_send: MaySend | None = None,
     ) -> Listing[Allocation]:
         """Read those allocations to a user that bear one of the nonces.
 
@@ -113,7 +113,7 @@ class Lookup:
         )
         return evolve(listing, found=sorted(listing.found, key=lambda each: each.status is OperationStatus.FAILED))
 
-    async def claim(self, uid: str, deadline: float, *, may_send: MaySend = None) -> Claim:
+    async def claim(self, uid: str, deadline: float, *, may_send: MaySend | None = None) -> Claim:
         """Read one claim."""
         return await self._ask("get_claim", partial(self._one, Claim, uid), deadline, "claim", uid, may_send=may_send)
 
@@ -137,7 +137,7 @@ class Lookup:
             UnexpectedResponse: it is of another uid.
         """
         if model.uid != uid:
-            raise UnexpectedResponse(f"data.uid: expected {uid}, got another; it speaks of another operation", path="data.uid")
+            raise UnexpectedResponse(f"data.uid: the answer is about another operation than {uid}", path="data.uid")
         return self._scoped(model)
 
     async def _ask(
@@ -147,7 +147,7 @@ class Lookup:
         deadline: float,
         *parts: str,
         query: Mapping[str, str] | None = None,
-        may_send: MaySend = None,
+        may_send: MaySend | None = None,
     ) -> T:
         url = self._transport.url("reward", *parts, query=query)
         return await self._transport.get(operation, url, read, deadline, may_send=may_send)
@@ -160,7 +160,7 @@ class Lookup:
         path: str,
         user_uid: str,
         before_page: Callable[[], Awaitable[object]] | None = None,
-        may_send: MaySend = None,
+        may_send: MaySend | None = None,
     ) -> Listing[M]:
         """Ask for one page after the other.
 
@@ -216,7 +216,7 @@ class Lookup:
             return Listing(found=found, problem=unreadable if why is None else incomplete(why))
 
     async def _at_read_path(
-        self, purpose: str, read: Callable[[str], Awaitable[T]], may_send: MaySend = None, about: str = ""
+        self, purpose: str, read: Callable[[str], Awaitable[T]], may_send: MaySend | None = None, about: str = ""
     ) -> T:
         """Read allocations where this vendor has them: until a path has shown any, a 404 or 405 asks under the other one.
 

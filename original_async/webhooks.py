@@ -17,7 +17,7 @@ from original_async.signature import Keyring, signature_of
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.json import canonical, loads, structure
 from rewards_core.keys import read_keys_variable
-from rewards_core.operations import DEFAULT_SCOPE, Event, OperationRef, OperationStatus
+from rewards_core.operations import DEFAULT_SCOPE, TERMINAL, Event, OperationRef
 from rewards_core.secrets import shielded
 from rewards_core.text import one_line
 from rewards_core.validation import MAX_TEXT, check_bytes, check_id, is_id, plain_id
@@ -38,7 +38,6 @@ EVENT_NAMES = frozenset(
 
 _KINDS_BY_EVENT = {"reward.allocated": ALLOCATION, "reward.claimed": CLAIM}
 _MODELS: dict[str, type[Allocation | Claim]] = {ALLOCATION: Allocation, CLAIM: Claim}
-_TERMINAL = frozenset(status.value for status in OperationStatus if status.terminal)
 _UID_FIELDS = {"allocation_uid": ALLOCATION, "claim_uid": CLAIM}
 _NAMING_FIELDS = frozenset({"uid", *_UID_FIELDS})
 _NO_OPERATIONS = frozenset({"app", "transaction_log", "transactionlog", "user", "to_user", "touser", "from_user", "fromuser"})
@@ -294,7 +293,7 @@ def _settles(kind: str, resource: dict[str, Any] | None) -> bool:
     if resource is None:
         return False
     status = resource.get("status")
-    if type(status) is not str or status.lower() not in _TERMINAL:
+    if type(status) is not str or status.lower() not in TERMINAL:
         return False
     try:
         structure(resource, _MODELS[kind])

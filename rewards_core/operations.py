@@ -11,6 +11,10 @@ from attrs import field, frozen
 DEFAULT_SCOPE = "default"
 
 
+MaySend = Callable[[], Awaitable[bool]]
+"""Whether a request that is about to leave may be sent."""
+
+
 class OpenEnum(StrEnum):
     """An enumeration that folds case and keeps words it does not know, equal only to themselves."""
 
@@ -39,6 +43,10 @@ class OperationStatus(OpenEnum):
     def terminal(self) -> bool:
         """Whether this status never changes again."""
         return self is OperationStatus.DONE or self is OperationStatus.FAILED
+
+
+TERMINAL = {status.value: status for status in OperationStatus if status.terminal}
+"""The statuses that never change again, by the vendor's words in small letters."""
 
 
 @frozen
@@ -136,7 +144,7 @@ class OperationReader(Protocol):
         """
         ...
 
-    async def read_operation(self, ref: OperationRef, *, may_send: Callable[[], Awaitable[bool]] | None = None) -> Operation:
+    async def read_operation(self, ref: OperationRef, *, may_send: MaySend | None = None) -> Operation:
         """Ask the vendor how the operation stands.
 
         Args:
@@ -156,7 +164,7 @@ class OperationReader(Protocol):
         requests: Sequence[KeyedRequest],
         *,
         before_page: Callable[[], Awaitable[object]] | None = None,
-        may_send: Callable[[], Awaitable[bool]] | None = None,
+        may_send: MaySend | None = None,
     ) -> Sequence[Operation]:
         """Ask the vendor once, with one listing, which operations it holds under the keys of some requests.
 

@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 
 from rewards_core.clock import loop_time
 from rewards_core.errors import StoreError
-from rewards_core.operations import KeyedRequest, Operation, OperationReader, OperationRef, OperationStatus
+from rewards_core.operations import KeyedRequest, MaySend, Operation, OperationReader, OperationRef, OperationStatus
 from webhooks.pacing import Answer, Turn
 from webhooks.polling import URGENT_POLLS, Poller, PollPolicy
 from webhooks.settlement import read
@@ -281,7 +281,7 @@ class KeyWaiters(Subscriber):
         self,
         requests: Sequence[KeyedRequest],
         before_page: Callable[[], Awaitable[None]],
-        may_send: Callable[[], Awaitable[bool]],
+        may_send: MaySend,
     ) -> Sequence[Operation] | ValueError:
         try:
             return await self._client.find_operations(requests, before_page=before_page, may_send=may_send)

@@ -28,6 +28,7 @@ from rewards_core.errors import (
 from webhooks.supervise import is_cancelled
 
 if TYPE_CHECKING:
+    from rewards_core.operations import MaySend
     from webhooks.store.base import Store
 
 T = TypeVar("T")
@@ -200,7 +201,7 @@ class Pacer:
         self,
         subject: object,
         turn: Turn,
-        asking: Callable[[Callable[[], Awaitable[bool]]], Awaitable[T]],
+        asking: Callable[[MaySend], Awaitable[T]],
         *,
         refusals: int | None = None,
     ) -> Answer[T]:

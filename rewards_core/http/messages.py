@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar
 
@@ -11,11 +11,9 @@ from multidict import CIMultiDict
 
 if TYPE_CHECKING:
     from rewards_core.errors import FieldError, RequestRejected
+    from rewards_core.operations import MaySend
 
 T = TypeVar("T")
-
-MaySend = Callable[[], Awaitable[bool]]
-"""Whether a request that is about to leave may be sent."""
 
 MAX_REPLY = 10 * 1024 * 1024
 """The longest answer that is read unless a request says otherwise, in bytes."""

@@ -16,7 +16,7 @@ from yarl import URL
 from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import ClientClosed
 from rewards_core.http.calls import Call, Met, Trouble
-from rewards_core.http.messages import MAX_REPLY, Answer, Authorizer, Effect, Headers, MaySend, Refusal, Request
+from rewards_core.http.messages import MAX_REPLY, Answer, Authorizer, Effect, Headers, Refusal, Request
 from rewards_core.http.timeouts import Timeouts
 from rewards_core.observe import Observers
 from rewards_core.rate import Limiter, Limits
@@ -25,6 +25,8 @@ from rewards_core.validation import check_callable, check_instance, check_timeou
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from rewards_core.operations import MaySend
 
 T = TypeVar("T")
 

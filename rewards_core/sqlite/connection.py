@@ -87,7 +87,7 @@ def connect_without_log(path: Path) -> Connection:
 def set_busy_timeout(connection: Connection, seconds: float, *, at_most: bool = False) -> None:
     """Let a connection wait for a lock of another one for so many seconds, 0 or more.
 
-    They begin again whenever others have committed something: in a crowd the last one waits long, but not in vain.
+    The time starts again whenever another connection commits, so that the last of a crowd gets its turn as well.
 
     Args:
         connection: The connection.

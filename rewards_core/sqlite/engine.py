@@ -20,6 +20,7 @@ from rewards_core.log_limit import LogLimit
 from rewards_core.sqlite.batches import BatchThread, Call
 from rewards_core.sqlite.connection import CALL_ERRORS, PASSING_ERRORS, Connection, FullError, SQLiteError, meaning, roll_back
 from rewards_core.sqlite.database import Database, open_database
+from rewards_core.sqlite.files import NO_FORK
 from rewards_core.sqlite.migrations import Schema, back_up
 
 if TYPE_CHECKING:
@@ -177,10 +178,7 @@ class Engine(Generic[S]):
         if self._forks is None:
             self._forks = _forks
         elif self._forks != _forks:
-            raise StoreError(
-                f"{self._path} was opened before this process was forked, and SQLite's locks do not survive a fork. Nothing was "
-                "read or written. Fork before the file is first used, or start this process with spawn instead of fork."
-            )
+            raise StoreError(f"{self._path} was opened before this process was forked, {NO_FORK}")
 
     def _copy(self, source: Connection, to: Path) -> None:
         try:

@@ -124,6 +124,12 @@ class FileLock:
             return ""
 
 
+NO_FORK = (
+    "and SQLite's locks do not survive a fork. Nothing was read or written. Fork before the file is first used, or start this "
+    "process with spawn instead of fork."
+)
+"""What to say where a process cannot use a file because it was forked."""
+
 _open_locks: set[FileLock] = set()
 _inherited: set[Identity] = set()
 _no_fork = threading.RLock()
@@ -211,10 +217,7 @@ def refuse_unsafe(path: Path) -> None:
             so that SQLite takes the parent's locks for this process's and asks for none.
     """
     if identity(path) in _inherited:
-        raise StoreError(
-            f"{path} was open in the process that this one was forked from, and SQLite's locks do not survive a fork. Nothing "
-            "was read or written. Fork before the file is first used, or start this process with spawn instead of fork."
-        )
+        raise StoreError(f"{path} was open in the process that this one was forked from, {NO_FORK}")
     with suppress(FileNotFoundError):
         about = path.stat()
         if stat.S_ISREG(about.st_mode) and about.st_nlink > 1:  # a folder has a name more for each folder in it

@@ -308,7 +308,7 @@ async def test_a_balance_is_read(client: OriginalClient, wire: aioresponses, amo
 
 async def test_a_reply_about_another_operation_is_unexpected(client: OriginalClient, wire: aioresponses) -> None:
     wire.get(f"{BASE}/reward/claim/1", payload=ok(CLAIM))
-    with pytest.raises(UnexpectedResponse, match=r"data\.uid: expected 1, got another"):
+    with pytest.raises(UnexpectedResponse, match=r"data\.uid: the answer is about another operation than 1"):
         await client.get_claim("1")
 
 

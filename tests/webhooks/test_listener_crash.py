@@ -194,7 +194,7 @@ KILLS_OF_ALL = 6
 
 
 class Senders:
-    """Deliver to a listener whatever becomes of its workers, each delivery until it is acknowledged."""
+    """Send deliveries to a listener whose workers are killed, and repeat each one until it is acknowledged."""
 
     def __init__(self, url: str, changed: asyncio.Condition) -> None:
         self.url = url

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-import os
 import re
 import shutil
 import socket
@@ -354,13 +353,10 @@ class Ended(NamedTuple):
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in list(os.environ):
-        if name.startswith(("ORIGINAL_", "WEBHOOK_")):
-            monkeypatch.delenv(name)
+def folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, in a terminal so wide that no line is broken."""
     monkeypatch.setenv("COLUMNS", "240")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    return folder
 
 
 def free_port() -> int:

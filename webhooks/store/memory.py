@@ -88,8 +88,7 @@ class MemoryStore(EventListing):
 
     async def accept(self, event: Event) -> Acceptance:
         """Keep an event unless its identity is known, together with all that follows from it."""
-        if self._closed:
-            raise _closed()
+        self._check_open()
         now = asyncio.get_running_loop().time()
         events = self._events
         if event.identity in events.days:
@@ -383,7 +382,7 @@ class MemoryStore(EventListing):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise _closed()
+            raise StoreClosed("This store was closed by aclose(). Nothing was read or written. Make a new one.")
 
     def _draw_conclusions(self, event: Event, outcome: Outcome | None, kept: bytes | None, now: float) -> None:
         lookups = event.also
@@ -456,7 +455,3 @@ class MemoryStore(EventListing):
         if confirmed and not first.confirmed:
             self._subscribers.confirmed(completed)
         return completed
-
-
-def _closed() -> StoreClosed:
-    return StoreClosed("This store was closed by aclose(). Nothing was read or written. Make a new one.")

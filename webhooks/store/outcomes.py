@@ -11,13 +11,10 @@ from typing import Any
 
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.json import canonical, dumps, loads
-from rewards_core.operations import Event, OperationStatus
+from rewards_core.operations import TERMINAL, Event, OperationStatus
 from webhooks.store.records import Outcome
 
 CONFLICT_EVENT = "outcome.conflict"
-
-
-_TERMINAL: dict[object, OperationStatus] = {status.value: status for status in OperationStatus if status.terminal}
 
 
 def terminal_status(resource: Mapping[str, Any] | None) -> OperationStatus | None:
@@ -25,7 +22,7 @@ def terminal_status(resource: Mapping[str, Any] | None) -> OperationStatus | Non
     if resource is None:
         return None
     word = resource.get("status")
-    return _TERMINAL.get(word.lower()) if isinstance(word, str) else None
+    return TERMINAL.get(word.lower()) if isinstance(word, str) else None
 
 
 def outcome_of(event: Event, at: float) -> Outcome | None:
