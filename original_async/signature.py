@@ -26,7 +26,8 @@ _ADVICE: Mapping[str, str] = {
     "unknown_key": "it is signed with keys that are not configured here: compare their ids with the console's Webhooks page",
     "mismatch": "the signature does not fit the body: the body was changed on the way, or the secret of the key is wrong",
 }
-_digest_shape = re.compile(rb"[0-9A-Fa-f]{64}").fullmatch
+_find_pairs = re.compile(r"(?<![^\s,])([^\s,]+),([0-9A-Fa-f]{64})(?![^\s,])").findall
+"""Key ids and digests: by the vendor white space stands between the pairs, by whoever joins repeated headers a comma."""
 
 
 @shielded
@@ -87,25 +88,23 @@ class Keyring:
             raise SignatureError(f"the body is {kind_of(body)}, not bytes; verify it as it arrived", reason="malformed")
         key_id, reason = self._find(headers, body)
         if key_id is None:
-            raise SignatureError(_ADVICE[reason], reason=reason)
+            raise SignatureError(_ADVICE[reason], reason=reason, key_ids=claimed_key_ids(headers))
         return key_id
+
+    def admits(self, headers: Mapping[str, str]) -> bool:
+        """Return whether the headers hold a pair of a key held here; if not, `verify` would refuse them with any body."""
+        return any(key_id in self.__secrets for key_id in claimed_key_ids(headers))
 
     def _find(self, headers: Mapping[str, str], body: bytes) -> tuple[str | None, str]:
         """Return the id of the key that signed these bytes, or None and why there is none; never raises, as it holds secrets."""
-        computed: dict[str, bytes] = {}
+        computed: dict[str, str] = {}
         reason = "missing"
         for value in _header_values(headers):
             if reason == "missing":
                 reason = "malformed"
             if not isinstance(value, str):
                 continue
-            for pair in value.split():
-                key_id, comma, text = pair.partition(",")
-                if not comma or not key_id or not text.isascii():
-                    continue
-                given = text.encode("ascii")
-                if _digest_shape(given) is None:
-                    continue
+            for key_id, given in _find_pairs(value):
                 expected = computed.get(key_id)
                 if expected is None:
                     secret = self.__secrets.get(key_id)
@@ -113,7 +112,7 @@ class Keyring:
                         if reason == "malformed":
                             reason = "unknown_key"
                         continue
-                    expected = computed[key_id] = _digest(secret, body).encode("ascii")
+                    expected = computed[key_id] = _digest(secret, body)
                     reason = "mismatch"
                 if hmac.compare_digest(expected, given.lower()):
                     return key_id, ""
@@ -144,6 +143,12 @@ def signature_of(headers: Mapping[str, str]) -> str | None:
     """Return the signature header as it arrived, repeated ones as one; None if there is none that could be sent on."""
     value = " ".join(value for value in _header_values(headers) if isinstance(value, str))
     return value if 0 < len(value) <= _LONGEST_KEPT and value.isascii() and value.isprintable() else None
+
+
+def claimed_key_ids(headers: Mapping[str, str]) -> list[str]:
+    """Return the ids of the keys whose pairs the signature header holds, each once."""
+    values = (value for value in _header_values(headers) if isinstance(value, str))
+    return list(dict.fromkeys(key_id for value in values for key_id, _ in _find_pairs(value)))
 
 
 def _header_values(headers: object) -> Iterable[object]:

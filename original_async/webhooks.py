@@ -100,6 +100,14 @@ class OriginalWebhooks:
         """Return the value of `x-webhook-signature` for a body, one pair for each key."""
         return self._keys.sign(body)
 
+    def admits(self, headers: Mapping[str, str]) -> bool:
+        """Return whether the headers hold a signature by a configured key; if not, `verify` would refuse any body.
+
+        Args:
+            headers: The delivery's headers; their names are compared without regard to case.
+        """
+        return self._keys.admits(headers)
+
     def verify(self, headers: Mapping[str, str], body: bytes) -> str:
         """Return the id of the key that signed these bytes.
 

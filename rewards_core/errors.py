@@ -253,8 +253,10 @@ class SignatureError(RewardsError):
 
     Attributes:
         reason: `"missing"`, `"malformed"`, `"unknown_key"` or `"mismatch"`.
+        key_ids: The ids of the keys that the delivery claims to be signed with, as far as they can be read.
     """
 
-    def __init__(self, message: str, *, reason: str) -> None:
+    def __init__(self, message: str, *, reason: str, key_ids: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.reason = reason
+        self.key_ids = tuple(key_ids)

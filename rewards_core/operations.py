@@ -251,7 +251,8 @@ class EventSource(Protocol):
     """One vendor's webhooks: how they are signed and what they say. It knows no store and does no IO.
 
     A source may also have `event_names`, a collection of the event names that the vendor documents: a receiver then warns of a
-    handler for another name.
+    handler for another name. And it may have `admits(headers) -> bool`: False refuses a delivery before its body is read, because
+    its headers show that `verify` would refuse it whatever the body is.
     """
 
     @property

@@ -18,7 +18,7 @@ from rewards_core.log_limit import LogLimit
 from rewards_core.operations import Event, EventSource
 from rewards_core.validation import check_callable, check_methods, check_name, check_number, check_whole, setting
 from webhooks.handlers import Handler, HandlerPolicy, HandlerRunner, HandlerStatistics, by_scope
-from webhooks.ingress.base import ACCEPTED, BROKEN, ENCODED, NOT_KEPT, TOO_LARGE, TOO_SLOW, UNSIGNED, WRONG_METHOD, Reply
+from webhooks.ingress.base import ACCEPTED, BODY_PROBLEMS, ENCODED, NOT_KEPT, UNADMITTED, UNSIGNED, WRONG_METHOD, Reply
 from webhooks.store.base import A_STORE, Store
 from webhooks.store.records import DEFAULT_SERVICE, Acceptance
 from webhooks.store.url import open_store
@@ -26,7 +26,7 @@ from webhooks.store.url import open_store
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from webhooks.ingress.base import Closable
+    from webhooks.ingress.base import BodyProblem, Closable
 
 logger = logging.getLogger(__name__)
 
@@ -162,54 +162,65 @@ class Receiver:
 
         return register
 
-    def refusal(self, method: str, content_length: int | None, content_encoding: str | None) -> Reply | None:
+    def refusal(
+        self, method: str, headers: Mapping[str, str], content_length: int | None, peer: object = None, *, unread: bool = True
+    ) -> Reply | None:
         """Return what to answer without reading the body, None if it may be read.
+
+        A delivery that no source admits is not worth its body: it is answered 401, and its connection is to be closed.
 
         Args:
             method: The request's method.
-            content_length: What the request says, None if it does not.
-            content_encoding: What the request says, None or empty if it does not.
+            headers: The request's headers, in a mapping that folds the case of names.
+            content_length: What they say of the body's length, None if they do not.
+            peer: Whose request it is, for people to read.
+            unread: Whether the body has yet to arrive; one that is there is judged by `receive`.
         """
         if method != "POST":
-            return self._refuse("method", WRONG_METHOD)
-        if content_encoding and content_encoding.strip().lower() != "identity":
-            return self._refuse("encoding", ENCODED)
+            return self._refuse("method", WRONG_METHOD, peer)
+        encoding = headers.get("content-encoding")
+        if encoding and encoding.strip().lower() != "identity":
+            return self._refuse("encoding", ENCODED, peer)
         if content_length is not None and content_length > self._max_body:
-            return self.too_large()
+            return self.refuse("size", peer)
+        if unread and not any(_admits(source, headers) for source in self._sources):
+            reason = self._verified_event(headers, b"")
+            if isinstance(reason, str):
+                self._store.refused(reason)
+                return self._refuse(reason, UNADMITTED, peer)
         return None
 
-    def too_slow(self) -> Reply:
-        """Return what to answer when the body did not arrive in `body_timeout` seconds."""
-        return self._refuse("slow", TOO_SLOW)
+    def refuse(self, reason: BodyProblem, peer: object = None) -> Reply:
+        """Return what to answer to a delivery whose body could not be read, and count it.
 
-    def too_large(self) -> Reply:
-        """Return what to answer when more than `max_body` bytes arrived."""
-        return self._refuse("size", TOO_LARGE)
+        Args:
+            reason: `"slow"` if it did not arrive in `body_timeout` seconds, `"size"` if it has more than `max_body` bytes,
+                `"broken"` if it broke off or was framed wrongly.
+            peer: Whose request it is, for people to read.
+        """
+        return self._refuse(reason, BODY_PROBLEMS[reason], peer)
 
-    def broken(self) -> Reply:
-        """Return what to answer when the body broke off or was framed wrongly."""
-        return self._refuse("broken", BROKEN)
-
-    async def receive(self, headers: Mapping[str, str], body: bytes) -> Reply:
+    async def receive(self, headers: Mapping[str, str], body: bytes, peer: object = None) -> Reply:
         """Return what to answer to a delivery; an answer of 200 means that it is kept.
 
         Args:
             headers: The delivery's headers.
             body: The raw bytes, as they arrived.
+            peer: Whose request it is, for people to read.
 
         Returns:
             200 if the event is kept (or was already), 401 if no source signed it, 413 if it is too large, 503 if it could not be
             kept.
         """
         if len(body) > self._max_body:
-            return self.too_large()
+            return self.refuse("size", peer)
         # Let all deliveries of one moment come as far before any goes on: a step that many take one after the other keeps its
         # code in the processor's caches. In `benchmarks deliveries` this spares a quarter of the server's time.
         await asyncio.sleep(0)
         event = self._verified_event(headers, body)
         if isinstance(event, str):
             self._store.refused(event)
-            return self._refuse(event, UNSIGNED)
+            return self._refuse(event, UNSIGNED, peer)
         await asyncio.sleep(0)
         try:
             acceptance = await self._store.accept(event)
@@ -325,13 +336,25 @@ class Receiver:
                     return _unread(source, body, problem)
         return reason
 
-    def _refuse(self, reason: str, reply: Reply) -> Reply:
+    def _refuse(self, reason: str, reply: Reply, peer: object) -> Reply:
         self._rejected[reason] = self._rejected.get(reason, 0) + 1
         if self._log_limit.allows(reason):
             logger.warning(
-                "a delivery was answered %d (%s); %d so far for this reason", reply.status, reason, self._rejected[reason]
+                "a delivery%s was answered %d (%s); %d so far for this reason",
+                "" if peer is None else f" from {peer}",
+                reply.status,
+                reason,
+                self._rejected[reason],
             )
         return reply
+
+
+def _admits(source: EventSource, headers: Mapping[str, str]) -> bool:
+    admits = getattr(source, "admits", None)
+    try:
+        return admits is None or bool(admits(headers))
+    except Exception:  # noqa: BLE001 - whatever headers do to a source, `verify` decides
+        return True
 
 
 def _unread(source: EventSource, body: bytes, problem: Exception) -> Event:

@@ -182,12 +182,35 @@ noise = st.sampled_from(
 )
 
 
-@given(before=st.lists(noise), after=st.lists(noise), gap=st.sampled_from([" ", "  ", "\t", " \t "]), second=st.booleans())
+@given(
+    before=st.lists(noise),
+    after=st.lists(noise),
+    gap=st.sampled_from([" ", "  ", "\t", " \t ", ", ", ",", " , "]),
+    second=st.booleans(),
+)
 def test_order_white_space_unknown_ids_and_malformed_pairs_do_not_matter(
     before: list[str], after: list[str], gap: str, second: bool
 ) -> None:
     pair = SECOND if second else FIRST
     assert ring.verify(signed(gap + gap.join([*before, pair, *after]) + gap), BODY) == pair.split(",")[0]
+
+
+@pytest.mark.parametrize(
+    ("headers", "ids"),
+    [
+        (signed(HEADER), ("4o3vfxtcmo7b", "ws7orr8kbho6")),
+        (signed(f"{FIRST}, {SECOND}, {FIRST}"), ("4o3vfxtcmo7b", "ws7orr8kbho6")),
+        (signed("aaaaaaaaaaaa," + "0" * 64), ("aaaaaaaaaaaa",)),
+        (signed("aaaaaaaaaaaa," + "0" * 63), ()),
+        (signed(None), ()),
+        ({}, ()),
+    ],
+)
+def test_only_a_pair_of_a_known_key_is_admitted_and_claimed_ids_are_told(headers: Any, ids: tuple[str, ...]) -> None:
+    assert ring.admits(headers) is not KEYS.keys().isdisjoint(ids)
+    with pytest.raises(SignatureError) as caught:
+        ring.verify(headers, b"another body")
+    assert caught.value.key_ids == ids
 
 
 def test_at_most_one_hmac_for_each_key_and_delivery(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ class Inbox(Receiver):
     """Stand where the receiver stands, and be held up."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(FakeSource(), MemoryStore(), **options)
+        super().__init__(options.pop("source", None) or FakeSource(), MemoryStore(), **options)
         self.bodies: list[bytes] = []
         self.entered = asyncio.Event()
         self.go_on = asyncio.Event()
@@ -56,9 +56,9 @@ class Inbox(Receiver):
         self.words = b"kept"
         self.fault: Exception | None = None
 
-    async def receive(self, headers: Mapping[str, str], body: bytes) -> Reply:
+    async def receive(self, headers: Mapping[str, str], body: bytes, peer: object = None) -> Reply:
         if len(body) > self.max_body:
-            return self.too_large()
+            return self.refuse("size", peer)
         self.entered.set()
         await self.go_on.wait()
         if self.fault is not None:
@@ -473,6 +473,22 @@ async def test_a_peer_that_hangs_up_does_not_cancel_the_handler() -> None:
         running.inbox.go_on.set()
         await running.inbox.finished.wait()
         assert running.inbox.bodies == [b"hello"]
+
+
+class Choosy(FakeSource):
+    """A source that sees at the headers who cannot have signed."""
+
+    def admits(self, headers: Mapping[str, str]) -> bool:
+        return "x-fake-signature" in headers
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 200000", "Transfer-Encoding: chunked"])
+async def test_a_stranger_is_refused_and_its_connection_closed_before_its_body(framing: str) -> None:
+    async with serving(source=Choosy()) as running:
+        answer = await running.until_closed(f"POST /hook HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n1".encode())
+        assert status_of(answer) == 401
+        assert b"\r\nConnection: close\r\n" in answer
+        assert running.refused["missing"] == 1
 
 
 async def test_a_peer_that_hangs_up_inside_its_body_delivers_nothing() -> None:

@@ -184,11 +184,46 @@ async def test_a_body_over_the_limit_is_refused_before_anything_is_computed() ->
 async def test_limits_are_looked_at_before_the_body(
     method: str, length: int | None, encoding: str | None, status: int | None
 ) -> None:
-    refusal = Inbox().receiver.refusal(method, length, encoding)
+    inbox = Inbox()
+    headers = {**inbox.source.sign(b""), **({} if encoding is None else {"content-encoding": encoding})}
+    refusal = inbox.receiver.refusal(method, headers, length)
     assert (refusal and refusal.status) == status
     if status == 405:
         assert refusal is not None
         assert refusal.headers["Allow"] == "POST"
+
+
+@pytest.mark.parametrize("fault", [None, RuntimeError("a source's own fault")])
+async def test_a_delivery_that_no_source_admits_is_refused_before_its_body(fault: Exception | None) -> None:
+    class Choosy(FakeSource):
+        def admits(self, headers: Mapping[str, str]) -> bool:
+            if fault is not None:
+                raise fault
+            return SIGNATURE in headers
+
+    inbox, ear = Inbox(Choosy()), Ear()
+    await inbox.store.subscribe(ear)
+    assert inbox.receiver.refusal("POST", {SIGNATURE: "0"}, 2) is None
+    assert inbox.receiver.refusal("POST", {}, 2, unread=False) is None
+    refusal = inbox.receiver.refusal("POST", {}, 2, "192.0.2.1")
+    if fault is None:
+        assert refusal is not None
+        assert (refusal.status, refusal.close) == (401, True)
+        assert (inbox.receiver.statistics.rejected, ear.refusals) == ({"missing": 1}, ["missing"])
+    else:
+        assert refusal is None
+
+
+async def test_a_source_decides_by_the_headers_alone_only_where_it_can() -> None:
+    class Careless(FakeSource):
+        def admits(self, headers: Mapping[str, str]) -> bool:
+            return False
+
+        def verify(self, headers: Mapping[str, str], body: bytes) -> str:
+            return "key"
+
+    assert Inbox(Careless()).receiver.refusal("POST", {}, 2) is None
+    assert Inbox(FakeSource()).receiver.refusal("POST", {}, 2) is None
 
 
 # trouble

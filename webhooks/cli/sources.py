@@ -89,6 +89,15 @@ class ReloadableSource:
         """Verify with the keys of another reading of the same source from now on."""
         self._current = other._current
 
+    @property
+    def event_names(self) -> frozenset[str]:
+        """The names of the events that the vendor documents."""
+        return self._current.event_names
+
+    def admits(self, headers: Mapping[str, str]) -> bool:
+        """Return whether the headers hold a signature by a configured key."""
+        return self._current.admits(headers)
+
     def verify(self, headers: Mapping[str, str], body: bytes) -> str:
         """Return the id of the key that signed these bytes."""
         return self._current.verify(headers, body)

@@ -64,14 +64,15 @@ async def serve(receiver: Intake, request: web.BaseRequest) -> web.Response:
     headers: Mapping[str, str] = request.headers
     content = request.content
     whole = content.is_eof() and content.exception() is None  # it came with the head: nothing to wait for
-    refusal = receiver.refusal(request.method, None if whole else request.content_length, headers.get(hdrs.CONTENT_ENCODING))
+    peer = request.remote
+    refusal = receiver.refusal(request.method, headers, None if whole else request.content_length, peer, unread=not whole)
     if refusal is not None:
         return _response(refusal)
     if whole:
-        reply = await receiver.receive(headers, content.read_nowait())
+        reply = await receiver.receive(headers, content.read_nowait(), peer)
     else:
         body = await _body(receiver, request)
-        reply = await receiver.receive(headers, body) if isinstance(body, bytes) else body
+        reply = await receiver.receive(headers, body, peer) if isinstance(body, bytes) else body
     return _response(reply)
 
 
@@ -83,12 +84,12 @@ async def _body(receiver: Intake, request: web.BaseRequest) -> bytes | Reply:
             while part := await request.content.readany():
                 size += len(part)
                 if size > receiver.max_body:
-                    return receiver.too_large()
+                    return receiver.refuse("size", request.remote)
                 parts.append(part)
     except TimeoutError:
-        return receiver.too_slow()
+        return receiver.refuse("slow", request.remote)
     except (ClientPayloadError, BadHttpMessage, ConnectionError):
-        return receiver.broken()
+        return receiver.refuse("broken", request.remote)
     return b"".join(parts)
 
 

@@ -23,7 +23,7 @@ from webhooks.ingress.peers import Address, Client, Networks, PeerCounts, peer_k
 from webhooks.ingress.quiet import QuietLog
 
 if TYPE_CHECKING:
-    from webhooks.ingress.base import Intake
+    from webhooks.ingress.base import BodyProblem, Intake
 
 logger = logging.getLogger("webhooks.listener")
 
@@ -57,7 +57,7 @@ class _Refused(Exception):
 class _Connection(web.RequestHandler):
     """One peer's connection: knows what it waits for and until when."""
 
-    __slots__ = ("armour", "deadline", "key", "peer", "phase", "received", "receiver", "wire")
+    __slots__ = ("armour", "client", "deadline", "key", "peer", "phase", "received", "receiver", "wire")
 
     def __init__(self, armour: ArmouredServer, **options: Any) -> None:
         super().__init__(armour, **options)
@@ -66,6 +66,7 @@ class _Connection(web.RequestHandler):
         self.deadline = float("inf")
         self.received = 0
         self.peer: Address | None = None
+        self.client: Address | None = None
         self.key: int | None = None
         self.receiver: Intake
         self.wire: asyncio.Transport
@@ -73,7 +74,7 @@ class _Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.wire = cast("asyncio.Transport", transport)
         name = transport.get_extra_info("peername")
-        self.peer = read_address(name[0]) if isinstance(name, tuple) else None
+        self.peer = self.client = read_address(name[0]) if isinstance(name, tuple) else None
         refusal = self.armour.admit(self)
         if refusal is not None:
             self._manager = None  # the base class then ignores the end of a connection it never began
@@ -100,7 +101,7 @@ class _Connection(web.RequestHandler):
                 self.enter(_Phase.ANSWER, self.armour.limits.answer_seconds)
             if self.phase is _Phase.BODY and self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
                 # the parser gave up inside the body that a request is reading, and would tell only the next request
-                self.refuse_body()
+                self.refuse_body("broken")
         elif self.phase is _Phase.HEADERS:
             self.received += len(data)
             if self.received > self.armour.limits.header_bytes:
@@ -124,7 +125,7 @@ class _Connection(web.RequestHandler):
         elif self.phase is _Phase.HEADERS:
             self.cut(408, "header_timeout")
         elif self.phase is _Phase.BODY:
-            self.refuse_body(too_slow=True)
+            self.refuse_body("slow")
         else:
             if self.phase is _Phase.ANSWER:
                 self.armour.quiet.note("answer_timeout", self.peer)
@@ -137,9 +138,9 @@ class _Connection(web.RequestHandler):
         self.armour.quiet.note(reason, self.peer)
         self._end(status)
 
-    def refuse_body(self, *, too_slow: bool = False) -> None:
+    def refuse_body(self, reason: BodyProblem) -> None:
         """Refuse a body that has not arrived whole, and close; whoever reads it meets the end of the connection."""
-        self._end((self.receiver.too_slow() if too_slow else self.receiver.broken()).status)
+        self._end(self.receiver.refuse(reason, self.client).status)
 
     def _end(self, status: int) -> None:
         self._tell(status)
@@ -354,6 +355,7 @@ class ArmouredServer(web.Server):
         key: int | None = None
         if self._behind_proxies:
             client = self._client(request, connection)
+            connection.client = client.address
             if client.forwarded:
                 if self._allowed is not None and (client.address is None or client.address not in self._allowed):
                     raise _Refused(403, "address")
@@ -374,7 +376,8 @@ class ArmouredServer(web.Server):
     async def _deliver(self, receiver: Intake, request: web.BaseRequest, connection: _Connection) -> Reply:
         headers, payload = request.headers, request.content
         body = payload.read_nowait() if payload.is_eof() else None
-        refusal = receiver.refusal(request.method, request.content_length, headers.get("Content-Encoding"))
+        client = connection.client
+        refusal = receiver.refusal(request.method, headers, request.content_length, client, unread=body is None)
         if refusal is not None:
             return refusal
         if body is None:
@@ -388,14 +391,14 @@ class ArmouredServer(web.Server):
                 while block := await payload.readany():
                     size += len(block)
                     if size > receiver.max_body:
-                        return receiver.too_large()
+                        return receiver.refuse("size", client)
                     blocks.append(block)
             except Exception:  # noqa: BLE001 - aiohttp has many words for a body whose connection ended
-                return _UNHEARD if connection.phase is _Phase.CLOSING else receiver.broken()
+                return _UNHEARD if connection.phase is _Phase.CLOSING else receiver.refuse("broken", client)
             connection.enter(_Phase.ANSWER, self.limits.answer_seconds)
             body = b"".join(blocks)
         started = self._loop.time()
-        reply = await receiver.receive(headers, body)
+        reply = await receiver.receive(headers, body, client)
         if reply.status in _CAME_BEFORE_THE_STORE:
             self._observe(self._loop.time() - started)
         return reply

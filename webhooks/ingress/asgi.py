@@ -73,7 +73,9 @@ class AsgiIngress:
     async def _reply(self, scope: Scope, receive: Receive) -> Reply | None:
         """Return what to answer, None if nobody is left to hear it."""
         headers = _headers(scope["headers"])
-        refusal = self._receiver.refusal(scope["method"], _length(headers), headers.get("content-encoding"))
+        client = scope.get("client")
+        peer = client[0] if client else None
+        refusal = self._receiver.refusal(scope["method"], headers, _length(headers), peer)
         if refusal is not None:
             return refusal
         parts: list[bytes] = []
@@ -83,18 +85,18 @@ class AsgiIngress:
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        self._receiver.broken()
+                        self._receiver.refuse("broken", peer)
                         return None
                     part: bytes = message.get("body", b"")
                     size += len(part)
                     if size > self._receiver.max_body:
-                        return self._receiver.too_large()
+                        return self._receiver.refuse("size", peer)
                     parts.append(part)
                     if not message.get("more_body", False):
                         break
         except TimeoutError:
-            return self._receiver.too_slow()
-        return await self._receiver.receive(headers, b"".join(parts))
+            return self._receiver.refuse("slow", peer)
+        return await self._receiver.receive(headers, b"".join(parts), peer)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         async with AsyncExitStack() as stack:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 
 @frozen(kw_only=True)
@@ -30,11 +30,18 @@ _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 ACCEPTED = Reply(status=200)
 BROKEN = Reply(status=400, headers=_TEXT, body=b"The body did not arrive whole.\n", close=True)
 UNSIGNED = Reply(status=401, headers=_TEXT, body=b"The signature was not accepted.\n")
+UNADMITTED = evolve(UNSIGNED, close=True)
 WRONG_METHOD = Reply(status=405, headers={**_TEXT, "Allow": "POST"}, body=b"Deliveries come by POST.\n", close=True)
 TOO_SLOW = Reply(status=408, headers=_TEXT, body=b"The body took too long.\n", close=True)
 TOO_LARGE = Reply(status=413, headers=_TEXT, body=b"The body is too large.\n", close=True)
 ENCODED = Reply(status=415, headers=_TEXT, body=b"The body must not be encoded.\n", close=True)
 NOT_KEPT = Reply(status=503, headers={**_TEXT, "Retry-After": "5"}, body=b"The delivery could not be kept. Send it again.\n")
+
+
+BodyProblem = Literal["slow", "size", "broken"]
+"""Why a body could not be read: it took longer than `body_timeout`, has more than `max_body` bytes, or broke off."""
+
+BODY_PROBLEMS: Mapping[BodyProblem, Reply] = {"slow": TOO_SLOW, "size": TOO_LARGE, "broken": BROKEN}
 
 
 A_CLOSABLE = "Completions(...)"
@@ -70,22 +77,24 @@ class Intake(Protocol):
         """Stop running handlers, and close what the receiver opened; idempotent."""
         ...
 
-    def refusal(self, method: str, content_length: int | None, content_encoding: str | None) -> Reply | None:
-        """Return what to answer without reading the body, None if it may be read."""
+    def refusal(
+        self, method: str, headers: Mapping[str, str], content_length: int | None, peer: object = None, *, unread: bool = True
+    ) -> Reply | None:
+        """Return what to answer without reading the body, None if it may be read.
+
+        Args:
+            method: The request's method.
+            headers: The request's headers, in a mapping that folds the case of names.
+            content_length: What they say of the body's length, None if they do not.
+            peer: Whose request it is, for people to read.
+            unread: Whether the body has yet to arrive, so that it matters that nobody sends one in vain.
+        """
         ...
 
-    def too_slow(self) -> Reply:
-        """Return what to answer when the body did not arrive in `body_timeout` seconds."""
+    def refuse(self, reason: BodyProblem, peer: object = None) -> Reply:
+        """Return what to answer to a delivery whose body could not be read, and count it."""
         ...
 
-    def too_large(self) -> Reply:
-        """Return what to answer when more than `max_body` bytes arrived."""
-        ...
-
-    def broken(self) -> Reply:
-        """Return what to answer when the body broke off or was framed wrongly."""
-        ...
-
-    async def receive(self, headers: Mapping[str, str], body: bytes) -> Reply:
+    async def receive(self, headers: Mapping[str, str], body: bytes, peer: object = None) -> Reply:
         """Return what to answer to a delivery; an answer of 200 means that it is kept."""
         ...
