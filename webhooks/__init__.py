@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from webhooks.ingress.base import Reply
     from webhooks.polling import PollPolicy
     from webhooks.receiver import Receiver, ReceiverStatistics
+    from webhooks.refusals import Refusal
     from webhooks.store.base import Store
     from webhooks.store.memory import MemoryStore
     from webhooks.store.records import Acceptance, EventState, HandlerStatus, Outcome, StoredEvent, StoreStatistics, Subscription
@@ -38,6 +39,7 @@ __all__ = [
     "PollPolicy",
     "Receiver",
     "ReceiverStatistics",
+    "Refusal",
     "Reply",
     "RestartPolicy",
     "SQLiteStore",
@@ -59,6 +61,7 @@ if not TYPE_CHECKING:  # else a type checker would believe in every name
             "errors",
             "polling",
             "ingress.base",
+            "refusals",
             "store.base",
             "store.records",
             "store.url",

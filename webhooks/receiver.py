@@ -17,8 +17,21 @@ from rewards_core.errors import SignatureError
 from rewards_core.log_limit import LogLimit
 from rewards_core.operations import Event, EventSource
 from rewards_core.validation import check_callable, check_methods, check_name, check_number, check_whole, setting
+from webhooks.advice import ADVICE
 from webhooks.handlers import Handler, HandlerPolicy, HandlerRunner, HandlerStatistics, by_scope
-from webhooks.ingress.base import ACCEPTED, BODY_PROBLEMS, ENCODED, NOT_KEPT, UNADMITTED, UNSIGNED, WRONG_METHOD, Reply
+from webhooks.ingress.base import (
+    ACCEPTED,
+    BODY_PROBLEMS,
+    ENCODED,
+    NOT_KEPT,
+    TOO_LARGE,
+    UNADMITTED,
+    UNSIGNED,
+    WRONG_METHOD,
+    Reply,
+    content_length,
+)
+from webhooks.refusals import Refusal, Refusals
 from webhooks.store.base import A_STORE, Store
 from webhooks.store.records import DEFAULT_SERVICE, Acceptance
 from webhooks.store.url import open_store
@@ -33,6 +46,10 @@ logger = logging.getLogger(__name__)
 H = TypeVar("H", bound=Handler)
 
 MAX_BODY = 262_144
+
+_FAULT = SignatureError(ADVICE["error"], reason="error")
+_NEARNESS: Mapping[str, int] = {"error": -1, "missing": 0, "malformed": 1, "unknown_key": 2, "mismatch": 3}
+"""How near a refused signature came to be one, by reason; a source's own words are at 0."""
 
 
 @frozen(kw_only=True)
@@ -100,9 +117,9 @@ class Receiver:
         self._body_timeout = check_number(body_timeout, "body_timeout", above=0, unit="seconds")
         self._clock = check_callable(clock, "clock")
         self._accepted = self._duplicates = self._dead_letters = self._store_failures = 0
-        self._rejected: dict[str, int] = {}
         self._last_delivery_at: float | None = None
-        self._log_limit = LogLimit(clock=loop_time)  # strangers must not be able to fill the log
+        self._refusals = Refusals(logger, clock=self._clock)
+        self._log_limit = LogLimit(clock=loop_time)  # for what may happen with every delivery
 
     @property
     def store(self) -> Store:
@@ -131,10 +148,15 @@ class Receiver:
             accepted=self._accepted,
             duplicates=self._duplicates,
             dead_letters=self._dead_letters,
-            rejected=dict(self._rejected),
+            rejected=dict(self._refusals.total),
             store_failures=self._store_failures,
             last_delivery_at=self._last_delivery_at,
         )
+
+    @property
+    def refused(self) -> tuple[Refusal, ...]:
+        """The last deliveries that were refused, newest first: at most 256, those alike as one, and nothing of their bodies."""
+        return self._refusals.newest_first()
 
     def on(self, event_name: str, *, name: str | None = None) -> Callable[[H], H]:
         """Register the decorated async function for events of a name, `"*"` for every event.
@@ -176,29 +198,29 @@ class Receiver:
             peer: Whose request it is, for people to read.
             unread: Whether the body has yet to arrive; one that is there is judged by `receive`.
         """
-        if method != "POST":
-            return self._refuse("method", WRONG_METHOD, peer)
-        encoding = headers.get("content-encoding")
-        if encoding and encoding.strip().lower() != "identity":
-            return self._refuse("encoding", ENCODED, peer)
-        if content_length is not None and content_length > self._max_body:
-            return self.refuse("size", peer)
+        unfit = self._unfit(method, headers, content_length)
+        if unfit is not None:
+            claimed = self._claimed(headers)
+            return self._refuse(*unfit, peer, method=method, length=content_length, key_ids=claimed)
         if unread and not any(_admits(source, headers) for source in self._sources):
-            reason = self._verified_event(headers, b"")
-            if isinstance(reason, str):
-                self._store.refused(reason)
-                return self._refuse(reason, UNADMITTED, peer)
+            problem = self._verified_event(headers, b"")
+            if isinstance(problem, SignatureError):
+                return self._refuse_unsigned(problem, UNADMITTED, peer, content_length)
         return None
 
-    def refuse(self, reason: BodyProblem, peer: object = None) -> Reply:
+    def refuse(self, reason: BodyProblem, peer: object = None, headers: Mapping[str, str] | None = None) -> Reply:
         """Return what to answer to a delivery whose body could not be read, and count it.
 
         Args:
             reason: `"slow"` if it did not arrive in `body_timeout` seconds, `"size"` if it has more than `max_body` bytes,
                 `"broken"` if it broke off or was framed wrongly.
             peer: Whose request it is, for people to read.
+            headers: The request's headers, in a mapping that folds the case of names; its length and key ids are kept.
         """
-        return self._refuse(reason, BODY_PROBLEMS[reason], peer)
+        if headers is None:
+            return self._refuse(reason, BODY_PROBLEMS[reason], peer)
+        length, claimed = content_length(headers), self._claimed(headers)
+        return self._refuse(reason, BODY_PROBLEMS[reason], peer, length=length, key_ids=claimed)
 
     async def receive(self, headers: Mapping[str, str], body: bytes, peer: object = None) -> Reply:
         """Return what to answer to a delivery; an answer of 200 means that it is kept.
@@ -213,14 +235,13 @@ class Receiver:
             kept.
         """
         if len(body) > self._max_body:
-            return self.refuse("size", peer)
+            return self._refuse("size", TOO_LARGE, peer, length=len(body), key_ids=self._claimed(headers))
         # Let all deliveries of one moment come as far before any goes on: a step that many take one after the other keeps its
         # code in the processor's caches. In `benchmarks deliveries` this spares a quarter of the server's time.
         await asyncio.sleep(0)
         event = self._verified_event(headers, body)
-        if isinstance(event, str):
-            self._store.refused(event)
-            return self._refuse(event, UNSIGNED, peer)
+        if isinstance(event, SignatureError):
+            return self._refuse_unsigned(event, UNSIGNED, peer, len(body))
         await asyncio.sleep(0)
         try:
             acceptance = await self._store.accept(event)
@@ -317,16 +338,27 @@ class Receiver:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.aclose()
 
-    def _verified_event(self, headers: Mapping[str, str], body: bytes) -> Event | str:
-        """Return the event of the source whose key signed the body, or why there is none."""
-        reason = ""
+    def _unfit(self, method: str, headers: Mapping[str, str], length: int | None) -> tuple[str, Reply] | None:
+        """Return why a request can be no delivery, whoever signed it, and what to answer."""
+        if method != "POST":
+            return "method", WRONG_METHOD
+        encoding = headers.get("content-encoding")
+        if encoding and encoding.strip().lower() != "identity":
+            return "encoding", ENCODED
+        if length is not None and length > self._max_body:
+            return "size", TOO_LARGE
+        return None
+
+    def _verified_event(self, headers: Mapping[str, str], body: bytes) -> Event | SignatureError:
+        """Return the event of the source whose key signed the body, or why there is none: of several what came nearest."""
+        nearest = _FAULT
         for source in self._sources:
             try:
                 source.verify(headers, body)
             except SignatureError as problem:
-                reason = reason or problem.reason
+                if _nearness(problem) > _nearness(nearest):
+                    nearest = problem
             except Exception as problem:  # noqa: BLE001 - whatever a delivery does to a source, it is answered
-                reason = reason or "error"
                 if self._log_limit.allows("error"):
                     logger.warning("a source failed to verify a delivery: %s", type(problem).__name__)
             else:
@@ -334,19 +366,31 @@ class Receiver:
                     return source.parse(body, headers)
                 except Exception as problem:  # noqa: BLE001 - whatever a body does to a source
                     return _unread(source, body, problem)
-        return reason
+        return nearest
 
-    def _refuse(self, reason: str, reply: Reply, peer: object) -> Reply:
-        self._rejected[reason] = self._rejected.get(reason, 0) + 1
-        if self._log_limit.allows(reason):
-            logger.warning(
-                "a delivery%s was answered %d (%s); %d so far for this reason",
-                "" if peer is None else f" from {peer}",
-                reply.status,
-                reason,
-                self._rejected[reason],
-            )
+    def _claimed(self, headers: Mapping[str, str]) -> Sequence[str]:
+        """Return the ids of the keys that headers claim, as far as a source can read them without the body."""
+        for source in self._sources:
+            try:
+                source.verify(headers, b"")
+            except SignatureError as problem:
+                if problem.key_ids:
+                    return problem.key_ids
+            except Exception:  # noqa: BLE001, S112 - they are for people to read
+                continue
+        return ()
+
+    def _refuse_unsigned(self, problem: SignatureError, reply: Reply, peer: object, length: int | None) -> Reply:
+        self._store.refused(problem.reason)
+        return self._refuse(problem.reason, reply, peer, length=length, key_ids=problem.key_ids, advice=str(problem))
+
+    def _refuse(self, reason: str, reply: Reply, peer: object, **facts: Any) -> Reply:
+        self._refusals.note(reason, peer, status=reply.status, **facts)
         return reply
+
+
+def _nearness(problem: SignatureError) -> int:
+    return _NEARNESS.get(problem.reason, 0)
 
 
 def _admits(source: EventSource, headers: Mapping[str, str]) -> bool:

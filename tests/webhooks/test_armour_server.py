@@ -18,13 +18,11 @@ import attrs
 import pytest
 import trustme
 
-from tests.virtual_time import virtual_time
 from tests.webhooks.fakes import FakeSource
 from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.base import Reply
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.peers import Networks
-from webhooks.ingress.quiet import QuietLog
 from webhooks.receiver import Receiver
 from webhooks.store.memory import MemoryStore
 
@@ -95,7 +93,7 @@ class Running:
 
     @property
     def refused(self) -> Mapping[str, int]:
-        return {**self.server.quiet.total, **self.inbox.statistics.rejected}
+        return {**self.server.refusals.total, **self.inbox.statistics.rejected}
 
 
 @asynccontextmanager
@@ -689,17 +687,3 @@ async def test_over_tls_deliveries_arrive_and_plain_bytes_are_dropped(tls: tuple
     await close(writer)
     listening.close()
     await armour.drain(5)
-
-
-@virtual_time
-async def test_the_quiet_log_says_one_line_with_counts_and_then_waits(caplog: pytest.LogCaptureFixture) -> None:
-    loop = asyncio.get_running_loop()
-    quiet = QuietLog(logging.getLogger("quiet-test"), every=10)
-    for moment in (0.0, 1.0, 2.0, 9.9, 10.0, 11.0):
-        await asyncio.sleep(moment - loop.time())
-        quiet.note("path" if moment < 5 else "method", "203.0.113.7")
-    assert [record.getMessage() for record in caplog.records] == [
-        "refused since the last such line: 1 path; the last from 203.0.113.7",
-        "refused since the last such line: 2 method, 2 path; the last from 203.0.113.7",
-    ]
-    assert quiet.total == {"path": 3, "method": 3}

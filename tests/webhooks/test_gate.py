@@ -74,7 +74,7 @@ async def serving(
     **options: Any,
 ) -> AsyncIterator[Running]:
     armour = ArmouredServer({}, limits=limits)
-    gate = Gate(armour, contexts[0], limits=limits, quiet=armour.quiet, **options)
+    gate = Gate(armour, contexts[0], limits=limits, refusals=armour.refusals, **options)
     listening = socket.socket() if listening is None else listening
     listening.bind(("127.0.0.1", 0))
     listening.listen(100)
@@ -118,7 +118,7 @@ async def test_one_peer_cannot_be_at_it_more_often_than_its_share_and_others_go_
             await close(writer)
         await running.at_it(0)
         assert await running.status("127.0.0.9") == 404
-        assert running.armour.quiet.total["handshakes_per_peer"] == 1
+        assert running.armour.refusals.total["handshakes_per_peer"] == 1
 
 
 async def test_when_all_places_are_taken_the_longest_at_it_gives_way(contexts: Any) -> None:
@@ -126,7 +126,7 @@ async def test_when_all_places_are_taken_the_longest_at_it_gives_way(contexts: A
         held = [await running.silent(f"127.0.0.{number}") for number in range(2, 5)]
         await running.at_it(3)
         assert await running.status() == 404
-        assert running.armour.quiet.total["evicted"] == 1
+        assert running.armour.refusals.total["evicted"] == 1
         assert await ended(held[0])
         for _, writer in held[1:]:
             await close(writer)
@@ -143,7 +143,7 @@ async def test_a_trusted_proxy_has_no_share(contexts: Any) -> None:
 async def test_hands_that_are_not_shaken_in_time_are_let_go(contexts: Any) -> None:
     async with serving(contexts, attrs.evolve(LIMITS, header_seconds=0.05)) as running:
         assert await ended(await running.silent())
-        assert running.armour.quiet.total["handshake"] == 1
+        assert running.armour.refusals.total["handshake"] == 1
 
 
 async def test_what_is_no_tls_is_dropped_without_a_word(contexts: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -35,7 +35,7 @@ from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.asgi import AsgiIngress
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.peers import Networks
-from webhooks.ingress.quiet import QuietLog
+from webhooks.refusals import RefusalRing, Refusals
 
 SETTINGS: dict[type[Any], dict[str, Any]] = {
     HandlerPolicy: {
@@ -285,9 +285,14 @@ def test_networks_are_made_of_a_list_of_texts(value: Any, error: type[Exception]
         Networks(value)
 
 
-@pytest.mark.parametrize(("name", "value", "error"), cases({"every": AT_LEAST_ZERO, "logger": Instance(or_none=False)}))
-def test_wrong_arguments_of_quiet_logs_are_refused(name: str, value: Any, error: type[Exception]) -> None:
-    refuses(lambda **wrong: QuietLog(**{"logger": logging.getLogger("quiet-test")} | wrong), name, value, error)
+@pytest.mark.parametrize(("name", "value", "error"), cases({"clock": FUNCTION, "logger": Instance(or_none=False)}))
+def test_wrong_arguments_of_refusals_are_refused(name: str, value: Any, error: type[Exception]) -> None:
+    refuses(lambda **wrong: Refusals(**{"logger": logging.getLogger("refusals-test")} | wrong), name, value, error)
+
+
+@pytest.mark.parametrize(("name", "value", "error"), cases({"size": ONE_OR_MORE}))
+def test_wrong_sizes_of_a_ring_of_refusals_are_refused(name: str, value: Any, error: type[Exception]) -> None:
+    refuses(RefusalRing, name, value, error)
 
 
 @pytest.mark.parametrize("lacking", ["scope", "parse_operation"])
@@ -305,7 +310,7 @@ def test_what_lacks_a_part_of_a_client_is_refused(lacking: str) -> None:
             "routes": MAPPING,
             "trusted": Instance(),
             "allowed": Instance(),
-            "quiet": Instance(),
+            "refusals": Instance(),
             "observe": FUNCTION,
         }
     ),

@@ -167,7 +167,7 @@ class Listener:
         return self._metrics.counted(
             Snapshot(
                 receivers={path: receiver.statistics for path, receiver in self._receivers.items()},
-                refused=self._armour.quiet.total,
+                refused=self._armour.refusals.total,
                 connections=self._armour.open_connections,
                 completions=None if self._completions is None else self._completions.statistics,
             )
@@ -237,7 +237,7 @@ class Listener:
             self._opened = await open_sockets(settings)
             stack.callback(self._opened.close)
             sockets, where = self._opened.sockets, self._opened.where
-        self._gate = Gate(self._armour, context, limits=settings.limits, quiet=self._armour.quiet, trusted=self._trusted)
+        self._gate = Gate(self._armour, context, limits=settings.limits, refusals=self._armour.refusals, trusted=self._trusted)
         stack.push_async_callback(self._gate.aclose)
         self._gate.open(sockets)
         return described(settings, where | admin)

@@ -84,12 +84,12 @@ async def _body(receiver: Intake, request: web.BaseRequest) -> bytes | Reply:
             while part := await request.content.readany():
                 size += len(part)
                 if size > receiver.max_body:
-                    return receiver.refuse("size", request.remote)
+                    return receiver.refuse("size", request.remote, request.headers)
                 parts.append(part)
     except TimeoutError:
-        return receiver.refuse("slow", request.remote)
+        return receiver.refuse("slow", request.remote, request.headers)
     except (ClientPayloadError, BadHttpMessage, ConnectionError):
-        return receiver.refuse("broken", request.remote)
+        return receiver.refuse("broken", request.remote, request.headers)
     return b"".join(parts)
 
 

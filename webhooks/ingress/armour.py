@@ -16,11 +16,12 @@ from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
 from rewards_core.validation import check_callable, check_instance, check_mapping, setting
+from webhooks.advice import ADVICE
 from webhooks.ingress.answers import PlainAnswer, answer_bytes
 from webhooks.ingress.base import Reply
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.peers import Address, Client, Networks, PeerCounts, peer_key, read_address, resolve_client
-from webhooks.ingress.quiet import QuietLog
+from webhooks.refusals import Refusals
 
 if TYPE_CHECKING:
     from webhooks.ingress.base import BodyProblem, Intake
@@ -47,17 +48,18 @@ class _Phase(Enum):
 class _Refused(Exception):
     """The request gets this answer instead of being delivered."""
 
-    def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None, *, advice: str = "") -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
         self.headers = headers or {}
+        self.advice = advice
 
 
 class _Connection(web.RequestHandler):
     """One peer's connection: knows what it waits for and until when."""
 
-    __slots__ = ("armour", "client", "deadline", "key", "peer", "phase", "received", "receiver", "wire")
+    __slots__ = ("armour", "client", "deadline", "headers", "key", "peer", "phase", "received", "receiver", "wire")
 
     def __init__(self, armour: ArmouredServer, **options: Any) -> None:
         super().__init__(armour, **options)
@@ -68,6 +70,7 @@ class _Connection(web.RequestHandler):
         self.peer: Address | None = None
         self.client: Address | None = None
         self.key: int | None = None
+        self.headers: Mapping[str, str]
         self.receiver: Intake
         self.wire: asyncio.Transport
 
@@ -128,19 +131,19 @@ class _Connection(web.RequestHandler):
             self.refuse_body("slow")
         else:
             if self.phase is _Phase.ANSWER:
-                self.armour.quiet.note("answer_timeout", self.peer)
+                self.armour.refusals.note("answer_timeout", self.peer)
             self.deadline = float("inf")
             self.force_close()
             self.wire.abort()
 
     def cut(self, status: int, reason: str) -> None:
         """Refuse a request whose headers have not arrived whole, and close."""
-        self.armour.quiet.note(reason, self.peer)
+        self.armour.refusals.note(reason, self.peer, status=status)
         self._end(status)
 
     def refuse_body(self, reason: BodyProblem) -> None:
         """Refuse a body that has not arrived whole, and close; whoever reads it meets the end of the connection."""
-        self._end(self.receiver.refuse(reason, self.client).status)
+        self._end(self.receiver.refuse(reason, self.client, self.headers).status)
 
     def _end(self, status: int) -> None:
         self._tell(status)
@@ -188,7 +191,7 @@ class _Connection(web.RequestHandler):
         message: str | None = None,  # noqa: ARG002 - as above
     ) -> web.StreamResponse:
         if status == 400:
-            self.armour.quiet.note("malformed", self.peer)
+            self.armour.refusals.note("malformed", self.peer, status=status)
         else:
             logger.error("a request could not be answered; this is a fault of the listener", exc_info=exc)
         return PlainAnswer(Reply(status=status, close=True))
@@ -204,7 +207,7 @@ class ArmouredServer(web.Server):
         limits: What one peer may take.
         trusted: Proxies whose `X-Forwarded-For` is believed; their own connections are not counted against them.
         allowed: Who may deliver at all, None for everybody.
-        quiet: Where refusals are counted and now and then logged, but for those the receivers count themselves.
+        refusals: Where refusals are counted and kept, but for those the receivers count themselves.
         observe: Hears of each delivery that came before the store how many seconds it took to be verified and kept, or not kept.
 
     Raises:
@@ -218,13 +221,14 @@ class ArmouredServer(web.Server):
         limits: ArmourLimits | None = None,
         trusted: Networks | None = None,
         allowed: Networks | None = None,
-        quiet: QuietLog | None = None,
+        refusals: Refusals | None = None,
         observe: Callable[[float], None] = lambda _: None,
     ) -> None:
         self.limits = setting(limits, "limits", ArmourLimits)
-        self.quiet = check_instance(QuietLog(logger) if quiet is None else quiet, "quiet", QuietLog)
+        self.refusals = check_instance(Refusals(logger) if refusals is None else refusals, "refusals", Refusals)
         self.draining = False
         self._routes = dict(check_mapping(routes, "routes", "a mapping of paths to receivers"))
+        self._paths_advice = f"{ADVICE['path']} Deliveries are taken at {', '.join(sorted(self._routes))}."
         self._trusted = setting(trusted, "trusted", Networks)
         self._behind_proxies = bool(self._trusted)
         self._allowed = None if allowed is None else check_instance(allowed, "allowed", Networks)
@@ -260,18 +264,18 @@ class ArmouredServer(web.Server):
         peer = connection.peer
         trusted = peer in self._trusted
         if self._allowed is not None and not trusted and peer not in self._allowed:
-            self.quiet.note("address", peer)
+            self.refusals.note("address", peer, status=403)
             self._watch(connection)
             return 403
         if not trusted and peer is not None:
             key = peer_key(peer)
             if not self._peers.enter(key, self.limits.connections_per_peer):
-                self.quiet.note("connections_per_peer", peer)
+                self.refusals.note("connections_per_peer", peer, status=429)
                 self._watch(connection)
                 return 429
             connection.key = key
         if len(self._open) >= self.limits.connections and not self._make_room():
-            self.quiet.note("connections", peer)
+            self.refusals.note("connections", peer, status=429)
             self._watch(connection)
             return 429
         self._watch(connection)
@@ -330,7 +334,7 @@ class ArmouredServer(web.Server):
         if not waiting:
             return False
         longest = min(waiting, key=lambda connection: connection.deadline)
-        self.quiet.note("evicted", longest.peer)
+        self.refusals.note("evicted", longest.peer)
         longest.enter(_Phase.CLOSING, self.limits.linger_seconds)
         longest.force_close()
         return True
@@ -345,7 +349,15 @@ class ArmouredServer(web.Server):
         try:
             return await self._answer(request, connection)
         except _Refused as refusal:
-            self.quiet.note(refusal.reason, self._client(request, connection).address)
+            self.refusals.note(
+                refusal.reason,
+                self._client(request, connection).address,
+                status=refusal.status,
+                method=request.method,
+                path=request.raw_path,
+                length=request.content_length,
+                advice=refusal.advice,
+            )
             return PlainAnswer(Reply(status=refusal.status, headers=refusal.headers, close=True))
         finally:
             self._in_flight -= 1
@@ -366,7 +378,7 @@ class ArmouredServer(web.Server):
         try:
             receiver = self._routes.get(request.raw_path.partition("?")[0])
             if receiver is None:
-                raise _Refused(404, "path")
+                raise _Refused(404, "path", advice=self._paths_advice)
             reply = await self._deliver(receiver, request, connection)
         finally:
             if key is not None:
@@ -383,7 +395,7 @@ class ArmouredServer(web.Server):
         if body is None:
             if headers.get("Expect", "").lower() == "100-continue":
                 connection.wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            connection.receiver = receiver
+            connection.receiver, connection.headers = receiver, headers
             connection.enter(_Phase.BODY, receiver.body_timeout)
             blocks: list[bytes] = []
             size = 0
@@ -391,10 +403,10 @@ class ArmouredServer(web.Server):
                 while block := await payload.readany():
                     size += len(block)
                     if size > receiver.max_body:
-                        return receiver.refuse("size", client)
+                        return receiver.refuse("size", client, headers)
                     blocks.append(block)
             except Exception:  # noqa: BLE001 - aiohttp has many words for a body whose connection ended
-                return _UNHEARD if connection.phase is _Phase.CLOSING else receiver.refuse("broken", client)
+                return _UNHEARD if connection.phase is _Phase.CLOSING else receiver.refuse("broken", client, headers)
             connection.enter(_Phase.ANSWER, self.limits.answer_seconds)
             body = b"".join(blocks)
         started = self._loop.time()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from multidict import CIMultiDict
 
 from rewards_core.validation import check_methods
-from webhooks.ingress.base import A_CLOSABLE, Closable, Intake
+from webhooks.ingress.base import A_CLOSABLE, Closable, Intake, content_length
 from webhooks.ingress.signals import close_on_signal
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class AsgiIngress:
         headers = _headers(scope["headers"])
         client = scope.get("client")
         peer = client[0] if client else None
-        refusal = self._receiver.refusal(scope["method"], headers, _length(headers), peer)
+        refusal = self._receiver.refusal(scope["method"], headers, content_length(headers), peer)
         if refusal is not None:
             return refusal
         parts: list[bytes] = []
@@ -85,17 +85,17 @@ class AsgiIngress:
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        self._receiver.refuse("broken", peer)
+                        self._receiver.refuse("broken", peer, headers)
                         return None
                     part: bytes = message.get("body", b"")
                     size += len(part)
                     if size > self._receiver.max_body:
-                        return self._receiver.refuse("size", peer)
+                        return self._receiver.refuse("size", peer, headers)
                     parts.append(part)
                     if not message.get("more_body", False):
                         break
         except TimeoutError:
-            return self._receiver.refuse("slow", peer)
+            return self._receiver.refuse("slow", peer, headers)
         return await self._receiver.receive(headers, b"".join(parts), peer)
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -123,11 +123,6 @@ class AsgiIngress:
 
 def _headers(raw: Iterable[tuple[bytes, bytes]]) -> CIMultiDict[str]:
     return CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in raw)
-
-
-def _length(headers: CIMultiDict[str]) -> int | None:
-    text = headers.get("content-length", "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 async def _answer(reply: Reply, send: Send) -> None:

@@ -44,6 +44,12 @@ BodyProblem = Literal["slow", "size", "broken"]
 BODY_PROBLEMS: Mapping[BodyProblem, Reply] = {"slow": TOO_SLOW, "size": TOO_LARGE, "broken": BROKEN}
 
 
+def content_length(headers: Mapping[str, str]) -> int | None:
+    """Return what headers, in a mapping that folds the case of names, say of the body's length; None if nothing that counts."""
+    text = headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
 A_CLOSABLE = "Completions(...)"
 """What to give as completions, for messages."""
 
@@ -91,8 +97,8 @@ class Intake(Protocol):
         """
         ...
 
-    def refuse(self, reason: BodyProblem, peer: object = None) -> Reply:
-        """Return what to answer to a delivery whose body could not be read, and count it."""
+    def refuse(self, reason: BodyProblem, peer: object = None, headers: Mapping[str, str] | None = None) -> Reply:
+        """Return what to answer to a delivery whose body could not be read, and count it; its headers say more about it."""
         ...
 
     async def receive(self, headers: Mapping[str, str], body: bytes, peer: object = None) -> Reply:

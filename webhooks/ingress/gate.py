@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import ssl
 
     from webhooks.ingress.limits import ArmourLimits
-    from webhooks.ingress.quiet import QuietLog
+    from webhooks.refusals import Refusals
 
 logger = logging.getLogger("webhooks.listener")
 
@@ -34,7 +34,7 @@ class Gate:
         context: The server's TLS context, None for plain connections.
         limits: `header_seconds` for shaking hands; `connections` and `connections_per_peer` bound those who are at it, beside the
             open ones. Beyond the first the longest at it gives way, beyond the second a connection is closed at once.
-        quiet: Where refusals are counted.
+        refusals: Where refusals are counted and kept.
         trusted: Proxies that have no share of their own.
     """
 
@@ -44,7 +44,7 @@ class Gate:
         context: ssl.SSLContext | None,
         *,
         limits: ArmourLimits,
-        quiet: QuietLog,
+        refusals: Refusals,
         trusted: Networks | None = None,
     ) -> None:
         self._protocol = protocol
@@ -56,7 +56,7 @@ class Gate:
                 "ssl_shutdown_timeout": limits.linger_seconds,
             }
         self._limits = limits
-        self._quiet = quiet
+        self._refusals = refusals
         self._trusted = trusted or Networks()
         self._accepting: dict[socket.socket, asyncio.TimerHandle | None] = {}
         self._shaking: dict[asyncio.Task[None], None] = {}
@@ -124,11 +124,11 @@ class Gate:
             if peer is not None and peer not in self._trusted:
                 key = peer_key(peer)
                 if not self._peers.enter(key, self._limits.connections_per_peer):
-                    self._quiet.note("handshakes_per_peer", peer)
+                    self._refusals.note("handshakes_per_peer", peer)
                     connection.close()
                     return
             if len(self._shaking) >= self._limits.connections:
-                self._quiet.note("evicted", peer)
+                self._refusals.note("evicted", peer)
                 longest = next(iter(self._shaking))
                 del self._shaking[longest]
                 longest.cancel()
@@ -147,4 +147,4 @@ class Gate:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection, **self._tls)
         except OSError:  # no TLS, or another version; too slow, or gone
-            self._quiet.note("handshake", peer)
+            self._refusals.note("handshake", peer)

@@ -1,0 +1,38 @@
+"""What to do about a refusal, for each reason that a receiver or a server in front of it has; a source has its own words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_IF_GENUINE = "If the sender is genuine,"
+
+ADVICE: Mapping[str, str] = {
+    # what a receiver refuses
+    "method": "Deliveries come by POST. A browser or a health check asks otherwise: point health checks elsewhere.",
+    "encoding": "The body is compressed, and a signature fits only the bytes that were signed. "
+    "Turn off compression of requests in whatever stands in front.",
+    "size": f"The body is longer than is allowed. {_IF_GENUINE} raise max_body (--max-body).",
+    "slow": f"The body did not arrive in time. {_IF_GENUINE} raise body_timeout (--body-timeout).",
+    "broken": "The connection ended inside the body, or the body was framed wrongly. The sender tries again; if this goes on, "
+    "look at the proxy in front.",
+    "error": "The source failed while it checked the signature. This is a fault of the source; the log says which.",
+    # what the listener's server refuses
+    "path": "No deliveries are taken at this path. Compare it with the URL that the sender was given.",
+    "address": f"--allow does not list this address. {_IF_GENUINE} add it; behind a proxy give --trusted-proxy too.",
+    "connections": "Every connection that --max-connections allows was busy. Raise it, or serve with --workers.",
+    "connections_per_peer": "This address held as many connections as --max-per-peer allows. If it is your proxy, give it as "
+    "--trusted-proxy, so that its clients are counted instead.",
+    "handshakes_per_peer": "This address was opening as many TLS connections at a time as --max-per-peer allows. If it is your "
+    "proxy, give it as --trusted-proxy.",
+    "evicted": "The connection held no request and made room for another, as every connection that --max-connections allows "
+    "was taken.",
+    "handshake": "No TLS connection came about: the peer spoke plain HTTP or an older TLS, did not trust the certificate, or "
+    f"left. {_IF_GENUINE} check the certificate's chain and --tls-min.",
+    "header_timeout": f"The headers did not arrive in time. {_IF_GENUINE} raise --header-timeout.",
+    "headers_too_large": "The headers are larger than those of any delivery. "
+    f"{_IF_GENUINE} look at what the proxy in front adds.",
+    "malformed": f"What arrived is not HTTP that can be read. {_IF_GENUINE} see whether it speaks TLS to a plain port.",
+    "answer_timeout": "The peer did not take its answer in time. What it delivered may have been kept; sent again, it is a "
+    "duplicate.",
+}
+"""Reason to what to do."""
