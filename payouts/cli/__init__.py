@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rewards_core.cli.commands import command_line
 from rewards_core.cli.exit_codes import Exit, exit_codes
+from rewards_core.cli.program import Program
 
 EXIT_CODES = exit_codes(
     {
@@ -46,9 +47,9 @@ COMMANDS = {
     ),
     "audit": ("payouts.cli.auditing:audit", "Compare the ledger with the vendor's books; nothing is sent."),
 }
+PROGRAM = Program(name="payouts", commands=COMMANDS, apart=frozenset({"snapshot"}))
 app = command_line(
-    "payouts",
+    PROGRAM,
     help="Pay a file of rewards, every row exactly once, and say what became of it.",
     epilog=EXIT_CODES,
-    commands=COMMANDS,
 )

@@ -2,42 +2,162 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from importlib import import_module
-from typing import Any
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.option_kinds import kinds_of
+from rewards_core.cli.origins import set_beforehand, with_origins
+from rewards_core.cli.output import fail
+from rewards_core.cli.presets import Preset, presets
+from rewards_core.cli.program import Program
 
-def command_line(name: str, *, help: str, epilog: str, commands: Mapping[str, tuple[str, str]]) -> typer.Typer:  # noqa: A002
+_PROGRAM = f"{__name__}:program"
+_CONFIG = f"{__name__}:config"
+_PRESETS = f"{__name__}:presets"
+
+
+def command_line(program: Program, *, help: str, epilog: str) -> typer.Typer:  # noqa: A002
     """Return the Typer application of a command line.
 
     Args:
-        name: The command, as a person types it.
+        program: Its name and its commands.
         help: What it is for.
         epilog: What stands below its help.
-        commands: For each subcommand `module:attribute` of its function, or of the application of several, and the line that
-            the help shows of it: the first of its docstring.
     """
     app = typer.Typer(
-        name=name, help=help, epilog=epilog, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+        name=program.name,
+        cls=_Group,
+        help=help,
+        epilog=f"{epilog}\n\n{_rule(program)}",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for each, (place, line) in commands.items():
-        app.command(each, cls=_later(place), help=line)(_nothing)
+
+    @app.callback()
+    def begin(
+        context: typer.Context,
+        version: Annotated[  # noqa: ARG001 - its callback has done it
+            bool, typer.Option("--version", help="Show the version and end.", is_eager=True, callback=_show_version)
+        ] = False,
+    ) -> None:
+        context.meta[_PROGRAM] = program
+
+    for name, (_, line) in program.commands.items():
+        app.command(name, cls=_later(program, name), help=line)(_nothing)
     return app
 
 
-def _later(place: str) -> type[TyperCommand]:
+def _rule(program: Program) -> str:
+    return (
+        f"Every option can also be set by a variable, such as {program.variable('json')} for --json, or in the TOML file of "
+        "--config: by its name without the dashes, for all commands above the first table, or in the table of one command. What "
+        "is typed wins over variables, and these over the file."
+    )
+
+
+def _show_version(context: typer.Context, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        typer.echo(f"{context.find_root().info_name} {metadata.version('rewards-async')}")
+        raise typer.Exit
+
+
+def _take_config(context: typer.Context, config: Path | None) -> None:
+    """Keep the file that was typed; before a command reads its options, set those that were set beforehand."""
+    if context.resilient_parsing:
+        return
+    if config is not None:
+        context.meta[_CONFIG] = config
+    if isinstance(context.command, _Command):
+        _preset(context)
+
+
+def _preset(context: typer.Context) -> None:
+    parent = context.parent
+    words = [str(context.info_name)]
+    group: list[str] = []
+    if parent is not None and parent.parent is not None:
+        words.insert(0, str(parent.info_name))
+        group = [*getattr(parent.command, "commands", ())]
+    try:
+        found = presets(context.meta[_PROGRAM], words, kinds_of(context.command), group, context.meta.get(_CONFIG))
+    except ValueError as problem:
+        fail(str(problem), Exit.USAGE)
+    context.default_map = {preset.parameter: preset.value for preset in found}
+    context.meta[_PRESETS] = found
+
+
+def _with_config(
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", is_eager=True, expose_value=False, callback=_take_config, metavar="FILE"),
+    ] = None,
+) -> None:
+    """Hold the option that every command and every group has."""
+
+
+@cache
+def _config_option(program: str) -> Any:
+    holder = typer.Typer(add_completion=False)
+    holder.command()(_with_config)
+    option: Any = get_command(holder).params[0]
+    option.help = f"TOML file of options; variables set them too: {program} -h says which."
+    return option
+
+
+def _params_with_config(params: list[Any], context: Any) -> list[Any]:
+    *own, shows_help = params
+    return [*own, _config_option(context.find_root().info_name), shows_help]
+
+
+class _Command(TyperCommand):
+    """A command whose options may be set beforehand."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _params_with_config(super().get_params(ctx), ctx)
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except typer.BadParameter as problem:
+            for preset in _in_force(problem.ctx):
+                if problem.param is not None and problem.param.name == preset.parameter:
+                    problem.param_hint = preset.origin
+            raise
+
+    def invoke(self, ctx: Any) -> Any:
+        with set_beforehand({preset.option: preset.origin for preset in _in_force(ctx)}):
+            try:
+                return super().invoke(ctx)
+            except typer.BadParameter as problem:
+                problem.message = with_origins(problem.message)
+                raise
+
+
+def _in_force(context: Any) -> list[Preset]:
+    """Return what was set beforehand for the command at hand, and was not typed."""
+    found: list[Preset] = context.meta.get(_PRESETS, [])
+    return [each for each in found if getattr(context.get_parameter_source(each.parameter), "name", "") == "DEFAULT_MAP"]
+
+
+class _Group(TyperGroup):
+    """A group of commands, before which the file of options may be named too."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _params_with_config(super().get_params(ctx), ctx)
+
+
+def _later(program: Program, name: str) -> type[TyperCommand]:
     class Later(TyperCommand):
         def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-            module, _, attribute = place.partition(":")
-            found = getattr(import_module(module), attribute)
-            if not isinstance(found, typer.Typer):
-                found, command = typer.Typer(add_completion=False), found
-                found.command(self.name)(command)
-            return get_command(found).make_context(info_name, args, parent, **extra)
+            return program.load(name, _Command, _Group).make_context(info_name, args, parent, **extra)
 
     return Later
 

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.origins import with_origins
 from rewards_core.text import one_line
 
 Number = TypeVar("Number", bound=float | None)
@@ -55,7 +56,7 @@ def finite(number: Number) -> Number:
 
 def fail(text: str, code: int) -> NoReturn:
     """Say why on standard error and end the command."""
-    tell(text, style="bold red")
+    tell(with_origins(text), style="bold red")
     raise typer.Exit(code) from None
 
 

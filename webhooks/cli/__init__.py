@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rewards_core.cli.commands import command_line
 from rewards_core.cli.exit_codes import Exit, exit_codes
+from rewards_core.cli.program import Program
 
 EXIT_CODES = exit_codes(
     {
@@ -40,9 +41,13 @@ COMMANDS = {
     "pending": ("webhooks.cli.pending:pending_app", "List operations that have not settled, and stop polling them."),
     "backup": ("webhooks.cli.backup:backup", "Copy the store into a file while listeners go on to write it."),
 }
+PROGRAM = Program(
+    name="webhook-listener",
+    commands=COMMANDS,
+    older={"WEBHOOK_STORE": "store", "WEBHOOK_FORWARD_TO": "forward-to"},
+)
 app = command_line(
-    "webhook-listener",
+    PROGRAM,
     help="Receive signed webhooks, keep them, and acknowledge nothing that is not kept.",
     epilog=EXIT_CODES,
-    commands=COMMANDS,
 )

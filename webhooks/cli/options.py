@@ -17,7 +17,7 @@ from webhooks.cli.sources import SourceSpec, parse_source
 
 StoreOption = Annotated[
     str,
-    typer.Option("--store", envvar="WEBHOOK_STORE", help="Where events are kept: sqlite:///FILE (sqlite:////FILE if absolute)."),
+    typer.Option("--store", help="Where events are kept: sqlite:///FILE (sqlite:////FILE if absolute)."),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", help="Go on without being asked.")]
 KeysOption = Annotated[Path | None, keys_option(WEBHOOK_KEYS)]
@@ -27,9 +27,7 @@ SourceOption = Annotated[
 ]
 ForwardOption = Annotated[
     str | None,
-    typer.Option(
-        "--forward-to", envvar="WEBHOOK_FORWARD_TO", help="Hand deliveries on to this URL, unchanged, until it takes them."
-    ),
+    typer.Option("--forward-to", help="Hand deliveries on to this URL, unchanged, until it takes them."),
 ]
 DEFAULT_STORE = "sqlite:///inbox.db"
 LARGEST_ID = 10**15

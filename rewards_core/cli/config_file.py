@@ -1,0 +1,120 @@
+"""The file of `--config`: TOML with a table for each command, and above the tables what every command shares."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from rewards_core.cli.option_kinds import Kind
+from rewards_core.cli.program import Program
+from rewards_core.environment import listed
+from rewards_core.text import one_line
+from rewards_core.validation import shown
+
+_LARGEST = 1 << 20
+
+
+class ConfigFile:
+    """Read a file of options.
+
+    Args:
+        path: The file.
+        named_by: What names it: `--config` or a variable.
+
+    Raises:
+        ValueError: it cannot be read, or is not TOML.
+    """
+
+    def __init__(self, path: Path, named_by: str) -> None:
+        self._path = path
+        try:
+            with path.open("rb") as file:
+                raw = file.read(_LARGEST + 1)
+            if len(raw) > _LARGEST:
+                raise ValueError("it is larger than 1 MiB")
+            self._document = tomllib.loads(raw.decode())
+        except OSError as problem:
+            raise ValueError(f"{named_by}: {path} cannot be read: {problem.strerror or problem}. Name another file.") from None
+        except RecursionError:
+            raise ValueError(f"{named_by}: {path} is nested too deeply. Write one table for each command.") from None
+        except ValueError as problem:
+            why = "it is not UTF-8" if isinstance(problem, UnicodeDecodeError) else one_line(str(problem))
+            raise ValueError(f"{named_by}: {path} is not a TOML file: {why}.") from None
+
+    def values(
+        self, program: Program, words: Sequence[str], own: Mapping[str, Kind], group: Collection[str]
+    ) -> Iterator[tuple[str, Any, str]]:
+        """Yield what the file says of one command: option, value, and where it stands; what stands closer to the command last.
+
+        Args:
+            program: The command line.
+            words: Those of the command, such as `"events", "list"`.
+            own: The command's options.
+            group: The names of its siblings, if it belongs to a group.
+
+        Raises:
+            ValueError: a table or a key is unknown, or a value is not what its option takes; the text says where it stands and
+                what is nearest, and shows no value.
+        """
+        table: Mapping[str, Any] = self._document
+        for depth in range(len(words) + 1):
+            here = words[:depth]
+            inner = [*program.commands] if depth == 0 else [*group] if depth < len(words) else []
+            for key, value in table.items():
+                if isinstance(value, dict):
+                    self._known_table(here, key, inner, own)
+                elif key in own and not (depth == 0 and key in program.apart):
+                    yield key, self._read(here, key, value, own[key]), self._origin(here, key)
+                else:
+                    self._known_key(program, words, here, key, own)
+            table = table.get(words[depth], {}) if depth < len(words) else {}
+            if not isinstance(table, dict):  # an option may have a command's name
+                table = {}
+
+    def _read(self, here: Sequence[str], key: str, value: Any, kind: Kind) -> Any:
+        try:
+            return kind.from_file(value)
+        except ValueError as problem:
+            raise ValueError(f"{self._place(here)}{key}: {problem}") from None
+
+    def _known_table(self, here: Sequence[str], key: str, inner: Collection[str], own: Mapping[str, Kind]) -> None:
+        if key in inner:
+            return
+        if key in own:
+            raise ValueError(f"{self._place(here)}{key}: it is an option, not a table. Write {key} = VALUE.")
+        name = ".".join((*here, key))
+        advice = _nearest(key, inner) or (
+            f"There are {listed([*inner])}." if inner else "A command's table holds no further ones."
+        )
+        raise ValueError(f"{self._path}: there is no command for the table {shown(name)}. {advice}")
+
+    def _known_key(self, program: Program, words: Sequence[str], here: Sequence[str], key: str, own: Mapping[str, Kind]) -> None:
+        """Refuse a key that no command under this table has; only then are other commands imported to be asked."""
+        place = self._place(here)
+        opposite = next((kind.name for kind in own.values() if key == kind.negative), None)
+        if opposite is not None:
+            raise ValueError(f"{place}{key}: write {opposite} = false.")
+        found = {command: kinds for command, kinds in program.options() if command.split()[: len(here)] == [*here]}
+        takers = [command for command, kinds in found.items() if key in kinds]
+        if takers and not here and key in program.apart:
+            tables = listed([f"[{command.replace(' ', '.')}]" for command in takers])
+            raise ValueError(f"{place}{key}: it means something else in each of {tables}. Write it into one of these tables.")
+        if not takers:
+            lacks = f"{' '.join(words)} has no such option" if [*here] == [*words] else "no command has such an option"
+            options = {name for kinds in found.values() for name in kinds}
+            raise ValueError(f"{place}{shown(key)}: {lacks}. {_nearest(key, options) or 'See --help.'}")
+
+    def _origin(self, here: Sequence[str], key: str) -> str:
+        table = f" in [{'.'.join(here)}]" if here else ""
+        return f"'{key}'{table} of {self._path}"
+
+    def _place(self, here: Sequence[str]) -> str:
+        return f"{self._path}: [{'.'.join(here)}] " if here else f"{self._path}: "
+
+
+def _nearest(word: str, known: Collection[str]) -> str:
+    found = get_close_matches(word.replace("_", "-"), known, n=1, cutoff=0.5)
+    return f"Did you mean {found[0]}?" if found else ""

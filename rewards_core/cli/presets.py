@@ -1,0 +1,84 @@
+"""Options that are set beforehand: by variables, or by the file of `--config`; what is typed wins over both."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from rewards_core.cli.config_file import ConfigFile
+from rewards_core.cli.option_kinds import Kind
+from rewards_core.cli.program import Program
+from rewards_core.environment import listed
+
+_service_of_kubernetes = re.compile(r"(tcp|udp|sctp)://").match
+"""What `WEBHOOK_LISTENER_PORT` holds in every pod beside a service named webhook-listener."""
+
+
+@frozen(kw_only=True)
+class Preset:
+    """The value of an option that was set beforehand.
+
+    Attributes:
+        option: The option, such as `--port`.
+        parameter: The function's name for it.
+        value: The value.
+        origin: The variable or the key that set it, for messages.
+    """
+
+    option: str
+    parameter: str
+    value: Any
+    origin: str
+
+
+def presets(
+    program: Program, words: Sequence[str], own: Mapping[str, Kind], group: Collection[str], config: Path | None
+) -> list[Preset]:
+    """Return what variables and the file set for a command.
+
+    Args:
+        program: The command line.
+        words: The command, such as `"events", "list"`.
+        own: Its options.
+        group: The names of its siblings, if it belongs to a group.
+        config: The file that was typed, None for the one that a variable names, if any.
+
+    Raises:
+        ValueError: a variable or the file is wrong; the text says what to correct.
+    """
+    found: dict[str, tuple[Any, str]] = {}
+    variable = program.variable("config")
+    file = config or (Path(named) if (named := os.environ.get(variable)) else None)
+    if file is not None:
+        for name, value, origin in ConfigFile(file, "--config" if config else variable).values(program, words, own, group):
+            found[name] = (value, origin)
+    for name, text, origin in _from_variables(program, words, own, os.environ):
+        try:
+            found[name] = (own[name].from_variable(text), origin)
+        except ValueError as problem:
+            raise ValueError(f"{origin}: {problem}") from None
+    return [
+        Preset(option=f"--{name}", parameter=own[name].parameter, value=value, origin=origin)
+        for name, (value, origin) in found.items()
+    ]
+
+
+def _from_variables(
+    program: Program, words: Sequence[str], own: Mapping[str, Kind], environ: Mapping[str, str]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield options with the texts of their variables and the variables, those that win last."""
+    for name in own:
+        older = [variable for variable, option in program.older.items() if option == name]
+        for variable in (*older, program.variable(name), program.variable(*words, name)):
+            text = environ.get(variable, "").strip()
+            if not text or (name == "port" and _service_of_kubernetes(text)):
+                continue
+            if name in program.apart and variable == program.variable(name):
+                takers = [program.variable(*command.split(), name) for command, kinds in program.options() if name in kinds]
+                raise ValueError(f"{variable}: --{name} means something else in each command. Set {listed(takers)} instead.")
+            yield name, text, variable
