@@ -53,7 +53,7 @@ class PollPolicy:
         growth: Each interval is so many times the one before, from 1 to 10.
         max_interval: Seconds between two polls of one operation at most, above 0.
         jitter: Intervals are longer by a random share of up to this, from 0 to 1.
-        max_per_second: Polls per second of all operations and processes together, above 0.
+        max_per_second: Polls per second of all operations and processes together, above 0 and up to a million.
 
     Raises:
         TypeError: an attribute is no number.
@@ -64,7 +64,7 @@ class PollPolicy:
     growth: float = field(default=1.6, validator=number(at_least=1, at_most=10))
     max_interval: float = field(default=60.0, validator=number(above=0))
     jitter: float = field(default=0.2, validator=number(at_least=0, at_most=1))
-    max_per_second: float = field(default=20.0, validator=number(at_least=1e-6))
+    max_per_second: float = field(default=20.0, validator=number(at_least=1e-6, at_most=1e6))
 
     def interval(self, step: int, chance: float) -> float:
         """Return the seconds before poll number `step`, counted from 0; `chance` is a random number from 0 to 1."""

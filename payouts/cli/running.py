@@ -252,9 +252,12 @@ def _layout(
             )
         tell("--ids-from-line: ids are line numbers; a line inserted or removed later would pay rows twice or never", "yellow")
     given = {name: column for name, column in names.items() if column is not None}
-    strange = [name for name in given if name not in COLUMNS[vendor]]
-    if strange:
-        fail(f"--{strange[0].replace('_', '-')}-column: there is no such column for {vendor}; leave it out", Exit.USAGE)
+    for name, column in given.items():
+        option = f"--{name.replace('_', '-')}-column"
+        if name not in COLUMNS[vendor]:
+            fail(f"{option}: there is no such column for {vendor}; leave it out", Exit.USAGE)
+        if not column:
+            fail(f"{option}: give the name of a column, not an empty text.", Exit.USAGE)
     start = stream.read(1024)
     stream.seek(0)
     with wrong_usage():

@@ -13,10 +13,10 @@ from typer.main import get_command
 
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.option_kinds import kinds_of
-from rewards_core.cli.origins import set_beforehand, with_origins
 from rewards_core.cli.output import fail
 from rewards_core.cli.presets import Preset, presets
 from rewards_core.cli.program import Program
+from rewards_core.cli.wording import Wording, in_options, worded
 
 _PROGRAM = f"{__name__}:program"
 _CONFIG = f"{__name__}:config"
@@ -133,11 +133,12 @@ class _Command(TyperCommand):
             raise
 
     def invoke(self, ctx: Any) -> Any:
-        with set_beforehand({preset.option: preset.origin for preset in _in_force(ctx)}):
+        options = {kind.parameter: f"--{name}" for name, kind in kinds_of(self).items()}
+        with worded(Wording(options=options, origins={each.option: each.origin for each in _in_force(ctx)})):
             try:
                 return super().invoke(ctx)
             except typer.BadParameter as problem:
-                problem.message = with_origins(problem.message)
+                problem.message = in_options(problem.message)
                 raise
 
 

@@ -86,9 +86,8 @@ class ConfigFile:
         if key in own:
             raise ValueError(f"{self._place(here)}{key}: it is an option, not a table. Write {key} = VALUE.")
         name = ".".join((*here, key))
-        advice = _nearest(key, inner) or (
-            f"There are {listed([*inner])}." if inner else "A command's table holds no further ones."
-        )
+        there = f"There are {listed([*inner])}." if inner else "A command's table holds options only."
+        advice = _nearest(key, inner) or there
         raise ValueError(f"{self._path}: there is no command for the table {shown(name)}. {advice}")
 
     def _known_key(self, program: Program, words: Sequence[str], here: Sequence[str], key: str, own: Mapping[str, Kind]) -> None:

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.origins import with_origins
+from rewards_core.cli.wording import in_options
 from rewards_core.text import one_line
 
 Number = TypeVar("Number", bound=float | None)
@@ -38,6 +38,7 @@ def keys_option(variable: str) -> Any:
 
 
 _LONGEST_CELL = 200
+_LARGEST_NUMBER = 10**9
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}  # JSON may hold them as they are
 _encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=str)
 _beyond_ascii = re.compile(r"[^\x00-\x7f]")
@@ -47,16 +48,16 @@ def finite(number: Number) -> Number:
     """Return a number that was typed for an option, or None; `inf` and `nan` pass the bounds of an option with only a lower one.
 
     Raises:
-        typer.BadParameter: it is not finite.
+        typer.BadParameter: it is not finite, or so large that what is reckoned from it would not be.
     """
-    if number is None or math.isfinite(number):
+    if number is None or abs(number) <= _LARGEST_NUMBER:
         return number
-    raise typer.BadParameter("give a finite number.")
+    raise typer.BadParameter(f"give a number up to {_LARGEST_NUMBER:,}." if math.isfinite(number) else "give a finite number.")
 
 
 def fail(text: str, code: int) -> NoReturn:
     """Say why on standard error and end the command."""
-    tell(with_origins(text), style="bold red")
+    tell(in_options(text), style="bold red")
     raise typer.Exit(code) from None
 
 

@@ -72,7 +72,9 @@ def serve(
     poll_first_after: Annotated[
         float, typer.Option(help="Seconds before an operation is polled first.", callback=finite, min=0.01)
     ] = 15.0,
-    polls_per_second: Annotated[float, typer.Option(help="Polls per second at most.", callback=finite, min=0.01)] = 20.0,
+    polls_per_second: Annotated[
+        float, typer.Option(help="Polls per second at most.", callback=finite, min=0.01, max=100_000)
+    ] = 20.0,
     api_insecure: Annotated[
         bool, typer.Option("--api-insecure", help="Allow an API on plain http outside this machine.")
     ] = False,

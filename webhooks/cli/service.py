@@ -88,8 +88,8 @@ class Listener:
         self._reloadable = Reloadable(settings)
         store_file(settings.store, "--store")
         self._token = None if settings.admin is None else settings.admin.token()
-        self._trusted = Networks(settings.trusted)
-        self._allowed = Networks(settings.allowed) if settings.allowed else None
+        self._trusted = Networks(settings.trusted, "--trusted-proxy")
+        self._allowed = Networks(settings.allowed, "--allow") if settings.allowed else None
         self._stop = asyncio.Event()
         self._receivers: dict[str, Receiver] = {}
         self._completions: Completions | None = None

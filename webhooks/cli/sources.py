@@ -12,6 +12,7 @@ import original_async
 from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH
 from rewards_core.keys import webhook_keys
 from rewards_core.operations import DEFAULT_SCOPE, Event
+from rewards_core.validation import check_id
 
 _WORDS = ("scope", "app", "keys")
 
@@ -50,8 +51,8 @@ def parse_source(text: str) -> SourceSpec:
         raise ValueError(f"--source: the path {path[:80]!a} does not begin with '/'. Give one such as /webhooks/original.")
     return SourceSpec(
         path=path,
-        scope=words.get("scope", DEFAULT_SCOPE),
-        app_uid=words.get("app"),
+        scope=check_id(words.get("scope", DEFAULT_SCOPE), "--source: scope"),
+        app_uid=check_id(words["app"], "--source: app") if "app" in words else None,
         keys_file=Path(words["keys"]) if "keys" in words else None,
     )
 

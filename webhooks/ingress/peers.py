@@ -21,6 +21,7 @@ class Networks:
 
     Args:
         texts: Addresses or CIDR ranges such as `"10.0.0.0/8"`; `"unix"` stands for peers of a unix socket.
+        name: What the caller calls them, for messages.
 
     Raises:
         TypeError: `texts` is no list of str.
@@ -29,11 +30,11 @@ class Networks:
 
     __slots__ = ("_networks", "unix")
 
-    def __init__(self, texts: Iterable[str] = ()) -> None:
-        check_iterable(texts, "networks", "a list of addresses or CIDR ranges")
-        wanted = [check_str(text, "networks").strip() for text in texts]
+    def __init__(self, texts: Iterable[str] = (), name: str = "networks") -> None:
+        check_iterable(texts, name, "a list of addresses or CIDR ranges")
+        wanted = [check_str(text, name).strip() for text in texts]
         self.unix = UNIX in wanted
-        self._networks = tuple(_network(text) for text in wanted if text != UNIX)
+        self._networks = tuple(_network(text, name) for text in wanted if text != UNIX)
 
     def __bool__(self) -> bool:
         return self.unix or bool(self._networks)
@@ -132,11 +133,11 @@ class PeerCounts:
             del self._counts[key]
 
 
-def _network(text: str) -> Network:
+def _network(text: str, name: str) -> Network:
     try:
         network = ip_network(text)
     except ValueError as problem:
-        raise ValueError(f'give an address or a CIDR range such as "10.0.0.0/8", not {shown(text)}: {problem}') from None
+        raise ValueError(f'{name}: give an address or a CIDR range such as "10.0.0.0/8", not {shown(text)}: {problem}') from None
     mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
     if mapped is not None and network.prefixlen >= 96:
         return IPv4Network((mapped, network.prefixlen - 96))

@@ -1,0 +1,175 @@
+"""What both command lines have in every command: help, version, completion, and options that are set beforehand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from payouts import Ledger
+from payouts.cli import PROGRAM as PAYOUTS
+from payouts.cli import app as payouts
+from rewards_core.cli.option_kinds import Kind
+from rewards_core.cli.program import Program
+from tests.unmeasured import unmeasured
+from webhooks.cli import PROGRAM as LISTENER
+from webhooks.cli import app as webhooks
+
+LINES = {"webhooks": (LISTENER, webhooks), "payouts": (PAYOUTS, payouts)}
+COMMANDS = [(module, words) for module, (program, _) in LINES.items() for words, _ in program.options()]
+OPTIONS = [
+    (module, words, kind)
+    for module, (program, _) in LINES.items()
+    for words, kinds in program.options()
+    for kind in kinds.values()
+]
+REQUIRED = {"run": ["--vendor=original", "--campaign=c"]}
+
+
+def process(module: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        env=unmeasured() | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def arguments(program: Program, words: str) -> list[str]:
+    """Return something for each argument that a command needs."""
+    name, _, member = words.partition(" ")
+    command = program.load(name)
+    found = command.commands[member] if member else command
+    return ["1" for param in found.params if param.param_type_name == "argument" and param.required]
+
+
+async def begun(ledger: Path) -> None:
+    async with Ledger(ledger, vendor="original", campaign="diwali"):
+        pass
+
+
+def told(text: str) -> str:
+    return " ".join(word for word in text.replace("│", " ").split() if word.strip("╭─╮╰╯"))
+
+
+@pytest.mark.parametrize("module", LINES)
+def test_the_version_is_shown(module: str) -> None:
+    done = process(module, "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{LINES[module][0].name} 0.1.0\n", "")
+
+
+@pytest.mark.parametrize(("module", "words"), [(module, "") for module in LINES] + [("webhooks", "events")] + COMMANDS)
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_every_command_shows_help_within_80_columns(module: str, words: str, flag: str) -> None:
+    done = CliRunner().invoke(LINES[module][1], [*words.split(), flag], env={"COLUMNS": "80"}, catch_exceptions=False)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "--config" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("module", LINES)
+def test_the_help_says_once_how_variables_and_files_set_options(module: str) -> None:
+    program, app = LINES[module]
+    shown = told(CliRunner().invoke(app, ["-h"], env={"COLUMNS": "200"}).stdout)
+    assert shown.count(program.variable("json")) == 1
+    assert "TOML file" in shown
+
+
+@pytest.mark.parametrize("module", LINES)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_can_be_shown_for_each_shell(module: str, shell: str) -> None:
+    done = process(module, "--show-completion", shell, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert done.returncode == 0
+    assert f"{LINES[module][0].variable('COMPLETE')}=complete_{shell}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "expected"),
+    [
+        ("webhooks", "de", {"dead-letters"}),
+        ("webhooks", "events ", {"list", "show", "replay", "forget"}),
+        ("webhooks", "serve --tls", {"--tls-cert", "--tls-key", "--tls-min"}),
+        ("webhooks", "serve --conf", {"--config"}),
+        ("webhooks", "events list --state ", {"ready", "done", "dead"}),
+        ("payouts", "re", {"retry", "resolve", "report"}),
+        ("payouts", "run --vendor o", {"original"}),
+    ],
+)
+def test_a_shell_completes_commands_options_and_their_words(module: str, words: str, expected: set[str]) -> None:
+    program = LINES[module][0]
+    typed = f"{program.name} {words}"
+    variables = {
+        f"_{program.variable('COMPLETE')}": "complete_bash",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(len(typed.split(" ")) - 1),
+        program.variable("config"): "missing.toml",  # nothing is read before the command is run
+    }
+    done = process(module, **variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(done.stdout.split()) == expected
+
+
+@pytest.mark.parametrize(("module", "words", "kind"), OPTIONS, ids=lambda each: each.name if isinstance(each, Kind) else each)
+def test_every_option_is_known_to_the_file_and_to_its_variable(
+    tmp_path: Path, module: str, words: str, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    program, app = LINES[module]
+    Path("config.toml").write_text(f"[{words.replace(' ', '.')}]\n{kind.name} = 1979-05-27\n")
+    command = [*words.split(), *arguments(program, words), *REQUIRED.get(words, ())]
+    done = CliRunner().invoke(app, [*command, "--config=config.toml"], catch_exceptions=False)
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"config.toml: [{words.replace(' ', '.')}] {kind.name}: give ")
+    if kind.takes in {bool, int, float, list}:
+        variable = program.variable(*words.split(), kind.name)
+        done = CliRunner().invoke(app, command, env={variable: "'"}, catch_exceptions=False)
+        assert done.exit_code == 2
+        assert variable in told(done.stderr)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
+
+
+@pytest.mark.parametrize("program", [PAYOUTS, LISTENER], ids=lambda program: program.name)
+def test_no_two_options_have_one_variable(program: Program) -> None:
+    shared = {program.variable(kind.name): kind.name for _, kinds in program.options() for kind in kinds.values()}
+    single = {program.variable(*words.split(), name): (words, name) for words, kinds in program.options() for name in kinds}
+    assert len(single) == sum(len(kinds) for _, kinds in program.options())
+    assert not shared.keys() & single.keys()
+
+
+def test_a_snapshot_is_asked_of_one_command_only(tmp_path: Path) -> None:
+    done = process("payouts", "audit", "--ledger", str(tmp_path / "none.db"), PAYOUTS_SNAPSHOT="1")
+    assert done.returncode == 2
+    assert "Set PAYOUTS_RUN_SNAPSHOT and PAYOUTS_AUDIT_SNAPSHOT instead" in done.stderr
+
+
+def test_the_variables_of_earlier_versions_name_the_store(tmp_path: Path) -> None:
+    variables = {"WEBHOOK_STORE": f"sqlite:///{tmp_path}/old.db"}
+    assert "/old.db" in process("webhooks", "events", "list", **variables).stderr
+    variables["WEBHOOK_LISTENER_STORE"] = f"sqlite:///{tmp_path}/new.db"
+    assert "/new.db" in process("webhooks", "events", "list", **variables).stderr
+
+
+def test_results_are_json_or_text_as_the_file_says(tmp_path: Path) -> None:
+    config = tmp_path / "payouts.toml"
+    ledger = tmp_path / "payouts.db"
+    asyncio.run(begun(ledger))
+    status = ["payouts", "status", "--config", str(config), "--ledger", str(ledger)]
+    config.write_text("json = false\n")
+    assert process(*status).stdout.startswith("diwali (original): 0 of 0 rows paid\n")
+    config.write_text("json = false\n[status]\njson = true\n")
+    assert json.loads(process(*status).stdout)["campaign"] == "diwali"
+    assert process(*status, "--text").stdout.startswith("diwali (original): 0 of 0 rows paid\n")
+
+
+def test_no_option_takes_a_secret_itself() -> None:
+    """A file of options is read by many; what is secret stands in a file of its own, or in the environment."""
+    names = {kind.name for program, _ in LINES.values() for _, kinds in program.options() for kind in kinds.values()}
+    holders = {name for name in names if any(word in name for word in ("secret", "token", "password", "keys", "credential"))}
+    assert all(name.endswith("-file") for name in holders)

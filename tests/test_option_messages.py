@@ -1,0 +1,113 @@
+"""Wrong values for every option of every command: the message names the options that this command has, and no traceback comes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer import Typer
+from typer.testing import CliRunner, Result
+
+from payouts import Ledger
+from payouts.cli import PROGRAM as PAYOUTS
+from payouts.cli import app as payouts
+from rewards_core.cli.option_kinds import Kind
+from rewards_core.cli.program import Program
+from tests.test_command_lines import arguments
+from webhooks.cli import PROGRAM as LISTENER
+from webhooks.cli import app as webhooks
+from webhooks.store.sqlite import SQLiteStore
+
+NUMBERS = ("x", "-1", "1e-300", "1e308", "9" * 30)
+TEXTS = ("", "a b", "/nowhere/é")
+NOWHERE = "http://127.0.0.1:9/"
+ENDS_AT_ONCE = {
+    "serve": ("--poll", "--store=memory:", "--unix=/nowhere/x/socket", "--admin-port=-1", f"--forward-to={NOWHERE}"),
+    "trigger": (f"--to={NOWHERE}", "--delay=0"),
+    "wait": ("--timeout=0",),
+    "events forget": ("--user=1", "--yes"),
+    "dead-letters purge": ("--older-than-days=1",),
+    "run": ("--vendor=original", "--campaign=c", "--dry-run"),
+    "resolve": ("--as=done", "--note=n"),
+}
+"""What a command needs, and what keeps it from going on for long with a value that is right."""
+LISTENS = {"host", "port", "unix"}
+TAKES_TIME = {("trigger", "delay"), ("trigger", "duplicate"), ("wait", "timeout")}
+OPTIONS = [
+    pytest.param(app, program, words, kinds, kind, id=f"{words} --{kind.name}")
+    for app, program in ((webhooks, LISTENER), (payouts, PAYOUTS))
+    for words, kinds in program.options()
+    for kind in kinds.values()
+    if kind.takes is not bool and words != "tail" and (words, kind.name) not in TAKES_TIME
+]
+VARIABLES = {
+    "ORIGINAL_WEBHOOK_KEYS": f"4o3vfxtcmo7b:{'s' * 32}",
+    "ORIGINAL_BASE_URL": NOWHERE,
+    "ORIGINAL_API_SECRET": "s" * 32,
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Work in a folder with a store, a ledger and a file of rows."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+
+    async def begin() -> None:
+        store = SQLiteStore(tmp_path / "inbox.db")
+        await store.ping()
+        await store.aclose()
+        async with Ledger(tmp_path / "payouts.db", vendor="original", campaign="c"):
+            pass
+
+    asyncio.run(begin())
+    (tmp_path / "1").write_text("id,reward_uid,to_user_uid,amount\nr1,764893807463,32,1\n")
+    handlers = logging.getLogger().handlers[:]
+    logging.disable()  # what a listener logs is not what its command says
+    yield tmp_path
+    logging.disable(logging.NOTSET)
+    logging.getLogger().handlers[:] = handlers
+
+
+def typed(words: str, name: str, value: str) -> list[str]:
+    """Return the options of a command that is given a value for one of them."""
+    beside = [each for each in ENDS_AT_ONCE.get(words, ()) if each.partition("=")[0] != f"--{name}"]
+    if words == "serve" and name in LISTENS:
+        beside = [each for each in beside if not each.startswith(("--unix", "--store"))] + ["--store=sqlite:////nowhere/x.db"]
+    return [*beside, f"--{name}={value}"]
+
+
+def wrongs(done: Result, kinds: dict[str, Kind]) -> list[str]:
+    """Return what is wrong with how a command ended."""
+    found = []
+    if not isinstance(done.exception, SystemExit | None):
+        found += traceback.format_exception(done.exception)
+    own = {*kinds, *(kind.negative for kind in kinds.values()), "help", "config"}
+    told = re.sub(r"`[^`]*`", "", done.stderr)  # another command, as a person types it
+    found += [
+        f"no option of this command: --{each}" for each in re.findall(r"(?<![\w-])--([a-z][a-z-]*)", told) if each not in own
+    ]
+    if re.match(r"[a-z]+(_[a-z]+)*: (give|'|an? |it )", told):
+        found.append(f"no option: {told}")
+    return found
+
+
+@pytest.mark.parametrize(("app", "program", "words", "kinds", "kind"), OPTIONS)
+def test_a_wrong_value_is_answered_in_the_words_of_the_command(
+    app: Typer, program: Program, words: str, kinds: dict[str, Kind], kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if words == "serve":
+        monkeypatch.setenv("ORIGINAL_API_KEY", "k")
+    found = {}
+    for value in NUMBERS if kind.takes in {int, float} else TEXTS:
+        options = typed(words, kind.name, value)
+        done = CliRunner().invoke(app, [*words.split(), *arguments(program, words), *options])
+        if wrong := wrongs(done, kinds):
+            found[" ".join(options)] = wrong
+    assert found == {}
