@@ -3,10 +3,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
+FLOOR := .venv-floor
+UV := .venv-uv/bin/python -m uv pip install --quiet --python $(FLOOR)/bin/python
+FLOOR_TESTS ?= tests/original_async tests/enkash_async tests/rewards_core tests/webhooks tests/payouts tests/test_command_lines.py tests/test_option_messages.py tests/test_finite_options.py tests/test_import_cost.py
 EXACT = rewards_core/http/calls.py,rewards_core/backoff.py,rewards_core/http/transport.py,original_async/signature.py,enkash_async/tokens.py,webhooks/receiver.py,webhooks/completions.py,payouts/ledger.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts unit soak mutants bench clean
+.PHONY: help demo test check lint types contracts unit floor soak mutants bench clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -42,6 +45,17 @@ unit: $(STAMP)
 	$(BIN)/python -m coverage report --fail-under=95
 	$(BIN)/python -m coverage report --fail-under=100 --include='$(EXACT)'
 
+floor: ## run client, receiver and command lines on the lowest versions that are declared
+	@tests/install_system_parts.sh
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/python -m pip install --quiet uv
+	$(PYTHON) -m venv --clear $(FLOOR)
+	$(UV) --resolution lowest-direct --editable '.[cli,encryption,metrics]'
+	$(FLOOR)/bin/python -m pip freeze --exclude-editable > $(FLOOR)/lowest.txt
+	$(UV) --constraint $(FLOOR)/lowest.txt --editable '.[test]'
+	@cat $(FLOOR)/lowest.txt
+	$(FLOOR)/bin/python -m pytest -n $(WORKERS) --dist worksteal --no-cov $(PYTEST_ARGS) $(FLOOR_TESTS)
+
 soak: $(STAMP) ## the long runs
 	@tests/install_system_parts.sh
 	$(BIN)/python -m pytest -n $(WORKERS) --soak $(PYTEST_ARGS)
@@ -53,4 +67,4 @@ bench: $(STAMP) ## print the benchmarks' table and their JSON
 	$(BIN)/python -m benchmarks
 
 clean: ## remove what was built
-	rm -rf $(VENV) build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(FLOOR) .venv-uv build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

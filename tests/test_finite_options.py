@@ -1,4 +1,4 @@
-"""No number that is typed for an option may be infinite or none at all."""
+"""No number that is typed for an option may be infinite, none at all, or so large that what is reckoned from it is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RUN = ["run", "none.csv", "--vendor=original", "--campaign=c"]
 SERVE = ["serve", "--source=/a"]
 
 
-@pytest.mark.parametrize("number", ["inf", "nan", "1e400"])
+@pytest.mark.parametrize("number", ["inf", "nan", "1e400", "1e308"])
 @pytest.mark.parametrize(
     ("app", "command"),
     [
@@ -26,7 +26,15 @@ SERVE = ["serve", "--source=/a"]
         (payouts, ["audit", "--rate"]),
         *(
             (webhooks, [*SERVE, option])
-            for option in ("--header-timeout", "--body-timeout", "--idle-timeout", "--drain", "--polls-per-second")
+            for option in (
+                "--header-timeout",
+                "--body-timeout",
+                "--idle-timeout",
+                "--drain",
+                "--polls-per-second",
+                "--keep-days",
+                "--forward-timeout",
+            )
         ),
         (webhooks, ["wait", "1", "--timeout"]),
     ],

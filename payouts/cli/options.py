@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +21,7 @@ VendorOption = Annotated[
 
 _NOTHING = "Nothing was sent or written."
 _SLOWEST = 1e-6
+_FASTEST = 1e9
 
 
 def check_place(option: str, path: Path | None, **kept: Path | None) -> None:
@@ -54,6 +54,6 @@ def per_second(value: str | float) -> float:
     """
     with suppress(ValueError):
         number = float(str(value).removesuffix("/s"))
-        if number == 0 or _SLOWEST <= number < math.inf:
+        if number == 0 or _SLOWEST <= number <= _FASTEST:
             return number
     raise typer.BadParameter(f"{shown(str(value))} is not a rate: give a number per second such as 20 or 20/s, or 0 for no limit")

@@ -23,7 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = shutil.ignore_patterns(
-    ".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", "inbox.db*", "payouts.db*", "dist", "build", ".coverage*"
+    ".git", ".venv*", "__pycache__", ".*_cache", ".hypothesis", "inbox.db*", "payouts.db*", "dist", "build", ".coverage*"
 )
 TESTS_FAILED = 1
 
