@@ -21,10 +21,10 @@ SIGNATURE_HEADER = "x-webhook-signature"
 _HEADER_LENGTH = len(SIGNATURE_HEADER)
 _LONGEST_KEPT = 8_190
 _ADVICE: Mapping[str, str] = {
-    "missing": f"there is no header {SIGNATURE_HEADER}: the sender is not the vendor, or something on the way drops it",
-    "malformed": f'{SIGNATURE_HEADER} is not of the form "keyid,hex keyid,hex": the sender is not the vendor',
-    "unknown_key": "it is signed with keys that are not configured here: compare their ids with the console's Webhooks page",
-    "mismatch": "the signature does not fit the body: the body was changed on the way, or the secret of the key is wrong",
+    "missing": f"There is no header {SIGNATURE_HEADER}: the sender is not the vendor, or something on the way drops it.",
+    "malformed": f'The header {SIGNATURE_HEADER} is not of the form "keyid,hex keyid,hex": the sender is not the vendor.',
+    "unknown_key": "It is signed with keys that are not configured here: compare their ids with the console's Webhooks page.",
+    "mismatch": "The signature does not fit the body: the body was changed on the way, or the secret of the key is wrong.",
 }
 _find_pairs = re.compile(r"(?<![^\s,])([^\s,]+),([0-9A-Fa-f]{64})(?![^\s,])").findall
 """Key ids and digests: by the vendor white space stands between the pairs, by whoever joins repeated headers a comma."""
@@ -85,7 +85,7 @@ class Keyring:
                 `"malformed"` where it holds no pair, `"unknown_key"` where no pair is of a key held here, `"mismatch"` otherwise.
         """
         if not _is_bytes(body):
-            raise SignatureError(f"the body is {kind_of(body)}, not bytes; verify it as it arrived", reason="malformed")
+            raise SignatureError(f"The body is {kind_of(body)}, not bytes. Verify it as it arrived.", reason="malformed")
         key_id, reason = self._find(headers, body)
         if key_id is None:
             raise SignatureError(_ADVICE[reason], reason=reason, key_ids=claimed_key_ids(headers))

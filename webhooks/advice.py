@@ -34,5 +34,12 @@ ADVICE: Mapping[str, str] = {
     "malformed": f"What arrived is not HTTP that can be read. {_IF_GENUINE} see whether it speaks TLS to a plain port.",
     "answer_timeout": "The peer did not take its answer in time. What it delivered may have been kept; sent again, it is a "
     "duplicate.",
+    # what its admin port refuses
+    "admin_method": "The admin port answers GET and HEAD alone, and changes nothing. Use the commands of webhook-listener.",
+    "admin_site": "A page of another site made a browser ask the admin port. Nothing was shown to it.",
+    "admin_host": "The admin port was asked by a name that is not its own; a page of another site may have made its name lead "
+    "here. If the name is one of yours, add it with --admin-allow-host.",
+    "admin_token": "Show the token of --admin-token-file as 'Authorization: Bearer TOKEN'.",
+    "admin_path": "The admin port has /healthz, /readyz, /metrics and /refused. Deliveries go to the other port.",
 }
 """Reason to what to do."""

@@ -21,6 +21,7 @@ MAX_KEPT = 256
 _MAX_KEY_IDS = 8
 _LONGEST_WORD = 64
 _LONGEST_PATH = 200
+_LONGEST_ADVICE = 300  # 256 of the longest refusals are less than 1 MiB of JSON
 
 _Key = tuple[str | None, str | None, tuple[str, ...]]
 _Kept = dict[_Key, "Refusal"]
@@ -30,8 +31,8 @@ _Kept = dict[_Key, "Refusal"]
 class Refusal:
     """What was refused: one delivery or connection, or several alike in reason, peer, path and key ids.
 
-    Nothing of a body is kept, and of the headers only what stands here. What a stranger wrote is shortened, on one line and
-    printable.
+    Nothing of a body is kept, and of the headers only what stands here. What a stranger wrote is shortened to one line of
+    printable ASCII.
 
     Attributes:
         reason: One of a fixed set of words.
@@ -154,7 +155,7 @@ class Refusals:
         now = self._clock()
         refusal = Refusal(
             reason=reason,
-            advice=advice or ADVICE.get(reason, ""),
+            advice=one_line(advice or ADVICE.get(reason, ""), _LONGEST_ADVICE),
             first_at=now,
             last_at=now,
             status=status,
@@ -195,6 +196,6 @@ def merged(refusals: Iterable[Refusal]) -> tuple[Refusal, ...]:
 
 
 def _cleaned(text: str, limit: int = _LONGEST_WORD) -> str:
-    """Return a stranger's text as a short line that can be printed."""
-    line = one_line(text, limit)
-    return line if line.isprintable() else one_line(ascii(line)[1:-1], limit)
+    """Return a stranger's text as a short line of ASCII that can be printed."""
+    line = text[: limit + 1]
+    return one_line(line if line.isascii() and line.isprintable() else ascii(line)[1:-1], limit)

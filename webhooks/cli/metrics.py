@@ -97,6 +97,11 @@ def of_workers(states: Mapping[str, int], restarts: int) -> Families:
     return _as_json([workers, CounterMetricFamily("webhooks_worker_restarts", "Workers started in place of others.", restarts)])
 
 
+def of_refusals(total: Mapping[str, int]) -> Families:
+    """Return refusals before any receiver, by reason, as they stand among what a process counts."""
+    return _as_json([_rejected(total)])
+
+
 def as_text(families: Families) -> bytes:
     """Write metrics in the text format."""
     registry = CollectorRegistry()
@@ -127,15 +132,13 @@ def _counts(snapshot: Snapshot) -> Iterator[Metric]:
     accepted = CounterMetricFamily("webhooks_accepted", "New events, dead letters included.", labels=["path"])
     duplicates = CounterMetricFamily("webhooks_duplicates", "Deliveries of events known already.", labels=["path"])
     failures = CounterMetricFamily("webhooks_store_failures", "Deliveries answered 503.", labels=["path"])
-    rejected = CounterMetricFamily("webhooks_rejected", "Refused deliveries and connections.", labels=["path", "reason"])
+    rejected = _rejected(snapshot.refused)
     for path, counted in snapshot.receivers.items():
         accepted.add_metric([path], counted.accepted)
         duplicates.add_metric([path], counted.duplicates)
         failures.add_metric([path], counted.store_failures)
         for reason, count in counted.rejected.items():
             rejected.add_metric([path, reason], count)
-    for reason, count in snapshot.refused.items():
-        rejected.add_metric(["", reason], count)
     yield from (accepted, duplicates, failures, rejected)
     yield GaugeMetricFamily("webhooks_connections", "Open connections.", snapshot.connections)
     polling = snapshot.completions
@@ -145,6 +148,13 @@ def _counts(snapshot: Snapshot) -> Iterator[Metric]:
         yield GaugeMetricFamily("webhooks_polled", "Operations that are polled until they settle.", polling.pending)
         yield CounterMetricFamily("webhooks_polls", "Questions to the vendor.", polling.polls)
         yield CounterMetricFamily("webhooks_poll_errors", "Questions the vendor did not answer.", polling.poll_errors)
+
+
+def _rejected(total: Mapping[str, int]) -> CounterMetricFamily:
+    rejected = CounterMetricFamily("webhooks_rejected", "Refused deliveries and connections.", labels=["path", "reason"])
+    for reason, count in total.items():
+        rejected.add_metric(["", reason], count)
+    return rejected
 
 
 def _held(store: StoreStatistics, now: float) -> Iterator[Metric]:

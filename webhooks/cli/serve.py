@@ -57,7 +57,13 @@ def serve(
     admin_port: Annotated[
         int, typer.Option(help="Port for health and metrics; 0 takes a free one, -1 none.", min=-1, max=65_535)
     ] = 8481,
-    admin_token_file: Annotated[Path | None, typer.Option(help="File of the token for metrics.")] = None,
+    admin_token_file: Annotated[
+        Path | None, typer.Option(help="File of the token for what the admin port shows beside health.")
+    ] = None,
+    admin_allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name, or name:port, that the admin port is asked by beside its addresses; may be given again."),
+    ] = None,
     forward_to: ForwardOption = None,
     forward_insecure: Annotated[bool, typer.Option("--forward-insecure", help="Allow plain http to another machine.")] = False,
     forward_attempts: Annotated[int, typer.Option(help="Tries before a delivery becomes a dead letter.", min=1)] = 20,
@@ -153,7 +159,9 @@ def serve(
         port=port,
         unix=unix,
         tls=None if tls_cert is None else TlsSettings(certificate=tls_cert, key=tls_key, minimum=tls_min),
-        admin=None if admin_port < 0 else AdminSettings(host=admin_host, port=admin_port, token_file=admin_token_file),
+        admin=None
+        if admin_port < 0
+        else AdminSettings(host=admin_host, port=admin_port, token_file=admin_token_file, allowed_hosts=admin_allow_host or ()),
         forward=None
         if forward_to is None
         else ForwardSettings(url=forward_to, allow_insecure=forward_insecure, attempts=forward_attempts, timeout=forward_timeout),

@@ -19,6 +19,7 @@ from rewards_core.errors import StoreError
 from webhooks.cli.admin import ADMIN_LIMITS, Readiness, open_admin
 from webhooks.cli.ending import CannotStart
 from webhooks.cli.forwarding import Forwarder
+from webhooks.cli.refusal_lists import at_path
 from webhooks.cli.reloading import Reloadable
 from webhooks.cli.sockets import ListeningSockets, open_sockets
 from webhooks.cli.sources import ReloadableSource, by_path
@@ -30,6 +31,7 @@ from webhooks.ingress.gate import Gate
 from webhooks.ingress.peers import Networks
 from webhooks.polling import PollPolicy
 from webhooks.receiver import Receiver
+from webhooks.refusals import Refusal, Refusals, merged
 from webhooks.store import open_store, store_file
 from webhooks.supervise import RestartPolicy, keep_running
 
@@ -87,7 +89,10 @@ class Listener:
         self._number = number
         self._reloadable = Reloadable(settings)
         store_file(settings.store, "--store")
+        if settings.admin is not None:
+            settings.admin.hosts()
         self._token = None if settings.admin is None else settings.admin.token()
+        self._refusals = Refusals(logger, clock=clock)
         self._trusted = Networks(settings.trusted, "--trusted-proxy")
         self._allowed = Networks(settings.allowed, "--allow") if settings.allowed else None
         self._stop = asyncio.Event()
@@ -158,6 +163,15 @@ class Listener:
 
         return as_text([*self.counted(), *await self.held()])
 
+    async def refused(self) -> Sequence[Refusal]:
+        """Return what was refused last, newest first."""
+        return self.refused_here()
+
+    def refused_here(self) -> Sequence[Refusal]:
+        """Return what this process refused last, newest first."""
+        of_paths = [each for path, receiver in self._receivers.items() for each in at_path(path, receiver.refused)]
+        return merged([*self._refusals.newest_first(), *of_paths])
+
     def counted(self) -> Families:
         """Return what this process counts; nothing if the extra is missing."""
         if self._metrics is None:
@@ -167,7 +181,7 @@ class Listener:
         return self._metrics.counted(
             Snapshot(
                 receivers={path: receiver.statistics for path, receiver in self._receivers.items()},
-                refused=self._armour.refusals.total,
+                refused=self._refusals.total,
                 connections=self._armour.open_connections,
                 completions=None if self._completions is None else self._completions.statistics,
             )
@@ -220,6 +234,7 @@ class Listener:
             limits=settings.limits,
             trusted=self._trusted,
             allowed=self._allowed,
+            refusals=self._refusals,
             observe=self._observe,
         )
 
@@ -233,11 +248,11 @@ class Listener:
         raise_file_limit(stages * settings.limits.connections + _FILES_BESIDE_CONNECTIONS)
         sockets, admin, where = self._inherited, {}, {}
         if sockets is None:
-            admin = await open_admin(stack, self, settings.admin, self._token)
+            admin = await open_admin(stack, self, settings.admin, self._token, self._refusals)
             self._opened = await open_sockets(settings)
             stack.callback(self._opened.close)
             sockets, where = self._opened.sockets, self._opened.where
-        self._gate = Gate(self._armour, context, limits=settings.limits, refusals=self._armour.refusals, trusted=self._trusted)
+        self._gate = Gate(self._armour, context, limits=settings.limits, refusals=self._refusals, trusted=self._trusted)
         stack.push_async_callback(self._gate.aclose)
         self._gate.open(sockets)
         return described(settings, where | admin)

@@ -12,6 +12,7 @@ from rewards_core.keys import read_secret_file
 from rewards_core.operations import DEFAULT_SCOPE
 from rewards_core.secrets import Secret
 from rewards_core.validation import is_loopback, whole
+from webhooks.cli.hosts import Hosts
 from webhooks.cli.sources import SourceSpec
 from webhooks.handlers import HandlerPolicy
 from webhooks.ingress.limits import ArmourLimits
@@ -72,11 +73,21 @@ class AdminSettings:
         host: Address; one outside this machine needs a token.
         port: 0 takes a free one.
         token_file: Where the token stands that callers show as `Authorization: Bearer`.
+        allowed_hosts: Names that it is asked by, beside its addresses and those of loopback; with a port or without.
     """
 
     host: str = "127.0.0.1"
     port: int = 8481
     token_file: Path | None = None
+    allowed_hosts: Sequence[str] = ()
+
+    def hosts(self) -> Hosts:
+        """Return the names that the port is asked by.
+
+        Raises:
+            ValueError: one of them cannot be a name.
+        """
+        return Hosts(self.host, self.allowed_hosts)
 
     def token(self) -> Secret | None:
         """Return the token, None where none is needed.
@@ -91,7 +102,16 @@ class AdminSettings:
                     "from them, or a loopback address such as 127.0.0.1."
                 )
             return None
-        return Secret(read_secret_file(self.token_file, "the admin token").strip(), "admin token")
+        return admin_token(self.token_file)
+
+
+def admin_token(file: Path) -> Secret:
+    """Return the token of the admin port.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    return Secret(read_secret_file(file, "the admin token").strip(), "admin token")
 
 
 @frozen(kw_only=True)

@@ -10,11 +10,14 @@ from attrs import frozen
 
 import original_async
 from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH
+from rewards_core.errors import SignatureError
 from rewards_core.keys import webhook_keys
 from rewards_core.operations import DEFAULT_SCOPE, Event
 from rewards_core.validation import check_id
 
 _WORDS = ("scope", "app", "keys")
+_KEYS_DIFFER = frozenset({"unknown_key", "mismatch"})
+_RELOAD = "If a key was rotated, put the new one into the keys file and reload it with SIGHUP."
 
 
 @frozen(kw_only=True)
@@ -101,7 +104,12 @@ class ReloadableSource:
 
     def verify(self, headers: Mapping[str, str], body: bytes) -> str:
         """Return the id of the key that signed these bytes."""
-        return self._current.verify(headers, body)
+        try:
+            return self._current.verify(headers, body)
+        except SignatureError as problem:
+            if problem.reason not in _KEYS_DIFFER:
+                raise
+            raise SignatureError(f"{problem} {_RELOAD}", reason=problem.reason, key_ids=problem.key_ids) from None
 
     def parse(self, body: bytes, headers: Mapping[str, str] | None = None) -> Event:
         """Read a verified body."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,6 +20,7 @@ from webhooks.cli.service import Listener, described
 from webhooks.cli.sockets import open_sockets
 from webhooks.cli.totals import summed
 from webhooks.cli.workers import STATES, Worker
+from webhooks.refusals import Refusal, Refusals, merged
 from webhooks.store import store_file
 from webhooks.supervise import RestartPolicy, keep_running
 
@@ -51,6 +52,7 @@ class Supervisor:
         Listener(settings)  # each worker makes its own; what is wrong with the settings is said here, once
         if store_file(settings.store, "--store") is None:
             raise ValueError("--workers: a memory: store can be seen only by its own process. Give --store sqlite:///FILE.")
+        self._refusals = Refusals(logger)
         self._stop = asyncio.Event()
         self._workers: list[Worker] = []
 
@@ -71,7 +73,7 @@ class Supervisor:
             try:
                 opened = await open_sockets(settings)
                 stack.callback(opened.close)
-                admin = await open_admin(stack, self, settings.admin, self._token)
+                admin = await open_admin(stack, self, settings.admin, self._token, self._refusals)
             except (OSError, UnicodeError) as problem:  # a host that can be no name is a UnicodeError
                 raise CannotStart(f"could not start: {problem}", Exit.UNAVAILABLE) from None
             for_workers = evolve(settings, admin=None)
@@ -124,7 +126,7 @@ class Supervisor:
     async def metrics(self) -> bytes | None:
         """Return the sums over all workers, and what the store holds once; None if the extra is missing."""
         try:
-            from webhooks.cli.metrics import as_text, of_workers  # noqa: PLC0415 - needs an extra
+            from webhooks.cli.metrics import as_text, of_refusals, of_workers  # noqa: PLC0415 - needs an extra
         except ImportError:
             return None
         answers = await asyncio.gather(*(worker.ask("counted", _SCRAPE_SECONDS) for worker in self._workers))
@@ -136,8 +138,15 @@ class Supervisor:
                 break
         states = Counter(worker.state for worker in self._workers)
         restarts = sum(max(0, worker.starts - 1) for worker in self._workers)
-        counted = summed(families for worker in self._workers for families in worker.counted())
+        here = of_refusals(self._refusals.total)
+        counted = summed([*(families for worker in self._workers for families in worker.counted()), here])
         return as_text([*counted, *held, *of_workers({state: states[state] for state in STATES}, restarts)])
+
+    async def refused(self) -> Sequence[Refusal]:
+        """Return what all workers and the admin port refused last, newest first."""
+        await asyncio.gather(*(worker.ask("refused", _SCRAPE_SECONDS) for worker in self._workers))
+        by_workers = [each for worker in self._workers for each in worker.refused()]
+        return merged([*self._refusals.newest_first(), *by_workers])
 
     async def _first_starts(self) -> CannotStart | None:
         """Return once every worker takes deliveries, or why one cannot."""

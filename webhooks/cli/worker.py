@@ -13,6 +13,7 @@ from typing import Any
 from rewards_core.cli.exit_codes import Exit
 from webhooks.cli.control import Channel, settings_from_json
 from webhooks.cli.ending import CannotStart
+from webhooks.cli.refusal_lists import to_json
 from webhooks.cli.service import Listener
 from webhooks.cli.tuning import leave_lasting_objects_alone
 from webhooks.cli.worker_process import SIGNALS
@@ -70,6 +71,7 @@ class _Worker:
         try:
             code = await self._listener.run(lambda _: self._started())
             self._answer("counted", self._listener.counted())
+            self._answer("refused", to_json(self._listener.refused_here()))
         finally:
             obeying.cancel()
             with suppress(asyncio.CancelledError):
@@ -118,6 +120,8 @@ class _Worker:
                 self._answer(question, await self._listener.why_not_ready())
             elif question == "counted":
                 self._answer(question, self._listener.counted())
+            elif question == "refused":
+                self._answer(question, to_json(self._listener.refused_here()))
             else:
                 self._answer(question, await self._listener.held())
         except Exception:  # deliveries go on

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from webhooks.cli.control import Channel
 from webhooks.cli.ending import CannotStart
+from webhooks.cli.refusal_lists import from_json
 from webhooks.supervise import wait_at_most
 
 if TYPE_CHECKING:
     from webhooks.cli.totals import Families
+    from webhooks.refusals import Refusal
 
 SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 """What a worker blocks from its first instruction until it can handle it."""
@@ -36,6 +38,7 @@ class WorkerProcess:
         pid: Its process id.
         state: `"starting"`, `"ready"` or `"draining"`.
         counted: What it counted when it was last asked.
+        refused: What it had refused when it was last asked.
         failure: Why it could not start, if it said so.
     """
 
@@ -43,6 +46,7 @@ class WorkerProcess:
         self.pid = process.pid
         self.state = "starting"
         self.counted: Families = []
+        self.refused: Sequence[Refusal] = ()
         self.failure: CannotStart | None = None
         self._process = process
         self._channel = channel
@@ -57,7 +61,7 @@ class WorkerProcess:
         """Return the answer with its `value`, None if there is none in time.
 
         Args:
-            question: `"readiness"`, `"counted"` or `"held"`. While a question is open it is not asked again.
+            question: `"readiness"`, `"counted"`, `"refused"` or `"held"`. While a question is open it is not asked again.
             seconds: How long to wait.
         """
         answered = self._asked.get(question)
@@ -84,6 +88,8 @@ class WorkerProcess:
                 self._answers[question] = message
                 if question == "counted":
                     self.counted = message["value"]
+                elif question == "refused":
+                    self.refused = from_json(message["value"])
                 if question in self._asked:
                     self._asked[question].set()
             elif "failed" in message:

@@ -11,6 +11,7 @@ from webhooks.cli.control import settings_to_json
 from webhooks.cli.ending import CannotStart
 from webhooks.cli.totals import growing, summed
 from webhooks.cli.worker_process import WorkerProcess, words_for, worker_process
+from webhooks.refusals import merged
 
 if TYPE_CHECKING:
     import socket
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from webhooks.cli.settings import ListenerSettings
     from webhooks.cli.totals import Families
+    from webhooks.refusals import Refusal
 
 logger = logging.getLogger("webhooks.listener")
 
@@ -50,6 +52,7 @@ class Worker:
         self.cut_off = False
         self._process: WorkerProcess | None = None
         self._past: Families = []
+        self._past_refused: Sequence[Refusal] = ()
         self._stopping = False
         self._sockets = sockets
         self._orders = {
@@ -66,6 +69,10 @@ class Worker:
     def counted(self) -> list[Families]:
         """Return what former processes counted, and what this one did when it was last asked."""
         return [self._past, [] if self._process is None else self._process.counted]
+
+    def refused(self) -> Sequence[Refusal]:
+        """Return what former processes refused last, and what this one had when it was last asked."""
+        return [*self._past_refused, *(() if self._process is None else self._process.refused)]
 
     async def live(self) -> None:
         """Run one process after another until `stop`, or until the first one cannot start.
@@ -131,6 +138,7 @@ class Worker:
             finally:
                 self._process = None
                 self._past = growing(summed([self._past, process.counted]))
+                self._past_refused = merged([*self._past_refused, *process.refused])
         if self._stopping:
             self.cut_off = code != Exit.OK and process.failure is None
         elif process.failure is not None:
