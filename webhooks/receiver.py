@@ -18,6 +18,7 @@ from rewards_core.log_limit import LogLimit
 from rewards_core.operations import Event, EventSource
 from rewards_core.validation import check_callable, check_methods, check_name, check_number, check_whole, setting
 from webhooks.advice import ADVICE
+from webhooks.delivery_log import deliveries, log_delivery, log_refused
 from webhooks.handlers import Handler, HandlerPolicy, HandlerRunner, HandlerStatistics, by_scope
 from webhooks.ingress.base import (
     ACCEPTED,
@@ -239,6 +240,7 @@ class Receiver:
         # Let all deliveries of one moment come as far before any goes on: a step that many take one after the other keeps its
         # code in the processor's caches. In `benchmarks deliveries` this spares a quarter of the server's time.
         await asyncio.sleep(0)
+        started = time.perf_counter() if deliveries.isEnabledFor(logging.INFO) else None
         event = self._verified_event(headers, body)
         if isinstance(event, SignatureError):
             return self._refuse_unsigned(event, UNSIGNED, peer, len(body))
@@ -249,16 +251,23 @@ class Receiver:
             self._store_failures += 1
             if self._log_limit.allows("store"):
                 logger.exception("a delivery could not be kept and was answered 503")
+            if started is not None:
+                log_delivery(event, "not kept", time.perf_counter() - started, peer)
             return NOT_KEPT
         await asyncio.sleep(0)
         self._last_delivery_at = self._clock()
         if acceptance is Acceptance.DUPLICATE:
             self._duplicates += 1
-            return ACCEPTED
-        self._accepted += 1
-        if event.problem is not None:
-            self._dead_letters += 1
-            logger.warning("a signed delivery is kept as a dead letter: %s", event.problem)
+            verdict = "duplicate"
+        else:
+            self._accepted += 1
+            verdict = "new"
+            if event.problem is not None:
+                self._dead_letters += 1
+                verdict = "dead letter"
+                logger.warning("a signed delivery is kept as a dead letter: %s", event.problem)
+        if started is not None:
+            log_delivery(event, verdict, time.perf_counter() - started, peer)
         return ACCEPTED
 
     async def replay(self, event_ids: Sequence[int]) -> int:
@@ -386,6 +395,8 @@ class Receiver:
 
     def _refuse(self, reason: str, reply: Reply, peer: object, **facts: Any) -> Reply:
         self._refusals.note(reason, peer, status=reply.status, **facts)
+        if deliveries.isEnabledFor(logging.INFO):
+            log_refused(reason, reply.status, peer)
         return reply
 
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from attrs import evolve, frozen
+from attrs import asdict, evolve, frozen
 
 from rewards_core.clock import loop_time
 from rewards_core.log_limit import LogLimit
@@ -22,6 +22,8 @@ _MAX_KEY_IDS = 8
 _LONGEST_WORD = 64
 _LONGEST_PATH = 200
 _LONGEST_ADVICE = 300  # 256 of the longest refusals are less than 1 MiB of JSON
+
+_LOGGED = frozenset({"reason", "status", "peer", "method", "path", "length", "key_ids"})
 
 _Key = tuple[str | None, str | None, tuple[str, ...]]
 _Kept = dict[_Key, "Refusal"]
@@ -184,6 +186,7 @@ class Refusals:
             self.total[refusal.reason],
             f" It claims the key {', '.join(refusal.key_ids)}." if refusal.key_ids else "",
             f" {refusal.advice}" if refusal.advice else "",
+            extra={name: value for name, value in asdict(refusal).items() if name in _LOGGED and value not in (None, ())},
         )
 
 

@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.logs import told_as_json
 from rewards_core.cli.option_kinds import kinds_of
 from rewards_core.cli.output import fail
 from rewards_core.cli.presets import Preset, presets
@@ -139,6 +140,8 @@ class _Command(TyperCommand):
                 return super().invoke(ctx)
             except typer.BadParameter as problem:
                 problem.message = in_options(problem.message)
+                if told_as_json(problem.format_message(), "error"):
+                    raise typer.Exit(Exit.USAGE) from None
                 raise
 
 

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.logs import told_as_json
 from rewards_core.cli.wording import in_options
 from rewards_core.text import one_line
 
@@ -72,6 +73,8 @@ def wrong_usage() -> Iterator[None]:
 
 def tell(text: str, style: str = "") -> None:
     """Write a line to standard error; if that is closed or full, the line is lost and nothing else happens."""
+    if told_as_json(text, "error" if style else "info"):
+        return
     with suppress(OSError, ValueError):
         console = _console(sys.stderr, stderr=True)
         console.print(Text(one_line(text, 2_000), style=style), soft_wrap=True)

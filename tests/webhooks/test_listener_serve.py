@@ -88,7 +88,7 @@ async def test_stopped_under_load_it_answers_everything_it_took_and_loses_nothin
 
 
 async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
-    async with running(tmp_path, "--body-timeout", "60", "--verbose") as listener:
+    async with running(tmp_path, "--body-timeout", "60", "--log-level", "info") as listener:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(listener.where["url"].rpartition(":")[2]))
         writer.write(b"POST /webhooks/original HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
         await writer.drain()
@@ -120,7 +120,7 @@ async def test_sighup_reads_keys_anew_and_keeps_the_old_ones_if_it_cannot(tmp_pa
     first, second = (
         OriginalWebhooks({name: f"{word}_secret_of_this_length"}) for name, word in [("first", "one"), ("second", "two")]
     )
-    async with running(tmp_path, "--keys-file", str(keys), "--verbose") as listener, aiohttp.ClientSession() as session:
+    async with running(tmp_path, "--keys-file", str(keys), "--log-level", "info") as listener, aiohttp.ClientSession() as session:
         assert await post(session, listener.url, delivery("1"), signed(delivery("1"), first)) == 200
         assert await post(session, listener.url, delivery("2"), signed(delivery("2"), second)) == 401
         keys.write_text("# rotated\nsecond:two_secret_of_this_length\n")
@@ -165,7 +165,7 @@ async def test_over_tls_only_versions_from_the_oldest_allowed_on_are_spoken(tmp_
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
     certificate.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "cert.pem"))
-    options = ["--tls-cert", "cert.pem", "--tls-min", "1.3", "--verbose"]
+    options = ["--tls-cert", "cert.pem", "--tls-min", "1.3", "--log-level", "info"]
     async with running(tmp_path, *options) as listener:
         assert listener.where["url"].startswith("https://")
         for newest, works in [(ssl.TLSVersion.TLSv1_3, True), (ssl.TLSVersion.TLSv1_2, False)]:

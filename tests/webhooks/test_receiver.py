@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -379,3 +380,35 @@ async def test_what_is_no_store_is_refused() -> None:
         Receiver(FakeSource(), "redis://localhost")
     with pytest.raises(TypeError, match="store: give a MemoryStore"):
         Receiver(FakeSource(), 7)  # type: ignore[arg-type]
+
+
+# the log of deliveries
+
+
+async def test_each_delivery_is_logged_where_that_is_asked_for_and_only_there(caplog: pytest.LogCaptureFixture) -> None:
+    inbox = Inbox()
+    body = body_of(uid="1", resource=words_of("1", "done"))
+    caplog.set_level(logging.WARNING, "webhooks.deliveries")
+    await inbox.send(body)
+    caplog.set_level(logging.INFO, "webhooks.deliveries")
+    await inbox.receiver.receive(inbox.source.sign(body), body, "203.0.113.7")
+    await inbox.receiver.receive({}, body, "203.0.113.7")
+    inbox.receiver.refusal("GET", {}, None)
+    duplicate, refused, method = [each for each in caplog.records if each.name == "webhooks.deliveries"]
+    assert re.fullmatch(r"\S+ 1 duplicate [\d.]+ ms", duplicate.getMessage())
+    assert vars(duplicate).items() >= {"uid": "1", "verdict": "duplicate", "peer": "203.0.113.7", "scope": "default"}.items()
+    assert refused.getMessage() == "- - refused (missing) from 203.0.113.7"
+    assert method.getMessage() == "- - refused (method) from -"
+
+
+async def test_a_delivery_that_could_not_be_kept_is_logged_as_such(caplog: pytest.LogCaptureFixture) -> None:
+    class Full(MemoryStore):
+        async def accept(self, event: Event, **options: Any) -> Acceptance:
+            raise StoreError("the disk is full")
+
+    caplog.set_level(logging.INFO, "webhooks.deliveries")
+    source, body = FakeSource(), body_of(uid="1")
+    await Receiver(source, Full()).receive(source.sign(body), body)
+    assert [each.getMessage().rsplit(" ", 2)[0] for each in caplog.records if each.name == "webhooks.deliveries"] == [
+        f"{source.parse(body).name} 1 not kept"
+    ]

@@ -102,7 +102,7 @@ class Workers:
 @asynccontextmanager
 async def working(folder: Path, *options: str, workers: int = 2, **more: Any) -> AsyncIterator[Workers]:
     """Start a listener with workers, and return once all take deliveries."""
-    async with running(folder, "--workers", str(workers), "--verbose", *options, **more) as listener:
+    async with running(folder, "--workers", str(workers), "--log-level", "info", *options, **more) as listener:
         assert listener.where["workers"] == workers
         found = Workers(listener)
         for _ in range(workers):

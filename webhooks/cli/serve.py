@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ import typer
 from original_async.settings import has_credentials
 from rewards_core.cli.ending import ending
 from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.logs import LogFormatOption, LogLevelOption, LogSettings, log_to_stderr
 from rewards_core.cli.output import JsonOption, Output, finite
 from webhooks.cli.ending import ENDS
 from webhooks.cli.options import (
@@ -123,7 +123,9 @@ def serve(
             min=UNSERVED_DAYS,
         ),
     ] = DEAD_DAYS,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Log more.")] = False,
+    log_level: LogLevelOption = "warning",
+    log_format: LogFormatOption = "text",
+    verbose: Annotated[bool, typer.Option("--verbose", hidden=True, help="The same as --log-level info.")] = False,
     as_json: JsonOption = None,
 ) -> None:
     """Take deliveries until told to stop.
@@ -144,11 +146,8 @@ def serve(
 
       webhook-listener serve --forward-to http://127.0.0.1:9000/hooks --trusted-proxy 10.0.0.0/8
     """
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    level = "info" if verbose and log_level == "warning" else log_level
+    log_to_stderr(LogSettings(level=level, form=log_format))
     if poll is None:
         poll = has_credentials(os.environ)
     sources = sources_of(source, keys_file)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.logs import LogSettings, log_to_stderr
 from webhooks.cli.control import Channel, settings_from_json
 from webhooks.cli.ending import CannotStart
 from webhooks.cli.refusal_lists import to_json
@@ -32,9 +33,7 @@ async def _work(control: socket.socket) -> int:
     orders = await channel.receive()
     if orders is None:
         return Exit.OK
-    logging.basicConfig(
-        level=orders["level"], format=f"%(asctime)s %(levelname)s %(name)s: worker {orders['number']}: %(message)s"
-    )
+    log_to_stderr(LogSettings(**orders["log"]), worker=orders["number"])
     asyncio.get_running_loop().set_exception_handler(quiet_about_accepting(logger))
     try:
         listener = Listener(

@@ -6,7 +6,10 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+from attrs import asdict
+
 from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.logs import logs_in_force
 from webhooks.cli.control import settings_to_json
 from webhooks.cli.ending import CannotStart
 from webhooks.cli.totals import growing, summed
@@ -58,7 +61,7 @@ class Worker:
         self._orders = {
             "number": number,
             "settings": settings_to_json(settings),
-            "level": logging.getLogger().getEffectiveLevel(),
+            "log": asdict(logs_in_force()),
         }
 
     @property
