@@ -18,6 +18,7 @@ import attrs
 import pytest
 import trustme
 
+from tests.stepped_time import SteppedTime
 from tests.webhooks.fakes import FakeSource
 from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.base import Reply
@@ -342,6 +343,32 @@ async def test_a_peer_that_says_nothing_is_closed_without_an_answer() -> None:
 async def test_a_connection_idle_after_its_delivery_is_closed() -> None:
     async with serving(attrs.evolve(SLOWEST, idle_seconds=0.2)) as running:
         assert status_of(await running.until_closed(HEALTHY)) == 200
+
+
+PROXIES = {"nginx": 60, "AWS ALB": 60, "Apache Traffic Server": 120, "caddy": 120, "GCP": 600, "Cloudflare": 900}
+"""Seconds for which they keep an idle connection to the server behind them by default."""
+
+
+def test_idle_connections_are_kept_longer_than_by_any_common_proxy() -> None:
+    assert ArmourLimits().idle_seconds > max(PROXIES.values())
+
+
+@pytest.mark.parametrize(
+    ("limits", "silence"), [(ArmourLimits(), max(PROXIES.values())), (ArmourLimits(idle_seconds=7_200), 7_000)]
+)
+async def test_a_connection_can_be_used_after_the_longest_silence_of_a_proxy(
+    limits: ArmourLimits, silence: float, stepped_time: SteppedTime
+) -> None:
+    async with serving(limits) as running:
+        reader, writer = await running.connect()
+        for _ in range(3):
+            writer.write(HEALTHY)
+            assert await read_answer(reader) == 200
+            stepped_time.at += silence
+            running.server._sweep()
+            for _ in range(3):  # timers that are due run
+                await asyncio.sleep(0)
+        await close(writer)
 
 
 async def test_headers_without_end_are_cut_at_their_size() -> None:

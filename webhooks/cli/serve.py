@@ -95,7 +95,13 @@ def serve(
     ] = _LIMITS.header_seconds,
     body_timeout: Annotated[float, typer.Option(help="Seconds for the body.", callback=finite, min=0.01)] = 20.0,
     idle_timeout: Annotated[
-        float, typer.Option(help="Seconds a connection is kept between requests.", callback=finite, min=0.01)
+        float,
+        typer.Option(
+            help="Seconds a connection is kept between requests. Less than the proxy in front keeps it gives its clients a 502 now "
+            "and then.",
+            callback=finite,
+            min=0.01,
+        ),
     ] = _LIMITS.idle_seconds,
     max_connections: Annotated[int, typer.Option(help="Connections at a time, of each worker.", min=1)] = _LIMITS.connections,
     max_per_peer: Annotated[

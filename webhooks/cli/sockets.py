@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _BACKLOG = 1_024
 _ANSWER_SECONDS = 1.0
+_SILENT_SECONDS, _PROBE_SECONDS, _PROBES = 60, 15, 4
+"""When a peer that is silent is asked whether it is still there; an idle connection to one that is gone ends in two minutes."""
 
 
 class ListeningSockets:
@@ -66,6 +68,7 @@ async def open_sockets(settings: ListenerSettings) -> ListeningSockets:
         bound.close()
     for each in sockets:
         each.setblocking(False)
+        _find_dead_peers(each)
         each.listen(_BACKLOG)
     return ListeningSockets(sockets, {"url": url_of(scheme, sockets[0])})
 
@@ -74,6 +77,15 @@ def url_of(scheme: str, listening: socket.socket) -> str:
     """Return the URL of a TCP socket."""
     host, port = listening.getsockname()[:2]
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _find_dead_peers(listening: socket.socket) -> None:
+    """Let the system ask silent peers of all connections to this socket, which inherit its options."""
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", _SILENT_SECONDS), ("TCP_KEEPINTVL", _PROBE_SECONDS), ("TCP_KEEPCNT", _PROBES)):
+        option = getattr(socket, name, None)
+        if option is not None:
+            listening.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _open_unix(path: Path) -> socket.socket:

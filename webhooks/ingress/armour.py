@@ -21,6 +21,7 @@ from webhooks.ingress.answers import PlainAnswer, answer_bytes
 from webhooks.ingress.base import Reply
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.peers import Address, Client, Networks, PeerCounts, peer_key, read_address, resolve_client
+from webhooks.ingress.proxies import WRITTEN_BY_PROXIES, UntoldProxies
 from webhooks.refusals import Refusals
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class _Refused(Exception):
 class _Connection(web.RequestHandler):
     """One peer's connection: knows what it waits for and until when."""
 
-    __slots__ = ("armour", "client", "deadline", "headers", "key", "peer", "phase", "received", "receiver", "wire")
+    __slots__ = ("armour", "client", "deadline", "headers", "key", "peer", "phase", "received", "receiver", "untold", "wire")
 
     def __init__(self, armour: ArmouredServer, **options: Any) -> None:
         super().__init__(armour, **options)
@@ -70,6 +71,7 @@ class _Connection(web.RequestHandler):
         self.peer: Address | None = None
         self.client: Address | None = None
         self.key: int | None = None
+        self.untold = False
         self.headers: Mapping[str, str]
         self.receiver: Intake
         self.wire: asyncio.Transport
@@ -235,6 +237,7 @@ class ArmouredServer(web.Server):
         self._observe = check_callable(observe, "observe")
         self._open: dict[_Connection, None] = {}
         self._peers = PeerCounts()
+        self._untold_proxies = UntoldProxies(self.limits.connections_per_peer)
         self._in_flight = 0
         self._emptied: asyncio.Future[None] | None = None
         self._sweeping: asyncio.TimerHandle | None = None
@@ -249,6 +252,7 @@ class ArmouredServer(web.Server):
             access_log=None,
             auto_decompress=False,
             lingering_time=self.limits.linger_seconds,
+            keepalive_timeout=self.limits.idle_seconds,  # aiohttp's own is shorter
             max_line_size=4096,
             max_field_size=8190,
             max_headers=_MAX_HEADERS,
@@ -278,6 +282,9 @@ class ArmouredServer(web.Server):
             self.refusals.note("connections", peer, status=429)
             self._watch(connection)
             return 429
+        if not trusted:
+            connection.untold = True
+            self._untold_proxies.look(peer, self._peers.held(connection.key))
         self._watch(connection)
         return None
 
@@ -365,6 +372,10 @@ class ArmouredServer(web.Server):
 
     async def _answer(self, request: web.BaseRequest, connection: _Connection) -> web.StreamResponse:
         key: int | None = None
+        if connection.untold:
+            connection.untold = False
+            if any(name in request.headers for name in WRITTEN_BY_PROXIES):
+                self._untold_proxies.look(connection.peer, self._peers.held(connection.key), request.headers)
         if self._behind_proxies:
             client = self._client(request, connection)
             connection.client = client.address

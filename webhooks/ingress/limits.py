@@ -15,7 +15,8 @@ class ArmourLimits:
         header_bytes: Longest request line and headers together; beyond it 431.
         header_seconds: From connecting, or from the first byte of a later request, to the end of the headers; beyond it 408.
         answer_seconds: From the end of the body until the peer has taken the answer; beyond it the connection is cut.
-        idle_seconds: How long a connection is kept between requests.
+        idle_seconds: How long a connection is kept between requests: longer than any proxy in front keeps it, or now and then a
+            delivery meets a connection that is just being closed, and the proxy answers 502.
         linger_seconds: How long the rest of a refused body is read and thrown away, so that the refusal arrives.
         drain_grace_seconds: How long idle connections stay open once draining has begun, for a request already on its way.
         connections: Over all peers; beyond it the connection that would time out next, of those without a request, gives way.
@@ -30,7 +31,7 @@ class ArmourLimits:
     header_bytes: int = field(default=32_768, validator=whole(at_least=1))
     header_seconds: float = field(default=10.0, validator=number(above=0))
     answer_seconds: float = field(default=30.0, validator=number(above=0))
-    idle_seconds: float = field(default=60.0, validator=number(above=0))
+    idle_seconds: float = field(default=920.0, validator=number(above=0))
     linger_seconds: float = field(default=1.0, validator=number(above=0))
     drain_grace_seconds: float = field(default=0.5, validator=number(above=0))
     connections: int = field(default=1000, validator=whole(at_least=1))

@@ -116,6 +116,10 @@ class PeerCounts:
     def __len__(self) -> int:
         return len(self._counts)
 
+    def held(self, key: int | None) -> int:
+        """Return how much a peer holds; 0 for None, who is not counted."""
+        return 0 if key is None else self._counts.get(key, 0)
+
     def enter(self, key: int, limit: int) -> bool:
         """Count one more for a peer and return True, or return False where it already holds `limit`."""
         held = self._counts.get(key, 0)

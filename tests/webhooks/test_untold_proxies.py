@@ -1,0 +1,95 @@
+"""A proxy that the listener was not told of is named, with the option, before its clients are refused."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+
+import aiohttp
+import attrs
+import pytest
+
+from tests.webhooks.listener_process import delivery, post, running, signed
+from tests.webhooks.test_armour_server import HEALTHY, SLOWEST, close, read_answer, serving
+from webhooks.ingress.peers import Networks
+from webhooks.ingress.proxies import UntoldProxies
+
+FORWARDED = {"X-Forwarded-For": "198.51.100.7"}
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
+@pytest.mark.parametrize("peer", ["127.0.0.1", "::1", "10.1.2.3", "fd00::7"])
+def test_a_near_peer_that_writes_what_proxies_write_is_named_at_once_and_once(
+    peer: str, header: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxies = UntoldProxies(100)
+    for _ in range(3):
+        proxies.look(ip_address(peer), 1, {header: "x"})
+    (said,) = caplog.messages
+    assert f"--trusted-proxy {peer} " in said
+    assert header in said
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "held", "named"),
+    [
+        ("127.0.0.1", {}, 49, False),
+        ("127.0.0.1", {}, 50, True),
+        ("203.0.114.9", FORWARDED, 49, False),
+        ("203.0.114.9", FORWARDED, 50, True),
+        ("203.0.114.9", {}, 100, False),
+    ],
+)
+def test_a_peer_is_named_when_it_holds_half_of_its_share_if_it_may_be_a_proxy(
+    peer: str, headers: Mapping[str, str], held: int, named: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    UntoldProxies(100).look(ip_address(peer), held, headers)
+    assert [f"--trusted-proxy {peer} if" in line for line in caplog.messages] == [True] * named
+
+
+def test_over_a_unix_socket_the_word_for_it_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    proxies = UntoldProxies(100)
+    proxies.look(None, 0)
+    assert caplog.messages == []
+    proxies.look(None, 0, FORWARDED)
+    assert "--trusted-proxy unix " in caplog.messages[0]
+
+
+def test_no_crowd_of_peers_fills_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    proxies = UntoldProxies(100)
+    for number in range(200):
+        proxies.look(ip_address(f"10.0.0.{number}"), 1, FORWARDED)
+    assert len(caplog.messages) == 8
+
+
+async def test_it_is_said_before_the_limit_of_one_address_refuses_anybody(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(attrs.evolve(SLOWEST, connections_per_peer=8)) as running:
+        pairs = []
+        for number in range(1, 9):
+            reader, writer = await running.connect()
+            pairs.append(writer)
+            writer.write(HEALTHY)
+            assert await read_answer(reader) == 200
+            assert len(caplog.messages) == (number >= 4)
+        assert "--trusted-proxy 127.0.0.1 " in caplog.messages[0]
+        for writer in pairs:
+            await close(writer)
+
+
+async def test_of_a_trusted_proxy_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    async with serving(trusted=Networks(["127.0.0.1"])) as running:
+        reader, writer = await running.connect()
+        writer.write(HEALTHY.replace(b"Host: here", b"Host: here\r\nX-Forwarded-For: 198.51.100.7"))
+        assert await read_answer(reader) == 200
+        await close(writer)
+    assert caplog.messages == []
+
+
+async def test_a_listener_says_it_at_the_first_forwarded_request(tmp_path: Path) -> None:
+    async with running(tmp_path) as listener, aiohttp.ClientSession() as session:
+        body = delivery("324167489835")
+        assert await post(session, listener.url, body, {**signed(body), **FORWARDED}) == 200
+        assert "--trusted-proxy 127.0.0.1 " in await listener.log_until("X-Forwarded-For")
