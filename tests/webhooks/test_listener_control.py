@@ -13,6 +13,7 @@ from webhooks.cli.control import Channel, settings_from_json, settings_to_json
 from webhooks.cli.settings import AdminSettings, ForwardSettings, ListenerSettings, PollSettings, TlsSettings
 from webhooks.cli.sources import SourceSpec
 from webhooks.cli.totals import growing, summed
+from webhooks.cli.unix_socket import UnixSettings
 from webhooks.ingress.limits import ArmourLimits
 
 
@@ -25,7 +26,7 @@ async def test_settings_arrive_as_they_were_sent() -> None:
     settings = ListenerSettings(
         sources=(SourceSpec(path="/a", scope="a", app_uid="UB2DG8MW5KBQ", keys_file=Path("a.keys")), SourceSpec()),
         store="sqlite:///inbox.db",
-        unix=Path("in.sock"),
+        unix=UnixSettings(path=Path("in.sock"), mode=0o600, group="www-data"),
         tls=TlsSettings(certificate=Path("cert.pem"), key=Path("key.pem"), minimum="1.3"),
         admin=AdminSettings(token_file=Path("token")),
         forward=ForwardSettings(url="http://127.0.0.1:9/", attempts=3, timeout=0.5),

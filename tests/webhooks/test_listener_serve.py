@@ -447,6 +447,13 @@ async def create(url: str) -> str:
             "it is not said whose API credentials these are. Give one of a, b, or --no-poll.",
         ),
         (("--host", "203.0.113.1"), {}, 7, "could not start"),
+        (("--unix-mode", "0666"), {}, 2, "Give --unix PATH too"),
+        (("--unix-group", "daemon"), {}, 2, "Give --unix PATH too"),
+        (("--unix", "in.sock", "--unix-mode", "0640"), {}, 2, "makes no sense for a socket"),
+        (("--unix", "@in.sock"), {}, 2, "looks like an abstract socket"),
+        (("--unix", f"{'x' * 110}.sock"), {}, 2, "the path has 115 bytes"),
+        (("--unix", "none/in.sock"), {}, 7, "no socket can be made at none/in.sock: No such file or directory"),
+        (("--unix", "in.sock", "--unix-group", "nobody at all"), {}, 7, "there is no group 'nobody at all' on this machine"),
     ],
 )
 def test_what_cannot_be_is_said_with_an_exit_code(

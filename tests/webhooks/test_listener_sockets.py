@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import grp
+import os
 import socket
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from webhooks.cli.settings import ListenerSettings
 from webhooks.cli.sockets import ListeningSockets, open_sockets
 from webhooks.cli.sources import SourceSpec
+from webhooks.cli.unix_socket import UnixSettings, mode_from
 
 
 @pytest.fixture
@@ -20,8 +26,8 @@ def path(tmp_path: Path, blocking_calls_fail: object) -> Path:
     return tmp_path / "in.sock"
 
 
-def at(path: Path) -> ListenerSettings:
-    return ListenerSettings(sources=[SourceSpec()], store="memory:", unix=path)
+def at(path: Path, **options: Any) -> ListenerSettings:
+    return ListenerSettings(sources=[SourceSpec()], store="memory:", unix=UnixSettings(path=path, **options))
 
 
 @pytest.fixture
@@ -82,8 +88,93 @@ async def test_the_path_of_another_process_is_not_removed(path: Path, another: s
 
 
 async def test_a_path_that_cannot_be_leaves_no_socket_open(path: Path) -> None:
-    with pytest.raises(OSError, match="path too long"):
-        await open_sockets(at(path.with_name("x" * 120)))
+    with pytest.raises(OSError, match=r"no socket can be made at .*: No such file"):
+        await open_sockets(at(path.with_name("none") / "in.sock"))
+
+
+@pytest.mark.parametrize("text", ["", "640", "0777", "1660", "0o060", "066", "rw", "-660", "o660", "6.60", "٦٦٠"])
+def test_a_mode_that_makes_no_sense_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="0600 for the listener's user alone, 0660 for its group too, or 0666"):
+        mode_from(text)
+
+
+def test_a_path_that_cannot_be_is_refused_before_anything_is_opened(path: Path) -> None:
+    with pytest.raises(ValueError, match="the path has 108 bytes, and that of a unix socket may have 107"):
+        UnixSettings(path=Path("x" * 108))
+    with pytest.raises(ValueError, match=r"or \./@in if a file"):
+        UnixSettings(path=Path("@in"))
+    with pytest.raises(ValueError, match="makes no sense"):
+        UnixSettings(path=path, mode=0o777)
+
+
+@pytest.mark.parametrize(("text", "mode"), [("0600", 0o600), ("660", 0o660), ("0o666", 0o666)])
+@pytest.mark.parametrize("umask", [0, 0o077])
+async def test_the_mode_is_as_told_whatever_the_umask(path: Path, text: str, mode: int, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        opened = await open_sockets(at(path, mode=mode_from(text)))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    opened.close()
+
+
+async def test_at_no_moment_is_the_path_open_to_more_than_it_may_be(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def give(*_: object, **__: object) -> None:
+        seen.append(stat.S_IMODE(path.stat().st_mode))
+        assert not answers(path)
+
+    monkeypatch.setattr(os, "chown", give)
+    opened = await open_sockets(at(path, mode=0o666, group="0"))
+    assert seen == [0o600 & ~_umask()] if sys.platform == "linux" else seen
+    opened.close()
+
+
+async def test_the_group_is_as_told(path: Path) -> None:
+    for name in (grp.getgrgid(os.getgid()).gr_name, str(os.getgid())):
+        opened = await open_sockets(at(path, group=name))
+        assert path.stat().st_gid == os.getgid()
+        opened.close()
+
+
+async def test_a_group_that_may_not_be_given_leaves_nothing_behind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", refuse)
+    with pytest.raises(OSError, match=r"may not give its socket to the group '0'; .*usermod -aG 0 USER"):
+        await open_sockets(at(path, group="0"))
+    assert not path.exists()
+
+
+async def test_a_group_that_is_none_leaves_what_is_there_alone(path: Path, another: socket.socket) -> None:
+    another.bind(str(path))
+    another.close()
+    with pytest.raises(OSError, match="there is no group 'nobody at all'"):
+        await open_sockets(at(path, group="nobody at all"))
+    assert path.is_socket()
+
+
+async def test_who_is_overtaken_by_another_server_leaves_its_path_alone(
+    path: Path, another: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overtake(*_: object, **__: object) -> None:
+        path.unlink()
+        another.bind(str(path))
+        another.listen()
+
+    monkeypatch.setattr(os, "chown", overtake)
+    with pytest.raises(FileExistsError, match="another server has just taken"):
+        await open_sockets(at(path, group="0"))
+    assert answers(path)
+
+
+def _umask() -> int:
+    now = os.umask(0o077)
+    os.umask(now)
+    return now
 
 
 async def test_each_address_of_a_name_has_a_socket() -> None:

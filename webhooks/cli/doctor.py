@@ -26,6 +26,7 @@ from webhooks.cli.checks import (
 )
 from webhooks.cli.ending import run
 from webhooks.cli.options import DEFAULT_STORE, KeysOption, SourceOption, StoreOption, sources_of
+from webhooks.cli.socket_access import check_unix
 from webhooks.store import store_file
 
 
@@ -35,6 +36,10 @@ def doctor(
     store: StoreOption = DEFAULT_STORE,
     host: Annotated[str, typer.Option(help="Address the listener listens on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port the listener listens on.", min=1, max=65_535)] = 8480,
+    unix: Annotated[Path | None, typer.Option(help="The listener's unix socket, in place of its port.")] = None,
+    proxy_user: Annotated[
+        str | None, typer.Option(help="The user as which the proxy runs that opens the unix socket, such as www-data.")
+    ] = None,
     admin: Annotated[str, typer.Option(help="Where the listener serves its health.")] = "http://127.0.0.1:8481",
     public_url: Annotated[
         str | None, typer.Option(help="The URL the vendor sends to; an unsigned delivery is sent there.")
@@ -57,6 +62,8 @@ def doctor(
 
     Example: webhook-listener doctor --public-url https://example.com/webhooks/original
     """
+    if proxy_user is not None and unix is None:
+        raise typer.BadParameter("--proxy-user is about a unix socket. Give --unix PATH too.")
 
     async def work() -> None:
         specs = sources_of(source, keys_file)
@@ -68,7 +75,12 @@ def doctor(
             check_sqlite(),
             *await run_checks([check_space(path, keep_days), check_integrity(path)]),
             *await run_checks(  # the store is closed last, so that nothing is left beside it
-                [check_store(path), check_port(host, port, admin), check_clock(url), check_reachability(url, public_url)]
+                [
+                    check_store(path),
+                    check_port(host, port, admin) if unix is None else check_unix(unix, proxy_user),
+                    check_clock(url),
+                    check_reachability(url, public_url),
+                ]
             ),
         ]
         output = Output(as_json)

@@ -31,6 +31,7 @@ from webhooks.cli.settings import MAX_WORKERS, AdminSettings, ForwardSettings, L
 from webhooks.cli.sources import SourceSpec
 from webhooks.cli.supervisor import Supervisor
 from webhooks.cli.tuning import leave_lasting_objects_alone
+from webhooks.cli.unix_socket import UnixSettings, mode_from
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.quiet import quiet_about_accepting
 from webhooks.store.records import DEAD_DAYS, UNSERVED_DAYS
@@ -39,12 +40,17 @@ logger = logging.getLogger("webhooks.listener")
 
 _LIMITS = ArmourLimits()
 _OLDEST_TLS = "1.2"
+_UNIX_MODE = "0660"
 
 
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65_535)] = 8480,
     unix: Annotated[Path | None, typer.Option(help="Listen on a unix socket instead.")] = None,
+    unix_mode: Annotated[
+        str, typer.Option(help="Who may connect to the unix socket: 0600 its user, 0660 its group too, 0666 everybody here.")
+    ] = _UNIX_MODE,
+    unix_group: Annotated[str | None, typer.Option(help="Group of the unix socket, such as that of the proxy.")] = None,
     source: SourceOption = None,
     keys_file: KeysOption = None,
     store: StoreOption = DEFAULT_STORE,
@@ -97,8 +103,8 @@ def serve(
     idle_timeout: Annotated[
         float,
         typer.Option(
-            help="Seconds a connection is kept between requests. Less than the proxy in front keeps it gives its clients a 502 now "
-            "and then.",
+            help="Seconds a connection is kept between requests. Less than the proxy in front keeps it gives its clients a 502 "
+            "now and then.",
             callback=finite,
             min=0.01,
         ),
@@ -162,7 +168,7 @@ def serve(
         store=store,
         host=host,
         port=port,
-        unix=unix,
+        unix=_unix(unix, unix_mode, unix_group),
         tls=None if tls_cert is None else TlsSettings(certificate=tls_cert, key=tls_key, minimum=tls_min),
         admin=None
         if admin_port < 0
@@ -200,6 +206,17 @@ def serve(
     with ending(ENDS):
         code = asyncio.run(_serve(settings, output))
     raise typer.Exit(code)
+
+
+def _unix(path: Path | None, mode: str, group: str | None) -> UnixSettings | None:
+    if path is None:
+        if group is not None or mode != _UNIX_MODE:
+            raise typer.BadParameter("--unix-mode and --unix-group are for a unix socket. Give --unix PATH too, or none of them.")
+        return None
+    try:
+        return UnixSettings(path=path, mode=mode_from(mode), group=group)
+    except ValueError as problem:
+        raise typer.BadParameter(str(problem)) from None
 
 
 def _polled(given: str | None, sources: Sequence[SourceSpec]) -> str:

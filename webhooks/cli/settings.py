@@ -14,6 +14,7 @@ from rewards_core.secrets import Secret
 from rewards_core.validation import is_loopback, whole
 from webhooks.cli.hosts import Hosts
 from webhooks.cli.sources import SourceSpec
+from webhooks.cli.unix_socket import UnixSettings
 from webhooks.handlers import HandlerPolicy
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.store.records import DEAD_DAYS
@@ -162,7 +163,7 @@ class ListenerSettings:
         store: URL of the store.
         host: Address to listen on.
         port: Port to listen on, 0 takes a free one; None with `unix`.
-        unix: Path of a unix socket to listen on instead.
+        unix: Unix socket to listen on instead.
         tls: Certificate, None for plain http.
         admin: Where health and metrics are served, None for nowhere.
         forward: Where deliveries are handed on to, None for nowhere.
@@ -183,7 +184,7 @@ class ListenerSettings:
     store: str
     host: str = "127.0.0.1"
     port: int = 8480
-    unix: Path | None = None
+    unix: UnixSettings | None = None
     tls: TlsSettings | None = None
     admin: AdminSettings | None = None
     forward: ForwardSettings | None = None

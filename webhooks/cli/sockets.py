@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-import stat
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from webhooks.cli.unix_socket import file_at, open_unix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from webhooks.cli.settings import ListenerSettings
 
 _BACKLOG = 1_024
-_ANSWER_SECONDS = 1.0
 _SILENT_SECONDS, _PROBE_SECONDS, _PROBES = 60, 15, 4
 """When a peer that is silent is asked whether it is still there; an idle connection to one that is gone ends in two minutes."""
 
@@ -32,14 +31,14 @@ class ListeningSockets:
         self.sockets = sockets
         self.where = where
         self._path = path
-        self._file = None if path is None else _file_at(path)
+        self._file = None if path is None else file_at(path)
 
     def remove_path(self) -> None:
         """Remove the path of the unix socket unless another process has taken it; idempotent.
 
         While the socket is open, no other file can have its inode.
         """
-        if self._path is not None and self._file is not None and _file_at(self._path) == self._file:
+        if self._path is not None and self._file is not None and file_at(self._path) == self._file:
             self._path.unlink(missing_ok=True)
         self._file = None
 
@@ -58,7 +57,8 @@ async def open_sockets(settings: ListenerSettings) -> ListeningSockets:
         UnicodeError: the host is no name.
     """
     if settings.unix is not None:
-        return ListeningSockets([_open_unix(settings.unix)], {"unix": str(settings.unix)}, settings.unix)
+        opened = open_unix(settings.unix, _BACKLOG)
+        return ListeningSockets([opened], {"unix": str(settings.unix.path)}, settings.unix.path)
     scheme = "http" if settings.tls is None else "https"
     loop = asyncio.get_running_loop()
     bound = await loop.create_server(asyncio.Protocol, settings.host, settings.port, start_serving=False)
@@ -86,49 +86,3 @@ def _find_dead_peers(listening: socket.socket) -> None:
         option = getattr(socket, name, None)
         if option is not None:
             listening.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def _open_unix(path: Path) -> socket.socket:
-    _make_way(path)
-    made = socket.socket(socket.AF_UNIX)
-    try:
-        made.setblocking(False)
-        made.bind(str(path))
-        path.chmod(0o660)
-        made.listen(_BACKLOG)
-    except OSError:
-        made.close()
-        raise
-    return made
-
-
-def _make_way(path: Path) -> None:
-    """Remove the socket that a process left when it died.
-
-    Raises:
-        OSError: another server answers there, or what is there is no socket.
-    """
-    try:
-        kind = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(kind):
-        raise FileExistsError(f"{path} exists and is no socket; give another path as --unix")
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(_ANSWER_SECONDS)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-        except (TimeoutError, BlockingIOError):  # its queue is full
-            pass
-    raise FileExistsError(f"another server listens on {path}; stop it, or give another path as --unix")
-
-
-def _file_at(path: Path) -> tuple[int, int] | None:
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

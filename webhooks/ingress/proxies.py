@@ -18,8 +18,8 @@ _MAX_TOLD = 8
 class UntoldProxies:
     """Look at requests of peers that are not trusted, and warn once about each that looks like a proxy.
 
-    Two of three must hold: it is on this machine or in a private network; its request carries what proxies write; it holds half of
-    what one address may hold. Strangers write what they like.
+    Two of three must hold: it is on this machine or in a private network; its request carries what proxies write; it holds half
+    of what one address may hold. Strangers write what they like.
 
     Args:
         limit: How many connections one address may hold.
