@@ -78,6 +78,14 @@ async def test_it_is_said_before_the_limit_of_one_address_refuses_anybody(caplog
             await close(writer)
 
 
+async def test_it_is_said_at_the_first_forwarded_request(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as running:
+        assert await running.healthy() == 200
+        assert caplog.messages == []
+        await running.until_closed(HEALTHY.replace(b"Host: here", b"Host: here\r\nConnection: close\r\nForwarded: for=x"))
+    assert "--trusted-proxy 127.0.0.1 " in caplog.messages[0]
+
+
 async def test_of_a_trusted_proxy_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     async with serving(trusted=Networks(["127.0.0.1"])) as running:

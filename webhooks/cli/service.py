@@ -16,15 +16,15 @@ from original_async import OriginalClient
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.clock import DAY, HOUR
 from rewards_core.errors import StoreError
-from webhooks.cli.admin import ADMIN_LIMITS, Readiness, open_admin
+from webhooks.cli.admin import Readiness, open_admin
 from webhooks.cli.ending import CannotStart
 from webhooks.cli.forwarding import Forwarder
+from webhooks.cli.open_files import fit_connections
 from webhooks.cli.refusal_lists import at_path
 from webhooks.cli.reloading import Reloadable
 from webhooks.cli.sockets import ListeningSockets, open_sockets
 from webhooks.cli.sources import ReloadableSource, by_path
 from webhooks.cli.space import watch_space
-from webhooks.cli.tuning import raise_file_limit
 from webhooks.completions import Completions
 from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.gate import Gate
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from webhooks.store.base import Store
 
 logger = logging.getLogger("webhooks.listener")
-
-_FILES_BESIDE_CONNECTIONS = 64 + ADMIN_LIMITS.connections
 
 
 def _forward_name(path: str) -> str:
@@ -117,6 +115,7 @@ class Listener:
             CannotStart: a socket or the store cannot be had.
             ValueError: a setting or a credential cannot be what it should.
         """
+        self._settings = fit_connections(self._settings)
         async with AsyncExitStack() as stack:
             try:
                 self._store = await self._open_store(stack)
@@ -244,8 +243,6 @@ class Listener:
 
     async def _listen(self, stack: AsyncExitStack) -> dict[str, Any]:
         settings, context = self._settings, self._reloadable.tls
-        stages = 1 if context is None else 2  # shaking hands, and open
-        raise_file_limit(stages * settings.limits.connections + _FILES_BESIDE_CONNECTIONS)
         sockets, admin, where = self._inherited, {}, {}
         if sockets is None:
             admin = await open_admin(stack, self, settings.admin, self._token, self._refusals)

@@ -15,6 +15,7 @@ from attrs import evolve
 from rewards_core.cli.exit_codes import Exit
 from webhooks.cli.admin import Readiness, open_admin
 from webhooks.cli.ending import CannotStart
+from webhooks.cli.open_files import fit_connections
 from webhooks.cli.reloading import Reloadable
 from webhooks.cli.service import Listener, described
 from webhooks.cli.sockets import open_sockets
@@ -68,7 +69,7 @@ class Supervisor:
         Raises:
             CannotStart: a socket cannot be had, or a worker cannot start.
         """
-        settings = self._settings
+        settings = self._settings = fit_connections(self._settings)  # said here once; workers inherit the limit of files
         async with AsyncExitStack() as stack:
             try:
                 opened = await open_sockets(settings)

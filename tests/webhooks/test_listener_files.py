@@ -1,0 +1,127 @@
+"""A listener that may have few files open takes fewer connections, says so in a line, and neither stalls nor floods its log."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.webhooks.listener_process import ListenerProcess, delivery, environment, post, running
+
+FITTED = """
+import json, logging, resource, sys
+from pathlib import Path
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+soft, hard, more = json.loads(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+from webhooks.cli.open_files import fit_connections
+from webhooks.cli.settings import ForwardSettings, ListenerSettings, PollSettings, TlsSettings
+from webhooks.cli.sources import SourceSpec
+kinds = {"tls": TlsSettings(certificate=Path("x")), "forward": ForwardSettings(url="x"), "poll": PollSettings()}
+settings = ListenerSettings(sources=[SourceSpec()], store="memory:", **{name: kinds[name] for name in more})
+fitted = fit_connections(settings)
+print(fitted.limits.connections, fitted == settings)
+print(*resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+
+
+def fitted(soft: int, hard: int, *more: str) -> list[str]:
+    words = [sys.executable, "-c", FITTED, json.dumps([soft, hard, more])]
+    return subprocess.run(words, env=environment(), capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def few_files(count: int) -> dict[str, Any]:
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({count}, {count}))"
+    return {"program": ("-c", f"{limited}; from webhooks.__main__ import main; main()")}
+
+
+@contextmanager
+def connected(listener: ListenerProcess, count: int) -> Iterator[None]:
+    """Hold connections that say nothing, whether they are taken or only wait in the queue."""
+    port = int(listener.where["url"].rpartition(":")[2])
+    held = [socket.socket() for _ in range(count)]
+    try:
+        for one in held:
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", port))
+        yield
+    finally:
+        for one in held:
+            one.close()
+
+
+async def end(listener: ListenerProcess) -> tuple[int, list[str]]:
+    """Tell it to end; return its exit code, and what was left of its log."""
+    listener.process.send_signal(signal.SIGTERM)
+    assert listener.process.stderr is not None
+    log = (await listener.process.stderr.read()).decode().splitlines()
+    return await listener.process.wait(), log
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["alone", "workers"])
+async def test_more_connections_than_files_hold_up_no_delivery_and_no_end(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    options = ("--max-per-peer", "2000", *workers)
+    async with running(tmp_path, *options, **few_files(160)) as listener, aiohttp.ClientSession() as session:
+        with connected(listener, 600):
+            for number in range(5):
+                assert await post(session, listener.url, delivery(str(number))) == 200
+            async with session.get(f"{listener.where['admin']}/readyz") as answer:
+                assert answer.status == 200
+            code, log = await end(listener)
+    said = [line for line in log if "--max-connections" in line]
+    assert code == 0
+    assert len(said) == 1
+    assert ("Each worker" if workers else "The listener") in said[0]
+    assert "takes 80 connections at a time, not --max-connections 1000" in said[0]
+    assert "those need 1096 open files, and 160 are allowed. Give it LimitNOFILE=1096" in said[0]
+    assert "ulimit -n 1096" in said[0]
+    assert not any("no further connection" in line for line in log)
+    assert len(log) < 10
+    assert "Traceback" not in "".join(log)
+
+
+async def test_out_of_files_for_another_reason_it_says_so_in_a_line_and_ends_as_ever(tmp_path: Path) -> None:
+    async with running(tmp_path) as listener:
+        if sys.platform == "linux":
+            resource.prlimit(listener.process.pid, resource.RLIMIT_NOFILE, (30, 30))
+            with connected(listener, 100):
+                await listener.log_until("no further connection could be taken: Too many open files")
+                code, log = await end(listener)
+        else:
+            code, log = await end(listener)
+    assert code == 0
+    assert len(log) < 10
+    assert "Traceback" not in "".join(log)
+
+
+def test_with_too_few_files_to_listen_at_all_it_does_not_start(tmp_path: Path) -> None:
+    words = [sys.executable, *few_files(40)["program"], "serve"]
+    ended = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    last = ended.stderr.splitlines()[-1]
+    assert ended.returncode == 7
+    assert last.startswith("could not start: only 40 files may be open, and a listener needs 64 at least. Give it LimitNOFILE=")
+
+
+def test_the_limit_is_raised_as_far_as_need_be_and_nothing_is_said() -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert fitted(64, hard) == ["1000 True", f"1096 {hard}"]
+
+
+@pytest.mark.parametrize(
+    ("files", "more", "connections"),
+    [(596, (), 500), (596, ("tls",), 250), (596, ("forward",), 490), (596, ("poll",), 400), (100, (), 50)],
+)
+def test_what_else_needs_files_is_left_to_it(files: int, more: tuple[str, ...], connections: int) -> None:
+    warned, count, limit = fitted(files, files, *more)
+    assert f"takes {connections} connections" in warned
+    assert (count, limit) == (f"{connections} False", f"{files} {files}")
