@@ -1,43 +1,48 @@
 """What all packages share: errors, operations, settings and the call engine of the vendors' clients."""
 
-from rewards_core.backoff import RetryPolicy
-from rewards_core.errors import (
-    ClientClosed,
-    ConfigurationError,
-    Conflict,
-    ConnectFailed,
-    DeadlineExceeded,
-    FieldError,
-    Forbidden,
-    NotFound,
-    OperationCancelled,
-    OperationFailed,
-    OperationMismatch,
-    OutcomeUnknown,
-    RateLimited,
-    RequestRejected,
-    RewardsError,
-    ServerFailed,
-    SignatureError,
-    Unauthorized,
-    UnexpectedResponse,
-    ValidationFailed,
-    VendorError,
-)
-from rewards_core.http.timeouts import Timeouts
-from rewards_core.observe import CallEnded, CallRetried, CallStarted
-from rewards_core.operations import (
-    DEFAULT_SCOPE,
-    Event,
-    EventSource,
-    KeyedRequest,
-    Operation,
-    OperationReader,
-    OperationRef,
-    OperationStatus,
-)
-from rewards_core.rate import Limits
-from rewards_core.secrets import Secret
+from typing import TYPE_CHECKING
+
+from rewards_core.late import late_names
+
+if TYPE_CHECKING:
+    from rewards_core.backoff import RetryPolicy
+    from rewards_core.errors import (
+        ClientClosed,
+        ConfigurationError,
+        Conflict,
+        ConnectFailed,
+        DeadlineExceeded,
+        FieldError,
+        Forbidden,
+        NotFound,
+        OperationCancelled,
+        OperationFailed,
+        OperationMismatch,
+        OutcomeUnknown,
+        RateLimited,
+        RequestRejected,
+        RewardsError,
+        ServerFailed,
+        SignatureError,
+        Unauthorized,
+        UnexpectedResponse,
+        ValidationFailed,
+        VendorError,
+    )
+    from rewards_core.http.timeouts import Timeouts
+    from rewards_core.observe import CallEnded, CallRetried, CallStarted
+    from rewards_core.operations import (
+        DEFAULT_SCOPE,
+        Event,
+        EventSource,
+        KeyedRequest,
+        Operation,
+        OperationReader,
+        OperationRef,
+        OperationStatus,
+    )
+    from rewards_core.rate import Limits
+    from rewards_core.secrets import Secret
 
 __all__ = [
     "DEFAULT_SCOPE",
@@ -77,3 +82,8 @@ __all__ = [
     "ValidationFailed",
     "VendorError",
 ]
+
+if not TYPE_CHECKING:  # else a type checker would believe in every name
+    __getattr__ = late_names(
+        __name__, __all__, ("errors", "operations", "secrets", "observe", "rate", "backoff", "http.timeouts")
+    )

@@ -19,13 +19,13 @@ def run_command_line(program: str, module: str) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal that lacks a character shows its number
             stream.reconfigure(errors="backslashreplace")
-    for needed in ("typer", "rich"):
-        try:
-            import_module(needed)
-        except ModuleNotFoundError:
-            sys.stderr.write(f"{program} needs {needed}: pip install 'rewards-async[cli]'\n")
-            raise SystemExit(Exit.USAGE) from None
     try:
+        for needed in ("typer", "rich"):
+            try:
+                import_module(needed)
+            except ModuleNotFoundError:
+                sys.stderr.write(f"{program} needs {needed}: pip install 'rewards-async[cli]'\n")
+                raise SystemExit(Exit.USAGE) from None
         import_module(module).app(prog_name=program)
     except KeyboardInterrupt:  # while it was being imported
         raise SystemExit(Exit.INTERRUPTED) from None

@@ -32,6 +32,7 @@ from webhooks.cli.sources import SourceSpec
 from webhooks.cli.supervisor import Supervisor
 from webhooks.cli.tuning import leave_lasting_objects_alone
 from webhooks.cli.unix_socket import UnixSettings, mode_from
+from webhooks.early_signals import HAD_TERMINAL, has_terminal, take_hang_ups
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.quiet import quiet_about_accepting
 from webhooks.store.records import DEAD_DAYS, UNSERVED_DAYS
@@ -243,15 +244,15 @@ async def _serve(settings: ListenerSettings, output: Output) -> Exit:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    had_terminal = _has_terminal()
 
     def hung_up() -> None:
-        if had_terminal and not _has_terminal():
+        if HAD_TERMINAL and not has_terminal():
             stop()
         else:
             listener.reload()
 
     loop.add_signal_handler(signal.SIGHUP, hung_up)
+    take_hang_ups()
 
     def started(where: Mapping[str, Any]) -> None:
         place = where.get("url") or where.get("unix")
@@ -260,11 +261,3 @@ async def _serve(settings: ListenerSettings, output: Output) -> Exit:
         output.record({"listening": True, **where}, text=f"listening on {place} for {paths}; events go to {where['store']}")
 
     return await listener.run(started)
-
-
-def _has_terminal() -> bool:
-    """Return whether somebody sits before this process; a terminal that was closed is none."""
-    try:
-        return os.tcgetpgrp(0) >= 0
-    except OSError:
-        return False

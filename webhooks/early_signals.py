@@ -1,0 +1,36 @@
+"""Signals to a listener that has only begun to start, from its first line on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+
+def has_terminal() -> bool:
+    """Return whether somebody sits before this process; a terminal that was closed is none."""
+    try:
+        return os.tcgetpgrp(0) >= 0
+    except (AttributeError, OSError):
+        return False
+
+
+HAD_TERMINAL = has_terminal()
+"""Whether somebody sat before this process when it began."""
+
+
+def expect_signals() -> None:
+    """Keep SIGHUP, which asks for fresh keys, until `take_hang_ups`, and let ctrl-c end without a traceback.
+
+    Does nothing for other commands, which a hang-up ends.
+    """
+    if sys.argv[1:2] != ["serve"] or not hasattr(signal, "pthread_sigmask"):
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def take_hang_ups() -> None:
+    """Handle SIGHUP from now on, and one that came meanwhile."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
