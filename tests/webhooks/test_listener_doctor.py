@@ -104,6 +104,8 @@ def test_permissions(tmp_path: Path) -> None:
     assert files == [secret, store]
     assert check_permissions(files).ok
     secret.chmod(0o640)
+    assert check_permissions(files).ok
+    secret.chmod(0o604)
     loose = check_permissions(files)
     assert (loose.ok, loose.advice) == (False, f"chmod 600 {secret}")
     assert secret_files([], None) == []

@@ -21,7 +21,8 @@ from rewards_core.errors import StoreError
 from rewards_core.sqlite.connection import DAMAGE_ERRORS, VERSION, InterruptError, SQLiteError, connect, meaning
 from rewards_core.sqlite.migrations import layout_of
 from rewards_core.text import counted, one_line
-from webhooks.cli.sources import ReloadableSource, SourceSpec, others_may_read
+from webhooks.cli.secret_files import close_them, open_to_all
+from webhooks.cli.sources import ReloadableSource, SourceSpec
 from webhooks.cli.space import LEAST_FREE, measure
 from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.sqlite_schema import SCHEMA
@@ -76,11 +77,11 @@ def check_keys(specs: Sequence[SourceSpec]) -> Finding:
 
 
 def check_permissions(paths: Sequence[Path]) -> Finding:
-    """Look whether files of secrets and of the store are for their owner alone."""
-    loose = [path for path in paths if path.exists() and others_may_read(path)]
+    """Look whether files of secrets and of the store are for their owner and group alone."""
+    loose = open_to_all(paths)
     if loose:
-        return _wrong("permissions", f"others may read {', '.join(map(str, loose))}", f"chmod 600 {' '.join(map(str, loose))}")
-    return _well("permissions", "files of secrets and of the store are for their owner alone")
+        return _wrong("permissions", f"everybody on this machine may read {', '.join(map(str, loose))}", close_them(loose))
+    return _well("permissions", "files of secrets and of the store are closed to others")
 
 
 def check_sqlite(version: tuple[int, ...] = VERSION) -> Finding:

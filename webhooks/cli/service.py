@@ -22,6 +22,7 @@ from webhooks.cli.forwarding import Forwarder
 from webhooks.cli.open_files import fit_connections
 from webhooks.cli.refusal_lists import at_path
 from webhooks.cli.reloading import Reloadable
+from webhooks.cli.secret_files import warn_of_open_files
 from webhooks.cli.sockets import ListeningSockets, open_sockets
 from webhooks.cli.sources import ReloadableSource, by_path
 from webhooks.cli.space import watch_space
@@ -116,6 +117,8 @@ class Listener:
             ValueError: a setting or a credential cannot be what it should.
         """
         self._settings = fit_connections(self._settings)
+        if self._inherited is None:  # else the supervisor said it
+            warn_of_open_files(self._settings)
         async with AsyncExitStack() as stack:
             try:
                 self._store = await self._open_store(stack)
@@ -138,6 +141,8 @@ class Listener:
     def reload(self) -> None:
         """Reload keys and certificate; if one cannot be used, all stay as they were."""
         self._reloadable.reload()
+        if self._inherited is None:  # else the supervisor says it
+            warn_of_open_files(self._settings)
 
     async def readiness(self) -> Readiness:
         """Return whether deliveries should be sent here now."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -58,11 +57,6 @@ def parse_source(text: str) -> SourceSpec:
         app_uid=check_id(words["app"], "--source: app") if "app" in words else None,
         keys_file=Path(words["keys"]) if "keys" in words else None,
     )
-
-
-def others_may_read(path: Path) -> bool:
-    """Return whether a file of secrets is readable by more than its owner."""
-    return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
 
 
 class ReloadableSource:

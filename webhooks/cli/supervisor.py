@@ -17,6 +17,7 @@ from webhooks.cli.admin import Readiness, open_admin
 from webhooks.cli.ending import CannotStart
 from webhooks.cli.open_files import fit_connections
 from webhooks.cli.reloading import Reloadable
+from webhooks.cli.secret_files import warn_of_open_files
 from webhooks.cli.service import Listener, described
 from webhooks.cli.sockets import open_sockets
 from webhooks.cli.totals import summed
@@ -70,6 +71,7 @@ class Supervisor:
             CannotStart: a socket cannot be had, or a worker cannot start.
         """
         settings = self._settings = fit_connections(self._settings)  # said here once; workers inherit the limit of files
+        warn_of_open_files(settings)
         async with AsyncExitStack() as stack:
             try:
                 opened = await open_sockets(settings)
@@ -108,6 +110,7 @@ class Supervisor:
 
     def reload(self) -> None:
         """Reload keys and certificate in every worker; if one cannot be used, all stay as they were."""
+        warn_of_open_files(self._settings)
         if self._reloadable.reload():
             for worker in self._workers:
                 worker.tell("reload")
