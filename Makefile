@@ -57,7 +57,7 @@ floor: ## run client, receiver and command lines on the lowest versions that are
 	$(FLOOR)/bin/python -m pytest -n $(WORKERS) --dist worksteal --no-cov $(PYTEST_ARGS) $(FLOOR_TESTS)
 
 soak: $(STAMP) ## the long runs
-	@tests/install_system_parts.sh
+	@tests/install_system_parts.sh --soak
 	$(BIN)/python -m pytest -n $(WORKERS) --soak $(PYTEST_ARGS)
 
 mutants: $(STAMP) ## plant each known fault in a copy and see its test turn red

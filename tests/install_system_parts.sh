@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
 # Install what the tests need beside Python and cannot get from a package index: a browser that opens the payout report, strace,
-# which shows in which order bytes reach the disk and the network, and tmux, in which a person's terminal is played. Does nothing
-# where all are there. Without root, or where there is no apt, it says what is missing and leaves the tests that need it to say so.
+# which shows in which order bytes reach the disk and the network, tmux, in which a person's terminal is played, and nginx, which
+# stands before a listener; with --soak also haproxy and caddy. Does nothing where all are there. Without root, or where there is no
+# apt, it says what is missing and leaves the tests that need it to say so.
 set -euo pipefail
 
 missing=()
 command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
-command -v strace >/dev/null || missing+=(strace)
-command -v tmux >/dev/null || missing+=(tmux)
+wanted=(strace tmux nginx)
+[ "${1:-}" != --soak ] || wanted+=(haproxy caddy)
+for each in "${wanted[@]}"; do
+  command -v "$each" >/dev/null || [ -x "/usr/sbin/$each" ] || missing+=("$each")
+done
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
@@ -15,5 +19,10 @@ if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
   exit 0
 fi
 export DEBIAN_FRONTEND=noninteractive
+if [ ! -e /usr/sbin/policy-rc.d ]; then # proxies are there to be started by the tests, not as services of this machine
+  printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+  chmod 755 /usr/sbin/policy-rc.d
+  trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+fi
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

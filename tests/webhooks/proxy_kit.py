@@ -1,0 +1,200 @@
+"""Real proxies in front of a listener, with default settings but for where they listen and keep their files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import aiohttp
+from attrs import frozen
+
+from tests.webhooks.listener_process import delivery, signed
+
+URL = "http://listener/webhooks/original"
+TAKEN_LATER = {429, 500, 502, 503, 504}
+"""Statuses after which a sender tries again."""
+
+
+@frozen
+class Proxy:
+    """How a proxy is told where to listen and where the listener is, and when it is ready."""
+
+    config: str
+    command: Sequence[str]
+    ready: str
+    unix: str
+
+    def to(self, where: Mapping[str, str]) -> str:
+        """Return how its configuration names a listener."""
+        return where["url"].removeprefix("http://") if "url" in where else self.unix + where["unix"]
+
+
+NGINX = Proxy(
+    """
+    daemon off;
+    pid nginx.pid;
+    error_log stderr notice;
+    events {{}}
+    http {{
+        access_log off;
+        client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
+        server {{
+            listen unix:{front};
+            location / {{ proxy_pass http://{to}; }}
+        }}
+    }}
+    """,
+    ("nginx", "-e", "stderr", "-p", "{folder}", "-c", "{config}"),
+    "start worker process ",
+    "unix:",
+)
+HAPROXY = Proxy(
+    """
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 50s
+    timeout server 50s
+frontend front
+    bind {front}
+    default_backend back
+backend back
+    server listener {to}
+""",
+    ("haproxy", "-W", "-db", "-f", "{config}"),
+    "Loading success",
+    "unix@",
+)
+CADDY = Proxy(
+    """
+{{
+    admin off
+    auto_https off
+}}
+:80 {{
+    bind unix/{front}
+    reverse_proxy {to}
+}}
+""",
+    ("caddy", "run", "--adapter", "caddyfile", "--config", "{config}"),
+    "serving initial configuration",
+    "unix/",
+)
+
+
+class Front:
+    """A proxy that runs.
+
+    Attributes:
+        process: The proxy.
+        path: The unix socket on which it listens.
+    """
+
+    def __init__(self, process: Process, path: Path) -> None:
+        self.process = process
+        self.path = path
+
+    def client(self) -> aiohttp.ClientSession:
+        """Return a client of the proxy."""
+        return aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.path), limit=0))
+
+    async def log_until(self, words: str) -> None:
+        """Read its log until a line holds these words."""
+        assert self.process.stderr is not None
+        log: list[str] = []
+        while line := (await self.process.stderr.readline()).decode():
+            log.append(line)
+            if words in line:
+                return
+        raise AssertionError(f"the log ended without {words!r}: {''.join(log)}")
+
+
+@asynccontextmanager
+async def in_front(kind: Proxy, folder: Path, where: Mapping[str, str]) -> AsyncIterator[Front]:
+    """Run a proxy in front of the listener that said where it is."""
+    front, config = folder / "front.sock", folder / "proxy.conf"
+    config.write_text(kind.config.format(front=front, to=kind.to(where)))
+    words = [word.format(folder=folder, config=config) for word in kind.command]
+    search = f"{os.environ['PATH']}:/usr/sbin:/sbin"  # where some systems keep servers from people
+    program = shutil.which(words[0], path=search)
+    assert program is not None, f"this machine has no {words[0]}; tests/install_system_parts.sh installs it"
+    environment = {**os.environ, "HOME": str(folder)}
+    process = await asyncio.create_subprocess_exec(
+        program, *words[1:], cwd=folder, env=environment, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, start_new_session=True
+    )
+    try:
+        made = Front(process, front)
+        await made.log_until(kind.ready)
+        yield made
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.communicate()
+
+
+class Sender:
+    """Deliveries that are sent until they are taken, as the vendor does.
+
+    Attributes:
+        taken: The uids of those that were.
+        wrong: Answers that no sender repeats after.
+        repeats: How often one had to be sent again.
+    """
+
+    def __init__(self, front: Front) -> None:
+        self.taken: set[str] = set()
+        self.wrong: list[int] = []
+        self.repeats = 0
+        self._front = front
+        self._changed = asyncio.Condition()
+
+    async def send(self, client: aiohttp.ClientSession, uid: str) -> None:
+        """Send a delivery until it is taken."""
+        body = delivery(uid)
+        while True:
+            try:
+                async with client.post(URL, data=body, headers=signed(body)) as answer:
+                    status = answer.status
+            except aiohttp.ClientError:
+                status = 502
+            if status not in TAKEN_LATER:
+                break
+            self.repeats += 1
+            await asyncio.sleep(0.05)  # a sender's own pause
+        if status == 200:
+            self.taken.add(uid)
+        else:
+            self.wrong.append(status)
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def more(self, count: int) -> None:
+        """Return once so many more were taken."""
+        wanted = len(self.taken) + count
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self.taken) >= wanted or bool(self.wrong))
+
+    @asynccontextmanager
+    async def load(self, senders: int = 8) -> AsyncIterator[None]:
+        """Send without pause while the context is open."""
+        over = asyncio.Event()
+
+        async def sending(client: aiohttp.ClientSession, number: int) -> None:
+            turn = 0
+            while not over.is_set() and not self.wrong:
+                turn += 1
+                await self.send(client, f"{number}-{turn}")
+
+        async with self._front.client() as client, asyncio.TaskGroup() as group:
+            for number in range(senders):
+                group.create_task(sending(client, number))
+            try:
+                yield
+            finally:
+                over.set()
