@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(150)
 
 SIZES = [0, 1, 600, 8_192, 16_385, 65_536, 262_144]
 AT_ONCE = 150
-"""More than the share of one address, and not more than a process of nginx takes."""
+"""More than one address may have, and not more than a process of nginx takes."""
 PROXIES = {"nginx": NGINX, "haproxy": HAPROXY, "caddy": CADDY}
 OPEN_TO_ALL = ("--unix-mode", "0666", "--trusted-proxy", "unix")
 
@@ -73,7 +73,7 @@ async def test_deliveries_of_any_size_come_through_and_replies_go_back(folder: P
 @pytest.mark.parametrize("way", ["tcp", "unix"])
 async def test_many_at_once_are_all_taken_at_the_first_try(folder: Path, proxy: list[Proxy], way: str) -> None:
     for kind in proxy:
-        async with served(kind, folder, way) as (_, front), front.client() as client:
+        async with served(kind, folder, way, "--max-per-peer", "5") as (_, front), front.client() as client:
             statuses = await asyncio.gather(*(post(client, URL, delivery(str(number))) for number in range(AT_ONCE)))
         assert Counter(statuses) == {200: AT_ONCE}
         assert await kept(folder) == set(map(str, range(AT_ONCE)))
