@@ -248,6 +248,18 @@ async def test_after_another_boot_everything_is_due_and_nobody_is_there(host: Ho
     assert await rows(here, "SELECT id FROM process") == [(here._member.id,)]
 
 
+async def test_a_job_ages_over_a_boot_by_the_time_that_the_host_was_on(host: Host) -> None:
+    here = host.open()
+    await here.register_handlers([wants(PAY)])
+    await here.accept(event("1"))
+    await claim(here, lease=10)
+    await renewals(host, here, 10)
+    here._member.registered = False  # a power cut says no farewell
+    await host.reboot()
+    (again,) = await claim(host.open())
+    assert again.job.age == 100
+
+
 @pytest.mark.parametrize("registered", [False, True])
 async def test_where_boots_cannot_be_told_apart_times_to_come_show_another_one(host: Host, registered: bool) -> None:
     here = host.open(boot="unknown")

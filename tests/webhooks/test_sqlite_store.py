@@ -15,7 +15,8 @@ from rewards_core.errors import StoreClosed, StoreError
 from tests.rewards_core.sqlite_kit import run_elsewhere, until
 from tests.webhooks.sqlite_store_kit import Host, ear_of, on_file, rows
 from tests.webhooks.store_contract import A_DAY, COUNT, PAY, Ear, claim, event, outcome, ref, resource, wants
-from webhooks.store import sqlite_hints, sqlite_jobs
+from webhooks.store import sqlite_hints, sqlite_jobs, sqlite_reads
+from webhooks.store.listing import EventQuery
 from webhooks.store.records import Acceptance, EventState, Priority
 from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.sqlite_session import Session
@@ -513,3 +514,29 @@ async def test_looking_for_jobs_waits_for_no_other_process_where_only_those_of_a
         leave.set()
         await busy
     assert len(await claim(store)) == 1
+
+
+async def test_a_purged_event_leaves_none_of_its_operations_behind(host: Host) -> None:
+    store = host.open()
+    await store.accept(event("1", of=ref("7"), also=(ref("8"), ref("9"))))
+    await store.accept(event("2", of=ref("7"), also=(ref("8"),), problem="unreadable"))
+    host.advance(60)
+    assert await rows(store, "SELECT count(*) FROM also") == [(3,)]
+    for state, left in ((EventState.DONE, 1), (EventState.DEAD, 0)):
+        await store.purge(0, state=state)
+        assert await rows(store, "SELECT count(*) FROM also") == [(left,)]
+
+
+async def test_a_look_for_a_uid_reads_no_other_events(host: Host) -> None:
+    store = host.open()
+    await store.ping()
+    for query in (
+        EventQuery(uid="7"),
+        EventQuery(uid="7", state=EventState.DEAD, name="a", before_id=9),
+        EventQuery(ref=ref("7")),
+    ):
+        where, values = sqlite_reads.event_conditions(query)
+        plan = await rows(store, f"EXPLAIN QUERY PLAN SELECT * FROM event WHERE {where} ORDER BY id DESC LIMIT 5", *values)
+        steps = [step for *_, step in plan]
+        assert "SEARCH event USING INTEGER PRIMARY KEY (rowid=?)" in " ".join(steps)
+        assert not [step for step in steps if step.startswith("SCAN event")], steps

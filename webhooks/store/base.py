@@ -19,7 +19,7 @@ from rewards_core.clock import DAY
 from webhooks.store.records import DEAD_DAYS, EventState
 
 if TYPE_CHECKING:
-    from rewards_core.operations import Event, OperationRef
+    from rewards_core.operations import Event, OperationRef, OperationStatus
     from webhooks.store.records import (
         Acceptance,
         ClaimedJob,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Priority,
         Recorded,
         StoredEvent,
+        StoredOutcome,
         StoreStatistics,
         Subscription,
     )
@@ -118,10 +119,21 @@ class Store(Protocol):
         state: EventState | None = None,
         name: str | None = None,
         ref: OperationRef | None = None,
+        uid: str | None = None,
         before_id: int | None = None,
         limit: int = 100,
     ) -> Sequence[StoredEvent]:
-        """Return events that fit all given conditions, newest first; `before_id` pages on."""
+        """Return events that fit all given conditions, newest first; `before_id` pages on.
+
+        Args:
+            scope: Only events of this scope.
+            state: Only events in this state.
+            name: Only events of this name.
+            ref: Only events that speak of this operation, alone or among others.
+            uid: Only events that speak of an operation with this uid, of whatever kind, alone or among others.
+            before_id: Only events with lower ids.
+            limit: At most so many.
+        """
         ...
 
     async def get_event(self, event_id: int) -> StoredEvent | None:
@@ -212,6 +224,30 @@ class Store(Protocol):
         """Return the later outcomes that differ from the first, oldest first."""
         ...
 
+    async def list_outcomes(
+        self,
+        *,
+        scope: str | None = None,
+        kind: str | None = None,
+        uid: str | None = None,
+        status: OperationStatus | None = None,
+        conflicting: bool = False,
+        before_id: int | None = None,
+        limit: int = 100,
+    ) -> Sequence[StoredOutcome]:
+        """Return outcomes that fit all given conditions, with their conflicts, newest first; `before_id` pages on.
+
+        Args:
+            scope: Only those of operations of this scope.
+            kind: Only those of operations of this kind.
+            uid: Only those of operations with this uid.
+            status: Only those with this status.
+            conflicting: Only those that a later outcome differs from.
+            before_id: Only those with lower ids.
+            limit: At most so many.
+        """
+        ...
+
     async def record_outcome(self, outcome: Outcome) -> Recorded:
         """Record how an operation ended; the first one stands.
 
@@ -262,9 +298,27 @@ class Store(Protocol):
         ...
 
     async def list_pending(
-        self, *, scope: str | None = None, after: OperationRef | None = None, limit: int = 100
+        self,
+        *,
+        scope: str | None = None,
+        kind: str | None = None,
+        uid: str | None = None,
+        after: OperationRef | None = None,
+        limit: int = 100,
     ) -> Sequence[PendingOperation]:
-        """Return pending operations in the order of their refs; `after` pages on."""
+        """Return pending operations that fit all given conditions in the order of their refs; `after` pages on.
+
+        Args:
+            scope: Only operations of this scope.
+            kind: Only operations of this kind.
+            uid: Only operations with this uid.
+            after: Only operations behind this one.
+            limit: At most so many.
+        """
+        ...
+
+    async def pending(self, refs: Sequence[OperationRef]) -> Sequence[PendingOperation]:
+        """Return those of some operations that are pending, in any order."""
         ...
 
     async def hurry_polls(self, refs: Sequence[OperationRef], priority: Priority) -> None:

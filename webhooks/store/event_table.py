@@ -268,6 +268,7 @@ def _packed(event: Event, received_at: float, received: float) -> bytes:
         event.attempt,
         event.signature,
         event.problem,
+        [(one.kind, one.uid) for one in event.also],
     )
     about = pack_any(said)
     return b"".join((_HEAD.pack(received_at, received, len(event.identity), len(about)), event.identity, about, event.body))
@@ -292,13 +293,15 @@ def _unpacked(kept: bytes) -> Event:
     _, _, identity_length, about_length = _HEAD.unpack_from(kept)
     about_at = _HEAD.size + identity_length
     body_at = about_at + about_length
-    scope, name, kind, uid, occurred_at, correlation_id, attempt, signature, problem = unpack_any(kept[about_at:body_at])
+    about = unpack_any(kept[about_at:body_at])
+    scope, name, kind, uid, occurred_at, correlation_id, attempt, signature, problem, also = about
     return Event(
         scope=scope,
         name=name,
         identity=kept[_HEAD.size : about_at],
         body=kept[body_at:],
         ref=None if kind is None or uid is None else OperationRef(scope, kind, uid),
+        also=tuple(OperationRef(scope, *one) for one in also),
         occurred_at=occurred_at,
         correlation_id=correlation_id,
         attempt=attempt,

@@ -17,7 +17,7 @@ from webhooks.store.records import EventState, Job
 
 @frozen(kw_only=True)
 class _Row:
-    """A job; `fence` is the token of its last claim, which still has it if it is `held`."""
+    """A job; `fence` is the token of its last claim, which still has it if it is `held`; at `began_at` it was claimed first."""
 
     scope: str
     state: EventState = EventState.READY
@@ -25,6 +25,7 @@ class _Row:
     reason: str | None = None
     fence: str | None = None
     held: bool = False
+    began_at: float | None = None
 
 
 _NO_JOBS: Mapping[str, _Row] = {}
@@ -89,7 +90,8 @@ class JobTable:
         if event_id is None:
             return None
         row = self._rows[event_id][handler]
-        row = evolve(row, attempts=row.attempts + 1, fence=str(next(self._fences)), held=True)
+        began_at = now if row.began_at is None else row.began_at
+        row = evolve(row, attempts=row.attempts + 1, fence=str(next(self._fences)), held=True, began_at=began_at)
         self._rows[event_id] = {**self._rows[event_id], handler: row}
         return self._job(event_id, handler, row, now)
 
@@ -156,6 +158,7 @@ class JobTable:
             attempts=row.attempts,
             reason=row.reason,
             fence=row.fence if row.held else None,
+            age=0.0 if row.began_at is None else now - row.began_at,
         )
 
     def _queue(self, handler: str, scope: str) -> DueQueue[int]:

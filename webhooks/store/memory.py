@@ -16,7 +16,7 @@ from rewards_core.errors import StoreClosed, StoreFull
 from rewards_core.operations import Event, OperationRef, OperationStatus
 from rewards_core.validation import check_callable, check_id, check_number, check_whole
 from webhooks.store.event_table import EventTable
-from webhooks.store.listing import EventListing, EventQuery, check_limit, check_purge
+from webhooks.store.listing import EventQuery, Listings, OutcomeQuery, check_limit, check_purge
 from webhooks.store.mentions import mentioned_in, mentions
 from webhooks.store.outcome_table import OutcomeTable, key_of, made_with_of
 from webhooks.store.outcomes import agree, conflict_event, contradiction, outcome_of, packed
@@ -40,6 +40,7 @@ from webhooks.store.records import (
     Priority,
     Recorded,
     StoredEvent,
+    StoredOutcome,
     StoreStatistics,
     Subscription,
     Verdict,
@@ -58,7 +59,7 @@ _PENDING_PER_EVENT = 10
 _SLICE = 1_000
 
 
-class MemoryStore(EventListing):
+class MemoryStore(Listings):
     """Keep everything in this process, within bounds.
 
     Args:
@@ -135,6 +136,11 @@ class MemoryStore(EventListing):
         self._check_open()
         return self._outcomes.conflicts(key_of(ref))
 
+    async def find_outcomes(self, query: OutcomeQuery) -> Sequence[StoredOutcome]:
+        """Return outcomes that meet every condition, newest first."""
+        self._check_open()
+        return list(islice(filter(query.fits, self._outcomes.newest_first()), query.limit))
+
     async def record_outcome(self, outcome: Outcome) -> Recorded:
         """Record how an operation ended; the first one stands."""
         self._check_open()
@@ -174,16 +180,29 @@ class MemoryStore(EventListing):
         return sum(self._polls_of(ref.scope).discard(ref.kind, ref.uid) for ref in refs)
 
     async def list_pending(
-        self, *, scope: str | None = None, after: OperationRef | None = None, limit: int = 100
+        self,
+        *,
+        scope: str | None = None,
+        kind: str | None = None,
+        uid: str | None = None,
+        after: OperationRef | None = None,
+        limit: int = 100,
     ) -> Sequence[PendingOperation]:
-        """Return pending operations in the order of their refs; `after` pages on."""
+        """Return pending operations that fit all given conditions in the order of their refs; `after` pages on."""
         self._check_open()
         found: list[PendingOperation] = []
         for of_scope, polls in sorted(self._polls.items()):
             if scope in {None, of_scope} and (after is None or of_scope >= after.scope):
                 start = (after.kind, after.uid) if after is not None and of_scope == after.scope else ("", "")
-                found += polls.listed(start, limit - len(found), loop_time())
+                found += polls.listed(start, limit - len(found), loop_time(), kind=kind, uid=uid)
         return found
+
+    async def pending(self, refs: Sequence[OperationRef]) -> Sequence[PendingOperation]:
+        """Return those of some operations that are pending."""
+        self._check_open()
+        now = loop_time()
+        found = (polls.get(ref.kind, ref.uid, now) for ref in set(refs) if (polls := self._polls.get(ref.scope)) is not None)
+        return [one for one in found if one is not None]
 
     async def hurry_polls(self, refs: Sequence[OperationRef], priority: Priority) -> None:
         """Have operations polled now, ranked no lower than `priority`."""

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve
 
 from rewards_core.operations import OperationRef, OperationStatus
 from webhooks.store.outcomes import packed, unpack_any
-from webhooks.store.records import Outcome
+from webhooks.store.records import Outcome, StoredOutcome
 
 _BETWEEN = "\0"
 _SLICE = 1_000
 _TRIMS_PER_RETENTION = 100
 
-_HEAD = struct.Struct("<d")
-"""When it was recorded, by a clock that cannot be set; the packed outcome follows."""
+_HEAD = struct.Struct("<dQ")
+"""When it was recorded, by a clock that cannot be set, and its place among all; the packed outcome follows."""
 
 
 def key_of(ref: OperationRef) -> str:
@@ -55,6 +55,7 @@ class OutcomeTable:
         self._conflicts: dict[str, tuple[bytes, ...]] = {}
         self._by_key: dict[str, tuple[str, ...]] = {}
         self._next_trim = 0.0
+        self._next_id = 1
         self.conflict_count = 0
         """Conflicts met, those that have left with their outcomes included."""
 
@@ -73,12 +74,19 @@ class OutcomeTable:
         """Return the outcomes of the operations made with an idempotency key."""
         return [_unpacked(key, self._kept[key]) for key in self._by_key.get(made_with, ())]
 
+    def newest_first(self) -> Iterator[StoredOutcome]:
+        """Iterate over all outcomes, with their conflicts."""
+        for key, kept in reversed(self._kept.items()):
+            place: int = _HEAD.unpack_from(kept)[1]
+            yield StoredOutcome(id=place, outcome=_unpacked(key, kept), conflicts=tuple(self.conflicts(key)))
+
     def add(self, key: str, outcome: bytes, now: float, made_with: str | None) -> None:
         """Keep the first outcome of an operation, packed and recorded now."""
         if len(self._order) >= self._max or now >= self._next_trim:
             self._make_room(now)
         self._order.append(key)
-        self._kept[key] = _HEAD.pack(now) + outcome
+        self._kept[key] = _HEAD.pack(now, self._next_id) + outcome
+        self._next_id += 1
         self._index(key, made_with)
 
     def replace(self, key: str, outcome: bytes, made_with: str | None) -> None:

@@ -179,20 +179,31 @@ class PollTable:
         state = state._replace(due=due, priority=priority, polls=polls, attempt=attempt, missing=missing, missing_at=missing_at)
         self._put(*key, state, now)
 
-    def listed(self, after: tuple[str, str], limit: int, now: float) -> Iterator[PendingOperation]:
-        """Iterate over operations in the order of kind and uid."""
-        for kind in sorted(self._states):
-            uids = (uid for uid in self._states[kind] if (kind, uid) > after)
-            for uid in heapq.nsmallest(limit, uids):
-                state = _State.read(self._states[kind][uid])
-                yield PendingOperation(
-                    ref=OperationRef(self._scope, kind, uid),
-                    added_at=state.added_at,
-                    polls=state.polls,
-                    priority=state.priority,
-                    due_in=max(0.0, state.due - now),
-                )
-                limit -= 1
+    def get(self, kind: str, uid: str, now: float) -> PendingOperation | None:
+        """Return an operation, None if it is not pending."""
+        kept = self._states.get(kind, {}).get(uid)
+        return None if kept is None else self._shown(kind, uid, kept, now)
+
+    def listed(
+        self, after: tuple[str, str], limit: int, now: float, *, kind: str | None = None, uid: str | None = None
+    ) -> Iterator[PendingOperation]:
+        """Iterate over operations of a kind or a uid, or over all, in the order of kind and uid."""
+        for of_kind, states in sorted(self._states.items()):
+            if kind in {None, of_kind}:
+                uids = (one for one in (states if uid is None else states.keys() & {uid}) if (of_kind, one) > after)
+                for one in heapq.nsmallest(limit, uids):
+                    yield self._shown(of_kind, one, states[one], now)
+                    limit -= 1
+
+    def _shown(self, kind: str, uid: str, kept: bytes, now: float) -> PendingOperation:
+        state = _State.read(kept)
+        return PendingOperation(
+            ref=OperationRef(self._scope, kind, uid),
+            added_at=state.added_at,
+            polls=state.polls,
+            priority=state.priority,
+            due_in=max(0.0, state.due - now),
+        )
 
     def _watchers_of(self, kind: str, uid: str, state: _State | None) -> frozenset[str]:
         if state is None or not state.watched:

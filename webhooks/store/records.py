@@ -157,6 +157,7 @@ class Job:
         attempts: How often it was claimed.
         reason: What the last attempt met.
         fence: The token of the claim that holds it, None if none does.
+        age: Seconds since it was claimed first, without the time in which the host was off; 0 if it never was.
     """
 
     event_id: int
@@ -166,6 +167,7 @@ class Job:
     attempts: int = 0
     reason: str | None = None
     fence: str | None = None
+    age: float = 0.0
 
 
 @frozen(kw_only=True)
@@ -193,6 +195,21 @@ class StoredEvent:
     state: EventState
     received_at: float
     jobs: tuple[Job, ...] = ()
+
+
+@frozen(kw_only=True)
+class StoredOutcome:
+    """An outcome as kept.
+
+    Attributes:
+        id: Its place in this store: greater for an outcome that was recorded, or confirmed against an earlier one, later.
+        outcome: The outcome that stands, the first one.
+        conflicts: The later outcomes of the same operation that differ from it, oldest first.
+    """
+
+    id: int
+    outcome: Outcome
+    conflicts: tuple[Outcome, ...] = ()
 
 
 @frozen(kw_only=True)

@@ -16,7 +16,7 @@ from rewards_core.sqlite.engine import Engine
 from rewards_core.sqlite.wakeups import Wakeups
 from rewards_core.validation import check_callable, check_number, check_path, check_str
 from webhooks.store import sqlite_events, sqlite_jobs, sqlite_outcomes, sqlite_polls, sqlite_reads, sqlite_upkeep
-from webhooks.store.listing import EventListing, EventQuery
+from webhooks.store.listing import EventQuery, Listings, OutcomeQuery
 from webhooks.store.outcomes import pack, settled_by
 from webhooks.store.records import DEAD_DAYS, EventState, PollClaims
 from webhooks.store.sqlite_hints import Hints
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         Priority,
         Recorded,
         StoredEvent,
+        StoredOutcome,
         StoreStatistics,
         Subscription,
     )
@@ -63,7 +64,7 @@ class FindAbout(Protocol):
         ...
 
 
-class SQLiteStore(EventListing):
+class SQLiteStore(Listings):
     """Keep everything in one file, so that what was acknowledged survives the process and a power cut.
 
     Any number of processes on one host may open the file; each makes its own store object. Deliveries that wait at the same
@@ -204,6 +205,10 @@ class SQLiteStore(EventListing):
         """Return the later outcomes that differ from the first, oldest first."""
         return await self._read(lambda db: sqlite_outcomes.conflicts(db, ref))
 
+    async def find_outcomes(self, query: OutcomeQuery) -> Sequence[StoredOutcome]:
+        """Return outcomes that meet every condition, newest first."""
+        return await self._read(lambda db: sqlite_reads.listed_outcomes(db, query))
+
     async def record_outcome(self, outcome: Outcome) -> Recorded:
         """Record how an operation ended; the first one stands."""
         self._check_open()
@@ -232,12 +237,22 @@ class SQLiteStore(EventListing):
         return await self._write(lambda session: sqlite_polls.remove(session, refs))
 
     async def list_pending(
-        self, *, scope: str | None = None, after: OperationRef | None = None, limit: int = 100
+        self,
+        *,
+        scope: str | None = None,
+        kind: str | None = None,
+        uid: str | None = None,
+        after: OperationRef | None = None,
+        limit: int = 100,
     ) -> Sequence[PendingOperation]:
-        """Return pending operations in the order of their refs; `after` pages on."""
-        if self._unwatching is not None and self._unwatching.get_loop() is asyncio.get_running_loop():
-            await asyncio.wait([self._unwatching])  # a look-up after it sees what it did
-        return await self._read(lambda db: sqlite_reads.pending(db, scope, after, limit, self._uptime()))
+        """Return pending operations that fit all given conditions in the order of their refs; `after` pages on."""
+        await self._unwatched()
+        return await self._read(lambda db: sqlite_reads.listed_pending(db, scope, kind, uid, after, limit, self._uptime()))
+
+    async def pending(self, refs: Sequence[OperationRef]) -> Sequence[PendingOperation]:
+        """Return those of some operations that are pending."""
+        await self._unwatched()
+        return await self._read(lambda db: sqlite_reads.pending(db, refs, self._uptime()))
 
     async def hurry_polls(self, refs: Sequence[OperationRef], priority: Priority) -> None:
         """Have operations polled now, ranked no lower than `priority`."""
@@ -380,6 +395,11 @@ class SQLiteStore(EventListing):
                 logger.warning("the store is closed without saying so to other processes: %s", problem)
         await self._engine.aclose()
         await asyncio.get_running_loop().run_in_executor(None, self._member.wakeups.close)
+
+    async def _unwatched(self) -> None:
+        """Return once the last `unwatch` is done, so that a look-up after it sees what it did."""
+        if self._unwatching is not None and self._unwatching.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait([self._unwatching])
 
     def _check_open(self) -> None:
         if self._closing is not None:

@@ -14,6 +14,7 @@ from webhooks.store.records import FORGOTTEN, IDENTITY_DAYS, Acceptance, EventSt
 from webhooks.store.sqlite_outcomes import outcomes, record
 from webhooks.store.sqlite_polls import hurry
 from webhooks.store.sqlite_rows import (
+    ALSO_COLUMNS,
     DEAD,
     DONE,
     EVENT_COLUMNS,
@@ -22,6 +23,7 @@ from webhooks.store.sqlite_rows import (
     Arrival,
     PackedOutcome,
     changed_row,
+    rows_of_also,
 )
 from webhooks.store.sqlite_statements import placeholders, values_at_once
 
@@ -69,6 +71,8 @@ def amend(session: Session, event_id: int, event: Event) -> None:
     )
     if session.db.changes() == 0:
         return
+    session.db.execute("DELETE FROM also WHERE event_id = ?", (event_id,))
+    session.insert("also", ALSO_COLUMNS, rows_of_also(event_id, event))
     refile(session, [event_id])
     if arrival.outcome is not None:
         record(session, [arrival.outcome], keep)
@@ -94,6 +98,7 @@ def keep(session: Session, arrivals: Sequence[Arrival]) -> list[Arrival]:
     first_id = (newest[0][0] if newest else 0) + 1
     rows: list[tuple[Any, ...]] = []
     jobs: list[tuple[Any, ...]] = []
+    also: list[tuple[Any, ...]] = []
     wanted: set[str] = set()
     for event_id, arrival in enumerate(fresh, first_id):
         names = session.wanted.by(arrival.event)
@@ -102,7 +107,10 @@ def keep(session: Session, arrivals: Sequence[Arrival]) -> list[Arrival]:
             wanted.add(name)
             jobs.append((event_id, name, READY, session.now, 0))
         rows.append(arrival.row(event_id, state))
+        if arrival.event.also:
+            also += rows_of_also(event_id, arrival.event)
     session.insert("event", EVENT_COLUMNS, rows)
+    session.insert("also", ALSO_COLUMNS, also)
     if jobs:
         session.insert("job", "event_id, handler, state, due_at, attempts", jobs)
         session.hint_jobs(wanted)
@@ -122,9 +130,9 @@ def purge(session: Session, event_ids: Sequence[int], state: EventState) -> int:
         marks = placeholders(len(part), 1)
         session.db.execute(f"DELETE FROM event WHERE id IN {marks} AND state = ?", (*part, STATES.index(state)))
         count += session.db.changes()
-        if state is EventState.DEAD:
+        for table in ("job", "also") if state is EventState.DEAD else ("also",):
             session.db.execute(
-                f"DELETE FROM job WHERE event_id IN {marks} AND event_id NOT IN (SELECT id FROM event WHERE id IN {marks})",
+                f"DELETE FROM {table} WHERE event_id IN {marks} AND event_id NOT IN (SELECT id FROM event WHERE id IN {marks})",
                 (*part, *part),
             )
     return count

@@ -23,7 +23,7 @@ from webhooks.store.records import (
 from webhooks.store.sqlite_events import refile
 from webhooks.store.sqlite_rows import (
     DEAD,
-    EVENT_COLUMNS,
+    EVENT_FIELDS,
     JOB_COLUMNS,
     READY,
     STATES,
@@ -132,21 +132,20 @@ def claim(session: Session, handler: str, scopes: Collection[str], limit: int, l
     columns = ", ".join(f"job.{column}" for column in JOB_COLUMNS.split(", "))
     rows = fetch(
         session.db,
-        f"SELECT {columns}, {', '.join(f'event.{column}' for column in EVENT_COLUMNS.split(', '))} "
-        f"{_due_in(scopes)} ORDER BY job.due_at, job.event_id LIMIT ?",
+        f"SELECT {columns}, {EVENT_FIELDS} {_due_in(scopes)} ORDER BY job.due_at, job.event_id LIMIT ?",
         (text(handler), session.now, *scopes, limit),
     )
     fence = session.member.new_fence()
     until = session.now + lease
     claimed: list[ClaimedJob] = []
-    for event_id, name, state, _, attempts, reason, _, _, *event in rows:
-        job = job_of((event_id, name, state, until, attempts + 1, reason, f"{fence}.{event_id}", 1), session.now)
+    for event_id, name, state, _, attempts, reason, _, _, began_at, *event in rows:
+        job = job_of((event_id, name, state, until, attempts + 1, reason, f"{fence}.{event_id}", 1, began_at), session.now)
         claimed.append(ClaimedJob(job=job, event=event_of(event)))
     for ids in values_at_once([row[0] for row in rows]):
         session.db.execute(
-            f"UPDATE job SET due_at = ?, attempts = attempts + 1, fence = ? || '.' || event_id, held = 1 WHERE handler = ? "
-            f"AND event_id IN {placeholders(len(ids), 1)}",
-            (until, fence, text(handler), *ids),
+            "UPDATE job SET due_at = ?, attempts = attempts + 1, fence = ? || '.' || event_id, held = 1, "
+            f"began_at = coalesce(began_at, ?) WHERE handler = ? AND event_id IN {placeholders(len(ids), 1)}",
+            (until, fence, session.now, text(handler), *ids),
         )
     return claimed
 
@@ -185,14 +184,14 @@ def requeue(session: Session, event_ids: Sequence[int], *, every_handler: bool) 
     count = 0
     woken: set[str] = set()
     for event_id in event_ids:
-        row = fetch(session.db, f"SELECT {EVENT_COLUMNS} FROM event WHERE id = ? AND length(body) > 0", (event_id,))
+        row = fetch(session.db, f"SELECT {EVENT_FIELDS} FROM event WHERE id = ? AND length(body) > 0", (event_id,))
         if not row:
             continue
         if not every_handler:
             dead = fetch(session.db, "SELECT handler FROM job WHERE event_id = ? AND state = 2", (event_id,))
             session.db.execute(
-                "UPDATE job SET state = 1, due_at = ?, attempts = 0, reason = NULL, fence = NULL, held = 0 "
-                "WHERE event_id = ? AND state = 2",
+                "UPDATE job SET state = 1, due_at = ?, attempts = 0, reason = NULL, fence = NULL, held = 0, "
+                "began_at = NULL WHERE event_id = ? AND state = 2",
                 (session.now, event_id),
             )
             woken.update(name for (name,) in dead)

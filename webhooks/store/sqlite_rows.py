@@ -8,7 +8,7 @@ from typing import Any
 from attrs import define, evolve
 
 from rewards_core.operations import Event, OperationRef, OperationStatus
-from webhooks.store.outcomes import unpack
+from webhooks.store.outcomes import unpack, unpack_any
 from webhooks.store.records import EventState, Job, Outcome, PendingOperation, Priority, StoredEvent
 
 STATES = (EventState.DONE, EventState.READY, EventState.DEAD)
@@ -17,8 +17,14 @@ DONE, READY, DEAD = range(3)
 EVENT_COLUMNS = (
     "id, scope, name, identity, kind, uid, state, received_at, occurred_at, correlation_id, attempt, problem, signature, body"
 )
+EVENT_FIELDS = (
+    ", ".join(f"event.{column}" for column in EVENT_COLUMNS.split(", "))
+    + ", (SELECT json_group_array(json_array(kind, uid)) FROM also WHERE event_id = event.id HAVING count(*))"
+)
+"""What is read of an event: its row, and the further operations it speaks of as JSON, NULL if there are none."""
+ALSO_COLUMNS = "event_id, place, kind, uid"
 OUTCOME_COLUMNS = "scope, kind, uid, status, resource, via, settled_at, key, confirmed"
-JOB_COLUMNS = "event_id, handler, state, due_at, attempts, reason, fence, held"
+JOB_COLUMNS = "event_id, handler, state, due_at, attempts, reason, fence, held, began_at"
 PENDING_COLUMNS = "scope, kind, uid, added_at, due_at, polls, priority, attempt, watched, fence"
 
 
@@ -82,6 +88,11 @@ def changed_row(event: Event) -> tuple[Any, ...]:
     return (*map(_text_or_none, words), event.body)
 
 
+def rows_of_also(event_id: int, event: Event) -> list[tuple[Any, ...]]:
+    """Return the rows of the further operations that an event speaks of."""
+    return [(event_id, place, one.kind, text(one.uid)) for place, one in enumerate(event.also)]
+
+
 def text(value: str) -> str:
     """Return a text that UTF-8 can hold: lone surrogates become their escapes."""
     return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -89,13 +100,14 @@ def text(value: str) -> str:
 
 def event_of(row: Sequence[Any]) -> Event:
     """Read an event, without the resource that may have come with it."""
-    _, scope, name, identity, kind, uid, _, _, occurred_at, correlation_id, attempt, problem, signature, body = row
+    _, scope, name, identity, kind, uid, _, _, occurred_at, correlation_id, attempt, problem, signature, body, also = row
     return Event(
         scope=scope,
         name=name,
         identity=identity,
         body=body,
         ref=None if kind is None else OperationRef(scope, kind, uid),
+        also=() if also is None else tuple(OperationRef(scope, *one) for one in unpack_any(also.encode())),
         occurred_at=occurred_at,
         correlation_id=correlation_id,
         attempt=attempt,
@@ -111,7 +123,7 @@ def stored_event_of(row: Sequence[Any], jobs: Sequence[Job]) -> StoredEvent:
 
 def job_of(row: Sequence[Any], now: float) -> Job:
     """Read a job; `now` is the store's own time."""
-    event_id, handler, state, due_at, attempts, reason, fence, held = row
+    event_id, handler, state, due_at, attempts, reason, fence, held, began_at = row
     return Job(
         event_id=event_id,
         handler=handler,
@@ -120,6 +132,7 @@ def job_of(row: Sequence[Any], now: float) -> Job:
         attempts=attempts,
         reason=reason,
         fence=fence if held else None,
+        age=0.0 if began_at is None else max(0.0, now - began_at),
     )
 
 

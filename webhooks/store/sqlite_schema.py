@@ -160,6 +160,20 @@ _MIGRATIONS = (
     CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
     INSERT INTO meta VALUES ('members', 0), ('upkeep_at', -1e9), ('counted_at', -1e9);
     """,
+    # `also`: the operations that an event speaks of beside the one in its own row
+    """
+    CREATE INDEX event_uid ON event (uid) WHERE uid IS NOT NULL;
+    CREATE TABLE also (
+      event_id INTEGER NOT NULL,
+      place INTEGER NOT NULL,
+      kind TEXT NOT NULL,
+      uid TEXT NOT NULL,
+      PRIMARY KEY (event_id, place)
+    ) WITHOUT ROWID;
+    CREATE INDEX also_uid ON also (uid);
+    CREATE INDEX outcome_unusual ON outcome (status, seq) WHERE status <> 'done';
+    ALTER TABLE job ADD COLUMN began_at REAL;
+    """,
 )
 
 SCHEMA = Schema(kind="webhook store", application_id=0x72776462, migrations=_MIGRATIONS)

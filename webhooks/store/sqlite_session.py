@@ -324,7 +324,11 @@ class Session(Statements):
         self.insert(
             "meta", "name, value", [("boot", self.boot), ("upkeep_at", -1e9), ("counted_at", -1e9)], verb="INSERT OR REPLACE"
         )
-        self.db.execute("UPDATE job SET due_at = 0, fence = NULL, held = 0 WHERE state = 1")
+        self.db.execute(
+            "UPDATE job SET due_at = 0, fence = NULL, held = 0, "
+            "began_at = ? - max(0, (SELECT max(renewed_at) FROM process) - began_at) WHERE state = 1",
+            (self.now,),
+        )
         self.db.execute(
             "UPDATE pending SET due_at = 0, fence = NULL, watched = 0, attempt = 0, missing = 0, "
             "priority = CASE priority WHEN 3 THEN 4 ELSE priority END"

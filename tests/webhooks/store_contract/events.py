@@ -114,6 +114,45 @@ class EventsContract:
         assert await words(here, before_id=page[-1].id, limit=1) == ["2"]
         assert await there.list_events(limit=0) == []
 
+    async def test_every_operation_that_an_event_speaks_of_leads_to_it(self, here: Store, there: Store) -> None:
+        await here.accept(event("1", of=ref("7"), also=(ref("8"), ref("7", kind="claim"))))
+        await here.accept(event("2", of=ref("8")))
+        await here.accept(event("3", of=ref("8", scope="other")))
+        await here.accept(event("4", of=ref("9", kind="claim"), problem="names another app", also=(ref("8", kind="claim"),)))
+        await here.accept(event("5"))
+        assert (await there.list_events(uid="7"))[0].event.also == (ref("8"), ref("7", kind="claim"))
+        assert await words(there, uid="8") == ["4", "3", "2", "1"]
+        assert await words(there, uid="8", scope="default", limit=2) == ["4", "2"]
+        assert await words(there, uid="8", state=EventState.DEAD) == ["4"]
+        assert await words(there, uid="none") == []
+        assert await words(there, ref=ref("8")) == ["2", "1"]
+        assert await words(there, ref=ref("7", kind="claim")) == ["1"]
+        page = await there.list_events(uid="8", limit=2)
+        assert await words(there, uid="8", before_id=page[-1].id) == ["2", "1"]
+
+    async def test_a_handler_is_given_every_operation_that_its_event_speaks_of(self, here: Store, there: Store) -> None:
+        await here.register_handlers([wants()])
+        await there.accept(event("1", of=ref("7"), also=(ref("8"),)))
+        (claimed,) = await claim(here)
+        assert claimed.event.also == (ref("8"),)
+
+    async def test_what_a_later_reading_finds_replaces_the_operations_that_lead_to_an_event(
+        self, here: Store, there: Store
+    ) -> None:
+        await here.accept(event("1", of=ref("7"), also=(ref("8"), ref("9"))))
+        (kept,) = await there.list_events()
+        await there.amend(kept.id, event("1", of=ref("7"), also=(ref("9"), ref("10"))))
+        assert [await words(here, uid=uid) for uid in ("8", "9", "10")] == [[], ["1"], ["1"]]
+
+    async def test_a_purged_event_is_found_by_none_of_its_operations(self, here: Store, there: Store, time: Time) -> None:
+        await here.accept(event("1", of=ref("7"), also=(ref("8"),)))
+        await here.accept(event("2", of=ref("7"), also=(ref("8"),), problem="unreadable"))
+        await time.advance(60)
+        for state in (EventState.DONE, EventState.DEAD):
+            assert await words(there, uid="8", state=state) != []
+            await here.purge(0, state=state)
+            assert await words(there, uid="8", state=state) == []
+
     async def test_an_event_that_came_clearly_later_has_the_greater_id(self, here: Store, there: Store, time: Time) -> None:
         for number in range(4):
             await (here, there)[number % 2].accept(event(str(number)))

@@ -265,6 +265,26 @@ class HandlersContract:
         assert (again.job.reason, again.job.attempts) == ("ValueError", 2)
         assert await here.finish_job(claimed.job) is False
 
+    async def test_the_age_of_a_job_is_counted_from_its_first_claim_until_it_is_requeued(
+        self, here: Store, there: Store, time: Time
+    ) -> None:
+        await here.register_handlers([wants()])
+        await here.accept(event("1"))
+        await time.advance(100)
+        ages = []
+        for _ in range(3):
+            (claimed,) = await claim(there)
+            ages.append(claimed.job.age)
+            await time.advance(10)
+            await there.fail_job(claimed.job, reason="no", retry_in=5)
+            await time.advance(10)
+        assert ages == pytest.approx([0, 20, 40])
+        (claimed,) = await claim(here)
+        await here.fail_job(claimed.job, reason="no", retry_in=None)
+        await here.requeue([claimed.job.event_id])
+        (again,) = await claim(there)
+        assert again.job.age == 0
+
     async def test_a_job_failed_for_good_makes_its_event_a_dead_letter_until_it_is_requeued(
         self, here: Store, there: Store, time: Time
     ) -> None:

@@ -55,6 +55,59 @@ class OutcomesContract:
     async def test_outcomes_of_no_refs_are_none(self, here: Store) -> None:
         assert list(await here.outcomes([])) == []
 
+    async def test_outcomes_are_listed_newest_first_by_page_and_by_condition(self, here: Store, there: Store) -> None:
+        for one, status in (
+            (ref("1"), "done"),
+            (ref("2"), "failed"),
+            (ref("1", kind="claim"), "done"),
+            (ref("1", scope="other"), "failed"),
+        ):
+            await here.record_outcome(outcome(one, status))
+
+        async def found(**conditions: Any) -> list[str]:
+            return [str(one.outcome.ref) for one in await there.list_outcomes(**conditions)]
+
+        first, second, third, fourth = "default/allocation/1", "default/allocation/2", "default/claim/1", "other/allocation/1"
+        assert await found() == [fourth, third, second, first]
+        assert await found(scope="default") == [third, second, first]
+        assert await found(kind="claim") == [third]
+        assert await found(uid="1") == [fourth, third, first]
+        assert await found(uid="1", kind="allocation", scope="other") == [fourth]
+        assert await found(uid="none") == []
+        assert await found(status=OperationStatus.FAILED) == [fourth, second]
+        assert await found(status=OperationStatus.DONE, uid="1") == [third, first]
+        page = await there.list_outcomes(limit=2)
+        assert await found(before_id=page[-1].id, limit=1) == [second]
+        assert await found(limit=0) == []
+        assert [one.outcome for one in page] == list(
+            reversed(await here.outcomes([ref("1", kind="claim"), ref("1", scope="other")]))
+        )
+
+    async def test_an_outcome_is_listed_with_those_that_differ_from_it(self, here: Store, there: Store) -> None:
+        await here.record_outcome(outcome(ref("1"), "failed", via="webhook"))
+        await here.record_outcome(outcome(ref("2")))
+        await there.record_outcome(outcome(ref("1"), "done", amount="7"))
+        await there.record_outcome(outcome(ref("1"), "done", amount="8"))
+        plain, contradicted = await here.list_outcomes()
+        assert (plain.outcome.ref, plain.conflicts) == (ref("2"), ())
+        assert (contradicted.outcome.status, contradicted.outcome.via) == (OperationStatus.FAILED, "webhook")
+        assert [(one.status, one.via, one.resource["amount"]) for one in contradicted.conflicts] == [
+            ("done", "poll", "7"),
+            ("done", "poll", "8"),
+        ]
+        assert await there.list_outcomes(conflicting=True) == [contradicted]
+        assert await there.list_outcomes(conflicting=True, uid="2") == []
+
+    @pytest.mark.parametrize(
+        ("conditions", "kind"),
+        [({"limit": -1}, ValueError), ({"before_id": 0.5}, TypeError), ({"status": "done"}, TypeError), ({"uid": 7}, TypeError)],
+    )
+    async def test_a_condition_on_outcomes_that_cannot_be_is_refused(
+        self, here: Store, conditions: dict[str, Any], kind: type[Exception]
+    ) -> None:
+        with pytest.raises(kind, match=next(iter(conditions))):
+            await here.list_outcomes(**conditions)
+
     async def test_the_first_outcome_wins(self, here: Store, there: Store) -> None:
         ear = Ear()
         await here.subscribe(ear)

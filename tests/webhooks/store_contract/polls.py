@@ -146,6 +146,31 @@ class PollsContract:
             after = page[-1].ref
         assert seen == [f"{kind}{number:02}" for kind in ("a", "b") for number in range(30)]
 
+    async def test_pending_operations_are_listed_by_condition(self, here: Store, there: Store) -> None:
+        await here.add_pending([ref("2"), ref("1"), ref("1", kind="claim"), ref("1", scope="other")], poll_in=15)
+
+        async def found(**conditions: Any) -> list[str]:
+            return [str(one.ref) for one in await there.list_pending(**conditions)]
+
+        first, second, third, fourth = "default/allocation/1", "default/allocation/2", "default/claim/1", "other/allocation/1"
+        assert await found(uid="1") == [first, third, fourth]
+        assert await found(uid="1", scope="default", limit=1) == [first]
+        assert await found(uid="1", after=ref("1")) == [third, fourth]
+        assert await found(kind="allocation") == [first, second, fourth]
+        assert await found(kind="allocation", after=ref("1")) == [second, fourth]
+        assert await found(kind="claim", scope="other") == []
+        assert await found(uid="none") == []
+
+    async def test_of_some_operations_those_that_are_pending_are_told(self, here: Store, there: Store) -> None:
+        await here.add_pending([ref("1"), ref("2"), ref("1", scope="other")], poll_in=15)
+        await here.record_outcome(outcome(ref("2")))
+        asked = [ref("1"), ref("2"), ref("3"), ref("1", kind="claim"), ref("1", scope="other"), ref("1"), ref("1", scope="none")]
+        found = await there.pending(asked)
+        assert sorted(str(one.ref) for one in found) == ["default/allocation/1", "other/allocation/1"]
+        listed = {one.ref: one.added_at for one in await there.list_pending()}
+        assert {one.ref: one.added_at for one in found} == listed
+        assert list(await there.pending([])) == []
+
     async def test_a_settled_operation_does_not_become_pending(self, here: Store, there: Store) -> None:
         await here.record_outcome(outcome(ref("1")))
         await there.add_pending([ref("1"), ref("2")], poll_in=60)
