@@ -9,17 +9,17 @@ import os
 import re
 import select
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn, TextIO, TypeVar
 
 import msgspec
 import typer
-from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from rewards_core.cli.columns import Column, laid_out
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.logs import told_as_json
 from rewards_core.cli.wording import in_options
@@ -195,24 +195,27 @@ class Output:
             table.add_row(*row)
         self.console.print(table, crop=False)
 
-    def listing(self, headings: Sequence[str], rows: Iterable[tuple[Sequence[str], str]], *, right: Collection[str] = ()) -> None:
-        """Write records for people in columns that are never folded, so that ids can be copied.
+    def listing(self, columns: Sequence[Column], rows: Iterable[tuple[Sequence[str], str]], *, headed: bool = True) -> None:
+        """Write records for people in columns, whose cells are never broken in two, so that ids can be copied.
 
         Args:
-            headings: The columns' headings.
+            columns: The columns.
             rows: The cells of each record, and what stands below it on a line of its own, if anything.
-            right: The headings of the columns that are aligned to the right.
+            headed: Whether the headings stand above.
         """
-        found = [([self._fit(cell(each)) for each in cells], note) for cells, note in [(headings, ""), *rows]]
-        widths = [max(map(cell_len, column)) for column in zip(*(cells for cells, _ in found), strict=True)]
-        for number, (cells, note) in enumerate(found):
-            padded = []
-            for heading, text, width in zip(headings, cells, widths, strict=True):
-                blanks = " " * (width - cell_len(text))
-                padded.append(blanks + text if heading in right else text + blanks)
-            self.console.print(Text("  ".join(padded).rstrip(), style="" if number else "bold"), soft_wrap=True)
-            if note:
-                self.console.print(Text(f"    {one_line(note, 2_000)}"), soft_wrap=True)
+        found = [([self._fit(cell(each)) for each in cells], note) for cells, note in rows]
+        notes = ["", *(note for _, note in found)]
+        for number, lines in enumerate(laid_out(columns, [cells for cells, _ in found], self._columns())):
+            if not number and not headed:
+                continue
+            for line in lines:
+                self.console.print(Text(line, style="" if number else "bold"), soft_wrap=True)
+            if notes[number]:
+                self.console.print(Text(f"    {one_line(notes[number], 2_000)}"), soft_wrap=True)
+
+    def _columns(self) -> int | None:
+        """Return how many characters a line of the terminal has; None where lines are as long as they are, as in a pipe."""
+        return self.console.width if self.console.is_terminal else None
 
     def _fit(self, text: str) -> str:
         """Return a text in characters that the terminal has, so that columns stay aligned."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from rewards_core.cli.columns import Column
 from rewards_core.cli.output import Output, cell
 from rewards_core.errors import StoreError
 from tests.webhooks.command_kit import CONTROL, STRANGE, fill, lines, run, some_events
@@ -117,7 +118,7 @@ def test_output_for_people_holds_no_control_character(capsys: pytest.CaptureFixt
     output.record({"name": STRANGE, "none": None})
     output.record({}, text=f"[bold]{STRANGE}[/bold]")
     output.lines(f"  indented {STRANGE}\nnext")
-    output.listing(["id", "name"], [(["1", STRANGE], STRANGE)])
+    output.listing([Column(heading="id"), Column(heading="name")], [(["1", STRANGE], STRANGE)])
     shown = capsys.readouterr().out
     assert not CONTROL.intersection(shown)
     assert "[bold]" in shown
@@ -130,7 +131,8 @@ def test_columns_are_as_wide_as_what_stands_in_them_and_are_not_folded(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "20")
     rows = [(["1", "дело", "x" * 30], ""), (["1,000", "名", "y"], "said of it, at length and on one line")]
-    Output(as_json=False).listing(["number", "name", "id"], rows, right=["number"])
+    columns = [Column(heading="number", right=True), Column(heading="name", least=4), Column(heading="id")]
+    Output(as_json=False).listing(columns, rows)
     assert capsys.readouterr().out.splitlines() == [
         "number  name  id",
         f"     1  дело  {'x' * 30}",

@@ -45,10 +45,10 @@ def test_dead_letters_are_listed_newest_first_with_their_reasons(folder: Path) -
     assert (failed["id"], failed["why"]) == (1, "forward /webhooks/original: http://127.0.0.1:9000/hooks answered 500")
     assert [row["id"] for row in lines(run("dead-letters", "list", "--limit", "1"))] == [4]
     assert screen("dead-letters", "list") == [
-        "id  received (UTC)       name              uid",
-        " 4  2025-10-09 08:53:20  reward.allocated",
+        "id  received (UTC)       operation  event             uid",
+        " 4  2025-10-09 08:53:20  none       reward.allocated",
         "    The body names the app A, not this source's app B.",
-        " 1  2025-10-09 08:53:20  reward.allocated  324167489835",
+        " 1  2025-10-09 08:53:20  done       reward.allocated  324167489835",
         "    forward /webhooks/original: http://127.0.0.1:9000/hooks answered 500",
     ]
 
@@ -56,7 +56,7 @@ def test_dead_letters_are_listed_newest_first_with_their_reasons(folder: Path) -
 def test_where_all_is_well_there_are_none(folder: Path) -> None:
     fill(folder, lambda store: store.accept(event("1")))
     assert lines(run("dead-letters", "list")) == []
-    assert screen("dead-letters", "list") == ["No dead letters."]
+    assert screen("dead-letters", "list") == ["No dead letters: every event could be read, and no handler has given up on one."]
 
 
 # retry

@@ -42,6 +42,9 @@ def test_events_are_listed_newest_first_as_typed_json_lines(folder: Path) -> Non
         "id": 3,
         "received_at": "2025-10-09T08:53:20.000+00:00",
         "state": "dead",
+        "handlers": "dead",
+        "operation": None,
+        "operations": [],
         "scope": "default",
         "name": "reward.allocated",
         "kind": None,
@@ -62,7 +65,10 @@ def test_events_are_listed_newest_first_as_typed_json_lines(folder: Path) -> Non
         (["--scope", "other"], [2]),
         (["--state", "dead"], [3]),
         (["--state", "ready"], []),
-        (["--name", "reward.allocated", "--before", "3"], [1]),
+        (["--event", "reward.allocated", "--before", "3"], [1]),
+        (["--name", "reward.claimed"], [2]),
+        (["--uid", "324167489835"], [1]),
+        (["--uid", "324167489835", "--state", "dead"], []),
         (["--before", "0"], []),
         (["--limit", "2"], [3, 2]),
     ],
@@ -90,12 +96,12 @@ def test_a_person_sees_whole_ids_and_times_in_80_columns(folder: Path) -> None:
 
     fill(folder, work, clock=lambda: EPOCH)
     assert screen("events", "list") == [
-        "id  received (UTC)       state  scope  name              uid",
-        " 4  2025-10-09 08:53:20  dead          reward.allocated",
+        "id  received (UTC)       handlers  operation  scope  event             uid",
+        " 4  2025-10-09 08:53:20  dead      none              reward.allocated",
         "    The body names the app A, not this source's app B.",
-        " 3  2025-10-09 08:53:20  done   other  reward.claimed",
-        " 2  2025-10-09 08:53:20  ready         reward.allocated  324167489835",
-        " 1  2025-10-09 08:53:20  dead          reward.allocated  324167489835",
+        " 3  2025-10-09 08:53:20  done      none       other  reward.claimed",
+        " 2  2025-10-09 08:53:20  ready     done              reward.allocated  324167489835",
+        " 1  2025-10-09 08:53:20  dead      done              reward.allocated  324167489835",
         "    forward /webhooks/original: http://127.0.0.1:9000/hooks answered 500",
     ]
 
@@ -106,11 +112,10 @@ def test_a_column_that_says_nothing_is_left_out(folder: Path) -> None:
 
     fill(folder, work, clock=lambda: EPOCH)
     assert screen("events", "list") == [
-        "id  received (UTC)       state  name",
-        " 1  2025-10-09 08:53:20  done   asset.minted",
+        "id  received (UTC)       handlers  operation  event",
+        " 1  2025-10-09 08:53:20  done      none       asset.minted",
     ]
-    assert screen("events", "list", "--state", "done")[0] == "id  received (UTC)       name"
-    assert screen("events", "list", "--state", "dead") == ["No events."]
+    assert screen("events", "list", "--state", "done")[0] == "id  received (UTC)       operation  event"
 
 
 # show
@@ -133,11 +138,10 @@ def test_an_event_is_shown_to_a_person_with_what_is_known_of_it(folder: Path) ->
     assert screen("events", "show", "1") == [
         "id              1",
         "received at     2025-10-09 08:53:20 UTC",
-        "state           dead",
+        "handlers        dead",
         "scope           default",
         "name            reward.allocated",
-        "kind            allocation",
-        "uid             324167489835",
+        "operation       allocation 324167489835: pending, not polled yet",
         "job             forward /webhooks/original: dead after 1 attempt: http://127.0.0.1:9000/hooks answered 500",
         "{",
         '  "event": "reward.allocated",',

@@ -73,7 +73,7 @@ def test_a_person_sees_handlers_in_columns(folder: Path) -> None:
 
 def test_where_no_handler_ever_registered_there_are_none(folder: Path) -> None:
     fill(folder, lambda store: store.accept(event("1")))
-    assert screen("handlers", "list") == ["No handlers."]
+    assert screen("handlers", "list") == ["No handlers: none has registered yet. They do when the process that has them starts."]
     assert lines(run("handlers", "list")) == []
 
 
@@ -214,7 +214,7 @@ def test_a_person_sees_pending_operations_in_80_columns(folder: Path) -> None:
 
 def test_where_nothing_is_pending_there_are_none(folder: Path) -> None:
     fill(folder, lambda store: store.accept(event("1")))
-    assert screen("pending", "list") == ["No pending operations."]
+    assert screen("pending", "list") == ["No pending operations: this store waits for none to settle."]
 
 
 # pending forget

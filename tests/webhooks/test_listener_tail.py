@@ -16,7 +16,8 @@ from typer.testing import Result
 
 from tests.webhooks.command_kit import STRANGE, beside, fill, lines, neighbour, run, screen
 from tests.webhooks.listener_process import environment
-from tests.webhooks.store_contract import EPOCH, event, ref
+from tests.webhooks.store_contract import EPOCH, claim, event, ref, wants
+from webhooks.cli.event_list import EventFilter
 from webhooks.cli.tail import _Follower
 from webhooks.store.records import EventState, StoredEvent
 from webhooks.store.sqlite import SQLiteStore
@@ -56,7 +57,11 @@ def test_it_may_begin_with_nothing(folder: Path) -> None:
 
 def test_a_person_sees_one_clean_line_for_each(folder: Path) -> None:
     fill(folder, lambda store: store.accept(event("1", name=STRANGE, of=ref("11"), problem="Unread.")), clock=lambda: EPOCH)
-    assert screen("tail", "--count", "1") == ["1  2025-10-09 08:53:20  dead  a [31mred [0m evil  11  Unread."]
+    assert screen("tail", "--count", "1") == [
+        "  id  received (UTC)       handlers  operation  event               uid",
+        "   1  2025-10-09 08:53:20  dead      not known  a [31mred [0m evil  11",
+        "    Unread.",
+    ]
 
 
 def test_it_ends_when_its_reader_does_though_nothing_comes(folder: Path) -> None:
@@ -96,7 +101,7 @@ class Ids:
 
 
 async def begun(ids: Ids, last: int = 10) -> tuple[_Follower, list[int]]:
-    follower = _Follower(ids)  # type: ignore[arg-type]
+    follower = _Follower(ids, EventFilter())  # type: ignore[arg-type]
     return follower, [stored.id for stored in await follower.begin(last)]
 
 
@@ -169,3 +174,84 @@ def test_an_event_that_is_purged_meanwhile_disturbs_nothing(folder: Path) -> Non
         assert await unseen(follower) == [152]
 
     fill(folder, work)
+
+
+# filters
+
+
+async def several(store: SQLiteStore) -> None:
+    await store.accept(event("1", of=ref("7"), also=(ref("8"),)))
+    await store.accept(event("2", name="reward.claimed", of=ref("8", kind="claim")))
+    await store.accept(event("3", of=ref("9", scope="shop")))
+    await store.accept(event("4", problem="Unread."))
+
+
+@pytest.mark.parametrize(
+    ("options", "ids"),
+    [
+        (["--event", "reward.allocated"], [1, 3, 4]),
+        (["--uid", "8"], [1, 2]),
+        (["--state", "dead"], [4]),
+        (["--scope", "shop"], [3]),
+        (["--uid", "8", "--event", "reward.claimed"], [2]),
+    ],
+)
+def test_tail_begins_with_the_events_that_fit(folder: Path, options: list[str], ids: list[int]) -> None:
+    fill(folder, several)
+    assert [row["id"] for row in lines(run("tail", *options, "--count", str(len(ids))))] == ids
+
+
+@pytest.mark.parametrize(
+    ("which", "ids"),
+    [
+        (EventFilter(event="reward.claimed"), [6]),
+        (EventFilter(uid="8"), [5, 6]),
+        (EventFilter(state=EventState.DEAD), [8]),
+        (EventFilter(scope="shop"), [7]),
+    ],
+)
+async def test_tail_goes_on_with_the_events_that_fit(folder: Path, which: EventFilter, ids: list[int]) -> None:
+    store = SQLiteStore(folder / "inbox.db")
+    await several(store)
+    follower = _Follower(store, which)
+    assert await follower.begin(0) == []
+    await store.accept(event("5", of=ref("7"), also=(ref("8"),)))
+    await store.accept(event("6", name="reward.claimed", of=ref("8", kind="claim")))
+    await store.accept(event("7", of=ref("9", scope="shop")))
+    await store.accept(event("8", problem="Unread."))
+    assert [stored.id for stored in await follower.unseen()] == ids
+    assert await follower.unseen() == []
+    await store.aclose()
+
+
+async def test_tail_shows_an_event_once_its_handlers_are_in_the_state_asked_for(folder: Path) -> None:
+    store = SQLiteStore(folder / "inbox.db")
+    await store.register_handlers([wants()])
+    await store.accept(event("1"))
+    follower = _Follower(store, EventFilter(state=EventState.DEAD))
+    assert await follower.begin(10) == []
+    (claimed,) = await claim(store)
+    await store.fail_job(claimed.job, reason="no", retry_in=None)
+    assert [stored.id for stored in await follower.unseen()] == [1]
+    await store.aclose()
+
+
+async def test_an_event_that_comes_between_the_two_looks_of_a_filtered_tail_is_shown_once(folder: Path) -> None:
+    class Busy(SQLiteStore):
+        """A store into which an event comes after each listing."""
+
+        async def list_events(self, **conditions: Any) -> Sequence[StoredEvent]:
+            found = await super().list_events(**conditions)
+            await self.accept(event(f"late {len(arrived)}"))
+            arrived.append(len(arrived) + 5)
+            return found
+
+    arrived: list[int] = []
+    store = Busy(folder / "inbox.db")
+    await several(store)
+    follower = _Follower(store, EventFilter(event="reward.allocated"))
+    shown = [stored.id for stored in await follower.begin(10)]
+    shown += [stored.id for stored in await follower.unseen()]
+    shown += [stored.id for stored in await follower.unseen()]
+    assert shown == [1, 3, 4, *arrived[:-1]]
+    await store.aclose()

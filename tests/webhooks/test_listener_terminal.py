@@ -103,8 +103,8 @@ def test_a_person_serves_triggers_looks_and_stops(terminal: Terminal, other_term
     assert "attempt 1: 401" in other_terminal.shows("code 6")
     other_terminal.type("clear; " + verb("events", "list"))
     heading, row = [line for line in other_terminal.shows("324167489835").splitlines() if "  " in line]
-    assert heading.split() == ["id", "received", "(UTC)", "state", "name", "uid"]
-    assert row.split()[3:] == ["done", "reward.allocated", "324167489835"]
+    assert heading.split() == ["id", "received", "(UTC)", "handlers", "operation", "event", "uid"]
+    assert row.split()[3:] == ["done", "done", "reward.allocated", "324167489835"]
     other_terminal.type("clear; " + verb("wait", "324167489835") + "; echo code $?")
     assert "default/allocation/324167489835: done" in other_terminal.shows("code 0")
     other_terminal.type("clear; " + verb("tail") + "; echo code $?")

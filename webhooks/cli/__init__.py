@@ -39,6 +39,7 @@ COMMANDS = {
     ),
     "handlers": ("webhooks.cli.handlers:handlers_app", "List handlers and their jobs, and retire handlers."),
     "pending": ("webhooks.cli.pending:pending_app", "List operations that have not settled, and stop polling them."),
+    "outcomes": ("webhooks.cli.outcomes:outcomes_app", "List how operations have settled."),
     "refused": ("webhooks.cli.refused:refused_app", "List what a running listener refused, and what to do."),
     "backup": ("webhooks.cli.backup:backup", "Copy the store into a file while listeners go on to write it."),
 }

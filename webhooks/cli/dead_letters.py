@@ -11,9 +11,19 @@ from rewards_core.cli.output import JsonOption, Output, fail, finite
 from rewards_core.clock import DAY
 from rewards_core.text import counted
 from webhooks.cli.ending import run
-from webhooks.cli.event_list import show_events
+from webhooks.cli.event_list import EventFilter, show_events
 from webhooks.cli.lists import pages
-from webhooks.cli.options import DEFAULT_STORE, LARGEST_ID, LARGEST_LIST, StoreOption
+from webhooks.cli.options import (
+    DEFAULT_LIMIT,
+    DEFAULT_STORE,
+    LARGEST_ID,
+    BeforeOption,
+    EventOption,
+    EventScopeOption,
+    EventUidOption,
+    LimitOption,
+    StoreOption,
+)
 from webhooks.cli.requeue import ERASED, NO_EVENT, report, requeue
 from webhooks.cli.stores import opened
 from webhooks.store.base import Store
@@ -29,15 +39,22 @@ dead_app = typer.Typer(
 @dead_app.command("list")
 def list_dead(
     store: StoreOption = DEFAULT_STORE,
-    limit: Annotated[int, typer.Option(help="The most dead letters to list.", min=1, max=LARGEST_LIST)] = 50,
+    event: EventOption = None,
+    uid: EventUidOption = None,
+    scope: EventScopeOption = None,
+    before: BeforeOption = None,
+    limit: LimitOption = DEFAULT_LIMIT,
     as_json: JsonOption = None,
 ) -> None:
-    """List dead letters with their reasons, newest first.
+    """List dead letters with their reasons, newest first, and whether the operations they speak of have settled.
 
-    Example: webhook-listener dead-letters list
+    Nothing more is done with a dead letter by itself: `dead-letters retry` and `events replay` try again.
+
+    Example: webhook-listener dead-letters list --event reward.allocated
     """
     output = Output(as_json)
-    run(lambda: show_events(store, output, "dead letters", state=EventState.DEAD, limit=limit))
+    which = EventFilter(event=event, uid=uid, state=EventState.DEAD, scope=scope)
+    run(lambda: show_events(store, output, which, limit=limit, before=before, dead=True))
 
 
 @dead_app.command("retry")

@@ -7,15 +7,26 @@ from typing import Annotated, Any
 
 import typer
 
+from rewards_core.cli.columns import Column
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail
 from rewards_core.text import counted
 from webhooks.cli.ending import run
-from webhooks.cli.lists import show, unusual
+from webhooks.cli.lists import Nothing, show, unusual
 from webhooks.cli.options import DEFAULT_STORE, StoreOption
 from webhooks.cli.requeue import note_unserved
 from webhooks.cli.stores import opened
 from webhooks.store.records import DEFAULT_SERVICE, HandlerStatus, job_name
+
+_COLUMNS = (
+    Column(heading="service"),
+    Column(heading="handler"),
+    Column(heading="scope", least=8),
+    Column(heading="served"),
+    Column(heading="ready", right=True),
+    Column(heading="dead", right=True),
+    Column(heading="events", least=16),
+)
 
 handlers_app = typer.Typer(no_args_is_help=True, add_completion=False, help="List handlers and their jobs, and retire handlers.")
 
@@ -33,7 +44,10 @@ def list_handlers(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = None
     async def work() -> None:
         async with opened(store) as inbox:
             found = await inbox.list_handlers()
-        await show(output, "handlers", _each(found), record=_record, cells=_cells, right=("ready", "dead"))
+        nothing = Nothing(
+            one="handler", none="No handlers: none has registered yet. They do when the process that has them starts."
+        )
+        await show(output, _each(found), columns=_COLUMNS, record=_record, cells=_cells, nothing=nothing)
         note_unserved(output, found)
         differing = sorted({one.subscription.handler for one in found if one.differing})
         if differing:

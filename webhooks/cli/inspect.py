@@ -15,14 +15,20 @@ from rewards_core.json import pretty
 from rewards_core.text import counted
 from rewards_core.validation import check_id
 from webhooks.cli.ending import run
-from webhooks.cli.event_list import event_record, show_events
+from webhooks.cli.event_list import EventFilter, event_record, show_events
 from webhooks.cli.lists import when
 from webhooks.cli.options import (
+    DEFAULT_LIMIT,
     DEFAULT_STORE,
     LARGEST_ID,
-    LARGEST_LIST,
+    BeforeOption,
+    EventOption,
+    EventScopeOption,
+    EventUidOption,
     KeysOption,
+    LimitOption,
     SourceOption,
+    StateOption,
     StoreOption,
     YesOption,
     confirm,
@@ -30,6 +36,7 @@ from webhooks.cli.options import (
 )
 from webhooks.cli.requeue import ERASED, NO_EVENT, report, requeue
 from webhooks.cli.sources import ReloadableSource, SourceSpec
+from webhooks.cli.standing import Standing, with_standings
 from webhooks.cli.stores import backups_beside, opened, path_of
 from webhooks.receiver import Receiver
 from webhooks.store.base import Store
@@ -41,19 +48,25 @@ events_app = typer.Typer(no_args_is_help=True, add_completion=False, help="List,
 @events_app.command("list")
 def list_events(
     store: StoreOption = DEFAULT_STORE,
-    state: Annotated[EventState | None, typer.Option(help="Only events in this state.")] = None,
-    name: Annotated[str | None, typer.Option(help="Only events of this name.")] = None,
-    scope: Annotated[str | None, typer.Option(help="Only events of this scope.")] = None,
-    before: Annotated[int | None, typer.Option(help="Only events with a lower id.", min=0, max=LARGEST_ID)] = None,
-    limit: Annotated[int, typer.Option(help="The most events to list.", min=1, max=LARGEST_LIST)] = 50,
+    event: EventOption = None,
+    uid: EventUidOption = None,
+    state: StateOption = None,
+    scope: EventScopeOption = None,
+    before: BeforeOption = None,
+    limit: LimitOption = DEFAULT_LIMIT,
     as_json: JsonOption = None,
 ) -> None:
-    """List events, newest first.
+    """List events, newest first: how far their handlers have come, and whether the operations they speak of have settled.
 
-    Example: webhook-listener events list --state dead --json
+    The handlers of an event are ready (one of them waits or runs), done, or dead (one of them gave up, or the event could not be
+    read). An operation is done or failed once a delivery or a poll has said so, pending while it is polled, and not known if
+    this store has no word of it.
+
+    Example: webhook-listener events list --uid 324167489835
     """
     output = Output(as_json)
-    run(lambda: show_events(store, output, "events", state=state, name=name, scope=scope, before=before, limit=limit))
+    which = EventFilter(event=event, uid=uid, state=state, scope=scope)
+    run(lambda: show_events(store, output, which, before=before, limit=limit))
 
 
 @events_app.command("show")
@@ -71,13 +84,17 @@ def show_event(
     async def work() -> None:
         async with opened(store) as inbox:
             stored = await inbox.get_event(event_id)
-        if stored is None:
-            fail(f"There is no event {event_id}.", Exit.NOT_FOUND)
+            if stored is None:
+                fail(f"There is no event {event_id}.", Exit.NOT_FOUND)
+            (shown,) = await with_standings(inbox, [stored])
         if output.as_json:
-            output.record({**event_record(stored), "jobs": [_job_record(job) for job in stored.jobs], **_body_record(stored)})
+            output.record({**event_record(shown), "jobs": [_job_record(job) for job in stored.jobs], **_body_record(stored)})
             return
-        facts = {**event_record(stored), "received_at": f"{when(stored.received_at)} UTC", "why": stored.event.problem}
-        output.record({name.replace("_", " "): value for name, value in facts.items() if value})
+        facts = {**event_record(shown), "received_at": f"{when(stored.received_at)} UTC", "why": stored.event.problem}
+        told = {"state", "operation", "operations", "kind", "uid"}
+        output.record({name.replace("_", " "): value for name, value in facts.items() if value and name not in told})
+        for words in map(_standing_words, shown.operations) if shown.operations else ["none named"]:
+            output.record({"operation": words})
         for job in stored.jobs:
             output.record({"job": f"{job.handler}: {_job_words(job)}"})
         output.lines(_pretty(stored.event.body) if stored.event.body else f"({ERASED})")
@@ -164,6 +181,9 @@ def _reader(store: Store, unread: Sequence[StoredEvent], specs: Sequence[SourceS
         fail(f"{which} could not be read before and must be read again. Nothing was replayed. {problem}", Exit.USAGE)
 
 
+_SAYS = {"webhook": "delivery", "poll": "poll"}
+
+
 class _Reader:
     def __init__(self, receiver: Receiver, scopes: Collection[str]) -> None:
         self._receiver = receiver
@@ -190,6 +210,16 @@ def _job_record(job: Job) -> dict[str, Any]:
         "due_in": round(job.due_in, 1),
         "why": job.reason,
     }
+
+
+def _standing_words(one: Standing) -> str:
+    name = f"{one.ref.kind} {one.ref.uid}"
+    if one.outcome is not None:
+        return f"{name}: {one.word}, as a {_SAYS[one.outcome.via]} said at {when(one.outcome.settled_at)} UTC"
+    if one.pending is not None:
+        polls = one.pending.polls
+        return f"{name}: pending, {f'polled {polls:,} times' if polls else 'not polled yet'}"
+    return f"{name}: not known; no delivery or poll has settled it here, and it is not polled"
 
 
 def _job_words(job: Job) -> str:

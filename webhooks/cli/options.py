@@ -14,6 +14,10 @@ from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import fail, keys_option
 from rewards_core.text import one_line
 from webhooks.cli.sources import SourceSpec, parse_source
+from webhooks.store.records import EventState
+
+LARGEST_ID = 10**15
+LARGEST_LIST = 1_000_000
 
 StoreOption = Annotated[
     str,
@@ -29,9 +33,17 @@ ForwardOption = Annotated[
     str | None,
     typer.Option("--forward-to", help="Hand deliveries on to this URL, unchanged, until it takes them."),
 ]
+EventOption = Annotated[str | None, typer.Option("--event", "--name", help="Only events of this name.")]
+StateOption = Annotated[EventState | None, typer.Option("--state", help="Only events whose handlers have come so far.")]
+EventUidOption = Annotated[str | None, typer.Option("--uid", help="Only events that speak of the operation with this uid.")]
+EventScopeOption = Annotated[str | None, typer.Option("--scope", help="Only events of this scope.")]
+UidOption = Annotated[str | None, typer.Option("--uid", help="Only the operation with this uid, of whatever kind.")]
+KindOption = Annotated[str | None, typer.Option("--kind", help="Only operations of this kind, such as allocation.")]
+ScopeOption = Annotated[str | None, typer.Option("--scope", help="Only operations of this scope.")]
+BeforeOption = Annotated[int | None, typer.Option("--before", help="Only those with a lower id.", min=0, max=LARGEST_ID)]
+LimitOption = Annotated[int, typer.Option("--limit", help="The most to list.", min=1, max=LARGEST_LIST)]
 DEFAULT_STORE = "sqlite:///inbox.db"
-LARGEST_ID = 10**15
-LARGEST_LIST = 1_000_000
+DEFAULT_LIMIT = 50
 
 
 def confirm(question: str, *, yes: bool) -> None:

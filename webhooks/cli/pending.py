@@ -7,14 +7,15 @@ from typing import Annotated, Any
 import typer
 
 from original_async.models import ALLOCATION
+from rewards_core.cli.columns import Column
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail
 from rewards_core.operations import DEFAULT_SCOPE, OperationRef
 from rewards_core.text import counted
 from rewards_core.validation import check_id
 from webhooks.cli.ending import run
-from webhooks.cli.lists import moment, pages, show, unusual, when
-from webhooks.cli.options import DEFAULT_STORE, LARGEST_LIST, StoreOption
+from webhooks.cli.lists import Nothing, moment, pages, show, time_column, unusual, when
+from webhooks.cli.options import DEFAULT_LIMIT, DEFAULT_STORE, KindOption, LimitOption, ScopeOption, StoreOption, UidOption
 from webhooks.cli.stores import opened
 from webhooks.store.records import PendingOperation, Priority
 
@@ -26,6 +27,16 @@ _WHY = {
     Priority.ABANDONED: "not waited for",
 }
 
+_COLUMNS = (
+    Column(heading="scope", least=8),
+    Column(heading="kind"),
+    Column(heading="uid"),
+    time_column("since"),
+    Column(heading="polls", right=True),
+    Column(heading="next poll", right=True),
+    Column(heading="why", least=10),
+)
+
 pending_app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="List operations that have not settled, and stop polling them."
 )
@@ -34,27 +45,42 @@ pending_app = typer.Typer(
 @pending_app.command("list")
 def list_pending(
     store: StoreOption = DEFAULT_STORE,
-    scope: Annotated[str | None, typer.Option(help="Only operations of this scope.")] = None,
-    limit: Annotated[int, typer.Option(help="The most operations to list.", min=1, max=LARGEST_LIST)] = 50,
+    uid: UidOption = None,
+    kind: KindOption = None,
+    scope: ScopeOption = None,
+    limit: LimitOption = DEFAULT_LIMIT,
     as_json: JsonOption = None,
 ) -> None:
     """List operations that are polled until they settle, in the order of their scopes, kinds and uids.
 
-    Example: webhook-listener pending list
+    Polls need a process that has API credentials: a listener or an application with them.
+
+    Example: webhook-listener pending list --uid 324167489835
     """
     output = Output(as_json)
 
     async def work() -> None:
         async with opened(store) as inbox:
+
+            async def any_left() -> bool:
+                return bool(await inbox.list_pending(limit=1))
+
             await show(
                 output,
-                "pending operations",
                 pages(
-                    lambda last, most: inbox.list_pending(scope=scope, after=last, limit=most), lambda one: one.ref, limit=limit
+                    lambda last, most: inbox.list_pending(scope=scope, kind=kind, uid=uid, after=last, limit=most),
+                    lambda one: one.ref,
+                    limit=limit,
                 ),
+                columns=_COLUMNS,
                 record=_record,
                 cells=_cells,
-                right=("polls", "next poll"),
+                nothing=Nothing(
+                    one="pending operation",
+                    none="No pending operations: this store waits for none to settle.",
+                    filters={"--uid": uid, "--kind": kind, "--scope": scope},
+                    any_left=any_left,
+                ),
             )
 
     run(work)

@@ -7,13 +7,24 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from attrs import evolve
 
+from rewards_core.cli.columns import Column
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, cell
+from rewards_core.cli.output import JsonOption, Output
 from webhooks.cli.ending import run
-from webhooks.cli.event_list import event_cells, event_record, why
-from webhooks.cli.lists import pages
-from webhooks.cli.options import DEFAULT_STORE, LARGEST_LIST, StoreOption
+from webhooks.cli.event_list import EventFilter, event_cells, event_record, why
+from webhooks.cli.lists import pages, time_column
+from webhooks.cli.options import (
+    DEFAULT_STORE,
+    LARGEST_LIST,
+    EventOption,
+    EventScopeOption,
+    EventUidOption,
+    StateOption,
+    StoreOption,
+)
+from webhooks.cli.standing import EventStanding, with_standings
 from webhooks.cli.stores import opened
 from webhooks.store.base import Store
 from webhooks.store.records import StoredEvent
@@ -22,6 +33,16 @@ _LOOK_EVERY = 0.25
 _OVERLAP = 100
 """Events that are looked at again: an id may come to light after a higher one."""
 _REMEMBERED = 20 * _OVERLAP
+_COLUMNS = (
+    Column(heading="id", right=True, wide=4),
+    evolve(time_column("received"), wide=19),
+    Column(heading="handlers"),
+    Column(heading="operation"),
+    Column(heading="event", least=12, wide=16),
+    Column(heading="uid", wide=12),
+    Column(heading=""),
+)
+"""As in `events list`, but as wide as they usually are, and with a scope, if there is an unusual one, at the end."""
 
 
 def tail(
@@ -30,22 +51,34 @@ def tail(
         int, typer.Option("--last", help="Begin with so many events that came before.", min=0, max=LARGEST_LIST)
     ] = 10,
     count: Annotated[int | None, typer.Option(help="End after so many events.", min=1)] = None,
+    event: EventOption = None,
+    uid: EventUidOption = None,
+    state: StateOption = None,
+    scope: EventScopeOption = None,
     as_json: JsonOption = None,
 ) -> None:
     """Show events as they come; ctrl-c ends.
 
-    Example: webhook-listener tail | jq .uid
+    Each is shown once, as it stands when it is seen first; with --state, once it is in that state.
+
+    Example: webhook-listener tail --event reward.allocated | jq .uid
     """
     output = Output(as_json)
+    which = EventFilter(event=event, uid=uid, state=state, scope=scope)
 
     async def work() -> None:
         left = count
         async with opened(store) as inbox:
-            follower = _Follower(inbox)
+            follower = _Follower(inbox, which)
             batch = await follower.begin(last)
+            headed = False
             while not output.deserted():
-                for stored in batch:
-                    output.record(event_record(stored), text=_line(stored))
+                for shown in await with_standings(inbox, batch):
+                    if output.as_json:
+                        output.record(event_record(shown))
+                    else:
+                        output.listing(_COLUMNS, [(_cells(shown), why(shown.stored))], headed=not headed)
+                        headed = True
                     left = None if left is None else left - 1
                     if left == 0:
                         return
@@ -55,15 +88,21 @@ def tail(
     run(work, broken_off=Exit.OK)
 
 
-def _line(stored: StoredEvent) -> str:
-    return "  ".join(cell(each) for each in [*event_cells(stored).values(), why(stored)] if each)
+def _cells(shown: EventStanding) -> list[str]:
+    cells = event_cells(shown)
+    return [cells["scope"] if column.heading == "" else cells[column.heading] for column in _COLUMNS]
 
 
 class _Follower:
-    """Tell which events are new: those with ids above a floor that were not seen; below it are old ones, never looked at."""
+    """Tell which events are new: those with ids above a floor that were not seen; below it are old ones, never looked at.
 
-    def __init__(self, store: Store) -> None:
+    The store chooses by state and uid, for which it has indexes; name and scope are looked at here: where the store chose by them
+    it would read every event at each look that finds none.
+    """
+
+    def __init__(self, store: Store, which: EventFilter) -> None:
         self._store = store
+        self._which = which
         self._seen: set[int] = set()
         self._floor = -1
 
@@ -74,7 +113,10 @@ class _Follower:
         if len(before) == wanted:
             self._floor = before[-1].id
         self._remember(before)
-        return before[:last][::-1]
+        if all(map(self._fits, before)):
+            return before[:last][::-1]
+        shown = await self._store.list_events(**self._which.conditions, limit=last)
+        return [stored for stored in reversed(shown) if stored.id in self._seen or stored.id <= self._floor]
 
     async def unseen(self) -> list[StoredEvent]:
         """Return the events that came to light since the last look, oldest first."""
@@ -87,10 +129,14 @@ class _Follower:
                 break
             page = await self._page(page[-1].id, _OVERLAP)
         self._remember(found)
-        return found[::-1]
+        return [stored for stored in reversed(found) if self._fits(stored)]
+
+    def _fits(self, stored: StoredEvent) -> bool:
+        which, event = self._which, stored.event
+        return which.event in {None, event.name} and which.scope in {None, event.scope}
 
     async def _page(self, before_id: int | None, limit: int) -> Sequence[StoredEvent]:
-        return await self._store.list_events(before_id=before_id, limit=limit)
+        return await self._store.list_events(uid=self._which.uid, state=self._which.state, before_id=before_id, limit=limit)
 
     def _remember(self, some: Sequence[StoredEvent]) -> None:
         self._seen.update(stored.id for stored in some)

@@ -78,6 +78,12 @@ def agree(first: Outcome, then: Outcome) -> bool:
     return True
 
 
+def same_value(one: object, other: object) -> bool:
+    """Return whether two values of a resource are the same, or the same number however it is written."""
+    first, second = _number(one), _number(other)
+    return one == other if first is None or second is None else first == second
+
+
 def contradiction(first: Outcome, later: Iterable[Outcome]) -> Outcome | None:
     """Return the outcome that the vendor's API confirmed against a first one that only an event told; None if there is none."""
     return None if first.confirmed else next((one for one in later if one.confirmed), None)
