@@ -374,13 +374,16 @@ def flag() -> Validator:
 
 
 @shielded
-def check_base_url(url: str, *, name: str = "base_url", allow_insecure: bool = False) -> str:
+def check_base_url(
+    url: str, *, name: str = "base_url", allow_insecure: bool = False, allowed_by: str = "allow_insecure=True"
+) -> str:
     """Return a base URL without its closing slash, if credentials may be sent there.
 
     Args:
         url: `https://host[:port][/path]`.
         name: What the caller calls it, for messages.
         allow_insecure: Whether plain http may be used outside loopback.
+        allowed_by: How the caller allows it, for messages.
 
     Raises:
         TypeError: it is not a str, or `allow_insecure` is neither True nor False.
@@ -406,7 +409,7 @@ def check_base_url(url: str, *, name: str = "base_url", allow_insecure: bool = F
         raise ValueError(f"{name}: there is a query or fragment after {host!a}. Give a URL that ends with its path.")
     if parts.scheme == "http" and not allow_insecure and not is_loopback(host):
         raise ValueError(
-            f"{name}: http to {host!a} would show the credentials on the way. Give an https URL, or allow_insecure=True if the "
+            f"{name}: http to {host!a} would show the credentials on the way. Give an https URL, or {allowed_by} if the "
             "network between is yours."
         )
     return url.rstrip("/")

@@ -34,6 +34,7 @@ SERVE = ["serve", "--source=/a"]
                 "--polls-per-second",
                 "--keep-days",
                 "--forward-timeout",
+                "--forward-for",
             )
         ),
         (webhooks, ["wait", "1", "--timeout"]),

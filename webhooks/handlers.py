@@ -16,7 +16,7 @@ from attrs import evolve, field, frozen
 from rewards_core.backoff import delay
 from rewards_core.operations import EventSource
 from rewards_core.text import counted, one_line
-from rewards_core.validation import check_callable, check_methods, check_name, number, shown, whole
+from rewards_core.validation import check_callable, check_methods, check_name, number, optional, shown, whole
 from webhooks.errors import NotTaken
 from webhooks.store.base import Subscriber
 from webhooks.store.outcomes import CONFLICT_EVENT
@@ -47,6 +47,8 @@ class HandlerPolicy:
         attempts: Runs before a job becomes a dead letter, 1 or more.
         first_delay: Seconds between the first run and the second, above 0; doubled with every run.
         max_delay: Seconds between two runs at most, above 0, before chance lengthens them by up to a fifth.
+        give_up_after: Seconds after a job's first run within which its next run must begin, above 0, else the job becomes a dead
+            letter; those in which the host is off are not counted. None for no such limit.
         look_every: Seconds between two looks for due jobs when no hint comes, above 0.
 
     Raises:
@@ -60,6 +62,7 @@ class HandlerPolicy:
     attempts: int = field(default=10, validator=whole(at_least=1))
     first_delay: float = field(default=1.0, validator=number(above=0))
     max_delay: float = field(default=300.0, validator=number(above=0))
+    give_up_after: float | None = field(default=None, validator=optional(number(above=0)))
     look_every: float = field(default=1.0, validator=number(above=0))
 
     def __attrs_post_init__(self) -> None:
@@ -302,8 +305,9 @@ class HandlerRunner(Subscriber):
     async def _run(self, name: str, claimed: ClaimedJob) -> None:
         job, policy = claimed.job, self._policy
         if job.attempts > policy.attempts:
-            await self._give_back(job, f"was started {counted(policy.attempts, 'time')} and never came to an end", final=True)
+            await self._give_back(job, f"was started {counted(policy.attempts, 'time')} and never came to an end", None)
             return
+        started = asyncio.get_running_loop().time()
         limit = asyncio.timeout(policy.timeout)
         try:
             event = claimed.event if claimed.event.resource is not None else self.read_again(claimed.event)
@@ -319,7 +323,8 @@ class HandlerRunner(Subscriber):
             if isinstance(problem, TimeoutError) and limit.expired():
                 reason = f"ran longer than {policy.timeout:g} s and was cancelled"
             else:
-                reason = one_line(f"raised {type(problem).__name__}: {problem}")
+                raised = "" if isinstance(problem, NotTaken) else f"raised {type(problem).__name__}: "
+                reason = one_line(f"{raised}{problem}")
             trace = None if isinstance(problem, NotTaken) else problem
             logger.warning("handler %s on event %d %s", name, job.event_id, reason, exc_info=trace)
         else:
@@ -327,17 +332,27 @@ class HandlerRunner(Subscriber):
             await self._note(job, self._store.finish_job(job))
             return
         self._failed += 1
-        await self._give_back(job, reason, final=job.attempts >= policy.attempts)
+        await self._give_back(job, reason, self._pause(job, job.age + asyncio.get_running_loop().time() - started))
 
-    async def _give_back(self, job: Job, reason: str, *, final: bool) -> None:
+    def _pause(self, job: Job, age: float) -> float | None:
+        """Return the seconds until a job that has failed runs again, None if it does not."""
         policy = self._policy
-        retry_in = None
-        if final:
+        if job.attempts >= policy.attempts:
+            return None
+        first, longest = policy.first_delay, policy.max_delay
+        pause = delay(job.attempts - 1, first=first, longest=longest, jitter=_JITTER, chance=self._random())
+        return None if policy.give_up_after is not None and age + pause > policy.give_up_after else pause
+
+    async def _give_back(self, job: Job, reason: str, retry_in: float | None) -> None:
+        if retry_in is None:
             self._dead += 1
-            logger.error("handler %s on event %d %s: kept as a dead letter", job.handler, job.event_id, reason)
-        else:
-            first, longest = policy.first_delay, policy.max_delay
-            retry_in = delay(job.attempts - 1, first=first, longest=longest, jitter=_JITTER, chance=self._random())
+            logger.error(
+                "handler %s on event %d %s: kept as a dead letter after %s; it does not run again by itself",
+                job.handler,
+                job.event_id,
+                reason,
+                counted(job.attempts, "attempt"),
+            )
         await self._note(job, self._store.fail_job(job, reason=reason, retry_in=retry_in))
 
     async def _note(self, job: Job, noting: Awaitable[bool]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import subprocess
 import sys
 import threading
@@ -116,3 +117,40 @@ def served(application: Callable[[], web.Application], open_at: Callable[[web.Ap
     loop.call_soon_threadsafe(over.set)
     thread.join()
     loop.close()
+
+
+class Target:
+    """Takes deliveries and answers as told.
+
+    Attributes:
+        status: What it answers.
+        got: The headers, in small letters, and bodies of what came.
+        url: Where it is.
+    """
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self.url = ""
+
+
+@contextmanager
+def destination(tls: ssl.SSLContext | None = None) -> Iterator[Target]:
+    """Serve a place for deliveries on this machine."""
+    target = Target(200)
+
+    async def take(request: web.Request) -> web.Response:
+        target.got.append(({name.lower(): value for name, value in request.headers.items()}, await request.read()))
+        return web.Response(status=target.status)
+
+    def application() -> web.Application:
+        made = web.Application()
+        made.router.add_post("/in", take)
+        return made
+
+    async def open_at(runner: web.AppRunner) -> None:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        target.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{runner.addresses[0][1]}/in"
+
+    with served(application, open_at):
+        yield target

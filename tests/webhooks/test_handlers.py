@@ -249,6 +249,29 @@ async def test_a_job_may_be_tried_any_number_of_times() -> None:
 
 
 @virtual_time
+@pytest.mark.parametrize(("limit", "times"), [(0.5, [0.0]), (7.0, [0.0, 1.0, 3.0, 7.0]), (6.9, [0.0, 1.0, 3.0])])
+async def test_a_job_is_given_up_once_its_next_run_would_begin_too_late(limit: float, times: list[float]) -> None:
+    post, notes = Post(attempts=1_000, give_up_after=limit), Notes(crash)
+    post.receiver.on("*", name="app.note")(notes)
+    async with opened(post):
+        await asyncio.sleep(100)
+        await post.send()
+        await asyncio.sleep(60)
+        assert [at - notes.times[0] for at in notes.times] == times
+        assert await post.dead() == [("app.note", "raised ValueError: a fault of the handler")]
+
+
+@virtual_time
+async def test_the_time_that_a_run_took_counts_towards_the_limit_of_its_job() -> None:
+    post, notes = Post(timeout=30.0, give_up_after=31.5), Notes(hang)
+    post.receiver.on("*", name="app.note")(notes)
+    async with opened(post):
+        await post.send()
+        await asyncio.sleep(200)
+        assert notes.times == [0.0, 31.0]
+
+
+@virtual_time
 async def test_a_handler_that_recovers_is_done() -> None:
     post, notes = Post(), Notes(crash, crash, nothing)
     post.receiver.on("*", name="app.note")(notes)

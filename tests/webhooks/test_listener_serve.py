@@ -20,10 +20,12 @@ from aiohttp import web
 from typer.testing import CliRunner
 
 from original_async import OriginalClient, OriginalWebhooks
+from rewards_core.backoff import delay
 from rewards_core.operations import OperationRef, OperationStatus
 from tests.webhooks.listener_process import APP, SOURCE, delivery, environment, post, running, signed
 from vendor_sandboxes.original import API_KEY, API_SECRET, REWARDS, OriginalSandbox
 from webhooks.cli import app
+from webhooks.cli.settings import ForwardSettings
 from webhooks.store.base import Subscriber
 from webhooks.store.sqlite import SQLiteStore
 
@@ -286,12 +288,13 @@ class Elsewhere:
 
     def __init__(self) -> None:
         self.answers: list[int] = []
+        self.words = ""
         self.got: asyncio.Queue[tuple[dict[str, str], bytes]] = asyncio.Queue()
 
     async def take(self, request: web.Request) -> web.Response:
         self.got.put_nowait(({name.lower(): value for name, value in request.headers.items()}, await request.read()))
         status = self.answers.pop(0) if self.answers else 204
-        return web.Response(status=status, headers={"Location": "/elsewhere"} if status == 302 else None)
+        return web.Response(status=status, text=self.words, headers={"Location": "/elsewhere"} if status == 302 else None)
 
 
 @pytest.fixture
@@ -552,6 +555,50 @@ async def test_the_command_line_changes_the_store_of_a_running_listener(tmp_path
         assert (code, rows) == (0, [{"purged": 1}])
         code, _, err = await command(tmp_path, "wait", "7", "--timeout", "0")
         assert (code, "did not settle within 0 s" in err) == (4, True)
+
+
+async def until_state(folder: Path, state: str) -> None:
+    """Return once the first event of a store is in a state."""
+    while (await kept(folder))[0].state != state:
+        pass
+
+
+@pytest.mark.parametrize("limit", [["--forward-for", "0.5"], ["--forward-attempts", "1"]])
+async def test_what_the_destination_did_not_take_in_time_is_a_dead_letter_that_can_be_sent_again(
+    tmp_path: Path, elsewhere: Any, limit: list[str]
+) -> None:
+    elsewhere.answers, elsewhere.words = [503], "down for \x1b[31mmaintenance" + "!" * 10_000
+    async with running(tmp_path, "--forward-to", elsewhere.url, *limit) as listener, aiohttp.ClientSession() as session:
+        assert await post(session, listener.url, delivery("1")) == 200
+        assert (await elsewhere.got.get())[1] == delivery("1")
+        await until_state(tmp_path, "dead")
+        _, (row,), _ = await command(tmp_path, "dead-letters", "list")
+        assert row["why"].startswith(
+            "forward /webhooks/original: could not hand it on: the service behind --forward-to answered HTTP 503, not 2xx, "
+            "saying: down for  [31mmaintenance!!!"
+        )
+        assert len(row["why"]) < 350
+        assert (row["handlers"], row["operation"]) == ("dead", "done")
+        assert elsewhere.got.empty()
+        code, rows, _ = await command(tmp_path, "dead-letters", "retry", "1")
+        assert (code, rows) == (0, [{"retried": 1, "passed_over": []}])
+        assert (await elsewhere.got.get())[1] == delivery("1")
+        await until_state(tmp_path, "done")
+
+
+@pytest.mark.parametrize(
+    ("given", "attempts"),
+    [({}, 20), ({"attempts": 3}, 3), ({"give_up_after": 60.0, "attempts": 3}, 3), ({"give_up_after": 60.0}, 10**9)],
+)
+def test_a_time_alone_allows_any_number_of_tries(given: dict[str, Any], attempts: int) -> None:
+    policy = ForwardSettings(url="http://127.0.0.1:9/", **given).handlers
+    assert (policy.attempts, policy.give_up_after) == (attempts, given.get("give_up_after"))
+
+
+def test_the_default_tries_take_about_an_hour_as_the_help_says() -> None:
+    policy = ForwardSettings(url="http://127.0.0.1:9/").handlers
+    pauses = [delay(number, first=policy.first_delay, longest=policy.max_delay) for number in range(policy.attempts - 1)]
+    assert 50 * 60 < sum(pauses) < 70 * 60
 
 
 async def test_a_wait_is_polled_by_the_listener_if_the_waiter_cannot(tmp_path: Path) -> None:

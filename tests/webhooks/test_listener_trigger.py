@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from aiohttp import web
+import trustme
 
 from rewards_core.operations import OperationRef
-from tests.webhooks.command_kit import lines, records, run, served
+from tests.webhooks.command_kit import Target, destination, lines, records, run
 from tests.webhooks.listener_process import KEYS, SOURCE
 from webhooks.cli.samples import Shape, parse_override, sample_body
 
@@ -19,33 +20,9 @@ def keys(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORIGINAL_WEBHOOK_KEYS", KEYS)
 
 
-class Target:
-    """Takes deliveries and answers as told."""
-
-    def __init__(self, status: int) -> None:
-        self.status = status
-        self.got: list[tuple[dict[str, str], bytes]] = []
-        self.url = ""
-
-
 @pytest.fixture
 def target(folder: Path) -> Iterator[Target]:
-    target = Target(200)
-
-    async def take(request: web.Request) -> web.Response:
-        target.got.append(({name.lower(): value for name, value in request.headers.items()}, await request.read()))
-        return web.Response(status=target.status)
-
-    def application() -> web.Application:
-        made = web.Application()
-        made.router.add_post("/in", take)
-        return made
-
-    async def open_at(runner: web.AppRunner) -> None:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        target.url = f"http://127.0.0.1:{runner.addresses[0][1]}/in"
-
-    with served(application, open_at):
+    with destination() as target:
         yield target
 
 
@@ -140,3 +117,34 @@ def test_a_sample_takes_overrides_at_any_depth() -> None:
     )
     assert (body["data"]["allocation"]["nonce"], body["data"]["new"]["deep"], body["event"]) == ("n1", [1], "other")
     assert body["data"]["app"]["uid"] == "APP"
+
+
+def test_trigger_trusts_the_authority_it_is_given_and_no_other(folder: Path) -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    trustme.CA().cert_pem.write_to_path(str(folder / "other.pem"))
+    with destination(context) as target:
+        assert lines(run("trigger", "--to", target.url, "--cacert", "ca.pem"))[0]["status"] == 200
+        assert len(target.got) == 1
+        for options in ([], ["--cacert", "other.pem"]):
+            result = run("trigger", "--to", target.url, *options)
+            assert (result.exit_code, result.stdout) == (7, "")
+            assert result.stderr.startswith(f"The certificate of {target.url} is not trusted here")
+            assert result.stderr.endswith("Nothing was sent. Give the certificate of its authority with --cacert.\n")
+        assert len(target.got) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--to", "https://127.0.0.1:9/", "--cacert", "none.pem"], "--cacert: none.pem cannot be used (FileNotFoundError)."),
+        (["--to", "https://127.0.0.1:9/", "--cacert", "empty.pem"], "--cacert: empty.pem cannot be used (SSLError)."),
+        (["--cacert", "empty.pem"], "--cacert: only an https URL has a certificate to verify."),
+    ],
+)
+def test_an_authority_that_cannot_be_used_sends_nothing(folder: Path, options: list[str], words: str) -> None:
+    (folder / "empty.pem").touch()
+    result = run("trigger", *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(words)

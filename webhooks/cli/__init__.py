@@ -32,7 +32,7 @@ COMMANDS = {
         "webhooks.cli.doctor:doctor",
         "Look at keys, clock, store, disk, SQLite, port, permissions and reachability; exit code 6 if something is wrong.",
     ),
-    "events": ("webhooks.cli.inspect:events_app", "List, show, replay and forget events."),
+    "events": ("webhooks.cli.inspect:events_app", "List, show, replay, resend and forget events."),
     "dead-letters": (
         "webhooks.cli.dead_letters:dead_app",
         "List, retry and purge dead letters: events that could not be read or handled.",

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from original_async.signature import SIGNATURE_HEADER
 from rewards_core.secrets import shielded
+from rewards_core.text import one_line
 from rewards_core.validation import check_base_url
+from webhooks.cli.sending import delivery_headers
 from webhooks.errors import NotTaken
 from webhooks.store.outcomes import CONFLICT_EVENT
 
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
     from rewards_core.operations import Event
 
 
+_SHOWN_OF_AN_ANSWER = 200
+
+
 class ForwardFailed(NotTaken):
-    """The other service did not take a delivery; it is sent again later."""
+    """The other service did not take a delivery; its text says what it answered last."""
 
 
 class Forwarder:
@@ -36,7 +40,7 @@ class Forwarder:
     @shielded
     def __init__(self, session: aiohttp.ClientSession, url: str, *, timeout: float, allow_insecure: bool = False) -> None:
         self._session = session
-        self._url = check_base_url(url, name="--forward-to", allow_insecure=allow_insecure)
+        self._url = check_base_url(url, name="--forward-to", allow_insecure=allow_insecure, allowed_by="--forward-insecure")
         self._timeout = aiohttp.ClientTimeout(total=timeout)
 
     async def __call__(self, event: Event) -> None:
@@ -47,26 +51,21 @@ class Forwarder:
         """
         if event.name == CONFLICT_EVENT:
             return  # made here, and signed by nobody
-        hints = {
-            SIGNATURE_HEADER: event.signature,
-            "x-webhook-correlation-id": event.correlation_id,
-            "x-webhook-attempt": event.attempt,
-        }
-        headers = {name: value for name, value in hints.items() if value is not None and value.isascii()}
-        headers["Content-Type"] = "application/json"
         try:
             async with self._session.post(
                 self._url,
                 data=event.body,
-                headers=headers,
+                headers=delivery_headers(event, event.signature),
                 timeout=self._timeout,
                 allow_redirects=False,
                 raise_for_status=False,
             ) as answer:
-                status = answer.status
+                status, said = answer.status, b"" if answer.ok else await answer.content.read(_SHOWN_OF_AN_ANSWER)
         except (aiohttp.ClientError, TimeoutError, OSError) as problem:
             raise ForwardFailed(
-                f"the service behind --forward-to did not answer ({type(problem).__name__}); it is tried again later"
+                f"could not hand it on: the service behind --forward-to did not answer ({type(problem).__name__})"
             ) from None
         if not 200 <= status < 300:
-            raise ForwardFailed(f"the service behind --forward-to answered HTTP {status}, not 2xx; it is tried again later")
+            words = one_line(said.decode("utf-8", "replace"), _SHOWN_OF_AN_ANSWER)
+            told = f", saying: {words}" if words else ""
+            raise ForwardFailed(f"could not hand it on: the service behind --forward-to answered HTTP {status}, not 2xx{told}")

@@ -1,4 +1,4 @@
-"""Commands about events: list, show, replay, forget."""
+"""Commands about events: list, show, replay, resend, forget."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from webhooks.cli.options import (
     DEFAULT_STORE,
     LARGEST_ID,
     BeforeOption,
+    CaOption,
     EventOption,
     EventScopeOption,
     EventUidOption,
@@ -42,7 +43,7 @@ from webhooks.receiver import Receiver
 from webhooks.store.base import Store
 from webhooks.store.records import EventState, Job, StoredEvent
 
-events_app = typer.Typer(no_args_is_help=True, add_completion=False, help="List, show, replay and forget events.")
+events_app = typer.Typer(no_args_is_help=True, add_completion=False, help="List, show, replay, resend and forget events.")
 
 
 @events_app.command("list")
@@ -135,6 +136,35 @@ def replay_events(
             await report(inbox, output, "replayed", ids, passed_over)
 
     run(work, interrupted="Interrupted. Some of the events may be replayed already.")
+
+
+@events_app.command("resend")
+def resend_events(
+    event_ids: Annotated[list[int], typer.Argument(help="The events' ids.", min=0, max=LARGEST_ID)],
+    to: Annotated[str, typer.Option(help="Where to send them.")],
+    store: StoreOption = DEFAULT_STORE,
+    cacert: CaOption = None,
+    keys_file: KeysOption = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", "--forward-insecure", help="Allow plain http to another machine.")
+    ] = False,
+    as_json: JsonOption = None,
+) -> None:
+    """Send kept events to a URL: each body as it came, signed with the webhook keys that are given.
+
+    Without keys (--keys-file or ORIGINAL_WEBHOOK_KEYS) the signature goes as it came. Nothing is sent if one of the events is not
+    kept, or its body was erased. No handler runs here, and nothing in the store changes.
+
+    Example: webhook-listener events resend 17 18 --to https://staging.example.com/webhooks/original
+    """
+    from webhooks.cli.resend import resend  # noqa: PLC0415 - it needs a client of HTTP, which no other command here does
+
+    output = Output(as_json)
+    ids = list(dict.fromkeys(event_ids))
+    run(
+        lambda: resend(store, output, ids, to=to, cacert=cacert, keys_file=keys_file, allow_insecure=insecure),
+        interrupted="Interrupted. Some of the events may have been sent.",
+    )
 
 
 @events_app.command("forget")

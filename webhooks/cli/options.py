@@ -42,6 +42,9 @@ KindOption = Annotated[str | None, typer.Option("--kind", help="Only operations 
 ScopeOption = Annotated[str | None, typer.Option("--scope", help="Only operations of this scope.")]
 BeforeOption = Annotated[int | None, typer.Option("--before", help="Only those with a lower id.", min=0, max=LARGEST_ID)]
 LimitOption = Annotated[int, typer.Option("--limit", help="The most to list.", min=1, max=LARGEST_LIST)]
+CaOption = Annotated[
+    Path | None, typer.Option("--cacert", help="PEM file of the authorities to trust for https, in place of the system's.")
+]
 DEFAULT_STORE = "sqlite:///inbox.db"
 DEFAULT_LIMIT = 50
 

@@ -27,7 +27,15 @@ from webhooks.cli.options import (
     sources_of,
 )
 from webhooks.cli.service import Listener
-from webhooks.cli.settings import MAX_WORKERS, AdminSettings, ForwardSettings, ListenerSettings, PollSettings, TlsSettings
+from webhooks.cli.settings import (
+    FORWARD_ATTEMPTS,
+    MAX_WORKERS,
+    AdminSettings,
+    ForwardSettings,
+    ListenerSettings,
+    PollSettings,
+    TlsSettings,
+)
 from webhooks.cli.sources import SourceSpec
 from webhooks.cli.supervisor import Supervisor
 from webhooks.cli.tuning import leave_lasting_objects_alone
@@ -73,7 +81,23 @@ def serve(
     ] = None,
     forward_to: ForwardOption = None,
     forward_insecure: Annotated[bool, typer.Option("--forward-insecure", help="Allow plain http to another machine.")] = False,
-    forward_attempts: Annotated[int, typer.Option(help="Tries before a delivery becomes a dead letter.", min=1)] = 20,
+    forward_attempts: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Tries before a delivery becomes a dead letter: {FORWARD_ATTEMPTS}, or without limit where --forward-for is "
+            "given alone. Pauses double from 1 s up to 5 min, so that 20 tries take about an hour.",
+            min=1,
+        ),
+    ] = None,
+    forward_for: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds after the first try at which a delivery becomes a dead letter; with --forward-attempts whichever comes "
+            "first.",
+            callback=finite,
+            min=0.01,
+        ),
+    ] = None,
     forward_timeout: Annotated[float, typer.Option(help="Seconds one try may take.", callback=finite, min=0.01)] = 20.0,
     poll: Annotated[
         bool | None,
@@ -176,7 +200,13 @@ def serve(
         else AdminSettings(host=admin_host, port=admin_port, token_file=admin_token_file, allowed_hosts=admin_allow_host or ()),
         forward=None
         if forward_to is None
-        else ForwardSettings(url=forward_to, allow_insecure=forward_insecure, attempts=forward_attempts, timeout=forward_timeout),
+        else ForwardSettings(
+            url=forward_to,
+            allow_insecure=forward_insecure,
+            attempts=forward_attempts,
+            timeout=forward_timeout,
+            give_up_after=forward_for,
+        ),
         poll=PollSettings(
             scope=_polled(poll_scope, sources),
             first_after=poll_first_after,

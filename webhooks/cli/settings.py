@@ -20,6 +20,8 @@ from webhooks.ingress.limits import ArmourLimits
 from webhooks.store.records import DEAD_DAYS
 
 MAX_WORKERS = 64
+FORWARD_ATTEMPTS = 20
+_ANY_NUMBER = 10**9
 _TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -139,19 +141,24 @@ class ForwardSettings:
     Attributes:
         url: The other service.
         allow_insecure: Whether plain http may leave this machine.
-        attempts: Tries before a delivery becomes a dead letter.
+        attempts: Tries before a delivery becomes a dead letter; None for 20, or for any number where the time is limited.
         timeout: Seconds one try may take.
+        give_up_after: Seconds after the first try within which the next one must begin, else it becomes a dead letter.
     """
 
     url: str = field(repr=False)  # credentials in it are refused, and must not show before
     allow_insecure: bool = False
-    attempts: int = 20
+    attempts: int | None = None
     timeout: float = 20.0
+    give_up_after: float | None = None
 
     @property
     def handlers(self) -> HandlerPolicy:
         """How the handlers that hand on are run; what a crash leaves is tried again after three times the timeout."""
-        return HandlerPolicy(attempts=self.attempts, timeout=1.5 * self.timeout, lease=3.0 * self.timeout)
+        attempts = self.attempts or (FORWARD_ATTEMPTS if self.give_up_after is None else _ANY_NUMBER)
+        return HandlerPolicy(
+            attempts=attempts, timeout=1.5 * self.timeout, lease=3.0 * self.timeout, give_up_after=self.give_up_after
+        )
 
 
 @frozen(kw_only=True)

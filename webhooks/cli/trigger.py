@@ -8,19 +8,18 @@ import secrets
 import uuid
 from typing import Annotated, Any
 
-import aiohttp
 import typer
 
 from original_async import OriginalWebhooks
 from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH, app_uid_from
 from original_async.signature import SIGNATURE_HEADER
-from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, fail, finite
+from rewards_core.cli.output import JsonOption, Output, finite
 from rewards_core.json import dumps
 from rewards_core.keys import webhook_keys
 from webhooks.cli.ending import run
-from webhooks.cli.options import KeysOption
+from webhooks.cli.options import CaOption, KeysOption
 from webhooks.cli.samples import Shape, parse_override, sample_body
+from webhooks.cli.sending import sender
 
 _URL = f"http://127.0.0.1:8480{WEBHOOK_PATH}"
 _DIGITS = "0123456789abcdef"
@@ -29,6 +28,7 @@ _DIGITS = "0123456789abcdef"
 def trigger(
     name: Annotated[str, typer.Argument(help="The event's name.")] = "reward.allocated",
     to: Annotated[str, typer.Option(help="Where to send it.")] = _URL,
+    cacert: CaOption = None,
     keys_file: KeysOption = None,
     uid: Annotated[str | None, typer.Option(help="The operation's uid; by default a new one.")] = None,
     status: Annotated[str, typer.Option(help="The operation's status.")] = "done",
@@ -69,8 +69,7 @@ def trigger(
             signature = signature[:-1] + _DIGITS[_DIGITS.index(signature[-1]) - 1]
         output = Output(as_json)
         correlation_id = str(uuid.uuid4())
-        worst = 200
-        async with aiohttp.ClientSession() as session:
+        async with sender(to, cacert) as target:
             for attempt in range(1, duplicate + 2):
                 await asyncio.sleep(delay)
                 headers = {
@@ -80,14 +79,10 @@ def trigger(
                     "x-webhook-correlation-id": correlation_id,
                     "x-webhook-attempt": str(attempt),
                 }
-                answered = await _send(session, to, raw, headers)
-                worst = max(worst, answered)
+                answered = await target.send(raw, headers)
                 record: dict[str, Any] = {"sent": name, "attempt": attempt, "status": answered, "correlation_id": correlation_id}
                 output.record(record, text=f"{name}, attempt {attempt}: {answered}")
-        if worst >= 500:
-            fail(f"{to} did not keep the event (HTTP {worst}). The vendor would send it again.", Exit.UNAVAILABLE)
-        if worst >= 300:
-            fail(f"{to} refused the event (HTTP {worst}). See the log of what runs there.", Exit.REFUSED)
+        target.judge()
 
     run(work)
 
@@ -98,15 +93,3 @@ def _app_header(words: dict[str, Any]) -> dict[str, str]:
     for step in ("data", "app", "uid"):
         value = value.get(step) if isinstance(value, dict) else None
     return {"x-app-uid": value} if isinstance(value, str) and value.isascii() and value.isprintable() else {}
-
-
-async def _send(session: aiohttp.ClientSession, url: str, raw: bytes, headers: dict[str, str]) -> int:
-    try:
-        async with session.post(url, data=raw, headers=headers, allow_redirects=False) as answer:
-            return answer.status
-    except (aiohttp.ClientError, OSError, TimeoutError) as problem:
-        fail(
-            f"No answer came from {url} ({type(problem).__name__}). The event may not have arrived. Start the listener, or name "
-            "another with --to.",
-            Exit.UNAVAILABLE,
-        )
