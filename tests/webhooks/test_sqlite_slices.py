@@ -135,7 +135,7 @@ async def test_an_upkeep_knows_how_many_identities_there_are(host: Host, monkeyp
 
 def paged(session: Session, scope: str | None, after: OperationRef | None) -> tuple[list[str], int]:
     """Return a page of ten, and what it cost in steps of SQLite's machine."""
-    page, steps = measured(session, sqlite_reads.pending, scope, after, 10, 0.0)
+    page, steps = measured(session, sqlite_reads.listed_pending, scope, None, None, after, 10, 0.0)
     return [one.ref.uid for one in page], steps
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rewards_core.errors import StoreError
+from rewards_core.operations import OperationStatus
 from tests.rewards_core.sqlite_kit import after_a_kill, other_process
 from tests.webhooks.sqlite_store_kit import Host, rows
 from tests.webhooks.store_contract import claim, made_with, ref, wants
@@ -113,3 +114,19 @@ async def test_an_upgraded_store_can_be_opened_again(host: Host, layout: int) ->
     again = SQLiteStore(host.path)
     assert (await again.statistics()).events == 12
     await again.aclose()
+
+
+async def test_what_a_store_of_layout_3_kept_is_found_by_uid_and_its_jobs_go_on(host: Host) -> None:
+    shutil.copyfile(DATA / "store-layout-3.db", host.path)
+    host.wall = 1_779_864_000.0
+    store = host.open(ticks=False)
+    assert await rows(store, "PRAGMA user_version") == [(NEWEST,)]
+    assert host.path.with_name("inbox.db.layout-3.backup").exists()
+    (found,) = await store.list_events(uid="3002")
+    assert (found.id, found.state, found.event.also) == (2, EventState.DEAD, ())
+    assert [one.outcome.ref.uid for one in await store.list_outcomes(status=OperationStatus.FAILED)] == ["3001"]
+    assert [one.ref.uid for one in await store.list_pending(uid="3003")] == ["3003"]
+    await store.register_handlers([wants(CREDIT)])
+    host.advance(5)
+    (claimed,) = await claim(store, CREDIT)
+    assert (claimed.job.event_id, claimed.job.attempts, claimed.job.age) == (1, 2, 0.0)
