@@ -360,7 +360,7 @@ class HandlerRunner(Subscriber):
             await noting
         except Exception:
             logger.exception(
-                "the end of handler %s on event %d could not be noted; it runs again when its lease is over",
+                "the end of handler %s on event %d could not be noted; its job is taken up again when its lease is over",
                 job.handler,
                 job.event_id,
             )

@@ -31,10 +31,12 @@ SourceOption = Annotated[
 ]
 ForwardOption = Annotated[
     str | None,
-    typer.Option("--forward-to", help="Hand deliveries on to this URL, unchanged, until it takes them."),
+    typer.Option(
+        "--forward-to", help="Hand deliveries on to this URL, unchanged, as long as --forward-attempts and --forward-for say."
+    ),
 ]
 EventOption = Annotated[str | None, typer.Option("--event", "--name", help="Only events of this name.")]
-StateOption = Annotated[EventState | None, typer.Option("--state", help="Only events whose handlers have come so far.")]
+StateOption = Annotated[EventState | None, typer.Option("--state", help="Only events whose handlers are so far.")]
 EventUidOption = Annotated[str | None, typer.Option("--uid", help="Only events that speak of the operation with this uid.")]
 EventScopeOption = Annotated[str | None, typer.Option("--scope", help="Only events of this scope.")]
 UidOption = Annotated[str | None, typer.Option("--uid", help="Only the operation with this uid, of whatever kind.")]
