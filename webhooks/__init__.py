@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from webhooks.refusals import Refusal
     from webhooks.store.base import Store
     from webhooks.store.memory import MemoryStore
-    from webhooks.store.records import Acceptance, EventState, HandlerStatus, Outcome, StoredEvent, StoreStatistics, Subscription
+    from webhooks.store.records import (
+        Acceptance,
+        EventState,
+        HandlerStatus,
+        Outcome,
+        StoredEvent,
+        StoredOutcome,
+        StoreStatistics,
+        Subscription,
+    )
     from webhooks.store.sqlite import SQLiteStore
     from webhooks.store.url import open_store
     from webhooks.supervise import RestartPolicy
@@ -49,6 +58,7 @@ __all__ = [
     "StoreFull",
     "StoreStatistics",
     "StoredEvent",
+    "StoredOutcome",
     "Subscription",
     "open_store",
 ]
