@@ -157,9 +157,11 @@ def test_a_person_reads_columns_and_what_to_do_once(admin: str) -> None:
 
 
 def test_an_empty_list_says_so(admin: str, answers: list[tuple[int, bytes]]) -> None:
-    assert screen("refused", "list", "--admin", admin, "--reason", "none") == ["No refusals for the reason none."]
+    assert screen("refused", "list", "--admin", admin, "--reason", "none") == [
+        "No refusal matches --reason none. There are others: leave out a filter to see them."
+    ]
     answers[0] = (200, b'{"refused": []}')
-    assert screen("refused", "list", "--admin", admin) == ["No refusals."]
+    assert screen("refused", "list", "--admin", admin) == ["The listener has refused nothing since it started."]
 
 
 @pytest.mark.parametrize(

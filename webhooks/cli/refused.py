@@ -11,12 +11,13 @@ import aiohttp
 import typer
 from attrs import asdict
 
+from rewards_core.cli.columns import Column
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail, wrong_usage
 from rewards_core.text import counted, one_line
 from rewards_core.validation import check_base_url
 from webhooks.cli.ending import CannotStart, run
-from webhooks.cli.lists import moment, show, when
+from webhooks.cli.lists import Nothing, moment, show, time_column, when
 from webhooks.cli.refusal_lists import from_json
 from webhooks.cli.settings import admin_token
 from webhooks.refusals import MAX_KEPT, Refusal
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
 DEFAULT_ADMIN = "http://127.0.0.1:8481"
 _TIMEOUT = aiohttp.ClientTimeout(total=10.0)
 _LONGEST_ANSWER = 4 << 20
+_COLUMNS = (
+    time_column("last"),
+    Column(heading="reason"),
+    Column(heading="answer"),
+    Column(heading="times", right=True),
+    Column(heading="from"),
+)
 
 refused_app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="List what a running listener refused, and what to do."
@@ -59,7 +67,6 @@ def list_refused(
 
     async def work() -> None:
         found = await _asked(check_base_url(admin, name="--admin", allow_insecure=True), token)
-        what = "refusals" if reason is None else f"refusals for the reason {one_line(reason, 80)}"
         wanted = [each for each in found if reason in (None, each.reason)][:limit]
         explained: set[str] = set()
 
@@ -69,7 +76,23 @@ def list_refused(
             explained.add(each.advice)
             return ". ".join(filter(None, (_what_came(each), each.advice if new else "")))
 
-        await show(output, what, _each(wanted), record=_record, cells=_cells, note=note, right=("times",))
+        async def any_left() -> bool:
+            return bool(found)
+
+        await show(
+            output,
+            _each(wanted),
+            columns=_COLUMNS,
+            record=_record,
+            cells=_cells,
+            note=note,
+            nothing=Nothing(
+                one="refusal",
+                none="The listener has refused nothing since it started.",
+                filters={"--reason": reason},
+                any_left=any_left,
+            ),
+        )
 
     run(work)
 
