@@ -28,6 +28,7 @@ from payouts.lines import COLUMNS, Layout, check_delimiter
 from payouts.runner import RunOptions
 from payouts.spelling import misspelled_amount
 from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.logs import LogFormatOption, LogLevelOption, LogSettings, log_to_stderr
 from rewards_core.cli.output import JsonOption, Output, fail, finite, keys_option, tell, wrong_usage
 from rewards_core.operations import DEFAULT_SCOPE
 from rewards_core.validation import check_name
@@ -115,6 +116,8 @@ def run(
     ] = False,
     report: Annotated[Path | None, typer.Option(help="Write the report there: one HTML file.")] = None,
     results: Annotated[Path | None, typer.Option(help="Write all rows there as CSV.")] = None,
+    log_level: LogLevelOption = None,
+    log_format: LogFormatOption = "text",
     as_json: JsonOption = None,
 ) -> None:
     """Pay every row of a file once, however often this is interrupted and started again.
@@ -130,6 +133,8 @@ def run(
 
       export-rewards | payouts run - --format jsonl --vendor enkash --campaign diwali-2026 --id-column order_no --yes
     """
+    if log_level is not None or log_format == "json":
+        log_to_stderr(LogSettings(level=log_level or "warning", form=log_format))
     check_place("--report", report, ledger=ledger, rows=Path(file))
     check_place("--results", results, ledger=ledger, rows=Path(file), report=report)
     most = _amount_of(max_total, vendor)

@@ -17,7 +17,10 @@ from attrs import frozen
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogForm = Literal["text", "json"]
 LogLevelOption = Annotated[
-    LogLevel, typer.Option("--log-level", help="Log this and what is more urgent; info has a line a delivery.")
+    LogLevel | None,
+    typer.Option(
+        "--log-level", help="Log this and what is more urgent; info has a line for each delivery.", show_default="warning"
+    ),
 ]
 LogFormatOption = Annotated[
     LogForm, typer.Option("--log-format", help="What is written to standard error: text, or a JSON object a line.")

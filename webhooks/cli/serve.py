@@ -160,7 +160,7 @@ def serve(
             min=UNSERVED_DAYS,
         ),
     ] = DEAD_DAYS,
-    log_level: LogLevelOption = "warning",
+    log_level: LogLevelOption = None,
     log_format: LogFormatOption = "text",
     verbose: Annotated[bool, typer.Option("--verbose", hidden=True, help="The same as --log-level info.")] = False,
     as_json: JsonOption = None,
@@ -183,8 +183,7 @@ def serve(
 
       webhook-listener serve --forward-to http://127.0.0.1:9000/hooks --trusted-proxy 10.0.0.0/8
     """
-    level = "info" if verbose and log_level == "warning" else log_level
-    log_to_stderr(LogSettings(level=level, form=log_format))
+    log_to_stderr(LogSettings(level=log_level or ("info" if verbose else "warning"), form=log_format))
     if poll is None:
         poll = has_credentials(os.environ)
     sources = sources_of(source, keys_file)
