@@ -46,6 +46,7 @@ SETTINGS: dict[type[Any], dict[str, Any]] = {
         "first_delay": ABOVE_ZERO,
         "max_delay": ABOVE_ZERO,
         "look_every": ABOVE_ZERO,
+        "give_up_after": evolve(ABOVE_ZERO, or_none=True),
     },
     RestartPolicy: {
         "first_delay": ABOVE_ZERO,
