@@ -69,6 +69,7 @@ class Listener:
         clock: Unix time in seconds.
         sockets: Where deliveries arrive, opened by a supervisor, which also serves the admin port; None opens both here.
         number: Which of a supervisor's workers this is; number 0 looks after the store for all.
+        armoured: Makes the server; it takes what `ArmouredServer` takes.
 
     Raises:
         ValueError: a setting, a key or a credential cannot be what it should.
@@ -81,11 +82,13 @@ class Listener:
         *,
         sockets: Sequence[socket.socket] | None = None,
         number: int = 0,
+        armoured: Callable[..., ArmouredServer] = ArmouredServer,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._inherited = sockets
         self._number = number
+        self._armoured = armoured
         self._reloadable = Reloadable(settings)
         store_file(settings.store, "--store")
         if settings.admin is not None:
@@ -233,7 +236,7 @@ class Listener:
         if self._number == 0:
             self._work_at(stack, "the upkeep of the store", self._keep_up)
             self._work_at(stack, "the watch of disk space", lambda: watch_space(self._store, keep_days=settings.keep_days))
-        self._armour = ArmouredServer(
+        self._armour = self._armoured(
             self._receivers,
             limits=settings.limits,
             trusted=self._trusted,

@@ -1,0 +1,156 @@
+"""`webhook-listener capture`: keep the next deliveries as they arrive, and say how they read."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from original_async.readings import SignatureReader
+from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH, app_uid_from
+from rewards_core.cli.ending import ending
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import JsonOption, Output, finite
+from rewards_core.keys import webhook_keys
+from rewards_core.operations import DEFAULT_SCOPE
+from rewards_core.validation import check_id
+from webhooks.cli.capture_files import CaptureFiles
+from webhooks.cli.capturing import CaptureOptions, Capturing
+from webhooks.cli.ending import ENDS
+from webhooks.cli.options import DEFAULT_STORE, KeysOption, StoreOption
+from webhooks.cli.redaction import Redaction, parse_redaction
+from webhooks.cli.service import Listener
+from webhooks.cli.settings import ListenerSettings, TlsSettings
+from webhooks.cli.sources import ReloadableSource, SourceSpec
+from webhooks.ingress.quiet import quiet_about_accepting
+
+logger = logging.getLogger("webhooks.listener")
+
+_NOT_THE_UPKEEP = 1
+"""Of workers, all but number 0 leave the upkeep of the store to others: how long it keeps what is for `serve` to say."""
+
+
+def capture(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65_535)] = 8480,
+    unix: Annotated[Path | None, typer.Option(help="Listen on a unix socket instead.")] = None,
+    path: Annotated[str, typer.Option(help="Where deliveries arrive.")] = WEBHOOK_PATH,
+    scope: Annotated[str, typer.Option(help="The scope of their operations, as for serve.")] = DEFAULT_SCOPE,
+    keys_file: KeysOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM file of the certificate with its chain.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file of its key, if apart.")] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(help="Address or CIDR range whose X-Forwarded-For is believed, or 'unix'; may be given again."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for what is captured; made if it is not there.")] = Path("captured"),
+    redact: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Take out a member of the body, such as data.user.email, or header:NAME; * stands for any name. May be given "
+            "again. Headers of credentials are always taken out."
+        ),
+    ] = None,
+    refuse_first: Annotated[
+        bool,
+        typer.Option("--refuse-first", help="Keep the first attempt of each event, answer it 503, and compare it with the next."),
+    ] = False,
+    count: Annotated[
+        int, typer.Option(help="End after so many deliveries, with --refuse-first those that came again; 0 goes on.", min=0)
+    ] = 1,
+    seconds: Annotated[float | None, typer.Option("--for", help="End after so many seconds.", callback=finite, min=0.01)] = None,
+    as_json: JsonOption = None,
+) -> None:
+    """Keep the next deliveries as they arrive, and say how they read.
+
+    For the first hour with the vendor, before or instead of serve. What verifies is kept in the store before it is answered 200,
+    as by serve; the rest is answered 401, and written down all the same. Each signature is read in every way that is known: which
+    key, hex or base64, over the raw body or another form of it.
+
+    Each delivery becomes a private file, and one that ends in .sample.json: the same with made-up ids, names, addresses, amounts
+    and times, to be filed with a report. `jq -j .body FILE` gives its body.
+
+    Exit code 6 if a configured key signed a delivery in a way that is not accepted, 4 if --for ran out before --count.
+
+    For example:
+
+      webhook-listener capture --host 0.0.0.0 --port 8080 --refuse-first
+
+      webhook-listener capture --count 0 --for 3600 --redact data.user.email
+    """
+    logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    if tls_cert is None and tls_key is not None:
+        raise typer.BadParameter("--tls-key needs a certificate. Give --tls-cert too, or neither.")
+    output = Output(as_json)
+    options = CaptureOptions(refuse_first=refuse_first, wanted=count)
+    with ending(ENDS):
+        if not path.startswith("/"):
+            raise ValueError(f"--path: {path[:80]!a} does not begin with '/'. Give one such as {WEBHOOK_PATH}.")
+        spec = SourceSpec(path=path, scope=check_id(scope, "--scope"), app_uid=app_uid_from(os.environ), keys_file=keys_file)
+        settings = ListenerSettings(
+            sources=[spec],
+            store=store,
+            host=host,
+            port=port,
+            unix=unix,
+            tls=None if tls_cert is None else TlsSettings(certificate=tls_cert, key=tls_key),
+            trusted=trusted_proxy or (),
+        )
+        code = asyncio.run(_capture(settings, options, out, parse_redaction(redact or ()), seconds, output))
+    raise typer.Exit(code)
+
+
+async def _capture(
+    settings: ListenerSettings, options: CaptureOptions, out: Path, redaction: Redaction, seconds: float | None, output: Output
+) -> Exit:
+    (spec,) = settings.sources
+    reader = SignatureReader(webhook_keys(spec.keys_file, WEBHOOK_KEYS))
+    files = CaptureFiles(out, redaction, reader.without_secrets)
+
+    def enough() -> None:
+        listener.stop()
+
+    capturing = Capturing(ReloadableSource(spec), reader, files, output, options, enough)
+    listener = Listener(settings, number=_NOT_THE_UPKEEP, armoured=capturing.server)
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(quiet_about_accepting(logger))
+    ran_out = False
+
+    def stop() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, listener.abort)
+        listener.stop()
+
+    def run_out() -> None:
+        nonlocal ran_out
+        ran_out = True
+        listener.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, stop)
+
+    def started(where: Mapping[str, Any]) -> None:
+        if seconds is not None:
+            loop.call_later(seconds, run_out)
+        place = where.get("url") or where.get("unix")
+        words = {"listening": True, "store": settings.store, "path": spec.path, "folder": str(out)}
+        words |= {name: where[name] for name in ("url", "unix") if name in where}
+        output.record(
+            words, text=f"listening on {place} for {spec.path}; deliveries go to {settings.store} and {out}; ctrl-c ends"
+        )
+
+    code = await listener.run(started)
+    output.note(capturing.summary())
+    if code is Exit.OK and capturing.misread:
+        return Exit.REFUSED
+    if code is Exit.OK and ran_out and options.wanted and not capturing.has_enough:
+        return Exit.NOT_YET
+    return code
