@@ -93,11 +93,6 @@ class SignatureReader:
         self.__secrets = {key_id: Secret(secret, f"webhook secret of {key_id}") for key_id, secret in keys.items()}
         self.__forms = {key_id: _forms_of(secret) for key_id, secret in keys.items()}
 
-    @property
-    def key_ids(self) -> list[str]:
-        """The ids of the keys."""
-        return list(self.__secrets)
-
     @shielded
     def read(self, headers: Iterable[tuple[str, str]], body: bytes) -> list[Reading]:
         """Return how each digest of a delivery's signature reads, in the order in which they stand there.

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -95,16 +95,16 @@ async def start(
     env: Mapping[str, str] | None = None,
     prefix: Sequence[str] = (),
     program: Sequence[str] = ("-m", "webhooks"),
+    command: Sequence[str] = ("serve", "--admin-port", "0"),
+    where: Callable[[bytes], Mapping[str, Any]] = json.loads,
 ) -> ListenerProcess:
-    """Start a listener and return it once it listens."""
+    """Start a listener and return it once it listens, `where` its first line says."""
     process = await asyncio.create_subprocess_exec(
         *prefix,
         sys.executable,
         *program,
-        "serve",
+        *command,
         "--port",
-        "0",
-        "--admin-port",
         "0",
         *options,
         cwd=folder,
@@ -119,7 +119,7 @@ async def start(
     if not line:
         _, words = await process.communicate()
         raise AssertionError(f"the listener did not start: {words.decode()}")
-    return ListenerProcess(process, json.loads(line), folder)
+    return ListenerProcess(process, where(line), folder)
 
 
 @asynccontextmanager
@@ -138,7 +138,7 @@ async def running(folder: Path, *options: str, **more: Any) -> AsyncIterator[Lis
                 await listener.kill()
 
 
-async def post(session: aiohttp.ClientSession, url: str, body: bytes, headers: Mapping[str, str] | None = None) -> int:
+async def post(session: aiohttp.ClientSession, url: str, body: Any, headers: Mapping[str, str] | None = None) -> int:
     """Deliver a body, signed unless headers are given, and return the status."""
     async with session.post(url, data=body, headers=signed(body) if headers is None else headers) as answer:
         return answer.status

@@ -143,9 +143,7 @@ async def _capture(
         place = where.get("url") or where.get("unix")
         words = {"listening": True, "store": settings.store, "path": spec.path, "folder": str(out)}
         words |= {name: where[name] for name in ("url", "unix") if name in where}
-        output.record(
-            words, text=f"listening on {place} for {spec.path}; deliveries go to {settings.store} and {out}; ctrl-c ends"
-        )
+        output.record(words, text=f"listening on {place} for {spec.path}; events go to {settings.store}, files to {out}")
 
     code = await listener.run(started)
     output.note(capturing.summary())

@@ -119,7 +119,8 @@ class Capturing:
                 return
         report = in_texts(report_of(capture, self._source.event_names), self._reader.without_secrets)
         file, sample = await self._write(capture, report)
-        record = {**report, "file": file, "sample": sample, "target": arrival.target, "peer": arrival.peer}
+        target = self._reader.without_secrets(arrival.target)
+        record = {**report, "file": file, "sample": sample, "target": target, "peer": arrival.peer}
         with for_whoever_reads():
             if self._output.as_json:
                 self._output.record(record)

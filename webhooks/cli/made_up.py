@@ -103,7 +103,8 @@ class MakeUp:
         if hosted is not None:
             before, after = hosted["before"], hosted["after"]
             made = before if "://" in before else self._shaped(before, _ANYTHING)
-            return f"{made}{self._shaped(hosted['host'].split('.')[0], _ANYTHING)}.example{self._runs(after)}"
+            host = ".".join([*(self._shaped(label, _ANYTHING) for label in hosted["host"].split(".")[:-1]), "example"])
+            return f"{made}{host}{self._runs(after)}"
         return self._runs(text)
 
     def _instead(self, path: Path, text: str | None) -> str | None:
