@@ -454,6 +454,7 @@ async def test_a_body_that_comes_late_by_an_unknown_key_is_captured_too(tmp_path
     async with capturing(tmp_path) as capture:
         assert await send(capture.url, chunks(body), {"x-webhook-signature": value}) == 401
         record = await capture.told()
+        assert record["body"]["bytes"] == len(body)
         assert await capture.ended() == 6
     assert f"it names the key other, but the secret of key {KEY_ID} made it" in record["signature"]["verdict"]
     assert capture.written(record)["body"].encode() == body

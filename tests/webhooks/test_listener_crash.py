@@ -1,6 +1,7 @@
 """Kill -9 under load: what was answered 200 is in the store, handed on at least once, and ends as it began.
 
-The listener runs alone, or with workers beside other processes that write to its store and run handlers from it, while the files
+What it is handed on to answers well, badly or not in time. The listener runs alone, or with workers under a supervisor that is
+killed with them or without them, or beside other processes that write to its store and run handlers from it, while the files
 beside the store are removed beneath them all.
 
 A killed process leaves the system's cache behind, so this shows nothing of fsync; `test_listener_durability.py` does.
@@ -13,7 +14,7 @@ import itertools
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -33,21 +34,27 @@ from webhooks.store.records import EventState
 from webhooks.store.sqlite import SQLiteStore
 
 KILLS = 30
-KILLS_IN_A_SOAK = 300
+KILLS_OF_SUPERVISORS = 6
+KILLS_IN_A_SOAK = 1_000
+KILLS_OF_SUPERVISORS_IN_A_SOAK = 100
+KILLS_AND_REMOVALS_IN_A_SOAK = 300
 SENDERS = 8
 BETWEEN_KILLS = (5, 120)
 """Deliveries acknowledged from one kill to the next."""
 
-pytestmark = pytest.mark.timeout(1_800)
+pytestmark = pytest.mark.timeout(14_400)
 
 logger = logging.getLogger(__name__)
 
 
 class Elsewhere:
-    """Counts what is handed on to it, unless it is out of order."""
+    """Counts what is handed on to it and answered well; it may be out of order, or have moods."""
 
     def __init__(self) -> None:
         self.got: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.moods: random.Random | None = None
+        self.let_go = asyncio.Event()
         self.url = ""
         self.changed = asyncio.Event()
         self._failing = False
@@ -76,6 +83,12 @@ class Elsewhere:
         SOURCE.verify(request.headers, raw)
         ref = SOURCE.parse(raw).ref
         assert ref is not None
+        mood = "well" if self.moods is None else self.moods.choices(["well", "badly", "slowly"], [15, 4, 1])[0]
+        if mood != "well":
+            self.refused[mood] += 1
+            if mood == "slowly":  # whoever asked has given up, or was killed
+                await self.let_go.wait()
+            return web.Response(status=500)
         self.got[ref.uid] += 1
         self.changed.set()
         return web.Response()
@@ -91,6 +104,7 @@ async def elsewhere() -> AsyncIterator[Elsewhere]:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     service.url = f"http://127.0.0.1:{runner.addresses[0][1]}/in"
     yield service
+    service.let_go.set()
     await runner.cleanup()
 
 
@@ -134,10 +148,32 @@ class Load:
 
 
 async def test_what_was_acknowledged_survives_kills_at_any_moment(tmp_path: Path, elsewhere: Elsewhere, soak: bool) -> None:
+    await kill_again_and_again(tmp_path, elsewhere, KILLS_IN_A_SOAK if soak else KILLS, ListenerProcess.kill)
+
+
+async def test_what_workers_acknowledged_survives_kills_of_their_supervisor(
+    tmp_path: Path, elsewhere: Elsewhere, soak: bool
+) -> None:
+    chance = random.Random(20240301)
+
+    async def kill(listener: ListenerProcess) -> None:
+        if chance.random() < 0.5:
+            await listener.kill()
+        else:  # its workers answer what they have, beside those of the next one
+            listener.process.kill()
+            await listener.process.wait()
+
+    kills = KILLS_OF_SUPERVISORS_IN_A_SOAK if soak else KILLS_OF_SUPERVISORS
+    await kill_again_and_again(tmp_path, elsewhere, kills, kill, "--workers", "2")
+
+
+async def kill_again_and_again(
+    tmp_path: Path, elsewhere: Elsewhere, kills: int, kill: Callable[[ListenerProcess], Awaitable[None]], *more: str
+) -> None:
     load = Load(seed=20240229)
-    options = ["--forward-to", elsewhere.url, "--forward-timeout", "0.5", "--forward-attempts", "1000"]
-    kills = KILLS_IN_A_SOAK if soak else KILLS
+    options = ["--forward-to", elsewhere.url, "--forward-timeout", "0.5", "--forward-attempts", "1000", *more]
     caught_in_flight = 0
+    elsewhere.moods = random.Random(20240229)
     senders = [asyncio.create_task(load.send()) for _ in range(SENDERS)]
     try:
         for _ in range(kills):
@@ -151,12 +187,16 @@ async def test_what_was_acknowledged_survives_kills_at_any_moment(tmp_path: Path
             for _ in range(load.chance.randint(0, 20)):
                 await asyncio.sleep(0)
             caught_in_flight += load.in_flight > 0
-            await listener.kill()
+            await kill(listener)
+            elsewhere.let_go.set()
+            elsewhere.let_go.clear()
     finally:
         for sender in senders:
             sender.cancel()
         await asyncio.gather(*senders, return_exceptions=True)
     assert caught_in_flight >= kills * 0.9
+    assert elsewhere.refused.keys() == {"badly", "slowly"}
+    elsewhere.moods = None
     await everything_is_kept(tmp_path, load.acknowledged)
     listener = await start(tmp_path, *options)
     while not elsewhere.got.keys() >= load.acknowledged.keys():
@@ -164,6 +204,8 @@ async def test_what_was_acknowledged_survives_kills_at_any_moment(tmp_path: Path
         await elsewhere.changed.wait()
     assert await listener.stop() == 0
     await nothing_is_left_to_do(tmp_path, load.acknowledged)
+    assert await lost(tmp_path / "inbox.db", {SOURCE.parse(raw).identity.hex() for raw in load.acknowledged.values()}) == set()
+    logger.info("%d kills; %d acknowledged, %d handed on", kills, len(load.acknowledged), elsewhere.got.total())
 
 
 async def everything_is_kept(folder: Path, acknowledged: dict[str, bytes]) -> None:
@@ -257,7 +299,7 @@ async def test_whoever_is_killed_and_whatever_is_removed_nothing_acknowledged_is
         try:
             for mode in ("write-singly", "write-singly", "run", "run"):
                 await crowd.hear(1, await crowd.start(mode))
-            for number in range(KILLS_IN_A_SOAK if soak else KILLS_OF_ALL):
+            for number in range(KILLS_AND_REMOVALS_IN_A_SOAK if soak else KILLS_OF_ALL):
                 if number % 3 == 2:
                     for suffix in chance.choice(LOG_FILES):
                         beside(crowd.path, suffix).unlink(missing_ok=True)
