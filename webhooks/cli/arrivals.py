@@ -117,8 +117,8 @@ class _Watched:
         _arrival.get().reply = reply
         return reply
 
-    def refuse(self, reason: BodyProblem, peer: object = None) -> Reply:
-        reply = self._receiver.refuse(reason, peer)
+    def refuse(self, reason: BodyProblem, peer: object = None, headers: Mapping[str, str] | None = None) -> Reply:
+        reply = self._receiver.refuse(reason, peer, headers)
         arrival = _arrival.get(None)
         if arrival is not None:  # what cuts a slow body off runs beside its request
             arrival.reply = reply
