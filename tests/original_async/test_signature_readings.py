@@ -137,7 +137,16 @@ def test_what_is_no_digest_of_a_key_has_no_reading(value: str) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"\xff\xfe", b"[" * 262_144, b'{"a":' * 2_000 + b"1" + b"}" * 2_000, b"1" * 5_000, b"1e999999999", b'{"data": 1e400}'],
+    [
+        b"",
+        b"\xff\xfe",
+        b"[" * 900 + b"]" * 900,
+        b"[" * 262_144,
+        b'{"a":' * 2_000 + b"1" + b"}" * 2_000,
+        b"1" * 5_000,
+        b"1e999999999",
+        b'{"data": 1e400}',
+    ],
 )
 def test_a_body_that_is_no_json_is_read_as_bytes_all_the_same(body: bytes) -> None:
     (reading,) = read(pair(digest(body)), body=body)

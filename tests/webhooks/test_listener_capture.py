@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
@@ -482,3 +483,57 @@ async def test_a_capture_beside_a_running_listener_keeps_events_in_its_store(tmp
         assert await send(capture.url, body) == 200
         assert await kept(tmp_path) == [body]
         assert await capture.ended() == 0
+
+
+async def test_a_whole_object_may_be_taken_out_of_a_body_of_any_depth(tmp_path: Path) -> None:
+    async with capturing(tmp_path, "--redact", "data.user", "--redact", "data.*.amount") as capture:
+        assert await send(capture.url, body_of()) == 200
+        record = await capture.told()
+    content = json.loads(capture.written(record)["body"])
+    assert content["data"]["user"] == content["data"]["allocation"]["amount"] == "[redacted]"
+    assert content["data"]["allocation"]["uid"] == "213134081289"
+    assert json.loads(capture.sample(record)["body"])["data"]["user"] == "[redacted]"
+
+
+async def test_a_body_that_is_too_long_or_breaks_off_is_told_without_it(tmp_path: Path) -> None:
+    async with capturing(tmp_path, "--count", "0") as capture:
+        assert await send(capture.url, chunks(b"x" * 300_000), signed(b"x")) == 413
+        assert ((await capture.told())["answered"], len(list(capture.folder.iterdir()))) == (413, 1)
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(capture.url.split(":")[2].split("/")[0]))
+        head = b"POST /webhooks/original HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n"
+        writer.write(head + b"X-Odd: \xff\xfe\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"5\r\nhello\r\nzz\r\n")
+        assert b" 400 " in await reader.readline()
+        writer.close()
+        record = await capture.told()
+    written = capture.written(record)
+    assert (written["body"], record["signature"]["verdict"]) == (None, "not looked at: the body was not read.")
+    assert dict(written["headers"])["X-Odd"].encode("utf-8", "surrogateescape") == b"\xff\xfe"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"event": "asset.minted", "data": {}}', "event: names no operation."),
+        (b"no json", "event: a dead letter: the body could not be read as a JSON object."),
+        (
+            json.dumps({"event": "reward.allocated", "data": {"allocations": [{"uid": "1"}, {"uid": "2"}]}}).encode(),
+            "event: allocation 1 and 1 more; does not settle it by itself",
+        ),
+    ],
+)
+async def test_what_an_event_says_is_told_to_people(tmp_path: Path, body: bytes, words: str) -> None:
+    async with capturing(tmp_path, "--text", "--count", "2") as capture:
+        for attempt in (1, 2):
+            assert await send(capture.url, body, headers_of(body, attempt)) == 200
+        told = await capture.rest()
+    assert words in told
+    assert "compared with 1: the same identity; the same bytes; headers changed x-webhook-attempt." in told
+
+
+async def test_no_json_is_compared_as_bytes(tmp_path: Path) -> None:
+    async with capturing(tmp_path, "--text", "--count", "2") as capture:
+        for attempt, body in ((1, b"no json"), (2, b"none")):
+            assert await send(capture.url, body, headers_of(body, attempt)) == 200
+        assert "no JSON to compare" in await capture.rest()
