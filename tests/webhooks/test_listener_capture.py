@@ -537,3 +537,25 @@ async def test_no_json_is_compared_as_bytes(tmp_path: Path) -> None:
         for attempt, body in ((1, b"no json"), (2, b"none")):
             assert await send(capture.url, body, headers_of(body, attempt)) == 200
         assert "no JSON to compare" in await capture.rest()
+
+
+async def test_a_capture_behind_a_proxy_listens_on_a_unix_socket(tmp_path: Path) -> None:
+    body = body_of()
+    async with capturing(tmp_path, "--unix", "capture.sock", "--trusted-proxy", "unix") as capture:
+        assert capture.listener.where["unix"] == "capture.sock"
+        connector = aiohttp.UnixConnector(str(tmp_path / "capture.sock"))
+        async with aiohttp.ClientSession(connector=connector) as session:
+            assert await post(session, capture.url, body) == 200
+        assert (await capture.told())["peer"] == ""
+        assert await capture.ended() == 0
+    assert not (tmp_path / "capture.sock").exists()
+
+
+async def test_a_delivery_for_jobs_of_a_listener_waits_for_it(tmp_path: Path) -> None:
+    async with running(tmp_path, "--forward-to", "http://127.0.0.1:9/hooks", "--forward-attempts", "1"):
+        pass
+    async with capturing(tmp_path) as capture:
+        assert await send(capture.url, body_of()) == 200
+        assert await capture.ended() == 0
+    async with running(tmp_path, "--forward-to", "http://127.0.0.1:9/hooks", "--forward-attempts", "1", "--verbose") as listener:
+        await listener.log_until("dead letter")
