@@ -42,7 +42,7 @@ SENDERS = 8
 BETWEEN_KILLS = (5, 120)
 """Deliveries acknowledged from one kill to the next."""
 
-pytestmark = pytest.mark.timeout(14_400)
+pytestmark = pytest.mark.timeout(7_200)
 
 logger = logging.getLogger(__name__)
 
