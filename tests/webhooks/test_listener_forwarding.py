@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from attrs import evolve
 
-from tests.webhooks.listener_process import SOURCE, delivery
+from tests.webhooks.listener_process import SOURCE, delivery, signed
 from tests.webhooks.store_contract import event, outcome, ref
 from webhooks.cli.forwarding import Forwarder, ForwardFailed
 from webhooks.cli.metrics import Metrics, Snapshot, as_text, held
@@ -25,6 +25,27 @@ async def test_a_conflict_made_here_is_not_handed_on() -> None:
         await Forwarder(session, "http://127.0.0.1:9/", timeout=1)(event("1", name=CONFLICT_EVENT))
         with pytest.raises(ForwardFailed, match=r"could not hand it on: .* did not answer"):
             await Forwarder(session, "http://127.0.0.1:9/", timeout=1)(event("1"))
+
+
+async def test_a_signed_event_of_the_same_name_is_handed_on() -> None:
+    body = b'{"event": "outcome.conflict", "data": {}}'
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(ForwardFailed, match="tried again later"):
+            await Forwarder(session, "http://127.0.0.1:9/", timeout=1)(SOURCE.parse(body, signed(body)))
+
+
+@pytest.mark.parametrize("status", [300, 404, 500, 503])
+async def test_an_answer_that_is_not_2xx_takes_nothing(status: int) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 %d Words\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % status)
+        writer.close()
+
+    body = delivery("1")
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server, aiohttp.ClientSession() as session:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        with pytest.raises(ForwardFailed, match=f"answered HTTP {status}, not 2xx"):
+            await Forwarder(session, url, timeout=5)(SOURCE.parse(body, signed(body)))
 
 
 async def test_a_delivery_that_is_not_taken_leaves_a_line_in_the_log_and_no_traceback(caplog: pytest.LogCaptureFixture) -> None:

@@ -49,7 +49,7 @@ class Forwarder:
         Raises:
             ForwardFailed: it was not answered with 2xx.
         """
-        if event.name == CONFLICT_EVENT:
+        if event.name == CONFLICT_EVENT and event.signature is None:
             return  # made here, and signed by nobody
         try:
             async with self._session.post(
