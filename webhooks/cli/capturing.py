@@ -117,21 +117,26 @@ class Capturing:
             self.strangers += 1
             if self.strangers > MOST_STRANGERS:
                 return
-        report = in_texts(report_of(capture, self._source.event_names), self._reader.without_secrets)
+        try:
+            await self._tell(capture)
+        finally:
+            if capture.ours:
+                self._count(capture)
+
+    async def _tell(self, capture: Capture) -> None:
+        arrival, clean = capture.arrival, self._reader.without_secrets
+        report = in_texts(report_of(capture, self._source.event_names), clean)
         file, sample = await self._write(capture, report)
-        target = self._reader.without_secrets(arrival.target)
-        record = {**report, "file": file, "sample": sample, "target": target, "peer": arrival.peer}
         with for_whoever_reads():
             if self._output.as_json:
-                self._output.record(record)
+                where = {"file": file, "sample": sample, "target": clean(arrival.target), "peer": arrival.peer}
+                self._output.record({**report, **where})
             else:
-                self._output.lines(self._reader.without_secrets("\n".join(lines_of(capture, report, file))))
+                self._output.lines(clean("\n".join(lines_of(capture, report, file))))
         if self.strangers == MOST_STRANGERS and not capture.ours:
             self._output.note(
                 f"Further requests that no configured key signed are counted only: {MOST_STRANGERS} are written down."
             )
-        if capture.ours:
-            self._count(capture)
 
     def _analyse(self, arrival: Arrival) -> Capture:
         accepted, problem, readings = None, None, []
