@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterable
 
 
 def has_terminal() -> bool:
@@ -24,11 +25,22 @@ def expect_signals() -> None:
 
     Does nothing for other commands, which a hang-up ends.
     """
-    if sys.argv[1:2] != ["serve"] or not hasattr(signal, "pthread_sigmask"):
+    if _command(sys.argv[1:]) != "serve" or not hasattr(signal, "pthread_sigmask"):
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _command(words: Iterable[str]) -> str | None:
+    """Return the command among the words of a command line, which options of all commands may precede."""
+    left = iter(words)
+    for word in left:
+        if word == "--config":
+            next(left, None)
+        elif not word.startswith("-"):
+            return word
+    return None
 
 
 def take_hang_ups() -> None:

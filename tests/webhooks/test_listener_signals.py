@@ -24,9 +24,9 @@ STARTS, STARTS_IN_A_SOAK = 6, 150
 
 
 @asynccontextmanager
-async def starting(folder: Path, *options: str) -> AsyncIterator[Process]:
+async def starting(folder: Path, *options: str, before: Sequence[str] = ()) -> AsyncIterator[Process]:
     """Start a listener, and return once its first lines have run."""
-    async with begun(folder, ["-c", FROM_THE_FIRST_LINE], *options) as process:
+    async with begun(folder, ["-c", FROM_THE_FIRST_LINE, *before], *options) as process:
         assert process.stdout is not None
         assert (await process.stdout.readline()).decode().strip() == BEGUN
         yield process
@@ -63,9 +63,16 @@ async def hung_up_until_it_listens(process: Process) -> dict[str, str]:
     return json.loads(listening.result())
 
 
-@pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["alone", "workers"])
-async def test_hang_ups_from_the_first_line_on_end_nothing(tmp_path: Path, workers: tuple[str, ...]) -> None:
-    async with starting(tmp_path, *workers) as process, aiohttp.ClientSession() as session:
+@pytest.mark.parametrize(
+    ("before", "workers"),
+    [((), ()), ((), ("--workers", "2")), (("--config", "listener.toml"), ()), (("--config=listener.toml",), ())],
+    ids=["alone", "workers", "config", "config in one word"],
+)
+async def test_hang_ups_from_the_first_line_on_end_nothing(
+    tmp_path: Path, before: tuple[str, ...], workers: tuple[str, ...]
+) -> None:
+    (tmp_path / "listener.toml").write_text("[serve]\nmax-connections = 10\n")
+    async with starting(tmp_path, *workers, before=before) as process, aiohttp.ClientSession() as session:
         where = await hung_up_until_it_listens(process)
         for number in range(4):
             assert await post(session, f"{where['url']}/webhooks/original", delivery(str(number))) == 200

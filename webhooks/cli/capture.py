@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +16,7 @@ from original_async.readings import SignatureReader
 from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH, app_uid_from
 from rewards_core.cli.ending import ending
 from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.logs import LogSettings, log_to_stderr
 from rewards_core.cli.output import JsonOption, Output, finite
 from rewards_core.keys import webhook_keys
 from rewards_core.operations import DEFAULT_SCOPE
@@ -29,6 +29,7 @@ from webhooks.cli.redaction import Redaction, parse_redaction
 from webhooks.cli.service import Listener
 from webhooks.cli.settings import ListenerSettings, TlsSettings
 from webhooks.cli.sources import ReloadableSource, SourceSpec
+from webhooks.cli.unix_socket import UnixSettings
 from webhooks.ingress.quiet import quiet_about_accepting
 
 logger = logging.getLogger("webhooks.listener")
@@ -86,7 +87,7 @@ def capture(
 
       webhook-listener capture --count 0 --for 3600 --redact data.user.email
     """
-    logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    log_to_stderr(LogSettings(level="error"))
     if tls_cert is None and tls_key is not None:
         raise typer.BadParameter("--tls-key needs a certificate. Give --tls-cert too, or neither.")
     output = Output(as_json)
@@ -100,7 +101,7 @@ def capture(
             store=store,
             host=host,
             port=port,
-            unix=unix,
+            unix=None if unix is None else UnixSettings(path=unix),
             tls=None if tls_cert is None else TlsSettings(certificate=tls_cert, key=tls_key),
             trusted=trusted_proxy or (),
         )
