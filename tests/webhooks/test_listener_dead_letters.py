@@ -167,7 +167,7 @@ def test_an_age_that_cannot_be_removes_nothing(folder: Path, days: str) -> None:
 
 def test_an_age_beyond_all_calendars_removes_nothing(folder: Path) -> None:
     fill(folder, a_dead_job)
-    assert lines(run("dead-letters", "purge", "--older-than-days", "1e305")) == [{"purged": 0}]
+    assert lines(run("dead-letters", "purge", "--older-than-days", "1e9")) == [{"purged": 0}]
 
 
 def test_many_are_retried_some_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
