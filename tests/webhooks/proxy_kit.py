@@ -99,20 +99,44 @@ class Front:
     def __init__(self, process: Process, path: Path) -> None:
         self.process = process
         self.path = path
+        self._log: list[str] = []
+        self._changed = asyncio.Condition()
+        self._seen = 0
+        self._over = False
+        self._reading = asyncio.create_task(self._read())
 
     def client(self) -> aiohttp.ClientSession:
         """Return a client of the proxy."""
         return aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.path), limit=0))
 
     async def log_until(self, words: str) -> None:
-        """Read its log until a line holds these words."""
+        """Return once a line of its log that was not looked at before holds these words."""
+        while True:
+            while self._seen < len(self._log):
+                self._seen += 1
+                if words in self._log[self._seen - 1]:
+                    return
+            assert not self._over, f"the log ended without {words!r}: {''.join(self._log)}"
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._seen < len(self._log) or self._over)
+
+    async def end(self) -> None:
+        """End it and all its processes."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        await self.process.wait()
+        await self._reading
+
+    async def _read(self) -> None:
+        """Read its log for as long as it runs: a pipe that is full would hold it up."""
         assert self.process.stderr is not None
-        log: list[str] = []
         while line := (await self.process.stderr.readline()).decode():
-            log.append(line)
-            if words in line:
-                return
-        raise AssertionError(f"the log ended without {words!r}: {''.join(log)}")
+            async with self._changed:
+                self._log.append(line)
+                self._changed.notify_all()
+        async with self._changed:
+            self._over = True
+            self._changed.notify_all()
 
 
 @asynccontextmanager
@@ -128,14 +152,12 @@ async def in_front(kind: Proxy, folder: Path, where: Mapping[str, str]) -> Async
     process = await asyncio.create_subprocess_exec(
         program, *words[1:], cwd=folder, env=environment, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, start_new_session=True
     )
+    made = Front(process, front)
     try:
-        made = Front(process, front)
         await made.log_until(kind.ready)
         yield made
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.communicate()
+        await made.end()
 
 
 class Sender:
