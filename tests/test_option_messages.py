@@ -24,10 +24,11 @@ from webhooks.cli import app as webhooks
 from webhooks.store.sqlite import SQLiteStore
 
 NUMBERS = ("x", "-1", "1e-300", "1e308", "9" * 30)
-TEXTS = ("", "a b", "/nowhere/é")
+TEXTS = ("", "a b", "/proc/nowhere/é")
 NOWHERE = "http://127.0.0.1:9/"
 ENDS_AT_ONCE = {
-    "serve": ("--poll", "--store=memory:", "--unix=/nowhere/x/socket", "--admin-port=-1", f"--forward-to={NOWHERE}"),
+    "serve": ("--poll", "--store=memory:", "--unix=/proc/nowhere/x/socket", "--admin-port=-1", f"--forward-to={NOWHERE}"),
+    "capture": ("--store=memory:", "--unix=/proc/nowhere/x/socket", "--out=/proc/nowhere/x"),
     "trigger": (f"--to={NOWHERE}", "--delay=0"),
     "wait": ("--timeout=0",),
     "events forget": ("--user=1", "--yes"),
@@ -78,8 +79,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def typed(words: str, name: str, value: str) -> list[str]:
     """Return the options of a command that is given a value for one of them."""
     beside = [each for each in ENDS_AT_ONCE.get(words, ()) if each.partition("=")[0] != f"--{name}"]
-    if words == "serve" and name in LISTENS:
-        beside = [each for each in beside if not each.startswith(("--unix", "--store"))] + ["--store=sqlite:////nowhere/x.db"]
+    if words in {"serve", "capture"} and name in LISTENS:
+        beside = [each for each in beside if not each.startswith(("--unix", "--store"))] + ["--store=sqlite:////proc/nowhere/x.db"]
     return [*beside, f"--{name}={value}"]
 
 
