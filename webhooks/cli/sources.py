@@ -13,6 +13,7 @@ from rewards_core.errors import SignatureError
 from rewards_core.keys import webhook_keys
 from rewards_core.operations import DEFAULT_SCOPE, Event
 from rewards_core.validation import check_id
+from webhooks.ingress.paths import normal_path
 
 _WORDS = ("scope", "app", "keys")
 _KEYS_DIFFER = frozenset({"unknown_key", "mismatch"})
@@ -24,7 +25,7 @@ class SourceSpec:
     """One source of deliveries.
 
     Attributes:
-        path: Where its deliveries come in.
+        path: Where its deliveries come in, in its normal spelling.
         scope: The scope of its operations.
         app_uid: The only app it may speak for, None for any.
         keys_file: Where its keys stand, None for the environment.
@@ -49,14 +50,27 @@ def parse_source(text: str) -> SourceSpec:
         if word not in _WORDS or not equals or not value:
             raise ValueError(f"--source: {part[:80]!a} is no part of a source. Give PATH[,scope=S][,app=UID][,keys=FILE].")
         words[word] = value
-    if not path.startswith("/"):
-        raise ValueError(f"--source: the path {path[:80]!a} does not begin with '/'. Give one such as /webhooks/original.")
     return SourceSpec(
-        path=path,
+        path=_checked_path(path),
         scope=check_id(words.get("scope", DEFAULT_SCOPE), "--source: scope"),
         app_uid=check_id(words["app"], "--source: app") if "app" in words else None,
         keys_file=Path(words["keys"]) if "keys" in words else None,
     )
+
+
+def _checked_path(path: str) -> str:
+    """Return a path as deliveries are compared with it."""
+    if not path.startswith("/"):
+        raise ValueError(f"--source: the path {path[:80]!a} does not begin with '/'. Give one such as /webhooks/original.")
+    for mark, part in (("?", "query"), ("#", "fragment")):
+        if mark in path:
+            raise ValueError(
+                f"--source: no delivery comes to the path {path[:80]!a}, because {mark!r} begins a {part}, which is no part of a "
+                f"path. Give {path.partition(mark)[0][:80]!a}: deliveries come to it with any query."
+            )
+    if not path.isprintable():
+        raise ValueError(f"--source: the path {path[:80]!a} holds characters that cannot be printed. Give one without them.")
+    return normal_path(path)
 
 
 class ReloadableSource:

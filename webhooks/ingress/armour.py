@@ -20,6 +20,7 @@ from webhooks.advice import ADVICE
 from webhooks.ingress.answers import PlainAnswer, answer_bytes
 from webhooks.ingress.base import Reply
 from webhooks.ingress.limits import ArmourLimits
+from webhooks.ingress.paths import normal_path, path_of
 from webhooks.ingress.peers import Address, Client, Networks, PeerCounts, peer_key, read_address, resolve_client
 from webhooks.ingress.proxies import WRITTEN_BY_PROXIES, UntoldProxies
 from webhooks.refusals import Refusals
@@ -229,7 +230,8 @@ class ArmouredServer(web.Server):
         self.limits = setting(limits, "limits", ArmourLimits)
         self.refusals = check_instance(Refusals(logger) if refusals is None else refusals, "refusals", Refusals)
         self.draining = False
-        self._routes = dict(check_mapping(routes, "routes", "a mapping of paths to receivers"))
+        checked = check_mapping(routes, "routes", "a mapping of paths to receivers")
+        self._routes = {normal_path(path): receiver for path, receiver in checked.items()}
         self._paths_advice = f"{ADVICE['path']} Deliveries are taken at {', '.join(sorted(self._routes))}."
         self._trusted = setting(trusted, "trusted", Networks)
         self._behind_proxies = bool(self._trusted)
@@ -387,7 +389,7 @@ class ArmouredServer(web.Server):
                     if not self._peers.enter(key, self.limits.connections_per_peer):
                         raise _Refused(429, "connections_per_peer", {"Retry-After": "1"})
         try:
-            receiver = self._routes.get(request.raw_path.partition("?")[0])
+            receiver = self._routes.get(request.raw_path) or self._routes.get(path_of(request.raw_path) or "")
             if receiver is None:
                 raise _Refused(404, "path", advice=self._paths_advice)
             reply = await self._deliver(receiver, request, connection)
