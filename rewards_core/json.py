@@ -36,6 +36,7 @@ def _as_json(value: object) -> Any:
 
 
 def _number(text: str) -> Decimal:
+    # in Python on purpose: between two fractions of a large body that is read in a thread the loop gets its turn
     number = Decimal(text)
     if number.is_finite():
         return number

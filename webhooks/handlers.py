@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from rewards_core.backoff import delay
 from rewards_core.operations import EventSource
@@ -25,6 +25,7 @@ from webhooks.supervise import RestartPolicy, is_cancelled, keep_running, wait_a
 
 if TYPE_CHECKING:
     from rewards_core.operations import Event
+    from webhooks.readings import Readings
     from webhooks.store.base import Store
     from webhooks.store.records import ClaimedJob, Job
 
@@ -100,6 +101,7 @@ class HandlerRunner(Subscriber):
         sources: Scope to the source that can read its events again.
         service: The service that the handlers belong to.
         policy: How handlers are run.
+        readings: Reads events again.
         random: Returns a number from 0 to 1; a retry waits up to a fifth longer by it.
 
     Raises:
@@ -114,6 +116,7 @@ class HandlerRunner(Subscriber):
         *,
         service: str,
         policy: HandlerPolicy,
+        readings: Readings,
         random: Callable[[], float],
     ) -> None:
         if "/" in check_name(service, "service"):
@@ -122,6 +125,7 @@ class HandlerRunner(Subscriber):
         self._sources = sources
         self._service = service
         self._policy = policy
+        self._readings = readings
         self._random = check_callable(random, "random")
         self._handlers: dict[str, Handler] = {}
         self._patterns: dict[str, set[str]] = {}
@@ -163,14 +167,17 @@ class HandlerRunner(Subscriber):
         self._warn_of_strange(event_name, name)
         self._patterns.setdefault(name, set()).add(event_name)
 
-    def read_again(self, event: Event) -> Event:
+    @property
+    def running(self) -> bool:
+        """Whether there are handlers, and they were started."""
+        return bool(self._served)
+
+    async def read_again(self, event: Event) -> Event:
         """Return the event as its source reads its body now, with what is known only from its delivery."""
         source = self._sources.get(event.scope)
         if source is None or event.name == CONFLICT_EVENT:
             return event
-        return evolve(
-            source.parse(event.body), correlation_id=event.correlation_id, attempt=event.attempt, signature=event.signature
-        )
+        return await self._readings.read_again(source, event)
 
     async def start(self) -> None:
         """Begin to run handlers; idempotent.
@@ -310,7 +317,7 @@ class HandlerRunner(Subscriber):
         started = asyncio.get_running_loop().time()
         limit = asyncio.timeout(policy.timeout)
         try:
-            event = claimed.event if claimed.event.resource is not None else self.read_again(claimed.event)
+            event = claimed.event if claimed.event.resource is not None else await self.read_again(claimed.event)
             async with limit:
                 await self._handlers[name](event)
         except asyncio.CancelledError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import random
 import time
@@ -15,7 +14,6 @@ from attrs import frozen
 from rewards_core.clock import loop_time
 from rewards_core.errors import SignatureError
 from rewards_core.log_limit import LogLimit
-from rewards_core.operations import Event, EventSource
 from rewards_core.validation import check_callable, check_methods, check_name, check_number, check_whole, setting
 from webhooks.advice import ADVICE
 from webhooks.delivery_log import deliveries, log_delivery, log_refused
@@ -32,6 +30,7 @@ from webhooks.ingress.base import (
     Reply,
     content_length,
 )
+from webhooks.readings import LARGE_BODY, Readings, unreadable
 from webhooks.refusals import Refusal, Refusals
 from webhooks.store.base import A_STORE, Store
 from webhooks.store.records import DEFAULT_SERVICE, Acceptance
@@ -40,6 +39,7 @@ from webhooks.store.url import open_store
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from rewards_core.operations import EventSource
     from webhooks.ingress.base import BodyProblem, Closable
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,10 @@ class Receiver:
         self._owns_store = isinstance(store, str)
         self._store = open_store(store) if isinstance(store, str) else check_methods(store, "store", A_STORE, Store)
         policy = setting(handlers, "handlers", HandlerPolicy)
-        self._handlers = HandlerRunner(self._store, by_scopes, service=service, policy=policy, random=random)
+        self._readings = Readings()
+        self._handlers = HandlerRunner(
+            self._store, by_scopes, service=service, policy=policy, readings=self._readings, random=random
+        )
         self._max_body = check_whole(max_body, "max_body", at_least=1)
         self._body_timeout = check_number(body_timeout, "body_timeout", above=0, unit="seconds")
         self._clock = check_callable(clock, "clock")
@@ -204,7 +207,7 @@ class Receiver:
             claimed = self._claimed(headers)
             return self._refuse(*unfit, peer, method=method, length=content_length, key_ids=claimed)
         if unread and not any(_admits(source, headers) for source in self._sources):
-            problem = self._verified_event(headers, b"")
+            problem = self._signer(headers, b"")
             if isinstance(problem, SignatureError):
                 return self._refuse_unsigned(problem, UNADMITTED, peer, content_length)
         return None
@@ -241,9 +244,16 @@ class Receiver:
         # code in the processor's caches. In `benchmarks deliveries` this spares a quarter of the server's time.
         await asyncio.sleep(0)
         started = time.perf_counter() if deliveries.isEnabledFor(logging.INFO) else None
-        event = self._verified_event(headers, body)
-        if isinstance(event, SignatureError):
-            return self._refuse_unsigned(event, UNSIGNED, peer, len(body))
+        signer = self._signer(headers, body)
+        if isinstance(signer, SignatureError):
+            return self._refuse_unsigned(signer, UNSIGNED, peer, len(body))
+        try:
+            if len(body) < LARGE_BODY:
+                event = signer.parse(body, headers)
+            else:
+                event = await self._readings.read(signer, body, headers, remember=self._handlers.running)
+        except Exception as problem:  # noqa: BLE001 - whatever a body does to a source
+            event = unreadable(signer, body, problem)
         await asyncio.sleep(0)
         try:
             acceptance = await self._store.accept(event)
@@ -287,7 +297,7 @@ class Receiver:
             stored = await self._store.get_event(event_id)
             if stored is None or not stored.event.body:
                 continue
-            event = self._handlers.read_again(stored.event)
+            event = await self._handlers.read_again(stored.event)
             if event.problem is not None:
                 continue
             if event is not stored.event:
@@ -358,8 +368,8 @@ class Receiver:
             return "size", TOO_LARGE
         return None
 
-    def _verified_event(self, headers: Mapping[str, str], body: bytes) -> Event | SignatureError:
-        """Return the event of the source whose key signed the body, or why there is none: of several what came nearest."""
+    def _signer(self, headers: Mapping[str, str], body: bytes) -> EventSource | SignatureError:
+        """Return the source whose key signed the body, or why there is none: of several what came nearest."""
         nearest = _FAULT
         for source in self._sources:
             try:
@@ -371,10 +381,7 @@ class Receiver:
                 if self._log_limit.allows("error"):
                     logger.warning("a source failed to verify a delivery: %s", type(problem).__name__)
             else:
-                try:
-                    return source.parse(body, headers)
-                except Exception as problem:  # noqa: BLE001 - whatever a body does to a source
-                    return _unread(source, body, problem)
+                return source
         return nearest
 
     def _claimed(self, headers: Mapping[str, str]) -> Sequence[str]:
@@ -410,15 +417,3 @@ def _admits(source: EventSource, headers: Mapping[str, str]) -> bool:
         return admits is None or bool(admits(headers))
     except Exception:  # noqa: BLE001 - whatever headers do to a source, `verify` decides
         return True
-
-
-def _unread(source: EventSource, body: bytes, problem: Exception) -> Event:
-    """Return a dead letter: what was verified is kept, even unread."""
-    logger.warning("a source failed to read a verified delivery: %s", type(problem).__name__)
-    return Event(
-        scope=source.scope,
-        name="",
-        identity=hashlib.sha256(body).digest()[:16],
-        body=body,
-        problem=f"could not be read ({type(problem).__name__})",
-    )

@@ -120,6 +120,7 @@ def _told(outcome: Outcome) -> dict[str, Any]:
 _DECIMAL = "$decimal"
 """`{"$decimal": "1.5"}` is a number where JSON's own would not do; an object that looks like one is `{"$decimal": [...]}`."""
 _MARK = b'"$decimal"'
+_NESTING = (dict, list, tuple, Mapping)
 
 
 def _marked(value: object) -> Any:
@@ -129,6 +130,14 @@ def _marked(value: object) -> Any:
         items = {key: _marked(item) for key, item in value.items()}
         return {_DECIMAL: [items[_DECIMAL]]} if len(items) == 1 and _DECIMAL in items else items
     return [_marked(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _escaped(value: Any) -> Any:
+    """Return a value without objects that look like a number; numbers stay numbers."""
+    if isinstance(value, Mapping):
+        items = {key: _escaped(item) if isinstance(item, _NESTING) else item for key, item in value.items()}
+        return {_DECIMAL: [items[_DECIMAL]]} if len(items) == 1 and _DECIMAL in items else items
+    return [_escaped(item) if isinstance(item, _NESTING) else item for item in value]
 
 
 def _unmarked(value: dict[str, Any]) -> Any:
@@ -153,13 +162,8 @@ def pack_any(value: Any) -> bytes:
     """Write any parsed JSON value, tuples as lists."""
     try:
         data = dumps(value)
-        return data if _MARK not in data else _dumps_marked(value)
+        return data if _MARK not in data else dumps(_escaped(value))
     except UnicodeEncodeError:  # half a surrogate pair
-        return _dumps_marked(value)
-
-
-def _dumps_marked(value: Any) -> bytes:
-    try:
         return json.dumps(_marked(value), separators=(",", ":")).encode("ascii")
     except RecursionError:  # a stranger's play, not worth failing for: read again, it may be a number
         return dumps(value)
