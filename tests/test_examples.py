@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+import socket
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
+from original_async import sign
+from tests.unmeasured import unmeasured
 from vendor_sandboxes import OriginalSandbox
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -107,3 +112,26 @@ async def test_service_that_cannot_reach_the_vendor_says_that_asking_again_is_sa
 def test_examples_are_short_enough_to_read() -> None:
     for name in ("smallest", "service", "many"):
         assert len((EXAMPLES / f"{name}.py").read_text("utf-8").splitlines()) < 70, name
+
+
+async def test_a_fastapi_service_keeps_a_delivery_and_hands_it_to_its_handler(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), "fastapi_service:app"),
+            *("--fd", str(listening.fileno()), "--log-level", "warning"),
+            cwd=tmp_path,
+            env={**unmeasured(), "ORIGINAL_WEBHOOK_KEYS": "4o3vfxtcmo7b:a-webhook-secret"},
+            pass_fds=[listening.fileno()],
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            body = b'{"event": "reward.allocated", "data": {"allocation": {"uid": "1"}}}'
+            headers = {"x-webhook-signature": sign(body, {"4o3vfxtcmo7b": "a-webhook-secret"})}
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}/webhooks/original"
+            async with aiohttp.ClientSession() as session, session.post(url, data=body, headers=headers) as response:
+                assert response.status == 200
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"reward.allocated: default/allocation/1\n"
+        finally:
+            process.terminate()
+            await process.wait()

@@ -13,6 +13,10 @@ ADVICE: Mapping[str, str] = {
     "Turn off compression of requests in whatever stands in front.",
     "size": f"The body is longer than is allowed. {_IF_GENUINE} raise max_body (--max-body).",
     "slow": f"The body did not arrive in time. {_IF_GENUINE} raise body_timeout (--body-timeout).",
+    "absent": "Nothing of the body came in time: the sender stalled, or a middleware in front of the receiver took the body and "
+    "does not hand it on.",
+    "read_before": "A middleware in front of the receiver read the body as a stream. Let it leave this path alone, or read by "
+    "`await request.read()` in aiohttp and by `await request.body()` in Starlette.",
     "broken": "The connection ended inside the body, or the body was framed wrongly. The sender tries again; if this goes on, "
     "look at the proxy in front.",
     "error": "The source failed while it checked the signature. This is a fault of the source; the log says which.",
@@ -43,3 +47,10 @@ ADVICE: Mapping[str, str] = {
     "admin_path": "The admin port has /healthz, /readyz, /metrics and /refused. Deliveries go to the other port.",
 }
 """Reason to what to do."""
+
+NOT_STARTED = (
+    "a delivery was kept, but its handlers do not run: the receiver was not started. Put `async with receiver:` into the "
+    "application's lifespan (FastAPI, Starlette) or around your program, or serve it by receiver.register(app, path) (aiohttp). "
+    "Events that came before the first start of a handler are handed to it by receiver.replay"
+)
+"""What is said once of a receiver whose handlers nobody started."""

@@ -15,7 +15,7 @@ from rewards_core.clock import loop_time
 from rewards_core.errors import SignatureError
 from rewards_core.log_limit import LogLimit
 from rewards_core.validation import check_callable, check_methods, check_name, check_number, check_whole, setting
-from webhooks.advice import ADVICE
+from webhooks.advice import ADVICE, NOT_STARTED
 from webhooks.delivery_log import deliveries, log_delivery, log_refused
 from webhooks.handlers import Handler, HandlerPolicy, HandlerRunner, HandlerStatistics, by_scope
 from webhooks.ingress.base import (
@@ -122,6 +122,7 @@ class Receiver:
         self._clock = check_callable(clock, "clock")
         self._accepted = self._duplicates = self._dead_letters = self._store_failures = 0
         self._last_delivery_at: float | None = None
+        self._unstarted = False
         self._refusals = Refusals(logger, clock=self._clock)
         self._log_limit = LogLimit(clock=loop_time)  # for what may happen with every delivery
 
@@ -184,6 +185,7 @@ class Receiver:
 
         def register(handler: H) -> H:
             self._handlers.add(event_name, handler, name)
+            self._unstarted = True
             return handler
 
         return register
@@ -216,8 +218,9 @@ class Receiver:
         """Return what to answer to a delivery whose body could not be read, and count it.
 
         Args:
-            reason: `"slow"` if it did not arrive in `body_timeout` seconds, `"size"` if it has more than `max_body` bytes,
-                `"broken"` if it broke off or was framed wrongly.
+            reason: `"slow"` if it did not arrive in `body_timeout` seconds, `"absent"` if nothing of it did, `"size"` if it has
+                more than `max_body` bytes, `"broken"` if it broke off or was framed wrongly, `"read_before"` if something in
+                front of the receiver took it.
             peer: Whose request it is, for people to read.
             headers: The request's headers, in a mapping that folds the case of names; its length and key ids are kept.
         """
@@ -266,6 +269,9 @@ class Receiver:
             return NOT_KEPT
         await asyncio.sleep(0)
         self._last_delivery_at = self._clock()
+        if self._unstarted:
+            self._unstarted = False
+            logger.warning(NOT_STARTED)
         if acceptance is Acceptance.DUPLICATE:
             self._duplicates += 1
             verdict = "duplicate"
@@ -319,7 +325,8 @@ class Receiver:
 
         Raises:
             TypeError: `app` is no such application, `path` no str, or `completions` cannot be closed.
-            ValueError: `path` does not begin with `/`.
+            ValueError: `path` does not begin with `/`, or the application's `client_max_size` is below `max_body`, so that a
+                middleware could not read every delivery.
         """
         from webhooks.ingress.aiohttp_app import register  # noqa: PLC0415 - aiohttp's server is needed by this alone
 
@@ -332,6 +339,7 @@ class Receiver:
             StoreError: the handlers could not be registered; nothing runs.
         """
         await self._handlers.start()
+        self._unstarted = False
 
     async def aclose(self, drain: float = 0.0) -> None:
         """Stop running handlers, and close the store if this receiver opened it; idempotent.

@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 from fastapi import FastAPI
+from starlette.routing import Route
 
 from original_async import OriginalWebhooks
 from rewards_core.operations import Event
@@ -50,7 +51,7 @@ async def living(_: object) -> AsyncIterator[None]:
 
 
 app = FastAPI(lifespan=living)
-app.add_route(PATH, AsgiIngress(receiver))  # type: ignore[arg-type]  # it is an ASGI application, which is fine
+app.router.routes.append(Route(PATH, AsgiIngress(receiver)))
 
 
 def on_aiohttp(descriptor: int) -> None:

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from starlette.routing import Route
 
 from rewards_core.errors import StoreClosed
 from rewards_core.operations import Event
@@ -92,6 +93,31 @@ async def test_limits_hold(asked: dict[str, Any], messages: list[dict[str, Any]]
     await AsgiIngress(a_receiver(max_body=100, body_timeout=0.05))(asked, peer.receive, peer.send)
     assert peer.status == status
     assert peer.headers[b"connection"] == b"close"
+
+
+@pytest.mark.parametrize(
+    ("headers", "messages", "status", "reason"),
+    [
+        ([("content-length", "5")], body(b"lo"), 500, "read_before"),
+        ([("content-length", "5")], body(b""), 500, "read_before"),
+        ([("transfer-encoding", "chunked")], body(b""), 500, "read_before"),
+        ([("content-length", "5")], [], 408, "absent"),
+        ([("content-length", "0")], body(b""), 401, "missing"),
+        ([], body(b""), 401, "missing"),
+    ],
+)
+async def test_a_body_that_something_else_took_is_a_reason_of_its_own(
+    headers: list[tuple[str, str]],
+    messages: list[dict[str, Any]],
+    status: int,
+    reason: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    receiver, peer = a_receiver(body_timeout=0.05), Peer(*messages)
+    await AsgiIngress(receiver)(scope(headers=headers), peer.receive, peer.send)
+    assert peer.status == status
+    assert receiver.statistics.rejected == {reason: 1}
+    assert ("a middleware" in caplog.text.lower()) == (reason != "missing")
 
 
 async def test_a_peer_that_hangs_up_gets_no_answer_and_leaves_nothing() -> None:
@@ -199,7 +225,7 @@ async def test_inside_fastapi_under_uvicorn_deliveries_are_kept_and_handled() ->
             yield
 
     app = FastAPI(lifespan=lifespan)
-    app.add_route("/webhooks/thing", AsgiIngress(receiver))  # type: ignore[arg-type]  # it is an ASGI application, which is fine
+    app.router.routes.append(Route("/webhooks/thing", AsgiIngress(receiver)))
     server = Server(app)
     serving = asyncio.create_task(server._serve())
     await server.ready.wait()

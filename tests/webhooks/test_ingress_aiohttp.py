@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -54,17 +54,23 @@ class Served:
 
 
 @asynccontextmanager
-async def served(store: MemoryStore | None = None, **options: Any) -> AsyncIterator[Served]:
-    source, store = FakeSource(), store or MemoryStore()
-    receiver = Receiver(source, store, **options)
+async def served(store: MemoryStore | None = None, *, source: Any = None, **options: Any) -> AsyncIterator[Served]:
+    receiver = Receiver(source or FakeSource(), store or MemoryStore(), **options)
     application = web.Application()
     receiver.register(application, PATH)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, lingering_time=0)
+    async with serving(application, receiver) as there:
+        yield there
+
+
+@asynccontextmanager
+async def serving(application: web.Application, receiver: Receiver) -> AsyncIterator[Served]:
+    """Run an application; a connection whose request was not read to its end is not closed by aiohttp, but by whoever says so."""
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, lingering_time=100_000)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        yield Served(source, store, receiver, runner.addresses[0][1])
+        yield Served(FakeSource(), cast("MemoryStore", receiver.store), receiver, runner.addresses[0][1])
     finally:
         await runner.cleanup()
 

@@ -356,6 +356,40 @@ async def test_an_event_of_a_source_that_is_no_more_is_replayed_as_it_was_kept()
     assert await other.replay([kept.id]) == 1
 
 
+# handlers that nobody started
+
+
+async def test_handlers_that_nobody_started_are_warned_about_at_the_first_delivery_and_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    inbox = Inbox()
+
+    @inbox.receiver.on("*", name="app.note")
+    async def note(event: Event) -> None:
+        raise AssertionError
+
+    await inbox.receiver.receive({}, b"unsigned")
+    assert "not started" not in caplog.text
+    for uid in "123":
+        assert (await inbox.send(body_of(uid=uid))).status == 200
+    assert caplog.text.count("its handlers do not run: the receiver was not started") == 1
+    assert "async with receiver" in caplog.text
+    assert "receiver.register" in caplog.text
+
+
+async def test_nothing_is_warned_about_where_there_are_no_handlers_or_they_were_started(caplog: pytest.LogCaptureFixture) -> None:
+    without, started = Inbox(), Inbox()
+
+    @started.receiver.on("*", name="app.note")
+    async def note(event: Event) -> None:
+        return
+
+    async with started.receiver:
+        for inbox in (without, started):
+            assert (await inbox.send(body_of(uid="1"))).status == 200
+    assert "not started" not in caplog.text
+
+
 # the store
 
 

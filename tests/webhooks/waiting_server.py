@@ -15,6 +15,7 @@ from aiohttp import web
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
 from tests.webhooks.fakes import FakeSource, FakeVendor
 from webhooks import Completions, CompletionsClosed, MemoryStore, Receiver
@@ -83,7 +84,7 @@ def fastapi_app() -> None:
         return PlainTextResponse(text, status)
 
     app = FastAPI(lifespan=lifespan)
-    app.add_route(PATH, AsgiIngress(receiver))  # type: ignore[arg-type]  # it is an ASGI application, which is fine
+    app.router.routes.append(Route(PATH, AsgiIngress(receiver)))
     app.add_route("/{name}", get)
     _serve(app)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,11 @@ from rewards_core.validation import check_instance, check_methods, check_str, sh
 from webhooks.ingress.base import A_CLOSABLE, ACCEPTED, Closable, Reply
 
 if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
+
     from webhooks.ingress.base import Intake
+
+logger = logging.getLogger(__name__)
 
 
 def register(receiver: Intake, app: web.Application, path: str, completions: Closable | None = None) -> None:
@@ -21,10 +26,18 @@ def register(receiver: Intake, app: web.Application, path: str, completions: Clo
     check_instance(app, "app", web.Application)
     if not check_str(path, "path").startswith("/"):
         raise ValueError(f"path: give one that begins with '/', such as '/webhooks/rewards', not {shown(path)}.")
+    max_body, told = receiver.max_body, set[int]()
+    own_size: int = app._client_max_size  # noqa: SLF001 - aiohttp tells it of requests alone
+    if 0 < own_size < max_body:
+        raise ValueError(_too_small(own_size, max_body))
     if completions is not None:
         close_on_shutdown(app, completions)
 
-    async def deliver(request: web.Request) -> web.Response:
+    async def deliver(request: web.Request) -> web.StreamResponse:
+        size = request.client_max_size  # that of the outermost application
+        if 0 < size < max_body and size not in told:
+            told.add(size)
+            logger.warning(_too_small(size, max_body))
         return await serve(receiver, request)
 
     async def live(_: web.Application) -> AsyncIterator[None]:
@@ -36,6 +49,15 @@ def register(receiver: Intake, app: web.Application, path: str, completions: Clo
 
     app.router.add_route(hdrs.METH_ANY, path, deliver)
     app.cleanup_ctx.append(live)
+
+
+def _too_small(size: int, max_body: int) -> str:
+    """Return what to say of an application whose middlewares could not read every delivery that its receiver takes."""
+    return (
+        f"client_max_size: this application refuses to read bodies of more than {size} bytes, and the receiver takes up to "
+        f"{max_body}, so a middleware that reads a large delivery would make it fail. Give "
+        f"web.Application(client_max_size={max_body}), or Receiver(max_body={size})."
+    )
 
 
 def close_on_shutdown(app: web.Application, completions: Closable) -> None:
@@ -59,21 +81,28 @@ def close_on_shutdown(app: web.Application, completions: Closable) -> None:
     app.on_shutdown.append(close)
 
 
-async def serve(receiver: Intake, request: web.BaseRequest) -> web.Response:
-    """Answer one request: limits first, then the raw body, then what the receiver says."""
+async def serve(receiver: Intake, request: web.BaseRequest) -> web.StreamResponse:
+    """Answer one request: limits first, then the raw body, then what the receiver says.
+
+    Middlewares may read the body as well, before or after, by `read`, `text`, `json` or `post`.
+    """
     headers: Mapping[str, str] = request.headers
     content = request.content
-    whole = content.is_eof() and content.exception() is None  # it came with the head: nothing to wait for
+    whole = content.is_eof() and content.exception() is None  # nothing to wait for
     peer = request.remote
     refusal = receiver.refusal(request.method, headers, None if whole else request.content_length, peer, unread=not whole)
     if refusal is not None:
         return _response(refusal)
-    if whole:
-        reply = await receiver.receive(headers, content.read_nowait(), peer)
+    body = content.read_nowait() if whole else await _body(receiver, request)
+    if isinstance(body, Reply):
+        return _response(body)
+    if len(body) == content.total_bytes:
+        request._read_bytes = body  # noqa: SLF001 - whoever reads the body after us finds it, and aiohttp offers no other way
     else:
-        body = await _body(receiver, request)
-        reply = await receiver.receive(headers, body, peer) if isinstance(body, bytes) else body
-    return _response(reply)
+        body = b"" if body else await request.read()  # a middleware has read it, and aiohttp kept what it read
+        if len(body) != content.total_bytes:
+            return _response(receiver.refuse("read_before", peer, headers))
+    return _response(await receiver.receive(headers, body, peer))
 
 
 async def _body(receiver: Intake, request: web.BaseRequest) -> bytes | Reply:
@@ -93,10 +122,23 @@ async def _body(receiver: Intake, request: web.BaseRequest) -> bytes | Reply:
     return b"".join(parts)
 
 
+class _LastResponse(web.Response):
+    """Ends its connection, whose request was not read to its end; aiohttp would read on for ten seconds."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Send the head."""
+        self._connection = request.protocol
+        self.force_close()
+        return await super().prepare(request)
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Send the rest and close."""
+        await super().write_eof(data)
+        self._connection.force_close()
+
+
 def _response(reply: Reply) -> web.Response:
     if reply is ACCEPTED:
         return web.Response()
-    response = web.Response(status=reply.status, headers=reply.headers, body=reply.body)
-    if reply.close:
-        response.force_close()
-    return response
+    kind = _LastResponse if reply.close else web.Response
+    return kind(status=reply.status, headers=reply.headers, body=reply.body)

@@ -30,8 +30,9 @@ Send = Callable[[Message], Awaitable[None]]
 class AsgiIngress:
     """An ASGI application that hands deliveries to a receiver, whatever the path.
 
-    In FastAPI and Starlette give it a route: `app.add_route("/webhooks/rewards", AsgiIngress(receiver))`. Under `app.mount` they
-    answer a path without a slash at its end by a redirect, which the sender of a delivery need not follow.
+    In FastAPI and Starlette give it a route: `FastAPI(routes=[Route("/webhooks/rewards", AsgiIngress(receiver))])`, with the
+    `Route` of `starlette.routing`; routers and sub-applications take it as well. Under `app.mount` they answer a path without a
+    slash at its end by a redirect, which the sender of a delivery need not follow.
 
     Served alone it starts and closes the receiver with the server. Inside another application it does not, because servers tell
     only the outermost application of their life: put `async with receiver:` into that application's lifespan, and
@@ -75,7 +76,8 @@ class AsgiIngress:
         headers = _headers(scope["headers"])
         client = scope.get("client")
         peer = client[0] if client else None
-        refusal = self._receiver.refusal(scope["method"], headers, content_length(headers), peer)
+        length = content_length(headers)
+        refusal = self._receiver.refusal(scope["method"], headers, length, peer)
         if refusal is not None:
             return refusal
         parts: list[bytes] = []
@@ -95,7 +97,9 @@ class AsgiIngress:
                     if not message.get("more_body", False):
                         break
         except TimeoutError:
-            return self._receiver.refuse("slow", peer, headers)
+            return self._receiver.refuse("slow" if parts else "absent", peer, headers)
+        if size < (length or 0) or (not size and "transfer-encoding" in headers):
+            return self._receiver.refuse("read_before", peer, headers)
         return await self._receiver.receive(headers, b"".join(parts), peer)
 
     async def _live(self, receive: Receive, send: Send) -> None:

@@ -35,13 +35,25 @@ WRONG_METHOD = Reply(status=405, headers={**_TEXT, "Allow": "POST"}, body=b"Deli
 TOO_SLOW = Reply(status=408, headers=_TEXT, body=b"The body took too long.\n", close=True)
 TOO_LARGE = Reply(status=413, headers=_TEXT, body=b"The body is too large.\n", close=True)
 ENCODED = Reply(status=415, headers=_TEXT, body=b"The body must not be encoded.\n", close=True)
+READ_BEFORE = Reply(status=500, headers=_TEXT, body=b"The application read the body before its receiver.\n", close=True)
 NOT_KEPT = Reply(status=503, headers={**_TEXT, "Retry-After": "5"}, body=b"The delivery could not be kept. Send it again.\n")
 
 
-BodyProblem = Literal["slow", "size", "broken"]
-"""Why a body could not be read: it took longer than `body_timeout`, has more than `max_body` bytes, or broke off."""
+BodyProblem = Literal["slow", "size", "broken", "absent", "read_before"]
+"""Why a body could not be read.
 
-BODY_PROBLEMS: Mapping[BodyProblem, Reply] = {"slow": TOO_SLOW, "size": TOO_LARGE, "broken": BROKEN}
+`"slow"`: it took longer than `body_timeout` seconds. `"absent"`: in that time nothing of it reached the receiver. `"size"`: it
+has more than `max_body` bytes. `"broken"`: it broke off. `"read_before"`: something in front of the receiver took all of it or a
+part, and did not hand it on.
+"""
+
+BODY_PROBLEMS: Mapping[BodyProblem, Reply] = {
+    "slow": TOO_SLOW,
+    "size": TOO_LARGE,
+    "broken": BROKEN,
+    "absent": TOO_SLOW,
+    "read_before": READ_BEFORE,
+}
 
 
 def content_length(headers: Mapping[str, str]) -> int | None:
