@@ -30,7 +30,7 @@ async def test_a_conflict_made_here_is_not_handed_on() -> None:
 async def test_a_signed_event_of_the_same_name_is_handed_on() -> None:
     body = b'{"event": "outcome.conflict", "data": {}}'
     async with aiohttp.ClientSession() as session:
-        with pytest.raises(ForwardFailed, match="tried again later"):
+        with pytest.raises(ForwardFailed, match="did not answer"):
             await Forwarder(session, "http://127.0.0.1:9/", timeout=1)(SOURCE.parse(body, signed(body)))
 
 
