@@ -80,7 +80,9 @@ def typed(words: str, name: str, value: str) -> list[str]:
     """Return the options of a command that is given a value for one of them."""
     beside = [each for each in ENDS_AT_ONCE.get(words, ()) if each.partition("=")[0] != f"--{name}"]
     if words in {"serve", "capture"} and name in LISTENS:
-        beside = [each for each in beside if not each.startswith(("--unix", "--store"))] + ["--store=sqlite:////proc/nowhere/x.db"]
+        beside = [each for each in beside if not each.startswith(("--unix", "--store"))] + [
+            "--store=sqlite:////proc/nowhere/x.db"
+        ]
     return [*beside, f"--{name}={value}"]
 
 
