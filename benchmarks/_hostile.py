@@ -1,0 +1,94 @@
+"""Strangers in a process of their own: `python -m benchmarks._hostile KIND PORT CONNECTIONS` says "ready" once all are there."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import resource
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import cast
+
+from benchmarks._servers import KEY_ID, PATH
+from benchmarks._wire import pin
+
+ADDRESSES = [f"127.0.1.{number}" for number in range(1, 11)]
+COME_BACK = (0.5, 1.5)
+"""Seconds after which one that was closed is there again, from and to."""
+
+_SIGNED_WRONGLY = f"X-Webhook-Signature: {KEY_ID},{'0' * 64}\r\n"
+_LENGTH = 262_144
+
+
+def _start(kind: str, number: int) -> bytes:
+    """Return what one of a kind sends before it says no more."""
+    signature = "" if kind == "unsigned" else _SIGNED_WRONGLY
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.{number % 10}\r\n{signature}"
+    if kind in {"unsigned", "signed wrongly"}:
+        return f"{head}Content-Length: 200000\r\n\r\n1".encode()
+    if kind == "full":
+        return f"{head}Content-Length: {_LENGTH}\r\n\r\n".encode() + b"x" * (_LENGTH - 1)
+    if kind == "pipelines":
+        whole = f"{head}Content-Length: 1\r\n\r\n1".encode()
+        return whole * (_LENGTH // len(whole))
+    if kind == "headers":
+        return head.encode()
+    return b""
+
+
+async def _stay(kind: str, number: int, port: int, tls: ssl.SSLContext | None, there: asyncio.Semaphore) -> None:
+    data = _start(kind, number)
+    while True:
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(60):
+                reader, writer = await asyncio.open_connection(
+                    "127.0.0.1", port, local_addr=(ADDRESSES[number % len(ADDRESSES)], 0), ssl=tls
+                )
+                if kind == "pipelines":
+                    cast("asyncio.Transport", writer.transport).pause_reading()
+                writer.write(data)
+                there.release()
+                try:
+                    while await reader.read(1000):
+                        pass
+                finally:
+                    writer.transport.abort()
+        there.release()
+        await asyncio.sleep(random.uniform(*COME_BACK))
+
+
+async def _main(kind: str, port: int, connections: int, over_tls: bool) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4_096, max(4_096, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
+    tls = None
+    if over_tls and kind != "silent":
+        tls = ssl.create_default_context()
+        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    there = asyncio.Semaphore(0)
+    tasks = [asyncio.create_task(_stay(kind, number, port, tls, there)) for number in range(connections)]
+    for _ in tasks:
+        await there.acquire()
+    print("ready", flush=True)
+    await asyncio.gather(*tasks)
+
+
+@contextmanager
+def strangers(kind: str, port: int, connections: int, *, tls: bool = False) -> Iterator[None]:
+    """Let so many strangers of a kind at a port: `unsigned`, `signed wrongly`, `full`, `pipelines`, `headers` or `silent`."""
+    command = [sys.executable, "-m", "benchmarks._hostile", kind, str(port), str(connections), "tls" if tls else "plain"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        pin(process.pid, 0)
+        process.stdout.readline()
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "tls"))

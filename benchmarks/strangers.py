@@ -1,0 +1,165 @@
+"""What strangers may take from the listener as it is shipped: places, memory, and turns of its loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import trustme
+
+from benchmarks._hostile import strangers
+from benchmarks._load import request_of
+from benchmarks._servers import KEY_ID, PATH, SECRET
+from benchmarks._wire import pin
+from benchmarks.durable import listener, percentile, row
+from original_async import OriginalWebhooks
+from original_async.signature import sign
+from webhooks import MemoryStore, Receiver
+from webhooks.ingress.armour import ArmouredServer
+
+STRANGERS = 1_000
+STRANGERS_QUICK = 100
+TRIES = 360
+_MEGABYTE = 1_000_000
+
+
+def run(quick: bool = False) -> list[dict[str, Any]]:
+    """Return the rows of this benchmark."""
+    try:
+        pin(os.getpid(), 0)
+        return [*places(quick), *memory(quick), *stalls()]
+    finally:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, range(os.cpu_count() or 1))
+
+
+def places(quick: bool) -> list[dict[str, Any]]:
+    """Deliver among strangers of ten addresses, each of whom says that a long body comes and sends one byte of it."""
+    tries, crowd = (TRIES // 8, STRANGERS_QUICK) if quick else (TRIES, STRANGERS)
+    rows: list[dict[str, Any]] = []
+    ways = (
+        ("unsigned", "unsigned", (), "127.0.0.1"),
+        ("signed wrongly", "with a known key id", (), "127.0.0.1"),
+        ("signed wrongly", "with a known key id, one of them at the caller's address", (), "127.0.1.1"),
+        ("signed wrongly", "with a known key id, behind a proxy", ("--trusted-proxy", "127.0.0.0/8"), "127.0.0.1"),
+    )
+    for kind, words, options, address in ways:
+        with tempfile.TemporaryDirectory() as folder, listener(Path(folder), *options) as (port, _, _):
+            _, calm = asyncio.run(_deliver(port, tries, address, 0))
+            with strangers(kind, port, crowd):
+                answered, stormy = asyncio.run(_deliver(port, tries, address, tries))
+        before, during = percentile(calm, 99) * 1e3, percentile(stormy, 99) * 1e3
+        what = f"{tries} signed deliveries, each over a new connection, among {crowd:,} strangers {words}"
+        rows += [
+            row(f"{what}: answered 200", answered, "", f"of {tries}", answered / tries, "= 1"),
+            row(f"{what}: p99", during, "ms", f"undisturbed: {before:.2f} ms", during / before, "≤ 3"),
+        ]
+    return rows
+
+
+async def _deliver(port: int, count: int, address: str, first: int) -> tuple[int, list[float]]:
+    """Return how many of so many deliveries were answered 200, and how long each took."""
+    answered = 0
+    times: list[float] = []
+    for number in range(first, first + count):
+        started = time.perf_counter()
+        status = b""
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+            writer.write(request_of(number).replace(b"\r\n", b"\r\nX-Forwarded-For: 203.0.113.1\r\n", 1))
+            status = (await reader.readline()).split(b" ")[1]
+            writer.transport.abort()
+        except (OSError, IndexError):
+            pass
+        times.append(time.perf_counter() - started)
+        answered += status == b"200"
+        await asyncio.sleep(0.01)
+    return answered, times
+
+
+def memory(quick: bool) -> list[dict[str, Any]]:
+    """Show what the listener holds at most while two thousand strangers come, in two kinds of which each may do its worst."""
+    seconds, crowd = (1.0, STRANGERS_QUICK) if quick else (15.0, STRANGERS)
+    rows: list[dict[str, Any]] = []
+    for kinds, over_tls in (
+        (("silent", "full"), False),
+        (("pipelines", "headers"), False),
+        (("silent", "full"), True),
+        (("pipelines", "headers"), True),
+    ):
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            options = _certificate(folder) if over_tls else ()
+            port, process, _ = stack.enter_context(listener(folder, *options))
+            at_first = _resident(process, "VmRSS")
+            for kind in kinds:
+                stack.enter_context(strangers(kind, port, crowd, tls=over_tls))
+            time.sleep(seconds)
+            at_most = _resident(process, "VmHWM")
+        who = " and ".join(f"{crowd:,} of the kind {kind}" for kind in kinds)
+        what = f"memory of one worker over {'TLS' if over_tls else 'plain HTTP'}, at most, among strangers: {who}"
+        rows.append(row(what, at_most / _MEGABYTE, "MB", f"alone: {at_first / _MEGABYTE:.0f} MB", at_most / at_first, "≤ 200 MB"))
+    return rows
+
+
+def _certificate(folder: Path) -> tuple[str, ...]:
+    certificate = trustme.CA().issue_cert("localhost")
+    file = folder / "certificate.pem"
+    certificate.private_key_and_cert_chain_pem.write_to_path(file)
+    return "--tls-cert", str(file)
+
+
+def _resident(process: int, which: str) -> int:
+    """Return the bytes of memory that a process holds now (`VmRSS`) or held at most (`VmHWM`)."""
+    lines = Path(f"/proc/{process}/status").read_text("ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(which))
+
+
+def stalls() -> list[dict[str, Any]]:
+    """Show for how long one delivery keeps the loop from everybody else."""
+    chance = random.Random(0)
+    floats = b"[" + b",".join(b"%.1f" % chance.random() for _ in range(60_000)) + b"]"
+    ways = (
+        ("a signed body of 250 KB in chunks of one byte", b'{"event":"x","data":"' + b"x" * 250_000 + b'"}', True),
+        ("a signed body of 60,000 floats", b'{"event":"x","data":' + floats + b"}", False),
+    )
+    return [row(f"{name}: longest stall of the loop", asyncio.run(_stall(body, chunked)) * 1e3, "ms", None, None, "≤ 50 ms")
+            for name, body, chunked in ways]  # fmt: skip
+
+
+async def _stall(body: bytes, chunked: bool) -> float:
+    loop = asyncio.get_running_loop()
+    receiver = Receiver(OriginalWebhooks({KEY_ID: SECRET}), MemoryStore())
+    listening = await loop.create_server(ArmouredServer({PATH: receiver}), "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nX-Webhook-Signature: {sign(body, {KEY_ID: SECRET})}\r\n{framing}\r\n\r\n"
+    wire = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n" if chunked else body
+    gaps: list[float] = []
+
+    async def beat() -> None:
+        last = loop.time()
+        while True:
+            await asyncio.sleep(0)
+            gaps.append(loop.time() - last)
+            last = loop.time()
+
+    beating = asyncio.create_task(beat())
+    status = await asyncio.to_thread(_send, port, head.encode() + wire)
+    beating.cancel()
+    assert status == 200, status
+    listening.close()
+    return max(gaps)
+
+
+def _send(port: int, data: bytes) -> int:
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(data)
+        return int(connection.recv(1_000).split(b" ")[1])
