@@ -23,13 +23,14 @@ ADVICE: Mapping[str, str] = {
     # what the listener's server refuses
     "path": "No deliveries are taken at this path. Compare it with the URL that the sender was given.",
     "address": f"--allow does not list this address. {_IF_GENUINE} add it; behind a proxy give --trusted-proxy too.",
-    "connections": "Every connection that --max-connections allows was busy. Raise it, or serve with --workers.",
-    "connections_per_peer": "This address held as many connections as --max-per-peer allows. If it is your proxy, give it as "
-    "--trusted-proxy, so that its clients are counted instead.",
-    "handshakes_per_peer": "This address was opening as many TLS connections at a time as --max-per-peer allows. If it is your "
-    "proxy, give it as --trusted-proxy.",
-    "evicted": "The connection held no request and made room for another, as every connection that --max-connections allows "
-    "was taken.",
+    "connections": "Every connection that --max-connections allows waited for the store. Raise it, serve with --workers, or see "
+    "what slows the disk.",
+    "connections_per_peer": "All connections that --max-per-peer allows to this address waited for the store. If it is "
+    "your proxy, give it as --trusted-proxy, so that its clients are counted instead.",
+    "handshakes_per_peer": "This address was opening as many TLS connections at a time as --max-per-peer allows, and the longest "
+    "at it was closed. If it is your proxy, give it as --trusted-proxy.",
+    "evicted": "The connection was idle, or slower than the others, and made room for another: all that --max-connections or "
+    f"--max-per-peer allows, or all memory for bodies, was taken. {_IF_GENUINE} it tries again.",
     "handshake": "No TLS connection came about: the peer spoke plain HTTP or an older TLS, did not trust the certificate, or "
     f"left. {_IF_GENUINE} check the certificate's chain and --tls-min.",
     "header_timeout": f"The headers did not arrive in time. {_IF_GENUINE} raise --header-timeout.",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhooks.ingress.peers import Networks, PeerCounts, peer_key, read_address, resolve_client
+from webhooks.ingress.peers import Networks, Shares, peer_keys, read_address, resolve_client
 
 PROXY = ip_address("10.0.0.1")
 TRUSTED = Networks(["10.0.0.0/8"])
@@ -98,20 +98,37 @@ def test_a_network_that_is_none_is_refused_with_an_example(text: str) -> None:
 
 
 def test_ipv6_neighbours_count_as_one_peer_and_ipv4_addresses_do_not() -> None:
-    assert peer_key(ip_address("2001:db8::1")) == peer_key(ip_address("2001:db8::2"))
-    assert peer_key(ip_address("2001:db8:0:1::1")) != peer_key(ip_address("2001:db8::1"))
-    keys = {peer_key(ip_address(text)) for text in ("192.0.2.1", "192.0.2.2", "::1", "::2:0:0:0:1")}
-    assert len(keys | {peer_key(None)}) == 5
+    assert peer_keys(ip_address("2001:db8::1")) == peer_keys(ip_address("2001:db8::2"))
+    assert peer_keys(ip_address("2001:db8:0:1::1"))[0] != peer_keys(ip_address("2001:db8::1"))[0]
+    keys = [key for text in ("192.0.2.1", "192.0.2.2", "::1", "::2:0:0:0:1") for key in peer_keys(ip_address(text))[:1]]
+    assert len({*keys, *peer_keys(None)}) == 5
 
 
-def test_counts_refuse_over_the_limit_and_forget_who_left() -> None:
-    counts = PeerCounts()
-    assert counts.enter(7, 2)
-    assert counts.enter(7, 2)
-    assert not counts.enter(7, 2)
-    assert counts.enter(8, 2)
-    counts.leave(7)
-    assert counts.enter(7, 2)
-    for key in (7, 7, 8):
-        counts.leave(key)
-    assert len(counts) == 0
+def test_the_networks_of_a_site_count_together_too_and_sites_apart() -> None:
+    one, other, elsewhere = (peer_keys(ip_address(text)) for text in ("2001:db8::1", "2001:db8:0:ff::1", "2001:db8:0:100::1"))
+    assert one[0] != other[0]
+    assert one[1] == other[1] != elsewhere[1]
+    assert {*one, *elsewhere}.isdisjoint(peer_keys(ip_address("255.255.255.255")))
+
+
+def test_a_share_is_full_at_its_limit_and_forgets_who_left() -> None:
+    shares: Shares[str] = Shares(2)
+    for member in ("first", "second"):
+        assert shares.crowd([7]) is None
+        shares.enter([7], member)
+    assert list(shares.crowd([7]) or ()) == ["first", "second"]
+    assert shares.crowd([8]) is None
+    shares.leave([7], "first")
+    shares.leave([7], "first")
+    assert shares.crowd([7]) is None
+    shares.leave([7, 8], "second")
+    assert len(shares) == 0
+
+
+def test_a_site_has_four_shares_of_a_network() -> None:
+    shares: Shares[int] = Shares(2)
+    for number in range(8):
+        keys = peer_keys(ip_address(f"2001:db8:0:{number}::1"))
+        assert shares.crowd(keys) is None
+        shares.enter(keys, number)
+    assert list(shares.crowd(peer_keys(ip_address("2001:db8:0:9::1"))) or ()) == list(range(8))

@@ -50,11 +50,15 @@ class Running:
         """Connect, and say nothing."""
         return await asyncio.open_connection("127.0.0.1", self.port, local_addr=(source, 0))
 
-    async def status(self, source: str = "127.0.0.1") -> int:
-        """Return the status of a request over TLS."""
-        reader, writer = await asyncio.open_connection(
+    async def opened(self, source: str = "127.0.0.1") -> Pair:
+        """Shake hands, and say nothing else."""
+        return await asyncio.open_connection(
             "127.0.0.1", self.port, local_addr=(source, 0), ssl=self.client, server_hostname="localhost"
         )
+
+    async def status(self, source: str = "127.0.0.1") -> int:
+        """Return the status of a request over TLS."""
+        reader, writer = await self.opened(source)
         writer.write(REQUEST)
         answer = await reader.read()
         await close(writer)
@@ -108,27 +112,31 @@ async def test_who_speaks_tls_is_served(contexts: Any) -> None:
         await running.at_it(0)
 
 
-async def test_one_peer_cannot_be_at_it_more_often_than_its_share_and_others_go_on(contexts: Any) -> None:
+async def test_one_peer_cannot_be_at_it_more_often_than_its_share_and_the_longest_of_its_own_gives_way(contexts: Any) -> None:
     async with serving(contexts, attrs.evolve(LIMITS, connections_per_peer=3)) as running:
+        other = await running.silent("127.0.0.8")
+        await running.at_it(1)
         held = [await running.silent("127.0.0.9") for _ in range(3)]
-        await running.at_it(3)
-        assert await ended(await running.silent("127.0.0.9"))
-        assert await running.status("127.0.0.1") == 404
-        for _, writer in held:
-            await close(writer)
-        await running.at_it(0)
+        await running.at_it(4)
         assert await running.status("127.0.0.9") == 404
+        assert await ended(held[0])
+        await running.at_it(3)
+        assert await running.status("127.0.0.1") == 404
+        for _, writer in (other, *held[1:]):
+            await close(writer)
         assert running.armour.refusals.total["handshakes_per_peer"] == 1
 
 
-async def test_when_all_places_are_taken_the_longest_at_it_gives_way(contexts: Any) -> None:
-    async with serving(contexts, attrs.evolve(LIMITS, connections=3)) as running:
+async def test_when_all_handshakes_are_taken_the_longest_at_it_gives_way_and_connections_are_no_fewer(contexts: Any) -> None:
+    async with serving(contexts, attrs.evolve(LIMITS, handshakes=3)) as running:
+        opened = [await running.opened() for _ in range(5)]
         held = [await running.silent(f"127.0.0.{number}") for number in range(2, 5)]
         await running.at_it(3)
         assert await running.status() == 404
         assert running.armour.refusals.total["evicted"] == 1
         assert await ended(held[0])
-        for _, writer in held[1:]:
+        assert running.armour.open_connections == 5
+        for _, writer in (*held[1:], *opened):
             await close(writer)
 
 
@@ -221,11 +229,30 @@ async def test_a_plain_connection_that_was_accepted_as_the_gate_closed_is_handed
 
 
 async def test_plain_connections_have_no_share_of_handshakes(contexts: Any) -> None:
-    limits = attrs.evolve(LIMITS, connections=1, connections_per_peer=1)
+    limits = attrs.evolve(LIMITS, handshakes=1, connections_per_peer=2)
     async with serving((None, contexts[1]), limits) as running:
-        first, second = [await running.silent() for _ in range(2)]
-        assert b" 429 " in await second[0].readline()
-        first[1].write(REQUEST)
-        assert b" 404 " in await first[0].readline()
-        for _, writer in (first, second):
+        held = [await running.silent() for _ in range(2)]
+        for reader, writer in held:
+            writer.write(REQUEST)
+            assert b" 404 " in await reader.readline()
             await close(writer)
+
+
+async def test_where_the_loop_is_busy_more_connections_are_accepted_at_a_time(
+    contexts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    real, turns = loop.time, 0
+    async with serving((None, contexts[1])) as running:
+        waiting = [socket.socket() for _ in range(60)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(("127.0.0.1", running.port))
+        monkeypatch.setattr(loop, "time", lambda: real() + 0.01 * turns)  # each turn of the loop takes that much longer
+        while running.armour.open_connections < len(waiting):
+            turns += 1
+            await asyncio.sleep(0)
+        for each in waiting:
+            each.close()
+        monkeypatch.undo()
+    assert turns < len(waiting) / 3

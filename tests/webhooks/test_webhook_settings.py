@@ -70,6 +70,8 @@ SETTINGS: dict[type[Any], dict[str, Any]] = {
         "drain_grace_seconds": ABOVE_ZERO,
         "connections": ONE_OR_MORE,
         "connections_per_peer": ONE_OR_MORE,
+        "handshakes": ONE_OR_MORE,
+        "buffered_bytes": ONE_OR_MORE,
     },
 }
 A_CLIENT = frozenset({"scope", "ref_of", "read_operation", "find_operations", "parse_operation", "conclude"})

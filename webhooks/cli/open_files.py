@@ -33,14 +33,14 @@ def fit_connections(settings: ListenerSettings) -> ListenerSettings:
     Raises:
         CannotStart: there are too few files to listen at all.
     """
-    stages = 1 if settings.tls is None else 2  # shaking hands, and open
     connections = settings.limits.connections
+    handshakes = 0 if settings.tls is None else min(settings.limits.handshakes, connections)
     beside = _FOR_ITSELF + ADMIN_LIMITS.connections
     if settings.forward is not None:
         beside += settings.forward.handlers.concurrency * len({source.path for source in settings.sources})
     if settings.poll is not None:
         beside += _FOR_POLLS
-    wanted = stages * connections + beside
+    wanted = connections + handshakes + beside
     files = _raise_limit(wanted)
     remedy = f"Give it LimitNOFILE={wanted} in its systemd unit, or run `ulimit -n {wanted}` before it."
     if files < _FEWEST:
@@ -48,7 +48,8 @@ def fit_connections(settings: ListenerSettings) -> ListenerSettings:
             f"could not start: only {counted(files, 'file')} may be open, and a listener needs {_FEWEST} at least. {remedy}",
             Exit.UNAVAILABLE,
         )
-    possible = (files - min(beside, files // 2)) // stages
+    left = files - min(beside, files // 2)
+    possible = left - min(handshakes, left // 2)
     if possible >= connections:
         return settings
     logger.warning(
@@ -60,7 +61,8 @@ def fit_connections(settings: ListenerSettings) -> ListenerSettings:
         files,
         remedy,
     )
-    return evolve(settings, limits=evolve(settings.limits, connections=possible))
+    fewer = evolve(settings.limits, connections=possible, handshakes=min(settings.limits.handshakes, possible))
+    return evolve(settings, limits=fewer)
 
 
 def _raise_limit(wanted: int) -> int:

@@ -26,6 +26,7 @@ from webhooks.cli.secret_files import warn_of_open_files
 from webhooks.cli.sockets import ListeningSockets, open_sockets
 from webhooks.cli.sources import ReloadableSource, by_path
 from webhooks.cli.space import watch_space
+from webhooks.cli.tuning import read_tls_in_small_pieces
 from webhooks.completions import Completions
 from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.gate import Gate
@@ -251,6 +252,8 @@ class Listener:
 
     async def _listen(self, stack: AsyncExitStack) -> dict[str, Any]:
         settings, context = self._settings, self._reloadable.tls
+        if context is not None:
+            read_tls_in_small_pieces()
         sockets, admin, where = self._inherited, {}, {}
         if sockets is None:
             admin = await open_admin(stack, self, settings.admin, self._token, self._refusals)

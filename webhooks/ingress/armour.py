@@ -9,23 +9,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
+from rewards_core.clock import loop_time
 from rewards_core.validation import check_callable, check_instance, check_mapping, setting
 from webhooks.advice import ADVICE
 from webhooks.ingress.answers import PlainAnswer, answer_bytes
 from webhooks.ingress.base import Reply
+from webhooks.ingress.body import Bodies
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.paths import normal_path, path_of
-from webhooks.ingress.peers import Address, Client, Networks, PeerCounts, peer_key, read_address, resolve_client
+from webhooks.ingress.peers import Address, Client, Networks, peer_keys, read_address, resolve_client
+from webhooks.ingress.places import Phase, Places
 from webhooks.ingress.proxies import WRITTEN_BY_PROXIES, UntoldProxies
+from webhooks.ingress.watch import Watch
 from webhooks.refusals import Refusals
 
 if TYPE_CHECKING:
+    from aiohttp import StreamReader
+
     from webhooks.ingress.base import BodyProblem, Intake
 
 logger = logging.getLogger("webhooks.listener")
@@ -34,17 +39,11 @@ _UNHEARD = Reply(status=400, close=True)
 """Answers a request whose connection has ended already."""
 
 _CAME_BEFORE_THE_STORE = frozenset({200, 503})
-_SWEEPS_PER_TIMER = 8
-_SLOWEST_SWEEP = 1.0
 _MAX_HEADERS = 64
-
-
-class _Phase(Enum):
-    IDLE = auto()
-    HEADERS = auto()
-    BODY = auto()
-    ANSWER = auto()
-    CLOSING = auto()
+_PIECE = 16_384
+"""Bytes that are read at a time, and that wait in a transport's buffers for a peer or for us before one of the two is paused."""
+_WAITING_BODY = 8_192
+"""Bytes of a body that aiohttp holds for one who does not read it, before it reads no more from the peer; twice that at most."""
 
 
 class _Refused(Exception):
@@ -58,20 +57,39 @@ class _Refused(Exception):
         self.advice = advice
 
 
-class _Connection(web.RequestHandler):
-    """One peer's connection: knows what it waits for and until when."""
+class _Connection(web.RequestHandler, asyncio.BufferedProtocol):
+    """One peer's connection: knows what it waits for and until when.
 
-    __slots__ = ("armour", "client", "deadline", "headers", "key", "peer", "phase", "received", "receiver", "untold", "wire")
+    It is a buffered protocol because asyncio would read up to 256 KiB at a time, of each connection, into memory of its own.
+    """
+
+    __slots__ = (
+        "ahead",
+        "armour",
+        "client",
+        "deadline",
+        "headers",
+        "peer",
+        "phase",
+        "received",
+        "receiver",
+        "since",
+        "unread",
+        "untold",
+        "wire",
+    )
 
     def __init__(self, armour: ArmouredServer, **options: Any) -> None:
         super().__init__(armour, **options)
         self.armour = armour
-        self.phase = _Phase.IDLE
+        self.phase = Phase.IDLE
+        self.since = self._loop.time()
         self.deadline = float("inf")
         self.received = 0
+        self.ahead = False
         self.peer: Address | None = None
         self.client: Address | None = None
-        self.key: int | None = None
+        self.unread: StreamReader | None = None
         self.untold = False
         self.headers: Mapping[str, str]
         self.receiver: Intake
@@ -86,54 +104,113 @@ class _Connection(web.RequestHandler):
             self._manager = None  # the base class then ignores the end of a connection it never began
             self._force_close = True
             self._tell(refusal)
-            self.enter(_Phase.CLOSING, self.armour.limits.linger_seconds)
+            self.enter(Phase.CLOSING, self.armour.limits.linger_seconds)
             transport.close()
             return
-        self.enter(_Phase.IDLE, self.armour.limits.header_seconds)
+        self.wire.set_write_buffer_limits(_PIECE)
+        if hasattr(transport, "set_read_buffer_limits"):  # TLS would else hold 256 KiB that nobody reads
+            transport.set_read_buffer_limits(_PIECE)
+        self.enter(Phase.IDLE, self.armour.limits.header_seconds)
         super().connection_made(transport)
+
+    def eof_received(self) -> None:
+        """Answer no more: the peer has left, and asyncio would log each answer that cannot be sent."""
+        self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.armour.forget(self)
         super().connection_lost(exc)
+        if self.unread is not None:
+            self.unread.feed_eof()  # aiohttp would wait for the rest of a refused body that can come no more
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        """Return where asyncio reads to; all connections share it, because what was read is taken from there at once."""
+        return self.armour.read_into
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
+        self.data_received(bytes(self.armour.read_into[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
-        if self.phase is _Phase.IDLE:
-            self.received = 0
-            self.enter(_Phase.HEADERS, self.armour.limits.header_seconds)
+        self.received += len(data)
+        if self.phase is Phase.IDLE and data:
+            self.enter(Phase.HEADERS, self.armour.limits.header_seconds)
+            self.received = len(data)
+        elif self.phase is Phase.ANSWER and data:
+            self._wait_for_answers()
         before = self._request_count
         super().data_received(data)
-        if self._request_count != before:
-            if self.phase is _Phase.HEADERS:
-                self.enter(_Phase.ANSWER, self.armour.limits.answer_seconds)
-            if self.phase is _Phase.BODY and self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
+        new = self._request_count - before
+        if new and self.phase is Phase.BODY:
+            if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
                 # the parser gave up inside the body that a request is reading, and would tell only the next request
                 self.refuse_body("broken")
-        elif self.phase is _Phase.HEADERS:
-            self.received += len(data)
-            if self.received > self.armour.limits.header_bytes:
-                self.cut(431, "headers_too_large")
+            else:
+                self._wait_for_answers()
+        elif new:
+            if new > 1:
+                self._wait_for_answers()
+            if self.phase in (Phase.HEADERS, Phase.IDLE):
+                self.enter(Phase.ANSWER, self.armour.limits.answer_seconds)
+        elif self.phase is Phase.HEADERS and self.received > self.armour.limits.header_bytes:
+            self.cut(431, "headers_too_large")
+
+    def _wait_for_answers(self) -> None:
+        """Read no further while requests wait for their answers.
+
+        aiohttp pauses at 32 requests, but counts wrong where one was begun before its body was whole, and then holds without end
+        what a peer sends who reads no answers, and leaves unanswered what it holds.
+        """
+        self.ahead = True
+        self.wire.pause_reading()
+
+    def _read_on(self) -> None:
+        """Answer what came while there were other requests to answer, then read on."""
+        self.ahead = False
+        self.data_received(b"")
+        if not self.ahead:
+            self.wire.resume_reading()
 
     def resume_reading(self, *options: Any, **more: Any) -> None:
         """Go on reading where reading was paused; elsewhere the base class would run the parser in vain for every request."""
         if self._reading_paused:
             super().resume_reading(*options, **more)
 
-    def enter(self, phase: _Phase, seconds: float) -> None:
+    def enter(self, phase: Phase, seconds: float) -> None:
         """Begin to wait for something, for so many seconds."""
         self.phase = phase
-        self.deadline = self._loop.time() + seconds
+        self.since = self._loop.time()
+        self.deadline = self.since + seconds
+
+    def expect_body(self, receiver: Intake, headers: Mapping[str, str], received: int) -> None:
+        """Wait for the rest of a body, of which so many bytes are here."""
+        self.receiver, self.headers = receiver, headers
+        self.enter(Phase.BODY, receiver.body_timeout)
+        self.received = received
+        if self.ahead:
+            self.wire.resume_reading()
+
+    def give_way(self) -> int | None:
+        """End at once, for another connection; who was about to send something is told 429, to send it again."""
+        status = 429 if self.phase in (Phase.HEADERS, Phase.BODY) else None
+        if status is not None:
+            self._tell(status)
+        self.enter(Phase.CLOSING, self.armour.limits.linger_seconds)
+        self.force_close()
+        self.wire.abort()
+        return status
 
     def expire(self) -> None:
         """End the wait that took too long."""
-        if self.phase is _Phase.IDLE:
-            self.enter(_Phase.CLOSING, self.armour.limits.linger_seconds)
+        if self.phase is Phase.IDLE:
+            self.enter(Phase.CLOSING, self.armour.limits.linger_seconds)
             self.force_close()
-        elif self.phase is _Phase.HEADERS:
+        elif self.phase is Phase.HEADERS:
             self.cut(408, "header_timeout")
-        elif self.phase is _Phase.BODY:
+        elif self.phase is Phase.BODY:
             self.refuse_body("slow")
         else:
-            if self.phase is _Phase.ANSWER:
+            if self.phase is Phase.ANSWER:
                 self.armour.refusals.note("answer_timeout", self.peer)
             self.deadline = float("inf")
             self.force_close()
@@ -150,7 +227,7 @@ class _Connection(web.RequestHandler):
 
     def _end(self, status: int) -> None:
         self._tell(status)
-        self.enter(_Phase.CLOSING, self.armour.limits.linger_seconds)
+        self.enter(Phase.CLOSING, self.armour.limits.linger_seconds)
         self.force_close()
 
     def _tell(self, status: int) -> None:
@@ -176,14 +253,17 @@ class _Connection(web.RequestHandler):
             resp.force_close()
         finished = await super().finish_response(request, resp, start_time)
         limits = self.armour.limits
-        if self.phase is _Phase.CLOSING:
+        if self.phase is Phase.CLOSING:
             return finished
         if not resp.keep_alive:
-            self.enter(_Phase.CLOSING, 2 * limits.linger_seconds)
+            self.unread = request.content
+            self.enter(Phase.CLOSING, 2 * limits.linger_seconds)
         elif self._messages:
-            self.enter(_Phase.ANSWER, limits.answer_seconds)
+            self.enter(Phase.ANSWER, limits.answer_seconds)
         else:
-            self.enter(_Phase.IDLE, limits.idle_seconds)
+            self.enter(Phase.IDLE, limits.idle_seconds)
+            if self.ahead:
+                self._read_on()
         return finished
 
     def handle_error(
@@ -237,13 +317,12 @@ class ArmouredServer(web.Server):
         self._behind_proxies = bool(self._trusted)
         self._allowed = None if allowed is None else check_instance(allowed, "allowed", Networks)
         self._observe = check_callable(observe, "observe")
-        self._open: dict[_Connection, None] = {}
-        self._peers = PeerCounts()
+        self.read_into = memoryview(bytearray(_PIECE))
+        self._places = Places(self.limits, self.refusals, loop_time)
+        self._bodies = Bodies(self.limits.buffered_bytes)
         self._untold_proxies = UntoldProxies(self.limits.connections_per_peer)
         self._in_flight = 0
-        self._emptied: asyncio.Future[None] | None = None
-        self._sweeping: asyncio.TimerHandle | None = None
-        self._sweep_every = min(_SLOWEST_SWEEP, self.limits.shortest / _SWEEPS_PER_TIMER)
+        self._watch = Watch(self.limits, lambda: self._in_flight, self._free_memory)
         super().__init__(self._serve)
 
     def __call__(self) -> web.RequestHandler:
@@ -255,6 +334,7 @@ class ArmouredServer(web.Server):
             auto_decompress=False,
             lingering_time=self.limits.linger_seconds,
             keepalive_timeout=self.limits.idle_seconds,  # aiohttp's own is shorter
+            read_bufsize=_WAITING_BODY,
             max_line_size=4096,
             max_field_size=8190,
             max_headers=_MAX_HEADERS,
@@ -263,39 +343,30 @@ class ArmouredServer(web.Server):
     @property
     def open_connections(self) -> int:
         """How many connections are open now."""
-        return len(self._open)
+        return len(self._watch)
 
     def admit(self, connection: _Connection) -> int | None:
-        """Count a new connection, or return the status it is refused with."""
+        """Give a new connection a place, or return the status it is refused with."""
+        self._watch.add(connection)
         peer = connection.peer
         trusted = peer in self._trusted
         if self._allowed is not None and not trusted and peer not in self._allowed:
             self.refusals.note("address", peer, status=403)
-            self._watch(connection)
             return 403
-        if not trusted and peer is not None:
-            key = peer_key(peer)
-            if not self._peers.enter(key, self.limits.connections_per_peer):
-                self.refusals.note("connections_per_peer", peer, status=429)
-                self._watch(connection)
-                return 429
-            connection.key = key
-        if len(self._open) >= self.limits.connections and not self._make_room():
-            self.refusals.note("connections", peer, status=429)
-            self._watch(connection)
-            return 429
-        if not trusted:
-            connection.untold = True
-            self._untold_proxies.look(peer, self._peers.held(connection.key))
-        self._watch(connection)
-        return None
+        reason = self._places.enter(connection, () if trusted or peer is None else peer_keys(peer))
+        if reason is None:
+            if not trusted:
+                connection.untold = True
+                self._untold_proxies.look(peer, self._places.beside(connection))
+            return None
+        self.refusals.note(reason, peer, status=429)
+        return 429
 
     def forget(self, connection: _Connection) -> None:
         """Count a connection no longer."""
-        del self._open[connection]
-        if connection.key is not None:
-            self._peers.leave(connection.key)
-        self._tell_if_empty()
+        self._places.leave(connection)
+        self._bodies.release(connection)
+        self._watch.remove(connection)
 
     async def drain(self, timeout: float) -> bool:
         """Answer what is under way with `Connection: close`, close what is idle, and end.
@@ -307,50 +378,14 @@ class ArmouredServer(web.Server):
             Whether everything was answered in time.
         """
         self.draining = True
-        grace = self._loop.time() + self.limits.drain_grace_seconds
-        for connection in self._open:
-            if connection.phase is _Phase.IDLE:
-                connection.deadline = min(connection.deadline, grace)
-        answered = True
-        if self._open or self._in_flight:
-            self._emptied = self._loop.create_future()
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._emptied
-            except TimeoutError:
-                answered = False
-            self._emptied = None
+        answered = await self._watch.drain(timeout)
         await self.shutdown(self.limits.linger_seconds)
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-            self._sweeping = None
+        self._watch.end()
         return answered
 
-    def _watch(self, connection: _Connection) -> None:
-        self._open[connection] = None
-        if self._sweeping is None:
-            self._sweeping = self._loop.call_later(self._sweep_every, self._sweep)
-
-    def _sweep(self) -> None:
-        """Look over all connections: one timer instead of two for every request."""
-        now = self._loop.time()
-        for connection in [connection for connection in self._open if connection.deadline <= now]:
-            connection.expire()
-        self._sweeping = self._loop.call_later(self._sweep_every, self._sweep) if self._open else None
-
-    def _make_room(self) -> bool:
-        waiting = [connection for connection in self._open if connection.phase in (_Phase.IDLE, _Phase.HEADERS)]
-        if not waiting:
-            return False
-        longest = min(waiting, key=lambda connection: connection.deadline)
-        self.refusals.note("evicted", longest.peer)
-        longest.enter(_Phase.CLOSING, self.limits.linger_seconds)
-        longest.force_close()
-        return True
-
-    def _tell_if_empty(self) -> None:
-        if self._emptied is not None and not self._open and not self._in_flight and not self._emptied.done():
-            self._emptied.set_result(None)
+    def _free_memory(self, now: float) -> None:
+        for connection in self._bodies.in_the_way(now):
+            self._places.evict(connection)
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast("_Connection", request.protocol)
@@ -370,14 +405,14 @@ class ArmouredServer(web.Server):
             return PlainAnswer(Reply(status=refusal.status, headers=refusal.headers, close=True))
         finally:
             self._in_flight -= 1
-            self._tell_if_empty()
+            self._watch.tell_if_empty()
 
     async def _answer(self, request: web.BaseRequest, connection: _Connection) -> web.StreamResponse:
-        key: int | None = None
         if connection.untold:
             connection.untold = False
             if any(name in request.headers for name in WRITTEN_BY_PROXIES):
-                self._untold_proxies.look(connection.peer, self._peers.held(connection.key), request.headers)
+                self._untold_proxies.look(connection.peer, self._places.beside(connection), request.headers)
+        keys: tuple[int, ...] = ()
         if self._behind_proxies:
             client = self._client(request, connection)
             connection.client = client.address
@@ -385,8 +420,8 @@ class ArmouredServer(web.Server):
                 if self._allowed is not None and (client.address is None or client.address not in self._allowed):
                     raise _Refused(403, "address")
                 if client.address is not None and client.address not in self._trusted:
-                    key = peer_key(client.address)
-                    if not self._peers.enter(key, self.limits.connections_per_peer):
+                    keys = peer_keys(client.address)
+                    if not self._places.enter_client(connection, keys):
                         raise _Refused(429, "connections_per_peer", {"Retry-After": "1"})
         try:
             receiver = self._routes.get(request.raw_path) or self._routes.get(path_of(request.raw_path) or "")
@@ -394,8 +429,8 @@ class ArmouredServer(web.Server):
                 raise _Refused(404, "path", advice=self._paths_advice)
             reply = await self._deliver(receiver, request, connection)
         finally:
-            if key is not None:
-                self._peers.leave(key)
+            if keys:
+                self._places.leave_client(connection, keys)
         return PlainAnswer(reply)
 
     async def _deliver(self, receiver: Intake, request: web.BaseRequest, connection: _Connection) -> Reply:
@@ -405,28 +440,36 @@ class ArmouredServer(web.Server):
         refusal = receiver.refusal(request.method, headers, request.content_length, client, unread=body is None)
         if refusal is not None:
             return refusal
+        unread = body is None
+        try:
+            if body is None:
+                read = await self._read(receiver, request, connection)
+                if isinstance(read, Reply):
+                    return read
+                body = read
+            started = self._loop.time()
+            reply = await receiver.receive(headers, body, client)
+            if reply.status in _CAME_BEFORE_THE_STORE:
+                self._observe(self._loop.time() - started)
+            return reply
+        finally:
+            if unread:
+                self._bodies.release(connection)
+
+    async def _read(self, receiver: Intake, request: web.BaseRequest, connection: _Connection) -> bytes | Reply:
+        """Return the body that a request has yet to send, or what to answer if it cannot be had."""
+        headers, payload = request.headers, request.content
+        if headers.get("Expect", "").lower() == "100-continue":
+            connection.wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        connection.expect_body(receiver, headers, payload.total_bytes)
+        try:
+            body = await self._bodies.read(connection, payload, receiver.max_body)
+        except Exception:  # noqa: BLE001 - aiohttp has many words for a body whose connection ended
+            return _UNHEARD if connection.phase is Phase.CLOSING else receiver.refuse("broken", connection.client, headers)
         if body is None:
-            if headers.get("Expect", "").lower() == "100-continue":
-                connection.wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            connection.receiver, connection.headers = receiver, headers
-            connection.enter(_Phase.BODY, receiver.body_timeout)
-            blocks: list[bytes] = []
-            size = 0
-            try:
-                while block := await payload.readany():
-                    size += len(block)
-                    if size > receiver.max_body:
-                        return receiver.refuse("size", client, headers)
-                    blocks.append(block)
-            except Exception:  # noqa: BLE001 - aiohttp has many words for a body whose connection ended
-                return _UNHEARD if connection.phase is _Phase.CLOSING else receiver.refuse("broken", client, headers)
-            connection.enter(_Phase.ANSWER, self.limits.answer_seconds)
-            body = b"".join(blocks)
-        started = self._loop.time()
-        reply = await receiver.receive(headers, body, client)
-        if reply.status in _CAME_BEFORE_THE_STORE:
-            self._observe(self._loop.time() - started)
-        return reply
+            return receiver.refuse("size", connection.client, headers)
+        connection.enter(Phase.ANSWER, self.limits.answer_seconds)
+        return body
 
     def _client(self, request: web.BaseRequest, connection: _Connection) -> Client:
         return resolve_client(connection.peer, request.headers.getall("X-Forwarded-For", ()), self._trusted)

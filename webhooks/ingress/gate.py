@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from webhooks.ingress.peers import Address, Networks, PeerCounts, peer_key, read_address
+from webhooks.ingress.peers import Address, Networks, Shares, peer_keys, read_address
 
 if TYPE_CHECKING:
     import socket
@@ -24,6 +24,9 @@ logger = logging.getLogger("webhooks.listener")
 
 _OUT_OF_FILES = 0.2
 _SILENCE = 10.0
+_FEWEST_AT_ONCE = 2
+_MOST_AT_ONCE = 64
+_MORE_PER_SECOND = 1_000
 
 
 class Gate:
@@ -32,8 +35,8 @@ class Gate:
     Args:
         protocol: Makes the protocol of a connection.
         context: The server's TLS context, None for plain connections.
-        limits: `header_seconds` for shaking hands; `connections` and `connections_per_peer` bound those who are at it, beside the
-            open ones. Beyond the first the longest at it gives way, beyond the second a connection is closed at once.
+        limits: `header_seconds` for shaking hands; `handshakes` and `connections_per_peer` bound those who are at it, beside the
+            open ones. Beyond the first the longest at it gives way, beyond the second the longest of the same peer.
         refusals: Where refusals are counted and kept.
         trusted: Proxies that have no share of their own.
     """
@@ -59,8 +62,9 @@ class Gate:
         self._refusals = refusals
         self._trusted = trusted or Networks()
         self._accepting: dict[socket.socket, asyncio.TimerHandle | None] = {}
-        self._shaking: dict[asyncio.Task[None], None] = {}
-        self._peers = PeerCounts()
+        self._shaking: dict[asyncio.Task[None], tuple[int, ...]] = {}
+        self._peers: Shares[asyncio.Task[None]] = Shares(limits.connections_per_peer)
+        self._left_at: dict[socket.socket, float] = {}
         self._silent_until = float("-inf")
 
     def open(self, sockets: Iterable[socket.socket]) -> None:
@@ -102,11 +106,26 @@ class Gate:
         asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
     def _accept(self, listening: socket.socket) -> None:
-        """Accept one connection: a flood of them must not keep those that are in from going on."""
+        """Accept a connection or two: more would keep those that are in from going on, and be taken from other processes.
+
+        Where those that are in keep the loop busy, it is one more for each millisecond since it left some waiting, or
+        newcomers would wait ever longer.
+        """
+        now = asyncio.get_running_loop().time()
+        left_at = self._left_at.pop(listening, now)
+        for _ in range(min(_FEWEST_AT_ONCE + int((now - left_at) * _MORE_PER_SECOND), _MOST_AT_ONCE)):
+            if not self._accept_one(listening):
+                return
+        self._left_at[listening] = now
+
+    def _accept_one(self, listening: socket.socket) -> bool:
+        """Accept a connection, or return False where none waits."""
         try:
             connection, name = listening.accept()
-        except (BlockingIOError, ConnectionError):  # another process took it, or it is gone
-            return
+        except BlockingIOError:  # there is none, or another process took it
+            return False
+        except ConnectionError:  # it is gone
+            return True
         except OSError as problem:
             loop = asyncio.get_running_loop()
             loop.remove_reader(listening)
@@ -114,34 +133,37 @@ class Gate:
             if loop.time() >= self._silent_until:
                 self._silent_until = loop.time() + _SILENCE
                 logger.error("no further connection could be taken: %s", problem.strerror)  # noqa: TRY400 - one line says it
-            return
+            return False
         connection.setblocking(False)
         self._admit(connection, read_address(name[0]) if isinstance(name, tuple) else None)
+        return True
 
     def _admit(self, connection: socket.socket, peer: Address | None) -> None:
-        key = None
+        keys: tuple[int, ...] = ()
         if self._tls:
             if peer is not None and peer not in self._trusted:
-                key = peer_key(peer)
-                if not self._peers.enter(key, self._limits.connections_per_peer):
-                    self._refusals.note("handshakes_per_peer", peer)
-                    connection.close()
-                    return
-            if len(self._shaking) >= self._limits.connections:
-                self._refusals.note("evicted", peer)
-                longest = next(iter(self._shaking))
-                del self._shaking[longest]
-                longest.cancel()
+                keys = peer_keys(peer)
+                while (crowd := self._peers.crowd(keys)) is not None:
+                    self._let_go(next(iter(crowd)), "handshakes_per_peer", peer)
+            if len(self._shaking) >= self._limits.handshakes:
+                self._let_go(next(iter(self._shaking)), "evicted", peer)
         task = asyncio.create_task(self._shake(connection, peer), name="shake hands")
-        self._shaking[task] = None
-        task.add_done_callback(lambda task: self._ended(task, connection, key))
+        self._shaking[task] = keys
+        self._peers.enter(keys, task)
+        task.add_done_callback(lambda task: self._ended(task, connection))
 
-    def _ended(self, task: asyncio.Task[None], connection: socket.socket, key: int | None) -> None:
-        self._shaking.pop(task, None)
+    def _let_go(self, task: asyncio.Task[None], reason: str, peer: Address | None) -> None:
+        self._refusals.note(reason, peer)
+        self._leave(task)
+        task.cancel()
+
+    def _leave(self, task: asyncio.Task[None]) -> None:
+        self._peers.leave(self._shaking.pop(task, ()), task)
+
+    def _ended(self, task: asyncio.Task[None], connection: socket.socket) -> None:
+        self._leave(task)
         if task.cancelled():  # perhaps before it began
             connection.close()
-        if key is not None:
-            self._peers.leave(key)
 
     async def _shake(self, connection: socket.socket, peer: Address | None) -> None:
         try:

@@ -19,9 +19,13 @@ class ArmourLimits:
             delivery meets a connection that is just being closed, and the proxy answers 502.
         linger_seconds: How long the rest of a refused body is read and thrown away, so that the refusal arrives.
         drain_grace_seconds: How long idle connections stay open once draining has begun, for a request already on its way.
-        connections: Over all peers; beyond it the connection that would time out next, of those without a request, gives way.
-            With TLS as many more may be at shaking hands, and of one address as many as it may have connections.
-        connections_per_peer: Of one address (of one /64 for IPv6), or requests at a time of one forwarded address; beyond it 429.
+        connections: Over all peers; beyond it the one with least to lose gives way: one that has its answer, an idle one, one
+            without a request, then the body that came slowest. Where all wait for their answers a newcomer gets 429.
+        connections_per_peer: Of one address (for IPv6 of one /64, and four times as many of one /56), or requests at a time of
+            one forwarded address; beyond it the one with least to lose of the same peer gives way, or a newcomer gets 429.
+        handshakes: TLS connections that are at shaking hands, over all peers and beside the open ones; beyond it the longest at
+            it gives way. Of one peer as many as it may have connections.
+        buffered_bytes: What all bodies under way may hold together; beyond it they wait, and their peers are not read from.
 
     Raises:
         TypeError: an attribute is no number, or not a whole one where that is counted.
@@ -36,6 +40,8 @@ class ArmourLimits:
     drain_grace_seconds: float = field(default=0.5, validator=number(above=0))
     connections: int = field(default=1000, validator=whole(at_least=1))
     connections_per_peer: int = field(default=100, validator=whole(at_least=1))
+    handshakes: int = field(default=256, validator=whole(at_least=1))
+    buffered_bytes: int = field(default=32 * 1024 * 1024, validator=whole(at_least=1))
 
     @property
     def shortest(self) -> float:

@@ -1,9 +1,10 @@
-"""Who is at the other end: addresses through trusted proxies, allow-lists, and how many connections each peer holds."""
+"""Who is at the other end: addresses through trusted proxies, allow-lists, and what each peer holds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Generic, TypeVar
 
 from attrs import frozen
 
@@ -14,6 +15,10 @@ Network = IPv4Network | IPv6Network
 
 UNIX = "unix"
 _LONGEST_ADDRESS = 64
+_SITES = 1 << 65
+_HOSTS_OF_A_SITE = 4
+
+M = TypeVar("M")
 
 
 class Networks:
@@ -96,45 +101,59 @@ def resolve_client(peer: Address | None, forwarded_for: Sequence[str], trusted: 
     return Client(address=address, forwarded=True)
 
 
-def peer_key(address: Address | None) -> int:
-    """Return what connections of one peer have in common: the address, for IPv6 the /64 a single host may roam in."""
+def peer_keys(address: Address | None) -> tuple[int, ...]:
+    """Return the shares that a peer's connections count in.
+
+    That is its address; for IPv6 its /64, in which a single host may roam, and its /56, which a provider gives to one customer.
+    """
     if address is None:
-        return -1
+        return (-1,)
     if isinstance(address, IPv6Address):
-        return (int(address) >> 64) + (1 << 64)
-    return int(address)
+        return (int(address) >> 64) + (1 << 64), (int(address) >> 72) + _SITES
+    return (int(address),)
 
 
-class PeerCounts:
-    """Count what each peer holds at present; a peer that holds nothing takes no memory."""
+class Shares(Generic[M]):
+    """Know what each peer holds at present; a peer that holds nothing takes no memory.
 
-    __slots__ = ("_counts",)
+    Args:
+        most: What one peer may hold; a /56 may hold four times as much, for the hosts of several networks in it.
+    """
 
-    def __init__(self) -> None:
-        self._counts: dict[int, int] = {}
+    __slots__ = ("_held", "_most")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: dict[int, dict[M, None]] = {}
 
     def __len__(self) -> int:
-        return len(self._counts)
+        return len(self._held)
 
-    def held(self, key: int | None) -> int:
-        """Return how much a peer holds; 0 for None, who is not counted."""
-        return 0 if key is None else self._counts.get(key, 0)
+    def held(self, keys: Iterable[int]) -> int:
+        """Return how much is held in the first of these shares."""
+        return next((len(self._held.get(key, ())) for key in keys), 0)
 
-    def enter(self, key: int, limit: int) -> bool:
-        """Count one more for a peer and return True, or return False where it already holds `limit`."""
-        held = self._counts.get(key, 0)
-        if held >= limit:
-            return False
-        self._counts[key] = held + 1
-        return True
+    def crowd(self, keys: Iterable[int]) -> Iterable[M] | None:
+        """Return what is held in the first of these shares that is full, the oldest first; None if there is room in all."""
+        for key in keys:
+            held = self._held.get(key, ())
+            if len(held) >= (self._most if key < _SITES else self._most * _HOSTS_OF_A_SITE):
+                return list(held)
+        return None
 
-    def leave(self, key: int) -> None:
-        """Count one less for a peer that entered."""
-        held = self._counts[key] - 1
-        if held:
-            self._counts[key] = held
-        else:
-            del self._counts[key]
+    def enter(self, keys: Iterable[int], member: M) -> None:
+        """Count one more in each of these shares."""
+        for key in keys:
+            self._held.setdefault(key, {})[member] = None
+
+    def leave(self, keys: Iterable[int], member: M) -> None:
+        """Count one less in each of these shares; nothing happens where it is not counted."""
+        for key in keys:
+            held = self._held.get(key)
+            if held is not None:
+                held.pop(member, None)
+                if not held:
+                    del self._held[key]
 
 
 def _network(text: str, name: str) -> Network:

@@ -1,0 +1,83 @@
+"""The listener as it is shipped among crowds of strangers: nothing is lost, nobody is turned away, and memory is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from asyncio.subprocess import DEVNULL, PIPE
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+import trustme
+
+from tests.webhooks.listener_process import ROOT, ListenerProcess, delivery, post, running
+from tests.webhooks.test_listener_crash import everything_is_kept
+
+pytestmark = pytest.mark.timeout(300)
+
+KINDS = ("silent", "headers", "unsigned", "signed wrongly", "full", "pipelines")
+SENDERS = 4
+
+
+@asynccontextmanager
+async def strangers(kind: str, listener: ListenerProcess, count: int, over: str = "plain") -> AsyncIterator[None]:
+    """Let so many strangers at a listener, in a process of their own."""
+    port = listener.where["url"].rpartition(":")[2]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmarks._hostile", kind, port, str(count), over, cwd=ROOT, stdout=PIPE, stderr=DEVNULL
+    )
+    try:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+        yield
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def test_nothing_is_lost_and_nobody_turned_away_among_strangers(tmp_path: Path, soak: bool) -> None:
+    count, until = (2_000, time.monotonic() + 60) if soak else (120, 0.0)
+    acknowledged: dict[str, bytes] = {}
+    statuses: Counter[int] = Counter()
+
+    async def send(url: str, number: int) -> None:
+        least = number + 25 * SENDERS
+        while number < least or time.monotonic() < until:
+            uid = f"{number:012}"
+            body = delivery(uid)
+            async with aiohttp.ClientSession() as session:
+                status = await post(session, url, body)
+            statuses[status] += 1
+            acknowledged[uid] = body
+            number += SENDERS
+
+    options = () if soak else ("--max-connections", "60", "--max-per-peer", "10")
+    async with running(tmp_path, *options) as listener:
+        async with AsyncExitStack() as stack:
+            for kind in KINDS:
+                await stack.enter_async_context(strangers(kind, listener, count // len(KINDS)))
+            await asyncio.gather(*(send(listener.url, number) for number in range(SENDERS)))
+        assert await listener.stop() == 0
+    assert statuses.keys() == {200}
+    await everything_is_kept(tmp_path, acknowledged)
+
+
+async def test_a_handshake_that_goes_nowhere_takes_little_memory(tmp_path: Path) -> None:
+    certificate = tmp_path / "certificate.pem"
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(certificate))
+    async with running(tmp_path, "--tls-cert", str(certificate)) as listener:
+        before = await resident(listener)
+        async with strangers("silent", listener, 250):
+            assert await resident(listener) - before < 250 * 128_000
+
+
+async def resident(listener: ListenerProcess) -> int:
+    """Return the bytes of memory that a listener has."""
+    asked = await asyncio.create_subprocess_exec("ps", "-o", "rss=", "-p", str(listener.process.pid), stdout=PIPE)
+    answer, _ = await asked.communicate()
+    return int(answer) * 1_024
