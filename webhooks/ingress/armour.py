@@ -464,7 +464,8 @@ class ArmouredServer(web.Server):
         connection.expect_body(receiver, headers, payload.total_bytes)
         try:
             body = await self._bodies.read(connection, payload, receiver.max_body)
-        except Exception:  # noqa: BLE001 - aiohttp has many words for a body whose connection ended
+        except Exception as problem:  # noqa: BLE001 - aiohttp has many words for a body whose connection ended
+            problem.with_traceback(None)  # it is kept by the stream that it holds, with what came, until garbage is collected
             return _UNHEARD if connection.phase is Phase.CLOSING else receiver.refuse("broken", connection.client, headers)
         if body is None:
             return receiver.refuse("size", connection.client, headers)

@@ -54,21 +54,24 @@ class Bodies:
         """
         self._held[reader] = 0
         blocks: list[bytes] = []
-        while True:
-            if self._used >= self._most:
-                await self._room(reader)
-            block = await stream.readany()
-            if not block:
-                return b"".join(blocks)
-            if reader not in self._held:
-                raise ConnectionResetError
-            blocks.append(block)
-            self._held[reader] += len(block)
-            self._used += len(block)
-            if self._held[reader] > most:
-                return None
-            # a body in a hundred thousand chunks would else be read in one go, and nobody else have a turn
-            await asyncio.sleep(0)
+        try:
+            while True:
+                if self._used >= self._most:
+                    await self._room(reader)
+                block = await stream.readany()
+                if not block:
+                    return b"".join(blocks)
+                if reader not in self._held:
+                    raise ConnectionResetError
+                blocks.append(block)
+                self._held[reader] += len(block)
+                self._used += len(block)
+                if self._held[reader] > most:
+                    return None
+                # a body in a hundred thousand chunks would else be read in one go, and nobody else have a turn
+                await asyncio.sleep(0)
+        finally:
+            blocks.clear()  # the traceback of an error would hold them until garbage is next collected
 
     def release(self, reader: Seated) -> None:
         """Count a body no longer; whoever still reads it meets an error. Nothing happens if there is none."""
