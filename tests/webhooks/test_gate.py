@@ -256,3 +256,22 @@ async def test_where_the_loop_is_busy_more_connections_are_accepted_at_a_time(
             each.close()
         monkeypatch.undo()
     assert turns < len(waiting) / 3
+
+
+async def test_nothing_but_a_handshake_is_begun_for_a_peer_that_does_not_shake_hands(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    make = ArmouredServer.__call__
+
+    def counted(self: ArmouredServer) -> Any:
+        made.append(self)
+        return make(self)
+
+    monkeypatch.setattr(ArmouredServer, "__call__", counted)
+    async with serving(contexts) as running:
+        silent = await running.silent()
+        await running.at_it(1)
+        assert await running.status() == 404
+        assert len(made) == 1
+        await close(silent[1])

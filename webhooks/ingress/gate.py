@@ -29,6 +29,19 @@ _MOST_AT_ONCE = 64
 _MORE_PER_SECOND = 1_000
 
 
+class _Threshold(asyncio.Protocol):
+    """Makes the protocol of a connection once hands are shaken: most memory of a stranger who only begins to would be for it."""
+
+    def __init__(self, make: Callable[[], asyncio.BaseProtocol]) -> None:
+        self._make = make
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Hand the connection over."""
+        protocol = self._make()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+
+
 class Gate:
     """Accept connections, shake hands where there is TLS, and hand them over.
 
@@ -167,6 +180,6 @@ class Gate:
 
     async def _shake(self, connection: socket.socket, peer: Address | None) -> None:
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection, **self._tls)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: _Threshold(self._protocol), connection, **self._tls)
         except OSError:  # no TLS, or another version; too slow, or gone
             self._refusals.note("handshake", peer)
