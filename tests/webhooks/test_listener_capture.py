@@ -12,9 +12,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.webhooks.capture_kit import body_of, capturing, chunks, headers_of, kept, send
+from tests.webhooks.capture_kit import body_of, capturing, chunks, headers_of, kept, mode_of, send
 from tests.webhooks.command_kit import CONTROL, alone
-from tests.webhooks.listener_process import KEY_ID, SECRETS, SOURCE, delivery, environment, post, running, signed
+from tests.webhooks.listener_process import KEY_ID, KEYS, SECRETS, SOURCE, delivery, environment, post, running, signed
 
 
 async def test_what_does_not_verify_is_refused_written_down_and_does_not_count(tmp_path: Path) -> None:
@@ -239,14 +239,28 @@ async def test_no_json_is_compared_as_bytes(tmp_path: Path) -> None:
 
 async def test_a_capture_behind_a_proxy_listens_on_a_unix_socket(tmp_path: Path) -> None:
     body = body_of()
-    async with capturing(tmp_path, "--unix", "capture.sock", "--trusted-proxy", "unix") as capture:
+    unix = ("--unix", "capture.sock", "--unix-mode", "0666", "--trusted-proxy", "unix")
+    async with capturing(tmp_path, *unix) as capture:
         assert capture.listener.where["unix"] == "capture.sock"
+        assert mode_of(tmp_path / "capture.sock") == 0o666
         connector = aiohttp.UnixConnector(str(tmp_path / "capture.sock"))
         async with aiohttp.ClientSession(connector=connector) as session:
             assert await post(session, capture.url, body) == 200
         assert (await capture.told())["peer"] == ""
         assert await capture.ended() == 0
     assert not (tmp_path / "capture.sock").exists()
+
+
+async def test_what_a_listener_warns_of_a_capture_warns_of_too(tmp_path: Path) -> None:
+    (tmp_path / "a.keys").write_text(KEYS)
+    (tmp_path / "a.keys").chmod(0o644)
+    body = body_of()
+    async with capturing(tmp_path, "--keys-file", "a.keys", "--log-level", "info", "--log-format", "json") as capture:
+        assert await send(capture.url, body) == 200
+        lines = [json.loads(line) for line in (await capture.rest()).splitlines()]
+    logged = {line["logger"]: line for line in lines if "logger" in line}
+    assert "everybody on this machine may read a.keys" in logged["webhooks.listener"]["message"]
+    assert logged["webhooks.deliveries"]["verdict"] == "new"
 
 
 async def test_a_delivery_for_jobs_of_a_listener_waits_for_it(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from original_async.readings import SignatureReader
 from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH, app_uid_from
 from rewards_core.cli.ending import ending
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.logs import LogSettings, log_to_stderr
+from rewards_core.cli.logs import LogFormatOption, LogLevelOption, LogSettings, log_to_stderr
 from rewards_core.cli.output import JsonOption, Output, finite
 from rewards_core.keys import webhook_keys
 from rewards_core.operations import DEFAULT_SCOPE
@@ -24,12 +24,23 @@ from rewards_core.validation import check_id
 from webhooks.cli.capture_files import CaptureFiles
 from webhooks.cli.capturing import CaptureOptions, Capturing
 from webhooks.cli.ending import ENDS
-from webhooks.cli.options import DEFAULT_STORE, KeysOption, StoreOption
+from webhooks.cli.options import (
+    DEFAULT_STORE,
+    DEFAULT_UNIX_MODE,
+    KeysOption,
+    StoreOption,
+    TlsCertOption,
+    TlsKeyOption,
+    TrustedProxyOption,
+    UnixGroupOption,
+    UnixModeOption,
+    UnixOption,
+    unix_of,
+)
 from webhooks.cli.redaction import Redaction, parse_redaction
 from webhooks.cli.service import Listener
 from webhooks.cli.settings import ListenerSettings, TlsSettings
 from webhooks.cli.sources import ReloadableSource, SourceSpec
-from webhooks.cli.unix_socket import UnixSettings
 from webhooks.ingress.quiet import quiet_about_accepting
 
 logger = logging.getLogger("webhooks.listener")
@@ -41,17 +52,16 @@ _NOT_THE_UPKEEP = 1
 def capture(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65_535)] = 8480,
-    unix: Annotated[Path | None, typer.Option(help="Listen on a unix socket instead.")] = None,
+    unix: UnixOption = None,
+    unix_mode: UnixModeOption = DEFAULT_UNIX_MODE,
+    unix_group: UnixGroupOption = None,
     path: Annotated[str, typer.Option(help="Where deliveries arrive.")] = WEBHOOK_PATH,
     scope: Annotated[str, typer.Option(help="The scope of their operations, as for serve.")] = DEFAULT_SCOPE,
     keys_file: KeysOption = None,
     store: StoreOption = DEFAULT_STORE,
-    tls_cert: Annotated[Path | None, typer.Option(help="PEM file of the certificate with its chain.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM file of its key, if apart.")] = None,
-    trusted_proxy: Annotated[
-        list[str] | None,
-        typer.Option(help="Address or CIDR range whose X-Forwarded-For is believed, or 'unix'; may be given again."),
-    ] = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    trusted_proxy: TrustedProxyOption = None,
     out: Annotated[Path, typer.Option(help="Folder for what is captured; made if it is not there.")] = Path("captured"),
     redact: Annotated[
         list[str] | None,
@@ -68,6 +78,8 @@ def capture(
         int, typer.Option(help="End after so many deliveries, with --refuse-first those that came again; 0 goes on.", min=0)
     ] = 1,
     seconds: Annotated[float | None, typer.Option("--for", help="End after so many seconds.", callback=finite, min=0.01)] = None,
+    log_level: LogLevelOption = None,
+    log_format: LogFormatOption = "text",
     as_json: JsonOption = None,
 ) -> None:
     """Keep the next deliveries as they arrive, and say how they read.
@@ -87,7 +99,7 @@ def capture(
 
       webhook-listener capture --count 0 --for 3600 --redact data.user.email
     """
-    log_to_stderr(LogSettings(level="error"))
+    log_to_stderr(LogSettings(level=log_level or "warning", form=log_format))
     if tls_cert is None and tls_key is not None:
         raise typer.BadParameter("--tls-key needs a certificate. Give --tls-cert too, or neither.")
     output = Output(as_json)
@@ -101,7 +113,7 @@ def capture(
             store=store,
             host=host,
             port=port,
-            unix=None if unix is None else UnixSettings(path=unix),
+            unix=unix_of(unix, unix_mode, unix_group),
             tls=None if tls_cert is None else TlsSettings(certificate=tls_cert, key=tls_key),
             trusted=trusted_proxy or (),
         )

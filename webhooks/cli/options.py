@@ -14,6 +14,7 @@ from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import fail, keys_option
 from rewards_core.text import one_line
 from webhooks.cli.sources import SourceSpec, parse_source
+from webhooks.cli.unix_socket import UnixSettings, mode_from
 from webhooks.store.records import EventState
 
 LARGEST_ID = 10**15
@@ -28,6 +29,23 @@ KeysOption = Annotated[Path | None, keys_option(WEBHOOK_KEYS)]
 SourceOption = Annotated[
     list[str] | None,
     typer.Option("--source", help="PATH[,scope=S][,app=UID][,keys=FILE]; give it again for each further source."),
+]
+UnixOption = Annotated[Path | None, typer.Option("--unix", help="Listen on a unix socket instead.")]
+UnixModeOption = Annotated[
+    str,
+    typer.Option(
+        "--unix-mode", help="Who may connect to the unix socket: 0600 its user, 0660 its group too, 0666 everybody here."
+    ),
+]
+UnixGroupOption = Annotated[str | None, typer.Option("--unix-group", help="Group of the unix socket, such as that of the proxy.")]
+TlsCertOption = Annotated[Path | None, typer.Option("--tls-cert", help="PEM file of the certificate with its chain.")]
+TlsKeyOption = Annotated[Path | None, typer.Option("--tls-key", help="PEM file of its key, if apart.")]
+TrustedProxyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trusted-proxy",
+        help="Address or CIDR range whose X-Forwarded-For is believed, or 'unix'; may be given again.",
+    ),
 ]
 ForwardOption = Annotated[
     str | None,
@@ -48,6 +66,7 @@ CaOption = Annotated[
     Path | None, typer.Option("--cacert", help="PEM file of the authorities to trust for https, in place of the system's.")
 ]
 DEFAULT_STORE = "sqlite:///inbox.db"
+DEFAULT_UNIX_MODE = "0660"
 DEFAULT_LIMIT = 50
 
 
@@ -87,3 +106,19 @@ def sources_of(given: list[str] | None, keys_file: Path | None) -> list[SourceSp
         SourceSpec(path=spec.path, scope=spec.scope, app_uid=spec.app_uid, keys_file=spec.keys_file or keys_file)
         for spec in specs
     ]
+
+
+def unix_of(path: Path | None, mode: str, group: str | None) -> UnixSettings | None:
+    """Return the unix socket a command means, None if it means none.
+
+    Raises:
+        typer.BadParameter: its path, mode or group makes no sense, or there is a mode or group but no path.
+    """
+    if path is None:
+        if group is not None or mode != DEFAULT_UNIX_MODE:
+            raise typer.BadParameter("--unix-mode and --unix-group are for a unix socket. Give --unix PATH too, or none of them.")
+        return None
+    try:
+        return UnixSettings(path=path, mode=mode_from(mode), group=group)
+    except ValueError as problem:
+        raise typer.BadParameter(str(problem)) from None

@@ -20,11 +20,19 @@ from rewards_core.cli.output import JsonOption, Output, finite
 from webhooks.cli.ending import ENDS
 from webhooks.cli.options import (
     DEFAULT_STORE,
+    DEFAULT_UNIX_MODE,
     ForwardOption,
     KeysOption,
     SourceOption,
     StoreOption,
+    TlsCertOption,
+    TlsKeyOption,
+    TrustedProxyOption,
+    UnixGroupOption,
+    UnixModeOption,
+    UnixOption,
     sources_of,
+    unix_of,
 )
 from webhooks.cli.service import Listener
 from webhooks.cli.settings import (
@@ -39,7 +47,6 @@ from webhooks.cli.settings import (
 from webhooks.cli.sources import SourceSpec
 from webhooks.cli.supervisor import Supervisor
 from webhooks.cli.tuning import leave_lasting_objects_alone
-from webhooks.cli.unix_socket import UnixSettings, mode_from
 from webhooks.early_signals import HAD_TERMINAL, has_terminal, take_hang_ups
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.quiet import quiet_about_accepting
@@ -49,22 +56,19 @@ logger = logging.getLogger("webhooks.listener")
 
 _LIMITS = ArmourLimits()
 _OLDEST_TLS = "1.2"
-_UNIX_MODE = "0660"
 
 
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65_535)] = 8480,
-    unix: Annotated[Path | None, typer.Option(help="Listen on a unix socket instead.")] = None,
-    unix_mode: Annotated[
-        str, typer.Option(help="Who may connect to the unix socket: 0600 its user, 0660 its group too, 0666 everybody here.")
-    ] = _UNIX_MODE,
-    unix_group: Annotated[str | None, typer.Option(help="Group of the unix socket, such as that of the proxy.")] = None,
+    unix: UnixOption = None,
+    unix_mode: UnixModeOption = DEFAULT_UNIX_MODE,
+    unix_group: UnixGroupOption = None,
     source: SourceOption = None,
     keys_file: KeysOption = None,
     store: StoreOption = DEFAULT_STORE,
-    tls_cert: Annotated[Path | None, typer.Option(help="PEM file of the certificate with its chain.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM file of its key, if apart.")] = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
     tls_min: Annotated[str, typer.Option(help="Oldest TLS version: 1.2 or 1.3.")] = _OLDEST_TLS,
     admin_host: Annotated[
         str, typer.Option(help="Address for health and metrics; outside this machine it needs a token.")
@@ -115,10 +119,7 @@ def serve(
     api_insecure: Annotated[
         bool, typer.Option("--api-insecure", help="Allow an API on plain http outside this machine.")
     ] = False,
-    trusted_proxy: Annotated[
-        list[str] | None,
-        typer.Option(help="Address or CIDR range whose X-Forwarded-For is believed, or 'unix'; may be given again."),
-    ] = None,
+    trusted_proxy: TrustedProxyOption = None,
     allow: Annotated[list[str] | None, typer.Option(help="Address or CIDR range that may deliver; may be given again.")] = None,
     max_body: Annotated[int, typer.Option(help="Bytes of the longest body.", min=1)] = 262_144,
     header_timeout: Annotated[
@@ -192,7 +193,7 @@ def serve(
         store=store,
         host=host,
         port=port,
-        unix=_unix(unix, unix_mode, unix_group),
+        unix=unix_of(unix, unix_mode, unix_group),
         tls=None if tls_cert is None else TlsSettings(certificate=tls_cert, key=tls_key, minimum=tls_min),
         admin=None
         if admin_port < 0
@@ -236,17 +237,6 @@ def serve(
     with ending(ENDS):
         code = asyncio.run(_serve(settings, output))
     raise typer.Exit(code)
-
-
-def _unix(path: Path | None, mode: str, group: str | None) -> UnixSettings | None:
-    if path is None:
-        if group is not None or mode != _UNIX_MODE:
-            raise typer.BadParameter("--unix-mode and --unix-group are for a unix socket. Give --unix PATH too, or none of them.")
-        return None
-    try:
-        return UnixSettings(path=path, mode=mode_from(mode), group=group)
-    except ValueError as problem:
-        raise typer.BadParameter(str(problem)) from None
 
 
 def _polled(given: str | None, sources: Sequence[SourceSpec]) -> str:
