@@ -30,7 +30,7 @@ ADVICE: Mapping[str, str] = {
     "handshakes_per_peer": "This address was opening as many TLS connections at a time as --max-per-peer allows, and the longest "
     "at it was closed. If it is your proxy, give it as --trusted-proxy.",
     "evicted": "The connection was idle, or slower than the others, and made room for another: all that --max-connections or "
-    f"--max-per-peer allows, or all memory for bodies, was taken. {_IF_GENUINE} it tries again.",
+    f"--max-per-peer allows, all TLS handshakes, or all memory for bodies, was taken. {_IF_GENUINE} it tries again.",
     "handshake": "No TLS connection came about: the peer spoke plain HTTP or an older TLS, did not trust the certificate, or "
     f"left. {_IF_GENUINE} check the certificate's chain and --tls-min.",
     "header_timeout": f"The headers did not arrive in time. {_IF_GENUINE} raise --header-timeout.",

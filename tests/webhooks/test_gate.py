@@ -134,6 +134,8 @@ async def test_when_all_handshakes_are_taken_the_longest_at_it_gives_way_and_con
         await running.at_it(3)
         assert await running.status() == 404
         assert running.armour.refusals.total["evicted"] == 1
+        (evicted,) = [each for each in running.armour.refusals.newest_first() if each.reason == "evicted"]
+        assert evicted.peer == "127.0.0.2"
         assert await ended(held[0])
         assert running.armour.open_connections == 5
         for _, writer in (*held[1:], *opened):

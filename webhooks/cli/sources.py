@@ -18,6 +18,7 @@ from webhooks.ingress.paths import normal_path
 _WORDS = ("scope", "app", "keys")
 _KEYS_DIFFER = frozenset({"unknown_key", "mismatch"})
 _RELOAD = "If a key was rotated, put the new one into the keys file and reload it with SIGHUP."
+_RESTART = f"If a key was rotated, restart the listener with it in {WEBHOOK_KEYS}; a --keys-file could be reloaded with SIGHUP."
 
 
 @frozen(kw_only=True)
@@ -117,7 +118,8 @@ class ReloadableSource:
         except SignatureError as problem:
             if problem.reason not in _KEYS_DIFFER:
                 raise
-            raise SignatureError(f"{problem} {_RELOAD}", reason=problem.reason, key_ids=problem.key_ids) from None
+            rotated = _RESTART if self.spec.keys_file is None else _RELOAD
+            raise SignatureError(f"{problem} {rotated}", reason=problem.reason, key_ids=problem.key_ids) from None
 
     def parse(self, body: bytes, headers: Mapping[str, str] | None = None) -> Event:
         """Read a verified body."""

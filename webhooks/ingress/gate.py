@@ -75,7 +75,7 @@ class Gate:
         self._refusals = refusals
         self._trusted = trusted or Networks()
         self._accepting: dict[socket.socket, asyncio.TimerHandle | None] = {}
-        self._shaking: dict[asyncio.Task[None], tuple[int, ...]] = {}
+        self._shaking: dict[asyncio.Task[None], tuple[tuple[int, ...], Address | None]] = {}
         self._peers: Shares[asyncio.Task[None]] = Shares(limits.connections_per_peer)
         self._left_at: dict[socket.socket, float] = {}
         self._silent_until = float("-inf")
@@ -157,21 +157,23 @@ class Gate:
             if peer is not None and peer not in self._trusted:
                 keys = peer_keys(peer)
                 while (crowd := self._peers.crowd(keys)) is not None:
-                    self._let_go(next(iter(crowd)), "handshakes_per_peer", peer)
+                    self._let_go(next(iter(crowd)), "handshakes_per_peer")
             if len(self._shaking) >= self._limits.handshakes:
-                self._let_go(next(iter(self._shaking)), "evicted", peer)
+                self._let_go(next(iter(self._shaking)), "evicted")
         task = asyncio.create_task(self._shake(connection, peer), name="shake hands")
-        self._shaking[task] = keys
+        self._shaking[task] = keys, peer
         self._peers.enter(keys, task)
         task.add_done_callback(lambda task: self._ended(task, connection))
 
-    def _let_go(self, task: asyncio.Task[None], reason: str, peer: Address | None) -> None:
+    def _let_go(self, task: asyncio.Task[None], reason: str) -> None:
+        _, peer = self._shaking[task]
         self._refusals.note(reason, peer)
         self._leave(task)
         task.cancel()
 
     def _leave(self, task: asyncio.Task[None]) -> None:
-        self._peers.leave(self._shaking.pop(task, ()), task)
+        keys, _ = self._shaking.pop(task, ((), None))
+        self._peers.leave(keys, task)
 
     def _ended(self, task: asyncio.Task[None], connection: socket.socket) -> None:
         self._leave(task)
