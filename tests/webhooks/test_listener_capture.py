@@ -281,3 +281,11 @@ async def test_whoever_stops_reading_its_output_stops_no_capture(tmp_path: Path)
             assert await send(capture.url, body, headers_of(body, attempt)) == 200
         assert await capture.ended() == 0
     assert len(list(capture.folder.iterdir())) == 4
+
+
+async def test_a_capture_under_nohup_goes_on_when_its_terminal_is_closed(tmp_path: Path) -> None:
+    async with capturing(tmp_path, prefix=["nohup"]) as capture:
+        capture.listener.send_signal(signal.SIGHUP)
+        await asyncio.sleep(0.5)
+        assert await send(capture.url, body_of()) == 200
+        assert await capture.ended() == 0

@@ -137,8 +137,12 @@ async def _capture(
     loop.set_exception_handler(quiet_about_accepting(logger))
     ran_out = False
 
+    ends = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup stays what it is
+        ends.append(signal.SIGHUP)
+
     def stop() -> None:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in ends:
             loop.add_signal_handler(number, listener.abort)
         listener.stop()
 
@@ -147,7 +151,7 @@ async def _capture(
         ran_out = True
         listener.stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in ends:
         loop.add_signal_handler(number, stop)
 
     def started(where: Mapping[str, Any]) -> None:
