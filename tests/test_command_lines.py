@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,14 @@ async def begun(ledger: Path) -> None:
 
 def told(text: str) -> str:
     return " ".join(word for word in text.replace("│", " ").split() if word.strip("╭─╮╰╯"))
+
+
+@pytest.mark.parametrize(("module", "words"), COMMANDS)
+def test_the_help_breaks_no_line_before_the_screen_does(module: str, words: str) -> None:
+    help_text = CliRunner().invoke(LINES[module][1], [*words.split(), "-h"], env={"COLUMNS": "1000"}).stdout
+    prose = help_text.partition("╭")[0].splitlines()
+    broken = [line for line, after in pairwise(prose) if line.strip() and after.strip() and not after.startswith("   ")]
+    assert broken == []
 
 
 @pytest.mark.parametrize("module", LINES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +24,7 @@ from rewards_core.cli.wording import Wording, in_options, worded
 _PROGRAM = f"{__name__}:program"
 _CONFIG = f"{__name__}:config"
 _PRESETS = f"{__name__}:presets"
+_within_a_paragraph = re.compile(r"(?<=\S)\n(?=\S)").sub
 
 
 def command_line(program: Program, *, help: str, epilog: str) -> typer.Typer:  # noqa: A002
@@ -123,6 +126,11 @@ class _Command(TyperCommand):
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _params_with_config(super().get_params(ctx), ctx)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Show the help with paragraphs as wide as the screen; typer breaks all but the first where the docstring does."""
+        self.help = _within_a_paragraph(" ", inspect.cleandoc(self.help or ""))
+        super().format_help(ctx, formatter)
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         try:
