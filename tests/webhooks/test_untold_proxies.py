@@ -49,6 +49,16 @@ def test_a_peer_is_named_when_it_holds_half_of_its_share_if_it_may_be_a_proxy(
     assert [f"--trusted-proxy {peer} if" in line for line in caplog.messages] == [True] * named
 
 
+@pytest.mark.parametrize(("peer", "certain"), [("127.0.0.1", True), ("::1", True), ("10.1.2.3", False), ("fd00::7", False)])
+def test_nobody_is_told_to_trust_a_neighbour_that_may_be_no_proxy(
+    peer: str, certain: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    UntoldProxies(100).look(ip_address(peer), 1, FORWARDED)
+    (said,) = caplog.messages
+    assert ("so it is a proxy" in said) is certain
+    assert ("if it is your proxy, not otherwise" in said) is not certain
+
+
 def test_over_a_unix_socket_the_word_for_it_is_named(caplog: pytest.LogCaptureFixture) -> None:
     proxies = UntoldProxies(100)
     proxies.look(None, 0)

@@ -58,10 +58,15 @@ class UntoldProxies:
             return (
                 f"{peer} holds {held} of {share}; more will be answered 429. {restart} if it is a proxy, or raise --max-per-peer."
             )
-        if peer.is_private:
+        if peer.is_loopback:
             return (
                 f"Requests from {peer} carry {header}, so it is a proxy, and all its clients together share {share}; more will "
                 f"be answered 429. {restart} to count its clients one by one."
+            )
+        if peer.is_private:
+            return (
+                f"Requests from {peer} carry {header}, as those of a proxy do. If it is one, all its clients together share "
+                f"{share}; more will be answered 429. {restart} if it is your proxy, not otherwise."
             )
         return (
             f"{peer} holds {held} of {share}, and its requests carry {header}; more will be answered 429. "
