@@ -55,6 +55,24 @@ def test_it_may_begin_with_nothing(folder: Path) -> None:
     assert row["id"] > 3
 
 
+@pytest.mark.parametrize("options", [(), ("--uid", "7")], ids=["no event", "none that fits"])
+async def test_a_person_is_told_what_an_empty_screen_waits_for(folder: Path, options: tuple[str, ...]) -> None:
+    store = SQLiteStore(folder / "inbox.db")
+    await (three(store) if options else store.ping())
+    await store.aclose()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "webhooks", "tail", "--text", *options),
+        cwd=folder,
+        env=environment(),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    said = await process.stdout.readline()
+    process.terminate()
+    await process.wait()
+    assert said == b"No event to show yet: each that comes and fits will stand here. Ctrl-c ends.\n"
+
+
 def test_a_person_sees_one_clean_line_for_each(folder: Path) -> None:
     fill(folder, lambda store: store.accept(event("1", name=STRANGE, of=ref("11"), problem="Unread.")), clock=lambda: EPOCH)
     assert screen("tail", "--count", "1") == [

@@ -72,6 +72,8 @@ def tail(
             follower = _Follower(inbox, which)
             batch = await follower.begin(last)
             headed = False
+            if not batch and not output.as_json:
+                output.note("No event to show yet: each that comes and fits will stand here. Ctrl-c ends.")
             while not output.deserted():
                 for shown in await with_standings(inbox, batch):
                     if output.as_json:
