@@ -128,7 +128,7 @@ def _give(path: Path, group: int, name: str) -> None:
     except PermissionError:
         raise PermissionError(
             f"--unix-group: this process may not give its socket to the group {name[:80]!a}; add its user to that group "
-            f"(usermod -aG {name[:80]} USER) and start it anew"
+            f"(usermod -aG {name[:80]} USER) and restart it"
         ) from None
 
 
