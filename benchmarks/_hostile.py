@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import resource
 import ssl
@@ -61,6 +62,7 @@ async def _stay(kind: str, number: int, port: int, tls: ssl.SSLContext | None, t
 
 
 async def _main(kind: str, port: int, connections: int, over_tls: bool) -> None:
+    os.nice(19)  # they stand for other machines, and take no time from whoever measures on this one
     resource.setrlimit(resource.RLIMIT_NOFILE, (4_096, max(4_096, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
     tls = None
     if over_tls and kind != "silent":

@@ -40,7 +40,8 @@ async def strangers(kind: str, listener: ListenerProcess, count: int, over: str 
         await process.wait()
 
 
-async def test_nothing_is_lost_and_nobody_turned_away_among_strangers(tmp_path: Path, soak: bool) -> None:
+@pytest.mark.parametrize("over", ["plain", "tls"])
+async def test_nothing_is_lost_and_nobody_turned_away_among_strangers(tmp_path: Path, soak: bool, over: str) -> None:
     count, until = (2_000, time.monotonic() + 60) if soak else (120, 0.0)
     acknowledged: dict[str, bytes] = {}
     statuses: Counter[int] = Counter()
@@ -50,27 +51,28 @@ async def test_nothing_is_lost_and_nobody_turned_away_among_strangers(tmp_path: 
         while number < least or time.monotonic() < until:
             uid = f"{number:012}"
             body = delivery(uid)
-            async with aiohttp.ClientSession() as session:
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False)) as session:
                 status = await post(session, url, body)
             statuses[status] += 1
             acknowledged[uid] = body
             number += SENDERS
 
-    options = () if soak else ("--max-connections", "60", "--max-per-peer", "10")
+    options: tuple[str, ...] = () if soak else ("--max-connections", "60", "--max-per-peer", "10")
+    if over == "tls":
+        options += ("--tls-cert", str(certificate_in(tmp_path)))
     async with running(tmp_path, *options) as listener:
         async with AsyncExitStack() as stack:
             for kind in KINDS:
-                await stack.enter_async_context(strangers(kind, listener, count // len(KINDS)))
+                await stack.enter_async_context(strangers(kind, listener, count // len(KINDS), over))
             await asyncio.gather(*(send(listener.url, number) for number in range(SENDERS)))
+            assert most_resident(listener) <= 200_000_000
         assert await listener.stop() == 0
     assert statuses.keys() == {200}
     await everything_is_kept(tmp_path, acknowledged)
 
 
 async def test_a_handshake_that_goes_nowhere_takes_little_memory(tmp_path: Path) -> None:
-    certificate = tmp_path / "certificate.pem"
-    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(certificate))
-    async with running(tmp_path, "--tls-cert", str(certificate)) as listener:
+    async with running(tmp_path, "--tls-cert", str(certificate_in(tmp_path))) as listener:
         before = await resident(listener)
         async with strangers("silent", listener, 250):
             assert await resident(listener) - before < 250 * 128_000
@@ -81,3 +83,17 @@ async def resident(listener: ListenerProcess) -> int:
     asked = await asyncio.create_subprocess_exec("ps", "-o", "rss=", "-p", str(listener.process.pid), stdout=PIPE)
     answer, _ = await asked.communicate()
     return int(answer) * 1_024
+
+
+def most_resident(listener: ListenerProcess) -> int:
+    """Return the bytes of memory that a listener had at most; 0 where the system does not tell."""
+    told = Path(f"/proc/{listener.process.pid}/status")
+    lines = told.read_text("ascii").splitlines() if told.exists() else []
+    return next((int(line.split()[1]) * 1_024 for line in lines if line.startswith("VmHWM")), 0)
+
+
+def certificate_in(folder: Path) -> Path:
+    """Return the file of a new certificate with its key."""
+    file = folder / "certificate.pem"
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(file))
+    return file
