@@ -230,6 +230,27 @@ async def test_a_plain_connection_that_was_accepted_as_the_gate_closed_is_handed
         await close(writer)
 
 
+async def test_who_gives_way_just_as_its_hands_are_shaken_leaves_its_socket_to_its_transport(
+    contexts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(contexts) as running:
+        admit, sockets = running.armour.admit, []
+
+        def evicted(connection: Any) -> int | None:
+            sockets.append(connection.wire.get_extra_info("socket"))
+            running.gate._let_go(next(iter(running.gate._shaking)), "evicted", None)
+            return admit(connection)
+
+        monkeypatch.setattr(running.armour, "admit", evicted)
+        reader, writer = await running.opened()
+        turns = 0
+        while not sockets or running.armour.open_connections:
+            turns += bool(sockets) and sockets[0].fileno() == -1
+            await asyncio.sleep(0)
+        assert turns <= 1  # the transport closes it, and tells of that in its next turn
+        assert await ended((reader, writer))
+
+
 async def test_plain_connections_have_no_share_of_handshakes(contexts: Any) -> None:
     limits = attrs.evolve(LIMITS, handshakes=1, connections_per_peer=2)
     async with serving((None, contexts[1]), limits) as running:

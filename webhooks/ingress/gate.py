@@ -160,10 +160,11 @@ class Gate:
                     self._let_go(next(iter(crowd)), "handshakes_per_peer")
             if len(self._shaking) >= self._limits.handshakes:
                 self._let_go(next(iter(self._shaking)), "evicted")
-        task = asyncio.create_task(self._shake(connection, peer), name="shake hands")
+        untaken = [connection]
+        task = asyncio.create_task(self._shake(untaken, peer), name="shake hands")
         self._shaking[task] = keys, peer
         self._peers.enter(keys, task)
-        task.add_done_callback(lambda task: self._ended(task, connection))
+        task.add_done_callback(lambda task: self._ended(task, untaken))
 
     def _let_go(self, task: asyncio.Task[None], reason: str) -> None:
         _, peer = self._shaking[task]
@@ -175,13 +176,16 @@ class Gate:
         keys, _ = self._shaking.pop(task, ((), None))
         self._peers.leave(keys, task)
 
-    def _ended(self, task: asyncio.Task[None], connection: socket.socket) -> None:
+    def _ended(self, task: asyncio.Task[None], untaken: list[socket.socket]) -> None:
         self._leave(task)
-        if task.cancelled():  # perhaps before it began
+        for connection in untaken:  # the task was cancelled before it began; else the socket is its transport's to close
             connection.close()
 
-    async def _shake(self, connection: socket.socket, peer: Address | None) -> None:
+    def _threshold(self) -> _Threshold:
+        return _Threshold(self._protocol)
+
+    async def _shake(self, untaken: list[socket.socket], peer: Address | None) -> None:
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: _Threshold(self._protocol), connection, **self._tls)
+            await asyncio.get_running_loop().connect_accepted_socket(self._threshold, untaken.pop(), **self._tls)
         except OSError:  # no TLS, or another version; too slow, or gone
             self._refusals.note("handshake", peer)
