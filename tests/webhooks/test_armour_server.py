@@ -759,3 +759,42 @@ async def test_over_tls_deliveries_arrive_and_plain_bytes_are_dropped(tls: tuple
     await close(writer)
     listening.close()
     await armour.drain(5)
+
+
+async def test_over_tls_a_peer_that_leaves_while_it_is_not_read_from_is_let_go(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext], caplog: pytest.LogCaptureFixture
+) -> None:
+    inbox = Inbox()
+    inbox.go_on.clear()
+    armour = ArmouredServer({"/hook": inbox}, limits=SLOWEST)
+    listening = await asyncio.get_running_loop().create_server(armour, "127.0.0.1", 0, ssl=tls[0])
+    port = listening.sockets[0].getsockname()[1]
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls[1], server_hostname="localhost")
+    writer.write(HEALTHY.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+    await inbox.entered.wait()
+    writer.write(HEALTHY)  # it is read from no further until the first is answered
+    writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+    await asyncio.sleep(0.1)  # for the end to arrive, which asyncio keeps to itself
+    inbox.go_on.set()
+    while armour.open_connections:
+        await asyncio.sleep(0.01)
+    assert [record for record in caplog.records if record.exc_info] == []
+    writer.transport.abort()
+    await asyncio.sleep(0)
+    listening.close()
+    await armour.drain(5)
+
+
+async def test_a_refused_peer_that_leaves_in_the_turn_of_its_last_bytes_leaves_no_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving() as running:
+        reader, writer = await running.connect()
+        writer.write(request("Content-Length: 262145\r\n"))
+        assert await read_answer(reader) == 413
+        (connection,) = running.server.connections
+        connection.data_received(b"x")  # as a TLS connection does with what came in one piece
+        connection.eof_received()
+        await until(lambda: not running.server.connections)
+        await close(writer)
+    assert [record for record in caplog.records if record.exc_info] == []

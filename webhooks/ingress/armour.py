@@ -120,8 +120,21 @@ class _Connection(web.RequestHandler, asyncio.BufferedProtocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         self.armour.forget(self)
         super().connection_lost(exc)
+
+    def force_close(self) -> None:
+        """Close, and read no further; the rest of a refused body, for which aiohttp would wait, can come no more."""
+        super().force_close()
         if self.unread is not None:
-            self.unread.feed_eof()  # aiohttp would wait for the rest of a refused body that can come no more
+            self.unread.feed_eof()
+
+    def abort(self) -> None:
+        """Cut the connection off.
+
+        The transport is aborted first: asyncio lets go of a TLS transport closed twice, and its `abort` then does nothing.
+        A connection whose peer left while it was not read from would stay open for ever.
+        """
+        self.wire.abort()
+        self.force_close()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         """Return where asyncio reads to; all connections share it, because what was read is taken from there at once."""
@@ -162,13 +175,18 @@ class _Connection(web.RequestHandler, asyncio.BufferedProtocol):
         what a peer sends who reads no answers, and leaves unanswered what it holds.
         """
         self.ahead = True
-        self.wire.pause_reading()
+        if not self.wire.is_closing():
+            self.wire.pause_reading()
 
     def _read_on(self) -> None:
         """Answer what came while there were other requests to answer, then read on."""
         self.ahead = False
         self.data_received(b"")
         if not self.ahead:
+            self._resume_wire()
+
+    def _resume_wire(self) -> None:
+        if not self.wire.is_closing():  # asyncio may have let go of a TLS connection that is closed
             self.wire.resume_reading()
 
     def resume_reading(self, *options: Any, **more: Any) -> None:
@@ -188,7 +206,7 @@ class _Connection(web.RequestHandler, asyncio.BufferedProtocol):
         self.enter(Phase.BODY, receiver.body_timeout)
         self.received = received
         if self.ahead:
-            self.wire.resume_reading()
+            self._resume_wire()
 
     def give_way(self) -> int | None:
         """End at once, for another connection; who was about to send something is told 429, to send it again."""
@@ -196,8 +214,7 @@ class _Connection(web.RequestHandler, asyncio.BufferedProtocol):
         if status is not None:
             self._tell(status)
         self.enter(Phase.CLOSING, self.armour.limits.linger_seconds)
-        self.force_close()
-        self.wire.abort()
+        self.abort()
         return status
 
     def expire(self) -> None:
@@ -213,8 +230,7 @@ class _Connection(web.RequestHandler, asyncio.BufferedProtocol):
             if self.phase is Phase.ANSWER:
                 self.armour.refusals.note("answer_timeout", self.peer)
             self.deadline = float("inf")
-            self.force_close()
-            self.wire.abort()
+            self.abort()
 
     def cut(self, status: int, reason: str) -> None:
         """Refuse a request whose headers have not arrived whole, and close."""
@@ -253,6 +269,8 @@ class _Connection(web.RequestHandler, asyncio.BufferedProtocol):
             resp.force_close()
         finished = await super().finish_response(request, resp, start_time)
         limits = self.armour.limits
+        if self._force_close:
+            request.content.feed_eof()
         if self.phase is Phase.CLOSING:
             return finished
         if not resp.keep_alive:
