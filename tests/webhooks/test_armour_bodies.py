@@ -27,6 +27,10 @@ class Stream:
         for block in blocks:
             self._blocks.put_nowait(block)
 
+    @property
+    def empty(self) -> bool:
+        return self._blocks.empty()
+
     def send(self, block: bytes) -> None:
         self._blocks.put_nowait(block)
 
@@ -82,6 +86,19 @@ async def test_a_body_counts_until_it_is_answered() -> None:
     assert not second.task.done()
     bodies.release(first.seat)
     assert await second.task == b"2" * 50
+
+
+@virtual_time
+async def test_a_small_body_waits_for_nobody() -> None:
+    bodies = Bodies(100_000)
+    first, second = Reading(bodies, b"1" * 100_000), Reading(bodies, b"2" * 20, b"2" * 20)
+    third = Reading(bodies, b"3" * 48, b"3")
+    await turns()
+    assert await second.whole() == b"2" * 40
+    assert not third.stream.empty
+    assert await first.whole() == b"1" * 100_000
+    assert await third.whole() == b"3" * 49
+    assert bodies.used == 0
 
 
 @virtual_time

@@ -8,6 +8,8 @@ from typing import Protocol
 from webhooks.ingress.places import FRESH_SECONDS, Phase, Seated
 
 _FREED_AT_ONCE = 4
+_SMALL = 2_048
+"""The part of the budget that a body may hold without waiting: who holds all memory must not hold up the usual small delivery."""
 
 
 class Stream(Protocol):
@@ -21,16 +23,18 @@ class Stream(Protocol):
 class Bodies:
     """Read bodies within one budget of bytes.
 
-    While the budget is used up, all bodies wait but the one under way longest, which is read to its end whatever its size. Nobody
-    is refused for want of memory: the peers of the others are not read from meanwhile, and `body_timeout` holds as ever. Only a
-    body that others wait for and that is still not here after a second must give way, see `in_the_way`.
+    While the budget is used up, large bodies wait but the one under way longest, which is read to its end whatever its size.
+    Nobody is refused for want of memory: the peers of the others are not read from meanwhile, and `body_timeout` holds as ever.
+    Only a body that others wait for and that is still not here after a second must give way, see `in_the_way`.
 
     Args:
-        most: Bytes that all bodies together may hold, from their arrival until they are answered.
+        most: Bytes that all bodies together may hold, from their arrival until they are answered. One that holds less than a
+            2048th of it is small: 16 KiB of the 32 MiB that are the default.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._small = most // _SMALL
         self._used = 0
         self._held: dict[Seated, int] = {}
         self._waiting: dict[Seated, asyncio.Future[None]] = {}
@@ -56,7 +60,7 @@ class Bodies:
         blocks: list[bytes] = []
         try:
             while True:
-                if self._used >= self._most:
+                if self._used >= self._most and self._held.get(reader, 0) >= self._small:
                     await self._room(reader)
                 block = await stream.readany()
                 if not block:
