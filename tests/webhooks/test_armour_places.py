@@ -9,6 +9,7 @@ from ipaddress import ip_address
 import attrs
 import pytest
 
+from tests.webhooks.fakes import FakeSource
 from tests.webhooks.test_armour_server import (
     HEALTHY,
     SLOWEST,
@@ -24,7 +25,9 @@ from tests.webhooks.test_armour_server import (
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.peers import Address, Networks, peer_keys
 from webhooks.ingress.places import Phase, Places
+from webhooks.receiver import Receiver
 from webhooks.refusals import Refusals
+from webhooks.store.memory import MemoryStore
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -40,6 +43,7 @@ class Seat:
     since: float = 0.0
     received: int = 0
     peer: Address | None = None
+    unsigned: bool = False
     writing_paused: bool = False
     gone: bool = False
 
@@ -79,6 +83,16 @@ async def test_who_has_least_to_lose_goes_first() -> None:
         assert seat.gone
     assert hall.enter(Seat(), "192.0.2.9") == "connections"
     assert hall.refusals.total == {"evicted": 6}
+
+
+async def test_who_asks_again_and_again_without_a_signature_goes_before_the_idle() -> None:
+    hall = Hall(connections=3)
+    signed, stranger, idle = Seat(Phase.ANSWER), Seat(Phase.ANSWER, since=9.9, unsigned=True), Seat(Phase.IDLE)
+    for number, seat in enumerate((signed, stranger, idle)):
+        hall.enter(seat, f"192.0.2.{number}")
+    hall.now = 10.0
+    assert hall.enter(Seat(since=10.0), "192.0.2.9") is None
+    assert (signed.gone, stranger.gone, idle.gone) == (False, True, False)
 
 
 async def test_who_has_just_come_outlives_a_body_that_trickles() -> None:
@@ -181,6 +195,20 @@ async def test_a_delivery_finds_a_place_among_bodies_that_trickle() -> None:
         assert b"HTTP/1.1 429 " in evicted[0]
         assert b"\r\nRetry-After: 1\r\n" in evicted[0]
         assert await settled(answers) == [429] * running.refused["evicted"]
+
+
+async def test_a_delivery_finds_a_place_among_strangers_who_ask_faster_than_they_are_answered() -> None:
+    async with serving(attrs.evolve(SLOWEST, connections=3)) as running:
+        running.server._routes["/hook"] = receiver = Receiver(FakeSource(), MemoryStore())
+        pairs = [await running.connect("127.0.0.9") for _ in range(3)]
+        for _, writer in pairs:
+            writer.write(HEALTHY * 3_000)
+        await until(lambda: receiver.statistics.rejected.get("missing", 0) > 30)
+        signature = "".join(f"{name}: {value}\r\n" for name, value in FakeSource().sign(b"{}").items())
+        answer = await running.until_closed(request(f"{signature}Connection: close\r\n", b"{}"))
+        assert status_of(answer) == 200
+        for _, writer in pairs:
+            writer.transport.abort()
 
 
 async def test_a_caller_at_the_address_of_strangers_finds_a_place_and_only_they_give_way() -> None:

@@ -18,7 +18,7 @@ from rewards_core.clock import loop_time
 from rewards_core.validation import check_callable, check_instance, check_mapping, setting
 from webhooks.advice import ADVICE
 from webhooks.ingress.answers import PlainAnswer, answer_bytes
-from webhooks.ingress.base import Reply
+from webhooks.ingress.base import UNSIGNED, Reply
 from webhooks.ingress.body import Bodies
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.paths import normal_path, path_of
@@ -75,6 +75,7 @@ class _Connection(web.RequestHandler, asyncio.BufferedProtocol):
         "receiver",
         "since",
         "unread",
+        "unsigned",
         "untold",
         "wire",
     )
@@ -90,6 +91,7 @@ class _Connection(web.RequestHandler, asyncio.BufferedProtocol):
         self.peer: Address | None = None
         self.client: Address | None = None
         self.unread: StreamReader | None = None
+        self.unsigned = False
         self.untold = False
         self.headers: Mapping[str, str]
         self.receiver: Intake
@@ -469,6 +471,8 @@ class ArmouredServer(web.Server):
             reply = await receiver.receive(headers, body, client)
             if reply.status in _CAME_BEFORE_THE_STORE:
                 self._observe(self._loop.time() - started)
+            # a trusted proxy sends the deliveries of many over one connection
+            connection.unsigned = reply.status == UNSIGNED.status and connection.peer not in self._trusted
             return reply
         finally:
             if unread:

@@ -3,7 +3,8 @@
 A signed delivery is through in milliseconds. So a newcomer is let in wherever somebody else can go, and who has least to lose
 goes: first those that have their answer, then the idle ones, then those that have not sent their headers, then the body that came
 slowest. No body is safe by its pace alone, or strangers could hold every place at that pace. Only a delivery that has arrived and
-waits for its answer is never cut off; where there is nothing else, the newcomer is asked to come again (429).
+waits for its answer is never cut off, unless what came before it over the same connection was not signed, or strangers could hold
+every place by asking faster than they are answered. Where there is nothing else, the newcomer is asked to come again (429).
 """
 
 from __future__ import annotations
@@ -46,12 +47,14 @@ class Seated(Protocol):
         phase: What it waits for.
         since: When that began, in seconds of the loop.
         received: Bytes that came since, while it waits for headers or a body.
+        unsigned: Whether the last delivery over it was signed by nobody.
     """
 
     peer: Address | None
     phase: Phase
     since: float
     received: int
+    unsigned: bool
 
     @property
     def writing_paused(self) -> bool:
@@ -156,7 +159,7 @@ def _least_to_lose(connections: Iterable[Seated], now: float, count: int) -> lis
 def _rank(connection: Seated, now: float) -> tuple[int, float] | None:
     """Return what goes before what; None for what does not go."""
     age, phase = now - connection.since, connection.phase
-    if phase is Phase.CLOSING:
+    if phase is Phase.CLOSING or (connection.unsigned and phase in (Phase.IDLE, Phase.ANSWER)):
         return 0, -age
     if phase is Phase.ANSWER:
         return (0, -age) if connection.writing_paused and age >= FRESH_SECONDS else None
