@@ -384,7 +384,8 @@ class Receiver:
                 source.verify(headers, body)
             except SignatureError as problem:
                 if _nearness(problem) > _nearness(nearest):
-                    nearest = problem
+                    # with its traceback it would hold this frame, and so the body, until garbage is collected
+                    nearest = problem.with_traceback(None)
             except Exception as problem:  # noqa: BLE001 - whatever a delivery does to a source, it is answered
                 if self._log_limit.allows("error"):
                     logger.warning("a source failed to verify a delivery: %s", type(problem).__name__)

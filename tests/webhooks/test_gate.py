@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import socket
 import ssl
@@ -238,7 +239,7 @@ async def test_who_gives_way_just_as_its_hands_are_shaken_leaves_its_socket_to_i
 
         def evicted(connection: Any) -> int | None:
             sockets.append(connection.wire.get_extra_info("socket"))
-            running.gate._let_go(next(iter(running.gate._shaking)), "evicted", None)
+            running.gate._let_go(next(iter(running.gate._shaking)), "evicted")
             return admit(connection)
 
         monkeypatch.setattr(running.armour, "admit", evicted)
@@ -298,3 +299,24 @@ async def test_nothing_but_a_handshake_is_begun_for_a_peer_that_does_not_shake_h
         assert await running.status() == 404
         assert len(made) == 1
         await close(silent[1])
+
+
+async def test_connections_that_ended_are_let_go_without_the_garbage_collector(contexts: Any) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with serving(contexts) as running:
+            reader, writer = await running.opened()
+            writer.write(REQUEST.replace(b"Connection: close\r\n", b"") * 20)
+            assert b" 404 " in await reader.readline()
+            writer.transport.abort()
+            while running.armour.open_connections:
+                await asyncio.sleep(0)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        found = [each for each in gc.garbage if type(each).__module__.startswith(("webhooks.", "aiohttp."))]
+        assert found == []
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -135,6 +137,19 @@ async def test_subscribers_of_the_store_hear_of_refused_signatures() -> None:
     await inbox.receiver.receive({}, b"{}")
     await inbox.receiver.receive({SIGNATURE: "0" * 64}, b"{}")
     assert ear.refusals == ["missing", "mismatch"]
+
+
+async def test_a_refused_body_is_let_go_without_the_garbage_collector() -> None:
+    inbox = Inbox()
+    gc.collect()
+    gc.disable()
+    try:
+        body = bytes(bytearray(b"{}"))
+        holders = sys.getrefcount(body)
+        assert (await inbox.receiver.receive({SIGNATURE: "0" * 64}, body)).status == 401
+        assert sys.getrefcount(body) == holders
+    finally:
+        gc.enable()
 
 
 async def test_a_signature_over_another_body_is_refused() -> None:
