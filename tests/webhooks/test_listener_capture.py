@@ -119,6 +119,31 @@ async def test_requests_elsewhere_and_of_other_kinds_are_told_and_do_not_count(t
     assert "1 delivery written to captured. 4 other requests came." in told
 
 
+async def test_a_path_may_be_spelled_in_every_way_that_is_answered(tmp_path: Path) -> None:
+    async with capturing(tmp_path, "--text", "--count", "2") as capture:
+        host, path = capture.url.split("//")[1].split("/", 1)
+        for target in (f"http://{host}/{path}", f"/%77{path[1:]}?app=1"):
+            reader, writer = await asyncio.open_connection(*host.split(":"))
+            body = delivery(target[-12:])
+            head = [f"POST {target} HTTP/1.1", f"Host: {host}", f"Content-Length: {len(body)}", "Connection: close"]
+            lines = [*head, *(f"{name}: {value}" for name, value in signed(body).items()), "", ""]
+            writer.write("\r\n".join(lines).encode() + body)
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+            writer.close()
+        told = await capture.rest()
+    assert "1. reward.allocated: answered 200\n" in told
+    assert "2. reward.allocated: answered 200\n" in told
+    assert "404" not in told
+    samples = [path.read_text("utf-8") for path in capture.folder.glob("*.sample.json")]
+    assert len(samples) == 2
+    assert not any(host in sample for sample in samples)
+
+
+async def test_a_path_that_needs_respelling_is_listened_on(tmp_path: Path) -> None:
+    async with running(tmp_path, "--path", "/a b", command=["capture"]) as listener:
+        assert listener.where["path"] == "/a%20b"
+
+
 @pytest.mark.parametrize(("options", "code"), [([], 4), (["--count", "0"], 0)])
 async def test_it_ends_when_its_time_is_over(tmp_path: Path, options: list[str], code: int) -> None:
     async with capturing(tmp_path, "--for", "0.1", *options) as capture:
@@ -152,7 +177,8 @@ async def test_whatever_a_signed_body_holds_it_is_kept_and_written_down(tmp_path
     [
         (["--redact", "header:"], "--redact: give a member such as data.user.email, or header:NAME"),
         (["--redact", "data..x"], "--redact: give a member"),
-        (["--path", "x"], "--path: 'x' does not begin with '/'"),
+        (["--path", "x"], "--path: the path 'x' does not begin with '/'"),
+        (["--path", "/x?y=1"], "--path: no delivery comes to the path '/x?y=1'"),
         (["--scope", "a b"], "--scope"),
         (["--tls-key", "k.pem"], "--tls-key needs a certificate"),
         (["--keys-file", "/nowhere"], "cannot be read"),

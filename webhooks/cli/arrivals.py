@@ -14,6 +14,7 @@ from webhooks.cli.attempts import Attempt
 from webhooks.cli.redaction import Headers
 from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.base import BodyProblem, Intake, Reply
+from webhooks.ingress.paths import path_of
 
 _arrival: ContextVar[Arrival] = ContextVar("the request that is being answered")
 
@@ -29,7 +30,7 @@ class Arrival:
         at: When its headers had come, Unix time.
         peer: The address at the other end of its connection, empty for a unix socket.
         method: Its method.
-        target: What it asks for: the path with the query.
+        target: What it asks for, as it arrived: the path, or a whole URL, with the query.
         http: The version of its HTTP, such as `"1.1"`.
         headers: As they arrived, repeated ones too.
         body: Its raw bytes, None where they were not read.
@@ -53,8 +54,8 @@ class Arrival:
 
     @property
     def path(self) -> str:
-        """What it asks for, without the query."""
-        return self.target.partition("?")[0]
+        """The path that it asks for, as the paths of receivers are spelled."""
+        return path_of(self.target) or self.target
 
 
 def watched(

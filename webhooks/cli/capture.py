@@ -40,7 +40,7 @@ from webhooks.cli.options import (
 from webhooks.cli.redaction import Redaction, parse_redaction
 from webhooks.cli.service import Listener
 from webhooks.cli.settings import ListenerSettings, TlsSettings
-from webhooks.cli.sources import ReloadableSource, SourceSpec
+from webhooks.cli.sources import ReloadableSource, SourceSpec, checked_path
 from webhooks.ingress.quiet import quiet_about_accepting
 
 logger = logging.getLogger("webhooks.listener")
@@ -105,9 +105,12 @@ def capture(
     output = Output(as_json)
     options = CaptureOptions(refuse_first=refuse_first, wanted=count)
     with ending(ENDS):
-        if not path.startswith("/"):
-            raise ValueError(f"--path: {path[:80]!a} does not begin with '/'. Give one such as {WEBHOOK_PATH}.")
-        spec = SourceSpec(path=path, scope=check_id(scope, "--scope"), app_uid=app_uid_from(os.environ), keys_file=keys_file)
+        spec = SourceSpec(
+            path=checked_path(path, "--path"),
+            scope=check_id(scope, "--scope"),
+            app_uid=app_uid_from(os.environ),
+            keys_file=keys_file,
+        )
         settings = ListenerSettings(
             sources=[spec],
             store=store,

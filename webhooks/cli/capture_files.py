@@ -95,7 +95,7 @@ class CaptureFiles:
         made = self._made_up
         body = made.body(text)
         told = {name: value for name, value in report.items() if name != "identity"}
-        target = arrival.path + ("?..." if arrival.path != arrival.target else "")
+        target = arrival.path + ("?..." if "?" in arrival.target else "")
         request = _request(arrival, target, made.headers(headers, len(body.encode("utf-8"))))
         for key_id in _keys_in(report):
             made.value(key_id)

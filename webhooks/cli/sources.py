@@ -52,25 +52,33 @@ def parse_source(text: str) -> SourceSpec:
             raise ValueError(f"--source: {part[:80]!a} is no part of a source. Give PATH[,scope=S][,app=UID][,keys=FILE].")
         words[word] = value
     return SourceSpec(
-        path=_checked_path(path),
+        path=checked_path(path, "--source"),
         scope=check_id(words.get("scope", DEFAULT_SCOPE), "--source: scope"),
         app_uid=check_id(words["app"], "--source: app") if "app" in words else None,
         keys_file=Path(words["keys"]) if "keys" in words else None,
     )
 
 
-def _checked_path(path: str) -> str:
-    """Return a path as deliveries are compared with it."""
+def checked_path(path: str, option: str) -> str:
+    """Return a path as deliveries are compared with it.
+
+    Args:
+        path: What was given.
+        option: The option that gave it, for messages.
+
+    Raises:
+        ValueError: no delivery can come to it.
+    """
     if not path.startswith("/"):
-        raise ValueError(f"--source: the path {path[:80]!a} does not begin with '/'. Give one such as /webhooks/original.")
+        raise ValueError(f"{option}: the path {path[:80]!a} does not begin with '/'. Give one such as /webhooks/original.")
     for mark, part in (("?", "query"), ("#", "fragment")):
         if mark in path:
             raise ValueError(
-                f"--source: no delivery comes to the path {path[:80]!a}, because {mark!r} begins a {part}, which is no part of a "
+                f"{option}: no delivery comes to the path {path[:80]!a}, because {mark!r} begins a {part}, which is no part of a "
                 f"path. Give {path.partition(mark)[0][:80]!a}: deliveries come to it with any query."
             )
     if not path.isprintable():
-        raise ValueError(f"--source: the path {path[:80]!a} holds characters that cannot be printed. Give one without them.")
+        raise ValueError(f"{option}: the path {path[:80]!a} holds characters that cannot be printed. Give one without them.")
     return normal_path(path)
 
 
