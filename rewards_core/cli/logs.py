@@ -61,7 +61,7 @@ def log_to_stderr(settings: LogSettings, *, worker: int | None = None) -> None:
     """
     global _in_force
     _in_force = settings
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StandardError(sys.stderr)
     if settings.form == "json":
         handler.setFormatter(_JsonLines(worker))
     else:
@@ -82,6 +82,13 @@ def told_as_json(text: str, level: LogLevel) -> bool:
         sys.stderr.write(_line({"time": _moment(time.time()), "level": level, "logger": "command", "message": text}) + "\n")
         sys.stderr.flush()
     return True
+
+
+class _StandardError(logging.StreamHandler[Any]):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name is that of logging
+        """Lose a line where standard error is closed or full; by default a traceback would be written there."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
 
 
 class _JsonLines(logging.Formatter):

@@ -38,6 +38,23 @@ serve._serve = broken
 main()
 """
 
+NARROW = """
+import io, logging, sys
+from rewards_core.cli.logs import LogSettings, log_to_stderr
+
+class Narrow(io.StringIO):
+    def write(self, text):
+        if len(text) > 300:
+            raise OSError(28, "No space left on device")
+        return super().write(text)
+
+sys.stderr = Narrow()
+log_to_stderr(LogSettings(level="info", form=sys.argv[1]))
+logging.getLogger("one").info("long" * 100)
+logging.getLogger("one").info("short")
+print(sys.stderr.getvalue(), end="")
+"""
+
 
 async def log_of(listener: ListenerProcess) -> list[str]:
     """Stop a listener and return every line that it wrote to standard error."""
@@ -130,6 +147,15 @@ def test_in_json_a_command_that_cannot_start_says_so_in_an_object(tmp_path: Path
     result = alone("serve", "--port", "0", *JSON, *options, cwd=tmp_path)
     (found,) = objects(result.stderr.splitlines())
     assert (found["level"], words in found["message"], result.returncode in {2, 7}) == ("error", True, True)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_line_for_which_there_is_no_room_is_lost_without_a_traceback(tmp_path: Path, form: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", NARROW, form], capture_output=True, text=True, env=environment(), cwd=tmp_path, check=True
+    )
+    (line,) = result.stdout.splitlines()
+    assert "short" in line
 
 
 def test_in_json_warnings_and_tracebacks_are_fields_of_objects(tmp_path: Path) -> None:
