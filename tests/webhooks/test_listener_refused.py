@@ -203,6 +203,15 @@ def test_what_is_no_list_is_a_line_and_an_exit_code(
     assert not CONTROL.intersection(result.stderr)
 
 
+def test_a_wrong_token_is_told_from_none(admin: str, answers: list[tuple[int, bytes]], tmp_path: Path) -> None:
+    answers[0] = (401, b"")
+    (tmp_path / "token").write_text("an-older-token\n")
+    result = run("refused", "list", "--admin", admin, "--admin-token-file", str(tmp_path / "token"))
+    assert result.exit_code == 6
+    assert "does not know the token that --admin-token-file holds" in result.stderr
+    assert "older" not in result.stderr
+
+
 def test_where_no_listener_is_the_command_says_so() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -114,7 +114,10 @@ async def _asked(admin: str, token: Secret | None) -> Sequence[Refusal]:
         words = f"No listener answers at {admin}: {one_line(str(problem) or type(problem).__name__)}. Start it, or give --admin."
         raise CannotStart(words, Exit.UNAVAILABLE) from None
     if status == 401:
-        fail(f"The listener at {admin} asks for its admin token. Give --admin-token-file.", Exit.REFUSED)
+        words = "asks for its admin token. Give --admin-token-file."
+        if token is not None:
+            words = "does not know the token that --admin-token-file holds. Name the file with which it was started."
+        fail(f"The listener at {admin} {words}", Exit.REFUSED)
     if status == 421:
         fail(f"The listener does not know the name in {admin}. Give its address, or serve with --admin-allow-host.", Exit.REFUSED)
     try:
