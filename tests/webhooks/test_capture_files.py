@@ -160,7 +160,10 @@ async def test_a_folder_that_cannot_be_written_to_loses_no_delivery(tmp_path: Pa
         capture.folder.rmdir()
         assert await send(capture.url, body) == 200
         assert (await capture.told())["file"] is None
-        assert "could not be written down" in await capture.rest()
+        told = await capture.rest()
+        assert capture.listener.process.returncode == 7
+    assert "could not be written down" in told
+    assert "0 deliveries written to captured. 1 could not be written there; what was answered 200 is in the store." in told
     assert await kept(tmp_path) == [body]
 
 

@@ -91,7 +91,8 @@ def capture(
     Each delivery becomes a private file, and one that ends in .sample.json: the same with made-up ids, names, addresses, amounts
     and times, to be filed with a report. `jq -j .body FILE` gives its body.
 
-    Exit code 6 if a configured key signed a delivery in a way that is not accepted, 4 if --for ran out before --count.
+    Exit code 6 if a configured key signed a delivery in a way that is not accepted, 7 if one could not be written down, 4 if
+    --for ran out before --count.
 
     For example:
 
@@ -169,6 +170,8 @@ async def _capture(
     output.note(capturing.summary())
     if code is Exit.OK and capturing.misread:
         return Exit.REFUSED
+    if code is Exit.OK and capturing.unwritten:
+        return Exit.UNAVAILABLE
     if code is Exit.OK and ran_out and options.wanted and not capturing.has_enough:
         return Exit.NOT_YET
     return code

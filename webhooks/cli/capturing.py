@@ -62,6 +62,7 @@ class Capturing:
         captured: How many deliveries of the vendor were captured.
         complete: How many of them count: with `refuse_first` those that came again.
         misread: How many of those a configured key signed in a way that is not accepted.
+        unwritten: How many of them could not be written down.
         strangers: How many other requests came.
     """
 
@@ -74,7 +75,7 @@ class Capturing:
         options: CaptureOptions,
         enough: Callable[[], None],
     ) -> None:
-        self.captured = self.complete = self.misread = self.strangers = 0
+        self.captured = self.complete = self.misread = self.unwritten = self.strangers = 0
         self._source = source
         self._reader = reader
         self._files = files
@@ -153,6 +154,7 @@ class Capturing:
             file, sample = await asyncio.to_thread(self._files.write, capture, report)
         except OSError as problem:
             logger.error("a delivery could not be written down: %s", problem)  # noqa: TRY400 - one line says it
+            self.unwritten += capture.ours
             return None, None
         return str(file), None if sample is None else str(sample)
 
@@ -172,7 +174,6 @@ class Capturing:
         others = f" {counted(self.strangers, 'other request')} came." if self.strangers else ""
         if not self.captured:
             return f"No delivery that a configured key signed came.{others}"
-        return (
-            f"{counted(self.captured, 'delivery', 'deliveries')} written to {self._files.folder}.{others} "
-            "What ends in .sample.json may be shown to others; the rest is private."
-        )
+        written = f"{counted(self.captured - self.unwritten, 'delivery', 'deliveries')} written to {self._files.folder}."
+        lost = f" {self.unwritten} could not be written there; what was answered 200 is in the store." if self.unwritten else ""
+        return f"{written}{lost}{others} What ends in .sample.json may be shown to others; the rest is private."
