@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,16 +17,17 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.logs import told_as_json
-from rewards_core.cli.option_kinds import kinds_of
+from rewards_core.cli.logs import in_json, told_as_json
+from rewards_core.cli.option_kinds import Kind, kinds_of
 from rewards_core.cli.output import fail
-from rewards_core.cli.presets import Preset, presets
+from rewards_core.cli.presets import Preset, preset_text, presets
 from rewards_core.cli.program import Program
 from rewards_core.cli.wording import Wording, in_options, worded
 
-_PROGRAM = f"{__name__}:program"
 _CONFIG = f"{__name__}:config"
 _PRESETS = f"{__name__}:presets"
+_FORMAT = "log-format"
+_UsageError: Any = typer.BadParameter.__base__
 _within_a_paragraph = re.compile(r"(?<=\S)\n(?=\S)").sub
 
 
@@ -42,17 +46,16 @@ def command_line(program: Program, *, help: str, epilog: str) -> typer.Typer:  #
         epilog=f"{epilog}\n\n{_rule(program)}",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": ["-h", "--help"], "obj": program},
     )
 
     @app.callback()
     def begin(
-        context: typer.Context,
-        version: Annotated[  # noqa: ARG001 - its callback has done it
+        version: Annotated[
             bool, typer.Option("--version", help="Show the version and end.", is_eager=True, callback=_show_version)
         ] = False,
     ) -> None:
-        context.meta[_PROGRAM] = program
+        """Hold the option that stands before every command."""
 
     for name, (_, line) in program.commands.items():
         app.command(name, cls=_later(program, name), help=line)(_nothing)
@@ -84,18 +87,53 @@ def _take_config(context: typer.Context, config: Path | None) -> None:
 
 
 def _preset(context: typer.Context) -> None:
-    parent = context.parent
-    words = [str(context.info_name)]
-    group: list[str] = []
-    if parent is not None and parent.parent is not None:
-        words.insert(0, str(parent.info_name))
-        group = [*getattr(parent.command, "commands", ())]
+    parent: Any = context.parent
+    group = [] if parent.parent is None else [*getattr(parent.command, "commands", ())]
+    words = _words(context.info_name, parent)
     try:
-        found = presets(context.meta[_PROGRAM], words, kinds_of(context.command), group, context.meta.get(_CONFIG))
+        found = presets(context.obj, words, kinds_of(context.command), group, context.meta.get(_CONFIG))
     except ValueError as problem:
         fail(str(problem), Exit.USAGE)
     context.default_map = {preset.parameter: preset.value for preset in found}
     context.meta[_PRESETS] = found
+
+
+def _words(name: str | None, parent: Any) -> list[str]:
+    """Return the words of the command or the group of this name, such as `events list`; none of the program itself."""
+    return [] if parent is None else [*_words(parent.info_name, parent.parent), str(name)]
+
+
+@contextmanager
+def _usage_errors_told(
+    program: Program, words: Sequence[str], typed: Sequence[str], parent: Any, own: Mapping[str, Kind] | None = None
+) -> Iterator[None]:
+    """Tell usage errors inside as JSON, if what is typed or set beforehand asks for that and the command, if known, can."""
+    if own is None or _FORMAT in own:
+        config = _typed(typed, "config") or (parent and parent.meta.get(_CONFIG))
+        form = _typed(typed, _FORMAT) or preset_text(program, words, _FORMAT, config)
+    else:
+        form = None
+    with in_json(form == "json"):
+        try:
+            yield
+        except _UsageError as problem:
+            told = problem.format_message()  # empty where the help has been shown instead
+            if told and told_as_json(told, "error"):
+                raise typer.Exit(Exit.USAGE) from None
+            raise
+
+
+def _typed(words: Sequence[str], name: str) -> str | None:
+    """Return the last value of an option among words that have not been parsed."""
+    found = None
+    for word, following in zip_longest(words, words[1:]):
+        if word == "--":
+            break
+        if word == f"--{name}":
+            found = following
+        elif word.startswith(f"--{name}="):
+            found = word.partition("=")[2]
+    return found
 
 
 def _with_config(
@@ -133,13 +171,14 @@ class _Command(TyperCommand):
         super().format_help(ctx, formatter)
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        try:
-            return super().make_context(info_name, args, parent, **extra)
-        except typer.BadParameter as problem:
-            for preset in _in_force(problem.ctx):
-                if problem.param is not None and problem.param.name == preset.parameter:
-                    problem.param_hint = preset.origin
-            raise
+        with _usage_errors_told(parent.obj, _words(info_name, parent), [*args], parent, kinds_of(self)):
+            try:
+                return super().make_context(info_name, args, parent, **extra)
+            except typer.BadParameter as problem:
+                for preset in _in_force(problem.ctx):
+                    if problem.param is not None and problem.param.name == preset.parameter:
+                        problem.param_hint = preset.origin
+                raise
 
     def invoke(self, ctx: Any) -> Any:
         options = {kind.parameter: f"--{name}" for name, kind in kinds_of(self).items()}
@@ -164,6 +203,15 @@ class _Group(TyperGroup):
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _params_with_config(super().get_params(ctx), ctx)
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        program = self.context_settings["obj"] if parent is None else parent.obj
+        with _usage_errors_told(program, _words(info_name, parent), [*args], parent):
+            return super().make_context(info_name, args, parent, **extra)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        with _usage_errors_told(ctx.obj, _words(ctx.info_name, ctx.parent), args, ctx):
+            return super().resolve_command(ctx, args)
 
 
 def _later(program: Program, name: str) -> type[TyperCommand]:

@@ -74,6 +74,18 @@ class ConfigFile:
             if not isinstance(table, dict):  # an option may have a command's name
                 table = {}
 
+    def text(self, words: Sequence[str], name: str) -> str | None:
+        """Return the text of one option where it stands closest to a command; None if there is none."""
+        found = None
+        table: Any = self._document
+        for word in (*words, ""):
+            if not isinstance(table, dict):
+                break
+            value = table.get(name)
+            found = value if isinstance(value, str) else found
+            table = table.get(word)
+        return found
+
     def _read(self, here: Sequence[str], key: str, value: Any, kind: Kind) -> Any:
         try:
             return kind.from_file(value)

@@ -7,7 +7,8 @@ import logging
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -72,6 +73,19 @@ def log_to_stderr(settings: LogSettings, *, worker: int | None = None) -> None:
         sys.excepthook = _fault
         sys.unraisablehook = lambda found: _fault(found.exc_type, found.exc_value)
         threading.excepthook = lambda found: _fault(found.exc_type, found.exc_value)
+
+
+@contextmanager
+def in_json(wanted: bool) -> Iterator[None]:
+    """Let what a command says inside be JSON, if that is wanted, before it has come as far as to log."""
+    global _in_force
+    before = _in_force
+    if wanted:
+        _in_force = LogSettings(form="json")
+    try:
+        yield
+    finally:
+        _in_force = before
 
 
 def told_as_json(text: str, level: LogLevel) -> bool:

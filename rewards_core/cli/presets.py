@@ -52,10 +52,9 @@ def presets(
         ValueError: a variable or the file is wrong; the text says what to correct.
     """
     found: dict[str, tuple[Any, str]] = {}
-    variable = program.variable("config")
-    file = config or (Path(named) if (named := os.environ.get(variable)) else None)
+    file = _file(program, config)
     if file is not None:
-        for name, value, origin in ConfigFile(file, "--config" if config else variable).values(program, words, own, group):
+        for name, value, origin in ConfigFile(*file).values(program, words, own, group):
             found[name] = (value, origin)
     for name, text, origin in _from_variables(program, words, own, os.environ):
         try:
@@ -66,6 +65,33 @@ def presets(
         Preset(option=f"--{name}", parameter=own[name].parameter, value=value, origin=origin)
         for name, (value, origin) in found.items()
     ]
+
+
+def preset_text(program: Program, words: Sequence[str], name: str, config: str | Path | None) -> str | None:
+    """Return what one option is set to beforehand, as far as that can be read; nothing is checked.
+
+    Args:
+        program: The command line.
+        words: The command, as far as it is known.
+        name: The option without its dashes.
+        config: The file that was typed, if any.
+    """
+    for variable in (program.variable(*words, name), program.variable(name)):
+        if text := os.environ.get(variable, "").strip():
+            return text
+    file = _file(program, config)
+    try:
+        return None if file is None else ConfigFile(*file).text(words, name)
+    except ValueError:
+        return None
+
+
+def _file(program: Program, config: str | Path | None) -> tuple[Path, str] | None:
+    """Return the file of options, if there is one, and what names it."""
+    variable = program.variable("config")
+    if config:
+        return Path(config), "--config"
+    return (Path(named), variable) if (named := os.environ.get(variable)) else None
 
 
 def _from_variables(

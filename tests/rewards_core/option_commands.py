@@ -10,6 +10,7 @@ import typer
 
 from payouts.cli.options import per_second
 from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.logs import LogFormatOption
 from rewards_core.cli.output import fail, wrong_usage
 from rewards_core.validation import check_number
 
@@ -53,3 +54,13 @@ def count(
 def rest(depth: Annotated[int, typer.Option(help="A whole number.")] = 1) -> None:
     """Do nothing."""
     typer.echo(json.dumps({"depth": depth}))
+
+
+@group.command("log")
+def log(
+    number: int,
+    size: Annotated[int, typer.Option(help="A whole number.")] = 1,
+    log_format: LogFormatOption = "text",
+) -> None:
+    """Take a number."""
+    typer.echo(json.dumps({"number": number, "size": size, "log_format": log_format}))

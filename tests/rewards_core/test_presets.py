@@ -276,3 +276,87 @@ def test_a_message_names_the_option_of_the_command_and_where_it_was_set(config: 
 def test_a_refusal_of_the_command_itself_says_where_the_option_was_set() -> None:
     told = refused("group", "count", SOME_TOOL_GROUP_COUNT_SNAPSHOT="on")
     assert "--snapshot cannot be had today. --snapshot was set by SOME_TOOL_GROUP_COUNT_SNAPSHOT." in told
+
+
+JSON_SET = {
+    "typed": (("group", "log", "--log-format", "json"), {}),
+    "typed in one word": (("group", "log", "--log-format=json"), {}),
+    "typed over a variable": (("group", "log", "--log-format=text", "--log-format=json"), {"SOME_TOOL_LOG_FORMAT": "text"}),
+    "variable": (("group", "log"), {"SOME_TOOL_LOG_FORMAT": "json"}),
+    "variable of the command": (("group", "log"), {"SOME_TOOL_GROUP_LOG_LOG_FORMAT": "json", "SOME_TOOL_LOG_FORMAT": "text"}),
+    "file": (("group", "log", "--config", "tool.toml"), {}),
+    "file before the command": (("--config=tool.toml", "group", "log"), {}),
+    "file beside the group": (("group", "--config=tool.toml", "log"), {}),
+    "file of a variable": (("group", "log"), {"SOME_TOOL_CONFIG": "tool.toml"}),
+}
+MISTAKES = {
+    ("many",): "Invalid value for 'number': ",
+    ("1", "--size", "many"): "Invalid value for '--size': ",
+    ("1", "--siez", "1"): "No such option: --siez",
+    ("1", "--size"): "Option '--size' requires an argument.",
+    (): "Missing argument 'number'.",
+    ("1", "2"): "Got unexpected extra argument",
+}
+
+
+@pytest.mark.parametrize("typed", MISTAKES, ids=" ".join)
+@pytest.mark.parametrize("where", JSON_SET)
+def test_where_standard_error_is_json_so_is_what_is_wrong_with_the_words(
+    config: Write, where: str, typed: tuple[str, ...]
+) -> None:
+    config('log-format = "text"\n[group]\nlog-format = "json"')
+    words, variables = JSON_SET[where]
+    done = call(*words, *typed, **variables)
+    assert (done.exit_code, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    told = json.loads(line)
+    assert (told["level"], told["logger"]) == ("error", "command")
+    assert MISTAKES[typed] in told["message"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (("dos",), "No such command 'dos'."),
+        (("group", "logs"), "No such command 'logs'."),
+        (("--siez=1", "do"), "No such option: --siez"),
+        (("group", "--siez=1", "log"), "No such option: --siez"),
+        (("group", "log", "1", "--log-format=xml"), ""),
+    ],
+)
+def test_where_a_variable_asks_for_json_so_is_a_word_that_is_no_command(typed: tuple[str, ...], message: str) -> None:
+    done = call(*typed, SOME_TOOL_LOG_FORMAT="json")
+    assert (done.exit_code, done.stdout) == (2, "")
+    if message:
+        assert message in json.loads(done.stderr)["message"]
+    else:
+        assert "Invalid value for '--log-format'" in done.stderr
+
+
+def test_what_is_set_wrongly_is_told_as_json_too() -> None:
+    done = call("group", "log", "1", SOME_TOOL_LOG_FORMAT="json", SOME_TOOL_SIZE="many")
+    assert json.loads(done.stderr)["message"].startswith("Invalid value for SOME_TOOL_SIZE: ")
+    done = call("group", "log", "1", "--config=none.toml", SOME_TOOL_LOG_FORMAT="json")
+    assert json.loads(done.stderr)["message"].startswith("--config: none.toml cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("typed", "variables"),
+    [
+        (("group", "log", "many", "--log-format=text"), {"SOME_TOOL_LOG_FORMAT": "json"}),
+        (("group", "log", "many", "--", "--log-format=json"), {}),
+        (("do", "--size=many"), {"SOME_TOOL_LOG_FORMAT": "json"}),
+    ],
+)
+def test_a_command_that_writes_text_tells_mistakes_as_text(typed: tuple[str, ...], variables: dict[str, str]) -> None:
+    assert "Usage: some-tool" in refused(*typed, **variables)
+
+
+def test_after_a_mistake_told_as_json_the_next_is_text_again() -> None:
+    call("group", "log", "many", "--log-format=json")
+    assert "Usage: some-tool" in refused("group", "log", "many")
+
+
+def test_without_a_word_the_help_is_shown_whatever_standard_error_is() -> None:
+    done = call("group", SOME_TOOL_LOG_FORMAT="json")
+    assert (done.stderr, "Usage: some-tool group" in done.stdout) == ("", True)
