@@ -16,8 +16,8 @@ def has_terminal() -> bool:
         return False
 
 
-HAD_TERMINAL = has_terminal()
-"""Whether somebody sat before this process when it began."""
+HAD_TERMINAL = has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+"""Whether somebody sat before this process when it began, and did not ask by `nohup` that it outlive the terminal."""
 
 
 def expect_signals() -> None:

@@ -6,8 +6,10 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.webhooks.command_kit import fill
-from tests.webhooks.listener_process import environment
+from tests.webhooks.listener_process import KEYS, environment
 from tests.webhooks.store_contract import event
 
 pytestmark = [
@@ -126,6 +128,25 @@ def test_a_listener_whose_terminal_is_closed_ends_well(tmp_path: Path) -> None:
         terminal.close()
         assert held.read() == b""
     assert not (tmp_path / "in.sock").exists()
+
+
+def test_a_listener_told_to_ignore_hang_ups_outlives_its_terminal(tmp_path: Path) -> None:
+    alive, keys, log = (tmp_path / name for name in ("alive", "keys", "log"))
+    os.mkfifo(alive)
+    keys.write_text(KEYS)
+    keys.chmod(0o600)
+    listen = verb("serve", "--unix", "in.sock", "--admin-port", "-1", "--keys-file", "keys", "--log-level", "info")
+    terminal = Terminal(tmp_path)
+    ignoring = f"trap '' HUP; echo $$ > pid; exec {listen} 2> log 3> alive"
+    terminal.type(f"sh -c {shlex.quote(ignoring)}")
+    with alive.open("rb") as held:
+        terminal.shows("listening on in.sock")
+        terminal.close()
+        while not {"reloaded", "draining;"}.intersection(log.read_text().split()):
+            time.sleep(0.05)
+        assert "draining" not in log.read_text()  # it was asked for fresh keys
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
+        assert held.read() == b""
 
 
 def test_a_person_decides_whether_a_user_is_forgotten(terminal: Terminal, tmp_path: Path) -> None:
