@@ -28,7 +28,7 @@ from payouts.lines import COLUMNS, Layout, check_delimiter
 from payouts.runner import RunOptions
 from payouts.spelling import misspelled_amount
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.logs import LogFormatOption, LogLevelOption, LogSettings, log_to_stderr
+from rewards_core.cli.logs import LogFormatOption, LogLevel, LogSettings, log_to_stderr
 from rewards_core.cli.output import JsonOption, Output, fail, finite, keys_option, tell, wrong_usage
 from rewards_core.operations import DEFAULT_SCOPE
 from rewards_core.validation import check_name
@@ -116,7 +116,13 @@ def run(
     ] = False,
     report: Annotated[Path | None, typer.Option(help="Write the report there: one HTML file.")] = None,
     results: Annotated[Path | None, typer.Option(help="Write all rows there as CSV.")] = None,
-    log_level: LogLevelOption = None,
+    log_level: Annotated[
+        LogLevel | None,
+        typer.Option(
+            help="Log this and what is more urgent, each line with its time; info has a line for each delivery.",
+            show_default="warnings without it, none about single calls; warning with --log-format json",
+        ),
+    ] = None,
     log_format: LogFormatOption = "text",
     as_json: JsonOption = None,
 ) -> None:

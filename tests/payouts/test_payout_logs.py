@@ -34,3 +34,11 @@ def test_in_json_every_line_is_an_object_that_says_what_the_text_says(tmp_path: 
 @pytest.mark.parametrize("options", [("--log-level=warning",), ("--log-level=error",)])
 def test_a_level_alone_changes_no_word_of_the_command(tmp_path: Path, options: tuple[str, ...]) -> None:
     assert errors_of(tmp_path, *options) == errors_of(tmp_path)
+
+
+def test_the_help_says_what_is_logged_without_a_level(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "payouts", "run", "--help"]
+    done = subprocess.run(command, env=environment() | {"COLUMNS": "200"}, capture_output=True, text=True, check=True)
+    told = " ".join(done.stdout.replace("│", " ").split())
+    assert "[default: (warnings without it, none about single calls; warning with --log-format json)]" in told
+    assert "[default: (warning)]" not in told
