@@ -71,6 +71,14 @@ def test_a_command_that_only_reads_the_store_imports_no_client(tmp_path: Path, a
     assert found.isdisjoint(HEAVY - {"cattrs"})
 
 
+def test_variables_of_the_command_at_hand_import_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEBHOOK_LISTENER_STORE", f"sqlite:///{tmp_path}/inbox.db")
+    monkeypatch.setenv("WEBHOOK_LISTENER_EVENTS_LIST_LIMIT", "5")
+    monkeypatch.setenv("WEBHOOK_LISTENER_SERVICE_HOST", "10.96.0.17")
+    (tmp_path / "inbox.db").touch()
+    assert "webhooks.cli.serve" not in imported("from webhooks.__main__ import main; main()", "events", "list")
+
+
 @pytest.mark.parametrize("command", ["run", "retry", "resolve", "audit"])
 def test_the_help_of_a_command_that_pays_imports_no_client(command: str) -> None:
     assert imported("from payouts.__main__ import main; main()", command, "--help").isdisjoint(HEAVY - {"cattrs"})

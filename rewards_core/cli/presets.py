@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 
 from rewards_core.cli.config_file import ConfigFile
+from rewards_core.cli.logs import told_as_json
 from rewards_core.cli.option_kinds import Kind
+from rewards_core.cli.output import tell
 from rewards_core.cli.program import Program
 from rewards_core.environment import listed
 
 _service_of_kubernetes = re.compile(r"(tcp|udp|sctp)://").match
 """What `WEBHOOK_LISTENER_PORT` holds in every pod beside a service named webhook-listener."""
+_name_of_kubernetes = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)").fullmatch
+"""What else it sets there."""
 
 
 @frozen(kw_only=True)
@@ -39,7 +44,7 @@ class Preset:
 def presets(
     program: Program, words: Sequence[str], own: Mapping[str, Kind], group: Collection[str], config: Path | None
 ) -> list[Preset]:
-    """Return what variables and the file set for a command.
+    """Return what variables and the file set for a command; warn about variables that set nothing, as if mistyped.
 
     Args:
         program: The command line.
@@ -51,6 +56,7 @@ def presets(
     Raises:
         ValueError: a variable or the file is wrong; the text says what to correct.
     """
+    _warn_of_strangers(program, words, own, os.environ)
     found: dict[str, tuple[Any, str]] = {}
     file = _file(program, config)
     if file is not None:
@@ -65,6 +71,38 @@ def presets(
         Preset(option=f"--{name}", parameter=own[name].parameter, value=value, origin=origin)
         for name, (value, origin) in found.items()
     ]
+
+
+def _warn_of_strangers(program: Program, words: Sequence[str], own: Collection[str], environ: Mapping[str, str]) -> None:
+    """Warn about variables that look like those of options and are none; import other commands only to judge one not its own."""
+    start = f"{program.variable()}_"
+    known = {program.variable("config"), *program.older, *_variables(program, words, own)}
+    strange = [
+        name
+        for name, text in environ.items()
+        if name.startswith(start) and name not in known and text.strip() and not _of_kubernetes(name, text.strip())
+    ]
+    if not strange:
+        return
+    for command, kinds in program.options():
+        known.update(_variables(program, command.split(), kinds))
+    endings = [name.removeprefix(start) for name in known if name.startswith(start)]
+    for name in sorted({*strange} - known):
+        nearest = get_close_matches(name.removeprefix(start), endings, n=1)
+        advice = f"Did you mean {start}{nearest[0]}?" if nearest else "See --help."
+        warning = f"{name} is set, but no command has such an option. {advice}"
+        if not told_as_json(warning, "warning"):
+            tell(warning)
+
+
+def _variables(program: Program, words: Sequence[str], options: Collection[str]) -> Iterator[str]:
+    for name in options:
+        yield program.variable(name)
+        yield program.variable(*words, name)
+
+
+def _of_kubernetes(name: str, text: str) -> bool:
+    return bool(_name_of_kubernetes(name) or (name.endswith("_PORT") and _service_of_kubernetes(text)))
 
 
 def preset_text(program: Program, words: Sequence[str], name: str, config: str | Path | None) -> str | None:

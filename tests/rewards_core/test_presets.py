@@ -360,3 +360,47 @@ def test_after_a_mistake_told_as_json_the_next_is_text_again() -> None:
 def test_without_a_word_the_help_is_shown_whatever_standard_error_is() -> None:
     done = call("group", SOME_TOOL_LOG_FORMAT="json")
     assert (done.stderr, "Usage: some-tool group" in done.stdout) == ("", True)
+
+
+@pytest.mark.parametrize(
+    ("variable", "advice"),
+    [
+        ("SOME_TOOL_SIEZ", "Did you mean SOME_TOOL_SIZE?"),
+        ("SOME_TOOL_GROUP_COUNT_MAXSIZE", "Did you mean SOME_TOOL_GROUP_COUNT_MAX_SIZE?"),
+        ("SOME_TOOL_CONFG", "Did you mean SOME_TOOL_CONFIG?"),
+        ("SOME_TOOL_XYZZY", "See --help."),
+    ],
+)
+def test_a_variable_that_sets_nothing_is_warned_about(variable: str, advice: str) -> None:
+    done = call("do", **{variable: "1"})
+    assert (done.exit_code, done.stderr) == (0, f"{variable} is set, but no command has such an option. {advice}\n")
+    assert json.loads(done.stdout) == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("SOME_TOOL_GROUP_REST_DEPTH", "1"),
+        ("SOME_TOOL_DEPTH", "1"),
+        ("SOME_TOOL_SIEZ", " "),
+        ("SOME_TOOLS", "1"),
+        ("_SOME_TOOL_COMPLETE", ""),
+        ("SOME_TOOL_SERVICE_HOST", "10.96.0.17"),
+        ("SOME_TOOL_SERVICE_PORT", "8480"),
+        ("SOME_TOOL_SERVICE_PORT_HTTP", "8480"),
+        ("SOME_TOOL_PORT", "tcp://10.96.0.17:8480"),
+        ("SOME_TOOL_PORT_8480_TCP", "tcp://10.96.0.17:8480"),
+        ("SOME_TOOL_PORT_8480_TCP_PROTO", "tcp"),
+        ("SOME_TOOL_PORT_8480_TCP_PORT", "8480"),
+        ("SOME_TOOL_PORT_8480_TCP_ADDR", "10.96.0.17"),
+        ("SOME_TOOL_BLUE_PORT", "udp://10.96.0.17:8480"),
+        ("SOME_TOOL_BLUE_SERVICE_HOST", "10.96.0.17"),
+    ],
+)
+def test_a_variable_of_another_command_or_of_somebody_else_is_not_warned_about(variable: str, text: str) -> None:
+    assert call("do", **{variable: text}).stderr == ""
+
+
+def test_where_standard_error_is_json_so_is_a_warning_about_a_variable() -> None:
+    done = call("group", "log", "1", SOME_TOOL_LOG_FORMAT="json", SOME_TOOL_SIEZ="1")
+    assert (done.exit_code, json.loads(done.stderr)["level"]) == (0, "warning")
