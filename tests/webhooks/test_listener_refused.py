@@ -173,9 +173,15 @@ def test_a_person_reads_columns_and_what_to_do_once(admin: str) -> None:
 
 
 def test_an_empty_list_says_so(admin: str, answers: list[tuple[int, bytes]]) -> None:
-    assert screen("refused", "list", "--admin", admin, "--reason", "none") == [
-        "No refusal matches --reason none. There are others: leave out a filter to see them."
+    assert screen("refused", "list", "--admin", admin, "--reason", "nonsense") == [
+        "No refusal matches --reason nonsense. The listener refused others for unknown_key."
     ]
+    entries = [{**ENTRY, "reason": each} for each in ("unknown_key", "mismatch\x1b[31m", "unknown_key")]
+    answers[0] = (200, json.dumps({"refused": entries}).encode())
+    (told,) = screen("refused", "list", "--admin", admin, "--reason", "nonsense")
+    assert told.startswith("No refusal matches --reason nonsense. The listener refused others for mismatch")
+    assert told.endswith(" and unknown_key.")
+    assert run("refused", "list", "--admin", admin, "--reason", "nonsense", "--json").stdout == ""
     answers[0] = (200, b'{"refused": []}')
     assert screen("refused", "list", "--admin", admin) == ["The listener has refused nothing since it started."]
 

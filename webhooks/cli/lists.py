@@ -50,19 +50,21 @@ class Nothing:
         none: What is said if there is none at all.
         filters: What was asked for, by option; None where an option was not given.
         any_left: Returns whether there are records that do not fit.
+        others: What is said of those.
     """
 
     one: str
     none: str
     filters: Mapping[str, object] = {}
     any_left: Callable[[], Awaitable[bool]] | None = None
+    others: str = "There are others: leave out a filter to see them."
 
     async def say(self) -> str:
         """Return the line."""
         given = " ".join(option if value is True else f"{option} {cell(value)}" for option, value in _given(self.filters))
         if not given or self.any_left is None or not await self.any_left():
             return self.none
-        return f"No {self.one} matches {given}. There are others: leave out a filter to see them."
+        return f"No {self.one} matches {given}. {self.others}"
 
 
 async def show(

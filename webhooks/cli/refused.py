@@ -14,6 +14,7 @@ from attrs import asdict
 from rewards_core.cli.columns import Column
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail, wrong_usage
+from rewards_core.environment import listed
 from rewards_core.text import counted, one_line
 from rewards_core.validation import check_base_url
 from webhooks.cli.ending import CannotStart, run
@@ -67,6 +68,7 @@ def list_refused(
 
     async def work() -> None:
         found = await _asked(check_base_url(admin, name="--admin", allow_insecure=True), token)
+        reasons = sorted({each.reason for each in found})
         wanted = [each for each in found if reason in (None, each.reason)][:limit]
         explained: set[str] = set()
 
@@ -91,6 +93,7 @@ def list_refused(
                 none="The listener has refused nothing since it started.",
                 filters={"--reason": reason},
                 any_left=any_left,
+                others=f"The listener refused others for {listed(reasons)}." if reasons else "",
             ),
         )
 
