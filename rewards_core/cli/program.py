@@ -61,3 +61,18 @@ class Program:
             members = getattr(loaded, "commands", None)
             for words, command in {name: loaded}.items() if members is None else members.items():
                 yield (name if members is None else f"{name} {words}"), kinds_of(command)
+
+
+def group_of_one(help: str) -> typer.Typer:  # noqa: A002
+    """Return the application of a group whose only command keeps a word of its own, such as `list`.
+
+    Args:
+        help: What it is for.
+    """
+    app = typer.Typer(no_args_is_help=True, add_completion=False, help=help)
+    app.callback()(_nothing)
+    return app
+
+
+def _nothing() -> None:
+    """Stand for what is done before a command."""

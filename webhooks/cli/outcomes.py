@@ -9,6 +9,7 @@ import typer
 
 from rewards_core.cli.columns import Column
 from rewards_core.cli.output import JsonOption, Output, cell
+from rewards_core.cli.program import group_of_one
 from rewards_core.operations import OperationStatus
 from webhooks.cli.ending import run
 from webhooks.cli.lists import Nothing, moment, pages, show, time_column, unusual, when
@@ -37,12 +38,7 @@ _COLUMNS = (
 )
 _DIFFERENCES = 3
 
-outcomes_app = typer.Typer(no_args_is_help=True, add_completion=False, help="List how operations have settled.")
-
-
-@outcomes_app.callback()
-def _several() -> None:
-    """List how operations have settled."""
+outcomes_app = group_of_one("List how operations have settled.")
 
 
 class Settled(StrEnum):

@@ -14,6 +14,7 @@ from attrs import asdict
 from rewards_core.cli.columns import Column
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail, wrong_usage
+from rewards_core.cli.program import group_of_one
 from rewards_core.environment import listed
 from rewards_core.text import counted, one_line
 from rewards_core.validation import check_base_url
@@ -37,14 +38,7 @@ _COLUMNS = (
     Column(heading="from"),
 )
 
-refused_app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="List what a running listener refused, and what to do."
-)
-
-
-@refused_app.callback()
-def _refused() -> None:
-    """Keep `list` a word of its own, although it is the only one."""
+refused_app = group_of_one("List what a running listener refused, and what to do.")
 
 
 @refused_app.command("list")
