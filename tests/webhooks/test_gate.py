@@ -198,7 +198,7 @@ async def test_in_trouble_it_waits_and_goes_on(contexts: Any, caplog: pytest.Log
         async with serving(contexts, listening=listening) as running:
             assert await running.status() == 404
     assert loop.time() - began_at >= 0.2  # for a file to come free
-    assert caplog.messages == ["no further connection could be taken: Too many open files"]
+    assert caplog.messages == [f"no further connection could be taken on port {running.port}: Too many open files"]
 
 
 async def test_in_trouble_it_can_be_closed(contexts: Any) -> None:

@@ -45,10 +45,13 @@ def few_files(count: int) -> dict[str, Any]:
     return {"program": ("-c", f"{limited}; from webhooks.__main__ import main; main()")}
 
 
+def port_of(listener: ListenerProcess, name: str) -> int:
+    return int(listener.where[name].rpartition(":")[2])
+
+
 @contextmanager
-def connected(listener: ListenerProcess, count: int) -> Iterator[None]:
+def connected(port: int, count: int) -> Iterator[None]:
     """Hold connections that say nothing, whether they are taken or only wait in the queue."""
-    port = int(listener.where["url"].rpartition(":")[2])
     held = [socket.socket() for _ in range(count)]
     try:
         for one in held:
@@ -72,7 +75,7 @@ async def end(listener: ListenerProcess) -> tuple[int, list[str]]:
 async def test_more_connections_than_files_hold_up_no_delivery_and_no_end(tmp_path: Path, workers: tuple[str, ...]) -> None:
     options = ("--max-per-peer", "2000", *workers)
     async with running(tmp_path, *options, **few_files(160)) as listener, aiohttp.ClientSession() as session:
-        with connected(listener, 600):
+        with connected(port_of(listener, "url"), 600):
             for number in range(5):
                 assert await post(session, listener.url, delivery(str(number))) == 200
             async with session.get(f"{listener.where['admin']}/readyz") as answer:
@@ -90,12 +93,16 @@ async def test_more_connections_than_files_hold_up_no_delivery_and_no_end(tmp_pa
     assert "Traceback" not in "".join(log)
 
 
-async def test_out_of_files_for_another_reason_it_says_so_in_a_line_and_ends_as_ever(tmp_path: Path) -> None:
-    async with running(tmp_path) as listener:
+@pytest.mark.parametrize(("workers", "crowded"), [((), "url"), ((), "admin"), (("--workers", "2"), "admin")])
+async def test_out_of_files_for_another_reason_it_says_so_in_a_line_and_ends_as_ever(
+    tmp_path: Path, workers: tuple[str, ...], crowded: str
+) -> None:
+    async with running(tmp_path, *workers) as listener:
         if sys.platform == "linux":
             resource.prlimit(listener.process.pid, resource.RLIMIT_NOFILE, (30, 30))
-            with connected(listener, 100):
-                await listener.log_until("no further connection could be taken: Too many open files")
+            port = port_of(listener, crowded)
+            with connected(port, 100):
+                await listener.log_until(f"no further connection could be taken on port {port}: Too many open files")
                 code, log = await end(listener)
         else:
             code, log = await end(listener)

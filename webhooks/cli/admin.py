@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import json
 from collections.abc import Sequence
@@ -14,10 +13,11 @@ from attrs import evolve, frozen
 
 from webhooks.cli.hosts import Hosts, from_another_site, is_address
 from webhooks.cli.refusal_lists import to_json
-from webhooks.cli.sockets import url_of
+from webhooks.cli.sockets import open_tcp, url_of
 from webhooks.ingress.answers import PlainAnswer
 from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.base import Reply
+from webhooks.ingress.gate import Gate
 from webhooks.ingress.limits import ArmourLimits
 
 if TYPE_CHECKING:
@@ -124,10 +124,12 @@ async def open_admin(
     if settings is None:
         return {}
     health = HealthServer(watched, token, settings.hosts(), limits=ADMIN_LIMITS, refusals=refusals)
-    server = await asyncio.get_running_loop().create_server(health, settings.host, settings.port)
+    gate = Gate(health, None, limits=ADMIN_LIMITS, refusals=refusals)
+    sockets = await open_tcp(settings.host, settings.port)
     stack.push_async_callback(health.drain, ADMIN_LIMITS.linger_seconds)
-    stack.callback(server.close)
-    return {"admin": url_of("http", server.sockets[0])}
+    stack.push_async_callback(gate.aclose)
+    gate.open(sockets)
+    return {"admin": url_of("http", sockets[0])}
 
 
 async def _seen(watched: Watched, path: str) -> Reply:

@@ -41,7 +41,6 @@ from webhooks.cli.redaction import Redaction, parse_redaction
 from webhooks.cli.service import Listener
 from webhooks.cli.settings import ListenerSettings, TlsSettings
 from webhooks.cli.sources import ReloadableSource, SourceSpec, checked_path
-from webhooks.ingress.quiet import quiet_about_accepting
 
 logger = logging.getLogger("webhooks.listener")
 
@@ -138,7 +137,6 @@ async def _capture(
     capturing = Capturing(ReloadableSource(spec), reader, files, output, options, enough)
     listener = Listener(settings, number=_NOT_THE_UPKEEP, armoured=capturing.server)
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(quiet_about_accepting(logger))
     ran_out = False
 
     ends = [signal.SIGTERM, signal.SIGINT]

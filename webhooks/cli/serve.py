@@ -49,7 +49,6 @@ from webhooks.cli.supervisor import Supervisor
 from webhooks.cli.tuning import leave_lasting_objects_alone
 from webhooks.early_signals import HAD_TERMINAL, has_terminal, take_hang_ups
 from webhooks.ingress.limits import ArmourLimits
-from webhooks.ingress.quiet import quiet_about_accepting
 from webhooks.store.records import DEAD_DAYS, UNSERVED_DAYS
 
 logger = logging.getLogger("webhooks.listener")
@@ -253,7 +252,6 @@ def _polled(given: str | None, sources: Sequence[SourceSpec]) -> str:
 async def _serve(settings: ListenerSettings, output: Output) -> Exit:
     listener = Listener(settings) if settings.workers == 1 else Supervisor(settings)
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(quiet_about_accepting(logger))
 
     def stop() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

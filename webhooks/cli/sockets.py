@@ -59,9 +59,19 @@ async def open_sockets(settings: ListenerSettings) -> ListeningSockets:
     if settings.unix is not None:
         opened = open_unix(settings.unix, _BACKLOG)
         return ListeningSockets([opened], {"unix": str(settings.unix.path)}, settings.unix.path)
-    scheme = "http" if settings.tls is None else "https"
+    sockets = await open_tcp(settings.host, settings.port)
+    return ListeningSockets(sockets, {"url": url_of("http" if settings.tls is None else "https", sockets[0])})
+
+
+async def open_tcp(host: str, port: int) -> list[socket.socket]:
+    """Listen on a port: on one socket, or on one for each address of a host name.
+
+    Raises:
+        OSError: the address cannot be had.
+        UnicodeError: the host is no name.
+    """
     loop = asyncio.get_running_loop()
-    bound = await loop.create_server(asyncio.Protocol, settings.host, settings.port, start_serving=False)
+    bound = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)
     try:
         sockets = [each.dup() for each in bound.sockets]
     finally:
@@ -70,7 +80,7 @@ async def open_sockets(settings: ListenerSettings) -> ListeningSockets:
         each.setblocking(False)
         _find_dead_peers(each)
         each.listen(_BACKLOG)
-    return ListeningSockets(sockets, {"url": url_of(scheme, sockets[0])})
+    return sockets
 
 
 def url_of(scheme: str, listening: socket.socket) -> str:

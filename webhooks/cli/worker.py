@@ -18,7 +18,6 @@ from webhooks.cli.refusal_lists import to_json
 from webhooks.cli.service import Listener
 from webhooks.cli.tuning import leave_lasting_objects_alone
 from webhooks.cli.worker_process import SIGNALS
-from webhooks.ingress.quiet import quiet_about_accepting
 
 logger = logging.getLogger("webhooks.listener")
 
@@ -34,7 +33,6 @@ async def _work(control: socket.socket) -> int:
     if orders is None:
         return Exit.OK
     log_to_stderr(LogSettings(**orders["log"]), worker=orders["number"])
-    asyncio.get_running_loop().set_exception_handler(quiet_about_accepting(logger))
     try:
         listener = Listener(
             settings_from_json(orders["settings"]),

@@ -145,7 +145,9 @@ class Gate:
             self._accepting[listening] = loop.call_later(_OUT_OF_FILES, self._begin, listening)
             if loop.time() >= self._silent_until:
                 self._silent_until = loop.time() + _SILENCE
-                logger.error("no further connection could be taken: %s", problem.strerror)  # noqa: TRY400 - one line says it
+                logger.error(  # noqa: TRY400 - one line says it
+                    "no further connection could be taken on %s: %s", _place_of(listening), problem.strerror
+                )
             return False
         connection.setblocking(False)
         self._admit(connection, read_address(name[0]) if isinstance(name, tuple) else None)
@@ -189,3 +191,8 @@ class Gate:
             await asyncio.get_running_loop().connect_accepted_socket(self._threshold, untaken.pop(), **self._tls)
         except OSError:  # no TLS, or another version; too slow, or gone
             self._refusals.note("handshake", peer)
+
+
+def _place_of(listening: socket.socket) -> str:
+    name = listening.getsockname()
+    return f"port {name[1]}" if isinstance(name, tuple) else str(name)
