@@ -1,8 +1,9 @@
-"""One log line a minute for what may happen a thousand times a second."""
+"""One log line a minute, or a few a second, for what may happen a thousand times a second."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 
 
@@ -10,14 +11,16 @@ class LogLimit:
     """Say when a line may be logged.
 
     Args:
-        every: Seconds between two lines about the same thing, above 0.
+        every: Seconds in which so many lines about the same thing may be logged, above 0.
+        lines: How many, 1 or more.
         clock: Returns seconds from any moment on, which cannot be set.
     """
 
-    def __init__(self, every: float = 60.0, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, every: float = 60.0, *, lines: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
         self._every = every
+        self._lines = lines
         self._clock = clock
-        self._logged_at: dict[str, float] = {}
+        self._logged_at: dict[str, deque[float]] = {}
 
     def allows(self, about: str) -> bool:
         """Return whether to log a line now, which counts as logged.
@@ -26,7 +29,8 @@ class LogLimit:
             about: What the line is about; one of few texts, never a stranger's.
         """
         now = self._clock()
-        if now - self._logged_at.get(about, -self._every) < self._every:
+        logged_at = self._logged_at.setdefault(about, deque(maxlen=self._lines))
+        if len(logged_at) == self._lines and now - logged_at[0] < self._every:
             return False
-        self._logged_at[about] = now
+        logged_at.append(now)
         return True

@@ -27,21 +27,30 @@ def log_delivery(event: Event, verdict: str, seconds: float, peer: object) -> No
     """
     name = one_line(event.name, _LONGEST) or "(unnamed)"
     uid = None if event.ref is None else one_line(event.ref.uid, _LONGEST)
-    ms = round(seconds * 1_000, 1)
+    ms = _ms(seconds)
     fields = {"event": name, "uid": uid, "scope": event.scope, "verdict": verdict, "ms": ms, "peer": _words(peer)}
     deliveries.info("%s %s %s %.1f ms", name, uid or "-", verdict, ms, extra=fields)
 
 
-def log_refused(reason: str, status: int, peer: object) -> None:
+def log_refused(reason: str, status: int, peer: object, seconds: float | None = None) -> None:
     """Log a delivery that was refused, whatever it says it is.
 
     Args:
         reason: Why, one of a fixed set of words.
         status: The HTTP status that it was answered with.
         peer: Whose request it is.
+        seconds: From the whole body to the refusal, None for one that came before it.
     """
     fields = {"verdict": "refused", "reason": reason, "status": status, "peer": _words(peer)}
-    deliveries.info("- - refused (%s) from %s", reason, fields["peer"] or "-", extra=fields)
+    took = ""
+    if seconds is not None:
+        fields["ms"] = ms = _ms(seconds)
+        took = f" {ms:.1f} ms"
+    deliveries.info("- - refused (%s) from %s%s", reason, fields["peer"] or "-", took, extra=fields)
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1_000, 1)
 
 
 def _words(peer: object) -> str | None:

@@ -125,6 +125,7 @@ class Receiver:
         self._unstarted = False
         self._refusals = Refusals(logger, clock=self._clock)
         self._log_limit = LogLimit(clock=loop_time)  # for what may happen with every delivery
+        self._refused_lines = LogLimit(1.0, lines=10, clock=loop_time)  # strangers must not fill the log
 
     @property
     def store(self) -> Store:
@@ -249,7 +250,8 @@ class Receiver:
         started = time.perf_counter() if deliveries.isEnabledFor(logging.INFO) else None
         signer = self._signer(headers, body)
         if isinstance(signer, SignatureError):
-            return self._refuse_unsigned(signer, UNSIGNED, peer, len(body))
+            seconds = None if started is None else time.perf_counter() - started
+            return self._refuse_unsigned(signer, UNSIGNED, peer, len(body), seconds)
         try:
             if len(body) < LARGE_BODY:
                 event = signer.parse(body, headers)
@@ -405,14 +407,17 @@ class Receiver:
                 continue
         return ()
 
-    def _refuse_unsigned(self, problem: SignatureError, reply: Reply, peer: object, length: int | None) -> Reply:
+    def _refuse_unsigned(
+        self, problem: SignatureError, reply: Reply, peer: object, length: int | None, seconds: float | None = None
+    ) -> Reply:
         self._store.refused(problem.reason)
-        return self._refuse(problem.reason, reply, peer, length=length, key_ids=problem.key_ids, advice=str(problem))
+        facts = {"length": length, "key_ids": problem.key_ids, "advice": str(problem)}
+        return self._refuse(problem.reason, reply, peer, seconds, **facts)
 
-    def _refuse(self, reason: str, reply: Reply, peer: object, **facts: Any) -> Reply:
+    def _refuse(self, reason: str, reply: Reply, peer: object, seconds: float | None = None, **facts: Any) -> Reply:
         self._refusals.note(reason, peer, status=reply.status, **facts)
-        if deliveries.isEnabledFor(logging.INFO):
-            log_refused(reason, reply.status, peer)
+        if deliveries.isEnabledFor(logging.INFO) and self._refused_lines.allows("refused"):
+            log_refused(reason, reply.status, peer, seconds)
         return reply
 
 

@@ -90,7 +90,7 @@ async def test_every_delivery_is_a_line_of_the_log(tmp_path: Path) -> None:
         "INFO webhooks.deliveries: reward.allocated 324167489835 new ",
         "INFO webhooks.deliveries: reward.allocated 324167489835 duplicate ",
         "INFO webhooks.deliveries: (unnamed) - dead letter ",
-        "INFO webhooks.deliveries: - - refused (missing) from 127.0.0.1",
+        "INFO webhooks.deliveries: - - refused (missing) from 127.0.0.1 ",
     ]
     assert "SECRET-WORD" not in "".join(lines)
 

@@ -446,8 +446,36 @@ async def test_each_delivery_is_logged_where_that_is_asked_for_and_only_there(ca
     duplicate, refused, method = [each for each in caplog.records if each.name == "webhooks.deliveries"]
     assert re.fullmatch(r"\S+ 1 duplicate [\d.]+ ms", duplicate.getMessage())
     assert vars(duplicate).items() >= {"uid": "1", "verdict": "duplicate", "peer": "203.0.113.7", "scope": "default"}.items()
-    assert refused.getMessage() == "- - refused (missing) from 203.0.113.7"
+    assert re.fullmatch(r"- - refused \(missing\) from 203\.0\.113\.7 [\d.]+ ms", refused.getMessage())
+    assert 0 <= vars(refused)["ms"] < 60_000
     assert method.getMessage() == "- - refused (method) from -"
+    assert "ms" not in vars(method)
+
+
+@virtual_time
+async def test_strangers_fill_no_log_where_each_delivery_has_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    inbox = Inbox()
+    caplog.set_level(logging.INFO, "webhooks.deliveries")
+
+    async def refuse(count: int) -> int:
+        """Return how many of so many refusals have a line of their own."""
+        before = len(caplog.records)
+        for _ in range(count):
+            await inbox.receiver.receive({}, b"{}", "203.0.113.7")
+        return len([each for each in caplog.records[before:] if each.name == "webhooks.deliveries"])
+
+    assert await refuse(9) == 9
+    await asyncio.sleep(0.9)
+    assert await refuse(50) == 1
+    await asyncio.sleep(0.1)
+    assert await refuse(50) == 9
+    await asyncio.sleep(60)
+    body = body_of(uid="1", resource=words_of("1", "done"))
+    assert await refuse(50) == 10
+    await inbox.send(body)
+    assert caplog.records[-1].__dict__["verdict"] == "new"
+    warned = [each.getMessage() for each in caplog.records if each.name == "webhooks.receiver"]
+    assert [re.search(r"(\d+) so far", line)[1] for line in warned if "so far" in line] == ["1", "110"]  # type: ignore[index]
 
 
 async def test_a_delivery_that_could_not_be_kept_is_logged_as_such(caplog: pytest.LogCaptureFixture) -> None:
