@@ -74,6 +74,35 @@ def test_no_crowd_of_peers_fills_the_log(caplog: pytest.LogCaptureFixture) -> No
     assert len(caplog.messages) == 8
 
 
+@pytest.mark.parametrize(("peer", "headers", "held"), [("127.0.0.1", FORWARDED, 1), ("10.9.9.9", FORWARDED, 50), ("::1", {}, 50)])
+def test_neighbours_that_forward_keep_no_likelier_proxy_from_being_named(
+    peer: str, headers: Mapping[str, str], held: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxies = UntoldProxies(100)
+    for number in range(20):
+        proxies.look(ip_address(f"10.0.0.{number}"), 1, FORWARDED)
+    before = len(caplog.messages)
+    for _ in range(3):
+        proxies.look(ip_address(peer), held, headers)
+    (said,) = caplog.messages[before:]
+    assert f"--trusted-proxy {peer} " in said
+
+
+def test_a_proxy_over_a_unix_socket_is_named_after_any_number_of_neighbours(caplog: pytest.LogCaptureFixture) -> None:
+    proxies = UntoldProxies(100)
+    for number in range(20):
+        proxies.look(ip_address(f"10.0.0.{number}"), 1, FORWARDED)
+    proxies.look(None, 0, FORWARDED)
+    assert "--trusted-proxy unix " in caplog.messages[-1]
+
+
+def test_no_crowd_of_peers_that_hold_much_fills_the_log_or_the_memory(caplog: pytest.LogCaptureFixture) -> None:
+    proxies = UntoldProxies(100)
+    for number in range(200):
+        proxies.look(ip_address(f"10.0.0.{number}"), 50, FORWARDED)
+    assert len(caplog.messages) == 64
+
+
 async def test_it_is_said_before_the_limit_of_one_address_refuses_anybody(caplog: pytest.LogCaptureFixture) -> None:
     async with serving(attrs.evolve(SLOWEST, connections_per_peer=8)) as running:
         pairs = []

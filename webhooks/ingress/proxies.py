@@ -13,6 +13,8 @@ WRITTEN_BY_PROXIES = ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Via")
 """Headers of a request that came through a proxy."""
 
 _MAX_TOLD = 8
+_MAX_LIKELY = 64
+"""Of peers on this machine, and of those that hold half of their share: no crowd of neighbours keeps these from being named."""
 
 
 class UntoldProxies:
@@ -37,11 +39,12 @@ class UntoldProxies:
             held: How many connections it has now.
             headers: Those of the request.
         """
-        if peer in self._told or len(self._told) >= _MAX_TOLD:
+        crowded = 2 * held >= self._limit
+        likely = crowded or peer is None or peer.is_loopback
+        if peer in self._told or len(self._told) >= (_MAX_LIKELY if likely else _MAX_TOLD):
             return
         header = next((name for name in WRITTEN_BY_PROXIES if name in headers), None)
         near = peer is None or peer.is_private
-        crowded = 2 * held >= self._limit
         if near + crowded + (header is not None) >= 2:
             self._told.add(peer)
             logger.warning("%s", self._words(peer, header, held))
