@@ -59,6 +59,18 @@ def test_nobody_is_told_to_trust_a_neighbour_that_may_be_no_proxy(
     assert ("if it is your proxy, not otherwise" in said) is not certain
 
 
+@pytest.mark.parametrize(
+    ("peer", "headers"), [("127.0.0.1", FORWARDED), ("127.0.0.1", {}), ("10.1.2.3", FORWARDED), ("203.0.114.9", FORWARDED)]
+)
+def test_it_says_what_becomes_of_further_connections(
+    peer: str, headers: Mapping[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    UntoldProxies(100).look(ip_address(peer), 50, headers)
+    (said,) = caplog.messages
+    assert "; beyond that, each new connection cuts off another of this address. " in said
+    assert "429" not in said
+
+
 def test_over_a_unix_socket_the_word_for_it_is_named(caplog: pytest.LogCaptureFixture) -> None:
     proxies = UntoldProxies(100)
     proxies.look(None, 0)

@@ -1,4 +1,4 @@
-"""Say that a proxy stands in front which the listener was not told of, before the limit of one address refuses its clients."""
+"""Say that a proxy stands in front which the listener was not told of, before its clients cut each other off at its share."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ WRITTEN_BY_PROXIES = ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Via")
 _MAX_TOLD = 8
 _MAX_LIKELY = 64
 """Of peers on this machine, and of those that hold half of their share: no crowd of neighbours keeps these from being named."""
+
+_BEYOND = "beyond that, each new connection cuts off another of this address"
 
 
 class UntoldProxies:
@@ -58,20 +60,18 @@ class UntoldProxies:
         share = f"the {self._limit} connections that one address may have"
         restart = f"Restart with --trusted-proxy {peer}"
         if header is None:
-            return (
-                f"{peer} holds {held} of {share}; more will be answered 429. {restart} if it is a proxy, or raise --max-per-peer."
-            )
+            return f"{peer} holds {held} of {share}; {_BEYOND}. {restart} if it is a proxy, or raise --max-per-peer."
         if peer.is_loopback:
             return (
-                f"Requests from {peer} carry {header}, so it is a proxy, and all its clients together share {share}; more will "
-                f"be answered 429. {restart} to count its clients one by one."
+                f"Requests from {peer} carry {header}, so it is a proxy, and all its clients together share {share}; "
+                f"{_BEYOND}. {restart} to count its clients one by one."
             )
         if peer.is_private:
             return (
                 f"Requests from {peer} carry {header}, as those of a proxy do. If it is one, all its clients together share "
-                f"{share}; more will be answered 429. {restart} if it is your proxy, not otherwise."
+                f"{share}; {_BEYOND}. {restart} if it is your proxy, not otherwise."
             )
         return (
-            f"{peer} holds {held} of {share}, and its requests carry {header}; more will be answered 429. "
+            f"{peer} holds {held} of {share}, and its requests carry {header}; {_BEYOND}. "
             f"{restart} if it is your proxy, not otherwise."
         )
