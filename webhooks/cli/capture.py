@@ -87,6 +87,9 @@ def capture(
     as by serve; the rest is answered 401, and written down all the same. Each signature is read in every way that is known: which
     key, hex or base64, over the raw body or another form of it.
 
+    It reads the bodies of deliveries that no configured key can have signed, so strangers can make it read: use it for the first
+    contact only, and serve from then on.
+
     Each delivery becomes a private file, and one that ends in .sample.json: the same with made-up ids, names, addresses, amounts
     and times, to be filed with a report. `jq -j .body FILE` gives its body.
 
