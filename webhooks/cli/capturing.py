@@ -21,6 +21,7 @@ from webhooks.cli.redaction import in_texts
 from webhooks.cli.sources import ReloadableSource
 from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.base import Intake, Reply
+from webhooks.readings import Readings
 
 logger = logging.getLogger("webhooks.listener")
 
@@ -84,6 +85,7 @@ class Capturing:
         self._enough = enough
         self._attempts = Attempts()
         self._number = files.last_number
+        self._readings = Readings()
         self._analyses = asyncio.Semaphore(_ANALYSES)
 
     def server(self, receivers: Mapping[str, Intake], **options: Any) -> ArmouredServer:
@@ -98,7 +100,7 @@ class Capturing:
     async def _answer(self, arrival: Arrival, reply: Reply) -> Reply:
         """Return the answer to a delivery; where the first attempts are refused, this one is kept all the same."""
         headers = CIMultiDict(arrival.headers)
-        event = self._source.parse(arrival.body or b"", headers)
+        event = await self._readings.read(self._source, arrival.body or b"", headers, remember=False)
         arrival.attempt = Attempt(number=self._next_number(), event=event, headers=arrival.headers)
         arrival.earlier = self._attempts.before(arrival.attempt)
         arrival.asked_again = self._options.refuse_first and reply.status == 200 and arrival.earlier is None
@@ -126,7 +128,7 @@ class Capturing:
 
     async def _tell(self, capture: Capture) -> None:
         arrival, clean = capture.arrival, self._reader.without_secrets
-        report = in_texts(report_of(capture, self._source.event_names), clean)
+        report = await asyncio.to_thread(lambda: in_texts(report_of(capture, self._source.event_names), clean))
         file, sample = await self._write(capture, report)
         with for_whoever_reads():
             if self._output.as_json:
