@@ -16,6 +16,11 @@ from tests.webhooks.capture_kit import body_of, capturing, chunks, headers_of, k
 from tests.webhooks.command_kit import CONTROL, alone
 from tests.webhooks.listener_process import KEY_ID, KEYS, SECRETS, SOURCE, delivery, environment, post, running, signed
 
+REPLAY = (
+    "A handler or a --forward-to that is new to the store does not get these events by itself: run "
+    "`webhook-listener events replay ID...` once it is there; `events list` shows their ids."
+)
+
 
 async def test_what_does_not_verify_is_refused_written_down_and_does_not_count(tmp_path: Path) -> None:
     body = body_of()
@@ -34,6 +39,7 @@ async def test_what_does_not_verify_is_refused_written_down_and_does_not_count(t
     assert [record["sample"] for record in records] == [None] * 3
     assert all(capture.written(record)["body"].encode() == body for record in records)
     assert "No delivery that a configured key signed came. 3 other requests came." in told
+    assert "events replay" not in told
     assert await kept(tmp_path) == []
     everything = told + json.dumps(records) + "".join(path.read_text("utf-8") for path in capture.folder.iterdir())
     assert valid not in everything
@@ -47,6 +53,7 @@ async def test_a_signature_in_base64_is_refused_told_and_ends_with_exit_code_6(t
         assert await send(capture.url, body, {"x-webhook-signature": f"{KEY_ID},{base64.b64encode(digest).decode()}"}) == 401
         record = await capture.told()
         assert await capture.ended() == 6
+        assert "events replay" not in await capture.rest()
     assert record["signature"]["verdict"] == (
         f"NOT accepted, though it reads as HMAC-SHA256 of the raw body with the secret of key {KEY_ID} as text, in base64: it is "
         "written in base64, not in hex. Please report this with the sample: verify must learn it."
@@ -65,6 +72,7 @@ async def test_the_first_attempt_is_kept_and_refused_so_that_the_next_can_be_com
         assert await send(capture.url, second, headers_of(second, 2, {"X-More": "1"})) == 200
         record = await capture.told()
         assert await capture.ended() == 0
+        assert REPLAY in await capture.rest()
     assert record["compared"] == {
         "of_delivery": 1,
         "identity_kept": True,
@@ -156,7 +164,9 @@ async def test_it_ends_well_when_told_to(tmp_path: Path, number: int) -> None:
         assert await send(capture.url, delivery("213134081289")) == 200
         await capture.told()
         capture.listener.send_signal(number)
-        assert "1 delivery written to captured." in await capture.rest()
+        told = await capture.rest()
+        assert "1 delivery written to captured." in told
+        assert REPLAY in told
         assert capture.listener.process.returncode == 0
 
 

@@ -53,6 +53,12 @@ class Capture:
         return self.accepted is not None or any(reading.ours for reading in self.readings)
 
     @property
+    def kept(self) -> bool:
+        """Whether its event is in the store."""
+        reply = self.arrival.reply
+        return self.accepted is not None and reply is not None and (reply.status == 200 or self.arrival.asked_again)
+
+    @property
     def misread(self) -> bool:
         """Whether a configured secret signed it in a way that verify does not accept."""
         return self.ours and self.accepted is None

@@ -33,6 +33,10 @@ SEND_AGAIN = Reply(
 MOST_STRANGERS = 100
 """Requests that no configured key signed, of which this many are written down and told of: strangers must not fill the disk."""
 _ANALYSES = 2
+_REPLAY = (
+    " A handler or a --forward-to that is new to the store does not get these events by itself: run "
+    "`webhook-listener events replay ID...` once it is there; `events list` shows their ids."
+)
 
 
 @frozen(kw_only=True)
@@ -62,6 +66,7 @@ class Capturing:
     Attributes:
         captured: How many deliveries of the vendor were captured.
         complete: How many of them count: with `refuse_first` those that came again.
+        kept: How many deliveries are in the store, repeated ones included.
         misread: How many of those a configured key signed in a way that is not accepted.
         unwritten: How many of them could not be written down.
         strangers: How many other requests came.
@@ -76,7 +81,7 @@ class Capturing:
         options: CaptureOptions,
         enough: Callable[[], None],
     ) -> None:
-        self.captured = self.complete = self.misread = self.unwritten = self.strangers = 0
+        self.captured = self.complete = self.kept = self.misread = self.unwritten = self.strangers = 0
         self._source = source
         self._reader = reader
         self._files = files
@@ -162,6 +167,7 @@ class Capturing:
 
     def _count(self, capture: Capture) -> None:
         self.captured += 1
+        self.kept += capture.kept
         self.misread += capture.misread
         self.complete += not self._options.refuse_first or capture.arrival.earlier is not None
         if self.has_enough:
@@ -178,4 +184,5 @@ class Capturing:
             return f"No delivery that a configured key signed came.{others}"
         written = f"{counted(self.captured - self.unwritten, 'delivery', 'deliveries')} written to {self._files.folder}."
         lost = f" {self.unwritten} could not be written there; what was answered 200 is in the store." if self.unwritten else ""
-        return f"{written}{lost}{others} What ends in .sample.json may be shown to others; the rest is private."
+        shown = " What ends in .sample.json may be shown to others; the rest is private."
+        return f"{written}{lost}{others}{shown}{_REPLAY if self.kept else ''}"
