@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
 from rewards_core.errors import SignatureError
@@ -86,17 +86,21 @@ class Keyring:
         """
         if not _is_bytes(body):
             raise SignatureError(f"The body is {kind_of(body)}, not bytes. Verify it as it arrived.", reason="malformed")
-        key_id, reason = self._find(headers, body)
+        key_id, reason, claimed = self._find(headers, body)
         if key_id is None:
-            raise SignatureError(_ADVICE[reason], reason=reason, key_ids=claimed_key_ids(headers))
+            raise SignatureError(_ADVICE[reason], reason=reason, key_ids=claimed)
         return key_id
 
     def admits(self, headers: Mapping[str, str]) -> bool:
         """Return whether the headers hold a pair of a key held here; if not, `verify` would refuse them with any body."""
         return any(key_id in self.__secrets for key_id in claimed_key_ids(headers))
 
-    def _find(self, headers: Mapping[str, str], body: bytes) -> tuple[str | None, str]:
-        """Return the id of the key that signed these bytes, or None and why there is none; never raises, as it holds secrets."""
+    def _find(self, headers: Mapping[str, str], body: bytes) -> tuple[str | None, str, Sequence[str]]:
+        """Return the id of the key that signed these bytes, or None, why there is none, and the ids that are claimed.
+
+        It never raises, as it holds secrets.
+        """
+        claimed: dict[str, None] = {}
         computed: dict[str, str] = {}
         reason = "missing"
         for value in _header_values(headers):
@@ -105,6 +109,7 @@ class Keyring:
             if not isinstance(value, str):
                 continue
             for key_id, given in _find_pairs(value):
+                claimed[key_id] = None
                 expected = computed.get(key_id)
                 if expected is None:
                     secret = self.__secrets.get(key_id)
@@ -115,8 +120,8 @@ class Keyring:
                     expected = computed[key_id] = _digest(secret, body)
                     reason = "mismatch"
                 if hmac.compare_digest(expected, given.lower()):
-                    return key_id, ""
-        return None, reason
+                    return key_id, "", ()
+        return None, reason, list(claimed)
 
     def __repr__(self) -> str:
         return f"<Keyring of {', '.join(self.__secrets)}>"

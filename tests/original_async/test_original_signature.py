@@ -213,6 +213,21 @@ def test_only_a_pair_of_a_known_key_is_admitted_and_claimed_ids_are_told(headers
     assert caught.value.key_ids == ids
 
 
+@pytest.mark.parametrize("value", [None, "no pairs", f"unknown,{'0' * 64}", FIRST])
+def test_a_refused_signature_is_read_once(value: str | None) -> None:
+    class Counted(CIMultiDict[str]):
+        readings = 0
+
+        def getall(self, *words: Any) -> Any:
+            self.readings += 1
+            return super().getall(*words)
+
+    headers = Counted() if value is None else Counted({"x-webhook-signature": value})
+    with pytest.raises(SignatureError):
+        ring.verify(headers, b"another body")
+    assert headers.readings == 1
+
+
 def test_at_most_one_hmac_for_each_key_and_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[bytes] = []
     digest = hmac.digest
