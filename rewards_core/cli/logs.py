@@ -6,7 +6,6 @@ import json
 import logging
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -93,7 +92,8 @@ def told_as_json(text: str, level: LogLevel) -> bool:
     if _in_force.form != "json":
         return False
     with suppress(OSError, ValueError):  # it is closed or full: the line is lost and nothing else happens
-        sys.stderr.write(_line({"time": _moment(time.time()), "level": level, "logger": "command", "message": text}) + "\n")
+        told = logging.makeLogRecord({"name": "command", "levelname": level, "msg": text})
+        sys.stderr.write(_JsonLines(None).format(told) + "\n")
         sys.stderr.flush()
     return True
 

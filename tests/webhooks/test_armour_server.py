@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import logging
 import random
@@ -543,6 +544,28 @@ async def test_a_peer_that_hangs_up_does_not_cancel_the_handler() -> None:
         running.inbox.go_on.set()
         await running.inbox.finished.wait()
         assert running.inbox.bodies == [b"hello"]
+
+
+async def test_requests_that_nobody_waits_for_are_let_go_without_the_garbage_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with serving() as running:
+            running.inbox.go_on.clear()
+            _, writer = await running.connect()
+            writer.write(HEALTHY * 5)
+            await running.inbox.entered.wait()
+            writer.transport.abort()
+            await until(lambda: not running.server.open_connections)
+            running.inbox.go_on.set()
+            await running.inbox.finished.wait()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        assert [each for each in gc.garbage if type(each).__module__.startswith(("webhooks.", "aiohttp."))] == []
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
 
 
 class Choosy(FakeSource):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import logging
 import socket
 import ssl
@@ -300,24 +299,3 @@ async def test_nothing_but_a_handshake_is_begun_for_a_peer_that_does_not_shake_h
         assert await running.status() == 404
         assert len(made) == 1
         await close(silent[1])
-
-
-async def test_connections_that_ended_are_let_go_without_the_garbage_collector(contexts: Any) -> None:
-    gc.collect()
-    gc.disable()
-    try:
-        async with serving(contexts) as running:
-            reader, writer = await running.opened()
-            writer.write(REQUEST.replace(b"Connection: close\r\n", b"") * 20)
-            assert b" 404 " in await reader.readline()
-            writer.transport.abort()
-            while running.armour.open_connections:
-                await asyncio.sleep(0)
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        gc.collect()
-        found = [each for each in gc.garbage if type(each).__module__.startswith(("webhooks.", "aiohttp."))]
-        assert found == []
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-        gc.enable()

@@ -57,26 +57,6 @@ class _Refused(Exception):
         self.advice = advice
 
 
-class _LostTransport(asyncio.Transport):
-    """Stands for the transport of a connection that has ended.
-
-    A TLS transport and its protocol hold each other, with all their buffers, until garbage is collected, which in a listener is
-    seldom: in `benchmarks strangers` that made hundreds of megabytes.
-    """
-
-    def is_closing(self) -> bool:
-        return True
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Lose what nobody can hear."""
-
-    def abort(self) -> None:
-        """Do nothing: it is over."""
-
-
-_LOST = _LostTransport()
-
-
 class _Connection(web.RequestHandler, asyncio.BufferedProtocol):
     """One peer's connection: knows what it waits for and until when.
 
@@ -142,7 +122,6 @@ class _Connection(web.RequestHandler, asyncio.BufferedProtocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         self.armour.forget(self)
         super().connection_lost(exc)
-        self.wire = _LOST
         self._messages.clear()  # requests that will not be answered; they hold this connection, which holds them
 
     def force_close(self) -> None:
