@@ -6,7 +6,7 @@ import asyncio.sslproto
 import gc
 
 _OBJECTS_BETWEEN_COLLECTIONS = 10_000
-_TLS_BUFFER = 16_384
+_TLS_BUFFER = 4_096
 
 
 def leave_lasting_objects_alone() -> None:
@@ -17,7 +17,7 @@ def leave_lasting_objects_alone() -> None:
 
 
 def read_tls_in_small_pieces() -> None:
-    """Let a TLS connection of this process take 16 KiB for what it reads, instead of asyncio's 256.
+    """Let a TLS connection of this process take 4 KiB for what it reads, instead of asyncio's 256.
 
     The buffer is there from the first byte of a handshake to the end of the connection. In `benchmarks strangers` a thousand
     connections and 256 handshakes would hold 320 MB for it; a TLS record has no more than 16 KiB.

@@ -29,7 +29,7 @@ class Bodies:
 
     Args:
         most: Bytes that all bodies together may hold, from their arrival until they are answered. One that holds less than a
-            2048th of it is small: 16 KiB of the 32 MiB that are the default.
+            2048th of it is small: 4 KiB of the 8 MiB that are the default.
     """
 
     def __init__(self, most: int) -> None:

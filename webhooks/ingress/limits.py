@@ -41,7 +41,7 @@ class ArmourLimits:
     connections: int = field(default=1000, validator=whole(at_least=1))
     connections_per_peer: int = field(default=100, validator=whole(at_least=1))
     handshakes: int = field(default=256, validator=whole(at_least=1))
-    buffered_bytes: int = field(default=16 * 1024 * 1024, validator=whole(at_least=1))
+    buffered_bytes: int = field(default=8 * 1024 * 1024, validator=whole(at_least=1))
 
     @property
     def shortest(self) -> float:
