@@ -105,6 +105,17 @@ async def test_who_has_just_come_outlives_a_body_that_trickles() -> None:
     assert (newcomer.gone, trickling.gone) == (False, True)
 
 
+async def test_who_has_just_come_outlives_fast_bodies_of_a_peer_with_many() -> None:
+    hall = Hall(connections=3)
+    newcomer, fast = Seat(Phase.IDLE, since=9.9), [Seat(Phase.BODY, since=9.5, received=200_000) for _ in range(2)]
+    hall.enter(newcomer, "198.51.100.1")
+    for seat in fast:
+        hall.enter(seat)
+    hall.now = 10.0
+    assert hall.enter(Seat(since=10.0), "203.0.113.1") is None
+    assert (newcomer.gone, [seat.gone for seat in fast].count(True)) == (False, 1)
+
+
 async def test_a_body_that_has_just_begun_outlives_one_that_came_fast_and_then_stopped() -> None:
     hall = Hall(connections=2)
     fresh, stalled = Seat(Phase.BODY, since=9.9, received=100), Seat(Phase.BODY, since=0.0, received=100_000)

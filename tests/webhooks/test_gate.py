@@ -142,6 +142,20 @@ async def test_when_all_handshakes_are_taken_the_longest_at_it_gives_way_and_con
             await close(writer)
 
 
+async def test_when_all_handshakes_are_taken_a_peer_with_many_gives_way_before_one_with_few(contexts: Any) -> None:
+    async with serving(contexts, attrs.evolve(LIMITS, handshakes=3)) as running:
+        alone = await running.silent("127.0.0.2")
+        await running.at_it(1)
+        many = [await running.silent("127.0.0.3") for _ in range(2)]
+        await running.at_it(3)
+        assert await running.status() == 404
+        (evicted,) = [each for each in running.armour.refusals.newest_first() if each.reason == "evicted"]
+        assert evicted.peer == "127.0.0.3"
+        assert await ended(many[0])
+        for _, writer in (alone, many[1]):
+            await close(writer)
+
+
 async def test_a_trusted_proxy_has_no_share(contexts: Any) -> None:
     async with serving(contexts, attrs.evolve(LIMITS, connections_per_peer=1), trusted=Networks(["127.0.0.1"])) as running:
         held = [await running.silent() for _ in range(3)]

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http import RawRequestMessage
 
 from rewards_core.clock import loop_time
@@ -482,7 +482,7 @@ class ArmouredServer(web.Server):
     async def _read(self, receiver: Intake, request: web.BaseRequest, connection: _Connection) -> bytes | Reply:
         """Return the body that a request has yet to send, or what to answer if it cannot be had."""
         headers, payload = request.headers, request.content
-        if headers.get("Expect", "").lower() == "100-continue":
+        if headers.get("Expect", "").lower() == "100-continue" and request.version >= HttpVersion11:
             connection.wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         connection.expect_body(receiver, headers, payload.total_bytes)
         try:

@@ -26,6 +26,7 @@ _OUT_OF_FILES = 0.2
 _SILENCE = 10.0
 _FEWEST_AT_ONCE = 2
 _MOST_AT_ONCE = 64
+_PART_AT_ONCE = 16
 _MORE_PER_SECOND = 1_000
 
 
@@ -49,7 +50,8 @@ class Gate:
         protocol: Makes the protocol of a connection.
         context: The server's TLS context, None for plain connections.
         limits: `header_seconds` for shaking hands; `handshakes` and `connections_per_peer` bound those who are at it, beside the
-            open ones. Beyond the first the longest at it gives way, beyond the second the longest of the same peer.
+            open ones. Beyond the first the longest at it of the peer with most of them gives way,
+            beyond the second the longest of the same peer.
         refusals: Where refusals are counted and kept.
         trusted: Proxies that have no share of their own.
     """
@@ -72,6 +74,8 @@ class Gate:
                 "ssl_shutdown_timeout": limits.linger_seconds,
             }
         self._limits = limits
+        # who gives way to those that are taken at once has a file open until the loop's next turns
+        self._most_at_once = min(_MOST_AT_ONCE, max(_FEWEST_AT_ONCE, limits.connections // _PART_AT_ONCE))
         self._refusals = refusals
         self._trusted = trusted or Networks()
         self._accepting: dict[socket.socket, asyncio.TimerHandle | None] = {}
@@ -126,7 +130,7 @@ class Gate:
         """
         now = asyncio.get_running_loop().time()
         left_at = self._left_at.pop(listening, now)
-        for _ in range(min(_FEWEST_AT_ONCE + int((now - left_at) * _MORE_PER_SECOND), _MOST_AT_ONCE)):
+        for _ in range(min(_FEWEST_AT_ONCE + int((now - left_at) * _MORE_PER_SECOND), self._most_at_once)):
             if not self._accept_one(listening):
                 return
         self._left_at[listening] = now
@@ -161,7 +165,7 @@ class Gate:
                 while (crowd := self._peers.crowd(keys)) is not None:
                     self._let_go(next(iter(crowd)), "handshakes_per_peer")
             if len(self._shaking) >= self._limits.handshakes:
-                self._let_go(next(iter(self._shaking)), "evicted")
+                self._let_go(max(self._shaking, key=self._beside), "evicted")
         untaken = [connection]
         task = asyncio.create_task(self._shake(untaken, peer), name="shake hands")
         self._shaking[task] = keys, peer
@@ -173,6 +177,10 @@ class Gate:
         self._refusals.note(reason, peer)
         self._leave(task)
         task.cancel()
+
+    def _beside(self, task: asyncio.Task[None]) -> int:
+        keys, _ = self._shaking[task]
+        return self._peers.held(keys)
 
     def _leave(self, task: asyncio.Task[None]) -> None:
         keys, _ = self._shaking.pop(task, ((), None))

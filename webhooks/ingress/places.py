@@ -2,9 +2,10 @@
 
 A signed delivery is through in milliseconds. So a newcomer is let in wherever somebody else can go, and who has least to lose
 goes: first those that have their answer, then the idle ones, then those that have not sent their headers, then the body that came
-slowest. No body is safe by its pace alone, or strangers could hold every place at that pace. Only a delivery that has arrived and
-waits for its answer is never cut off, unless what came before it over the same connection was not signed, or strangers could hold
-every place by asking faster than they are answered. Where there is nothing else, the newcomer is asked to come again (429).
+slowest; of those alike one of the peer that holds most connections. No body is safe by its pace alone, or strangers could hold
+every place at that pace. Only a delivery that has arrived and waits for its answer is never cut off, unless what came before it
+over the same connection was not signed, or strangers could hold every place by asking faster than they are answered. Where there is
+nothing else, the newcomer is asked to come again (429).
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ class Places:
 
     def _make_room_in(self, shares: Shares[Seated], keys: tuple[int, ...]) -> bool:
         while (crowd := shares.crowd(keys)) is not None:
-            going = _least_to_lose(crowd, self._clock(), 1)
+            going = self._least_to_lose(crowd, 1)
             if not going:
                 return False
             for held in keys, self._held.get(going[0], ()):
@@ -143,17 +144,21 @@ class Places:
             if connection in self._held and (connection.since, connection.received) == (since, received):  # as it was found
                 self.evict(connection)
                 return True
-        going = _least_to_lose(self._held, self._clock(), 1 + len(self._held) // _AT_ONCE)
+        going = self._least_to_lose(self._held, 1 + len(self._held) // _AT_ONCE)
         self._next.extend((connection, connection.since, connection.received) for connection in going[1:])
         if not going:
             return False
         self.evict(going[0])
         return True
 
-
-def _least_to_lose(connections: Iterable[Seated], now: float, count: int) -> list[Seated]:
-    ranked = ((rank, number, each) for number, each in enumerate(connections) if (rank := _rank(each, now)) is not None)
-    return [each for _, _, each in heapq.nsmallest(count, ranked)]
+    def _least_to_lose(self, connections: Iterable[Seated], count: int) -> list[Seated]:
+        now = self._clock()
+        ranked = (
+            (rank[0], -self.beside(each), rank[1], number, each)
+            for number, each in enumerate(connections)
+            if (rank := _rank(each, now)) is not None
+        )
+        return [found[-1] for found in heapq.nsmallest(count, ranked)]
 
 
 def _rank(connection: Seated, now: float) -> tuple[int, float] | None:
