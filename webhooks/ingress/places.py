@@ -4,8 +4,8 @@ A signed delivery is through in milliseconds. So a newcomer is let in wherever s
 goes: first those that have their answer, then the idle ones, then those that have not sent their headers, then the body that came
 slowest; of those alike one of the peer that holds most connections. No body is safe by its pace alone, or strangers could hold
 every place at that pace. Only a delivery that has arrived and waits for its answer is never cut off, unless what came before it
-over the same connection was not signed, or strangers could hold every place by asking faster than they are answered. Where there is
-nothing else, the newcomer is asked to come again (429).
+over the same connection was not signed, or strangers could hold every place by asking faster than they are answered. Where there
+is nothing else, the newcomer is asked to come again (429).
 """
 
 from __future__ import annotations
