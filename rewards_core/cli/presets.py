@@ -108,6 +108,8 @@ def _of_kubernetes(name: str, text: str) -> bool:
 def preset_text(program: Program, words: Sequence[str], name: str, config: str | Path | None) -> str | None:
     """Return what one option is set to beforehand, as far as that can be read; nothing is checked.
 
+    Of a file that can be read only once, such as a pipe, nothing is read: it is left to `presets`.
+
     Args:
         program: The command line.
         words: The command, as far as it is known.
@@ -119,7 +121,7 @@ def preset_text(program: Program, words: Sequence[str], name: str, config: str |
             return text
     file = _file(program, config)
     try:
-        return None if file is None else ConfigFile(*file).text(words, name)
+        return ConfigFile(*file).text(words, name) if file is not None and file[0].is_file() else None
     except ValueError:
         return None
 

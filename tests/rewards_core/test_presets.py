@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,19 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
         return Path("tool.toml")
 
     return write
+
+
+@pytest.mark.parametrize("place", ["before", "behind"])
+def test_a_pipe_is_a_file_of_options_too(place: str) -> None:
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, b"[do]\nsize = 7\n")
+        os.close(writing)
+        typed = [f"--config=/dev/fd/{reading}", "do"]
+        done = call(*(typed if place == "before" else reversed(typed)))
+        assert (done.exit_code, json.loads(done.stdout)["size"]) == (0, 7)
+    finally:
+        os.close(reading)
 
 
 def test_without_variables_and_file_the_defaults_hold() -> None:
