@@ -7,14 +7,13 @@ import os
 import random
 import resource
 import ssl
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import cast
 
 from benchmarks._servers import KEY_ID, PATH
-from benchmarks._wire import pin
+from benchmarks._wire import beside
 
 ADDRESSES = [f"127.0.1.{number}" for number in range(1, 11)]
 COME_BACK = (0.5, 1.5)
@@ -62,7 +61,7 @@ async def _stay(kind: str, number: int, port: int, tls: ssl.SSLContext | None, t
 
 
 async def _main(kind: str, port: int, connections: int, over_tls: bool) -> None:
-    os.nice(19)  # they stand for other machines, and take no time from whoever measures on this one
+    os.nice(19)  # the strangers stand for other machines: they must not slow down the caller that is measured
     resource.setrlimit(resource.RLIMIT_NOFILE, (4_096, max(4_096, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
     tls = None
     if over_tls and kind != "silent":
@@ -80,16 +79,8 @@ async def _main(kind: str, port: int, connections: int, over_tls: bool) -> None:
 def strangers(kind: str, port: int, connections: int, *, tls: bool = False) -> Iterator[None]:
     """Let so many strangers of a kind at a port: `unsigned`, `signed wrongly`, `full`, `pipelines`, `headers` or `silent`."""
     command = [sys.executable, "-m", "benchmarks._hostile", kind, str(port), str(connections), "tls" if tls else "plain"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    try:
-        pin(process.pid, 0)
-        process.stdout.readline()
+    with beside(command):
         yield
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 if __name__ == "__main__":

@@ -47,6 +47,21 @@ asyncio.run(main())
 
 
 @contextmanager
+def beside(command: list[str]) -> Iterator[None]:
+    """Run a process on the first core, from the first line that it writes to the end."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        pin(process.pid, 0)
+        process.stdout.readline()
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@contextmanager
 def answering_peer(body: bytes, status: str = "200 OK") -> Iterator[str]:
     """Run a process that answers every request with these bytes; give its address."""
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()

@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks._load import CONNECTIONS, body_of, race, request_of, send, server
 from benchmarks._servers import KEY_ID, PATH, SECRET
-from benchmarks._wire import pin
+from benchmarks._wire import beside, pin
 from original_async import OriginalClient, OriginalWebhooks
 from rewards_core.sqlite.connection import connect
 from webhooks import Completions, Receiver
@@ -258,16 +258,8 @@ asyncio.run(main())
 @contextmanager
 def hostile(port: int) -> Iterator[None]:
     """Let slow peers and a sender of garbage at a port."""
-    process = subprocess.Popen([sys.executable, "-c", HOSTILE, str(port), str(SLOW_PEERS)], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    try:
-        pin(process.pid, 0)
-        process.stdout.readline()
+    with beside([sys.executable, "-c", HOSTILE, str(port), str(SLOW_PEERS)]):
         yield
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 def at_many_rows(quick: bool) -> list[dict[str, Any]]:

@@ -15,14 +15,14 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any, NoReturn
+from typing import Any
 
 from attrs import frozen
 
 from original_async.signature import SIGNATURE_HEADER
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.json import canonical, dumps, loads
-from rewards_core.secrets import Secret, shielded
+from rewards_core.secrets import Secret, SecretHolder, shielded
 
 _ALGORITHMS: Mapping[int, str] = {20: "sha1", 32: "sha256", 48: "sha384", 64: "sha512"}
 _MAX_DIGESTS = 16
@@ -76,7 +76,7 @@ class _Written:
     written: str
 
 
-class SignatureReader:
+class SignatureReader(SecretHolder):
     """Hold webhook secrets, and say how signatures read; no secret and no computed digest leaves it.
 
     Args:
@@ -123,15 +123,6 @@ class SignatureReader:
 
     def __repr__(self) -> str:
         return f"<SignatureReader of {', '.join(self.__secrets)}>"
-
-    def __copy__(self) -> SignatureReader:
-        return self
-
-    def __deepcopy__(self, memo: object) -> SignatureReader:
-        return self
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("SignatureReader: a secret does not leave its process. Build the object again in the other one.")
 
     def _secret_forms(self) -> Iterator[tuple[str, str, bytes]]:
         for key_id, forms in self.__forms.items():

@@ -9,11 +9,10 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NoReturn
 
 from rewards_core.errors import SignatureError
 from rewards_core.keys import is_key_id
-from rewards_core.secrets import Secret, shielded
+from rewards_core.secrets import Secret, SecretHolder, shielded
 from rewards_core.validation import check_bytes, check_mapping, check_str, kind_of, shown
 
 SIGNATURE_HEADER = "x-webhook-signature"
@@ -27,7 +26,7 @@ _ADVICE: Mapping[str, str] = {
     "mismatch": "The signature does not fit the body: the body was changed on the way, or the secret of the key is wrong.",
 }
 _find_pairs = re.compile(r"(?<![^\s,])([^\s,]+),([0-9A-Fa-f]{64})(?![^\s,])").findall
-"""Key ids and digests: by the vendor white space stands between the pairs, by whoever joins repeated headers a comma."""
+"""Key ids and digests. The vendor separates the pairs by white space; a proxy that joins repeated headers adds commas."""
 
 
 @shielded
@@ -45,7 +44,7 @@ def sign(body: bytes, keys: Mapping[str, str]) -> str:
     return Keyring(keys).sign(body)
 
 
-class Keyring:
+class Keyring(SecretHolder):
     """Hold webhook secrets by key id, ready to sign and verify; they show in no repr, copy or pickle.
 
     Args:
@@ -125,15 +124,6 @@ class Keyring:
 
     def __repr__(self) -> str:
         return f"<Keyring of {', '.join(self.__secrets)}>"
-
-    def __copy__(self) -> Keyring:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Keyring:
-        return self
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("Keyring: a secret does not leave its process. Build the object again in the other one.")
 
 
 def _digest(secret: bytes, body: bytes) -> str:

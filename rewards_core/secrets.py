@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from functools import wraps
-from typing import NoReturn, ParamSpec, TypeVar
+from typing import NoReturn, ParamSpec, Self, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -20,7 +20,25 @@ _QUOTES = frozenset({"''", '""', "``", "\u2018\u2019", "\u201c\u201d"})
 _unexpanded = re.compile(r"\$\{[^}]*\}|\{\{[^}]*\}\}|\$\([^)]*\)|^\$[A-Za-z_]\w*$|^%\w+%$").search
 
 
-class Secret:
+class SecretHolder:
+    """What holds a secret in its memory: a copy of it is itself, and it cannot be pickled."""
+
+    __slots__ = ()
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self._known_as()}: a secret does not leave its process. Build the object again in the other one.")
+
+    def _known_as(self) -> str:
+        return type(self).__name__
+
+
+class Secret(SecretHolder):
     """Hold a secret text; only `reveal()` gives it, and neither `repr` nor `str`, logs, copies nor pickles do.
 
     Args:
@@ -62,14 +80,8 @@ class Secret:
     def __hash__(self) -> int:
         return hash((Secret, self.__value))
 
-    def __copy__(self) -> Secret:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Secret:
-        return self
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(f"{self._name}: a secret does not leave its process. Build the object again in the other one.")
+    def _known_as(self) -> str:
+        return self._name
 
 
 def _problem_of(text: str, *, spaces: bool) -> str | None:

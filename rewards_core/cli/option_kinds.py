@@ -1,4 +1,4 @@
-"""What the options of a command take: read from the annotations of its function, whoever wrote it."""
+"""What the options of a command take, read from the annotations of its function."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ async def served(store: MemoryStore | None = None, *, source: Any = None, **opti
 
 @asynccontextmanager
 async def serving(application: web.Application, receiver: Receiver) -> AsyncIterator[Served]:
-    """Run an application; a connection whose request was not read to its end is not closed by aiohttp, but by whoever says so."""
+    """Run an application in which aiohttp itself closes no connection with an unread request: only our own code does."""
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, lingering_time=100_000)
     await runner.setup()
     try:

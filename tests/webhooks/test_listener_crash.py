@@ -86,7 +86,7 @@ class Elsewhere:
         mood = "well" if self.moods is None else self.moods.choices(["well", "badly", "slowly"], [15, 4, 1])[0]
         if mood != "well":
             self.refused[mood] += 1
-            if mood == "slowly":  # whoever asked has given up, or was killed
+            if mood == "slowly":  # the caller has given up, or was killed
                 await self.let_go.wait()
             return web.Response(status=500)
         self.got[ref.uid] += 1

@@ -1,4 +1,4 @@
-"""What `webhook-listener serve` writes to standard error: a line for each delivery, as text or as JSON, whoever writes it."""
+"""What `webhook-listener serve` and its workers write to standard error: a line for each delivery, as text or as JSON."""
 
 from __future__ import annotations
 

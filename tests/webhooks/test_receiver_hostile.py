@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +13,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from original_async import OriginalWebhooks
 from tests.webhooks.fakes import body_of, words_of
+from tests.webhooks.hostile_kit import a_value
 from webhooks import MemoryStore, Receiver, Reply
 
 CALLS = 105_000
@@ -57,18 +57,6 @@ def a_signature(dice: random.Random, source: OriginalWebhooks, body: bytes) -> s
     if roll < 0.7:
         return source.sign(body).upper()
     return "".join(dice.choice([*PIECES, f"{dice.getrandbits(256):x}"]) for _ in range(dice.randint(0, 12)))
-
-
-def a_value(dice: random.Random, depth: int = 0) -> Any:
-    roll = dice.random()
-    if depth < 4 and roll < 0.35:
-        keys = ["uid", "status", "amount", "app", "allocation", "claim", "reward", "data", "event", "sent_at", "nonce", ""]
-        return {dice.choice(keys): a_value(dice, depth + 1) for _ in range(dice.randint(0, 4))}
-    if depth < 4 and roll < 0.45:
-        return [a_value(dice, depth + 1) for _ in range(dice.randint(0, 3))]
-    return dice.choice(
-        ["done", "Failed", "pending", "324167489835", "1.23", "../x", "a\x00b", "ü", "", None, True, 7, 1.5, -1, 10**19]
-    )
 
 
 def a_body(dice: random.Random, number: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What arrives at a server, request by request, with all that its HTTP says of it, whoever answers it."""
+"""Each request that arrives at a server, with everything its HTTP says about it, whether a receiver answers it or not."""
 
 from __future__ import annotations
 

@@ -41,6 +41,7 @@ from webhooks.cli.redaction import Redaction, parse_redaction
 from webhooks.cli.service import Listener
 from webhooks.cli.settings import ListenerSettings, TlsSettings
 from webhooks.cli.sources import ReloadableSource, SourceSpec, checked_path
+from webhooks.cli.stopping import ENDING, end_on_signals
 
 logger = logging.getLogger("webhooks.listener")
 
@@ -139,29 +140,18 @@ async def _capture(
 
     capturing = Capturing(ReloadableSource(spec), reader, files, output, options, enough)
     listener = Listener(settings, number=_NOT_THE_UPKEEP, armoured=capturing.server)
-    loop = asyncio.get_running_loop()
     ran_out = False
-
-    ends = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup stays what it is
-        ends.append(signal.SIGHUP)
-
-    def stop() -> None:
-        for number in ends:
-            loop.add_signal_handler(number, listener.abort)
-        listener.stop()
+    keeps_on = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup stays what it is
+    end_on_signals(listener.stop, listener.abort, ENDING if keeps_on else (*ENDING, signal.SIGHUP))
 
     def run_out() -> None:
         nonlocal ran_out
         ran_out = True
         listener.stop()
 
-    for number in ends:
-        loop.add_signal_handler(number, stop)
-
     def started(where: Mapping[str, Any]) -> None:
         if seconds is not None:
-            loop.call_later(seconds, run_out)
+            asyncio.get_running_loop().call_later(seconds, run_out)
         place = where.get("url") or where.get("unix")
         words = {"listening": True, "store": settings.store, "path": spec.path, "folder": str(out)}
         words |= {name: where[name] for name in ("url", "unix") if name in where}

@@ -14,6 +14,7 @@ from webhooks.cli.arrivals import Arrival
 from webhooks.cli.attempts import difference
 from webhooks.cli.json_text import readable
 from webhooks.cli.sources import ReloadableSource
+from webhooks.store.listing import operations_of
 
 _NO_READING = (
     "No reading of it fits a configured key: the body was changed on the way, the secret is not this app's, or the sender is not "
@@ -148,14 +149,13 @@ def _answered_words(capture: Capture) -> str:
 
 
 def _event_record(event: Event, known_names: frozenset[str]) -> dict[str, Any]:
-    refs = [] if event.ref is None else [event.ref, *event.also]
     return {
         "name": event.name,
         "known_name": event.name in known_names,
         "occurred_at": event.occurred_at,
         "correlation_id": event.correlation_id,
         "attempt": event.attempt,
-        "operations": [{"scope": ref.scope, "kind": ref.kind, "uid": ref.uid} for ref in refs],
+        "operations": [{"scope": ref.scope, "kind": ref.kind, "uid": ref.uid} for ref in operations_of(event)],
         "key": event.key,
         "settles": event.resource is not None,
         "problem": event.problem,

@@ -1,7 +1,7 @@
 """Which requests to the admin port mean that port, by what their headers say of where they go and where they come from.
 
-A page on a stranger's site can make the name of that site lead to an address in here (DNS rebinding). The browser of whoever
-reads the page then lets it read what is answered under that name. The name still stands in `Host`.
+A page on a stranger's site can make the name of that site lead to an address in here (DNS rebinding). The reader's browser then
+lets the page read what is answered under that name. The name still stands in `Host`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lists of refusals as JSON: from a worker to its supervisor, and from the admin port to whoever asks."""
+"""Lists of refusals as JSON: from a worker to its supervisor, and from the admin port to its clients."""
 
 from __future__ import annotations
 

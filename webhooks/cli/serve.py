@@ -45,6 +45,7 @@ from webhooks.cli.settings import (
     TlsSettings,
 )
 from webhooks.cli.sources import SourceSpec
+from webhooks.cli.stopping import end_on_signals
 from webhooks.cli.supervisor import Supervisor
 from webhooks.cli.tuning import leave_lasting_objects_alone
 from webhooks.early_signals import HAD_TERMINAL, has_terminal, take_hang_ups
@@ -251,16 +252,12 @@ def _polled(given: str | None, sources: Sequence[SourceSpec]) -> str:
 
 async def _serve(settings: ListenerSettings, output: Output) -> Exit:
     listener = Listener(settings) if settings.workers == 1 else Supervisor(settings)
-    loop = asyncio.get_running_loop()
 
-    def stop() -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, listener.abort)
+    def drain() -> None:
         logger.info("draining; a second signal ends at once")
         listener.stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+    stop = end_on_signals(drain, listener.abort)
 
     def hung_up() -> None:
         if HAD_TERMINAL and not has_terminal():
@@ -268,7 +265,7 @@ async def _serve(settings: ListenerSettings, output: Output) -> Exit:
         else:
             listener.reload()
 
-    loop.add_signal_handler(signal.SIGHUP, hung_up)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up)
     take_hang_ups()
 
     def started(where: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from webhooks.cli.control import Channel, settings_from_json
 from webhooks.cli.ending import CannotStart
 from webhooks.cli.refusal_lists import to_json
 from webhooks.cli.service import Listener
+from webhooks.cli.stopping import end_on_signals
 from webhooks.cli.tuning import leave_lasting_objects_alone
 from webhooks.cli.worker_process import SIGNALS
 
@@ -76,15 +77,7 @@ class _Worker:
         return code
 
     def _take_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-
-        def stop() -> None:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._listener.abort)
-            self._stop()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
+        end_on_signals(self._stop, self._listener.abort)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor looks at keys and certificate first
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 

@@ -457,11 +457,10 @@ class ArmouredServer(web.Server):
     async def _deliver(self, receiver: Intake, request: web.BaseRequest, connection: _Connection) -> Reply:
         headers, payload = request.headers, request.content
         body = payload.read_nowait() if payload.is_eof() else None
-        client = connection.client
-        refusal = receiver.refusal(request.method, headers, request.content_length, client, unread=body is None)
+        client, unread = connection.client, body is None
+        refusal = receiver.refusal(request.method, headers, request.content_length, client, unread=unread)
         if refusal is not None:
             return refusal
-        unread = body is None
         try:
             if body is None:
                 read = await self._read(receiver, request, connection)

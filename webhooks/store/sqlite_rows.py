@@ -8,6 +8,7 @@ from typing import Any
 from attrs import define, evolve
 
 from rewards_core.operations import Event, OperationRef, OperationStatus
+from webhooks.store.listing import operations_of
 from webhooks.store.outcomes import unpack, unpack_any
 from webhooks.store.records import EventState, Job, Outcome, PendingOperation, Priority, StoredEvent
 
@@ -69,7 +70,7 @@ class Arrival:
             return cls(event, at)
         if settled is not None:
             return cls(event, at, PackedOutcome.of(*settled), event.also)
-        return cls(event, at, None, event.also if event.ref is None else (event.ref, *event.also))
+        return cls(event, at, None, operations_of(event))
 
     def row(self, event_id: int, state: int) -> tuple[Any, ...]:
         """Return its values, in the order of `EVENT_COLUMNS`."""
