@@ -25,7 +25,7 @@ BODY = (
     '{"data": {"app": {"uid": "UB2DG8MW5KBQ", "name": "दिवाली Rewards", "environment": "Development"},\n'
     ' "allocation": {"uid": "213134081289", "status": "done", "reward_uid": "112144981245", "to_user_uid": "223144788242",\n'
     '  "amount": "1.50", "nonce": "diwali_2024_0001", "created_at": "2023-08-10T14:07:14.494142Z"},\n'
-    ' "user": {"uid": "223144788242", "email": "jane.doe@mail.getoriginal.com", "wallets":\n'
+    ' "user": {"uid": "223144788242", "email": "janelisabeth.doe@mail.getoriginal.com", "wallets":\n'
     '  [{"address": "0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045",\n'
     '   "url": "https:\\/\\/amoy.polygonscan.com\\/address\\/0xd8dA6BF2"}]},\n'
     ' "transaction_log": {"type": "mint", "chain_id": 80002, "block": 8812345.5}},\n'
@@ -38,7 +38,7 @@ ORIGINALS = (
     "112144981245",
     "223144788242",
     "diwali",
-    "jane",
+    "janelisabeth",
     "getoriginal",
     "d8dA6BF2",
     "polygonscan",

@@ -43,6 +43,14 @@ def test_a_value_keeps_its_shape(text: str, shape: str) -> None:
     assert made.value(text) == made.value(text)
 
 
+def test_no_letter_or_digit_of_a_made_up_value_is_the_real_one() -> None:
+    for seed in range(256):
+        made = MakeUp(bytes([seed]))
+        for real in ("324167489835", "1.5", "-0.7", "UB2DG8MW5KBQ", "Jane", "d8da6bf2"):
+            pairs = zip(real, made.value(real), strict=True)
+            assert [each for each, other in pairs if each == other and each not in "-0."] == []
+
+
 def test_a_value_is_another_one_in_each_process() -> None:
     assert len({"324167489835", *(MakeUp().value("324167489835") for _ in range(3))}) == 4
 

@@ -145,7 +145,8 @@ class MakeUp:
         if len(mantissa) >= _ID_LENGTH and mantissa.isdigit():
             return self._shaped(mantissa, _DIGITS) + mark + exponent
         digits = self._digits("number", mantissa.encode())
-        return "".join(str(1 + next(digits) % 9) if each in "123456789" else each for each in mantissa) + mark + exponent
+        made = (_another(each, "123456789", next(digits)) if each in "123456789" else each for each in mantissa)
+        return "".join(made) + mark + exponent
 
     def _runs(self, text: str) -> str:
         """Replace what looks like hex by hex, and every other letter and digit by another."""
@@ -162,8 +163,7 @@ class MakeUp:
         for place, each in enumerate(text):
             kind = next((kind for kind in kinds if each in kind), "")
             if kind:
-                other = kind[next(digits) % len(kind)]
-                made.append("1" if place == 0 and other == "0" and each != "0" else other)
+                made.append(_another(each, kind.replace("0", "") if place == 0 and each != "0" else kind, next(digits)))
             else:
                 made.append("é" if each.isalpha() and not each.isascii() else each)
         return "".join(made)
@@ -174,6 +174,11 @@ class MakeUp:
         while True:
             yield from hashlib.blake2b(text, key=self._seed, salt=kind.encode(), person=block.to_bytes(8, "big")).digest()
             block += 1
+
+
+def _another(letter: str, kind: str, number: int) -> str:
+    """Return another letter of a kind, by a number below 256."""
+    return kind[(kind.index(letter) + 1 + number % (len(kind) - 1)) % len(kind)]
 
 
 def _says_how(value: str) -> bool:
