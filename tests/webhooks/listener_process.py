@@ -9,7 +9,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,9 @@ class ListenerProcess:
         self.url = f"{where.get('url', 'http://listener')}/webhooks/original"
 
     def send_signal(self, number: int) -> None:
-        """Signal it and whatever it runs under."""
-        os.killpg(self.process.pid, number)
+        """Signal it and whatever it runs under; nothing happens if it has ended, of which asyncio may not have heard yet."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
 
     async def kill(self) -> None:
         """End it without a chance to do anything."""
