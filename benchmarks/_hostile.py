@@ -15,12 +15,17 @@ from typing import cast
 from benchmarks._servers import KEY_ID, PATH
 from benchmarks._wire import beside
 
-ADDRESSES = [f"127.0.1.{number}" for number in range(1, 11)]
+ADDRESSES = [f"127.0.1.{number}" for number in range(1, 51)]
+FEW = 10
+"""So many of the addresses are used but by those who are at it faster than a share of ten addresses would let them."""
 COME_BACK = (0.5, 1.5)
 """Seconds after which one that was closed is there again, from and to."""
 
 _SIGNED_WRONGLY = f"X-Webhook-Signature: {KEY_ID},{'0' * 64}\r\n"
 _LENGTH = 262_144
+_BURST = 100_000
+_BURST_SECONDS = 1.0
+_WITHOUT_PAUSE = frozenset({"bursts", "refused"})
 
 
 def _start(kind: str, number: int) -> bytes:
@@ -29,6 +34,10 @@ def _start(kind: str, number: int) -> bytes:
     head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.{number % 10}\r\n{signature}"
     if kind in {"unsigned", "signed wrongly"}:
         return f"{head}Content-Length: 200000\r\n\r\n1".encode()
+    if kind == "bursts":
+        return f"{head}Content-Length: 200000\r\n\r\n".encode() + b"x" * _BURST
+    if kind == "refused":
+        return f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode()
     if kind == "full":
         return f"{head}Content-Length: {_LENGTH}\r\n\r\n".encode() + b"x" * (_LENGTH - 1)
     if kind == "pipelines":
@@ -41,23 +50,23 @@ def _start(kind: str, number: int) -> bytes:
 
 async def _stay(kind: str, number: int, port: int, tls: ssl.SSLContext | None, there: asyncio.Semaphore) -> None:
     data = _start(kind, number)
+    address = ADDRESSES[number % (len(ADDRESSES) if kind in _WITHOUT_PAUSE else FEW)]
     while True:
         with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(60):
-                reader, writer = await asyncio.open_connection(
-                    "127.0.0.1", port, local_addr=(ADDRESSES[number % len(ADDRESSES)], 0), ssl=tls
-                )
+            async with asyncio.timeout(_BURST_SECONDS if kind == "bursts" else 60):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0), ssl=tls)
                 if kind == "pipelines":
                     cast("asyncio.Transport", writer.transport).pause_reading()
                 writer.write(data)
                 there.release()
                 try:
                     while await reader.read(1000):
-                        pass
+                        if kind == "refused":
+                            writer.write(data)
                 finally:
                     writer.transport.abort()
         there.release()
-        await asyncio.sleep(random.uniform(*COME_BACK))
+        await asyncio.sleep(0 if kind in _WITHOUT_PAUSE else random.uniform(*COME_BACK))
 
 
 async def _main(kind: str, port: int, connections: int, over_tls: bool) -> None:
@@ -77,7 +86,11 @@ async def _main(kind: str, port: int, connections: int, over_tls: bool) -> None:
 
 @contextmanager
 def strangers(kind: str, port: int, connections: int, *, tls: bool = False) -> Iterator[None]:
-    """Let so many strangers of a kind at a port: `unsigned`, `signed wrongly`, `full`, `pipelines`, `headers` or `silent`."""
+    """Let so many strangers of a kind at a port.
+
+    `unsigned` and `signed wrongly` send one byte of a long body, `full` all but one, `bursts` half of it, anew each second;
+    `refused` ask and are refused without end; `pipelines` read no answers; `headers` and `silent` do not come to a request.
+    """
     command = [sys.executable, "-m", "benchmarks._hostile", kind, str(port), str(connections), "tls" if tls else "plain"]
     with beside(command):
         yield

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
 
 import attrs
 import pytest
 
+from tests.stepped_time import SteppedTime
 from tests.virtual_time import virtual_time
 from tests.webhooks.test_armour_places import Seat
 from tests.webhooks.test_armour_server import SLOWEST, Running, close, read_answer, request, serving, until
 from webhooks.ingress.body import Bodies
-from webhooks.ingress.places import FRESH_SECONDS, Phase, Seated
+from webhooks.ingress.places import FRESH_SECONDS, Phase
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -41,8 +44,8 @@ class Stream:
 class Reading:
     """A body that is being read."""
 
-    def __init__(self, bodies: Bodies, *blocks: bytes, longest: int = LONG) -> None:
-        self.seat = Seat(Phase.BODY, since=asyncio.get_running_loop().time())
+    def __init__(self, bodies: Bodies, *blocks: bytes, longest: int = LONG, client: str = "192.0.2.1") -> None:
+        self.seat = Seat(Phase.BODY, since=asyncio.get_running_loop().time(), client=ip_address(client))
         self.stream = Stream(*blocks)
         self._bodies = bodies
         self.task = asyncio.create_task(bodies.read(self.seat, self.stream, longest))
@@ -161,13 +164,107 @@ async def test_only_a_body_that_others_wait_for_and_that_does_not_come_is_in_the
     assert bodies.in_the_way(loop.time()) == []
     fresh, waiting = (Reading(bodies, b"." * 10, b".") for _ in range(2))
     await turns()
-    assert bodies.in_the_way(loop.time()) == [cast("Seated", stalled.seat)]
+    assert bodies.in_the_way(loop.time()) == [stalled.seat]
     stalled.seat.phase = Phase.ANSWER
     assert bodies.in_the_way(loop.time()) == []
     for each in (stalled, fresh, waiting):
         bodies.release(each.seat)
         each.task.cancel()
     await asyncio.gather(*(each.task for each in (stalled, fresh, waiting)), return_exceptions=True)
+
+
+async def let_go(bodies: Bodies, *readings: Reading) -> None:
+    """End readings whose bodies nobody wants."""
+    for each in readings:
+        bodies.release(each.seat)
+        each.task.cancel()
+    await asyncio.gather(*(each.task for each in readings), return_exceptions=True)
+
+
+@virtual_time
+async def test_memory_that_is_given_back_goes_first_to_the_client_that_holds_least() -> None:
+    bodies = Bodies(100)
+    answered, crowd = Reading(bodies, b"1" * 10, b""), [Reading(bodies, b"2" * 10, b"2" * 10) for _ in range(9)]
+    await turns()
+    lone = Reading(bodies, b"3" * 10, client="192.0.2.2")
+    await turns()
+    assert [reader in bodies.waiting for reader in (crowd[-1].seat, lone.seat)] == [True, True]
+    bodies.release(answered.seat)
+    await turns()
+    assert lone.stream.empty
+    await let_go(bodies, lone, *crowd)
+
+
+@virtual_time
+async def test_of_the_client_that_holds_most_the_longest_goes_first_even_if_it_waits_itself() -> None:
+    loop = asyncio.get_running_loop()
+    bodies = Bodies(100)
+    first = Reading(bodies, b"1" * 20, client="192.0.2.1")
+    stalled = Reading(bodies, b"2" * 30, client="192.0.2.2")
+    await turns()
+    crowd = [Reading(bodies, b"3" * 17, b"3", client="192.0.2.3") for _ in range(3)]
+    await turns()
+    assert bodies.used == 101
+    await asyncio.sleep(FRESH_SECONDS)
+    assert bodies.in_the_way(loop.time()) == [stalled.seat], "those who wait are in the way of nobody who holds as much"
+    lone = Reading(bodies, b"4", b"4", client="192.0.2.4")
+    await turns()
+    assert bodies.in_the_way(loop.time()) == [crowd[0].seat, crowd[1].seat]
+    await let_go(bodies, first, stalled, lone, *crowd)
+    assert (bodies.used, bodies.waiting) == (0, [])
+
+
+@asynccontextmanager
+async def waiting_for_memory(running: Running) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Have one delivery wait for its answer, which holds all memory, and another for memory; give the second's."""
+    running.inbox.go_on.clear()
+    reader, writer = await running.connect()
+    writer.write(request("Content-Length: 2000\r\n"))
+    await until(lambda: running.server._in_flight)
+    writer.write(b"x" * 2_000)
+    await running.inbox.entered.wait()
+    waiting, sender = await running.connect()
+    sender.write(request("Content-Length: 4000\r\n") + b"y" * 2_000)
+    await until(lambda: running.server._bodies.waiting)
+    yield waiting, sender
+    assert await read_answer(reader) == 200
+    for each in (writer, sender):
+        await close(each)
+
+
+SCARCE = attrs.evolve(SLOWEST, buffered_bytes=1_000)
+
+
+async def test_the_time_of_a_body_does_not_run_while_it_waits_for_memory(stepped_time: SteppedTime) -> None:
+    async with serving(SCARCE, body_timeout=4) as running, waiting_for_memory(running) as (reader, writer):
+        stepped_time.at += 5
+        running.server._watch._sweep()
+        running.inbox.go_on.set()
+        await until(lambda: not running.server._bodies.waiting)
+        stepped_time.at += 2
+        running.server._watch._sweep()
+        writer.write(b"y" * 2_000)
+        assert await read_answer(reader) == 200
+        assert running.refused == {}
+
+
+async def test_a_body_that_waits_for_memory_too_long_is_told_to_come_again(stepped_time: SteppedTime) -> None:
+    async with serving(SCARCE, body_timeout=4) as running, waiting_for_memory(running) as (reader, _):
+        stepped_time.at += 8
+        running.server._watch._sweep()
+        assert await read_answer(reader) == 429
+        assert running.refused == {"evicted": 1}
+        running.inbox.go_on.set()
+
+
+async def test_who_waits_for_memory_does_not_hold_up_the_end(stepped_time: SteppedTime) -> None:
+    async with serving(SCARCE, body_timeout=4) as running, waiting_for_memory(running) as (reader, _):
+        end = asyncio.create_task(running.server.drain(5))
+        await asyncio.sleep(0)
+        running.server._watch._sweep()
+        assert await read_answer(reader) == 429
+        running.inbox.go_on.set()
+        assert await end
 
 
 @virtual_time

@@ -41,8 +41,10 @@ class Seat:
 
     phase: Phase = Phase.IDLE
     since: float = 0.0
+    stopped: float | None = None
     received: int = 0
     peer: Address | None = None
+    client: Address | None = None
     unsigned: bool = False
     writing_paused: bool = False
     gone: bool = False
@@ -50,6 +52,12 @@ class Seat:
     def give_way(self) -> int | None:
         self.gone = True
         return None
+
+    def stop_reading(self) -> None:
+        self.stopped = asyncio.get_running_loop().time()
+
+    def go_on_reading(self) -> None:
+        self.stopped = None
 
 
 class Hall:

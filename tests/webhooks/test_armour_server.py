@@ -600,7 +600,7 @@ async def test_one_peer_cannot_hold_more_connections_than_its_share_and_others_g
     async with serving(attrs.evolve(SLOWEST, connections_per_peer=3)) as running:
         held = [await running.connect("127.0.0.9") for _ in range(5)]
         await until(lambda: running.refused.get("evicted") == 2)
-        assert [await read_all(reader) for reader, _ in held[:2]] == [b"", b""]
+        assert [status_of(await read_all(reader)) for reader, _ in held[:2]] == [429, 429]
         assert running.server.open_connections == 3
         assert await running.healthy("127.0.0.1") == 200
         for _, writer in held:
@@ -608,6 +608,30 @@ async def test_one_peer_cannot_hold_more_connections_than_its_share_and_others_g
         await until(lambda: not running.server.open_connections)
         assert await running.healthy("127.0.0.9") == 200
         assert running.refused == {"evicted": 2}
+
+
+async def test_who_was_answered_and_is_idle_gives_way_without_a_word_that_its_next_request_would_be_answered_with() -> None:
+    async with serving(attrs.evolve(SLOWEST, connections=1)) as running:
+        reader, writer = await running.connect()
+        writer.write(HEALTHY)
+        assert await read_answer(reader) == 200
+        assert await running.healthy() == 200
+        assert await read_all(reader) == b""
+        await close(writer)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_who_has_nothing_more_to_send_is_answered_all_that_it_asked_and_then_the_end(count: int) -> None:
+    async with serving(attrs.evolve(SLOWEST, idle_seconds=900)) as running:
+        running.inbox.go_on.clear()
+        reader, writer = await running.connect()
+        writer.write(HEALTHY * count)
+        writer.write_eof()
+        await running.inbox.entered.wait()
+        running.inbox.go_on.set()
+        assert (await read_all(reader)).count(b"HTTP/1.1 200 OK\r\n") == count
+        assert len(running.inbox.bodies) == count
+        await close(writer)
 
 
 async def test_when_all_places_are_taken_a_connection_without_a_request_gives_way() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Iterable
 from typing import Protocol
 
+from webhooks.ingress.peers import Address, peer_keys
 from webhooks.ingress.places import FRESH_SECONDS, Phase, Seated
 
 _FREED_AT_ONCE = 4
@@ -20,12 +23,31 @@ class Stream(Protocol):
         ...
 
 
+class Reader(Seated, Protocol):
+    """A connection that a body comes over.
+
+    Attributes:
+        client: Who sends it, which behind a proxy is not its peer.
+    """
+
+    client: Address | None
+
+    def stop_reading(self) -> None:
+        """Wait for memory, on no account of the peer."""
+        ...
+
+    def go_on_reading(self) -> None:
+        """End that wait; nothing happens if there is none."""
+        ...
+
+
 class Bodies:
     """Read bodies within one budget of bytes.
 
-    While the budget is used up, large bodies wait but the one under way longest, which is read to its end whatever its size.
-    Nobody is refused for want of memory: the peers of the others are not read from meanwhile, and `body_timeout` holds as ever.
-    Only a body that others wait for and that is still not here after a second must give way, see `in_the_way`.
+    While the budget is used up, large bodies wait but the one under way longest, which is read to its end whatever its size. What
+    is given back goes first to the client that holds least. Nobody is refused at once for want of memory: the peers of those who
+    wait are not read from, and their time does not run. Only a body that others wait for and that is still not here after a
+    second must give way, see `in_the_way`.
 
     Args:
         most: Bytes that all bodies together may hold, from their arrival until they are answered. One that holds less than a
@@ -36,15 +58,21 @@ class Bodies:
         self._most = most
         self._small = most // _SMALL
         self._used = 0
-        self._held: dict[Seated, int] = {}
-        self._waiting: dict[Seated, asyncio.Future[None]] = {}
+        self._held: dict[Reader, int] = {}
+        self._clients: Counter[int] = Counter()
+        self._waiting: dict[int, dict[Reader, asyncio.Future[None]]] = {}
 
     @property
     def used(self) -> int:
         """Bytes that are held now."""
         return self._used
 
-    async def read(self, reader: Seated, stream: Stream, most: int) -> bytes | None:
+    @property
+    def waiting(self) -> list[Reader]:
+        """Who waits for memory."""
+        return [reader for readers in self._waiting.values() for reader in readers]
+
+    async def read(self, reader: Reader, stream: Stream, most: int) -> bytes | None:
         """Return a body, which counts until `release`; None if it is longer than `most`.
 
         Args:
@@ -68,8 +96,7 @@ class Bodies:
                 if reader not in self._held:
                     raise ConnectionResetError
                 blocks.append(block)
-                self._held[reader] += len(block)
-                self._used += len(block)
+                self._count(reader, len(block))
                 if self._held[reader] > most:
                     return None
                 # a body in a hundred thousand chunks would else be read in one go, and nobody else have a turn
@@ -77,39 +104,79 @@ class Bodies:
         finally:
             blocks.clear()  # the traceback of an error would hold them until garbage is next collected
 
-    def release(self, reader: Seated) -> None:
+    def release(self, reader: Reader) -> None:
         """Count a body no longer; whoever still reads it meets an error. Nothing happens if there is none."""
-        self._used -= self._held.pop(reader, 0)
-        waiter = self._waiting.pop(reader, None)
+        if reader in self._held:
+            self._count(reader, -self._held[reader])
+            del self._held[reader]
+        waiter = self._pop(reader)
         if waiter is not None and not waiter.done():
             waiter.set_exception(ConnectionResetError())
         self._wake()
 
-    def in_the_way(self, now: float) -> list[Seated]:
-        """Return whose bodies others wait for in vain: the longest under way, as many as free a quarter of the budget."""
-        found: list[Seated] = []
-        freed = 0
-        for number, (reader, held) in enumerate(self._held.items() if self._waiting else ()):
-            late = reader.phase is Phase.BODY and now - reader.since >= FRESH_SECONDS
-            if late and reader not in self._waiting and (held or not number):
-                found.append(reader)
-                freed += held
-                if freed * _FREED_AT_ONCE >= self._most:
-                    break
+    def in_the_way(self, now: float) -> list[Reader]:
+        """Return whose bodies others wait for in vain, as many as free a quarter of the budget.
+
+        Those of the client that holds most come first, and of one client the one under way longest. One that waits for memory
+        itself is in the way only of a client that holds less.
+        """
+        if not self._waiting:
+            return []
+        least = min(self._clients[client] for client in self._waiting)
+        late = [reader for number, reader in enumerate(self._held) if self._is_late(reader, now, least, first=not number)]
+        found: list[Reader] = []
+        left = self._used
+        for reader in sorted(late, key=lambda reader: -self._clients[_client(reader)]):
+            if left * _FREED_AT_ONCE <= self._most * (_FREED_AT_ONCE - 1):
+                break
+            found.append(reader)
+            left -= self._held[reader]
         return found
 
-    async def _room(self, reader: Seated) -> None:
+    def _is_late(self, reader: Reader, now: float, least: int, *, first: bool) -> bool:
+        if reader.phase is not Phase.BODY or not (self._held[reader] or first):
+            return False
+        if reader.stopped is None:
+            return now - reader.since >= FRESH_SECONDS
+        return now - reader.stopped >= FRESH_SECONDS and self._clients[_client(reader)] > least
+
+    def _count(self, reader: Reader, size: int) -> None:
+        client = _client(reader)
+        self._used += size
+        self._held[reader] += size
+        self._clients[client] += size
+        if not self._clients[client]:
+            del self._clients[client]
+
+    async def _room(self, reader: Reader) -> None:
         while self._used >= self._most and next(iter(self._held), None) is not reader:
             if reader not in self._held:
                 raise ConnectionResetError
-            waiter = self._waiting[reader] = asyncio.get_running_loop().create_future()
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(_client(reader), {})[reader] = waiter
+            reader.stop_reading()
             await waiter
+            reader.go_on_reading()
         self._wake()  # the next, if there is still room
 
     def _wake(self) -> None:
         if not self._waiting:
             return
-        reader = next(iter(self._held), None) if self._used >= self._most else next(iter(self._waiting))
-        waiter = None if reader is None else self._waiting.pop(reader, None)
+        readers: Iterable[Reader] = self._held  # the one under way longest may go on
+        if self._used < self._most:
+            readers = self._waiting[min(self._waiting, key=self._clients.__getitem__)]
+        waiter = self._pop(next(iter(readers)))
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+    def _pop(self, reader: Reader) -> asyncio.Future[None] | None:
+        client = _client(reader)
+        readers = self._waiting.get(client, {})
+        waiter = readers.pop(reader, None)
+        if waiter is not None and not readers:
+            del self._waiting[client]
+        return waiter
+
+
+def _client(reader: Reader) -> int:
+    return peer_keys(reader.client)[0]

@@ -46,7 +46,8 @@ class Seated(Protocol):
     Attributes:
         peer: Who is at the other end.
         phase: What it waits for.
-        since: When that began, in seconds of the loop.
+        since: When that began, in seconds of the loop; later by as long as it was not read from for want of memory.
+        stopped: Since when it has not been read from for want of memory, None while it is.
         received: Bytes that came since, while it waits for headers or a body.
         unsigned: Whether the last delivery over it was signed by nobody.
     """
@@ -54,6 +55,7 @@ class Seated(Protocol):
     peer: Address | None
     phase: Phase
     since: float
+    stopped: float | None
     received: int
     unsigned: bool
 
@@ -163,7 +165,7 @@ class Places:
 
 def _rank(connection: Seated, now: float) -> tuple[int, float] | None:
     """Return what goes before what; None for what does not go."""
-    age, phase = now - connection.since, connection.phase
+    age, phase = (now if connection.stopped is None else connection.stopped) - connection.since, connection.phase
     if phase is Phase.CLOSING or (connection.unsigned and phase in (Phase.IDLE, Phase.ANSWER)):
         return 0, -age
     if phase is Phase.ANSWER:
