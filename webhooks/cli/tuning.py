@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio.sslproto
 import gc
 
-_OBJECTS_BETWEEN_COLLECTIONS = 10_000
+_OBJECTS_BETWEEN_COLLECTIONS = 5_000
 _TLS_BUFFER = 4_096
 
 
@@ -13,7 +13,7 @@ def leave_lasting_objects_alone() -> None:
     """Keep the garbage collector from looking, hundreds of times a second, through what lives as long as the process."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 20)
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 5, 5)
 
 
 def read_tls_in_small_pieces() -> None:

@@ -37,7 +37,7 @@ _UNHEARD = Reply(status=400, close=True)
 
 _CAME_BEFORE_THE_STORE = frozenset({200, 503})
 _MAX_HEADERS = 64
-_WAITING_BODY = 8_192
+_WAITING_BODY = 2_048
 """Bytes of a body that aiohttp holds for one who does not read it, before it reads no more from the peer; twice that at most."""
 
 
