@@ -38,6 +38,7 @@ ENDS_AT_ONCE = {
 }
 """What a command needs, and what keeps it from going on for long with a value that is right."""
 LISTENS = {"host", "port", "unix"}
+OTHER_SPELLINGS = {"event": {"name"}}
 TAKES_TIME = {("trigger", "delay"), ("trigger", "duplicate"), ("wait", "timeout")}
 OPTIONS = [
     pytest.param(app, program, words, kinds, kind, id=f"{words} --{kind.name}")
@@ -92,6 +93,7 @@ def wrongs(done: Result, kinds: dict[str, Kind]) -> list[str]:
     if not isinstance(done.exception, SystemExit | None):
         found += traceback.format_exception(done.exception)
     own = {*kinds, *(kind.negative for kind in kinds.values()), "help", "config"}
+    own |= {other for name in kinds for other in OTHER_SPELLINGS.get(name, ())}
     told = re.sub(r"`[^`]*`", "", done.stderr)  # another command, as a person types it
     found += [
         f"no option of this command: --{each}" for each in re.findall(r"(?<![\w-])--([a-z][a-z-]*)", told) if each not in own

@@ -56,6 +56,17 @@ def finite(number: Number) -> Number:
     raise typer.BadParameter(f"give a number up to {_LARGEST_NUMBER:,}." if math.isfinite(number) else "give a finite number.")
 
 
+def not_empty(text: str | None) -> str | None:
+    """Return a text that was typed for an option, or None.
+
+    Raises:
+        typer.BadParameter: it is empty, as where a variable of a shell is not set.
+    """
+    if text is None or text.strip():
+        return text
+    raise typer.BadParameter("it is empty. Give a text, or leave the option out.")
+
+
 def fail(text: str, code: int) -> NoReturn:
     """Say why on standard error and end the command."""
     tell(in_options(text), style="bold red")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import re
 import signal
 from pathlib import Path
@@ -194,6 +195,7 @@ async def test_whatever_a_signed_body_holds_it_is_kept_and_written_down(tmp_path
         (["--keys-file", "/nowhere"], "cannot be read"),
         (["--for", "nan"], "--for"),
         (["--store", "sqlite://nowhere/x"], "--store"),
+        (["--out", os.devnull], "--out: /dev/null is no folder"),
     ],
 )
 def test_wrong_usage_is_told_before_anything_listens(tmp_path: Path, options: list[str], words: str) -> None:

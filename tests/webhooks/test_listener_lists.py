@@ -231,3 +231,19 @@ def test_pending_operations_are_chosen_by_uid_and_kind(folder: Path) -> None:
     fill(folder, work)
     assert [row["kind"] for row in lines(run("pending", "list", "--uid", "1"))] == ["allocation", "claim"]
     assert [row["uid"] for row in lines(run("pending", "list", "--kind", "allocation"))] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        *(("events", "list", option) for option in ("--event", "--uid", "--scope")),
+        *(("tail", option) for option in ("--event", "--uid", "--scope")),
+        *(("outcomes", "list", option) for option in ("--uid", "--kind", "--scope")),
+        *(("pending", "list", option) for option in ("--uid", "--kind", "--scope")),
+    ],
+    ids=" ".join,
+)
+def test_a_filter_that_is_empty_is_refused_instead_of_finding_nothing(folder: Path, verb: tuple[str, ...]) -> None:
+    result = run(*verb, " ")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Give a text, or leave the option out" in " ".join(result.stderr.replace("│", " ").split())

@@ -42,6 +42,7 @@ class CaptureFiles:
 
     Raises:
         OSError: the folder cannot be made.
+        ValueError: something else is there.
     """
 
     def __init__(self, folder: Path, redaction: Redaction, clean: Callable[[str], str]) -> None:
@@ -49,7 +50,10 @@ class CaptureFiles:
         self._redaction = redaction
         self._clean = clean
         self._made_up = MakeUp()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise ValueError(f"--out: {folder} is no folder, and none can be made there; give another path") from None
         numbers = [int(found[0]) for each in folder.iterdir() if (found := _number(each.name))]
         self.last_number = max(numbers, default=0)
 

@@ -11,7 +11,7 @@ import typer
 
 from original_async.settings import WEBHOOK_KEYS, app_uid_from
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import fail, keys_option
+from rewards_core.cli.output import fail, keys_option, not_empty
 from rewards_core.text import one_line
 from webhooks.cli.sources import SourceSpec, parse_source
 from webhooks.cli.unix_socket import UnixSettings, mode_from
@@ -53,13 +53,19 @@ ForwardOption = Annotated[
         "--forward-to", help="Hand deliveries on to this URL, unchanged, as long as --forward-attempts and --forward-for say."
     ),
 ]
-EventOption = Annotated[str | None, typer.Option("--event", "--name", help="Only events of this name.")]
+EventOption = Annotated[str | None, typer.Option("--event", "--name", help="Only events of this name.", callback=not_empty)]
 StateOption = Annotated[EventState | None, typer.Option("--state", help="Only events whose handlers are so far.")]
-EventUidOption = Annotated[str | None, typer.Option("--uid", help="Only events that speak of the operation with this uid.")]
-EventScopeOption = Annotated[str | None, typer.Option("--scope", help="Only events of this scope.")]
-UidOption = Annotated[str | None, typer.Option("--uid", help="Only the operation with this uid, of whatever kind.")]
-KindOption = Annotated[str | None, typer.Option("--kind", help="Only operations of this kind, such as allocation.")]
-ScopeOption = Annotated[str | None, typer.Option("--scope", help="Only operations of this scope.")]
+EventUidOption = Annotated[
+    str | None, typer.Option("--uid", help="Only events that speak of the operation with this uid.", callback=not_empty)
+]
+EventScopeOption = Annotated[str | None, typer.Option("--scope", help="Only events of this scope.", callback=not_empty)]
+UidOption = Annotated[
+    str | None, typer.Option("--uid", help="Only the operation with this uid, of whatever kind.", callback=not_empty)
+]
+KindOption = Annotated[
+    str | None, typer.Option("--kind", help="Only operations of this kind, such as allocation.", callback=not_empty)
+]
+ScopeOption = Annotated[str | None, typer.Option("--scope", help="Only operations of this scope.", callback=not_empty)]
 BeforeOption = Annotated[int | None, typer.Option("--before", help="Only those with a lower id.", min=0, max=LARGEST_ID)]
 LimitOption = Annotated[int, typer.Option("--limit", help="The most to list.", min=1, max=LARGEST_LIST)]
 CaOption = Annotated[

@@ -128,7 +128,7 @@ class Listener:
                 self._store = await self._open_store(stack)
                 await self._wire(stack)
                 where = await self._listen(stack)
-            except (OSError, StoreError, UnicodeError) as problem:  # a host that can be no name is a UnicodeError
+            except (OSError, StoreError) as problem:
                 raise CannotStart(f"could not start: {problem}", Exit.UNAVAILABLE) from None
             started(where)
             await self._stop.wait()

@@ -112,9 +112,12 @@ def admin_token(file: Path) -> Secret:
     """Return the token of the admin port.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: it cannot be read, or is none.
     """
-    return Secret(read_secret_file(file, "the admin token").strip(), "admin token")
+    text = read_secret_file(file, "the admin token").strip()
+    if not text:
+        raise ValueError(f"{file}: this file of the admin token is empty.")
+    return Secret(text, "admin token")
 
 
 @frozen(kw_only=True)

@@ -53,8 +53,7 @@ async def open_sockets(settings: ListenerSettings) -> ListeningSockets:
     """Listen where the settings say.
 
     Raises:
-        OSError: the address cannot be had, or another server answers on the path of the unix socket.
-        UnicodeError: the host is no name.
+        OSError: the address cannot be had, the host is no name, or another server answers on the path of the unix socket.
     """
     if settings.unix is not None:
         opened = open_unix(settings.unix, _BACKLOG)
@@ -67,11 +66,13 @@ async def open_tcp(host: str, port: int) -> list[socket.socket]:
     """Listen on a port: on one socket, or on one for each address of a host name.
 
     Raises:
-        OSError: the address cannot be had.
-        UnicodeError: the host is no name.
+        OSError: the address cannot be had, or the host is no name.
     """
     loop = asyncio.get_running_loop()
-    bound = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)
+    try:
+        bound = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)
+    except (socket.gaierror, UnicodeError):
+        raise OSError(f"there is no host {host!a}; give a name or an address of this machine, such as 127.0.0.1") from None
     try:
         sockets = [each.dup() for each in bound.sockets]
     finally:

@@ -77,7 +77,7 @@ class Supervisor:
                 opened = await open_sockets(settings)
                 stack.callback(opened.close)
                 admin = await open_admin(stack, self, settings.admin, self._token, self._refusals)
-            except (OSError, UnicodeError) as problem:  # a host that can be no name is a UnicodeError
+            except OSError as problem:
                 raise CannotStart(f"could not start: {problem}", Exit.UNAVAILABLE) from None
             for_workers = evolve(settings, admin=None)
             self._workers = [Worker(number, for_workers, opened.sockets) for number in range(settings.workers)]

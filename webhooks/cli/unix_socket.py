@@ -23,7 +23,7 @@ class UnixSettings:
     """A unix socket to listen on.
 
     Attributes:
-        path: Its path, of 107 bytes at most.
+        path: Its path, of 107 bytes at most, with a name.
         mode: Who may connect: 0o600, 0o660, 0o606 or 0o666.
         group: Name or number of its group, None for this process's own.
 
@@ -37,6 +37,8 @@ class UnixSettings:
 
     @path.validator
     def _check_path(self, _: object, path: Path) -> None:
+        if not path.name:
+            raise ValueError("--unix: give the path of a socket, such as /run/rewards/in.sock.")
         if str(path).startswith("@"):
             raise ValueError(
                 f"--unix: {path} looks like an abstract socket, which anybody on this machine may open. Give the path of a file, "
