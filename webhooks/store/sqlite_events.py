@@ -45,15 +45,16 @@ def accept(session: Session, arrivals: Sequence[Arrival]) -> list[Acceptance]:
     """Keep events whose identities are not known yet, with all that follows from them."""
     settled: list[PackedOutcome] = []
     mentioned: list[OperationRef] = []
-    new: set[int] = set()
+    verdicts = dict.fromkeys(map(id, arrivals), Acceptance.DUPLICATE)
     for arrival in keep(session, arrivals):
-        new.add(id(arrival))
+        verdicts[id(arrival)] = Acceptance.NEW
         mentioned += arrival.lookups
         if arrival.outcome is not None:
             settled.append(arrival.outcome)
     record(session, settled, keep)
-    _ask(session, mentioned)
-    return [Acceptance.NEW if id(arrival) in new else Acceptance.DUPLICATE for arrival in arrivals]
+    if mentioned:
+        _ask(session, mentioned)
+    return list(verdicts.values())
 
 
 def record_outcomes(session: Session, some: Sequence[PackedOutcome]) -> list[Recorded]:
