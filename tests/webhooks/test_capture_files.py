@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 from original_async import OriginalWebhooks
 from tests.webhooks.capture_kit import ORIGINALS, body_of, capturing, chunks, headers_of, kept, mode_of, send
 from tests.webhooks.listener_process import APP, KEY_ID, SECRETS, SOURCE, delivery, post, signed
-from webhooks.cli.capturing import MOST_STRANGERS
+from webhooks.cli.capture.capturing import MOST_STRANGERS
 
 
 async def test_a_delivery_is_kept_acknowledged_and_written_down_as_it_arrived(tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from rewards_core.cli.output import Output
 from rewards_core.operations import Event
 from tests.webhooks.listener_process import KEYS, SECRETS, delivery, post, signed
 from webhooks import MemoryStore, Receiver
-from webhooks.cli.capture_files import CaptureFiles
-from webhooks.cli.capture_report import report_of
-from webhooks.cli.capturing import CaptureOptions, Capturing
-from webhooks.cli.redaction import parse_redaction
+from webhooks.cli.capture.capturing import CaptureOptions, Capturing
+from webhooks.cli.capture.files import CaptureFiles
+from webhooks.cli.capture.redaction import parse_redaction
+from webhooks.cli.capture.report import report_of
 from webhooks.cli.sources import ReloadableSource, SourceSpec
 from webhooks.readings import LARGE_BODY
 
@@ -48,7 +48,7 @@ async def test_a_large_body_and_what_is_said_of_it_leave_the_loop_free(
         reporting.append(threading.get_ident())
         return report_of(*words)
 
-    monkeypatch.setattr("webhooks.cli.capturing.report_of", report)
+    monkeypatch.setattr("webhooks.cli.capture.capturing.report_of", report)
     reader = SignatureReader(SECRETS)
     files = await asyncio.to_thread(CaptureFiles, tmp_path, parse_redaction([]), reader.without_secrets)
     options = CaptureOptions(refuse_first=False, wanted=0)

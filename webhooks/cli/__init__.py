@@ -22,7 +22,7 @@ EXIT_CODES = exit_codes(
 
 COMMANDS = {
     "serve": ("webhooks.cli.serve:serve", "Take deliveries until told to stop."),
-    "capture": ("webhooks.cli.capture:capture", "Keep the next deliveries as they arrive, and say how they read."),
+    "capture": ("webhooks.cli.capture.command:capture", "Keep the next deliveries as they arrive, and say how they read."),
     "trigger": ("webhooks.cli.trigger:trigger", "Sign a sample event as the vendor does and send it."),
     "tail": ("webhooks.cli.tail:tail", "Show events as they come; ctrl-c ends."),
     "wait": (

@@ -9,8 +9,8 @@ from typing import Any
 from attrs import frozen
 
 from rewards_core.operations import Event
-from webhooks.cli.json_text import Path, readable, rewritten
-from webhooks.cli.redaction import Headers
+from webhooks.cli.capture.json_text import Path, readable, rewritten
+from webhooks.cli.capture.redaction import Headers
 
 _REMEMBERED = 256
 _LONGEST_LIST = 100

@@ -15,8 +15,8 @@ import string
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from webhooks.cli.json_text import Path, rewritten
-from webhooks.cli.redaction import REDACTED, Headers
+from webhooks.cli.capture.json_text import Path, rewritten
+from webhooks.cli.capture.redaction import REDACTED, Headers
 
 _KEPT_MEMBERS = frozenset(
     {"chain", "chain_id", "display_type", "environment", "event", "network", "region", "status", "token_type", "type"}

@@ -13,11 +13,11 @@ from multidict import CIMultiDict
 from original_async.readings import SignatureReader
 from rewards_core.cli.output import Output, for_whoever_reads
 from rewards_core.text import counted
-from webhooks.cli.arrivals import Arrival, watched
-from webhooks.cli.attempts import Attempt, Attempts
-from webhooks.cli.capture_files import CaptureFiles
-from webhooks.cli.capture_report import Capture, lines_of, report_of, verified
-from webhooks.cli.redaction import in_texts
+from webhooks.cli.capture.arrivals import Arrival, watched
+from webhooks.cli.capture.attempts import Attempt, Attempts
+from webhooks.cli.capture.files import CaptureFiles
+from webhooks.cli.capture.redaction import in_texts
+from webhooks.cli.capture.report import Capture, lines_of, report_of, verified
 from webhooks.cli.sources import ReloadableSource
 from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.base import Intake, Reply

@@ -10,8 +10,8 @@ from typing import Any
 from aiohttp import web
 from attrs import define
 
-from webhooks.cli.attempts import Attempt
-from webhooks.cli.redaction import Headers
+from webhooks.cli.capture.attempts import Attempt
+from webhooks.cli.capture.redaction import Headers
 from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.base import BodyProblem, Intake, Reply
 from webhooks.ingress.paths import path_of

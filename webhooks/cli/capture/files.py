@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from webhooks.cli.arrivals import Arrival
-from webhooks.cli.capture_report import Capture
-from webhooks.cli.json_text import readable
+from webhooks.cli.capture.arrivals import Arrival
+from webhooks.cli.capture.json_text import readable
+from webhooks.cli.capture.made_up import MakeUp
+from webhooks.cli.capture.redaction import Headers, Redaction, in_texts
+from webhooks.cli.capture.report import Capture
 from webhooks.cli.lists import moment
-from webhooks.cli.made_up import MakeUp
-from webhooks.cli.redaction import Headers, Redaction, in_texts
 
 _ABOUT = "A delivery as it arrived. It is private: the sample beside it is for others."
 _ABOUT_REDACTED = " What is named as redacted was taken out, so that its signature cannot be verified again."

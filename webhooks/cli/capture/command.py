@@ -21,8 +21,9 @@ from rewards_core.cli.output import JsonOption, Output, finite
 from rewards_core.keys import webhook_keys
 from rewards_core.operations import DEFAULT_SCOPE
 from rewards_core.validation import check_id
-from webhooks.cli.capture_files import CaptureFiles
-from webhooks.cli.capturing import CaptureOptions, Capturing
+from webhooks.cli.capture.capturing import CaptureOptions, Capturing
+from webhooks.cli.capture.files import CaptureFiles
+from webhooks.cli.capture.redaction import Redaction, parse_redaction
 from webhooks.cli.ending import ENDS
 from webhooks.cli.options import (
     DEFAULT_STORE,
@@ -37,7 +38,6 @@ from webhooks.cli.options import (
     UnixOption,
     unix_of,
 )
-from webhooks.cli.redaction import Redaction, parse_redaction
 from webhooks.cli.service import Listener
 from webhooks.cli.settings import ListenerSettings, TlsSettings
 from webhooks.cli.sources import ReloadableSource, SourceSpec, checked_path

@@ -8,7 +8,7 @@ from typing import Any
 from attrs import frozen
 
 from rewards_core.validation import shown
-from webhooks.cli.json_text import Path, readable, rewritten
+from webhooks.cli.capture.json_text import Path, readable, rewritten
 
 REDACTED = "[redacted]"
 _ALWAYS = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie", "x-api-key", "x-api-secret", "x-auth-token"})

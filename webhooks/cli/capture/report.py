@@ -10,9 +10,9 @@ from attrs import asdict, frozen
 from original_async.readings import Reading
 from rewards_core.errors import SignatureError
 from rewards_core.operations import Event
-from webhooks.cli.arrivals import Arrival
-from webhooks.cli.attempts import difference
-from webhooks.cli.json_text import readable
+from webhooks.cli.capture.arrivals import Arrival
+from webhooks.cli.capture.attempts import difference
+from webhooks.cli.capture.json_text import readable
 from webhooks.cli.sources import ReloadableSource
 from webhooks.store.listing import operations_of
 
