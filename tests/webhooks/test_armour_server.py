@@ -634,6 +634,33 @@ async def test_who_has_nothing_more_to_send_is_answered_all_that_it_asked_and_th
         await close(writer)
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_who_has_nothing_more_to_send_is_answered_though_the_body_came_after_its_head(chunked: bool) -> None:
+    head, body = "Content-Length: 5\r\n", b"hello"
+    if chunked:
+        head, body = "Transfer-Encoding: chunked\r\n", b"5\r\nhello\r\n0\r\n\r\n"
+    async with serving() as running:
+        reader, writer = await running.connect()
+        writer.write(request(head))
+        await until(lambda: running.server._bodies._held)
+        writer.write(body)
+        writer.write_eof()
+        assert status_of(await read_all(reader)) == 200
+        assert running.inbox.bodies == [b"hello"]
+        await close(writer)
+
+
+async def test_who_closes_its_half_inside_a_body_is_closed_at_once() -> None:
+    async with serving(body_timeout=900) as running:
+        reader, writer = await running.connect()
+        writer.write(request("Content-Length: 5\r\n") + b"hel")
+        writer.write_eof()
+        assert await read_all(reader) == b""
+        await until(lambda: not running.server._in_flight)
+        assert running.refused == {"broken": 1}
+        await close(writer)
+
+
 async def test_when_all_places_are_taken_a_connection_without_a_request_gives_way() -> None:
     async with serving(attrs.evolve(SLOWEST, connections=5)) as running:
         held = [await running.connect() for _ in range(5)]

@@ -73,6 +73,7 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
     __slots__ = (
         "ahead",
         "armour",
+        "arriving",
         "client",
         "deadline",
         "half_closed",
@@ -103,6 +104,7 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         self.half_closed = False
         self.peer: Address | None = None
         self.client: Address | None = None
+        self.arriving: StreamReader | None = None
         self.unread: StreamReader | None = None
         self.unsigned = False
         self.untold = False
@@ -130,8 +132,9 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         super().connection_made(transport)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's returns None, asyncio takes both
-        """Answer what has arrived, over a plain connection: its peer may have ended only its own half. Answer nothing else."""
-        if self.phase is Phase.ANSWER and self.wire.get_extra_info("sslcontext") is None:
+        """Answer what has arrived whole, over a plain connection: its peer may have closed only its own half. Else close."""
+        whole = self.phase in (Phase.BODY, Phase.ANSWER) and (self.arriving is None or self.arriving.is_eof())
+        if whole and self.wire.get_extra_info("sslcontext") is None:
             self.half_closed = True
         else:
             self.force_close()
@@ -142,6 +145,7 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         self.armour.forget(self)
         super().connection_lost(exc)
         self._messages.clear()  # requests that will not be answered; they hold this connection, which holds them
+        self.arriving = None  # as above
 
     def force_close(self) -> None:
         """Close, and read no further; the rest of a refused body, for which aiohttp would wait, can come no more."""
@@ -177,6 +181,8 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         before = self._request_count
         super().data_received(data)
         new = self._request_count - before
+        if new:
+            self.arriving = self._messages[-1][1]
         if new and self.phase is Phase.BODY:
             if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
                 # the parser gave up inside the body that a request is reading, and would tell only the next request
