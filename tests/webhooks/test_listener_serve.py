@@ -431,7 +431,7 @@ async def create(url: str) -> str:
         (("--store", "postgres://x"), {}, 2, "--store: give 'sqlite:///FILE' or 'memory:'"),
         (("--store", "sqlite:///missing/inbox.db"), {}, 7, "Its folder must exist"),
         (("--admin-host", "0.0.0.0"), {}, 2, "Give --admin-token-file to demand a token"),
-        (("--admin-token-file", os.devnull), {}, 2, "/dev/null: this file of the admin token is empty"),
+        (("--admin-token-file", os.devnull), {}, 2, "admin token in /dev/null: it is empty"),
         (("--admin-token-file", "missing"), {}, 2, "missing: this file of the admin token cannot be read: No such file"),
         (("--tls-cert", "missing"), {}, 2, "--tls-cert: missing cannot be used (FileNotFoundError). Give a PEM file"),
         (("--tls-cert", "missing", "--tls-min", "1.1"), {}, 2, "'1.1' is not supported. Give 1.2 or 1.3."),

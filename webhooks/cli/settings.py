@@ -114,10 +114,7 @@ def admin_token(file: Path) -> Secret:
     Raises:
         ValueError: it cannot be read, or is none.
     """
-    text = read_secret_file(file, "the admin token").strip()
-    if not text:
-        raise ValueError(f"{file}: this file of the admin token is empty.")
-    return Secret(text, "admin token")
+    return Secret(read_secret_file(file, "the admin token").strip(), f"admin token in {file}")
 
 
 @frozen(kw_only=True)
