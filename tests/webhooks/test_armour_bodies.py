@@ -13,7 +13,7 @@ import pytest
 from tests.stepped_time import SteppedTime
 from tests.virtual_time import virtual_time
 from tests.webhooks.test_armour_places import Seat
-from tests.webhooks.test_armour_server import SLOWEST, Running, close, read_answer, request, serving, until
+from tests.webhooks.test_armour_server import HEALTHY, SLOWEST, Running, close, read_answer, request, serving, until
 from webhooks.ingress.body import Bodies
 from webhooks.ingress.places import FRESH_SECONDS, Phase
 
@@ -233,6 +233,29 @@ async def waiting_for_memory(running: Running) -> AsyncIterator[tuple[asyncio.St
 
 
 SCARCE = attrs.evolve(SLOWEST, buffered_bytes=1_000)
+
+
+async def test_a_pipelined_body_that_waits_for_memory_is_not_read_meanwhile() -> None:
+    async with serving(SCARCE) as running:
+        holding, holder = await running.connect()
+        holder.write(request("Content-Length: 3000\r\n") + b"x" * 2_000)
+        await until(lambda: running.server._bodies.used)
+        running.inbox.go_on.clear()
+        reader, writer = await running.connect()
+        writer.write(HEALTHY)
+        await running.inbox.entered.wait()
+        writer.write(request(body=b"y" * 20_000))
+        writer.write_eof()
+        await until(lambda: any(connection.ahead for connection in running.server._watch._open))
+        running.inbox.go_on.set()
+        await until(lambda: running.server._bodies.waiting)
+        await turns()
+        assert all(connection.received < 20_000 for connection in running.server._watch._open)
+        holder.write(b"x" * 1_000)
+        assert await read_answer(holding) == 200
+        assert [await read_answer(reader) for _ in range(2)] == [200, 200]
+        for each in (holder, writer):
+            await close(each)
 
 
 async def test_the_time_of_a_body_does_not_run_while_it_waits_for_memory(stepped_time: SteppedTime) -> None:

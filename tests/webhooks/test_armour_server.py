@@ -661,6 +661,32 @@ async def test_who_closes_its_half_inside_a_body_is_closed_at_once() -> None:
         await close(writer)
 
 
+async def test_who_has_nothing_more_to_send_is_answered_what_it_pipelined_behind_a_long_body() -> None:
+    count = 40
+    async with serving() as running:
+        reader, writer = await running.connect()
+        writer.write(request("Content-Length: 9000\r\n") + b"x")
+        await until(lambda: running.server._bodies._held)
+        writer.write(b"x" * 8_999 + HEALTHY * count)
+        writer.write_eof()
+        assert (await read_all(reader)).count(b"HTTP/1.1 200 OK\r\n") == 1 + count
+        await close(writer)
+
+
+async def test_a_refused_body_that_was_pipelined_is_read_to_its_end() -> None:
+    async with serving(max_body=10) as running:
+        running.inbox.go_on.clear()
+        reader, writer = await running.connect()
+        writer.write(HEALTHY)
+        await running.inbox.entered.wait()
+        writer.write(request("Content-Length: 300000\r\n") + b"x" * 300_000)
+        await until(lambda: any(connection.ahead for connection in running.server._watch._open))
+        running.inbox.go_on.set()
+        assert await read_answer(reader) == 200
+        assert status_of(await reader.read()) == 413
+        await close(writer)
+
+
 async def test_when_all_places_are_taken_a_connection_without_a_request_gives_way() -> None:
     async with serving(attrs.evolve(SLOWEST, connections=5)) as running:
         held = [await running.connect() for _ in range(5)]

@@ -214,14 +214,24 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         if not self.ahead:
             self._resume_wire()
 
+    def _read_rest(self) -> None:
+        """Read on though there are requests to answer: the rest of a body is still to come."""
+        if self.ahead:
+            self.ahead = False
+            self._resume_wire()
+
     def _resume_wire(self) -> None:
-        if not self.wire.is_closing():  # asyncio may have let go of a TLS connection that is closed
+        if not (self._reading_paused or self.wire.is_closing()):  # asyncio may have let go of a TLS connection that is closed
             self.wire.resume_reading()
 
     def resume_reading(self, *options: Any, **more: Any) -> None:
         """Go on reading where reading was paused; elsewhere the base class would run the parser in vain for every request."""
         if self._reading_paused:
             super().resume_reading(*options, **more)
+
+    def _resume_transport_reading(self) -> None:
+        if not self.ahead:  # what the parser holds comes first: aiohttp would read on, and meet the end of the peer's half
+            super()._resume_transport_reading()
 
     def enter(self, phase: Phase, seconds: float) -> None:
         """Begin to wait for something, for so many seconds."""
@@ -236,8 +246,7 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         self.enter(Phase.BODY, receiver.body_timeout)
         self.latest = self.deadline + receiver.body_timeout
         self.received = received
-        if self.ahead:
-            self._resume_wire()
+        self._read_rest()
 
     def stop_reading(self) -> None:
         """Wait for memory, on no account of the peer: its own time goes on once it is read from again.
@@ -328,6 +337,7 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         if not resp.keep_alive:
             self.unread = request.content
             self.enter(Phase.CLOSING, 2 * limits.linger_seconds)
+            self._read_rest()
         elif self._messages:
             self.enter(Phase.ANSWER, limits.answer_seconds)
         else:
