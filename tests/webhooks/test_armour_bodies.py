@@ -196,6 +196,20 @@ async def test_memory_that_is_given_back_goes_first_to_the_client_that_holds_lea
 
 
 @virtual_time
+async def test_the_body_under_way_longest_goes_on_though_another_took_the_memory_that_was_given_back() -> None:
+    bodies = Bodies(100)
+    answered = Reading(bodies, b"1" * 90, b"", client="192.0.2.1")
+    longest = Reading(bodies, b"2" * 10, b"2" * 10, client="192.0.2.2")
+    await turns()
+    others = [Reading(bodies, b"3" * 95, client=f"192.0.2.{number}") for number in (3, 4)]
+    await turns()
+    bodies.release(answered.seat)
+    await turns()
+    assert longest.stream.empty
+    await let_go(bodies, longest, *others)
+
+
+@virtual_time
 async def test_of_the_client_that_holds_most_the_longest_goes_first_even_if_it_waits_itself() -> None:
     loop = asyncio.get_running_loop()
     bodies = Bodies(100)

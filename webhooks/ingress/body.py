@@ -155,6 +155,7 @@ class Bodies:
             waiter = asyncio.get_running_loop().create_future()
             self._waiting.setdefault(_client(reader), {})[reader] = waiter
             reader.stop_reading()
+            self._wake()  # the one under way longest, if others took the memory that it was about to have
             await waiter
             reader.go_on_reading()
         self._wake()  # the next, if there is still room
