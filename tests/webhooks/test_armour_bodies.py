@@ -260,11 +260,11 @@ async def test_a_pipelined_body_that_waits_for_memory_is_not_read_meanwhile() ->
         await running.inbox.entered.wait()
         writer.write(request(body=b"y" * 20_000))
         writer.write_eof()
-        await until(lambda: any(connection.ahead for connection in running.server._watch._open))
+        await until(lambda: any(connection.ahead for connection in running.connections))
         running.inbox.go_on.set()
         await until(lambda: running.server._bodies.waiting)
         await turns()
-        assert all(connection.received < 20_000 for connection in running.server._watch._open)
+        assert all(connection.received < 20_000 for connection in running.connections)
         holder.write(b"x" * 1_000)
         assert await read_answer(holding) == 200
         assert [await read_answer(reader) for _ in range(2)] == [200, 200]

@@ -23,6 +23,7 @@ from tests.stepped_time import SteppedTime
 from tests.webhooks.fakes import FakeSource
 from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.base import Reply
+from webhooks.ingress.connection import Connection
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.peers import Networks
 from webhooks.receiver import Receiver
@@ -92,6 +93,10 @@ class Running:
     async def healthy(self, source: str = "127.0.0.1") -> int:
         """Make one healthy delivery and return its status."""
         return status_of(await self.until_closed(HEALTHY.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1), source))
+
+    @property
+    def connections(self) -> list[Connection]:
+        return cast("list[Connection]", list(self.server._watch._open))
 
     @property
     def refused(self) -> Mapping[str, int]:
@@ -680,7 +685,7 @@ async def test_a_refused_body_that_was_pipelined_is_read_to_its_end() -> None:
         writer.write(HEALTHY)
         await running.inbox.entered.wait()
         writer.write(request("Content-Length: 300000\r\n") + b"x" * 300_000)
-        await until(lambda: any(connection.ahead for connection in running.server._watch._open))
+        await until(lambda: any(connection.ahead for connection in running.connections))
         running.inbox.go_on.set()
         assert await read_answer(reader) == 200
         assert status_of(await reader.read()) == 413
