@@ -17,7 +17,7 @@ from benchmarks._wire import beside
 
 ADDRESSES = [f"127.0.1.{number}" for number in range(1, 51)]
 FEW = 10
-"""So many of the addresses are used but by those who are at it faster than a share of ten addresses would let them."""
+"""So many of the addresses are used by all kinds but those that come back without a pause."""
 COME_BACK = (0.5, 1.5)
 """Seconds after which one that was closed is there again, from and to."""
 

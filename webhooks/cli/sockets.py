@@ -71,8 +71,9 @@ async def open_tcp(host: str, port: int) -> list[socket.socket]:
     loop = asyncio.get_running_loop()
     try:
         bound = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)
-    except (socket.gaierror, UnicodeError):
-        raise OSError(f"there is no host {host!a}; give a name or an address of this machine, such as 127.0.0.1") from None
+    except (socket.gaierror, UnicodeError) as problem:
+        why = problem.strerror if isinstance(problem, OSError) else "it can be no name"
+        raise OSError(f"the host {host!a} cannot be found: {why}. Give an address of this machine, such as 127.0.0.1.") from None
     try:
         sockets = [each.dup() for each in bound.sockets]
     finally:

@@ -162,7 +162,8 @@ class ArmouredServer(web.Server):
 
     def _free_memory(self, now: float) -> None:
         for connection in self._bodies.waiting if self.draining else self._bodies.in_the_way(now):
-            self._places.evict(connection)
+            if connection.phase is Phase.BODY:  # else it has just been ended
+                self._places.evict(connection)
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast("Connection", request.protocol)

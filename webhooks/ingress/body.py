@@ -33,7 +33,7 @@ class Reader(Seated, Protocol):
     client: Address | None
 
     def stop_reading(self) -> None:
-        """Wait for memory, on no account of the peer."""
+        """Wait for memory, which is not counted against the peer."""
         ...
 
     def go_on_reading(self) -> None:
@@ -50,8 +50,8 @@ class Bodies:
     second must give way, see `in_the_way`.
 
     Args:
-        most: Bytes that all bodies together may hold, from their arrival until they are answered. One that holds less than a
-            2048th of it is small: 4 KiB of the 8 MiB that are the default.
+        most: Bytes from which on bodies wait, counted from their arrival until they are answered. What is read at a time, 16 KiB,
+            may exceed it. One that holds less than a 2048th of it is small: 4 KiB of the 8 MiB that are the default.
     """
 
     def __init__(self, most: int) -> None:
@@ -91,10 +91,10 @@ class Bodies:
                 if self._used >= self._most and self._held.get(reader, 0) >= self._small:
                     await self._room(reader)
                 block = await stream.readany()
-                if not block:
-                    return b"".join(blocks)
                 if reader not in self._held:
                     raise ConnectionResetError
+                if not block:
+                    return b"".join(blocks)
                 blocks.append(block)
                 self._count(reader, len(block))
                 if self._held[reader] > most:

@@ -145,7 +145,7 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         self.armour.forget(self)
         super().connection_lost(exc)
         self._messages.clear()  # requests that will not be answered; they hold this connection, which holds them
-        self.arriving = None  # as above
+        self.arriving = self.unread = None  # as above
 
     def force_close(self) -> None:
         """Close, and read no further; the rest of a refused body, for which aiohttp would wait, can come no more."""
@@ -249,7 +249,7 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         self._read_rest()
 
     def stop_reading(self) -> None:
-        """Wait for memory, on no account of the peer: its own time goes on once it is read from again.
+        """Wait for memory, which is not counted against the peer: its own time goes on once it is read from again.
 
         It may have to wait as long as it has time to send.
         """
