@@ -211,7 +211,9 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         """Answer what came while there were other requests to answer, then read on."""
         self.ahead = False
         self.data_received(b"")
-        if not self.ahead:
+        if self.half_closed and self.phase is Phase.IDLE:
+            self.force_close()
+        elif not self.ahead:
             self._resume_wire()
 
     def _read_rest(self) -> None:
@@ -228,10 +230,6 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         """Go on reading where reading was paused; elsewhere the base class would run the parser in vain for every request."""
         if self._reading_paused:
             super().resume_reading(*options, **more)
-
-    def _resume_transport_reading(self) -> None:
-        if not self.ahead:  # what the parser holds comes first: aiohttp would read on, and meet the end of the peer's half
-            super()._resume_transport_reading()
 
     def enter(self, phase: Phase, seconds: float) -> None:
         """Begin to wait for something, for so many seconds."""
@@ -326,7 +324,10 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Send an answer, and wait for what comes next."""
-        if self.armour.draining or (self.half_closed and not self._messages):
+        if self.armour.draining or (self.half_closed and not (self._messages or self.ahead)):
+            resp.force_close()
+        if self._upgraded:  # it asked for another protocol, which is not spoken; some aiohttp fails on what came after that
+            self._message_tail = b""
             resp.force_close()
         finished = await super().finish_response(request, resp, start_time)
         limits = self.armour.limits
@@ -337,7 +338,6 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         if not resp.keep_alive:
             self.unread = request.content
             self.enter(Phase.CLOSING, 2 * limits.linger_seconds)
-            self._read_rest()
         elif self._messages:
             self.enter(Phase.ANSWER, limits.answer_seconds)
         else:
