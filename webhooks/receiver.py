@@ -39,8 +39,11 @@ from webhooks.store.url import open_store
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from rewards_core.operations import EventSource
+    from rewards_core.operations import Event, EventSource
     from webhooks.ingress.base import BodyProblem, Closable
+
+    _Found = tuple[EventSource | SignatureError, Event | None]
+    _Arrived = tuple[Mapping[str, str], bytes, asyncio.Future[_Found]]
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +126,7 @@ class Receiver:
         self._accepted = self._duplicates = self._dead_letters = self._store_failures = 0
         self._last_delivery_at: float | None = None
         self._unstarted = False
+        self._arrived: list[_Arrived] = []
         self._refusals = Refusals(logger, clock=self._clock)
         self._log_limit = LogLimit(clock=loop_time)  # for what may happen with every delivery
         self._refused_lines = LogLimit(1.0, lines=10, clock=loop_time)  # strangers must not fill the log
@@ -244,22 +248,16 @@ class Receiver:
         """
         if len(body) > self._max_body:
             return self._refuse("size", TOO_LARGE, peer, length=len(body), key_ids=self._claimed(headers))
-        # Let all deliveries of one moment come as far before any goes on: a step that many take one after the other keeps its
-        # code in the processor's caches. In `benchmarks deliveries` this spares a quarter of the server's time.
-        await asyncio.sleep(0)
         started = time.perf_counter() if deliveries.isEnabledFor(logging.INFO) else None
-        signer = self._signer(headers, body)
+        signer, event = await self._look_at(headers, body)
         if isinstance(signer, SignatureError):
             seconds = None if started is None else time.perf_counter() - started
             return self._refuse_unsigned(signer, UNSIGNED, peer, len(body), seconds)
-        try:
-            if len(body) < LARGE_BODY:
-                event = signer.parse(body, headers)
-            else:
+        if event is None:
+            try:
                 event = await self._readings.read(signer, body, headers, remember=self._handlers.running)
-        except Exception as problem:  # noqa: BLE001 - whatever a body does to a source
-            event = unreadable(signer, body, problem)
-        await asyncio.sleep(0)
+            except Exception as problem:  # noqa: BLE001 - whatever a body does to a source
+                event = unreadable(signer, body, problem)
         try:
             acceptance = await self._store.accept(event)
         except Exception:
@@ -269,7 +267,7 @@ class Receiver:
             if started is not None:
                 log_delivery(event, "not kept", time.perf_counter() - started, peer)
             return NOT_KEPT
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # so that all deliveries of one commit go on together, and waiters before answers
         self._last_delivery_at = self._clock()
         if self._unstarted:
             self._unstarted = False
@@ -377,6 +375,35 @@ class Receiver:
         if length is not None and length > self._max_body:
             return "size", TOO_LARGE
         return None
+
+    async def _look_at(self, headers: Mapping[str, str], body: bytes) -> _Found:
+        """Return who signed a delivery, or why nobody did, and the event unless the body is too large to be read at once."""
+        loop = asyncio.get_running_loop()
+        looked_at: asyncio.Future[_Found] = loop.create_future()
+        self._arrived.append((headers, body, looked_at))
+        if len(self._arrived) == 1:
+            loop.call_soon(self._look_at_all)
+        return await looked_at
+
+    def _look_at_all(self) -> None:
+        """Verify all deliveries of one moment, then read them all.
+
+        A step that many take one after the other keeps its code in the processor's caches: in `benchmarks deliveries` it takes a
+        third less of the server's time than each delivery by itself.
+        """
+        arrived, self._arrived = self._arrived, []
+        found: list[_Found] = []
+        for signer, (headers, body, _) in zip([self._signer(*each[:2]) for each in arrived], arrived, strict=True):
+            event = None
+            if not isinstance(signer, SignatureError) and len(body) < LARGE_BODY:
+                try:
+                    event = signer.parse(body, headers)
+                except Exception as problem:  # noqa: BLE001 - whatever a body does to a source
+                    event = unreadable(signer, body, problem)
+            found.append((signer, event))
+        for (_, _, looked_at), each in zip(arrived, found, strict=True):
+            if not looked_at.done():
+                looked_at.set_result(each)
 
     def _signer(self, headers: Mapping[str, str], body: bytes) -> EventSource | SignatureError:
         """Return the source whose key signed the body, or why there is none: of several what came nearest."""

@@ -259,6 +259,17 @@ async def test_what_cannot_be_kept_is_not_acknowledged(caplog: pytest.LogCapture
     assert caplog.text.count("could not be kept") == 1
 
 
+async def test_who_gives_up_while_deliveries_of_one_moment_are_looked_at_holds_up_no_other() -> None:
+    inbox = Inbox()
+    given_up, other = (asyncio.create_task(inbox.send(body_of(uid=uid))) for uid in ("1", "2"))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    assert (await other).status == 200
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    assert inbox.receiver.statistics.accepted == 1
+
+
 async def test_a_store_that_fails_in_a_way_of_its_own_is_answered_like_one_that_fails_properly() -> None:
     class Odd(MemoryStore):
         async def accept(self, event: Event, **options: Any) -> Acceptance:
