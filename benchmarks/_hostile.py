@@ -17,7 +17,9 @@ from benchmarks._wire import beside
 
 ADDRESSES = [f"127.0.1.{number}" for number in range(1, 51)]
 FEW = 10
-"""So many of the addresses are used by all kinds but those that come back without a pause."""
+"""How many of the addresses each kind uses, except those that come back without a pause."""
+WITHOUT_PAUSE = frozenset({"bursts", "refused"})
+"""The kinds that keep the listener's core busy, whatever it does."""
 COME_BACK = (0.5, 1.5)
 """Seconds after which one that was closed is there again, from and to."""
 
@@ -25,7 +27,6 @@ _SIGNED_WRONGLY = f"X-Webhook-Signature: {KEY_ID},{'0' * 64}\r\n"
 _LENGTH = 262_144
 _BURST = 100_000
 _BURST_SECONDS = 1.0
-_WITHOUT_PAUSE = frozenset({"bursts", "refused"})
 
 
 def _start(kind: str, number: int) -> bytes:
@@ -50,7 +51,7 @@ def _start(kind: str, number: int) -> bytes:
 
 async def _stay(kind: str, number: int, port: int, tls: ssl.SSLContext | None, there: asyncio.Semaphore) -> None:
     data = _start(kind, number)
-    address = ADDRESSES[number % (len(ADDRESSES) if kind in _WITHOUT_PAUSE else FEW)]
+    address = ADDRESSES[number % (len(ADDRESSES) if kind in WITHOUT_PAUSE else FEW)]
     while True:
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(_BURST_SECONDS if kind == "bursts" else 60):
@@ -66,7 +67,7 @@ async def _stay(kind: str, number: int, port: int, tls: ssl.SSLContext | None, t
                 finally:
                     writer.transport.abort()
         there.release()
-        await asyncio.sleep(0 if kind in _WITHOUT_PAUSE else random.uniform(*COME_BACK))
+        await asyncio.sleep(0 if kind in WITHOUT_PAUSE else random.uniform(*COME_BACK))
 
 
 async def _main(kind: str, port: int, connections: int, over_tls: bool) -> None:
@@ -88,8 +89,9 @@ async def _main(kind: str, port: int, connections: int, over_tls: bool) -> None:
 def strangers(kind: str, port: int, connections: int, *, tls: bool = False) -> Iterator[None]:
     """Let so many strangers of a kind at a port.
 
-    `unsigned` and `signed wrongly` send one byte of a long body, `full` all but one, `bursts` half of it, anew each second;
-    `refused` ask and are refused without end; `pipelines` read no answers; `headers` and `silent` do not come to a request.
+    `unsigned` and `signed wrongly` send one byte of a long body and then wait. `full` sends all but its last byte. `bursts` sends
+    half of it and starts again every second. `refused` sends one unsigned request after another. `pipelines` sends many requests
+    and reads no answer. `headers` and `silent` never finish a request.
     """
     command = [sys.executable, "-m", "benchmarks._hostile", kind, str(port), str(connections), "tls" if tls else "plain"]
     with beside(command):

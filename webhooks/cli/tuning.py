@@ -10,7 +10,11 @@ _TLS_BUFFER = 4_096
 
 
 def leave_lasting_objects_alone() -> None:
-    """Keep the garbage collector from looking, hundreds of times a second, through what lives as long as the process."""
+    """Keep the garbage collector from looking, hundreds of times a second, through what lives as long as the process.
+
+    It still runs often enough to free closed connections, which asyncio leaves to it: among a thousand strangers who reconnect
+    over TLS every second, the process holds some 10 MB less than at 10,000, 20 and 20, and takes as many deliveries.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 5, 5)

@@ -115,10 +115,10 @@ class Bodies:
         self._wake()
 
     def in_the_way(self, now: float) -> list[Reader]:
-        """Return whose bodies others wait for in vain, as many as free a quarter of the budget.
+        """Return the connections to close so that other bodies can be read: enough to free a quarter of the budget.
 
-        Those of the client that holds most come first, and of one client the one under way longest. One that waits for memory
-        itself is in the way only of a client that holds less.
+        The client that holds most loses its bodies first, and of one client the body that began first. A body that itself waits
+        for memory is closed only in favour of a client that holds less.
         """
         if not self._waiting:
             return []

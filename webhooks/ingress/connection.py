@@ -227,7 +227,7 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
             self.wire.resume_reading()
 
     def resume_reading(self, *options: Any, **more: Any) -> None:
-        """Go on reading where reading was paused; elsewhere the base class would run the parser in vain for every request."""
+        """Go on reading if reading was paused; otherwise the base class would run the parser again after every request."""
         if self._reading_paused:
             super().resume_reading(*options, **more)
 
@@ -296,7 +296,7 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         self._end(status)
 
     def refuse_body(self, reason: BodyProblem) -> None:
-        """Refuse a body that has not arrived whole, and close; whoever reads it meets the end of the connection."""
+        """Refuse a body that has not arrived completely, and close; the task that reads it gets an error."""
         self._end(self.receiver.refuse(reason, self.client, self.headers).status)
 
     def _end(self, status: int) -> None:
