@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 from rewards_core.late import late_names
 
 if TYPE_CHECKING:
-    from payouts.files import read_rows
-    from payouts.ledger import Ledger
-    from payouts.ledger_reader import Campaign, LedgerReader
-    from payouts.lines import FileRefused, Layout, Mistake, Note
+    from payouts.ledger.reader import Campaign, LedgerReader
+    from payouts.ledger.sqlite import Ledger
     from payouts.progress import Progress
-    from payouts.report import write_report
-    from payouts.results import write_results
+    from payouts.report.page import write_report
+    from payouts.report.results import write_results
     from payouts.rows import EnkashRow, InvalidRow, OriginalRow, Row, derive_key
     from payouts.runner import PayoutRun, PayoutsStopped, RunOptions, run_payouts
+    from payouts.source.files import read_rows
+    from payouts.source.lines import FileRefused, Layout, Mistake, Note
     from payouts.states import (
         AuditNeeded,
         CampaignUnclear,
@@ -62,5 +62,8 @@ if not TYPE_CHECKING:  # else a type checker would believe in every name
     __getattr__ = late_names(
         __name__,
         __all__,
-        ("states", "rows", "lines", "ledger_reader", "ledger", "files", "progress", "report", "results", "runner"),
+        (
+            *("states", "rows", "source.lines", "ledger.reader", "ledger.sqlite", "source.files", "progress"),
+            *("report.page", "report.results", "runner"),
+        ),
     )

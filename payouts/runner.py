@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 from attrs import field, frozen
 
 from payouts.asking import paced
-from payouts.paying import Paying
+from payouts.pipeline.recording import Recorder
+from payouts.pipeline.sending import Paying
+from payouts.pipeline.settling import Settling
 from payouts.progress import Progress, Stop
-from payouts.recording import Recorder
-from payouts.settling import Settling
-from payouts.source import Rows, groups
+from payouts.source.groups import Rows, groups
 from payouts.states import SETTLED, Entry, State
 from payouts.vendors import vendor_of
 from rewards_core.errors import RewardsError
@@ -26,7 +26,7 @@ from rewards_core.validation import check_flag, check_iterable, check_methods, f
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from payouts.ledger import Ledger
+    from payouts.ledger.sqlite import Ledger
     from payouts.vendors import Vendor
     from webhooks import Completions
 

@@ -57,7 +57,7 @@ def test_a_command_that_only_reads_the_ledger_imports_no_client(tmp_path: Path, 
     ledger = tmp_path / "payouts.db"
     subprocess.run([sys.executable, "-c", ROWS, str(ledger)], cwd=ROOT, check=True, timeout=60)
     found = imported("from payouts.__main__ import main; main()", *arguments.split(), "--ledger", str(ledger))
-    assert "payouts.ledger_reader" in found
+    assert "payouts.ledger.reader" in found
     assert found.isdisjoint({*HEAVY, "webhooks.completions", "rich.progress"})
     assert ("rich.markdown" in found) == ("--help" in arguments)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.progress import Progress
 
-from payouts.audit import DIFFERENCES, shown
+from payouts.audit.compare import DIFFERENCES, shown
 from payouts.cli.display import moving_line
 from rewards_core.cli.output import tell
 from rewards_core.text import counted
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from payouts.asking import Asking
-    from payouts.audit_run import AuditRun
-    from payouts.ledger_reader import Audit, Difference
+    from payouts.audit.run import AuditRun
+    from payouts.ledger.reader import Audit, Difference
     from rewards_core.cli.output import Output
 
 MOST_SHOWN = 20

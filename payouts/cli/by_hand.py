@@ -10,15 +10,15 @@ from typing import Annotated, Any, Literal
 import typer
 
 from payouts import money
+from payouts.audit.restoring import demand_newest
+from payouts.audit.retrying import RETRIED, objection_to_retry
 from payouts.cli.confirming import SHOWN, agreed, demand_somebody, rows_named, say_totals
 from payouts.cli.connections import client_of, locked, target_of
 from payouts.cli.ending import with_exit_codes
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption
-from payouts.ledger import Ledger
-from payouts.ledger_lock import LedgerLock
-from payouts.ledger_reader import Campaign, LedgerReader
-from payouts.restoring import demand_newest
-from payouts.retrying import RETRIED, objection_to_retry
+from payouts.ledger.lock import LedgerLock
+from payouts.ledger.reader import Campaign, LedgerReader
+from payouts.ledger.sqlite import Ledger
 from payouts.states import Entry, State
 from payouts.vendors import vendor_of
 from rewards_core.cli.exit_codes import Exit

@@ -9,7 +9,7 @@ from decimal import Decimal
 import typer
 
 from payouts import money
-from payouts.ledger_reader import Campaign, LedgerReader
+from payouts.ledger.reader import Campaign, LedgerReader
 from payouts.states import Entry
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import Output, fail

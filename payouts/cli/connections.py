@@ -17,8 +17,8 @@ import webhooks
 from enkash_async.settings import COINS_BASE_URL
 from original_async.settings import WEBHOOK_PATH, base_url_from
 from payouts.cli.credentials import webhook_source
-from payouts.generation import state_folder
-from payouts.ledger_lock import LedgerLock
+from payouts.ledger.generation import state_folder
+from payouts.ledger.lock import LedgerLock
 from rewards_core import Limits
 from rewards_core.environment import url_from
 from webhooks.store import store_file

@@ -13,11 +13,11 @@ from payouts import money
 from payouts.cli.confirming import SHOWN
 from payouts.cli.ending import with_exit_codes
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, check_place
-from payouts.decisions import Decision, decisions
-from payouts.ledger_reader import LedgerReader
-from payouts.ledger_schema import connect_to_read
-from payouts.results import iso
-from payouts.signoff import record_of, write_csv, write_html
+from payouts.ledger.decisions import Decision, decisions
+from payouts.ledger.reader import LedgerReader
+from payouts.ledger.schema import connect_to_read
+from payouts.report.results import iso
+from payouts.report.signoff import record_of, write_csv, write_html
 from rewards_core.cli.output import JsonOption, Output, for_whoever_reads
 from rewards_core.text import counted
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from payouts.charts import duration
+from payouts.report.charts import duration
 from payouts.states import Entry, State
 from rewards_core.cli.output import tell
 from rewards_core.text import one_line

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from attrs import frozen
 
-from payouts.audit_coins import snapshot as snapshot_of
+from payouts.audit.coins import snapshot as snapshot_of
 from payouts.cli.connections import Listening, client_of, completions_of, target_of
 from payouts.cli.display import Display, JsonLines, MovingLine
 from payouts.cli.following import follow
 from payouts.cli.preparing import Prepared
-from payouts.files import read_rows
-from payouts.ledger import Ledger
-from payouts.ledger_lock import LedgerLock
-from payouts.ledger_reader import LedgerReader
-from payouts.lines import Layout
-from payouts.preflight import record_repeats
-from payouts.report import write_report
-from payouts.results import write_results
+from payouts.ledger.lock import LedgerLock
+from payouts.ledger.reader import LedgerReader
+from payouts.ledger.sqlite import Ledger
+from payouts.pipeline.preflight import record_repeats
+from payouts.report.page import write_report
+from payouts.report.results import write_results
 from payouts.runner import RunOptions, run_payouts
+from payouts.source.files import read_rows
+from payouts.source.lines import Layout
 from payouts.states import State
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import Output, fail, tell

@@ -13,17 +13,17 @@ from rich.text import Text
 from payouts import money
 from payouts.cli.ending import with_exit_codes
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, check_place
-from payouts.figures import NOT_DONE, ORDER, Figures, Item, gather
-from payouts.ledger_reader import FIELDS, Campaign, LedgerReader
-from payouts.report import write_report
-from payouts.results import iso, write_results
+from payouts.ledger.reader import FIELDS, Campaign, LedgerReader
+from payouts.report.figures import NOT_DONE, ORDER, Figures, Item, gather
+from payouts.report.page import write_report
+from payouts.report.results import iso, write_results
 from payouts.states import Entry, State
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail, for_whoever_reads
 from rewards_core.text import one_line
 
 if TYPE_CHECKING:
-    from payouts.ledger_reader import RetiredKey
+    from payouts.ledger.reader import RetiredKey
 
 _SHOWN = 20
 _LABELS = {"answer": "HTTP status", "absent_since": "first absent", "absent_at": "last absent"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import Factory, define
 
-from payouts.lines import Mistake
+from payouts.source.lines import Mistake
 from rewards_core.cli.output import Output
 from rewards_core.text import counted
 

@@ -11,14 +11,14 @@ import typer
 from attrs import frozen
 
 from payouts import money
-from payouts.checking import Checked, check_rows
+from payouts.audit.restoring import demand_newest
 from payouts.cli.confirming import somebody_is_there
 from payouts.cli.connections import target_of
 from payouts.cli.mistakes import Mistakes
-from payouts.generation import is_paid_elsewhere
-from payouts.ledger_reader import FIELDS, LedgerReader
-from payouts.preflight import Preflight, Repeat
-from payouts.restoring import demand_newest
+from payouts.ledger.generation import is_paid_elsewhere
+from payouts.ledger.reader import FIELDS, LedgerReader
+from payouts.pipeline.preflight import Preflight, Repeat
+from payouts.source.checks import Checked, check_rows
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import Output, fail, tell
 from rewards_core.text import counted
@@ -26,7 +26,7 @@ from rewards_core.text import counted
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from payouts.lines import Layout
+    from payouts.source.lines import Layout
 
 _SHOWN = 20
 _MOST_REPEATED = 5

@@ -17,12 +17,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from payouts.asking import Asking
+from payouts.audit.refused import LookedUp, is_proven, look_up, may_settle_at, shows_known, was_refused
 from payouts.cli.confirming import SHOWN, agreed, demand_somebody, say_totals
 from payouts.cli.connections import client_of, target_of
-from payouts.evidence import record_absent
-from payouts.ledger import Facts, Ledger
-from payouts.refused import LookedUp, is_proven, look_up, may_settle_at, shows_known, was_refused
-from payouts.results import iso
+from payouts.ledger.evidence import record_absent
+from payouts.ledger.sqlite import Facts, Ledger
+from payouts.report.results import iso
 from payouts.states import Entry, State
 from payouts.vendors import as_told
 from rewards_core.cli.exit_codes import Exit
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from original_async import Allocation, OriginalClient
-    from payouts.ledger_lock import LedgerLock
-    from payouts.ledger_reader import Campaign, LedgerReader
+    from payouts.ledger.lock import LedgerLock
+    from payouts.ledger.reader import Campaign, LedgerReader
     from rewards_core.sqlite.connection import Connection
 
 _IN_ONE_COMMIT = 500

@@ -11,16 +11,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from payouts import decisions
+from payouts.audit.restoring import demand_newest
 from payouts.cli.confirming import rows_named
 from payouts.cli.connections import locked
 from payouts.cli.ending import with_exit_codes
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, per_second
 from payouts.cli.refusing import settle_refused
-from payouts.ledger import Ledger
-from payouts.ledger_lock import LedgerLock
-from payouts.ledger_reader import Campaign, LedgerReader
-from payouts.restoring import demand_newest
+from payouts.ledger import decisions
+from payouts.ledger.lock import LedgerLock
+from payouts.ledger.reader import Campaign, LedgerReader
+from payouts.ledger.sqlite import Ledger
 from payouts.states import WAYS, Entry, State
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail, for_whoever_reads

@@ -13,19 +13,19 @@ from typing import Annotated, BinaryIO, Literal
 import typer
 
 from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH
-from payouts.charts import duration
-from payouts.checking import Checked
 from payouts.cli.connections import Listening, locked
 from payouts.cli.credentials import check_environment, webhook_source
 from payouts.cli.ending import with_exit_codes
 from payouts.cli.job import Job, pay
 from payouts.cli.options import check_place, per_second
 from payouts.cli.preparing import Terms, is_begun, prepare
-from payouts.files import form_of, is_piped, rereadable
-from payouts.ledger_lock import LedgerLock
-from payouts.ledger_schema import connect_to_write
-from payouts.lines import COLUMNS, Layout, check_delimiter
+from payouts.ledger.lock import LedgerLock
+from payouts.ledger.schema import connect_to_write
+from payouts.report.charts import duration
 from payouts.runner import RunOptions
+from payouts.source.checks import Checked
+from payouts.source.files import form_of, is_piped, rereadable
+from payouts.source.lines import COLUMNS, Layout, check_delimiter
 from payouts.spelling import misspelled_amount
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.logs import LogFormatOption, LogLevel, LogSettings, log_to_stderr

@@ -10,8 +10,8 @@ from typing import Any
 
 from typer.testing import Result
 
-from payouts.ledger import Ledger
-from payouts.ledger_reader import LedgerReader
+from payouts.ledger.reader import LedgerReader
+from payouts.ledger.sqlite import Ledger
 from payouts.rows import Row, derive_key
 from payouts.states import Entry, State
 from tests.payouts.command_kit import REWARD, records

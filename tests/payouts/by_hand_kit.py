@@ -8,9 +8,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from payouts.decisions import Decision, decisions
-from payouts.ledger import Ledger
-from payouts.ledger_schema import connect_to_read
+from payouts.ledger.decisions import Decision, decisions
+from payouts.ledger.schema import connect_to_read
+from payouts.ledger.sqlite import Ledger
 from payouts.states import State
 from rewards_core.errors import OutcomeUnknown
 from rewards_core.sqlite.connection import Connection, connect

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from typer.testing import Result
 
-from payouts.ledger_reader import LedgerReader
+from payouts.ledger.reader import LedgerReader
 from payouts.states import Entry
 from rewards_core.cli.output import Output
 

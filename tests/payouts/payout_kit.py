@@ -14,8 +14,8 @@ from attrs import Factory, define, evolve
 
 from original_async import Allocation
 from original_async.conclusion import conclude
-from payouts.ledger import Ledger
-from payouts.ledger_schema import LEDGER
+from payouts.ledger.schema import LEDGER
+from payouts.ledger.sqlite import Ledger
 from payouts.rows import EnkashRow, OriginalRow
 from rewards_core.errors import NotFound
 from rewards_core.operations import DEFAULT_SCOPE, KeyedRequest, Operation, OperationRef, OperationStatus

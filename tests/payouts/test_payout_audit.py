@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from payouts.audit_section import audit_section
-from payouts.evidence import record_absent
-from payouts.ledger import Ledger
-from payouts.ledger_reader import LedgerReader
+from payouts.ledger.evidence import record_absent
+from payouts.ledger.reader import LedgerReader
+from payouts.ledger.sqlite import Ledger
+from payouts.report.audit_section import audit_section
 from payouts.states import PROVEN, State
 from rewards_core.cli.output import Output
 from tests.payouts.audit_kit import CAMPAIGN, hold, key_of, kinds, lead, retried, rows_of, summary, unreadable
 from tests.payouts.command_kit import HEADER, REWARD, Call, for_people, records, run_of
 from tests.payouts.process_kit import SECRET, original_at, playing
-from tests.payouts.texts import said
+from tests.texts import said
 from vendor_sandboxes import OriginalSandbox
 
 OTHER_REWARD = "112144981245"
@@ -304,7 +304,7 @@ async def test_evidence_from_before_the_last_run_does_not_count(tmp_path: Path, 
     await asyncio.to_thread(lead, path, "", {"r1": State.UNKNOWN})
     times: list[tuple[float | None, float | None]] = []
     for at, run_at in ((100.0, None), (200.0, 50.0), (300.0, 250.0), (400.0, 250.0)):
-        monkeypatch.setattr("payouts.evidence.uptime", lambda at=at: at)
+        monkeypatch.setattr("payouts.ledger.evidence.uptime", lambda at=at: at)
         async with Ledger(path, vendor="original", campaign=CAMPAIGN) as ledger:
             await ledger.transact(lambda database: database.execute("UPDATE campaigns SET run_at = ?", (run_at,)))  # noqa: B023
             await ledger.transact(lambda database: record_absent(database, [1], at))  # noqa: B023

@@ -11,8 +11,8 @@ import pytest
 
 from enkash_async import EnkashClient, PasswordCredentials
 from payouts.asking import AskedEnough, Asking
-from payouts.audit_coins import snapshot
-from payouts.ledger import Ledger
+from payouts.audit.coins import snapshot
+from payouts.ledger.sqlite import Ledger
 from payouts.states import State
 from rewards_core.cli.output import Output
 from tests.payouts.audit_kit import event, kinds, rows_of, summary
@@ -20,7 +20,7 @@ from tests.payouts.by_hand_kit import raw
 from tests.payouts.command_kit import Call, for_people, records
 from tests.payouts.payout_kit import coin_row
 from tests.payouts.process_kit import create_event, enkash_at, playing
-from tests.payouts.texts import said
+from tests.texts import said
 from vendor_sandboxes import EnkashSandbox
 
 AUDIT = ("audit", "--rate=0", "--vendor=enkash")

@@ -16,13 +16,13 @@ import pytest
 from attrs import define, field
 
 from original_async import Allocation
-from payouts import audit_book
 from payouts.asking import AskedEnough, Asking
+from payouts.audit import book as audit_book
 from payouts.cli import auditing
 from payouts.cli.audit_display import Shown
-from payouts.generation import GenerationNote
-from payouts.ledger import Ledger
-from payouts.ledger_reader import LedgerReader
+from payouts.ledger.generation import GenerationNote
+from payouts.ledger.reader import LedgerReader
+from payouts.ledger.sqlite import Ledger
 from payouts.states import State
 from rewards_core.cli.output import Output
 from rewards_core.errors import ConnectFailed, RateLimited
@@ -30,7 +30,7 @@ from tests.payouts.audit_kit import CAMPAIGN, event, hold, key_of, kinds, lead, 
 from tests.payouts.command_kit import HEADER, REWARD, Call, for_people, records, run_of
 from tests.payouts.payout_kit import Time
 from tests.payouts.process_kit import original_at, playing
-from tests.payouts.texts import said
+from tests.texts import said
 from tests.virtual_time import virtual_time
 from vendor_sandboxes import OriginalSandbox
 

@@ -16,13 +16,13 @@ import pytest
 
 from original_async import OriginalClient
 from payouts.cli.confirming import SHOWN
-from payouts.ledger import Ledger
+from payouts.ledger.sqlite import Ledger
 from payouts.states import State
 from tests.payouts.by_hand_kit import NOBODY, decided, lead, prepare, raw, row_of
 from tests.payouts.command_kit import Call, entries, for_people, records
 from tests.payouts.payout_kit import coin_row, token_row
 from tests.payouts.process_kit import ROOT, enkash_at
-from tests.payouts.texts import said
+from tests.texts import said
 
 
 @pytest.fixture

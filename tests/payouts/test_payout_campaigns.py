@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import Result
 
-from payouts.ledger import Ledger
-from payouts.ledger_reader import LedgerReader
-from payouts.likeness import likeness, likeness_of_recipient
+from payouts.ledger.likeness import likeness, likeness_of_recipient
+from payouts.ledger.reader import LedgerReader
+from payouts.ledger.sqlite import Ledger
 from payouts.states import State
 from tests.payouts.command_kit import HEADER, QUICK, REWARD, Call, for_people, records
 from tests.payouts.payout_kit import token_row
 from tests.payouts.process_kit import books, create_event, enkash_at, original_at, sandbox
-from tests.payouts.texts import said
+from tests.texts import said
 
 ROWS = [f"r{n},{REWARD},{110985463780 + n},{n}.50" for n in range(1, 6)]
 FIVE = HEADER + "\n".join(ROWS) + "\n"

@@ -21,7 +21,7 @@ from typer.testing import Result
 from payouts.cli.connections import Listening, client_of, completions_of, target_of
 from payouts.cli.display import JsonLines, MovingLine, facts_of
 from payouts.cli.following import follow
-from payouts.ledger import Ledger
+from payouts.ledger.sqlite import Ledger
 from payouts.progress import Progress
 from payouts.runner import RunOptions
 from payouts.states import Entry, State
@@ -42,7 +42,7 @@ from tests.payouts.process_kit import (
     playing,
     sandbox,
 )
-from tests.payouts.texts import said
+from tests.texts import said
 from vendor_sandboxes import OriginalSandbox
 
 
@@ -287,7 +287,7 @@ def test_a_file_that_changes_after_the_check_is_paid_as_it_was_checked(
     call: Call, folder: Path, lenient: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "rewards.csv").write_text(TWO)
-    from payouts.checking import check_rows
+    from payouts.source.checks import check_rows
 
     def check_and_change(*arguments: Any, **options: Any) -> Any:
         checked = check_rows(*arguments, **options)
@@ -477,7 +477,7 @@ def test_all_rows_that_are_not_paid_are_listed_for_a_program(call: Call, folder:
             await ledger.move(sent[0], State.REJECTED, problem="no")
 
     asyncio.run(lead())
-    monkeypatch.setattr("payouts.figures.MOST_LISTED", 4)
+    monkeypatch.setattr("payouts.report.figures.MOST_LISTED", 4)
     listed = [(record["id"], record["state"]) for record in records(call("status", "--all"))[1:]]
     assert listed == [
         ("r3", "rejected"),

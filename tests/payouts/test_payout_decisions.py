@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from payouts import decisions
-from payouts.decisions import NotUndone, record
-from payouts.ledger import Ledger
+from payouts.ledger import decisions
+from payouts.ledger.decisions import NotUndone, record
+from payouts.ledger.sqlite import Ledger
 from payouts.states import State
 from rewards_core.calendar import Calendar
 from rewards_core.clock import boot_id, uptime
@@ -25,7 +25,7 @@ from tests.payouts.by_hand_kit import DAY, NOBODY, decided, lead, prepare, raw, 
 from tests.payouts.command_kit import REWARD, Call, entries, for_people, records
 from tests.payouts.payout_kit import coin_row, token_row
 from tests.payouts.process_kit import ROOT
-from tests.payouts.texts import said
+from tests.texts import said
 
 AT = 1_795_750_830.0  # 27 November 2026, 03:40:30 UTC
 FORMULA = '=HYPERLINK("http://example.com","click")'
@@ -36,7 +36,7 @@ WIDEST = "[...document.querySelectorAll('body *')].filter(e => !e.closest('.scro
 @pytest.fixture
 def by_anita(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody decides at a time that stands still."""
-    monkeypatch.setattr("payouts.decisions._user", lambda: "anita")
+    monkeypatch.setattr("payouts.ledger.decisions._user", lambda: "anita")
 
 
 def decide(folder: Path, *, notes: tuple[str, ...] = ("ticket 4711", "another user's")) -> None:
@@ -125,7 +125,7 @@ def test_an_error_that_cannot_be_undone_can_be_pickled() -> None:
 KILLED = """
 import os, signal, time
 from original_async import OriginalClient
-from payouts import decisions
+from payouts.ledger import decisions
 
 async def nothing(*_, **__):
     return None

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from payouts.checking import Checked, check_rows
-from payouts.files import form_of, is_piped, read_rows, rereadable
-from payouts.lines import FileRefused, Layout, Mistake, Note
 from payouts.rows import EnkashRow, InvalidRow, OriginalRow, Row
+from payouts.source.checks import Checked, check_rows
+from payouts.source.files import form_of, is_piped, read_rows, rereadable
+from payouts.source.lines import FileRefused, Layout, Mistake, Note
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -313,7 +313,7 @@ def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path, m
         copy(source, target, length)
         path.write_bytes(b"abcd")
 
-    monkeypatch.setattr("payouts.files.shutil.copyfileobj", copy_and_append)
+    monkeypatch.setattr("payouts.source.files.shutil.copyfileobj", copy_and_append)
     with pytest.raises(OSError, match="nothing was sent") as refused, rereadable(str(path)):
         pytest.fail("it was opened")
     assert refused.value.filename == str(path)

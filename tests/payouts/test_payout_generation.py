@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from payouts.generation import GenerationNote, Noted, Standing, standing, state_folder
-from payouts.ledger import Ledger
-from payouts.ledger_reader import LedgerReader
-from payouts.ledger_schema import connect_to_write
-from payouts.restoring import release, standing_of
+from payouts.audit.restoring import release, standing_of
+from payouts.ledger.generation import GenerationNote, Noted, Standing, standing, state_folder
+from payouts.ledger.reader import LedgerReader
+from payouts.ledger.schema import connect_to_write
+from payouts.ledger.sqlite import Ledger
 from payouts.runner import RunOptions, run_payouts
 from payouts.states import AuditNeeded, LedgerError, LedgerInUse, State
 from tests.payouts.payout_kit import LAYOUT_2, StubEnkash, coin_row, ledger_at, token_row
@@ -209,7 +209,7 @@ def test_what_a_note_says() -> None:
 
 
 def test_a_process_without_a_home_is_told_what_to_set(tmp_path: Path) -> None:
-    code = "from pathlib import Path\nfrom payouts.generation import state_folder\n"
+    code = "from pathlib import Path\nfrom payouts.ledger.generation import state_folder\n"
     code += "def none(): raise RuntimeError('Could not determine home directory.')\nPath.home = none\nstate_folder()"
     kept = environment()
     kept.pop("XDG_STATE_HOME")
@@ -299,7 +299,7 @@ async def test_a_killed_ledger_and_its_backup_are_never_both_the_newest(tmp_path
 KILLED = """
 import asyncio, os, sys
 from pathlib import Path
-from payouts.ledger import Ledger
+from payouts.ledger.sqlite import Ledger
 from payouts.rows import OriginalRow
 from payouts.states import State
 

@@ -20,10 +20,10 @@ import pytest
 import pytest_asyncio
 from attrs import evolve
 
-from payouts.ledger import Ledger
-from payouts.ledger_lock import LedgerLock
-from payouts.ledger_reader import LedgerReader
-from payouts.ledger_schema import LEDGER, connect_to_read, connect_to_write
+from payouts.ledger.lock import LedgerLock
+from payouts.ledger.reader import LedgerReader
+from payouts.ledger.schema import LEDGER, connect_to_read, connect_to_write
+from payouts.ledger.sqlite import Ledger
 from payouts.rows import EnkashRow, OriginalRow, Row, derive_key
 from payouts.states import (
     WAYS,
@@ -524,7 +524,7 @@ async def test_a_second_ledger_on_the_same_file_is_refused_while_the_first_is_op
 
 HOLDER = """
 import asyncio, sys
-from payouts.ledger import Ledger
+from payouts.ledger.sqlite import Ledger
 
 async def hold():
     async with Ledger(sys.argv[1], vendor="original", campaign="c"):
@@ -657,7 +657,7 @@ async def test_errors_can_be_pickled_and_copied(ledger: Ledger) -> None:
 
 SENDER = """
 import asyncio, os, sys
-from payouts.ledger import Ledger
+from payouts.ledger.sqlite import Ledger
 from payouts.rows import OriginalRow
 from payouts.states import State
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from payouts import money
-from payouts.ledger_reader import LedgerReader
-from payouts.report import write_report
+from payouts.ledger.reader import LedgerReader
+from payouts.report.page import write_report
 from payouts.states import Entry, State
 from tests.payouts.process_kit import (
     books,

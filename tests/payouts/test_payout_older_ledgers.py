@@ -20,12 +20,12 @@ from typing import Any
 import pytest
 from attrs import asdict
 
-from payouts.generation import Standing
-from payouts.ledger import Ledger
-from payouts.ledger_lock import LedgerLock
-from payouts.ledger_reader import LedgerReader
-from payouts.ledger_schema import LEDGER, connect_to_write
-from payouts.restoring import standing_of
+from payouts.audit.restoring import standing_of
+from payouts.ledger.generation import Standing
+from payouts.ledger.lock import LedgerLock
+from payouts.ledger.reader import LedgerReader
+from payouts.ledger.schema import LEDGER, connect_to_write
+from payouts.ledger.sqlite import Ledger
 from payouts.states import LedgerError, LedgerInUse, State
 from rewards_core.sqlite.connection import connect
 from tests.payouts.payout_kit import ledger_at

@@ -14,9 +14,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from payouts.cli import app
-from payouts.ledger import Ledger
-from payouts.ledger_lock import LedgerLock
-from payouts.ledger_reader import LedgerReader
+from payouts.ledger.lock import LedgerLock
+from payouts.ledger.reader import LedgerReader
+from payouts.ledger.sqlite import Ledger
 from payouts.states import LedgerError, LedgerInUse, State
 from tests.payouts.command_kit import records
 from tests.payouts.payout_kit import ledger_at, token_row
@@ -68,7 +68,7 @@ def states(folder: Path, campaign: str = "diwali-2026") -> set[State]:
 MAKING = """
 import os, sys
 from pathlib import Path
-from payouts.ledger_schema import connect_to_write
+from payouts.ledger.schema import connect_to_write
 from rewards_core.sqlite import migrations
 
 migrations.transaction = lambda connection: os.kill(os.getpid(), 9)

@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 from attrs import evolve
 
-from payouts.ledger import Facts, Ledger
-from payouts.recording import Recorder
+from payouts.ledger.sqlite import Facts, Ledger
+from payouts.pipeline.recording import Recorder
 from payouts.states import Entry, LedgerError, State
 from tests.virtual_time import virtual_time
 

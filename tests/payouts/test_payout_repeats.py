@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from payouts.ledger import Ledger
+from payouts.ledger.sqlite import Ledger
 from payouts.rows import EnkashRow, OriginalRow
 from payouts.runner import PayoutsStopped, RunOptions, run_payouts
 from payouts.states import LedgerInUse, State

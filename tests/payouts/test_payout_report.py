@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from payouts import money
-from payouts.charts import duration, times_chart
-from payouts.figures import MOST_ITEMS, SETTLE_STEPS, Figures, Times, gather
-from payouts.ledger import Ledger
-from payouts.ledger_reader import LedgerReader
-from payouts.report import write_report
-from payouts.results import harmless, replacing, write_results
+from payouts.ledger.reader import LedgerReader
+from payouts.ledger.sqlite import Ledger
+from payouts.report.charts import duration, times_chart
+from payouts.report.figures import MOST_ITEMS, SETTLE_STEPS, Figures, Times, gather
+from payouts.report.page import write_report
+from payouts.report.results import harmless, replacing, write_results
 from payouts.rows import EnkashRow, OriginalRow
 from payouts.states import Entry, LedgerError, State
 
@@ -210,7 +210,7 @@ def test_coins_are_counted_by_event_and_a_single_reward_stands_at_the_top(tmp_pa
 
 
 def test_a_long_report_says_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("payouts.figures.MOST_LISTED", 3)
+    monkeypatch.setattr("payouts.report.figures.MOST_LISTED", 3)
     path = tmp_path / "payouts.db"
 
     async def plan() -> None:

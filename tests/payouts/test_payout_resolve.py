@@ -18,8 +18,8 @@ from attrs import evolve
 
 from original_async import Allocation, OriginalClient
 from payouts.asking import Asking
-from payouts.ledger import Ledger
-from payouts.refused import is_proven, look_up, was_refused
+from payouts.audit.refused import is_proven, look_up, was_refused
+from payouts.ledger.sqlite import Ledger
 from payouts.states import Entry, State
 from rewards_core.errors import Forbidden, OutcomeUnknown, RateLimited, ServerFailed, Unauthorized
 from rewards_core.operations import OperationStatus
@@ -30,7 +30,7 @@ from tests.payouts.by_hand_kit import DAY, NOBODY, decided, lead, prepare, raw, 
 from tests.payouts.command_kit import HEADER, REWARD, Call, entries, for_people, records, run_of
 from tests.payouts.payout_kit import coin_row, token_row
 from tests.payouts.process_kit import books, enkash_at, free_port, original_at, playing, sandbox
-from tests.payouts.texts import said
+from tests.texts import said
 from tests.virtual_time import virtual_time
 from vendor_sandboxes import OriginalSandbox
 
@@ -53,7 +53,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("time.time", clock)
-    monkeypatch.setattr("payouts.evidence.uptime", lambda: clock.now)
+    monkeypatch.setattr("payouts.ledger.evidence.uptime", lambda: clock.now)
     return clock
 
 

@@ -16,19 +16,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payouts.checking import check_rows
-from payouts.ledger import Ledger
-from payouts.ledger_reader import LedgerReader
-from payouts.ledger_schema import connect_to_write
-from payouts.likeness import folded, folded_id, likeness
-from payouts.lines import Layout, Mistake
+from payouts.ledger.likeness import folded, folded_id, likeness
+from payouts.ledger.reader import LedgerReader
+from payouts.ledger.schema import connect_to_write
+from payouts.ledger.sqlite import Ledger
+from payouts.source.checks import check_rows
+from payouts.source.lines import Layout, Mistake
 from payouts.spelling import told_apart
 from payouts.states import State
 from rewards_core.cli.output import Output
 from tests.payouts.command_kit import HEADER, REWARD, Call, records, run_of
 from tests.payouts.payout_kit import LAYOUT_2, token_row
 from tests.payouts.process_kit import books, end, lines_of, original_at, payouts, sandbox
-from tests.payouts.texts import said
+from tests.texts import said
 
 
 def mistakes_of(rows: list[tuple[str, str]], form: str = "csv") -> list[Mistake]:

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from payouts.retrying import objection_to_retry
+from payouts.audit.retrying import objection_to_retry
 from payouts.runner import run_payouts
 from payouts.states import Entry, State
 from payouts.vendors import vendor_of
 from rewards_core.errors import ServerFailed
 from rewards_core.operations import OperationStatus
 from tests.payouts.payout_kit import REWARD, StubEnkash, StubOriginal, ledger_at, token_row, waiting
-from tests.payouts.texts import said
+from tests.texts import said
 
 
 def row(state: State, uid: str | None = None) -> Entry:

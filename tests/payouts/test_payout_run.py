@@ -15,8 +15,8 @@ import pytest_asyncio
 from attrs import evolve
 
 from payouts.asking import paced
-from payouts.ledger import Ledger
-from payouts.ledger_reader import LedgerReader
+from payouts.ledger.reader import LedgerReader
+from payouts.ledger.sqlite import Ledger
 from payouts.progress import Stop
 from payouts.rows import Row, derive_key
 from payouts.runner import PayoutRun, PayoutsStopped, RunOptions, run_payouts

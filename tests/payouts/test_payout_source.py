@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from payouts.ledger import Ledger
+from payouts.ledger.sqlite import Ledger
 from payouts.rows import Row
 from payouts.runner import RunOptions, run_payouts
 from payouts.states import Entry

@@ -9,7 +9,7 @@ import pytest
 
 from payouts.rows import EnkashRow, InvalidRow, OriginalRow
 from payouts.spelling import misspelled_amount, misspelled_id, misspelled_name
-from tests.payouts.texts import said
+from tests.texts import said
 
 GOOD_IDS = [
     "1", "764893807463", "007", "-1001", "+910000000001", "@handle", "=x", "diwali-0001", "EKQZVMQK",

@@ -15,18 +15,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payouts import results
-from payouts.checking import Checked, check_rows
 from payouts.cli.mistakes import Mistakes
-from payouts.files import read_rows
-from payouts.ledger_reader import FIELDS, LedgerReader
-from payouts.lines import Layout, Mistake, Note
+from payouts.ledger.reader import FIELDS, LedgerReader
+from payouts.report import results
 from payouts.rows import OriginalRow, Row
+from payouts.source.checks import Checked, check_rows
+from payouts.source.files import read_rows
+from payouts.source.lines import Layout, Mistake, Note
 from payouts.states import Entry
 from rewards_core.cli.output import Output
 from tests.payouts.command_kit import for_people
 from tests.payouts.payout_kit import ledger_at, token_row
-from tests.payouts.texts import said
+from tests.texts import said
 
 CSV = Layout(vendor="original")
 HEADER = "id,reward_uid,to_user_uid,amount\r\n"

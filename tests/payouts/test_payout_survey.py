@@ -6,9 +6,9 @@ import io
 
 import pytest
 
-from payouts.checking import check_rows
-from payouts.lines import Layout, Mistake, Note
-from tests.payouts.texts import said
+from payouts.source.checks import check_rows
+from payouts.source.lines import Layout, Mistake, Note
+from tests.texts import said
 
 CSV = Layout(vendor="original")
 REWARD = "764893807463"

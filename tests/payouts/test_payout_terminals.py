@@ -21,8 +21,8 @@ from rich.console import Console
 
 from payouts.cli.display import JsonLines, MovingLine
 from payouts.cli.following import follow
-from payouts.evidence import record_absent
-from payouts.ledger import Ledger
+from payouts.ledger.evidence import record_absent
+from payouts.ledger.sqlite import Ledger
 from payouts.progress import Progress
 from payouts.states import Entry, State
 from rewards_core.cli.output import Output, tell
@@ -31,7 +31,7 @@ from tests.payouts.command_kit import HEADER, REWARD, Call, entries, records, ru
 from tests.payouts.payout_kit import Time, coin_row, token_row
 from tests.payouts.process_kit import ROOT, original_at, sandbox
 from tests.payouts.test_payout_precautions import Broken
-from tests.payouts.texts import said
+from tests.texts import said
 from webhooks import StoreError
 
 NAMES = ["दीपक", "zoë", "𑄌𑄋𑄴𑄟"]
@@ -231,7 +231,7 @@ def test_status_reads_well_on_eighty_columns(call: Call, folder: Path) -> None:
 
 def test_status_says_what_it_leaves_out(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(lead(folder))
-    monkeypatch.setattr("payouts.figures.MOST_ITEMS", 1)
+    monkeypatch.setattr("payouts.report.figures.MOST_ITEMS", 1)
     assert "rows of other rewards, not listed: 1\n" in call("status", "--text", "--campaign=diwali-2026").stdout
 
 

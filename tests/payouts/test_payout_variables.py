@@ -10,7 +10,7 @@ import pytest
 from payouts.cli.connections import client_of
 from payouts.cli.credentials import webhook_source
 from tests.payouts.command_kit import TWO, Call, run_of
-from tests.payouts.texts import said
+from tests.texts import said
 
 SECRET = "tell-tale-" + "s" * 32
 TOKENS = {"ORIGINAL_API_KEY": "key", "ORIGINAL_API_SECRET": SECRET}

@@ -14,11 +14,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from payouts.cli import app
-from payouts.ledger_reader import LedgerReader
+from payouts.ledger.reader import LedgerReader
 from payouts.states import State
 from tests.payouts.by_hand_kit import prepare, raw
 from tests.payouts.process_kit import ROOT, create_event, end, enkash_at, original_at, playing, sandbox
-from tests.payouts.texts import said
+from tests.texts import said
 from vendor_sandboxes import OriginalSandbox
 
 REWARD = "764893807463"

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from attrs import Factory, define
 
 from payouts import money
-from payouts.files import read_rows
-from payouts.likeness import folded, folded_id
+from payouts.ledger.likeness import folded, folded_id
 from payouts.rows import InvalidRow, Row
+from payouts.source.files import read_rows
+from payouts.source.survey import Survey
 from payouts.spelling import quoted, told_apart
-from payouts.survey import Survey
 from rewards_core.sqlite.connection import temporary
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from payouts.lines import Layout, Mistake, Note
+    from payouts.source.lines import Layout, Mistake, Note
 
 MAX_ITEMS = 1000
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from payouts import steps
-from payouts.ledger_schema import COLUMNS, entry_of
-from payouts.likeness import folded_id, likeness
+from payouts.ledger import steps
+from payouts.ledger.likeness import folded_id, likeness
+from payouts.ledger.schema import COLUMNS, entry_of
+from payouts.ledger.steps import MOST_AT_ONCE, marks
 from payouts.rows import Keys, Row
 from payouts.states import Entry, KeyTaken, RowChanged, State, content, same_amount
-from payouts.steps import MOST_AT_ONCE, marks
 from rewards_core.sqlite.connection import ConstraintError
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from payouts import money
-from payouts.audit_section import audit_headline, audit_section
-from payouts.charts import WAY_CLASSES, duration, progress_chart, times_chart
-from payouts.figures import ORDER, Figures, gather
-from payouts.ledger_reader import LedgerReader
-from payouts.page import END, begin, moment, safe
-from payouts.page import name as name_of
-from payouts.results import replacing
+from payouts.ledger.reader import LedgerReader
+from payouts.report.audit_section import audit_headline, audit_section
+from payouts.report.charts import WAY_CLASSES, duration, progress_chart, times_chart
+from payouts.report.figures import ORDER, Figures, gather
+from payouts.report.html import END, begin, moment, safe
+from payouts.report.html import name as name_of
+from payouts.report.results import replacing
 from payouts.states import Entry, State
 from rewards_core.text import counted
 from rewards_core.validation import check_callable, check_path

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from payouts.ledger_reader import FIELDS, Campaign, LedgerReader
+from payouts.ledger.reader import FIELDS, Campaign, LedgerReader
 from rewards_core.validation import check_path
 
 _FORMULA = r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"  # the last four are full-width, which some spreadsheets run as well

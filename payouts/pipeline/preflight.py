@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Self
 from attrs import frozen
 
 from payouts import money
-from payouts.checking import MAX_ITEMS
-from payouts.decisions import record
-from payouts.ledger_reader import FIELDS, Campaign, LedgerReader
-from payouts.likeness import likeness
+from payouts.ledger.decisions import record
+from payouts.ledger.likeness import likeness
+from payouts.ledger.reader import FIELDS, Campaign, LedgerReader
 from payouts.rows import InvalidRow, Row, derive_key
+from payouts.source.checks import MAX_ITEMS
 from payouts.spelling import told_apart
 from payouts.states import SETTLED, Entry, State, same_amount
 from rewards_core.sqlite.connection import temporary
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from types import TracebackType
 
-    from payouts.ledger import Ledger
-    from payouts.lines import Mistake
+    from payouts.ledger.sqlite import Ledger
+    from payouts.source.lines import Mistake
     from rewards_core.sqlite.connection import Connection
 
 _MAY_BE_SENT = frozenset({State.PLANNED, State.SENT, State.UNKNOWN})

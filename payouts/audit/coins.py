@@ -11,14 +11,14 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from payouts.asking import Asking
-from payouts.audit import Checked, Finding, KnownRow
-from payouts.audit_book import balances, keep_balances
+from payouts.audit.book import balances, keep_balances
+from payouts.audit.compare import Checked, Finding, KnownRow
 from payouts.states import Entry, State
 from rewards_core.errors import VendorError
 
 if TYPE_CHECKING:
     from enkash_async import EnkashClient
-    from payouts.ledger import Ledger
+    from payouts.ledger.sqlite import Ledger
 
 _AT_ONCE = 10
 _NO_SNAPSHOT = "no balance of the user was stored by --snapshot"

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
-from payouts import decisions, steps
-from payouts.audit import Checked, Finding, KnownRow
-from payouts.evidence import record_absent
-from payouts.ledger_schema import COLUMNS, entry_of
-from payouts.likeness import likeness_of_recipient
+from payouts.audit.compare import Checked, Finding, KnownRow
+from payouts.ledger import decisions, steps
+from payouts.ledger.evidence import record_absent
+from payouts.ledger.likeness import likeness_of_recipient
+from payouts.ledger.schema import COLUMNS, entry_of
 from payouts.rows import later_keys
 from payouts.states import PROVEN, Entry, State, WrongWay
 

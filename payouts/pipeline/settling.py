@@ -12,7 +12,7 @@ from rewards_core.errors import NotFound, OperationFailed, OperationMismatch
 from webhooks.errors import CompletionTimeout
 
 if TYPE_CHECKING:
-    from payouts.recording import Recorder
+    from payouts.pipeline.recording import Recorder
     from rewards_core.errors import OutcomeUnknown
     from rewards_core.operations import Operation, OperationRef
     from webhooks import Completion, Completions, CompletionStream

@@ -7,15 +7,15 @@ import secrets
 from functools import partial
 from typing import TYPE_CHECKING
 
-from payouts import decisions
-from payouts.generation import GenerationNote, Noted, Standing, standing
-from payouts.ledger_reader import LedgerReader
+from payouts.ledger import decisions
+from payouts.ledger.generation import GenerationNote, Noted, Standing, standing
+from payouts.ledger.reader import LedgerReader
 from payouts.states import AuditNeeded
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from payouts.ledger import Ledger
+    from payouts.ledger.sqlite import Ledger
     from rewards_core.sqlite.connection import Connection
 
 _PROBLEM = "the ledger was restored from an older copy, and this row may have been paid since that copy was made"

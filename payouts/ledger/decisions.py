@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import fields, frozen
 
-from payouts.ledger_schema import COLUMNS, entry_of
+from payouts.ledger.schema import COLUMNS, entry_of
 from payouts.states import Entry, LedgerError, State, WrongWay
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define
 
-from payouts.ledger_reader import FIELDS
-from payouts.lines import Layout, Note
-from payouts.results import harmless
+from payouts.ledger.reader import FIELDS
+from payouts.report.results import harmless
+from payouts.source.lines import Layout, Note
 from payouts.spelling import quoted
 from rewards_core.text import counted
 

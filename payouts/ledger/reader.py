@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from attrs import frozen
 
-from payouts.ledger_schema import COLUMNS, connect_to_read, entry_of
-from payouts.likeness import folded
+from payouts.ledger.likeness import folded
+from payouts.ledger.schema import COLUMNS, connect_to_read, entry_of
 from payouts.states import CampaignUnclear, Entry, State
 from rewards_core.validation import check_path
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from payouts.settling import Settling, state_after
+from payouts.pipeline.settling import Settling, state_after
 from payouts.states import Entry, State
 from payouts.vendors import Later, Meaning, Vendor, as_told, meaning_of
 from rewards_core.backoff import delay
@@ -30,9 +30,9 @@ from rewards_core.errors import (
 from rewards_core.rate import Limiter, Limits
 
 if TYPE_CHECKING:
-    from payouts.ledger import Facts, Ledger
+    from payouts.ledger.sqlite import Facts, Ledger
+    from payouts.pipeline.recording import Recorder, Then
     from payouts.progress import Progress, Stop
-    from payouts.recording import Recorder, Then
     from rewards_core.operations import Operation, OperationRef
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0

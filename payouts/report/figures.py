@@ -16,7 +16,7 @@ from payouts.states import SETTLED, Entry, State
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from payouts.ledger_reader import Campaign, LedgerReader
+    from payouts.ledger.reader import Campaign, LedgerReader
 
 MOST_LISTED = 10_000
 MOST_ITEMS = 200

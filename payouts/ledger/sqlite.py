@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypedDict, TypeVar, Unpack
 
-from payouts import decisions, steps
-from payouts.generation import GenerationNote, Standing, standing
-from payouts.group_commit import GroupCommit
-from payouts.ledger_lock import LedgerLock
-from payouts.ledger_schema import COLUMNS, connect_to_write, entry_of, seal_branch
-from payouts.planning import Planner
+from payouts.ledger import decisions, steps
+from payouts.ledger.generation import GenerationNote, Standing, standing
+from payouts.ledger.group_commit import GroupCommit
+from payouts.ledger.lock import LedgerLock
+from payouts.ledger.planner import Planner
+from payouts.ledger.schema import COLUMNS, connect_to_write, entry_of, seal_branch
 from payouts.rows import ROW_TYPES, Row, derive_key, later_keys
 from payouts.states import (
     PROVEN,

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from payouts import results
+from payouts.report import results
 from payouts.spelling import quoted
 from rewards_core.text import counted
 
 if TYPE_CHECKING:
-    from payouts.lines import Lines
+    from payouts.source.lines import Lines
 
 Values: TypeAlias = tuple[int, dict[str, Any], Callable[[str], int]]
 """The line of a row, its values by field, and on which column a field stands."""

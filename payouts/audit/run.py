@@ -9,18 +9,18 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from payouts import audit_book
 from payouts.asking import AskedEnough
-from payouts.audit import NOT_DIFFERENT, Checked, KnownRow, OriginalBooks
-from payouts.audit_coins import EnkashBalances
+from payouts.audit import book as audit_book
+from payouts.audit.coins import EnkashBalances
+from payouts.audit.compare import NOT_DIFFERENT, Checked, KnownRow, OriginalBooks
 from rewards_core.errors import RewardsError
 
 if TYPE_CHECKING:
     from enkash_async import EnkashClient
     from original_async import OriginalClient
     from payouts.asking import Asking
-    from payouts.audit_book import Begun, Scope
-    from payouts.ledger import Ledger
+    from payouts.audit.book import Begun, Scope
+    from payouts.ledger.sqlite import Ledger
 
 _AT_ONCE = 10
 _Group = tuple[str, Sequence[KnownRow]]

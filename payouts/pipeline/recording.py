@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from payouts.states import Entry, State
 
 if TYPE_CHECKING:
-    from payouts.ledger import Facts, Ledger
+    from payouts.ledger.sqlite import Facts, Ledger
 
 Then: TypeAlias = Callable[[Entry], Awaitable[None]]
 """Called with a row once its step is on the disk."""

@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from payouts.lines import BOM, REQUIRED, Layout, Lines, OnMistake, OnNote, ignore, refuse
 from payouts.rows import ROW_TYPES, InvalidRow, Row
+from payouts.source.lines import BOM, REQUIRED, Layout, Lines, OnMistake, OnNote, ignore, refuse
+from payouts.source.tables import Values, read_table
 from payouts.spelling import quoted
-from payouts.tables import Values, read_table
 from rewards_core.validation import check_callable
 
 Meet: TypeAlias = Callable[[str, str, int], None]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from payouts.figures import SETTLE_STEPS, Progress, Times
+from payouts.report.figures import SETTLE_STEPS, Progress, Times
 
 _WIDTH, _HEIGHT = 520, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 26

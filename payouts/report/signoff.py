@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from payouts import money
-from payouts.page import END, begin, moment, name, safe
-from payouts.results import harmless, iso, replacing
+from payouts.report.html import END, begin, moment, name, safe
+from payouts.report.results import harmless, iso, replacing
 from rewards_core.text import counted
 
 if TYPE_CHECKING:
     from decimal import Decimal
     from pathlib import Path
 
-    from payouts.decisions import Decision
+    from payouts.ledger.decisions import Decision
 
 _STYLE = """
 main { max-width: 84rem; }

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import fields
 
-from payouts.ledger_lock import LedgerLock
-from payouts.likeness import folded_id, likeness
+from payouts.ledger.likeness import folded_id, likeness
+from payouts.ledger.lock import LedgerLock
 from payouts.states import Entry, LedgerError, State
 from rewards_core.errors import StoreError
 from rewards_core.sqlite.connection import Connection, SQLiteError, connect, connect_without_log, meaning

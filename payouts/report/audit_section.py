@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from payouts.audit import DIFFERENCES, shown
-from payouts.page import safe
+from payouts.audit.compare import DIFFERENCES, shown
+from payouts.report.html import safe
 from rewards_core.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from payouts.ledger_reader import Audit, Campaign, Difference, LedgerReader
+    from payouts.ledger.reader import Audit, Campaign, Difference, LedgerReader
 
 MOST_LISTED = 1_000
 

@@ -1,0 +1,1 @@
+"""Reports and files for people: HTML pages, CSV results, sign-off."""
