@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from attrs import Factory, define
 
@@ -48,6 +48,7 @@ class Stop:
 
     def __init__(self) -> None:
         self._wished = asyncio.Event()
+        self._scopes: set[asyncio.Timeout] = set()
 
     @property
     def wished(self) -> bool:
@@ -57,30 +58,35 @@ class Stop:
     def wish(self) -> None:
         """Ask for the end."""
         self._wished.set()
+        for scope in self._scopes:
+            scope.reschedule(asyncio.get_running_loop().time())
 
     async def wait(self) -> None:
         """Wait until the end is asked for."""
         await self._wished.wait()
 
     async def pause(self, seconds: float) -> bool:
-        """Wait for so many seconds; return whether they passed before the end was asked for."""
-        if seconds <= 0 or self.wished:
-            return not self.wished
+        """Wait for some seconds; return whether they passed before the end was asked for."""
         return await self.before(asyncio.sleep(seconds))
 
     async def take(self, limiter: Limiter) -> bool:
-        """Take a slot of a limiter; return whether it was to be had before the end was asked for."""
+        """Take a slot of a limiter; return whether there was one before the end was asked for."""
         return not self.wished and (limiter.take() or await self.before(limiter.wait()))
 
-    async def before(self, work: Awaitable[object]) -> bool:
-        """Do something that may take long; return whether it was done before the end was asked for, which breaks it off."""
-        doing, ending = asyncio.ensure_future(work), asyncio.ensure_future(self.wait())
+    async def before(self, work: Coroutine[Any, Any, object]) -> bool:
+        """Await work; return whether it was done before the end was asked for, which cancels it."""
+        if self.wished:
+            work.close()
+            return False
+        scope = asyncio.timeout(None)
+        self._scopes.add(scope)
         try:
-            await asyncio.wait((doing, ending), return_when=asyncio.FIRST_COMPLETED)
-            if doing.done():
-                doing.result()
-            return doing.done()
+            async with scope:
+                await work
+        except TimeoutError:
+            if scope.expired():
+                return False
+            raise
         finally:
-            doing.cancel()
-            ending.cancel()
-            await asyncio.gather(doing, ending, return_exceptions=True)
+            self._scopes.discard(scope)
+        return True

@@ -26,10 +26,11 @@ class _Jumps(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self.threads: set[BatchThread] = set()
         self.at_work = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if self.at_work and timeout != 0:
+        if timeout != 0 and (self.at_work or any(thread._busy for thread in self.threads)):
             return super().select(None)
         if (events := super().select(0)) or timeout == 0:
             return events
@@ -55,11 +56,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Let time pass while nothing runs, as a call that blocks does."""
         self._jumps.now += seconds
 
-    def wait_for_thread(self, future: asyncio.Future[T]) -> asyncio.Future[T]:
-        """Let no time pass until a thread has done this."""
-        self._jumps.at_work += 1
-        future.add_done_callback(self._thread_is_done)
-        return future
+    def wait_for_thread(self, thread: BatchThread, future: asyncio.Future[Any]) -> None:
+        """Let no time pass while a thread is at work; calls that the loop gathers for it do not hold the time up."""
+        if thread._home is self:
+            self._jumps.threads.add(thread)
+        else:
+            self._jumps.at_work += 1
+            future.add_done_callback(self._thread_is_done)
 
     def _thread_is_done(self, _: object) -> None:
         self._jumps.at_work -= 1
@@ -83,10 +86,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super()._run_once()  # type: ignore[misc]
 
 
-def _submit(thread: BatchThread, call: Call[T], *, submit: Any = BatchThread.submit) -> asyncio.Future[T]:
-    future: asyncio.Future[T] = submit(thread, call)
+def _submit(thread: BatchThread, call: Call[T], *, submit: Any = BatchThread.submit, **how: Any) -> asyncio.Future[T]:
+    future: asyncio.Future[T] = submit(thread, call, **how)
     loop = future.get_loop()
-    return loop.wait_for_thread(future) if isinstance(loop, VirtualLoop) else future
+    if isinstance(loop, VirtualLoop):
+        loop.wait_for_thread(thread, future)
+    return future
 
 
 def wall() -> float:

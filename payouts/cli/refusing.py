@@ -20,8 +20,9 @@ from payouts.asking import Asking
 from payouts.audit.refused import LookedUp, is_proven, look_up, may_settle_at, shows_known, was_refused
 from payouts.cli.confirming import SHOWN, agreed, demand_somebody, say_totals
 from payouts.cli.connections import client_of, target_of
+from payouts.ledger.base import Facts
 from payouts.ledger.evidence import record_absent
-from payouts.ledger.sqlite import Facts, Ledger
+from payouts.ledger.sqlite import Ledger
 from payouts.report.results import iso
 from payouts.states import Entry, State
 from payouts.vendors import as_told

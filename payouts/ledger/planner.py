@@ -48,7 +48,7 @@ class Planner:
             RowChanged: a row is known with other content.
             KeyTaken: a row brings the key of another.
         """
-        return steps.whole(partial(self._take_up, rows, at), database)
+        return steps.all_or_nothing(partial(self._take_up, rows, at), database)
 
     def _take_up(self, rows: Sequence[Row], at: float, database: Connection) -> list[Entry]:
         known = self._known(rows, database)

@@ -1,64 +1,33 @@
-"""The memory of a payout: what is about to be sent is in it, on the disk, before the first byte leaves."""
+"""The ledger: the rows of one campaign in a SQLite file; what is about to be sent is durable before its first byte leaves."""
 
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from payouts.ledger import decisions, steps
-from payouts.ledger.generation import GenerationNote, Standing, standing
-from payouts.ledger.group_commit import GroupCommit
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.planner import Planner
-from payouts.ledger.schema import COLUMNS, connect_to_write, entry_of, seal_branch
+from payouts.ledger.schema import COLUMNS, entry_of
+from payouts.ledger.writer import LedgerWriter
 from payouts.rows import ROW_TYPES, Row, derive_key, later_keys
-from payouts.states import (
-    PROVEN,
-    WAYS,
-    AuditNeeded,
-    Entry,
-    LedgerError,
-    LedgerInUse,
-    State,
-    WrongWay,
-    by_hand_only,
-)
-from rewards_core.sqlite.files import OpenFiles
+from payouts.states import PROVEN, WAYS, Entry, LedgerError, LedgerInUse, State, WrongWay, by_hand_only
 from rewards_core.validation import check_callable, check_choice, check_instance, check_name, check_path, check_str
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from payouts.ledger.base import Facts
     from rewards_core.sqlite.connection import Connection
-
 
 T = TypeVar("T")
 
 _RESTORED = "the ledger was restored from an older copy, from which this row may have been paid since"
-
-
-class Facts(TypedDict, total=False):
-    """What is known when a row moves on.
-
-    Attributes:
-        uid: The vendor's name of the operation.
-        settled_by: What brought the news: `"webhook"`, `"poll"`, `"reply"`, `"hand"`, `"audit"` or `"lookup"`.
-        problem: The error that led there; its type and text are kept.
-        note: What somebody says who settles it by hand; the error that was there stays.
-        evidence: What a settlement by hand rests on; it is kept with the decision.
-    """
-
-    uid: str | None
-    settled_by: str | None
-    problem: BaseException | str | None
-    note: str | None
-    evidence: str | None
 
 
 class Ledger:
@@ -84,10 +53,6 @@ class Ledger:
         ValueError: there is no such vendor, or a name or a path cannot be used.
     """
 
-    _database: Connection
-    _held: LedgerLock
-    _files: OpenFiles
-
     def __init__(
         self,
         path: str | Path,
@@ -106,14 +71,12 @@ class Ledger:
         self._clock = check_callable(clock, "clock")
         self._row_type = ROW_TYPES[vendor]
         self._ways = WAYS[vendor]
-        self._lock = None if lock is None else check_instance(lock, "lock", LedgerLock)
-        self._state = None if state is None else check_path(state, "state")
-        self._note: GenerationNote | None = None
-        self._generation = 0
-        self._branch: str | None = None
-        self._begun_branch = False
-        self._to_note: float | None = None
-        self._writer = GroupCommit(self._connect, str(self.path), before=self._check_lock, after=self._after_commit)
+        self._writer = LedgerWriter(
+            self.path,
+            campaign=(vendor, campaign),
+            lock=None if lock is None else check_instance(lock, "lock", LedgerLock),
+            state=None if state is None else check_path(state, "state"),
+        )
         self._in_a_run = False
         self._number = 0
         self._restored_at: float | None = None
@@ -134,14 +97,8 @@ class Ledger:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Finish what waits, close the file and give the lock back; a second call does nothing."""
-        try:
-            await self._writer.aclose()
-        finally:
-            if self._note is not None:
-                self._note.release()
-            if self._lock is not None:
-                self._lock.release()
+        """Finish the work that waits, close the file and release the lock; a second call does nothing."""
+        await self._writer.aclose()
 
     @property
     def number(self) -> int:
@@ -159,11 +116,14 @@ class Ledger:
         return self._writer.commits
 
     @asynccontextmanager
-    async def one_run(self) -> AsyncIterator[None]:
-        """Keep other runs away while one pays: what it has under way would look to them as if nobody knew its end.
+    async def one_run(self, *, rows_at_once: int = 1) -> AsyncIterator[None]:
+        """Keep every other run away while the block runs: rows that one run has under way look lost to another.
+
+        Args:
+            rows_at_once: Rows whose moves may wait for each other before they are written together, 1 or more.
 
         Raises:
-            LedgerInUse: a run of this process pays from it, or another process pays from a copy of it.
+            LedgerInUse: a run of this process pays from the ledger, or another process pays from a copy of it.
             AuditNeeded: it may be an older copy; nothing may be sent before an audit.
         """
         if self._in_a_run:
@@ -172,9 +132,11 @@ class Ledger:
         self._in_a_run = True
         try:
             await self._writer.run(self._begin_run)
+            self._writer.gather(rows_at_once)
             yield
         finally:
             self._in_a_run = False
+            self._writer.gather(1)
 
     async def plan(self, rows: Sequence[Row]) -> list[Entry]:
         """Take up rows and return how far each has come; a row not met before is `planned`, its key made.
@@ -192,28 +154,32 @@ class Ledger:
         return await self._writer.run(partial(self._planner.plan, rows, self._clock()))
 
     async def move(self, entry: Entry, to: State, **facts: Unpack[Facts]) -> Entry:
-        """Lead a row on to its next state and return how it stands then.
+        """Move a row to its next state, and return its entry once that is durable.
+
+        Moves of about the same time are written together. A move is written even if its caller is cancelled.
 
         Args:
             entry: The row as it was read last.
             to: The next state.
-            facts: What is known now: see `Facts`.
+            facts: What is known now; see `Facts`.
 
         Raises:
-            WrongWay: there is no way from the row's state to that one, or the row has moved since it was read.
+            WrongWay: no way leads from the row's state to that one, or the row has moved since it was read.
         """
-        return (await self.move_all([(entry, to, facts)]))[0]
+        if facts.get("settled_by") == "hand":
+            return (await self.move_all([(entry, to, facts)]))[0]
+        return await self._writer.move(entry, self._moved(entry, to, facts, self._clock()))
 
     async def move_all(self, wanted: Sequence[tuple[Entry, State, Facts]]) -> list[Entry]:
-        """Lead several rows on in one go, each as `move` does; what is settled by hand is kept as a decision in the same commit.
+        """Move several rows or none; a settlement by hand is kept as a decision in the same commit.
 
         Raises:
             WrongWay: as `move`; then none of these rows has moved.
         """
         at = self._clock()
         pairs = [(entry, self._moved(entry, to, facts, at)) for entry, to, facts in wanted]
-        decided = {entry.number: facts for entry, _, facts in wanted if facts.get("settled_by") == "hand"}
-        await self._writer.run(partial(self._write, pairs, decided, at))
+        by_hand = {entry.number: facts for entry, _, facts in wanted if facts.get("settled_by") == "hand"}
+        await self.transact(partial(self._move_together, pairs, by_hand, at))
         return [now for _, now in pairs]
 
     def _moved(self, entry: Entry, to: State, facts: Facts, at: float) -> Entry:
@@ -254,7 +220,7 @@ class Ledger:
         Args:
             work: Reads and writes; it runs on another thread, and not at the same time as anything else of this ledger.
         """
-        return await self._writer.run(partial(steps.whole, work))
+        return await self._writer.run(partial(steps.all_or_nothing, work))
 
     async def other_keys(self, entry: Entry) -> frozenset[str]:
         """Return the keys beside its own under which a row may have been paid.
@@ -264,7 +230,7 @@ class Ledger:
         if self._restored_at is None and not entry.retries:
             return frozenset()
         later = later_keys(self.vendor, self.campaign, entry.id, entry.retries) if self._restored_at is not None else frozenset()
-        return later | await self._writer.run(partial(_retired_keys, entry.number))
+        return later | await self._writer.read(partial(_retired_keys, entry.number))
 
     async def renew_key(self, entry: Entry) -> Entry:
         """Plan a rejected or failed row again under another key; the old key and the decision are kept in the same commit.
@@ -279,86 +245,29 @@ class Ledger:
 
     async def find(self, row_id: str) -> Entry | None:
         """Return how a row stands, None if this campaign has none of that id."""
-        return await self._writer.run(partial(self._find, row_id))
+        return await self._writer.read(partial(self._find, row_id))
 
     async def entries(self, states: Collection[State], *, after: int = 0, limit: int = 500) -> list[Entry]:
         """Return some of the rows in those states, those with the lowest numbers above `after`."""
-        return await self._writer.run(partial(self._entries, tuple(states), after, limit))
+        return await self._writer.read(partial(self._entries, tuple(states), after, limit))
 
     async def counts(self) -> dict[State, int]:
         """Return how many rows are in each state."""
-        return await self._writer.run(self._counts)
+        return await self._writer.read(self._counts)
 
-    def _connect(self) -> Connection:
-        if self._lock is None:
-            self._lock = LedgerLock(self.path)
-            self._lock.acquire()
-        connection = self._database = connect_to_write(self.path)
-        self._files = OpenFiles(self.path)
-        self._held = self._lock
-        return connection
-
-    def _check_lock(self) -> None:
-        self._held.check()
-
-    def _after_commit(self) -> None:
-        self._check_place()
-        if self._to_note is not None and self._note is not None and self._branch is not None:
-            branches = (self._branch, self._branch)
-            self._note.write(self._generation, self._to_note, branches, (self.vendor, self.campaign))
-            self._to_note = None
-            if not self._begun_branch:
-                self._begun_branch = True
-                seal_branch(self._database)
-
-    def _write(self, pairs: Sequence[steps.Step], decided: Mapping[int, Facts], at: float, database: Connection) -> None:
-        sends = any(now.state is State.SENT for _, now in pairs)
-        if sends:
-            self._take_note(database)
-            self._begin_branch(at, database)
+    def _move_together(self, pairs: Sequence[steps.Step], by_hand: Mapping[int, Facts], at: float, database: Connection) -> None:
+        if any(now.state is State.SENT for _, now in pairs):
+            self._writer.count_sent(at, database)
         steps.write(pairs, database)
-        for was, now in pairs if decided else ():
-            if was.number in decided:
-                facts = decided[was.number]
+        for was, now in pairs if by_hand else ():
+            if was.number in by_hand:
+                facts = by_hand[was.number]
                 said = {"note": facts.get("note"), "evidence": facts.get("evidence")}
                 decisions.record(database, kind="resolve", at=at, campaign=self._number, entry=was, became=now.state, **said)
-        if sends:
-            self._generation += 1
-            self._to_note = at
-            database.execute("UPDATE ledger SET generation = ?", (self._generation,))
 
     def _begin_run(self, database: Connection) -> None:
-        self._take_note(database)
+        self._writer.begin_sending(database)
         database.execute("UPDATE campaigns SET run_at = ? WHERE number = ?", (self._clock(), self._number))
-
-    def _take_note(self, database: Connection) -> None:
-        """Make sure, once, that nothing was sent from a newer copy of this ledger, and keep it so."""
-        if self._note is not None:
-            return
-        identity, self._generation, self._branch = database.execute("SELECT identity, generation, branch FROM ledger").get
-        note = GenerationNote(identity, self._state)
-        note.take()
-        found = standing(self._generation, self._branch, note.read())
-        if found is not Standing.NEWEST:
-            note.release()
-            raise AuditNeeded(self.path, found.value, may_be_newest=found is Standing.UNKNOWN)
-        self._note = note
-
-    def _begin_branch(self, at: float, database: Connection) -> None:
-        """Tell this opening of the ledger apart from whatever is done later with a copy of it; once, before anything is sent."""
-        if self._begun_branch or self._to_note is not None or self._note is None:
-            return
-        known, self._branch = self._branch, secrets.token_hex(8)
-        self._note.write(self._generation, at, (known, self._branch))
-        database.execute("UPDATE ledger SET branch = ?", (self._branch,))
-
-    def _check_place(self) -> None:
-        """Refuse to go on where nobody would ever read what was written."""
-        if not self._files.whole:
-            raise LedgerError(
-                f"{self.path}: the ledger or its -wal file was moved, deleted or replaced while it was open. Put both back "
-                "before you run again, or what was paid since is not remembered."
-            )
 
     def _open_campaign(self, database: Connection) -> int:
         found = database.execute(

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Step = tuple[Entry, Entry]
-"""A row as it was and as it is to be."""
+"""A row before and after."""
 
 MOST_AT_ONCE = 512
 """Rows in one statement."""
 
 _MOVE = (
     "UPDATE rows SET state = ?, uid = ?, settled_by = ?, answer = ?, problem_kind = ?, problem = ?, note = ?, sent_at = ?, "
-    "accepted_at = ?, settled_at = ? WHERE number = ?"
+    "accepted_at = ?, settled_at = ? WHERE number = ? AND state = ?"
 )
-_MOVE_MANY = "UPDATE rows SET {} FROM (VALUES {}) AS new WHERE number = new.column1"
+_MOVE_MANY = "UPDATE rows SET {} FROM (VALUES {}) AS new WHERE number = new.column1 AND state = ?"
 _PLAIN: Mapping[tuple[State, State], tuple[str, Callable[[Entry], tuple[Any, ...]]]] = MappingProxyType(
     {
         (State.PLANNED, State.SENT): (
@@ -41,7 +41,7 @@ _PLAIN: Mapping[tuple[State, State], tuple[str, Callable[[Entry], tuple[Any, ...
         ),
     }
 )
-"""What the steps of rows that meet no trouble write: what changes and nothing else."""
+"""The columns that change in the steps of rows that meet no problem."""
 
 
 @cache
@@ -50,7 +50,7 @@ def marks(rows: int, columns: int) -> str:
     return ", ".join([f"({', '.join('?' * columns)})"] * rows)
 
 
-def whole(work: Callable[[Connection], T], database: Connection) -> T:
+def all_or_nothing(work: Callable[[Connection], T], database: Connection) -> T:
     """Run work, and undo all of it if it raises a `LedgerError`."""
     database.execute("SAVEPOINT work")
     try:
@@ -63,24 +63,56 @@ def whole(work: Callable[[Connection], T], database: Connection) -> T:
 
 
 def write(steps: Sequence[Step], database: Connection) -> None:
-    """Write all steps, or none.
+    """Write all steps or none; each row moves once.
 
     Raises:
-        WrongWay: a row is not where it was any more.
+        WrongWay: a row is no longer in the state that its step starts from.
     """
-    for begin in range(0, len(steps), MOST_AT_ONCE):
-        _check(steps[begin : begin + MOST_AT_ONCE], database)
-    for begin in range(0, len(steps), MOST_AT_ONCE):
-        some = steps[begin : begin + MOST_AT_ONCE]
-        was, now = some[0]
-        plain = _PLAIN.get((was.state, now.state))
-        if plain is not None and all(_is_plain(*step, like=some[0]) for step in some):
-            assignments, values_of = plain
-            rows = _padded([values_of(now) for _, now in some])
-            values = [value for row in rows for value in row]
-            database.execute(_MOVE_MANY.format(assignments, marks(len(rows), len(rows[0]))), values)
-        else:
-            database.executemany(_MOVE, [_values(now) for _, now in some])
+    if problem := next(filter(None, write_each(steps, database)), None):
+        raise problem
+
+
+def write_each(steps: Sequence[Step], database: Connection) -> list[WrongWay | None]:
+    """Write every step that can be written, and return for each the error that kept it from being written, or None.
+
+    A step that cannot be written is rare, so it is only looked for once a statement has changed fewer rows than it should.
+    """
+    problems: list[WrongWay | None] = [None] * len(steps)
+    kinds: dict[tuple[State, State, bool], list[int]] = {}
+    for place, (was, now) in enumerate(steps):
+        kinds.setdefault((was.state, now.state, _is_plain(was, now)), []).append(place)
+    for places in kinds.values():
+        for begin in range(0, len(places), MOST_AT_ONCE):
+            some = places[begin : begin + MOST_AT_ONCE]
+            _write_alike(some, steps, database, problems)
+    return problems
+
+
+def _write_alike(places: list[int], steps: Sequence[Step], database: Connection, problems: list[WrongWay | None]) -> None:
+    """Write steps from one state to one other."""
+    database.execute("SAVEPOINT steps")
+    if _update([steps[place] for place in places], database) < len(places):
+        database.execute("ROLLBACK TO steps")
+        for place in places:
+            was, now = steps[place]
+            if not _update([(was, now)], database):
+                problems[place] = WrongWay(was.id, was.state, now.state)
+    database.execute("RELEASE steps")
+
+
+def _update(steps: Sequence[Step], database: Connection) -> int:
+    """Return how many rows were changed."""
+    was, now = steps[0]
+    changed = database.total_changes()
+    plain = _PLAIN.get((was.state, now.state)) if _is_plain(was, now) else None
+    if plain is None:
+        database.executemany(_MOVE, [_values(*step) for step in steps])
+    else:
+        assignments, values_of = plain
+        rows = _padded([values_of(now) for _, now in steps])
+        values = [value for row in rows for value in row]
+        database.execute(_MOVE_MANY.format(assignments, marks(len(rows), len(rows[0]))), (*values, was.state.value))
+    return database.total_changes() - changed
 
 
 def _padded(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -89,42 +121,11 @@ def _padded(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return rows + rows[-1:] * missing
 
 
-def _check(steps: Sequence[Step], database: Connection) -> None:
-    rows = _padded([(was.number, was.state.value) for was, _ in steps])
-    found = database.execute(
-        f"SELECT count(*) FROM rows JOIN (VALUES {marks(len(rows), 2)}) AS old "  # noqa: S608 - question marks
-        "ON rows.number = old.column1 AND rows.state = old.column2",
-        [value for row in rows for value in row],
-    ).get
-    numbers = {was.number for was, _ in steps}
-    if found == len(rows) and len(numbers) == len(steps):
-        return
-    raise _stuck(steps, database)[0]
+def _is_plain(was: Entry, now: Entry) -> bool:
+    """Return whether a step neither brings nor ends a problem, so that it changes few columns."""
+    return was.problem is None is now.problem and now.note is None and was.settled_at is None
 
 
-def _stuck(steps: Sequence[Step], database: Connection) -> list[WrongWay]:
-    """Return an error for each row that is not where it was, or comes a second time."""
-    problems: list[WrongWay] = []
-    seen: set[int] = set()
-    for was, now in steps:
-        state = database.execute("SELECT state FROM rows WHERE number = ?", (was.number,)).get
-        if state != was.state.value or was.number in seen:
-            problems.append(WrongWay(was.id, was.state, now.state))
-        seen.add(was.number)
-    return problems
-
-
-def _is_plain(was: Entry, now: Entry, *, like: Step) -> bool:
-    """Return whether a step is of one kind with another, and neither brings nor ends any trouble."""
-    return (
-        was.state is like[0].state
-        and now.state is like[1].state
-        and was.problem is None is now.problem
-        and now.note is None
-        and was.settled_at is None
-    )
-
-
-def _values(now: Entry) -> tuple[Any, ...]:
-    said = (now.state.value, now.uid, now.settled_by, now.answer, now.problem_kind, now.problem, now.note)
-    return (*said, now.sent_at, now.accepted_at, now.settled_at, now.number)
+def _values(was: Entry, now: Entry) -> tuple[Any, ...]:
+    described = (now.state.value, now.uid, now.settled_by, now.answer, now.problem_kind, now.problem, now.note)
+    return (*described, now.sent_at, now.accepted_at, now.settled_at, now.number, was.state.value)

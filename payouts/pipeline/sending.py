@@ -1,14 +1,15 @@
-"""What happens to one row: it is sent under its key and led to where the answer says."""
+"""Send single rows under their keys, and take each to the state that the vendor's answer means."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from payouts.pipeline.settling import Settling, state_after
+from payouts.pipeline.settling import named_twice, outcome_of
 from payouts.states import Entry, State
-from payouts.vendors import Later, Meaning, Vendor, as_told, meaning_of
+from payouts.vendors import Later, Meaning, as_told, meaning_of
 from rewards_core.backoff import delay
 from rewards_core.clock import loop_time
 from rewards_core.errors import (
@@ -18,8 +19,6 @@ from rewards_core.errors import (
     ConnectFailed,
     DeadlineExceeded,
     Forbidden,
-    OperationFailed,
-    OperationMismatch,
     OutcomeUnknown,
     RateLimited,
     RewardsError,
@@ -30,159 +29,172 @@ from rewards_core.errors import (
 from rewards_core.rate import Limiter, Limits
 
 if TYPE_CHECKING:
-    from payouts.ledger.sqlite import Facts, Ledger
-    from payouts.pipeline.recording import Recorder, Then
+    from payouts.ledger.base import Facts, RunLedger
+    from payouts.pipeline.settling import Settlement
     from payouts.progress import Progress, Stop
-    from rewards_core.operations import Operation, OperationRef
+    from payouts.vendors import Vendor
+    from rewards_core.operations import Operation
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0
-_MOST_FORBIDDEN = 10
+_FIRST_PAUSE, _MAX_PAUSE = 1.0, 15.0
+_MAX_FORBIDDEN = 10
 _STATES = {
     Meaning.REJECTED: State.REJECTED,
     Meaning.MISMATCH: State.MISMATCH,
     Meaning.UNKNOWN: State.UNKNOWN,
     Meaning.UNKNOWN_STOP: State.UNKNOWN,
 }
-_FOR_GOOD = (Unauthorized, ClientClosed, ConfigurationError)
-_OF_ALL_ROWS = (*_FOR_GOOD, ConnectFailed, RateLimited)
-"""How a look-up ends that would end in the same way for any recipient."""
-_MAY_PASS = (ServerFailed, DeadlineExceeded)
-_TRIES = 3
-_MOST_UNLISTED = 5
-"""So many lists in a row that cannot be had are trouble of the vendor's, not of single recipients."""
+_PERMANENT = (Unauthorized, ClientClosed, ConfigurationError)
+_OF_EVERY_ROW = (*_PERMANENT, ConnectFailed, RateLimited)
+"""Errors of a look-up that any other recipient's look-up would meet as well."""
+_TEMPORARY = (ServerFailed, DeadlineExceeded)
+_MAX_TRIES = 3
+_MAX_UNLISTED = 5
+"""If this many lists in a row cannot be read, the vendor is in trouble, and not single recipients."""
 
 
-class Paying:
-    """Lead single rows on; safe for many at once.
+class Sender:
+    """Send rows; safe for many rows at once.
 
     Args:
         vendor: Who pays.
-        ledger: Where every step is written.
-        recorder: Writes what came of a row.
-        settling: What accepted rows are waited for with, None if nobody waits.
-        progress: What is counted.
-        stop: The wish to end; also made here, where going on would be of no use.
-        limiter: When the next row may leave.
-        most_sent: Rows in the state `sent` at one time.
+        ledger: Where every step is stored.
+        settlement: Waits for accepted rows; None if the run does not wait.
+        progress: Counts.
+        stop: The wish to end; also made here, when going on would be of no use.
+        limiter: The rate at which rows leave.
+        concurrency: Requests under way at one time.
+        max_sent: Rows in the state `sent` at one time.
         max_pending: Rows accepted and not settled at one time.
-        patience: Seconds for which a vendor that cannot be reached is tried.
-        most_refused: After so many refused rows in a row there is no use in going on; None for never.
+        outage_timeout: Seconds for which a vendor that cannot be reached is tried.
+        max_refused: After this many refused rows in a row there is no use in going on; None for never.
         ended: Called with each row that this run is done with.
+
+    Attributes:
+        cause: The error that ended the run early.
+        explanation: What it means, for the message.
+        accepted_here: The numbers of rows that look-ups of this run found accepted.
     """
 
     def __init__(
         self,
         vendor: Vendor,
-        ledger: Ledger,
-        recorder: Recorder,
-        settling: Settling | None,
+        ledger: RunLedger,
+        settlement: Settlement | None,
         *,
         progress: Progress,
         stop: Stop,
         limiter: Limiter,
-        most_sent: int,
+        concurrency: int,
+        max_sent: int,
         max_pending: int,
-        patience: float,
-        most_refused: int | None,
+        outage_timeout: float,
+        max_refused: int | None,
         ended: Callable[[Entry], Awaitable[None]],
     ) -> None:
         self.cause: RewardsError | None = None
-        self.told = ""
+        self.explanation = ""
         self.accepted_here: set[int] = set()
         self._vendor = vendor
         self._ledger = ledger
-        self._recorder = recorder
-        self._settling = settling
+        self._settlement = settlement
         self._progress = progress
         self._stop = stop
         self._limiter = limiter
-        self._sent = Limiter(Limits(connections=most_sent))
-        self._slots = Limiter(Limits(connections=max_pending))
-        self._patience = patience
-        self._most_refused = most_refused
+        self._requests = asyncio.Semaphore(concurrency)
+        self._sent = Limiter(Limits(connections=max_sent))
+        self._pending = Limiter(Limits(connections=max_pending))
+        self._outage_timeout = outage_timeout
+        self._max_refused = max_refused
         self._ended = ended
         self._ill_since: float | None = None
         self._forbidden = self._refused = self._unlisted = 0
 
     async def admit(self) -> bool:
-        """Take the places that a row needs before it may be marked as sent; return False if the end is asked for first."""
-        if not await self._both_places():
+        """Wait until one more row may be sent; return False if the run is to end first."""
+        if not await self._take_places():
             return False
         if await self._stop.take(self._limiter):
             return True
         self._sent.release()
-        self._slots.release()
+        self._pending.release()
         return False
 
-    async def pay(self, entry: Entry) -> None:
-        """Send a row that was planned and is marked as sent now."""
-        await self._pay(entry, first=True)
-
-    async def pay_again(self, entry: Entry) -> None:
-        """Send a row again that may have been sent before, and that the vendor does not list."""
-        await self._pay(entry, first=False)
+    async def send(self, entry: Entry) -> None:
+        """Send an admitted row: a planned one, or one that may have been sent before and that the vendor does not list."""
+        first = entry.state is State.PLANNED
+        if first:
+            entry = await self._ledger.move(entry, State.SENT)
+        async with self._requests:
+            proceed = await self._request(entry, first=first)
+        await proceed()
 
     async def wait_for(self, entry: Entry) -> None:
-        """Wait for a row that an earlier run left accepted, once there is room among those that wait."""
-        later, settling = self._vendor.later, self._settling
-        if settling is not None and entry.uid is not None and settling.knows(entry.uid):
-            self._recorder.put(entry, State.MISMATCH, {"problem": _named_twice(entry.uid)}, self._ended)
-        elif later is not None and settling is not None and await self._stop.take(self._slots):
-            self._wait(later, settling, entry, urgent=True)
+        """Wait for a row that an earlier run left accepted, once there is room among the rows that wait."""
+        if self._settlement is None or entry.uid is None:
+            return
+        if self._settlement.knows(entry.uid):
+            await self._ended(await self._ledger.move(entry, State.MISMATCH, problem=named_twice(entry.uid)))
+        elif await self._stop.take(self._pending):
+            self._wait(self._settlement, entry, urgent=True)
 
-    async def find_out(self, entries: Sequence[Entry]) -> None:
-        """Ask what became of one recipient's rows whose answers were never read; what the vendor does not list stays as it is."""
+    async def look_up(self, entries: Sequence[Entry]) -> None:
+        """Ask what became of one recipient's rows whose answers were lost; rows that are not listed stay as they are."""
         later = self._vendor.later
         if later is None:
             if not self._vendor.may_repeat:
-                told = "the run ended before the answer came, and the vendor cannot be asked; settle it with `payouts resolve`"
-                for entry in entries:
-                    self._recorder.put(entry, State.UNKNOWN, {"problem": told}, self._ended)
+                async with asyncio.TaskGroup() as rows:
+                    for entry in entries:
+                        rows.create_task(self._leave_unknown(entry))
             return
-        found = await self._looked_up(later, entries)
-        for entry in entries:
-            if entry.number in found and await self._both_places():
-                self.accepted_here.add(entry.number)
-                self._accept(later, entry, found[entry.number], urgent=True)
+        async with self._requests:
+            found = await self._find(later, entries)
+        async with asyncio.TaskGroup() as rows:
+            for entry in entries:
+                if entry.number in found and await self._take_places():
+                    self.accepted_here.add(entry.number)
+                    rows.create_task(self._accept(later, entry, found[entry.number], urgent=True))
 
     async def waited(self, entry: Entry) -> None:
-        """Take back the place of a row that is not waited for any more."""
+        """Free the place of a row that is no longer waited for."""
         self._progress.pending -= 1
-        self._slots.release()
         await self._ended(entry)
+        self._pending.release()
 
-    async def _pay(self, entry: Entry, *, first: bool) -> None:
+    # one row's way
+
+    async def _request(self, entry: Entry, *, first: bool) -> Callable[[], Awaitable[None]]:
+        """Ask the vendor to pay until it answers or the run ends; return what to do with the answer."""
         repeats = 0
         while not self._stop.wished:
             if entry.state is State.PLANNED:
                 entry = await self._ledger.move(entry, State.SENT)
             self._progress.in_flight += 1
             try:
-                operation = await self._earlier(entry) or await self._vendor.pay(entry, repeated=not first)
+                operation = await self._held_under_other_key(entry) or await self._vendor.pay(entry, repeated=not first)
             except (VendorError, ConfigurationError) as trouble:
                 problem = trouble
             else:
                 self._ill_since = None
                 self._forbidden = self._refused = 0
-                self._paid(entry, operation)
-                return
+                return partial(self._paid, entry, operation)
             finally:
                 self._progress.in_flight -= 1
             meaning = meaning_of(problem)
             if meaning in _STATES:
-                await self._not_paid(entry, problem, meaning, first=first)
-                return
-            if first:  # of a row that an earlier run may have sent nobody can say that nothing happened
+                return partial(self._not_paid, entry, problem, self._judge(problem, meaning, first=first))
+            if first:  # a row that an earlier run may have sent stays as it is: this says nothing about the earlier request
                 entry = await self._ledger.move(entry, State.PLANNED, problem=problem)
-            if meaning is Meaning.STOP or not await self._better_later(problem, repeats):
+            if meaning is Meaning.STOP or not await self._pause(problem, repeats):
                 self._give_up(problem)
             repeats += 1
-        if first and entry.state is State.SENT:  # it never left
-            self._recorder.put(entry, State.PLANNED, {}, self._leave)
-        else:
-            await self._leave(entry)
+        return partial(self._not_sent, entry, first=first)
 
-    async def _earlier(self, entry: Entry) -> Operation | None:
+    async def _not_sent(self, entry: Entry, *, first: bool) -> None:
+        if first and entry.state is State.SENT:
+            await self._ledger.move(entry, State.PLANNED)
+        self._free_places()
+
+    async def _held_under_other_key(self, entry: Entry) -> Operation | None:
         """Return what the vendor holds for a row under a key that it had before, or that a newer copy of the ledger gave it."""
         keys = await self._ledger.other_keys(entry)
         later = self._vendor.later
@@ -191,107 +203,98 @@ class Paying:
         try:
             return await later.held_under(entry, {*keys, entry.key})
         except VendorError as problem:
-            if isinstance(problem, _OF_ALL_ROWS):
+            if isinstance(problem, _OF_EVERY_ROW):
                 raise
             unknown = later.unknown(entry)
             unknown.args = (f"it may have been paid under another key, and the user's list could not be read ({problem})",)
             raise unknown from problem
 
-    def _paid(self, entry: Entry, operation: Operation | None) -> None:
+    async def _paid(self, entry: Entry, operation: Operation | None) -> None:
         later = self._vendor.later
-        if operation is not None and later is not None:
-            self._accept(later, entry, operation, urgent=later.held_before(operation))
+        if operation is None or later is None:
+            await self._end(await self._ledger.move(entry, State.DONE, settled_by="reply"))
         else:
-            self._recorder.put(entry, State.DONE, {"settled_by": "reply"}, self._end)
+            await self._accept(later, entry, operation, urgent=later.held_before(operation))
 
-    async def _not_paid(self, entry: Entry, problem: RewardsError, meaning: Meaning, *, first: bool) -> None:
-        if meaning is Meaning.REJECTED and not first:
-            meaning = Meaning.UNKNOWN  # a refusal of this call says nothing about an earlier one
-        told = as_told(problem, looked_up=self._vendor.later is not None)
-        if meaning is Meaning.UNKNOWN_STOP:
-            self._give_up(problem)
-        if isinstance(problem, Forbidden) and not first:
-            await self._end(entry)
-        elif _STATES[meaning] is State.UNKNOWN:
-            self._recorder.put(entry, State.UNKNOWN, {"problem": told}, self._seek)
-        else:
-            existing = problem.existing if isinstance(problem, Conflict) else None
-            uid = None if existing is None else existing.ref.uid
-            self._recorder.put(entry, _STATES[meaning], {"uid": uid, "problem": told}, self._end)
-        self._forbidden = self._forbidden + 1 if isinstance(problem, Forbidden) else 0
-        self._refused += meaning is Meaning.REJECTED
-        if self._most_refused is not None and self._refused >= self._most_refused:
-            self._give_up(problem, f"{self._refused} rows in a row were refused, the last one like this: ")
-        elif self._forbidden >= _MOST_FORBIDDEN:
-            self._give_up(problem)
-        if not isinstance(problem, OutcomeUnknown):
-            self._ill_since = None
-
-    async def _seek(self, entry: Entry) -> None:
-        """Look for a row that may have been carried out, where anybody waits; it keeps its place among those that wait."""
-        later, settling = self._vendor.later, self._settling
-        if later is None or settling is None or self._stop.wished:
-            await self._end(entry)
-            return
-        self._sent.release()
-        self._progress.pending += 1
-        settling.seek(entry, later.unknown(entry), partial(self._found, later, settling))
-
-    def _found(self, later: Later, settling: Settling, entry: Entry, ref: OperationRef) -> None:
-        """Have it written down what an event or a look-up named for a row whose answer was lost, and wait for it."""
-        uid = ref.uid
-        if settling.knows(uid):
-            self._recorder.put(entry, State.MISMATCH, {"uid": uid, "problem": _named_twice(uid)}, self.waited)
-            return
-        settling.reserve(uid)
-        self._recorder.put(entry, State.ACCEPTED, {"uid": uid}, partial(self._wait_for_found, later, settling))
-
-    async def _wait_for_found(self, later: Later, settling: Settling, entry: Entry) -> None:
-        settling.add(entry, later.ref(entry), urgent=True)
-
-    def _accept(self, later: Later, entry: Entry, operation: Operation, *, urgent: bool) -> None:
-        """Have it written down what the vendor named, and go on from there."""
-        uid, settling = operation.ref.uid, self._settling
-        if settling is not None and settling.knows(uid):
-            self._recorder.put(entry, State.MISMATCH, {"uid": uid, "problem": _named_twice(uid)}, self._end)
+    async def _accept(self, later: Later, entry: Entry, operation: Operation, *, urgent: bool) -> None:
+        """Store what the vendor named, and wait for it if it has not ended."""
+        uid, settlement = operation.ref.uid, self._settlement
+        if settlement is not None and settlement.knows(uid):
+            await self._end(await self._ledger.move(entry, State.MISMATCH, uid=uid, problem=named_twice(uid)))
             return
         facts: Facts = {"uid": uid}
         if operation.key != entry.key:
             facts["settled_by"] = "lookup"
-        then: Then = self._end
         if operation.status.terminal:
-            then = partial(self._conclude, later, operation)
-        elif settling is not None:
-            settling.reserve(uid)
-            then = partial(self._begin_to_wait, later, settling, urgent)
-        self._recorder.put(entry, State.ACCEPTED, facts, then)
+            entry = await self._ledger.move(entry, State.ACCEPTED, **facts)
+            state, problem = outcome_of(later, entry, operation)
+            await self._end(await self._ledger.move(entry, state, settled_by="poll", problem=problem))
+        elif settlement is None:
+            await self._end(await self._ledger.move(entry, State.ACCEPTED, **facts))
+        else:
+            settlement.reserve(uid)
+            entry = await self._ledger.move(entry, State.ACCEPTED, **facts)
+            self._sent.release()
+            self._wait(settlement, entry, urgent=urgent)
 
-    async def _begin_to_wait(self, later: Later, settling: Settling, urgent: bool, entry: Entry) -> None:
-        self._sent.release()
-        self._wait(later, settling, entry, urgent=urgent)
+    def _judge(self, problem: RewardsError, meaning: Meaning, *, first: bool) -> State | None:
+        """Return the state of a row that was not paid, None if it stays as it is; end the run if other rows would fare alike."""
+        if meaning is Meaning.REJECTED and not first:
+            meaning = Meaning.UNKNOWN  # a refusal of this call says nothing about an earlier one
+        forbidden = isinstance(problem, Forbidden)
+        self._forbidden = self._forbidden + 1 if forbidden else 0
+        self._refused += meaning is Meaning.REJECTED
+        if not isinstance(problem, OutcomeUnknown):
+            self._ill_since = None
+        if self._max_refused is not None and self._refused >= self._max_refused:
+            self._give_up(problem, f"{self._refused} rows in a row were refused, the last one like this: ")
+        elif meaning is Meaning.UNKNOWN_STOP or self._forbidden >= _MAX_FORBIDDEN:
+            self._give_up(problem)
+        return None if forbidden and not first else _STATES[meaning]
 
-    def _wait(self, later: Later, settling: Settling, entry: Entry, *, urgent: bool) -> None:
+    async def _not_paid(self, entry: Entry, problem: RewardsError, state: State | None) -> None:
+        later, settlement = self._vendor.later, self._settlement
+        if state is not None:
+            existing = problem.existing if isinstance(problem, Conflict) else None
+            uid = None if existing is None else existing.ref.uid
+            told = as_told(problem, looked_up=later is not None)
+            entry = await self._ledger.move(entry, state, uid=uid, problem=told)
+        if state is State.UNKNOWN and later is not None and settlement is not None and not self._stop.wished:
+            self._sent.release()
+            self._progress.pending += 1
+            settlement.search(entry)
+        else:
+            await self._end(entry)
+
+    def _wait(self, settlement: Settlement, entry: Entry, *, urgent: bool) -> None:
         self._progress.pending += 1
-        settling.add(entry, later.ref(entry), urgent=urgent)
-
-    async def _conclude(self, later: Later, final: Operation, entry: Entry) -> None:
-        problem: RewardsError | None = None
-        try:
-            later.conclude(entry, final)
-        except (OperationFailed, OperationMismatch) as told:
-            problem = as_told(told, looked_up=True)
-        self._recorder.put(entry, state_after(problem), {"settled_by": "poll", "problem": problem}, self._end)
+        settlement.add(entry, urgent=urgent)
 
     async def _end(self, entry: Entry) -> None:
-        await self._leave(entry)
         await self._ended(entry)
+        self._free_places()
 
-    async def _leave(self, _: Entry) -> None:
+    def _free_places(self) -> None:
         self._sent.release()
-        self._slots.release()
+        self._pending.release()
 
-    async def _looked_up(self, later: Later, entries: Sequence[Entry]) -> Mapping[int, Operation]:
-        """Return what the vendor lists of one recipient's rows; a list that cannot be had leaves its rows to their requests."""
+    async def _take_places(self) -> bool:
+        """Take a place among the rows that are sent and among those that may wait; return False if the run is to end first."""
+        if not await self._stop.take(self._pending):
+            return False
+        if await self._stop.take(self._sent):
+            return True
+        self._pending.release()
+        return False
+
+    # rows of earlier runs
+
+    async def _leave_unknown(self, entry: Entry) -> None:
+        told = "the run ended before the answer came, and the vendor cannot be asked; settle it with `payouts resolve`"
+        await self._ended(await self._ledger.move(entry, State.UNKNOWN, problem=told))
+
+    async def _find(self, later: Later, entries: Sequence[Entry]) -> Mapping[int, Operation]:
+        """Return what the vendor lists of one recipient's rows; rows of a list that cannot be read are left to their requests."""
         tries = 0
         turn = partial(self._stop.take, self._limiter)
         while await turn():
@@ -299,12 +302,12 @@ class Paying:
             try:
                 found = await later.find(entries, turn)
             except (VendorError, ConfigurationError) as problem:
-                if not isinstance(problem, _OF_ALL_ROWS) and (tries == _TRIES or not isinstance(problem, _MAY_PASS)):
+                if not isinstance(problem, _OF_EVERY_ROW) and (tries == _MAX_TRIES or not isinstance(problem, _TEMPORARY)):
                     self._unlisted += 1
-                    if self._unlisted >= _MOST_UNLISTED:
+                    if self._unlisted >= _MAX_UNLISTED:
                         self._give_up(problem)
                     return {}
-                if isinstance(problem, _FOR_GOOD) or not await self._better_later(problem, tries - 1):
+                if isinstance(problem, _PERMANENT) or not await self._pause(problem, tries - 1):
                     self._give_up(problem)
             else:
                 self._ill_since = None
@@ -312,33 +315,22 @@ class Paying:
                 return found
         return {}
 
-    async def _both_places(self) -> bool:
-        """Take a place among those that are sent and among those that may wait; return False if the end is asked for first."""
-        if not await self._stop.take(self._slots):
-            return False
-        if await self._stop.take(self._sent):
-            return True
-        self._slots.release()
-        return False
+    # trouble
 
-    async def _better_later(self, problem: RewardsError, repeats: int) -> bool:
+    async def _pause(self, problem: RewardsError, repeats: int) -> bool:
         """Wait a little before the vendor is tried again; return False once that has gone on for too long."""
         now = loop_time()
         if self._ill_since is None:
             self._ill_since = now
         asked_for: float = getattr(problem, "retry_after", None) or 0.0
-        if now - self._ill_since + asked_for > self._patience:
+        if now - self._ill_since + asked_for > self._outage_timeout:
             return False
-        await self._stop.pause(max(delay(repeats, first=_FIRST_PAUSE, longest=_LONGEST_PAUSE), asked_for))
+        await self._stop.pause(max(delay(repeats, first=_FIRST_PAUSE, longest=_MAX_PAUSE), asked_for))
         return True
 
     def _give_up(self, problem: RewardsError, told: str = "") -> None:
         if self.cause is None:
             refused = "the vendor refused the credentials: " if isinstance(problem, Unauthorized) else ""
             said = str(as_told(problem, looked_up=self._vendor.later is not None)).rstrip(".")
-            self.cause, self.told = problem, f"{told}{refused}{said}"
+            self.cause, self.explanation = problem, f"{told}{refused}{said}"
         self._stop.wish()
-
-
-def _named_twice(uid: str) -> str:
-    return f"the vendor named {uid} for this row and for another one, so that one of them cannot have been paid"

@@ -1,51 +1,52 @@
-"""Wait for what the vendor has accepted, and write down how it ended."""
+"""Wait for what the vendor has accepted, look for rows whose answer was lost, and store how each ended."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from payouts.states import Entry, State
 from payouts.vendors import as_told
 from rewards_core.errors import NotFound, OperationFailed, OperationMismatch
-from webhooks.errors import CompletionTimeout
+from webhooks import CompletionTimeout
 
 if TYPE_CHECKING:
-    from payouts.pipeline.recording import Recorder
-    from rewards_core.errors import OutcomeUnknown
+    from payouts.ledger.base import RunLedger
+    from payouts.vendors import Later
     from rewards_core.operations import Operation, OperationRef
     from webhooks import Completion, Completions, CompletionStream
 
-Found: TypeAlias = "Callable[[Entry, OperationRef], None]"
-"""Called with a row whose answer was lost, and the operation that the vendor made of it."""
+
+_MAX_STORING = 1_000
+"""Outcomes that are being stored or wait for a reader of the run, so that a slow reader holds the rest back."""
 
 
-class Settling:
-    """Follow accepted rows to their end, without a task or a future for each, and look for lost ones, with a task for each.
+class Settlement:
+    """Follow accepted rows to their end, without a task for each while they wait.
 
     Args:
-        completions: What they are waited for with.
-        conclude: Raises if what settled is not what the row asked for, or failed.
-        recorder: Writes down how they ended.
-        timeout: Seconds to wait for each, None for as long as it takes.
+        completions: Tells how operations end.
+        ledger: Where it is stored.
+        later: The vendor's look-ups.
+        timeout: Seconds to wait for each row, None for as long as it takes.
         lookup_timeout: Seconds for which a row without an answer is looked for, in events and at the vendor.
-        ended: Called with each row that is not waited for any more, after it is written down.
+        ended: Called with each row that is no longer waited for, once that is stored.
     """
 
     def __init__(
         self,
         completions: Completions,
-        recorder: Recorder,
+        ledger: RunLedger,
+        later: Later,
         *,
-        conclude: Callable[[Entry, Operation], None],
         timeout: float | None,
         lookup_timeout: float,
         ended: Callable[[Entry], Awaitable[None]],
     ) -> None:
         self._completions = completions
-        self._conclude = conclude
-        self._recorder = recorder
+        self._ledger = ledger
+        self._later = later
         self._timeout = timeout
         self._lookup_timeout = lookup_timeout
         self._ended = ended
@@ -54,117 +55,125 @@ class Settling:
         self._fresh: asyncio.Queue[OperationRef | None] = asyncio.Queue()
         self._urgent: asyncio.Queue[OperationRef | None] = asyncio.Queue()
         self._streams: list[CompletionStream[Any]] = []
-        self._sought: asyncio.Queue[tuple[Entry, OutcomeUnknown, Found] | None] = asyncio.Queue()
-        self._searches: set[asyncio.Task[None]] = set()
+        self._searches = asyncio.TaskGroup()
+        self._searching: set[asyncio.Task[None]] = set()
+        self._storing = asyncio.Semaphore(_MAX_STORING)
+        self._no_more = asyncio.Event()
 
     def knows(self, uid: str) -> bool:
-        """Return whether an operation is waited for, or soon will be."""
+        """Return whether a row waits for this operation, or soon will."""
         return uid in self._waiting or uid in self._reserved
 
     def reserve(self, uid: str) -> None:
-        """Keep an operation for the row that will wait for it once that is written down."""
+        """Keep an operation for the row that will wait for it once that is stored."""
         self._reserved.add(uid)
 
-    def add(self, entry: Entry, ref: OperationRef, *, urgent: bool) -> None:
+    def add(self, entry: Entry, *, urgent: bool) -> None:
         """Wait for an accepted row.
 
         Args:
             entry: The row, its uid known and not waited for yet.
-            ref: What the vendor named; what was asked for need not be kept beside the row.
-            urgent: Ask the vendor at once, because its news may have come while nobody listened.
+            urgent: Ask the vendor at once, because the outcome may have come before anybody waited.
         """
+        ref = self._later.ref(entry)
         self._reserved.discard(ref.uid)
         self._waiting[ref.uid] = entry
         (self._urgent if urgent else self._fresh).put_nowait(ref)
 
-    def seek(self, entry: Entry, unknown: OutcomeUnknown, found: Found) -> None:
-        """Look for a row that may have been carried out without an answer.
-
-        Args:
-            entry: The row, `unknown`.
-            unknown: The error its call ended with.
-            found: Called with the row and the operation that the vendor made of it, once that is known.
-        """
-        self._sought.put_nowait((entry, unknown, found))
+    def search(self, entry: Entry) -> None:
+        """Look for the operation of an unknown row, and wait for it once it is found."""
+        task = self._searches.create_task(self._search(entry), name=f"search for {entry.key}")
+        self._searching.add(task)
+        task.add_done_callback(self._searching.discard)
 
     def no_more(self) -> None:
         """Let `run` end once everything that is waited for has ended."""
-        self._sought.put_nowait(None)
+        self._no_more.set()
 
     async def run(self) -> None:
-        """Wait until `no_more` was called and all have ended, or `give_up` was."""
+        """Wait until `no_more` was called and every row has ended, or `give_up` was called."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow(self._fresh, poll_now=False))
-            tasks.create_task(self._follow(self._urgent, poll_now=True))
-            await self._search()
+            tasks.create_task(self._follow(self._fresh, tasks, poll_now=False))
+            tasks.create_task(self._follow(self._urgent, tasks, poll_now=True))
+            async with self._searches:
+                await self._no_more.wait()
             self._fresh.put_nowait(None)
             self._urgent.put_nowait(None)
-        await self._recorder.drain()
 
     async def give_up(self) -> None:
-        """Stop waiting; what has not ended stays accepted or unknown."""
+        """Stop waiting; rows that have not ended stay accepted or unknown."""
         self.no_more()
-        for search in self._searches:
+        for search in self._searching:
             search.cancel()
         for stream in self._streams:
             await stream.aclose()
 
-    async def _search(self) -> None:
-        """Look for each row that is sought, until there are no more."""
-        async with asyncio.TaskGroup() as tasks:
-            while (sought := await self._sought.get()) is not None:
-                search = tasks.create_task(self._find(*sought), name=f"search for {sought[0].key}")
-                self._searches.add(search)
-                search.add_done_callback(self._searches.discard)
-        await self._recorder.drain()  # what was found last is waited for only once it is written down
-
-    async def _find(self, entry: Entry, unknown: OutcomeUnknown, found: Found) -> None:
+    async def _search(self, entry: Entry) -> None:
         try:
-            ref = await self._completions.find(unknown, timeout=self._lookup_timeout)
+            ref = await self._completions.find(self._later.unknown(entry), timeout=self._lookup_timeout)
         except CompletionTimeout:
             await self._ended(entry)
+            return
+        if self.knows(ref.uid):
+            await self._ended(await self._ledger.move(entry, State.MISMATCH, uid=ref.uid, problem=named_twice(ref.uid)))
         else:
-            found(entry, ref)
+            self.reserve(ref.uid)
+            self.add(await self._ledger.move(entry, State.ACCEPTED, uid=ref.uid), urgent=True)
 
-    async def _follow(self, accepted: asyncio.Queue[OperationRef | None], *, poll_now: bool) -> None:
+    async def _follow(self, accepted: asyncio.Queue[OperationRef | None], tasks: asyncio.TaskGroup, *, poll_now: bool) -> None:
         async with self._completions.as_completed(_until_none(accepted), timeout=self._timeout, poll_now=poll_now) as stream:
             self._streams.append(stream)
             async for completion in stream:
-                await self._heard(completion)
+                await self._storing.acquire()
+                tasks.create_task(self._store(self._waiting.pop(completion.ref.uid), completion))
 
-    async def _heard(self, completion: Completion[Any]) -> None:
-        entry = self._waiting.pop(completion.ref.uid)
-        problem = completion.error
-        if completion.operation is not None:
-            problem = None
-            try:
-                self._conclude(entry, completion.operation)
-            except (OperationFailed, OperationMismatch) as told:
-                problem = as_told(told, looked_up=True)
-        state = state_after(problem)
-        if state is State.ACCEPTED:
-            await self._ended(entry)
-        else:
-            self._recorder.put(entry, state, {"settled_by": completion.via, "problem": problem}, self._ended)
+    async def _store(self, entry: Entry, completion: Completion[Any]) -> None:
+        state, problem = outcome_of(self._later, entry, completion.operation, completion.error)
+        if state is not State.ACCEPTED:
+            entry = await self._ledger.move(entry, state, settled_by=completion.via, problem=problem)
+        await self._ended(entry)
+        self._storing.release()
 
 
-def state_after(problem: Exception | None) -> State:
-    """Return where a wait leads a row that ended with this problem, or well.
+def outcome_of(
+    later: Later, entry: Entry, final: Operation | None, problem: Exception | None = None
+) -> tuple[State, Exception | None]:
+    """Return the state to which the end of an operation leads its row, and the problem to store with it.
+
+    Args:
+        later: Compares the operation with what the row asked for.
+        entry: The row, accepted.
+        final: The operation in its final state, if it has one.
+        problem: How the wait ended otherwise.
 
     Raises:
-        Exception: the problem itself, where it is none of this row's.
+        Exception: the problem itself, if it is not this row's.
     """
+    if final is not None:
+        problem = None
+        try:
+            later.conclude(entry, final)
+        except (OperationFailed, OperationMismatch) as told:
+            problem = as_told(told, looked_up=True)
     if problem is None:
-        return State.DONE
-    if isinstance(problem, OperationMismatch):
-        return State.MISMATCH
-    if isinstance(problem, OperationFailed):
-        return State.FAILED
-    if isinstance(problem, NotFound):
-        return State.UNKNOWN
-    if isinstance(problem, CompletionTimeout):
-        return State.ACCEPTED
+        return State.DONE, None
+    for kind, state in _STATES.items():
+        if isinstance(problem, kind):
+            return state, problem
     raise problem
+
+
+_STATES: dict[type[Exception], State] = {
+    OperationMismatch: State.MISMATCH,
+    OperationFailed: State.FAILED,
+    NotFound: State.UNKNOWN,
+    CompletionTimeout: State.ACCEPTED,
+}
+
+
+def named_twice(uid: str) -> str:
+    """Return the problem of a row for which the vendor named another row's operation."""
+    return f"the vendor named {uid} for this row and for another one, so that one of them cannot have been paid"
 
 
 async def _until_none(queue: asyncio.Queue[OperationRef | None]) -> AsyncIterator[OperationRef]:

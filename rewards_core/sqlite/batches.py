@@ -51,6 +51,10 @@ class BatchThread:
         quiet_passes: Passes of the loop in which no call is added that a batch waits for before it is handed over. Under load
             some passes bring those that are just being answered: one batch where there were two costs a third less. With nothing
             else to do a pass takes microseconds.
+        gather: Seconds after a batch during which calls that may wait are gathered, 0 or more.
+
+    Attributes:
+        enough: Calls that may wait are handed over early once this many of them wait.
     """
 
     def __init__(
@@ -63,7 +67,9 @@ class BatchThread:
         tick: Callable[[], list[Any]] | None = None,
         tick_every: float = 1.0,
         quiet_passes: int = 0,
+        gather: float = 0.0,
     ) -> None:
+        self.enough = 1
         self._name = name
         self._work = work
         self._tell = tell
@@ -71,6 +77,10 @@ class BatchThread:
         self._tick = tick
         self._tick_every = tick_every
         self._quiet_passes = quiet_passes
+        self._gather = gather
+        self._gather_until = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._urgent = False
         self._queue: SimpleQueue[list[Call[Any]]] = SimpleQueue()
         self._home: asyncio.AbstractEventLoop | None = None
         self._waiting: list[Call[Any]] = []
@@ -85,14 +95,19 @@ class BatchThread:
         if loop is not self._home and (self._home is None or self._home.is_closed()):
             self._move_to(loop)
 
-    def submit(self, call: Call[T]) -> asyncio.Future[T]:
+    def submit(self, call: Call[T], *, may_wait: bool = False) -> asyncio.Future[T]:
         """Hand a call over; the future is resolved in its loop.
 
         Calls of one pass of the loop, and all that come while a batch is being run, go together; those of a second loop go alone.
+
+        Args:
+            call: What to run.
+            may_wait: Whether the call may wait for others until `gather` seconds after the last batch.
         """
         self.start()
         if call.future.get_loop() is self._home:
             self._waiting.append(call)
+            self._urgent = self._urgent or not may_wait
             self._schedule()
         else:
             self._queue.put([call])
@@ -112,12 +127,26 @@ class BatchThread:
         self._home = loop
         self._waiting = []
         self._busy = self._scheduled = False
+        self._timer = None
 
     def _schedule(self) -> None:
-        if self._home is not None and not self._busy and not self._scheduled:
-            self._scheduled = True
-            self._seen = self._passes = self._quiet = 0
-            self._home.call_soon(self._hand_over, self._home)
+        loop = self._home
+        if loop is None or self._busy or self._scheduled:
+            return
+        if not self._urgent and len(self._waiting) < self.enough and loop.time() < self._gather_until:
+            self._timer = self._timer or loop.call_at(self._gather_until, self._stop_gathering)
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._scheduled = True
+        self._seen = self._passes = self._quiet = 0
+        loop.call_soon(self._hand_over, loop)
+
+    def _stop_gathering(self) -> None:
+        self._timer = None
+        self._urgent = True
+        self._schedule()
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._may_grow():
@@ -126,6 +155,7 @@ class BatchThread:
         self._scheduled = False
         self._busy = True
         batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
+        self._urgent = bool(self._waiting)
         self._queue.put(batch)
 
     def _may_grow(self) -> bool:
@@ -194,6 +224,7 @@ class BatchThread:
     def _deliver(self, loop: asyncio.AbstractEventLoop, batch: list[Call[Any]], news: list[Any]) -> None:
         if batch and loop is self._home:
             self._busy = False
+            self._gather_until = loop.time() + self._gather
             if self._waiting:
                 self._schedule()
         try:

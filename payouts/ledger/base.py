@@ -1,0 +1,61 @@
+"""What a run needs of a ledger, however the ledger is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Protocol, TypedDict, Unpack
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from payouts.rows import Row
+    from payouts.states import Entry, State
+
+
+class Facts(TypedDict, total=False):
+    """What is known when a row changes its state.
+
+    Attributes:
+        uid: The vendor's uid of the operation.
+        settled_by: Where the outcome came from: `"webhook"`, `"poll"`, `"reply"`, `"hand"`, `"audit"` or `"lookup"`.
+        problem: The error that led to this state; its type and text are kept.
+        note: The note of a person who settles the row; the error before it is kept.
+        evidence: What a settlement by hand rests on; kept with the decision.
+    """
+
+    uid: str | None
+    settled_by: str | None
+    problem: BaseException | str | None
+    note: str | None
+    evidence: str | None
+
+
+class RunLedger(Protocol):
+    """The rows of one campaign, as a run reads and changes them; `Ledger` is one."""
+
+    vendor: str
+    """The name of the vendor that pays the campaign."""
+
+    def one_run(self, *, rows_at_once: int = 1) -> AbstractAsyncContextManager[None]:
+        """Keep every other run away while the block runs.
+
+        Args:
+            rows_at_once: Rows whose changes may wait for the disk at the same time, 1 or more.
+        """
+        ...
+
+    async def plan(self, rows: Sequence[Row]) -> Sequence[Entry]:
+        """Store the rows that are new as `planned`, and return the entry of each row."""
+        ...
+
+    async def move(self, entry: Entry, to: State, **facts: Unpack[Facts]) -> Entry:
+        """Move a row to another state, and return its entry once that is durable."""
+        ...
+
+    async def entries(self, states: Collection[State], *, after: int = 0, limit: int = 500) -> Sequence[Entry]:
+        """Return rows in these states, in the order of their numbers, from the first number above `after`."""
+        ...
+
+    async def other_keys(self, entry: Entry) -> Collection[str]:
+        """Return the keys beside its own under which a row may have been paid."""
+        ...

@@ -1,0 +1,243 @@
+"""The one thread that changes a ledger: it commits together what waits together, and only while the ledger is in its place.
+
+Before rows are first marked as sent, the thread makes sure that this is the newest copy of the ledger, and notes in the state
+folder how far the ledger has come, so that an older copy is recognised later.
+"""
+
+from __future__ import annotations
+
+import copy
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from payouts.ledger import steps
+from payouts.ledger.generation import GenerationNote, Standing, standing
+from payouts.ledger.lock import LedgerLock
+from payouts.ledger.schema import connect_to_write, seal_branch
+from payouts.states import AuditNeeded, Entry, LedgerError, State
+from rewards_core.sqlite.batches import BatchThread, Call
+from rewards_core.sqlite.connection import Connection, transaction
+from rewards_core.sqlite.files import OpenFiles
+
+if TYPE_CHECKING:
+    import asyncio
+    from pathlib import Path
+
+T = TypeVar("T")
+
+_GATHER = 0.025
+"""Seconds for which rows' moves are gathered: to write sixty together costs half of writing them in fours."""
+
+
+class LedgerWriter:
+    """Run work on the ledger's connection, in batches of one transaction and one fsync; results are durable.
+
+    Work that raises a `LedgerError` must leave the database unchanged; the error reaches only its caller. Any other error undoes
+    the whole batch, and nothing is written after it.
+
+    Args:
+        path: The ledger.
+        campaign: Vendor and name of the campaign whose rows are sent.
+        lock: The ledger's lock, if it was taken already; released when the writer is closed.
+        state: The state folder; the user's if not given.
+
+    Attributes:
+        commits: How many batches were committed.
+    """
+
+    _files: OpenFiles
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        campaign: tuple[str, str],
+        lock: LedgerLock | None,
+        state: Path | None,
+    ) -> None:
+        self.commits = 0
+        self._path = path
+        self._campaign = campaign
+        self._lock = lock
+        self._state = state
+        self._thread = BatchThread(f"ledger {path}", self._run, tell=_nothing, end=self._disconnect, gather=_GATHER)
+        self._database: Connection | None = None
+        self._closed: str | None = "is not open; use it inside `async with`"
+        self._broken: LedgerError | None = None
+        self._note: GenerationNote | None = None
+        self._generation = 0
+        self._branch: str | None = None
+        self._branch_begun = False
+        self._sent_at: float | None = None
+
+    async def open(self) -> None:
+        """Start the thread, take the lock and open the file.
+
+        Raises:
+            LedgerInUse: another process has the lock.
+            LedgerError: the file is no ledger or cannot be written.
+        """
+        self._closed = None
+        await self.run(_nothing)
+
+    async def aclose(self) -> None:
+        """Finish the work that waits, close the file and release the lock; a second call does nothing."""
+        try:
+            if self._closed is None:
+                self._closed = "is closed; open it again"
+                await self._thread.aclose()
+        finally:
+            if self._note is not None:
+                self._note.release()
+            if self._lock is not None:
+                self._lock.release()
+
+    def gather(self, rows_at_once: int) -> None:
+        """Let moves wait for each other, but commit them as soon as half of the rows that can move at once have moved."""
+        self._thread.enough = max(1, rows_at_once // 2)
+
+    def run(self, work: Callable[[Connection], T]) -> asyncio.Future[T]:
+        """Return the result of work once it is durable; the work is done even if the caller is cancelled.
+
+        Raises:
+            LedgerError: from the work, or because the ledger can no longer be written.
+        """
+        self._check_open()
+        return self._thread.submit(Call[T](work))
+
+    def read(self, work: Callable[[Connection], T]) -> asyncio.Future[T]:
+        """Return the result of work that changes nothing; it costs no commit."""
+        self._check_open()
+        return self._thread.submit(_Read[T](work))
+
+    def move(self, was: Entry, now: Entry) -> asyncio.Future[Entry]:
+        """Write one row's step, together with others of about the same time.
+
+        Raises:
+            WrongWay: when awaited: the row is no longer in the state that the step starts from.
+            LedgerError: as `run`.
+        """
+        self._check_open()
+        return self._thread.submit(Call[Entry](_nothing, (was, now)), may_wait=True)
+
+    # on the thread
+
+    def begin_sending(self, database: Connection) -> None:
+        """Make sure, once, that nothing was sent from a newer copy of this ledger, and keep other copies from sending.
+
+        Raises:
+            AuditNeeded: this may be an older copy.
+            LedgerInUse: another copy is being paid from.
+        """
+        if self._note is not None:
+            return
+        identity, self._generation, self._branch = database.execute("SELECT identity, generation, branch FROM ledger").get
+        note = GenerationNote(identity, self._state)
+        note.take()
+        found = standing(self._generation, self._branch, note.read())
+        if found is not Standing.NEWEST:
+            note.release()
+            raise AuditNeeded(self._path, found.value, may_be_newest=found is Standing.UNKNOWN)
+        self._note = note
+
+    def count_sent(self, at: float, database: Connection) -> None:
+        """Count a commit that marks rows as sent; the first begins a branch, which tells this opening from earlier copies."""
+        self.begin_sending(database)
+        if not self._branch_begun and self._sent_at is None and self._note is not None:
+            known, self._branch = self._branch, secrets.token_hex(8)
+            self._note.write(self._generation, at, (known, self._branch))
+            database.execute("UPDATE ledger SET branch = ?", (self._branch,))
+        self._generation += 1
+        self._sent_at = at
+        database.execute("UPDATE ledger SET generation = ?", (self._generation,))
+
+    def _run(self, batch: Sequence[Call[Any]]) -> list[Any]:
+        try:
+            if self._broken is None:
+                self._do(batch, self._database or self._connect())
+        except LedgerError as problem:
+            self._broken = problem
+        except Exception as problem:  # noqa: BLE001 - every caller must learn of it, whatever it is
+            self._broken = LedgerError(
+                f"{self._path} cannot be written: {problem}. Nothing more was sent. Check its disk, then run again."
+            )
+        if self._broken is not None:
+            for call in batch:
+                call.error = copy.copy(self._broken)
+        return []
+
+    def _do(self, batch: Sequence[Call[Any]], database: Connection) -> None:
+        if all(isinstance(call, _Read) for call in batch):
+            _run_each(batch, database)
+            return
+        if self._lock is not None:
+            self._lock.check()
+        with transaction(database):
+            moves = [call for call in batch if call.item is not None]
+            if moves:
+                self._move(moves, database)
+            _run_each((call for call in batch if call.item is None), database)
+        self._after_commit(database)
+        self.commits += 1
+
+    def _move(self, calls: Sequence[Call[Any]], database: Connection) -> None:
+        wanted: list[Any] = [call.item for call in calls]
+        try:
+            sent_at = [now.sent_at for _, now in wanted if now.state is State.SENT]
+            if sent_at:
+                self.count_sent(sent_at[-1], database)
+        except LedgerError as refusal:
+            for call in calls:
+                call.error = copy.copy(refusal)
+            return
+        for call, (_, now), problem in zip(calls, wanted, steps.write_each(wanted, database), strict=True):
+            call.result, call.error = now, problem
+
+    def _connect(self) -> Connection:
+        if self._lock is None:
+            self._lock = LedgerLock(self._path)
+            self._lock.acquire()
+        database = self._database = connect_to_write(self._path)
+        self._files = OpenFiles(self._path)
+        return database
+
+    def _after_commit(self, database: Connection) -> None:
+        """Note how far the ledger has come; refuse to go on where a later run would not find what was written."""
+        if not self._files.whole:
+            raise LedgerError(
+                f"{self._path}: the ledger or its -wal file was moved, deleted or replaced while it was open. Put both back "
+                "before you run again, or what was paid since is not remembered."
+            )
+        if self._sent_at is not None and self._note is not None and self._branch is not None:
+            self._note.write(self._generation, self._sent_at, (self._branch, self._branch), self._campaign)
+            self._sent_at = None
+            if not self._branch_begun:
+                self._branch_begun = True
+                seal_branch(database)
+
+    def _disconnect(self) -> None:
+        if self._database is not None:
+            self._database.close()
+
+    def _check_open(self) -> None:
+        if self._closed is not None:
+            raise LedgerError(f"{self._path}: the ledger {self._closed}.")
+
+
+class _Read(Call[T]):
+    """Work that changes nothing."""
+
+    __slots__ = ()
+
+
+def _run_each(calls: Iterable[Call[Any]], database: Connection) -> None:
+    for call in calls:
+        try:
+            call.result = call.run(database)
+        except LedgerError as problem:
+            call.error = problem
+
+
+def _nothing(_: object) -> None:
+    """Do nothing."""

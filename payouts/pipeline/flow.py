@@ -1,0 +1,236 @@
+"""One run from its first row to its last: resume what earlier runs left, plan and send the rows, wait for what was accepted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from payouts.asking import paced
+from payouts.pipeline.sending import Sender
+from payouts.pipeline.settling import Settlement
+from payouts.source.groups import Rows, groups
+from payouts.states import SETTLED, Entry, State
+from rewards_core.errors import RewardsError
+from rewards_core.rate import Limiter
+
+if TYPE_CHECKING:
+    from payouts.ledger.base import RunLedger
+    from payouts.progress import Progress, Stop
+    from payouts.runner import RunOptions
+    from payouts.vendors import Vendor
+    from webhooks import Completions
+
+_GROUPS_AHEAD = 2
+_SENT_PER_REQUEST = 6
+"""Times the concurrency, rows may be marked as sent, so that requests need not wait for the disk."""
+
+
+class PayoutsStopped(RewardsError):
+    """A run ended before its rows did, because no other row would have fared better; run again once the cause is gone.
+
+    Attributes:
+        cause: What the vendor said last.
+    """
+
+    def __init__(self, message: str, *, cause: RewardsError) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+class Pipeline:
+    """Lead the rows of one run from the source to their end.
+
+    Args:
+        rows: The source.
+        vendor: Who pays.
+        completions: Waits for accepted rows; None if the run does not wait.
+        ledger: Where every step is stored.
+        options: How to run.
+        progress: Counts.
+        stop: The wish to end.
+        ended: Called with each row that the run is done with.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        vendor: Vendor,
+        completions: Completions | None,
+        ledger: RunLedger,
+        options: RunOptions,
+        *,
+        progress: Progress,
+        stop: Stop,
+        ended: Callable[[Entry], Awaitable[None]],
+    ) -> None:
+        self._rows = rows
+        self._vendor = vendor
+        self._ledger = ledger
+        self._options = options
+        self._progress = progress
+        self._stop = stop
+        # a row that cannot be looked up later is marked as sent when a request can leave at once, and not before
+        self._max_sent = options.concurrency * (_SENT_PER_REQUEST if vendor.later is not None else 1)
+        self._settlement: Settlement | None = None
+        if completions is not None and options.wait and vendor.later is not None:
+            self._settlement = Settlement(
+                completions,
+                ledger,
+                vendor.later,
+                timeout=options.timeout,
+                lookup_timeout=options.lookup_timeout,
+                ended=self._waited,
+            )
+        self._sender = Sender(
+            vendor,
+            ledger,
+            self._settlement,
+            progress=progress,
+            stop=stop,
+            limiter=Limiter(paced(options.rate)),
+            concurrency=options.concurrency,
+            max_sent=self._max_sent,
+            max_pending=options.max_pending,
+            outage_timeout=options.patience,
+            max_refused=options.most_refused,
+            ended=ended,
+        )
+        self._ended = ended
+        self._planned: asyncio.Queue[Sequence[Entry] | None] = asyncio.Queue(_GROUPS_AHEAD)
+        self._begun, self._resumed = _Numbers(), _Numbers()
+
+    async def run(self) -> None:
+        """Run until every row has ended or the end was asked for.
+
+        Raises:
+            PayoutsStopped: no other row would have fared better.
+            LedgerError: the ledger cannot be written.
+        """
+        try:
+            async with (
+                self._ledger.one_run(rows_at_once=min(self._max_sent, self._options.max_pending)),
+                asyncio.TaskGroup() as tasks,
+            ):
+                settling = None if self._settlement is None else tasks.create_task(self._settlement.run())
+                ending = tasks.create_task(self._end_waiting())
+                await self._resume()
+                await self._send()
+                if self._settlement is not None and settling is not None:
+                    self._settlement.no_more()
+                    await settling
+                ending.cancel()
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
+        cause = self._sender.cause
+        if cause is not None:
+            raise PayoutsStopped(
+                f"Stopped: {self._sender.explanation}. Nothing is lost: fix the cause, then run the same command again.",
+                cause=cause,
+            )
+
+    async def _waited(self, entry: Entry) -> None:
+        await self._sender.waited(entry)
+
+    async def _end_waiting(self) -> None:
+        await self._stop.wait()
+        if self._settlement is not None:
+            await asyncio.sleep(self._options.grace)
+            await self._settlement.give_up()
+
+    async def _resume(self) -> None:
+        """Look up the rows whose answers earlier runs did not read, then wait for the rows that the vendor has accepted."""
+        states = [State.SENT, State.UNKNOWN] if self._vendor.later is not None else [State.SENT]
+        async for page in self._pages(states):
+            by_recipient: dict[str, list[Entry]] = {}
+            for entry in page:
+                self._resumed.add(entry.number)
+                by_recipient.setdefault(entry.recipient, []).append(entry)
+            async with asyncio.TaskGroup() as lookups:
+                for entries in by_recipient.values():
+                    lookups.create_task(self._sender.look_up(entries))
+        if self._settlement is not None:
+            async for page in self._pages([State.ACCEPTED]):
+                for entry in page:
+                    self._resumed.add(entry.number)
+                    if entry.number not in self._sender.accepted_here:
+                        await self._sender.wait_for(entry)
+
+    async def _pages(self, states: Sequence[State]) -> AsyncIterator[Sequence[Entry]]:
+        last = 0
+        while page := await self._ledger.entries(states, after=last):
+            yield page
+            last = page[-1].number
+
+    async def _send(self) -> None:
+        """Plan the rows, send those that are to be sent, and wait for the vendor's answers."""
+        async with asyncio.TaskGroup() as tasks:
+            planning = tasks.create_task(self._plan())
+            left = self._options.limit
+            async for entry in self._entries():
+                if left == 0 or not await self._sender.admit():
+                    break
+                self._begun.add(entry.number)
+                tasks.create_task(self._sender.send(entry))
+                left = None if left is None else left - 1
+            planning.cancel()
+
+    async def _plan(self) -> None:
+        """Read the source and plan its rows, a little ahead of those that are sent."""
+        async with aclosing(groups(self._rows, self._stop)) as source:
+            async for group in source:
+                entries = await self._ledger.plan(group)
+                self._progress.read += len(entries)
+                await self._planned.put(entries)
+        await self._planned.put(None)
+
+    async def _entries(self) -> AsyncIterator[Entry]:
+        """Yield the rows that are to be sent, until there are no more or the end is asked for."""
+        while (group := await self._next_group()) is not None:
+            for entry in group:
+                if entry.number in self._begun:  # the row comes twice, and has moved on since it was read
+                    continue
+                if entry.state in SETTLED and entry.number not in self._resumed:
+                    self._progress.skipped += 1
+                if self._is_to_be_sent(entry):
+                    yield entry
+
+    async def _next_group(self) -> Sequence[Entry] | None:
+        taken: list[Sequence[Entry] | None] = [None]
+
+        async def take() -> None:
+            taken[0] = await self._planned.get()
+
+        return taken[0] if await self._stop.before(take()) else None
+
+    def _is_to_be_sent(self, entry: Entry) -> bool:
+        if entry.state in {State.SENT, State.UNKNOWN}:  # the vendor was asked, and does not list it
+            return self._vendor.may_repeat and entry.uid is None
+        return entry.state is State.PLANNED
+
+
+class _Numbers:
+    """A set of small numbers, one bit for each."""
+
+    def __init__(self) -> None:
+        self._bits = bytearray()
+
+    def __contains__(self, number: int) -> bool:
+        place = number >> 3
+        return place < len(self._bits) and bool(self._bits[place] >> (number & 7) & 1)
+
+    def add(self, number: int) -> None:
+        """Add a number, 0 or above."""
+        place = number >> 3
+        if place >= len(self._bits):
+            self._bits.extend(bytes(place + 1024 - len(self._bits)))
+        self._bits[place] |= 1 << (number & 7)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error of a group, however deep it lies."""
+    problem: BaseException = group
+    while isinstance(problem, BaseExceptionGroup):
+        problem = problem.exceptions[0]
+    return problem
