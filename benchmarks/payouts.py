@@ -13,13 +13,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from attrs import frozen
 
 from benchmarks._vendor import vendor
 from original_async import OriginalClient
 from payouts import Entry, Layout, Ledger, OriginalRow, Row, RunOptions, State, read_rows, run_payouts
+from payouts.ledger.base import Facts
 from rewards_core import Limits
 from webhooks import Completions, MemoryStore, PollPolicy
 
@@ -40,8 +41,11 @@ class NoLedger:
     async def plan(self, rows: Sequence[Row]) -> list[Entry]:
         return [_entry(row, next(self._numbers), row.id, State.PLANNED) for row in rows]
 
-    async def move_all(self, steps: Sequence[tuple[Entry, State, Any]]) -> list[Entry]:
-        return [_entry(entry, entry.number, entry.key, to, facts.get("uid") or entry.uid) for entry, to, facts in steps]
+    async def move(self, entry: Entry, to: State, **facts: Unpack[Facts]) -> Entry:
+        return _entry(entry, entry.number, entry.key, to, facts.get("uid") or entry.uid)
+
+    async def mark_sent(self, entries: Sequence[Entry]) -> list[Entry]:
+        return [_entry(entry, entry.number, entry.key, State.SENT) for entry in entries]
 
     async def entries(self, *_: Any, **__: Any) -> list[Entry]:
         return []
@@ -49,7 +53,7 @@ class NoLedger:
     async def other_keys(self, _: Entry) -> frozenset[str]:
         return frozenset()
 
-    def one_run(self) -> AbstractAsyncContextManager[None]:
+    def one_run(self, *, rows_at_once: int = 1) -> AbstractAsyncContextManager[None]:
         return nullcontext()
 
 

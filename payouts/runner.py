@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["PayoutRun", "PayoutsStopped", "RunOptions", "run_payouts"]
 
 _MAX_UNREAD = 1_000
+"""Ended rows that the reader of a run has not taken yet; with more of them no further row is sent."""
 
 
 @frozen(kw_only=True)
@@ -127,12 +128,21 @@ class PayoutRun:
     ) -> None:
         self.progress = Progress()
         self._stop = Stop()
-        self._pipeline = Pipeline(
-            rows, vendor, completions, ledger, options, progress=self.progress, stop=self._stop, ended=self._hand_out
-        )
         self._task: asyncio.Task[None] | None = None
         self._ended: deque[Entry] = deque()
         self._news, self._room = asyncio.Event(), asyncio.Event()
+        self._room.set()
+        self._pipeline = Pipeline(
+            rows,
+            vendor,
+            completions,
+            ledger,
+            options,
+            progress=self.progress,
+            stop=self._stop,
+            room=self._room,
+            ended=self._hand_out,
+        )
 
     def stop(self) -> None:
         """Send nothing more, wait for accepted rows as long as `grace` allows, and end."""
@@ -162,7 +172,8 @@ class PayoutRun:
             while self._ended or not self._task.done():
                 if self._ended:
                     entry = self._ended.popleft()
-                    self._room.set()
+                    if len(self._ended) < _MAX_UNREAD:
+                        self._room.set()
                     yield entry
                 else:
                     self._news.clear()
@@ -171,10 +182,9 @@ class PayoutRun:
         finally:
             await self.aclose()
 
-    async def _hand_out(self, entry: Entry) -> None:
-        while len(self._ended) >= _MAX_UNREAD:
-            self._room.clear()
-            await self._room.wait()
+    def _hand_out(self, entry: Entry) -> None:
         self.progress.count(entry)
         self._ended.append(entry)
+        if len(self._ended) >= _MAX_UNREAD:
+            self._room.clear()
         self._news.set()

@@ -52,6 +52,10 @@ class RunLedger(Protocol):
         """Move a row to another state, and return its entry once that is durable."""
         ...
 
+    async def mark_sent(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Move planned rows to `sent`, and return their entries once that is durable."""
+        ...
+
     async def entries(self, states: Collection[State], *, after: int = 0, limit: int = 500) -> Sequence[Entry]:
         """Return rows in these states, in the order of their numbers, from the first number above `after`."""
         ...

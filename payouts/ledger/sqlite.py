@@ -168,7 +168,12 @@ class Ledger:
         """
         if facts.get("settled_by") == "hand":
             return (await self.move_all([(entry, to, facts)]))[0]
-        return await self._writer.move(entry, self._moved(entry, to, facts, self._clock()))
+        return (await self._writer.move([(entry, self._moved(entry, to, facts, self._clock()))]))[0]
+
+    async def mark_sent(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Move planned rows to `sent`, as `move` does for one row."""
+        at = self._clock()
+        return await self._writer.move([(entry, self._moved(entry, State.SENT, {}, at)) for entry in entries])
 
     async def move_all(self, wanted: Sequence[tuple[Entry, State, Facts]]) -> list[Entry]:
         """Move several rows or none; a settlement by hand is kept as a decision in the same commit.

@@ -111,15 +111,15 @@ class LedgerWriter:
         self._check_open()
         return self._thread.submit(_Read[T](work))
 
-    def move(self, was: Entry, now: Entry) -> asyncio.Future[Entry]:
-        """Write one row's step, together with others of about the same time.
+    def move(self, rows: Sequence[steps.Step]) -> asyncio.Future[list[Entry]]:
+        """Write steps of rows, each by itself, together with others of about the same time.
 
         Raises:
-            WrongWay: when awaited: the row is no longer in the state that the step starts from.
+            WrongWay: when awaited: a row is no longer in the state that its step starts from.
             LedgerError: as `run`.
         """
         self._check_open()
-        return self._thread.submit(Call[Entry](_nothing, (was, now)), may_wait=True)
+        return self._thread.submit(Call[list[Entry]](_nothing, rows), may_wait=True)
 
     # on the thread
 
@@ -182,7 +182,7 @@ class LedgerWriter:
         self.commits += 1
 
     def _move(self, calls: Sequence[Call[Any]], database: Connection) -> None:
-        wanted: list[Any] = [call.item for call in calls]
+        wanted: list[Any] = [step for call in calls for step in call.item]  # type: ignore[attr-defined]
         try:
             sent_at = [now.sent_at for _, now in wanted if now.state is State.SENT]
             if sent_at:
@@ -191,8 +191,11 @@ class LedgerWriter:
             for call in calls:
                 call.error = copy.copy(refusal)
             return
-        for call, (_, now), problem in zip(calls, wanted, steps.write_each(wanted, database), strict=True):
-            call.result, call.error = now, problem
+        problems = iter(steps.write_each(wanted, database))
+        for call in calls:
+            rows: Any = call.item
+            call.result = [now for _, now in rows]
+            call.error = next(filter(None, [next(problems) for _ in rows]), None)
 
     def _connect(self) -> Connection:
         if self._lock is None:

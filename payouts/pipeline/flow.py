@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from payouts.asking import paced
 from payouts.pipeline.sending import Sender
 from payouts.pipeline.settling import Settlement
-from payouts.source.groups import Rows, groups
+from payouts.source.groups import Rows, groups_of
 from payouts.states import SETTLED, Entry, State
 from rewards_core.errors import RewardsError
 from rewards_core.rate import Limiter
@@ -50,6 +50,7 @@ class Pipeline:
         options: How to run.
         progress: Counts.
         stop: The wish to end.
+        room: Set while the reader of the run keeps up with it.
         ended: Called with each row that the run is done with.
     """
 
@@ -63,7 +64,8 @@ class Pipeline:
         *,
         progress: Progress,
         stop: Stop,
-        ended: Callable[[Entry], Awaitable[None]],
+        room: asyncio.Event,
+        ended: Callable[[Entry], None],
     ) -> None:
         self._rows = rows
         self._vendor = vendor
@@ -95,10 +97,11 @@ class Pipeline:
             max_pending=options.max_pending,
             outage_timeout=options.patience,
             max_refused=options.most_refused,
+            room=room,
             ended=ended,
         )
-        self._ended = ended
         self._planned: asyncio.Queue[Sequence[Entry] | None] = asyncio.Queue(_GROUPS_AHEAD)
+        self._left = options.limit
         self._begun, self._resumed = _Numbers(), _Numbers()
 
     async def run(self) -> None:
@@ -130,8 +133,8 @@ class Pipeline:
                 cause=cause,
             )
 
-    async def _waited(self, entry: Entry) -> None:
-        await self._sender.waited(entry)
+    def _waited(self, entry: Entry) -> None:
+        self._sender.waited(entry)
 
     async def _end_waiting(self) -> None:
         await self._stop.wait()
@@ -164,37 +167,43 @@ class Pipeline:
             last = page[-1].number
 
     async def _send(self) -> None:
-        """Plan the rows, send those that are to be sent, and wait for the vendor's answers."""
+        """Plan the rows, send those that are to be sent, and store the vendor's answers."""
         async with asyncio.TaskGroup() as tasks:
-            planning = tasks.create_task(self._plan())
-            left = self._options.limit
-            async for entry in self._entries():
-                if left == 0 or not await self._sender.admit():
+            helpers = [tasks.create_task(self._plan())]
+            helpers += [tasks.create_task(self._sender.work(tasks)) for _ in range(self._options.concurrency)]
+            async with asyncio.TaskGroup() as groups:
+                while self._left != 0 and (planned := await self._next_group()) is not None:
+                    await self._admit(planned, groups)
+            await self._sender.sent()
+            for helper in helpers:
+                helper.cancel()
+
+    async def _admit(self, planned: Sequence[Entry], groups: asyncio.TaskGroup) -> None:
+        """Send rows as soon as there is room for them; rows that need not wait are marked as sent together."""
+        admitted: list[Entry] = []
+        for entry in planned:
+            if not self._is_to_be_sent(entry):
+                continue
+            if self._left == 0:
+                break
+            if not self._sender.admit_now():
+                groups.create_task(self._sender.send(admitted))
+                admitted = []
+                if not await self._sender.admit():
                     break
-                self._begun.add(entry.number)
-                tasks.create_task(self._sender.send(entry))
-                left = None if left is None else left - 1
-            planning.cancel()
+            self._begun.add(entry.number)
+            admitted.append(entry)
+            self._left = None if self._left is None else self._left - 1
+        groups.create_task(self._sender.send(admitted))
 
     async def _plan(self) -> None:
         """Read the source and plan its rows, a little ahead of those that are sent."""
-        async with aclosing(groups(self._rows, self._stop)) as source:
+        async with aclosing(groups_of(self._rows, self._stop)) as source:
             async for group in source:
                 entries = await self._ledger.plan(group)
                 self._progress.read += len(entries)
                 await self._planned.put(entries)
         await self._planned.put(None)
-
-    async def _entries(self) -> AsyncIterator[Entry]:
-        """Yield the rows that are to be sent, until there are no more or the end is asked for."""
-        while (group := await self._next_group()) is not None:
-            for entry in group:
-                if entry.number in self._begun:  # the row comes twice, and has moved on since it was read
-                    continue
-                if entry.state in SETTLED and entry.number not in self._resumed:
-                    self._progress.skipped += 1
-                if self._is_to_be_sent(entry):
-                    yield entry
 
     async def _next_group(self) -> Sequence[Entry] | None:
         taken: list[Sequence[Entry] | None] = [None]
@@ -205,6 +214,10 @@ class Pipeline:
         return taken[0] if await self._stop.before(take()) else None
 
     def _is_to_be_sent(self, entry: Entry) -> bool:
+        if entry.number in self._begun:  # the row comes twice, and has moved on since it was read
+            return False
+        if entry.state in SETTLED and entry.number not in self._resumed:
+            self._progress.skipped += 1
         if entry.state in {State.SENT, State.UNKNOWN}:  # the vendor was asked, and does not list it
             return self._vendor.may_repeat and entry.uid is None
         return entry.state is State.PLANNED

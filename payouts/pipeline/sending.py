@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from payouts.pipeline.settling import named_twice, outcome_of
 from payouts.states import Entry, State
@@ -62,11 +62,12 @@ class Sender:
         progress: Counts.
         stop: The wish to end; also made here, when going on would be of no use.
         limiter: The rate at which rows leave.
-        concurrency: Requests under way at one time.
+        concurrency: Look-ups under way at one time.
         max_sent: Rows in the state `sent` at one time.
         max_pending: Rows accepted and not settled at one time.
         outage_timeout: Seconds for which a vendor that cannot be reached is tried.
         max_refused: After this many refused rows in a row there is no use in going on; None for never.
+        room: Set while the reader of the run keeps up with it.
         ended: Called with each row that this run is done with.
 
     Attributes:
@@ -89,7 +90,8 @@ class Sender:
         max_pending: int,
         outage_timeout: float,
         max_refused: int | None,
-        ended: Callable[[Entry], Awaitable[None]],
+        room: asyncio.Event,
+        ended: Callable[[Entry], None],
     ) -> None:
         self.cause: RewardsError | None = None
         self.explanation = ""
@@ -100,7 +102,9 @@ class Sender:
         self._progress = progress
         self._stop = stop
         self._limiter = limiter
-        self._requests = asyncio.Semaphore(concurrency)
+        self._room = room
+        self._lookups = asyncio.Semaphore(concurrency)
+        self._work: asyncio.Queue[tuple[Entry, bool]] = asyncio.Queue()
         self._sent = Limiter(Limits(connections=max_sent))
         self._pending = Limiter(Limits(connections=max_pending))
         self._outage_timeout = outage_timeout
@@ -109,31 +113,52 @@ class Sender:
         self._ill_since: float | None = None
         self._forbidden = self._refused = self._unlisted = 0
 
-    async def admit(self) -> bool:
-        """Wait until one more row may be sent; return False if the run is to end first."""
-        if not await self._take_places():
+    def admit_now(self) -> bool:
+        """Return whether one more row may be sent without waiting; its places are taken then."""
+        if self._stop.wished or not self._room.is_set() or not self._pending.take():
             return False
-        if await self._stop.take(self._limiter):
-            return True
-        self._sent.release()
+        if self._sent.take():
+            if self._limiter.take():
+                return True
+            self._sent.release()
         self._pending.release()
         return False
 
-    async def send(self, entry: Entry) -> None:
-        """Send an admitted row: a planned one, or one that may have been sent before and that the vendor does not list."""
-        first = entry.state is State.PLANNED
-        if first:
-            entry = await self._ledger.move(entry, State.SENT)
-        async with self._requests:
-            proceed = await self._request(entry, first=first)
-        await proceed()
+    async def admit(self) -> bool:
+        """Wait until one more row may be sent; return False if the run is to end first."""
+        if not await self._stop.before(self._room.wait()) or not await self._take_places():
+            return False
+        if await self._stop.take(self._limiter):
+            return True
+        self._free_places()
+        return False
+
+    async def send(self, entries: Sequence[Entry]) -> None:
+        """Send admitted rows: planned ones, and some that may have been sent before and that the vendor does not list."""
+        again = [entry for entry in entries if entry.state is not State.PLANNED]
+        for entry in again:
+            self._work.put_nowait((entry, False))
+        planned = [entry for entry in entries if entry.state is State.PLANNED]
+        for entry in await self._ledger.mark_sent(planned) if planned else ():
+            self._work.put_nowait((entry, True))
+
+    async def work(self, rows: asyncio.TaskGroup) -> None:
+        """Make one request after the other until cancelled; what follows from an answer is done in a task of its own."""
+        while True:
+            entry, first = await self._work.get()
+            rows.create_task(await self._request(entry, first=first))
+            self._work.task_done()
+
+    async def sent(self) -> None:
+        """Wait until no request is under way."""
+        await self._work.join()
 
     async def wait_for(self, entry: Entry) -> None:
         """Wait for a row that an earlier run left accepted, once there is room among the rows that wait."""
         if self._settlement is None or entry.uid is None:
             return
         if self._settlement.knows(entry.uid):
-            await self._ended(await self._ledger.move(entry, State.MISMATCH, problem=named_twice(entry.uid)))
+            self._ended(await self._ledger.move(entry, State.MISMATCH, problem=named_twice(entry.uid)))
         elif await self._stop.take(self._pending):
             self._wait(self._settlement, entry, urgent=True)
 
@@ -146,7 +171,7 @@ class Sender:
                     for entry in entries:
                         rows.create_task(self._leave_unknown(entry))
             return
-        async with self._requests:
+        async with self._lookups:
             found = await self._find(later, entries)
         async with asyncio.TaskGroup() as rows:
             for entry in entries:
@@ -154,15 +179,15 @@ class Sender:
                     self.accepted_here.add(entry.number)
                     rows.create_task(self._accept(later, entry, found[entry.number], urgent=True))
 
-    async def waited(self, entry: Entry) -> None:
+    def waited(self, entry: Entry) -> None:
         """Free the place of a row that is no longer waited for."""
         self._progress.pending -= 1
-        await self._ended(entry)
         self._pending.release()
+        self._ended(entry)
 
     # one row's way
 
-    async def _request(self, entry: Entry, *, first: bool) -> Callable[[], Awaitable[None]]:
+    async def _request(self, entry: Entry, *, first: bool) -> Coroutine[Any, Any, None]:
         """Ask the vendor to pay until it answers or the run ends; return what to do with the answer."""
         repeats = 0
         while not self._stop.wished:
@@ -176,18 +201,18 @@ class Sender:
             else:
                 self._ill_since = None
                 self._forbidden = self._refused = 0
-                return partial(self._paid, entry, operation)
+                return self._paid(entry, operation)
             finally:
                 self._progress.in_flight -= 1
             meaning = meaning_of(problem)
             if meaning in _STATES:
-                return partial(self._not_paid, entry, problem, self._judge(problem, meaning, first=first))
+                return self._not_paid(entry, problem, self._judge(problem, meaning, first=first))
             if first:  # a row that an earlier run may have sent stays as it is: this says nothing about the earlier request
                 entry = await self._ledger.move(entry, State.PLANNED, problem=problem)
             if meaning is Meaning.STOP or not await self._pause(problem, repeats):
                 self._give_up(problem)
             repeats += 1
-        return partial(self._not_sent, entry, first=first)
+        return self._not_sent(entry, first=first)
 
     async def _not_sent(self, entry: Entry, *, first: bool) -> None:
         if first and entry.state is State.SENT:
@@ -212,7 +237,7 @@ class Sender:
     async def _paid(self, entry: Entry, operation: Operation | None) -> None:
         later = self._vendor.later
         if operation is None or later is None:
-            await self._end(await self._ledger.move(entry, State.DONE, settled_by="reply"))
+            self._end(await self._ledger.move(entry, State.DONE, settled_by="reply"))
         else:
             await self._accept(later, entry, operation, urgent=later.held_before(operation))
 
@@ -220,7 +245,7 @@ class Sender:
         """Store what the vendor named, and wait for it if it has not ended."""
         uid, settlement = operation.ref.uid, self._settlement
         if settlement is not None and settlement.knows(uid):
-            await self._end(await self._ledger.move(entry, State.MISMATCH, uid=uid, problem=named_twice(uid)))
+            self._end(await self._ledger.move(entry, State.MISMATCH, uid=uid, problem=named_twice(uid)))
             return
         facts: Facts = {"uid": uid}
         if operation.key != entry.key:
@@ -228,9 +253,9 @@ class Sender:
         if operation.status.terminal:
             entry = await self._ledger.move(entry, State.ACCEPTED, **facts)
             state, problem = outcome_of(later, entry, operation)
-            await self._end(await self._ledger.move(entry, state, settled_by="poll", problem=problem))
+            self._end(await self._ledger.move(entry, state, settled_by="poll", problem=problem))
         elif settlement is None:
-            await self._end(await self._ledger.move(entry, State.ACCEPTED, **facts))
+            self._end(await self._ledger.move(entry, State.ACCEPTED, **facts))
         else:
             settlement.reserve(uid)
             entry = await self._ledger.move(entry, State.ACCEPTED, **facts)
@@ -264,15 +289,15 @@ class Sender:
             self._progress.pending += 1
             settlement.search(entry)
         else:
-            await self._end(entry)
+            self._end(entry)
 
     def _wait(self, settlement: Settlement, entry: Entry, *, urgent: bool) -> None:
         self._progress.pending += 1
         settlement.add(entry, urgent=urgent)
 
-    async def _end(self, entry: Entry) -> None:
-        await self._ended(entry)
+    def _end(self, entry: Entry) -> None:
         self._free_places()
+        self._ended(entry)
 
     def _free_places(self) -> None:
         self._sent.release()
@@ -291,7 +316,7 @@ class Sender:
 
     async def _leave_unknown(self, entry: Entry) -> None:
         told = "the run ended before the answer came, and the vendor cannot be asked; settle it with `payouts resolve`"
-        await self._ended(await self._ledger.move(entry, State.UNKNOWN, problem=told))
+        self._ended(await self._ledger.move(entry, State.UNKNOWN, problem=told))
 
     async def _find(self, later: Later, entries: Sequence[Entry]) -> Mapping[int, Operation]:
         """Return what the vendor lists of one recipient's rows; rows of a list that cannot be read are left to their requests."""

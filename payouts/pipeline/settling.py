@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 from payouts.states import Entry, State
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from payouts.vendors import Later
     from rewards_core.operations import Operation, OperationRef
     from webhooks import Completion, Completions, CompletionStream
-
-
-_MAX_STORING = 1_000
-"""Outcomes that are being stored or wait for a reader of the run, so that a slow reader holds the rest back."""
 
 
 class Settlement:
@@ -42,7 +38,7 @@ class Settlement:
         *,
         timeout: float | None,
         lookup_timeout: float,
-        ended: Callable[[Entry], Awaitable[None]],
+        ended: Callable[[Entry], None],
     ) -> None:
         self._completions = completions
         self._ledger = ledger
@@ -57,7 +53,6 @@ class Settlement:
         self._streams: list[CompletionStream[Any]] = []
         self._searches = asyncio.TaskGroup()
         self._searching: set[asyncio.Task[None]] = set()
-        self._storing = asyncio.Semaphore(_MAX_STORING)
         self._no_more = asyncio.Event()
 
     def knows(self, uid: str) -> bool:
@@ -112,10 +107,10 @@ class Settlement:
         try:
             ref = await self._completions.find(self._later.unknown(entry), timeout=self._lookup_timeout)
         except CompletionTimeout:
-            await self._ended(entry)
+            self._ended(entry)
             return
         if self.knows(ref.uid):
-            await self._ended(await self._ledger.move(entry, State.MISMATCH, uid=ref.uid, problem=named_twice(ref.uid)))
+            self._ended(await self._ledger.move(entry, State.MISMATCH, uid=ref.uid, problem=named_twice(ref.uid)))
         else:
             self.reserve(ref.uid)
             self.add(await self._ledger.move(entry, State.ACCEPTED, uid=ref.uid), urgent=True)
@@ -124,15 +119,13 @@ class Settlement:
         async with self._completions.as_completed(_until_none(accepted), timeout=self._timeout, poll_now=poll_now) as stream:
             self._streams.append(stream)
             async for completion in stream:
-                await self._storing.acquire()
                 tasks.create_task(self._store(self._waiting.pop(completion.ref.uid), completion))
 
     async def _store(self, entry: Entry, completion: Completion[Any]) -> None:
         state, problem = outcome_of(self._later, entry, completion.operation, completion.error)
         if state is not State.ACCEPTED:
             entry = await self._ledger.move(entry, state, settled_by=completion.via, problem=problem)
-        await self._ended(entry)
-        self._storing.release()
+        self._ended(entry)
 
 
 def outcome_of(

@@ -18,7 +18,7 @@ Rows: TypeAlias = Iterable[Row] | AsyncIterable[Row]
 _MAX_GROUP = 500
 
 
-async def groups(rows: Rows, stop: Stop) -> AsyncGenerator[list[Row]]:
+async def groups_of(rows: Rows, stop: Stop) -> AsyncGenerator[list[Row]]:
     """Yield rows in groups of 1 to 500, in their order.
 
     An iterable is read in a thread. An async one is read in a task of its own, at most a group ahead, and closed when this is: a

@@ -154,15 +154,16 @@ async def test_without_waiting_rows_end_as_accepted_and_the_next_run_waits_for_t
 
 async def test_a_slow_reader_holds_the_run_back(vendor: StubOriginal, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("payouts.runner._MAX_UNREAD", 2)
+    options = evolve(QUICK, max_pending=4)
     async with waiting(vendor) as completions:
-        run = run_payouts(rows(20), client=vendor, completions=completions, ledger=ledger, options=QUICK)
+        run = run_payouts(rows(40), client=vendor, completions=completions, ledger=ledger, options=options)
         ended = []
         async for entry in run:
             ended.append(entry)
-            for _ in range(50):
+            for _ in range(100):
                 await asyncio.sleep(0.001)
-            assert run.progress.ended[State.DONE] <= len(ended) + 2  # the others are held back
-    assert len(ended) == 20
+            assert len(vendor.created) <= len(ended) + 2 + 4  # read, unread, and under way
+    assert len(ended) == 40
 
 
 # how it ends otherwise
