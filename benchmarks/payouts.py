@@ -13,16 +13,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from itertools import count
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from attrs import frozen
 
 from benchmarks._vendor import vendor
 from original_async import OriginalClient
 from payouts import Entry, Layout, Ledger, OriginalRow, Row, RunOptions, State, read_rows, run_payouts
-from payouts.ledger.base import Facts
 from rewards_core import Limits
 from webhooks import Completions, MemoryStore, PollPolicy
+
+if TYPE_CHECKING:
+    from payouts.ledger.base import Facts, Move
 
 AT_ONCE = 64
 SECRET = "benchmark-secret-of-more-than-32-bytes"
@@ -44,8 +46,8 @@ class NoLedger:
     async def move(self, entry: Entry, to: State, **facts: Unpack[Facts]) -> Entry:
         return _entry(entry, entry.number, entry.key, to, facts.get("uid") or entry.uid)
 
-    async def mark_sent(self, entries: Sequence[Entry]) -> list[Entry]:
-        return [_entry(entry, entry.number, entry.key, State.SENT) for entry in entries]
+    async def move_each(self, wanted: Sequence[Move]) -> list[Entry]:
+        return [await self.move(entry, to, **facts) for entry, to, facts in wanted]
 
     async def entries(self, *_: Any, **__: Any) -> list[Entry]:
         return []

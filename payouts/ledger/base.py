@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Protocol, TypedDict, Unpack
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypedDict, Unpack
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -30,6 +30,10 @@ class Facts(TypedDict, total=False):
     evidence: str | None
 
 
+Move: TypeAlias = "tuple[Entry, State, Facts]"
+"""A row as it was read last, its next state, and what is known now."""
+
+
 class RunLedger(Protocol):
     """The rows of one campaign, as a run reads and changes them; `Ledger` is one."""
 
@@ -52,8 +56,8 @@ class RunLedger(Protocol):
         """Move a row to another state, and return its entry once that is durable."""
         ...
 
-    async def mark_sent(self, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """Move planned rows to `sent`, and return their entries once that is durable."""
+    async def move_each(self, wanted: Sequence[Move]) -> Sequence[Entry]:
+        """Move rows, each by itself, and return their entries once that is durable."""
         ...
 
     async def entries(self, states: Collection[State], *, after: int = 0, limit: int = 500) -> Sequence[Entry]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from payouts.ledger.base import Facts
+    from payouts.ledger.base import Facts, Move
     from rewards_core.sqlite.connection import Connection
 
 T = TypeVar("T")
@@ -154,28 +154,29 @@ class Ledger:
         return await self._writer.run(partial(self._planner.plan, rows, self._clock()))
 
     async def move(self, entry: Entry, to: State, **facts: Unpack[Facts]) -> Entry:
-        """Move a row to its next state, and return its entry once that is durable.
-
-        Moves of about the same time are written together. A move is written even if its caller is cancelled.
+        """Move a row to its next state, and return its entry once that is durable; see `move_each`.
 
         Args:
             entry: The row as it was read last.
             to: The next state.
             facts: What is known now; see `Facts`.
-
-        Raises:
-            WrongWay: no way leads from the row's state to that one, or the row has moved since it was read.
         """
         if facts.get("settled_by") == "hand":
             return (await self.move_all([(entry, to, facts)]))[0]
-        return (await self._writer.move([(entry, self._moved(entry, to, facts, self._clock()))]))[0]
+        return (await self.move_each([(entry, to, facts)]))[0]
 
-    async def mark_sent(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Move planned rows to `sent`, as `move` does for one row."""
+    async def move_each(self, wanted: Sequence[Move]) -> list[Entry]:
+        """Move rows, each by itself, and return their entries once that is durable.
+
+        Moves of about the same time are written together. They are written even if the caller is cancelled.
+
+        Raises:
+            WrongWay: no way leads from a row's state to that one; or a row has moved since it was read. The others have moved.
+        """
         at = self._clock()
-        return await self._writer.move([(entry, self._moved(entry, State.SENT, {}, at)) for entry in entries])
+        return await self._writer.move([(entry, self._moved(entry, to, facts, at)) for entry, to, facts in wanted])
 
-    async def move_all(self, wanted: Sequence[tuple[Entry, State, Facts]]) -> list[Entry]:
+    async def move_all(self, wanted: Sequence[Move]) -> list[Entry]:
         """Move several rows or none; a settlement by hand is kept as a decision in the same commit.
 
         Raises:

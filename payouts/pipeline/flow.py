@@ -118,8 +118,9 @@ class Pipeline:
             ):
                 settling = None if self._settlement is None else tasks.create_task(self._settlement.run())
                 ending = tasks.create_task(self._end_waiting())
-                await self._resume()
-                await self._send()
+                async with self._sender.running():
+                    await self._resume()
+                    await self._send()
                 if self._settlement is not None and settling is not None:
                     self._settlement.no_more()
                     await settling
@@ -167,16 +168,12 @@ class Pipeline:
             last = page[-1].number
 
     async def _send(self) -> None:
-        """Plan the rows, send those that are to be sent, and store the vendor's answers."""
-        async with asyncio.TaskGroup() as tasks:
-            helpers = [tasks.create_task(self._plan())]
-            helpers += [tasks.create_task(self._sender.work(tasks)) for _ in range(self._options.concurrency)]
-            async with asyncio.TaskGroup() as groups:
-                while self._left != 0 and (planned := await self._next_group()) is not None:
-                    await self._admit(planned, groups)
-            await self._sender.sent()
-            for helper in helpers:
-                helper.cancel()
+        """Plan the rows, and send those that are to be sent."""
+        async with asyncio.TaskGroup() as groups:
+            planning = groups.create_task(self._plan())
+            while self._left != 0 and (planned := await self._next_group()) is not None:
+                await self._admit(planned, groups)
+            planning.cancel()
 
     async def _admit(self, planned: Sequence[Entry], groups: asyncio.TaskGroup) -> None:
         """Send rows as soon as there is room for them; rows that need not wait are marked as sent together."""

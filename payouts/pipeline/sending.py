@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from payouts.pipeline.settling import named_twice, outcome_of
 from payouts.states import Entry, State
@@ -29,7 +30,7 @@ from rewards_core.errors import (
 from rewards_core.rate import Limiter, Limits
 
 if TYPE_CHECKING:
-    from payouts.ledger.base import Facts, RunLedger
+    from payouts.ledger.base import Facts, Move, RunLedger
     from payouts.pipeline.settling import Settlement
     from payouts.progress import Progress, Stop
     from payouts.vendors import Vendor
@@ -52,6 +53,10 @@ _MAX_UNLISTED = 5
 """If this many lists in a row cannot be read, the vendor is in trouble, and not single recipients."""
 
 
+_Step: TypeAlias = "tuple[Entry, State | None, Facts, Callable[[Entry], None]]"
+"""A row, its next state (None: it stays as it is), what is known, and how to go on once that is stored."""
+
+
 class Sender:
     """Send rows; safe for many rows at once.
 
@@ -62,7 +67,7 @@ class Sender:
         progress: Counts.
         stop: The wish to end; also made here, when going on would be of no use.
         limiter: The rate at which rows leave.
-        concurrency: Look-ups under way at one time.
+        concurrency: Requests under way at one time.
         max_sent: Rows in the state `sent` at one time.
         max_pending: Rows accepted and not settled at one time.
         outage_timeout: Seconds for which a vendor that cannot be reached is tried.
@@ -75,6 +80,8 @@ class Sender:
         explanation: What it means, for the message.
         accepted_here: The numbers of rows that look-ups of this run found accepted.
     """
+
+    _tasks: asyncio.TaskGroup
 
     def __init__(
         self,
@@ -104,7 +111,10 @@ class Sender:
         self._limiter = limiter
         self._room = room
         self._lookups = asyncio.Semaphore(concurrency)
+        self._concurrency = concurrency
         self._work: asyncio.Queue[tuple[Entry, bool]] = asyncio.Queue()
+        self._steps: list[_Step] = []
+        self._answered = asyncio.Event()
         self._sent = Limiter(Limits(connections=max_sent))
         self._pending = Limiter(Limits(connections=max_pending))
         self._outage_timeout = outage_timeout
@@ -133,25 +143,25 @@ class Sender:
         self._free_places()
         return False
 
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Send rows while the block runs, and afterwards until every answer is stored."""
+        async with asyncio.TaskGroup() as self._tasks:
+            workers = [self._tasks.create_task(self._worker()) for _ in range(self._concurrency)]
+            workers.append(self._tasks.create_task(self._take_answers()))
+            yield
+            await self._work.join()
+            for worker in workers:
+                worker.cancel()
+
     async def send(self, entries: Sequence[Entry]) -> None:
         """Send admitted rows: planned ones, and some that may have been sent before and that the vendor does not list."""
-        again = [entry for entry in entries if entry.state is not State.PLANNED]
-        for entry in again:
-            self._work.put_nowait((entry, False))
-        planned = [entry for entry in entries if entry.state is State.PLANNED]
-        for entry in await self._ledger.mark_sent(planned) if planned else ():
+        for entry in entries:
+            if entry.state is not State.PLANNED:
+                self._work.put_nowait((entry, False))
+        planned: list[Move] = [(entry, State.SENT, {}) for entry in entries if entry.state is State.PLANNED]
+        for entry in await self._ledger.move_each(planned) if planned else ():
             self._work.put_nowait((entry, True))
-
-    async def work(self, rows: asyncio.TaskGroup) -> None:
-        """Make one request after the other until cancelled; what follows from an answer is done in a task of its own."""
-        while True:
-            entry, first = await self._work.get()
-            rows.create_task(await self._request(entry, first=first))
-            self._work.task_done()
-
-    async def sent(self) -> None:
-        """Wait until no request is under way."""
-        await self._work.join()
 
     async def wait_for(self, entry: Entry) -> None:
         """Wait for a row that an earlier run left accepted, once there is room among the rows that wait."""
@@ -167,17 +177,17 @@ class Sender:
         later = self._vendor.later
         if later is None:
             if not self._vendor.may_repeat:
-                async with asyncio.TaskGroup() as rows:
-                    for entry in entries:
-                        rows.create_task(self._leave_unknown(entry))
+                told = "the run ended before the answer came, and the vendor cannot be asked; settle it with `payouts resolve`"
+                await self._store([(entry, State.UNKNOWN, {"problem": told}, self._ended) for entry in entries])
             return
         async with self._lookups:
             found = await self._find(later, entries)
-        async with asyncio.TaskGroup() as rows:
-            for entry in entries:
-                if entry.number in found and await self._take_places():
-                    self.accepted_here.add(entry.number)
-                    rows.create_task(self._accept(later, entry, found[entry.number], urgent=True))
+        steps: list[_Step] = []
+        for entry in entries:
+            if entry.number in found and await self._take_places():
+                self.accepted_here.add(entry.number)
+                steps.append(self._accepted(later, entry, found[entry.number], urgent=True))
+        await self._store(steps)
 
     def waited(self, entry: Entry) -> None:
         """Free the place of a row that is no longer waited for."""
@@ -187,15 +197,42 @@ class Sender:
 
     # one row's way
 
-    async def _request(self, entry: Entry, *, first: bool) -> Coroutine[Any, Any, None]:
-        """Ask the vendor to pay until it answers or the run ends; return what to do with the answer."""
+    async def _worker(self) -> None:
+        """Make one request after the other."""
+        while True:
+            entry, first = await self._work.get()
+            step = await self._request(entry, first=first)
+            self._steps.append(step)
+            self._answered.set()
+
+    async def _take_answers(self) -> None:
+        """Store together the answers that come in one pass of the loop."""
+        while True:
+            await self._answered.wait()
+            self._answered.clear()
+            steps, self._steps = self._steps, []
+            self._tasks.create_task(self._store(steps))
+            for _ in steps:
+                self._work.task_done()
+
+    async def _store(self, steps: Sequence[_Step]) -> None:
+        """Store where rows have come, and go on with each."""
+        moves: list[Move] = [(entry, state, facts) for entry, state, facts, _ in steps if state is not None]
+        moved = iter(await self._ledger.move_each(moves) if moves else ())
+        for entry, state, _, go_on in steps:
+            go_on(entry if state is None else next(moved))
+
+    async def _request(self, entry: Entry, *, first: bool) -> _Step:
+        """Ask the vendor to pay until it answers or the run ends; return what follows for the row."""
         repeats = 0
         while not self._stop.wished:
             if entry.state is State.PLANNED:
                 entry = await self._ledger.move(entry, State.SENT)
             self._progress.in_flight += 1
             try:
-                operation = await self._held_under_other_key(entry) or await self._vendor.pay(entry, repeated=not first)
+                keys = await self._ledger.other_keys(entry)
+                operation = await self._held_under(keys, entry) if keys else None
+                operation = operation or await self._vendor.pay(entry, repeated=not first)
             except (VendorError, ConfigurationError) as trouble:
                 problem = trouble
             else:
@@ -206,24 +243,21 @@ class Sender:
                 self._progress.in_flight -= 1
             meaning = meaning_of(problem)
             if meaning in _STATES:
-                return self._not_paid(entry, problem, self._judge(problem, meaning, first=first))
+                return self._not_paid(entry, problem, meaning, first=first)
             if first:  # a row that an earlier run may have sent stays as it is: this says nothing about the earlier request
                 entry = await self._ledger.move(entry, State.PLANNED, problem=problem)
             if meaning is Meaning.STOP or not await self._pause(problem, repeats):
                 self._give_up(problem)
             repeats += 1
-        return self._not_sent(entry, first=first)
+        return entry, State.PLANNED if first and entry.state is State.SENT else None, {}, self._not_sent
 
-    async def _not_sent(self, entry: Entry, *, first: bool) -> None:
-        if first and entry.state is State.SENT:
-            await self._ledger.move(entry, State.PLANNED)
+    def _not_sent(self, _: Entry) -> None:
         self._free_places()
 
-    async def _held_under_other_key(self, entry: Entry) -> Operation | None:
-        """Return what the vendor holds for a row under a key that it had before, or that a newer copy of the ledger gave it."""
-        keys = await self._ledger.other_keys(entry)
+    async def _held_under(self, keys: Collection[str], entry: Entry) -> Operation | None:
+        """Return what the vendor holds for a row under its key or another that it had, or that a newer ledger gave it."""
         later = self._vendor.later
-        if later is None or not keys:
+        if later is None:
             return None
         try:
             return await later.held_under(entry, {*keys, entry.key})
@@ -234,38 +268,40 @@ class Sender:
             unknown.args = (f"it may have been paid under another key, and the user's list could not be read ({problem})",)
             raise unknown from problem
 
-    async def _paid(self, entry: Entry, operation: Operation | None) -> None:
+    def _paid(self, entry: Entry, operation: Operation | None) -> _Step:
         later = self._vendor.later
         if operation is None or later is None:
-            self._end(await self._ledger.move(entry, State.DONE, settled_by="reply"))
-        else:
-            await self._accept(later, entry, operation, urgent=later.held_before(operation))
+            return entry, State.DONE, {"settled_by": "reply"}, self._end
+        return self._accepted(later, entry, operation, urgent=later.held_before(operation))
 
-    async def _accept(self, later: Later, entry: Entry, operation: Operation, *, urgent: bool) -> None:
-        """Store what the vendor named, and wait for it if it has not ended."""
+    def _accepted(self, later: Later, entry: Entry, operation: Operation, *, urgent: bool) -> _Step:
+        """Return the step of a row for which the vendor named an operation."""
         uid, settlement = operation.ref.uid, self._settlement
         if settlement is not None and settlement.knows(uid):
-            self._end(await self._ledger.move(entry, State.MISMATCH, uid=uid, problem=named_twice(uid)))
-            return
+            return entry, State.MISMATCH, {"uid": uid, "problem": named_twice(uid)}, self._end
         facts: Facts = {"uid": uid}
         if operation.key != entry.key:
             facts["settled_by"] = "lookup"
         if operation.status.terminal:
-            entry = await self._ledger.move(entry, State.ACCEPTED, **facts)
-            state, problem = outcome_of(later, entry, operation)
-            self._end(await self._ledger.move(entry, state, settled_by="poll", problem=problem))
-        elif settlement is None:
-            self._end(await self._ledger.move(entry, State.ACCEPTED, **facts))
-        else:
-            settlement.reserve(uid)
-            entry = await self._ledger.move(entry, State.ACCEPTED, **facts)
-            self._sent.release()
-            self._wait(settlement, entry, urgent=urgent)
+            return entry, State.ACCEPTED, facts, partial(self._conclude, later, operation)
+        if settlement is None:
+            return entry, State.ACCEPTED, facts, self._end
+        settlement.reserve(uid)
+        return entry, State.ACCEPTED, facts, partial(self._begin_waiting, settlement, urgent)
 
-    def _judge(self, problem: RewardsError, meaning: Meaning, *, first: bool) -> State | None:
-        """Return the state of a row that was not paid, None if it stays as it is; end the run if other rows would fare alike."""
+    def _conclude(self, later: Later, operation: Operation, entry: Entry) -> None:
+        state, problem = outcome_of(later, entry, operation)
+        self._tasks.create_task(self._store([(entry, state, {"settled_by": "poll", "problem": problem}, self._end)]))
+
+    def _begin_waiting(self, settlement: Settlement, urgent: bool, entry: Entry) -> None:
+        self._sent.release()
+        self._wait(settlement, entry, urgent=urgent)
+
+    def _not_paid(self, entry: Entry, problem: RewardsError, meaning: Meaning, *, first: bool) -> _Step:
+        """Return the step of a row that was not paid, or not surely; end the run if other rows would fare alike."""
         if meaning is Meaning.REJECTED and not first:
             meaning = Meaning.UNKNOWN  # a refusal of this call says nothing about an earlier one
+        told = as_told(problem, looked_up=self._vendor.later is not None)
         forbidden = isinstance(problem, Forbidden)
         self._forbidden = self._forbidden + 1 if forbidden else 0
         self._refused += meaning is Meaning.REJECTED
@@ -275,21 +311,22 @@ class Sender:
             self._give_up(problem, f"{self._refused} rows in a row were refused, the last one like this: ")
         elif meaning is Meaning.UNKNOWN_STOP or self._forbidden >= _MAX_FORBIDDEN:
             self._give_up(problem)
-        return None if forbidden and not first else _STATES[meaning]
+        if forbidden and not first:
+            return entry, None, {}, self._end
+        if _STATES[meaning] is State.UNKNOWN:
+            return entry, State.UNKNOWN, {"problem": told}, self._search
+        existing = problem.existing if isinstance(problem, Conflict) else None
+        uid = None if existing is None else existing.ref.uid
+        return entry, _STATES[meaning], {"uid": uid, "problem": told}, self._end
 
-    async def _not_paid(self, entry: Entry, problem: RewardsError, state: State | None) -> None:
-        later, settlement = self._vendor.later, self._settlement
-        if state is not None:
-            existing = problem.existing if isinstance(problem, Conflict) else None
-            uid = None if existing is None else existing.ref.uid
-            told = as_told(problem, looked_up=later is not None)
-            entry = await self._ledger.move(entry, state, uid=uid, problem=told)
-        if state is State.UNKNOWN and later is not None and settlement is not None and not self._stop.wished:
+    def _search(self, entry: Entry) -> None:
+        """Look for what became of an unknown row, if the run waits; it keeps its place among the rows that wait."""
+        if self._vendor.later is None or self._settlement is None or self._stop.wished:
+            self._end(entry)
+        else:
             self._sent.release()
             self._progress.pending += 1
-            settlement.search(entry)
-        else:
-            self._end(entry)
+            self._settlement.search(entry)
 
     def _wait(self, settlement: Settlement, entry: Entry, *, urgent: bool) -> None:
         self._progress.pending += 1
@@ -313,10 +350,6 @@ class Sender:
         return False
 
     # rows of earlier runs
-
-    async def _leave_unknown(self, entry: Entry) -> None:
-        told = "the run ended before the answer came, and the vendor cannot be asked; settle it with `payouts resolve`"
-        self._ended(await self._ledger.move(entry, State.UNKNOWN, problem=told))
 
     async def _find(self, later: Later, entries: Sequence[Entry]) -> Mapping[int, Operation]:
         """Return what the vendor lists of one recipient's rows; rows of a list that cannot be read are left to their requests."""
