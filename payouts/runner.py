@@ -7,12 +7,11 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import TYPE_CHECKING, Any, Self
 
-from attrs import field, frozen
-
 from payouts.pipeline.flow import PayoutsStopped, Pipeline
+from payouts.pipeline.options import RunOptions
 from payouts.progress import Progress, Stop
 from payouts.vendors import vendor_of
-from rewards_core.validation import check_flag, check_iterable, check_methods, flag, number, optional, setting, whole
+from rewards_core.validation import check_flag, check_iterable, check_methods, setting
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,40 +26,6 @@ __all__ = ["PayoutRun", "PayoutsStopped", "RunOptions", "run_payouts"]
 
 _MAX_UNREAD = 1_000
 """Ended rows that the reader of a run has not taken yet; with more of them no further row is sent."""
-
-
-@frozen(kw_only=True)
-class RunOptions:
-    """How a run goes about it; times in seconds.
-
-    Args:
-        concurrency: Requests under way at once, 1 or more.
-        rate: Rows sent per second, above 0; None for as many as there are.
-        max_pending: Rows accepted and not settled at one time, 1 or more.
-        wait: Whether accepted rows are waited for.
-        timeout: How long each accepted row is waited for, 0 or more; None for as long as it takes.
-        lookup_timeout: How long a row without an answer is looked for, 0 or more, before it is left unknown, for the next run to
-            repeat.
-        limit: Rows sent at most, 0 or more; None for all.
-        patience: How long a vendor that cannot be reached is tried before the run ends, 0 or more.
-        grace: How long accepted rows are waited for after `stop()`, 0 or more.
-        most_refused: The run ends after so many refused rows in a row, 1 or more, since none would fare better; None for never.
-
-    Raises:
-        TypeError: an option is of another type.
-        ValueError: a number is out of range.
-    """
-
-    concurrency: int = field(default=20, validator=whole(at_least=1))
-    rate: float | None = field(default=20.0, validator=optional(number(at_least=1e-6)))
-    max_pending: int = field(default=20_000, validator=whole(at_least=1))
-    wait: bool = field(default=True, validator=flag())
-    timeout: float | None = field(default=900.0, validator=optional(number(at_least=0)))
-    lookup_timeout: float = field(default=60.0, validator=number(at_least=0))
-    limit: int | None = field(default=None, validator=optional(whole(at_least=0)))
-    patience: float = field(default=120.0, validator=number(at_least=0))
-    grace: float = field(default=30.0, validator=number(at_least=0))
-    most_refused: int | None = field(default=100, validator=optional(whole(at_least=1)))
 
 
 def run_payouts(

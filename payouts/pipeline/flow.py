@@ -17,8 +17,8 @@ from rewards_core.rate import Limiter
 
 if TYPE_CHECKING:
     from payouts.ledger.base import RunLedger
+    from payouts.pipeline.options import RunOptions
     from payouts.progress import Progress, Stop
-    from payouts.runner import RunOptions
     from payouts.vendors import Vendor
     from webhooks import Completions
 
@@ -95,8 +95,8 @@ class Pipeline:
             concurrency=options.concurrency,
             max_sent=self._max_sent,
             max_pending=options.max_pending,
-            outage_timeout=options.patience,
-            max_refused=options.most_refused,
+            outage_timeout=options.outage_timeout,
+            max_refused=options.max_refused,
             room=room,
             ended=ended,
         )

@@ -595,12 +595,12 @@ async def test_many_rows_in_a_row_that_are_refused_end_the_run(vendor: StubOrigi
     for number in range(50):
         vendor.answers[f"user-r{number}"].append(ValidationFailed("the reward has no balance"))
     vendor.answers["user-r5"].clear()
-    options = evolve(ALONE, most_refused=20)
+    options = evolve(ALONE, max_refused=20)
     with pytest.raises(PayoutsStopped, match="20 rows in a row were refused") as stopped:
         await pay(rows(50), vendor, ledger, options=options)
     assert isinstance(stopped.value.cause, ValidationFailed)
     assert await ledger.counts() == {State.REJECTED: 25, State.DONE: 1, State.PLANNED: 24}
-    await pay(rows(50), vendor, ledger, options=evolve(ALONE, most_refused=None))
+    await pay(rows(50), vendor, ledger, options=evolve(ALONE, max_refused=None))
     assert await ledger.counts() == {State.REJECTED: 49, State.DONE: 1}
 
 

@@ -26,9 +26,9 @@ OPTIONS: dict[str, Any] = {
     "timeout": evolve(AT_LEAST_ZERO, or_none=True),
     "lookup_timeout": AT_LEAST_ZERO,
     "limit": Number((-1,), whole=True, or_none=True),
-    "patience": AT_LEAST_ZERO,
+    "outage_timeout": AT_LEAST_ZERO,
     "grace": AT_LEAST_ZERO,
-    "most_refused": evolve(ONE_OR_MORE, or_none=True),
+    "max_refused": evolve(ONE_OR_MORE, or_none=True),
 }
 
 
