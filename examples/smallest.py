@@ -1,11 +1,16 @@
-"""The smallest embedding: one reward granted, and known to be on the chain, in an aiohttp application.
+"""Grant one reward and wait until the blockchain has confirmed it.
 
-Run it with ORIGINAL_API_KEY, ORIGINAL_API_SECRET, ORIGINAL_BASE_URL and ORIGINAL_WEBHOOK_KEYS (id:secret) in the environment.
+    python examples/smallest.py USER AMOUNT NONCE
+
+Credentials come from ORIGINAL_API_KEY, ORIGINAL_API_SECRET, ORIGINAL_BASE_URL and ORIGINAL_WEBHOOK_KEYS (id:secret). Webhooks
+arrive on port 8080, or on PORT.
 """
 
 import asyncio
 import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 
@@ -15,19 +20,23 @@ from webhooks import Completions, MemoryStore, Receiver
 
 async def grant(to_user_uid: str, amount: str, nonce: str) -> None:
     store = MemoryStore()
-    receiver = Receiver(OriginalWebhooks.from_env(), store)
     app = web.Application()
-    receiver.register(app, "/webhooks/original")
+    Receiver(OriginalWebhooks.from_env(), store).register(app, "/webhooks/original")
+    async with serving(app), OriginalClient.from_env() as original, Completions(original, store) as completions:
+        allocation = await original.create_allocation(
+            reward_uid="764893807463", to_user_uid=to_user_uid, amount=amount, nonce=nonce
+        )
+        allocation = await completions.wait(allocation, timeout=300)
+        print(f"{allocation.amount} to {allocation.to_user_uid}: {allocation.status}")
+
+
+@asynccontextmanager
+async def serving(app: web.Application) -> AsyncIterator[None]:
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", int(os.environ.get("PORT", "8080"))).start()
     try:
-        async with OriginalClient.from_env() as original, Completions(original, store) as completions:
-            allocation = await original.create_allocation(
-                reward_uid="764893807463", to_user_uid=to_user_uid, amount=amount, nonce=nonce
-            )
-            allocation = await completions.wait(allocation, timeout=300)
-            print(f"{allocation.amount} to {allocation.to_user_uid}: {allocation.status}")
+        await web.TCPSite(runner, "127.0.0.1", int(os.environ.get("PORT", "8080"))).start()
+        yield
     finally:
         await runner.cleanup()
 

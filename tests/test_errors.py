@@ -19,12 +19,12 @@ import webhooks
 from rewards_core.errors import OperationCancelled, RewardsError
 from rewards_core.operations import OperationRef
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "outcomes.md"
 
 
 def shown() -> Iterator[tuple[str, str]]:
-    """Yield each error of the README's tree with its parent."""
-    tree = README.read_text("utf-8").split("```text\nRewardsError\n", 1)[1].split("```", 1)[0]
+    """Yield each error of the page's tree with its parent."""
+    tree = PAGE.read_text("utf-8").split("```text\nRewardsError\n", 1)[1].split("```", 1)[0]
     parents = {0: "RewardsError"}
     for line in tree.splitlines():
         depth = (re.search(r"[A-Z]", line).start()) // 4  # type: ignore[union-attr]  # each line names an error
@@ -49,7 +49,7 @@ def errors() -> dict[str, type[RewardsError]]:
     return {cls.__name__: cls for cls in classes()}
 
 
-def test_the_readme_shows_the_tree_as_it_is(errors: dict[str, type[RewardsError]]) -> None:
+def test_the_page_on_outcomes_shows_the_tree_as_it_is(errors: dict[str, type[RewardsError]]) -> None:
     pairs = list(shown())
     assert len(pairs) >= 20
     for name, parent in pairs:

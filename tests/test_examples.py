@@ -1,4 +1,4 @@
-"""The examples that the README's commands do not run."""
+"""The examples that no command in the documents runs."""
 
 from __future__ import annotations
 
