@@ -11,7 +11,7 @@ EXACT = rewards_core/http/calls.py,rewards_core/backoff.py,rewards_core/http/tra
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts unit floor soak mutants bench clean
 
-help: ## list what can be made
+help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 $(STAMP): pyproject.toml
@@ -20,12 +20,12 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: $(STAMP) ## run the whole job against a sandboxed vendor on a bad day
+demo: $(STAMP) ## pay two files against sandboxed vendors on a bad day
 	$(BIN)/python examples/demo.py
 
-test: check unit ## everything that must hold before a change lands
+test: check unit ## run every check that a change must pass
 
-check: lint types contracts ## static checks alone
+check: lint types contracts ## run linters, type checkers and import contracts
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -45,7 +45,7 @@ unit: $(STAMP)
 	$(BIN)/python -m coverage report --fail-under=95
 	$(BIN)/python -m coverage report --fail-under=100 --include='$(EXACT)'
 
-floor: ## run client, receiver and command lines on the lowest versions that are declared
+floor: ## test on the lowest declared versions of dependencies
 	@tests/install_system_parts.sh
 	$(PYTHON) -m venv .venv-uv
 	.venv-uv/bin/python -m pip install --quiet uv
@@ -56,15 +56,15 @@ floor: ## run client, receiver and command lines on the lowest versions that are
 	@cat $(FLOOR)/lowest.txt
 	$(FLOOR)/bin/python -m pytest -n $(WORKERS) --dist worksteal --no-cov $(PYTEST_ARGS) $(FLOOR_TESTS)
 
-soak: $(STAMP) ## the long runs
+soak: $(STAMP) ## run the long versions of the tests
 	@tests/install_system_parts.sh --soak
 	$(BIN)/python -m pytest -n $(WORKERS) --soak $(PYTEST_ARGS)
 
-mutants: $(STAMP) ## plant each known fault in a copy and see its test turn red
+mutants: $(STAMP) ## plant each known fault in a copy; its tests must fail
 	$(BIN)/python tests/mutants/run.py $(MUTANTS)
 
-bench: $(STAMP) ## print the benchmarks' table and their JSON
+bench: $(STAMP) ## run the benchmarks
 	$(BIN)/python -m benchmarks
 
-clean: ## remove what was built
+clean: ## remove everything that was built
 	rm -rf $(VENV) $(FLOOR) .venv-uv build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
