@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,6 +193,17 @@ def test_every_test_the_documents_name_exists() -> None:
     for path, name in named:
         source = (ROOT / path).read_text("utf-8")
         assert f"def {name}" in source or f"class {name}" in source, f"{path}::{name}"
+
+
+def test_every_guarantee_has_a_test_that_was_seen_to_fail() -> None:
+    mutants = [tomllib.loads(part.read_text("utf-8"))["mutant"] for part in (ROOT / "tests" / "mutants").glob("*.toml")]
+    seen = [test.partition("[")[0].split("::") for part in mutants for mutant in part for test in mutant["tests"]]
+    files, names = {each[0] for each in seen}, {each[-1] for each in seen}
+    rows = re.findall(r"^\| .* \| (`tests/.*) \|$", TEXTS["docs/guarantees.md"], re.MULTILINE)
+    assert len(rows) > 40
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", row)
+        assert any(name in names if name else path in files for path, name in named), f"no fault is planted for {row}"
 
 
 def anchors(text: str) -> set[str]:
