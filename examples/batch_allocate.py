@@ -1,4 +1,4 @@
-"""Allocate a file of rewards, so many at a time, and wait until the chain has settled each.
+"""Allocate a file of rewards, several at a time, and wait until the blockchain has settled each.
 
     python examples/batch_allocate.py rewards.csv --webhook-port 8080 --results results.jsonl
 

@@ -1,6 +1,6 @@
-"""Give cashback coins to a list of users: configure an event, allocate to all at once, print what each has.
+"""Give cashback coins to a list of users: configure an event, allocate to all users, print their balances.
 
-Against a sandboxed EnKash, nothing to set up:
+Against a sandboxed EnKash, without any set-up:
 
     python examples/enkash_cashback.py --sandbox
 
@@ -9,7 +9,7 @@ ENKASH_PASSWORD in the environment:
 
     python examples/enkash_cashback.py --campaign diwali-2026 EKQZVMQK EK6CYE6K
 
-Run a campaign once: EnKash does not document what it does with a request id it has seen before. `python -m payouts` keeps books.
+Run a campaign once: EnKash does not document what it does with a request id it has seen before. `payouts run` keeps a ledger.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ async def grant(client: EnkashClient, event: str, user: str, campaign: str) -> b
         receipt = await client.allocate_coins(event=event, user_id=user, request_id=request_id)
     except OutcomeUnknown as problem:
         print(f"{user}: unknown: {problem}")
-    except VendorError as problem:  # whatever else it is, this run gave nothing
+    except VendorError as problem:  # any other error: this run gave nothing
         print(f"{user}: nothing given by this run: {problem}")
     else:
         print(f"{user}: {receipt.message} ({receipt.request_id})")
@@ -68,7 +68,7 @@ async def cashback(options: argparse.Namespace) -> int:
         client = await open_client(options, stack)
         event = await client.create_event(event=options.event, amount=options.coins)
         print(f"{event.event} gives {event.amount} coins ({event.coin_config_id})")
-        users = list(dict.fromkeys(options.users))  # nobody twice
+        users = list(dict.fromkeys(options.users))  # each user once
         given = await asyncio.gather(*(grant(client, event.event, user, options.campaign) for user in users))
         print(*await asyncio.gather(*(balance(client, user) for user in users)), sep="\n")
     return 0 if all(given) else 1

@@ -1,8 +1,8 @@
-"""An aiohttp service with a route that allocates and answers when the chain has confirmed.
+"""An aiohttp service with a route that allocates and answers once the blockchain has confirmed.
 
     curl -X POST localhost:8080/rewards -d '{"user": "110985463782", "amount": "1.23", "order": "A-1001"}'
 
-The order's number is the nonce: the same order sent again, with "again": true, gets the same allocation and never a second one.
+The order number is the nonce: the same order sent again, with "again": true, gets the same allocation and never a second one.
 """
 
 import os
@@ -20,7 +20,7 @@ completions = web.AppKey("completions", Completions)
 
 
 async def settle(app: web.Application, order: dict[str, Any]) -> Operation:
-    """Allocate, and wait until the chain has confirmed; where the answer is lost, wait for what the vendor made of it."""
+    """Allocate, and wait until the blockchain has confirmed; if the answer is lost, wait for what became of the request."""
     sent: Operation | OutcomeUnknown
     try:
         sent = await app[original].create_allocation(
@@ -43,7 +43,7 @@ async def grant(request: web.Request) -> web.Response:
         return web.json_response({"error": str(error)}, status=409)
     except (RequestRejected, AllocationFailed) as error:
         return web.json_response({"error": str(error)}, status=422)
-    except RewardsError as error:  # not settled in time, unknown, never sent: the nonce makes it safe to ask again
+    except RewardsError as error:  # timed out, unknown or never sent: the nonce makes it safe to ask again
         return web.json_response({"error": str(error), "again": True}, status=503)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return web.json_response({"error": str(error)}, status=400)

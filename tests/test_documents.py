@@ -32,7 +32,7 @@ RUN_ELSEWHERE = {
     "make bench": "measures; see test_benchmarks_run",
 }
 READY = 60.0
-"""Seconds in which a command in the background says that it is ready."""
+"""Seconds in which a command in the background says that it is ready, and in which it ends once it is told to."""
 
 PORTS = re.compile(r"\b(8080|9400|8480|8481)\b")
 LISTENER = "http://127.0.0.1:8480/webhooks/original"
@@ -123,13 +123,13 @@ class Reader:
 
     def end(self, process: subprocess.Popen[str], command: str) -> None:
         process.terminate()
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=READY)
         assert process.returncode == 0, f"{command}: exit code {process.returncode}\n{output}"
 
     def leave(self) -> None:
         """Expect of what still runs that it ends by itself, as `--count 2` makes it."""
         for process in self.background:
-            output, _ = process.communicate(timeout=30)
+            output, _ = process.communicate(timeout=READY)
             assert process.returncode == 0, f"{process.args!r}: exit code {process.returncode}\n{output}"
 
     def clean_up(self) -> None:
