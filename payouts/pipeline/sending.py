@@ -125,13 +125,11 @@ class Sender:
 
     def admit_now(self) -> bool:
         """Return whether one more row may be sent without waiting; its places are taken then."""
-        if self._stop.wished or not self._room.is_set() or not self._pending.take():
+        if self._stop.wished or not self._room.is_set() or not self._take_places_now():
             return False
-        if self._sent.take():
-            if self._limiter.take():
-                return True
-            self._sent.release()
-        self._pending.release()
+        if self._limiter.take():
+            return True
+        self._free_places()
         return False
 
     async def admit(self) -> bool:
@@ -184,9 +182,15 @@ class Sender:
             found = await self._find(later, entries)
         steps: list[_Step] = []
         for entry in entries:
-            if entry.number in found and await self._take_places():
-                self.accepted_here.add(entry.number)
-                steps.append(self._accepted(later, entry, found[entry.number], urgent=True))
+            if entry.number not in found:
+                continue
+            if not self._take_places_now():
+                await self._store(steps)  # these rows may hold the very places that the next one needs
+                steps = []
+                if not await self._take_places():
+                    break
+            self.accepted_here.add(entry.number)
+            steps.append(self._accepted(later, entry, found[entry.number], urgent=True))
         await self._store(steps)
 
     def waited(self, entry: Entry) -> None:
@@ -339,6 +343,15 @@ class Sender:
     def _free_places(self) -> None:
         self._sent.release()
         self._pending.release()
+
+    def _take_places_now(self) -> bool:
+        """Take the places of one row if none of them needs waiting."""
+        if not self._pending.take():
+            return False
+        if self._sent.take():
+            return True
+        self._pending.release()
+        return False
 
     async def _take_places(self) -> bool:
         """Take a place among the rows that are sent and among those that may wait; return False if the run is to end first."""

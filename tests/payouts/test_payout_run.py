@@ -477,6 +477,20 @@ async def test_lost_rows_of_one_recipient_are_looked_up_together_after_a_crash(v
     assert (len(vendor.searched), vendor.created) == (1, [])
 
 
+@pytest.mark.parametrize("final", [OperationStatus.DONE, OperationStatus.PENDING], ids=["ended", "under way"])
+async def test_one_recipient_may_have_more_lost_rows_than_may_be_sent_at_once(
+    vendor: StubOriginal, ledger: Ledger, final: OperationStatus
+) -> None:
+    lost = [token_row(f"r{number}", to_user_uid="one") for number in range(40)]
+    for entry in await ledger.plan(lost):
+        await ledger.move(entry, State.SENT)
+        vendor.hold("one", "1.50", entry.key)
+    vendor.final = final
+    options = RunOptions(rate=None, concurrency=1, wait=False)
+    ended = await pay([], vendor, ledger, options=options)
+    assert [entry.state for entry in ended] == [State.DONE if final is OperationStatus.DONE else State.ACCEPTED] * 40
+
+
 async def test_what_was_found_for_a_lost_row_and_is_waited_for_by_another_is_a_mismatch(
     vendor: StubOriginal, ledger: Ledger
 ) -> None:
