@@ -20,7 +20,6 @@ from payouts.cli.display import JsonLines, MovingLine
 from payouts.cli.following import follow
 from payouts.ledger.sqlite import Ledger
 from payouts.progress import Progress
-from payouts.runner import PayoutRun
 from payouts.states import State
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import Output
@@ -236,10 +235,10 @@ def test_a_large_file_without_webhooks_is_told_how_long_asking_takes(
 def test_rows_that_were_not_even_taken_up_are_not_paid(
     call: Call, folder: Path, file: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def too_slow(_: PayoutRun) -> None:
+    async def too_slow(*_: Any) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(PayoutRun, "_plan", too_slow)
+    monkeypatch.setattr(Ledger, "plan", too_slow)
     result = call(*run_of("rewards.csv", "--limit=0"), env=NOBODY)
     assert (result.exit_code, records(result)[-1]["not_read"]) == (4, 2)
     monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
