@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from payouts import Ledger
 from payouts.cli import PROGRAM as PAYOUTS
 from payouts.cli import app as payouts
-from rewards_core.cli.option_kinds import Kind
+from rewards_core.cli.option_specs import OptionSpec
 from rewards_core.cli.program import Program
 from tests.unmeasured import unmeasured
 from webhooks.cli import PROGRAM as LISTENER
@@ -24,10 +24,10 @@ from webhooks.cli import app as webhooks
 LINES = {"webhooks": (LISTENER, webhooks), "payouts": (PAYOUTS, payouts)}
 COMMANDS = [(module, words) for module, (program, _) in LINES.items() for words, _ in program.options()]
 OPTIONS = [
-    (module, words, kind)
+    (module, words, spec)
     for module, (program, _) in LINES.items()
-    for words, kinds in program.options()
-    for kind in kinds.values()
+    for words, specs in program.options()
+    for spec in specs.values()
 ]
 REQUIRED = {"run": ["--vendor=original", "--campaign=c"]}
 
@@ -125,19 +125,19 @@ def test_a_shell_completes_commands_options_and_their_words(module: str, words: 
     assert set(done.stdout.split()) == expected
 
 
-@pytest.mark.parametrize(("module", "words", "kind"), OPTIONS, ids=lambda each: each.name if isinstance(each, Kind) else each)
+@pytest.mark.parametrize(("module", "words", "spec"), OPTIONS, ids=lambda each: getattr(each, "name", each))
 def test_every_option_is_known_to_the_file_and_to_its_variable(
-    tmp_path: Path, module: str, words: str, kind: Kind, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, module: str, words: str, spec: OptionSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     program, app = LINES[module]
-    Path("config.toml").write_text(f"[{words.replace(' ', '.')}]\n{kind.name} = 1979-05-27\n")
+    Path("config.toml").write_text(f"[{words.replace(' ', '.')}]\n{spec.name} = 1979-05-27\n")
     command = [*words.split(), *arguments(program, words), *REQUIRED.get(words, ())]
     done = CliRunner().invoke(app, [*command, "--config=config.toml"], catch_exceptions=False)
     assert done.exit_code == 2
-    assert done.stderr.startswith(f"config.toml: [{words.replace(' ', '.')}] {kind.name}: give ")
-    if kind.takes in {bool, int, float, list}:
-        variable = program.variable(*words.split(), kind.name)
+    assert done.stderr.startswith(f"config.toml: [{words.replace(' ', '.')}] {spec.name}: give ")
+    if spec.type in {bool, int, float, list}:
+        variable = program.variable(*words.split(), spec.name)
         done = CliRunner().invoke(app, command, env={variable: "'"}, catch_exceptions=False)
         assert done.exit_code == 2
         assert variable in told(done.stderr)
@@ -146,9 +146,9 @@ def test_every_option_is_known_to_the_file_and_to_its_variable(
 
 @pytest.mark.parametrize("program", [PAYOUTS, LISTENER], ids=lambda program: program.name)
 def test_no_two_options_have_one_variable(program: Program) -> None:
-    shared = {program.variable(kind.name): kind.name for _, kinds in program.options() for kind in kinds.values()}
-    single = {program.variable(*words.split(), name): (words, name) for words, kinds in program.options() for name in kinds}
-    assert len(single) == sum(len(kinds) for _, kinds in program.options())
+    shared = {program.variable(spec.name): spec.name for _, specs in program.options() for spec in specs.values()}
+    single = {program.variable(*words.split(), name): (words, name) for words, specs in program.options() for name in specs}
+    assert len(single) == sum(len(specs) for _, specs in program.options())
     assert not shared.keys() & single.keys()
 
 
@@ -179,6 +179,6 @@ def test_results_are_json_or_text_as_the_file_says(tmp_path: Path) -> None:
 
 def test_no_option_takes_a_secret_itself() -> None:
     """A file of options is read by many; what is secret stands in a file of its own, or in the environment."""
-    names = {kind.name for program, _ in LINES.values() for _, kinds in program.options() for kind in kinds.values()}
+    names = {spec.name for program, _ in LINES.values() for _, specs in program.options() for spec in specs.values()}
     holders = {name for name in names if any(word in name for word in ("secret", "token", "password", "keys", "credential"))}
     assert all(name.endswith("-file") for name in holders)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from payouts import Ledger
 from payouts.cli import PROGRAM as PAYOUTS
 from payouts.cli import app as payouts
-from rewards_core.cli.option_kinds import Kind
+from rewards_core.cli.option_specs import OptionSpec
 from rewards_core.cli.program import Program
 from tests.test_command_lines import arguments
 from webhooks.cli import PROGRAM as LISTENER
@@ -41,11 +41,11 @@ LISTENS = {"host", "port", "unix"}
 OTHER_SPELLINGS = {"event": {"name"}}
 TAKES_TIME = {("trigger", "delay"), ("trigger", "duplicate"), ("wait", "timeout")}
 OPTIONS = [
-    pytest.param(app, program, words, kinds, kind, id=f"{words} --{kind.name}")
+    pytest.param(app, program, words, specs, spec, id=f"{words} --{spec.name}")
     for app, program in ((webhooks, LISTENER), (payouts, PAYOUTS))
-    for words, kinds in program.options()
-    for kind in kinds.values()
-    if kind.takes is not bool and words != "tail" and (words, kind.name) not in TAKES_TIME
+    for words, specs in program.options()
+    for spec in specs.values()
+    if spec.type is not bool and words != "tail" and (words, spec.name) not in TAKES_TIME
 ]
 VARIABLES = {
     "ORIGINAL_WEBHOOK_KEYS": f"4o3vfxtcmo7b:{'s' * 32}",
@@ -87,13 +87,13 @@ def typed(words: str, name: str, value: str) -> list[str]:
     return [*beside, f"--{name}={value}"]
 
 
-def wrongs(done: Result, kinds: dict[str, Kind]) -> list[str]:
+def wrongs(done: Result, specs: dict[str, OptionSpec]) -> list[str]:
     """Return what is wrong with how a command ended."""
     found = []
     if not isinstance(done.exception, SystemExit | None):
         found += traceback.format_exception(done.exception)
-    own = {*kinds, *(kind.negative for kind in kinds.values()), "help", "config"}
-    own |= {other for name in kinds for other in OTHER_SPELLINGS.get(name, ())}
+    own = {*specs, *(spec.negative for spec in specs.values()), "help", "config"}
+    own |= {other for name in specs for other in OTHER_SPELLINGS.get(name, ())}
     told = re.sub(r"`[^`]*`", "", done.stderr)  # another command, as a person types it
     found += [
         f"no option of this command: --{each}" for each in re.findall(r"(?<![\w-])--([a-z][a-z-]*)", told) if each not in own
@@ -103,17 +103,17 @@ def wrongs(done: Result, kinds: dict[str, Kind]) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(("app", "program", "words", "kinds", "kind"), OPTIONS)
+@pytest.mark.parametrize(("app", "program", "words", "specs", "spec"), OPTIONS)
 def test_a_wrong_value_is_answered_in_the_words_of_the_command(
-    app: Typer, program: Program, words: str, kinds: dict[str, Kind], kind: Kind, monkeypatch: pytest.MonkeyPatch
+    app: Typer, program: Program, words: str, specs: dict[str, OptionSpec], spec: OptionSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if words == "serve":
         monkeypatch.setenv("ORIGINAL_API_KEY", "k")
     found = {}
-    for value in NUMBERS if kind.takes in {int, float} else TEXTS:
-        options = typed(words, kind.name, value)
+    for value in NUMBERS if spec.type in {int, float} else TEXTS:
+        options = typed(words, spec.name, value)
         done = CliRunner().invoke(app, [*words.split(), *arguments(program, words), *options])
-        if wrong := wrongs(done, kinds):
+        if wrong := wrongs(done, specs):
             found[" ".join(options)] = wrong
     assert found == {}
 

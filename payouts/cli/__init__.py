@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from rewards_core.cli.commands import command_line
-from rewards_core.cli.exit_codes import Exit, exit_codes
+from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.program import Program
 
-EXIT_CODES = exit_codes(
-    {
-        Exit.OK: "every row is paid, or the command did what was asked",
-        Exit.FAULT: "a fault of the program",
-        Exit.USAGE: "wrong usage, a bad file, or an extra is missing",
-        Exit.FAILED: "rows are rejected, failed, mismatched or unknown, or an audit found differences",
-        Exit.NOT_YET: "not finished: run the same command again",
-        Exit.NOT_FOUND: "no such row or campaign",
-        Exit.REFUSED: "a check failed or somebody said no, nothing was changed",
-        Exit.UNAVAILABLE: "the ledger is in use, is an older copy or cannot be used, or the vendor cannot be reached, or refuses "
-        "the credentials or row after row",
-        Exit.HUNG_UP: "ended by a terminal that hung up",
-        Exit.INTERRUPTED: "interrupted",
-        Exit.TERMINATED: "asked to end by SIGTERM",
-    }
-)
+EXIT_CODES = {
+    Exit.OK: "every row is paid, or the command did what was asked",
+    Exit.FAULT: "a fault of the program",
+    Exit.USAGE: "wrong usage, a bad file, or an extra is missing",
+    Exit.FAILED: "rows are rejected, failed, mismatched or unknown, or an audit found differences",
+    Exit.NOT_YET: "not finished: run the same command again",
+    Exit.NOT_FOUND: "no such row or campaign",
+    Exit.REFUSED: "a check failed or somebody said no, nothing was changed",
+    Exit.UNAVAILABLE: "the ledger is in use, is an older copy or cannot be used, or the vendor cannot be reached, or refuses "
+    "the credentials or row after row",
+    Exit.HUNG_UP: "ended by a terminal that hung up",
+    Exit.INTERRUPTED: "interrupted",
+    Exit.TERMINATED: "asked to end by SIGTERM",
+}
 
 COMMANDS = {
     "run": (
@@ -47,9 +45,9 @@ COMMANDS = {
     ),
     "audit": ("payouts.cli.auditing:audit", "Compare the ledger with the vendor's books; nothing is sent."),
 }
-PROGRAM = Program(name="payouts", commands=COMMANDS, apart=frozenset({"snapshot"}))
+PROGRAM = Program(name="payouts", commands=COMMANDS, ambiguous=frozenset({"snapshot"}))
 app = command_line(
     PROGRAM,
     help="Pay a file of rewards, every row exactly once, and say what became of it.",
-    epilog=EXIT_CODES,
+    exit_codes=EXIT_CODES,
 )

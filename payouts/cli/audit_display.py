@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from payouts.audit.compare import DIFFERENCES, shown
 from payouts.cli.display import moving_line
-from rewards_core.cli.output import tell
+from rewards_core.cli.output import print_stderr
 from rewards_core.text import counted
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def tell_reasons(run: AuditRun, output: Output) -> None:
         if output.as_json:
             output.record({"event": "unchecked", "rows": rows, "reason": why})
         else:
-            tell(f"{counted(rows, 'row')} could not be checked: {why}", "yellow")
+            print_stderr(f"{counted(rows, 'row')} could not be checked: {why}", "yellow")
 
 
 def _record(each: Difference) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from payouts.ledger.reader import Campaign, LedgerReader
 from payouts.ledger.schema import connect_to_write
 from payouts.ledger.sqlite import Ledger
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, fail, for_whoever_reads, tell, wrong_usage
+from rewards_core.cli.output import JsonOption, Output, exit_on_value_error, fail, ignore_broken_pipe, print_stderr
 from rewards_core.errors import VendorError
 from rewards_core.text import counted
 from rewards_core.validation import shown
@@ -102,7 +102,7 @@ def audit(
         meant = chosen.vendor if chosen else vendor or ("original" if any(_is_original(each) for each in known) else "enkash")
         if meant != "enkash" and (snapshot or coins):
             fail("--snapshot and --coins are for EnKash, whose rows cannot be looked up. Nothing was done.", Exit.USAGE)
-        with wrong_usage():
+        with exit_on_value_error():
             client = client_of(meant, _CONCURRENCY)
         judged = _judged(known, meant, chosen, output)
         job = _Job(
@@ -177,10 +177,12 @@ def _judged(known: list[Campaign], vendor: str, chosen: Campaign | None, output:
         )
     for each in left_out:
         if output.as_json:
-            with for_whoever_reads():
+            with ignore_broken_pipe():
                 output.record({"event": "left_out", "campaign": each.name, "target": each.target})
         else:
-            tell(f"Campaign {each.name} was begun at {each.target} and is left out: audit it with that base URL.", "yellow")
+            print_stderr(
+                f"Campaign {each.name} was begun at {each.target} and is left out: audit it with that base URL.", "yellow"
+            )
     return judged
 
 
@@ -199,7 +201,7 @@ def _vouch(path: Path, known: Sequence[Campaign], lock: LedgerLock, output: Outp
                 await release(opened, time.time(), newest=True)
 
         asyncio.run(vouch())
-    with for_whoever_reads():
+    with ignore_broken_pipe():
         output.record({"event": "released", "coins_unknown": 0}, text="Rows can be sent from this ledger.")
 
 
@@ -220,7 +222,7 @@ def _tell_begun(begun: Begun, output: Output) -> None:
     if begun.after:
         when = f"{datetime.fromtimestamp(begun.begun_at, UTC):%Y-%m-%d %H:%M} UTC"
         facts = {"event": "continued", "begun_at": when, "rows": begun.done, "of": begun.rows}
-        with for_whoever_reads():
+        with ignore_broken_pipe():
             output.record(facts, text=f"Continuing the audit begun on {when}: {begun.done:,} of {begun.rows:,} rows are done.")
 
 
@@ -244,7 +246,7 @@ async def _release(job: _Job, ledger: Ledger, run: AuditRun, *, complete: bool) 
     if doubted:
         rows = counted(doubted, "row of coins that may have been paid is", "rows of coins that may have been paid are")
         told += f" {rows} unknown now: settle them with `payouts resolve`."
-    with for_whoever_reads():
+    with ignore_broken_pipe():
         job.output.record({"event": "released", "coins_unknown": doubted}, text=told)
     return Standing.NEWEST
 
@@ -260,7 +262,7 @@ def _tell(job: _Job, run: AuditRun, standing: Standing) -> Exit:
     output, scope = job.output, job.scope
     with LedgerReader(job.path) as reader:
         found = reader.audit(run.begun.number)
-        with for_whoever_reads():
+        with ignore_broken_pipe():
             differences = reader.differences(found.number, shown_kinds(allow_unknown=scope.allow_unknown))
             tell_reasons(run, output)
             tell_changes(reader.differences(found.number, ["change"]), output)
@@ -273,16 +275,18 @@ def _tell(job: _Job, run: AuditRun, standing: Standing) -> Exit:
             "with nothing unchecked: payouts audit --apply"
         )
         vouch = ". If it is the newest copy, moved from another machine: payouts audit --newest"
-        tell(told + (vouch if standing is Standing.UNKNOWN else ""), "yellow")
+        print_stderr(told + (vouch if standing is Standing.UNKNOWN else ""), "yellow")
     if run.cause is not None:
         told = str(run.cause)
-        tell(f"The audit stopped: {told}. Nothing was sent. What was compared is kept: run the same command again.", "bold red")
+        print_stderr(
+            f"The audit stopped: {told}. Nothing was sent. What was compared is kept: run the same command again.", "bold red"
+        )
         return Exit.UNAVAILABLE
     if found.ended_at is None:
         advice = "Run the same command again to continue."
         if job.asking.most is not None and not job.asking.stopped and run.done == run.begun.done:
             advice = "One recipient needs more requests than that: give a higher --max-requests."
-        tell(f"The audit is not complete: {found.rows:,} of {run.begun.rows:,} rows were compared. {advice}", "yellow")
+        print_stderr(f"The audit is not complete: {found.rows:,} of {run.begun.rows:,} rows were compared. {advice}", "yellow")
         return Exit.NOT_YET
     if differences_left(found, allow_unknown=scope.allow_unknown):
         return Exit.FAILED
@@ -295,15 +299,15 @@ async def _store_balances(job: _Job, client: Any, campaigns: Sequence[Campaign])
             with LedgerReader(job.path) as reader:
                 kept, failed = await take_snapshot(ledger, client, reader.recipients(campaigns), asking=job.asking)
         except AskedEnough:
-            tell("--max-requests was reached; the balances read by then are stored. Give a higher number.", "yellow")
+            print_stderr("--max-requests was reached; the balances read by then are stored. Give a higher number.", "yellow")
             return Exit.NOT_YET
         except VendorError as problem:
-            tell(f"The snapshot stopped: {problem}. Nothing was sent. The balances read by then are stored.", "bold red")
+            print_stderr(f"The snapshot stopped: {problem}. Nothing was sent. The balances read by then are stored.", "bold red")
             return Exit.UNAVAILABLE
     stored = counted(kept, "balance is", "balances are")
     told = f"{stored} stored. A later `payouts audit --vendor enkash --coins EVENT=N` compares them with what was paid."
-    with for_whoever_reads():
+    with ignore_broken_pipe():
         job.output.record({"event": "snapshot", "stored": kept, "unchecked": failed}, text=told)
     if failed:
-        tell(f"{failed:,} balances could not be read.", "yellow")
+        print_stderr(f"{failed:,} balances could not be read.", "yellow")
     return Exit.NOT_YET if failed else Exit.OK

@@ -22,7 +22,7 @@ from payouts.ledger.sqlite import Ledger
 from payouts.states import Entry, State
 from payouts.vendors import vendor_of
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, fail, for_whoever_reads, wrong_usage
+from rewards_core.cli.output import JsonOption, Output, exit_on_value_error, fail, ignore_broken_pipe
 from rewards_core.text import counted
 
 _AT_ONCE = 10
@@ -60,7 +60,7 @@ def retry(
         entries = rows_named(reader, chosen, rows or []) if state is None else list(reader.entries(chosen, [State(state)]))
         if not entries and not output.as_json:
             output.say(f"Campaign {chosen.name} has no {state} rows.")
-        with wrong_usage():
+        with exit_on_value_error():
             client = client_of(chosen.vendor)
         free = [entry for entry in entries if entry.state in RETRIED]
         if free and not yes:
@@ -89,11 +89,11 @@ async def _retry(path: Path, campaign: Campaign, client: Any, entries: Sequence[
             for entry, objection in zip(some, objections, strict=True):
                 if objection is None:
                     renewed = await ledger.renew_key(entry)
-                    with for_whoever_reads():
+                    with ignore_broken_pipe():
                         _tell_renewed(entry, renewed, output)
                 else:
                     kept += 1
-                    with for_whoever_reads():
+                    with ignore_broken_pipe():
                         _tell_kept(entry, objection, output)
     return Exit.REFUSED if kept else Exit.OK
 

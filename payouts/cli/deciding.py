@@ -18,7 +18,7 @@ from payouts.ledger.reader import LedgerReader
 from payouts.ledger.schema import connect_to_read
 from payouts.report.results import iso
 from payouts.report.signoff import record_of, write_csv, write_html
-from rewards_core.cli.output import JsonOption, Output, for_whoever_reads
+from rewards_core.cli.output import JsonOption, Output, ignore_broken_pipe
 from rewards_core.text import counted
 
 
@@ -50,7 +50,7 @@ def list_decisions(
         number, scope = chosen.number, chosen.name
     with closing(connect_to_read(ledger)) as database:
         found = list(decisions(database, number))
-    with for_whoever_reads():
+    with ignore_broken_pipe():
         if output.as_json:
             for decision in found:
                 output.record({"event": "decision", **record_of(decision)})
@@ -60,7 +60,7 @@ def list_decisions(
         write_csv(as_csv, found)
     if as_html is not None:
         write_html(as_html, found, scope=scope, at=time.time())
-    with for_whoever_reads():
+    with ignore_broken_pipe():
         for path in (as_csv, as_html):
             if path is not None:
                 output.record({"event": "written", "path": str(path)}, text=f"wrote {path}")

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from payouts.report.charts import duration
 from payouts.states import Entry, State
-from rewards_core.cli.output import tell
+from rewards_core.cli.output import print_stderr
 from rewards_core.text import one_line
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class JsonLines:
 
     def tell(self, text: str, style: str) -> None:
         """Write the message to standard error, as results go to standard output."""
-        tell(text, style)
+        print_stderr(text, style)
 
     def look(self) -> None:
         """Write how far the run has come, if five seconds have passed."""

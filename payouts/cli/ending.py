@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from payouts.states import CampaignUnclear, LedgerError
-from rewards_core.cli.ending import ending, in_its_words
 from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import exit_on_errors
 from rewards_core.sqlite.connection import SQLiteError
 
 
@@ -18,8 +18,8 @@ def _unusable(problem: SQLiteError) -> tuple[str, int]:
     return words, Exit.UNAVAILABLE
 
 
-with_exit_codes = ending(
-    {CampaignUnclear: _unclear, LedgerError: in_its_words(Exit.UNAVAILABLE), SQLiteError: _unusable},
+with_exit_codes = exit_on_errors(
+    {CampaignUnclear: _unclear, LedgerError: Exit.UNAVAILABLE, SQLiteError: _unusable},
     interrupted="Interrupted. What was done until then is in the ledger.",
 )
 """Decorates a command, so that it ends with the documented codes for what it cannot do."""

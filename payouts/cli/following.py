@@ -11,7 +11,7 @@ from attrs import frozen
 
 from payouts.runner import PayoutsStopped
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import give_up, tell
+from rewards_core.cli.output import discard_stdout, print_stderr
 from webhooks import CompletionsFailed, StoreError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Watch:
         *,
         interrupted: str,
         lost: str,
-        say: Callable[[str, str], None] = tell,
+        say: Callable[[str, str], None] = print_stderr,
     ) -> None:
         self._display = display
         self._stop = stop
@@ -84,7 +84,7 @@ class Watch:
     def say(self, text: str, style: str) -> None:
         """Say something beside what is shown."""
         if self.blind:
-            tell(text, style)
+            print_stderr(text, style)
         else:
             self.show(self._say, text, style)
 
@@ -96,12 +96,12 @@ class Watch:
             what(*values)
         except Exception as problem:  # noqa: BLE001 - no fault of a display may leave rows under way alone
             self.blind = True
-            give_up()
+            discard_stdout()
             self._stop()
             with suppress(Exception):
                 self._display.end()  # gives the terminal back
             known = problem.strerror if isinstance(problem, OSError) else None
-            tell(self._lost.format(reason=known or f"{type(problem).__name__}: {problem}"), "bold red")
+            print_stderr(self._lost.format(reason=known or f"{type(problem).__name__}: {problem}"), "bold red")
 
     @asynccontextmanager
     async def until_end(self, begin: Callable[[], None]) -> AsyncIterator[None]:

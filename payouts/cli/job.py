@@ -27,7 +27,7 @@ from payouts.source.files import read_rows
 from payouts.source.lines import Layout
 from payouts.states import State
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import Output, fail, tell
+from rewards_core.cli.output import Output, fail, print_stderr
 from rewards_core.errors import VendorError
 from rewards_core.text import counted
 from webhooks import StoreError
@@ -106,7 +106,9 @@ async def pay(job: Job, stream: BinaryIO, layout: Layout, prepared: Prepared, lo
         try:
             await asyncio.to_thread(_write_files, job, output)
         except OSError as problem:
-            tell(f"{problem.filename or 'a file'}: {problem.strerror}; `payouts report` writes it from the ledger", "bold red")
+            print_stderr(
+                f"{problem.filename or 'a file'}: {problem.strerror}; `payouts report` writes it from the ledger", "bold red"
+            )
             written = False
     _tell_end(job, counts, not_read, output)
     if broken_off is not None:
@@ -127,7 +129,7 @@ async def _store_balances(ledger: Ledger, client: EnkashClient, stream: BinaryIO
         return users
 
     users = await asyncio.to_thread(read)
-    tell(f"Storing {counted(len(users), 'balance')} first, 20 a second.")
+    print_stderr(f"Storing {counted(len(users), 'balance')} first, 20 a second.")
     try:
         kept, failed = await snapshot_of(ledger, client, users)
     except VendorError as problem:

@@ -19,7 +19,7 @@ from payouts.report.page import write_report
 from payouts.report.results import iso, write_results
 from payouts.states import Entry, State
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, fail, for_whoever_reads
+from rewards_core.cli.output import JsonOption, Output, fail, ignore_broken_pipe
 from rewards_core.text import one_line
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def status(
       payouts status order-17 --ledger payouts.db --campaign diwali-2026
     """
     output = Output(as_json)
-    with LedgerReader(ledger) as reader, for_whoever_reads():
+    with LedgerReader(ledger) as reader, ignore_broken_pipe():
         if campaign is None and row is None:
             listed = [each for each in reader.campaigns() if vendor in {None, each.vendor}]
             if len(listed) > 1:
@@ -97,7 +97,7 @@ def report(
         with LedgerReader(ledger) as reader:
             write_results(reader, reader.campaign(campaign, vendor), results)
         written.append(results)
-    with for_whoever_reads():
+    with ignore_broken_pipe():
         for path in written:
             output.record({"event": "written", "path": str(path)}, text=f"wrote {path}")
 

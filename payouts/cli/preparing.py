@@ -20,7 +20,7 @@ from payouts.ledger.reader import FIELDS, LedgerReader
 from payouts.pipeline.preflight import Preflight, Repeat
 from payouts.source.checks import Checked, check_rows
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import Output, fail, tell
+from rewards_core.cli.output import Output, fail, print_stderr
 from rewards_core.text import counted
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def prepare(stream: BinaryIO, layout: Layout, terms: Terms, output: Output, *, b
                 showing.enter_context(output.console.status("Checking every row; nothing is sent yet"))
             checked = check_rows(stream, layout, on_mistake=mistakes.add, judge=preflight)
         for note in checked.notes:
-            tell(note.message, "yellow")
+            print_stderr(note.message, "yellow")
         if checked.mistakes:
             mistakes.tell()
             fail(
@@ -137,7 +137,7 @@ def _warn_of_another_ledger(preflight: Preflight | None, terms: Terms) -> None:
     identity = None if preflight is None else preflight.identity
     if is_paid_elsewhere(identity, terms.vendor, terms.campaign):
         told = f"Another ledger has paid a campaign {terms.campaign} before, and {terms.ledger} does not know it"
-        tell(f"{told}. EnKash may pay its rows a second time: check --ledger before you go on.", "bold yellow")
+        print_stderr(f"{told}. EnKash may pay its rows a second time: check --ledger before you go on.", "bold yellow")
 
 
 def is_begun(ledger: Path) -> bool:

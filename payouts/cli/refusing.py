@@ -27,7 +27,7 @@ from payouts.report.results import iso
 from payouts.states import Entry, State
 from payouts.vendors import as_told
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import Output, fail, for_whoever_reads, wrong_usage
+from rewards_core.cli.output import Output, exit_on_value_error, fail, ignore_broken_pipe
 from rewards_core.errors import ConfigurationError, NotFound, RequestRejected, VendorError
 from rewards_core.text import counted
 
@@ -76,7 +76,7 @@ def settle_refused(
     entries = [entry for entry in reader.entries(campaign, [State.UNKNOWN]) if was_refused(entry)]
     if not entries:
         fail(f"Campaign {campaign.name} has no unknown rows that were refused. Nothing was changed.", Exit.REFUSED)
-    with wrong_usage():
+    with exit_on_value_error():
         client = client_of(campaign.vendor)
     with asyncio.Runner() as runner:  # the ledger stays open, and locked, while a person thinks
         stack = AsyncExitStack()
@@ -96,7 +96,7 @@ def settle_refused(
         finally:
             runner.run(stack.aclose())
     before = reader.counts(campaign).get(State.REJECTED, 0) - len(ready)
-    with for_whoever_reads():
+    with ignore_broken_pipe():
         _tell_end(campaign, ready, waiting, looked, before, output)
     return code if code is not Exit.OK or not waiting else Exit.NOT_YET
 
@@ -185,7 +185,7 @@ async def _settle(ledger: Ledger, entries: Sequence[Entry], note: str, output: O
     rest = iter(entries)
     while some := list(islice(rest, _IN_ONE_COMMIT)):
         settled = await ledger.move_all([(entry, State.REJECTED, _facts(entry, note)) for entry in some])
-        with for_whoever_reads():
+        with ignore_broken_pipe():
             for entry in settled if output.as_json else ():
                 said = {"note": note or None, "evidence": _evidence(entry)}
                 output.record({"event": "resolved", "id": entry.id, "state": entry.state.value, **said})
@@ -217,7 +217,7 @@ def _tell_kept(looked: LookedUp, output: Output) -> Exit:
         for entry, held in looked.found
     ]
     kept += [(entry, "not_looked_up", f"it could not be looked up: {why}") for entry, why in looked.unchecked]
-    with for_whoever_reads():
+    with ignore_broken_pipe():
         for entry, reason, told in kept if output.as_json else kept[:SHOWN]:
             facts = {"event": "kept", "id": entry.id, "state": entry.state.value, "reason": reason, "message": told}
             output.record(facts, text=f"row {entry.id} is left as it is: {told}")

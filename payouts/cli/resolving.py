@@ -23,7 +23,7 @@ from payouts.ledger.reader import Campaign, LedgerReader
 from payouts.ledger.sqlite import Ledger
 from payouts.states import WAYS, Entry, State
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, fail, for_whoever_reads
+from rewards_core.cli.output import JsonOption, Output, fail, ignore_broken_pipe
 from rewards_core.text import one_line
 
 _UNCHANGED = "Nothing was changed."
@@ -130,7 +130,7 @@ def _resolve(
             await ledger.move_all([(entry, state, {"settled_by": "hand", "note": note}) for entry in entries])
 
     asyncio.run(move())
-    with for_whoever_reads():
+    with ignore_broken_pipe():
         for entry in entries:
             facts = {"event": "resolved", "id": entry.id, "state": state.value, "note": note}
             output.record(facts, text=f"row {entry.id} is {state}: {note}")
@@ -145,7 +145,7 @@ def _undo(path: Path, campaign: Campaign, entries: Sequence[Entry], note: str, l
         restored = asyncio.run(undo())
     except decisions.NotUndone as problem:
         fail(str(problem), Exit.REFUSED)
-    with for_whoever_reads():
+    with ignore_broken_pipe():
         for entry in restored:
             facts = {"event": "undone", "id": entry.id, "state": entry.state.value, "key": entry.key, "note": note}
             output.record(facts, text=f"row {entry.id} is {entry.state} again, with the key {entry.key}")

@@ -29,7 +29,7 @@ from payouts.source.lines import COLUMNS, Layout, check_delimiter
 from payouts.spelling import misspelled_amount
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.logs import LogFormatOption, LogLevel, LogSettings, log_to_stderr
-from rewards_core.cli.output import JsonOption, Output, fail, finite, keys_option, tell, wrong_usage
+from rewards_core.cli.output import JsonOption, Output, check_finite, exit_on_value_error, fail, keys_option, print_stderr
 from rewards_core.operations import DEFAULT_SCOPE
 from rewards_core.validation import check_name
 
@@ -69,13 +69,16 @@ def run(
     max_pending: Annotated[int, typer.Option(help="Rows accepted and not settled at one time.", min=1)] = 20_000,
     limit: Annotated[int | None, typer.Option(help="Rows sent at most in this run.", min=0)] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait for accepted rows; the next run does.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for each accepted row.", callback=finite, min=0)] = 900.0,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for each accepted row.", callback=check_finite, min=0)] = 900.0,
     lookup_timeout: Annotated[
-        float, typer.Option(help="Seconds to look for a row without an answer before it is left unknown.", callback=finite, min=0)
+        float,
+        typer.Option(help="Seconds to look for a row without an answer before it is left unknown.", callback=check_finite, min=0),
     ] = 60.0,
-    patience: Annotated[float, typer.Option(help="Seconds for which an absent vendor is tried.", callback=finite, min=0)] = 120.0,
+    patience: Annotated[
+        float, typer.Option(help="Seconds for which an absent vendor is tried.", callback=check_finite, min=0)
+    ] = 120.0,
     grace: Annotated[
-        float, typer.Option(help="Seconds to wait for accepted rows once interrupted.", callback=finite, min=0)
+        float, typer.Option(help="Seconds to wait for accepted rows once interrupted.", callback=check_finite, min=0)
     ] = 30.0,
     most_refused: Annotated[
         int, typer.Option(help="End after so many refused rows in a row, since none would fare better; 0 is never.", min=0)
@@ -103,10 +106,10 @@ def run(
         str | None, typer.Option(help="The store of a running webhook-listener, instead of a port: FILE or sqlite:///FILE.")
     ] = None,
     poll_after: Annotated[
-        float, typer.Option(help="Seconds before a row is first asked about.", callback=finite, min=0.01)
+        float, typer.Option(help="Seconds before a row is first asked about.", callback=check_finite, min=0.01)
     ] = 15.0,
     polls_per_second: Annotated[
-        float, typer.Option(help="Questions per second at most.", callback=finite, min=0.01, max=100_000)
+        float, typer.Option(help="Questions per second at most.", callback=check_finite, min=0.01, max=100_000)
     ] = 20.0,
     repeat_is_safe: Annotated[
         bool, typer.Option("--repeat-is-safe", help="EnKash is known to pay a repeated request id once only.")
@@ -140,11 +143,11 @@ def run(
       export-rewards | payouts run - --format jsonl --vendor enkash --campaign diwali-2026 --id-column order_no --yes
     """
     if log_level is not None or log_format == "json":
-        log_to_stderr(LogSettings(level=log_level or "warning", form=log_format))
+        log_to_stderr(LogSettings(level=log_level or "warning", format=log_format))
     check_place("--report", report, ledger=ledger, rows=Path(file))
     check_place("--results", results, ledger=ledger, rows=Path(file), report=report)
     most = _amount_of(max_total, vendor)
-    with wrong_usage():
+    with exit_on_value_error():
         check_name(campaign, "--campaign")
         listening = Listening(
             host=webhook_host,
@@ -232,7 +235,7 @@ def _amount_of(max_total: str | None, vendor: str) -> Decimal | None:
 
 def _check_environment(job: Job) -> None:
     """End the command before anybody is asked, if it could not go on afterwards."""
-    with wrong_usage():
+    with exit_on_value_error():
         check_environment(job.vendor)
         if job.listening.port is not None:
             webhook_source(job.listening.keys_file, scope=DEFAULT_SCOPE)
@@ -261,7 +264,9 @@ def _layout(
                 "--ids-from-line and --id-column contradict each other. Use the column if there is one that never changes.",
                 Exit.USAGE,
             )
-        tell("--ids-from-line: ids are line numbers; a line inserted or removed later would pay rows twice or never", "yellow")
+        print_stderr(
+            "--ids-from-line: ids are line numbers; a line inserted or removed later would pay rows twice or never", "yellow"
+        )
     given = {name: column for name, column in names.items() if column is not None}
     for name, column in given.items():
         option = f"--{name.replace('_', '-')}-column"
@@ -271,7 +276,7 @@ def _layout(
             fail(f"{option}: give the name of a column, not an empty text.", Exit.USAGE)
     start = stream.read(1024)
     stream.seek(0)
-    with wrong_usage():
+    with exit_on_value_error():
         return Layout(
             vendor=vendor,
             names=given,
@@ -285,7 +290,7 @@ def _layout(
 def _warn_of_polls(job: Job, checked: Checked) -> None:
     asking = checked.rows / job.listening.polls_per_second
     if job.vendor == "original" and job.options.wait and not job.listening.hears and asking > _LONG:
-        tell(
+        print_stderr(
             f"No webhooks come in, so asking about {checked.rows:,} rows takes at least {duration(asking)}; "
             "see --webhook-port, --store, --polls-per-second",
             "yellow",

@@ -1,8 +1,9 @@
-"""How a list stands in columns on a terminal: what gives way where it is narrow, and that no cell is broken in two."""
+"""Lay out a list in columns on a terminal, however narrow, without breaking a cell in two."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from attrs import frozen
 from rich.cells import cell_len, set_cell_size
@@ -17,73 +18,60 @@ class Column:
 
     Attributes:
         heading: Its heading.
+        cell: Returns the cell of a record.
         right: Whether it is aligned to the right, as numbers are.
-        least: The fewest characters that its cells may be cut to where there is no room; None for cells that are never cut.
-        shorter: Returns what a cell shows where cutting others does not make room; None for cells that have no shorter form.
-        wide: Characters that it takes at least, so that rows which are written one by one stand below each other.
+        min_cut: The width that its cells may be cut to on a narrow terminal; None to never cut them.
+        shorten: Returns a shorter form of a cell, for terminals where cutting other columns is not enough.
+        min_width: Its least width, so that rows which are written one by one stay aligned.
     """
 
     heading: str
+    cell: Callable[[Any], str] = str
     right: bool = False
-    least: int | None = None
-    shorter: Callable[[str], str] | None = None
-    wide: int = 0
+    min_cut: int | None = None
+    shorten: Callable[[str], str] = str
+    min_width: int = 0
 
 
-def laid_out(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None) -> list[list[str]]:
-    """Return the lines of the headings and of each row.
+def lay_out(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None) -> list[list[str]]:
+    """Return the lines of the headings, then the lines of each row; without a width, lines have any length.
 
-    Where a terminal is too narrow, columns that may be cut give way first, then cells take their shorter forms; where that is
-    not enough, each row goes on in further lines, between two cells.
-
-    Args:
-        columns: The columns.
-        rows: The cells of each row, in the order of the columns.
-        width: How many characters a line may have; None for as many as it takes.
+    On a narrow terminal, columns are cut first, then cells are shortened, then rows continue on further lines.
     """
     table = [[column.heading for column in columns], *rows]
-    whole = range(len(columns))
+    whole = [range(len(columns))]
     if width is None:
-        return _in_lines(columns, table, _widths(columns, table), [whole])
-    short = [table[0], *([_shorter(column, text) for column, text in zip(columns, row, strict=True)] for row in rows)]
-    for some in (table, short):
-        widths = _cut(columns, _widths(columns, some), width)
-        if _length(widths) <= width:
-            return _in_lines(columns, some, widths, [whole])
+        return _lines_of_all(columns, table, _widths(columns, table), whole)
+    short = [table[0], *([column.shorten(text) for column, text in zip(columns, row, strict=True)] for row in rows)]
+    for cells in (table, short):
+        widths = _cut(columns, _widths(columns, cells), width)
+        if _line_length(widths) <= width:
+            return _lines_of_all(columns, cells, widths, whole)
     widths = _widths(columns, short)
-    return _in_lines(columns, short, widths, _parts(widths, width))
-
-
-def _shorter(column: Column, text: str) -> str:
-    return text if column.shorter is None else column.shorter(text)
+    return _lines_of_all(columns, short, widths, _split(widths, width))
 
 
 def _widths(columns: Sequence[Column], table: Sequence[Sequence[str]]) -> list[int]:
-    return [max(column.wide, *map(cell_len, cells)) for column, *cells in zip(columns, *table, strict=True)]
+    return [max(column.min_width, *map(cell_len, cells)) for column, *cells in zip(columns, *table, strict=True)]
 
 
-def _length(widths: Sequence[int]) -> int:
-    """Return the length of a line."""
+def _line_length(widths: Sequence[int]) -> int:
     return sum(widths) + len(_GAP) * (len(widths) - 1)
 
 
 def _cut(columns: Sequence[Column], widths: Sequence[int], width: int) -> list[int]:
-    """Return the widths with columns cut as far as needed, and as far as they may be, from the last one on."""
-    excess, narrow = _length(widths) - width, list(widths)
+    """Return the widths with columns cut as far as needed and allowed, the last column first."""
+    excess, narrow = _line_length(widths) - width, list(widths)
     for place in reversed(range(len(columns))):
         column = columns[place]
-        if excess > 0 and column.least is not None:
-            narrow[place] = min(widths[place], max(column.least, cell_len(column.heading), widths[place] - excess))
+        if excess > 0 and column.min_cut is not None:
+            narrow[place] = min(widths[place], max(column.min_cut, cell_len(column.heading), widths[place] - excess))
             excess -= widths[place] - narrow[place]
     return narrow
 
 
-def _fitting(text: str, width: int) -> str:
-    return text if cell_len(text) <= width else f"{set_cell_size(text, width - 1).rstrip()}…"
-
-
-def _parts(widths: Sequence[int], width: int) -> list[range]:
-    """Return which columns stand in each line of a row."""
+def _split(widths: Sequence[int], width: int) -> list[range]:
+    """Return which columns stand on each line of a row."""
     parts: list[range] = []
     start, used = 0, 0
     for place, wide in enumerate(widths):
@@ -95,7 +83,7 @@ def _parts(widths: Sequence[int], width: int) -> list[range]:
     return [*parts, range(start, len(widths))]
 
 
-def _in_lines(
+def _lines_of_all(
     columns: Sequence[Column], table: Sequence[Sequence[str]], widths: Sequence[int], parts: Sequence[range]
 ) -> list[list[str]]:
     return [[line for line in _lines(columns, row, widths, parts) if line.strip()] or [""] for row in table]
@@ -105,7 +93,9 @@ def _lines(columns: Sequence[Column], row: Sequence[str], widths: Sequence[int],
     for number, part in enumerate(parts):
         padded = []
         for place in part:
-            text = _fitting(row[place], widths[place])
+            text = row[place]
+            if cell_len(text) > widths[place]:
+                text = f"{set_cell_size(text, widths[place] - 1).rstrip()}…"
             blanks = " " * (widths[place] - cell_len(text))
             padded.append(blanks + text if columns[place].right else text + blanks)
         yield (_INDENT if number else "") + _GAP.join(padded).rstrip()

@@ -1,4 +1,4 @@
-"""A command line whose commands are imported when they are called: its help, and each command, costs only itself."""
+"""A command line that imports each command only when it is called."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.logs import in_json, told_as_json
-from rewards_core.cli.option_kinds import Kind, kinds_of
+from rewards_core.cli.logs import json_messages, log_as_json
+from rewards_core.cli.messages import OptionNames, option_names, with_option_names
+from rewards_core.cli.option_specs import OptionSpec, option_specs
 from rewards_core.cli.output import fail
-from rewards_core.cli.presets import Preset, preset_text, presets
+from rewards_core.cli.presets import Preset, peek_preset, presets
 from rewards_core.cli.program import Program
-from rewards_core.cli.wording import Wording, in_options, worded
 
 _CONFIG = f"{__name__}:config"
 _PRESETS = f"{__name__}:presets"
 _FORMAT = "log-format"
 _UsageError: Any = typer.BadParameter.__base__
-_within_a_paragraph = re.compile(r"(?<=\S)\n(?=\S)").sub
+_line_break_in_paragraph = re.compile(r"(?<=\S)\n(?=\S)").sub
 
 
-def command_line(program: Program, *, help: str, epilog: str) -> typer.Typer:  # noqa: A002
-    """Return the Typer application of a command line.
-
-    Args:
-        program: Its name and its commands.
-        help: What it is for.
-        epilog: What stands below its help.
-    """
+def command_line(program: Program, *, help: str, exit_codes: Mapping[Exit, str]) -> typer.Typer:  # noqa: A002
+    """Return the Typer application of a command line; its help says what each exit code means."""
+    codes = "; ".join(f"{code:d} {meaning}" for code, meaning in exit_codes.items())
     app = typer.Typer(
         name=program.name,
         cls=_Group,
         help=help,
-        epilog=f"{epilog}\n\n{_rule(program)}",
+        epilog=(
+            f"Exit codes: {codes}.\n\nEvery option can also be set in two other ways: by an environment variable, such as "
+            f"{program.variable('json')} for --json, or in a TOML file named by --config. The keys of that file are option names "
+            "without dashes: above the first table for all commands, in the table of a command for that command. Options on the "
+            "command line win over variables, and variables win over the file."
+        ),
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "obj": program},
@@ -52,22 +52,14 @@ def command_line(program: Program, *, help: str, epilog: str) -> typer.Typer:  #
     @app.callback()
     def begin(
         version: Annotated[
-            bool, typer.Option("--version", help="Show the version and end.", is_eager=True, callback=_show_version)
+            bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
         ] = False,
     ) -> None:
         """Hold the option that stands before every command."""
 
     for name, (_, line) in program.commands.items():
-        app.command(name, cls=_later(program, name), help=line)(_nothing)
+        app.command(name, cls=_lazy_command(program, name), help=line)(lambda: None)
     return app
-
-
-def _rule(program: Program) -> str:
-    return (
-        f"Every option can also be set by a variable, such as {program.variable('json')} for --json, or in the TOML file of "
-        "--config: by its name without the dashes, for all commands above the first table, or in the table of one command. What "
-        "is typed wins over variables, and these over the file."
-    )
 
 
 def _show_version(context: typer.Context, wanted: bool) -> None:
@@ -76,49 +68,46 @@ def _show_version(context: typer.Context, wanted: bool) -> None:
         raise typer.Exit
 
 
-def _take_config(context: typer.Context, config: Path | None) -> None:
-    """Keep the file that was typed; before a command reads its options, set those that were set beforehand."""
+def _load_config(context: typer.Context, config: Path | None) -> None:
+    """Remember the file of `--config`; for a command, set the defaults of its options from variables and the file."""
     if context.resilient_parsing:
         return
     if config is not None:
         context.meta[_CONFIG] = config
-    if isinstance(context.command, _Command):
-        _preset(context)
-
-
-def _preset(context: typer.Context) -> None:
+    if not isinstance(context.command, _Command):
+        return
     parent: Any = context.parent
     group = [] if parent.parent is None else [*getattr(parent.command, "commands", ())]
     words = _words(context.info_name, parent)
     try:
-        found = presets(context.obj, words, kinds_of(context.command), group, context.meta.get(_CONFIG))
-    except ValueError as problem:
-        fail(str(problem), Exit.USAGE)
+        found = presets(context.obj, words, option_specs(context.command), group, context.meta.get(_CONFIG))
+    except ValueError as error:
+        fail(str(error), Exit.USAGE)
     context.default_map = {preset.parameter: preset.value for preset in found}
     context.meta[_PRESETS] = found
 
 
 def _words(name: str | None, parent: Any) -> list[str]:
-    """Return the words of the command or the group of this name, such as `events list`; none of the program itself."""
+    """Return the words of a command or a group, such as `events list`; none for the program itself."""
     return [] if parent is None else [*_words(parent.info_name, parent.parent), str(name)]
 
 
 @contextmanager
-def _usage_errors_told(
-    program: Program, words: Sequence[str], typed: Sequence[str], parent: Any, own: Mapping[str, Kind] | None = None
+def _usage_errors_as_json(
+    program: Program, words: Sequence[str], typed: Sequence[str], parent: Any, own: Mapping[str, OptionSpec] | None = None
 ) -> Iterator[None]:
-    """Tell usage errors inside as JSON, if what is typed or set beforehand asks for that and the command, if known, can."""
+    """Report usage errors as JSON, if `--log-format json` is typed or preset and the command, if known, has that option."""
     if own is None or _FORMAT in own:
         config = _typed(typed, "config") or (parent and parent.meta.get(_CONFIG))
-        form = _typed(typed, _FORMAT) or preset_text(program, words, _FORMAT, config)
+        form = _typed(typed, _FORMAT) or peek_preset(program, words, _FORMAT, config)
     else:
         form = None
-    with in_json(form == "json"):
+    with json_messages(form == "json"):
         try:
             yield
-        except _UsageError as problem:
-            told = problem.format_message()  # empty where the help has been shown instead
-            if told and told_as_json(told, "error"):
+        except _UsageError as error:
+            message = error.format_message()  # empty where the help was shown instead
+            if message and log_as_json(message, "error"):
                 raise typer.Exit(Exit.USAGE) from None
             raise
 
@@ -139,7 +128,7 @@ def _typed(words: Sequence[str], name: str) -> str | None:
 def _with_config(
     config: Annotated[
         Path | None,
-        typer.Option("--config", is_eager=True, expose_value=False, callback=_take_config, metavar="FILE"),
+        typer.Option("--config", is_eager=True, expose_value=False, callback=_load_config, metavar="FILE"),
     ] = None,
 ) -> None:
     """Hold the option that every command and every group has."""
@@ -150,7 +139,7 @@ def _config_option(program: str) -> Any:
     holder = typer.Typer(add_completion=False)
     holder.command()(_with_config)
     option: Any = get_command(holder).params[0]
-    option.help = f"TOML file of options; variables set them too: {program} -h says which."
+    option.help = f"Read options from this TOML file; see {program} -h."
     return option
 
 
@@ -160,67 +149,64 @@ def _params_with_config(params: list[Any], context: Any) -> list[Any]:
 
 
 class _Command(TyperCommand):
-    """A command whose options may be set beforehand."""
+    """A command whose options can be preset."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _params_with_config(super().get_params(ctx), ctx)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Show the help with paragraphs as wide as the screen; typer breaks all but the first where the docstring does."""
-        self.help = _within_a_paragraph(" ", inspect.cleandoc(self.help or ""))
+        """Show the help with paragraphs as wide as the screen; typer keeps the docstring's line breaks after the first one."""
+        self.help = _line_break_in_paragraph(" ", inspect.cleandoc(self.help or ""))
         super().format_help(ctx, formatter)
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        with _usage_errors_told(parent.obj, _words(info_name, parent), [*args], parent, kinds_of(self)):
+        with _usage_errors_as_json(parent.obj, _words(info_name, parent), [*args], parent, option_specs(self)):
             try:
                 return super().make_context(info_name, args, parent, **extra)
-            except typer.BadParameter as problem:
-                for preset in _in_force(problem.ctx):
-                    if problem.param is not None and problem.param.name == preset.parameter:
-                        problem.param_hint = preset.origin
+            except typer.BadParameter as error:
+                for preset in _presets_in_force(error.ctx):
+                    if error.param is not None and error.param.name == preset.parameter:
+                        error.param_hint = preset.origin
                 raise
 
     def invoke(self, ctx: Any) -> Any:
-        options = {kind.parameter: f"--{name}" for name, kind in kinds_of(self).items()}
-        with worded(Wording(options=options, origins={each.option: each.origin for each in _in_force(ctx)})):
+        options = {spec.parameter: f"--{name}" for name, spec in option_specs(self).items()}
+        origins = {preset.option: preset.origin for preset in _presets_in_force(ctx)}
+        with option_names(OptionNames(options=options, origins=origins)):
             try:
                 return super().invoke(ctx)
-            except typer.BadParameter as problem:
-                problem.message = in_options(problem.message)
-                if told_as_json(problem.format_message(), "error"):
+            except typer.BadParameter as error:
+                error.message = with_option_names(error.message)
+                if log_as_json(error.format_message(), "error"):
                     raise typer.Exit(Exit.USAGE) from None
                 raise
 
 
-def _in_force(context: Any) -> list[Preset]:
-    """Return what was set beforehand for the command at hand, and was not typed."""
+def _presets_in_force(context: Any) -> list[Preset]:
+    """Return the presets of a command without those that a typed option overrides."""
     found: list[Preset] = context.meta.get(_PRESETS, [])
     return [each for each in found if getattr(context.get_parameter_source(each.parameter), "name", "") == "DEFAULT_MAP"]
 
 
 class _Group(TyperGroup):
-    """A group of commands, before which the file of options may be named too."""
+    """A group of commands, which takes `--config` too."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _params_with_config(super().get_params(ctx), ctx)
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         program = self.context_settings["obj"] if parent is None else parent.obj
-        with _usage_errors_told(program, _words(info_name, parent), [*args], parent):
+        with _usage_errors_as_json(program, _words(info_name, parent), [*args], parent):
             return super().make_context(info_name, args, parent, **extra)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        with _usage_errors_told(ctx.obj, _words(ctx.info_name, ctx.parent), args, ctx):
+        with _usage_errors_as_json(ctx.obj, _words(ctx.info_name, ctx.parent), args, ctx):
             return super().resolve_command(ctx, args)
 
 
-def _later(program: Program, name: str) -> type[TyperCommand]:
-    class Later(TyperCommand):
+def _lazy_command(program: Program, name: str) -> type[TyperCommand]:
+    class Lazy(TyperCommand):
         def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
             return program.load(name, _Command, _Group).make_context(info_name, args, parent, **extra)
 
-    return Later
-
-
-def _nothing() -> None:
-    """Stand for a command that has not been imported."""
+    return Lazy

@@ -1,4 +1,4 @@
-"""How a command line starts, and says which extra it needs where that is missing."""
+"""The entry point of a command line, which also works where the extra `cli` is not installed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from rewards_core.cli.exit_codes import Exit
 
 
 def run_command_line(program: str, module: str) -> None:
-    """Run the command line of a module; without the extra `cli` say which to install, with exit code 2.
+    """Run a command line; without the extra `cli`, say how to install it and exit with code 2.
 
     Args:
-        program: The command's name, as a person types it.
+        program: Its name, as a person types it.
         module: The module that holds the Typer application as `app`.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a character shows its number
+        if isinstance(stream, TextIOWrapper):  # show a character that the terminal lacks by its number
             stream.reconfigure(errors="backslashreplace")
     try:
         for needed in ("typer", "rich"):
@@ -27,5 +27,5 @@ def run_command_line(program: str, module: str) -> None:
                 sys.stderr.write(f"{program} needs {needed}: pip install 'rewards-async[cli]'\n")
                 raise SystemExit(Exit.USAGE) from None
         import_module(module).app(prog_name=program)
-    except KeyboardInterrupt:  # while it was being imported
+    except KeyboardInterrupt:  # during the import
         raise SystemExit(Exit.INTERRUPTED) from None

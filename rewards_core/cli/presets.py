@@ -1,4 +1,4 @@
-"""Options that are set beforehand: by variables, or by the file of `--config`; what is typed wins over both."""
+"""Options that variables or the file of `--config` set; an option that is typed wins over both."""
 
 from __future__ import annotations
 
@@ -12,25 +12,23 @@ from typing import Any
 from attrs import frozen
 
 from rewards_core.cli.config_file import ConfigFile
-from rewards_core.cli.logs import told_as_json
-from rewards_core.cli.option_kinds import Kind
-from rewards_core.cli.output import tell
+from rewards_core.cli.option_specs import OptionSpec
+from rewards_core.cli.output import print_stderr
 from rewards_core.cli.program import Program
 from rewards_core.environment import listed
 
-_service_of_kubernetes = re.compile(r"(tcp|udp|sctp)://").match
-"""What `WEBHOOK_LISTENER_PORT` holds in every pod beside a service named webhook-listener."""
-_name_of_kubernetes = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)").fullmatch
-"""What else it sets there."""
+# Kubernetes sets these in every pod beside a service with the program's name: WEBHOOK_LISTENER_PORT=tcp://10.96.0.17:8480
+_kubernetes_url = re.compile(r"(tcp|udp|sctp)://").match
+_kubernetes_name = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)").fullmatch
 
 
 @frozen(kw_only=True)
 class Preset:
-    """The value of an option that was set beforehand.
+    """The value of an option that a variable or a file set.
 
     Attributes:
         option: The option, such as `--port`.
-        parameter: The function's name for it.
+        parameter: The function's parameter.
         value: The value.
         origin: The variable or the key that set it, for messages.
     """
@@ -42,79 +40,36 @@ class Preset:
 
 
 def presets(
-    program: Program, words: Sequence[str], own: Mapping[str, Kind], group: Collection[str], config: Path | None
+    program: Program, words: Sequence[str], own: Mapping[str, OptionSpec], group: Collection[str], config: Path | None
 ) -> list[Preset]:
-    """Return what variables and the file set for a command; warn about variables that set nothing, as if mistyped.
+    """Return what variables and the file set for a command; warn about variables that look mistyped.
 
-    Args:
-        program: The command line.
-        words: The command, such as `"events", "list"`.
-        own: Its options.
-        group: The names of its siblings, if it belongs to a group.
-        config: The file that was typed, None for the one that a variable names, if any.
+    The words are those of the command, such as `"events", "list"`; the group are the commands beside it.
 
     Raises:
-        ValueError: a variable or the file is wrong; the text says what to correct.
+        ValueError: a variable or the file is wrong; the message says what to correct.
     """
-    _warn_of_strangers(program, words, own, os.environ)
+    _warn_about_unknown_variables(program, words, own)
     found: dict[str, tuple[Any, str]] = {}
     file = _file(program, config)
     if file is not None:
         for name, value, origin in ConfigFile(*file).values(program, words, own, group):
             found[name] = (value, origin)
-    for name, text, origin in _from_variables(program, words, own, os.environ):
+    for name, text, origin in _from_variables(program, words, own):
         try:
             found[name] = (own[name].from_variable(text), origin)
-        except ValueError as problem:
-            raise ValueError(f"{origin}: {problem}") from None
+        except ValueError as error:
+            raise ValueError(f"{origin}: {error}") from None
     return [
         Preset(option=f"--{name}", parameter=own[name].parameter, value=value, origin=origin)
         for name, (value, origin) in found.items()
     ]
 
 
-def _warn_of_strangers(program: Program, words: Sequence[str], own: Collection[str], environ: Mapping[str, str]) -> None:
-    """Warn about variables that look like those of options and are none; import other commands only to judge one not its own."""
-    start = f"{program.variable()}_"
-    known = {program.variable("config"), *program.older, *_variables(program, words, own)}
-    strange = [
-        name
-        for name, text in environ.items()
-        if name.startswith(start) and name not in known and text.strip() and not _of_kubernetes(name, text.strip())
-    ]
-    if not strange:
-        return
-    for command, kinds in program.options():
-        known.update(_variables(program, command.split(), kinds))
-    endings = [name.removeprefix(start) for name in known if name.startswith(start)]
-    for name in sorted({*strange} - known):
-        nearest = get_close_matches(name.removeprefix(start), endings, n=1)
-        advice = f"Did you mean {start}{nearest[0]}?" if nearest else "See --help."
-        warning = f"{name} is set, but no command has such an option. {advice}"
-        if not told_as_json(warning, "warning"):
-            tell(warning)
+def peek_preset(program: Program, words: Sequence[str], name: str, config: str | Path | None) -> str | None:
+    """Return the text that a variable or the file sets for one option, unchecked; None if there is none.
 
-
-def _variables(program: Program, words: Sequence[str], options: Collection[str]) -> Iterator[str]:
-    for name in options:
-        yield program.variable(name)
-        yield program.variable(*words, name)
-
-
-def _of_kubernetes(name: str, text: str) -> bool:
-    return bool(_name_of_kubernetes(name) or (name.endswith("_PORT") and _service_of_kubernetes(text)))
-
-
-def preset_text(program: Program, words: Sequence[str], name: str, config: str | Path | None) -> str | None:
-    """Return what one option is set to beforehand, as far as that can be read; nothing is checked.
-
-    Of a file that can be read only once, such as a pipe, nothing is read: it is left to `presets`.
-
-    Args:
-        program: The command line.
-        words: The command, as far as it is known.
-        name: The option without its dashes.
-        config: The file that was typed, if any.
+    A file that can be read only once, such as a pipe, is left to `presets`.
     """
     for variable in (program.variable(*words, name), program.variable(name)):
         if text := os.environ.get(variable, "").strip():
@@ -126,25 +81,52 @@ def preset_text(program: Program, words: Sequence[str], name: str, config: str |
         return None
 
 
+def _warn_about_unknown_variables(program: Program, words: Sequence[str], own: Collection[str]) -> None:
+    prefix = f"{program.variable()}_"
+    known = {program.variable("config"), *program.legacy_variables, *_variables(program, words, own)}
+    unknown = [
+        name
+        for name, text in os.environ.items()
+        if name.startswith(prefix) and name not in known and text.strip() and not _is_of_kubernetes(name, text.strip())
+    ]
+    if not unknown:
+        return
+    for command, specs in program.options():
+        known.update(_variables(program, command.split(), specs))
+    endings = [name.removeprefix(prefix) for name in known if name.startswith(prefix)]
+    for name in sorted({*unknown} - known):
+        nearest = get_close_matches(name.removeprefix(prefix), endings, n=1)
+        advice = f"Did you mean {prefix}{nearest[0]}?" if nearest else "See --help."
+        print_stderr(f"{name} is set, but no command has such an option. {advice}", level="warning")
+
+
+def _variables(program: Program, words: Sequence[str], options: Collection[str]) -> Iterator[str]:
+    for name in options:
+        yield program.variable(name)
+        yield program.variable(*words, name)
+
+
+def _is_of_kubernetes(name: str, text: str) -> bool:
+    return bool(_kubernetes_name(name) or (name.endswith("_PORT") and _kubernetes_url(text)))
+
+
 def _file(program: Program, config: str | Path | None) -> tuple[Path, str] | None:
-    """Return the file of options, if there is one, and what names it."""
+    """Return the file of options and what names it, if there is one."""
     variable = program.variable("config")
     if config:
         return Path(config), "--config"
     return (Path(named), variable) if (named := os.environ.get(variable)) else None
 
 
-def _from_variables(
-    program: Program, words: Sequence[str], own: Mapping[str, Kind], environ: Mapping[str, str]
-) -> Iterator[tuple[str, str, str]]:
-    """Yield options with the texts of their variables and the variables, those that win last."""
+def _from_variables(program: Program, words: Sequence[str], own: Mapping[str, OptionSpec]) -> Iterator[tuple[str, str, str]]:
+    """Yield option, text and variable of each variable that is set; the one that wins comes last."""
     for name in own:
-        older = [variable for variable, option in program.older.items() if option == name]
-        for variable in (*older, program.variable(name), program.variable(*words, name)):
-            text = environ.get(variable, "").strip()
-            if not text or (name == "port" and _service_of_kubernetes(text)):
+        legacy = [variable for variable, option in program.legacy_variables.items() if option == name]
+        for variable in (*legacy, program.variable(name), program.variable(*words, name)):
+            text = os.environ.get(variable, "").strip()
+            if not text or (name == "port" and _kubernetes_url(text)):
                 continue
-            if name in program.apart and variable == program.variable(name):
-                takers = [program.variable(*command.split(), name) for command, kinds in program.options() if name in kinds]
+            if name in program.ambiguous and variable == program.variable(name):
+                takers = [program.variable(*command.split(), name) for command, specs in program.options() if name in specs]
                 raise ValueError(f"{variable}: --{name} means something else in each command. Set {listed(takers)} instead.")
             yield name, text, variable

@@ -11,7 +11,7 @@ import typer
 from payouts.cli.options import per_second
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.logs import LogFormatOption
-from rewards_core.cli.output import fail, wrong_usage
+from rewards_core.cli.output import exit_on_value_error, fail
 from rewards_core.validation import check_number
 
 group = typer.Typer(no_args_is_help=True, help="Do some things.")
@@ -43,7 +43,7 @@ def count(
     snapshot: Annotated[bool, typer.Option("--snapshot", help="Something else.")] = False,
 ) -> None:
     """Check a number as the libraries do."""
-    with wrong_usage():
+    with exit_on_value_error():
         check_number(max_size, "max_size", at_least=size)
     if snapshot:
         raise typer.BadParameter("--snapshot cannot be had today")

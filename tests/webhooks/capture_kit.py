@@ -95,16 +95,14 @@ class CaptureProcess:
 
 @asynccontextmanager
 async def capturing(folder: Path, *options: str, **more: Any) -> AsyncIterator[CaptureProcess]:
-    where = said if "--text" in options else json.loads
+    where = _listening_at if "--text" in options else json.loads
     async with running(folder, *options, command=["capture"], where=where, **more) as listener:
         yield CaptureProcess(listener)
 
 
-def said(line: bytes) -> dict[str, str]:
-    """Return where a listener listens by what it says to a person."""
-    found = re.match(
-        r"listening on (\S+) for /webhooks/original; events go to sqlite:///inbox.db, files to captured$", line.decode()
-    )
+def _listening_at(line: bytes) -> dict[str, str]:
+    """Return where a listener listens by its line for people."""
+    found = re.match(r"listening on (\S+) for /webhooks/original; ", line.decode())
     assert found is not None
     return {"url": found[1]}
 

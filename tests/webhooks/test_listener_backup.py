@@ -5,8 +5,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-import pytest
-
+from tests.texts import said
 from tests.webhooks.command_kit import fill, lines, run, screen, some_events
 from tests.webhooks.store_contract import event
 
@@ -36,26 +35,19 @@ def test_an_earlier_copy_is_replaced_but_not_once_it_was_used_as_a_store(folder:
     before = (folder / "copy.db").read_bytes()
     result = run("backup", "copy.db")
     assert result.exit_code == 7
-    assert "copy.db.lock stands beside it, so it was used as a database of its own. Name another file" in result.stderr
+    said("backup: the copy was used as a store", result.stderr)
     assert (folder / "copy.db").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("to", "why"),
-    [
-        ("inbox.db", "it is the database itself"),
-        ("inbox.db.lock", "it is the database itself"),
-        ("none/copy.db", "No such file or directory"),
-        (".", "Is a directory"),
-        ("used.db", "used.db-wal stands beside it, so it is a database in use"),
-    ],
-)
-def test_where_no_copy_can_be_nothing_is_backed_up(folder: Path, to: str, why: str) -> None:
+def test_where_no_copy_can_be_nothing_is_backed_up(folder: Path) -> None:
     fill(folder, some_events)
     (folder / "used.db").write_text("a database")
     (folder / "used.db-wal").write_text("its log")
-    result = run("backup", to)
-    assert (result.exit_code, result.stdout) == (7, "")
-    assert result.stderr == f"{to} cannot be written: {why}. Nothing was backed up.\n"
+    errors = []
+    for to in ("inbox.db", "inbox.db.lock", "none/copy.db", ".", "used.db"):
+        result = run("backup", to)
+        assert (result.exit_code, result.stdout) == (7, "")
+        errors.append(result.stderr)
+    said("backup: files that cannot be the copy", "".join(errors))
     assert len(lines(run("events", "list"))) == 3
     assert (folder / "used.db").read_text() == "a database"

@@ -13,14 +13,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.texts import said
 from tests.webhooks.capture_kit import body_of, capturing, chunks, headers_of, kept, mode_of, send
-from tests.webhooks.command_kit import CONTROL, alone
+from tests.webhooks.command_kit import alone
 from tests.webhooks.listener_process import KEY_ID, KEYS, SECRETS, SOURCE, delivery, environment, post, running, signed
 
-REPLAY = (
-    "A handler or a --forward-to that is new to the store does not get these events by itself: run "
-    "`webhook-listener events replay ID...` once it is there; `events list` shows their ids."
-)
+REPLAY = "events replay"
 
 
 async def test_what_does_not_verify_is_refused_written_down_and_does_not_count(tmp_path: Path) -> None:
@@ -35,12 +33,10 @@ async def test_what_does_not_verify_is_refused_written_down_and_does_not_count(t
         told = await capture.rest()
         assert capture.listener.process.returncode == 0
     assert [record["signature"]["reason"] for record in records] == ["missing", "mismatch", "unknown_key"]
-    assert "There is no digest in it." in records[0]["signature"]["verdict"]
-    assert "No reading of it fits a configured key" in records[1]["signature"]["verdict"]
+    said("capture: verdicts on signatures that do not verify", "\n".join(record["signature"]["verdict"] for record in records))
     assert [record["sample"] for record in records] == [None] * 3
     assert all(capture.written(record)["body"].encode() == body for record in records)
-    assert "No delivery that a configured key signed came. 3 other requests came." in told
-    assert "events replay" not in told
+    said("capture: the summary of requests that do not verify", told)
     assert await kept(tmp_path) == []
     everything = told + json.dumps(records) + "".join(path.read_text("utf-8") for path in capture.folder.iterdir())
     assert valid not in everything
@@ -54,12 +50,9 @@ async def test_a_signature_in_base64_is_refused_told_and_ends_with_exit_code_6(t
         assert await send(capture.url, body, {"x-webhook-signature": f"{KEY_ID},{base64.b64encode(digest).decode()}"}) == 401
         record = await capture.told()
         assert await capture.ended() == 6
-        assert "events replay" not in await capture.rest()
-    assert record["signature"]["verdict"] == (
-        f"NOT accepted, though it reads as HMAC-SHA256 of the raw body with the secret of key {KEY_ID} as text, in base64: it is "
-        "written in base64, not in hex. Please report this with the sample: verify must learn it."
-    )
-    assert capture.sample(record)["report"]["signature"]["readings"][0]["differs"] == ["it is written in base64, not in hex"]
+        assert REPLAY not in await capture.rest()
+    said("capture: the verdict on a signature in base64", record["signature"]["verdict"])
+    assert len(capture.sample(record)["report"]["signature"]["readings"][0]["differs"]) == 1
     assert await kept(tmp_path) == []
 
 
@@ -90,12 +83,7 @@ async def test_an_attempt_that_gets_another_identity_is_recognized_by_its_correl
         for body, status, attempt in ((first, 503, 1), (second, 200, 2)):
             assert await send(capture.url, body, headers_of(body, attempt)) == status
         told = await capture.rest()
-    assert (
-        "   compared with 1: ANOTHER identity, so that it counts as a further event; members changed data.allocation.extra; "
-        "headers changed x-webhook-signature, x-webhook-attempt.\n"
-    ) in told
-    assert "1. reward.allocated, attempt 1: answered 503, though it is kept, so that it comes again\n" in told
-    assert "   event: allocation 213134081289; does not settle it by itself: the vendor is asked.\n" in told
+    said("capture: two attempts that differ", told)
     assert sorted(await kept(tmp_path)) == [first, second]
 
 
@@ -120,12 +108,7 @@ async def test_requests_elsewhere_and_of_other_kinds_are_told_and_do_not_count(t
         assert await post(session, capture.url, b"x" * 300_000) == 413
         assert await post(session, capture.url, body) == 200
         told = await capture.rest()
-    assert not CONTROL.intersection(told)
-    assert "1. POST /hooks: answered 404, for deliveries are expected at /webhooks/original\n" in told
-    assert "2. GET /webhooks/original: answered 405\n" in told
-    assert "4. POST /webhooks/original: answered 413\n   file: captured/0004-not-verified.json\n" in told
-    assert "5. reward.allocated: answered 200\n" in told
-    assert "1 delivery written to captured. 4 other requests came." in told
+    said("capture: other requests, and a delivery", told)
 
 
 async def test_a_path_may_be_spelled_in_every_way_that_is_answered(tmp_path: Path) -> None:
@@ -166,7 +149,6 @@ async def test_it_ends_well_when_told_to(tmp_path: Path, number: int) -> None:
         await capture.told()
         capture.listener.send_signal(number)
         told = await capture.rest()
-        assert "1 delivery written to captured." in told
         assert REPLAY in told
         assert capture.listener.process.returncode == 0
 
@@ -184,24 +166,24 @@ async def test_whatever_a_signed_body_holds_it_is_kept_and_written_down(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    "options",
     [
-        (["--redact", "header:"], "--redact: give a member such as data.user.email, or header:NAME"),
-        (["--redact", "data..x"], "--redact: give a member"),
-        (["--path", "x"], "--path: the path 'x' does not begin with '/'"),
-        (["--path", "/x?y=1"], "--path: no delivery comes to the path '/x?y=1'"),
-        (["--scope", "a b"], "--scope"),
-        (["--tls-key", "k.pem"], "--tls-key needs a certificate"),
-        (["--keys-file", "/nowhere"], "cannot be read"),
-        (["--for", "nan"], "--for"),
-        (["--store", "sqlite://nowhere/x"], "--store"),
-        (["--out", os.devnull], "--out: /dev/null is no folder"),
+        ("--redact", "header:"),
+        ("--redact", "data..x"),
+        ("--path", "x"),
+        ("--path", "/x?y=1"),
+        ("--scope", "a b"),
+        ("--tls-key", "k.pem"),
+        ("--keys-file", "/nowhere"),
+        ("--for", "nan"),
+        ("--store", "sqlite://nowhere/x"),
+        ("--out", os.devnull),
     ],
 )
-def test_wrong_usage_is_told_before_anything_listens(tmp_path: Path, options: list[str], words: str) -> None:
+def test_wrong_usage_is_told_before_anything_listens(tmp_path: Path, options: tuple[str, str]) -> None:
     done = alone("capture", "--port", "0", *options, cwd=tmp_path, timeout=60)
     assert done.returncode == 2
-    assert words in re.sub(r"[│\s]+", " ", done.stderr)
+    assert options["/nowhere" in options] in re.sub(r"[│\s]+", " ", done.stderr)
     assert environment()["ORIGINAL_WEBHOOK_KEYS"].partition(":")[2] not in done.stderr
 
 
@@ -219,7 +201,7 @@ async def test_a_body_that_comes_late_by_an_unknown_key_is_captured_too(tmp_path
         record = await capture.told()
         assert record["body"]["bytes"] == len(body)
         assert await capture.ended() == 6
-    assert f"it names the key other, but the secret of key {KEY_ID} made it" in record["signature"]["verdict"]
+    assert record["signature"]["readings"][0]["made_with"] == KEY_ID
     assert capture.written(record)["body"].encode() == body
 
 
@@ -244,35 +226,17 @@ async def test_a_body_that_is_too_long_or_breaks_off_is_told_without_it(tmp_path
         writer.close()
         record = await capture.told()
     written = capture.written(record)
-    assert (written["body"], record["signature"]["verdict"]) == (None, "not looked at: the body was not read.")
+    assert (written["body"], record["signature"]["readings"]) == (None, [])
     assert dict(written["headers"])["X-Odd"].encode("utf-8", "surrogateescape") == b"\xff\xfe"
 
 
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
-        (b'{"event": "asset.minted", "data": {}}', "event: names no operation."),
-        (b"no json", "event: a dead letter: the body could not be read as a JSON object."),
-        (
-            json.dumps({"event": "reward.allocated", "data": {"allocations": [{"uid": "1"}, {"uid": "2"}]}}).encode(),
-            "event: allocation 1 and 1 more; does not settle it by itself",
-        ),
-    ],
-)
-async def test_what_an_event_says_is_told_to_people(tmp_path: Path, body: bytes, words: str) -> None:
-    async with capturing(tmp_path, "--text", "--count", "2") as capture:
-        for attempt in (1, 2):
+async def test_what_events_say_and_what_changed_is_told_to_people(tmp_path: Path) -> None:
+    two = json.dumps({"event": "reward.allocated", "data": {"allocations": [{"uid": "1"}, {"uid": "2"}]}}).encode()
+    bodies = (b'{"event": "asset.minted", "data": {}}', b"no json", two, two, b"none")
+    async with capturing(tmp_path, "--text", "--count", "5") as capture:
+        for attempt, body in enumerate(bodies):
             assert await send(capture.url, body, headers_of(body, attempt)) == 200
-        told = await capture.rest()
-    assert words in told
-    assert "compared with 1: the same identity; the same bytes; headers changed x-webhook-attempt." in told
-
-
-async def test_no_json_is_compared_as_bytes(tmp_path: Path) -> None:
-    async with capturing(tmp_path, "--text", "--count", "2") as capture:
-        for attempt, body in ((1, b"no json"), (2, b"none")):
-            assert await send(capture.url, body, headers_of(body, attempt)) == 200
-        assert "no JSON to compare" in await capture.rest()
+        said("capture: events of several kinds, and repeated ones", await capture.rest())
 
 
 async def test_a_capture_behind_a_proxy_listens_on_a_unix_socket(tmp_path: Path) -> None:
@@ -297,7 +261,7 @@ async def test_what_a_listener_warns_of_a_capture_warns_of_too(tmp_path: Path) -
         assert await send(capture.url, body) == 200
         lines = [json.loads(line) for line in (await capture.rest()).splitlines()]
     logged = {line["logger"]: line for line in lines if "logger" in line}
-    assert "everybody on this machine may read a.keys" in logged["webhooks.listener"]["message"]
+    assert "a.keys" in logged["webhooks.listener"]["message"]
     assert logged["webhooks.deliveries"]["verdict"] == "new"
 
 

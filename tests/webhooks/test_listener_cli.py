@@ -16,9 +16,11 @@ import pytest
 from rewards_core.cli.columns import Column
 from rewards_core.cli.output import Output, cell
 from rewards_core.errors import StoreError
+from tests.texts import said
 from tests.webhooks.command_kit import CONTROL, STRANGE, fill, lines, run, some_events
 from tests.webhooks.listener_process import environment
 from webhooks import __main__ as entry
+from webhooks.cli import EXIT_CODES
 from webhooks.cli.sources import SourceSpec, parse_source
 
 ON_A_STORE = [
@@ -47,24 +49,16 @@ ON_A_STORE = [
 def test_a_missing_store_is_exit_code_7_and_none_is_made(folder: Path, command: str) -> None:
     result = run(*command.split())
     assert (result.exit_code, result.stdout) == (7, "")
-    assert result.stderr == (f"There is no store at {folder}/inbox.db. Name another with --store, or start the listener first.\n")
+    said("any command: there is no store", result.stderr.replace(str(folder), "FOLDER"))
     assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", ON_A_STORE)
-def test_a_store_in_memory_cannot_be_seen(folder: Path, command: str) -> None:
-    result = run(*command.split(), "--store", "memory:")
+@pytest.mark.parametrize("url", ["memory:", "mysql://user:password@host/db"])
+def test_a_store_that_is_no_file_is_exit_code_2(folder: Path, command: str, url: str) -> None:
+    result = run(*command.split(), "--store", url)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == (
-        "--store: only its own process sees a memory: store. Name the store of a listener, such as sqlite:///inbox.db.\n"
-    )
-
-
-@pytest.mark.parametrize("command", ON_A_STORE)
-def test_a_url_that_names_no_store_is_exit_code_2(folder: Path, command: str) -> None:
-    result = run(*command.split(), "--store", "mysql://user:password@host/db")
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == ("--store: give 'sqlite:///FILE' or 'memory:', not a URL that begins with 'mysql:'.\n")
+    said(f"any command: --store {url}", result.stderr)
 
 
 @pytest.mark.parametrize("command", [each for each in ON_A_STORE if each != "events forget --user 1"])
@@ -72,7 +66,7 @@ def test_a_file_that_is_no_store_is_exit_code_7_and_is_not_changed(folder: Path,
     (folder / "inbox.db").write_bytes(b"nothing of the kind" * 100)
     result = run(*command.split())
     assert (result.exit_code, result.stdout) == (7, "")
-    assert result.stderr == "inbox.db is damaged or is no SQLite file. Restore it from a backup.\n"
+    said("any command: the store is damaged", result.stderr)
     assert (folder / "inbox.db").read_bytes() == b"nothing of the kind" * 100
 
 
@@ -98,7 +92,7 @@ def test_a_source_is_read_from_words() -> None:
 def test_dead_letters_cannot_be_kept_for_less_than_fourteen_days(folder: Path) -> None:
     result = run("serve", "--keep-dead", "13.9")
     assert result.exit_code == 2
-    assert "Invalid value for '--keep-dead'" in result.stderr
+    assert "--keep-dead" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["trigger", "serve", "doctor"])
@@ -106,7 +100,7 @@ def test_a_variable_that_is_wrong_is_named_and_not_shown(folder: Path, monkeypat
     monkeypatch.setenv("ORIGINAL_APP_UID", "tell tale")
     result = run(command)
     assert result.exit_code == 2
-    assert "ORIGINAL_APP_UID is not the uid of an app" in result.stderr
+    assert "ORIGINAL_APP_UID" in result.stderr
     assert "tell" not in result.stderr
 
 
@@ -131,7 +125,7 @@ def test_columns_are_as_wide_as_what_stands_in_them_and_are_not_folded(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "20")
     rows = [(["1", "дело", "x" * 30], ""), (["1,000", "名", "y"], "said of it, at length and on one line")]
-    columns = [Column(heading="number", right=True), Column(heading="name", least=4), Column(heading="id")]
+    columns = [Column(heading="number", right=True), Column(heading="name", min_cut=4), Column(heading="id")]
     Output(as_json=False).listing(columns, rows)
     assert capsys.readouterr().out.splitlines() == [
         "number  name  id",
@@ -152,18 +146,13 @@ def test_a_record_keeps_numbers_as_numbers_in_every_encoding(encoding: str, monk
     assert line == f'{{"amount":1.10,"large":1E-30,"name":"{name}\\u2028","n":2}}\n'
 
 
-@pytest.mark.parametrize(
-    ("closed", "code", "words"),
-    [
-        (">&-", 2, "Standard output is closed. Nothing was done. Send it to a file or to /dev/null."),
-        ("<&-", 2, "Nobody is at a terminal to confirm this. Nothing was changed. Add --yes to go on without being asked."),
-    ],
-)
-def test_with_a_stream_closed_nothing_is_done(folder: Path, closed: str, code: int, words: str) -> None:
+@pytest.mark.parametrize("closed", [">&-", "<&-"], ids=["standard output", "standard input"])
+def test_with_a_stream_closed_nothing_is_done(folder: Path, closed: str) -> None:
     fill(folder, some_events)
     command = shlex.join([sys.executable, "-m", "webhooks", "events", "forget", "--user", "324167489835"])
     done = subprocess.run(["sh", "-c", f"{command} {closed}"], cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True)
-    assert (done.returncode, done.stderr) == (code, f"{words}\n")
+    assert done.returncode == 2
+    said(f"events forget {closed}", done.stderr)
     assert lines(run("events", "show", "1"))[0]["body"]
 
 
@@ -171,37 +160,18 @@ def test_with_a_stream_closed_nothing_is_done(folder: Path, closed: str, code: i
 
 
 def test_exit_codes_are_documented(folder: Path) -> None:
-    assert "Exit codes" in run("--help").stdout
+    help_text = run("--help").stdout
+    assert all(f" {code:d} " in help_text for code in EXIT_CODES)
 
 
-@pytest.mark.parametrize(
-    ("command", "code", "words"),
-    [
-        ("tail", 0, ""),
-        ("events list", 130, ""),
-        ("wait 1", 130, "Interrupted. The operation goes on and may still settle.\n"),
-        ("events replay 1", 130, "Interrupted. Some of the events may be replayed already.\n"),
-        ("dead-letters retry 1", 130, "Interrupted. Some of the dead letters may be retried already.\n"),
-        ("dead-letters purge --older-than-days 1", 130, "Interrupted. Some dead letters may be removed already.\n"),
-        (
-            "events forget --user 1 --yes",
-            130,
-            "Interrupted. Some records may be erased already. Run the same command again to erase the rest.\n",
-        ),
-        (
-            "handlers retire pay",
-            130,
-            "Interrupted. Run the same command again to retire the handler and all of its jobs.\n",
-        ),
-    ],
-)
-def test_ctrl_c_ends_tail_well_and_is_success_of_nothing_else(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, command: str, code: int, words: str
-) -> None:
+def test_ctrl_c_ends_tail_well_and_is_success_of_nothing_else(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(folder, some_events)
-    monkeypatch.setattr("webhooks.cli.ending.asyncio.run", raising(KeyboardInterrupt()))
-    result = run(*command.split())
-    assert (result.exit_code, result.stderr) == (code, words)
+    monkeypatch.setattr("webhooks.cli.errors.asyncio.run", raising(KeyboardInterrupt()))
+    assert (run("tail").exit_code, run("tail").stderr) == (0, "")
+    commands = [each for each in ON_A_STORE if "forget --user 1" not in each or "--yes" in each]
+    found = {command: run(*command.split()) for command in commands if not command.startswith("tail")}
+    assert {result.exit_code for result in found.values()} == {130}
+    said("any command: ctrl-c", "\n".join(f"{command}: {result.stderr}".strip() for command, result in found.items()))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rewards_core.operations import OperationRef
+from tests.texts import said
 from tests.webhooks.command_kit import FORWARD, STRANGE, fill, lines, records, run, screen
 from tests.webhooks.store_contract import EPOCH, event, ref, wants
 from webhooks.store.records import Priority
@@ -53,28 +54,8 @@ def test_handlers_are_listed_as_typed_json_lines(folder: Path) -> None:
             "differing": False,
         },
     ]
-    assert result.stderr == (
-        f"No process runs {FORWARD}, shop.orders.credit now. Their jobs wait, and become dead letters after 14 days: start the "
-        "process that runs them, or retire them with `webhook-listener handlers retire`.\n"
-    )
-
-
-def test_a_person_sees_handlers_in_columns(folder: Path) -> None:
-    fill(folder, two_handlers)
-    table = screen("handlers", "list")
-    assert table[:3] == [
-        "service  handler                     scope  served  ready  dead  events",
-        "         forward /webhooks/original         no          2     0  *",
-        "shop     shop.orders.credit          b      no          1     0  a, reward.allocated",
-    ]
-    assert table[3].startswith("No process runs")
-    assert len(table) == 4
-
-
-def test_where_no_handler_ever_registered_there_are_none(folder: Path) -> None:
-    fill(folder, lambda store: store.accept(event("1")))
-    assert screen("handlers", "list") == ["No handlers: none has registered yet. They do when the process that has them starts."]
-    assert lines(run("handlers", "list")) == []
+    said("handlers list", "\n".join(screen("handlers", "list")))
+    assert result.stderr == run("handlers", "list", "--text").stdout.splitlines(keepends=True)[-1]
 
 
 def test_a_handler_that_runs_is_served_and_nothing_is_said_of_it(folder: Path) -> None:
@@ -96,10 +77,7 @@ def test_processes_that_differ_are_told_of(folder: Path) -> None:
         await newer.register_handlers([wants("pay", "b")])
         result = await asyncio.to_thread(run, "handlers", "list")
         assert [(row["events"], row["differing"]) for row in lines(result)] == [(["b"], True)]
-        assert result.stderr == (
-            "Running processes have registered pay for different events. The newest registration, shown here, applies to all: "
-            "restart the processes that run older code.\n"
-        )
+        said("handlers list: running processes differ", result.stderr)
         await older.aclose()
         await newer.aclose()
 
@@ -145,23 +123,21 @@ def test_who_retires_a_running_handler_is_told_that_it_comes_back(folder: Path) 
         await two_handlers(store)
         result = await asyncio.to_thread(run, "handlers", "retire", FORWARD)
         assert lines(result)[0]["dead"] == 2
-        assert result.stderr == (
-            "A process still runs it, and registers it again when it starts. Remove the handler from its code.\n"
-        )
+        said("handlers retire: a process serves it", result.stderr)
         await store.aclose()
 
     asyncio.run(work())
 
 
-@pytest.mark.parametrize("words", [["shop.orders.credit"], [FORWARD, "--service", "shop"], [STRANGE], [""]])
-def test_an_unknown_handler_is_exit_code_5_and_changes_nothing(folder: Path, words: list[str]) -> None:
+def test_an_unknown_handler_is_exit_code_5_and_changes_nothing(folder: Path) -> None:
     fill(folder, two_handlers)
     before = lines(run("handlers", "list"))
-    result = run("handlers", "retire", *words)
-    assert (result.exit_code, result.stdout) == (5, "")
-    assert result.stderr.startswith("There is no handler ")
-    assert result.stderr.endswith(". Nothing was changed. `webhook-listener handlers list` shows all.\n")
-    assert "\x1b" not in result.stderr
+    errors = []
+    for words in (["shop.orders.credit"], [FORWARD, "--service", "shop"], [STRANGE], [""]):
+        result = run("handlers", "retire", *words)
+        assert (result.exit_code, result.stdout) == (5, "")
+        errors.append(result.stderr)
+    said("handlers retire: unknown handlers", "".join(errors))
     assert lines(run("handlers", "list")) == before
 
 
@@ -195,7 +171,7 @@ def test_pending_operations_are_listed_as_typed_json_lines(folder: Path) -> None
 
 def test_a_long_list_of_pending_operations_is_fetched_in_pages(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(folder, some_pending)
-    monkeypatch.setattr("webhooks.cli.lists._PAGE", 1)
+    monkeypatch.setattr("webhooks.cli.lists._PAGE_SIZE", 1)
     assert [row["uid"] for row in lines(run("pending", "list"))] == ["1", "3", "4", "2"]
     assert [row["uid"] for row in lines(run("pending", "list", "--scope", "default"))] == ["1", "3", "4"]
 
@@ -206,15 +182,10 @@ def test_a_person_sees_pending_operations_in_80_columns(folder: Path) -> None:
     assert heading == "scope  kind        uid  since (UTC)          polls  next poll  why"
     assert re.fullmatch(r"       allocation  1    2025-10-09 08:53:20      0 +(in \d+ s|due)  not waited for", first)
     assert others[:2] == [
-        "       allocation  3    2025-10-09 08:53:20      0        due  asked for",
+        "       allocation  3    2025-10-09 08:53:20      0        due  requested",
         "       allocation  4    2025-10-09 08:53:20      0        due  in an event",
     ]
     assert others[2].startswith("shop   claim       2    ")
-
-
-def test_where_nothing_is_pending_there_are_none(folder: Path) -> None:
-    fill(folder, lambda store: store.accept(event("1")))
-    assert screen("pending", "list") == ["No pending operations: this store waits for none to settle."]
 
 
 # pending forget
@@ -231,8 +202,7 @@ def test_operations_that_are_not_pending_are_exit_code_5(folder: Path) -> None:
     fill(folder, some_pending)
     result = run("pending", "forget", "1", "2", "9")
     assert (result.exit_code, records(result)) == (5, [{"forgotten": 1}])
-    assert result.stderr == "2 allocations were not pending in scope default. `webhook-listener pending list` shows what is.\n"
-    assert run("pending", "forget", "1", "--text").stderr.startswith("1 allocation was not pending in scope default.")
+    said("pending forget: operations that are not pending", result.stderr + run("pending", "forget", "1", "--text").stderr)
 
 
 @pytest.mark.parametrize("words", [["../1"], [""], ["1", "a b"], ["1", "--scope", ""], ["1", "--kind", "x/y"]])
@@ -240,5 +210,4 @@ def test_what_is_no_id_is_exit_code_2_and_changes_nothing(folder: Path, words: l
     fill(folder, some_pending)
     result = run("pending", "forget", *words)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "is not an id" in result.stderr
     assert len(lines(run("pending", "list"))) == 4

@@ -58,7 +58,3 @@ def test_every_argument_and_option_says_what_it_is(name: str) -> None:
     for each in getattr(command, "commands", {name: command}).values():
         for param in each.params:
             assert param.help, f"{name} {each.name}: {param.name}"
-
-
-def test_capture_says_that_strangers_can_make_it_read() -> None:
-    assert "It reads the bodies of deliveries that no configured key can have signed" in shown("capture")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.texts import said
 from tests.webhooks.command_kit import FORWARD, a_dead_job, fill, lines, run, screen, some_events
 from tests.webhooks.listener_process import environment
 from tests.webhooks.store_contract import EPOCH, event, outcome, ref, wants
@@ -58,7 +59,7 @@ async def a_bit_of_everything(store: SQLiteStore) -> None:
 def test_no_time_and_no_uid_is_broken_in_a_terminal_of_80_columns(folder: Path, command: str) -> None:
     fill(folder, a_bit_of_everything)
     shown = terminal(folder, *command.split())
-    told = [line for line in shown if not line.startswith(("    later", "No process"))]
+    told = [line for line in shown if not line.startswith(("    conflict", "No running process"))]
     assert told
     assert max(map(len, told)) <= 80
     text = "\n".join(told)
@@ -126,8 +127,7 @@ def test_a_dead_letter_says_whether_its_operation_has_settled(folder: Path) -> N
     fill(folder, lambda store: store.remove_pending([ref("324167489835")]))
     (row,) = lines(run("dead-letters", "list"))
     assert (row["handlers"], row["operation"]) == ("dead", "unknown")
-    told = "operation       allocation 324167489835: not known; no delivery or poll has settled it here, and it is not polled"
-    assert told in screen("events", "show", "1")
+    said("events show: an unknown operation", "\n".join(screen("events", "show", "1")[5:6]))
 
 
 def test_a_settled_operation_says_who_said_so_and_when(folder: Path) -> None:
@@ -136,47 +136,37 @@ def test_a_settled_operation_says_who_said_so_and_when(folder: Path) -> None:
         await store.record_outcome(outcome(ref("1"), "failed", at=EPOCH))
 
     fill(folder, work)
-    told = [line for line in screen("events", "show", "1") if line.startswith("operation")]
-    assert told == [
-        "operation       allocation 1: failed, as a poll said at 2025-10-09 08:53:20 UTC",
-        "operation       allocation 2: pending, not polled yet",
-    ]
+    shown = [line for line in screen("events", "show", "1") if line.startswith("operation")]
+    said("events show: operations", "\n".join(shown))
 
 
 # empty lists
 
 
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [
-        ("events list", "No events yet. They come in while `webhook-listener serve` runs"),
-        ("events list --uid 7", "No events yet."),
-        ("dead-letters list --event a", "No dead letters: every event could be read"),
-        ("pending list --kind claim", "No pending operations: this store waits for none to settle."),
-        ("outcomes list --status failed", "No outcomes yet: no operation has settled in this store."),
-        ("handlers list", "No handlers: none has registered yet."),
-    ],
-)
-def test_an_empty_store_says_what_is_not_there_yet(folder: Path, command: str, words: str) -> None:
+def test_an_empty_store_says_what_is_not_there_yet(folder: Path) -> None:
     fill(folder, lambda store: store.ping())
-    assert lines(run(*command.split())) == []
-    (line,) = screen(*command.split())
-    assert line.startswith(words)
+    commands = (
+        "events list",
+        "events list --uid 7",
+        "dead-letters list --event a",
+        "pending list --kind claim",
+        "outcomes list --status failed",
+        "handlers list",
+    )
+    assert all(lines(run(*command.split())) == [] for command in commands)
+    said("lists: empty", "\n".join(line for command in commands for line in screen(*command.split())))
 
 
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [
-        ("events list --event a --state dead --before 9", "No event matches --event a --state dead --before 9."),
-        ("dead-letters list --uid 9", "No dead letter matches --uid 9."),
-        ("pending list --uid 9 --scope a", "No pending operation matches --uid 9 --scope a."),
-        ("outcomes list --status done --kind b", "No outcome matches --status done --kind b."),
-    ],
-)
-def test_a_filter_that_nothing_fits_is_told_from_an_empty_store(folder: Path, command: str, words: str) -> None:
+def test_a_filter_that_nothing_fits_is_told_from_an_empty_store(folder: Path) -> None:
     fill(folder, a_bit_of_everything)
-    assert lines(run(*command.split())) == []
-    assert screen(*command.split()) == [f"{words} There are others: leave out a filter to see them."]
+    commands = (
+        "events list --event a --state dead --before 9",
+        "dead-letters list --uid 9",
+        "pending list --uid 9 --scope a",
+        "outcomes list --status done --kind b",
+    )
+    assert all(lines(run(*command.split())) == [] for command in commands)
+    said("lists: no match", "\n".join(line for command in commands for line in screen(*command.split())))
 
 
 # outcomes
@@ -218,10 +208,7 @@ def test_outcomes_are_chosen_by_options(folder: Path, options: list[str], uids: 
 
 def test_a_person_sees_a_conflict_below_the_outcome_that_stands(folder: Path) -> None:
     fill(folder, some_outcomes)
-    (heading, row, note) = screen("outcomes", "list", "--conflicts")
-    assert heading.split() == ["id", "settled", "(UTC)", "status", "by", "kind", "uid"]
-    assert row.split()[1:] == ["2025-10-09", "08:53:20", "done", "webhook", "allocation", "1"]
-    assert note == "    later failed by poll at 2025-10-09 08:53:20 UTC (amount 1.5, then 7)"
+    said("outcomes list --conflicts", "\n".join(screen("outcomes", "list", "--conflicts")))
 
 
 def test_pending_operations_are_chosen_by_uid_and_kind(folder: Path) -> None:
@@ -246,4 +233,3 @@ def test_pending_operations_are_chosen_by_uid_and_kind(folder: Path) -> None:
 def test_a_filter_that_is_empty_is_refused_instead_of_finding_nothing(folder: Path, verb: tuple[str, ...]) -> None:
     result = run(*verb, " ")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "Give a text, or leave the option out" in " ".join(result.stderr.replace("│", " ").split())

@@ -49,7 +49,7 @@ class Narrow(io.StringIO):
         return super().write(text)
 
 sys.stderr = Narrow()
-log_to_stderr(LogSettings(level="info", form=sys.argv[1]))
+log_to_stderr(LogSettings(level="info", format=sys.argv[1]))
 logging.getLogger("one").info("long" * 100)
 logging.getLogger("one").info("short")
 print(sys.stderr.getvalue(), end="")

@@ -11,6 +11,7 @@ import trustme
 from attrs import evolve
 
 from original_async import OriginalWebhooks
+from tests.texts import said
 from tests.webhooks.command_kit import Target, destination, fill, lines, records, run, screen
 from tests.webhooks.listener_process import KEYS, SOURCE, delivery, signed
 from tests.webhooks.store_contract import event
@@ -66,17 +67,13 @@ def test_with_keys_an_event_is_signed_again(target: Target, folder: Path, monkey
     assert [body for _, body in target.got] == [BODY, delivery("2", to_user_uid="987654321098")]
 
 
-@pytest.mark.parametrize(
-    ("ids", "words"),
-    [
-        (["3", "2"], "Event 2: its body was erased. Nothing was sent.\n"),
-        (["3", "99"], "Event 99: there is no such event. Nothing was sent.\n"),
-        (["3", "1"], "Event 1: its signature was not kept; give keys with --keys-file to sign it. Nothing was sent.\n"),
-    ],
-)
-def test_where_one_event_cannot_be_sent_none_is(target: Target, ids: list[str], words: str) -> None:
-    result = run("events", "resend", *ids, "--to", target.url)
-    assert (result.exit_code, result.stdout, result.stderr) == (5, "", words)
+def test_where_one_event_cannot_be_sent_none_is(target: Target) -> None:
+    errors = []
+    for event_id in ("2", "99", "1"):
+        result = run("events", "resend", "3", event_id, "--to", target.url)
+        assert (result.exit_code, result.stdout) == (5, "")
+        errors.append(result.stderr)
+    said("events resend: events that cannot be sent", "".join(errors))
     assert target.got == []
 
 
@@ -85,7 +82,7 @@ def test_what_no_vendor_sent_is_not_sent_in_its_name(target: Target, folder: Pat
     fill(folder, lambda store: store.accept(evolve(event("4"), name=CONFLICT_EVENT)))
     result = run("events", "resend", "4", "--to", target.url)
     assert (result.exit_code, target.got) == (5, [])
-    assert "it was made here" in result.stderr
+    said("events resend: a conflict", result.stderr)
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, 6), (302, 6), (503, 7)])
@@ -100,15 +97,15 @@ def test_the_worst_answer_is_the_exit_code(target: Target, status: int, code: in
 def test_nobody_there_is_exit_code_7(target: Target) -> None:
     result = run("events", "resend", "3", "--to", "http://127.0.0.1:9/in")
     assert (result.exit_code, result.stdout) == (7, "")
-    assert result.stderr.startswith("No answer came from http://127.0.0.1:9/in (ClientConnectorError).")
+    assert "http://127.0.0.1:9/in" in result.stderr
 
 
 def test_bodies_go_to_another_machine_over_plain_http_only_if_that_is_allowed(target: Target) -> None:
     result = run("events", "resend", "3", "--to", "http://staging.invalid/in")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "Give an https URL, or --insecure" in result.stderr
+    assert "--insecure" in result.stderr
     result = run("events", "resend", "3", "--to", "http://staging.invalid/in", "--insecure")
-    assert (result.exit_code, result.stderr.split(" (")[0]) == (7, "No answer came from http://staging.invalid/in")
+    assert (result.exit_code, result.stdout) == (7, "")
 
 
 def test_a_private_authority_is_trusted_where_it_is_given(folder: Path) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import trustme
 
+from rewards_core.errors import SignatureError
 from rewards_core.operations import OperationRef
+from tests.texts import said
 from tests.webhooks.command_kit import Target, destination, lines, records, run
 from tests.webhooks.listener_process import KEYS, SOURCE
 from webhooks.cli.samples import Shape, parse_override, sample_body
@@ -59,9 +61,9 @@ def test_trigger_with_a_bad_signature_is_refused_by_who_looks(target: Target) ->
     target.status = 401
     result = run("trigger", "--to", target.url, "--bad-signature")
     assert result.exit_code == 6
-    assert result.stderr == f"{target.url} refused the event (HTTP 401). See the log of what runs there.\n"
+    said("trigger: refused", result.stderr.replace(target.url, "URL"))
     headers, raw = target.got[0]
-    with pytest.raises(Exception, match="does not fit the body"):
+    with pytest.raises(SignatureError):
         SOURCE.verify(headers, raw)
 
 
@@ -69,27 +71,16 @@ def test_trigger_says_when_the_event_is_not_kept(target: Target) -> None:
     target.status = 503
     result = run("trigger", "--to", target.url)
     assert (result.exit_code, records(result)[0]["status"]) == (7, 503)
-    assert result.stderr == f"{target.url} did not keep the event (HTTP 503). The vendor would send it again.\n"
+    said("trigger: answered 503", result.stderr.replace(target.url, "URL"))
     result = run("trigger", "--to", "http://127.0.0.1:9/")
     assert (result.exit_code, result.stdout) == (7, "")
-    assert result.stderr == (
-        "No answer came from http://127.0.0.1:9/ (ClientConnectorError). The event may not have arrived. Start the listener, or "
-        "name another with --to.\n"
-    )
+    said("trigger: no answer", result.stderr)
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        ("data", "--set: give PATH=VALUE such as data.allocation.nonce=n1, not 'data'.\n"),
-        ("=1", "--set: give PATH=VALUE such as data.allocation.nonce=n1, not '=1'.\n"),
-        ("a..b=1", "--set: give PATH=VALUE such as data.allocation.nonce=n1, not 'a..b=1'.\n"),
-        ("event.x=1", "--set: 'event.x' leads through 'event', which is no object in this event. Give another path.\n"),
-    ],
-)
-def test_trigger_refuses_what_it_cannot_put_into_the_body(words: str, told: str) -> None:
-    result = run("trigger", "--set", words)
-    assert (result.exit_code, result.stdout, result.stderr) == (2, "", told)
+def test_trigger_refuses_what_it_cannot_put_into_the_body() -> None:
+    found = [run("trigger", "--set", words) for words in ("data", "=1", "a..b=1", "event.x=1")]
+    assert {(result.exit_code, result.stdout) for result in found} == {(2, "")}
+    said("trigger: wrong values of --set", "".join(result.stderr for result in found))
 
 
 @pytest.mark.parametrize(
@@ -130,21 +121,14 @@ def test_trigger_trusts_the_authority_it_is_given_and_no_other(folder: Path) -> 
         for options in ([], ["--cacert", "other.pem"]):
             result = run("trigger", "--to", target.url, *options)
             assert (result.exit_code, result.stdout) == (7, "")
-            assert result.stderr.startswith(f"The certificate of {target.url} is not trusted here")
-            assert result.stderr.endswith("Nothing was sent. Give the certificate of its authority with --cacert.\n")
+            assert "--cacert" in result.stderr
         assert len(target.got) == 1
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--to", "https://127.0.0.1:9/", "--cacert", "none.pem"], "--cacert: none.pem cannot be used (FileNotFoundError)."),
-        (["--to", "https://127.0.0.1:9/", "--cacert", "empty.pem"], "--cacert: empty.pem cannot be used (SSLError)."),
-        (["--cacert", "empty.pem"], "--cacert: only an https URL has a certificate to verify."),
-    ],
-)
-def test_an_authority_that_cannot_be_used_sends_nothing(folder: Path, options: list[str], words: str) -> None:
+def test_an_authority_that_cannot_be_used_sends_nothing(folder: Path) -> None:
     (folder / "empty.pem").touch()
-    result = run("trigger", *options)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith(words)
+    https = ("--to", "https://127.0.0.1:9/")
+    given = ([*https, "--cacert", "none.pem"], [*https, "--cacert", "empty.pem"], ["--cacert", "empty.pem"])
+    found = [run("trigger", *options) for options in given]
+    assert {(result.exit_code, result.stdout) for result in found} == {(2, "")}
+    said("trigger: authorities that cannot be used", "".join(result.stderr for result in found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -18,12 +19,13 @@ from rewards_core.cli.exit_codes import Exit
 from rewards_core.errors import NotFound, OperationFailed, ServerFailed, StoreError
 from rewards_core.operations import OperationRef
 from tests.payouts.process_kit import playing
+from tests.texts import said
 from tests.virtual_time import wall
 from tests.webhooks.command_kit import beside, fill, lines, neighbour, records, run, screen, some_events
 from tests.webhooks.fakes import a_thing
 from tests.webhooks.store_contract import event, outcome, ref, resource
 from vendor_sandboxes.original import API_KEY, API_SECRET, REWARDS, OriginalSandbox
-from webhooks.cli.wait import _completed, _settled
+from webhooks.cli.wait import _wait_for_outcome, _wait_with_polls
 from webhooks.errors import CompletionsFailed, CompletionTimeout
 from webhooks.store.base import Subscriber
 from webhooks.store.memory import MemoryStore
@@ -46,13 +48,9 @@ def test_how_an_operation_ended_is_the_exit_code(folder: Path) -> None:
     facts = {"scope": "default", "kind": "allocation", "uid": "1", "status": "done", "resource": resource("1")}
     assert lines(done) == [facts]
     assert (failed.exit_code, records(failed)[0]["status"]) == (3, "failed")
-    assert failed.stderr == "Allocation 2 failed on the blockchain. Nothing was paid; to try again, use a new nonce.\n"
+    said("wait: an allocation failed", failed.stderr)
     assert (late.exit_code, late.stdout) == (4, "")
-    assert late.stderr == (
-        "default/allocation/4 did not settle within 0 s. It may still settle: wait again, do not send it again. The vendor is "
-        "asked about it only by a process with API credentials; if no listener has them, set ORIGINAL_API_KEY and "
-        "ORIGINAL_API_SECRET here.\n"
-    )
+    said("wait: not in time", late.stderr)
 
 
 def test_a_person_is_told_how_it_ended(folder: Path) -> None:
@@ -60,7 +58,7 @@ def test_a_person_is_told_how_it_ended(folder: Path) -> None:
     assert screen("wait", "1") == ["default/allocation/1: done"]
     failed = run("wait", "3", "--kind", "claim", "--text")
     assert (failed.exit_code, failed.stdout) == (3, "default/claim/3: failed\n")
-    assert failed.stderr == "Claim 3 failed on the blockchain. No tokens moved; you may claim again.\n"
+    said("wait: a claim failed", failed.stderr)
 
 
 def test_a_program_reads_every_digit_of_the_resource_as_a_number(folder: Path) -> None:
@@ -134,7 +132,7 @@ class Deaf(MemoryStore):
 
 async def test_what_was_missed_is_looked_up() -> None:
     store = Deaf()
-    waiting = asyncio.create_task(_settled(store, ref("1"), 3_600))
+    waiting = asyncio.create_task(_wait_for_outcome(store, ref("1"), 3_600))
     while not await store.list_pending():
         await asyncio.sleep(0)
     for word, about in (("other", ref("2")), ("wanted", ref("1"))):
@@ -151,12 +149,12 @@ async def test_an_outcome_at_the_very_end_is_not_missed() -> None:
         async def outcome(self, ref: OperationRef) -> Outcome | None:
             return outcome(ref)
 
-    assert (await _settled(Late(), ref("1"), 0.0)).ref == ref("1")
+    assert (await _wait_for_outcome(Late(), ref("1"), 0.0)).ref == ref("1")
 
 
 async def test_hints_about_other_operations_cost_no_look_up() -> None:
     store = Deaf()
-    waiting = asyncio.create_task(_settled(store, ref("1"), 3_600))
+    waiting = asyncio.create_task(_wait_for_outcome(store, ref("1"), 3_600))
     while not await store.list_pending():
         await asyncio.sleep(0)
     (waiter,) = store.ears
@@ -205,15 +203,12 @@ def test_what_failed_on_the_chain_is_exit_code_3(vendor: OriginalSandbox) -> Non
     uid = allocate()
     result = run("wait", uid)
     assert (result.exit_code, records(result)[0]["status"]) == (3, "failed")
-    assert result.stderr == f"Allocation {uid} failed on the blockchain. Nothing was paid; to try again, use a new nonce.\n"
 
 
 def test_what_does_not_settle_in_time_says_what_the_last_poll_saw(vendor: OriginalSandbox) -> None:
     vendor.switches.confirm = (3_600.0, 3_600.0)
     result = run("wait", allocate(), "--timeout", "0.5")
     assert (result.exit_code, result.stdout) == (4, "")
-    assert "did not settle within 0.5 s" in result.stderr
-    assert "It may still settle: wait again, do not send it again." in result.stderr
 
 
 def test_without_polling_nothing_is_asked(vendor: OriginalSandbox) -> None:
@@ -221,22 +216,14 @@ def test_without_polling_nothing_is_asked(vendor: OriginalSandbox) -> None:
     assert run("wait", uid, "--no-poll", "--timeout", "0").exit_code == 4
 
 
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ([], "Set ORIGINAL_API_KEY and ORIGINAL_API_SECRET."),
-        (["ORIGINAL_API_KEY"], "Set ORIGINAL_API_SECRET."),
-        (["ORIGINAL_API_SECRET"], "Set ORIGINAL_API_KEY."),
-    ],
-)
-def test_credentials_that_are_missing_are_named(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], words: str
-) -> None:
+@pytest.mark.parametrize("given", ["", "ORIGINAL_API_KEY", "ORIGINAL_API_SECRET"])
+def test_credentials_that_are_missing_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     fill(folder, some_events)
-    for name in given:
-        monkeypatch.setenv(name, "some-words")
+    if given:
+        monkeypatch.setenv(given, "some-words")
     result = run("wait", "1", "--poll")
-    assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"{words}\n")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert set(re.findall(r"ORIGINAL_API_\w+", result.stderr)) == {"ORIGINAL_API_KEY", "ORIGINAL_API_SECRET"} - {given}
 
 
 def test_an_api_on_plain_http_elsewhere_must_be_allowed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,16 +256,16 @@ class Endings:
 )
 async def test_how_a_wait_ended_is_the_exit_code(error: Exception, code: Exit, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as ended:
-        await _completed(Endings(error), ref("1"), 1.0)  # type: ignore[arg-type]
+        await _wait_with_polls(Endings(error), ref("1"), 1.0)  # type: ignore[arg-type]
     assert ended.value.exit_code is code
     assert capsys.readouterr().err == f"{error}\n"
 
 
 async def test_a_store_in_trouble_is_told_as_with_every_command() -> None:
-    with pytest.raises(StoreError, match="full"):
-        await _completed(Endings(StoreError("the disk is full")), ref("1"), 1.0)  # type: ignore[arg-type]
+    with pytest.raises(StoreError):
+        await _wait_with_polls(Endings(StoreError("the disk is full")), ref("1"), 1.0)  # type: ignore[arg-type]
 
 
 async def test_an_operation_that_failed_is_told_like_any_other() -> None:
     thing = a_thing("1", "failed")
-    assert await _completed(Endings(OperationFailed("failed", operation=thing)), thing.ref, 1.0) is thing  # type: ignore[arg-type]
+    assert await _wait_with_polls(Endings(OperationFailed("failed", operation=thing)), thing.ref, 1.0) is thing  # type: ignore[arg-type]

@@ -8,27 +8,28 @@ from typing import Annotated
 import typer
 
 from rewards_core.cli.output import JsonOption, Output
-from webhooks.cli.ending import run
+from webhooks.cli.errors import run_command
 from webhooks.cli.options import DEFAULT_STORE, StoreOption
-from webhooks.cli.stores import path_of
+from webhooks.cli.stores import existing_file
 from webhooks.store.sqlite import SQLiteStore
 
 
 def backup(
-    file: Annotated[Path, typer.Argument(help="Where the copy goes; an earlier copy is replaced, a store never.")],
+    file: Annotated[Path, typer.Argument(help="The copy. An earlier copy is replaced; a store in use never is.")],
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = None,
 ) -> None:
-    """Copy the store into a file while listeners go on to write it.
+    """Copy the store to a file, while listeners keep running.
 
-    This is the only safe way to copy a store in use: `cp` would miss what stands in its log. The file is complete or not there.
+    Use this instead of `cp`, which would miss what is still in the store's write-ahead log. The copy appears only when it is
+    complete.
 
     Example: webhook-listener backup /backups/inbox.db
     """
     output = Output(as_json)
 
     async def work() -> None:
-        inbox = SQLiteStore(path_of(store))
+        inbox = SQLiteStore(existing_file(store))
         try:
             await inbox.back_up(file)
         finally:
@@ -36,4 +37,4 @@ def backup(
         size = file.stat().st_size
         output.record({"store": store, "file": str(file), "bytes": size}, text=f"{store} copied to {file} ({size:,} bytes)")
 
-    run(work)
+    run_command(work)

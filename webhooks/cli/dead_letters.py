@@ -1,4 +1,4 @@
-"""Commands about dead letters: list, retry, purge."""
+"""`webhook-listener dead-letters`: list, retry, purge."""
 
 from __future__ import annotations
 
@@ -7,37 +7,34 @@ from typing import Annotated
 import typer
 
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, fail, finite
+from rewards_core.cli.output import JsonOption, Output, check_finite, fail
+from rewards_core.cli.program import command_group
 from rewards_core.clock import DAY
 from rewards_core.text import counted
-from webhooks.cli.ending import run
-from webhooks.cli.event_list import EventFilter, show_events
+from webhooks.cli.errors import run_command
+from webhooks.cli.event_list import EventFilter, write_events
 from webhooks.cli.lists import pages
 from webhooks.cli.options import (
     DEFAULT_LIMIT,
     DEFAULT_STORE,
-    LARGEST_ID,
     BeforeOption,
     EventOption,
     EventScopeOption,
     EventUidOption,
     LimitOption,
+    OptionalEventIdsArgument,
     StoreOption,
 )
 from webhooks.cli.requeue import ERASED, NO_EVENT, report, requeue
-from webhooks.cli.stores import opened
+from webhooks.cli.stores import open_existing
 from webhooks.store.base import Store
 from webhooks.store.records import EventState, StoredEvent
 
-dead_app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    help="List, retry and purge dead letters: events that could not be read or handled.",
-)
+dead_letters_app = command_group("List, retry and purge dead letters: events that could not be read or handled.")
 
 
-@dead_app.command("list")
-def list_dead(
+@dead_letters_app.command("list")
+def list_dead_letters(
     store: StoreOption = DEFAULT_STORE,
     event: EventOption = None,
     uid: EventUidOption = None,
@@ -46,27 +43,27 @@ def list_dead(
     limit: LimitOption = DEFAULT_LIMIT,
     as_json: JsonOption = None,
 ) -> None:
-    """List dead letters with their reasons, newest first, and whether the operations they speak of have settled.
+    """List dead letters, newest first, with the reason for each and the status of its operations.
 
-    Nothing more is done with a dead letter by itself: `dead-letters retry` and `events replay` try again.
+    A dead letter is not retried automatically. Use `dead-letters retry` or `events replay`.
 
     Example: webhook-listener dead-letters list --event reward.allocated
     """
     output = Output(as_json)
     which = EventFilter(event=event, uid=uid, state=EventState.DEAD, scope=scope)
-    run(lambda: show_events(store, output, which, limit=limit, before=before, dead=True))
+    run_command(lambda: write_events(store, output, which, limit=limit, before=before, dead=True))
 
 
-@dead_app.command("retry")
-def retry_dead(
-    event_ids: Annotated[list[int] | None, typer.Argument(help="The events' ids.", min=0, max=LARGEST_ID)] = None,
-    every: Annotated[bool, typer.Option("--all", help="All dead letters whose handlers failed.")] = False,
+@dead_letters_app.command("retry")
+def retry_dead_letters(
+    event_ids: OptionalEventIdsArgument = None,
+    every: Annotated[bool, typer.Option("--all", help="Retry all dead letters whose handlers failed.")] = False,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = None,
 ) -> None:
-    """Run the handlers again that gave up on events; those that succeeded do not run again.
+    """Run the failed handlers of dead letters again; handlers that succeeded do not run again.
 
-    They run in the processes that serve them: now, or when such a process starts.
+    The processes that serve these handlers run them: now if they are running, else when they start.
 
     Example: webhook-listener dead-letters retry --all
     """
@@ -75,43 +72,48 @@ def retry_dead(
 
     async def work() -> None:
         if bool(ids) == every:
-            fail("Name events by their ids, or all dead letters with --all. Nothing was retried.", Exit.USAGE)
-        async with opened(store) as inbox:
-            meant = await _failed(inbox) if every else ids
-            left = await requeue(inbox, meant, every_handler=False)
-            passed_over = {event_id: _why_not(await inbox.get_event(event_id)) for event_id in left}
-            await report(inbox, output, "retried", meant, passed_over)
+            fail("Give the ids of events, or --all for all dead letters. Nothing was retried.", Exit.USAGE)
+        async with open_existing(store) as inbox:
+            wanted = await _retryable(inbox) if every else ids
+            left = await requeue(inbox, wanted, every_handler=False)
+            skipped = {event_id: _why_not(await inbox.get_event(event_id)) for event_id in left}
+            await report(inbox, output, "retried", wanted, skipped)
 
-    run(work, interrupted="Interrupted. Some of the dead letters may be retried already.")
+    run_command(work, interrupted="Interrupted. Some dead letters may have been retried.")
 
 
-@dead_app.command("purge")
-def purge_dead(
+@dead_letters_app.command("purge")
+def purge_dead_letters(
     older_than_days: Annotated[
         float,
-        typer.Option("--older-than-days", help="Only dead letters received more than so many days ago.", callback=finite, min=0),
+        typer.Option(
+            "--older-than-days",
+            help="Remove dead letters that arrived more than this many days ago.",
+            callback=check_finite,
+            min=0,
+        ),
     ],
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = None,
 ) -> None:
-    """Remove old dead letters for good; their identities stay, so that a repeated delivery is still a duplicate.
+    """Remove old dead letters permanently. Their identities stay, so that a repeated delivery is still a duplicate.
 
     Example: webhook-listener dead-letters purge --older-than-days 30
     """
     output = Output(as_json)
 
     async def work() -> None:
-        async with opened(store) as inbox:
+        async with open_existing(store) as inbox:
             count = await inbox.purge(older_than_days * DAY, state=EventState.DEAD)
         output.record({"purged": count}, text=f"{counted(count, 'dead letter')} removed")
 
-    run(work, interrupted="Interrupted. Some dead letters may be removed already.")
+    run_command(work, interrupted="Interrupted. Some dead letters may have been removed.")
 
 
-async def _failed(store: Store) -> list[int]:
-    """Return the dead letters with a handler that gave up and can run again."""
+async def _retryable(store: Store) -> list[int]:
+    """Return the dead letters of failed handlers that can run again."""
     dead = pages(
-        lambda last, most: store.list_events(state=EventState.DEAD, before_id=last, limit=most),
+        lambda last, limit: store.list_events(state=EventState.DEAD, before_id=last, limit=limit),
         lambda stored: stored.id,
     )
     return [stored.id async for stored in dead if stored.jobs and stored.event.body]
@@ -124,4 +126,4 @@ def _why_not(stored: StoredEvent | None) -> str:
         return ERASED
     if stored.event.problem is not None:
         return "it could not be read; `webhook-listener events replay` reads it again"
-    return "no handler of it has given up"
+    return "none of its handlers has given up"

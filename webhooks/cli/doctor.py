@@ -1,16 +1,19 @@
-"""`webhook-listener doctor`: look at everything a listener needs."""
+"""`webhook-listener doctor`: check everything that a listener needs."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from attrs import asdict
 
 from original_async.settings import base_url_from, has_credentials
+from rewards_core.cli.columns import Column
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, fail, finite
+from rewards_core.cli.output import JsonOption, Output, check_finite, fail
 from webhooks.cli.checks import (
     check_clock,
     check_integrity,
@@ -21,77 +24,77 @@ from webhooks.cli.checks import (
     check_space,
     check_sqlite,
     check_store,
-    run_checks,
-    secret_files,
+    existing_secret_files,
 )
-from webhooks.cli.ending import run
-from webhooks.cli.options import DEFAULT_STORE, KeysOption, SourceOption, StoreOption, sources_of
+from webhooks.cli.errors import run_command
+from webhooks.cli.options import DEFAULT_STORE, KeysOption, SourceOption, StoreOption, source_specs
 from webhooks.cli.socket_access import check_unix
 from webhooks.store import store_file
+
+_COLUMNS = (Column(heading="check"), Column(heading="ok"), Column(heading="found"))
 
 
 def doctor(
     source: SourceOption = None,
     keys_file: KeysOption = None,
     store: StoreOption = DEFAULT_STORE,
-    host: Annotated[str, typer.Option(help="Address the listener listens on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port the listener listens on.", min=1, max=65_535)] = 8480,
-    unix: Annotated[Path | None, typer.Option(help="The listener's unix socket, in place of its port.")] = None,
+    host: Annotated[str, typer.Option(help="The listener's address.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The listener's port.", min=1, max=65_535)] = 8480,
+    unix: Annotated[Path | None, typer.Option(help="The listener's unix socket, instead of its port.")] = None,
     proxy_user: Annotated[
-        str | None, typer.Option(help="The user as which the proxy runs that opens the unix socket, such as www-data.")
+        str | None, typer.Option(help="The user of the proxy that connects to the unix socket, such as www-data.")
     ] = None,
-    admin: Annotated[str, typer.Option(help="Where the listener serves its health.")] = "http://127.0.0.1:8481",
+    admin: Annotated[str, typer.Option(help="URL of the listener's admin port.")] = "http://127.0.0.1:8481",
     public_url: Annotated[
-        str | None, typer.Option(help="The URL the vendor sends to; an unsigned delivery is sent there.")
+        str | None, typer.Option(help="The URL that the vendor sends to. An unsigned delivery is sent there.")
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="The listener's TLS key, or the certificate that holds it.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The listener's TLS key, or the certificate file that holds it.")] = None,
     admin_token_file: Annotated[Path | None, typer.Option(help="The listener's file of the admin token.")] = None,
     api: Annotated[
-        bool | None, typer.Option("--api/--no-api", help="Look at the vendor's API; by default if ORIGINAL_API_KEY is set.")
+        bool | None, typer.Option("--api/--no-api", help="Check the vendor's API. Default: if ORIGINAL_API_KEY is set.")
     ] = None,
     keep_days: Annotated[
-        float, typer.Option(help="Days that the listener keeps events, for the forecast of space.", callback=finite, min=0.01)
+        float, typer.Option(help="The listener's --keep-days, to forecast disk space.", callback=check_finite, min=0.01)
     ] = 30.0,
     as_json: JsonOption = None,
 ) -> None:
-    """Look at keys, clock, store, disk, SQLite, port, permissions and reachability; exit code 6 if something is wrong.
+    """Check keys, clock, store, disk, SQLite, port, permissions and reachability. Exit code 6 if a check fails.
 
-    Reads every page of the store, for a minute at most, and says when its disk will be full. Listeners go on meanwhile.
+    Reads every page of the store, for a minute at most, while listeners keep running. Forecasts when the disk will be full.
 
-    Webhooks of several machines: a waiter on another machine than the store's learns of outcomes by polling alone.
+    With several machines: callers on another machine than the store's learn of outcomes by polling only.
 
     Example: webhook-listener doctor --public-url https://example.com/webhooks/original
     """
     if proxy_user is not None and unix is None:
-        raise typer.BadParameter("--proxy-user is about a unix socket. Give --unix PATH too.")
+        raise typer.BadParameter("--proxy-user needs a unix socket. Give --unix PATH too.")
 
     async def work() -> None:
-        specs = sources_of(source, keys_file)
+        specs = source_specs(source, keys_file)
         path = store_file(store, "--store")
         url = base_url_from(os.environ, allow_insecure=True) if (has_credentials(os.environ) if api is None else api) else None
         findings = [
             check_keys(specs),
-            check_permissions(secret_files([*(spec.keys_file for spec in specs), tls_key, admin_token_file], path)),
+            check_permissions(existing_secret_files([*(spec.keys_file for spec in specs), tls_key, admin_token_file], path)),
             check_sqlite(),
-            *await run_checks([check_space(path, keep_days), check_integrity(path)]),
-            *await run_checks(  # the store is closed last, so that nothing is left beside it
-                [
-                    check_store(path),
-                    check_port(host, port, admin) if unix is None else check_unix(unix, proxy_user),
-                    check_clock(url),
-                    check_reachability(url, public_url),
-                ]
+            *await asyncio.gather(check_space(path, keep_days), check_integrity(path)),
+            *await asyncio.gather(  # the store is closed last: its log files would stay behind if a reader outlived it
+                check_store(path),
+                check_port(host, port, admin) if unix is None else check_unix(unix, proxy_user),
+                check_clock(url),
+                check_reachability(url, public_url),
             ),
         ]
         output = Output(as_json)
-        rows = [{"check": one.check, "ok": one.ok, "found": one.found, "advice": one.advice} for one in findings]
         if output.as_json:
-            output.table("", (), rows)
+            for one in findings:
+                output.record(asdict(one))
         else:
-            shown = [{**row, "ok": "NO" if not row["ok"] else "soon" if row["advice"] else "yes"} for row in rows]
-            output.table("what a listener needs", ("check", "ok", "found", "advice"), shown)
-        wrong = [one.check for one in findings if not one.ok]
-        if wrong:
-            fail(f"something is wrong with: {', '.join(wrong)}", Exit.REFUSED)
+            words = ["NO" if not one.ok else "soon" if one.advice else "yes" for one in findings]
+            rows = [([one.check, ok, one.found], one.advice) for one, ok in zip(findings, words, strict=True)]
+            output.listing(_COLUMNS, rows)
+        failed = [one.check for one in findings if not one.ok]
+        if failed:
+            fail(f"Failed checks: {', '.join(failed)}.", Exit.REFUSED)
 
-    run(work)
+    run_command(work)

@@ -1,8 +1,7 @@
-"""Commands about handlers: list, retire."""
+"""`webhook-listener handlers`: list, retire."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -10,72 +9,71 @@ import typer
 from rewards_core.cli.columns import Column
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail
+from rewards_core.cli.program import command_group
 from rewards_core.text import counted
-from webhooks.cli.ending import run
-from webhooks.cli.lists import Nothing, show, unusual
+from webhooks.cli.errors import run_command
+from webhooks.cli.lists import EmptyList, scope_column, write_list
 from webhooks.cli.options import DEFAULT_STORE, StoreOption
 from webhooks.cli.requeue import note_unserved
-from webhooks.cli.stores import opened
+from webhooks.cli.stores import open_existing
 from webhooks.store.records import DEFAULT_SERVICE, HandlerStatus, job_name
 
 _COLUMNS = (
-    Column(heading="service"),
-    Column(heading="handler"),
-    Column(heading="scope", least=8),
-    Column(heading="served"),
-    Column(heading="ready", right=True),
-    Column(heading="dead", right=True),
-    Column(heading="events", least=16),
+    Column(heading="service", cell=lambda one: "" if one.subscription.service == DEFAULT_SERVICE else one.subscription.service),
+    Column(heading="handler", cell=lambda one: one.subscription.handler),
+    scope_column(lambda one: one.subscription.scope),
+    Column(heading="served", cell=lambda one: "yes" if one.served else "no"),
+    Column(heading="ready", cell=lambda one: f"{one.ready:,}", right=True),
+    Column(heading="dead", cell=lambda one: f"{one.dead:,}", right=True),
+    Column(heading="events", cell=lambda one: ", ".join(sorted(one.subscription.patterns)), min_cut=16),
 )
 
-handlers_app = typer.Typer(no_args_is_help=True, add_completion=False, help="List handlers and their jobs, and retire handlers.")
+handlers_app = command_group("List handlers and their jobs, and retire handlers.")
 
 
 @handlers_app.command("list")
 def list_handlers(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = None) -> None:
-    """List every handler that has registered, whether a process runs it now, and its jobs.
+    """List every registered handler, whether a running process serves it, and its jobs.
 
-    Jobs of a handler that no process runs wait for it; after 14 days they become dead letters.
+    Jobs of a handler that no process serves wait for it. After 14 days they become dead letters.
 
     Example: webhook-listener handlers list
     """
     output = Output(as_json)
 
     async def work() -> None:
-        async with opened(store) as inbox:
+        async with open_existing(store) as inbox:
             found = await inbox.list_handlers()
-        nothing = Nothing(
-            one="handler", none="No handlers: none has registered yet. They do when the process that has them starts."
-        )
-        await show(output, _each(found), columns=_COLUMNS, record=_record, cells=_cells, nothing=nothing)
+        empty = EmptyList(noun="handler", text="No handlers. A handler registers when its process starts.")
+        await write_list(output, found, columns=_COLUMNS, record=_record, empty=empty)
         note_unserved(output, found)
         differing = sorted({one.subscription.handler for one in found if one.differing})
         if differing:
             output.note(
-                f"Running processes have registered {', '.join(differing)} for different events. The newest registration, shown "
-                "here, applies to all: restart the processes that run older code."
+                f"Running processes registered {', '.join(differing)} for different events. The newest registration, listed "
+                "here, applies to all of them. Restart the processes that run older code."
             )
 
-    run(work)
+    run_command(work)
 
 
 @handlers_app.command("retire")
 def retire_handler(
     handler: Annotated[str, typer.Argument(help="The handler's name.")],
-    service: Annotated[str, typer.Option(help="The service it belongs to.")] = DEFAULT_SERVICE,
+    service: Annotated[str, typer.Option(help="The handler's service.")] = DEFAULT_SERVICE,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = None,
 ) -> None:
-    """Make no more jobs for a handler, and make its waiting jobs dead letters; they can be retried.
+    """Stop creating jobs for a handler, and turn its waiting jobs into dead letters, which can be retried.
 
-    For a handler that was renamed or removed. A process that has the handler registers it again whenever it starts.
+    Use it for a handler that was renamed or removed. A process that still has the handler registers it again when it starts.
 
     Example: webhook-listener handlers retire shop.orders.credit
     """
     output = Output(as_json)
 
     async def work() -> None:
-        async with opened(store) as inbox:
+        async with open_existing(store) as inbox:
             name = job_name(service, handler)
             found = [one for one in await inbox.list_handlers() if one.subscription.job_name == name]
             if not found:
@@ -88,14 +86,9 @@ def retire_handler(
         text = f"{handler} retired; {counted(count, 'waiting job')} became {'a dead letter' if count == 1 else 'dead letters'}"
         output.record({"service": service, "handler": handler, "dead": count}, text=text)
         if any(one.served for one in found):
-            output.note("A process still runs it, and registers it again when it starts. Remove the handler from its code.")
+            output.note("A running process still serves it, and registers it again when it restarts. Remove it from the code.")
 
-    run(work, interrupted="Interrupted. Run the same command again to retire the handler and all of its jobs.")
-
-
-async def _each(found: Sequence[HandlerStatus]) -> AsyncIterator[HandlerStatus]:
-    for one in found:
-        yield one
+    run_command(work, interrupted="Interrupted. Run the same command again to retire the handler and all of its jobs.")
 
 
 def _record(one: HandlerStatus) -> dict[str, Any]:
@@ -109,17 +102,4 @@ def _record(one: HandlerStatus) -> dict[str, Any]:
         "ready": one.ready,
         "dead": one.dead,
         "differing": one.differing,
-    }
-
-
-def _cells(one: HandlerStatus) -> dict[str, str]:
-    subscription = one.subscription
-    return {
-        "service": "" if subscription.service == DEFAULT_SERVICE else subscription.service,
-        "handler": subscription.handler,
-        "scope": unusual(subscription.scope),
-        "served": "yes" if one.served else "no",
-        "ready": f"{one.ready:,}",
-        "dead": f"{one.dead:,}",
-        "events": ", ".join(sorted(subscription.patterns)),
     }

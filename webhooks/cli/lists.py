@@ -1,9 +1,9 @@
-"""How a command lists many records: as JSON lines, fetched and written in pages, or as a table for people."""
+"""How commands list records: JSON lines, fetched and written page by page, or columns for people."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -14,116 +14,110 @@ from rewards_core.cli.output import Output, cell
 from rewards_core.operations import DEFAULT_SCOPE
 
 T = TypeVar("T")
-P = TypeVar("P")
+Cursor = TypeVar("Cursor")
 
-_PAGE = 500
+_PAGE_SIZE = 500
 
 
 async def pages(
-    page: Callable[[P | None, int], Awaitable[Sequence[T]]],
-    place: Callable[[T], P],
+    fetch: Callable[[Cursor | None, int], Awaitable[Sequence[T]]],
+    cursor_of: Callable[[T], Cursor],
     *,
     limit: int | None = None,
-    start: P | None = None,
+    start: Cursor | None = None,
 ) -> AsyncIterator[T]:
-    """Yield records page by page, so that no look-up holds up the store for long.
+    """Yield records page by page, up to a limit, so that no query holds up the store for long.
 
-    Args:
-        page: Returns up to so many records behind a place, from the first one on if it is None.
-        place: Returns the place of a record.
-        limit: At most so many records; None for all.
-        start: The place to begin behind.
+    `fetch` returns the records after a cursor (None: from the first one on), up to a number of them.
     """
     left = math.inf if limit is None else limit
-    while left > 0 and (found := await page(start, int(min(left, _PAGE)))):
+    while left > 0 and (found := await fetch(start, int(min(left, _PAGE_SIZE)))):
         for each in found:
             yield each
-        start, left = place(found[-1]), left - len(found)
+        start, left = cursor_of(found[-1]), left - len(found)
 
 
 @frozen(kw_only=True)
-class Nothing:
-    """What a list says to a person where it is empty.
+class EmptyList:
+    """What an empty list says to people.
 
     Attributes:
-        one: What a record is called.
-        none: What is said if there is none at all.
-        filters: What was asked for, by option; None where an option was not given.
-        any_left: Returns whether there are records that do not fit.
-        others: What is said of those.
+        noun: What a record is called.
+        text: What is said if there are no records at all.
+        filters: Option to its value; None or False where it was not given.
+        find_any: Looks for any record without the filters.
+        others: What is said if there is one.
     """
 
-    one: str
-    none: str
+    noun: str
+    text: str
     filters: Mapping[str, object] = {}
-    any_left: Callable[[], Awaitable[bool]] | None = None
+    find_any: Callable[[], Awaitable[object]] | None = None
     others: str = "There are others: leave out a filter to see them."
 
-    async def say(self) -> str:
+    async def message(self) -> str:
         """Return the line."""
-        given = " ".join(option if value is True else f"{option} {cell(value)}" for option, value in _given(self.filters))
-        if not given or self.any_left is None or not await self.any_left():
-            return self.none
-        return f"No {self.one} matches {given}. {self.others}"
+        given = [(option, value) for option, value in self.filters.items() if value is not None and value is not False]
+        if not given or self.find_any is None or not await self.find_any():
+            return self.text
+        words = " ".join(option if value is True else f"{option} {cell(value)}" for option, value in given)
+        return f"No {self.noun} matches {words}. {self.others}"
 
 
-async def show(
+async def write_list(
     output: Output,
-    items: AsyncIterable[T],
+    items: AsyncIterable[T] | Iterable[T],
     *,
     columns: Sequence[Column],
     record: Callable[[T], Mapping[str, Any]],
-    cells: Callable[[T], Mapping[str, str]],
-    nothing: Nothing,
+    empty: EmptyList,
     note: Callable[[T], str] = lambda _: "",
 ) -> None:
-    """Write records for a program as they come, or all of them in columns for a person, those that say nothing left out.
+    """Write records as JSON lines as they come, or all of them in columns for people, without empty columns.
 
-    Args:
-        output: Where to.
-        items: The records.
-        columns: The columns that a person reads.
-        record: Returns what a program reads of one.
-        cells: Returns what a person reads of one, under the headings of the columns.
-        nothing: What a person is told where there is none.
-        note: Returns what stands below one on a line of its own, if anything.
+    For people, the note of a record follows on a line of its own; if there are no records, `empty` says so.
     """
     if output.as_json:
-        async for item in items:
+        async for item in _each(items):
             output.record(record(item))
         return
-    rows = [(cells(item), note(item)) async for item in items]
+    rows = [([column.cell(item) for column in columns], note(item)) async for item in _each(items)]
     if not rows:
-        output.say(await nothing.say())
+        output.say(await empty.message())
         return
-    used = [column for column in columns if any(row.get(column.heading) for row, _ in rows)]
-    output.listing(used, [([row.get(column.heading, "") for column in used], words) for row, words in rows])
+    used = [place for place in range(len(columns)) if any(cells[place] for cells, _ in rows)]
+    output.listing([columns[place] for place in used], [([cells[place] for place in used], words) for cells, words in rows])
 
 
-def time_column(heading: str) -> Column:
-    """Return a column of what `when` returns, never broken: a narrow terminal leaves out the year, or the seconds."""
-    return Column(heading=f"{heading} (UTC)", shorter=_shorter)
+async def _each(items: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
 
 
-def _shorter(text: str) -> str:
+def time_column(heading: str, time: Callable[[Any], float]) -> Column:
+    """Return a column of times, never broken in two: a narrow terminal leaves out the year, or the seconds."""
+    return Column(heading=f"{heading} (UTC)", cell=lambda item: utc_time(time(item)), shorten=_shorten_time)
+
+
+def _shorten_time(text: str) -> str:
     year = f"{datetime.now(UTC):%Y-}"
     return text.removeprefix(year) if text.startswith(year) else text[: len("2025-10-09 08:53")]
 
 
-def _given(filters: Mapping[str, object]) -> list[tuple[str, object]]:
-    return [(option, value) for option, value in filters.items() if value is not None and value is not False]
-
-
-def moment(unix: float) -> str:
-    """Return a Unix time as programs read it: ISO 8601 in UTC."""
+def iso_time(unix: float) -> str:
+    """Return a Unix time for programs: ISO 8601 in UTC."""
     return datetime.fromtimestamp(unix, UTC).isoformat(timespec="milliseconds")
 
 
-def when(unix: float) -> str:
-    """Return a Unix time as people read it, in UTC."""
+def utc_time(unix: float) -> str:
+    """Return a Unix time for people, in UTC."""
     return f"{datetime.fromtimestamp(unix, UTC):%Y-%m-%d %H:%M:%S}"
 
 
-def unusual(scope: str) -> str:
-    """Return a scope for people, nothing for the default one: where there is no other, its column is left out."""
-    return "" if scope == DEFAULT_SCOPE else scope
+def scope_column(scope: Callable[[Any], str]) -> Column:
+    """Return a column of scopes, empty for the default one."""
+    return Column(heading="scope", cell=lambda item: "" if scope(item) == DEFAULT_SCOPE else scope(item), min_cut=8)

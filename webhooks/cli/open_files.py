@@ -12,7 +12,7 @@ from attrs import evolve
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.text import counted
 from webhooks.cli.admin import ADMIN_LIMITS
-from webhooks.cli.ending import CannotStart
+from webhooks.cli.errors import CannotStart
 
 if TYPE_CHECKING:
     from webhooks.cli.settings import ListenerSettings

@@ -5,71 +5,88 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
+from attrs import evolve
 
 from original_async.settings import WEBHOOK_KEYS, app_uid_from
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import fail, keys_option, not_empty
+from rewards_core.cli.output import check_not_empty, fail, keys_option
 from rewards_core.text import one_line
 from webhooks.cli.sources import SourceSpec, parse_source
 from webhooks.cli.unix_socket import UnixSettings, mode_from
 from webhooks.store.records import EventState
 
-LARGEST_ID = 10**15
-LARGEST_LIST = 1_000_000
+MAX_LIST = 1_000_000
+_MAX_ID = 10**15
 
-StoreOption = Annotated[
-    str,
-    typer.Option("--store", help="Where events are kept: sqlite:///FILE (sqlite:////FILE if absolute)."),
-]
-YesOption = Annotated[bool, typer.Option("--yes", help="Go on without being asked.")]
+
+def _check_ids(ids: Any) -> Any:
+    """Return the ids of an option or an argument; `max=` would show the limit, all 16 digits of it, in the help.
+
+    Raises:
+        typer.BadParameter: one of them is larger than the store's ids can be.
+    """
+    if any(each > _MAX_ID for each in ([ids] if isinstance(ids, int) else ids or ())):
+        raise typer.BadParameter(f"give an id up to {_MAX_ID:,}.")
+    return ids
+
+
+StoreOption = Annotated[str, typer.Option("--store", help="The store: sqlite:///FILE, or sqlite:////FILE for an absolute path.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 KeysOption = Annotated[Path | None, keys_option(WEBHOOK_KEYS)]
 SourceOption = Annotated[
     list[str] | None,
-    typer.Option("--source", help="PATH[,scope=S][,app=UID][,keys=FILE]; give it again for each further source."),
-]
-UnixOption = Annotated[Path | None, typer.Option("--unix", help="Listen on a unix socket instead.")]
-UnixModeOption = Annotated[
-    str,
     typer.Option(
-        "--unix-mode", help="Who may connect to the unix socket: 0600 its user, 0660 its group too, 0666 everybody here."
+        "--source",
+        metavar="SOURCE",
+        help="A path that takes deliveries, then ,scope=NAME ,app=UID and ,keys=FILE as needed. Repeat for more sources.",
     ),
 ]
-UnixGroupOption = Annotated[str | None, typer.Option("--unix-group", help="Group of the unix socket, such as that of the proxy.")]
-TlsCertOption = Annotated[Path | None, typer.Option("--tls-cert", help="PEM file of the certificate with its chain.")]
-TlsKeyOption = Annotated[Path | None, typer.Option("--tls-key", help="PEM file of its key, if apart.")]
+UnixOption = Annotated[Path | None, typer.Option("--unix", help="Listen on this unix socket instead of a port.")]
+UnixModeOption = Annotated[
+    str,
+    typer.Option("--unix-mode", help="Who may connect to the unix socket: 0600 its user, 0660 also its group, 0666 everybody."),
+]
+UnixGroupOption = Annotated[str | None, typer.Option("--unix-group", help="Group of the unix socket, such as the proxy's.")]
+TlsCertOption = Annotated[Path | None, typer.Option("--tls-cert", help="PEM file of the certificate and its chain.")]
+TlsKeyOption = Annotated[Path | None, typer.Option("--tls-key", help="PEM file of the key, if it is not in --tls-cert.")]
 TrustedProxyOption = Annotated[
     list[str] | None,
     typer.Option(
         "--trusted-proxy",
-        help="Address or CIDR range whose X-Forwarded-For is believed, or 'unix'; may be given again.",
+        help="Address or CIDR range of a proxy whose X-Forwarded-For is trusted, or 'unix'. Repeat for more.",
     ),
 ]
 ForwardOption = Annotated[
     str | None,
     typer.Option(
-        "--forward-to", help="Hand deliveries on to this URL, unchanged, as long as --forward-attempts and --forward-for say."
+        "--forward-to", help="Forward every delivery unchanged to this URL. --forward-attempts and --forward-for limit retries."
     ),
 ]
-EventOption = Annotated[str | None, typer.Option("--event", "--name", help="Only events of this name.", callback=not_empty)]
-StateOption = Annotated[EventState | None, typer.Option("--state", help="Only events whose handlers are so far.")]
-EventUidOption = Annotated[
-    str | None, typer.Option("--uid", help="Only events that speak of the operation with this uid.", callback=not_empty)
+EventOption = Annotated[
+    str | None, typer.Option("--event", "--name", help="Only events with this name.", callback=check_not_empty)
 ]
-EventScopeOption = Annotated[str | None, typer.Option("--scope", help="Only events of this scope.", callback=not_empty)]
+StateOption = Annotated[EventState | None, typer.Option("--state", help="Only events whose handlers are in this state.")]
+EventUidOption = Annotated[
+    str | None, typer.Option("--uid", help="Only events about the operation with this uid.", callback=check_not_empty)
+]
+EventScopeOption = Annotated[str | None, typer.Option("--scope", help="Only events of this scope.", callback=check_not_empty)]
 UidOption = Annotated[
-    str | None, typer.Option("--uid", help="Only the operation with this uid, of whatever kind.", callback=not_empty)
+    str | None, typer.Option("--uid", help="Only operations of any kind with this uid.", callback=check_not_empty)
 ]
 KindOption = Annotated[
-    str | None, typer.Option("--kind", help="Only operations of this kind, such as allocation.", callback=not_empty)
+    str | None, typer.Option("--kind", help="Only operations of this kind, such as allocation.", callback=check_not_empty)
 ]
-ScopeOption = Annotated[str | None, typer.Option("--scope", help="Only operations of this scope.", callback=not_empty)]
-BeforeOption = Annotated[int | None, typer.Option("--before", help="Only those with a lower id.", min=0, max=LARGEST_ID)]
-LimitOption = Annotated[int, typer.Option("--limit", help="The most to list.", min=1, max=LARGEST_LIST)]
+ScopeOption = Annotated[str | None, typer.Option("--scope", help="Only operations of this scope.", callback=check_not_empty)]
+BeforeOption = Annotated[int | None, typer.Option("--before", help="Only records with a lower id.", min=0, callback=_check_ids)]
+EventIdArgument = Annotated[int, typer.Argument(help="The event's id.", min=0, callback=_check_ids)]
+EventIdsArgument = Annotated[list[int], typer.Argument(help="Ids of events.", min=0, callback=_check_ids)]
+OptionalEventIdsArgument = Annotated[list[int] | None, typer.Argument(help="Ids of events.", min=0, callback=_check_ids)]
+LimitOption = Annotated[int, typer.Option("--limit", help="List at most this many records.", min=1, max=MAX_LIST)]
 CaOption = Annotated[
-    Path | None, typer.Option("--cacert", help="PEM file of the authorities to trust for https, in place of the system's.")
+    Path | None, typer.Option("--cacert", help="PEM file of certificates to trust for https, instead of the system's.")
 ]
 DEFAULT_STORE = "sqlite:///inbox.db"
 DEFAULT_UNIX_MODE = "0660"
@@ -77,16 +94,16 @@ DEFAULT_LIMIT = 50
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something that cannot be undone; outside of any event loop, so that an interrupt is heard at once.
+    """Ask before an irreversible change; call it outside of an event loop, so that ctrl-c works at once.
 
     Raises:
-        typer.Exit: nobody is at a terminal to be asked, or the answer is not yes; nothing was changed.
+        typer.Exit: standard input is no terminal, or the answer is not yes; nothing was changed.
     """
     if yes:
         return
     stdin: TextIO | None = sys.stdin
     if stdin is None or not stdin.isatty():
-        fail("Nobody is at a terminal to confirm this. Nothing was changed. Add --yes to go on without being asked.", Exit.USAGE)
+        fail("This needs confirmation, but there is no terminal to ask on. Nothing was changed. Confirm with --yes.", Exit.USAGE)
     typer.echo(f"{one_line(question, 1_000)} [y/N] ", nl=False, err=True)  # `typer.confirm` writes a blank to standard output
     try:
         answer = stdin.readline()
@@ -96,35 +113,32 @@ def confirm(question: str, *, yes: bool) -> None:
         fail("Nothing was changed.", Exit.REFUSED)
 
 
-def sources_of(given: list[str] | None, keys_file: Path | None) -> list[SourceSpec]:
-    """Return the sources a command means; without `--source` one, at the default path.
+def source_specs(given: list[str] | None, keys_file: Path | None) -> list[SourceSpec]:
+    """Return the sources of a command; without `--source` one at the default path.
 
     Raises:
-        typer.BadParameter: one of them is none, or `ORIGINAL_APP_UID` is no uid.
+        typer.BadParameter: a source is malformed, or `ORIGINAL_APP_UID` is no uid.
     """
     try:
         if not given:
             return [SourceSpec(app_uid=app_uid_from(os.environ), keys_file=keys_file)]
         specs = [parse_source(text) for text in given]
-    except ValueError as problem:
-        raise typer.BadParameter(str(problem)) from None
-    return [
-        SourceSpec(path=spec.path, scope=spec.scope, app_uid=spec.app_uid, keys_file=spec.keys_file or keys_file)
-        for spec in specs
-    ]
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return [evolve(spec, keys_file=spec.keys_file or keys_file) for spec in specs]
 
 
-def unix_of(path: Path | None, mode: str, group: str | None) -> UnixSettings | None:
-    """Return the unix socket a command means, None if it means none.
+def unix_settings(path: Path | None, mode: str, group: str | None) -> UnixSettings | None:
+    """Return the unix socket of a command, None if it has none.
 
     Raises:
-        typer.BadParameter: its path, mode or group makes no sense, or there is a mode or group but no path.
+        typer.BadParameter: its path, mode or group is invalid, or there is a mode or group but no path.
     """
     if path is None:
         if group is not None or mode != DEFAULT_UNIX_MODE:
-            raise typer.BadParameter("--unix-mode and --unix-group are for a unix socket. Give --unix PATH too, or none of them.")
+            raise typer.BadParameter("--unix-mode and --unix-group need a unix socket. Give --unix PATH too, or none of them.")
         return None
     try:
         return UnixSettings(path=path, mode=mode_from(mode), group=group)
-    except ValueError as problem:
-        raise typer.BadParameter(str(problem)) from None
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None

@@ -1,4 +1,4 @@
-"""Commands about outcomes: list."""
+"""`webhook-listener outcomes`: list."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import typer
 
 from rewards_core.cli.columns import Column
 from rewards_core.cli.output import JsonOption, Output, cell
-from rewards_core.cli.program import group_of_one
+from rewards_core.cli.program import command_group
 from rewards_core.operations import OperationStatus
-from webhooks.cli.ending import run
-from webhooks.cli.lists import Nothing, moment, pages, show, time_column, unusual, when
+from webhooks.cli.errors import run_command
+from webhooks.cli.lists import EmptyList, iso_time, pages, scope_column, time_column, utc_time, write_list
 from webhooks.cli.options import (
     DEFAULT_LIMIT,
     DEFAULT_STORE,
@@ -23,26 +23,17 @@ from webhooks.cli.options import (
     StoreOption,
     UidOption,
 )
-from webhooks.cli.stores import opened
+from webhooks.cli.stores import open_existing
 from webhooks.store.outcomes import same_value
 from webhooks.store.records import Outcome, StoredOutcome
 
-_COLUMNS = (
-    Column(heading="id", right=True),
-    time_column("settled"),
-    Column(heading="status"),
-    Column(heading="by"),
-    Column(heading="scope", least=8),
-    Column(heading="kind"),
-    Column(heading="uid"),
-)
-_DIFFERENCES = 3
+_MAX_DIFFERENCES = 3
 
-outcomes_app = group_of_one("List how operations have settled.")
+outcomes_app = command_group("List how operations settled.")
 
 
-class Settled(StrEnum):
-    """How an operation ends."""
+class SettledStatus(StrEnum):
+    """The statuses of `--status`."""
 
     DONE = OperationStatus.DONE.value
     FAILED = OperationStatus.FAILED.value
@@ -52,7 +43,7 @@ class Settled(StrEnum):
 def list_outcomes(
     store: StoreOption = DEFAULT_STORE,
     uid: UidOption = None,
-    status: Annotated[Settled | None, typer.Option(help="Only operations that ended so.")] = None,
+    status: Annotated[SettledStatus | None, typer.Option(help="Only operations with this status.")] = None,
     kind: KindOption = None,
     scope: ScopeOption = None,
     conflicts: Annotated[
@@ -62,9 +53,9 @@ def list_outcomes(
     limit: LimitOption = DEFAULT_LIMIT,
     as_json: JsonOption = None,
 ) -> None:
-    """List how operations have settled, newest first: when, and whether a delivery or a poll said so.
+    """List how operations settled, newest first: when, and by a delivery or a poll.
 
-    The first outcome of an operation stands. Later ones that differ from it are shown below it: they are for a person to look at.
+    The first outcome of an operation is final. A later, different outcome is a conflict: it is shown below, for you to check.
 
     Example: webhook-listener outcomes list --status failed
     """
@@ -72,41 +63,32 @@ def list_outcomes(
     wanted = None if status is None else OperationStatus(status.value)
 
     async def work() -> None:
-        async with opened(store) as inbox:
-
-            async def any_left() -> bool:
-                return bool(await inbox.list_outcomes(limit=1))
-
-            await show(
-                output,
-                pages(
-                    lambda last, most: inbox.list_outcomes(
-                        scope=scope, kind=kind, uid=uid, status=wanted, conflicting=conflicts, before_id=last, limit=most
-                    ),
-                    lambda one: one.id,
-                    limit=limit,
-                    start=before,
+        async with open_existing(store) as inbox:
+            found = pages(
+                lambda last, limit: inbox.list_outcomes(
+                    scope=scope, kind=kind, uid=uid, status=wanted, conflicting=conflicts, before_id=last, limit=limit
                 ),
-                columns=_COLUMNS,
-                record=_record,
-                cells=_cells,
-                note=_note,
-                nothing=Nothing(
-                    one="outcome",
-                    none="No outcomes yet: no operation has settled in this store.",
-                    filters={
-                        "--uid": uid,
-                        "--status": status,
-                        "--kind": kind,
-                        "--scope": scope,
-                        "--conflicts": conflicts,
-                        "--before": before,
-                    },
-                    any_left=any_left,
-                ),
+                lambda one: one.id,
+                limit=limit,
+                start=before,
             )
+            filters = {
+                "--uid": uid,
+                "--status": status,
+                "--kind": kind,
+                "--scope": scope,
+                "--conflicts": conflicts,
+                "--before": before,
+            }
+            empty = EmptyList(
+                noun="outcome",
+                text="No outcomes yet: no operation has settled in this store.",
+                filters=filters,
+                find_any=lambda: inbox.list_outcomes(limit=1),
+            )
+            await write_list(output, found, columns=_COLUMNS, record=_record, note=_conflict_note, empty=empty)
 
-    run(work)
+    run_command(work)
 
 
 def _record(one: StoredOutcome) -> dict[str, Any]:
@@ -116,32 +98,19 @@ def _record(one: StoredOutcome) -> dict[str, Any]:
         "scope": ref.scope,
         "kind": ref.kind,
         "uid": ref.uid,
-        **_said(one.outcome),
-        "conflicts": [_said(later) for later in one.conflicts],
+        **_outcome_record(one.outcome),
+        "conflicts": [_outcome_record(later) for later in one.conflicts],
     }
 
 
-def _said(outcome: Outcome) -> dict[str, Any]:
+def _outcome_record(outcome: Outcome) -> dict[str, Any]:
     return {
         "status": str(outcome.status),
         "via": outcome.via,
         "confirmed": outcome.confirmed,
-        "settled_at": moment(outcome.settled_at),
+        "settled_at": iso_time(outcome.settled_at),
         "key": outcome.key,
         "resource": outcome.resource,
-    }
-
-
-def _cells(one: StoredOutcome) -> dict[str, str]:
-    outcome = one.outcome
-    return {
-        "id": str(one.id),
-        "settled (UTC)": when(outcome.settled_at),
-        "status": str(outcome.status),
-        "by": _by(outcome),
-        "scope": unusual(outcome.ref.scope),
-        "kind": outcome.ref.kind,
-        "uid": outcome.ref.uid,
     }
 
 
@@ -149,16 +118,27 @@ def _by(outcome: Outcome) -> str:
     return "webhook, confirmed" if outcome.confirmed and outcome.via == "webhook" else outcome.via
 
 
-def _note(one: StoredOutcome) -> str:
+_COLUMNS = (
+    Column(heading="id", cell=lambda one: str(one.id), right=True),
+    time_column("settled", lambda one: one.outcome.settled_at),
+    Column(heading="status", cell=lambda one: str(one.outcome.status)),
+    Column(heading="by", cell=lambda one: _by(one.outcome)),
+    scope_column(lambda one: one.outcome.ref.scope),
+    Column(heading="kind", cell=lambda one: one.outcome.ref.kind),
+    Column(heading="uid", cell=lambda one: one.outcome.ref.uid),
+)
+
+
+def _conflict_note(one: StoredOutcome) -> str:
     return "; ".join(
-        f"later {later.status} by {_by(later)} at {when(later.settled_at)} UTC{_differences(one.outcome, later)}"
+        f"conflict: {later.status} by {_by(later)} at {utc_time(later.settled_at)} UTC{_differences(one.outcome, later)}"
         for later in one.conflicts
     )
 
 
 def _differences(first: Outcome, later: Outcome) -> str:
-    """Return the values that both name and that differ, apart from the status."""
+    """Return the values, other than the status, that both outcomes have and that differ."""
     both = [name for name in first.resource if name in later.resource and name != "status"]
     differing = [name for name in both if not same_value(first.resource[name], later.resource[name])]
-    told = [f"{cell(name)} {cell(first.resource[name])}, then {cell(later.resource[name])}" for name in differing[:_DIFFERENCES]]
-    return f" ({'; '.join(told)})" if told else ""
+    words = [f"{cell(name)} {cell(first.resource[name])}, then {cell(later.resource[name])}" for name in differing]
+    return f" ({'; '.join(words[:_MAX_DIFFERENCES])})" if words else ""

@@ -1,9 +1,9 @@
-"""Commands about what a running listener refused: list."""
+"""`webhook-listener refused`: list."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,13 +13,13 @@ from attrs import asdict
 
 from rewards_core.cli.columns import Column
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, fail, wrong_usage
-from rewards_core.cli.program import group_of_one
+from rewards_core.cli.output import JsonOption, Output, exit_on_value_error, fail
+from rewards_core.cli.program import command_group
 from rewards_core.environment import listed
 from rewards_core.text import counted, one_line
 from rewards_core.validation import check_base_url
-from webhooks.cli.ending import CannotStart, run
-from webhooks.cli.lists import Nothing, moment, show, time_column, when
+from webhooks.cli.errors import CannotStart, run_command
+from webhooks.cli.lists import EmptyList, iso_time, time_column, write_list
 from webhooks.cli.refusal_lists import from_json
 from webhooks.cli.settings import admin_token
 from webhooks.refusals import MAX_KEPT, Refusal
@@ -29,125 +29,107 @@ if TYPE_CHECKING:
 
 DEFAULT_ADMIN = "http://127.0.0.1:8481"
 _TIMEOUT = aiohttp.ClientTimeout(total=10.0)
-_LONGEST_ANSWER = 4 << 20
+_MAX_REPLY = 4 << 20
 _COLUMNS = (
-    time_column("last"),
-    Column(heading="reason"),
-    Column(heading="answer"),
-    Column(heading="times", right=True),
-    Column(heading="from"),
+    time_column("last", lambda each: each.last_at),
+    Column(heading="reason", cell=lambda each: each.reason),
+    Column(heading="answer", cell=lambda each: "none" if each.status is None else str(each.status)),
+    Column(heading="times", cell=lambda each: str(each.count), right=True),
+    Column(heading="from", cell=lambda each: each.peer or ""),
 )
 
-refused_app = group_of_one("List what a running listener refused, and what to do.")
+refused_app = command_group("List the requests that a running listener refused, and what to do.")
 
 
 @refused_app.command("list")
 def list_refused(
-    admin: Annotated[str, typer.Option(help="Where the listener serves its admin port.")] = DEFAULT_ADMIN,
+    admin: Annotated[str, typer.Option(help="URL of the listener's admin port.")] = DEFAULT_ADMIN,
     admin_token_file: Annotated[Path | None, typer.Option(help="The listener's file of the admin token.")] = None,
     reason: Annotated[str | None, typer.Option(help="Only refusals for this reason.")] = None,
-    limit: Annotated[int, typer.Option(help="The most refusals to list.", min=1, max=MAX_KEPT)] = 50,
+    limit: Annotated[int, typer.Option(help="List at most this many refusals.", min=1, max=MAX_KEPT)] = 50,
     as_json: JsonOption = None,
 ) -> None:
-    """List what a running listener refused last, newest first, with the reason and what to do.
+    """List the requests that a running listener refused, latest first, with the reason and what to do.
 
-    Refusals alike in reason, address, path and key ids are one line with their count. Nothing of a body is kept, and a listener
-    forgets them when it ends.
+    Refusals with the same reason, address, path and key ids are counted on one line. No bodies are kept. A listener forgets its
+    refusals when it stops.
 
     Example: webhook-listener refused list --reason unknown_key
     """
     output = Output(as_json)
-    with wrong_usage():
+    with exit_on_value_error():
         token = None if admin_token_file is None else admin_token(admin_token_file)
 
     async def work() -> None:
-        found = await _asked(check_base_url(admin, name="--admin", allow_insecure=True), token)
+        found = await _fetch(check_base_url(admin, name="--admin", allow_insecure=True), token)
         reasons = sorted({each.reason for each in found})
         wanted = [each for each in found if reason in (None, each.reason)][:limit]
         explained: set[str] = set()
 
         def note(each: Refusal) -> str:
-            """Return what came, and below the first of those that have the same advice what to do."""
-            new = each.advice not in explained
+            """Return the request, and for the first of those with the same advice also the advice."""
+            advice = "" if each.advice in explained else each.advice
             explained.add(each.advice)
-            return ". ".join(filter(None, (_what_came(each), each.advice if new else "")))
+            return ". ".join(filter(None, (_request_words(each), advice)))
 
-        async def any_left() -> bool:
+        async def find_any() -> bool:
             return bool(found)
 
-        await show(
-            output,
-            _each(wanted),
-            columns=_COLUMNS,
-            record=_record,
-            cells=_cells,
-            note=note,
-            nothing=Nothing(
-                one="refusal",
-                none="The listener has refused nothing since it started.",
-                filters={"--reason": reason},
-                any_left=any_left,
-                others=f"The listener refused others for {listed(reasons)}." if reasons else "",
-            ),
+        empty = EmptyList(
+            noun="refusal",
+            text="The listener has refused nothing since it started.",
+            filters={"--reason": reason},
+            find_any=find_any,
+            others=f"The listener refused requests for {listed(reasons)}." if reasons else "",
         )
+        await write_list(output, wanted, columns=_COLUMNS, record=_record, note=note, empty=empty)
 
-    run(work)
+    run_command(work)
 
 
-async def _asked(admin: str, token: Secret | None) -> Sequence[Refusal]:
+async def _fetch(admin: str, token: Secret | None) -> Sequence[Refusal]:
     headers = {} if token is None else {"Authorization": f"Bearer {token.reveal()}"}
     body = b""
     try:
         async with (
             aiohttp.ClientSession(timeout=_TIMEOUT) as session,
-            session.get(f"{admin}/refused", headers=headers, allow_redirects=False) as answer,
+            session.get(f"{admin}/refused", headers=headers, allow_redirects=False) as reply,
         ):
-            async for block in answer.content.iter_any():
+            async for block in reply.content.iter_any():
                 body += block
-                if len(body) > _LONGEST_ANSWER:
+                if len(body) > _MAX_REPLY:
                     break
-            status = answer.status
-    except (aiohttp.ClientError, OSError, TimeoutError) as problem:
-        words = f"No listener answers at {admin}: {one_line(str(problem) or type(problem).__name__)}. Start it, or give --admin."
-        raise CannotStart(words, Exit.UNAVAILABLE) from None
+            status = reply.status
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        why = one_line(str(error) or type(error).__name__)
+        raise CannotStart(f"No listener answers at {admin}: {why}. Start it, or give --admin.", Exit.UNAVAILABLE) from None
+    if status == 401 and token is None:
+        fail(f"The listener at {admin} requires its admin token. Give --admin-token-file.", Exit.REFUSED)
     if status == 401:
-        words = "asks for its admin token. Give --admin-token-file."
-        if token is not None:
-            words = "does not know the token that --admin-token-file holds. Name the file with which it was started."
-        fail(f"The listener at {admin} {words}", Exit.REFUSED)
+        fail(
+            f"The listener at {admin} rejected the token in --admin-token-file. Name the file that it was started with.",
+            Exit.REFUSED,
+        )
     if status == 421:
-        fail(f"The listener does not know the name in {admin}. Give its address, or serve with --admin-allow-host.", Exit.REFUSED)
+        fail(
+            f"The listener does not know the host name in {admin}. Use its address, or start it with --admin-allow-host.",
+            Exit.REFUSED,
+        )
     try:
         if status != 200:
             raise ValueError
         return from_json(json.loads(body)["refused"])
     except (ValueError, KeyError, TypeError):
-        words = f"{admin} answers (HTTP {status}), but is not the admin port of a listener of this version. Give that as --admin."
-        raise CannotStart(words, Exit.UNAVAILABLE) from None
-
-
-async def _each(refusals: Sequence[Refusal]) -> AsyncIterator[Refusal]:
-    for each in refusals:
-        yield each
+        text = f"{admin} (HTTP {status}) is not the admin port of a listener of this version. Give the right one with --admin."
+        raise CannotStart(text, Exit.UNAVAILABLE) from None
 
 
 def _record(each: Refusal) -> dict[str, Any]:
-    return {**asdict(each), "first_at": moment(each.first_at), "last_at": moment(each.last_at)}
+    return {**asdict(each), "first_at": iso_time(each.first_at), "last_at": iso_time(each.last_at)}
 
 
-def _cells(each: Refusal) -> dict[str, str]:
-    return {
-        "last (UTC)": when(each.last_at),
-        "reason": each.reason,
-        "answer": "none" if each.status is None else str(each.status),
-        "times": str(each.count),
-        "from": each.peer or "",
-    }
-
-
-def _what_came(each: Refusal) -> str:
-    """Return what is known of the request, for people."""
-    target = " ".join(filter(None, (each.method, each.path)))
+def _request_words(each: Refusal) -> str:
+    request = " ".join(filter(None, (each.method, each.path)))
     length = "" if each.length is None else counted(each.length, "byte")
     keys = f"claims key {', '.join(each.key_ids)}" if each.key_ids else ""
-    return ", ".join(filter(None, (target, length, keys)))
+    return ", ".join(filter(None, (request, length, keys)))

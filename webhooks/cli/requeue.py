@@ -1,4 +1,4 @@
-"""How commands let handlers run again, and tell for which events they will not."""
+"""Run handlers again for chosen events, and report the events that were skipped."""
 
 from __future__ import annotations
 
@@ -14,63 +14,48 @@ from webhooks.store.records import UNSERVED_DAYS, HandlerStatus
 NO_EVENT = "there is no such event"
 ERASED = "its body was erased"
 
-_AT_ONCE = 200
-_NAMED = 20
+_BATCH = 200
+_MAX_NAMED = 20
 
 
 async def requeue(store: Store, event_ids: Sequence[int], *, every_handler: bool) -> list[int]:
-    """Let handlers run again for events, some at a time, so that no delivery waits long; return those that got no job.
-
-    Args:
-        store: The store.
-        event_ids: The events.
-        every_handler: As for `Store.requeue`.
-    """
-    left = []
-    for start in range(0, len(event_ids), _AT_ONCE):
-        some = event_ids[start : start + _AT_ONCE]
+    """Queue handlers again, in batches so that deliveries do not wait for long; return the events that got no job."""
+    skipped = []
+    for start in range(0, len(event_ids), _BATCH):
+        batch = event_ids[start : start + _BATCH]
         answers = await asyncio.gather(  # they share one commit
-            *(store.requeue([event_id], every_handler=every_handler) for event_id in some), return_exceptions=True
+            *(store.requeue([event_id], every_handler=every_handler) for event_id in batch), return_exceptions=True
         )
-        for event_id, answer in zip(some, answers, strict=True):
+        for event_id, answer in zip(batch, answers, strict=True):
             if isinstance(answer, BaseException):
                 raise answer
             if not answer:
-                left.append(event_id)
-    return left
+                skipped.append(event_id)
+    return skipped
 
 
-async def report(store: Store, output: Output, done: str, event_ids: Sequence[int], passed_over: Mapping[int, str]) -> None:
-    """Say for how many events handlers run again, and why not for the others; end the command if there are any.
-
-    Args:
-        store: The store.
-        output: Where to.
-        done: What was done to them, such as `"replayed"`.
-        event_ids: The events that were meant.
-        passed_over: Those of them for which no handler runs again, with the reason.
-    """
-    count = len(event_ids) - len(passed_over)
-    left = [{"id": event_id, "why": passed_over[event_id]} for event_id in event_ids if event_id in passed_over]
-    told = f"{count:,} of {counted(len(event_ids), 'event')}" if left else counted(count, "event")
-    output.record({done: count, "passed_over": left}, text=f"{told} {done}")
+async def report(store: Store, output: Output, verb: str, event_ids: Sequence[int], skipped: Mapping[int, str]) -> None:
+    """Say how many events were requeued, such as `"replayed"`; if some were skipped, say why and end the command."""
+    count = len(event_ids) - len(skipped)
+    left = [{"id": event_id, "why": skipped[event_id]} for event_id in event_ids if event_id in skipped]
+    words = f"{count:,} of {counted(len(event_ids), 'event')}" if left else counted(count, "event")
+    output.record({verb: count, "passed_over": left}, text=f"{words} {verb}")
     if count:
         note_unserved(output, await store.list_handlers())
     if left:
-        words = [f"Event {one['id']}: {str(one['why']).rstrip('.')}." for one in left[:_NAMED]]
-        if len(left) > _NAMED:
-            further = counted(len(left) - _NAMED, "further event was", "further events were")
-            words.append(f"{further} passed over; --json names them all.")
-        fail(" ".join(words), Exit.NOT_FOUND)
+        reasons = [f"Event {one['id']}: {str(one['why']).rstrip('.')}." for one in left[:_MAX_NAMED]]
+        if len(left) > _MAX_NAMED:
+            reasons.append(f"{counted(len(left) - _MAX_NAMED, 'more event')} skipped; --json lists all of them.")
+        fail(" ".join(reasons), Exit.NOT_FOUND)
 
 
 def note_unserved(output: Output, found: Sequence[HandlerStatus]) -> None:
-    """Say which handlers have jobs that wait for a process to run them."""
+    """Name the handlers that have jobs but no process to run them."""
     names = sorted({one.subscription.handler for one in found if one.ready and not one.served})
     if names:
         one = len(names) == 1
         output.note(
-            f"No process runs {', '.join(names)} now. {'Its' if one else 'Their'} jobs wait, and become dead letters after "
-            f"{UNSERVED_DAYS} days: start the process that runs {'it' if one else 'them'}, or retire {'it' if one else 'them'} "
+            f"No running process serves {', '.join(names)}. {'Its' if one else 'Their'} jobs become dead letters after "
+            f"{UNSERVED_DAYS} days. Start the process that runs {'it' if one else 'them'}, or retire {'it' if one else 'them'} "
             "with `webhook-listener handlers retire`."
         )

@@ -1,4 +1,4 @@
-"""`webhook-listener events resend`: send kept events to a URL, as the vendor sent them."""
+"""Send stored events to a URL, as the vendor sent them: the work of `webhook-listener events resend`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,11 @@ from rewards_core.keys import webhook_keys
 from rewards_core.validation import check_base_url
 from webhooks.cli.requeue import ERASED, NO_EVENT
 from webhooks.cli.sending import delivery_headers, sender
-from webhooks.cli.stores import opened
+from webhooks.cli.stores import open_existing
 from webhooks.store.outcomes import CONFLICT_EVENT
 
 if TYPE_CHECKING:
     from webhooks.store.records import StoredEvent
-
-_MADE_HERE = "it was made here of two outcomes that differ, and no delivery brought it"
-_UNSIGNED = "its signature was not kept; give keys with --keys-file to sign it"
 
 
 async def resend(
@@ -35,25 +32,18 @@ async def resend(
     keys_file: Path | None,
     allow_insecure: bool,
 ) -> None:
-    """Send events to a URL, and end the command by the worst answer; where one cannot be sent, none is.
+    """Send events to a URL; the worst answer decides the exit code. Nothing is sent if one event cannot be sent.
 
-    Args:
-        store: The store's URL.
-        output: Where to.
-        event_ids: The events.
-        to: Where they are sent; plain http only to this machine, unless `allow_insecure`.
-        cacert: Whom to trust for https, None for the system's authorities.
-        keys_file: Keys to sign with; without it and without those of the environment the signatures go as they came.
-        allow_insecure: Whether plain http may leave this machine.
+    Without a file of keys, and without keys in the environment, events keep their signatures.
 
     Raises:
-        ValueError: the URL or a file cannot be used.
-        typer.Exit: an event cannot be sent, or was not taken.
+        ValueError: the URL or a file is invalid.
+        typer.Exit: an event cannot be sent, or was not accepted.
     """
     url = check_base_url(to, name="--to", allow_insecure=allow_insecure, allowed_by="--insecure")
     signed = keys_file is not None or bool(os.environ.get(WEBHOOK_KEYS))
     signer = OriginalWebhooks(webhook_keys(keys_file, WEBHOOK_KEYS)) if signed else None
-    async with opened(store) as inbox:
+    async with open_existing(store) as inbox:
         found = {event_id: await inbox.get_event(event_id) for event_id in event_ids}
     wrong = {event_id: why for event_id, stored in found.items() if (why := _why_not(stored, signed=signed)) is not None}
     if wrong:
@@ -68,7 +58,7 @@ async def resend(
                 {"id": stored.id, "sent": event.name, "status": status},
                 text=f"event {stored.id}, {event.name or 'unread'}: {status}",
             )
-    target.judge("Run the same command again to send it once more.")
+    target.judge("Run the same command again to send it again.")
 
 
 def _why_not(stored: StoredEvent | None, *, signed: bool) -> str | None:
@@ -77,5 +67,7 @@ def _why_not(stored: StoredEvent | None, *, signed: bool) -> str | None:
     if not stored.event.body:
         return ERASED
     if stored.event.name == CONFLICT_EVENT:
-        return _MADE_HERE
-    return _UNSIGNED if stored.event.signature is None and not signed else None
+        return "it reports a conflict between two outcomes and was created here, not by the vendor"
+    if stored.event.signature is None and not signed:
+        return "its signature was not stored; give --keys-file to sign it"
+    return None

@@ -1,4 +1,4 @@
-"""Sample deliveries, shaped as the vendor documents them."""
+"""Sample deliveries in the form that the vendor documents."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RESOURCES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 
 class Shape(StrEnum):
-    """How much a sample says: the whole resource, only its uid, or no uid at all."""
+    """How much of the resource a sample holds: all, its uid only, or nothing."""
 
     FULL = "full"
     UID = "uid"
@@ -28,32 +28,14 @@ class Shape(StrEnum):
 
 
 def sample_body(
-    name: str,
-    *,
-    shape: Shape,
-    uid: str,
-    status: str,
-    amount: str,
-    app_uid: str | None,
-    overrides: Sequence[tuple[str, Any]],
-    now: datetime | None = None,
+    name: str, *, shape: Shape, uid: str, status: str, amount: str, app_uid: str | None, overrides: Sequence[tuple[str, Any]]
 ) -> dict[str, Any]:
-    """Return the body of a sample event.
-
-    Args:
-        name: The event's name.
-        shape: How much it says.
-        uid: Of the operation.
-        status: Of the operation.
-        amount: Of the operation.
-        app_uid: Whose event it is, None for the documents' sample.
-        overrides: Dotted paths and the values to put there.
-        now: The event's time.
+    """Return the body of a sample event, with values put at dotted paths; without an app uid, that of the vendor's documentation.
 
     Raises:
-        ValueError: a path leads through something that is no object.
+        ValueError: a path leads through a value that is no object.
     """
-    moment = (now or datetime.now(UTC)).isoformat()
+    now = datetime.now(UTC).isoformat()
     data: dict[str, Any] = {"app": {**SAMPLE_APP, **({} if app_uid is None else {"uid": app_uid})}}
     key, more = _RESOURCES.get(name, (name.partition(".")[0] or "resource", {}))
     if shape is Shape.UID:
@@ -67,14 +49,14 @@ def sample_body(
             "amount": amount,
             "created_at": "2023-08-10T14:07:14.494142Z",
         }
-    body: dict[str, Any] = {"data": data, "event": name, "event_time": moment, "sent_at": moment}
+    body: dict[str, Any] = {"data": data, "event": name, "event_time": now, "sent_at": now}
     for path, value in overrides:
         _put(body, path, value)
     return body
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Read `PATH=VALUE`, the value as JSON, or as text where it is none.
+    """Parse `PATH=VALUE`, the value as JSON or else as text.
 
     Raises:
         ValueError: there is no `=`, or no path before it.
@@ -94,7 +76,7 @@ def _put(body: dict[str, Any], path: str, value: Any) -> None:
     for step in steps:
         inner = place.setdefault(step, {})
         if not isinstance(inner, dict):
-            raise ValueError(  # noqa: TRY004 - what was typed has no type
+            raise ValueError(  # noqa: TRY004 - the path is wrong, not a type
                 f"--set: {shown(path)} leads through {step!a}, which is no object in this event. Give another path."
             )
         place = inner

@@ -13,11 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from original_async.settings import has_credentials
-from rewards_core.cli.ending import ending
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.logs import LogFormatOption, LogLevelOption, LogSettings, log_to_stderr
-from rewards_core.cli.output import JsonOption, Output, finite
-from webhooks.cli.ending import ENDS
+from rewards_core.cli.output import JsonOption, Output, check_finite, exit_on_errors
+from webhooks.cli.errors import ERRORS
 from webhooks.cli.options import (
     DEFAULT_STORE,
     DEFAULT_UNIX_MODE,
@@ -31,8 +30,8 @@ from webhooks.cli.options import (
     UnixGroupOption,
     UnixModeOption,
     UnixOption,
-    sources_of,
-    unix_of,
+    source_specs,
+    unix_settings,
 )
 from webhooks.cli.service import Listener
 from webhooks.cli.settings import (
@@ -98,11 +97,11 @@ def serve(
         typer.Option(
             help="Seconds after the first try at which a delivery becomes a dead letter; with --forward-attempts whichever comes "
             "first.",
-            callback=finite,
+            callback=check_finite,
             min=0.01,
         ),
     ] = None,
-    forward_timeout: Annotated[float, typer.Option(help="Seconds one try may take.", callback=finite, min=0.01)] = 20.0,
+    forward_timeout: Annotated[float, typer.Option(help="Seconds one try may take.", callback=check_finite, min=0.01)] = 20.0,
     poll: Annotated[
         bool | None,
         typer.Option("--poll/--no-poll", help="Ask the vendor about pending operations; by default if ORIGINAL_API_KEY is set."),
@@ -111,10 +110,10 @@ def serve(
         str | None, typer.Option(help="The scope that the API credentials belong to; by default that of the only source.")
     ] = None,
     poll_first_after: Annotated[
-        float, typer.Option(help="Seconds before an operation is polled first.", callback=finite, min=0.01)
+        float, typer.Option(help="Seconds before an operation is polled first.", callback=check_finite, min=0.01)
     ] = 15.0,
     polls_per_second: Annotated[
-        float, typer.Option(help="Polls per second at most.", callback=finite, min=0.01, max=100_000)
+        float, typer.Option(help="Polls per second at most.", callback=check_finite, min=0.01, max=100_000)
     ] = 20.0,
     api_insecure: Annotated[
         bool, typer.Option("--api-insecure", help="Allow an API on plain http outside this machine.")
@@ -123,15 +122,15 @@ def serve(
     allow: Annotated[list[str] | None, typer.Option(help="Address or CIDR range that may deliver; may be given again.")] = None,
     max_body: Annotated[int, typer.Option(help="Bytes of the longest body.", min=1)] = 262_144,
     header_timeout: Annotated[
-        float, typer.Option(help="Seconds for the headers.", callback=finite, min=0.01)
+        float, typer.Option(help="Seconds for the headers.", callback=check_finite, min=0.01)
     ] = _LIMITS.header_seconds,
-    body_timeout: Annotated[float, typer.Option(help="Seconds for the body.", callback=finite, min=0.01)] = 20.0,
+    body_timeout: Annotated[float, typer.Option(help="Seconds for the body.", callback=check_finite, min=0.01)] = 20.0,
     idle_timeout: Annotated[
         float,
         typer.Option(
             help="Seconds a connection is kept between requests. Less than the proxy in front keeps it gives its clients a 502 "
             "now and then.",
-            callback=finite,
+            callback=check_finite,
             min=0.01,
         ),
     ] = _LIMITS.idle_seconds,
@@ -139,16 +138,16 @@ def serve(
     max_per_peer: Annotated[
         int, typer.Option(help="Connections of one address at a time, of each worker.", min=1)
     ] = _LIMITS.connections_per_peer,
-    drain: Annotated[float, typer.Option(help="Seconds that stopping may take.", callback=finite, min=0.1)] = 20.0,
+    drain: Annotated[float, typer.Option(help="Seconds that stopping may take.", callback=check_finite, min=0.1)] = 20.0,
     keep_days: Annotated[
-        float, typer.Option(help="Days that events which are done with, and outcomes, are kept.", callback=finite, min=0.01)
+        float, typer.Option(help="Days that events which are done with, and outcomes, are kept.", callback=check_finite, min=0.01)
     ] = 30.0,
     workers: Annotated[int, typer.Option(help="Processes that take deliveries, sharing the store.", min=1, max=MAX_WORKERS)] = 1,
     keep_bodies: Annotated[
         float | None,
         typer.Option(
             help="Days after which the bodies of done events are erased; by default they stay with their events.",
-            callback=finite,
+            callback=check_finite,
             min=0.01,
         ),
     ] = None,
@@ -157,7 +156,7 @@ def serve(
         typer.Option(
             help="Days after their receipt that dead letters are kept for a look and a retry; an event that no process serves "
             f"becomes one after {UNSERVED_DAYS} days.",
-            callback=finite,
+            callback=check_finite,
             min=UNSERVED_DAYS,
         ),
     ] = DEAD_DAYS,
@@ -184,16 +183,16 @@ def serve(
 
       webhook-listener serve --forward-to http://127.0.0.1:9000/hooks --trusted-proxy 10.0.0.0/8
     """
-    log_to_stderr(LogSettings(level=log_level or ("info" if verbose else "warning"), form=log_format))
+    log_to_stderr(LogSettings(level=log_level or ("info" if verbose else "warning"), format=log_format))
     if poll is None:
         poll = has_credentials(os.environ)
-    sources = sources_of(source, keys_file)
+    sources = source_specs(source, keys_file)
     settings = ListenerSettings(
         sources=sources,
         store=store,
         host=host,
         port=port,
-        unix=unix_of(unix, unix_mode, unix_group),
+        unix=unix_settings(unix, unix_mode, unix_group),
         tls=None if tls_cert is None else TlsSettings(certificate=tls_cert, key=tls_key, minimum=tls_min),
         admin=None
         if admin_port < 0
@@ -234,7 +233,7 @@ def serve(
     if tls_cert is None and (tls_key is not None or tls_min != _OLDEST_TLS):
         raise typer.BadParameter("--tls-key and --tls-min need a certificate. Give --tls-cert too, or none of them.")
     output = Output(as_json)
-    with ending(ENDS):
+    with exit_on_errors(ERRORS):
         code = asyncio.run(_serve(settings, output))
     raise typer.Exit(code)
 

@@ -17,7 +17,7 @@ from rewards_core.cli.exit_codes import Exit
 from rewards_core.clock import DAY, HOUR
 from rewards_core.errors import StoreError
 from webhooks.cli.admin import Readiness, open_admin
-from webhooks.cli.ending import CannotStart
+from webhooks.cli.errors import CannotStart
 from webhooks.cli.forwarding import Forwarder
 from webhooks.cli.open_files import fit_connections
 from webhooks.cli.refusal_lists import at_path

@@ -1,4 +1,4 @@
-"""Which store a command means, and how to open it."""
+"""Find and open the store that a command works on."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Store]:
-    """Open a store that is there, beside the listeners and applications that use it.
+async def open_existing(url: str) -> AsyncIterator[Store]:
+    """Open an existing store; listeners and applications may have it open too.
 
     Raises:
         ValueError: the URL names no store.
-        typer.Exit: as `path_of`.
+        typer.Exit: as `existing_file`.
     """
-    path_of(url)
+    existing_file(url)
     store = open_store(url)
     try:
         yield store
@@ -33,17 +33,17 @@ async def opened(url: str) -> AsyncIterator[Store]:
         await store.aclose()
 
 
-def path_of(url: str) -> Path:
-    """Return the file of a store that is there.
+def existing_file(url: str) -> Path:
+    """Return the file of an existing store.
 
     Raises:
         ValueError: the URL names no store.
-        typer.Exit: the store lives in another process's memory, or is not there; nothing was made.
+        typer.Exit: the store is in another process's memory, or does not exist; none was created.
     """
     path = store_file(url, "--store")
     if path is None:
         fail(
-            "--store: only its own process sees a memory: store. Name the store of a listener, such as sqlite:///inbox.db.",
+            "--store: a memory: store is visible to its own process only. Name a listener's file, such as sqlite:///inbox.db.",
             Exit.USAGE,
         )
     if not path.exists():
@@ -52,5 +52,5 @@ def path_of(url: str) -> Path:
 
 
 def backups_beside(path: Path) -> list[Path]:
-    """Return the backups that were made beside a store when an older layout was brought to a newer one."""
+    """Return the backups that upgrades of a store's layout left beside it."""
     return sorted(path.parent.glob(f"{glob.escape(path.name)}.layout-*.backup"))

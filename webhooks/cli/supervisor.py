@@ -14,7 +14,7 @@ from attrs import evolve
 
 from rewards_core.cli.exit_codes import Exit
 from webhooks.cli.admin import Readiness, open_admin
-from webhooks.cli.ending import CannotStart
+from webhooks.cli.errors import CannotStart
 from webhooks.cli.open_files import fit_connections
 from webhooks.cli.reloading import Reloadable
 from webhooks.cli.secret_files import warn_of_open_files

@@ -1,4 +1,4 @@
-"""`webhook-listener tail`: show events as they come."""
+"""`webhook-listener tail`: show events as they arrive."""
 
 from __future__ import annotations
 
@@ -9,57 +9,47 @@ from typing import Annotated
 import typer
 from attrs import evolve
 
-from rewards_core.cli.columns import Column
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output
-from webhooks.cli.ending import run
-from webhooks.cli.event_list import EventFilter, event_cells, event_record, why
-from webhooks.cli.lists import pages, time_column
+from webhooks.cli.errors import run_command
+from webhooks.cli.event_list import EVENT_COLUMNS, EventFilter, event_record, reason_of, with_operations
+from webhooks.cli.lists import pages
 from webhooks.cli.options import (
     DEFAULT_STORE,
-    LARGEST_LIST,
+    MAX_LIST,
     EventOption,
     EventScopeOption,
     EventUidOption,
     StateOption,
     StoreOption,
 )
-from webhooks.cli.standing import EventStanding, with_standings
-from webhooks.cli.stores import opened
+from webhooks.cli.stores import open_existing
 from webhooks.store.base import Store
 from webhooks.store.records import StoredEvent
 
-_LOOK_EVERY = 0.25
+_POLL_SECONDS = 0.25
 _OVERLAP = 100
-"""Events that are looked at again: an id may come to light after a higher one."""
+"""Events that are read again at each poll: an id may become visible after a higher one."""
 _REMEMBERED = 20 * _OVERLAP
-_COLUMNS = (
-    Column(heading="id", right=True, wide=4),
-    evolve(time_column("received"), wide=19),
-    Column(heading="handlers"),
-    Column(heading="operation"),
-    Column(heading="event", least=12, wide=16),
-    Column(heading="uid", wide=12),
-    Column(heading=""),
-)
-"""As in `events list`, but as wide as they usually are, and with a scope, if there is an unusual one, at the end."""
+_WIDTHS = {"id": 4, "received (UTC)": 19, "event": 16, "uid": 12}
+_NO_SCOPE = [evolve(column, min_width=_WIDTHS.get(column.heading, 0)) for column in EVENT_COLUMNS if column.heading != "scope"]
+_COLUMNS = (*_NO_SCOPE, *(evolve(column, heading="") for column in EVENT_COLUMNS if column.heading == "scope"))
+"""As in `events list`, but as wide as the cells usually are; the scope, mostly empty, stands last without a heading."""
 
 
 def tail(
     store: StoreOption = DEFAULT_STORE,
-    last: Annotated[
-        int, typer.Option("--last", help="Begin with so many events that came before.", min=0, max=LARGEST_LIST)
-    ] = 10,
-    count: Annotated[int | None, typer.Option(help="End after so many events.", min=1)] = None,
+    last: Annotated[int, typer.Option("--last", help="Start with this many earlier events.", min=0, max=MAX_LIST)] = 10,
+    count: Annotated[int | None, typer.Option(help="Exit after this many events.", min=1)] = None,
     event: EventOption = None,
     uid: EventUidOption = None,
     state: StateOption = None,
     scope: EventScopeOption = None,
     as_json: JsonOption = None,
 ) -> None:
-    """Show events as they come; ctrl-c ends.
+    """Show events as they arrive. Stop with ctrl-c.
 
-    Each is shown once, as it stands when it is seen first; with --state, once it is in that state.
+    Each event is shown once, with its state at that moment; with --state, as soon as it is in that state.
 
     Example: webhook-listener tail --event reward.allocated | jq .uid
     """
@@ -68,38 +58,34 @@ def tail(
 
     async def work() -> None:
         left = count
-        async with opened(store) as inbox:
+        async with open_existing(store) as inbox:
             follower = _Follower(inbox, which)
-            batch = await follower.begin(last)
+            batch = await follower.start(last)
             headed = False
             if not batch and not output.as_json:
-                output.note("No event to show yet: each that comes and fits will stand here. Ctrl-c ends.")
-            while not output.deserted():
-                for shown in await with_standings(inbox, batch):
+                output.note("No events to show yet. New ones appear here. Stop with ctrl-c.")
+            while not output.is_broken():
+                for listed in await with_operations(inbox, batch):
                     if output.as_json:
-                        output.record(event_record(shown))
+                        output.record(event_record(listed))
                     else:
-                        output.listing(_COLUMNS, [(_cells(shown), why(shown.stored))], headed=not headed)
+                        cells = [column.cell(listed) for column in _COLUMNS]
+                        output.listing(_COLUMNS, [(cells, reason_of(listed.stored))], headed=not headed)
                         headed = True
                     left = None if left is None else left - 1
                     if left == 0:
                         return
-                await asyncio.sleep(_LOOK_EVERY)
-                batch = await follower.unseen()
+                await asyncio.sleep(_POLL_SECONDS)
+                batch = await follower.new_events()
 
-    run(work, broken_off=Exit.OK)
-
-
-def _cells(shown: EventStanding) -> list[str]:
-    cells = event_cells(shown)
-    return [cells["scope"] if column.heading == "" else cells[column.heading] for column in _COLUMNS]
+    run_command(work, interrupt_code=Exit.OK)
 
 
 class _Follower:
-    """Tell which events are new: those with ids above a floor that were not seen; below it are old ones, never looked at.
+    """Find new events: those not seen before with ids above a floor; events below it are old.
 
-    The store chooses by state and uid, for which it has indexes; name and scope are looked at here: where the store chose by them
-    it would read every event at each look that finds none.
+    The store filters by state and uid, which are indexed. Name and scope are filtered here: for them the store would read every
+    event at each poll that finds none.
     """
 
     def __init__(self, store: Store, which: EventFilter) -> None:
@@ -108,8 +94,8 @@ class _Follower:
         self._seen: set[int] = set()
         self._floor = -1
 
-    async def begin(self, last: int) -> list[StoredEvent]:
-        """Return so many events that came before, oldest first; none that came before is new from now on."""
+    async def start(self, last: int) -> list[StoredEvent]:
+        """Return the last events, oldest first; only events that arrive later are new."""
         wanted = max(last, _OVERLAP)
         before = [stored async for stored in pages(self._page, lambda stored: stored.id, limit=wanted)]
         if len(before) == wanted:
@@ -120,8 +106,8 @@ class _Follower:
         shown = await self._store.list_events(**self._which.conditions, limit=last)
         return [stored for stored in reversed(shown) if stored.id in self._seen or stored.id <= self._floor]
 
-    async def unseen(self) -> list[StoredEvent]:
-        """Return the events that came to light since the last look, oldest first."""
+    async def new_events(self) -> list[StoredEvent]:
+        """Return the events since the last call, oldest first."""
         found: list[StoredEvent] = []
         page = await self._page(None, _OVERLAP)
         while page:

@@ -1,4 +1,4 @@
-"""`webhook-listener trigger`: sign sample events and send them."""
+"""`webhook-listener trigger`: send sample events, signed as the vendor signs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import typer
 from original_async import OriginalWebhooks
 from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH, app_uid_from
 from original_async.signature import SIGNATURE_HEADER
-from rewards_core.cli.output import JsonOption, Output, finite
+from rewards_core.cli.output import JsonOption, Output, check_finite
 from rewards_core.json import dumps
 from rewards_core.keys import webhook_keys
-from webhooks.cli.ending import run
+from webhooks.cli.errors import run_command
 from webhooks.cli.options import CaOption, KeysOption
 from webhooks.cli.samples import Shape, parse_override, sample_body
 from webhooks.cli.sending import sender
@@ -27,34 +27,35 @@ _DIGITS = "0123456789abcdef"
 
 def trigger(
     name: Annotated[str, typer.Argument(help="The event's name.")] = "reward.allocated",
-    to: Annotated[str, typer.Option(help="Where to send it.")] = _URL,
+    to: Annotated[str, typer.Option(help="The URL to send it to.")] = _URL,
     cacert: CaOption = None,
     keys_file: KeysOption = None,
-    uid: Annotated[str | None, typer.Option(help="The operation's uid; by default a new one.")] = None,
+    uid: Annotated[str | None, typer.Option(help="The operation's uid. Default: a new random one.")] = None,
     status: Annotated[str, typer.Option(help="The operation's status.")] = "done",
     amount: Annotated[str, typer.Option(help="The operation's amount.")] = "1.23",
-    body: Annotated[Shape, typer.Option(help="How much the event says.")] = Shape.FULL,
+    body: Annotated[Shape, typer.Option(help="How much of the operation the body holds: all, its uid, nothing.")] = Shape.FULL,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="PATH=VALUE to put into the body; may be given again.")
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Set a value in the body, such as data.user.uid=7. Repeat for more."),
     ] = None,
-    bad_signature: Annotated[bool, typer.Option("--bad-signature", help="Sign it wrongly.")] = False,
-    duplicate: Annotated[int, typer.Option(help="Send it so many times more.", min=0)] = 0,
-    delay: Annotated[float, typer.Option(help="Seconds to wait before each sending.", callback=finite, min=0)] = 0.0,
+    bad_signature: Annotated[bool, typer.Option("--bad-signature", help="Send a wrong signature.")] = False,
+    duplicate: Annotated[int, typer.Option(help="Send the event this many more times.", min=0)] = 0,
+    delay: Annotated[float, typer.Option(help="Seconds to wait before each request.", callback=check_finite, min=0)] = 0.0,
     as_json: JsonOption = None,
 ) -> None:
-    """Sign a sample event as the vendor does and send it.
+    """Send a sample event, signed as the vendor signs.
 
     For example:
 
       webhook-listener trigger reward.allocated --uid 324167489835 --body uid
 
-      webhook-listener trigger --bad-signature || echo refused, as it should be
+      webhook-listener trigger --bad-signature || echo "refused, as expected"
     """
 
     async def work() -> None:
         app_uid = app_uid_from(os.environ)
         source = OriginalWebhooks(webhook_keys(keys_file, WEBHOOK_KEYS))
-        words = sample_body(
+        content = sample_body(
             name,
             shape=body,
             uid=uid or "".join(str(secrets.randbelow(10)) for _ in range(12)),
@@ -63,7 +64,7 @@ def trigger(
             app_uid=app_uid,
             overrides=[parse_override(text) for text in overrides or ()],
         )
-        raw = dumps(words)
+        raw = dumps(content)
         signature = source.sign(raw)
         if bad_signature:
             signature = signature[:-1] + _DIGITS[_DIGITS.index(signature[-1]) - 1]
@@ -75,21 +76,21 @@ def trigger(
                 headers = {
                     "Content-Type": "application/json",
                     SIGNATURE_HEADER: signature,
-                    **_app_header(words),
+                    **_app_header(content),
                     "x-webhook-correlation-id": correlation_id,
                     "x-webhook-attempt": str(attempt),
                 }
-                answered = await target.send(raw, headers)
-                record: dict[str, Any] = {"sent": name, "attempt": attempt, "status": answered, "correlation_id": correlation_id}
-                output.record(record, text=f"{name}, attempt {attempt}: {answered}")
+                answer = await target.send(raw, headers)
+                record: dict[str, Any] = {"sent": name, "attempt": attempt, "status": answer, "correlation_id": correlation_id}
+                output.record(record, text=f"{name}, attempt {attempt}: {answer}")
         target.judge()
 
-    run(work)
+    run_command(work)
 
 
-def _app_header(words: dict[str, Any]) -> dict[str, str]:
-    """Return the header that names the app, where the body names one that a header can hold."""
-    value: Any = words
+def _app_header(content: dict[str, Any]) -> dict[str, str]:
+    """Return the header with the app's uid, if the body has one that fits into a header."""
+    value: Any = content
     for step in ("data", "app", "uid"):
         value = value.get(step) if isinstance(value, dict) else None
     return {"x-app-uid": value} if isinstance(value, str) and value.isascii() and value.isprintable() else {}

@@ -13,7 +13,7 @@ from typing import Any
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.logs import LogSettings, log_to_stderr
 from webhooks.cli.control import Channel, settings_from_json
-from webhooks.cli.ending import CannotStart
+from webhooks.cli.errors import CannotStart
 from webhooks.cli.refusal_lists import to_json
 from webhooks.cli.service import Listener
 from webhooks.cli.stopping import end_on_signals

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from webhooks.cli.control import Channel
-from webhooks.cli.ending import CannotStart
+from webhooks.cli.errors import CannotStart
 from webhooks.cli.refusal_lists import from_json
 from webhooks.supervise import wait_at_most
 

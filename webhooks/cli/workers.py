@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from attrs import asdict
 
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.logs import logs_in_force
+from rewards_core.cli.logs import current_log_settings
 from webhooks.cli.control import settings_to_json
-from webhooks.cli.ending import CannotStart
+from webhooks.cli.errors import CannotStart
 from webhooks.cli.totals import growing, summed
 from webhooks.cli.worker_process import WorkerProcess, words_for, worker_process
 from webhooks.refusals import merged
@@ -61,7 +61,7 @@ class Worker:
         self._orders = {
             "number": number,
             "settings": settings_to_json(settings),
-            "log": asdict(logs_in_force()),
+            "log": asdict(current_log_settings()),
         }
 
     @property

@@ -1,1 +1,1 @@
-"""`webhook-listener capture`: the first deliveries of a vendor, kept as they arrived, and how each of them reads."""
+"""`webhook-listener capture`: record deliveries as they arrive, and analyze their signatures."""

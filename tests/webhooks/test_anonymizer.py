@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards_core.json import loads
-from webhooks.cli.capture.made_up import MakeUp
+from webhooks.cli.capture.anonymizer import Anonymizer
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.text(st.characters(exclude_categories=["Cs"])),
@@ -38,45 +38,45 @@ VALUES = st.recursive(
     ],
 )
 def test_a_value_keeps_its_shape(text: str, shape: str) -> None:
-    made = MakeUp()
+    made = Anonymizer()
     assert re.fullmatch(shape, made.value(text))
     assert made.value(text) == made.value(text)
 
 
 def test_no_letter_or_digit_of_a_made_up_value_is_the_real_one() -> None:
     for seed in range(256):
-        made = MakeUp(bytes([seed]))
+        made = Anonymizer(bytes([seed]))
         for real in ("324167489835", "1.5", "-0.7", "UB2DG8MW5KBQ", "Jane", "d8da6bf2"):
             pairs = zip(real, made.value(real), strict=True)
             assert [each for each, other in pairs if each == other and each not in "-0."] == []
 
 
 def test_a_value_is_another_one_in_each_process() -> None:
-    assert len({"324167489835", *(MakeUp().value("324167489835") for _ in range(3))}) == 4
+    assert len({"324167489835", *(Anonymizer().value("324167489835") for _ in range(3))}) == 4
 
 
 def test_times_keep_their_distance() -> None:
-    content = json.loads(MakeUp().body('["2023-08-01T11:24:36.5+00:00", "2023-08-01T11:24:46.5+00:00"]'))
+    content = json.loads(Anonymizer().body('["2023-08-01T11:24:36.5+00:00", "2023-08-01T11:24:46.5+00:00"]'))
     assert content[0][:10] == content[1][:10] or content[1][11:19] < content[0][11:19]
     assert content[0] != content[1]
 
 
 def test_a_word_of_the_vendor_stays_and_what_only_stands_in_its_place_does_not() -> None:
     text = '{"event": "reward.allocated", "status": "Done", "chain_id": 80002, "network": "jane@mail", "type": "paid to Jane"}'
-    content = json.loads(MakeUp().body(text))
+    content = json.loads(Anonymizer().body(text))
     assert (content["event"], content["status"], content["chain_id"]) == ("reward.allocated", "Done", 80002)
     assert "jane" not in json.dumps(content).casefold()
 
 
 def test_a_name_of_a_member_that_is_an_id_is_made_up_as_the_id_is() -> None:
-    content = json.loads(MakeUp().body('{"324167489835": {"uid": "324167489835", "named": "x"}}'))
+    content = json.loads(Anonymizer().body('{"324167489835": {"uid": "324167489835", "named": "x"}}'))
     ((name, member),) = content.items()
     assert name == member["uid"] != "324167489835"
     assert list(member) == ["uid", "named"]
 
 
 def test_what_was_made_up_is_made_up_in_sentences_too() -> None:
-    made = MakeUp()
+    made = Anonymizer()
     content = json.loads(made.body('{"uid": "324167489835", "nonce": "n1x"}'))
     assert made.sentence("allocation 324167489835 is n1x.") == f"allocation {content['uid']} is n1x."
     assert made.sentence("n1x") == content["nonce"]
@@ -85,7 +85,7 @@ def test_what_was_made_up_is_made_up_in_sentences_too() -> None:
 @given(value=VALUES)
 def test_whatever_is_made_up_is_json_of_the_same_shape(value: object) -> None:
     text = json.dumps(value, ensure_ascii=False, indent=1)
-    made = MakeUp().body(text)
+    made = Anonymizer().body(text)
     assert skeleton(loads(made.encode())) == skeleton(loads(text.encode()))
     assert made.count("\n") == text.count("\n")
 

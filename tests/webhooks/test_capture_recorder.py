@@ -16,8 +16,8 @@ from rewards_core.cli.output import Output
 from rewards_core.operations import Event
 from tests.webhooks.listener_process import KEYS, SECRETS, delivery, post, signed
 from webhooks import MemoryStore, Receiver
-from webhooks.cli.capture.capturing import CaptureOptions, Capturing
 from webhooks.cli.capture.files import CaptureFiles
+from webhooks.cli.capture.recorder import Recorder
 from webhooks.cli.capture.redaction import parse_redaction
 from webhooks.cli.capture.report import report_of
 from webhooks.cli.sources import ReloadableSource, SourceSpec
@@ -48,12 +48,11 @@ async def test_a_large_body_and_what_is_said_of_it_leave_the_loop_free(
         reporting.append(threading.get_ident())
         return report_of(*words)
 
-    monkeypatch.setattr("webhooks.cli.capture.capturing.report_of", report)
+    monkeypatch.setattr("webhooks.cli.capture.recorder.report_of", report)
     reader = SignatureReader(SECRETS)
     files = await asyncio.to_thread(CaptureFiles, tmp_path, parse_redaction([]), reader.without_secrets)
-    options = CaptureOptions(refuse_first=False, wanted=0)
-    capture = Capturing(source, reader, files, Output(as_json=True), options, lambda: None)
-    server = capture.server({"/hooks": Receiver(source, MemoryStore())})
+    recorder = Recorder(source, reader, files, Output(as_json=True), refuse_first=False, count=0, on_enough=lambda: None)
+    server = recorder.server({"/hooks": Receiver(source, MemoryStore())})
     listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/hooks"
     try:
