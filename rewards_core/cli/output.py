@@ -38,7 +38,8 @@ JsonOption = Annotated[
 
 def keys_option(variable: str) -> Any:
     """Return the option `--keys-file`, for a vendor whose webhook keys are otherwise in this variable."""
-    return typer.Option("--keys-file", help=f"File of webhook keys: ID:SECRET pairs or a JSON object. Default: {variable}.")
+    words = f"File of webhook keys: ID:SECRET pairs or a JSON object. Default: the keys in {variable}."
+    return typer.Option("--keys-file", help=words)
 
 
 _MAX_CELL = 200

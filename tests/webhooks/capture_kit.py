@@ -81,6 +81,10 @@ class CaptureProcess:
         """Return its exit code once it has ended by itself."""
         return await self.listener.process.wait()
 
+    async def shown(self) -> str:
+        """Return what it still writes to standard output until it has ended."""
+        return (await self.listener.process.communicate())[0].decode()
+
     async def rest(self) -> str:
         """Return what it still tells, on both streams, until it has ended."""
         out, err = await self.listener.process.communicate()

@@ -62,7 +62,7 @@ def doctor(
 
     Reads every page of the store, for a minute at most, while listeners keep running. Forecasts when the disk will be full.
 
-    With several machines: callers on another machine than the store's learn of outcomes by polling only.
+    With several machines: callers on a machine other than the store's learn of outcomes by polling only.
 
     Example: webhook-listener doctor --public-url https://example.com/webhooks/original
     """

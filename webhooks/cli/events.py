@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
+import sys
 from collections.abc import Collection, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -12,7 +14,7 @@ from rewards_core.cli.output import JsonOption, Output, exit_on_value_error, fai
 from rewards_core.cli.program import command_group
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.json import pretty
-from rewards_core.text import counted
+from rewards_core.text import counted, one_line
 from rewards_core.validation import check_id
 from webhooks.cli.errors import run_command
 from webhooks.cli.event_list import EventFilter, OperationStanding, body_record, event_record, with_operations, write_events
@@ -32,13 +34,11 @@ from webhooks.cli.options import (
     SourceOption,
     StateOption,
     StoreOption,
-    YesOption,
-    confirm,
     source_specs,
 )
 from webhooks.cli.requeue import ERASED, NO_EVENT, report, requeue
 from webhooks.cli.sources import ReloadableSource, SourceSpec
-from webhooks.cli.stores import backups_beside, existing_file, open_existing
+from webhooks.cli.stores import existing_file, open_existing
 from webhooks.receiver import Receiver
 from webhooks.store.base import Store
 from webhooks.store.records import EventState, Job, StoredEvent
@@ -178,7 +178,7 @@ def resend_events(
 def forget_events(
     user: Annotated[str, typer.Option(help="The user's uid.")],
     store: StoreOption = DEFAULT_STORE,
-    yes: YesOption = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     as_json: JsonOption = None,
 ) -> None:
     """Permanently erase the body of every event, and the resource of every outcome, that mentions a user.
@@ -193,7 +193,7 @@ def forget_events(
     with exit_on_value_error():
         check_id(user, "--user")
         path = existing_file(store)
-    confirm(f"Erase everything that mentions user {user} from {store}? This cannot be undone.", yes=yes)
+    _confirm(f"Erase everything that mentions user {user} from {store}? This cannot be undone.", yes=yes)
 
     async def work() -> None:
         async with open_existing(store) as inbox:
@@ -202,11 +202,31 @@ def forget_events(
             result = f"{counted(count, 'record')} of user {user} erased."
         else:
             result = f"No record mentions user {user}. Nothing was erased."
-        backups = [str(backup) for backup in backups_beside(path)]
+        backups = sorted(map(str, path.parent.glob(f"{glob.escape(path.name)}.layout-*.backup")))  # left by upgrades
         known = f": neither {', '.join(backups)} nor those you made" if backups else ""
         output.record({"erased": count, "backups": backups}, text=f"{result} Backups were not changed{known}.")
 
     run_command(work, interrupted="Interrupted. Some records may have been erased. Run the same command again for the rest.")
+
+
+def _confirm(question: str, *, yes: bool) -> None:
+    """Ask before an irreversible change; call it outside of an event loop, so that ctrl-c works at once.
+
+    Raises:
+        typer.Exit: standard input is no terminal, or the answer is not yes; nothing was changed.
+    """
+    if yes:
+        return
+    stdin: TextIO | None = sys.stdin
+    if stdin is None or not stdin.isatty():
+        fail("This needs confirmation, but there is no terminal to ask on. Nothing was changed. Confirm with --yes.", Exit.USAGE)
+    typer.echo(f"{one_line(question, 1_000)} [y/N] ", nl=False, err=True)  # `typer.confirm` writes a blank to standard output
+    try:
+        answer = stdin.readline()
+    except KeyboardInterrupt:
+        fail("Nothing was changed.", Exit.INTERRUPTED)
+    if answer.strip().casefold() not in {"y", "yes"}:
+        fail("Nothing was changed.", Exit.REFUSED)
 
 
 def _receiver(store: Store, unread: Sequence[StoredEvent], specs: Sequence[SourceSpec]) -> Receiver:

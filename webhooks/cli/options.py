@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 from attrs import evolve
 
 from original_async.settings import WEBHOOK_KEYS, app_uid_from
-from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import check_not_empty, fail, keys_option
-from rewards_core.text import one_line
+from rewards_core.cli.output import check_not_empty, keys_option
 from webhooks.cli.sources import SourceSpec, parse_source
 from webhooks.cli.unix_socket import UnixSettings, mode_from
 from webhooks.store.records import EventState
@@ -34,14 +31,13 @@ def _check_ids(ids: Any) -> Any:
 
 
 StoreOption = Annotated[str, typer.Option("--store", help="The store: sqlite:///FILE, or sqlite:////FILE for an absolute path.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 KeysOption = Annotated[Path | None, keys_option(WEBHOOK_KEYS)]
 SourceOption = Annotated[
     list[str] | None,
     typer.Option(
         "--source",
         metavar="SOURCE",
-        help="A path that takes deliveries, then ,scope=NAME ,app=UID and ,keys=FILE as needed. Repeat for more sources.",
+        help="Path that takes deliveries, then ,scope=NAME ,app=UID ,keys=FILE as needed, as in /a,scope=shop. Repeat for more.",
     ),
 ]
 UnixOption = Annotated[Path | None, typer.Option("--unix", help="Listen on this unix socket instead of a port.")]
@@ -91,26 +87,6 @@ CaOption = Annotated[
 DEFAULT_STORE = "sqlite:///inbox.db"
 DEFAULT_UNIX_MODE = "0660"
 DEFAULT_LIMIT = 50
-
-
-def confirm(question: str, *, yes: bool) -> None:
-    """Ask before an irreversible change; call it outside of an event loop, so that ctrl-c works at once.
-
-    Raises:
-        typer.Exit: standard input is no terminal, or the answer is not yes; nothing was changed.
-    """
-    if yes:
-        return
-    stdin: TextIO | None = sys.stdin
-    if stdin is None or not stdin.isatty():
-        fail("This needs confirmation, but there is no terminal to ask on. Nothing was changed. Confirm with --yes.", Exit.USAGE)
-    typer.echo(f"{one_line(question, 1_000)} [y/N] ", nl=False, err=True)  # `typer.confirm` writes a blank to standard output
-    try:
-        answer = stdin.readline()
-    except KeyboardInterrupt:
-        fail("Nothing was changed.", Exit.INTERRUPTED)
-    if answer.strip().casefold() not in {"y", "yes"}:
-        fail("Nothing was changed.", Exit.REFUSED)
 
 
 def source_specs(given: list[str] | None, keys_file: Path | None) -> list[SourceSpec]:

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
+from attrs import asdict
 
 from rewards_core.cli.columns import Column
 from rewards_core.cli.output import JsonOption, Output, cell
@@ -55,7 +56,8 @@ def list_outcomes(
 ) -> None:
     """List how operations settled, newest first: when, and by a delivery or a poll.
 
-    The first outcome of an operation is final. A later, different outcome is a conflict: it is shown below, for you to check.
+    The first outcome of an operation is final. A later, different outcome is a conflict: it is shown below the first one, for you
+    to check.
 
     Example: webhook-listener outcomes list --status failed
     """
@@ -92,12 +94,9 @@ def list_outcomes(
 
 
 def _record(one: StoredOutcome) -> dict[str, Any]:
-    ref = one.outcome.ref
     return {
         "id": one.id,
-        "scope": ref.scope,
-        "kind": ref.kind,
-        "uid": ref.uid,
+        **asdict(one.outcome.ref),
         **_outcome_record(one.outcome),
         "conflicts": [_outcome_record(later) for later in one.conflicts],
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from attrs import asdict
 
 from original_async.models import ALLOCATION
 from rewards_core.cli.columns import Column
@@ -106,9 +107,7 @@ def forget_pending(
 
 def _record(one: PendingOperation) -> dict[str, Any]:
     return {
-        "scope": one.ref.scope,
-        "kind": one.ref.kind,
-        "uid": one.ref.uid,
+        **asdict(one.ref),
         "since": iso_time(one.added_at),
         "polls": one.polls,
         "due_in": round(one.due_in, 1),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,8 +48,3 @@ def existing_file(url: str) -> Path:
     if not path.exists():
         fail(f"There is no store at {path.absolute()}. Name another with --store, or start the listener first.", Exit.UNAVAILABLE)
     return path
-
-
-def backups_beside(path: Path) -> list[Path]:
-    """Return the backups that upgrades of a store's layout left beside it."""
-    return sorted(path.parent.glob(f"{glob.escape(path.name)}.layout-*.backup"))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from attrs import asdict
 
 from original_async import OriginalClient
 from original_async.models import ALLOCATION, CLAIM
@@ -73,8 +74,7 @@ def wait(
             else:
                 outcome = await _wait_for_outcome(inbox, ref, timeout)
                 status, resource = outcome.status, outcome.resource
-        facts: dict[str, Any] = {"scope": ref.scope, "kind": ref.kind, "uid": ref.uid}
-        output.record({**facts, "status": str(status), "resource": dict(resource)}, text=f"{ref}: {status}")
+        output.record({**asdict(ref), "status": str(status), "resource": dict(resource)}, text=f"{ref}: {status}")
         if status is not OperationStatus.DONE:
             fail(f"{kind.value.capitalize()} {uid} failed on the blockchain. {_UNPAID[kind]}", Exit.FAILED)
 

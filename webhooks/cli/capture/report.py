@@ -101,7 +101,7 @@ def _event_record(event: Event, known_names: frozenset[str]) -> dict[str, Any]:
         "occurred_at": event.occurred_at,
         "correlation_id": event.correlation_id,
         "attempt": event.attempt,
-        "operations": [{"scope": ref.scope, "kind": ref.kind, "uid": ref.uid} for ref in operations_of(event)],
+        "operations": [asdict(ref) for ref in operations_of(event)],
         "key": event.key,
         "settles": event.resource is not None,
         "problem": event.problem,
@@ -114,7 +114,7 @@ def _event_words(event: Event) -> str:
     if event.ref is None:
         return "it names no operation."
     more = f" and {len(event.also)} more" if event.also else ""
-    settles = "it settles the operation" if event.resource is not None else "it does not settle the operation, so a poll will"
+    settles = "it settles the operation" if event.resource is not None else "it does not settle the operation, a poll will"
     return f"{event.ref.kind} {event.ref.uid}{more}; {settles}."
 
 
