@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 from payouts import Ledger
 from payouts.cli import PROGRAM as PAYOUTS
 from payouts.cli import app as payouts
-from rewards_core.cli.option_specs import OptionSpec
-from rewards_core.cli.program import Program
+from rewards_core.cli.program import OptionSpec, Program
 from tests.unmeasured import unmeasured
 from webhooks.cli import PROGRAM as LISTENER
 from webhooks.cli import app as webhooks

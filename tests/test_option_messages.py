@@ -16,8 +16,7 @@ from typer.testing import CliRunner, Result
 from payouts import Ledger
 from payouts.cli import PROGRAM as PAYOUTS
 from payouts.cli import app as payouts
-from rewards_core.cli.option_specs import OptionSpec
-from rewards_core.cli.program import Program
+from rewards_core.cli.program import OptionSpec, Program
 from tests.test_command_lines import arguments
 from webhooks.cli import PROGRAM as LISTENER
 from webhooks.cli import app as webhooks

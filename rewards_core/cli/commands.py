@@ -19,10 +19,9 @@ from typer.main import get_command
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.logs import json_messages, log_as_json
 from rewards_core.cli.messages import OptionNames, option_names, with_option_names
-from rewards_core.cli.option_specs import OptionSpec, option_specs
 from rewards_core.cli.output import fail
 from rewards_core.cli.presets import Preset, peek_preset, presets
-from rewards_core.cli.program import Program
+from rewards_core.cli.program import OptionSpec, Program, option_specs
 
 _CONFIG = f"{__name__}:config"
 _PRESETS = f"{__name__}:presets"

@@ -1,17 +1,120 @@
-"""What a command line is: its name, its commands, and the variables that set their options."""
+"""What a command line is: its name, its commands with their options, and the variables that set these."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import Any
+from inspect import unwrap
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 from attrs import field, frozen
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from rewards_core.cli.option_specs import OptionSpec, option_specs
+from rewards_core.validation import kind_of, shown
+
+_NOT_CONFIGURABLE = frozenset({"help", "version", "config", "install-completion", "show-completion"})
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+_TOML_WANTED: Mapping[type, str] = {bool: "true or false", int: "a whole number", float: "a number", list: "an array of texts"}
+_TOML_FOUND: Mapping[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number with a point",
+    str: "a text",
+    list: "an array",
+    dict: "a table",
+}
+
+
+@frozen(kw_only=True)
+class OptionSpec:
+    """An option that a variable or a file can set.
+
+    Attributes:
+        name: The option without its dashes, such as `max-connections`.
+        parameter: The function's parameter.
+        negative: The opposite option without its dashes, such as `no-poll`; empty if there is none.
+        type: `bool`, `int`, `float`, `list` or `str`.
+        has_parser: Whether the command also parses a text, such as `20/s`, for a number.
+    """
+
+    name: str
+    parameter: str
+    negative: str = ""
+    type: type
+    has_parser: bool = False
+
+    def from_variable(self, text: str) -> Any:
+        """Return the value of a variable.
+
+        Raises:
+            ValueError: the option does not take it; the message says what to give.
+        """
+        if self.type is bool:
+            word = text.strip().casefold()
+            if word not in _TRUE | _FALSE:
+                raise ValueError(f"give true or false, not {shown(text)}.")
+            return word in _TRUE
+        if self.type is list:
+            try:
+                return shlex.split(text)
+            except ValueError:
+                raise ValueError("a quotation mark is missing. Separate texts by blanks, and quote those with blanks.") from None
+        return text
+
+    def from_file(self, value: Any) -> Any:
+        """Return the value of a TOML key.
+
+        Raises:
+            ValueError: it has another type; the message says what to give, and does not show the value.
+        """
+        if self._fits(value):
+            return value
+        wanted = _TOML_WANTED.get(self.type, "a text in quotation marks")
+        raise ValueError(f"give {wanted}, not {_TOML_FOUND.get(type(value)) or kind_of(value)}.")
+
+    def _fits(self, value: Any) -> bool:
+        if self.type is list:
+            return isinstance(value, list) and all(isinstance(each, str) for each in value)
+        if self.type is float:
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            return is_number or (self.has_parser and isinstance(value, str))
+        return type(value) is self.type
+
+
+def option_specs(command: Any) -> dict[str, OptionSpec]:
+    """Return the options of a typer command, or of all commands of a typer group, by their names."""
+    members = getattr(command, "commands", None)
+    if members is not None:
+        return {name: spec for member in members.values() for name, spec in option_specs(member).items()}
+    hints = get_type_hints(unwrap(command.callback), include_extras=True)
+    found = [_spec(param, hints[param.name]) for param in command.params if param.param_type_name == "option"]
+    return {spec.name: spec for spec in found if spec.name not in _NOT_CONFIGURABLE}
+
+
+def _spec(param: Any, hint: Any) -> OptionSpec:
+    extras: tuple[Any, ...] = ()
+    if get_origin(hint) is Annotated:
+        hint, *more = get_args(hint)
+        extras = tuple(more)
+    if get_origin(hint) in {Union, UnionType}:
+        hint = next(each for each in get_args(hint) if each is not NoneType)
+    found = get_origin(hint) or hint
+    return OptionSpec(
+        name=_longest(param.opts),
+        parameter=param.name,
+        negative=_longest(param.secondary_opts),
+        type=found if found in _TOML_WANTED else str,
+        has_parser=any(getattr(extra, "parser", None) is not None for extra in extras),
+    )
+
+
+def _longest(options: list[str]) -> str:
+    return max(options, key=len, default="").lstrip("-")
 
 
 @frozen(kw_only=True)

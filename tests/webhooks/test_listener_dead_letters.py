@@ -73,7 +73,7 @@ def test_all_dead_letters_whose_handlers_failed_are_retried(folder: Path, monkey
         await three_dead(store)
 
     fill(folder, work)
-    monkeypatch.setattr("webhooks.cli.lists._PAGE_SIZE", 2)
+    monkeypatch.setattr("webhooks.cli.lists.PAGE_SIZE", 2)
     assert lines(run("dead-letters", "retry", "--all")) == [{"retried": 3, "passed_over": []}]
     assert [row["id"] for row in lines(run("dead-letters", "list"))] == [3]
     assert lines(run("dead-letters", "retry", "--all")) == [{"retried": 0, "passed_over": []}]
@@ -165,7 +165,7 @@ def test_many_are_retried_some_at_a_time(folder: Path, monkeypatch: pytest.Monke
         return gather(*work, **options)  # type: ignore[call-overload]
 
     fill(folder, three_dead)
-    monkeypatch.setattr("webhooks.cli.requeue._BATCH", 2)
+    monkeypatch.setattr("webhooks.cli.requeue.BATCH_SIZE", 2)
     monkeypatch.setattr("webhooks.cli.requeue.asyncio.gather", spy)
     assert lines(run("dead-letters", "retry", "--all")) == [{"retried": 3, "passed_over": []}]
     assert [count for count in together if count] == [2, 1]

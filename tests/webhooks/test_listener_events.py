@@ -85,7 +85,7 @@ def test_a_long_list_is_fetched_in_pages(folder: Path, monkeypatch: pytest.Monke
         await asyncio.gather(*(store.accept(event(str(number))) for number in range(7)))
 
     fill(folder, work)
-    monkeypatch.setattr("webhooks.cli.lists._PAGE_SIZE", 3)
+    monkeypatch.setattr("webhooks.cli.lists.PAGE_SIZE", 3)
     assert [row["id"] for row in lines(run("events", "list"))] == [7, 6, 5, 4, 3, 2, 1]
     assert [row["id"] for row in lines(run("events", "list", "--limit", "5"))] == [7, 6, 5, 4, 3]
     assert [row["id"] for row in lines(run("events", "list", "--limit", "3", "--before", "5"))] == [4, 3, 2]
@@ -233,7 +233,7 @@ def test_many_events_are_replayed_some_at_a_time(folder: Path, monkeypatch: pyte
         await asyncio.gather(*(store.accept(event(str(number))) for number in range(5)))
 
     fill(folder, work)
-    monkeypatch.setattr("webhooks.cli.requeue._BATCH", 2)
+    monkeypatch.setattr("webhooks.cli.requeue.BATCH_SIZE", 2)
     assert lines(run("events", "replay", *"12345")) == [{"replayed": 5, "passed_over": []}]
 
 

@@ -19,7 +19,7 @@ from tests.webhooks.command_kit import STRANGE, beside, fill, lines, neighbour, 
 from tests.webhooks.listener_process import environment
 from tests.webhooks.store_contract import EPOCH, claim, event, ref, wants
 from webhooks.cli.event_list import EventFilter
-from webhooks.cli.tail import _Follower
+from webhooks.cli.tail import EventFollower
 from webhooks.store.records import EventState, StoredEvent
 from webhooks.store.sqlite import SQLiteStore
 
@@ -115,12 +115,12 @@ class Ids:
         return [StoredEvent(id=one, event=event(str(one)), state=EventState.DONE, received_at=EPOCH) for one in found]
 
 
-async def begun(ids: Ids, last: int = 10) -> tuple[_Follower, list[int]]:
-    follower = _Follower(ids, EventFilter())  # type: ignore[arg-type]
+async def begun(ids: Ids, last: int = 10) -> tuple[EventFollower, list[int]]:
+    follower = EventFollower(ids, EventFilter())  # type: ignore[arg-type]
     return follower, [stored.id for stored in await follower.start(last)]
 
 
-async def unseen(follower: _Follower) -> list[int]:
+async def unseen(follower: EventFollower) -> list[int]:
     return [stored.id for stored in await follower.new_events()]
 
 
@@ -228,7 +228,7 @@ def test_tail_begins_with_the_events_that_fit(folder: Path, options: list[str], 
 async def test_tail_goes_on_with_the_events_that_fit(folder: Path, which: EventFilter, ids: list[int]) -> None:
     store = SQLiteStore(folder / "inbox.db")
     await several(store)
-    follower = _Follower(store, which)
+    follower = EventFollower(store, which)
     assert await follower.start(0) == []
     await store.accept(event("5", of=ref("7"), also=(ref("8"),)))
     await store.accept(event("6", name="reward.claimed", of=ref("8", kind="claim")))
@@ -243,7 +243,7 @@ async def test_tail_shows_an_event_once_its_handlers_are_in_the_state_asked_for(
     store = SQLiteStore(folder / "inbox.db")
     await store.register_handlers([wants()])
     await store.accept(event("1"))
-    follower = _Follower(store, EventFilter(state=EventState.DEAD))
+    follower = EventFollower(store, EventFilter(state=EventState.DEAD))
     assert await follower.start(10) == []
     (claimed,) = await claim(store)
     await store.fail_job(claimed.job, reason="no", retry_in=None)
@@ -264,7 +264,7 @@ async def test_an_event_that_comes_between_the_two_looks_of_a_filtered_tail_is_s
     arrived: list[int] = []
     store = Busy(folder / "inbox.db")
     await several(store)
-    follower = _Follower(store, EventFilter(event="reward.allocated"))
+    follower = EventFollower(store, EventFilter(event="reward.allocated"))
     shown = [stored.id for stored in await follower.start(10)]
     shown += [stored.id for stored in await follower.new_events()]
     shown += [stored.id for stored in await follower.new_events()]

@@ -14,7 +14,7 @@ from rewards_core.operations import OperationRef
 from tests.texts import said
 from tests.webhooks.command_kit import Target, destination, lines, records, run
 from tests.webhooks.listener_process import KEYS, SOURCE
-from webhooks.cli.samples import Shape, parse_override, sample_body
+from webhooks.cli.trigger import Shape, parse_override, sample_body
 
 
 @pytest.fixture(autouse=True)

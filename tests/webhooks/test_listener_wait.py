@@ -25,7 +25,7 @@ from tests.webhooks.command_kit import beside, fill, lines, neighbour, records, 
 from tests.webhooks.fakes import a_thing
 from tests.webhooks.store_contract import event, outcome, ref, resource
 from vendor_sandboxes.original import API_KEY, API_SECRET, REWARDS, OriginalSandbox
-from webhooks.cli.wait import _wait_for_outcome, _wait_with_polls
+from webhooks.cli.wait import wait_for_outcome, wait_with_polls
 from webhooks.errors import CompletionsFailed, CompletionTimeout
 from webhooks.store.base import Subscriber
 from webhooks.store.memory import MemoryStore
@@ -132,7 +132,7 @@ class Deaf(MemoryStore):
 
 async def test_what_was_missed_is_looked_up() -> None:
     store = Deaf()
-    waiting = asyncio.create_task(_wait_for_outcome(store, ref("1"), 3_600))
+    waiting = asyncio.create_task(wait_for_outcome(store, ref("1"), 3_600))
     while not await store.list_pending():
         await asyncio.sleep(0)
     for word, about in (("other", ref("2")), ("wanted", ref("1"))):
@@ -149,12 +149,12 @@ async def test_an_outcome_at_the_very_end_is_not_missed() -> None:
         async def outcome(self, ref: OperationRef) -> Outcome | None:
             return outcome(ref)
 
-    assert (await _wait_for_outcome(Late(), ref("1"), 0.0)).ref == ref("1")
+    assert (await wait_for_outcome(Late(), ref("1"), 0.0)).ref == ref("1")
 
 
 async def test_hints_about_other_operations_cost_no_look_up() -> None:
     store = Deaf()
-    waiting = asyncio.create_task(_wait_for_outcome(store, ref("1"), 3_600))
+    waiting = asyncio.create_task(wait_for_outcome(store, ref("1"), 3_600))
     while not await store.list_pending():
         await asyncio.sleep(0)
     (waiter,) = store.ears
@@ -256,16 +256,16 @@ class Endings:
 )
 async def test_how_a_wait_ended_is_the_exit_code(error: Exception, code: Exit, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as ended:
-        await _wait_with_polls(Endings(error), ref("1"), 1.0)  # type: ignore[arg-type]
+        await wait_with_polls(Endings(error), ref("1"), 1.0)  # type: ignore[arg-type]
     assert ended.value.exit_code is code
     assert capsys.readouterr().err == f"{error}\n"
 
 
 async def test_a_store_in_trouble_is_told_as_with_every_command() -> None:
     with pytest.raises(StoreError):
-        await _wait_with_polls(Endings(StoreError("the disk is full")), ref("1"), 1.0)  # type: ignore[arg-type]
+        await wait_with_polls(Endings(StoreError("the disk is full")), ref("1"), 1.0)  # type: ignore[arg-type]
 
 
 async def test_an_operation_that_failed_is_told_like_any_other() -> None:
     thing = a_thing("1", "failed")
-    assert await _wait_with_polls(Endings(OperationFailed("failed", operation=thing)), thing.ref, 1.0) is thing  # type: ignore[arg-type]
+    assert await wait_with_polls(Endings(OperationFailed("failed", operation=thing)), thing.ref, 1.0) is thing  # type: ignore[arg-type]

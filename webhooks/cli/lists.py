@@ -16,7 +16,7 @@ from rewards_core.operations import DEFAULT_SCOPE
 T = TypeVar("T")
 Cursor = TypeVar("Cursor")
 
-_PAGE_SIZE = 500
+PAGE_SIZE = 500
 
 
 async def pages(
@@ -31,7 +31,7 @@ async def pages(
     `fetch` returns the records after a cursor (None: from the first one on), up to a number of them.
     """
     left = math.inf if limit is None else limit
-    while left > 0 and (found := await fetch(start, int(min(left, _PAGE_SIZE)))):
+    while left > 0 and (found := await fetch(start, int(min(left, PAGE_SIZE)))):
         for each in found:
             yield each
         start, left = cursor_of(found[-1]), left - len(found)

@@ -14,15 +14,15 @@ from webhooks.store.records import UNSERVED_DAYS, HandlerStatus
 NO_EVENT = "there is no such event"
 ERASED = "its body was erased"
 
-_BATCH = 200
+BATCH_SIZE = 200
 _MAX_NAMED = 20
 
 
 async def requeue(store: Store, event_ids: Sequence[int], *, every_handler: bool) -> list[int]:
     """Queue handlers again, in batches so that deliveries do not wait for long; return the events that got no job."""
     skipped = []
-    for start in range(0, len(event_ids), _BATCH):
-        batch = event_ids[start : start + _BATCH]
+    for start in range(0, len(event_ids), BATCH_SIZE):
+        batch = event_ids[start : start + BATCH_SIZE]
         answers = await asyncio.gather(  # they share one commit
             *(store.requeue([event_id], every_handler=every_handler) for event_id in batch), return_exceptions=True
         )

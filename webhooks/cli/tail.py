@@ -59,7 +59,7 @@ def tail(
     async def work() -> None:
         left = count
         async with open_existing(store) as inbox:
-            follower = _Follower(inbox, which)
+            follower = EventFollower(inbox, which)
             batch = await follower.start(last)
             headed = False
             if not batch and not output.as_json:
@@ -81,7 +81,7 @@ def tail(
     run_command(work, interrupt_code=Exit.OK)
 
 
-class _Follower:
+class EventFollower:
     """Find new events: those not seen before with ids above a floor; events below it are old.
 
     The store filters by state and uid, which are indexed. Name and scope are filtered here: for them the store would read every

@@ -69,10 +69,10 @@ def wait(
                     OriginalClient.from_env(scope=ref.scope, allow_insecure=api_insecure) as client,
                     Completions(client, inbox) as completions,
                 ):
-                    operation = await _wait_with_polls(completions, ref, timeout)
+                    operation = await wait_with_polls(completions, ref, timeout)
                     status, resource = operation.status, operation.raw
             else:
-                outcome = await _wait_for_outcome(inbox, ref, timeout)
+                outcome = await wait_for_outcome(inbox, ref, timeout)
                 status, resource = outcome.status, outcome.resource
         output.record({**asdict(ref), "status": str(status), "resource": dict(resource)}, text=f"{ref}: {status}")
         if status is not OperationStatus.DONE:
@@ -81,7 +81,7 @@ def wait(
     run_command(work, interrupted="Interrupted. The operation may still settle.")
 
 
-async def _wait_with_polls(completions: Completions, ref: OperationRef, timeout: float) -> Operation:
+async def wait_with_polls(completions: Completions, ref: OperationRef, timeout: float) -> Operation:
     try:
         return await completions.wait(ref, timeout=timeout, poll_now=True)
     except OperationFailed as error:
@@ -110,7 +110,7 @@ class _Waiter(Subscriber):
         self.woken.set()
 
 
-async def _wait_for_outcome(store: Store, ref: OperationRef, timeout: float) -> Outcome:
+async def wait_for_outcome(store: Store, ref: OperationRef, timeout: float) -> Outcome:
     """Wait for the outcome that a delivery, or a poll of another process, records."""
     waiter = _Waiter(ref)
     await store.subscribe(waiter)
