@@ -51,7 +51,15 @@ async def test_a_large_body_and_what_is_said_of_it_leave_the_loop_free(
     monkeypatch.setattr("webhooks.cli.capture.recorder.report_of", report)
     reader = SignatureReader(SECRETS)
     files = await asyncio.to_thread(CaptureFiles, tmp_path, parse_redaction([]), reader.without_secrets)
-    recorder = Recorder(source, reader, files, Output(as_json=True), refuse_first=False, count=0, on_enough=lambda: None)
+    recorder = Recorder(
+        source=source,
+        reader=reader,
+        files=files,
+        output=Output(as_json=True),
+        refuse_first=False,
+        count=0,
+        on_enough=lambda: None,
+    )
     server = recorder.server({"/hooks": Receiver(source, MemoryStore())})
     listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/hooks"

@@ -82,6 +82,7 @@ def wait(
 
 
 async def wait_with_polls(completions: Completions, ref: OperationRef, timeout: float) -> Operation:
+    """Wait with polls of the vendor's API; end the command if the operation is unknown or the time runs out."""
     try:
         return await completions.wait(ref, timeout=timeout, poll_now=True)
     except OperationFailed as error:

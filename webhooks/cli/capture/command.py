@@ -130,10 +130,10 @@ def capture(
         reader = SignatureReader(webhook_keys(spec.keys_file, WEBHOOK_KEYS))
         files = CaptureFiles(out, parse_redaction(redact or ()), reader.without_secrets)
         recorder = Recorder(
-            ReloadableSource(spec),
-            reader,
-            files,
-            output,
+            source=ReloadableSource(spec),
+            reader=reader,
+            files=files,
+            output=output,
             refuse_first=refuse_first,
             count=count,
             on_enough=lambda: listener.stop(),  # noqa: PLW0108 - the listener is created below

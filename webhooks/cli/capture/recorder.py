@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
+from attrs import define, field
 from multidict import CIMultiDict
 
 from original_async.readings import SignatureReader
@@ -40,10 +43,11 @@ _REPLAY = (
 )
 
 
+@define(kw_only=True, eq=False)
 class Recorder:
     """Record what arrives.
 
-    Args:
+    Attributes:
         source: The source of the expected deliveries.
         reader: Reads signatures.
         files: Where requests are written.
@@ -51,8 +55,6 @@ class Recorder:
         refuse_first: Whether the first attempt of each event is stored and answered 503, so that it is sent again.
         count: How many deliveries are enough, 0 for any number; with `refuse_first` only repeated ones count.
         on_enough: Called when there are enough.
-
-    Attributes:
         captured: How many deliveries with a valid signature arrived.
         complete: How many of them count.
         stored: How many deliveries are in the store, repeated ones included.
@@ -61,29 +63,26 @@ class Recorder:
         others: How many other requests arrived.
     """
 
-    def __init__(
-        self,
-        source: ReloadableSource,
-        reader: SignatureReader,
-        files: CaptureFiles,
-        output: Output,
-        *,
-        refuse_first: bool,
-        count: int,
-        on_enough: Callable[[], None],
-    ) -> None:
-        self.captured = self.complete = self.stored = self.misread = self.unwritten = self.others = 0
-        self._source = source
-        self._reader = reader
-        self._files = files
-        self._output = output
-        self._refuse_first = refuse_first
-        self._count = count
-        self._on_enough = on_enough
-        self._number = files.last_number
-        self._attempts: OrderedDict[tuple[object, ...], Attempt] = OrderedDict()
-        self._readings = Readings()
-        self._analyses = asyncio.Semaphore(_ANALYSES)
+    source: ReloadableSource
+    reader: SignatureReader
+    files: CaptureFiles
+    output: Output
+    refuse_first: bool
+    count: int
+    on_enough: Callable[[], None]
+    captured: int = field(default=0, init=False)
+    complete: int = field(default=0, init=False)
+    stored: int = field(default=0, init=False)
+    misread: int = field(default=0, init=False)
+    unwritten: int = field(default=0, init=False)
+    others: int = field(default=0, init=False)
+    _numbers: Iterator[int] = field(init=False)
+    _attempts: OrderedDict[tuple[object, ...], Attempt] = field(factory=OrderedDict, init=False)
+    _readings: Readings = field(factory=Readings, init=False)
+    _analyses: asyncio.Semaphore = field(factory=partial(asyncio.Semaphore, _ANALYSES), init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._numbers = itertools.count(self.files.last_number + 1)
 
     def server(self, receivers: Mapping[str, Intake], **options: Any) -> ArmouredServer:
         """Return a server whose requests are recorded; the arguments are those of `ArmouredServer`."""
@@ -92,25 +91,25 @@ class Recorder:
     @property
     def has_enough(self) -> bool:
         """Whether enough deliveries arrived."""
-        return 0 < self._count <= self.complete
+        return 0 < self.count <= self.complete
 
     def summary(self) -> str:
         """Return a summary for people."""
         others = f" {counted(self.others, 'other request')} arrived." if self.others else ""
         if not self.captured:
             return f"No delivery signed with a configured key arrived.{others}"
-        written = f"{counted(self.captured - self.unwritten, 'delivery', 'deliveries')} written to {self._files.folder}."
+        written = f"{counted(self.captured - self.unwritten, 'delivery', 'deliveries')} written to {self.files.folder}."
         lost = f" {self.unwritten} could not be written; those answered 200 are in the store." if self.unwritten else ""
         shareable = " Files that end in .sample.json are safe to share; the others are private."
         return f"{written}{lost}{others}{shareable}{_REPLAY if self.stored else ''}"
 
     async def _answer(self, request: CapturedRequest, reply: Reply) -> Reply:
         headers = CIMultiDict(request.headers)
-        event = await self._readings.read(self._source, request.body or b"", headers, remember=False)
-        request.number = self._next_number()
+        event = await self._readings.read(self.source, request.body or b"", headers, remember=False)
+        request.number = next(self._numbers)
         request.attempt = Attempt(number=request.number, event=event, headers=request.headers)
         request.earlier = self._remember(request.attempt)
-        request.asked_again = self._refuse_first and reply.status == 200 and request.earlier is None
+        request.asked_again = self.refuse_first and reply.status == 200 and request.earlier is None
         return _SEND_AGAIN if request.asked_again else reply
 
     def _remember(self, attempt: Attempt) -> Attempt | None:
@@ -127,7 +126,7 @@ class Recorder:
     async def _record(self, request: CapturedRequest) -> None:
         """Analyze, write and report a request before its answer leaves."""
         async with self._analyses:
-            request.number = request.number or self._next_number()
+            request.number = request.number or next(self._numbers)
             try:
                 await asyncio.to_thread(self._analyze, request)
                 if request.ours:
@@ -146,27 +145,27 @@ class Recorder:
         if request.body is None:
             return
         try:
-            request.accepted = self._source.verify(CIMultiDict(request.headers), request.body)
+            request.accepted = self.source.verify(CIMultiDict(request.headers), request.body)
         except SignatureError as error:
             request.problem = error
-        request.readings = self._reader.read(request.headers, request.body)
+        request.readings = self.reader.read(request.headers, request.body)
 
     async def _report(self, request: CapturedRequest) -> None:
-        clean, path = self._reader.without_secrets, self._source.spec.path
-        report = await asyncio.to_thread(lambda: map_texts(report_of(request, path, self._source.event_names), clean))
+        clean, path = self.reader.without_secrets, self.source.spec.path
+        report = await asyncio.to_thread(lambda: map_texts(report_of(request, path, self.source.event_names), clean))
         file, sample = await self._write(request, report)
         with ignore_broken_pipe():
-            if self._output.as_json:
+            if self.output.as_json:
                 where = {"file": file, "sample": sample, "target": clean(request.target), "peer": request.peer}
-                self._output.record({**report, **where})
+                self.output.record({**report, **where})
             else:
-                self._output.lines(clean("\n".join(report_lines(request, path, report, file))))
+                self.output.lines(clean("\n".join(report_lines(request, path, report, file))))
         if self.others == MAX_UNSIGNED and not request.ours:
-            self._output.note(f"{MAX_UNSIGNED} requests without a valid signature were written. More of them are only counted.")
+            self.output.note(f"{MAX_UNSIGNED} requests without a valid signature were written. More of them are only counted.")
 
     async def _write(self, request: CapturedRequest, report: Mapping[str, Any]) -> tuple[str | None, str | None]:
         try:
-            file, sample = await asyncio.to_thread(self._files.write, request, report)
+            file, sample = await asyncio.to_thread(self.files.write, request, report)
         except OSError as error:
             logger.error("a delivery could not be written to a file: %s", error)  # noqa: TRY400 - one line says it
             self.unwritten += request.ours
@@ -177,13 +176,9 @@ class Recorder:
         self.captured += 1
         self.stored += request.stored
         self.misread += request.misread
-        self.complete += not self._refuse_first or request.earlier is not None
+        self.complete += not self.refuse_first or request.earlier is not None
         if self.has_enough:
-            self._on_enough()
-
-    def _next_number(self) -> int:
-        self._number += 1
-        return self._number
+            self.on_enough()
 
 
 def _names(event: Event) -> Iterator[tuple[object, ...]]:
