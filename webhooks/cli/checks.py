@@ -10,8 +10,8 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 
 import aiohttp
@@ -190,14 +190,11 @@ async def check_port(host: str, port: int, admin: str | None) -> Finding:
         return _passed("port", f"{host}:{port} is free")
     taken = refused.errno == errno.EADDRINUSE
     if taken and admin is not None:
-        try:
-            async with aiohttp.ClientSession(timeout=_TIMEOUT) as session, session.get(f"{admin}/readyz") as reply:
-                reason = (await reply.text()).strip()[:200]
-                if reply.status == 200:
-                    return _passed("port", f"the listener at {host}:{port} is ready")
-                return _failed("port", f"the listener at {host}:{port} is not ready: {reason}", "See its log.")
-        except _UNREACHABLE:
-            pass
+        with suppress(*_UNREACHABLE):
+            status, _, reason = await _request("GET", f"{admin}/readyz")
+            if status == 200:
+                return _passed("port", f"the listener at {host}:{port} is ready")
+            return _failed("port", f"the listener at {host}:{port} is not ready: {reason.strip()[:200]}", "See its log.")
     if taken:
         advice = "Stop the process that holds it, or give --port."
     elif refused.errno == errno.EACCES:
@@ -224,8 +221,8 @@ async def check_clock(url: str | None, clock: Callable[[], float] = time.time) -
     if url is None:
         return _passed("clock", "not compared: no API is configured here")
     try:
-        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session, session.get(url, allow_redirects=False) as reply:
-            api_time = email.utils.parsedate_to_datetime(reply.headers["Date"]).timestamp()
+        _, headers, _ = await _request("GET", url)
+        api_time = email.utils.parsedate_to_datetime(headers["Date"]).timestamp()
     except (*_UNREACHABLE, KeyError, ValueError) as error:
         return _failed("clock", f"the API's clock could not be read ({type(error).__name__})", "See reachability.")
     skew = clock() - api_time
@@ -241,32 +238,39 @@ async def check_clock(url: str | None, clock: Callable[[], float] = time.time) -
 async def check_reachability(url: str | None, public_url: str | None) -> Finding:
     """Check that the vendor's API answers, and that the public URL leads to a listener."""
     found = []
-    async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-        if url is not None:
-            try:
-                async with session.get(url, allow_redirects=False) as reply:
-                    found.append(f"the API answers ({reply.status})")
-            except _UNREACHABLE as error:
-                return _failed(
-                    "reachability",
-                    f"the API does not answer ({type(error).__name__})",
-                    "Check DNS, firewall and proxy between here and the API, and ORIGINAL_BASE_URL.",
-                )
-        if public_url is not None:
-            try:
-                async with session.post(public_url, data=b"{}", allow_redirects=False) as reply:
-                    status = reply.status
-            except _UNREACHABLE as error:
-                return _failed(
-                    "reachability",
-                    f"the public URL does not answer ({type(error).__name__})",
-                    "Check DNS, certificate and proxy in front of the listener. The vendor requires https.",
-                )
-            if status != 401:
-                return _failed(
-                    "reachability",
-                    f"the public URL answered an unsigned delivery with {status} instead of 401",
-                    "Something else answers there, or the path is not the listener's. Check the proxy.",
-                )
-            found.append("the public URL leads to a listener")
+    if url is not None:
+        try:
+            status, _, _ = await _request("GET", url)
+        except _UNREACHABLE as error:
+            return _failed(
+                "reachability",
+                f"the API does not answer ({type(error).__name__})",
+                "Check DNS, firewall and proxy between here and the API, and ORIGINAL_BASE_URL.",
+            )
+        found.append(f"the API answers ({status})")
+    if public_url is not None:
+        try:
+            status, _, _ = await _request("POST", public_url, b"{}")
+        except _UNREACHABLE as error:
+            return _failed(
+                "reachability",
+                f"the public URL does not answer ({type(error).__name__})",
+                "Check DNS, certificate and proxy in front of the listener. The vendor requires https.",
+            )
+        if status != 401:
+            return _failed(
+                "reachability",
+                f"the public URL answered an unsigned delivery with {status} instead of 401",
+                "Something else answers there, or the path is not the listener's. Check the proxy.",
+            )
+        found.append("the public URL leads to a listener")
     return _passed("reachability", "; ".join(found) or "not checked: give --public-url")
+
+
+async def _request(method: str, url: str, body: bytes | None = None) -> tuple[int, Mapping[str, str], str]:
+    """Return the status, the headers and the beginning of the body of an answer."""
+    async with (
+        aiohttp.ClientSession(timeout=_TIMEOUT) as session,
+        session.request(method, url, data=body, allow_redirects=False) as reply,
+    ):
+        return reply.status, reply.headers, (await reply.content.read(1_000)).decode(errors="replace")
