@@ -10,7 +10,7 @@ from attrs import frozen
 
 from rewards_core.cli.columns import Column
 from rewards_core.cli.output import Output
-from webhooks.cli.lists import EmptyList, iso_time, pages, scope_column, time_column, write_list
+from webhooks.cli.lists import iso_time, pages, scope_column, time_column, write_list
 from webhooks.cli.stores import open_existing
 from webhooks.store.listing import operations_of
 from webhooks.store.records import EventState, StoredEvent
@@ -167,16 +167,14 @@ async def write_events(
             columns=EVENT_COLUMNS if which.state is None else [one for one in EVENT_COLUMNS if one.heading != "handlers"],
             record=event_record,
             note=lambda listed: reason_of(listed.stored),
-            empty=EmptyList(
-                noun="dead letter" if dead else "event",
-                text=_NO_DEAD_LETTERS if dead else _NO_EVENTS,
-                filters={
-                    "--event": which.event,
-                    "--uid": which.uid,
-                    "--state": None if dead else which.state,
-                    "--scope": which.scope,
-                    "--before": before,
-                },
-                find_any=lambda: inbox.list_events(state=EventState.DEAD if dead else None, limit=1),
-            ),
+            noun="dead letter" if dead else "event",
+            empty=_NO_DEAD_LETTERS if dead else _NO_EVENTS,
+            filters={
+                "--event": which.event,
+                "--uid": which.uid,
+                "--state": None if dead else which.state,
+                "--scope": which.scope,
+                "--before": before,
+            },
+            find_any=lambda: inbox.list_events(state=EventState.DEAD if dead else None, limit=1),
         )

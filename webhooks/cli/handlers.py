@@ -12,7 +12,7 @@ from rewards_core.cli.output import JsonOption, Output, fail
 from rewards_core.cli.program import command_group
 from rewards_core.text import counted
 from webhooks.cli.errors import run_command
-from webhooks.cli.lists import EmptyList, scope_column, write_list
+from webhooks.cli.lists import scope_column, write_list
 from webhooks.cli.options import DEFAULT_STORE, StoreOption
 from webhooks.cli.requeue import note_unserved
 from webhooks.cli.stores import open_existing
@@ -44,8 +44,8 @@ def list_handlers(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = None
     async def work() -> None:
         async with open_existing(store) as inbox:
             found = await inbox.list_handlers()
-        empty = EmptyList(noun="handler", text="No handlers. A handler registers when its process starts.")
-        await write_list(output, found, columns=_COLUMNS, record=_record, empty=empty)
+        empty = "No handlers. A handler registers when its process starts."
+        await write_list(output, found, columns=_COLUMNS, record=_record, noun="handler", empty=empty)
         note_unserved(output, found)
         differing = sorted({one.subscription.handler for one in found if one.differing})
         if differing:

@@ -7,8 +7,6 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from attrs import frozen
-
 from rewards_core.cli.columns import Column
 from rewards_core.cli.output import Output, cell
 from rewards_core.operations import DEFAULT_SCOPE
@@ -37,56 +35,39 @@ async def pages(
         start, left = cursor_of(found[-1]), left - len(found)
 
 
-@frozen(kw_only=True)
-class EmptyList:
-    """What an empty list says to people.
-
-    Attributes:
-        noun: What a record is called.
-        text: What is said if there are no records at all.
-        filters: Option to its value; None or False where it was not given.
-        find_any: Looks for any record without the filters.
-        others: What is said if there is one.
-    """
-
-    noun: str
-    text: str
-    filters: Mapping[str, object] = {}
-    find_any: Callable[[], Awaitable[object]] | None = None
-    others: str = "There are others: leave out a filter to see them."
-
-    async def message(self) -> str:
-        """Return the line."""
-        given = [(option, value) for option, value in self.filters.items() if value is not None and value is not False]
-        if not given or self.find_any is None or not await self.find_any():
-            return self.text
-        words = " ".join(option if value is True else f"{option} {cell(value)}" for option, value in given)
-        return f"No {self.noun} matches {words}. {self.others}"
-
-
 async def write_list(
     output: Output,
     items: AsyncIterable[T] | Iterable[T],
     *,
     columns: Sequence[Column],
     record: Callable[[T], Mapping[str, Any]],
-    empty: EmptyList,
     note: Callable[[T], str] = lambda _: "",
+    empty: str,
+    noun: str,
+    filters: Mapping[str, object] = {},
+    find_any: Callable[[], Awaitable[object]] | None = None,
+    others: str = "There are others: leave out a filter to see them.",
 ) -> None:
     """Write records as JSON lines as they come, or all of them in columns for people, without empty columns.
 
-    For people, the note of a record follows on a line of its own; if there are no records, `empty` says so.
+    For people, the note of a record follows on a line of its own. Without records they read `empty`, or if the options of
+    `filters` exclude those that `find_any` finds, that no such noun matches and that there are others.
     """
     if output.as_json:
         async for item in _each(items):
             output.record(record(item))
         return
     rows = [([column.cell(item) for column in columns], note(item)) async for item in _each(items)]
-    if not rows:
-        output.say(await empty.message())
+    if rows:
+        used = [place for place in range(len(columns)) if any(cells[place] for cells, _ in rows)]
+        output.listing([columns[place] for place in used], [([cells[place] for place in used], words) for cells, words in rows])
         return
-    used = [place for place in range(len(columns)) if any(cells[place] for cells, _ in rows)]
-    output.listing([columns[place] for place in used], [([cells[place] for place in used], words) for cells, words in rows])
+    given = [(option, value) for option, value in filters.items() if value is not None and value is not False]
+    if not given or find_any is None or not await find_any():
+        output.say(empty)
+        return
+    words = " ".join(option if value is True else f"{option} {cell(value)}" for option, value in given)
+    output.say(f"No {noun} matches {words}. {others}")
 
 
 async def _each(items: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:

@@ -30,6 +30,10 @@ def _check_ids(ids: Any) -> Any:
     return ids
 
 
+def _text_filter(*names: str, only: str) -> Any:
+    return typer.Option(*names, help=f"Only {only}.", callback=check_not_empty)
+
+
 StoreOption = Annotated[str, typer.Option("--store", help="The store: sqlite:///FILE, or sqlite:////FILE for an absolute path.")]
 KeysOption = Annotated[Path | None, keys_option(WEBHOOK_KEYS)]
 SourceOption = Annotated[
@@ -61,21 +65,13 @@ ForwardOption = Annotated[
         "--forward-to", help="Forward every delivery unchanged to this URL. --forward-attempts and --forward-for limit retries."
     ),
 ]
-EventOption = Annotated[
-    str | None, typer.Option("--event", "--name", help="Only events with this name.", callback=check_not_empty)
-]
+EventOption = Annotated[str | None, _text_filter("--event", "--name", only="events with this name")]
 StateOption = Annotated[EventState | None, typer.Option("--state", help="Only events whose handlers are in this state.")]
-EventUidOption = Annotated[
-    str | None, typer.Option("--uid", help="Only events about the operation with this uid.", callback=check_not_empty)
-]
-EventScopeOption = Annotated[str | None, typer.Option("--scope", help="Only events of this scope.", callback=check_not_empty)]
-UidOption = Annotated[
-    str | None, typer.Option("--uid", help="Only operations of any kind with this uid.", callback=check_not_empty)
-]
-KindOption = Annotated[
-    str | None, typer.Option("--kind", help="Only operations of this kind, such as allocation.", callback=check_not_empty)
-]
-ScopeOption = Annotated[str | None, typer.Option("--scope", help="Only operations of this scope.", callback=check_not_empty)]
+EventUidOption = Annotated[str | None, _text_filter("--uid", only="events about the operation with this uid")]
+EventScopeOption = Annotated[str | None, _text_filter("--scope", only="events of this scope")]
+UidOption = Annotated[str | None, _text_filter("--uid", only="operations of any kind with this uid")]
+KindOption = Annotated[str | None, _text_filter("--kind", only="operations of this kind, such as allocation")]
+ScopeOption = Annotated[str | None, _text_filter("--scope", only="operations of this scope")]
 BeforeOption = Annotated[int | None, typer.Option("--before", help="Only records with a lower id.", min=0, callback=_check_ids)]
 EventIdArgument = Annotated[int, typer.Argument(help="The event's id.", min=0, callback=_check_ids)]
 EventIdsArgument = Annotated[list[int], typer.Argument(help="Ids of events.", min=0, callback=_check_ids)]

@@ -13,7 +13,7 @@ from rewards_core.cli.output import JsonOption, Output, cell
 from rewards_core.cli.program import command_group
 from rewards_core.operations import OperationStatus
 from webhooks.cli.errors import run_command
-from webhooks.cli.lists import EmptyList, iso_time, pages, scope_column, time_column, utc_time, write_list
+from webhooks.cli.lists import iso_time, pages, scope_column, time_column, utc_time, write_list
 from webhooks.cli.options import (
     DEFAULT_LIMIT,
     DEFAULT_STORE,
@@ -82,13 +82,17 @@ def list_outcomes(
                 "--conflicts": conflicts,
                 "--before": before,
             }
-            empty = EmptyList(
+            await write_list(
+                output,
+                found,
+                columns=_COLUMNS,
+                record=_record,
+                note=_conflict_note,
                 noun="outcome",
-                text="No outcomes yet: no operation has settled in this store.",
+                empty="No outcomes yet: no operation has settled in this store.",
                 filters=filters,
                 find_any=lambda: inbox.list_outcomes(limit=1),
             )
-            await write_list(output, found, columns=_COLUMNS, record=_record, note=_conflict_note, empty=empty)
 
     run_command(work)
 

@@ -16,7 +16,7 @@ from rewards_core.operations import DEFAULT_SCOPE, OperationRef
 from rewards_core.text import counted
 from rewards_core.validation import check_id
 from webhooks.cli.errors import run_command
-from webhooks.cli.lists import EmptyList, iso_time, pages, scope_column, time_column, write_list
+from webhooks.cli.lists import iso_time, pages, scope_column, time_column, write_list
 from webhooks.cli.options import DEFAULT_LIMIT, DEFAULT_STORE, KindOption, LimitOption, ScopeOption, StoreOption, UidOption
 from webhooks.cli.stores import open_existing
 from webhooks.store.records import PendingOperation, Priority
@@ -65,13 +65,16 @@ def list_pending(
                 lambda one: one.ref,
                 limit=limit,
             )
-            empty = EmptyList(
+            await write_list(
+                output,
+                found,
+                columns=_COLUMNS,
+                record=_record,
                 noun="pending operation",
-                text="No pending operations: this store polls none.",
+                empty="No pending operations: this store polls none.",
                 filters={"--uid": uid, "--kind": kind, "--scope": scope},
                 find_any=lambda: inbox.list_pending(limit=1),
             )
-            await write_list(output, found, columns=_COLUMNS, record=_record, empty=empty)
 
     run_command(work)
 

@@ -19,7 +19,7 @@ from rewards_core.environment import listed
 from rewards_core.text import counted, one_line
 from rewards_core.validation import check_base_url
 from webhooks.cli.errors import CannotStart, run_command
-from webhooks.cli.lists import EmptyList, iso_time, time_column, write_list
+from webhooks.cli.lists import iso_time, time_column, write_list
 from webhooks.cli.refusal_lists import from_json
 from webhooks.cli.settings import admin_token
 from webhooks.refusals import MAX_KEPT, Refusal
@@ -75,14 +75,18 @@ def list_refused(
         async def find_any() -> bool:
             return bool(found)
 
-        empty = EmptyList(
+        await write_list(
+            output,
+            wanted,
+            columns=_COLUMNS,
+            record=_record,
+            note=note,
             noun="refusal",
-            text="The listener has refused nothing since it started.",
+            empty="The listener has refused nothing since it started.",
             filters={"--reason": reason},
             find_any=find_any,
             others=f"The listener refused requests for {listed(reasons)}." if reasons else "",
         )
-        await write_list(output, wanted, columns=_COLUMNS, record=_record, note=note, empty=empty)
 
     run_command(work)
 
