@@ -210,11 +210,7 @@ def forget_events(
 
 
 def _confirm(question: str, *, yes: bool) -> None:
-    """Ask before an irreversible change; call it outside of an event loop, so that ctrl-c works at once.
-
-    Raises:
-        typer.Exit: standard input is no terminal, or the answer is not yes; nothing was changed.
-    """
+    """Ask before an irreversible change, or end the command; call it outside of an event loop, so that ctrl-c works at once."""
     if yes:
         return
     stdin: TextIO | None = sys.stdin

@@ -20,11 +20,7 @@ _MAX_ID = 10**15
 
 
 def _check_ids(ids: Any) -> Any:
-    """Return the ids of an option or an argument; `max=` would show the limit, all 16 digits of it, in the help.
-
-    Raises:
-        typer.BadParameter: one of them is larger than the store's ids can be.
-    """
+    """Refuse ids beyond those of a store; `max=` would show the limit, all 16 digits of it, in the help."""
     if any(each > _MAX_ID for each in ([ids] if isinstance(ids, int) else ids or ())):
         raise typer.BadParameter(f"give an id up to {_MAX_ID:,}.")
     return ids
@@ -86,11 +82,7 @@ DEFAULT_LIMIT = 50
 
 
 def source_specs(given: list[str] | None, keys_file: Path | None) -> list[SourceSpec]:
-    """Return the sources of a command; without `--source` one at the default path.
-
-    Raises:
-        typer.BadParameter: a source is malformed, or `ORIGINAL_APP_UID` is no uid.
-    """
+    """Return the sources of a command; without `--source` one at the default path."""
     try:
         if not given:
             return [SourceSpec(app_uid=app_uid_from(os.environ), keys_file=keys_file)]
@@ -101,11 +93,7 @@ def source_specs(given: list[str] | None, keys_file: Path | None) -> list[Source
 
 
 def unix_settings(path: Path | None, mode: str, group: str | None) -> UnixSettings | None:
-    """Return the unix socket of a command, None if it has none.
-
-    Raises:
-        typer.BadParameter: its path, mode or group is invalid, or there is a mode or group but no path.
-    """
+    """Return the unix socket of a command, None if it has none."""
     if path is None:
         if group is not None or mode != DEFAULT_UNIX_MODE:
             raise typer.BadParameter("--unix-mode and --unix-group need a unix socket. Give --unix PATH too, or none of them.")

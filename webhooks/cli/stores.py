@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_existing(url: str) -> AsyncIterator[Store]:
-    """Open an existing store; listeners and applications may have it open too.
-
-    Raises:
-        ValueError: the URL names no store.
-        typer.Exit: as `existing_file`.
-    """
+    """Open an existing store, or end the command as `existing_file` does; listeners and applications may have it open too."""
     existing_file(url)
     store = open_store(url)
     try:
@@ -33,11 +28,10 @@ async def open_existing(url: str) -> AsyncIterator[Store]:
 
 
 def existing_file(url: str) -> Path:
-    """Return the file of an existing store.
+    """Return the file of an existing store; end the command if there is none, or it is in another process's memory.
 
     Raises:
         ValueError: the URL names no store.
-        typer.Exit: the store is in another process's memory, or does not exist; none was created.
     """
     path = store_file(url, "--store")
     if path is None:

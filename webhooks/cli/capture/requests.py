@@ -141,14 +141,8 @@ class _RecordingReceiver:
         self._answer = answer
         self.start = receiver.start
         self.aclose = receiver.aclose
-
-    @property
-    def max_body(self) -> int:
-        return self._receiver.max_body
-
-    @property
-    def body_timeout(self) -> float:
-        return self._receiver.body_timeout
+        self.max_body = receiver.max_body
+        self.body_timeout = receiver.body_timeout
 
     def refusal(
         self, method: str, headers: Mapping[str, str], content_length: int | None, peer: object = None, *, unread: bool = True
