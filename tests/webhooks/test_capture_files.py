@@ -68,13 +68,14 @@ async def test_bytes_that_are_no_text_can_be_had_again(tmp_path: Path) -> None:
 
 async def test_what_is_named_is_taken_out_of_both_files_and_credentials_always(tmp_path: Path) -> None:
     body = body_of()
-    more = {"Authorization": "Bearer tell-nobody", "Cookie": "session=tell-nobody", "X-Internal": "tell-nobody"}
+    credentials = ("Authorization", "Cookie", "Proxy-Authorization", "Set-Cookie", "X-Api-Key", "X-Api-Secret", "X-Auth-Token")
+    more = dict.fromkeys((*credentials, "X-Internal"), "tell-nobody")
     options = ["--redact", "data.user.email", "--redact", "data.user.wallets.*.address", "--redact", "header:x-internal"]
     async with capturing(tmp_path, *options) as capture:
         assert await send(capture.url, body, headers_of(body, more=more)) == 200
         record = await capture.told()
     written = capture.written(record)
-    redacted = {"data.user.email", "data.user.wallets.0.address", "header:Authorization", "header:Cookie", "header:X-Internal"}
+    redacted = {"data.user.email", "data.user.wallets.0.address", *(f"header:{name}" for name in more)}
     assert set(written["redacted"]) == redacted
     said("capture: what a redacted file says about itself", written["about"])
     for path in capture.folder.iterdir():

@@ -17,7 +17,7 @@ from rewards_core.validation import shown
 
 REDACTED = "[redacted]"
 _CREDENTIALS = frozenset(
-    {"authorization", "cookie", "proxy-authorization", "set-cookie", "x-api-key", "x-api-secret", "x-auth-piece"}
+    {"authorization", "cookie", "proxy-authorization", "set-cookie", "x-api-key", "x-api-secret", "x-auth-token"}
 )
 _HEADER = "header:"
 _ANY = "*"
