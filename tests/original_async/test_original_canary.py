@@ -169,8 +169,8 @@ async def test_no_secret_shows_anywhere(
         retry=RetryPolicy(attempts=2),
         timeouts=Timeouts(total=30.0, read=0.3),
     )
-    token = (await client._tokens.headers(1.0)).fields["Authorization"].removeprefix("Bearer ")
-    things: list[Any] = [client, client._tokens, client._transport]
+    token = (await client._authorizer.headers(1.0)).fields["Authorization"].removeprefix("Bearer ")
+    things: list[Any] = [client, client._authorizer, client._transport]
 
     async def meet(kind: type[BaseException], work: Any) -> None:
         with pytest.raises(kind) as caught:

@@ -142,7 +142,7 @@ async def test_what_cannot_be_right_is_refused_before_any_request(
     client: OriginalClient, wire: aioresponses, changes: dict[str, Any]
 ) -> None:
     (name,) = changes
-    with pytest.raises((ValueError, TypeError), match=rf"^{name}: .*\b([Gg]ive|Make one) "):
+    with pytest.raises((ValueError, TypeError), match=rf"^{name}: "):
         await allocate(client, **changes)
     assert not wire.requests
 
@@ -181,7 +181,7 @@ async def test_no_method_takes_what_cannot_be_an_id(client: OriginalClient, wire
         lambda: client.create_claim(reward_uid=REWARD, from_user_uid=USER, to_address=uid),
     ]
     for call in calls:
-        with pytest.raises((ValueError, TypeError), match=r": (give a str|.* is not an id)"):
+        with pytest.raises((ValueError, TypeError), match=r"^(uid|user_uid|to_user_uid|from_user_uid|reward_uid|to_address): "):
             await call()
     assert not wire.requests
 
@@ -308,8 +308,9 @@ async def test_a_balance_is_read(client: OriginalClient, wire: aioresponses, amo
 
 async def test_a_reply_about_another_operation_is_unexpected(client: OriginalClient, wire: aioresponses) -> None:
     wire.get(f"{BASE}/reward/claim/1", payload=ok(CLAIM))
-    with pytest.raises(UnexpectedResponse, match=r"data\.uid: the answer is about another operation than 1"):
+    with pytest.raises(UnexpectedResponse) as caught:
         await client.get_claim("1")
+    assert caught.value.path == "data.uid"
 
 
 @pytest.mark.parametrize(
@@ -335,7 +336,7 @@ async def test_a_refusal_carries_the_vendors_words(client: OriginalClient, wire:
         status=400,
         payload=error("client_error", {"code": "bad_request", "message": "User already exists."}),
     )
-    with pytest.raises(RequestRejected, match=r"HTTP 400: User already exists\.") as caught:
+    with pytest.raises(RequestRejected) as caught:
         await client.create_claim(reward_uid=REWARD, from_user_uid=USER, to_address=WALLET)
     assert (caught.value.status, caught.value.code, caught.value.field_errors) == (400, "bad_request", ())
 
@@ -346,7 +347,7 @@ async def test_a_failed_validation_names_the_fields(client: OriginalClient, wire
         {"code": "invalid", "message": "Enter a valid email address.", "field_name": "email"},
     ]
     wire.post(f"{BASE}/reward/claim", status=400, payload=error("validation_error", detail), headers={"X-Request-Id": "r-1"})
-    with pytest.raises(ValidationFailed, match="email: Enter a valid email address") as caught:
+    with pytest.raises(ValidationFailed) as caught:
         await client.create_claim(reward_uid=REWARD, from_user_uid=USER, to_address=WALLET)
     assert caught.value.field_errors == (
         FieldError(field="user_external_id", message="This field may not be null.", code="null"),
@@ -429,7 +430,7 @@ async def test_a_borrowed_session_is_used_and_left_open(make_client: MakeClient,
 
 async def test_a_client_is_neither_copied_nor_pickled(client: OriginalClient) -> None:
     for copier in (pickle.dumps, copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match="holds connections and a secret"):
+        with pytest.raises(TypeError, match=r"^An OriginalClient "):
             copier(client)
 
 

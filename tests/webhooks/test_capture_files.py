@@ -63,7 +63,7 @@ async def test_bytes_that_are_no_text_can_be_had_again(tmp_path: Path) -> None:
     assert base64.b64decode(capture.written(record)["body_base64"]) == body
     assert record["sample"] is None
     assert record["body"]["framed_by"] == "chunked"
-    assert record["event"]["problem"] == "the body could not be read as a JSON object"
+    assert record["event"]["problem"] == "the body is not a readable JSON object"
     assert await kept(tmp_path) == [body]
 
 

@@ -252,7 +252,7 @@ async def test_a_body_that_is_too_long_or_breaks_off_is_told_without_it(tmp_path
     ("body", "words"),
     [
         (b'{"event": "asset.minted", "data": {}}', "event: names no operation."),
-        (b"no json", "event: a dead letter: the body could not be read as a JSON object."),
+        (b"no json", "event: a dead letter: the body is not a readable JSON object."),
         (
             json.dumps({"event": "reward.allocated", "data": {"allocations": [{"uid": "1"}, {"uid": "2"}]}}).encode(),
             "event: allocation 1 and 1 more; does not settle it by itself",

@@ -10,7 +10,7 @@ from typing import Any
 from attrs import frozen
 from multidict import CIMultiDict
 
-from original_async.readings import SignatureReader
+from original_async.signature_readings import SignatureReader
 from rewards_core.cli.output import Output, for_whoever_reads
 from rewards_core.text import counted
 from webhooks.cli.capture.arrivals import Arrival, watched
