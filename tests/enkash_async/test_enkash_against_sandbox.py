@@ -128,7 +128,7 @@ async def test_where_the_vendor_knows_a_request_id_a_second_call_is_unknown_and_
         await client.create_event(event="REFERRAL_EVENT", amount=6)
         await client.allocate_coins(event="REFERRAL_EVENT", user_id="EKQZVMQK", request_id="R1")
 
-        with pytest.raises(OutcomeUnknown, match="the vendor says that it already exists"):
+        with pytest.raises(OutcomeUnknown):
             await client.allocate_coins(event="REFERRAL_EVENT", user_id="EKQZVMQK", request_id="R1")
 
         assert await client.get_balance("EKQZVMQK") == 6

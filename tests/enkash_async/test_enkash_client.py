@@ -61,6 +61,7 @@ from tests.enkash_async.enkash_kit import (
     text_of,
 )
 from tests.stepped_time import SteppedTime
+from tests.texts import said
 
 New = Callable[..., EnkashClient]
 GRANT: dict[str, Any] = {"event": "REFERRAL_EVENT", "user_id": "EKQZVMQK", "request_id": "COIN_REQ1234567"}
@@ -250,31 +251,31 @@ PAGE = "<html><body>Sign in at https://login.example</body></html>"
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "words"),
+    ("status", "body"),
     [
-        *((status, PAGE, "answered with a redirect") for status in (301, 302, 303, 304, 307, 308)),
-        (302, '{"error": "invalid_grant"}', "answered with a redirect"),
-        (204, "", "neither a token nor a refusal"),
-        *((status, PAGE, "neither a token nor a refusal") for status in (200, 201, 400, 401, 403, 404, 422)),
-        (404, '{"message": "no Route matched with those values"}', "neither a token nor a refusal"),
-        (404, '{"timestamp": 1, "status": 404, "error": "Not Found"}', "neither a token nor a refusal"),
-        (405, '{"code": 405, "message": "method not allowed"}', "neither a token nor a refusal"),
-        (403, '{"message": "Forbidden"}', "neither a token nor a refusal"),
-        (200, '{"error": "maintenance"}', "neither a token nor a refusal"),
-        (400, '{"error": "temporarily_unavailable"}', "neither a token nor a refusal"),
-        (400, "", "neither a token nor a refusal"),
-        (403, "[]", "neither a token nor a refusal"),
-        (200, "[]", "neither a token nor a refusal"),
-        (200, "{}", "neither a token nor a refusal"),
-        (200, '{"access_token": ""}', "neither a token nor a refusal"),
-        (200, '{"access_token": 5}', "neither a token nor a refusal"),
-        (200, '{"access_token": "two words"}', "neither a token nor a refusal"),
-        (200, '{"access_token": "line\\nbreak"}', "neither a token nor a refusal"),
-        (200, '{"response_code": 0, "code": null, "error": null}', "neither a token nor a refusal"),
+        *((status, PAGE) for status in (301, 302, 303, 304, 307, 308)),
+        (302, '{"error": "invalid_grant"}'),
+        (204, ""),
+        *((status, PAGE) for status in (200, 201, 400, 401, 403, 404, 422)),
+        (404, '{"message": "no Route matched with those values"}'),
+        (404, '{"timestamp": 1, "status": 404, "error": "Not Found"}'),
+        (405, '{"code": 405, "message": "method not allowed"}'),
+        (403, '{"message": "Forbidden"}'),
+        (200, '{"error": "maintenance"}'),
+        (400, '{"error": "temporarily_unavailable"}'),
+        (400, ""),
+        (403, "[]"),
+        (200, "[]"),
+        (200, "{}"),
+        (200, '{"access_token": ""}'),
+        (200, '{"access_token": 5}'),
+        (200, '{"access_token": "two words"}'),
+        (200, '{"access_token": "line\\nbreak"}'),
+        (200, '{"response_code": 0, "code": null, "error": null}'),
     ],
 )
 async def test_what_is_no_answer_of_a_token_endpoint_refuses_nothing(
-    new_client: New, vendor: aioresponses, time: SteppedTime, status: int, body: str, words: str
+    new_client: New, vendor: aioresponses, time: SteppedTime, status: int, body: str
 ) -> None:
     for _ in range(2):
         vendor.post(TOKEN_URL, status=status, body=body, headers={"Location": "https://login.example/secret-path"})
@@ -283,7 +284,7 @@ async def test_what_is_no_answer_of_a_token_endpoint_refuses_nothing(
     client = new_client()
 
     for _ in range(3):
-        with pytest.raises(TokenUnavailable, match=rf"{words} \(HTTP {status}\); check auth_base_url") as caught:
+        with pytest.raises(TokenUnavailable, match=rf"\(HTTP {status}\).*auth_base_url") as caught:
             await client.get_balance("EK6CYE6K")
     assert len(sent(vendor, "POST", TOKEN_URL)) == 2
     assert "login" not in str(caught.value)
@@ -309,21 +310,17 @@ async def test_a_407_of_a_proxy_counts_as_no_attempt(new_client: New, vendor: ai
 async def test_a_refusal_written_as_a_200_is_passed_on_in_the_vendors_words(new_client: New, vendor: aioresponses) -> None:
     vendor.post(TOKEN_URL, payload={"response_code": 1, "response_message": "User pass-word-1 is locked\nfor good"})
 
-    with pytest.raises(CredentialsRejected, match=r"HTTP 200 with response code 1: User \[hidden\] is locked for good\)"):
+    with pytest.raises(CredentialsRejected) as caught:
         await new_client().get_balance("EK6CYE6K")
+    said("token: rejected with HTTP 200", caught.value)
 
 
 @pytest.mark.parametrize(
-    ("trouble", "words"),
-    [
-        ({"status": 500}, "answered with HTTP 500"),
-        ({"status": 408}, "answered with HTTP 408"),
-        ({"exception": aiohttp.ServerDisconnectedError()}, "no answer came"),
-    ],
+    "trouble", [{"status": 500}, {"status": 408}, {"exception": aiohttp.ServerDisconnectedError()}], ids=["500", "408", "lost"]
 )
 @pytest.mark.parametrize(("proven", "pause"), [(True, 60), (False, 600)])
 async def test_a_token_request_without_an_answer_is_sent_twice_and_not_again_for_a_while(
-    new_client: New, vendor: aioresponses, time: SteppedTime, trouble: Any, words: str, proven: bool, pause: int
+    new_client: New, vendor: aioresponses, time: SteppedTime, trouble: Any, proven: bool, pause: int
 ) -> None:
     vendor.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload=BALANCE, repeat=True)
     client = new_client()
@@ -337,11 +334,12 @@ async def test_a_token_request_without_an_answer_is_sent_twice_and_not_again_for
     vendor.post(TOKEN_URL, payload=TOKEN_REPLY)
 
     for _ in range(3):
-        with pytest.raises(TokenUnavailable, match=words):
+        with pytest.raises(TokenUnavailable):
             await client.get_balance("EK6CYE6K")
     time.at += pause - 1
-    with pytest.raises(TokenUnavailable, match="in 1 s"):
+    with pytest.raises(TokenUnavailable) as caught:
         await client.get_balance("EK6CYE6K")
+    assert caught.value.retry_after == 1
     assert len(sent(vendor, "POST", TOKEN_URL)) == 2
 
     time.at += 1
@@ -387,7 +385,7 @@ async def test_a_401_for_every_token_ends_after_one_renewal(new_client: New, ven
     vendor.post(TOKEN_URL, payload={**TOKEN_REPLY, "access_token": "second"})
     vendor.post(ALLOCATE_URL, status=401, payload={"error_description": "Invalid access token: second"}, repeat=True)
 
-    with pytest.raises(Unauthorized, match=r"Invalid access token: \[hidden\]"):
+    with pytest.raises(Unauthorized, match=r"\[hidden\]"):
         await new_client().allocate_coins(**GRANT)
 
     assert len(sent(vendor, "POST", ALLOCATE_URL)) == 2
@@ -399,7 +397,7 @@ async def test_a_401_after_which_the_password_is_refused_says_so(new_client: New
     vendor.post(TOKEN_URL, status=400, payload={"error": "invalid_grant", "error_description": "Bad credentials"})
     vendor.post(ALLOCATE_URL, status=401)
 
-    with pytest.raises(CredentialsRejected, match=r"HTTP 401, .*Bad credentials") as caught:
+    with pytest.raises(CredentialsRejected) as caught:
         await new_client().allocate_coins(**GRANT)
 
     assert (caught.value.status, caught.value.idempotency_key) == (400, "COIN_REQ1234567")
@@ -416,10 +414,10 @@ async def test_a_401_after_which_no_token_can_be_had_means_that_nothing_happened
     vendor.post(TOKEN_URL, **trouble, repeat=True)
     vendor.post(ALLOCATE_URL, status=401)
 
-    with pytest.raises(ConnectFailed, match="HTTP 401") as caught:
+    with pytest.raises(ConnectFailed) as caught:
         await new_client().allocate_coins(**GRANT)
 
-    assert type(caught.value) is kind
+    assert (type(caught.value), caught.value.status) == (kind, 401)
     assert len(sent(vendor, "POST", ALLOCATE_URL)) == 1
 
 
@@ -431,8 +429,9 @@ async def test_a_401_after_a_lost_reply_leaves_the_allocation_unknown_whatever_t
     vendor.post(ALLOCATE_URL, status=503)
     vendor.post(ALLOCATE_URL, status=401)
 
-    with pytest.raises(OutcomeUnknown, match="HTTP 401"):
+    with pytest.raises(OutcomeUnknown) as caught:
         await new_client(repeat_allocations=True).allocate_coins(**GRANT)
+    assert caught.value.attempts == 2
 
 
 @pytest.mark.parametrize(
@@ -452,11 +451,12 @@ async def test_a_refusal_carries_the_vendors_words_and_is_final(
 ) -> None:
     with_token.post(ALLOCATE_URL, status=status, payload=body, repeat=True)
 
-    with pytest.raises(RequestRejected, match="Insufficient balance in card account") as caught:
+    with pytest.raises(RequestRejected) as caught:
         await new_client().allocate_coins(**GRANT)
 
     assert type(caught.value) is kind
     assert (caught.value.status, caught.value.code, caught.value.idempotency_key) == (status, "1", "COIN_REQ1234567")
+    assert caught.value.details[0].message == "Insufficient balance in card account"
     assert len(sent(with_token, "POST", ALLOCATE_URL)) == 1
 
 
@@ -500,11 +500,11 @@ async def test_a_refusal_that_knows_the_request_id_leaves_the_allocation_unknown
 ) -> None:
     with_token.post(ALLOCATE_URL, status=status, payload=saying(words), repeat=True)
 
-    with pytest.raises(OutcomeUnknown, match="the vendor says that it already exists") as caught:
+    with pytest.raises(OutcomeUnknown) as caught:
         await new_client().allocate_coins(**GRANT)
 
     assert words in str(caught.value)
-    assert "ask EnKash about 'COIN_REQ1234567' first" in str(caught.value)
+    said("allocate_coins: what to do", caught.value.advice)
     assert (caught.value.status, caught.value.code, caught.value.idempotency_key) == (status, "1", "COIN_REQ1234567")
     assert len(sent(with_token, "POST", ALLOCATE_URL)) == 1
 
@@ -516,8 +516,9 @@ async def test_a_refusal_for_another_reason_gave_no_coins(
 ) -> None:
     with_token.post(ALLOCATE_URL, status=status, payload=saying(words), repeat=True)
 
-    with pytest.raises(RequestRejected, match=words or "no reason given"):
+    with pytest.raises(RequestRejected) as caught:
         await new_client().allocate_coins(**GRANT)
+    assert [each.message for each in caught.value.details] == ([words] if words else [])
 
     assert len(sent(with_token, "POST", ALLOCATE_URL)) == 1
 
@@ -526,7 +527,7 @@ async def test_a_refusal_for_another_reason_gave_no_coins(
 async def test_a_409_leaves_the_allocation_unknown_whatever_it_says(new_client: New, with_token: aioresponses, body: str) -> None:
     with_token.post(ALLOCATE_URL, status=409, body=body, repeat=True)
 
-    with pytest.raises(OutcomeUnknown, match="the vendor says that it already exists"):
+    with pytest.raises(OutcomeUnknown):
         await new_client().allocate_coins(**GRANT)
 
     assert len(sent(with_token, "POST", ALLOCATE_URL)) == 1
@@ -628,12 +629,8 @@ async def test_an_unknown_outcome_advises_what_can_be_done_at_this_vendor(new_cl
         with_token.add(url, method, status=503, repeat=True)
     client = new_client()
 
-    with pytest.raises(OutcomeUnknown, match="compare the user's balance or ask EnKash about 'COIN_REQ1234567'"):
-        await client.allocate_coins(**GRANT)
-    with pytest.raises(OutcomeUnknown, match="lists no events, so ask EnKash"):
-        await client.create_event(event="E", amount=1)
-    with pytest.raises(OutcomeUnknown, match="read the event"):
-        await client.update_event("WCC024845", amount=1)
+    calls = (client.allocate_coins(**GRANT), client.create_event(event="E", amount=1), client.update_event("WCC024845", amount=1))
+    said("unknown outcomes: what to do", "\n".join([(await outcome(call)).advice for call in calls]))
 
 
 async def test_an_unknown_outcome_names_what_was_asked_for(new_client: New, with_token: aioresponses) -> None:
@@ -670,7 +667,7 @@ async def test_a_known_request_id_names_what_was_asked_for(new_client: New, with
 async def test_a_new_event_whose_id_cannot_be_read_is_unknown(new_client: New, with_token: aioresponses) -> None:
     with_token.post(CREATE_URL, payload={**CREATED, "payload": "created"})
 
-    with pytest.raises(OutcomeUnknown, match="payload"):
+    with pytest.raises(OutcomeUnknown):
         await new_client().create_event(event="E", amount=1)
 
 
@@ -721,8 +718,9 @@ async def test_a_read_is_repeated_and_then_fails_as_a_read(new_client: New, with
 async def test_a_read_that_cannot_be_read_says_where(new_client: New, with_token: aioresponses) -> None:
     with_token.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload={**BALANCE, "payload": "16"})
 
-    with pytest.raises(UnexpectedResponse, match="payload: expected a whole number, got a string"):
+    with pytest.raises(UnexpectedResponse) as caught:
         await new_client().get_balance("EK6CYE6K")
+    assert caught.value.path == "payload"
 
 
 async def test_a_429_is_waited_out_even_by_a_bare_write(new_client: New, with_token: aioresponses, time: SteppedTime) -> None:
@@ -778,7 +776,7 @@ async def test_a_timeout_that_cannot_be_one_is_refused_before_anything_is_sent(
     new_client: New, vendor: aioresponses, bad: Any
 ) -> None:
     for _, _, call in METHODS:
-        with pytest.raises((TypeError, ValueError), match="timeout"):
+        with pytest.raises((TypeError, ValueError), match=r"^timeout: "):
             await call(new_client(), timeout=bad)
     assert not vendor.requests
 
@@ -786,8 +784,9 @@ async def test_a_timeout_that_cannot_be_one_is_refused_before_anything_is_sent(
 async def test_a_redirect_is_never_followed(new_client: New, with_token: aioresponses) -> None:
     with_token.post(ALLOCATE_URL, status=307, headers={"Location": "https://evil.example/"})
 
-    with pytest.raises(UnexpectedResponse, match="307"):
+    with pytest.raises(UnexpectedResponse) as caught:
         await new_client().allocate_coins(**GRANT)
+    assert caught.value.status == 307
 
     assert not [url for _, url in with_token.requests if url.host == "evil.example"]
 
@@ -852,10 +851,9 @@ async def test_an_encrypted_refusal_is_read(new_client: New, with_token: aioresp
     with_token.post(ALLOCATE_URL, status=422, body=BodyCipher("another").encrypt(json.dumps(NO_FUNDS).encode()))
     client = new_client(encryption=True)
 
-    with pytest.raises(ValidationFailed, match="Insufficient balance"):
-        await client.allocate_coins(**GRANT)
-    with pytest.raises(ValidationFailed, match="no reason given"):
-        await client.allocate_coins(**GRANT)
+    refusals = [await outcome(client.allocate_coins(**GRANT)) for _ in range(2)]
+    assert [type(each) for each in refusals] == [ValidationFailed] * 2
+    assert [[detail.message for detail in each.details] for each in refusals] == [[NO_FUNDS["payload"]], []]
 
 
 async def test_an_answer_under_another_secret_leaves_the_allocation_unknown(new_client: New, with_token: aioresponses) -> None:
@@ -912,11 +910,11 @@ async def test_one_token_that_is_refused_is_not_tried_twice(new_client: New, ven
 @pytest.mark.parametrize(
     ("answer", "kind", "words"),
     [
-        (KeyError("own-1"), TokenUnavailable, "no access token: KeyError"),
-        (None, TokenUnavailable, "give it as a str, not NoneType"),
-        ("", TokenUnavailable, "it is empty"),
-        ("own\r\nHost: evil", TokenUnavailable, "there is white space in it"),
-        ("\u00f6wn", TokenUnavailable, "no header can carry"),
+        (KeyError("own-1"), TokenUnavailable, "KeyError"),
+        (None, TokenUnavailable, "access_token: "),
+        ("", TokenUnavailable, "access_token: "),
+        ("own\r\nHost: evil", TokenUnavailable, "access_token: "),
+        ("\u00f6wn", TokenUnavailable, "access_token: "),
         (Unauthorized("the vault is closed"), Unauthorized, "the vault is closed"),
         (RateLimited("not so fast"), RateLimited, "not so fast"),
         (OutcomeUnknown("the vault did not answer"), TokenUnavailable, "the vault did not answer"),
@@ -982,14 +980,14 @@ async def test_a_provider_that_takes_too_long_means_that_nothing_was_sent(new_cl
         async def token(self) -> str:
             raise TimeoutError
 
-    with pytest.raises(ConnectFailed, match="waiting for credentials"):
+    with pytest.raises(ConnectFailed):
         await new_client(credentials=Late(), company_id="C", retry=RetryPolicy(attempts=1)).allocate_coins(**GRANT)
 
 
 async def test_without_a_company_an_allocation_is_refused_before_a_request(new_client: New, vendor: aioresponses) -> None:
     client = new_client(credentials=StaticToken("own-1"))
 
-    with pytest.raises(ValueError, match="company_id: it is missing"):
+    with pytest.raises(ValueError, match=r"^company_id: "):
         await client.allocate_coins(**GRANT)
     assert not vendor.requests
 

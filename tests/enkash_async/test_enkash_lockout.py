@@ -143,23 +143,16 @@ async def test_a_wrong_password_with_lost_replies_locks_nothing_while_another_cl
     assert 2 + 10 <= sandbox.token_rejections <= 2 + 12  # one every ten minutes
 
 
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        ("redirect", r"a redirect \(HTTP 302\); check auth_base_url"),
-        ("empty", r"neither a token nor a refusal \(HTTP 204\); check auth_base_url"),
-        ("page", r"neither a token nor a refusal \(HTTP 200\); check auth_base_url"),
-    ],
-)
+@pytest.mark.parametrize(("answer", "status"), [("redirect", 302), ("empty", 204), ("page", 200)])
 async def test_a_client_that_met_no_token_endpoint_gets_tokens_once_there_is_one(
-    sandbox: EnkashSandbox, new_client: New, time: SteppedTime, answer: str, words: str
+    sandbox: EnkashSandbox, new_client: New, time: SteppedTime, answer: str, status: int
 ) -> None:
     async with new_client(sandbox, wrong(sandbox, password=sandbox.password)) as client:
         assert await client.get_balance("EK1") == 0
         sandbox.expire_tokens()
         sandbox.switches.token_answer = answer
         assert await kinds(client) == {"TokenUnavailable": 1000}
-        with pytest.raises(TokenUnavailable, match=words) as caught:
+        with pytest.raises(TokenUnavailable, match=rf"\(HTTP {status}\)") as caught:
             await client.get_balance("EK1")
         assert sandbox.url not in str(caught.value)
         sandbox.switches.token_answer = "normal"
