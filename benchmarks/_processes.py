@@ -1,4 +1,4 @@
-"""What the benchmarks of clients share: a peer that answers at once from another process, and a fair way to measure CPU."""
+"""Processes beside a benchmark, and fair ways to measure CPU and stalls."""
 
 from __future__ import annotations
 
@@ -9,52 +9,26 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import IO
 
-AT_ONCE = 64
-
-PEER = """
-import asyncio, sys
-
-ANSWER = sys.stdin.buffer.read()
-
-
-class Peer(asyncio.Protocol):
-    def connection_made(self, transport):
-        self.transport, self.held = transport, b""
-
-    def data_received(self, data):
-        self.held += data
-        while (end := self.held.find(b"\\r\\n\\r\\n")) >= 0:
-            head = self.held[:end].lower()
-            at = head.find(b"content-length:")
-            length = int(head[at + 15 :].split(b"\\r\\n", 1)[0]) if at >= 0 else 0
-            if len(self.held) < end + 4 + length:
-                return
-            self.held = self.held[end + 4 + length :]
-            self.transport.write(ANSWER)
-
-
-async def main():
-    server = await asyncio.get_running_loop().create_server(Peer, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
-
-
-asyncio.run(main())
-"""
+CONCURRENCY = 64
 
 
 @contextmanager
-def beside(command: list[str]) -> Iterator[None]:
-    """Run a process on the first core, from the first line that it writes to the end."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+def running(*arguments: str, core: int | None = None, stdin: bytes = b"") -> Iterator[tuple[IO[bytes], int]]:
+    """Run `python ARGUMENTS`, pinned to a core if one is given, and kill it at the end; give its output and process id."""
+    process = subprocess.Popen([sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
     assert process.stdout is not None
     try:
-        pin(process.pid, 0)
-        process.stdout.readline()
-        yield
+        if core is not None:
+            pin(process.pid, core)
+        process.stdin.write(stdin)
+        process.stdin.close()
+        yield process.stdout, process.pid
     finally:
         process.kill()
         process.wait()
@@ -63,23 +37,14 @@ def beside(command: list[str]) -> Iterator[None]:
 
 @contextmanager
 def answering_peer(body: bytes, status: str = "200 OK") -> Iterator[str]:
-    """Run a process that answers every request with these bytes; give its address."""
+    """Run a process that gives every request the same answer; give its address."""
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    process = subprocess.Popen([sys.executable, "-c", PEER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        process.stdin.write(head + body)
-        process.stdin.close()
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    with running("-m", "benchmarks._vendor", "peer", stdin=head + body) as (output, _):
+        yield f"http://127.0.0.1:{int(output.readline())}"
 
 
 def pin(process: int, core: int) -> str:
-    """Pin a process to a core where the machine has several; return what was done, in words."""
+    """Pin a process to a core if the machine has several; return in words what was done."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(cores) < 2:
         return "not pinned"
@@ -87,12 +52,32 @@ def pin(process: int, core: int) -> str:
     return f"pinned to core {cores[core % len(cores)]}"
 
 
+@contextmanager
+def pinned() -> Iterator[str]:
+    """Pin this process to the first core for a while; give in words what was done."""
+    try:
+        yield pin(os.getpid(), 0)
+    finally:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, range(os.cpu_count() or 1))
+
+
+def cpu_of(process: int) -> float:
+    """Return the CPU seconds of a process and its living children, 0 where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text("ascii").rsplit(")", 1)[1].split()
+        children = Path(f"/proc/{process}/task/{process}/children").read_text("ascii").split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(cpu_of(int(child)) for child in children)
+
+
 Caller = Callable[[int], Awaitable[None]]
-"""Makes one call; is given the call's number."""
+"""Makes one call, given the call's number."""
 
 
-async def cpu_per_call(call: Caller, calls: int, *, at_once: int = AT_ONCE) -> float:
-    """Return this process's CPU per call in microseconds, with so many under way at a time."""
+async def cpu_per_call(call: Caller, calls: int) -> float:
+    """Return this process's CPU per call in microseconds, with `CONCURRENCY` calls at a time."""
     numbers = iter(range(calls))
 
     async def work() -> None:
@@ -102,13 +87,13 @@ async def cpu_per_call(call: Caller, calls: int, *, at_once: int = AT_ONCE) -> f
     gc.collect()
     started = time.process_time()
     async with asyncio.TaskGroup() as group:
-        for _ in range(at_once):
+        for _ in range(CONCURRENCY):
             group.create_task(work())
     return (time.process_time() - started) / calls * 1e6
 
 
 async def interleaved(callers: Mapping[str, Caller], *, rounds: int, calls: int) -> dict[str, float]:
-    """Return each caller's median CPU per call over rounds in which all take their turn, after a round to warm up."""
+    """Return each caller's median CPU per call over interleaved rounds, after one round to warm up."""
     times: dict[str, list[float]] = {name: [] for name in callers}
     for round_number in range(rounds + 1):
         for name, call in callers.items():
@@ -116,3 +101,27 @@ async def interleaved(callers: Mapping[str, Caller], *, rounds: int, calls: int)
             if round_number:
                 times[name].append(spent)
     return {name: statistics.median(spent) for name, spent in times.items()}
+
+
+@asynccontextmanager
+async def watched() -> AsyncIterator[list[float]]:
+    """Measure the seconds between two turns of the event loop; give the list that they are added to."""
+    gaps: list[float] = []
+    over = False
+
+    async def watch() -> None:
+        last = time.perf_counter()
+        while not over:
+            await asyncio.sleep(0)
+            now = time.perf_counter()
+            gaps.append(now - last)
+            last = now
+
+    gc.collect()
+    watching = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    try:
+        yield gaps
+    finally:
+        over = True
+        await watching

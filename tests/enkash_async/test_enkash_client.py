@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from base64 import b64encode
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -27,7 +27,6 @@ from enkash_async import (
 )
 from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import (
-    ClientClosed,
     ConfigurationError,
     ConnectFailed,
     Forbidden,
@@ -35,18 +34,15 @@ from rewards_core.errors import (
     OutcomeUnknown,
     RateLimited,
     RequestRejected,
-    ServerFailed,
     Unauthorized,
     UnexpectedResponse,
     ValidationFailed,
     VendorError,
 )
-from rewards_core.http.timeouts import Timeouts
 from rewards_core.operations import KeyedRequest
 from tests.enkash_async.enkash_kit import (
     ALLOCATE_URL,
     ALLOCATED,
-    AUTH,
     BALANCE,
     BALANCE_URL,
     COINS,
@@ -56,7 +52,6 @@ from tests.enkash_async.enkash_kit import (
     TOKEN_REPLY,
     TOKEN_URL,
     UPDATED,
-    credentials,
     outcome,
     text_of,
 )
@@ -705,90 +700,12 @@ async def test_an_update_without_a_readable_answer_is_repeated(new_client: New, 
     assert (await new_client().update_event("WCC024845", amount=10)).amount == 10
 
 
-async def test_a_read_is_repeated_and_then_fails_as_a_read(new_client: New, with_token: aioresponses) -> None:
-    url = f"{BALANCE_URL}?userId=EK6CYE6K"
-    with_token.get(url, status=503, repeat=True)
-
-    with pytest.raises(ServerFailed) as caught:
-        await new_client().get_balance("EK6CYE6K")
-
-    assert caught.value.attempts == 5
-
-
 async def test_a_read_that_cannot_be_read_says_where(new_client: New, with_token: aioresponses) -> None:
     with_token.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload={**BALANCE, "payload": "16"})
 
     with pytest.raises(UnexpectedResponse) as caught:
         await new_client().get_balance("EK6CYE6K")
     assert caught.value.path == "payload"
-
-
-async def test_a_429_is_waited_out_even_by_a_bare_write(new_client: New, with_token: aioresponses, time: SteppedTime) -> None:
-    with_token.post(ALLOCATE_URL, status=429, headers={"Retry-After": "7"})
-    with_token.post(ALLOCATE_URL, payload=ALLOCATED)
-
-    await new_client().allocate_coins(**GRANT)
-
-    assert sum(time.slept) >= 7
-
-
-async def test_a_429_for_too_long_ends_the_call(new_client: New, with_token: aioresponses) -> None:
-    with_token.post(ALLOCATE_URL, status=429, headers={"Retry-After": "3600"})
-
-    with pytest.raises(RateLimited) as caught:
-        await new_client().allocate_coins(**GRANT)
-
-    assert caught.value.retry_after == 3600
-
-
-METHODS: list[tuple[str, str, Callable[..., Coroutine[Any, Any, object]]]] = [
-    ("POST", ALLOCATE_URL, lambda client, **more: client.allocate_coins(**GRANT, **more)),
-    ("POST", CREATE_URL, lambda client, **more: client.create_event(event="E", amount=1, **more)),
-    ("PATCH", f"{COINS}/api/v0/enkash-coins/WCC1", lambda client, **more: client.update_event("WCC1", amount=1, **more)),
-    ("GET", f"{COINS}/api/v0/enkash-coins/WCC1", lambda client, **more: client.get_event("WCC1", **more)),
-    ("GET", f"{BALANCE_URL}?userId=EK1", lambda client, **more: client.get_balance("EK1", **more)),
-]
-
-
-@pytest.mark.parametrize(("method", "url", "call"), METHODS)
-async def test_a_timeout_ends_that_call_and_no_other(
-    new_client: New, with_token: aioresponses, time: SteppedTime, method: str, url: str, call: Callable[..., Any]
-) -> None:
-    with_token.add(url, method, status=429, headers={"Retry-After": "10"}, repeat=True)
-    client = new_client(timeouts=Timeouts(total=100.0), retry=RetryPolicy(attempts=3))
-
-    for seconds, attempts in ((9.9, 1), (10.1, 2)):
-        time.at += 60
-        began = time.now()
-        with pytest.raises(RateLimited) as caught:
-            await call(client, timeout=seconds)
-        assert caught.value.attempts == attempts
-        assert time.now() - began <= seconds
-
-    time.at += 60
-    with pytest.raises(RateLimited) as caught:
-        await call(client)
-    assert caught.value.attempts == 3
-
-
-@pytest.mark.parametrize("bad", [0, -1.0, float("nan"), float("inf"), True, "5"])
-async def test_a_timeout_that_cannot_be_one_is_refused_before_anything_is_sent(
-    new_client: New, vendor: aioresponses, bad: Any
-) -> None:
-    for _, _, call in METHODS:
-        with pytest.raises((TypeError, ValueError), match=r"^timeout: "):
-            await call(new_client(), timeout=bad)
-    assert not vendor.requests
-
-
-async def test_a_redirect_is_never_followed(new_client: New, with_token: aioresponses) -> None:
-    with_token.post(ALLOCATE_URL, status=307, headers={"Location": "https://evil.example/"})
-
-    with pytest.raises(UnexpectedResponse) as caught:
-        await new_client().allocate_coins(**GRANT)
-    assert caught.value.status == 307
-
-    assert not [url for _, url in with_token.requests if url.host == "evil.example"]
 
 
 async def test_a_refused_refresh_after_a_lost_reply_leaves_the_allocation_unknown(
@@ -992,25 +909,6 @@ async def test_without_a_company_an_allocation_is_refused_before_a_request(new_c
     assert not vendor.requests
 
 
-async def test_a_closed_client_says_so(new_client: New, with_token: aioresponses) -> None:
-    client = new_client()
-    async with client:
-        pass
-    await client.aclose()
-
-    with pytest.raises(ClientClosed):
-        await client.get_balance("EK6CYE6K")
-
-
-async def test_a_borrowed_session_stays_open(new_client: New, with_token: aioresponses) -> None:
-    with_token.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload=BALANCE)
-    async with aiohttp.ClientSession() as session:
-        async with new_client(session=session) as client:
-            await client.get_balance("EK6CYE6K")
-
-        assert not session.closed
-
-
 async def test_observers_see_the_token_request_too(new_client: New, with_token: aioresponses) -> None:
     class Watcher:
         def __init__(self) -> None:
@@ -1025,9 +923,3 @@ async def test_observers_see_the_token_request_too(new_client: New, with_token: 
     await new_client(observers=[watcher]).get_balance("EK6CYE6K")
 
     assert [record.operation for record in watcher.ended] == ["token", "get_balance"]
-
-
-def test_a_client_says_where_it_points() -> None:
-    client = EnkashClient(coins_base_url=COINS, auth_base_url=AUTH, credentials=credentials())
-
-    assert repr(client) == "<EnkashClient at https://coins.example>"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import pickle
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -12,7 +11,6 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-import aiohttp
 import jwt
 import orjson
 import pytest
@@ -22,7 +20,6 @@ from yarl import URL
 from original_async import Allocation, Balance, Claim, OriginalClient, Reward, RewardStatus
 from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import (
-    ClientClosed,
     FieldError,
     Forbidden,
     NotFound,
@@ -379,14 +376,6 @@ async def test_a_body_in_no_envelope_changes_nothing(
         await make_client(retry=RetryPolicy(attempts=2)).get_reward(REWARD)
 
 
-async def test_a_read_is_repeated(client: OriginalClient, wire: aioresponses, ticks: SteppedTime) -> None:
-    wire.get(f"{BASE}/reward/claim/213134081289", status=503)
-    wire.get(f"{BASE}/reward/claim/213134081289", exception=aiohttp.ServerDisconnectedError())
-    wire.get(f"{BASE}/reward/claim/213134081289", payload=ok(CLAIM))
-    assert (await client.get_claim("213134081289")).uid == "213134081289"
-    assert ticks.slept == [0.25, 0.5]
-
-
 async def test_scope_goes_into_everything(make_client: MakeClient, wire: aioresponses) -> None:
     client = make_client(scope="second")
     reader: OperationReader = client
@@ -409,33 +398,6 @@ async def test_scope_goes_into_everything(make_client: MakeClient, wire: aioresp
     ]
     assert {operation.ref.scope for operation in operations} == {"second"}
     assert found.raw == ALLOCATION
-
-
-async def test_a_closed_client_says_so(client: OriginalClient, wire: aioresponses) -> None:
-    async with client as entered:
-        assert entered is client
-    await client.aclose()
-    with pytest.raises(ClientClosed):
-        await allocate(client)
-    assert not wire.requests
-
-
-async def test_a_borrowed_session_is_used_and_left_open(make_client: MakeClient, wire: aioresponses) -> None:
-    async with aiohttp.ClientSession() as session:
-        wire.get(f"{BASE}/reward/claim/213134081289", payload=ok(CLAIM))
-        async with make_client(session=session) as client:
-            await client.get_claim("213134081289")
-        assert not session.closed
-
-
-async def test_a_client_is_neither_copied_nor_pickled(client: OriginalClient) -> None:
-    for copier in (pickle.dumps, copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match=r"^An OriginalClient "):
-            copier(client)
-
-
-async def test_its_text_shows_where_it_speaks_to(client: OriginalClient) -> None:
-    assert repr(client) == "<OriginalClient at https://api.getoriginal.com/v1, scope default>"
 
 
 async def test_a_cancelled_call_is_cancelled(client: OriginalClient, wire: aioresponses) -> None:

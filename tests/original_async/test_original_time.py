@@ -6,7 +6,6 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -81,21 +80,6 @@ each_method = pytest.mark.parametrize("call", METHODS.values(), ids=METHODS)
 
 
 @each_method
-@pytest.mark.parametrize(
-    ("timeout", "kind"),
-    [
-        *((value, TypeError) for value in (True, "1", Decimal(1), [1])),
-        *((value, ValueError) for value in (0, 0.0, -1, float("nan"), float("inf"))),
-    ],
-)
-async def test_a_timeout_that_is_none_is_refused_before_any_request(
-    client: OriginalClient, wire: aioresponses, call: Any, timeout: Any, kind: type[Exception]
-) -> None:
-    with pytest.raises(kind, match=r"^timeout: "):
-        await call(client, timeout=timeout)
-    assert not wire.requests
-
-
 @each_method
 @pytest.mark.parametrize(
     ("options", "seconds"), [({"timeout": 3}, 3), ({"timeout": 60.5}, 60.5), ({}, 5), ({"timeout": None}, 5)]
