@@ -66,6 +66,9 @@ class Keyring(SecretHolder):
     def sign(self, body: bytes) -> str:
         """Return the value of `x-webhook-signature` for a body, one pair per key.
 
+        Args:
+            body: The raw bytes that will be sent.
+
         Raises:
             TypeError: the body is not bytes.
         """
@@ -92,7 +95,11 @@ class Keyring(SecretHolder):
         return key_id
 
     def admits(self, headers: Mapping[str, str]) -> bool:
-        """Return whether the headers hold a pair of a key held here; without one, `verify` rejects every body."""
+        """Return whether the headers hold a pair of a key held here; without one, `verify` rejects every body.
+
+        Args:
+            headers: The delivery's headers; names are case-insensitive.
+        """
         return any(key_id in self.__secrets for key_id in claimed_key_ids(headers))
 
     def _find(self, headers: Mapping[str, str], body: bytes) -> tuple[str | None, str, Sequence[str]]:

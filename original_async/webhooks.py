@@ -51,7 +51,7 @@ _IDENTITY_BYTES = 16
 _MAX_HINT = 200
 
 
-class OriginalWebhooks:
+class OriginalWebhooks(Keyring):
     """Verify and parse the webhooks of one app.
 
     See https://docs.getoriginal.com/docs/verifying-webhooks.
@@ -66,11 +66,11 @@ class OriginalWebhooks:
         TypeError: an argument has the wrong type.
     """
 
-    __slots__ = ("_app_uid", "_keys", "_scope")
+    __slots__ = ("_app_uid", "_scope")
 
     @shielded
     def __init__(self, keys: Mapping[str, str], *, scope: str = DEFAULT_SCOPE, app_uid: str | None = None) -> None:
-        self._keys = Keyring(keys)
+        super().__init__(keys)
         self._scope = check_id(scope, "scope")
         self._app_uid = None if app_uid is None else check_id(app_uid, "app_uid")
 
@@ -96,35 +96,6 @@ class OriginalWebhooks:
     def event_names(self) -> frozenset[str]:
         """The documented event names; there may be more."""
         return EVENT_NAMES
-
-    def sign(self, body: bytes) -> str:
-        """Return the value of `x-webhook-signature` for a body, one pair per key.
-
-        Raises:
-            TypeError: the body is not bytes.
-        """
-        return self._keys.sign(body)
-
-    def admits(self, headers: Mapping[str, str]) -> bool:
-        """Return whether the headers hold a signature by a configured key; without one, `verify` rejects every body.
-
-        Args:
-            headers: The delivery's headers; names are case-insensitive.
-        """
-        return self._keys.admits(headers)
-
-    def verify(self, headers: Mapping[str, str], body: bytes) -> str:
-        """Return the id of the key that signed these bytes.
-
-        Args:
-            headers: The delivery's headers; names are case-insensitive, and repeated headers count as one.
-            body: The raw bytes, as they arrived.
-
-        Raises:
-            SignatureError: the body is not signed by a configured key; no other error is raised, whatever arrives. `reason` is
-                `"missing"`, `"malformed"`, `"unknown_key"` or `"mismatch"`.
-        """
-        return self._keys.verify(headers, body)
 
     def parse(self, body: bytes, headers: Mapping[str, str] | None = None) -> Event:
         """Parse a verified body. An event that cannot be used is returned with its `problem`; nothing is raised.
@@ -172,7 +143,7 @@ class OriginalWebhooks:
         )
 
     def __repr__(self) -> str:
-        return f"<OriginalWebhooks of {self._scope} with {self._keys!r}>"
+        return f"<OriginalWebhooks of {self._scope} with {super().__repr__()}>"
 
     def _other_app(self, data: dict[str, Any]) -> str | None:
         if self._app_uid is None:
