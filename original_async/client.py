@@ -539,25 +539,7 @@ class OriginalClient:
         except (UnexpectedResponse, ValueError):
             return None
 
-    def conclude(self, asked: Operation | KeyedRequest | None, final: Operation) -> Operation:
-        """Return a terminal operation if it is done and is what was asked for.
-
-        Args:
-            asked: The operation as it was created here, or the request whose allocation was found by its nonce, or None if only
-                its ref is known.
-            final: The operation in a terminal status.
-
-        Returns:
-            The final operation; with `recovered=True` if it was found by its nonce.
-
-        Raises:
-            OperationMismatch: it settled, done or failed, with another nonce, reward, user, amount or address.
-            AllocationFailed: the allocation failed on the blockchain; nothing was paid.
-            ClaimFailed: the claim failed on the blockchain; no tokens moved.
-            TypeError: an argument is neither an allocation nor a claim.
-            ValueError: the status of `final` is not terminal.
-        """
-        return conclude(asked, final)
+    conclude = staticmethod(conclude)
 
     async def aclose(self) -> None:
         """Close the connections that this client owns; a second call does nothing.

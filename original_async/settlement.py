@@ -119,10 +119,25 @@ def says_known(refusal: VendorError) -> bool:
 
 
 def conclude(asked: Operation | KeyedRequest | None, final: Operation) -> Operation:
-    """Return a terminal operation if it is done and is what was asked for: see `OriginalClient.conclude`.
+    """Return a terminal operation if it is done and is what was asked for.
 
     A vendor that answers a repeated nonce with the first uid hides that the first allocation had another amount, so everything
     that was asked for is compared.
+
+    Args:
+        asked: The operation as it was created here, or the request whose allocation was found by its nonce, or None if only
+            its ref is known.
+        final: The operation in a terminal status.
+
+    Returns:
+        The final operation; with `recovered=True` if it was found by its nonce.
+
+    Raises:
+        OperationMismatch: it settled, done or failed, with another nonce, reward, user, amount or address.
+        AllocationFailed: the allocation failed on the blockchain; nothing was paid.
+        ClaimFailed: the claim failed on the blockchain; no tokens moved.
+        TypeError: an argument is neither an allocation nor a claim.
+        ValueError: the status of `final` is not terminal.
     """
     if not isinstance(final, (Allocation, Claim)):
         raise TypeError(f"final: give an Allocation or a Claim, not {kind_of(final)}.")
