@@ -68,7 +68,7 @@ async def test_service_answers_once_the_chain_has_confirmed(service: str, sandbo
 async def test_service_finds_what_the_vendor_made_of_an_order_whose_answer_was_lost(
     service: str, sandbox: OriginalSandbox
 ) -> None:
-    sandbox.switches.list_lag = 600.0  # no look-up can find it: the webhook alone tells
+    sandbox.switches.list_lag = 600.0  # no look-up can find it: only the webhook shows it
     sandbox.plan.script("drop_after_commit")
     status, answer = await ask(service, ORDER)
     assert (status, answer["status"]) == (200, "done")

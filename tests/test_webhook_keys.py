@@ -1,4 +1,4 @@
-"""Webhook keys are read in one place, and no error about them shows a secret or holds one in a frame of ours."""
+"""Webhook keys are read in one place, and no error about them shows a secret or holds one in a frame."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CANARIES = ["tell-tale", "a:1 tell-tale", ":tell-tale", '{"a": ["tell-tale"]}', 
 
 
 def shows_nothing(error: BaseException) -> bool:
-    """Look at the text of an error, at what it came from, and at the frames that it passed through."""
+    """Return whether the text, causes and frames of an error are free of secrets."""
     came_from = error.__cause__ or error.__context__
     return came_from is None and "tell-tale" not in f"{vars(error)}{error.args}" and not locals_with(error, ["tell-tale"])
 

@@ -1,4 +1,4 @@
-"""The five calls with the documented bodies: what leaves, what comes back, how each can end."""
+"""The five calls with the documented bodies: requests, results and errors."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ GRANT: dict[str, Any] = {"event": "REFERRAL_EVENT", "user_id": "EKQZVMQK", "requ
 
 
 def sent(vendor: aioresponses, method: str, url: str) -> list[Any]:
-    """Return what was sent to an address, in order."""
+    """Return the requests to an address, in order."""
     return list(vendor.requests.get((method, URL(url)), []))
 
 
@@ -781,7 +781,7 @@ async def test_an_answer_under_another_secret_leaves_the_allocation_unknown(new_
 
 
 class Provider:
-    """Brings `own-1`, then `own-2`; or what it was told to."""
+    """Returns `own-1`, then `own-2`; or the given answers."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers) or ["own-1", "own-2"]

@@ -1,4 +1,4 @@
-"""Bodies under the key made of the client secret, against a vector computed with another implementation."""
+"""Encryption of bodies, compared with a vector of another implementation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When an answer is a success, and what is made of every other."""
+"""Which answers are a success, and how the others are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A wrong password, however many ask with it, never locks the account."""
+"""A wrong password never locks the account, however many callers use it."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ async def test_a_wrong_password_with_lost_replies_locks_nothing_while_another_cl
             time.at += 1
 
     assert not sandbox.locked
-    assert 2 + 10 <= sandbox.token_rejections <= 2 + 12  # one every ten minutes
+    assert 2 + 10 <= sandbox.token_rejections <= 2 + 12  # one in ten minutes
 
 
 @pytest.mark.parametrize(("answer", "status"), [("redirect", 302), ("empty", 204), ("page", 200)])
@@ -208,7 +208,7 @@ async def test_the_right_password_works_on_the_file_that_holds_a_refusal(
 async def start(
     sandbox: EnkashSandbox, path: Path, *, later: float = 0.0, ahead: float = 0.0, password: str = "wrong"
 ) -> Process:
-    """Start a process that makes fifty calls once it is told to, so many seconds later and with a wall clock that is ahead."""
+    """Start a process that makes fifty calls on command, some seconds later and with a wall clock that is ahead."""
     parts = (sandbox.client_id, sandbox.client_secret, sandbox.username, password)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", WORKER, sandbox.url, str(path), str(later), str(ahead), *parts),
@@ -222,7 +222,7 @@ async def start(
 
 
 async def test_four_processes_with_a_wrong_password_make_one_rejected_request(sandbox: EnkashSandbox, tmp_path: Path) -> None:
-    sandbox.switches.token_hang = 0.5  # so that all would be under way before the first is answered
+    sandbox.switches.token_hang = 0.5  # so that all are in progress before the first is answered
     workers = await asyncio.gather(*(start(sandbox, tmp_path / "breaker.json") for _ in range(4)))
 
     ended: list[tuple[bytes, Any]] = await asyncio.gather(*(worker.communicate(b"go\n") for worker in workers))

@@ -1,4 +1,4 @@
-"""Secrets stay where they are: in no repr, text, pickle, copy, traceback, log line, observer record or file."""
+"""No secret is in any repr, text, pickle, copy, traceback, log line, observer record or file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FORM = quote_plus(PASSWORD)
 CANARIES = (CLIENT_SECRET, USERNAME, PASSWORD, FORM, TOKEN, COOKIE, BASIC)
 
 ECHO = f"{CLIENT_SECRET} {USERNAME} {PASSWORD} password={FORM}& {BASIC}"
-"""A vendor may repeat what it was sent."""
+"""A vendor may echo what it was sent."""
 
 
 class Watcher:
@@ -53,7 +53,7 @@ class Watcher:
 
 
 def shown(problem: BaseException) -> Iterator[str]:
-    """Give every way in which an exception shows itself."""
+    """Return every text of an exception."""
     for one in (problem, copy.copy(problem), copy.deepcopy(problem), pickle.loads(pickle.dumps(problem))):
         yield repr(one)
         yield str(one)
@@ -63,7 +63,7 @@ def shown(problem: BaseException) -> Iterator[str]:
 
 
 def inside(root: object) -> Iterator[object]:
-    """Give every object of ours that can be reached through attributes and containers."""
+    """Yield every object of this project that is reachable through attributes and containers."""
     seen: set[int] = set()
     waiting = [root]
     while waiting:
@@ -86,7 +86,7 @@ def credentials() -> PasswordCredentials:
 
 
 async def every_way_to_fail(new: New, vendor: aioresponses) -> list[BaseException]:
-    """Fail in every way an answer, a broken line, an argument or a store can make a call fail."""
+    """Fail in every way that an answer, a broken connection, an argument or a store can cause."""
     problems = []
     for answer in answers_with(f"{ECHO} {TOKEN} {COOKIE} session={COOKIE}; theme=1"):
         for method, url in (("POST", ALLOCATE_URL), ("POST", CREATE_URL), ("GET", f"{BALANCE_URL}?userId=EK1")):
@@ -176,7 +176,7 @@ VARIABLES = {
 
 
 def refusals(make: Callable[[], object]) -> BaseException:
-    """Return what refuses to make something, whose frames hold no secret."""
+    """Return the error of a constructor, whose frames must hold no secret."""
     with pytest.raises((TypeError, ValueError, ImportError)) as caught:
         make()
     assert locals_with(caught.value, CANARIES) == []
@@ -244,7 +244,7 @@ def test_what_stands_beside_a_bad_argument_shows_in_no_frame(monkeypatch: pytest
 
 
 class Provider:
-    """Bring what it was told to, or raise it, or hang."""
+    """Returns or raises the given answer, or hangs."""
 
     def __init__(self, first: Any, second: Any = None) -> None:
         self.first = first
@@ -326,7 +326,7 @@ async def test_who_is_cancelled_takes_no_secret_along(new_client: New, vendor: a
         await call
 
     modules = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
-    assert any(module.startswith("rewards_core.") for module in modules)  # so that there was something to find
+    assert any(module.startswith("rewards_core.") for module in modules)  # so the search covered something
     assert locals_with(caught.value, CANARIES) == []
 
 

@@ -1,4 +1,4 @@
-"""A client from the environment."""
+"""The client's environment variables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENVIRONMENT = {
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Set what is needed and nothing else."""
+    """Set only the required variables."""
     for name in ("ENKASH_COMPANY_ID", "ENKASH_ACCESS_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     for name, value in ENVIRONMENT.items():

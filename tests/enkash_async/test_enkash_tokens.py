@@ -1,4 +1,4 @@
-"""How many token requests leave, who waits for them, and what is made of their answers."""
+"""How many token requests are sent, which tasks wait for them, and how their answers are treated."""
 
 from __future__ import annotations
 
@@ -372,7 +372,7 @@ async def test_an_unanswered_request_is_repeated_once(new_tokens: New, endpoint:
 
 
 async def proven(tokens: Tokens, endpoint: TokenEndpoint, time: SteppedTime) -> Tokens:
-    """Return a manager whose credentials have brought a token, which has ended since."""
+    """Return a manager whose credentials brought a token that has expired since."""
     await tokens.token()
     time.at += 300
     endpoint.calls = 0
@@ -543,7 +543,7 @@ async def test_what_is_neither_a_refusal_nor_silence_leaves_the_mark_and_forbids
 
 @pytest.fixture(params=["memory", "file"])
 def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], BreakerStore]:
-    """Return a way to the same states, as another process would have it."""
+    """Return another object with the same states, as of another process."""
     memory = MemoryBreakerStore()
     return lambda: memory if request.param == "memory" else FileBreakerStore(tmp_path / "breaker.json")
 
@@ -600,7 +600,7 @@ async def test_after_a_boot_the_pause_lasts_its_own_length_once(
     monkeypatch.setattr("enkash_async.tokens.boot_id", lambda: boots[0])
     await silence(new_tokens, endpoint, time, store)
     monkeypatch.setattr("enkash_async.tokens.boot_id", lambda: boots[1])
-    time.at = 30.0  # the host has only just been booted
+    time.at = 30.0  # the host has just booted
 
     for passed, left in ((0.0, 60.0), (20.0, 40.0), (39.0, 1.0)):
         time.at += passed
@@ -691,7 +691,7 @@ async def test_what_cannot_have_counted_fails_those_who_wait_and_leaves_no_mark(
 
 
 class BrokenStore(MemoryBreakerStore):
-    """Works until `broken` says after how many saves it stops."""
+    """Fails after a number of saves."""
 
     def __init__(self, saves: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Tokens: what they say, when they are minted anew, and what is refused."""
+"""Tokens: their claims, when they are renewed, and which credentials are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets show nowhere: a walk over everything a user of the library can see, with a vendor that echoes what it is sent."""
+"""No secret is visible in anything that a user can see, even if the vendor echoes every request."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ WEBHOOK_SECRET = "canary-webhook-secret-77e0c1"
 
 
 class Watcher:
-    """Keep every record the client tells."""
+    """Collects every record of the client."""
 
     def __init__(self) -> None:
         self.records: list[Any] = []
@@ -60,7 +60,7 @@ class Watcher:
 
 
 class Sieve(logging.Handler):
-    """Keep all that any logger says, at any level."""
+    """Collects the records of all loggers, at every level."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -84,7 +84,7 @@ def sieve() -> Iterator[Sieve]:
 
 
 async def echo(request: web.BaseRequest, hanging: asyncio.Event, over: asyncio.Event) -> web.StreamResponse:
-    """Answer with the status the last part of the path names, and with all that was sent in every field."""
+    """Answer with the status in the last part of the path, and with everything that was sent in every field."""
     await request.read()
     told = f"{request.headers['Authorization']} {API_SECRET} {request.headers['X-API-KEY']}"
     word = request.path.rsplit("/", 1)[-1]
@@ -93,7 +93,7 @@ async def echo(request: web.BaseRequest, hanging: asyncio.Event, over: asyncio.E
     if word == "drip":
         response = web.StreamResponse(headers={"X-Told": told})
         await response.prepare(request)
-        await response.write(b" " * 8 * 1024 * 1024)  # more than any buffer takes: it is being read
+        await response.write(b" " * 8 * 1024 * 1024)  # more than a buffer holds, so the client is reading
         hanging.set()
         await over.wait()
     if word == "hang":
@@ -112,7 +112,7 @@ async def echo(request: web.BaseRequest, hanging: asyncio.Event, over: asyncio.E
 
 @pytest.fixture
 def hanging() -> asyncio.Event:
-    """Set when a request arrives that is not answered."""
+    """Set when a request arrives that stays unanswered."""
     return asyncio.Event()
 
 
@@ -128,7 +128,7 @@ async def echo_url(hanging: asyncio.Event) -> AsyncIterator[str]:
 
 
 def texts_of(thing: Any, seen: set[int] | None = None) -> Iterator[str]:
-    """Yield every way in which a thing shows itself, for errors with all that hangs on them."""
+    """Yield every text of an object, and of an error with its causes and attributes."""
     seen = set() if seen is None else seen
     if id(thing) in seen:
         return

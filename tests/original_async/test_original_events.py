@@ -1,4 +1,4 @@
-"""What the webhooks say: identity, the operation found inside, and what is kept as a problem."""
+"""Events: their identity, the operation in them, and those with a problem."""
 
 from __future__ import annotations
 
@@ -439,7 +439,7 @@ def test_in_doubt_there_are_two_events(place: Callable[[str], dict[str, Any]]) -
                 b'{"event": "reward.claimed", "event_time": "2024-08-01T11:24:36+00:00", "data": {"claim": {"uid": "1", '
                 b'"amount": 1.50, "attempt": 3, "sent_at": "x"}, "metadata": {"attempt": 1}, "app_uid": "A"}}'
             ),
-            "42a35788b16f1245b99a732bfb0a5793",  # the first release wrote fractions otherwise
+            "42a35788b16f1245b99a732bfb0a5793",  # the first release serialized fractions differently
         ),
         (b'{"event": "collection.deployed", "data": {"collection": {"uid": "1"}}}', "7746e8742c2d214e4649f3f1a1baf39b"),
         (

@@ -1,4 +1,4 @@
-"""The life of a client: TLS, its event loop and process, and calls that are cancelled half-way."""
+"""TLS, the event loop and process of a client, and cancelled calls."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def allocate(client: OriginalClient, nonce: str = "nonce_1") -> Any:
 
 @asynccontextmanager
 async def vendor_on_tls(authority: trustme.CA, seen: list[str]) -> AsyncIterator[str]:
-    """Run a vendor that creates whatever it is asked for, under a certificate of this authority; give its address."""
+    """Run a vendor with a certificate of this authority; give its address."""
 
     async def create(request: web.BaseRequest) -> web.Response:
         seen.append(request.path)

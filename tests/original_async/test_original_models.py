@@ -1,4 +1,4 @@
-"""The models read the vendor's documented bodies, exactly, and are plain frozen values."""
+"""The models parse the documented bodies exactly, and are frozen values."""
 
 from __future__ import annotations
 

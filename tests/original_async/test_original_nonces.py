@@ -1,4 +1,4 @@
-"""A nonce is one payout: what comes back after lost replies, refusals and lagging lists."""
+"""A nonce is one payout: outcomes after lost replies, rejections and lagging lists."""
 
 from __future__ import annotations
 

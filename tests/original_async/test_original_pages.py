@@ -1,4 +1,4 @@
-"""Lists page after page: what is found in them, and when they prove that something is absent."""
+"""Lists of several pages: what they show, and when they prove that something is absent."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def page(*numbers: int, **around: Any) -> dict[str, Any]:
 
 
 def asked(wire: aioresponses) -> list[str]:
-    """Return every address that was asked, in order, as it was written."""
+    """Return the address of every request, in order."""
     return [str(url) for (_, url), calls in wire.requests.items() for _ in calls]
 
 

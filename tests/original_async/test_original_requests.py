@@ -1,4 +1,4 @@
-"""What leaves the client and what it makes of the documented replies."""
+"""The requests of the client, and how it reads the documented replies."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def ok(data: Any) -> dict[str, Any]:
 
 
 def only_request(wire: aioresponses, method: str, url: str) -> Any:
-    """Return the arguments of the one request that was made."""
+    """Return the arguments of the only request."""
     assert sum(len(calls) for calls in wire.requests.values()) == 1
     return wire.requests[(method, URL(url, encoded=True))][0].kwargs
 

@@ -1,4 +1,4 @@
-"""Where the client speaks to, and what it takes from the environment."""
+"""The addresses of the client, and its environment variables."""
 
 from __future__ import annotations
 

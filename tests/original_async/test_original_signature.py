@@ -1,4 +1,4 @@
-"""The signature: one vector, and properties that hold whatever arrives."""
+"""The signature: a test vector, and properties that hold for all input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a call may take, what of it is kept for the look-up, and what a cancelled call leaves behind."""
+"""Timeouts, the time reserved for the look-up, and what a cancelled call leaves behind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OVERLOADED = CallbackResult(status=503)
 
 
 class Vendor:
-    """A vendor that takes for ever to answer, unless it is told what to say; it notes when it was asked, and when left alone."""
+    """A vendor that never answers unless it has an answer; it records when requests arrive and are dropped."""
 
     def __init__(self, wire: aioresponses, **answers: CallbackResult) -> None:
         self.answers = answers

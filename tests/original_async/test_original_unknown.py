@@ -1,4 +1,4 @@
-"""An outcome nobody knows: which calls end so, what the error carries, and how its operation is found."""
+"""Unknown outcomes: which calls end so, what the error holds, and how its operation is found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""However a vendor may have made a signature with a key of ours, the reading is found; what is not made with one has none."""
+"""Every scheme by which a configured key may have made a signature is recognized; other digests have no reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which operation is meant, and whether it ended as what was asked for."""
+"""Which operation is meant, and whether the one that settled is what was asked for."""
 
 from __future__ import annotations
 
