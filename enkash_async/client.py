@@ -13,7 +13,7 @@ from enkash_async.auth import BearerAuthorizer, ProvidedTokens, TokenEndpoint
 from enkash_async.breakers import BreakerStore, MemoryBreakerStore
 from enkash_async.credentials import PasswordCredentials, TokenProvider
 from enkash_async.encryption import BodyCipher
-from enkash_async.envelope import Envelope, read_balance, read_event, read_refusal, read_success
+from enkash_async.envelope import Envelope, read_event, read_refusal, read_success
 from enkash_async.models import (
     CoinAllocation,
     CoinAllocationRequest,
@@ -29,7 +29,7 @@ from rewards_core.errors import RequestRejected, UnexpectedResponse
 from rewards_core.http.messages import Answer, Effect, Refusal, Request
 from rewards_core.http.refusals import affirms_existence
 from rewards_core.http.transport import Transport
-from rewards_core.json import dumps
+from rewards_core.json import dumps, structure
 from rewards_core.secrets import shielded
 from rewards_core.validation import (
     check_base_url,
@@ -422,7 +422,7 @@ class EnkashClient:
         return read_event(self._success(answer))
 
     def _balance(self, answer: Answer) -> int:
-        return read_balance(self._success(answer))
+        return structure(self._success(answer).payload, int, path="payload")
 
     def _refusal(self, answer: Answer) -> Refusal:
         if self._cipher is not None:

@@ -108,15 +108,6 @@ def read_event(envelope: Envelope) -> CoinEvent:
     )
 
 
-def read_balance(envelope: Envelope) -> int:
-    """Read the number of coins in a success.
-
-    Raises:
-        UnexpectedResponse: the payload is something else.
-    """
-    return structure(envelope.payload, int, path="payload")
-
-
 def read_token(answer: Answer, secrets: Secrets) -> AccessToken:
     """Read the token in a 2xx answer of the token endpoint.
 

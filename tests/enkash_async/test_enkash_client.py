@@ -700,8 +700,9 @@ async def test_an_update_without_a_readable_answer_is_repeated(new_client: New, 
     assert (await new_client().update_event("WCC024845", amount=10)).amount == 10
 
 
-async def test_a_read_that_cannot_be_read_says_where(new_client: New, with_token: aioresponses) -> None:
-    with_token.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload={**BALANCE, "payload": "16"})
+@pytest.mark.parametrize("payload", [None, "16", 16.0, True, {"balance": 16}])
+async def test_a_balance_that_is_no_whole_number_is_unexpected(new_client: New, with_token: aioresponses, payload: Any) -> None:
+    with_token.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload={**BALANCE, "payload": payload})
 
     with pytest.raises(UnexpectedResponse) as caught:
         await new_client().get_balance("EK6CYE6K")

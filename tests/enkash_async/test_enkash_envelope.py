@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from enkash_async.envelope import read_balance, read_event, read_refusal, read_success, read_token
+from enkash_async.envelope import read_event, read_refusal, read_success, read_token
 from enkash_async.models import CoinConfiguration, CoinEvent
 from rewards_core.errors import RequestRejected, UnexpectedResponse
 from rewards_core.http.messages import Answer
@@ -142,16 +142,6 @@ def test_an_event_of_another_shape_names_the_place(payload: Any, path: str) -> N
 
     assert caught.value.path == path
     assert path in str(caught.value)
-
-
-def test_a_balance_is_a_bare_whole_number() -> None:
-    assert read_balance(read_success(answer(BALANCE))) == 16
-
-
-@pytest.mark.parametrize("payload", [None, "16", 16.0, True, {"balance": 16}])
-def test_a_balance_of_another_type_is_refused(payload: Any) -> None:
-    with pytest.raises(UnexpectedResponse):
-        read_balance(read_success(answer({**BALANCE, "payload": payload})))
 
 
 @pytest.mark.parametrize(
