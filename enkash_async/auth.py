@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from enkash_async.credentials import as_token
+from enkash_async.credentials import hide_token
 from enkash_async.envelope import is_foreign, read_refusal, read_token
 from enkash_async.errors import TokenUnavailable
 from rewards_core.errors import ClientClosed, ConfigurationError, ConnectFailed, RateLimited, Unauthorized, VendorError
@@ -118,7 +118,7 @@ class ProvidedTokens:
     def _hidden(self, token: str) -> Secret:
         if self._last is None or token != self._last.reveal():
             try:
-                self._last = as_token(token)
+                self._last = hide_token(token)
             except (TypeError, ValueError) as problem:
                 raise _unavailable(str(problem)) from None
         return self._last

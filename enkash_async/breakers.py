@@ -173,7 +173,7 @@ class FileBreakerStore:
             ValueError: the file holds something else.
             OSError: it cannot be read.
         """
-        return (await _in_thread(self._read)).get(account, CLEAR)
+        return (await _run_in_thread(self._read)).get(account, CLEAR)
 
     async def save(self, account: str, state: BreakerState) -> None:
         """Save a state durably, by a new file that replaces the old one.
@@ -182,12 +182,12 @@ class FileBreakerStore:
             ValueError: the old file holds something else.
             OSError: the file cannot be written.
         """
-        await _in_thread(lambda: self._write(account, state))
+        await _run_in_thread(lambda: self._write(account, state))
 
     async def _acquire(self, held: list[int]) -> None:
         time = asyncio.get_running_loop().time
         deadline, attempts = time() + self._lock_timeout, 0
-        while not await _in_thread(lambda: self._take(held)):
+        while not await _run_in_thread(lambda: self._take(held)):
             pause = delay(attempts, first=FIRST_LOCK_DELAY, longest=MAX_LOCK_DELAY)
             if time() + pause > deadline:
                 raise TimeoutError(
@@ -243,7 +243,7 @@ class FileBreakerStore:
             os.close(directory)
 
 
-async def _in_thread(work: Callable[[], T]) -> T:
+async def _run_in_thread(work: Callable[[], T]) -> T:
     """Run file work in a thread, and wait for its end even when cancelled: nothing may be written without the lock."""
     running = asyncio.get_running_loop().run_in_executor(None, work)  # a future: the end of the loop would cancel a task
     cancelled: asyncio.CancelledError | None = None

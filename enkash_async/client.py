@@ -228,10 +228,10 @@ class EnkashClient:
             timeout: Seconds for this call, above 0; by default the client's `timeouts.total`.
 
         Raises:
-            RequestRejected: EnKash rejected the request; nothing was created.
+            RequestRejected: EnKash rejected the request; this call created nothing.
             OutcomeUnknown: the event may have been created, or EnKash says that it already exists. `request` is a
                 `CoinEventRequest`.
-            VendorError: the call failed otherwise; nothing was created.
+            VendorError: the call failed otherwise; it created nothing.
             ValueError, TypeError, ConfigurationError: nothing was sent.
         """
         asked = CoinEventRequest(
@@ -284,9 +284,9 @@ class EnkashClient:
             The event, without its company: EnKash omits it.
 
         Raises:
-            RequestRejected: EnKash rejected the request; nothing was changed.
+            RequestRejected: EnKash rejected the request; this call changed nothing.
             OutcomeUnknown: the event may have been changed; read it with `get_event`. `request` is a `CoinEventRequest`.
-            VendorError: the call failed otherwise; nothing was changed.
+            VendorError: the call failed otherwise; it changed nothing.
             ValueError, TypeError, ConfigurationError: nothing was sent; also if there is nothing to change.
         """
         coin_config_id = check_id(coin_config_id, "coin_config_id")
@@ -320,11 +320,11 @@ class EnkashClient:
             timeout: Seconds for this call, above 0; by default the client's `timeouts.total`.
 
         Raises:
-            RequestRejected: EnKash rejected the request; no coins were allocated.
+            RequestRejected: EnKash rejected the request; this call allocated no coins.
             OutcomeUnknown: the coins may have been allocated, by this call or, if EnKash says that it knows the request id, by an
                 earlier one. EnKash cannot look up an allocation: compare the user's balance, or ask EnKash. `request` is a
                 `CoinAllocationRequest`.
-            VendorError: the call failed otherwise; no coins were allocated.
+            VendorError: the call failed otherwise; it allocated no coins.
             ValueError, TypeError, ConfigurationError: nothing was sent.
         """
         asked = CoinAllocationRequest(

@@ -129,7 +129,7 @@ class StaticToken:
 
     @shielded
     def __init__(self, access_token: str) -> None:
-        self.__attrs_init__(as_token(access_token))
+        self.__attrs_init__(hide_token(access_token))
 
     async def token(self) -> str:
         """Return the token."""
@@ -160,7 +160,7 @@ class AccessToken:
         return life - min(margin, life / 2)
 
 
-def as_token(text: str, name: str = "access_token") -> Secret:
+def hide_token(text: str, name: str = "access_token") -> Secret:
     """Return an access token, hidden; call it only from a `shielded` function.
 
     Raises:

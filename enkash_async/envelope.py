@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from attrs import evolve
 
-from enkash_async.credentials import DOCUMENTED_LIFE, AccessToken, as_token
+from enkash_async.credentials import DOCUMENTED_LIFE, AccessToken, hide_token
 from enkash_async.models import CoinConfiguration, CoinEvent
 from rewards_core.errors import FieldError, RequestRejected, UnexpectedResponse
 from rewards_core.http.messages import Answer, Refusal
@@ -119,7 +119,7 @@ def read_token(answer: Answer, secrets: Secrets) -> AccessToken:
     if reply is None:
         raise UnexpectedResponse(f"HTTP {answer.status} without a JSON object")
     try:  # one EnKash page writes camel case
-        value = as_token(reply.get("access_token", reply.get("accessToken")))
+        value = hide_token(reply.get("access_token", reply.get("accessToken")))
     except (TypeError, ValueError):
         if _names_failure(reply) or _is_oauth_refusal(reply):
             raise _rejected(answer, secrets) from None

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from enkash_async.credentials import PasswordCredentials, StaticToken, TokenProvider, as_token, hide_credentials
+from enkash_async.credentials import PasswordCredentials, StaticToken, TokenProvider, hide_credentials, hide_token
 from rewards_core.environment import listed, url_from
 from rewards_core.secrets import shielded
 from rewards_core.validation import check_mapping, check_str, is_id, shown
@@ -116,5 +116,5 @@ def _credentials(variables: Mapping[str, str]) -> PasswordCredentials | StaticTo
         return PasswordCredentials(*given.values())
     if given:
         raise ValueError(f"{ACCESS_TOKEN} replaces the four credentials: unset it, or unset {listed(given)}.")
-    as_token(variables[ACCESS_TOKEN], ACCESS_TOKEN)
+    hide_token(variables[ACCESS_TOKEN], ACCESS_TOKEN)
     return StaticToken(variables[ACCESS_TOKEN])

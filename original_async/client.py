@@ -188,7 +188,7 @@ class OriginalClient:
             Conflict: the nonce belongs to an allocation with another reward, user or amount; this call created nothing.
             Unauthorized, Forbidden, RateLimited: the vendor refused the caller; this call did nothing. An earlier call may have
                 been carried out.
-            RequestRejected: the vendor rejected the request; nothing was allocated. Never with `repeated=True`.
+            RequestRejected: the vendor rejected the request; this call did nothing. Never with `repeated=True`.
             ConnectFailed: this call sent nothing. An earlier call may have been carried out.
             OutcomeUnknown: this call or an earlier one may have been carried out. Pass the error to `Completions.wait`, or repeat
                 the call. Its `request` is an `AllocationRequest`.
@@ -373,7 +373,7 @@ class OriginalClient:
             The claim, `pending`; its amount is None until it is read.
 
         Raises:
-            RequestRejected: the vendor rejected the request; nothing was claimed.
+            RequestRejected: the vendor rejected the request; this call did nothing.
             ConnectFailed: nothing was sent.
             OutcomeUnknown: the claim may have been created, or the vendor says that it already exists. Look for it among
                 `get_claims_by_user_uid` before claiming again. Its `request` is a `ClaimRequest`.
