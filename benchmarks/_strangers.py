@@ -31,7 +31,7 @@ _BURST_SECONDS = 1.0
 
 def _start(kind: str, number: int) -> bytes:
     """Return what a stranger sends at first."""
-    signature = "" if kind == "unsigned" else _SIGNED_WRONGLY
+    signature = "" if kind in {"unsigned", "slow"} else _SIGNED_WRONGLY
     head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.{number % 10}\r\n{signature}"
     if kind in {"unsigned", "signed wrongly"}:
         return f"{head}Content-Length: 200000\r\n\r\n1".encode()
