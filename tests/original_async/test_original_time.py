@@ -80,7 +80,6 @@ each_method = pytest.mark.parametrize("call", METHODS.values(), ids=METHODS)
 
 
 @each_method
-@each_method
 @pytest.mark.parametrize(
     ("options", "seconds"), [({"timeout": 3}, 3), ({"timeout": 60.5}, 60.5), ({}, 5), ({"timeout": None}, 5)]
 )
