@@ -91,7 +91,7 @@ def app_uid_from(environ: Mapping[str, str]) -> str | None:
     """
     app_uid = environ.get(APP_UID) or None
     if app_uid is not None and not is_id(app_uid):
-        raise ValueError(f"{APP_UID} is not an app uid: copy it again, without spaces.")
+        raise ValueError(f"{APP_UID} is not the uid of an app: copy it again, without spaces.")
     return app_uid
 
 
