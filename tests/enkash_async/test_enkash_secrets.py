@@ -23,7 +23,7 @@ from enkash_async.credentials import AccessToken
 from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import ConfigurationError, ConnectFailed, OutcomeUnknown, RewardsError, Unauthorized
 from rewards_core.secrets import Secret
-from tests.canary import locals_with
+from tests.canary import RecordCollector, locals_with, texts_of
 from tests.enkash_async.enkash_kit import ALLOCATE_URL, AUTH, BALANCE_URL, COINS, CREATE_URL, TOKEN_REPLY, TOKEN_URL, outcome
 from tests.stepped_time import SteppedTime
 
@@ -40,26 +40,6 @@ CANARIES = (CLIENT_SECRET, USERNAME, PASSWORD, FORM, TOKEN, COOKIE, BASIC)
 
 ECHO = f"{CLIENT_SECRET} {USERNAME} {PASSWORD} password={FORM}& {BASIC}"
 """A vendor may echo what it was sent."""
-
-
-class Watcher:
-    def __init__(self) -> None:
-        self.records: list[Any] = []
-
-    def on_start(self, record: Any) -> None:
-        self.records.append(record)
-
-    on_retry = on_end = on_start
-
-
-def shown(problem: BaseException) -> Iterator[str]:
-    """Return every text of an exception."""
-    for one in (problem, copy.copy(problem), copy.deepcopy(problem), pickle.loads(pickle.dumps(problem))):
-        yield repr(one)
-        yield str(one)
-        yield repr(vars(one))
-    yield pickle.dumps(problem).decode("latin-1")
-    yield "".join(traceback.format_exception(problem))
 
 
 def inside(root: object) -> Iterator[object]:
@@ -122,7 +102,7 @@ async def test_no_canary_leaves_its_cage(
     new_client: New, vendor: aioresponses, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    watcher = Watcher()
+    watcher = RecordCollector()
     clients: list[EnkashClient] = []
 
     def new(**arguments: Any) -> EnkashClient:
@@ -141,9 +121,8 @@ async def test_no_canary_leaves_its_cage(
 
     assert len(problems) > 50
     assert [found for problem in problems for found in locals_with(problem, CANARIES)] == []
-    texts = [text for problem in problems for text in shown(problem)]
-    texts += [text for record in watcher.records for text in (repr(record), str(record), pickle.dumps(record).decode("latin-1"))]
-    texts += [record.getMessage() + str(record.exc_text) for record in caplog.records]
+    texts = [text for problem in problems for text in texts_of(problem)]
+    texts += [text for record in (*watcher.records, *caplog.records) for text in texts_of(record)]
     texts += [path.read_text() for path in tmp_path.iterdir()]
     reached = [one for client in clients for one in inside(client)]
     texts += [text for one in reached for text in (repr(one), str(one))]
@@ -180,7 +159,7 @@ def refusals(make: Callable[[], object]) -> BaseException:
     with pytest.raises((TypeError, ValueError, ImportError)) as caught:
         make()
     assert locals_with(caught.value, CANARIES) == []
-    assert not [text for text in shown(caught.value) for canary in CANARIES if canary in text]
+    assert not [text for text in texts_of(caught.value) for canary in CANARIES if canary in text]
     return caught.value
 
 

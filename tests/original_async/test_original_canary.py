@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 import logging
-import pickle
-import traceback
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
@@ -38,49 +35,13 @@ from rewards_core.errors import (
 )
 from rewards_core.http.timeouts import Timeouts
 from rewards_core.operations import OperationStatus
-from tests.canary import locals_with
+from tests.canary import RecordCollector, locals_with, texts_of
 from tests.original_async.conftest import REWARD, USER, WALLET
 from tests.stepped_time import let_product_sleep
 
 API_SECRET = "canary-api-secret-4d1f7c9a52b8e603-of-safe-length"
 PEM = f"-----BEGIN PUBLIC KEY-----\n{API_SECRET}\n-----END PUBLIC KEY-----"
 WEBHOOK_SECRET = "canary-webhook-secret-77e0c1"
-
-
-class Watcher:
-    """Collects every record of the client."""
-
-    def __init__(self) -> None:
-        self.records: list[Any] = []
-
-    def on_start(self, record: Any) -> None:
-        self.records.append(record)
-
-    on_retry = on_end = on_start
-
-
-class Sieve(logging.Handler):
-    """Collects the records of all loggers, at every level."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.texts += [record.getMessage(), repr(record.args), repr(record.__dict__)]
-        if record.exc_info and record.exc_info[1]:
-            self.texts += traceback.format_exception(record.exc_info[1])
-
-
-@pytest.fixture
-def sieve() -> Iterator[Sieve]:
-    sieve, root = Sieve(), logging.getLogger()
-    level = root.level
-    root.addHandler(sieve)
-    root.setLevel(logging.DEBUG)
-    yield sieve
-    root.removeHandler(sieve)
-    root.setLevel(level)
 
 
 async def echo(request: web.BaseRequest, hanging: asyncio.Event, over: asyncio.Event) -> web.StreamResponse:
@@ -127,40 +88,16 @@ async def echo_url(hanging: asyncio.Event) -> AsyncIterator[str]:
     await runner.cleanup()
 
 
-def texts_of(thing: Any, seen: set[int] | None = None) -> Iterator[str]:
-    """Yield every text of an object, and of an error with its causes and attributes."""
-    seen = set() if seen is None else seen
-    if id(thing) in seen:
-        return
-    seen.add(id(thing))
-    yield from (repr(thing), str(thing), f"{thing}", f"{[thing]}")
-    transforms: list[Callable[[Any], str]] = [
-        lambda thing: pickle.dumps(thing).decode("latin-1"),
-        lambda thing: repr(copy.copy(thing)),
-        lambda thing: repr(copy.deepcopy(thing)),
-    ]
-    for transform in transforms:
-        try:
-            yield transform(thing)
-        except TypeError as refusal:
-            yield str(refusal)
-    if attrs.has(type(thing)):
-        yield repr(attrs.asdict(thing))
-    if isinstance(thing, BaseException):
-        yield from traceback.format_exception(thing)
-        for value in (*thing.args, *vars(thing).values(), thing.__cause__, thing.__context__):
-            yield from texts_of(value, seen)
-
-
 async def test_no_secret_shows_anywhere(
-    echo_url: str, hanging: asyncio.Event, sieve: Sieve, monkeypatch: pytest.MonkeyPatch
+    echo_url: str, hanging: asyncio.Event, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def at_once(seconds: float) -> None:
         return None
 
+    caplog.set_level(logging.DEBUG)
     let_product_sleep(at_once, monkeypatch)
     asyncio.get_running_loop().set_debug(True)
-    watcher = Watcher()
+    watcher = RecordCollector()
     client = OriginalClient(
         "key",
         API_SECRET,
@@ -256,8 +193,8 @@ async def test_no_secret_shows_anywhere(
     await short.aclose()
     assert len({type(thing) for thing in things if isinstance(thing, VendorError)}) >= 15
     assert len(watcher.records) >= 30
-    assert any("aiohttp" in text or "asyncio" in text for text in sieve.texts)
-    shown = [text for thing in (*things, *watcher.records) for text in texts_of(thing)] + sieve.texts
+    assert any(record.name.startswith(("aiohttp", "asyncio")) for record in caplog.records)
+    shown = [text for thing in (*things, *watcher.records, *caplog.records) for text in texts_of(thing)]
     canaries = {
         "the API secret": API_SECRET,
         "the token": token,
