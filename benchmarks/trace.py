@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = frozenset({"rewards_core", "original_async", "enkash_async", "webhooks", "payouts"})
 BEFORE_CALLS, BEFORE_MEMORY, BEFORE_SQLITE, BEFORE_ROW = 83, 60, 101, 98
-"""The changes in the first version; from a delivery to its waiter before stores were shared; of a row before its steps had one batch."""
+"""The changes in the first version; before stores were shared, in memory and SQLite; and before a row's steps had one batch."""
 
 
 class Step(NamedTuple):

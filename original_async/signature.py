@@ -22,7 +22,7 @@ _MAX_HEADER = 8_190
 _ADVICE: Mapping[str, str] = {
     "missing": f"The header {SIGNATURE_HEADER} is missing: the sender is not the vendor, or a proxy drops the header.",
     "malformed": f'The header {SIGNATURE_HEADER} is not of the form "keyid,hex keyid,hex": the sender is not the vendor.',
-    "unknown_key": "None of the signing keys is configured here: compare their ids with the console's Webhooks page.",
+    "unknown_key": "It is signed with keys that are not configured here: compare their ids with the console's Webhooks page.",
     "mismatch": "The signature does not match the body: a proxy changed the body, or the secret of the key is wrong.",
 }
 _find_pairs = re.compile(r"(?<![^\s,])([^\s,]+),([0-9A-Fa-f]{64})(?![^\s,])").findall
