@@ -1,9 +1,9 @@
-"""Run every benchmark, print one table and its rows as JSON.
+"""Run benchmarks, and print their rows as a table and as JSON.
 
 Usage: python -m benchmarks [NAME ...] [--quick] [--json FILE]
 
-Each module beside this one has `run(quick) -> list[dict]`; a row has name, value, unit, reference, ratio and bar. A ratio
-compares with a reference measured in the same run, so that it holds on another machine; no bar is asserted.
+Each module has `run(quick) -> list[dict]`; a row has name, value, unit, reference, ratio and bar. A ratio compares with a
+reference measured in the same run, so that it holds on another machine. No bar is asserted.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def _cell(value: Any) -> str:
 
 
 def main() -> int:
-    """Run what the command line names; return the exit code."""
+    """Run the benchmarks that the command line names; return the exit code."""
     parser = argparse.ArgumentParser(description="Run the benchmarks.")
-    parser.add_argument("names", nargs="*", help="modules to run; all if none is given")
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, to see that it runs")
-    parser.add_argument("--json", type=Path, help="write the rows there")
+    parser.add_argument("names", nargs="*", help="modules to run (default: all)")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, to check that it runs")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
     options = parser.parse_args()
     known = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.name.startswith("_")]
     rows: list[dict[str, Any]] = []

@@ -1,33 +1,29 @@
-"""Signed deliveries, and a client that sends them over many connections as fast as they are answered."""
+"""Signed deliveries, a client that sends them over many connections, and servers to send them to."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import cast
 
 import orjson
 import uvloop
 from attrs import frozen
 
+from benchmarks._processes import cpu_of, running
 from benchmarks._servers import KEY_ID, PATH, SECRET
-from benchmarks._wire import pin
 from original_async.signature import sign
 
 CONNECTIONS = 64
-_PATIENCE = 60.0
+_TIMEOUT = 60.0
 
 
 def body_of(number: int) -> bytes:
-    """Return the body of one event whose resource is complete."""
+    """Return the body of an event with a complete resource."""
     return orjson.dumps(
         {
             "data": {
@@ -50,7 +46,7 @@ def body_of(number: int) -> bytes:
 
 
 def headers_of(body: bytes, number: int) -> dict[str, str]:
-    """Return the headers of its delivery."""
+    """Return the headers of the delivery of a body."""
     return {
         "x-app-uid": "UB2DG8MW5KBQ",
         "x-webhook-correlation-id": f"0b1f7c1e-0000-4000-8000-{number:012d}",
@@ -60,7 +56,7 @@ def headers_of(body: bytes, number: int) -> dict[str, str]:
 
 
 def request_of(number: int, path: str = PATH) -> bytes:
-    """Return the whole delivery as it goes over the wire."""
+    """Return a delivery as it is sent over the wire."""
     body = body_of(number)
     head = "".join(f"{name}: {value}\r\n" for name, value in headers_of(body, number).items())
     return (
@@ -70,7 +66,7 @@ def request_of(number: int, path: str = PATH) -> bytes:
 
 
 class _Connection(asyncio.Protocol):
-    """Sends one request after the other, the next when the last is answered."""
+    """Sends one request after the other, each when the one before it is answered."""
 
     def __init__(self, requests: Iterator[bytes], finished: asyncio.Future[None], times: list[float] | None) -> None:
         self._requests = requests
@@ -109,7 +105,7 @@ class _Connection(asyncio.Protocol):
 async def send(
     port: int, requests: Sequence[bytes], *, connections: int = CONNECTIONS, times: list[float] | None = None
 ) -> float:
-    """Send all requests and return the seconds it took; every answer must be a 2xx."""
+    """Send all requests and return the seconds that took; every answer must be a 2xx."""
     loop = asyncio.get_running_loop()
     waiting = iter(requests)
     finished: list[asyncio.Future[None]] = [loop.create_future() for _ in range(connections)]
@@ -118,50 +114,38 @@ async def send(
     for future in finished:
         _, connection = await loop.create_connection(partial(_Connection, waiting, future, times), "127.0.0.1", port)
         made.append(connection)
-    async with asyncio.timeout(_PATIENCE):
+    async with asyncio.timeout(_TIMEOUT):
         await asyncio.gather(*finished)
     elapsed = time.perf_counter() - started
     answers = {status for connection in made for status in connection.answers}
-    assert all(status.startswith(b"2") for status in answers), f"expected 2xx only, got {answers}"
+    assert all(status.startswith(b"2") for status in answers), answers
     assert sum(sum(connection.answers.values()) for connection in made) == len(requests)
     return elapsed
 
 
 @contextmanager
-def server(name: str, *arguments: str, module: str = "benchmarks._servers", core: int = 1) -> Iterator[tuple[int, int]]:
+def server(name: str) -> Iterator[tuple[int, int]]:
     """Run a server of `benchmarks._servers`; give its port and its process id."""
-    process = subprocess.Popen([sys.executable, "-m", module, name, *arguments], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    try:
-        pin(process.pid, core)
-        yield int(process.stdout.readline()), process.pid
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def cpu_of(process: int) -> float:
-    """Return the CPU seconds that a process and its living children have used, 0 where the system does not say."""
-    try:
-        fields = Path(f"/proc/{process}/stat").read_text("ascii").rsplit(")", 1)[1].split()
-        children = Path(f"/proc/{process}/task/{process}/children").read_text("ascii").split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(cpu_of(int(child)) for child in children)
+    with running("-m", "benchmarks._servers", name, core=1) as (output, process):
+        yield int(output.readline()), process
 
 
 @frozen
 class Pace:
-    """How a server takes deliveries: so many a second, at so many microseconds of its CPU each."""
+    """Deliveries per second, and microseconds of the server's CPU for each."""
 
     rate: float
     cpu: float
 
 
 def race(servers: Mapping[str, tuple[int, int]], *, quick: bool) -> dict[str, Pace]:
-    """Send the same deliveries to each server by its port in turn, round by round, and return the medians."""
-    rounds, count = (2, 1_500) if quick else (7, 6_000)
+    """Send the same deliveries to each server in turn, round by round, and return the medians.
+
+    Args:
+        servers: Port and process id by name.
+        quick: Whether to send only a few.
+    """
+    rounds, count = (1, 200) if quick else (7, 6_000)
     rates: dict[str, list[float]] = {name: [] for name in servers}
     spent: dict[str, list[float]] = {name: [] for name in servers}
     for round_number in range(rounds + 1):

@@ -1,11 +1,11 @@
-"""Servers to send deliveries to, each in a process of its own: `python -m benchmarks._servers NAME` prints its port."""
+"""Servers for deliveries, each in a process of its own: `python -m benchmarks._servers NAME` prints the port."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 
 import uvicorn
 import uvloop
@@ -51,18 +51,18 @@ async def receiver() -> None:
     await _run(web.AppRunner(application, access_log=None))
 
 
-async def alone() -> None:
-    """The receiver as an aiohttp server of its own, without an application around it."""
-    taking_in = Receiver(OriginalWebhooks({KEY_ID: SECRET}), MemoryStore())
+async def standalone() -> None:
+    """The receiver as an aiohttp server without an application."""
+    receiving = Receiver(OriginalWebhooks({KEY_ID: SECRET}), MemoryStore())
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        return await serve(taking_in, request)
+        return await serve(receiving, request)
 
     await _run(web.ServerRunner(web.Server(handle, access_log=None)))
 
 
 async def fastapi() -> None:
-    """FastAPI under uvicorn[standard], one worker, doing the same nothing."""
+    """FastAPI under uvicorn[standard], one worker, as idle as the bare handler."""
     application = FastAPI()
 
     async def handle(request: Request) -> Response:
@@ -75,12 +75,13 @@ async def fastapi() -> None:
     await uvicorn.Server(config).serve(sockets=[_listening()])
 
 
-SERVERS: dict[str, Callable[[], Awaitable[None]]] = {"bare": bare, "receiver": receiver, "alone": alone, "fastapi": fastapi}
-
-
-async def _main(name: str) -> None:
-    await SERVERS[name]()
+SERVERS: dict[str, Callable[[], Coroutine[None, None, None]]] = {
+    "bare": bare,
+    "receiver": receiver,
+    "standalone": standalone,
+    "fastapi": fastapi,
+}
 
 
 if __name__ == "__main__":
-    (uvloop.run if sys.argv[1] == "fastapi" else asyncio.run)(_main(sys.argv[1]))
+    (uvloop.run if sys.argv[1] == "fastapi" else asyncio.run)(SERVERS[sys.argv[1]]())

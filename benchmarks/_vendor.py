@@ -1,23 +1,25 @@
-"""A stub of Original in a process of its own, which answers as fast as it can: `python -m benchmarks._vendor` prints its port.
+"""Vendors in a process of their own that answer as fast as they can: `python -m benchmarks._vendor [peer]` prints the port.
 
-An allocation is kept and read as done at once; nothing is checked.
+Without an argument it is a stub of Original, which keeps every allocation and reads it as done. As `peer` it gives every request
+the answer that it reads from stdin. Nothing is checked.
 """
 
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from benchmarks._processes import running
+
 _FIRST_UID = 324_167_489_835
 
 
-class Vendor(asyncio.Protocol):
-    """One connection."""
+class Peer(asyncio.Protocol):
+    """A connection whose requests all get the same answer."""
 
-    held: dict[bytes, bytes] = {}  # noqa: RUF012 - what every connection knows
+    answer = b""
     transport: asyncio.Transport
     buffer = b""
 
@@ -34,14 +36,22 @@ class Vendor(asyncio.Protocol):
             if len(self.buffer) < end + 4 + length:
                 return
             body, self.buffer = self.buffer[end + 4 : end + 4 + length], self.buffer[end + 4 + length :]
-            self.transport.write(self.create(body) if head.startswith(b"POST") else self.read(head))
+            self.transport.write(self.reply(head, body))
 
-    def create(self, body: bytes) -> bytes:
-        uid = b"%d" % (_FIRST_UID + len(self.held))
-        self.held[uid] = body
-        return _answer(b"201 Created", b'{"uid":"%b"}' % uid)
+    def reply(self, head: bytes, body: bytes) -> bytes:
+        return self.answer
 
-    def read(self, head: bytes) -> bytes:
+
+class Vendor(Peer):
+    """A connection to the stub of Original."""
+
+    held: dict[bytes, bytes] = {}  # noqa: RUF012 - shared by all connections
+
+    def reply(self, head: bytes, body: bytes) -> bytes:
+        if head.startswith(b"POST"):
+            uid = b"%d" % (_FIRST_UID + len(self.held))
+            self.held[uid] = body
+            return _answer(b"201 Created", b'{"uid":"%b"}' % uid)
         uid = head.split(b" ", 2)[1].rsplit(b"/", 1)[1]
         created = b'"created_at":"2023-08-10T14:07:14.494142Z"'
         return _answer(b"200 OK", b'{"uid":"%b","status":"done",%b,%b' % (uid, created, self.held[uid][1:]))
@@ -54,17 +64,16 @@ def _answer(status: bytes, data: bytes) -> bytes:
 
 @contextmanager
 def vendor() -> Iterator[str]:
-    """Run the stub; give its base URL."""
-    with subprocess.Popen([sys.executable, "-m", "benchmarks._vendor"], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        try:
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
-        finally:
-            process.kill()
+    """Run the stub of Original; give its base URL."""
+    with running("-m", "benchmarks._vendor") as (output, _):
+        yield f"http://127.0.0.1:{int(output.readline())}/v1"
 
 
 async def _main() -> None:
-    server = await asyncio.get_running_loop().create_server(Vendor, "127.0.0.1", 0)
+    connection: type[Peer] = Vendor
+    if sys.argv[1:] == ["peer"]:
+        Peer.answer, connection = sys.stdin.buffer.read(), Peer
+    server = await asyncio.get_running_loop().create_server(connection, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

@@ -1,4 +1,4 @@
-"""CPU of `EnkashClient.allocate_coins` against a raw aiohttp POST of the same bytes, to a peer in another process."""
+"""CPU of `EnkashClient.allocate_coins`, compared with a raw aiohttp POST of the same bytes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from benchmarks._wire import Caller, answering_peer, interleaved
+from benchmarks._processes import answering_peer, interleaved
+from benchmarks._results import row
 from enkash_async import EnkashClient, PasswordCredentials
 
-BAR = "≤ 1.35"
 TOKEN = {"access_token": "AAAAAAAAAAAAAAAAAAAAAAAAAAA", "token_type": "bearer", "expires_in": 86399, "scope": "read write trust"}
 DONE = {"payload": "Successfully allocated enkash Coins", "response_code": 0, "response_message": "Success"}
 
 
 def run(quick: bool) -> list[dict[str, Any]]:
-    """Return one row: the median over interleaved rounds."""
     with answering_peer(json.dumps(TOKEN).encode()) as auth, answering_peer(json.dumps(DONE).encode()) as coins:
-        return asyncio.run(_measure(auth, coins, rounds=3 if quick else 15, calls=500 if quick else 4000))
+        return asyncio.run(_measure(auth, coins, rounds=1 if quick else 15, calls=64 if quick else 4000))
 
 
 async def _measure(auth: str, coins: str, *, rounds: int, calls: int) -> list[dict[str, Any]]:
@@ -42,15 +41,8 @@ async def _measure(auth: str, coins: str, *, rounds: int, calls: int) -> list[di
             async with session.post(url, data=body, headers=headers) as response:
                 await response.read()
 
-        callers: dict[str, Caller] = {"raw": raw, "ours": ours}
-        spent = await interleaved(callers, rounds=rounds, calls=calls)
+        spent = await interleaved({"raw": raw, "ours": ours}, rounds=rounds, calls=calls)
+    reference = f"raw aiohttp POST of the same bytes: {spent['raw']:.0f} µs"
     return [
-        {
-            "name": "CPU per allocate_coins",
-            "value": spent["ours"],
-            "unit": "µs",
-            "reference": f"raw aiohttp POST of the same bytes: {spent['raw']:.0f} µs",
-            "ratio": spent["ours"] / spent["raw"],
-            "bar": BAR,
-        }
+        row("CPU per allocate_coins", spent["ours"], "µs", reference=reference, ratio=spent["ours"] / spent["raw"], bar="≤ 1.35")
     ]

@@ -1,9 +1,8 @@
-"""CPU of `create_allocation` against a raw aiohttp POST of the same bytes, and against the vendor's own async client."""
+"""CPU of `create_allocation`, compared with a raw aiohttp POST of the same bytes and with the vendor's own async client."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import uuid
 from typing import Any
 
@@ -12,7 +11,8 @@ import orjson
 from original_sdk import OriginalAsyncClient
 from yarl import URL
 
-from benchmarks._wire import answering_peer, interleaved, pin
+from benchmarks._processes import answering_peer, interleaved, pinned
+from benchmarks._results import row
 from original_async import OriginalClient
 
 REPLY = b'{"success":true,"data":{"uid":"324167489835"}}'
@@ -47,25 +47,12 @@ async def _measure(address: str, rounds: int, calls: int) -> dict[str, float]:
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
-    """Return the rows of this benchmark."""
-    with answering_peer(REPLY, "201 Created") as address:
-        pinned = pin(os.getpid(), 0)
-        try:
-            medians = asyncio.run(_measure(address, rounds=2 if quick else 15, calls=500 if quick else 4000))
-        finally:
-            if hasattr(os, "sched_setaffinity"):
-                os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    own = medians["own"]
+    with answering_peer(REPLY, "201 Created") as address, pinned() as where:
+        medians = asyncio.run(_measure(address, rounds=1 if quick else 15, calls=64 if quick else 4000))
+    name, own = f"CPU per create_allocation, 64 at a time, {where}", medians["own"]
     return [
-        {
-            "name": f"CPU per create_allocation, 64 at a time, {pinned}",
-            "value": own,
-            "unit": "µs",
-            "reference": f"{reference}: {medians[key]:.1f} µs",
-            "ratio": own / medians[key],
-            "bar": bar,
-        }
-        for key, reference, bar in (
+        row(name, own, "µs", reference=f"{title}: {medians[key]:.1f} µs", ratio=own / medians[key], bar=bar)
+        for key, title, bar in (
             ("raw", "raw aiohttp POST of the same bytes, orjson", "≤ 1.30"),
             ("vendor", "original-sdk 1.4.1, async", "≤ 1.0"),
         )

@@ -1,4 +1,4 @@
-"""The listener as it is shipped, with its SQLite store: deliveries per second, time to the waiter, readiness, hostile peers."""
+"""The listener as it is shipped, on SQLite: deliveries per second, time to the waiter, slow peers, start with many rows."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks._load import CONNECTIONS, body_of, race, request_of, send, server
+from benchmarks._processes import pin, pinned
+from benchmarks._results import percentile, row
 from benchmarks._servers import KEY_ID, PATH, SECRET
-from benchmarks._wire import beside, pin
+from benchmarks._strangers import strangers
 from original_async import OriginalClient, OriginalWebhooks
 from rewards_core.sqlite.connection import connect
 from webhooks import Completions, Receiver
@@ -27,29 +29,25 @@ from webhooks.ingress.armour import ArmouredServer
 from webhooks.store.sqlite import SQLiteStore
 
 SLOW_PEERS = 500
+GARBAGE_PEERS = 10
 DELIVERIES_PER_SECOND = 200
 MANY = 1_000_000
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
-    """Return the rows of this benchmark."""
-    try:
-        pin(os.getpid(), 0)
-        return [*throughput(quick), *to_the_waiter(quick), *among_hostile_peers(quick), *at_many_rows(quick)]
-    finally:
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    with pinned():
+        return [*throughput(quick), *to_the_waiter(quick), *among_slow_peers(quick), *at_many_rows(quick)]
 
 
 @contextmanager
 def listener(folder: Path, *options: str) -> Iterator[tuple[int, int, str]]:
-    """Run the listener as it is shipped; give its port, its process id and where its health is."""
+    """Run the listener as it is shipped; give its port, its process id and its admin address."""
     command = [sys.executable, "-m", "webhooks", "serve", "--json", "--port", "0", "--admin-port", "0", *options]
     env = {**os.environ, "ORIGINAL_WEBHOOK_KEYS": f"{KEY_ID}:{SECRET}", "PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
-        pin(process.pid, 1)  # its workers begin on the same core
+        pin(process.pid, 1)  # workers start on the same core
         where = json.loads(process.stdout.readline())
         yield int(where["url"].rpartition(":")[2]), process.pid, where["admin"]
     finally:
@@ -67,63 +65,58 @@ def throughput(quick: bool) -> list[dict[str, Any]]:
         paces = race(servers, quick=quick)
     rate = {name: pace.rate for name, pace in paces.items()}
     cpu = {name: pace.cpu for name, pace in paces.items()}
-    bare, fastapi = (
-        "an aiohttp handler that reads the body and answers 204",
-        "FastAPI under uvicorn[standard], doing the same nothing",
-    )
+    bare = "an aiohttp handler that reads the body and answers 204"
+    fastapi = "FastAPI under uvicorn[standard], as idle as the bare handler"
     what = f"durable deliveries per second, SQLite with fsync, {CONNECTIONS} connections, unique bodies, one worker"
-    value, unit = rate["one worker"], "1/s"
+    one, two = rate["one worker"], cpu["two workers"]
     return [
-        row(what, value, unit, f"{bare}: {rate['bare']:,.0f}/s", value / rate["bare"], "≥ 0.50"),
-        row(what, value, unit, f"{fastapi}: {rate['fastapi']:,.0f}/s", value / rate["fastapi"], "≥ 0.8"),
+        row(what, one, "1/s", reference=f"{bare}: {rate['bare']:,.0f}/s", ratio=one / rate["bare"], bar="≥ 0.50"),
+        row(what, one, "1/s", reference=f"{fastapi}: {rate['fastapi']:,.0f}/s", ratio=one / rate["fastapi"], bar="≥ 0.8"),
         row(
             "CPU of the listener per durable delivery, one worker",
             cpu["one worker"],
             "µs",
-            f"{bare}: {cpu['bare']:.0f} µs",
-            cpu["one worker"] / cpu["bare"] if cpu["bare"] else None,
-            None,
+            reference=f"{bare}: {cpu['bare']:.0f} µs",
+            ratio=cpu["one worker"] / cpu["bare"] if cpu["bare"] else None,
         ),
         row(
             "CPU of the listener per durable delivery, two workers",
-            cpu["two workers"],
+            two,
             "µs",
-            f"one worker: {cpu['one worker']:.0f} µs",
-            cpu["two workers"] / cpu["one worker"] if cpu["one worker"] else None,
-            "≤ 1.25",
+            reference=f"one worker: {cpu['one worker']:.0f} µs",
+            ratio=two / cpu["one worker"] if cpu["one worker"] else None,
+            bar="≤ 1.25",
         ),
     ]
 
 
 def to_the_waiter(quick: bool) -> list[dict[str, Any]]:
-    count = 100 if quick else 1_000
+    count = 20 if quick else 1_000
     with tempfile.TemporaryDirectory() as folder:
-        trip, awake = asyncio.run(_awaken_here(Path(folder), count))
+        trip, awake = asyncio.run(_wake_here(Path(folder), count))
     with tempfile.TemporaryDirectory() as folder, listener(Path(folder)) as (port, _, _):
-        elsewhere = asyncio.run(_awaken_elsewhere(Path(folder), port, 2 * count))
+        elsewhere = asyncio.run(_wake_elsewhere(Path(folder), port, 2 * count))
     extra = (statistics.median(awake) - statistics.median(trip)) * 1e3
     return [
         row(
             "delivery in → waiter awake, beyond a bare POST's round trip, p50, one worker",
             extra,
             "ms",
-            f"bare round trip: {statistics.median(trip) * 1e3:.2f} ms",
-            None,
-            "≤ +5 ms",
+            reference=f"bare round trip: {statistics.median(trip) * 1e3:.2f} ms",
+            bar="≤ +5 ms",
         ),
         row(
             f"delivery answered → waiter awake in another process, p99, {DELIVERIES_PER_SECOND} deliveries/s, one worker",
             percentile(elsewhere, 99) * 1e3,
             "ms",
-            f"p50: {statistics.median(elsewhere) * 1e3:.1f} ms",
-            None,
-            "≤ 10 ms",
+            reference=f"p50: {statistics.median(elsewhere) * 1e3:.1f} ms",
+            bar="≤ 10 ms",
         ),
     ]
 
 
-async def _awaken_here(folder: Path, count: int) -> tuple[list[float], list[float]]:
-    """Return round trips to a server that does nothing, and times from sending to a waiter of the receiving process."""
+async def _wake_here(folder: Path, count: int) -> tuple[list[float], list[float]]:
+    """Return round trips to an idle server, and times from sending a delivery to waking a waiter in the receiving process."""
     store = SQLiteStore(folder / "inbox.db")
     receiver = Receiver(OriginalWebhooks({KEY_ID: SECRET}), store)
     loop = asyncio.get_running_loop()
@@ -155,8 +148,8 @@ async def _awaken_here(folder: Path, count: int) -> tuple[list[float], list[floa
     return trips, awake
 
 
-async def _awaken_elsewhere(folder: Path, port: int, count: int) -> list[float]:
-    """Return times from a listener's answer to a waiter on the same store in this process, at a steady rate of deliveries."""
+async def _wake_elsewhere(folder: Path, port: int, count: int) -> list[float]:
+    """Return times from a listener's answer to waking a waiter on the same store in this process, at a steady rate."""
     store = SQLiteStore(folder / "inbox.db")
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     answered: dict[str, float] = {}
@@ -171,18 +164,18 @@ async def _awaken_elsewhere(folder: Path, port: int, count: int) -> list[float]:
 
             async def deliver() -> None:
                 loop = asyncio.get_running_loop()
-                begun = loop.time()
+                started = loop.time()
                 for number in range(count):
-                    await asyncio.sleep(max(0.0, begun + number / DELIVERIES_PER_SECOND - loop.time()))
+                    await asyncio.sleep(max(0.0, started + number / DELIVERIES_PER_SECOND - loop.time()))
                     await _round_trip(reader, writer, request_of(number))
                     answered[uids[number]] = time.perf_counter()
 
             delivering = asyncio.create_task(deliver())
-            heard: dict[str, float] = {}
+            settled: dict[str, float] = {}
             async for completion in stream:
-                heard[completion.ref.uid] = time.perf_counter()
+                settled[completion.ref.uid] = time.perf_counter()
             await delivering
-    times = [max(0.0, heard[uid] - answered[uid]) for uid in uids]
+    times = [max(0.0, settled[uid] - answered[uid]) for uid in uids]
     writer.close()
     await store.aclose()
     return times
@@ -196,94 +189,41 @@ async def _round_trip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     return time.perf_counter() - started
 
 
-def among_hostile_peers(quick: bool) -> list[dict[str, Any]]:
-    count = 1_000 if quick else 6_000
+def among_slow_peers(quick: bool) -> list[dict[str, Any]]:
+    count, peers = (100, 50) if quick else (6_000, SLOW_PEERS)
     options = ["--max-per-peer", "2000", "--max-connections", "2000", "--header-timeout", "3", "--body-timeout", "3"]
     with tempfile.TemporaryDirectory() as folder, listener(Path(folder), *options) as (port, _, _):
         calm: list[float] = []
         stormy: list[float] = []
         asyncio.run(send(port, [request_of(number) for number in range(count)], connections=16))
         asyncio.run(send(port, [request_of(count + number) for number in range(count)], connections=16, times=calm))
-        with hostile(port):
+        with strangers("slow", port, peers), strangers("garbage", port, GARBAGE_PEERS):
             asyncio.run(send(port, [request_of(2 * count + number) for number in range(count)], connections=16, times=stormy))
     before, during = percentile(calm, 99) * 1e3, percentile(stormy, 99) * 1e3
-    what = f"one worker: healthy deliveries among {SLOW_PEERS} slow peers and others that send garbage, p99"
-    return [row(what, during, "ms", f"undisturbed: {before:.2f} ms", during / before, "≤ 3")]
-
-
-HOSTILE = """
-import asyncio, sys
-
-port, peers = int(sys.argv[1]), int(sys.argv[2])
-HEAD = b"POST /webhooks/original HTTP/1.1\\r\\nHost: x"
-STARTS = [HEAD, HEAD + b"\\r\\nContent-Length: 9999\\r\\n\\r\\n"]
-
-
-async def slow(number):
-    while True:
-        try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(STARTS[number % 2])
-            while not reader.at_eof():
-                writer.write(b"x")
-                try:
-                    await asyncio.wait_for(reader.read(1000), 1.0)
-                except TimeoutError:
-                    pass
-            writer.close()
-        except OSError:
-            await asyncio.sleep(0.1)
-
-
-async def garbage():
-    while True:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"\\x16\\x03\\x01 nothing of the kind\\r\\n\\r\\n")
-        await reader.read()
-        writer.close()
-        await asyncio.sleep(0.01)
-
-
-async def main():
-    tasks = [asyncio.create_task(slow(number)) for number in range(peers)] + [asyncio.create_task(garbage())]
-    await asyncio.sleep(1.0)
-    print("ready", flush=True)
-    await asyncio.gather(*tasks)
-
-
-asyncio.run(main())
-"""
-
-
-@contextmanager
-def hostile(port: int) -> Iterator[None]:
-    """Let slow peers and a sender of garbage at a port."""
-    with beside([sys.executable, "-c", HOSTILE, str(port), str(SLOW_PEERS)]):
-        yield
+    what = f"one worker: healthy deliveries among {peers} slow peers and others that send garbage, p99"
+    return [row(what, during, "ms", reference=f"undisturbed: {before:.2f} ms", ratio=during / before, bar="≤ 3")]
 
 
 def at_many_rows(quick: bool) -> list[dict[str, Any]]:
-    rows = 50_000 if quick else MANY
+    rows, starts = (1_000, 1) if quick else (MANY, 3)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         fill(folder / "inbox.db", rows)
-        ready = statistics.median(_seconds_to_ready(folder) for _ in range(3))
-        per_second = asyncio.run(_stored_per_second(folder, 5_000 if quick else 40_000))
+        ready = statistics.median(_seconds_to_ready(folder) for _ in range(starts))
+        per_second = asyncio.run(_stored_per_second(folder, 500 if quick else 40_000))
     return [
-        row(f"from the command to ready, with {rows:,} events in the inbox, one worker", ready, "s", None, None, "≤ 1 s"),
+        row(f"from the command to ready, with {rows:,} events in the inbox, one worker", ready, "s", bar="≤ 1 s"),
         row(
             f"deliveries stored per second at {rows:,} rows, {CONNECTIONS} at a time, one process",
             per_second,
             "1/s",
-            None,
-            None,
-            "≥ 10,000",
+            bar="≥ 10,000",
         ),
     ]
 
 
 def fill(path: Path, rows: int) -> None:
-    """Put so many settled events into a store, with uids and identities in no order, as they come in life."""
+    """Put settled events into a store, with uids and identities in random order."""
     asyncio.run(_make(path))
     body = body_of(0)
     connection = connect(path)
@@ -328,10 +268,7 @@ async def _stored_per_second(folder: Path, count: int) -> float:
     await store.ping()
     source = OriginalWebhooks({KEY_ID: SECRET})
     chance = random.Random(0)
-    events = []
-    for number in range(count):
-        event = source.parse(body_of(5_000_000 + chance.randrange(10**11) + number))
-        events.append(event)
+    events = [source.parse(body_of(5_000_000 + chance.randrange(10**11) + number)) for number in range(count)]
     waiting = iter(events)
 
     async def deliver() -> None:
@@ -343,11 +280,3 @@ async def _stored_per_second(folder: Path, count: int) -> float:
     elapsed = time.perf_counter() - started
     await store.aclose()
     return count / elapsed
-
-
-def percentile(values: Sequence[float], percent: int) -> float:
-    return statistics.quantiles(values, n=100)[percent - 1]
-
-
-def row(name: str, value: float, unit: str, reference: str | None, ratio: float | None, bar: str | None) -> dict[str, Any]:
-    return {"name": name, "value": value, "unit": unit, "reference": reference, "ratio": ratio, "bar": bar}

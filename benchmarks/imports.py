@@ -1,4 +1,4 @@
-"""Wall time of imports and of help in a fresh interpreter, against that of `import aiohttp`, without which no request is made."""
+"""Wall time of imports and help texts in a fresh interpreter, compared with `import aiohttp`, which every client needs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import sys
 import time
 from typing import Any
 
-BAR = "≤ 1.5"
+from benchmarks._results import row
+
 EMPTY, AIOHTTP = "an empty interpreter", "import aiohttp"
 MEASURED = {
     "from original_async import OriginalClient": ("-c", "from original_async import OriginalClient"),
@@ -20,23 +21,16 @@ MEASURED = {
 
 
 def run(quick: bool) -> list[dict[str, Any]]:
-    """Return one row for each: the fastest of interleaved rounds, without what an empty interpreter takes."""
+    """Return the fastest of interleaved rounds for each, less the time of an empty interpreter."""
     programs = {EMPTY: ("-c", ""), AIOHTTP: ("-c", AIOHTTP), **MEASURED}
     fastest = dict.fromkeys(programs, float("inf"))
-    for _ in range(2 if quick else 15):
+    for _ in range(1 if quick else 15):
         for name, arguments in programs.items():
             began = time.perf_counter()
             subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)
             fastest[name] = min(fastest[name], time.perf_counter() - began)
     spent = {name: 1000 * (seconds - fastest[EMPTY]) for name, seconds in fastest.items()}
+    reference = f"{AIOHTTP}: {spent[AIOHTTP]:.0f} ms"
     return [
-        {
-            "name": name,
-            "value": spent[name],
-            "unit": "ms",
-            "reference": f"{AIOHTTP}: {spent[AIOHTTP]:.0f} ms",
-            "ratio": spent[name] / spent[AIOHTTP],
-            "bar": BAR,
-        }
-        for name in MEASURED
+        row(name, spent[name], "ms", reference=reference, ratio=spent[name] / spent[AIOHTTP], bar="≤ 1.5") for name in MEASURED
     ]

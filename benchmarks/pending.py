@@ -1,6 +1,6 @@
-"""What waiting costs: memory, stalls of the loop, the way from a delivery to who waits, and polls under the budget.
+"""What waiting costs: memory, stalls of the event loop, the time from a delivery to its waiter, and polls under the budget.
 
-Each figure is taken in a process of its own, so that one does not find the memory of another.
+Each figure is measured in a process of its own, because memory does not shrink again.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import aiohttp
 from aiohttp import web
 
 from benchmarks._load import body_of, headers_of
+from benchmarks._processes import watched
+from benchmarks._results import max_in_a_second, row
 from benchmarks._servers import KEY_ID, PATH, SECRET
 from original_async import Allocation, OriginalClient, OriginalWebhooks
 from rewards_core import ConnectFailed, KeyedRequest, Operation, OperationRef, OperationStatus
@@ -58,23 +60,23 @@ async def _waiting(policy: PollPolicy = NEVER) -> AsyncIterator[tuple[Completion
         yield completions, Receiver(OriginalWebhooks({KEY_ID: SECRET}), store)
 
 
-async def _taken_in(stream: Any, count: int) -> None:
+async def _registered(stream: Any, count: int) -> None:
     while stream.pending < count:
         await asyncio.sleep(0.01)
 
 
 async def memory_of_pending(count: int) -> float:
-    """Return the bytes one operation takes inside as_completed, its uid aside."""
+    """Return the bytes of one operation in as_completed, without its uid."""
     uids = _uids(count)
     async with _waiting() as (completions, _):
         before = _resident()
         async with completions.as_completed(uids) as stream:
-            await _taken_in(stream, count)
+            await _registered(stream, count)
             return (_resident() - before) / count
 
 
 async def memory_of_waiting(count: int) -> float:
-    """Return the bytes one caller inside wait takes, its uid and task aside."""
+    """Return the bytes of one caller in wait, without its uid and task."""
     uids = _uids(count)
     hold = asyncio.Event()
 
@@ -83,7 +85,7 @@ async def memory_of_waiting(count: int) -> float:
 
     tracemalloc.start()
     async with _waiting() as (completions, _):
-        for _ in range(2):  # the first grows what the loop keeps of its tasks
+        for _ in range(2):  # the first round grows the loop's own tables
             hold.clear()
             before = _traced()
             idlers = [asyncio.ensure_future(idle()) for _ in uids]
@@ -97,8 +99,8 @@ async def memory_of_waiting(count: int) -> float:
         while completions.statistics.waiting < count:
             await asyncio.sleep(0.01)
         used = (_traced() - before) / count
-        for one in waiting:
-            one.cancel()
+        for waiter in waiting:
+            waiter.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
     tracemalloc.stop()
     return used - task
@@ -108,7 +110,7 @@ async def delivery_to_yield(count: int) -> float:
     """Return the microseconds from handing a signed delivery to the receiver until as_completed yields its operation."""
     spent = []
     async with _waiting() as (completions, receiver), completions.as_completed(_uids(count)) as stream:
-        await _taken_in(stream, count)
+        await _registered(stream, count)
         for number in range(min(count, 1000) // 2):
             body = body_of(number)
             headers = headers_of(body, number)
@@ -121,34 +123,20 @@ async def delivery_to_yield(count: int) -> float:
 
 
 async def longest_stall(count: int) -> float:
-    """Return the longest time in milliseconds that the loop stood still while so many came, waited, and garbage was collected."""
-    longest = 0.0
-
-    async def watch() -> None:
-        nonlocal longest
-        before = time.perf_counter()
-        while True:
-            await asyncio.sleep(0)
-            now = time.perf_counter()
-            longest, before = max(longest, now - before), now
-
+    """Return the longest stall of the loop in milliseconds, while operations are registered, wait, and garbage is collected."""
     uids = _uids(count)
     gc.collect()
-    gc.freeze()  # the uids and modules of this benchmark are not what is measured
-    async with _waiting() as (completions, _):
-        watching = asyncio.ensure_future(watch())
-        async with completions.as_completed(uids) as stream:
-            await _taken_in(stream, count)
-            gc.collect()
-            await asyncio.sleep(0.2)
-            taken = longest
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+    gc.freeze()  # the uids and modules of this benchmark are not measured
+    async with _waiting() as (completions, _), watched() as gaps, completions.as_completed(uids) as stream:
+        await _registered(stream, count)
+        gc.collect()
+        await asyncio.sleep(0.2)
+        taken = max(gaps)
     return taken * 1000
 
 
 async def delivery_to_waiter(count: int) -> tuple[float, float]:
-    """Return medians in milliseconds: of a bare POST's round trip, and from sending a delivery until its waiter runs."""
+    """Return the median milliseconds of a bare POST's round trip, and from sending a delivery to waking its waiter."""
 
     async def nothing(request: web.Request) -> web.Response:
         await request.read()
@@ -173,7 +161,7 @@ async def delivery_to_waiter(count: int) -> tuple[float, float]:
                 async with session.post(url + "/bare", data=body, headers=headers) as reply:
                     await reply.read()
                 bare.append(time.perf_counter() - started)
-                waking = asyncio.ensure_future(_moment_of(waiter))
+                waking = asyncio.ensure_future(_time_of(waiter))
                 started = time.perf_counter()
                 async with session.post(url + PATH, data=body, headers=headers) as reply:
                     await reply.read()
@@ -182,13 +170,13 @@ async def delivery_to_waiter(count: int) -> tuple[float, float]:
     return statistics.median(bare) * 1000, statistics.median(woken) * 1000
 
 
-async def _moment_of(waiter: asyncio.Future[Any]) -> float:
+async def _time_of(waiter: asyncio.Future[Any]) -> float:
     await waiter
     return time.perf_counter()
 
 
-class _Counting:
-    """A vendor that counts its reads and settles nothing."""
+class _Pending:
+    """A vendor that records its reads and settles nothing."""
 
     scope = "default"
 
@@ -201,7 +189,7 @@ class _Counting:
 
     async def read_operation(self, ref: OperationRef, *, may_send: Callable[[], Awaitable[bool]] | None = None) -> Operation:
         if may_send is not None and not await may_send():
-            raise ConnectFailed("it was too late for its turn")
+            raise ConnectFailed("the poll was not allowed")
         self.reads.append(time.monotonic())
         return Allocation(
             uid=ref.uid, status=OperationStatus.PENDING, reward_uid="1", to_user_uid="1", amount=Decimal(1), nonce="n"
@@ -224,27 +212,20 @@ class _Counting:
 
 
 async def polls_per_second(count: int, seconds: float) -> float:
-    """Return the most polls within any second, with webhooks dead and a budget of 20."""
-    vendor = _Counting()
+    """Return the largest number of polls within any second, without webhooks and with a budget of 20."""
+    vendor = _Pending()
     policy = PollPolicy(first_after=0.05, growth=1.0, max_interval=0.05, max_per_second=20.0)
     async with (
         Completions(vendor, MemoryStore(), polling=policy) as completions,
         completions.as_completed(_uids(count)) as stream,
     ):
-        await _taken_in(stream, count)
+        await _registered(stream, count)
         await asyncio.sleep(seconds)
-    reads = vendor.reads
-    most = 0
-    first = 0
-    for last, moment in enumerate(reads):
-        while moment - reads[first] >= 1.0:
-            first += 1
-        most = max(most, last - first + 1)
-    return float(most)
+    return float(max_in_a_second(vendor.reads))
 
 
-def _apart(name: str, *arguments: float) -> Any:
-    """Run one of these in a process of its own."""
+def _in_process(name: str, *arguments: float) -> Any:
+    """Run a function of this module in a process of its own."""
     code = f"import asyncio, json; from benchmarks.pending import *; print(json.dumps(asyncio.run({name}(*{list(arguments)}))))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=900, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -252,28 +233,30 @@ def _apart(name: str, *arguments: float) -> Any:
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
     """Return the rows of this benchmark."""
-    many = 20_000 if quick else MILLION
-    few_us, many_us = _apart("delivery_to_yield", 1000), _apart("delivery_to_yield", many)
-    bare, woken = _apart("delivery_to_waiter", 100 if quick else 2000)
-    seconds = 1.5 if quick else 10.0
+    few, many = (100, 1_000) if quick else (1_000, MILLION)
+    few_us, many_us = _in_process("delivery_to_yield", few), _in_process("delivery_to_yield", many)
+    bare, woken = _in_process("delivery_to_waiter", 20 if quick else 2000)
+    seconds = 0.2 if quick else 10.0
     return [
-        _row(
+        row(
             f"memory per pending operation, {many:,} in as_completed",
-            _apart("memory_of_pending", many),
+            _in_process("memory_of_pending", many),
             "bytes",
             bar="≤ 210",
         ),
-        _row("memory per waiting wait, its task excluded", _apart("memory_of_waiting", many // 10), "bytes", bar="≤ 900"),
-        _row(
+        row("memory per waiting wait, its task excluded", _in_process("memory_of_waiting", many // 10), "bytes", bar="≤ 900"),
+        row(
             f"a delivery until as_completed yields it, {many:,} pending",
             many_us,
             "µs",
-            reference=f"1,000 pending: {few_us:.0f} µs",
+            reference=f"{few:,} pending: {few_us:.0f} µs",
             ratio=many_us / few_us,
             bar="≤ 1.5",
         ),
-        _row(f"longest stall of the loop, {many:,} pending, full collection", _apart("longest_stall", many), "ms", bar="≤ 60"),
-        _row(
+        row(
+            f"longest stall of the loop, {many:,} pending, full collection", _in_process("longest_stall", many), "ms", bar="≤ 60"
+        ),
+        row(
             "extra time from delivery to waiter, p50",
             woken - bare,
             "ms",
@@ -282,16 +265,12 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
             bar="≤ +1 ms",
         ),
         *(
-            _row(
-                f"most GETs in a second, webhooks dead, {count:,} pending",
-                _apart("polls_per_second", count, seconds),
+            row(
+                f"most GETs in a second, no webhooks, {count:,} pending",
+                _in_process("polls_per_second", count, seconds),
                 "",
                 bar="≤ 20",
             )
-            for count in (10, 1_000, many)
+            for count in ((many,) if quick else (10, 1_000, many))
         ),
     ]
-
-
-def _row(name: str, value: float, unit: str, *, reference: str = "", ratio: float | None = None, bar: str) -> dict[str, Any]:
-    return {"name": name, "value": value, "unit": unit, "reference": reference, "ratio": ratio, "bar": bar}

@@ -1,22 +1,22 @@
-"""How long one signed delivery keeps the loop from everything else, by what its 256 KiB hold.
+"""How long one signed delivery of 256 KiB stalls the event loop, by the content of its body.
 
-Each delivery goes through a receiver whose handler reads it, beside a task that goes through the loop as often as it can; the
-value is the longest time that task had to wait. The reference is the same body read on the loop: `OriginalWebhooks.parse` once.
+Each delivery goes through a receiver with a handler, beside a task that runs in every turn of the loop; the value is the longest
+time between two turns. The reference is one `OriginalWebhooks.parse` of the same body on the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks._load import headers_of
+from benchmarks._processes import watched
+from benchmarks._results import row
 from benchmarks._servers import KEY_ID, PATH, SECRET
 from original_async import OriginalWebhooks
 from original_async.signature import SIGNATURE_HEADER
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rewards_core.operations import Event
 
 BAR = 0.05
-_WORDS = (
+_BODY = (
     b'{"event":"reward.allocated","event_time":"2024-08-01T11:24:36.531141+00:00","data":{"allocation":{"uid":"300000000001",'
     b'"status":"%b","reward_uid":"112144981245","to_user_uid":"223144788242","amount":"1.23","nonce":"n",'
     b'"created_at":"2023-08-10T14:07:14.494142Z","more":%b}}}'
@@ -36,7 +36,7 @@ _WORDS = (
 
 
 def bodies(size: int) -> Mapping[str, bytes]:
-    """Return the bodies that take longest to read, by what they are full of."""
+    """Return the bodies that take longest to parse, by their content."""
     floats = _full(b"0.1", size)
     return {
         "fractions": _body(floats),
@@ -55,11 +55,11 @@ def _full(item: bytes, size: int) -> bytes:
 
 
 def _body(more: bytes, status: bytes = b"done") -> bytes:
-    return _WORDS % (status, more)
+    return _BODY % (status, more)
 
 
 async def longest_stall(store: Any, body: bytes) -> float:
-    """Return the longest time for which a delivery and its handler kept the loop from a task beside them."""
+    """Return the longest stall by a delivery and its handler."""
     receiver = Receiver(OriginalWebhooks({KEY_ID: SECRET}), store)
     handled = asyncio.Event()
 
@@ -67,34 +67,11 @@ async def longest_stall(store: Any, body: bytes) -> float:
     async def handle(event: Event) -> None:
         handled.set()
 
-    async with receiver, _watched() as stalls:
+    async with receiver, watched() as stalls:
         reply = await receiver.receive(headers_of(body, 0), body)
         assert reply.status == 200, reply
         await handled.wait()
     return max(stalls)
-
-
-@asynccontextmanager
-async def _watched() -> AsyncIterator[list[float]]:
-    stalls: list[float] = []
-    over = False
-
-    async def watch() -> None:
-        last = time.perf_counter()
-        while not over:
-            await asyncio.sleep(0)
-            now = time.perf_counter()
-            stalls.append(now - last)
-            last = now
-
-    gc.collect()
-    watching = asyncio.create_task(watch())
-    await asyncio.sleep(0)
-    try:
-        yield stalls
-    finally:
-        over = True
-        await watching
 
 
 async def _measure(body: bytes, rounds: int) -> tuple[float, float, float]:
@@ -113,9 +90,9 @@ async def _measure(body: bytes, rounds: int) -> tuple[float, float, float]:
     return sorted(memory)[rounds // 2], sorted(sqlite)[rounds // 2], sorted(parsing)[rounds // 2]
 
 
-async def _chunked(rounds: int) -> float:
-    """Return the median of the longest stalls by a body in chunks of one byte, before the listener's own server."""
-    body = _body(b'"%b"' % (b"x" * (MAX_BODY - 600)))
+async def _chunked(size: int, rounds: int) -> float:
+    """Return the median of the longest stalls by a body in chunks of one byte, sent to the listener's server."""
+    body = _body(b'"%b"' % (b"x" * (size - 600)))
     framed = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
     signature = headers_of(body, 0)[SIGNATURE_HEADER]
     head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\n{SIGNATURE_HEADER}: {signature}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
@@ -125,7 +102,7 @@ async def _chunked(rounds: int) -> float:
         receiver = Receiver(OriginalWebhooks({KEY_ID: SECRET}), store)
         server = ArmouredServer({PATH: receiver})
         listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
-        async with _watched() as stalls:
+        async with watched() as stalls:
             status = await asyncio.to_thread(_send, listening.sockets[0].getsockname()[1], head + framed)
             assert status == 200, status
         longest.append(max(stalls))
@@ -142,29 +119,23 @@ def _send(port: int, data: bytes) -> int:
 
 
 def run(quick: bool) -> list[dict[str, Any]]:
-    """Return the median of the longest stalls for each body and store, and for a body in chunks of one byte."""
-    rounds = 1 if quick else 7
-    rows: list[dict[str, Any]] = [
-        {
-            "name": "longest stall, 256 KiB in chunks of one byte, the listener's server",
-            "value": (stall := asyncio.run(_chunked(rounds))) * 1e3,
-            "unit": "ms",
-            "reference": f"{BAR * 1e3:.0f} ms",
-            "ratio": stall / BAR,
-            "bar": "<= 1",
-        }
-    ]
-    for full_of, body in bodies(MAX_BODY).items():
+    rounds, size = (1, MAX_BODY // 16) if quick else (7, MAX_BODY)
+    kib = size // 1024
+    stall = asyncio.run(_chunked(size, rounds))
+    name = f"longest stall, {kib} KiB in chunks of one byte, the listener's server"
+    rows = [row(name, stall * 1e3, "ms", reference=f"{BAR * 1e3:.0f} ms", ratio=stall / BAR, bar="<= 1")]
+    for content, body in bodies(size).items():
         memory, sqlite, parsing = asyncio.run(_measure(body, rounds))
-        for name, stall in (("memory", memory), ("SQLite", sqlite)):
-            rows.append(
-                {
-                    "name": f"longest stall, 256 KiB of {full_of}, {name}",
-                    "value": stall * 1e3,
-                    "unit": "ms",
-                    "reference": f"{parsing * 1e3:.1f} ms to read it on the loop",
-                    "ratio": stall / parsing,
-                    "bar": f"<= {BAR * 1e3:.0f} ms",
-                }
+        reference = f"{parsing * 1e3:.1f} ms to parse it on the loop"
+        rows += [
+            row(
+                f"longest stall, {kib} KiB of {content}, {store}",
+                stall * 1e3,
+                "ms",
+                reference=reference,
+                ratio=stall / parsing,
+                bar=f"<= {BAR * 1e3:.0f} ms",
             )
+            for store, stall in (("memory", memory), ("SQLite", sqlite))
+        ]
     return rows

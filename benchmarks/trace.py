@@ -1,7 +1,7 @@
-"""How far a call and a delivery travel through the house: how often the next of our functions stands in another file.
+"""How many files a call and a delivery pass through.
 
-A change of file is two consecutive calls of our own functions that stand in different files, as `sys.setprofile` sees them; a
-coroutine that goes on after it waited is no new call. `python -m benchmarks.trace` prints the whole way.
+A change of file is two consecutive calls of this project's functions in different files, as `sys.setprofile` sees them; a
+coroutine that resumes is not a call. `python -m benchmarks.trace` prints all calls.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from benchmarks._load import body_of, headers_of, request_of
+from benchmarks._results import row
 from benchmarks._servers import KEY_ID, PATH, SECRET
 from original_async import OriginalClient, OriginalWebhooks
 from payouts import Ledger, OriginalRow, RunOptions, run_payouts
@@ -28,23 +29,19 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = frozenset({"rewards_core", "original_async", "enkash_async", "webhooks", "payouts"})
-IN_THE_FIRST_VERSION = 83
-"""What the first version makes of it, counted in the same way; every resumption counted as well, it makes 112."""
-ROW_BEFORE = 98
-"""Of one row, counted in the same way, before its steps had one batch."""
-IN_MEMORY_BEFORE, IN_SQLITE_BEFORE = 60, 101
-"""From a delivery's bytes to its waiter, in the version before stores were shared."""
+BEFORE_CALLS, BEFORE_MEMORY, BEFORE_SQLITE, BEFORE_ROW = 83, 60, 101, 98
+"""The changes in the first version; before stores were shared, in memory and SQLite; and before a row's steps had one batch."""
 
 
 class Step(NamedTuple):
-    """One call of one of our functions."""
+    """One call of a function of this project."""
 
     file: str
     function: str
 
 
 class Trace:
-    """Note each call of our functions while it is entered; a frame that goes on is known by its id, so it is kept alive."""
+    """Record each call of this project's functions; frames are kept alive, because a resumed one is recognized by its id."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
@@ -55,7 +52,7 @@ class Trace:
 
     def __enter__(self) -> Self:
         Trace.active = self
-        sys.setprofile(self._note)
+        sys.setprofile(self._record)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,12 +61,12 @@ class Trace:
         self._frames.clear()
 
     @staticmethod
-    def note_in_thread(frame: FrameType, event: str, more: Any) -> None:
-        """Note the calls of a thread that was started with this as its profile function."""
+    def record_in_thread(frame: FrameType, event: str, more: Any) -> None:
+        """Record the calls of a thread: its profile function."""
         if Trace.active is not None:
-            Trace.active._note(frame, event, more)
+            Trace.active._record(frame, event, more)
 
-    def _note(self, frame: FrameType, event: str, _: Any) -> None:
+    def _record(self, frame: FrameType, event: str, _: Any) -> None:
         if event != "call" or id(frame) in self._frames:
             return
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
@@ -79,12 +76,12 @@ class Trace:
 
     @property
     def changes(self) -> int:
-        """How often the next function stood in another file."""
+        """How often the next call is in another file."""
         return sum(one.file != other.file for one, other in pairwise(self.steps)) - self.left_out
 
 
 async def lost_reply() -> Trace:
-    """Let the reply to a create be lost, the repetition be refused, and the look-up find what was created."""
+    """Lose the reply to a creation, reject its retry, and find the allocation by a look-up."""
     async with OriginalSandbox() as vendor, OriginalClient(vendor.api_key, vendor.api_secret, base_url=vendor.url) as client:
         create: Callable[[str], Any] = lambda nonce: client.create_allocation(  # noqa: E731
             reward_uid="764893807463", to_user_uid="110985463782", amount="1.23", nonce=nonce
@@ -98,7 +95,7 @@ async def lost_reply() -> Trace:
 
 
 async def delivery_in_memory() -> Trace:
-    """Let a delivery, handed to the receiver, wake a waiter by way of a MemoryStore."""
+    """Pass a delivery to the receiver, and wake a waiter through a MemoryStore."""
     store = MemoryStore()
     receiver = Receiver(OriginalWebhooks({KEY_ID: SECRET}), store)
     body = body_of(1)
@@ -118,8 +115,8 @@ async def delivery_in_memory() -> Trace:
 
 
 async def delivery_in_sqlite() -> Trace:
-    """Let a delivery, sent to the listener's server, wake a waiter by way of a SQLiteStore with its threads."""
-    threading.setprofile(Trace.note_in_thread)
+    """Send a delivery to the listener's server, and wake a waiter through a SQLiteStore and its threads."""
+    threading.setprofile(Trace.record_in_thread)
     with tempfile.TemporaryDirectory() as folder:
         store = SQLiteStore(Path(folder) / "inbox.db")
         receiver = Receiver(OriginalWebhooks({KEY_ID: SECRET}), store)
@@ -147,12 +144,12 @@ async def delivery_in_sqlite() -> Trace:
 
 
 async def payout_row() -> Trace:
-    """Pay one row from a SQLite ledger, without waiting for the chain; what a run without rows does is left out."""
-    threading.setprofile(Trace.note_in_thread)
-    row = OriginalRow(id="row-1", reward_uid="764893807463", to_user_uid="110985463782", amount="1.23")
+    """Pay one row from a SQLite ledger, without waiting for the blockchain, less the calls of a run without rows."""
+    threading.setprofile(Trace.record_in_thread)
+    paid = OriginalRow(id="row-1", reward_uid="764893807463", to_user_uid="110985463782", amount="1.23")
     traces: list[Trace] = []
     with tempfile.TemporaryDirectory() as folder:
-        for rows in ([], [row]):
+        for rows in ([], [paid]):
             async with (
                 OriginalSandbox() as vendor,
                 OriginalClient(vendor.api_key, vendor.api_secret, base_url=vendor.url) as client,
@@ -170,33 +167,16 @@ async def payout_row() -> Trace:
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
-    """Return the rows of this benchmark."""
-    ways = (
-        ("a create with a lost reply", lost_reply, IN_THE_FIRST_VERSION, "the first version", "≤ 0.5"),
-        ("a delivery to its waiter, MemoryStore", delivery_in_memory, IN_MEMORY_BEFORE, "before stores were shared", "≤ 0.5"),
-        (
-            "a delivery to its waiter, SQLiteStore and the listener's server",
-            delivery_in_sqlite,
-            IN_SQLITE_BEFORE,
-            "before",
-            "≤ 0.5",
-        ),
-        ("a row of a payout, from the source to accepted", payout_row, ROW_BEFORE, "before", "≤ 90 changes"),
-    )
-    rows: list[dict[str, Any]] = []
-    for name, way, before, then, bar in ways:
-        trace = asyncio.run(way())
-        files = len({step.file for step in trace.steps})
-        rows.append(
-            {
-                "name": f"changes of file in {name}: {len(trace.steps)} calls, {files} files",
-                "value": trace.changes,
-                "unit": "changes",
-                "reference": f"{then}: {before}",
-                "ratio": trace.changes / before,
-                "bar": bar,
-            }
-        )
+    rows = []
+    for way, call, before, then, bar in (
+        ("a creation with a lost reply", lost_reply, BEFORE_CALLS, "the first version", "≤ 0.5"),
+        ("a delivery to its waiter, MemoryStore", delivery_in_memory, BEFORE_MEMORY, "before stores were shared", "≤ 0.5"),
+        ("a delivery to its waiter, SQLiteStore and the listener's server", delivery_in_sqlite, BEFORE_SQLITE, "before", "≤ 0.5"),
+        ("a row of a payout, from the source to accepted", payout_row, BEFORE_ROW, "before", "≤ 90 changes"),
+    ):
+        trace = asyncio.run(call())
+        name = f"changes of file in {way}: {len(trace.steps)} calls, {len({step.file for step in trace.steps})} files"
+        rows.append(row(name, trace.changes, "changes", reference=f"{then}: {before}", ratio=trace.changes / before, bar=bar))
     return rows
 
 

@@ -31,5 +31,5 @@ __all__ = [
     "TokenUnavailable",
 ]
 
-if not TYPE_CHECKING:  # else a type checker would believe in every name
+if not TYPE_CHECKING:  # a type checker would accept every name from a module with __getattr__
     __getattr__ = late_names(__name__, __all__, ("models", "errors", "encryption", "breakers", "credentials", "client"))

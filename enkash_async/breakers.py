@@ -1,7 +1,7 @@
-"""Where it is remembered that token requests were refused or not answered, so that nobody locks the account.
+"""Breaker stores: they remember rejected and unanswered token requests, so that no client locks the account.
 
-EnKash locks an account after three failed attempts in a row, whoever makes them. What is known about them must therefore outlive
-a client and, with `FileBreakerStore`, a process.
+EnKash locks an account after three failed attempts in a row, whoever makes them. So the state must outlive a client and, with
+`FileBreakerStore`, a process.
 """
 
 from __future__ import annotations
@@ -24,26 +24,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FIRST_LOOK = 0.01
-"""Seconds before a taken lock is tried again."""
-LONGEST_LOOK = 0.25
-OPEN_OWN = os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
-"""How the companions of a breaker file are opened: a link in their place leads to somebody else's file."""
+FIRST_LOCK_DELAY, MAX_LOCK_DELAY = 0.01, 0.25
+"""Seconds between two attempts to take the lock."""
+OPEN_FLAGS = os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+"""How the companions of a breaker file are opened; a symbolic link in their place is refused."""
 
 
 @frozen(kw_only=True)
 class BreakerState:
-    """What is known about the token requests of one set of credentials; the default is that nothing speaks against one.
+    """What is known about the token requests of one set of credentials; by default, nothing that forbids one.
 
     Attributes:
-        accepted_at: When one last brought a token, in seconds since the epoch; None if none ever did, or one was refused since.
-        rejected_at: When one was refused, in seconds since the epoch; None if none was since the last token.
-        status: HTTP status of the refusal, or of what came instead of the last answer; None if nothing came.
-        message: What EnKash said, without secrets.
-        unanswered: How many were begun since the last answer and may have counted as failed attempts.
-        unanswered_at: When the latest of them was under way, in seconds since the epoch.
-        unanswered_since: The same by the `uptime` of a host, under its `boot_id`; for a host that did not send it, when that
-            first heard of it. Pauses are measured by this, because a wall clock can be set.
+        accepted_at: When a request last brought a token, in seconds since the epoch; None if none did since the last rejection.
+        rejected_at: When a request was rejected, in seconds since the epoch; None if none was since the last token.
+        status: The HTTP status of the rejection, or of what came instead of the last answer; None if nothing came.
+        message: EnKash's words, without secrets.
+        unanswered: Requests since the last answer that may have counted as failed attempts.
+        unanswered_at: When the latest of them was in progress, in seconds since the epoch.
+        unanswered_since: The same by the `uptime` of each host, by its `boot_id`; for a host that did not send the request, when
+            it first loaded the state. Pauses are measured by this, because a wall clock can be set.
     """
 
     accepted_at: float | None = None
@@ -59,33 +58,33 @@ CLEAR = BreakerState()
 
 
 class BreakerStore(Protocol):
-    """Keeps breaker states; bring your own to share them between machines.
+    """Stores breaker states; implement it to share them between machines.
 
-    What `load` returns must equal what was saved, in every field.
-    `load` and `save` are only called inside `exclusive()`. Accounts are named by a salted hash of their credentials.
+    `load` must return what was saved, in every field. `load` and `save` are called only inside `exclusive()`. An account is named
+    by a salted hash of its credentials.
     """
 
     def exclusive(self) -> AbstractAsyncContextManager[None]:
-        """Hold the right to ask for a token: nobody else who uses the same states may be inside at the same time.
+        """Hold the lock under which tokens are requested; it excludes every other user of the same states.
 
-        A holder that dies must not keep the others out for good.
+        A holder that dies must not block the others for ever.
 
         Raises:
-            TimeoutError: another held it for too long.
+            TimeoutError: another holder kept it for too long.
         """
         ...
 
     async def load(self, account: str) -> BreakerState:
-        """Return what was saved last, `BreakerState()` if nothing was."""
+        """Return the saved state, `BreakerState()` if there is none."""
         ...
 
     async def save(self, account: str, state: BreakerState) -> None:
-        """Keep a state; it must be there for others when this returns."""
+        """Save a state, which others must see once this returns."""
         ...
 
 
 class MemoryBreakerStore:
-    """Keep breaker states in this process, for one client or several in one event loop."""
+    """Store breaker states in memory, for the clients of one event loop."""
 
     def __init__(self) -> None:
         self._states: dict[str, BreakerState] = {}
@@ -96,51 +95,48 @@ class MemoryBreakerStore:
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
-        """Hold the right to ask for a token."""
+        """Hold the lock under which tokens are requested."""
         async with self._lock:
             yield
 
     async def load(self, account: str) -> BreakerState:
-        """Return what was saved last."""
+        """Return the saved state."""
         return self._states.get(account, CLEAR)
 
     async def save(self, account: str, state: BreakerState) -> None:
-        """Keep a state."""
+        """Save a state."""
         self._states[account] = state
 
 
 @frozen(kw_only=True)
-class _Kept:
-    """What the file holds."""
-
+class _File:
     version: int
     accounts: dict[str, BreakerState]
 
 
 class FileBreakerStore:
-    """Keep breaker states in a file, for all processes of one machine and over restarts.
+    """Store breaker states in a file, for all processes of one machine and across restarts.
 
-    The file holds times, EnKash's message and a salted hash of the credentials, no secret; its mode is 0600. Beside it stands a
-    lock file which the operating system frees when its holder dies. Delete the file to close a breaker by hand.
+    The file holds times, EnKash's message and a salted hash of the credentials, but no secret; its mode is 0600. A lock file
+    beside it is released by the operating system when its holder dies. To close a breaker by hand, delete the file.
 
     Args:
-        path: The file, in a directory that exists and that nobody else may write to; on a local disk, because the lock is the
-            operating system's. A relative path counts from the directory the process is in now. Who reaches the file through a
-            symbolic link shares it with those who do not.
-        lock_timeout: Seconds to wait for another process that asks for a token, above 0.
+        path: The file, on a local disk, in an existing directory that only trusted users can write to. A relative path counts
+            from the current directory. Symbolic links to the file share its states and its lock.
+        lock_timeout: Seconds to wait while another process requests a token, above 0.
 
     Raises:
-        RuntimeError: this platform has no such locks (Windows).
-        TypeError: an argument has a wrong type.
-        ValueError: `path` is empty, or `lock_timeout` not above 0.
+        RuntimeError: the platform has no `flock` (Windows).
+        TypeError: an argument has the wrong type.
+        ValueError: `path` is empty, or `lock_timeout` is not above 0.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, lock_timeout: float = 90.0) -> None:
         try:
-            import fcntl  # noqa: PLC0415 - Windows has none, and everything else of this package works there
+            import fcntl  # noqa: PLC0415 - Windows has none, and the rest of this package works there
         except ImportError:
             raise RuntimeError(
-                "FileBreakerStore: this platform has no flock, as Linux and macOS have. Use a MemoryBreakerStore."
+                "FileBreakerStore needs flock, which this platform does not have. Use a MemoryBreakerStore."
             ) from None
         self._flock = fcntl.flock
         self._try, self._free = fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN
@@ -156,7 +152,7 @@ class FileBreakerStore:
         """Hold the operating system's lock.
 
         Raises:
-            TimeoutError: another process held it for longer than `lock_timeout`.
+            TimeoutError: another process held it for `lock_timeout` seconds.
             OSError: the lock file cannot be opened.
         """
         held: list[int] = []
@@ -166,48 +162,48 @@ class FileBreakerStore:
             yield
         finally:
             for descriptor in held:
-                if os.getpid() == owner:  # a forked child that leaves must not free what its parent holds
-                    self._flock(descriptor, self._free)  # by hand: a forked child would keep it by its copy of the descriptor
+                if os.getpid() == owner:  # a forked child must not release the lock of its parent
+                    self._flock(descriptor, self._free)  # closing alone leaves it to a forked child's copy
                 os.close(descriptor)
 
     async def load(self, account: str) -> BreakerState:
-        """Return what was saved last.
+        """Return the saved state.
 
         Raises:
             ValueError: the file holds something else.
             OSError: it cannot be read.
         """
-        return (await _in_thread(self._read)).get(account, CLEAR)
+        return (await _run_in_thread(self._read)).get(account, CLEAR)
 
     async def save(self, account: str, state: BreakerState) -> None:
-        """Write the file anew beside the old one and put it in its place.
+        """Save a state durably, by a new file that replaces the old one.
 
         Raises:
             ValueError: the old file holds something else.
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
-        await _in_thread(lambda: self._write(account, state))
+        await _run_in_thread(lambda: self._write(account, state))
 
     async def _acquire(self, held: list[int]) -> None:
         time = asyncio.get_running_loop().time
-        deadline, looks = time() + self._lock_timeout, 0
-        while not await _in_thread(lambda: self._take(held)):
-            pause = delay(looks, first=FIRST_LOOK, longest=LONGEST_LOOK)
+        deadline, attempts = time() + self._lock_timeout, 0
+        while not await _run_in_thread(lambda: self._take(held)):
+            pause = delay(attempts, first=FIRST_LOCK_DELAY, longest=MAX_LOCK_DELAY)
             if time() + pause > deadline:
                 raise TimeoutError(
-                    f"{self._path}.lock: another process held it for {self._lock_timeout:g} s. Make sure that none hangs."
+                    f"{self._path}.lock: another process held it for {self._lock_timeout:g} s. Check that no process hangs."
                 )
             await asyncio.sleep(pause)
-            looks += 1
+            attempts += 1
 
     def _beside(self, ending: str) -> tuple[Path, Path]:
-        """Return the file behind all links, and its companion of that ending, which is the same for whoever uses the file."""
+        """Return the file behind all symbolic links, and its companion with that ending."""
         real = self._path.resolve()
         return real, real.with_name(real.name + ending)
 
     def _take(self, held: list[int]) -> bool:
         if not held:
-            held.append(os.open(self._beside(".lock")[1], os.O_RDWR | OPEN_OWN, 0o600))
+            held.append(os.open(self._beside(".lock")[1], os.O_RDWR | OPEN_FLAGS, 0o600))
         try:
             self._flock(held[0], self._try)
         except BlockingIOError:
@@ -220,14 +216,11 @@ class FileBreakerStore:
         except FileNotFoundError:
             return {}
         try:
-            kept = decode(text, _Kept)
+            kept = decode(text, _File)
         except UnexpectedResponse:
-            kept = _Kept(version=0, accounts={})
+            kept = _File(version=0, accounts={})
         if kept.version != 1:
-            raise ValueError(
-                f"{self._path}: it does not hold the state of a breaker. Make sure that the account is not locked, then delete "
-                "the file."
-            )
+            raise ValueError(f"{self._path}: not a breaker file. Make sure that the account is not locked, then delete the file.")
         return kept.accounts
 
     def _write(self, account: str, state: BreakerState) -> None:
@@ -237,8 +230,8 @@ class FileBreakerStore:
             states[account] = state
         text = dumps({"version": 1, "accounts": {name: asdict(kept) for name, kept in states.items()}})
         real, new = self._beside(".new")
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_TRUNC | OPEN_OWN, 0o600), "wb") as file:
-            os.fchmod(file.fileno(), 0o600)  # one that a crash or a stranger left may be open to others
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_TRUNC | OPEN_FLAGS, 0o600), "wb") as file:
+            os.fchmod(file.fileno(), 0o600)  # a leftover one may be readable by others
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -250,16 +243,16 @@ class FileBreakerStore:
             os.close(directory)
 
 
-async def _in_thread(work: Callable[[], T]) -> T:
-    """Run file work off the loop; who is cancelled, however often, stays to its end: nothing is written without the lock."""
-    running = asyncio.get_running_loop().run_in_executor(None, work)  # no task, which the end of the loop would cancel
+async def _run_in_thread(work: Callable[[], T]) -> T:
+    """Run file work in a thread, and wait for its end even when cancelled: nothing may be written without the lock."""
+    running = asyncio.get_running_loop().run_in_executor(None, work)  # a future: the end of the loop would cancel a task
     cancelled: asyncio.CancelledError | None = None
     while not running.done():
         try:
             await asyncio.wait([running])
-        except asyncio.CancelledError as asked:
-            cancelled = asked
+        except asyncio.CancelledError as error:
+            cancelled = error
     if cancelled is not None:
-        running.exception()  # seen: the cancellation is what counts
+        running.exception()  # retrieved: the cancellation replaces it
         raise cancelled
     return running.result()

@@ -1,4 +1,4 @@
-"""The client of EnKash's five coin endpoints."""
+"""The client of EnKash's coins."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 
+from enkash_async.auth import BearerAuthorizer, ProvidedTokens, TokenEndpoint
 from enkash_async.breakers import BreakerStore, MemoryBreakerStore
-from enkash_async.credentials import BearerAuthorizer, PasswordCredentials, ProvidedTokens, TokenProvider
+from enkash_async.credentials import PasswordCredentials, TokenProvider
 from enkash_async.encryption import BodyCipher
-from enkash_async.envelope import Envelope, read_balance, read_event, read_refusal, read_success
+from enkash_async.envelope import Envelope, read_event, read_refusal, read_success
 from enkash_async.models import (
     CoinAllocation,
     CoinAllocationRequest,
@@ -23,12 +24,12 @@ from enkash_async.models import (
     check_configuration,
 )
 from enkash_async.settings import ClientOptions, check_extra_headers, settings_from_env
-from enkash_async.tokens import PasswordTokens, TokenEndpoint
+from enkash_async.tokens import PasswordTokens
 from rewards_core.errors import RequestRejected, UnexpectedResponse
 from rewards_core.http.messages import Answer, Effect, Refusal, Request
 from rewards_core.http.refusals import affirms_existence
 from rewards_core.http.transport import Transport
-from rewards_core.json import dumps
+from rewards_core.json import dumps, structure
 from rewards_core.secrets import shielded
 from rewards_core.validation import (
     check_base_url,
@@ -56,40 +57,50 @@ _COINS = ("api", "v0", "enkash-coins")
 
 _knows_event = partial(affirms_existence, about=("event", "config"))
 _knows_request_id = partial(affirms_existence, about=("request id", "requestid", "allocation", "transaction", "coins"))
-_ASK_FOR_ID = "EnKash lists no events, so ask EnKash whether there is one of that name, and for its id, before creating another"
-_READ_AGAIN = "read the event to see how it stands"
+_CREATE_ADVICE = (
+    "EnKash cannot list events: ask EnKash whether an event of that name exists, and for its id, before creating another"
+)
+_UPDATE_ADVICE = "read the event to see whether it was changed"
 
 
 class EnkashClient:
-    """Grant coins and read balances at EnKash, safely for many tasks at once.
+    """Configure events, allocate coins and read balances at EnKash.
 
-    The endpoints are those of https://docs.enkash.com/api-9796915 to -9796918. EnKash publishes no host for them: ask for both.
+    One client serves any number of tasks in one event loop. Use it as `async with EnkashClient(...) as enkash:`, or call
+    `aclose()` when done. The endpoints are those of https://docs.enkash.com/api-9796914 to -9796918. EnKash publishes no host:
+    ask for the two base URLs.
+
+    Every call gets its access token itself. A call that fails raises a `VendorError`: `RequestRejected` (or its subclass
+    `NotFound`, `Unauthorized`, `Forbidden`, `RateLimited` or `ValidationFailed`), `ConnectFailed`, `ServerFailed`,
+    `DeadlineExceeded`, `UnexpectedResponse`, `ClientClosed`, or, without an access token, `CredentialsRejected` or
+    `TokenUnavailable`. A write whose outcome is not known raises `OutcomeUnknown`. Invalid arguments raise `ValueError` or
+    `TypeError`, and a borrowed session that cannot be used `ConfigurationError`; nothing was sent.
 
     Args:
-        coins_base_url: Where the coin endpoints are, such as `"https://coins.example.com"`.
-        auth_base_url: Where `/oauth/token` is; not needed with a `TokenProvider`.
-        credentials: What EnKash issued, or a `TokenProvider` that brings access tokens from elsewhere.
-        company_id: The company of events and users; the client id if not given.
-        repeat_allocations: Whether an allocation without an answer is sent again under its request id. What EnKash does with a
-            repeated request id is not documented: switch this on only once you know that it does not pay twice.
-        session: A session to borrow; never closed here. One is made and owned if not given.
-        timeouts: Seconds per call and attempt.
-        retry: How often a call is tried.
-        limits: Calls under way at once and per second.
-        observers: Objects with any of `on_start`, `on_retry`, `on_end`.
-        token_lifetime: Seconds to use a token for, above 0; by default what EnKash says, at most 300, less 45.
-        breaker_store: Remembers refused token requests, so that nobody locks the account; in memory if not given, which a
-            restart forgets. Give a `FileBreakerStore` where processes are restarted or share an account.
-        encryption: Whether bodies are encrypted, which needs the extra `encryption`; a `BodyCipher` beside a `TokenProvider`.
-        extra_headers: Sent with every coin request, such as a `Cookie`.
-        allow_insecure: Whether plain http may be used outside loopback.
-        clock: Returns the seconds since the epoch, for people who look at what the breaker store keeps.
-        random: Returns a number from 0 to 1, which spreads repeated requests.
+        coins_base_url: The address of the coin endpoints, such as `"https://coins.example.com"`.
+        auth_base_url: The address of `/oauth/token`; not needed with a `TokenProvider`.
+        credentials: The credentials that EnKash issued, or a `TokenProvider` of access tokens from elsewhere.
+        company_id: The company of events and users; by default the client id.
+        repeat_allocations: Whether an unanswered allocation is sent again with its request id. How EnKash treats a repeated
+            request id is not documented: set this only if you know that it does not pay twice.
+        session: An aiohttp session to borrow, never closed here; by default the client owns one.
+        timeouts: Seconds per call and per attempt; by default 30 in total, 5 to connect and 10 to read.
+        retry: How often a call is attempted and how long it pauses in between; by default 5 attempts.
+        limits: Concurrent connections and calls per second; by default 100 connections and no rate.
+        observers: Objects with any of the methods `on_start`, `on_retry` and `on_end`.
+        token_lifetime: Seconds for which to use a token, above 0; by default those that EnKash states, at most 300, less 45.
+        breaker_store: Remembers rejected token requests, so that no client locks the account. By default a `MemoryBreakerStore`,
+            which a restart empties; use a `FileBreakerStore` if processes restart or share an account.
+        encryption: Whether to encrypt bodies, which needs the extra `encryption`; with a `TokenProvider`, a `BodyCipher`.
+        extra_headers: Headers to add to every coin request, such as a `Cookie`.
+        allow_insecure: Whether plain http to another host than this one is allowed.
+        clock: Returns the seconds since the epoch, for the times in the breaker store.
+        random: Returns a number from 0 to 1, for the jitter of retries.
 
     Raises:
-        TypeError: an argument has a wrong type.
-        ValueError: an argument cannot be used.
-        ImportError: encryption was asked for without its extra.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is invalid; the error says what to give.
+        ImportError: encryption needs the extra `encryption`.
     """
 
     @shielded
@@ -120,6 +131,8 @@ class EnkashClient:
         self._cipher = _cipher(encryption, credentials)
         extra = check_extra_headers({} if extra_headers is None else extra_headers)
         check_callable(clock, "clock")
+        if breaker_store is not None:
+            check_methods(breaker_store, "breaker_store", "a FileBreakerStore or another BreakerStore", BreakerStore)
         lifetime = None if token_lifetime is None else check_timeout(token_lifetime, "token_lifetime")
         self._tokens: PasswordTokens | None = None
         self._auth: TokenEndpoint | None = None
@@ -138,7 +151,7 @@ class EnkashClient:
             self._tokens = PasswordTokens(
                 ask=self._auth.ask,
                 account=partial(credentials.account, address),
-                store=_store(breaker_store),
+                store=breaker_store or MemoryBreakerStore(),
                 secrets=credentials.secrets,
                 lifetime=lifetime,
                 clock=clock,
@@ -155,16 +168,17 @@ class EnkashClient:
     @classmethod
     @shielded
     def from_env(cls, **arguments: Unpack[ClientOptions]) -> Self:
-        """Make a client from the environment; an explicit argument wins.
+        """Create a client from environment variables.
 
-        Reads `ENKASH_COINS_BASE_URL`, `ENKASH_AUTH_BASE_URL`, `ENKASH_CLIENT_ID`, `ENKASH_CLIENT_SECRET`, `ENKASH_USERNAME`,
-        `ENKASH_PASSWORD`, `ENKASH_COMPANY_ID`, or `ENKASH_ACCESS_TOKEN` instead of the four credentials.
+        Reads `ENKASH_COINS_BASE_URL`, `ENKASH_AUTH_BASE_URL`, `ENKASH_COMPANY_ID`, and either `ENKASH_CLIENT_ID`,
+        `ENKASH_CLIENT_SECRET`, `ENKASH_USERNAME` and `ENKASH_PASSWORD` or `ENKASH_ACCESS_TOKEN`. An empty variable counts as
+        missing.
 
         Args:
-            arguments: Those of the constructor.
+            arguments: Arguments of the client; they override the variables.
 
         Raises:
-            ValueError: a variable is missing, which the message names, or holds what it cannot hold.
+            ValueError: a variable is missing or invalid; the error names it.
         """
         return cls(**settings_from_env(arguments))
 
@@ -172,21 +186,19 @@ class EnkashClient:
         return f"<EnkashClient at {self._coins_base_url}>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("An EnkashClient cannot be copied or pickled: it holds connections and secrets. Make another one.")
+        raise TypeError("An EnkashClient cannot be copied or pickled: it holds connections and secrets. Create another one.")
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close what the client owns; a second time does nothing.
+        """Close the connections that this client owns; a second call does nothing.
 
         Raises:
-            ClientClosed: it was used in another event loop.
+            ClientClosed: the connections were opened in another event loop; close the client there.
         """
         await self._coins.aclose()
         if self._tokens is not None:
@@ -203,25 +215,24 @@ class EnkashClient:
         company_id: str | None = None,
         timeout: float | None = None,
     ) -> CoinEvent:
-        """Configure how many coins an event is worth (https://docs.enkash.com/api-9796915).
+        """Create an event and set how many coins it is worth; see https://docs.enkash.com/api-9796915.
 
-        Never repeated once it may have arrived: EnKash has no key for it. Keep the id of the result: no list recovers it.
+        EnKash has no idempotency key for events, so the call is never sent twice. Store the id of the event: it cannot be looked
+            up.
 
         Args:
-            event: Its name, such as `"MEAL_CARD_PAYMENT"`.
-            amount: Coins per allocation, 0 or more.
+            event: The name, such as `"MEAL_CARD_PAYMENT"`.
+            amount: Coins per allocation, from 0 to 2**63 - 1.
             configuration: `default` or `custom`.
-            company_id: The company it belongs to; the client's if not given.
-            timeout: Seconds for this call, above 0; those of the client's `timeouts` if not given.
+            company_id: The company of the event; by default the client's.
+            timeout: Seconds for this call, above 0; by default the client's `timeouts.total`.
 
         Raises:
-            TypeError: an argument has a wrong type; nothing was sent.
-            ValueError: an argument cannot be what it should be; nothing was sent.
-            RequestRejected: EnKash refused; this call created nothing.
-            OutcomeUnknown: the event may have been created, or EnKash says that there is one already. `request` is a
+            RequestRejected: EnKash rejected the request; this call created nothing.
+            OutcomeUnknown: the event may have been created, or EnKash says that it already exists. `request` is a
                 `CoinEventRequest`.
-            VendorError: the call ended otherwise; this call created nothing.
-            ConfigurationError: the borrowed session contradicts the client, such as by its own `auth`; nothing was sent.
+            VendorError: the call failed otherwise; it created nothing.
+            ValueError, TypeError, ConfigurationError: nothing was sent.
         """
         asked = CoinEventRequest(
             configuration=check_configuration(configuration),
@@ -231,21 +242,20 @@ class EnkashClient:
         )
         url, body = self._coins.url(*_COINS, "create-coins-config"), _fields(asked)
         return await self._send(
-            "create_event", "POST", url, Effect.BARE, self._event, timeout, asked, body, _knows_event, advice=_ASK_FOR_ID
+            "create_event", "POST", url, Effect.BARE, self._event, timeout, asked, body, _knows_event, advice=_CREATE_ADVICE
         )
 
     async def get_event(self, coin_config_id: str, *, timeout: float | None = None) -> CoinEvent:
-        """Read one event (https://docs.enkash.com/api-9796914).
+        """Read an event; see https://docs.enkash.com/api-9796914.
 
         Args:
-            coin_config_id: The id `create_event` returned.
-            timeout: Seconds for this call, above 0; those of the client's `timeouts` if not given.
+            coin_config_id: The id that `create_event` returned.
+            timeout: Seconds for this call, above 0; by default the client's `timeouts.total`.
 
         Raises:
-            TypeError: an argument has a wrong type; nothing was sent.
-            ValueError: an argument cannot be what it should be; nothing was sent.
-            VendorError: EnKash refused or could not be asked.
-            ConfigurationError: the borrowed session contradicts the client, such as by its own `auth`; nothing was sent.
+            NotFound: there is no such event.
+            VendorError: the call failed.
+            ValueError, TypeError, ConfigurationError: nothing was sent.
         """
         url = self._coins.url(*_COINS, check_id(coin_config_id, "coin_config_id"))
         return await self._coins.get("get_event", url, self._event, self._coins.deadline(timeout))
@@ -260,26 +270,24 @@ class EnkashClient:
         company_id: str | None = None,
         timeout: float | None = None,
     ) -> CoinEvent:
-        """Change what is given and leave the rest (https://docs.enkash.com/api-9796916); later allocations go by it.
+        """Change the given members of an event, for later allocations; see https://docs.enkash.com/api-9796916.
 
         Args:
-            coin_config_id: The id `create_event` returned.
-            amount: Coins per allocation, 0 or more.
-            configuration: `default` or `custom`.
-            event: Its name.
-            company_id: The company it belongs to.
-            timeout: Seconds for this call, above 0; those of the client's `timeouts` if not given.
+            coin_config_id: The id that `create_event` returned.
+            amount: Coins per allocation, from 0 to 2**63 - 1; None to leave them.
+            configuration: `default` or `custom`; None to leave it.
+            event: The name; None to leave it.
+            company_id: The company of the event; None to leave it.
+            timeout: Seconds for this call, above 0; by default the client's `timeouts.total`.
 
         Returns:
-            The event; EnKash leaves its company out.
+            The event, without its company: EnKash omits it.
 
         Raises:
-            TypeError: an argument has a wrong type; nothing was sent.
-            ValueError: an argument cannot be what it should be, or none was given; nothing was sent.
-            RequestRejected: EnKash refused; this call changed nothing.
-            OutcomeUnknown: the event may have been changed; `request` is a `CoinEventRequest`.
-            VendorError: the call ended otherwise; this call changed nothing.
-            ConfigurationError: the borrowed session contradicts the client, such as by its own `auth`; nothing was sent.
+            RequestRejected: EnKash rejected the request; this call changed nothing.
+            OutcomeUnknown: the event may have been changed; read it with `get_event`. `request` is a `CoinEventRequest`.
+            VendorError: the call failed otherwise; it changed nothing.
+            ValueError, TypeError, ConfigurationError: nothing was sent; also if there is nothing to change.
         """
         coin_config_id = check_id(coin_config_id, "coin_config_id")
         asked = CoinEventRequest(
@@ -291,30 +299,33 @@ class EnkashClient:
         )
         url, body = self._coins.url(*_COINS, coin_config_id), _fields(asked)
         if not body:
-            raise ValueError("update_event: there is nothing to change. Give amount, configuration, event or company_id.")
-        return await self._send("update_event", "PATCH", url, Effect.KEYED, self._event, timeout, asked, body, advice=_READ_AGAIN)
+            raise ValueError("update_event: nothing to change. Give amount, configuration, event or company_id.")
+        return await self._send(
+            "update_event", "PATCH", url, Effect.KEYED, self._event, timeout, asked, body, advice=_UPDATE_ADVICE
+        )
 
     async def allocate_coins(
         self, *, event: str, user_id: str, request_id: str, company_id: str | None = None, timeout: float | None = None
     ) -> CoinAllocation:
-        """Give a user the coins the event is worth at this moment (https://docs.enkash.com/api-9796917).
+        """Allocate to a user the coins that an event is worth now; see https://docs.enkash.com/api-9796917.
+
+        The call is not sent twice, unless the client has `repeat_allocations=True`. Limit it by `timeout`, not by cancelling it:
+        a cancelled call raises `CancelledError`, and only a log line says that it may have been carried out.
 
         Args:
             event: The name of a configured event.
             user_id: The receiving EnKash user, such as `"EKQZVMQK"`.
-            request_id: The caller's id of this allocation: make one per grant, once, and keep it before the call.
-            company_id: The company of the user; the client's if not given.
-            timeout: Seconds for this call, above 0; those of the client's `timeouts` if not given.
+            request_id: The caller's id of this allocation. Create it once and store it before the call.
+            company_id: The company of the user; by default the client's.
+            timeout: Seconds for this call, above 0; by default the client's `timeouts.total`.
 
         Raises:
-            TypeError: an argument has a wrong type; nothing was sent.
-            ValueError: an argument cannot be what it should be; nothing was sent.
-            RequestRejected: EnKash refused; this call gave no coins.
-            OutcomeUnknown: coins may have been given, by this call or, where EnKash says that it already knows the request id, by
-                an earlier one. EnKash has no look-up: settle it by the user's balance or with EnKash. `request` is a
+            RequestRejected: EnKash rejected the request; this call allocated no coins.
+            OutcomeUnknown: the coins may have been allocated, by this call or, if EnKash says that it knows the request id, by an
+                earlier one. EnKash cannot look up an allocation: compare the user's balance, or ask EnKash. `request` is a
                 `CoinAllocationRequest`.
-            VendorError: the call ended otherwise; this call gave no coins.
-            ConfigurationError: the borrowed session contradicts the client, such as by its own `auth`; nothing was sent.
+            VendorError: the call failed otherwise; it allocated no coins.
+            ValueError, TypeError, ConfigurationError: nothing was sent.
         """
         asked = CoinAllocationRequest(
             company_id=self._company(company_id),
@@ -334,9 +345,9 @@ class EnkashClient:
             body,
             _knows_request_id,
             key=asked.request_id,
-            advice=f"EnKash has no look-up, so compare the user's balance or ask EnKash about {asked.request_id!r} first",
+            advice=f"compare the user's balance or ask EnKash about {asked.request_id!r} before allocating again",
         )
-        # code 0 settles it: the words beside it are for people, and no reason to call the outcome unknown
+        # code 0 is the success: an odd message beside it does not make the outcome unknown
         return CoinAllocation(
             event=asked.event,
             user_id=asked.user_id,
@@ -347,17 +358,16 @@ class EnkashClient:
         )
 
     async def get_balance(self, user_id: str, *, timeout: float | None = None) -> int:
-        """Return how many coins a user has.
+        """Read how many coins a user has; see https://docs.enkash.com/apidoc/project-616243/api-9796918.
 
         Args:
             user_id: The EnKash user, such as `"EK6CYE6K"`.
-            timeout: Seconds for this call, above 0; those of the client's `timeouts` if not given.
+            timeout: Seconds for this call, above 0; by default the client's `timeouts.total`.
 
         Raises:
-            TypeError: an argument has a wrong type; nothing was sent.
-            ValueError: an argument cannot be what it should be; nothing was sent.
-            VendorError: EnKash refused or could not be asked.
-            ConfigurationError: the borrowed session contradicts the client, such as by its own `auth`; nothing was sent.
+            NotFound: there is no such user.
+            VendorError: the call failed.
+            ValueError, TypeError, ConfigurationError: nothing was sent.
         """
         url = self._coins.url("api", "v0", "coins", "balance", query={"userId": check_id(user_id, "user_id")})
         return await self._coins.get("get_balance", url, self._balance, self._coins.deadline(timeout))
@@ -398,7 +408,9 @@ class EnkashClient:
         if company_id is not None:
             return check_id(company_id, "company_id")
         if self._company_id is None:
-            raise ValueError("company_id: it is missing, and an access token names no company. Give it here or to EnkashClient.")
+            raise ValueError(
+                "company_id: missing, and an access token names no company. Give it to this call or to EnkashClient."
+            )
         return self._company_id
 
     def _success(self, answer: Answer) -> Envelope:
@@ -410,17 +422,17 @@ class EnkashClient:
         return read_event(self._success(answer))
 
     def _balance(self, answer: Answer) -> int:
-        return read_balance(self._success(answer))
+        return structure(self._success(answer).payload, int, path="payload")
 
     def _refusal(self, answer: Answer) -> Refusal:
         if self._cipher is not None:
-            with suppress(UnexpectedResponse):  # what cannot be read says nothing
+            with suppress(UnexpectedResponse):  # an unreadable body gives an empty refusal
                 answer = answer._replace(body=self._cipher.decrypt(answer.body))
         return read_refusal(answer)
 
 
 def _fields(asked: CoinEventRequest) -> dict[str, object]:
-    """Return the body that asks for it; what is left out stays as it is."""
+    """Return the body of the request, without the members to leave as they are."""
     fields = {
         "configuration": asked.configuration and asked.configuration.value.upper(),
         "companyId": asked.company_id,
@@ -430,12 +442,6 @@ def _fields(asked: CoinEventRequest) -> dict[str, object]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _store(store: BreakerStore | None) -> BreakerStore:
-    if store is None:
-        return MemoryBreakerStore()
-    return check_methods(store, "breaker_store", "a FileBreakerStore or another BreakerStore", BreakerStore)
-
-
 def _cipher(encryption: bool | BodyCipher, credentials: PasswordCredentials | TokenProvider) -> BodyCipher | None:
     if isinstance(encryption, BodyCipher):
         return encryption
@@ -443,4 +449,4 @@ def _cipher(encryption: bool | BodyCipher, credentials: PasswordCredentials | To
         return None
     if isinstance(credentials, PasswordCredentials):
         return BodyCipher(credentials.client_secret)
-    raise ValueError("encryption: a TokenProvider brings no client secret. Give BodyCipher(client_secret) instead of True.")
+    raise ValueError("encryption: a TokenProvider has no client secret. Give BodyCipher(client_secret) instead of True.")

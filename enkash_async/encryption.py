@@ -1,6 +1,6 @@
-"""Encrypt bodies as EnKash's guide describes it for Payouts: AES-128 in ECB mode under a key made of the client secret.
+"""Encrypt bodies as EnKash's guide to Payouts describes: AES-128 in ECB mode under a key derived from the client secret.
 
-ECB hides neither repetition nor tampering, so this replaces nothing that TLS does. It exists because EnKash may demand it.
+ECB hides neither repetition nor tampering, so it does not replace TLS. It exists because EnKash may require it.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from rewards_core.json import dumps, loads
 from rewards_core.secrets import Secret, shielded
 
 BLOCK = 128
-"""Bits of a block and of the key."""
+"""Bits of a block, and of the key."""
 
 
 class BodyCipher:
     """Encrypt request bodies and decrypt answers.
 
     Args:
-        client_secret: The secret EnKash issued with the client id.
+        client_secret: The client secret that EnKash issued.
 
     Raises:
         ImportError: the extra `encryption` is not installed.
         TypeError: the secret is not a str.
-        ValueError: it is empty, or was spoilt on its way here.
+        ValueError: the secret is empty or was damaged by copying.
     """
 
     @shielded
@@ -35,9 +35,7 @@ class BodyCipher:
             from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # noqa: PLC0415 - an extra
             from cryptography.hazmat.primitives.padding import PKCS7  # noqa: PLC0415 - an extra
         except ImportError:
-            raise ImportError(
-                "encryption: it needs the package cryptography. Run pip install 'rewards-async[encryption]'."
-            ) from None
+            raise ImportError("Encryption needs the package cryptography. Run pip install 'rewards-async[encryption]'.") from None
         secret = client_secret if isinstance(client_secret, Secret) else Secret(client_secret, "client_secret")
         key = hashlib.sha256(secret.reveal().encode()).digest()[: BLOCK // 8]
         self._cipher: Cipher[Any] = Cipher(algorithms.AES(key), modes.ECB())  # noqa: S305 - the mode the vendor prescribes
@@ -47,19 +45,19 @@ class BodyCipher:
         return "<BodyCipher: key hidden>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("A BodyCipher cannot be pickled: a key does not leave its process. Make another one there.")
+        raise TypeError("A BodyCipher cannot be copied or pickled: it holds a key. Create another one.")
 
     def encrypt(self, body: bytes) -> bytes:
-        """Return the body that carries these bytes encrypted."""
+        """Return a request body with these bytes, encrypted."""
         padder, encryptor = self._padding.padder(), self._cipher.encryptor()
         padded = padder.update(body) + padder.finalize()
         return dumps({"request": b64encode(encryptor.update(padded) + encryptor.finalize()).decode()})
 
     def decrypt(self, body: bytes) -> bytes:
-        """Return what an encrypted body carries; a body that is not of that form is returned as it is.
+        """Return the content of an encrypted body; a body of another form is returned unchanged.
 
         Raises:
-            UnexpectedResponse: it has the form, and was not encrypted under this key.
+            UnexpectedResponse: the body has the form but was not encrypted under this key.
         """
         try:
             reply = loads(body)

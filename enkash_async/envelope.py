@@ -1,10 +1,10 @@
-"""What EnKash answers, read leniently where its own documents differ and strictly everywhere else.
+"""Read EnKash's answers: leniently where its documents contradict each other, strictly everywhere else.
 
-Coin endpoints wrap every answer in an envelope. It is a success only if HTTP says 200 and the code in the body says 0. On a
-failure `payload` is a text, so it is never looked at before the code.
+Coin endpoints wrap every answer in an envelope. It is a success only if the HTTP status is 200 and the code in the body is 0. On
+a failure `payload` is a text, so it is read only after the code.
 
-In the place of the token endpoint a proxy, a maintenance page or a wrong address may answer. Such an answer is no refusal: if it
-were taken for one, a single redirect would end all token requests of all processes until somebody empties the breaker file.
+A proxy, a maintenance page or a wrong address may answer in place of the token endpoint. Such an answer is no rejection: if it
+counted as one, a single redirect would stop all token requests of all processes until an operator empties the breaker file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from attrs import evolve
 
-from enkash_async.credentials import DOCUMENTED_LIFE, AccessToken, as_token
+from enkash_async.credentials import DOCUMENTED_LIFE, AccessToken, hide_token
 from enkash_async.models import CoinConfiguration, CoinEvent
 from rewards_core.errors import FieldError, RequestRejected, UnexpectedResponse
 from rewards_core.http.messages import Answer, Refusal
@@ -25,29 +25,29 @@ from rewards_core.text import hide
 
 T = TypeVar("T")
 Secrets = Callable[[], tuple[str, ...]]
-"""Returns what must not get into an error's text."""
+"""Returns the values to redact from an error's text."""
 
 CODES = ("response_code", "code")
 MESSAGES = ("response_message", "message")
 PAYLOADS = ("payload", "paylod")
 INVALID = frozenset({400, 422})
-"""The statuses EnKash documents for a request that is malformed or fails validation."""
+"""The documented statuses of a request that is malformed or fails validation."""
 
-_CLEAR = frozenset({407, 408, 429})
-"""The 4xx of a token request whose meaning does not depend on a body."""
+_BODILESS = frozenset({407, 408, 429})
+"""The 4xx answers to a token request whose meaning does not depend on the body."""
 _OAUTH_REFUSALS = frozenset(
     {"access_denied", "invalid_client", "invalid_grant", "invalid_request", "invalid_scope", "invalid_token", "unauthorized"}
     | {"unauthorized_client", "unsupported_grant_type"}
 )
-"""What a token endpoint calls a refusal (RFC 6749, section 5.2), and what Spring adds to that."""
-_OAUTH_TROUBLE = ("server_error", "temporarily_unavailable")
+"""The errors of a token endpoint (RFC 6749, section 5.2), and those that Spring adds."""
+_OAUTH_OUTAGES = ("server_error", "temporarily_unavailable")
 """OAuth errors that say nothing about the credentials."""
 
 _whole_number = re.compile(r"0|-?[1-9][0-9]{0,8}", re.ASCII).fullmatch
 
 
 class Envelope(NamedTuple):
-    """A success: what it carries, EnKash's words and the whole object."""
+    """A success: its payload, EnKash's message and the whole object."""
 
     payload: Any
     message: str
@@ -55,29 +55,29 @@ class Envelope(NamedTuple):
 
 
 def read_success(answer: Answer, secrets: Secrets = tuple) -> Envelope:
-    """Read a 2xx answer that says success twice.
+    """Read a 2xx answer of a coin endpoint.
 
     Raises:
         RequestRejected: the code in the body is not 0.
-        UnexpectedResponse: the status is another 2xx, or no code can be read.
+        UnexpectedResponse: the status is not 200, or there is no readable code.
     """
     reply = loads(answer.body)
     if type(reply) is not dict:
-        raise UnexpectedResponse("the answer is no JSON object, so that it has no response_code")
+        raise UnexpectedResponse("the answer is not a JSON object with a response_code")
     code = reply.get("response_code")
     if code != 0 or type(code) is not int or "code" in reply:
         code = _code(reply)
     if code is None:
-        raise UnexpectedResponse("response_code: it is missing, no whole number, or contradicts code", path="response_code")
+        raise UnexpectedResponse("response_code: missing, not a whole number, or different from code", path="response_code")
     if code != 0:
         raise _rejected(answer, secrets)
     if answer.status != 200:
-        raise UnexpectedResponse(f"response code 0 came with HTTP {answer.status}, and only HTTP 200 is documented as a success")
+        raise UnexpectedResponse(f"response code 0 came with HTTP {answer.status}; only HTTP 200 is a documented success")
     return Envelope(reply["payload"] if "payload" in reply else reply.get("paylod"), _text(reply, MESSAGES), reply)
 
 
 def read_refusal(answer: Answer) -> Refusal:
-    """Read what a refusal says, of the coin endpoints or the token endpoint, as it stands there; total."""
+    """Read a rejection by a coin endpoint or the token endpoint; it never raises."""
     reply = _object(answer.body) or {}
     code = _code(reply)
     return Refusal(
@@ -89,15 +89,15 @@ def read_refusal(answer: Answer) -> Refusal:
 
 
 def read_event(envelope: Envelope) -> CoinEvent:
-    """Read the event a success carries.
+    """Read the event in a success.
 
     Raises:
-        UnexpectedResponse: it carries none; `path` names what is wrong.
+        UnexpectedResponse: there is no event; `path` names the offending member.
     """
     payload = envelope.payload
     if type(payload) is not dict:
-        raise UnexpectedResponse("payload: it is not an object", path="payload")
-    company_id = payload.get("companyId")  # left out by the answer to an update
+        raise UnexpectedResponse("payload: not an object", path="payload")
+    company_id = payload.get("companyId")  # missing in the answer to an update
     return CoinEvent(
         coin_config_id=_required(payload, "coinConfigId", str),
         configuration=_required(payload, "configuration", CoinConfiguration),
@@ -108,51 +108,41 @@ def read_event(envelope: Envelope) -> CoinEvent:
     )
 
 
-def read_balance(envelope: Envelope) -> int:
-    """Read the bare number of coins a success carries.
-
-    Raises:
-        UnexpectedResponse: it carries something else.
-    """
-    return structure(envelope.payload, int, path="payload")
-
-
 def read_token(answer: Answer, secrets: Secrets) -> AccessToken:
-    """Read the token in a 2xx answer to a token request.
+    """Read the token in a 2xx answer of the token endpoint.
 
     Raises:
-        RequestRejected: it is a refusal.
-        UnexpectedResponse: it is neither a token nor a refusal.
+        RequestRejected: the answer is a rejection.
+        UnexpectedResponse: the answer is neither a token nor a rejection.
     """
     reply = _object(answer.body)
     if reply is None:
         raise UnexpectedResponse(f"HTTP {answer.status} without a JSON object")
     try:  # one EnKash page writes camel case
-        value = as_token(reply.get("access_token", reply.get("accessToken")))
+        value = hide_token(reply.get("access_token", reply.get("accessToken")))
     except (TypeError, ValueError):
         if _names_failure(reply) or _is_oauth_refusal(reply):
             raise _rejected(answer, secrets) from None
-        raise UnexpectedResponse(f"HTTP {answer.status} with neither a token nor a refusal") from None
+        raise UnexpectedResponse(f"HTTP {answer.status} with neither a token nor a rejection") from None
     return AccessToken(value=value, expires_in=_seconds(reply.get("expires_in", reply.get("expiresIn"))))
 
 
 def is_foreign(answer: Answer) -> bool:
-    """Return whether somebody else than the token endpoint answered, such as a gateway, a login page or a wrong address."""
+    """Return whether the answer is not the token endpoint's, but that of a gateway, a login page or a wrong address."""
     if 300 <= answer.status < 400:
         return True
-    if not 400 <= answer.status < 500 or answer.status in _CLEAR:
+    if not 400 <= answer.status < 500 or answer.status in _BODILESS:
         return False
     reply = _object(answer.body)
     if reply is None:
         return answer.status != 401 or answer.body.lstrip()[:1] == b"<"
-    if reply.get("error") in _OAUTH_TROUBLE:
+    if reply.get("error") in _OAUTH_OUTAGES:
         return True
     is_refusal = _is_oauth_refusal(reply) or (answer.status in {403, 422} and _names_failure(reply))
     return not (answer.status in {400, 401} or is_refusal)
 
 
 def _rejected(answer: Answer, secrets: Secrets) -> RequestRejected:
-    """Return the no that came with a 2xx."""
     refusal, hidden = read_refusal(answer), secrets()
     code = "" if refusal.code is None else f" with response code {refusal.code}"
     return RequestRejected(
@@ -165,12 +155,11 @@ def _rejected(answer: Answer, secrets: Secrets) -> RequestRejected:
 def _required(payload: Mapping[str, Any], key: str, cls: type[T]) -> T:
     path = f"payload.{key}"
     if key not in payload:
-        raise UnexpectedResponse(f"{path}: it is missing", path=path)
+        raise UnexpectedResponse(f"{path}: missing", path=path)
     return structure(payload[key], cls, path=path)
 
 
 def _object(body: bytes) -> Mapping[str, Any] | None:
-    """Return the JSON object in a body, None if it holds something else."""
     try:
         reply = loads(body)
     except UnexpectedResponse:
@@ -179,7 +168,7 @@ def _object(body: bytes) -> Mapping[str, Any] | None:
 
 
 def _code(reply: Mapping[str, Any]) -> int | None:
-    """Return the code of a reply, None if there is none or if two differ."""
+    """Return the code of a reply, None if there is none or two differ."""
     found = {_number(reply[name]) for name in CODES if name in reply}
     return found.pop() if len(found) == 1 else None
 
@@ -196,11 +185,11 @@ def _is_oauth_refusal(reply: Mapping[str, Any]) -> bool:
 
 
 def _details(reply: Mapping[str, Any]) -> list[FieldError]:
-    """Return every text of a failure, each once: where EnKash writes the reason is not the same in all of its documents."""
-    said = [reply.get(name) for name in (*MESSAGES, *PAYLOADS, "error_description", "error", "detail")]
-    said += [text for each in said if isinstance(each, dict) for text in each.values()]
-    words = dict.fromkeys(each for each in said if isinstance(each, str) and each.strip())
-    return [FieldError(field="", message=each) for each in words]
+    """Return every text of a failure, each once: EnKash's documents disagree on where the reason is."""
+    texts = [reply.get(name) for name in (*MESSAGES, *PAYLOADS, "error_description", "error", "detail")]
+    texts += [text for each in texts if isinstance(each, dict) for text in each.values()]
+    messages = dict.fromkeys(each for each in texts if isinstance(each, str) and each.strip())
+    return [FieldError(field="", message=each) for each in messages]
 
 
 def _number(value: object) -> int | None:
@@ -214,7 +203,7 @@ def _seconds(value: object) -> float | None:
         value = int(value[:12])
     if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
         return None
-    return float(min(max(value, 0), DOCUMENTED_LIFE))  # a number may be too large for a float
+    return float(min(max(value, 0), DOCUMENTED_LIFE))  # the number may be too large for a float
 
 
 def _text(reply: Mapping[str, Any], names: tuple[str, ...]) -> str:

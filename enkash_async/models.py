@@ -1,4 +1,4 @@
-"""What EnKash is asked for and returns, as frozen models; unknown keys stay in `raw`."""
+"""Models of EnKash's coins; unknown keys stay in `raw`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_COINS = 2**63 - 1
 
 
 class CoinConfiguration(OpenEnum):
-    """How the coins of an event are configured; written in capitals on the wire."""
+    """How the coins of an event are configured; sent in capitals."""
 
     DEFAULT = "default"
     CUSTOM = "custom"
@@ -22,15 +22,15 @@ class CoinConfiguration(OpenEnum):
 
 @frozen(kw_only=True)
 class CoinEvent:
-    """What one kind of qualifying action is worth.
+    """An event, and how many coins it is worth.
 
     Attributes:
-        coin_config_id: EnKash's id of it, such as `"WCC817428"`; no list can recover a lost one.
-        configuration: `default` or `custom`; a new word is kept.
-        event: Its name, which allocations go by.
-        amount: Coins per allocation, as configured when this was read.
-        company_id: The company it belongs to; None where EnKash leaves it out.
-        raw: EnKash's own JSON object.
+        coin_config_id: EnKash's id of the event, such as `"WCC817428"`; a lost id cannot be looked up.
+        configuration: `default` or `custom`; an unknown word is kept as its text.
+        event: The name, which allocations use.
+        amount: Coins per allocation, when this was read.
+        company_id: The company of the event; None where EnKash omits it.
+        raw: EnKash's JSON object.
     """
 
     coin_config_id: str
@@ -43,16 +43,16 @@ class CoinEvent:
 
 @frozen(kw_only=True)
 class CoinEventRequest:
-    """What `create_event` or `update_event` was asked for; the `request` of an `OutcomeUnknown`.
+    """What `create_event` or `update_event` was asked for: the `request` of its `OutcomeUnknown`.
 
-    EnKash has no look-up for a `create_event`; after an `update_event`, `get_event` tells how the event stands.
+    EnKash has no look-up for a created event; an updated one can be read with `get_event`.
 
     Attributes:
-        coin_config_id: The event to change; None for a new one.
-        configuration: The configuration asked for; None to leave it.
-        event: The name asked for; None to leave it.
-        amount: The coins per allocation asked for; None to leave them.
-        company_id: The company asked for; None to leave it.
+        coin_config_id: The event to update; None for a new one.
+        configuration: The configuration; None to leave it.
+        event: The name; None to leave it.
+        amount: Coins per allocation; None to leave them.
+        company_id: The company; None to leave it.
     """
 
     coin_config_id: str | None = None
@@ -64,18 +64,18 @@ class CoinEventRequest:
 
 @frozen(kw_only=True)
 class CoinAllocationRequest:
-    """What `allocate_coins` was asked for; the `request` of an `OutcomeUnknown`.
+    """What `allocate_coins` was asked for: the `request` of its `OutcomeUnknown`.
 
-    EnKash finds no allocation by its request id, so `Completions.wait` cannot take it.
+    EnKash cannot look up an allocation, so `Completions.wait` does not accept it.
 
     Attributes:
-        event: The event whose coins were asked for.
-        user_id: Who was to receive them.
+        event: The name of the event.
+        user_id: The receiving user.
         request_id: The caller's id of the allocation.
         company_id: The company of the user.
 
     Raises:
-        TypeError: an attribute is of another type.
+        TypeError: an attribute has the wrong type.
     """
 
     event: str = field(validator=checked(check_str))
@@ -86,15 +86,15 @@ class CoinAllocationRequest:
 
 @frozen(kw_only=True)
 class CoinAllocation:
-    """That EnKash allocated coins; it returns neither an id nor an amount.
+    """An allocation of coins; EnKash returns neither its id nor its amount.
 
     Attributes:
-        event: The event whose coins were allocated.
-        user_id: Who received them.
+        event: The name of the event.
+        user_id: The receiving user.
         request_id: The caller's id of the allocation.
         company_id: The company of the user.
-        message: EnKash's own words.
-        raw: The whole answer.
+        message: EnKash's words.
+        raw: EnKash's JSON object.
     """
 
     event: str
@@ -106,21 +106,21 @@ class CoinAllocation:
 
 
 def check_coins(amount: int) -> int:
-    """Return a number of coins: whole, from 0 to 2**63 - 1.
+    """Return a number of coins, from 0 to 2**63 - 1.
 
     Raises:
-        TypeError: it is not an int.
-        ValueError: it is out of range.
+        TypeError: the number is not an int.
+        ValueError: the number is out of range.
     """
     return int(check_whole(amount, "amount", at_least=0, at_most=MAX_COINS))
 
 
 def check_configuration(configuration: object) -> CoinConfiguration:
-    """Return a configuration that EnKash documents.
+    """Return a documented configuration.
 
     Raises:
-        TypeError: it is not a str.
-        ValueError: EnKash documents no such word.
+        TypeError: the configuration is not a str.
+        ValueError: the configuration is not documented.
     """
     word = CoinConfiguration(configuration).value if isinstance(configuration, str) else configuration
     return CoinConfiguration(str(check_choice(word, "configuration", [each.value for each in CoinConfiguration])))

@@ -1,4 +1,4 @@
-"""What a client can be told: its options, those of them that the environment holds, and headers of the caller's own."""
+"""The client's options, those that environment variables set, and extra headers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from enkash_async.credentials import PasswordCredentials, StaticToken, TokenProvider, as_token, hide_credentials
+from enkash_async.credentials import PasswordCredentials, StaticToken, TokenProvider, hide_credentials, hide_token
 from rewards_core.environment import listed, url_from
 from rewards_core.secrets import shielded
 from rewards_core.validation import check_mapping, check_str, is_id, shown
@@ -32,7 +32,7 @@ _header_value = re.compile(r"[\x20-\x7e]+", re.ASCII).fullmatch
 
 
 class ClientOptions(TypedDict, total=False):
-    """The arguments of `EnkashClient`, which `from_env` takes as well."""
+    """The arguments of `EnkashClient`, which `from_env` accepts as well."""
 
     coins_base_url: str
     auth_base_url: str | None
@@ -55,21 +55,21 @@ class ClientOptions(TypedDict, total=False):
 
 @shielded
 def settings_from_env(arguments: ClientOptions, environ: Mapping[str, str] | None = None) -> ClientOptions:
-    """Return the arguments of a client: those given, and the rest from the environment.
+    """Return the arguments of a client, those not given taken from the environment; an empty variable counts as missing.
 
     Args:
-        arguments: What was given; it wins.
-        environ: The variables; the process's own if not given. An empty one counts as missing.
+        arguments: The arguments given, which override the variables.
+        environ: The variables; by default those of the process.
 
     Raises:
-        ValueError: a variable is missing or holds what it cannot hold, or credentials and an access token are both set; variables
-            are named, and no value is shown.
+        ValueError: a variable is missing or invalid, or credentials and an access token are both set; the error names the
+            variables and does not show their values.
     """
     variables = {name: value for name, value in (os.environ if environ is None else environ).items() if value}
     settings = arguments.copy()
-    wanted = [] if "credentials" in settings or ACCESS_TOKEN in variables else [*CREDENTIALS]
-    missing = [name for name in wanted if name not in variables]
-    asks = isinstance(settings["credentials"], PasswordCredentials) if "credentials" in settings else bool(wanted)
+    required = [] if "credentials" in settings or ACCESS_TOKEN in variables else [*CREDENTIALS]
+    missing = [name for name in required if name not in variables]
+    asks = isinstance(settings["credentials"], PasswordCredentials) if "credentials" in settings else bool(required)
     urls = {COINS_BASE_URL: "coins_base_url" not in settings, AUTH_BASE_URL: asks and "auth_base_url" not in settings}
     hosts = [name for name, needed in urls.items() if needed and name not in variables]
     if missing or hosts:
@@ -91,18 +91,18 @@ def settings_from_env(arguments: ClientOptions, environ: Mapping[str, str] | Non
 
 
 def check_extra_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return headers that can be sent along without taking the place of the client's own.
+    """Return extra headers that do not replace the client's own.
 
     Raises:
         TypeError: a name or a value is not a str.
-        ValueError: one cannot be sent, or is the client's own; no value is shown.
+        ValueError: a header cannot be sent, or the client sets it itself; no value is shown.
     """
     for name, value in check_mapping(headers, "extra_headers", "a mapping of names to values").items():
         check_str(name, "extra_headers, a name")
         check_str(value, f"extra_headers, the value of {shown(name)}")
         if not _header_name(name) or not _header_value(value):
             raise ValueError(
-                f"extra_headers: {shown(name)} cannot be sent. Give a name and a value of printable ASCII characters."
+                f"extra_headers: {shown(name)} cannot be sent. Use printable ASCII characters in its name and value."
             )
         if name.lower() in RESERVED:
             raise ValueError(f"extra_headers: the client sets {shown(name)} itself. Leave it out.")
@@ -116,5 +116,5 @@ def _credentials(variables: Mapping[str, str]) -> PasswordCredentials | StaticTo
         return PasswordCredentials(*given.values())
     if given:
         raise ValueError(f"{ACCESS_TOKEN} replaces the four credentials: unset it, or unset {listed(given)}.")
-    as_token(variables[ACCESS_TOKEN], ACCESS_TOKEN)
+    hide_token(variables[ACCESS_TOKEN], ACCESS_TOKEN)
     return StaticToken(variables[ACCESS_TOKEN])

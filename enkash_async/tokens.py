@@ -1,16 +1,16 @@
-"""Access tokens: fetched once for all who wait, renewed before they end, and never asked for often enough to lock the account.
+"""Access tokens: one request serves all tasks, renewal comes before expiry, and no account is locked by too many requests.
 
-EnKash locks an account after three refused token requests in a row. So before each request a mark is left in the breaker store,
-under the store's lock, and taken away by the answer: a refusal, a lost reply and a crash in between are all there for whoever
-comes next, in this process or another.
+EnKash locks an account after three rejected token requests in a row, whoever sends them. So each request is marked in the breaker
+store, under the store's lock, before it is sent, and the answer replaces the mark: a rejection, a lost reply and a crash in
+between are visible to the next process.
 
-A redirect, an empty answer or a web page is no answer: it may come from a proxy, a login page or a wrong address, and one of them
-taken for a refusal would end all token requests until somebody empties the store.
+A redirect, an empty answer or a web page counts as no answer: it may come from a proxy, a login page or a wrong address, and if
+it counted as a rejection, it would stop all token requests until an operator empties the store.
 
-A request without an answer may have been refused, and if the credentials are wrong, the third in a row locks the account however
-late it is made. Credentials that brought a token before are hardly wrong: after two requests without an answer they are tried
-once a minute, so that callers suffer no longer than the token endpoint. Credentials that never did are tried once in ten minutes:
-whoever else uses the account needs a token every five, and each that EnKash gives begins its count anew.
+A request without an answer may have been rejected, and with wrong credentials the third in a row locks the account, however late
+it is sent. Credentials that have brought a token are probably right: after two unanswered requests they are tried once a minute.
+Credentials that never have are tried once in ten minutes: any other user of the account needs a token every five minutes, and
+each token issued resets EnKash's count.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attrs import evolve
 
 from enkash_async.breakers import BreakerState, BreakerStore
-from enkash_async.envelope import is_foreign, read_refusal, read_token
 from enkash_async.errors import CredentialsRejected, TokenUnavailable
 from rewards_core.clock import boot_id, loop_time, uptime
 from rewards_core.errors import (
@@ -39,106 +38,46 @@ from rewards_core.errors import (
     RequestRejected,
     VendorError,
 )
-from rewards_core.http.calls import Met, Trouble
-from rewards_core.http.messages import Answer, Effect, Headers, Request
-from rewards_core.http.transport import Transport
 from rewards_core.secrets import Secret
 from rewards_core.text import hide
 
 if TYPE_CHECKING:
-    from enkash_async.credentials import AccessToken, PasswordCredentials
+    from enkash_async.credentials import AccessToken
 
 logger = logging.getLogger(__name__)
 
 MARGIN = 45.0
-"""Seconds before its end from which a token is not used any more."""
+"""Seconds before expiry at which a token is no longer used."""
 REFRESH_AT = 0.75
-"""The share of its use after which a token is renewed in the background."""
-LEAST_AGE = 5.0
-"""Seconds between two background renewals: EnKash may answer with the same token and what is left of its life."""
-UNANSWERED_LIMIT = 2
-"""Token requests in a row which may be sent without an answer before all wait."""
+"""The share of its usable life after which a token is renewed in the background."""
+MIN_REFRESH_INTERVAL = 5.0
+"""Seconds between two background renewals: EnKash may answer with the same token and its remaining life."""
+MAX_UNANSWERED = 2
+"""Token requests in a row that may stay unanswered before all callers pause."""
 PAUSE = 60.0
-"""Seconds for which everybody then fails, with credentials that have brought a token."""
+"""Seconds of that pause, with credentials that have brought a token."""
 PAUSE_UNPROVEN = 600.0
-"""The same with credentials that never have."""
-BEFORE_REPEAT = 1.0
-"""Seconds between a token request without an answer and its one repetition."""
+"""Seconds of that pause, with credentials that never have."""
+RETRY_DELAY = 1.0
+"""Seconds between an unanswered token request and its one retry."""
 
 _NOT_COUNTED = (RateLimited, ConnectFailed, DeadlineExceeded, ClientClosed, ConfigurationError)
 Outcome = Secret | VendorError | ConfigurationError
-"""How a fetch ended for those who wait for it: a token, or the error to raise."""
-
-
-class TokenEndpoint(Transport):
-    """Ask for tokens with one set of credentials.
-
-    Args:
-        credentials: What EnKash issued.
-        settings: Those of the transport.
-    """
-
-    def __init__(self, credentials: PasswordCredentials, **settings: Any) -> None:
-        super().__init__(authorizer=_BasicAuthorizer(credentials), refusal=read_refusal, **settings)
-        self._credentials = credentials
-
-    async def ask(self) -> AccessToken:
-        """Send one token request; it is not repeated once it may have arrived.
-
-        Raises:
-            OutcomeUnknown: it was not answered, or not by a token endpoint, and may have counted; `status` is what came.
-            RequestRejected: it was refused.
-            ConnectFailed: it never left.
-            RateLimited: EnKash asked to wait for longer than there was time.
-            ConfigurationError: the borrowed session cannot send it.
-        """
-        return await self.call(
-            Request(
-                operation="token",
-                method="POST",
-                url=self.url("oauth", "token"),
-                effect=Effect.BARE,
-                read=lambda answer: read_token(answer, self._credentials.secrets),
-                body=self._credentials.form(),
-                deadline=self.deadline(),
-            )
-        )
-
-    async def exchange(self, request: Request[Any], headers: Headers, timeout: float) -> Answer | Trouble:
-        """Send one attempt; what the token endpoint itself did not answer leaves it unanswered."""
-        answer = await super().exchange(request, headers, timeout)
-        if isinstance(answer, Answer) and is_foreign(answer):
-            return Trouble(Met.UNREADABLE, f"HTTP {answer.status}, which is no answer of a token endpoint", answer.status)
-        return answer
-
-
-class _BasicAuthorizer:
-    """Authorize token requests by client id and secret, the only pair there is."""
-
-    def __init__(self, credentials: PasswordCredentials) -> None:
-        fields = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
-        self._headers = Headers.of({**fields, "Authorization": credentials.basic()})
-        self.secrets = credentials.secrets
-
-    async def headers(self, timeout: float) -> Headers:  # noqa: ARG002 - nothing to wait for
-        return self._headers
-
-    async def renew(self, refused: Headers, timeout: float) -> bool:  # noqa: ARG002 - a refused pair is not tried again
-        return False
+"""How a token request ended: a token, or the error to raise in every waiting task."""
 
 
 class PasswordTokens:
-    """Provide the tokens of one account to all tasks of one client.
+    """The tokens of one account, for all tasks of one client.
 
     Args:
-        ask: Sends one token request. Raises `OutcomeUnknown` if it may have arrived and was not answered, with the HTTP status
-            of what came instead; `RateLimited`, `ConnectFailed`, `DeadlineExceeded`, `ClientClosed` or `ConfigurationError` if it
-            did not count; any other `RequestRejected` if it was refused.
-        account: Names the credentials by a salted hash; slow, so it is run in a thread, once.
-        store: Remembers refusals.
-        secrets: Returns what must not get into the store.
-        lifetime: Seconds to use a token for, None to go by what EnKash says and documents.
-        clock: Seconds since the epoch, for people who look at what the store keeps; nothing waits by it.
+        ask: Sends one token request. It raises `OutcomeUnknown` (with the HTTP status of another answer, if any) if the request
+            may have arrived and was not answered; `RateLimited`, `ConnectFailed`, `DeadlineExceeded`, `ClientClosed` or
+            `ConfigurationError` if it did not count; and any other `RequestRejected` if it was rejected.
+        account: Names the credentials by a salted hash. It is slow, so it runs once, in a thread.
+        store: Remembers rejections and unanswered requests.
+        secrets: Returns the values that must not be stored.
+        lifetime: Seconds for which to use a token; None for those that EnKash states and documents.
+        clock: Returns the seconds since the epoch, for operators who read the store; no pause is measured by it.
     """
 
     def __init__(
@@ -161,14 +100,14 @@ class PasswordTokens:
         self._token: AccessToken | None = None
         self._refresh_at = self._ends_at = float("-inf")
         self._rejection: BreakerState | None = None
-        self._silence = BreakerState()
+        self._unanswered = BreakerState()
         self._paused_until = float("-inf")
-        self._flight: asyncio.Task[Outcome] | None = None
-        self._waiting: set[asyncio.Future[Outcome]] = set()
+        self._fetching: asyncio.Task[Outcome] | None = None
+        self._waiters: set[asyncio.Future[Outcome]] = set()
         self._closed = False
 
     def ready(self) -> Secret | None:
-        """Return the token if it is valid, and see to its renewal if it soon is not; None if one must be waited for."""
+        """Return the token if it is valid, starting its renewal if that is due; None if the caller must wait for one."""
         token = self._token
         if token is None:
             return None
@@ -176,28 +115,28 @@ class PasswordTokens:
         if now >= self._refresh_at:
             if now >= self._ends_at:
                 return None
-            if self._flight is None and not self._closed:
+            if self._fetching is None and not self._closed:
                 if self._obstacle(now) is None:
-                    self._take_off()
+                    self._start()
                 else:
-                    self._look_again(now)
+                    self._postpone_refresh(now)
         return token.value
 
     async def token(self) -> Secret:
-        """Return a valid token; waits only if there is none.
+        """Return a valid token, waiting for one only if there is none.
 
         Raises:
-            CredentialsRejected: EnKash refused these credentials, now or earlier.
-            TokenUnavailable: requests went unanswered and the next must wait, or the breaker store failed.
+            CredentialsRejected: EnKash rejected these credentials, now or earlier.
+            TokenUnavailable: earlier requests were not answered and the next one must wait, or the breaker store failed.
             ConnectFailed: the token endpoint cannot be reached.
-            RateLimited: it asked to wait for longer than there was time.
+            RateLimited: the token endpoint asked for a longer pause than there was time.
             ClientClosed: the client was closed.
             ConfigurationError: the borrowed session cannot send the request.
         """
         return self.ready() or await self._wait()
 
     async def renew(self, refused: Secret) -> Secret:
-        """Return a token after EnKash answered 401 to this one: a new one, unless another task has already fetched it.
+        """Return another token after EnKash answered 401 to this one, requesting it unless another task already did.
 
         Raises:
             VendorError, ConfigurationError: as `token`.
@@ -208,32 +147,32 @@ class PasswordTokens:
         return await self.token()
 
     async def aclose(self) -> None:
-        """End the request under way and those who wait for it; a second time does nothing.
+        """Cancel the request in progress and fail the tasks that wait for it; a second call does nothing.
 
-        A request that another event loop has under way, such as that of the parent of a forked process, is left to it.
+        A request of another event loop, such as that of a forked process's parent, is left alone.
         """
         self._closed = True
-        flight = self._flight
-        if flight is not None and flight.get_loop() is asyncio.get_running_loop():
-            flight.cancel()
-            await asyncio.wait([flight])
+        task = self._fetching
+        if task is not None and task.get_loop() is asyncio.get_running_loop():
+            task.cancel()
+            await asyncio.wait([task])
 
     async def _wait(self) -> Secret:
         if self._closed:
             raise _closed()
         loop = asyncio.get_running_loop()
-        if self._flight is not None and self._flight.get_loop() is not loop:
-            raise ClientClosed("another event loop runs; make a client in each loop and process. This call did nothing.")
-        if self._flight is None:
+        if self._fetching is not None and self._fetching.get_loop() is not loop:
+            raise ClientClosed("The client belongs to another event loop. This call did nothing; create a client in each loop.")
+        if self._fetching is None:
             if (obstacle := self._obstacle(loop_time())) is not None:
                 raise obstacle
-            self._take_off()
-        place: asyncio.Future[Outcome] = loop.create_future()
-        self._waiting.add(place)
+            self._start()
+        waiter: asyncio.Future[Outcome] = loop.create_future()
+        self._waiters.add(waiter)
         try:
-            outcome = await place
+            outcome = await waiter
         finally:
-            self._waiting.discard(place)
+            self._waiters.discard(waiter)
         if isinstance(outcome, Secret):
             return outcome
         raise copy.copy(outcome)
@@ -245,98 +184,97 @@ class PasswordTokens:
             return self._paused(self._paused_until - now)
         return None
 
-    def _take_off(self) -> None:
-        self._flight = asyncio.get_running_loop().create_task(self._fly(), name="enkash token")
-        self._flight.add_done_callback(self._land)  # runs even for a task that is cancelled before its first step
+    def _start(self) -> None:
+        self._fetching = asyncio.get_running_loop().create_task(self._fetch(), name="enkash token")
+        self._fetching.add_done_callback(self._deliver)  # also runs for a task that is cancelled before its first step
 
-    async def _fly(self) -> Outcome:
+    async def _fetch(self) -> Outcome:
         outcome: VendorError | ConfigurationError
         try:
             return (await self._obtain()).value
         except (VendorError, ConfigurationError) as problem:
             outcome = problem
-        except Exception as problem:  # noqa: BLE001 - a store or a disk may fail in any way, and must not leave callers waiting
+        except Exception as problem:  # noqa: BLE001 - a store may fail in any way, and callers must not wait for ever
             words = hide(f"{type(problem).__name__}: {problem}", self._secrets())
             outcome = TokenUnavailable(
-                f"No access token: {self._store!r} failed ({words}), and without it no token is asked for. "
+                f"No access token: {self._store!r} failed ({words}), and no token is requested without it. "
                 "This call did nothing; repair the store."
             )
         logger.warning("no new EnKash token: %s", outcome)
-        self._look_again(loop_time())
+        self._postpone_refresh(loop_time())
         return outcome
 
-    def _land(self, flight: asyncio.Task[Outcome]) -> None:
-        """Tell all who wait how it ended."""
-        self._flight = None
-        outcome = _closed() if flight.cancelled() else flight.result()
-        for place in self._waiting:
-            if not place.done():
-                place.set_result(outcome)
+    def _deliver(self, task: asyncio.Task[Outcome]) -> None:
+        """Pass the outcome to every waiting task."""
+        self._fetching = None
+        outcome = _closed() if task.cancelled() else task.result()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(outcome)
 
-    def _look_again(self, now: float) -> None:
-        self._refresh_at = min(now + LEAST_AGE, self._ends_at)
+    def _postpone_refresh(self, now: float) -> None:
+        self._refresh_at = min(now + MIN_REFRESH_INTERVAL, self._ends_at)
 
     async def _obtain(self) -> AccessToken:
         if not self._account:
             await asyncio.to_thread(self._name)
         async with self._store.exclusive():
-            known = await self._known(self._account)
+            known = await self._load(self._account)
             while True:
-                self._heed(known)
-                mark = evolve(self._now(known, None), unanswered=known.unanswered + 1)
+                self._check_state(known)
+                mark = evolve(self._in_progress(known, None), unanswered=known.unanswered + 1)
                 await self._store.save(self._account, mark)
                 asked_at = loop_time()
                 try:
                     token = await self._ask()
                 except OutcomeUnknown as problem:
-                    known = self._now(mark, problem.status)
-                    await self._note(known)
-                    if known.unanswered < UNANSWERED_LIMIT:
-                        await asyncio.sleep(BEFORE_REPEAT)
+                    known = self._in_progress(mark, problem.status)
+                    await self._save(known)
+                    if known.unanswered < MAX_UNANSWERED:
+                        await asyncio.sleep(RETRY_DELAY)
                     continue
                 except _NOT_COUNTED:
-                    await self._note(known)
+                    await self._save(known)
                     raise
                 except RequestRejected as problem:
                     self._rejection = BreakerState(
                         rejected_at=self._clock(), status=problem.status, message=hide(str(problem), self._secrets())
                     )
-                    await self._note(self._rejection)
+                    await self._save(self._rejection)
                     raise self._rejected(self._rejection) from None
                 self._keep(token, asked_at)
-                await self._note(BreakerState(accepted_at=self._clock()))
+                await self._save(BreakerState(accepted_at=self._clock()))
                 return token
 
     def _name(self) -> None:
-        """Find out what account and boot are called; slow, and reads a file."""
         self._boot = boot_id()
         self._account = self._name_account()
 
-    def _now(self, state: BreakerState, status: int | None) -> BreakerState:
-        """Return that a request was under way at this moment, and what came instead of its answer."""
+    def _in_progress(self, state: BreakerState, status: int | None) -> BreakerState:
+        """Return the state with a request in progress now, and with the status of what came instead of its answer."""
         return evolve(state, unanswered_at=self._clock(), unanswered_since={self._boot: uptime()}, status=status)
 
-    async def _known(self, account: str) -> BreakerState:
-        """Return what is remembered; what another host or boot left counts from when this one first heard of it."""
+    async def _load(self, account: str) -> BreakerState:
+        """Return the stored state; a pause left by another host or boot counts from when this one first loaded it."""
         known = await self._store.load(account)
         now = uptime()
-        if known.unanswered >= UNANSWERED_LIMIT and known.unanswered_since.get(self._boot, math.inf) > now:
+        if known.unanswered >= MAX_UNANSWERED and known.unanswered_since.get(self._boot, math.inf) > now:
             known = evolve(known, unanswered_since={**known.unanswered_since, self._boot: now})
             await self._store.save(account, known)
         return known
 
-    async def _note(self, state: BreakerState) -> None:
-        """Replace the mark by what the answer said; if that fails, the mark stays, which errs on the safe side."""
+    async def _save(self, state: BreakerState) -> None:
+        """Replace the mark by what the answer said. If that fails, the mark stays, which is on the safe side."""
         try:
             await self._store.save(self._account, state)
-        except Exception as problem:  # noqa: BLE001 - the answer counts more than its note
-            logger.warning("%r could not keep how a token request ended: %s", self._store, type(problem).__name__)
+        except Exception as problem:  # noqa: BLE001 - the answer matters more than its record
+            logger.warning("%r could not store the outcome of a token request: %s", self._store, type(problem).__name__)
 
-    def _heed(self, known: BreakerState) -> None:
+    def _check_state(self, known: BreakerState) -> None:
         if known.rejected_at is not None:
             self._rejection = known
-        if known.unanswered >= UNANSWERED_LIMIT:
-            self._silence = known
+        if known.unanswered >= MAX_UNANSWERED:
+            self._unanswered = known
             passed = uptime() - known.unanswered_since[self._boot]
             self._paused_until = loop_time() + (PAUSE_UNPROVEN if known.accepted_at is None else PAUSE) - passed
         if (obstacle := self._obstacle(loop_time())) is not None:
@@ -346,40 +284,40 @@ class PasswordTokens:
         usable = token.usable_for(self._lifetime, MARGIN)
         self._token = token
         self._ends_at = asked_at + usable
-        self._refresh_at = min(asked_at + max(usable * REFRESH_AT, LEAST_AGE), self._ends_at)
+        self._refresh_at = min(asked_at + max(usable * REFRESH_AT, MIN_REFRESH_INTERVAL), self._ends_at)
 
     def _rejected(self, known: BreakerState) -> CredentialsRejected:
         return CredentialsRejected(
-            f"EnKash refused to issue an access token ({known.message}). This call did nothing, and no other token is asked for, "
-            "because three refusals in a row lock the account. Correct the credentials and make a new client; to try the same "
-            f"ones again once EnKash confirms them, empty {self._store!r} first.",
+            f"EnKash rejected the credentials ({known.message}). This call did nothing, and no other token is requested, because "
+            "three rejections in a row lock the account. Correct the credentials and create a new client; to try the same ones "
+            f"again once EnKash confirms them, empty {self._store!r} first.",
             status=known.status,
         )
 
     def _paused(self, left: float) -> TokenUnavailable:
-        advice = f"The next one is sent in {left:.0f} s: call again then."
-        if self._silence.accepted_at is None:
+        advice = f"The next request is sent in {left:.0f} s: call again then."
+        if self._unanswered.accepted_at is None:
             advice += (
-                " Make sure that the credentials are right, because they have never brought a token; "
-                f"to try them at once, empty {self._store!r} and make a new client."
+                " These credentials have never brought a token: check them. "
+                f"To try them at once, empty {self._store!r} and create a new client."
             )
         return TokenUnavailable(
-            f"No access token: {_what_came(self._silence.status)}. This call did nothing. Token requests without a proper answer "
-            f"may count as failed attempts, and three of those in a row lock the account. {advice}",
+            f"No access token: {_describe(self._unanswered.status)}. This call did nothing. Unanswered token requests may "
+            f"count as failed attempts, and three of those in a row lock the account. {advice}",
             retry_after=left,
         )
 
 
-def _what_came(status: int | None) -> str:
-    """Return what the last token request met, without a word of the answer, which may come from anybody."""
+def _describe(status: int | None) -> str:
+    """Return what came instead of an answer, without its words: it may come from anywhere."""
     if status is None:
-        return "no answer came to the last token request"
+        return "the last token request was not answered"
     if 300 <= status < 400:
         return f"the token endpoint answered with a redirect (HTTP {status}); check auth_base_url"
     if 200 <= status < 500 and status != 408:
-        return f"the token endpoint answered with neither a token nor a refusal (HTTP {status}); check auth_base_url"
+        return f"the token endpoint answered with neither a token nor a rejection (HTTP {status}); check auth_base_url"
     return f"the token endpoint answered with HTTP {status}"
 
 
 def _closed() -> ClientClosed:
-    return ClientClosed("The client was closed by aclose(). This call did nothing; make a new client.")
+    return ClientClosed("The client was closed by aclose(). This call did nothing; create a new client.")

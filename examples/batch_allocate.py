@@ -30,7 +30,7 @@ ORDER = ("settled", "done", "failed", "unknown", "recovered", "rows", "requests 
 
 
 class Tally:
-    """Counts what happened, and the requests it took."""
+    """Counts how rows ended, and the requests that they took."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -60,10 +60,10 @@ class Tally:
         return table
 
 
-async def settle(
+async def pay(
     row: dict[str, str], original: OriginalClient, completions: Completions, store: Store, tally: Tally, timeout: float
 ) -> None:
-    """Bring one row to its end, and write down which it was."""
+    """Allocate one row, wait until it has settled, and record how it ended."""
     recovered = False
     try:
         allocation = await original.create_allocation(
@@ -104,7 +104,7 @@ async def run(options: argparse.Namespace) -> int:
 
                 async def work() -> None:
                     for row in rows:
-                        await settle(row, original, completions, store, tally, options.timeout)
+                        await pay(row, original, completions, store, tally, options.timeout)
                         progress.advance(task)
 
                 async with asyncio.TaskGroup() as group:
@@ -128,12 +128,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Allocate a file of rewards and wait until each is settled.")
     parser.add_argument("file", type=Path)
     parser.add_argument("--webhook-port", type=int, default=8080)
-    parser.add_argument("--at-once", type=int, default=64, help="rows under way at a time (default 64)")
-    parser.add_argument(
-        "--first-poll", type=float, default=3.0, help="seconds before an operation is first asked for (default 3)"
-    )
+    parser.add_argument("--at-once", type=int, default=64, help="rows in progress at a time (default 64)")
+    parser.add_argument("--first-poll", type=float, default=3.0, help="seconds before an operation is polled (default 3)")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds one row may take (default 120)")
-    parser.add_argument("--results", type=Path, help="write how each row ended there, as JSON lines")
+    parser.add_argument("--results", type=Path, help="write how each row ended to this file, as JSON lines")
     return asyncio.run(run(parser.parse_args()))
 
 

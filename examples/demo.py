@@ -1,7 +1,7 @@
-"""The whole job on a bad day: two sandboxed vendors with trouble switched on, two files of rewards, and the books afterwards.
+"""Pay two files of rewards to two sandboxed vendors with faults, and compare the vendors' books with the files afterwards.
 
-Exit code 0 only if the vendors' books agree with the files, row by row, that nobody was paid twice or forgotten, and if the
-trouble showed: a row settled by poll, one that failed on the chain, one recovered after a lost reply.
+The exit code is 0 only if every row was paid exactly once, and if the faults had an effect: a row settled by a poll, one failed
+on the blockchain, and one recovered after a lost reply.
 """
 
 import asyncio
@@ -35,12 +35,12 @@ EVENT = "MEAL_CARD_PAYMENT"
 WEBHOOK_KEY = "4o3vfxtcmo7b:demo-webhook-secret-of-the-sandbox"
 ORIGINAL = {"ORIGINAL_API_KEY": "demo-api-key", "ORIGINAL_API_SECRET": "demo-api-secret-of-more-than-32-bytes"}
 ENKASH = {"CLIENT_ID": "CEKDEMO001", "CLIENT_SECRET": "demo-client-secret", "USERNAME": "9000000001", "PASSWORD": "demo-password"}
-TROUBLE = ["--p503", "0.02", "--drop-after-commit", "0.01", "--seed", "20261121"]
-ORIGINAL_TROUBLE = [
+FAULTS = ["--p503", "0.02", "--drop-after-commit", "0.01", "--seed", "20261121"]
+ORIGINAL_FAULTS = [
     *("--confirm", "0.5:3", "--fail-rate", "0.02", "--webhook-loss", "0.05", "--webhook-duplicate", "0.2"),
     *("--webhook-body", "full,uid", "--duplicate-nonce", "reject"),
 ]
-ENKASH_TROUBLE = ["--duplicate-request", "replay"]
+ENKASH_FAULTS = ["--duplicate-request", "replay"]
 
 
 def free_port() -> int:
@@ -51,8 +51,8 @@ def free_port() -> int:
 
 @contextmanager
 def sandbox(vendor: str, *options: str) -> Iterator[str]:
-    """Run a sandboxed vendor in its own process; give its base URL."""
-    command = [sys.executable, "-m", "vendor_sandboxes", vendor, "--port", "0", *TROUBLE, *options]
+    """Run a sandboxed vendor in a process of its own; give its base URL."""
+    command = [sys.executable, "-m", "vendor_sandboxes", vendor, "--port", "0", *FAULTS, *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -70,7 +70,7 @@ def books_of(url: str) -> dict[str, Any]:
 
 
 def pay(file: Path, vendor: str, scratch: Path, environment: dict[str, str], *options: str) -> dict[str, dict[str, str]]:
-    """Run the batch job as a person would; return its rows by id."""
+    """Run `payouts run` as a person would; return the rows of its results by id."""
     results = scratch / f"{vendor}.csv"
     job = [sys.executable, "-m", "payouts", "run", str(file), "--vendor", vendor, "--campaign", "demo", "--yes", "--rate", "0"]
     job += ["--ledger", str(scratch / f"{vendor}.db"), "--results", str(results), "--report", str(REPORTS / f"{vendor}.html")]
@@ -91,18 +91,18 @@ def compare_original(results: dict[str, dict[str, str]], books: dict[str, Any]) 
         nonce = row["nonce"]
         result, allocation = results.get(row["id"]), held.get(nonce)
         if paid[nonce] != 1 or allocation is None:
-            wrong.append(f"{nonce}: expected one allocation in the books, got {paid[nonce]}")
+            wrong.append(f"{nonce}: {paid[nonce]} allocations in the books, not 1")
         elif Decimal(allocation["amount"]) != Decimal(row["amount"]) or allocation["to_user_uid"] != row["to_user_uid"]:
-            wrong.append(f"{nonce}: expected {row['amount']} to {row['to_user_uid']}, the books say {allocation}")
+            wrong.append(f"{nonce}: {row['amount']} to {row['to_user_uid']} in the file, {allocation} in the books")
         elif result is None or result["state"] != allocation["status"]:
-            wrong.append(f"{nonce}: the books say {allocation['status']}, the job said {result and result['state']}")
+            wrong.append(f"{nonce}: {allocation['status']} in the books, {result and result['state']} in the results")
     wrong += [f"{nonce}: in the books, not in the file" for nonce in held.keys() - {row["nonce"] for row in rows}]
-    trouble = {
+    effects = {
         "settled by poll": any(result["settled_by"] == "poll" for result in results.values()),
-        "failed on the chain": any(result["state"] == "failed" for result in results.values()),
+        "failed on the blockchain": any(result["state"] == "failed" for result in results.values()),
         "recovered after a lost reply": any(books["asked"][nonce] > 1 for nonce in held),
     }
-    return wrong + [f"no row was {what}: the trouble did not show" for what, seen in trouble.items() if not seen]
+    return wrong + [f"no row was {what}: the faults had no effect" for what, seen in effects.items() if not seen]
 
 
 def compare_enkash(results: dict[str, dict[str, str]], books: dict[str, Any]) -> list[str]:
@@ -113,21 +113,19 @@ def compare_enkash(results: dict[str, dict[str, str]], books: dict[str, Any]) ->
         result = results.get(row["id"])
         credits_held = books["created"].get(result["request_id"], 0) if result else 0
         if result is None or result["state"] != "done" or credits_held != 1:
-            wrong.append(
-                f"{row['id']}: the job said {result and result['state']}, the books hold {credits_held} allocations of it"
-            )
+            wrong.append(f"{row['id']}: {result and result['state']} in the results, {credits_held} allocations in the books")
     return wrong
 
 
 def show_settled(console: Console, results: dict[str, dict[str, str]], books: dict[str, Any]) -> None:
-    """Print how the rows ended, and a table of the time from the chain's confirmation to the ledger."""
+    """Print how the rows ended, and the times from the blockchain's confirmation to the ledger."""
     states = Counter(result["state"] for result in results.values())
     requests = sum(books["requests"].values()) / len(results)
     recovered = sum(asked > 1 for asked in books["asked"].values())
     console.print(
         f"settled {states['done'] + states['failed']}, done {states['done']}, failed {states['failed']}, unknown "
         f"{states['unknown']}, recovered {recovered}, requests per allocation {requests:.2f}\n"
-        "from the chain's confirmation to the ledger:",
+        "from the blockchain's confirmation to the ledger:",
         highlight=False,
         soft_wrap=True,
     )
@@ -146,25 +144,25 @@ def show_settled(console: Console, results: dict[str, dict[str, str]], books: di
 
 
 async def configure_event(url: str) -> None:
-    """Say what one meal is worth, as whoever runs the campaign does once; EnKash has no key for it, so it is done by hand."""
+    """Configure what a meal is worth, as an operator does once per campaign."""
     credentials = PasswordCredentials(**{name.lower(): value for name, value in ENKASH.items()})
     async with EnkashClient(coins_base_url=url, auth_base_url=url, credentials=credentials) as client:
         for attempt in range(1, 11):
             try:
                 await client.create_event(event=EVENT, amount=6)
             except OutcomeUnknown:
-                print(f"attempt {attempt} to configure {EVENT} was not answered; another one does no harm here")
+                print(f"attempt {attempt} to configure {EVENT} was not answered; trying again, which is harmless in a sandbox")
             else:
                 return
 
 
 def pay_tokens(console: Console, scratch: Path) -> list[str]:
-    """Pay the file of token rewards and return what is wrong."""
+    """Pay the file of token rewards; return every difference."""
     console.rule(f"Original: {REWARDS.name}")
     port = free_port()
     options = ["--webhook-url", f"http://127.0.0.1:{port}/webhooks/original", "--webhook-key", WEBHOOK_KEY]
     options += ["--api-key", ORIGINAL["ORIGINAL_API_KEY"], "--api-secret", ORIGINAL["ORIGINAL_API_SECRET"]]
-    with sandbox("original", *ORIGINAL_TROUBLE, *options) as url:
+    with sandbox("original", *ORIGINAL_FAULTS, *options) as url:
         environment = {**ORIGINAL, "ORIGINAL_BASE_URL": url, "ORIGINAL_WEBHOOK_KEYS": WEBHOOK_KEY}
         job = ["--concurrency", "64", "--webhook-port", str(port), "--poll-after", "3", "--polls-per-second", "200"]
         results = pay(REWARDS, "original", scratch, environment, *job)
@@ -174,10 +172,10 @@ def pay_tokens(console: Console, scratch: Path) -> list[str]:
 
 
 def pay_coins(console: Console, scratch: Path) -> list[str]:
-    """Pay the file of coin rewards and return what is wrong."""
+    """Pay the file of coin rewards; return every difference."""
     console.rule(f"EnKash: {CASHBACK.name}")
     options = [word for name, value in ENKASH.items() for word in (f"--{name.lower().replace('_', '-')}", value)]
-    with sandbox("enkash", *ENKASH_TROUBLE, *options) as url:
+    with sandbox("enkash", *ENKASH_FAULTS, *options) as url:
         asyncio.run(configure_event(url))
         environment = {f"ENKASH_{name}": value for name, value in ENKASH.items()}
         environment |= {"ENKASH_COINS_BASE_URL": url, "ENKASH_AUTH_BASE_URL": url}
@@ -193,7 +191,7 @@ def main() -> int:
     for line in wrong:
         console.print(f"wrong: {line}", style="bold red")
     if not wrong:
-        console.print("the vendors' books agree: every row exactly once", style="bold green")
+        console.print("The vendors' books agree: every row was paid exactly once.", style="bold green")
     console.print(f"reports: {' '.join(str(report) for report in sorted(REPORTS.glob('*.html')))}")
     return 1 if wrong else 0
 

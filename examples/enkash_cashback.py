@@ -28,10 +28,10 @@ SAMPLE_USERS = ["EKQZVMQK", "EK6CYE6K", "EKIQB4L2", "EK04AZHX", "EKDM5AVZ"]
 async def open_client(options: argparse.Namespace, stack: AsyncExitStack) -> EnkashClient:
     """Return a client of the sandbox, or one from the environment; the stack closes it."""
     if not options.sandbox:
-        store = FileBreakerStore(options.breaker_file)  # a wrong password is tried once, however often this is run
+        store = FileBreakerStore(options.breaker_file)  # a wrong password is tried once, however often this runs
         return await stack.enter_async_context(EnkashClient.from_env(breaker_store=store))
 
-    from vendor_sandboxes import EnkashSandbox  # noqa: PLC0415 - only where one is asked for
+    from vendor_sandboxes import EnkashSandbox  # noqa: PLC0415 - only for --sandbox
 
     sandbox = await stack.enter_async_context(EnkashSandbox(latency=(0.005, 0.05)))
     credentials = PasswordCredentials(sandbox.client_id, sandbox.client_secret, sandbox.username, sandbox.password)
@@ -41,7 +41,7 @@ async def open_client(options: argparse.Namespace, stack: AsyncExitStack) -> Enk
 
 async def grant(client: EnkashClient, event: str, user: str, campaign: str) -> bool:
     """Allocate once to one user; return whether the coins were given."""
-    request_id = f"{campaign}-{user}"  # the same whenever this is run for this campaign
+    request_id = f"{campaign}-{user}"  # the same in every run of this campaign
     try:
         receipt = await client.allocate_coins(event=event, user_id=user, request_id=request_id)
     except OutcomeUnknown as problem:
@@ -55,15 +55,15 @@ async def grant(client: EnkashClient, event: str, user: str, campaign: str) -> b
 
 
 async def balance(client: EnkashClient, user: str) -> str:
-    """Return a line about what a user has."""
+    """Return a line with the balance of a user."""
     try:
         return f"{user} has {await client.get_balance(user)} coins"
     except VendorError as problem:
-        return f"{user}: balance not known: {problem}"
+        return f"{user}: balance unknown: {problem}"
 
 
 async def cashback(options: argparse.Namespace) -> int:
-    """Do the whole job; return the exit code."""
+    """Configure the event, allocate, and print balances; return the exit code."""
     async with AsyncExitStack() as stack:
         client = await open_client(options, stack)
         event = await client.create_event(event=options.event, amount=options.coins)

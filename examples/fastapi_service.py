@@ -1,4 +1,4 @@
-"""A FastAPI service that keeps deliveries before it acknowledges them, and hands each to a handler.
+"""A FastAPI service that stores deliveries before it acknowledges them, and passes each to a handler.
 
 Run it with ORIGINAL_WEBHOOK_KEYS (id:secret) in the environment: `uvicorn --app-dir examples fastapi_service:app`.
 """

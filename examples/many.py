@@ -1,4 +1,4 @@
-"""Wait for many operations at once, without a task or a future for each: `as_completed`.
+"""Wait for many operations with `as_completed`, without a task or a future for each.
 
 Run it with ORIGINAL_API_KEY, ORIGINAL_API_SECRET, ORIGINAL_BASE_URL and ORIGINAL_WEBHOOK_KEYS (id:secret) in the environment.
 """
@@ -29,11 +29,11 @@ async def grant_all(campaign: str, users: list[str]) -> None:
                 original.create_allocation(reward_uid="764893807463", to_user_uid=user, amount="0.5", nonce=f"{campaign}-{user}")
                 for user in users
             ]
-            created = await asyncio.gather(*creating, return_exceptions=True)  # one that fails stops no other half-way
-            allocations = [one for one in created if isinstance(one, Allocation)]
-            for user, one in zip(users, created, strict=True):
-                if isinstance(one, BaseException):
-                    print(f"{user}: {one}")
+            created = await asyncio.gather(*creating, return_exceptions=True)  # one failure must not stop the others
+            allocations = [each for each in created if isinstance(each, Allocation)]
+            for user, each in zip(users, created, strict=True):
+                if isinstance(each, BaseException):
+                    print(f"{user}: {each}")
             async with completions.as_completed(allocations, timeout=300) as outcomes:
                 async for outcome in outcomes:
                     print(outcome)

@@ -54,7 +54,7 @@ def make_app() -> web.Application:
     app, store, client = web.Application(), MemoryStore(), OriginalClient.from_env()
     app[original], app[completions] = client, Completions(client, store)
     receiver = Receiver(OriginalWebhooks.from_env(), store)
-    receiver.register(app, "/webhooks/original", app[completions])  # SIGTERM ends open waits: callers ask again
+    receiver.register(app, "/webhooks/original", app[completions])  # SIGTERM ends open waits; callers send the order again
 
     async def vendor(app: web.Application) -> AsyncIterator[None]:
         async with client, app[completions]:

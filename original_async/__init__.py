@@ -1,4 +1,4 @@
-"""Asyncio client for the reward family of Original, and the reading of its webhooks."""
+"""Asyncio client for the rewards of Original, and its webhooks: how they are signed and what they say."""
 
 from typing import TYPE_CHECKING
 
@@ -27,5 +27,5 @@ __all__ = [
     "sign",
 ]
 
-if not TYPE_CHECKING:  # else a type checker would believe in every name
+if not TYPE_CHECKING:  # a type checker would accept every name from a module with __getattr__
     __getattr__ = late_names(__name__, __all__, ("models", "errors", "signature", "webhooks", "client"))

@@ -1,7 +1,7 @@
-"""The headers every request carries: the API key, and a token signed with the API secret.
+"""The headers of every request: the API key, and a JWT signed with the API secret.
 
-See https://docs.getoriginal.com/docs/api-authentication. The vendor's own clients differ about `api_key` and `exp` in the token;
-this one has both, each proven by one of them.
+See https://docs.getoriginal.com/docs/api-authentication. The vendor's own clients disagree on `api_key` and `exp` in the token;
+this token has both, because the API accepts each of them from one of those clients.
 """
 
 from __future__ import annotations
@@ -26,74 +26,66 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("original_async")
 
-SAFE_SECRET_BYTES = 32
+MIN_SECRET_BYTES = 32
 RENEW_BEFORE = 300.0
-"""Seconds before its end that a token is replaced."""
-SHORTEST_LIFETIME, LONGEST_LIFETIME = 60.0, 10 * 365 * 86_400.0
-REMEMBERED = 4
-"""How many tokens are kept out of messages: the vendor may name one that has just been replaced."""
-YOUNG = 60.0
-"""Seconds for which a refused token is not replaced: another one would say the same."""
+"""Seconds before a token expires at which it is replaced."""
+MIN_LIFETIME, MAX_LIFETIME = 60.0, 10 * 365 * 86_400.0
+REDACTED_TOKENS = 4
+"""How many of the latest tokens are redacted from messages: an error may quote one that has just been replaced."""
+MIN_AGE = 60.0
+"""Seconds before a rejected token may be replaced: a newer one would be rejected for the same reason."""
 
 _api_key_shape = re.compile(r"[!-~]{1,255}", re.ASCII).fullmatch
 
 
-class Tokens:
-    """Mint tokens and keep the headers that carry them until they are due for renewal.
-
-    Args:
-        api_key: The app's API key.
-        api_secret: The secret that belongs to it.
-        lifetime: Seconds a token is valid, from 60 to ten years; None for tokens without an end.
-        clock: Seconds since the epoch, for the end that a token names. Tokens are renewed by `uptime` as well, because this clock
-            can be set.
-
-    Raises:
-        ValueError: the key or secret cannot be one, or `lifetime` is too short or too long.
-        TypeError: one of them has another type.
-    """
+class TokenAuthorizer:
+    """Mint tokens, and keep the headers that carry the current one until it is due for renewal."""
 
     def __init__(self, api_key: str, api_secret: str, *, lifetime: float | None, clock: Callable[[], float]) -> None:
         self._api_key = Secret(api_key, "api_key").reveal()
         if not _api_key_shape(self._api_key):
-            raise ValueError("api_key: it is too long, or there is a character beyond ASCII in it. Copy it again.")
+            raise ValueError("api_key: longer than 255 characters, or not all ASCII. Copy it again.")
         self._secret = Secret(api_secret, "api_secret")
-        self._lifetime = _checked_lifetime(lifetime)
+        self._lifetime = (
+            lifetime
+            if lifetime is None
+            else check_number(lifetime, "token_lifetime", at_least=MIN_LIFETIME, at_most=MAX_LIFETIME)
+        )
         self._clock = check_callable(clock, "clock")
-        self._jws = _quiet_jws()
-        self._tokens: deque[Secret] = deque(maxlen=REMEMBERED)
-        if len(self._secret.reveal().encode("utf-8")) < SAFE_SECRET_BYTES:
-            logger.warning("api_secret: shorter than %d bytes, which is weak for HS256; make a new key", SAFE_SECRET_BYTES)
+        self._jws = _signer()
+        self._tokens: deque[Secret] = deque(maxlen=REDACTED_TOKENS)
+        if len(self._secret.reveal().encode("utf-8")) < MIN_SECRET_BYTES:
+            logger.warning("api_secret: shorter than %d bytes, which is weak for HS256; create a new key", MIN_SECRET_BYTES)
         self._mint()
 
     def __repr__(self) -> str:
-        return f"<Tokens of {self._secret!r}>"
+        return f"<TokenAuthorizer with {self._secret!r}>"
 
-    async def headers(self, timeout: float) -> Headers:  # noqa: ARG002 - nothing is waited for
-        """Return the headers of the next attempt; the same object as long as the token stands."""
-        if self._age() >= self._longest_use:
+    async def headers(self, timeout: float) -> Headers:  # noqa: ARG002 - never waits
+        """Return the headers of the next attempt; the same object until the token is replaced."""
+        if self._age() >= self._max_age:
             self._mint()
         return self._headers
 
-    async def renew(self, refused: Headers, timeout: float) -> bool:  # noqa: ARG002 - nothing is waited for
-        """Say whether another token is to be had, after these headers met a 401; mint it if the refused one is not new."""
+    async def renew(self, refused: Headers, timeout: float) -> bool:  # noqa: ARG002 - never waits
+        """Return whether another token is available after a 401 to these headers; mint one unless the rejected one is new."""
         if refused is not self._headers:
             return True
-        if self._lifetime is None or self._age() < YOUNG:
+        if self._lifetime is None or self._age() < MIN_AGE:
             return False
         self._mint()
         return True
 
     def secrets(self) -> tuple[str, ...]:
-        """Return what must not appear in any message."""
+        """Return the values to redact from messages."""
         return self._secret.reveal(), *map(Secret.reveal, self._tokens)
 
     def _age(self) -> float:
-        """Return the seconds since the token was minted, by whichever clock says more; one set back says so much as well."""
-        return max(uptime() - self._minted_at, abs(self._clock() - self._minted_on))
+        """Return the seconds since the token was minted, by whichever clock shows more: the wall clock can be set either way."""
+        return max(uptime() - self._minted_uptime, abs(self._clock() - self._minted_wall))
 
     def _mint(self) -> None:
-        from jwt import InvalidKeyError  # noqa: PLC0415 - see _quiet_jws
+        from jwt import InvalidKeyError  # noqa: PLC0415 - see _signer
 
         now = self._clock()
         payload: dict[str, object] = {"user_id": "*", "resource": "*", "action": "*", "api_key": self._api_key}
@@ -103,7 +95,7 @@ class Tokens:
         with suppress(InvalidKeyError):
             token = Secret(self._jws.encode(dumps(payload), self._secret.reveal(), algorithm="HS256"), "token")
         if token is None:
-            raise ValueError("api_secret: it is a key or certificate of another kind. Give the API secret.")
+            raise ValueError("api_secret: this is an SSH key or a certificate. Give the API secret.")
         self._tokens.append(token)
         self._headers = Headers.of(
             {
@@ -114,27 +106,19 @@ class Tokens:
                 "User-Agent": "rewards-async",
             }
         )
-        self._minted_at, self._minted_on = uptime(), now
-        self._longest_use = math.inf if self._lifetime is None else max(self._lifetime - RENEW_BEFORE, self._lifetime / 2)
+        self._minted_uptime, self._minted_wall = uptime(), now
+        self._max_age = math.inf if self._lifetime is None else max(self._lifetime - RENEW_BEFORE, self._lifetime / 2)
 
 
-def _quiet_jws() -> PyJWS:
-    """Return what signs tokens; PyJWT warns at each of them about a short key, which is said once, by the log."""
+def _signer() -> PyJWS:
     from jwt import PyJWS  # noqa: PLC0415 - it imports all of cryptography, which only a client needs
     from jwt.algorithms import HMACAlgorithm  # noqa: PLC0415
 
     class AnyLength(HMACAlgorithm):
-        def check_key_length(self, key: bytes) -> None:  # noqa: ARG002
+        def check_key_length(self, key: bytes) -> None:  # noqa: ARG002 - PyJWT warns per token; a short secret is logged once
             return None
 
     jws = PyJWS()
     jws.unregister_algorithm("HS256")
     jws.register_algorithm("HS256", AnyLength(hashlib.sha256))
     return jws
-
-
-def _checked_lifetime(lifetime: float | None) -> float | None:
-    if lifetime is None:
-        return None
-    check_number(lifetime, "token_lifetime", at_least=SHORTEST_LIFETIME, at_most=LONGEST_LIFETIME)
-    return float(lifetime)

@@ -1,4 +1,4 @@
-"""The client: the reward family of Original, under the names of the vendor's own SDK."""
+"""The client of Original's rewards, with the method names of the vendor's own SDK."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Self, Unpack
 
 from attrs import evolve
 
-from original_async.auth import Tokens
-from original_async.conclusion import conclude
+from original_async.auth import TokenAuthorizer
 from original_async.errors import read_refusal
-from original_async.lookup import ADVICE, LONGEST_RESERVE, MODELS, READ_PATHS, Lookup, read_created, reconcile, says_known
-from original_async.models import ALLOCATION, CLAIM, Allocation, AllocationRequest, Claim, ClaimRequest
+from original_async.lookup import READ_PATHS, Lookup, read_created
+from original_async.models import ALLOCATION, CLAIM, MODELS, Allocation, AllocationRequest, Claim, ClaimRequest
 from original_async.settings import find_base_url, options_from
+from original_async.settlement import ADVICE, MAX_LOOKUP_RESERVE, conclude, reconcile, says_known
 from rewards_core.errors import Forbidden, OutcomeUnknown, RateLimited, RequestRejected, Unauthorized, UnexpectedResponse
 from rewards_core.http.calls import warn_of_cancellation
 from rewards_core.http.messages import Effect, Request
@@ -43,6 +43,7 @@ from rewards_core.validation import (
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from original_async.lookup import BeforePage
     from original_async.models import Balance, Reward
     from original_async.settings import AmountAs, ClientOptions, Environment, ReadPath
     from rewards_core.backoff import RetryPolicy
@@ -51,35 +52,40 @@ if TYPE_CHECKING:
     from rewards_core.operations import Event, MaySend
     from rewards_core.rate import Limits
 
-H = TypeVar("H")
-
 
 class OriginalClient:
-    """Allocate and claim rewards at Original, safely for many tasks at once, from one event loop and process.
+    """Allocate and claim rewards at Original.
 
-    Use it as `async with OriginalClient(...) as original:`, or call `aclose()` when done.
+    One client serves any number of tasks in one event loop. Use it as `async with OriginalClient(...) as original:`, or call
+    `aclose()` when done.
+
+    Every call is retried within its timeout where that is safe, and raises a `VendorError` if it fails: `RequestRejected` (or its
+    subclass `NotFound`, `Unauthorized`, `Forbidden`, `RateLimited` or `ValidationFailed`), `ConnectFailed`, `ServerFailed`,
+    `DeadlineExceeded`, `UnexpectedResponse` or `ClientClosed`. A write whose outcome is not known raises `OutcomeUnknown`.
+    Invalid arguments raise `ValueError` or `TypeError`, and a borrowed session that cannot be used `ConfigurationError`; nothing
+    was sent.
 
     Args:
         api_key: The app's API key.
-        api_secret: The secret that belongs to it; it signs tokens and never leaves the process.
-        environment: `"production"` or `"development"`; a property of the app.
-        base_url: Another address, `/v1` included.
-        session: A session to borrow; never closed here. One is made and owned if not given.
-        timeouts: Seconds per call and attempt.
-        retry: How often a call is tried.
-        limits: Calls under way at once and per second.
-        observers: Objects with any of `on_start`, `on_retry`, `on_end`.
-        read_path: Where allocations are read: `"allocation"` or `"allocate"` as the documents have both, or `"auto"` to find out.
+        api_secret: The API secret of that key. It signs tokens and is never sent.
+        environment: `"production"` or `"development"`, a property of the app.
+        base_url: An address that replaces the environment's, `/v1` included.
+        session: An aiohttp session to borrow, never closed here; by default the client owns one.
+        timeouts: Seconds per call and per attempt; by default 30 in total, 5 to connect and 10 to read.
+        retry: How often a call is attempted and how long it pauses in between; by default 5 attempts.
+        limits: Concurrent connections and calls per second; by default 100 connections and no rate.
+        observers: Objects with any of the methods `on_start`, `on_retry` and `on_end`.
+        read_path: The path of allocations, `"allocation"` or `"allocate"`: the documents name both. `"auto"` finds out.
         amount_as: Whether amounts are sent as `"string"`, as documented, or as `"number"` with the same digits.
-        token_lifetime: Seconds a token is valid, from 60 to ten years; None for tokens without an end.
-        scope: What the app's operations are kept under, where several apps share a store.
-        allow_insecure: Whether `base_url` may be plain http outside loopback.
-        clock: Returns the seconds since the epoch, for the end that a token names.
-        random: Returns a number from 0 to 1, which spreads repeated requests.
+        token_lifetime: Seconds for which a token is valid, 60 to 315,360,000 (ten years); None for tokens that do not expire.
+        scope: The name under which the app's operations are stored, where several apps share a store.
+        allow_insecure: Whether `base_url` may be plain http to another host than this one.
+        clock: Returns the seconds since the epoch, for the expiry of tokens.
+        random: Returns a number from 0 to 1, for the jitter of retries.
 
     Raises:
-        ValueError: an argument cannot be what it should; the text says what to give.
-        TypeError: an argument has another type.
+        ValueError: an argument is invalid; the error says what to give.
+        TypeError: an argument has the wrong type.
     """
 
     @shielded
@@ -108,11 +114,11 @@ class OriginalClient:
         self._base_url = find_base_url(environment, base_url, allow_insecure=allow_insecure)
         self._scope = check_id(scope, "scope")
         self._amount_as_number = amount_as == "number"
-        self._tokens = Tokens(api_key, api_secret, lifetime=token_lifetime, clock=clock)
+        self._authorizer = TokenAuthorizer(api_key, api_secret, lifetime=token_lifetime, clock=clock)
         self._transport = Transport(
             vendor="Original",
             base_url=self._base_url,
-            authorizer=self._tokens,
+            authorizer=self._authorizer,
             refusal=read_refusal,
             session=session,
             timeouts=timeouts,
@@ -128,21 +134,22 @@ class OriginalClient:
     @classmethod
     @shielded
     def from_env(cls, **arguments: Unpack[ClientOptions]) -> Self:
-        """Make a client from the environment.
+        """Create a client from environment variables.
 
-        It reads `ORIGINAL_API_KEY`, `ORIGINAL_API_SECRET`, `ORIGINAL_BASE_URL` and `ORIGINAL_ENVIRONMENT`; empty is absent.
+        Reads `ORIGINAL_API_KEY`, `ORIGINAL_API_SECRET`, `ORIGINAL_BASE_URL` and `ORIGINAL_ENVIRONMENT`; an empty variable counts
+        as missing.
 
         Args:
-            arguments: Any argument of the client; it wins over the environment.
+            arguments: Arguments of the client; they override the variables.
 
         Raises:
-            ValueError: key or secret are in neither place, or a value cannot be what it should.
+            ValueError: the key or the secret is missing, or a value is invalid; the error names the variable.
         """
         return cls(**options_from(os.environ, arguments))
 
     @property
     def scope(self) -> str:
-        """The scope of every operation this client makes."""
+        """The scope of this client's operations."""
         return self._scope
 
     async def create_allocation(
@@ -155,40 +162,38 @@ class OriginalClient:
         repeated: bool = False,
         timeout: float | None = None,
     ) -> Allocation:
-        """Allocate tokens of a reward to a user; the chain carries it out later.
+        """Allocate tokens of a reward to a user; the blockchain confirms the allocation later.
 
-        The call retries with the same bytes. If the vendor refuses, or no answer says what happened, the user's allocations are
-        searched for the nonce; a fifth of the time, at most 5 s, is kept for that. See
+        Retries send the same bytes. If the vendor rejects the request, or its outcome is not known, the user's allocations are
+        searched for the nonce; a fifth of the timeout, at most 5 s, is reserved for that. See
         https://docs.getoriginal.com/docs/allocate-rewards.
 
-        To try again after an error, use the same nonce and `repeated=True`, as often and as late as you like. Bound the call by
-        `timeout` rather than by cancelling it: a cancelled call raises `CancelledError` and leaves only a warning in the log.
+        To try again after an error, repeat the call with the same nonce and `repeated=True`, as often and as late as needed.
+        Limit the call by `timeout`, not by cancelling it: a cancelled call raises `CancelledError`, and only a log line says that
+        it may have been carried out.
 
         Args:
             reward_uid: The reward contract.
-            to_user_uid: The user who will be able to claim the tokens.
-            amount: How many, above 0, with up to 60 digits and up to 30 decimals; never a float.
-            nonce: Names this payout for ever; made once, kept before the call, the same in every repetition.
-            repeated: Whether an earlier call with this nonce may have been sent, by this process or another. A refusal then never
-                ends as `RequestRejected`: what an earlier call did, only the look-up can tell.
-            timeout: Seconds for this call, look-up included, above 0; the client's `timeouts.total` if not given.
+            to_user_uid: The user who can then claim the tokens.
+            amount: The number of tokens, above 0, with at most 60 digits and 30 decimals. A float is refused.
+            nonce: The idempotency key of this payout. Create it once, store it before the call, and use it in every repetition.
+            repeated: Whether an earlier call with this nonce may have been sent, by any process. A rejection then never ends as
+                `RequestRejected`, because only the look-up can tell what the earlier call did.
+            timeout: Seconds for this call including the look-up, above 0; by default the client's `timeouts.total`.
 
         Returns:
-            The allocation, `pending`; or as it stands by now, with `recovered=True`, if it was found by its nonce.
+            The allocation, `pending`; or, if it was found by its nonce, in its current status and with `recovered=True`.
 
         Raises:
-            ValueError: an argument cannot be what it should; nothing was sent.
-            TypeError: an argument has another type; nothing was sent.
-            ConfigurationError: the client's settings or its borrowed session cannot be used; nothing was sent.
-            Conflict: the nonce is held by an allocation with another reward or amount.
-            Unauthorized, Forbidden, RateLimited: the vendor refused the caller; this call did nothing. They say nothing about
-                earlier calls.
-            RequestRejected: the vendor refused, and this call did nothing. Only without `repeated`.
-            UnexpectedResponse: the answer was a redirect, which is never followed: check the base URL.
-            ConnectFailed: nothing was sent by this call; it says nothing about earlier calls.
-            OutcomeUnknown: it may have been carried out, by this call or an earlier one: pass the error to `Completions.wait`, or
-                repeat the call. Its `request` is an `AllocationRequest`.
-            ClientClosed: the client is closed, or used from another loop or process; nothing was sent by this call.
+            Conflict: the nonce belongs to an allocation with another reward, user or amount; this call created nothing.
+            Unauthorized, Forbidden, RateLimited: the vendor refused the caller; this call did nothing. An earlier call may have
+                been carried out.
+            RequestRejected: the vendor rejected the request; this call did nothing. Never with `repeated=True`.
+            ConnectFailed: this call sent nothing. An earlier call may have been carried out.
+            OutcomeUnknown: this call or an earlier one may have been carried out. Pass the error to `Completions.wait`, or repeat
+                the call. Its `request` is an `AllocationRequest`.
+            UnexpectedResponse: the answer was a redirect, which is never followed; check the base URL.
+            ValueError, TypeError, ConfigurationError, ClientClosed: this call sent nothing.
         """
         reward_uid, to_user_uid = check_id(reward_uid, "reward_uid"), check_id(to_user_uid, "to_user_uid")
         digits, nonce, repeated = check_amount(amount), check_key(nonce, "nonce"), check_flag(repeated, "repeated")
@@ -213,7 +218,7 @@ class OriginalClient:
                     body=body,
                     key=nonce,
                     advice=ADVICE,
-                    deadline=deadline - min(LONGEST_RESERVE, seconds / 5),
+                    deadline=deadline - min(MAX_LOOKUP_RESERVE, seconds / 5),
                 )
             )
         except (Unauthorized, Forbidden, RateLimited):
@@ -239,7 +244,7 @@ class OriginalClient:
                 asked,
                 trouble,
                 repeated=repeated,
-                look_up=partial(self._lookup.under_nonces, to_user_uid, (nonce,), deadline),
+                look_up=partial(self._lookup.allocations_by_nonce, to_user_uid, (nonce,), deadline),
                 started=deadline - seconds,
                 deadline=deadline,
             )
@@ -249,15 +254,15 @@ class OriginalClient:
             raise
 
     async def get_allocation(self, uid: str, *, timeout: float | None = None) -> Allocation:
-        """Read one allocation.
+        """Read one allocation; see https://docs.getoriginal.com/docs/get-allocation-details-by-uid.
 
         Args:
-            uid: The vendor's id of it.
-            timeout: Seconds for this call, above 0; the client's if not given.
+            uid: The allocation's uid.
+            timeout: Seconds for this call, above 0; by default the client's `timeouts.total`.
 
         Raises:
-            NotFound: the vendor knows none of that uid; a new one may not be readable yet.
-            VendorError: as every read.
+            NotFound: there is no such allocation; one just created may not be readable yet.
+            VendorError: the call failed.
         """
         return await self._lookup.allocation(check_id(uid, "uid"), self._transport.deadline(timeout))
 
@@ -265,45 +270,47 @@ class OriginalClient:
         self,
         user_uid: str,
         *,
-        before_page: Callable[[], Awaitable[object]] | None = None,
+        before_page: BeforePage | None = None,
         timeout: float | None = None,
     ) -> list[Allocation]:
-        """Read all allocations to a user, page after page; an unknown user has none.
+        """Read all allocations to a user, over all pages; an unknown user has none.
+
+        See https://docs.getoriginal.com/docs/get-list-of-allocations-by-user-uid.
 
         Args:
             user_uid: The user.
-            before_page: Awaited before each further page; every page then has the client's whole time.
-            timeout: Seconds for this call, all pages included, above 0; the client's if not given.
+            before_page: Awaited before each further page, which then has the client's whole `timeouts.total`.
+            timeout: Seconds for this call including all pages, above 0; by default the client's `timeouts.total`.
 
         Raises:
-            UnexpectedResponse: the vendor says that there are more than it shows.
-            VendorError: as every read.
+            UnexpectedResponse: the list is incomplete: the vendor says that there are more allocations than it shows.
+            VendorError: the call failed.
         """
-        user_uid, before_page = check_id(user_uid, "user_uid"), _checked_hook(before_page, "before_page")
-        deadline = self._transport.deadline(timeout)
-        return (await self._lookup.allocations(user_uid, deadline, before_page=before_page)).all()
+        user_uid = check_id(user_uid, "user_uid")
+        _check_hook(before_page, "before_page")
+        return (await self._lookup.allocations(user_uid, self._transport.deadline(timeout), before_page=before_page)).all()
 
     async def find_allocation(
         self, to_user_uid: str, nonce: str, reward_uid: str | None = None, *, timeout: float | None = None
     ) -> Allocation | None:
-        """Look an allocation up by its nonce, among those of its user; a new one may not be listed yet.
+        """Find an allocation by its nonce, in the list of its user; one just created may not be listed yet.
 
         Args:
-            to_user_uid: The user it was made for.
-            nonce: The nonce it was made with.
-            reward_uid: Only of this reward contract, if given.
-            timeout: Seconds for this call, all pages included, above 0; the client's if not given.
+            to_user_uid: The user it was created for.
+            nonce: The nonce it was created with.
+            reward_uid: Its reward contract; any if None.
+            timeout: Seconds for this call including all pages, above 0; by default the client's `timeouts.total`.
 
         Returns:
-            The allocation, None if a complete list shows none.
+            The allocation; None if a complete list does not show it.
 
         Raises:
-            UnexpectedResponse: it is not among what the vendor shows, and there is more than it shows.
-            VendorError: as every read.
+            UnexpectedResponse: the list does not show it and is incomplete.
+            VendorError: the call failed.
         """
         wanted = None if reward_uid is None else check_id(reward_uid, "reward_uid")
         user_uid, nonce = check_id(to_user_uid, "to_user_uid"), check_key(nonce, "nonce")
-        listing = await self._lookup.under_nonces(user_uid, (nonce,), self._transport.deadline(timeout))
+        listing = await self._lookup.allocations_by_nonce(user_uid, (nonce,), self._transport.deadline(timeout))
         held = next((each for each in listing.found if wanted in {None, each.reward_uid}), None)
         if held is None:
             listing.all()
@@ -313,29 +320,31 @@ class OriginalClient:
         self,
         requests: Sequence[KeyedRequest],
         *,
-        before_page: Callable[[], Awaitable[object]] | None = None,
+        before_page: BeforePage | None = None,
         may_send: MaySend | None = None,
         timeout: float | None = None,
     ) -> Sequence[Allocation]:
-        """Look several allocations of one user up by their nonces, with one listing.
+        """Find several allocations of one user by their nonces, with one list.
 
         Args:
-            requests: What was asked for, as an `OutcomeUnknown` carries it.
-            before_page: Awaited before each further page; every page then has the client's whole time.
-            may_send: Awaited when the request for a page is about to leave, which is not sent if it returns False: the first page
-                then fails, a further one waits for `before_page` again. No page is then asked for while the vendor wants all
-                calls to pause, and none is repeated but after 401.
-            timeout: Seconds for this call, above 0; the client's if not given.
+            requests: What was asked for, as an `OutcomeUnknown` holds it; all of one user.
+            before_page: Awaited before each further page, which then has the client's whole `timeouts.total`.
+            may_send: Awaited just before the request for a page is sent. If it returns False, the request is not sent: the first
+                page then fails, and a further one waits for `before_page` again. With `may_send`, nothing is sent while the
+                vendor wants all calls to pause, and no page is requested twice except after a 401.
+            timeout: Seconds for this call, above 0; by default the client's `timeouts.total`.
 
         Returns:
-            Every listed allocation that bears one of the nonces, `recovered`. That one is missing proves nothing.
+            Every listed allocation under one of the nonces, with `recovered=True`. An allocation missing here may still exist.
 
         Raises:
-            VendorError: as every read; also where the list is incomplete and shows none of them.
-            ValueError: they are not of one user, or one of them is no `AllocationRequest` of this client's scope.
-            TypeError: they are no list, or one of them is no request.
+            UnexpectedResponse: the list is incomplete and shows none of the nonces.
+            VendorError: the call failed.
+            ValueError: the requests are not of one user, or one is not an `AllocationRequest` of this client's scope.
+            TypeError: `requests` is not a list of requests.
         """
-        before_page, may_send = _checked_hook(before_page, "before_page"), _checked_hook(may_send, "may_send")
+        _check_hook(before_page, "before_page")
+        _check_hook(may_send, "may_send")
         requests = tuple(check_iterable(requests, "requests", "a list of AllocationRequest(...)"))
         for request in requests:
             check_methods(request, "requests", "AllocationRequest(...)", KeyedRequest)
@@ -344,37 +353,32 @@ class OriginalClient:
         if not requests:
             return []
         nonces = {request.key for request in requests}
-        listing = await self._lookup.under_nonces(
+        listing = await self._lookup.allocations_by_nonce(
             requests[0].owner, nonces, self._transport.deadline(timeout), before_page=before_page, may_send=may_send
         )
-        found = listing.found or listing.all()
-        return [evolve(allocation, recovered=True) for allocation in found]
+        return [evolve(allocation, recovered=True) for allocation in listing.found or listing.all()]
 
     async def create_claim(self, *, reward_uid: str, from_user_uid: str, to_address: str, timeout: float | None = None) -> Claim:
-        """Move a user's tokens of a reward to a wallet outside; the chain carries it out later.
+        """Move a user's tokens of a reward to an external wallet; the blockchain confirms the claim later.
 
-        A claim has no nonce, so it is never sent twice: without an answer it ends as `OutcomeUnknown`. See
-        https://docs.getoriginal.com/docs/claim-rewards.
+        A claim has no nonce, so it is never sent twice. See https://docs.getoriginal.com/docs/claim-rewards.
 
         Args:
             reward_uid: The reward contract.
             from_user_uid: The user who claims.
-            to_address: The wallet that receives the tokens.
-            timeout: Seconds for this call, above 0; the client's if not given.
+            to_address: The external wallet that receives the tokens.
+            timeout: Seconds for this call, above 0; by default the client's `timeouts.total`.
 
         Returns:
-            The claim, `pending`, its amount not yet known.
+            The claim, `pending`; its amount is None until it is read.
 
         Raises:
-            ValueError: an argument cannot be what it should; nothing was sent.
-            TypeError: an argument has another type; nothing was sent.
-            ConfigurationError: the client's settings or its borrowed session cannot be used; nothing was sent.
-            RequestRejected: the vendor refused, and this call did nothing.
-            UnexpectedResponse: the answer was a redirect, which is never followed: check the base URL.
+            RequestRejected: the vendor rejected the request; this call did nothing.
             ConnectFailed: nothing was sent.
-            OutcomeUnknown: it may have been carried out, or the vendor says that such a claim exists; look among
-                `get_claims_by_user_uid`. Its `request` is a `ClaimRequest`.
-            ClientClosed: the client is closed, or used from another loop or process.
+            OutcomeUnknown: the claim may have been created, or the vendor says that it already exists. Look for it among
+                `get_claims_by_user_uid` before claiming again. Its `request` is a `ClaimRequest`.
+            UnexpectedResponse: the answer was a redirect, which is never followed; check the base URL.
+            ValueError, TypeError, ConfigurationError, ClientClosed: nothing was sent.
         """
         reward_uid, from_user_uid = check_id(reward_uid, "reward_uid"), check_id(from_user_uid, "from_user_uid")
         to_address = check_id(to_address, "to_address")
@@ -389,7 +393,7 @@ class OriginalClient:
                 body=dumps(content),
                 asked=ClaimRequest(**content, scope=self._scope),
                 says_known=partial(affirms_existence, about=("claim",)),
-                advice="look among the user's claims before you claim again",
+                advice="look for it among the user's claims before claiming again",
                 deadline=self._transport.deadline(timeout),
             )
         )
@@ -404,66 +408,70 @@ class OriginalClient:
         )
 
     async def get_claim(self, uid: str, *, timeout: float | None = None) -> Claim:
-        """Read one claim.
+        """Read one claim; see https://docs.getoriginal.com/docs/get-claim-details-by-uid.
 
         Args:
-            uid: The vendor's id of it.
-            timeout: Seconds for this call, above 0; the client's if not given.
+            uid: The claim's uid.
+            timeout: Seconds for this call, above 0; by default the client's `timeouts.total`.
 
         Raises:
-            NotFound: the vendor knows none of that uid; a new one may not be readable yet.
-            VendorError: as every read.
+            NotFound: there is no such claim; one just created may not be readable yet.
+            VendorError: the call failed.
         """
         return await self._lookup.claim(check_id(uid, "uid"), self._transport.deadline(timeout))
 
     async def get_claims_by_user_uid(self, user_uid: str, *, timeout: float | None = None) -> list[Claim]:
-        """Read all claims of a user, page after page; an unknown user has none.
+        """Read all claims of a user, over all pages; an unknown user has none.
+
+        See https://docs.getoriginal.com/docs/get-list-of-claims-by-user-uid.
 
         Args:
             user_uid: The user.
-            timeout: Seconds for this call, all pages included, above 0; the client's if not given.
+            timeout: Seconds for this call including all pages, above 0; by default the client's `timeouts.total`.
 
         Raises:
-            UnexpectedResponse: the vendor says that there are more than it shows.
-            VendorError: as every read.
+            UnexpectedResponse: the list is incomplete: the vendor says that there are more claims than it shows.
+            VendorError: the call failed.
         """
         user_uid = check_id(user_uid, "user_uid")
         return (await self._lookup.claims(user_uid, self._transport.deadline(timeout))).all()
 
     async def get_reward(self, uid: str, *, timeout: float | None = None) -> Reward:
-        """Read one reward contract.
+        """Read a reward contract; see https://docs.getoriginal.com/docs/get-reward-details.
 
         Args:
-            uid: The reward contract.
-            timeout: Seconds for this call, above 0; the client's if not given.
+            uid: The reward contract's uid.
+            timeout: Seconds for this call, above 0; by default the client's `timeouts.total`.
 
         Raises:
-            NotFound: the vendor knows none of that uid.
-            VendorError: as every read.
+            NotFound: there is no such reward contract.
+            VendorError: the call failed.
         """
         return await self._lookup.reward(check_id(uid, "uid"), self._transport.deadline(timeout))
 
     async def get_balance(self, reward_uid: str, user_uid: str, *, timeout: float | None = None) -> Balance:
-        """Read what a user holds of a reward in the wallet inside the app.
+        """Read how many tokens of a reward a user holds in the wallet inside the app.
+
+        See https://docs.getoriginal.com/docs/get-reward-balance-by-user-uid.
 
         Args:
             reward_uid: The reward contract.
             user_uid: The user.
-            timeout: Seconds for this call, above 0; the client's if not given.
+            timeout: Seconds for this call, above 0; by default the client's `timeouts.total`.
 
         Raises:
-            NotFound: the vendor knows no such reward.
-            VendorError: as every read.
+            NotFound: there is no such reward contract.
+            VendorError: the call failed.
         """
         reward_uid, user_uid = check_id(reward_uid, "reward_uid"), check_id(user_uid, "user_uid")
         return await self._lookup.balance(reward_uid, user_uid, self._transport.deadline(timeout))
 
     def ref_of(self, operation: Operation | OperationRef | str) -> OperationRef:
-        """Return the ref of an allocation or claim, of a ref (itself) or of a bare uid, which is an allocation's.
+        """Return the ref of an allocation or a claim, of a ref (itself), or of a uid, which is taken as an allocation's.
 
         Raises:
-            ValueError: the uid cannot be one, or the operation is of another scope or kind than this client's.
-            TypeError: it is none of these.
+            ValueError: the uid is invalid, or the operation belongs to another scope or is of another kind.
+            TypeError: the argument is none of these.
         """
         if isinstance(operation, str):
             return OperationRef(self._scope, ALLOCATION, check_id(operation, "uid"))
@@ -471,9 +479,9 @@ class OriginalClient:
         if not isinstance(ref, OperationRef):
             raise TypeError(f"operation: give an Allocation, a Claim, a ref or a uid, not {kind_of(operation)}.")
         if ref.scope != self._scope:
-            raise ValueError(f"operation: expected one of scope {self._scope!r}, got {ref}; ask the client of that scope")
+            raise ValueError(f"operation: {ref} is not of scope {self._scope!r}. Use the client of its scope.")
         if ref.kind not in MODELS:
-            raise ValueError(f"operation: expected an {ALLOCATION} or a {CLAIM}, got {ref}; Original has no other kind")
+            raise ValueError(f"operation: {ref} is neither an {ALLOCATION} nor a {CLAIM}, and Original has no other kind.")
         if not plain_id(ref.uid):
             check_id(ref.uid, "uid")
         return ref
@@ -481,47 +489,48 @@ class OriginalClient:
     async def read_operation(
         self, ref: OperationRef, *, may_send: MaySend | None = None, timeout: float | None = None
     ) -> Allocation | Claim:
-        """Ask the vendor how an allocation or claim stands.
+        """Read an allocation or a claim by its ref.
 
         Args:
             ref: The allocation or claim.
-            may_send: Awaited when the request is about to leave, which is not sent if it returns False. It is then sent once, and
-                not while the vendor wants all calls to pause; again after 401 alone, if that may be sent too.
-            timeout: Seconds for this call, above 0; the client's if not given.
+            may_send: Awaited just before the request is sent. If it returns False, nothing is sent. With `may_send`, nothing is
+                sent while the vendor wants all calls to pause, and nothing is sent twice except after a 401.
+            timeout: Seconds for this call, above 0; by default the client's `timeouts.total`.
 
         Raises:
             ConnectFailed: nothing was sent.
-            NotFound: the vendor knows no such operation; a new one may not be readable yet.
-            ValueError: it is of another scope or kind.
-            VendorError: as every read.
+            NotFound: there is no such operation; one just created may not be readable yet.
+            VendorError: the call failed.
+            ValueError: the operation belongs to another scope or is of another kind.
         """
         ref = self.ref_of(ref)
+        _check_hook(may_send, "may_send")
         read = self._lookup.allocation if ref.kind == ALLOCATION else self._lookup.claim
-        return await read(ref.uid, self._transport.deadline(timeout), may_send=_checked_hook(may_send, "may_send"))
+        return await read(ref.uid, self._transport.deadline(timeout), may_send=may_send)
 
     def parse_operation(self, ref: OperationRef, resource: Mapping[str, Any]) -> Allocation | Claim:
-        """Build the model from the vendor's JSON object, as kept in a store or found in an event.
+        """Build the model of an operation from the vendor's JSON object, as stored or as found in an event.
 
         Args:
-            ref: The operation it should be.
-            resource: The object, its numbers parsed exactly.
+            ref: The operation that the object should describe.
+            resource: The object, with its numbers parsed exactly.
 
         Raises:
             UnexpectedResponse: the object is not a complete resource of that kind and uid.
-            ValueError: the operation is of another scope or kind.
+            ValueError: the operation belongs to another scope or is of another kind.
         """
         ref = self.ref_of(ref)
         model: Allocation | Claim = structure(resource, MODELS[ref.kind])
         return model if model.uid == ref.uid and self._scope == DEFAULT_SCOPE else self._lookup.checked(model, ref.uid)
 
     def operation_of(self, event: Event) -> Allocation | Claim | None:
-        """Return the operation whose complete resource a webhook event carries, as a model.
+        """Return the allocation or claim, in its terminal status, that a webhook event carries.
 
         Args:
-            event: As a handler gets it.
+            event: The event that a handler received.
 
         Returns:
-            The allocation or claim in its terminal status; None for an event that carries none, or one of another scope.
+            The model; None if the event carries no complete one or belongs to another scope.
         """
         if event.ref is None or event.resource is None:
             return None
@@ -530,29 +539,13 @@ class OriginalClient:
         except (UnexpectedResponse, ValueError):
             return None
 
-    def conclude(self, asked: Operation | KeyedRequest | None, final: Operation) -> Operation:
-        """Return the terminal operation if it is done and is what was asked for.
-
-        Args:
-            asked: The operation as it was created here, or the request whose allocation was found by its nonce, or None if only
-                its ref is known.
-            final: The operation in a terminal status.
-
-        Returns:
-            The final operation; `recovered` where it was found by its nonce.
-
-        Raises:
-            OperationMismatch: it settled, done or failed, with another nonce, reward, user, amount or address.
-            AllocationFailed: the chain said that the allocation failed.
-            ClaimFailed: the chain said that the claim failed.
-        """
-        return conclude(asked, final)
+    conclude = staticmethod(conclude)
 
     async def aclose(self) -> None:
-        """Close the connections this client owns; a second time does nothing.
+        """Close the connections that this client owns; a second call does nothing.
 
         Raises:
-            ClientClosed: connections are open in another event loop; close the client where it was used.
+            ClientClosed: the connections were opened in another event loop; close the client there.
         """
         await self._transport.aclose()
 
@@ -566,8 +559,9 @@ class OriginalClient:
         return f"<OriginalClient at {self._base_url}, scope {self._scope}>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("OriginalClient cannot be pickled or copied: it holds connections and a secret; make another one there")
+        raise TypeError("An OriginalClient cannot be copied or pickled: it holds connections and a secret. Create another one.")
 
 
-def _checked_hook(hook: H | None, name: str) -> H | None:
-    return None if hook is None else check_callable(hook, name)
+def _check_hook(hook: object, name: str) -> None:
+    if hook is not None:
+        check_callable(hook, name)

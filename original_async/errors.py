@@ -1,4 +1,4 @@
-"""What Original's error bodies say, and how its operations fail."""
+"""Read Original's error bodies, and the errors of operations that failed on the blockchain."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from rewards_core.json import loads
 if TYPE_CHECKING:
     from original_async.models import Allocation, Claim
 
-_MAX_DETAILS, _DEEPEST = 50, 5
-_ABOUT_THE_ANSWER = frozenset({"success", "status", "status_code", "type", "data"})
-_OF_ONE_ERROR = ("field_name", "message", "code")
+_MAX_DETAILS, _MAX_DEPTH = 50, 5
+_NO_ERRORS = frozenset({"success", "status", "status_code", "type", "data"})
+_ERROR_MEMBERS = ("field_name", "message", "code")
 _NO_FIELDS = frozenset(
     {"detail", "details", "error", "errors", "message", "messages", "msg", "title", "description", "non_field_errors", "__all__"}
 )
 
 
 class AllocationFailed(OperationFailed):
-    """The chain said that an allocation failed.
+    """An allocation failed on the blockchain; nothing was paid.
 
     Attributes:
-        operation: The allocation, `failed`.
+        operation: The allocation, in status `failed`.
     """
 
     operation: Allocation
 
 
 class ClaimFailed(OperationFailed):
-    """The chain said that a claim failed.
+    """A claim failed on the blockchain; no tokens moved.
 
     Attributes:
-        operation: The claim, `failed`.
+        operation: The claim, in status `failed`.
     """
 
     operation: Claim
 
 
 def read_refusal(answer: Answer) -> Refusal:
-    """Read what an error body says; a body that says nothing readable says nothing.
+    """Read an error body; an unreadable one gives an empty refusal.
 
-    The envelope is documented: `error.detail` is one object or a list of them, see
-    https://docs.getoriginal.com/docs/api-error-types. The forms of Django REST Framework, on which the vendor seems to be built,
-    are read as well: `{"detail": "…"}`, `{"field": ["…"]}`, `{"non_field_errors": ["…"]}`; and a general message beside them.
+    The envelope is documented: `error.detail` is an object or a list of objects, see
+    https://docs.getoriginal.com/docs/api-error-types. The vendor seems to use Django REST Framework, so its forms are read as
+    well: `{"detail": "…"}`, `{"field": ["…"]}`, `{"non_field_errors": ["…"]}`.
     """
     try:
         body = loads(answer.body)
@@ -54,9 +54,7 @@ def read_refusal(answer: Answer) -> Refusal:
         text = answer.body.lstrip()
         body = text.decode("utf-8", "replace") if text[:1] not in {b"<", b"{", b"["} else None
     error = body.get("error") if isinstance(body, dict) else None
-    details = [
-        FieldError(field=field, message=message, code=code or None) for field, message, code in islice(_said(body), _MAX_DETAILS)
-    ]
+    details = list(islice(_field_errors(body), _MAX_DETAILS))
     return Refusal(
         message="; ".join(f"{each.field}: {each.message}" if each.field else each.message for each in details if each.message),
         code=next((each.code for each in details if each.code), None),
@@ -66,20 +64,20 @@ def read_refusal(answer: Answer) -> Refusal:
     )
 
 
-def _said(value: Any, field: str = "", depth: int = 0) -> Iterator[tuple[str, str, str]]:
-    """Yield field, message and code of everything an error body says, in whatever form it does."""
+def _field_errors(value: Any, field: str = "", depth: int = 0) -> Iterator[FieldError]:
+    """Yield every error in a body, in whatever form it is written."""
     if isinstance(value, str):
-        yield field, value, ""
-    elif depth > _DEEPEST:
+        yield FieldError(field=field, message=value)
+    elif depth > _MAX_DEPTH:
         return
     elif isinstance(value, list):
         for each in value:
-            yield from _said(each, field, depth + 1)
+            yield from _field_errors(each, field, depth + 1)
     elif isinstance(value, dict):
-        own = {name: each for name in _OF_ONE_ERROR if isinstance(each := value.get(name), str)}
+        own = {name: each for name in _ERROR_MEMBERS if isinstance(each := value.get(name), str)}
         if own:
-            yield own.get("field_name") or field, own.get("message", ""), own.get("code", "")
+            yield FieldError(field=own.get("field_name") or field, message=own.get("message", ""), code=own.get("code") or None)
         for name, each in value.items():
-            beside = bool(own) and isinstance(each, str) and name not in _NO_FIELDS  # such as a link to the documents
-            if name not in own and name not in _ABOUT_THE_ANSWER and not beside:
-                yield from _said(each, field if name in _NO_FIELDS else name, depth + 1)
+            extra = bool(own) and isinstance(each, str) and name not in _NO_FIELDS  # such as a link to the documents
+            if name not in own and name not in _NO_ERRORS and not extra:
+                yield from _field_errors(each, field if name in _NO_FIELDS else name, depth + 1)

@@ -1,6 +1,7 @@
-"""What Original holds: allocations and claims, which the chain finishes later, reward contracts and balances.
+"""Models of Original: allocations and claims, which the blockchain confirms later, reward contracts and balances.
 
-Field names are the vendor's. See https://docs.getoriginal.com/docs/get-allocation-details-by-uid and its neighbours.
+Field names are the vendor's. See https://docs.getoriginal.com/docs/get-allocation-details-by-uid,
+https://docs.getoriginal.com/docs/get-reward-details and https://docs.getoriginal.com/docs/get-reward-balance-by-user-uid.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ CLAIM = "claim"
 
 
 class RewardStatus(OpenEnum):
-    """How far a reward contract has come; a word not listed here is kept."""
+    """Whether a reward contract is deployed; an unknown status is kept as its text."""
 
     DEPLOYING = "deploying"
     DEPLOYED = "deployed"
@@ -33,7 +34,7 @@ def _raw() -> Any:
     return field(factory=dict, eq=False, repr=False)
 
 
-def _text(**options: Any) -> Any:
+def _str(**options: Any) -> Any:
     return field(validator=checked(check_str), **options)
 
 
@@ -42,16 +43,16 @@ class Allocation:
     """Tokens of a reward allocated to a user.
 
     Attributes:
-        uid: The vendor's id of it.
-        status: How far the chain has come.
+        uid: The vendor's id, 12 digits in all samples.
+        status: `pending`, `done` or `failed`; an unknown status is kept as its text.
         reward_uid: The reward contract.
         to_user_uid: The user who can claim the tokens.
-        amount: How many, with every digit.
-        nonce: The idempotency key it was made with.
-        created_at: When the vendor made it; None as long as only its uid is known.
-        recovered: Whether it was found by its nonce after an answer that did not say what happened.
-        scope: The app it belongs to.
-        raw: The vendor's own JSON object, unknown keys included.
+        amount: The number of tokens, exact.
+        nonce: The caller's idempotency key.
+        created_at: When the vendor created it; None until it was read.
+        recovered: Whether it was found by its nonce, after a call whose outcome was unknown.
+        scope: The scope of the client that it belongs to.
+        raw: The vendor's JSON object, unknown keys included.
     """
 
     uid: str
@@ -67,7 +68,7 @@ class Allocation:
 
     @property
     def ref(self) -> OperationRef:
-        """The name under which outcomes, waiters and pending lists know it."""
+        """Its scope, kind and uid: the name by which stores and `Completions` know it."""
         return OperationRef(self.scope, ALLOCATION, self.uid)
 
     @property
@@ -78,28 +79,28 @@ class Allocation:
 
 @frozen(kw_only=True)
 class AllocationRequest:
-    """What `create_allocation` was asked for; an `OutcomeUnknown` carries it.
+    """What `create_allocation` was asked for: the `request` of its `OutcomeUnknown`.
 
     Attributes:
         reward_uid: The reward contract.
         to_user_uid: The user who can claim the tokens.
-        amount: How many, with every digit.
+        amount: The number of tokens, exact.
         nonce: The idempotency key.
-        scope: The app it belongs to.
+        scope: The scope of the client.
 
     Raises:
-        TypeError: an attribute is of another type.
+        TypeError: an attribute has the wrong type.
     """
 
-    reward_uid: str = _text()
-    to_user_uid: str = _text()
+    reward_uid: str = _str()
+    to_user_uid: str = _str()
     amount: Decimal = field(validator=checked(check_instance, Decimal))
-    nonce: str = _text()
-    scope: str = _text(default=DEFAULT_SCOPE)
+    nonce: str = _str()
+    scope: str = _str(default=DEFAULT_SCOPE)
 
     @property
     def kind(self) -> str:
-        """The kind of what it asks for: an allocation."""
+        """`"allocation"`."""
         return ALLOCATION
 
     @property
@@ -109,11 +110,11 @@ class AllocationRequest:
 
     @property
     def owner(self) -> str:
-        """The user, whose allocations are listed to find it."""
+        """The user whose allocations are listed to find it."""
         return self.to_user_uid
 
     def is_met_by(self, operation: Operation) -> bool:
-        """Return whether an operation is the allocation that was asked for: same nonce, reward, user and amount."""
+        """Return whether an operation is an allocation with the same nonce, reward, user and amount."""
         return isinstance(operation, Allocation) and (
             operation.nonce == self.nonce
             and operation.reward_uid == self.reward_uid
@@ -124,38 +125,38 @@ class AllocationRequest:
 
 @frozen(kw_only=True)
 class ClaimRequest:
-    """What `create_claim` was asked for; it has no key to find it by.
+    """What `create_claim` was asked for: the `request` of its `OutcomeUnknown`. It has no key to find the claim by.
 
     Attributes:
         reward_uid: The reward contract.
         from_user_uid: The user who claims.
-        to_address: The wallet that receives the tokens.
-        scope: The app it belongs to.
+        to_address: The external wallet that receives the tokens.
+        scope: The scope of the client.
 
     Raises:
-        TypeError: an attribute is of another type.
+        TypeError: an attribute has the wrong type.
     """
 
-    reward_uid: str = _text()
-    from_user_uid: str = _text()
-    to_address: str = _text()
-    scope: str = _text(default=DEFAULT_SCOPE)
+    reward_uid: str = _str()
+    from_user_uid: str = _str()
+    to_address: str = _str()
+    scope: str = _str(default=DEFAULT_SCOPE)
 
 
 @frozen(kw_only=True)
 class Claim:
-    """A user's tokens of a reward moved to a wallet outside.
+    """A user's tokens of a reward, moved to an external wallet.
 
     Attributes:
-        uid: The vendor's id of it.
-        status: How far the chain has come.
+        uid: The vendor's id, 12 digits in all samples.
+        status: `pending`, `done` or `failed`; an unknown status is kept as its text.
         reward_uid: The reward contract.
         from_user_uid: The user who claims.
-        to_address: The wallet that receives the tokens.
-        amount: How many, with every digit; None as long as the vendor does not say.
-        created_at: When the vendor made it; None as long as only its uid is known.
-        scope: The app it belongs to.
-        raw: The vendor's own JSON object, unknown keys included.
+        to_address: The external wallet that receives the tokens.
+        amount: The number of tokens, exact; None until the vendor says.
+        created_at: When the vendor created it; None until it was read.
+        scope: The scope of the client that it belongs to.
+        raw: The vendor's JSON object, unknown keys included.
     """
 
     uid: str
@@ -170,7 +171,7 @@ class Claim:
 
     @property
     def ref(self) -> OperationRef:
-        """The name under which outcomes, waiters and pending lists know it."""
+        """Its scope, kind and uid: the name by which stores and `Completions` know it."""
         return OperationRef(self.scope, CLAIM, self.uid)
 
     @property
@@ -180,7 +181,7 @@ class Claim:
 
     @property
     def recovered(self) -> bool:
-        """False: without a key it cannot be found again."""
+        """False: a claim has no key to be found by."""
         return False
 
 
@@ -189,20 +190,20 @@ class Reward:
     """A reward contract.
 
     Attributes:
-        uid: The vendor's id of it.
-        name: Its name in the console.
-        status: Whether it is deployed.
+        uid: The vendor's id, 12 digits in all samples.
+        name: The name in the console.
+        status: `deploying` or `deployed`; an unknown status is kept as its text.
         token_type: Such as `"ERC20"`.
         token_name: Such as `"TestnetORI"`.
-        created_at: When the vendor made it.
-        contract_address: Where it is on the chain; None until it is deployed.
-        withdraw_receiver: Who receives what is left when it is closed.
-        description: Its description in the console.
-        chain: Such as `"Polygon"`.
-        chain_id: The chain's number.
-        network: The chain's network.
-        explorer_url: A page that shows it.
-        raw: The vendor's own JSON object, unknown keys included.
+        created_at: When the vendor created it.
+        contract_address: Its address on the blockchain; None until it is deployed.
+        withdraw_receiver: Who receives the remaining tokens when it is closed.
+        description: The description in the console.
+        chain: The blockchain, such as `"Polygon"`.
+        chain_id: The blockchain's number.
+        network: The blockchain's network.
+        explorer_url: Its page in a blockchain explorer.
+        raw: The vendor's JSON object, unknown keys included.
     """
 
     uid: str
@@ -223,16 +224,20 @@ class Reward:
 
 @frozen(kw_only=True)
 class Balance:
-    """What a user holds of a reward in the wallet inside the app.
+    """How many tokens of a reward a user holds in the wallet inside the app.
 
     Attributes:
         reward_uid: The reward contract.
         user_uid: The user.
-        amount: How many tokens, with every digit.
-        raw: The vendor's own JSON object, unknown keys included.
+        amount: The number of tokens, exact.
+        raw: The vendor's JSON object, unknown keys included.
     """
 
     reward_uid: str
     user_uid: str
     amount: Decimal
     raw: Mapping[str, Any] = _raw()
+
+
+MODELS: Mapping[str, type[Allocation | Claim]] = {ALLOCATION: Allocation, CLAIM: Claim}
+"""The model of each kind of operation."""

@@ -1,4 +1,4 @@
-"""Where Original is, and what its client can be told from outside."""
+"""Original's addresses, environment variables and client options."""
 
 from __future__ import annotations
 
@@ -23,20 +23,19 @@ BASE_URLS: Mapping[str, str] = {
     "production": "https://api.getoriginal.com/v1",
     "development": "https://api-dev.getoriginal.com/v1",
 }
-"""A key pair belongs to one app, and an app to one environment."""
+"""A key pair belongs to one app, and an app to one environment: a development key works only in development."""
 API_KEY, API_SECRET = "ORIGINAL_API_KEY", "ORIGINAL_API_SECRET"
 ENVIRONMENT, BASE_URL = "ORIGINAL_ENVIRONMENT", "ORIGINAL_BASE_URL"
 WEBHOOK_KEYS = "ORIGINAL_WEBHOOK_KEYS"
 APP_UID = "ORIGINAL_APP_UID"
 WEBHOOK_PATH = "/webhooks/original"
-"""Where the command lines take webhooks unless they are told another path."""
-
+"""The default path of webhooks in the command lines."""
 
 _CREDENTIALS: Mapping[Literal["api_key", "api_secret"], str] = {"api_key": API_KEY, "api_secret": API_SECRET}
 
 
 class ClientOptions(TypedDict, total=False):
-    """The arguments of `OriginalClient`, which `from_env` takes as well."""
+    """The arguments of `OriginalClient`, which `from_env` accepts as well."""
 
     api_key: str
     api_secret: str
@@ -58,11 +57,11 @@ class ClientOptions(TypedDict, total=False):
 
 @shielded
 def find_base_url(environment: str, base_url: str | None, *, allow_insecure: bool) -> str:
-    """Return where requests go: `base_url` if there is one, else the environment's.
+    """Return `base_url`, or the address of the environment if it is None.
 
     Raises:
         ValueError: there is no such environment, or credentials must not be sent to `base_url`.
-        TypeError: `base_url` is not a str, or `allow_insecure` neither True nor False.
+        TypeError: `base_url` is not a str, or `allow_insecure` is not a bool.
     """
     check_choice(environment, "environment", BASE_URLS)
     return check_base_url(BASE_URLS[environment] if base_url is None else base_url, allow_insecure=allow_insecure)
@@ -70,25 +69,25 @@ def find_base_url(environment: str, base_url: str | None, *, allow_insecure: boo
 
 @shielded
 def base_url_from(environ: Mapping[str, str], *, allow_insecure: bool = False) -> str:
-    """Return where requests go by the environment: `ORIGINAL_BASE_URL` if it is set, else what `ORIGINAL_ENVIRONMENT` names.
+    """Return the address that the environment sets: `ORIGINAL_BASE_URL`, else that of `ORIGINAL_ENVIRONMENT`.
 
     Raises:
-        ValueError: a variable holds what it cannot hold; it is named, and its value not shown.
+        ValueError: a variable is invalid; the error names it and does not show its value.
     """
     environment = _environment_from(environ)
     return url_from(environ, BASE_URL, allow_insecure=allow_insecure) or BASE_URLS[environment]
 
 
 def has_credentials(environ: Mapping[str, str]) -> bool:
-    """Return whether the environment holds an API key, so that the vendor is meant to be asked."""
+    """Return whether the environment holds an API key, so that the vendor can be asked."""
     return bool(environ.get(API_KEY))
 
 
 def app_uid_from(environ: Mapping[str, str]) -> str | None:
-    """Return the only app that webhooks may speak for, None where `ORIGINAL_APP_UID` is missing or empty.
+    """Return the app whose webhooks are accepted, None if `ORIGINAL_APP_UID` is missing or empty.
 
     Raises:
-        ValueError: it is no uid.
+        ValueError: it is not a uid.
     """
     app_uid = environ.get(APP_UID) or None
     if app_uid is not None and not is_id(app_uid):
@@ -98,11 +97,10 @@ def app_uid_from(environ: Mapping[str, str]) -> str | None:
 
 @shielded
 def options_from(environ: Mapping[str, str], given: ClientOptions) -> ClientOptions:
-    """Return the client's arguments out of environment variables; a given argument wins, an empty variable is none.
+    """Return the client's arguments, those not given taken from the environment; an empty variable counts as missing.
 
     Raises:
-        ValueError: key or secret are neither given nor in the environment, or a variable holds what it cannot hold; variables are
-            named, and no value is shown.
+        ValueError: the key or the secret is missing, or a variable is invalid; the error names it and does not show its value.
     """
     options = given.copy()
     wanted = {name: variable for name, variable in _CREDENTIALS.items() if name not in options}
@@ -112,13 +110,13 @@ def options_from(environ: Mapping[str, str], given: ClientOptions) -> ClientOpti
         options[name] = Secret(environ[variable], variable).reveal()
     if "environment" not in options:
         options["environment"] = _environment_from(environ)
-        if "base_url" not in options:  # an environment named by argument must not be led elsewhere by a variable left behind
+        if "base_url" not in options:  # a leftover variable must not redirect an environment given as an argument
             options["base_url"] = url_from(environ, BASE_URL, allow_insecure=options.get("allow_insecure", False))
     return options
 
 
 def _environment_from(environ: Mapping[str, str]) -> Environment:
-    word = environ.get(ENVIRONMENT) or "production"
-    if word not in BASE_URLS:
+    name = environ.get(ENVIRONMENT) or "production"
+    if name not in BASE_URLS:
         raise ValueError(f"Set {ENVIRONMENT} to {' or '.join(BASE_URLS)}, or leave it unset for production.")
-    return cast("Environment", word)
+    return cast("Environment", name)

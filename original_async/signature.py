@@ -1,6 +1,6 @@
-"""How Original signs a webhook: `x-webhook-signature: "keyid,hex keyid,hex"`, one pair for each key the app has at present.
+"""Sign and verify webhooks of Original: `x-webhook-signature: "keyid,hex keyid,hex"`, one pair per active key of the app.
 
-A digest is HMAC-SHA256 over the raw body with that key's webhook secret (not the API secret) as UTF-8 text, written in hex.
+A digest is the HMAC-SHA256 of the raw body under the key's webhook secret (not the API secret) as UTF-8 text, in hex.
 See https://docs.getoriginal.com/docs/verifying-webhooks.
 """
 
@@ -18,12 +18,12 @@ from rewards_core.validation import check_bytes, check_mapping, check_str, kind_
 SIGNATURE_HEADER = "x-webhook-signature"
 
 _HEADER_LENGTH = len(SIGNATURE_HEADER)
-_LONGEST_KEPT = 8_190
+_MAX_HEADER = 8_190
 _ADVICE: Mapping[str, str] = {
-    "missing": f"There is no header {SIGNATURE_HEADER}: the sender is not the vendor, or something on the way drops it.",
+    "missing": f"The header {SIGNATURE_HEADER} is missing: the sender is not the vendor, or a proxy drops the header.",
     "malformed": f'The header {SIGNATURE_HEADER} is not of the form "keyid,hex keyid,hex": the sender is not the vendor.',
     "unknown_key": "It is signed with keys that are not configured here: compare their ids with the console's Webhooks page.",
-    "mismatch": "The signature does not fit the body: the body was changed on the way, or the secret of the key is wrong.",
+    "mismatch": "The signature does not match the body: a proxy changed the body, or the secret of the key is wrong.",
 }
 _find_pairs = re.compile(r"(?<![^\s,])([^\s,]+),([0-9A-Fa-f]{64})(?![^\s,])").findall
 """Key ids and digests. The vendor separates the pairs by white space; a proxy that joins repeated headers adds commas."""
@@ -31,27 +31,27 @@ _find_pairs = re.compile(r"(?<![^\s,])([^\s,]+),([0-9A-Fa-f]{64})(?![^\s,])").fi
 
 @shielded
 def sign(body: bytes, keys: Mapping[str, str]) -> str:
-    """Return the value of `x-webhook-signature` for a body, one pair for each key, in the mapping's order.
+    """Return the value of `x-webhook-signature` for a body, one pair per key, in the mapping's order.
 
     Args:
         body: The raw bytes that will be sent.
-        keys: Key id to webhook secret.
+        keys: Webhook secrets by key id.
 
     Raises:
-        ValueError: there is no key, or an id or secret that cannot be one.
+        ValueError: there is no key, or an id or a secret is invalid.
         TypeError: an id or a secret is not a str.
     """
     return Keyring(keys).sign(body)
 
 
 class Keyring(SecretHolder):
-    """Hold webhook secrets by key id, ready to sign and verify; they show in no repr, copy or pickle.
+    """Webhook secrets by key id, ready to sign and verify; no repr shows them, and they cannot be copied or pickled.
 
     Args:
-        keys: Key id to webhook secret, at least one; several while keys are being rotated.
+        keys: Webhook secrets by key id, at least one; several while keys are rotated.
 
     Raises:
-        ValueError: there is no key, an id holds white space, a comma or other characters no id has, or a secret is empty.
+        ValueError: there is no key, an id holds white space, a comma or another invalid character, or a secret is empty.
         TypeError: an id or a secret is not a str.
     """
 
@@ -60,11 +60,14 @@ class Keyring(SecretHolder):
     @shielded
     def __init__(self, keys: Mapping[str, str]) -> None:
         if not check_mapping(keys, "webhook keys", "a mapping of key ids to secrets"):
-            raise ValueError("webhook keys: give at least one key id with its secret; the console's Webhooks page shows them.")
+            raise ValueError("webhook keys: give at least one key id with its secret, from the console's Webhooks page.")
         self.__secrets = {_checked_id(key_id): _secret_bytes(key_id, secret) for key_id, secret in keys.items()}
 
     def sign(self, body: bytes) -> str:
-        """Return the value of `x-webhook-signature` for a body, one pair for each key.
+        """Return the value of `x-webhook-signature` for a body, one pair per key.
+
+        Args:
+            body: The raw bytes that will be sent.
 
         Raises:
             TypeError: the body is not bytes.
@@ -76,28 +79,33 @@ class Keyring(SecretHolder):
         """Return the id of the key that signed these bytes.
 
         Args:
-            headers: The delivery's headers; names are compared without regard to case, and a repeated header counts as one.
+            headers: The delivery's headers; names are case-insensitive, and repeated headers count as one.
             body: The raw bytes, as they arrived.
 
         Raises:
-            SignatureError: for whatever else arrives, and nothing but that; `reason` is `"missing"` without the header,
-                `"malformed"` where it holds no pair, `"unknown_key"` where no pair is of a key held here, `"mismatch"` otherwise.
+            SignatureError: the body is not signed by a key held here; no other error is raised, whatever arrives. `reason` is
+                `"missing"` (no header), `"malformed"` (no pair in it), `"unknown_key"` (no pair of a key held here) or
+                `"mismatch"`.
         """
         if not _is_bytes(body):
-            raise SignatureError(f"The body is {kind_of(body)}, not bytes. Verify it as it arrived.", reason="malformed")
+            raise SignatureError(f"The body is {kind_of(body)}, not bytes. Verify the raw body.", reason="malformed")
         key_id, reason, claimed = self._find(headers, body)
         if key_id is None:
             raise SignatureError(_ADVICE[reason], reason=reason, key_ids=claimed)
         return key_id
 
     def admits(self, headers: Mapping[str, str]) -> bool:
-        """Return whether the headers hold a pair of a key held here; if not, `verify` would refuse them with any body."""
+        """Return whether the headers hold a pair of a key held here; without one, `verify` rejects every body.
+
+        Args:
+            headers: The delivery's headers; names are case-insensitive.
+        """
         return any(key_id in self.__secrets for key_id in claimed_key_ids(headers))
 
     def _find(self, headers: Mapping[str, str], body: bytes) -> tuple[str | None, str, Sequence[str]]:
-        """Return the id of the key that signed these bytes, or None, why there is none, and the ids that are claimed.
+        """Return the id of the key that signed these bytes, or None, the reason, and the key ids that the headers claim.
 
-        It never raises, as it holds secrets.
+        It never raises: a traceback would expose the secrets in its frame.
         """
         claimed: dict[str, None] = {}
         computed: dict[str, str] = {}
@@ -135,24 +143,24 @@ def _is_bytes(body: object) -> bool:
 
 
 def signature_of(headers: Mapping[str, str]) -> str | None:
-    """Return the signature header as it arrived, repeated ones as one; None if there is none that could be sent on."""
+    """Return the signature header as it arrived, repeated ones joined; None if it is missing or cannot be forwarded."""
     value = " ".join(value for value in _header_values(headers) if isinstance(value, str))
-    return value if 0 < len(value) <= _LONGEST_KEPT and value.isascii() and value.isprintable() else None
+    return value if 0 < len(value) <= _MAX_HEADER and value.isascii() and value.isprintable() else None
 
 
 def claimed_key_ids(headers: Mapping[str, str]) -> list[str]:
-    """Return the ids of the keys whose pairs the signature header holds, each once."""
+    """Return the key ids in the signature header, each once."""
     values = (value for value in _header_values(headers) if isinstance(value, str))
     return list(dict.fromkeys(key_id for value in values for key_id, _ in _find_pairs(value)))
 
 
 def _header_values(headers: object) -> Iterable[object]:
-    """Return every value of the signature header; a stranger's idea of headers holds none."""
+    """Return every value of the signature header; none if the mapping does not behave like one."""
     try:
         if isinstance(headers, dict):
             items: Iterable[tuple[object, object]] = headers.items()
         else:
-            getall = getattr(headers, "getall", None)  # a multidict folds case itself and knows repeated headers
+            getall = getattr(headers, "getall", None)  # a multidict folds case and keeps repeated headers
             if getall is not None:
                 return list(getall(SIGNATURE_HEADER, ()))
             items = headers.items()  # type: ignore[attr-defined]
@@ -161,14 +169,14 @@ def _header_values(headers: object) -> Iterable[object]:
             for name, value in items
             if isinstance(name, str) and len(name) == _HEADER_LENGTH and name.lower() == SIGNATURE_HEADER
         ]
-    except Exception:  # noqa: BLE001 - whatever a framework's headers do, only SignatureError leaves `verify`
+    except Exception:  # noqa: BLE001 - whatever a framework's headers raise, `verify` raises only SignatureError
         return ()
 
 
 def _checked_id(key_id: object) -> str:
     text = check_str(key_id, "webhook key ids")
     if not is_key_id(text):
-        raise ValueError(f"webhook keys: give key ids like '4o3vfxtcmo7b', without white space or comma, not {shown(text)}.")
+        raise ValueError(f"webhook keys: give key ids like '4o3vfxtcmo7b', without white space or commas, not {shown(text)}.")
     return text
 
 

@@ -1,6 +1,6 @@
-"""What Original's webhooks say. Only the envelope is documented, so the resource inside `data` is found by looking.
+"""Parse webhooks of Original. Only the envelope is documented, so the resource inside `data` is searched for.
 
-There is no failure event: the vendor sends events of successful completion only, and only polling learns `failed`.
+There is no failure event: the vendor sends events only for successful completion, and only polling shows `failed`.
 See https://docs.getoriginal.com/docs/webhooks-configuration.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any, Self
 
-from original_async.models import ALLOCATION, CLAIM, Allocation, Claim
+from original_async.models import ALLOCATION, CLAIM, MODELS
 from original_async.settings import WEBHOOK_KEYS
 from original_async.signature import Keyring, signature_of
 from rewards_core.errors import UnexpectedResponse
@@ -34,55 +34,56 @@ EVENT_NAMES = frozenset(
         "reward.withdrawn",
     }
 )
-"""The events that the vendor's pages name; there may be more. See https://docs.getoriginal.com/docs/webhooks-configuration."""
+"""The documented event names; there may be more. See https://docs.getoriginal.com/docs/webhooks-configuration."""
 
 _KINDS_BY_EVENT = {"reward.allocated": ALLOCATION, "reward.claimed": CLAIM}
-_MODELS: dict[str, type[Allocation | Claim]] = {ALLOCATION: Allocation, CLAIM: Claim}
 _UID_FIELDS = {"allocation_uid": ALLOCATION, "claim_uid": CLAIM}
-_NAMING_FIELDS = frozenset({"uid", *_UID_FIELDS})
-_NO_OPERATIONS = frozenset({"app", "transaction_log", "transactionlog", "user", "to_user", "touser", "from_user", "fromuser"})
+_ALL_UID_FIELDS = frozenset({"uid", *_UID_FIELDS})
+_OTHER_OBJECTS = frozenset({"app", "transaction_log", "transactionlog", "user", "to_user", "touser", "from_user", "fromuser"})
 _OPERATION_FIELDS = frozenset({"reward_uid", "to_user_uid", "from_user_uid", "to_address", "amount", "nonce"})
 _FOREIGN_FIELDS = frozenset({"token_type", "token_name", "contract_address", "name", "email", "wallet_address"})
 _MAX_OPERATIONS = 1_001  # one in Event.ref, the others in Event.also
-_USUAL_MEMBERS = frozenset({"data", "event", "event_time", "sent_at"})
+_DOCUMENTED_MEMBERS = frozenset({"data", "event", "event_time", "sent_at"})
 _DELIVERY_MEMBERS = frozenset(
     prefix + name for prefix in ("", "x", "webhook", "xwebhook") for name in ("attempt", "correlationid", "appuid")
 )
 _IDENTITY_BYTES = 16
-_LONGEST_HINT = 200
+_MAX_HINT = 200
 
 
-class OriginalWebhooks:
-    """The webhooks of one app: how they are signed and what they say.
+class OriginalWebhooks(Keyring):
+    """Verify and parse the webhooks of one app.
+
+    See https://docs.getoriginal.com/docs/verifying-webhooks.
 
     Args:
-        keys: Key id to webhook secret, as the console's Webhooks page shows them; several while keys are being rotated.
-        scope: The scope of the app's operations, as given to its client.
-        app_uid: The app's uid; an event that names another app then settles nothing.
+        keys: Webhook secrets by key id, from the console's Webhooks page; several while keys are rotated.
+        scope: The scope of the app's operations, the same as its client's.
+        app_uid: The app's uid, such as `"UB2DG8MW5KBQ"`: an event that names another app then settles nothing.
 
     Raises:
-        ValueError: there is no key, a key id cannot be one, a secret is empty, or `scope` or `app_uid` is no id.
-        TypeError: one of these is not a str.
+        ValueError: there is no key, a key id is invalid, a secret is empty, or `scope` or `app_uid` is not an id.
+        TypeError: an argument has the wrong type.
     """
 
-    __slots__ = ("_app_uid", "_keys", "_scope")
+    __slots__ = ("_app_uid", "_scope")
 
     @shielded
     def __init__(self, keys: Mapping[str, str], *, scope: str = DEFAULT_SCOPE, app_uid: str | None = None) -> None:
-        self._keys = Keyring(keys)
+        super().__init__(keys)
         self._scope = check_id(scope, "scope")
         self._app_uid = None if app_uid is None else check_id(app_uid, "app_uid")
 
     @classmethod
     def from_env(cls, *, scope: str = DEFAULT_SCOPE, app_uid: str | None = None) -> Self:
-        """Read the keys from `ORIGINAL_WEBHOOK_KEYS`: `ID:SECRET` pairs separated by commas or spaces, or a JSON object of them.
+        """Read the keys from `ORIGINAL_WEBHOOK_KEYS`: `ID:SECRET` pairs separated by commas or spaces, or a JSON object.
 
         Args:
-            scope: The scope of the app's operations, as given to its client.
-            app_uid: The app's uid; an event that names another app then settles nothing.
+            scope: The scope of the app's operations, the same as its client's.
+            app_uid: The app's uid: an event that names another app then settles nothing.
 
         Raises:
-            ValueError: the variable is not set or holds no keys that can be read, or `scope` or `app_uid` is no id.
+            ValueError: the variable is missing or holds no readable keys, or `scope` or `app_uid` is not an id.
         """
         return cls(read_keys_variable(WEBHOOK_KEYS), scope=scope, app_uid=app_uid)
 
@@ -93,39 +94,15 @@ class OriginalWebhooks:
 
     @property
     def event_names(self) -> frozenset[str]:
-        """The names of the events that the vendor's pages name; there may be more."""
+        """The documented event names; there may be more."""
         return EVENT_NAMES
 
-    def sign(self, body: bytes) -> str:
-        """Return the value of `x-webhook-signature` for a body, one pair for each key."""
-        return self._keys.sign(body)
-
-    def admits(self, headers: Mapping[str, str]) -> bool:
-        """Return whether the headers hold a signature by a configured key; if not, `verify` would refuse any body.
-
-        Args:
-            headers: The delivery's headers; their names are compared without regard to case.
-        """
-        return self._keys.admits(headers)
-
-    def verify(self, headers: Mapping[str, str], body: bytes) -> str:
-        """Return the id of the key that signed these bytes.
-
-        Args:
-            headers: The delivery's headers; their names are compared without regard to case.
-            body: The raw bytes, as they arrived.
-
-        Raises:
-            SignatureError: for whatever else arrives, and nothing but that.
-        """
-        return self._keys.verify(headers, body)
-
     def parse(self, body: bytes, headers: Mapping[str, str] | None = None) -> Event:
-        """Read a verified body; total: what cannot be used comes back with its `problem`.
+        """Parse a verified body. An event that cannot be used is returned with its `problem`; nothing is raised.
 
         Args:
             body: The verified bytes.
-            headers: Where the unsigned hints (correlation id, attempt) are taken from.
+            headers: The delivery's headers, for its signature and for the unsigned correlation id and attempt.
 
         Raises:
             TypeError: the body is not bytes.
@@ -137,7 +114,7 @@ class OriginalWebhooks:
         name, occurred_at, problem = "", None, None
         found: _Found = {}
         if content is None:
-            problem = "the body could not be read as a JSON object"
+            problem = "the body is not a readable JSON object"
         else:
             occurred_at = _short(content.get("event_time"))
             name = _short(content.get("event")) or ""
@@ -166,7 +143,7 @@ class OriginalWebhooks:
         )
 
     def __repr__(self) -> str:
-        return f"<OriginalWebhooks of {self._scope} with {self._keys!r}>"
+        return f"<OriginalWebhooks of {self._scope} with {super().__repr__()}>"
 
     def _other_app(self, data: dict[str, Any]) -> str | None:
         if self._app_uid is None:
@@ -186,23 +163,23 @@ def _read(body: bytes) -> tuple[dict[str, Any] | None, bytes]:
     try:
         value = loads(body)
         if type(value) is dict:
-            _drop_what_attempts_change(value)
+            _drop_delivery_members(value)
             identified = canonical(value)
             content = value
     except (UnexpectedResponse, RecursionError):
-        pass  # not JSON, or nested too deeply to be written again
+        pass  # not JSON, or nested too deeply to be serialized again
     return content, hashlib.sha256(identified).digest()[:_IDENTITY_BYTES]
 
 
-def _drop_what_attempts_change(content: dict[str, Any]) -> None:
-    """Drop the members that may differ between two attempts to deliver the same event.
+def _drop_delivery_members(content: dict[str, Any]) -> None:
+    """Drop the members that may differ between two deliveries of one event.
 
-    Without `event_time`, `sent_at` is all that tells two otherwise equal events apart. Attempt, correlation id and app uid are
-    also in the body according to an older page of the vendor, which does not say where.
+    Without `event_time`, only `sent_at` distinguishes two otherwise equal events. An older page of the vendor says that attempt,
+    correlation id and app uid are also in the body, but not where.
     """
     if content.get("event_time"):
         content.pop("sent_at", None)
-    if content.keys() <= _USUAL_MEMBERS:
+    if content.keys() <= _DOCUMENTED_MEMBERS:
         return
     for members in (content, content.get("metadata"), content.get("headers")):
         if type(members) is dict:
@@ -215,13 +192,14 @@ def _folded(name: str) -> str:
 
 
 _Found = dict[tuple[str, str], dict[str, Any] | None]
-"""Kind and uid of each operation, with the object that describes it; the object is empty where several do."""
+"""The object that describes each operation, by kind and uid; an empty object where several describe it."""
 
 
 def _operations(name: str, data: dict[str, Any]) -> _Found:
-    """Return the operations an event speaks of, those of the event's own kind first.
+    """Return the operations that an event names, those of the event's own kind first.
 
-    An object labelled neither by its key nor by its fields is an operation only where no other one of the event's kind is found.
+    An object labelled neither by its key nor by its fields counts as an operation only if no other one of the event's kind is
+    found.
     """
     expected = _KINDS_BY_EVENT.get(name)
     found: _Found = {}
@@ -229,7 +207,7 @@ def _operations(name: str, data: dict[str, Any]) -> _Found:
     for key, value in data.items():
         if type(value) is dict:
             word = key.lower()
-            if word in _NO_OPERATIONS or _add_labelled(found, _kind_of_key(word), value):
+            if word in _OTHER_OBJECTS or _add_labelled(found, _kind_of_key(word), value):
                 continue
             if unlabelled is None and not word.endswith(("reward", "contract")) and not _OPERATION_FIELDS.isdisjoint(value):
                 unlabelled = _unless_foreign(value)
@@ -237,7 +215,7 @@ def _operations(name: str, data: dict[str, Any]) -> _Found:
             for item in value[:_MAX_OPERATIONS]:
                 if type(item) is dict:
                     _add_labelled(found, kind, item)
-    if not _NAMING_FIELDS.isdisjoint(data) and not _add_labelled(found, None, data) and unlabelled is None:
+    if not _ALL_UID_FIELDS.isdisjoint(data) and not _add_labelled(found, None, data) and unlabelled is None:
         unlabelled = _unless_foreign(data)
     if expected is None:
         return found
@@ -247,7 +225,7 @@ def _operations(name: str, data: dict[str, Any]) -> _Found:
 
 
 def _add_labelled(found: _Found, kind: str | None, value: dict[str, Any]) -> bool:
-    """Add what an object is, by its key's kind or by its fields, and else what it names; return whether that is anything."""
+    """Add the operation that an object is, by its key's kind or by its fields, and those that it names; return whether any is."""
     uid = value.get("uid")
     has_uid = _is_id(uid)
     if kind is not None and has_uid:
@@ -274,7 +252,7 @@ def _is_id(value: object) -> bool:
 def _add(found: _Found, kind: str, uid: Any, resource: dict[str, Any] | None) -> None:
     known = found.setdefault((kind, uid), resource)
     if resource is not None and known is not resource:
-        found[kind, uid] = resource if known is None else {}  # two objects may contradict each other: the vendor is asked
+        found[kind, uid] = resource if known is None else {}  # two objects may contradict each other: only a look-up tells
 
 
 def _kind_of_key(word: str) -> str | None:
@@ -284,7 +262,7 @@ def _kind_of_key(word: str) -> str | None:
 
 
 def _kind_of_fields(value: dict[str, Any]) -> str | None:
-    if value.get("reward_uid", value["uid"]) == value["uid"]:  # a reward contract that names itself
+    if value.get("reward_uid", value["uid"]) == value["uid"]:  # a reward contract
         return None
     if "to_user_uid" in value:
         return ALLOCATION
@@ -292,19 +270,19 @@ def _kind_of_fields(value: dict[str, Any]) -> str | None:
 
 
 def _unless_foreign(value: dict[str, Any]) -> dict[str, Any] | None:
-    """Return an object that has a uid, unless it has a field of a reward contract or a user."""
+    """Return an object that has a uid and no field of a reward contract or a user."""
     return value if _is_id(value.get("uid")) and _FOREIGN_FIELDS.isdisjoint(value) else None
 
 
 def _settles(kind: str, resource: dict[str, Any] | None) -> bool:
-    """Return whether a resource is complete and terminal, so that nobody needs to be asked."""
+    """Return whether a resource is complete and terminal, so that no look-up is needed."""
     if resource is None:
         return False
     status = resource.get("status")
     if type(status) is not str or status.lower() not in TERMINAL:
         return False
     try:
-        structure(resource, _MODELS[kind])
+        structure(resource, MODELS[kind])
     except UnexpectedResponse:
         return False
     return True
@@ -320,7 +298,7 @@ def _hints(headers: Mapping[str, str] | None) -> tuple[str | None, str | None]:
         return None, None
     try:
         return _hint(headers, "x-webhook-correlation-id"), _hint(headers, "x-webhook-attempt")
-    except Exception:  # noqa: BLE001 - unsigned and shown only: whatever a framework's headers do, the event stands
+    except Exception:  # noqa: BLE001 - hints are only shown: whatever a framework's headers raise, the event counts
         return None, None
 
 
@@ -334,4 +312,4 @@ def _hint(headers: Mapping[str, str], name: str) -> str | None:
 def _short(value: object) -> str | None:
     if not isinstance(value, str):
         return None
-    return value if value.isprintable() and len(value) <= _LONGEST_HINT else one_line(value, _LONGEST_HINT)
+    return value if value.isprintable() and len(value) <= _MAX_HINT else one_line(value, _MAX_HINT)

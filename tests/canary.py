@@ -1,11 +1,17 @@
-"""Find secrets in the local variables of the frames that an error passed through, where collectors of errors read them."""
+"""Find secrets in every text of an object, and in the local variables of the frames that an error passed through."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import copy
+import logging
+import pickle
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping
 from traceback import walk_tb
 from types import FrameType
 from typing import Any
+
+import attrs
 
 PACKAGES = frozenset({"rewards_core", "original_async", "enkash_async", "webhooks", "payouts"})
 
@@ -62,3 +68,45 @@ def _texts_of(value: Any, depth: int = 0) -> Iterator[str]:
         yield repr(value)
     except Exception:
         return  # such as an object that is half made
+
+
+class RecordCollector:
+    """An observer that collects every record of a client."""
+
+    def __init__(self) -> None:
+        self.records: list[Any] = []
+
+    def on_start(self, record: Any) -> None:
+        self.records.append(record)
+
+    on_retry = on_end = on_start
+
+
+def texts_of(thing: Any, seen: set[int] | None = None) -> Iterator[str]:
+    """Yield every text of an object, and of an error with its causes and attributes."""
+    seen = set() if seen is None else seen
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, logging.LogRecord):
+        yield from (thing.getMessage(), repr(thing.args), repr(vars(thing)))
+        if thing.exc_info and thing.exc_info[1]:
+            yield from traceback.format_exception(thing.exc_info[1])
+        return
+    yield from (repr(thing), str(thing), f"{thing}", f"{[thing]}")
+    transforms: list[Callable[[Any], str]] = [
+        lambda thing: pickle.dumps(thing).decode("latin-1"),
+        lambda thing: repr(copy.copy(thing)),
+        lambda thing: repr(copy.deepcopy(thing)),
+    ]
+    for transform in transforms:
+        try:
+            yield transform(thing)
+        except TypeError as refusal:
+            yield str(refusal)
+    if attrs.has(type(thing)):
+        yield repr(attrs.asdict(thing))
+    if isinstance(thing, BaseException):
+        yield from traceback.format_exception(thing)
+        for value in (*thing.args, *vars(thing).values(), thing.__cause__, thing.__context__):
+            yield from texts_of(value, seen)

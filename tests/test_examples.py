@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from original_async import sign
+from rewards_core.errors import ConnectFailed, OutcomeUnknown, RequestRejected, VendorError
 from tests.unmeasured import unmeasured
 from vendor_sandboxes import OriginalSandbox
 
@@ -68,7 +70,7 @@ async def test_service_answers_once_the_chain_has_confirmed(service: str, sandbo
 async def test_service_finds_what_the_vendor_made_of_an_order_whose_answer_was_lost(
     service: str, sandbox: OriginalSandbox
 ) -> None:
-    sandbox.switches.list_lag = 600.0  # no look-up can find it: the webhook alone tells
+    sandbox.switches.list_lag = 600.0  # no look-up can find it: only the webhook shows it
     sandbox.plan.script("drop_after_commit")
     status, answer = await ask(service, ORDER)
     assert (status, answer["status"]) == (200, "done")
@@ -135,3 +137,57 @@ async def test_a_fastapi_service_keeps_a_delivery_and_hands_it_to_its_handler(tm
         finally:
             process.terminate()
             await process.wait()
+
+
+def cashback(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in unmeasured().items() if not name.startswith("ENKASH_")}
+    command = [sys.executable, str(EXAMPLES / "enkash_cashback.py"), *arguments]
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env={**environment, "PYTHONPATH": str(EXAMPLES.parent)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_cashback_gives_every_user_the_coins_of_the_event_once(tmp_path: Path) -> None:
+    done = cashback("--sandbox", "--coins", "7", "EK1", "EK2", "EK3", "EK2", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    event, *lines = done.stdout.splitlines()
+    assert event.startswith("MEAL_CARD_PAYMENT gives 7 coins (WCC")
+    users = ("EK1", "EK2", "EK3")
+    assert sorted(lines[:3]) == [f"{user}: Successfully allocated enkash Coins (cashback-1-{user})" for user in users]
+    assert lines[3:] == [f"{user} has 7 coins" for user in users]
+
+
+@pytest.mark.parametrize(
+    ("problem", "line"),
+    [
+        (OutcomeUnknown("it may have been carried out"), "EK1: unknown: it may have been carried out"),
+        (RequestRejected("no funds"), "EK1: nothing given by this run: no funds"),
+        (ConnectFailed("no network"), "EK1: nothing given by this run: no network"),
+    ],
+)
+async def test_cashback_prints_how_each_allocation_ended(
+    capsys: pytest.CaptureFixture[str], problem: VendorError, line: str
+) -> None:
+    class Client:
+        async def allocate_coins(self, **_: str) -> None:
+            raise problem
+
+        async def get_balance(self, user: str) -> int:
+            raise problem
+
+    example = load("enkash_cashback")
+    assert await example.grant(Client(), "E", "EK1", "campaign") is False
+    assert capsys.readouterr().out.strip() == line
+    assert str(problem) in await example.balance(Client(), "EK1")
+
+
+def test_cashback_without_credentials_names_the_missing_variables(tmp_path: Path) -> None:
+    done = cashback(cwd=tmp_path)
+    assert done.returncode == 2
+    assert "ENKASH_CLIENT_SECRET" in done.stderr

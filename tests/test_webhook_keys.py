@@ -1,4 +1,4 @@
-"""Webhook keys are read in one place, and no error about them shows a secret or holds one in a frame of ours."""
+"""Webhook keys are read in one place, and no error about them shows a secret or holds one in a frame."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CANARIES = ["tell-tale", "a:1 tell-tale", ":tell-tale", '{"a": ["tell-tale"]}', 
 
 
 def shows_nothing(error: BaseException) -> bool:
-    """Look at the text of an error, at what it came from, and at the frames that it passed through."""
+    """Return whether the text, causes and frames of an error are free of secrets."""
     came_from = error.__cause__ or error.__context__
     return came_from is None and "tell-tale" not in f"{vars(error)}{error.args}" and not locals_with(error, ["tell-tale"])
 
@@ -67,31 +67,31 @@ def test_an_id_that_is_given_twice_is_refused_by_its_place(
 ) -> None:
     (tmp_path / "keys").write_text(text)
     monkeypatch.setenv(WEBHOOK_KEYS, text)
-    with pytest.raises(ValueError, match=r": pair 2 .* has the id of an earlier one: give each id once\.$") as refused:
+    with pytest.raises(ValueError, match="pair 2") as refused:
         READERS[reader](tmp_path / "keys")
     assert shows_nothing(refused.value)
 
 
 def test_the_error_says_where_and_which() -> None:
-    with pytest.raises(ValueError, match=r"^KEYS: pair 2 of the webhook keys cannot be read: write ID:SECRET, several"):
+    with pytest.raises(ValueError, match=r"^KEYS: pair 2 .* ID:SECRET"):
         parse_keys("a:1 b", "KEYS")
-    with pytest.raises(ValueError, match=r"^KEYS holds no webhook keys that can be read: write ID:SECRET"):
+    with pytest.raises(ValueError, match=r"^KEYS .* ID:SECRET"):
         parse_keys("# nothing", "KEYS")
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"none: this file of webhook keys cannot be read: No such file"):
+    with pytest.raises(ValueError, match=r"none: .*No such file"):
         read_keys_file(tmp_path / "none")
     file = tmp_path / "keys"
     file.write_bytes(b"a:tell-tale\xff")
-    with pytest.raises(ValueError, match=r"keys: this file of webhook keys cannot be read: it is not UTF-8\.$") as refused:
+    with pytest.raises(ValueError, match=r"keys: .*UTF-8") as refused:
         read_keys_file(file)
     assert shows_nothing(refused.value)
 
 
 def test_a_source_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(WEBHOOK_KEYS, raising=False)
-    with pytest.raises(ValueError, match=r"^Set ORIGINAL_WEBHOOK_KEYS to ID:SECRET, as on the Webhooks page"):
+    with pytest.raises(ValueError, match=r"ORIGINAL_WEBHOOK_KEYS .*ID:SECRET"):
         OriginalWebhooks.from_env()
     monkeypatch.setenv(WEBHOOK_KEYS, "a:one, b:two")
     source = OriginalWebhooks.from_env(scope="shop", app_uid="APP")
@@ -99,5 +99,5 @@ def test_a_source_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     assert source.sign(b"{}") == OriginalWebhooks({"a": "one", "b": "two"}).sign(b"{}")
     other = source.parse(b'{"event": "reward.allocated", "data": {"app": {"uid": "OTHER"}}}')
     assert "OTHER" in (other.problem or "")
-    with pytest.raises(ValueError, match="scope"):
+    with pytest.raises(ValueError, match=r"^scope: "):
         OriginalWebhooks.from_env(scope="")

@@ -1,4 +1,4 @@
-"""Token managers and clients in time that only tests and sleepers move, each closed at the end."""
+"""Token managers and clients on a clock that moves only in sleeps and by tests, each closed at the end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def endpoint() -> TokenEndpoint:
 
 @pytest_asyncio.fixture
 async def new_tokens(time: SteppedTime, endpoint: TokenEndpoint) -> AsyncIterator[Callable[..., Tokens]]:
-    """Make token managers that ask the endpoint."""
+    """Create token managers that ask the endpoint."""
     made: list[Tokens] = []
 
     def new(store: BreakerStore | None = None, **arguments: Any) -> Tokens:
@@ -42,7 +42,7 @@ async def new_tokens(time: SteppedTime, endpoint: TokenEndpoint) -> AsyncIterato
 
 @pytest_asyncio.fixture
 async def new_client(time: SteppedTime) -> AsyncIterator[Callable[..., EnkashClient]]:
-    """Make clients at addresses that do not exist."""
+    """Create clients at addresses that do not exist."""
     made: list[EnkashClient] = []
 
     def new(**arguments: Any) -> EnkashClient:

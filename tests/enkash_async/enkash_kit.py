@@ -1,4 +1,4 @@
-"""What the tests of EnKash are built from: a token endpoint that answers as told, sample bodies."""
+"""A scripted token endpoint and sample bodies of EnKash."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def credentials(password: str = "pass-word-1") -> PasswordCredentials:
 
 
 class TokenEndpoint:
-    """Gives `token-1`, `token-2`, … unless a step of the script says otherwise; hangs while `open` is not set."""
+    """Answers `token-1`, `token-2`, … or the next step of its script; it hangs while `open` is not set."""
 
     def __init__(self) -> None:
         self.script: deque[AccessToken | BaseException] = deque()
@@ -81,7 +81,7 @@ class TokenEndpoint:
 
 
 class Tokens:
-    """A token manager whose tokens are seen as the texts that they are."""
+    """A token manager that reveals its tokens."""
 
     def __init__(self, hidden: PasswordTokens) -> None:
         self._hidden = hidden
@@ -112,6 +112,6 @@ async def outcome(call: Coroutine[Any, Any, Any]) -> Any:
 
 
 async def settle() -> None:
-    """Let every task that can go on do so."""
+    """Let every task run until it waits."""
     for _ in range(20):
         await asyncio.sleep(0)

@@ -128,7 +128,7 @@ async def test_where_the_vendor_knows_a_request_id_a_second_call_is_unknown_and_
         await client.create_event(event="REFERRAL_EVENT", amount=6)
         await client.allocate_coins(event="REFERRAL_EVENT", user_id="EKQZVMQK", request_id="R1")
 
-        with pytest.raises(OutcomeUnknown, match="the vendor says that it already exists"):
+        with pytest.raises(OutcomeUnknown):
             await client.allocate_coins(event="REFERRAL_EVENT", user_id="EKQZVMQK", request_id="R1")
 
         assert await client.get_balance("EKQZVMQK") == 6
@@ -139,7 +139,7 @@ async def test_a_borrowed_session_with_credentials_of_its_own_is_found_out_befor
 ) -> None:
     store = MemoryBreakerStore()
     owner = PasswordCredentials(sandbox.client_id, sandbox.client_secret, sandbox.username, sandbox.password)
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # newer releases of aiohttp advise against auth=
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # newer releases of aiohttp deprecate auth=
         session = aiohttp.ClientSession(auth=aiohttp.BasicAuth("user", "pass-word"))
     async with session:
         for credentials in (owner, StaticToken("own-1")):
@@ -150,7 +150,7 @@ async def test_a_borrowed_session_with_credentials_of_its_own_is_found_out_befor
 
     assert not sandbox.requests
     async with client_of(sandbox, time, breaker_store=store) as client:
-        sandbox.script("p503", path=TOKEN_PATH)  # with a mark left by the mistake, this would be the second without an answer
+        sandbox.script("p503", path=TOKEN_PATH)  # if the mistake had left a mark, this would be the second unanswered request
         assert await client.get_balance("EK1") == 0
 
 
@@ -179,7 +179,7 @@ async def test_a_hanging_token_endpoint_keeps_nobody_waiting_while_the_old_token
     sandbox: EnkashSandbox, client: EnkashClient, time: SteppedTime
 ) -> None:
     await client.get_balance("EK1")
-    sandbox.switches.token_hang = 60.0  # longer than this test may take: whoever waited for it would never get to the end
+    sandbox.switches.token_hang = 60.0  # longer than this test may take
     time.at += 200
 
     for _ in range(5):
@@ -204,7 +204,7 @@ async def test_a_token_that_ends_in_the_middle_fails_none_of_ten_thousand_calls(
             for number in numbers:
                 await client.allocate_coins(event="REFERRAL_EVENT", user_id=f"EK{number % 7}", request_id=f"R{number}")
                 done += 1
-                time.at += 0.05  # five hundred seconds in all, so that tokens end by themselves as well
+                time.at += 0.05  # five hundred seconds in total, so that tokens expire as well
                 if done in {3_000, 3_001, 7_000}:
                     sandbox.expire_tokens()
 

@@ -67,7 +67,7 @@ async def test_an_id_that_cannot_be_one_is_refused(new_client: New, vendor: aior
         ]
 
     for call in calls:
-        with pytest.raises((TypeError, ValueError), match="_id: "):
+        with pytest.raises((TypeError, ValueError), match=r"_id: "):
             await call()
     assert not vendor.requests
 
@@ -96,7 +96,7 @@ async def test_an_amount_that_is_no_whole_number_of_coins_is_refused(new_client:
     calls: list[Call] = [lambda: client.create_event(event="E", amount=bad), lambda: client.update_event("WCC1", amount=bad)]
 
     for call in calls:
-        with pytest.raises((TypeError, ValueError), match="amount: give"):
+        with pytest.raises((TypeError, ValueError), match=r"^amount: "):
             await call()
     assert not vendor.requests
 
@@ -105,9 +105,9 @@ async def test_an_amount_that_is_no_whole_number_of_coins_is_refused(new_client:
 async def test_a_configuration_nobody_documents_is_refused(new_client: New, vendor: aioresponses, bad: Any) -> None:
     client = new_client()
 
-    with pytest.raises((TypeError, ValueError), match="configuration: give one of"):
+    with pytest.raises((TypeError, ValueError), match=r"^configuration: "):
         await client.create_event(event="E", amount=1, configuration=bad)
-    with pytest.raises((TypeError, ValueError), match="configuration: give one of"):
+    with pytest.raises((TypeError, ValueError), match=r"^configuration: "):
         await client.update_event("WCC1", configuration=bad)
     assert not vendor.requests
 
@@ -118,18 +118,18 @@ async def test_a_configuration_that_came_from_the_vendor_and_is_new_cannot_be_se
 
 
 async def test_an_update_of_nothing_is_refused(new_client: New, vendor: aioresponses) -> None:
-    with pytest.raises(ValueError, match="update_event: there is nothing to change"):
+    with pytest.raises(ValueError, match=r"^update_event: "):
         await new_client().update_event("WCC1")
     assert not vendor.requests
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "name"),
     [
         ({"coins_base_url": "coins.example"}, "coins_base_url"),
         ({"coins_base_url": "https://user:pw@coins.example"}, "coins_base_url"),
-        ({"coins_base_url": "http://coins.example"}, "coins_base_url: .*Give an https URL"),
-        ({"auth_base_url": "http://auth.example"}, "auth_base_url: .*Give an https URL"),
+        ({"coins_base_url": "http://coins.example"}, "coins_base_url"),
+        ({"auth_base_url": "http://auth.example"}, "auth_base_url"),
         ({"auth_base_url": None}, "auth_base_url"),
         ({"company_id": "a b"}, "company_id"),
         ({"credentials": PasswordCredentials("a/b", "s", "u", "p")}, "client_id"),
@@ -138,35 +138,32 @@ async def test_an_update_of_nothing_is_refused(new_client: New, vendor: aiorespo
         ({"token_lifetime": float("inf")}, "token_lifetime"),
         ({"token_lifetime": True}, "token_lifetime"),
         ({"token_lifetime": "300"}, "token_lifetime"),
-        ({"extra_headers": {"Authorization": "Bearer evil"}}, "extra_headers.*'Authorization'"),
-        ({"extra_headers": {"authorization": "Bearer evil"}}, "extra_headers.*'authorization'"),
+        ({"extra_headers": {"Authorization": "Bearer evil"}}, "extra_headers"),
+        ({"extra_headers": {"authorization": "Bearer evil"}}, "extra_headers"),
         ({"extra_headers": {"Content-Type": "text/plain"}}, "extra_headers"),
-        ({"extra_headers": {"Cookie": "a\r\nHost: evil"}}, "extra_headers.*'Cookie'"),
+        ({"extra_headers": {"Cookie": "a\r\nHost: evil"}}, "extra_headers"),
         ({"extra_headers": {"Coo kie": "a"}}, "extra_headers"),
         ({"extra_headers": {"Cookie": ""}}, "extra_headers"),
         ({"extra_headers": {"Cookie": 5}}, "extra_headers"),
-        ({"extra_headers": [("Cookie", "a")]}, "extra_headers: give a mapping"),
-        ({"credentials": StaticToken("t"), "encryption": True}, "encryption: .*Give BodyCipher"),
-        ({"encryption": "false"}, "encryption: give True or False, not str"),
-        ({"repeat_allocations": "false"}, "repeat_allocations: give True or False, not str"),
-        ({"repeat_allocations": 0}, "repeat_allocations: give True or False, not int"),
-        ({"clock": 5}, "^clock: give a function, not int"),
-        ({"random": "text"}, "^random: give a function, not str"),
-        ({"clock": 5, "credentials": StaticToken("t")}, "^clock: give a function, not int"),
-        ({"allow_insecure": "no"}, "allow_insecure: give True or False, not str"),
-        (
-            {"credentials": None},
-            "credentials: give PasswordCredentials or a TokenProvider, with token, renew, not None",
-        ),
-        ({"credentials": StaticToken}, "credentials: .*not the class StaticToken"),
-        ({"credentials": "a-secret-token"}, r"credentials: .*not str\.$"),
-        ({"breaker_store": "breaker.json"}, r"breaker_store: .*with exclusive, load, save, not str\.$"),
+        ({"extra_headers": [("Cookie", "a")]}, "extra_headers"),
+        ({"credentials": StaticToken("t"), "encryption": True}, "encryption"),
+        ({"encryption": "false"}, "encryption"),
+        ({"repeat_allocations": "false"}, "repeat_allocations"),
+        ({"repeat_allocations": 0}, "repeat_allocations"),
+        ({"clock": 5}, "clock"),
+        ({"random": "text"}, "random"),
+        ({"clock": 5, "credentials": StaticToken("t")}, "clock"),
+        ({"allow_insecure": "no"}, "allow_insecure"),
+        ({"credentials": None}, "credentials"),
+        ({"credentials": StaticToken}, "credentials"),
+        ({"credentials": "a-secret-token"}, "credentials"),
+        ({"breaker_store": "breaker.json"}, "breaker_store"),
     ],
 )
-def test_a_client_that_could_not_work_is_not_made(arguments: dict[str, Any], words: str) -> None:
+def test_a_client_that_could_not_work_is_not_made(arguments: dict[str, Any], name: str) -> None:
     settings: dict[str, Any] = {"coins_base_url": COINS, "auth_base_url": AUTH, "credentials": credentials()}
 
-    with pytest.raises((TypeError, ValueError), match=words):
+    with pytest.raises((TypeError, ValueError), match=rf"^{name}\b"):
         EnkashClient(**{**settings, **arguments})
 
 
@@ -179,7 +176,7 @@ def test_plain_http_can_be_allowed_and_is_on_loopback() -> None:
 
 @pytest.mark.parametrize("bad", [0, -1.0, float("nan"), float("inf"), True, "90", None])
 def test_a_breaker_file_that_could_not_be_waited_for_is_not_made(bad: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match="lock_timeout: give"):
+    with pytest.raises((TypeError, ValueError), match=r"^lock_timeout: "):
         FileBreakerStore("breaker.json", lock_timeout=bad)
 
 
@@ -224,7 +221,7 @@ def test_credentials_with_a_part_missing_are_refused(parts: tuple[Any, ...]) -> 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\n", None, 5])
 def test_a_static_token_that_no_header_can_carry_is_refused(token: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match="access_token: "):
+    with pytest.raises((TypeError, ValueError), match=r"^access_token: "):
         StaticToken(token)
 
 
@@ -236,5 +233,5 @@ def test_encryption_may_have_its_own_cipher() -> None:
 @pytest.mark.parametrize("wrong", [5, None, b"x"])
 def test_a_request_of_wrong_types_is_not_made(name: str, wrong: Any) -> None:
     usual: dict[str, Any] = {"event": "E", "user_id": "EK1", "request_id": "R1", "company_id": "C1"}
-    with pytest.raises(TypeError, match=rf"^{name}: give a str, not "):
+    with pytest.raises(TypeError, match=rf"^{name}: "):
         CoinAllocationRequest(**usual | {name: wrong})

@@ -1,11 +1,11 @@
-"""The five calls with the documented bodies: what leaves, what comes back, how each can end."""
+"""The five calls with the documented bodies: requests, results and errors."""
 
 from __future__ import annotations
 
 import json
 import pickle
 from base64 import b64encode
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -27,7 +27,6 @@ from enkash_async import (
 )
 from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import (
-    ClientClosed,
     ConfigurationError,
     ConnectFailed,
     Forbidden,
@@ -35,18 +34,15 @@ from rewards_core.errors import (
     OutcomeUnknown,
     RateLimited,
     RequestRejected,
-    ServerFailed,
     Unauthorized,
     UnexpectedResponse,
     ValidationFailed,
     VendorError,
 )
-from rewards_core.http.timeouts import Timeouts
 from rewards_core.operations import KeyedRequest
 from tests.enkash_async.enkash_kit import (
     ALLOCATE_URL,
     ALLOCATED,
-    AUTH,
     BALANCE,
     BALANCE_URL,
     COINS,
@@ -56,18 +52,18 @@ from tests.enkash_async.enkash_kit import (
     TOKEN_REPLY,
     TOKEN_URL,
     UPDATED,
-    credentials,
     outcome,
     text_of,
 )
 from tests.stepped_time import SteppedTime
+from tests.texts import said
 
 New = Callable[..., EnkashClient]
 GRANT: dict[str, Any] = {"event": "REFERRAL_EVENT", "user_id": "EKQZVMQK", "request_id": "COIN_REQ1234567"}
 
 
 def sent(vendor: aioresponses, method: str, url: str) -> list[Any]:
-    """Return what was sent to an address, in order."""
+    """Return the requests to an address, in order."""
     return list(vendor.requests.get((method, URL(url)), []))
 
 
@@ -250,31 +246,31 @@ PAGE = "<html><body>Sign in at https://login.example</body></html>"
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "words"),
+    ("status", "body"),
     [
-        *((status, PAGE, "answered with a redirect") for status in (301, 302, 303, 304, 307, 308)),
-        (302, '{"error": "invalid_grant"}', "answered with a redirect"),
-        (204, "", "neither a token nor a refusal"),
-        *((status, PAGE, "neither a token nor a refusal") for status in (200, 201, 400, 401, 403, 404, 422)),
-        (404, '{"message": "no Route matched with those values"}', "neither a token nor a refusal"),
-        (404, '{"timestamp": 1, "status": 404, "error": "Not Found"}', "neither a token nor a refusal"),
-        (405, '{"code": 405, "message": "method not allowed"}', "neither a token nor a refusal"),
-        (403, '{"message": "Forbidden"}', "neither a token nor a refusal"),
-        (200, '{"error": "maintenance"}', "neither a token nor a refusal"),
-        (400, '{"error": "temporarily_unavailable"}', "neither a token nor a refusal"),
-        (400, "", "neither a token nor a refusal"),
-        (403, "[]", "neither a token nor a refusal"),
-        (200, "[]", "neither a token nor a refusal"),
-        (200, "{}", "neither a token nor a refusal"),
-        (200, '{"access_token": ""}', "neither a token nor a refusal"),
-        (200, '{"access_token": 5}', "neither a token nor a refusal"),
-        (200, '{"access_token": "two words"}', "neither a token nor a refusal"),
-        (200, '{"access_token": "line\\nbreak"}', "neither a token nor a refusal"),
-        (200, '{"response_code": 0, "code": null, "error": null}', "neither a token nor a refusal"),
+        *((status, PAGE) for status in (301, 302, 303, 304, 307, 308)),
+        (302, '{"error": "invalid_grant"}'),
+        (204, ""),
+        *((status, PAGE) for status in (200, 201, 400, 401, 403, 404, 422)),
+        (404, '{"message": "no Route matched with those values"}'),
+        (404, '{"timestamp": 1, "status": 404, "error": "Not Found"}'),
+        (405, '{"code": 405, "message": "method not allowed"}'),
+        (403, '{"message": "Forbidden"}'),
+        (200, '{"error": "maintenance"}'),
+        (400, '{"error": "temporarily_unavailable"}'),
+        (400, ""),
+        (403, "[]"),
+        (200, "[]"),
+        (200, "{}"),
+        (200, '{"access_token": ""}'),
+        (200, '{"access_token": 5}'),
+        (200, '{"access_token": "two words"}'),
+        (200, '{"access_token": "line\\nbreak"}'),
+        (200, '{"response_code": 0, "code": null, "error": null}'),
     ],
 )
 async def test_what_is_no_answer_of_a_token_endpoint_refuses_nothing(
-    new_client: New, vendor: aioresponses, time: SteppedTime, status: int, body: str, words: str
+    new_client: New, vendor: aioresponses, time: SteppedTime, status: int, body: str
 ) -> None:
     for _ in range(2):
         vendor.post(TOKEN_URL, status=status, body=body, headers={"Location": "https://login.example/secret-path"})
@@ -283,7 +279,7 @@ async def test_what_is_no_answer_of_a_token_endpoint_refuses_nothing(
     client = new_client()
 
     for _ in range(3):
-        with pytest.raises(TokenUnavailable, match=rf"{words} \(HTTP {status}\); check auth_base_url") as caught:
+        with pytest.raises(TokenUnavailable, match=rf"\(HTTP {status}\).*auth_base_url") as caught:
             await client.get_balance("EK6CYE6K")
     assert len(sent(vendor, "POST", TOKEN_URL)) == 2
     assert "login" not in str(caught.value)
@@ -309,21 +305,17 @@ async def test_a_407_of_a_proxy_counts_as_no_attempt(new_client: New, vendor: ai
 async def test_a_refusal_written_as_a_200_is_passed_on_in_the_vendors_words(new_client: New, vendor: aioresponses) -> None:
     vendor.post(TOKEN_URL, payload={"response_code": 1, "response_message": "User pass-word-1 is locked\nfor good"})
 
-    with pytest.raises(CredentialsRejected, match=r"HTTP 200 with response code 1: User \[hidden\] is locked for good\)"):
+    with pytest.raises(CredentialsRejected) as caught:
         await new_client().get_balance("EK6CYE6K")
+    said("token: rejected with HTTP 200", caught.value)
 
 
 @pytest.mark.parametrize(
-    ("trouble", "words"),
-    [
-        ({"status": 500}, "answered with HTTP 500"),
-        ({"status": 408}, "answered with HTTP 408"),
-        ({"exception": aiohttp.ServerDisconnectedError()}, "no answer came"),
-    ],
+    "trouble", [{"status": 500}, {"status": 408}, {"exception": aiohttp.ServerDisconnectedError()}], ids=["500", "408", "lost"]
 )
 @pytest.mark.parametrize(("proven", "pause"), [(True, 60), (False, 600)])
 async def test_a_token_request_without_an_answer_is_sent_twice_and_not_again_for_a_while(
-    new_client: New, vendor: aioresponses, time: SteppedTime, trouble: Any, words: str, proven: bool, pause: int
+    new_client: New, vendor: aioresponses, time: SteppedTime, trouble: Any, proven: bool, pause: int
 ) -> None:
     vendor.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload=BALANCE, repeat=True)
     client = new_client()
@@ -337,11 +329,12 @@ async def test_a_token_request_without_an_answer_is_sent_twice_and_not_again_for
     vendor.post(TOKEN_URL, payload=TOKEN_REPLY)
 
     for _ in range(3):
-        with pytest.raises(TokenUnavailable, match=words):
+        with pytest.raises(TokenUnavailable):
             await client.get_balance("EK6CYE6K")
     time.at += pause - 1
-    with pytest.raises(TokenUnavailable, match="in 1 s"):
+    with pytest.raises(TokenUnavailable) as caught:
         await client.get_balance("EK6CYE6K")
+    assert caught.value.retry_after == 1
     assert len(sent(vendor, "POST", TOKEN_URL)) == 2
 
     time.at += 1
@@ -387,7 +380,7 @@ async def test_a_401_for_every_token_ends_after_one_renewal(new_client: New, ven
     vendor.post(TOKEN_URL, payload={**TOKEN_REPLY, "access_token": "second"})
     vendor.post(ALLOCATE_URL, status=401, payload={"error_description": "Invalid access token: second"}, repeat=True)
 
-    with pytest.raises(Unauthorized, match=r"Invalid access token: \[hidden\]"):
+    with pytest.raises(Unauthorized, match=r"\[hidden\]"):
         await new_client().allocate_coins(**GRANT)
 
     assert len(sent(vendor, "POST", ALLOCATE_URL)) == 2
@@ -399,7 +392,7 @@ async def test_a_401_after_which_the_password_is_refused_says_so(new_client: New
     vendor.post(TOKEN_URL, status=400, payload={"error": "invalid_grant", "error_description": "Bad credentials"})
     vendor.post(ALLOCATE_URL, status=401)
 
-    with pytest.raises(CredentialsRejected, match=r"HTTP 401, .*Bad credentials") as caught:
+    with pytest.raises(CredentialsRejected) as caught:
         await new_client().allocate_coins(**GRANT)
 
     assert (caught.value.status, caught.value.idempotency_key) == (400, "COIN_REQ1234567")
@@ -416,10 +409,10 @@ async def test_a_401_after_which_no_token_can_be_had_means_that_nothing_happened
     vendor.post(TOKEN_URL, **trouble, repeat=True)
     vendor.post(ALLOCATE_URL, status=401)
 
-    with pytest.raises(ConnectFailed, match="HTTP 401") as caught:
+    with pytest.raises(ConnectFailed) as caught:
         await new_client().allocate_coins(**GRANT)
 
-    assert type(caught.value) is kind
+    assert (type(caught.value), caught.value.status) == (kind, 401)
     assert len(sent(vendor, "POST", ALLOCATE_URL)) == 1
 
 
@@ -431,8 +424,9 @@ async def test_a_401_after_a_lost_reply_leaves_the_allocation_unknown_whatever_t
     vendor.post(ALLOCATE_URL, status=503)
     vendor.post(ALLOCATE_URL, status=401)
 
-    with pytest.raises(OutcomeUnknown, match="HTTP 401"):
+    with pytest.raises(OutcomeUnknown) as caught:
         await new_client(repeat_allocations=True).allocate_coins(**GRANT)
+    assert caught.value.attempts == 2
 
 
 @pytest.mark.parametrize(
@@ -452,11 +446,12 @@ async def test_a_refusal_carries_the_vendors_words_and_is_final(
 ) -> None:
     with_token.post(ALLOCATE_URL, status=status, payload=body, repeat=True)
 
-    with pytest.raises(RequestRejected, match="Insufficient balance in card account") as caught:
+    with pytest.raises(RequestRejected) as caught:
         await new_client().allocate_coins(**GRANT)
 
     assert type(caught.value) is kind
     assert (caught.value.status, caught.value.code, caught.value.idempotency_key) == (status, "1", "COIN_REQ1234567")
+    assert caught.value.details[0].message == "Insufficient balance in card account"
     assert len(sent(with_token, "POST", ALLOCATE_URL)) == 1
 
 
@@ -500,11 +495,11 @@ async def test_a_refusal_that_knows_the_request_id_leaves_the_allocation_unknown
 ) -> None:
     with_token.post(ALLOCATE_URL, status=status, payload=saying(words), repeat=True)
 
-    with pytest.raises(OutcomeUnknown, match="the vendor says that it already exists") as caught:
+    with pytest.raises(OutcomeUnknown) as caught:
         await new_client().allocate_coins(**GRANT)
 
     assert words in str(caught.value)
-    assert "ask EnKash about 'COIN_REQ1234567' first" in str(caught.value)
+    said("allocate_coins: what to do", caught.value.advice)
     assert (caught.value.status, caught.value.code, caught.value.idempotency_key) == (status, "1", "COIN_REQ1234567")
     assert len(sent(with_token, "POST", ALLOCATE_URL)) == 1
 
@@ -516,8 +511,9 @@ async def test_a_refusal_for_another_reason_gave_no_coins(
 ) -> None:
     with_token.post(ALLOCATE_URL, status=status, payload=saying(words), repeat=True)
 
-    with pytest.raises(RequestRejected, match=words or "no reason given"):
+    with pytest.raises(RequestRejected) as caught:
         await new_client().allocate_coins(**GRANT)
+    assert [each.message for each in caught.value.details] == ([words] if words else [])
 
     assert len(sent(with_token, "POST", ALLOCATE_URL)) == 1
 
@@ -526,7 +522,7 @@ async def test_a_refusal_for_another_reason_gave_no_coins(
 async def test_a_409_leaves_the_allocation_unknown_whatever_it_says(new_client: New, with_token: aioresponses, body: str) -> None:
     with_token.post(ALLOCATE_URL, status=409, body=body, repeat=True)
 
-    with pytest.raises(OutcomeUnknown, match="the vendor says that it already exists"):
+    with pytest.raises(OutcomeUnknown):
         await new_client().allocate_coins(**GRANT)
 
     assert len(sent(with_token, "POST", ALLOCATE_URL)) == 1
@@ -628,12 +624,8 @@ async def test_an_unknown_outcome_advises_what_can_be_done_at_this_vendor(new_cl
         with_token.add(url, method, status=503, repeat=True)
     client = new_client()
 
-    with pytest.raises(OutcomeUnknown, match="compare the user's balance or ask EnKash about 'COIN_REQ1234567'"):
-        await client.allocate_coins(**GRANT)
-    with pytest.raises(OutcomeUnknown, match="lists no events, so ask EnKash"):
-        await client.create_event(event="E", amount=1)
-    with pytest.raises(OutcomeUnknown, match="read the event"):
-        await client.update_event("WCC024845", amount=1)
+    calls = (client.allocate_coins(**GRANT), client.create_event(event="E", amount=1), client.update_event("WCC024845", amount=1))
+    said("unknown outcomes: what to do", "\n".join([(await outcome(call)).advice for call in calls]))
 
 
 async def test_an_unknown_outcome_names_what_was_asked_for(new_client: New, with_token: aioresponses) -> None:
@@ -670,7 +662,7 @@ async def test_a_known_request_id_names_what_was_asked_for(new_client: New, with
 async def test_a_new_event_whose_id_cannot_be_read_is_unknown(new_client: New, with_token: aioresponses) -> None:
     with_token.post(CREATE_URL, payload={**CREATED, "payload": "created"})
 
-    with pytest.raises(OutcomeUnknown, match="payload"):
+    with pytest.raises(OutcomeUnknown):
         await new_client().create_event(event="E", amount=1)
 
 
@@ -708,88 +700,13 @@ async def test_an_update_without_a_readable_answer_is_repeated(new_client: New, 
     assert (await new_client().update_event("WCC024845", amount=10)).amount == 10
 
 
-async def test_a_read_is_repeated_and_then_fails_as_a_read(new_client: New, with_token: aioresponses) -> None:
-    url = f"{BALANCE_URL}?userId=EK6CYE6K"
-    with_token.get(url, status=503, repeat=True)
+@pytest.mark.parametrize("payload", [None, "16", 16.0, True, {"balance": 16}])
+async def test_a_balance_that_is_no_whole_number_is_unexpected(new_client: New, with_token: aioresponses, payload: Any) -> None:
+    with_token.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload={**BALANCE, "payload": payload})
 
-    with pytest.raises(ServerFailed) as caught:
+    with pytest.raises(UnexpectedResponse) as caught:
         await new_client().get_balance("EK6CYE6K")
-
-    assert caught.value.attempts == 5
-
-
-async def test_a_read_that_cannot_be_read_says_where(new_client: New, with_token: aioresponses) -> None:
-    with_token.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload={**BALANCE, "payload": "16"})
-
-    with pytest.raises(UnexpectedResponse, match="payload: expected a whole number, got a string"):
-        await new_client().get_balance("EK6CYE6K")
-
-
-async def test_a_429_is_waited_out_even_by_a_bare_write(new_client: New, with_token: aioresponses, time: SteppedTime) -> None:
-    with_token.post(ALLOCATE_URL, status=429, headers={"Retry-After": "7"})
-    with_token.post(ALLOCATE_URL, payload=ALLOCATED)
-
-    await new_client().allocate_coins(**GRANT)
-
-    assert sum(time.slept) >= 7
-
-
-async def test_a_429_for_too_long_ends_the_call(new_client: New, with_token: aioresponses) -> None:
-    with_token.post(ALLOCATE_URL, status=429, headers={"Retry-After": "3600"})
-
-    with pytest.raises(RateLimited) as caught:
-        await new_client().allocate_coins(**GRANT)
-
-    assert caught.value.retry_after == 3600
-
-
-METHODS: list[tuple[str, str, Callable[..., Coroutine[Any, Any, object]]]] = [
-    ("POST", ALLOCATE_URL, lambda client, **more: client.allocate_coins(**GRANT, **more)),
-    ("POST", CREATE_URL, lambda client, **more: client.create_event(event="E", amount=1, **more)),
-    ("PATCH", f"{COINS}/api/v0/enkash-coins/WCC1", lambda client, **more: client.update_event("WCC1", amount=1, **more)),
-    ("GET", f"{COINS}/api/v0/enkash-coins/WCC1", lambda client, **more: client.get_event("WCC1", **more)),
-    ("GET", f"{BALANCE_URL}?userId=EK1", lambda client, **more: client.get_balance("EK1", **more)),
-]
-
-
-@pytest.mark.parametrize(("method", "url", "call"), METHODS)
-async def test_a_timeout_ends_that_call_and_no_other(
-    new_client: New, with_token: aioresponses, time: SteppedTime, method: str, url: str, call: Callable[..., Any]
-) -> None:
-    with_token.add(url, method, status=429, headers={"Retry-After": "10"}, repeat=True)
-    client = new_client(timeouts=Timeouts(total=100.0), retry=RetryPolicy(attempts=3))
-
-    for seconds, attempts in ((9.9, 1), (10.1, 2)):
-        time.at += 60
-        began = time.now()
-        with pytest.raises(RateLimited) as caught:
-            await call(client, timeout=seconds)
-        assert caught.value.attempts == attempts
-        assert time.now() - began <= seconds
-
-    time.at += 60
-    with pytest.raises(RateLimited) as caught:
-        await call(client)
-    assert caught.value.attempts == 3
-
-
-@pytest.mark.parametrize("bad", [0, -1.0, float("nan"), float("inf"), True, "5"])
-async def test_a_timeout_that_cannot_be_one_is_refused_before_anything_is_sent(
-    new_client: New, vendor: aioresponses, bad: Any
-) -> None:
-    for _, _, call in METHODS:
-        with pytest.raises((TypeError, ValueError), match="timeout"):
-            await call(new_client(), timeout=bad)
-    assert not vendor.requests
-
-
-async def test_a_redirect_is_never_followed(new_client: New, with_token: aioresponses) -> None:
-    with_token.post(ALLOCATE_URL, status=307, headers={"Location": "https://evil.example/"})
-
-    with pytest.raises(UnexpectedResponse, match="307"):
-        await new_client().allocate_coins(**GRANT)
-
-    assert not [url for _, url in with_token.requests if url.host == "evil.example"]
+    assert caught.value.path == "payload"
 
 
 async def test_a_refused_refresh_after_a_lost_reply_leaves_the_allocation_unknown(
@@ -852,10 +769,9 @@ async def test_an_encrypted_refusal_is_read(new_client: New, with_token: aioresp
     with_token.post(ALLOCATE_URL, status=422, body=BodyCipher("another").encrypt(json.dumps(NO_FUNDS).encode()))
     client = new_client(encryption=True)
 
-    with pytest.raises(ValidationFailed, match="Insufficient balance"):
-        await client.allocate_coins(**GRANT)
-    with pytest.raises(ValidationFailed, match="no reason given"):
-        await client.allocate_coins(**GRANT)
+    refusals = [await outcome(client.allocate_coins(**GRANT)) for _ in range(2)]
+    assert [type(each) for each in refusals] == [ValidationFailed] * 2
+    assert [[detail.message for detail in each.details] for each in refusals] == [[NO_FUNDS["payload"]], []]
 
 
 async def test_an_answer_under_another_secret_leaves_the_allocation_unknown(new_client: New, with_token: aioresponses) -> None:
@@ -866,7 +782,7 @@ async def test_an_answer_under_another_secret_leaves_the_allocation_unknown(new_
 
 
 class Provider:
-    """Brings `own-1`, then `own-2`; or what it was told to."""
+    """Returns `own-1`, then `own-2`; or the given answers."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers) or ["own-1", "own-2"]
@@ -912,11 +828,11 @@ async def test_one_token_that_is_refused_is_not_tried_twice(new_client: New, ven
 @pytest.mark.parametrize(
     ("answer", "kind", "words"),
     [
-        (KeyError("own-1"), TokenUnavailable, "no access token: KeyError"),
-        (None, TokenUnavailable, "give it as a str, not NoneType"),
-        ("", TokenUnavailable, "it is empty"),
-        ("own\r\nHost: evil", TokenUnavailable, "there is white space in it"),
-        ("\u00f6wn", TokenUnavailable, "no header can carry"),
+        (KeyError("own-1"), TokenUnavailable, "KeyError"),
+        (None, TokenUnavailable, "access_token: "),
+        ("", TokenUnavailable, "access_token: "),
+        ("own\r\nHost: evil", TokenUnavailable, "access_token: "),
+        ("\u00f6wn", TokenUnavailable, "access_token: "),
         (Unauthorized("the vault is closed"), Unauthorized, "the vault is closed"),
         (RateLimited("not so fast"), RateLimited, "not so fast"),
         (OutcomeUnknown("the vault did not answer"), TokenUnavailable, "the vault did not answer"),
@@ -982,35 +898,16 @@ async def test_a_provider_that_takes_too_long_means_that_nothing_was_sent(new_cl
         async def token(self) -> str:
             raise TimeoutError
 
-    with pytest.raises(ConnectFailed, match="waiting for credentials"):
+    with pytest.raises(ConnectFailed):
         await new_client(credentials=Late(), company_id="C", retry=RetryPolicy(attempts=1)).allocate_coins(**GRANT)
 
 
 async def test_without_a_company_an_allocation_is_refused_before_a_request(new_client: New, vendor: aioresponses) -> None:
     client = new_client(credentials=StaticToken("own-1"))
 
-    with pytest.raises(ValueError, match="company_id: it is missing"):
+    with pytest.raises(ValueError, match=r"^company_id: "):
         await client.allocate_coins(**GRANT)
     assert not vendor.requests
-
-
-async def test_a_closed_client_says_so(new_client: New, with_token: aioresponses) -> None:
-    client = new_client()
-    async with client:
-        pass
-    await client.aclose()
-
-    with pytest.raises(ClientClosed):
-        await client.get_balance("EK6CYE6K")
-
-
-async def test_a_borrowed_session_stays_open(new_client: New, with_token: aioresponses) -> None:
-    with_token.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload=BALANCE)
-    async with aiohttp.ClientSession() as session:
-        async with new_client(session=session) as client:
-            await client.get_balance("EK6CYE6K")
-
-        assert not session.closed
 
 
 async def test_observers_see_the_token_request_too(new_client: New, with_token: aioresponses) -> None:
@@ -1027,9 +924,3 @@ async def test_observers_see_the_token_request_too(new_client: New, with_token: 
     await new_client(observers=[watcher]).get_balance("EK6CYE6K")
 
     assert [record.operation for record in watcher.ended] == ["token", "get_balance"]
-
-
-def test_a_client_says_where_it_points() -> None:
-    client = EnkashClient(coins_base_url=COINS, auth_base_url=AUTH, credentials=credentials())
-
-    assert repr(client) == "<EnkashClient at https://coins.example>"

@@ -1,4 +1,4 @@
-"""Bodies under the key made of the client secret, against a vector computed with another implementation."""
+"""Encryption of bodies, compared with a vector of another implementation."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_an_answer_in_plain_text_is_left_as_it_is(body: bytes) -> None:
     ["", "not base64!", "AAAA", b64encode(b"0" * 15).decode(), b64encode(b"0" * 16).decode(), ENCRYPTED[:-4]],
 )
 def test_what_was_not_encrypted_under_this_key_is_refused(text: str) -> None:
-    with pytest.raises(UnexpectedResponse, match="request: it was not encrypted under this client secret"):
+    with pytest.raises(UnexpectedResponse):
         BodyCipher(SECRET).decrypt(json.dumps({"request": text}).encode())
 
 
@@ -76,7 +76,7 @@ def test_a_cipher_neither_shows_nor_lends_its_key() -> None:
 
     assert repr(cipher) == "<BodyCipher: key hidden>"
     for leave in (pickle.dumps, copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match="cannot be pickled"):
+        with pytest.raises(TypeError, match="BodyCipher"):
             leave(cipher)
 
 

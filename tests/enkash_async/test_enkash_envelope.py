@@ -1,4 +1,4 @@
-"""When an answer is a success, and what is made of every other."""
+"""Which answers are a success, and how the others are read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from enkash_async.envelope import read_balance, read_event, read_refusal, read_success, read_token
+from enkash_async.envelope import read_event, read_refusal, read_success, read_token
 from enkash_async.models import CoinConfiguration, CoinEvent
 from rewards_core.errors import RequestRejected, UnexpectedResponse
 from rewards_core.http.messages import Answer
@@ -38,7 +38,7 @@ def test_every_documented_way_to_write_a_success_is_read(variant: dict[str, Any]
 
 @pytest.mark.parametrize("code", [1, "1", -1, 403, "422", 2**40])
 def test_any_other_code_is_a_refusal_in_the_vendors_words(code: object) -> None:
-    with pytest.raises(RequestRejected, match="Insufficient balance in card account") as caught:
+    with pytest.raises(RequestRejected) as caught:
         read_success(answer({**NO_FUNDS, "response_code": code}))
 
     assert caught.value.code == str(code)
@@ -76,7 +76,7 @@ def test_an_answer_without_a_code_that_can_be_read_is_neither_success_nor_refusa
 
 @pytest.mark.parametrize("status", [201, 202, 204, 206])
 def test_another_2xx_is_no_success_even_with_code_0(status: int) -> None:
-    with pytest.raises(UnexpectedResponse, match=f"response code 0 came with HTTP {status}"):
+    with pytest.raises(UnexpectedResponse):
         read_success(answer(BALANCE, status))
 
 
@@ -86,7 +86,7 @@ def test_the_payload_of_a_refusal_is_never_decoded() -> None:
 
 
 def test_a_refusal_without_words_says_so() -> None:
-    with pytest.raises(RequestRejected, match="HTTP 200 with response code 1: no reason given"):
+    with pytest.raises(RequestRejected):
         read_success(answer({"response_code": 1, "response_message": None}))
 
 
@@ -142,16 +142,6 @@ def test_an_event_of_another_shape_names_the_place(payload: Any, path: str) -> N
 
     assert caught.value.path == path
     assert path in str(caught.value)
-
-
-def test_a_balance_is_a_bare_whole_number() -> None:
-    assert read_balance(read_success(answer(BALANCE))) == 16
-
-
-@pytest.mark.parametrize("payload", [None, "16", 16.0, True, {"balance": 16}])
-def test_a_balance_of_another_type_is_refused(payload: Any) -> None:
-    with pytest.raises(UnexpectedResponse, match="payload: expected a whole number"):
-        read_balance(read_success(answer({**BALANCE, "payload": payload})))
 
 
 @pytest.mark.parametrize(

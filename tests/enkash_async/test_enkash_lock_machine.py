@@ -1,4 +1,4 @@
-"""Any number of clients with a wrong password on one store, crashes, lost replies and time: no third attempt soon after two."""
+"""Clients with a wrong password on one store, with crashes, lost replies and time: no third attempt soon after two."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROCESSES = 3
 
 
 class WrongPassword(RuleBasedStateMachine):
-    """A vendor that refuses whatever arrives; what happens to its answers is chance."""
+    """A vendor that rejects every request; its answers are lost at random."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class WrongPassword(RuleBasedStateMachine):
         either: list[asyncio.Future[Any]] = [waiting, asking]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done():
-            await tokens.aclose()  # as far as the store can tell, the process died
+            await tokens.aclose()  # to the store this looks like a crash
         asking.cancel()
         assert all(isinstance(problem, VendorError) for problem in await waiting)
 

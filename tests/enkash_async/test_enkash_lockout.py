@@ -1,4 +1,4 @@
-"""A wrong password, however many ask with it, never locks the account."""
+"""A wrong password never locks the account, however many callers use it."""
 
 from __future__ import annotations
 
@@ -140,26 +140,19 @@ async def test_a_wrong_password_with_lost_replies_locks_nothing_while_another_cl
             time.at += 1
 
     assert not sandbox.locked
-    assert 2 + 10 <= sandbox.token_rejections <= 2 + 12  # one every ten minutes
+    assert 2 + 10 <= sandbox.token_rejections <= 2 + 12  # one in ten minutes
 
 
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        ("redirect", r"a redirect \(HTTP 302\); check auth_base_url"),
-        ("empty", r"neither a token nor a refusal \(HTTP 204\); check auth_base_url"),
-        ("page", r"neither a token nor a refusal \(HTTP 200\); check auth_base_url"),
-    ],
-)
+@pytest.mark.parametrize(("answer", "status"), [("redirect", 302), ("empty", 204), ("page", 200)])
 async def test_a_client_that_met_no_token_endpoint_gets_tokens_once_there_is_one(
-    sandbox: EnkashSandbox, new_client: New, time: SteppedTime, answer: str, words: str
+    sandbox: EnkashSandbox, new_client: New, time: SteppedTime, answer: str, status: int
 ) -> None:
     async with new_client(sandbox, wrong(sandbox, password=sandbox.password)) as client:
         assert await client.get_balance("EK1") == 0
         sandbox.expire_tokens()
         sandbox.switches.token_answer = answer
         assert await kinds(client) == {"TokenUnavailable": 1000}
-        with pytest.raises(TokenUnavailable, match=words) as caught:
+        with pytest.raises(TokenUnavailable, match=rf"\(HTTP {status}\)") as caught:
             await client.get_balance("EK1")
         assert sandbox.url not in str(caught.value)
         sandbox.switches.token_answer = "normal"
@@ -215,7 +208,7 @@ async def test_the_right_password_works_on_the_file_that_holds_a_refusal(
 async def start(
     sandbox: EnkashSandbox, path: Path, *, later: float = 0.0, ahead: float = 0.0, password: str = "wrong"
 ) -> Process:
-    """Start a process that makes fifty calls once it is told to, so many seconds later and with a wall clock that is ahead."""
+    """Start a process that makes fifty calls on command, some seconds later and with a wall clock that is ahead."""
     parts = (sandbox.client_id, sandbox.client_secret, sandbox.username, password)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", WORKER, sandbox.url, str(path), str(later), str(ahead), *parts),
@@ -229,7 +222,7 @@ async def start(
 
 
 async def test_four_processes_with_a_wrong_password_make_one_rejected_request(sandbox: EnkashSandbox, tmp_path: Path) -> None:
-    sandbox.switches.token_hang = 0.5  # so that all would be under way before the first is answered
+    sandbox.switches.token_hang = 0.5  # so that all are in progress before the first is answered
     workers = await asyncio.gather(*(start(sandbox, tmp_path / "breaker.json") for _ in range(4)))
 
     ended: list[tuple[bytes, Any]] = await asyncio.gather(*(worker.communicate(b"go\n") for worker in workers))

@@ -1,4 +1,4 @@
-"""Any sequence of calls and faults leaves the vendor with the coins that plain integers say."""
+"""After any sequence of calls and faults, the vendor's coins agree with a model of integers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ NAMES = st.sampled_from(["REFERRAL_EVENT", "MEAL_CARD_PAYMENT"])
 USERS = st.sampled_from(["EK1", "EK2", "EK3"])
 COINS = st.integers(0, 50)
 COMMITTED = {"none", "p429", "drop_after_commit", "p503_after_commit"}
-"""The faults after which a write that is not repeated has happened; after a 429 it is sent again."""
+"""The faults after which a write that is not retried has happened; after a 429 it is sent again."""
 ANSWERED = {"none", "p429"}
 FAULTS = st.sampled_from(["none", "p429", "p503", "drop_before_commit", "drop_after_commit", "p503_after_commit"])
 
 
 class CoinsMachine(RuleBasedStateMachine):
-    """Two clients and one vendor; the model is what each event is worth, what each user has and what is left to give."""
+    """Two clients and one vendor; the model holds the worth of each event, the coins of each user and the remaining budget."""
 
     events = Bundle("events")
 
@@ -77,7 +77,7 @@ class CoinsMachine(RuleBasedStateMachine):
         self.runner.close()
 
     def script(self, client: EnkashClient, fault: str, method: str, path: str) -> None:
-        """Let a fault hit the client's next write, which brings a token that is valid."""
+        """Let a fault hit the client's next write, which has a valid token."""
         self.run(client.get_balance("EK1"))
         self.sandbox.script(fault, method=method, path=path)
 

@@ -1,4 +1,4 @@
-"""Secrets stay where they are: in no repr, text, pickle, copy, traceback, log line, observer record or file."""
+"""No secret is in any repr, text, pickle, copy, traceback, log line, observer record or file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from enkash_async.credentials import AccessToken
 from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import ConfigurationError, ConnectFailed, OutcomeUnknown, RewardsError, Unauthorized
 from rewards_core.secrets import Secret
-from tests.canary import locals_with
+from tests.canary import RecordCollector, locals_with, texts_of
 from tests.enkash_async.enkash_kit import ALLOCATE_URL, AUTH, BALANCE_URL, COINS, CREATE_URL, TOKEN_REPLY, TOKEN_URL, outcome
 from tests.stepped_time import SteppedTime
 
@@ -39,31 +39,11 @@ FORM = quote_plus(PASSWORD)
 CANARIES = (CLIENT_SECRET, USERNAME, PASSWORD, FORM, TOKEN, COOKIE, BASIC)
 
 ECHO = f"{CLIENT_SECRET} {USERNAME} {PASSWORD} password={FORM}& {BASIC}"
-"""A vendor may repeat what it was sent."""
-
-
-class Watcher:
-    def __init__(self) -> None:
-        self.records: list[Any] = []
-
-    def on_start(self, record: Any) -> None:
-        self.records.append(record)
-
-    on_retry = on_end = on_start
-
-
-def shown(problem: BaseException) -> Iterator[str]:
-    """Give every way in which an exception shows itself."""
-    for one in (problem, copy.copy(problem), copy.deepcopy(problem), pickle.loads(pickle.dumps(problem))):
-        yield repr(one)
-        yield str(one)
-        yield repr(vars(one))
-    yield pickle.dumps(problem).decode("latin-1")
-    yield "".join(traceback.format_exception(problem))
+"""A vendor may echo what it was sent."""
 
 
 def inside(root: object) -> Iterator[object]:
-    """Give every object of ours that can be reached through attributes and containers."""
+    """Yield every object of this project that is reachable through attributes and containers."""
     seen: set[int] = set()
     waiting = [root]
     while waiting:
@@ -86,7 +66,7 @@ def credentials() -> PasswordCredentials:
 
 
 async def every_way_to_fail(new: New, vendor: aioresponses) -> list[BaseException]:
-    """Fail in every way an answer, a broken line, an argument or a store can make a call fail."""
+    """Fail in every way that an answer, a broken connection, an argument or a store can cause."""
     problems = []
     for answer in answers_with(f"{ECHO} {TOKEN} {COOKIE} session={COOKIE}; theme=1"):
         for method, url in (("POST", ALLOCATE_URL), ("POST", CREATE_URL), ("GET", f"{BALANCE_URL}?userId=EK1")):
@@ -122,7 +102,7 @@ async def test_no_canary_leaves_its_cage(
     new_client: New, vendor: aioresponses, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    watcher = Watcher()
+    watcher = RecordCollector()
     clients: list[EnkashClient] = []
 
     def new(**arguments: Any) -> EnkashClient:
@@ -141,9 +121,8 @@ async def test_no_canary_leaves_its_cage(
 
     assert len(problems) > 50
     assert [found for problem in problems for found in locals_with(problem, CANARIES)] == []
-    texts = [text for problem in problems for text in shown(problem)]
-    texts += [text for record in watcher.records for text in (repr(record), str(record), pickle.dumps(record).decode("latin-1"))]
-    texts += [record.getMessage() + str(record.exc_text) for record in caplog.records]
+    texts = [text for problem in problems for text in texts_of(problem)]
+    texts += [text for record in (*watcher.records, *caplog.records) for text in texts_of(record)]
     texts += [path.read_text() for path in tmp_path.iterdir()]
     reached = [one for client in clients for one in inside(client)]
     texts += [text for one in reached for text in (repr(one), str(one))]
@@ -176,11 +155,11 @@ VARIABLES = {
 
 
 def refusals(make: Callable[[], object]) -> BaseException:
-    """Return what refuses to make something, whose frames hold no secret."""
+    """Return the error of a constructor, whose frames must hold no secret."""
     with pytest.raises((TypeError, ValueError, ImportError)) as caught:
         make()
     assert locals_with(caught.value, CANARIES) == []
-    assert not [text for text in shown(caught.value) for canary in CANARIES if canary in text]
+    assert not [text for text in texts_of(caught.value) for canary in CANARIES if canary in text]
     return caught.value
 
 
@@ -208,10 +187,10 @@ def test_spaces_may_stand_inside_what_a_person_chose_and_nowhere_else() -> None:
         ("id", "sec ret", "user", "password"),
         ("id", "s", "user", "pass\u00a0word"),
     ):
-        with pytest.raises(ValueError, match="there is white space in it"):
+        with pytest.raises(ValueError, match=": "):
             PasswordCredentials(*parts)
     for make in (StaticToken, BodyCipher):
-        with pytest.raises(ValueError, match="there is white space in it"):
+        with pytest.raises(ValueError, match=": "):
             make("two words")
 
 
@@ -244,7 +223,7 @@ def test_what_stands_beside_a_bad_argument_shows_in_no_frame(monkeypatch: pytest
 
 
 class Provider:
-    """Bring what it was told to, or raise it, or hang."""
+    """Returns or raises the given answer, or hangs."""
 
     def __init__(self, first: Any, second: Any = None) -> None:
         self.first = first
@@ -326,7 +305,7 @@ async def test_who_is_cancelled_takes_no_secret_along(new_client: New, vendor: a
         await call
 
     modules = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
-    assert any(module.startswith("rewards_core.") for module in modules)  # so that there was something to find
+    assert any(module.startswith("rewards_core.") for module in modules)  # so the search covered something
     assert locals_with(caught.value, CANARIES) == []
 
 
@@ -365,7 +344,7 @@ async def test_calls_that_run_out_of_time_leave_no_secret_in_a_frame(
     ids=lambda holder: type(holder).__name__,
 )
 def test_who_holds_a_secret_cannot_be_pickled(holder: object) -> None:
-    with pytest.raises(TypeError, match=r"cannot be (copied or )?pickled|a secret does not leave its process"):
+    with pytest.raises(TypeError, match=r"pickled|process"):
         pickle.dumps(holder)
 
 

@@ -1,4 +1,4 @@
-"""A clock that moves only when somebody sleeps, clients that live on it, and the sandboxed vendor."""
+"""A clock that moves only in sleeps, clients on that clock, and the sandboxed vendor."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def client(make_client: MakeClient) -> OriginalClient:
 
 @pytest.fixture
 async def sandbox(ticks: SteppedTime) -> AsyncIterator[OriginalSandbox]:
-    """The vendor, whose chain confirms nothing by itself."""
+    """A vendor whose blockchain confirms only what a test settles."""
     async with OriginalSandbox(confirm=None, clock=ticks.now) as sandbox:
         yield sandbox
 

@@ -1,14 +1,11 @@
-"""Secrets show nowhere: a walk over everything a user of the library can see, with a vendor that echoes what it is sent."""
+"""No secret is visible in anything that a user can see, even if the vendor echoes every request."""
 
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 import logging
-import pickle
-import traceback
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
@@ -38,7 +35,7 @@ from rewards_core.errors import (
 )
 from rewards_core.http.timeouts import Timeouts
 from rewards_core.operations import OperationStatus
-from tests.canary import locals_with
+from tests.canary import RecordCollector, locals_with, texts_of
 from tests.original_async.conftest import REWARD, USER, WALLET
 from tests.stepped_time import let_product_sleep
 
@@ -47,44 +44,8 @@ PEM = f"-----BEGIN PUBLIC KEY-----\n{API_SECRET}\n-----END PUBLIC KEY-----"
 WEBHOOK_SECRET = "canary-webhook-secret-77e0c1"
 
 
-class Watcher:
-    """Keep every record the client tells."""
-
-    def __init__(self) -> None:
-        self.records: list[Any] = []
-
-    def on_start(self, record: Any) -> None:
-        self.records.append(record)
-
-    on_retry = on_end = on_start
-
-
-class Sieve(logging.Handler):
-    """Keep all that any logger says, at any level."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.texts += [record.getMessage(), repr(record.args), repr(record.__dict__)]
-        if record.exc_info and record.exc_info[1]:
-            self.texts += traceback.format_exception(record.exc_info[1])
-
-
-@pytest.fixture
-def sieve() -> Iterator[Sieve]:
-    sieve, root = Sieve(), logging.getLogger()
-    level = root.level
-    root.addHandler(sieve)
-    root.setLevel(logging.DEBUG)
-    yield sieve
-    root.removeHandler(sieve)
-    root.setLevel(level)
-
-
 async def echo(request: web.BaseRequest, hanging: asyncio.Event, over: asyncio.Event) -> web.StreamResponse:
-    """Answer with the status the last part of the path names, and with all that was sent in every field."""
+    """Answer with the status in the last part of the path, and with everything that was sent in every field."""
     await request.read()
     told = f"{request.headers['Authorization']} {API_SECRET} {request.headers['X-API-KEY']}"
     word = request.path.rsplit("/", 1)[-1]
@@ -93,7 +54,7 @@ async def echo(request: web.BaseRequest, hanging: asyncio.Event, over: asyncio.E
     if word == "drip":
         response = web.StreamResponse(headers={"X-Told": told})
         await response.prepare(request)
-        await response.write(b" " * 8 * 1024 * 1024)  # more than any buffer takes: it is being read
+        await response.write(b" " * 8 * 1024 * 1024)  # more than a buffer holds, so the client is reading
         hanging.set()
         await over.wait()
     if word == "hang":
@@ -112,7 +73,7 @@ async def echo(request: web.BaseRequest, hanging: asyncio.Event, over: asyncio.E
 
 @pytest.fixture
 def hanging() -> asyncio.Event:
-    """Set when a request arrives that is not answered."""
+    """Set when a request arrives that stays unanswered."""
     return asyncio.Event()
 
 
@@ -127,40 +88,16 @@ async def echo_url(hanging: asyncio.Event) -> AsyncIterator[str]:
     await runner.cleanup()
 
 
-def texts_of(thing: Any, seen: set[int] | None = None) -> Iterator[str]:
-    """Yield every way in which a thing shows itself, for errors with all that hangs on them."""
-    seen = set() if seen is None else seen
-    if id(thing) in seen:
-        return
-    seen.add(id(thing))
-    yield from (repr(thing), str(thing), f"{thing}", f"{[thing]}")
-    transforms: list[Callable[[Any], str]] = [
-        lambda thing: pickle.dumps(thing).decode("latin-1"),
-        lambda thing: repr(copy.copy(thing)),
-        lambda thing: repr(copy.deepcopy(thing)),
-    ]
-    for transform in transforms:
-        try:
-            yield transform(thing)
-        except TypeError as refusal:
-            yield str(refusal)
-    if attrs.has(type(thing)):
-        yield repr(attrs.asdict(thing))
-    if isinstance(thing, BaseException):
-        yield from traceback.format_exception(thing)
-        for value in (*thing.args, *vars(thing).values(), thing.__cause__, thing.__context__):
-            yield from texts_of(value, seen)
-
-
 async def test_no_secret_shows_anywhere(
-    echo_url: str, hanging: asyncio.Event, sieve: Sieve, monkeypatch: pytest.MonkeyPatch
+    echo_url: str, hanging: asyncio.Event, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def at_once(seconds: float) -> None:
         return None
 
+    caplog.set_level(logging.DEBUG)
     let_product_sleep(at_once, monkeypatch)
     asyncio.get_running_loop().set_debug(True)
-    watcher = Watcher()
+    watcher = RecordCollector()
     client = OriginalClient(
         "key",
         API_SECRET,
@@ -169,8 +106,8 @@ async def test_no_secret_shows_anywhere(
         retry=RetryPolicy(attempts=2),
         timeouts=Timeouts(total=30.0, read=0.3),
     )
-    token = (await client._tokens.headers(1.0)).fields["Authorization"].removeprefix("Bearer ")
-    things: list[Any] = [client, client._tokens, client._transport]
+    token = (await client._authorizer.headers(1.0)).fields["Authorization"].removeprefix("Bearer ")
+    things: list[Any] = [client, client._authorizer, client._transport]
 
     async def meet(kind: type[BaseException], work: Any) -> None:
         with pytest.raises(kind) as caught:
@@ -256,8 +193,8 @@ async def test_no_secret_shows_anywhere(
     await short.aclose()
     assert len({type(thing) for thing in things if isinstance(thing, VendorError)}) >= 15
     assert len(watcher.records) >= 30
-    assert any("aiohttp" in text or "asyncio" in text for text in sieve.texts)
-    shown = [text for thing in (*things, *watcher.records) for text in texts_of(thing)] + sieve.texts
+    assert any(record.name.startswith(("aiohttp", "asyncio")) for record in caplog.records)
+    shown = [text for thing in (*things, *watcher.records, *caplog.records) for text in texts_of(thing)]
     canaries = {
         "the API secret": API_SECRET,
         "the token": token,

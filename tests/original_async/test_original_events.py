@@ -1,4 +1,4 @@
-"""What the webhooks say: identity, the operation found inside, and what is kept as a problem."""
+"""Events: their identity, the operation in them, and those with a problem."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_an_allocated_event_gives_its_operation_and_resource() -> None:
 
 @pytest.mark.parametrize("wrong", [None, 5, "{}", bytearray(b"{}")])
 def test_a_body_that_is_no_bytes_is_refused(wrong: Any) -> None:
-    with pytest.raises(TypeError, match=r"^body: give bytes, not "):
+    with pytest.raises(TypeError, match=r"^body: "):
         source.parse(wrong)
 
 
@@ -439,7 +439,7 @@ def test_in_doubt_there_are_two_events(place: Callable[[str], dict[str, Any]]) -
                 b'{"event": "reward.claimed", "event_time": "2024-08-01T11:24:36+00:00", "data": {"claim": {"uid": "1", '
                 b'"amount": 1.50, "attempt": 3, "sent_at": "x"}, "metadata": {"attempt": 1}, "app_uid": "A"}}'
             ),
-            "42a35788b16f1245b99a732bfb0a5793",  # the first release wrote fractions otherwise
+            "42a35788b16f1245b99a732bfb0a5793",  # the first release serialized fractions differently
         ),
         (b'{"event": "collection.deployed", "data": {"collection": {"uid": "1"}}}', "7746e8742c2d214e4649f3f1a1baf39b"),
         (
@@ -477,7 +477,7 @@ def test_events_that_differ_anywhere_else_have_different_identities() -> None:
 )
 def test_a_body_that_is_no_json_object_is_a_problem(raw: bytes) -> None:
     event = source.parse(raw, {"x-webhook-attempt": "1"})
-    assert event.problem == "the body could not be read as a JSON object"
+    assert event.problem == "the body is not a readable JSON object"
     assert (event.name, event.body, event.ref, event.attempt) == ("", raw, None, "1")
     assert event.identity != source.parse(raw + b" ").identity
 

@@ -1,4 +1,4 @@
-"""The life of a client: TLS, its event loop and process, and calls that are cancelled half-way."""
+"""TLS, the event loop and process of a client, and cancelled calls."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def allocate(client: OriginalClient, nonce: str = "nonce_1") -> Any:
 
 @asynccontextmanager
 async def vendor_on_tls(authority: trustme.CA, seen: list[str]) -> AsyncIterator[str]:
-    """Run a vendor that creates whatever it is asked for, under a certificate of this authority; give its address."""
+    """Run a vendor with a certificate of this authority; give its address."""
 
     async def create(request: web.BaseRequest) -> web.Response:
         seen.append(request.path)
@@ -59,7 +59,7 @@ async def test_a_vendor_whose_certificate_is_trusted_is_spoken_to(make_client: M
 async def test_a_vendor_whose_certificate_is_not_trusted_is_told_nothing(make_client: MakeClient) -> None:
     seen: list[str] = []
     async with vendor_on_tls(trustme.CA(), seen) as url:
-        with pytest.raises(ConnectFailed, match="no trusted TLS connection"):
+        with pytest.raises(ConnectFailed):
             await allocate(make_client(base_url=url, retry=RetryPolicy(attempts=1)))
     assert seen == []
 
@@ -74,7 +74,7 @@ def test_a_client_is_of_the_loop_it_was_first_used_in() -> None:
             return len(sandbox.requests)
 
     async def use_again() -> None:
-        with pytest.raises(ClientClosed, match="another event loop runs; make a client in each loop"):
+        with pytest.raises(ClientClosed, match="another event loop"):
             await allocate(made[0], "nonce_2")
         await made[0].aclose()
 

@@ -1,4 +1,4 @@
-"""Whatever a vendor on a very bad day does to creations, what the client says of each one agrees with the vendor's books."""
+"""With every fault of a vendor, the outcome of each creation agrees with the vendor's books."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vendor_sandboxes.original import OriginalSandbox
 
 NO_REWARD = "999999999999"
 HASTE = 20.0
-"""How many times faster than by the clock every pause passes: those of the client and the lags of the vendor."""
+"""How many times faster than real time the pauses of the client and the lags of the vendor pass."""
 REFUSALS = (
     ("nonce already used", 400),
     ("Allocation already exists.", 400),
@@ -32,12 +32,12 @@ REFUSALS = (
     ("Odd.", 409),
     ("Out of budget.", 400),
 )
-"""How a vendor refuses a nonce that it knows; by the last of these nobody can tell."""
+"""How a vendor rejects a known nonce; the last form does not say that it is known."""
 
 
 @frozen
 class Wish:
-    """One call that is to be made."""
+    """A call to make."""
 
     nonce: str
     reward_uid: str
@@ -56,7 +56,7 @@ class End:
 
     @property
     def may_have_paid(self) -> bool:
-        """Whether the caller was told that an allocation exists or may exist under the nonce."""
+        """Whether the outcome says that an allocation exists or may exist under the nonce."""
         return self.result is None or isinstance(self.result, (Allocation, OutcomeUnknown, Conflict))
 
     @property
@@ -66,7 +66,7 @@ class End:
 
 
 class BadDay:
-    """A vendor with every fault, clients with little patience, and what they are told."""
+    """A vendor with every fault, clients with short timeouts, and the outcomes of their calls."""
 
     def __init__(self, seed: int, payouts: int) -> None:
         self.random = Random(seed)
@@ -104,7 +104,7 @@ class BadDay:
         return self.random.choice([f"{whole}.{part:018d}", str(whole * part), f"0.{part:018d}"])
 
     def wishes(self) -> list[Wish]:
-        """Return the calls: most nonces once, some again, some with another amount or reward, some cancelled half-way."""
+        """Return the calls: most nonces once, some again, some with another amount or reward, some cancelled."""
         chance, wishes = self.random, []
         for number in range(self.payouts):
             reward = NO_REWARD if chance.random() < 0.05 else REWARD
@@ -158,7 +158,7 @@ class BadDay:
             return End(wish, error)
 
     async def run(self) -> list[End]:
-        """Make every call, some at a time; a second process, with more patience, repeats many that did not end well."""
+        """Make every call, several at a time; a second process, with longer timeouts, repeats many that failed."""
         clients, second_process = [self.client() for _ in range(5)], self.client(patient=True)
         wishes, ends = iter(self.wishes()), list[End]()
 
@@ -175,7 +175,7 @@ class BadDay:
         return ends
 
     async def books(self) -> dict[str, list[dict[str, Any]]]:
-        """Return the vendor's allocations by nonce, asked for when nothing is left to be done."""
+        """Return the vendor's allocations by nonce, once all work is done."""
         async with aiohttp.ClientSession() as session, session.get(f"{self.sandbox.origin}/_sandbox/books") as reply:
             await reply.read()
         await self.sandbox.quiet()
@@ -185,7 +185,7 @@ class BadDay:
         return held
 
     async def recover(self, ends: list[End]) -> dict[str, str]:
-        """Call again for everything that may have been paid, on a day without faults; return each nonce's uid."""
+        """Repeat every call that may have been paid, without faults; return the uid of each nonce."""
         for fault in ("p503", "p503_after_commit", "p429", "drop_before_commit", "drop_after_commit", "slow_after_commit"):
             setattr(self.sandbox.switches, fault, 0.0)
         wishes = {
@@ -197,7 +197,7 @@ class BadDay:
         async with self.client(patient=True) as client:
             for wish in wishes.values():
                 end = await self.end_of(client, evolve(wish, cancelled_after=None, repeated=True))
-                if isinstance(end.result, Conflict):  # another call of this nonce asked for another amount and came first
+                if isinstance(end.result, Conflict):  # an earlier call with this nonce asked for another amount
                     uids[wish.nonce] = end.result.existing.uid  # type: ignore[union-attr]
                 else:
                     assert isinstance(end.result, Allocation), end
@@ -206,7 +206,7 @@ class BadDay:
 
 
 def agrees(end: End, held: list[dict[str, Any]], *, alone: bool) -> bool:
-    """Return whether what one call was told agrees with what the books hold under its nonce."""
+    """Return whether the outcome of a call agrees with the books under its nonce."""
     wish, told = end.wish, end.result
     if isinstance(told, Allocation):
         (entry,) = held
@@ -225,7 +225,7 @@ def agrees(end: End, held: list[dict[str, Any]], *, alone: bool) -> bool:
         )
     if isinstance(told, NotFound):
         return wish.reward_uid == NO_REWARD and not held and not wish.repeated
-    if isinstance(told, (RequestRejected, ConnectFailed)):  # this call did nothing; another one of the same nonce may have
+    if isinstance(told, (RequestRejected, ConnectFailed)):  # this call did nothing; another with the same nonce may have
         return (not held or not alone) and not (wish.repeated and not isinstance(told, (RateLimited, ConnectFailed)))
     return isinstance(told, (OutcomeUnknown, type(None)))
 
@@ -258,6 +258,6 @@ async def test_what_a_call_is_told_agrees_with_the_vendors_books(soak: bool, mon
     for first in range(0, 60 if soak else 6, 6):
         days = await asyncio.gather(*(bad_day(seed, payouts=400 if soak else 120) for seed in range(first, first + 6)))
         met += sum(days, Counter())
-    ways = {"Allocation", "OutcomeUnknown"}  # the others come too, unless the machine is so slow that nothing is in time
+    ways = {"Allocation", "OutcomeUnknown"}  # the others occur too, unless the machine is too slow for the timeouts
     faults = {"p503", "p503_after_commit", "p429", "drop_before_commit", "drop_after_commit", "slow_after_commit", "commit_late"}
     assert met.keys() >= ways | faults, met

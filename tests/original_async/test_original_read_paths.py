@@ -1,4 +1,4 @@
-"""The documents name two paths where allocations are read; the client finds out which one answers."""
+"""The documents name two paths of allocations; the client finds out which one the vendor serves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the client speaks to, and what it takes from the environment."""
+"""The addresses of the client, and its environment variables."""
 
 from __future__ import annotations
 
@@ -40,27 +40,27 @@ def test_a_base_url_goes_before_the_environment(make_client: MakeClient) -> None
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "name"),
     [
-        ({"environment": "staging"}, "environment: give one of 'production', 'development', not 'staging'"),
-        ({"environment": None}, "environment: give one of"),
-        ({"environment": []}, "environment: give one of"),
-        ({"environment": "prod", "base_url": "https://example.com/v1"}, "environment: give one of"),
-        ({"read_path": "claim"}, "read_path: give one of 'auto', 'allocation', 'allocate', not 'claim'"),
-        ({"amount_as": "float"}, "amount_as: give one of 'string', 'number', not 'float'"),
-        ({"scope": ""}, "scope: .* is not an id"),
-        ({"allow_insecure": "false"}, "^allow_insecure: give True or False, not str"),
-        ({"base_url": "https://example.com/v1", "allow_insecure": 1}, "^allow_insecure: give True or False, not int"),
-        ({"clock": 5}, "^clock: give a function, not int"),
-        ({"random": 5}, "^random: give a function, not int"),
-        ({"base_url": "http://example.com/v1"}, "base_url: http to .*allow_insecure=True"),
-        ({"base_url": "https://user:canary@example.com"}, "base_url: there are credentials"),
-        ({"base_url": "https://example.com/v1?api_key=canary"}, "query or fragment"),
-        ({"base_url": "example.com"}, "base_url: give an absolute http or https URL"),
+        ({"environment": "staging"}, "environment"),
+        ({"environment": None}, "environment"),
+        ({"environment": []}, "environment"),
+        ({"environment": "prod", "base_url": "https://example.com/v1"}, "environment"),
+        ({"read_path": "claim"}, "read_path"),
+        ({"amount_as": "float"}, "amount_as"),
+        ({"scope": ""}, "scope"),
+        ({"allow_insecure": "false"}, "allow_insecure"),
+        ({"base_url": "https://example.com/v1", "allow_insecure": 1}, "allow_insecure"),
+        ({"clock": 5}, "clock"),
+        ({"random": 5}, "random"),
+        ({"base_url": "http://example.com/v1"}, "base_url"),
+        ({"base_url": "https://user:canary@example.com"}, "base_url"),
+        ({"base_url": "https://example.com/v1?api_key=canary"}, "base_url"),
+        ({"base_url": "example.com"}, "base_url"),
     ],
 )
-def test_what_cannot_be_is_refused(make_client: MakeClient, options: dict[str, Any], words: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=words) as caught:
+def test_what_cannot_be_is_refused(make_client: MakeClient, options: dict[str, Any], name: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{name}: ") as caught:
         make_client(**options)
     assert "canary" not in str(caught.value)
 
@@ -100,13 +100,13 @@ def test_missing_credentials_are_named(environ: pytest.MonkeyPatch, name: str, v
     environ.delenv(name)
     if value is not None:
         environ.setenv(name, value)
-    with pytest.raises(ValueError, match=rf"^Set {name}\.$"):
+    with pytest.raises(ValueError, match=name):
         OriginalClient.from_env()
 
 
 def test_an_unknown_environment_variable_value_is_named(environ: pytest.MonkeyPatch) -> None:
     environ.setenv("ORIGINAL_ENVIRONMENT", "staging")
-    with pytest.raises(ValueError, match=r"^Set ORIGINAL_ENVIRONMENT to production or development"):
+    with pytest.raises(ValueError, match="ORIGINAL_ENVIRONMENT"):
         OriginalClient.from_env()
 
 
@@ -119,18 +119,18 @@ def test_the_environment_means_one_address_whoever_reads_it(environ: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "words"),
+    ("name", "value"),
     [
-        ("ORIGINAL_API_KEY", "canary key", "^ORIGINAL_API_KEY: there is white space in it"),
-        ("ORIGINAL_API_SECRET", "'canary'", "^ORIGINAL_API_SECRET: it stands in quotes"),
-        ("ORIGINAL_BASE_URL", "https://me:canary@example.com", "^ORIGINAL_BASE_URL holds a user name or password"),
-        ("ORIGINAL_BASE_URL", "http://canary.example", "^ORIGINAL_BASE_URL begins with http://"),
-        ("ORIGINAL_BASE_URL", "canary", "^ORIGINAL_BASE_URL is not a base URL"),
-        ("ORIGINAL_ENVIRONMENT", "canary", "^Set ORIGINAL_ENVIRONMENT to production or development"),
+        ("ORIGINAL_API_KEY", "canary key"),
+        ("ORIGINAL_API_SECRET", "'canary'"),
+        ("ORIGINAL_BASE_URL", "https://me:canary@example.com"),
+        ("ORIGINAL_BASE_URL", "http://canary.example"),
+        ("ORIGINAL_BASE_URL", "canary"),
+        ("ORIGINAL_ENVIRONMENT", "canary"),
     ],
 )
 def test_a_variable_that_cannot_be_used_is_named_and_stays_in_no_frame(
-    environ: pytest.MonkeyPatch, name: str, value: str, words: str
+    environ: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     environ.setenv(name, value)
     readers: list[Callable[[], object]] = [
@@ -139,7 +139,7 @@ def test_a_variable_that_cannot_be_used_is_named_and_stays_in_no_frame(
         lambda: base_url_from(os.environ),
     ]
     for read in readers if name in {"ORIGINAL_BASE_URL", "ORIGINAL_ENVIRONMENT"} else readers[:2]:
-        with pytest.raises(ValueError, match=words) as caught:
+        with pytest.raises(ValueError, match=name) as caught:
             read()
         assert "canary" not in str(caught.value)
         assert locals_with(caught.value, ["canary"]) == []
@@ -148,5 +148,5 @@ def test_a_variable_that_cannot_be_used_is_named_and_stays_in_no_frame(
 def test_both_missing_credentials_are_named_at_once(environ: pytest.MonkeyPatch) -> None:
     environ.delenv("ORIGINAL_API_KEY")
     environ.delenv("ORIGINAL_API_SECRET")
-    with pytest.raises(ValueError, match=r"^Set ORIGINAL_API_KEY and ORIGINAL_API_SECRET\.$"):
+    with pytest.raises(ValueError, match=r"ORIGINAL_API_KEY\b.*ORIGINAL_API_SECRET\b"):
         OriginalClient.from_env()

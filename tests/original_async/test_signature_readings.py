@@ -1,4 +1,4 @@
-"""However a vendor may have made a signature with a key of ours, the reading is found; what is not made with one has none."""
+"""Every scheme by which a configured key may have made a signature is recognized; other digests have no reading."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from original_async import OriginalWebhooks
-from original_async.readings import Reading, SignatureReader
 from original_async.signature import SIGNATURE_HEADER
+from original_async.signature_readings import Reading, SignatureReader
 from rewards_core.errors import SignatureError
+from tests.texts import said
 
 KEYS = {"4o3vfxtcmo7b": "c2VjcmV0LW9mLXRlc3Rz", "ws7orr8kbho6": "00112233445566778899aabbccddeeff"}
 FIRST, SECOND = KEYS
@@ -57,39 +58,41 @@ def test_what_verify_accepts_reads_as_hex_over_the_raw_body_and_differs_in_nothi
     assert reading.reads_as == f"HMAC-SHA256 of the raw body with the secret of key {FIRST} as text, in {reading.written}"
 
 
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [
-        (f"{FIRST},{base64.b64encode(digest()).decode()}", "written in base64, not in hex"),
-        (f"{FIRST},{base64.urlsafe_b64encode(digest(BODY + b'')).decode().rstrip('=')}", "without padding, not in hex"),
-        (pair(digest(), "ws7orr8kbho6"), f"names the key {SECOND}, but the secret of key {FIRST} made it"),
-        (pair(digest(), "unknown"), f"names the key unknown, but the secret of key {FIRST} made it"),
-        (digest().hex(), "stands alone"),
-        (f"sha256={digest().hex()}", 'written as "name=digest"'),
-        (f"t=1700000000,v1={digest(b'1700000000.' + BODY).hex()}", "a time or id, '.' and the body"),
-        (pair(digest(name="sha512")), "HMAC-SHA512, not HMAC-SHA256"),
-        (pair(digest(name="sha1")), "HMAC-SHA1, not HMAC-SHA256"),
-        (pair(digest(BODY.strip())), "without the white space around it, not over the raw body"),
-        (pair(digest(BODY + b"\n")), "the body and a line feed"),
-        (pair(digest(again(separators=(",", ":")))), "compact, beyond ASCII escaped, not over the raw body"),
-        (pair(digest(again())), "with spaces, beyond ASCII escaped, not over"),
-        (pair(digest(again(ensure_ascii=False))), "with spaces, not over"),
-        (pair(digest(again(sort_keys=True))), "with spaces, keys sorted"),
-        (pair(digest(again(sort_keys=True, separators=(",", ":"), ensure_ascii=False))), "compact, keys sorted"),
-        (pair(digest(again(indent=2, ensure_ascii=False))), "indented by 2"),
-        (pair(digest(json.dumps(PARSED["data"]).encode())), "its member data parsed and written again"),
-        (pair(digest(base64.b64encode(BODY))), "the base64 of the body"),
-        (pair(digest(hashlib.sha256(BODY).hexdigest().encode())), "the SHA-256 of the body in hex"),
-        (pair(digest(key=base64.b64decode(KEYS[FIRST]))), "decoded from base64, not as text"),
-        (pair(digest(key=bytes.fromhex(KEYS[SECOND])), SECOND), "decoded from hex, not as text"),
-        (pair(digest(b"2024-01-01." + BODY)), "a time or id, '.' and the body"),
-    ],
-)
-def test_what_verify_refuses_though_a_key_made_it_says_what_differs(value: str, words: str) -> None:
-    (reading,) = read(value)
-    assert not accepted({SIGNATURE_HEADER: value})
-    assert reading.ours
-    assert words in "; ".join(reading.differs)
+REJECTED = [
+    f"{FIRST},{base64.b64encode(digest()).decode()}",
+    f"{FIRST},{base64.urlsafe_b64encode(digest(BODY + b'')).decode().rstrip('=')}",
+    pair(digest(), "ws7orr8kbho6"),
+    pair(digest(), "unknown"),
+    digest().hex(),
+    f"sha256={digest().hex()}",
+    f"t=1700000000,v1={digest(b'1700000000.' + BODY).hex()}",
+    pair(digest(name="sha512")),
+    pair(digest(name="sha1")),
+    pair(digest(BODY.strip())),
+    pair(digest(BODY + b"\n")),
+    pair(digest(again(separators=(",", ":")))),
+    pair(digest(again())),
+    pair(digest(again(ensure_ascii=False))),
+    pair(digest(again(sort_keys=True))),
+    pair(digest(again(sort_keys=True, separators=(",", ":"), ensure_ascii=False))),
+    pair(digest(again(indent=2, ensure_ascii=False))),
+    pair(digest(json.dumps(PARSED["data"]).encode())),
+    pair(digest(base64.b64encode(BODY))),
+    pair(digest(hashlib.sha256(BODY).hexdigest().encode())),
+    pair(digest(key=base64.b64decode(KEYS[FIRST]))),
+    pair(digest(key=bytes.fromhex(KEYS[SECOND])), SECOND),
+    pair(digest(b"2024-01-01." + BODY)),
+]
+
+
+def test_what_verify_rejects_though_a_key_made_it_is_read_and_its_differences_are_said() -> None:
+    texts = []
+    for value in REJECTED:
+        (reading,) = read(value)
+        assert not accepted({SIGNATURE_HEADER: value})
+        assert reading.ours
+        texts.append("; ".join(reading.differs))
+    said("signature: what differs from the accepted scheme", "\n".join(texts))
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
@@ -107,12 +110,12 @@ def test_an_exact_number_is_written_again_with_all_its_digits(number: int) -> No
 def test_a_time_and_an_id_from_headers_may_stand_before_the_body() -> None:
     made = digest(b"msg_1.1700000000." + BODY)
     (reading,) = read(f"v1,{base64.b64encode(made).decode()}", webhook_id="msg_1", webhook_timestamp="1700000000")
-    assert "it is over an id, '.', a time, '.' and the body, not over the raw body" in reading.differs
+    said("signature: an id and a time before the body", "; ".join(reading.differs))
 
 
 def test_another_header_that_looks_like_a_signature_is_read_where_the_documented_one_is_missing() -> None:
     (reading,) = read(pair(), "X-Original-Hmac")
-    assert reading.differs == ("it stands in the header x-original-hmac, not in x-webhook-signature",)
+    said("signature: another header", "; ".join(reading.differs))
     assert [each.header for each in read(pair(), x_other_signature=pair())] == [SIGNATURE_HEADER]
 
 
@@ -164,7 +167,7 @@ def test_a_secret_leaves_its_reader_in_no_way() -> None:
     assert "secret" not in repr(reader).replace("SignatureReader", "")
     assert copy.copy(reader) is reader
     assert copy.deepcopy(reader) is reader
-    with pytest.raises(TypeError, match="a secret does not leave its process"):
+    with pytest.raises(TypeError):
         pickle.dumps(reader)
     assert reader.without_secrets('x a"secret y a\\"secret') == "x [a webhook secret] y [a webhook secret]"
     with pytest.raises(ValueError, match="webhook secret of k"):

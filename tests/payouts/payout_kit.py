@@ -13,7 +13,7 @@ from typing import Any
 from attrs import Factory, define, evolve
 
 from original_async import Allocation
-from original_async.conclusion import conclude
+from original_async.settlement import conclude
 from payouts.ledger.schema import LEDGER
 from payouts.ledger.sqlite import Ledger
 from payouts.rows import EnkashRow, OriginalRow

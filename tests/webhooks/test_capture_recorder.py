@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from original_async.readings import SignatureReader
+from original_async.signature_readings import SignatureReader
 from rewards_core.cli.output import Output
 from rewards_core.operations import Event
 from tests.webhooks.listener_process import KEYS, SECRETS, delivery, post, signed

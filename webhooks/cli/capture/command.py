@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from original_async.readings import SignatureReader
 from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH, app_uid_from
+from original_async.signature_readings import SignatureReader
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.logs import LogFormatOption, LogLevelOption, LogSettings, log_to_stderr
 from rewards_core.cli.output import JsonOption, Output, check_finite, exit_on_errors

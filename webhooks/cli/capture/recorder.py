@@ -13,7 +13,7 @@ from typing import Any
 from attrs import define, field
 from multidict import CIMultiDict
 
-from original_async.readings import SignatureReader
+from original_async.signature_readings import SignatureReader
 from rewards_core.cli.output import Output, ignore_broken_pipe
 from rewards_core.errors import SignatureError
 from rewards_core.operations import Event

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 from attrs import define, frozen
 
-from original_async.readings import Reading
+from original_async.signature_readings import Reading
 from rewards_core.errors import SignatureError
 from rewards_core.operations import Event
 from webhooks.cli.capture.redaction import Headers

@@ -1,4 +1,4 @@
-"""Which operation is meant, and whether it ended as what was asked for."""
+"""Which operation is meant, and whether the one that settled is what was asked for."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from original_async import (
 from rewards_core.errors import OperationFailed, OperationMismatch, UnexpectedResponse
 from rewards_core.operations import Event, Operation, OperationRef, OperationStatus
 from tests.original_async.conftest import REWARD, USER
+from tests.texts import said
 from vendor_sandboxes.original import OriginalSandbox
 
 ALLOCATION = Allocation(
@@ -54,8 +55,9 @@ def test_the_case_of_a_hexadecimal_address_says_nothing(client: OriginalClient) 
 
 def test_a_failed_allocation_is_its_own_error(client: OriginalClient) -> None:
     final = evolve(ALLOCATION, status=OperationStatus.FAILED)
-    with pytest.raises(AllocationFailed, match="Allocation 1 failed on the blockchain") as caught:
+    with pytest.raises(AllocationFailed) as caught:
         client.conclude(ALLOCATION, final)
+    said("conclude: a failed allocation", caught.value)
     assert isinstance(caught.value, OperationFailed)
     assert (caught.value.operation, caught.value.idempotency_key) == (final, "nonce_1")
     for twin in (pickle.loads(pickle.dumps(caught.value)), copy.deepcopy(caught.value)):
@@ -66,6 +68,7 @@ def test_a_failed_claim_is_its_own_error(client: OriginalClient) -> None:
     final = evolve(CLAIM, status=OperationStatus.FAILED)
     with pytest.raises(ClaimFailed) as caught:
         client.conclude(None, final)
+    said("conclude: a failed claim", caught.value)
     assert caught.value.operation is final
 
 
@@ -78,7 +81,7 @@ def test_an_allocation_that_settled_as_another_is_a_mismatch(
     client: OriginalClient, field: str, other: Any, status: OperationStatus
 ) -> None:
     final = evolve(cast("Any", ALLOCATION), **{"status": status, field: other})
-    with pytest.raises(OperationMismatch, match=field) as caught:
+    with pytest.raises(OperationMismatch) as caught:
         client.conclude(ALLOCATION, final)
     assert caught.value.differences == {field: (getattr(ALLOCATION, field), other)}
     assert (caught.value.operation, caught.value.asked, caught.value.idempotency_key) == (final, ALLOCATION, "nonce_1")
@@ -87,8 +90,9 @@ def test_an_allocation_that_settled_as_another_is_a_mismatch(
 
 @pytest.mark.parametrize(("field", "other"), [("reward_uid", "9"), ("from_user_uid", "9"), ("to_address", "0xdef")])
 def test_a_claim_that_settled_as_another_is_a_mismatch(client: OriginalClient, field: str, other: str) -> None:
-    with pytest.raises(OperationMismatch, match=field):
+    with pytest.raises(OperationMismatch) as caught:
         client.conclude(CLAIM, done(CLAIM, **{field: other}))
+    assert caught.value.differences == {field: (getattr(CLAIM, field), other)}
 
 
 def test_what_a_request_asked_for_comes_back_as_recovered(client: OriginalClient) -> None:
@@ -110,7 +114,7 @@ def test_an_allocation_that_is_not_what_a_request_asked_for_is_a_mismatch(
     client: OriginalClient, field: str, other: Any, status: OperationStatus
 ) -> None:
     final = evolve(cast("Any", ALLOCATION), **{"status": status, field: other})
-    with pytest.raises(OperationMismatch, match=field) as caught:
+    with pytest.raises(OperationMismatch) as caught:
         client.conclude(REQUEST, final)
     assert caught.value.differences == {field: (getattr(REQUEST, field), other)}
     assert (caught.value.asked, caught.value.idempotency_key) == (REQUEST, "nonce_1")
@@ -131,7 +135,7 @@ def test_a_claim_is_no_allocation_that_was_asked_for(client: OriginalClient) -> 
 
 def test_a_request_for_a_claim_concludes_nothing(client: OriginalClient) -> None:
     request = ClaimRequest(reward_uid="2", from_user_uid="3", to_address="0xAbC")
-    with pytest.raises(TypeError, match="not ClaimRequest"):
+    with pytest.raises(TypeError, match=r"^asked: "):
         client.conclude(cast("Any", request), done(CLAIM))
 
 
@@ -143,14 +147,14 @@ def test_another_kind_is_a_mismatch(client: OriginalClient) -> None:
 
 @pytest.mark.parametrize("status", ["pending", "queued"])
 def test_an_operation_that_is_not_over_cannot_be_concluded(client: OriginalClient, status: str) -> None:
-    with pytest.raises(ValueError, match="terminal status, not"):
+    with pytest.raises(ValueError, match=r"^final: "):
         client.conclude(None, evolve(ALLOCATION, status=OperationStatus(status)))
 
 
 def test_only_an_operation_can_be_concluded(client: OriginalClient) -> None:
-    with pytest.raises(TypeError, match=r"^final: .* an Allocation or a Claim"):
+    with pytest.raises(TypeError, match=r"^final: "):
         client.conclude(None, cast("Any", "1"))
-    with pytest.raises(TypeError, match="asked: give an Allocation, an AllocationRequest, a Claim or None, not str"):
+    with pytest.raises(TypeError, match=r"^asked: "):
         client.conclude(cast("Any", "1"), done(ALLOCATION))
 
 
@@ -174,7 +178,7 @@ def test_an_operation_is_named_by_itself_its_ref_or_its_uid(client: OriginalClie
     ],
 )
 def test_what_is_no_operation_of_this_client_is_refused(client: OriginalClient, operation: Any, kind: type[Exception]) -> None:
-    with pytest.raises(kind, match=r"operation|uid"):
+    with pytest.raises(kind, match=r"^(operation|uid): "):
         client.ref_of(operation)
 
 
