@@ -51,7 +51,7 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
     with answering_peer(REPLY, "201 Created") as address:
         pinned = pin(os.getpid(), 0)
         try:
-            medians = asyncio.run(_measure(address, rounds=2 if quick else 15, calls=500 if quick else 4000))
+            medians = asyncio.run(_measure(address, rounds=1 if quick else 15, calls=64 if quick else 4000))
         finally:
             if hasattr(os, "sched_setaffinity"):
                 os.sched_setaffinity(0, range(os.cpu_count() or 1))

@@ -96,7 +96,7 @@ def throughput(quick: bool) -> list[dict[str, Any]]:
 
 
 def to_the_waiter(quick: bool) -> list[dict[str, Any]]:
-    count = 100 if quick else 1_000
+    count = 20 if quick else 1_000
     with tempfile.TemporaryDirectory() as folder:
         trip, awake = asyncio.run(_awaken_here(Path(folder), count))
     with tempfile.TemporaryDirectory() as folder, listener(Path(folder)) as (port, _, _):
@@ -197,17 +197,17 @@ async def _round_trip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 
 
 def among_hostile_peers(quick: bool) -> list[dict[str, Any]]:
-    count = 1_000 if quick else 6_000
+    count, peers = (100, 50) if quick else (6_000, SLOW_PEERS)
     options = ["--max-per-peer", "2000", "--max-connections", "2000", "--header-timeout", "3", "--body-timeout", "3"]
     with tempfile.TemporaryDirectory() as folder, listener(Path(folder), *options) as (port, _, _):
         calm: list[float] = []
         stormy: list[float] = []
         asyncio.run(send(port, [request_of(number) for number in range(count)], connections=16))
         asyncio.run(send(port, [request_of(count + number) for number in range(count)], connections=16, times=calm))
-        with hostile(port):
+        with hostile(port, peers):
             asyncio.run(send(port, [request_of(2 * count + number) for number in range(count)], connections=16, times=stormy))
     before, during = percentile(calm, 99) * 1e3, percentile(stormy, 99) * 1e3
-    what = f"one worker: healthy deliveries among {SLOW_PEERS} slow peers and others that send garbage, p99"
+    what = f"one worker: healthy deliveries among {peers} slow peers and others that send garbage, p99"
     return [row(what, during, "ms", f"undisturbed: {before:.2f} ms", during / before, "≤ 3")]
 
 
@@ -256,19 +256,19 @@ asyncio.run(main())
 
 
 @contextmanager
-def hostile(port: int) -> Iterator[None]:
-    """Let slow peers and a sender of garbage at a port."""
-    with beside([sys.executable, "-c", HOSTILE, str(port), str(SLOW_PEERS)]):
+def hostile(port: int, peers: int) -> Iterator[None]:
+    """Let so many slow peers and a sender of garbage at a port."""
+    with beside([sys.executable, "-c", HOSTILE, str(port), str(peers)]):
         yield
 
 
 def at_many_rows(quick: bool) -> list[dict[str, Any]]:
-    rows = 50_000 if quick else MANY
+    rows, starts = (1_000, 1) if quick else (MANY, 3)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         fill(folder / "inbox.db", rows)
-        ready = statistics.median(_seconds_to_ready(folder) for _ in range(3))
-        per_second = asyncio.run(_stored_per_second(folder, 5_000 if quick else 40_000))
+        ready = statistics.median(_seconds_to_ready(folder) for _ in range(starts))
+        per_second = asyncio.run(_stored_per_second(folder, 500 if quick else 40_000))
     return [
         row(f"from the command to ready, with {rows:,} events in the inbox, one worker", ready, "s", None, None, "≤ 1 s"),
         row(

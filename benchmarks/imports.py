@@ -23,7 +23,7 @@ def run(quick: bool) -> list[dict[str, Any]]:
     """Return one row for each: the fastest of interleaved rounds, without what an empty interpreter takes."""
     programs = {EMPTY: ("-c", ""), AIOHTTP: ("-c", AIOHTTP), **MEASURED}
     fastest = dict.fromkeys(programs, float("inf"))
-    for _ in range(2 if quick else 15):
+    for _ in range(1 if quick else 15):
         for name, arguments in programs.items():
             began = time.perf_counter()
             subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)
