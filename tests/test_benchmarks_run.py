@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.name.startswith("_")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
 def test_benchmark_runs(name: str, tmp_path: Path) -> None:
     assert callable(importlib.import_module(f"benchmarks.{name}").run)
