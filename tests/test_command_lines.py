@@ -37,7 +37,6 @@ def process(module: str, *arguments: str, **variables: str) -> subprocess.Comple
         env=unmeasured() | variables,
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
     )
 

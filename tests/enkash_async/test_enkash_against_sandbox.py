@@ -190,6 +190,7 @@ async def test_a_hanging_token_endpoint_keeps_nobody_waiting_while_the_old_token
     assert sandbox.token_requests == 2
 
 
+@pytest.mark.slow
 async def test_a_token_that_ends_in_the_middle_fails_none_of_ten_thousand_calls(time: SteppedTime) -> None:
     done = 0
     async with (

@@ -137,6 +137,7 @@ def lies(entries: list[Entry], known: dict[str, Any]) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_no_vendor_makes_the_ledger_lie(tmp_path: Path, soak: bool) -> None:
     count, seeds = (250, range(40)) if soak else (60, range(100, 101))

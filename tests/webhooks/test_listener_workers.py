@@ -26,8 +26,6 @@ from webhooks.cli.settings import ListenerSettings
 from webhooks.cli.sources import SourceSpec
 from webhooks.store.sqlite import SQLiteStore
 
-pytestmark = pytest.mark.timeout(120)
-
 
 async def kept(folder: Path) -> set[str]:
     """Return the uids of the events in the store."""
@@ -187,7 +185,7 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["tcp", "tls", "unix"])
 async def test_ten_replaced_workers_break_no_connection_and_leave_nothing_unanswered(
     tmp_path: Path, authority: trustme.CA, how: str
@@ -433,6 +431,7 @@ async def test_where_one_worker_cannot_start_the_others_end_too(tmp_path: Path) 
     assert re.fullmatch(r"could not start worker [01]: process \d+ ended with exit code 9", line)
 
 
+@pytest.mark.slow
 async def test_a_stop_does_not_wait_for_a_worker_that_never_starts(tmp_path: Path) -> None:
     path = in_workers(tmp_path, "open('starting', 'w').close()", "import time; time.sleep(1_000)")
     options = ("--port", "0", "--admin-port", "0", "--workers", "2", "--drain", "0.1")

@@ -22,7 +22,7 @@ import pytest
 from tests.webhooks.listener_process import delivery, environment, signed
 from webhooks.store.sqlite import SQLiteStore
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 PATH = "/webhooks/original"
 CONNECTIONS = 12
