@@ -20,6 +20,8 @@ from tests.webhooks.listener_process import KEY_ID, KEYS, SECRETS, SOURCE, deliv
 
 REPLAY = "events replay"
 
+pytestmark = pytest.mark.processes_are_measured
+
 
 async def test_what_does_not_verify_is_refused_written_down_and_does_not_count(tmp_path: Path) -> None:
     body = body_of()

@@ -29,6 +29,8 @@ from webhooks.cli.settings import ForwardSettings
 from webhooks.store.base import Subscriber
 from webhooks.store.sqlite import SQLiteStore
 
+pytestmark = pytest.mark.processes_are_measured
+
 
 async def kept(folder: Path) -> list[Any]:
     store = SQLiteStore(folder / "inbox.db")

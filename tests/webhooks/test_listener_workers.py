@@ -26,6 +26,8 @@ from webhooks.cli.settings import ListenerSettings
 from webhooks.cli.sources import SourceSpec
 from webhooks.store.sqlite import SQLiteStore
 
+pytestmark = pytest.mark.processes_are_measured
+
 
 async def kept(folder: Path) -> set[str]:
     """Return the uids of the events in the store."""
