@@ -20,7 +20,7 @@ from tests.webhooks.listener_process import KEYS, delivery, environment, post
 
 BEGUN = "begun"
 FROM_THE_FIRST_LINE = f"import os, webhooks.__main__ as entry; os.write(1, b'{BEGUN}\\n'); entry.main()"
-STARTS, STARTS_IN_A_SOAK = 6, 150
+STARTS, STARTS_IN_A_SOAK = 3, 150
 
 
 @asynccontextmanager
