@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -16,7 +17,6 @@ import pytest_asyncio
 from aiohttp import web
 
 from original_async import sign
-from tests.unmeasured import unmeasured
 from vendor_sandboxes import OriginalSandbox
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -120,7 +120,7 @@ async def test_a_fastapi_service_keeps_a_delivery_and_hands_it_to_its_handler(tm
             *(sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), "fastapi_service:app"),
             *("--fd", str(listening.fileno()), "--log-level", "warning"),
             cwd=tmp_path,
-            env={**unmeasured(), "ORIGINAL_WEBHOOK_KEYS": "4o3vfxtcmo7b:a-webhook-secret"},
+            env={**os.environ, "ORIGINAL_WEBHOOK_KEYS": "4o3vfxtcmo7b:a-webhook-secret"},
             pass_fds=[listening.fileno()],
             stdout=asyncio.subprocess.PIPE,
         )

@@ -28,7 +28,6 @@ from tests.payouts.process_kit import (
     quiet_books,
     sandbox,
 )
-from tests.unmeasured import unmeasured
 
 REWARDS = ("764893807463", "112144981245")
 TROUBLE = ("--p503=0.01", "--p503-after-commit=0.01", "--drop-after-commit=0.02", "--webhook-loss=0.05")
@@ -141,7 +140,7 @@ def test_every_row_is_paid_exactly_once_however_often_the_process_is_killed(
         murders = Murders(11, ledger)
         run: tuple[str | Path, ...] = ("run", rewards, "--vendor=original", "--campaign=diwali-2026", "--yes", "--ledger", ledger)
         run += ("--rate=0", "--concurrency=30", f"--webhook-port={port}", "--poll-after=1", "--polls-per-second=500")
-        code = murders.run(*run, env=unmeasured(original_at(url)), kills=wanted, rows=count, last_runs=MOST_LAST_RUNS)
+        code = murders.run(*run, env=original_at(url), kills=wanted, rows=count, last_runs=MOST_LAST_RUNS)
         known = quiet_books(url)
 
     assert code == 0
@@ -185,7 +184,7 @@ def test_no_coins_are_given_twice_however_often_the_process_is_killed(tmp_path: 
         create_event(env, "MEAL_CARD_PAYMENT")
         murders = Murders(11, ledger)
         run: tuple[str | Path, ...] = ("run", rewards, "--vendor=enkash", "--campaign=diwali-2026", "--yes", "--ledger", ledger)
-        code = murders.run(*run, "--rate=0", "--concurrency=10", env=unmeasured(env), kills=wanted, rows=count)
+        code = murders.run(*run, "--rate=0", "--concurrency=10", env=env, kills=wanted, rows=count)
         known = books(url)
 
     entries = rows_in(ledger)
