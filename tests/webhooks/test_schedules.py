@@ -33,7 +33,7 @@ MakeStores = Callable[[str, int], list[Store]]
 
 SEEDS, SEEDS_IN_A_SOAK = 1_000, 5_000
 GROUPS = 5
-SEEDS_ON_FILES = 40
+SEEDS_ON_FILES = 80
 GROUPS_ON_FILES = 4
 PROMPT = 0.5
 """Seconds in which news must reach who waits: a few slow look-ups and one slow poll."""
