@@ -23,10 +23,12 @@ from hypothesis import HealthCheck, settings
 
 from tests.stepped_time import SteppedTime
 
-settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
-settings.register_profile("soak", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True, max_examples=1000)
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("project", UNHURRIED, derandomize=True, max_examples=30)
+settings.register_profile("soak", UNHURRIED, print_blob=True, max_examples=1000)
 settings.load_profile("project")
 
+_COVERAGE_OF_PROCESSES: dict[str, str] = {}
 PACKAGES = ("rewards_core", "original_async", "enkash_async", "webhooks", "payouts")
 
 
@@ -34,8 +36,53 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the long versions of the tests that have one")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--soak"):
+        long = [item for item in items if item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if not item.get_closest_marker("soak")]
+    items[:] = _slow_ones_first(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
+
+def _slow_ones_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Begin each worker's share with slow tests, so that no worker is left alone with one at the end."""
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    others = [item for item in items if not item.get_closest_marker("slow")]
+    ordered: list[pytest.Item] = []
+    for worker in range(workers):
+        mine = slow[worker::workers]
+        end = len(items) * (worker + 1) // workers - len(ordered) - len(mine)
+        ordered += mine + others[:end]
+        del others[:end]
+    return ordered + others
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Measure the coverage of processes only where a test asks for it: it takes each of them half a second to start."""
+    measured = item.get_closest_marker("processes_are_measured") is not None
+    for name, value in _COVERAGE_OF_PROCESSES.items():
+        if measured:
+            os.environ[name] = value
+        else:
+            os.environ.pop(name, None)
+
+
 def pytest_collection_finish() -> None:
-    """Leave what was imported out of every later garbage collection; one follows each test and is ten times as fast so."""
+    _COVERAGE_OF_PROCESSES.update({name: value for name, value in os.environ.items() if name.startswith("COVERAGE_PROCESS_")})
+    _leave_out_of_later_collections()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    yield
+    if nextitem is None or nextitem.path != item.path:
+        _leave_out_of_later_collections()
+
+
+def _leave_out_of_later_collections() -> None:
+    """Leave what lives now out of every later garbage collection; one follows each test and is ten times as fast so."""
     gc.collect()
     gc.freeze()
 
@@ -51,6 +98,8 @@ def pytest_configure(config: pytest.Config) -> None:
     state = tempfile.mkdtemp(prefix="state-")  # what is remembered beside ledgers must not reach the user's own folder
     os.environ["XDG_STATE_HOME"] = state
     config.add_cleanup(lambda: shutil.rmtree(state, ignore_errors=True))
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):  # hundreds of processes would each compile what they import
+        os.environ["PYTHONPYCACHEPREFIX"] = f"{state}/bytecode"
     if config.getoption("--soak"):
         settings.load_profile("soak")  # new examples each time, and more of them
 

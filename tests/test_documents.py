@@ -18,8 +18,6 @@ from pathlib import Path
 import pytest
 from attrs import define, field
 
-from tests.unmeasured import unmeasured
-
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {str(path.relative_to(ROOT)): path for path in (*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md")))}
 TEXTS = {name: path.read_text("utf-8") for name, path in PAGES.items()}
@@ -31,7 +29,7 @@ RUN_ELSEWHERE = {
     "make soak": "the long versions",
     "make bench": "measures; see test_benchmarks_run",
 }
-READY = 60.0
+READY = 300.0
 """Seconds in which a command in the background says that it is ready, and in which it ends once it is told to."""
 
 PORTS = re.compile(r"\b(8080|9400|8480|8481)\b")
@@ -94,9 +92,7 @@ class Reader:
         else:
             place = ROOT if command.startswith("make ") else self.place
             shell = ["bash", "-c", command]
-            done = subprocess.run(
-                shell, cwd=place, env=self.environment, capture_output=True, text=True, timeout=200, check=False
-            )
+            done = subprocess.run(shell, cwd=place, env=self.environment, capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
 
     def moved(self, text: str) -> str:
@@ -139,12 +135,12 @@ class Reader:
                 process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", with_commands())
-@pytest.mark.timeout(240)
 def test_commands_of_a_page_run(page: str, tmp_path: Path) -> None:
     venv = Path(sys.executable).parent
     environment = {
-        **unmeasured(),
+        **os.environ,
         "PATH": f"{venv}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "VENV": str(venv.parent),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import socket
 import subprocess
 import sys
@@ -18,7 +19,6 @@ from aiohttp import web
 
 from original_async import sign
 from rewards_core.errors import ConnectFailed, OutcomeUnknown, RequestRejected, VendorError
-from tests.unmeasured import unmeasured
 from vendor_sandboxes import OriginalSandbox
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -122,7 +122,7 @@ async def test_a_fastapi_service_keeps_a_delivery_and_hands_it_to_its_handler(tm
             *(sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), "fastapi_service:app"),
             *("--fd", str(listening.fileno()), "--log-level", "warning"),
             cwd=tmp_path,
-            env={**unmeasured(), "ORIGINAL_WEBHOOK_KEYS": "4o3vfxtcmo7b:a-webhook-secret"},
+            env={**os.environ, "ORIGINAL_WEBHOOK_KEYS": "4o3vfxtcmo7b:a-webhook-secret"},
             pass_fds=[listening.fileno()],
             stdout=asyncio.subprocess.PIPE,
         )
@@ -140,7 +140,7 @@ async def test_a_fastapi_service_keeps_a_delivery_and_hands_it_to_its_handler(tm
 
 
 def cashback(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in unmeasured().items() if not name.startswith("ENKASH_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ENKASH_")}
     command = [sys.executable, str(EXAMPLES / "enkash_cashback.py"), *arguments]
     return subprocess.run(
         command,

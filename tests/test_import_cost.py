@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -16,7 +17,6 @@ import payouts
 import payouts.cli
 import webhooks
 import webhooks.cli
-from tests.unmeasured import unmeasured
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"aiohttp", "jwt", "cattrs", "original_async.client", "enkash_async.client"}
@@ -36,10 +36,8 @@ def imported(program: str, *arguments: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=ROOT,
-        env=unmeasured(),
         capture_output=True,
         text=True,
-        timeout=60,
         check=True,
     )
     return set(done.stderr.splitlines()[-1].split())
@@ -55,7 +53,7 @@ def test_the_help_of_a_command_line_imports_no_client_and_none_of_its_commands(p
 @pytest.mark.parametrize("arguments", ["status", "status --json", "decisions", "report --help"])
 def test_a_command_that_only_reads_the_ledger_imports_no_client(tmp_path: Path, arguments: str) -> None:
     ledger = tmp_path / "payouts.db"
-    subprocess.run([sys.executable, "-c", ROWS, str(ledger)], cwd=ROOT, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", ROWS, str(ledger)], cwd=ROOT, check=True)
     found = imported("from payouts.__main__ import main; main()", *arguments.split(), "--ledger", str(ledger))
     assert "payouts.ledger.reader" in found
     assert found.isdisjoint({*HEAVY, "webhooks.completions", "rich.progress"})
@@ -119,7 +117,7 @@ def test_a_package_lists_its_public_names_before_they_are_imported() -> None:
 def test_help_is_shown_on_a_terminal_that_knows_ascii_only(command: list[str]) -> None:
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(
-        [sys.executable, "-m", *command, "--help"], env=unmeasured() | ascii_only, capture_output=True, check=False
+        [sys.executable, "-m", *command, "--help"], env=os.environ | ascii_only, capture_output=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.isascii()

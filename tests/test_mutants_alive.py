@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 HERE = Path(__file__).parent
 
 
@@ -19,6 +21,7 @@ def runner() -> Any:
     return module
 
 
+@pytest.mark.slow
 def test_every_fault_still_has_its_place() -> None:
     run = runner()
     lost = []

@@ -170,5 +170,5 @@ class CoinsMachine(RuleBasedStateMachine):
         assert self.sandbox.token_rejections == 0
 
 
-CoinsMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25)
+CoinsMachine.TestCase.settings = settings(stateful_step_count=25)
 TestCoins = CoinsMachine.TestCase

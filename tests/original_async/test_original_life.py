@@ -102,8 +102,8 @@ def test_a_client_is_of_the_process_it_was_made_in() -> None:
     client = OriginalClient(API_KEY, API_SECRET, base_url="http://127.0.0.1:1/v1")
     child = context.Process(target=_in_child, args=(answers, client))
     child.start()
-    assert "ClientClosed('Original create_allocation: " in answers.get(timeout=20)
-    child.join(20)
+    assert "ClientClosed('Original create_allocation: " in answers.get(timeout=600)
+    child.join()
     answers.close()
     answers.join_thread()
 

@@ -441,7 +441,7 @@ def paid(folder: Path) -> Path:
     return folder
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     cells=st.tuples(*[st.sampled_from(sorted(SPELLINGS | HARMLESS))] * 3),
     row=st.sampled_from(PAID),

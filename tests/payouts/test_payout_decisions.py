@@ -156,7 +156,7 @@ def killed(folder: Path, at: int, *arguments: str, now: float = AT) -> None:
     """Run a command that is killed in the moment in which it writes its nth decision."""
     env = {**NOBODY, "KILLED_AT": str(at), "NOW": str(now)}
     command = [sys.executable, "-c", KILLED, *arguments, f"--ledger={folder / 'payouts.db'}"]
-    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, timeout=120, check=False)
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 

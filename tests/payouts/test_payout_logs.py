@@ -11,8 +11,6 @@ import pytest
 
 from tests.payouts.process_kit import environment
 
-pytestmark = pytest.mark.timeout(60)
-
 
 def errors_of(folder: Path, *options: str, file: str = "id\nr1\n") -> tuple[int, list[str]]:
     """Check a file that cannot be paid from, and return the exit code and the lines of standard error."""

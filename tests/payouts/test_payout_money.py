@@ -6,7 +6,7 @@ from decimal import Decimal, Inexact
 from fractions import Fraction
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from payouts import money
@@ -14,7 +14,6 @@ from payouts import money
 amounts = st.from_regex(r"[0-9]{1,60}(\.[0-9]{1,30})?", fullmatch=True)
 
 
-@settings(max_examples=40)
 @given(st.lists(amounts, max_size=30))
 def test_a_sum_is_exact_to_the_last_digit(texts: list[str]) -> None:
     total = Decimal(0)
@@ -47,7 +46,6 @@ def test_people_read_thousands_separators(amount: str, words: str) -> None:
     assert money.shown(amount) == money.shown(Decimal(amount)) == words
 
 
-@settings(max_examples=40)
 @example("9" * 60 + "." + "1" * 30)
 @given(amounts)
 def test_an_amount_for_people_has_every_digit(amount: str) -> None:

@@ -28,7 +28,6 @@ from tests.payouts.process_kit import (
     quiet_books,
     sandbox,
 )
-from tests.unmeasured import unmeasured
 
 REWARDS = ("764893807463", "112144981245")
 TROUBLE = ("--p503=0.01", "--p503-after-commit=0.01", "--drop-after-commit=0.02", "--webhook-loss=0.05")
@@ -112,12 +111,21 @@ def total(amounts: Iterator[str]) -> Decimal:
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("strange", [(), STRANGE], ids=["plain", "pages-and-late-commits"])
-@pytest.mark.parametrize("duplicate_nonce", ["reject", "replay"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("duplicate_nonce", "strange"),
+    [
+        pytest.param("reject", (), marks=pytest.mark.soak),
+        ("reject", STRANGE),
+        pytest.param("replay", (), marks=pytest.mark.soak),
+        pytest.param("replay", STRANGE, marks=pytest.mark.soak),
+    ],
+    ids=["reject-plain", "reject-pages-and-late-commits", "replay-plain", "replay-pages-and-late-commits"],
+)
 def test_every_row_is_paid_exactly_once_however_often_the_process_is_killed(
     duplicate_nonce: str, strange: tuple[str, ...], tmp_path: Path, soak: bool
 ) -> None:
-    count, wanted = (30_000, 150) if soak else (500, 5)
+    count, wanted = (30_000, 150) if soak else (200, 3)
     rewards, ledger = tmp_path / "rewards.csv", tmp_path / "payouts.db"
     write_rows(rewards, count, rows_per_user=50 if strange else 1)
     port = free_port()
@@ -132,7 +140,7 @@ def test_every_row_is_paid_exactly_once_however_often_the_process_is_killed(
         murders = Murders(11, ledger)
         run: tuple[str | Path, ...] = ("run", rewards, "--vendor=original", "--campaign=diwali-2026", "--yes", "--ledger", ledger)
         run += ("--rate=0", "--concurrency=30", f"--webhook-port={port}", "--poll-after=1", "--polls-per-second=500")
-        code = murders.run(*run, env=unmeasured(original_at(url)), kills=wanted, rows=count, last_runs=MOST_LAST_RUNS)
+        code = murders.run(*run, env=original_at(url), kills=wanted, rows=count, last_runs=MOST_LAST_RUNS)
         known = quiet_books(url)
 
     assert code == 0
@@ -166,9 +174,9 @@ def compare_report(known: dict[str, Any], ledger: Path, report: Path, count: int
         assert money.text(paid) in report.read_text("utf-8")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_no_coins_are_given_twice_however_often_the_process_is_killed(tmp_path: Path) -> None:
-    count, wanted = 400, 5
+    count, wanted = 200, 3
     rewards, ledger = tmp_path / "rewards.csv", tmp_path / "payouts.db"
     rewards.write_text("id,user_id,event\n" + "".join(f"row-{n},EK{n:06d},MEAL_CARD_PAYMENT\n" for n in range(count)))
     with sandbox("enkash", "--seed=7", "--latency=0.005:0.03", "--drop-after-commit=0.02", "--p503=0.01") as url:
@@ -176,7 +184,7 @@ def test_no_coins_are_given_twice_however_often_the_process_is_killed(tmp_path: 
         create_event(env, "MEAL_CARD_PAYMENT")
         murders = Murders(11, ledger)
         run: tuple[str | Path, ...] = ("run", rewards, "--vendor=enkash", "--campaign=diwali-2026", "--yes", "--ledger", ledger)
-        code = murders.run(*run, "--rate=0", "--concurrency=10", env=unmeasured(env), kills=wanted, rows=count)
+        code = murders.run(*run, "--rate=0", "--concurrency=10", env=env, kills=wanted, rows=count)
         known = books(url)
 
     entries = rows_in(ledger)

@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from payouts.ledger.likeness import folded, folded_id, likeness
@@ -85,7 +85,6 @@ def test_an_id_that_comes_twice_is_told_so_also_beside_another_spelling() -> Non
 spelled = st.tuples(st.sampled_from(["1", "01", "001", "a", "A", "b"]), st.sampled_from(["u", "U", "07", "7", "v"]))
 
 
-@settings(max_examples=300)
 @given(st.lists(spelled, max_size=8))
 def test_every_second_spelling_in_a_file_is_found_and_nothing_else(rows: list[tuple[str, str]]) -> None:
     expected, met, sound = [], set(), set()

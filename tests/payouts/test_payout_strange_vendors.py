@@ -13,7 +13,6 @@ from attrs import frozen
 from payouts.states import Entry, State
 from tests.payouts.process_kit import end, free_port, lines_of, original_at, payouts, quiet_books, sandbox
 from tests.payouts.test_payout_murder import REWARDS, rows_in
-from tests.unmeasured import unmeasured
 
 KNOWN_NONCE = (
     "Allocation already exists.",
@@ -102,7 +101,7 @@ def run_until_all_has_ended(vendor: Strange, folder: Path, url: str, port: int) 
     command += ("--rate=0", "--concurrency=10", "--poll-after=0.3", "--polls-per-second=300", "--timeout=60", "--patience=30")
     kills = list(vendor.kills)
     for _ in range(MOST_RUNS):
-        process = payouts(*command, env=unmeasured(original_at(url)))
+        process = payouts(*command, env=original_at(url))
         if kills:
             left = kills.pop()
             for line in lines_of(process):
@@ -137,6 +136,7 @@ def lies(entries: list[Entry], known: dict[str, Any]) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_no_vendor_makes_the_ledger_lie(tmp_path: Path, soak: bool) -> None:
     count, seeds = (250, range(40)) if soak else (60, range(100, 101))

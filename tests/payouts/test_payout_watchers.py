@@ -117,7 +117,7 @@ def test_a_reader_who_has_seen_enough_is_no_error(folder: Path, command: tuple[s
         os.close(reading)
         arguments = [sys.executable, "-m", "payouts", *command, form]
         env = original_at(vendor.url) | {"PYTHONPATH": str(ROOT)}
-        done = subprocess.run(arguments, stdout=writing, stderr=subprocess.PIPE, env=env, cwd=folder, check=False, timeout=60)
+        done = subprocess.run(arguments, stdout=writing, stderr=subprocess.PIPE, env=env, cwd=folder, check=False)
         os.close(writing)
     assert (done.returncode, done.stderr) == (code, b"")
     assert (folder / "decisions.csv").exists() is (command[0] == "decisions")

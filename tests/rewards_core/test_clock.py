@@ -31,7 +31,7 @@ async def test_loop_time_is_the_running_loops() -> None:
 def test_processes_of_one_boot_agree_on_uptime_and_boot() -> None:
     before = uptime()
     program = "from rewards_core.clock import boot_id, uptime; print(uptime(), boot_id())"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     theirs, _, boot = done.stdout.strip().partition(" ")
     assert before <= float(theirs) <= uptime()
     assert boot == boot_id()

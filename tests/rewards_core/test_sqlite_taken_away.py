@@ -368,6 +368,7 @@ async def write_for_ever(notes: Engine[Notebook]) -> None:
         await write(notes, "again")
 
 
+@pytest.mark.slow
 async def test_another_process_that_moves_the_log_is_waited_for(
     path: Path, engines: Engines, other: Other, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -10,8 +10,6 @@ import pytest
 from rewards_core.http.transport import SharedTimer, TimeLimit
 from tests.virtual_time import virtual_time
 
-pytestmark = pytest.mark.timeout(20)
-
 USUAL, SHORT = 0.02, 0.01
 
 

@@ -16,6 +16,8 @@ from vendor_sandboxes import EnkashSandbox, OriginalSandbox
 from vendor_sandboxes.__main__ import build
 from vendor_sandboxes.original import WEBHOOK_KEYS
 
+pytestmark = pytest.mark.processes_are_measured
+
 if TYPE_CHECKING:
     import aiohttp
 

@@ -133,7 +133,7 @@ async def running(folder: Path, *options: str, **more: Any) -> AsyncIterator[Lis
         if listener.process.returncode is None:
             listener.send_signal(signal.SIGTERM)
             try:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(120):
                     await listener.process.wait()
             except TimeoutError:
                 await listener.kill()

@@ -17,8 +17,6 @@ from tests.webhooks.test_ingress_aiohttp import PATH, Served, serving, status_of
 from webhooks import MemoryStore, Receiver
 from webhooks.ingress.aiohttp_app import serve
 
-pytestmark = pytest.mark.timeout(60)
-
 Read = Callable[[web.Request], Awaitable[Any]]
 BODIES = {
     "small": body_of(uid="1"),

@@ -17,8 +17,6 @@ from tests.webhooks.test_armour_server import HEALTHY, SLOWEST, Running, close, 
 from webhooks.ingress.body import Bodies
 from webhooks.ingress.places import FRESH_SECONDS, Phase
 
-pytestmark = pytest.mark.timeout(20)
-
 LONG = 200_000
 
 

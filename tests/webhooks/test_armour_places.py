@@ -29,8 +29,6 @@ from webhooks.receiver import Receiver
 from webhooks.refusals import Refusals
 from webhooks.store.memory import MemoryStore
 
-pytestmark = pytest.mark.timeout(20)
-
 TRICKLE = request("Content-Length: 200000\r\n") + b"1"
 CLOSING = HEALTHY.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
 

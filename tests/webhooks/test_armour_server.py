@@ -29,8 +29,6 @@ from webhooks.ingress.peers import Networks
 from webhooks.receiver import Receiver
 from webhooks.store.memory import MemoryStore
 
-pytestmark = pytest.mark.timeout(20)
-
 HEALTHY = b"POST /hook HTTP/1.1\r\nHost: here\r\nContent-Length: 5\r\n\r\nhello"
 SLOWEST = ArmourLimits(
     header_seconds=9,

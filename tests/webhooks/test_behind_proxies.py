@@ -18,8 +18,6 @@ from tests.webhooks.listener_process import ListenerProcess, delivery, post, run
 from tests.webhooks.proxy_kit import CADDY, HAPROXY, NGINX, URL, Front, Proxy, Sender, in_front
 from tests.webhooks.test_listener_workers import kept
 
-pytestmark = pytest.mark.timeout(150)
-
 SIZES = [0, 1, 600, 8_192, 16_385, 65_536, 262_144]
 AT_ONCE = 150
 """More than one address may have, and not more than a process of nginx takes."""

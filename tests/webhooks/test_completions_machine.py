@@ -131,5 +131,5 @@ class CompletionsMachine(RuleBasedStateMachine):
         self.loop.close()
 
 
-CompletionsMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+CompletionsMachine.TestCase.settings = settings(stateful_step_count=30)
 TestCompletionsMachine = CompletionsMachine.TestCase

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from attrs import frozen
 
-from tests.unmeasured import unmeasured
 from tests.webhooks.fakes import FakeSource, body_of
 from tests.webhooks.framework_app import PATH
 
@@ -70,7 +69,6 @@ def served(request: pytest.FixtureRequest) -> Iterator[Served]:
         process = subprocess.Popen(
             [*command, "--http", request.param, "--log-level", "warning"],
             cwd=ROOT,
-            env=unmeasured(),
             pass_fds=[listening.fileno()],
             stderr=subprocess.DEVNULL,
         )

@@ -20,8 +20,6 @@ from webhooks.ingress.gate import Gate
 from webhooks.ingress.limits import ArmourLimits
 from webhooks.ingress.peers import Networks
 
-pytestmark = pytest.mark.timeout(20)
-
 LIMITS = ArmourLimits(header_seconds=9, linger_seconds=0.1, drain_grace_seconds=0.1)
 REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
 

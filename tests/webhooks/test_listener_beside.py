@@ -56,7 +56,6 @@ COMMANDS: dict[str, Callable[[list[dict[str, Any]]], object]] = {
 }
 
 
-@pytest.mark.timeout(300)
 def test_every_command_works_while_another_process_accepts_events_without_end(folder: Path) -> None:
     fill(folder, everything)
 
@@ -124,7 +123,6 @@ def test_a_handler_that_another_process_runs_is_served_until_that_process_ends(f
     asyncio.run(work())
 
 
-@pytest.mark.timeout(300)
 def test_a_listener_answers_200_to_every_delivery_while_commands_run(folder: Path) -> None:
     fill(folder, everything)
 

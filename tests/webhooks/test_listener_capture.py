@@ -20,6 +20,8 @@ from tests.webhooks.listener_process import KEY_ID, KEYS, SECRETS, SOURCE, deliv
 
 REPLAY = "events replay"
 
+pytestmark = pytest.mark.processes_are_measured
+
 
 async def test_what_does_not_verify_is_refused_written_down_and_does_not_count(tmp_path: Path) -> None:
     body = body_of()
@@ -181,7 +183,7 @@ async def test_whatever_a_signed_body_holds_it_is_kept_and_written_down(tmp_path
     ],
 )
 def test_wrong_usage_is_told_before_anything_listens(tmp_path: Path, options: tuple[str, str]) -> None:
-    done = alone("capture", "--port", "0", *options, cwd=tmp_path, timeout=60)
+    done = alone("capture", "--port", "0", *options, cwd=tmp_path)
     assert done.returncode == 2
     assert options["/nowhere" in options] in re.sub(r"[│\s]+", " ", done.stderr)
     assert environment()["ORIGINAL_WEBHOOK_KEYS"].partition(":")[2] not in done.stderr

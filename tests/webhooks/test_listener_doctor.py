@@ -172,7 +172,7 @@ def damage(path: Path) -> None:
         "import apsw, sys; "
         "print(apsw.Connection(sys.argv[1]).execute(\"SELECT rootpage FROM sqlite_schema WHERE name = 'interest_of'\").get)"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
     start = (int(done.stdout) - 1) * 4096
     pages = bytearray(path.read_bytes())
     pages[start : start + 4096] = b"x" * 4096

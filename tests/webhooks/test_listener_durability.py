@@ -20,7 +20,6 @@ from attrs import evolve, frozen
 from tests.webhooks.listener_process import delivery, post, running
 from tests.webhooks.workers_kit import client, working
 
-pytestmark = pytest.mark.timeout(120)
 traced_only = pytest.mark.skipif(shutil.which("strace") is None, reason="strace, which Linux alone has, is not on this machine")
 
 DELIVERIES = 12

@@ -18,7 +18,7 @@ from tests.rewards_core.sqlite_kit import run_elsewhere
 from tests.webhooks.hostile_kit import Delivery, deliveries
 from tests.webhooks.listener_process import SOURCE, ListenerProcess, running
 
-BODIES = 10_000
+BODIES = 2_000
 BODIES_IN_A_SOAK = 1_000_000
 CONNECTIONS = 64
 PIPELINED = 16

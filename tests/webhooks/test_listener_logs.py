@@ -16,8 +16,6 @@ from tests.webhooks.command_kit import alone
 from tests.webhooks.listener_process import KEYS, ListenerProcess, delivery, environment, post, running
 from tests.webhooks.workers_kit import client, working
 
-pytestmark = pytest.mark.timeout(60)
-
 JSON = ("--log-level", "info", "--log-format", "json")
 BROKEN = """
 import sys, threading, warnings

@@ -22,8 +22,6 @@ from webhooks.cli.control import Channel
 from webhooks.cli.refusal_lists import from_json, to_json
 from webhooks.refusals import MAX_KEPT, Refusals, merged
 
-pytestmark = pytest.mark.timeout(60)
-
 ROTATED = OriginalWebhooks({"9zzzzzzzzzzz": "another_secret_of_some_length"})
 FORGED = OriginalWebhooks({next(iter(SECRETS)): "another_secret_of_some_length"})
 

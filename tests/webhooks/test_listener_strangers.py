@@ -18,8 +18,6 @@ import trustme
 from tests.webhooks.listener_process import ROOT, ListenerProcess, delivery, post, running
 from tests.webhooks.test_listener_crash import everything_is_kept
 
-pytestmark = pytest.mark.timeout(300)
-
 KINDS = ("silent", "headers", "unsigned", "signed wrongly", "full", "pipelines")
 SENDERS = 4
 
@@ -40,6 +38,7 @@ async def strangers(kind: str, listener: ListenerProcess, count: int, over: str 
         await process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("over", ["plain", "tls"])
 async def test_nothing_is_lost_and_nobody_turned_away_among_strangers(tmp_path: Path, soak: bool, over: str) -> None:
     count, until = (2_000, time.monotonic() + 60) if soak else (120, 0.0)

@@ -21,7 +21,6 @@ from tests.webhooks.listener_process import KEYS, environment
 from tests.webhooks.store_contract import event
 
 pytestmark = [
-    pytest.mark.timeout(60),
     pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not on this machine"),
 ]
 

@@ -26,7 +26,7 @@ from webhooks.cli.settings import ListenerSettings
 from webhooks.cli.sources import SourceSpec
 from webhooks.store.sqlite import SQLiteStore
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.processes_are_measured
 
 
 async def kept(folder: Path) -> set[str]:
@@ -187,11 +187,12 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["tcp", "tls", "unix"])
-async def test_ten_replaced_workers_break_no_connection_and_leave_nothing_unanswered(
-    tmp_path: Path, authority: trustme.CA, how: str
+async def test_replaced_workers_break_no_connection_and_leave_nothing_unanswered(
+    tmp_path: Path, authority: trustme.CA, how: str, soak: bool
 ) -> None:
+    times = 50 if soak else 4
     broken: list[str] = []
     answered: list[str] = []
     over = asyncio.Event()
@@ -219,12 +220,12 @@ async def test_ten_replaced_workers_break_no_connection_and_leave_nothing_unansw
         async with asyncio.TaskGroup() as group:
             for number in range(10):
                 group.create_task(load(workers, number))
-            for turn in range(10):
+            for turn in range(times):
                 os.kill(workers.pids[turn % 2], signal.SIGTERM)
                 assert await workers.replaced() == turn % 2
             over.set()
         assert broken == []
-        assert await workers.metric("webhooks_worker_restarts_total") == 10
+        assert await workers.metric("webhooks_worker_restarts_total") == times
         assert await workers.listener.stop() == 0
         assert [line for line in await workers.rest_of_log() if " ERROR " in line] == []
     assert set(answered) <= await kept(tmp_path)
@@ -433,6 +434,7 @@ async def test_where_one_worker_cannot_start_the_others_end_too(tmp_path: Path) 
     assert re.fullmatch(r"could not start worker [01]: process \d+ ended with exit code 9", line)
 
 
+@pytest.mark.slow
 async def test_a_stop_does_not_wait_for_a_worker_that_never_starts(tmp_path: Path) -> None:
     path = in_workers(tmp_path, "open('starting', 'w').close()", "import time; time.sleep(1_000)")
     options = ("--port", "0", "--admin-port", "0", "--workers", "2", "--drain", "0.1")

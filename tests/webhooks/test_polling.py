@@ -164,5 +164,5 @@ class PollsMachine(RuleBasedStateMachine):
         self.loop.close()
 
 
-PollsMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+PollsMachine.TestCase.settings = settings(stateful_step_count=40)
 TestPollsMachine = PollsMachine.TestCase

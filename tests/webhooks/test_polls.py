@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from tests.virtual_time import virtual_time, wall
@@ -38,19 +36,3 @@ async def test_operations_that_events_mention_are_bounded_too(caplog: pytest.Log
     assert caplog.text.count("are not polled") == 1
     await store.watch([a_ref("299")], poll_in=1)
     assert {"watched", "0", "299"} <= await pending(store)
-
-
-@virtual_time
-async def test_operations_that_are_no_longer_due_are_passed_over_a_thousand_at_a_time() -> None:
-    store = MemoryStore(clock=wall)
-    many = [a_ref(str(number)) for number in range(2_500)]
-    await store.watch(many, poll_in=1)
-    await store.remove_pending(many)
-    await store.watch([a_ref("left")], poll_in=1)
-    await asyncio.sleep(1)
-    claims = []
-    for _ in range(3):
-        some = await store.claim_polls("default", limit=10, lease=60, max_per_second=20)
-        claims.append([one.ref.uid for one in some.claims])
-        assert some.next_in == 0.0 or some.claims
-    assert claims == [[], [], ["left"]]

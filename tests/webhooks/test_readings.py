@@ -15,8 +15,6 @@ from webhooks import MemoryStore, Receiver, SQLiteStore
 from webhooks.handlers import Handler
 from webhooks.readings import LARGE_BODY
 
-pytestmark = pytest.mark.timeout(60)
-
 LARGE = body_of(uid="1", filler="x" * LARGE_BODY)
 
 

@@ -22,7 +22,7 @@ import pytest
 from tests.webhooks.listener_process import delivery, environment, signed
 from webhooks.store.sqlite import SQLiteStore
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 PATH = "/webhooks/original"
 CONNECTIONS = 12
@@ -214,6 +214,12 @@ class Load:
             connection.close()
 
 
+@pytest.fixture
+def times(soak: bool) -> int:
+    """How often each server or worker is replaced."""
+    return 10 if soak else 1
+
+
 async def kept(path: Path) -> set[str]:
     store = SQLiteStore(path)
     try:
@@ -248,39 +254,41 @@ async def test_the_workers_of_uvicorn_keep_and_handle_what_they_acknowledge(tmp_
 
 
 @pytest.mark.parametrize("preload", [True, False], ids=["preload", "each for itself"])
-async def test_gunicorn_replaces_all_its_workers_at_once(tmp_path: Path, listening: socket.socket, preload: bool) -> None:
+async def test_gunicorn_replaces_all_its_workers_at_once(
+    tmp_path: Path, listening: socket.socket, preload: bool, times: int
+) -> None:
     heard, load = Heard(), Load(*listening.getsockname())
     async with serving(tmp_path, heard, listening, *gunicorn(listening, *(["--preload"] * preload))) as server:
         async with load.running():
             await heard.more(up=WORKERS)
-            for _ in range(3):
+            for _ in range(times):
                 await load.more(50)
                 server.send_signal(signal.SIGHUP)
                 await heard.more(up=WORKERS, down=WORKERS)
             await load.more(50)
         await end(server, heard, load)
-        assert len(set(heard.said["up"])) == 4 * WORKERS
+        assert len(set(heard.said["up"])) == (times + 1) * WORKERS
     await everything_was_kept_and_handled(tmp_path, load, heard.ran)
 
 
-async def test_gunicorn_replaces_its_workers_all_the_time(tmp_path: Path, listening: socket.socket) -> None:
+async def test_gunicorn_replaces_its_workers_all_the_time(tmp_path: Path, listening: socket.socket, times: int) -> None:
     heard, load = Heard(), Load(*listening.getsockname())
     options = ("--preload", "--max-requests", "20", "--max-requests-jitter", "20")
     async with serving(tmp_path, heard, listening, *gunicorn(listening, *options)) as server:
         async with load.running():
-            await heard.more(up=4 * WORKERS, down=3 * WORKERS)
+            await heard.more(up=(times + 1) * WORKERS, down=times * WORKERS)
         await end(server, heard, load)
     await everything_was_kept_and_handled(tmp_path, load, heard.ran)
 
 
-async def test_an_application_is_replaced_by_the_next_without_a_gap(tmp_path: Path, listening: socket.socket) -> None:
+async def test_an_application_is_replaced_by_the_next_without_a_gap(tmp_path: Path, listening: socket.socket, times: int) -> None:
     heard, load = Heard(), Load(*listening.getsockname())
     program = ("-m", "tests.webhooks.server_app", str(listening.fileno()))
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(serving(tmp_path, heard, listening, *program))
         async with load.running():
             await load.more(20)
-            for _ in range(3):
+            for _ in range(times):
                 older = server
                 server = await stack.enter_async_context(serving(tmp_path, heard, listening, *program))
                 await heard.until(lambda pid=server.process.pid: pid in heard.said["up"])  # type: ignore[misc]

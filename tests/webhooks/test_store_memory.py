@@ -16,7 +16,6 @@ from tests.webhooks.store_contract import (
     StoreContract,
     claim,
     event,
-    made_with,
     outcome,
     ref,
     resource,
@@ -25,8 +24,7 @@ from tests.webhooks.store_contract import (
 from tests.webhooks.store_contract.events import words
 from webhooks.store.base import Store
 from webhooks.store.memory import MemoryStore
-from webhooks.store.outcomes import CONFLICT_EVENT
-from webhooks.store.records import Acceptance, EventState
+from webhooks.store.records import Acceptance
 
 
 @pytest_asyncio.fixture
@@ -79,18 +77,6 @@ async def test_an_event_is_refused_rather_than_one_forgotten_that_waits_for_its_
     assert await words(store) == ["2"]
 
 
-async def test_an_event_that_waits_again_does_not_leave(time: LoopTime) -> None:
-    store = await a_store(time, max_events=2)
-    await store.accept(event("1"))
-    await store.accept(event("2"))
-    (_, first) = await store.list_events()
-    await store.register_handlers([wants()])
-    await store.requeue([first.id], every_handler=True)
-    await store.retire_handler("shop", PAY)
-    await store.accept(event("3"))
-    assert await words(store) == ["3", "1"]
-
-
 async def test_events_and_outcomes_leave_when_their_retention_is_over(time: LoopTime) -> None:
     store = await a_store(time, retention=60)
     await store.accept(event("waiting", name="waits"))
@@ -118,18 +104,6 @@ async def test_identities_stay_until_there_are_ten_times_as_many_as_events(time:
     assert await store.accept(event("9")) is Acceptance.NEW
 
 
-async def test_leases_given_over_and_over_leave_nothing_behind(time: LoopTime) -> None:
-    store = await a_store(time)
-    for number in range(2_000):
-        await store.accept(event(str(number), name="waits", of=ref(str(number))))
-        await store.record_outcome(outcome(ref(str(number)), at=time.wall))
-        (claimed,) = await claim(store, limit=1)
-        await store.finish_job(claimed.job)
-    assert await claim(store) == []
-    counted = await store.statistics()
-    assert (counted.ready, counted.lookups, counted.pending) == (0, 0, 0)
-
-
 async def test_an_event_that_cannot_be_kept_leaves_nothing_so_that_it_can_come_again(time: LoopTime) -> None:
     store = await a_store(time)
     good = event("1", of=ref("1"), complete=resource("1"))
@@ -142,30 +116,6 @@ async def test_an_event_that_cannot_be_kept_leaves_nothing_so_that_it_can_come_a
     assert await store.outcome(ref("1")) is not None
 
 
-async def test_a_conflict_is_kept_though_there_is_no_room_to_tell_of_it(time: LoopTime, caplog: pytest.LogCaptureFixture) -> None:
-    store = await a_store(time, max_events=1)
-    await store.register_handlers([wants(PAY, "waits", CONFLICT_EVENT)])
-    await store.record_outcome(outcome(ref("1"), "failed"))
-    assert await store.accept(event("1", name="waits", of=ref("1"), complete=resource("1"))) is Acceptance.NEW
-    assert [one.status for one in await store.conflicts(ref("1"))] == ["done"]
-    assert await words(store) == ["1"]
-    assert "no handler can be told" in caplog.text
-
-
-async def test_names_of_events_that_the_sender_chooses_make_jobs_however_many_there_are(time: LoopTime) -> None:
-    store = await a_store(time)
-    await store.register_handlers([wants()])
-    for number in range(1_200):
-        await store.accept(event(str(number), name=f"strange.{number}"))
-    assert len(await claim(store, limit=2_000)) == 1_200
-
-
-async def test_a_done_event_is_listed_as_done(time: LoopTime) -> None:
-    store = await a_store(time)
-    await store.accept(event("1"))
-    assert [kept.state for kept in await store.list_events(state=EventState.DONE)] == [EventState.DONE]
-
-
 # outcomes
 
 
@@ -174,28 +124,3 @@ async def test_the_oldest_outcomes_leave_when_there_are_too_many(time: LoopTime)
     for number in range(4):
         await store.record_outcome(outcome(ref(str(number)), at=time.wall))
     assert [one.ref.uid for one in await store.outcomes([ref(str(number)) for number in range(4)])] == ["2", "3"]
-
-
-async def test_outcomes_that_left_are_not_found_by_their_keys(time: LoopTime) -> None:
-    store = await a_store(time, max_events=2, retention=60)
-    for number in range(5):
-        await store.record_outcome(outcome(ref(str(number)), at=time.wall, key=None if number == 2 else "k"))
-    assert await made_with(store, "k") == ["3", "4"]
-    await time.advance(61)
-    await store.record_outcome(outcome(ref("5"), at=time.wall))
-    assert await made_with(store, "k") == []
-
-
-async def test_an_event_that_no_subscriber_hears_of_is_found_by_its_key(time: LoopTime) -> None:
-    store = await a_store(time)
-    await store.accept(event(of=ref("1"), complete=resource("1"), key="k"))
-    assert await made_with(store, "k") == ["1"]
-
-
-async def test_an_outcome_that_comes_again_after_a_purge_does_not_leave_too_early(time: LoopTime) -> None:
-    store = await a_store(time, max_events=2)
-    await store.record_outcome(outcome(ref("1"), at=time.wall))
-    assert await store.purge_outcomes(0) == 1
-    await store.record_outcome(outcome(ref("1"), at=time.wall))
-    await store.record_outcome(outcome(ref("2"), at=time.wall))
-    assert await store.outcome(ref("1")) is not None

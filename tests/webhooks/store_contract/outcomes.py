@@ -224,7 +224,7 @@ class OutcomesContract:
         against = outcome(ref("1"), "failed", confirmed=True)
         assert (await here.record_outcome(against)).verdict is Verdict.CONFLICT
         assert ear.confirmations == [against]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             await waiting.until(lambda ear: against in ear.confirmations)
         assert ear.confirmations == [against]
         assert against not in [*ear.settlements, *waiting.settlements]
@@ -240,7 +240,7 @@ class OutcomesContract:
         ear = Ear(ref("1"))
         await there.subscribe(ear)
         await here.record_outcome(second)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             await ear.until(lambda ear: first in ear.confirmations)
         assert second not in ear.confirmations
         assert list(await there.conflicts(ref("1"))) == [first, second]
