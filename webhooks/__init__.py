@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from webhooks.polling import PollPolicy
     from webhooks.receiver import Receiver, ReceiverStatistics
     from webhooks.refusals import Refusal
+    from webhooks.store import open_store
     from webhooks.store.base import Store
     from webhooks.store.memory import MemoryStore
     from webhooks.store.records import (
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
         Subscription,
     )
     from webhooks.store.sqlite import SQLiteStore
-    from webhooks.store.url import open_store
     from webhooks.supervise import RestartPolicy
 
 __all__ = [
@@ -74,7 +74,7 @@ if not TYPE_CHECKING:  # else a type checker would believe in every name
             "refusals",
             "store.base",
             "store.records",
-            "store.url",
+            "store",
             "store.memory",
             "supervise",
             "as_completed",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rewards_core.operations import Operation, OperationRef
+from tests.texts import said
 from tests.virtual_time import virtual_time, wall
 from tests.webhooks.fakes import FakeVendor, Thing, a_ref
 from tests.webhooks.world import World, a_world, now, settle
@@ -117,11 +118,12 @@ def test_in_another_loop_it_says_so_instead_of_waiting_for_ever() -> None:
     asyncio.run(completions.start())
 
     async def elsewhere() -> None:
-        with pytest.raises(RuntimeError, match="make one in each loop"):
+        with pytest.raises(RuntimeError) as caught:
             await completions.wait("1", timeout=0.1)
-        with pytest.raises(RuntimeError, match="make one in each loop"):
+        said("in another loop it says so instead of waiting for ever", caught.value)
+        with pytest.raises(RuntimeError):
             completions.as_completed(["1"])
-        with pytest.raises(RuntimeError, match="make one in each loop"):
+        with pytest.raises(RuntimeError):
             await completions.start()
         await completions.aclose()
 
@@ -275,8 +277,9 @@ async def test_an_iterable_cancelled_from_inside_is_not_taken_for_its_end() -> N
     async with a_world() as world, world.completions.as_completed(broken()) as outcomes:
         await world.deliver("1")
         assert (await anext(outcomes)).ref == a_ref("1")
-        with pytest.raises(RuntimeError, match="cancelled from inside"):
+        with pytest.raises(RuntimeError) as caught:
             await anext(outcomes)
+        said("an iterable cancelled from inside is not taken for its end", caught.value)
 
 
 @virtual_time

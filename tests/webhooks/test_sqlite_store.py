@@ -14,10 +14,11 @@ import pytest
 from rewards_core.clock import uptime
 from rewards_core.errors import StoreClosed, StoreError
 from tests.rewards_core.sqlite_kit import run_elsewhere, until
+from tests.texts import said
 from tests.webhooks.sqlite_store_kit import Host, ear_of, on_file, rows
 from tests.webhooks.store_contract import A_DAY, COUNT, PAY, Ear, claim, event, outcome, ref, resource, wants
-from webhooks.store import sqlite_hints, sqlite_jobs, sqlite_reads
-from webhooks.store.listing import EventQuery
+from webhooks.store import sqlite_events, sqlite_hints, sqlite_jobs
+from webhooks.store.queries import EventQuery
 from webhooks.store.records import Acceptance, EventState, Priority
 from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.sqlite_session import Session
@@ -169,7 +170,7 @@ async def test_a_look_up_of_others_outcomes_that_fails_is_repeated(host: Host, c
         patch.setattr("webhooks.store.sqlite_hints.TICK", 0.001)
         patch.setattr(sqlite_hints, "refs_after", lambda db, *_: db.execute("SELECT nonsense"))
         await there.record_outcome(outcome(ref("1")))
-        await until(lambda: "could not be looked up" in caplog.text)
+        await until(lambda: "could not be read; this is retried" in caplog.text)
     await ear.until(lambda ear: ear.settlements)
 
 
@@ -303,8 +304,9 @@ async def test_a_caller_that_gave_up_disturbs_nobody(host: Host) -> None:
 
 
 async def test_events_that_wait_for_handlers_are_not_purged(host: Host) -> None:
-    with pytest.raises(ValueError, match="such events wait for their handlers"):
+    with pytest.raises(ValueError) as caught:
         await host.open().purge(0, state=EventState.READY)
+    said("events that wait for handlers are not purged", caught.value)
 
 
 async def test_deliveries_are_kept_while_a_purge_is_under_way(host: Host) -> None:
@@ -379,7 +381,7 @@ async def test_a_store_that_cannot_say_farewell_closes(host: Host, caplog: pytes
     await ear_of(here)
     await rows(here, "PRAGMA query_only = ON")
     await here.aclose()
-    assert "without saying so to other processes" in caplog.text
+    assert "the other processes were not notified" in caplog.text
 
 
 async def test_an_unwatch_that_fails_is_logged(host: Host, caplog: pytest.LogCaptureFixture) -> None:
@@ -536,7 +538,7 @@ async def test_a_look_for_a_uid_reads_no_other_events(host: Host) -> None:
         EventQuery(uid="7", state=EventState.DEAD, name="a", before_id=9),
         EventQuery(ref=ref("7")),
     ):
-        where, values = sqlite_reads.event_conditions(query)
+        where, values = sqlite_events.event_conditions(query)
         plan = await rows(store, f"EXPLAIN QUERY PLAN SELECT * FROM event WHERE {where} ORDER BY id DESC LIMIT 5", *values)
         steps = [step for *_, step in plan]
         assert re.match(r"SEARCH event .*id=\?", steps[0]), steps

@@ -90,7 +90,7 @@ def test_wrong_handler_policies_are_refused(name: str, value: Any, error: type[E
 
 @pytest.mark.parametrize("timeout", [60, 61])
 def test_handlers_never_outlive_their_lease(timeout: float) -> None:
-    with pytest.raises(ValueError, match="timeout: give fewer seconds than the lease of 60"):
+    with pytest.raises(ValueError, match=r"^timeout: "):
         HandlerPolicy(timeout=timeout, lease=60)
 
 
@@ -190,7 +190,7 @@ async def test_wrong_arguments_of_waits_are_refused(name: str, value: Any, error
 @virtual_time
 async def test_as_completed_takes_several_operations(wrong: Any) -> None:
     async with a_world() as world:
-        with pytest.raises(TypeError, match="operations: give an iterable"):
+        with pytest.raises(TypeError, match=r"^operations: "):
             world.completions.as_completed(wrong)
 
 
@@ -234,7 +234,7 @@ async def test_wrong_ages_keep_an_upkeep_from_removing(name: str, value: Any, er
 
 async def test_dead_letters_are_kept_for_as_long_as_an_event_may_wait_for_a_process() -> None:
     assert await MemoryStore().upkeep(keep=1.0, keep_dead=14 * 86_400)
-    with pytest.raises(ValueError, match=r"at least 1209600 seconds \(14 days\), not 604800\. .* would be removed at once\.$"):
+    with pytest.raises(ValueError, match=r"^keep_dead: "):
         await MemoryStore().upkeep(keep=1.0, keep_dead=7 * 86_400)
 
 

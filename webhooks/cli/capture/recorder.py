@@ -24,7 +24,7 @@ from webhooks.cli.capture.requests import Attempt, CapturedRequest, recording_se
 from webhooks.cli.sources import ReloadableSource
 from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.base import Intake, Reply
-from webhooks.readings import Readings
+from webhooks.parsing import BodyParser
 
 logger = logging.getLogger("webhooks.listener")
 

@@ -13,7 +13,7 @@ from rewards_core.operations import Event
 from tests.webhooks.fakes import FakeSource, body_of
 from webhooks import MemoryStore, Receiver, SQLiteStore
 from webhooks.handlers import Handler
-from webhooks.readings import LARGE_BODY
+from webhooks.parsing import LARGE_BODY
 
 pytestmark = pytest.mark.timeout(60)
 
