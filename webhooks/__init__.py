@@ -1,4 +1,16 @@
-"""Receive, remember, wake: the webhook receiver and what waits on it."""
+"""Receive webhooks, store their events, run handlers on them, and wait for operations.
+
+A `Receiver` takes deliveries and runs handlers, `Completions` waits for operations, and both share a store: a `SQLiteStore`, or a
+`MemoryStore` in tests.
+
+    store = SQLiteStore("inbox.db")
+    receiver = Receiver(source, store)
+    receiver.register(app, "/webhooks/rewards")  # an aiohttp application; see also `webhooks.ingress`
+    async with Completions(client, store) as completions:
+        operation = await completions.wait(operation, timeout=300)
+
+`HandlerPolicy`, `PollPolicy` and `RestartPolicy` hold the settings.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -63,7 +75,7 @@ __all__ = [
     "open_store",
 ]
 
-if not TYPE_CHECKING:  # else a type checker would believe in every name
+if not TYPE_CHECKING:  # otherwise a type checker would accept any name
     __getattr__ = late_names(
         __name__,
         __all__,
@@ -81,6 +93,6 @@ if not TYPE_CHECKING:  # else a type checker would believe in every name
             "completions",
             "handlers",
             "receiver",
-            "store.sqlite",  # last: it needs file locks, which Windows has not, and sqlite3
+            "store.sqlite",  # last: it needs file locks, which Windows lacks, and apsw
         ),
     )

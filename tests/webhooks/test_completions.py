@@ -1,4 +1,4 @@
-"""One caller inside `wait`: what it is told, what it needs of the store, and how background work lives and dies."""
+"""One caller inside `wait`: its errors, its use of the store, and the background tasks."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_an_outcome_that_came_with_the_timeout_is_found_by_a_last_look() -
 
 
 class Unwritable(MemoryStore):
-    """Keeps no outcome."""
+    """Stores no outcome."""
 
     async def record_outcome(self, outcome: Outcome) -> Recorded:
         raise StoreError("no room")
@@ -212,7 +212,7 @@ async def test_a_store_that_cannot_keep_outcomes_keeps_them_from_no_caller(caplo
 
 
 class Troubled(MemoryStore):
-    """Cannot be asked for polls for a while."""
+    """Fails to claim polls for a while."""
 
     trouble_until = 0.0
 
@@ -311,7 +311,7 @@ async def test_closing_ends_every_wait() -> None:
 
 
 class Hanging(MemoryStore):
-    """Takes its time to register what is waited for, and to search by key."""
+    """Is slow to watch operations and to search by key."""
 
     async def watch(self, refs: Any, **options: Any) -> Any:
         await asyncio.sleep(1_000)

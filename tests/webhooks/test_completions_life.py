@@ -1,4 +1,4 @@
-"""The life of waits: how they end when things are closed, cancelled, used in the wrong place or given nonsense."""
+"""How waits end when something is closed, cancelled, used in the wrong loop or given bad arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from webhooks.store.records import Outcome
 
 
 class Clinging(FakeVendor):
-    """Takes its time to let go of a read that is cancelled."""
+    """Is slow to end a cancelled read."""
 
     async def read_operation(self, ref: OperationRef, *, may_send: Callable[[], Awaitable[bool]] | None = None) -> Operation:
         try:
@@ -30,7 +30,7 @@ class Clinging(FakeVendor):
 
 
 async def clinging() -> tuple[Completions, asyncio.Task[Any]]:
-    """Return an open object with a poll under way that lets go slowly, and who waits for it."""
+    """Return open completions with a poll in flight that is slow to cancel, and its waiter."""
     completions = Completions(Clinging(), MemoryStore(clock=wall), clock=wall)
     await completions.start()
     waiting = asyncio.create_task(completions.wait("1"))
@@ -177,7 +177,7 @@ async def test_an_outcome_in_the_very_moment_of_a_timeout_is_kept_from_no_other_
 
 
 class Hanging(MemoryStore):
-    """Registers nothing for a long time, and answers nothing about outcomes."""
+    """Hangs while it watches operations and looks up outcomes."""
 
     async def watch(self, refs: Any, **options: Any) -> Any:
         await asyncio.sleep(1_000)
@@ -189,7 +189,7 @@ class Hanging(MemoryStore):
 
 
 class HangingAtFirst(Hanging):
-    """Hangs where operations are registered alone."""
+    """Hangs only while it watches operations."""
 
     async def outcome(self, ref: OperationRef) -> Outcome | None:
         return await MemoryStore.outcome(self, ref)
@@ -249,7 +249,7 @@ async def test_who_is_cancelled_while_the_store_hangs_leaves_nothing_behind() ->
         assert list(world.completions.pending()) == []
 
 
-# what gives the operations of a stream
+# the iterable of a stream
 
 
 async def test_an_iterable_that_never_has_to_wait_leaves_others_their_turns() -> None:

@@ -1,4 +1,4 @@
-"""Handlers on kept events: at least once, each alone, none in the way of another."""
+"""Handlers: at least once, and independent of each other."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from webhooks.store.records import RETIRED, ClaimedJob, HandlerStatus, Job, Outc
 
 
 class Post:
-    """A receiver with handlers, and somebody who sends."""
+    """A receiver with handlers, and a sender."""
 
     def __init__(self, store: Any = None, source: FakeSource | None = None, *, service: str = "default", **policy: Any) -> None:
         self.source = source or FakeSource()
@@ -46,7 +46,7 @@ class Post:
 
 
 async def stopped(store: Any, name: str = "app.note", event_name: str = "*", **options: Any) -> Post:
-    """Return a receiver whose handler the store knows, and that runs no more."""
+    """Return a stopped receiver whose handler the store knows."""
     post = Post(store, **options)
     post.receiver.on(event_name, name=name)(Notes())
     async with post.receiver:
@@ -97,7 +97,7 @@ class Flickering(MemoryStore):
 
 
 class Notes:
-    """A handler that writes down what it was given and when, and does what it is told."""
+    """A handler that records its events and their times, and then does what the test says."""
 
     def __init__(self, *endings: Callable[[], Any]) -> None:
         self.endings = list(endings)
@@ -321,7 +321,7 @@ async def test_a_handler_that_cancels_itself_has_failed() -> None:
 
 
 class Untamed(BaseException):
-    """What some libraries stop their own code with."""
+    """A BaseException as some libraries raise it to stop their own code."""
 
 
 def escape() -> None:

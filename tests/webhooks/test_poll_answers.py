@@ -1,4 +1,4 @@
-"""What the poller makes of every answer, and its budget."""
+"""How the poller reacts to each answer, and its budget."""
 
 from __future__ import annotations
 

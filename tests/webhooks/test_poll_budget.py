@@ -1,4 +1,4 @@
-"""One budget of polls, however many processes, operations and waiters."""
+"""One budget of polls for all processes, operations and waiters."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def most_in_a_second(times: Sequence[float]) -> int:
 async def several(
     count: int, vendor: FakeVendor, policy: PollPolicy = SOON, store: MemoryStore | None = None
 ) -> AsyncIterator[list[Completions]]:
-    """Open as many `Completions` over one store, as in as many processes; each waits for everything."""
+    """Open several `Completions` on one store, like several processes; each waits for everything."""
     dice = random.Random(count)
     store = store or MemoryStore(clock=wall)
     async with AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""What the poller makes of trouble with single operations, and of a client that raises what no vendor says."""
+"""How the poller reacts to failures of single operations, and to bugs of a client."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_what_the_client_raises_by_mistake_is_one_poll_that_found_nothing(
 
 
 class Clumsy(FakeVendor):
-    """Fails over some operations, in the very moment in which others are taken up."""
+    """Fails on some operations while others are being claimed."""
 
     async def read_operation(self, ref: OperationRef, *, may_send: Callable[[], Awaitable[bool]] | None = None) -> Operation:
         await check_turn(may_send)

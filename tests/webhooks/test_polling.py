@@ -1,4 +1,4 @@
-"""When polls are due: the intervals, and whatever is done to a schedule in whatever order."""
+"""When polls are due: the intervals, and a schedule changed in any order."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_next_interval_goes_by_the_reason_of_the_poll(priority: Priority, ex
 
 
 class PollsMachine(RuleBasedStateMachine):
-    """However operations come, go and are hurried: each pending one is polled in the end, and none by two at a time."""
+    """In every order of changes, each pending operation is polled eventually, and none by two pollers at a time."""
 
     uids = st.sampled_from("abcd")
     names = st.sampled_from(["", "one", "other"])

@@ -1,4 +1,4 @@
-"""The bounds of a memory store's polls; what every store promises of them stands in the contract."""
+"""The limits of a memory store's polls; the rest is in the store contract."""
 
 from __future__ import annotations
 

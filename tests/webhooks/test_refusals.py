@@ -1,4 +1,4 @@
-"""What was refused: what is kept of it, for how long, and what is told."""
+"""Refusals: what is kept of them, for how long, and what is logged."""
 
 from __future__ import annotations
 

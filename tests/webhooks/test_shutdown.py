@@ -1,4 +1,4 @@
-"""A server that is told to stop ends at once, whatever its requests wait for."""
+"""A server stops at once on a signal, whatever its requests wait for."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_open_waits_are_answered_and_do_not_hold_up_the_server(
 
 
 class Closable:
-    """What can be closed, and fails at it if told to."""
+    """Something to close, which may fail."""
 
     def __init__(self, problem: Exception | None = None) -> None:
         self.closed = asyncio.Event()

@@ -1,4 +1,4 @@
-"""A store on a disk in trouble, and what of it can still be read from the disk after it was erased."""
+"""A store on a failing disk, and what can still be read from the disk after erasing."""
 
 from __future__ import annotations
 

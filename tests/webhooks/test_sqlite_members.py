@@ -25,7 +25,7 @@ HOUR = 3_600.0
 
 
 async def renewals(host: Host, store: SQLiteStore, count: int = 1) -> None:
-    """Let time pass, and the store's ticks renew its record each time."""
+    """Advance time in steps in which the store renews its record."""
     for _ in range(count):
         host.advance(10.0)
         await until_renewed(host, store)

@@ -1,4 +1,4 @@
-"""What changes or lists many records of a SQLite store leaves room for deliveries: each commit and each look-up is short."""
+"""Changes and lists of many records leave room for deliveries: each commit and each lookup is short."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def paged(session: Session, scope: str | None, after: OperationRef | None) -> tu
 
 
 def measured(session: Session, look: Callable[..., Any], *arguments: Any) -> tuple[Any, int]:
-    """Return what a look-up finds, and what it cost in steps of SQLite's machine."""
+    """Return what a lookup finds, and its cost in steps of SQLite's virtual machine."""
     steps = 0
 
     def count() -> bool:

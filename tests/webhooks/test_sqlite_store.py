@@ -26,7 +26,7 @@ from webhooks.store.sqlite_session import Session
 HOUR = 3_600.0
 
 
-# store objects hear of each other
+# notifications between store objects
 
 
 async def test_an_outcome_recorded_elsewhere_wakes_a_store_that_watches_it(host: Host) -> None:
@@ -187,7 +187,7 @@ async def test_subscribers_that_come_at_one_time_miss_nothing(host: Host, monkey
 
 
 async def test_a_handler_registered_elsewhere_between_two_commits_gets_its_jobs(host: Host) -> None:
-    """A tick that hears of the registration must leave it to the next commit to read it."""
+    """A tick that notices the registration must leave reading it to the next commit."""
     here, there = host.open(), host.open(ticks=False)
     ear = await ear_of(here, "told")
     await here.ping()
@@ -199,7 +199,7 @@ async def test_a_handler_registered_elsewhere_between_two_commits_gets_its_jobs(
 
 
 async def test_a_handler_gets_its_jobs_though_a_registration_was_taken_back(host: Host) -> None:
-    """What a transaction read that was taken back must not look like what another one commits later."""
+    """What a rolled back transaction read must not pass for what another one commits later."""
     here, there = host.open(ticks=False), host.open(ticks=False)
     await here.ping()
 

@@ -1,4 +1,4 @@
-"""The store contract over memory, and the bounds within which it keeps things."""
+"""The store contract in memory, and the limits of a `MemoryStore`."""
 
 from __future__ import annotations
 

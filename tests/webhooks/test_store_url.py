@@ -1,4 +1,4 @@
-"""Which store a URL names."""
+"""Stores by URL."""
 
 from __future__ import annotations
 

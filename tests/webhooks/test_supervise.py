@@ -11,7 +11,7 @@ from webhooks.supervise import keep_running
 
 
 class Mortal:
-    """Work that lives as long as it is told, each time."""
+    """Work that crashes after a given time, at each start."""
 
     def __init__(self, *lives: float) -> None:
         self.lives = list(lives)

@@ -1,4 +1,4 @@
-"""One caller waits for what a call made whose answer was lost: all that is known is its key."""
+"""One caller waits for the operation of a call whose reply was lost: only its key is known."""
 
 from __future__ import annotations
 
@@ -462,7 +462,7 @@ async def test_a_wait_without_time_finds_what_is_kept() -> None:
 
 
 class SlowByKey(MemoryStore):
-    """Answers look-ups by key some time after it has looked."""
+    """Answers lookups by key with a delay."""
 
     async def outcomes_by_key(self, scope: str, kind: str, key: str) -> Sequence[Outcome]:
         found = await super().outcomes_by_key(scope, kind, key)
@@ -505,7 +505,7 @@ async def test_of_two_operations_found_in_one_moment_the_first_is_taken(caplog: 
 
 
 class Failing(MemoryStore):
-    """Cannot be asked by key from the third look on."""
+    """Fails to look up keys from the third lookup on."""
 
     looks = 0
 
@@ -527,7 +527,7 @@ async def test_a_store_that_cannot_be_asked_by_key_ends_the_wait() -> None:
 
 
 class Hanging(MemoryStore):
-    """Does not answer look-ups by key."""
+    """Does not answer lookups by key."""
 
     async def outcomes_by_key(self, scope: str, kind: str, key: str) -> Sequence[Outcome]:
         await asyncio.sleep(1_000)

@@ -1,4 +1,4 @@
-"""Settings and arguments of webhooks are checked where they are given, before anything listens or asks."""
+"""Settings and arguments are checked where they are given, before anything starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What waiting promises, whichever way a caller waits, and whether or not receiver and waiter share one store object.
+"""The contract of waiting, for both ways to wait, with receiver and waiter on one store object or on two.
 
 A test module subclasses `WaitingContract`; each test takes `open_world`, once for every way of waiting and every pair of stores.
 """
@@ -28,7 +28,7 @@ from webhooks.store.base import Store, Subscriber
 
 @frozen
 class Stores:
-    """What receives events and what is waited with, and how many seconds a hint takes from one to the other."""
+    """The stores of receiver and waiter, and the seconds that a hint takes between them."""
 
     receiving: Store
     waiting: Store
@@ -77,7 +77,7 @@ WAYS: dict[str, Callable[..., Awaitable[Any]]] = {"wait": by_wait, "as_completed
 
 
 class Hints(Subscriber):
-    """Stand between a store and those who subscribe to it, and let hints be lost."""
+    """Intercept a store's subscriptions, so that hints can be lost."""
 
     def __init__(self, store: Any) -> None:
         self.lost = False
@@ -128,7 +128,7 @@ class WaitingWorld(World):
         return asyncio.create_task(self.wait(operation, **options))
 
     def in_time(self, moment: float) -> bool:
-        """Whether it is the moment, or as much later as a hint may take."""
+        """Return whether this is the moment, allowing for the delay of a hint."""
         return moment <= now() <= moment + self.hint + 0.02
 
 
@@ -139,7 +139,7 @@ OpenWorld = Callable[..., AbstractAsyncContextManager[WaitingWorld]]
 async def waiting_world(
     make_stores: Callable[[], AbstractAsyncContextManager[Stores]], way: Callable[..., Awaitable[Any]], **options: Any
 ) -> AsyncIterator[WaitingWorld]:
-    """Open a world, and see that nothing is left behind when it closes."""
+    """Open a world, and check that it leaves nothing behind."""
     async with make_stores() as stores:
         world = WaitingWorld(way, stores, **options)
         async with world.completions:
@@ -422,7 +422,7 @@ class WaitingContract:
             assert world.in_time(20.0)
             assert len(world.vendor.reads) == 1
 
-    # what events leave open
+    # events that settle nothing
 
     @virtual_time
     async def test_an_event_with_only_the_uid_costs_one_request(self, open_world: OpenWorld) -> None:
@@ -588,7 +588,7 @@ class WaitingContract:
             assert world.in_time(0.0)
             said("a kept outcome that cannot be read is polled", "\n".join(caplog.messages))
 
-    # trouble, and the end
+    # failures and closing
 
     @virtual_time
     async def test_after_trouble_of_the_vendor_it_is_asked_again_soon(

@@ -20,7 +20,7 @@ RATE = 1_000.0
 
 
 class Poller:
-    """Claims through several store objects in turn, and notes when each poll may be sent."""
+    """Claims through several store objects in turn, and records when each poll may be sent."""
 
     def __init__(self, time: Time, *stores: Store, rate: float = RATE, lease: float = 1_000, scope: str = "default") -> None:
         self.time = time
@@ -37,7 +37,7 @@ class Poller:
         self.passed += seconds
 
     async def run(self, seconds: float = 0.0, *, limit: int = 5) -> list[PollClaim]:
-        """Claim what may be polled during so many seconds, and return what was claimed."""
+        """Claim for some seconds, and return the claims."""
         before, end = len(self.claims), self.passed + seconds
         latest = max(end, self.passed + 0.05)  # a moment, for the budget to let through what is due at once
         while True:
@@ -54,7 +54,7 @@ class Poller:
             await self.advance(step)
 
     async def take_further(self, store: Store) -> None:
-        """Take a further request from the budget as soon as the store permits it."""
+        """Take a request without a claim from the budget as soon as the store permits it."""
         while not (permit := await store.permit_poll(self.scope, max_per_second=self.rate)).granted:
             assert permit.seconds <= 60
             await self.advance(permit.seconds)
@@ -77,7 +77,7 @@ async def pending(store: Store, **conditions: Any) -> list[str]:
 
 
 class PollsContract:
-    # what events leave open
+    # events that settle nothing
 
     async def test_an_event_with_only_a_ref_has_its_operation_polled_at_once(self, here: Store, there: Store, time: Time) -> None:
         ear = Ear()

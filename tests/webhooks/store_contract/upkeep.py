@@ -238,7 +238,7 @@ class UpkeepContract:
         assert await there.upkeep(keep=30 * A_DAY) is True
         assert (await here.statistics()).events == 0
 
-    # a user who is to be forgotten
+    # forgetting a user
 
     @pytest.mark.parametrize(
         "said",
