@@ -351,12 +351,7 @@ class HandlerRunner(Subscriber):
 
 
 def by_scope(sources: Iterable[EventSource]) -> dict[str, EventSource]:
-    """Return the sources by their scopes.
-
-    Raises:
-        TypeError: one of them is not a source.
-        ValueError: there is none, or two share a scope.
-    """
+    """Return the sources by their scopes; there must be at least one, and one for each scope."""
     found: dict[str, EventSource] = {}
     for source in sources:
         check_methods(source, "sources", "one or more sources of events", EventSource)

@@ -32,16 +32,7 @@ _POLLS_BEFORE_WARNING = 20
 
 
 class Settlement(Subscriber):
-    """Bring outcomes to their waiters.
-
-    Args:
-        client: The vendor's client.
-        store: Where outcomes are stored.
-        policy: When the vendor is polled.
-        trust_event_body: Whether the body of an event settles an operation without a poll.
-        clock: Unix time in seconds.
-        random: Returns a number from 0 to 1.
-    """
+    """Bring outcomes to their waiters; the arguments are those of `Completions`."""
 
     def __init__(
         self,

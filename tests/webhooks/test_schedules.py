@@ -84,7 +84,7 @@ async def look_each_second(stores: list[Any]) -> None:
     for _ in range(300):
         await asyncio.sleep(TICK)
         for store in stores:
-            store._hints.hear(OUTCOMES)
+            store._hints.receive(OUTCOMES)
 
 
 class SteppedVendor:

@@ -398,7 +398,7 @@ async def test_a_look_for_outcomes_ends_before_the_store_does(host: Host) -> Non
     here, there = host.open(), host.open(ticks=False)
     await ear_of(here, "1")
     await there.record_outcome(outcome(ref("1")))
-    here._hints.hear(b"o")
+    here._hints.receive(b"o")
     await here.aclose()
 
 
@@ -414,7 +414,7 @@ async def test_a_store_may_be_used_from_one_loop_after_the_other(host: Host) -> 
 
 async def _subscribe_and_leave(store: SQLiteStore) -> None:
     await ear_of(store, "0")
-    store._hints.hear(b"o")  # a look is under way when the loop ends
+    store._hints.receive(b"o")  # a look is under way when the loop ends
 
 
 async def test_a_loop_that_ended_in_the_middle_harms_nobody(host: Host) -> None:

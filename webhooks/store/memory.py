@@ -294,9 +294,7 @@ class MemoryStore(StoreQueries):
         return True
 
     async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:
-        check_purge(older_than, limit)
-        if state is EventState.READY:
-            raise ValueError("state: give EventState.DONE or EventState.DEAD, not READY; such events wait for their handlers.")
+        check_purge(older_than, limit, state)
         return self._events.purge(state, self._now() - older_than, limit)
 
     async def purge_identities(self, *, limit: int | None = None) -> int:

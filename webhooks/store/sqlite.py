@@ -8,13 +8,13 @@ import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rewards_core.clock import DAY, boot_id, uptime
 from rewards_core.errors import StoreClosed, StoreError
 from rewards_core.sqlite.engine import Engine
 from rewards_core.sqlite.wakeups import Wakeups
-from rewards_core.validation import check_callable, check_number, check_path, check_str
+from rewards_core.validation import check_callable, check_id, check_number, check_path, check_str
 from webhooks.store import sqlite_events, sqlite_jobs, sqlite_outcomes, sqlite_polls, sqlite_upkeep
 from webhooks.store.outcomes import pack, settled_by
 from webhooks.store.queries import EventQuery, OutcomeQuery, StoreQueries
@@ -23,7 +23,7 @@ from webhooks.store.sqlite_hints import Hints
 from webhooks.store.sqlite_rows import Arrival, PackedOutcome
 from webhooks.store.sqlite_schema import SCHEMA
 from webhooks.store.sqlite_session import RENEW_EVERY, Member, Session
-from webhooks.store.upkeep import check_keep, remove_old
+from webhooks.store.upkeep import check_keep, check_limit, check_purge, remove_old
 
 if TYPE_CHECKING:
     import os
@@ -54,14 +54,6 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _SLICE = 500
-
-
-class FindAbout(Protocol):
-    """Finds records that mention a user."""
-
-    def __call__(self, db: Connection, /, *, after: int, limit: int) -> tuple[list[int], int | None]:
-        """Check up to `limit` records after `after`. Return those found, and the last one checked, None after the last."""
-        ...
 
 
 class SQLiteStore(StoreQueries):
@@ -102,8 +94,8 @@ class SQLiteStore(StoreQueries):
         self._uptime = check_callable(uptime, "uptime")
         self._boot = None if boot is None else check_str(boot, "boot")
         self._hints = Hints(lambda look: self._engine.read(look))  # noqa: PLW0108 - the engine is made after it
-        self._member = Member(Wakeups(self._path, self._hints.hear))
-        self._engine = Engine(self._path, SCHEMA, session=self._session, tell=self._hints.tell, busy_timeout=busy_timeout)
+        self._member = Member(Wakeups(self._path, self._hints.receive))
+        self._engine = Engine(self._path, SCHEMA, session=self._session, tell=self._hints.notify, busy_timeout=busy_timeout)
         self._unwatching: asyncio.Future[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -266,8 +258,7 @@ class SQLiteStore(StoreQueries):
         return True
 
     async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:
-        if state is EventState.READY:
-            raise ValueError("state: give EventState.DONE or EventState.DEAD, not READY; such events wait for their handlers.")
+        check_purge(older_than, limit, state)
         before = await self._write(sqlite_upkeep.today) - older_than
         return await self._in_slices(
             lambda db, most: sqlite_upkeep.purgeable(db, state, before, most),
@@ -276,18 +267,21 @@ class SQLiteStore(StoreQueries):
         )
 
     async def purge_outcomes(self, older_than: float, *, limit: int | None = None) -> int:
+        check_purge(older_than, limit)
         before = await self._write(sqlite_upkeep.today) - older_than
         return await self._in_slices(
             lambda db, most: sqlite_upkeep.old_outcomes(db, before, most), sqlite_upkeep.purge_outcomes, limit
         )
 
     async def purge_identities(self, *, limit: int | None = None) -> int:
+        check_limit(limit)
         now = await self._write(sqlite_upkeep.today)
         return await self._in_slices(
             lambda db, most: sqlite_upkeep.old_identities(db, now, most), sqlite_upkeep.purge_identities, limit
         )
 
     async def erase_bodies(self, older_than: float, *, limit: int | None = None) -> int:
+        check_purge(older_than, limit)
         before = await self._write(sqlite_upkeep.today) - older_than
         place = (-math.inf, 0)  # those before it are erased; scanning them each time would take long
 
@@ -301,6 +295,7 @@ class SQLiteStore(StoreQueries):
 
     async def forget_user(self, uid: str) -> int:
         """Erase every body and outcome that mentions a user, also from the free pages of the file and from its log."""
+        check_id(uid, "uid")
         count = await self._forget(partial(sqlite_upkeep.events_about, uid=uid), sqlite_upkeep.forget_events)
         for table in ("outcome", "conflict"):
             about = partial(sqlite_upkeep.resources_about, uid=uid, table=table)
@@ -309,7 +304,9 @@ class SQLiteStore(StoreQueries):
         await self._engine.empty_log()
         return count
 
-    async def _forget(self, find: FindAbout, forget: Callable[[Session, Sequence[int]], int]) -> int:
+    async def _forget(
+        self, find: Callable[..., tuple[list[int], int | None]], forget: Callable[[Session, Sequence[int]], int]
+    ) -> int:
         """Erase the records that are found, in slices; return how many."""
         count = 0
         last: int | None = 0

@@ -44,11 +44,11 @@ class Hints:
         if self._seen is None:
             self._seen = seq
 
-    def hear(self, hint: bytes) -> None:
+    def receive(self, hint: bytes) -> None:
         """Receive a hint of another process."""
-        self.tell([Notification(look=hint)])
+        self.notify([Notification(look=hint)])
 
-    def tell(self, notifications: Sequence[Notification]) -> None:
+    def notify(self, notifications: Sequence[Notification]) -> None:
         """Notify the subscribers, and look for what other processes recorded."""
         look = b""
         for one in notifications:

@@ -91,10 +91,7 @@ class Subscriptions:
 def handler_statuses(subscriptions: Iterable[Subscription], served: Iterable[Subscription], jobs: Jobs) -> list[HandlerStatus]:
     """Return the status of subscriptions and of handlers that have only jobs, by service, handler and scope.
 
-    Args:
-        subscriptions: The newest subscriptions.
-        served: The subscriptions that living processes have registered.
-        jobs: The number of jobs in each state.
+    `served` are the subscriptions that running processes have registered.
     """
     listed = {_key(one): one for one in subscriptions}
     for name, scope in jobs.keys() - listed.keys():

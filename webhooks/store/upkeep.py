@@ -68,10 +68,12 @@ def log_removed(removed: dict[str, int], limits: dict[str, int]) -> None:
             logger.info("upkeep removed %d %s", count, what)
 
 
-def check_purge(older_than: float, limit: int | None) -> None:
+def check_purge(older_than: float, limit: int | None, state: EventState = EventState.DONE) -> None:
     """Check the arguments of a purge."""
     check_number(older_than, "older_than", at_least=0, unit="seconds")
     check_limit(limit)
+    if state is EventState.READY:
+        raise ValueError("state: give EventState.DONE or EventState.DEAD, not READY; such events wait for their handlers.")
 
 
 def check_limit(limit: int | None) -> None:
