@@ -96,10 +96,14 @@ def conflict_event(first: Outcome, then: Outcome) -> Event:
         "then": _described(then),
     }
     same = [CONFLICT_EVENT, ref.scope, ref.kind, ref.uid, str(then.status), dict(then.resource)]
+    try:
+        identified = canonical(same)
+    except UnicodeEncodeError:  # a lone surrogate
+        identified = json.dumps(_marked(same), sort_keys=True).encode("ascii")
     return Event(
         scope=ref.scope,
         name=CONFLICT_EVENT,
-        identity=hashlib.sha256(canonical(same)).digest()[:16],
+        identity=hashlib.sha256(identified).digest()[:16],
         body=pack(body),
         ref=ref,
     )

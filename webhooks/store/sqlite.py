@@ -177,7 +177,7 @@ class SQLiteStore(StoreQueries):
 
     async def conflicts(self, ref: OperationRef) -> Sequence[Outcome]:
         found = await self._read(lambda db: sqlite_outcomes.conflicts(db, [ref]))
-        return found.get(ref, ())
+        return next(iter(found.values()), [])
 
     async def find_outcomes(self, query: OutcomeQuery) -> Sequence[StoredOutcome]:
         return await self._read(lambda db: sqlite_outcomes.listed_outcomes(db, query))

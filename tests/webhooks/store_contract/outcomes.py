@@ -250,6 +250,8 @@ class OutcomesContract:
         assert (await here.record_outcome(outcome(odd))).verdict is Verdict.FIRST
         assert (await there.record_outcome(outcome(odd))).verdict is Verdict.SAME
         assert await there.accept(event(of=odd, complete=resource(odd.uid))) is Acceptance.NEW
+        assert (await there.record_outcome(outcome(odd, "failed"))).verdict is Verdict.CONFLICT
+        assert [later.status for later in await here.conflicts(odd)] == ["failed"]
 
     # by the key of their operation
 
