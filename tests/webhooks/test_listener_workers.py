@@ -378,7 +378,7 @@ async def test_a_stop_does_not_wait_for_a_worker_that_cannot_start_again(tmp_pat
     async with working(tmp_path, "--keys-file", str(keys)) as workers:
         keys.unlink()
         os.kill(workers.pids[0], signal.SIGKILL)
-        await workers.log_until("starts again in 0.8 s")
+        await workers.log_until("is restarted in 0.8 s")
         assert await workers.listener.stop() == 0
 
 
