@@ -1,4 +1,16 @@
-"""Receive, remember, wake: the webhook receiver and what waits on it."""
+"""Receive webhooks, store their events, run handlers on them, and wait for operations.
+
+A `Receiver` takes deliveries and runs handlers, `Completions` waits for operations, and both share a store: a `SQLiteStore`, or a
+`MemoryStore` in tests.
+
+    store = SQLiteStore("inbox.db")
+    receiver = Receiver(source, store)
+    receiver.register(app, "/webhooks/rewards")  # an aiohttp application; see also `webhooks.ingress`
+    async with Completions(client, store) as completions:
+        operation = await completions.wait(operation, timeout=300)
+
+`HandlerPolicy`, `PollPolicy` and `RestartPolicy` hold the settings.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -14,6 +26,7 @@ if TYPE_CHECKING:
     from webhooks.polling import PollPolicy
     from webhooks.receiver import Receiver, ReceiverStatistics
     from webhooks.refusals import Refusal
+    from webhooks.store import open_store
     from webhooks.store.base import Store
     from webhooks.store.memory import MemoryStore
     from webhooks.store.records import (
@@ -27,7 +40,6 @@ if TYPE_CHECKING:
         Subscription,
     )
     from webhooks.store.sqlite import SQLiteStore
-    from webhooks.store.url import open_store
     from webhooks.supervise import RestartPolicy
 
 __all__ = [
@@ -63,7 +75,7 @@ __all__ = [
     "open_store",
 ]
 
-if not TYPE_CHECKING:  # else a type checker would believe in every name
+if not TYPE_CHECKING:  # otherwise a type checker would accept any name
     __getattr__ = late_names(
         __name__,
         __all__,
@@ -74,13 +86,13 @@ if not TYPE_CHECKING:  # else a type checker would believe in every name
             "refusals",
             "store.base",
             "store.records",
-            "store.url",
+            "store",
             "store.memory",
             "supervise",
             "as_completed",
             "completions",
             "handlers",
             "receiver",
-            "store.sqlite",  # last: it needs file locks, which Windows has not, and sqlite3
+            "store.sqlite",  # last: it needs file locks, which Windows lacks, and apsw
         ),
     )

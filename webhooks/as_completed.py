@@ -1,4 +1,4 @@
-"""Many operations waited for at once: no task and no future for each, only entries in dictionaries."""
+"""Wait for many operations at once, with dictionary entries instead of a task and a future for each."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rewards_core.clock import loop_time
 from rewards_core.errors import VendorError
 from rewards_core.operations import Operation, OperationRef
 from rewards_core.validation import check_flag, check_wait, kind_of
-from webhooks.errors import CompletionsClosed, time_is_over
-from webhooks.polling import BOOST
+from webhooks.errors import CompletionsClosed, timed_out
+from webhooks.polling import DEADLINE_LEAD
 from webhooks.store.records import Priority
 from webhooks.supervise import is_cancelled
 from webhooks.waiters import Settled
@@ -32,9 +32,9 @@ A = TypeVar("A", bound=Operation)
 
 Operations = Iterable[Any] | AsyncIterable[Any]
 
-_Asked = Operation | tuple[Operation, ...]
-_Ended = tuple[str, str, "Ending | None", _Asked | None]
-"""Kind, uid, how it ended (None: its time is over), and what was asked for."""
+_Requested = Operation | tuple[Operation, ...]
+_Ended = tuple[str, str, "Ending | None", _Requested | None]
+"""Kind, uid, how it ended (None: timeout), and what was requested."""
 
 _SLICE = 1_000
 _EARLY = 0.02
@@ -42,12 +42,12 @@ _EARLY = 0.02
 
 @frozen(kw_only=True)
 class Completion(Generic[A]):
-    """How one operation ended for the caller that waited.
+    """How the wait for one operation ended.
 
     Attributes:
         ref: The operation.
-        operation: Its terminal state; None if it did not come to one in time.
-        error: None if it is done and is what was asked for. Otherwise what `wait` would have raised.
+        operation: Its terminal state, None if it reached none in time.
+        error: What `wait` would have raised; None if the operation is done and matches the request.
         via: How the outcome was learned, None if there is none.
     """
 
@@ -58,9 +58,9 @@ class Completion(Generic[A]):
 
 
 class CompletionStream(Generic[A]):
-    """Yield a `Completion` for each operation, in the order in which they end.
+    """An async iterator over a `Completion` for each operation, in the order in which they end.
 
-    Made by `Completions.as_completed`. Use it inside `async with`, or close it with `aclose()`.
+    Returned by `Completions.as_completed`. Use it inside `async with`, or close it with `aclose()`.
     """
 
     def __init__(
@@ -74,8 +74,7 @@ class CompletionStream(Generic[A]):
         poll_now: bool,
     ) -> None:
         if isinstance(operations, str) or not isinstance(operations, Iterable | AsyncIterable):
-            one = kind_of(operations)
-            raise TypeError(f"operations: give an iterable of operations, refs or uids, not one {one}; put it in a list.")
+            raise TypeError(f"operations: give a list of operations, refs or uids, not a single {kind_of(operations)}.")
         check_wait(timeout)
         check_flag(poll_now, "poll_now")
         self._settlement = settlement
@@ -84,11 +83,11 @@ class CompletionStream(Generic[A]):
         self._operations = operations
         self._timeout = timeout
         self._poll_now = poll_now
-        self._mine: dict[str, dict[str, float]] = {}
-        self._soon: dict[str, dict[str, float]] = {}
-        self._asked: dict[tuple[str, str], _Asked] = {}
+        self._waiting: dict[str, dict[str, float]] = {}
+        self._near_deadline: dict[str, dict[str, float]] = {}
+        self._requested: dict[tuple[str, str], _Requested] = {}
         self._ended: deque[_Ended] = deque()
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._intake: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._failure: Exception | None = None
@@ -96,8 +95,8 @@ class CompletionStream(Generic[A]):
 
     @property
     def pending(self) -> int:
-        """How many operations were taken in and have not ended."""
-        return sum(len(uids) for kinds in (self._mine, self._soon) for uids in kinds.values())
+        """The number of operations that were registered and have not ended."""
+        return sum(len(uids) for kinds in (self._waiting, self._near_deadline) for uids in kinds.values())
 
     async def __aenter__(self) -> Self:
         self._start()
@@ -116,7 +115,7 @@ class CompletionStream(Generic[A]):
                 kind, uid, ending, asked = self._ended.popleft()
                 if ending is None:
                     try:
-                        ending = await self._last_look(kind, uid)
+                        ending = await self._final_lookup(kind, uid)
                     except asyncio.CancelledError:
                         self._ended.appendleft((kind, uid, None, asked))
                         raise
@@ -125,32 +124,32 @@ class CompletionStream(Generic[A]):
                 raise self._failure
             if self._closed or (self._intake is not None and self._intake.done() and not self.pending):
                 raise StopAsyncIteration
-            self._news.clear()
-            await self._news.wait()
+            self._changed.clear()
+            await self._changed.wait()
 
     async def aclose(self) -> None:
         """Stop waiting; idempotent."""
         self._closed = True
         self._stop()
-        leaving = self._leave()
+        leaving = self._abandon_all()
         try:
             if self._intake is not None:
                 await asyncio.gather(self._intake, return_exceptions=True)
             for _ in leaving:
                 await asyncio.sleep(0)
-        finally:  # nothing is left behind where this is cancelled
+        finally:  # also if this is cancelled
             for _ in leaving:
                 pass
-            self._asked.clear()
+            self._requested.clear()
             self._ended.clear()
-            self._news.set()
+            self._changed.set()
             self._open_streams.discard(self)
 
     def fail(self, error: Exception) -> None:
-        """Take no more in, and raise this from now on, once what has ended was yielded."""
+        """Register no more operations, and raise this error after the completions so far."""
         self._stop()
         self._failure = self._failure or error
-        self._news.set()
+        self._changed.set()
 
     def _stop(self) -> None:
         if self._timer is not None:
@@ -158,15 +157,15 @@ class CompletionStream(Generic[A]):
         if self._intake is not None:
             self._intake.cancel()
 
-    def _leave(self) -> Iterator[None]:
-        """Stop waiting for all operations, some at a time."""
-        for kinds in (self._mine, self._soon):
+    def _abandon_all(self) -> Iterator[None]:
+        """Stop waiting for all operations, in slices."""
+        for kinds in (self._waiting, self._near_deadline):
             for kind, uids in kinds.items():
                 while uids:
-                    self._drop(kind, [uids.popitem()[0] for _ in range(min(len(uids), _SLICE))])
+                    self._stop_waiting(kind, [uids.popitem()[0] for _ in range(min(len(uids), _SLICE))])
                     yield
 
-    def _drop(self, kind: str, uids: Sequence[str]) -> None:
+    def _stop_waiting(self, kind: str, uids: Sequence[str]) -> None:
         """Stop waiting for operations that have not ended."""
         for uid in uids:
             self._settlement.table.remove(kind, uid, self)
@@ -175,22 +174,22 @@ class CompletionStream(Generic[A]):
     # as a waiter
 
     def end(self, kind: str, uid: str, ending: Ending, /) -> None:
-        """Keep how an operation ended until it is asked for."""
-        for kinds in (self._mine, self._soon):
+        """Keep the ending until the caller iterates to it."""
+        for kinds in (self._waiting, self._near_deadline):
             if uid in kinds.get(kind, ()):
                 del kinds[kind][uid]
                 self._keep(kind, uid, ending)
                 if not isinstance(ending, Settled):
-                    self._drop(kind, [uid])
+                    self._stop_waiting(kind, [uid])
 
-    def note(self, _seen: Operation | None, _error: Exception | None, /) -> None:
-        """Keep nothing: it would cost as much as the operation itself."""
+    def note_poll(self, _seen: Operation | None, _error: Exception | None, /) -> None:
+        """Keep nothing, which would cost as much memory as the operation itself."""
 
     def _keep(self, kind: str, uid: str, ending: Ending | None) -> None:
-        self._ended.append((kind, uid, ending, self._asked.pop((kind, uid), None)))
-        self._news.set()
+        self._ended.append((kind, uid, ending, self._requested.pop((kind, uid), None)))
+        self._changed.set()
 
-    # taking in
+    # registering
 
     def _start(self) -> None:
         if self._closed:
@@ -198,47 +197,47 @@ class CompletionStream(Generic[A]):
         if self._intake is None:
             self._check()
             self._open_streams.add(self)
-            self._intake = asyncio.get_running_loop().create_task(self._take_in(), name="intake of as_completed")
+            self._intake = asyncio.get_running_loop().create_task(self._register_all(), name="intake of as_completed")
 
-    async def _take_in(self) -> None:
+    async def _register_all(self) -> None:
         try:
             if isinstance(self._operations, AsyncIterable):
-                await self._take_in_as_they_come(self._operations)
+                await self._register_async(self._operations)
             else:
-                coming = iter(self._operations)
-                while some := list(islice(coming, _SLICE)):
+                iterator = iter(self._operations)
+                while some := list(islice(iterator, _SLICE)):
                     await self._register(some)
                     await asyncio.sleep(0)
         except asyncio.CancelledError as problem:
             if is_cancelled():
                 raise
-            self._failure = RuntimeError("expected operations to their end, but what gives them was cancelled from inside")
+            self._failure = RuntimeError("The iterable of operations raised CancelledError. Its later operations were not added.")
             self._failure.__cause__ = problem
-        except Exception as problem:  # noqa: BLE001 - it is raised where the completions are asked for
+        except Exception as problem:  # noqa: BLE001 - raised by `__anext__`
             self._failure = self._failure or problem
         finally:
             self._operations = ()
-            self._news.set()
+            self._changed.set()
 
-    async def _take_in_as_they_come(self, operations: AsyncIterable[Any]) -> None:
-        """Register together what is ready together, and what comes while the store is at work."""
-        gathered: list[Any] = []
+    async def _register_async(self, operations: AsyncIterable[Any]) -> None:
+        """Register as a batch what is ready at the same time, or comes while the store is busy."""
+        buffer: list[Any] = []
         ready, room = asyncio.Event(), asyncio.Event()
-        gathering = asyncio.get_running_loop().create_task(_gather(operations, gathered, ready, room))
-        gathering.add_done_callback(lambda _: ready.set())
+        reading = asyncio.get_running_loop().create_task(_read_ahead(operations, buffer, ready, room))
+        reading.add_done_callback(lambda _: ready.set())
         try:
-            while gathered or not gathering.done():
+            while buffer or not reading.done():
                 await ready.wait()
                 ready.clear()
-                some = gathered.copy()
-                gathered.clear()
+                some = buffer.copy()
+                buffer.clear()
                 room.set()
                 await self._register(some)
                 await asyncio.sleep(0)
-            await gathering
+            await reading
         finally:
-            gathering.cancel()
-            await asyncio.gather(gathering, return_exceptions=True)
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
     async def _register(self, operations: Sequence[Any]) -> None:
         settlement = self._settlement
@@ -252,120 +251,120 @@ class CompletionStream(Generic[A]):
             terminal = False
             if not isinstance(operation, str | OperationRef):
                 key = ref.kind, ref.uid
-                self._asked[key] = _and(self._asked.get(key), operation)
+                self._requested[key] = _merge_requested(self._requested.get(key), operation)
                 terminal = operation.status.terminal
                 if terminal:
                     ended.append(operation)
                 elif operation.recovered and not self._poll_now:
                     urgent.append(ref)
-            uids = self._mine.get(ref.kind)
+            uids = self._waiting.get(ref.kind)
             if uids is None:
-                uids = self._mine[ref.kind] = {}
-                self._soon[ref.kind] = {}
-            if ref.uid in uids or ref.uid in self._soon[ref.kind]:
+                uids = self._waiting[ref.kind] = {}
+                self._near_deadline[ref.kind] = {}
+            if ref.uid in uids or ref.uid in self._near_deadline[ref.kind]:
                 continue
             uids[ref.uid] = deadline
             new.append(ref)
             if not terminal:
                 refs.append(ref)
-        if self._timer is None and deadline != math.inf and operations:  # before the store is asked: it may hang
-            self._timer = asyncio.get_running_loop().call_at(max(deadline - BOOST, loop_time()), self._tick)
-        await _let_others_run(new)
-        for ref in filter(self._awaits, new):
+        if self._timer is None and deadline != math.inf and operations:  # before the store is called, as it may hang
+            self._timer = asyncio.get_running_loop().call_at(max(deadline - DEADLINE_LEAD, loop_time()), self._tick)
+        await _yield_to_loop(new)
+        for ref in filter(self._is_waiting, new):
             settlement.table.add(ref.kind, ref.uid, self)
-        await _let_others_run(new)
+        await _yield_to_loop(new)
         if refs:
             await settlement.watch(refs)
-        await asyncio.gather(*(settlement.told(operation, math.inf) for operation in ended))
-        urgent = [ref for ref in (refs if self._poll_now else urgent) if self._awaits(ref)]
+        await asyncio.gather(*(settlement.record_known(operation, math.inf) for operation in ended))
+        urgent = [ref for ref in (refs if self._poll_now else urgent) if self._is_waiting(ref)]
         if urgent:
             await settlement.store.hurry_polls(urgent, Priority.WISH)
 
-    def _awaits(self, ref: OperationRef) -> bool:
-        return ref.uid in self._mine[ref.kind] or ref.uid in self._soon[ref.kind]
+    def _is_waiting(self, ref: OperationRef) -> bool:
+        return ref.uid in self._waiting[ref.kind] or ref.uid in self._near_deadline[ref.kind]
 
-    # time
+    # deadlines
 
     def _tick(self) -> None:
-        """End what is over, hurry what is nearly over, and come back when there is more of either."""
+        """End the waits that time out, request a poll for those near their deadline, and schedule the next tick."""
         now, poller, scope = loop_time(), self._settlement.poller, self._settlement.client.scope
         next_at = math.inf
-        for kind, uids in self._mine.items():
-            soon = self._soon[kind]
-            for uid in _until(uids, now + BOOST):
+        for kind, uids in self._waiting.items():
+            soon = self._near_deadline[kind]
+            for uid in _due_by(uids, now + DEADLINE_LEAD):
                 soon[uid] = uids.pop(uid)
                 if soon[uid] > now and poller.may_hurry():
                     poller.hurry(OperationRef(scope, kind, uid), Priority.DEADLINE)
-            over = _until(soon, now + _EARLY)
+            over = _due_by(soon, now + _EARLY)
             for uid in over:
                 del soon[uid]
                 self._keep(kind, uid, None)
-            self._drop(kind, over)
-            later = _first(uids) - BOOST
-            next_at = min(next_at, _first(soon), later if later <= now else max(later, now + _EARLY))
+            self._stop_waiting(kind, over)
+            later = _first_deadline(uids) - DEADLINE_LEAD
+            next_at = min(next_at, _first_deadline(soon), later if later <= now else max(later, now + _EARLY))
         self._timer = None if next_at == math.inf else asyncio.get_running_loop().call_at(next_at, self._tick)
 
-    # giving out
+    # yielding
 
-    async def _last_look(self, kind: str, uid: str) -> Ending | None:
-        """Return an outcome that was kept without a hint before the time was over."""
+    async def _final_lookup(self, kind: str, uid: str) -> Ending | None:
+        """Return an outcome that was stored in time, but whose hint was lost."""
         ref = OperationRef(self._settlement.client.scope, kind, uid)
         try:
-            return await self._settlement.last_look(ref)
-        except Exception as problem:  # noqa: BLE001 - told with the timeout
-            return time_is_over(ref, self._timeout or 0.0, None, problem)
+            return await self._settlement.final_lookup(ref)
+        except Exception as problem:  # noqa: BLE001 - it is part of the timeout error
+            return timed_out(ref, self._timeout or 0.0, None, problem)
 
-    def _completion(self, kind: str, uid: str, ending: Ending | None, asked: _Asked | None) -> Completion[A]:
+    def _completion(self, kind: str, uid: str, ending: Ending | None, asked: _Requested | None) -> Completion[A]:
         ref = OperationRef(self._settlement.client.scope, kind, uid)
         if ending is None:
             self._settlement.timeouts += 1
             timeout = self._timeout or 0.0
-            return Completion(ref=ref, operation=None, error=time_is_over(ref, timeout, None, None), via=None)
+            return Completion(ref=ref, operation=None, error=timed_out(ref, timeout, None, None), via=None)
         if isinstance(ending, Exception):
             return Completion(ref=ref, operation=None, error=ending, via=None)
-        self._settlement.took(ending)
+        self._settlement.record_delay(ending)
         final, error = ending.operation, None
         try:
-            for one in asked if isinstance(asked, tuple) else (asked,):
-                final = self._settlement.client.conclude(one, final)
+            for request in asked if isinstance(asked, tuple) else (asked,):
+                final = self._settlement.client.conclude(request, final)
         except VendorError as problem:
             error = problem
         return Completion(ref=ref, operation=cast("A", final), error=error, via=ending.via)
 
 
-def _until(deadlines: dict[str, float], moment: float) -> list[str]:
-    """Return those whose deadline is no later than a moment, some at a time; they are in the order of their deadlines."""
-    return [uid for uid, _ in takewhile(lambda one: one[1] <= moment, islice(deadlines.items(), _SLICE))]
+def _due_by(deadlines: dict[str, float], moment: float) -> list[str]:
+    """Return at most a slice of the uids whose deadline has passed at a moment; they are in the order of their deadlines."""
+    return [uid for uid, _ in takewhile(lambda item: item[1] <= moment, islice(deadlines.items(), _SLICE))]
 
 
-def _first(deadlines: dict[str, float]) -> float:
+def _first_deadline(deadlines: dict[str, float]) -> float:
     return next(iter(deadlines.values()), math.inf)
 
 
-def _and(known: _Asked | None, operation: Operation) -> _Asked:
-    """Return all that was asked for under one uid: a vendor that replays a nonce gives it twice, and hides what differs."""
+def _merge_requested(known: _Requested | None, operation: Operation) -> _Requested:
+    """Add to what was requested under one uid. Two calls with one nonce return the same uid, though their requests may differ."""
     if known is None or known == operation:
         return operation
-    several = known if isinstance(known, tuple) else (known,)
-    return known if operation in several else (*several, operation)
+    requests = known if isinstance(known, tuple) else (known,)
+    return known if operation in requests else (*requests, operation)
 
 
-async def _let_others_run(new: Sequence[OperationRef]) -> None:
-    """Let a pass of the loop end after many entries: dictionaries that grow together would stop it for longer than each alone."""
+async def _yield_to_loop(new: Sequence[OperationRef]) -> None:
+    """Yield to the event loop after many new entries, as several dictionaries that grow in one pass would block it for long."""
     if len(new) >= _SLICE // 2:
         await asyncio.sleep(0)
 
 
-async def _gather(operations: AsyncIterable[Any], gathered: list[Any], ready: asyncio.Event, room: asyncio.Event) -> None:
-    """Iterate over operations, not more than a slice ahead of those that were taken."""
-    coming = aiter(operations)
+async def _read_ahead(operations: AsyncIterable[Any], buffer: list[Any], ready: asyncio.Event, room: asyncio.Event) -> None:
+    """Read operations, at most a slice ahead of those that are registered."""
+    iterator = aiter(operations)
     try:
-        async for operation in coming:
-            gathered.append(operation)
+        async for operation in iterator:
+            buffer.append(operation)
             ready.set()
-            if len(gathered) == _SLICE:
+            if len(buffer) == _SLICE:
                 room.clear()
                 await room.wait()
     finally:
-        if isinstance(coming, AsyncGenerator):
-            await coming.aclose()  # now and here, not when it is collected
+        if isinstance(iterator, AsyncGenerator):
+            await iterator.aclose()  # here, not when it is garbage collected

@@ -1,4 +1,4 @@
-"""Wait for operations: the outcome is stored first, its waiters hear of it second."""
+"""Wait for operations. An outcome is stored before its waiters get it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from rewards_core.errors import OutcomeUnknown
 from rewards_core.operations import KeyedRequest, Operation, OperationReader, OperationRef
 from rewards_core.validation import check_callable, check_flag, check_methods, check_wait, setting
 from webhooks.as_completed import CompletionStream
-from webhooks.errors import CompletionsClosed, CompletionsFailed, nothing_found, time_is_over
-from webhooks.key_waiters import KeyWaiter, KeyWaiters, request_of
+from webhooks.errors import CompletionsClosed, CompletionsFailed, not_found_by_key, timed_out
+from webhooks.key_search import KeySearch, KeyWaiter, request_of
 from webhooks.polling import PollPolicy
 from webhooks.settlement import Settlement
 from webhooks.store.base import A_STORE, Store
 from webhooks.store.records import Priority
 from webhooks.supervise import RestartPolicy, keep_running
-from webhooks.waiters import Ending, Settled, TimedWaiter, Waiter
+from webhooks.waiters import Ending, OperationWaiter, Settled, TimedWaiter
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -36,20 +36,20 @@ A = TypeVar("A", bound=Operation)
 
 @frozen(kw_only=True)
 class CompletionStatistics:
-    """What was waited for since the start.
+    """Counters since the start.
 
     Attributes:
         waiting: Callers inside `wait` and `find`.
-        pending: Operations that are waited for.
-        settled_by_webhook: Of those, how many a delivery has settled.
-        settled_by_poll: Of those, how many a poll has settled.
-        timeouts: Waits that ran out of time.
-        conflicts: Polls whose answer differs from the outcome that stands.
-        polls: How often the vendor was asked.
-        poll_errors: How often it did not answer.
-        polls_pause_for: Seconds for which polls still pause because the vendor refused this process, or asked it to wait.
-        restarts: How often background work died and was started again.
-        delays: For each way in which outcomes were learned, the latest seconds from then to the caller that waited.
+        pending: Operations that have a waiter.
+        settled_by_webhook: Waits that a delivery has settled.
+        settled_by_poll: Waits that a poll has settled.
+        timeouts: Waits that timed out.
+        conflicts: Polls whose answer differs from the stored outcome.
+        polls: Requests to the vendor.
+        poll_errors: Requests without an answer.
+        polls_pause_for: Seconds until polling resumes, if the vendor refused this process or asked for a pause.
+        restarts: Restarts of a background task that crashed.
+        delays: The latest delays between an outcome and its waiter, in seconds, by how the outcome was learned.
     """
 
     waiting: int
@@ -66,21 +66,21 @@ class CompletionStatistics:
 
 
 class Completions:
-    """Turn "it was accepted" into "it is done": by webhook within moments, by polling where no webhook comes.
+    """Wait until accepted operations are done: by webhook within moments, or by polling where no webhook arrives.
 
-    Use it inside `async with`. The client and the store stay the caller's to close.
+    Use it inside `async with`. It closes neither the client nor the store.
 
     Args:
         client: The vendor's client, which reads operations.
-        store: Where deliveries are kept: the receiver's, or another store object on the same engine.
-        polling: When the vendor is asked.
-        trust_event_body: Whether a complete resource in a signed event settles without asking the vendor.
-        restarts: How background work that died is started again before every wait fails.
+        store: The receiver's store, or another store object on the same file.
+        polling: When the vendor is polled.
+        trust_event_body: Whether a complete resource in a signed event settles an operation without a poll.
+        restarts: How crashed background tasks are restarted before all waits fail.
         clock: Unix time in seconds.
         random: Returns a number from 0 to 1.
 
     Raises:
-        TypeError: an argument is of another type.
+        TypeError: an argument has the wrong type.
     """
 
     def __init__(
@@ -97,14 +97,14 @@ class Completions:
         self._client = check_methods(client, "client", "a vendor's client", OperationReader)
         self._store = check_methods(store, "store", A_STORE, Store)
         policy = setting(polling, "polling", PollPolicy)
-        trusting = check_flag(trust_event_body, "trust_event_body")
+        trust_event_body = check_flag(trust_event_body, "trust_event_body")
         check_callable(clock, "clock")
         check_callable(random, "random")
         self._restart_policy = setting(restarts, "restarts", RestartPolicy)
-        self._settlement = Settlement(client, store, policy, trusting=trusting, clock=clock, random=random)
+        self._settlement = Settlement(client, store, policy, trust_event_body=trust_event_body, clock=clock, random=random)
         self._poller = self._settlement.poller
-        self._key_waiters = KeyWaiters(client, store, self._poller, policy, random=random)
-        self._subscribers = (self._settlement, self._key_waiters)
+        self._key_search = KeySearch(client, store, self._poller, policy, random=random)
+        self._subscribers = (self._settlement, self._key_search)
         self._streams: set[CompletionStream[Any]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -115,7 +115,7 @@ class Completions:
 
     @property
     def statistics(self) -> CompletionStatistics:
-        """What was waited for since the start."""
+        """Counters since the start."""
         settlement, pacer = self._settlement, self._poller.pacer
         return CompletionStatistics(
             waiting=len(self._callers),
@@ -132,7 +132,7 @@ class Completions:
         )
 
     def pending(self) -> Iterator[OperationRef]:
-        """Iterate over the operations that are waited for."""
+        """Iterate over the operations that have a waiter."""
         return (OperationRef(self._client.scope, kind, uid) for kind, uid in self._settlement.table)
 
     @overload
@@ -147,34 +147,34 @@ class Completions:
     async def wait(self, operation: Any, *, timeout: float | None = None, poll_now: bool = False) -> Any:
         """Return the operation once it is done.
 
-        For an `OutcomeUnknown` the operation is first looked for by the key of its request: in the store, in what deliveries
-        bring, and by listing the operations of the request's owner, at once and then at growing intervals. It is what was asked
-        for only if its whole content is.
+        For an `OutcomeUnknown` the operation is first found by the idempotency key of its request: in the store, in deliveries,
+        and by listing the operations of the request's owner, at once and then at growing intervals. An operation matches only if
+        its whole content does.
 
         Args:
-            operation: As the client returned it, or its ref, or a bare uid, or the `OutcomeUnknown` that the call which was to
-                make it raised. One in a terminal state is kept in the store and concluded at once; one that was `recovered` is
-                asked about like with `poll_now`.
-            timeout: Seconds to wait at most, 0 or more; None waits for as long as it takes. A store that hangs gets 2 s more to
-                answer a last look.
-            poll_now: Ask the vendor instead of waiting for the first poll, as soon as the budget allows: for resuming after a
-                restart.
+            operation: As the client returned it, or its ref, or its uid, or the `OutcomeUnknown` that the call raised. One in a
+                terminal state is stored and returned at once; one that was `recovered` is polled as with `poll_now`.
+            timeout: The most seconds to wait, 0 or more; None waits without a limit. A store that hangs gets 2 s more for a last
+                lookup.
+            poll_now: Poll the vendor as soon as the budget allows, instead of after `PollPolicy.first_after`: for resuming after
+                a restart.
 
         Returns:
             The operation in its terminal state, of the same type as given.
 
         Raises:
-            OperationFailed: the chain said failed.
-            OperationMismatch: it settled as another operation than was asked for.
-            CompletionTimeout: the time is over; also a `TimeoutError`. Its `ref` is None if no operation was found by the key.
-            NotFound: the vendor knows no such operation, and has said so for a while.
+            OperationFailed: the operation failed on the blockchain.
+            OperationMismatch: it settled with other content than was requested.
+            CompletionTimeout: it did not settle in time; also a `TimeoutError`. `ref` is None if no operation was found by the
+                key.
+            NotFound: the vendor does not know the operation and has repeated that for a minute.
             CompletionsClosed: this object is closed.
-            CompletionsFailed: its background work kept dying.
-            StoreError: the store could not be asked.
-            TypeError: the timeout is no number, or `poll_now` neither True nor False.
-            ValueError: the uid cannot be one, the operation belongs to another scope, the timeout is negative or not finite, or
-                what the `OutcomeUnknown` was raised for has no key that it could be found by.
-            RuntimeError: this object is not started, or another event loop runs.
+            CompletionsFailed: its background tasks kept crashing.
+            StoreError: the store failed.
+            TypeError: the timeout is not a number, or `poll_now` not a bool.
+            ValueError: the uid is malformed, the operation belongs to another scope, the timeout is negative or not finite, or
+                the request of the `OutcomeUnknown` has no idempotency key.
+            RuntimeError: this object is not started, or was started in another event loop.
         """
         request = request_of(operation, self._client.scope) if isinstance(operation, OutcomeUnknown) else None
         asked = request or (None if isinstance(operation, str | OperationRef) else operation)
@@ -187,26 +187,26 @@ class Completions:
         ref = self._client.ref_of(operation)
         if not isinstance(operation, str | OperationRef):
             if operation.status.terminal:
-                settled = await self._settlement.told(operation, deadline)
+                settled = await self._settlement.record_known(operation, deadline)
                 return self._client.conclude(asked, operation if settled is None else settled.operation)
             poll_now = poll_now or operation.recovered
-        waiter = Waiter(asyncio.get_running_loop().create_future(), deadline, self._poller, ref=ref)
+        waiter = OperationWaiter(asyncio.get_running_loop().create_future(), deadline, self._poller, ref=ref)
         ending = await self._wait(waiter, poll_now=poll_now)
         if ending is None:
             self._settlement.timeouts += 1
-            raise time_is_over(ref, timeout or 0.0, waiter.last_seen, waiter.last_error, request)
+            raise timed_out(ref, timeout or 0.0, waiter.last_seen, waiter.last_error, request)
         if isinstance(ending, Exception):
             raise ending
         return self._client.conclude(asked, ending.operation)
 
     async def find(self, unknown: OutcomeUnknown, *, timeout: float | None = None) -> OperationRef:
-        """Return which operation a call has led to that ended without an answer, as soon as it is found; it may be pending.
+        """Return the operation of a call that ended without an answer, as soon as it is found; it may still be pending.
 
-        `wait` does this first and then waits. Use this to keep the uid before waiting.
+        `wait` does this first and then waits. Use this to save the uid before waiting.
 
         Args:
-            unknown: The error of the call that was to make it.
-            timeout: Seconds to look for it at most, 0 or more; None looks for as long as it takes.
+            unknown: The error that the call raised.
+            timeout: The most seconds to search, 0 or more; None searches without a limit.
 
         Raises:
             CompletionTimeout: nothing was found in time; also a `TimeoutError`.
@@ -218,7 +218,7 @@ class Completions:
         deadline = math.inf if timeout is None else loop_time() + timeout
         found = await self._find(request, timeout, deadline)
         if not isinstance(found, OperationRef) and found.status.terminal:
-            await self._settlement.told(found, loop_time())
+            await self._settlement.record_known(found, loop_time())
         return self._client.ref_of(found)
 
     @overload
@@ -238,31 +238,32 @@ class Completions:
     def as_completed(
         self, operations: Iterable[Any] | AsyncIterable[Any], *, timeout: float | None = None, poll_now: bool = False
     ) -> CompletionStream[Any]:
-        """Return a stream that yields each operation as it ends: done, failed or timed out; none of these raises.
+        """Return a stream that yields each operation as it ends: done, failed or timed out, without raising.
 
         Args:
-            operations: Operations, refs or bare uids, taken in as they come; one given twice while it is pending counts once, and
-                is compared with all that was asked for.
-            timeout: Seconds from when an operation is taken in, 0 or more; None waits for as long as it takes.
-            poll_now: Ask the vendor about each as soon as the budget allows, behind what events and deadlines make urgent.
+            operations: Operations, refs or uids. Each counts once while it is pending, and is compared with every request that
+                was given for it.
+            timeout: Seconds from the moment at which an operation is read from the iterable, 0 or more; None waits without a
+                limit.
+            poll_now: Poll each as soon as the budget allows, after urgent polls.
 
         Raises:
             CompletionsClosed: this object is closed.
-            CompletionsFailed: its background work kept dying.
-            TypeError: `operations` is no iterable or one str, the timeout is no number, or `poll_now` neither True nor False.
+            CompletionsFailed: its background tasks kept crashing.
+            TypeError: `operations` is not an iterable or is a str, the timeout is not a number, or `poll_now` not a bool.
             ValueError: the timeout is negative or not finite.
-            RuntimeError: this object is not started, or another event loop runs.
+            RuntimeError: this object is not started, or was started in another event loop.
         """
         self._check_running()
         return CompletionStream(self._settlement, operations, self._streams, self._check, timeout=timeout, poll_now=poll_now)
 
     async def start(self) -> None:
-        """Begin to listen and to poll; idempotent.
+        """Subscribe to the store and start polling; idempotent.
 
         Raises:
             CompletionsClosed: this object is closed.
             RuntimeError: it was started in another event loop.
-            StoreError: the store cannot be listened to.
+            StoreError: the store failed.
         """
         self._check()
         if self._tasks:
@@ -274,17 +275,17 @@ class Completions:
         if not self._tasks:
             work: dict[str, Callable[[], Awaitable[None]]] = {
                 "the poller": self._poller.run,
-                "the search by keys": self._key_waiters.run,
-                "the search for missed outcomes": self._settlement.catch_up,
+                "the search by key": self._key_search.run,
+                "the lookup of missed outcomes": self._settlement.catch_up,
             }
             self._tasks = [asyncio.create_task(self._keep(name, run), name=name) for name, run in work.items()]
 
     async def aclose(self) -> None:
-        """Stop; idempotent. Every wait ends at once with `CompletionsClosed`."""
+        """Stop; idempotent. All waits end at once with `CompletionsClosed`."""
         for subscriber in self._subscribers:
             self._store.unsubscribe(subscriber)
         self._end_all(
-            CompletionsClosed("Completions was closed by aclose() while it was waited on; the operation may still settle")
+            CompletionsClosed("Completions was closed by aclose(), so this wait ended. The operation may still settle.")
         )
         if not self._closing:
             self._closing = True
@@ -302,77 +303,77 @@ class Completions:
         await self.aclose()
 
     def _check(self) -> None:
-        """Raise what ended every wait, if it has."""
+        """Raise the error that ended all waits, if there is one."""
         if self._over is not None:
             raise copy.copy(self._over)
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
-            raise RuntimeError("Completions was started in another event loop; make one in each loop")
+            raise RuntimeError("This Completions was started in another event loop. Make one in each loop.")
 
     def _check_running(self) -> None:
         self._check()
         if not self._tasks:
-            raise RuntimeError("Completions is not started; use it inside `async with`")
+            raise RuntimeError("This Completions is not started. Use it inside `async with`.")
 
-    async def _wait(self, waiter: Waiter, *, poll_now: bool) -> Ending | None:
-        """Return how an operation ended, None if it has not in time."""
-        self._check()  # it may have been closed while the operation was looked for
+    async def _wait(self, waiter: OperationWaiter, *, poll_now: bool) -> Ending | None:
+        """Return how an operation ended, None on timeout."""
+        self._check()  # it may have been closed during the search by key
         ref, settlement = waiter.ref, self._settlement
         settlement.table.add(ref.kind, ref.uid, waiter)
-        waiter.arm()
+        waiter.start_timer()
         self._callers.add(waiter)
         ending: Ending | None = None
         try:
-            await waiter.meanwhile(self._register(ref, poll_now=poll_now))
+            await waiter.while_waiting(self._register(ref, poll_now=poll_now))
             ending = await waiter.future
             if ending is None:
-                ending = await settlement.last_look(ref)
+                ending = await settlement.final_lookup(ref)
             elif isinstance(ending, Settled):
-                settlement.took(ending)
+                settlement.record_delay(ending)
             return ending
         finally:
             self._callers.discard(waiter)
-            waiter.disarm()
+            waiter.stop_timer()
             settlement.table.remove(ref.kind, ref.uid, waiter)
             if not isinstance(ending, Settled):
                 settlement.unwatch((ref,))
 
     async def _register(self, ref: OperationRef, *, poll_now: bool) -> None:
-        """Watch an operation, and see that the vendor is asked if it is to be."""
+        """Watch an operation, and request a poll if `poll_now`."""
         known = await self._settlement.watch((ref,))
         if poll_now and not known:
             await self._store.hurry_polls((ref,), Priority.WISH)
 
     async def _find(self, request: KeyedRequest, timeout: float | None, deadline: float) -> Operation | OperationRef:
-        """Return the operation that a request has led to, or its ref if its outcome is in the store."""
-        keys, loop = self._key_waiters, asyncio.get_running_loop()
+        """Return the operation of a request, or its ref if its outcome is in the store."""
+        keys, loop = self._key_search, asyncio.get_running_loop()
         waiter = KeyWaiter(loop.create_future(), deadline, self._poller, request=request, waiters=keys)
-        waiter.arm()
+        waiter.start_timer()
         keys.add(waiter)
         self._callers.add(waiter)
         try:
-            found: Operation | OperationRef | None = await waiter.meanwhile(keys.find(request))
+            found: Operation | OperationRef | None = await waiter.while_waiting(keys.find(request))
             if found is None:
                 ending = await waiter.future
                 if isinstance(ending, Exception):
                     raise ending
-                found = waiter.found or await keys.last_look(request) or waiter.found
+                found = waiter.found or await keys.final_lookup(request) or waiter.found
         finally:
             self._callers.discard(waiter)
-            waiter.disarm()
+            waiter.stop_timer()
             keys.remove(waiter)
         if found is None:
             self._settlement.timeouts += 1
-            raise nothing_found(request, timeout or 0.0, waiter.last_error, answered=waiter.answered)
+            raise not_found_by_key(request, timeout or 0.0, waiter.last_error, answered=waiter.answered)
         return found
 
     async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         try:
             await keep_running(run, name=name, policy=self._restart_policy, died=self._count_restart)
-        except Exception as cause:  # noqa: BLE001 - told to everyone who waits
+        except Exception as cause:  # noqa: BLE001 - it ends all waits
             self._end_all(
                 CompletionsFailed(
-                    f"{name} died {self._restart_policy.deaths} times in a row, last of {type(cause).__name__}. Operations may "
-                    "settle all the same: make a new Completions and wait again.",
+                    f"{name} crashed {self._restart_policy.deaths} times in a row, last with {type(cause).__name__}. The "
+                    "operations may still settle: make a new Completions and wait again.",
                     cause=cause,
                 )
             )
@@ -381,7 +382,7 @@ class Completions:
         self._restarts += 1
 
     def _end_all(self, error: Exception) -> None:
-        """End every wait with a copy of this error, or of the one that ended them before, and let none begin."""
+        """End all waits, present and future, with a copy of this error, or of the first such error."""
         self._over = self._over or error
         for stream in list(self._streams):
             stream.fail(copy.copy(self._over))

@@ -1,4 +1,4 @@
-"""Signals to a listener that has only begun to start, from its first line on."""
+"""Signals to a listener that is still starting."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 
 def has_terminal() -> bool:
-    """Return whether somebody sits before this process; a terminal that was closed is none."""
+    """Return whether this process has a terminal that is still open."""
     try:
         return os.tcgetpgrp(0) >= 0
     except (AttributeError, OSError):
@@ -17,14 +17,11 @@ def has_terminal() -> bool:
 
 
 HAD_TERMINAL = has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
-"""Whether somebody sat before this process when it began, and did not ask by `nohup` that it outlive the terminal."""
+"""Whether this process started with a terminal and without `nohup`."""
 
 
 def expect_signals() -> None:
-    """Keep SIGHUP, which asks for fresh keys, until `take_hang_ups`, and let ctrl-c end without a traceback.
-
-    Does nothing for other commands, which a hang-up ends.
-    """
+    """For `serve`, block SIGHUP, which reloads keys, until `take_hang_ups`, and let ctrl-c end it without a traceback."""
     if _command(sys.argv[1:]) != "serve" or not hasattr(signal, "pthread_sigmask"):
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
@@ -33,7 +30,7 @@ def expect_signals() -> None:
 
 
 def _command(words: Iterable[str]) -> str | None:
-    """Return the command among the words of a command line, which options of all commands may precede."""
+    """Return the command in a command line, which global options may precede."""
     left = iter(words)
     for word in left:
         if word == "--config":
@@ -44,5 +41,5 @@ def _command(words: Iterable[str]) -> str | None:
 
 
 def take_hang_ups() -> None:
-    """Handle SIGHUP from now on, and one that came meanwhile."""
+    """Unblock SIGHUP, and handle one that arrived before."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})

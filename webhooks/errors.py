@@ -1,4 +1,4 @@
-"""How waiting and keeping can end other than well."""
+"""Errors of waiting for operations and of handlers."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ if TYPE_CHECKING:
     from rewards_core.operations import KeyedRequest, Operation, OperationRef
 
 
-class NotTaken(RewardsError):
-    """A handler could not hand an event on for now; its text says all, so that no traceback is logged."""
+class RetryLater(RewardsError):
+    """Raised by a handler that cannot process an event for now. It is logged without a traceback."""
 
 
 class CompletionTimeout(RewardsError, TimeoutError):
-    """The time of a wait ran out; the operation may still settle.
+    """A wait timed out; the operation may still settle.
 
     Attributes:
-        ref: The operation waited for; None where nothing was found under the key of a request.
-        request: The request whose operation was waited for, None where its uid was known.
-        timeout: Seconds the wait was given.
-        last_seen: What the last poll that answered saw, None if none did.
-        last_error: What the last poll that failed met, None if none did.
+        ref: The operation, None if none was found by the key of the request.
+        request: The request whose operation was waited for, None if its uid was known.
+        timeout: Seconds.
+        last_seen: The operation as the last answered poll returned it, None if no poll was answered.
+        last_error: The error of the last poll, None if it was answered.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class CompletionTimeout(RewardsError, TimeoutError):
 
 
 class CompletionsClosed(RewardsError):
-    """`Completions` was closed with this wait inside, or used after its end."""
+    """`Completions` was closed during this wait, or used after it was closed."""
 
 
 class CompletionsFailed(RewardsError):
-    """The background work of `Completions` kept dying, so that no wait could be kept honestly.
+    """The background tasks of `Completions` kept crashing, so that no wait could be completed.
 
     Attributes:
-        cause: What the last attempt died of.
+        cause: The error of the last crash.
     """
 
     def __init__(self, message: str, *, cause: BaseException | None = None) -> None:
@@ -60,20 +60,20 @@ class CompletionsFailed(RewardsError):
         self.cause = cause
 
 
-def time_is_over(
+def timed_out(
     ref: OperationRef,
     timeout: float,
     last_seen: Operation | None,
     last_error: Exception | None,
     request: KeyedRequest | None = None,
 ) -> CompletionTimeout:
-    """Return the error of a wait whose time ran out, with what is known of its operation."""
+    """Return the error of a wait that timed out."""
     if last_error is not None:
-        known = f"the last poll met {type(last_error).__name__}"
+        known = f"the last poll failed with {type(last_error).__name__}"
     elif last_seen is not None:
-        known = f"the last poll saw {last_seen.status}"
+        known = f"at the last poll its status was {last_seen.status}"
     else:
-        known = "no poll has answered"
+        known = "no poll was answered"
     return CompletionTimeout(
         f"{ref} did not settle within {timeout:g} s: {known}. It may still settle: wait again, do not send it again.",
         ref=ref,
@@ -84,17 +84,17 @@ def time_is_over(
     )
 
 
-def nothing_found(request: KeyedRequest, timeout: float, last_error: Exception | None, *, answered: bool) -> CompletionTimeout:
-    """Return the error of a wait whose time ran out before its operation was found by the key."""
+def not_found_by_key(request: KeyedRequest, timeout: float, last_error: Exception | None, *, answered: bool) -> CompletionTimeout:
+    """Return the error of a wait that timed out before its operation was found by the key."""
     if last_error is not None:
-        known = f"the last look-up met {type(last_error).__name__}"
+        known = f"the last lookup failed with {type(last_error).__name__}"
     elif answered:
-        known = "the last look-up did not list it"
+        known = "the last lookup did not list it"
     else:
-        known = "no look-up was answered"
+        known = "no lookup was answered"
     return CompletionTimeout(
-        f"Nothing was found under the key {request.key!r} within {timeout:g} s: {known}. It may still have been carried out: "
-        "wait again, or repeat the call with the same key and repeated=True; never use another key for it.",
+        f"No operation with the key {request.key!r} was found within {timeout:g} s: {known}. The call may still have been "
+        "carried out: wait again, or repeat the call with the same key and repeated=True. Never use another key for it.",
         ref=None,
         timeout=timeout,
         request=request,

@@ -1,4 +1,4 @@
-"""Run handlers on kept events: at least once, each alone, none in the way of another."""
+"""Run handlers on stored events, at least once each and independently of each other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rewards_core.backoff import delay
 from rewards_core.operations import EventSource
 from rewards_core.text import counted, one_line
 from rewards_core.validation import check_callable, check_methods, check_name, number, optional, shown, whole
-from webhooks.errors import NotTaken
+from webhooks.errors import RetryLater
 from webhooks.store.base import Subscriber
 from webhooks.store.outcomes import CONFLICT_EVENT
 from webhooks.store.records import ANY_EVENT, UNSERVED_DAYS, Subscription, handler_of, job_name
@@ -25,7 +25,7 @@ from webhooks.supervise import RestartPolicy, is_cancelled, keep_running, wait_a
 
 if TYPE_CHECKING:
     from rewards_core.operations import Event
-    from webhooks.readings import Readings
+    from webhooks.parsing import BodyParser
     from webhooks.store.base import Store
     from webhooks.store.records import ClaimedJob, Job
 
@@ -42,19 +42,19 @@ class HandlerPolicy:
     """How handlers are run.
 
     Attributes:
-        concurrency: Events one handler works on at a time, 1 or more.
+        concurrency: Events that one handler processes at a time, 1 or more.
         timeout: Seconds after which a run is cancelled, above 0 and below `lease`.
-        lease: Seconds after which the job of a crashed process may be taken by another, above `timeout`.
+        lease: Seconds after which another process may claim the job of a crashed one, above `timeout`.
         attempts: Runs before a job becomes a dead letter, 1 or more.
-        first_delay: Seconds between the first run and the second, above 0; doubled with every run.
-        max_delay: Seconds between two runs at most, above 0, before chance lengthens them by up to a fifth.
-        give_up_after: Seconds after a job's first run within which its next run must begin, above 0, else the job becomes a dead
-            letter; those in which the host is off are not counted. None for no such limit.
-        look_every: Seconds between two looks for due jobs when no hint comes, above 0.
+        first_delay: Seconds between the first run and the second, above 0; doubled after each run.
+        max_delay: The most seconds between two runs, above 0, to which chance adds up to a fifth.
+        give_up_after: Seconds since a job's first run after which no new run starts and the job becomes a dead letter, above 0;
+            time while the host is off does not count. None for no limit.
+        look_every: Seconds between two polls for due jobs when no hint arrives, above 0.
 
     Raises:
-        TypeError: an attribute is no number, or not a whole one where that is counted.
-        ValueError: one is out of range.
+        TypeError: an attribute is not a number, or not a whole one where it is a count.
+        ValueError: an attribute is out of range.
     """
 
     concurrency: int = field(default=10, validator=whole(at_least=1))
@@ -69,21 +69,21 @@ class HandlerPolicy:
     def __attrs_post_init__(self) -> None:
         if self.timeout >= self.lease:
             raise ValueError(
-                f"timeout: give fewer seconds than the lease of {self.lease}, not {self.timeout}; "
-                "a run that outlives its lease would be started twice."
+                f"timeout: give fewer seconds than the lease of {self.lease}, not {self.timeout}. "
+                "A job whose lease expires during its run would be run twice."
             )
 
 
 @frozen(kw_only=True)
 class HandlerStatistics:
-    """What a receiver's handlers did since it was made.
+    """Counters of a receiver's handlers.
 
     Attributes:
-        finished: Runs that ended well.
-        failed: Runs that raised or were cancelled at their timeout.
-        dead: Jobs given up.
-        running: Runs under way.
-        restarts: How often the work behind a handler died and was started again.
+        finished: Runs that succeeded.
+        failed: Runs that raised or timed out.
+        dead: Jobs that became dead letters.
+        running: Runs in progress.
+        restarts: Restarts of a handler's background task after a crash.
     """
 
     finished: int
@@ -94,20 +94,7 @@ class HandlerStatistics:
 
 
 class HandlerRunner(Subscriber):
-    """Run the handlers of one receiver, each with its own leases, slots and retries.
-
-    Args:
-        store: Where events, subscriptions and jobs are kept.
-        sources: Scope to the source that can read its events again.
-        service: The service that the handlers belong to.
-        policy: How handlers are run.
-        readings: Reads events again.
-        random: Returns a number from 0 to 1; a retry waits up to a fifth longer by it.
-
-    Raises:
-        TypeError: `service` is not a str, or `random` cannot be called.
-        ValueError: `service` is empty or holds what no name or a slash can hold.
-    """
+    """Run the handlers of one receiver, each with its own leases, slots and retries. `sources` are by scope."""
 
     def __init__(
         self,
@@ -116,7 +103,7 @@ class HandlerRunner(Subscriber):
         *,
         service: str,
         policy: HandlerPolicy,
-        readings: Readings,
+        parser: BodyParser,
         random: Callable[[], float],
     ) -> None:
         if "/" in check_name(service, "service"):
@@ -125,7 +112,7 @@ class HandlerRunner(Subscriber):
         self._sources = sources
         self._service = service
         self._policy = policy
-        self._readings = readings
+        self._parser = parser
         self._random = check_callable(random, "random")
         self._handlers: dict[str, Handler] = {}
         self._patterns: dict[str, set[str]] = {}
@@ -138,7 +125,7 @@ class HandlerRunner(Subscriber):
 
     @property
     def statistics(self) -> HandlerStatistics:
-        """What the handlers did since the receiver was made."""
+        """Counters of the handlers."""
         return HandlerStatistics(
             finished=self._finished,
             failed=self._failed,
@@ -148,43 +135,33 @@ class HandlerRunner(Subscriber):
         )
 
     def add(self, event_name: str, handler: Handler, name: str | None) -> None:
-        """Let a handler run for events of a name, or of every name (`"*"`).
-
-        Raises:
-            TypeError: it is no async function of one argument.
-            ValueError: its name is taken by another handler, or could be that of another service's.
-            RuntimeError: the handlers run already.
-        """
+        """Register a handler; see `Receiver.on`."""
         if name is None:
             name = f"{getattr(handler, '__module__', '')}.{getattr(handler, '__qualname__', type(handler).__qualname__)}"
         _check_handler(handler, name)
         if self._served is not None:
-            raise RuntimeError("expected handlers to be registered before start(); register them where the receiver is made")
+            raise RuntimeError("The receiver is started already. Register handlers before start(), where the receiver is made.")
         if handler_of(job_name(self._service, name)) != (self._service, name):
             raise ValueError(f"name: {shown(name)} could be a handler of another service. Give a name without '/'.")
         if self._handlers.setdefault(name, handler) is not handler:
-            raise ValueError(f"name: two handlers are called {name!r}; give one of them another name with name=.")
-        self._warn_of_strange(event_name, name)
+            raise ValueError(f"name: two handlers are called {name!r}. Give one of them another name with name=.")
+        self._warn_of_unknown_event(event_name, name)
         self._patterns.setdefault(name, set()).add(event_name)
 
     @property
     def running(self) -> bool:
-        """Whether there are handlers, and they were started."""
+        """Whether there are handlers that were started."""
         return bool(self._served)
 
-    async def read_again(self, event: Event) -> Event:
-        """Return the event as its source reads its body now, with what is known only from its delivery."""
+    async def parse_again(self, event: Event) -> Event:
+        """Return the event as its source parses its body now, with the hints that only its delivery had."""
         source = self._sources.get(event.scope)
         if source is None or event.name == CONFLICT_EVENT:
             return event
-        return await self._readings.read_again(source, event)
+        return await self._parser.parse_again(source, event)
 
     async def start(self) -> None:
-        """Begin to run handlers; idempotent.
-
-        Raises:
-            StoreError: they could not be registered, so that events might come without jobs for them; nothing runs.
-        """
+        """Start the handlers; idempotent. If the store cannot register them, none runs, as their events would get no jobs."""
         if self._served is not None:
             return
         self._draining = False
@@ -194,7 +171,7 @@ class HandlerRunner(Subscriber):
             for scope in self._sources
         ]
         try:
-            if self._served:  # without handlers there is nothing to hear of
+            if self._served:
                 await self._store.subscribe(self)
                 await self._store.register_handlers(self._served)
         except BaseException:
@@ -208,7 +185,7 @@ class HandlerRunner(Subscriber):
             self._tasks.append(asyncio.create_task(self._supervise(name, wake), name=f"handler {name}"))
 
     async def aclose(self, drain: float = 0.0) -> None:
-        """Stop; idempotent. What is still running after `drain` seconds is cancelled, and its lease runs out by itself."""
+        """Stop; idempotent. A run that has not finished after `drain` seconds is cancelled, and its lease expires."""
         self._draining = True
         self._store.unsubscribe(self)
         try:
@@ -237,13 +214,13 @@ class HandlerRunner(Subscriber):
         try:
             await self._store.release_handlers(served)
         except Exception:
-            logger.exception("the store could not be told that handlers stopped; they count as served until this process ends")
+            logger.exception("the store failed while handlers were released; they count as served until this process ends")
 
     async def _warn_of_unserved(self) -> None:
         try:
             handlers = await self._store.list_handlers()
         except Exception:
-            logger.exception("whether jobs wait for handlers that are not running could not be found out")
+            logger.exception("the store failed while jobs without a running handler were counted")
             return
         waiting: Counter[str] = Counter()
         for handler in handlers:
@@ -251,32 +228,32 @@ class HandlerRunner(Subscriber):
                 waiting[handler.subscription.job_name] += handler.ready
         if waiting:
             logger.warning(
-                "jobs wait for handlers that no receiver runs: %s. Start a receiver with these handlers, or retire them: their "
+                "jobs wait for handlers that no receiver runs: %s. Start a receiver with these handlers, or retire them. Their "
                 "jobs become dead letters after %d days",
                 ", ".join(f"{name} ({counted(count, 'job')})" for name, count in sorted(waiting.items())),
                 UNSERVED_DAYS,
             )
 
-    def _warn_of_strange(self, event_name: str, handler: str) -> None:
-        """Warn of an event name that no source knows; sources that do not say what they know may know it."""
+    def _warn_of_unknown_event(self, event_name: str, handler: str) -> None:
+        """Warn if no source knows an event name and all sources list theirs."""
         offered = [getattr(source, "event_names", None) for source in self._sources.values()]
         known = {ANY_EVENT, CONFLICT_EVENT}.union(*(names for names in offered if names is not None))
         if None in offered or event_name in known:
             return
         close = get_close_matches(event_name, known, n=1)
         logger.warning(
-            "handler %s waits for %r, an event that no source knows%s; it runs only if such an event comes",
+            "handler %s is registered for %r, an event that no source knows%s; it runs only if such an event arrives",
             handler,
             event_name,
             f" (did you mean {close[0]!r}?)" if close else "",
         )
 
     async def _supervise(self, name: str, wake: asyncio.Event) -> None:
-        mine: set[asyncio.Task[None]] = set()  # they outlive a look for jobs that the store refuses
+        mine: set[asyncio.Task[None]] = set()  # they survive a restart after a store failure
         try:
             await keep_running(
                 lambda: self._work(name, wake, mine),
-                name=f"the work behind handler {name}",
+                name=f"the task of handler {name}",
                 policy=RestartPolicy(deaths=None),
                 died=self._count_restart,
             )
@@ -301,8 +278,8 @@ class HandlerRunner(Subscriber):
             claimed: Sequence[ClaimedJob] = ()
             if free and not self._draining:
                 claimed = await self._store.claim_jobs(jobs, scopes=scopes, limit=free, lease=self._policy.lease)
-            for one in claimed:
-                task = asyncio.create_task(self._run(name, one), name=f"handler {name} on event {one.job.event_id}")
+            for job in claimed:
+                task = asyncio.create_task(self._run(name, job), name=f"handler {name} on event {job.job.event_id}")
                 mine.add(task)
                 self._running.add(task)
                 task.add_done_callback(ended)
@@ -312,37 +289,37 @@ class HandlerRunner(Subscriber):
     async def _run(self, name: str, claimed: ClaimedJob) -> None:
         job, policy = claimed.job, self._policy
         if job.attempts > policy.attempts:
-            await self._give_back(job, f"was started {counted(policy.attempts, 'time')} and never came to an end", None)
+            await self._fail(job, f"was started {counted(policy.attempts, 'time')} and never finished", None)
             return
         started = asyncio.get_running_loop().time()
         limit = asyncio.timeout(policy.timeout)
         try:
-            event = claimed.event if claimed.event.resource is not None else await self.read_again(claimed.event)
+            event = claimed.event if claimed.event.resource is not None else await self.parse_again(claimed.event)
             async with limit:
                 await self._handlers[name](event)
         except asyncio.CancelledError:
             if is_cancelled():
                 raise
-            reason = "was cancelled from inside"
+            reason = "raised CancelledError"
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as problem:
             if isinstance(problem, TimeoutError) and limit.expired():
                 reason = f"ran longer than {policy.timeout:g} s and was cancelled"
             else:
-                raised = "" if isinstance(problem, NotTaken) else f"raised {type(problem).__name__}: "
+                raised = "" if isinstance(problem, RetryLater) else f"raised {type(problem).__name__}: "
                 reason = one_line(f"{raised}{problem}")
-            trace = None if isinstance(problem, NotTaken) else problem
+            trace = None if isinstance(problem, RetryLater) else problem
             logger.warning("handler %s on event %d %s", name, job.event_id, reason, exc_info=trace)
         else:
             self._finished += 1
-            await self._note(job, self._store.finish_job(job))
+            await self._save_result(job, self._store.finish_job(job))
             return
         self._failed += 1
-        await self._give_back(job, reason, self._pause(job, job.age + asyncio.get_running_loop().time() - started))
+        await self._fail(job, reason, self._retry_delay(job, job.age + asyncio.get_running_loop().time() - started))
 
-    def _pause(self, job: Job, age: float) -> float | None:
-        """Return the seconds until a job that has failed runs again, None if it does not."""
+    def _retry_delay(self, job: Job, age: float) -> float | None:
+        """Return the seconds until a failed job is retried, None if it is not."""
         policy = self._policy
         if job.attempts >= policy.attempts:
             return None
@@ -350,36 +327,31 @@ class HandlerRunner(Subscriber):
         pause = delay(job.attempts - 1, first=first, longest=longest, jitter=_JITTER, chance=self._random())
         return None if policy.give_up_after is not None and age + pause > policy.give_up_after else pause
 
-    async def _give_back(self, job: Job, reason: str, retry_in: float | None) -> None:
+    async def _fail(self, job: Job, reason: str, retry_in: float | None) -> None:
         if retry_in is None:
             self._dead += 1
             logger.error(
-                "handler %s on event %d %s: kept as a dead letter after %s; it does not run again by itself",
+                "handler %s on event %d %s: the job is a dead letter after %s and is not retried automatically",
                 job.handler,
                 job.event_id,
                 reason,
                 counted(job.attempts, "attempt"),
             )
-        await self._note(job, self._store.fail_job(job, reason=reason, retry_in=retry_in))
+        await self._save_result(job, self._store.fail_job(job, reason=reason, retry_in=retry_in))
 
-    async def _note(self, job: Job, noting: Awaitable[bool]) -> None:
+    async def _save_result(self, job: Job, saving: Awaitable[bool]) -> None:
         try:
-            await noting
+            await saving
         except Exception:
             logger.exception(
-                "the end of handler %s on event %d could not be noted; its job is taken up again when its lease is over",
+                "the result of handler %s on event %d could not be stored; its job runs again when its lease expires",
                 job.handler,
                 job.event_id,
             )
 
 
 def by_scope(sources: Iterable[EventSource]) -> dict[str, EventSource]:
-    """Return the sources by their scopes.
-
-    Raises:
-        TypeError: one of them is no source.
-        ValueError: there is none, or two share a scope.
-    """
+    """Return the sources by their scopes; there must be at least one, and one for each scope."""
     found: dict[str, EventSource] = {}
     for source in sources:
         check_methods(source, "sources", "one or more sources of events", EventSource)

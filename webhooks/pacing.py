@@ -1,4 +1,4 @@
-"""Ask the vendor at the pace of the budget that all processes share, and pause when it refuses or asks for a pause."""
+"""Pace requests by the budget that all processes share, and pause when the vendor refuses or asks for a pause."""
 
 from __future__ import annotations
 
@@ -36,33 +36,33 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _MAX_LATE = 0.1
-"""Seconds by which a request may leave late; at less than one request a second a tenth of the time between two."""
+"""Seconds by which a request may be late; below one request a second, a tenth of the interval."""
 _LATE_EVERY = 1.0
-"""Seconds between two late requests that wait for another turn; more where turns are rarer."""
+"""Seconds between two late requests that wait for another turn; twice the interval if that is longer."""
 _SLOW_STORE = 4.0
-"""Seconds that such a request waits longer than for its turn, if the store is slow to give it one."""
+"""Seconds beyond its turn that a late request waits for a slow store."""
 _FIRST_RETRY = 1.0
 _FIRST_PAUSE = 60.0
 _MAX_PAUSE = 600.0
-_UNASKED_PAUSE = 10.0
+_DEFAULT_PAUSE = 10.0
 _MIN_PAUSE = 1.0
 _FAULTS_IN_A_ROW = 5
-_MAX_SUSPECTS = 10_000
+_MAX_REFUSED_SUBJECTS = 10_000
 _EARLY = 1e-9
 _COURTESY = 0.01
-"""Seconds by which a process asks late for a permit: the fewer, the longer it waits, so that each has its turn."""
+"""Seconds by which a process delays its first retry for a permit. Each later retry comes sooner, so that all get a turn."""
 
 
 @frozen
 class Answer(Generic[T]):
-    """What a request came to.
+    """The result of a request.
 
     Attributes:
-        value: What the vendor says.
-        error: Why it says nothing.
-        counted: Whether it counts: not if the vendor refused it together with all others, or it was not sent.
+        value: The vendor's answer.
+        error: Why there is none.
+        counted: Whether it counts as a poll. Not if it was not sent, or was refused together with all others.
         sent: Whether it was sent.
-        retry_in: Seconds after which it may be made again because it was not sent or not answered, infinity if it was.
+        retry_in: Seconds before a retry, if it was not sent or not answered; otherwise infinity.
     """
 
     value: T | None
@@ -73,12 +73,12 @@ class Answer(Generic[T]):
 
 
 class Turn:
-    """When the next request of one asking may leave.
+    """When one call may send its next request.
 
     Attributes:
-        since: From when on, at the earliest, in the loop's time; what leaves much later is late.
-        used: Whether a request left in it.
-        passed: Whether one was not sent because its turn had passed.
+        since: The earliest moment, in the loop's time. A request that leaves much later is late.
+        used: Whether a request was sent.
+        passed: Whether a request was not sent because its turn had passed.
     """
 
     def __init__(self, pacer: Pacer, since: float) -> None:
@@ -87,29 +87,23 @@ class Turn:
         self.used = self.passed = False
 
     async def may_send(self) -> bool:
-        """Return whether a request may leave now, and count it if so."""
+        """Return whether a request may be sent now, and count it if so."""
         self.passed = not await self._pacer.may_send(self)
         return not self.passed
 
     async def next(self) -> None:
-        """Wait for the turn of a further request."""
+        """Wait for the turn of another request."""
         self.since, self.used = (await self._pacer.turn()).since, False
 
 
 class Pacer:
-    """Send requests evenly spaced, and learn from how they end.
-
-    Args:
-        store: Holds the budget.
-        scope: Whose budget.
-        max_per_second: Requests per second that this process allows.
-        wake: Is set when there is something to hand in.
+    """Space requests evenly, and learn from their results. `wake` is set when there is something to flush.
 
     Attributes:
-        requests: How many were made.
-        errors: How many the vendor did not answer.
-        paused_until: When the last pause that this process met ends.
-        refusals: How many pauses in a row refusals have caused, as far as this process knows.
+        requests: Requests sent.
+        errors: Requests without an answer.
+        paused_until: The end of the last pause, in the loop's time.
+        refusals: Consecutive pauses because of refusals, as far as this process knows.
     """
 
     def __init__(self, store: Store, scope: str, max_per_second: float, wake: asyncio.Event) -> None:
@@ -123,18 +117,13 @@ class Pacer:
         self.paused_until = -math.inf
         self._turn_at = self._late_at = -math.inf
         self._faults = self._unanswered = 0
-        self._suspects: dict[object, bool] = {}
+        self._refused_subjects: dict[object, bool] = {}
         self._pauses: deque[tuple[float, bool]] = deque()
         self._answered = False
         self._permitting = asyncio.Lock()
 
     async def turn_at(self, since: float, at: float) -> Turn:
-        """Wait until a request may leave that the store allowed.
-
-        Args:
-            since: The earliest moment that the store may have meant.
-            at: The latest one, by as much later as the store took to answer.
-        """
+        """Wait for the turn that the store has granted, which lies between `since` and `at`."""
         while True:
             now = loop_time()
             wait = max(at, self._turn_at + 1.0 / self._max_per_second) - now
@@ -146,15 +135,15 @@ class Pacer:
         return Turn(self, since)
 
     async def turn(self) -> Turn:
-        """Wait until the budget allows one request that was not claimed."""
+        """Wait until the budget allows one request without a claim."""
         while True:
             turn = await self.turn_at(*await self._permitted_at())
             if not self._is_paused():
                 return turn
 
     async def _permitted_at(self) -> tuple[float, float]:
-        """Return when a request may leave that was not claimed, at the earliest and at the latest."""
-        async with self._permitting:  # one asks the store for all, however many wait
+        """Return the earliest and the latest moment at which the store means a request without a claim to leave."""
+        async with self._permitting:  # one caller at a time asks the store
             refused = 0
             while True:
                 asked = loop_time()
@@ -163,7 +152,7 @@ class Pacer:
                 except StoreClosed:
                     raise
                 except StoreError as error:
-                    logger.warning("A look-up waits for the store, which is in trouble: %s", error)
+                    logger.warning("The store failed, so a lookup is delayed: %s", error)
                     await asyncio.sleep(1.0)
                 else:
                     if permit.granted:
@@ -172,11 +161,11 @@ class Pacer:
                     await asyncio.sleep(permit.seconds + _COURTESY / refused)
 
     async def may_send(self, turn: Turn) -> bool:
-        """Return whether a request may leave now in its turn, and count it if so.
+        """Return whether a request may be sent now in its turn, and count it if so.
 
-        What is late would leave among others whose turn it is, together more than the budget allows. So that polls go on where
-        everything is late, one a second waits for another turn, not for long because the client keeps a slot for it; so does a
-        request that is sent again.
+        Late requests would join those whose turn it is and exceed the budget. So that polls continue where every request is late,
+        one request a second waits for another turn, but not long, because the client holds a connection slot for it. A repeated
+        request does the same.
         """
         now = loop_time()
         if turn.used or now > turn.since + self._max_late:
@@ -205,35 +194,35 @@ class Pacer:
         *,
         refusals: int | None = None,
     ) -> Answer[T]:
-        """Ask the vendor and learn from how it ends.
+        """Make a request and learn from its result.
 
         Args:
-            subject: What is asked about, hashable; its text is for the log.
-            turn: Whose time has come.
-            asking: Makes the request; is given `may_send`.
-            refusals: How many pauses in a row refusals had caused before; what this process knows, if not given.
+            subject: What it is about; hashable, and its text is logged.
+            turn: The turn that was waited for.
+            asking: Makes the request; takes `may_send`.
+            refusals: Consecutive pauses because of refusals before this one; by default as far as this process knows.
 
         Raises:
-            Exception: whatever it raised, if that was no answer of the vendor's for the fifth time in a row.
+            Exception: `asking` raised it, as the fifth fault in a row that is not the vendor's.
         """
         try:
             value = await asking(turn.may_send)
         except NotFound as error:
-            self._hear(subject)
+            self._note_answer(subject)
             return Answer(None, error)
         except (Exception, asyncio.CancelledError) as error:
             if is_cancelled():
                 raise
             if turn.passed:
                 return Answer(None, counted=False, sent=False, retry_in=0.0)
-            if isinstance(error, RateLimited) and error.status is None:  # the client itself waits out a pause
+            if isinstance(error, RateLimited) and error.status is None:  # raised by the client during its own pause
                 return Answer(None, counted=False, sent=False, retry_in=error.retry_after or 0.0)
             self.errors += 1
             if isinstance(error, Unauthorized | Forbidden):
                 refusals = self.refusals if refusals is None else refusals
                 return Answer(None, error, counted=self._is_refused_alone(subject, error, refusals))
             if isinstance(error, RateLimited):
-                asked = _UNASKED_PAUSE if error.retry_after is None else max(error.retry_after, _MIN_PAUSE)
+                asked = _DEFAULT_PAUSE if error.retry_after is None else max(error.retry_after, _MIN_PAUSE)
                 self._pause(asked, refused=False)
                 return Answer(None, error, counted=False)
             if isinstance(error, ConnectFailed | ServerFailed | DeadlineExceeded):
@@ -244,20 +233,20 @@ class Pacer:
                 if self._faults >= _FAULTS_IN_A_ROW:
                     self._faults = 0
                     raise
-                logger.exception("Asking for %s failed by a fault that is not the vendor's; it is asked for again later", subject)
+                logger.exception("The request about %s failed, not because of the vendor. It is retried later.", subject)
             return Answer(None, error if isinstance(error, Exception) else RuntimeError("cancelled from inside"))
-        self._hear(subject)
+        self._note_answer(subject)
         return Answer(value)
 
-    def again_in(self, subject: object) -> float:
-        """Return the seconds after which a request that did not count is made again.
+    def retry_in(self, subject: object) -> float:
+        """Return the seconds before a request that did not count is retried.
 
-        What was refused comes after all others: were it refused alone, it would else prolong their pause again and again.
+        A refused subject is retried after all others: if it alone is refused, it would otherwise extend their pause forever.
         """
-        return max(0.0, self.paused_until - loop_time()) if subject in self._suspects else 0.0
+        return max(0.0, self.paused_until - loop_time()) if subject in self._refused_subjects else 0.0
 
-    async def hand_in(self) -> bool:
-        """Tell the store of pauses, and whether the vendor answers again; return whether it does."""
+    async def flush(self) -> bool:
+        """Store the pauses that began, or that they ended. Return whether they ended."""
         while self._pauses:
             until, refused = self._pauses[0]
             if (seconds := until - loop_time()) > 0:
@@ -269,9 +258,9 @@ class Pacer:
         self._answered = False
         return True
 
-    def _hear(self, subject: object) -> None:
+    def _note_answer(self, subject: object) -> None:
         self._faults = self._unanswered = 0
-        self._suspects.pop(subject, None)
+        self._refused_subjects.pop(subject, None)
         if self.refusals:
             logger.info("The vendor answers polls again.")
             self.refusals = 0
@@ -279,22 +268,22 @@ class Pacer:
             self._wake.set()
 
     def _is_refused_alone(self, subject: object, error: VendorError, refusals: int) -> bool:
-        """Pause all polls, unless it is this subject alone that the vendor refuses; return whether it is."""
+        """Pause all polls, unless the vendor refuses this subject alone; return whether it does."""
         if loop_time() < self.paused_until:
-            return False  # another request was refused first
-        if not refusals and subject in self._suspects:
-            if not self._suspects[subject]:
-                self._suspects[subject] = True
+            return False  # by an earlier refusal
+        if not refusals and subject in self._refused_subjects:
+            if not self._refused_subjects[subject]:
+                self._refused_subjects[subject] = True
                 logger.error("The vendor refuses polls of %s (HTTP %s), but answers others.", subject, error.status)
             return True
-        self._suspects[subject] = False
-        if len(self._suspects) > _MAX_SUSPECTS:
-            del self._suspects[next(iter(self._suspects))]
+        self._refused_subjects[subject] = False
+        if len(self._refused_subjects) > _MAX_REFUSED_SUBJECTS:
+            del self._refused_subjects[next(iter(self._refused_subjects))]
         pause = delay(refusals, first=_FIRST_PAUSE, longest=_MAX_PAUSE)
         if not refusals:
             logger.error(
-                "The vendor refuses polls (HTTP %s). They pause for %.0f s, then longer, until one is answered. "
-                "Check the credentials and what they may read.",
+                "The vendor refuses polls (HTTP %s). Polling pauses for %.0f s, then longer, until a poll is answered. "
+                "Check the credentials and their permissions.",
                 error.status,
                 pause,
             )

@@ -1,4 +1,4 @@
-"""Ask the vendor about operations that no webhook has settled, at no more than the budget that all processes share."""
+"""Poll the vendor for operations that no webhook has settled, within the budget that all processes share."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BOOST = 2.0
-"""Seconds before a deadline at which an operation is polled once more."""
+DEADLINE_LEAD = 2.0
+"""Seconds before its deadline at which a wait requests one more poll."""
 URGENT_POLLS = 5
-"""How often what an event mentioned is polled before it is routine."""
+"""Polls of an operation that an event mentioned before its polls become routine."""
 
 _LEASE = 60.0
 _MAX_SLEEP = 5.0
@@ -46,14 +46,14 @@ _CLOSING = 2.0
 
 @frozen(kw_only=True)
 class PollPolicy:
-    """How operations are polled that no webhook has settled.
+    """How often operations are polled that no webhook has settled.
 
     Attributes:
         first_after: Seconds before the first poll of an operation, above 0.
-        growth: Each interval is so many times the one before, from 1 to 10.
-        max_interval: Seconds between two polls of one operation at most, above 0.
-        jitter: Intervals are longer by a random share of up to this, from 0 to 1.
-        max_per_second: Polls per second of all operations and processes together, above 0 and up to a million.
+        growth: The factor by which each interval exceeds the one before, from 1 to 10.
+        max_interval: The most seconds between two polls of one operation, above 0.
+        jitter: The most by which chance lengthens an interval, as a share of it, from 0 to 1.
+        max_per_second: Polls per second of all operations and processes together, above 0, at most a million.
 
     Raises:
         TypeError: an attribute is no number.
@@ -67,18 +67,18 @@ class PollPolicy:
     max_per_second: float = field(default=20.0, validator=number(at_least=1e-6, at_most=1e6))
 
     def interval(self, step: int, chance: float) -> float:
-        """Return the seconds before poll number `step`, counted from 0; `chance` is a random number from 0 to 1."""
+        """Return the seconds before poll number `step`, from 0; `chance` is a random number from 0 to 1."""
         longest = self.max_interval / (1.0 + self.jitter)
         return delay(step, first=self.first_after, longest=longest, growth=self.growth, jitter=self.jitter, chance=chance)
 
     def lookup_interval(self, attempt: int, chance: float) -> float:
-        """Return the seconds after look-up number `attempt`, counted from 0: the first are urgent, the others routine."""
+        """Return the seconds after lookup number `attempt`, from 0. The first lookups are urgent, the others routine."""
         if attempt + 1 < URGENT_POLLS:
             return delay(attempt, first=1.0, longest=8.0)
         return self.interval(attempt + 1 - URGENT_POLLS, chance)
 
     def next_interval(self, priority: Priority, attempt: int, chance: float) -> float:
-        """Return the seconds after a poll that settled nothing, `attempt` polls of that priority before it."""
+        """Return the seconds after a poll that settled nothing; `attempt` polls of that priority preceded it."""
         if priority is Priority.LOOKUP:
             return self.lookup_interval(attempt, chance)
         if priority is Priority.ABANDONED:
@@ -89,113 +89,106 @@ class PollPolicy:
         return self.interval(attempt + 1 if priority is Priority.ROUTINE else 0, chance)
 
 
-class Audience(Protocol):
-    """Who wants the answers."""
+class PollListener(Protocol):
+    """Receives the results of polls."""
 
-    async def ended(self, ref: OperationRef, operation: Operation, *, mentioned: bool) -> bool:
-        """Take the terminal state of an operation, polled because an event mentioned it or not; return whether it was stored."""
+    async def on_terminal(self, ref: OperationRef, operation: Operation, *, mentioned: bool) -> bool:
+        """Receive a terminal state, and whether an event caused the poll. Return whether the state was stored."""
         ...
 
-    def missing(self, ref: OperationRef, error: NotFound) -> None:
-        """Hear that the vendor knows no such operation, and has said so for a while."""
+    def on_missing(self, ref: OperationRef, error: NotFound) -> None:
+        """Receive a 404 that the vendor has repeated for a minute."""
         ...
 
-    def noted(self, ref: OperationRef, seen: Operation | None, error: Exception | None) -> None:
-        """Take what a poll saw or met that settled nothing."""
+    def on_progress(self, ref: OperationRef, seen: Operation | None, error: Exception | None) -> None:
+        """Receive the result of a poll that settled nothing."""
         ...
 
 
 class Poller:
-    """Claim from the store what is due, ask the vendor, and store and hand on what it says.
-
-    Args:
-        client: Asks the vendor.
-        store: Holds the schedule and the budget.
-        policy: The intervals and the budget.
-        audience: Who wants the answers.
-        random: Returns a number from 0 to 1.
+    """Claim due operations from the store, read them from the vendor, and pass the results on.
 
     Attributes:
         pacer: Makes the requests.
-        max_flying: How many requests may be under way at once.
+        max_in_flight: The most requests at a time.
     """
 
     def __init__(
-        self, client: OperationReader, store: Store, policy: PollPolicy, audience: Audience, *, random: Callable[[], float]
+        self, client: OperationReader, store: Store, policy: PollPolicy, listener: PollListener, *, random: Callable[[], float]
     ) -> None:
         self._client = client
         self._store = store
         self._policy = policy
-        self._audience = audience
+        self._listener = listener
         self._random = random
         self._wake = asyncio.Event()
         self.pacer = Pacer(store, client.scope, policy.max_per_second, self._wake)
-        self.max_flying = max(1, math.ceil(policy.max_per_second * _SECONDS_IN_FLIGHT))
+        self.max_in_flight = max(1, math.ceil(policy.max_per_second * _SECONDS_IN_FLIGHT))
         self._claim_at = -math.inf
-        self._flying: dict[str, PollClaim] = {}
+        self._in_flight: dict[str, PollClaim] = {}
         self._results: list[PollResult] = []
         self._hurries: dict[Priority, dict[OperationRef, None]] = {}
-        self._hurried_at: deque[float] = deque(maxlen=max(1, int(policy.max_per_second * BOOST)))
-        self._unknown: list[OperationRef] = []
+        self._hurried_at: deque[float] = deque(maxlen=max(1, int(policy.max_per_second * DEADLINE_LEAD)))
+        self._unknown_refs: list[OperationRef] = []
 
-    def first_in(self) -> float:
-        """Return the seconds until the first poll of an operation that is waited for from now on."""
+    def first_delay(self) -> float:
+        """Return the seconds before the first poll of an operation."""
         return self._policy.interval(0, self._random())
 
-    def expect(self, seconds: float) -> None:
-        """Look for due operations in so many seconds at the latest."""
+    def claim_within(self, seconds: float) -> None:
+        """Look for due operations within some seconds."""
         at = loop_time() + seconds
         if at < self._claim_at:
             self._claim_at = at
             self._wake.set()
 
     def hurry(self, ref: OperationRef, priority: Priority) -> None:
-        """Have an operation polled as soon as the budget allows."""
+        """Poll an operation as soon as the budget allows."""
         self._hurries.setdefault(priority, {})[ref] = None
         self._wake.set()
 
-    def unhurry(self, ref: OperationRef) -> None:
-        """Hurry an operation no longer that has ended."""
+    def cancel_hurry(self, ref: OperationRef) -> None:
+        """Forget that an operation was to be hurried."""
         for refs in self._hurries.values():
             refs.pop(ref, None)
 
     def may_hurry(self) -> bool:
-        """Whether one more operation may be polled before its deadline: in a crowd only as many as the budget allows."""
+        """Return whether the budget allows one more poll before a deadline, and count it if so."""
         now, times = loop_time(), self._hurried_at
-        if len(times) == times.maxlen and times[0] > now - BOOST:
+        if len(times) == times.maxlen and times[0] > now - DEADLINE_LEAD:
             return False
         times.append(now)
         return True
 
     async def run(self) -> None:
         """Poll until cancelled."""
-        troubles = 0
+        failures = 0
         self._claim_at = -math.inf
         try:
-            async with asyncio.TaskGroup() as flights:
+            async with asyncio.TaskGroup() as tasks:
                 while True:
                     self._wake.clear()
                     try:
-                        await self._hand_in()
-                        await self._claim(flights)
+                        await self._flush()
+                        await self._claim(tasks)
                     except StoreClosed:
                         raise
                     except StoreError:
-                        if not troubles:
-                            logger.exception("The store is in trouble; polls go on once it answers.")
-                        await asyncio.sleep(delay(troubles, first=0.5, longest=_MAX_SLEEP))
-                        troubles += 1
+                        if not failures:
+                            logger.exception("The store failed. Polls resume once it answers.")
+                        await asyncio.sleep(delay(failures, first=0.5, longest=_MAX_SLEEP))
+                        failures += 1
                         self._claim_at = -math.inf
                     else:
-                        troubles = 0
+                        failures = 0
                         await wait_at_most(self._wake, self._sleep())
         finally:
-            await self._give_back()
+            await self._return_claims()
 
-    async def _hand_in(self) -> None:
-        """Tell the store what it is to know; what it has not taken is told again."""
+    async def _flush(self) -> None:
+        """Write to the store what was learned; what it does not accept is written again next time."""
         store = self._store
-        if await self.pacer.hand_in():
+        if await self.pacer.flush():
             self._claim_at = -math.inf
         for priority, refs in list(self._hurries.items()):
             while refs:
@@ -204,19 +197,19 @@ class Poller:
                 for ref in some:
                     refs.pop(ref, None)
                 self._claim_at = -math.inf
-        if self._unknown:
-            await store.remove_pending(unknown := list(self._unknown))
-            del self._unknown[: len(unknown)]
+        if self._unknown_refs:
+            await store.remove_pending(unknown := list(self._unknown_refs))
+            del self._unknown_refs[: len(unknown)]
         if self._results:
             await store.settle_polls(results := list(self._results))
             del self._results[: len(results)]
-            self.expect(min(result.again_in for result in results))
+            self.claim_within(min(result.retry_in for result in results))
 
-    async def _claim(self, flights: asyncio.TaskGroup) -> None:
-        room = self.max_flying - len(self._flying)
+    async def _claim(self, tasks: asyncio.TaskGroup) -> None:
+        room = self.max_in_flight - len(self._in_flight)
         if room <= 0 or loop_time() < self._claim_at:
             return
-        self._claim_at = math.inf  # a hint that comes while the store is asked is not lost
+        self._claim_at = math.inf  # before the store is called, so that a hint during the call is not lost
         scope, rate = self._client.scope, self._policy.max_per_second
         asked = loop_time()
         claimed = await self._store.claim_polls(scope, limit=room, lease=_LEASE, max_per_second=rate)
@@ -224,72 +217,72 @@ class Poller:
         self._claim_at = min(self._claim_at, now + min(claimed.next_in, _MAX_SLEEP))
         for claim in claimed.claims:
             self.pacer.refusals = claim.refusals
-            self._flying[claim.fence] = claim
-            flights.create_task(self._fly(claim, asked + claim.start_in, now + claim.start_in), name=f"poll of {claim.ref}")
+            self._in_flight[claim.fence] = claim
+            tasks.create_task(self._run_claim(claim, asked + claim.start_in, now + claim.start_in), name=f"poll of {claim.ref}")
 
     def _sleep(self) -> float:
-        """Return the seconds until there may be something to claim."""
-        full = len(self._flying) >= self.max_flying
+        """Return the seconds until the next claim."""
+        full = len(self._in_flight) >= self.max_in_flight
         return _MAX_SLEEP if full else min(max(0.0, self._claim_at - loop_time()), _MAX_SLEEP)
 
-    async def _fly(self, claim: PollClaim, since: float, at: float) -> None:
+    async def _run_claim(self, claim: PollClaim, since: float, at: float) -> None:
         stays_urgent = claim.priority is Priority.LOOKUP and claim.attempt + 1 < URGENT_POLLS
         again = PollResult(
             claim=claim,
-            again_in=self._policy.next_interval(claim.priority, claim.attempt, self._random()),
+            retry_in=self._policy.next_interval(claim.priority, claim.attempt, self._random()),
             priority=claim.priority if stays_urgent else max(claim.priority, Priority.ROUTINE),
         )
         try:
             result = await self._poll(claim, await self.pacer.turn_at(since, at), again)
         except Exception:
-            self._land(claim, again)
+            self._finish_claim(claim, again)
             raise
-        self._land(claim, result)
+        self._finish_claim(claim, result)
 
-    def _land(self, claim: PollClaim, result: PollResult | None) -> None:
-        del self._flying[claim.fence]
+    def _finish_claim(self, claim: PollClaim, result: PollResult | None) -> None:
+        del self._in_flight[claim.fence]
         if result is not None:
             self._results.append(result)
         self._wake.set()
 
     async def _poll(self, claim: PollClaim, turn: Turn, again: PollResult) -> PollResult | None:
-        """Poll once; return how the claim is given back, None if it has ended."""
+        """Poll once. Return how to settle the claim, None if its operation is no longer pending."""
         ref = claim.ref
         answer = await self.pacer.ask(
             ref, turn, lambda may_send: self._client.read_operation(ref, may_send=may_send), refusals=claim.refusals
         )
         if not answer.sent:
-            return _unpolled(claim, again_in=answer.retry_in)
+            return _returned(claim, retry_in=answer.retry_in)
         operation, error = answer.value, answer.error
         if operation is not None:
             again = evolve(again, known=True)
             if operation.status.terminal:
-                stored = await self._audience.ended(ref, operation, mentioned=claim.priority is Priority.LOOKUP)
+                stored = await self._listener.on_terminal(ref, operation, mentioned=claim.priority is Priority.LOOKUP)
                 return None if stored else again
-        self._audience.noted(ref, operation, error)
+        self._listener.on_progress(ref, operation, error)
         if isinstance(error, NotFound):
             again = evolve(again, known=False)
             if claim.missing + 1 >= _MISSING_TIMES and claim.missing_for >= _MISSING_SECONDS:
-                self._audience.missing(ref, error)
+                self._listener.on_missing(ref, error)
                 if claim.priority is Priority.ABANDONED:
-                    self._unknown.append(ref)
+                    self._unknown_refs.append(ref)
                     return None
         if answer.counted:
-            return evolve(again, again_in=min(again.again_in, answer.retry_in))
-        if again_in := self.pacer.again_in(ref):  # neither ahead of others by its rank
-            return PollResult(claim=claim, again_in=again_in, counted=False)
-        return _unpolled(claim)
+            return evolve(again, retry_in=min(again.retry_in, answer.retry_in))
+        if retry_in := self.pacer.retry_in(ref):  # then without its priority, which would put it before the others
+            return PollResult(claim=claim, retry_in=retry_in, counted=False)
+        return _returned(claim)
 
-    async def _give_back(self) -> None:
-        """Let others poll what is under way, whatever ends this work."""
-        self._results += [_unpolled(claim) for claim in self._flying.values()]
-        self._flying.clear()
+    async def _return_claims(self) -> None:
+        """Return the claims of the polls in flight, so that other processes can make them."""
+        self._results += [_returned(claim) for claim in self._in_flight.values()]
+        self._in_flight.clear()
         try:
             async with asyncio.timeout(_CLOSING):
-                await self._hand_in()
+                await self._flush()
         except (StoreError, TimeoutError):
-            logger.warning("Claims of polls could not be given back; their leases run out in %.0f s.", _LEASE)
+            logger.warning("Claims of polls could not be returned to the store. They expire in %.0f s.", _LEASE)
 
 
-def _unpolled(claim: PollClaim, *, again_in: float = 0.0) -> PollResult:
-    return PollResult(claim=claim, again_in=again_in, priority=claim.priority, counted=False)
+def _returned(claim: PollClaim, *, retry_in: float = 0.0) -> PollResult:
+    return PollResult(claim=claim, retry_in=retry_in, priority=claim.priority, counted=False)

@@ -1,4 +1,4 @@
-"""Behind every ingress: a signed delivery in, what to answer out. It does no IO but through its store."""
+"""The receiver behind every ingress: it verifies, stores and acknowledges deliveries, and does no IO except in its store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from rewards_core.clock import loop_time
 from rewards_core.errors import SignatureError
 from rewards_core.log_limit import LogLimit
 from rewards_core.validation import check_callable, check_methods, check_name, check_number, check_whole, setting
-from webhooks.advice import ADVICE, NOT_STARTED
 from webhooks.delivery_log import deliveries, log_delivery, log_refused
 from webhooks.handlers import Handler, HandlerPolicy, HandlerRunner, HandlerStatistics, by_scope
 from webhooks.ingress.base import (
@@ -30,11 +29,11 @@ from webhooks.ingress.base import (
     Reply,
     content_length,
 )
-from webhooks.readings import LARGE_BODY, Readings, unreadable
-from webhooks.refusals import Refusal, Refusals
+from webhooks.parsing import LARGE_BODY, BodyParser, unreadable_event
+from webhooks.refusals import ADVICE, Refusal, Refusals
+from webhooks.store import open_store
 from webhooks.store.base import A_STORE, Store
 from webhooks.store.records import DEFAULT_SERVICE, Acceptance
-from webhooks.store.url import open_store
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -42,8 +41,8 @@ if TYPE_CHECKING:
     from rewards_core.operations import Event, EventSource
     from webhooks.ingress.base import BodyProblem, Closable
 
-    _Found = tuple[EventSource | SignatureError, Event | None]
-    _Arrived = tuple[Mapping[str, str], bytes, asyncio.Future[_Found]]
+    _Verified = tuple[EventSource | SignatureError, Event | None]
+    _Delivery = tuple[Mapping[str, str], bytes, asyncio.Future[_Verified]]
 
 logger = logging.getLogger(__name__)
 
@@ -52,21 +51,27 @@ H = TypeVar("H", bound=Handler)
 MAX_BODY = 262_144
 
 _FAULT = SignatureError(ADVICE["error"], reason="error")
-_NEARNESS: Mapping[str, int] = {"error": -1, "missing": 0, "malformed": 1, "unknown_key": 2, "mismatch": 3}
-"""How near a refused signature came to be one, by reason; a source's own words are at 0."""
+_CLOSENESS: Mapping[str, int] = {"error": -1, "missing": 0, "malformed": 1, "unknown_key": 2, "mismatch": 3}
+"""How close a refused signature is to a valid one, by reason; reasons of a source's own count as 0."""
+
+_NOT_STARTED = (
+    "a delivery was stored, but its handlers do not run because the receiver was not started. Put `async with receiver:` into "
+    "the application's lifespan (FastAPI, Starlette) or around your program, or use receiver.register(app, path) (aiohttp). "
+    "Events that arrived before the first start of a handler can be replayed by receiver.replay"
+)
 
 
 @frozen(kw_only=True)
 class ReceiverStatistics:
-    """What came in since the receiver was made.
+    """Counters of a receiver.
 
     Attributes:
-        accepted: New events, dead letters included.
-        duplicates: Deliveries of events that were known.
+        accepted: New events, including dead letters.
+        duplicates: Deliveries of known events.
         dead_letters: New events that cannot be used.
-        rejected: Reason of refusal to number of deliveries.
-        store_failures: Deliveries that could not be kept.
-        last_delivery_at: When the last signed delivery came, Unix time; None if none came.
+        rejected: Refused deliveries by reason.
+        store_failures: Deliveries that could not be stored.
+        last_delivery_at: Unix time of the last signed delivery, None if there was none.
     """
 
     accepted: int
@@ -78,24 +83,23 @@ class ReceiverStatistics:
 
 
 class Receiver:
-    """Take in deliveries: verify, keep, acknowledge; then run handlers on what was kept.
+    """Verify deliveries, store them, acknowledge them, and run handlers on the stored events.
 
     Args:
-        sources: Whose deliveries: one source, or several with different scopes on one path.
-        store: Where events are kept: a store, which stays its owner's to close; or the URL of one, as for `open_store`, which
-            is closed with the receiver.
-        service: The service that the handlers belong to. Give each service a name of its own, without a slash, once several
-            share a store; all processes of one service have the same handlers.
+        sources: One source of events, such as `OriginalWebhooks`, or several with different scopes on one path.
+        store: A store, which the receiver does not close; or a URL for `open_store`, whose store it closes.
+        service: The service that the handlers belong to, a name without a slash. Services that share a store need different
+            names; all processes of one service have the same handlers.
         handlers: How handlers are run.
-        max_body: Bytes a body may have, 1 or more.
-        body_timeout: Seconds a body may take to arrive, above 0.
+        max_body: The most bytes of a body, 1 or more.
+        body_timeout: The most seconds in which a body must arrive, above 0.
         clock: Unix time in seconds.
-        random: Returns a number from 0 to 1; a handler's retry waits up to a fifth longer by it.
+        random: Returns a number from 0 to 1, which lengthens a handler's retry delay by up to a fifth.
 
     Raises:
-        TypeError: an argument is of another type.
-        ValueError: `max_body` or `body_timeout` is out of range, there is no source, two share a scope, the URL names no store,
-            or `service` cannot be a name.
+        TypeError: an argument has the wrong type.
+        ValueError: `max_body` or `body_timeout` is out of range, there is no source, two sources share a scope, the URL names no
+            store, or `service` is not a valid name.
     """
 
     def __init__(
@@ -116,44 +120,42 @@ class Receiver:
         self._owns_store = isinstance(store, str)
         self._store = open_store(store) if isinstance(store, str) else check_methods(store, "store", A_STORE, Store)
         policy = setting(handlers, "handlers", HandlerPolicy)
-        self._readings = Readings()
-        self._handlers = HandlerRunner(
-            self._store, by_scopes, service=service, policy=policy, readings=self._readings, random=random
-        )
+        self._parser = BodyParser()
+        self._handlers = HandlerRunner(self._store, by_scopes, service=service, policy=policy, parser=self._parser, random=random)
         self._max_body = check_whole(max_body, "max_body", at_least=1)
         self._body_timeout = check_number(body_timeout, "body_timeout", above=0, unit="seconds")
         self._clock = check_callable(clock, "clock")
         self._accepted = self._duplicates = self._dead_letters = self._store_failures = 0
         self._last_delivery_at: float | None = None
-        self._unstarted = False
-        self._arrived: list[_Arrived] = []
+        self._handlers_not_started = False
+        self._batch: list[_Delivery] = []
         self._refusals = Refusals(logger, clock=self._clock)
-        self._log_limit = LogLimit(clock=loop_time)  # for what may happen with every delivery
-        self._refused_lines = LogLimit(1.0, lines=10, clock=loop_time)  # strangers must not fill the log
+        self._log_limit = LogLimit(clock=loop_time)  # for problems that every delivery may have
+        self._refused_lines = LogLimit(1.0, lines=10, clock=loop_time)  # unsigned requests must not fill the log
 
     @property
     def store(self) -> Store:
-        """Where events are kept."""
+        """The store of its events."""
         return self._store
 
     @property
     def max_body(self) -> int:
-        """Bytes a body may have."""
+        """The most bytes of a body."""
         return self._max_body
 
     @property
     def body_timeout(self) -> float:
-        """Seconds a body may take to arrive."""
+        """The most seconds in which a body must arrive."""
         return self._body_timeout
 
     @property
     def handler_statistics(self) -> HandlerStatistics:
-        """What the handlers did since the receiver was made."""
+        """Counters of the handlers."""
         return self._handlers.statistics
 
     @property
     def statistics(self) -> ReceiverStatistics:
-        """What came in since the receiver was made."""
+        """Counters of the deliveries."""
         return ReceiverStatistics(
             accepted=self._accepted,
             duplicates=self._duplicates,
@@ -165,24 +167,24 @@ class Receiver:
 
     @property
     def refused(self) -> tuple[Refusal, ...]:
-        """The last deliveries that were refused, newest first: at most 256, those alike as one, and nothing of their bodies."""
+        """The last refused deliveries, newest first: at most 256 after similar ones are merged, without their bodies."""
         return self._refusals.newest_first()
 
     def on(self, event_name: str, *, name: str | None = None) -> Callable[[H], H]:
-        """Register the decorated async function for events of a name, `"*"` for every event.
+        """Register the decorated async function as a handler.
 
-        It runs at least once for each event, so it must be idempotent. `outcome.conflict` tells of an outcome that differs
-        from the first. A name that no source knows is warned about.
+        It runs at least once for each event, so it must be idempotent. An event name that no source knows is logged as a warning.
 
         Args:
-            event_name: The vendor's name, such as `"reward.allocated"`.
-            name: The handler's own name, the same in every release: jobs are kept under it. Default: module and function name.
+            event_name: The vendor's name, such as `"reward.allocated"`; `"*"` for all events; or `"outcome.conflict"` for
+                outcomes that differ from the first one of their operation.
+            name: The handler's name, under which its jobs are stored, so keep it when you rename the function. Default: module
+                and function name.
 
         Raises:
-            TypeError: it is not an async function that takes one event, or a name is not a str.
-            ValueError: its name is taken by another handler or could be another service's, or a name is empty or holds what none
-                can hold.
-            RuntimeError: the receiver was started.
+            TypeError: the function is not async or does not take one event, or a name is not a str.
+            ValueError: the name is empty, malformed, used by another handler, or could belong to another service.
+            RuntimeError: the receiver is started already.
         """
         check_name(event_name, "event_name")
         if name is not None:
@@ -190,7 +192,7 @@ class Receiver:
 
         def register(handler: H) -> H:
             self._handlers.add(event_name, handler, name)
-            self._unstarted = True
+            self._handlers_not_started = True
             return handler
 
         return register
@@ -198,80 +200,80 @@ class Receiver:
     def refusal(
         self, method: str, headers: Mapping[str, str], content_length: int | None, peer: object = None, *, unread: bool = True
     ) -> Reply | None:
-        """Return what to answer without reading the body, None if it may be read.
+        """Return the reply to a request that is refused before its body is read, None if the body should be read.
 
-        A delivery that no source admits is not worth its body: it is answered 401, and its connection is to be closed.
+        A delivery that no source admits gets a 401, and its connection should be closed.
 
         Args:
             method: The request's method.
-            headers: The request's headers, in a mapping that folds the case of names.
-            content_length: What they say of the body's length, None if they do not.
-            peer: Whose request it is, for people to read.
-            unread: Whether the body has yet to arrive; one that is there is judged by `receive`.
+            headers: The request's headers, in a case-insensitive mapping.
+            content_length: The body's length, None if it is unknown.
+            peer: The client's address, for logs.
+            unread: Whether the body has not arrived yet. If it has, `receive` checks the signature.
         """
-        unfit = self._unfit(method, headers, content_length)
+        unfit = self._preflight(method, headers, content_length)
         if unfit is not None:
-            claimed = self._claimed(headers)
+            claimed = self._claimed_key_ids(headers)
             return self._refuse(*unfit, peer, method=method, length=content_length, key_ids=claimed)
         if unread and not any(_admits(source, headers) for source in self._sources):
-            problem = self._signer(headers, b"")
+            problem = self._find_signer(headers, b"")
             if isinstance(problem, SignatureError):
                 return self._refuse_unsigned(problem, UNADMITTED, peer, content_length)
         return None
 
     def refuse(self, reason: BodyProblem, peer: object = None, headers: Mapping[str, str] | None = None) -> Reply:
-        """Return what to answer to a delivery whose body could not be read, and count it.
+        """Return the reply to a delivery whose body could not be read, and count it.
 
         Args:
-            reason: `"slow"` if it did not arrive in `body_timeout` seconds, `"absent"` if nothing of it did, `"size"` if it has
-                more than `max_body` bytes, `"broken"` if it broke off or was framed wrongly, `"read_before"` if something in
-                front of the receiver took it.
-            peer: Whose request it is, for people to read.
-            headers: The request's headers, in a mapping that folds the case of names; its length and key ids are kept.
+            reason: `"slow"` if the body did not arrive in `body_timeout` seconds, `"absent"` if none of it arrived, `"size"` if
+                it has more than `max_body` bytes, `"broken"` if it was interrupted or framed wrongly, `"read_before"` if a
+                middleware consumed it.
+            peer: The client's address, for logs.
+            headers: The request's headers, in a case-insensitive mapping; the length and the key ids are kept.
         """
         if headers is None:
             return self._refuse(reason, BODY_PROBLEMS[reason], peer)
-        length, claimed = content_length(headers), self._claimed(headers)
+        length, claimed = content_length(headers), self._claimed_key_ids(headers)
         return self._refuse(reason, BODY_PROBLEMS[reason], peer, length=length, key_ids=claimed)
 
     async def receive(self, headers: Mapping[str, str], body: bytes, peer: object = None) -> Reply:
-        """Return what to answer to a delivery; an answer of 200 means that it is kept.
+        """Process a delivery and return the reply to it.
 
         Args:
-            headers: The delivery's headers.
+            headers: The delivery's headers, in a case-insensitive mapping.
             body: The raw bytes, as they arrived.
-            peer: Whose request it is, for people to read.
+            peer: The client's address, for logs.
 
         Returns:
-            200 if the event is kept (or was already), 401 if no source signed it, 413 if it is too large, 503 if it could not be
-            kept.
+            200 once the event is stored (or was before), 401 if no source accepts the signature, 413 if the body is too large,
+            503 if the event could not be stored.
         """
         if len(body) > self._max_body:
-            return self._refuse("size", TOO_LARGE, peer, length=len(body), key_ids=self._claimed(headers))
+            return self._refuse("size", TOO_LARGE, peer, length=len(body), key_ids=self._claimed_key_ids(headers))
         started = time.perf_counter() if deliveries.isEnabledFor(logging.INFO) else None
-        signer, event = await self._look_at(headers, body)
+        signer, event = await self._verify(headers, body)
         if isinstance(signer, SignatureError):
             seconds = None if started is None else time.perf_counter() - started
             return self._refuse_unsigned(signer, UNSIGNED, peer, len(body), seconds)
         if event is None:
             try:
-                event = await self._readings.read(signer, body, headers, remember=self._handlers.running)
-            except Exception as problem:  # noqa: BLE001 - whatever a body does to a source
-                event = unreadable(signer, body, problem)
+                event = await self._parser.parse(signer, body, headers, remember=self._handlers.running)
+            except Exception as problem:  # noqa: BLE001 - a body may trigger any bug of a source
+                event = unreadable_event(signer, body, problem)
         try:
             acceptance = await self._store.accept(event)
         except Exception:
             self._store_failures += 1
             if self._log_limit.allows("store"):
-                logger.exception("a delivery could not be kept and was answered 503")
+                logger.exception("a delivery could not be stored and was answered 503, so the vendor repeats it")
             if started is not None:
                 log_delivery(event, "not kept", time.perf_counter() - started, peer)
             return NOT_KEPT
-        await asyncio.sleep(0)  # so that all deliveries of one commit go on together, and waiters before answers
+        await asyncio.sleep(0)  # the deliveries of one commit continue together, and waiters run before the replies
         self._last_delivery_at = self._clock()
-        if self._unstarted:
-            self._unstarted = False
-            logger.warning(NOT_STARTED)
+        if self._handlers_not_started:
+            self._handlers_not_started = False
+            logger.warning(_NOT_STARTED)
         if acceptance is Acceptance.DUPLICATE:
             self._duplicates += 1
             verdict = "duplicate"
@@ -281,29 +283,29 @@ class Receiver:
             if event.problem is not None:
                 self._dead_letters += 1
                 verdict = "dead letter"
-                logger.warning("a signed delivery is kept as a dead letter: %s", event.problem)
+                logger.warning("a signed delivery was stored as a dead letter: %s", event.problem)
         if started is not None:
             log_delivery(event, verdict, time.perf_counter() - started, peer)
         return ACCEPTED
 
     async def replay(self, event_ids: Sequence[int]) -> int:
-        """Read kept events again and let every handler that wants them run again; what they settle or ask is settled and asked.
+        """Parse stored events again and process them as new ones, for all handlers that want them.
 
         Args:
-            event_ids: The events; unknown ones, erased ones and those that still cannot be used are passed over.
+            event_ids: The events; unknown, erased and still unusable ones are skipped.
 
         Returns:
-            How many events could be used.
+            The number of events that were replayed.
 
         Raises:
-            StoreError: the store could not be read or written; what came before in `event_ids` may have been replayed.
+            StoreError: the store failed; the first of `event_ids` may have been replayed.
         """
         count = 0
         for event_id in event_ids:
             stored = await self._store.get_event(event_id)
             if stored is None or not stored.event.body:
                 continue
-            event = await self._handlers.read_again(stored.event)
+            event = await self._handlers.parse_again(stored.event)
             if event.problem is not None:
                 continue
             if event is not stored.event:
@@ -313,42 +315,40 @@ class Receiver:
         return count
 
     def register(self, app: Any, path: str, completions: Closable | None = None) -> None:
-        """Serve deliveries under a path of an aiohttp application.
-
-        The handlers start and stop with the application.
+        """Serve deliveries on a path of an aiohttp application. The handlers start and stop with the application.
 
         Args:
             app: An `aiohttp.web.Application` that has not started.
             path: Such as `"/webhooks/rewards"`.
-            completions: What the application's requests wait with, closed when it shuts down: before the server waits for open
-                requests, so that no `wait` holds it up. It stays the application's to start.
+            completions: A `Completions` that the application's requests wait with. It is closed at shutdown before the server
+                waits for open requests, so that no `wait` delays it. The application starts it.
 
         Raises:
-            TypeError: `app` is no such application, `path` no str, or `completions` cannot be closed.
+            TypeError: `app` is not such an application, `path` not a str, or `completions` cannot be closed.
             ValueError: `path` does not begin with `/`, or the application's `client_max_size` is below `max_body`, so that a
                 middleware could not read every delivery.
         """
-        from webhooks.ingress.aiohttp_app import register  # noqa: PLC0415 - aiohttp's server is needed by this alone
+        from webhooks.ingress.aiohttp_app import register  # noqa: PLC0415 - only this needs aiohttp's server
 
         register(self, app, path, completions)
 
     async def start(self) -> None:
-        """Begin to run handlers; idempotent.
+        """Start the handlers; idempotent.
 
         Raises:
-            StoreError: the handlers could not be registered; nothing runs.
+            StoreError: the handlers could not be registered; none runs.
         """
         await self._handlers.start()
-        self._unstarted = False
+        self._handlers_not_started = False
 
     async def aclose(self, drain: float = 0.0) -> None:
-        """Stop running handlers, and close the store if this receiver opened it; idempotent.
+        """Stop the handlers, and close the store if this receiver opened it; idempotent.
 
         Args:
-            drain: Seconds that running handlers get to come to their end, 0 or more.
+            drain: Seconds that running handlers have to finish, 0 or more.
 
         Raises:
-            TypeError: `drain` is no number; nothing was stopped.
+            TypeError: `drain` is not a number; nothing was stopped.
             ValueError: it is negative or not finite; nothing was stopped.
         """
         check_number(drain, "drain", at_least=0, unit="seconds")
@@ -365,8 +365,8 @@ class Receiver:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.aclose()
 
-    def _unfit(self, method: str, headers: Mapping[str, str], length: int | None) -> tuple[str, Reply] | None:
-        """Return why a request can be no delivery, whoever signed it, and what to answer."""
+    def _preflight(self, method: str, headers: Mapping[str, str], length: int | None) -> tuple[str, Reply] | None:
+        """Return the reason and the reply for a request that is refused whatever its signature."""
         if method != "POST":
             return "method", WRONG_METHOD
         encoding = headers.get("content-encoding")
@@ -376,61 +376,61 @@ class Receiver:
             return "size", TOO_LARGE
         return None
 
-    async def _look_at(self, headers: Mapping[str, str], body: bytes) -> _Found:
-        """Return who signed a delivery, or why nobody did, and the event unless the body is too large to be read at once."""
+    async def _verify(self, headers: Mapping[str, str], body: bytes) -> _Verified:
+        """Return the source whose key signed a delivery, or why none did, and the event unless the body is large."""
         loop = asyncio.get_running_loop()
-        looked_at: asyncio.Future[_Found] = loop.create_future()
-        self._arrived.append((headers, body, looked_at))
-        if len(self._arrived) == 1:
-            loop.call_soon(self._look_at_all)
-        return await looked_at
+        verified: asyncio.Future[_Verified] = loop.create_future()
+        self._batch.append((headers, body, verified))
+        if len(self._batch) == 1:
+            loop.call_soon(self._verify_batch)
+        return await verified
 
-    def _look_at_all(self) -> None:
-        """Verify all deliveries of one moment, then read them all.
+    def _verify_batch(self) -> None:
+        """Verify all deliveries of one pass of the event loop, then parse them all.
 
-        A step that many take one after the other keeps its code in the processor's caches: in `benchmarks deliveries` it takes a
-        third less of the server's time than each delivery by itself.
+        Each step in a row keeps its code in the processor's caches: in `benchmarks deliveries` this takes a third less of the
+        server's time than one delivery after the other.
         """
-        arrived, self._arrived = self._arrived, []
-        found: list[_Found] = []
-        for signer, (headers, body, _) in zip([self._signer(*each[:2]) for each in arrived], arrived, strict=True):
+        arrived, self._batch = self._batch, []
+        found: list[_Verified] = []
+        for signer, (headers, body, _) in zip([self._find_signer(*each[:2]) for each in arrived], arrived, strict=True):
             event = None
             if not isinstance(signer, SignatureError) and len(body) < LARGE_BODY:
                 try:
                     event = signer.parse(body, headers)
-                except Exception as problem:  # noqa: BLE001 - whatever a body does to a source
-                    event = unreadable(signer, body, problem)
+                except Exception as problem:  # noqa: BLE001 - a body may trigger any bug of a source
+                    event = unreadable_event(signer, body, problem)
             found.append((signer, event))
-        for (_, _, looked_at), each in zip(arrived, found, strict=True):
-            if not looked_at.done():
-                looked_at.set_result(each)
+        for (_, _, verified), each in zip(arrived, found, strict=True):
+            if not verified.done():
+                verified.set_result(each)
 
-    def _signer(self, headers: Mapping[str, str], body: bytes) -> EventSource | SignatureError:
-        """Return the source whose key signed the body, or why there is none: of several what came nearest."""
+    def _find_signer(self, headers: Mapping[str, str], body: bytes) -> EventSource | SignatureError:
+        """Return the source whose key signed the body, or the closest of the sources' errors."""
         nearest = _FAULT
         for source in self._sources:
             try:
                 source.verify(headers, body)
             except SignatureError as problem:
-                if _nearness(problem) > _nearness(nearest):
-                    # with its traceback it would hold this frame, and so the body, until garbage is collected
+                if _closeness(problem) > _closeness(nearest):
+                    # its traceback would keep this frame, and so the body, until garbage collection
                     nearest = problem.with_traceback(None)
-            except Exception as problem:  # noqa: BLE001 - whatever a delivery does to a source, it is answered
+            except Exception as problem:  # noqa: BLE001 - a delivery may trigger any bug of a source
                 if self._log_limit.allows("error"):
                     logger.warning("a source failed to verify a delivery: %s", type(problem).__name__)
             else:
                 return source
         return nearest
 
-    def _claimed(self, headers: Mapping[str, str]) -> Sequence[str]:
-        """Return the ids of the keys that headers claim, as far as a source can read them without the body."""
+    def _claimed_key_ids(self, headers: Mapping[str, str]) -> Sequence[str]:
+        """Return the key ids in the headers, as far as a source can read them without the body."""
         for source in self._sources:
             try:
                 source.verify(headers, b"")
             except SignatureError as problem:
                 if problem.key_ids:
                     return problem.key_ids
-            except Exception:  # noqa: BLE001, S112 - they are for people to read
+            except Exception:  # noqa: BLE001, S112 - the ids are only shown to people
                 continue
         return ()
 
@@ -448,13 +448,13 @@ class Receiver:
         return reply
 
 
-def _nearness(problem: SignatureError) -> int:
-    return _NEARNESS.get(problem.reason, 0)
+def _closeness(problem: SignatureError) -> int:
+    return _CLOSENESS.get(problem.reason, 0)
 
 
 def _admits(source: EventSource, headers: Mapping[str, str]) -> bool:
     admits = getattr(source, "admits", None)
     try:
         return admits is None or bool(admits(headers))
-    except Exception:  # noqa: BLE001 - whatever headers do to a source, `verify` decides
+    except Exception:  # noqa: BLE001 - headers may trigger any bug of a source; `verify` decides
         return True

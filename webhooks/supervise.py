@@ -1,4 +1,4 @@
-"""Background work that is started again when it dies."""
+"""Background tasks that are restarted when they crash."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ logger = logging.getLogger(__name__)
 
 @frozen(kw_only=True)
 class RestartPolicy:
-    """How work that died is started again.
+    """How a crashed task is restarted.
 
     Attributes:
-        first_delay: Seconds before the first restart, above 0; doubled with every death in a row.
-        max_delay: Seconds between restarts at most, above 0.
-        healthy_after: A task that ran for so many seconds, 0 or more, counts as healthy again.
-        deaths: After so many deaths in a row there is no restart, 1 or more; None: always restart.
+        first_delay: Seconds before the first restart, above 0; doubled with each consecutive crash.
+        max_delay: The most seconds before a restart, above 0.
+        healthy_after: Seconds, 0 or more. A task that ran this long counts as healthy again.
+        deaths: Consecutive crashes after which the task is not restarted, 1 or more; None restarts it always.
 
     Raises:
-        TypeError: an attribute is no number, or `deaths` not a whole one.
-        ValueError: one is out of range.
+        TypeError: an attribute is not a number, or `deaths` not a whole one.
+        ValueError: an attribute is out of range.
     """
 
     first_delay: float = field(default=0.1, validator=number(above=0))
@@ -44,20 +44,19 @@ async def keep_running(
     died: Callable[[Exception], None],
     traceback: bool = True,
 ) -> None:
-    """Run work over and over until cancelled; it is not meant to return.
+    """Run `work`, which should not return, and restart it when it crashes, until cancelled.
 
     Args:
         work: Runs until cancelled.
         name: For the log.
-        policy: How it is started again.
-        died: Called with every death.
-        traceback: Whether the log shows where it died, beside what it died of.
+        policy: How it is restarted.
+        died: Called with the error of each crash.
+        traceback: Whether the log shows tracebacks.
 
     Raises:
-        Exception: what the work died of, when it has died `policy.deaths` times in a row; a `RuntimeError` that names it if it
-            is no `Exception`.
+        Exception: the error of the crash number `policy.deaths` in a row; a `RuntimeError` if that is no `Exception`.
     """
-    row = 0
+    crashes = 0
     while True:
         started = loop_time()
         try:
@@ -65,35 +64,35 @@ async def keep_running(
             return
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
-        except BaseException as problem:  # whatever it is: a task must not end unseen
-            if is_cancelled():  # also where what was cancelled died of it
+        except BaseException as problem:  # no task may end unnoticed
+            if is_cancelled():  # also if the cancelled work raised something else
                 raise asyncio.CancelledError from problem
             cause = problem if isinstance(problem, Exception) else _as_exception(problem)
         died(cause)
-        row = row + 1 if loop_time() - started < policy.healthy_after else 1
-        if policy.deaths is not None and row >= policy.deaths:
-            logger.error("%s died %d times in a row and is given up", name, row, exc_info=cause)
+        crashes = crashes + 1 if loop_time() - started < policy.healthy_after else 1
+        if policy.deaths is not None and crashes >= policy.deaths:
+            logger.error("%s crashed %d times in a row and is not restarted", name, crashes, exc_info=cause)
             raise cause
-        pause = delay(row - 1, first=policy.first_delay, longest=policy.max_delay)
+        pause = delay(crashes - 1, first=policy.first_delay, longest=policy.max_delay)
         where = cause if traceback else None
-        logger.error("%s died and starts again in %.1f s: %s", name, pause, cause, exc_info=where)
+        logger.error("%s crashed and is restarted in %.1f s: %s", name, pause, cause, exc_info=where)
         await asyncio.sleep(pause)
 
 
 def is_cancelled() -> bool:
-    """Return whether somebody asked the running task to end; a `CancelledError` may also come from inside."""
+    """Return whether the running task is being cancelled; a `CancelledError` may also come from what it calls."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 def _as_exception(problem: BaseException) -> Exception:
-    told = RuntimeError(f"expected it to run until cancelled, but it was ended from inside by {type(problem).__name__}")
-    told.__cause__ = problem
-    return told
+    error = RuntimeError(f"It raised {type(problem).__name__}, but nobody cancelled it.")
+    error.__cause__ = problem
+    return error
 
 
 async def wait_at_most(event: asyncio.Event, seconds: float | None) -> None:
-    """Return when the event is set or the seconds are over; None: only when it is set."""
+    """Wait for the event, at most for some seconds; None is no limit."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

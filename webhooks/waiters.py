@@ -1,4 +1,4 @@
-"""Who waits for which operation, and until when."""
+"""Callers that wait for an operation, their deadlines, and the table in which an outcome finds them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from attrs import define, field, frozen
 
 from rewards_core.clock import loop_time
-from webhooks.polling import BOOST, Poller
+from webhooks.polling import DEADLINE_LEAD, Poller
 from webhooks.store.records import Priority
 
 if TYPE_CHECKING:
@@ -22,15 +22,15 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-LAST_LOOK = 2.0
-"""Seconds that a store gets to answer after the time of a wait is over."""
-_FINEST = 1e-9
-"""Seconds by which a loop may call a timer too early."""
+FINAL_LOOKUP_TIMEOUT = 2.0
+"""Seconds that the store has for one more lookup after the timeout of a wait."""
+_TIMER_SLACK = 1e-9
+"""Seconds by which an event loop may call a timer too early."""
 
 
 @frozen
 class Settled:
-    """An outcome on its way to its waiters."""
+    """An outcome as its waiters get it."""
 
     operation: Operation
     via: Via
@@ -40,23 +40,23 @@ class Settled:
 Ending = Settled | Exception
 
 
-class Waiting(Protocol):
-    """What waits for operations: a caller inside `wait`, or a stream of completions."""
+class Waiter(Protocol):
+    """A caller inside `wait`, or a stream of completions."""
 
     def end(self, kind: str, uid: str, ending: Ending, /) -> None:
-        """Take how an operation ended, or why it cannot be waited for any longer."""
+        """Receive the outcome of an operation, or the reason why the wait for it ends."""
         ...
 
-    def note(self, seen: Operation | None, error: Exception | None, /) -> None:
-        """Take what a poll saw or met that settled nothing."""
+    def note_poll(self, seen: Operation | None, error: Exception | None, /) -> None:
+        """Receive the result of a poll that settled nothing."""
         ...
 
 
 @define(eq=False, weakref_slot=False)
 class TimedWaiter:
-    """One caller who waits until a deadline; the future's result is None when its time is over.
+    """One caller and its deadline. The future's result is None on timeout.
 
-    It is its own timer's callback: there may be very many of them.
+    It is its own timer's callback, because there may be a million of them.
     """
 
     future: asyncio.Future[Ending | None]
@@ -68,9 +68,9 @@ class TimedWaiter:
     limit: asyncio.Timeout | None = None
 
     def __call__(self) -> None:
-        """Have the vendor asked shortly before the deadline, and wake the caller when it has come."""
+        """Request a poll shortly before the deadline, and wake the caller at the deadline."""
         loop = self.future.get_loop()
-        if loop.time() >= self.deadline - _FINEST:
+        if loop.time() >= self.deadline - _TIMER_SLACK:
             if not self.future.done():
                 self.future.set_result(None)
             return
@@ -79,41 +79,41 @@ class TimedWaiter:
         self.timer = loop.call_at(self.deadline, self)
 
     def hurry(self) -> None:
-        """Have the vendor asked at once."""
+        """Request a poll now."""
         raise NotImplementedError
 
-    async def meanwhile(self, answering: Awaitable[T]) -> T | None:
-        """Return what the store answers, None if the wait ends before it does."""
-        self.limit = limit = _limit_at(self.deadline)
+    async def while_waiting(self, answering: Awaitable[T]) -> T | None:
+        """Return the store's answer, None if the wait ends first."""
+        self.limit = limit = _timeout_at(self.deadline)
         try:
             return await _within(limit, answering)
         finally:
             self.limit = None
 
     def wake(self, ending: Ending | None) -> None:
-        """Wake the caller, whatever it is doing."""
+        """Wake the caller, also while it waits for the store."""
         if not self.future.done():
             self.future.set_result(ending)
             if self.limit is not None and not self.limit.expired():
                 self.limit.reschedule(loop_time())
 
     def end(self, _kind: str, _uid: str, ending: Ending, /) -> None:
-        """Wake the caller with how the operation ended."""
+        """Wake the caller."""
         self.wake(ending)
 
-    def note(self, seen: Operation | None, error: Exception | None, /) -> None:
-        """Keep it for the caller's `CompletionTimeout`."""
+    def note_poll(self, seen: Operation | None, error: Exception | None, /) -> None:
+        """Keep the result of the last poll for the caller's `CompletionTimeout`."""
         if seen is not None:
             self.last_seen, self.last_error = seen, None
         else:
             self.last_error = error
 
-    def arm(self) -> None:
-        """Set the timer, if there is a deadline."""
+    def start_timer(self) -> None:
+        """Start the timer, if there is a deadline."""
         if self.deadline != math.inf:
-            self.timer = self.future.get_loop().call_at(self.deadline - BOOST, self)
+            self.timer = self.future.get_loop().call_at(self.deadline - DEADLINE_LEAD, self)
 
-    def disarm(self) -> None:
+    def stop_timer(self) -> None:
         """Cancel the timer."""
         if self.timer is not None:
             self.timer.cancel()
@@ -121,72 +121,69 @@ class TimedWaiter:
 
 
 @define(eq=False, weakref_slot=False)
-class Waiter(TimedWaiter):
-    """One caller inside `wait`."""
+class OperationWaiter(TimedWaiter):
+    """One caller inside `wait` that knows the operation."""
 
     ref: OperationRef = field(kw_only=True)
 
     def hurry(self) -> None:
-        """Have the operation polled at once."""
+        """Request a poll of the operation now."""
         self.poller.hurry(self.ref, Priority.DEADLINE)
 
 
 class WaiterTable:
-    """Operations with their waiters; an operation with a single waiter costs one dictionary entry."""
+    """The waiters of each operation. An operation with a single waiter costs one dictionary entry."""
 
     def __init__(self) -> None:
-        self._kinds: dict[str, dict[str, Waiting | tuple[Waiting, ...]]] = {}
+        self._kinds: dict[str, dict[str, Waiter | tuple[Waiter, ...]]] = {}
 
     def __len__(self) -> int:
-        return sum(len(waiting) for waiting in self._kinds.values())
+        return sum(len(uids) for uids in self._kinds.values())
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        return ((kind, uid) for kind, waiting in list(self._kinds.items()) for uid in list(waiting))
+        return ((kind, uid) for kind, uids in list(self._kinds.items()) for uid in list(uids))
 
     def has(self, kind: str, uid: str) -> bool:
-        """Whether the operation is waited for."""
+        """Return whether the operation has a waiter."""
         return uid in self._kinds.get(kind, ())
 
-    def of(self, kind: str, uid: str) -> tuple[Waiting, ...]:
+    def of(self, kind: str, uid: str) -> tuple[Waiter, ...]:
         """Return the waiters of the operation."""
-        return _several(self._kinds.get(kind, {}).get(uid, ()))
+        return _as_tuple(self._kinds.get(kind, {}).get(uid, ()))
 
-    def add(self, kind: str, uid: str, one: Waiting) -> None:
+    def add(self, kind: str, uid: str, waiter: Waiter) -> None:
         """Add a waiter, once."""
-        waiting = self._kinds.get(kind)
-        if waiting is None:
-            waiting = self._kinds[kind] = {}
-        known = waiting.setdefault(uid, one)
-        if known is not one and one not in (several := _several(known)):
-            waiting[uid] = (*several, one)
+        uids = self._kinds.setdefault(kind, {})
+        known = uids.setdefault(uid, waiter)
+        if known is not waiter and waiter not in (waiters := _as_tuple(known)):
+            uids[uid] = (*waiters, waiter)
 
-    def remove(self, kind: str, uid: str, one: Waiting) -> None:
+    def remove(self, kind: str, uid: str, waiter: Waiter) -> None:
         """Remove a waiter, if it is there."""
-        waiting = self._kinds.get(kind, {})
-        left = tuple(other for other in _several(waiting.pop(uid, ())) if other is not one)
+        uids = self._kinds.get(kind, {})
+        left = tuple(other for other in _as_tuple(uids.pop(uid, ())) if other is not waiter)
         if left:
-            waiting[uid] = left[0] if len(left) == 1 else left
+            uids[uid] = left[0] if len(left) == 1 else left
 
-    def take(self, kind: str, uid: str) -> tuple[Waiting, ...]:
+    def take(self, kind: str, uid: str) -> tuple[Waiter, ...]:
         """Remove all waiters of the operation and return them."""
-        return _several(self._kinds.get(kind, {}).pop(uid, ()))
+        return _as_tuple(self._kinds.get(kind, {}).pop(uid, ()))
 
 
-async def in_time(answering: Awaitable[T], until: float, about: str) -> T | None:
-    """Return what the store answers, None if it has not at a moment, which is logged."""
-    limit = _limit_at(until)
+async def answer_by(moment: float, answering: Awaitable[T], purpose: str) -> T | None:
+    """Return the store's answer, None if it does not come by a moment; that is logged."""
+    limit = _timeout_at(moment)
     answer = await _within(limit, answering)
     if limit.expired():
-        logger.warning("The store did not answer in time %s.", about)
+        logger.warning("The store did not answer in time %s.", purpose)
     return answer
 
 
-def _limit_at(moment: float) -> asyncio.Timeout:
+def _timeout_at(moment: float) -> asyncio.Timeout:
     return asyncio.timeout_at(None if moment == math.inf else moment)
 
 
 async def _within(limit: asyncio.Timeout, answering: Awaitable[T]) -> T | None:
-    """Return what is answered, None if the limit expires before."""
     try:
         async with limit:
             return await answering
@@ -196,5 +193,5 @@ async def _within(limit: asyncio.Timeout, answering: Awaitable[T]) -> T | None:
     return None
 
 
-def _several(known: Waiting | tuple[Waiting, ...]) -> tuple[Waiting, ...]:
+def _as_tuple(known: Waiter | tuple[Waiter, ...]) -> tuple[Waiter, ...]:
     return known if isinstance(known, tuple) else (known,)

@@ -8,7 +8,6 @@ import pytest
 import pytest_asyncio
 
 pytest.register_assert_rewrite("tests.webhooks.store_contract")
-pytest.register_assert_rewrite("tests.webhooks.waiting_contract")
 
 from tests.webhooks.sqlite_store_kit import Host  # noqa: E402 - it imports what is rewritten
 from webhooks.store.base import Store  # noqa: E402

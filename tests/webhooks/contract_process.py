@@ -71,7 +71,7 @@ def send(writer: asyncio.StreamWriter, *message: Any) -> None:
 
 
 class StoreElsewhere:
-    """A store object in the other process: it has every method of a store; see `OtherProcess.open`."""
+    """A store object in the other process, with every method of a store; see `OtherProcess.open`."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
@@ -114,7 +114,7 @@ class StoreElsewhere:
             answer.cancel("the other process has ended")
 
     async def _let_go(self) -> None:
-        """Have the store object closed, if it is not, and wait for that."""
+        """Close the store object, if it is open, and wait for that."""
         self._writer.write_eof()
         await self._hearing
         self._writer.close()
@@ -161,7 +161,7 @@ def other_process() -> Iterator[OtherProcess]:
 
 
 class Relay(Subscriber):
-    """Tells a subscriber in the calling process what it hears."""
+    """Forwards notifications to a subscriber in the calling process."""
 
     def __init__(self, writer: asyncio.StreamWriter, subscriber: int, refs: set[OperationRef]) -> None:
         self.refs = refs
@@ -194,7 +194,7 @@ class Relay(Subscriber):
 
 
 class Logs(logging.handlers.QueueHandler):
-    """Hands log records on, before the answer to the call that made them."""
+    """Forwards log records before the answer to the call that made them."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         super().__init__(None)  # type: ignore[arg-type]
@@ -209,7 +209,7 @@ class Logs(logging.handlers.QueueHandler):
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Make a store object, and do with it what is asked until the caller has no more to ask."""
+    """Make a store object and run the caller's calls on it until the last one."""
     path, time = await receive(reader)
     shared = SharedTime(time)
     store = SQLiteStore(path, clock=shared.clock, uptime=shared.uptime)

@@ -1,4 +1,4 @@
-"""A vendor without a name: a source of signed events and a reader of operations, both told what to say."""
+"""A fake vendor: a source of signed events and a reader of operations with scripted answers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Thing:
 
 @frozen(kw_only=True)
 class ThingRequest:
-    """What a call to the fake vendor asked for."""
+    """The request of a call to the fake vendor."""
 
     key: str
     owner: str = "ann"
@@ -75,7 +75,7 @@ def words_of(uid: str, status: str, amount: str | None = "1.5", key: str | None 
 
 
 def lost(key: str = "k", **more: Any) -> OutcomeUnknown:
-    """Return the error of a call whose answer was lost."""
+    """Return the error of a call whose reply was lost."""
     return OutcomeUnknown("The connection broke; look before you repeat it.", request=ThingRequest(key=key, **more))
 
 
@@ -138,7 +138,7 @@ Answer = str | Exception | Operation | Callable[[], Any]
 
 
 async def check_turn(may_send: Callable[[], Awaitable[bool]] | None) -> None:
-    """Do as a client does just before a request leaves."""
+    """Check the turn, as a client does just before it sends a request."""
     if may_send is not None and not await may_send():
         raise ConnectFailed("it was too late for its turn")
 

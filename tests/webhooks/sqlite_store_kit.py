@@ -35,7 +35,7 @@ class Host:
         self.stores: list[SQLiteStore] = []
 
     def open(self, *, ticks: bool = True, **options: Any) -> SQLiteStore:
-        """Return another store object on the file; without ticks it hears of others by hints alone."""
+        """Return another store object on the file; without ticks it learns of others only by hints."""
         settings: dict[str, Any] = {"clock": lambda: self.wall, "uptime": lambda: self.passed, "boot": self.boot, **options}
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("webhooks.store.sqlite.Engine", partial(Engine, tick_every=OFTEN if ticks else NEVER))
@@ -48,7 +48,7 @@ class Host:
         self.passed += seconds
 
     async def reboot(self, boot: str = "second") -> None:
-        """Close every store, then start the host again: what stands in the file is of an earlier boot."""
+        """Close every store and reboot the host, so that the file is of an earlier boot."""
         for store in self.stores:
             await store.aclose()
         self.stores = []
@@ -57,17 +57,17 @@ class Host:
 
 
 async def on_file(store: SQLiteStore, run: Callable[[Session], Any]) -> Any:
-    """Return what is found or changed in a transaction of the store's."""
+    """Run a function in a transaction of the store and return its result."""
     return await store._engine.write(run)
 
 
 async def rows(store: SQLiteStore, statement: str, *values: Any) -> list[Any]:
-    """Return what a statement finds."""
+    """Return the rows of a statement."""
     return await on_file(store, lambda session: session.db.execute(statement, values).fetchall())
 
 
 async def ear_of(store: SQLiteStore, *uids: str) -> Ear:
-    """Return an ear that hears of what a store tells, and waits for these operations."""
+    """Return a subscriber of the store that waits for these operations."""
     ear = Ear(*map(ref, uids))
     await store.subscribe(ear)
     return ear

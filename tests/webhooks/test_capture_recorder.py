@@ -21,7 +21,7 @@ from webhooks.cli.capture.recorder import Recorder
 from webhooks.cli.capture.redaction import parse_redaction
 from webhooks.cli.capture.report import report_of
 from webhooks.cli.sources import ReloadableSource, SourceSpec
-from webhooks.readings import LARGE_BODY
+from webhooks.parsing import LARGE_BODY
 
 LARGE = b"[" + b"{}," * (LARGE_BODY // 3) + b"{}]"
 

@@ -1,4 +1,4 @@
-"""Waiting as a state machine: whatever is done in whatever order, the outcome that stands and the waits agree."""
+"""Waiting as a state machine: in every order of events, the waits agree with the outcome that stands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UIDS = st.sampled_from(["1", "2", "3"])
 
 
 class CompletionsMachine(RuleBasedStateMachine):
-    """A model beside the real thing: for each operation the first outcome that was said."""
+    """A model: the first outcome of each operation."""
 
     waits = Bundle("waits")
 

@@ -1,4 +1,4 @@
-"""Very many operations at once: what one crowd wants keeps no other from what it needs."""
+"""Very many operations at once: a crowd does not block others."""
 
 from __future__ import annotations
 

@@ -237,8 +237,8 @@ async def test_a_killed_worker_is_replaced_and_the_others_go_on(tmp_path: Path) 
         os.kill(killed, signal.SIGKILL)
         for number in range(20):
             assert await post(session, workers.url, delivery(f"{number}")) == 200
-        line = await workers.log_until("died and starts again")
-        assert f"worker 1 died and starts again in 0.1 s: process {killed} was ended by SIGKILL" in line
+        line = await workers.log_until("crashed and is restarted")
+        assert f"worker 1 crashed and is restarted in 0.1 s: process {killed} was ended by SIGKILL" in line
         assert await workers.replaced() == 1
         async with workers.only(1):
             assert await post(session, workers.url, delivery("x")) == 200
@@ -364,8 +364,8 @@ async def test_a_worker_that_cannot_start_again_is_tried_until_it_can(tmp_path: 
         keys.write_text("nonsense")
         os.kill(workers.pids[0], signal.SIGTERM)
         for seconds in ("0.1", "0.2"):
-            line = await workers.log_until("died and starts again")
-            assert f"worker 0 died and starts again in {seconds} s: {keys}: " in line
+            line = await workers.log_until("crashed and is restarted")
+            assert f"worker 0 crashed and is restarted in {seconds} s: {keys}: " in line
         status, text = await workers.get("/readyz")
         assert (status, text.startswith("ready\nworker 0: ")) == (200, True)
         keys.write_text("first:one_secret_of_this_length\n")
@@ -379,7 +379,7 @@ async def test_a_stop_does_not_wait_for_a_worker_that_cannot_start_again(tmp_pat
     async with working(tmp_path, "--keys-file", str(keys)) as workers:
         keys.unlink()
         os.kill(workers.pids[0], signal.SIGKILL)
-        await workers.log_until("starts again in 0.8 s")
+        await workers.log_until("is restarted in 0.8 s")
         assert await workers.listener.stop() == 0
 
 

@@ -1,4 +1,4 @@
-"""What polls send over a real client: one request each, in its turn, whatever the client itself would repeat or hold back."""
+"""Polls over a real client: one request each, in its turn, whatever the client would retry or delay."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def told(uid: str, status: str = "pending") -> dict[str, Any]:
 
 
 class Vendor:
-    """Answers reads as told, and notes when each came."""
+    """Answers reads from a script, and records their times."""
 
     def __init__(self, wire: aioresponses) -> None:
         self.wire = wire

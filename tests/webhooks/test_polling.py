@@ -1,4 +1,4 @@
-"""When polls are due: the intervals, and whatever is done to a schedule in whatever order."""
+"""When polls are due: the intervals, and a schedule changed in any order."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_next_interval_goes_by_the_reason_of_the_poll(priority: Priority, ex
 
 
 class PollsMachine(RuleBasedStateMachine):
-    """However operations come, go and are hurried: each pending one is polled in the end, and none by two at a time."""
+    """In every order of changes, each pending operation is polled eventually, and none by two pollers at a time."""
 
     uids = st.sampled_from("abcd")
     names = st.sampled_from(["", "one", "other"])
@@ -65,7 +65,7 @@ class PollsMachine(RuleBasedStateMachine):
         self.loop = VirtualLoop()
         self.store = MemoryStore(clock=wall)
         self.pending: set[str] = set()
-        self.watchers: dict[str, set[str]] = {uid: set() for uid in "abcd"}
+        self.waiters: dict[str, set[str]] = {uid: set() for uid in "abcd"}
         self.held: dict[str, tuple[PollClaim, float]] = {}
         self.lost: list[PollClaim] = []
 
@@ -76,20 +76,20 @@ class PollsMachine(RuleBasedStateMachine):
         if uid in self.held:
             self.lost.append(self.held.pop(uid)[0])
 
-    @rule(uid=uids, poll_in=st.floats(0, 20), watcher=names)
-    def watch(self, uid: str, poll_in: float, watcher: str) -> None:
-        self.run(self.store.watch([a_ref(uid)], poll_in=poll_in, watcher=watcher))
+    @rule(uid=uids, poll_in=st.floats(0, 20), waiter=names)
+    def watch(self, uid: str, poll_in: float, waiter: str) -> None:
+        self.run(self.store.watch([a_ref(uid)], poll_in=poll_in, waiter=waiter))
         self.pending.add(uid)
-        self.watchers[uid].add(watcher)
+        self.waiters[uid].add(waiter)
         if uid in self.held:  # it may be due again before its lease is over
             claim, until = self.held[uid]
             self.held[uid] = claim, min(until, self.loop.time() + poll_in)
 
-    @rule(uid=uids, watcher=names)
-    def unwatch(self, uid: str, watcher: str) -> None:
-        self.loop.call_soon(partial(self.store.unwatch, [a_ref(uid)], watcher=watcher))
+    @rule(uid=uids, waiter=names)
+    def unwatch(self, uid: str, waiter: str) -> None:
+        self.loop.call_soon(partial(self.store.unwatch, [a_ref(uid)], waiter=waiter))
         self.run(asyncio.sleep(0))
-        self.watchers[uid].discard(watcher)
+        self.waiters[uid].discard(waiter)
 
     @rule(uid=uids, poll_in=st.floats(0, 20))
     def add(self, uid: str, poll_in: float) -> None:
@@ -100,7 +100,7 @@ class PollsMachine(RuleBasedStateMachine):
     def remove(self, uid: str) -> None:
         assert self.run(self.store.remove_pending([a_ref(uid)])) == (uid in self.pending)
         self.pending.discard(uid)
-        self.watchers[uid].clear()
+        self.waiters[uid].clear()
         self.release(uid)
 
     @rule(uid=uids, priority=st.sampled_from([Priority.LOOKUP, Priority.DEADLINE, Priority.WISH]))
@@ -127,10 +127,10 @@ class PollsMachine(RuleBasedStateMachine):
             self.held[one.ref.uid] = one, now + self.lease
 
     @precondition(lambda self: self.held)
-    @rule(data=st.data(), again_in=st.floats(0, 20), counted=st.booleans())
-    def settle(self, data: st.DataObject, again_in: float, counted: bool) -> None:
+    @rule(data=st.data(), retry_in=st.floats(0, 20), counted=st.booleans())
+    def settle(self, data: st.DataObject, retry_in: float, counted: bool) -> None:
         claim, _ = self.held.pop(data.draw(st.sampled_from(sorted(self.held))))
-        result = PollResult(claim=claim, again_in=again_in, counted=counted)
+        result = PollResult(claim=claim, retry_in=retry_in, counted=counted)
         self.run(self.store.settle_polls([result]))
         self.lost.append(claim)
 
@@ -138,7 +138,7 @@ class PollsMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def settle_late(self, data: st.DataObject) -> None:
         before = self.run(self.store.list_pending())
-        late = PollResult(claim=data.draw(st.sampled_from(self.lost)), again_in=1_000.0)
+        late = PollResult(claim=data.draw(st.sampled_from(self.lost)), retry_in=1_000.0)
         self.run(self.store.settle_polls([late]))
         assert self.run(self.store.list_pending()) == before
 
@@ -147,7 +147,7 @@ class PollsMachine(RuleBasedStateMachine):
         listed = {one.ref.uid: one for one in self.run(self.store.list_pending())}
         assert listed.keys() == self.pending
         for uid, one in listed.items():
-            assert (one.priority is Priority.ABANDONED) <= (not self.watchers[uid])
+            assert (one.priority is Priority.ABANDONED) <= (not self.waiters[uid])
 
     def teardown(self) -> None:
         async def poll_all() -> set[str]:
@@ -155,7 +155,7 @@ class PollsMachine(RuleBasedStateMachine):
             for _ in range(100):
                 some = await self.store.claim_polls("default", limit=10, lease=self.lease, max_per_second=1_000.0)
                 seen |= {one.ref.uid for one in some.claims}
-                await self.store.settle_polls([PollResult(claim=one, again_in=5.0) for one in some.claims])
+                await self.store.settle_polls([PollResult(claim=one, retry_in=5.0) for one in some.claims])
                 await self.store.resume_polls("default")
                 await asyncio.sleep(1.0)
             return seen

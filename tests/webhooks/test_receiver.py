@@ -1,4 +1,4 @@
-"""A delivery in, an answer out: what is kept, what is refused, what is told."""
+"""The receiver: which deliveries are stored, refused and logged."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from attrs import evolve
 
 from rewards_core.errors import StoreClosed, StoreError
 from rewards_core.operations import Event
+from tests.texts import said
 from tests.virtual_time import EPOCH, virtual_time
 from tests.webhooks.fakes import SIGNATURE, FakeSource, a_ref, body_of, words_of
 from tests.webhooks.store_contract import A_DAY, Ear, claim, wants
@@ -23,7 +24,7 @@ from webhooks import Acceptance, EventState, MemoryStore, Receiver, Reply
 
 
 class Inbox:
-    """A receiver over a memory store, and somebody who signs."""
+    """A receiver on a memory store, and a signer."""
 
     def __init__(self, *sources: Any, **options: Any) -> None:
         self.source = sources[0] if sources else FakeSource()
@@ -164,13 +165,13 @@ async def test_strangers_cannot_fill_the_log_however_the_clock_is_set(caplog: py
     receiver = Receiver(FakeSource(), MemoryStore(), clock=lambda: next(clock) * A_DAY)
     for _ in range(100):
         await receiver.receive({}, b"{}")
-    assert caplog.text.count("answered 401 (missing)") == 1
+    assert len(caplog.messages) == 1
     await asyncio.sleep(59)
     await receiver.receive({}, b"{}")
-    assert caplog.text.count("answered 401 (missing)") == 1
+    assert len(caplog.messages) == 1
     await asyncio.sleep(1)
     await receiver.receive({}, b"{}")
-    assert "102 so far" in caplog.text
+    said("strangers cannot fill the log however the clock is set", "\n".join(caplog.messages))
 
 
 async def test_a_body_over_the_limit_is_refused_before_anything_is_computed() -> None:
@@ -256,7 +257,7 @@ async def test_what_cannot_be_kept_is_not_acknowledged(caplog: pytest.LogCapture
         assert (reply.status, reply.headers["Retry-After"]) == (503, "5")
     assert inbox.receiver.statistics.store_failures == 3
     assert inbox.receiver.statistics.last_delivery_at is None
-    assert caplog.text.count("could not be kept") == 1
+    said("what cannot be kept is not acknowledged", "\n".join(caplog.messages))
 
 
 async def test_who_gives_up_while_deliveries_of_one_moment_are_looked_at_holds_up_no_other() -> None:
@@ -322,10 +323,12 @@ async def test_of_several_sources_the_one_whose_key_signed_is_believed() -> None
 
 
 def test_sources_of_one_scope_or_none_at_all_are_refused() -> None:
-    with pytest.raises(ValueError, match="one source per scope"):
+    with pytest.raises(ValueError) as caught:
         Inbox(FakeSource(), FakeSource())
-    with pytest.raises(ValueError, match="at least one source"):
+    said("sources of one scope or none at all are refused", caught.value)
+    with pytest.raises(ValueError) as caught:
         Receiver([], MemoryStore())
+    said("sources of one scope or none at all are refused (2)", caught.value)
 
 
 # replay
@@ -395,12 +398,10 @@ async def test_handlers_that_nobody_started_are_warned_about_at_the_first_delive
         raise AssertionError
 
     await inbox.receiver.receive({}, b"unsigned")
-    assert "not started" not in caplog.text
+    caplog.clear()
     for uid in "123":
         assert (await inbox.send(body_of(uid=uid))).status == 200
-    assert caplog.text.count("its handlers do not run: the receiver was not started") == 1
-    assert "async with receiver" in caplog.text
-    assert "receiver.register" in caplog.text
+    said("handlers that nobody started are warned about at the first delivery and once", "\n".join(caplog.messages))
 
 
 async def test_nothing_is_warned_about_where_there_are_no_handlers_or_they_were_started(caplog: pytest.LogCaptureFixture) -> None:
@@ -413,7 +414,7 @@ async def test_nothing_is_warned_about_where_there_are_no_handlers_or_they_were_
     async with started.receiver:
         for inbox in (without, started):
             assert (await inbox.send(body_of(uid="1"))).status == 200
-    assert "not started" not in caplog.text
+    assert caplog.text == ""
 
 
 # the store
@@ -436,9 +437,10 @@ async def test_a_store_that_was_opened_by_its_url_is_closed_with_the_receiver() 
 
 
 async def test_what_is_no_store_is_refused() -> None:
-    with pytest.raises(ValueError, match="store: give 'sqlite:///FILE' or 'memory:'"):
+    with pytest.raises(ValueError) as caught:
         Receiver(FakeSource(), "redis://localhost")
-    with pytest.raises(TypeError, match="store: give a MemoryStore"):
+    said("what is no store is refused", caught.value)
+    with pytest.raises(TypeError, match=r"^store: give a MemoryStore"):
         Receiver(FakeSource(), 7)  # type: ignore[arg-type]
 
 
@@ -469,7 +471,7 @@ async def test_strangers_fill_no_log_where_each_delivery_has_a_line(caplog: pyte
     caplog.set_level(logging.INFO, "webhooks.deliveries")
 
     async def refuse(count: int) -> int:
-        """Return how many of so many refusals have a line of their own."""
+        """Return how many refusals are logged with a line of their own."""
         before = len(caplog.records)
         for _ in range(count):
             await inbox.receiver.receive({}, b"{}", "203.0.113.7")

@@ -1,4 +1,4 @@
-"""More than a hundred thousand deliveries of every kind of nonsense: each gets a reply, and only what is signed is kept."""
+"""More than a hundred thousand hostile deliveries: each gets a reply, and only signed ones are stored."""
 
 from __future__ import annotations
 

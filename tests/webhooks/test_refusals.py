@@ -1,4 +1,4 @@
-"""What was refused: what is kept of it, for how long, and what is told."""
+"""Refusals: what is kept of them, for how long, and what is logged."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ import webhooks
 from original_async import OriginalWebhooks
 from tests.virtual_time import virtual_time
 from webhooks import MemoryStore, Receiver
-from webhooks.advice import ADVICE
-from webhooks.refusals import MAX_KEPT, Refusal, RefusalRing, Refusals, merged
+from webhooks.refusals import ADVICE, MAX_KEPT, Refusal, RefusalRing, Refusals, merged
 
 LOGGER = logging.getLogger("refusals-test")
 KEY_ID, OTHER_ID = "4o3vfxtcmo7b", "9zzzzzzzzzzz"

@@ -1,4 +1,4 @@
-"""Thousands of small worlds, each with its own order of things: a seed decides it all and replays exactly.
+"""Thousands of small worlds, each with its own order of events, which a seed decides and replays exactly.
 
 They have one store in memory. Some more have store objects on one file instead, one for the receiver and one for each process
 that waits; in those the threads of the stores have a say in the order, so that a seed replays much of it, but not all.
@@ -36,14 +36,14 @@ GROUPS = 5
 SEEDS_ON_FILES = 80
 GROUPS_ON_FILES = 4
 PROMPT = 0.5
-"""Seconds in which news must reach who waits: a few slow look-ups and one slow poll."""
+"""Seconds in which an outcome must reach its waiter: a few slow lookups and one slow poll."""
 
 
 STEPPED = ("accept", "outcome", "outcomes_by_key", "record_outcome", "watch", "hurry_polls", "claim_polls", "settle_polls")
 
 
 def stepped(store: Any, dice: random.Random) -> Any:
-    """Let a store do each thing at one moment, some time after it was called and some time before it answers."""
+    """Delay each call of a store before and after its effect."""
 
     async def step() -> None:
         roll = dice.random()
@@ -80,11 +80,11 @@ def on_one_file(folder: str, count: int) -> list[Store]:
 
 
 async def look_each_second(stores: list[Any]) -> None:
-    """Have store objects look for what others recorded, as their ticks would; not for ever, so that a deadlock is noticed."""
+    """Let store objects look for what others recorded, as their ticks would, for a limited time, so that deadlocks show."""
     for _ in range(300):
         await asyncio.sleep(TICK)
         for store in stores:
-            store._hints.hear(OUTCOMES)
+            store._hints.receive(OUTCOMES)
 
 
 class SteppedVendor:
@@ -156,7 +156,7 @@ def key_of(ref: OperationRef) -> str:
 
 @frozen
 class Request:
-    """What a call whose answer was lost had asked for."""
+    """The request of a call whose reply was lost."""
 
     ref: OperationRef
     scope: str = "default"
@@ -216,7 +216,7 @@ class Chronicle:
 
 
 class Scribe(Subscriber):
-    """Writes down when each outcome was kept."""
+    """Records when each outcome was stored."""
 
     def __init__(self, chronicle: Chronicle) -> None:
         self.chronicle = chronicle
@@ -311,14 +311,14 @@ async def live(seed: int, dice: random.Random, make_stores: MakeStores, folder: 
 
 
 def world_of(seed: int, make_stores: MakeStores = in_memory) -> Chronicle:
-    """Live through one world."""
+    """Run one world."""
     dice = random.Random(seed)
     with TemporaryDirectory() if make_stores is on_one_file else nullcontext("") as folder:
         return run(live(seed, dice, make_stores, folder), order=random.Random(seed + 1))
 
 
 def check(chronicle: Chronicle) -> None:
-    """Every wait ended once, rightly and promptly; the first outcome won; the budget held."""
+    """Check that every wait ended once, correctly and promptly, that the first outcome stands and the budget was kept."""
     for one in chronicle.waits:
         deadline = float("inf") if one.timeout is None else one.began + one.timeout
         kept_at, kept = (chronicle.kept_with_key if one.by_key else chronicle.kept).get(one.ref, (float("inf"), ""))

@@ -1,4 +1,4 @@
-"""A server that is told to stop ends at once, whatever its requests wait for."""
+"""A server stops at once on a signal, whatever its requests wait for."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_open_waits_are_answered_and_do_not_hold_up_the_server(
 
 
 class Closable:
-    """What can be closed, and fails at it if told to."""
+    """Something to close, which may fail."""
 
     def __init__(self, problem: Exception | None = None) -> None:
         self.closed = asyncio.Event()
@@ -146,14 +146,14 @@ def test_outside_the_main_thread_no_handler_is_touched(heard: list[int]) -> None
 
 async def test_what_cannot_be_closed_is_refused() -> None:
     receiver, app = Receiver(FakeSource(), MemoryStore()), web.Application()
-    with pytest.raises(TypeError, match="completions: give Completions"):
+    with pytest.raises(TypeError, match=r"^completions: "):
         receiver.register(app, "/a", object())  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="completions: give Completions"):
+    with pytest.raises(TypeError, match=r"^completions: "):
         close_on_shutdown(app, object())  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="app: give Application"):
+    with pytest.raises(TypeError, match=r"^app: "):
         close_on_shutdown(object(), Closable())  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="completions: give Completions"):
+    with pytest.raises(TypeError, match=r"^completions: "):
         AsgiIngress(receiver, object())  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="completions: give Completions"):
+    with pytest.raises(TypeError, match=r"^completions: "):
         async with close_on_signal(object()):  # type: ignore[arg-type]
             raise AssertionError

@@ -1,4 +1,4 @@
-"""What changes or lists many records of a SQLite store leaves room for deliveries: each commit and each look-up is short."""
+"""Changes and lists of many records leave room for deliveries: each commit and each lookup is short."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 from rewards_core.operations import OperationRef
 from tests.webhooks.sqlite_store_kit import Host, on_file
 from tests.webhooks.store_contract import PAY, event, ref, wants
-from webhooks.store import sqlite, sqlite_jobs, sqlite_reads, sqlite_upkeep
+from webhooks.store import sqlite, sqlite_jobs, sqlite_polls, sqlite_upkeep
 from webhooks.store.records import Acceptance, EventState
 from webhooks.store.sqlite import SQLiteStore
+from webhooks.store.sqlite_rows import insert
 from webhooks.store.sqlite_session import Session
 
 HOUR = 3_600.0
@@ -78,7 +79,7 @@ async def test_events_are_requeued_some_at_a_time(host: Host, commits: list[int]
 async def test_an_hour_buries_only_so_many_jobs_of_a_handler_that_no_process_serves(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_jobs, "_BURIED_AT_ONCE", 2)
+    monkeypatch.setattr(sqlite_jobs, "_MAX_DEAD_LETTERS", 2)
     here = await five_jobs(host)
     await here.release_handlers([wants()])
     await on_file(here, lambda session: session.db.execute("UPDATE subscription SET unserved_hours = 14 * 24"))
@@ -111,7 +112,7 @@ async def test_a_page_of_pending_operations_costs_no_more_where_there_are_many(h
 async def test_identities_are_counted_a_day_at_a_time(host: Host) -> None:
     here = host.open()
     kept = [(b"%d" % number, number // 100) for number in range(5_000)]
-    await on_file(here, lambda session: session.insert("identity", "identity, day", kept))
+    await on_file(here, lambda session: insert(session.db, "identity", "identity, day", kept))
     for day in range(-1, 49):
         counted, steps = await on_file(here, lambda session, day=day: measured(session, sqlite_upkeep.count_identities, day))  # type: ignore[misc]
         assert counted == (day + 1, 100)
@@ -128,19 +129,19 @@ async def test_an_upkeep_knows_how_many_identities_there_are(host: Host, monkeyp
     monkeypatch.setattr(sqlite, "remove_old", spy)
     here = host.open()
     kept = [(b"%d" % number, number % 7) for number in range(70)]
-    await on_file(here, lambda session: session.insert("identity", "identity, day", kept))
+    await on_file(here, lambda session: insert(session.db, "identity", "identity, day", kept))
     await here.upkeep(keep=HOUR)
     assert known == [70]
 
 
 def paged(session: Session, scope: str | None, after: OperationRef | None) -> tuple[list[str], int]:
     """Return a page of ten, and what it cost in steps of SQLite's machine."""
-    page, steps = measured(session, sqlite_reads.listed_pending, scope, None, None, after, 10, 0.0)
+    page, steps = measured(session, sqlite_polls.listed_pending, scope, None, None, after, 10, 0.0)
     return [one.ref.uid for one in page], steps
 
 
 def measured(session: Session, look: Callable[..., Any], *arguments: Any) -> tuple[Any, int]:
-    """Return what a look-up finds, and what it cost in steps of SQLite's machine."""
+    """Return what a lookup finds, and its cost in steps of SQLite's virtual machine."""
     steps = 0
 
     def count() -> bool:

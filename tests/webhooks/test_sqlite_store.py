@@ -14,10 +14,11 @@ import pytest
 from rewards_core.clock import uptime
 from rewards_core.errors import StoreClosed, StoreError
 from tests.rewards_core.sqlite_kit import run_elsewhere, until
+from tests.texts import said
 from tests.webhooks.sqlite_store_kit import Host, ear_of, on_file, rows
 from tests.webhooks.store_contract import A_DAY, COUNT, PAY, Ear, claim, event, outcome, ref, resource, wants
-from webhooks.store import sqlite_hints, sqlite_jobs, sqlite_reads
-from webhooks.store.listing import EventQuery
+from webhooks.store import sqlite_events, sqlite_hints, sqlite_jobs
+from webhooks.store.queries import EventQuery
 from webhooks.store.records import Acceptance, EventState, Priority
 from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.sqlite_session import Session
@@ -25,7 +26,7 @@ from webhooks.store.sqlite_session import Session
 HOUR = 3_600.0
 
 
-# store objects hear of each other
+# notifications between store objects
 
 
 async def test_an_outcome_recorded_elsewhere_wakes_a_store_that_watches_it(host: Host) -> None:
@@ -169,7 +170,7 @@ async def test_a_look_up_of_others_outcomes_that_fails_is_repeated(host: Host, c
         patch.setattr("webhooks.store.sqlite_hints.TICK", 0.001)
         patch.setattr(sqlite_hints, "refs_after", lambda db, *_: db.execute("SELECT nonsense"))
         await there.record_outcome(outcome(ref("1")))
-        await until(lambda: "could not be looked up" in caplog.text)
+        await until(lambda: "could not be read; this is retried" in caplog.text)
     await ear.until(lambda ear: ear.settlements)
 
 
@@ -186,7 +187,7 @@ async def test_subscribers_that_come_at_one_time_miss_nothing(host: Host, monkey
 
 
 async def test_a_handler_registered_elsewhere_between_two_commits_gets_its_jobs(host: Host) -> None:
-    """A tick that hears of the registration must leave it to the next commit to read it."""
+    """A tick that notices the registration must leave reading it to the next commit."""
     here, there = host.open(), host.open(ticks=False)
     ear = await ear_of(here, "told")
     await here.ping()
@@ -198,7 +199,7 @@ async def test_a_handler_registered_elsewhere_between_two_commits_gets_its_jobs(
 
 
 async def test_a_handler_gets_its_jobs_though_a_registration_was_taken_back(host: Host) -> None:
-    """What a transaction read that was taken back must not look like what another one commits later."""
+    """What a rolled back transaction read must not pass for what another one commits later."""
     here, there = host.open(ticks=False), host.open(ticks=False)
     await here.ping()
 
@@ -303,8 +304,9 @@ async def test_a_caller_that_gave_up_disturbs_nobody(host: Host) -> None:
 
 
 async def test_events_that_wait_for_handlers_are_not_purged(host: Host) -> None:
-    with pytest.raises(ValueError, match="such events wait for their handlers"):
+    with pytest.raises(ValueError) as caught:
         await host.open().purge(0, state=EventState.READY)
+    said("events that wait for handlers are not purged", caught.value)
 
 
 async def test_deliveries_are_kept_while_a_purge_is_under_way(host: Host) -> None:
@@ -379,7 +381,7 @@ async def test_a_store_that_cannot_say_farewell_closes(host: Host, caplog: pytes
     await ear_of(here)
     await rows(here, "PRAGMA query_only = ON")
     await here.aclose()
-    assert "without saying so to other processes" in caplog.text
+    assert "the other processes were not notified" in caplog.text
 
 
 async def test_an_unwatch_that_fails_is_logged(host: Host, caplog: pytest.LogCaptureFixture) -> None:
@@ -396,7 +398,7 @@ async def test_a_look_for_outcomes_ends_before_the_store_does(host: Host) -> Non
     here, there = host.open(), host.open(ticks=False)
     await ear_of(here, "1")
     await there.record_outcome(outcome(ref("1")))
-    here._hints.hear(b"o")
+    here._hints.receive(b"o")
     await here.aclose()
 
 
@@ -412,7 +414,7 @@ async def test_a_store_may_be_used_from_one_loop_after_the_other(host: Host) -> 
 
 async def _subscribe_and_leave(store: SQLiteStore) -> None:
     await ear_of(store, "0")
-    store._hints.hear(b"o")  # a look is under way when the loop ends
+    store._hints.receive(b"o")  # a look is under way when the loop ends
 
 
 async def test_a_loop_that_ended_in_the_middle_harms_nobody(host: Host) -> None:
@@ -536,7 +538,7 @@ async def test_a_look_for_a_uid_reads_no_other_events(host: Host) -> None:
         EventQuery(uid="7", state=EventState.DEAD, name="a", before_id=9),
         EventQuery(ref=ref("7")),
     ):
-        where, values = sqlite_reads.event_conditions(query)
+        where, values = sqlite_events.event_conditions(query)
         plan = await rows(store, f"EXPLAIN QUERY PLAN SELECT * FROM event WHERE {where} ORDER BY id DESC LIMIT 5", *values)
         steps = [step for *_, step in plan]
         assert re.match(r"SEARCH event .*id=\?", steps[0]), steps

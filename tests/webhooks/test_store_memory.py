@@ -1,4 +1,4 @@
-"""The store contract over memory, and the bounds within which it keeps things."""
+"""The store contract in memory, and the limits of a `MemoryStore`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import pytest_asyncio
 from attrs import evolve
 
 from rewards_core.errors import StoreFull
+from tests.texts import said
+from tests.virtual_time import virtual_time, wall
+from tests.webhooks.fakes import FakeSource, a_ref, body_of
 from tests.webhooks.store_contract import (
     A_DAY,
     PAY,
@@ -69,8 +72,9 @@ async def test_the_oldest_done_event_leaves_first_then_the_oldest_dead_letter(ti
 async def test_an_event_is_refused_rather_than_one_forgotten_that_waits_for_its_handlers(time: LoopTime) -> None:
     store = await a_store(time, max_events=1)
     await store.accept(event("1", name="waits"))
-    with pytest.raises(StoreFull, match="handlers"):
+    with pytest.raises(StoreFull) as caught:
         await store.accept(event("2", name="waits"))
+    said("an event is refused rather than one forgotten that waits for its handlers", caught.value)
     (claimed,) = await claim(store)
     await store.finish_job(claimed.job)
     assert await store.accept(event("2", name="waits")) is Acceptance.NEW
@@ -124,3 +128,35 @@ async def test_the_oldest_outcomes_leave_when_there_are_too_many(time: LoopTime)
     for number in range(4):
         await store.record_outcome(outcome(ref(str(number)), at=time.wall))
     assert [one.ref.uid for one in await store.outcomes([ref(str(number)) for number in range(4)])] == ["2", "3"]
+
+
+# pending operations
+
+
+async def pending(store: MemoryStore) -> set[str]:
+    return {one.ref.uid for one in await store.list_pending(limit=1_000)}
+
+
+@virtual_time
+async def test_of_too_many_pending_operations_those_leave_that_nobody_waits_for(caplog: pytest.LogCaptureFixture) -> None:
+    store = MemoryStore(max_events=10, clock=wall)
+    await store.watch([a_ref("watched")], poll_in=1)
+    await store.add_pending([a_ref(str(number)) for number in range(150)], poll_in=10)
+    left = await pending(store)
+    assert 98 <= len(left) <= 101
+    assert {"watched", "149"} <= left
+    said("of too many pending operations those leave that nobody waits for", caplog.messages[0])
+    await store.watch([a_ref(f"also watched {number}") for number in range(200)], poll_in=1)
+    assert len(await pending(store)) >= 201
+
+
+@virtual_time
+async def test_operations_that_events_mention_are_bounded_too(caplog: pytest.LogCaptureFixture) -> None:
+    store, source = MemoryStore(max_events=10, clock=wall), FakeSource()
+    await store.watch([a_ref("watched")], poll_in=1)
+    for number in range(300):
+        await store.accept(source.parse(body_of(uid=str(number))))
+    assert len(await pending(store)) == 100
+    said("operations that events mention are bounded too", "\n".join(caplog.messages))
+    await store.watch([a_ref("299")], poll_in=1)
+    assert {"watched", "0", "299"} <= await pending(store)

@@ -1,4 +1,4 @@
-"""Which store a URL names."""
+"""Stores by URL."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def test_sqlite_is_a_file_relative_or_absolute(tmp_path: Path) -> None:
     "url", ["", "inbox.db", "sqlite:", "sqlite://inbox.db", "sqlite:///", "sqlite:///a\0b", "memory", "redis://x"]
 )
 def test_what_names_no_store_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match=r"store: give 'sqlite:///FILE' or 'memory:', not "):
+    with pytest.raises(ValueError, match=r"^store: "):
         open_store(url)
 
 
 def test_no_password_of_a_url_is_shown() -> None:
-    with pytest.raises(ValueError, match="store: ") as refused:
+    with pytest.raises(ValueError, match=r"^store: ") as refused:
         open_store("postgres://user:pa55-canary@db/inbox")
     assert "pa55" not in str(refused.value)
 
 
 @pytest.mark.parametrize("url", [None, 7, b"memory:", Path("inbox.db")])
 def test_a_url_is_a_str(url: Any) -> None:
-    with pytest.raises(TypeError, match="store: give a str"):
+    with pytest.raises(TypeError, match=r"^store: "):
         open_store(url)
 
 

@@ -11,7 +11,7 @@ from webhooks.supervise import keep_running
 
 
 class Mortal:
-    """Work that lives as long as it is told, each time."""
+    """Work that crashes after a given time, at each start."""
 
     def __init__(self, *lives: float) -> None:
         self.lives = list(lives)
@@ -100,7 +100,7 @@ async def test_work_that_something_odd_ends_from_inside_is_started_again(
         await mortal.keep(RestartPolicy(first_delay=1, deaths=3))
     assert caught.value.__cause__ is odd
     assert mortal.started == [0, 1, 3]
-    assert "died and starts again" in caplog.text
+    assert "crashed and is restarted" in caplog.text
 
 
 @virtual_time

@@ -1,9 +1,10 @@
-"""Settings and arguments of webhooks are checked where they are given, before anything listens or asks."""
+"""Settings and arguments are checked where they are given, before anything starts."""
 
 from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from tests.wrong_values import (
     fields,
     refuses,
 )
-from webhooks import Completions, HandlerPolicy, MemoryStore, PollPolicy, Receiver, RestartPolicy, SQLiteStore
+from webhooks import Completions, HandlerPolicy, MemoryStore, PollPolicy, Receiver, RestartPolicy, SQLiteStore, Store
 from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.asgi import AsgiIngress
 from webhooks.ingress.limits import ArmourLimits
@@ -90,7 +91,7 @@ def test_wrong_handler_policies_are_refused(name: str, value: Any, error: type[E
 
 @pytest.mark.parametrize("timeout", [60, 61])
 def test_handlers_never_outlive_their_lease(timeout: float) -> None:
-    with pytest.raises(ValueError, match="timeout: give fewer seconds than the lease of 60"):
+    with pytest.raises(ValueError, match=r"^timeout: "):
         HandlerPolicy(timeout=timeout, lease=60)
 
 
@@ -190,7 +191,7 @@ async def test_wrong_arguments_of_waits_are_refused(name: str, value: Any, error
 @virtual_time
 async def test_as_completed_takes_several_operations(wrong: Any) -> None:
     async with a_world() as world:
-        with pytest.raises(TypeError, match="operations: give an iterable"):
+        with pytest.raises(TypeError, match=r"^operations: "):
             world.completions.as_completed(wrong)
 
 
@@ -213,35 +214,50 @@ def test_wrong_arguments_of_file_stores_are_refused_before_a_file_is_made(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture(params=["memory", "file"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A store whose file, if it has one, is not even made."""
+    yield MemoryStore() if request.param == "memory" else SQLiteStore(tmp_path / "inbox.db")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("method", ["purge", "erase_bodies", "purge_outcomes"])
 @pytest.mark.parametrize(
     ("name", "value", "error"),
     cases({"older_than": AT_LEAST_ZERO, "limit": Number((-1,), whole=True, or_none=True)}),
 )
-async def test_wrong_ages_and_limits_purge_nothing(method: str, name: str, value: Any, error: type[Exception]) -> None:
+async def test_wrong_ages_and_limits_purge_nothing(
+    store: Store, method: str, name: str, value: Any, error: type[Exception]
+) -> None:
     with pytest.raises(error, match=f"^{name}: give "):
-        await getattr(MemoryStore(), method)(**{"older_than": 0, name: value})
+        await getattr(store, method)(**{"older_than": 0, name: value})
+
+
+@pytest.mark.parametrize(("name", "value", "error"), cases({"limit": Number((-1,), whole=True, or_none=True)}))
+async def test_a_wrong_limit_forgets_no_identity(store: Store, name: str, value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"^{name}: give "):
+        await store.purge_identities(**{name: value})
 
 
 @pytest.mark.parametrize(
     ("name", "value", "error"),
     cases({"keep": ABOVE_ZERO, "keep_dead": Number((0, -1, 0.5, 14 * 86_400 - 1)), "keep_bodies": Number((0, -1), or_none=True)}),
 )
-async def test_wrong_ages_keep_an_upkeep_from_removing(name: str, value: Any, error: type[Exception]) -> None:
+async def test_wrong_ages_keep_an_upkeep_from_removing(store: Store, name: str, value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=f"^{name}: give "):
-        await MemoryStore().upkeep(**{"keep": 1.0, name: value})
+        await store.upkeep(**{"keep": 1.0, name: value})
 
 
 async def test_dead_letters_are_kept_for_as_long_as_an_event_may_wait_for_a_process() -> None:
     assert await MemoryStore().upkeep(keep=1.0, keep_dead=14 * 86_400)
-    with pytest.raises(ValueError, match=r"at least 1209600 seconds \(14 days\), not 604800\. .* would be removed at once\.$"):
+    with pytest.raises(ValueError, match=r"^keep_dead: "):
         await MemoryStore().upkeep(keep=1.0, keep_dead=7 * 86_400)
 
 
 @pytest.mark.parametrize(("value", "error"), [(5, TypeError), (None, TypeError), ("", ValueError), (" 1", ValueError)])
-async def test_only_a_user_can_be_forgotten(value: Any, error: type[Exception]) -> None:
+async def test_only_a_user_can_be_forgotten(store: Store, value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=r"^uid: "):
-        await MemoryStore().forget_user(value)
+        await store.forget_user(value)
 
 
 LISTING: dict[str, Any] = {

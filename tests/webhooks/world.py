@@ -1,4 +1,4 @@
-"""A vendor, its events, a store, and those who wait."""
+"""A fake vendor, its events, a store, and callers that wait."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def now() -> float:
 
 
 async def settle() -> None:
-    """Let everything run that can, without time passing."""
+    """Run every task that is ready, without advancing time."""
     for _ in range(30):
         await asyncio.sleep(0)
 
 
 class DeafStore(MemoryStore):
-    """Keeps what it is given and tells of nothing."""
+    """Stores everything and notifies nobody."""
 
     async def subscribe(self, subscriber: Subscriber) -> None:
         pass
@@ -51,7 +51,7 @@ class World:
     async def deliver(
         self, uid: str | None = "1", status: str | None = "done", amount: str = "1.5", key: str | None = None, **words: Any
     ) -> Acceptance:
-        """Accept an event as a receiver does; without a status it carries only the uid, without a uid not even that."""
+        """Accept an event as a receiver does. Without a status it has only a uid, without a uid not even that."""
         if status is not None and uid is not None:
             words["resource"] = words_of(uid, status, amount, key)
         elif uid is not None:
@@ -59,17 +59,17 @@ class World:
         return await self.receiving.accept(self.source.parse(body_of(**words)))
 
     def start(self, operation: Any, **options: Any) -> asyncio.Task[Any]:
-        """Begin to wait in a task of its own."""
+        """Start a wait in its own task."""
         return asyncio.create_task(self.completions.wait(operation, **options))
 
     async def pending(self) -> set[str]:
-        """Return the uids of what the store has pending."""
+        """Return the uids of the pending operations."""
         return {one.ref.uid for one in await self.store.list_pending(limit=10_000)}
 
 
 @asynccontextmanager
 async def a_world(**options: Any) -> AsyncIterator[World]:
-    """Open a world, and see that nothing is left behind when it closes."""
+    """Open a world, and check that it leaves nothing behind."""
     world = World(**options)
     async with world.completions:
         yield world

@@ -12,7 +12,7 @@ from rewards_core.cli.columns import Column
 from rewards_core.cli.output import Output
 from webhooks.cli.lists import iso_time, pages, scope_column, time_column, write_list
 from webhooks.cli.stores import open_existing
-from webhooks.store.listing import operations_of
+from webhooks.store.queries import operations_of
 from webhooks.store.records import EventState, StoredEvent
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from rewards_core.secrets import shielded
 from rewards_core.text import one_line
 from rewards_core.validation import check_base_url
 from webhooks.cli.sending import delivery_headers
-from webhooks.errors import NotTaken
+from webhooks.errors import RetryLater
 from webhooks.store.outcomes import CONFLICT_EVENT
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SHOWN_OF_AN_ANSWER = 200
 
 
-class ForwardFailed(NotTaken):
+class ForwardFailed(RetryLater):
     """The other service did not take a delivery; its text says what it answered last."""
 
 

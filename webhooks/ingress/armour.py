@@ -14,7 +14,6 @@ from aiohttp import HttpVersion11, web
 
 from rewards_core.clock import loop_time
 from rewards_core.validation import check_callable, check_instance, check_mapping, setting
-from webhooks.advice import ADVICE
 from webhooks.ingress.answers import PlainAnswer
 from webhooks.ingress.base import UNSIGNED, Reply
 from webhooks.ingress.body import Bodies
@@ -25,7 +24,7 @@ from webhooks.ingress.peers import Client, Networks, peer_keys, resolve_client
 from webhooks.ingress.places import Phase, Places
 from webhooks.ingress.proxies import WRITTEN_BY_PROXIES, UntoldProxies
 from webhooks.ingress.watch import Watch
-from webhooks.refusals import Refusals
+from webhooks.refusals import ADVICE, Refusals
 
 if TYPE_CHECKING:
     from webhooks.ingress.base import Intake

@@ -1,13 +1,12 @@
-"""What every store promises: the interface behind receiver, handlers, completions and polling.
+"""The interface of all stores, used by the receiver, handlers, completions and polling.
 
-Durable means here: it survives whatever the store is built to survive (the process for memory, the machine for a disk).
-A method that returns has made its change durable. A method that raises may or may not have changed the store, and every method
-may be repeated: a repeated `accept` is `DUPLICATE` and as durable as the first, a repeated `record_outcome` is `SAME`,
-`finish_job` of a finished job is true.
+A method that returns has made its change durable: it survives what the store is built to survive (memory: nothing; a file: a
+crash and a power cut). A method that raises may or may not have changed the store. Every method may be repeated: a repeated
+`accept` returns `DUPLICATE` and is as durable as the first, a repeated `record_outcome` returns `SAME`, and `finish_job` of a
+finished job returns True.
 
-Time is the store's own: callers give and get seconds from now. A lease is a fence, an opaque token that a claim brings along and
-that no later claim shares. The stamps that people see (`received_at`, `settled_at`) are Unix time; nothing is due, leased or
-paused by them.
+Callers give and get seconds from now. A claim carries a fence, an opaque token that no later claim shares. Timestamps such as
+`received_at` are Unix time and only for people: no schedule or lease depends on them.
 """
 
 from __future__ import annotations
@@ -39,76 +38,73 @@ if TYPE_CHECKING:
     )
 
 A_STORE = "a MemoryStore, a SQLiteStore, another Store or a store URL"
-"""What to give as a store, for messages."""
+"""What to pass as a store, for error messages."""
 
 
 class Subscriber:
-    """Hear from a store what has become durable; override what is needed.
+    """Receives notifications of durable changes; override the methods you need.
 
-    The methods are called in the event loop once a change is durable and, where it was made through the same store object,
-    before the call that made it returns. They are hints: a subscriber that must not miss anything registers first and looks up
-    afterwards. They return quickly and do not raise (a store logs what they raise and goes on).
+    They are called in the event loop after a change is durable, and before the call that made it through the same store object
+    returns. They are hints: to miss nothing, subscribe first and look up afterwards. They must return quickly and should not
+    raise (the store logs the error and continues).
     """
 
-    def waits_for(self, ref: OperationRef) -> bool:  # noqa: ARG002 - for those who override it
-        """Whether this subscriber is to hear how an operation settled through another store object on the same engine."""
+    def waits_for(self, ref: OperationRef) -> bool:  # noqa: ARG002 - for overriding methods
+        """Return whether to be notified when another store object on the same file settles this operation."""
         return False
 
     def settled(self, outcome: Outcome) -> None:
-        """Hear of the first outcome of an operation: each made through this store object, and those it waits for from others."""
+        """Receive the first outcome of an operation: all from this store object, those in `waits_for` from others."""
 
     def confirmed(self, outcome: Outcome) -> None:
-        """Hear what the vendor's API confirmed where only an event had told the first outcome: that one, or one that differs."""
+        """Receive what the vendor's API says of an operation whose first outcome came from an event: the same, or a conflict."""
 
     def polls_due(self) -> None:
-        """Hear that there may be an operation to poll at once."""
+        """Notice that an operation may be due for a poll."""
 
     def jobs_ready(self) -> None:
-        """Hear that there may be jobs to claim."""
+        """Notice that there may be jobs to claim."""
 
     def missed(self) -> None:
-        """Hear that hints may have been lost: look up everything that is waited for."""
+        """Look up everything that is waited for, as notifications may have been lost."""
 
     def refused(self, reason: str) -> None:
-        """Hear that a receiver on the same store object refused a delivery for its signature."""
+        """Notice that a receiver on this store object refused a delivery for its signature."""
 
 
 class Store(Protocol):
-    """Keep events, jobs, outcomes and pending operations.
-
-    Every method may raise `StoreError`, whether the change was made or not.
-    """
+    """Keeps events, jobs, outcomes and pending operations. Any method may raise `StoreError`, also after its change was made."""
 
     async def subscribe(self, subscriber: Subscriber) -> None:
-        """Return once the subscriber hears of every later change; a subscriber that is known already stays so."""
+        """Return once the subscriber is notified of every later change; subscribing twice has no effect."""
         ...
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
-        """Call the subscriber no longer; an unknown one is passed over."""
+        """Stop notifying a subscriber, if it is subscribed."""
         ...
 
     def refused(self, reason: str) -> None:
-        """Tell the subscribers of this store object of a delivery that was refused for its signature; nothing is kept."""
+        """Notify the subscribers of this store object that a delivery was refused for its signature; nothing is stored."""
         ...
 
     # events
 
     async def accept(self, event: Event) -> Acceptance:
-        """Keep an event unless its identity is known, together with all that follows from it, in one step.
+        """Store an event unless its identity is known, with all its consequences, in one transaction.
 
-        * Identity known: nothing changes.
-        * `event.problem`: a dead letter; settles and asks nothing, and no handler runs.
-        * A job for every subscription that wants it, whichever process serves the handler.
-        * A resource with a terminal status: its outcome is recorded as by `record_outcome`, via webhook.
-        * Only a ref, and each ref in `event.also`: a pending operation that is polled at once, as `LOOKUP`, unless the operation
-          is known as `done`.
+        * If its identity is known, nothing changes.
+        * An event with a `problem` becomes a dead letter without consequences.
+        * Every subscription that wants the event gets a job, whichever process serves the handler.
+        * A resource with a terminal status is recorded as by `record_outcome`, via webhook.
+        * An event with only a ref, and each ref in `event.also`, requests a poll with the priority `LOOKUP`, unless the operation
+          is known to be `done`.
         """
         ...
 
     async def amend(self, event_id: int, event: Event) -> None:
-        """Replace a kept event by what a later reading of its body found, and settle or ask as `accept` does.
+        """Replace a stored event after its body was parsed again, with the consequences of `accept` except jobs.
 
-        Its jobs stay. An unknown id changes nothing.
+        An unknown id changes nothing.
         """
         ...
 
@@ -123,16 +119,20 @@ class Store(Protocol):
         before_id: int | None = None,
         limit: int = 100,
     ) -> Sequence[StoredEvent]:
-        """Return events that fit all given conditions, newest first; `before_id` pages on.
+        """Return the events that match all given conditions, newest first.
 
         Args:
-            scope: Only events of this scope.
-            state: Only events in this state.
-            name: Only events of this name.
-            ref: Only events that speak of this operation, alone or among others.
-            uid: Only events that speak of an operation with this uid, of whatever kind, alone or among others.
-            before_id: Only events with lower ids.
-            limit: At most so many.
+            scope: The events' scope.
+            state: Their state.
+            name: Their name.
+            ref: An operation that they mention.
+            uid: The uid of an operation that they mention, of any kind.
+            before_id: Only events with lower ids; pass the last id of a page for the next page.
+            limit: The most events.
+
+        Raises:
+            TypeError: a condition has the wrong type.
+            ValueError: `limit` or `before_id` is negative.
         """
         ...
 
@@ -143,63 +143,62 @@ class Store(Protocol):
     # handlers
 
     async def register_handlers(self, subscriptions: Sequence[Subscription]) -> None:
-        """Serve these subscriptions from now on, until `release_handlers` or the end of this store object.
+        """Store subscriptions and serve them until `release_handlers` or the end of this store object.
 
-        They are durable, and stay when the process ends. The newest patterns of a handler apply.
+        They stay when the process ends. The newest patterns of a handler apply.
         """
         ...
 
     async def release_handlers(self, subscriptions: Sequence[Subscription]) -> None:
-        """Serve each of these subscriptions once less; they stay.
+        """Stop serving subscriptions, each as often as it was registered; they stay stored.
 
-        The jobs of a handler that no process serves wait for one, and become dead letters after 14 days: of hours that a running
-        store has counted, whatever the clock was set to.
+        Jobs of a handler that no process serves become dead letters after 14 days of running time, whatever the clock says.
         """
         ...
 
     async def list_handlers(self) -> Sequence[HandlerStatus]:
-        """Return every subscription, and the jobs of handlers that have none, by service, handler and scope."""
+        """Return all subscriptions, and handlers that have only jobs, by service, handler and scope."""
         ...
 
     async def retire_handler(self, service: str, handler: str) -> int:
-        """Remove a handler's subscriptions and make its ready jobs dead letters; return how many jobs there were."""
+        """Remove a handler's subscriptions and make its ready jobs dead letters; return the number of jobs."""
         ...
 
     async def claim_jobs(self, handler: str, *, scopes: Collection[str], limit: int, lease: float) -> Sequence[ClaimedJob]:
-        """Lease due jobs of one handler to the caller, the longest due first.
+        """Lease due jobs of one handler, the longest due first.
 
         Args:
             handler: The name of its jobs, see `Subscription.job_name`.
-            scopes: Only jobs on events of these scopes.
-            limit: At most so many.
-            lease: Seconds after which others may claim them.
+            scopes: The scopes of the jobs' events.
+            limit: The most jobs.
+            lease: Seconds after which other processes may claim them.
         """
         ...
 
     async def finish_job(self, job: Job) -> bool:
-        """Mark a claimed job as done; return False, changing nothing, if another claim holds it by now."""
+        """Mark a claimed job as done. If another claim has replaced this one, change nothing and return False."""
         ...
 
     async def fail_job(self, job: Job, *, reason: str, retry_in: float | None) -> bool:
-        """Give a claimed job back; return False, changing nothing, if another claim holds it by now.
+        """Return a claimed job. If another claim has replaced this one, change nothing and return False.
 
         Args:
             job: As claimed.
             reason: What went wrong, one line.
-            retry_in: Seconds until it may be claimed again; None makes it, and so its event, a dead letter.
+            retry_in: Seconds until it may be claimed again; None makes the job, and so its event, a dead letter.
         """
         ...
 
     async def requeue(self, event_ids: Sequence[int], *, every_handler: bool = False) -> int:
-        """Let handlers run again for kept events, with no attempts counted.
+        """Run handlers again for stored events, with their attempts reset.
 
         Args:
-            event_ids: The events; unknown ones and erased ones are passed over, and no handler runs for one with a `problem`.
-            every_handler: Give each event a job for every subscription that wants it, in place of the jobs it has; otherwise only
-                its dead jobs run again.
+            event_ids: The events; unknown and erased ones are skipped, and no handler runs for one with a `problem`.
+            every_handler: Replace the jobs of each event by one for every subscription that wants it, instead of retrying its
+                dead jobs.
 
         Returns:
-            How many events got a job.
+            The number of events with a new job.
         """
         ...
 
@@ -210,13 +209,13 @@ class Store(Protocol):
         ...
 
     async def outcomes(self, refs: Sequence[OperationRef]) -> Sequence[Outcome]:
-        """Return the outcomes that stand of those refs that have one, in any order."""
+        """Return the outcomes that stand, for the refs that have one, in any order."""
         ...
 
     async def outcomes_by_key(self, scope: str, kind: str, key: str) -> Sequence[Outcome]:
-        """Return the outcomes that stand of the operations made with an idempotency key, in any order.
+        """Return the outcomes that stand of operations with an idempotency key, in any order.
 
-        They are candidates: a vendor may hold one key for several of its users, so compare their content with what was asked for.
+        A vendor may accept one key for several users, so compare their content with the request.
         """
         ...
 
@@ -235,66 +234,69 @@ class Store(Protocol):
         before_id: int | None = None,
         limit: int = 100,
     ) -> Sequence[StoredOutcome]:
-        """Return outcomes that fit all given conditions, with their conflicts, newest first; `before_id` pages on.
+        """Return the outcomes that match all given conditions, with their conflicts, newest first.
 
         Args:
-            scope: Only those of operations of this scope.
-            kind: Only those of operations of this kind.
-            uid: Only those of operations with this uid.
-            status: Only those with this status.
-            conflicting: Only those that a later outcome differs from.
-            before_id: Only those with lower ids.
-            limit: At most so many.
+            scope: The operations' scope.
+            kind: Their kind.
+            uid: Their uid.
+            status: The outcomes' status.
+            conflicting: Only outcomes with conflicts.
+            before_id: Only outcomes with lower ids; pass the last id of a page for the next page.
+            limit: The most outcomes.
+
+        Raises:
+            TypeError: a condition has the wrong type.
+            ValueError: `limit` or `before_id` is negative.
         """
         ...
 
     async def record_outcome(self, outcome: Outcome) -> Recorded:
-        """Record how an operation ended; the first one stands.
+        """Record an outcome of an operation. The first one stands.
 
-        The first one, and each that is confirmed, ends what is pending: a poll that is to confirm what an event said goes on when
-        another event says something. A later one that says the same adds its key to a first one that has none, and confirms one
-        that was not confirmed. A later one that differs (see `agree`) is kept beside the first, once, and an event named
-        `outcome.conflict` is kept for the handlers that want it. One that is confirmed, against a first one that is not, is kept
-        though an event has said the same, and those who wait for the operation hear of it as confirmed.
+        The first one, and any that is confirmed, ends the polling of the operation. A later one that agrees (see `agree`) adds
+        its key and its confirmation to the first. A later one that differs is stored once as a conflict, with an event named
+        `outcome.conflict` for the handlers that want it. If it is confirmed and the first is not, it is stored even if an event
+        has said the same before, and subscribers are notified of it as confirmed.
         """
         ...
 
     # pending operations and polls
 
     async def watch(
-        self, refs: Sequence[OperationRef], *, poll_in: float, confirmed: bool = False, watcher: str = ""
+        self, refs: Sequence[OperationRef], *, poll_in: float, confirmed: bool = False, waiter: str = ""
     ) -> Sequence[Outcome]:
-        """Wait for operations from now on, in one step with looking up those that have an outcome.
+        """Watch operations, and look up their outcomes, in one transaction.
 
-        The subscribers of this store object hear how they settle, through whichever store object that happens. Those without an
-        outcome are pending; their next poll is due in `poll_in` seconds at the latest.
+        The subscribers of this store object are notified when one settles, in whichever process. Operations without an outcome
+        become pending, with a poll due in at most `poll_in` seconds.
 
         Args:
             refs: The operations.
             poll_in: Seconds, 0 or more.
-            confirmed: Whether only a confirmed outcome counts, so that an operation with another one is watched and pending.
-            watcher: Who waits, by a name that no other caller of this store object has; what it watches twice is watched once.
+            confirmed: Watch and poll an operation until its outcome is confirmed.
+            waiter: A name that no other caller of this store object uses; what it watches twice is watched once.
 
         Returns:
-            The outcomes that stand; operations with one that counts are not watched.
+            The outcomes that stand. Operations with an outcome that counts are not watched.
         """
         ...
 
-    def unwatch(self, refs: Sequence[OperationRef], *, watcher: str = "") -> None:
-        """Let this watcher wait for operations no longer; they stay pending. Those it does not watch are passed over."""
+    def unwatch(self, refs: Sequence[OperationRef], *, waiter: str = "") -> None:
+        """Stop watching operations for this waiter, if it watches them; they stay pending."""
         ...
 
     async def add_pending(self, refs: Sequence[OperationRef], *, poll_in: float) -> None:
-        """Register operations as unsettled, to be polled though nobody waits; those with an outcome are passed over.
+        """Make operations without an outcome pending, so that they are polled though no caller waits.
 
         Args:
             refs: The operations.
-            poll_in: Seconds until the first poll of those that are new, 0 or more.
+            poll_in: Seconds until the first poll of new ones, 0 or more.
         """
         ...
 
     async def remove_pending(self, refs: Sequence[OperationRef]) -> int:
-        """Poll operations no longer, even where a caller still waits for them; return how many were pending."""
+        """Stop polling operations, even if a caller waits for them; return how many were pending."""
         ...
 
     async def list_pending(
@@ -306,66 +308,62 @@ class Store(Protocol):
         after: OperationRef | None = None,
         limit: int = 100,
     ) -> Sequence[PendingOperation]:
-        """Return pending operations that fit all given conditions in the order of their refs; `after` pages on.
+        """Return the pending operations that match all given conditions, in the order of their refs.
 
         Args:
-            scope: Only operations of this scope.
-            kind: Only operations of this kind.
-            uid: Only operations with this uid.
-            after: Only operations behind this one.
-            limit: At most so many.
+            scope: The operations' scope.
+            kind: Their kind.
+            uid: Their uid.
+            after: Only operations after this one; pass the last of a page for the next page.
+            limit: The most operations.
         """
         ...
 
     async def pending(self, refs: Sequence[OperationRef]) -> Sequence[PendingOperation]:
-        """Return those of some operations that are pending, in any order."""
+        """Return the given operations that are pending, in any order."""
         ...
 
     async def hurry_polls(self, refs: Sequence[OperationRef], priority: Priority) -> None:
-        """Have operations polled now, ranked no lower than `priority`; those that are not pending become so.
+        """Make operations due now, with at least this priority; they become pending if they are not.
 
-        As `LOOKUP` and `WISH` this ends the claim of a poll that is under way: its answer may be older than what the caller
-        knows. As `DEADLINE` it leaves such a poll alone.
+        With `LOOKUP` and `WISH` a poll in flight loses its claim, as its answer may be older than what the caller knows. With
+        `DEADLINE` it keeps it.
         """
         ...
 
     async def claim_polls(self, scope: str, *, limit: int, lease: float, max_per_second: float) -> PollClaims:
-        """Lease due operations to the caller, as far as the budget of the scope allows.
+        """Lease due operations, as far as the budget of the scope allows.
 
-        All processes share one budget: of the values of `max_per_second` that were given during the last 30 s the lowest holds,
-        with a warning where they differ. Requests never come in bursts.
+        All processes share one budget. The lowest `max_per_second` of the last 30 s applies, with a warning if values differ.
+        Requests are never sent in bursts.
 
         Args:
-            scope: The scope of the operations.
-            limit: At most so many, 1 or more.
-            lease: Seconds after which others may claim them.
-            max_per_second: Requests per second that this caller allows, above 0.
+            scope: The operations' scope.
+            limit: The most operations, 1 or more.
+            lease: Seconds after which other processes may claim them.
+            max_per_second: Requests per second that this process allows, above 0.
         """
         ...
 
     async def permit_poll(self, scope: str, *, max_per_second: float) -> PollPermit:
-        """Take one further request from the budget, if it is its turn.
-
-        It is no further ahead than what `claim_polls` hands out. While operations are due it takes turns with them, so that
-        neither holds off the other.
-        """
+        """Take a request without a claim from the budget, if it is its turn; while operations are due, they alternate."""
         ...
 
     async def settle_polls(self, results: Sequence[PollResult]) -> None:
-        """Give claims back whose operations did not settle; a claim that another has replaced is passed over."""
+        """Return claims whose operations did not settle; a claim that another one has replaced is skipped."""
         ...
 
     async def resume_polls(self, scope: str) -> None:
-        """Let polls go on because the vendor answers: ends what `pause_polls` with `refused` began, but no pause."""
+        """End the slow polling after `pause_polls(refused=True)`, because the vendor answers; a pause stays."""
         ...
 
     async def pause_polls(self, scope: str, seconds: float, *, refused: bool = False) -> None:
-        """Let no process poll a scope for so many seconds; a longer pause stays.
+        """Pause the polls of all processes; a longer pause stays.
 
         Args:
-            scope: The scope.
+            scope: The operations' scope.
             seconds: Above 0.
-            refused: The vendor refuses this client: after the pause one operation is polled at a time, every 10 s at most, until
+            refused: The vendor refuses this client: after the pause, poll one operation at a time, at most every 10 s, until
                 `resume_polls`.
         """
         ...
@@ -373,41 +371,38 @@ class Store(Protocol):
     # upkeep
 
     async def upkeep(self, *, keep: float, keep_bodies: float | None = None, keep_dead: float = DEAD_DAYS * DAY) -> bool:
-        """Let go of what is old, unless a process has done so within the hour; return whether it was done.
+        """Remove what is old, unless a process has done so within the hour; return whether it was done.
 
-        Done events and outcomes that are older than `keep` seconds are purged, and dead letters that are older than `keep_dead`;
-        bodies of done events that are older than `keep_bodies` are erased, and identities are forgotten after 400 days. One call
-        removes at most twice what an hour of a steady stream would bring, so that a wrong clock cannot empty the store, and logs
-        what it removed; events that wait for a handler and pending operations are never removed.
+        This purges done events and outcomes after `keep` seconds and dead letters after `keep_dead`, erases bodies of done events
+        after `keep_bodies`, and forgets identities after 400 days. One call removes at most twice what a steady stream adds in an
+        hour, so that a wrong clock cannot empty the store, and logs what it removed. Events that wait for a handler and pending
+        operations are never removed.
 
         Args:
             keep: Seconds, above 0.
-            keep_bodies: Seconds, above 0; None keeps them as long as their events.
-            keep_dead: Seconds since the event was received, at least those of 14 days, after which an event that no process
-                serves becomes a dead letter; by default those of 180 days.
+            keep_bodies: Seconds, above 0; None keeps bodies as long as their events.
+            keep_dead: Seconds since the event was received, at least 14 days (after which unserved events become dead letters).
 
         Raises:
-            ValueError: one of them is out of range; nothing was removed.
+            ValueError: an argument is out of range; nothing was removed.
         """
         ...
 
     async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:
-        """Remove events in that state received more than so many seconds ago; return how many.
-
-        Their identities stay for 400 days, so that a replayed body is still a duplicate.
+        """Remove events of an age and a state; return how many. Their identities are kept, to recognize duplicates.
 
         Args:
-            older_than: Seconds, 0 or more.
+            older_than: Seconds since they were received, 0 or more.
             state: `DONE` or `DEAD`.
-            limit: At most so many; None for all.
+            limit: The most events; None removes all.
 
         Raises:
-            ValueError: the state is `ready`; such events still wait for their handlers.
+            ValueError: the state is `READY`; such events still wait for their handlers.
         """
         ...
 
     async def purge_outcomes(self, older_than: float, *, limit: int | None = None) -> int:
-        """Remove outcomes settled more than so many seconds ago, with their conflicts; return how many."""
+        """Remove outcomes that were recorded this many seconds ago, with their conflicts; return how many."""
         ...
 
     async def purge_identities(self, *, limit: int | None = None) -> int:
@@ -415,30 +410,30 @@ class Store(Protocol):
         ...
 
     async def erase_bodies(self, older_than: float, *, limit: int | None = None) -> int:
-        """Erase bodies and signatures of done events received more than so many seconds ago; return how many.
+        """Erase bodies and signatures of done events received this many seconds ago; return how many.
 
-        What was erased cannot be replayed or handed on; its identity and its outcome stay.
+        Such events cannot be replayed or processed again; their identities and outcomes stay.
         """
         ...
 
     async def forget_user(self, uid: str) -> int:
-        """Erase every body and outcome that mentions a user: nothing of it but identities and outcomes' statuses stays.
+        """Erase every body and outcome that mentions a user; only identities and the outcomes' statuses stay.
 
         Events that wait for a handler are erased too, and become dead letters.
 
         Returns:
-            How many events and outcomes there were.
+            The number of events and outcomes.
         """
         ...
 
     async def statistics(self) -> StoreStatistics:
-        """Count what is held."""
+        """Count what the store holds."""
         ...
 
     async def ping(self) -> None:
-        """Return if the store can write a row and read it back."""
+        """Return if the store can write and read a row."""
         ...
 
     async def aclose(self) -> None:
-        """Finish what is under way and let go of everything; idempotent. Afterwards every other method raises `StoreClosed`."""
+        """Finish pending calls and close the store; idempotent. Afterwards every other method raises `StoreClosed`."""
         ...

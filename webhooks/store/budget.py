@@ -1,35 +1,35 @@
-"""How many requests may leave, and when: one budget for all that poll a scope, as a value that a store keeps."""
+"""The budget of requests of all processes that poll a scope, as a value that a store keeps."""
 
 from __future__ import annotations
 
 from attrs import evolve, frozen
 
 HORIZON = 0.1
-"""Seconds ahead for which requests are handed out."""
+"""Seconds ahead for which requests are granted."""
 FURTHER_EVERY = 2
-"""While operations are due, at most one request in so many goes to what was not claimed: a look-up, or a further page of one."""
+"""While operations are due, at most one request in two is granted without a claim: for a lookup, or a further page of it."""
 ABANDONED_SHARE = 0.1
-"""The part of the budget that goes to operations for which nobody waits."""
+"""The share of the budget for operations without a waiter."""
 REFUSED_EVERY = 10.0
 """Seconds between two polls while the vendor refuses them."""
 _MARGIN = 1.05
-"""Requests stand so much further apart than the rate asks for, so that one that leaves late does not overfill a second."""
+"""The factor by which intervals exceed those of the rate, so that a late request does not exceed the budget of a second."""
 _EARLY = 1e-6
-"""Seconds by which a poll is handed out too early, so that rounding makes no caller ask again and again."""
+"""Seconds by which a request may be granted early, so that rounding does not make a caller retry."""
 RATE_HOLDS = 30.0
-"""Seconds for which a caller's limit binds all others."""
+"""Seconds for which a process's rate limit applies to all."""
 
 
 @frozen
 class Budget:
-    """When the next requests may leave; they are spaced evenly, so that no second sees more than its share.
+    """When the next requests may be sent, evenly spaced. Times are the store's own.
 
     Attributes:
-        next_at: When the next request may leave, in the store's own time.
-        abandoned_at: When one for an operation may leave for which nobody waits.
-        further_at: When one may leave that was not claimed, though operations are due.
-        paused_until: Until when nothing leaves.
-        refusals: How many pauses in a row the vendor's refusals have caused.
+        next_at: When the next request may be sent.
+        abandoned_at: When the next one for an operation without a waiter may be.
+        further_at: When the next one without a claim may be, while operations are due.
+        paused_until: The end of the current pause.
+        refusals: Consecutive pauses because of refusals.
     """
 
     next_at: float = 0.0
@@ -39,7 +39,7 @@ class Budget:
     refusals: int = 0
 
     def starts_at(self, now: float) -> float:
-        """Return when a request that is asked for now may leave."""
+        """Return when a request that is granted now may be sent."""
         return max(now, self.next_at, self.paused_until)
 
     def spacing(self, per_second: float) -> float:
@@ -47,29 +47,26 @@ class Budget:
         return max(_MARGIN / per_second, REFUSED_EVERY if self.refusals else 0.0)
 
     def room(self, now: float, limit: int, per_second: float) -> int:
-        """Return how many requests may be handed out now."""
+        """Return how many requests may be granted now."""
         left = now + HORIZON - self.starts_at(now) + _EARLY
         if left < 0:
             return 0
         return min(limit, 1 if self.refusals else int(left / self.spacing(per_second)) + 1)
 
     def take(self, now: float, count: int, per_second: float, *, abandoned: bool = False) -> Budget:
-        """Return the budget after some requests were handed out, one of them for an abandoned operation or none."""
+        """Return the budget after granting some requests, one of them for an `abandoned` operation."""
         start, spacing = self.starts_at(now), self.spacing(per_second)
         abandoned_at = start + spacing / ABANDONED_SHARE if abandoned else self.abandoned_at
         return evolve(self, next_at=start + count * spacing, abandoned_at=abandoned_at)
 
     def further_in(self, now: float, *, due: bool) -> float:
-        """Return the seconds until a request may be handed out that was not claimed: in turn with operations, if any is due.
-
-        Then it comes behind no more than what is handed out already, so that neither holds off the other.
-        """
+        """Return the seconds until a request without a claim may be granted; if operations are due, they alternate."""
         opens = max(self.further_at, self.paused_until) if due else self.starts_at(now)
         left = opens - HORIZON - now
         return left if left > _EARLY else 0.0
 
     def take_further(self, now: float, per_second: float) -> Budget:
-        """Return the budget after a request was handed out that was not claimed."""
+        """Return the budget after granting a request without a claim."""
         further_at = self.starts_at(now) + FURTHER_EVERY * self.spacing(per_second)
         return evolve(self.take(now, 1, per_second), further_at=further_at)
 

@@ -1,4 +1,4 @@
-"""The store of one process: nothing outlives it, and tests of applications use it as their double."""
+"""The store of one process, lost when it ends; also the test double for applications."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from rewards_core.clock import DAY, HOUR, loop_time
 from rewards_core.errors import StoreClosed, StoreFull
 from rewards_core.operations import Event, OperationRef, OperationStatus
 from rewards_core.validation import check_callable, check_id, check_number, check_whole
-from webhooks.store.event_table import EventTable
-from webhooks.store.listing import EventQuery, Listings, OutcomeQuery, check_limit, check_purge
-from webhooks.store.mentions import mentioned_in, mentions
-from webhooks.store.outcome_table import OutcomeTable, key_of, made_with_of
-from webhooks.store.outcomes import agree, conflict_event, contradiction, outcome_of, packed
-from webhooks.store.polls import PollTable
+from webhooks.store.memory_events import EventTable
+from webhooks.store.memory_outcomes import OutcomeTable, idempotency_of, key_of
+from webhooks.store.memory_polls import PollTable
+from webhooks.store.outcomes import agree, conflict_event, contradiction, mentioned_in, mentions, outcome_of, pack_outcome
+from webhooks.store.queries import EventQuery, OutcomeQuery, StoreQueries
 from webhooks.store.records import (
     DEAD_DAYS,
     FORGOTTEN,
@@ -48,7 +47,7 @@ from webhooks.store.records import (
 )
 from webhooks.store.subscribers import Subscribers
 from webhooks.store.subscriptions import Subscriptions
-from webhooks.store.upkeep import UPKEEP_EVERY, check_keep, remove_old
+from webhooks.store.upkeep import UPKEEP_EVERY, check_keep, check_limit, check_purge, remove_old
 
 if TYPE_CHECKING:
     from webhooks.store.base import Subscriber
@@ -59,20 +58,20 @@ _PENDING_PER_EVENT = 10
 _SLICE = 1_000
 
 
-class MemoryStore(Listings):
-    """Keep everything in this process, within bounds.
+class MemoryStore(StoreQueries):
+    """Keep everything in the memory of this process, within limits.
 
     Args:
-        max_events: At most so many events and outcomes each, 1 or more. The oldest done events leave first, then the oldest dead
-            letters; events that wait for a handler never leave, a new one is refused with `StoreFull`. Ten times as many
-            identities are kept, for 400 days, and in each scope about as many pending operations: more only of those that are
-            waited for.
-        retention: Seconds for which done events and outcomes stay, above 0.
+        max_events: The most events, and the most outcomes, 1 or more. The oldest done events are evicted first, then the oldest
+            dead letters. Events that wait for a handler are never evicted; if only these are left, `accept` raises `StoreFull`.
+            Ten times as many identities are kept, for 400 days, and in each scope ten times as many pending operations; those
+            with a waiter are kept beyond that.
+        retention: Seconds for which done events and outcomes are kept, above 0.
         clock: Returns Unix time in seconds.
 
     Raises:
-        TypeError: `max_events` is no whole number, or `retention` no number.
-        ValueError: one of them is out of range.
+        TypeError: an argument has the wrong type.
+        ValueError: `max_events` or `retention` is out of range.
     """
 
     def __init__(self, *, max_events: int = 100_000, retention: float = 86_400.0, clock: Callable[[], float] = time.time) -> None:
@@ -88,7 +87,6 @@ class MemoryStore(Listings):
         self._polls: dict[str, PollTable] = {}
 
     async def accept(self, event: Event) -> Acceptance:
-        """Keep an event unless its identity is known, together with all that follows from it."""
         self._check_open()
         now = asyncio.get_running_loop().time()
         events = self._events
@@ -99,57 +97,49 @@ class MemoryStore(Listings):
             events.add(event, at, now, ())
             return Acceptance.NEW
         outcome = outcome_of(event, at)
-        kept = None if outcome is None else packed(outcome)  # what cannot be packed raises before anything is kept
-        handlers = self._subscriptions.wanting(event)
+        kept = None if outcome is None else pack_outcome(outcome)  # if it cannot be packed, nothing is stored
+        handlers = self._subscriptions.handlers_for(event)
         events.add(event, at, now, handlers)
-        self._draw_conclusions(event, outcome, kept, now)
+        self._apply(event, outcome, kept, now)
         if handlers:
             self._subscribers.jobs_ready()
         return Acceptance.NEW
 
     async def amend(self, event_id: int, event: Event) -> None:
-        """Replace a kept event by what a later reading of its body found."""
         now = self._now()
         outcome = outcome_of(event, self._clock())
-        kept = None if outcome is None else packed(outcome)
+        kept = None if outcome is None else pack_outcome(outcome)
         if self._events.replace(event_id, event) and event.problem is None:
-            self._draw_conclusions(event, outcome, kept, now)
+            self._apply(event, outcome, kept, now)
 
     async def outcome(self, ref: OperationRef) -> Outcome | None:
-        """Return the outcome that stands, the first one."""
         self._check_open()
         return self._outcomes.get(key_of(ref))
 
     async def outcomes(self, refs: Sequence[OperationRef]) -> Sequence[Outcome]:
-        """Return the outcomes that stand of those refs that have one."""
         self._check_open()
         known = self._outcomes
         return [outcome for key in map(key_of, refs) if key in known and (outcome := known.get(key)) is not None]
 
     async def outcomes_by_key(self, scope: str, kind: str, key: str) -> Sequence[Outcome]:
-        """Return the outcomes that stand of the operations made with an idempotency key."""
         self._check_open()
         return self._outcomes.by_key(key_of(OperationRef(scope, kind, key)))
 
     async def conflicts(self, ref: OperationRef) -> Sequence[Outcome]:
-        """Return the later outcomes that differ from the first, oldest first."""
         self._check_open()
         return self._outcomes.conflicts(key_of(ref))
 
     async def find_outcomes(self, query: OutcomeQuery) -> Sequence[StoredOutcome]:
-        """Return outcomes that meet every condition, newest first."""
         self._check_open()
         return list(islice(filter(query.fits, self._outcomes.newest_first()), query.limit))
 
     async def record_outcome(self, outcome: Outcome) -> Recorded:
-        """Record how an operation ended; the first one stands."""
         self._check_open()
-        return self._record(outcome, packed(outcome), loop_time())
+        return self._record(outcome, pack_outcome(outcome), loop_time())
 
     async def watch(
-        self, refs: Sequence[OperationRef], *, poll_in: float, confirmed: bool = False, watcher: str = ""
+        self, refs: Sequence[OperationRef], *, poll_in: float, confirmed: bool = False, waiter: str = ""
     ) -> Sequence[Outcome]:
-        """Wait for operations from now on, in one step with looking up those that have an outcome."""
         self._check_open()
         due, at, outcomes = loop_time() + poll_in, self._clock(), self._outcomes
         known: list[Outcome] = []
@@ -158,16 +148,14 @@ class MemoryStore(Listings):
             if outcome is not None:
                 known.append(outcome)
             if outcome is None or (confirmed and not outcome.confirmed):
-                self._polls_of(ref.scope).watch(ref.kind, ref.uid, due, at, watcher)
+                self._polls_of(ref.scope).watch(ref.kind, ref.uid, due, at, waiter)
         return known
 
-    def unwatch(self, refs: Sequence[OperationRef], *, watcher: str = "") -> None:
-        """Let this watcher wait for operations no longer; they stay pending."""
+    def unwatch(self, refs: Sequence[OperationRef], *, waiter: str = "") -> None:
         for ref in refs:
-            self._polls_of(ref.scope).unwatch(ref.kind, ref.uid, watcher)
+            self._polls_of(ref.scope).unwatch(ref.kind, ref.uid, waiter)
 
     async def add_pending(self, refs: Sequence[OperationRef], *, poll_in: float) -> None:
-        """Register operations as unsettled, to be polled without waiters."""
         self._check_open()
         due, at = loop_time() + poll_in, self._clock()
         for ref in refs:
@@ -175,7 +163,6 @@ class MemoryStore(Listings):
                 self._polls_of(ref.scope).add(ref.kind, ref.uid, due, at)
 
     async def remove_pending(self, refs: Sequence[OperationRef]) -> int:
-        """Poll operations no longer; return how many were pending."""
         self._check_open()
         return sum(self._polls_of(ref.scope).discard(ref.kind, ref.uid) for ref in refs)
 
@@ -188,7 +175,6 @@ class MemoryStore(Listings):
         after: OperationRef | None = None,
         limit: int = 100,
     ) -> Sequence[PendingOperation]:
-        """Return pending operations that fit all given conditions in the order of their refs; `after` pages on."""
         self._check_open()
         found: list[PendingOperation] = []
         for of_scope, polls in sorted(self._polls.items()):
@@ -198,83 +184,68 @@ class MemoryStore(Listings):
         return found
 
     async def pending(self, refs: Sequence[OperationRef]) -> Sequence[PendingOperation]:
-        """Return those of some operations that are pending."""
         self._check_open()
         now = loop_time()
         found = (polls.get(ref.kind, ref.uid, now) for ref in set(refs) if (polls := self._polls.get(ref.scope)) is not None)
         return [one for one in found if one is not None]
 
     async def hurry_polls(self, refs: Sequence[OperationRef], priority: Priority) -> None:
-        """Have operations polled now, ranked no lower than `priority`."""
         self._check_open()
         self._hurry(refs, priority)
 
     async def claim_polls(self, scope: str, *, limit: int, lease: float, max_per_second: float) -> PollClaims:
-        """Lease due operations to the caller, as far as the budget of the scope allows."""
         self._check_open()
         return self._polls_of(scope).claim(loop_time(), limit, lease, max_per_second)
 
     async def permit_poll(self, scope: str, *, max_per_second: float) -> PollPermit:
-        """Take one further request from the budget, if it is its turn."""
         self._check_open()
         return self._polls_of(scope).permit(loop_time(), max_per_second)
 
     async def settle_polls(self, results: Sequence[PollResult]) -> None:
-        """Give claims back whose operations did not settle."""
         self._check_open()
         now = loop_time()
         for result in results:
             self._polls_of(result.claim.ref.scope).settle(result, now)
 
     async def resume_polls(self, scope: str) -> None:
-        """Let polls go on because the vendor answers."""
         self._check_open()
         polls = self._polls_of(scope)
         polls.budget = polls.budget.answered(loop_time())
 
     async def pause_polls(self, scope: str, seconds: float, *, refused: bool = False) -> None:
-        """Let no process poll a scope for so many seconds; a longer pause stays."""
         self._check_open()
         polls = self._polls_of(scope)
         polls.budget = polls.budget.pause(loop_time(), seconds, refused=refused)
 
     async def subscribe(self, subscriber: Subscriber) -> None:
-        """Call the subscriber from now on."""
         self._check_open()
         self._subscribers.add(subscriber)
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
-        """Call the subscriber no more."""
         self._subscribers.remove(subscriber)
 
     def refused(self, reason: str) -> None:
-        """Tell the subscribers of a delivery that was refused for its signature."""
         self._subscribers.refused(reason)
 
     async def register_handlers(self, subscriptions: Sequence[Subscription]) -> None:
-        """Serve these subscriptions from now on."""
         self._now()
         self._subscriptions.add(subscriptions)
 
     async def release_handlers(self, subscriptions: Sequence[Subscription]) -> None:
-        """Serve these subscriptions no longer; they and their jobs stay."""
         self._subscriptions.release(subscriptions, self._now())
 
     async def list_handlers(self) -> Sequence[HandlerStatus]:
-        """Return every subscription, and the jobs of handlers that have none, by service, handler and scope."""
         self._now()
         return self._subscriptions.statuses(self._events.jobs.counts())
 
     async def retire_handler(self, service: str, handler: str) -> int:
-        """Remove a handler's subscriptions and make its ready jobs dead letters; return how many jobs there were."""
         self._now()
         self._subscriptions.remove(service, handler)
         retired = job_name(service, handler)
         waiting = self._events.jobs.waiting()
-        return sum(self._events.bury(name, scope, RETIRED) for name, scope in waiting if name == retired)
+        return sum(self._events.dead_letter(name, scope, RETIRED) for name, scope in waiting if name == retired)
 
     async def claim_jobs(self, handler: str, *, scopes: Collection[str], limit: int, lease: float) -> Sequence[ClaimedJob]:
-        """Lease due jobs of one handler to the caller, the longest due first."""
         now = self._now()
         claimed: list[ClaimedJob] = []
         while len(claimed) < limit and (one := self._events.claim(handler, scopes, now, lease)) is not None:
@@ -282,17 +253,14 @@ class MemoryStore(Listings):
         return claimed
 
     async def finish_job(self, job: Job) -> bool:
-        """Mark a claimed job as done."""
         self._now()
         return self._events.finish(job)
 
     async def fail_job(self, job: Job, *, reason: str, retry_in: float | None) -> bool:
-        """Give a claimed job back."""
         now = self._now()
         return self._events.fail(job, reason, None if retry_in is None else now + retry_in)
 
     async def find_events(self, query: EventQuery) -> Sequence[StoredEvent]:
-        """Return events that meet every condition, newest first."""
         now = self._now()
         if query.id is not None:
             found: Iterable[StoredEvent] = filter(None, [self._events.get(query.id, now)])
@@ -301,7 +269,6 @@ class MemoryStore(Listings):
         return list(islice(filter(query.fits, found), query.limit))
 
     async def requeue(self, event_ids: Sequence[int], *, every_handler: bool = False) -> int:
-        """Let handlers run again for kept events, with no attempts counted."""
         now = self._now()
         count = 0
         for event_id in event_ids:
@@ -309,16 +276,15 @@ class MemoryStore(Listings):
             if stored is None or not stored.event.body:
                 continue
             if every_handler:
-                handlers = self._subscriptions.wanting(stored.event)
+                handlers = self._subscriptions.handlers_for(stored.event)
                 count += self._events.assign(event_id, stored.event.scope, handlers, now)
             else:
-                count += self._events.jobs.revive(event_id, now)
+                count += self._events.jobs.requeue(event_id, now)
         if count:
             self._subscribers.jobs_ready()
         return count
 
     async def upkeep(self, *, keep: float, keep_bodies: float | None = None, keep_dead: float = DEAD_DAYS * DAY) -> bool:
-        """Let go of what is old, unless that was done within the hour."""
         check_keep(keep, keep_bodies, keep_dead)
         now = self._now()
         if now < self._upkeep_at:
@@ -328,24 +294,18 @@ class MemoryStore(Listings):
         return True
 
     async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:
-        """Remove events in that state received more than so many seconds ago; their identities stay."""
-        check_purge(older_than, limit)
-        if state is EventState.READY:
-            raise ValueError("state: give EventState.DONE or EventState.DEAD, not READY; such events wait for their handlers.")
+        check_purge(older_than, limit, state)
         return self._events.purge(state, self._now() - older_than, limit)
 
     async def purge_identities(self, *, limit: int | None = None) -> int:
-        """Forget identities that are more than 400 days old; return how many."""
         check_limit(limit)
         return self._events.purge_identities(self._now(), limit)
 
     async def erase_bodies(self, older_than: float, *, limit: int | None = None) -> int:
-        """Erase bodies and signatures of done events received more than so many seconds ago; return how many."""
         check_purge(older_than, limit)
         return self._events.erase(self._now() - older_than, limit)
 
     async def forget_user(self, uid: str) -> int:
-        """Erase every body and outcome that mentions a user; return how many there were."""
         check_id(uid, "uid")
         self._now()
         event_ids = self._events.ids()
@@ -357,12 +317,10 @@ class MemoryStore(Listings):
         return count
 
     async def purge_outcomes(self, older_than: float, *, limit: int | None = None) -> int:
-        """Remove outcomes settled more than so many seconds ago, with their conflicts; return how many."""
         check_purge(older_than, limit)
         return self._outcomes.purge(self._now() - older_than, limit)
 
     async def statistics(self) -> StoreStatistics:
-        """Count what is held."""
         self._check_open()
         events, ready, dead, oldest_ready_at = self._events.count()
         return StoreStatistics(
@@ -377,33 +335,31 @@ class MemoryStore(Listings):
         )
 
     async def ping(self) -> None:
-        """Return if the store is open."""
         self._check_open()
 
     async def aclose(self) -> None:
-        """Let go of everything."""
         self._closed = True
         self._subscribers.clear()
         for held in (self._events, self._subscriptions, self._outcomes, self._polls):
             held.clear()
 
     def _now(self) -> float:
-        """Return the time by which things are due; once an hour let jobs die whose handlers were unserved for too long."""
+        """Return the loop's time. Once an hour, make the jobs of handlers dead letters that were unserved for too long."""
         self._check_open()
         now = loop_time()
         if now >= self._count_at:
             self._count_at = now + HOUR
             for name, scope in self._events.jobs.waiting():
                 if self._subscriptions.unserved_for(name, scope, now) >= UNSERVED_DAYS * DAY:
-                    buried = self._events.bury(name, scope, UNSERVED)
-                    logger.warning("%d jobs of %s, which no receiver serves, became dead letters", buried, name)
+                    killed = self._events.dead_letter(name, scope, UNSERVED)
+                    logger.warning("%d jobs of %s became dead letters, as no receiver serves the handler", killed, name)
         return now
 
     def _check_open(self) -> None:
         if self._closed:
             raise StoreClosed("This store was closed by aclose(). Nothing was read or written. Make a new one.")
 
-    def _draw_conclusions(self, event: Event, outcome: Outcome | None, kept: bytes | None, now: float) -> None:
+    def _apply(self, event: Event, outcome: Outcome | None, kept: bytes | None, now: float) -> None:
         lookups = event.also
         if outcome is not None and kept is not None:
             self._record(outcome, kept, now)
@@ -435,7 +391,7 @@ class MemoryStore(Listings):
         key = key_of(ref)
         first = self._outcomes.get(key)
         if first is None:
-            self._outcomes.add(key, kept, now, None if outcome.key is None else made_with_of(ref, outcome.key))
+            self._outcomes.add(key, kept, now, None if outcome.key is None else idempotency_of(ref, outcome.key))
             if (polls := self._polls.get(ref.scope)) is not None:
                 polls.discard(ref.kind, ref.uid)
             self._subscribers.settled(outcome)
@@ -452,25 +408,25 @@ class MemoryStore(Listings):
         if counts is not None:
             self._subscribers.confirmed(counts)
         if unknown:
-            handlers = self._subscriptions.wanting(event)
+            handlers = self._subscriptions.handlers_for(event)
             try:
                 self._events.add(event, self._clock(), loop_time(), handlers)
             except StoreFull:
-                logger.exception("another outcome of %s is kept as a conflict, but no handler can be told", ref)
+                logger.exception("another outcome of %s is stored as a conflict, but its event for handlers is not", ref)
                 handlers = ()
             if handlers:
                 self._subscribers.jobs_ready()
         return Recorded(verdict=Verdict.CONFLICT, outcome=first)
 
     def _completed(self, first: Outcome, then: Outcome) -> Outcome:
-        """Return the first outcome with what a later one that says the same adds to it."""
+        """Return the first outcome with the key and the confirmation of a later one that agrees."""
         key = first.key or then.key
         confirmed = first.confirmed or then.confirmed
         if (key, confirmed) == (first.key, first.confirmed):
             return first
-        made_with = made_with_of(first.ref, key) if first.key is None and key is not None else None
+        idempotency = idempotency_of(first.ref, key) if first.key is None and key is not None else None
         completed = evolve(first, key=key, confirmed=confirmed)
-        self._outcomes.replace(key_of(first.ref), packed(completed), made_with)
+        self._outcomes.replace(key_of(first.ref), pack_outcome(completed), idempotency)
         if confirmed and not first.confirmed:
             self._subscribers.confirmed(completed)
         return completed

@@ -1,4 +1,4 @@
-"""What an event says about an operation, when two outcomes agree, and how resources are written down."""
+"""The outcome in an event, when two outcomes agree, and the JSON in which a store keeps both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONFLICT_EVENT = "outcome.conflict"
 
 
 def terminal_status(resource: Mapping[str, Any] | None) -> OperationStatus | None:
-    """Return the terminal status a resource names, in whatever case; None if it names none."""
+    """Return the terminal status of a resource, in any case; None if it has none."""
     if resource is None:
         return None
     word = resource.get("status")
@@ -26,7 +26,7 @@ def terminal_status(resource: Mapping[str, Any] | None) -> OperationStatus | Non
 
 
 def outcome_of(event: Event, at: float) -> Outcome | None:
-    """Return the outcome an event carries, None if it carries none."""
+    """Return the outcome in an event, None if there is none."""
     status = terminal_status(event.resource)
     if event.ref is None or event.resource is None or status is None:
         return None
@@ -34,21 +34,18 @@ def outcome_of(event: Event, at: float) -> Outcome | None:
 
 
 def settled_by(event: Event, at: float) -> tuple[Outcome, bytes] | None:
-    """Return the outcome an event carries, and its resource packed; None if it carries none, or cannot be used."""
+    """Return the outcome in an event, and its packed resource; None for an event without one and for a dead letter."""
     outcome = None if event.problem is not None else outcome_of(event, at)
-    return None if outcome is None else (outcome, pack_any(outcome.resource))
+    return None if outcome is None else (outcome, pack(outcome.resource))
 
 
-def packed(outcome: Outcome) -> bytes:
-    """Return an outcome as a `MemoryStore` keeps it, without its ref.
-
-    Raises:
-        TypeError: the resource holds what no JSON can hold.
-    """
+def pack_outcome(outcome: Outcome) -> bytes:
+    """Return an outcome as a `MemoryStore` keeps it, without its ref. What is not JSON raises `TypeError`."""
     about = (outcome.status.value, outcome.via, outcome.settled_at, outcome.key, outcome.resource, outcome.confirmed)
-    return pack_any(about)
+    return pack(about)
 
 
+_plain_integer = re.compile(r"0|-?[1-9][0-9]*").fullmatch
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,100}(\.[0-9]{1,100})?", re.ASCII)
 
 
@@ -62,9 +59,9 @@ def _number(value: object) -> Decimal | None:
 
 
 def agree(first: Outcome, then: Outcome) -> bool:
-    """Return whether two outcomes of one operation say the same: equal status, and no number that both name differs.
+    """Return whether two outcomes of one operation have the same status and no differing number.
 
-    Texts are left out of it, because one vendor writes the same moment in two ways in its events and in its answers.
+    Texts are not compared, because a vendor writes the same moment differently in its events and in its answers.
     """
     if first.status != then.status:
         return False
@@ -79,36 +76,40 @@ def agree(first: Outcome, then: Outcome) -> bool:
 
 
 def same_value(one: object, other: object) -> bool:
-    """Return whether two values of a resource are the same, or the same number however it is written."""
+    """Return whether two values of a resource are equal, or the same number in different notation."""
     first, second = _number(one), _number(other)
     return one == other if first is None or second is None else first == second
 
 
 def contradiction(first: Outcome, later: Iterable[Outcome]) -> Outcome | None:
-    """Return the outcome that the vendor's API confirmed against a first one that only an event told; None if there is none."""
+    """Return the first confirmed outcome that differs from an unconfirmed first one, None if there is none."""
     return None if first.confirmed else next((one for one in later if one.confirmed), None)
 
 
 def conflict_event(first: Outcome, then: Outcome) -> Event:
-    """Return the event that tells handlers of a later outcome which differs from the first; equal conflicts are equal events."""
+    """Return the event of a conflict, for handlers; equal conflicts have equal identities."""
     ref = first.ref
-    words = {
+    body = {
         "event": CONFLICT_EVENT,
         "operation": {"scope": ref.scope, "kind": ref.kind, "uid": ref.uid},
-        "first": _told(first),
-        "then": _told(then),
+        "first": _described(first),
+        "then": _described(then),
     }
     same = [CONFLICT_EVENT, ref.scope, ref.kind, ref.uid, str(then.status), dict(then.resource)]
+    try:
+        identified = canonical(same)
+    except UnicodeEncodeError:  # a lone surrogate
+        identified = json.dumps(_marked(same), sort_keys=True).encode("ascii")
     return Event(
         scope=ref.scope,
         name=CONFLICT_EVENT,
-        identity=hashlib.sha256(canonical(same)).digest()[:16],
-        body=pack(words),
+        identity=hashlib.sha256(identified).digest()[:16],
+        body=pack(body),
         ref=ref,
     )
 
 
-def _told(outcome: Outcome) -> dict[str, Any]:
+def _described(outcome: Outcome) -> dict[str, Any]:
     return {
         "status": str(outcome.status),
         "via": outcome.via,
@@ -118,7 +119,7 @@ def _told(outcome: Outcome) -> dict[str, Any]:
 
 
 _DECIMAL = "$decimal"
-"""`{"$decimal": "1.5"}` is a number where JSON's own would not do; an object that looks like one is `{"$decimal": [...]}`."""
+"""`{"$decimal": "1.5"}` is a number that JSON cannot hold exactly; an object that looks like it is `{"$decimal": [...]}`."""
 _MARK = b'"$decimal"'
 _NESTING = (dict, list, tuple, Mapping)
 
@@ -133,7 +134,7 @@ def _marked(value: object) -> Any:
 
 
 def _escaped(value: Any) -> Any:
-    """Return a value without objects that look like a number; numbers stay numbers."""
+    """Escape objects that look like a marked number."""
     if isinstance(value, Mapping):
         items = {key: _escaped(item) if isinstance(item, _NESTING) else item for key, item in value.items()}
         return {_DECIMAL: [items[_DECIMAL]]} if len(items) == 1 and _DECIMAL in items else items
@@ -153,38 +154,61 @@ def _unmarked(value: dict[str, Any]) -> Any:
     return value if number is None or not number.is_finite() else number
 
 
-def pack(value: Mapping[str, Any]) -> bytes:
-    """Write a parsed JSON object so that `unpack` returns it with every number exact."""
-    return pack_any(value)
-
-
-def pack_any(value: Any) -> bytes:
-    """Write any parsed JSON value, tuples as lists."""
+def pack(value: Any) -> bytes:
+    """Write a parsed JSON value, tuples as lists, so that `unpack` returns it with every number exact."""
     try:
         data = dumps(value)
         return data if _MARK not in data else dumps(_escaped(value))
-    except UnicodeEncodeError:  # half a surrogate pair
+    except UnicodeEncodeError:  # a lone surrogate
         return json.dumps(_marked(value), separators=(",", ":")).encode("ascii")
-    except RecursionError:  # a stranger's play, not worth failing for: read again, it may be a number
+    except RecursionError:  # hostile nesting; an object in it that looks like a number may become one
         return dumps(value)
 
 
-def unpack(data: bytes) -> dict[str, Any]:
-    """Read what `pack` wrote."""
-    value = unpack_any(data)
+def unpack(data: bytes) -> Any:
+    """Read what `pack` wrote, in this version or 0.1."""
+    try:
+        if _MARK not in data:
+            return loads(data)
+    except UnexpectedResponse:  # a lone surrogate
+        pass
+    return json.loads(data, object_hook=_unmarked, parse_float=Decimal)
+
+
+def unpack_object(data: bytes) -> dict[str, Any]:
+    """Read a JSON object that `pack` wrote."""
+    value = unpack(data)
     if not isinstance(value, dict):
         found = type(value).__name__
         raise TypeError(
-            f"The store holds a {found} where an object was packed: something else wrote its file. Nothing was changed."
+            f"The store holds a {found} instead of an object, so another program has written to its file. Nothing was changed."
         )
     return value
 
 
-def unpack_any(data: bytes) -> Any:
-    """Read what `pack_any` wrote, in this version or 0.1."""
+def mentions(data: bytes, uid: str) -> bool:
+    """Return whether JSON holds a uid as a whole string, key or number; what is not JSON, as a whole word."""
     try:
-        if _MARK not in data:
-            return loads(data)
-    except UnexpectedResponse:  # half a surrogate pair
-        pass
-    return json.loads(data, object_hook=_unmarked, parse_float=Decimal)
+        value = loads(data)
+    except UnexpectedResponse:
+        return re.search(rf"(?<![\w-]){re.escape(uid)}(?![\w-])", data.decode("utf-8", "replace")) is not None
+    return mentioned_in(value, uid)
+
+
+def mentioned_in(value: Any, uid: str) -> bool:
+    """Return whether a parsed JSON value holds a uid as a whole string, key or number."""
+    number = Decimal(uid) if _plain_integer(uid) else None
+    left = [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            left += value.keys()
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+        elif isinstance(value, str):
+            if value == uid:
+                return True
+        elif number is not None and not isinstance(value, bool) and value == number:
+            return True
+    return False

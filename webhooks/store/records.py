@@ -1,4 +1,4 @@
-"""What a store keeps and tells: events, jobs, outcomes, pending operations and polls."""
+"""The records of a store: events, jobs, outcomes, pending operations and polls."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ if TYPE_CHECKING:
     from rewards_core.operations import Event, OperationRef, OperationStatus
 
 IDENTITY_DAYS = 400
-"""Days for which a delivery is recognized as a duplicate after its event was purged."""
+"""Days for which a purged event is still recognized as a duplicate."""
 DEAD_DAYS = 180
-"""Days for which dead letters are kept, unless a store's owner says otherwise."""
+"""Days for which dead letters are kept by default."""
 UNSERVED_DAYS = 14
 """Days after which the jobs of a handler that no process serves become dead letters."""
 ANY_EVENT = "*"
-"""The pattern of a handler that wants every event of its scopes."""
+"""The pattern that matches every event name."""
 DEFAULT_SERVICE = "default"
-RETIRED = "the handler was retired; retry it once it is registered again"
-FORGOTTEN = "the event was erased because it mentions a user who was forgotten; it cannot be retried"
-UNSERVED = f"no process has served the handler for {UNSERVED_DAYS} days; retry it once one does"
+RETIRED = "the handler was retired; retry the job after registering the handler again"
+FORGOTTEN = "the event was erased because it mentions a forgotten user; it cannot be retried"
+UNSERVED = f"no process has served the handler for {UNSERVED_DAYS} days; retry the job once one does"
 
 Via = Literal["webhook", "poll"]
-"""How an outcome was learned: a delivery brought it, whole or by the lookup it caused; or by a poll."""
+"""How an outcome was learned: from a delivery (or the lookup it caused), or from a poll."""
 
 
 class Acceptance(StrEnum):
-    """Whether an event was seen for the first time."""
+    """Whether an event is new."""
 
     NEW = "new"
     DUPLICATE = "duplicate"
 
 
 class Verdict(StrEnum):
-    """What became of an outcome that was handed in."""
+    """How a recorded outcome relates to the first one."""
 
     FIRST = "first"
     SAME = "same"
@@ -44,9 +44,9 @@ class Verdict(StrEnum):
 
 
 class EventState(StrEnum):
-    """Where an event or one handler's job on it stands.
+    """The state of an event or a job.
 
-    An event is `ready` while one of its jobs is, else `dead` if it cannot be used or one of its jobs is, else `done`.
+    An event is `ready` while one of its jobs is, else `dead` if it is unusable or one of its jobs is `dead`, else `done`.
     """
 
     READY = "ready"
@@ -55,18 +55,18 @@ class EventState(StrEnum):
 
 
 class Priority(IntEnum):
-    """Which poll goes first."""
+    """The order of polls, the most urgent first."""
 
     LOOKUP = 0
     """An event mentioned the operation without settling it."""
     DEADLINE = 1
     """A wait is about to time out."""
     WISH = 2
-    """A caller asked for a poll now."""
+    """A caller requested a poll."""
     ROUTINE = 3
-    """Somebody waits for the operation."""
+    """A caller waits for the operation."""
     ABANDONED = 4
-    """Nobody waits for it; at most a tenth of the budget."""
+    """No caller waits; at most a tenth of the budget."""
 
 
 @frozen(kw_only=True)
@@ -76,11 +76,11 @@ class Outcome:
     Attributes:
         ref: The operation.
         status: `done`, `failed` or another terminal status.
-        resource: The vendor's JSON object of it, complete.
+        resource: The vendor's complete JSON object.
         via: How it was learned.
         settled_at: When it was learned, Unix time.
-        key: The caller's idempotency key of the operation, if known.
-        confirmed: Whether the vendor's API said so, not only the body of an event.
+        key: The idempotency key of the operation, if known.
+        confirmed: Whether it comes from the vendor's API, not only from the body of an event.
     """
 
     ref: OperationRef
@@ -94,7 +94,7 @@ class Outcome:
 
 @frozen(kw_only=True)
 class Recorded:
-    """What became of an outcome, and the one that stands: the first."""
+    """The verdict on a recorded outcome, and the outcome that stands."""
 
     verdict: Verdict
     outcome: Outcome
@@ -102,7 +102,7 @@ class Recorded:
 
 @frozen(kw_only=True)
 class Subscription:
-    """Which events of one scope a handler wants.
+    """The events of one scope that a handler wants.
 
     Attributes:
         service: The service that the handler belongs to.
@@ -118,24 +118,24 @@ class Subscription:
 
     @property
     def job_name(self) -> str:
-        """The name under which its jobs are kept."""
+        """The handler's name in its jobs."""
         return job_name(self.service, self.handler)
 
     def wants(self, event: Event) -> bool:
-        """Whether an event makes a job for it."""
+        """Return whether an event matches."""
         return event.scope == self.scope and (event.name in self.patterns or ANY_EVENT in self.patterns)
 
 
 @frozen(kw_only=True)
 class HandlerStatus:
-    """How a subscription stands.
+    """The status of a subscription.
 
     Attributes:
-        subscription: The subscription that applies, the newest.
-        served: Whether a living process runs the handler.
-        differing: Whether a living process has registered the handler with other patterns.
-        ready: Its jobs that wait or run.
-        dead: Its jobs that became dead letters.
+        subscription: The newest subscription.
+        served: Whether a running process serves it.
+        differing: Whether a running process has registered other patterns for the handler.
+        ready: Jobs that wait or run.
+        dead: Jobs that are dead letters.
     """
 
     subscription: Subscription
@@ -151,13 +151,13 @@ class Job:
 
     Attributes:
         event_id: The event's id in this store.
-        handler: The name under which the job is kept, see `Subscription.job_name`.
+        handler: The job's name, see `Subscription.job_name`.
         state: `ready` or `dead`.
-        due_in: Seconds until it may be claimed; 0 if it may be now.
-        attempts: How often it was claimed.
-        reason: What the last attempt met.
-        fence: The token of the claim that holds it, None if none does.
-        age: Seconds since it was claimed first, without the time in which the host was off; 0 if it never was.
+        due_in: Seconds until it may be claimed, 0 if it is due.
+        attempts: The number of claims.
+        reason: Why the last attempt failed.
+        fence: The token of the claim that holds it, None if unclaimed.
+        age: Seconds since its first claim, without the time while the host was off; 0 before it.
     """
 
     event_id: int
@@ -172,7 +172,7 @@ class Job:
 
 @frozen(kw_only=True)
 class ClaimedJob:
-    """A leased job and the event it works on."""
+    """A leased job and its event."""
 
     job: Job
     event: Event
@@ -180,14 +180,14 @@ class ClaimedJob:
 
 @frozen(kw_only=True)
 class StoredEvent:
-    """An event as kept.
+    """A stored event.
 
     Attributes:
-        id: Its id in this store: unique, and greater for an event that came clearly later.
-        event: The event; its `resource` may be missing, its `body` is what counts. An erased body is empty.
-        state: Where it stands.
-        received_at: When it was accepted, Unix time.
-        jobs: Its jobs that are not done, in the order of their handlers' names.
+        id: Its id in this store: unique, and greater for later events.
+        event: The event. `resource` may be missing; `body` is complete, or empty if it was erased.
+        state: Its state.
+        received_at: Unix time.
+        jobs: Its jobs that are not done, by handler name.
     """
 
     id: int
@@ -199,12 +199,12 @@ class StoredEvent:
 
 @frozen(kw_only=True)
 class StoredOutcome:
-    """An outcome as kept.
+    """A stored outcome.
 
     Attributes:
-        id: Its place in this store: greater for an outcome that was recorded, or confirmed against an earlier one, later.
+        id: Greater for an outcome that was recorded or confirmed later.
         outcome: The outcome that stands, the first one.
-        conflicts: The later outcomes of the same operation that differ from it, oldest first.
+        conflicts: The later outcomes that differ from it, oldest first.
     """
 
     id: int
@@ -218,10 +218,10 @@ class PendingOperation:
 
     Attributes:
         ref: The operation.
-        added_at: When it was registered first, Unix time.
-        polls: How often it was polled.
-        priority: How its next poll is ranked.
-        due_in: Seconds until its next poll is due, 0 if it is; the budget may put it off.
+        added_at: When it became pending, Unix time.
+        polls: The number of polls.
+        priority: The priority of its next poll.
+        due_in: Seconds until its next poll is due, 0 if it is; the budget may delay it.
     """
 
     ref: OperationRef
@@ -233,17 +233,17 @@ class PendingOperation:
 
 @frozen(kw_only=True)
 class PollClaim:
-    """The right to poll one operation, until its lease is over or the operation is hurried.
+    """The right to poll one operation, until the lease expires or the operation is hurried.
 
     Attributes:
         ref: The operation.
-        priority: Why it is polled.
-        polls: How often it was polled before.
-        attempt: How often it was polled before at this priority, since it was raised to it.
+        priority: The priority of the poll.
+        polls: Earlier polls.
+        attempt: Earlier polls at this priority.
         start_in: Seconds until the request may be sent.
-        refusals: How many pauses in a row the vendor's refusals have caused before.
-        missing: How often in a row the vendor has said that it knows no such operation.
-        missing_for: Seconds since it said so first, 0 if it has not.
+        refusals: Consecutive pauses because of refusals so far.
+        missing: Consecutive answers that the operation does not exist.
+        missing_for: Seconds since the first of them, 0 if there is none.
         fence: The token of the claim.
     """
 
@@ -260,11 +260,11 @@ class PollClaim:
 
 @frozen(kw_only=True)
 class PollClaims:
-    """What may be polled now.
+    """The polls to make now.
 
     Attributes:
-        claims: The claims, in the order in which to poll.
-        next_in: Seconds until another claim may succeed, infinity if only a new operation can bring one.
+        claims: The claims, in the order of their polls.
+        next_in: Seconds until another claim may succeed, infinity if nothing is pending.
     """
 
     claims: Sequence[PollClaim]
@@ -273,11 +273,11 @@ class PollClaims:
 
 @frozen(kw_only=True)
 class PollPermit:
-    """Whether a request that was not claimed may be sent.
+    """Whether a request without a claim may be sent.
 
     Attributes:
         granted: Whether it was taken from the budget.
-        seconds: Seconds until it may be sent if it was, otherwise until it may be asked for again.
+        seconds: Seconds until it may be sent; if not granted, until the next try.
     """
 
     granted: bool
@@ -286,18 +286,18 @@ class PollPermit:
 
 @frozen(kw_only=True)
 class PollResult:
-    """What became of a claim that did not settle its operation.
+    """The result of a poll that did not settle its operation.
 
     Attributes:
         claim: As claimed.
-        again_in: Seconds until the operation is due again.
-        priority: The rank of its next poll. `ROUTINE` becomes `ABANDONED`, and the reverse, by whether somebody waits.
-        counted: Whether the vendor answered about this operation, so that `polls` and `attempt` grow.
-        known: Whether it knows the operation, so that `missing` starts again or grows; None if it did not say.
+        retry_in: Seconds until the operation is due again.
+        priority: The priority of its next poll; `ROUTINE` and `ABANDONED` replace each other by whether a caller waits.
+        counted: Whether to count it in `polls` and `attempt`.
+        known: Whether the vendor knows the operation, which resets or increases `missing`; None if it did not say.
     """
 
     claim: PollClaim
-    again_in: float
+    retry_in: float
     priority: Priority = Priority.ROUTINE
     counted: bool = True
     known: bool | None = None
@@ -305,17 +305,17 @@ class PollResult:
 
 @frozen(kw_only=True)
 class StoreStatistics:
-    """How much a store holds right now, and how many conflicts it has met.
+    """What a store holds.
 
     Attributes:
         events: Events.
-        ready: Events that wait for a handler, leased ones included.
+        ready: Events that wait for a handler, including leased ones.
         dead: Dead letters.
         lookups: Pending operations that an event mentioned without settling them.
-        pending: Operations that are not known to have settled, lookups included.
+        pending: Pending operations, including lookups.
         outcomes: Outcomes.
         conflicts: Later outcomes that differ from the first.
-        oldest_ready_at: When the oldest event that waits for its handlers was received, Unix time; None if none waits.
+        oldest_ready_at: When the oldest event that waits for a handler was received, Unix time; None if none waits.
     """
 
     events: int
@@ -329,11 +329,11 @@ class StoreStatistics:
 
 
 def job_name(service: str, handler: str) -> str:
-    """Return the name under which a handler's jobs are kept: its own in the default service, else with the service before it."""
+    """Return a handler's name in its jobs: its own in the default service, else `service/handler`."""
     return handler if service == DEFAULT_SERVICE else f"{service}/{handler}"
 
 
 def handler_of(name: str) -> tuple[str, str]:
-    """Return the service and the handler whose jobs are kept under a name: what `job_name` made the name of."""
+    """Return the service and the handler of a job name, the reverse of `job_name`."""
     service, slash, handler = name.partition("/")
     return (service, handler) if slash and service and service == service.strip() else (DEFAULT_SERVICE, name)

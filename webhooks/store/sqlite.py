@@ -1,4 +1,4 @@
-"""The store of one host: durable, written and read by any number of processes."""
+"""The durable store of one host, shared by any number of processes."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rewards_core.clock import DAY, boot_id, uptime
 from rewards_core.errors import StoreClosed, StoreError
 from rewards_core.sqlite.engine import Engine
 from rewards_core.sqlite.wakeups import Wakeups
-from rewards_core.validation import check_callable, check_number, check_path, check_str
-from webhooks.store import sqlite_events, sqlite_jobs, sqlite_outcomes, sqlite_polls, sqlite_reads, sqlite_upkeep
-from webhooks.store.listing import EventQuery, Listings, OutcomeQuery
+from rewards_core.validation import check_callable, check_id, check_number, check_path, check_str
+from webhooks.store import sqlite_events, sqlite_jobs, sqlite_outcomes, sqlite_polls, sqlite_upkeep
 from webhooks.store.outcomes import pack, settled_by
+from webhooks.store.queries import EventQuery, OutcomeQuery, StoreQueries
 from webhooks.store.records import DEAD_DAYS, EventState, PollClaims
 from webhooks.store.sqlite_hints import Hints
 from webhooks.store.sqlite_rows import Arrival, PackedOutcome
 from webhooks.store.sqlite_schema import SCHEMA
 from webhooks.store.sqlite_session import RENEW_EVERY, Member, Session
-from webhooks.store.upkeep import check_keep, remove_old
+from webhooks.store.upkeep import check_keep, check_limit, check_purge, remove_old
 
 if TYPE_CHECKING:
     import os
@@ -56,35 +56,26 @@ logger = logging.getLogger(__name__)
 _SLICE = 500
 
 
-class FindAbout(Protocol):
-    """Finds, among some records after a place, those that mention a user, and the last one looked at; None after all."""
+class SQLiteStore(StoreQueries):
+    """Keep everything in one file, so that acknowledged events survive a crash of the process and a power cut.
 
-    def __call__(self, db: Connection, /, *, after: int, limit: int) -> tuple[list[int], int | None]:
-        """Look at no more than `limit` records after `after`."""
-        ...
+    Any number of processes on one host may open the file, each with its own store object. Concurrent deliveries share a
+    transaction and an fsync. The file is opened by the first call, so a store may be made before a fork and used after it.
 
-
-class SQLiteStore(Listings):
-    """Keep everything in one file, so that what was acknowledged survives the process and a power cut.
-
-    Any number of processes on one host may open the file; each makes its own store object. Deliveries that wait at the same
-    moment share one transaction and one fsync. The file opens at the first call, so a store may be made before a fork and used
-    after it.
-
-    While a process has the store open, it must not open the file or its `-wal` and `-shm` by any other means: closing them would
-    drop SQLite's locks. To copy it, use `back_up`.
+    While a process has the store open, it must not open the file, its `-wal` or its `-shm` by any other means: closing them would
+    drop SQLite's locks. To copy the file, use `back_up`.
 
     Args:
-        path: The file on a local disk, made if missing, readable by its owner alone; beside it stand `-wal`, `-shm`, `.lock` and
-            one socket for each process.
-        busy_timeout: Seconds to wait for another process that holds the lock and commits nothing, up to a day, before a call
+        path: The file on a local disk, created if missing, readable only by its owner. Beside it are `-wal`, `-shm`, `.lock` and
+            a socket for each process.
+        busy_timeout: Seconds to wait for another process that holds the lock without committing, up to a day, before a call
             raises `StoreError`.
-        clock: Returns Unix time in seconds, for what people see.
-        uptime: Returns seconds since the host was booted, for all that is due; the same in every process.
-        boot: What tells this boot of the host from others; None asks the system.
+        clock: Returns Unix time in seconds, for timestamps.
+        uptime: Returns seconds since boot, for schedules and leases; the same in every process.
+        boot: The identity of this boot; None asks the system.
 
     Raises:
-        TypeError: an argument is of another type.
+        TypeError: an argument has the wrong type.
         ValueError: `busy_timeout` is negative or more than a day.
     """
 
@@ -103,8 +94,8 @@ class SQLiteStore(Listings):
         self._uptime = check_callable(uptime, "uptime")
         self._boot = None if boot is None else check_str(boot, "boot")
         self._hints = Hints(lambda look: self._engine.read(look))  # noqa: PLW0108 - the engine is made after it
-        self._member = Member(Wakeups(self._path, self._hints.hear))
-        self._engine = Engine(self._path, SCHEMA, session=self._session, tell=self._hints.tell, busy_timeout=busy_timeout)
+        self._member = Member(Wakeups(self._path, self._hints.receive))
+        self._engine = Engine(self._path, SCHEMA, session=self._session, tell=self._hints.notify, busy_timeout=busy_timeout)
         self._unwatching: asyncio.Future[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -114,7 +105,6 @@ class SQLiteStore(Listings):
         return self._path
 
     async def subscribe(self, subscriber: Subscriber) -> None:
-        """Return once the subscriber hears of every later change."""
         self._check_open()
         self._hints.subscribers.add(subscriber)
         await self._hints.start()
@@ -122,66 +112,53 @@ class SQLiteStore(Listings):
         self._member.wakeups.listen()
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
-        """Call the subscriber no longer."""
         self._hints.subscribers.remove(subscriber)
 
     def refused(self, reason: str) -> None:
-        """Tell the subscribers of a delivery that was refused for its signature."""
         self._hints.subscribers.refused(reason)
 
     # events
 
     async def accept(self, event: Event) -> Acceptance:
-        """Keep an event unless its identity is known, together with all that follows from it, in one step."""
         self._check_open()
         at = self._clock()
         return await self._engine.write_together(sqlite_events.accept, Arrival.of(event, at, settled_by(event, at)))
 
     async def amend(self, event_id: int, event: Event) -> None:
-        """Replace a kept event by what a later reading of its body found."""
         await self._write(lambda session: sqlite_events.amend(session, event_id, event))
 
     async def find_events(self, query: EventQuery) -> Sequence[StoredEvent]:
-        """Return events that meet every condition, newest first."""
-        return await self._read(lambda db: sqlite_reads.events(db, query, self._uptime()))
+        return await self._read(lambda db: sqlite_events.events(db, query, self._uptime()))
 
     # handlers
 
     async def register_handlers(self, subscriptions: Sequence[Subscription]) -> None:
-        """Serve these subscriptions from now on."""
         await self._write(lambda session: sqlite_jobs.register(session, subscriptions))
 
     async def release_handlers(self, subscriptions: Sequence[Subscription]) -> None:
-        """Serve these subscriptions no longer; they and their jobs stay."""
         await self._write(lambda session: sqlite_jobs.release(session, subscriptions))
 
     async def list_handlers(self) -> Sequence[HandlerStatus]:
-        """Return every subscription, and the jobs of handlers that have none."""
         return await self._read(sqlite_jobs.statuses)
 
     async def retire_handler(self, service: str, handler: str) -> int:
-        """Remove a handler's subscriptions and make its ready jobs dead letters; return how many jobs there were."""
         await self._write(lambda session: sqlite_jobs.unsubscribe(session, service, handler))
         event_ids = await self._read(lambda db: sqlite_jobs.ready(db, service, handler))
         return await self._each_slice(event_ids, lambda session, ids: sqlite_jobs.retire(session, service, handler, ids))
 
     async def claim_jobs(self, handler: str, *, scopes: Collection[str], limit: int, lease: float) -> Sequence[ClaimedJob]:
-        """Lease due jobs of one handler to the caller, the longest due first."""
         if self._member.joined and not await self._read(lambda db: sqlite_jobs.anything_due(db, handler, scopes, self._uptime())):
-            return ()  # a look alone disturbs no other process
+            return ()  # reading disturbs no other process
         return await self._write(lambda session: sqlite_jobs.claim(session, handler, scopes, limit, lease))
 
     async def finish_job(self, job: Job) -> bool:
-        """Mark a claimed job as done."""
         self._check_open()
         return await self._engine.write_together(sqlite_jobs.finish, job)
 
     async def fail_job(self, job: Job, *, reason: str, retry_in: float | None) -> bool:
-        """Give a claimed job back."""
         return await self._write(lambda session: sqlite_jobs.fail(session, job, reason, retry_in))
 
     async def requeue(self, event_ids: Sequence[int], *, every_handler: bool = False) -> int:
-        """Let handlers run again for kept events, with no attempts counted."""
         return await self._each_slice(
             event_ids, lambda session, ids: sqlite_jobs.requeue(session, ids, every_handler=every_handler)
         )
@@ -189,51 +166,42 @@ class SQLiteStore(Listings):
     # outcomes
 
     async def outcome(self, ref: OperationRef) -> Outcome | None:
-        """Return the outcome that stands, the first one."""
         found = await self.outcomes([ref])
         return found[0] if found else None
 
     async def outcomes(self, refs: Sequence[OperationRef]) -> Sequence[Outcome]:
-        """Return the outcomes that stand of those refs that have one."""
         return await self._read(lambda db: sqlite_outcomes.outcomes(db, refs))
 
     async def outcomes_by_key(self, scope: str, kind: str, key: str) -> Sequence[Outcome]:
-        """Return the outcomes that stand of the operations made with an idempotency key."""
         return await self._read(lambda db: sqlite_outcomes.outcomes_by_key(db, scope, kind, key))
 
     async def conflicts(self, ref: OperationRef) -> Sequence[Outcome]:
-        """Return the later outcomes that differ from the first, oldest first."""
-        return await self._read(lambda db: sqlite_outcomes.conflicts(db, ref))
+        found = await self._read(lambda db: sqlite_outcomes.conflicts(db, [ref]))
+        return next(iter(found.values()), [])
 
     async def find_outcomes(self, query: OutcomeQuery) -> Sequence[StoredOutcome]:
-        """Return outcomes that meet every condition, newest first."""
-        return await self._read(lambda db: sqlite_reads.listed_outcomes(db, query))
+        return await self._read(lambda db: sqlite_outcomes.listed_outcomes(db, query))
 
     async def record_outcome(self, outcome: Outcome) -> Recorded:
-        """Record how an operation ended; the first one stands."""
         self._check_open()
         return await self._engine.write_together(sqlite_events.record_outcomes, PackedOutcome.of(outcome, pack(outcome.resource)))
 
     # pending operations and polls
 
     async def watch(
-        self, refs: Sequence[OperationRef], *, poll_in: float, confirmed: bool = False, watcher: str = ""
+        self, refs: Sequence[OperationRef], *, poll_in: float, confirmed: bool = False, waiter: str = ""
     ) -> Sequence[Outcome]:
-        """Wait for operations from now on, in one step with looking up those that have an outcome."""
-        return await self._write(lambda session: sqlite_polls.watch(session, refs, poll_in, confirmed=confirmed, watcher=watcher))
+        return await self._write(lambda session: sqlite_polls.watch(session, refs, poll_in, confirmed=confirmed, waiter=waiter))
 
-    def unwatch(self, refs: Sequence[OperationRef], *, watcher: str = "") -> None:
-        """Let this watcher wait for operations no longer; they stay pending."""
+    def unwatch(self, refs: Sequence[OperationRef], *, waiter: str = "") -> None:
         if self._closing is None and refs:
-            self._unwatching = self._engine.write(lambda session: sqlite_polls.unwatch(session, refs, watcher))
+            self._unwatching = self._engine.write(lambda session: sqlite_polls.unwatch(session, refs, waiter))
             self._unwatching.add_done_callback(_ignore_failure)
 
     async def add_pending(self, refs: Sequence[OperationRef], *, poll_in: float) -> None:
-        """Register operations as unsettled, to be polled though nobody waits."""
         await self._write(lambda session: sqlite_polls.add(session, refs, poll_in))
 
     async def remove_pending(self, refs: Sequence[OperationRef]) -> int:
-        """Poll operations no longer; return how many were pending."""
         return await self._write(lambda session: sqlite_polls.remove(session, refs))
 
     async def list_pending(
@@ -245,109 +213,101 @@ class SQLiteStore(Listings):
         after: OperationRef | None = None,
         limit: int = 100,
     ) -> Sequence[PendingOperation]:
-        """Return pending operations that fit all given conditions in the order of their refs; `after` pages on."""
         await self._unwatched()
-        return await self._read(lambda db: sqlite_reads.listed_pending(db, scope, kind, uid, after, limit, self._uptime()))
+        return await self._read(lambda db: sqlite_polls.listed_pending(db, scope, kind, uid, after, limit, self._uptime()))
 
     async def pending(self, refs: Sequence[OperationRef]) -> Sequence[PendingOperation]:
-        """Return those of some operations that are pending."""
         await self._unwatched()
-        return await self._read(lambda db: sqlite_reads.pending(db, refs, self._uptime()))
+        return await self._read(lambda db: sqlite_polls.pending(db, refs, self._uptime()))
 
     async def hurry_polls(self, refs: Sequence[OperationRef], priority: Priority) -> None:
-        """Have operations polled now, ranked no lower than `priority`."""
         await self._write(lambda session: sqlite_polls.hurry(session, refs, priority))
 
     async def claim_polls(self, scope: str, *, limit: int, lease: float, max_per_second: float) -> PollClaims:
-        """Lease due operations to the caller, as far as the budget of the scope allows."""
         member = self._member
         member.polled_at[scope, max_per_second] = self._uptime()
         if self._uptime() - member.rates.get((scope, max_per_second), -math.inf) < RENEW_EVERY:
             wait = await self._read(lambda db: sqlite_polls.next_in(db, scope, self._uptime()))
-            if wait > 0:  # a look alone disturbs no other process
+            if wait > 0:  # reading disturbs no other process
                 return PollClaims(claims=(), next_in=wait)
         return await self._write(lambda session: sqlite_polls.claim(session, scope, limit, lease, max_per_second))
 
     async def permit_poll(self, scope: str, *, max_per_second: float) -> PollPermit:
-        """Take one further request from the budget, if it is its turn."""
         return await self._write(lambda session: sqlite_polls.permit(session, scope, max_per_second))
 
     async def settle_polls(self, results: Sequence[PollResult]) -> None:
-        """Give claims back whose operations did not settle."""
         await self._write(lambda session: sqlite_polls.settle(session, results))
 
     async def resume_polls(self, scope: str) -> None:
-        """Let polls go on because the vendor answers."""
         await self._write(lambda session: sqlite_polls.resume(session, scope))
 
     async def pause_polls(self, scope: str, seconds: float, *, refused: bool = False) -> None:
-        """Let no process poll a scope for so many seconds."""
         await self._write(lambda session: sqlite_polls.pause(session, scope, seconds, refused=refused))
 
     # upkeep
 
     async def upkeep(self, *, keep: float, keep_bodies: float | None = None, keep_dead: float = DEAD_DAYS * DAY) -> bool:
-        """Let go of what is old, unless a process has done so within the hour."""
         check_keep(keep, keep_bodies, keep_dead)
         if not await self._write(sqlite_upkeep.claim_upkeep):
             return False
         identities, day = 0, -1
         while (found := await self._read(partial(sqlite_upkeep.count_identities, after=day))) is not None:
-            day, count = found  # a day at a time: a long look-up would keep the log from being moved into the file
+            day, count = found  # day by day, as a long read would block checkpoints
             identities += count
         await remove_old(self, keep=keep, keep_bodies=keep_bodies, keep_dead=keep_dead, identities=identities)
         return True
 
     async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:
-        """Remove events in that state received more than so many seconds ago; their identities stay."""
-        if state is EventState.READY:
-            raise ValueError("state: give EventState.DONE or EventState.DEAD, not READY; such events wait for their handlers.")
+        check_purge(older_than, limit, state)
         before = await self._write(sqlite_upkeep.today) - older_than
         return await self._in_slices(
-            lambda db, most: sqlite_events.purgeable(db, state, before, most),
-            lambda session, ids: sqlite_events.purge(session, ids, state),
+            lambda db, most: sqlite_upkeep.purgeable(db, state, before, most),
+            lambda session, ids: sqlite_upkeep.purge(session, ids, state),
             limit,
         )
 
     async def purge_outcomes(self, older_than: float, *, limit: int | None = None) -> int:
-        """Remove outcomes settled more than so many seconds ago, with their conflicts; return how many."""
+        check_purge(older_than, limit)
         before = await self._write(sqlite_upkeep.today) - older_than
         return await self._in_slices(
-            lambda db, most: sqlite_reads.old_outcomes(db, before, most), sqlite_events.purge_outcomes, limit
+            lambda db, most: sqlite_upkeep.old_outcomes(db, before, most), sqlite_upkeep.purge_outcomes, limit
         )
 
     async def purge_identities(self, *, limit: int | None = None) -> int:
-        """Forget identities that are more than 400 days old; return how many."""
+        check_limit(limit)
         now = await self._write(sqlite_upkeep.today)
         return await self._in_slices(
-            lambda db, most: sqlite_events.old_identities(db, now, most), sqlite_events.purge_identities, limit
+            lambda db, most: sqlite_upkeep.old_identities(db, now, most), sqlite_upkeep.purge_identities, limit
         )
 
     async def erase_bodies(self, older_than: float, *, limit: int | None = None) -> int:
-        """Erase bodies and signatures of done events received more than so many seconds ago; return how many."""
+        check_purge(older_than, limit)
         before = await self._write(sqlite_upkeep.today) - older_than
-        place = (-math.inf, 0)  # those before it are erased: to begin with them each time would take long
+        place = (-math.inf, 0)  # those before it are erased; scanning them each time would take long
 
         def find(db: Connection, most: int) -> Sequence[int]:
             nonlocal place
-            found = sqlite_events.erasable(db, before, place, most)
+            found = sqlite_upkeep.erasable(db, before, place, most)
             place = found[-1] if found else place
             return [event_id for _, event_id in found]
 
-        return await self._in_slices(find, sqlite_events.erase_bodies, limit)
+        return await self._in_slices(find, sqlite_upkeep.erase_bodies, limit)
 
     async def forget_user(self, uid: str) -> int:
-        """Erase every body and outcome that mentions a user; also from the free pages of the file and its log."""
-        count = await self._forget(partial(sqlite_events.events_about, uid=uid), sqlite_events.forget_events)
+        """Erase every body and outcome that mentions a user, also from the free pages of the file and from its log."""
+        check_id(uid, "uid")
+        count = await self._forget(partial(sqlite_upkeep.events_about, uid=uid), sqlite_upkeep.forget_events)
         for table in ("outcome", "conflict"):
-            about = partial(sqlite_events.resources_about, uid=uid, table=table)
-            forgotten = await self._forget(about, partial(sqlite_events.forget_resources, table=table))
-            count += forgotten if table == "outcome" else 0  # of conflicts the events that told of them are counted
+            about = partial(sqlite_upkeep.resources_about, uid=uid, table=table)
+            forgotten = await self._forget(about, partial(sqlite_upkeep.forget_resources, table=table))
+            count += forgotten if table == "outcome" else 0  # a conflict is counted by its event
         await self._engine.empty_log()
         return count
 
-    async def _forget(self, find: FindAbout, forget: Callable[[Session, Sequence[int]], int]) -> int:
-        """Look through all records, some at a time, and erase those that are found; return how many."""
+    async def _forget(
+        self, find: Callable[..., tuple[list[int], int | None]], forget: Callable[[Session, Sequence[int]], int]
+    ) -> int:
+        """Erase the records that are found, in slices; return how many."""
         count = 0
         last: int | None = 0
         while last is not None:
@@ -357,34 +317,31 @@ class SQLiteStore(Listings):
         return count
 
     async def back_up(self, to: str | os.PathLike[str]) -> None:
-        """Copy what is committed into a file of its own, while others go on to write; the only safe way to copy a store.
+        """Copy the committed state to a file while processes keep writing. It is the only safe way to copy a store.
 
         Args:
-            to: The file, replaced if it is there, unless it was opened as a store; complete, or not there at all.
+            to: The file, replaced if it exists, unless it was opened as a store. It appears only when it is complete.
 
         Raises:
-            StoreError: it cannot be written.
+            StoreError: the file cannot be written.
         """
         self._check_open()
         await self._engine.back_up(check_path(to, "to"))
 
     async def statistics(self) -> StoreStatistics:
-        """Count what is held."""
-        return await self._read(sqlite_reads.statistics)
+        return await self._read(sqlite_upkeep.statistics)
 
     async def ping(self) -> None:
-        """Return if the store can write a row and read it back."""
         await self._write(sqlite_upkeep.probe)
         await self._read(sqlite_upkeep.probed)
 
     async def aclose(self) -> None:
-        """Finish what is under way and let go of everything; a caller that is cancelled meanwhile does not stop that."""
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(), name="close the store")
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        if self._engine.forked:  # everything belongs to another process
+        if self._engine.forked:  # all of it belongs to the parent process
             return
         self._member.wakeups.stop()
         await self._hints.stop()
@@ -392,12 +349,12 @@ class SQLiteStore(Listings):
             try:
                 await self._engine.write(Session.resign)
             except StoreError as problem:
-                logger.warning("the store is closed without saying so to other processes: %s", problem)
+                logger.warning("the store was closed, but the other processes were not notified: %s", problem)
         await self._engine.aclose()
         await asyncio.get_running_loop().run_in_executor(None, self._member.wakeups.close)
 
     async def _unwatched(self) -> None:
-        """Return once the last `unwatch` is done, so that a look-up after it sees what it did."""
+        """Wait for the last `unwatch`, so that later reads see its effect."""
         if self._unwatching is not None and self._unwatching.get_loop() is asyncio.get_running_loop():
             await asyncio.wait([self._unwatching])
 
@@ -425,7 +382,7 @@ class SQLiteStore(Listings):
         return await self._engine.read(look)
 
     async def _each_slice(self, ids: Sequence[int], change: Callable[[Session, Sequence[int]], int]) -> int:
-        """Change some records at a time, so that no commit takes long; return how many were changed."""
+        """Change records in slices, so that no commit takes long; return how many were changed."""
         count = 0
         for start in range(0, len(ids), _SLICE):
             some = ids[start : start + _SLICE]
@@ -438,7 +395,7 @@ class SQLiteStore(Listings):
         change: Callable[[Session, Sequence[T]], int],
         limit: int | None,
     ) -> int:
-        """Find and change some records at a time, so that no commit takes long; return how many were changed."""
+        """Find and change records in slices, so that no commit takes long; return how many were changed."""
         count, left = 0, limit
         while left is None or left > 0:
             most = _SLICE if left is None else min(_SLICE, left)
@@ -452,4 +409,4 @@ class SQLiteStore(Listings):
 
 def _ignore_failure(done: asyncio.Future[None]) -> None:
     if not done.cancelled() and (problem := done.exception()) is not None:
-        logger.debug("operations could not be unwatched; they are once their process is gone: %s", problem)
+        logger.debug("operations could not be unwatched; they are when this process ends: %s", problem)

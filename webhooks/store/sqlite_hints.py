@@ -1,4 +1,4 @@
-"""How the subscribers of a `SQLiteStore` hear of what it made durable, and of what other store objects recorded."""
+"""Notify the subscribers of a `SQLiteStore` of its commits and of outcomes that other store objects record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rewards_core.errors import StoreError
 from rewards_core.operations import OperationRef
 from rewards_core.sqlite.engine import TICK
 from webhooks.store.sqlite_outcomes import newest_seq, refs_after, with_contradictions
-from webhooks.store.sqlite_session import JOBS, OUTCOMES, POLLS, News
+from webhooks.store.sqlite_session import JOBS, OUTCOMES, POLLS, Notification
 from webhooks.store.subscribers import Subscribers
 
 if TYPE_CHECKING:
@@ -23,14 +23,7 @@ _OUTCOMES_AT_ONCE = 1_000
 
 
 class Hints:
-    """What one store object tells its subscribers.
-
-    Attributes:
-        subscribers: The subscribers.
-
-    Args:
-        read: Looks something up in the file.
-    """
+    """The notifications of one store object; `read` runs a function on a connection to the file."""
 
     def __init__(self, read: Callable[[Callable[[Connection], Any]], Awaitable[Any]]) -> None:
         self.subscribers = Subscribers()
@@ -42,29 +35,29 @@ class Hints:
         self._stopped = False
 
     async def start(self) -> None:
-        """Look from now on for outcomes that other store objects record."""
+        """Look for outcomes that other store objects record, from now on."""
         if self._seen is None:
             self.start_after(await self._read(newest_seq))
 
     def start_after(self, seq: int) -> None:
-        """Look for outcomes after a place, unless that was begun already, for another subscriber."""
+        """Look for outcomes after `seq`, unless another subscriber was first."""
         if self._seen is None:
             self._seen = seq
 
-    def hear(self, hint: bytes) -> None:
-        """Take a hint of another process."""
-        self.tell([News(look=hint)])
+    def receive(self, hint: bytes) -> None:
+        """Receive a hint of another process."""
+        self.notify([Notification(look=hint)])
 
-    def tell(self, news: Sequence[News]) -> None:
-        """Tell what became durable, and look for what others recorded where that is asked for."""
+    def notify(self, notifications: Sequence[Notification]) -> None:
+        """Notify the subscribers, and look for what other processes recorded."""
         look = b""
-        for piece in news:
-            look += piece.look
-            if piece.settled is not None:
-                self.subscribers.settled(piece.settled)
-            if piece.confirmed is not None:
-                self.subscribers.confirmed(piece.confirmed)
-            self._missed = self._missed or piece.missed
+        for one in notifications:
+            look += one.look
+            if one.settled is not None:
+                self.subscribers.settled(one.settled)
+            if one.confirmed is not None:
+                self.subscribers.confirmed(one.confirmed)
+            self._missed = self._missed or one.missed
         if JOBS in look:
             self.subscribers.jobs_ready()
         if POLLS in look:
@@ -76,7 +69,7 @@ class Hints:
                 self._look = loop.create_task(self._look_for_outcomes(), name="look for outcomes")
 
     async def stop(self) -> None:
-        """Tell nothing any longer, and end a look that is under way."""
+        """Stop notifying, and cancel a lookup in flight."""
         self._stopped = True
         self.subscribers.clear()
         if self._look is not None and self._look.get_loop() is asyncio.get_running_loop():
@@ -89,12 +82,12 @@ class Hints:
             try:
                 await self._pass_on()
             except StoreError as problem:
-                logger.warning("outcomes of other processes could not be looked up; they are in a second: %s", problem)
+                logger.warning("outcomes of other processes could not be read; this is retried in a second: %s", problem)
                 self._look_again = True
                 await asyncio.sleep(TICK)
 
     async def _pass_on(self) -> None:
-        """Tell of what others recorded since the last look."""
+        """Notify of what other processes recorded since the last lookup."""
         if self._missed:
             self._seen = await self._read(newest_seq)
             self._missed = False

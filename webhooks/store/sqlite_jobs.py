@@ -1,4 +1,4 @@
-"""How a `SQLiteStore` keeps the jobs of handlers, and which handlers there are."""
+"""How a `SQLiteStore` keeps the subscriptions and jobs of handlers."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ from webhooks.store.records import (
     handler_of,
     job_name,
 )
-from webhooks.store.sqlite_events import refile
+from webhooks.store.sqlite_events import update_states
 from webhooks.store.sqlite_rows import (
     DEAD,
     EVENT_FIELDS,
     JOB_COLUMNS,
     READY,
     STATES,
+    change_in,
     event_of,
+    insert,
     job_of,
+    placeholders,
     text,
 )
 from webhooks.store.sqlite_session import row_of_subscription, subscription_of
-from webhooks.store.sqlite_statements import placeholders, values_at_once
 from webhooks.store.subscriptions import handler_statuses
 
 if TYPE_CHECKING:
@@ -42,15 +44,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _UNSERVED_HOURS = UNSERVED_DAYS * 24
-_BURIED_AT_ONCE = 10_000
-"""Jobs of one handler that become dead letters in one hour's count, which holds up every other change."""
+_MAX_DEAD_LETTERS = 10_000
+"""The most jobs of a handler that become dead letters in one transaction."""
 
 
 def register(session: Session, subscriptions: Sequence[Subscription]) -> None:
-    """Keep subscriptions, and note that this process serves them."""
     session.register()
     rows = [(*row_of_subscription(one), 0) for one in subscriptions]
-    session.insert("subscription", "service, handler, scope, patterns, unserved_hours", rows, verb="INSERT OR REPLACE")
+    insert(session.db, "subscription", "service, handler, scope, patterns, unserved_hours", rows, verb="INSERT OR REPLACE")
     for one in subscriptions:
         session.member.serves.append(one)
         session.write_served(one)
@@ -58,7 +59,6 @@ def register(session: Session, subscriptions: Sequence[Subscription]) -> None:
 
 
 def release(session: Session, subscriptions: Sequence[Subscription]) -> None:
-    """Note that this process serves each of these once less."""
     serves = session.member.serves
     for one in subscriptions:
         if one in serves:
@@ -72,7 +72,6 @@ def release(session: Session, subscriptions: Sequence[Subscription]) -> None:
 
 
 def statuses(db: Connection) -> list[HandlerStatus]:
-    """Return every subscription, and the handlers of jobs that have none."""
     jobs: dict[tuple[str, str], dict[EventState, int]] = {}
     counted = "SELECT handler, scope, job.state, count(*) FROM job JOIN event ON event.id = event_id GROUP BY 1, 2, 3"
     for handler, scope, state, count in fetch(db, counted):
@@ -85,50 +84,46 @@ def statuses(db: Connection) -> list[HandlerStatus]:
 
 
 def unsubscribe(session: Session, service: str, handler: str) -> None:
-    """Remove a handler's subscriptions."""
     session.db.execute("DELETE FROM subscription WHERE service = ? AND handler = ?", (service, text(handler)))
     session.change_members()
 
 
 def ready(db: Connection, service: str, handler: str) -> list[int]:
-    """Return the events that a handler has ready jobs on."""
+    """Return the events with a ready job of a handler."""
     return _ready(db, job_name(service, text(handler)), -1)
 
 
 def retire(session: Session, service: str, handler: str, event_ids: Sequence[int]) -> int:
-    """Make a handler's ready jobs on these events dead letters; return how many there were."""
-    return _bury(session, job_name(service, text(handler)), event_ids, RETIRED)
+    return _dead_letter(session, job_name(service, text(handler)), event_ids, RETIRED)
 
 
 def count_unserved(session: Session) -> None:
-    """Count an hour, once for all processes, for each handler that none serves, and bury the jobs of those with too many."""
+    """Once an hour, count an hour for each handler that no process serves; after 14 days its jobs become dead letters."""
     counted_at = fetch(session.db, "SELECT value FROM meta WHERE name = 'counted_at'")[0][0]
     if session.now - counted_at < HOUR:
         return
     session.db.execute("UPDATE meta SET value = ? WHERE name = 'counted_at'", (session.now,))
     orphans = fetch(session.db, "SELECT DISTINCT handler, scope FROM job JOIN event ON event.id = event_id WHERE job.state = 1")
     rows = [(*handler_of(name), scope, "", 0) for name, scope in orphans]
-    session.insert("subscription", "service, handler, scope, patterns, unserved_hours", rows, verb="INSERT OR IGNORE")
+    insert(session.db, "subscription", "service, handler, scope, patterns, unserved_hours", rows, verb="INSERT OR IGNORE")
     for row in fetch(session.db, "SELECT service, handler, scope, patterns, unserved_hours FROM subscription"):
         subscription, hours = subscription_of(row[:4]), row[4]
         name = subscription.job_name
         hours = 0 if session.serves(name) else hours + 1
         if hours >= _UNSERVED_HOURS:
-            buried = _bury(session, name, _ready(session.db, name, _BURIED_AT_ONCE), UNSERVED)
-            logger.warning("%d jobs of %s, which no process serves, became dead letters", buried, name)
+            buried = _dead_letter(session, name, _ready(session.db, name, _MAX_DEAD_LETTERS), UNSERVED)
+            logger.warning("%d jobs of %s became dead letters, as no process serves the handler", buried, name)
         session.db.execute(
             "UPDATE subscription SET unserved_hours = ? WHERE service = ? AND handler = ? AND scope = ?", (hours, *row[:3])
         )
 
 
 def anything_due(db: Connection, handler: str, scopes: Collection[str], now: float) -> bool:
-    """Return whether a job of a handler on an event of these scopes may be claimed."""
     due = f"SELECT 1 {_due_in(scopes)} LIMIT 1"
     return bool(fetch(db, due, (text(handler), now, *scopes)))
 
 
 def claim(session: Session, handler: str, scopes: Collection[str], limit: int, lease: float) -> list[ClaimedJob]:
-    """Lease due jobs of one handler, the longest due first."""
     columns = ", ".join(f"job.{column}" for column in JOB_COLUMNS.split(", "))
     rows = fetch(
         session.db,
@@ -141,17 +136,17 @@ def claim(session: Session, handler: str, scopes: Collection[str], limit: int, l
     for event_id, name, state, _, attempts, reason, _, _, began_at, *event in rows:
         job = job_of((event_id, name, state, until, attempts + 1, reason, f"{fence}.{event_id}", 1, began_at), session.now)
         claimed.append(ClaimedJob(job=job, event=event_of(event)))
-    for ids in values_at_once([row[0] for row in rows]):
-        session.db.execute(
-            "UPDATE job SET due_at = ?, attempts = attempts + 1, fence = ? || '.' || event_id, held = 1, "
-            f"began_at = coalesce(began_at, ?) WHERE handler = ? AND event_id IN {placeholders(len(ids), 1)}",
-            (until, fence, session.now, text(handler), *ids),
-        )
+    change_in(
+        session.db,
+        "UPDATE job SET due_at = ?, attempts = attempts + 1, fence = ? || '.' || event_id, held = 1, "
+        "began_at = coalesce(began_at, ?) WHERE handler = ? AND event_id IN",
+        [row[0] for row in rows],
+        *(until, fence, session.now, text(handler)),
+    )
     return claimed
 
 
 def finish(session: Session, jobs: Sequence[Job]) -> list[bool]:
-    """Mark claimed jobs as done, where no other claim holds them."""
     finished: list[bool] = []
     changed: list[int] = []
     for job in jobs:
@@ -161,26 +156,24 @@ def finish(session: Session, jobs: Sequence[Job]) -> list[bool]:
             finished.append(True)
         else:
             finished.append(not _exists(session, job))  # an earlier call may have finished it
-    refile(session, changed)
+    update_states(session, changed)
     return finished
 
 
 def fail(session: Session, job: Job, reason: str, retry_in: float | None) -> bool:
-    """Give a claimed job back, where no other claim holds it."""
     session.db.execute(
         "UPDATE job SET state = ?, due_at = ?, reason = ?, held = 0 "
         "WHERE event_id = ? AND handler = ? AND fence = ? AND held = 1",
         (DEAD if retry_in is None else READY, session.now + (retry_in or 0.0), text(reason), *_claimed(job)),
     )
     if session.db.changes():
-        refile(session, [job.event_id])
+        update_states(session, [job.event_id])
         return True
     again = fetch(session.db, "SELECT 1 FROM job WHERE event_id = ? AND handler = ? AND fence = ?", _claimed(job))
     return bool(again) or not _exists(session, job)
 
 
 def requeue(session: Session, event_ids: Sequence[int], *, every_handler: bool) -> int:
-    """Let handlers run again for kept events."""
     count = 0
     woken: set[str] = set()
     for event_id in event_ids:
@@ -198,42 +191,34 @@ def requeue(session: Session, event_ids: Sequence[int], *, every_handler: bool) 
             count += bool(dead)
             continue
         event = event_of(row[0])
-        names = session.wanted.by(event)
+        names = session.subscribed.handlers_for(event)
         session.db.execute("DELETE FROM job WHERE event_id = ?", (event_id,))
         jobs = [(event_id, name, READY, session.now, 0) for name in names]
-        session.insert("job", "event_id, handler, state, due_at, attempts", jobs)
+        insert(session.db, "job", "event_id, handler, state, due_at, attempts", jobs)
         woken.update(names)
         count += bool(names)
-    refile(session, event_ids)
+    update_states(session, event_ids)
     if woken:
         session.hint_jobs(woken)
     return count
 
 
 def _due_in(scopes: Collection[str]) -> str:
-    """Return what follows SELECT and its columns, for the due jobs of a handler on events of some scopes."""
+    """Return the FROM and WHERE clauses of the due jobs of a handler on events of some scopes."""
     return (
         "FROM job JOIN event ON event.id = job.event_id WHERE job.handler = ? AND job.state = 1 AND job.due_at <= ? "
-        f"AND event.scope IN ({','.join('?' * len(scopes))})"
+        f"AND event.scope IN {placeholders(len(scopes))}"
     )
 
 
 def _ready(db: Connection, name: str, limit: int) -> list[int]:
-    """Return events with a ready job of that name, at most so many; all if the limit is -1."""
     return [row[0] for row in fetch(db, "SELECT event_id FROM job WHERE handler = ? AND state = 1 LIMIT ?", (name, limit))]
 
 
-def _bury(session: Session, name: str, event_ids: Sequence[int], reason: str) -> int:
-    """Make the ready jobs of that name on these events dead letters; return how many there were."""
-    count = 0
-    for part in values_at_once(event_ids):
-        session.db.execute(
-            f"UPDATE job SET state = 2, reason = ?, held = 0 WHERE handler = ? AND state = 1 "
-            f"AND event_id IN {placeholders(len(part), 1)}",
-            (reason, name, *part),
-        )
-        count += session.db.changes()
-    refile(session, event_ids)
+def _dead_letter(session: Session, name: str, event_ids: Sequence[int], reason: str) -> int:
+    killed = "UPDATE job SET state = 2, reason = ?, held = 0 WHERE handler = ? AND state = 1 AND event_id IN"
+    count = change_in(session.db, killed, event_ids, reason, name)
+    update_states(session, event_ids)
     return count
 
 

@@ -1,84 +1,84 @@
-"""How a `SQLiteStore` records outcomes, and looks them up."""
+"""How a `SQLiteStore` records and finds outcomes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
+from rewards_core.operations import OperationRef, OperationStatus
 from rewards_core.sqlite.connection import fetch
 from webhooks.store.outcomes import agree, conflict_event, contradiction
-from webhooks.store.records import Outcome, Recorded, Verdict
+from webhooks.store.records import Outcome, Recorded, StoredOutcome, Verdict
 from webhooks.store.sqlite_rows import (
     OUTCOME_COLUMNS,
     Arrival,
     PackedOutcome,
+    for_refs,
+    insert,
     outcome_from,
+    scopes_and_kinds,
     text,
 )
-from webhooks.store.sqlite_session import OUTCOMES, News, Session
-from webhooks.store.sqlite_statements import by_scope_and_kind, run_for_groups
+from webhooks.store.sqlite_session import OUTCOMES, Notification, Session
 
 if TYPE_CHECKING:
-    from rewards_core.operations import OperationRef
     from rewards_core.sqlite.connection import Connection
+    from webhooks.store.queries import OutcomeQuery
 
-_OF_THESE = f"SELECT {OUTCOME_COLUMNS} FROM outcome"
+_CONFLICTING = (
+    "SELECT first.seq FROM conflict CROSS JOIN outcome AS first "
+    "ON first.scope = conflict.scope AND first.kind = conflict.kind AND first.uid = conflict.uid"
+)
+_SELECT = f"SELECT {OUTCOME_COLUMNS} FROM outcome"
 
 Keep = Callable[[Session, Sequence[Arrival]], Sequence[Arrival]]
-"""Keeps events, and returns those that were new."""
+"""Keeps events and returns the new ones."""
 
 
 def outcomes(db: Connection, refs: Iterable[OperationRef]) -> list[Outcome]:
-    """Return the outcomes that stand."""
-    return [outcome_from(row) for row in run_for_groups(db, _OF_THESE, by_scope_and_kind(refs))]
+    return [outcome_from(row) for row in for_refs(db, _SELECT, refs)]
 
 
 def outcomes_by_key(db: Connection, scope: str, kind: str, key: str) -> list[Outcome]:
-    """Return the outcomes that stand of the operations made with an idempotency key."""
-    rows = fetch(db, f"{_OF_THESE} WHERE scope = ? AND kind = ? AND key = ?", (scope, kind, text(key)))
+    rows = fetch(db, f"{_SELECT} WHERE scope = ? AND kind = ? AND key = ?", (scope, kind, text(key)))
     return [outcome_from(row) for row in rows]
 
 
-def conflicts(db: Connection, ref: OperationRef) -> list[Outcome]:
-    """Return the later outcomes that differ from the first, oldest first."""
-    rows = fetch(
-        db,
-        f"SELECT {OUTCOME_COLUMNS} FROM conflict WHERE scope = ? AND kind = ? AND uid = ? ORDER BY seq",
-        (ref.scope, ref.kind, text(ref.uid)),
-    )
-    return [outcome_from(row) for row in rows]
+def conflicts(db: Connection, refs: Iterable[OperationRef], condition: str = "") -> dict[OperationRef, list[Outcome]]:
+    """Return the later outcomes that differ from the first, oldest first, by operation."""
+    found: dict[OperationRef, list[Outcome]] = {}
+    for row in for_refs(db, f"SELECT {OUTCOME_COLUMNS} FROM conflict", refs, then=f"{condition} ORDER BY seq"):
+        outcome = outcome_from(row)
+        found.setdefault(outcome.ref, []).append(outcome)
+    return found
 
 
 def with_contradictions(db: Connection, refs: Sequence[OperationRef]) -> list[tuple[Outcome, Outcome | None]]:
     """Return the outcomes that stand, each with the confirmed one that contradicts it, if there is one."""
-    of_these = f"SELECT {OUTCOME_COLUMNS} FROM conflict"
-    later: dict[OperationRef, list[Outcome]] = {}
-    for row in run_for_groups(db, of_these, by_scope_and_kind(refs), then="AND confirmed ORDER BY seq"):
-        later.setdefault((one := outcome_from(row)).ref, []).append(one)
+    later = conflicts(db, refs, "AND confirmed")
     return [(first, contradiction(first, later.get(first.ref, ()))) for first in outcomes(db, refs)]
 
 
 def newest_seq(db: Connection) -> int:
-    """Return the place of the newest outcome, 0 if there is none."""
     return int(fetch(db, "SELECT max(seq) FROM outcome")[0][0] or 0)
 
 
 def refs_after(db: Connection, seq: int, limit: int) -> list[tuple[int, str, str, str]]:
-    """Return place, scope, kind and uid of the next outcomes after a place; places are given in the order of commits."""
+    """Return `seq`, scope, kind and uid of the next outcomes; `seq` grows with each commit."""
     return fetch(db, "SELECT seq, scope, kind, uid FROM outcome WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
 
 
 def record(session: Session, some: Sequence[PackedOutcome], keep: Keep) -> list[Recorded]:
-    """Record how operations ended; the first outcome of each stands."""
+    """Record outcomes; the first one of each operation stands. `keep` keeps the events of conflicts."""
     if not some:
         return []
     refs = [packed.outcome.ref for packed in some]
     standing = {one.ref: one for one in outcomes(session.db, refs)}
     first = [packed for packed in some if standing.setdefault(packed.outcome.ref, packed.outcome) is packed.outcome]
-    session.insert("outcome", OUTCOME_COLUMNS, [packed.row for packed in first])
+    insert(session.db, "outcome", OUTCOME_COLUMNS, [packed.row for packed in first])
     conflicting: list[PackedOutcome] = []
     recorded: list[Recorded] = []
     for packed in some:
@@ -92,44 +92,74 @@ def record(session: Session, some: Sequence[PackedOutcome], keep: Keep) -> list[
             conflicting.append(packed)
         recorded.append(Recorded(verdict=verdict, outcome=stands))
     ended = [one.outcome.ref for one in some if one.outcome.confirmed]
-    session.news += [News(settled=standing[packed.outcome.ref]) for packed in first]
+    session.notifications += [Notification(settled=standing[packed.outcome.ref]) for packed in first]
     _end_waiting(session, [*(packed.outcome.ref for packed in first), *ended])
     for packed in conflicting:
         outcome, stands = packed.outcome, standing[packed.outcome.ref]
         unknown = keep(session, [Arrival(conflict_event(stands, outcome), session.wall)])
-        counts = contradiction(stands, (*conflicts(session.db, outcome.ref), outcome))
+        counts = contradiction(stands, (*conflicts(session.db, [outcome.ref]).get(outcome.ref, ()), outcome))
         if unknown or counts is outcome:
-            session.insert("conflict", OUTCOME_COLUMNS, [packed.row])
+            insert(session.db, "conflict", OUTCOME_COLUMNS, [packed.row])
         if counts is not None:
             _move_to_end(session, outcome.ref)
-            session.news.append(News(confirmed=counts))
+            session.notifications.append(Notification(confirmed=counts))
     return recorded
 
 
 def _add_to(session: Session, first: Outcome, later: Outcome) -> Outcome:
-    """Add to a first outcome what a later one that says the same knows more."""
+    """Add the key and the confirmation of a later outcome that agrees."""
     more = evolve(first, key=first.key or later.key, confirmed=first.confirmed or later.confirmed)
     if more == first:
         return first
-    session.for_refs(
-        "UPDATE outcome SET key = ?, confirmed = ?", [first.ref], text(more.key) if more.key else None, more.confirmed
+    for_refs(
+        session.db, "UPDATE outcome SET key = ?, confirmed = ?", [first.ref], text(more.key) if more.key else None, more.confirmed
     )
     if more.confirmed and not first.confirmed:
         _move_to_end(session, first.ref)
-        session.news.append(News(confirmed=more))
+        session.notifications.append(Notification(confirmed=more))
     return more
 
 
 def _move_to_end(session: Session, ref: OperationRef) -> None:
-    """Give an outcome a new place, so that others find it again."""
+    """Give an outcome a new `seq`, so that other processes read it again."""
     session.db.execute("UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'outcome'")
-    session.for_refs("UPDATE outcome SET seq = (SELECT seq FROM sqlite_sequence WHERE name = 'outcome')", [ref])
+    for_refs(session.db, "UPDATE outcome SET seq = (SELECT seq FROM sqlite_sequence WHERE name = 'outcome')", [ref])
 
 
 def _end_waiting(session: Session, refs: Sequence[OperationRef]) -> None:
-    """Poll operations no longer, and wake those that wait for them in other processes."""
-    groups = by_scope_and_kind(refs)
-    session.for_groups("DELETE FROM pending", groups)
-    waiting = session.for_groups("DELETE FROM interest", groups, then="RETURNING process")
+    """Stop polling operations, and wake the processes that wait for them."""
+    for_refs(session.db, "DELETE FROM pending", refs)
+    waiting = for_refs(session.db, "DELETE FROM interest", refs, then="RETURNING process")
     if waiting:
         session.hint(OUTCOMES, set(chain.from_iterable(waiting)))
+
+
+def listed_outcomes(db: Connection, query: OutcomeQuery) -> list[StoredOutcome]:
+    """Return the outcomes that match, with their conflicts, newest first."""
+    where, values = _outcome_conditions(db, query)
+    found = f"SELECT seq, {OUTCOME_COLUMNS} FROM outcome WHERE {where} ORDER BY seq DESC LIMIT ?"
+    first = {row[0]: outcome_from(row[1:]) for row in fetch(db, found, (*values, query.limit))}
+    later = conflicts(db, [outcome.ref for outcome in first.values()])
+    return [StoredOutcome(id=seq, outcome=one, conflicts=tuple(later.get(one.ref, ()))) for seq, one in first.items()]
+
+
+def _outcome_conditions(db: Connection, query: OutcomeQuery) -> tuple[str, list[Any]]:
+    """Return the `WHERE` clause of a query and its values."""
+    given: list[tuple[str, Sequence[Any]]] = []
+    if query.uid is not None:
+        pairs = scopes_and_kinds(db, "outcome", query.scope, query.kind)
+        one = "SELECT seq FROM outcome WHERE scope = ? AND kind = ? AND uid = ?"
+        uid = text(query.uid)
+        given.append((f"seq IN ({' UNION ALL '.join([one] * len(pairs))})", [part for pair in pairs for part in (*pair, uid)]))
+    elif query.scope is not None:
+        given.append(("scope = ?", [query.scope]))
+    if query.uid is None and query.kind is not None:
+        given.append(("kind = ?", [query.kind]))
+    if query.status is not None:  # `<> 'done'` tells SQLite that the partial index applies
+        unusual = "" if query.status is OperationStatus.DONE else "status <> 'done' AND "
+        given.append((f"{unusual}status = ?", [query.status.value]))
+    if query.conflicting:
+        given.append((f"seq IN ({_CONFLICTING})", []))
+    if query.before_id is not None:
+        given.append(("seq < ?", [query.before_id]))
+    return (" AND ".join(clause for clause, _ in given) or "1"), [value for _, values in given for value in values]

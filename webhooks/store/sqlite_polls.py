@@ -1,4 +1,4 @@
-"""How a `SQLiteStore` keeps pending operations, and shares one budget of polls among the processes."""
+"""How a `SQLiteStore` keeps pending operations, and shares one budget of polls between processes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from attrs import astuple
 from rewards_core.operations import OperationRef
 from rewards_core.sqlite.connection import fetch
 from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
-from webhooks.store.records import Outcome, PollClaim, PollClaims, PollPermit, PollResult, Priority
+from webhooks.store.records import Outcome, PendingOperation, PollClaim, PollClaims, PollPermit, PollResult, Priority
 from webhooks.store.sqlite_outcomes import outcomes
-from webhooks.store.sqlite_rows import PENDING_COLUMNS, text
+from webhooks.store.sqlite_rows import PENDING_COLUMNS, for_refs, insert, pending_of, scopes_and_kinds, text
 from webhooks.store.sqlite_session import RENEW_EVERY
 
 if TYPE_CHECKING:
@@ -24,44 +24,43 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _BUDGET_COLUMNS = "next_at, abandoned_at, further_at, paused_until, refusals"
-_AT_THE_LATEST = (  # the result of a poll under way may put an operation off for longer; what is urgent is soon due again
+_AT_THE_LATEST = (  # the poll in flight may otherwise postpone the operation; an urgent one is due again soon
     "due_at = CASE WHEN pending.fence IS NULL THEN min(pending.due_at, excluded.due_at) "
     "WHEN pending.priority >= 3 THEN excluded.due_at ELSE pending.due_at END, "
     "fence = CASE WHEN pending.priority >= 3 THEN NULL ELSE pending.fence END"
 )
 
 
-def watch(session: Session, refs: Sequence[OperationRef], poll_in: float, *, confirmed: bool, watcher: str) -> list[Outcome]:
-    """Note that a watcher of this process waits for operations, but those with an outcome that counts; return all outcomes."""
+def watch(session: Session, refs: Sequence[OperationRef], poll_in: float, *, confirmed: bool, waiter: str) -> list[Outcome]:
+    """Register interest in operations without an outcome that counts, and return all outcomes."""
     session.register()
     known = outcomes(session.db, refs)
     settled = {outcome.ref for outcome in known if outcome.confirmed or not confirmed}
     watched = [ref for ref in dict.fromkeys(refs) if ref not in settled]
     raised = f"watched = 1, priority = min(pending.priority, excluded.priority), {_AT_THE_LATEST}"
     _add(session, watched, poll_in, Priority.ROUTINE, watched=1, then=raised)
-    session.insert(
+    insert(
+        session.db,
         "interest",
         "scope, kind, uid, process, watcher",
-        [(ref.scope, ref.kind, text(ref.uid), session.member.id, watcher) for ref in watched],
+        [(ref.scope, ref.kind, text(ref.uid), session.member.id, waiter) for ref in watched],
         then="ON CONFLICT DO NOTHING",
     )
     return known
 
 
-def unwatch(session: Session, refs: Sequence[OperationRef], watcher: str) -> None:
-    """Note that a watcher of this process waits for these no longer."""
+def unwatch(session: Session, refs: Sequence[OperationRef], waiter: str) -> None:
     for ref in refs:
         row = (ref.scope, ref.kind, text(ref.uid))
         session.db.execute(
             "DELETE FROM interest WHERE scope = ? AND kind = ? AND uid = ? AND process = ? AND watcher = ?",
-            (*row, session.member.id, watcher),
+            (*row, session.member.id, waiter),
         )
         if session.db.changes():
             session.abandon(*row)
 
 
 def add(session: Session, refs: Sequence[OperationRef], poll_in: float) -> None:
-    """Register operations as unsettled, but those with an outcome."""
     settled = {outcome.ref for outcome in outcomes(session.db, refs)}
     fresh = [ref for ref in dict.fromkeys(refs) if ref not in settled]
     _add(session, fresh, poll_in, Priority.ABANDONED, watched=0, then=None)
@@ -70,14 +69,12 @@ def add(session: Session, refs: Sequence[OperationRef], poll_in: float) -> None:
 
 
 def remove(session: Session, refs: Sequence[OperationRef]) -> int:
-    """Poll operations no longer; return how many were pending."""
-    removed = session.for_refs("DELETE FROM pending", list(dict.fromkeys(refs)), then="RETURNING 1")
-    session.for_refs("DELETE FROM interest", refs)
+    removed = for_refs(session.db, "DELETE FROM pending", list(dict.fromkeys(refs)), then="RETURNING 1")
+    for_refs(session.db, "DELETE FROM interest", refs)
     return len(removed)
 
 
 def hurry(session: Session, refs: Sequence[OperationRef], priority: Priority) -> None:
-    """Have operations polled now; those that are not pending become so."""
     if not refs:
         return
     unless_claimed = "WHERE pending.fence IS NULL" if priority is Priority.DEADLINE else ""
@@ -93,7 +90,7 @@ def hurry(session: Session, refs: Sequence[OperationRef], priority: Priority) ->
 
 
 def next_in(db: Connection, scope: str, now: float) -> float:
-    """Return the seconds until a claim may succeed: 0 if it may now, infinity if nothing is pending."""
+    """Return the seconds until a claim may succeed, infinity if nothing is pending."""
     budget = _budget(db, scope)
     due = _first_due(db, scope, budget)
     if budget.refusals and due < math.inf:
@@ -102,7 +99,6 @@ def next_in(db: Connection, scope: str, now: float) -> float:
 
 
 def claim(session: Session, scope: str, limit: int, lease: float, max_per_second: float) -> PollClaims:
-    """Lease due operations, as far as the budget allows."""
     db, now = session.db, session.now
     budget, rate = _budget(db, scope), _agreed_rate(session, scope, max_per_second)
     room = 0 if budget.refusals and _under_way_until(db, scope, now) > now else budget.room(now, limit, rate)
@@ -147,7 +143,6 @@ def claim(session: Session, scope: str, limit: int, lease: float, max_per_second
 
 
 def permit(session: Session, scope: str, max_per_second: float) -> PollPermit:
-    """Take one further request from the budget, if it is its turn."""
     now = session.now
     budget, rate = _budget(session.db, scope), _agreed_rate(session, scope, max_per_second)
     ask_in = budget.further_in(now, due=_first_due(session.db, scope, budget) <= now)
@@ -158,7 +153,6 @@ def permit(session: Session, scope: str, max_per_second: float) -> PollPermit:
 
 
 def settle(session: Session, results: Sequence[PollResult]) -> None:
-    """Give claims back whose operations did not settle."""
     for result in results:
         claim, ref = result.claim, result.claim.ref
         kept = result.priority is claim.priority
@@ -169,7 +163,7 @@ def settle(session: Session, results: Sequence[PollResult]) -> None:
             "priority = CASE WHEN ? THEN CASE watched WHEN 1 THEN 3 ELSE 4 END ELSE ? END "
             "WHERE scope = ? AND kind = ? AND uid = ? AND fence = ?",
             (
-                session.now + result.again_in,
+                session.now + result.retry_in,
                 result.counted,
                 claim.attempt + result.counted if kept else 0,
                 claim.missing if result.known is None else 0 if result.known else claim.missing + 1,
@@ -185,12 +179,10 @@ def settle(session: Session, results: Sequence[PollResult]) -> None:
 
 
 def resume(session: Session, scope: str) -> None:
-    """Let polls go on because the vendor answers."""
     _write_budget(session, scope, _budget(session.db, scope).answered(session.now))
 
 
 def pause(session: Session, scope: str, seconds: float, refused: bool) -> None:
-    """Let no process poll a scope for so many seconds."""
     _write_budget(session, scope, _budget(session.db, scope).pause(session.now, seconds, refused=refused))
 
 
@@ -200,11 +192,11 @@ def _add(
     now = session.now
     rows = [(ref.scope, ref.kind, text(ref.uid), session.wall, now + due_in, 0, priority.value, 0, watched, None) for ref in refs]
     conflict = "ON CONFLICT DO NOTHING" if then is None else f"ON CONFLICT DO UPDATE SET {then}"
-    session.insert("pending", PENDING_COLUMNS, rows, then=conflict)
+    insert(session.db, "pending", PENDING_COLUMNS, rows, then=conflict)
 
 
 def _first_due(db: Connection, scope: str, budget: Budget) -> float:
-    """Return when the first operation may be claimed, as far as it goes by the operations; infinity if nothing is pending."""
+    """Return when the first operation is due, whatever the budget; infinity if nothing is pending."""
     due = math.inf
     for priority in Priority:
         first = fetch(
@@ -216,7 +208,7 @@ def _first_due(db: Connection, scope: str, budget: Budget) -> float:
 
 
 def _under_way_until(db: Connection, scope: str, now: float) -> float:
-    """Return until when a poll that has not been answered is claimed, `now` if there is none."""
+    """Return when the last claim expires, `now` if there is none."""
     claimed = "SELECT max(due_at) FROM pending WHERE scope = ? AND fence IS NOT NULL AND due_at > ?"
     return float(fetch(db, claimed, (scope, now))[0][0] or now)
 
@@ -227,11 +219,11 @@ def _budget(db: Connection, scope: str) -> Budget:
 
 
 def _write_budget(session: Session, scope: str, budget: Budget) -> None:
-    session.insert("budget", f"scope, {_BUDGET_COLUMNS}", [(scope, *astuple(budget))], verb="INSERT OR REPLACE")
+    insert(session.db, "budget", f"scope, {_BUDGET_COLUMNS}", [(scope, *astuple(budget))], verb="INSERT OR REPLACE")
 
 
 def _agreed_rate(session: Session, scope: str, max_per_second: float) -> float:
-    """Return the lowest rate that was allowed lately; those that allow more say so once in their logs."""
+    """Return the lowest rate that a process has allowed recently; processes with a higher one log that once."""
     member = session.member
     if session.now - member.rates.get((scope, max_per_second), -math.inf) >= RENEW_EVERY:
         session.register()
@@ -242,10 +234,43 @@ def _agreed_rate(session: Session, scope: str, max_per_second: float) -> float:
     agreed = max_per_second if lowest is None else min(float(lowest), max_per_second)
     if agreed < max_per_second and agreed != member.agreed.get(scope):
         logger.warning(
-            "polls of scope %s: another one allows max_per_second=%g, this one %g; the lower holds. Give the same everywhere.",
+            "polls of scope %s: another process allows max_per_second=%g, this one %g. The lower one applies: use one value.",
             scope,
             agreed,
             max_per_second,
         )
         member.agreed[scope] = agreed
     return agreed
+
+
+def listed_pending(
+    db: Connection,
+    scope: str | None,
+    kind: str | None,
+    uid: str | None,
+    after: OperationRef | None,
+    limit: int,
+    now: float,
+) -> list[PendingOperation]:
+    """Return the pending operations that match, in the order of their refs, by an index lookup for each scope and kind."""
+    found: list[PendingOperation] = []
+    for pair in scopes_and_kinds(db, "pending", scope, kind):
+        if len(found) >= limit:
+            break
+        if after is not None and pair < (after.scope, after.kind):
+            continue
+        where, values = "scope = ? AND kind = ?", list(pair)
+        if uid is not None:
+            where, values = f"{where} AND uid = ?", [*values, text(uid)]
+        if after is not None and pair == (after.scope, after.kind):
+            where, values = f"{where} AND uid > ?", [*values, text(after.uid)]
+        rows = fetch(
+            db, f"SELECT {PENDING_COLUMNS} FROM pending WHERE {where} ORDER BY uid LIMIT ?", (*values, limit - len(found))
+        )
+        found += [pending_of(row, now) for row in rows]
+    return found
+
+
+def pending(db: Connection, refs: Sequence[OperationRef], now: float) -> list[PendingOperation]:
+    rows = for_refs(db, f"SELECT {PENDING_COLUMNS} FROM pending", dict.fromkeys(refs))
+    return list({one.ref: one for one in (pending_of(row, now) for row in rows)}.values())

@@ -1,4 +1,4 @@
-"""What stands in the file of a `SQLiteStore`."""
+"""The schema of a `SQLiteStore`'s file."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ _MIGRATIONS = (
     ALTER TABLE conflict ADD COLUMN key TEXT;
     CREATE INDEX outcome_key ON outcome (scope, kind, key) WHERE key IS NOT NULL;
     """,
-    # from here on `due_at` and the other times without a calendar are seconds of the host's uptime; see `meta.boot`
+    # from here on `due_at` and other times that people do not see are seconds of the host's uptime; see `meta.boot`
     """
     ALTER TABLE outcome ADD COLUMN confirmed INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE conflict ADD COLUMN confirmed INTEGER NOT NULL DEFAULT 0;
@@ -160,7 +160,7 @@ _MIGRATIONS = (
     CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
     INSERT INTO meta VALUES ('members', 0), ('upkeep_at', -1e9), ('counted_at', -1e9);
     """,
-    # `also`: the operations that an event speaks of beside the one in its own row
+    # `also`: the operations that an event mentions besides the one in its own row
     """
     CREATE INDEX event_uid ON event (uid) WHERE uid IS NOT NULL;
     CREATE TABLE also (

@@ -1,4 +1,4 @@
-"""A transaction of a `SQLiteStore`, and which processes share the file."""
+"""The transactions of a `SQLiteStore`, and the processes that share its file."""
 
 from __future__ import annotations
 
@@ -12,27 +12,26 @@ from attrs import define, field, frozen
 from rewards_core.clock import DAY, HOUR
 from rewards_core.sqlite.connection import Connection, fetch, transaction
 from webhooks.store.records import Subscription
-from webhooks.store.sqlite_rows import text
-from webhooks.store.sqlite_statements import Statements
-from webhooks.store.subscriptions import Wanted
+from webhooks.store.sqlite_rows import insert, text
+from webhooks.store.subscriptions import SubscriptionIndex
 
 if TYPE_CHECKING:
     from rewards_core.sqlite.wakeups import Wakeups
     from webhooks.store.records import Outcome
 
 OUTCOMES, POLLS, JOBS = b"o", b"p", b"j"
-"""What the bytes of a wake-up mean: outcomes to look up, operations to poll, jobs to claim."""
+"""The bytes of a wake-up: outcomes to look up, operations to poll, jobs to claim."""
 EVERYTHING = OUTCOMES + POLLS + JOBS
 
 RENEW_EVERY = 10.0
 _ALIVE_FOR = 30.0
 _GONE_AFTER = DAY
-_DEMOTED_AT_ONCE = 5_000
+_MAX_RELEASED = 5_000
 
 
 @frozen
-class News:
-    """What subscribers are told once it is durable, or what they are to look up."""
+class Notification:
+    """What subscribers are notified of after the commit, or what they should look up."""
 
     settled: Outcome | None = None
     confirmed: Outcome | None = None
@@ -42,18 +41,18 @@ class News:
 
 @define(eq=False)
 class Member:
-    """This store object as one of those that share the file; it outlives a reopening of the file.
+    """This store object among those that share the file. It survives a reopening of the file.
 
     Attributes:
         wakeups: Its socket.
-        id: Its name in the file, made when the file is first opened: children of a fork must not share one.
-        joined: Whether it has committed anything, so that nothing in the file is of another boot's time.
-        registered: Whether it stands in the file.
+        id: Its name in the file, made when the file is first opened, as forked children must not share one.
+        joined: Whether it has committed anything, so that no time in the file is of another boot.
+        registered: Whether it has a record in the file.
         serves: The subscriptions it serves, each as often as it was registered.
-        served: The same, as it was last committed.
-        rates: The polls per second that it allows a scope, and when it said so last, as uptime.
-        agreed: Scope to the polls per second that all allow, as far as known.
-        polled_at: The same, and when it asked for polls last, as uptime.
+        served: The same, as last committed.
+        rates: Scope and polls per second that it allows, to the uptime at which it last wrote them.
+        agreed: Scope to the polls per second that all processes allow, as last logged.
+        polled_at: Scope and polls per second, to the uptime at which it last claimed polls.
     """
 
     wakeups: Wakeups
@@ -68,21 +67,14 @@ class Member:
     claims: int = 0
 
     def new_fence(self) -> str:
-        """Return a token that no other claim has."""
         self.claims += 1
         return f"{self.id}-{self.claims}"
 
 
-class Session(Statements):
-    """What the store's transactions share: the connection, the time, what is to be told afterwards, and who else is there.
+class Session:
+    """What the store's transactions share: the connection, the time, the notifications to send, and the other processes.
 
-    Args:
-        db: The writing connection.
-        member: This store object.
-        clock: Unix time in seconds.
-        uptime: Seconds since the host was booted, the same in all its processes.
-        boot: What tells this boot of the host from another one.
-        hourly: Is called about once an hour, inside a transaction.
+    `hourly` is called about once an hour, inside a transaction.
     """
 
     def __init__(
@@ -96,12 +88,12 @@ class Session(Statements):
         hourly: Callable[[Session], object],
     ) -> None:
         member.id = member.id or secrets.token_hex(8)
-        super().__init__(db)
+        self.db = db
         self.member = member
         self.now = uptime()
         self.wall = clock()
-        self.news: list[News] = []
-        self.wanted = Wanted()
+        self.notifications: list[Notification] = []
+        self.subscribed = SubscriptionIndex()
         self._clock = clock
         self._uptime = uptime
         self.boot = boot
@@ -112,19 +104,19 @@ class Session(Statements):
         self._hints: dict[str, bytes] = {}
         self._sure = False
         self._version: int | None = None
-        self._heard: int | None = None
+        self._seen_version: int | None = None
         self._members: int | None = None
         self._late: dict[str, float] = {}
         self._next_renewal = 0.0
-        self._demoting = False
+        self._releasing = False
         self._next_hour = self.now
 
     # a transaction
 
     def begin(self) -> None:
-        """Take the time, and see who has come or gone."""
+        """Read the clocks, and which processes have joined or left."""
         self.now, self.wall = self._uptime(), self._clock()
-        self.news = []
+        self.notifications = []
         self._hints = {}
         version = self._data_version()
         if not self._sure:
@@ -139,38 +131,38 @@ class Session(Statements):
         if not self._sure or self.now >= self._next_hour:
             self._next_hour = self.now + HOUR
             self._hourly(self)
-        self._sure = False  # until it is committed: what was read and written may be taken back
+        self._sure = False  # until the commit, as all may be rolled back
         self._version = version
 
-    def end(self) -> list[News]:
-        """Return what subscribers are told once this is durable."""
-        return self.news
+    def end(self) -> list[Notification]:
+        """Return the notifications to send once this is durable."""
+        return self.notifications
 
     def committed(self) -> None:
-        """Wake the processes that this concerns."""
+        """Wake the other processes that this concerns."""
         self._sure = self.member.joined = True
         self.member.served = tuple(self.member.serves)
         for address, hint in self._hints.items():
             self.member.wakeups.send(hint, (address,))
 
-    def tick(self) -> list[News]:
-        """Hear of what others wrote without waking this process, and renew its record."""
+    def tick(self) -> list[Notification]:
+        """Notice what others wrote without waking this process, and renew its record."""
         version = self._data_version()
-        news = [News(look=EVERYTHING)] if version != self._heard else []
-        if self.member.registered and (self._demoting or self._uptime() >= self._next_renewal):
+        notifications = [Notification(look=EVERYTHING)] if version != self._seen_version else []
+        if self.member.registered and (self._releasing or self._uptime() >= self._next_renewal):
             with transaction(self.db):
                 self.begin()
                 self._renew()
             self._next_renewal = self.now + RENEW_EVERY
             self.committed()
-            news += self.news
-        self._heard = version
-        return news
+            notifications += self.notifications
+        self._seen_version = version
+        return notifications
 
-    # who is there
+    # processes
 
     def register(self) -> None:
-        """Stand in the file as one that watches, serves or polls, from the first time on."""
+        """Write a record of this process, unless there is one."""
         member = self.member
         if not member.registered:
             member.wakeups.bind()
@@ -179,29 +171,28 @@ class Session(Statements):
             self.change_members()
 
     def resign(self) -> None:
-        """Stand there no longer; what is watched for this process alone is abandoned by the others' ticks."""
+        """Remove the record; the other processes' ticks release what only this one watched."""
         self.member.registered = False
         self._mark_dead(self.member.id)
-        self._demote()
+        self._release_interest()
         self.change_members()
 
     def change_members(self) -> None:
-        """Let every process read again who is there."""
+        """Make every process reload the others."""
         self.db.execute("UPDATE meta SET value = value + 1 WHERE name = 'members'")
         self._reload()
 
     def write_served(self, subscription: Subscription) -> None:
-        """Note that this process serves a subscription."""
         row = (self.member.id, *row_of_subscription(subscription))
-        self.insert("served", "process, service, handler, scope, patterns", [row], verb="INSERT OR IGNORE")
+        insert(self.db, "served", "process, service, handler, scope, patterns", [row], verb="INSERT OR IGNORE")
 
     def serves(self, job_name: str) -> bool:
-        """Whether a living process runs this handler."""
+        """Return whether a living process runs this handler."""
         return bool(self._servers.get(job_name))
 
     def hint_jobs(self, job_names: Iterable[str]) -> None:
-        """Have those woken that serve handlers which got a job."""
-        self.news.append(News(look=JOBS))
+        """Wake the processes that serve handlers with new jobs."""
+        self.notifications.append(Notification(look=JOBS))
         me = self.member.id
         for name in job_names:
             servers = self._servers.get(name, set())
@@ -209,21 +200,21 @@ class Session(Statements):
                 self.hint(JOBS, servers)
 
     def hint_polls(self, scope: str) -> None:
-        """Have a process woken that polls a scope."""
-        self.news.append(News(look=POLLS))
+        """Wake the processes that poll a scope."""
+        self.notifications.append(Notification(look=POLLS))
         pollers = self._pollers.get(scope, set())
         if self.member.id not in pollers:
             self.hint(POLLS, pollers)
 
     def hint(self, hint: bytes, processes: Iterable[str]) -> None:
-        """Have other processes woken after the commit."""
+        """Wake other processes after the commit."""
         for process in processes:
             address = self._addresses.get(process)
             if address is not None and process != self.member.id and hint not in self._hints.get(address, b""):
                 self._hints[address] = self._hints.get(address, b"") + hint
 
     def abandon(self, scope: str, kind: str, uid: str) -> None:
-        """Rank the polls of an operation last if no process waits for it any longer."""
+        """Give an operation the lowest priority if no process waits for it any longer."""
         self.db.execute(
             "UPDATE pending SET watched = 0, priority = CASE WHEN priority > 0 THEN 4 ELSE 0 END "
             "WHERE scope = ? AND kind = ? AND uid = ? AND NOT EXISTS (SELECT 1 FROM interest WHERE interest.scope = ? "
@@ -234,12 +225,11 @@ class Session(Statements):
     def _write_record(self) -> None:
         member = self.member
         row = (member.id, os.getpid(), member.wakeups.address, self.now, 1)
-        self.insert("process", "id, pid, address, renewed_at, alive", [row], verb="INSERT OR REPLACE")
+        insert(self.db, "process", "id, pid, address, renewed_at, alive", [row], verb="INSERT OR REPLACE")
 
     def write_rate(self, scope: str, per_second: float) -> None:
-        """Note how many polls per second this process allows."""
         row = (scope, self.member.id, per_second, self.now)
-        self.insert("rate", "scope, process, per_second, seen_at", [row], verb="INSERT OR REPLACE")
+        insert(self.db, "rate", "scope, process, per_second, seen_at", [row], verb="INSERT OR REPLACE")
         known = (scope, per_second) in self.member.rates
         self.member.rates[scope, per_second] = self.now
         if not known:
@@ -250,35 +240,32 @@ class Session(Statements):
         return int(self.db.execute("PRAGMA data_version").get)
 
     def _renew(self) -> None:
-        """Renew this process's record, and see who did not."""
+        """Renew this process's record, and mark the processes as dead that did not."""
         member = self.member
         self._rejoin()
         self._write_record()
         for (scope, per_second), polled_at in list(member.polled_at.items()):
             if self.now - polled_at < 2 * RENEW_EVERY:
                 self.write_rate(scope, per_second)
-        if self._bury():
+        if self._mark_late_dead():
             member.wakeups.sweep()
             self.change_members()
-        self._demote()
+        self._release_interest()
 
     def _rejoin(self) -> None:
-        """Stand in the file again if the others went on without this process, or the file is another one."""
+        """Write the record again if other processes took this one for dead, or the file was replaced."""
         alive = fetch(self.db, "SELECT alive FROM process WHERE id = ?", (self.member.id,))
         if not alive or not alive[0][0]:
             self._write_record()
-            self.db.execute("DELETE FROM interest WHERE process = ?", (self.member.id,))  # it is watched again
+            self.db.execute("DELETE FROM interest WHERE process = ?", (self.member.id,))  # its store object watches again
             for subscription in self.member.serves:
                 self.write_served(subscription)
             self.member.rates.clear()
-            self.news.append(News(missed=True))
+            self.notifications.append(Notification(missed=True))
             self.change_members()
 
-    def _bury(self) -> bool:
-        """Mark those as dead that did not renew their records; return whether there were any.
-
-        Each must have been late at the last renewal too: after the whole host was suspended, all are late for a moment.
-        """
+    def _mark_late_dead(self) -> bool:
+        """Mark processes as dead that are late twice; return whether there were any. After a suspend all are late once."""
         late = dict(
             fetch(self.db, "SELECT id, renewed_at FROM process WHERE alive = 1 AND renewed_at < ?", (self.now - _ALIVE_FOR,))
         )
@@ -293,19 +280,18 @@ class Session(Statements):
         return bool(dead)
 
     def _mark_dead(self, process: str) -> None:
-        """Note that a process serves and polls no longer."""
         for table in ("served", "rate"):
             self.db.execute(f"DELETE FROM {table} WHERE process = ?", (process,))
         self.db.execute("UPDATE process SET alive = 0, address = NULL WHERE id = ?", (process,))
 
-    def _demote(self) -> None:
-        """Forget, some at a time, for what dead processes wait."""
+    def _release_interest(self) -> None:
+        """Remove the interest of dead processes, some at a time."""
         found = fetch(
             self.db,
             "SELECT scope, kind, uid, process FROM interest WHERE process IN (SELECT id FROM process WHERE alive = 0) LIMIT ?",
-            (_DEMOTED_AT_ONCE,),
+            (_MAX_RELEASED,),
         )
-        self._demoting = len(found) == _DEMOTED_AT_ONCE
+        self._releasing = len(found) == _MAX_RELEASED
         for scope, kind, uid, process in found:
             self.db.execute(
                 "DELETE FROM interest WHERE scope = ? AND kind = ? AND uid = ? AND process = ?", (scope, kind, uid, process)
@@ -313,16 +299,20 @@ class Session(Statements):
             self.abandon(scope, kind, uid)
 
     def _check_boot(self) -> None:
-        """Make due at once what was due in the time of another boot; nobody who held a lease then is left.
+        """Make everything due after a reboot, as its times are of another boot and no holder of a lease is left.
 
-        Where boots cannot be told apart, or a host goes back to an earlier moment, times that are still to come show it.
+        If boots cannot be told apart, or a host was restored to an earlier moment, times in the future show it.
         """
         known = fetch(self.db, "SELECT value FROM meta WHERE name = 'boot'")
         to_come = "SELECT 1 FROM process WHERE renewed_at > ? UNION ALL SELECT 1 FROM meta WHERE name = 'upkeep_at' AND value > ?"
         if known and known[0][0] == self.boot and not fetch(self.db, to_come, (self.now, self.now)):
             return
-        self.insert(
-            "meta", "name, value", [("boot", self.boot), ("upkeep_at", -1e9), ("counted_at", -1e9)], verb="INSERT OR REPLACE"
+        insert(
+            self.db,
+            "meta",
+            "name, value",
+            [("boot", self.boot), ("upkeep_at", -1e9), ("counted_at", -1e9)],
+            verb="INSERT OR REPLACE",
         )
         self.db.execute(
             "UPDATE job SET due_at = 0, fence = NULL, held = 0, "
@@ -342,7 +332,7 @@ class Session(Statements):
             return
         self._members = members
         kept = fetch(self.db, "SELECT service, handler, scope, patterns FROM subscription")
-        self.wanted = Wanted(map(subscription_of, kept))
+        self.subscribed = SubscriptionIndex(map(subscription_of, kept))
         self._addresses = dict(fetch(self.db, "SELECT id, address FROM process WHERE alive = 1 AND address IS NOT NULL"))
         self._servers, self._pollers = {}, {}
         for row in fetch(self.db, "SELECT service, handler, scope, patterns, process FROM served"):
@@ -352,11 +342,9 @@ class Session(Statements):
 
 
 def row_of_subscription(one: Subscription) -> tuple[str, str, str, str]:
-    """Return service, handler, scope and patterns as they are kept."""
     return one.service, text(one.handler), one.scope, text("\n".join(sorted(one.patterns)))
 
 
 def subscription_of(row: Sequence[str]) -> Subscription:
-    """Read a subscription."""
     service, handler, scope, patterns = row
     return Subscription(service=service, handler=handler, scope=scope, patterns=frozenset(patterns.split("\n")))

@@ -1,4 +1,4 @@
-"""Who hears from a store, and how a store tells them."""
+"""The subscribers of a store object."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_FAILED = "a subscriber of the store failed; the others are told"
+_FAILED = "a subscriber of the store failed; the others are notified nevertheless"
 
 
 class Subscribers:
-    """The subscribers of one store object; what one raises is logged, and the others are told."""
+    """Notify the subscribers of one store object; what one of them raises is logged. The methods are those of `Subscriber`."""
 
     def __init__(self) -> None:
         self._all: tuple[Subscriber, ...] = ()
@@ -27,24 +27,24 @@ class Subscribers:
         return bool(self._all)
 
     def add(self, subscriber: Subscriber) -> None:
-        """Tell this one from now on; one that is known already is not told twice."""
+        """Add a subscriber, once."""
         if not any(known is subscriber for known in self._all):
             self._all = (*self._all, subscriber)
 
     def remove(self, subscriber: Subscriber) -> None:
-        """Stop telling this one; an unknown one is passed over."""
+        """Remove a subscriber, if it is there."""
         self._all = tuple(known for known in self._all if known is not subscriber)
 
     def clear(self) -> None:
-        """Stop telling all."""
+        """Remove all."""
         self._all = ()
 
     def waits_for(self, ref: OperationRef) -> bool:
-        """Whether one of them is to hear how an operation settled through another store object."""
+        """Return whether any subscriber waits for the operation."""
         return any(_call(subscriber.waits_for, ref) for subscriber in self._all)
 
     def settled(self, outcome: Outcome) -> None:
-        """Tell of the first outcome of an operation."""
+        """Notify of a first outcome."""
         for subscriber in self._all:
             try:
                 subscriber.settled(outcome)
@@ -52,34 +52,34 @@ class Subscribers:
                 logger.exception(_FAILED)
 
     def confirmed(self, outcome: Outcome) -> None:
-        """Tell what the vendor's API confirmed where only an event had told the first outcome."""
+        """Notify of a confirmed outcome."""
         for subscriber in self._all:
             _call(subscriber.confirmed, outcome)
 
     def polls_due(self) -> None:
-        """Tell that there may be an operation to poll at once."""
+        """Notify of due polls."""
         for subscriber in self._all:
             _call(subscriber.polls_due)
 
     def jobs_ready(self) -> None:
-        """Tell that there may be jobs to claim."""
+        """Notify of ready jobs."""
         for subscriber in self._all:
             _call(subscriber.jobs_ready)
 
     def missed(self) -> None:
-        """Tell that hints may have been lost."""
+        """Notify of lost hints."""
         for subscriber in self._all:
             _call(subscriber.missed)
 
     def refused(self, reason: str) -> None:
-        """Tell of a delivery that was refused for its signature."""
+        """Notify of a refused delivery."""
         for subscriber in self._all:
             _call(subscriber.refused, reason)
 
 
-def _call(hear: Callable[..., object], *news: object) -> object:
+def _call(method: Callable[..., object], *arguments: object) -> object:
     try:
-        return hear(*news)
+        return method(*arguments)
     except Exception:
         logger.exception(_FAILED)
         return None

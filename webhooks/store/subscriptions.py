@@ -1,4 +1,4 @@
-"""Which handlers want which events, and since when those that no receiver serves have not been served."""
+"""Which handlers want which events, and how long a handler has had no receiver."""
 
 from __future__ import annotations
 
@@ -11,24 +11,20 @@ if TYPE_CHECKING:
     from rewards_core.operations import Event
 
 Jobs = Mapping[tuple[str, str], Mapping[EventState, int]]
-"""How many jobs there are in each state, by their names and scopes."""
+"""The number of jobs in each state, by job name and scope."""
 
 _NO_JOBS: Mapping[EventState, int] = {}
 _MAX_REMEMBERED = 1_000  # the vendor chooses the names of events
 
 
-class Wanted:
-    """Which handlers want an event.
-
-    Args:
-        subscriptions: All there are.
-    """
+class SubscriptionIndex:
+    """The handlers that want an event, by scope and event name."""
 
     def __init__(self, subscriptions: Iterable[Subscription] = ()) -> None:
         self._subscriptions = tuple(subscriptions)
         self._names: dict[tuple[str, str], tuple[str, ...]] = {}
 
-    def by(self, event: Event) -> tuple[str, ...]:
+    def handlers_for(self, event: Event) -> tuple[str, ...]:
         """Return the job names of the handlers that want an event."""
         if not self._subscriptions or event.problem is not None:
             return ()
@@ -42,44 +38,44 @@ class Wanted:
 
 
 class Subscriptions:
-    """The subscriptions of a store, and those of them that receivers serve."""
+    """The subscriptions of a `MemoryStore`, and those that receivers serve."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, str, str], Subscription] = {}
         self._served: list[Subscription] = []
-        self._wanted = Wanted()
+        self._index = SubscriptionIndex()
         self._unserved_since: dict[tuple[str, str], float] = {}
 
     def add(self, subscriptions: Sequence[Subscription]) -> None:
-        """Keep subscriptions and serve them; the newest patterns of a handler apply."""
+        """Add and serve subscriptions; the newest patterns of a handler apply."""
         for one in subscriptions:
             self._kept[one.service, one.handler, one.scope] = one
             self._served.append(one)
             self._unserved_since.pop(_key(one), None)
-        self._wanted = Wanted(self._kept.values())
+        self._index = SubscriptionIndex(self._kept.values())
 
     def release(self, subscriptions: Sequence[Subscription], now: float) -> None:
-        """Serve each once less."""
+        """Stop serving subscriptions, each as often as it was added."""
         for one in subscriptions:
             if one in self._served:
                 self._served.remove(one)
             self.unserved_for(*_key(one), now)
 
     def remove(self, service: str, handler: str) -> None:
-        """Forget a handler's subscriptions."""
+        """Remove a handler's subscriptions."""
         self._kept = {key: one for key, one in self._kept.items() if key[:2] != (service, handler)}
-        self._wanted = Wanted(self._kept.values())
+        self._index = SubscriptionIndex(self._kept.values())
 
-    def wanting(self, event: Event) -> tuple[str, ...]:
+    def handlers_for(self, event: Event) -> tuple[str, ...]:
         """Return the job names of the handlers that want an event."""
-        return self._wanted.by(event)
+        return self._index.handlers_for(event)
 
     def statuses(self, jobs: Jobs) -> list[HandlerStatus]:
-        """Return how the subscriptions stand, and the handlers of jobs that have none."""
+        """Return the status of each subscription, and of handlers that have only jobs."""
         return handler_statuses(self._kept.values(), self._served, jobs)
 
     def unserved_for(self, job_name: str, scope: str, now: float) -> float:
-        """Return the seconds since a handler was first seen without a receiver, 0 if one serves it."""
+        """Return how long a handler has had no receiver, in seconds."""
         key = (job_name, scope)
         if any(_key(one) == key for one in self._served):
             return 0.0
@@ -89,16 +85,13 @@ class Subscriptions:
         """Remove everything."""
         for held in (self._kept, self._served, self._unserved_since):
             held.clear()
-        self._wanted = Wanted()
+        self._index = SubscriptionIndex()
 
 
 def handler_statuses(subscriptions: Iterable[Subscription], served: Iterable[Subscription], jobs: Jobs) -> list[HandlerStatus]:
-    """Return how subscriptions stand, and the handlers of jobs that have none, by service, handler and scope.
+    """Return the status of subscriptions and of handlers that have only jobs, by service, handler and scope.
 
-    Args:
-        subscriptions: The subscriptions that apply.
-        served: What living processes have registered.
-        jobs: How many jobs there are in each state, by their names and scopes.
+    `served` are the subscriptions that running processes have registered.
     """
     listed = {_key(one): one for one in subscriptions}
     for name, scope in jobs.keys() - listed.keys():

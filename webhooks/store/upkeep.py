@@ -1,4 +1,4 @@
-"""What a store may let go of, so that a wrong clock cannot empty it."""
+"""Removal of old records, at a rate at which a wrong clock cannot empty a store."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from rewards_core.clock import DAY, HOUR
-from rewards_core.validation import check_number
+from rewards_core.validation import check_number, check_whole
 from webhooks.store.records import IDENTITY_DAYS, UNSERVED_DAYS, EventState
 
 if TYPE_CHECKING:
@@ -16,30 +16,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 UPKEEP_EVERY = HOUR
-"""Seconds between two upkeeps of one store."""
+"""Seconds between two upkeeps of a store."""
 
 _SPARED = 1_000
 _HASTE = 2.0
 
 
 def hourly_limit(held: int, keep: float) -> int:
-    """Return how many records may go: twice what an hour of a steady stream brings.
-
-    Args:
-        held: How many there are.
-        keep: Seconds for which each is kept, above 0.
-    """
+    """Return the most records to remove in an hour: twice what a steady stream adds, if `held` are kept for `keep` seconds."""
     return max(_SPARED, math.ceil(_HASTE * held * UPKEEP_EVERY / keep))
 
 
 def check_keep(keep: float, keep_bodies: float | None, keep_dead: float) -> None:
-    """See that what is kept can be kept for so long.
-
-    Raises:
-        TypeError: one of them is no number.
-        ValueError: one of them is not above 0, or not finite; or `keep_dead` is less than 14 days, the age at which an event that
-            no process serves becomes a dead letter: it would be removed before anybody sees it.
-    """
+    """Check the arguments of `upkeep`. Dead letters must be kept longer than unserved events take to become one."""
     check_number(keep, "keep", above=0, unit="seconds")
     if check_number(keep_dead, "keep_dead", above=0, unit="seconds") < UNSERVED_DAYS * DAY:
         raise ValueError(
@@ -51,15 +40,7 @@ def check_keep(keep: float, keep_bodies: float | None, keep_dead: float) -> None
 
 
 async def remove_old(store: Store, *, keep: float, keep_bodies: float | None, keep_dead: float, identities: int) -> None:
-    """Remove what is old, as far as an hour allows.
-
-    Args:
-        store: What to remove it from.
-        keep: Seconds for which done events and outcomes are kept.
-        keep_bodies: Seconds for which bodies of done events are kept; None keeps them as long as their events.
-        keep_dead: Seconds for which dead letters are kept.
-        identities: How many identities the store knows.
-    """
+    """Remove what `upkeep` allows from a store with so many identities."""
     held = await store.statistics()
     limits = {
         "events": hourly_limit(held.events, keep),
@@ -79,9 +60,23 @@ async def remove_old(store: Store, *, keep: float, keep_bodies: float | None, ke
 
 
 def log_removed(removed: dict[str, int], limits: dict[str, int]) -> None:
-    """Log what an upkeep removed; one that reached a limit goes on in an hour, and may mean that the clock is wrong."""
+    """Log what an upkeep removed. If it reached a limit, the clock may be wrong, so that is a warning."""
     for what, count in removed.items():
         if count and count >= limits.get(what, math.inf):
-            logger.warning("upkeep removed %d %s, the most an hour allows; check the clock if this is a surprise", count, what)
+            logger.warning("upkeep removed %d %s, the most per hour; if you did not expect this, check the clock", count, what)
         elif count:
             logger.info("upkeep removed %d %s", count, what)
+
+
+def check_purge(older_than: float, limit: int | None, state: EventState = EventState.DONE) -> None:
+    """Check the arguments of a purge."""
+    check_number(older_than, "older_than", at_least=0, unit="seconds")
+    check_limit(limit)
+    if state is EventState.READY:
+        raise ValueError("state: give EventState.DONE or EventState.DEAD, not READY; such events wait for their handlers.")
+
+
+def check_limit(limit: int | None) -> None:
+    """Check the limit of a purge; None is no limit."""
+    if limit is not None:
+        check_whole(limit, "limit", at_least=0)

@@ -1,4 +1,4 @@
-"""What every store must do, whatever keeps it.
+"""The contract of every store.
 
 Subclass `StoreContract`, or `DurableStoreContract` for a store that outlives its process, in a test module with two fixtures:
 

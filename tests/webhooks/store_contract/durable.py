@@ -1,4 +1,4 @@
-"""What a store that outlives its process must do as well."""
+"""The contract of a store that survives its process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events: kept once, listed, read again."""
+"""Events: stored once, listed, parsed again."""
 
 from __future__ import annotations
 

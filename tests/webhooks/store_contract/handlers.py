@@ -12,7 +12,7 @@ from webhooks.store.base import Store
 from webhooks.store.records import RETIRED, UNSERVED, UNSERVED_DAYS, ClaimedJob, EventState, HandlerStatus, Job
 
 JUMPS = [-1_800.0, 40 * A_DAY, 450 * A_DAY]
-"""How far wall clocks have been set in earnest."""
+"""Seconds by which real wall clocks have been set."""
 HOUR = 3_600.0
 
 

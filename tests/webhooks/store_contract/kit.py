@@ -1,4 +1,4 @@
-"""What the tests of the contract say and hear."""
+"""Builders and a recording subscriber for the store contract."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Reopen = Callable[[Store], Awaitable[Store]]
 
 
 class Time(Protocol):
-    """The time that stores live in."""
+    """The clocks of the stores."""
 
     @property
     def wall(self) -> float:
-        """Unix time, as the stores' stamps tell it."""
+        """Unix time, as in the stores' timestamps."""
         ...
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass, and the stores do what they do when it has."""
+        """Advance time, and let the stores react."""
         ...
 
     async def jump(self, seconds: float) -> None:
@@ -66,10 +66,10 @@ class LoopTime:
 
 
 class Ear(Subscriber):
-    """Writes down what it hears, and waits for news.
+    """Records its notifications, and can wait for one.
 
     Args:
-        refs: The operations it waits for, for news that came through another store object.
+        refs: The operations it waits for, for notifications from another store object.
     """
 
     def __init__(self, *refs: OperationRef) -> None:
@@ -80,40 +80,40 @@ class Ear(Subscriber):
         self.jobs = 0
         self.misses = 0
         self.refusals: list[str] = []
-        self._news = asyncio.Event()
+        self._notified = asyncio.Event()
 
     async def until(self, heard: Callable[[Ear], object]) -> None:
-        """Return once this is so."""
+        """Wait until a condition holds."""
         while not heard(self):
-            self._news.clear()
-            await self._news.wait()
+            self._notified.clear()
+            await self._notified.wait()
 
     def waits_for(self, ref: OperationRef) -> bool:
         return ref in self.refs
 
     def settled(self, outcome: Outcome) -> None:
         self.settlements.append(outcome)
-        self._news.set()
+        self._notified.set()
 
     def confirmed(self, outcome: Outcome) -> None:
         self.confirmations.append(outcome)
-        self._news.set()
+        self._notified.set()
 
     def polls_due(self) -> None:
         self.polls += 1
-        self._news.set()
+        self._notified.set()
 
     def jobs_ready(self) -> None:
         self.jobs += 1
-        self._news.set()
+        self._notified.set()
 
     def missed(self) -> None:
         self.misses += 1
-        self._news.set()
+        self._notified.set()
 
     def refused(self, reason: str) -> None:
         self.refusals.append(reason)
-        self._news.set()
+        self._notified.set()
 
 
 def ref(uid: str = "1", kind: str = "allocation", scope: str = "default") -> OperationRef:

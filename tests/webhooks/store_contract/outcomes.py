@@ -12,7 +12,7 @@ from attrs import evolve
 from rewards_core.operations import OperationStatus
 from tests.webhooks.store_contract.kit import COUNT, EPOCH, PAY, Ear, Time, claim, event, made_with, outcome, ref, resource, wants
 from webhooks.store.base import Store
-from webhooks.store.outcomes import CONFLICT_EVENT, unpack
+from webhooks.store.outcomes import CONFLICT_EVENT, unpack_object
 from webhooks.store.records import Acceptance, EventState, Outcome, Verdict
 
 
@@ -177,7 +177,7 @@ class OutcomesContract:
         assert (await there.statistics()).conflicts == 1
         (told,) = await claim(there)
         assert (told.event.name, told.event.ref) == (CONFLICT_EVENT, ref())
-        words = unpack(told.event.body)
+        words = unpack_object(told.event.body)
         assert (words["first"]["status"], words["then"]["status"]) == ("failed", "done")
         assert words["operation"] == {"scope": "default", "kind": "allocation", "uid": "1"}
         assert await claim(here, COUNT, scopes=["default", "other"]) == []
@@ -250,6 +250,8 @@ class OutcomesContract:
         assert (await here.record_outcome(outcome(odd))).verdict is Verdict.FIRST
         assert (await there.record_outcome(outcome(odd))).verdict is Verdict.SAME
         assert await there.accept(event(of=odd, complete=resource(odd.uid))) is Acceptance.NEW
+        assert (await there.record_outcome(outcome(odd, "failed"))).verdict is Verdict.CONFLICT
+        assert [later.status for later in await here.conflicts(odd)] == ["failed"]
 
     # by the key of their operation
 

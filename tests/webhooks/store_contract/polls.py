@@ -20,7 +20,7 @@ RATE = 1_000.0
 
 
 class Poller:
-    """Claims through several store objects in turn, and notes when each poll may be sent."""
+    """Claims through several store objects in turn, and records when each poll may be sent."""
 
     def __init__(self, time: Time, *stores: Store, rate: float = RATE, lease: float = 1_000, scope: str = "default") -> None:
         self.time = time
@@ -37,7 +37,7 @@ class Poller:
         self.passed += seconds
 
     async def run(self, seconds: float = 0.0, *, limit: int = 5) -> list[PollClaim]:
-        """Claim what may be polled during so many seconds, and return what was claimed."""
+        """Claim for some seconds, and return the claims."""
         before, end = len(self.claims), self.passed + seconds
         latest = max(end, self.passed + 0.05)  # a moment, for the budget to let through what is due at once
         while True:
@@ -54,15 +54,15 @@ class Poller:
             await self.advance(step)
 
     async def take_further(self, store: Store) -> None:
-        """Take a further request from the budget as soon as the store permits it."""
+        """Take a request without a claim from the budget as soon as the store permits it."""
         while not (permit := await store.permit_poll(self.scope, max_per_second=self.rate)).granted:
             assert permit.seconds <= 60
             await self.advance(permit.seconds)
         assert permit.seconds <= 0.1 + 2 / self.rate
         self.starts.append(self.passed + permit.seconds)
 
-    async def settle(self, claims: Sequence[PollClaim], *, again_in: float, answered: bool = True, **how: Any) -> None:
-        results = [PollResult(claim=claim, again_in=again_in, **how) for claim in claims]
+    async def settle(self, claims: Sequence[PollClaim], *, retry_in: float, answered: bool = True, **how: Any) -> None:
+        results = [PollResult(claim=claim, retry_in=retry_in, **how) for claim in claims]
         await self.stores[0].settle_polls(results)
         if answered:
             await self.stores[0].resume_polls(self.scope)
@@ -77,7 +77,7 @@ async def pending(store: Store, **conditions: Any) -> list[str]:
 
 
 class PollsContract:
-    # what events leave open
+    # events that settle nothing
 
     async def test_an_event_with_only_a_ref_has_its_operation_polled_at_once(self, here: Store, there: Store, time: Time) -> None:
         ear = Ear()
@@ -223,19 +223,19 @@ class PollsContract:
         assert uids(await poller.run(60)) == ["2"]
 
     async def test_what_its_last_watcher_waits_for_no_longer_is_polled_behind_all_others(self, here: Store, there: Store) -> None:
-        for watcher in ("one", "other", "one"):
-            await there.watch([ref(), ref()], poll_in=60, watcher=watcher)
-        await here.watch([ref()], poll_in=60, watcher="third")
-        for leaving, watcher, priority in (
+        for waiter in ("one", "other", "one"):
+            await there.watch([ref(), ref()], poll_in=60, waiter=waiter)
+        await here.watch([ref()], poll_in=60, waiter="third")
+        for leaving, waiter, priority in (
             (there, "one", Priority.ROUTINE),
             (there, "one", Priority.ROUTINE),
             (there, "stranger", Priority.ROUTINE),
             (here, "third", Priority.ROUTINE),
             (there, "other", Priority.ABANDONED),
         ):
-            leaving.unwatch([ref(), ref("never watched")], watcher=watcher)
+            leaving.unwatch([ref(), ref("never watched")], waiter=waiter)
             (one,) = await leaving.list_pending()
-            assert one.priority is priority, watcher
+            assert one.priority is priority, waiter
 
     @pytest.mark.parametrize(
         ("priority", "left"),
@@ -283,7 +283,7 @@ class PollsContract:
         poller = Poller(time, here)
         claims = await poller.run()
         await there.watch([ref()], poll_in=15)
-        await poller.settle(claims, again_in=3_600)
+        await poller.settle(claims, retry_in=3_600)
         (one,) = await there.list_pending()
         assert one.priority is Priority.ROUTINE
         assert one.due_in == pytest.approx(15, abs=1)
@@ -323,10 +323,10 @@ class PollsContract:
         found = await poller.run()
         assert len(found) == again
         if found:
-            await poller.settle([old], again_in=600)
+            await poller.settle([old], retry_in=600)
             (one,) = await there.list_pending()
             assert one.polls == 0
-            await poller.settle(found, again_in=600)
+            await poller.settle(found, retry_in=600)
         (one,) = await there.list_pending()
         assert one.polls == again
 
@@ -334,23 +334,23 @@ class PollsContract:
         await here.watch([ref("1"), ref("2")], poll_in=0)
         poller = Poller(time, here, there)
         first, second = sorted(await poller.run(), key=lambda claim: claim.ref.uid)
-        await poller.settle([first], again_in=30)
-        await poller.settle([second], again_in=30, counted=False)
+        await poller.settle([first], retry_in=30)
+        await poller.settle([second], retry_in=30, counted=False)
         assert await poller.run(29) == []
         again = sorted(await poller.run(2), key=lambda claim: claim.ref.uid)
         assert [(claim.ref.uid, claim.polls, claim.attempt) for claim in again] == [("1", 1, 1), ("2", 0, 0)]
         await there.record_outcome(outcome(ref("1")))
-        await poller.settle(again, again_in=0)
+        await poller.settle(again, retry_in=0)
         assert uids(await poller.run()) == ["2"]
 
     async def test_attempts_are_counted_anew_where_an_operation_is_raised(self, here: Store, there: Store, time: Time) -> None:
         await here.watch([ref()], poll_in=0)
         poller = Poller(time, here, there)
-        await poller.settle(await poller.run(), again_in=30)
+        await poller.settle(await poller.run(), retry_in=30)
         await there.hurry_polls([ref()], Priority.LOOKUP)
         (claim,) = await poller.run()
         assert (claim.polls, claim.attempt, claim.priority) == (1, 0, Priority.LOOKUP)
-        await poller.settle([claim], again_in=30, priority=Priority.LOOKUP)
+        await poller.settle([claim], retry_in=30, priority=Priority.LOOKUP)
         (claim,) = await poller.run(31)
         assert (claim.polls, claim.attempt, claim.priority) == (2, 1, Priority.LOOKUP)
 
@@ -359,7 +359,7 @@ class PollsContract:
     ) -> None:
         await here.hurry_polls([ref()], Priority.LOOKUP)
         poller = Poller(time, here, there)
-        await poller.settle(await poller.run(), again_in=4, priority=Priority.LOOKUP)
+        await poller.settle(await poller.run(), retry_in=4, priority=Priority.LOOKUP)
         await there.hurry_polls([ref()], Priority.WISH)
         (claim,) = await poller.run()
         assert (claim.priority, claim.polls, claim.attempt) == (Priority.LOOKUP, 1, 1)
@@ -372,7 +372,7 @@ class PollsContract:
         for _ in range(3):
             claims = await poller.run()
             seen += [(claim.priority, claim.polls, claim.attempt) for claim in claims]
-            await poller.settle(claims, again_in=0)
+            await poller.settle(claims, retry_in=0)
         assert seen == [(Priority.WISH, 0, 0), (Priority.ROUTINE, 1, 0), (Priority.ROUTINE, 2, 1)]
 
     async def test_the_rank_of_what_was_given_back_goes_by_whether_it_is_waited_for(
@@ -383,7 +383,7 @@ class PollsContract:
         poller = Poller(time, here, there)
         claims = await poller.run()
         here.unwatch([ref("left")])
-        await poller.settle(claims, again_in=60)
+        await poller.settle(claims, retry_in=60)
         ranks = {one.ref.uid: one.priority for one in await there.list_pending()}
         assert ranks == {"left": Priority.ABANDONED, "mentioned": Priority.ABANDONED, "watched": Priority.ROUTINE}
 
@@ -396,7 +396,7 @@ class PollsContract:
         for known in (False, False, None, True, False, False):
             claims = await poller.run(30.5)
             seen += [(claim.missing, round(claim.missing_for / 10)) for claim in claims]
-            await poller.settle(claims, again_in=30, known=known)
+            await poller.settle(claims, retry_in=30, known=known)
         assert seen == [(0, 0), (1, 3), (2, 6), (2, 9), (0, 0), (1, 3)]
 
     async def test_nothing_to_poll_says_when_there_will_be_something(self, here: Store, there: Store) -> None:
@@ -507,15 +507,15 @@ class PollsContract:
         poller = Poller(time, here, there, rate=10.0)
         claims = await poller.run(1)
         await there.pause_polls("default", 60, refused=True)
-        await poller.settle(claims, again_in=60, counted=False, answered=False)
+        await poller.settle(claims, retry_in=60, counted=False, answered=False)
         before = poller.passed
         (one,) = await poller.run(65)
         assert one.refusals == 1
         assert await poller.run(30) == []  # its answer has not come
-        await poller.settle([one], again_in=600, answered=False, counted=False)
+        await poller.settle([one], retry_in=600, answered=False, counted=False)
         (other,) = await poller.run(5)
         assert poller.starts[-1] - before >= 70
-        await poller.settle([other], again_in=600)
+        await poller.settle([other], retry_in=600)
         assert len(await poller.run(2)) >= 15
 
     @pytest.mark.parametrize("jump", JUMPS)

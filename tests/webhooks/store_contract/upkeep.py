@@ -59,7 +59,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "hurry_polls": lambda store: store.hurry_polls([ref()], Priority.WISH),
     "claim_polls": lambda store: store.claim_polls("default", limit=1, lease=60, max_per_second=10),
     "permit_poll": lambda store: store.permit_poll("default", max_per_second=10),
-    "settle_polls": lambda store: store.settle_polls([PollResult(claim=CLAIM, again_in=1)]),
+    "settle_polls": lambda store: store.settle_polls([PollResult(claim=CLAIM, retry_in=1)]),
     "resume_polls": lambda store: store.resume_polls("default"),
     "pause_polls": lambda store: store.pause_polls("default", 1),
     "upkeep": lambda store: store.upkeep(keep=1),
@@ -238,7 +238,7 @@ class UpkeepContract:
         assert await there.upkeep(keep=30 * A_DAY) is True
         assert (await here.statistics()).events == 0
 
-    # a user who is to be forgotten
+    # forgetting a user
 
     @pytest.mark.parametrize(
         "said",

@@ -24,7 +24,7 @@ from webhooks.cli.capture.requests import Attempt, CapturedRequest, recording_se
 from webhooks.cli.sources import ReloadableSource
 from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.base import Intake, Reply
-from webhooks.readings import Readings
+from webhooks.parsing import BodyParser
 
 logger = logging.getLogger("webhooks.listener")
 
@@ -78,7 +78,7 @@ class Recorder:
     others: int = field(default=0, init=False)
     _numbers: Iterator[int] = field(init=False)
     _attempts: OrderedDict[tuple[object, ...], Attempt] = field(factory=OrderedDict, init=False)
-    _readings: Readings = field(factory=Readings, init=False)
+    _parser: BodyParser = field(factory=BodyParser, init=False)
     _analyses: asyncio.Semaphore = field(factory=partial(asyncio.Semaphore, _ANALYSES), init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -105,7 +105,7 @@ class Recorder:
 
     async def _answer(self, request: CapturedRequest, reply: Reply) -> Reply:
         headers = CIMultiDict(request.headers)
-        event = await self._readings.read(self.source, request.body or b"", headers, remember=False)
+        event = await self._parser.parse(self.source, request.body or b"", headers, remember=False)
         request.number = next(self._numbers)
         request.attempt = Attempt(number=request.number, event=event, headers=request.headers)
         request.earlier = self._remember(request.attempt)

@@ -10,7 +10,7 @@ from attrs import asdict
 from rewards_core.operations import Event
 from webhooks.cli.capture.redaction import Headers, Path, json_text, rewrite_json
 from webhooks.cli.capture.requests import Attempt, CapturedRequest
-from webhooks.store.listing import operations_of
+from webhooks.store.queries import operations_of
 
 _NO_READING = (
     "No reading of it matches a configured key: the body was changed on the way, the secret belongs to another app, or the "

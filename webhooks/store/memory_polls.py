@@ -1,6 +1,7 @@
-"""The pending operations of a memory store and the budget of polls: bookkeeping over given moments, without a clock or a task.
+"""The pending operations of a `MemoryStore` and the budget of their polls, without a clock or a task.
 
-A pending operation is kept as one `bytes` under its uid, which the garbage collector does not look at: there may be a million.
+A pending operation is kept as one `bytes` under its uid, which the garbage collector does not traverse: there may be a million
+(`benchmarks pending`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 _TICKS = 100
 _EARLY = 1e-6
-"""Seconds by which an operation counts as due too early, for the sake of rounding."""
+"""Seconds by which an operation may be due early, because of rounding."""
 _SKIPS_PER_CLAIM = 1_000
 _EVICTED_SHARE = 100
 _MAX_COUNT = 255
@@ -33,37 +34,32 @@ _Key = tuple[str, str]
 
 
 class PollTable:
-    """The pending operations of one scope: when each is polled next, and who holds a claim.
-
-    Args:
-        scope: The scope.
-        max_operations: About so many; operations without waiters leave to make room, or are not added.
-    """
+    """The pending operations of one scope, and their claims. Above `max_operations`, those without waiters are evicted."""
 
     def __init__(self, scope: str, max_operations: int) -> None:
         self.budget = Budget()
         self.lookups = 0
-        """How many operations have the priority `LOOKUP`."""
+        """The number of operations with the priority `LOOKUP`."""
         self._rates: dict[float, float] = {}
         self._scope = scope
         self._max = max_operations
         self._states: dict[str, dict[str, bytes]] = {}
-        self._first_watcher = ""
-        self._watchers: dict[_Key, frozenset[str]] = {}  # of the operations that others watch than the first watcher alone
-        self._claims: dict[_Key, _Held] = {}
+        self._first_waiter = ""
+        self._waiters: dict[_Key, frozenset[str]] = {}  # except of operations that only the first waiter watches
+        self._claims: dict[_Key, _Claim] = {}
         self._fences = count(1)
         self._full = False
-        self._queues = {priority: _Queue() for priority in Priority}
+        self._queues = {priority: _BucketQueue() for priority in Priority}
 
     def __len__(self) -> int:
         return sum(len(states) for states in self._states.values())
 
-    def watch(self, kind: str, uid: str, due: float, added_at: float, watcher: str) -> None:
-        """Let a watcher wait for an operation, and poll it at `due` at the latest."""
+    def watch(self, kind: str, uid: str, due: float, added_at: float, waiter: str) -> None:
+        """Add a waiter of an operation, whose next poll is at `due` at the latest."""
         if not len(self):
-            self._first_watcher = watcher
+            self._first_waiter = waiter
         state = self._get(kind, uid)
-        self._set_watchers(kind, uid, self._watchers_of(kind, uid, state) | {watcher})
+        self._set_waiters(kind, uid, self._waiters_of(kind, uid, state) | {waiter})
         if state is None:
             self._add(kind, uid, _State(added_at, due, Priority.ROUTINE, watched=True))
             return
@@ -71,23 +67,21 @@ class PollTable:
             state = state._replace(priority=Priority.ROUTINE, attempt=0)
         self._put(kind, uid, state._replace(due=min(due, state.due), watched=True))
 
-    def unwatch(self, kind: str, uid: str, watcher: str) -> None:
-        """Let a watcher wait for an operation no longer."""
+    def unwatch(self, kind: str, uid: str, waiter: str) -> None:
         state = self._get(kind, uid)
-        watchers = self._watchers_of(kind, uid, state)
-        if state is None or watcher not in watchers:
+        waiters = self._waiters_of(kind, uid, state)
+        if state is None or waiter not in waiters:
             return
-        if left := watchers - {watcher}:
-            self._set_watchers(kind, uid, left)
+        if left := waiters - {waiter}:
+            self._set_waiters(kind, uid, left)
             return
-        self._watchers.pop((kind, uid), None)
+        self._waiters.pop((kind, uid), None)
         state = state._replace(watched=False)
         if state.priority is not Priority.LOOKUP:
             state = state._replace(priority=Priority.ABANDONED, attempt=0)
         self._put(kind, uid, state)
 
     def add(self, kind: str, uid: str, due: float, added_at: float) -> None:
-        """Register an operation without waiters; a pending one stays as it is."""
         if uid not in self._states.get(kind, ()):
             self._add(kind, uid, _State(added_at, due, Priority.ABANDONED, watched=False))
 
@@ -97,13 +91,12 @@ class PollTable:
         if kept is None:
             return False
         self.lookups -= _State.read(kept).priority is Priority.LOOKUP
-        for held in (self._watchers, self._claims):
+        for held in (self._waiters, self._claims):
             if held:
                 held.pop((kind, uid), None)
         return True
 
     def hurry(self, kind: str, uid: str, priority: Priority, now: float, added_at: float) -> None:
-        """Have an operation polled now, ranked no lower than `priority`."""
         state = self._get(kind, uid)
         if state is None:
             self._add(kind, uid, _State(added_at, now, priority, watched=False), now)
@@ -118,7 +111,6 @@ class PollTable:
         self._put(kind, uid, state._replace(due=min(now, state.due)), now)
 
     def claim(self, now: float, limit: int, lease: float, max_per_second: float) -> PollClaims:
-        """Lease due operations as far as the budget allows."""
         rate = self.agreed_rate(now, max_per_second)
         if self.budget.refusals and (ends := [held.until for held in self._claims.values() if held.until > now]):
             return PollClaims(claims=(), next_in=min(ends) - now)
@@ -130,14 +122,13 @@ class PollTable:
             while len(claims) < room and skips and (found := queue.pop(now)) is not None:
                 state = self._get(*found)
                 if state is None or state.priority is not priority or state.due > now + _EARLY:
-                    skips -= 1  # it was settled, put off or ranked otherwise since it was put here
+                    skips -= 1  # it was settled or rescheduled since
                 else:
                     claims.append(self._lease(found, state, now, lease))
                     self.budget = self.budget.take(now, 1, rate, abandoned=priority is Priority.ABANDONED)
         return PollClaims(claims=claims, next_in=self._next_in(now))
 
     def permit(self, now: float, max_per_second: float) -> PollPermit:
-        """Take one further request from the budget, if it is its turn."""
         rate = self.agreed_rate(now, max_per_second)
         ask_in = self.budget.further_in(now, due=self._first_due() <= now)
         if ask_in:
@@ -147,17 +138,18 @@ class PollTable:
         return PollPermit(granted=True, seconds=start - now)
 
     def agreed_rate(self, now: float, max_per_second: float) -> float:
-        """Return the lowest of the rates that were given lately."""
+        """Return the lowest of the recent rates."""
         differed = len(self._rates) > 1
         self._rates[max_per_second] = now
         self._rates = {rate: at for rate, at in self._rates.items() if now - at <= RATE_HOLDS}
         if len(self._rates) > 1 and not differed:
             given = ", ".join(f"{rate:g}" for rate in sorted(self._rates))
-            logger.warning("max_per_second differs between the pollers of scope %s (%s); the lowest holds", self._scope, given)
+            logger.warning(
+                "max_per_second differs between the pollers of scope %s (%s); the lowest one applies", self._scope, given
+            )
         return min(self._rates)
 
     def settle(self, result: PollResult, now: float) -> None:
-        """Give a claim back; a claim that another has replaced is passed over."""
         key = result.claim.ref.kind, result.claim.ref.uid
         held, state = self._claims.get(key), self._get(*key)
         if held is None or state is None or held.fence != result.claim.fence:
@@ -166,7 +158,7 @@ class PollTable:
         priority = result.priority
         if priority >= Priority.ROUTINE:
             priority = Priority.ROUTINE if state.watched else Priority.ABANDONED
-        due = now + result.again_in
+        due = now + result.retry_in
         if state.due < held.until:  # it was watched meanwhile
             due = min(due, state.due)
         polls, attempt = state.polls + result.counted, min(state.attempt + result.counted, _MAX_COUNT)
@@ -180,14 +172,13 @@ class PollTable:
         self._put(*key, state, now)
 
     def get(self, kind: str, uid: str, now: float) -> PendingOperation | None:
-        """Return an operation, None if it is not pending."""
         kept = self._states.get(kind, {}).get(uid)
         return None if kept is None else self._shown(kind, uid, kept, now)
 
     def listed(
         self, after: tuple[str, str], limit: int, now: float, *, kind: str | None = None, uid: str | None = None
     ) -> Iterator[PendingOperation]:
-        """Iterate over operations of a kind or a uid, or over all, in the order of kind and uid."""
+        """Iterate over the operations of a kind, a uid or both, in the order of kind and uid."""
         for of_kind, states in sorted(self._states.items()):
             if kind in {None, of_kind}:
                 uids = (one for one in (states if uid is None else states.keys() & {uid}) if (of_kind, one) > after)
@@ -205,16 +196,16 @@ class PollTable:
             due_in=max(0.0, state.due - now),
         )
 
-    def _watchers_of(self, kind: str, uid: str, state: _State | None) -> frozenset[str]:
+    def _waiters_of(self, kind: str, uid: str, state: _State | None) -> frozenset[str]:
         if state is None or not state.watched:
             return frozenset()
-        return self._watchers.get((kind, uid)) or frozenset((self._first_watcher,))
+        return self._waiters.get((kind, uid)) or frozenset((self._first_waiter,))
 
-    def _set_watchers(self, kind: str, uid: str, watchers: frozenset[str]) -> None:
-        if watchers == {self._first_watcher}:
-            self._watchers.pop((kind, uid), None)
+    def _set_waiters(self, kind: str, uid: str, waiters: frozenset[str]) -> None:
+        if waiters == {self._first_waiter}:
+            self._waiters.pop((kind, uid), None)
         else:
-            self._watchers[kind, uid] = watchers
+            self._waiters[kind, uid] = waiters
 
     def _get(self, kind: str, uid: str) -> _State | None:
         kept = self._states.get(kind, {}).get(uid)
@@ -226,7 +217,7 @@ class PollTable:
             if not state.watched and len(self) >= self._max:
                 if not self._full:
                     logger.warning(
-                        "further operations of %s are not polled unless they are waited for: %d are pending",
+                        "more operations of scope %s are polled only if a caller waits for them, as %d are pending",
                         self._scope,
                         self._max,
                     )
@@ -249,7 +240,7 @@ class PollTable:
             self._queues[state.priority].put(state.due, kind, uid, now)
 
     def _lease(self, key: _Key, state: _State, now: float, lease: float) -> PollClaim:
-        self._claims[key] = held = _Held(str(next(self._fences)), now + lease)
+        self._claims[key] = held = _Claim(str(next(self._fences)), now + lease)
         self._put(*key, state._replace(due=held.until))
         return PollClaim(
             ref=OperationRef(self._scope, *key),
@@ -268,13 +259,13 @@ class PollTable:
         return max(0.0, first - now, self.budget.starts_at(now) - HORIZON - now) if first < math.inf else math.inf
 
     def _first_due(self) -> float:
-        """Return when the first operation may be claimed, as far as it goes by the operations."""
+        """Return when the first operation is due, whatever the budget."""
         queues = self._queues
         others = min(queue.next_at() for priority, queue in queues.items() if priority is not Priority.ABANDONED)
         return min(others, max(queues[Priority.ABANDONED].next_at(), self.budget.abandoned_at))
 
     def _make_room(self) -> None:
-        """Let some operations without waiters go, if there are any."""
+        """Evict some operations without waiters, if there are any."""
         leaving, abandoned = self._max // _EVICTED_SHARE + 1, self._queues[Priority.ABANDONED]
         count = 0
         while count < leaving and (found := abandoned.pop(math.inf)) is not None:
@@ -282,12 +273,17 @@ class PollTable:
             if state is not None and state.priority is Priority.ABANDONED:
                 count += self.discard(*found)
         if count:
-            logger.warning("%d pending operations of %s were forgotten: more than %d are pending", count, self._scope, self._max)
+            logger.warning(
+                "%d pending operations of scope %s were evicted, as more than %d are pending. They are not polled any longer",
+                count,
+                self._scope,
+                self._max,
+            )
 
 
 @frozen
-class _Held:
-    """Who polls an operation, and until when."""
+class _Claim:
+    """A claim of an operation."""
 
     fence: str
     until: float
@@ -319,8 +315,8 @@ class _State(NamedTuple):
         return _STATE.pack(self.added_at, self.due, self.missing_at, self.polls, self.attempt, self.missing, flags)
 
 
-class _Queue:
-    """Operations by the hundredth of a second in which they are due; an entry stays when its operation is put elsewhere."""
+class _BucketQueue:
+    """Operations by the hundredth of a second in which they are due. An entry stays when its operation is rescheduled."""
 
     def __init__(self) -> None:
         self._buckets: dict[tuple[int, str], list[str]] = {}
@@ -328,7 +324,6 @@ class _Queue:
         self._in_turn: tuple[int, str] | None = None
 
     def put(self, due: float, kind: str, uid: str, now: float) -> None:
-        """Add an operation."""
         ticks = due * _TICKS
         key = math.floor(ticks) if due <= now else math.ceil(ticks - _EARLY), kind
         bucket = self._buckets.get(key)
@@ -342,7 +337,7 @@ class _Queue:
         return self._heap[0][0] / _TICKS if self._heap else math.inf
 
     def pop(self, now: float) -> _Key | None:
-        """Remove an operation that is due, the longest due first, and return it."""
+        """Remove and return the longest due operation, None if none is due."""
         if not self._heap or self._heap[0][0] > now * _TICKS + _EARLY:
             return None
         key = self._heap[0]

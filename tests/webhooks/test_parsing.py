@@ -1,4 +1,4 @@
-"""Large bodies are read off the loop, and once."""
+"""Large bodies are parsed off the loop, and only once."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from rewards_core.operations import Event
 from tests.webhooks.fakes import FakeSource, body_of
 from webhooks import MemoryStore, Receiver, SQLiteStore
 from webhooks.handlers import Handler
-from webhooks.readings import LARGE_BODY
+from webhooks.parsing import LARGE_BODY
 
 LARGE = body_of(uid="1", filler="x" * LARGE_BODY)
 
 
 class Watched(FakeSource):
-    """Notes in which threads it reads, and waits there until it may go on."""
+    """Records the threads in which it parses, and waits there for the test."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""The events that a process keeps in memory, within bounds, with their jobs.
+"""The events of a `MemoryStore` and their jobs.
 
-An event is kept as one `bytes`: the garbage collector does not look at it, so that hundreds of thousands of them do not slow down
-every delivery that follows. Times are those of a clock that cannot be set, unless they are called Unix time.
+An event is kept as one `bytes`, which the garbage collector does not traverse: hundreds of thousands of objects would slow down
+every later delivery (`benchmarks stalls`). Times are the event loop's unless they are called Unix time.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from attrs import evolve
 from rewards_core.clock import DAY
 from rewards_core.errors import StoreFull
 from rewards_core.operations import Event, OperationRef
-from webhooks.store.job_table import JobTable
-from webhooks.store.outcomes import pack_any, unpack_any
+from webhooks.store.memory_jobs import JobTable
+from webhooks.store.outcomes import pack, unpack
 from webhooks.store.records import IDENTITY_DAYS, ClaimedJob, EventState, Job, StoredEvent
 
 _IDENTITIES_PER_EVENT = 10
@@ -25,16 +25,11 @@ _SLICE = 1_000
 _TRIMS_PER_RETENTION = 100
 
 _HEAD = struct.Struct("<ddHI")
-"""When it was received, Unix time and ours; then the lengths of identity and description, which follow with the body."""
+"""When it was received, Unix time and loop time; then the lengths of identity and description, which follow with the body."""
 
 
 class EventTable:
-    """Events by id, their identities, and the jobs on them.
-
-    Args:
-        max_events: At most so many events; ten times as many identities.
-        retention: Seconds for which done events stay.
-    """
+    """Events by id, their identities and their jobs; `retention` is in seconds."""
 
     def __init__(self, max_events: int, retention: float) -> None:
         self._max_events = max_events
@@ -48,22 +43,12 @@ class EventTable:
         self._dead: deque[int] = deque()
         self._identities: deque[bytes] = deque()
         self.days: dict[bytes, int] = {}
-        """Every identity that was kept, with the day on which."""
+        """Each known identity, with the day of its event."""
         self.jobs = JobTable()
-        """Read only: whatever changes an event's state is a method of this class."""
+        """To read only: methods of this class change it, with the event's state."""
 
     def add(self, event: Event, received_at: float, now: float, handlers: Sequence[str]) -> None:
-        """Keep an event, with a job for each handler.
-
-        Args:
-            event: The event.
-            received_at: Unix time.
-            now: Our time.
-            handlers: The names of its jobs.
-
-        Raises:
-            StoreFull: there is no room, and nothing may leave.
-        """
+        """Keep an event with a job for each handler; `StoreFull` if nothing can be evicted for it."""
         if len(self._kept) >= self._max_events:
             self._make_room()
         if now >= self._trim_at:
@@ -87,7 +72,6 @@ class EventTable:
             self._dead.append(event_id)
 
     def get(self, event_id: int, now: float) -> StoredEvent | None:
-        """Return one event."""
         kept = self._kept.get(event_id)
         if kept is None:
             return None
@@ -100,7 +84,6 @@ class EventTable:
         )
 
     def newest_first(self, before_id: int | None, now: float) -> Iterator[StoredEvent]:
-        """Iterate over all events, or those before one."""
         return (
             found
             for event_id in reversed(self._kept)
@@ -108,66 +91,61 @@ class EventTable:
         )
 
     def ids(self) -> list[int]:
-        """Return the ids of all events, oldest first."""
         return list(self._kept)
 
     def count(self) -> tuple[int, int, int, float | None]:
-        """Return how many events there are, wait for a handler and are dead, and the Unix time of the first that waits."""
+        """Return the number of events, of ready and of dead ones, and the Unix time of the oldest ready one."""
         ready = [event_id for event_id in self.jobs if self._state(event_id) is EventState.READY]
         dead = len(self._unusable.union(self.jobs).difference(ready))
         return len(self._kept), len(ready), dead, min((_received_at(self._kept[event_id]) for event_id in ready), default=None)
 
     def replace(self, event_id: int, event: Event) -> bool:
-        """Put another reading in an event's place; return whether it is here."""
+        """Replace an event; return whether it exists."""
         if event_id not in self._kept:
             return False
         self._repack(event_id, event)
         self._unusable.discard(event_id)
         if event.problem is not None:
             self._unusable.add(event_id)
-        self._refile(event_id)
+        self._update_state(event_id)
         return True
 
     def assign(self, event_id: int, scope: str, handlers: Sequence[str], due_at: float) -> bool:
-        """Give an event a fresh job for each of these handlers, in place of the jobs it has; return whether there are any."""
+        """Replace the jobs of an event by new ones; return whether there are any."""
         self.jobs.assign(event_id, scope, handlers, due_at)
-        self._refile(event_id)
+        self._update_state(event_id)
         return bool(handlers)
 
     def claim(self, handler: str, scopes: Collection[str], now: float, lease: float) -> ClaimedJob | None:
-        """Lease the longest due job of a handler; None if none is due."""
+        """Lease the longest due job of a handler, None if none is due."""
         job = self.jobs.claim(handler, scopes, now, lease)
         return None if job is None else ClaimedJob(job=job, event=_unpacked(self._kept[job.event_id]))
 
     def finish(self, job: Job) -> bool:
-        """Remove a job, unless another claim has it."""
         known = self.jobs.finish(job)
-        self._refile(job.event_id)
+        self._update_state(job.event_id)
         return known
 
     def fail(self, job: Job, reason: str, due_at: float | None) -> bool:
-        """Give a job back, or let it die, unless another claim has it."""
         known = self.jobs.fail(job, reason, due_at)
-        self._refile(job.event_id)
+        self._update_state(job.event_id)
         return known
 
-    def bury(self, handler: str, scope: str, reason: str) -> int:
-        """Let the ready jobs of a handler on events of a scope die; return how many there were."""
+    def dead_letter(self, handler: str, scope: str, reason: str) -> int:
+        """Make the ready jobs of a handler dead letters; return how many there were."""
         event_ids = self.jobs.ready(handler, scope)
         for event_id in event_ids:
             self.jobs.kill(event_id, reason, handler)
-            self._refile(event_id)
+            self._update_state(event_id)
         return len(event_ids)
 
     def purge(self, state: EventState, until: float, limit: int | None) -> int:
-        """Remove the oldest events in that state received until a moment; return how many."""
         doomed = list(self._received_until(until, limit, lambda event_id: self._state(event_id) is state))
         for event_id in doomed:
             self._remove(event_id)
         return len(doomed)
 
     def purge_identities(self, now: float, limit: int | None) -> int:
-        """Forget the oldest identities that are older than they have to be; return how many."""
         oldest_day, before = int(now) // DAY - IDENTITY_DAYS, len(self.days)
         identities = self._identities
         while identities and self.days[identities[0]] < oldest_day and (limit is None or before - len(self.days) < limit):
@@ -175,8 +153,6 @@ class EventTable:
         return before - len(self.days)
 
     def erase(self, until: float, limit: int | None) -> int:
-        """Erase the bodies of the oldest done events received until a moment; return how many."""
-
         def has_body(event_id: int) -> bool:
             return self._state(event_id) is EventState.DONE and bool(_body(self._kept[event_id]))
 
@@ -186,16 +162,15 @@ class EventTable:
         return len(doomed)
 
     def forget(self, event_ids: Sequence[int], mentioned: Callable[[bytes], bool], reason: str) -> int:
-        """Erase those of some events whose bodies mention a user, and let their ready jobs die; return how many."""
+        """Erase the events whose bodies mention a user, and make their ready jobs dead letters; return how many."""
         doomed = [event_id for event_id in event_ids if (kept := self._kept.get(event_id)) and mentioned(_body(kept))]
         for event_id in doomed:
             self._erase(event_id)
             self.jobs.kill(event_id, reason)
-            self._refile(event_id)
+            self._update_state(event_id)
         return len(doomed)
 
     def clear(self) -> None:
-        """Remove everything."""
         for held in (self._kept, self._unusable, self._done, self._dead, self._identities, self.days, self.jobs):
             held.clear()
 
@@ -205,8 +180,8 @@ class EventTable:
             return by_jobs
         return EventState.DEAD if event_id in self._unusable else EventState.DONE
 
-    def _refile(self, event_id: int) -> None:
-        """Queue an event to be evicted when the table is full, unless it still waits for a handler."""
+    def _update_state(self, event_id: int) -> None:
+        """Queue an event for eviction, unless it waits for a handler."""
         state = self._state(event_id)
         if state is not EventState.READY:
             (self._done if state is EventState.DONE else self._dead).append(event_id)
@@ -219,7 +194,7 @@ class EventTable:
         self._repack(event_id, evolve(_unpacked(self._kept[event_id]), body=b"", signature=None))
 
     def _received_until(self, moment: float, limit: int | None, fits: Callable[[int], bool]) -> Iterator[int]:
-        """Iterate over the events that were received until a moment and fit, oldest first; they must not leave meanwhile."""
+        """Iterate over the events received until a moment, oldest first; do not remove any meanwhile."""
         old = takewhile(lambda event_id: _received(self._kept[event_id]) <= moment, self._kept)
         return islice(filter(fits, old), limit)
 
@@ -231,12 +206,12 @@ class EventTable:
                     self._remove(event_id)
                     return
         raise StoreFull(
-            f"The memory store is full: all of its {len(self._kept)} events wait for their handlers. The new one was not kept. "
-            "Let the handlers catch up, or raise max_events."
+            f"The memory store is full: all of its {len(self._kept)} events wait for their handlers. The new event was not "
+            "stored. Let the handlers catch up, or raise max_events."
         )
 
     def _trim(self, now: float) -> None:
-        """Remove what is too old, so much at a time that no delivery waits for it."""
+        """Remove old events, in slices that do not delay deliveries."""
         self._trim_at = now + self._retention / _TRIMS_PER_RETENTION
         for _ in range(_SLICE):
             if not self._done or self._stays(self._done[0], now - self._retention):
@@ -258,7 +233,7 @@ class EventTable:
 
 def _packed(event: Event, received_at: float, received: float) -> bytes:
     ref = event.ref
-    said = (
+    fields = (
         event.scope,
         event.name,
         None if ref is None else ref.kind,
@@ -270,7 +245,7 @@ def _packed(event: Event, received_at: float, received: float) -> bytes:
         event.problem,
         [(one.kind, one.uid) for one in event.also],
     )
-    about = pack_any(said)
+    about = pack(fields)
     return b"".join((_HEAD.pack(received_at, received, len(event.identity), len(about)), event.identity, about, event.body))
 
 
@@ -293,7 +268,7 @@ def _unpacked(kept: bytes) -> Event:
     _, _, identity_length, about_length = _HEAD.unpack_from(kept)
     about_at = _HEAD.size + identity_length
     body_at = about_at + about_length
-    about = unpack_any(kept[about_at:body_at])
+    about = unpack(kept[about_at:body_at])
     scope, name, kind, uid, occurred_at, correlation_id, attempt, signature, problem, also = about
     return Event(
         scope=scope,

@@ -1,7 +1,4 @@
-"""The outcomes that a process keeps in memory, within bounds.
-
-An outcome is kept as one `bytes` under one str, for the reason an event is (see `event_table`).
-"""
+"""The outcomes of a `MemoryStore`, each one `bytes` under one str, for the reason that events are (see `memory_events`)."""
 
 from __future__ import annotations
 
@@ -13,39 +10,29 @@ from typing import Any
 from attrs import evolve
 
 from rewards_core.operations import OperationRef, OperationStatus
-from webhooks.store.outcomes import packed, unpack_any
+from webhooks.store.outcomes import pack_outcome, unpack
 from webhooks.store.records import Outcome, StoredOutcome
 
-_BETWEEN = "\0"
+_SEPARATOR = "\0"
 _SLICE = 1_000
 _TRIMS_PER_RETENTION = 100
 
 _HEAD = struct.Struct("<dQ")
-"""When it was recorded, by a clock that cannot be set, and its place among all; the packed outcome follows."""
+"""When it was recorded, in the event loop's time, and its id; the packed outcome follows."""
 
 
 def key_of(ref: OperationRef) -> str:
-    """Return an operation's ref as one str."""
-    return f"{ref.scope}{_BETWEEN}{ref.kind}{_BETWEEN}{ref.uid}"
+    """Return a ref as one str."""
+    return f"{ref.scope}{_SEPARATOR}{ref.kind}{_SEPARATOR}{ref.uid}"
 
 
-def made_with_of(ref: OperationRef, idempotency_key: str) -> str:
-    """Return as one str what the operations made with an idempotency key have in common."""
-    return f"{ref.scope}{_BETWEEN}{ref.kind}{_BETWEEN}{idempotency_key}"
-
-
-def ref_of(key: str) -> OperationRef:
-    """Return the ref that `key_of` has made one str of."""
-    return OperationRef(*key.split(_BETWEEN, 2))
+def idempotency_of(ref: OperationRef, idempotency_key: str) -> str:
+    """Return as one str what the operations with an idempotency key share."""
+    return f"{ref.scope}{_SEPARATOR}{ref.kind}{_SEPARATOR}{idempotency_key}"
 
 
 class OutcomeTable:
-    """The outcomes that stand, by the keys of their operations, and the conflicts with them.
-
-    Args:
-        max_outcomes: At most so many; the oldest leave first.
-        retention: Seconds that each stays.
-    """
+    """The outcomes that stand, and their conflicts, by the keys of their operations; `retention` is in seconds."""
 
     def __init__(self, max_outcomes: int, retention: float) -> None:
         self._max = max_outcomes
@@ -57,7 +44,7 @@ class OutcomeTable:
         self._next_trim = 0.0
         self._next_id = 1
         self.conflict_count = 0
-        """Conflicts met, those that have left with their outcomes included."""
+        """All conflicts so far, including removed ones."""
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -66,45 +53,41 @@ class OutcomeTable:
         return key in self._kept
 
     def get(self, key: str) -> Outcome | None:
-        """Return the outcome that stands."""
         kept = self._kept.get(key)
         return None if kept is None else _unpacked(key, kept)
 
-    def by_key(self, made_with: str) -> Sequence[Outcome]:
-        """Return the outcomes of the operations made with an idempotency key."""
-        return [_unpacked(key, self._kept[key]) for key in self._by_key.get(made_with, ())]
+    def by_key(self, idempotency: str) -> Sequence[Outcome]:
+        """Return the outcomes of the operations with an idempotency key."""
+        return [_unpacked(key, self._kept[key]) for key in self._by_key.get(idempotency, ())]
 
     def newest_first(self) -> Iterator[StoredOutcome]:
-        """Iterate over all outcomes, with their conflicts."""
         for key, kept in reversed(self._kept.items()):
             place: int = _HEAD.unpack_from(kept)[1]
             yield StoredOutcome(id=place, outcome=_unpacked(key, kept), conflicts=tuple(self.conflicts(key)))
 
-    def add(self, key: str, outcome: bytes, now: float, made_with: str | None) -> None:
-        """Keep the first outcome of an operation, packed and recorded now."""
+    def add(self, key: str, outcome: bytes, now: float, idempotency: str | None) -> None:
+        """Keep the packed first outcome of an operation."""
         if len(self._order) >= self._max or now >= self._next_trim:
             self._make_room(now)
         self._order.append(key)
         self._kept[key] = _HEAD.pack(now, self._next_id) + outcome
         self._next_id += 1
-        self._index(key, made_with)
+        self._index(key, idempotency)
 
-    def replace(self, key: str, outcome: bytes, made_with: str | None) -> None:
-        """Keep an outcome, packed, in the place of one that is not found by that idempotency key."""
+    def replace(self, key: str, outcome: bytes, idempotency: str | None) -> None:
+        """Replace a packed outcome; index it by an idempotency key that it did not have before."""
         self._kept[key] = self._kept[key][: _HEAD.size] + outcome
-        self._index(key, made_with)
+        self._index(key, idempotency)
 
     def conflicts(self, key: str) -> Sequence[Outcome]:
-        """Return the later outcomes that differ from the first, oldest first."""
         return tuple(_unpacked(key, kept) for kept in self._conflicts.get(key, ()))
 
     def add_conflict(self, key: str, outcome: bytes) -> None:
-        """Keep a later outcome that differs from the first, packed."""
         self._conflicts[key] = (*self._conflicts.get(key, ()), self._kept[key][: _HEAD.size] + outcome)
         self.conflict_count += 1
 
     def forget(self, mentioned: Callable[[Mapping[str, Any]], bool]) -> int:
-        """Erase resources and idempotency keys of the outcomes that mention a user; return how many outcomes there were."""
+        """Erase the resources and idempotency keys of outcomes that mention a user; return how many there were."""
         doomed = [key for key, kept in self._kept.items() if mentioned(_unpacked(key, kept).resource)]
         for key in doomed:
             self._unindex(_unpacked(key, self._kept[key]))
@@ -116,23 +99,21 @@ class OutcomeTable:
         return len(doomed)
 
     def purge(self, until: float, limit: int | None) -> int:
-        """Remove the oldest outcomes recorded until a moment, with their conflicts; return how many outcomes there were."""
         order, before = self._order, len(self._order)
         while order and _recorded(self._kept[order[0]]) <= until and (limit is None or before - len(order) < limit):
             self._drop(order.popleft())
         return before - len(order)
 
     def clear(self) -> None:
-        """Remove everything."""
         for held in (self._kept, self._order, self._conflicts, self._by_key):
             held.clear()
 
-    def _index(self, key: str, made_with: str | None) -> None:
-        if made_with is not None:
-            self._by_key[made_with] = (*self._by_key.get(made_with, ()), key)
+    def _index(self, key: str, idempotency: str | None) -> None:
+        if idempotency is not None:
+            self._by_key[idempotency] = (*self._by_key.get(idempotency, ()), key)
 
     def _make_room(self, now: float) -> None:
-        """Let the oldest go, so much at a time that no delivery waits for it."""
+        """Remove old outcomes, in slices that do not delay deliveries."""
         order = self._order
         while len(order) >= self._max:
             self._drop(order.popleft())
@@ -150,12 +131,11 @@ class OutcomeTable:
             self._unindex(_unpacked(key, kept))
 
     def _unindex(self, outcome: Outcome) -> None:
-        """Let an outcome be found by its idempotency key no more."""
         if outcome.key is not None:
-            key, made_with = key_of(outcome.ref), made_with_of(outcome.ref, outcome.key)
-            others = tuple(other for other in self._by_key.pop(made_with) if other != key)
+            key, idempotency = key_of(outcome.ref), idempotency_of(outcome.ref, outcome.key)
+            others = tuple(other for other in self._by_key.pop(idempotency) if other != key)
             if others:
-                self._by_key[made_with] = others
+                self._by_key[idempotency] = others
 
 
 def _recorded(kept: bytes) -> float:
@@ -164,18 +144,18 @@ def _recorded(kept: bytes) -> float:
 
 
 def _unpacked(key: str, kept: bytes) -> Outcome:
-    status, via, settled_at, made_with, resource, confirmed = unpack_any(kept[_HEAD.size :])
+    status, via, settled_at, idempotency, resource, confirmed = unpack(kept[_HEAD.size :])
     return Outcome(
-        ref=ref_of(key),
+        ref=OperationRef(*key.split(_SEPARATOR, 2)),
         status=OperationStatus(status),
         resource=resource,
         via=via,
         settled_at=float(settled_at),
-        key=made_with,
+        key=idempotency,
         confirmed=confirmed,
     )
 
 
 def _erased(key: str, kept: bytes) -> bytes:
-    """Return a kept outcome with nothing but how it ended."""
-    return kept[: _HEAD.size] + packed(evolve(_unpacked(key, kept), key=None, resource={}))
+    """Return a packed outcome without its resource and key."""
+    return kept[: _HEAD.size] + pack_outcome(evolve(_unpacked(key, kept), key=None, resource={}))

@@ -1,23 +1,22 @@
-"""The jobs on the events that a process keeps in memory, and when each is due.
-
-Times are those of a clock that cannot be set.
-"""
+"""The jobs of a `MemoryStore`, and when each is due, in the event loop's time."""
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import count
 
 from attrs import evolve, frozen
 
-from webhooks.store.due import DueQueue
 from webhooks.store.records import EventState, Job
+
+_SPARE = 1_000
 
 
 @frozen(kw_only=True)
 class _Row:
-    """A job; `fence` is the token of its last claim, which still has it if it is `held`; at `began_at` it was claimed first."""
+    """A job. `fence` is the token of its last claim, which is in force if `held`; its first claim was at `began_at`."""
 
     scope: str
     state: EventState = EventState.READY
@@ -32,11 +31,11 @@ _NO_JOBS: Mapping[str, _Row] = {}
 
 
 class JobTable:
-    """Jobs by event and handler; a job that is done is not kept."""
+    """Jobs by event and handler, except those that are done."""
 
     def __init__(self) -> None:
         self._rows: dict[int, Mapping[str, _Row]] = {}
-        self._due: dict[tuple[str, str], DueQueue[int]] = {}
+        self._due: dict[tuple[str, str], _DueQueue] = {}
         self._fences = count(1)
 
     def __iter__(self) -> Iterator[int]:
@@ -44,18 +43,17 @@ class JobTable:
         return iter(self._rows)
 
     def state(self, event_id: int) -> EventState | None:
-        """Return where an event stands by its jobs, None if it has none."""
+        """Return the state of an event by its jobs, None if it has none."""
         rows = self._rows.get(event_id)
         if not rows:
             return None
         return EventState.READY if any(row.state is EventState.READY for row in rows.values()) else EventState.DEAD
 
     def of(self, event_id: int, now: float) -> tuple[Job, ...]:
-        """Return an event's jobs, in the order of their handlers' names."""
         return tuple(self._job(event_id, name, row, now) for name, row in sorted(self._rows.get(event_id, _NO_JOBS).items()))
 
     def counts(self) -> dict[tuple[str, str], dict[EventState, int]]:
-        """Return how many jobs of each handler and scope are ready and dead."""
+        """Return the number of jobs of each handler and scope, by state."""
         counts: dict[tuple[str, str], dict[EventState, int]] = {}
         for rows in self._rows.values():
             for name, row in rows.items():
@@ -64,7 +62,7 @@ class JobTable:
         return counts
 
     def waiting(self) -> list[tuple[str, str]]:
-        """Return the handlers and scopes that have ready jobs."""
+        """Return the handlers and scopes with ready jobs."""
         return [key for key, queue in self._due.items() if queue]
 
     def ready(self, handler: str, scope: str) -> list[int]:
@@ -72,19 +70,19 @@ class JobTable:
         return list(self._due.get((handler, scope), ()))
 
     def assign(self, event_id: int, scope: str, handlers: Iterable[str], due_at: float) -> None:
-        """Give an event a fresh job for each of these handlers, in place of the jobs it has."""
+        """Replace the jobs of an event by new ones."""
         self.remove(event_id)
         self._put(event_id, dict.fromkeys(handlers, _Row(scope=scope)), due_at)
 
-    def revive(self, event_id: int, due_at: float) -> bool:
-        """Let an event's dead jobs run again; return whether it has any."""
+    def requeue(self, event_id: int, due_at: float) -> bool:
+        """Make an event's dead jobs ready again; return whether it has any."""
         rows = self._rows.get(event_id, _NO_JOBS)
         dead = {name: _Row(scope=row.scope) for name, row in rows.items() if row.state is EventState.DEAD}
         self._put(event_id, dead, due_at)
         return bool(dead)
 
     def claim(self, handler: str, scopes: Collection[str], now: float, lease: float) -> Job | None:
-        """Lease the longest due job of a handler; None if none is due."""
+        """Lease the longest due job of a handler, None if none is due."""
         queues = [queue for scope in scopes if (queue := self._due.get((handler, scope)))]
         event_id = min(queues, key=_due_at).claim(now, lease) if queues else None
         if event_id is None:
@@ -96,7 +94,7 @@ class JobTable:
         return self._job(event_id, handler, row, now)
 
     def finish(self, job: Job) -> bool:
-        """Remove a job, unless another claim has it."""
+        """Remove a job, unless another claim has replaced this one."""
         row = self._rows.get(job.event_id, _NO_JOBS).get(job.handler)
         if row is None or row.fence != job.fence:
             return row is None
@@ -109,7 +107,7 @@ class JobTable:
         return True
 
     def fail(self, job: Job, reason: str, due_at: float | None) -> bool:
-        """Give a job back, or let it die, unless another claim has it."""
+        """Return a job, or make it a dead letter, unless another claim has replaced this one."""
         row = self._rows.get(job.event_id, _NO_JOBS).get(job.handler)
         if row is None or row.fence != job.fence:
             return row is None
@@ -120,7 +118,7 @@ class JobTable:
         return True
 
     def kill(self, event_id: int, reason: str, handler: str | None = None) -> None:
-        """Let the ready jobs of an event die, or only that of one handler."""
+        """Make the ready jobs of an event dead letters, or only that of one handler."""
         rows = self._rows.get(event_id, _NO_JOBS)
         dead = {
             name: evolve(row, state=EventState.DEAD, reason=reason, held=False)
@@ -133,12 +131,10 @@ class JobTable:
             self._rows[event_id] = {**rows, **dead}
 
     def remove(self, event_id: int) -> None:
-        """Remove an event's jobs."""
         for name, row in self._rows.pop(event_id, _NO_JOBS).items():
             self._queue(name, row.scope).discard(event_id)
 
     def clear(self) -> None:
-        """Remove everything."""
         self._rows.clear()
         self._due.clear()
 
@@ -161,13 +157,62 @@ class JobTable:
             age=0.0 if row.began_at is None else now - row.began_at,
         )
 
-    def _queue(self, handler: str, scope: str) -> DueQueue[int]:
+    def _queue(self, handler: str, scope: str) -> _DueQueue:
         queue = self._due.get((handler, scope))
         if queue is None:
-            queue = self._due[handler, scope] = DueQueue()
+            queue = self._due[handler, scope] = _DueQueue()
         return queue
 
 
-def _due_at(queue: DueQueue[int]) -> float:
+def _due_at(queue: _DueQueue) -> float:
     head = queue.head()
     return math.inf if head is None else head[0]
+
+
+class _DueQueue:
+    """Event ids and the moment at which each may be claimed, the longest due first."""
+
+    def __init__(self) -> None:
+        self._due: dict[int, float] = {}
+        self._heap: list[tuple[float, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def __contains__(self, event_id: int) -> bool:
+        return event_id in self._due
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._due)
+
+    def put(self, event_id: int, due_at: float) -> None:
+        self._due[event_id] = due_at
+        heapq.heappush(self._heap, (due_at, event_id))
+        if len(self._heap) > 2 * len(self._due) + _SPARE:
+            self._heap = [(due_at, event_id) for event_id, due_at in self._due.items()]
+            heapq.heapify(self._heap)
+
+    def discard(self, event_id: int) -> None:
+        self._due.pop(event_id, None)
+
+    def due_at(self, event_id: int) -> float | None:
+        return self._due.get(event_id)
+
+    def head(self) -> tuple[float, int] | None:
+        """Return the longest due id and its moment, None if there is none."""
+        heap = self._heap
+        while heap:
+            due_at, event_id = heap[0]
+            if self._due.get(event_id) == due_at:
+                return due_at, event_id
+            heapq.heappop(heap)
+        return None
+
+    def claim(self, now: float, lease: float) -> int | None:
+        """Lease the longest due id until `now + lease`, None if none is due."""
+        head = self.head()
+        if head is None or head[0] > now:
+            return None
+        heapq.heapreplace(self._heap, (now + lease, head[1]))
+        self._due[head[1]] = now + lease
+        return head[1]
