@@ -39,7 +39,7 @@ from rewards_core.errors import (
     RequestRejected,
     VendorError,
 )
-from rewards_core.http.calls import Met, Trouble
+from rewards_core.http.calls import Failure, FailureKind
 from rewards_core.http.messages import Answer, Effect, Headers, Request
 from rewards_core.http.transport import Transport
 from rewards_core.secrets import Secret
@@ -104,11 +104,11 @@ class TokenEndpoint(Transport):
             )
         )
 
-    async def exchange(self, request: Request[Any], headers: Headers, timeout: float) -> Answer | Trouble:
+    async def exchange(self, request: Request[Any], headers: Headers, timeout: float) -> Answer | Failure:
         """Send one attempt; what the token endpoint itself did not answer leaves it unanswered."""
         answer = await super().exchange(request, headers, timeout)
         if isinstance(answer, Answer) and is_foreign(answer):
-            return Trouble(Met.UNREADABLE, f"HTTP {answer.status}, which is no answer of a token endpoint", answer.status)
+            return Failure(FailureKind.UNREADABLE, f"HTTP {answer.status}, which is no answer of a token endpoint", answer.status)
         return answer
 
 

@@ -150,7 +150,7 @@ def test_a_balance_is_a_bare_whole_number() -> None:
 
 @pytest.mark.parametrize("payload", [None, "16", 16.0, True, {"balance": 16}])
 def test_a_balance_of_another_type_is_refused(payload: Any) -> None:
-    with pytest.raises(UnexpectedResponse, match="payload: expected a whole number"):
+    with pytest.raises(UnexpectedResponse, match="payload: must be a whole number"):
         read_balance(read_success(answer({**BALANCE, "payload": payload})))
 
 

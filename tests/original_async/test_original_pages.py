@@ -283,7 +283,7 @@ async def test_all_pages_together_have_a_bound(
     if complete:
         assert len(await client.get_allocations_by_user_uid(USER)) == 2
     else:
-        with pytest.raises(UnexpectedResponse, match=r"an answer of over \d+ bytes"):
+        with pytest.raises(UnexpectedResponse, match=r"longer than \d+ bytes"):
             await client.get_allocations_by_user_uid(USER)
     assert asked(wire) == ([FIRST] if most == 10 else [FIRST, SECOND])
 

@@ -185,7 +185,7 @@ async def test_a_call_that_is_cancelled_leaves_one_warning(
                 await allocate(client, repeated=repeated)
     assert type(caught.value) is TimeoutError
     (warning,) = warnings(caplog)
-    assert warning.startswith("Original create_allocation was cancelled after its request may have left")
+    assert warning.startswith("Original create_allocation was cancelled after its request may have been sent")
     assert "'nonce_1'" in warning
     assert API_SECRET not in caplog.text
     assert "Bearer" not in caplog.text
@@ -199,7 +199,7 @@ async def test_a_claim_that_is_cancelled_leaves_one_warning(wire: aioresponses, 
             async with asyncio.timeout(0.5):
                 await METHODS["create_claim"](client)
     (warning,) = warnings(caplog)
-    assert warning.startswith("Original create_claim was cancelled after its request may have left")
+    assert warning.startswith("Original create_claim was cancelled after its request may have been sent")
 
 
 @virtual_time

@@ -33,8 +33,8 @@ from rewards_core.observe import CallEnded, CallRetried, CallStarted, Observers
 from rewards_core.operations import OperationRef
 from rewards_core.secrets import Secret
 from rewards_core.text import hide, one_line
+from tests.rewards_core.call_kit import SECRET, Watcher, request_to
 from tests.rewards_core.conftest import MakeTransport
-from tests.rewards_core.lines import SECRET, Watcher, request_to
 
 
 def test_secret_shows_itself_nowhere() -> None:
