@@ -17,7 +17,7 @@ from attrs import frozen
 
 from rewards_core.cli.output import print_stderr
 from rewards_core.cli.program import OptionSpec, Program
-from rewards_core.environment import listed
+from rewards_core.text import listed
 from rewards_core.text import one_line
 from rewards_core.validation import shown
 
