@@ -1,4 +1,4 @@
-"""The clocks that waits and limits are measured by; none of them is the wall clock, which can be set."""
+"""The clocks for waits and limits; none of them is the wall clock, which can be set."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ HOUR = 3_600
 DAY = 86_400
 """Seconds."""
 UNKNOWN_BOOT = "unknown"
-"""What `boot_id` returns where the host does not tell."""
+"""The result of `boot_id` where the host has no such id."""
 
 _BOOT_FILE = Path("/proc/sys/kernel/random/boot_id")
 _LONGEST_ID = 64
 
 
 def loop_time() -> float:
-    """Return the running loop's time, in seconds from some moment in the past."""
+    """Return the running loop's time in seconds."""
     return asyncio.get_running_loop().time()
 
 
 def uptime_clock(platform: str) -> Callable[[], float]:
-    """Return the clock of a platform that counts suspension and cannot be set; it is read for each call of a vendor."""
+    """Return a platform's clock that counts suspension and cannot be set."""
     if platform == "linux":
         return functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME)
     if platform == "darwin":  # mach_continuous_time(), which counts sleep; CLOCK_MONOTONIC too, but from the wall clock
@@ -34,19 +34,18 @@ def uptime_clock(platform: str) -> Callable[[], float]:
 
 
 uptime = uptime_clock(sys.platform)
-"""Return the seconds since the host was booted, suspension included: one time for all its processes, which cannot be set.
+"""Return the seconds since the host was booted, suspension included: the same time in all its processes.
 
-It starts again at a boot: compare it with a time that another process wrote only if `boot_id` is the same, and take a time of
-another boot as due.
+Compare it with a time of another process only if `boot_id` is the same; a time of another boot is due.
 """
 
 
 @functools.cache
 def boot_id() -> str:
-    """Return what tells this boot of the host from another one; the first call reads a small file of the kernel's.
+    """Return the id of this boot of the host; `UNKNOWN_BOOT` on Windows and where the kernel has none.
 
-    It is `UNKNOWN_BOOT` on Windows and where the kernel does not tell. All boots look like one there, so a wait until a kept time
-    must also be limited to its own length. The wall clock less `uptime` would name a boot only until that clock is set.
+    Without an id all boots look alike, so a wait until a stored time must also be limited to its own length. The wall clock minus
+    `uptime` identifies a boot only until that clock is set.
     """
     if sys.platform == "darwin":
         return _kernel_value(b"kern.bootsessionuuid") or UNKNOWN_BOOT
@@ -57,7 +56,7 @@ def boot_id() -> str:
 
 
 def _kernel_value(name: bytes) -> str | None:
-    """Return a short text that the kernel of macOS keeps under this name, None if it keeps none."""
+    """Return a text of the macOS kernel by its name, or None."""
     import ctypes  # noqa: PLC0415 - no other platform needs it
 
     text = ctypes.create_string_buffer(_LONGEST_ID)

@@ -376,7 +376,7 @@ def _range(above: float | None, at_least: float | None, at_most: float | None) -
 
 
 def _briefly(value: float) -> str:
-    return repr(value) if not isinstance(value, int) or -(10**20) < value < 10**20 else "a larger one"
+    return repr(value) if not isinstance(value, int) or -(10**20) < value < 10**20 else "a number of over 20 digits"
 
 
 def _out_of_range(value: int | Decimal, name: str) -> NoReturn:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from rewards_core.calendar import Calendar
 from rewards_core.sqlite.connection import fetch
+from rewards_core.trusted_time import TrustedTime
 from webhooks.store.sqlite_jobs import count_unserved
 from webhooks.store.upkeep import UPKEEP_EVERY
 
@@ -51,18 +51,18 @@ def every_hour(session: Session) -> None:
 
 def today(session: Session) -> float:
     """Return the Unix time by which records are old: no clock that was set lately makes them older."""
-    calendar = _kept(session).see(session.wall, session.now, session.boot)
+    calendar = _kept(session).update(session.wall, session.now, session.boot)
     session.insert("meta", "name, value", [("calendar", calendar.dump())], verb="INSERT OR REPLACE")
     return min(session.wall, calendar.wall)
 
 
-def _kept(session: Session) -> Calendar:
+def _kept(session: Session) -> TrustedTime:
     row = fetch(session.db, "SELECT value FROM meta WHERE name = 'calendar'")
     if row:
-        return Calendar.load(row[0][0])
+        return TrustedTime.load(row[0][0])
     newest = "SELECT max(received_at) FROM event UNION ALL SELECT max(settled_at) FROM outcome"
     stamps = [stamp for (stamp,) in fetch(session.db, newest) if stamp is not None]
-    return Calendar(wall=max(stamps, default=session.wall), uptime=session.now, boot=session.boot)
+    return TrustedTime(wall=max(stamps, default=session.wall), uptime=session.now, boot=session.boot)
 
 
 def count_identities(db: Connection, after: int) -> tuple[int, int] | None:
