@@ -87,8 +87,9 @@ def request_to(transport: Transport, effect: Effect = Effect.READ, **options: An
 
 
 def untimed(error: object) -> str:
-    """Return the text of an error without its seconds and ports, which differ from run to run."""
-    return re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1", re.sub(r"\d+\.\d s\b", "N s", str(error)))
+    """Return the text of an error without seconds, ports and the name of a reset, which differ from run to run."""
+    text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1", re.sub(r"\d+\.\d s\b", "N s", str(error)))
+    return text.replace("ClientOSError", "ServerDisconnectedError")
 
 
 ONCE = RetryPolicy(attempts=1)

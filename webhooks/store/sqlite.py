@@ -104,7 +104,7 @@ class SQLiteStore(Listings):
         self._boot = None if boot is None else check_str(boot, "boot")
         self._hints = Hints(lambda look: self._engine.read(look))  # noqa: PLW0108 - the engine is made after it
         self._member = Member(Wakeups(self._path, self._hints.hear))
-        self._engine = Engine(self._path, SCHEMA, session=self._session, tell=self._hints.tell, busy_timeout=busy_timeout)
+        self._engine = Engine(self._path, SCHEMA, session=self._session, notify=self._hints.tell, busy_timeout=busy_timeout)
         self._unwatching: asyncio.Future[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -343,7 +343,7 @@ class SQLiteStore(Listings):
             about = partial(sqlite_events.resources_about, uid=uid, table=table)
             forgotten = await self._forget(about, partial(sqlite_events.forget_resources, table=table))
             count += forgotten if table == "outcome" else 0  # of conflicts the events that told of them are counted
-        await self._engine.empty_log()
+        await self._engine.truncate_log()
         return count
 
     async def _forget(self, find: FindAbout, forget: Callable[[Session, Sequence[int]], int]) -> int:
