@@ -26,15 +26,9 @@ _seconds = re.compile(r"[0-9]+(?:\.[0-9]+)?", re.ASCII).fullmatch
 
 
 def delay(repeats: int, *, first: float, longest: float, growth: float = 2.0, jitter: float = 0.0, chance: float = 0.0) -> float:
-    """Return the seconds to pause before something is repeated.
+    """Return the seconds to pause before a repeat, after `repeats` earlier ones.
 
-    Args:
-        repeats: Number of repeats so far, 0 or more.
-        first: Seconds before the first repeat.
-        longest: Most seconds before any repeat, without jitter.
-        growth: The factor from one pause to the next, 1 or more.
-        jitter: The largest random extension, as a share of the pause.
-        chance: A random number from 0 to 1.
+    The pause grows from `first` to `longest`; jitter, as a share of it, extends it by a random `chance` from 0 to 1.
     """
     try:
         grown = first * growth**repeats

@@ -34,15 +34,7 @@ def parse_keys(text: str, where: str) -> dict[str, str]:
 
 
 def read_secret_file(path: Path, what: str) -> str:
-    """Return the text of a file of secrets.
-
-    Args:
-        path: The file.
-        what: Its content, such as `"webhook keys"`, for messages.
-
-    Raises:
-        ValueError: the file cannot be read, or is not UTF-8.
-    """
+    """Return the text of a file of secrets, such as `"webhook keys"`; a `ValueError` shows and holds nothing of it."""
     try:
         return path.read_text("utf-8")
     except OSError as problem:
@@ -53,26 +45,14 @@ def read_secret_file(path: Path, what: str) -> str:
 
 
 def read_keys_variable(name: str, instead: str = "") -> dict[str, str]:
-    """Return key ids with their secrets from an environment variable, see `parse_keys`.
-
-    Args:
-        name: The variable.
-        instead: The alternative to it, for the message about a missing one, such as `", or use --keys-file"`.
-
-    Raises:
-        ValueError: the variable is not set, or a key cannot be read.
-    """
+    """Return key ids with their secrets from an environment variable; `instead` names the alternative, for messages."""
     if not os.environ.get(name, "").strip():
         raise ValueError(f"Set {name} to ID:SECRET, as on the Webhooks page of the vendor's console{instead}.")
     return parse_keys(os.environ[name], name)
 
 
 def webhook_keys(keys_file: Path | None, variable: str) -> dict[str, str]:
-    """Return key ids with their secrets from the file of `--keys-file`, or without one from the variable.
-
-    Raises:
-        ValueError: the keys are missing or cannot be read; the text says what to do.
-    """
+    """Return key ids with their secrets from the file of `--keys-file`, or without one from the variable."""
     if keys_file is not None:
         return parse_keys(read_secret_file(keys_file, "webhook keys"), str(keys_file))
     return read_keys_variable(variable, ", or name a file with --keys-file")

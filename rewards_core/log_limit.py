@@ -8,13 +8,7 @@ from collections.abc import Callable
 
 
 class LogLimit:
-    """Allow `lines` log lines about the same thing in `every` seconds.
-
-    Args:
-        every: Seconds, above 0.
-        lines: Lines, 1 or more.
-        clock: Returns seconds of a clock that cannot be set.
-    """
+    """Allow `lines` log lines about the same thing in `every` seconds."""
 
     def __init__(self, every: float = 60.0, *, lines: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
         self._every = every
@@ -23,11 +17,7 @@ class LogLimit:
         self._logged_at: dict[str, deque[float]] = {}
 
     def allows(self, about: str) -> bool:
-        """Return whether to log a line now; if so, it is counted.
-
-        Args:
-            about: The subject of the line, from a small fixed set and never from untrusted input.
-        """
+        """Return whether to log a line about this subject now; subjects are a small fixed set, never untrusted input."""
         now = self._clock()
         logged_at = self._logged_at.setdefault(about, deque(maxlen=self._lines))
         if len(logged_at) == self._lines and now - logged_at[0] < self._every:

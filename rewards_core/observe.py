@@ -88,32 +88,26 @@ class Observers:
         for observer in observers:
             if not any(callable(getattr(observer, name, None)) for name in ("on_start", "on_retry", "on_end")):
                 raise TypeError(f"observers: give objects with on_start, on_retry or on_end, not {kind_of(observer)}.")
-        self._start = self._having("on_start", observers)
-        self._retry = self._having("on_retry", observers)
-        self._end = self._having("on_end", observers)
+        self._observers = tuple(observers)
         self.any = bool(observers)
-
-    @staticmethod
-    def _having(name: str, observers: Sequence[Any]) -> tuple[Any, ...]:
-        found = (getattr(observer, name, None) for observer in observers)
-        return tuple(method for method in found if callable(method))
 
     def start(self, record: CallStarted) -> None:
         """Report the start of a call."""
-        self._notify(self._start, record)
+        self._notify("on_start", record)
 
     def retry(self, record: CallRetried) -> None:
         """Report a retry."""
-        self._notify(self._retry, record)
+        self._notify("on_retry", record)
 
     def end(self, record: CallEnded) -> None:
         """Report the end of a call."""
-        self._notify(self._end, record)
+        self._notify("on_end", record)
 
-    @staticmethod
-    def _notify(methods: tuple[Any, ...], record: CallStarted | CallRetried | CallEnded) -> None:
-        for method in methods:
-            try:
-                method(record)
-            except Exception:
-                logger.exception("an observer raised; the call goes on")
+    def _notify(self, name: str, record: CallStarted | CallRetried | CallEnded) -> None:
+        for observer in self._observers:
+            method = getattr(observer, name, None)
+            if callable(method):
+                try:
+                    method(record)
+                except Exception:
+                    logger.exception("an observer raised an error; the call goes on")

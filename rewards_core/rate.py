@@ -41,15 +41,7 @@ class Limits:
 
 
 class Limiter:
-    """Slots, a rate and a shared pause, in the time of the running loop.
-
-    Args:
-        limits: The limits.
-        random: Returns a number from 0 to 1, to spread the calls after a pause.
-
-    Attributes:
-        paused_until: When the last pause ends.
-    """
+    """Slots, a rate and a shared pause, in the time of the running loop; `random` spreads the calls after a pause."""
 
     def __init__(self, limits: Limits, *, random: Callable[[], float] = random.random) -> None:
         self._free: float = math.inf if limits.connections is None else limits.connections

@@ -63,13 +63,7 @@ class Credit:
 
 
 class Coins:
-    """The state of all companies.
-
-    Args:
-        first_config: Number of the first event.
-        clock: Returns Unix time.
-        funds: Coins that can be given, None for no limit.
-    """
+    """The events, allocations and balances of all companies; `funds` is None for no limit."""
 
     def __init__(self, first_config: int, clock: Callable[[], float], funds: int | None) -> None:
         self._clock = clock

@@ -32,16 +32,7 @@ def _equal(given: str, right: str) -> bool:
 
 
 class Tokens:
-    """Issue and check tokens of the one account.
-
-    Args:
-        client_id: The company's id, first half of Basic and `clientId` of the form.
-        client_secret: Second half of Basic.
-        username: The user who logs in.
-        password: The user's password.
-        clock: Returns Unix time.
-        stream: The source of tokens.
-    """
+    """Issue and check tokens of the one account."""
 
     def __init__(
         self, client_id: str, client_secret: str, username: str, password: str, *, clock: Callable[[], float], stream: Random

@@ -24,13 +24,7 @@ def _bad_token() -> Refused:
 
 
 class Credentials:
-    """The one key pair of the sandboxed app.
-
-    Args:
-        key: The key in `X-API-KEY`.
-        secret: The secret that signs tokens.
-        clock: Returns Unix time, compared with `exp`.
-    """
+    """The one key pair of the sandboxed app."""
 
     def __init__(self, key: str, secret: str, clock: Callable[[], float]) -> None:
         self._key = key

@@ -25,15 +25,7 @@ _READ_AT = {"allocation": ("allocation",), "allocate": ("allocate",), "both": ("
 
 
 class Routes:
-    """Handle requests.
-
-    Args:
-        state: The vendor's state.
-        options: The options, read for every request.
-        credentials: Checks the credentials of a request.
-        commit: Calls a function that changes the state, now or later, and returns the answer.
-        clock: Returns Unix time.
-    """
+    """Handle requests; `commit` calls a function that changes the state, now or later, and returns the answer."""
 
     def __init__(
         self,

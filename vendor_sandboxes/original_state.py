@@ -144,13 +144,7 @@ class _Uids:
 
 
 class OriginalState:
-    """The state of one app.
-
-    Args:
-        seed: Equal seeds give equal uids.
-        clock: Seconds since the epoch.
-        rewards: The uids of the reward contracts.
-    """
+    """The state of one app; equal seeds give equal uids."""
 
     def __init__(self, seed: int, clock: Callable[[], float], rewards: Iterable[str]) -> None:
         self._clock = clock

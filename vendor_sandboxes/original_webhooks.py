@@ -26,15 +26,7 @@ _TIMEOUT = aiohttp.ClientTimeout(total=5.0)
 
 @define(kw_only=True, eq=False)
 class Delivery:
-    """One event that is being delivered.
-
-    Attributes:
-        payload: JSON text of the body without its attempt and the closing brace.
-        attempt_in_body: Whether the body, too, contains the attempt, the correlation id and the app.
-        attempt: Number of attempts so far.
-        copies: Number of further times that it is to arrive.
-        tried: Set after the first attempt, or if there will be none.
-    """
+    """One event that is being delivered; `payload` is its body without the attempt and the closing brace."""
 
     operation: Operation
     payload: str
@@ -46,22 +38,7 @@ class Delivery:
 
 
 class WebhookSender:
-    """Send webhooks.
-
-    Args:
-        url: Where webhooks are sent, or None; may be set while the sandbox runs.
-        keys: Key id to secret; every key signs.
-        app: The app in the webhooks.
-        plan: Decides which delivery is lost, duplicated or held back.
-        scheduler: Schedules later attempts.
-        clock: Returns Unix time.
-        attempts: The most attempts of one event.
-        backoff: Seconds before the second attempt, doubling from then on.
-        changed: Called after every attempt.
-
-    Raises:
-        ValueError: a key is invalid, or `backoff` is negative.
-    """
+    """Send webhooks; a key that cannot sign and a negative `backoff` raise `ValueError`."""
 
     def __init__(
         self,

@@ -12,11 +12,7 @@ _MAX_AT_ONCE = 500
 
 
 class Scheduler:
-    """Call functions after a delay in the running loop.
-
-    Args:
-        ran: Called after functions were called.
-    """
+    """Call functions after a delay in the running loop, and `ran` after each time that some were called."""
 
     def __init__(self, ran: Callable[[], None]) -> None:
         self._ran = ran

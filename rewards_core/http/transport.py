@@ -121,15 +121,7 @@ class Transport:
         return URL(text, encoded=True)
 
     def deadline(self, timeout: float | None = None) -> float:
-        """Return when a call that begins now must end, in the running loop's time.
-
-        Args:
-            timeout: Seconds for this call, above 0; None for `timeouts.total`.
-
-        Raises:
-            TypeError: `timeout` is not a number.
-            ValueError: `timeout` is not above 0, or not finite.
-        """
+        """Return when a call that begins now must end, in the running loop's time; None is `timeouts.total`."""
         seconds = self.timeouts.total if timeout is None else check_timeout(timeout)
         return asyncio.get_running_loop().time() + seconds
 
@@ -147,11 +139,7 @@ class Transport:
             return None
 
     def call(self, request: Request[T]) -> Coroutine[Any, Any, T]:
-        """Make one logical call.
-
-        Raises:
-            VendorError: the call failed, see the table of answers for the request's effect.
-        """
+        """Make one logical call; it raises a `VendorError` as the table of answers says for the request's effect."""
         return Call(self, request).run()
 
     def get(
@@ -164,11 +152,7 @@ class Transport:
         max_reply: int = MAX_REPLY,
         may_send: MaySend | None = None,
     ) -> Coroutine[Any, Any, T]:
-        """Make one logical call that reads.
-
-        Raises:
-            VendorError: the call failed, see the table of answers for a read.
-        """
+        """Make one logical call that reads; it raises as `call`."""
         return self.call(
             Request(
                 operation=operation,
@@ -299,11 +283,7 @@ class Transport:
 
 
 class SharedTimer:
-    """One timer for all attempts of a client: one for each, as in asyncio and aiohttp, costs a tenth of a call.
-
-    Args:
-        seconds: The usual timeout of an attempt. Attempts with that timeout share the timer, a shorter one has its own.
-    """
+    """One timer for all attempts with the usual timeout: one for each, as in asyncio, costs a tenth of a call."""
 
     __slots__ = ("due", "seconds", "timer")
 
@@ -324,12 +304,7 @@ class SharedTimer:
 
 
 class TimeLimit:
-    """Limit the time of a block, as `asyncio.timeout` does: it ends with `TimeoutError`.
-
-    Args:
-        shared: The timer of the usual timeout.
-        seconds: The timeout of this block.
-    """
+    """Limit the time of a block, as `asyncio.timeout` does; a timeout shorter than the shared one has its own timer."""
 
     __slots__ = ("_cancelled_before", "_expired", "_own_timer", "_seconds", "_shared", "_task")
 

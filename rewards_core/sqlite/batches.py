@@ -20,12 +20,7 @@ _MAX_PASSES = 32
 
 
 class Call(Generic[T]):
-    """A function for the thread, and the future of its result.
-
-    Args:
-        run: The function.
-        item: If given, `run` takes the items of many calls at once and returns as many results.
-    """
+    """A function for the thread, and the future of its result; with an `item`, `run` takes the items of many calls at once."""
 
     __slots__ = ("error", "future", "item", "result", "run")
 

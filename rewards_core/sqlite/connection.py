@@ -44,12 +44,6 @@ def connect(path: Path, *, read_only: bool = False, busy_timeout: float = 5.0, c
     A commit returns after fsync; `migrate` gives the file its write-ahead log. A connection that waits for a lock uses `nap`:
     with SQLite's own, growing pauses one of several busy processes starves.
 
-    Args:
-        path: The file.
-        read_only: Whether the connection can neither write nor checkpoint the log.
-        busy_timeout: Seconds to wait for a lock while no other connection commits, 0 or more.
-        cache_kib: KiB of pages to keep in memory.
-
     Raises:
         OSError: the file cannot be created.
         apsw.Error: it cannot be opened or is not a database; see `as_store_error`.
@@ -83,10 +77,7 @@ def connect_without_log(path: Path) -> Connection:
 def set_busy_timeout(connection: Connection, seconds: float, *, at_most: bool = False) -> None:
     """Let a connection wait for the locks of others.
 
-    Args:
-        connection: The connection.
-        seconds: 0 or more. The time starts again whenever another connection commits, so that the last of a crowd gets its turn.
-        at_most: Whether to wait no longer, even if others commit.
+    The time starts again whenever another connection commits, so that the last of a crowd gets its turn, unless `at_most` is set.
     """
     connection.set_busy_handler(_busy_handler(seconds, None if at_most else Path(connection.filename_wal)))
 

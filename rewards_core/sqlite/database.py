@@ -35,13 +35,7 @@ _STEPS_AT_ONCE = 1_000_000
 
 
 class Database(Generic[S]):
-    """The connections of this process to a file; see `open_database`.
-
-    Attributes:
-        writer: The one connection that writes.
-        session: The session on it.
-        files: The open files.
-    """
+    """The connections of this process to a file: `writer` with its `session`, and one that reads; see `open_database`."""
 
     def __init__(
         self,
@@ -86,12 +80,7 @@ class Database(Generic[S]):
             raise
 
     def connect_to_read(self) -> Connection:
-        """Open another connection.
-
-        Raises:
-            StoreError: a file was removed or replaced, so that the connection may have another log than the others.
-            apsw.Error: it cannot be opened.
-        """
+        """Open another connection; a `StoreError` says that it may have another log than the others."""
         connection: Connection | None = None
         try:
             connection = self._opener.connect_to_read()

@@ -24,10 +24,7 @@ _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "afs", "ce
 class FileLock:
     """A lock on the `.lock` beside a file, shared or exclusive; it ends with the process, however that ends.
 
-    A forked child holds nothing of it: it would keep other processes away for as long as it lives.
-
-    Args:
-        path: The file, under any name; its `.lock` is never removed.
+    A forked child holds nothing of it: it would keep other processes away while it lives. The lock file is never removed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,12 +38,7 @@ class FileLock:
     def take(self, *, shared: bool = False, note: bool = True) -> bool:
         """Try once to take the lock; return False if another process holds it. A held lock changes its kind.
 
-        Args:
-            shared: Whether other processes may hold it too.
-            note: Whether an exclusive lock names this process in its file at once, see `write_note`.
-
-        Raises:
-            OSError: the lock file cannot be created.
+        An exclusive lock names this process in its file at once if `note` is set, see `write_note`.
         """
         if self._descriptor is None:
             with _no_fork:
@@ -83,11 +75,7 @@ class FileLock:
         return self._content().partition("\n")[2]
 
     def holds(self) -> bool:
-        """Return whether the lock is held; if its file was removed, it is taken again unless another process has it.
-
-        Raises:
-            OSError: the lock file cannot be created.
-        """
+        """Return whether the lock is held; if its file was removed, it is taken again unless another process has it."""
         if self.in_place:
             return True
         shared = not self._exclusive
@@ -152,9 +140,6 @@ class OpenFiles:
     """The three open files of a database, to detect that one was moved, removed or replaced.
 
     SQLite goes on writing to a removed log, whose content is lost with the process.
-
-    Args:
-        path: The file, open and read or written at least once.
     """
 
     def __init__(self, path: Path) -> None:
@@ -253,12 +238,7 @@ def identity(name: str | Path) -> Identity | None:
 
 
 def file_system(folder: Path, mounts: str) -> str | None:
-    """Return the kind of a folder's file system, or None.
-
-    Args:
-        folder: An absolute path without links.
-        mounts: The text of Linux's `/proc/self/mountinfo`; of two mounts in one place the later one applies.
-    """
+    """Return the kind of a folder's file system, or None; `mounts` is the text of Linux's `/proc/self/mountinfo`."""
     place, longest, found = str(folder), 0, None
     for line in filter(None, mounts.split("\n")):
         before, _, after = line.partition(" - ")

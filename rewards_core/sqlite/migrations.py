@@ -41,11 +41,7 @@ class Schema:
 
 
 def layout_of(connection: Connection, path: Path, schema: Schema) -> int:
-    """Return the layout of a file, 0 for an empty one.
-
-    Raises:
-        StoreError: it belongs to another program, or to a newer version.
-    """
+    """Return the layout of a file, 0 for an empty one; another program's or a newer file raises `StoreError`."""
     application, layout = connection.pragma("application_id"), connection.pragma("user_version")
     empty = not connection.execute("SELECT count(*) FROM sqlite_schema").get
     if application != schema.application_id and not (application == 0 and layout == 0 and empty):
@@ -61,17 +57,11 @@ def layout_of(connection: Connection, path: Path, schema: Schema) -> int:
 def migrate(connection: Connection, path: Path, schema: Schema, progress: Callable[[], object] = lambda: None) -> int:
     """Migrate a file to the newest layout, after a backup beside it unless it is empty; return the layout it had.
 
-    It then has a write-ahead log. Nothing is changed before the file is known to be of this kind.
-
-    Args:
-        connection: A connection that writes.
-        path: The file.
-        schema: Its content.
-        progress: Called during the backup.
+    It then has a write-ahead log. Nothing is changed before the file is known to be of this kind, nor if an error is raised.
 
     Raises:
-        StoreError: as `layout_of`, or the file cannot have a write-ahead log; nothing was changed.
-        OSError: the backup cannot be written; nothing was changed.
+        StoreError: as `layout_of`, or the file cannot have a write-ahead log.
+        OSError: the backup cannot be written.
     """
     schema.register(connection)
     layout = layout_of(connection, path, schema)
@@ -96,12 +86,8 @@ def migrate(connection: Connection, path: Path, schema: Schema, progress: Callab
 def back_up(connection: Connection, to: Path, progress: Callable[[], object] = lambda: None) -> None:
     """Copy the whole database into a file, which is replaced if it exists; on an error nothing is left of the copy.
 
-    All of it is read in one transaction: otherwise a copy in steps starts again with each commit of another connection.
-
-    Args:
-        connection: A connection without a transaction.
-        to: The file.
-        progress: Called after each 16 MB.
+    All of it is read in one transaction: otherwise a copy in steps starts again with each commit of another connection. Calls
+    `progress` after each 16 MB.
 
     Raises:
         OSError: the file cannot be written; is part of the database itself; was used as a database; or has a log beside it, which

@@ -23,12 +23,7 @@ _MAX_HINTS = 8
 
 
 class Wakeups:
-    """This process's socket, and the sender of hints to others.
-
-    Args:
-        path: The shared file.
-        receive: Called in the loop with the hints of others, each byte at most once.
-    """
+    """This process's socket, and the sender of hints to others; `receive` gets each byte of a hint at most once, in the loop."""
 
     def __init__(self, path: Path, receive: Callable[[bytes], None]) -> None:
         self._file = path.absolute()
