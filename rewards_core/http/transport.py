@@ -24,8 +24,6 @@ from rewards_core.secrets import without_frames
 from rewards_core.validation import check_callable, check_instance, check_timeout, setting
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from rewards_core.operations import MaySend
 
 T = TypeVar("T")
@@ -106,7 +104,6 @@ class Transport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
         self._closed = False
-        self._timer = SharedTimer(self.timeouts.read)
         self._usual_timeout = self._timeout(self.timeouts.read)
 
     def __repr__(self) -> str:
@@ -191,7 +188,7 @@ class Transport:
         session = self._borrowed or self._session(bare=request.effect is Effect.BARE)
         response: aiohttp.ClientResponse | None = None
         try:
-            with TimeLimit(self._timer, timeout):
+            async with asyncio.timeout(min(timeout, self.timeouts.read)):
                 response = await session.request(
                     request.method,
                     request.url,
@@ -280,65 +277,6 @@ class Transport:
         """Return the timeouts of aiohttp; connecting ends before the attempt does, so that a slow connect fails as one."""
         connect = min(self.timeouts.connect, seconds * 0.9)
         return aiohttp.ClientTimeout(total=None, connect=connect, ceil_threshold=float("inf"))
-
-
-class SharedTimer:
-    """One timer for all attempts with the usual timeout: one for each, as in asyncio, costs a tenth of a call."""
-
-    __slots__ = ("due", "seconds", "timer")
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.due: dict[TimeLimit, float] = {}  # ordered by expiry, as all have the same timeout
-        self.timer: asyncio.TimerHandle | None = None
-
-    def fire(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Expire the limits that are due, and wait for the next."""
-        self.timer = None
-        now = loop.time()
-        for limit, due in self.due.items():
-            if due > now:
-                self.timer = loop.call_at(due, self.fire, loop)
-                break
-            limit.expire()
-
-
-class TimeLimit:
-    """Limit the time of a block, as `asyncio.timeout` does; a timeout shorter than the shared one has its own timer."""
-
-    __slots__ = ("_cancelled_before", "_expired", "_own_timer", "_seconds", "_shared", "_task")
-
-    def __init__(self, shared: SharedTimer, seconds: float) -> None:
-        self._shared = shared
-        self._seconds = seconds
-        self._expired = False
-
-    def __enter__(self) -> None:
-        shared = self._shared
-        loop = asyncio.get_running_loop()
-        self._task: asyncio.Task[Any] = asyncio.current_task(loop)  # type: ignore[assignment]  # coroutines run in tasks
-        self._cancelled_before = self._task.cancelling()
-        self._own_timer: asyncio.TimerHandle | None = None
-        if self._seconds < shared.seconds:
-            self._own_timer = loop.call_later(self._seconds, self.expire)
-            return
-        due = shared.due[self] = loop.time() + shared.seconds
-        if shared.timer is None:
-            shared.timer = loop.call_at(due, shared.fire, loop)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
-        if self._own_timer is None:
-            del self._shared.due[self]  # the timer is left to fire without effect: cancelling it each time is what costs
-        else:
-            self._own_timer.cancel()
-        if self._expired and self._task.uncancel() <= self._cancelled_before and kind is asyncio.CancelledError:
-            raise TimeoutError from error
-
-    def expire(self) -> None:
-        """Cancel the block; on exit that becomes a `TimeoutError`, unless the task was also cancelled from outside."""
-        if not self._expired:
-            self._expired = True
-            self._task.cancel()
 
 
 def _had_no_connection(problem: BaseException) -> bool:

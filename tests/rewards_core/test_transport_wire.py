@@ -86,6 +86,14 @@ async def test_one_deadline_over_all_attempts(make_transport: MakeTransport) -> 
         assert error.attempts > 1
 
 
+async def test_an_attempt_ends_with_the_call(make_transport: MakeTransport) -> None:
+    async with vendor(never_answers) as v:
+        transport = make_transport(v.url, timeouts=Timeouts(read=600.0), retry=ONCE)
+        async with asyncio.timeout(30.0):
+            error = await ends(transport.call(request_to(transport, Effect.KEYED, deadline=transport.deadline(0.1))))
+        assert type(error) is OutcomeUnknown
+
+
 async def test_refused_connection_never_left(make_transport: MakeTransport) -> None:
     async with vendor(hangs_up_at_once) as v:
         url = v.url
