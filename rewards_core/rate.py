@@ -55,11 +55,10 @@ class Limiter:
         self.paused_until = -math.inf
         self._pauses = 0
         self._spread = 0.0
-        self._plain = self._interval is None
 
     def take(self) -> bool:
         """Take a slot if no wait is needed."""
-        if self._free > 0 and (self._plain or self._start_now()):
+        if self._free > 0 and self._start_now():
             self._free -= 1
             return True
         return False
@@ -110,7 +109,6 @@ class Limiter:
             self.paused_until = self._next_start = until
             self._pauses += 1
             self._spread = min(seconds * SPREAD, MAX_SPREAD)
-            self._plain = False
 
     def paused_for(self) -> float:
         """Return the seconds left of the pause, 0 without one."""
@@ -119,9 +117,7 @@ class Limiter:
     def _start_now(self) -> bool:
         if self.ready_in() > 0.0:
             return False
-        if self._interval is None:
-            self._plain = True
-        else:
+        if self._interval is not None:
             self._next_start = max(loop_time(), self._next_start) + self._interval
         return True
 
@@ -131,8 +127,6 @@ class Limiter:
             if until > deadline:
                 return False
             await asyncio.sleep(until - now)
-        if self._interval is None:
-            self._plain = True
         return True
 
     async def _keep_rate(self, deadline: float) -> bool:

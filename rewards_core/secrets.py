@@ -93,7 +93,7 @@ def _problem_of(text: str, *, spaces: bool) -> str | None:
     if _unexpanded(text):
         return "it holds a placeholder such as ${NAME} that was not expanded. Check the settings that it comes from."
     if text[0] + text[-1] in _QUOTES and len(text) > 1:
-        return "it stands in quotes. Give it without them."
+        return "it is in quotes. Give it without them."
     for character in text if not spaces else text.replace(" ", "_"):
         category = unicodedata.category(character)
         if category in _INVISIBLE or character in _BLANK:

@@ -122,7 +122,7 @@ def test_the_environment_means_one_address_whoever_reads_it(environ: pytest.Monk
     ("name", "value", "words"),
     [
         ("ORIGINAL_API_KEY", "canary key", "^ORIGINAL_API_KEY: there is white space in it"),
-        ("ORIGINAL_API_SECRET", "'canary'", "^ORIGINAL_API_SECRET: it stands in quotes"),
+        ("ORIGINAL_API_SECRET", "'canary'", "^ORIGINAL_API_SECRET: it is in quotes"),
         ("ORIGINAL_BASE_URL", "https://me:canary@example.com", "^ORIGINAL_BASE_URL holds a user name or password"),
         ("ORIGINAL_BASE_URL", "http://canary.example", "^ORIGINAL_BASE_URL begins with http://"),
         ("ORIGINAL_BASE_URL", "canary", "^ORIGINAL_BASE_URL is not a base URL"),

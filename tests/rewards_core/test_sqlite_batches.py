@@ -285,7 +285,7 @@ GATHER = 0.025
 
 @asynccontextmanager
 async def gathering(work: Work, *, enough: int) -> AsyncIterator[BatchThread]:
-    thread = BatchThread("test", work, tell=lambda news: None, end=lambda: None, gather=GATHER)
+    thread = BatchThread("test", work, notify=lambda news: None, end=lambda: None, gather=GATHER)
     thread.enough = enough
     await thread.submit(Call[int](int))  # calls are gathered for a time after a batch
     yield thread
