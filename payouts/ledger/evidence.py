@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from rewards_core.clock import boot_id, uptime
+from rewards_core.clock import TrustedTime, boot_id, uptime
 from rewards_core.sqlite.connection import fetch
-from rewards_core.trusted_time import TrustedTime
 
 if TYPE_CHECKING:
     from rewards_core.sqlite.connection import Connection

@@ -19,8 +19,7 @@ from payouts.ledger import decisions
 from payouts.ledger.decisions import NotUndone, record
 from payouts.ledger.sqlite import Ledger
 from payouts.states import State
-from rewards_core.clock import boot_id, uptime
-from rewards_core.trusted_time import TrustedTime
+from rewards_core.clock import TrustedTime, boot_id, uptime
 from tests.payouts.by_hand_kit import DAY, NOBODY, decided, lead, prepare, raw, refused, row_of
 from tests.payouts.command_kit import REWARD, Call, entries, for_people, records
 from tests.payouts.payout_kit import coin_row, token_row

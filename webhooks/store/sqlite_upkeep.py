@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from rewards_core.clock import TrustedTime
 from rewards_core.sqlite.connection import fetch
-from rewards_core.trusted_time import TrustedTime
 from webhooks.store.sqlite_jobs import count_unserved
 from webhooks.store.upkeep import UPKEEP_EVERY
 
