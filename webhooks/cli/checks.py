@@ -18,7 +18,7 @@ import aiohttp
 from attrs import frozen
 
 from rewards_core.errors import StoreError
-from rewards_core.sqlite.connection import DAMAGE_ERRORS, VERSION, InterruptError, SQLiteError, connect, as_store_error
+from rewards_core.sqlite.connection import DAMAGE_ERRORS, VERSION, InterruptError, SQLiteError, as_store_error, connect
 from rewards_core.sqlite.migrations import layout_of
 from rewards_core.text import counted, one_line
 from webhooks.cli.secret_files import close_them, open_to_all
