@@ -13,7 +13,7 @@ from enkash_async.credentials import hide_token
 from enkash_async.envelope import is_foreign, read_refusal, read_token
 from enkash_async.errors import TokenUnavailable
 from rewards_core.errors import ClientClosed, ConfigurationError, ConnectFailed, RateLimited, Unauthorized, VendorError
-from rewards_core.http.calls import Met, Trouble
+from rewards_core.http.calls import Failure, FailureKind
 from rewards_core.http.messages import Answer, Effect, Headers, Request
 from rewards_core.http.transport import Transport
 from rewards_core.secrets import Secret, shielded
@@ -66,11 +66,13 @@ class TokenEndpoint(Transport):
             )
         )
 
-    async def exchange(self, request: Request[Any], headers: Headers, timeout: float) -> Answer | Trouble:
+    async def exchange(self, request: Request[Any], headers: Headers, timeout: float) -> Answer | Failure:
         """Send one attempt; an answer that does not come from the token endpoint leaves it unanswered."""
         answer = await super().exchange(request, headers, timeout)
         if isinstance(answer, Answer) and is_foreign(answer):
-            return Trouble(Met.UNREADABLE, f"HTTP {answer.status}, which is not an answer of a token endpoint", answer.status)
+            return Failure(
+                FailureKind.UNREADABLE, f"HTTP {answer.status}, which is not an answer of a token endpoint", answer.status
+            )
         return answer
 
 

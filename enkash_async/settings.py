@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from enkash_async.credentials import PasswordCredentials, StaticToken, TokenProvider, hide_credentials, hide_token
-from rewards_core.environment import listed, url_from
 from rewards_core.secrets import shielded
-from rewards_core.validation import check_mapping, check_str, is_id, shown
+from rewards_core.text import listed
+from rewards_core.validation import check_mapping, check_str, is_id, shown, url_from
 
 if TYPE_CHECKING:
     from enkash_async.breakers import BreakerStore

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from rewards_core.late import late_names
+from rewards_core.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from original_async.client import OriginalClient
@@ -28,4 +28,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # a type checker would accept every name from a module with __getattr__
-    __getattr__ = late_names(__name__, __all__, ("models", "errors", "signature", "webhooks", "client"))
+    __getattr__ = lazy_names(__name__, __all__, ("models", "errors", "signature", "webhooks", "client"))

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from rewards_core.late import late_names
+from rewards_core.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from payouts.ledger.reader import Campaign, LedgerReader
@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # else a type checker would believe in every name
-    __getattr__ = late_names(
+    __getattr__ = lazy_names(
         __name__,
         __all__,
         (

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from rewards_core.late import late_names
+from rewards_core.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from rewards_core.backoff import RetryPolicy
@@ -84,6 +84,6 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # else a type checker would believe in every name
-    __getattr__ = late_names(
+    __getattr__ = lazy_names(
         __name__, __all__, ("errors", "operations", "secrets", "observe", "rate", "backoff", "http.timeouts")
     )

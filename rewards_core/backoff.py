@@ -1,7 +1,7 @@
-"""Pauses that grow, and the loop that repeats: the one place that knows `backoff`.
+"""Retries: growing pauses, Retry-After, and the loop of attempts, which the library `backoff` runs.
 
-`backoff` calls `asyncio.sleep` and `datetime.now` itself, so it is given waits of zero seconds, and the true pause happens in its
-`on_backoff` handler.
+`backoff` calls `asyncio.sleep` and `datetime.now` itself, so its own waits are zero, and the pause happens in its `on_backoff`
+handler.
 """
 
 from __future__ import annotations
@@ -20,21 +20,15 @@ from rewards_core.validation import number, whole
 T = TypeVar("T")
 
 JITTER = 0.5
-"""The most that chance adds to a pause between two attempts of a call, as a share of it."""
+"""The largest random extension of a pause between two attempts, as a share of it."""
 
 _seconds = re.compile(r"[0-9]+(?:\.[0-9]+)?", re.ASCII).fullmatch
 
 
 def delay(repeats: int, *, first: float, longest: float, growth: float = 2.0, jitter: float = 0.0, chance: float = 0.0) -> float:
-    """Return the seconds to pause before something is repeated.
+    """Return the seconds to pause before a repeat, after `repeats` earlier ones.
 
-    Args:
-        repeats: How often it was repeated already, 0 or more.
-        first: Seconds before the first repeat.
-        longest: Seconds before any repeat at most, before chance lengthens them.
-        growth: Each pause is so many times the one before, 1 or more.
-        jitter: The share of the pause by which chance lengthens it at most; it never shortens one.
-        chance: A random number from 0 to 1.
+    The pause grows from `first` to `longest`; jitter, as a share of it, extends it by a random `chance` from 0 to 1.
     """
     try:
         grown = first * growth**repeats
@@ -45,16 +39,16 @@ def delay(repeats: int, *, first: float, longest: float, growth: float = 2.0, ji
 
 @frozen(kw_only=True)
 class RetryPolicy:
-    """How often a call is tried and how long it pauses in between.
+    """The number of attempts of a call, and the pauses between them.
 
     Attributes:
-        attempts: Requests per logical call, the first included; 1 never repeats.
+        attempts: Attempts per logical call, the first included; 1 never retries.
         first_delay: Seconds before the second attempt; doubled for each further one.
-        max_delay: The longest such pause, in seconds, before chance lengthens it by up to half.
-        max_retry_after: The longest pause in seconds a vendor may ask for; a longer one ends the call.
+        max_delay: Seconds of the longest such pause, which chance extends by up to half.
+        max_retry_after: Seconds of the longest pause that a vendor may ask for; a longer one ends the call.
 
     Raises:
-        TypeError: an attribute is no number.
+        TypeError: an attribute is not a number.
         ValueError: `attempts` is less than 1, or one of the others is negative or not finite.
     """
 
@@ -64,17 +58,17 @@ class RetryPolicy:
     max_retry_after: float = field(default=60.0, validator=number(at_least=0))
 
     def pause(self, failed: int, chance: float, asked: float | None = None) -> float:
-        """Return the seconds to wait after so many failed attempts, 1 or more; chance lengthens, `asked` is never undercut."""
+        """Return the seconds to pause after this many failed attempts, 1 or more; never less than the vendor asked for."""
         plain = delay(failed - 1, first=self.first_delay, longest=self.max_delay)
         return max(plain, asked or 0.0) + plain * JITTER * chance
 
 
 def parse_retry_after(value: str | None, date: str | None) -> float | None:
-    """Return the seconds a Retry-After header asks for, None if there is none or it says nothing.
+    """Return the seconds that a Retry-After header asks for, None if it is missing or cannot be read.
 
     Args:
         value: The header: seconds or an HTTP date (RFC 9110, section 10.2.3).
-        date: The Date header of the same answer, which such a date counts from: the clock of this host may be wrong.
+        date: The Date header of the same answer, the start of such a wait: the clock of this host may be wrong.
     """
     if value is None:
         return None
@@ -86,7 +80,7 @@ def parse_retry_after(value: str | None, date: str | None) -> float | None:
 
 
 def _moment(text: str) -> float | None:
-    """Return an HTTP date in seconds since the epoch, None if it is none; it is in GMT whether it says so or not."""
+    """Return an HTTP date as Unix time, or None; it is in GMT even without a zone."""
     try:
         at = parsedate_to_datetime(text)
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
@@ -95,17 +89,13 @@ def _moment(text: str) -> float | None:
 
 
 class Again(Exception):
-    """One attempt failed and another one is worth it."""
+    """An attempt failed and another one follows."""
 
 
 def repeating(
     pause: Callable[[Any], Awaitable[None]],
 ) -> Callable[[Callable[..., Awaitable[T]]], Callable[..., Awaitable[T]]]:
-    """Return a decorator that calls an async function again for as long as it raises `Again`.
-
-    Args:
-        pause: Waits before each repetition; it is given the function's first argument.
-    """
+    """Return a decorator that calls an async function again while it raises `Again`, after `pause(first argument)`."""
 
     async def wait(details: Any) -> None:
         await pause(details["args"][0])

@@ -1,31 +1,40 @@
-"""The clocks that waits and limits are measured by; none of them is the wall clock, which can be set."""
+"""The clocks for waits and limits, which cannot be set, and a wall clock that is trusted only after a day if it was set."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import json
+import logging
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
+
+from attrs import astuple, evolve, frozen
+
+logger = logging.getLogger(__name__)
 
 HOUR = 3_600
 DAY = 86_400
 """Seconds."""
 UNKNOWN_BOOT = "unknown"
-"""What `boot_id` returns where the host does not tell."""
+"""The result of `boot_id` where the host has no such id."""
 
 _BOOT_FILE = Path("/proc/sys/kernel/random/boot_id")
 _LONGEST_ID = 64
+_TOLERANCE = HOUR
+_TRUSTED_AFTER = DAY
 
 
 def loop_time() -> float:
-    """Return the running loop's time, in seconds from some moment in the past."""
+    """Return the running loop's time in seconds."""
     return asyncio.get_running_loop().time()
 
 
 def uptime_clock(platform: str) -> Callable[[], float]:
-    """Return the clock of a platform that counts suspension and cannot be set; it is read for each call of a vendor."""
+    """Return a platform's clock that counts suspension and cannot be set."""
     if platform == "linux":
         return functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME)
     if platform == "darwin":  # mach_continuous_time(), which counts sleep; CLOCK_MONOTONIC too, but from the wall clock
@@ -34,19 +43,18 @@ def uptime_clock(platform: str) -> Callable[[], float]:
 
 
 uptime = uptime_clock(sys.platform)
-"""Return the seconds since the host was booted, suspension included: one time for all its processes, which cannot be set.
+"""Return the seconds since the host was booted, suspension included: the same time in all its processes.
 
-It starts again at a boot: compare it with a time that another process wrote only if `boot_id` is the same, and take a time of
-another boot as due.
+Compare it with a time of another process only if `boot_id` is the same; a time of another boot is due.
 """
 
 
 @functools.cache
 def boot_id() -> str:
-    """Return what tells this boot of the host from another one; the first call reads a small file of the kernel's.
+    """Return the id of this boot of the host; `UNKNOWN_BOOT` on Windows and where the kernel has none.
 
-    It is `UNKNOWN_BOOT` on Windows and where the kernel does not tell. All boots look like one there, so a wait until a kept time
-    must also be limited to its own length. The wall clock less `uptime` would name a boot only until that clock is set.
+    Without an id all boots look alike, so a wait until a stored time must also be limited to its own length. The wall clock minus
+    `uptime` identifies a boot only until that clock is set.
     """
     if sys.platform == "darwin":
         return _kernel_value(b"kern.bootsessionuuid") or UNKNOWN_BOOT
@@ -57,7 +65,7 @@ def boot_id() -> str:
 
 
 def _kernel_value(name: bytes) -> str | None:
-    """Return a short text that the kernel of macOS keeps under this name, None if it keeps none."""
+    """Return a text of the macOS kernel by its name, or None."""
     import ctypes  # noqa: PLC0415 - no other platform needs it
 
     text = ctypes.create_string_buffer(_LONGEST_ID)
@@ -65,3 +73,51 @@ def _kernel_value(name: bytes) -> str | None:
     if ctypes.CDLL(None).sysctlbyname(name, text, ctypes.byref(size), None, ctypes.c_size_t(0)) != 0:
         return None
     return text.value.decode("ascii", "replace")
+
+
+@frozen(kw_only=True)
+class TrustedTime:
+    """Unix time that advances with the uptime. A wall clock that was set is trusted after a day.
+
+    A host that was off for more than an hour looks like one whose clock was set ahead, and waits a day too.
+
+    Attributes:
+        wall: The trusted Unix time at `uptime`.
+        uptime: Seconds since the host was booted.
+        boot: The id of that boot.
+        offer: Wall clock minus uptime when the clock was found to be set, None while it is trusted.
+        offered_at: The uptime of that moment.
+    """
+
+    wall: float
+    uptime: float
+    boot: str
+    offer: float | None = None
+    offered_at: float = 0.0
+
+    def expected(self, uptime: float, boot: str) -> float:
+        """Return the time by the uptime alone; the time between two boots is not counted."""
+        return self.wall + (max(0.0, uptime - self.uptime) if boot == self.boot else 0.0)
+
+    def update(self, wall: float, uptime: float, boot: str) -> Self:
+        """Return the trusted time after reading the clocks."""
+        expected = self.expected(uptime, boot)
+        offer = wall - uptime
+        same_offer = self.offer is not None and boot == self.boot and abs(offer - self.offer) <= _TOLERANCE
+        if abs(wall - expected) <= _TOLERANCE or (same_offer and uptime - self.offered_at >= _TRUSTED_AFTER):
+            return evolve(self, wall=wall, uptime=uptime, boot=boot, offer=None)
+        if same_offer:
+            return evolve(self, wall=expected, uptime=uptime)
+        logger.warning("the wall clock was set by %+.0f s, or the host was off; it is trusted after a day", wall - expected)
+        return evolve(self, wall=expected, uptime=uptime, boot=boot, offer=offer, offered_at=uptime)
+
+    def dump(self) -> bytes:
+        """Return the text that `load` reads."""
+        return json.dumps(astuple(self)).encode()
+
+    @classmethod
+    def load(cls, kept: bytes) -> Self:
+        """Read the text of `dump`."""
+        wall, uptime, boot, offer, offered_at = json.loads(kept)
+        offer = None if offer is None else float(offer)
+        return cls(wall=float(wall), uptime=float(uptime), boot=boot, offer=offer, offered_at=float(offered_at))

@@ -1,6 +1,6 @@
-"""How a call to a vendor can end other than well.
+"""The errors of the library.
 
-Whoever catches `OutcomeUnknown` has caught every case in which something may have happened without an answer that says so.
+`OutcomeUnknown` covers every case in which a request may have been carried out without a confirmation.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 MAX_TEXT = 1000
-"""The longest text of an error, in characters."""
+"""Characters of the longest error text."""
 
 
 @frozen(kw_only=True)
 class FieldError:
-    """What the vendor found wrong with one field of a request, or, where `field` is empty, with the request as a whole."""
+    """A vendor's error about one field of a request, or about the request as a whole if `field` is empty."""
 
     field: str
     message: str
@@ -37,7 +37,7 @@ def _rebuild(cls: type[Exception], args: tuple[Any, ...], state: dict[str, Any])
 
 
 class RewardsError(Exception):
-    """Base of every error of this library: one line of text, picklable and copyable with all its attributes."""
+    """Base of every error of this library: one line of text; picklable and copyable with all attributes."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message if message.isprintable() and len(message) <= MAX_TEXT else one_line(message, MAX_TEXT))
@@ -50,15 +50,15 @@ class RewardsError(Exception):
 
 
 class ConfigurationError(RewardsError, ValueError):
-    """A local mistake, found before anything was sent, such as a borrowed session with credentials of its own."""
+    """A local mistake, found before anything was sent, such as a borrowed session with its own credentials."""
 
 
 class StoreError(RewardsError):
-    """A store could not do what was asked; nothing was acknowledged."""
+    """A store failed; nothing was acknowledged."""
 
 
 class StoreFull(StoreError):
-    """A store, or the disk beneath it, holds as much as it may, and nothing in it may leave."""
+    """A store or its disk is full, and nothing may be evicted."""
 
 
 class StoreClosed(StoreError):
@@ -66,14 +66,14 @@ class StoreClosed(StoreError):
 
 
 class VendorError(RewardsError):
-    """A call to a vendor did not end well.
+    """A call to a vendor failed.
 
     Attributes:
-        status: HTTP status of the last answer, None if there was none.
-        code: The vendor's own code of the refusal.
-        details: Everything the vendor's error body says, about single fields and about the request as a whole.
+        status: HTTP status of the last answer, None without an answer.
+        code: The vendor's error code.
+        details: The vendor's errors, about single fields and about the request as a whole.
         request_id: The vendor's id of the request, if it gave one.
-        attempts: How many times a request was made or tried to be made.
+        attempts: Number of attempts, those that were never sent included.
         elapsed: Seconds from the call to this error.
         idempotency_key: The nonce or request id of the call, if it had one.
     """
@@ -101,38 +101,38 @@ class VendorError(RewardsError):
 
     @property
     def field_errors(self) -> tuple[FieldError, ...]:
-        """What the vendor found wrong field by field."""
+        """The vendor's errors about single fields."""
         return tuple(each for each in self.details if each.field)
 
 
 class RequestRejected(VendorError):
     """The vendor refused this call, and this call did nothing.
 
-    It says nothing about an earlier call with the same key: where there may have been one, say so with `repeated=True`.
+    This says nothing about an earlier call with the same key: if there may have been one, pass `repeated=True`.
     """
 
 
 class ValidationFailed(RequestRejected):
-    """The vendor found the request's fields wrong; `field_errors` says which."""
+    """The vendor refused the content of the request; see `field_errors`."""
 
 
 class Unauthorized(RequestRejected):
-    """The credentials were not accepted (401)."""
+    """The vendor rejected the credentials (401)."""
 
 
 class Forbidden(RequestRejected):
-    """The credentials are known but may not do this (403)."""
+    """The credentials do not permit this call (403)."""
 
 
 class NotFound(RequestRejected):
-    """The vendor knows no such thing (404)."""
+    """The vendor has no such object (404)."""
 
 
 class RateLimited(RequestRejected):
-    """The vendor asked for fewer requests (429), and for longer than the call had time.
+    """The vendor asked for fewer requests (429), and the call had no time or attempt left to wait.
 
     Attributes:
-        retry_after: Seconds the vendor asked to wait, None if it did not say.
+        retry_after: Seconds that the vendor asked to wait, or None.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None, **facts: Any) -> None:
@@ -141,10 +141,10 @@ class RateLimited(RequestRejected):
 
 
 class Conflict(VendorError):
-    """The key exists with other content.
+    """The vendor holds another operation under this key.
 
     Attributes:
-        existing: What the vendor holds under the key.
+        existing: That operation.
     """
 
     def __init__(self, message: str, *, existing: Operation | None = None, **facts: Any) -> None:
@@ -153,18 +153,18 @@ class Conflict(VendorError):
 
 
 class ConnectFailed(VendorError):
-    """The request never left, or met a 401 while no other credentials could be fetched: this call did nothing."""
+    """The request was never sent, or got a 401 and no new credentials could be fetched: this call did nothing."""
 
 
 class OutcomeUnknown(VendorError):
-    """The request may have been carried out, and no answer says whether it was.
+    """The request may have been carried out; there is no confirmation.
 
-    Pass the error to `Completions.wait`, which finds the operation by its key; or do what the text says. Never send the same
-    thing under another key before it is known that the first one was not carried out.
+    Pass the error to `Completions.wait`, which finds the operation by its key, or follow the text. Never send the same request
+    under another key before the first one is known to have failed.
 
     Attributes:
-        request: What was asked for, frozen and picklable; None for a call that has no model of its request.
-        advice: What to do, the last part of the text.
+        request: The request, frozen and picklable; None for a call that has no model of its request.
+        advice: What to do; the last part of the text.
     """
 
     def __init__(self, message: str, *, request: object | None = None, advice: str = "", **facts: Any) -> None:
@@ -177,7 +177,7 @@ class OutcomeUnknown(VendorError):
 
 
 class ServerFailed(VendorError):
-    """The vendor could not answer a read (408, 5xx or a broken connection) in all attempts."""
+    """Every attempt of a read failed with 408, 5xx or a lost connection."""
 
 
 class DeadlineExceeded(VendorError, TimeoutError):
@@ -185,10 +185,10 @@ class DeadlineExceeded(VendorError, TimeoutError):
 
 
 class UnexpectedResponse(VendorError):
-    """The vendor answered in a way that its documents do not allow.
+    """The vendor's answer contradicts its documentation.
 
     Attributes:
-        path: Where in the answer, such as `data.amount`; empty for the answer as a whole.
+        path: The place in the answer, such as `data.amount`; empty for the whole answer.
     """
 
     def __init__(self, message: str, *, path: str = "", **facts: Any) -> None:
@@ -197,11 +197,11 @@ class UnexpectedResponse(VendorError):
 
 
 class ClientClosed(VendorError):
-    """The client was closed, or is used from another loop or process than the one it lives in."""
+    """The client was closed, or is used in another event loop or process."""
 
 
 class OperationFailed(VendorError):
-    """The chain said failed.
+    """The operation failed on the blockchain.
 
     Attributes:
         operation: The operation in its terminal status.
@@ -225,11 +225,11 @@ class OperationCancelled(VendorError):
 
 
 class OperationMismatch(VendorError):
-    """The operation settled, but not as what was asked for.
+    """The operation that settled is not the one that was asked for.
 
     Attributes:
-        operation: What settled.
-        asked: What was asked for: the operation as it was created, or the request.
+        operation: The operation that settled.
+        asked: The operation as it was created, or the request.
         differences: Field name to the pair (asked, settled).
     """
 
@@ -249,11 +249,11 @@ class OperationMismatch(VendorError):
 
 
 class SignatureError(RewardsError):
-    """A delivery is not signed by a configured key; nothing in it may be believed.
+    """A delivery is not signed by a configured key; nothing in it can be trusted.
 
     Attributes:
         reason: `"missing"`, `"malformed"`, `"unknown_key"` or `"mismatch"`.
-        key_ids: The ids of the keys that the delivery claims to be signed with, as far as they can be read.
+        key_ids: The key ids that the delivery claims, as far as they can be read.
     """
 
     def __init__(self, message: str, *, reason: str, key_ids: Sequence[str] = ()) -> None:

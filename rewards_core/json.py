@@ -1,6 +1,6 @@
-"""JSON to models and back: strict about types, exact about numbers, open about what is new.
+"""JSON to models and back: strict about types, exact about numbers, tolerant of unknown keys.
 
-msgspec reads and writes the bytes, every number exact and never a float; one cattrs converter makes models of the values.
+msgspec reads and writes the bytes, with every number exact and never a float; one cattrs converter builds the models.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from rewards_core.operations import OpenEnum
 T = TypeVar("T")
 
 OURS = {"ours": True}
-"""Metadata of a model's field that no vendor sends: it is never read from their JSON, whatever keys that has."""
+"""Metadata of a model's field that is never read from a vendor's JSON."""
 
 
 def _as_json(value: object) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
-    raise TypeError(f"a {type(value).__name__} has no place in JSON")
+    raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
 
 
 def _number(text: str) -> Decimal:
-    # in Python on purpose: between two fractions of a large body that is read in a thread the loop gets its turn
+    # in Python on purpose: a large body is parsed in a thread, and between two fractions the loop gets the GIL
     number = Decimal(text)
     if number.is_finite():
         return number
-    raise InvalidOperation  # a context that does not trap it makes NaN of an exponent that no Decimal holds
+    raise InvalidOperation  # a context that does not trap it returns NaN for an exponent that no Decimal holds
 
 
 _decoder = Decoder(float_hook=_number)
@@ -59,27 +59,21 @@ def loads(body: bytes) -> Any:
         return _decoder.decode(body)
     except (DecodeError, UnicodeDecodeError, InvalidOperation, RecursionError):
         pass
-    raise UnexpectedResponse(
-        f"expected JSON, got {len(body)} bytes that are not; the vendor or something before it is in trouble"
-    )
+    raise UnexpectedResponse(f"the body is not JSON ({len(body)} bytes)")
 
 
 dumps: Callable[[Any], bytes] = _encoder.encode
-"""Write JSON compactly; a `Decimal` becomes a number with all its digits.
+"""Write compact JSON; a `Decimal` becomes a number with all its digits.
 
 Raises:
-    TypeError: a value has no place in JSON.
+    TypeError: a value cannot be written as JSON.
     ValueError: a text holds half a surrogate pair.
     RecursionError: the value nests too deeply.
 """
 
 
 def number_of(digits: str) -> Any:
-    """Return what `dumps` writes as a number of exactly these digits.
-
-    Args:
-        digits: A plain number, which is not checked.
-    """
+    """Return a value that `dumps` writes as a number of exactly these digits, which are not checked."""
     return Raw(digits)
 
 
@@ -93,31 +87,28 @@ def pretty(body: bytes) -> str:
 
 
 canonical: Callable[[Any], bytes] = _canonical_encoder.encode
-"""Write JSON so that only equal values give equal bytes, in whatever order the keys of their objects are.
+"""Write JSON with sorted keys, so that equal values give equal bytes.
 
-A number keeps its digits: 1.5 and 1.50 give different bytes, as do 1.5 and "1.5".
-
-Raises:
-    TypeError, ValueError, RecursionError: as for `dumps`.
+A number keeps its digits: 1.5 and 1.50 give different bytes, as do 1.5 and "1.5". Raises as `dumps`.
 """
 
 
 def decode(body: bytes, cls: type[T], *, inside: tuple[str, ...] = ()) -> T:
-    """Read a model from a reply's bytes.
+    """Read a model from the bytes of an answer.
 
     Args:
-        body: The reply.
+        body: The answer.
         cls: The model, or `list[model]`.
         inside: The keys that lead to it, such as `("data",)`.
 
     Raises:
-        UnexpectedResponse: not JSON, or a type is wrong; `path` names where.
+        UnexpectedResponse: the body is not JSON, or a value is missing or has the wrong type; `path` is its place.
     """
     value, path = loads(body), ""
     for key in inside:
         path = f"{path}.{key}" if path else key
         if type(value) is not dict or key not in value:
-            raise UnexpectedResponse(f"expected {path} in the reply, got {_kind(value)} without it", path=path)
+            raise UnexpectedResponse(f"{path}: the value is missing", path=path)
         value = value[key]
     return structure(value, cls, path=path)
 
@@ -126,30 +117,30 @@ def structure(value: Any, cls: type[T], *, path: str = "") -> T:
     """Read a model from a parsed JSON value.
 
     Args:
-        value: What `loads` returned, or a part of it.
+        value: A result of `loads`, or a part of it.
         cls: The model, or `list[model]`.
         path: The keys that led to the value, for the error.
 
     Raises:
-        UnexpectedResponse: a type is wrong, or a number of money is a float; `path` names where.
+        UnexpectedResponse: a value is missing or has the wrong type, or an amount is a float; `path` is its place.
     """
     try:
         return _converter.structure(value, cls)
-    except Exception as problem:  # noqa: BLE001 - whatever a converter meets becomes one error with a path
+    except Exception as problem:  # noqa: BLE001 - any error of the converter becomes one with a path
         where, what = _deepest(problem, path)
-    raise UnexpectedResponse(f"{where or 'the reply'}: {what}", path=where)
+    raise UnexpectedResponse(f"{where or 'the body'}: {what}", path=where)
 
 
 class _Mistyped(ValueError):
-    """A value has another type than its field."""
+    """A value does not have the type of its field."""
 
 
 _KINDS = {
     NoneType: "null",
     bool: "a boolean",
     int: "a number",
-    float: "a number",
-    Decimal: "a number",
+    float: "a float",
+    Decimal: "a fraction",
     str: "a string",
     list: "a list",
     dict: "an object",
@@ -163,7 +154,7 @@ def _kind(value: object) -> str:
 def _exactly(expected: type, words: str) -> Callable[[Any, Any], Any]:
     def structure(value: Any, _: Any) -> Any:
         if type(value) is not expected:
-            raise _Mistyped(f"expected {words}, got {_kind(value)}")
+            raise _Mistyped(f"must be {words}, not {_kind(value)}")
         return value
 
     return structure
@@ -178,35 +169,35 @@ def _decimal(value: Any, _: Any) -> Decimal:
     if kind is str:
         if _PLAIN_DECIMAL.fullmatch(value):
             return Decimal(value)
-        raise _Mistyped("expected a decimal number in plain digits, got a string that is none")
+        raise _Mistyped("must be a decimal number in plain digits, not another string")
     if kind is Decimal or kind is int:
         number = Decimal(value)
         if number.is_finite() and -_MAX_DIGITS <= number.adjusted() < _MAX_DIGITS and len(str(number)) <= 2 * _MAX_DIGITS + 2:
             return number
-        # 1e-999999999 is a short number, until somebody writes it in plain digits
-        raise _Mistyped(f"expected a number of up to {_MAX_DIGITS} digits and {_MAX_DIGITS} decimals, got another")
+        # 1e-999999999 is short as JSON and a gigabyte in plain digits
+        raise _Mistyped(f"must be a number of up to {_MAX_DIGITS} digits and {_MAX_DIGITS} decimals")
     if kind is float:
-        raise _Mistyped("expected money as Decimal, string or whole number, got a float")
-    raise _Mistyped(f"expected a decimal number as string or number, got {_kind(value)}")
+        raise _Mistyped("must be a Decimal, a string or a whole number, not a float, which has lost digits")
+    raise _Mistyped(f"must be a decimal number, as string or number, not {_kind(value)}")
 
 
 def _datetime(value: Any, _: Any) -> datetime:
     if type(value) is not str:
-        raise _Mistyped(f"expected a timestamp as a string, got {_kind(value)}")
+        raise _Mistyped(f"must be a timestamp as a string, not {_kind(value)}")
     try:
         return datetime.fromisoformat(value)
     except ValueError:
-        raise _Mistyped("expected an ISO 8601 timestamp, got a string that is none") from None
+        raise _Mistyped("must be an ISO 8601 timestamp, not another string") from None
 
 
 def _open_enum(value: Any, cls: type[OpenEnum]) -> OpenEnum:
     if type(value) is not str:
-        raise _Mistyped(f"expected a string, got {_kind(value)}")
+        raise _Mistyped(f"must be a string, not {_kind(value)}")
     return cls(value)
 
 
 def _model(cls: type[Any], converter: Converter) -> Callable[[Any, Any], Any]:
-    """Structure a model strictly from an object, and keep that object in its `raw` field if it has one."""
+    """Return a strict hook for a model, which keeps the object in the model's `raw` field if it has one."""
     keeps_raw = any(attribute.name == "raw" for attribute in fields(cls))
     omitted: dict[str, Any] = {
         attribute.name: override(omit=True)
@@ -217,7 +208,7 @@ def _model(cls: type[Any], converter: Converter) -> Callable[[Any, Any], Any]:
 
     def read(value: Any, _: Any) -> Any:
         if type(value) is not dict:
-            raise _Mistyped(f"expected an object, got {_kind(value)}")
+            raise _Mistyped(f"must be an object, not {_kind(value)}")
         model = structure(value, cls)
         if keeps_raw:
             object.__setattr__(model, "raw", value)
@@ -251,7 +242,7 @@ _converter = _make_converter()
 
 
 def _deepest(problem: BaseException, path: str) -> tuple[str, str]:
-    """Return the path to the first value that could not be read, and what is wrong with it."""
+    """Return the path of the first value that could not be read, and what is wrong with it."""
     while isinstance(problem, (ClassValidationError, IterableValidationError)):
         inner = problem.exceptions[0]
         for note in getattr(inner, "__notes__", ()):
@@ -260,7 +251,7 @@ def _deepest(problem: BaseException, path: str) -> tuple[str, str]:
         problem = inner
     if isinstance(problem, KeyError):
         key = str(problem.args[0])
-        return (path if path.endswith(key) else f"{path}.{key}" if path else key), "expected a value, got none"
+        return (path if path.endswith(key) else f"{path}.{key}" if path else key), "the value is missing"
     if isinstance(problem, _Mistyped):
         return path, str(problem)
     return path, f"could not be read ({type(problem).__name__})"

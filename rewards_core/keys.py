@@ -1,4 +1,4 @@
-"""The keys of webhooks as people keep them, in a variable or a file; no error about them shows or holds a secret."""
+"""Webhook keys from an environment variable or a file; no error shows or holds a secret."""
 
 from __future__ import annotations
 
@@ -12,78 +12,49 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 is_key_id = re.compile(r"[!-+\--~]+", re.ASCII).fullmatch
-"""Whether a text is printable, without the white space and comma that part pairs."""
+"""Matches an id: printable, without the white space and comma that separate pairs."""
 _HOW = "write ID:SECRET, several separated by commas or spaces."
 
 
 def parse_keys(text: str, where: str) -> dict[str, str]:
-    """Return key ids with their secrets, from `ID:SECRET` pairs or from a JSON object of them.
+    """Return key ids with their secrets.
 
     Args:
-        text: The object, or pairs separated by commas or white space; a line that begins with `#` is a comment.
-        where: What holds them, for messages.
+        text: `ID:SECRET` pairs separated by commas or white space, or a JSON object; a line that begins with `#` is a comment.
+        where: Their source, for messages.
 
     Raises:
-        ValueError: there is none, one cannot be read, or two have the same id.
+        ValueError: there are no keys, one cannot be read, or two have the same id.
     """
     keys = _checked(_pairs(text))
     del text  # a traceback would show it
     if isinstance(keys, str):
-        raise ValueError(f"{where}{keys}")  # noqa: TRY004 - what was typed has no type
+        raise ValueError(f"{where}{keys}")  # noqa: TRY004 - a wrong text is a wrong value
     return keys
 
 
 def read_secret_file(path: Path, what: str) -> str:
-    """Return the text of a file of secrets.
-
-    Args:
-        path: The file.
-        what: What it holds, such as `"webhook keys"`, for messages.
-
-    Raises:
-        ValueError: the file cannot be read, or is not UTF-8; no error shows or holds what is in it.
-    """
+    """Return the text of a file of secrets, such as `"webhook keys"`; a `ValueError` shows and holds nothing of it."""
     try:
         return path.read_text("utf-8")
     except OSError as problem:
         why = problem.strerror or type(problem).__name__
-    except UnicodeDecodeError:  # it holds what was read
+    except UnicodeDecodeError:  # which holds the text
         why = "it is not UTF-8"
     raise ValueError(f"{path}: this file of {what} cannot be read: {why}.")
 
 
-def read_keys_file(path: Path) -> dict[str, str]:
-    """Return key ids with their secrets from a file that holds what `parse_keys` reads.
-
-    Raises:
-        ValueError: the file cannot be read, or one of its keys cannot.
-    """
-    return parse_keys(read_secret_file(path, "webhook keys"), str(path))
-
-
 def read_keys_variable(name: str, instead: str = "") -> dict[str, str]:
-    """Return key ids with their secrets from an environment variable that holds what `parse_keys` reads.
-
-    Args:
-        name: The variable.
-        instead: What else can be given, for the message about a missing one, such as `", or use --keys-file"`.
-
-    Raises:
-        ValueError: it is not set, or one of its keys cannot be read.
-    """
+    """Return key ids with their secrets from an environment variable; `instead` names the alternative, for messages."""
     if not os.environ.get(name, "").strip():
         raise ValueError(f"Set {name} to ID:SECRET, as on the Webhooks page of the vendor's console{instead}.")
     return parse_keys(os.environ[name], name)
 
 
 def webhook_keys(keys_file: Path | None, variable: str) -> dict[str, str]:
-    """Return key ids with their secrets, from the file of `--keys-file` if there is one, else from the variable.
-
-    Raises:
-        ValueError: they are missing or cannot be read; the text says what to do and shows no secret.
-    """
+    """Return key ids with their secrets from the file of `--keys-file`, or without one from the variable."""
     if keys_file is not None:
-        return read_keys_file(keys_file)
+        return parse_keys(read_secret_file(keys_file, "webhook keys"), str(keys_file))
     return read_keys_variable(variable, ", or name a file with --keys-file")
 
 

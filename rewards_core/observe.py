@@ -1,4 +1,4 @@
-"""What a client tells those who watch it: frozen records, without headers, bodies, queries or secrets."""
+"""Records of a client's calls for its observers, without headers, bodies, queries or secrets."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class CallStarted:
 
 @frozen(kw_only=True)
 class CallRetried:
-    """An attempt failed and another one follows; told before the pause.
+    """An attempt failed and another one follows after a pause.
 
     Attributes:
         operation: The method of the client.
-        attempt: Number of the attempt that failed, from 1.
+        attempt: The number of the failed attempt, from 1.
         status: Its HTTP status, None if there was no answer.
-        reason: What it met, in a few words.
+        reason: Why it failed, in a few words.
         delay: Seconds until the next attempt.
     """
 
@@ -60,8 +60,8 @@ class CallEnded:
         elapsed: Seconds from start to end.
         status: HTTP status of the last answer, None if there was none.
         error: Name of the exception's class, None for success.
-        outcome_unknown: Whether a write may have been carried out without an answer that says so: it ended with `OutcomeUnknown`,
-            or was cancelled after its bytes may have left.
+        outcome_unknown: Whether a write may have been carried out without a confirmation: it ended with `OutcomeUnknown`, or was
+            cancelled after its bytes may have been sent.
     """
 
     operation: str
@@ -74,46 +74,40 @@ class CallEnded:
 
 
 class Observers:
-    """Those who watch: objects with any of the methods `on_start`, `on_retry`, `on_end`, called synchronously.
+    """The observers of a client: objects with any of the methods `on_start`, `on_retry`, `on_end`, called synchronously.
 
-    What they raise is logged and goes no further.
+    An error that an observer raises is logged, and the call goes on.
 
     Raises:
-        TypeError: they are no list, or one of them has none of the three methods.
+        TypeError: the observers are not a list, or one of them has none of the three methods.
     """
 
     def __init__(self, observers: Sequence[Any]) -> None:
-        if not isinstance(observers, Sequence):  # an iterator would serve one of a client's transports alone
+        if not isinstance(observers, Sequence):  # an iterator would be consumed by the first of a client's transports
             raise TypeError(f"observers: give a list of objects such as [observer], not {kind_of(observers)}.")
         for observer in observers:
             if not any(callable(getattr(observer, name, None)) for name in ("on_start", "on_retry", "on_end")):
                 raise TypeError(f"observers: give objects with on_start, on_retry or on_end, not {kind_of(observer)}.")
-        self._start = self._having("on_start", observers)
-        self._retry = self._having("on_retry", observers)
-        self._end = self._having("on_end", observers)
+        self._observers = tuple(observers)
         self.any = bool(observers)
 
-    @staticmethod
-    def _having(name: str, observers: Sequence[Any]) -> tuple[Any, ...]:
-        found = (getattr(observer, name, None) for observer in observers)
-        return tuple(method for method in found if callable(method))
-
     def start(self, record: CallStarted) -> None:
-        """Tell that a call begins."""
-        self._tell(self._start, record)
+        """Report the start of a call."""
+        self._notify("on_start", record)
 
     def retry(self, record: CallRetried) -> None:
-        """Tell that an attempt is repeated."""
-        self._tell(self._retry, record)
+        """Report a retry."""
+        self._notify("on_retry", record)
 
     def end(self, record: CallEnded) -> None:
-        """Tell that a call is over."""
-        self._tell(self._end, record)
+        """Report the end of a call."""
+        self._notify("on_end", record)
 
-    @staticmethod
-    def _tell(methods: tuple[Any, ...], record: CallStarted | CallRetried | CallEnded) -> None:
-        for method in methods:
-            try:
-                method(record)
-            except Exception:
-                logger.exception("an observer raised; the call goes on")
+    def _notify(self, name: str, record: CallStarted | CallRetried | CallEnded) -> None:
+        for observer in self._observers:
+            method = getattr(observer, name, None)
+            if callable(method):
+                try:
+                    method(record)
+                except Exception:
+                    logger.exception("an observer raised an error; the call goes on")

@@ -1,4 +1,4 @@
-"""The words all floors share about work that a vendor finishes later."""
+"""Operations that a vendor finishes later, events about them, and the protocols of clients and event sources."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ DEFAULT_SCOPE = "default"
 
 
 MaySend = Callable[[], Awaitable[bool]]
-"""Whether a request that is about to leave may be sent."""
+"""Returns whether a request that is ready to be sent may be sent."""
 
 
 class OpenEnum(StrEnum):
-    """An enumeration that folds case and keeps words it does not know, equal only to themselves."""
+    """An enumeration that folds case and keeps unknown words, which equal only themselves."""
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
@@ -26,14 +26,14 @@ class OpenEnum(StrEnum):
         for member in cls:
             if member.value == folded:
                 return member
-        stranger = str.__new__(cls, folded)
-        stranger._name_ = "UNKNOWN"
-        stranger._value_ = folded
-        return stranger
+        unknown = str.__new__(cls, folded)
+        unknown._name_ = "UNKNOWN"
+        unknown._value_ = folded
+        return unknown
 
 
 class OperationStatus(OpenEnum):
-    """How far the chain has come; a word not listed here is kept and is not terminal."""
+    """The progress of an operation; an unknown status is kept and is not terminal."""
 
     PENDING = "pending"
     DONE = "done"
@@ -46,18 +46,18 @@ class OperationStatus(OpenEnum):
 
 
 TERMINAL = {status.value: status for status in OperationStatus if status.terminal}
-"""The statuses that never change again, by the vendor's words in small letters."""
+"""The statuses that never change again, by the vendor's lower-case words."""
 
 
 @frozen
 class OperationRef:
-    """Name one operation: two operations of different kind or scope may bear the same uid.
+    """The identity of one operation; operations of different kinds or scopes may have the same uid.
 
-    It is made for every delivery and poll, so its parts are not checked here; a client checks them in `ref_of`.
+    Its parts are not checked here, on the hot path; a client checks them in `ref_of`.
 
     Args:
-        scope: One app of one vendor, `"default"` where there is only one.
-        kind: What sort of operation, in the vendor's word, such as `"allocation"`.
+        scope: One app of one vendor, `"default"` if there is only one.
+        kind: The vendor's word for the kind of operation, such as `"allocation"`.
         uid: The vendor's id of it.
     """
 
@@ -71,26 +71,26 @@ class OperationRef:
 
 @runtime_checkable
 class Operation(Protocol):
-    """What every vendor's model of an operation has."""
+    """The attributes of every vendor's model of an operation."""
 
     @property
     def ref(self) -> OperationRef:
-        """The name under which outcomes, waiters and pending lists know it."""
+        """Its identity in outcomes, waiters and lists of pending operations."""
         ...
 
     @property
     def status(self) -> OperationStatus:
-        """How far it has come."""
+        """Its progress."""
         ...
 
     @property
     def key(self) -> str | None:
-        """The caller's idempotency key it was made with, None for a kind that has none."""
+        """The caller's idempotency key, None for a kind without keys."""
         ...
 
     @property
     def recovered(self) -> bool:
-        """Whether it was found at the vendor instead of created by this call, so that its event may already have come."""
+        """Whether it was looked up instead of created by this call, so that its event may have arrived already."""
         ...
 
     @property
@@ -101,7 +101,7 @@ class Operation(Protocol):
 
 @runtime_checkable
 class KeyedRequest(Protocol):
-    """What a call asked for under an idempotency key: enough to find the operation without knowing its uid. Picklable."""
+    """A request with an idempotency key: enough to find its operation without a uid. Picklable."""
 
     @property
     def scope(self) -> str:
@@ -110,7 +110,7 @@ class KeyedRequest(Protocol):
 
     @property
     def kind(self) -> str:
-        """The kind of operation it asked for."""
+        """The kind of operation."""
         ...
 
     @property
@@ -120,42 +120,39 @@ class KeyedRequest(Protocol):
 
     @property
     def owner(self) -> str:
-        """Whose operations are listed to find it, such as the user's uid: one listing serves all requests of one owner."""
+        """The user whose operations are listed to find it: one list serves all requests of one owner."""
         ...
 
     def is_met_by(self, operation: Operation) -> bool:
-        """Return whether an operation is what was asked for: its key and its whole content."""
+        """Return whether an operation has this key and the whole content of this request."""
         ...
 
 
 class OperationReader(Protocol):
-    """What waiting needs of a vendor's client: to read an operation, to find one by its key, and to say how it ended."""
+    """A client that reads operations, finds them by key, and judges how they ended."""
 
     @property
     def scope(self) -> str:
-        """The scope of every operation this client makes."""
+        """The scope of every operation of this client."""
         ...
 
     def ref_of(self, operation: Operation | OperationRef | str) -> OperationRef:
         """Return the ref of an operation, of a ref (itself) or of a bare uid.
 
         Raises:
-            ValueError: the uid cannot be one, or the operation belongs to another scope.
+            ValueError: the uid is invalid, or the operation belongs to another scope.
         """
         ...
 
     async def read_operation(self, ref: OperationRef, *, may_send: MaySend | None = None) -> Operation:
-        """Ask the vendor how the operation stands.
+        """Read an operation from the vendor.
 
         Args:
             ref: The operation.
-            may_send: For callers that keep to a budget of requests: awaited when a request is about to leave; if it
-                returns False, nothing is sent. One request is then made, and none while the vendor wants all to pause; another
-                one only if it may be sent too.
+            may_send: For a read that a budget of requests pays for, see `rewards_core.http.messages.Request`.
 
         Raises:
-            VendorError: as the client's reads do; `NotFound` where the vendor knows no such operation, `ConnectFailed` if it was
-                not sent.
+            VendorError: the read failed: `NotFound` if the vendor has no such operation, `ConnectFailed` if nothing was sent.
         """
         ...
 
@@ -166,20 +163,20 @@ class OperationReader(Protocol):
         before_page: Callable[[], Awaitable[object]] | None = None,
         may_send: MaySend | None = None,
     ) -> Sequence[Operation]:
-        """Ask the vendor once, with one listing, which operations it holds under the keys of some requests.
+        """Find the operations of some requests by their keys, with one list.
 
         Args:
-            requests: Of one kind and one owner.
-            before_page: Awaited before each further page of the listing, so that pages keep to a budget of requests.
+            requests: Requests of one kind and one owner.
+            before_page: Awaited before each further page of the list, which a budget of requests may pay for.
             may_send: As for `read_operation`, for each page.
 
         Returns:
-            Every listed operation that bears one of the keys, whatever its content; compare it by `KeyedRequest.is_met_by`. That
-            one is missing proves nothing.
+            Every listed operation with one of the keys, whatever its content: compare it by `KeyedRequest.is_met_by`. A missing
+            operation proves nothing.
 
         Raises:
-            VendorError: as the client's reads do.
-            ValueError: a request is of another scope or of a kind this client cannot list.
+            VendorError: the read failed.
+            ValueError: a request is of another scope, or of a kind that this client cannot list.
         """
         ...
 
@@ -192,44 +189,43 @@ class OperationReader(Protocol):
         ...
 
     def conclude(self, asked: Operation | KeyedRequest | None, final: Operation) -> Operation:
-        """Return the terminal operation if it is done and is what was asked for.
+        """Return the terminal operation if it is done and is the one that was asked for.
 
         Args:
-            asked: The operation as it was created here, or the request whose operation was found by its key, or None if only its
-                ref is known.
+            asked: The operation as it was created, or the request whose operation was found by its key; None for a bare ref.
             final: The operation in a terminal status.
 
         Returns:
-            The final operation; `recovered` where it was found instead of created.
+            The final operation; `recovered` if it was found instead of created.
 
         Raises:
-            OperationFailed: the chain said failed.
-            OperationMismatch: it settled, but as another operation than was asked for.
+            OperationFailed: it failed on the blockchain.
+            OperationMismatch: it is another operation than was asked for.
         """
         ...
 
 
 @frozen(kw_only=True)
 class Event:
-    """One thing a vendor said in a signed body, after parsing.
+    """One parsed event of a vendor.
 
-    `problem` is None for an event that can be used. Otherwise it says in a few words why the body is kept as a dead letter and
-    settles nothing: it could not be read, or it names another app.
+    `problem` is None for a usable event. Otherwise the body becomes a dead letter and settles nothing, because it cannot be read
+    or names another app.
 
     Attributes:
         scope: The scope of the source that received it.
         name: The vendor's event name, empty if unreadable.
-        identity: 16 bytes which are equal for two deliveries of one event and for nothing else.
+        identity: 16 bytes that are equal only for deliveries of the same event.
         body: The signed bytes as they arrived.
-        ref: The operation it speaks of, if one was found.
-        also: Further operations it speaks of; the vendor is asked about each.
+        ref: The operation in it, if one was found.
+        also: Further operations in it; each is looked up at the vendor.
         key: The caller's idempotency key of the operation, if the body carries it.
-        resource: The operation's JSON object, only if it carries every mandatory field and a terminal status.
+        resource: The operation's JSON object, only if it has every mandatory field and a terminal status.
         occurred_at: The vendor's own time of the event, as text.
-        correlation_id: Unsigned hint from the headers, shown only.
-        attempt: Unsigned hint from the headers, shown only.
-        problem: Why it cannot be used, or None.
-        signature: The signature header as it arrived, so that the body can be handed on with it.
+        correlation_id: An unsigned hint from the headers, for display.
+        attempt: An unsigned hint from the headers, for display.
+        problem: Why the event cannot be used, or None.
+        signature: The signature header as it arrived, to forward the body with.
     """
 
     scope: str
@@ -248,11 +244,11 @@ class Event:
 
 
 class EventSource(Protocol):
-    """One vendor's webhooks: how they are signed and what they say. It knows no store and does no IO.
+    """The signatures and events of one vendor's webhooks, without IO.
 
-    A source may also have `event_names`, a collection of the event names that the vendor documents: a receiver then warns of a
-    handler for another name. And it may have `admits(headers) -> bool`: False refuses a delivery before its body is read, because
-    its headers show that `verify` would refuse it whatever the body is.
+    A source may also have `event_names`, the event names that the vendor documents: a receiver warns about a handler for any
+    other name. It may also have `admits(headers) -> bool`: False refuses a delivery before its body is read, because `verify`
+    would refuse it with any body.
     """
 
     @property
@@ -268,16 +264,16 @@ class EventSource(Protocol):
             body: The raw bytes, as they arrived.
 
         Raises:
-            SignatureError: for whatever else arrives, and nothing but that.
+            SignatureError: for any other delivery; no other error is raised.
         """
         ...
 
     def parse(self, body: bytes, headers: Mapping[str, str] | None = None) -> Event:
-        """Read a verified body; total: what cannot be used comes back with its `problem`.
+        """Read a verified body; one that cannot be used is returned with its `problem`.
 
         Args:
             body: The verified bytes.
-            headers: Where unsigned hints (correlation id, attempt) are taken from.
+            headers: The source of the unsigned hints (correlation id, attempt).
 
         Raises:
             TypeError: the body is not bytes.

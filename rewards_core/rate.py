@@ -1,6 +1,6 @@
-"""How many calls a client has under way and how fast it starts them.
+"""Limits on the calls of a client: how many run at once, and how fast they start.
 
-A call waits here, before it touches the network, so that what ends while it waits is known never to have left.
+A call waits here before it touches the network, so that a call which ends while it waits was never sent.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from rewards_core.clock import loop_time
 from rewards_core.validation import number, optional, whole
 
 SPREAD = 0.5
-"""After a pause calls come back over this share of it, at most `MAX_SPREAD` seconds."""
+"""After a pause, calls start again over this share of it, at most `MAX_SPREAD` seconds."""
 MAX_SPREAD = 5.0
 
 
 @frozen(kw_only=True)
 class Limits:
-    """How much one client asks of a vendor at a time.
+    """The limits of one client.
 
     Attributes:
-        connections: Requests under way at once, None for as many as there are.
-        calls_per_second: Requests started per second, None for as many as there are.
-        burst: Requests that may start at once after a quiet time; a second's worth if not given.
+        connections: Requests that run at once, None for no limit.
+        calls_per_second: Requests that start per second, None for no limit.
+        burst: Requests that may start at once after an idle time; by default those of one second.
     """
 
     connections: int | None = field(default=100, validator=optional(whole(at_least=1)))
@@ -37,19 +37,11 @@ class Limits:
 
     def __attrs_post_init__(self) -> None:
         if self.burst is not None and self.calls_per_second is None:
-            raise ValueError("burst: give calls_per_second as well, or leave burst out; it has no meaning without a rate.")
+            raise ValueError("burst: give calls_per_second as well, or leave burst out: without a rate it has no effect.")
 
 
 class Limiter:
-    """Slots, a rate and a shared pause, in the time of the running loop.
-
-    Args:
-        limits: What holds.
-        random: A number from 0 to 1, to spread those who waited out one pause.
-
-    Attributes:
-        paused_until: The moment at which the last pause ends.
-    """
+    """Slots, a rate and a shared pause, in the time of the running loop; `random` spreads the calls after a pause."""
 
     def __init__(self, limits: Limits, *, random: Callable[[], float] = random.random) -> None:
         self._free: float = math.inf if limits.connections is None else limits.connections
@@ -63,23 +55,22 @@ class Limiter:
         self.paused_until = -math.inf
         self._pauses = 0
         self._spread = 0.0
-        self._plain = self._interval is None
 
     def take(self) -> bool:
-        """Take a slot if that needs no waiting; the common case costs one comparison or two."""
-        if self._free > 0 and (self._plain or self._start_now()):
+        """Take a slot if no wait is needed."""
+        if self._free > 0 and self._start_now():
             self._free -= 1
             return True
         return False
 
     def ready_in(self) -> float:
-        """Return the seconds until pause and rate let the next call start, 0 if they do now."""
+        """Return the seconds until pause and rate let the next call start."""
         return max(0.0, max(self.paused_until, self._next_start - self._tolerance) - loop_time())
 
     async def wait(self, timeout: float = math.inf) -> bool:
-        """Wait for pause, slot and rate in this order; return whether all were had within `timeout` seconds.
+        """Wait for pause, slot and rate in this order; return False if that takes more than `timeout` seconds.
 
-        Who has its turn by the rate and no slot yet would start, with all others like it, when the slots come free together.
+        Calls that had their turn by the rate before they had a slot would all start when the slots come free together.
         """
         deadline = loop_time() + timeout
         while True:
@@ -93,43 +84,40 @@ class Limiter:
                 raise
             if in_time and pauses == self._pauses:
                 return True
-            self.release()  # there was no time, or a pause began meanwhile: it holds for this call too
+            self.release()  # no time left, or a pause began meanwhile
             if not in_time:
                 return False
 
     def release(self) -> None:
-        """Give a slot back: to the first who waits, else to all."""
+        """Return a slot, to the first waiter if there is one."""
         while self._waiting:
-            first = self._waiting.popleft()
-            if not first.done():
-                first.set_result(None)
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
                 return
         self._free += 1
 
     def give_back(self) -> None:
-        """Let another call have the turn by the rate of one that does not start after all."""
+        """Return the turn by the rate of a call that does not start after all."""
         if self._interval is not None:
             self._next_start -= self._interval
 
     def pause(self, seconds: float) -> None:
-        """Let no call start for so many seconds; those that waited come back spread out."""
+        """Start no call for this many seconds; then the waiting calls start spread out."""
         until = loop_time() + seconds
         if until > self.paused_until:
             self.paused_until = self._next_start = until
             self._pauses += 1
             self._spread = min(seconds * SPREAD, MAX_SPREAD)
-            self._plain = False
 
     def paused_for(self) -> float:
-        """Return the seconds the present pause still lasts, 0 if there is none."""
+        """Return the seconds left of the pause, 0 without one."""
         return max(0.0, self.paused_until - loop_time())
 
     def _start_now(self) -> bool:
         if self.ready_in() > 0.0:
             return False
-        if self._interval is None:
-            self._plain = True
-        else:
+        if self._interval is not None:
             self._next_start = max(loop_time(), self._next_start) + self._interval
         return True
 
@@ -139,8 +127,6 @@ class Limiter:
             if until > deadline:
                 return False
             await asyncio.sleep(until - now)
-        if self._interval is None:
-            self._plain = True
         return True
 
     async def _keep_rate(self, deadline: float) -> bool:
@@ -156,18 +142,18 @@ class Limiter:
         return True
 
     async def _have_slot(self, deadline: float) -> bool:
-        if self._free > 0:  # then nobody waits: a slot is only freed when the queue is empty
+        if self._free > 0:  # so no call waits: a slot is free only if the queue is empty
             self._free -= 1
             return True
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
         try:
             async with asyncio.timeout_at(None if deadline == math.inf else deadline):
-                await place
+                await waiter
         except TimeoutError:
-            return place.done() and not place.cancelled()
+            return waiter.done() and not waiter.cancelled()
         except BaseException:
-            if place.done() and not place.cancelled():
+            if waiter.done() and not waiter.cancelled():
                 self.release()
             raise
         return True

@@ -1,4 +1,4 @@
-"""Secrets that do not show themselves: not in a repr, a log, a pickle, nor in a local variable on a traceback."""
+"""Secrets that appear in no repr, log or pickle, nor in a local variable on a traceback."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ E = TypeVar("E", bound=BaseException)
 
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
 _BLANK = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10))))
-"""Letters, marks and symbols that show nothing."""
+"""Letters, marks and symbols that are invisible."""
 _QUOTES = frozenset({"''", '""', "``", "\u2018\u2019", "\u201c\u201d"})
 _unexpanded = re.compile(r"\$\{[^}]*\}|\{\{[^}]*\}\}|\$\([^)]*\)|^\$[A-Za-z_]\w*$|^%\w+%$").search
 
 
 class SecretHolder:
-    """What holds a secret in its memory: a copy of it is itself, and it cannot be pickled."""
+    """An object that holds a secret: a copy of it is itself, and it cannot be pickled."""
 
     __slots__ = ()
 
@@ -32,24 +32,24 @@ class SecretHolder:
         return self
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"{self._known_as()}: a secret does not leave its process. Build the object again in the other one.")
+        raise TypeError(f"{self._known_as()}: an object with a secret cannot be pickled. Build it again in the other process.")
 
     def _known_as(self) -> str:
         return type(self).__name__
 
 
 class Secret(SecretHolder):
-    """Hold a secret text; only `reveal()` gives it, and neither `repr` nor `str`, logs, copies nor pickles do.
+    """A secret text, which only `reveal()` returns.
 
     Args:
-        value: The secret, without white space, control or invisible characters, without quotes around it.
-        name: What it is, for messages, such as `"api_secret"`.
-        spaces: Whether there may be spaces inside it, as in a password that a person chose.
+        value: The secret, without white space, control or invisible characters, and without quotes around it.
+        name: Its name for messages, such as `"api_secret"`.
+        spaces: Whether it may contain spaces, as a password may.
 
     Raises:
         TypeError: `value` is not a str.
-        ValueError: `value` is empty, or was spoilt on its way here: a line break from a file, quotes from a settings file, an
-            invisible character from a web page, a placeholder that nobody expanded.
+        ValueError: `value` is empty or was damaged: a line break from a file, quotes from a settings file, an invisible character
+            from a web page, or a placeholder that was not expanded.
     """
 
     __slots__ = ("__value", "_name")
@@ -66,7 +66,7 @@ class Secret(SecretHolder):
             raise ValueError(f"{name}: {problem}")
 
     def reveal(self) -> str:
-        """Return the secret itself. Use it in the same expression, so that no local variable holds it."""
+        """Return the secret. Use it in the same expression, so that no local variable holds it."""
         return self.__value
 
     def __repr__(self) -> str:
@@ -85,7 +85,7 @@ class Secret(SecretHolder):
 
 
 def _problem_of(text: str, *, spaces: bool) -> str | None:
-    """Return what is wrong with a secret and what to do about it, without showing any of it."""
+    """Return what is wrong with a secret and what to do, without showing any of it."""
     if not text.strip():
         return "it is empty. Check where it is read from."
     if text[-1] in "\r\n":
@@ -93,7 +93,7 @@ def _problem_of(text: str, *, spaces: bool) -> str | None:
     if _unexpanded(text):
         return "it holds a placeholder such as ${NAME} that was not expanded. Check the settings that it comes from."
     if text[0] + text[-1] in _QUOTES and len(text) > 1:
-        return "it stands in quotes. Give it without them."
+        return "it is in quotes. Give it without them."
     for character in text if not spaces else text.replace(" ", "_"):
         category = unicodedata.category(character)
         if category in _INVISIBLE or character in _BLANK:
@@ -105,9 +105,9 @@ def _problem_of(text: str, *, spaces: bool) -> str | None:
 
 
 def shielded(function: Callable[P, T]) -> Callable[P, T]:
-    """Decorate a function that takes secrets: what it raises leaves without the frames whose local variables hold them.
+    """Decorate a function that takes secrets: its errors lose the frames whose local variables hold them.
 
-    Collectors of errors read the local variables of every frame on a traceback, of the errors that came before, and of those in a
+    Error trackers read the local variables of every frame on a traceback, of the causes and contexts, and of the errors in a
     group.
     """
 
@@ -127,13 +127,13 @@ def shielded(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def without_frames(error: E) -> E:
-    """Take the tracebacks off an error, those that it came from and the members of groups, and return it."""
+    """Remove the tracebacks of an error, its causes and contexts and the members of groups, and return it."""
     seen: set[int] = set()
-    left: list[BaseException | None] = [error]
-    while left:
-        each = left.pop()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        each = pending.pop()
         if each is not None and id(each) not in seen:
             seen.add(id(each))
             each.__traceback__ = None
-            left += [each.__cause__, each.__context__, *(each.exceptions if isinstance(each, BaseExceptionGroup) else ())]
+            pending += [each.__cause__, each.__context__, *(each.exceptions if isinstance(each, BaseExceptionGroup) else ())]
     return error

@@ -1,6 +1,7 @@
-"""Words for people: a stranger's text on one line, and a number of things."""
+"""Text for messages: untrusted text on one line, counts and lists."""
 
 import re
+from collections.abc import Collection
 from json import dumps
 from urllib.parse import quote
 
@@ -8,13 +9,13 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 
 
 def one_line(text: str, limit: int = 300) -> str:
-    """Return a stranger's text as one printable line of at most `limit` characters."""
+    """Return an untrusted text as one printable line of at most `limit` characters."""
     line = _CONTROL.sub(" ", text).strip()
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def hide(text: str, secrets: tuple[str, ...], limit: int = 300) -> str:
-    """Return a stranger's text as one line, with every occurrence of each secret replaced before it is cut."""
+    """Return an untrusted text as one line, with each secret replaced before the line is cut."""
     for secret in secrets:
         for written in (secret, dumps(secret)[1:-1], quote(secret, safe="")):  # plain, as inside JSON, and as inside a URL
             text = text.replace(written, "[hidden]")
@@ -22,5 +23,11 @@ def hide(text: str, secrets: tuple[str, ...], limit: int = 300) -> str:
 
 
 def counted(count: int, one: str, many: str = "") -> str:
-    """Return a number of things in words: `1 row` or `1,200 rows`; where an s is not enough, `many` is the other word."""
+    """Return a count in words: `1 row` or `1,200 rows`; `many` is an irregular plural."""
     return f"1 {one}" if count == 1 else f"{count:,} {many or one + 's'}"
+
+
+def listed(names: Collection[str]) -> str:
+    """Return names as a list in words: `A`, `A and B`, `A, B and C`."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last

@@ -1,7 +1,7 @@
-"""Checks of arguments and settings, made before any request leaves.
+"""Checks of arguments and settings, made before any request is sent.
 
-A wrong type is a `TypeError`, a wrong value a `ValueError`; the text names the argument and says what to give. No value of a
-secret is ever checked here: see `rewards_core.secrets`.
+Every `check_x` returns the value that it accepts. A wrong type raises `TypeError`, a wrong value `ValueError`; the text begins
+with `name`, the argument as the caller calls it, and says what to give. Secrets are checked in `rewards_core.secrets` instead.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from rewards_core.secrets import shielded
 T = TypeVar("T")
 N = TypeVar("N", int, float)
 Validator = Callable[[Any, Any, Any], None]
-"""Checks one attribute of an attrs class, as `validator=` takes it."""
+"""Checks one attribute of an attrs class, see `validator=`."""
 optional: Callable[[Validator], Validator] = attrs.validators.optional
-"""Lets an attribute also be None."""
+"""Allows an attribute to be None."""
 
 MAX_TEXT = 255
 
 plain_id = re.compile(r"[A-Za-z0-9_:@+=~-][A-Za-z0-9_.:@+=~-]{0,254}", re.ASCII).fullmatch
-"""Matches ids as they usually are; whether another text is one says `is_id`."""
+"""Matches the usual ids; `is_id` accepts others too."""
 _unfit_for_id = re.compile(r"[ /?#%\\]").search
 _plain_amount = re.compile(r"[0-9]{1,60}(?:\.[0-9]{1,30})?", re.ASCII).fullmatch
 _unfit_for_url = re.compile(r"[\x00-\x20\x7f-\xa0\\\ud800-\udfff]").search
@@ -38,17 +38,13 @@ _AMOUNT = "above 0, with up to 60 digits and up to 30 decimals"
 
 
 def check_id(value: str, name: str) -> str:
-    """Return an id that can stand in a path, a query and a body.
+    """Check an id, which can stand in a path, a query and a body.
 
     Args:
-        value: 1 to 255 printable characters, none of them white space, `/`, `?`, `#`, `%` or a backslash; not `.` or `..`.
-        name: What the caller calls it, for messages.
-
-    Raises:
-        TypeError: it is not a str.
-        ValueError: it is empty, too long, or holds what an id cannot hold.
+        value: 1 to 255 printable characters, without white space, `/`, `?`, `#`, `%` and backslash; not `.` or `..`.
+        name: The argument, for messages.
     """
-    if type(value) is str and plain_id(value):  # the usual case, which a call pays for twice
+    if type(value) is str and plain_id(value):  # the usual case, twice in each call
         return value
     text = check_str(value, name)
     if is_id(text):
@@ -69,59 +65,37 @@ def is_id(value: object) -> bool:
 
 
 def check_key(value: str, name: str) -> str:
-    """Return an idempotency key, which travels in bodies only.
-
-    Args:
-        value: 1 to 255 printable characters, no white space at either end: a vendor that trims it could not be asked for it.
-        name: What the caller calls it, for messages.
-
-    Raises:
-        TypeError: it is not a str.
-        ValueError: it is empty, too long, or holds what a key cannot hold.
-    """
-    return _printable(value, name, "Make one for each payout, once, and keep it before the call")
+    """Check an idempotency key: 1 to 255 printable characters, without white space at the ends, which a vendor may trim."""
+    return _printable(value, name, "Make one key for each payout, and store it before the call")
 
 
 def check_name(value: str, name: str) -> str:
-    """Return a name that travels in bodies only.
-
-    Args:
-        value: 1 to 255 printable characters, no white space at either end.
-        name: What the caller calls it, for messages.
-
-    Raises:
-        TypeError: it is not a str.
-        ValueError: it is empty, too long, or holds what a name cannot hold.
-    """
-    return _printable(value, name, "Give it as the vendor knows it")
+    """Check a name that is sent in bodies only: 1 to 255 printable characters, without white space at the ends."""
+    return _printable(value, name, "Give the name that the vendor uses")
 
 
 def check_amount(value: str | int | Decimal, name: str = "amount") -> str:
-    """Return an amount in plain digits, every one of them kept.
+    """Return an amount in plain digits, all of them kept.
 
     Args:
-        value: Above 0; as text of the form `12` or `12.345` with up to 60 digits and up to 30 decimals, as int or as Decimal.
-        name: What the caller calls it, for messages.
-
-    Raises:
-        TypeError: it is a float, a bool or another type.
-        ValueError: it is not above 0, or not of that form.
+        value: Above 0: a text such as `12` or `12.345` with up to 60 digits and up to 30 decimals, an int or a Decimal.
+        name: The argument, for messages.
     """
     if isinstance(value, str):
         text = str.__str__(value)
     elif isinstance(value, Decimal):
-        # the size is looked at before a huge exponent is written out
+        # the size is checked before a huge exponent is written out
         text = format(value, "f") if value.is_finite() and -91 < value.adjusted() < 60 else _out_of_range(value, name)
     elif type(value) is int:
         text = str(value) if -(10**60) < value < 10**60 else _out_of_range(value, name)
-    else:  # floats have lost digits already, a bool is no amount
+    else:  # a float has lost digits already
         raise TypeError(f"{name}: give a str, int or Decimal such as '1.23', which keeps every digit, not {kind_of(value)}.")
     if not _plain_amount(text):
         raise ValueError(f"{name}: {shown(text)} is not an amount. Give plain digits such as '1.23', {_AMOUNT}.")
     if text[0] == "0":
         text = text.lstrip("0")
         if not text.strip("0."):
-            raise ValueError(f"{name}: it is zero. Give an amount {_AMOUNT}; where nothing is to be paid, leave the call out.")
+            raise ValueError(f"{name}: it is zero. Give an amount {_AMOUNT}, or make no call.")
         if text[0] == ".":
             text = f"0{text}"
     return text
@@ -136,19 +110,15 @@ def check_number(
     at_most: float | None = None,
     unit: str = "",
 ) -> float:
-    """Return a finite number within its bounds.
+    """Check a finite number; a bool is none.
 
     Args:
         value: An int or a float.
-        name: What the caller calls it, for messages.
-        above: It must be greater than this.
-        at_least: It must not be less than this.
-        at_most: It must not be greater than this.
-        unit: What it counts, such as `"seconds"`, for messages.
-
-    Raises:
-        TypeError: it is no number; a bool is none.
-        ValueError: it is not finite, beyond what a float holds, or out of bounds.
+        name: The argument, for messages.
+        above: The number must be greater than this.
+        at_least: The number must not be less than this.
+        at_most: The number must not be greater than this.
+        unit: What the number counts, such as `"seconds"`, for messages.
     """
     if type(value) is not float and (isinstance(value, bool) or not isinstance(value, (int, float))):
         raise TypeError(f"{name}: give {unit or 'a number'}{_range(above, at_least, at_most)}, not {kind_of(value)}.")
@@ -158,12 +128,7 @@ def check_number(
 
 
 def check_whole(value: int, name: str, *, at_least: int, at_most: int | None = None) -> int:
-    """Return a whole number within its bounds.
-
-    Raises:
-        TypeError: it is no int; a bool and a float are none.
-        ValueError: it is out of bounds.
-    """
+    """Check an int; a bool and a float are none."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: give a whole number{_range(None, at_least, at_most)}, not {kind_of(value)}.")
     if _out_of_bounds(value, None, at_least, at_most):
@@ -172,43 +137,24 @@ def check_whole(value: int, name: str, *, at_least: int, at_most: int | None = N
 
 
 def check_timeout(value: float, name: str = "timeout") -> float:
-    """Return the seconds of one call, above 0 and finite.
-
-    Raises:
-        TypeError: it is no number.
-        ValueError: it is not above 0, or not finite.
-    """
+    """Check the seconds of one call: above 0 and finite."""
     return check_number(value, name, above=0, unit="seconds")
 
 
 def check_wait(value: float | None, name: str = "timeout") -> float | None:
-    """Return the seconds that somebody waits at most, 0 or more; None is for as long as it takes.
-
-    Raises:
-        TypeError: it is no number.
-        ValueError: it is negative or not finite.
-    """
+    """Check the most seconds to wait: 0 or more, None for no limit."""
     return None if value is None else check_number(value, name, at_least=0, unit="None or seconds")
 
 
 def check_flag(value: bool, name: str) -> bool:
-    """Return a switch; the text "false" from a file of settings would count as true, which may cost money.
-
-    Raises:
-        TypeError: it is neither True nor False.
-    """
+    """Check a bool; nothing else counts, as the text "false" from a settings file is true."""
     if not isinstance(value, bool):
         raise TypeError(f"{name}: give True or False, not {kind_of(value)}.")
     return value
 
 
 def check_choice(value: T, name: str, words: Collection[str]) -> T:
-    """Return a word that is one of those offered.
-
-    Raises:
-        TypeError: it is not a str.
-        ValueError: it is none of them.
-    """
+    """Check a word that must be one of those offered."""
     offered = ", ".join(map(repr, words))
     if not isinstance(value, str):
         raise TypeError(f"{name}: give one of {offered}, not {kind_of(value)}.")
@@ -218,36 +164,25 @@ def check_choice(value: T, name: str, words: Collection[str]) -> T:
 
 
 def check_instance(value: T, name: str, kind: type[T]) -> T:
-    """Return an object of a class, such as a policy.
-
-    Raises:
-        TypeError: it is of another class; that is named, never its repr.
-    """
+    """Check an object of a class; the message names its own class, never its repr."""
     if not isinstance(value, kind):
         raise TypeError(f"{name}: give {kind.__name__}(...), not {kind_of(value)}.")
     return value
 
 
 def setting(value: T | None, name: str, kind: type[T]) -> T:
-    """Return the object that was given for a setting, the class's default where none was.
-
-    Raises:
-        TypeError: it is of another class.
-    """
+    """Return the object that was given for a setting, or the class's default."""
     return kind() if value is None else check_instance(value, name, kind)
 
 
 def check_methods(value: T, name: str, words: str, methods: Collection[str] | type[Any]) -> T:
-    """Return an object somebody brought, if it has what it is brought for.
+    """Check an object that the caller implements.
 
     Args:
         value: The object.
-        name: What the caller calls it, for messages.
+        name: The argument, for messages.
         words: What to give, such as `"a FileBreakerStore or another BreakerStore"`.
-        methods: The methods it must have, or the Protocol it must meet, attributes included.
-
-    Raises:
-        TypeError: it lacks one; its class is named, never its repr.
+        methods: The methods that it must have, or the Protocol, attributes included.
     """
     wanted = _members(methods) if isinstance(methods, type) else dict.fromkeys(methods, True)
     missing = [
@@ -260,45 +195,28 @@ def check_methods(value: T, name: str, words: str, methods: Collection[str] | ty
 
 
 def check_callable(value: T, name: str) -> T:
-    """Return a function or another object that can be called, such as a clock.
-
-    Raises:
-        TypeError: it cannot be called.
-    """
+    """Check a function, or another object that can be called."""
     if not callable(value):
         raise TypeError(f"{name}: give a function, not {kind_of(value)}.")
     return value
 
 
 def check_str(value: Any, name: str) -> str:
-    """Return a plain str: of a member of an enumeration its value, which is what the vendor knows.
-
-    Raises:
-        TypeError: it is not a str.
-    """
+    """Return a plain str: the value of a member of an enumeration."""
     if not isinstance(value, str):
         raise TypeError(f"{name}: give a str, not {kind_of(value)}.")
     return str.__str__(value)
 
 
 def check_bytes(value: Any, name: str) -> bytes:
-    """Return bytes.
-
-    Raises:
-        TypeError: it is not bytes.
-    """
+    """Check bytes."""
     if not isinstance(value, bytes):
         raise TypeError(f"{name}: give bytes, not {kind_of(value)}.")
     return value
 
 
 def check_path(value: Any, name: str) -> Path:
-    """Return the path of a file.
-
-    Raises:
-        TypeError: it is neither a str nor a path.
-        ValueError: it is empty, or holds what no file name can hold.
-    """
+    """Return the path of a file, given as a str or a path."""
     text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(text, str):
         raise TypeError(f"{name}: give the path of a file as a str or Path, not {kind_of(value)}.")
@@ -308,49 +226,31 @@ def check_path(value: Any, name: str) -> Path:
 
 
 def check_mapping(value: Any, name: str, words: str = "a mapping") -> Mapping[Any, Any]:
-    """Return a mapping.
-
-    Args:
-        value: The mapping.
-        name: What the caller calls it, for messages.
-        words: What to give, such as `"a mapping of key ids to secrets"`.
-
-    Raises:
-        TypeError: it is none; its class is named, never its repr.
-    """
+    """Check a mapping; `words` says what to give, such as `"a mapping of key ids to secrets"`."""
     if not isinstance(value, Mapping):
         raise TypeError(f"{name}: give {words}, not {kind_of(value)}.")
     return value
 
 
 def check_iterable(value: Iterable[T], name: str, words: str) -> Iterable[T]:
-    """Return a list or another iterable of things; a text, bytes and a mapping are none, though Python iterates over them.
-
-    Args:
-        value: The iterable; not consumed.
-        name: What the caller calls it, for messages.
-        words: What to give, such as `"a list of rows"`.
-
-    Raises:
-        TypeError: it is none; its class is named, never its repr.
-    """
+    """Check an iterable, without consuming it; texts, bytes and mappings are refused although Python iterates over them."""
     if isinstance(value, (str, bytes, bytearray, memoryview, Mapping)) or not isinstance(value, Iterable):
         raise TypeError(f"{name}: give {words}, not {kind_of(value)}.")
     return value
 
 
 def shown(text: str) -> str:
-    """Return a stranger's short text in quotes and ASCII, of a long one the length only."""
+    """Return an untrusted text in quotes and ASCII, or the length of a long one."""
     return "an empty text" if not text else ascii(text) if len(text) <= 80 else f"a text of {len(text)} characters"
 
 
 def kind_of(value: object) -> str:
-    """Return what a value is, in a word that a reader knows: its class, or None."""
+    """Return the name of a value's class, or `None`."""
     return "None" if value is None else type(value).__name__
 
 
 def checked(check: Callable[..., object], *arguments: Any, **bounds: Any) -> Validator:
-    """Return a validator that applies a check, such as `checked(check_instance, Decimal)`."""
+    """Return an attrs validator from a check, such as `checked(check_instance, Decimal)`."""
 
     def validate(_: Any, attribute: Any, value: Any) -> None:
         check(value, attribute.name, *arguments, **bounds)
@@ -369,7 +269,7 @@ def whole(*, at_least: int, at_most: int | None = None) -> Validator:
 
 
 def flag() -> Validator:
-    """Return a validator of switches."""
+    """Return a validator of bools."""
     return checked(check_flag)
 
 
@@ -377,17 +277,13 @@ def flag() -> Validator:
 def check_base_url(
     url: str, *, name: str = "base_url", allow_insecure: bool = False, allowed_by: str = "allow_insecure=True"
 ) -> str:
-    """Return a base URL without its closing slash, if credentials may be sent there.
+    """Return a base URL without its closing slash, if credentials may be sent to it.
 
     Args:
         url: `https://host[:port][/path]`.
-        name: What the caller calls it, for messages.
+        name: The argument, for messages.
         allow_insecure: Whether plain http may be used outside loopback.
-        allowed_by: How the caller allows it, for messages.
-
-    Raises:
-        TypeError: it is not a str, or `allow_insecure` is neither True nor False.
-        ValueError: it is no such URL, carries credentials, a query or a fragment, or is plain http outside loopback.
+        allowed_by: The option that allows it, for messages.
     """
     check_flag(allow_insecure, "allow_insecure")
     url = check_str(url, name)
@@ -396,27 +292,45 @@ def check_base_url(
             raise ValueError
         parts = urlsplit(url)
         host = parts.hostname
-        parts.port  # noqa: B018 - read to learn whether it is a port
+        parts.port  # noqa: B018 - raises for an invalid port
     except ValueError:
         host = None
     if not host or parts.scheme not in {"http", "https"}:
         raise ValueError(f"{name}: give an absolute http or https URL such as 'https://api.example.com/v1'.")
     if "@" in parts.netloc:
         raise ValueError(
-            f"{name}: there are credentials before {host!a}. Give the URL without them, and credentials as arguments."
+            f"{name}: there are credentials before {host!a}. Give the URL without them, and the credentials as arguments."
         )
     if "?" in url or "#" in url:
         raise ValueError(f"{name}: there is a query or fragment after {host!a}. Give a URL that ends with its path.")
     if parts.scheme == "http" and not allow_insecure and not is_loopback(host):
         raise ValueError(
-            f"{name}: http to {host!a} would show the credentials on the way. Give an https URL, or {allowed_by} if the "
-            "network between is yours."
+            f"{name}: http to {host!a} would show the credentials to the network. Give an https URL, or {allowed_by} if the "
+            "network is yours."
         )
     return url.rstrip("/")
 
 
+@shielded
+def url_from(environ: Mapping[str, str], name: str, *, allow_insecure: bool = False) -> str | None:
+    """Return the base URL in an environment variable, None if it is missing or empty; a `ValueError` shows nothing of it."""
+    url = environ.get(name)
+    if not url:
+        return None
+    try:
+        return check_base_url(url, name=name, allow_insecure=allow_insecure)
+    except ValueError:
+        if "@" in url:
+            why = "holds a user name or password. Remove them: credentials have variables of their own."
+        elif url.lower().startswith("http://"):
+            why = "begins with http://, which would show the credentials to the network. Use https://."
+        else:
+            why = "is not a base URL. Set it to one such as https://api.example.com/v1."
+    raise ValueError(f"{name} {why}")
+
+
 def is_loopback(host: str) -> bool:
-    """Return whether a host name or address is this machine by definition."""
+    """Return whether a host name or address is this machine by definition, without a look-up."""
     if host.lower() == "localhost":
         return True
     try:
@@ -432,12 +346,12 @@ def _printable(value: str, name: str, advice: str) -> str:
     if 0 < len(text) <= MAX_TEXT and text.isprintable() and text == text.strip():
         return text
     raise ValueError(
-        f"{name}: {shown(text)} cannot be used. {advice}: 1 to {MAX_TEXT} printable characters, no white space at the ends."
+        f"{name}: {shown(text)} cannot be used. {advice}: 1 to {MAX_TEXT} printable characters, without white space at the ends."
     )
 
 
 def _members(protocol: type[Any]) -> dict[str, bool]:
-    """Return the public names of a protocol, and whether each is a method."""
+    """Return the public names of a Protocol, and whether each is a method."""
     return {
         name: callable(member)
         for kind in protocol.__mro__
@@ -462,7 +376,7 @@ def _range(above: float | None, at_least: float | None, at_most: float | None) -
 
 
 def _briefly(value: float) -> str:
-    return repr(value) if not isinstance(value, int) or -(10**20) < value < 10**20 else "a far larger one"
+    return repr(value) if not isinstance(value, int) or -(10**20) < value < 10**20 else "a number of over 20 digits"
 
 
 def _out_of_range(value: int | Decimal, name: str) -> NoReturn:

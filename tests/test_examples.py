@@ -45,7 +45,7 @@ async def service(sandbox: OriginalSandbox, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("ORIGINAL_API_KEY", sandbox.api_key)
     monkeypatch.setenv("ORIGINAL_API_SECRET", sandbox.api_secret)
     monkeypatch.setenv("ORIGINAL_BASE_URL", sandbox.url)
-    monkeypatch.setenv("ORIGINAL_WEBHOOK_KEYS", ":".join(next(iter(sandbox.deliveries.keys.items()))))
+    monkeypatch.setenv("ORIGINAL_WEBHOOK_KEYS", ":".join(next(iter(sandbox.webhooks.keys.items()))))
     runner = web.AppRunner(load("service").make_app())
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -70,7 +70,7 @@ async def test_service_answers_once_the_chain_has_confirmed(service: str, sandbo
 async def test_service_finds_what_the_vendor_made_of_an_order_whose_answer_was_lost(
     service: str, sandbox: OriginalSandbox
 ) -> None:
-    sandbox.switches.list_lag = 600.0  # no look-up can find it: only the webhook shows it
+    sandbox.options.list_lag = 600.0  # no look-up can find it: only the webhook shows it
     sandbox.plan.script("drop_after_commit")
     status, answer = await ask(service, ORDER)
     assert (status, answer["status"]) == (200, "done")

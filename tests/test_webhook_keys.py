@@ -10,13 +10,13 @@ import pytest
 from original_async import OriginalWebhooks
 from original_async.settings import WEBHOOK_KEYS
 from payouts.cli.credentials import webhook_source
-from rewards_core.keys import parse_keys, read_keys_file, read_keys_variable
+from rewards_core.keys import parse_keys, read_keys_variable, webhook_keys
 from tests.canary import locals_with
 from webhooks.cli.sources import ReloadableSource, SourceSpec
 
 READERS: dict[str, Callable[[Path], object]] = {
     "variable": lambda _: read_keys_variable(WEBHOOK_KEYS),
-    "file": read_keys_file,
+    "file": lambda path: webhook_keys(path, WEBHOOK_KEYS),
     "from_env": lambda _: OriginalWebhooks.from_env(),
     "listener": lambda file: ReloadableSource(SourceSpec(keys_file=file)),
     "payout": lambda file: webhook_source(file, scope="default"),
@@ -43,7 +43,7 @@ def shows_nothing(error: BaseException) -> bool:
 def test_keys_are_read_as_pairs_or_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, keys: dict[str, str]) -> None:
     (tmp_path / "keys").write_text(text)
     monkeypatch.setenv("KEYS", text)
-    assert parse_keys(text, "keys") == read_keys_file(tmp_path / "keys") == read_keys_variable("KEYS") == keys
+    assert parse_keys(text, "keys") == webhook_keys(tmp_path / "keys", "KEYS") == read_keys_variable("KEYS") == keys
 
 
 @pytest.mark.parametrize("text", [*NONE, *CANARIES])
@@ -81,11 +81,11 @@ def test_the_error_says_where_and_which() -> None:
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none: .*No such file"):
-        read_keys_file(tmp_path / "none")
+        webhook_keys(tmp_path / "none", "KEYS")
     file = tmp_path / "keys"
     file.write_bytes(b"a:tell-tale\xff")
     with pytest.raises(ValueError, match=r"keys: .*UTF-8") as refused:
-        read_keys_file(file)
+        webhook_keys(file, "KEYS")
     assert shows_nothing(refused.value)
 
 

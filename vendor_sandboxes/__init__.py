@@ -1,4 +1,4 @@
-"""Both vendors played on aiohttp, with faults that can be switched on."""
+"""Both vendors on aiohttp, with faults on request."""
 
 from vendor_sandboxes.enkash import EnkashSandbox
 from vendor_sandboxes.original import OriginalSandbox

@@ -11,72 +11,26 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from attrs import fields
+
 from vendor_sandboxes.enkash import CLIENT_ID, CLIENT_SECRET, PASSWORD, USERNAME, EnkashSandbox
-from vendor_sandboxes.enkash_switches import EnkashSwitches
-from vendor_sandboxes.faults import Faults, read_span, switches_of
+from vendor_sandboxes.options import EnkashOptions, OriginalOptions, SandboxOptions
 from vendor_sandboxes.original import API_KEY, API_SECRET, APP_UID, REWARDS, WEBHOOK_KEYS, OriginalSandbox
-from vendor_sandboxes.original_switches import OriginalSwitches
 
 if TYPE_CHECKING:
-    from vendor_sandboxes.serving import Sandbox
-
-
-def _chance(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no probability: give a number from 0 to 1")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not value >= 0:
-        raise argparse.ArgumentTypeError(f"{text} is no duration: give seconds, 0 or more")
-    return value
-
-
-def _span(text: str) -> tuple[float, float] | None:
-    try:
-        return read_span(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    from vendor_sandboxes.server import Sandbox
 
 
 def _key(text: str) -> tuple[str, str]:
     key_id, _, secret = text.partition(":")
     if not key_id or not secret:
-        raise argparse.ArgumentTypeError("a webhook key is given as ID:SECRET")
+        raise argparse.ArgumentTypeError("give a webhook key as ID:SECRET")
     return key_id, secret
 
 
-def _add_switches(parser: argparse.ArgumentParser, cls: type[Faults]) -> None:
-    for attribute in switches_of(cls):
-        flag = f"--{attribute.name.replace('_', '-')}"
-        kind, text = attribute.metadata["kind"], attribute.metadata["help"]
-        if kind == "chance":
-            parser.add_argument(
-                flag, type=_chance, nargs="?", const=1.0, default=attribute.default, metavar="P", help=f"probability: {text}"
-            )
-        elif kind == "seconds":
-            parser.add_argument(flag, type=_seconds, default=attribute.default, metavar="SECONDS", help=text)
-        elif kind == "span":
-            parser.add_argument(flag, type=_span, default=attribute.default, metavar="LOW:HIGH", help=text)
-        elif kind == "number":
-            parser.add_argument(flag, type=int, default=attribute.default, metavar="N", help=text)
-        elif kind == "text":
-            parser.add_argument(flag, default=attribute.default, metavar="TEXT", help=text)
-        elif kind == "flag":
-            parser.add_argument(flag, action="store_true", help=text)
-        elif kind == "choice":
-            parser.add_argument(flag, choices=attribute.metadata["words"], default=attribute.default, help=text)
-        else:
-            words = ", ".join(attribute.metadata["words"])
-            parser.add_argument(
-                flag,
-                default=attribute.default,
-                metavar="WORDS",
-                help=f"{text}; one of {words}, or several joined by commas, of which each event draws one",
-            )
+def _add_options(parser: argparse.ArgumentParser, cls: type[SandboxOptions]) -> None:
+    for attribute in fields(cls):
+        parser.add_argument(f"--{attribute.name.replace('_', '-')}", default=attribute.default, **attribute.metadata["argument"])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,48 +41,37 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--seed", type=int, default=0, help="equal seeds give equal uids and faults")
 
     original = vendors.add_parser("original", parents=[common], help="Original: rewards, allocations, claims, webhooks")
-    original.add_argument("--port", type=int, default=9400, help="port to listen on, 0 for any")
-    original.add_argument("--api-key", default=API_KEY)
-    original.add_argument("--api-secret", default=API_SECRET)
-    original.add_argument("--app-uid", default=APP_UID)
-    original.add_argument(
-        "--reward", action="append", dest="rewards", metavar="UID", help="uid of a reward contract; may be repeated"
-    )
-    original.add_argument("--webhook-url", metavar="URL", help="where webhooks go")
-    original.add_argument(
-        "--webhook-key",
-        action="append",
-        type=_key,
-        dest="webhook_keys",
-        metavar="ID:SECRET",
-        help="key that signs webhooks; may be repeated",
-    )
-    original.add_argument("--webhook-attempts", type=int, default=8, help="how many times an event is sent before it is given up")
-    original.add_argument(
-        "--webhook-backoff",
-        type=_seconds,
-        default=0.1,
-        metavar="SECONDS",
-        help="wait before the second attempt; doubles with each further one",
-    )
-    _add_switches(original, OriginalSwitches)
+    add = original.add_argument
+    add("--port", type=int, default=9400, help="port to listen on, 0 for any")
+    add("--api-key", default=API_KEY)
+    add("--api-secret", default=API_SECRET)
+    add("--app-uid", default=APP_UID)
+    add("--reward", action="append", dest="rewards", metavar="UID", help="uid of a reward contract; may be repeated")
+    add("--webhook-url", metavar="URL", help="where webhooks are sent")
+    key_help = "key that signs webhooks; may be repeated"
+    add("--webhook-key", action="append", type=_key, dest="webhook_keys", metavar="ID:SECRET", help=key_help)
+    add("--webhook-attempts", type=int, default=8, help="how many times an event is sent before it is given up")
+    backoff_help = "wait before the second attempt; doubles with each further one"
+    add("--webhook-backoff", type=float, default=0.1, metavar="SECONDS", help=backoff_help)
+    _add_options(original, OriginalOptions)
 
     enkash = vendors.add_parser("enkash", parents=[common], help="EnKash: tokens, coin events, allocations, balances")
-    enkash.add_argument("--port", type=int, default=9500, help="port to listen on, 0 for any")
-    enkash.add_argument("--client-id", default=CLIENT_ID)
-    enkash.add_argument("--client-secret", default=CLIENT_SECRET)
-    enkash.add_argument("--username", default=USERNAME)
-    enkash.add_argument("--password", default=PASSWORD)
-    enkash.add_argument("--funds", type=int, metavar="COINS", help="total of coins that can be given, unlimited by default")
-    _add_switches(enkash, EnkashSwitches)
+    add = enkash.add_argument
+    add("--port", type=int, default=9500, help="port to listen on, 0 for any")
+    add("--client-id", default=CLIENT_ID)
+    add("--client-secret", default=CLIENT_SECRET)
+    add("--username", default=USERNAME)
+    add("--password", default=PASSWORD)
+    add("--funds", type=int, metavar="COINS", help="total of coins that can be given, unlimited by default")
+    _add_options(enkash, EnkashOptions)
     return parser
 
 
 def build(arguments: Sequence[str]) -> Sandbox:
-    """Return the sandbox that the command line asks for.
+    """Return the sandbox of a command line.
 
     Raises:
-        SystemExit: it asks for something there is not.
+        SystemExit: the command line is wrong.
     """
     parser = _parser()
     options: dict[str, Any] = vars(parser.parse_args(arguments))
@@ -150,7 +93,7 @@ async def _serve(sandbox: Sandbox) -> None:
             loop.add_signal_handler(number, stop.set)
     async with sandbox:
         line = sandbox.url if sys.stdout.isatty() else json.dumps({"url": sandbox.url, "ready": True})
-        print(line, flush=True)  # noqa: T201 - the first line tells where the sandbox listens
+        print(line, flush=True)  # noqa: T201 - the first line is the address of the sandbox
         await stop.wait()
 
 

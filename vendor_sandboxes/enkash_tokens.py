@@ -1,4 +1,4 @@
-"""The sandboxed EnKash's `/oauth/token`: who gets a token, how long it lasts, and the lock after three rejections."""
+"""The sandboxed EnKash's `/oauth/token`: its tokens, and the lock after three rejections."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TOKEN_BYTES = 20
 
 @frozen(kw_only=True)
 class Rejection:
-    """Why no token was given."""
+    """A rejected token call."""
 
     status: int
     error: str
@@ -32,16 +32,7 @@ def _equal(given: str, right: str) -> bool:
 
 
 class Tokens:
-    """Give and check tokens of the one account there is.
-
-    Args:
-        client_id: The company's id, first half of Basic and `clientId` of the form.
-        client_secret: Second half of Basic.
-        username: Who logs in.
-        password: With what.
-        clock: Seconds since the epoch.
-        stream: Where tokens come from.
-    """
+    """Issue and check tokens of the one account."""
 
     def __init__(
         self, client_id: str, client_secret: str, username: str, password: str, *, clock: Callable[[], float], stream: Random
@@ -52,31 +43,31 @@ class Tokens:
         self._clock = clock
         self._stream = stream
         self._valid_until: dict[str, float] = {}
-        self._in_a_row = 0
+        self._consecutive_rejections = 0
         self.requests = 0
         self.rejections = 0
         self.issued = 0
 
     @property
     def locked(self) -> bool:
-        """Whether three rejections in a row have locked the account; nothing unlocks it."""
-        return self._in_a_row >= REJECTIONS_UNTIL_LOCKED
+        """Whether three consecutive rejections have locked the account for good."""
+        return self._consecutive_rejections >= REJECTIONS_UNTIL_LOCKED
 
     def request(self, headers: Mapping[str, str], content_type: str, body: bytes, life: float) -> str | Rejection:
-        """Return a token valid for `life` seconds, or why there is none."""
+        """Return a token that is valid for `life` seconds, or a rejection."""
         self.requests += 1
-        rejection = self._judge(headers, content_type, body)
+        rejection = self._check(headers, content_type, body)
         if rejection is not None:
             self.rejections += 1
-            self._in_a_row += 1
+            self._consecutive_rejections += 1
             return rejection
-        self._in_a_row = 0
+        self._consecutive_rejections = 0
         self.issued += 1
         token = base64.urlsafe_b64encode(self._stream.randbytes(_TOKEN_BYTES)).rstrip(b"=").decode()
         self._valid_until[token] = self._clock() + life
         return token
 
-    def _judge(self, headers: Mapping[str, str], content_type: str, body: bytes) -> Rejection | None:
+    def _check(self, headers: Mapping[str, str], content_type: str, body: bytes) -> Rejection | None:
         if self.locked:
             return Rejection(status=401, error="invalid_grant", description="User account is locked")
         scheme, _, basic = headers.get("Authorization", "").partition(" ")
@@ -95,10 +86,10 @@ class Tokens:
         return None
 
     def accepts(self, headers: Mapping[str, str]) -> bool:
-        """Whether a request carries a token that is valid now."""
+        """Whether a request has a valid token."""
         scheme, _, token = headers.get("Authorization", "").partition(" ")
         return scheme.lower() == "bearer" and self._valid_until.get(token.strip(), 0.0) > self._clock()
 
     def expire_all(self) -> None:
-        """End every token given so far."""
+        """Expire every token."""
         self._valid_until.clear()

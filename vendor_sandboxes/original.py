@@ -1,4 +1,4 @@
-"""Original played on aiohttp: rewards, allocations and claims that a chain finishes later, with webhooks and faults."""
+"""Original on aiohttp: rewards, allocations and claims that a blockchain finishes later, with webhooks and faults."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from vendor_sandboxes.deliveries import Deliveries, Delivery
 from vendor_sandboxes.faults import UNANSWERED_COMMIT
-from vendor_sandboxes.original_api import Api
+from vendor_sandboxes.options import OriginalOptions
 from vendor_sandboxes.original_auth import Credentials
-from vendor_sandboxes.original_books import Books, Operation, User
-from vendor_sandboxes.original_switches import OriginalSwitches
-from vendor_sandboxes.original_words import Refused, client_error, created, server_error
-from vendor_sandboxes.serving import FAULT, Sandbox
+from vendor_sandboxes.original_replies import Refused, client_error, created, server_error
+from vendor_sandboxes.original_routes import Routes
+from vendor_sandboxes.original_state import Operation, OriginalState, User
+from vendor_sandboxes.original_webhooks import Delivery, WebhookSender
+from vendor_sandboxes.server import FAULT, Sandbox
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -26,22 +26,22 @@ REWARDS = ("764893807463", "112144981245", "708469717542", "151854912345")
 
 
 class OriginalSandbox(Sandbox):
-    """Original on a port of its own.
+    """Original on its own port.
 
     Args:
         host: Address to listen on.
         port: Port, 0 for any free one.
-        api_key: What `X-API-KEY` must say.
-        api_secret: What tokens must be signed with.
-        app_uid: The app as webhooks name it.
-        webhook_url: Where webhooks go, None for nowhere; `sandbox.webhook_url` may be set while it runs.
-        webhook_keys: Key id to webhook secret; every one of them signs.
-        webhook_attempts: How many times one event is sent before it is given up.
+        api_key: The key in `X-API-KEY`.
+        api_secret: The secret that signs tokens.
+        app_uid: The app in the webhooks.
+        webhook_url: Where webhooks are sent, or None; `sandbox.webhook_url` may be set while it runs.
+        webhook_keys: Key id to webhook secret; every key signs.
+        webhook_attempts: The most attempts of one event.
         webhook_backoff: Seconds before the second attempt, doubling from then on.
-        rewards: Uids of the reward contracts that exist.
+        rewards: Uids of the reward contracts.
         seed: Equal seeds give equal uids and faults.
-        clock: Seconds since the epoch.
-        switches: Any attribute of `OriginalSwitches` and `Faults`; change them later on `sandbox.switches`.
+        clock: Returns Unix time.
+        options: Any attribute of `OriginalOptions`; change them later on `sandbox.options`.
     """
 
     prefix = "/v1"
@@ -61,57 +61,57 @@ class OriginalSandbox(Sandbox):
         rewards: Iterable[str] = REWARDS,
         seed: int = 0,
         clock: Callable[[], float] = time.time,
-        **switches: Any,
+        **options: Any,
     ) -> None:
-        self.switches = OriginalSwitches(**switches)
-        super().__init__(self.switches, host=host, port=port, seed=seed, clock=clock)
+        self.options = OriginalOptions(**options)
+        super().__init__(self.options, host=host, port=port, seed=seed, clock=clock)
         self.api_key = api_key
         self.api_secret = api_secret
         self.app_uid = app_uid
-        self.state = Books(seed, clock, rewards)
-        self.deliveries = Deliveries(
+        self.state = OriginalState(seed, clock, rewards)
+        self.webhooks = WebhookSender(
             webhook_url,
             webhook_keys,
             {"uid": app_uid, "name": "Sandbox", "region": "EU", "environment": "Development"},
             plan=self.plan,
-            agenda=self.agenda,
+            scheduler=self.scheduler,
             clock=clock,
             attempts=webhook_attempts,
             backoff=webhook_backoff,
             changed=self.changed,
         )
-        self._api = Api(self.state, self.switches, Credentials(api_key, api_secret, clock), self._commit, clock)
+        self._routes = Routes(self.state, self.options, Credentials(api_key, api_secret, clock), self._commit, clock)
 
     @property
     def webhook_url(self) -> str | None:
-        """Where webhooks go."""
-        return self.deliveries.url
+        """Where webhooks are sent."""
+        return self.webhooks.url
 
     @webhook_url.setter
     def webhook_url(self, url: str | None) -> None:
-        self.deliveries.url = url
+        self.webhooks.url = url
 
     async def aclose(self) -> None:
-        """Stop listening and sending; operations under way stay where they are."""
-        await self.deliveries.aclose()
+        """Stop listening and sending; pending operations stay pending."""
+        await self.webhooks.aclose()
         await super().aclose()
 
     def books(self) -> dict[str, Any]:
-        """Return what the vendor knows, as plain JSON values: the body of `GET /_sandbox/books`."""
+        """Return the vendor's state as plain JSON values: the body of `GET /_sandbox/books`."""
         return {
             **self.state.report(),
-            "webhooks": {"open": self.deliveries.open, **self.deliveries.counts},
+            "webhooks": {"open": self.webhooks.open, **self.webhooks.counts},
             "faults": dict(self.plan.counts),
             "requests": dict(self.request_counts),
-            "under_way": self.under_way + self.agenda.pending,
+            "under_way": self.under_way + self.scheduler.pending,
         }
 
     async def settle(self, uid: str, status: str = "done", *, kind: str = "allocation") -> None:
-        """Let the chain say now what became of an operation, and wait until its webhook, if any, was tried once.
+        """Settle an operation now, and wait for the first attempt of its webhook, if any.
 
         Args:
             uid: The operation.
-            status: `"done"` sends a webhook; any other word sends none.
+            status: Only `"done"` sends a webhook.
             kind: `"allocation"` or `"claim"`.
 
         Raises:
@@ -122,26 +122,18 @@ class OriginalSandbox(Sandbox):
             await delivery.tried.wait()
 
     async def delivered(self, timeout: float = 30.0) -> None:
-        """Wait until every event is accepted, lost or given up.
-
-        Raises:
-            TimeoutError: some still stand after `timeout` seconds.
-        """
-        await self.until(lambda: self.deliveries.open == 0, timeout)
+        """Wait until every event is accepted, lost or given up, for at most `timeout` seconds."""
+        await self.until(lambda: self.webhooks.open == 0, timeout)
 
     async def quiet(self, timeout: float = 30.0) -> None:
-        """Wait until no request is under way, the chain has nothing left to confirm and no webhook is left to be sent.
-
-        Raises:
-            TimeoutError: something still stands after `timeout` seconds.
-        """
-        await self.until(lambda: not (self.under_way or self.agenda.pending or self.deliveries.open), timeout)
+        """Wait, for at most `timeout` seconds, until no request, confirmation or webhook is pending."""
+        await self.until(lambda: not (self.under_way or self.scheduler.pending or self.webhooks.open), timeout)
 
     def _settle(self, operation: Operation, status: str) -> Delivery | None:
         self.state.settle(operation, status)
         delivery = None
         if operation.done:
-            delivery = self.deliveries.emit(operation, self.switches)
+            delivery = self.webhooks.emit(operation, self.options)
         self.changed()
         return delivery
 
@@ -149,24 +141,24 @@ class OriginalSandbox(Sandbox):
         if operation.status != "pending":
             return
         if self.plan.happens("fail_then_done"):
-            self._later(self._mend, operation)
+            self._later(self._complete_after_all, operation)
             self._settle(operation, "failed")
         else:
             self._settle(operation, "failed" if self.plan.happens("fail_rate") else "done")
 
-    def _mend(self, operation: Operation) -> None:
+    def _complete_after_all(self, operation: Operation) -> None:
         if operation.status == "failed":
             self._settle(operation, "done")
 
     def _later(self, action: Callable[[Operation], None], operation: Operation) -> None:
-        confirm = self.switches.confirm
+        confirm = self.options.confirm
         if confirm is not None:
-            self.agenda.later(self.plan.between("confirm", confirm), action, operation)
+            self.scheduler.call_later(self.plan.between("confirm", confirm), action, operation)
 
     async def _commit(self, write: Callable[[], Operation | User]) -> web.Response:
-        if self.switches.commit_late and FAULT.get() in UNANSWERED_COMMIT:
+        if self.options.commit_late and FAULT.get() in UNANSWERED_COMMIT:
             self.plan.counts["commit_late"] += 1
-            self.agenda.later(self.switches.commit_late, self._commit_late, write)
+            self.scheduler.call_later(self.options.commit_late, self._commit_late, write)
             return self.overloaded()
         written = write()
         delivery = self._begin(written)
@@ -178,7 +170,7 @@ class OriginalSandbox(Sandbox):
         try:
             written = write()
         except Refused:
-            # What was committed meanwhile, such as a repetition under the same nonce, leaves no room for it.
+            # Something else was committed in the meantime, such as a repetition with the same nonce.
             self.plan.counts["late_commit_refused"] += 1
         else:
             self._begin(written)
@@ -196,11 +188,11 @@ class OriginalSandbox(Sandbox):
         return server_error(503).reply()
 
     def throttled(self, retry_after: str) -> web.Response:
-        """Return a 429 in the vendor's envelope; its documents show none."""
+        """Return a 429 in the vendor's envelope; its documentation has none."""
         reply = client_error(429, "throttled", f"Request was throttled. Expected available in {retry_after} seconds.").reply()
         reply.headers["Retry-After"] = retry_after
         return reply
 
     async def answer(self, method: str, path: str, request: web.BaseRequest, body: bytes) -> web.Response:
-        """Do what the request asks and say so."""
-        return await self._api.answer(method, path, request, body)
+        """Handle a request."""
+        return await self._routes.answer(method, path, request, body)

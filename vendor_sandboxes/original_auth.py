@@ -1,4 +1,4 @@
-"""Check the key and token of a request to Original, by hand: a library shared with the client could be wrong on both sides."""
+"""The key and token of a request to Original, checked by hand: a library shared with the client could be wrong on both sides."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vendor_sandboxes.original_words import Refused, client_error
+from vendor_sandboxes.original_replies import Refused, client_error
 
 _CACHED_TOKENS = 1000
 
@@ -24,13 +24,7 @@ def _bad_token() -> Refused:
 
 
 class Credentials:
-    """The one key pair of the sandboxed app.
-
-    Args:
-        key: What `X-API-KEY` must say.
-        secret: What tokens must be signed with.
-        clock: Seconds since the epoch, compared with `exp`.
-    """
+    """The one key pair of the sandboxed app."""
 
     def __init__(self, key: str, secret: str, clock: Callable[[], float]) -> None:
         self._key = key
@@ -39,11 +33,7 @@ class Credentials:
         self._known: dict[str, float | None] = {}
 
     def check(self, headers: Mapping[str, str]) -> None:
-        """Let a request pass.
-
-        Raises:
-            Refused: 401 for missing or wrong credentials, 403 for a token that may not do everything.
-        """
+        """Raise `Refused` with 401 for missing or wrong credentials, and with 403 for a token without all permissions."""
         key = headers.get("X-API-KEY")
         scheme, _, token = headers.get("Authorization", "").partition(" ")
         if key is None or scheme.lower() != "bearer":

@@ -14,7 +14,7 @@ A `Receiver` takes deliveries and runs handlers, `Completions` waits for operati
 
 from typing import TYPE_CHECKING
 
-from rewards_core.late import late_names
+from rewards_core.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from rewards_core.errors import StoreClosed, StoreError, StoreFull
@@ -76,7 +76,7 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # otherwise a type checker would accept any name
-    __getattr__ = late_names(
+    __getattr__ = lazy_names(
         __name__,
         __all__,
         (

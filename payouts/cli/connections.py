@@ -20,7 +20,7 @@ from payouts.cli.credentials import webhook_source
 from payouts.ledger.generation import state_folder
 from payouts.ledger.lock import LedgerLock
 from rewards_core import Limits
-from rewards_core.environment import url_from
+from rewards_core.validation import url_from
 from webhooks.store import store_file
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from rewards_core.calendar import Calendar
-from rewards_core.clock import boot_id, uptime
+from rewards_core.clock import TrustedTime, boot_id, uptime
 from rewards_core.sqlite.connection import fetch
 
 if TYPE_CHECKING:
@@ -45,12 +44,12 @@ def _believed(database: Connection, wall: float) -> float:
     database.execute("CREATE TABLE IF NOT EXISTS calendar (kept BLOB NOT NULL)")
     kept, now, boot = fetch(database, "SELECT kept FROM calendar"), uptime(), boot_id()
     if kept:
-        calendar = Calendar.load(kept[0][0])
+        calendar = TrustedTime.load(kept[0][0])
     else:
         last = fetch(database, "SELECT max(absent_at) FROM rows")[0][0]
-        calendar = Calendar(wall=wall if last is None else last, uptime=now, boot=boot)
-    passed = calendar.after(now, boot)
-    calendar = calendar.see(wall, now, boot)
+        calendar = TrustedTime(wall=wall if last is None else last, uptime=now, boot=boot)
+    passed = calendar.expected(now, boot)
+    calendar = calendar.update(wall, now, boot)
     database.execute("DELETE FROM calendar")
     database.execute("INSERT INTO calendar VALUES (?)", (calendar.dump(),))
     if abs(set_by := calendar.wall - passed) > _MEASURED_ALIKE:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from payouts.states import LedgerError, LedgerInUse
 from rewards_core.errors import StoreError
-from rewards_core.sqlite.files import FileLock, refuse_unsafe
+from rewards_core.sqlite.files import FileLock, check_shareable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ class LedgerLock:
             LedgerError: the ledger has a second name, lies on a network file system, or the file beside it cannot be made.
         """
         try:
-            refuse_unsafe(self._ledger)
+            check_shareable(self._ledger)
         except StoreError as problem:
             raise LedgerError(f"{problem} Nothing was sent.") from None
         self._demand(self._lock.take)

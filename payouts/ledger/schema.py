@@ -14,7 +14,7 @@ from payouts.ledger.likeness import folded_id, likeness
 from payouts.ledger.lock import LedgerLock
 from payouts.states import Entry, LedgerError, State
 from rewards_core.errors import StoreError
-from rewards_core.sqlite.connection import Connection, SQLiteError, connect, connect_without_log, meaning
+from rewards_core.sqlite.connection import Connection, SQLiteError, as_store_error, connect, connect_without_log
 from rewards_core.sqlite.migrations import Schema, layout_of, migrate
 
 if TYPE_CHECKING:
@@ -275,5 +275,5 @@ def _in_words(path: Path) -> Iterator[None]:
         if isinstance(problem, OSError):
             told = f"{problem.filename or path} cannot be opened for writing: {problem.strerror or type(problem).__name__}."
         elif isinstance(problem, SQLiteError):
-            told = meaning(problem, path)
+            told = as_store_error(problem, path)
         raise LedgerError(f"{told} Nothing was sent. To use another ledger, name it with --ledger.") from None

@@ -61,7 +61,7 @@ class LedgerWriter:
         self._campaign = campaign
         self._lock = lock
         self._state = state
-        self._thread = BatchThread(f"ledger {path}", self._run, tell=_nothing, end=self._disconnect, gather=_GATHER)
+        self._thread = BatchThread(f"ledger {path}", self._run, notify=_nothing, end=self._disconnect, gather=_GATHER)
         self._database: Connection | None = None
         self._closed: str | None = "is not open; use it inside `async with`"
         self._broken: LedgerError | None = None
@@ -207,7 +207,7 @@ class LedgerWriter:
 
     def _after_commit(self, database: Connection) -> None:
         """Note how far the ledger has come; refuse to go on where a later run would not find what was written."""
-        if not self._files.whole:
+        if not self._files.intact:
             raise LedgerError(
                 f"{self._path}: the ledger or its -wal file was moved, deleted or replaced while it was open. Put both back "
                 "before you run again, or what was paid since is not remembered."

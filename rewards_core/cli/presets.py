@@ -17,8 +17,7 @@ from attrs import frozen
 
 from rewards_core.cli.output import print_stderr
 from rewards_core.cli.program import OptionSpec, Program
-from rewards_core.environment import listed
-from rewards_core.text import one_line
+from rewards_core.text import listed, one_line
 from rewards_core.validation import shown
 
 # Kubernetes sets these in every pod beside a service with the program's name: WEBHOOK_LISTENER_PORT=tcp://10.96.0.17:8480

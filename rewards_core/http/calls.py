@@ -1,7 +1,7 @@
-"""One logical call: several attempts under one deadline, and what each kind of answer means for it.
+"""One logical call: its attempts under one deadline, and what each kind of answer means.
 
-Ambiguity is sticky: once an attempt of a write may have arrived, nothing that comes later turns the call back into "nothing
-happened"; only a readable 2xx does, or a look-up by key, which is the caller's.
+Ambiguity is sticky: once an attempt of a write may have been carried out, only a readable 2xx settles the call. Anything else
+ends it with `OutcomeUnknown`, and the caller looks the operation up by its key.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from rewards_core.errors import (
 from rewards_core.http.messages import Answer, Authorizer, Effect, Headers, Refusal, Request
 from rewards_core.observe import CallEnded, CallRetried, CallStarted, Observers
 from rewards_core.secrets import without_frames
-from rewards_core.text import hide
+from rewards_core.text import counted, hide
 
 if TYPE_CHECKING:
     from rewards_core.rate import Limiter
@@ -42,50 +42,50 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-OFF_LOOP = 1024 * 1024
-"""Bytes from which on a reply is parsed in a thread: the loop has other work."""
+MAX_INLINE_PARSE = 1024 * 1024
+"""Bytes of the largest answer that is parsed on the event loop; a larger one is parsed in a thread."""
 MAX_REFUSAL = 64 * 1024
-"""Bytes up to which a refusal is read; a longer one says nothing, and would hold up the loop."""
+"""Bytes of the largest error body that is parsed; a larger one would block the event loop."""
 MAX_NAME = 100
-"""The longest name of a field, code or request id that an error keeps of a refusal, in characters."""
+"""Characters of a field name, code or request id that an error keeps."""
 
 
-class Met(Enum):
-    """What one attempt met."""
+class FailureKind(Enum):
+    """Why an attempt failed."""
 
-    CLOSED = "a client that cannot be used any more, or not here"
-    NEVER_LEFT = "never left"
-    MISTAKE = "a local mistake, found before connecting"
+    UNUSABLE = "the client is closed, or belongs to another loop or process"
+    NOT_SENT = "the request never left"
+    MISCONFIGURED = "a local mistake, found before connecting"
     THROTTLED = "429"
-    REFUSED = "refused"
-    UNANSWERED = "no answer that says what happened"
-    UNREADABLE = "an answer that cannot be read"
+    REJECTED = "the vendor refused"
+    UNANSWERED = "no answer, or one that does not say what happened"
+    UNREADABLE = "the answer cannot be read"
     REDIRECTED = "a redirect"
 
 
-REPEATED: Mapping[Effect, frozenset[Met]] = {
-    Effect.READ: frozenset({Met.NEVER_LEFT, Met.THROTTLED, Met.UNANSWERED}),
-    Effect.KEYED: frozenset({Met.NEVER_LEFT, Met.THROTTLED, Met.UNANSWERED, Met.UNREADABLE}),
-    Effect.BARE: frozenset({Met.NEVER_LEFT, Met.THROTTLED}),
+REPEATED: Mapping[Effect, frozenset[FailureKind]] = {
+    Effect.READ: frozenset({FailureKind.NOT_SENT, FailureKind.THROTTLED, FailureKind.UNANSWERED}),
+    Effect.KEYED: frozenset({FailureKind.NOT_SENT, FailureKind.THROTTLED, FailureKind.UNANSWERED, FailureKind.UNREADABLE}),
+    Effect.BARE: frozenset({FailureKind.NOT_SENT, FailureKind.THROTTLED}),
 }
-"""What is worth another attempt."""
+"""The failures after which another attempt is made."""
 
-AMBIGUOUS = frozenset({Met.UNANSWERED, Met.UNREADABLE})
-"""After what a write may have been carried out."""
+AMBIGUOUS = frozenset({FailureKind.UNANSWERED, FailureKind.UNREADABLE})
+"""The failures after which a write may have been carried out."""
 
 
-class Trouble(NamedTuple):
-    """An attempt without a usable answer: what it met, in words for the error, and the facts."""
+class Failure(NamedTuple):
+    """An attempt without a usable answer, with the reason in words for the error."""
 
-    met: Met
-    what: str
+    kind: FailureKind
+    reason: str
     status: int | None = None
-    asked: float | None = None
+    retry_after: float | None = None
     error: VendorError | None = None
 
 
-class Line(Protocol):
-    """What a call needs of the transport that carries it."""
+class CallTransport(Protocol):
+    """What a call needs of its transport."""
 
     vendor: str
     authorizer: Authorizer
@@ -95,40 +95,40 @@ class Line(Protocol):
     random: Callable[[], float]
 
     def refusal(self, answer: Answer) -> Refusal:
-        """Return what the vendor's error body says."""
+        """Read the vendor's error body."""
         ...
 
     def unusable(self) -> str | None:
-        """Return why no request can be sent, None if one can."""
+        """Return why no request can be sent, or None."""
         ...
 
-    async def exchange(self, request: Request[Any], headers: Headers, timeout: float) -> Answer | Trouble:
+    async def exchange(self, request: Request[Any], headers: Headers, timeout: float) -> Answer | Failure:
         """Send one attempt and read its answer."""
         ...
 
 
 class Call(Generic[T]):
-    """The life of one logical call over a line."""
+    """One logical call."""
 
     attempts = 0
     ambiguous = known = renewed = False
     status: int | None = None
     _delay = 0.0
 
-    def __init__(self, line: Line, request: Request[T]) -> None:
-        self._line = line
+    def __init__(self, transport: CallTransport, request: Request[T]) -> None:
+        self._transport = transport
         self._request = request
         self._time = asyncio.get_running_loop().time
         self._started = self._time()
 
     async def run(self) -> T:
-        """Attempt until it ends, and tell those who watch."""
-        watched, again = self._line.observers.any, False
-        if watched:
-            self._tell_start()
+        """Make attempts until the call ends, and notify the observers."""
+        observed, again = self._transport.observers.any, False
+        if observed:
+            self._notify_start()
         try:
             try:
-                result = await self.attempt()  # outside the repeating loop, which a call that succeeds would pay for
+                result = await self.attempt()  # outside `backoff`, whose cost a call that succeeds would pay
             except Again:
                 again = True
             if again:
@@ -137,116 +137,117 @@ class Call(Generic[T]):
         except BaseException as error:
             unknown = isinstance(error, OutcomeUnknown)
             cancelled = isinstance(error, asyncio.CancelledError) and self._request.effect is not Effect.READ
-            if cancelled and (self.ambiguous or self._request.left):
+            if cancelled and (self.ambiguous or self._request.maybe_sent):
                 unknown = True
-                if self._request.key is not None or self._request.asked is not None:  # a token was asked for by nobody
+                if self._request.key is not None or self._request.asked is not None:  # no caller asked for a token call
                     warn_of_cancellation(self._where(), self._request.key, self._request.advice)
-            if watched:
-                self._tell_end(error, unknown=unknown)
+            if observed:
+                self._notify_end(error, unknown=unknown)
             raise
-        if watched:
-            self._tell_end(None)
+        if observed:
+            self._notify_end(None)
         return result
 
     async def attempt(self) -> T:
         """Send once; raise `Again` if another attempt is worth it, else the error that the call ends with."""
         self.attempts += 1
         outcome: Any = await self._exchange()
-        if isinstance(outcome, Answer):  # it may echo credentials, so it is gone before an error is raised from here
+        if isinstance(outcome, Answer):  # it may echo credentials: no frame of a raised error may hold it
             self.status = outcome.status
-            if outcome.status < 300 and len(outcome.body) > OFF_LOOP:
-                self._request.left = True  # a call that is cancelled while its answer is parsed was carried out
-                outcome = await self._read_aside(outcome)
+            if outcome.status < 300 and len(outcome.body) > MAX_INLINE_PARSE:
+                self._request.maybe_sent = True  # a call cancelled while its answer is parsed was carried out
+                outcome = await self._read_in_thread(outcome)
             else:
                 outcome = self._read(outcome)
-        if not isinstance(outcome, Trouble):
+        if not isinstance(outcome, Failure):
             return cast("T", outcome)
         raise self._after(outcome)
 
-    async def _read_aside(self, answer: Answer) -> T | Trouble:
-        """Read a large answer in a thread; here if none is to be had, as where the loop ends."""
+    async def _read_in_thread(self, answer: Answer) -> T | Failure:
         try:
             reading = asyncio.get_running_loop().run_in_executor(None, self._read, answer)
-        except RuntimeError:
+        except RuntimeError:  # the loop is shutting down and starts no thread
             return self._read(answer)
         return await reading
 
-    def _read(self, answer: Answer) -> T | Trouble:
+    def _read(self, answer: Answer) -> T | Failure:
         try:
             if 200 <= answer.status < 300:
                 return self._request.read(answer)
-            trouble = self._refused(answer)
+            failure = self._refused(answer)
         except UnexpectedResponse as problem:
-            trouble = Trouble(Met.UNREADABLE, str(problem), answer.status, error=without_frames(problem))
+            failure = Failure(FailureKind.UNREADABLE, str(problem), answer.status, error=without_frames(problem))
         except RequestRejected as problem:
-            trouble = Trouble(Met.REFUSED, str(problem), answer.status, error=without_frames(problem))
-        self.known = self._is_known(trouble)
-        return trouble
+            failure = Failure(FailureKind.REJECTED, str(problem), answer.status, error=without_frames(problem))
+        self.known = self._is_known(failure)
+        return failure
 
     async def pause(self) -> None:
-        """Wait what the last failed attempt calls for."""
+        """Wait before the next attempt."""
         if self._delay > 0:
             await asyncio.sleep(self._delay)
 
-    async def _exchange(self) -> Answer | Trouble:
-        line, request, time = self._line, self._request, self._time
+    async def _exchange(self) -> Answer | Failure:
+        transport, request, time = self._transport, self._request, self._time
         try:
-            headers = await line.authorizer.headers(request.deadline - time())
+            headers = await transport.authorizer.headers(request.deadline - time())
         except TimeoutError:
-            return Trouble(Met.NEVER_LEFT, "time ran out while waiting for credentials")
+            return Failure(FailureKind.NOT_SENT, "no credentials in time")
         except ConfigurationError as problem:
-            return Trouble(Met.MISTAKE, str(problem))
+            return Failure(FailureKind.MISCONFIGURED, str(problem))
         except VendorError as problem:
-            return Trouble(Met.REFUSED, str(problem), problem.status, error=problem)
-        if not line.limiter.take():
-            if (reason := line.unusable()) is not None:  # else this would wait among the calls of another loop or process
-                return Trouble(Met.CLOSED, reason)
-            if request.may_send is not None and line.limiter.paused_for() > 0:
+            return Failure(FailureKind.REJECTED, str(problem), problem.status, error=problem)
+        if not transport.limiter.take():
+            if (reason := transport.unusable()) is not None:  # never queue among the calls of another loop or process
+                return Failure(FailureKind.UNUSABLE, reason)
+            if request.may_send is not None and transport.limiter.paused_for() > 0:
                 return self._no_slot()
-            if not await line.limiter.wait(request.deadline - time()):
+            if not await transport.limiter.wait(request.deadline - time()):
                 return self._no_slot()
         try:
             if request.may_send is not None and not await request.may_send():
-                line.limiter.give_back()
-                return Trouble(Met.NEVER_LEFT, "the caller's may_send refused it")
-            outcome = await line.exchange(request, headers, request.deadline - time())
+                transport.limiter.give_back()
+                return Failure(FailureKind.NOT_SENT, "may_send returned False")
+            outcome = await transport.exchange(request, headers, request.deadline - time())
         finally:
-            line.limiter.release()
+            transport.limiter.release()
         if not isinstance(outcome, Answer) or outcome.status != 401 or self.renewed:
             return outcome
         self.renewed = True
-        outcome = self._refused(outcome)  # the answer may echo credentials, and what is raised from here on would hold it
+        outcome = self._refused(outcome)  # the answer may echo credentials, which a raised error must not hold
         try:
-            if not await line.authorizer.renew(headers, request.deadline - time()):
+            if not await transport.authorizer.renew(headers, request.deadline - time()):
                 return outcome
         except TimeoutError:
-            what = "HTTP 401, and time ran out while waiting for other credentials; nothing happened: call again"
-            return Trouble(Met.REFUSED, what, 401, error=ConnectFailed(what))
-        except VendorError as problem:  # the vendor did nothing; why there are no others is what the caller must know
-            what = f"HTTP 401, and no other credentials: {problem}"
-            return Trouble(Met.REFUSED, what, problem.status or 401, error=problem)
+            reason = "HTTP 401, and no new credentials in time. Nothing was carried out. Call again"
+            return Failure(FailureKind.REJECTED, reason, 401, error=ConnectFailed(reason))
+        except VendorError as problem:  # the vendor did nothing, and the caller must learn why the renewal failed
+            reason = f"HTTP 401, and new credentials could not be fetched: {problem}"
+            return Failure(FailureKind.REJECTED, reason, problem.status or 401, error=problem)
         self.attempts += 1
         return await self._exchange()
 
-    def _no_slot(self) -> Trouble:
-        paused = self._line.limiter.paused_for()
+    def _no_slot(self) -> Failure:
+        paused = self._transport.limiter.paused_for()
         if paused > 0:
-            return Trouble(Met.THROTTLED, f"the vendor asked all calls to pause, for {paused:.1f} s more", asked=paused)
-        return Trouble(Met.NEVER_LEFT, "time ran out while waiting for a free slot")
+            return Failure(
+                FailureKind.THROTTLED, f"the vendor asked for a pause, which lasts {paused:.1f} s more", retry_after=paused
+            )
+        return Failure(FailureKind.NOT_SENT, "no free connection slot in time")
 
-    def _refused(self, answer: Answer) -> Trouble:
+    def _refused(self, answer: Answer) -> Failure:
         status = answer.status
         if status in {408, 429} or status >= 500:
             asked = parse_retry_after(answer.headers.get("Retry-After"), answer.headers.get("Date"))
-            return Trouble(Met.THROTTLED if status == 429 else Met.UNANSWERED, f"HTTP {status}", status, asked)
-        if status == 407:  # only a proxy asks for that: the vendor heard nothing
-            return Trouble(Met.NEVER_LEFT, "HTTP 407: the proxy wants other credentials", status)
-        if status < 200:  # an interim answer where the final one should be: it says nothing of what happened
-            return Trouble(Met.UNREADABLE, f"HTTP {status}", status)
+            return Failure(FailureKind.THROTTLED if status == 429 else FailureKind.UNANSWERED, f"HTTP {status}", status, asked)
+        if status == 407:  # only a proxy answers 407: the vendor received nothing
+            return Failure(FailureKind.NOT_SENT, "the proxy rejected its credentials (HTTP 407)", status)
+        if status < 200:
+            return Failure(FailureKind.UNREADABLE, f"HTTP {status}, which is not a final answer", status)
         if status < 400:
-            return Trouble(Met.REDIRECTED, f"HTTP {status}, which is not followed", status)
-        refusal = self._line.refusal(answer) if len(answer.body) <= MAX_REFUSAL else Refusal()
-        secrets = self._line.authorizer.secrets()
+            return Failure(FailureKind.REDIRECTED, f"HTTP {status}, a redirect, which is not followed", status)
+        refusal = self._transport.refusal(answer) if len(answer.body) <= MAX_REFUSAL else Refusal()
+        secrets = self._transport.authorizer.secrets()
         details = [
             FieldError(
                 field=hide(each.field, secrets, MAX_NAME),
@@ -264,76 +265,77 @@ class Call(Generic[T]):
         }
         special = {401: Unauthorized, 403: Forbidden, 404: NotFound}.get(status)
         kind = special or (ValidationFailed if refusal.invalid else RequestRejected)
-        return Trouble(Met.REFUSED, f"HTTP {status}: {words}", status, error=kind(words, **facts))
+        return Failure(FailureKind.REJECTED, f"HTTP {status}: {words}", status, error=kind(words, **facts))
 
-    def _after(self, trouble: Trouble) -> Exception:
-        effect, policy, line = self._request.effect, self._line.retry, self._line
-        self.status = trouble.status
-        if self.known or (effect is not Effect.READ and trouble.met in AMBIGUOUS):
+    def _after(self, failure: Failure) -> Exception:
+        effect, policy, transport = self._request.effect, self._transport.retry, self._transport
+        self.status = failure.status
+        if self.known or (effect is not Effect.READ and failure.kind in AMBIGUOUS):
             self.ambiguous = True
-        repeated = trouble.met in REPEATED[effect] and self.attempts < policy.attempts and self._request.may_send is None
-        if not repeated and trouble.status != 429:
-            return self._final(trouble, "")
-        asked = trouble.asked
-        delay = policy.pause(self.attempts, line.random(), asked)
-        if trouble.met is Met.THROTTLED and trouble.status == 429:
-            line.limiter.pause(min(max(delay, asked or 0.0), policy.max_retry_after))
+        repeated = failure.kind in REPEATED[effect] and self.attempts < policy.attempts and self._request.may_send is None
+        if not repeated and failure.status != 429:
+            return self._final(failure)
+        asked = failure.retry_after
+        delay = policy.pause(self.attempts, transport.random(), asked)
+        if failure.kind is FailureKind.THROTTLED and failure.status == 429:
+            transport.limiter.pause(min(max(delay, asked or 0.0), policy.max_retry_after))
         if not repeated or (asked or 0.0) > policy.max_retry_after:
-            return self._final(trouble, "")
+            return self._final(failure)
         if delay >= self._request.deadline - self._time():
-            return self._final(trouble, "; no time is left for another attempt", late=True)
+            return self._final(failure._replace(reason=f"{failure.reason}, and no time for another attempt"), late=True)
         self._delay = delay
-        if line.observers.any:
+        if transport.observers.any:
             record = CallRetried(
-                operation=self._request.operation, attempt=self.attempts, status=trouble.status, reason=trouble.what, delay=delay
+                operation=self._request.operation,
+                attempt=self.attempts,
+                status=failure.status,
+                reason=failure.reason,
+                delay=delay,
             )
-            line.observers.retry(record)
+            transport.observers.retry(record)
         return Again()
 
-    def _is_known(self, trouble: Trouble) -> bool:
-        """Return whether the vendor refuses because it already knows the key: an earlier call may have been carried out."""
-        says_known, error = self._request.says_known, trouble.error
-        if says_known is None or trouble.met is not Met.REFUSED or not isinstance(error, RequestRejected):
+    def _is_known(self, failure: Failure) -> bool:
+        """Return whether the vendor refused because it already knows the key: an earlier call may have been carried out."""
+        says_known, error = self._request.says_known, failure.error
+        if says_known is None or failure.kind is not FailureKind.REJECTED or not isinstance(error, RequestRejected):
             return False
         return not isinstance(error, (Unauthorized, Forbidden)) and says_known(error)
 
-    def _final(self, trouble: Trouble, addition: str, *, late: bool = False) -> VendorError | ConfigurationError:
-        error, met = trouble.error, trouble.met
-        what = f"{trouble.what}{addition}"
+    def _final(self, failure: Failure, *, late: bool = False) -> VendorError | ConfigurationError:
+        error, kind, where = failure.error, failure.kind, self._where()
         facts = self._facts(error)
+        reason = f"{failure.reason}, {self._tries()}"
         if self.ambiguous:
-            return self._unknown(what, facts)
-        if met is Met.CLOSED:
-            return ClientClosed(f"{self._where()}: nothing was sent: {what}.", **facts)
-        if met is Met.MISTAKE:
-            return ConfigurationError(f"{self._where()}: {what}. Nothing was sent.")
+            return self._unknown(reason, facts)
+        if kind is FailureKind.UNUSABLE:
+            return ClientClosed(f"{where}: {failure.reason}. Nothing was sent.", **facts)
+        if kind is FailureKind.MISCONFIGURED:
+            return ConfigurationError(f"{where}: {failure.reason}. Nothing was sent.")
         if error is not None:
-            error.args = (f"{self._where()}: {what}",)
+            error.args = (f"{where}: {failure.reason}",)
             error.__dict__.update({name: value for name, value in facts.items() if value is not None})
             return error
-        if met is Met.NEVER_LEFT:
-            return ConnectFailed(
-                self._text("a connection", what, "nothing was sent: check the address and the network, then call again"), **facts
-            )
-        asked = f"; asked to wait {trouble.asked:.1f} s" if trouble.asked else ""
-        if met is Met.THROTTLED:
-            advice = f"call again later, or lower the limits{asked}"
-            return RateLimited(self._text("an answer", what, advice), retry_after=trouble.asked, **facts)
-        if met is Met.REDIRECTED:
-            return UnexpectedResponse(self._text("2xx", what, "check the base URL"), **facts)
-        if met is Met.UNREADABLE:
-            return UnexpectedResponse(self._text("a readable answer", what, "tell the vendor"), **facts)
+        if kind is FailureKind.NOT_SENT:
+            advice = "Check the address and the network, then call again."
+            return ConnectFailed(f"{where}: {reason}. Nothing was sent. {advice}", **facts)
+        asked = f" in {failure.retry_after:.1f} s, as the vendor asked" if failure.retry_after else " later"
+        if kind is FailureKind.THROTTLED:
+            advice = f"Call again{asked}, or lower the client's limits."
+            return RateLimited(f"{where}: {reason}. Nothing was carried out. {advice}", retry_after=failure.retry_after, **facts)
+        if kind is FailureKind.REDIRECTED:
+            return UnexpectedResponse(f"{where}: {reason}. Check the base URL.", **facts)
+        if kind is FailureKind.UNREADABLE:
+            return UnexpectedResponse(f"{where}: {reason}. Report it to the vendor.", **facts)
         if late:
-            return DeadlineExceeded(
-                self._text("an answer in time", what, "call again; raise the total timeout if this is common"), **facts
-            )
-        return ServerFailed(self._text("an answer", what, f"call again later{asked}"), **facts)
+            return DeadlineExceeded(f"{where}: {reason}. Call again; if this is common, raise the total timeout.", **facts)
+        return ServerFailed(f"{where}: {reason}. Call again{asked}.", **facts)
 
-    def _unknown(self, what: str, facts: dict[str, Any]) -> OutcomeUnknown:
+    def _unknown(self, reason: str, facts: dict[str, Any]) -> OutcomeUnknown:
         key = self._request.key
-        advice = self._request.advice or (f"look up {key!r} before anything else" if key else "")
-        came = "the vendor says that it already exists" if self.known else "no answer says what happened"
-        text = f"{self._where()}: {came} ({what}; {self._tries()}); it may have been carried out"
+        advice = self._request.advice or (f"look up {key!r} before you send it again" if key else "")
+        happened = "the vendor says that it already exists" if self.known else "no confirmation"
+        text = f"{self._where()}: {happened}: {reason}. It may have been carried out"
         return OutcomeUnknown(text, request=self._request.asked, advice=advice, **facts)
 
     def _facts(self, error: VendorError | None) -> dict[str, Any]:
@@ -348,17 +350,14 @@ class Call(Generic[T]):
         }
 
     def _where(self) -> str:
-        return f"{self._line.vendor} {self._request.operation}"
-
-    def _text(self, expected: str, came: str, advice: str) -> str:
-        return f"{self._where()}: expected {expected}, got {came} ({self._tries()}); {advice}"
+        return f"{self._transport.vendor} {self._request.operation}"
 
     def _tries(self) -> str:
-        return f"attempt {self.attempts}, after {self._time() - self._started:.1f} s"
+        return f"{counted(self.attempts, 'attempt')} in {self._time() - self._started:.1f} s"
 
-    def _tell_start(self) -> None:
+    def _notify_start(self) -> None:
         request = self._request
-        self._line.observers.start(
+        self._transport.observers.start(
             CallStarted(
                 operation=request.operation,
                 method=request.method,
@@ -367,8 +366,8 @@ class Call(Generic[T]):
             )
         )
 
-    def _tell_end(self, error: BaseException | None, *, unknown: bool = False) -> None:
-        self._line.observers.end(
+    def _notify_end(self, error: BaseException | None, *, unknown: bool = False) -> None:
+        self._transport.observers.end(
             CallEnded(
                 operation=self._request.operation,
                 idempotency_key=self._request.key,
@@ -387,11 +386,11 @@ async def _repeat(call: Call[T]) -> T:
 
 
 def warn_of_cancellation(call: str, key: str | None, advice: str) -> None:
-    """Log that a write was cancelled which may have been carried out: the caller gets no error that could say so."""
+    """Log that a write was cancelled which may have been carried out: the caller gets no error that says so."""
     logger.warning(
-        "%s was cancelled after its request may have left, so it may have been carried out%s: %s. To bound a call, use its "
-        "timeout= instead of cancelling it: it then ends with OutcomeUnknown",
+        "%s was cancelled after its request may have been sent, so it may have been carried out%s: %s. To limit the time of a "
+        "call, pass timeout= instead of cancelling it: it then ends with OutcomeUnknown",
         call,
         f" (key {key!r})" if key else "",
-        advice or "look for what it may have made before you call again",
+        advice or "look for what it may have created before you call again",
     )

@@ -1,4 +1,4 @@
-"""What a call sends and what comes back: requests, their credentials, answers."""
+"""Requests with their credentials, and answers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_REPLY = 10 * 1024 * 1024
-"""The longest answer that is read unless a request says otherwise, in bytes."""
+"""Bytes of the longest answer that is read, unless a request sets its own limit."""
 
 
 class Effect(Enum):
-    """What sending a request twice can do."""
+    """What it means to send a request twice."""
 
     READ = "read"
     KEYED = "keyed write"
@@ -29,26 +29,26 @@ class Effect(Enum):
 
 @define(kw_only=True)
 class Request(Generic[T]):
-    """What one logical call sends, the same bytes in every attempt.
+    """One logical call, sent with the same bytes in every attempt.
 
     Attributes:
         operation: The method of the client, for messages and observers.
         method: The HTTP method, in capitals.
         url: The address, in the transport's own type, ready to send.
-        effect: What sending it twice can do.
-        read: Reads a 2xx answer; raises `UnexpectedResponse` if it cannot, `RequestRejected` if it says no after all.
+        effect: What it means to send it twice.
+        read: Reads a 2xx answer; raises `UnexpectedResponse` if it cannot, `RequestRejected` if the body is a refusal.
         body: The bytes to send.
         key: The caller's idempotency key.
-        asked: What was asked for, frozen and picklable, for the `request` of an `OutcomeUnknown`.
-        says_known: Whether a refusal says that the vendor already knows the key, which leaves the outcome unknown; never asked
-            about 401, 403 and 429. If not given, every refusal stands.
-        max_reply: The longest answer that is read, in bytes.
-        advice: What to do where nobody knows whether it was carried out; to look the key up, if not given.
-        deadline: When the call must be over, in the running loop's time.
-        may_send: For a read whose caller keeps to a budget of requests: awaited when a request is about to leave, which is not
-            sent if it returns False. Such a read is attempted once, and not at all while the vendor wants all calls to pause;
-            only after 401 it is sent again with other credentials, if it may be.
-        left: Whether bytes of an attempt that was cancelled may have left; the transport says so.
+        asked: The `request` of an `OutcomeUnknown`, frozen and picklable.
+        says_known: Whether a refusal means that the vendor already knows the key, so that the outcome is unknown. Not called for
+            401, 403 and 429; without it, every refusal stands.
+        max_reply: Bytes of the longest answer that is read.
+        advice: What to do if the outcome is unknown; by default, to look the key up.
+        deadline: When the call must end, in the running loop's time.
+        may_send: For a read that a budget of requests pays for: awaited just before the request is sent; False cancels it. Such a
+            read is attempted once, not at all during a pause that the vendor asked for, and again only after a 401 with new
+            credentials.
+        maybe_sent: Whether bytes of a cancelled attempt may have been sent; set by the transport.
     """
 
     operation: str
@@ -64,11 +64,11 @@ class Request(Generic[T]):
     max_reply: int = MAX_REPLY
     advice: str = ""
     may_send: MaySend | None = field(default=None, repr=False)
-    left: bool = field(default=False, init=False)
+    maybe_sent: bool = field(default=False, init=False)
 
 
 class Answer(NamedTuple):
-    """One HTTP answer, read to its end."""
+    """One complete HTTP answer."""
 
     status: int
     headers: Mapping[str, str]
@@ -77,14 +77,14 @@ class Answer(NamedTuple):
 
 @frozen(kw_only=True)
 class Refusal:
-    """What a vendor's error body says.
+    """A vendor's error body.
 
     Attributes:
-        message: The vendor's own words, empty if there are none.
-        code: The vendor's code.
-        details: What is wrong, with single fields and with the request as a whole.
+        message: The vendor's message, empty if there is none.
+        code: The vendor's error code.
+        details: Errors of single fields and of the request as a whole.
         request_id: The vendor's id of the request.
-        invalid: Whether the vendor calls it a failed validation.
+        invalid: Whether the vendor reports a failed validation.
     """
 
     message: str = ""
@@ -96,42 +96,38 @@ class Refusal:
 
 @frozen(repr=False)
 class Headers:
-    """The headers of a request, ready to send, credentials included: they show in no repr, log or pickle.
-
-    Attributes:
-        fields: The headers.
-    """
+    """The headers of a request with its credentials, which appear in no repr, log or pickle."""
 
     fields: CIMultiDict[str]
 
     @classmethod
     def of(cls, headers: Mapping[str, str]) -> Headers:
-        """Make headers that also ask for an answer that need not be unpacked."""
+        """Return these headers and one that asks for an uncompressed answer."""
         return cls(CIMultiDict({"Accept-Encoding": "identity", **headers}))
 
     def __repr__(self) -> str:
         return f"<Headers {', '.join(self.fields)}: hidden>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("headers: credentials do not leave their process.")
+        raise TypeError("Headers hold credentials and cannot be pickled.")
 
 
 class Authorizer(Protocol):
-    """Where the headers of a request come from, credentials included."""
+    """The source of a request's headers, credentials included."""
 
     async def headers(self, timeout: float) -> Headers:
-        """Return the headers of the next attempt; the same object as long as nothing changed.
+        """Return the headers of the next attempt; the same object until they change.
 
         Raises:
-            TimeoutError: credentials were not to be had within `timeout` seconds.
-            VendorError: they are not to be had at all.
+            TimeoutError: there were no credentials within `timeout` seconds.
+            VendorError: there are no credentials.
         """
         ...
 
     async def renew(self, refused: Headers, timeout: float) -> bool:
-        """Say whether other credentials are to be had, after these headers met a 401."""
+        """Return whether there are other credentials than those that got a 401."""
         ...
 
     def secrets(self) -> tuple[str, ...]:
-        """Return what must not appear in any message."""
+        """Return the texts that no message may show."""
         ...

@@ -1,7 +1,7 @@
-"""What the words of a refusal say about an idempotency key: whether the vendor affirms that it already knows it.
+"""Whether the text of a refusal says that the vendor already knows an idempotency key.
 
-No vendor here documents its words, so this reads English as Django REST Framework and its relatives write it. An error towards
-"known" leaves a payout unknown, to be looked up; an error the other way would call a payout refused that exists.
+No vendor here documents its texts, so this reads English as Django REST Framework and similar frameworks write it. In doubt the
+key is known: the payout is then looked up, while the opposite mistake would call a payout refused that exists.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _NO_FIELD = frozenset(
     {"", "all", "base", "body", "code", "detail", "details", "error", "errors", "general", "message", "non field errors"}
     | {"reason", "request", "root"}
 )
-"""What stands in the place of a field's name where an error belongs to the request as a whole."""
+"""The field names of errors about the request as a whole."""
 
 _affirmed = re.compile(
     r"\b(?:already|previously)|\b(?:has|have|had|was|were|is|are)\s+(?:been\s+)?(?:used|seen|processed|created|recorded|submitted|found)\b"
@@ -27,7 +27,7 @@ _affirmed = re.compile(
     r"|\bduplicat(?:e[ds]?|ion)\b|\bconflict(?:s|ing|ed)?\b|\bcollision\b|\breplay(?:ed)?\b|\bresubmi(?:t|tted|ssion)\b"
     r"|\brepeat\s+(?:request|call|submission|allocation)\b|\bconcurrent\b|\bidentical\b|\bdouble\s+(?:allocation|request)\b"
 ).finditer
-_implied = re.compile(  # these say that it exists, though many of them hold a "not"
+_implied = re.compile(  # these mean that it exists, although many contain a "not"
     r"\b(?:must|should|(?:has|have|needs?)\s+to)\s+be\s+(?:\w+\s+)?(?:unique|new|unused)\b|\bunique\s+(?:set|constraint|together)\b"
     r"|(?:\bnot|\bnon|n['\u2019]t)\s+(?:an?\s+)?unique\b|\bunique$|\bre\s?us(?:e|ed|ing)\b"
     r"|\bused\s+(?:twice|again|only\s+once|more\s+than\s+once)\b|\b(?:only\s+be|be\s+only)\s+used\s+once\b"
@@ -37,7 +37,7 @@ _implied = re.compile(  # these say that it exists, though many of them hold a "
     r"|\b(?:use|choose|try|provide|send)\s+(?:an?\s+)?(?:new|different|other|another|unused|unique)"
     r"\s+(?:nonce|key|id|one|reference|request|value)\b"
 ).search
-_denied = re.compile(  # a denial belongs to what follows only if no verb stands between them
+_denied = re.compile(  # a negation applies to the text after it only if no verb is between them
     r"(?:\b(?:not|no|never|none|neither|nor|without|unless|if)|n['\u2019]t)"
     r"(?:\s+(?:yet|ever|already|previously|been|being|be|a|an|any|such|the|this|that|it|longer|has|have|with|under|for|of|nonce|allocations?|requests?"
     r"|id|\"[^\"]*\"|'[^']*'|\w*\d\w*))*\s*$"
@@ -48,7 +48,7 @@ _of_something_else = re.compile(
     r"|allowances?)\b"
 ).search
 _CALL = r"(?:requests?|transactions?|operations?|payments?|payouts?|submissions?|transfers?|idempotency\s+keys?)\b"
-_of_this_call = re.compile(  # whatever user or reward it was for
+_of_this_call = re.compile(  # for any user or reward
     rf"\bduplicat\w*\s+(?:\w+\s+)?{_CALL}"
     rf"|\b{_CALL}(?:\s+(?:with|under|for|from|by|to|of)(?:\s+\S+){{1,4}}?)?(?:\s+(?:is|are|was|were|has|have|had))*"
     r"\s+(?:already|previously|duplicat|exists|in\s+progress|be(?:ing|en)|still|pending)"
@@ -58,19 +58,18 @@ _SENTENCES = re.compile(r"[.;:!?\n]+|\s[-\u2013\u2014]\s")
 
 
 def affirms_existence(error: VendorError, *, about: Collection[str]) -> bool:
-    """Return whether a refusal says that what it refuses already exists: an earlier call with the key may have been carried out.
+    """Return whether a refusal says that the operation already exists: an earlier call with the key may have been carried out.
 
     Args:
-        error: The refusal. The statuses 409 (conflict), 423 (locked) and 425 (too early) say so by themselves.
-        about: Lower-case words for the key and for what it creates, such as `{"nonce", "allocation"}`. What is said about
-            something else, such as "User already exists", says nothing about the key; "Duplicate request", about nothing in
-            particular, does.
+        error: The refusal. The statuses 409 (conflict), 423 (locked) and 425 (too early) are enough.
+        about: Lower-case words for the key and for what it creates, such as `{"nonce", "allocation"}`. A text about anything
+            else, such as "User already exists", does not count; "Duplicate request", which names nothing, does.
     """
     return error.status in {409, 423, 425} or any(_affirms(detail, about) for detail in error.details)
 
 
 def names_other_fields(error: VendorError, *, about: Collection[str]) -> bool:
-    """Return whether everything the vendor found wrong is a named field other than the key's."""
+    """Return whether every error is about a named field other than the key's."""
     fields = [_folded(detail.field) for detail in error.details]
     return bool(fields) and not any(field in _NO_FIELD or _mentions(field, about) for field in fields)
 
@@ -99,5 +98,5 @@ def _mentions(text: str, about: Collection[str]) -> bool:
 
 
 def _folded(text: str) -> str:
-    """Return a text in lower case with the parts of compound names as words: `nonce_already_used`, `requestId`, `non-unique`."""
+    """Return a text in lower case with compound names split into words: `nonce_already_used`, `requestId`, `non-unique`."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])|[-_]+", " ", text).strip().lower()

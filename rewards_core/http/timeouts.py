@@ -1,4 +1,4 @@
-"""How long a call may take."""
+"""The timeouts of a call."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from rewards_core.validation import number
 
 @frozen(kw_only=True)
 class Timeouts:
-    """How long a call may take, in seconds.
+    """The timeouts of a call, in seconds.
 
     Attributes:
         total: One logical call, with all attempts and the pauses between them.
-        connect: One attempt, until the connection stands: name look-up and TLS included.
-        read: One attempt, from its start to the last byte of the answer.
+        connect: One attempt until it is connected, name look-up and TLS included.
+        read: One attempt from its start to the last byte of the answer.
 
     Raises:
-        TypeError: an attribute is no number.
+        TypeError: an attribute is not a number.
         ValueError: an attribute is not above 0, or not finite.
     """
 

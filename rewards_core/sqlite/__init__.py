@@ -1,1 +1,1 @@
-"""SQLite files that any number of processes of one host may read and write."""
+"""SQLite files that all processes of one host read and write."""

@@ -1,4 +1,4 @@
-"""A thread that runs what it is given, everything that waits at one time together."""
+"""A thread that runs calls in batches: all calls that wait at one time together."""
 
 from __future__ import annotations
 
@@ -20,12 +20,7 @@ _MAX_PASSES = 32
 
 
 class Call(Generic[T]):
-    """Work for the thread, and the future of its result.
-
-    Args:
-        run: What to run.
-        item: If given, `run` takes the items of many calls at once and returns as many results.
-    """
+    """A function for the thread, and the future of its result; with an `item`, `run` takes the items of many calls at once."""
 
     __slots__ = ("error", "future", "item", "result", "run")
 
@@ -42,19 +37,18 @@ class BatchThread:
 
     Args:
         name: The thread's name.
-        work: Runs a batch in the thread, filling in `result` or `error` of each call; returns what the loop is to be told before
-            the callers are.
-        tell: Is called with what `work` or `tick` returned, if that is not empty, in the loop that called first.
+        work: Runs a batch in the thread, sets `result` or `error` of each call, and returns the notifications.
+        notify: Called with the notifications of `work` and `tick`, if any, in the loop of the first call, before the callers
+            resume.
         end: Runs in the thread when it ends.
         tick: Runs in the thread about every `tick_every` seconds, between batches, from the start on.
         tick_every: Seconds, above 0.
-        quiet_passes: Passes of the loop in which no call is added that a batch waits for before it is handed over. Under load
-            some passes bring those that are just being answered: one batch where there were two costs a third less. With nothing
-            else to do a pass takes microseconds.
-        gather: Seconds after a batch during which calls that may wait are gathered, 0 or more.
+        quiet_passes: Passes of the loop without a new call that a batch waits for. Under load, some passes bring the callers that
+            were just answered: one batch instead of two costs a third less. Without other work a pass takes microseconds.
+        gather: Seconds after a batch during which calls with `may_wait` are collected, 0 or more.
 
     Attributes:
-        enough: Calls that may wait are handed over early once this many of them wait.
+        enough: The number of waiting calls at which they are handed over early.
     """
 
     def __init__(
@@ -62,7 +56,7 @@ class BatchThread:
         name: str,
         work: Callable[[Sequence[Call[Any]]], list[Any]],
         *,
-        tell: Callable[[list[Any]], None],
+        notify: Callable[[list[Any]], None],
         end: Callable[[], None],
         tick: Callable[[], list[Any]] | None = None,
         tick_every: float = 1.0,
@@ -72,7 +66,7 @@ class BatchThread:
         self.enough = 1
         self._name = name
         self._work = work
-        self._tell = tell
+        self._notify = notify
         self._end = end
         self._tick = tick
         self._tick_every = tick_every
@@ -90,19 +84,19 @@ class BatchThread:
         self._ending: asyncio.Future[None] | None = None
 
     def start(self) -> None:
-        """Begin in the running loop, if no loop that is still open has begun."""
+        """Start in the running loop, unless another open loop has started the thread."""
         loop = asyncio.get_running_loop()
         if loop is not self._home and (self._home is None or self._home.is_closed()):
             self._move_to(loop)
 
     def submit(self, call: Call[T], *, may_wait: bool = False) -> asyncio.Future[T]:
-        """Hand a call over; the future is resolved in its loop.
+        """Queue a call and return its future.
 
-        Calls of one pass of the loop, and all that come while a batch is being run, go together; those of a second loop go alone.
+        Calls of one pass of the loop, and those that arrive while a batch runs, go together; those of a second loop go alone.
 
         Args:
-            call: What to run.
-            may_wait: Whether the call may wait for others until `gather` seconds after the last batch.
+            call: The call.
+            may_wait: Whether it may wait for others until `gather` seconds after the last batch.
         """
         self.start()
         if call.future.get_loop() is self._home:
@@ -114,14 +108,14 @@ class BatchThread:
         return call.future
 
     async def aclose(self) -> None:
-        """Run what was handed over, and end; nothing may be handed over afterwards."""
+        """Run the queued calls and end the thread; submit nothing afterwards."""
         if self._home is not None and self._ending is None:
             self._ending = self.submit(Call[None](_end))
         if self._ending is not None:
             await asyncio.shield(self._ending)
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin in this loop, or go on in it after another one has ended with all its callers."""
+        """Start in this loop, also after another one ended with all its callers."""
         if self._home is None:
             threading.Thread(target=self._main, name=self._name, daemon=True).start()
         self._home = loop
@@ -159,7 +153,7 @@ class BatchThread:
         self._queue.put(batch)
 
     def _may_grow(self) -> bool:
-        """Return whether to let one more pass of the loop go by."""
+        """Return whether to wait one more pass of the loop for further calls."""
         count = len(self._waiting)
         self._passes += 1
         self._quiet = self._quiet + 1 if count == self._seen else 0
@@ -172,13 +166,13 @@ class BatchThread:
         while not last:
             batch = self._next_batch(next_tick)
             last = any(call.run is _end for call in batch)
-            news = self._run([call for call in batch if call.run is not _end])
+            notifications = self._run([call for call in batch if call.run is not _end])
             if self._tick is not None and not last and time.monotonic() >= next_tick:
                 next_tick = time.monotonic() + self._tick_every
-                news = news + self._guarded(self._tick, [])
+                notifications = notifications + self._guarded(self._tick, [])
             if last:
                 self._guarded(self._end, None)
-            self._answer(batch, news)
+            self._answer(batch, notifications)
 
     def _run(self, work: list[Call[Any]]) -> list[Any]:
         if not work:
@@ -191,7 +185,7 @@ class BatchThread:
             return []
 
     def _guarded(self, do: Callable[[], T], otherwise: T) -> T:
-        """Do what nobody waits for; a fault in it must not end the thread."""
+        """Run `do`; an error must not end the thread."""
         try:
             return do()
         except Exception:
@@ -206,30 +200,30 @@ class BatchThread:
         except Empty:
             return []
 
-    def _answer(self, batch: list[Call[Any]], news: list[Any]) -> None:
+    def _answer(self, batch: list[Call[Any]], notifications: list[Any]) -> None:
         loop = batch[0].future.get_loop() if batch else self._home
         if loop is not self._home:
-            self._call_in(self._home, [], news)
-            news = []
-        self._call_in(loop, batch, news)
+            self._call_in(self._home, [], notifications)
+            notifications = []
+        self._call_in(loop, batch, notifications)
 
-    def _call_in(self, loop: asyncio.AbstractEventLoop | None, batch: list[Call[Any]], news: list[Any]) -> None:
-        if loop is None or not (batch or news):
+    def _call_in(self, loop: asyncio.AbstractEventLoop | None, batch: list[Call[Any]], notifications: list[Any]) -> None:
+        if loop is None or not (batch or notifications):
             return
         try:
-            loop.call_soon_threadsafe(self._deliver, loop, batch, news)
-        except RuntimeError:  # the loop ended before the store was closed: nobody is left in it to answer
-            logger.debug("a loop ended before the store it used was closed")
+            loop.call_soon_threadsafe(self._deliver, loop, batch, notifications)
+        except RuntimeError:  # the loop ended before the store was closed, and its callers with it
+            logger.debug("an event loop ended before its store was closed")
 
-    def _deliver(self, loop: asyncio.AbstractEventLoop, batch: list[Call[Any]], news: list[Any]) -> None:
+    def _deliver(self, loop: asyncio.AbstractEventLoop, batch: list[Call[Any]], notifications: list[Any]) -> None:
         if batch and loop is self._home:
             self._busy = False
             self._gather_until = loop.time() + self._gather
             if self._waiting:
                 self._schedule()
         try:
-            if news:
-                self._tell(news)
+            if notifications:
+                self._notify(notifications)
         finally:
             for call in batch:
                 if call.future.done():
@@ -241,4 +235,4 @@ class BatchThread:
 
 
 def _end() -> None:
-    """Stand for the end of the thread."""
+    """Mark the last call of the thread."""

@@ -1,4 +1,4 @@
-"""A SQLite file that is open beside the other processes that share it, and what is done when its files are taken away."""
+"""A SQLite file that several processes have open, none of them with files that were removed or replaced."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from rewards_core.sqlite.connection import (
     PASSING_ERRORS,
     Connection,
     SQLiteError,
-    changed_at,
+    as_store_error,
     connect,
     fetch,
+    file_state,
     in_use,
-    meaning,
     nap,
     set_busy_timeout,
 )
-from rewards_core.sqlite.files import FileLock, OpenFiles, refuse_unsafe
+from rewards_core.sqlite.files import FileLock, OpenFiles, check_shareable
 from rewards_core.sqlite.migrations import Schema, layout_of, migrate
 
 if TYPE_CHECKING:
@@ -31,17 +31,11 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 _STEPS_AT_ONCE = 1_000_000
-"""Steps of SQLite in a migration, some milliseconds, after which those who wait are shown that it goes on."""
+"""SQLite instructions of a migration, some milliseconds, after which waiting processes see progress."""
 
 
 class Database(Generic[S]):
-    """Everything of the file that this process has open; see `open_database`.
-
-    Attributes:
-        writer: The one connection that writes.
-        session: What was made of it.
-        files: The files that are open.
-    """
+    """The connections of this process to a file: `writer` with its `session`, and one that reads; see `open_database`."""
 
     def __init__(
         self,
@@ -59,20 +53,20 @@ class Database(Generic[S]):
         self._reader: Connection | None = reader
 
     @property
-    def whole(self) -> bool:
-        """Whether the file and its log are still the ones that others find, and the lock was not removed."""
-        return self.files.whole and self._lock.named
+    def intact(self) -> bool:
+        """Whether the file and its log were not replaced, and the lock was not removed."""
+        return self.files.intact and self._lock.linked
 
     @property
     def in_place(self) -> bool:
-        """Whether that is so, and the lock was not moved either."""
-        return self.whole and self._lock.in_place
+        """Whether it is intact, and the lock was not moved either."""
+        return self.intact and self._lock.in_place
 
-    def look(self, run: Callable[[Connection], T]) -> T:
-        """Run something that reads; a connection that met more than a passing trouble is opened again next time.
+    def read(self, run: Callable[[Connection], T]) -> T:
+        """Run a function that reads; after a lasting error its connection is opened again next time.
 
         Raises:
-            StoreError: a file was removed or replaced while that connection was opened.
+            StoreError: a file was removed or replaced while the connection was opened.
             apsw.Error: it cannot be read.
         """
         if self._reader is None:
@@ -86,32 +80,27 @@ class Database(Generic[S]):
             raise
 
     def connect_to_read(self) -> Connection:
-        """Open a further connection.
-
-        Raises:
-            StoreError: a file was removed or replaced, so that it may have another log than the others have.
-            apsw.Error: it cannot be opened.
-        """
+        """Open another connection; a `StoreError` says that it may have another log than the others."""
         connection: Connection | None = None
         try:
             connection = self._opener.connect_to_read()
         except SQLiteError:
-            if self.whole:
+            if self.intact:
                 raise
-        if connection is not None and self.whole:
+        if connection is not None and self.intact:
             return connection
         _close_all(connection)
         raise StoreError(f"A file of {self._opener.path} was removed or replaced. Nothing was read. Repeat the call.")
 
-    def empty_log(self, seconds: float) -> bool:
-        """Move the log into the file and empty it; return False if readers prevent it for so many seconds."""
-        return self._checkpoint("TRUNCATE", seconds)
+    def truncate_log(self, seconds: float) -> bool:
+        """Checkpoint and truncate the log; return False if readers prevent it for this many seconds."""
+        return self._run_checkpoint("TRUNCATE", seconds)
 
-    def move_log(self) -> bool:
-        """Move the log into the file, wherever both may be by now; return False if a reader prevents it for `busy_timeout`."""
-        return self._checkpoint("FULL", self._opener.busy_timeout)
+    def checkpoint(self) -> bool:
+        """Checkpoint the log, wherever both files are now; return False if a reader prevents it for `busy_timeout`."""
+        return self._run_checkpoint("FULL", self._opener.busy_timeout)
 
-    def _checkpoint(self, mode: str, seconds: float) -> bool:
+    def _run_checkpoint(self, mode: str, seconds: float) -> bool:
         until = time.monotonic() + seconds
         set_busy_timeout(self.writer, seconds, at_most=True)
         attempts = 0
@@ -122,36 +111,36 @@ class Database(Generic[S]):
                     return True
                 if time.monotonic() >= until:
                     return False
-                nap(attempts)  # another connection does the same: SQLite does not wait for that by itself
+                nap(attempts)  # another connection is in a checkpoint, for which SQLite does not wait
                 attempts += 1
         finally:
             set_busy_timeout(self.writer, self._opener.busy_timeout)
 
     def close(self) -> None:
-        """Let go of the files; the last one to do so removes the log, unless the file is not where it was."""
+        """Close the files; the last process removes the log, unless the file was moved."""
         _close_all(self._reader, self.writer)
         self._lock.release()
 
 
 def open_database(
-    path: Path, schema: Schema, *, session: Callable[[Connection], S], busy_timeout: float, patience: float
+    path: Path, schema: Schema, *, session: Callable[[Connection], S], busy_timeout: float, open_timeout: float
 ) -> Database[S]:
-    """Open a file beside others that have the same files open, or alone.
+    """Open a file, alone or together with processes that have the same files open.
 
-    The first process notes in the lock's file which files it has opened. A later one that finds others in their place waits until
-    the earlier ones have noticed too.
+    The first process notes in the lock file which files it opened. A later one that finds other files waits until the earlier
+    processes have noticed too.
 
     Args:
-        path: The file, made if missing.
-        schema: What it holds; a process that is alone brings an older layout to the newest, after a backup beside it.
-        session: Makes what the writing connection is used through.
-        busy_timeout: Seconds to wait for another connection's lock while nobody commits, 0 or more.
-        patience: Seconds to wait for other processes to notice, or to go on with opening the file, 0 or more.
+        path: The file, created if missing.
+        schema: Its content; a process that is alone migrates an older layout, after a backup beside it.
+        session: Makes the session on the writing connection.
+        busy_timeout: Seconds to wait for another connection's lock while no connection commits, 0 or more.
+        open_timeout: Seconds to wait for other processes to notice, or to make progress with opening the file, 0 or more.
 
     Raises:
-        StoreError: it cannot be opened, or not safely.
+        StoreError: the file cannot be opened safely.
     """
-    return _Opener(path, schema, session, busy_timeout).open(patience)
+    return _Opener(path, schema, session, busy_timeout).open(open_timeout)
 
 
 class _Opener(Generic[S]):
@@ -162,22 +151,22 @@ class _Opener(Generic[S]):
         self._schema = schema
         self._shared = self._noted = False
 
-    def open(self, patience: float) -> Database[S]:
+    def open(self, open_timeout: float) -> Database[S]:
         lock = FileLock(self.path)
         until, attempts, seen = 0.0, 0, None
         try:
-            refuse_unsafe(self.path)
+            check_shareable(self.path)
             while True:
-                now = time.monotonic()  # before an attempt, which may be a long migration
+                now = time.monotonic()  # before the attempt, which may be a long migration
                 database = self._try(lock)
                 if database is not None:
                     return database
-                last = changed_at(lock.path)
-                if attempts == 0 or (last != seen and not self._noted):  # one that opens the file alone shows that it goes on
-                    until = now + patience
+                last = file_state(lock.path)
+                if attempts == 0 or (last != seen and not self._noted):  # a process that opens the file alone shows progress
+                    until = now + open_timeout
                 seen = last
                 if now >= until:
-                    raise self._kept_away(lock, patience)
+                    raise self._timed_out(lock, open_timeout)
                 nap(attempts)
                 attempts += 1
         except OSError as problem:
@@ -188,7 +177,7 @@ class _Opener(Generic[S]):
             ) from None
         except SQLiteError as problem:
             lock.release()
-            raise meaning(problem, self.path) from None
+            raise as_store_error(problem, self.path) from None
         except BaseException:
             lock.release()
             raise
@@ -203,38 +192,38 @@ class _Opener(Generic[S]):
         return connection
 
     def _try(self, lock: FileLock) -> Database[S] | None:
-        """Return the open file, None if others do not share it, or have other files open than those that stand here."""
+        """Return the open file, None if another process has it alone, or has other files open than the present ones."""
         self._noted = False
         alone = lock.take(note=False)
         self._shared = alone or lock.take(shared=True)
         if not self._shared:
             return None
-        noted, stands = lock.noted(), OpenFiles(self.path)
+        noted, found = lock.read_note(), OpenFiles(self.path)
         database: Database[S] | None = None
         if alone:
-            if stands.beside_foreign_log(noted):
+            if found.has_foreign_log(noted):
                 raise StoreError(
-                    f"{self.path} was replaced, and the log of the earlier file, {self.path}-wal, still stands beside it. "
+                    f"{self.path} was replaced, and the log of the earlier file, {self.path}-wal, is still beside it. "
                     "Nothing was read or written. Move the log away, or put the earlier file back."
                 )
-            if noted or not self.path.exists() or not in_use(self.path):  # without a note its users may have lost their lock
+            if noted or not self.path.exists() or not in_use(self.path):  # without a note, its users may have lost their lock
                 database = self._connect(lock, alone=True)
-        elif noted == str(stands):
+        elif noted == str(found):
             database = self._connect(lock, alone=False)
         if database is None:
             lock.release()
         return database
 
     def _connect(self, lock: FileLock, *, alone: bool) -> Database[S] | None:
-        """Return the open file, None if a file was removed or replaced meanwhile."""
+        """Return the open file, None if a file was removed or replaced in the meantime."""
         if alone:
             self._noted = True
-            lock.note(lock.noted())
+            lock.write_note(lock.read_note())
         writer = connect(self.path, busy_timeout=self.busy_timeout)
         reader: Connection | None = None
         try:
             if alone:
-                writer.set_progress_handler(partial(_go_on, lock), _STEPS_AT_ONCE)
+                writer.set_progress_handler(partial(_show_progress, lock), _STEPS_AT_ONCE)
                 migrate(writer, self.path, self._schema, lock.touch)
                 writer.set_progress_handler(None)
             else:
@@ -244,8 +233,8 @@ class _Opener(Generic[S]):
             files = OpenFiles(self.path)
             if files.complete and files.identities == before.identities:
                 if alone:
-                    lock.note(str(files))
-                if lock.take(shared=True) and lock.noted() == str(files):
+                    lock.write_note(str(files))
+                if lock.take(shared=True) and lock.read_note() == str(files):
                     return Database(self, lock, files, writer, reader)
         except BaseException:
             _close_all(reader, writer)
@@ -260,33 +249,32 @@ class _Opener(Generic[S]):
                 f"{self.path} is in use by an older version of rewards-async. End its processes, then start this one."
             )
 
-    def _kept_away(self, lock: FileLock, patience: float) -> StoreError:
+    def _timed_out(self, lock: FileLock, open_timeout: float) -> StoreError:
         pid = lock.holder()
         if self._noted:
             return StoreError(
                 f"{self.path}, or its log or lock, was removed or replaced each time that this process opened it, for "
-                f"{patience:g} s. This call read and wrote nothing. Find out what removes these files, then try again."
+                f"{open_timeout:g} s. Nothing was read or written. Find out what removes these files, then try again."
             )
         if self._shared:
             return StoreError(
                 f"{self.path}, or its log or lock, was removed or replaced, and a process that has the earlier one open has not "
-                f"noticed yet; process {pid or 'unknown'} was the first to open it. Nothing was read or written, and nothing is "
-                "lost. End the processes that use it, then try again."
+                f"noticed yet; process {pid or 'unknown'} opened it first. Nothing was read or written, and nothing is lost. End "
+                "the processes that use it, then try again."
             )
         return StoreError(
-            f"{self.path} is in use by process {pid or 'unknown'} alone, which has shown no progress for {patience:g} s. It "
-            "may be upgrading a large file on a slow disk, or hang, or run rewards-async 0.1, which shares its file with nobody. "
-            "Nothing was read or written, and nothing is lost. Try again; if that process is stuck or runs version 0.1, end it "
-            "first."
+            f"{self.path} is locked by process {pid or 'unknown'}, which has made no progress for {open_timeout:g} s. It may be "
+            "upgrading a large file on a slow disk, or be stuck, or run rewards-async 0.1, which does not share its file. "
+            "Nothing was read or written, and nothing is lost. Try again; end that process first if it is stuck or runs 0.1."
         )
 
 
-def _go_on(lock: FileLock) -> bool:
+def _show_progress(lock: FileLock) -> bool:
     lock.touch()
-    return False  # do not interrupt it
+    return False  # do not interrupt the statement
 
 
 def _close_all(*connections: Connection | None) -> None:
     for connection in connections:
         if connection is not None:
-            connection.close(True)  # also with a statement that was not read to its end
+            connection.close(True)  # even with an unfinished statement

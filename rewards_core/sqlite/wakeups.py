@@ -1,4 +1,4 @@
-"""How the processes that share a file wake each other: datagrams to a socket beside the file, hints that may be lost."""
+"""Hints between the processes that share a file: datagrams to sockets beside it, which may be lost."""
 
 from __future__ import annotations
 
@@ -17,30 +17,25 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 _MAX_PATH = 100
-"""Bytes of the longest path that a unix socket can have everywhere, less a few."""
+"""Bytes of a path that a unix socket can have on every platform."""
 _MAX_HINTS = 8
-"""Hints taken in one pass of the loop."""
+"""Hints that are received in one pass of the loop."""
 
 
 class Wakeups:
-    """A process's own socket, and what it sends to those of others.
+    """This process's socket, and the sender of hints to others; `receive` gets each byte of a hint at most once, in the loop."""
 
-    Args:
-        path: The shared file.
-        hear: Is called in the loop with what others sent, each byte at most once.
-    """
-
-    def __init__(self, path: Path, hear: Callable[[bytes], None]) -> None:
+    def __init__(self, path: Path, receive: Callable[[bytes], None]) -> None:
         self._file = path.absolute()
-        self._hear = hear
+        self._on_hints = receive
         self._socket: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sender: socket.socket | None = None
         self.address: str | None = None
-        """The path of the own socket, for others; None while there is none."""
+        """The path of this process's socket, or None."""
 
     def bind(self) -> None:
-        """Make the socket, in any thread; where none can be made, hints do without."""
+        """Create the socket, in any thread; if that fails, this process receives no hints."""
         if self._socket is not None:
             return
         self.sweep()
@@ -53,34 +48,38 @@ class Wakeups:
         except OSError as problem:
             if own is not None:
                 own.close()
-            logger.warning("%s: no socket can be made (%s); other processes are heard once a second", address, problem.strerror)
+            logger.warning(
+                "%s: no socket (%s); changes of other processes are noticed once a second",
+                address,
+                problem.strerror,
+            )
             return
         self._socket, self.address = own, str(address)
 
     def listen(self) -> None:
-        """Call `hear` in the running loop from now on."""
+        """Start to receive hints in the running loop."""
         if self._socket is not None and (self._loop is None or self._loop.is_closed()):
             self._loop = asyncio.get_running_loop()
             self._loop.add_reader(self._socket, self._receive, self._socket)
 
     def stop(self) -> None:
-        """Call `hear` no longer; in the loop."""
+        """Stop receiving hints, in the loop."""
         if self._socket is not None and self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(self._socket)
         self._loop = None
 
     def close(self) -> None:
         """Remove the socket, in any thread, after `stop`."""
-        for one in (self._socket, self._sender):
-            if one is not None:
-                one.close()
+        for each in (self._socket, self._sender):
+            if each is not None:
+                each.close()
         if self.address is not None:
             with suppress(OSError):
                 Path(self.address).unlink()
         self._socket = self._sender = self.address = None
 
     def send(self, hint: bytes, addresses: Iterable[str]) -> None:
-        """Wake others; from the writing thread. One that is gone or does not keep up is passed over."""
+        """Send a hint, from the writing thread; a process that is gone or does not keep up is skipped."""
         for address in addresses:
             with suppress(OSError):
                 if self._sender is None:
@@ -88,21 +87,21 @@ class Wakeups:
                 self._sender.sendto(hint, address)
 
     def sweep(self) -> None:
-        """Remove the sockets that processes left which were killed: nobody listens to them."""
-        for left in _folder(self._file).glob(f"{glob.escape(_prefix(self._file))}*"):
+        """Remove the sockets of killed processes."""
+        for found in _folder(self._file).glob(f"{glob.escape(_prefix(self._file))}*"):
             with suppress(OSError), closing(_datagrams()) as probe:
                 try:
-                    probe.connect(str(left))
+                    probe.connect(str(found))
                 except ConnectionRefusedError:
-                    if left.is_socket():
-                        left.unlink()
+                    if found.is_socket():
+                        found.unlink()
 
     def _receive(self, own: socket.socket) -> None:
-        heard: set[int] = set()
+        hints: set[int] = set()
         with suppress(BlockingIOError):
             for _ in range(_MAX_HINTS):
-                heard.update(own.recv(16))
-        self._hear(bytes(sorted(heard)))
+                hints.update(own.recv(16))
+        self._on_hints(bytes(sorted(hints)))
 
 
 def _datagrams() -> socket.socket:
@@ -112,12 +111,12 @@ def _datagrams() -> socket.socket:
 
 
 def _folder(file: Path) -> Path:
-    """Return where the sockets are: beside the file, or in the folder of temporary files where that path is too long."""
+    """Return the folder of the sockets: the file's, or the one of temporary files if that path is too long."""
     return file.parent if _fits(file) else Path(tempfile.gettempdir())
 
 
 def _prefix(file: Path) -> str:
-    """Return how the names of all sockets for a file begin."""
+    """Return the start of the names of a file's sockets."""
     return f"{file.name}.wake-" if _fits(file) else f"rewards-{hashlib.sha256(os.fsencode(file)).hexdigest()[:12]}-"
 
 

@@ -179,7 +179,7 @@ async def test_a_hanging_token_endpoint_keeps_nobody_waiting_while_the_old_token
     sandbox: EnkashSandbox, client: EnkashClient, time: SteppedTime
 ) -> None:
     await client.get_balance("EK1")
-    sandbox.switches.token_hang = 60.0  # longer than this test may take
+    sandbox.options.token_hang = 60.0  # longer than this test may take
     time.at += 200
 
     for _ in range(5):
@@ -243,7 +243,7 @@ async def test_a_token_endpoint_that_is_down_is_left_alone_for_a_minute(
 
 
 async def test_closing_while_the_token_endpoint_hangs_leaves_nothing_behind(sandbox: EnkashSandbox, time: SteppedTime) -> None:
-    sandbox.switches.token_hang = 60.0
+    sandbox.options.token_hang = 60.0
     async with client_of(sandbox, time) as client:
         waiting = asyncio.create_task(outcome(client.get_balance("EK1")))
         await sandbox.until(lambda: sandbox.token_requests == 1)

@@ -95,7 +95,7 @@ async def test_a_thousand_callers_with_a_wrong_part_make_one_rejected_request(
 
 
 async def test_a_refusal_written_as_a_200_is_one_as_well(sandbox: EnkashSandbox, new_client: New) -> None:
-    sandbox.switches.rejection = "envelope"
+    sandbox.options.rejection = "envelope"
     async with new_client(sandbox, wrong(sandbox)) as client:
         assert await kinds(client) == {"CredentialsRejected": 1000}
 
@@ -116,7 +116,7 @@ async def test_a_password_that_was_changed_meanwhile_makes_one_rejected_request(
 async def test_a_wrong_password_with_lost_replies_makes_two_rejected_requests_at_most(
     sandbox: EnkashSandbox, new_client: New
 ) -> None:
-    sandbox.switches.drop_after_commit = 1.0
+    sandbox.options.drop_after_commit = 1.0
     async with new_client(sandbox, wrong(sandbox)) as client:
         assert await kinds(client) == {"TokenUnavailable": 1000}
         assert await kinds(client) == {"TokenUnavailable": 1000}
@@ -132,9 +132,9 @@ async def test_a_wrong_password_with_lost_replies_locks_nothing_while_another_cl
         new_client(sandbox, wrong(sandbox, password=sandbox.password)) as right,
     ):
         for second in range(7200):
-            sandbox.switches.drop_after_commit = 1.0
+            sandbox.options.drop_after_commit = 1.0
             assert isinstance(await outcome(mistaken.get_balance("EK1")), TokenUnavailable)
-            sandbox.switches.drop_after_commit = 0.0
+            sandbox.options.drop_after_commit = 0.0
             if second % 5 == 0:
                 assert await right.get_balance("EK1") == 0
             time.at += 1
@@ -150,12 +150,12 @@ async def test_a_client_that_met_no_token_endpoint_gets_tokens_once_there_is_one
     async with new_client(sandbox, wrong(sandbox, password=sandbox.password)) as client:
         assert await client.get_balance("EK1") == 0
         sandbox.expire_tokens()
-        sandbox.switches.token_answer = answer
+        sandbox.options.token_answer = answer
         assert await kinds(client) == {"TokenUnavailable": 1000}
         with pytest.raises(TokenUnavailable, match=rf"\(HTTP {status}\)") as caught:
             await client.get_balance("EK1")
         assert sandbox.url not in str(caught.value)
-        sandbox.switches.token_answer = "normal"
+        sandbox.options.token_answer = "normal"
         assert await kinds(client) == {"TokenUnavailable": 1000}
         assert sandbox.token_requests == 1 + 2
 
@@ -185,7 +185,7 @@ async def test_three_restarts_with_a_wrong_password_make_one_rejected_request(
 async def test_three_restarts_with_lost_replies_make_two_rejected_requests(
     sandbox: EnkashSandbox, new_client: New, tmp_path: Path
 ) -> None:
-    sandbox.switches.drop_after_commit = 1.0
+    sandbox.options.drop_after_commit = 1.0
     for _ in range(4):
         async with new_client(sandbox, wrong(sandbox), FileBreakerStore(tmp_path / "breaker.json")) as client:
             with pytest.raises(TokenUnavailable):
@@ -222,7 +222,7 @@ async def start(
 
 
 async def test_four_processes_with_a_wrong_password_make_one_rejected_request(sandbox: EnkashSandbox, tmp_path: Path) -> None:
-    sandbox.switches.token_hang = 0.5  # so that all are in progress before the first is answered
+    sandbox.options.token_hang = 0.5  # so that all are in progress before the first is answered
     workers = await asyncio.gather(*(start(sandbox, tmp_path / "breaker.json") for _ in range(4)))
 
     ended: list[tuple[bytes, Any]] = await asyncio.gather(*(worker.communicate(b"go\n") for worker in workers))
@@ -234,7 +234,7 @@ async def test_four_processes_with_a_wrong_password_make_one_rejected_request(sa
 async def test_processes_killed_during_their_token_request_make_two_rejected_requests(
     sandbox: EnkashSandbox, tmp_path: Path
 ) -> None:
-    sandbox.switches.token_hang = 60.0
+    sandbox.options.token_hang = 60.0
     for number in (1, 2):
         worker = await start(sandbox, tmp_path / "breaker.json")
         assert worker.stdin is not None
@@ -256,7 +256,7 @@ async def test_processes_that_met_no_token_endpoint_get_tokens_once_there_is_one
     sandbox: EnkashSandbox, tmp_path: Path, answer: str
 ) -> None:
     path = tmp_path / "breaker.json"
-    sandbox.switches.token_answer = answer
+    sandbox.options.token_answer = answer
     workers = await asyncio.gather(*(start(sandbox, path, password=sandbox.password) for _ in range(2)))
     ended: list[tuple[bytes, Any]] = await asyncio.gather(*(worker.communicate(b"go\n") for worker in workers))
     assert [json.loads(out) for out, _ in ended] == [{"TokenUnavailable": 50}] * 2
@@ -264,7 +264,7 @@ async def test_processes_that_met_no_token_endpoint_get_tokens_once_there_is_one
     (kept,) = json.loads(path.read_text())["accounts"].values()
     assert (kept["rejected_at"], kept["unanswered"]) == (None, 2)
 
-    sandbox.switches.token_answer = "normal"
+    sandbox.options.token_answer = "normal"
     worker = await start(sandbox, path, later=600.0, ahead=-1_800.0, password=sandbox.password)
     out, _ = await worker.communicate(b"go\n")
 

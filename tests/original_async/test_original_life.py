@@ -121,7 +121,7 @@ async def test_a_call_cancelled_in_any_phase_takes_nothing_with_it(
     ticks.meanwhile = pause_for_ever
     attempts = 2 if phase == "a pause" else 1
     client = make_client(base_url=sandbox.url, retry=RetryPolicy(attempts=attempts), limits=Limits(connections=1))
-    sandbox.switches.slow_seconds = 3600
+    sandbox.options.slow_seconds = 3600
     if phase == "the answer":
         sandbox.script("slow_after_commit")
     else:
@@ -137,5 +137,5 @@ async def test_a_call_cancelled_in_any_phase_takes_nothing_with_it(
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    sandbox.plan._scripted.clear()
+    sandbox.plan.steps.clear()
     assert (await allocate(client, "nonce_2")).uid

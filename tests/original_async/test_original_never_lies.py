@@ -187,7 +187,7 @@ class BadDay:
     async def recover(self, ends: list[End]) -> dict[str, str]:
         """Repeat every call that may have been paid, without faults; return the uid of each nonce."""
         for fault in ("p503", "p503_after_commit", "p429", "drop_before_commit", "drop_after_commit", "slow_after_commit"):
-            setattr(self.sandbox.switches, fault, 0.0)
+            setattr(self.sandbox.options, fault, 0.0)
         wishes = {
             end.wish.nonce: end.wish
             for end in ends
@@ -242,7 +242,7 @@ async def bad_day(seed: int, payouts: int) -> Counter[str]:
         assert all(len(under) == 1 for under in held.values()), seed
         told = {end.wish.nonce for end in ends if end.may_have_paid}
         assert held.keys() <= told, (seed, "an allocation exists and nobody was told that it may")
-        day.sandbox.switches.list_lag = 0.0
+        day.sandbox.options.list_lag = 0.0
         uids = await day.recover(ends)
         held = await day.books()
         assert all(len(under) == 1 for under in held.values()), seed

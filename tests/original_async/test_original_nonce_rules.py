@@ -204,11 +204,11 @@ async def test_what_the_vendor_says_beside_a_message_is_told_field_by_field(clie
 async def test_a_payout_that_exists_is_never_rejected_because_the_list_lags(
     original: OriginalClient, sandbox: OriginalSandbox, text: str, status: int
 ) -> None:
-    sandbox.switches.known_nonce_text, sandbox.switches.known_nonce_status = text, status
+    sandbox.options.known_nonce_text, sandbox.options.known_nonce_status = text, status
     first = await allocate(original)
-    sandbox.switches.list_lag = 600.0
+    sandbox.options.list_lag = 600.0
     assert await outcome(original) is OutcomeUnknown
-    sandbox.switches.list_lag = 0.0
+    sandbox.options.list_lag = 0.0
     assert (await allocate(original)).uid == first.uid
 
 
@@ -217,13 +217,13 @@ async def test_a_payout_that_exists_is_never_rejected_because_the_list_lags(
 async def test_another_process_that_repeats_is_never_told_of_a_rejection(
     make_client: MakeClient, sandbox: OriginalSandbox, text: str, read_path: str
 ) -> None:
-    sandbox.switches.known_nonce_text, sandbox.switches.read_path = text, read_path
-    sandbox.switches.list_lag = 600.0
+    sandbox.options.known_nonce_text, sandbox.options.read_path = text, read_path
+    sandbox.options.list_lag = 600.0
     sandbox.script("drop_after_commit")
     first, second = (make_client(base_url=sandbox.url, retry=RetryPolicy(attempts=1)) for _ in range(2))
     assert await outcome(first) is OutcomeUnknown
     assert await outcome(second, repeated=True) is OutcomeUnknown
-    sandbox.switches.list_lag = 0.0
+    sandbox.options.list_lag = 0.0
     found = await allocate(second, repeated=True)
     assert (found.recovered, [found.uid]) == (True, list(sandbox.state.operations["allocation"]))
 

@@ -52,7 +52,7 @@ def held(sandbox: OriginalSandbox) -> list[Any]:
 async def test_a_reply_lost_after_commit_gives_the_same_allocation(
     original: OriginalClient, sandbox: OriginalSandbox, fault: str, mode: str
 ) -> None:
-    sandbox.switches.duplicate_nonce = mode
+    sandbox.options.duplicate_nonce = mode
     sandbox.plan.script(fault)
     allocation = await allocate(original)
     assert [operation.uid for operation in held(sandbox)] == [allocation.uid]
@@ -64,7 +64,7 @@ async def test_a_reply_lost_after_commit_gives_the_same_allocation(
 async def test_a_slow_answer_after_commit_gives_the_same_allocation(
     original: OriginalClient, sandbox: OriginalSandbox, ticks: SteppedTime
 ) -> None:
-    sandbox.switches.slow_seconds = 60
+    sandbox.options.slow_seconds = 60
     sandbox.plan.script("slow_after_commit")
     call = asyncio.ensure_future(allocate(original))
     await sandbox.until(lambda: bool(held(sandbox)))
@@ -97,7 +97,7 @@ async def test_nothing_arrived_and_nobody_knows_is_unknown(
 async def test_a_list_that_lags_a_little_gives_the_same_allocation(
     original: OriginalClient, sandbox: OriginalSandbox, ticks: SteppedTime
 ) -> None:
-    sandbox.switches.list_lag = 2.0
+    sandbox.options.list_lag = 2.0
     sandbox.plan.script("drop_after_commit")
     allocation = await allocate(original)
     assert [operation.uid for operation in held(sandbox)] == [allocation.uid]
@@ -105,7 +105,7 @@ async def test_a_list_that_lags_a_little_gives_the_same_allocation(
 
 
 async def test_a_list_that_lags_longer_is_never_a_rejection(original: OriginalClient, sandbox: OriginalSandbox) -> None:
-    sandbox.switches.list_lag = 60.0
+    sandbox.options.list_lag = 60.0
     sandbox.plan.script("drop_after_commit")
     with pytest.raises(OutcomeUnknown) as caught:
         await allocate(original)
@@ -117,10 +117,10 @@ async def test_a_nonce_the_vendor_says_it_knows_is_not_rejected_because_a_list_l
     original: OriginalClient, sandbox: OriginalSandbox, ticks: SteppedTime
 ) -> None:
     first = await allocate(original)
-    sandbox.switches.list_lag = 2.0
+    sandbox.options.list_lag = 2.0
     again = await allocate(original)
     assert (again.uid, again.recovered) == (first.uid, True)
-    sandbox.switches.list_lag = 600.0
+    sandbox.options.list_lag = 600.0
     ticks.slept.clear()
     with pytest.raises(OutcomeUnknown):
         await allocate(original)
@@ -356,7 +356,7 @@ FAULTS = ("none", "p429", "p503", "drop_before_commit", "p503_after_commit", "dr
 async def test_no_sequence_of_faults_pays_twice_or_denies_a_payout(
     original: OriginalClient, sandbox: OriginalSandbox, mode: str, lag: float
 ) -> None:
-    sandbox.switches.duplicate_nonce, sandbox.switches.list_lag = mode, lag
+    sandbox.options.duplicate_nonce, sandbox.options.list_lag = mode, lag
     for number, faults in enumerate(itertools.product(FAULTS, repeat=3)):
         nonce = f"nonce_{number}"
         sandbox.plan.script(*faults[: 1 + next((at for at, fault in enumerate(faults) if fault == "none"), 2)])
@@ -368,7 +368,7 @@ async def test_no_sequence_of_faults_pays_twice_or_denies_a_payout(
             assert nonce not in sandbox.state.by_nonce, faults
             continue
         finally:
-            sandbox.plan._scripted.clear()
+            sandbox.plan.steps.clear()
         under = [operation for operation in held(sandbox) if operation.nonce == nonce]
         assert len(under) <= 1, faults
         assert uid is None or [operation.uid for operation in under] == [uid], faults
@@ -381,7 +381,7 @@ async def test_a_bad_day_with_many_at_once_ends_with_one_allocation_each(
     make_client: MakeClient, sandbox: OriginalSandbox
 ) -> None:
     for fault in ("p429", "p503", "p503_after_commit", "drop_after_commit", "drop_before_commit"):
-        setattr(sandbox.switches, fault, 0.05)
+        setattr(sandbox.options, fault, 0.05)
     client = make_client(base_url=sandbox.url, retry=RetryPolicy(attempts=8), timeouts=Timeouts(total=600.0))
     nonces = [f"nonce_{number}" for number in range(200)]
     made = await asyncio.gather(*(allocate(client, nonce=nonce, to_user_uid=f"{len(nonce)}") for nonce in nonces))

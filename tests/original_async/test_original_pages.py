@@ -56,7 +56,7 @@ async def allocate(client: OriginalClient, nonce: str) -> Allocation:
 @pytest.mark.parametrize("shape", ["beside", "inside"])
 async def test_every_page_is_read(original: OriginalClient, sandbox: OriginalSandbox, shape: str) -> None:
     uids = [(await allocate(original, f"nonce_{number}")).uid for number in range(5)]
-    sandbox.switches.page_size, sandbox.switches.page_shape = 2, shape
+    sandbox.options.page_size, sandbox.options.page_shape = 2, shape
     assert [each.uid for each in await original.get_allocations_by_user_uid(USER)] == uids
     assert [seen.query.get("page") for seen in sandbox.requests if seen.method == "GET"] == [None, "2", "3"]
     found = await original.find_allocation(USER, "nonce_4")
@@ -66,7 +66,7 @@ async def test_every_page_is_read(original: OriginalClient, sandbox: OriginalSan
 
 @pytest.mark.parametrize("shape", ["beside", "inside"])
 async def test_every_page_of_claims_is_read(original: OriginalClient, sandbox: OriginalSandbox, shape: str) -> None:
-    sandbox.switches.page_size, sandbox.switches.page_shape = 1, shape
+    sandbox.options.page_size, sandbox.options.page_shape = 1, shape
     claims = [await original.create_claim(reward_uid=REWARD, from_user_uid=USER, to_address=WALLET) for _ in range(3)]
     assert [each.uid for each in await original.get_claims_by_user_uid(USER)] == [claim.uid for claim in claims]
 
@@ -75,7 +75,7 @@ async def test_every_page_of_claims_is_read(original: OriginalClient, sandbox: O
 async def test_a_payout_whose_reply_was_lost_is_found_on_the_third_page(
     original: OriginalClient, sandbox: OriginalSandbox, shape: str
 ) -> None:
-    sandbox.switches.page_size, sandbox.switches.page_shape = 2, shape
+    sandbox.options.page_size, sandbox.options.page_shape = 2, shape
     for number in range(4):
         await allocate(original, f"nonce_{number}")
     sandbox.script("drop_after_commit")
@@ -337,7 +337,7 @@ async def test_a_listing_waits_before_each_further_page_and_each_has_its_own_tim
 ) -> None:
     for number in range(5):
         await allocate(original, f"nonce_{number}")
-    sandbox.switches.page_size = 2
+    sandbox.options.page_size = 2
     sandbox.requests.clear()
     pages: list[int] = []
 

@@ -27,7 +27,7 @@ def reads(sandbox: OriginalSandbox) -> list[str]:
 
 @pytest.mark.parametrize("path", ["allocation", "allocate", "both"])
 async def test_reading_works_wherever_the_vendor_has_it(original: OriginalClient, sandbox: OriginalSandbox, path: str) -> None:
-    sandbox.switches.read_path = path
+    sandbox.options.read_path = path
     uid = await make_one(original)
     assert (await original.get_allocation(uid)).uid == uid
     assert [each.uid for each in await original.get_allocations_by_user_uid(USER)] == [uid]
@@ -49,7 +49,7 @@ async def test_a_list_is_asked_for_under_the_other_path_first(original: Original
 
 
 async def test_the_first_path_that_answers_settles_it(original: OriginalClient, sandbox: OriginalSandbox) -> None:
-    sandbox.switches.read_path = "allocate"
+    sandbox.options.read_path = "allocate"
     uid = await make_one(original)
     await original.get_allocation(uid)
     assert reads(sandbox) == [f"allocation/{uid}", f"allocate/{uid}"]
@@ -60,7 +60,7 @@ async def test_the_first_path_that_answers_settles_it(original: OriginalClient, 
 
 
 async def test_a_404_everywhere_settles_nothing(original: OriginalClient, sandbox: OriginalSandbox) -> None:
-    sandbox.switches.read_path = "allocate"
+    sandbox.options.read_path = "allocate"
     for _ in range(2):
         with pytest.raises(NotFound):
             await original.get_allocation("999")
@@ -72,7 +72,7 @@ async def test_a_404_everywhere_settles_nothing(original: OriginalClient, sandbo
 async def test_a_list_caught_by_another_route_is_asked_for_under_the_other_path(
     original: OriginalClient, sandbox: OriginalSandbox
 ) -> None:
-    sandbox.switches.read_path = "allocation"
+    sandbox.options.read_path = "allocation"
     uid = await make_one(original)
     assert [each.uid for each in await original.get_allocations_by_user_uid(USER)] == [uid]
     assert reads(sandbox) == ["allocate", "allocation"]
@@ -99,7 +99,7 @@ async def test_a_pinned_path_is_the_only_one_asked(make_client: MakeClient, sand
 
 
 async def test_reads_at_the_same_time_all_find_their_way(original: OriginalClient, sandbox: OriginalSandbox) -> None:
-    sandbox.switches.read_path = "allocate"
+    sandbox.options.read_path = "allocate"
     uid = await make_one(original)
     found = await asyncio.gather(*(original.get_allocation(uid) for _ in range(10)))
     assert {each.uid for each in found} == {uid}

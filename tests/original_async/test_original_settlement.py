@@ -233,7 +233,7 @@ def test_an_event_without_a_usable_resource_of_this_client_gives_none(client: Or
 async def test_a_replayed_nonce_with_another_amount_shows_when_it_settles(
     original: OriginalClient, sandbox: OriginalSandbox
 ) -> None:
-    sandbox.switches.duplicate_nonce = "replay"
+    sandbox.options.duplicate_nonce = "replay"
     first = await original.create_allocation(reward_uid=REWARD, to_user_uid=USER, amount="1.23", nonce="nonce_1")
     second = await original.create_allocation(reward_uid=REWARD, to_user_uid=USER, amount="1.24", nonce="nonce_1")
     assert second.uid == first.uid

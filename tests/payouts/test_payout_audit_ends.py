@@ -134,7 +134,7 @@ def interrupting(vendor: OriginalSandbox, *numbers: int, user: str = "user-r005"
     class Lists(dict[str, Any]):
         def get(self, asked: str, default: object = None) -> object:
             if asked == user:
-                vendor.switches.latency = (60.0, 60.0) if len(numbers) > 1 else None
+                vendor.options.latency = (60.0, 60.0) if len(numbers) > 1 else None
                 for number in numbers:
                     os.kill(os.getpid(), number)
             return dict.get(self, asked, default)

@@ -19,8 +19,7 @@ from payouts.ledger import decisions
 from payouts.ledger.decisions import NotUndone, record
 from payouts.ledger.sqlite import Ledger
 from payouts.states import State
-from rewards_core.calendar import Calendar
-from rewards_core.clock import boot_id, uptime
+from rewards_core.clock import TrustedTime, boot_id, uptime
 from tests.payouts.by_hand_kit import DAY, NOBODY, decided, lead, prepare, raw, refused, row_of
 from tests.payouts.command_kit import REWARD, Call, entries, for_people, records
 from tests.payouts.payout_kit import coin_row, token_row
@@ -191,7 +190,7 @@ def test_bulk_that_is_killed_has_whole_commits_and_goes_on(folder: Path) -> None
     with raw(folder) as database:
         database.execute("UPDATE rows SET absent_since = ?, absent_at = ?", (AT, AT))
         database.execute("CREATE TABLE calendar (kept BLOB NOT NULL)")
-        believed = Calendar(wall=AT + DAY, uptime=uptime(), boot=boot_id())
+        believed = TrustedTime(wall=AT + DAY, uptime=uptime(), boot=boot_id())
         database.execute("INSERT INTO calendar VALUES (?)", (believed.dump(),))
     bulk = ("resolve", "--unknown", "--refused", "--as=rejected", "--yes")
     killed(folder, 550, *bulk, now=AT + DAY)

@@ -572,7 +572,7 @@ async def test_what_is_no_ledger_is_refused_and_left_as_it_is(tmp_path: Path) ->
             connection.execute("CREATE TABLE events (id TEXT)")
 
     await asyncio.to_thread(make)
-    for path, words in [(text, "damaged or is no SQLite file"), (other, "database of another program")]:
+    for path, words in [(text, "damaged or not a SQLite file"), (other, "database of another program")]:
         before = path.read_bytes()
         with pytest.raises(LedgerError, match=words):
             await opened(path).__aenter__()

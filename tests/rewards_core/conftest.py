@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from rewards_core.http.transport import Transport
 from rewards_core.sqlite.engine import Engine
-from tests.rewards_core.lines import Credentials, refusal
+from tests.rewards_core.call_kit import Credentials, refusal
 from tests.rewards_core.sqlite_kit import Engines, Notebook, Other, other_process
 
 MakeTransport = Callable[..., Transport]

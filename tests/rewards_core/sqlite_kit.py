@@ -1,22 +1,27 @@
-"""A notebook of lines in a SQLite file, engines that keep it, and other processes that have it open.
+"""A notebook of lines in a SQLite file, engines on it, and other processes that have it open.
 
-A process that has a file open must look at it only through its engine, so everything else is done in other processes.
+A process that has a file open must read it only through its engine, so everything else runs in other processes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from rewards_core.errors import StoreError
 from rewards_core.sqlite.connection import Connection, fetch
 from rewards_core.sqlite.engine import Engine
 from rewards_core.sqlite.migrations import Schema
+from tests.texts import said
 
 ROOT = Path(__file__).parents[2]
 LINES = "CREATE TABLE line (number INTEGER PRIMARY KEY AUTOINCREMENT, text TEXT NOT NULL)"
@@ -26,7 +31,7 @@ SCHEMA = Schema(kind="notebook", application_id=0x6E6F7465, migrations=(LINES, M
 
 
 class Notebook:
-    """The session of an engine that keeps lines; it remembers what the engine asked of it."""
+    """A session that writes lines, and counts the calls of the engine."""
 
     def __init__(self, db: Connection) -> None:
         self.db = db
@@ -86,7 +91,7 @@ class Engines:
 
     def make(self, schema: Schema = SCHEMA, **options: Any) -> Engine[Notebook]:
         settings: dict[str, Any] = {
-            "session": Notebook, "tell": self.told.extend, "busy_timeout": 5.0, "tick_every": NEVER, **options
+            "session": Notebook, "notify": self.told.extend, "busy_timeout": 5.0, "tick_every": NEVER, **options
         }  # fmt: skip
         engine: Engine[Notebook] = Engine(settings.pop("path", self.path), schema, **settings)
         self.all.append(engine)
@@ -106,7 +111,7 @@ async def texts(engine: Engine[Notebook]) -> list[str]:
 
 
 class Other:
-    """Another process, told what to do line by line; see `sqlite_process`."""
+    """Another process that runs commands line by line; see `sqlite_process`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
@@ -116,11 +121,7 @@ class Other:
         return self.process.pid
 
     async def do(self, words: str) -> Any:
-        """Return what it answers.
-
-        Raises:
-            RuntimeError: it could not do that.
-        """
+        """Run a command and return its result; a failed one raises `RuntimeError`."""
         self.tell(words)
         assert self.process.stdout is not None
         answer = json.loads(await self.process.stdout.readline())
@@ -151,7 +152,7 @@ async def other_process(path: Path, module: str = "tests.rewards_core.sqlite_pro
 
 
 async def run_elsewhere(code: str, *arguments: object) -> str:
-    """Return what a Python program prints that runs to its end in a process of its own."""
+    """Return the output of a Python program in another process."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
     out, errors = await process.communicate()
@@ -177,12 +178,12 @@ shutil.rmtree(there)
 
 
 async def after_a_kill(path: Path, look: str = "SELECT text FROM line ORDER BY number") -> list[Any]:
-    """Return what a file would hold if every process that has it open were killed now."""
+    """Return the content of a file if every process that has it open were killed now."""
     return [row[0] if len(row) == 1 else tuple(row) for row in json.loads(await run_elsewhere(_AFTER_A_KILL, path, look))]
 
 
 async def pragma(engine: Engine[Notebook], words: str) -> Any:
-    """Set or ask something on the writing connection."""
+    """Run a pragma on the writing connection."""
     return await engine.write(lambda notebook: notebook.db.execute(f"PRAGMA {words}").fetchall())
 
 
@@ -190,7 +191,20 @@ def beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
+def without_paths(text: object) -> str:
+    """Return a text without folders and process ids, which differ from run to run."""
+    return re.sub(r"process (\d+|unknown)", "process N", re.sub(r"/\S*/", "", str(text)))
+
+
+@contextmanager
+def refused(what: str, kind: type[StoreError] = StoreError) -> Iterator[None]:
+    """Expect an error of a store, and compare its text with the one of that name in `texts.md`."""
+    with pytest.raises(kind) as caught:
+        yield
+    said(f"sqlite: {what}", without_paths(caught.value))
+
+
 async def until(condition: Callable[[], object]) -> None:
-    """Wait until something holds that another thread or process brings about."""
+    """Wait until a condition holds, which another thread or process makes true."""
     while not condition():
         await asyncio.sleep(0.001)

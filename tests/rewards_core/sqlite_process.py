@@ -38,7 +38,7 @@ class Program:
 
     async def write(self, text: str, schema: Any = SCHEMA) -> None:
         if self.engine is None:
-            self.engine = Engine(self.path, schema, session=Notebook, tell=lambda news: None, busy_timeout=5.0)
+            self.engine = Engine(self.path, schema, session=Notebook, notify=lambda notifications: None, busy_timeout=5.0)
         await self.engine.write(lambda notebook: notebook.write(text))
 
     async def race(self, name: str) -> None:

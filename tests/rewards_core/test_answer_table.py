@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
-import re
 import threading
 from typing import Any, ClassVar
 
@@ -30,20 +29,21 @@ from rewards_core.errors import (
     ValidationFailed,
     VendorError,
 )
-from rewards_core.http.calls import MAX_REFUSAL, OFF_LOOP, Call, Met, Trouble
+from rewards_core.http.calls import MAX_INLINE_PARSE, MAX_REFUSAL, Call, Failure, FailureKind
 from rewards_core.http.messages import Answer, Effect, Headers, Refusal, Request
 from rewards_core.http.refusals import affirms_existence
 from rewards_core.json import loads
 from rewards_core.observe import Observers
 from rewards_core.rate import Limiter, Limits
-from tests.rewards_core.lines import Credentials, refusal
+from tests.rewards_core.call_kit import Credentials, refusal
 from tests.stepped_time import SteppedTime
+from tests.texts import said
 
 READ, KEYED, BARE = Effect.READ, Effect.KEYED, Effect.BARE
 WRITES = (KEYED, BARE)
 EVERY = (READ, KEYED, BARE)
 
-Step = Answer | Trouble
+Step = Answer | Failure
 
 
 def answer(status: int, body: bytes = b'{"ok":true}', **headers: str) -> Answer:
@@ -51,15 +51,15 @@ def answer(status: int, body: bytes = b'{"ok":true}', **headers: str) -> Answer:
 
 
 OK = answer(200)
-LOST = Trouble(Met.UNANSWERED, "a broken connection")
-REFUSED_TO_CONNECT = Trouble(Met.NEVER_LEFT, "no connection")
-MISTAKE = Trouble(Met.MISTAKE, "the borrowed session refuses the client's headers")
-OVERSIZE = Trouble(Met.UNREADABLE, "an answer of over 10485760 bytes", 200)
+LOST = Failure(FailureKind.UNANSWERED, "the connection was lost")
+REFUSED_TO_CONNECT = Failure(FailureKind.NOT_SENT, "no connection")
+MISTAKE = Failure(FailureKind.MISCONFIGURED, "the borrowed session does not accept the client's headers")
+OVERSIZE = Failure(FailureKind.UNREADABLE, "the answer is longer than 10485760 bytes", 200)
 
 
 @define
 class Script:
-    """A line that answers attempt by attempt, the last answer for ever."""
+    """A transport that answers attempt by attempt, the last answer for ever."""
 
     time: ClassVar[SteppedTime]
 
@@ -82,9 +82,9 @@ class Script:
     def unusable(self) -> str | None:
         return None
 
-    async def exchange(self, request: Request[Any], headers: Headers, timeout: float) -> Answer | Trouble:
+    async def exchange(self, request: Request[Any], headers: Headers, timeout: float) -> Answer | Failure:
         if self.closed_after is not None and len(self.sent) >= self.closed_after:
-            return Trouble(Met.CLOSED, "aclose() was called")
+            return Failure(FailureKind.UNUSABLE, "the client was closed")
         self.sent.append(headers)
         self.time.at += self.took
         return self.steps[min(len(self.sent), len(self.steps)) - 1]
@@ -163,7 +163,6 @@ async def test_a_local_mistake_is_a_configuration_error_at_once(effect: Effect) 
     script = Script([MISTAKE, OK])
     error = await outcome(script, effect)
     assert type(error) is ConfigurationError
-    assert str(error) == "Acme do_it: the borrowed session refuses the client's headers. Nothing was sent."
     assert len(script.sent) == 1
     assert not script.time.slept
 
@@ -265,21 +264,21 @@ class NoOther(Credentials):
 
 @pytest.mark.parametrize("effect", EVERY)
 @pytest.mark.parametrize(
-    ("failure", "kind", "status", "words"),
+    ("failure", "kind", "status"),
     [
-        (ConnectFailed("the token endpoint is down"), ConnectFailed, 401, "HTTP 401, .*: the token endpoint is down"),
-        (Unauthorized("wrong password", status=400), Unauthorized, 400, "HTTP 401, .*: wrong password"),
-        (TimeoutError(), ConnectFailed, 401, "HTTP 401, and time ran out .* nothing happened: call again"),
+        (ConnectFailed("the token endpoint is down"), ConnectFailed, 401),
+        (Unauthorized("wrong password", status=400), Unauthorized, 400),
+        (TimeoutError(), ConnectFailed, 401),
     ],
 )
 async def test_401_without_a_way_to_renew_ends_with_the_reason(
-    effect: Effect, failure: Exception, kind: type[VendorError], status: int, words: str
+    effect: Effect, failure: Exception, kind: type[VendorError], status: int
 ) -> None:
     script = Script([answer(401)], authorizer=NoOther(failure))
     error = await outcome(script, effect)
     assert type(error) is kind
     assert (error.status, error.attempts, error.idempotency_key) == (status, 1, "key-1")
-    assert re.search(words, str(error))
+    assert str(failure) in str(error)
     assert len(script.sent) == 1
 
 
@@ -445,7 +444,7 @@ async def test_unanswered_waits_as_long_as_it_is_asked_to(status: int) -> None:
 async def test_an_overloaded_vendor_says_when_to_come_again() -> None:
     error = await outcome(Script([answer(503, Retry_After="100")]), READ, total=600)
     assert type(error) is ServerFailed
-    assert "asked to wait 100.0 s" in str(error)
+    assert "100.0 s" in str(error)
 
 
 @pytest.mark.parametrize("step", UNANSWERED)
@@ -476,19 +475,6 @@ async def test_unanswered_bare_write_is_outcome_unknown_at_once(step: Step) -> N
     assert len(script.sent) == 1
 
 
-@pytest.mark.parametrize(
-    ("key", "advice", "words"),
-    [
-        ("key-1", "", "it may have been carried out: look up 'key-1' before anything else"),
-        ("key-1", "ask the vendor", "it may have been carried out: ask the vendor"),
-        (None, "ask the vendor", "it may have been carried out: ask the vendor"),
-        (None, "", "it may have been carried out"),
-    ],
-)
-async def test_unknown_outcome_says_what_to_do_about_it(key: str | None, advice: str, words: str) -> None:
-    assert str(await outcome(Script([LOST]), BARE, key=key, advice=advice)).endswith(f"; {words}")
-
-
 # --- 2xx that cannot be read ------------------------------------------------------------------------------------------
 
 UNREADABLE = [answer(200, b"<html>"), answer(201, b'{"other":1}'), answer(204, b""), OVERSIZE, answer(101), answer(99)]
@@ -517,7 +503,7 @@ async def test_unreadable_2xx_of_a_bare_write_is_outcome_unknown(step: Step) -> 
 # --- replies large enough to be parsed off the loop ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("size", "on_the_loop"), [(OFF_LOOP, True), (OFF_LOOP + 1, False)])
+@pytest.mark.parametrize(("size", "on_the_loop"), [(MAX_INLINE_PARSE, True), (MAX_INLINE_PARSE + 1, False)])
 async def test_a_large_reply_is_parsed_off_the_loop(size: int, on_the_loop: bool) -> None:
     read_in: list[threading.Thread] = []
 
@@ -541,7 +527,7 @@ async def test_what_a_large_reply_is_refused_for_comes_through(problem: VendorEr
         raise copy.deepcopy(problem)
 
     for effect, kind in zip(EVERY, kinds, strict=True):
-        error = await outcome(Script([answer(200, b" " * (OFF_LOOP + 1))]), effect, read=read)
+        error = await outcome(Script([answer(200, b" " * (MAX_INLINE_PARSE + 1))]), effect, read=read)
         assert type(error) is kind
         assert str(problem) in str(error)
 
@@ -616,7 +602,7 @@ async def test_read_then_closed_is_client_closed() -> None:
 async def test_a_refusal_longer_than_any_error_says_nothing(effect: Effect) -> None:
     error = await outcome(Script([answer(400, b'{"message":"no","padding":"%s"}' % (b"x" * MAX_REFUSAL))]), effect)
     assert type(error) is RequestRejected
-    assert "no reason given" in str(error)
+    assert not error.details
 
 
 # --- credentials that are not to be had -------------------------------------------------------------------------------
@@ -656,7 +642,44 @@ async def test_no_pause_where_none_is_asked() -> None:
     assert not script.time.slept
 
 
-# --- errors as objects ------------------------------------------------------------------------------------------------
+# --- errors as texts and objects ------------------------------------------------------------------------------------------------
+
+
+async def test_each_error_says_what_happened_and_what_to_do() -> None:
+    steps: dict[str, Step] = {
+        "no connection": REFUSED_TO_CONNECT,
+        "proxy": answer(407),
+        "local mistake": MISTAKE,
+        "429": answer(429),
+        "429 with Retry-After": answer(429, Retry_After="100"),
+        "401": answer(401),
+        "400": answer(400, b'{"message":"Reward is closed.","code":"closed"}'),
+        "400 without a reason": answer(400, b'{"message":"no","padding":"%s"}' % (b"x" * MAX_REFUSAL)),
+        "key is known": answer(409, ALREADY_USED),
+        "503": answer(503),
+        "503 with Retry-After": answer(503, Retry_After="100"),
+        "connection lost": LOST,
+        "redirect": answer(302),
+        "not JSON": answer(200, b"<html>"),
+        "another shape": answer(200, b"{}"),
+        "too long": OVERSIZE,
+    }
+    lines = []
+    for name, step in steps.items():
+        for effect in EVERY:
+            error = await outcome(Script([step]), effect, says_known=about_the_nonce if effect is not READ else None)
+            lines.append(f"{name}, {effect.value}: {type(error).__name__}\n    {error}")
+    late = await outcome(Script([LOST], took=2.0), READ, total=3.0)
+    lines.append(f"out of time, read: {type(late).__name__}\n    {late}")
+    for failure in (ConnectFailed("the token endpoint is down"), TimeoutError()):
+        renewal = await outcome(Script([answer(401)], authorizer=NoOther(failure)), READ)
+        lines.append(f"401 and no renewal, read: {type(renewal).__name__}\n    {renewal}")
+    closed = await outcome(Script([LOST], closed_after=0), READ)
+    lines.append(f"closed, read: {type(closed).__name__}\n    {closed}")
+    for key, advice in [("key-1", "ask the vendor"), (None, "ask the vendor"), (None, "")]:
+        unknown = await outcome(Script([LOST]), BARE, key=key, advice=advice)
+        lines.append(f"connection lost, key {key}, advice {advice!r}: {type(unknown).__name__}\n    {unknown}")
+    said("calls: what each answer means", "\n".join(lines))
 
 
 @pytest.mark.parametrize(

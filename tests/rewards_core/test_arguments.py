@@ -1,7 +1,8 @@
-"""What a caller hands in is checked before any request, and the refusal says what to give."""
+"""Arguments are checked before any request, and the error says what to give."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards_core.validation import MAX_TEXT, check_amount, check_id, check_key, check_name, check_timeout, is_id
+from tests.texts import said
 
 
 class Word(StrEnum):
@@ -53,7 +55,7 @@ def test_ids_that_can_be_ids_come_back_as_they_are(value: str) -> None:
     ],
 )
 def test_what_no_id_can_be_is_refused(value: str) -> None:
-    with pytest.raises(ValueError, match=r"^reward_uid: .* is not an id. Give ") as caught:
+    with pytest.raises(ValueError, match=r"^reward_uid: ") as caught:
         check_id(value, "reward_uid")
     assert str(caught.value).isprintable()
 
@@ -61,9 +63,9 @@ def test_what_no_id_can_be_is_refused(value: str) -> None:
 @pytest.mark.parametrize("value", [None, 7, b"7", 7.0, ["7"]])
 def test_ids_and_keys_of_another_type_are_refused(value: Any) -> None:
     assert not is_id(value)
-    with pytest.raises(TypeError, match=r"uid: give a str"):
+    with pytest.raises(TypeError, match=r"^uid: "):
         check_id(value, "uid")
-    with pytest.raises(TypeError, match=r"nonce: give a str"):
+    with pytest.raises(TypeError, match=r"^nonce: "):
         check_key(value, "nonce")
 
 
@@ -74,7 +76,7 @@ def test_keys_may_hold_what_a_body_can_hold(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["", " ", " a", "a ", "a\nb", "\x00", "\udcff", "x" * 256])
 def test_keys_that_might_come_back_changed_are_refused(value: str) -> None:
-    with pytest.raises(ValueError, match=r"^nonce: .*Make one for each payout"):
+    with pytest.raises(ValueError, match=r"^nonce: "):
         check_key(value, "nonce")
 
 
@@ -85,7 +87,7 @@ def test_names_may_hold_what_a_body_can_hold(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["", " ", " a", "a ", "a\nb", "\x00", "\udcff", "x" * 256])
 def test_names_the_vendor_cannot_know_are_refused(value: str) -> None:
-    with pytest.raises(ValueError, match=r"^event: .*Give it as the vendor knows it"):
+    with pytest.raises(ValueError, match=r"^event: "):
         check_name(value, "event")
 
 
@@ -112,7 +114,7 @@ def test_amounts_keep_every_digit(value: Any, text: str) -> None:
 
 @pytest.mark.parametrize("value", [1.5, True, False, None, b"1", float("nan"), 1 + 0j, [1]])
 def test_amounts_of_inexact_types_are_refused(value: Any) -> None:
-    with pytest.raises(TypeError, match=r"^amount: give a str, int or Decimal such as '1\.23'"):
+    with pytest.raises(TypeError, match=r"^amount: "):
         check_amount(value)
 
 
@@ -126,13 +128,13 @@ def test_amounts_of_inexact_types_are_refused(value: Any) -> None:
     ],
 )
 def test_amounts_that_are_not_plain_digits_above_zero_are_refused(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"^amount: .*above 0, with up to 60 digits") as caught:
+    with pytest.raises(ValueError, match=r"^amount: ") as caught:
         check_amount(value)
     assert len(str(caught.value)) < 300
 
 
 def test_a_whole_number_too_long_to_print_is_refused_like_any_other() -> None:
-    with pytest.raises(ValueError, match=r"^amount: .*above 0, with up to 60 digits"):
+    with pytest.raises(ValueError, match=r"^amount: "):
         check_amount(10**5000)
 
 
@@ -154,16 +156,40 @@ def test_any_text_is_taken_exactly_or_refused(text: str) -> None:
 
 @pytest.mark.parametrize("value", [True, False, None, "5", Decimal(5), b"5", 1 + 0j])
 def test_timeouts_of_another_type_are_refused(value: Any) -> None:
-    with pytest.raises(TypeError, match=r"^timeout: give seconds above 0, not \w+\.$"):
+    with pytest.raises(TypeError, match=r"^timeout: "):
         check_timeout(value)
 
 
 @pytest.mark.parametrize("value", [0, 0.0, -1, float("nan"), float("inf"), float("-inf")])
 def test_timeouts_that_never_or_already_end_are_refused(value: float) -> None:
-    with pytest.raises(ValueError, match=r"^total: give seconds above 0"):
+    with pytest.raises(ValueError, match=r"^total: "):
         check_timeout(value, "total")
 
 
 @pytest.mark.parametrize("value", [0.001, 1, 86_400])
 def test_timeouts_in_seconds_come_back_as_they_are(value: float) -> None:
     assert check_timeout(value) == value
+
+
+def test_each_error_names_the_argument_and_says_what_to_give() -> None:
+    refused: list[tuple[Callable[..., object], Any, str]] = [
+        (check_id, 7, "reward_uid"),
+        (check_id, "a/b", "reward_uid"),
+        (check_id, "x" * 256, "reward_uid"),
+        (check_id, "", "reward_uid"),
+        (check_key, " a", "nonce"),
+        (check_name, " a", "event"),
+        (check_amount, 1.5, "amount"),
+        (check_amount, "1e3", "amount"),
+        (check_amount, "0.0", "amount"),
+        (check_amount, 10**5000, "amount"),
+        (check_timeout, "5", "timeout"),
+        (check_timeout, -1, "timeout"),
+        (check_timeout, 10**400, "timeout"),
+    ]
+    lines = []
+    for check, value, name in refused:
+        with pytest.raises((TypeError, ValueError)) as caught:
+            check(value, name)
+        lines.append(str(caught.value))
+    said("arguments: what is refused", "\n".join(lines))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -90,24 +91,24 @@ def test_retry_after_never_raises(header: str, date: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("build", "error", "says"),
+    ("build", "error", "name"),
     [
-        (lambda: Timeouts(total=0), ValueError, "total: give a number above 0, not 0"),
+        (lambda: Timeouts(total=0), ValueError, "total"),
         (lambda: Timeouts(read=float("nan")), ValueError, "read"),
         (lambda: Timeouts(connect=float("inf")), ValueError, "connect"),
-        (lambda: Timeouts(**ODD_TIME), TypeError, "not str"),
-        (lambda: Timeouts(total=True), TypeError, "not bool"),
-        (lambda: RetryPolicy(attempts=0), ValueError, "attempts: give a whole number of at least 1, not 0"),
-        (lambda: RetryPolicy(**ODD), TypeError, "not str"),
-        (lambda: RetryPolicy(attempts=True), TypeError, "not bool"),
-        (lambda: RetryPolicy(first_delay=-1), ValueError, "at least 0"),
+        (lambda: Timeouts(**ODD_TIME), TypeError, "total"),
+        (lambda: Timeouts(total=True), TypeError, "total"),
+        (lambda: RetryPolicy(attempts=0), ValueError, "attempts"),
+        (lambda: RetryPolicy(**ODD), TypeError, "attempts"),
+        (lambda: RetryPolicy(attempts=True), TypeError, "attempts"),
+        (lambda: RetryPolicy(first_delay=-1), ValueError, "first_delay"),
         (lambda: Limits(connections=0), ValueError, "connections"),
         (lambda: Limits(calls_per_second=float("inf")), ValueError, "calls_per_second"),
         (lambda: Limits(calls_per_second=0), ValueError, "calls_per_second"),
         (lambda: Limits(calls_per_second=1, burst=0), ValueError, "burst"),
-        (lambda: Limits(burst=5), ValueError, "give calls_per_second as well"),
+        (lambda: Limits(burst=5), ValueError, "burst"),
     ],
 )
-def test_settings_out_of_range_say_what_to_give(build: object, error: type[Exception], says: str) -> None:
-    with pytest.raises(error, match=says):
-        build()  # type: ignore[operator]
+def test_settings_out_of_range_are_refused(build: Callable[[], object], error: type[Exception], name: str) -> None:
+    with pytest.raises(error, match=rf"^{name}: give "):
+        build()

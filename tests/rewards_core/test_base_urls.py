@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from original_async.settings import find_base_url
-from rewards_core.validation import check_base_url, is_loopback
+from rewards_core.validation import check_base_url, is_loopback, url_from
 from tests.canary import locals_with
+from tests.texts import said
 
 
 @pytest.mark.parametrize(
@@ -50,13 +51,13 @@ def test_the_closing_slash_is_left_out() -> None:
     ],
 )
 def test_what_is_no_absolute_http_url_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match=r"^coins_base_url: give an absolute http or https URL such as"):
+    with pytest.raises(ValueError, match=r"^coins_base_url: "):
         check_base_url(url, name="coins_base_url", allow_insecure=True)
 
 
 @pytest.mark.parametrize("url", [None, 7, b"https://example.com"])
 def test_another_type_is_refused(url: Any) -> None:
-    with pytest.raises(TypeError, match=r"base_url: give a str"):
+    with pytest.raises(TypeError, match=r"^base_url: "):
         check_base_url(url)
 
 
@@ -70,7 +71,7 @@ def test_another_type_is_refused(url: Any) -> None:
     ],
 )
 def test_credentials_in_the_url_are_refused_and_not_shown(url: str) -> None:
-    with pytest.raises(ValueError, match=r"credentials before .*example.com.*Give the URL without them") as caught:
+    with pytest.raises(ValueError, match=r"^base_url: ") as caught:
         check_base_url(url)
     assert "canary" not in str(caught.value)
 
@@ -85,7 +86,7 @@ def test_credentials_in_the_url_are_refused_and_not_shown(url: str) -> None:
     ],
 )
 def test_a_query_or_fragment_is_refused_and_not_shown(url: str) -> None:
-    with pytest.raises(ValueError, match=r"query or fragment.*ends with its path") as caught:
+    with pytest.raises(ValueError, match=r"^base_url: ") as caught:
         check_base_url(url)
     assert "canary" not in str(caught.value)
 
@@ -109,7 +110,7 @@ def test_no_frame_holds_a_url_that_is_refused(url: str) -> None:
     ],
 )
 def test_plain_http_outside_loopback_must_be_asked_for(url: str) -> None:
-    with pytest.raises(ValueError, match=r"Give an https URL, or allow_insecure=True"):
+    with pytest.raises(ValueError, match=r"^base_url: "):
         check_base_url(url)
     assert check_base_url(url, allow_insecure=True) == url
 
@@ -118,3 +119,22 @@ def test_loopback_is_known_by_definition_not_by_look_up() -> None:
     assert is_loopback("LOCALHOST")
     assert is_loopback("::1")
     assert not is_loopback("example.com")
+
+
+def test_each_error_says_what_is_wrong_and_shows_no_credentials() -> None:
+    lines = []
+    for url in (
+        7,
+        "example.com/v1",
+        "https://user:canary@example.com/v1",
+        "https://example.com?key=canary",
+        "http://example.com",
+    ):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            check_base_url(url)  # type: ignore[arg-type]
+        lines.append(str(caught.value))
+    for url in ("example.com/v1", "https://user:canary@example.com/v1", "http://example.com"):
+        with pytest.raises(ValueError) as caught:
+            url_from({"VENDOR_URL": url}, "VENDOR_URL")
+        lines.append(str(caught.value))
+    said("base URLs: what is refused", "\n".join(lines))

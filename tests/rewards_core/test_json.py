@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rewards_core import json as codec
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.operations import OperationRef, OperationStatus
+from tests.texts import said
 
 
 @frozen(kw_only=True)
@@ -58,33 +59,33 @@ def test_money_survives_to_the_last_digit_as_string_or_number(text: str, quoted:
     assert format(coin.amount, "f") == text
 
 
-@pytest.mark.parametrize(
-    ("fields", "path"),
-    [
-        ({"uid": 1}, "data.uid"),
-        ({"uid": None}, "data.uid"),
-        ({"amount": True}, "data.amount"),
-        ({"amount": []}, "data.amount"),
-        ({"amount": "1_000"}, "data.amount"),
-        ({"amount": "٣"}, "data.amount"),
-        ({"amount": " 1"}, "data.amount"),
-        ({"amount": "1e3"}, "data.amount"),
-        ({"amount": "NaN"}, "data.amount"),
-        ({"count": "1"}, "data.count"),
-        ({"count": 1.5}, "data.count"),
-        ({"count": True}, "data.count"),
-        ({"fresh": 1}, "data.fresh"),
-        ({"status": 7}, "data.status"),
-        ({"created_at": 7}, "data.created_at"),
-        ({"created_at": "yesterday"}, "data.created_at"),
-        ({"extra": []}, "data.extra"),
-    ],
-)
-def test_wrong_type_names_the_path(fields: dict[str, Any], path: str) -> None:
+WRONG_TYPES: list[tuple[str, object]] = [
+    ("uid", 1),
+    ("uid", None),
+    ("amount", True),
+    ("amount", []),
+    ("amount", "1_000"),
+    ("amount", "٣"),
+    ("amount", " 1"),
+    ("amount", "1e3"),
+    ("amount", "NaN"),
+    ("count", "1"),
+    ("count", 1.5),
+    ("count", True),
+    ("fresh", 1),
+    ("status", 7),
+    ("created_at", 7),
+    ("created_at", "yesterday"),
+    ("extra", []),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG_TYPES)
+def test_wrong_type_names_the_path(name: str, value: object) -> None:
     with pytest.raises(UnexpectedResponse) as caught:
-        read(body(**fields))
-    assert caught.value.path == path
-    assert path in str(caught.value)
+        read(body(**{name: value}))
+    assert caught.value.path == f"data.{name}"
+    assert caught.value.path in str(caught.value)
     assert caught.value.__context__ is None
 
 
@@ -130,16 +131,14 @@ def test_a_field_of_ours_is_not_read_from_the_vendors_json() -> None:
 
 
 def test_money_that_was_already_rounded_is_not_taken() -> None:
-    with pytest.raises(UnexpectedResponse, match="expected money as Decimal, string or whole number, got a float") as caught:
+    with pytest.raises(UnexpectedResponse) as caught:
         codec.structure({"uid": "1", "amount": 1.5}, Coin, path="data")
     assert caught.value.path == "data.amount"
 
 
 @pytest.mark.parametrize("number", ["1e-999999999", "0e-999999999", "1e100", "9" * 101, f"1.{'1' * 250}", f"1{'1' * 120}.5"])
 def test_money_that_nobody_could_write_in_plain_digits_is_refused(number: str) -> None:
-    with pytest.raises(
-        UnexpectedResponse, match=r"data\.amount: expected a number of up to 100 digits and 100 decimals"
-    ) as caught:
+    with pytest.raises(UnexpectedResponse) as caught:
         read(b'{"data":{"uid":"1","amount":%s}}' % number.encode())
     assert caught.value.path == "data.amount"
 
@@ -189,5 +188,28 @@ def test_ref_shows_its_parts() -> None:
 
 def test_models_without_raw_and_types_nobody_can_read() -> None:
     assert codec.structure({"left": {"uid": "1", "amount": None}}, Pair).left.amount is None
-    with pytest.raises(UnexpectedResponse, match="could not be read"):
+    with pytest.raises(UnexpectedResponse):
         codec.structure({"a": 1}, object)
+
+
+def test_each_error_says_where_and_what_the_value_must_be() -> None:
+    bodies = [
+        b"<html>",
+        b'{"other":1}',
+        b'{"data":[]}',
+        b'{"data":{"amount":"1"}}',
+        b'{"data":{"uid":"1","amount":1e999999}}',
+        *(body(**{name: value}) for name, value in WRONG_TYPES),
+    ]
+    lines = []
+    for data in bodies:
+        with pytest.raises(UnexpectedResponse) as caught:
+            read(data)
+        lines.append(f"{data.decode()}\n    {caught.value}")
+    for value in ({"uid": "1", "amount": 1.5}, {"uid": "1", "amount": Decimal("NaN")}):
+        with pytest.raises(UnexpectedResponse) as caught:
+            codec.structure(value, Coin)
+        lines.append(f"{value}\n    {caught.value}")
+    with pytest.raises(UnexpectedResponse) as caught:
+        codec.structure({"a": 1}, object)
+    said("json: what cannot be read", "\n".join([*lines, f"a type without a hook\n    {caught.value}"]))

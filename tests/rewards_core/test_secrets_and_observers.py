@@ -32,9 +32,9 @@ from rewards_core.http.messages import Effect
 from rewards_core.observe import CallEnded, CallRetried, CallStarted, Observers
 from rewards_core.operations import OperationRef
 from rewards_core.secrets import Secret
-from rewards_core.text import hide, one_line
+from tests.rewards_core.call_kit import SECRET, Watcher, request_to
 from tests.rewards_core.conftest import MakeTransport
-from tests.rewards_core.lines import SECRET, Watcher, request_to
+from tests.texts import said
 
 
 def test_secret_shows_itself_nowhere() -> None:
@@ -43,7 +43,7 @@ def test_secret_shows_itself_nowhere() -> None:
     assert secret.reveal() == "s3cr3t-canary"
     assert copy.copy(secret) is secret
     assert copy.deepcopy({"a": secret})["a"] is secret
-    with pytest.raises(TypeError, match="api_secret: a secret does not leave its process"):
+    with pytest.raises(TypeError, match=r"^api_secret: "):
         pickle.dumps(secret)
 
 
@@ -62,33 +62,33 @@ def test_empty_or_odd_secrets_are_refused(value: Any, error: type[Exception]) ->
         Secret(value, "api_secret")
 
 
-SPOILT = [
-    ("a-secret\n", "ends with a line break"),
-    ("a-secret\r\n", "ends with a line break"),
-    (" a-secret", "white space"),
-    ("a secret", "white space"),
-    ("a\tsecret", "white space"),
-    ("a\u00a0secret", "white space"),
-    ("a\x00secret", r"invisible character \(U\+0000\)"),
-    ("a\u200bsecret", r"invisible character \(U\+200B\)"),
-    ("\ufeffa-secret", r"invisible character \(U\+FEFF\)"),
-    ("a\u202esecret", r"invisible character \(U\+202E\)"),
-    ("a\u3164secret", r"invisible character \(U\+3164\)"),
-    ("a\u2800secret", r"invisible character \(U\+2800\)"),
-    ("a-secret\ufe0f", r"invisible character \(U\+FE0F\)"),
-    ('"a-secret"', "stands in quotes"),
-    ("'a-secret'", "stands in quotes"),
-    ("\u201ca-secret\u201d", "stands in quotes"),
-    ("${API_SECRET}", "placeholder"),
-    ("a-${REGION}-secret", "placeholder"),
-    ("{{ api_secret }}", "placeholder"),
-    ("$(cat secret)", "placeholder"),
-    ("$API_SECRET", "placeholder"),
-    ("%API_SECRET%", "placeholder"),
+DAMAGED = [
+    "a-secret\n",
+    "a-secret\r\n",
+    " a-secret",
+    "a secret",
+    "a\tsecret",
+    "a\u00a0secret",
+    "a\x00secret",
+    "a\u200bsecret",
+    "\ufeffa-secret",
+    "a\u202esecret",
+    "a\u3164secret",
+    "a\u2800secret",
+    "a-secret\ufe0f",
+    '"a-secret"',
+    "'a-secret'",
+    "\u201ca-secret\u201d",
+    "${API_SECRET}",
+    "a-${REGION}-secret",
+    "{{ api_secret }}",
+    "$(cat secret)",
+    "$API_SECRET",
+    "%API_SECRET%",
 ]
 
 
-@pytest.mark.parametrize(("value", "words"), SPOILT)
+@pytest.mark.parametrize("value", DAMAGED)
 @pytest.mark.parametrize(
     "make",
     [
@@ -100,10 +100,19 @@ SPOILT = [
     ],
     ids=["Secret", "OriginalClient", "OriginalWebhooks", "PasswordCredentials", "StaticToken"],
 )
-def test_a_secret_that_was_spoilt_on_its_way_is_refused_in_words(make: Callable[[str], Any], value: str, words: str) -> None:
-    with pytest.raises(ValueError, match=rf"(?i)(secret|token).*: .*{words}.*\. [A-Z]") as caught:
+def test_a_damaged_secret_is_refused_and_not_shown(make: Callable[[str], Any], value: str) -> None:
+    with pytest.raises(ValueError, match=r"(?i)(secret|token).*: .*\. [A-Z]") as caught:
         make(value)
     assert value not in str(caught.value)
+
+
+def test_each_error_about_a_secret_says_how_it_was_damaged() -> None:
+    lines = []
+    for value in ("", "  ", None, *DAMAGED):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            Secret(value, "api_secret")  # type: ignore[arg-type]
+        lines.append(f"{value!a}\n    {caught.value}")
+    said("secrets: what is refused", "\n".join(lines))
 
 
 @pytest.mark.parametrize("value", ["pa$$word", "100%", "a'b\"c", "größer", "x" * 10_000, "$", "a=b&c"])
@@ -113,19 +122,8 @@ def test_a_secret_may_hold_whatever_shows(value: str) -> None:
 
 def test_a_password_may_have_spaces_inside() -> None:
     assert Secret("correct horse", "password", spaces=True).reveal() == "correct horse"
-    with pytest.raises(ValueError, match="white space around it"):
+    with pytest.raises(ValueError, match=r"^password: "):
         Secret("correct horse ", "password", spaces=True)
-
-
-@pytest.mark.parametrize("written", ['a"key', 'a\\"key', "a%22key"])
-def test_a_secret_is_hidden_however_a_stranger_writes_it(written: str) -> None:
-    assert hide(f"you sent {written} here", ('a"key',)) == "you sent [hidden] here"
-
-
-def test_strangers_text_becomes_one_printable_line() -> None:
-    assert one_line("a\r\n\x1b[31mb\u2028\u202ec") == "a [31mb c"
-    assert one_line("x" * 400) == "x" * 299 + "…"
-    assert hide("a key here", ("key",)) == "a [hidden] here"
 
 
 async def test_observers_see_start_retries_and_end_without_secrets(make_transport: MakeTransport) -> None:
@@ -162,17 +160,18 @@ async def test_observer_that_raises_is_logged_and_the_call_goes_on(
     transport = make_transport(observers=[Faulty()], retry=RetryPolicy(attempts=1))
     with caplog.at_level(logging.ERROR), pytest.raises(ConnectFailed):
         await transport.call(request_to(transport))
-    assert "an observer raised" in caplog.text
+    (line,) = [record for record in caplog.records if record.name == "rewards_core.observe"]
+    assert line.levelno == logging.ERROR
 
 
 def test_observer_without_any_method_is_refused() -> None:
-    with pytest.raises(TypeError, match="on_start, on_retry or on_end"):
+    with pytest.raises(TypeError, match=r"^observers: "):
         Observers([object()])
 
 
 @pytest.mark.parametrize("observers", [None, 7, object(), iter([])])
 def test_observers_that_are_no_list_are_refused(observers: Any) -> None:
-    with pytest.raises(TypeError, match=r"^observers: give a list of objects such as \[observer\], not \w+\.$"):
+    with pytest.raises(TypeError, match=r"^observers: "):
         Observers(observers)
 
 

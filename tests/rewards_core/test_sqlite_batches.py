@@ -35,7 +35,7 @@ class Work:
 
 @asynccontextmanager
 async def running(work: Work, *, quiet_passes: int) -> AsyncIterator[BatchThread]:
-    thread = BatchThread("test", work, tell=lambda news: None, end=lambda: None, quiet_passes=quiet_passes)
+    thread = BatchThread("test", work, notify=lambda notifications: None, end=lambda: None, quiet_passes=quiet_passes)
     yield thread
     await thread.aclose()
 
@@ -136,7 +136,7 @@ async def test_work_that_breaks_fails_its_calls_and_the_thread_lives_on() -> Non
             raise faults.pop()
         return []
 
-    thread = BatchThread("test", work, tell=lambda news: None, end=lambda: None)
+    thread = BatchThread("test", work, notify=lambda notifications: None, end=lambda: None)
     with pytest.raises(RuntimeError, match="broken"):
         await thread.submit(Call[None](lambda: None))
     assert await thread.submit(Call[int](int)) is None
@@ -146,11 +146,11 @@ async def test_work_that_breaks_fails_its_calls_and_the_thread_lives_on() -> Non
 async def test_a_tick_comes_without_a_call_and_its_news_reach_the_loop() -> None:
     heard: asyncio.Queue[str] = asyncio.Queue()
 
-    def tell(news: list[str]) -> None:
-        for piece in news:
+    def tell(notifications: list[str]) -> None:
+        for piece in notifications:
             heard.put_nowait(piece)
 
-    thread = BatchThread("test", Work(), tell=tell, end=lambda: None, tick=lambda: ["tick"], tick_every=0.001)
+    thread = BatchThread("test", Work(), notify=tell, end=lambda: None, tick=lambda: ["tick"], tick_every=0.001)
     thread.start()
     assert [await heard.get() for _ in range(3)] == ["tick"] * 3
     await thread.aclose()
@@ -163,7 +163,7 @@ async def test_ticks_come_though_batches_follow_one_another() -> None:
         ticks.append(None)
         return []
 
-    thread = BatchThread("test", Work(), tell=lambda news: None, end=lambda: None, tick=tick, tick_every=0.001)
+    thread = BatchThread("test", Work(), notify=lambda notifications: None, end=lambda: None, tick=tick, tick_every=0.001)
     while len(ticks) < 3:
         await thread.submit(Call[int](int))
     await thread.aclose()
@@ -176,7 +176,7 @@ async def test_a_tick_that_breaks_fails_no_call_and_is_repeated(caplog: pytest.L
         ticks.append(None)
         raise RuntimeError("broken tick")
 
-    thread = BatchThread("test", Work(), tell=lambda news: None, end=lambda: None, tick=tick, tick_every=0.0001)
+    thread = BatchThread("test", Work(), notify=lambda notifications: None, end=lambda: None, tick=tick, tick_every=0.0001)
     while len(ticks) < 3:
         assert await thread.submit(Call[int](int)) == 0
     await thread.aclose()
@@ -187,7 +187,7 @@ async def test_an_end_that_breaks_is_told_and_closing_returns(caplog: pytest.Log
     def end() -> None:
         raise RuntimeError("broken end")
 
-    thread = BatchThread("test", Work(), tell=lambda news: None, end=end)
+    thread = BatchThread("test", Work(), notify=lambda notifications: None, end=end)
     await thread.submit(Call[int](int))
     await thread.aclose()
     await thread.aclose()
@@ -195,19 +195,19 @@ async def test_an_end_that_breaks_is_told_and_closing_returns(caplog: pytest.Log
 
 
 async def test_a_listener_that_breaks_leaves_no_caller_waiting() -> None:
-    def tell(news: list[Any]) -> None:
+    def tell(notifications: list[Any]) -> None:
         raise RuntimeError("broken listener")
 
     raised: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: raised.append(context["exception"]))
-    thread = BatchThread("test", lambda batch: ["news"], tell=tell, end=lambda: None)
+    thread = BatchThread("test", lambda batch: ["notifications"], notify=tell, end=lambda: None)
     assert await thread.submit(Call[int](int)) is None
     await thread.aclose()
     assert [str(problem) for problem in raised] == ["broken listener"]
 
 
 async def test_a_thread_that_was_never_used_closes_at_once() -> None:
-    await BatchThread("test", Work(), tell=lambda news: None, end=lambda: None).aclose()
+    await BatchThread("test", Work(), notify=lambda notifications: None, end=lambda: None).aclose()
 
 
 async def test_a_caller_that_gave_up_disturbs_nobody() -> None:
@@ -224,18 +224,18 @@ async def test_a_second_loop_gets_its_own_answers_and_the_first_one_the_news() -
     home = asyncio.get_running_loop()
     told: list[bool] = []
 
-    def tell(news: list[Any]) -> None:
+    def tell(notifications: list[Any]) -> None:
         told.append(asyncio.get_running_loop() is home)
 
     def work(batch: Sequence[Call[Any]]) -> list[Any]:
         for call in batch:
             call.result = call.run()
-        return ["news"]
+        return ["notifications"]
 
     async def elsewhere() -> int:
         return await thread.submit(Call[int](lambda: 7))
 
-    thread = BatchThread("test", work, tell=tell, end=lambda: None)
+    thread = BatchThread("test", work, notify=tell, end=lambda: None)
     await thread.submit(Call[int](int))
     assert await asyncio.to_thread(asyncio.run, elsewhere()) == 7
     await until(lambda: len(told) == 2)
@@ -252,7 +252,7 @@ async def test_one_loop_may_follow_another_that_left_its_calls_behind() -> None:
             await asyncio.sleep(0)
         thread.submit(Call[int](int))
 
-    thread = BatchThread("test", work, tell=lambda news: None, end=lambda: None)
+    thread = BatchThread("test", work, notify=lambda notifications: None, end=lambda: None)
     await asyncio.to_thread(asyncio.run, leave())
     go_on.set()
     assert await thread.submit(Call[int](lambda: 7)) == 7
@@ -266,9 +266,9 @@ async def test_news_for_a_loop_that_has_ended_are_dropped() -> None:
     def tick() -> list[Any]:
         go_on.wait()
         ticked.set()
-        return ["news"]
+        return ["notifications"]
 
-    thread = BatchThread("test", Work(), tell=lambda news: None, end=lambda: None, tick=tick, tick_every=0.001)
+    thread = BatchThread("test", Work(), notify=lambda notifications: None, end=lambda: None, tick=tick, tick_every=0.001)
 
     async def begin() -> None:
         thread.start()
@@ -285,7 +285,7 @@ GATHER = 0.025
 
 @asynccontextmanager
 async def gathering(work: Work, *, enough: int) -> AsyncIterator[BatchThread]:
-    thread = BatchThread("test", work, tell=lambda news: None, end=lambda: None, gather=GATHER)
+    thread = BatchThread("test", work, notify=lambda news: None, end=lambda: None, gather=GATHER)
     thread.enough = enough
     await thread.submit(Call[int](int))  # calls are gathered for a time after a batch
     yield thread

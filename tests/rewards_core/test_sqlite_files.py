@@ -12,8 +12,8 @@ import pytest
 
 from rewards_core.errors import StoreError
 from rewards_core.sqlite import files
-from rewards_core.sqlite.files import FileLock, OpenFiles, file_system, followed, refuse_unsafe
-from tests.rewards_core.sqlite_kit import beside
+from rewards_core.sqlite.files import FileLock, OpenFiles, check_shareable, file_system, follow_links
+from tests.rewards_core.sqlite_kit import beside, refused
 
 
 @pytest.fixture
@@ -47,42 +47,42 @@ def test_a_lock_is_shared_by_many_or_held_by_one(lock: FileLock, second: FileLoc
 
 
 def test_a_lock_names_its_holder_and_what_it_noted(lock: FileLock, second: FileLock) -> None:
-    assert (second.holder(), second.noted()) == (None, "")
-    lock.note("not held, not written")
-    assert second.noted() == ""
+    assert (second.holder(), second.read_note()) == (None, "")
+    lock.write_note("not held, not written")
+    assert second.read_note() == ""
     lock.take()
-    assert (second.holder(), second.noted()) == (os.getpid(), "")
-    lock.note("these files")
-    assert (second.holder(), second.noted()) == (os.getpid(), "these files")
+    assert (second.holder(), second.read_note()) == (os.getpid(), "")
+    lock.write_note("these files")
+    assert (second.holder(), second.read_note()) == (os.getpid(), "these files")
 
 
 def test_what_was_noted_stays_for_the_next_holder(lock: FileLock, second: FileLock) -> None:
     lock.take()
-    lock.note("these files")
+    lock.write_note("these files")
     lock.release()
     assert second.take()
-    assert second.noted() == "these files"
+    assert second.read_note() == "these files"
 
 
 def test_a_lock_file_that_says_something_else_names_nobody(lock: FileLock) -> None:
     lock.path.write_bytes(b"\xff\xfe")
-    assert (lock.holder(), lock.noted()) == (None, "")
+    assert (lock.holder(), lock.read_note()) == (None, "")
     lock.path.write_text("somebody\n")
     assert lock.holder() is None
 
 
 def test_a_lock_whose_file_was_removed_or_moved_does_not_count(lock: FileLock) -> None:
-    assert (lock.named, lock.in_place) == (False, False)
+    assert (lock.linked, lock.in_place) == (False, False)
     lock.take()
-    assert (lock.named, lock.in_place) == (True, True)
+    assert (lock.linked, lock.in_place) == (True, True)
     lock.path.rename(lock.path.with_name("moved"))
-    assert (lock.named, lock.in_place) == (True, False)
+    assert (lock.linked, lock.in_place) == (True, False)
     lock.path.with_name("moved").rename(lock.path)
-    assert (lock.named, lock.in_place) == (True, True)
+    assert (lock.linked, lock.in_place) == (True, True)
     lock.path.unlink()
-    assert (lock.named, lock.in_place) == (False, False)
+    assert (lock.linked, lock.in_place) == (False, False)
     lock.path.touch()
-    assert (lock.named, lock.in_place) == (False, False)
+    assert (lock.linked, lock.in_place) == (False, False)
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -124,7 +124,7 @@ def test_a_link_leads_to_the_lock_of_the_file_itself(path: Path, tmp_path: Path)
     assert FileLock(link).path == FileLock(path).path == beside(path, ".lock")
     ring = tmp_path / "ring"
     ring.symlink_to("ring")
-    assert followed(ring) == ring
+    assert follow_links(ring) == ring
 
 
 # files
@@ -142,15 +142,15 @@ def three(path: Path) -> list[Path]:
 def test_a_file_that_is_removed_moved_or_replaced_is_noticed(path: Path, three: list[Path], index: int) -> None:
     opened, file = OpenFiles(path), three[index]
     assert opened.complete
-    assert opened.whole
+    assert opened.intact
     file.rename(file.with_name("moved"))
-    assert not opened.whole
+    assert not opened.intact
     assert opened.moved is (index == 0)
     file.touch()
-    assert not opened.whole
+    assert not opened.intact
     assert opened.moved is (index == 0)
     file.with_name("moved").replace(file)
-    assert opened.whole
+    assert opened.intact
     file.unlink()
     assert not OpenFiles(path).complete
 
@@ -170,7 +170,7 @@ def test_the_length_of_the_log_is_known_from_the_last_look(path: Path, three: li
     opened = OpenFiles(path)
     assert opened.log_bytes == 7
     three[1].write_bytes(b"123456789")
-    assert opened.whole
+    assert opened.intact
     assert opened.log_bytes == 9
 
 
@@ -187,34 +187,34 @@ def test_a_link_that_leads_to_another_file_is_noticed(path: Path, three: list[Pa
 
 def test_the_log_of_a_file_that_was_replaced_belongs_to_another(path: Path, three: list[Path]) -> None:
     noted = str(OpenFiles(path))
-    assert not OpenFiles(path).beside_foreign_log(noted)
+    assert not OpenFiles(path).has_foreign_log(noted)
     path.rename(path.with_name("moved"))
     path.touch()
-    assert OpenFiles(path).beside_foreign_log(noted)
-    assert not OpenFiles(path).beside_foreign_log("")
-    assert not OpenFiles(path).beside_foreign_log("something else that was noted")
+    assert OpenFiles(path).has_foreign_log(noted)
+    assert not OpenFiles(path).has_foreign_log("")
+    assert not OpenFiles(path).has_foreign_log("something else that was noted")
     three[1].unlink()
-    assert not OpenFiles(path).beside_foreign_log(noted)
-    assert not OpenFiles(path).beside_foreign_log(noted.replace(noted.split(" ")[1], "none"))
+    assert not OpenFiles(path).has_foreign_log(noted)
+    assert not OpenFiles(path).has_foreign_log(noted.replace(noted.split(" ")[1], "none"))
 
 
 # where files may not be
 
 
 def test_a_file_with_a_second_name_is_refused(path: Path) -> None:
-    refuse_unsafe(path)
+    check_shareable(path)
     path.touch()
-    refuse_unsafe(path)
+    check_shareable(path)
     path.with_name("second.db").hardlink_to(path)
-    with pytest.raises(StoreError, match=r"has 2 names \(hard links\)"):
-        refuse_unsafe(path)
+    with refused("a hard link"):
+        check_shareable(path)
     path.with_name("second.db").unlink()
-    refuse_unsafe(path)
+    check_shareable(path)
 
 
 def test_a_folder_has_many_names_but_no_second_log(tmp_path: Path) -> None:
     (tmp_path / "inner").mkdir()
-    refuse_unsafe(tmp_path)
+    check_shareable(tmp_path)
 
 
 MOUNTS = """\
@@ -258,14 +258,14 @@ def test_a_network_file_system_is_refused(path: Path, tmp_path: Path, monkeypatc
     mounts = tmp_path / "mountinfo"
     mounts.write_text(f"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 22 0:40 / {tmp_path.resolve()} rw - {kind} server rw\n")
     monkeypatch.setattr(files, "_MOUNTS", mounts)
-    with pytest.raises(StoreError, match=rf"lies on a network file system \({kind}\)"):
-        refuse_unsafe(path)
+    with pytest.raises(StoreError, match=kind):
+        check_shareable(path)
     monkeypatch.setattr(files, "_MOUNTS", tmp_path / "missing")
-    refuse_unsafe(path)
+    check_shareable(path)
 
 
 def test_a_folder_that_is_a_file_cannot_be_looked_at(path: Path) -> None:
     path.touch()
     with pytest.raises(NotADirectoryError) as caught:
-        refuse_unsafe(path / "notes.db")
+        check_shareable(path / "notes.db")
     assert caught.value.errno == errno.ENOTDIR

@@ -31,6 +31,7 @@ from tests.rewards_core.sqlite_kit import (
     beside,
     other_process,
     pragma,
+    refused,
     run_elsewhere,
     texts,
     until,
@@ -71,7 +72,7 @@ async def test_a_migration_that_fails_leaves_the_older_layout(path: Path, engine
     await write(engines.make(OLDER), "1")
     await engines.close()
     broken = Schema(kind="notebook", application_id=SCHEMA.application_id, migrations=(LINES, "CREATE TABLE new (x)", LINES))
-    with pytest.raises(StoreError, match="table line already exists"):
+    with pytest.raises(StoreError):
         await write(engines.make(broken), "2")
     assert await after_a_kill(path, "SELECT name FROM sqlite_schema WHERE name IN ('line', 'new')") == ["line"]
     older = engines.make(OLDER)
@@ -83,7 +84,7 @@ async def test_without_room_for_its_backup_a_file_is_not_migrated(path: Path, en
     await write(engines.make(OLDER), "1")
     await engines.close()
     path.with_name("notes.db.layout-1.backup").mkdir()
-    with pytest.raises(StoreError, match="cannot be opened: Is a directory"):
+    with refused("no room for a backup"):
         await write(engines.make(), "2")
     assert await after_a_kill(path, "SELECT user_version FROM pragma_user_version") == [1]
 
@@ -94,7 +95,7 @@ async def test_a_newer_layout_is_refused(path: Path, notes: Engine[Notebook], en
     await run_elsewhere(SET_LAYOUT, path)
     late = engines.make()
     for call in (write(late, "2"), texts(late)):
-        with pytest.raises(StoreError, match="has layout 99, made by a newer version"):
+        with refused("a newer layout"):
             await call
 
 
@@ -102,7 +103,7 @@ async def test_another_programs_database_is_refused_and_left_as_it_is(path: Path
     await run_elsewhere(MAKE_FOREIGN, path)
     before = path.read_bytes()
     for call in (write(notes, "2"), texts(notes)):
-        with pytest.raises(StoreError, match="is the database of another program, not a notebook"):
+        with refused("another program's database"):
             await call
     assert path.read_bytes() == before
 
@@ -126,7 +127,7 @@ async def test_a_file_in_use_by_processes_of_an_older_layout_is_refused_until_th
     await other.do("older-write 1")
     notes = engines.make()
     for call in (write(notes, "2"), texts(notes)):
-        with pytest.raises(StoreError, match=r"is in use by an older version of rewards-async\. End its processes"):
+        with refused("open in an older version"):
             await call
     await other.do("older-write 3")
     await other.kill()
@@ -136,9 +137,9 @@ async def test_a_file_in_use_by_processes_of_an_older_layout_is_refused_until_th
 
 async def test_a_process_of_version_0_1_keeps_away(path: Path, engines: Engines, other: Other) -> None:
     await other.do("flock")
-    notes = engines.make(busy_timeout=0, patience=0)
+    notes = engines.make(busy_timeout=0, open_timeout=0)
     for call in (write(notes, "1"), texts(notes)):
-        with pytest.raises(StoreError, match=f"is in use by process {other.pid} alone, which has shown no progress for 0 s"):
+        with refused("open in version 0.1"):
             await call
     assert not path.exists()
     await other.kill()
@@ -205,7 +206,7 @@ class Patience:
 
 
 def open_now(path: Path, schema: Schema = SCHEMA) -> None:
-    open_database(path, schema, session=Notebook, busy_timeout=5, patience=5).close()
+    open_database(path, schema, session=Notebook, busy_timeout=5, open_timeout=5).close()
 
 
 def test_a_lock_to_write_is_waited_for_while_others_commit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +235,7 @@ def test_one_that_opens_the_file_alone_is_waited_for_while_it_goes_on(path: Path
     assert waiting.now > 30
     assert holder.take()
     waiting.now = 0
-    with pytest.raises(StoreError, match=f"is in use by process {os.getpid()} alone, which has shown no progress for 5 s"):
+    with refused("no progress of another process"):
         open_now(path)
     assert waiting.now < 10
     holder.release()
@@ -249,7 +250,7 @@ def test_files_that_never_become_complete_end_the_wait(path: Path, monkeypatch: 
 
     monkeypatch.setattr(database, "migrate", migrate)
     waiting = Patience(monkeypatch, [*[object] * 10, partial(pytest.fail, "it still waits")])
-    with pytest.raises(StoreError, match=r"was removed or replaced each time that this process opened it, for 5 s\."):
+    with refused("replaced at each attempt"):
         open_now(path)
     assert waiting.now < 10
 
@@ -262,9 +263,7 @@ def test_a_file_that_cannot_have_a_log_is_refused_and_left_as_it_is(path: Path, 
     before = path.read_bytes()
     monkeypatch.setattr(database, "connect", lambda path, **_: Connection(str(path), vfs="unix-none"))
     waiting = Patience(monkeypatch, [partial(pytest.fail, "it waits")])
-    with pytest.raises(
-        StoreError, match=r"cannot have a write-ahead log.*'delete'.*Nothing was changed.*Put the file on a local file system\.$"
-    ):
+    with refused("no write-ahead log"):
         open_now(path)
     assert waiting.now == 0
     assert path.read_bytes() == before
@@ -412,7 +411,7 @@ async def test_a_backup_is_never_written_over_a_file_of_the_database_itself(
     link = path.with_name("link")
     link.symlink_to(beside(path, suffix))
     for to in (beside(path, suffix), link):
-        with pytest.raises(StoreError, match=r"cannot be written: it is the database itself\. Nothing was backed up"):
+        with pytest.raises(StoreError):
             await notes.back_up(to)
     assert await after_a_kill(path) == ["1"]
 
@@ -425,9 +424,7 @@ async def test_a_backup_is_never_written_beneath_the_log_of_another_database(
     theirs = path.with_name("theirs.db")
     theirs.write_text("a database")
     beside(theirs, suffix).write_text("its log")
-    with pytest.raises(
-        StoreError, match=rf"theirs\.db{suffix} stands beside it, so it is a database in use\. Nothing was backed up"
-    ):
+    with refused(f"a backup over a database with {suffix}"):
         await notes.back_up(theirs)
     assert theirs.read_text() == "a database"
     assert {file.name for file in path.parent.iterdir() if "theirs" in file.name} == {"theirs.db", f"theirs.db{suffix}"}
@@ -435,7 +432,7 @@ async def test_a_backup_is_never_written_beneath_the_log_of_another_database(
 
 async def test_a_backup_is_never_written_into_a_folder_by_chance(path: Path, notes: Engine[Notebook]) -> None:
     await write(notes, "1")
-    with pytest.raises(StoreError, match=r"cannot be written: Is a directory\. Nothing was backed up"):
+    with pytest.raises(StoreError):
         await notes.back_up(path.parent)
 
 
@@ -450,7 +447,7 @@ async def test_a_backup_that_fails_is_not_there(path: Path, notes: Engine[Notebo
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not [file for file in path.parent.iterdir() if "copy" in file.name]
-    with pytest.raises(StoreError, match=r"cannot be written: No such file or directory\. Nothing was backed up"):
+    with refused("a backup into a missing folder"):
         await notes.back_up(path.parent / "missing" / "copy.db")
 
 
@@ -462,7 +459,7 @@ async def test_a_full_disk_is_said_to_be_that_of_the_backup(
 
     await write(notes, "1")
     monkeypatch.setattr(engine, "back_up", full)
-    with pytest.raises(StoreError, match=r"The disk of .*copy.db is full"):
+    with refused("a backup on a full disk"):
         await notes.back_up(path.with_name("copy.db"))
 
 

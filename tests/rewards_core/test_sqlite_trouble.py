@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ from tests.rewards_core.sqlite_kit import (
     beside,
     break_down,
     pragma,
+    refused,
     session_of,
     texts,
     until,
+    without_paths,
     write,
 )
+from tests.texts import said
 
 # the log
 
@@ -77,7 +81,7 @@ async def _look_for_ever(notes: Engine[Notebook]) -> None:
 async def test_the_log_is_emptied_when_asked_for(notes: Engine[Notebook], path: Path) -> None:
     await write(notes, "1")
     assert beside(path, "-wal").stat().st_size > 0
-    await notes.empty_log()
+    await notes.truncate_log()
     assert beside(path, "-wal").stat().st_size == 0
 
 
@@ -86,8 +90,8 @@ async def test_a_log_that_cannot_be_emptied_is_said_and_emptied_later(engines: E
     await write(notes, "1")
     await other.do("look")
     await write(notes, "2")
-    with pytest.raises(StoreError, match="still stands in the log"):
-        await notes.empty_log()
+    with refused("erased data in the log"):
+        await notes.truncate_log()
     await other.do("look-away")
     await until(lambda: beside(path, "-wal").stat().st_size == 0)
 
@@ -100,9 +104,9 @@ async def test_a_full_disk_acknowledges_nothing_and_it_goes_on_once_there_is_roo
 ) -> None:
     await write(notes, "1")
     await pragma(notes, "max_page_count = 10")
-    with pytest.raises(StoreFull, match="is full"):
+    with refused("a full disk", StoreFull):
         await write(notes, "x" * 400_000)
-    with pytest.raises(StoreFull, match="is full"):
+    with refused("a full disk", StoreFull):
         await write(notes, "y" * 400_000, "2")
     assert await texts(notes) == engines.told == ["1"]
     assert all(record.exc_info is None for record in caplog.records)
@@ -114,7 +118,7 @@ async def test_a_read_only_file_acknowledges_nothing_and_it_goes_on_once_it_can_
     notes: Engine[Notebook], engines: Engines
 ) -> None:
     await write(notes, "1")
-    with pytest.raises(StoreError, match="cannot be written"):
+    with pytest.raises(StoreError):
         await notes.write(lambda notebook: (notebook.db.execute("PRAGMA query_only = ON"), notebook.write("2")))
     assert await texts(notes) == engines.told == ["1"]
     await write(notes, "3")
@@ -123,10 +127,10 @@ async def test_a_read_only_file_acknowledges_nothing_and_it_goes_on_once_it_can_
 
 async def test_a_connection_that_broke_is_opened_again(notes: Engine[Notebook]) -> None:
     await write(notes, "1")
-    with pytest.raises(StoreError, match="Check the disk beneath it"):
+    with refused("a broken connection"):
         await notes.write(lambda notebook: break_down(notebook.db))
     await write(notes, "3")
-    with pytest.raises(StoreError, match="Check the disk beneath it"):
+    with refused("a broken connection"):
         await notes.read(break_down)
     assert await texts(notes) == ["1", "3"]
 
@@ -148,21 +152,11 @@ async def test_other_programs_that_look_into_the_file_leave_the_log_though_a_con
     assert await after_a_kill(path) == ["1", "3"]
 
 
-@pytest.mark.parametrize(
-    ("problem", "words"),
-    [
-        ("FullError", "is full"),
-        ("LockedError", "is locked by another program"),
-        ("PermissionsError", "cannot be written"),
-        ("CorruptError", "is damaged"),
-        ("CantOpenError", "cannot be opened"),
-        ("IOError", "cannot be used: IOError"),
-    ],
-)
-def test_every_error_of_sqlite_says_what_to_do(path: Path, problem: str, words: str) -> None:
-    told = connection.meaning(getattr(apsw, problem)("words of SQLite"), path)
-    assert words in str(told)
-    assert str(path) in str(told)
+def test_every_error_of_sqlite_says_what_to_do(path: Path) -> None:
+    kinds = ("FullError", "LockedError", "PermissionsError", "CorruptError", "CantOpenError", "IOError")
+    errors = [connection.as_store_error(getattr(apsw, kind)("SQLite's text"), path) for kind in kinds]
+    assert all(str(path) in str(error) for error in errors)
+    said("sqlite: errors of SQLite", "\n".join(map(without_paths, errors)))
 
 
 def test_what_a_block_wrote_before_it_raised_is_taken_back(tmp_path: Path) -> None:
@@ -199,7 +193,7 @@ async def test_a_tick_that_fails_is_repeated_and_logged(
     await write(notes, "2")
     assert (await notes.write(session_of)).ticks
     assert await texts(notes) == ["1", "2"]
-    assert "is repeated" in caplog.text
+    assert any(record.levelno == logging.WARNING for record in caplog.records)
 
 
 async def test_before_the_file_is_open_a_tick_does_nothing(path: Path, engines: Engines) -> None:

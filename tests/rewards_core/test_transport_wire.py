@@ -25,10 +25,11 @@ from rewards_core.http.messages import MAX_REPLY, Effect
 from rewards_core.http.timeouts import Timeouts
 from rewards_core.http.transport import Transport
 from rewards_core.rate import Limits
-from tests.rewards_core.conftest import MakeTransport
-from tests.rewards_core.lines import PATIENT, Credentials, Pausing, request_to
-from tests.rewards_core.raw_vendor import (
+from tests.rewards_core.call_kit import (
     ONCE,
+    PATIENT,
+    Credentials,
+    Pausing,
     Vendor,
     answers_well,
     ends,
@@ -37,27 +38,31 @@ from tests.rewards_core.raw_vendor import (
     never_answers,
     read_request,
     reads_then_hangs_up,
+    request_to,
     says_nothing,
     stops_half_way,
     talks_nonsense,
+    untimed,
     vendor,
 )
+from tests.rewards_core.conftest import MakeTransport
 from tests.stepped_time import SteppedTime
+from tests.texts import said
 
 
 @pytest.mark.parametrize(
-    ("peer", "words"),
+    ("peer", "what"),
     [
-        (reads_then_hangs_up, "a broken connection"),
-        (hangs_up_at_once, "a broken connection"),
-        (stops_half_way, "an answer that broke off"),
-        (talks_nonsense, "an answer that is no HTTP"),
+        (reads_then_hangs_up, "hangs up"),
+        (hangs_up_at_once, "hangs up"),
+        (stops_half_way, "stops half way"),
+        (talks_nonsense, "does not speak HTTP"),
     ],
 )
-async def test_broken_connection_counts_as_sent(make_transport: MakeTransport, peer: Any, words: str) -> None:
+async def test_broken_connection_counts_as_sent(make_transport: MakeTransport, peer: Any, what: str) -> None:
     async with vendor(peer) as v:
         transport = make_transport(v.url, retry=ONCE)
-        assert words in str(await ends(transport.call(request_to(transport))))
+        said(f"calls: a vendor that {what}", untimed(await ends(transport.call(request_to(transport)))))
         assert type(await ends(transport.call(request_to(transport, Effect.BARE)))) is OutcomeUnknown
         assert type(await ends(transport.call(request_to(transport, Effect.KEYED)))) is OutcomeUnknown
         assert type(await ends(transport.call(request_to(transport, Effect.READ)))) is ServerFailed
@@ -67,7 +72,7 @@ async def test_silence_counts_as_sent_and_ends_in_time(make_transport: MakeTrans
     async with vendor(never_answers) as v:
         transport = make_transport(v.url, timeouts=Timeouts(total=0.2, read=0.1), retry=ONCE)
         assert type(await ends(transport.call(request_to(transport, Effect.KEYED)))) is OutcomeUnknown
-        assert "no answer in time" in str(await ends(transport.call(request_to(transport, Effect.READ))))
+        said("calls: a vendor that is silent", untimed(await ends(transport.call(request_to(transport, Effect.READ)))))
 
 
 async def test_one_deadline_over_all_attempts(make_transport: MakeTransport) -> None:
@@ -79,6 +84,14 @@ async def test_one_deadline_over_all_attempts(make_transport: MakeTransport) -> 
         assert type(error) is DeadlineExceeded
         assert error.elapsed <= 0.35
         assert error.attempts > 1
+
+
+async def test_an_attempt_ends_with_the_call(make_transport: MakeTransport) -> None:
+    async with vendor(never_answers) as v:
+        transport = make_transport(v.url, timeouts=Timeouts(read=600.0), retry=ONCE)
+        async with asyncio.timeout(30.0):
+            error = await ends(transport.call(request_to(transport, Effect.KEYED, deadline=transport.deadline(0.1))))
+        assert type(error) is OutcomeUnknown
 
 
 async def test_refused_connection_never_left(make_transport: MakeTransport) -> None:
@@ -93,7 +106,7 @@ async def test_unknown_host_never_left(make_transport: MakeTransport) -> None:
     transport = make_transport("http://nobody.invalid/v1", retry=ONCE)
     error = await ends(transport.call(request_to(transport, Effect.BARE)))
     assert type(error) is ConnectFailed
-    assert "no address for the host" in str(error)
+    said("calls: a host name without an address", untimed(error))
 
 
 async def test_slow_connect_never_left(make_transport: MakeTransport) -> None:
@@ -101,7 +114,7 @@ async def test_slow_connect_never_left(make_transport: MakeTransport) -> None:
         transport = make_transport(v.url.replace("http:", "https:"), timeouts=Timeouts(total=5.0, connect=0.1), retry=ONCE)
         error = await ends(transport.call(request_to(transport, Effect.BARE)))
         assert type(error) is ConnectFailed
-        assert "no connection in time" in str(error)
+        said("calls: a slow connection", untimed(error))
 
 
 async def test_connect_that_uses_up_a_short_attempt_still_never_left(make_transport: MakeTransport) -> None:
@@ -118,7 +131,7 @@ async def test_untrusted_certificate_never_left(make_transport: MakeTransport, e
         transport = make_transport(v.url, retry=ONCE)
         error = await ends(transport.call(request_to(transport, effect)))
         assert type(error) is ConnectFailed
-        assert "TLS" in str(error)
+        said("calls: an untrusted certificate", untimed(error))
         assert not v.requests
 
 
@@ -245,7 +258,7 @@ async def test_close_twice_and_use_after_close(make_transport: MakeTransport) ->
         await transport.aclose()
         error = await ends(transport.call(request_to(transport)))
         assert type(error) is ClientClosed
-        assert "aclose() was called" in str(error)
+        said("calls: a closed client", error)
         assert len(v.requests) == 1
 
 
@@ -257,7 +270,9 @@ async def test_borrowed_session_is_never_closed_and_its_end_is_a_clear_error(mak
         assert not session.closed
         other = make_transport(v.url, session=session)
         await session.close()
-        assert "borrowed session was closed" in str(await ends(other.call(request_to(other))))
+        error = await ends(other.call(request_to(other)))
+        assert type(error) is ClientClosed
+        said("calls: a closed session", error)
 
 
 @pytest.mark.parametrize(
@@ -308,9 +323,10 @@ def test_use_from_another_loop_is_a_clear_error() -> None:
     async def second() -> None:
         error = await ends(made[1].call(request_to(made[1])))
         assert type(error) is ClientClosed
-        assert "another event loop" in str(error)
-        with pytest.raises(ClientClosed, match="in the event loop the client was used in"):
+        said("calls: another event loop", error)
+        with pytest.raises(ClientClosed) as caught:
             await made[1].aclose()
+        said("calls: closed in another event loop", caught.value)
         await made[0].aclose()
 
     asyncio.run(first())
@@ -328,7 +344,6 @@ async def test_another_loop_does_not_wait_for_a_slot_of_this_one(make_transport:
 
         error = await asyncio.to_thread(asyncio.run, elsewhere())
         assert type(error) is ClientClosed
-        assert "another event loop" in str(error)
         v.release.set()
         holder.cancel()
         await asyncio.gather(holder, return_exceptions=True)
@@ -353,7 +368,7 @@ def test_use_after_fork_is_a_clear_error() -> None:
     transport = Transport(vendor="Acme", base_url="http://127.0.0.1:1", authorizer=Credentials(), refusal=lambda _: None)  # type: ignore[arg-type, return-value]
     child = context.Process(target=_in_child, args=(queue, transport))
     child.start()
-    assert "forked" in queue.get(timeout=600)
+    said("calls: after a fork", queue.get(timeout=600))
     child.join()
     queue.close()
     queue.join_thread()
@@ -366,7 +381,7 @@ async def test_fork_leaves_the_parents_connections_alone(make_transport: MakeTra
         session = transport._owned[False]
         with monkeypatch.context() as child:
             child.setattr("rewards_core.http.transport.os.getpid", lambda: -1)
-            assert "forked" in str(await ends(transport.call(request_to(transport))))
+            assert type(await ends(transport.call(request_to(transport)))) is ClientClosed
             await transport.aclose()
         assert not session.closed
         await session.close()
@@ -395,7 +410,7 @@ async def test_no_slot_in_time_means_nothing_was_sent(make_transport: MakeTransp
         late = request_to(transport, Effect.BARE, deadline=transport.deadline(0.01))
         error = await ends(transport.call(late))
         assert type(error) is ConnectFailed
-        assert "free slot" in str(error)
+        said("calls: no free slot", untimed(error))
         holder.cancel()
         await asyncio.gather(holder, return_exceptions=True)
 
@@ -506,7 +521,7 @@ async def test_a_reply_longer_than_its_request_allows_is_refused(make_transport:
         assert await transport.call(request_to(transport, max_reply=10)) == {"a": 1234}
         error = await ends(transport.call(request_to(transport, max_reply=9)))
         assert type(error) is UnexpectedResponse
-        assert "an answer of over 9 bytes" in str(error)
+        assert "9 bytes" in str(error)
 
 
 # --- deadlines and links ----------------------------------------------------------------------------------------------
@@ -524,7 +539,7 @@ async def test_a_deadline_is_the_calls_own_time_or_the_clients(make_transport: M
 )
 async def test_a_deadline_of_no_seconds_is_refused(make_transport: MakeTransport, timeout: Any, error: type[Exception]) -> None:
     transport = make_transport()
-    with pytest.raises(error, match=r"^timeout: give seconds"):
+    with pytest.raises(error, match=r"^timeout: "):
         transport.deadline(timeout)
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from vendor_sandboxes.enkash_cipher import BodyCipher
+from vendor_sandboxes.enkash import BodyCipher
 
 VECTOR_PLAIN = b'{"companyId":"CEK0TCW2W8","event":"REFERRAL_EVENT","requestId":"COIN_REQ1234567","userId":"EKQZVMQK"}'
 VECTOR_SECRET = (
@@ -36,5 +36,5 @@ def test_cipher_refuses_what_is_no_envelope(envelope: bytes) -> None:
 
 
 def test_cipher_refuses_what_was_encrypted_with_another_secret() -> None:
-    with pytest.raises(ValueError, match="PKCS7"):
+    with pytest.raises(ValueError):
         BodyCipher("secret").decrypt(BodyCipher("another").encrypt(b"{}"))

@@ -12,7 +12,7 @@ import pytest
 from attrs import define, field
 
 from vendor_sandboxes import EnkashSandbox
-from vendor_sandboxes.enkash_cipher import BodyCipher
+from vendor_sandboxes.enkash import BodyCipher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,7 +203,7 @@ async def test_token_call_may_be_answered_astray_and_counts_neither_way(
         partner = partner_of(sandbox)
         for _ in range(2):
             await partner.token(password="wrong")
-        sandbox.switches.token_answer = answer
+        sandbox.options.token_answer = answer
         for password in ("wrong", sandbox.password):
             reply = await partner.token_reply(password=password)
             assert reply.status == status
@@ -211,7 +211,7 @@ async def test_token_call_may_be_answered_astray_and_counts_neither_way(
             assert "access_token" not in await reply.text()
         assert sandbox.books()["tokens"] == {"requests": 4, "rejections": 2, "issued": 0, "locked": False}
         assert sandbox.books()["faults"] == {"token_answer": 2}
-        sandbox.switches.token_answer = "normal"
+        sandbox.options.token_answer = "normal"
         await partner.token(password="wrong")
         assert sandbox.locked
 
@@ -221,7 +221,7 @@ async def test_token_endpoint_hangs_after_it_has_counted(partner_of: PartnerOf) 
         asking = asyncio.ensure_future(partner_of(sandbox).token(password="wrong"))
         await sandbox.until(lambda: sandbox.token_rejections == 1)
         assert not asking.done()
-        sandbox.switches.token_hang = 0
+        sandbox.options.token_hang = 0
         assert (await partner_of(sandbox).token())[0] == 200
     assert (await asking)[0] == 400
 
@@ -310,7 +310,7 @@ async def test_failed_allocation_credits_nothing_and_keeps_its_request_id_free(p
         partner = await logged_in(partner_of, sandbox)
         await partner.create()
         assert await partner.allocate() == (200, failure(NO_FUNDS))
-        sandbox.switches.fail_rate = 0
+        sandbox.options.fail_rate = 0
         assert await partner.allocate() == (200, SUCCESS)
         assert await partner.balance() == 6
 
@@ -391,7 +391,7 @@ async def test_coins_alone_may_be_hit(partner_of: PartnerOf) -> None:
         partner = await logged_in(partner_of, sandbox)
         status, page = await partner.create()
         assert (status, "503" in page) == (503, True)
-        sandbox.switches.p503, sandbox.switches.p429 = 0, 1
+        sandbox.options.p503, sandbox.options.p429 = 0, 1
         assert (await partner.create())[0] == 429
         assert sandbox.books()["faults"] == {"p503": 1, "p429": 1}
 
@@ -436,5 +436,5 @@ async def test_encrypted_bodies_go_both_ways_but_not_for_tokens(partner_of: Part
         status, reply = await partner.create()
         assert status == 422
         assert json.loads(cipher.decrypt(json.dumps(reply).encode())) == failure("Invalid request body")
-        sandbox.switches.encrypted = False
+        sandbox.options.encrypted = False
         assert (await partner.create())[0] == 200

@@ -1,4 +1,4 @@
-"""Faults hit as the seed and the switches say, whether before or after the commit, and each is counted."""
+"""Faults hit as seed and options say, before or after the commit, and each is counted."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
+from tests.texts import said
 from vendor_sandboxes import OriginalSandbox
-from vendor_sandboxes.faults import FaultPlan, Faults, read_span
-from vendor_sandboxes.original_switches import OriginalSwitches
+from vendor_sandboxes.faults import FaultPlan
+from vendor_sandboxes.options import OriginalOptions, SandboxOptions, read_span
 
 if TYPE_CHECKING:
     from tests.sandboxes.conftest import Caller
@@ -71,8 +72,8 @@ async def test_dropped_connection_brings_no_reply_and_no_noise(
     caller_of: CallerOf, caplog: pytest.LogCaptureFixture, fault: str, done: int
 ) -> None:
     with caplog.at_level(logging.INFO):
-        switches: dict[str, Any] = {fault: 1}
-        async with OriginalSandbox(confirm=None, **switches) as sandbox:
+        options: dict[str, Any] = {fault: 1}
+        async with OriginalSandbox(confirm=None, **options) as sandbox:
             with pytest.raises(aiohttp.ClientConnectionError):
                 await caller_of(sandbox).allocate()
             assert committed(sandbox) == done
@@ -103,7 +104,7 @@ async def test_faults_are_switched_while_it_runs(caller_of: CallerOf) -> None:
         caller = caller_of(sandbox)
         statuses = []
         for number, chance in enumerate((0, 1, 0)):
-            sandbox.switches.p503 = chance
+            sandbox.options.p503 = chance
             statuses.append((await caller.allocate(f"nonce_{number}")).status)
         assert statuses == [201, 503, 201]
 
@@ -121,12 +122,12 @@ async def test_script_says_what_happens_to_the_next_writes(caller_of: CallerOf) 
 
 
 def test_script_refuses_faults_that_cannot_hit_a_request() -> None:
-    with pytest.raises(ValueError, match=r"'webhook_loss' cannot hit a request: choose among p429, "):
-        FaultPlan(Faults(), 0).script("webhook_loss")
+    with pytest.raises(ValueError, match="webhook_loss"):
+        FaultPlan(SandboxOptions(), 0).script("webhook_loss")
 
 
-def hits(seed: int, **switches: Any) -> list[str]:
-    plan = FaultPlan(Faults(**switches), seed)
+def hits(seed: int, **options: Any) -> list[str]:
+    plan = FaultPlan(SandboxOptions(**options), seed)
     return [plan.for_request("POST", "/") for _ in range(300)]
 
 
@@ -136,13 +137,13 @@ def test_equal_seeds_give_equal_faults() -> None:
     assert hits(7, **chances) != hits(8, **chances)
 
 
-def test_switching_one_fault_on_does_not_move_another() -> None:
+def test_switching_one_fault_on_does_not_change_another() -> None:
     alone, beside = hits(7, p503_after_commit=0.1), hits(7, p503_after_commit=0.1, drop_after_commit=0.3)
     assert [fault == "p503_after_commit" for fault in alone] == [fault == "p503_after_commit" for fault in beside]
 
 
 def test_faults_hit_about_as_often_as_they_should_and_are_counted() -> None:
-    plan = FaultPlan(Faults(p503=0.2), 1)
+    plan = FaultPlan(SandboxOptions(p503=0.2), 1)
     met = [plan.for_request("GET", "/") for _ in range(10_000)]
     assert met.count("p503") == plan.counts["p503"]
     assert 1800 < plan.counts["p503"] < 2200
@@ -171,31 +172,33 @@ async def test_another_seed_gives_other_uids(caller_of: CallerOf) -> None:
     assert all(len(uid) == 12 and uid.isdecimal() for uid in uids)
 
 
-@pytest.mark.parametrize(
-    ("switches", "said"),
-    [
-        ({"p503": 2}, "p503"),
-        ({"p503": float("nan")}, "p503"),
-        ({"slow_seconds": -1}, "slow_seconds"),
-        ({"confirm": "3:1"}, "LOW:HIGH"),
-        ({"confirm": "soon"}, "soon"),
-        ({"webhook_body": "full,none"}, "webhook_body cannot be 'full,none': choose among full, uid, opaque"),
-        ({"webhook_body": ()}, "webhook_body"),
-        ({"page_size": 2.5}, "page_size cannot be 2.5: give a whole number, 0 or more"),
-        ({"known_nonce_status": 500}, "known_nonce_status cannot be 500: give a whole number from 400 to 499"),
-        ({"read_path": "any"}, "read_path cannot be 'any': choose one of allocation, allocate, both"),
-    ],
-)
-def test_impossible_switches_are_refused(switches: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        OriginalSwitches(**switches)
+def test_impossible_options_are_refused() -> None:
+    impossible: list[dict[str, Any]] = [
+        {"p503": 2},
+        {"p503": float("nan")},
+        {"slow_seconds": -1},
+        {"confirm": "3:1"},
+        {"webhook_body": "full,none"},
+        {"webhook_body": ()},
+        {"page_size": 2.5},
+        {"known_nonce_status": 500},
+        {"read_path": "any"},
+    ]
+    errors = []
+    for options in impossible:
+        with pytest.raises(ValueError) as caught:
+            OriginalOptions(**options)
+        errors.append(str(caught.value))
+    said("options: impossible values", "\n".join(errors))
+    with pytest.raises(ValueError):
+        OriginalOptions(confirm="soon")  # type: ignore[arg-type]
 
 
-def test_impossible_switches_are_refused_while_it_runs_too() -> None:
-    switches = OriginalSwitches()
+def test_impossible_options_are_refused_while_it_runs_too() -> None:
+    options = OriginalOptions()
     with pytest.raises(ValueError, match="p503"):
-        switches.p503 = -0.1
-    assert switches.p503 == 0
+        options.p503 = -0.1
+    assert options.p503 == 0
 
 
 @pytest.mark.parametrize(

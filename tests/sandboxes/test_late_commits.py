@@ -80,7 +80,7 @@ async def test_sandbox_is_not_quiet_while_a_commit_is_still_to_come(caller_of: C
     async with OriginalSandbox(confirm=None, p503_after_commit=1, commit_late=HOUR) as sandbox:
         await unanswered(caller_of(sandbox), "p503_after_commit")
         await sandbox.until(lambda: not sandbox.under_way)
-        assert sandbox.agenda.pending == 1
+        assert sandbox.scheduler.pending == 1
         with pytest.raises(TimeoutError):
             await sandbox.quiet(timeout=0.001)
 
@@ -100,8 +100,8 @@ async def test_late_commit_is_confirmed_and_sends_its_webhook(
 async def test_late_commit_may_send_its_webhook_at_once(
     caller_of: CallerOf, inbox: Inbox, pass_an_hour: Callable[[], None]
 ) -> None:
-    switches: dict[str, Any] = {"webhook_before_reply": 1, "p503_after_commit": 1, "commit_late": HOUR}
-    async with OriginalSandbox(confirm=None, webhook_url=inbox.url, **switches) as sandbox:
+    options: dict[str, Any] = {"webhook_before_reply": 1, "p503_after_commit": 1, "commit_late": HOUR}
+    async with OriginalSandbox(confirm=None, webhook_url=inbox.url, **options) as sandbox:
         await unanswered(caller_of(sandbox), "p503_after_commit")
         assert inbox.arrivals == []
         pass_an_hour()

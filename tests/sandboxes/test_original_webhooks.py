@@ -135,8 +135,8 @@ async def test_mixed_shapes_are_drawn_for_each_event(caller_of: CallerOf, inbox:
 
 async def test_each_attempt_may_tell_its_number_in_the_signed_body(caller_of: CallerOf, inbox: Inbox) -> None:
     inbox.statuses = [500, 500]
-    switches: dict[str, Any] = {"attempt_in_body": True, "webhook_backoff": 0.001, "webhook_keys": KEYS}
-    async with OriginalSandbox(confirm=None, webhook_url=inbox.url, **switches) as sandbox:
+    options: dict[str, Any] = {"attempt_in_body": True, "webhook_backoff": 0.001, "webhook_keys": KEYS}
+    async with OriginalSandbox(confirm=None, webhook_url=inbox.url, **options) as sandbox:
         await sandbox.settle(await allocated(sandbox, caller_of))
         await sandbox.delivered()
     assert [arrival.body["attempt"] for arrival in inbox.arrivals] == [1, 2, 3]
@@ -187,10 +187,10 @@ async def test_doubled_event_arrives_twice_under_one_correlation_id(caller_of: C
 async def test_held_back_event_arrives_after_a_later_one(caller_of: CallerOf, inbox: Inbox) -> None:
     async with OriginalSandbox(confirm=(0, 0), webhook_url=inbox.url, webhook_reorder=1, webhook_hold=60) as sandbox:
         first = await allocated(sandbox, caller_of, "nonce_1")
-        await sandbox.until(lambda: sandbox.deliveries.open == 1)
-        sandbox.switches.webhook_reorder = 0
+        await sandbox.until(lambda: sandbox.webhooks.open == 1)
+        sandbox.options.webhook_reorder = 0
         second = await allocated(sandbox, caller_of, "nonce_2")
-        await sandbox.until(lambda: sandbox.deliveries.counts["accepted"] == 2)
+        await sandbox.until(lambda: sandbox.webhooks.counts["accepted"] == 2)
     assert [arrival.body["data"]["allocation"]["uid"] for arrival in inbox.arrivals] == [second, first]
 
 
@@ -223,7 +223,7 @@ async def test_many_operations_confirm_by_themselves_each_with_one_webhook(
     async with OriginalSandbox(confirm=seconds, webhook_url=inbox.url) as sandbox:
         for number in range(200):
             await allocated(sandbox, caller_of, f"nonce_{number}")
-        await sandbox.until(lambda: sandbox.deliveries.counts["accepted"] == 200)
+        await sandbox.until(lambda: sandbox.webhooks.counts["accepted"] == 200)
         assert {entry["status"] for entry in sandbox.books()["allocations"]} == {"done"}
     assert len({arrival.body["data"]["allocation"]["uid"] for arrival in inbox.arrivals}) == 200
 

@@ -33,7 +33,7 @@ async def a_job(polling: PollPolicy, *, webhooks: bool = True, **switches: Any) 
     store = MemoryStore()
     async with OriginalSandbox(**switches) as sandbox:
         app = web.Application()
-        Receiver(OriginalWebhooks(sandbox.deliveries.keys, app_uid=sandbox.app_uid), store).register(app, "/webhooks/original")
+        Receiver(OriginalWebhooks(sandbox.webhooks.keys, app_uid=sandbox.app_uid), store).register(app, "/webhooks/original")
         runner = web.AppRunner(app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -199,14 +199,14 @@ def test_with_credentials_the_vendor_is_asked_at_once(vendor: OriginalSandbox) -
 
 
 def test_what_failed_on_the_chain_is_exit_code_3(vendor: OriginalSandbox) -> None:
-    vendor.switches.fail_rate = 1.0
+    vendor.options.fail_rate = 1.0
     uid = allocate()
     result = run("wait", uid)
     assert (result.exit_code, records(result)[0]["status"]) == (3, "failed")
 
 
 def test_what_does_not_settle_in_time_says_what_the_last_poll_saw(vendor: OriginalSandbox) -> None:
-    vendor.switches.confirm = (3_600.0, 3_600.0)
+    vendor.options.confirm = (3_600.0, 3_600.0)
     result = run("wait", allocate(), "--timeout", "0.5")
     assert (result.exit_code, result.stdout) == (4, "")
 

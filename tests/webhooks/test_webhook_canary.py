@@ -46,7 +46,7 @@ def keys_file(tmp_path: Path) -> Path:
     [
         (TOLD.encode() + b"\xff", r"token: this file of the admin token cannot be read: it is not UTF-8\.$"),
         (f"{TOLD} {TOLD}".encode(), r"^admin token in .*/token: there is white space in it"),
-        (f"'{TOLD}'".encode(), r"^admin token in .*/token: it stands in quotes"),
+        (f"'{TOLD}'".encode(), r"^admin token in .*/token: it is in quotes"),
         (b"\n", r"^admin token in .*/token: it is empty"),
     ],
 )

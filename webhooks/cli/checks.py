@@ -18,7 +18,7 @@ import aiohttp
 from attrs import frozen
 
 from rewards_core.errors import StoreError
-from rewards_core.sqlite.connection import DAMAGE_ERRORS, VERSION, InterruptError, SQLiteError, connect, meaning
+from rewards_core.sqlite.connection import DAMAGE_ERRORS, VERSION, InterruptError, SQLiteError, as_store_error, connect
 from rewards_core.sqlite.migrations import layout_of
 from rewards_core.text import counted, one_line
 from webhooks.cli.secret_files import close_them, open_to_all
@@ -138,7 +138,7 @@ def _layout(path: Path) -> int:
         with closing(connect(path, read_only=True)) as connection:
             return layout_of(connection, path, SCHEMA)
     except SQLiteError as error:
-        raise meaning(error, path) from None
+        raise as_store_error(error, path) from None
 
 
 async def check_integrity(path: Path | None, seconds: float = _INTEGRITY_SECONDS) -> Finding:
@@ -162,7 +162,7 @@ def _integrity(path: Path | None, until: float, cancelled: threading.Event) -> F
     except DAMAGE_ERRORS as error:
         result = str(error)
     except SQLiteError as error:
-        return _failed("integrity", str(meaning(error, path)), "See permissions, then run the doctor again.")
+        return _failed("integrity", str(as_store_error(error, path)), "See permissions, then run the doctor again.")
     if result == "ok":
         return _passed("integrity", f"{path} is intact")
     result = one_line(result.removeprefix("*** in database main ***"), 200)

@@ -15,8 +15,7 @@ from rewards_core.cli.columns import Column
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, exit_on_value_error, fail
 from rewards_core.cli.program import command_group
-from rewards_core.environment import listed
-from rewards_core.text import counted, one_line
+from rewards_core.text import counted, listed, one_line
 from rewards_core.validation import check_base_url
 from webhooks.cli.errors import CannotStart, run_command
 from webhooks.cli.lists import iso_time, time_column, write_list

@@ -16,7 +16,7 @@ from attrs import frozen
 
 from rewards_core.clock import DAY, HOUR
 from rewards_core.errors import StoreError
-from rewards_core.sqlite.connection import Connection, SQLiteError, connect, meaning
+from rewards_core.sqlite.connection import Connection, SQLiteError, as_store_error, connect
 from rewards_core.sqlite.migrations import layout_of
 from rewards_core.text import counted
 from webhooks.store.sqlite import SQLiteStore
@@ -103,7 +103,7 @@ def measure(path: Path | None, *, keep_days: float, now: float) -> Space:
             used = (connection.pragma("page_count") - unused) * page
             size, ages = _size_of_event(connection), _ages(connection, now)
     except SQLiteError as problem:
-        raise meaning(problem, path) from None
+        raise as_store_error(problem, path) from None
     pace = sum(count for age, count in ages.items() if age < _PACE_DAYS) / min(_PACE_DAYS, max(ages, default=0) + 1)
     days = days_until_full((free + unused * page) / size, pace, ages, keep_days)
     return Space(folder=folder, free=free, used=used, per_day=pace * size, days=days)

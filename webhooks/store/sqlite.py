@@ -95,7 +95,7 @@ class SQLiteStore(StoreQueries):
         self._boot = None if boot is None else check_str(boot, "boot")
         self._hints = Hints(lambda look: self._engine.read(look))  # noqa: PLW0108 - the engine is made after it
         self._member = Member(Wakeups(self._path, self._hints.receive))
-        self._engine = Engine(self._path, SCHEMA, session=self._session, tell=self._hints.notify, busy_timeout=busy_timeout)
+        self._engine = Engine(self._path, SCHEMA, session=self._session, notify=self._hints.notify, busy_timeout=busy_timeout)
         self._unwatching: asyncio.Future[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -301,7 +301,7 @@ class SQLiteStore(StoreQueries):
             about = partial(sqlite_upkeep.resources_about, uid=uid, table=table)
             forgotten = await self._forget(about, partial(sqlite_upkeep.forget_resources, table=table))
             count += forgotten if table == "outcome" else 0  # a conflict is counted by its event
-        await self._engine.empty_log()
+        await self._engine.truncate_log()
         return count
 
     async def _forget(

@@ -6,8 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rewards_core.calendar import Calendar
-from rewards_core.clock import DAY
+from rewards_core.clock import DAY, TrustedTime
 from rewards_core.operations import OperationRef
 from rewards_core.sqlite.connection import fetch
 from webhooks.store.outcomes import mentions, pack
@@ -56,18 +55,18 @@ def every_hour(session: Session) -> None:
 
 def today(session: Session) -> float:
     """Return the Unix time that decides what is old. Setting the clock forward does not make records older."""
-    calendar = _kept(session).see(session.wall, session.now, session.boot)
+    calendar = _kept(session).update(session.wall, session.now, session.boot)
     insert(session.db, "meta", "name, value", [("calendar", calendar.dump())], verb="INSERT OR REPLACE")
     return min(session.wall, calendar.wall)
 
 
-def _kept(session: Session) -> Calendar:
+def _kept(session: Session) -> TrustedTime:
     row = fetch(session.db, "SELECT value FROM meta WHERE name = 'calendar'")
     if row:
-        return Calendar.load(row[0][0])
+        return TrustedTime.load(row[0][0])
     newest = "SELECT max(received_at) FROM event UNION ALL SELECT max(settled_at) FROM outcome"
     stamps = [stamp for (stamp,) in fetch(session.db, newest) if stamp is not None]
-    return Calendar(wall=max(stamps, default=session.wall), uptime=session.now, boot=session.boot)
+    return TrustedTime(wall=max(stamps, default=session.wall), uptime=session.now, boot=session.boot)
 
 
 def count_identities(db: Connection, after: int) -> tuple[int, int] | None:

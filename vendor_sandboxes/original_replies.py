@@ -1,4 +1,4 @@
-"""Original's envelopes, error codes and checks of fields, as its documents and tools show them."""
+"""Original's envelopes, error codes and validation of fields, as in its documentation and tools."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from vendor_sandboxes.serving import json_reply
+from vendor_sandboxes.server import json_reply
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -18,11 +18,9 @@ _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 _EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+", re.ASCII)
 _LARGEST_EXPONENT = 60
 
-NOT_ALLOWED = "method_not_allowed"
-
 
 class Refused(Exception):
-    """The request is answered with an error; carries the whole answer."""
+    """The request is answered with this error."""
 
     def __init__(self, status: int, kind: str, detail: object) -> None:
         super().__init__(kind)
@@ -37,17 +35,17 @@ class Refused(Exception):
 
 
 def client_error(status: int, code: str, message: str) -> Refused:
-    """Return the refusal for something the caller did."""
+    """Return the error of a mistake of the caller."""
     return Refused(status, "client_error", {"code": code, "message": message})
 
 
 def not_found(what: str) -> Refused:
-    """Return the refusal for an unknown uid."""
+    """Return the error of an unknown uid."""
     return client_error(404, "not_found", f"{what} not found.")
 
 
 def server_error(status: int) -> Refused:
-    """Return the vendor's own failure."""
+    """Return the error of the vendor itself."""
     return Refused(status, "server_error", {"code": "error", "message": "Something went wrong, we are on top of it!"})
 
 
@@ -57,25 +55,21 @@ def success(data: str, status: int = 200) -> web.Response:
 
 
 def created(uid: str) -> web.Response:
-    """Return the answer of every creation: only the uid."""
+    """Return the answer of every creation, with only the uid."""
     return json_reply(f'{{"success":true,"data":{{"uid":"{uid}"}}}}', 201)
 
 
 def no_match() -> web.Response:
-    """Return the answer of a search that found nobody, which is no error."""
+    """Return the answer of a search without a result, which is not an error."""
     return json_reply('{"success":false,"data":null}')
 
 
 def _no_constant(word: str) -> Any:
-    raise ValueError(f"{word} is no JSON")
+    raise ValueError(f"{word} is not JSON")
 
 
 def read_body(request: web.BaseRequest, body: bytes) -> dict[str, Any]:
-    """Return the request's JSON object with every number exact.
-
-    Raises:
-        Refused: it is none.
-    """
+    """Return the request's JSON object with every number exact, or raise `Refused`."""
     if request.content_type != "application/json":
         raise client_error(415, "unsupported_media_type", f'Unsupported media type "{request.content_type}" in request.')
     try:
@@ -88,57 +82,57 @@ def read_body(request: web.BaseRequest, body: bytes) -> dict[str, Any]:
 
 
 class Fields:
-    """Read the fields of one request and collect what is wrong with them."""
+    """Read the fields of one request, and collect their errors."""
 
     def __init__(self, body: Mapping[str, Any]) -> None:
         self._body = body
-        self._wrong: list[dict[str, str]] = []
+        self._errors: list[dict[str, str]] = []
 
-    def _complain(self, name: str, code: str, message: str) -> None:
-        self._wrong.append({"code": code, "message": message, "field_name": name})
+    def _add_error(self, name: str, code: str, message: str) -> None:
+        self._errors.append({"code": code, "message": message, "field_name": name})
 
     def _present(self, name: str) -> bool:
         if name not in self._body:
-            self._complain(name, "required", "This field is required.")
+            self._add_error(name, "required", "This field is required.")
         elif self._body[name] is None:
-            self._complain(name, "null", "This field may not be null.")
+            self._add_error(name, "null", "This field may not be null.")
         else:
             return True
         return False
 
     def text(self, name: str) -> str:
-        """Return a mandatory string, empty after a complaint."""
+        """Return a mandatory string, empty after an error."""
         if not self._present(name):
             return ""
         value = self._body[name]
         if not isinstance(value, str):
-            self._complain(name, "invalid", "Not a valid string.")
+            self._add_error(name, "invalid", "Not a valid string.")
         elif not value.strip():
-            self._complain(name, "blank", "This field may not be blank.")
+            self._add_error(name, "blank", "This field may not be blank.")
         else:
             return value
         return ""
 
     def optional_text(self, name: str) -> str | None:
-        """Return a string, or None if it is absent or null."""
+        """Return a string, or None if it is missing or null."""
         return None if self._body.get(name) is None else self.text(name)
 
     def email(self, name: str) -> str | None:
         """Return an optional e-mail address."""
         value = self.optional_text(name)
         if value and not _EMAIL.fullmatch(value):
-            self._complain(name, "invalid", "Enter a valid email address.")
+            self._add_error(name, "invalid", "Enter a valid email address.")
         return value
 
     def address(self, name: str) -> str:
         """Return a mandatory wallet address."""
         value = self.text(name)
         if value and not _ADDRESS.fullmatch(value):
-            self._complain(name, "invalid", "Enter a valid wallet address.")
+            self._add_error(name, "invalid", "Enter a valid wallet address.")
         return value
 
     def amount(self, name: str) -> Decimal:
-        """Return a mandatory amount above 0, given as string or number, to its last digit."""
+        """Return a mandatory amount above 0, from a string or number, exactly."""
         if not self._present(name):
             return Decimal(0)
         value = self._body[name]
@@ -150,18 +144,14 @@ class Fields:
         elif type(value) is int:
             digits = str(value) if abs(value) < 10**_LARGEST_EXPONENT else ""
         if not _AMOUNT.fullmatch(digits.removeprefix("-")):
-            self._complain(name, "invalid", "A valid number is required.")
+            self._add_error(name, "invalid", "A valid number is required.")
             return Decimal(0)
         amount = Decimal(digits)
         if amount <= 0:
-            self._complain(name, "min_value", "Ensure this value is greater than 0.")
+            self._add_error(name, "min_value", "Ensure this value is greater than 0.")
         return amount
 
     def check(self) -> None:
-        """Refuse the request if anything was wrong: one complaint as an object, several as a list.
-
-        Raises:
-            Refused: with every complaint.
-        """
-        if self._wrong:
-            raise Refused(400, "validation_error", self._wrong[0] if len(self._wrong) == 1 else self._wrong)
+        """Raise `Refused` with all errors: one as an object, several as a list."""
+        if self._errors:
+            raise Refused(400, "validation_error", self._errors[0] if len(self._errors) == 1 else self._errors)

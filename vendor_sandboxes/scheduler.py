@@ -1,4 +1,4 @@
-"""Things to do later, on one timer: thousands of them cost a heap and not a task each."""
+"""Delayed calls on one timer: thousands of them cost a heap and not a task each."""
 
 from __future__ import annotations
 
@@ -8,34 +8,30 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
-_AT_ONCE = 500
+_MAX_AT_ONCE = 500
 
 
-class Agenda:
-    """Call functions at their time, in the running loop; nothing is called after `close`.
-
-    Args:
-        ran: Called after functions were called.
-    """
+class Scheduler:
+    """Call functions after a delay in the running loop, and `ran` after each time that some were called."""
 
     def __init__(self, ran: Callable[[], None]) -> None:
         self._ran = ran
-        self._due: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
+        self._calls: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._order = count()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     @property
     def pending(self) -> int:
-        """How many things are still to be done."""
-        return len(self._due)
+        """The number of functions that wait for their time."""
+        return len(self._calls)
 
-    def later(self, delay: float, action: Callable[..., object], *arguments: Any) -> None:
-        """Call `action(*arguments)` after `delay` seconds; equal times keep the order of calling."""
+    def call_later(self, delay: float, action: Callable[..., object], *arguments: Any) -> None:
+        """Call `action(*arguments)` after `delay` seconds; calls of the same time keep their order."""
         if self._closed:
             return
         due = asyncio.get_running_loop().time() + delay
-        heappush(self._due, (due, next(self._order), action, arguments))
+        heappush(self._calls, (due, next(self._order), action, arguments))
         if self._timer is None or due < self._timer.when():
             self._arm(due)
 
@@ -47,19 +43,19 @@ class Agenda:
     def _run(self) -> None:
         self._timer = None
         now = asyncio.get_running_loop().time()
-        for _ in range(_AT_ONCE):
-            if not self._due or self._due[0][0] > now:
+        for _ in range(_MAX_AT_ONCE):
+            if not self._calls or self._calls[0][0] > now:
                 break
-            _, _, action, arguments = heappop(self._due)
+            _, _, action, arguments = heappop(self._calls)
             action(*arguments)
-        if self._due:
-            self._arm(self._due[0][0])
+        if self._calls:
+            self._arm(self._calls[0][0])
         self._ran()
 
     def close(self) -> None:
-        """Forget everything."""
+        """Drop all calls, and accept no more."""
         self._closed = True
-        self._due.clear()
+        self._calls.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,4 +1,4 @@
-"""What both sandboxes share: a server on loopback, its log of requests, and faults that hit them."""
+"""The base of both sandboxes: a server with a log of requests, and the faults that hit them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
 from attrs import field, frozen
 from yarl import URL
 
-from vendor_sandboxes.agenda import Agenda
-from vendor_sandboxes.faults import UNHARMED, FaultPlan, Faults
+from vendor_sandboxes.faults import NO_FAULT, FaultPlan
+from vendor_sandboxes.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from vendor_sandboxes.options import SandboxOptions
 
 BOOKS_PATH = "/_sandbox/books"
-# The fault of the request that the running task answers; older versions of aiohttp have no typed storage in a request.
+# The fault of the request of the running task; older versions of aiohttp have no typed storage in a request.
 FAULT: ContextVar[str] = ContextVar("fault")
 _HIDDEN_QUERY = frozenset({"api_key", "api_secret"})
 _NOT_FOUND_PAGE = """<!doctype html>
@@ -31,16 +34,16 @@ _NOT_FOUND_PAGE = """<!doctype html>
 
 
 @frozen(kw_only=True)
-class Seen:
-    """One request as it arrived.
+class ReceivedRequest:
+    """One received request.
 
     Attributes:
         method: The HTTP method.
-        path: The path as it was on the wire, escapes kept, without the query.
-        query: Names and values of the query; values of credentials are hidden.
-        headers: Lower-case names of the headers; values are not kept, they hold credentials.
+        path: The raw path without the query.
+        query: The query; values of credentials are hidden.
+        headers: Lower-case names of the headers; their values hold credentials and are not kept.
         body: The raw body.
-        fault: The fault that hit it, `"none"` if none did.
+        fault: The fault that hit it, or `"none"`.
     """
 
     method: str
@@ -56,38 +59,38 @@ class Seen:
 
 
 def json_reply(text: str | bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Return a reply whose body is this JSON text."""
+    """Return a reply with this JSON text."""
     body = text if isinstance(text, bytes) else text.encode()
     return web.Response(body=body, status=status, headers=headers, content_type="application/json")
 
 
 def no_such_route() -> web.Response:
-    """Return the page that stands where no route does."""
+    """Return the page of an unknown route."""
     return web.Response(text=_NOT_FOUND_PAGE, status=404, content_type="text/html")
 
 
 class Sandbox(ABC):
-    """A vendor on a port of its own, from `async with` to its end.
+    """A vendor on its own port, inside `async with`.
 
     Args:
+        options: The faults, read for every request.
         host: Address to listen on.
         port: Port to listen on, 0 for any free one.
-        switches: The faults, read anew for every request.
         seed: Equal seeds give equal faults.
-        clock: Seconds since the epoch.
-        log_limit: How many requests `requests` keeps.
+        clock: Returns Unix time.
+        log_limit: The most requests that `requests` keeps.
 
     Attributes:
-        requests: The latest requests, as they arrived.
-        request_counts: How many there were of each method.
-        under_way: How many are being answered now, whether or not anybody still waits for the answer.
+        requests: The latest requests.
+        request_counts: The number of requests of each method.
+        under_way: The number of requests that are being answered, even if the caller has gone.
     """
 
     prefix = ""
 
     def __init__(
         self,
-        switches: Faults,
+        options: SandboxOptions,
         *,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -95,18 +98,18 @@ class Sandbox(ABC):
         clock: Callable[[], float] = time.time,
         log_limit: int = 100_000,
     ) -> None:
-        self.plan = FaultPlan(switches, seed)
-        self.requests: deque[Seen] = deque(maxlen=log_limit)
+        self.plan = FaultPlan(options, seed)
+        self.requests: deque[ReceivedRequest] = deque(maxlen=log_limit)
         self.request_counts: Counter[str] = Counter()
         self.under_way = 0
-        self.agenda = Agenda(self.changed)
-        self._switches = switches
+        self.scheduler = Scheduler(self.changed)
+        self._options = options
         self._host = host
         self._port = port
         self._clock = clock
         self._runner: web.ServerRunner | None = None
         self._closing = asyncio.Event()
-        self._watchers: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
     @property
     def origin(self) -> str:
@@ -118,34 +121,32 @@ class Sandbox(ABC):
 
     @property
     def url(self) -> str:
-        """The address a client is given."""
+        """The base URL for a client."""
         return self.origin + self.prefix
 
     def script(self, *faults: str, method: str = "POST", path: str = "") -> None:
-        """Say what happens to the next requests; see `FaultPlan.script`."""
+        """Set the faults of the next requests; see `FaultPlan.script`."""
         self.plan.script(*faults, method=method, path=path)
 
     async def until(self, condition: Callable[[], bool], timeout: float = 30.0) -> None:
-        """Wait until `condition()` holds.
-
-        It is asked whenever a request arrives or is answered, the chain confirms, or a webhook was tried.
+        """Wait until `condition()` is true; it is checked after each request, answer, confirmation and webhook.
 
         Raises:
-            TimeoutError: it did not hold within `timeout` seconds.
+            TimeoutError: it is not true within `timeout` seconds.
         """
         if condition():
             return
-        watcher = (condition, asyncio.get_running_loop().create_future())
-        self._watchers.append(watcher)
+        waiter = (condition, asyncio.get_running_loop().create_future())
+        self._waiters.append(waiter)
         try:
             async with asyncio.timeout(timeout):
-                await watcher[1]
+                await waiter[1]
         finally:
-            self._watchers.remove(watcher)
+            self._waiters.remove(waiter)
 
     def changed(self) -> None:
-        """Tell those in `until` that something happened."""
-        for condition, waiting in self._watchers:
+        """Check the conditions of `until`."""
+        for condition, waiting in self._waiters:
             if not waiting.done() and condition():
                 waiting.set_result(None)
 
@@ -156,9 +157,9 @@ class Sandbox(ABC):
         await web.TCPSite(self._runner, self._host, self._port, backlog=1024).start()
 
     async def aclose(self) -> None:
-        """Stop listening; slow replies end at once and operations under way stay where they are."""
+        """Stop listening; slow replies end at once, and pending operations stay pending."""
         self._closing.set()
-        self.agenda.close()
+        self.scheduler.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -172,11 +173,11 @@ class Sandbox(ABC):
 
     @abstractmethod
     def books(self) -> dict[str, Any]:
-        """Return what the vendor knows, as plain JSON values."""
+        """Return the vendor's state as plain JSON values."""
 
     @abstractmethod
     async def answer(self, method: str, path: str, request: web.BaseRequest, body: bytes) -> web.Response:
-        """Do what the request asks and say so; `path` is raw and stands below the prefix."""
+        """Handle a request; `path` is raw and without the prefix."""
 
     @abstractmethod
     def overloaded(self) -> web.Response:
@@ -187,7 +188,7 @@ class Sandbox(ABC):
         """Return the vendor's 429."""
 
     async def pause(self, length: float) -> None:
-        """Wait that many seconds, or until the sandbox closes."""
+        """Wait this many seconds, or until the sandbox closes."""
         if length > 0:
             try:
                 async with asyncio.timeout(length):
@@ -205,9 +206,9 @@ class Sandbox(ABC):
         FAULT.set(fault)
         self.under_way += 1
         try:
-            self._note(request, path, body, fault)
-            if self._switches.latency is not None:
-                await self.pause(self.plan.between("latency", self._switches.latency))
+            self._log(request, path, body, fault)
+            if self._options.latency is not None:
+                await self.pause(self.plan.between("latency", self._options.latency))
             response = await self._answered(request, path, body, fault)
         finally:
             self.under_way -= 1
@@ -219,7 +220,7 @@ class Sandbox(ABC):
 
     async def _answered(self, request: web.BaseRequest, path: str, body: bytes, fault: str) -> web.Response | None:
         if fault == "p429":
-            return self.throttled(f"{self._switches.retry_after:g}")
+            return self.throttled(f"{self._options.retry_after:g}")
         if fault == "p503":
             return self.overloaded()
         if fault == "drop_before_commit":
@@ -228,20 +229,20 @@ class Sandbox(ABC):
             response = await self.answer(request.method, path[len(self.prefix) :], request, body)
         else:
             response = no_such_route()
-        if fault == UNHARMED:
+        if fault == NO_FAULT:
             return response
         if fault == "p503_after_commit":
             return self.overloaded()
         if fault == "drop_after_commit":
             return None
         self.changed()
-        await self.pause(self._switches.slow_seconds)
+        await self.pause(self._options.slow_seconds)
         return response
 
-    def _note(self, request: web.BaseRequest, path: str, body: bytes, fault: str) -> None:
+    def _log(self, request: web.BaseRequest, path: str, body: bytes, fault: str) -> None:
         query = request.rel_url.query if request.rel_url.raw_query_string else {}
         self.requests.append(
-            Seen(
+            ReceivedRequest(
                 method=request.method,
                 path=path,
                 query={name: "[hidden]" if name in _HIDDEN_QUERY else value for name, value in query.items()},

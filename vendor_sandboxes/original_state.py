@@ -1,4 +1,4 @@
-"""What the sandboxed Original knows: users, rewards, allocations, claims and who holds how much."""
+"""The state of the sandboxed Original: users, rewards, allocations, claims and balances."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def _explorer_url(address: str) -> str:
 
 
 def timestamp(now: float, suffix: str = "Z") -> str:
-    """Return a moment as the vendor writes it: `Z` in resources, `+00:00` in webhooks."""
+    """Return a time as the vendor writes it: `Z` in resources, `+00:00` in webhooks."""
     return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f") + suffix
 
 
 @define(kw_only=True, eq=False)
 class Operation:
-    """An allocation or a claim; both move an amount of one reward of one user when the chain is done with it.
+    """An allocation or a claim, which moves an amount of one reward of one user once it is done.
 
     Attributes:
         kind: `"allocation"` or `"claim"`.
         head: JSON text of the fields between status and amount.
         tail: JSON text of the fields after the amount.
-        deliveries: How many webhooks about it were answered with 2xx.
-        history: Every status it had, in order.
+        deliveries: Number of its webhooks that were answered with 2xx.
+        history: Every status, in order.
     """
 
     kind: str
@@ -70,17 +70,17 @@ class Operation:
         self.tail = json.dumps(tail)[1:-1]
 
     def resource(self, amounts: str) -> str:
-        """Return the vendor's JSON text of it, its amount as `"string"` or `"number"`."""
+        """Return its JSON text, with the amount as `"string"` or `"number"`."""
         amount = plain(self.amount) if amounts == "number" else f'"{plain(self.amount)}"'
         return f'{{"uid": "{self.uid}", "status": "{self.status}", {self.head}, "amount": {amount}, {self.tail}}}'
 
     @property
     def done(self) -> bool:
-        """Whether the chain carried it out."""
+        """Whether the blockchain carried it out."""
         return self.status.lower() == "done"
 
     def entry(self) -> dict[str, Any]:
-        """Return its line in the books."""
+        """Return its entry in the report."""
         entry: dict[str, Any] = {
             "uid": self.uid,
             "reward_uid": self.reward_uid,
@@ -104,7 +104,7 @@ class User:
     """A user of the app.
 
     Attributes:
-        on_chain: Whether the chain has carried out an operation of the user, which is when a wallet comes.
+        on_chain: Whether an operation of the user was carried out, which creates the wallet.
     """
 
     uid: str
@@ -143,14 +143,8 @@ class _Uids:
         return str(self._first + self._given[kind])
 
 
-class Books:
-    """The state of one app.
-
-    Args:
-        seed: Equal seeds give equal uids.
-        clock: Seconds since the epoch.
-        rewards: The uids of the reward contracts.
-    """
+class OriginalState:
+    """The state of one app; equal seeds give equal uids."""
 
     def __init__(self, seed: int, clock: Callable[[], float], rewards: Iterable[str]) -> None:
         self._clock = clock
@@ -167,7 +161,7 @@ class Books:
         self.balances: dict[tuple[str, str], Decimal] = {}
 
     def add_user(self, email: str | None, user_external_id: str | None) -> User | None:
-        """Add a user, or return None if one has that e-mail address or external id."""
+        """Add a user, or return None if the e-mail address or external id is taken."""
         if (email and email in self.users_by_email) or (user_external_id and user_external_id in self.users_by_external_id):
             return None
         user = User(
@@ -196,7 +190,7 @@ class Books:
         return self._keep(allocation)
 
     def add_claim(self, reward_uid: str, user_uid: str, to_address: str) -> Operation:
-        """Commit a claim of everything the user holds."""
+        """Commit a claim of the user's whole balance."""
         claim = Operation(
             kind="claim",
             uid=self._uids.next("claim"),
@@ -214,15 +208,15 @@ class Books:
         return operation
 
     def balance(self, reward_uid: str, user_uid: str) -> Decimal:
-        """Return what the user holds of the reward."""
+        """Return the user's balance of the reward."""
         return self.balances.get((reward_uid, user_uid), Decimal(0))
 
     def claiming(self, user_uid: str) -> bool:
-        """Whether the user has a claim under way."""
+        """Whether the user has a pending claim."""
         return any(claim.status == "pending" for claim in self.by_user["claim"].get(user_uid, ()))
 
     def settle(self, operation: Operation, status: str) -> None:
-        """Write down what the chain says, and move the amount when it becomes or ceases to be done."""
+        """Set the status, and move the amount when the operation becomes or ceases to be done."""
         was_done = operation.done
         operation.status = status
         operation.history.append(status)

@@ -1,4 +1,4 @@
-"""What the sandboxed EnKash knows: events, who was given how many coins, and what is left to give."""
+"""The state of the sandboxed EnKash: events, allocations, balances and funds."""
 
 from __future__ import annotations
 
@@ -14,12 +14,7 @@ _ALLOCATED = "Successfully allocated enkash Coins"
 
 
 class Failed(Exception):
-    """The request is answered with a failure.
-
-    Attributes:
-        status: The HTTP status, 200 for failures of the business.
-        message: What the envelope says.
-    """
+    """The request is answered with this failure; its status is 200 if the request itself was correct."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -29,7 +24,7 @@ class Failed(Exception):
 
 @define(kw_only=True, eq=False)
 class CoinEvent:
-    """What coins an event of a company is worth."""
+    """The coins of one event of a company."""
 
     coin_config_id: str
     configuration: str
@@ -38,7 +33,7 @@ class CoinEvent:
     amount: int
 
     def payload(self, *, with_company: bool = True) -> dict[str, Any]:
-        """Return the vendor's object; the answer to an update leaves the company out."""
+        """Return the vendor's object; the answer to an update omits the company."""
         company = {"companyId": self.company_id} if with_company else {}
         head = {"coinConfigId": self.coin_config_id, "configuration": self.configuration}
         return {**head, **company, "event": self.event, "amount": self.amount}
@@ -46,7 +41,7 @@ class CoinEvent:
 
 @frozen(kw_only=True)
 class Credit:
-    """Coins given to a user."""
+    """Coins that a user received."""
 
     request_id: str
     user_id: str
@@ -56,7 +51,7 @@ class Credit:
     at: float
 
     def entry(self) -> dict[str, Any]:
-        """Return its line in the books."""
+        """Return its entry in the report."""
         return {
             "requestId": self.request_id,
             "userId": self.user_id,
@@ -68,13 +63,7 @@ class Credit:
 
 
 class Coins:
-    """The state of all companies.
-
-    Args:
-        first_config: Number of the first event.
-        clock: Seconds since the epoch.
-        funds: Coins that can be given, None for no end.
-    """
+    """The events, allocations and balances of all companies; `funds` is None for no limit."""
 
     def __init__(self, first_config: int, clock: Callable[[], float], funds: int | None) -> None:
         self._clock = clock
@@ -87,22 +76,14 @@ class Coins:
         self._request_ids: set[str] = set()
 
     def event(self, coin_config_id: str) -> CoinEvent:
-        """Return an event.
-
-        Raises:
-            Failed: there is none.
-        """
+        """Return an event, or raise `Failed`."""
         event = self.events.get(coin_config_id)
         if event is None:
             raise Failed(404, f"Coin configuration not found for coinConfigId: {coin_config_id}")
         return event
 
     def create_event(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Add an event; one of the same company and name takes the place of the older for allocations.
-
-        Raises:
-            Failed: a field is missing or wrong.
-        """
+        """Add an event; it replaces an older one of the same company and name for allocations."""
         event = CoinEvent(
             coin_config_id=f"WCC{self._next_config}",
             configuration=_configuration(body),
@@ -116,11 +97,7 @@ class Coins:
         return event.payload()
 
     def update_event(self, event: CoinEvent, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Change what the body gives and nothing else.
-
-        Raises:
-            Failed: a field is wrong.
-        """
+        """Change the fields in the body."""
         changes: dict[str, Any] = {}
         if "amount" in body:
             changes["amount"] = _amount(body)
@@ -138,12 +115,12 @@ class Coins:
         return event.payload(with_company=False)
 
     def allocate(self, body: Mapping[str, Any], *, duplicates: str, failing: Callable[[], bool]) -> str:
-        """Give a user what the event is worth now.
+        """Credit the present coins of an event to a user.
 
         Args:
             body: The request.
-            duplicates: What a known request id brings: `"replay"`, `"reject"`, `"conflict"` or `"credit"`.
-            failing: Asked last; True fails the allocation for want of funds.
+            duplicates: The answer to a known request id: `"replay"`, `"reject"`, `"conflict"` or `"credit"`.
+            failing: Called last; True fails the allocation for lack of funds.
 
         Raises:
             Failed: a field is missing or wrong, the event is unknown, the request id is known, or funds are short.
@@ -172,11 +149,7 @@ class Coins:
         return _ALLOCATED
 
     def balance(self, user_id: str | None) -> int:
-        """Return a user's coins, 0 for a stranger.
-
-        Raises:
-            Failed: no user was named.
-        """
+        """Return a user's coins, 0 for an unknown user."""
         if not user_id:
             raise Failed(400, "userId is required")
         return self.balances.get(user_id, 0)

@@ -1,4 +1,4 @@
-"""Send signed webhooks as Original does: again until they are accepted, over one session, with every key."""
+"""Signed webhooks of Original, sent over one session until they are accepted."""
 
 from __future__ import annotations
 
@@ -13,28 +13,20 @@ import aiohttp
 from attrs import define, field
 
 from original_async.signature import sign
-from vendor_sandboxes.original_books import Operation, timestamp
+from vendor_sandboxes.original_state import Operation, timestamp
 
 if TYPE_CHECKING:
-    from vendor_sandboxes.agenda import Agenda
     from vendor_sandboxes.faults import FaultPlan
-    from vendor_sandboxes.original_switches import OriginalSwitches
+    from vendor_sandboxes.options import OriginalOptions
+    from vendor_sandboxes.scheduler import Scheduler
 
-_AT_ONCE = 64
+_MAX_SENDERS = 64
 _TIMEOUT = aiohttp.ClientTimeout(total=5.0)
 
 
 @define(kw_only=True, eq=False)
 class Delivery:
-    """One event on its way.
-
-    Attributes:
-        payload: JSON text of the body, all but what differs from attempt to attempt and the closing brace.
-        attempt_in_body: Whether the body, too, tells the attempt, the correlation id and the app.
-        attempt: How many times it was sent.
-        copies: How many more times it is to arrive.
-        tried: Set when the first attempt is over, or there will be none.
-    """
+    """One event that is being delivered; `payload` is its body without the attempt and the closing brace."""
 
     operation: Operation
     payload: str
@@ -45,23 +37,8 @@ class Delivery:
     tried: asyncio.Event = field(factory=asyncio.Event)
 
 
-class Deliveries:
-    """The sender.
-
-    Args:
-        url: Where webhooks go, None for nowhere; may be set while it runs.
-        keys: Key id to secret; every one of them signs.
-        app: The app as webhooks name it.
-        plan: Which delivery is lost, doubled or held back.
-        agenda: Where later attempts stand.
-        clock: Seconds since the epoch.
-        attempts: How many times one event is sent before it is given up.
-        backoff: Seconds before the second attempt, doubling from then on.
-        changed: Called after every attempt.
-
-    Raises:
-        ValueError: a key cannot sign, being empty for one.
-    """
+class WebhookSender:
+    """Send webhooks; a key that cannot sign and a negative `backoff` raise `ValueError`."""
 
     def __init__(
         self,
@@ -70,12 +47,14 @@ class Deliveries:
         app: Mapping[str, str],
         *,
         plan: FaultPlan,
-        agenda: Agenda,
+        scheduler: Scheduler,
         clock: Callable[[], float],
         attempts: int,
         backoff: float,
         changed: Callable[[], None],
     ) -> None:
+        if not backoff >= 0:
+            raise ValueError(f"webhook_backoff cannot be {backoff}: give seconds, 0 or more")
         self.url = url
         self.keys = dict(keys)
         sign(b"", self.keys)
@@ -83,7 +62,7 @@ class Deliveries:
         self.open = 0
         self._app = dict(app)
         self._plan = plan
-        self._agenda = agenda
+        self._scheduler = scheduler
         self._clock = clock
         self._attempts = attempts
         self._backoff = backoff
@@ -95,22 +74,17 @@ class Deliveries:
         self._closed = False
         self._session: aiohttp.ClientSession | None = None
 
-    def emit(self, operation: Operation, switches: OriginalSwitches) -> Delivery | None:
-        """Send the event that an operation is done; return None if there is nowhere to send it.
-
-        Args:
-            operation: What is done.
-            switches: How the event is written, and how long it may be held back.
-        """
+    def emit(self, operation: Operation, options: OriginalOptions) -> Delivery | None:
+        """Send the event of a done operation; return None without a URL."""
         if self.url is None or self._closed:
             return None
         self.counts["events"] += 1
         stream = self._plan.stream("correlation")
         delivery = Delivery(
             operation=operation,
-            payload=self._payload(operation, switches),
+            payload=self._payload(operation, options),
             correlation_id=str(uuid.UUID(int=stream.getrandbits(128), version=4)),
-            attempt_in_body=switches.attempt_in_body,
+            attempt_in_body=options.attempt_in_body,
         )
         if self._plan.happens("webhook_loss"):
             self.counts["lost"] += 1
@@ -121,17 +95,17 @@ class Deliveries:
         self.open += 1
         if self._plan.happens("webhook_reorder"):
             self._held.append(delivery)
-            self._agenda.later(switches.webhook_hold, self._release)
+            self._scheduler.call_later(options.webhook_hold, self._release)
         else:
-            self._queued(delivery)
+            self._enqueue(delivery)
         return delivery
 
-    def _payload(self, operation: Operation, switches: OriginalSwitches) -> str:
+    def _payload(self, operation: Operation, options: OriginalOptions) -> str:
         data = [f'"app": {json.dumps(self._app)}']
-        body = self._plan.pick("webhook_body", switches.webhook_body)
-        shape = self._plan.pick("webhook_shape", switches.webhook_shape)
+        body = self._plan.pick("webhook_body", options.webhook_body)
+        shape = self._plan.pick("webhook_shape", options.webhook_shape)
         if body != "opaque":
-            resource = operation.resource(switches.amounts) if body == "full" else f'{{"uid": "{operation.uid}"}}'
+            resource = operation.resource(options.amounts) if body == "full" else f'{{"uid": "{operation.uid}"}}'
             data.append(_member(operation, shape, resource))
         log = {
             "type": operation.kind,
@@ -146,11 +120,11 @@ class Deliveries:
     def _release(self) -> None:
         held, self._held = self._held, []
         for delivery in held:
-            self._queued(delivery)
+            self._enqueue(delivery)
 
-    def _queued(self, delivery: Delivery) -> None:
+    def _enqueue(self, delivery: Delivery) -> None:
         self._queue.put_nowait(delivery)
-        if self._queue.qsize() > self._idle and len(self._senders) < _AT_ONCE:
+        if self._queue.qsize() > self._idle and len(self._senders) < _MAX_SENDERS:
             sender = asyncio.get_running_loop().create_task(self._send_all())
             self._senders.add(sender)
 
@@ -180,14 +154,14 @@ class Deliveries:
             delivery.operation.deliveries += 1
         if accepted and delivery.copies:
             delivery.copies -= 1
-            self._queued(delivery)
+            self._enqueue(delivery)
         elif accepted:
             self.open -= 1
         elif delivery.attempt >= self._attempts:
             self.counts["given_up"] += 1
             self.open -= 1
         else:
-            self._agenda.later(self._backoff * 2 ** (delivery.attempt - 1), self._queued, delivery)
+            self._scheduler.call_later(self._backoff * 2 ** (delivery.attempt - 1), self._enqueue, delivery)
 
     async def _post(self, delivery: Delivery) -> bool:
         if self._session is None:
@@ -216,7 +190,7 @@ class Deliveries:
             return False
 
     async def aclose(self) -> None:
-        """Stop sending; what is under way is cut, and whoever waits for an attempt goes on."""
+        """Cancel all deliveries; callers that wait for an attempt resume."""
         self._closed = True
         for sender in self._senders:
             sender.cancel()
