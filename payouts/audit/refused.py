@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import Factory, define
 
-from payouts.asking import HOPELESS
+from payouts.request_budget import HOPELESS
 from payouts.states import Entry, State
 from payouts.vendors import as_told
 from rewards_core.errors import ConfigurationError, RewardsError, VendorError
@@ -19,7 +19,7 @@ from rewards_core.errors import ConfigurationError, RewardsError, VendorError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from payouts.asking import Asking
+    from payouts.request_budget import Asking
     from rewards_core.operations import Operation
 
 APART = 24 * 3600.0

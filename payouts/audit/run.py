@@ -9,18 +9,18 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from payouts.asking import AskedEnough
-from payouts.audit import book as audit_book
-from payouts.audit.coins import EnkashBalances
-from payouts.audit.compare import NOT_DIFFERENT, Checked, KnownRow, OriginalBooks
+from payouts.audit import records
+from payouts.audit.balances import EnkashBalances
+from payouts.audit.comparison import NOT_DIFFERENT, Checked, KnownRow, OriginalBooks
+from payouts.request_budget import AskedEnough
 from rewards_core.errors import RewardsError
 
 if TYPE_CHECKING:
     from enkash_async import EnkashClient
     from original_async import OriginalClient
-    from payouts.asking import Asking
-    from payouts.audit.book import Begun, Scope
+    from payouts.audit.records import Begun, Scope
     from payouts.ledger.sqlite import Ledger
+    from payouts.request_budget import Asking
 
 _AT_ONCE = 10
 _Group = tuple[str, Sequence[KnownRow]]
@@ -68,7 +68,7 @@ class AuditRun:
         """Return what Original's rows are compared with."""
 
         async def owners(keys: Collection[str]) -> Mapping[str, KnownRow]:
-            return await self._ledger.transact(partial(audit_book.owners, self._scope, keys))
+            return await self._ledger.transact(partial(records.owners, self._scope, keys))
 
         return OriginalBooks(client, self._asking, owners, self._clock)
 
@@ -82,7 +82,7 @@ class AuditRun:
         Args:
             not_before: An audit that was begun earlier is not continued; in seconds since the epoch.
         """
-        self.begun = await self._ledger.transact(partial(audit_book.begin, self._scope, self._clock(), not_before))
+        self.begun = await self._ledger.transact(partial(records.begin, self._scope, self._clock(), not_before))
         self.done = self.begun.done
         return self.begun
 
@@ -93,14 +93,14 @@ class AuditRun:
             LedgerError: the ledger cannot be written.
         """
         after = self.begun.after
-        while groups := await self._ledger.transact(partial(audit_book.page, self._scope, after)):
+        while groups := await self._ledger.transact(partial(records.page, self._scope, after)):
             results = await self._check(books, groups)
             finished = next((place for place, result in enumerate(results) if result is None), len(results))
             await self._keep([each for each in results[:finished] if each is not None], groups[:finished])
             if finished < len(groups):
                 return False
             after = groups[-1][0]
-        await self._ledger.transact(partial(audit_book.end, self.begun.number, self._clock()))
+        await self._ledger.transact(partial(records.end, self.begun.number, self._clock()))
         return True
 
     async def _check(self, books: Books, groups: Sequence[_Group]) -> list[Checked | None]:
@@ -138,5 +138,5 @@ class AuditRun:
     async def _keep(self, results: Sequence[Checked], groups: Sequence[_Group]) -> None:
         requests, self._counted = self._asking.made - self._counted, self._asking.made
         after = groups[-1][0] if groups else None
-        work = partial(audit_book.keep, self._scope, self.begun.number, results, requests, self._clock(), after)
+        work = partial(records.keep, self._scope, self.begun.number, results, requests, self._clock(), after)
         await self._ledger.transact(work)

@@ -25,27 +25,27 @@ EXIT_CODES = exit_codes(
 
 COMMANDS = {
     "run": (
-        "payouts.cli.running:run",
+        "payouts.cli.run:run",
         "Pay every row of a file once, however often this is interrupted and started again.",
     ),
     "status": (
-        "payouts.cli.looking:status",
+        "payouts.cli.status:status",
         "Show the progress of a campaign, or list the campaigns of a ledger that has several; a run may be under way.",
     ),
-    "retry": ("payouts.cli.by_hand:retry", "Give rejected or failed rows a new key, so that the next run pays them."),
+    "retry": ("payouts.cli.retry:retry", "Give rejected or failed rows a new key, so that the next run pays them."),
     "resolve": (
-        "payouts.cli.resolving:resolve",
+        "payouts.cli.resolve:resolve",
         "Settle unknown rows by hand, and correct rows that are called rejected although they were paid.",
     ),
     "decisions": (
-        "payouts.cli.deciding:list_decisions",
+        "payouts.cli.reports:list_decisions",
         "List what was decided by hand or corrected by an audit: when, by whom, about which row, and why.",
     ),
     "report": (
-        "payouts.cli.looking:report",
+        "payouts.cli.status:report",
         "Write the report of a campaign: one HTML file that loads nothing else.",
     ),
-    "audit": ("payouts.cli.auditing:audit", "Compare the ledger with the vendor's books; nothing is sent."),
+    "audit": ("payouts.cli.audit:audit", "Compare the ledger with the vendor's books; nothing is sent."),
 }
 PROGRAM = Program(name="payouts", commands=COMMANDS, apart=frozenset({"snapshot"}))
 app = command_line(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.progress import Progress
 
-from payouts.audit.compare import DIFFERENCES, shown
+from payouts.audit.comparison import DIFFERENCES, shown
 from payouts.cli.display import moving_line
 from rewards_core.cli.output import tell
 from rewards_core.text import counted
@@ -18,9 +18,9 @@ from rewards_core.text import counted
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from payouts.asking import Asking
     from payouts.audit.run import AuditRun
     from payouts.ledger.reader import Audit, Difference
+    from payouts.request_budget import Asking
     from rewards_core.cli.output import Output
 
 MOST_SHOWN = 20

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from attrs import frozen
 
-from payouts.audit.coins import snapshot as snapshot_of
+from payouts.audit.balances import snapshot as snapshot_of
 from payouts.cli.connections import Listening, client_of, completions_of, target_of
 from payouts.cli.display import Display, JsonLines, MovingLine
-from payouts.cli.following import follow
-from payouts.cli.preparing import Prepared
+from payouts.cli.preflight import Prepared
+from payouts.cli.supervision import follow
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.reader import LedgerReader
 from payouts.ledger.sqlite import Ledger

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from payouts.ledger import steps
-from payouts.ledger.likeness import folded_id, likeness
+from payouts.ledger.fingerprints import folded_id, likeness
 from payouts.ledger.schema import COLUMNS, entry_of
 from payouts.ledger.steps import MOST_AT_ONCE, marks
 from payouts.rows import Keys, Row

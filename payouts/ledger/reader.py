@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from attrs import frozen
 
-from payouts.ledger.likeness import folded
+from payouts.ledger.fingerprints import folded
 from payouts.ledger.schema import COLUMNS, connect_to_read, entry_of
 from payouts.states import CampaignUnclear, Entry, State
 from rewards_core.validation import check_path

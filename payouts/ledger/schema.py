@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import fields
 
-from payouts.ledger.likeness import folded_id, likeness
+from payouts.ledger.fingerprints import folded_id, likeness
 from payouts.ledger.lock import LedgerLock
 from payouts.states import Entry, LedgerError, State
 from rewards_core.errors import StoreError

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from payouts.asking import paced
+from payouts.request_budget import paced
 from payouts.pipeline.sending import Sender
 from payouts.pipeline.settling import Settlement
 from payouts.source.groups import Rows, groups_of

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from payouts import money
 from payouts.ledger.decisions import record
-from payouts.ledger.likeness import likeness
+from payouts.ledger.fingerprints import likeness
 from payouts.ledger.reader import FIELDS, Campaign, LedgerReader
 from payouts.rows import InvalidRow, Row, derive_key
 from payouts.source.checks import MAX_ITEMS

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from payouts.audit.compare import DIFFERENCES, shown
+from payouts.audit.comparison import DIFFERENCES, shown
 from payouts.report.html import safe
 from rewards_core.text import counted
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from attrs import Factory, define
 
 from payouts import money
-from payouts.ledger.likeness import folded, folded_id
+from payouts.ledger.fingerprints import folded, folded_id
 from payouts.rows import InvalidRow, Row
 from payouts.source.files import read_rows
-from payouts.source.survey import Survey
+from payouts.source.odd_ids import Survey
 from payouts.spelling import quoted, told_apart
 from rewards_core.sqlite.connection import temporary
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from enkash_async import EnkashClient, PasswordCredentials
-from payouts.asking import AskedEnough, Asking
-from payouts.audit.coins import snapshot
+from payouts.audit.balances import snapshot
 from payouts.ledger.sqlite import Ledger
+from payouts.request_budget import AskedEnough, Asking
 from payouts.states import State
 from rewards_core.cli.output import Output
 from tests.payouts.audit_kit import event, kinds, rows_of, summary

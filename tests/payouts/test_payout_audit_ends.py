@@ -16,13 +16,13 @@ import pytest
 from attrs import define, field
 
 from original_async import Allocation
-from payouts.asking import AskedEnough, Asking
-from payouts.audit import book as audit_book
-from payouts.cli import auditing
+from payouts.audit import records as audit_records
+from payouts.cli import audit as audit_command
 from payouts.cli.audit_display import Shown
 from payouts.ledger.generation import GenerationNote
 from payouts.ledger.reader import LedgerReader
 from payouts.ledger.sqlite import Ledger
+from payouts.request_budget import AskedEnough, Asking
 from payouts.states import State
 from rewards_core.cli.output import Output
 from rewards_core.errors import ConnectFailed, RateLimited
@@ -82,7 +82,7 @@ def test_a_small_budget_is_spent_on_the_first_recipient_who_needs_it(
 def test_rows_of_one_recipient_stay_together_where_the_ledger_is_read_page_by_page(
     call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_book, "_ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(audit_records, "_ROWS_AT_ONCE", 3)
     path = folder / "payouts.db"
     for user in ("asha", "Asha", "asha-b", "ashab", "bela"):
         names = [f"{user}-{number}" for number in range(4)]
@@ -202,7 +202,7 @@ def test_a_vendor_that_cannot_be_reached_ends_the_audit(
 ) -> None:
     lead(folder / "payouts.db", env["ORIGINAL_BASE_URL"], dict.fromkeys([f"r{place:03}" for place in range(50)], State.PLANNED))
     client = Unreachable(ConnectFailed("no connection"))
-    monkeypatch.setattr(auditing, "client_of", lambda *_: client)
+    monkeypatch.setattr(audit_command, "client_of", lambda *_: client)
     monkeypatch.setattr(Output, "__init__", lambda self, as_json=None: for_people(self))
     result = call(*AUDIT, env=env)
     assert (result.exit_code, len(client.asked) <= 10) == (7, True)
@@ -248,7 +248,7 @@ def test_an_audit_stops_where_the_vendor_wants_fewer_requests_for_good_and_keeps
     assert call(*AUDIT, "--max-requests=3", env=env).exit_code == 4
     client = Unreachable(RateLimited("slower", retry_after=1e-9))
     with monkeypatch.context() as busy:
-        busy.setattr(auditing, "client_of", lambda *_: client)
+        busy.setattr(audit_command, "client_of", lambda *_: client)
         result = call(*AUDIT, env=env)
     assert (result.exit_code, summary(result)["rows"], len(client.asked) <= 10 * 10) == (7, 3, True)
     assert summary(call(*AUDIT, env=env))["requests"] == 50 + len(client.asked)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from original_async import OriginalClient
-from payouts.cli.confirming import SHOWN
+from payouts.cli.confirmation import SHOWN
 from payouts.ledger.sqlite import Ledger
 from payouts.states import State
 from tests.payouts.by_hand_kit import NOBODY, decided, lead, prepare, raw, row_of
@@ -28,7 +28,7 @@ from tests.texts import said
 @pytest.fixture
 def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody sits before the terminal."""
-    monkeypatch.setattr("payouts.cli.confirming.somebody_is_there", lambda: True)
+    monkeypatch.setattr("payouts.cli.confirmation.somebody_is_there", lambda: True)
     monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
 
 
@@ -66,7 +66,7 @@ def test_what_would_be_paid_again_is_added_up_before_somebody_decides(
 def test_the_question_is_asked_beside_the_results_where_a_program_reads_them(
     call: Call, folder: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("payouts.cli.confirming.somebody_is_there", lambda: True)
+    monkeypatch.setattr("payouts.cli.confirmation.somebody_is_there", lambda: True)
     prepare(folder, State.REJECTED)
     result = call("retry", "--state=rejected", "--json", text="diwali-2026\n", env=NOBODY)
     assert result.exit_code == 0

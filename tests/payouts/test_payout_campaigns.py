@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import Result
 
-from payouts.ledger.likeness import likeness, likeness_of_recipient
+from payouts.ledger.fingerprints import likeness, likeness_of_recipient
 from payouts.ledger.reader import LedgerReader
 from payouts.ledger.sqlite import Ledger
 from payouts.states import State
@@ -34,7 +34,7 @@ def vendor() -> Iterator[str]:
 @pytest.fixture
 def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody sits before the terminal."""
-    monkeypatch.setattr("payouts.cli.preparing.somebody_is_there", lambda: True)
+    monkeypatch.setattr("payouts.cli.preflight.somebody_is_there", lambda: True)
     monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
 
 

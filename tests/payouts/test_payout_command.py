@@ -20,7 +20,7 @@ from typer.testing import Result
 
 from payouts.cli.connections import Listening, client_of, completions_of, target_of
 from payouts.cli.display import JsonLines, MovingLine, facts_of
-from payouts.cli.following import follow
+from payouts.cli.supervision import follow
 from payouts.ledger.sqlite import Ledger
 from payouts.progress import Progress
 from payouts.runner import RunOptions
@@ -150,7 +150,7 @@ def test_a_rate_is_so_many_rows_per_second(
         heard.append(options["rate"])
         return made(**options)
 
-    monkeypatch.setattr("payouts.cli.running.RunOptions", hear)
+    monkeypatch.setattr("payouts.cli.run.RunOptions", hear)
     result = call("run", "rewards.csv", "--vendor=original", "--campaign=c", "--dry-run", given)
     assert (result.exit_code, heard) == (0, [rate])
 
@@ -294,7 +294,7 @@ def test_a_file_that_changes_after_the_check_is_paid_as_it_was_checked(
         (folder / "rewards.csv").write_text("x" + TWO)
         return checked
 
-    monkeypatch.setattr("payouts.cli.preparing.check_rows", check_and_change)
+    monkeypatch.setattr("payouts.cli.preflight.check_rows", check_and_change)
     assert call(*run_of(), env=original_at(lenient)).exit_code == 0
     assert {(entry.id, entry.recipient, entry.amount) for entry in entries(folder).values()} == {
         ("r1", "32", "1.50"),
@@ -341,7 +341,7 @@ def test_an_interrupt_during_the_check_sends_nothing(call: Call, folder: Path, m
     def interrupted(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("payouts.cli.preparing.check_rows", interrupted)
+    monkeypatch.setattr("payouts.cli.preflight.check_rows", interrupted)
     (folder / "rewards.csv").write_text(TWO)
     result = call(*run_of())
     assert (result.exit_code, result.stderr) == (130, "Interrupted before anything was sent.\n")
@@ -531,7 +531,7 @@ def test_a_row_is_only_paid_anew_once_somebody_has_typed_the_campaign(
     (folder / "rewards.csv").write_text(TWO)
     env = original_at(vendor)
     call(*run_of(), env=env)
-    monkeypatch.setattr("payouts.cli.confirming.somebody_is_there", lambda: True)
+    monkeypatch.setattr("payouts.cli.confirmation.somebody_is_there", lambda: True)
     monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     result = call("retry", "--state=rejected", text="no\n", env=env)
     assert (result.exit_code, {entry.state for entry in entries(folder).values()}) == (6, {State.REJECTED})

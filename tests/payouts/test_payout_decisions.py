@@ -238,7 +238,7 @@ def test_decisions_are_listed_for_people(call: Call, folder: Path, by_anita: Non
     decide(folder)
     monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     said("decisions: of a ledger", call("decisions").output)
-    monkeypatch.setattr("payouts.cli.deciding.SHOWN", 2)
+    monkeypatch.setattr("payouts.cli.reports.SHOWN", 2)
     said("decisions: the last two", call("decisions", "--csv=decisions.csv", "--html=decisions.html").output)
 
 

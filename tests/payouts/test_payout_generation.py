@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from payouts.audit.restoring import release, standing_of
+from payouts.audit.release import release, standing_of
 from payouts.ledger.generation import GenerationNote, Noted, Standing, standing, state_folder
 from payouts.ledger.reader import LedgerReader
 from payouts.ledger.schema import connect_to_write

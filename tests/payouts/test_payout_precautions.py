@@ -17,7 +17,7 @@ from rich.console import Console
 from original_async import OriginalWebhooks
 from payouts.cli.connections import Listening, client_of, completions_of
 from payouts.cli.display import JsonLines, MovingLine
-from payouts.cli.following import follow
+from payouts.cli.supervision import follow
 from payouts.ledger.sqlite import Ledger
 from payouts.progress import Progress
 from payouts.runner import PayoutRun

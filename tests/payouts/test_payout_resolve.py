@@ -17,9 +17,9 @@ from aioresponses import aioresponses
 from attrs import evolve
 
 from original_async import Allocation, OriginalClient
-from payouts.asking import Asking
 from payouts.audit.refused import is_proven, look_up, was_refused
 from payouts.ledger.sqlite import Ledger
+from payouts.request_budget import Asking
 from payouts.states import Entry, State
 from rewards_core.errors import Forbidden, OutcomeUnknown, RateLimited, ServerFailed, Unauthorized
 from rewards_core.operations import OperationStatus
@@ -53,14 +53,14 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("time.time", clock)
-    monkeypatch.setattr("payouts.ledger.evidence.uptime", lambda: clock.now)
+    monkeypatch.setattr("payouts.audit.absence.uptime", lambda: clock.now)
     return clock
 
 
 @pytest.fixture
 def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody sits before the terminal."""
-    monkeypatch.setattr("payouts.cli.confirming.somebody_is_there", lambda: True)
+    monkeypatch.setattr("payouts.cli.confirmation.somebody_is_there", lambda: True)
     monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
 
 

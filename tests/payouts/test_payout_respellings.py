@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payouts.ledger.likeness import folded, folded_id, likeness
+from payouts.ledger.fingerprints import folded, folded_id, likeness
 from payouts.ledger.reader import LedgerReader
 from payouts.ledger.schema import connect_to_write
 from payouts.ledger.sqlite import Ledger

@@ -13,7 +13,7 @@ from attrs import evolve
 
 import payouts
 from payouts import Layout, Ledger, LedgerReader, RunOptions, derive_key, run_payouts, write_report, write_results
-from payouts.asking import Asking
+from payouts.request_budget import Asking
 from rewards_core.validation import kind_of
 from tests.payouts.payout_kit import StubEnkash, StubOriginal, coin_row, token_row
 from tests.wrong_values import ABOVE_ZERO, AT_LEAST_ZERO, FLAG, ONE_OR_MORE, Instance, Number, cases, fields, refuses

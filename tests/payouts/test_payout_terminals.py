@@ -19,9 +19,9 @@ import pytest
 from attrs import evolve
 from rich.console import Console
 
+from payouts.audit.absence import record_absent
 from payouts.cli.display import JsonLines, MovingLine
-from payouts.cli.following import follow
-from payouts.ledger.evidence import record_absent
+from payouts.cli.supervision import follow
 from payouts.ledger.sqlite import Ledger
 from payouts.progress import Progress
 from payouts.states import Entry, State

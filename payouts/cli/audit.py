@@ -14,21 +14,21 @@ from typing import Annotated, Any, Literal
 import typer
 from attrs import define
 
-from payouts.asking import AskedEnough, Asking
-from payouts.audit.book import Begun, Scope, audited_targets, is_conclusive
-from payouts.audit.coins import snapshot as take_snapshot
-from payouts.audit.restoring import last_sent_elsewhere, release, standing_of
+from payouts.audit.balances import snapshot as take_snapshot
+from payouts.audit.records import Begun, Scope, audited_targets, is_conclusive
+from payouts.audit.release import last_sent_elsewhere, release, standing_of
 from payouts.audit.run import AuditRun
 from payouts.cli.audit_display import Shown, differences_left, shown_kinds, tell_changes, tell_reasons, tell_result
 from payouts.cli.connections import client_of, locked, target_of
 from payouts.cli.ending import with_exit_codes
-from payouts.cli.following import Watch
 from payouts.cli.options import LedgerOption, per_second
+from payouts.cli.supervision import Watch
 from payouts.ledger.generation import Standing
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.reader import Campaign, LedgerReader
 from payouts.ledger.schema import connect_to_write
 from payouts.ledger.sqlite import Ledger
+from payouts.request_budget import AskedEnough, Asking
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail, for_whoever_reads, tell, wrong_usage
 from rewards_core.errors import VendorError

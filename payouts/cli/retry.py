@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from payouts import money
-from payouts.audit.restoring import demand_newest
+from payouts.audit.release import demand_newest
 from payouts.audit.retrying import RETRIED, objection_to_retry
-from payouts.cli.confirming import SHOWN, agreed, demand_somebody, rows_named, say_totals
+from payouts.cli.confirmation import SHOWN, agreed, demand_somebody, rows_named, say_totals
 from payouts.cli.connections import client_of, locked, target_of
 from payouts.cli.ending import with_exit_codes
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption

@@ -17,7 +17,7 @@ from rewards_core.operations import OperationStatus
 
 if TYPE_CHECKING:
     from original_async import Allocation, OriginalClient
-    from payouts.asking import Asking
+    from payouts.request_budget import Asking
 
 NOTHING = "nothing"
 """What is said of a vendor, or a ledger, that does not know of a payment."""

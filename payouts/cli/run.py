@@ -18,7 +18,7 @@ from payouts.cli.credentials import check_environment, webhook_source
 from payouts.cli.ending import with_exit_codes
 from payouts.cli.job import Job, pay
 from payouts.cli.options import check_place, per_second
-from payouts.cli.preparing import Terms, is_begun, prepare
+from payouts.cli.preflight import Terms, is_begun, prepare
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.schema import connect_to_write
 from payouts.report.charts import duration

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
-from payouts.audit.compare import Checked, Finding, KnownRow
+from payouts.audit.absence import record_absent
+from payouts.audit.comparison import Checked, Finding, KnownRow
 from payouts.ledger import decisions, steps
-from payouts.ledger.evidence import record_absent
-from payouts.ledger.likeness import likeness_of_recipient
+from payouts.ledger.fingerprints import likeness_of_recipient
 from payouts.ledger.schema import COLUMNS, entry_of
 from payouts.rows import later_keys
 from payouts.states import PROVEN, Entry, State, WrongWay

@@ -11,8 +11,8 @@ import typer
 from attrs import frozen
 
 from payouts import money
-from payouts.audit.restoring import demand_newest
-from payouts.cli.confirming import somebody_is_there
+from payouts.audit.release import demand_newest
+from payouts.cli.confirmation import somebody_is_there
 from payouts.cli.connections import target_of
 from payouts.cli.mistakes import Mistakes
 from payouts.ledger.generation import is_paid_elsewhere

@@ -11,12 +11,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from payouts.audit.restoring import demand_newest
-from payouts.cli.confirming import rows_named
+from payouts.audit.release import demand_newest
+from payouts.cli.bulk_resolve import settle_refused
+from payouts.cli.confirmation import rows_named
 from payouts.cli.connections import locked
 from payouts.cli.ending import with_exit_codes
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, per_second
-from payouts.cli.refusing import settle_refused
 from payouts.ledger import decisions
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.reader import Campaign, LedgerReader

@@ -10,9 +10,9 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from payouts.asking import Asking
-from payouts.audit.book import balances, keep_balances
-from payouts.audit.compare import Checked, Finding, KnownRow
+from payouts.audit.comparison import Checked, Finding, KnownRow
+from payouts.audit.records import balances, keep_balances
+from payouts.request_budget import Asking
 from payouts.states import Entry, State
 from rewards_core.errors import VendorError
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from payouts import money
-from payouts.cli.confirming import SHOWN
+from payouts.cli.confirmation import SHOWN
 from payouts.cli.ending import with_exit_codes
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, check_place
 from payouts.ledger.decisions import Decision, decisions

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from payouts.asking import Asking
+from payouts.audit.absence import record_absent
 from payouts.audit.refused import LookedUp, is_proven, look_up, may_settle_at, shows_known, was_refused
-from payouts.cli.confirming import SHOWN, agreed, demand_somebody, say_totals
+from payouts.cli.confirmation import SHOWN, agreed, demand_somebody, say_totals
 from payouts.cli.connections import client_of, target_of
 from payouts.ledger.base import Facts
-from payouts.ledger.evidence import record_absent
 from payouts.ledger.sqlite import Ledger
 from payouts.report.results import iso
+from payouts.request_budget import Asking
 from payouts.states import Entry, State
 from payouts.vendors import as_told
 from rewards_core.cli.exit_codes import Exit
