@@ -1,4 +1,4 @@
-"""How many questions a vendor is asked, how fast, and when to stop."""
+"""How many requests may be made that change nothing, how fast, and when to stop."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from rewards_core.validation import check_number, check_whole
 
 T = TypeVar("T")
 
-HOPELESS = (Unauthorized, Forbidden, RateLimited, ConnectFailed, ClientClosed, ConfigurationError)
-"""Errors that would end every other request in the same way."""
+FATAL = (Unauthorized, Forbidden, RateLimited, ConnectFailed, ClientClosed, ConfigurationError)
+"""Errors that every other request would end with too."""
 _PAUSE = 5.0
-"""Seconds before a vendor is asked again that wants fewer requests and does not say for how long."""
-_MOST_ASKED = 10
+"""Seconds before the next attempt after an HTTP 429 without a Retry-After."""
+_MAX_ATTEMPTS = 10
 
 
 def paced(rate: float | None) -> Limits:
-    """Return limits under which calls start one after the other, at no more than a rate, and may all be under way at once."""
+    """Return limits that start calls one by one at most at a rate and let all of them run at once."""
     return Limits(connections=None, calls_per_second=rate, burst=None if rate is None else 1)
 
 
-class AskedEnough(Exception):
-    """No further request may be made: the number of requests is used up, or the end was asked for."""
+class BudgetSpent(Exception):
+    """No further request may be made: the budget is spent or was stopped."""
 
 
-class Asking:
+class RequestBudget:
     """Count and pace requests that change nothing.
 
     Args:
         rate: Requests per second, above 0; None for no limit.
-        most: Requests at most, 1 or more; None for no limit.
+        max_requests: Most requests, 1 or more; None for no limit.
 
     Attributes:
-        made: How many were made.
+        spent: How many requests were made.
 
     Raises:
-        TypeError: an argument is no number, or `most` not a whole one.
+        TypeError: an argument is not a number, or `max_requests` not an integer.
         ValueError: one is out of range.
     """
 
-    def __init__(self, *, rate: float | None = 20.0, most: int | None = None) -> None:
-        self.made = 0
-        self.most = None if most is None else check_whole(most, "most", at_least=1)
+    def __init__(self, *, rate: float | None = 20.0, max_requests: int | None = None) -> None:
+        self.spent = 0
+        self.max_requests = None if max_requests is None else check_whole(max_requests, "max_requests", at_least=1)
         self._stop = Stop()
         if rate is not None:
             check_number(rate, "rate", at_least=1e-6)
@@ -53,46 +53,46 @@ class Asking:
 
     @property
     def stopped(self) -> bool:
-        """Whether the end was asked for."""
+        """Whether `stop` was called."""
         return self._stop.wished
 
     def stop(self) -> None:
-        """Let no further request be made; those under way are finished."""
+        """Allow no further request; those under way are finished."""
         self._stop.wish()
 
-    async def turn(self) -> None:
+    async def take(self) -> None:
         """Wait until the next request may be made, and count it.
 
         Raises:
-            AskedEnough: there may be none.
+            BudgetSpent: no further request may be made.
         """
-        if self.stopped or (self.most is not None and self.made >= self.most):
-            raise AskedEnough
-        self.made += 1
+        if self.stopped or (self.max_requests is not None and self.spent >= self.max_requests):
+            raise BudgetSpent
+        self.spent += 1
         if not await self._stop.take(self._limiter):
-            self.made -= 1
-            raise AskedEnough
+            self.spent -= 1
+            raise BudgetSpent
 
-    async def ask(self, request: Callable[[], Awaitable[T]]) -> T:
-        """Make a request in its turn, and again if the vendor asks to come back later; the tenth time is the last.
+    async def call(self, request: Callable[[], Awaitable[T]]) -> T:
+        """Make a request when its turn comes; retry it up to nine times while the vendor answers HTTP 429.
 
         Raises:
-            AskedEnough: it may not be made.
-            VendorError: the vendor could not be asked.
+            BudgetSpent: no further request may be made.
+            VendorError: the request failed.
         """
-        asked = 0
+        attempts = 0
         while True:
-            await self.turn()
-            asked += 1
+            await self.take()
+            attempts += 1
             try:
                 return await request()
             except RateLimited as problem:
-                if asked >= _MOST_ASKED:
+                if attempts >= _MAX_ATTEMPTS:
                     raise
                 await self._stop.pause(problem.retry_after or _PAUSE)
 
-    @staticmethod
-    def raise_if_hopeless(problem: Exception) -> None:
-        """Raise what would end every other request in the same way."""
-        if isinstance(problem, HOPELESS):
-            raise problem
+
+def raise_if_fatal(problem: Exception) -> None:
+    """Raise an error that every other request would end with too."""
+    if isinstance(problem, FATAL):
+        raise problem

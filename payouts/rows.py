@@ -125,6 +125,14 @@ class OriginalRow:
     """
 
     vendor: ClassVar[str] = "original"
+    title: ClassVar[str] = "Original tokens"
+    recipient_field: ClassVar[str] = "to_user_uid"
+    item_field: ClassVar[str] = "reward_uid"
+    key_field: ClassVar[str] = "nonce"
+    item_word: ClassVar[str] = "reward"
+    item_is_id: ClassVar[bool] = True
+    has_amounts: ClassVar[bool] = True
+    has_lookup: ClassVar[bool] = True
 
     id: str
     reward_uid: str
@@ -174,6 +182,14 @@ class EnkashRow:
     """
 
     vendor: ClassVar[str] = "enkash"
+    title: ClassVar[str] = "EnKash coins"
+    recipient_field: ClassVar[str] = "user_id"
+    item_field: ClassVar[str] = "event"
+    key_field: ClassVar[str] = "request_id"
+    item_word: ClassVar[str] = "event"
+    item_is_id: ClassVar[bool] = False
+    has_amounts: ClassVar[bool] = False
+    has_lookup: ClassVar[bool] = False
     amount: ClassVar[None] = None
 
     id: str
@@ -208,4 +224,14 @@ class EnkashRow:
 Row: TypeAlias = OriginalRow | EnkashRow
 
 ROW_TYPES: Mapping[str, type[OriginalRow | EnkashRow]] = MappingProxyType({"original": OriginalRow, "enkash": EnkashRow})
-"""The kind of row of each vendor."""
+"""The row type of each vendor. Class attributes hold what differs between vendors.
+
+`title` names the vendor and what it pays; `recipient_field`, `item_field` and `key_field` are columns of its files; `item_word`
+is what it calls an item. `item_is_id` is false where items are names, `has_amounts` where the item sets the amount, and
+`has_lookup` where the vendor cannot tell later what became of a row.
+"""
+
+FIELDS: Mapping[str, tuple[str, str, str, str]] = MappingProxyType(
+    {vendor: (row.recipient_field, row.item_field, "amount", row.key_field) for vendor, row in ROW_TYPES.items()}
+)
+"""What each vendor's files call recipient, item, amount and key."""

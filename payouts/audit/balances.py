@@ -1,4 +1,4 @@
-"""What can be learned about coins, which cannot be looked up: how balances have changed since they were last written down."""
+"""Rows that cannot be looked up, checked against how their recipients' balances changed since a snapshot."""
 
 from __future__ import annotations
 
@@ -11,116 +11,119 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from payouts.audit.comparison import Checked, Finding, KnownRow
-from payouts.audit.records import balances, keep_balances
-from payouts.request_budget import Asking
+from payouts.request_budget import RequestBudget, raise_if_fatal
 from payouts.states import Entry, State
 from rewards_core.errors import VendorError
 
 if TYPE_CHECKING:
-    from enkash_async import EnkashClient
     from payouts.ledger.sqlite import Ledger
+    from payouts.vendors import Balances
+    from rewards_core.sqlite.connection import Connection
 
 _AT_ONCE = 10
 _NO_SNAPSHOT = "no balance of the user was stored by --snapshot"
 _BEFORE = "sent before --snapshot stored the balance"
 _UNKNOWN = "a balance does not tell which of the unknown rows were paid"
 
+_Balance = tuple[int, float]
+"""Coins, and when they were read."""
+
 
 async def snapshot(
     ledger: Ledger,
-    client: EnkashClient,
+    vendor: Balances,
     recipients: Iterable[str],
     *,
-    asking: Asking | None = None,
+    budget: RequestBudget | None = None,
     clock: Callable[[], float] = time.time,
 ) -> tuple[int, int]:
-    """Write down how many coins recipients have now, so that a later audit can tell what has changed.
+    """Store how many coins recipients have now, so that a later audit can tell what has changed.
 
     Args:
         ledger: Any open campaign of the ledger.
-        client: Asks EnKash.
-        recipients: The users; read little by little.
-        asking: Counts and paces the requests; 20 a second if not given.
+        vendor: Reads the balances.
+        recipients: The users; read a few at a time.
+        budget: Counts and paces the requests; 20 a second if not given.
         clock: Seconds since the epoch.
 
     Returns:
-        How many balances were written down, and how many could not be read.
+        How many balances were stored, and how many could not be read.
 
     Raises:
-        AskedEnough: no further request may be made; what was read is written down.
-        VendorError: EnKash refuses the credentials or cannot be reached; what was read is written down.
+        BudgetSpent: no further request may be made; the balances read so far are stored.
+        VendorError: the vendor refused the credentials or cannot be reached; the balances read so far are stored.
     """
-    asking = asking or Asking()
+    budget = budget or RequestBudget()
     waiting = iter(recipients)
-    kept = failed = 0
+    stored = failed = 0
+
+    async def read(recipient: str) -> _Balance:
+        at = clock()
+        return await budget.call(partial(vendor.balance_of, recipient)), at
+
     while some := list(islice(waiting, _AT_ONCE)):
-        answers = await asyncio.gather(*(_balance(client, asking, clock, each) for each in some), return_exceptions=True)
+        answers = await asyncio.gather(*map(read, some), return_exceptions=True)
         known = {each: answer for each, answer in zip(some, answers, strict=True) if not isinstance(answer, BaseException)}
-        await ledger.transact(partial(keep_balances, known))
-        kept += len(known)
+        await ledger.transact(partial(_store, known))
+        stored += len(known)
         for answer in answers:
             if isinstance(answer, VendorError):
-                asking.raise_if_hopeless(answer)
+                raise_if_fatal(answer)
                 failed += 1
             elif isinstance(answer, BaseException):
                 raise answer
-    return kept, failed
+    return stored, failed
 
 
-async def _balance(client: EnkashClient, asking: Asking, clock: Callable[[], float], recipient: str) -> tuple[int, float]:
-    at = clock()
-    return await asking.ask(partial(client.get_balance, recipient)), at
-
-
-class EnkashBalances:
-    """Compare how balances have changed with what was paid since they were written down; safe for many recipients at once.
+class BalanceBooks:
+    """Compare changes of balances with what was paid since the snapshot; safe for many recipients at once.
 
     Args:
-        client: Asks EnKash.
-        asking: Counts and paces the requests.
-        ledger: Has the balances that were written down.
-        coins: Event to what it is worth.
+        vendor: Reads the balances.
+        budget: Counts and paces the requests.
+        ledger: Holds the stored balances.
+        coins: Event to the coins it gives.
         clock: Seconds since the epoch.
     """
 
     def __init__(
-        self, client: EnkashClient, asking: Asking, ledger: Ledger, coins: Mapping[str, int], clock: Callable[[], float]
+        self, vendor: Balances, budget: RequestBudget, ledger: Ledger, coins: Mapping[str, int], clock: Callable[[], float]
     ) -> None:
-        self._client = client
-        self._asking = asking
+        self._vendor = vendor
+        self._budget = budget
         self._ledger = ledger
         self._coins = coins
         self._clock = clock
 
     async def check(self, rows: Sequence[KnownRow]) -> Checked:
-        """Compare the balances of one recipient, whose id may be spelled in several ways.
+        """Compare the balances of one recipient, whose id may have several spellings.
 
         Raises:
-            AskedEnough: no further request may be made; nothing is known of these rows.
-            VendorError: EnKash refuses the credentials or cannot be reached, as with any other recipient.
+            BudgetSpent: no further request may be made; nothing is known of these rows.
+            VendorError: the vendor refused the credentials or cannot be reached.
         """
-        checked = Checked(rows=sum(row.judged for row in rows), asked_at=self._clock())
+        checked = Checked(rows=sum(row.in_scope for row in rows), asked_at=self._clock())
         by_recipient: dict[str, list[KnownRow]] = {}
         for row in rows:
             by_recipient.setdefault(row.entry.recipient, []).append(row)
-        before = await self._ledger.transact(partial(balances, list(by_recipient)))
+        before = await self._ledger.transact(partial(_stored, list(by_recipient)))
         for recipient, own in by_recipient.items():
             checked.unchecked += await self._compare(recipient, own, before.get(recipient), checked.findings)
         return checked
 
     async def _compare(
-        self, recipient: str, rows: Sequence[KnownRow], before: tuple[int, float] | None, findings: list[Finding]
+        self, recipient: str, rows: Sequence[KnownRow], before: _Balance | None, findings: list[Finding]
     ) -> Counter[str]:
-        """Compare one balance; return about how many of the rows that says nothing, and why."""
-        judged = sum(row.judged for row in rows)
+        """Compare one balance; return why it says nothing about some of the rows, with their number."""
+        in_scope = sum(row.in_scope for row in rows)
         if before is None:
-            return Counter({_NO_SNAPSHOT: judged})
+            return Counter({_NO_SNAPSHOT: in_scope})
         coins, at = before
         try:
-            now = await self._asking.ask(partial(self._client.get_balance, recipient))
+            now = await self._budget.call(partial(self._vendor.balance_of, recipient))
         except VendorError as problem:
-            self._asking.raise_if_hopeless(problem)
-            return Counter({str(problem): judged})
+            raise_if_fatal(problem)
+            return Counter({str(problem): in_scope})
         changed = now - coins
         done = [row.entry for row in rows if row.entry.state is State.DONE]
         paid = [entry.item for entry in done if _sent_after(entry, at)]
@@ -128,18 +131,18 @@ class EnkashBalances:
         missing = sorted({*paid, *perhaps} - self._coins.keys())
         if missing or not self._coins:
             findings.append(Finding(kind="change", recipient=recipient, ledger=f"{len(paid)} paid", vendor=f"{changed:+d}"))
-            return Counter({f"--coins does not say how many coins {' and '.join(missing) or 'an event'} gives": judged})
-        expected = sum(self._coins[event] for event in paid)
-        most = expected + sum(self._coins[event] for event in perhaps)
-        if not expected <= changed <= most:
-            kind = "balance_lower" if changed < expected else "balance_higher"
-            findings.append(Finding(kind=kind, recipient=recipient, ledger=f"{expected:+d}", vendor=f"{changed:+d}"))
+            return Counter({f"--coins does not say how many coins {' and '.join(missing) or 'an event'} gives": in_scope})
+        least = sum(self._coins[event] for event in paid)
+        most = least + sum(self._coins[event] for event in perhaps)
+        if not least <= changed <= most:
+            kind = "balance_lower" if changed < least else "balance_higher"
+            findings.append(Finding(kind=kind, recipient=recipient, ledger=f"{least:+d}", vendor=f"{changed:+d}"))
             return Counter()
-        return Counter(why for row in rows if row.judged and (why := _unchecked(row.entry, at)))
+        return Counter(why for row in rows if row.in_scope and (why := _unchecked(row.entry, at)))
 
 
 def _sent_after(entry: Entry, at: float) -> bool:
-    """Return whether a row is known to have been sent later; of one that was first heard of when it was settled nobody knows."""
+    """Return whether a row is known to have been sent later; a row settled by hand may carry that moment as `sent_at`."""
     known = entry.settled_by != "hand" or entry.sent_at != entry.settled_at
     return known and entry.sent_at is not None and entry.sent_at > at
 
@@ -149,3 +152,15 @@ def _unchecked(entry: Entry, at: float) -> str | None:
     if entry.state in {State.UNKNOWN, State.SENT}:
         return _UNKNOWN
     return None if entry.state is State.PLANNED or _sent_after(entry, at) else _BEFORE
+
+
+def _stored(recipients: Iterable[str], database: Connection) -> dict[str, _Balance]:
+    found = {each: database.execute("SELECT coins, at FROM balances WHERE recipient = ?", (each,)).get for each in recipients}
+    return {recipient: (balance[0], balance[1]) for recipient, balance in found.items() if balance is not None}
+
+
+def _store(balances: Mapping[str, _Balance], database: Connection) -> None:
+    database.executemany(
+        "INSERT OR REPLACE INTO balances (recipient, coins, at) VALUES (?, ?, ?)",
+        [(recipient, coins, at) for recipient, (coins, at) in balances.items()],
+    )

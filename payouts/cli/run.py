@@ -1,4 +1,4 @@
-"""`payouts run`: a file of rewards in, every row settled exactly once."""
+"""`payouts run`: pay every row of a file exactly once."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from typing import Annotated, BinaryIO, Literal
 import typer
 
 from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH
-from payouts.cli.connections import Listening, locked
-from payouts.cli.credentials import check_environment, webhook_source
-from payouts.cli.ending import with_exit_codes
+from payouts.cli.connections import Listening, check_environment, locked, webhook_source
 from payouts.cli.job import Job, pay
-from payouts.cli.options import check_place, per_second
-from payouts.cli.preflight import Terms, is_begun, prepare
+from payouts.cli.options import LedgerOption, check_output_file, per_second, with_exit_codes
+from payouts.cli.preflight import Terms, has_ledger, prepare
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.schema import connect_to_write
 from payouts.report.charts import duration
@@ -33,116 +31,112 @@ from rewards_core.cli.output import JsonOption, Output, fail, finite, keys_optio
 from rewards_core.operations import DEFAULT_SCOPE
 from rewards_core.validation import check_name
 
-_LONG = 60.0
+_LONG_POLLING = 60.0
 
 VendorName = Literal["original", "enkash"]
 
 
 @with_exit_codes
 def run(
-    file: Annotated[str, typer.Argument(help="CSV or JSONL; - is standard input.", metavar="FILE")],
-    vendor: Annotated[VendorName, typer.Option(help="Who pays.")],
-    campaign: Annotated[str, typer.Option(help="A name for this payout; part of every key.")],
-    ledger: Annotated[Path, typer.Option(help="The file that remembers every row.")] = Path("payouts.db"),
-    form: Annotated[Literal["csv", "jsonl"] | None, typer.Option("--format", help="By default as the file's name says.")] = None,
-    delimiter: Annotated[
-        str | None, typer.Option(help="What stands between the cells of a CSV line.", show_default="found in the header")
+    file: Annotated[str, typer.Argument(help="CSV or JSONL file; - for standard input.", metavar="FILE")],
+    vendor: Annotated[VendorName, typer.Option(help="The vendor that pays.")],
+    campaign: Annotated[str, typer.Option(help="Name of this payout; part of every key.")],
+    ledger: LedgerOption = Path("payouts.db"),
+    form: Annotated[
+        Literal["csv", "jsonl"] | None, typer.Option("--format", help="Format of the file; by default from its name.")
     ] = None,
-    id_column: Annotated[str | None, typer.Option(help="The column of the row's id.")] = None,
-    reward_uid_column: Annotated[str | None, typer.Option(help="Original: the column of the reward.")] = None,
-    to_user_uid_column: Annotated[str | None, typer.Option(help="Original: the column of the user.")] = None,
-    amount_column: Annotated[str | None, typer.Option(help="Original: the column of the amount.")] = None,
-    nonce_column: Annotated[str | None, typer.Option(help="Original: the column of the nonce, if the file brings one.")] = None,
-    user_id_column: Annotated[str | None, typer.Option(help="EnKash: the column of the user.")] = None,
-    event_column: Annotated[str | None, typer.Option(help="EnKash: the column of the event.")] = None,
-    request_id_column: Annotated[str | None, typer.Option(help="EnKash: the column of the request id, if there is one.")] = None,
+    delimiter: Annotated[str | None, typer.Option(help="Delimiter of CSV cells.", show_default="detected in the header")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Column of the row's id.")] = None,
+    reward_uid_column: Annotated[str | None, typer.Option(help="Original: column of the reward.")] = None,
+    to_user_uid_column: Annotated[str | None, typer.Option(help="Original: column of the user.")] = None,
+    amount_column: Annotated[str | None, typer.Option(help="Original: column of the amount.")] = None,
+    nonce_column: Annotated[str | None, typer.Option(help="Original: column of the nonce, if there is one.")] = None,
+    user_id_column: Annotated[str | None, typer.Option(help="EnKash: column of the user.")] = None,
+    event_column: Annotated[str | None, typer.Option(help="EnKash: column of the event.")] = None,
+    request_id_column: Annotated[str | None, typer.Option(help="EnKash: column of the request id, if there is one.")] = None,
     ids_from_line: Annotated[
-        bool, typer.Option("--ids-from-line", help="Take the line number for the id: never insert a line afterwards.")
+        bool, typer.Option("--ids-from-line", help="Use line numbers as ids; never insert or remove lines later.")
     ] = False,
-    concurrency: Annotated[int, typer.Option(help="Requests under way at once.", min=1, max=1000)] = 20,
+    concurrency: Annotated[int, typer.Option(help="Most requests at once.", min=1, max=1000)] = 20,
     rate: Annotated[
         float,
-        typer.Option(
-            help="Rows sent per second; 0 is as many as there are.", parser=per_second, metavar="N/s", show_default="20/s"
-        ),
+        typer.Option(help="Most rows sent per second; 0 for no limit.", parser=per_second, metavar="N/s", show_default="20/s"),
     ] = 20.0,
-    max_pending: Annotated[int, typer.Option(help="Rows accepted and not settled at one time.", min=1)] = 20_000,
-    limit: Annotated[int | None, typer.Option(help="Rows sent at most in this run.", min=0)] = None,
+    max_pending: Annotated[int, typer.Option(help="Most rows accepted but not settled.", min=1)] = 20_000,
+    limit: Annotated[int | None, typer.Option(help="Most rows sent by this run.", min=0)] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait for accepted rows; the next run does.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for each accepted row.", callback=finite, min=0)] = 900.0,
     lookup_timeout: Annotated[
-        float, typer.Option(help="Seconds to look for a row without an answer before it is left unknown.", callback=finite, min=0)
+        float, typer.Option(help="Seconds to look up a row without an answer before it is left unknown.", callback=finite, min=0)
     ] = 60.0,
-    patience: Annotated[float, typer.Option(help="Seconds for which an absent vendor is tried.", callback=finite, min=0)] = 120.0,
+    outage_timeout: Annotated[
+        float, typer.Option(help="Seconds to retry while the vendor cannot be reached.", callback=finite, min=0)
+    ] = 120.0,
     grace: Annotated[
-        float, typer.Option(help="Seconds to wait for accepted rows once interrupted.", callback=finite, min=0)
+        float, typer.Option(help="Seconds to wait for accepted rows after an interrupt.", callback=finite, min=0)
     ] = 30.0,
-    most_refused: Annotated[
-        int, typer.Option(help="End after so many refused rows in a row, since none would fare better; 0 is never.", min=0)
-    ] = 100,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every row, send nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Pay without asking; never approves rows that were paid before.")] = False,
+    max_refused: Annotated[int, typer.Option(help="Stop after this many refusals in a row; 0 for no limit.", min=0)] = 100,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every row; send nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Skip the question; does not approve rows that were paid before.")] = False,
     max_total: Annotated[
-        str | None, typer.Option(help="Send nothing if the rows of one reward come to more than this.", metavar="AMOUNT")
+        str | None, typer.Option(help="Send nothing if the rows of one reward add up to more.", metavar="AMOUNT")
     ] = None,
     repeats_of: Annotated[
         list[str] | None,
         typer.Option(
-            help="A campaign whose rows may be paid again, or a pattern such as 'salary-*'; may be given again.",
+            help="Campaign whose rows may be paid again, or a pattern such as 'salary-*'; repeatable.",
             metavar="CAMPAIGN",
         ),
     ] = None,
-    all_errors: Annotated[bool, typer.Option("--all-errors", help="Show every mistake in the file by itself.")] = False,
+    all_errors: Annotated[bool, typer.Option("--all-errors", help="Show every mistake in the file separately.")] = False,
     webhook_port: Annotated[
-        int | None, typer.Option(help="Take webhooks on this port; keys in ORIGINAL_WEBHOOK_KEYS.", min=0, max=65_535)
+        int | None, typer.Option(help="Receive webhooks on this port; keys from ORIGINAL_WEBHOOK_KEYS.", min=0, max=65_535)
     ] = None,
-    webhook_host: Annotated[str, typer.Option(help="Address of that port.")] = "127.0.0.1",
-    webhook_path: Annotated[str, typer.Option(help="Path of that port.")] = WEBHOOK_PATH,
+    webhook_host: Annotated[str, typer.Option(help="Address to listen on with --webhook-port.")] = "127.0.0.1",
+    webhook_path: Annotated[str, typer.Option(help="Path that webhooks are sent to.")] = WEBHOOK_PATH,
     keys_file: Annotated[Path | None, keys_option(WEBHOOK_KEYS)] = None,
     store: Annotated[
-        str | None, typer.Option(help="The store of a running webhook-listener, instead of a port: FILE or sqlite:///FILE.")
+        str | None, typer.Option(help="Store of a running webhook-listener, instead of a port: FILE or sqlite:///FILE.")
     ] = None,
-    poll_after: Annotated[
-        float, typer.Option(help="Seconds before a row is first asked about.", callback=finite, min=0.01)
-    ] = 15.0,
+    poll_after: Annotated[float, typer.Option(help="Seconds before the first poll of a row.", callback=finite, min=0.01)] = 15.0,
     polls_per_second: Annotated[
-        float, typer.Option(help="Questions per second at most.", callback=finite, min=0.01, max=100_000)
+        float, typer.Option(help="Most polls per second.", callback=finite, min=0.01, max=100_000)
     ] = 20.0,
     repeat_is_safe: Annotated[
-        bool, typer.Option("--repeat-is-safe", help="EnKash is known to pay a repeated request id once only.")
+        bool, typer.Option("--repeat-is-safe", help="EnKash is known to pay a repeated request id only once.")
     ] = False,
     snapshot: Annotated[
-        bool, typer.Option("--snapshot", help="EnKash: store the users' balances first, for payouts audit to compare with.")
+        bool, typer.Option("--snapshot", help="EnKash: store the users' balances first, for payouts audit.")
     ] = False,
-    report: Annotated[Path | None, typer.Option(help="Write the report there: one HTML file.")] = None,
-    results: Annotated[Path | None, typer.Option(help="Write all rows there as CSV.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the report to this HTML file.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Write all rows to this CSV file.")] = None,
     log_level: Annotated[
         LogLevel | None,
         typer.Option(
-            help="Log this and what is more urgent, each line with its time; info has a line for each delivery.",
-            show_default="warnings without it, none about single calls; warning with --log-format json",
+            help="Log at this level and above, with timestamps; info logs every delivery.",
+            show_default="warnings, but none about single calls; warning with --log-format json",
         ),
     ] = None,
     log_format: LogFormatOption = "text",
     as_json: JsonOption = None,
 ) -> None:
-    """Pay every row of a file once, however often this is interrupted and started again.
+    """Pay every row of a file exactly once; to resume, run the same command again.
 
-    Columns for Original: id,reward_uid,to_user_uid,amount[,nonce]; for EnKash: id,user_id,event[,request_id]. Credentials come
-    from the environment, as for the clients. The whole file is checked first; nothing is sent while anything is wrong.
+    Columns for Original: id,reward_uid,to_user_uid,amount[,nonce]; for EnKash: id,user_id,event[,request_id]. The environment
+    holds the credentials. The whole file is checked first; nothing is sent if anything is wrong.
 
     For example:
 
-      payouts run rewards.csv --vendor original --campaign diwali-2026 --dry-run
+      payouts run rewards.csv --vendor original --campaign diwali --dry-run
 
-      payouts run rewards.csv --vendor original --campaign diwali-2026 --webhook-port 8480 --report report.html
+      payouts run rewards.csv --vendor original --campaign diwali --webhook-port 8480
 
-      export-rewards | payouts run - --format jsonl --vendor enkash --campaign diwali-2026 --id-column order_no --yes
+      export | payouts run - --format jsonl --vendor enkash --campaign diwali --yes
     """
     if log_level is not None or log_format == "json":
         log_to_stderr(LogSettings(level=log_level or "warning", form=log_format))
-    check_place("--report", report, ledger=ledger, rows=Path(file))
-    check_place("--results", results, ledger=ledger, rows=Path(file), report=report)
+    check_output_file("--report", report, ledger=ledger, rows=Path(file))
+    check_output_file("--results", results, ledger=ledger, rows=Path(file), report=report)
     most = _amount_of(max_total, vendor)
     with wrong_usage():
         check_name(campaign, "--campaign")
@@ -156,11 +150,11 @@ def run(
             polls_per_second=polls_per_second,
         )
     if vendor == "enkash" and (store, webhook_port) != (None, None):
-        fail("EnKash answers at once and sends no webhooks; leave --store and --webhook-port out", Exit.USAGE)
+        fail("--store and --webhook-port are for Original; EnKash sends no webhooks. Nothing was sent.", Exit.USAGE)
     if vendor == "original" and snapshot:
-        fail("--snapshot is for EnKash; Original's allocations are looked up by payouts audit, leave it out", Exit.USAGE)
+        fail("--snapshot is for EnKash; payouts audit looks up Original's allocations. Nothing was sent.", Exit.USAGE)
     if vendor == "original" and repeat_is_safe:
-        fail("--repeat-is-safe is for EnKash; Original's nonce makes every repetition safe, leave it out", Exit.USAGE)
+        fail("--repeat-is-safe is for EnKash; Original's nonce makes every repeat safe. Nothing was sent.", Exit.USAGE)
     names = {
         "id": id_column,
         "reward_uid": reward_uid_column,
@@ -183,9 +177,9 @@ def run(
             timeout=timeout,
             lookup_timeout=lookup_timeout,
             limit=limit,
-            outage_timeout=patience,
+            outage_timeout=outage_timeout,
             grace=grace,
-            max_refused=most_refused or None,
+            max_refused=max_refused or None,
         ),
         listening=listening,
         may_repeat=repeat_is_safe,
@@ -205,14 +199,14 @@ def run(
     )
     output = Output(as_json)
     with ExitStack() as stack:
-        lock = None if dry_run else _taken(ledger, stack)
+        lock = None if dry_run else _lock(ledger, stack)
         try:
             stream = stack.enter_context(rereadable(file))
             layout = _layout(file, stream, vendor, names, form, delimiter, ids_from_line=ids_from_line)
             prepared = prepare(stream, layout, terms, output, before_asking=partial(_check_environment, job))
         except (KeyboardInterrupt, typer.Abort):
-            fail("Interrupted before anything was sent.", Exit.INTERRUPTED)
-        _warn_of_polls(job, prepared.checked)
+            fail("Interrupted. Nothing was sent.", Exit.INTERRUPTED)
+        _warn_of_polling(job, prepared.checked)
         if lock is None:
             return
         stream.seek(0)
@@ -223,25 +217,25 @@ def _amount_of(max_total: str | None, vendor: str) -> Decimal | None:
     if max_total is None:
         return None
     if vendor == "enkash":
-        fail("--max-total is for Original: how many coins a row gives is configured with its event; leave it out", Exit.USAGE)
+        fail("--max-total is for Original; EnKash sets the coins of each event. Nothing was sent.", Exit.USAGE)
     fault = misspelled_amount(max_total)
     if fault is not None:
-        fail(f"--max-total: {fault.message}", Exit.USAGE)
+        fail(f"--max-total: {fault.message}. Nothing was sent.", Exit.USAGE)
     return Decimal(max_total)
 
 
 def _check_environment(job: Job) -> None:
-    """End the command before anybody is asked, if it could not go on afterwards."""
+    """End the command before the question if it could not pay afterwards."""
     with wrong_usage():
         check_environment(job.vendor)
         if job.listening.port is not None:
             webhook_source(job.listening.keys_file, scope=DEFAULT_SCOPE)
 
 
-def _taken(ledger: Path, stack: ExitStack) -> LedgerLock:
+def _lock(ledger: Path, stack: ExitStack) -> LedgerLock:
     lock = stack.enter_context(locked(ledger))
-    if is_begun(ledger):  # an older one, or one whose making was interrupted, cannot be read before it is brought up to date
-        connect_to_write(ledger).close()
+    if has_ledger(ledger):
+        connect_to_write(ledger).close()  # brings an older or unfinished layout up to date, which could not be read
     return lock
 
 
@@ -257,18 +251,16 @@ def _layout(
 ) -> Layout:
     if ids_from_line:
         if names["id"] is not None:
-            fail(
-                "--ids-from-line and --id-column contradict each other. Use the column if there is one that never changes.",
-                Exit.USAGE,
-            )
-        tell("--ids-from-line: ids are line numbers; a line inserted or removed later would pay rows twice or never", "yellow")
+            told = "--ids-from-line and --id-column contradict each other. Use the column if its ids never change."
+            fail(f"{told} Nothing was sent.", Exit.USAGE)
+        tell("--ids-from-line: ids are line numbers; inserting or removing a line later would pay rows twice or never", "yellow")
     given = {name: column for name, column in names.items() if column is not None}
     for name, column in given.items():
         option = f"--{name.replace('_', '-')}-column"
         if name not in COLUMNS[vendor]:
-            fail(f"{option}: there is no such column for {vendor}; leave it out", Exit.USAGE)
+            fail(f"{option}: {vendor} has no such column. Nothing was sent.", Exit.USAGE)
         if not column:
-            fail(f"{option}: give the name of a column, not an empty text.", Exit.USAGE)
+            fail(f"{option}: give the name of a column, not an empty text. Nothing was sent.", Exit.USAGE)
     start = stream.read(1024)
     stream.seek(0)
     with wrong_usage():
@@ -282,11 +274,11 @@ def _layout(
         )
 
 
-def _warn_of_polls(job: Job, checked: Checked) -> None:
-    asking = checked.rows / job.listening.polls_per_second
-    if job.vendor == "original" and job.options.wait and not job.listening.hears and asking > _LONG:
+def _warn_of_polling(job: Job, checked: Checked) -> None:
+    seconds = checked.rows / job.listening.polls_per_second
+    if job.vendor == "original" and job.options.wait and not job.listening.receives and seconds > _LONG_POLLING:
         tell(
-            f"No webhooks come in, so asking about {checked.rows:,} rows takes at least {duration(asking)}; "
+            f"Without webhooks, polling {checked.rows:,} rows takes at least {duration(seconds)}; "
             "see --webhook-port, --store, --polls-per-second",
             "yellow",
         )

@@ -1,4 +1,4 @@
-"""Show some work to its end, and end it early where an interrupt, a lost reader or the vendor asks for that."""
+"""Run work to its end while showing it, and stop it early on an interrupt or a lost display."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from payouts.cli.display import Display
     from payouts.runner import PayoutRun
 
-_LOOK_EVERY = 0.2
+_REFRESH_EVERY = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -30,7 +30,7 @@ class EndedEarly:
 
     Attributes:
         code: The exit code.
-        at_once: Whether a second interrupt asked to end without writing any file.
+        at_once: Whether a second interrupt asked to end without writing files.
     """
 
     code: int
@@ -38,30 +38,30 @@ class EndedEarly:
 
 
 class Shows(Protocol):
-    """Shows how far some work has come."""
+    """Shows the progress of some work."""
 
-    def look(self) -> None:
-        """Show it; called often."""
+    def refresh(self) -> None:
+        """Show the progress; called often."""
         ...
 
     def end(self) -> None:
-        """Show it for the last time and give the terminal back."""
+        """Show the end and give the terminal back."""
         ...
 
 
-class Watch:
-    """Show some work to its end: an interrupt, or a display that fails, only asks it to take up nothing more.
+class Supervision:
+    """Show work until its end; an interrupt or a display that fails stops it gracefully, a second interrupt now.
 
     Args:
-        display: Shows it.
-        stop: Asks it to take up nothing more; what is under way goes on.
-        interrupted: What is said at the first interrupt.
-        lost: What is said once nothing can be shown any more; `{reason}` in it says why.
-        say: Says it while something can be shown.
+        display: Shows the work.
+        stop: Asks the work to start nothing more and to finish what is under way.
+        interrupted: Printed at the first interrupt.
+        lost: Printed when the display fails; `{reason}` in it says why.
+        say: Prints a message while the display works.
 
     Attributes:
-        heard: The signals that asked for the end.
-        blind: Whether nothing can be shown any more.
+        signals: The signals received.
+        display_failed: Whether the display has failed.
     """
 
     def __init__(
@@ -78,24 +78,24 @@ class Watch:
         self._interrupted = interrupted
         self._lost = lost
         self._say = say
-        self.heard: list[int] = []
-        self.blind = False
+        self.signals: list[int] = []
+        self.display_failed = False
 
     def say(self, text: str, style: str) -> None:
-        """Say something beside what is shown."""
-        if self.blind:
+        """Print a message beside the display."""
+        if self.display_failed:
             tell(text, style)
         else:
             self.show(self._say, text, style)
 
-    def show(self, what: Callable[..., None], *values: object) -> None:
-        """Show something, if anything can be shown; whatever a display raises, the work goes on to its end."""
-        if self.blind:
+    def show(self, method: Callable[..., None], *values: object) -> None:
+        """Call a method of the display unless it has failed; whatever it raises, the work runs to its end."""
+        if self.display_failed:
             return
         try:
-            what(*values)
-        except Exception as problem:  # noqa: BLE001 - no fault of a display may leave rows under way alone
-            self.blind = True
+            method(*values)
+        except Exception as problem:  # noqa: BLE001 - a faulty display must not abandon rows under way
+            self.display_failed = True
             give_up()
             self._stop()
             with suppress(Exception):
@@ -105,65 +105,65 @@ class Watch:
 
     @asynccontextmanager
     async def until_end(self, begin: Callable[[], None]) -> AsyncIterator[None]:
-        """Show the work inside; a second interrupt ends it now."""
+        """Show the work in the block; a second interrupt cancels it."""
         loop = asyncio.get_running_loop()
         task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # inside a coroutine there is one
 
         def interrupt(number: int) -> None:
-            self.heard.append(number)
-            if len(self.heard) == 1:
+            self.signals.append(number)
+            if len(self.signals) == 1:
                 self._stop()
                 self.say(self._interrupted, "yellow")
             else:
                 task.cancel()
 
-        async def keep_looking() -> None:
+        async def keep_refreshing() -> None:
             while True:
-                self.show(self._display.look)
-                await asyncio.sleep(_LOOK_EVERY)
+                self.show(self._display.refresh)
+                await asyncio.sleep(_REFRESH_EVERY)
 
-        signals = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup stays what it is
-        for number in signals:
+        handled = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores SIGHUP
+        for number in handled:
             loop.add_signal_handler(number, interrupt, number)
         self.show(begin)
-        looking = loop.create_task(keep_looking())
+        refreshing = loop.create_task(keep_refreshing())
         try:
             yield
         except asyncio.CancelledError:
-            if len(self.heard) < 2:
+            if len(self.signals) < 2:
                 raise
             task.uncancel()
         finally:
-            looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
+            refreshing.cancel()
+            await asyncio.gather(refreshing, return_exceptions=True)
             self.show(self._display.end)
-            for number in signals:
+            for number in handled:
                 loop.remove_signal_handler(number)
 
 
-async def follow(paying: PayoutRun, display: Display) -> EndedEarly | None:
-    """Show a run to its end; return why it ended early, None if it did not.
+async def run_to_end(run: PayoutRun, display: Display) -> EndedEarly | None:
+    """Show a run until its end; return why it ended early, None if it did not.
 
     Args:
-        paying: The run, not entered yet.
+        run: The run, not entered yet.
         display: Shows it.
     """
-    watch = Watch(
+    supervision = Supervision(
         display,
-        paying.stop,
-        interrupted="Stopping: no further row is sent; waiting for the rows under way. Interrupt again to end now.",
+        run.stop,
+        interrupted="Stopping: no further row is sent; waiting for the rows under way. Interrupt again to stop now.",
         lost="Cannot show the run ({reason}): no further row is sent; waiting for the rows under way.",
         say=display.tell,
     )
     ended_early: EndedEarly | None = None
-    async with watch.until_end(lambda: display.begin(paying.progress)):
+    async with supervision.until_end(lambda: display.begin(run.progress)):
         try:
-            async with paying:
-                async for entry in paying:
-                    watch.show(display.row, entry)
+            async with run:
+                async for entry in run:
+                    supervision.show(display.row, entry)
         except (PayoutsStopped, StoreError, CompletionsFailed) as stopped:
-            watch.say(str(stopped), "bold red")
+            supervision.say(str(stopped), "bold red")
             ended_early = EndedEarly(code=Exit.UNAVAILABLE)
-    if watch.heard:
-        return EndedEarly(code=Exit(128 + watch.heard[0]), at_once=len(watch.heard) > 1)
-    return EndedEarly(code=Exit.FAULT) if watch.blind else ended_early
+    if supervision.signals:
+        return EndedEarly(code=Exit(128 + supervision.signals[0]), at_once=len(supervision.signals) > 1)
+    return EndedEarly(code=Exit.FAULT) if supervision.display_failed else ended_early

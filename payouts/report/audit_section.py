@@ -1,4 +1,4 @@
-"""The report's section on the last audit: whether the vendor's books bear out what the report says."""
+"""The report's section on the last audit."""
 
 from __future__ import annotations
 
@@ -16,22 +16,17 @@ if TYPE_CHECKING:
 
     from payouts.ledger.reader import Audit, Campaign, Difference, LedgerReader
 
-MOST_LISTED = 1_000
+MAX_LISTED = 1_000
 
 
 def audit_section(reader: LedgerReader, campaign: Campaign) -> str:
-    """Return the section as HTML.
-
-    Args:
-        reader: The ledger.
-        campaign: The campaign that is reported on.
-    """
+    """Return the section as HTML."""
     audit = reader.last_audit(campaign)
     if audit is None or audit.ended_at is None:
         return "<section><h2>Audit</h2><p>Not compared with the vendor's books yet: <code>payouts audit</code>.</p></section>\n"
     when = f"{datetime.fromtimestamp(audit.ended_at, UTC):%-d %B %Y, %H:%M} UTC"
     found = _differences(reader, audit, campaign)
-    listed = list(islice(found, MOST_LISTED))
+    listed = list(islice(found, MAX_LISTED))
     more = sum(1 for _ in found)
     told = f"{audit.rows:,} rows were compared with the vendor's books."
     if audit.unchecked:
@@ -50,12 +45,7 @@ def audit_section(reader: LedgerReader, campaign: Campaign) -> str:
 
 
 def audit_headline(reader: LedgerReader, campaign: Campaign) -> str:
-    """Return the line, as HTML, that warns of what the last audit found and did not correct; empty if that is nothing.
-
-    Args:
-        reader: The ledger.
-        campaign: The campaign that is reported on.
-    """
+    """Return a warning, as HTML, of differences that the last audit found and did not correct; empty if there are none."""
     audit = reader.last_audit(campaign)
     if audit is None or audit.ended_at is None:
         return ""
@@ -67,7 +57,7 @@ def audit_headline(reader: LedgerReader, campaign: Campaign) -> str:
 
 
 def _differences(reader: LedgerReader, audit: Audit, campaign: Campaign) -> Iterator[Difference]:
-    """Yield what differs of the campaign's rows, and what concerns no row but one of its users."""
+    """Yield the differences of the campaign's rows, and those that concern no row but one of its users."""
     users: frozenset[str] | None = None
     for each in reader.differences(audit.number, list(DIFFERENCES)):
         if each.row_id is None:

@@ -1,4 +1,4 @@
-"""The report: one HTML file that loads nothing else, and in which a vendor's text is only ever text."""
+"""The report of a campaign: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from payouts.report.figures import ORDER, Figures, gather
 from payouts.report.html import END, begin, moment, safe
 from payouts.report.html import name as name_of
 from payouts.report.results import replacing
+from payouts.rows import ROW_TYPES
 from payouts.states import Entry, State
 from rewards_core.text import counted
 from rewards_core.validation import check_callable, check_path
@@ -29,18 +30,18 @@ _MEANINGS = {
     State.ACCEPTED: "accepted, not on the blockchain yet",
     State.DONE: "paid",
     State.FAILED: "failed on the blockchain",
-    State.MISMATCH: "settled differently from what the row says",
+    State.MISMATCH: "settled, but not as the row says",
     State.REJECTED: "refused, not paid",
     State.UNKNOWN: "may have been paid; no confirmation",
 }
 _TO_DO = {
-    State.UNKNOWN: "Ask the vendor about its key, then settle it with <code>payouts resolve</code>.",
-    State.MISMATCH: "Ask the vendor: what was paid under the key differs from the row.",
-    State.FAILED: "Once the cause is fixed, pay it again with a new key: <code>payouts retry</code>.",
-    State.REJECTED: "Fix what was refused, then pay it with a new key: <code>payouts retry</code>.",
+    State.UNKNOWN: "Ask the vendor about the key, then settle the row with <code>payouts resolve</code>.",
+    State.MISMATCH: "Ask the vendor: the payment under the key differs from the row.",
+    State.FAILED: "Fix the cause, then pay it again with a new key: <code>payouts retry</code>.",
+    State.REJECTED: "Fix the cause, then pay it with a new key: <code>payouts retry</code>.",
     State.ACCEPTED: "Run the same command again: it waits for the blockchain and sends nothing twice.",
     State.SENT: "Run the same command again: it looks the row up first. A row that cannot be looked up becomes unknown.",
-    State.PLANNED: "Run the same command again. Rows further down in the file may not be in the ledger yet.",
+    State.PLANNED: "Run the same command again. Later rows of the file may not be in the ledger yet.",
 }
 _WAYS = {"webhook": "by webhook", "poll": "by poll", "reply": "by the reply"}
 
@@ -56,17 +57,17 @@ def write_report(
     """Write the report of a campaign and return its figures.
 
     Args:
-        ledger: The ledger; a run may be writing it.
+        ledger: The ledger; a run may be writing to it.
         path: The HTML file; only its owner can read it.
-        campaign: The campaign; not needed if the ledger has only one.
-        vendor: The vendor of the campaign, if two campaigns share a name.
+        campaign: The campaign; may be left out if the ledger has only one.
+        vendor: The vendor, if two campaigns have the same name.
         clock: Seconds since the epoch.
 
     Raises:
-        LedgerError: the ledger cannot be read, or several campaigns fit.
+        LedgerError: the ledger cannot be read, or several campaigns match.
         OSError: the file cannot be written.
-        TypeError: a path is none.
-        ValueError: a path cannot be one.
+        TypeError: an argument is not a path.
+        ValueError: a path cannot be used.
     """
     ledger, path = check_path(ledger, "ledger"), check_path(path, "path")
     check_callable(clock, "clock")
@@ -98,7 +99,7 @@ def _page(figures: Figures, audit: str, warning: str, now: float) -> Iterable[st
 
 def _header(figures: Figures, name: str) -> str:
     campaign, progress = figures.campaign, figures.progress
-    vendor = {"original": "Original tokens", "enkash": "EnKash coins"}[campaign.vendor]
+    vendor = ROW_TYPES[campaign.vendor].title
     when = f"started {moment(campaign.opened_at)}"
     if progress is not None:
         begin, end = (datetime.fromtimestamp(moment, UTC) for moment in (progress.begin, progress.end))
@@ -127,7 +128,7 @@ def _summary(figures: Figures, warning: str) -> str:
 
 
 def _amounts(figures: Figures) -> str:
-    coins = figures.campaign.vendor == "enkash"
+    row_type = ROW_TYPES[figures.campaign.vendor]
     bodies = []
     for uid, item in figures.items.items():
         lines = [_amount_line("<b>all</b>", item.rows, item.total if item.sums else None)] if len(item.counts) > 1 else []
@@ -135,11 +136,12 @@ def _amounts(figures: Figures) -> str:
         head = f'<th rowspan="{len(lines)}">{name_of(uid)}</th>'
         bodies.append(f"<tbody><tr>{head}{'</tr><tr>'.join(lines)}</tr></tbody>")
     more = f'<p class="note">And {figures.more_items:,} rows of others, not listed here.</p>' if figures.more_items else ""
-    what = "Event" if coins else "Reward"
-    title = "Rows by event and state" if coins else "Money by reward and state"
-    note = "the coins of a row are set by its event" if coins else "each reward is a token of its own; sums are exact"
-    amount = "" if coins else '<th class="number">Amount</th>'
-    head = f'<thead><tr><th>{what}</th><th>State</th><th class="number">Rows</th>{amount}</tr></thead>'
+    if row_type.has_amounts:
+        title, note = f"Money by {row_type.item_word} and state", f"each {row_type.item_word} has its own token; sums are exact"
+        amount = '<th class="number">Amount</th>'
+    else:
+        title, note, amount = f"Rows by {row_type.item_word} and state", f"the {row_type.item_word} sets the amount of a row", ""
+    head = f'<thead><tr><th>{row_type.item_word.capitalize()}</th><th>State</th><th class="number">Rows</th>{amount}</tr></thead>'
     table = f'<div class="scroll"><table class="sums">{head}{"".join(bodies)}</table></div>'
     return f"<section><h2>{title}<small>{note}</small></h2>{table}{more}</section>\n"
 
@@ -154,7 +156,7 @@ def _rows(count: int) -> str:
 
 
 def _sum(amount: Decimal) -> str:
-    """Return a sum that is drawn smaller where the page is too narrow for its digits, and never broken."""
+    """Return a sum that never breaks, and shrinks where the page is too narrow for its digits."""
     shown = money.shown(amount)
     digits = len(shown) - 0.5 * (shown.count(",") + shown.count("."))  # a separator is half as wide as a digit
     return f'<data class="sum" value="{money.text(amount)}" style="--digits:{digits}">{shown}</data>'
@@ -162,7 +164,7 @@ def _sum(amount: Decimal) -> str:
 
 def _progress(figures: Figures) -> str:
     if figures.progress is None:
-        again = " under the present keys" if figures.retired else ""
+        again = " under the new keys" if figures.retired else ""
         return f"<section><h2>Progress over time</h2><p>Nothing has been sent{again} yet.</p></section>\n"
     progress = figures.progress
     lasted = progress.end - progress.begin
@@ -217,8 +219,9 @@ def _open(figures: Figures) -> Iterable[str]:
         yield f"<p>{'None: every row is paid.' if figures.rows else 'The campaign has no rows yet.'}</p></section>\n"
         return
     yield _to_do(figures)
-    coins = figures.campaign.vendor == "enkash"
-    what = "<th>Event</th>" if coins else '<th>Reward</th><th class="number">Amount</th>'
+    row_type = ROW_TYPES[figures.campaign.vendor]
+    what = f"<th>{row_type.item_word.capitalize()}</th>"
+    what += '<th class="number">Amount</th>' if row_type.has_amounts else ""
     yield (
         '<div class="scroll"><table class="cards"><thead><tr><th>Row</th><th>State</th><th>Recipient</th>'
         f"{what}</tr></thead><tbody>\n"
@@ -245,12 +248,12 @@ def _open_row(entry: Entry) -> str:
 
 
 def _to_do(figures: Figures) -> str:
-    """Say what can be done about the rows that are there, once for each state."""
+    """Return what to do about the open rows, once for each state."""
     to_do = dict(_TO_DO)
-    if figures.campaign.vendor == "original":  # EnKash cannot be asked about a request id
+    if ROW_TYPES[figures.campaign.vendor].has_lookup:
         to_do[State.UNKNOWN] = (
-            "Run the same command again: it looks the row up. If it stays unknown, ask the vendor about its key, "
-            "then settle it with <code>payouts resolve</code>."
+            "Run the same command again: it looks the row up. If it stays unknown, ask the vendor about the key, then settle the "
+            "row with <code>payouts resolve</code>."
         )
     told = "".join(
         f"<li>{_state(state)} <span>{advice}</span></li>" for state, advice in to_do.items() if figures.counts.get(state)

@@ -328,7 +328,7 @@ def test_the_last_audit_of_a_campaign_is_read_from_the_ledger(
         assert diwali is not None
         assert holi is not None
         assert (diwali.rows, holi.rows) == (2, 1)
-        (difference,) = reader.differences(diwali.number, ["held"], reader.campaign(CAMPAIGN))
+        (difference,) = reader.differences(diwali.number, ["held"])
     assert (difference.row_id, difference.vendor) == ("a", "done")
 
 

@@ -17,9 +17,9 @@ from aioresponses import aioresponses
 from attrs import evolve
 
 from original_async import Allocation, OriginalClient
-from payouts.audit.refused import is_proven, look_up, was_refused
+from payouts.audit.absence import is_proven, look_up, was_refused
 from payouts.ledger.sqlite import Ledger
-from payouts.request_budget import Asking
+from payouts.request_budget import RequestBudget
 from payouts.states import Entry, State
 from rewards_core.errors import Forbidden, OutcomeUnknown, RateLimited, ServerFailed, Unauthorized
 from rewards_core.operations import OperationStatus
@@ -60,7 +60,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody sits before the terminal."""
-    monkeypatch.setattr("payouts.cli.confirmation.somebody_is_there", lambda: True)
+    monkeypatch.setattr("payouts.cli.confirmation.has_terminal", lambda: True)
     monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
 
 
@@ -484,9 +484,9 @@ async def test_a_look_up_counts_from_when_it_is_asked() -> None:
         for n in (1, 2)
     ]
     problems = [RateLimited("slower", retry_after=500.0)]
-    asking = Asking(rate=0.001)
-    await look_up(shows_nothing, rows[:1], asking=asking, absent=absent, looked=lambda _: None, clock=clock)
-    await look_up(shows_nothing, rows[1:], asking=asking, absent=absent, looked=lambda _: None, clock=clock)
+    budget = RequestBudget(rate=0.001)
+    await look_up(shows_nothing, rows[:1], budget=budget, absent=absent, looked=lambda _: None, clock=clock)
+    await look_up(shows_nothing, rows[1:], budget=budget, absent=absent, looked=lambda _: None, clock=clock)
     assert times == [NOW + 1000, NOW + 2000]
 
 
@@ -505,8 +505,8 @@ async def test_a_vendor_that_wants_fewer_requests_for_good_ends_the_look_ups() -
         Entry(number=n, id=f"r{n}", line=n, recipient=f"u{n}", item=REWARD, amount="1", key="k", state=State.UNKNOWN, answer=400)
         for n in range(40)
     ]
-    asking = Asking(rate=None)
-    found = await look_up(slower, rows, asking=asking, absent=absent, looked=lambda _: None, clock=lambda: NOW)
+    budget = RequestBudget(rate=None)
+    found = await look_up(slower, rows, budget=budget, absent=absent, looked=lambda _: None, clock=lambda: NOW)
     assert isinstance(found.problem, RateLimited)
     assert set(Counter(asked).values()) == {10}
     assert len(set(asked)) <= 10
@@ -699,10 +699,10 @@ def test_an_outage_and_then_refusals_leave_no_row_to_be_settled_one_by_one(
     port = free_port()
     env = original_at(f"http://127.0.0.1:{port}/v1")
     with sandbox("original", f"--port={port}", "--p503=1"):
-        assert call(*run_of("rewards.csv", "--patience=0", "--concurrency=12"), env=env).exit_code in {3, 7}
+        assert call(*run_of("rewards.csv", "--outage-timeout=0", "--concurrency=12"), env=env).exit_code in {3, 7}
     assert set(states(folder).values()) == {"unknown"}
     with sandbox("original", f"--port={port}", "--strict") as url:
-        assert call(*run_of("rewards.csv", "--patience=0"), env=env).exit_code == 3
+        assert call(*run_of("rewards.csv", "--outage-timeout=0"), env=env).exit_code == 3
         assert {entry.answer for entry in entries(folder).values()} == {404}
         clock.now = entries(folder)["r1"].settled_at or 0.0
         clock.now += 60
