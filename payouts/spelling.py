@@ -110,12 +110,7 @@ def misspelled_amount(value: object) -> Misspelling | None:
 
 
 def unfit(value: object, *, is_amount: bool = False) -> Misspelling:
-    """Return why the vendor would refuse a value whose spelling is right.
-
-    Args:
-        value: The value.
-        is_amount: Whether it is an amount, not an id or a name.
-    """
+    """Return why the vendor would refuse a value whose spelling is right."""
     if is_amount:
         return _OUT_OF_RANGE
     text = str(value)

@@ -68,24 +68,10 @@ def may_settle_at(entry: Entry) -> float:
 
 
 def is_proven(entry: Entry, run_at: float | None) -> bool:
-    """Return whether complete lists, far enough apart and all later than the campaign's last run, did not show a row.
-
-    Args:
-        entry: The row.
-        run_at: When the campaign was last run, in seconds since the epoch; None if never.
-    """
+    """Return whether complete lists, far enough apart and all later than the campaign's last run, did not show a row."""
     if entry.absent_since is None or entry.absent_at is None or entry.absent_since <= (run_at or 0.0):
         return False
     return entry.absent_at >= may_settle_at(entry)
-
-
-async def shows_known(lists: Lists, known: Entry) -> bool:
-    """Return whether the vendor's list shows a row that it accepted; if not, its lists prove nothing with these credentials.
-
-    Raises:
-        VendorError: the vendor could not be asked, or its list is incomplete.
-    """
-    return known.number in await lists([known])
 
 
 async def look_up(
@@ -151,11 +137,6 @@ def record_absent(database: Connection, numbers: Iterable[int], at: float) -> No
 
     A run of the campaign resets the time of the first such list, as it may have sent the row again. A change of the system clock
     cannot make two lists seem further apart: it is trusted after a day.
-
-    Args:
-        database: The connection of `Ledger.transact`.
-        numbers: The rows' numbers in the ledger.
-        at: When the list was requested, in seconds since the epoch.
     """
     trusted = _trusted_time(database, at)
     database.executemany(

@@ -76,15 +76,7 @@ async def snapshot(
 
 
 class BalanceBooks:
-    """Compare changes of balances with what was paid since the snapshot; safe for many recipients at once.
-
-    Args:
-        vendor: Reads the balances.
-        budget: Counts and paces the requests.
-        ledger: Holds the stored balances.
-        coins: Event to the coins it gives.
-        clock: Seconds since the epoch.
-    """
+    """Compare changes of balances with what was paid since the snapshot; safe for many recipients at once."""
 
     def __init__(
         self, vendor: Balances, budget: RequestBudget, ledger: Ledger, coins: Mapping[str, int], clock: Callable[[], float]

@@ -119,14 +119,7 @@ Owners: TypeAlias = "Callable[[Collection[str]], Awaitable[Mapping[str, KnownRow
 
 
 class Books:
-    """Compare rows with the vendor's list of payments; safe for many recipients at once.
-
-    Args:
-        vendor: Asks the vendor.
-        budget: Counts and paces the requests.
-        owners: Finds the rows to which keys belong.
-        clock: Seconds since the epoch.
-    """
+    """Compare rows with the vendor's list of payments; safe for many recipients at once."""
 
     def __init__(self, vendor: Later, budget: RequestBudget, owners: Owners, clock: Callable[[], float]) -> None:
         self._vendor = vendor

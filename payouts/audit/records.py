@@ -66,14 +66,7 @@ class Begun:
 
 
 def begin(scope: Scope, at: float, not_before: float, database: Connection) -> Begun:
-    """Continue the last audit of the same rows if it is unfinished, otherwise begin one.
-
-    Args:
-        scope: Which rows.
-        at: Now, in seconds since the epoch.
-        not_before: An audit begun earlier is not continued.
-        database: The connection of `Ledger.transact`.
-    """
+    """Continue the last audit of the same rows if it is unfinished, otherwise begin one."""
     marks = ", ".join("?" * len(scope.campaigns))
     rows = database.execute(f"SELECT count(*) FROM rows WHERE campaign IN ({marks})", tuple(scope.campaigns)).get  # noqa: S608
     aim = (scope.vendor, scope.target, scope.only)  # an audit of one campaign is not continued as one of all
@@ -152,17 +145,7 @@ def record(
     after: str | None,
     database: Connection,
 ) -> None:
-    """Record the results of some recipients, and move their rows if the scope says so; all of it, or nothing.
-
-    Args:
-        scope: Which rows, and what to do with findings.
-        number: The audit.
-        results: The results.
-        requests: How many requests were made since the last call.
-        at: Now, in seconds since the epoch.
-        after: The fingerprint below which all rows are finished now; None if that has not changed.
-        database: The connection of `Ledger.transact`.
-    """
+    """Record the results of some recipients, and move their rows if the scope says so; all of it, or nothing."""
     for checked in results:
         record_absent(database, checked.absent, checked.asked_at)
         unknown = [each for each in checked.findings if each.kind == "unknown_to_ledger"]

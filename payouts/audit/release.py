@@ -25,10 +25,6 @@ _PROBLEM = "the ledger was restored from an older copy; this row may have been p
 def standing_of(path: Path, state: Path | None = None) -> Standing:
     """Return what this machine's note says about a ledger.
 
-    Args:
-        path: The ledger.
-        state: The state folder; the user's if not given.
-
     Raises:
         LedgerError: the ledger or the note cannot be read.
     """
@@ -67,14 +63,8 @@ async def release(ledger: Ledger, at: float, state: Path | None = None, *, newes
     """Treat a ledger as the newest copy from now on.
 
     From then on, campaigns that were paid from the newer copy look up each row before it is sent. Rows of a vendor without a
-    look-up that are not known to be paid become unknown, and so do those that a file brings later.
-
-    Args:
-        ledger: Any open campaign of it, with no request under way.
-        at: Seconds since the epoch.
-        state: The state folder; the user's if not given.
-        newest: Whether a person vouches that nothing was sent from a newer copy. Then no row becomes unknown, and the decision is
-            recorded.
+    look-up that are not known to be paid become unknown, and so do those that a file brings later. With `newest` a person vouches
+    that nothing was sent from a newer copy: then no row becomes unknown, and the decision is recorded.
 
     Returns:
         How many rows became unknown.
@@ -82,7 +72,7 @@ async def release(ledger: Ledger, at: float, state: Path | None = None, *, newes
     Raises:
         LedgerError: the ledger or the note cannot be written, or a run pays from another copy.
     """
-    identity = await ledger.transact(_identity)
+    identity = await ledger.transact(lambda database: str(database.execute("SELECT identity FROM ledger").get))
     note = await asyncio.to_thread(GenerationNote, identity, state)
     await asyncio.to_thread(note.take)
     try:
@@ -96,10 +86,6 @@ async def release(ledger: Ledger, at: float, state: Path | None = None, *, newes
     finally:
         note.release()
     return doubted
-
-
-def _identity(database: Connection) -> str:
-    return str(database.execute("SELECT identity FROM ledger").get)
 
 
 def _doubt(noted: Noted | None, at: float, branch: str, database: Connection) -> tuple[int, int]:

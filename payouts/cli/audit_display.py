@@ -26,14 +26,7 @@ _NO_BREAK = "\u00a0"
 
 
 class AuditDisplay:
-    """Show the progress of an audit: a moving line for people, a record every five seconds for programs.
-
-    Args:
-        run: The audit, begun.
-        budget: Counts its requests.
-        output: Where it is shown.
-        clock: Monotonic seconds.
-    """
+    """Show the progress of an audit: a moving line for people, a record every five seconds for programs."""
 
     def __init__(self, run: AuditRun, budget: RequestBudget, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
         self._run = run
@@ -71,14 +64,7 @@ class AuditDisplay:
 
 
 def tell_result(audit: Audit, differences: Iterator[Difference], *, allow_unknown: bool, output: Output) -> None:
-    """Show the result of an audit, all its runs together.
-
-    Args:
-        audit: The audit.
-        differences: What it found.
-        allow_unknown: Whether the vendor may hold payments that the ledger does not know.
-        output: Where it is shown.
-    """
+    """Show the result of an audit, all its runs together."""
     counts = _counts(audit, allow_unknown=allow_unknown)
     allowed = audit.unknown_allowed + (audit.counts.get("unknown_to_ledger", 0) if allow_unknown else 0)
     behind = audit.counts.get("behind", 0)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from payouts.audit.absence import LookedUp, is_proven, look_up, may_settle_at, record_absent, shows_known, was_refused
+from payouts.audit.absence import LookedUp, is_proven, look_up, may_settle_at, record_absent, was_refused
 from payouts.cells import iso
 from payouts.cli.confirmation import MAX_SHOWN, confirmed, require_terminal, say_totals
 from payouts.cli.connections import client_of, target_of
@@ -53,18 +53,7 @@ def settle_refused(
     rate: float | None,
     yes: bool,
 ) -> Exit:
-    """Look up every unknown row whose last answer was a refusal, and settle those proven not to have been paid.
-
-    Args:
-        path: The ledger.
-        campaign: The campaign.
-        reader: Reads the ledger.
-        lock: The ledger's lock, which is held; it is released at the end.
-        output: Where results go.
-        note: The person's note, empty for none.
-        rate: Requests per second, None for no limit.
-        yes: Whether to skip the question.
-    """
+    """Look up every unknown row whose last answer was a refusal, and settle those proven not to have been paid."""
     if campaign.vendor != "original":
         fail(
             "EnKash cannot be asked what became of a row. Nothing was changed. Check each row with EnKash, then settle the rows "
@@ -121,7 +110,7 @@ async def _look_up(
     try:
         if known is None:
             await _require_rewards(client, budget, entries)
-        elif not await budget.call(partial(shows_known, lists, known)):
+        elif known.number not in await budget.call(partial(lists, [known])):
             fail(
                 f"Original does not list row {known.id}, which it accepted as {known.uid}, so its lists prove nothing. The "
                 "API key may belong to another app. Nothing was changed.",

@@ -24,11 +24,7 @@ def has_terminal() -> bool:
 
 
 def require_terminal(*, yes: bool) -> None:
-    """End the command if a question would have to be asked and cannot be.
-
-    Args:
-        yes: Whether `--yes` was given.
-    """
+    """End the command if a question would have to be asked and cannot be."""
     if not yes and not has_terminal():
         fail("There is no terminal to ask for confirmation. Nothing was changed. Add --yes to skip the question.", Exit.USAGE)
 

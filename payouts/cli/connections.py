@@ -36,15 +36,6 @@ _MAX_EVENTS = 20_000
 class Listening:
     """How a run learns that accepted rows have settled: by webhooks and by polling.
 
-    Attributes:
-        host: Address of the run's own receiver.
-        port: Its port; 0 for a free one, None for no receiver.
-        path: The path that webhooks are sent to.
-        keys_file: The file of the keys that sign webhooks; None reads them from the environment.
-        store: The store of a running webhook-listener, as a path or a URL; None for none.
-        poll_after: Seconds before the first poll of a row.
-        polls_per_second: The most polls per second, over all rows.
-
     Raises:
         ValueError: the options contradict each other.
     """
@@ -89,11 +80,6 @@ def client_of(vendor: str, concurrency: int = 1, *, may_repeat: bool = False) ->
 
     Refused token requests of EnKash are recorded in the user's state folder.
 
-    Args:
-        vendor: `"original"` or `"enkash"`.
-        concurrency: Requests under way at once.
-        may_repeat: Whether EnKash is known to pay a repeated request id only once.
-
     Raises:
         ValueError: a variable is missing or wrong; the error says what to set.
     """
@@ -126,10 +112,6 @@ def check_environment(vendor: str) -> None:
 def webhook_source(keys_file: Path | None, *, scope: str) -> OriginalWebhooks:
     """Return the verifier of Original's webhooks, with the keys from a file or from the environment.
 
-    Args:
-        keys_file: The file of the keys; None reads `ORIGINAL_WEBHOOK_KEYS`.
-        scope: The client's scope.
-
     Raises:
         ValueError: the keys or the app's uid are missing or wrong; the error says what to set and shows no value.
     """
@@ -141,11 +123,6 @@ async def completions_of(
     client: OriginalClient, listening: Listening, on_listening: Callable[[str], None] = lambda _: None
 ) -> AsyncIterator[Completions]:
     """Open completions on the store of a running listener, on a receiver of the run's own, or with polling only.
-
-    Args:
-        client: Polls the vendor.
-        listening: How the run learns that rows have settled.
-        on_listening: Called with the URL of the run's own receiver.
 
     Raises:
         ValueError: the keys that sign webhooks are missing, or there is no such store.

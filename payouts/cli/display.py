@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bar
@@ -33,37 +33,8 @@ _MAX_TOLD = 20
 _TROUBLE = (State.FAILED, State.MISMATCH, State.REJECTED, State.UNKNOWN)
 
 
-class Display(Protocol):
-    """Shows the progress of a run."""
-
-    def begin(self, progress: Progress) -> None:
-        """Start the display."""
-        ...
-
-    def row(self, entry: Entry) -> None:
-        """Show a row that this run has finished."""
-        ...
-
-    def tell(self, text: str, style: str) -> None:
-        """Show a message beside the progress."""
-        ...
-
-    def refresh(self) -> None:
-        """Show the progress; called often."""
-        ...
-
-    def end(self) -> None:
-        """Show the final numbers; a second call does nothing."""
-        ...
-
-
 def facts_of(progress: Progress, seconds: float) -> dict[str, Any]:
-    """Return the numbers of a run.
-
-    Args:
-        progress: Its progress.
-        seconds: How long it has been running.
-    """
+    """Return the numbers of a run."""
     ended = progress.ended
     done = sum(ended.values())
     return {
@@ -90,12 +61,7 @@ def _seconds_left(progress: Progress, seconds: float) -> float | None:
 
 
 class JsonLines:
-    """Write a JSON line for each row, and one for the run every five seconds.
-
-    Args:
-        output: Where the lines go.
-        clock: Monotonic seconds.
-    """
+    """Write a JSON line for each row, and one for the run every five seconds."""
 
     def __init__(self, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
         self._output = output
@@ -142,12 +108,7 @@ def moving_line(output: Output, field: str) -> tuple[ProgressColumn, ...]:
 
 
 class MovingLine:
-    """Draw a bar and its speed on one line, and the numbers of the run on the next.
-
-    Args:
-        output: Where they are drawn.
-        clock: Monotonic seconds.
-    """
+    """Draw a bar and its speed on one line, and the numbers of the run on the next."""
 
     def __init__(self, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -224,6 +185,10 @@ class MovingLine:
             self._recent.popleft()
         since, before = self._recent[0]
         return (ended - before) / (now - since) if now > since else 0.0
+
+
+Display: TypeAlias = JsonLines | MovingLine
+"""Shows the progress of a run."""
 
 
 class _TwoLines(Bar):

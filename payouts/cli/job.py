@@ -42,19 +42,7 @@ _TROUBLE = frozenset({State.FAILED, State.MISMATCH, State.REJECTED, State.UNKNOW
 
 @frozen(kw_only=True)
 class Job:
-    """The settings of a run.
-
-    Attributes:
-        vendor: The vendor's name.
-        campaign: The campaign's name.
-        ledger: The ledger.
-        options: The options of the run itself.
-        listening: How the run learns that rows have settled.
-        may_repeat: Whether EnKash is known to pay a repeated request id only once.
-        snapshot: Whether the balances of EnKash's users are stored first.
-        report: The file of the report, None for none.
-        results: The CSV file of the rows, None for none.
-    """
+    """The settings of a run."""
 
     vendor: str
     campaign: str

@@ -44,13 +44,7 @@ with_exit_codes = ending(
 
 
 def check_output_file(option: str, path: Path | None, **kept: Path | None) -> None:
-    """End the command if a file cannot be written, before anything is sent.
-
-    Args:
-        option: The option that names the file, for messages.
-        path: The file; None for none.
-        kept: Files that must not be overwritten, by the word for each.
-    """
+    """End the command if a file cannot be written, before anything is sent."""
     if path is None:
         return
     if path.is_dir():

@@ -37,18 +37,7 @@ _NAMES = {"original": "Original", "enkash": "EnKash"}
 
 @frozen(kw_only=True)
 class Terms:
-    """What must hold before a file is paid.
-
-    Attributes:
-        vendor: The vendor's name.
-        campaign: The campaign's name.
-        ledger: The ledger.
-        repeats_of: Names or patterns of campaigns whose rows may be paid again.
-        max_total: The most that the rows of one reward may add up to, None for no limit.
-        yes: Whether to skip the question.
-        dry_run: Whether the file is only checked.
-        all_errors: Whether each mistake is shown by itself.
-    """
+    """What must hold before a file is paid."""
 
     vendor: str
     campaign: str
@@ -62,12 +51,7 @@ class Terms:
 
 @frozen(kw_only=True)
 class Prepared:
-    """A file that may be paid.
-
-    Attributes:
-        checked: What it contains.
-        repeats: The ledger's numbers of the campaigns that it repeats with permission.
-    """
+    """A file that may be paid."""
 
     checked: Checked
     repeats: Sequence[int] = ()
@@ -75,13 +59,6 @@ class Prepared:
 
 def prepare(stream: BinaryIO, layout: Layout, terms: Terms, output: Output, *, before_asking: Callable[[], None]) -> Prepared:
     """Check the whole file; end the command if anything is wrong or a person refuses.
-
-    Args:
-        stream: The file.
-        layout: Its layout.
-        terms: What must hold.
-        output: Where results are shown.
-        before_asking: Called once the file is known to be good, except in a dry run; ends the command if it could not pay.
 
     Raises:
         AuditNeeded: the ledger may be an older copy.
@@ -283,12 +260,7 @@ class _Group:
 
 
 class Mistakes:
-    """Collect the mistakes of a file in bounded memory and show them.
-
-    Args:
-        output: Where they are shown.
-        all_errors: Whether each is shown as it comes, instead of once for each kind and column at the end.
-    """
+    """Collect the mistakes of a file in bounded memory and show them."""
 
     def __init__(self, output: Output, *, all_errors: bool) -> None:
         self._output = output

@@ -80,12 +80,6 @@ async def objection_to_retry(
 
     A rejected row may if a complete list of the vendor shows nothing under its key. A failed row may if the vendor still reads
     it as failed and holds nothing else under the key. Of a vendor without a look-up, only a rejected row may.
-
-    Args:
-        vendor: The vendor that refused or failed it.
-        entry: The row.
-        other_keys: Further keys under which the row may have been paid.
-        restored_at: When the ledger was restored from an older copy, in seconds since the epoch; None if never.
     """
     if entry.state not in _RETRYABLE:
         return f"it is {entry.state}; only rejected and failed rows can get a new key"

@@ -57,13 +57,13 @@ def run(
     ids_from_line: Annotated[
         bool, typer.Option("--ids-from-line", help="Use line numbers as ids; never insert or remove lines later.")
     ] = False,
-    concurrency: Annotated[int, typer.Option(help="Most requests at once.", min=1, max=1000)] = 20,
+    concurrency: Annotated[int, typer.Option(help="Maximum requests at once.", min=1, max=1000)] = 20,
     rate: Annotated[
         float,
-        typer.Option(help="Most rows sent per second; 0 for no limit.", parser=per_second, metavar="N/s", show_default="20/s"),
+        typer.Option(help="Maximum rows sent per second; 0 for no limit.", parser=per_second, metavar="N/s", show_default="20/s"),
     ] = 20.0,
-    max_pending: Annotated[int, typer.Option(help="Most rows accepted but not settled.", min=1)] = 20_000,
-    limit: Annotated[int | None, typer.Option(help="Most rows sent by this run.", min=0)] = None,
+    max_pending: Annotated[int, typer.Option(help="Maximum rows accepted but not settled.", min=1)] = 20_000,
+    limit: Annotated[int | None, typer.Option(help="Maximum rows sent by this run.", min=0)] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait for accepted rows; the next run does.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for each accepted row.", callback=finite, min=0)] = 900.0,
     lookup_timeout: Annotated[
@@ -100,7 +100,7 @@ def run(
     ] = None,
     poll_after: Annotated[float, typer.Option(help="Seconds before the first poll of a row.", callback=finite, min=0.01)] = 15.0,
     polls_per_second: Annotated[
-        float, typer.Option(help="Most polls per second.", callback=finite, min=0.01, max=100_000)
+        float, typer.Option(help="Maximum polls per second.", callback=finite, min=0.01, max=100_000)
     ] = 20.0,
     repeat_is_safe: Annotated[
         bool, typer.Option("--repeat-is-safe", help="EnKash is known to pay a repeated request id only once.")

@@ -26,27 +26,16 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @frozen(kw_only=True)
 class EndedEarly:
-    """Why a run ended before its rows did.
-
-    Attributes:
-        code: The exit code.
-        at_once: Whether a second interrupt asked to end without writing files.
-    """
+    """Why a run ended before its rows did."""
 
     code: int
     at_once: bool = False
 
 
-class Shows(Protocol):
-    """Shows the progress of some work."""
+class _Shows(Protocol):
+    def refresh(self) -> None: ...
 
-    def refresh(self) -> None:
-        """Show the progress; called often."""
-        ...
-
-    def end(self) -> None:
-        """Show the end and give the terminal back."""
-        ...
+    def end(self) -> None: ...
 
 
 class Supervision:
@@ -66,7 +55,7 @@ class Supervision:
 
     def __init__(
         self,
-        display: Shows,
+        display: _Shows,
         stop: Callable[[], object],
         *,
         interrupted: str,
@@ -142,12 +131,7 @@ class Supervision:
 
 
 async def run_to_end(run: PayoutRun, display: Display) -> EndedEarly | None:
-    """Show a run until its end; return why it ended early, None if it did not.
-
-    Args:
-        run: The run, not entered yet.
-        display: Shows it.
-    """
+    """Show a run until its end; return why it ended early, None if it did not."""
     supervision = Supervision(
         display,
         run.stop,

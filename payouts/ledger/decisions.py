@@ -123,12 +123,6 @@ def record(
 def renew(database: Connection, entry: Entry, key: str, *, at: float) -> Entry:
     """Plan a row again under another key, keep the old key, and record the decision; return the row.
 
-    Args:
-        database: The ledger's connection.
-        entry: The row as last read.
-        key: Its next key.
-        at: Seconds since the epoch.
-
     Raises:
         WrongWay: the row has moved since it was read.
     """
@@ -153,12 +147,6 @@ def renew(database: Connection, entry: Entry, key: str, *, at: float) -> Entry:
 def undo(database: Connection, rows: Sequence[Entry], *, note: str, at: float) -> list[Entry]:
     """Undo the last decision by hand on each row and return the rows as they were before it.
 
-    Args:
-        database: The ledger's connection.
-        rows: The rows as last read.
-        note: The person's note.
-        at: Seconds since the epoch.
-
     Raises:
         NotUndone: a row has no such decision, or has moved since.
     """
@@ -166,12 +154,7 @@ def undo(database: Connection, rows: Sequence[Entry], *, note: str, at: float) -
 
 
 def decisions(database: Connection, campaign: int | None = None) -> Iterator[Decision]:
-    """Yield every decision, oldest first.
-
-    Args:
-        database: A connection that may read the ledger.
-        campaign: The ledger's number of one campaign; all campaigns if not given.
-    """
+    """Yield every decision, oldest first."""
     for found in database.execute(
         "SELECT decisions.number, at, by, kind, name, campaigns.vendor, rows.id, recipient, item, amount, decisions.key, was, "
         "became, decisions.note, evidence, undone_by FROM decisions LEFT JOIN campaigns ON campaigns.number = decisions.campaign "

@@ -49,14 +49,7 @@ def state_folder() -> Path:
 
 
 def is_paid_elsewhere(identity: str | None, vendor: str, campaign: str, folder: Path | None = None) -> bool:
-    """Return whether this user has paid a campaign of that name from another ledger.
-
-    Args:
-        identity: The identity of the intended ledger, None if it does not exist yet.
-        vendor: The campaign's vendor.
-        campaign: The campaign's name.
-        folder: The state folder; the user's if not given.
-    """
+    """Return whether this user has paid a campaign of that name from another ledger."""
     notes = (folder or state_folder()).glob("ledger-*")
     others = (
         GenerationNote(path.name.removeprefix("ledger-"), path.parent) for path in notes if path.name != f"ledger-{identity}"
@@ -82,13 +75,7 @@ class Noted:
 
 
 def standing(generation: int, branch: str | None, noted: Noted | None) -> Standing:
-    """Return what a note says about a ledger.
-
-    Args:
-        generation: The ledger's generation.
-        branch: The ledger's branch, a new one each time it is opened and rows are marked as sent; None before the first.
-        noted: The note, None if there is none.
-    """
+    """Return what a note says about a ledger."""
     if noted is None:
         return Standing.UNKNOWN if generation else Standing.NEWEST
     is_newest = noted.generation <= generation and (branch or _NO_BRANCH) in noted.branches

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from attrs import frozen
+from attrs import AttrsInstance, field, fields, frozen
 
 from payouts.ledger.fingerprints import folded
 from payouts.ledger.schema import COLUMNS, connect_to_read, entry_of
@@ -15,6 +15,8 @@ from rewards_core.validation import check_path
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
+
+T = TypeVar("T", bound=AttrsInstance)
 
 _PAID = "('sent', 'accepted', 'done', 'mismatch', 'unknown')"
 """The states of rows that were or may have been paid."""
@@ -59,7 +61,7 @@ class RetiredKey:
     retry: int
     key: str
     replaced_by: str
-    state: State
+    state: State = field(converter=State)
     uid: str | None
     problem: str | None
     note: str | None
@@ -119,7 +121,7 @@ class Difference:
     uid: str | None
     ledger: str
     vendor: str
-    applied: bool
+    applied: bool = field(converter=bool)
 
 
 class LedgerReader:
@@ -146,7 +148,7 @@ class LedgerReader:
     def campaigns(self) -> list[Campaign]:
         """Return the campaigns, oldest first."""
         found = self._database.execute("SELECT number, vendor, name, target, opened_at FROM campaigns ORDER BY number")
-        return [Campaign(number=row[0], vendor=row[1], name=row[2], target=row[3], opened_at=row[4]) for row in found]
+        return [_read(Campaign, row) for row in found]
 
     def lost_campaigns(self, vendor: str) -> list[Campaign]:
         """Return the campaigns that were paid from a newer copy of this ledger and have no row in this one."""
@@ -261,24 +263,13 @@ class LedgerReader:
     def differences(self, audit: int, kinds: Collection[str]) -> Iterator[Difference]:
         """Yield the findings of an audit of some kinds, in the order they were found."""
         marks = ", ".join("?" * len(kinds))
-        for found in self._database.execute(
+        for row in self._database.execute(
             "SELECT kind, name, rows.id, differences.recipient, rows.key, differences.uid, ledger, differences.vendor, applied "  # noqa: S608
             "FROM differences LEFT JOIN rows ON rows.number = row LEFT JOIN campaigns ON campaigns.number = rows.campaign "
             f"WHERE audit = ? AND kind IN ({marks}) ORDER BY differences.number",
             (audit, *kinds),
         ):
-            kind, name, row_id, recipient, key, uid, ledger, vendor, applied = found
-            yield Difference(
-                kind=kind,
-                campaign=name,
-                row_id=row_id,
-                recipient=recipient,
-                key=key,
-                uid=uid,
-                ledger=ledger,
-                vendor=vendor,
-                applied=bool(applied),
-            )
+            yield _read(Difference, row)
 
     def first_key(self, entry: Entry) -> str:
         """Return a row's key before any retry."""
@@ -344,15 +335,9 @@ class LedgerReader:
             "ORDER BY row, retry",
             (campaign.number,),
         ):
-            row_id, retry, key, replaced_by, state, uid, problem, note, retired_at = row
-            yield RetiredKey(
-                row_id=row_id,
-                retry=retry,
-                key=key,
-                replaced_by=replaced_by,
-                state=State(state),
-                uid=uid,
-                problem=problem,
-                note=note,
-                retired_at=retired_at,
-            )
+            yield _read(RetiredKey, row)
+
+
+def _read(record: type[T], row: Sequence[Any]) -> T:
+    """Return a record of a row whose columns are selected in the order of its attributes."""
+    return record(**dict(zip((each.name for each in fields(record)), row, strict=True)))

@@ -135,11 +135,7 @@ class Preflight:
                 self.new[row.item] = (rows + 1, money.add(total, row.amount or money.ZERO))
 
     def conclude(self, line_of: Callable[[str], int | None]) -> None:
-        """Compare the file as a whole, after its last row: count rows that repeat rows of their own campaign.
-
-        Args:
-            line_of: Returns the line of a row id in the file, None if it is not there.
-        """
+        """Compare the file as a whole, after its last row: count rows that repeat rows of their own campaign."""
         if self.campaign is None:
             return
         total, first = self._repeats.get(self.campaign.number, (0, 0))
@@ -227,13 +223,7 @@ class Preflight:
 
 
 async def record_repeats(ledger: Ledger, campaigns: Sequence[int], at: float) -> None:
-    """Record the decisions that the ledger's campaign may pay rows of other campaigns again.
-
-    Args:
-        ledger: The open ledger of the campaign.
-        campaigns: The ledger's numbers of the repeated campaigns.
-        at: Seconds since the epoch.
-    """
+    """Record the decisions that the ledger's campaign may pay rows of other campaigns again."""
     if campaigns:
         await ledger.transact(partial(_record, ledger.number, campaigns, at))
 

@@ -12,12 +12,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-ur
 
 
 def begin(title: str, style: str = "") -> str:
-    """Return the beginning of a page, up to its sections.
-
-    Args:
-        title: The title of the window.
-        style: Further CSS.
-    """
+    """Return the beginning of a page, up to its sections."""
     common = files("payouts").joinpath("report.css").read_text("utf-8")
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -64,14 +64,7 @@ def write_csv(path: Path, decisions: Iterable[Decision]) -> None:
 
 
 def write_html(path: Path, decisions: Sequence[Decision], *, scope: str, at: float) -> None:
-    """Write decisions as one HTML page with lines to sign that only its owner can read.
-
-    Args:
-        path: The file.
-        decisions: The decisions, oldest first.
-        scope: What they belong to, such as the campaign's name.
-        at: The time of writing, in seconds since the epoch.
-    """
+    """Write decisions as one HTML page with lines to sign that only its owner can read."""
     with replacing(path) as stream:
         for part in _page(decisions, scope, at):
             stream.write(part)

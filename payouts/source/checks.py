@@ -35,11 +35,7 @@ class RowCheck(Protocol):
         """
 
     def conclude(self, line_of: Callable[[str], int | None]) -> None:
-        """Compare the file as a whole, after its last line.
-
-        Args:
-            line_of: Returns the line of a row id in the file, None if it is not there.
-        """
+        """Compare the file as a whole, after its last line."""
 
 
 @define(kw_only=True)

@@ -31,11 +31,7 @@ _others = re.compile(r"[^0A]+")
 
 
 class OddIds:
-    """Collect the ids of every row in bounded memory and report what stands out.
-
-    Args:
-        layout: The layout of the file, with the names of its columns.
-    """
+    """Collect the ids of every row in bounded memory and report what stands out."""
 
     def __init__(self, layout: Layout) -> None:
         recipient, item, _, key = FIELDS[layout.vendor]
