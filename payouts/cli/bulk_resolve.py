@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rewards_core.sqlite.connection import Connection
 
 _IN_ONE_COMMIT = 500
-_MOST_REWARDS = 20
+_MAX_REWARDS = 20
 
 
 def settle_refused(
@@ -141,7 +141,7 @@ def _known(campaign: Campaign, reader: LedgerReader) -> Entry | None:
 
 async def _require_rewards(client: OriginalClient, budget: RequestBudget, entries: Sequence[Entry]) -> None:
     """End the command if the API key does not see the rows' rewards, as it would not see their payments either."""
-    for reward in list(dict.fromkeys(entry.item for entry in entries))[:_MOST_REWARDS]:
+    for reward in list(dict.fromkeys(entry.item for entry in entries))[:_MAX_REWARDS]:
         try:
             await budget.call(partial(client.get_reward, reward))
         except NotFound:

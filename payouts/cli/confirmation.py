@@ -1,4 +1,4 @@
-"""What a person confirms: the rows that are meant, their totals, and the question."""
+"""What a person confirms: the rows, their totals, and the question."""
 
 from __future__ import annotations
 

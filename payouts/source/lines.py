@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO
 
 from attrs import NOTHING, field, fields, frozen
+from attrs.validators import optional
 
 from payouts.rows import ROW_TYPES
 from rewards_core.errors import RewardsError
-from rewards_core.validation import check_choice, check_mapping, check_str, flag, shown
+from rewards_core.validation import check_choice, check_mapping, check_str, checked, flag, shown
 
 MAX_LINE_BYTES = 65_536
 
@@ -88,19 +89,6 @@ def check_delimiter(value: str, name: str) -> str:
     return text
 
 
-def _vendor(value: str) -> str:  # a converter, as defaults need a valid vendor before any validator runs
-    return check_choice(value, "vendor", ROW_TYPES)
-
-
-def _check_form(_: object, __: object, form: str) -> None:
-    check_choice(form, "form", ("csv", "jsonl"))
-
-
-def _check_delimiter(_: object, __: object, delimiter: str | None) -> None:
-    if delimiter is not None:
-        check_delimiter(delimiter, "delimiter")
-
-
 def _check_names(layout: Layout, _: object, names: object) -> None:
     for name, column in check_mapping(names, "names", "a mapping of fields to columns").items():
         check_choice(name, "names", COLUMNS[layout.vendor])
@@ -125,21 +113,21 @@ class Layout:
         ValueError: there is no such vendor, form or field, or a delimiter or column name is invalid.
     """
 
-    vendor: str = field(converter=_vendor)
+    vendor: str = field(validator=checked(check_choice, ROW_TYPES))
     names: Mapping[str, str] = field(factory=dict, validator=_check_names)
-    form: str = field(default="csv", validator=_check_form)
-    delimiter: str | None = field(default=None, validator=_check_delimiter)
+    form: str = field(default="csv", validator=checked(check_choice, ("csv", "jsonl")))
+    delimiter: str | None = field(default=None, validator=optional(checked(check_delimiter)))
     ids_from_line: bool = field(default=False, validator=flag())
     piped: bool = field(default=False, validator=flag())
-    required: tuple[str, ...] = field(init=False)
-    optional: str = field(init=False)
 
-    @required.default
-    def _required(self) -> tuple[str, ...]:
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The fields that every row has."""
         return tuple(name for name in REQUIRED[self.vendor] if name != "id" or not self.ids_from_line)
 
-    @optional.default
-    def _optional(self) -> str:
+    @property
+    def optional(self) -> str:
+        """The field of the key."""
         return ROW_TYPES[self.vendor].key_field
 
     def column(self, name: str) -> str:
