@@ -7,6 +7,7 @@ import io
 import os
 import re
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from payouts.cli.display import JsonLines, MovingLine
 from payouts.cli.supervision import run_to_end
 from payouts.ledger.sqlite import Ledger
 from payouts.progress import Progress
-from payouts.runner import PayoutRun
+from payouts.rows import Row
 from payouts.states import State
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import Output
@@ -236,10 +237,11 @@ def test_a_large_file_without_webhooks_is_told_how_long_asking_takes(
 def test_rows_that_were_not_even_taken_up_are_not_paid(
     call: Call, folder: Path, file: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def too_slow(_: PayoutRun) -> None:
+    async def too_slow(*_: object) -> AsyncIterator[Row]:
         await asyncio.Event().wait()
+        yield token_row("r1")
 
-    monkeypatch.setattr(PayoutRun, "_plan", too_slow)
+    monkeypatch.setattr("payouts.cli.job.read_rows", too_slow)
     result = call(*run_of("rewards.csv", "--limit=0"), env=NOBODY)
     assert (result.exit_code, records(result)[-1]["not_read"]) == (4, 2)
     monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
