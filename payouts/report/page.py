@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from payouts import money
+from payouts.audit.comparison import DIFFERENCES, shown
 from payouts.ledger.reader import LedgerReader
-from payouts.report.audit_section import audit_headline, audit_section
 from payouts.report.charts import WAY_CLASSES, duration, progress_chart, times_chart
 from payouts.report.figures import ORDER, Figures, gather
 from payouts.report.html import END, begin, moment, safe
@@ -22,7 +24,10 @@ from rewards_core.text import counted
 from rewards_core.validation import check_callable, check_path
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from payouts.ledger.reader import Audit, Campaign, Difference
 
 _MEANINGS = {
     State.PLANNED: "not sent yet",
@@ -43,6 +48,7 @@ _TO_DO = {
     State.SENT: "Run the same command again: it looks the row up first. A row that cannot be looked up becomes unknown.",
     State.PLANNED: "Run the same command again. Later rows of the file may not be in the ledger yet.",
 }
+MAX_DIFFERENCES = 1_000
 _WAYS = {"webhook": "by webhook", "poll": "by poll", "reply": "by the reply"}
 
 
@@ -267,3 +273,64 @@ def _said(text: str) -> str:
 
 def _state(state: State) -> str:
     return f'<span class="state {state}">{state}</span>'
+
+
+def audit_section(reader: LedgerReader, campaign: Campaign) -> str:
+    """Return the section as HTML."""
+    audit = reader.last_audit(campaign)
+    if audit is None or audit.ended_at is None:
+        return "<section><h2>Audit</h2><p>Not compared with the vendor's books yet: <code>payouts audit</code>.</p></section>\n"
+    when = f"{datetime.fromtimestamp(audit.ended_at, UTC):%-d %B %Y, %H:%M} UTC"
+    found = _differences(reader, audit, campaign)
+    listed = list(islice(found, MAX_DIFFERENCES))
+    more = sum(1 for _ in found)
+    told = f"{audit.rows:,} rows were compared with the vendor's books."
+    if audit.unchecked:
+        told += f" {audit.unchecked:,} could not be checked."
+    told += " Nothing differs." if not listed else ""
+    parts = [f'<section id="audit"><h2>Audit<small>{when}</small></h2><p>{told}</p>']
+    if listed:
+        meanings = "".join(f"<li><b>{kind}</b> <span>{_advice(kind)}</span></li>" for kind in DIFFERENCES if _has(listed, kind))
+        head = "".join(f"<th>{word}</th>" for word in ("Row", "Kind", "Ledger said", "Vendor said", "Uid"))
+        rows = "".join(_difference(each) for each in listed)
+        parts.append(f'<ul class="to-do">{meanings}</ul><div class="scroll"><table class="cards"><thead><tr>{head}</tr></thead>')
+        parts.append(f"<tbody>{rows}</tbody></table></div>")
+    if more:
+        parts.append(f'<p class="note">And {more:,} more.</p>')
+    return "".join([*parts, "</section>\n"])
+
+
+def audit_headline(reader: LedgerReader, campaign: Campaign) -> str:
+    """Return a warning, as HTML, of differences that the last audit found and did not correct; empty if there are none."""
+    audit = reader.last_audit(campaign)
+    if audit is None or audit.ended_at is None:
+        return ""
+    left = sum(not each.applied for each in _differences(reader, audit, campaign))
+    if not left:
+        return ""
+    day = f"{datetime.fromtimestamp(audit.ended_at, UTC):%-d %B %Y}"
+    return f'<p class="warning">The audit of {day} found {counted(left, "difference")}; see <a href="#audit">Audit</a>.</p>'
+
+
+def _differences(reader: LedgerReader, audit: Audit, campaign: Campaign) -> Iterator[Difference]:
+    """Yield the differences of the campaign's rows, and those that concern no row but one of its users."""
+    users: frozenset[str] | None = None
+    for each in reader.differences(audit.number, list(DIFFERENCES)):
+        if each.row_id is None:
+            users = frozenset(reader.recipients([campaign])) if users is None else users
+        if each.campaign == campaign.name or (each.row_id is None and each.recipient in (users or ())):
+            yield each
+
+
+def _difference(each: Difference) -> str:
+    kind = f"{each.kind}, corrected" if each.applied else each.kind
+    cells = (each.row_id or each.recipient, kind, shown(each.kind, each.ledger), shown(each.kind, each.vendor), each.uid or "")
+    return f"<tr>{''.join(f'<td>{safe(cell)}</td>' for cell in cells)}</tr>"
+
+
+def _has(listed: list[Difference], kind: str) -> bool:
+    return any(each.kind == kind and not each.applied for each in listed)
+
+
+def _advice(kind: str) -> str:
+    return re.sub("`([^`]*)`", r"<code>\1</code>", safe(DIFFERENCES[kind]))

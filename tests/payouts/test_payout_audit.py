@@ -13,7 +13,7 @@ from attrs import evolve
 from payouts.audit.absence import record_absent
 from payouts.ledger.reader import LedgerReader
 from payouts.ledger.sqlite import Ledger
-from payouts.report.audit_section import audit_section
+from payouts.report.page import audit_section
 from payouts.states import PROVEN, State
 from rewards_core.cli.output import Output
 from tests.payouts.audit_kit import CAMPAIGN, hold, key_of, kinds, lead, retried, rows_of, summary, unreadable
