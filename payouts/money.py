@@ -1,10 +1,10 @@
-"""Exact sums: nothing is rounded, nothing becomes a float, nothing is added up in SQL."""
+"""Exact sums: nothing is rounded, converted to float or added up in SQL."""
 
 from __future__ import annotations
 
 from decimal import Context, Decimal, Inexact, InvalidOperation
 
-_EXACT = Context(prec=200, traps=[Inexact, InvalidOperation])  # an amount has at most 90 digits; rounding would raise
+_EXACT = Context(prec=200, traps=[Inexact, InvalidOperation])  # an amount has at most 90 digits; rounding raises
 
 ZERO = Decimal(0)
 
@@ -15,7 +15,7 @@ def add(total: Decimal, amount: Decimal | str) -> Decimal:
 
 
 def text(amount: Decimal) -> str:
-    """Return an amount in plain digits for programs, never with an exponent."""
+    """Return an amount for programs: plain digits, no exponent."""
     return format(amount, "f")
 
 

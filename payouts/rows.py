@@ -1,4 +1,4 @@
-"""One row of a payout: who gets what, under which id, and the idempotency key that follows from them."""
+"""The rows of a payout, one type per vendor, and the idempotency keys derived from them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class InvalidRow(RewardsError, ValueError):
 
 
 class Keys:
-    """Make the idempotency keys of one campaign: 26 characters, the same on every machine and in every run.
+    """Derive the idempotency keys of one campaign: 26 characters, the same on every machine and in every run.
 
     Args:
         vendor: `"original"` or `"enkash"`.
@@ -50,7 +50,7 @@ class Keys:
 
         Args:
             row_id: The row's stable id.
-            retry: 0 for the first key, n for the n-th time somebody asked for the row to be paid anew.
+            retry: 0 for the first key, n for the key of the n-th retry.
         """
         digest = self._begun.copy()
         digest.update(_framed(row_id))
@@ -63,8 +63,8 @@ def derive_key(vendor: str, campaign: str, row_id: str, *, retry: int = 0) -> st
     """Return the idempotency key of one row; see `Keys`.
 
     Raises:
-        TypeError: a name is no str, or `retry` no whole number.
-        ValueError: there is no such vendor, no ledger holds such a campaign or row, or `retry` is negative.
+        TypeError: a name is not a str, or `retry` not an integer.
+        ValueError: there is no such vendor, the campaign or row id is invalid, or `retry` is negative.
     """
     check_choice(vendor, "vendor", ROW_TYPES)
     check_name(campaign, "campaign")
@@ -74,7 +74,7 @@ def derive_key(vendor: str, campaign: str, row_id: str, *, retry: int = 0) -> st
 
 
 def later_keys(vendor: str, campaign: str, row_id: str, retry: int) -> frozenset[str]:
-    """Return the keys that a row gets if it is retried again and again, as a newer copy of the ledger may have done.
+    """Return the keys of a row's next 20 retries, which a newer copy of the ledger may have used.
 
     Args:
         vendor: `"original"` or `"enkash"`.
@@ -87,13 +87,13 @@ def later_keys(vendor: str, campaign: str, row_id: str, retry: int) -> frozenset
 
 
 def _framed(part: str) -> bytes:
-    """Return a part with its length before it, so that no two triples come to the same bytes."""
+    """Return a part prefixed with its length, so that different parts never give the same bytes."""
     encoded = part.encode()
     return b"%d:%b" % (len(encoded), encoded)
 
 
-def _check(look: Callable[[object], Misspelling | None], check: Callable[[Any, str], str], name: str, value: object) -> str:
-    wrong = look(value)
+def _check(misspelled: Callable[[object], Misspelling | None], check: Callable[[Any, str], str], name: str, value: object) -> str:
+    wrong = misspelled(value)
     if wrong is None:
         try:
             return check(value, name)
@@ -113,18 +113,26 @@ class OriginalRow:
     Args:
         id: The row's stable id, unique in its campaign.
         reward_uid: The reward contract.
-        to_user_uid: Who gets it.
-        amount: How much, exactly; a str, int or `Decimal` above zero.
-        nonce: The idempotency key, if the file brings its own; derived from the id otherwise.
-        line: Where in the file, 0 if there is none.
+        to_user_uid: The recipient.
+        amount: The exact amount; a str, int or `Decimal` above zero.
+        nonce: The idempotency key, if the file has its own; derived from the id otherwise.
+        line: The line in the file, 0 if there is none.
 
     Raises:
         InvalidRow: a value cannot be sent.
-        TypeError: `line` is no whole number.
+        TypeError: `line` is not an integer.
         ValueError: `line` is negative.
     """
 
     vendor: ClassVar[str] = "original"
+    title: ClassVar[str] = "Original tokens"
+    recipient_field: ClassVar[str] = "to_user_uid"
+    item_field: ClassVar[str] = "reward_uid"
+    key_field: ClassVar[str] = "nonce"
+    item_word: ClassVar[str] = "reward"
+    item_is_id: ClassVar[bool] = True
+    has_amounts: ClassVar[bool] = True
+    has_lookup: ClassVar[bool] = True
 
     id: str
     reward_uid: str
@@ -147,33 +155,41 @@ class OriginalRow:
 
     @property
     def recipient(self) -> str:
-        """Who gets it."""
+        """The recipient."""
         return self.to_user_uid
 
     @property
     def given_key(self) -> str | None:
-        """The key that the file brought."""
+        """The key given in the file."""
         return self.nonce
 
 
 @frozen(kw_only=True)
 class EnkashRow:
-    """One grant of EnKash coins; how many is configured with the event.
+    """One grant of EnKash coins; the event sets how many.
 
     Args:
         id: The row's stable id, unique in its campaign.
-        user_id: Who gets them.
+        user_id: The recipient.
         event: The configured event's name.
-        request_id: The idempotency key, if the file brings its own; derived from the id otherwise.
-        line: Where in the file, 0 if there is none.
+        request_id: The idempotency key, if the file has its own; derived from the id otherwise.
+        line: The line in the file, 0 if there is none.
 
     Raises:
         InvalidRow: a value cannot be sent.
-        TypeError: `line` is no whole number.
+        TypeError: `line` is not an integer.
         ValueError: `line` is negative.
     """
 
     vendor: ClassVar[str] = "enkash"
+    title: ClassVar[str] = "EnKash coins"
+    recipient_field: ClassVar[str] = "user_id"
+    item_field: ClassVar[str] = "event"
+    key_field: ClassVar[str] = "request_id"
+    item_word: ClassVar[str] = "event"
+    item_is_id: ClassVar[bool] = False
+    has_amounts: ClassVar[bool] = False
+    has_lookup: ClassVar[bool] = False
     amount: ClassVar[None] = None
 
     id: str
@@ -196,16 +212,26 @@ class EnkashRow:
 
     @property
     def recipient(self) -> str:
-        """Who gets it."""
+        """The recipient."""
         return self.user_id
 
     @property
     def given_key(self) -> str | None:
-        """The key that the file brought."""
+        """The key given in the file."""
         return self.request_id
 
 
 Row: TypeAlias = OriginalRow | EnkashRow
 
 ROW_TYPES: Mapping[str, type[OriginalRow | EnkashRow]] = MappingProxyType({"original": OriginalRow, "enkash": EnkashRow})
-"""The kind of row of each vendor."""
+"""The row type of each vendor. Class attributes hold what differs between vendors.
+
+`title` names the vendor and what it pays; `recipient_field`, `item_field` and `key_field` are columns of its files; `item_word`
+is what it calls an item. `item_is_id` is false where items are names, `has_amounts` where the item sets the amount, and
+`has_lookup` where the vendor cannot tell later what became of a row.
+"""
+
+FIELDS: Mapping[str, tuple[str, str, str, str]] = MappingProxyType(
+    {vendor: (row.recipient_field, row.item_field, "amount", row.key_field) for vendor, row in ROW_TYPES.items()}
+)
+"""What each vendor's files call recipient, item, amount and key."""

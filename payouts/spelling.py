@@ -1,4 +1,4 @@
-"""What a spreadsheet or a program made of an id, a name or an amount before it came here, and the words for it."""
+"""What a spreadsheet or a program did to an id, a name or an amount, and the message for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attrs import frozen
 from rewards_core.text import one_line
 from rewards_core.validation import MAX_TEXT, is_id
 
-_LONGEST_SHOWN = 60
+_MAX_SHOWN = 60
 
 _plain_id = re.compile(r"(?!(?i:na|nan|nat|none|null|undefined)\Z|[0-9]+[eE]-)[A-Za-z0-9_-]{1,255}", re.ASCII).fullmatch
 _plain_amount = re.compile(r"[1-9][0-9]{0,59}(?:\.[0-9]{1,30})?", re.ASCII).fullmatch
@@ -46,11 +46,11 @@ _AGAIN = "format the column as Text and export the file again"
 
 @frozen
 class Misspelling:
-    """What is wrong with the spelling of a value.
+    """A misspelled value.
 
     Attributes:
         kind: A word for programs, such as `"scientific"`.
-        message: What it is and what to do.
+        message: What is wrong and what to do.
     """
 
     kind: str
@@ -58,13 +58,13 @@ class Misspelling:
 
 
 def quoted(value: str) -> str:
-    """Return a stranger's text in quotes, as one short printable line."""
-    short = value if len(value) <= _LONGEST_SHOWN else f"{value[: _LONGEST_SHOWN - 1]}…"
+    """Return a text from outside in quotes, as one short printable line."""
+    short = value if len(value) <= _MAX_SHOWN else f"{value[: _MAX_SHOWN - 1]}…"
     return one_line(f'"{short}"')
 
 
 def told_apart(one: str, other: str) -> tuple[str, str]:
-    """Return two texts that differ as a person can tell them apart: where they look alike, other characters as their numbers."""
+    """Return two different texts so that a person can tell them apart: escaped where they look alike."""
     bare = [unicodedata.normalize("NFKC", text).casefold() for text in (one, other)]
     pairs = list(zip_longest(*bare, fillvalue=""))
     alike = all(a == b or a.isascii() != b.isascii() for a, b in pairs)
@@ -72,12 +72,12 @@ def told_apart(one: str, other: str) -> tuple[str, str]:
 
 
 def misspelled_id(value: object) -> Misspelling | None:
-    """Return what is wrong with the id of a row, a user, a reward or a request, None if nothing is."""
+    """Return what is wrong with the id of a row, user, reward or request, None if nothing is."""
     if isinstance(value, str) and _plain_id(value):
         return None
     if isinstance(value, str):
         return _in_any_column(value, "an id") or _in_ids(value)
-    if isinstance(value, Decimal):  # a number of a JSON file that is no integer
+    if isinstance(value, Decimal):  # a JSON number that is not an integer
         return _in_ids(str(value)) or _of_another_type(value, "an id")
     return _of_another_type(value, "an id")
 
@@ -97,7 +97,7 @@ def misspelled_amount(value: object) -> Misspelling | None:
     if isinstance(value, str):
         return None if _plain_amount(value) else _in_any_column(value, "an amount") or _in_amounts(value)
     if isinstance(value, float):
-        return Misspelling("type", f"{value} is a float, which does not keep every digit: give a Decimal or text")
+        return Misspelling("type", f"{value} is a float, which loses digits: give a Decimal or text")
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return _of_another_type(value, "an amount")
     if not Decimal(value).is_finite():
@@ -106,16 +106,11 @@ def misspelled_amount(value: object) -> Misspelling | None:
         return _OUT_OF_RANGE
     if value == 0:
         return _zero("0")
-    return Misspelling("sign", f"{value} is not above 0: nothing can be taken back") if value < 0 else None
+    return Misspelling("sign", f"{value} is not above 0: a payment cannot be negative") if value < 0 else None
 
 
 def unfit(value: object, *, is_amount: bool = False) -> Misspelling:
-    """Return why the vendor would refuse a value, where its spelling shows nothing wrong.
-
-    Args:
-        value: The value.
-        is_amount: Whether it is an amount, and not an id or a name.
-    """
+    """Return why the vendor would refuse a value whose spelling is right."""
     if is_amount:
         return _OUT_OF_RANGE
     text = str(value)
@@ -123,8 +118,8 @@ def unfit(value: object, *, is_amount: bool = False) -> Misspelling:
     if strange is not None:
         return Misspelling("invisible", f"{quoted(text)} has an invisible character (U+{ord(strange):04X}): delete it")
     refused = next((each for each in text if not is_id(f"a{each}")), None)
-    which = f"the character {refused}" if refused else "dots alone"
-    return Misspelling("characters", f"{quoted(text)} has {which}, which no id of the vendor has: check where it comes from")
+    which = f"the character {refused}" if refused else "nothing but dots"
+    return Misspelling("characters", f"{quoted(text)} has {which}; no id of the vendor does: check its source")
 
 
 def _of_another_type(value: object, wanted: str) -> Misspelling:
@@ -141,7 +136,7 @@ def _of_another_type(value: object, wanted: str) -> Misspelling:
 
 
 _EMPTY = Misspelling("empty", "there is no value: fill it in")
-_OUT_OF_RANGE = Misspelling("out_of_range", "the amount has more than 60 digits, or more than 30 decimals: write it with fewer")
+_OUT_OF_RANGE = Misspelling("out_of_range", "the amount has more than 60 digits or more than 30 decimals: use fewer")
 
 
 def _in_any_column(value: str, wanted: str) -> Misspelling | None:
@@ -149,7 +144,7 @@ def _in_any_column(value: str, wanted: str) -> Misspelling | None:
     if not text:
         return _EMPTY
     if len(value) > MAX_TEXT:
-        return Misspelling("too_long", f"{quoted(value)} has {len(value)} characters: {wanted} has up to {MAX_TEXT}")
+        return Misspelling("too_long", f"{quoted(value)} has {len(value)} characters: {wanted} may have {MAX_TEXT}")
     if text.lower() in _MISSING:
         return Misspelling("missing", f"{quoted(value)} is a missing value, not {wanted}: fill it in or delete the row")
     if _error(text):
@@ -157,19 +152,21 @@ def _in_any_column(value: str, wanted: str) -> Misspelling | None:
             "error", f"{quoted(value)} is a spreadsheet error, not {wanted}: correct the cell and save the file again"
         )
     if len(text) > 1 and not text.strip("#"):
-        told = f"{quoted(value)} is what a spreadsheet shows where a column is too narrow: widen it and save the file again"
+        told = f"{quoted(value)} is what a spreadsheet shows in a column that is too narrow: widen it and save the file again"
         return Misspelling("narrow", told)
     mark = _text_mark(text)
     if mark:
         told = f"{quoted(value)} has a spreadsheet's text mark ({mark}): delete the mark"
         hint = (
-            "; results.csv protects ids so, and a file with all of its columns can be read as it is" if _protected(text) else ""
+            "; results.csv protects ids this way, and a file with all its columns can be read unchanged"
+            if _protected(text)
+            else ""
         )
         return Misspelling("text_mark", told + hint)
     if _full_width(text):
-        return Misspelling("full_width", f"{quoted(value)} has full-width characters: write it in ordinary ones")
+        return Misspelling("full_width", f"{quoted(value)} has full-width characters: use ordinary ones")
     if text.isdecimal() and not text.isascii():
-        return Misspelling("other_digits", f"{quoted(value)} is written in other digits than 0 to 9: write it in those")
+        return Misspelling("other_digits", f"{quoted(value)} is not written in the digits 0 to 9: use those")
     return None
 
 
@@ -185,13 +182,13 @@ def _text_mark(text: str) -> str | None:
 
 def _in_ids(value: str) -> Misspelling | None:
     if _white_space(value):
-        return Misspelling("white_space", f"{quoted(value)} has white space in it: an id has none, remove it")
+        return Misspelling("white_space", f"{quoted(value)} contains white space: remove it")
     if _float_id(value):
-        return Misspelling("float", f"{quoted(value)} has a number's .0 in an id: a program changed this id; {_AGAIN}")
+        return Misspelling("float", f"{quoted(value)} ends like a decimal number: a program changed this id; {_AGAIN}")
     if _scientific_id(value):
         return Misspelling("scientific", f"{quoted(value)} is in scientific notation: a spreadsheet changed this id; {_AGAIN}")
     if _grouped_id(value):
-        return Misspelling("grouped", f"{quoted(value)} has its digits in groups: a spreadsheet changed this id; {_AGAIN}")
+        return Misspelling("grouped", f"{quoted(value)} has thousands separators: a spreadsheet changed this id; {_AGAIN}")
     return None
 
 
@@ -200,11 +197,11 @@ def _in_amounts(value: str) -> Misspelling | None:
     if _scientific_amount(text):
         return Misspelling("scientific", f"{quoted(value)} is in scientific notation: write plain digits such as 100000")
     if any(unicodedata.category(each) == "Sc" for each in text) or _coded_amount(text):
-        return Misspelling("currency", f"{quoted(value)} has a currency: currency signs are not read, write digits alone")
+        return Misspelling("currency", f"{quoted(value)} has a currency: write digits only")
     if _signed_amount(text):
-        return Misspelling("sign", f"{quoted(value)} has a sign: an amount has none and is above 0")
+        return Misspelling("sign", f"{quoted(value)} has a sign: an amount is above 0 and has none")
     if _separated_amount(text):
-        told = f"{quoted(value)} has a thousands separator or a decimal comma: neither is read, write it like 1234.50"
+        told = f"{quoted(value)} has a thousands separator or a decimal comma: write it like 1234.50"
         return Misspelling("separator", told)
     if text != value:
         return Misspelling("white_space", f"{quoted(value)} has white space around it: remove it")
@@ -214,4 +211,4 @@ def _in_amounts(value: str) -> Misspelling | None:
 
 
 def _zero(text: str) -> Misspelling:
-    return Misspelling("zero", f"{quoted(text)} pays nothing: an amount is above 0; delete the row if nothing is to be paid")
+    return Misspelling("zero", f"{quoted(text)} pays nothing: delete the row, or give an amount above 0")

@@ -81,6 +81,39 @@ def as_told(problem: RewardsError, *, looked_up: bool) -> RewardsError:
     return told
 
 
+@frozen(kw_only=True)
+class Held:
+    """A payment as the vendor holds it.
+
+    Attributes:
+        uid: The vendor's name of it.
+        key: The idempotency key it was made with.
+        recipient: Who was paid.
+        item: The reward contract.
+        amount: How much.
+        status: How far it has come.
+    """
+
+    uid: str
+    key: str
+    recipient: str
+    item: str
+    amount: Decimal
+    status: OperationStatus
+
+
+class Balances(Protocol):
+    """What a vendor can be asked about that keeps a balance for each recipient."""
+
+    async def balance_of(self, recipient: str) -> int:
+        """Return how much a recipient has now.
+
+        Raises:
+            VendorError: the vendor could not be asked.
+        """
+        ...
+
+
 class Later(Protocol):
     """What a vendor can be asked about that finishes rows later."""
 
@@ -109,6 +142,23 @@ class Later(Protocol):
 
         Raises:
             VendorError: the vendor could not be asked, or its list is incomplete; nothing changed.
+        """
+        ...
+
+    async def list_held(self, recipient: str, before_page: Callable[[], Awaitable[object]] | None = None) -> Sequence[Held]:
+        """Return every payment that the vendor holds for a recipient; `before_page` is awaited before each further page.
+
+        Raises:
+            VendorError: the vendor could not be asked, or its list is incomplete.
+        """
+        ...
+
+    async def read_held(self, uid: str) -> Held:
+        """Return the payment of that uid.
+
+        Raises:
+            NotFound: the vendor has none.
+            VendorError: the vendor could not be asked.
         """
         ...
 
@@ -160,6 +210,11 @@ class Vendor(Protocol):
         """What can be asked afterwards; None where the answer to the request is all there ever is."""
         ...
 
+    @property
+    def balances(self) -> Balances | None:
+        """What can be asked about balances; None where the vendor keeps none."""
+        ...
+
     async def pay(self, entry: Entry, *, repeated: bool = False) -> Operation | None:
         """Send a row under its key.
 
@@ -183,6 +238,7 @@ class OriginalVendor:
     client: OriginalClient
     name = "original"
     may_repeat = True
+    balances = None
 
     @property
     def later(self) -> Later:
@@ -219,6 +275,14 @@ class OriginalVendor:
             if under:
                 found[number] = max(under, key=request.is_met_by)
         return found
+
+    async def list_held(self, recipient: str, before_page: Callable[[], Awaitable[object]] | None = None) -> list[Held]:
+        """Return the allocations of a user."""
+        return [_held(each) for each in await self.client.get_allocations_by_user_uid(recipient, before_page=before_page)]
+
+    async def read_held(self, uid: str) -> Held:
+        """Return the allocation of that uid."""
+        return _held(await self.client.get_allocation(uid))
 
     def unknown(self, entry: Entry) -> OutcomeUnknown:
         """Return an error that carries the row's request."""
@@ -282,9 +346,29 @@ class EnkashVendor:
     name = "enkash"
     later = None
 
+    @property
+    def balances(self) -> Balances:
+        """Itself."""
+        return self
+
+    async def balance_of(self, recipient: str) -> int:
+        """Return a user's coins."""
+        return await self.client.get_balance(recipient)
+
     async def pay(self, entry: Entry, *, repeated: bool = False) -> None:  # noqa: ARG002 - EnKash has no look-up to tell
         """Allocate the coins of the event."""
         await self.client.allocate_coins(event=entry.item, user_id=entry.recipient, request_id=entry.key)
+
+
+def _held(allocation: Allocation) -> Held:
+    return Held(
+        uid=allocation.uid,
+        key=allocation.nonce,
+        recipient=allocation.to_user_uid,
+        item=allocation.reward_uid,
+        amount=allocation.amount,
+        status=allocation.status,
+    )
 
 
 def vendor_of(client: Any, *, may_repeat: bool = False) -> Vendor:

@@ -21,7 +21,7 @@ SERVE = ["serve", "--source=/a"]
     [
         *(
             (payouts, [*RUN, option])
-            for option in ("--rate", "--timeout", "--lookup-timeout", "--patience", "--grace", "--poll-after")
+            for option in ("--rate", "--timeout", "--lookup-timeout", "--outage-timeout", "--grace", "--poll-after")
         ),
         (payouts, ["audit", "--rate"]),
         *(

@@ -9,7 +9,7 @@ import pytest
 
 from original_async import OriginalWebhooks
 from original_async.settings import WEBHOOK_KEYS
-from payouts.cli.credentials import webhook_source
+from payouts.cli.connections import webhook_source
 from rewards_core.keys import parse_keys, read_keys_variable, webhook_keys
 from tests.canary import locals_with
 from webhooks.cli.sources import ReloadableSource, SourceSpec

@@ -1,4 +1,4 @@
-"""The command line `payouts`: what wires files, ledger, clients, webhooks and reports together."""
+"""The command line `payouts`: it connects files, the ledger, clients, webhooks and reports."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.program import Program
 
 EXIT_CODES = {
-    Exit.OK: "every row is paid, or the command did what was asked",
-    Exit.FAULT: "a fault of the program",
-    Exit.USAGE: "wrong usage, a bad file, or an extra is missing",
+    Exit.OK: "every row is paid, or the command succeeded",
+    Exit.FAULT: "internal error",
+    Exit.USAGE: "wrong usage, a bad file, or a missing extra",
     Exit.FAILED: "rows are rejected, failed, mismatched or unknown, or an audit found differences",
     Exit.NOT_YET: "not finished: run the same command again",
     Exit.NOT_FOUND: "no such row or campaign",
-    Exit.REFUSED: "a check failed or somebody said no, nothing was changed",
-    Exit.UNAVAILABLE: "the ledger is in use, is an older copy or cannot be used, or the vendor cannot be reached, or refuses "
-    "the credentials or row after row",
-    Exit.HUNG_UP: "ended by a terminal that hung up",
+    Exit.REFUSED: "a check failed or a person declined; nothing was changed",
+    Exit.UNAVAILABLE: "the ledger is in use, is an older copy or cannot be used, or the vendor cannot be reached, rejects "
+    "the credentials or refuses row after row",
+    Exit.HUNG_UP: "the terminal hung up",
     Exit.INTERRUPTED: "interrupted",
-    Exit.TERMINATED: "asked to end by SIGTERM",
+    Exit.TERMINATED: "terminated by SIGTERM",
 }
 
 COMMANDS = {
     "run": (
-        "payouts.cli.running:run",
-        "Pay every row of a file once, however often this is interrupted and started again.",
+        "payouts.cli.run:run",
+        "Pay every row of a file exactly once; to resume, run the same command again.",
     ),
     "status": (
-        "payouts.cli.looking:status",
-        "Show the progress of a campaign, or list the campaigns of a ledger that has several; a run may be under way.",
+        "payouts.cli.status:status",
+        "Show the progress of a campaign, or list the campaigns of a ledger; also during a run.",
     ),
-    "retry": ("payouts.cli.by_hand:retry", "Give rejected or failed rows a new key, so that the next run pays them."),
+    "retry": ("payouts.cli.retry:retry", "Give rejected or failed rows a new key, so that the next run pays them."),
     "resolve": (
-        "payouts.cli.resolving:resolve",
-        "Settle unknown rows by hand, and correct rows that are called rejected although they were paid.",
+        "payouts.cli.resolve:resolve",
+        "Settle unknown rows by hand, and correct rejected rows that were paid.",
     ),
     "decisions": (
-        "payouts.cli.deciding:list_decisions",
-        "List what was decided by hand or corrected by an audit: when, by whom, about which row, and why.",
+        "payouts.cli.reports:list_decisions",
+        "List decisions made by hand or by an audit: when, by whom, on which row, and why.",
     ),
     "report": (
-        "payouts.cli.looking:report",
-        "Write the report of a campaign: one HTML file that loads nothing else.",
+        "payouts.cli.reports:report",
+        "Write the report of a campaign as one self-contained HTML file.",
     ),
-    "audit": ("payouts.cli.auditing:audit", "Compare the ledger with the vendor's books; nothing is sent."),
+    "audit": ("payouts.cli.audit:audit", "Compare the ledger with the vendor's books; nothing is sent."),
 }
 PROGRAM = Program(name="payouts", commands=COMMANDS, ambiguous=frozenset({"snapshot"}))
 app = command_line(
     PROGRAM,
-    help="Pay a file of rewards, every row exactly once, and say what became of it.",
+    help="Pay a file of rewards, every row exactly once, and report the result.",
     exit_codes=EXIT_CODES,
 )

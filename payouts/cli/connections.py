@@ -1,4 +1,4 @@
-"""What a command connects to: the vendor's client, the port or store that webhooks arrive at, and what waits for them."""
+"""Connections of a command: the vendor's client, webhook keys, and the port or store where webhooks arrive."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from attrs import frozen
 import enkash_async
 import original_async
 import webhooks
-from enkash_async.settings import COINS_BASE_URL
-from original_async.settings import WEBHOOK_PATH, base_url_from
-from payouts.cli.credentials import webhook_source
+from enkash_async.settings import COINS_BASE_URL, settings_from_env
+from original_async import OriginalWebhooks
+from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH, app_uid_from, base_url_from, options_from
 from payouts.ledger.generation import state_folder
 from payouts.ledger.lock import LedgerLock
 from rewards_core import Limits
+from rewards_core.keys import webhook_keys
 from rewards_core.validation import url_from
 from webhooks.store import store_file
 
@@ -28,21 +29,12 @@ if TYPE_CHECKING:
     from webhooks import Completions, Receiver, SQLiteStore, Store
 
 _SPARE_CONNECTIONS = 20
-_MOST_EVENTS = 20_000
+_MAX_EVENTS = 20_000
 
 
 @frozen(kw_only=True)
 class Listening:
-    """How a run learns that accepted rows are settled: by webhooks, and by polling.
-
-    Attributes:
-        host: Address of the run's own receiver.
-        port: Its port; 0 takes a free one, None starts no receiver.
-        path: The path that webhooks are sent to.
-        keys_file: The file of the keys that sign webhooks; None reads them from the environment.
-        store: The store of a running webhook-listener, as a path or a URL; None uses none.
-        poll_after: Seconds before a row is first polled.
-        polls_per_second: The limit over all rows.
+    """How a run learns that accepted rows have settled: by webhooks and by polling.
 
     Raises:
         ValueError: the options contradict each other.
@@ -57,7 +49,7 @@ class Listening:
     polls_per_second: float = 20.0
 
     @property
-    def hears(self) -> bool:
+    def receives(self) -> bool:
         """Whether webhooks are received."""
         return self.port is not None or self.store is not None
 
@@ -70,10 +62,10 @@ class Listening:
 
 @contextmanager
 def locked(ledger: Path) -> Iterator[LedgerLock]:
-    """Keep every other process away from a ledger.
+    """Lock a ledger against every other process.
 
     Raises:
-        LedgerError: another process has it, or it cannot be locked.
+        LedgerError: another process uses it, or it cannot be locked.
     """
     lock = LedgerLock(ledger)
     lock.acquire()
@@ -84,17 +76,12 @@ def locked(ledger: Path) -> Iterator[LedgerLock]:
 
 
 def client_of(vendor: str, concurrency: int = 1, *, may_repeat: bool = False) -> Any:
-    """Make the client of a vendor from the environment.
+    """Create the client of a vendor from the environment.
 
-    Refused token requests of EnKash are remembered in the user's state folder.
-
-    Args:
-        vendor: `"original"` or `"enkash"`.
-        concurrency: Requests under way at once.
-        may_repeat: Whether EnKash is known to pay a repeated request id only once.
+    Refused token requests of EnKash are recorded in the user's state folder.
 
     Raises:
-        ValueError: a variable is missing or wrong; the text says what to set.
+        ValueError: a variable is missing or wrong; the error says what to set.
     """
     limits = Limits(connections=concurrency + _SPARE_CONNECTIONS)
     if vendor == "original":
@@ -104,22 +91,38 @@ def client_of(vendor: str, concurrency: int = 1, *, may_repeat: bool = False) ->
 
 
 def target_of(vendor: str) -> str:
-    """Return the base URL that the vendor is paid through, as an environment says from which its client can be made."""
+    """Return the vendor's base URL from the environment."""
     if vendor == "enkash":
         return url_from(os.environ, COINS_BASE_URL) or ""
     return base_url_from(os.environ)
+
+
+def check_environment(vendor: str) -> None:
+    """Check that a vendor's client can be created from the environment.
+
+    Raises:
+        ValueError: a variable is missing or wrong; the error says what to set and shows no value.
+    """
+    if vendor == "original":
+        options_from(os.environ, {})
+    else:
+        settings_from_env({})
+
+
+def webhook_source(keys_file: Path | None, *, scope: str) -> OriginalWebhooks:
+    """Return the verifier of Original's webhooks, with the keys from a file or from the environment.
+
+    Raises:
+        ValueError: the keys or the app's uid are missing or wrong; the error says what to set and shows no value.
+    """
+    return OriginalWebhooks(webhook_keys(keys_file, WEBHOOK_KEYS), scope=scope, app_uid=app_uid_from(os.environ))
 
 
 @asynccontextmanager
 async def completions_of(
     client: OriginalClient, listening: Listening, on_listening: Callable[[str], None] = lambda _: None
 ) -> AsyncIterator[Completions]:
-    """Wait for accepted rows with the store of a running listener, with a receiver of the run's own, or by polling only.
-
-    Args:
-        client: Polls the vendor.
-        listening: How to learn that rows are settled.
-        on_listening: Called with the URL of the run's own receiver.
+    """Open completions on the store of a running listener, on a receiver of the run's own, or with polling only.
 
     Raises:
         ValueError: the keys that sign webhooks are missing, or there is no such store.
@@ -129,9 +132,9 @@ async def completions_of(
     async with AsyncExitStack() as stack:
         store: Store
         if listening.store is not None:
-            store = await asyncio.to_thread(_listeners_store, listening.store)
+            store = await asyncio.to_thread(_open_listener_store, listening.store)
         else:
-            store = webhooks.MemoryStore(max_events=_MOST_EVENTS)
+            store = webhooks.MemoryStore(max_events=_MAX_EVENTS)
         stack.push_async_callback(store.aclose)
         await store.ping()
         if listening.port is not None:
@@ -142,10 +145,10 @@ async def completions_of(
         yield await stack.enter_async_context(webhooks.Completions(client, store, polling=polling))
 
 
-def _listeners_store(name: str) -> SQLiteStore:
+def _open_listener_store(name: str) -> SQLiteStore:
     path = store_file(name, "--store") if ":" in name else Path(name)
     if path is None:
-        raise ValueError("--store: a store in memory can only be read by its own process. Name a file. Nothing was sent.")
+        raise ValueError("--store: no other process can read a store in memory. Name a file. Nothing was sent.")
     if not path.exists():
         raise ValueError(f"--store: there is no file {path}. Start webhook-listener with that store first. Nothing was sent.")
     return webhooks.SQLiteStore(path)
@@ -153,7 +156,7 @@ def _listeners_store(name: str) -> SQLiteStore:
 
 @asynccontextmanager
 async def _serving(receiver: Receiver, listening: Listening) -> AsyncIterator[str]:
-    from webhooks.ingress.armour import ArmouredServer  # noqa: PLC0415 - few runs listen, and it imports aiohttp
+    from webhooks.ingress.armour import ArmouredServer  # noqa: PLC0415 - it imports aiohttp, and few runs listen
 
     armour = ArmouredServer({listening.path: receiver})
     server = await asyncio.get_running_loop().create_server(armour, listening.host, listening.port)

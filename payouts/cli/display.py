@@ -1,4 +1,4 @@
-"""How a run is shown while it goes on: two moving lines for people, JSON lines for programs."""
+"""The progress of a run: two moving lines for people, JSON lines for programs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bar
@@ -25,44 +25,16 @@ if TYPE_CHECKING:
     from payouts.progress import Progress
     from rewards_core.cli.output import Output
 
-_TOLD_EVERY = 5.0
-_LOOKED_EVERY = 0.2
-_LATELY = 10.0
-_MOST_TOLD = 20
+RECORD_EVERY = 5.0
+"""Seconds between two progress records for programs."""
+_REDRAW_EVERY = 0.2
+_SPEED_WINDOW = 10.0
+_MAX_TOLD = 20
 _TROUBLE = (State.FAILED, State.MISMATCH, State.REJECTED, State.UNKNOWN)
 
 
-class Display(Protocol):
-    """Shows a run while it goes on."""
-
-    def begin(self, progress: Progress) -> None:
-        """Start to show a run."""
-        ...
-
-    def row(self, entry: Entry) -> None:
-        """Show a row that the run has finished with."""
-        ...
-
-    def tell(self, text: str, style: str) -> None:
-        """Show a message without disturbing what is shown of the run."""
-        ...
-
-    def look(self) -> None:
-        """Show how far the run has come; called often."""
-        ...
-
-    def end(self) -> None:
-        """Show the final numbers; a second call does nothing."""
-        ...
-
-
 def facts_of(progress: Progress, seconds: float) -> dict[str, Any]:
-    """Return the numbers of a run.
-
-    Args:
-        progress: How far it has come.
-        seconds: How long it has been running.
-    """
+    """Return the numbers of a run."""
     ended = progress.ended
     done = sum(ended.values())
     return {
@@ -81,7 +53,7 @@ def facts_of(progress: Progress, seconds: float) -> dict[str, Any]:
 
 
 def _seconds_left(progress: Progress, seconds: float) -> float | None:
-    """Return how long the rest takes at the speed so far, None while that cannot be known."""
+    """Return how long the rest takes at the speed so far, None while that is unknown."""
     ended = sum(progress.ended.values())
     if progress.total is None or not ended or seconds <= 0:
         return None
@@ -89,23 +61,18 @@ def _seconds_left(progress: Progress, seconds: float) -> float | None:
 
 
 class JsonLines:
-    """Write one JSON line for each row, and one every five seconds for the run.
-
-    Args:
-        output: Where the lines go.
-        clock: Monotonic seconds.
-    """
+    """Write a JSON line for each row, and one for the run every five seconds."""
 
     def __init__(self, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
         self._output = output
         self._clock = clock
         self._progress: Progress | None = None
-        self._began = self._told = 0.0
+        self._began = self._recorded_at = 0.0
 
     def begin(self, progress: Progress) -> None:
-        """Write how many rows there are, and start the clock."""
+        """Write the number of rows, and start the clock."""
         self._progress = progress
-        self._began = self._told = self._clock()
+        self._began = self._recorded_at = self._clock()
         self._output.record({"event": "begin", "rows": progress.total})
 
     def row(self, entry: Entry) -> None:
@@ -118,14 +85,14 @@ class JsonLines:
         self._output.record(values)
 
     def tell(self, text: str, style: str) -> None:
-        """Write the message to standard error, as results go to standard output."""
+        """Write the message to standard error."""
         print_stderr(text, style)
 
-    def look(self) -> None:
-        """Write how far the run has come, if five seconds have passed."""
-        if self._progress is not None and self._clock() - self._told >= _TOLD_EVERY:
-            self._told = self._clock()
-            self._output.record({"event": "progress", **facts_of(self._progress, self._told - self._began)})
+    def refresh(self) -> None:
+        """Write the progress if five seconds have passed."""
+        if self._progress is not None and self._clock() - self._recorded_at >= RECORD_EVERY:
+            self._recorded_at = self._clock()
+            self._output.record({"event": "progress", **facts_of(self._progress, self._recorded_at - self._began)})
 
     def end(self) -> None:
         """Write the final numbers."""
@@ -135,18 +102,13 @@ class JsonLines:
 
 
 def moving_line(output: Output, field: str) -> tuple[ProgressColumn, ...]:
-    """Return a spinner in characters that the terminal has, a bar, and a field of the task."""
+    """Return a spinner in characters that the terminal supports, a bar, and a field of the task."""
     spinner = "dots" if output.console.encoding.startswith("utf") else "line"
     return SpinnerColumn(spinner, finished_text=" "), BarColumn(bar_width=16), TextColumn(f"{{task.fields[{field}]}}")
 
 
 class MovingLine:
-    """Draw a bar and its speed on one line, and the numbers of the run on the next.
-
-    Args:
-        output: Where they go.
-        clock: Monotonic seconds.
-    """
+    """Draw a bar and its speed on one line, and the numbers of the run on the next."""
 
     def __init__(self, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -157,8 +119,8 @@ class MovingLine:
         )
         self._task = self._bar.add_task("", total=None, speed="")
         self._progress: Progress | None = None
-        self._began = self._looked = 0.0
-        self._lately: deque[tuple[float, int]] = deque()
+        self._began = self._drawn_at = 0.0
+        self._recent: deque[tuple[float, int]] = deque()
         self._told: dict[tuple[State, str | None], int] = {}
 
     def begin(self, progress: Progress) -> None:
@@ -169,30 +131,30 @@ class MovingLine:
         self._draw(progress)
 
     def row(self, entry: Entry) -> None:
-        """Print why a row was not paid, of each kind of problem only the first 20; a row that was paid only counts."""
+        """Print why a row was not paid, the first 20 times for each kind of problem; paid rows are only counted."""
         if entry.state not in _TROUBLE:
             return
         kind = entry.state, entry.problem_kind
         self._told[kind] = told = self._told.get(kind, 0) + 1
-        if told <= _MOST_TOLD:
+        if told <= _MAX_TOLD:
             self.tell(f"row {entry.id}: {entry.state}: {entry.problem}", "")
-        elif told == _MOST_TOLD + 1:
+        elif told == _MAX_TOLD + 1:
             self.tell("and more like this: payouts status --all lists them", "")
 
     def tell(self, text: str, style: str) -> None:
-        """Print the message above the moving lines."""
+        """Print the message above the lines."""
         self._bar.console.print(Text(one_line(text, 2_000), style=style), soft_wrap=True)
 
-    def look(self) -> None:
-        """Draw the lines again, if that is due."""
-        if self._progress is not None and self._clock() - self._looked >= _LOOKED_EVERY:
+    def refresh(self) -> None:
+        """Draw the lines again if that is due."""
+        if self._progress is not None and self._clock() - self._drawn_at >= _REDRAW_EVERY:
             self._draw(self._progress)
 
     def end(self) -> None:
-        """Draw the lines for the last time, with the mean speed of the whole run and no time left."""
+        """Draw the lines a last time, with the average speed of the whole run."""
         if self._progress is not None:
-            self._lately.clear()
-            self._lately.append((self._began, 0))
+            self._recent.clear()
+            self._recent.append((self._began, 0))
             progress, self._progress = self._progress, None
             try:
                 self._draw(progress)
@@ -200,7 +162,7 @@ class MovingLine:
                 self._bar.stop()
 
     def _draw(self, progress: Progress) -> None:
-        now = self._looked = self._clock()
+        now = self._drawn_at = self._clock()
         ended = sum(progress.ended.values())
         done = ended + progress.skipped
         total = "" if progress.total is None else f" of {progress.total:,}"
@@ -217,16 +179,20 @@ class MovingLine:
         self._bar.update(self._task, completed=done, total=progress.total, speed=", ".join(speed), refresh=True)
 
     def _rate(self, now: float, ended: int) -> float:
-        """Return how many rows ended per second of the last ten, so that a standstill is seen."""
-        self._lately.append((now, ended))
-        while len(self._lately) > 2 and self._lately[1][0] <= now - _LATELY:
-            self._lately.popleft()
-        since, before = self._lately[0]
+        """Return the rows per second of the last ten seconds, in which a standstill shows."""
+        self._recent.append((now, ended))
+        while len(self._recent) > 2 and self._recent[1][0] <= now - _SPEED_WINDOW:
+            self._recent.popleft()
+        since, before = self._recent[0]
         return (ended - before) / (now - since) if now > since else 0.0
 
 
+Display: TypeAlias = JsonLines | MovingLine
+"""Shows the progress of a run."""
+
+
 class _TwoLines(Bar):
-    """A bar with a line of numbers below it: two lines at any width, so that what stands above does not jump."""
+    """A bar with one line of numbers below it: two lines at any width, so that the text above does not jump."""
 
     numbers: Sequence[str] = ()
 
@@ -235,6 +201,6 @@ class _TwoLines(Bar):
         line = " "
         for number in self.numbers:
             if len(line) + len(number) + 2 > self.console.width:
-                break  # a number that is cut in the middle would be a wrong one
+                break  # a truncated number would be wrong
             line += f" {number}" if line == " " else f", {number}"
         yield Text(line, no_wrap=True, overflow="crop")

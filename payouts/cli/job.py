@@ -1,4 +1,4 @@
-"""One run of `payouts run`, after its file was checked: pay every row, show it, and write down what came of it."""
+"""One run of `payouts run` after the preflight: pay every row, show the progress, write the files."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from attrs import frozen
 
-from payouts.audit.coins import snapshot as snapshot_of
+from payouts.audit.balances import snapshot
 from payouts.cli.connections import Listening, client_of, completions_of, target_of
 from payouts.cli.display import Display, JsonLines, MovingLine
-from payouts.cli.following import follow
-from payouts.cli.preparing import Prepared
+from payouts.cli.preflight import Prepared
+from payouts.cli.supervision import run_to_end
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.reader import LedgerReader
 from payouts.ledger.sqlite import Ledger
@@ -26,6 +26,7 @@ from payouts.runner import RunOptions, run_payouts
 from payouts.source.files import read_rows
 from payouts.source.lines import Layout
 from payouts.states import State
+from payouts.vendors import EnkashVendor
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import Output, fail, print_stderr
 from rewards_core.errors import VendorError
@@ -35,25 +36,13 @@ from webhooks import StoreError
 if TYPE_CHECKING:
     from enkash_async import EnkashClient
 
-_GOING_ON = (State.PLANNED, State.SENT, State.ACCEPTED)
+_UNFINISHED = (State.PLANNED, State.SENT, State.ACCEPTED)
 _TROUBLE = frozenset({State.FAILED, State.MISMATCH, State.REJECTED, State.UNKNOWN})
 
 
 @frozen(kw_only=True)
 class Job:
-    """What a run is told.
-
-    Attributes:
-        vendor: Who pays.
-        campaign: Its name.
-        ledger: Where it is remembered.
-        options: How to go about it.
-        listening: Where news comes from.
-        may_repeat: Whether EnKash is known to pay a repeated request id once only.
-        snapshot: Whether the balances of EnKash's users are stored first.
-        report: Where the report goes, None for none.
-        results: Where the rows go as CSV, None for nowhere.
-    """
+    """The settings of a run."""
 
     vendor: str
     campaign: str
@@ -70,7 +59,7 @@ async def pay(job: Job, stream: BinaryIO, layout: Layout, prepared: Prepared, lo
     """Pay, and return the exit code."""
 
     def tell_url(url: str) -> None:
-        output.record({"event": "listening", "url": url}, text=f"webhooks come in at {url}")
+        output.record({"event": "listening", "url": url}, text=f"receiving webhooks at {url}")
 
     target = target_of(job.vendor)
     display: Display = JsonLines(output) if output.as_json else MovingLine(output)
@@ -89,7 +78,7 @@ async def pay(job: Job, stream: BinaryIO, layout: Layout, prepared: Prepared, lo
         await record_repeats(ledger, prepared.repeats, time.time())
         if job.snapshot:
             await _store_balances(ledger, client, stream, layout, output)
-        paying = run_payouts(
+        run = run_payouts(
             read_rows(stream, layout),
             client=client,
             completions=completions,
@@ -97,22 +86,22 @@ async def pay(job: Job, stream: BinaryIO, layout: Layout, prepared: Prepared, lo
             options=job.options,
             may_repeat=job.may_repeat,
         )
-        paying.progress.total = prepared.checked.rows
-        broken_off = await follow(paying, display)
+        run.progress.total = prepared.checked.rows
+        ended_early = await run_to_end(run, display)
         counts = await ledger.counts()
-    not_read = prepared.checked.rows - paying.progress.read
+    not_read = prepared.checked.rows - run.progress.read
     written = True
-    if broken_off is None or not broken_off.at_once:
+    if ended_early is None or not ended_early.at_once:
         try:
             await asyncio.to_thread(_write_files, job, output)
         except OSError as problem:
             print_stderr(
-                f"{problem.filename or 'a file'}: {problem.strerror}; `payouts report` writes it from the ledger", "bold red"
+                f"{problem.filename or 'a file'}: {problem.strerror}. Write it later from the ledger: payouts report", "bold red"
             )
             written = False
     _tell_end(job, counts, not_read, output)
-    if broken_off is not None:
-        return broken_off.code
+    if ended_early is not None:
+        return ended_early.code
     if any(counts.get(state) for state in _TROUBLE):
         return Exit.FAILED
     if not_read or counts.get(State.DONE, 0) != sum(counts.values()):
@@ -121,7 +110,7 @@ async def pay(job: Job, stream: BinaryIO, layout: Layout, prepared: Prepared, lo
 
 
 async def _store_balances(ledger: Ledger, client: EnkashClient, stream: BinaryIO, layout: Layout, output: Output) -> None:
-    """Write down how many coins each user of the file has now; end the command where EnKash cannot be asked."""
+    """Store the balance of each user of the file; end the command if EnKash cannot be asked."""
 
     def read() -> dict[str, None]:
         users = dict.fromkeys(row.recipient for row in read_rows(stream, layout))
@@ -131,11 +120,11 @@ async def _store_balances(ledger: Ledger, client: EnkashClient, stream: BinaryIO
     users = await asyncio.to_thread(read)
     print_stderr(f"Storing {counted(len(users), 'balance')} first, 20 a second.")
     try:
-        kept, failed = await snapshot_of(ledger, client, users)
+        stored, failed = await snapshot(ledger, EnkashVendor(client), users)
     except VendorError as problem:
         fail(f"The balances could not be read: {problem}. Nothing was sent.", Exit.UNAVAILABLE)
     output.record(
-        {"event": "snapshot", "stored": kept, "unchecked": failed}, text=f"{kept:,} balances stored, {failed:,} not read"
+        {"event": "snapshot", "stored": stored, "unchecked": failed}, text=f"{stored:,} balances stored, {failed:,} not read"
     )
 
 
@@ -157,7 +146,7 @@ def _tell_end(job: Job, counts: Mapping[State, int], not_read: int, output: Outp
     told = ", ".join(f"{counts[state]:,} {state}" for state in State if counts.get(state)) or "no rows"
     output.say(f"{job.campaign}: {told}", "bold")
     if any(counts.get(state) for state in _TROUBLE):
-        output.say(f"see which: payouts status --ledger {job.ledger} --campaign {job.campaign}")
-    going_on = sum(counts.get(state, 0) for state in _GOING_ON) + not_read
-    if going_on:
-        output.say(f"{counted(going_on, 'row has', 'rows have')} no end yet: run the same command again")
+        output.say(f"to list them: payouts status --ledger {job.ledger} --campaign {job.campaign}")
+    unfinished = sum(counts.get(state, 0) for state in _UNFINISHED) + not_read
+    if unfinished:
+        output.say(f"{counted(unfinished, 'row is', 'rows are')} unfinished: run the same command again")

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options and exit codes that all commands share."""
 
 from __future__ import annotations
 
@@ -9,51 +9,63 @@ from typing import Annotated, Literal
 
 import typer
 
+from payouts.states import CampaignUnclear, LedgerError
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import fail
+from rewards_core.cli.output import exit_on_errors, fail
+from rewards_core.sqlite.connection import SQLiteError
 from rewards_core.validation import shown
 
 LedgerOption = Annotated[Path, typer.Option(help="The ledger: the file that records every row.")]
-CampaignOption = Annotated[str | None, typer.Option(help="The campaign; not needed if the ledger has only one.")]
+CampaignOption = Annotated[str | None, typer.Option(help="The campaign; may be left out if the ledger has only one.")]
 VendorOption = Annotated[
-    Literal["original", "enkash"] | None, typer.Option(help="The vendor of the campaign, if two campaigns share a name.")
+    Literal["original", "enkash"] | None, typer.Option(help="The vendor, if two campaigns have the same name.")
 ]
 
 _NOTHING = "Nothing was sent or written."
-_SLOWEST = 1e-6
-_FASTEST = 1e9
+_MIN_RATE, _MAX_RATE = 1e-6, 1e9
 
 
-def check_place(option: str, path: Path | None, **kept: Path | None) -> None:
-    """End the command if a file could not be written there, before anything is sent.
+def _unclear(problem: CampaignUnclear) -> tuple[str, int]:
+    missing = Exit.NOT_FOUND if problem.known else Exit.UNAVAILABLE
+    return str(problem), Exit.USAGE if problem.meant else missing
 
-    Args:
-        option: The option that names it, for messages.
-        path: Where it is to be written, None for nowhere.
-        kept: The files that must not be written over, by the word for each.
-    """
+
+def _unusable(problem: SQLiteError) -> tuple[str, int]:
+    words = f"The ledger cannot be read or written: {problem}. Check the disk, then run the same command again."
+    return words, Exit.UNAVAILABLE
+
+
+with_exit_codes = exit_on_errors(
+    {CampaignUnclear: _unclear, LedgerError: Exit.UNAVAILABLE, SQLiteError: _unusable},
+    interrupted="Interrupted. What was done so far is in the ledger.",
+)
+"""Decorator: end a command with the documented exit codes."""
+
+
+def check_output_file(option: str, path: Path | None, **kept: Path | None) -> None:
+    """End the command if a file cannot be written, before anything is sent."""
     if path is None:
         return
     if path.is_dir():
         fail(f"{option}: {path} is a folder. Name a file in it. {_NOTHING}", Exit.USAGE)
     if path.exists() and not path.is_file():
-        fail(f"{option}: {path} is a device or a pipe, which a file would replace. Name another. {_NOTHING}", Exit.USAGE)
+        fail(f"{option}: {path} is a device or a pipe, which a file would replace. Name another file. {_NOTHING}", Exit.USAGE)
     folder = path.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        fail(f"{option}: {folder} is not a folder that you can write into. Make it, or name another. {_NOTHING}", Exit.USAGE)
+        fail(f"{option}: {folder} is not a folder that you can write to. Create it, or name another. {_NOTHING}", Exit.USAGE)
     for word, other in kept.items():
         if other is not None and path.resolve() == other.resolve():
-            fail(f"{option}: {path} is the file of the {word}, and would be written over. Name another. {_NOTHING}", Exit.USAGE)
+            fail(f"{option}: {path} is the file of the {word} and would be overwritten. Name another. {_NOTHING}", Exit.USAGE)
 
 
 def per_second(value: str | float) -> float:
-    """Read `20` or `20/s`.
+    """Parse `20` or `20/s`.
 
     Raises:
         typer.BadParameter: it is neither.
     """
     with suppress(ValueError):
         number = float(str(value).removesuffix("/s"))
-        if number == 0 or _SLOWEST <= number <= _FASTEST:
+        if number == 0 or _MIN_RATE <= number <= _MAX_RATE:
             return number
     raise typer.BadParameter(f"{shown(str(value))} is not a rate: give a number per second such as 20 or 20/s, or 0 for no limit")

@@ -1,4 +1,4 @@
-"""What people and audits have decided about rows: who, when, why, and how each row was before, so that it can be undone."""
+"""Decisions of people and audits about rows: who, when, why, and the row before it, so that it can be undone."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ _KEPT = (
     *("key", "state", "retries", "uid", "settled_by", "answer", "absent_since", "absent_at", "problem_kind", "problem", "note"),
     *("planned_at", "sent_at", "accepted_at", "settled_at"),
 )
-"""What a decision may change of a row."""
+"""The columns of a row that a decision may change."""
 _RESTORE = f"UPDATE rows SET {', '.join(f'{name} = ?' for name in _KEPT)} WHERE number = ?"  # noqa: S608 - constants
 
 
 @frozen(kw_only=True)
 class Decision:
-    """One decision, as it is read for sign-off.
+    """One decision.
 
     Attributes:
-        number: The ledger's own number of it; a later one is higher.
+        number: The ledger's number of it, in ascending order.
         at: When, in seconds since the epoch.
-        by: Who: the operating system's name of the user.
+        by: The operating system's user name.
         kind: `"resolve"`, `"undo"`, `"retry"`, `"repeats"`, `"audit"` or `"newest"`.
         campaign: The campaign's name; None if it concerns the whole ledger.
         vendor: The campaign's vendor.
         row: The row's id; None if it concerns no single row.
-        recipient: Who gets it.
+        recipient: The recipient.
         item: The reward contract or the event.
-        amount: How much, as exact text; None where the event decides.
-        key: The key that the row had when it was decided.
+        amount: The amount as exact text; None if the event sets it.
+        key: The row's key at that time.
         was: The row's state before.
         became: The row's state after.
-        note: What was said about it.
-        evidence: What it rests on.
-        undone_by: The number of the decision that took it back; None if it stands.
+        note: The person's note.
+        evidence: The evidence for it.
+        undone_by: The number of the decision that undid it; None if it stands.
     """
 
     number: int
@@ -70,10 +70,11 @@ _COLUMNS = tuple(field.name for field in fields(Decision))
 
 
 class NotUndone(LedgerError):
-    """A decision cannot be taken back; nothing was changed.
+    """A decision cannot be undone; nothing was changed.
 
     Attributes:
         row_id: The row.
+        why: The reason.
     """
 
     def __init__(self, row_id: str, why: str) -> None:
@@ -96,17 +97,17 @@ def record(
     note: str | None = None,
     evidence: str | None = None,
 ) -> int:
-    """Write a decision down and return its number; run it inside `Ledger.transact`, in one commit with what it decides.
+    """Record a decision and return its number; call it inside `Ledger.transact`, in the same commit as its effect.
 
     Args:
-        database: The ledger's own connection.
-        kind: What was decided.
+        database: The ledger's connection.
+        kind: The kind of decision.
         at: Seconds since the epoch.
         campaign: The ledger's number of the campaign; None if it concerns the whole ledger.
-        entry: The row as it was before.
-        became: The row's state after; for a decision that concerns no row, what was allowed.
-        note: What the person said.
-        evidence: What the decision rests on.
+        entry: The row before it.
+        became: The row's state after it.
+        note: The person's note.
+        evidence: The evidence for it.
     """
     was = [None] * 3 if entry is None else [entry.number, entry.key, entry.state.value]
     before = None if entry is None else _before(database, entry)
@@ -119,15 +120,8 @@ def record(
     )
 
 
-def renew(database: Connection, entry: Entry, key: str, *, at: float, note: str | None = None) -> Entry:
-    """Plan a row again under another key, keep the old one beside it, and write the decision down; return the row as it is then.
-
-    Args:
-        database: The ledger's own connection.
-        entry: The row as it was read last.
-        key: Its next key.
-        at: Seconds since the epoch.
-        note: What the person said.
+def renew(database: Connection, entry: Entry, key: str, *, at: float) -> Entry:
+    """Plan a row again under another key, keep the old key, and record the decision; return the row.
 
     Raises:
         WrongWay: the row has moved since it was read.
@@ -140,7 +134,7 @@ def renew(database: Connection, entry: Entry, key: str, *, at: float, note: str 
     ).get
     if campaign is None:
         raise WrongWay(entry.id, entry.state, State.PLANNED)
-    record(database, kind="retry", at=at, campaign=campaign, entry=entry, became=State.PLANNED, note=note)
+    record(database, kind="retry", at=at, campaign=campaign, entry=entry, became=State.PLANNED)
     database.execute(
         "UPDATE rows SET state = 'planned', key = ?, planned_at = ?, retries = retries + 1, uid = NULL, settled_by = NULL, "
         "answer = NULL, absent_since = NULL, absent_at = NULL, problem_kind = NULL, problem = NULL, note = NULL, "
@@ -151,27 +145,16 @@ def renew(database: Connection, entry: Entry, key: str, *, at: float, note: str 
 
 
 def undo(database: Connection, rows: Sequence[Entry], *, note: str, at: float) -> list[Entry]:
-    """Take back the last decision by hand on each row and return the rows as they were before it.
-
-    Args:
-        database: The ledger's own connection.
-        rows: The rows as they were read last.
-        note: Why.
-        at: Seconds since the epoch.
+    """Undo the last decision by hand on each row and return the rows as they were before it.
 
     Raises:
-        NotUndone: one of the rows has no such decision, or something has happened to it since.
+        NotUndone: a row has no such decision, or has moved since.
     """
     return [_undone(database, row, note, at) for row in rows]
 
 
 def decisions(database: Connection, campaign: int | None = None) -> Iterator[Decision]:
-    """Yield every decision, the oldest first.
-
-    Args:
-        database: A connection that may read the ledger.
-        campaign: The ledger's number of one campaign; all of them if not given.
-    """
+    """Yield every decision, oldest first."""
     for found in database.execute(
         "SELECT decisions.number, at, by, kind, name, campaigns.vendor, rows.id, recipient, item, amount, decisions.key, was, "
         "became, decisions.note, evidence, undone_by FROM decisions LEFT JOIN campaigns ON campaigns.number = decisions.campaign "
@@ -189,16 +172,16 @@ def _undone(database: Connection, row: Entry, note: str, at: float) -> Entry:
         (row.number,),
     ).get
     if last is None:
-        raise NotUndone(row.id, "there is no decision by hand to undo")
+        raise NotUndone(row.id, "it has no decision by hand to undo")
     number, kind, campaign, key, renewed, became, decided_at, text = last
     before = json.loads(text)
     now = _row(database, row.number)
     run_at = before.pop("run_at")
     moved = now.planned_at if kind == "retry" else now.settled_at
     if (now.key, now.state, moved) != (renewed if kind == "retry" else key, became, decided_at):
-        raise NotUndone(row.id, f"it has moved since the decision; it is {now.state} now")
-    if now.state is State.UNKNOWN and run_at != _run_at(database, row.number):  # a run repeats it without a mark of its own
-        raise NotUndone(row.id, "the campaign was run since the decision, and the run may have sent the row again")
+        raise NotUndone(row.id, f"it has moved since the decision and is {now.state} now")
+    if now.state is State.UNKNOWN and run_at != _run_at(database, row.number):  # a run may send it again without changing it
+        raise NotUndone(row.id, "the campaign has run since the decision and may have sent the row again")
     if kind == "retry":
         database.execute("DELETE FROM retired_keys WHERE row = ? AND key = ?", (row.number, key))
     database.execute(_RESTORE, (*(before[name] for name in _KEPT), row.number))
@@ -226,5 +209,5 @@ def _before(database: Connection, entry: Entry) -> str:
 def _user() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # in a container a user often has a number and no name
+    except KeyError:  # users in containers often have no name
         return str(os.getuid())

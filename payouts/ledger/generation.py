@@ -1,4 +1,4 @@
-"""How far a ledger had come when it was last paid from, noted apart from it, so that an older copy of it is recognised."""
+"""A note of a ledger's generation outside the ledger, by which an older copy of it is recognised."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Standing(Enum):
 
     NEWEST = "nothing was sent from a newer copy"
     OLDER = "an older copy of a ledger that was paid from since"
-    UNKNOWN = "of unknown age: it was paid from, and this user has no note of that on this machine"
+    UNKNOWN = "of unknown age: it was paid from, but this user has no note of that on this machine"
 
 
 def state_folder() -> Path:
-    """Return the folder in which this user's programs remember things between runs, made if it is not there.
+    """Return the user's state folder of this program, created if necessary.
 
     Raises:
-        LedgerError: there is none, or it cannot be made.
+        LedgerError: it does not exist and cannot be created.
     """
     place = os.environ.get("XDG_STATE_HOME")
     try:
@@ -40,23 +40,16 @@ def state_folder() -> Path:
         folder = folder / "rewards-async"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except RuntimeError:
-        told = "This user has no home directory. Set XDG_STATE_HOME to a folder that is kept between runs. Nothing was sent."
+        told = "This user has no home directory. Nothing was sent. Set XDG_STATE_HOME to a folder that is kept between runs."
         raise LedgerError(told) from None
     except OSError as problem:
-        told = f"{problem.filename}: {problem.strerror}. Set XDG_STATE_HOME to a folder that can be written. Nothing was sent."
+        told = f"{problem.filename}: {problem.strerror}. Nothing was sent. Set XDG_STATE_HOME to a folder that can be written."
         raise LedgerError(told) from None
     return folder
 
 
 def is_paid_elsewhere(identity: str | None, vendor: str, campaign: str, folder: Path | None = None) -> bool:
-    """Return whether this user has paid a campaign of that name from another ledger.
-
-    Args:
-        identity: The name of the ledger that is meant, None if there is none yet.
-        vendor: The campaign's vendor.
-        campaign: Its name.
-        folder: The state folder; the user's if not given.
-    """
+    """Return whether this user has paid a campaign of that name from another ledger."""
     notes = (folder or state_folder()).glob("ledger-*")
     others = (
         GenerationNote(path.name.removeprefix("ledger-"), path.parent) for path in notes if path.name != f"ledger-{identity}"
@@ -66,13 +59,12 @@ def is_paid_elsewhere(identity: str | None, vendor: str, campaign: str, folder: 
 
 @frozen(kw_only=True)
 class Noted:
-    """What a note says.
+    """The contents of a note.
 
     Attributes:
-        generation: How often rows were marked as sent, in all copies of the ledger one after the other.
-        at: When they last were, in seconds since the epoch.
-        branches: The branches of the ledger that may go on: that of the copy that was paid from last, and the one it was about
-            to begin.
+        generation: How many commits marked rows as sent, over all copies of the ledger.
+        at: When the last of them was, in seconds since the epoch.
+        branches: The branches that may be paid from: that of the copy last paid from, and the one it was about to begin.
         campaigns: Vendor and name of the campaigns that were paid from any copy.
     """
 
@@ -83,13 +75,7 @@ class Noted:
 
 
 def standing(generation: int, branch: str | None, noted: Noted | None) -> Standing:
-    """Return what a note says about a ledger.
-
-    Args:
-        generation: How often the ledger says that rows were marked as sent.
-        branch: The ledger's own branch, a new one for each opening in which rows are marked as sent; None before the first.
-        noted: What the note says, None if there is none.
-    """
+    """Return what a note says about a ledger."""
     if noted is None:
         return Standing.UNKNOWN if generation else Standing.NEWEST
     is_newest = noted.generation <= generation and (branch or _NO_BRANCH) in noted.branches
@@ -97,10 +83,10 @@ def standing(generation: int, branch: str | None, noted: Noted | None) -> Standi
 
 
 class GenerationNote:
-    """The note of one ledger and of all its copies, in the state folder.
+    """The note of a ledger and all its copies, in the state folder.
 
     Args:
-        identity: The name that the copies share.
+        identity: The identity that all copies share.
         folder: The state folder; the user's if not given.
     """
 
@@ -110,10 +96,10 @@ class GenerationNote:
         self._known: set[tuple[str, str]] = set()
 
     def take(self) -> None:
-        """Keep other copies of the ledger from being paid from.
+        """Lock the note, so that no other copy of the ledger is paid from.
 
         Raises:
-            LedgerInUse: another copy is being paid from.
+            LedgerInUse: a run pays from another copy.
             LedgerError: the note cannot be written.
         """
         try:
@@ -124,7 +110,7 @@ class GenerationNote:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(descriptor)
-            told = "Another copy of this ledger is being paid from. Nothing was sent from this one. Keep one copy only."
+            told = "A run pays from another copy of this ledger. Nothing was sent from this one. Keep one copy only."
             raise LedgerInUse(told, pid=None) from None
         self._descriptor = descriptor
         noted = self.read()
@@ -133,24 +119,24 @@ class GenerationNote:
     def write(
         self, generation: int, at: float, branches: tuple[str | None, str], campaign: tuple[str, str] | None = None
     ) -> None:
-        """Note how far the ledger has come.
+        """Write the ledger's generation.
 
         Args:
-            generation: How often the ledger says that rows were marked as sent.
+            generation: The ledger's generation.
             at: Now, in seconds since the epoch.
-            branches: The branch of the ledger and the one that it begins now; both the same once it has begun.
-            campaign: Vendor and name of the campaign whose rows are about to be sent, None if that is not known yet.
+            branches: The branch of the ledger and the one it begins now; the same twice once it has begun.
+            campaign: Vendor and name of the campaign whose rows are about to be sent, None if not known yet.
 
         Raises:
-            LedgerError: the note cannot be written, or is no longer where it was.
+            LedgerError: the note cannot be written, or was removed.
         """
         descriptor = self._descriptor
         if descriptor is None:
-            raise RuntimeError("take the note before you write it")
+            raise RuntimeError("take the note before writing it")
         try:
             if not os.fstat(descriptor).st_nlink:
                 raise LedgerError(
-                    f"{self.path}: the note was removed while the ledger was paid from. Run the same command again."
+                    f"{self.path}: the note was removed during the run. Nothing more was sent. Run the same command again."
                 )
             known, new = (branch or _NO_BRANCH for branch in branches)
             self._put(descriptor, f"{generation:020} {at:020.6f} {known} {new}\n".encode(), 0)
@@ -161,13 +147,13 @@ class GenerationNote:
             raise self._unwritable(problem) from None
 
     def release(self) -> None:
-        """Let other copies be paid from; a second call does nothing."""
+        """Unlock the note; a second call does nothing."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def read(self) -> Noted | None:
-        """Return what is noted, None if nothing is.
+        """Return the contents of the note, None if there are none.
 
         Raises:
             LedgerError: the note cannot be read.
@@ -183,18 +169,18 @@ class GenerationNote:
             return None
         campaigns = []
         for line in rest:
-            with suppress(UnexpectedResponse, ValueError, TypeError):  # a line that was cut off by a full disk or a crash
+            with suppress(UnexpectedResponse, ValueError, TypeError):  # a line truncated by a full disk or a crash
                 vendor, name = loads(line)
                 campaigns.append((str(vendor), str(name)))
         branches = (known[3].decode(), known[4].decode())
         return Noted(generation=int(known[1]), at=float(known[2]), branches=branches, campaigns=tuple(campaigns))
 
     def _put(self, descriptor: int, data: bytes, place: int) -> None:
-        """Write a few bytes whole; a full disk may take some of them only."""
+        """Write all bytes; a full disk may take only some of them."""
         if os.pwrite(descriptor, data, place) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _unwritable(self, problem: OSError) -> LedgerError:
         return LedgerError(
-            f"{self.path}: {problem.strerror}. Set XDG_STATE_HOME to a folder that can be written. Nothing more was sent."
+            f"{self.path}: {problem.strerror}. Nothing more was sent. Set XDG_STATE_HOME to a folder that can be written."
         )

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from payouts.ledger import steps
-from payouts.ledger.likeness import folded_id, likeness
+from payouts.ledger.fingerprints import fingerprint, folded_id
 from payouts.ledger.schema import COLUMNS, entry_of
 from payouts.ledger.steps import MOST_AT_ONCE, marks
 from payouts.rows import Keys, Row
@@ -126,7 +126,7 @@ class Planner:
     def _values(self, entry: Entry) -> tuple[Any, ...]:
         grant = (entry.id, entry.line, entry.recipient, entry.item, entry.amount, entry.key)
         state = (entry.state.value, entry.planned_at, entry.problem)
-        spelled = (likeness(entry.recipient, entry.item, entry.amount), folded_id(entry.id))
+        spelled = (fingerprint(entry.recipient, entry.item, entry.amount), folded_id(entry.id))
         return (entry.number, self._number, self._vendor, *grant, *state, *spelled)
 
     def _refuse_retired(self, row_id: str, key: str, database: Connection) -> None:

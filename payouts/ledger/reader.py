@@ -1,13 +1,13 @@
-"""A look into a ledger without any right to change it, also while a run works with it."""
+"""Read-only access to a ledger, also during a run."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from attrs import frozen
+from attrs import AttrsInstance, field, fields, frozen
 
-from payouts.ledger.likeness import folded
+from payouts.ledger.fingerprints import folded
 from payouts.ledger.schema import COLUMNS, connect_to_read, entry_of
 from payouts.states import CampaignUnclear, Entry, State
 from rewards_core.validation import check_path
@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-FIELDS = {"original": ("to_user_uid", "reward_uid", "amount", "nonce"), "enkash": ("user_id", "event", "amount", "request_id")}
-"""What each vendor's files call recipient, item, amount and key."""
+T = TypeVar("T", bound=AttrsInstance)
 
 _PAID = "('sent', 'accepted', 'done', 'mismatch', 'unknown')"
-"""The states of rows that were paid, or may have been."""
+"""The states of rows that were or may have been paid."""
 
 
 @frozen(kw_only=True)
@@ -28,11 +27,11 @@ class Campaign:
     """One campaign of a ledger.
 
     Attributes:
-        number: The ledger's own number of it.
-        vendor: `"original"` or `"enkash"`.
+        number: The ledger's number of it.
+        vendor: The vendor's name.
         name: Its name.
-        target: Where the money goes out.
-        opened_at: When it was begun, in seconds since the epoch.
+        target: The vendor's base URL.
+        opened_at: When it began, in seconds since the epoch.
     """
 
     number: int
@@ -44,17 +43,17 @@ class Campaign:
 
 @frozen(kw_only=True)
 class RetiredKey:
-    """A key that was replaced, and how the row stood under it.
+    """A key that a retry replaced, and the row's result under it.
 
     Attributes:
         row_id: The row.
         retry: 0 for the row's first key, 1 for its second.
         key: The key.
-        replaced_by: The key that came after it.
-        state: How the row ended under it.
+        replaced_by: The next key.
+        state: The row's state under it.
         uid: The vendor's name of the operation.
-        problem: The error it ended with.
-        note: What somebody noted who had settled it by hand.
+        problem: The error.
+        note: The note of a settlement by hand.
         retired_at: When it was replaced, in seconds since the epoch.
     """
 
@@ -62,7 +61,7 @@ class RetiredKey:
     retry: int
     key: str
     replaced_by: str
-    state: State
+    state: State = field(converter=State)
     uid: str | None
     problem: str | None
     note: str | None
@@ -71,19 +70,19 @@ class RetiredKey:
 
 @frozen(kw_only=True)
 class Audit:
-    """What an audit came to, all its parts together.
+    """The result of an audit, all its runs together.
 
     Attributes:
-        number: The ledger's own number of it.
-        begun_at: When it was begun, in seconds since the epoch.
-        ended_at: When it had gone through all rows; None if it has not.
+        number: The ledger's number of it.
+        begun_at: When it began, in seconds since the epoch.
+        ended_at: When it was complete; None if it is not.
         rows: How many rows were compared with the vendor's books.
-        requests: How many requests that took.
+        requests: How many requests were made.
         unchecked: How many rows could not be checked.
         agree: How many rows agree with the vendor.
-        counts: Kind to the number of findings, also of kinds that are no difference.
-        unknown_allowed: How many allocations the ledger does not know, where that was allowed.
-        applied: Kind to the number of rows that were moved to what the vendor proves.
+        counts: Kind to the number of findings, including kinds that are no difference.
+        unknown_allowed: How many payments the ledger does not know, where that was allowed.
+        applied: Kind to the number of rows moved to what the vendor proves.
     """
 
     number: int
@@ -100,13 +99,13 @@ class Audit:
 
 @frozen(kw_only=True)
 class Difference:
-    """Something on which the ledger and the vendor disagreed.
+    """A difference between the ledger and the vendor's books.
 
     Attributes:
         kind: A word for programs, such as `"held"`.
-        campaign: The row's campaign; None if it concerns no row.
-        row_id: The row's id; None if it concerns none.
-        recipient: Who got it, or should have.
+        campaign: The row's campaign; None if no row is concerned.
+        row_id: The row's id; None if no row is concerned.
+        recipient: The recipient of the row or payment.
         key: The row's key.
         uid: The vendor's name of the operation.
         ledger: What the ledger said.
@@ -122,7 +121,7 @@ class Difference:
     uid: str | None
     ledger: str
     vendor: str
-    applied: bool
+    applied: bool = field(converter=bool)
 
 
 class LedgerReader:
@@ -132,9 +131,9 @@ class LedgerReader:
         path: The file.
 
     Raises:
-        LedgerError: it is not there, is no ledger, or has another layout than this program knows.
-        TypeError: `path` is no path.
-        ValueError: `path` cannot be one.
+        LedgerError: it does not exist, is not a ledger, or is newer than this program.
+        TypeError: `path` is not a path.
+        ValueError: `path` cannot be used.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -147,12 +146,12 @@ class LedgerReader:
         self._database.close()
 
     def campaigns(self) -> list[Campaign]:
-        """Return the campaigns in the order in which they were begun."""
+        """Return the campaigns, oldest first."""
         found = self._database.execute("SELECT number, vendor, name, target, opened_at FROM campaigns ORDER BY number")
-        return [Campaign(number=row[0], vendor=row[1], name=row[2], target=row[3], opened_at=row[4]) for row in found]
+        return [_read(Campaign, row) for row in found]
 
     def lost_campaigns(self, vendor: str) -> list[Campaign]:
-        """Return the campaigns that were paid from a newer copy of this ledger, and of which this one has no row."""
+        """Return the campaigns that were paid from a newer copy of this ledger and have no row in this one."""
         found = self._database.execute(
             "SELECT number FROM campaigns WHERE vendor = ? AND restored_at IS NOT NULL "
             "AND NOT EXISTS (SELECT 1 FROM rows WHERE campaign = campaigns.number)",
@@ -162,10 +161,10 @@ class LedgerReader:
         return [each for each in self.campaigns() if each.number in lost]
 
     def campaign(self, name: str | None = None, vendor: str | None = None) -> Campaign:
-        """Return the one campaign that is meant.
+        """Return the only campaign that matches.
 
         Raises:
-            CampaignUnclear: there is none of that name, or several and none was named.
+            CampaignUnclear: none matches, or several do.
         """
         known = self.campaigns()
         meant = [each for each in known if name in {None, each.name} and vendor in {None, each.vendor}]
@@ -175,18 +174,18 @@ class LedgerReader:
         if not known:
             told = "This ledger has no campaign yet."
         elif meant:
-            told = f"This ledger has several campaigns: {names}. Name one with --campaign, and --vendor where two share a name."
+            told = f"This ledger has several campaigns: {names}. Name one with --campaign, and --vendor if two share a name."
         else:
-            told = f"This ledger has no campaign {name or f'of {vendor}'}, only {names}."
+            told = f"This ledger has no campaign {name or f'of {vendor}'}. It has {names}."
         raise CampaignUnclear(told, known=len(known), meant=len(meant))
 
     def counts(self, campaign: Campaign) -> dict[State, int]:
-        """Return how many rows are in each state, of those in which there are any."""
+        """Return the number of rows in each state that has any."""
         found = self._database.execute("SELECT state, count(*) FROM rows WHERE campaign = ? GROUP BY state", (campaign.number,))
         return {State(state): int(count) for state, count in found}
 
     def entries(self, campaign: Campaign, states: Collection[State] = tuple(State)) -> Iterator[Entry]:
-        """Yield a campaign's rows in those states, in the order in which they were planned."""
+        """Yield a campaign's rows in those states, in the order they were planned."""
         marks = ", ".join("?" * len(states))
         for row in self._database.execute(
             f"SELECT {COLUMNS} FROM rows WHERE campaign = ? AND state IN ({marks}) ORDER BY number",  # noqa: S608 - constants
@@ -195,7 +194,7 @@ class LedgerReader:
             yield entry_of(row)
 
     def find(self, campaign: Campaign, row_id: str) -> Entry | None:
-        """Return how a row stands, None if the campaign has none of that id."""
+        """Return a row, None if the campaign has none with that id."""
         found = self._database.execute(
             f"SELECT {COLUMNS} FROM rows WHERE campaign = ? AND id = ?",  # noqa: S608 - a constant
             (campaign.number, row_id),
@@ -203,12 +202,12 @@ class LedgerReader:
         return None if found is None else entry_of(found)
 
     def generation(self) -> tuple[str, int, str | None]:
-        """Return the name that all copies of this ledger share, how often rows were marked as sent in it, and its branch."""
+        """Return the identity that all copies of this ledger share, its generation and its branch."""
         identity, generation, branch = self._database.execute("SELECT identity, generation, branch FROM ledger").get
         return str(identity), int(generation), branch
 
     def recipients(self, campaigns: Collection[Campaign]) -> Iterator[str]:
-        """Yield each recipient of some campaigns once."""
+        """Yield every recipient of some campaigns, each once."""
         marks = ", ".join("?" * len(campaigns))
         for (recipient,) in self._database.execute(
             f"SELECT DISTINCT recipient FROM rows WHERE campaign IN ({marks})",  # noqa: S608 - question marks
@@ -217,7 +216,7 @@ class LedgerReader:
             yield recipient
 
     def last_audit(self, campaign: Campaign) -> Audit | None:
-        """Return the last audit that has gone through all rows of a campaign, None if there is none."""
+        """Return the last complete audit of a campaign, None if there is none."""
         found = self._database.execute(
             "SELECT number FROM audits WHERE vendor = ? AND (campaign = ? OR (campaign IS NULL AND target = ?)) "
             "AND ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT 1",
@@ -226,7 +225,7 @@ class LedgerReader:
         return None if found is None else self.audit(found)
 
     def audit(self, number: int) -> Audit:
-        """Return what an audit has come to so far."""
+        """Return the result of an audit so far."""
         database = self._database
         vendor, target, only, begun_at, ended_at, rows, requests, unchecked = database.execute(
             "SELECT vendor, target, campaign, begun_at, ended_at, rows, requests, unchecked FROM audits WHERE number = ?",
@@ -261,36 +260,24 @@ class LedgerReader:
             applied={kind: applied for kind, _, applied in kinds if applied},
         )
 
-    def differences(self, audit: int, kinds: Collection[str], campaign: Campaign | None = None) -> Iterator[Difference]:
-        """Yield what an audit found of some kinds, in the order in which it was found; only of one campaign's rows if given."""
+    def differences(self, audit: int, kinds: Collection[str]) -> Iterator[Difference]:
+        """Yield the findings of an audit of some kinds, in the order they were found."""
         marks = ", ".join("?" * len(kinds))
-        of, numbers = ("", ()) if campaign is None else (" AND rows.campaign = ?", (campaign.number,))
-        for found in self._database.execute(
+        for row in self._database.execute(
             "SELECT kind, name, rows.id, differences.recipient, rows.key, differences.uid, ledger, differences.vendor, applied "  # noqa: S608
             "FROM differences LEFT JOIN rows ON rows.number = row LEFT JOIN campaigns ON campaigns.number = rows.campaign "
-            f"WHERE audit = ? AND kind IN ({marks}){of} ORDER BY differences.number",
-            (audit, *kinds, *numbers),
+            f"WHERE audit = ? AND kind IN ({marks}) ORDER BY differences.number",
+            (audit, *kinds),
         ):
-            kind, name, row_id, recipient, key, uid, ledger, vendor, applied = found
-            yield Difference(
-                kind=kind,
-                campaign=name,
-                row_id=row_id,
-                recipient=recipient,
-                key=key,
-                uid=uid,
-                ledger=ledger,
-                vendor=vendor,
-                applied=bool(applied),
-            )
+            yield _read(Difference, row)
 
     def first_key(self, entry: Entry) -> str:
-        """Return the key that a row had before any retry."""
+        """Return a row's key before any retry."""
         found = self._database.execute("SELECT key FROM retired_keys WHERE row = ? AND retry = 0", (entry.number,)).get
         return entry.key if found is None else str(found)
 
     def owner_of_key(self, vendor: str, key: str) -> tuple[str, str] | None:
-        """Return row id and campaign of the row that has a key, or had it before a retry; None if there is none."""
+        """Return row id and campaign of the row that has a key or had it before a retry, None if there is none."""
         found = self._database.execute(
             "SELECT id, name FROM rows JOIN campaigns ON campaigns.number = campaign WHERE rows.vendor = ? AND key = ? "
             "UNION ALL SELECT id, name FROM retired_keys JOIN rows ON rows.number = row "
@@ -299,16 +286,16 @@ class LedgerReader:
         ).get
         return None if found is None else (str(found[0]), str(found[1]))
 
-    def paid_alike(self, vendor: str, likeness: str) -> list[int]:
-        """Return the numbers of the campaigns that have paid a like row, or may have."""
+    def paid_alike(self, vendor: str, fingerprint: str) -> list[int]:
+        """Return the numbers of the campaigns that paid or may have paid a row with that fingerprint."""
         found = self._database.execute(
             f"SELECT DISTINCT campaign FROM rows WHERE vendor = ? AND likeness = ? AND state IN {_PAID}",  # noqa: S608 - a constant
-            (vendor, likeness),
+            (vendor, fingerprint),
         )
         return [int(number) for (number,) in found]
 
     def paid_after_failure(self, entry: Entry) -> bool:
-        """Return whether a like row of its campaign was taken up after it had failed, and was paid or may have been."""
+        """Return whether its campaign planned a row with the same fingerprint after it failed, and paid or may have paid it."""
         found = self._database.execute(
             "SELECT 1 FROM rows AS other JOIN rows AS own ON own.number = ?1 "  # noqa: S608 - a constant
             "WHERE other.vendor = own.vendor "
@@ -319,16 +306,16 @@ class LedgerReader:
         )
         return found.get is not None
 
-    def ids_alike(self, campaign: Campaign, likeness: str) -> Iterator[str]:
-        """Yield the ids of a campaign's like rows that were paid, or may have been."""
+    def ids_alike(self, campaign: Campaign, fingerprint: str) -> Iterator[str]:
+        """Yield the ids of a campaign's rows with that fingerprint that were or may have been paid."""
         for (row_id,) in self._database.execute(
             f"SELECT id FROM rows WHERE vendor = ? AND likeness = ? AND campaign = ? AND state IN {_PAID}",  # noqa: S608 - a constant
-            (campaign.vendor, likeness, campaign.number),
+            (campaign.vendor, fingerprint, campaign.number),
         ):
             yield row_id
 
     def respelled(self, campaign: Campaign, row_id: str, recipient: str) -> str | None:
-        """Return the id of another row of a campaign that is this one spelled in another way, None if there is none."""
+        """Return the id of another row of a campaign that is another spelling of this one, None if there is none."""
         spelling, payee = folded(row_id), folded(recipient)
         found: list[Any] = self._database.execute(
             "SELECT id, recipient FROM rows WHERE campaign = ?1 AND folded_id = ?2 "
@@ -341,22 +328,16 @@ class LedgerReader:
         return None
 
     def retired_keys(self, campaign: Campaign) -> Iterator[RetiredKey]:
-        """Yield the keys that were replaced, row by row, the oldest first."""
+        """Yield the keys that retries replaced, row by row, oldest first."""
         for row in self._database.execute(
             "SELECT rows.id, retry, retired_keys.key, replaced_by, retired_keys.state, retired_keys.uid, retired_keys.problem, "
             "retired_keys.note, retired_at FROM retired_keys JOIN rows ON rows.number = retired_keys.row WHERE campaign = ? "
             "ORDER BY row, retry",
             (campaign.number,),
         ):
-            row_id, retry, key, replaced_by, state, uid, problem, note, retired_at = row
-            yield RetiredKey(
-                row_id=row_id,
-                retry=retry,
-                key=key,
-                replaced_by=replaced_by,
-                state=State(state),
-                uid=uid,
-                problem=problem,
-                note=note,
-                retired_at=retired_at,
-            )
+            yield _read(RetiredKey, row)
+
+
+def _read(record: type[T], row: Sequence[Any]) -> T:
+    """Return a record of a row whose columns are selected in the order of its attributes."""
+    return record(**dict(zip((each.name for each in fields(record)), row, strict=True)))

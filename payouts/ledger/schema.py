@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import fields
 
-from payouts.ledger.likeness import folded_id, likeness
+from payouts.ledger.fingerprints import fingerprint, folded_id
 from payouts.ledger.lock import LedgerLock
 from payouts.states import Entry, LedgerError, State
 from rewards_core.errors import StoreError
@@ -153,7 +153,7 @@ layout must have the same.
 def _register(connection: Connection) -> None:
     """Give a connection the functions that bring an older ledger to this layout."""
     functions: tuple[tuple[str, Callable[..., str | None], int], ...] = (
-        ("likeness", likeness, 3),
+        ("likeness", fingerprint, 3),
         ("folded_id", folded_id, 1),
         ("identity", _identity, 1),
     )

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from payouts.asking import paced
 from payouts.pipeline.sending import Sender
 from payouts.pipeline.settling import Settlement
+from payouts.request_budget import paced
 from payouts.source.groups import Rows, groups_of
 from payouts.states import SETTLED, Entry, State
 from rewards_core.errors import RewardsError

@@ -1,8 +1,8 @@
-"""What the ledger says of the rows of a file before any of them is sent: known, changed, or a repeat of what was paid."""
+"""The comparison of a file with the ledger before anything is sent: rows that are known, changed, or repeat paid rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -11,9 +11,8 @@ from attrs import frozen
 
 from payouts import money
 from payouts.ledger.decisions import record
-from payouts.ledger.likeness import likeness
-from payouts.ledger.reader import FIELDS, Campaign, LedgerReader
-from payouts.rows import InvalidRow, Row, derive_key
+from payouts.ledger.fingerprints import fingerprint
+from payouts.rows import FIELDS, InvalidRow, Row, derive_key
 from payouts.source.checks import MAX_ITEMS
 from payouts.spelling import told_apart
 from payouts.states import SETTLED, Entry, State, same_amount
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from types import TracebackType
 
+    from payouts.ledger.reader import Campaign, LedgerReader
     from payouts.ledger.sqlite import Ledger
-    from payouts.source.lines import Mistake
     from rewards_core.sqlite.connection import Connection
 
 _MAY_BE_SENT = frozenset({State.PLANNED, State.SENT, State.UNKNOWN})
@@ -35,11 +34,11 @@ class Repeat:
     """Rows of a file that repeat recipient, reward and amount of rows of one campaign.
 
     Attributes:
-        campaign: The campaign, which has paid them or may have.
-        rows: How many rows of the file do.
-        line: Where the first one stands.
-        itself: Whether it is the campaign that is to be paid.
-        lost: Whether the ledger was restored from a copy that does not have the campaign's rows, so that any row may repeat them.
+        campaign: The campaign, which paid or may have paid them.
+        rows: How many rows of the file repeat its rows.
+        line: The line of the first of them.
+        itself: Whether it is the campaign of this run.
+        lost: Whether the ledger was restored from a copy without the campaign's rows, so that any row may repeat them.
     """
 
     campaign: Campaign
@@ -51,12 +50,12 @@ class Repeat:
 
 @frozen(kw_only=True)
 class KeysElsewhere:
-    """Rows of a file that bring keys under which rows of another campaign are paid; a key pays once, so they cannot be.
+    """Rows of a file with keys of another campaign; a key pays once, so they cannot be paid.
 
     Attributes:
         campaign: The name of that campaign.
-        rows: How many rows of the file do.
-        line: Where the first one stands.
+        rows: How many rows of the file have its keys.
+        line: The line of the first of them.
     """
 
     campaign: str
@@ -65,21 +64,22 @@ class KeysElsewhere:
 
 
 class Preflight:
-    """Compare the rows of one file with the ledger; use it inside `with`, and for one reading of the file.
+    """Compare the rows of one file with the ledger; use it inside `with`, for one reading of the file.
 
     Args:
         reader: The ledger.
-        vendor: Who is to pay.
+        vendor: The vendor's name.
         name: The campaign, which the ledger may not know yet.
         repeats_of: Names or patterns of the campaigns that rows may repeat.
 
     Attributes:
-        identity: The name that the ledger shares with its copies.
-        campaign: The campaign as the ledger knows it, None if it is new.
+        identity: The identity that the ledger shares with its copies.
+        campaign: The campaign in the ledger, None if it is new.
+        allowed: The ledger's numbers of the campaigns that rows may repeat.
         known: How many rows of the file the campaign has.
-        settled: Of those, how many cost no further request.
-        rows: How many rows of the file were looked at.
-        new: What the rows that the campaign does not have come to, for the first 1,000 rewards; the number of rows and the sum.
+        settled: How many of those need no further request.
+        rows: How many rows of the file were compared.
+        new: Reward or event to the number and total of the rows that the campaign does not have, for the first 1,000.
     """
 
     def __init__(self, reader: LedgerReader, vendor: str, name: str, repeats_of: Sequence[str] = ()) -> None:
@@ -98,7 +98,7 @@ class Preflight:
         }
         self._keys_elsewhere: dict[str, tuple[int, int]] = {}
         self._repeats: dict[int, tuple[int, int]] = {}
-        self._alike = temporary()  # what is alike in this campaign itself
+        self._alike = temporary()  # rows that repeat rows of this campaign
         self._alike.execute("CREATE TABLE alike (likeness TEXT, line INTEGER)")
         self.rows = self.known = self.settled = 0
         self.new: dict[str, tuple[int, Decimal]] = {}
@@ -110,10 +110,10 @@ class Preflight:
         self._alike.close()
 
     def __call__(self, row: Row) -> None:
-        """Look at one row.
+        """Compare one row.
 
         Raises:
-            InvalidRow: the ledger has it with other content, or it brings the key of another row of the campaign.
+            InvalidRow: the ledger has it with other content, or its key belongs to another row of the campaign.
         """
         self.rows += 1
         known = None if self.campaign is None else self._reader.find(self.campaign, row.id)
@@ -121,7 +121,7 @@ class Preflight:
             self._refuse_changed(self.campaign, known, row)
             self.known += 1
             self.settled += known.state in SETTLED
-            if known.state in _MAY_BE_SENT:  # it may have been paid elsewhere meanwhile
+            if known.state in _MAY_BE_SENT:  # it may have been paid elsewhere since
                 self._compare(row)
                 if known.retries and self._reader.paid_after_failure(known):
                     self._count(self._number, row)
@@ -134,22 +134,24 @@ class Preflight:
                 rows, total = self.new.get(row.item, (0, money.ZERO))
                 self.new[row.item] = (rows + 1, money.add(total, row.amount or money.ZERO))
 
-    def conclude(self, line_of: Callable[[str], int | None]) -> Iterable[Mistake]:
-        """Compare the file as a whole with the ledger, after its last row; what is found is no mistake of a single row.
-
-        Args:
-            line_of: Returns on which line of the file a row id stands, None if it is not there.
-        """
-        if self.campaign is not None:
-            self._count_repeats_of_itself(self.campaign, line_of)
-        return ()
+    def conclude(self, line_of: Callable[[str], int | None]) -> None:
+        """Compare the file as a whole, after its last row: count rows that repeat rows of their own campaign."""
+        if self.campaign is None:
+            return
+        total, first = self._repeats.get(self.campaign.number, (0, 0))
+        for alike, rows, line in self._alike.execute("SELECT likeness, count(*), min(line) FROM alike GROUP BY likeness"):
+            if any(line_of(row_id) is None for row_id in self._reader.ids_alike(self.campaign, alike)):
+                total += rows
+                first = min(first or line, line)
+        if total:
+            self._repeats[self.campaign.number] = (total, first)
 
     def keys_elsewhere(self) -> list[KeysElsewhere]:
-        """Return the other campaigns whose keys the file brings."""
+        """Return the other campaigns whose keys the file has."""
         return [KeysElsewhere(campaign=name, rows=rows, line=line) for name, (rows, line) in self._keys_elsewhere.items()]
 
     def repeats(self) -> list[Repeat]:
-        """Return the repeats that nothing has allowed yet, those of the campaign with most of them first."""
+        """Return the repeats that are not allowed yet, the campaign with the most first."""
         found = [
             Repeat(campaign=self._campaigns[number], rows=rows, line=line, itself=number == self._number)
             for number, (rows, line) in self._repeats.items()
@@ -161,7 +163,7 @@ class Preflight:
         return sorted(found, key=lambda repeat: (-repeat.rows, repeat.campaign.number))
 
     def repeated(self) -> list[int]:
-        """Return the ledger's numbers of the campaigns that the file repeats and may."""
+        """Return the ledger's numbers of the campaigns that the file repeats with permission."""
         return sorted(self.allowed & self._repeats.keys())
 
     def _refuse_changed(self, campaign: Campaign, known: Entry, row: Row) -> None:
@@ -178,7 +180,7 @@ class Preflight:
             pairs = [told_apart(before, now) for _, before, now in other]
             had, has = (" and ".join(words) for words in zip(*pairs, strict=True))
             told = (
-                f"row {row.id} is in the ledger as {known.state} with {had}; the file now has {has}. A row never changes: "
+                f"row {row.id} is in the ledger as {known.state} with {had}; the file now has {has}. A row cannot change: "
                 "undo the change, or give the new grant a new id"
             )
             raise InvalidRow(told, name=other[0][0], kind="changed")
@@ -188,27 +190,27 @@ class Preflight:
         if found is not None:
             one, other = told_apart(row.id, found)
             told = (
-                f"row id {one} is another spelling of row {other}, which this campaign has, to the same recipient. If they are "
-                "one grant, give the row that id again; if not, give it a new id"
+                f"row id {one} is another spelling of row {other} of this campaign, to the same recipient. If they are one "
+                "grant, give the row its old id; if not, give it a new one"
             )
             raise InvalidRow(told, name="id", kind="respelled")
 
     def _key_is_elsewhere(self, row: Row) -> bool:
-        """Return whether a row brings the key of a row of another campaign, and count it."""
+        """Return whether a row has the key of a row of another campaign, and count it."""
         owner = None if row.given_key is None else self._reader.owner_of_key(self._vendor, row.given_key)
         if owner is None:
             return False
         row_id, campaign = owner
         if campaign == self._name:
-            told = f"this key belongs to row {row_id} of this campaign. If it is the same grant, give the row that id again"
+            told = f"this key belongs to row {row_id} of this campaign. If it is the same grant, give the row its old id"
             raise InvalidRow(told, name=FIELDS[self._vendor][3], kind="key_of_another_row")
         rows, line = self._keys_elsewhere.get(campaign, (0, row.line))
         self._keys_elsewhere[campaign] = (rows + 1, line)
         return True
 
     def _compare(self, row: Row) -> None:
-        """Count a row that repeats what was paid."""
-        alike = likeness(row.recipient, row.item, row.amount)
+        """Count a row if it repeats paid rows."""
+        alike = fingerprint(row.recipient, row.item, row.amount)
         for number in self._reader.paid_alike(self._vendor, alike):
             if number == self._number:
                 self._alike.execute("INSERT INTO alike VALUES (?, ?)", (alike, row.line))
@@ -219,25 +221,9 @@ class Preflight:
         rows, line = self._repeats.get(campaign, (0, row.line))
         self._repeats[campaign] = (rows + 1, line)
 
-    def _count_repeats_of_itself(self, campaign: Campaign, line_of: Callable[[str], int | None]) -> None:
-        """Count the rows that repeat rows of their own campaign which the file does not have."""
-        total, first = self._repeats.get(campaign.number, (0, 0))
-        for alike, rows, line in self._alike.execute("SELECT likeness, count(*), min(line) FROM alike GROUP BY likeness"):
-            if any(line_of(row_id) is None for row_id in self._reader.ids_alike(campaign, alike)):
-                total += rows
-                first = min(first or line, line)
-        if total:
-            self._repeats[campaign.number] = (total, first)
-
 
 async def record_repeats(ledger: Ledger, campaigns: Sequence[int], at: float) -> None:
-    """Keep it as decisions that rows of other campaigns are paid again by the ledger's campaign.
-
-    Args:
-        ledger: The open ledger of the campaign.
-        campaigns: The ledger's numbers of those that it repeats.
-        at: Seconds since the epoch.
-    """
+    """Record the decisions that the ledger's campaign may pay rows of other campaigns again."""
     if campaigns:
         await ledger.transact(partial(_record, ledger.number, campaigns, at))
 

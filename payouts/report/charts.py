@@ -1,4 +1,4 @@
-"""The report's two pictures, as SVG that stands in the page."""
+"""The report's two charts as inline SVG."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WIDTH, _HEIGHT = 520, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 26
 _FOOT = _HEIGHT - 6
 WAY_CLASSES = {"webhook": "done", "poll": "accepted", "reply": "done"}
-"""The class, and so the colour, of each way in which rows are settled."""
+"""The CSS class, and so the colour, of each way to settle."""
 
 
 def duration(seconds: float) -> str:
@@ -28,7 +28,7 @@ def duration(seconds: float) -> str:
 
 
 def progress_chart(progress: Progress) -> str:
-    """Return the SVG of how many rows had been sent and settled at each moment."""
+    """Return the SVG of the rows sent and settled over time."""
     most = max(progress.sent[-1], progress.settled[-1])
     moments = [progress.begin, (progress.begin + progress.end) / 2, progress.end]
     day = "%H:%M:%S" if progress.end - progress.begin < 86_400 else "%d %b %H:%M"
@@ -49,7 +49,7 @@ def progress_chart(progress: Progress) -> str:
 
 
 def times_chart(times: Mapping[str, Times]) -> str:
-    """Return the SVG of how long rows took to settle, with one bar for each way beside the others."""
+    """Return the SVG of the times to settle, with one bar per way to settle."""
     used = [place for each in times.values() for place, count in enumerate(each.bars) if count]
     first, last = min(used), max(used)
     steps = SETTLE_STEPS[first : last + 1]

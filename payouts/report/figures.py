@@ -1,4 +1,4 @@
-"""What a ledger adds up to: one pass over the rows of a campaign, every sum exact."""
+"""The figures of a campaign: one pass over its rows, every sum exact."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from payouts.ledger.reader import Campaign, LedgerReader
 
-MOST_LISTED = 10_000
-MOST_ITEMS = 200
+MAX_LISTED = 10_000
+MAX_ITEMS = 200
 SLICES = 60
 ORDER = (
     State.DONE,
@@ -31,22 +31,22 @@ ORDER = (
     State.FAILED,
     State.REJECTED,
 )
-"""The states in the order of a report: paid, on the way, then what needs a person."""
+"""The states in the order of a report: paid, in progress, then those that need a person."""
 NOT_DONE = (*ORDER[4:], *ORDER[1:4])
 """The states of rows that are not confirmed as paid, those that need a person first."""
 WAYS = ("webhook", "poll", "reply")
-"""How a row is settled, other than by a person."""
+"""How a row is settled without a person."""
 SETTLE_STEPS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, math.inf)
-"""Upper ends of the bars of the distribution of times, in seconds."""
+"""Upper bounds of the bars of the distribution, in seconds."""
 
 
 @define(kw_only=True)
 class Item:
-    """One reward contract or event: the rows and the sum of their amounts in each state.
+    """The rows and amounts of one reward contract or event.
 
     Attributes:
         counts: State to the number of rows.
-        sums: State to the exact sum of their amounts; empty where the rows carry none.
+        sums: State to the exact sum of their amounts; empty if the rows have no amounts.
     """
 
     counts: dict[State, int] = Factory(dict)
@@ -71,9 +71,9 @@ class Problem:
     """One kind of error.
 
     Attributes:
-        state: The state it led to.
-        kind: Its type.
-        rows: How many rows it happened to.
+        state: The state of the rows.
+        kind: The type of the error.
+        rows: How many rows have it.
         example: The message of one of them.
     """
 
@@ -85,13 +85,13 @@ class Problem:
 
 @frozen(kw_only=True)
 class Times:
-    """How long it took from the first request to a known end, in seconds.
+    """The times from the first request to settlement, in seconds.
 
     Attributes:
         rows: How many rows were settled this way.
-        median: Half of them took at most this.
-        p95: 95 of 100 took at most this.
-        longest: The longest.
+        median: The median.
+        p95: The 95th percentile.
+        longest: The maximum.
         bars: How many fall under each of `SETTLE_STEPS`.
     """
 
@@ -104,7 +104,7 @@ class Times:
 
 @frozen(kw_only=True)
 class Progress:
-    """How many rows had been sent and settled at the end of each slice of time.
+    """The rows sent and settled by the end of each slice of time.
 
     Attributes:
         begin: Seconds since the epoch.
@@ -121,18 +121,18 @@ class Progress:
 
 @define(kw_only=True)
 class Figures:
-    """Everything that a report says about a campaign.
+    """The figures of a campaign.
 
     Attributes:
-        campaign: Which one.
-        items: Reward contract or event to its figures, in the order of first appearance; at most 200.
-        more_items: How many rows belong to further ones.
+        campaign: The campaign.
+        items: Reward contract or event to its figures, in order of appearance; at most 200.
+        more_items: How many rows belong to further rewards or events.
         counts: State to the number of rows.
-        times: How rows were settled (`"webhook"`, `"poll"`, `"reply"`) to how long it took.
-        progress: None before anything has been sent.
+        times: The way to settle (`"webhook"`, `"poll"`, `"reply"`) to its times.
+        progress: Rows over time; None before anything was sent.
         problems: The kinds of errors, the most frequent first.
         open: The rows that are not done, those that need a person first; at most 10,000.
-        retired: How many keys were replaced by a retry.
+        retired: How many keys were replaced by retries.
     """
 
     campaign: Campaign
@@ -152,12 +152,12 @@ class Figures:
 
     @property
     def done(self) -> int:
-        """Rows that were paid."""
+        """Paid rows."""
         return self.counts.get(State.DONE, 0)
 
     @property
     def settled(self) -> int:
-        """Rows with a known end, however it became known: paid, failed, mismatched or rejected."""
+        """Rows with a known result: paid, failed, mismatched or rejected."""
         return sum(self.counts.get(state, 0) for state in SETTLED)
 
 
@@ -171,7 +171,7 @@ def gather(reader: LedgerReader, campaign: Campaign) -> Figures:
     for entry in reader.entries(campaign):
         _count(figures, entry)
         if entry.state is not State.DONE:
-            if len(not_done[entry.state]) < MOST_LISTED:
+            if len(not_done[entry.state]) < MAX_LISTED:
                 not_done[entry.state].append(entry)
             _blame(problems, entry)
         if entry.sent_at is not None:
@@ -180,7 +180,7 @@ def gather(reader: LedgerReader, campaign: Campaign) -> Figures:
                 settled.append(entry.settled_at)
                 if entry.settled_by in WAYS:
                     waits.setdefault(entry.settled_by, array("d")).append(max(0.0, entry.settled_at - entry.sent_at))
-    figures.open = list(islice(chain.from_iterable(not_done.values()), MOST_LISTED))
+    figures.open = list(islice(chain.from_iterable(not_done.values()), MAX_LISTED))
     figures.times = {way: _times(sorted(waits[way])) for way in sorted(waits, key=WAYS.index)}
     figures.progress = _progress(sent, settled)
     figures.problems = sorted(problems.values(), key=lambda problem: -problem.rows)
@@ -193,7 +193,7 @@ def _count(figures: Figures, entry: Entry) -> None:
     figures.counts[state] = figures.counts.get(state, 0) + 1
     item = figures.items.get(entry.item)
     if item is None:
-        if len(figures.items) >= MOST_ITEMS:
+        if len(figures.items) >= MAX_ITEMS:
             figures.more_items += 1
             return
         item = figures.items[entry.item] = Item()
@@ -214,11 +214,11 @@ def _times(waits: Sequence[float]) -> Times:
     bars = [0] * len(SETTLE_STEPS)
     for wait in waits:
         bars[next(place for place, step in enumerate(SETTLE_STEPS) if wait <= step)] += 1
-    return Times(rows=len(waits), median=_share(waits, 0.5), p95=_share(waits, 0.95), longest=waits[-1], bars=tuple(bars))
+    return Times(rows=len(waits), median=_quantile(waits, 0.5), p95=_quantile(waits, 0.95), longest=waits[-1], bars=tuple(bars))
 
 
-def _share(ordered: Sequence[float], share: float) -> float:
-    """Return the smallest value that this share of all values does not exceed."""
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """Return a quantile of sorted values."""
     return ordered[max(0, math.ceil(len(ordered) * share) - 1)]
 
 

@@ -1,4 +1,4 @@
-"""What the HTML files have in common: they need nothing but themselves, and a stranger's text in them can only be read."""
+"""What the HTML files share: they are self-contained, and text from outside is never markup."""
 
 from __future__ import annotations
 
@@ -12,12 +12,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-ur
 
 
 def begin(title: str, style: str = "") -> str:
-    """Return the beginning of a page, up to where its sections stand.
-
-    Args:
-        title: Of the window; any text.
-        style: Style sheets beside the common one.
-    """
+    """Return the beginning of a page, up to its sections."""
     common = files("payouts").joinpath("report.css").read_text("utf-8")
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -31,15 +26,15 @@ END = "</main></body></html>\n"
 
 
 def safe(text: object) -> str:
-    """Return a text as one line of HTML in which nothing is markup."""
+    """Return a text as one line of HTML without markup."""
     return html.escape(one_line(str(text), 1000), quote=True)
 
 
 def name(text: str) -> str:
-    """Return an id, which only breaks into lines if it is very long."""
+    """Return an id as HTML that breaks into lines only if it is very long."""
     return f'<span class="{"name" if len(text) <= 32 else "name long"}">{safe(text)}</span>'
 
 
 def moment(seconds: float) -> str:
-    """Return a time in words, given in seconds since the epoch."""
+    """Return a time, in seconds since the epoch, in words."""
     return f"{datetime.fromtimestamp(seconds, UTC):%-d %B %Y, %H:%M:%S} UTC"

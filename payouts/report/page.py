@@ -1,27 +1,33 @@
-"""The report: one HTML file that loads nothing else, and in which a vendor's text is only ever text."""
+"""The report of a campaign: one self-contained HTML file."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from payouts import money
+from payouts.audit.comparison import DIFFERENCES, shown
 from payouts.ledger.reader import LedgerReader
-from payouts.report.audit_section import audit_headline, audit_section
 from payouts.report.charts import WAY_CLASSES, duration, progress_chart, times_chart
 from payouts.report.figures import ORDER, Figures, gather
 from payouts.report.html import END, begin, moment, safe
 from payouts.report.html import name as name_of
 from payouts.report.results import replacing
+from payouts.rows import ROW_TYPES
 from payouts.states import Entry, State
 from rewards_core.text import counted
 from rewards_core.validation import check_callable, check_path
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from payouts.ledger.reader import Audit, Campaign, Difference
 
 _MEANINGS = {
     State.PLANNED: "not sent yet",
@@ -29,19 +35,20 @@ _MEANINGS = {
     State.ACCEPTED: "accepted, not on the blockchain yet",
     State.DONE: "paid",
     State.FAILED: "failed on the blockchain",
-    State.MISMATCH: "settled differently from what the row says",
+    State.MISMATCH: "settled, but not as the row says",
     State.REJECTED: "refused, not paid",
     State.UNKNOWN: "may have been paid; no confirmation",
 }
 _TO_DO = {
-    State.UNKNOWN: "Ask the vendor about its key, then settle it with <code>payouts resolve</code>.",
-    State.MISMATCH: "Ask the vendor: what was paid under the key differs from the row.",
-    State.FAILED: "Once the cause is fixed, pay it again with a new key: <code>payouts retry</code>.",
-    State.REJECTED: "Fix what was refused, then pay it with a new key: <code>payouts retry</code>.",
+    State.UNKNOWN: "Ask the vendor about the key, then settle the row with <code>payouts resolve</code>.",
+    State.MISMATCH: "Ask the vendor: the payment under the key differs from the row.",
+    State.FAILED: "Fix the cause, then pay it again with a new key: <code>payouts retry</code>.",
+    State.REJECTED: "Fix the cause, then pay it with a new key: <code>payouts retry</code>.",
     State.ACCEPTED: "Run the same command again: it waits for the blockchain and sends nothing twice.",
     State.SENT: "Run the same command again: it looks the row up first. A row that cannot be looked up becomes unknown.",
-    State.PLANNED: "Run the same command again. Rows further down in the file may not be in the ledger yet.",
+    State.PLANNED: "Run the same command again. Later rows of the file may not be in the ledger yet.",
 }
+MAX_DIFFERENCES = 1_000
 _WAYS = {"webhook": "by webhook", "poll": "by poll", "reply": "by the reply"}
 
 
@@ -56,17 +63,17 @@ def write_report(
     """Write the report of a campaign and return its figures.
 
     Args:
-        ledger: The ledger; a run may be writing it.
+        ledger: The ledger; a run may be writing to it.
         path: The HTML file; only its owner can read it.
-        campaign: The campaign; not needed if the ledger has only one.
-        vendor: The vendor of the campaign, if two campaigns share a name.
+        campaign: The campaign; may be left out if the ledger has only one.
+        vendor: The vendor, if two campaigns have the same name.
         clock: Seconds since the epoch.
 
     Raises:
-        LedgerError: the ledger cannot be read, or several campaigns fit.
+        LedgerError: the ledger cannot be read, or several campaigns match.
         OSError: the file cannot be written.
-        TypeError: a path is none.
-        ValueError: a path cannot be one.
+        TypeError: an argument is not a path.
+        ValueError: a path cannot be used.
     """
     ledger, path = check_path(ledger, "ledger"), check_path(path, "path")
     check_callable(clock, "clock")
@@ -98,7 +105,7 @@ def _page(figures: Figures, audit: str, warning: str, now: float) -> Iterable[st
 
 def _header(figures: Figures, name: str) -> str:
     campaign, progress = figures.campaign, figures.progress
-    vendor = {"original": "Original tokens", "enkash": "EnKash coins"}[campaign.vendor]
+    vendor = ROW_TYPES[campaign.vendor].title
     when = f"started {moment(campaign.opened_at)}"
     if progress is not None:
         begin, end = (datetime.fromtimestamp(moment, UTC) for moment in (progress.begin, progress.end))
@@ -127,7 +134,7 @@ def _summary(figures: Figures, warning: str) -> str:
 
 
 def _amounts(figures: Figures) -> str:
-    coins = figures.campaign.vendor == "enkash"
+    row_type = ROW_TYPES[figures.campaign.vendor]
     bodies = []
     for uid, item in figures.items.items():
         lines = [_amount_line("<b>all</b>", item.rows, item.total if item.sums else None)] if len(item.counts) > 1 else []
@@ -135,11 +142,12 @@ def _amounts(figures: Figures) -> str:
         head = f'<th rowspan="{len(lines)}">{name_of(uid)}</th>'
         bodies.append(f"<tbody><tr>{head}{'</tr><tr>'.join(lines)}</tr></tbody>")
     more = f'<p class="note">And {figures.more_items:,} rows of others, not listed here.</p>' if figures.more_items else ""
-    what = "Event" if coins else "Reward"
-    title = "Rows by event and state" if coins else "Money by reward and state"
-    note = "the coins of a row are set by its event" if coins else "each reward is a token of its own; sums are exact"
-    amount = "" if coins else '<th class="number">Amount</th>'
-    head = f'<thead><tr><th>{what}</th><th>State</th><th class="number">Rows</th>{amount}</tr></thead>'
+    if row_type.has_amounts:
+        title, note = f"Money by {row_type.item_word} and state", f"each {row_type.item_word} has its own token; sums are exact"
+        amount = '<th class="number">Amount</th>'
+    else:
+        title, note, amount = f"Rows by {row_type.item_word} and state", f"the {row_type.item_word} sets the amount of a row", ""
+    head = f'<thead><tr><th>{row_type.item_word.capitalize()}</th><th>State</th><th class="number">Rows</th>{amount}</tr></thead>'
     table = f'<div class="scroll"><table class="sums">{head}{"".join(bodies)}</table></div>'
     return f"<section><h2>{title}<small>{note}</small></h2>{table}{more}</section>\n"
 
@@ -154,7 +162,7 @@ def _rows(count: int) -> str:
 
 
 def _sum(amount: Decimal) -> str:
-    """Return a sum that is drawn smaller where the page is too narrow for its digits, and never broken."""
+    """Return a sum that never breaks, and shrinks where the page is too narrow for its digits."""
     shown = money.shown(amount)
     digits = len(shown) - 0.5 * (shown.count(",") + shown.count("."))  # a separator is half as wide as a digit
     return f'<data class="sum" value="{money.text(amount)}" style="--digits:{digits}">{shown}</data>'
@@ -162,7 +170,7 @@ def _sum(amount: Decimal) -> str:
 
 def _progress(figures: Figures) -> str:
     if figures.progress is None:
-        again = " under the present keys" if figures.retired else ""
+        again = " under the new keys" if figures.retired else ""
         return f"<section><h2>Progress over time</h2><p>Nothing has been sent{again} yet.</p></section>\n"
     progress = figures.progress
     lasted = progress.end - progress.begin
@@ -217,8 +225,9 @@ def _open(figures: Figures) -> Iterable[str]:
         yield f"<p>{'None: every row is paid.' if figures.rows else 'The campaign has no rows yet.'}</p></section>\n"
         return
     yield _to_do(figures)
-    coins = figures.campaign.vendor == "enkash"
-    what = "<th>Event</th>" if coins else '<th>Reward</th><th class="number">Amount</th>'
+    row_type = ROW_TYPES[figures.campaign.vendor]
+    what = f"<th>{row_type.item_word.capitalize()}</th>"
+    what += '<th class="number">Amount</th>' if row_type.has_amounts else ""
     yield (
         '<div class="scroll"><table class="cards"><thead><tr><th>Row</th><th>State</th><th>Recipient</th>'
         f"{what}</tr></thead><tbody>\n"
@@ -245,12 +254,12 @@ def _open_row(entry: Entry) -> str:
 
 
 def _to_do(figures: Figures) -> str:
-    """Say what can be done about the rows that are there, once for each state."""
+    """Return what to do about the open rows, once for each state."""
     to_do = dict(_TO_DO)
-    if figures.campaign.vendor == "original":  # EnKash cannot be asked about a request id
+    if ROW_TYPES[figures.campaign.vendor].has_lookup:
         to_do[State.UNKNOWN] = (
-            "Run the same command again: it looks the row up. If it stays unknown, ask the vendor about its key, "
-            "then settle it with <code>payouts resolve</code>."
+            "Run the same command again: it looks the row up. If it stays unknown, ask the vendor about the key, then settle the "
+            "row with <code>payouts resolve</code>."
         )
     told = "".join(
         f"<li>{_state(state)} <span>{advice}</span></li>" for state, advice in to_do.items() if figures.counts.get(state)
@@ -264,3 +273,64 @@ def _said(text: str) -> str:
 
 def _state(state: State) -> str:
     return f'<span class="state {state}">{state}</span>'
+
+
+def audit_section(reader: LedgerReader, campaign: Campaign) -> str:
+    """Return the section as HTML."""
+    audit = reader.last_audit(campaign)
+    if audit is None or audit.ended_at is None:
+        return "<section><h2>Audit</h2><p>Not compared with the vendor's books yet: <code>payouts audit</code>.</p></section>\n"
+    when = f"{datetime.fromtimestamp(audit.ended_at, UTC):%-d %B %Y, %H:%M} UTC"
+    found = _differences(reader, audit, campaign)
+    listed = list(islice(found, MAX_DIFFERENCES))
+    more = sum(1 for _ in found)
+    told = f"{audit.rows:,} rows were compared with the vendor's books."
+    if audit.unchecked:
+        told += f" {audit.unchecked:,} could not be checked."
+    told += " Nothing differs." if not listed else ""
+    parts = [f'<section id="audit"><h2>Audit<small>{when}</small></h2><p>{told}</p>']
+    if listed:
+        meanings = "".join(f"<li><b>{kind}</b> <span>{_advice(kind)}</span></li>" for kind in DIFFERENCES if _has(listed, kind))
+        head = "".join(f"<th>{word}</th>" for word in ("Row", "Kind", "Ledger said", "Vendor said", "Uid"))
+        rows = "".join(_difference(each) for each in listed)
+        parts.append(f'<ul class="to-do">{meanings}</ul><div class="scroll"><table class="cards"><thead><tr>{head}</tr></thead>')
+        parts.append(f"<tbody>{rows}</tbody></table></div>")
+    if more:
+        parts.append(f'<p class="note">And {more:,} more.</p>')
+    return "".join([*parts, "</section>\n"])
+
+
+def audit_headline(reader: LedgerReader, campaign: Campaign) -> str:
+    """Return a warning, as HTML, of differences that the last audit found and did not correct; empty if there are none."""
+    audit = reader.last_audit(campaign)
+    if audit is None or audit.ended_at is None:
+        return ""
+    left = sum(not each.applied for each in _differences(reader, audit, campaign))
+    if not left:
+        return ""
+    day = f"{datetime.fromtimestamp(audit.ended_at, UTC):%-d %B %Y}"
+    return f'<p class="warning">The audit of {day} found {counted(left, "difference")}; see <a href="#audit">Audit</a>.</p>'
+
+
+def _differences(reader: LedgerReader, audit: Audit, campaign: Campaign) -> Iterator[Difference]:
+    """Yield the differences of the campaign's rows, and those that concern no row but one of its users."""
+    users: frozenset[str] | None = None
+    for each in reader.differences(audit.number, list(DIFFERENCES)):
+        if each.row_id is None:
+            users = frozenset(reader.recipients([campaign])) if users is None else users
+        if each.campaign == campaign.name or (each.row_id is None and each.recipient in (users or ())):
+            yield each
+
+
+def _difference(each: Difference) -> str:
+    kind = f"{each.kind}, corrected" if each.applied else each.kind
+    cells = (each.row_id or each.recipient, kind, shown(each.kind, each.ledger), shown(each.kind, each.vendor), each.uid or "")
+    return f"<tr>{''.join(f'<td>{safe(cell)}</td>' for cell in cells)}</tr>"
+
+
+def _has(listed: list[Difference], kind: str) -> bool:
+    return any(each.kind == kind and not each.applied for each in listed)
+
+
+def _advice(kind: str) -> str:
+    return re.sub("`([^`]*)`", r"<code>\1</code>", safe(DIFFERENCES[kind]))

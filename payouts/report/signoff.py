@@ -1,4 +1,4 @@
-"""The decisions by hand as files for sign-off: a CSV for a spreadsheet, and one HTML page to read, print and sign."""
+"""The decisions as files for sign-off: CSV for a spreadsheet, and one HTML page to read, print and sign."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from payouts import money
+from payouts.cells import iso, protect
 from payouts.report.html import END, begin, moment, name, safe
-from payouts.report.results import harmless, iso, replacing
+from payouts.report.results import replacing
 from rewards_core.text import counted
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ main { max-width: 84rem; }
 """
 _KINDS = {
     "resolve": "settled by hand",
-    "undo": "decision taken back",
+    "undo": "decision undone",
     "retry": "retry with a new key",
     "repeats": "repeats allowed",
     "audit": "corrected by an audit",
@@ -48,29 +49,22 @@ _HEADS = ("No.", "When (UTC), who", "Decision", "Row, campaign", "Recipient", "W
 
 
 def record_of(decision: Decision) -> dict[str, str | int | None]:
-    """Return what a program reads of a decision."""
+    """Return a decision as a JSON record."""
     shown = {"at": iso(decision.at), "from": decision.was, "to": decision.became}
     return {name: shown[name] if name in shown else getattr(decision, name) for name in _COLUMNS}
 
 
 def write_csv(path: Path, decisions: Iterable[Decision]) -> None:
-    """Write decisions as CSV that only its owner can read, in which no cell is a formula."""
+    """Write decisions as CSV without formulas that only its owner can read."""
     with replacing(path) as stream:
         writer = csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator="\n")
         writer.writerow(_COLUMNS)
         for decision in decisions:
-            writer.writerow([harmless(None if value is None else str(value)) for value in record_of(decision).values()])
+            writer.writerow([protect(None if value is None else str(value)) for value in record_of(decision).values()])
 
 
 def write_html(path: Path, decisions: Sequence[Decision], *, scope: str, at: float) -> None:
-    """Write decisions as one HTML page that only its owner can read, with lines to sign.
-
-    Args:
-        path: The file.
-        decisions: The oldest first.
-        scope: What they belong to, such as the campaign's name.
-        at: When it is written, in seconds since the epoch.
-    """
+    """Write decisions as one HTML page with lines to sign that only its owner can read."""
     with replacing(path) as stream:
         for part in _page(decisions, scope, at):
             stream.write(part)
@@ -106,7 +100,7 @@ def _totals(decisions: Sequence[Decision]) -> str:
     )
     head = '<th>Decision</th><th>To</th><th>Reward or event</th><th class="number">rows</th><th class="number">total</th>'
     return (
-        '<section><h2>Totals<small>without decisions that were taken back</small></h2><div class="scroll"><table>'
+        '<section><h2>Totals<small>without undone decisions</small></h2><div class="scroll"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div></section>\n"
     )
 
@@ -125,7 +119,7 @@ def _table(decisions: Sequence[Decision]) -> Iterator[str]:
 
 def _line(decision: Decision) -> str:
     undone = decision.undone_by is not None
-    taken_back = f'<span class="count">taken back by no. {decision.undone_by}</span>' if undone else ""
+    undone_by = f'<span class="count">undone by no. {decision.undone_by}</span>' if undone else ""
     may = f'<span class="count">for campaign {safe(decision.campaign)}</span>' if decision.kind == "repeats" else ""
     amount = "" if decision.amount is None else f'<span class="whole">{money.shown(decision.amount)} of</span> '
     words = [safe(text) for text in (decision.note, decision.evidence) if text]
@@ -134,7 +128,7 @@ def _line(decision: Decision) -> str:
     cells = (
         f"<td>{decision.number}</td>"
         f'<td><span class="whole">{when}</span><span class="count">{safe(decision.by)}</span></td>'
-        f"<td>{_kind(decision.kind)}{may}{taken_back}</td>"
+        f"<td>{_kind(decision.kind)}{may}{undone_by}</td>"
         f'<td>{name(decision.row or "")}<span class="count">{safe(decision.campaign or "")}</span></td>'
         f"<td>{name(decision.recipient or '')}</td>"
         f"<td>{amount}{name(decision.item or '')}</td>"

@@ -1,4 +1,4 @@
-"""Rows out of a CSV or JSONL file, one line in memory at a time; whatever is wrong is said with its line and column."""
+"""Rows of a CSV or JSONL file, one line in memory at a time; every mistake is reported with its line and column."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from payouts.source.tables import Values, read_table
 from payouts.spelling import quoted
 from rewards_core.validation import check_callable
 
-Meet: TypeAlias = Callable[[str, str, int], None]
+CheckUnique: TypeAlias = Callable[[str, str, int], None]
 
 
 def form_of(path: str, start: bytes) -> str:
-    """Return `"csv"` or `"jsonl"`, by the file's name, or by its first bytes where the name does not say."""
+    """Return `"csv"` or `"jsonl"`, by the file's name or, failing that, by its first bytes."""
     suffix = Path(path).suffix.lower()
     if suffix in {".csv", ".tsv", ".txt"}:
         return "csv"
@@ -35,12 +35,12 @@ def form_of(path: str, start: bytes) -> str:
 
 @contextmanager
 def rereadable(path: str) -> Iterator[BinaryIO]:
-    """Copy a file, a pipe or standard input (`-`) to an unnamed file on disk and open that, so that what was checked is paid.
+    """Copy a file, a pipe or standard input (`-`) to an unnamed file and open the copy, so that the run pays what was checked.
 
-    A file that is written over in the hours of a run would be read on in the middle of another line than the one before.
+    A file that changes during the hours of a run would be read on in the middle of another line.
 
     Raises:
-        OSError: it cannot be opened or copied, or was written to while it was copied.
+        OSError: it cannot be opened or copied, or changed while it was copied.
     """
     with ExitStack() as stack:
         source = sys.stdin.buffer if path == "-" else stack.enter_context(Path(path).open("rb"))
@@ -48,14 +48,14 @@ def rereadable(path: str) -> Iterator[BinaryIO]:
         before = _version(path)
         shutil.copyfileobj(source, copy, 1 << 20)
         if _version(path) != before:
-            told = "it was written to while it was read, so nothing was sent: wait until it is complete and run again"
+            told = "the file changed while it was read. Nothing was sent. Wait until it is complete and run again"
             raise OSError(errno.ETXTBSY, told, path)
         copy.seek(0)
         yield cast("BinaryIO", copy)
 
 
 def is_piped(path: str) -> bool:
-    """Return whether a program writes what is read there, and not a file that somebody keeps."""
+    """Return whether the input comes from a program, not from a stored file."""
     return path == "-" or not Path(path).is_file()
 
 
@@ -71,28 +71,28 @@ def read_rows(
     layout: Layout,
     *,
     on_mistake: OnMistake = refuse,
-    meet: Meet | None = None,
-    judge: Callable[[Row], None] | None = None,
+    check_unique: CheckUnique | None = None,
+    check: Callable[[Row], None] | None = None,
     on_note: OnNote = ignore,
 ) -> Iterator[Row]:
     """Yield the rows of a file.
 
     Args:
-        stream: The bytes, read from where they stand.
-        layout: How to read them.
-        on_mistake: Called for each thing that is wrong; the row is left out. By default the first one is raised.
-        meet: Called with name, value and line of each id and each key that the file brings, on lines too that hold no row for
-            another reason; an `InvalidRow` it raises is a mistake.
-        judge: Called with each row that is sound by itself; an `InvalidRow` it raises is a mistake in the column it names.
-        on_note: Called for each thing that is odd and does no harm; by default it is left untold.
+        stream: The bytes, read from the current position.
+        layout: Their layout.
+        on_mistake: Called for each mistake; its row is left out. By default the first mistake is raised.
+        check_unique: Called with name, value and line of each id and given key, also on lines that have another mistake; an
+            `InvalidRow` it raises is a mistake.
+        check: Called with each row that is valid by itself; an `InvalidRow` it raises is a mistake in the column it names.
+        on_note: Called for each harmless oddity; ignored by default.
 
     Raises:
-        FileRefused: something is wrong, and `on_mistake` was not given.
+        FileRefused: there is a mistake, and `on_mistake` was not given.
     """
     lines = Lines(stream, layout, check_callable(on_mistake, "on_mistake"), check_callable(on_note, "on_note"))
     if not lines.open():
         return
-    builder = _Builder(lines, meet, judge)
+    builder = _Builder(lines, check_unique, check)
     for number, values, column_of in read_table(lines) if layout.form == "csv" else _read_jsonl(lines):
         row = builder.build(number, values, column_of)
         if row is not None:
@@ -100,12 +100,12 @@ def read_rows(
 
 
 class _Builder:
-    """Makes a row of a line's values, or reports why there is none."""
+    """Build the row of a line's values, or report why there is none."""
 
-    def __init__(self, lines: Lines, meet: Meet | None, judge: Callable[[Row], None] | None) -> None:
+    def __init__(self, lines: Lines, check_unique: CheckUnique | None, check: Callable[[Row], None] | None) -> None:
         self._lines = lines
-        self._meet = meet
-        self._judge = judge
+        self._check_unique = check_unique
+        self._check = check
         self._layout = lines.layout
         self._type: Callable[..., Row] = ROW_TYPES[lines.layout.vendor]
 
@@ -118,41 +118,40 @@ class _Builder:
             row = self._type(**values, line=number)
         except InvalidRow:
             wrong = self._report_each(number, values, column_of)
-        if self._meet is not None and not self._met(self._meet, number, values, wrong, column_of):
+        if self._check_unique is not None and not self._is_unique(self._check_unique, number, values, wrong, column_of):
             return None
-        if row is not None and self._judge is not None:
+        if row is not None and self._check is not None:
             try:
-                self._judge(row)
+                self._check(row)
             except InvalidRow as problem:
                 self._report(number, problem, column_of)
                 return None
         return row
 
-    def _met(
-        self, meet: Meet, number: int, values: Mapping[str, Any], wrong: Collection[str], column_of: Callable[[str], int]
+    def _is_unique(
+        self, check: CheckUnique, number: int, values: Mapping[str, Any], wrong: Collection[str], column_of: Callable[[str], int]
     ) -> bool:
-        """Show id and key to whoever remembers them; return whether both may stand here."""
-        sound = True
+        unique = True
         for name in ("id", self._layout.optional):
             if values.get(name) is not None and name not in wrong:
                 try:
-                    meet(name, values[name], number)
+                    check(name, values[name], number)
                 except InvalidRow as problem:
                     self._report(number, problem, column_of)
-                    sound = False
-        return sound
+                    unique = False
+        return unique
 
     def _report(self, number: int, problem: InvalidRow, column_of: Callable[[str], int]) -> None:
         column = self._layout.column(problem.name)
         self._lines.mistake(problem.kind, number, column_of(problem.name), str(problem), column)
 
     def _report_each(self, number: int, values: Mapping[str, Any], column_of: Callable[[str], int]) -> Collection[str]:
-        """Ask field by field with the others known to be good, so that one line's mistakes are all said at once."""
-        good = {"id": "1", "reward_uid": "1", "to_user_uid": "1", "user_id": "1", "event": "1", "amount": "1"}
+        """Check field by field, with valid values for the others, so that all mistakes of a line are reported together."""
+        valid = dict.fromkeys(REQUIRED[self._layout.vendor], "1")
         wrong = []
         for name in self._layout.fields:
             try:
-                self._type(**{key: good[key] for key in REQUIRED[self._layout.vendor]} | {name: values.get(name)})
+                self._type(**valid | {name: values.get(name)})
             except InvalidRow as problem:
                 self._report(number, problem, column_of)
                 wrong.append(name)
@@ -160,7 +159,7 @@ class _Builder:
 
 
 class _Unreadable(ValueError):
-    """A line is JSON, but not what a row can be."""
+    """A line is JSON, but cannot be a row."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -168,7 +167,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _Unreadable(f"the key {quoted(twice)} stands twice in this line: delete one of them")
+        raise _Unreadable(f"the key {quoted(twice)} appears twice in this line: delete one of them")
     return values
 
 
@@ -197,7 +196,7 @@ def _read_jsonl(lines: Lines) -> Iterator[Values]:
             lines.mistake("json", number, 1, str(problem))
             continue
         except (RecursionError, InvalidOperation):
-            lines.mistake("json", number, 1, "this line is nested too deeply or has a number out of all range")
+            lines.mistake("json", number, 1, "this line is nested too deeply, or a number in it is out of range")
             continue
         if not isinstance(found, dict):
             lines.mistake("json", number, 1, "this line is JSON, but not an object: write one object per line")
@@ -206,5 +205,5 @@ def _read_jsonl(lines: Lines) -> Iterator[Values]:
 
 
 def _character(layout: Layout, line: str, name: str) -> int:
-    """Return where a key stands in a line of JSON, or where the line ends if it does not."""
+    """Return the column of a key in a line of JSON, or the end of the line if it is missing."""
     return line.find(json.dumps(layout.column(name), ensure_ascii=False)) + 1 or len(line.rstrip())

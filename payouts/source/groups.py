@@ -1,4 +1,4 @@
-"""The rows of a run as they come, in groups that are planned together."""
+"""The rows of a run in groups that are planned together."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _MAX_GROUP = 500
 
 
 async def groups_of(rows: Rows, stop: Stop) -> AsyncGenerator[list[Row]]:
-    """Yield rows in groups of 1 to 500, in their order.
+    """Yield rows in groups of 1 to 500, in order.
 
-    An iterable is read in a thread. An async one is read in a task of its own, at most a group ahead, and closed when this is: a
-    group is what has come when its source waits, so that no row waits for the one after it.
+    An iterable is read in a thread. An async iterable is read in its own task, at most one group ahead, and closed at the end; a
+    group holds the rows that are ready when the source waits, so that no row waits for the next.
 
     Args:
-        rows: Where they come from; what it raises comes after the rows before.
+        rows: The source; its error is raised after the rows before it.
         stop: Ends the reading of an async source.
     """
     if isinstance(rows, AsyncIterable):
@@ -43,23 +43,23 @@ def _take(rows: Iterator[Row]) -> list[Row]:
 
 
 class _Reader:
-    """Read an async source, however slow those are who plan its rows."""
+    """Read an async source in its own task."""
 
     def __init__(self, rows: AsyncIterable[Row]) -> None:
         self._rows = rows
         self._ready: list[Row] = []
-        self._news, self._room = asyncio.Event(), asyncio.Event()
+        self._arrived, self._room = asyncio.Event(), asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._read(), name="payouts source")
-        self._task.add_done_callback(lambda _: self._news.set())
+        self._task.add_done_callback(lambda _: self._arrived.set())
 
     async def next_group(self, stop: Stop) -> list[Row]:
-        """Return the rows that have come, once one has; none at the end."""
+        """Return the rows that are ready, waiting for at least one; none at the end."""
         while not (self._ready or self._task.done()):
-            self._news.clear()
-            if not await stop.before(self._news.wait()):
+            self._arrived.clear()
+            if not await stop.before(self._arrived.wait()):
                 return []
         seen = 0
-        while seen < len(self._ready) < _MAX_GROUP:  # until a pass of the loop brings no row
+        while seen < len(self._ready) < _MAX_GROUP:  # until the source yields nothing in one pass of the loop
             seen = len(self._ready)
             await asyncio.sleep(0)
         group, self._ready = self._ready, []
@@ -69,7 +69,7 @@ class _Reader:
         return [] if stop.wished else group
 
     async def aclose(self) -> None:
-        """Close the source, and wait until it is."""
+        """Close the source."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -78,8 +78,8 @@ class _Reader:
         try:
             async for row in source:
                 self._ready.append(row)
-                self._news.set()
-                await asyncio.sleep(0)  # a source that never waits must not hold up the loop
+                self._arrived.set()
+                await asyncio.sleep(0)  # a source that never waits must not block the loop
                 while len(self._ready) >= _MAX_GROUP:
                     self._room.clear()
                     await self._room.wait()

@@ -1,14 +1,16 @@
-"""The lines of a file of rows, decoded one by one, and the words for how it is laid out and what is wrong with it."""
+"""The decoded lines of a file of rows, its layout, and its mistakes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO
 
-from attrs import field, frozen
+from attrs import NOTHING, field, fields, frozen
+from attrs.validators import optional
 
+from payouts.rows import ROW_TYPES
 from rewards_core.errors import RewardsError
-from rewards_core.validation import check_choice, check_mapping, check_str, flag, shown
+from rewards_core.validation import check_choice, check_mapping, check_str, checked, flag, shown
 
 MAX_LINE_BYTES = 65_536
 
@@ -19,20 +21,21 @@ _OTHER_BOMS = {
     b"\x00\x00": "UTF-32",
 }
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")  # .xlsx is a zip file, .xls an OLE2 one
-REQUIRED = {"original": ("id", "reward_uid", "to_user_uid", "amount"), "enkash": ("id", "user_id", "event")}
-OPTIONAL = {"original": "nonce", "enkash": "request_id"}
-COLUMNS = {vendor: (*REQUIRED[vendor], OPTIONAL[vendor]) for vendor in REQUIRED}
-"""Every field of a vendor's file, in the order of the documents."""
+REQUIRED = {
+    vendor: tuple(each.name for each in fields(row_type) if each.default is NOTHING) for vendor, row_type in ROW_TYPES.items()
+}
+COLUMNS = {vendor: (*REQUIRED[vendor], row_type.key_field) for vendor, row_type in ROW_TYPES.items()}
+"""Every field of a vendor's file, in the documented order."""
 
 
 @frozen(kw_only=True)
 class Mistake:
-    """One thing wrong in a file.
+    """One mistake in a file.
 
     Attributes:
-        line: Counted from 1; of a CSV record over several lines the first.
-        column: Counted from 1: of CSV the cell, of JSONL the character.
-        name: The column's name, empty where none is concerned.
+        line: Counted from 1; the first line of a CSV record that spans several.
+        column: Counted from 1: the cell in CSV, the character in JSONL.
+        name: The column's name, empty if none is concerned.
         kind: A word for programs, such as `"scientific"`, `"width"` or `"duplicate"`.
         message: What is wrong and what to do.
     """
@@ -50,11 +53,11 @@ class Mistake:
 
 @frozen
 class Note:
-    """Something odd about a file that does not keep it from being paid.
+    """An oddity of a file that does not stop it from being paid.
 
     Attributes:
         kind: A word for programs, such as `"empty_rows"`.
-        message: What was found and what was made of it.
+        message: What was found and how it was read.
     """
 
     kind: str
@@ -62,10 +65,10 @@ class Note:
 
 
 class FileRefused(RewardsError, ValueError):
-    """A file of rows cannot be paid as it is.
+    """A file of rows has a mistake.
 
     Attributes:
-        mistake: The first thing that is wrong.
+        mistake: The first mistake.
     """
 
     def __init__(self, mistake: Mistake) -> None:
@@ -73,30 +76,17 @@ class FileRefused(RewardsError, ValueError):
         self.mistake = mistake
 
 
-def _vendor(value: str) -> str:
-    return check_choice(value, "vendor", REQUIRED)
-
-
-def _form(value: str) -> str:
-    return check_choice(value, "form", ("csv", "jsonl"))
-
-
 def check_delimiter(value: str, name: str) -> str:
-    """Return what stands between the cells of a CSV line: one character that is no line end and no quote.
+    """Check the delimiter of CSV cells: one character that is neither a line end nor a quote.
 
     Raises:
         TypeError: it is not a str.
-        ValueError: it cannot be one.
+        ValueError: it cannot be a delimiter.
     """
     text = check_str(value, name)
     if len(text) != 1 or text == '"' or not (text.isprintable() or text == "\t"):
         raise ValueError(f"{name}: give one character such as ';', not {shown(text)}.")
     return text
-
-
-def _check_delimiter(_: object, __: object, delimiter: str | None) -> None:
-    if delimiter is not None:
-        check_delimiter(delimiter, "delimiter")
 
 
 def _check_names(layout: Layout, _: object, names: object) -> None:
@@ -108,45 +98,45 @@ def _check_names(layout: Layout, _: object, names: object) -> None:
 
 @frozen(kw_only=True)
 class Layout:
-    """How a file is to be read.
+    """How to read a file.
 
     Args:
-        vendor: `"original"` or `"enkash"`.
-        names: Field to the name of its column in the file, where it differs, such as `{"id": "order_no"}`.
+        vendor: The vendor's name.
+        names: Field to the name of its column, where it differs, such as `{"id": "order_no"}`.
         form: `"csv"` or `"jsonl"`.
-        delimiter: What stands between the cells of a CSV line; None finds it out by looking at the header.
-        ids_from_line: Take the line number for the id. Then an inserted line shifts every id after it.
-        piped: A program writes it, which ends every line; a last line without an end was cut off, and an amount with it.
+        delimiter: The delimiter of CSV cells; None detects it in the header.
+        ids_from_line: Use the line number as the id. An inserted line then shifts every id after it.
+        piped: Whether a program writes the input and ends every line; a last line without an end is then refused as truncated.
 
     Raises:
-        TypeError: an argument is of another type.
-        ValueError: there is no such vendor, form or field, or a delimiter or a column cannot be one.
+        TypeError: an argument has another type.
+        ValueError: there is no such vendor, form or field, or a delimiter or column name is invalid.
     """
 
-    vendor: str = field(converter=_vendor)
+    vendor: str = field(validator=checked(check_choice, ROW_TYPES))
     names: Mapping[str, str] = field(factory=dict, validator=_check_names)
-    form: str = field(default="csv", converter=_form)
-    delimiter: str | None = field(default=None, validator=_check_delimiter)
+    form: str = field(default="csv", validator=checked(check_choice, ("csv", "jsonl")))
+    delimiter: str | None = field(default=None, validator=optional(checked(check_delimiter)))
     ids_from_line: bool = field(default=False, validator=flag())
     piped: bool = field(default=False, validator=flag())
-    required: tuple[str, ...] = field(init=False)
-    optional: str = field(init=False)
 
-    @required.default
-    def _required(self) -> tuple[str, ...]:
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The fields that every row has."""
         return tuple(name for name in REQUIRED[self.vendor] if name != "id" or not self.ids_from_line)
 
-    @optional.default
-    def _optional(self) -> str:
-        return OPTIONAL[self.vendor]
+    @property
+    def optional(self) -> str:
+        """The field of the key."""
+        return ROW_TYPES[self.vendor].key_field
 
     def column(self, name: str) -> str:
-        """Return what the file calls this field."""
+        """Return the column of a field."""
         return self.names.get(name, name)
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Every field that is read, in the order of the documents."""
+        """Every field that is read, in the documented order."""
         return (*self.required, self.optional)
 
 
@@ -160,14 +150,13 @@ def refuse(mistake: Mistake) -> None:
 
 
 def ignore(_: Note) -> None:
-    """Leave a note untold."""
+    """Ignore a note."""
 
 
 class Lines:
-    """The decoded lines of a stream; long ones and bytes that are no text are reported and left out.
+    """The decoded lines of a stream; lines that are too long or not UTF-8 are reported and left out.
 
-    `began_at` and `began` are the number and the text of the first line since `began_at` was last set to 0; `delimiter` is what
-    stands between the cells, as far as it is known.
+    `began_at` and `began` are the number and the text of the first line since `began_at` was last set to 0.
     """
 
     def __init__(self, stream: BinaryIO, layout: Layout, on_mistake: OnMistake, on_note: OnNote) -> None:
@@ -183,12 +172,12 @@ class Lines:
         self.mistakes = 0
 
     def mistake(self, kind: str, line: int, column: int, message: str, name: str = "") -> None:
-        """Count and report one thing that is wrong."""
+        """Count and report a mistake."""
         self.mistakes += 1
         self._report(Mistake(kind=kind, line=line, column=column, name=name, message=message))
 
     def note(self, kind: str, message: str) -> None:
-        """Tell one thing that is odd and does no harm."""
+        """Report a harmless oddity."""
         self._tell(Note(kind, message))
 
     def open(self) -> bool:
@@ -225,13 +214,11 @@ class Lines:
             length, rest = len(line), line
             while not rest.endswith(b"\n") and (rest := self._stream.readline(MAX_LINE_BYTES)):
                 length += len(rest)
-            message = (
-                f"this line has {length} bytes, at most {MAX_LINE_BYTES} are read: is a line end or a closing quote missing?"
-            )
+            message = f"this line has {length} bytes, the limit is {MAX_LINE_BYTES}: is a line end or a closing quote missing?"
             self.mistake("line_length", self.number, self._column(line, MAX_LINE_BYTES), message)
             return None
         if self.layout.piped and self.layout.form == "csv" and not line.endswith((b"\n", b"\r")):
-            message = "the input ends within this line: the program that writes it was cut off; run it again"
+            message = "the input ends within this line: the program that writes it was interrupted; run it again"
             self.mistake("cut_off", self.number, self._column(line, len(line)), message)
             return None
         try:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from payouts.ledger.evidence import record_absent
+from payouts.audit.absence import record_absent
 from payouts.ledger.reader import LedgerReader
 from payouts.ledger.sqlite import Ledger
-from payouts.report.audit_section import audit_section
+from payouts.report.page import audit_section
 from payouts.states import PROVEN, State
 from rewards_core.cli.output import Output
 from tests.payouts.audit_kit import CAMPAIGN, hold, key_of, kinds, lead, retried, rows_of, summary, unreadable
@@ -304,7 +304,7 @@ async def test_evidence_from_before_the_last_run_does_not_count(tmp_path: Path, 
     await asyncio.to_thread(lead, path, "", {"r1": State.UNKNOWN})
     times: list[tuple[float | None, float | None]] = []
     for at, run_at in ((100.0, None), (200.0, 50.0), (300.0, 250.0), (400.0, 250.0)):
-        monkeypatch.setattr("payouts.ledger.evidence.uptime", lambda at=at: at)
+        monkeypatch.setattr("payouts.audit.absence.uptime", lambda at=at: at)
         async with Ledger(path, vendor="original", campaign=CAMPAIGN) as ledger:
             await ledger.transact(lambda database: database.execute("UPDATE campaigns SET run_at = ?", (run_at,)))  # noqa: B023
             await ledger.transact(lambda database: record_absent(database, [1], at))  # noqa: B023
@@ -328,7 +328,7 @@ def test_the_last_audit_of_a_campaign_is_read_from_the_ledger(
         assert diwali is not None
         assert holi is not None
         assert (diwali.rows, holi.rows) == (2, 1)
-        (difference,) = reader.differences(diwali.number, ["held"], reader.campaign(CAMPAIGN))
+        (difference,) = reader.differences(diwali.number, ["held"])
     assert (difference.row_id, difference.vendor) == ("a", "done")
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from enkash_async import EnkashClient, PasswordCredentials
-from payouts.asking import AskedEnough, Asking
-from payouts.audit.coins import snapshot
+from payouts.audit.balances import snapshot
 from payouts.ledger.sqlite import Ledger
+from payouts.request_budget import BudgetSpent, RequestBudget
 from payouts.states import State
+from payouts.vendors import EnkashVendor
 from rewards_core.cli.output import Output
 from tests.payouts.audit_kit import event, kinds, rows_of, summary
 from tests.payouts.by_hand_kit import raw
@@ -167,13 +168,22 @@ async def test_a_snapshot_keeps_what_it_has_read_when_it_has_asked_enough(folder
         credentials = PasswordCredentials(sandbox.client_id, sandbox.client_secret, "9000000000", "sandbox-password")
         client = EnkashClient(coins_base_url=sandbox.url, auth_base_url=sandbox.url, credentials=credentials)
         async with client, Ledger(folder / "payouts.db", vendor="enkash", campaign=CAMPAIGN) as ledger:
-            with pytest.raises(AskedEnough):
-                await snapshot(ledger, client, ["u1", "u2", "u3"], asking=Asking(rate=None, most=2), clock=lambda: 7.0)
+            with pytest.raises(BudgetSpent):
+                await snapshot(
+                    ledger,
+                    EnkashVendor(client),
+                    ["u1", "u2", "u3"],
+                    budget=RequestBudget(rate=None, max_requests=2),
+                    clock=lambda: 7.0,
+                )
             kept = await ledger.transact(
                 lambda database: database.execute("SELECT recipient, coins, at FROM balances").fetchall()
             )
             assert sorted(kept) == [("u1", 0, 7.0), ("u2", 0, 7.0)]
-            assert await snapshot(ledger, client, iter(["u1", "u2", "u3"]), asking=Asking(rate=None)) == (3, 0)
+            assert await snapshot(ledger, EnkashVendor(client), iter(["u1", "u2", "u3"]), budget=RequestBudget(rate=None)) == (
+                3,
+                0,
+            )
 
 
 def test_a_person_reads_what_cannot_be_known(

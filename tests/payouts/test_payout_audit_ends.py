@@ -16,13 +16,13 @@ import pytest
 from attrs import define, field
 
 from original_async import Allocation
-from payouts.asking import AskedEnough, Asking
-from payouts.audit import book as audit_book
-from payouts.cli import auditing
-from payouts.cli.audit_display import Shown
+from payouts.audit import records as audit_records
+from payouts.cli import audit as audit_command
+from payouts.cli.audit_display import AuditDisplay
 from payouts.ledger.generation import GenerationNote
 from payouts.ledger.reader import LedgerReader
 from payouts.ledger.sqlite import Ledger
+from payouts.request_budget import BudgetSpent, RequestBudget
 from payouts.states import State
 from rewards_core.cli.output import Output
 from rewards_core.errors import ConnectFailed, RateLimited
@@ -82,7 +82,7 @@ def test_a_small_budget_is_spent_on_the_first_recipient_who_needs_it(
 def test_rows_of_one_recipient_stay_together_where_the_ledger_is_read_page_by_page(
     call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_book, "_ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(audit_records, "_ROWS_AT_ONCE", 3)
     path = folder / "payouts.db"
     for user in ("asha", "Asha", "asha-b", "ashab", "bela"):
         names = [f"{user}-{number}" for number in range(4)]
@@ -169,12 +169,12 @@ def test_a_second_interrupt_ends_the_audit_at_once(
 def test_an_audit_that_cannot_be_shown_ends_and_keeps_what_it_has_compared(
     call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_: Shown) -> None:
+    def broken(_: AuditDisplay) -> None:
         raise BrokenPipeError
 
     lead(folder / "payouts.db", vendor.url, {"r1": State.PLANNED})
     with monkeypatch.context() as broken_pipe:
-        broken_pipe.setattr(Shown, "begin", broken)
+        broken_pipe.setattr(AuditDisplay, "begin", broken)
         assert call(*AUDIT, env=env).exit_code == 4
     assert call(*AUDIT, env=env).exit_code == 0
 
@@ -192,6 +192,9 @@ class Unreachable:
     async def __aexit__(self, *_: object) -> None:
         pass
 
+    async def create_allocation(self, **_: object) -> Allocation:
+        raise NotImplementedError
+
     async def get_allocations_by_user_uid(self, user_uid: str, **_: object) -> list[Allocation]:
         self.asked.append(user_uid)
         raise self.problem
@@ -202,7 +205,7 @@ def test_a_vendor_that_cannot_be_reached_ends_the_audit(
 ) -> None:
     lead(folder / "payouts.db", env["ORIGINAL_BASE_URL"], dict.fromkeys([f"r{place:03}" for place in range(50)], State.PLANNED))
     client = Unreachable(ConnectFailed("no connection"))
-    monkeypatch.setattr(auditing, "client_of", lambda *_: client)
+    monkeypatch.setattr(audit_command, "client_of", lambda *_: client)
     monkeypatch.setattr(Output, "__init__", lambda self, as_json=None: for_people(self))
     result = call(*AUDIT, env=env)
     assert (result.exit_code, len(client.asked) <= 10) == (7, True)
@@ -211,7 +214,7 @@ def test_a_vendor_that_cannot_be_reached_ends_the_audit(
 
 @virtual_time
 async def test_a_vendor_that_wants_fewer_requests_is_asked_again_when_it_said() -> None:
-    asking = Asking(rate=None)
+    budget = RequestBudget(rate=None)
     asked_at: list[float] = []
     problems: list[Exception] = [
         RateLimited("slower", retry_after=7.0),
@@ -225,20 +228,20 @@ async def test_a_vendor_that_wants_fewer_requests_is_asked_again_when_it_said() 
             raise problems.pop(0)
         return "here"
 
-    assert await asking.ask(answer) == "here"
-    assert (asked_at, asking.made) == ([0.0, 7.0, 12.0, 13.0], 4)
+    assert await budget.call(answer) == "here"
+    assert (asked_at, budget.spent) == ([0.0, 7.0, 12.0, 13.0], 4)
 
 
 @virtual_time
 async def test_a_vendor_that_wants_fewer_requests_ten_times_in_a_row_is_left_alone() -> None:
-    asking = Asking(rate=None)
+    budget = RequestBudget(rate=None)
 
     async def slower() -> None:
         raise RateLimited("slower", retry_after=2.0)
 
     with pytest.raises(RateLimited):
-        await asking.ask(slower)
-    assert (asyncio.get_running_loop().time(), asking.made) == (9 * 2.0, 10)
+        await budget.call(slower)
+    assert (asyncio.get_running_loop().time(), budget.spent) == (9 * 2.0, 10)
 
 
 def test_an_audit_stops_where_the_vendor_wants_fewer_requests_for_good_and_keeps_what_it_has(
@@ -248,7 +251,7 @@ def test_an_audit_stops_where_the_vendor_wants_fewer_requests_for_good_and_keeps
     assert call(*AUDIT, "--max-requests=3", env=env).exit_code == 4
     client = Unreachable(RateLimited("slower", retry_after=1e-9))
     with monkeypatch.context() as busy:
-        busy.setattr(auditing, "client_of", lambda *_: client)
+        busy.setattr(audit_command, "client_of", lambda *_: client)
         result = call(*AUDIT, env=env)
     assert (result.exit_code, summary(result)["rows"], len(client.asked) <= 10 * 10) == (7, 3, True)
     assert summary(call(*AUDIT, env=env))["requests"] == 50 + len(client.asked)
@@ -256,12 +259,12 @@ def test_an_audit_stops_where_the_vendor_wants_fewer_requests_for_good_and_keeps
 
 @virtual_time
 async def test_requests_leave_at_the_rate_that_was_asked_for() -> None:
-    asking = Asking(rate=4.0, most=5)
+    budget = RequestBudget(rate=4.0, max_requests=5)
     for _ in range(5):
-        await asking.turn()
-    with pytest.raises(AskedEnough):
-        await asking.turn()
-    assert (asking.made, asyncio.get_running_loop().time()) == (5, 1.0)
+        await budget.take()
+    with pytest.raises(BudgetSpent):
+        await budget.take()
+    assert (budget.spent, asyncio.get_running_loop().time()) == (5, 1.0)
 
 
 def test_progress_is_told_every_five_seconds(capsys: pytest.CaptureFixture[str]) -> None:
@@ -278,10 +281,10 @@ def test_progress_is_told_every_five_seconds(capsys: pytest.CaptureFixture[str])
     class Begun:
         rows: int = 9
 
-    shown = Shown(Run(Begun()), Asking(), Output(True), clock=time)  # type: ignore[arg-type]  # what it reads of a run
+    shown = AuditDisplay(Run(Begun()), RequestBudget(), Output(True), clock=time)  # type: ignore[arg-type]  # what it reads of a run
     shown.begin()
     for time.now in (1004.9, 1005.0, 1006.0, 1010.0):
-        shown.look()
+        shown.refresh()
     shown.end()
     told = records(capsys.readouterr().out)
     assert told == [{"event": "progress", "rows": 3, "of": 9, "differences": 1, "unchecked": 0, "requests": 0}] * 2

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from original_async import OriginalClient
-from payouts.cli.confirming import SHOWN
+from payouts.cli.confirmation import MAX_SHOWN
 from payouts.ledger.sqlite import Ledger
 from payouts.states import State
 from tests.payouts.by_hand_kit import NOBODY, decided, lead, prepare, raw, row_of
@@ -28,7 +28,7 @@ from tests.texts import said
 @pytest.fixture
 def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody sits before the terminal."""
-    monkeypatch.setattr("payouts.cli.confirming.somebody_is_there", lambda: True)
+    monkeypatch.setattr("payouts.cli.confirmation.has_terminal", lambda: True)
     monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
 
 
@@ -58,7 +58,7 @@ def test_the_vendor_is_asked_after_somebody_has_decided_and_not_before(
 def test_what_would_be_paid_again_is_added_up_before_somebody_decides(
     call: Call, folder: Path, somebody: None, asked: list[str]
 ) -> None:
-    rows = [token_row(f"r{n}", amount="39642.011136") for n in range(SHOWN + 2)]
+    rows = [token_row(f"r{n}", amount="39642.011136") for n in range(MAX_SHOWN + 2)]
     lead(folder, rows, State.REJECTED, TimeoutError("no answer"))
     said("retry: the question", call("retry", "--state=rejected", text="no\n", env=NOBODY).output)
 
@@ -66,7 +66,7 @@ def test_what_would_be_paid_again_is_added_up_before_somebody_decides(
 def test_the_question_is_asked_beside_the_results_where_a_program_reads_them(
     call: Call, folder: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("payouts.cli.confirming.somebody_is_there", lambda: True)
+    monkeypatch.setattr("payouts.cli.confirmation.has_terminal", lambda: True)
     prepare(folder, State.REJECTED)
     result = call("retry", "--state=rejected", "--json", text="diwali-2026\n", env=NOBODY)
     assert result.exit_code == 0
@@ -157,7 +157,7 @@ def test_an_interrupt_at_the_question_ends_the_command_at_once(folder: Path) -> 
     process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=NOBODY, cwd=ROOT)
     os.close(terminal)
     shown = b""
-    while b"Type diwali-2026 to go on" not in shown:
+    while b"Type diwali-2026" not in shown:
         shown += os.read(screen, 1000)
     while process.poll() is None:  # one that comes in the moment before Python begins to read is only seen with the next key
         process.send_signal(signal.SIGINT)

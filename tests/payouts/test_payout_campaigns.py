@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import Result
 
-from payouts.ledger.likeness import likeness, likeness_of_recipient
+from payouts.ledger.fingerprints import fingerprint, recipient_bounds
 from payouts.ledger.reader import LedgerReader
 from payouts.ledger.sqlite import Ledger
 from payouts.states import State
@@ -34,7 +34,7 @@ def vendor() -> Iterator[str]:
 @pytest.fixture
 def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody sits before the terminal."""
-    monkeypatch.setattr("payouts.cli.preparing.somebody_is_there", lambda: True)
+    monkeypatch.setattr("payouts.cli.preflight.has_terminal", lambda: True)
     monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
 
 
@@ -304,7 +304,7 @@ def test_coins_that_another_ledger_has_paid_are_warned_of(call: Call, folder: Pa
         command = ["run", "coins.csv", "--vendor=enkash", "--campaign=here-and-there", "--yes", "--rate=0"]
         for ledger, warned in (("one.db", False), ("one.db", False), ("two.db", True)):
             result = call(*command, f"--ledger={ledger}", env=env)
-            assert (result.exit_code, "Another ledger" in result.stderr) == (0, warned)
+            assert (result.exit_code, "another ledger" in result.stderr) == (0, warned)
 
 
 def test_a_person_types_the_name_of_the_campaign_that_is_repeated(desk: Desk, somebody: None) -> None:
@@ -481,14 +481,14 @@ ids = st.from_regex(r"[1-9][0-9]{0,14}", fullmatch=True)
 
 @given(ids, ids, st.sampled_from(["'{}", '"{}"', '="{}"', "0{}", "000{}", " {}", "{} ", "{}.0", "{}.", "{},0"]))
 def test_a_respelled_id_is_like_the_id(recipient: str, item: str, spelling: str) -> None:
-    assert likeness(spelling.format(recipient), item, "1.50") == likeness(recipient, item, "1.5")
-    assert likeness(recipient, spelling.format(item), "2") == likeness(recipient, item, "2.00")
+    assert fingerprint(spelling.format(recipient), item, "1.50") == fingerprint(recipient, item, "1.5")
+    assert fingerprint(recipient, spelling.format(item), "2") == fingerprint(recipient, item, "2.00")
 
 
 @given(st.text(max_size=12), st.text(max_size=12))
 def test_grants_to_one_recipient_lie_together(recipient: str, item: str) -> None:
-    begin, end = likeness_of_recipient(recipient)
-    assert begin <= likeness(recipient, item, "1") < end
+    begin, end = recipient_bounds(recipient)
+    assert begin <= fingerprint(recipient, item, "1") < end
 
 
 @pytest.mark.parametrize(
@@ -504,4 +504,4 @@ def test_grants_to_one_recipient_lie_together(recipient: str, item: str) -> None
     ],
 )
 def test_other_grants_are_not_alike(one: tuple[str, str, str | None], other: tuple[str, str, str | None]) -> None:
-    assert likeness(*one) != likeness(*other)
+    assert fingerprint(*one) != fingerprint(*other)

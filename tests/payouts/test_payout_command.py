@@ -20,7 +20,7 @@ from typer.testing import Result
 
 from payouts.cli.connections import Listening, client_of, completions_of, target_of
 from payouts.cli.display import JsonLines, MovingLine, facts_of
-from payouts.cli.following import follow
+from payouts.cli.supervision import run_to_end
 from payouts.ledger.sqlite import Ledger
 from payouts.progress import Progress
 from payouts.runner import RunOptions
@@ -150,7 +150,7 @@ def test_a_rate_is_so_many_rows_per_second(
         heard.append(options["rate"])
         return made(**options)
 
-    monkeypatch.setattr("payouts.cli.running.RunOptions", hear)
+    monkeypatch.setattr("payouts.cli.run.RunOptions", hear)
     result = call("run", "rewards.csv", "--vendor=original", "--campaign=c", "--dry-run", given)
     assert (result.exit_code, heard) == (0, [rate])
 
@@ -294,7 +294,7 @@ def test_a_file_that_changes_after_the_check_is_paid_as_it_was_checked(
         (folder / "rewards.csv").write_text("x" + TWO)
         return checked
 
-    monkeypatch.setattr("payouts.cli.preparing.check_rows", check_and_change)
+    monkeypatch.setattr("payouts.cli.preflight.check_rows", check_and_change)
     assert call(*run_of(), env=original_at(lenient)).exit_code == 0
     assert {(entry.id, entry.recipient, entry.amount) for entry in entries(folder).values()} == {
         ("r1", "32", "1.50"),
@@ -341,10 +341,11 @@ def test_an_interrupt_during_the_check_sends_nothing(call: Call, folder: Path, m
     def interrupted(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("payouts.cli.preparing.check_rows", interrupted)
+    monkeypatch.setattr("payouts.cli.preflight.check_rows", interrupted)
     (folder / "rewards.csv").write_text(TWO)
     result = call(*run_of())
-    assert (result.exit_code, result.stderr) == (130, "Interrupted before anything was sent.\n")
+    assert result.exit_code == 130
+    said("run: interrupted during the check", result.stderr)
 
 
 async def test_who_cancels_a_run_without_an_interrupt_is_heard() -> None:
@@ -367,7 +368,7 @@ async def test_who_cancels_a_run_without_an_interrupt_is_heard() -> None:
             """Send nothing more."""
 
     run = Endless()
-    following = asyncio.ensure_future(follow(run, JsonLines(Output())))  # type: ignore[arg-type]
+    following = asyncio.ensure_future(run_to_end(run, JsonLines(Output())))  # type: ignore[arg-type]
     await run.begun.wait()
     following.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -477,7 +478,7 @@ def test_all_rows_that_are_not_paid_are_listed_for_a_program(call: Call, folder:
             await ledger.move(sent[0], State.REJECTED, problem="no")
 
     asyncio.run(lead())
-    monkeypatch.setattr("payouts.report.figures.MOST_LISTED", 4)
+    monkeypatch.setattr("payouts.report.figures.MAX_LISTED", 4)
     listed = [(record["id"], record["state"]) for record in records(call("status", "--all"))[1:]]
     assert listed == [
         ("r3", "rejected"),
@@ -531,7 +532,7 @@ def test_a_row_is_only_paid_anew_once_somebody_has_typed_the_campaign(
     (folder / "rewards.csv").write_text(TWO)
     env = original_at(vendor)
     call(*run_of(), env=env)
-    monkeypatch.setattr("payouts.cli.confirming.somebody_is_there", lambda: True)
+    monkeypatch.setattr("payouts.cli.confirmation.has_terminal", lambda: True)
     monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     result = call("retry", "--state=rejected", text="no\n", env=env)
     assert (result.exit_code, {entry.state for entry in entries(folder).values()}) == (6, {State.REJECTED})
@@ -596,7 +597,7 @@ def test_another_missing_module_is_a_fault_and_no_extra(folder: Path) -> None:
 def test_help_shows_examples_and_exit_codes() -> None:
     process = payouts("run", "--help", env=environment(COLUMNS="200"))
     text = process.communicate()[0].decode()
-    assert "payouts run rewards.csv --vendor original --campaign diwali-2026 --dry-run" in text
+    assert "payouts run rewards.csv --vendor original --campaign diwali --dry-run" in text
     text = payouts("--help", env=environment(COLUMNS="200")).communicate()[0].decode()
     assert "130 interrupted" in " ".join(text.split())
 
@@ -649,14 +650,14 @@ async def test_a_listeners_store_is_read_and_never_written(
 def test_json_lines_tell_the_progress_every_five_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Time()
     lines = JsonLines(Output(), clock)
-    lines.look()
+    lines.refresh()
     lines.end()
     progress = Progress(total=10)
     lines.begin(progress)
     for _ in range(11):
         clock.now += 1
         progress.read += 1
-        lines.look()
+        lines.refresh()
     lines.end()
     told = records(capsys.readouterr().out)
     assert [(record["event"], record.get("read")) for record in told] == [
@@ -672,7 +673,7 @@ def test_the_moving_line_tells_what_is_left(monkeypatch: pytest.MonkeyPatch) -> 
     output = Output()
     output.console = Console(file=io.StringIO(), force_terminal=True, width=160)
     line = MovingLine(output, clock)
-    line.look()
+    line.refresh()
     line.end()
     progress = Progress(total=100)
     line.begin(progress)
@@ -680,8 +681,8 @@ def test_the_moving_line_tells_what_is_left(monkeypatch: pytest.MonkeyPatch) -> 
     progress.ended[State.DONE] = 20
     progress.ended[State.UNKNOWN] = 1
     progress.settled_by = {"webhook": 18, "poll": 2}
-    line.look()
-    line.look()
+    line.refresh()
+    line.refresh()
     entry = Entry(
         number=1, id="r1", line=1, recipient="u", item="i", amount="1", key="k", state=State.UNKNOWN, problem="[bold]late\x1b[2J"
     )
@@ -706,12 +707,12 @@ def test_rows_per_second_are_those_of_the_last_seconds() -> None:
     for _ in range(10):
         clock.now += 1
         progress.ended[State.DONE] += 20
-        line.look()
+        line.refresh()
     shown = output.console.file.getvalue()  # type: ignore[attr-defined]
     assert "20 rows/s" in shown
     for _ in range(10):
         clock.now += 1
-        line.look()
+        line.refresh()
     shown = output.console.file.getvalue()[len(shown) :]  # type: ignore[attr-defined]
     assert "10 rows/s" in shown
     assert " 0 rows/s" in shown[shown.index("10 rows/s") :]

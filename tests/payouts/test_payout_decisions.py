@@ -237,7 +237,7 @@ def test_decisions_are_listed_for_people(call: Call, folder: Path, by_anita: Non
     decide(folder)
     monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     said("decisions: of a ledger", call("decisions").output)
-    monkeypatch.setattr("payouts.cli.deciding.SHOWN", 2)
+    monkeypatch.setattr("payouts.cli.reports.MAX_SHOWN", 2)
     said("decisions: the last two", call("decisions", "--csv=decisions.csv", "--html=decisions.html").output)
 
 
@@ -266,7 +266,7 @@ def test_what_was_taken_back_is_no_money_on_the_page(call: Call, folder: Path) -
     decide(folder)
     assert call("decisions", "--html=decisions.html").exit_code == 0
     totals, every = (folder / "decisions.html").read_text().split("<h2>Every decision</h2>")
-    assert ("decision taken back" in totals, "decision taken back" in every) == (False, True)
+    assert ("decision undone" in totals, "decision undone" in every) == (False, True)
     assert "for campaign diwali-2026" in every  # which campaign may repeat others
 
 
@@ -310,7 +310,7 @@ async def test_in_a_browser_the_page_fits_and_no_note_does_anything(
     assert await browser.evaluate("document.documentElement.scrollWidth") <= width
     assert await browser.evaluate(WIDEST) == 0
     text = await browser.evaluate("document.body.innerText")
-    for part in (TO_SIGN, "Checked by", "Date", "1,234,567.50", "taken back by no. 5"):
+    for part in (TO_SIGN, "Checked by", "Date", "1,234,567.50", "undone by no. 5"):
         assert part in text
     assert browser.complaints == []
     assert {url for url in browser.requests if not url.startswith("data:")} == {(tmp_path / "decisions.html").as_uri()}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import shutil
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from payouts.rows import EnkashRow, InvalidRow, OriginalRow, Row
 from payouts.source.checks import Checked, check_rows
 from payouts.source.files import form_of, is_piped, read_rows, rereadable
 from payouts.source.lines import FileRefused, Layout, Mistake, Note
+from tests.texts import said
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -181,7 +183,7 @@ def test_every_mistake_of_a_file_is_listed_and_good_rows_are_still_counted() -> 
 
 def test_an_id_that_comes_twice_names_both_lines() -> None:
     found = mistakes_in(HEADER + b"r1,21,32,1,\nr2,21,33,1,\nr1,21,34,1,\n")
-    assert [str(mistake) for mistake in found] == ['line 4, column 1 (id): "r1" stands on line 2 already: each id may come once']
+    said("files: an id that comes twice", "\n".join(map(str, found)))
 
 
 def test_what_comes_twice_is_told_beside_what_else_is_wrong_on_its_line() -> None:
@@ -210,28 +212,25 @@ def test_a_column_asked_for_by_name_must_be_there() -> None:
 
 
 class Strict:
-    """A judge that refuses every row and the file as well."""
+    """A preflight that refuses every row."""
+
+    def __init__(self) -> None:
+        self.lines: list[int | None] = []
 
     def __call__(self, row: Row) -> None:
         raise InvalidRow("another one", name="amount", kind="changed")
 
-    def conclude(self, line_of: Callable[[str], int | None]) -> Iterator[Mistake]:
-        for row_id in ("r1", "r2", "r3"):
-            yield Mistake(kind="repeat", line=line_of(row_id) or 0, column=1, message=row_id)
+    def conclude(self, line_of: Callable[[str], int | None]) -> None:
+        self.lines.extend(map(line_of, ("r1", "r2", "r3")))
 
 
-def test_a_judge_has_a_say_about_rows_and_then_about_the_file() -> None:
+def test_a_preflight_checks_every_row_and_then_the_file() -> None:
     found: list[Mistake] = []
+    strict = Strict()
     content = HEADER + b"r1,21,32,1,\nr3,21,,1,\n"
-    checked = check_rows(io.BytesIO(content), CSV, on_mistake=found.append, judge=Strict())
-    assert [(mistake.kind, mistake.line, mistake.message) for mistake in found] == [
-        ("changed", 2, "another one"),
-        ("empty", 3, "there is no value: fill it in"),
-        ("repeat", 2, "r1"),
-        ("repeat", 0, "r2"),
-        ("repeat", 3, "r3"),
-    ]
-    assert checked.mistakes == 5
+    checked = check_rows(io.BytesIO(content), CSV, on_mistake=found.append, preflight=strict)
+    assert [(mistake.kind, mistake.line) for mistake in found] == [("changed", 2), ("empty", 3)]
+    assert (checked.mistakes, strict.lines) == (2, [2, None, 3])
 
 
 def test_users_are_counted_once_each() -> None:
@@ -314,9 +313,10 @@ def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path, m
         path.write_bytes(b"abcd")
 
     monkeypatch.setattr("payouts.source.files.shutil.copyfileobj", copy_and_append)
-    with pytest.raises(OSError, match="nothing was sent") as refused, rereadable(str(path)):
+    with pytest.raises(OSError) as refused, rereadable(str(path)):
         pytest.fail("it was opened")
-    assert refused.value.filename == str(path)
+    assert (refused.value.errno, refused.value.filename) == (errno.ETXTBSY, str(path))
+    said("run: a file that changes while it is read", refused.value.strerror)
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from attrs import asdict
 
-from payouts.audit.restoring import standing_of
+from payouts.audit.release import standing_of
 from payouts.ledger.generation import Standing
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.reader import LedgerReader

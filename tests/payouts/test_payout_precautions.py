@@ -7,6 +7,7 @@ import io
 import os
 import re
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from rich.console import Console
 from original_async import OriginalWebhooks
 from payouts.cli.connections import Listening, client_of, completions_of
 from payouts.cli.display import JsonLines, MovingLine
-from payouts.cli.following import follow
+from payouts.cli.supervision import run_to_end
 from payouts.ledger.sqlite import Ledger
 from payouts.progress import Progress
+from payouts.rows import Row
 from payouts.states import State
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import Output
@@ -45,7 +47,7 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_sent(
 ) -> None:
     (folder / "folder").mkdir()
     for more in ([], ["--dry-run"]):
-        result = call(*run_of("rewards.csv", "--patience=0", f"{option}={place}", *more), env=NOBODY)
+        result = call(*run_of("rewards.csv", "--outage-timeout=0", f"{option}={place}", *more), env=NOBODY)
         assert result.exit_code == 2
         assert f"{option}: " in result.stderr
         assert place.split("/", maxsplit=1)[0] in result.stderr
@@ -75,7 +77,7 @@ def test_a_report_that_cannot_be_written_is_told_with_its_own_name(call: Call, f
 def test_a_place_for_news_that_cannot_be_had_is_told_before_anything_is_sent(
     call: Call, folder: Path, file: None, options: list[str], words: str
 ) -> None:
-    result = call(*run_of("rewards.csv", "--patience=0", *options), env=NOBODY)
+    result = call(*run_of("rewards.csv", "--outage-timeout=0", *options), env=NOBODY)
     assert (result.exit_code, words in result.stderr) == (2, True), result.stderr
     assert not (folder / "payouts.db").exists()
 
@@ -157,9 +159,9 @@ async def test_what_is_said_beside_a_moving_line_stands_above_it(capsys: pytest.
     output = Output(as_json=False)
     output.console = Console(file=io.StringIO(), force_terminal=True, width=160)
     paying = Interrupted(StoreError("expected the store, got none"))
-    await follow(paying, MovingLine(output))  # type: ignore[arg-type]
+    await run_to_end(paying, MovingLine(output))  # type: ignore[arg-type]
     shown = output.console.file.getvalue()  # type: ignore[attr-defined]
-    assert "nterrupt again to end now" in shown
+    assert "nterrupt again" in shown
     assert "expected the store, got none" in shown
     assert "waiting" in shown[shown.index("expected the store, got none") :]
     assert capsys.readouterr().err == ""
@@ -169,7 +171,7 @@ async def test_what_is_said_beside_a_moving_line_stands_above_it(capsys: pytest.
     "problem", [StoreError("expected the store, got none"), CompletionsFailed("expected to wait, got tired")]
 )
 async def test_what_waits_and_cannot_go_on_ends_the_run_in_words(problem: Exception, capsys: pytest.CaptureFixture[str]) -> None:
-    broken_off = await follow(Broken(problem), JsonLines(Output()))  # type: ignore[arg-type]
+    broken_off = await run_to_end(Broken(problem), JsonLines(Output()))  # type: ignore[arg-type]
     assert broken_off is not None
     assert (broken_off.code, broken_off.at_once) == (Exit.UNAVAILABLE, False)
     assert str(problem) in capsys.readouterr().err
@@ -209,9 +211,9 @@ def test_rows_that_have_no_end_yet_are_told_with_what_there_is_to_do(
     monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     with sandbox("original", "--confirm=0:0") as url:
         result = call(*run_of("rewards.csv", "--limit=1"), env=original_at(url))
-        assert (result.exit_code, "1 row has no end yet: run the same command again" in result.stdout) == (4, True)
+        assert (result.exit_code, "1 row is unfinished" in result.stdout) == (4, True)
         result = call(*run_of("rewards.csv"), env=original_at(url))
-        assert (result.exit_code, "no end yet" in result.stdout) == (0, False)
+        assert (result.exit_code, "unfinished" in result.stdout) == (0, False)
 
 
 @pytest.mark.parametrize(
@@ -235,14 +237,15 @@ def test_a_large_file_without_webhooks_is_told_how_long_asking_takes(
 def test_rows_that_were_not_even_taken_up_are_not_paid(
     call: Call, folder: Path, file: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def too_slow(*_: Any) -> None:
+    async def too_slow(*_: object) -> AsyncIterator[Row]:
         await asyncio.Event().wait()
+        yield token_row("r1")
 
-    monkeypatch.setattr(Ledger, "plan", too_slow)
+    monkeypatch.setattr("payouts.cli.job.read_rows", too_slow)
     result = call(*run_of("rewards.csv", "--limit=0"), env=NOBODY)
     assert (result.exit_code, records(result)[-1]["not_read"]) == (4, 2)
     monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
-    assert "2 rows have no end yet" in call(*run_of("rewards.csv", "--limit=0"), env=NOBODY).stdout
+    assert "2 rows are unfinished" in call(*run_of("rewards.csv", "--limit=0"), env=NOBODY).stdout
 
 
 def test_where_webhooks_come_in_is_told(call: Call, folder: Path, file: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,4 +255,4 @@ def test_where_webhooks_come_in_is_told(call: Call, folder: Path, file: None, mo
         assert first["event"] == "listening"
         assert re.fullmatch(r"http://127\.0\.0\.1:[1-9][0-9]*/hooks", first["url"])
         monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
-        assert "webhooks come in at http://127.0.0.1:" in call(*given, env=original_at(url)).stdout
+        assert "receiving webhooks at http://127.0.0.1:" in call(*given, env=original_at(url)).stdout

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from payouts import money
+from payouts.cells import protect
 from payouts.ledger.reader import LedgerReader
 from payouts.ledger.sqlite import Ledger
 from payouts.report.charts import duration, times_chart
-from payouts.report.figures import MOST_ITEMS, SETTLE_STEPS, Figures, Times, gather
+from payouts.report.figures import MAX_ITEMS, SETTLE_STEPS, Figures, Times, gather
 from payouts.report.page import write_report
-from payouts.report.results import harmless, replacing, write_results
+from payouts.report.results import replacing, write_results
 from payouts.rows import EnkashRow, OriginalRow
 from payouts.states import Entry, LedgerError, State
 
@@ -210,12 +211,12 @@ def test_coins_are_counted_by_event_and_a_single_reward_stands_at_the_top(tmp_pa
 
 
 def test_a_long_report_says_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("payouts.report.figures.MOST_LISTED", 3)
+    monkeypatch.setattr("payouts.report.figures.MAX_LISTED", 3)
     path = tmp_path / "payouts.db"
 
     async def plan() -> None:
         async with Ledger(path, vendor="original", campaign="c") as ledger:
-            rows = [OriginalRow(id=f"r{n}", reward_uid=f"reward-{n}", to_user_uid="1", amount="1") for n in range(MOST_ITEMS + 2)]
+            rows = [OriginalRow(id=f"r{n}", reward_uid=f"reward-{n}", to_user_uid="1", amount="1") for n in range(MAX_ITEMS + 2)]
             for entry in (await ledger.plan(rows))[:4]:
                 renewed = await ledger.move(await ledger.move(entry, State.SENT), State.REJECTED, problem="no")
                 if entry.id in {"r0", "r1"}:
@@ -224,7 +225,7 @@ def test_a_long_report_says_what_it_leaves_out(tmp_path: Path, monkeypatch: pyte
     asyncio.run(plan())
     write_report(path, tmp_path / "report.html")
     text = text_of((tmp_path / "report.html").read_text("utf-8"))
-    assert f"And {MOST_ITEMS + 2 - 3} more: payouts report --results writes every row" in text
+    assert f"And {MAX_ITEMS + 2 - 3} more: payouts report --results writes every row" in text
     assert "And 2 rows of others" in text
     assert "2 keys were replaced by payouts retry" in text
 
@@ -251,7 +252,7 @@ def test_results_hold_every_row_and_no_formula(paid: tuple[Path, list[Entry]], t
 
 @pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
 def test_a_cell_that_a_spreadsheet_would_run_begins_with_an_apostrophe(cell: str) -> None:
-    assert harmless(cell) == f"'{cell}"
+    assert protect(cell) == f"'{cell}"
 
 
 def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from aioresponses import aioresponses
 from attrs import evolve
 
 from original_async import Allocation, OriginalClient
-from payouts.asking import Asking
-from payouts.audit.refused import is_proven, look_up, was_refused
+from payouts.audit.absence import is_proven, look_up, was_refused
 from payouts.ledger.sqlite import Ledger
+from payouts.request_budget import RequestBudget
 from payouts.states import Entry, State
 from rewards_core.errors import Forbidden, OutcomeUnknown, RateLimited, ServerFailed, Unauthorized
 from rewards_core.operations import OperationStatus
@@ -53,14 +53,14 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("time.time", clock)
-    monkeypatch.setattr("payouts.ledger.evidence.uptime", lambda: clock.now)
+    monkeypatch.setattr("payouts.audit.absence.uptime", lambda: clock.now)
     return clock
 
 
 @pytest.fixture
 def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody sits before the terminal."""
-    monkeypatch.setattr("payouts.cli.confirming.somebody_is_there", lambda: True)
+    monkeypatch.setattr("payouts.cli.confirmation.has_terminal", lambda: True)
     monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
 
 
@@ -158,30 +158,32 @@ def test_coins_are_not_looked_up_again(call: Call, folder: Path) -> None:
     said("resolve: coins as unknown", result.output)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        (),
-        ("r1",),
-        ("r1", "--as=done"),
-        ("r1", "--as=done", "--note="),
-        ("r1", "--as=done", "--undo", "--note=x"),
-        ("--undo", "--note=x"),
-        ("r1", "--as=done", "--note=x", "--yes"),
-        ("--unknown", "--as=rejected"),
-        ("--refused", "--as=rejected"),
-        ("r1", "--unknown", "--refused", "--as=rejected"),
-        ("--unknown", "--refused", "--undo", "--note=x"),
-        ("--unknown", "--refused"),
-        ("--unknown", "--refused", "--as=done"),
-    ],
+CONTRADICTORY = (
+    "",
+    "r1",
+    "r1 --as=done",
+    "r1 --as=done --note=",
+    "r1 --as=done --undo --note=x",
+    "--undo --note=x",
+    "r1 --as=done --note=x --yes",
+    "--unknown --as=rejected",
+    "--refused --as=rejected",
+    "r1 --unknown --refused --as=rejected",
+    "--unknown --refused --undo --note=x",
+    "--unknown --refused",
+    "--unknown --refused --as=done",
 )
-def test_options_that_do_not_say_one_thing_change_nothing(call: Call, folder: Path, wrong: tuple[str, ...]) -> None:
+
+
+def test_contradictory_options_change_nothing(call: Call, folder: Path) -> None:
     refuse(folder, "r1")
     before = row_of(folder, "r1")
-    result = call("resolve", *wrong)
-    assert (result.exit_code, row_of(folder, "r1"), decided(folder)) == (2, before, [])
-    said(f"resolve: {' '.join(wrong) or 'nothing'}", result.output)
+    told = []
+    for options in CONTRADICTORY:
+        result = call("resolve", *options.split())
+        assert (result.exit_code, row_of(folder, "r1"), decided(folder)) == (2, before, []), options
+        told.append(f"{options or 'nothing'}: {result.output.strip()}")
+    said("resolve: contradictory options", "\n".join(told))
 
 
 def test_a_ledger_in_use_is_not_touched(call: Call, folder: Path) -> None:
@@ -484,9 +486,9 @@ async def test_a_look_up_counts_from_when_it_is_asked() -> None:
         for n in (1, 2)
     ]
     problems = [RateLimited("slower", retry_after=500.0)]
-    asking = Asking(rate=0.001)
-    await look_up(shows_nothing, rows[:1], asking=asking, absent=absent, looked=lambda _: None, clock=clock)
-    await look_up(shows_nothing, rows[1:], asking=asking, absent=absent, looked=lambda _: None, clock=clock)
+    budget = RequestBudget(rate=0.001)
+    await look_up(shows_nothing, rows[:1], budget=budget, absent=absent, looked=lambda _: None, clock=clock)
+    await look_up(shows_nothing, rows[1:], budget=budget, absent=absent, looked=lambda _: None, clock=clock)
     assert times == [NOW + 1000, NOW + 2000]
 
 
@@ -505,8 +507,8 @@ async def test_a_vendor_that_wants_fewer_requests_for_good_ends_the_look_ups() -
         Entry(number=n, id=f"r{n}", line=n, recipient=f"u{n}", item=REWARD, amount="1", key="k", state=State.UNKNOWN, answer=400)
         for n in range(40)
     ]
-    asking = Asking(rate=None)
-    found = await look_up(slower, rows, asking=asking, absent=absent, looked=lambda _: None, clock=lambda: NOW)
+    budget = RequestBudget(rate=None)
+    found = await look_up(slower, rows, budget=budget, absent=absent, looked=lambda _: None, clock=lambda: NOW)
     assert isinstance(found.problem, RateLimited)
     assert set(Counter(asked).values()) == {10}
     assert len(set(asked)) <= 10
@@ -699,10 +701,10 @@ def test_an_outage_and_then_refusals_leave_no_row_to_be_settled_one_by_one(
     port = free_port()
     env = original_at(f"http://127.0.0.1:{port}/v1")
     with sandbox("original", f"--port={port}", "--p503=1"):
-        assert call(*run_of("rewards.csv", "--patience=0", "--concurrency=12"), env=env).exit_code in {3, 7}
+        assert call(*run_of("rewards.csv", "--outage-timeout=0", "--concurrency=12"), env=env).exit_code in {3, 7}
     assert set(states(folder).values()) == {"unknown"}
     with sandbox("original", f"--port={port}", "--strict") as url:
-        assert call(*run_of("rewards.csv", "--patience=0"), env=env).exit_code == 3
+        assert call(*run_of("rewards.csv", "--outage-timeout=0"), env=env).exit_code == 3
         assert {entry.answer for entry in entries(folder).values()} == {404}
         clock.now = entries(folder)["r1"].settled_at or 0.0
         clock.now += 60

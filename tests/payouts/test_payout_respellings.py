@@ -8,7 +8,7 @@ import json
 import math
 import signal
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payouts.ledger.likeness import folded, folded_id, likeness
+from payouts.ledger.fingerprints import fingerprint, folded, folded_id
 from payouts.ledger.reader import LedgerReader
 from payouts.ledger.schema import connect_to_write
 from payouts.ledger.sqlite import Ledger
+from payouts.rows import Row
 from payouts.source.checks import check_rows
 from payouts.source.lines import Layout, Mistake
 from payouts.spelling import told_apart
@@ -103,16 +104,15 @@ def test_every_second_spelling_in_a_file_is_found_and_nothing_else(rows: list[tu
 def test_the_ledger_is_asked_where_each_spelling_stands() -> None:
     lines: list[int | None] = []
 
-    class Asking:
-        def __call__(self, row: object) -> None:
-            """Have nothing to say about a row."""
+    class Lines:
+        def __call__(self, row: Row) -> None:
+            """Find nothing wrong with a row."""
 
-        def conclude(self, line_of: object) -> Iterator[Mistake]:
-            lines.extend(line_of(row_id) for row_id in ("001", "1", "01", "a", "2"))  # type: ignore[operator]  # see `Judge`
-            return iter(())
+        def conclude(self, line_of: Callable[[str], int | None]) -> None:
+            lines.extend(map(line_of, ("001", "1", "01", "a", "2")))
 
     content = HEADER + f"001,{REWARD},u1,1\n1,{REWARD},u2,1\nA,{REWARD},u3,1\n2,{REWARD},u4,1\n"
-    check_rows(io.BytesIO(content.encode()), Layout(vendor="original"), on_mistake=print, judge=Asking())
+    check_rows(io.BytesIO(content.encode()), Layout(vendor="original"), on_mistake=print, preflight=Lines())
     assert lines == [2, 3, None, None, 5]
 
 
@@ -237,7 +237,7 @@ def test_an_amount_is_like_itself_with_the_noise_of_a_float(amount: Decimal, ste
         noisy = float(amount)
         for _ in range(steps):
             noisy = math.nextafter(noisy, towards)
-        assert likeness("u", "gold", format(Decimal(noisy), "f")) == likeness("u", "gold", format(amount, "f"))
+        assert fingerprint("u", "gold", format(Decimal(noisy), "f")) == fingerprint("u", "gold", format(amount, "f"))
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_an_amount_is_like_itself_with_the_noise_of_a_float(amount: Decimal, ste
     ],
 )
 def test_amounts_that_a_program_wrote_with_noise_are_alike(one: str, other: str) -> None:
-    assert likeness("u", "gold", one) == likeness("u", "gold", other)
+    assert fingerprint("u", "gold", one) == fingerprint("u", "gold", other)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_amounts_that_a_program_wrote_with_noise_are_alike(one: str, other: str)
     [("123456789.123", "123456789.124"), ("1000000000000", "100000000000"), ("0.0000000001", "0.0000000002")],
 )
 def test_amounts_that_differ_within_twelve_digits_are_not_alike(one: str, other: str) -> None:
-    assert likeness("u", "gold", one) != likeness("u", "gold", other)
+    assert fingerprint("u", "gold", one) != fingerprint("u", "gold", other)
 
 
 # what is shown

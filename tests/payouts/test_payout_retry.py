@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from payouts.audit.retrying import objection_to_retry
+from payouts.cli.retry import objection_to_retry
 from payouts.runner import run_payouts
 from payouts.states import Entry, State
 from payouts.vendors import vendor_of

@@ -13,7 +13,7 @@ from attrs import evolve
 
 import payouts
 from payouts import Layout, Ledger, LedgerReader, RunOptions, derive_key, run_payouts, write_report, write_results
-from payouts.asking import Asking
+from payouts.request_budget import RequestBudget
 from rewards_core.validation import kind_of
 from tests.payouts.payout_kit import StubEnkash, StubOriginal, coin_row, token_row
 from tests.wrong_values import ABOVE_ZERO, AT_LEAST_ZERO, FLAG, ONE_OR_MORE, Instance, Number, cases, fields, refuses
@@ -84,10 +84,11 @@ async def test_a_row_is_of_the_vendor_of_its_ledger(wrong: Any, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "error"), cases({"rate": evolve(ABOVE_ZERO, or_none=True), "most": evolve(ONE_OR_MORE, or_none=True)})
+    ("name", "value", "error"),
+    cases({"rate": evolve(ABOVE_ZERO, or_none=True), "max_requests": evolve(ONE_OR_MORE, or_none=True)}),
 )
 def test_wrong_numbers_of_requests_are_refused(name: str, value: Any, error: type[Exception]) -> None:
-    refuses(Asking, name, value, error)
+    refuses(RequestBudget, name, value, error)
 
 
 NO_TEXT: tuple[Any, ...] = (5, None, b"x", ["x"])

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payouts.cli.mistakes import Mistakes
-from payouts.ledger.reader import FIELDS, LedgerReader
+from payouts.cells import protect, unprotect
+from payouts.cli.preflight import Mistakes
+from payouts.ledger.reader import LedgerReader
 from payouts.report import results
-from payouts.rows import OriginalRow, Row
+from payouts.rows import FIELDS, OriginalRow, Row
 from payouts.source.checks import Checked, check_rows
 from payouts.source.files import read_rows
 from payouts.source.lines import Layout, Mistake, Note
@@ -255,20 +256,20 @@ PLAIN = ["", "r1", "'r1", "''", "r'=", "a=b"]
 
 @pytest.mark.parametrize("cell", HOSTILE)
 def test_no_cell_of_results_begins_like_a_formula(cell: str) -> None:
-    assert results.harmless(cell) == f"'{cell}"
-    assert results.unprotected(f"'{cell}") == cell
+    assert protect(cell) == f"'{cell}"
+    assert unprotect(f"'{cell}") == cell
 
 
 @pytest.mark.parametrize("cell", PLAIN)
 def test_other_cells_of_results_stay_as_they_are(cell: str) -> None:
-    assert results.harmless(cell) == cell
-    assert results.unprotected(cell) == cell
+    assert protect(cell) == cell
+    assert unprotect(cell) == cell
 
 
 @given(st.text("'=+-@\t\r\n\uff1d1a", max_size=6))
 def test_reading_a_cell_of_results_is_the_inverse_of_writing_it(cell: str) -> None:
-    assert results.unprotected(results.harmless(cell)) == cell
-    assert results.harmless(cell)[:1] not in {"=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"}
+    assert unprotect(protect(cell)) == cell
+    assert protect(cell)[:1] not in {"=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"}
 
 
 async def planned(path: Path, rows: list[OriginalRow]) -> list[Entry]:

@@ -98,7 +98,8 @@ def run_until_all_has_ended(vendor: Strange, folder: Path, url: str, port: int) 
     """Run again and again, the first times to a violent end, until no row is without an end."""
     command: tuple[str | Path, ...] = ("run", folder / "rewards.csv", "--vendor=original", "--campaign=strange", "--yes")
     command += ("--ledger", folder / "payouts.db", f"--webhook-port={port}", f"--lookup-timeout={vendor.lookup_timeout}")
-    command += ("--rate=0", "--concurrency=10", "--poll-after=0.3", "--polls-per-second=300", "--timeout=60", "--patience=30")
+    command += ("--rate=0", "--concurrency=10", "--poll-after=0.3", "--polls-per-second=300")
+    command += ("--timeout=60", "--outage-timeout=30")
     kills = list(vendor.kills)
     for _ in range(MOST_RUNS):
         process = payouts(*command, env=original_at(url))

@@ -19,9 +19,9 @@ import pytest
 from attrs import evolve
 from rich.console import Console
 
+from payouts.audit.absence import record_absent
 from payouts.cli.display import JsonLines, MovingLine
-from payouts.cli.following import follow
-from payouts.ledger.evidence import record_absent
+from payouts.cli.supervision import run_to_end
 from payouts.ledger.sqlite import Ledger
 from payouts.progress import Progress
 from payouts.states import Entry, State
@@ -153,7 +153,7 @@ def test_a_message_that_nobody_can_read_changes_nothing(monkeypatch: pytest.Monk
 # a display that fails
 
 
-@pytest.mark.parametrize("method", ["begin", "row", "look", "end"])
+@pytest.mark.parametrize("method", ["begin", "row", "refresh", "end"])
 @pytest.mark.parametrize("problem", [KeyError("amount"), UnicodeEncodeError("ascii", "é", 0, 1, "no such character")])
 def test_a_display_that_fails_is_a_reader_who_left(
     call: Call, folder: Path, vendor: str, monkeypatch: pytest.MonkeyPatch, method: str, problem: Exception
@@ -187,7 +187,7 @@ async def test_a_display_that_fails_does_not_swallow_why_the_vendor_stopped_the_
             raise OSError(5, "Input/output error")
 
     output = Output()
-    ended_early = await follow(Stopped(StoreError("The store is gone.")), Blind(output))  # type: ignore[arg-type]
+    ended_early = await run_to_end(Stopped(StoreError("The store is gone.")), Blind(output))  # type: ignore[arg-type]
     assert ended_early is not None
     assert ended_early.code == 1
     said("run: neither its display nor its store works", capsys.readouterr().err)
@@ -230,7 +230,7 @@ def test_status_reads_well_on_eighty_columns(call: Call, folder: Path) -> None:
 
 def test_status_says_what_it_leaves_out(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(lead(folder))
-    monkeypatch.setattr("payouts.report.figures.MOST_ITEMS", 1)
+    monkeypatch.setattr("payouts.report.figures.MAX_ITEMS", 1)
     assert "rows of other rewards, not listed: 1\n" in call("status", "--text", "--campaign=diwali-2026").stdout
 
 
@@ -307,7 +307,7 @@ def test_a_moving_line_names_what_went_wrong_and_only_that() -> None:
     progress.ended |= {State.DONE: 8_000, State.REJECTED: 3, State.UNKNOWN: 12}
     progress.settled_by = {"webhook": 7_000, "poll": 1_000}
     progress.in_flight, progress.pending = 20, 1_234
-    line.look()
+    line.refresh()
     said("run: the moving lines on 80 columns", last())
     clock.now += 1
     line.end()
@@ -338,7 +338,7 @@ def test_a_moving_line_is_two_lines_however_large_the_numbers(width: int) -> Non
         progress.ended = dict.fromkeys(State, rows)
         progress.settled_by = {"webhook": rows, "poll": rows}
         progress.in_flight = progress.pending = rows
-        line.look()
+        line.refresh()
         first, second = last().split("\n")
         assert max(len(first), len(second)) <= width
         assert re.fullmatch(r"  ([0-9,]+ [a-z ]+)(, [0-9,]+ [a-z ]+)*", second.rstrip())

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from payouts.cli.connections import client_of
-from payouts.cli.credentials import webhook_source
+from payouts.cli.connections import client_of, webhook_source
 from tests.payouts.command_kit import TWO, Call, run_of
 from tests.texts import said
 

@@ -163,7 +163,7 @@ def test_a_report_that_cannot_be_written_hides_nothing_of_the_run(call: Call, mo
     monkeypatch.setattr("payouts.cli.job.write_report", full)
     result = call(*run_of("--report=report.html"))
     assert result.exit_code == 1
-    assert "report.html: No space left on device; `payouts report` writes it from the ledger" in result.stderr
+    said("run: a report that cannot be written", result.stderr)
     assert '"event":"summary"' in result.stdout
     assert '"done":2' in result.stdout
 

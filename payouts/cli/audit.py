@@ -1,9 +1,8 @@
-"""`payouts audit`: the whole ledger compared with the vendor's books."""
+"""`payouts audit`: compare the ledger with the vendor's books."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,21 +13,21 @@ from typing import Annotated, Any, Literal
 import typer
 from attrs import define
 
-from payouts.asking import AskedEnough, Asking
-from payouts.audit.book import Begun, Scope, audited_targets, is_conclusive
-from payouts.audit.coins import snapshot as take_snapshot
-from payouts.audit.restoring import last_sent_elsewhere, release, standing_of
+from payouts.audit.balances import snapshot as take_snapshot
+from payouts.audit.records import Begun, Scope, audited_targets, is_conclusive
+from payouts.audit.release import last_sent_elsewhere, release, standing_of
 from payouts.audit.run import AuditRun
-from payouts.cli.audit_display import Shown, differences_left, shown_kinds, tell_changes, tell_reasons, tell_result
+from payouts.cli.audit_display import AuditDisplay, differences_left, listed_kinds, tell_changes, tell_reasons, tell_result
 from payouts.cli.connections import client_of, locked, target_of
-from payouts.cli.ending import with_exit_codes
-from payouts.cli.following import Watch
-from payouts.cli.options import LedgerOption, per_second
+from payouts.cli.options import LedgerOption, per_second, with_exit_codes
+from payouts.cli.supervision import Supervision
 from payouts.ledger.generation import Standing
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.reader import Campaign, LedgerReader
 from payouts.ledger.schema import connect_to_write
 from payouts.ledger.sqlite import Ledger
+from payouts.request_budget import BudgetSpent, RequestBudget
+from payouts.vendors import EnkashVendor, vendor_of
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, exit_on_value_error, fail, ignore_broken_pipe, print_stderr
 from rewards_core.errors import VendorError
@@ -36,8 +35,8 @@ from rewards_core.text import counted
 from rewards_core.validation import shown
 
 _CONCURRENCY = 10
-_INTERRUPTED = "Ending the audit once the requests under way are answered. Interrupt again to end now."
-_LOST = "Cannot show the audit ({reason}). It ends here; the next one continues it."
+_INTERRUPTED = "Stopping: waiting for the requests under way. Interrupt again to stop now."
+_LOST = "Cannot show the audit ({reason}). It stops here; the next audit continues it."
 _NO_LOOK_UP = (
     "EnKash cannot be asked what became of a row. Balances show only how many coins came or went since the snapshot, not who "
     "gave or spent them, and nothing about rows that were paid before it."
@@ -48,25 +47,28 @@ _NO_LOOK_UP = (
 def audit(
     ledger: LedgerOption = Path("payouts.db"),
     vendor: Annotated[
-        Literal["original", "enkash"] | None, typer.Option(help="Whose books; Original's if the ledger has both vendors.")
+        Literal["original", "enkash"] | None,
+        typer.Option(help="The vendor whose books are compared; Original if the ledger has both."),
     ] = None,
-    campaign: Annotated[str | None, typer.Option(help="Only the rows of one campaign; all campaigns if not given.")] = None,
+    campaign: Annotated[str | None, typer.Option(help="Audit this campaign only; all campaigns by default.")] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Move rows to what the vendor proves. A paid row never moves.")] = False,
     allow_unknown: Annotated[
-        bool, typer.Option("--allow-unknown", help="The vendor may hold grants that this ledger does not know.")
+        bool, typer.Option("--allow-unknown", help="Accept that the vendor holds grants this ledger does not know.")
     ] = False,
     rate: Annotated[
-        float, typer.Option(help="Requests per second; 0 is no limit.", parser=per_second, metavar="N/s", show_default="20/s")
+        float, typer.Option(help="Requests per second; 0 for no limit.", parser=per_second, metavar="N/s", show_default="20/s")
     ] = 20.0,
-    max_requests: Annotated[int | None, typer.Option(help="End after so many requests; the next audit continues.", min=1)] = None,
+    max_requests: Annotated[
+        int | None, typer.Option(help="Stop after this many requests; the next audit continues.", min=1)
+    ] = None,
     snapshot: Annotated[
-        bool, typer.Option("--snapshot", help="EnKash: store every balance now, for a later audit to compare with.")
+        bool, typer.Option("--snapshot", help="EnKash: store every balance now, for a later audit to compare.")
     ] = False,
     coins: Annotated[
-        list[str] | None, typer.Option(help="EnKash: what an event is worth; repeatable.", metavar="EVENT=N")
+        list[str] | None, typer.Option(help="EnKash: the coins that an event gives; repeatable.", metavar="EVENT=N")
     ] = None,
     newest: Annotated[
-        bool, typer.Option("--newest", help="You know that this is the newest copy of the ledger, moved from another machine.")
+        bool, typer.Option("--newest", help="Confirm that this ledger, moved from another machine, is the newest copy.")
     ] = False,
     as_json: JsonOption = None,
 ) -> None:
@@ -76,8 +78,8 @@ def audit(
     recipients must belong to a row. A complete audit of all campaigns also
     lets a restored ledger be paid from again.
 
-    Exit codes: 0 all agrees; 3 something differs; 4 it ended early, or rows
-    could not be checked; 7 the vendor or the ledger cannot be used.
+    Exit codes: 0 everything agrees; 3 something differs; 4 it stopped early,
+    or rows could not be checked; 7 the vendor or the ledger cannot be used.
 
     For example:
 
@@ -90,43 +92,43 @@ def audit(
     output = Output(as_json)
     worth = _worth(coins or [])
     if not ledger.is_file():
-        LedgerReader(ledger)  # says so
+        LedgerReader(ledger)  # raises
     with locked(ledger) as lock:
-        connect_to_write(ledger).close()  # an older one is brought up to date
-        with LedgerReader(ledger) as reader:  # closed before the ledger is, which could not fold its log into the file else
+        connect_to_write(ledger).close()  # brings an older layout up to date
+        with LedgerReader(ledger) as reader:  # closed before the ledger, whose log could not be folded into the file otherwise
             known = reader.campaigns()
             chosen = None if campaign is None else reader.campaign(campaign, vendor)
         if newest:
             _vouch(ledger, known, lock, output)
             return
-        meant = chosen.vendor if chosen else vendor or ("original" if any(_is_original(each) for each in known) else "enkash")
-        if meant != "enkash" and (snapshot or coins):
+        audited = chosen.vendor if chosen else vendor or ("original" if any(map(_is_original, known)) else "enkash")
+        if audited != "enkash" and (snapshot or coins):
             fail("--snapshot and --coins are for EnKash, whose rows cannot be looked up. Nothing was done.", Exit.USAGE)
         with exit_on_value_error():
-            client = client_of(meant, _CONCURRENCY)
-        judged = _judged(known, meant, chosen, output)
+            client = client_of(audited, _CONCURRENCY)
+        in_scope = _in_scope(known, audited, chosen, output)
         job = _Job(
             path=ledger,
             scope=Scope(
-                vendor=meant,
-                target=target_of(meant),
-                campaigns=frozenset(each.number for each in judged),
+                vendor=audited,
+                target=target_of(audited),
+                campaigns=frozenset(each.number for each in in_scope),
                 only=None if chosen is None else chosen.number,
                 apply=apply,
                 allow_unknown=allow_unknown,
             ),
-            opened=judged[0],
+            opened=in_scope[0],
             lock=lock,
-            asking=Asking(rate=rate or None, most=max_requests),
+            budget=RequestBudget(rate=rate or None, max_requests=max_requests),
             output=output,
-            whole=all(each in judged for each in known if (each.vendor, each.target) == (meant, judged[0].target)),
+            whole=all(each in in_scope for each in known if (each.vendor, each.target) == (audited, in_scope[0].target)),
             targets=frozenset(each.target for each in known if _is_original(each) and each.target),
         )
         if snapshot:
-            code = asyncio.run(_store_balances(job, client, judged))
+            code = asyncio.run(_store_balances(job, client, in_scope))
         else:
             run, standing = asyncio.run(_audit(job, client, worth))
-            code = _tell(job, run, standing)
+            code = _print_stderr(job, run, standing)
     raise typer.Exit(code)
 
 
@@ -136,7 +138,7 @@ class _Job:
     scope: Scope
     opened: Campaign
     lock: LedgerLock
-    asking: Asking
+    budget: RequestBudget
     output: Output
     whole: bool
     targets: frozenset[str]
@@ -155,23 +157,24 @@ def _worth(given: Iterable[str]) -> dict[str, int]:
         event, _, number = each.rpartition("=")
         if not event or not number.isascii() or not number.isdecimal():
             fail(
-                f"--coins: {shown(each)} does not say what an event is worth. Write it like MEAL=6. Nothing was done.", Exit.USAGE
+                f"--coins: {shown(each)} does not say how many coins an event gives. Write it like MEAL=6. Nothing was done.",
+                Exit.USAGE,
             )
         worth[event] = int(number)
     return worth
 
 
-def _judged(known: list[Campaign], vendor: str, chosen: Campaign | None, output: Output) -> list[Campaign]:
-    """Return the campaigns that are compared: those that were begun at the base URL that is set now."""
+def _in_scope(known: list[Campaign], vendor: str, chosen: Campaign | None, output: Output) -> list[Campaign]:
+    """Return the campaigns that are compared: those that began at the base URL that is set now."""
     target = target_of(vendor)
     wanted = [chosen] if chosen else [each for each in known if each.vendor == vendor]
     if not wanted:
         fail(f"This ledger has no campaign of {vendor}. Nothing was done.", Exit.NOT_FOUND)
-    judged = [each for each in wanted if not each.target or each.target.rstrip("/") == target]
-    left_out = [each for each in wanted if each not in judged]
-    if not judged:
+    in_scope = [each for each in wanted if not each.target or each.target.rstrip("/") == target]
+    left_out = [each for each in wanted if each not in in_scope]
+    if not in_scope:
         fail(
-            f"Campaign {left_out[0].name} was begun at {left_out[0].target}; this is {target}. Nothing was done. "
+            f"Campaign {left_out[0].name} was begun at {left_out[0].target}; the base URL is {target} now. Nothing was done. "
             "Set the base URL it was begun at.",
             Exit.UNAVAILABLE,
         )
@@ -181,9 +184,9 @@ def _judged(known: list[Campaign], vendor: str, chosen: Campaign | None, output:
                 output.record({"event": "left_out", "campaign": each.name, "target": each.target})
         else:
             print_stderr(
-                f"Campaign {each.name} was begun at {each.target} and is left out: audit it with that base URL.", "yellow"
+                f"Campaign {each.name} was begun at {each.target} and is left out. Set that base URL to audit it.", "yellow"
             )
-    return judged
+    return in_scope
 
 
 def _vouch(path: Path, known: Sequence[Campaign], lock: LedgerLock, output: Output) -> None:
@@ -206,37 +209,36 @@ def _vouch(path: Path, known: Sequence[Campaign], lock: LedgerLock, output: Outp
 
 
 async def _audit(job: _Job, client: Any, worth: Mapping[str, int]) -> tuple[AuditRun, Standing]:
-    """Return the audit, and how the ledger stands after it."""
+    """Return the audit, and the standing of the ledger after it."""
     async with job.open() as ledger, client:
-        run = AuditRun(ledger, job.scope, job.asking)
-        _tell_begun(await run.begin(await asyncio.to_thread(_last_sent, job.path)), job.output)
-        books = run.original(client) if job.scope.vendor == "original" else run.enkash(client, worth)
+        run = AuditRun(ledger, job.scope, job.budget)
+        _tell_continued(await run.begin(await asyncio.to_thread(last_sent_elsewhere, job.path)), job.output)
         complete = False
-        shown = Shown(run, job.asking, job.output)
-        async with Watch(shown, job.asking.stop, interrupted=_INTERRUPTED, lost=_LOST).until_end(shown.begin):
-            complete = await run.run(books)
+        display = AuditDisplay(run, job.budget, job.output)
+        async with Supervision(display, job.budget.stop, interrupted=_INTERRUPTED, lost=_LOST).until_end(display.begin):
+            complete = await run.run(vendor_of(client), worth)
         return run, await _release(job, ledger, run, complete=complete)
 
 
-def _tell_begun(begun: Begun, output: Output) -> None:
+def _tell_continued(begun: Begun, output: Output) -> None:
     if begun.after:
         when = f"{datetime.fromtimestamp(begun.begun_at, UTC):%Y-%m-%d %H:%M} UTC"
         facts = {"event": "continued", "begun_at": when, "rows": begun.done, "of": begun.rows}
         with ignore_broken_pipe():
-            output.record(facts, text=f"Continuing the audit begun on {when}: {begun.done:,} of {begun.rows:,} rows are done.")
+            output.record(facts, text=f"Continuing the audit of {when}: {begun.done:,} of {begun.rows:,} rows are done.")
 
 
 async def _release(job: _Job, ledger: Ledger, run: AuditRun, *, complete: bool) -> Standing:
-    """Let a restored ledger be paid from again if the audit allows it, and return how it stands then."""
+    """Release a restored ledger if the audit allows it, and return its standing then."""
     found = await asyncio.to_thread(standing_of, job.path)
     if found is Standing.NEWEST:
         return found
-    since = await asyncio.to_thread(_last_sent, job.path)
+    since = await asyncio.to_thread(last_sent_elsewhere, job.path)
     if job.scope.vendor == "original":
         conclusive = complete and await ledger.transact(partial(is_conclusive, run.begun.number))
-    else:  # coins cannot be looked up, so that nothing more can be learned
-        conclusive = job.scope.apply and not job.asking.stopped
-    done = await ledger.transact(partial(audited_targets, since))
+    else:  # coins cannot be looked up: nothing more can be learned
+        conclusive = job.scope.apply and not job.budget.stopped
+    done = await ledger.transact(partial(audited_targets, "original", since))
     if conclusive and job.whole:
         done |= {job.scope.target}
     if not job.whole or run.begun.begun_at < since or not conclusive or not job.targets <= done:
@@ -251,19 +253,13 @@ async def _release(job: _Job, ledger: Ledger, run: AuditRun, *, complete: bool) 
     return Standing.NEWEST
 
 
-def _last_sent(path: Path) -> float:
-    """Return when a newer copy was last paid from; 0 where no note says so."""
-    at = last_sent_elsewhere(path)
-    return 0.0 if math.isinf(at) else at
-
-
-def _tell(job: _Job, run: AuditRun, standing: Standing) -> Exit:
-    """Say what the audit has come to and return the exit code."""
+def _print_stderr(job: _Job, run: AuditRun, standing: Standing) -> Exit:
+    """Report the result of the audit and return the exit code."""
     output, scope = job.output, job.scope
     with LedgerReader(job.path) as reader:
         found = reader.audit(run.begun.number)
         with ignore_broken_pipe():
-            differences = reader.differences(found.number, shown_kinds(allow_unknown=scope.allow_unknown))
+            differences = reader.differences(found.number, listed_kinds(allow_unknown=scope.allow_unknown))
             tell_reasons(run, output)
             tell_changes(reader.differences(found.number, ["change"]), output)
             tell_result(found, differences, allow_unknown=scope.allow_unknown, output=output)
@@ -284,7 +280,7 @@ def _tell(job: _Job, run: AuditRun, standing: Standing) -> Exit:
         return Exit.UNAVAILABLE
     if found.ended_at is None:
         advice = "Run the same command again to continue."
-        if job.asking.most is not None and not job.asking.stopped and run.done == run.begun.done:
+        if job.budget.max_requests is not None and not job.budget.stopped and run.done == run.begun.done:
             advice = "One recipient needs more requests than that: give a higher --max-requests."
         print_stderr(f"The audit is not complete: {found.rows:,} of {run.begun.rows:,} rows were compared. {advice}", "yellow")
         return Exit.NOT_YET
@@ -297,17 +293,20 @@ async def _store_balances(job: _Job, client: Any, campaigns: Sequence[Campaign])
     async with job.open() as ledger, client:
         try:
             with LedgerReader(job.path) as reader:
-                kept, failed = await take_snapshot(ledger, client, reader.recipients(campaigns), asking=job.asking)
-        except AskedEnough:
-            print_stderr("--max-requests was reached; the balances read by then are stored. Give a higher number.", "yellow")
+                users = reader.recipients(campaigns)
+                stored, failed = await take_snapshot(ledger, EnkashVendor(client), users, budget=job.budget)
+        except BudgetSpent:
+            print_stderr("--max-requests was reached. The balances read so far are stored. Give a higher number.", "yellow")
             return Exit.NOT_YET
         except VendorError as problem:
-            print_stderr(f"The snapshot stopped: {problem}. Nothing was sent. The balances read by then are stored.", "bold red")
+            print_stderr(f"The snapshot stopped: {problem}. Nothing was sent. The balances read so far are stored.", "bold red")
             return Exit.UNAVAILABLE
-    stored = counted(kept, "balance is", "balances are")
-    told = f"{stored} stored. A later `payouts audit --vendor enkash --coins EVENT=N` compares them with what was paid."
+    told = (
+        f"{counted(stored, 'balance')} stored. "
+        "A later `payouts audit --vendor enkash --coins EVENT=N` compares them with what was paid."
+    )
     with ignore_broken_pipe():
-        job.output.record({"event": "snapshot", "stored": kept, "unchecked": failed}, text=told)
+        job.output.record({"event": "snapshot", "stored": stored, "unchecked": failed}, text=told)
     if failed:
         print_stderr(f"{failed:,} balances could not be read.", "yellow")
     return Exit.NOT_YET if failed else Exit.OK

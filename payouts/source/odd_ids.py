@@ -1,4 +1,4 @@
-"""What stands out among the ids of a whole file, though each of them is sound by itself: a digit lost, digits rounded away."""
+"""Ids that stand out in a file although each is valid by itself: a digit is missing, or a spreadsheet rounded them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define
 
-from payouts.ledger.reader import FIELDS
-from payouts.report.results import harmless
+from payouts.cells import protect
+from payouts.rows import FIELDS, ROW_TYPES
 from payouts.source.lines import Layout, Note
 from payouts.spelling import quoted
 from rewards_core.text import counted
@@ -17,37 +17,33 @@ from rewards_core.text import counted
 if TYPE_CHECKING:
     from payouts.rows import Row
 
-_FEWEST_ROWS = 5
-_ROWS_FOR_TWO = 7
-_LARGEST_SHARE = 50  # 1 of so many, for ids that are unlike the others in the same way
-_LARGEST_SHARE_OF_ALL = 12  # 1 of so many, for all that are unlike the usual; of numbers counted up 1 in 10 is shorter
-_MOST_NAMED = 3
-_MOST_GROUPS = 300  # above it the ids are of all lengths or shapes, and nothing stands out
-_DIGITS_OF_A_SPREADSHEET = 15
+_MIN_ROWS = 5
+_MIN_ROWS_FOR_TWO = 7
+_ODD_SHARE = 50  # ids are odd if fewer than one in this many differ in the same way
+_MIXED_SHARE = 12  # a column is mixed if more than one in this many differ in any way; in a sequence 1 in 10 is shorter
+_MAX_NAMED = 3
+_MAX_GROUPS = 300  # with more lengths or shapes nothing stands out
+_SPREADSHEET_DIGITS = 15
 
 _digits = re.compile(r"\d+")
 _letters = re.compile(r"[^\W\d_]+")
 _others = re.compile(r"[^0A]+")
 
 
-class Survey:
-    """Look at the ids of every row and tell what stands out, in bounded memory.
-
-    Args:
-        layout: How the file was read; it has the names of the columns.
-    """
+class OddIds:
+    """Collect the ids of every row in bounded memory and report what stands out."""
 
     def __init__(self, layout: Layout) -> None:
         recipient, item, _, key = FIELDS[layout.vendor]
         self._id = _Column(layout.column("id"), counts_up=True)
         self._recipient = _Column(layout.column(recipient))
-        self._item = _Column(layout.column(item)) if layout.vendor == "original" else None  # an event's name is no id
+        self._item = _Column(layout.column(item)) if ROW_TYPES[layout.vendor].item_is_id else None
         self._key = _Column(layout.column(key))
         self._ids_in_file = not layout.ids_from_line
         self._protected: tuple[str, int] | None = None
 
     def add(self, row: Row) -> None:
-        """Take the ids of a row into account."""
+        """Add the ids of a row."""
         if self._ids_in_file:
             self._id.add(row.id, row.line)
         self._recipient.add(row.recipient, row.line)
@@ -57,15 +53,15 @@ class Survey:
             self._key.add(row.given_key, row.line)
         if self._protected is None:
             for cell in (row.id, row.recipient, row.item, row.given_key):
-                if cell is not None and harmless(cell) != cell:
+                if cell is not None and protect(cell) != cell:
                     self._protected = (cell, row.line)
                     break
 
     def notes(self) -> Iterator[Note]:
-        """Return what stands out, at most one note of each kind."""
+        """Yield what stands out, at most one note of each kind."""
         if self._protected is not None:
             first, line = self._protected
-            told = f"{quoted(first)} on line {line} begins like a formula: results.csv protects these ids with an apostrophe"
+            told = f"{quoted(first)} on line {line} begins like a formula: results.csv protects such ids with an apostrophe"
             yield Note("formula", told)
         columns = [column for column in (self._id, self._recipient, self._item, self._key) if column is not None]
         for kind, look in (("odd_length", _odd_length), ("odd_shape", _odd_shape), ("rounded", _rounded)):
@@ -82,7 +78,7 @@ class _Group:
 
 
 class _Column:
-    """How many ids of a column have which length and which shape, and the first of each."""
+    """The ids of a column by length and by shape: how many, and the first of each."""
 
     def __init__(self, name: str, *, counts_up: bool = False) -> None:
         self.name = name
@@ -99,8 +95,8 @@ class _Column:
         digits = value.isdecimal()
         _count(self.lengths, length, value, line)
         _count(self.shapes, "0" if digits else _shape(value), value, line)
-        if digits and length > _DIGITS_OF_A_SPREADSHEET and self.all_rounded:
-            self.all_rounded = not value[_DIGITS_OF_A_SPREADSHEET:].strip("0")
+        if digits and length > _SPREADSHEET_DIGITS and self.all_rounded:
+            self.all_rounded = not value[_SPREADSHEET_DIGITS:].strip("0")
             if len(self.long) < 2 and (not self.long or self.long[0][0] != value):
                 self.long.append((value, line))
 
@@ -108,26 +104,26 @@ class _Column:
 def _count(groups: dict[Any, _Group], which: object, value: str, line: int) -> None:
     group = groups.get(which)
     if group is None:
-        if len(groups) > _MOST_GROUPS:
+        if len(groups) > _MAX_GROUPS:
             return
         group = groups[which] = _Group(value, line)
     group.rows += 1
 
 
 def _shape(value: str) -> str:
-    """Return which runs of digits (0), letters (A) and other characters (-) a value has."""
+    """Return the runs of digits (0), letters (A) and other characters (-) of a value."""
     return _others.sub("-", _letters.sub("A", _digits.sub("0", value)))
 
 
 def _odd_length(column: _Column) -> str | None:
     usual = _usual(column.lengths)
     nearly = {usual}
-    if column.counts_up:  # 1 to 1000 have all lengths from 1 to 4
+    if column.counts_up:  # the numbers from 1 to 1000 have lengths from 1 to 4
         for step in (-1, 1):
             length = usual
             while (length := length + step) in column.lengths:
                 nearly.add(length)
-    # two of these stand out in a small file; two that are a digit longer are where a counter of users has come to
+    # two of these stand out in a small file; two that are one digit longer are where a counter has arrived
     far = {length for length in column.lengths if abs(length - usual) > 1}
     found = _few(column, column.lengths, nearly, far)
     return found and f"{found}: the others have {usual} characters"
@@ -144,7 +140,7 @@ def _rounded(column: _Column) -> str | None:
     value, line = column.long[0]
     return (
         f"{column.name}: all ids of 16 or more digits end in 0 after the 15th, such as {quoted(value)} on line {line}: "
-        "a spreadsheet keeps 15 digits and may have rounded them"
+        "a spreadsheet keeps only 15 digits and may have rounded them"
     )
 
 
@@ -155,15 +151,15 @@ def _usual(groups: dict[Any, _Group]) -> Any:
 def _few(
     column: _Column, groups: dict[Any, _Group], usual: Collection[object], far: Collection[object] = frozenset()
 ) -> str | None:
-    """Name some of the ids that few others are like, if nearly all rows are as usual: where ids are mixed, none is odd."""
+    """Name some of the odd ids, if nearly all rows are usual; in a mixed column none is odd."""
     others = {which: group for which, group in groups.items() if which not in usual}
-    two = 2 if column.rows >= _ROWS_FOR_TWO else 1
-    few = column.rows // _LARGEST_SHARE
+    two = 2 if column.rows >= _MIN_ROWS_FOR_TWO else 1
+    few = column.rows // _ODD_SHARE
     odd = [group for which, group in others.items() if group.rows <= max(two if which in far else 1, few)]
-    mixed = sum(group.rows for group in others.values()) > max(two, column.rows // _LARGEST_SHARE_OF_ALL)
-    if column.rows < _FEWEST_ROWS or len(groups) > _MOST_GROUPS or mixed or not odd:
+    mixed = sum(group.rows for group in others.values()) > max(two, column.rows // _MIXED_SHARE)
+    if column.rows < _MIN_ROWS or len(groups) > _MAX_GROUPS or mixed or not odd:
         return None
     rows = sum(group.rows for group in odd)
-    firsts = sorted(odd, key=lambda group: group.line)[:_MOST_NAMED]
+    firsts = sorted(odd, key=lambda group: group.line)[:_MAX_NAMED]
     named = " and ".join(f"{quoted(group.value)} on line {group.line}" for group in firsts)
     return f"{column.name}: {counted(rows, 'id looks odd,', 'ids look odd, such as')} {named}"

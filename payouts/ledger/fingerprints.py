@@ -1,4 +1,4 @@
-"""What two grants have in common when one is the other, spelled in another way."""
+"""Fingerprints of grants: equal for two spellings of the same grant. The ledger stores them in the column `likeness`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import unicodedata
 from decimal import ROUND_HALF_UP, Context, Decimal
 
-_END = "\x1f"  # no id can hold it
+_END = "\x1f"  # no id contains it
 _AFTER_END = "\x20"
 _MARKS = " \t='\"\u2018\u2019\u201c\u201d"
 _plain = re.compile(r"(?:[1-9][0-9]*|[a-z][a-z0-9_-]*)\Z").match
@@ -15,24 +15,24 @@ _invisible = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe0
 _dash = re.compile("[\u2010-\u2015\u2212]")
 _digit = re.compile(r"(?![0-9])\d")
 
-_SIGNIFICANT_DIGITS = 12
-_TWELVE = Context(prec=_SIGNIFICANT_DIGITS, rounding=ROUND_HALF_UP)
-_FIFTEEN = Context(prec=15, rounding=ROUND_HALF_UP)  # a half stays a half also with the noise of a float around it
+_DIGITS = 12
+_TWELVE = Context(prec=_DIGITS, rounding=ROUND_HALF_UP)
+_FIFTEEN = Context(prec=15, rounding=ROUND_HALF_UP)  # absorbs the noise of a float before the rounding to 12 digits
 
 
-def likeness(recipient: str, item: str, amount: str | None) -> str:
-    """Return the same text for grants of one thing to one recipient whose amounts agree in 12 digits, however spelled."""
+def fingerprint(recipient: str, item: str, amount: str | None) -> str:
+    """Return the same text for all spellings of a grant; amounts are equal if their first 12 digits are."""
     return f"{folded(recipient)}{_END}{folded(item)}{_END}{_amount(amount)}"
 
 
-def likeness_of_recipient(recipient: str) -> tuple[str, str]:
-    """Return two texts between which the likenesses of all grants to a recipient lie; the second one is not among them."""
+def recipient_bounds(recipient: str) -> tuple[str, str]:
+    """Return the bounds of the fingerprints of all grants to a recipient; the upper bound is exclusive."""
     begin = folded(recipient)
     return begin + _END, begin + _AFTER_END
 
 
 def folded(text: str) -> str:
-    """Return an id without what spreadsheets and people change in it."""
+    """Return an id without the changes that spreadsheets and people make to it."""
     if _plain(text):
         return text
     if not text.isascii():
@@ -44,7 +44,7 @@ def folded(text: str) -> str:
 
 
 def folded_id(row_id: str) -> str | None:
-    """Return the id of a row as `folded` does, None where that changes nothing, as in most files."""
+    """Return the folded id of a row, None if folding changes nothing, as in most files."""
     other = folded(row_id)
     return None if other == row_id else other
 
@@ -52,6 +52,6 @@ def folded_id(row_id: str) -> str | None:
 def _amount(amount: str | None) -> str:
     if amount is None:
         return ""
-    if len(amount) > _SIGNIFICANT_DIGITS:
+    if len(amount) > _DIGITS:
         amount = format(_TWELVE.plus(_FIFTEEN.plus(Decimal(amount))), "f")
     return amount.rstrip("0").rstrip(".") if "." in amount else amount

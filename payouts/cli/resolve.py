@@ -1,4 +1,4 @@
-"""`payouts resolve`: rows settled by hand, decisions taken back, and refused rows settled in bulk."""
+"""`payouts resolve`: settle rows by hand, undo decisions, and settle refused rows in bulk."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from payouts.audit.restoring import demand_newest
-from payouts.cli.confirming import rows_named
+from payouts.audit.release import check_newest
+from payouts.cli.bulk_resolve import settle_refused
+from payouts.cli.confirmation import rows_named
 from payouts.cli.connections import locked
-from payouts.cli.ending import with_exit_codes
-from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, per_second
-from payouts.cli.refusing import settle_refused
+from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, per_second, with_exit_codes
 from payouts.ledger import decisions
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.reader import Campaign, LedgerReader
@@ -34,19 +33,19 @@ def resolve(
     rows: Annotated[list[str] | None, typer.Argument(help="The ids of the rows.")] = None,
     outcome: Annotated[
         Literal["done", "rejected", "unknown"] | None,
-        typer.Option("--as", help="done: it was paid; rejected: it was not; unknown: look it up again in the next run."),
+        typer.Option("--as", help="done: it was paid; rejected: it was not; unknown: the next run looks it up again."),
     ] = None,
-    note: Annotated[str | None, typer.Option(help="How you know, for those who read the report.")] = None,
-    undo: Annotated[bool, typer.Option("--undo", help="Take back the last decision by hand on each row.")] = False,
-    unknown: Annotated[bool, typer.Option("--unknown", help="With --refused, instead of ids: all unknown rows.")] = False,
+    note: Annotated[str | None, typer.Option(help="How you know; it is shown in the report.")] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Undo the last decision by hand on each row.")] = False,
+    unknown: Annotated[bool, typer.Option("--unknown", help="With --refused: all unknown rows instead of ids.")] = False,
     refused: Annotated[
-        bool, typer.Option("--refused", help="With --unknown: those that the vendor refused and does not show.")
+        bool, typer.Option("--refused", help="With --unknown: only rows that the vendor refused and does not show.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="With --unknown --refused: do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --unknown --refused: do not ask for confirmation.")] = False,
     rate: Annotated[
         float,
         typer.Option(
-            help="With --unknown --refused: requests per second; 0 is no limit.",
+            help="With --unknown --refused: requests per second; 0 for no limit.",
             parser=per_second,
             metavar="N/s",
             show_default="20/s",
@@ -57,13 +56,13 @@ def resolve(
     vendor: VendorOption = None,
     as_json: JsonOption = None,
 ) -> None:
-    """Settle unknown rows by hand, and correct rows that are called rejected although they were paid.
+    """Settle unknown rows by hand, and correct rejected rows that were paid.
 
     An unknown row can become done or rejected. A rejected row can become
     done or, for Original, unknown: the next run looks it up by its key.
 
-    With --unknown --refused the vendor is asked about every unknown row whose last answer was a refusal. Rows that it does not
-    show become rejected once 24 hours have passed between two such look-ups, with no run in between.
+    --unknown --refused looks up every unknown row whose last answer was a refusal. Rows that the vendor does not show become
+    rejected once two such look-ups are 24 hours apart, with no run in between.
 
     For example:
 
@@ -81,7 +80,7 @@ def resolve(
     _check(rows, outcome, told, undo=undo, unknown=unknown, refused=refused, yes=yes)
     output = Output(as_json)
     with LedgerReader(ledger) as reader, locked(ledger) as lock:
-        demand_newest(ledger)  # of what a newer copy has done since, this one knows nothing
+        check_newest(ledger)  # this one does not know what a newer copy has done since
         chosen = reader.campaign(campaign, vendor)
         if unknown:
             raise typer.Exit(settle_refused(ledger, chosen, reader, lock, output, note=told, rate=rate or None, yes=yes))
@@ -95,7 +94,7 @@ def resolve(
 def _check(
     rows: Sequence[str] | None, outcome: str | None, note: str, *, undo: bool, unknown: bool, refused: bool, yes: bool
 ) -> None:
-    """End the command unless the options say one thing."""
+    """End the command if the options contradict each other."""
     wrong = ""
     if unknown or refused:
         if unknown != refused or rows or undo:
@@ -107,9 +106,9 @@ def _check(
     elif undo == (outcome is not None):
         wrong = "Give --as with the outcome, or --undo, but not both."
     elif yes:
-        wrong = "--yes is for --unknown --refused; rows that are named are settled without a question."
+        wrong = "--yes is for --unknown --refused; named rows are settled without a question."
     elif not note:
-        wrong = "Say in a few words how you know: add --note."
+        wrong = "Say how you know: add --note."
     if wrong:
         fail(f"{wrong} {_UNCHANGED}", Exit.USAGE)
 
@@ -119,7 +118,7 @@ def _resolve(
 ) -> None:
     for entry in entries:
         if entry.state not in {State.UNKNOWN, State.REJECTED} or entry.state is state:
-            told = f"Row {entry.id} is {entry.state}. Only unknown rows are settled by hand, and rejected ones corrected."
+            told = f"Row {entry.id} is {entry.state}. Only unknown and rejected rows can be settled by hand."
             fail(f"{told} {_UNCHANGED}", Exit.REFUSED)
         if state not in WAYS[campaign.vendor][entry.state]:
             told = f"Row {entry.id} is {entry.state}, and EnKash cannot be asked about it. If it was paid, settle it as done."

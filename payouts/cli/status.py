@@ -1,4 +1,4 @@
-"""`payouts status` and `payouts report`: what the ledger says, even while a run writes it."""
+"""`payouts status`: the progress of a campaign, also during a run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import typer
 from rich.text import Text
 
 from payouts import money
-from payouts.cli.ending import with_exit_codes
-from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, check_place
-from payouts.ledger.reader import FIELDS, Campaign, LedgerReader
+from payouts.cells import iso
+from payouts.cli.confirmation import MAX_SHOWN
+from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, with_exit_codes
+from payouts.ledger.reader import Campaign, LedgerReader
 from payouts.report.figures import NOT_DONE, ORDER, Figures, Item, gather
-from payouts.report.page import write_report
-from payouts.report.results import iso, write_results
+from payouts.rows import FIELDS, ROW_TYPES
 from payouts.states import Entry, State
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail, ignore_broken_pipe
@@ -25,22 +25,19 @@ from rewards_core.text import one_line
 if TYPE_CHECKING:
     from payouts.ledger.reader import RetiredKey
 
-_SHOWN = 20
 _LABELS = {"answer": "HTTP status", "absent_since": "first absent", "absent_at": "last absent"}
 
 
 @with_exit_codes
 def status(
-    row: Annotated[str | None, typer.Argument(help="The id of a row, to show everything about it.")] = None,
+    row: Annotated[str | None, typer.Argument(help="The id of a row, to show all its details.")] = None,
     ledger: LedgerOption = Path("payouts.db"),
     campaign: CampaignOption = None,
     vendor: VendorOption = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="List every row not confirmed as paid; as text, the first 10,000 of them.")
-    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="List every row not confirmed as paid; as text, at most 10,000.")] = False,
     as_json: JsonOption = None,
 ) -> None:
-    """Show the progress of a campaign, or list the campaigns of a ledger that has several; a run may be under way.
+    """Show the progress of a campaign, or list the campaigns of a ledger; also during a run.
 
     For example:
 
@@ -68,38 +65,9 @@ def status(
         figures = gather(reader, chosen)
         if output.as_json:
             not_done = (entry for state in NOT_DONE for entry in reader.entries(chosen, [state]))
-            _record(figures, not_done if every else figures.open[:_SHOWN], output)
+            _record(figures, not_done if every else figures.open[:MAX_SHOWN], output)
         else:
-            _show(figures, None if every else _SHOWN, output)
-
-
-@with_exit_codes
-def report(
-    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("payouts.html"),
-    results: Annotated[Path | None, typer.Option(help="A CSV file to write with all rows.")] = None,
-    ledger: LedgerOption = Path("payouts.db"),
-    campaign: CampaignOption = None,
-    vendor: VendorOption = None,
-    as_json: JsonOption = None,
-) -> None:
-    """Write the report of a campaign: one HTML file that loads nothing else.
-
-    For example:
-
-      payouts report --ledger payouts.db --campaign diwali-2026 --out diwali.html --results diwali.csv
-    """
-    check_place("--out", out, ledger=ledger)
-    check_place("--results", results, ledger=ledger, report=out)
-    output = Output(as_json)
-    write_report(ledger, out, campaign=campaign, vendor=vendor)
-    written = [out]
-    if results is not None:
-        with LedgerReader(ledger) as reader:
-            write_results(reader, reader.campaign(campaign, vendor), results)
-        written.append(results)
-    with ignore_broken_pipe():
-        for path in written:
-            output.record({"event": "written", "path": str(path)}, text=f"wrote {path}")
+            _show(figures, None if every else MAX_SHOWN, output)
 
 
 def _list(reader: LedgerReader, campaigns: Iterable[Campaign], output: Output) -> None:
@@ -120,22 +88,22 @@ def _list(reader: LedgerReader, campaigns: Iterable[Campaign], output: Output) -
         output.draw("", ("vendor", "campaign", "begun (UTC)", *right), lines, right=right)
 
 
-def _show(figures: Figures, most: int | None, output: Output) -> None:
+def _show(figures: Figures, limit: int | None, output: Output) -> None:
     campaign = figures.campaign
     output.say(f"{campaign.name} ({campaign.vendor}): {figures.done:,} of {figures.rows:,} rows paid", "bold")
-    tokens = campaign.vendor == "original"
+    row_type = ROW_TYPES[campaign.vendor]
     lines: list[tuple[object, ...]] = []
     for uid, item in figures.items.items():
-        lines.append((uid, f"{item.rows:,}", money.shown(item.total) if tokens else ""))
+        lines.append((uid, f"{item.rows:,}", money.shown(item.total) if row_type.has_amounts else ""))
         for state in ORDER:
             if count := item.counts.get(state):
                 amount = item.sums.get(state)
                 lines.append((Text(f"  {state}"), f"{count:,}", "" if amount is None else money.shown(amount)))
-    columns = ("reward", "rows", "amount") if tokens else ("event", "rows")
+    columns = (row_type.item_word, "rows", *(["amount"] if row_type.has_amounts else []))
     output.draw("", columns, (line[: len(columns)] for line in lines), right=("rows", "amount"))
     if figures.more_items:
         output.say(f"rows of other {columns[0]}s, not listed: {figures.more_items:,}")
-    shown = figures.open if most is None else figures.open[:most]
+    shown = figures.open[:limit]
     if shown:
         waiting = figures.rows - figures.done
         part = f", the first {len(shown):,}" if len(shown) < waiting else ""
@@ -145,7 +113,7 @@ def _show(figures: Figures, most: int | None, output: Output) -> None:
         what = entry.item if entry.amount is None else f"{money.shown(entry.amount)} of {entry.item}"
         output.say(f"{entry.id}: {entry.state}, {what} to {entry.recipient}")
         output.lines(f"    key {entry.key}")
-        if told := entry.note or entry.problem:  # what was said of a row before it was settled by hand no longer holds
+        if told := entry.note or entry.problem:  # a note supersedes the problem before it
             output.lines(f"    {one_line(told)}")
 
 
@@ -186,7 +154,7 @@ def _show_row(campaign: Campaign, entry: Entry, retired: list[RetiredKey], outpu
 
 
 def _row_record(campaign: Campaign, entry: Entry) -> dict[str, str | int | None]:
-    """Return the record of a row; EnKash's field `event` is called `item` in it, as every record has an `event`."""
+    """Return the JSON record of a row; EnKash's `event` is called `item` there, as every record has its own `event`."""
     facts = _facts(campaign, entry)
     if "event" in facts:
         facts["item"] = facts.pop("event")

@@ -1,4 +1,4 @@
-"""`payouts resolve --unknown --refused`: refused rows settled in bulk, on what complete lists of the vendor show."""
+"""`payouts resolve --unknown --refused`: settle refused rows in bulk, by complete lists of the vendor."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from payouts.asking import Asking
-from payouts.audit.refused import LookedUp, is_proven, look_up, may_settle_at, shows_known, was_refused
-from payouts.cli.confirming import SHOWN, agreed, demand_somebody, say_totals
+from payouts.audit.absence import LookedUp, is_proven, look_up, may_settle_at, record_absent, was_refused
+from payouts.cells import iso
+from payouts.cli.confirmation import MAX_SHOWN, confirmed, require_terminal, say_totals
 from payouts.cli.connections import client_of, target_of
 from payouts.ledger.base import Facts
-from payouts.ledger.evidence import record_absent
 from payouts.ledger.sqlite import Ledger
-from payouts.report.results import iso
+from payouts.request_budget import RequestBudget
 from payouts.states import Entry, State
-from payouts.vendors import as_told
+from payouts.vendors import Held, OriginalVendor, as_told
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import Output, exit_on_value_error, fail, ignore_broken_pipe
 from rewards_core.errors import ConfigurationError, NotFound, RequestRejected, VendorError
@@ -34,13 +33,13 @@ from rewards_core.text import counted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from original_async import Allocation, OriginalClient
+    from original_async import OriginalClient
     from payouts.ledger.lock import LedgerLock
     from payouts.ledger.reader import Campaign, LedgerReader
     from rewards_core.sqlite.connection import Connection
 
 _IN_ONE_COMMIT = 500
-_MOST_REWARDS = 20
+_MAX_REWARDS = 20
 
 
 def settle_refused(
@@ -54,34 +53,23 @@ def settle_refused(
     rate: float | None,
     yes: bool,
 ) -> Exit:
-    """Look up every unknown row whose last answer was a refusal, and settle those that are proven not to have been paid.
-
-    Args:
-        path: The ledger.
-        campaign: Whose rows.
-        reader: Reads the ledger.
-        lock: The ledger's lock, which is held; it is given back at the end.
-        output: Where results go.
-        note: What the person says, empty for nothing.
-        rate: Requests per second, None for no limit.
-        yes: Whether nobody is asked.
-    """
+    """Look up every unknown row whose last answer was a refusal, and settle those proven not to have been paid."""
     if campaign.vendor != "original":
         fail(
             "EnKash cannot be asked what became of a row. Nothing was changed. Check each row with EnKash, then settle the rows "
             'by their ids: payouts resolve ROW --as rejected --note "..."',
             Exit.REFUSED,
         )
-    demand_somebody(yes=yes)
+    require_terminal(yes=yes)
     entries = [entry for entry in reader.entries(campaign, [State.UNKNOWN]) if was_refused(entry)]
     if not entries:
         fail(f"Campaign {campaign.name} has no unknown rows that were refused. Nothing was changed.", Exit.REFUSED)
     with exit_on_value_error():
         client = client_of(campaign.vendor)
-    with asyncio.Runner() as runner:  # the ledger stays open, and locked, while a person thinks
+    with asyncio.Runner() as runner:  # the ledger stays open and locked while a person is asked
         stack = AsyncExitStack()
         try:
-            target = target_of(campaign.vendor)  # elsewhere nothing would be held under any key
+            target = target_of(campaign.vendor)  # at another base URL the vendor would hold nothing under any key
             ledger = Ledger(path, vendor=campaign.vendor, campaign=campaign.name, target=target, lock=lock, clock=time.time)
             runner.run(stack.enter_async_context(ledger))
             runner.run(stack.enter_async_context(client))
@@ -90,7 +78,7 @@ def settle_refused(
             ready, waiting = _proven(runner.run(ledger.transact(partial(_run_at, campaign))), campaign, reader, looked)
             if ready and not yes:
                 _show(campaign, ready, output)
-                if not agreed(campaign, "Mark them as rejected?"):
+                if not confirmed(campaign, "Mark them as rejected?"):
                     fail("Nothing was settled. The look-ups are recorded.", Exit.REFUSED)
             runner.run(_settle(ledger, ready, note, output))
         finally:
@@ -110,19 +98,19 @@ async def _look_up(
     rate: float | None,
     output: Output,
 ) -> LookedUp:
-    """Look the rows up and record which of them complete lists do not show; end the command where that would prove nothing."""
-    asking = Asking(rate=rate)
+    """Look the rows up and record which of them complete lists do not show; end the command if that would prove nothing."""
+    budget = RequestBudget(rate=rate)
 
-    async def lists(rows: Sequence[Entry]) -> Mapping[int, Allocation]:
-        listed = await client.get_allocations_by_user_uid(rows[0].recipient, before_page=asking.turn)
-        held = {each.nonce: each for each in listed}  # of whatever reward; one that cannot be read fails the whole list
+    async def lists(rows: Sequence[Entry]) -> Mapping[int, Held]:
+        listed = await OriginalVendor(client).list_held(rows[0].recipient, before_page=budget.take)
+        held = {each.key: each for each in listed}  # of any reward; one that cannot be read fails the whole list
         return {row.number: held[row.key] for row in rows if row.key in held}
 
     known = _known(campaign, reader)
     try:
         if known is None:
-            await _demand_rewards(client, asking, entries)
-        elif not await asking.ask(partial(shows_known, lists, known)):
+            await _require_rewards(client, budget, entries)
+        elif known.number not in await budget.call(partial(lists, [known])):
             fail(
                 f"Original does not list row {known.id}, which it accepted as {known.uid}, so its lists prove nothing. The "
                 "API key may belong to another app. Nothing was changed.",
@@ -135,7 +123,7 @@ async def _look_up(
         await ledger.transact(partial(record_absent, numbers=[row.number for row in rows], at=at))
 
     with _progress(len(entries), output) as looked:
-        found = await look_up(lists, entries, asking=asking, absent=absent, looked=looked, clock=time.time)
+        found = await look_up(lists, entries, budget=budget, absent=absent, looked=looked, clock=time.time)
     if found.problem is not None:
         fail(
             "Nothing was settled; the look-ups so far are recorded. Fix the cause and run the same command again: "
@@ -146,16 +134,16 @@ async def _look_up(
 
 
 def _known(campaign: Campaign, reader: LedgerReader) -> Entry | None:
-    """Return a row of the campaign that the vendor is known to hold; another campaign's may be of another app."""
+    """Return a row of the campaign that the vendor is known to hold; a row of another campaign may belong to another app."""
     accepted = reader.entries(campaign, [State.DONE, State.ACCEPTED])
     return next((entry for entry in accepted if entry.uid is not None and entry.settled_by != "hand"), None)
 
 
-async def _demand_rewards(client: OriginalClient, asking: Asking, entries: Sequence[Entry]) -> None:
-    """End the command if the API key does not see the rows' rewards: it would not see what was paid of them either."""
-    for reward in list(dict.fromkeys(entry.item for entry in entries))[:_MOST_REWARDS]:
+async def _require_rewards(client: OriginalClient, budget: RequestBudget, entries: Sequence[Entry]) -> None:
+    """End the command if the API key does not see the rows' rewards, as it would not see their payments either."""
+    for reward in list(dict.fromkeys(entry.item for entry in entries))[:_MAX_REWARDS]:
         try:
-            await asking.ask(partial(client.get_reward, reward))
+            await budget.call(partial(client.get_reward, reward))
         except NotFound:
             fail(
                 f"Original does not show reward {reward} to this API key, so its lists prove nothing. The key may belong to "
@@ -171,7 +159,7 @@ def _run_at(campaign: Campaign, database: Connection) -> float | None:
 
 
 def _proven(run_at: float | None, campaign: Campaign, reader: LedgerReader, looked: LookedUp) -> tuple[list[Entry], list[Entry]]:
-    """Return those of the absent rows that are proven not to have been paid, and the others, as the ledger has them now."""
+    """Return the absent rows that are proven not to have been paid, and the other absent rows, as the ledger has them now."""
     absent = {entry.number for entry in looked.absent}
     ready: list[Entry] = []
     waiting: list[Entry] = []
@@ -198,7 +186,7 @@ def _evidence(entry: Entry) -> str:
 
 def _facts(entry: Entry, note: str) -> Facts:
     evidence = _evidence(entry)
-    problem = RequestRejected(evidence, status=entry.answer)  # instead of advice that no longer holds
+    problem = RequestRejected(evidence, status=entry.answer)  # replaces advice that no longer applies
     return {"settled_by": "hand", "problem": problem, "note": note or None, "evidence": evidence}
 
 
@@ -211,25 +199,25 @@ def _show(campaign: Campaign, entries: Sequence[Entry], output: Output) -> None:
 
 
 def _tell_kept(looked: LookedUp, output: Output) -> Exit:
-    """Tell which rows are left as they are, and return the exit code as far as they decide it."""
+    """List the rows that are left unchanged, and return the exit code that follows from them."""
     kept = [
-        (entry, "held", f"Original holds it as {held.ref.uid} ({held.status}). Run the payout again: it will be settled")
+        (entry, "held", f"Original holds it as {held.uid} ({held.status}). Run the payout again to settle it")
         for entry, held in looked.found
     ]
     kept += [(entry, "not_looked_up", f"it could not be looked up: {why}") for entry, why in looked.unchecked]
     with ignore_broken_pipe():
-        for entry, reason, told in kept if output.as_json else kept[:SHOWN]:
+        for entry, reason, told in kept if output.as_json else kept[:MAX_SHOWN]:
             facts = {"event": "kept", "id": entry.id, "state": entry.state.value, "reason": reason, "message": told}
-            output.record(facts, text=f"row {entry.id} is left as it is: {told}")
-        if len(kept) > SHOWN and not output.as_json:
-            output.say(f"and {len(kept) - SHOWN:,} more rows are left as they are")
+            output.record(facts, text=f"row {entry.id} is unchanged: {told}")
+        if len(kept) > MAX_SHOWN and not output.as_json:
+            output.say(f"and {len(kept) - MAX_SHOWN:,} more rows are unchanged")
     return Exit.UNAVAILABLE if looked.unchecked else Exit.NOT_YET if looked.found else Exit.OK
 
 
 def _tell_end(
     campaign: Campaign, ready: Sequence[Entry], waiting: Sequence[Entry], looked: LookedUp, before: int, output: Output
 ) -> None:
-    now = time.time()  # from here on the rest of the time, by the clock that a person sees
+    now = time.time()  # the rest of the time is counted from the clock that a person sees
     left_to_wait = max((may_settle_at(entry) - (entry.absent_at or now) for entry in waiting), default=None)
     settle_after = None if left_to_wait is None else math.ceil((now + max(0.0, left_to_wait)) / 60) * 60.0
     if output.as_json:
@@ -257,12 +245,12 @@ def _moment(moment: float) -> str:
 
 @contextmanager
 def _progress(total: int, output: Output) -> Iterator[Callable[[int], None]]:
-    """Show how many rows were looked up, where somebody watches."""
+    """Show how many rows were looked up, on a terminal."""
     if output.as_json:
         yield lambda _: None
         return
-    watched = output.console.is_terminal  # elsewhere a bar would leave an empty line
+    on_terminal = output.console.is_terminal  # in a file a bar would leave an empty line
     columns = (TextColumn("looking up rows"), BarColumn(), MofNCompleteColumn())
-    with Bar(*columns, console=output.console, transient=True, disable=not watched) as bar:
+    with Bar(*columns, console=output.console, transient=True, disable=not on_terminal) as bar:
         task = bar.add_task("", total=total)
         yield lambda rows: bar.advance(task, rows)

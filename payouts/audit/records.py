@@ -1,17 +1,17 @@
-"""What the ledger keeps of an audit: how far it has come, what differs, and rows that it moved to what the vendor proves."""
+"""What the ledger records of an audit: its progress, what differs, and the rows it moved to what the vendor proves."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
-from payouts.audit.compare import Checked, Finding, KnownRow
+from payouts.audit.absence import record_absent
+from payouts.audit.comparison import Checked, Finding, KnownRow
 from payouts.ledger import decisions, steps
-from payouts.ledger.evidence import record_absent
-from payouts.ledger.likeness import likeness_of_recipient
+from payouts.ledger.fingerprints import recipient_bounds
 from payouts.ledger.schema import COLUMNS, entry_of
 from payouts.rows import later_keys
 from payouts.states import PROVEN, Entry, State, WrongWay
@@ -27,15 +27,15 @@ _UNFINISHED = (
 
 @frozen(kw_only=True)
 class Scope:
-    """Which rows an audit judges, and what it does with what it finds.
+    """Which rows an audit checks, and what it does with its findings.
 
     Attributes:
-        vendor: `"original"` or `"enkash"`.
+        vendor: The vendor's name.
         target: The base URL of the vendor.
-        campaigns: The numbers of the campaigns that are judged.
-        only: The number of the campaign if only one is asked for; None for the whole ledger.
+        campaigns: The numbers of the campaigns that are checked.
+        only: The number of the campaign if only one is audited; None for the whole ledger.
         apply: Whether rows are moved to what the vendor proves.
-        allow_unknown: Whether the vendor may hold what the ledger does not know.
+        allow_unknown: Whether the vendor may hold payments that the ledger does not know.
     """
 
     vendor: str
@@ -48,12 +48,12 @@ class Scope:
 
 @frozen(kw_only=True)
 class Begun:
-    """An audit under way.
+    """An audit in progress.
 
     Attributes:
         number: The ledger's own number of it.
-        begun_at: When it was begun, in seconds since the epoch.
-        after: The likeness below which all rows are finished.
+        begun_at: When it began, in seconds since the epoch.
+        after: The fingerprint below which all rows are finished.
         done: How many rows are finished.
         rows: How many rows there are.
     """
@@ -66,19 +66,12 @@ class Begun:
 
 
 def begin(scope: Scope, at: float, not_before: float, database: Connection) -> Begun:
-    """Continue the last audit of the same rows if it has not ended, else begin one.
-
-    Args:
-        scope: Which rows.
-        at: Now, in seconds since the epoch.
-        not_before: An audit that was begun earlier is not continued.
-        database: As `Ledger.transact` hands it over.
-    """
+    """Continue the last audit of the same rows if it is unfinished, otherwise begin one."""
     marks = ", ".join("?" * len(scope.campaigns))
     rows = database.execute(f"SELECT count(*) FROM rows WHERE campaign IN ({marks})", tuple(scope.campaigns)).get  # noqa: S608
-    aim = (scope.vendor, scope.target, scope.only)  # an audit of one campaign is not the beginning of one of all
+    aim = (scope.vendor, scope.target, scope.only)  # an audit of one campaign is not continued as one of all
     found = database.execute(f"{_UNFINISHED} ORDER BY number DESC LIMIT 1", aim).get
-    if found is not None and found[1] >= not_before and _is_of_use(scope, found[0], database):
+    if found is not None and found[1] >= not_before and _can_continue(scope, found[0], database):
         return Begun(number=found[0], begun_at=found[1], after=found[2], done=found[3], rows=rows)
     number = database.execute(
         "INSERT INTO audits (vendor, target, campaign, begun_at) VALUES (?, ?, ?, ?) RETURNING number", (*aim, at)
@@ -86,8 +79,8 @@ def begin(scope: Scope, at: float, not_before: float, database: Connection) -> B
     return Begun(number=number, begun_at=at, rows=rows)
 
 
-def _is_of_use(scope: Scope, number: int, database: Connection) -> bool:
-    """Return whether an earlier part has left nothing to be asked again: to be applied, or to be named one by one."""
+def _can_continue(scope: Scope, number: int, database: Connection) -> bool:
+    """Return whether an earlier run left nothing that must be asked again: to apply it, or to list it one by one."""
     left = [*(["held", "behind"] if scope.apply else []), *([] if scope.allow_unknown else ["unknown_allowed"])]
     marks = ", ".join("?" * len(left))
     return not database.execute(
@@ -97,12 +90,12 @@ def _is_of_use(scope: Scope, number: int, database: Connection) -> bool:
 
 
 def page(scope: Scope, after: str, database: Connection) -> list[tuple[str, list[KnownRow]]]:
-    """Return the next rows, those of one recipient together, each time with the likeness below which all is then finished."""
+    """Return the next rows, grouped by recipient; with each group the fingerprint below which all rows are then finished."""
     last = database.execute(
         "SELECT recipient FROM rows WHERE vendor = ? AND likeness >= ? ORDER BY likeness LIMIT 1 OFFSET ?",
         (scope.vendor, after, _ROWS_AT_ONCE),
     ).get
-    until, bound = ("", ()) if last is None else (" AND likeness < ?", (likeness_of_recipient(last)[1],))
+    until, bound = ("", ()) if last is None else (" AND likeness < ?", (recipient_bounds(last)[1],))
     groups: dict[str, list[KnownRow]] = {}
     rows: list[Any] = database.execute(
         f"SELECT {COLUMNS}, campaign FROM rows WHERE vendor = ? AND likeness >= ?{until} ORDER BY likeness, number",  # noqa: S608
@@ -110,7 +103,7 @@ def page(scope: Scope, after: str, database: Connection) -> list[tuple[str, list
     ).fetchall()
     for found in rows:
         row = _known(entry_of(found[:-1]), found[-1], scope, database)
-        groups.setdefault(likeness_of_recipient(row.entry.recipient)[1], []).append(row)
+        groups.setdefault(recipient_bounds(row.entry.recipient)[1], []).append(row)
     return list(groups.items())
 
 
@@ -123,14 +116,14 @@ def _known(entry: Entry, campaign: int, scope: Scope, database: Connection) -> K
     return KnownRow(
         entry=entry,
         campaign=campaign,
-        judged=campaign in scope.campaigns,
+        in_scope=campaign in scope.campaigns,
         old_keys=frozenset(key for key, _ in old) | later,  # a newer copy of the ledger may have retried it
         old_uids=frozenset(uid for _, uid in old if uid),
     )
 
 
 def owners(scope: Scope, keys: Collection[str], database: Connection) -> Mapping[str, KnownRow]:
-    """Return the rows that have keys, or had them before a retry, by the key."""
+    """Return the rows that have keys or had them before a retry, by key."""
     found: dict[str, KnownRow] = {}
     for key in keys:
         row = database.execute(
@@ -143,7 +136,7 @@ def owners(scope: Scope, keys: Collection[str], database: Connection) -> Mapping
     return found
 
 
-def keep(
+def record(
     scope: Scope,
     number: int,
     results: Sequence[Checked],
@@ -152,17 +145,7 @@ def keep(
     after: str | None,
     database: Connection,
 ) -> None:
-    """Write down what came of some recipients' rows, and move the rows if that was asked for; all of it, or nothing.
-
-    Args:
-        scope: Which rows, and what to do with them.
-        number: The audit.
-        results: What came of the recipients.
-        requests: How many requests were made since the last time.
-        at: Now, in seconds since the epoch.
-        after: The likeness below which all rows are finished now; None if that has not changed.
-        database: As `Ledger.transact` hands it over.
-    """
+    """Record the results of some recipients, and move their rows if the scope says so; all of it, or nothing."""
     for checked in results:
         record_absent(database, checked.absent, checked.asked_at)
         unknown = [each for each in checked.findings if each.kind == "unknown_to_ledger"]
@@ -172,7 +155,7 @@ def keep(
                 if applied:
                     _apply(finding, at, database)
                 _insert(number, finding, database, applied=applied)
-        if scope.allow_unknown and unknown:  # one line for each recipient: other programs may have granted any number
+        if scope.allow_unknown and unknown:  # one line per recipient: other programs may have granted any number
             first = unknown[0]
             allowed = Finding(kind="unknown_allowed", recipient=first.recipient, ledger="", vendor=str(len(unknown)))
             _insert(number, allowed, database)
@@ -193,7 +176,7 @@ def _insert(number: int, finding: Finding, database: Connection, *, applied: boo
 
 
 def _apply(finding: Finding, at: float, database: Connection) -> None:
-    """Move a row to what the vendor proves, and write that down as a decision."""
+    """Move a row to what the vendor proves, and record the decision."""
     row, to = finding.row, finding.to
     if row is None or to is None:
         return
@@ -217,12 +200,12 @@ def _apply(finding: Finding, at: float, database: Connection) -> None:
 
 
 def end(number: int, at: float, database: Connection) -> None:
-    """Write down that an audit has gone through all its rows."""
+    """Record that an audit is complete."""
     database.execute("UPDATE audits SET ended_at = ? WHERE number = ?", (at, number))
 
 
 def is_conclusive(number: int, database: Connection) -> bool:
-    """Return whether an audit could check every row, and has left none as it was that the vendor proves to be held."""
+    """Return whether an audit could check every row and left no row unmoved that the vendor holds."""
     return not database.execute(
         "SELECT 1 FROM audits WHERE number = ?1 AND unchecked > 0 "
         "UNION ALL SELECT 1 FROM differences WHERE audit = ?1 AND kind = 'held' AND applied = 0 LIMIT 1",
@@ -230,29 +213,10 @@ def is_conclusive(number: int, database: Connection) -> bool:
     ).get
 
 
-def audited_targets(since: float, database: Connection) -> set[str]:
-    """Return the base URLs of Original whose campaigns were all compared, conclusively, in audits that began after a moment."""
+def audited_targets(vendor: str, since: float, database: Connection) -> set[str]:
+    """Return a vendor's base URLs whose campaigns were all audited, conclusively, by audits that began at a time or later."""
     found: list[Any] = database.execute(
-        "SELECT number, target FROM audits "
-        "WHERE vendor = 'original' AND campaign IS NULL AND ended_at IS NOT NULL AND begun_at >= ?",
-        (since,),
+        "SELECT number, target FROM audits WHERE vendor = ? AND campaign IS NULL AND ended_at IS NOT NULL AND begun_at >= ?",
+        (vendor, since),
     ).fetchall()
     return {target for number, target in found if is_conclusive(number, database)}
-
-
-def balances(recipients: Iterable[str], database: Connection) -> dict[str, tuple[int, float]]:
-    """Return the coins that recipients had, and when, as far as they were written down."""
-    found: dict[str, tuple[int, float]] = {}
-    for recipient in recipients:
-        kept = database.execute("SELECT coins, at FROM balances WHERE recipient = ?", (recipient,)).get
-        if kept is not None:
-            found[recipient] = (kept[0], kept[1])
-    return found
-
-
-def keep_balances(known: Mapping[str, tuple[int, float]], database: Connection) -> None:
-    """Write down how many coins recipients have, and when they had them."""
-    database.executemany(
-        "INSERT OR REPLACE INTO balances (recipient, coins, at) VALUES (?, ?, ?)",
-        [(recipient, coins, at) for recipient, (coins, at) in known.items()],
-    )

@@ -1,4 +1,4 @@
-"""What commands share in which a person decides about rows: which rows are meant, what they add up to, and the question."""
+"""What a person confirms: the rows, their totals, and the question."""
 
 from __future__ import annotations
 
@@ -14,34 +14,30 @@ from payouts.states import Entry
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import Output, fail
 
-SHOWN = 20
+MAX_SHOWN = 20
 """The most rows that are shown one by one."""
 
 
-def somebody_is_there() -> bool:
+def has_terminal() -> bool:
     """Return whether a person can be asked."""
     return sys.stdin.isatty()
 
 
-def demand_somebody(*, yes: bool) -> None:
-    """End the command if a question could be answered by nobody.
-
-    Args:
-        yes: Whether `--yes` was given.
-    """
-    if not yes and not somebody_is_there():
-        fail("Nobody is at a terminal to confirm this. Nothing was changed. Add --yes to go on without being asked.", Exit.USAGE)
+def require_terminal(*, yes: bool) -> None:
+    """End the command if a question would have to be asked and cannot be."""
+    if not yes and not has_terminal():
+        fail("There is no terminal to ask for confirmation. Nothing was changed. Add --yes to skip the question.", Exit.USAGE)
 
 
-def agreed(campaign: Campaign, question: str) -> bool:
-    """Let a person type the campaign's name; outside of any event loop, so that an interrupt is heard at once."""
-    asked = f"{question} Type {campaign.name} to go on"
+def confirmed(campaign: Campaign, question: str) -> bool:
+    """Ask a person to type the campaign's name; call it outside an event loop, where Ctrl-C works at once."""
+    asked = f"{question} Type {campaign.name} to continue"
     answer = typer.prompt(asked, default="", show_default=False, err=not sys.stdout.isatty())
     return str(answer).strip() == campaign.name
 
 
 def rows_named(reader: LedgerReader, campaign: Campaign, ids: Iterable[str]) -> list[Entry]:
-    """Return the rows of those ids, each once; end the command if there is no such row."""
+    """Return the rows with those ids, each once; end the command if there is no such row."""
     found = []
     for row_id in dict.fromkeys(ids):
         entry = reader.find(campaign, row_id)
@@ -52,7 +48,7 @@ def rows_named(reader: LedgerReader, campaign: Campaign, ids: Iterable[str]) -> 
 
 
 def say_totals(entries: Sequence[Entry], output: Output) -> None:
-    """Say what rows add up to, for each reward."""
+    """Print the total of the rows for each reward."""
     totals: dict[str, Decimal] = {}
     for entry in entries:
         if entry.amount is not None:

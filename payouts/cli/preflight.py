@@ -1,4 +1,4 @@
-"""What a run does before it sends anything: read the whole file, compare it with the ledger, add it up and ask once."""
+"""What `payouts run` does before it sends anything: check the file, compare it with the ledger, show it and ask once."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import typer
-from attrs import frozen
+from attrs import Factory, define, frozen
 
 from payouts import money
-from payouts.audit.restoring import demand_newest
-from payouts.cli.confirming import somebody_is_there
+from payouts.audit.release import check_newest
+from payouts.cli.confirmation import MAX_SHOWN, has_terminal
 from payouts.cli.connections import target_of
-from payouts.cli.mistakes import Mistakes
 from payouts.ledger.generation import is_paid_elsewhere
-from payouts.ledger.reader import FIELDS, LedgerReader
+from payouts.ledger.reader import LedgerReader
 from payouts.pipeline.preflight import Preflight, Repeat
+from payouts.rows import FIELDS, ROW_TYPES
 from payouts.source.checks import Checked, check_rows
+from payouts.source.lines import Mistake
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import Output, fail, print_stderr
 from rewards_core.text import counted
@@ -28,26 +29,15 @@ if TYPE_CHECKING:
 
     from payouts.source.lines import Layout
 
-_SHOWN = 20
-_MOST_REPEATED = 5
-_WHAT = {"original": "reward", "enkash": "event"}
+_MAX_REPEATED = 5
+_MAX_PLACES = 10
+_MAX_LINES = 3
 _NAMES = {"original": "Original", "enkash": "EnKash"}
 
 
 @frozen(kw_only=True)
 class Terms:
-    """What must hold before a file is paid.
-
-    Attributes:
-        vendor: Who pays.
-        campaign: Its name.
-        ledger: Where it is remembered.
-        repeats_of: Names or patterns of campaigns whose rows may be paid again.
-        max_total: The most that the rows of one reward may come to, None for no limit.
-        yes: Whether nobody is asked.
-        dry_run: Whether it is only to be checked.
-        all_errors: Whether each mistake is told by itself.
-    """
+    """What must hold before a file is paid."""
 
     vendor: str
     campaign: str
@@ -61,26 +51,14 @@ class Terms:
 
 @frozen(kw_only=True)
 class Prepared:
-    """A file that may be paid.
-
-    Attributes:
-        checked: What it holds.
-        repeats: The ledger's numbers of the campaigns that it repeats, as somebody has allowed.
-    """
+    """A file that may be paid."""
 
     checked: Checked
     repeats: Sequence[int] = ()
 
 
 def prepare(stream: BinaryIO, layout: Layout, terms: Terms, output: Output, *, before_asking: Callable[[], None]) -> Prepared:
-    """Look over the whole file; end the command if anything is wrong, or if a person does not agree to it.
-
-    Args:
-        stream: The file.
-        layout: How to read it.
-        terms: What must hold.
-        output: Where it is told.
-        before_asking: Called once the file is known to be good, unless it is a dry run; ends the command where it could not pay.
+    """Check the whole file; end the command if anything is wrong or a person refuses.
 
     Raises:
         AuditNeeded: the ledger may be an older copy.
@@ -92,19 +70,16 @@ def prepare(stream: BinaryIO, layout: Layout, terms: Terms, output: Output, *, b
         with ExitStack() as showing:
             if not output.as_json:
                 showing.enter_context(output.console.status("Checking every row; nothing is sent yet"))
-            checked = check_rows(stream, layout, on_mistake=mistakes.add, judge=preflight)
+            checked = check_rows(stream, layout, on_mistake=mistakes.add, preflight=preflight)
         for note in checked.notes:
             print_stderr(note.message, "yellow")
         if checked.mistakes:
             mistakes.tell()
-            fail(
-                f"{counted(checked.mistakes, 'mistake')}. Nothing was sent. Fix the file and run the same command again.",
-                Exit.USAGE,
-            )
+            found = counted(checked.mistakes, "mistake")
+            fail(f"{found}. Nothing was sent. Fix the file and run the same command again.", Exit.USAGE)
         if preflight is not None:
             _refuse_keys(preflight, terms, output)
-        known = 0 if preflight is None else preflight.known
-        settled = 0 if preflight is None else preflight.settled
+        known, settled = (0, 0) if preflight is None else (preflight.known, preflight.settled)
         _check_total(checked, terms)
         if not terms.dry_run:
             before_asking()
@@ -119,34 +94,34 @@ def prepare(stream: BinaryIO, layout: Layout, terms: Terms, output: Output, *, b
     return Prepared(checked=checked, repeats=repeats)
 
 
+def has_ledger(path: Path) -> bool:
+    """Return whether a ledger exists."""
+    return path.is_file() and path.stat().st_size > 0
+
+
 def _preflight(terms: Terms, stack: ExitStack) -> Preflight | None:
-    """Return what compares a row with the ledger, None if there is none yet."""
-    if not is_begun(terms.ledger):
+    """Return the comparison of rows with the ledger, None if there is no ledger yet."""
+    if not has_ledger(terms.ledger):
         _check_patterns((), terms)
         return None
-    demand_newest(terms.ledger)
+    check_newest(terms.ledger)
     reader = stack.enter_context(LedgerReader(terms.ledger))
     _check_patterns([each.name for each in reader.campaigns() if each.vendor == terms.vendor], terms)
     return stack.enter_context(Preflight(reader, terms.vendor, terms.campaign, terms.repeats_of))
 
 
 def _warn_of_another_ledger(preflight: Preflight | None, terms: Terms) -> None:
-    """Warn where coins may be paid twice because this is not the ledger that was meant; Original knows the keys of the other."""
+    """Warn where coins may be paid twice because the ledger is not the intended one; Original knows the keys of the other."""
     if terms.vendor != "enkash" or (preflight is not None and preflight.campaign is not None):
         return
     identity = None if preflight is None else preflight.identity
     if is_paid_elsewhere(identity, terms.vendor, terms.campaign):
-        told = f"Another ledger has paid a campaign {terms.campaign} before, and {terms.ledger} does not know it"
-        print_stderr(f"{told}. EnKash may pay its rows a second time: check --ledger before you go on.", "bold yellow")
-
-
-def is_begun(ledger: Path) -> bool:
-    """Return whether there is a ledger."""
-    return ledger.is_file() and ledger.stat().st_size > 0
+        told = f"A campaign {terms.campaign} was paid from another ledger before; {terms.ledger} does not know it"
+        print_stderr(f"{told}. EnKash may pay its rows a second time: check --ledger before you continue.", "bold yellow")
 
 
 def _check_patterns(names: Sequence[str], terms: Terms) -> None:
-    """Refuse the name of a campaign that is not there; a pattern may match nothing, as a payroll's does in its first month."""
+    """Refuse an unknown campaign; a pattern may match nothing, as that of a payroll in its first month."""
     for pattern in terms.repeats_of:
         if pattern not in names and not any(mark in pattern for mark in "*?["):
             there = f"It has {', '.join(names[:10])}." if names else "It has none."
@@ -159,11 +134,10 @@ def _check_total(checked: Checked, terms: Terms) -> None:
     if sum(checked.counts.values()) < checked.rows:
         told = f"The file has more than {len(checked.counts):,} rewards, too many for --max-total to check"
         fail(f"{told}. Nothing was sent. Split the file.", Exit.USAGE)
+    limit = money.shown(terms.max_total)
     for item, total in checked.totals.items():
         if total > terms.max_total:
-            told = (
-                f"The file asks for {money.shown(total)} of reward {item}, more than --max-total {money.shown(terms.max_total)}"
-            )
+            told = f"The rows of reward {item} add up to {money.shown(total)}, more than --max-total {limit}"
             fail(f"{told}. Nothing was sent.", Exit.USAGE)
 
 
@@ -187,33 +161,31 @@ def _show(checked: Checked, terms: Terms, output: Output, preflight: Preflight |
             }
         )
         return
+    row_type = ROW_TYPES[terms.vendor]
     output.say(f"{_rows(checked.rows)} for {counted(checked.users, 'user')}. This run has sent nothing yet.", "bold")
     old = f": {checked.rows - known:,} new, {known - settled:,} to resume, {settled:,} settled before" if known else ""
     output.say(f"campaign  {terms.campaign}{old}")
     output.say(f"vendor    {_NAMES[terms.vendor]}" + (f" at {target}" if target else ""))
     rows = [
         (item, f"{count:,}", money.shown(checked.totals[item]) if item in checked.totals else "")
-        for item, count in list(checked.counts.items())[:_SHOWN]
+        for item, count in list(checked.counts.items())[:MAX_SHOWN]
     ]
-    if terms.vendor == "enkash":
-        output.draw("", ("event", "rows"), [row[:2] for row in rows], right=("rows",))
-    else:
-        output.draw("", ("reward", "rows", "total"), rows, right=("rows", "total"))
-    for item, (count, total) in (
-        list(preflight.new.items())[:_SHOWN] if preflight is not None and 0 < known < checked.rows else ()
-    ):
-        output.say(f"new       {_rows(count)} of {_WHAT[terms.vendor]} {item}" + (f", {money.shown(total)}" if total else ""))
-    if len(checked.counts) > _SHOWN:
-        output.say(f"and {len(checked.counts) - _SHOWN:,} more {_WHAT[terms.vendor]}s")
+    columns = (row_type.item_word, "rows", *(["total"] if row_type.has_amounts else []))
+    output.draw("", columns, [row[: len(columns)] for row in rows], right=("rows", "total"))
+    if preflight is not None and 0 < known < checked.rows:
+        for item, (count, total) in list(preflight.new.items())[:MAX_SHOWN]:
+            output.say(f"new       {_rows(count)} of {row_type.item_word} {item}" + (f", {money.shown(total)}" if total else ""))
+    if len(checked.counts) > MAX_SHOWN:
+        output.say(f"and {len(checked.counts) - MAX_SHOWN:,} more {row_type.item_word}s")
 
 
 def _refuse_keys(preflight: Preflight, terms: Terms, output: Output) -> None:
-    """End the command if the file brings keys of other campaigns; nobody can agree to that."""
+    """End the command if the file brings keys of other campaigns; no confirmation can allow that."""
     found = preflight.keys_elsewhere()
     for each in found:
         whole = each.rows == preflight.rows
         keys = f"All {each.rows:,} keys" if whole and each.rows > 1 else counted(each.rows, "key")
-        hint = f"Did you mean --campaign {each.campaign}?" if whole else "Those rows are in that campaign already: remove them."
+        hint = f"Did you mean --campaign {each.campaign}?" if whole else "Those rows are already in that campaign: remove them."
         told = f"{keys} {_verb('belong', each.rows)} to campaign {each.campaign} (the first on line {each.line}). {hint}"
         place = {"line": each.line, "name": FIELDS[terms.vendor][3], "count": each.rows, "campaign": each.campaign}
         output.record({"event": "mistake", "kind": "key_of_another_campaign", **place, "message": told}, text=told)
@@ -224,53 +196,51 @@ def _refuse_keys(preflight: Preflight, terms: Terms, output: Output) -> None:
 def _settle_repeats(preflight: Preflight, terms: Terms, output: Output) -> None:
     """Let a person type the names of the campaigns that are repeated, or end the command."""
     repeats = preflight.repeats()
-    for repeat in repeats if output.as_json else repeats[:_MOST_REPEATED]:
-        name, told = repeat.campaign.name, _told(repeat, preflight, terms)
-        output.record(
-            {"event": "repeats", "campaign": name, "rows": repeat.rows, "line": repeat.line, "message": told}, text=told
-        )
-    if len(repeats) > _MOST_REPEATED:
+    for repeat in repeats if output.as_json else repeats[:_MAX_REPEATED]:
+        name, told = repeat.campaign.name, _describe(repeat, preflight, terms)
+        facts = {"event": "repeats", "campaign": name, "rows": repeat.rows, "line": repeat.line, "message": told}
+        output.record(facts, text=told)
+    if len(repeats) > _MAX_REPEATED:
         fail(f"{len(repeats):,} campaigns are repeated. Nothing was sent. Use a pattern: --repeats-of 'salary-*'", Exit.USAGE)
-    if repeats and (terms.dry_run or not somebody_is_there()):
+    if repeats and (terms.dry_run or not has_terminal()):
         names = " ".join(f"--repeats-of {repeat.campaign.name}" for repeat in repeats)
         fail(f"Nothing was sent. To pay them again on purpose, add {names}", Exit.USAGE)
     for repeat in repeats:
         name = repeat.campaign.name
-        if _typed(f"To pay them again on purpose, type {name}") != name:
+        if _ask(f"To pay them again on purpose, type {name}") != name:
             fail("Nothing was sent.", Exit.REFUSED)
         preflight.allowed.add(repeat.campaign.number)
 
 
-def _told(repeat: Repeat, preflight: Preflight, terms: Terms) -> str:
-    """Return what a repeat is, and what may have been meant."""
-    what = "recipient and event" if terms.vendor == "enkash" else "recipient, reward and amount"
+def _describe(repeat: Repeat, preflight: Preflight, terms: Terms) -> str:
+    """Return what a repeat is, and what may have been intended."""
+    what = "recipient, reward and amount" if ROW_TYPES[terms.vendor].has_amounts else "recipient and event"
     where = f"(the first on line {repeat.line})"
+    repeats = _verb("repeat", repeat.rows)
     if repeat.itself:
-        told = (
-            f"{_rows(repeat.rows)} with a new id {_verb('repeat', repeat.rows)} {what} of rows already in this campaign {where}."
-        )
+        told = f"{_rows(repeat.rows)} with a new id {repeats} {what} of rows already in this campaign {where}."
         return f"{told} If they are the same grants, give them their old ids again."
     name = repeat.campaign.name
     if repeat.lost:
         told = f"Campaign {name} was paid from a newer copy of this ledger, which has lost its rows: these rows may repeat them."
         return f"{told} Did you mean --campaign {name}?"
     every = f"All {_rows(repeat.rows)}" if repeat.rows == preflight.rows > 1 else _rows(repeat.rows)
-    told = f"{every} {_verb('repeat', repeat.rows)} {what} of rows that campaign {name} has paid or may have paid {where}."
+    told = f"{every} {repeats} {what} of rows that campaign {name} has paid or may have paid {where}."
     return told if preflight.campaign is not None else f"{told} Did you mean --campaign {name}?"
 
 
 def _confirm(fresh: int, unsettled: int, terms: Terms) -> None:
     if terms.yes:
         return
-    if not somebody_is_there():
-        fail("Nobody is at a terminal to confirm this. Nothing was sent. Add --yes to pay without being asked.", Exit.USAGE)
+    if not has_terminal():
+        fail("There is no terminal to ask for confirmation. Nothing was sent. Add --yes to skip the question.", Exit.USAGE)
     resumed = f" and resume {unsettled:,}" if unsettled else ""
-    if _typed(f"Pay {'this row' if fresh == 1 else f'these {_rows(fresh)}'}{resumed}? Type yes").casefold() not in {"y", "yes"}:
+    if _ask(f"Pay {'this row' if fresh == 1 else f'these {_rows(fresh)}'}{resumed}? Type yes").casefold() not in {"y", "yes"}:
         fail("Nothing was sent.", Exit.REFUSED)
 
 
-def _typed(question: str) -> str:
-    """Return what a person answers, asked beside the results."""
+def _ask(question: str) -> str:
+    """Return a person's answer; the question goes to standard error."""
     return str(typer.prompt(question, default="", show_default=False, err=True)).strip()
 
 
@@ -280,3 +250,55 @@ def _rows(count: int) -> str:
 
 def _verb(word: str, count: int) -> str:
     return f"{word}s" if count == 1 else word
+
+
+@define
+class _Group:
+    first: Mistake
+    count: int = 0
+    places: list[tuple[int, str]] = Factory(list)
+
+
+class Mistakes:
+    """Collect the mistakes of a file in bounded memory and show them."""
+
+    def __init__(self, output: Output, *, all_errors: bool) -> None:
+        self._output = output
+        self._all_errors = all_errors
+        self._groups: dict[tuple[str, str], _Group] = {}
+
+    def add(self, mistake: Mistake) -> None:
+        """Take one mistake."""
+        if self._all_errors:
+            self._record(_Group(mistake, 1, [(mistake.line, mistake.name)]), str(mistake))
+            return
+        group = self._groups.setdefault((mistake.kind, mistake.name), _Group(mistake))
+        group.count += 1
+        if len(group.places) < _MAX_PLACES:
+            group.places.append((mistake.line, mistake.name))
+
+    def tell(self) -> None:
+        """Show what was collected; to people at most 20 lines."""
+        groups = list(self._groups.values())
+        told = groups if self._output.as_json else groups[:MAX_SHOWN]
+        for group in told:
+            self._record(group, _text(group))
+        more = len(groups) - len(told)
+        if more:
+            self._output.say(f"and {counted(more, 'more kind', 'more kinds')} of mistake; --all-errors shows everything")
+
+    def _record(self, group: _Group, text: str) -> None:
+        first = group.first
+        place = {"line": first.line, "column": first.column, "name": first.name}
+        told = {"message": first.message, "count": group.count, "places": group.places}
+        self._output.record({"event": "mistake", "kind": first.kind, **place, **told}, text=text)
+
+
+def _text(group: _Group) -> str:
+    if group.count == 1:
+        return str(group.first)
+    *others, last = [str(line) for line, _ in group.places[:_MAX_LINES]]
+    more = group.count - len(others) - 1
+    listed = f"{', '.join((*others, last))} and {more:,} more" if more else f"{', '.join(others)} and {last}"
+    named = f" ({group.first.name})" if group.first.name else ""
+    return f"lines {listed}{named}: {group.first.message}"
