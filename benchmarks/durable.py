@@ -23,7 +23,7 @@ from benchmarks._wire import beside, pin
 from original_async import OriginalClient, OriginalWebhooks
 from rewards_core.sqlite.connection import connect
 from webhooks import Completions, Receiver
-from webhooks.ingress.armour import ArmouredServer
+from webhooks.ingress.hardened_server import HardenedServer
 from webhooks.store.sqlite import SQLiteStore
 
 SLOW_PEERS = 500
@@ -127,7 +127,7 @@ async def _awaken_here(folder: Path, count: int) -> tuple[list[float], list[floa
     store = SQLiteStore(folder / "inbox.db")
     receiver = Receiver(OriginalWebhooks({KEY_ID: SECRET}), store)
     loop = asyncio.get_running_loop()
-    listening = await loop.create_server(ArmouredServer({PATH: receiver}), "127.0.0.1", 0)
+    listening = await loop.create_server(HardenedServer({PATH: receiver}), "127.0.0.1", 0)
     trips: list[float] = []
     awake: list[float] = []
     with server("bare") as (bare_port, _):
