@@ -24,12 +24,12 @@ from typing import Any, NamedTuple
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from tests.webhooks.test_disk_space import filled, set_free
 from typer.testing import CliRunner
 
 from tests.texts import said
 from tests.webhooks.listener_process import KEYS
 from tests.webhooks.store_contract import event
+from tests.webhooks.test_disk_space import filled, set_free
 from webhooks.cli import app, checks
 from webhooks.cli.checks import (
     Finding,
