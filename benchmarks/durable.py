@@ -25,7 +25,7 @@ from benchmarks._strangers import strangers
 from original_async import OriginalClient, OriginalWebhooks
 from rewards_core.sqlite.connection import connect
 from webhooks import Completions, Receiver
-from webhooks.ingress.armour import ArmouredServer
+from webhooks.ingress.hardened_server import HardenedServer
 from webhooks.store.sqlite import SQLiteStore
 
 SLOW_PEERS = 500
@@ -120,7 +120,7 @@ async def _wake_here(folder: Path, count: int) -> tuple[list[float], list[float]
     store = SQLiteStore(folder / "inbox.db")
     receiver = Receiver(OriginalWebhooks({KEY_ID: SECRET}), store)
     loop = asyncio.get_running_loop()
-    listening = await loop.create_server(ArmouredServer({PATH: receiver}), "127.0.0.1", 0)
+    listening = await loop.create_server(HardenedServer({PATH: receiver}), "127.0.0.1", 0)
     trips: list[float] = []
     awake: list[float] = []
     with server("bare") as (bare_port, _):

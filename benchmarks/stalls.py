@@ -21,7 +21,7 @@ from benchmarks._servers import KEY_ID, PATH, SECRET
 from original_async import OriginalWebhooks
 from original_async.signature import SIGNATURE_HEADER
 from webhooks import MemoryStore, Receiver, SQLiteStore
-from webhooks.ingress.armour import ArmouredServer
+from webhooks.ingress.hardened_server import HardenedServer
 from webhooks.receiver import MAX_BODY
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ async def _chunked(size: int, rounds: int) -> float:
     for _ in range(rounds):
         store = MemoryStore()
         receiver = Receiver(OriginalWebhooks({KEY_ID: SECRET}), store)
-        server = ArmouredServer({PATH: receiver})
+        server = HardenedServer({PATH: receiver})
         listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
         async with watched() as stalls:
             status = await asyncio.to_thread(_send, listening.sockets[0].getsockname()[1], head + framed)

@@ -22,7 +22,7 @@ from original_async import OriginalClient, OriginalWebhooks
 from payouts import Ledger, OriginalRow, RunOptions, run_payouts
 from vendor_sandboxes import OriginalSandbox
 from webhooks import Completions, MemoryStore, Receiver, SQLiteStore
-from webhooks.ingress.armour import ArmouredServer
+from webhooks.ingress.hardened_server import HardenedServer
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -120,7 +120,7 @@ async def delivery_in_sqlite() -> Trace:
     with tempfile.TemporaryDirectory() as folder:
         store = SQLiteStore(Path(folder) / "inbox.db")
         receiver = Receiver(OriginalWebhooks({KEY_ID: SECRET}), store)
-        server = await asyncio.get_running_loop().create_server(ArmouredServer({PATH: receiver}), "127.0.0.1", 0)
+        server = await asyncio.get_running_loop().create_server(HardenedServer({PATH: receiver}), "127.0.0.1", 0)
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         async with (
             OriginalClient("key", "s" * 32, base_url="http://127.0.0.1:9/v1") as client,

@@ -156,14 +156,14 @@ def _open_listener_store(name: str) -> SQLiteStore:
 
 @asynccontextmanager
 async def _serving(receiver: Receiver, listening: Listening) -> AsyncIterator[str]:
-    from webhooks.ingress.armour import ArmouredServer  # noqa: PLC0415 - it imports aiohttp, and few runs listen
+    from webhooks.ingress.hardened_server import HardenedServer  # noqa: PLC0415 - it imports aiohttp, and few runs listen
 
-    armour = ArmouredServer({listening.path: receiver})
-    server = await asyncio.get_running_loop().create_server(armour, listening.host, listening.port)
+    hardened = HardenedServer({listening.path: receiver})
+    server = await asyncio.get_running_loop().create_server(hardened, listening.host, listening.port)
     host, port = server.sockets[0].getsockname()[:2]
     try:
         yield f"http://{f'[{host}]' if ':' in host else host}:{port}{listening.path}"
     finally:
         server.close()
-        await armour.drain(5.0)
+        await hardened.drain(5.0)
         await server.wait_closed()

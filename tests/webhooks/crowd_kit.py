@@ -1,4 +1,4 @@
-"""Several processes on one store, what they said, and what the store holds after them."""
+"""Several processes on one store, their output, and the contents of the store afterwards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOG_FILES = [some for count in (1, 2, 3) for some in itertools.combinations(("-w
 
 
 class Process:
-    """A process that shares the store, and what it has said so far."""
+    """A process that shares the store, and its output so far."""
 
     def __init__(self, process: asyncio.subprocess.Process, crowd: Crowd, tag: int) -> None:
         self.process = process
@@ -44,7 +44,7 @@ class Process:
 
 
 class Crowd:
-    """All the processes on one store, and everything they said; ended by `kill`."""
+    """All processes on one store, and their output; ended by `kill`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -62,7 +62,7 @@ class Crowd:
         return process
 
     async def hear(self, count: int, *some: Process) -> None:
-        """Return once each of these, or all together if none is given, have said so much more."""
+        """Wait until each of these, or all together if none is given, have printed this much more."""
         wanted = [(process, process.said + count) for process in some]
         total = len(self.said) + count
         async with self.changed:
@@ -76,11 +76,11 @@ class Crowd:
         return self._modes[process.tag - 1]
 
     def said_in(self, mode: str) -> list[tuple[int, int]]:
-        """Return what those said that were started in a mode whose name begins so."""
+        """Return the output of processes whose mode begins like this."""
         return [(tag, number) for tag, number in self.said if self._modes[tag - 1].startswith(mode)]
 
     def acknowledged(self) -> set[str]:
-        """Return the identities of the events that were acknowledged to those that write."""
+        """Return the identities of the events acknowledged to the writers."""
         return {event(tag, number).identity.hex() for tag, number in self.said_in("write")}
 
     async def kill(self) -> None:
@@ -110,7 +110,7 @@ print(json.dumps([id for (id,) in connect(Path(sys.argv[1])).execute("SELECT id 
 
 
 async def lost(path: Path, acknowledged: Set[str]) -> Set[str]:
-    """Return which of these identities a sound store, which nobody has open, does not hold."""
+    """Return the identities that an intact store, which no process has open, does not hold."""
     sound, identities = json.loads(await run_elsewhere(LOOK, path))
     assert sound == [["ok"]]
     assert len(set(identities)) == len(identities)
@@ -118,11 +118,11 @@ async def lost(path: Path, acknowledged: Set[str]) -> Set[str]:
 
 
 async def until_no_job_is_left(path: Path) -> None:
-    """Return once every job was finished."""
+    """Wait until every job is finished."""
     while int(await run_elsewhere(JOBS, path)):
         pass  # looking takes a while
 
 
 async def event_ids(path: Path) -> set[int]:
-    """Return the ids of the events that were written; nobody has the store open."""
+    """Return the ids of the stored events; no process has the store open."""
     return set(json.loads(await run_elsewhere(IDS, path)))

@@ -1,4 +1,4 @@
-"""A receiver in every place where FastAPI and Starlette take one, for uvicorn: `tests.webhooks.framework_app:app`.
+"""A receiver in every place of FastAPI and Starlette, for uvicorn: `tests.webhooks.framework_app:app`.
 
 Each place has a path of its own. `GET /PLACE/kept` tells how many events its receiver kept and why it refused others.
 """
@@ -58,7 +58,7 @@ async def reads_the_stream(request: Request, call_next: Callable[[Request], Awai
 
 
 class TakesTheBody:
-    """A middleware of plain ASGI that keeps what it read to itself."""
+    """A plain ASGI middleware that consumes the body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

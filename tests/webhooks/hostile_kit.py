@@ -1,4 +1,4 @@
-"""Deliveries that mean harm: bodies of every kind of nonsense, signed well, nearly or not at all; the same for the same seed."""
+"""Hostile deliveries: malformed bodies of every kind, signed correctly, almost or not at all; reproducible by seed."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def a_value(dice: random.Random, depth: int = 0) -> Any:
 
 
 def deliveries(seed: int, source: OriginalWebhooks, path: str) -> Iterator[Delivery]:
-    """Yield deliveries without an end, most of them different from each other."""
+    """Yield endless deliveries, most of them different."""
     dice = random.Random(seed)
     start = f"POST {path} HTTP/1.1\r\nHost: listener\r\n".encode()
     number = 0
@@ -211,7 +211,7 @@ def _a_body(dice: random.Random, number: int) -> bytes:
 
 
 def _no_signature(dice: random.Random, source: OriginalWebhooks, body: bytes) -> bytes | None:
-    """Return the value of a signature header that must not be accepted, None for no header."""
+    """Return a signature header that must not be accepted; None for no header."""
     good = source.sign(body)
     key_id, _, digest = good.partition(",")
     place = dice.randrange(len(digest))

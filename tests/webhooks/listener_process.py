@@ -61,23 +61,23 @@ class ListenerProcess:
         self.url = f"{where.get('url', 'http://listener')}/webhooks/original"
 
     def send_signal(self, number: int) -> None:
-        """Signal it and whatever it runs under; nothing happens if it has ended, of which asyncio may not have heard yet."""
+        """Signal its process group, if it still runs."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
 
     async def kill(self) -> None:
-        """End it without a chance to do anything."""
+        """Kill it."""
         self.send_signal(signal.SIGKILL)
         await self.process.wait()
 
     async def stop(self) -> int:
-        """Ask it to end, and return its exit code."""
+        """Stop it, and return its exit code."""
         if self.process.returncode is None:
             self.send_signal(signal.SIGTERM)
         return await self.process.wait()
 
     async def log_until(self, words: str) -> str:
-        """Read its log until a line holds these words, and return that line."""
+        """Read its log until a line contains these words, and return that line."""
         assert self.process.stderr is not None
         while line := await self.process.stderr.readline():
             if words in line.decode():
@@ -99,7 +99,7 @@ async def start(
     command: Sequence[str] = ("serve", "--admin-port", "0"),
     where: Callable[[bytes], Mapping[str, Any]] = json.loads,
 ) -> ListenerProcess:
-    """Start a listener and return it once it listens, `where` its first line says."""
+    """Start a listener, and return it once its first line says `where` it listens."""
     process = await asyncio.create_subprocess_exec(
         *prefix,
         sys.executable,
@@ -125,7 +125,7 @@ async def start(
 
 @asynccontextmanager
 async def running(folder: Path, *options: str, **more: Any) -> AsyncIterator[ListenerProcess]:
-    """Start a listener, and stop it at the end, by force if it does not."""
+    """Start a listener; stop it at the end, or kill it after a timeout."""
     listener = await start(folder, *options, **more)
     try:
         yield listener

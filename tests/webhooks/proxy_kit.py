@@ -1,4 +1,4 @@
-"""Real proxies in front of a listener, with default settings but for where they listen and keep their files."""
+"""Real proxies in front of a listener, with default settings except for addresses and files."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.webhooks.listener_process import delivery, signed
 
 URL = "http://listener/webhooks/original"
 TAKEN_LATER = {429, 500, 502, 503, 504}
-"""Statuses after which a sender tries again."""
+"""Statuses after which a sender retries."""
 
 
 @frozen
 class Proxy:
-    """How a proxy is told where to listen and where the listener is, and when it is ready."""
+    """The configuration and command of a proxy, and the log line that reports it ready."""
 
     config: str
     command: Sequence[str]
@@ -89,7 +89,7 @@ CADDY = Proxy(
 
 
 class Front:
-    """A proxy that runs.
+    """A running proxy.
 
     Attributes:
         process: The proxy.
@@ -106,11 +106,11 @@ class Front:
         self._reading = asyncio.create_task(self._read())
 
     def client(self) -> aiohttp.ClientSession:
-        """Return a client of the proxy."""
+        """Return an HTTP client of the proxy."""
         return aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.path), limit=0))
 
     async def log_until(self, words: str) -> None:
-        """Return once a line of its log that was not looked at before holds these words."""
+        """Wait until a new line of its log contains these words."""
         while True:
             while self._seen < len(self._log):
                 self._seen += 1
@@ -121,14 +121,14 @@ class Front:
                 await self._changed.wait_for(lambda: self._seen < len(self._log) or self._over)
 
     async def end(self) -> None:
-        """End it and all its processes."""
+        """Kill it and all its processes."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         await self.process.wait()
         await self._reading
 
     async def _read(self) -> None:
-        """Read its log for as long as it runs: a pipe that is full would hold it up."""
+        """Read its log as long as it runs: a full pipe would block it."""
         assert self.process.stderr is not None
         while line := (await self.process.stderr.readline()).decode():
             async with self._changed:
@@ -141,7 +141,7 @@ class Front:
 
 @asynccontextmanager
 async def in_front(kind: Proxy, folder: Path, where: Mapping[str, str]) -> AsyncIterator[Front]:
-    """Run a proxy in front of the listener that said where it is."""
+    """Run a proxy in front of a listener."""
     front, config = folder / "front.sock", folder / "proxy.conf"
     config.write_text(kind.config.format(front=front, to=kind.to(where)))
     words = [word.format(folder=folder, config=config) for word in kind.command]
@@ -161,7 +161,7 @@ async def in_front(kind: Proxy, folder: Path, where: Mapping[str, str]) -> Async
 
 
 class Sender:
-    """Deliveries that are sent until they are taken, as the vendor does.
+    """Deliveries that are retried until accepted, as the vendor does.
 
     Attributes:
         taken: The uids of those that were.
@@ -177,7 +177,7 @@ class Sender:
         self._changed = asyncio.Condition()
 
     async def send(self, client: aiohttp.ClientSession, uid: str) -> None:
-        """Send a delivery until it is taken."""
+        """Send a delivery until it is accepted."""
         body = delivery(uid)
         while True:
             try:
@@ -197,14 +197,14 @@ class Sender:
             self._changed.notify_all()
 
     async def more(self, count: int) -> None:
-        """Return once so many more were taken."""
+        """Wait until this many more are accepted."""
         wanted = len(self.taken) + count
         async with self._changed:
             await self._changed.wait_for(lambda: len(self.taken) >= wanted or bool(self.wrong))
 
     @asynccontextmanager
     async def load(self, senders: int = 8) -> AsyncIterator[None]:
-        """Send without pause while the context is open."""
+        """Send continuously while the context is open."""
         over = asyncio.Event()
 
         async def sending(client: aiohttp.ClientSession, number: int) -> None:

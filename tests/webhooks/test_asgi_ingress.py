@@ -31,7 +31,7 @@ def scope(method: str = "POST", headers: Iterable[tuple[str, str]] = ()) -> dict
 
 
 class Peer:
-    """The other side of an ASGI application: says its messages, then falls silent."""
+    """The server side of an ASGI application: sends its messages, then nothing."""
 
     def __init__(self, *messages: dict[str, Any]) -> None:
         self.messages = list(messages)
@@ -62,7 +62,7 @@ def signed(raw: bytes) -> list[tuple[str, str]]:
     return list(FakeSource().sign(raw).items())
 
 
-async def test_a_signed_delivery_in_parts_is_kept() -> None:
+async def test_a_signed_delivery_in_parts_is_stored() -> None:
     receiver, raw = a_receiver(), body_of(uid="7")
     peer = Peer(*body(raw[:5], raw[5:]))
     await AsgiIngress(receiver)(scope(headers=signed(raw)), peer.receive, peer.send)
@@ -106,7 +106,7 @@ async def test_limits_hold(asked: dict[str, Any], messages: list[dict[str, Any]]
         ([], body(b""), 401, "missing"),
     ],
 )
-async def test_a_body_that_something_else_took_is_a_reason_of_its_own(
+async def test_a_body_consumed_before_the_receiver_has_its_own_reason(
     headers: list[tuple[str, str]],
     messages: list[dict[str, Any]],
     status: int,
@@ -120,7 +120,7 @@ async def test_a_body_that_something_else_took_is_a_reason_of_its_own(
     assert ("a middleware" in caplog.text.lower()) == (reason != "missing")
 
 
-async def test_a_peer_that_hangs_up_gets_no_answer_and_leaves_nothing() -> None:
+async def test_a_disconnect_gets_no_answer_and_stores_nothing() -> None:
     receiver = a_receiver()
     peer = Peer(*body(b"{", b"}")[:1], {"type": "http.disconnect"})
     await AsgiIngress(receiver)(scope(), peer.receive, peer.send)
@@ -128,7 +128,7 @@ async def test_a_peer_that_hangs_up_gets_no_answer_and_leaves_nothing() -> None:
     assert receiver.statistics.rejected == {"broken": 1}
 
 
-async def test_a_websocket_is_closed_and_what_is_unknown_is_left_alone() -> None:
+async def test_a_websocket_is_closed_and_other_scopes_are_ignored() -> None:
     peer = Peer()
     await AsgiIngress(a_receiver())({"type": "websocket"}, peer.receive, peer.send)
     await AsgiIngress(a_receiver())({"type": "something new"}, peer.receive, peer.send)
@@ -136,7 +136,7 @@ async def test_a_websocket_is_closed_and_what_is_unknown_is_left_alone() -> None
 
 
 @pytest.mark.parametrize("given", [True, False])
-async def test_served_alone_it_starts_and_closes_the_receiver_with_what_that_opened(given: bool) -> None:
+async def test_served_alone_it_starts_and_closes_the_receiver_and_its_store(given: bool) -> None:
     receiver = Receiver(FakeSource(), MemoryStore() if given else "memory:")
 
     @receiver.on("*", name="app.note")
@@ -161,7 +161,7 @@ async def test_served_alone_it_starts_and_closes_the_receiver_with_what_that_ope
             await receiver.store.ping()
 
 
-async def test_completions_on_a_route_that_hears_nothing_of_the_servers_life_are_warned_about(
+async def test_completions_on_a_route_without_lifespan_events_cause_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Closing:
@@ -176,7 +176,7 @@ async def test_completions_on_a_route_that_hears_nothing_of_the_servers_life_are
     assert caplog.text.count("close_on_signal") == 1
 
 
-async def test_a_failing_start_is_told_to_the_server() -> None:
+async def test_a_failing_start_is_reported_to_the_server() -> None:
     receiver = a_receiver()
 
     @receiver.on("*")
@@ -191,7 +191,7 @@ async def test_a_failing_start_is_told_to_the_server() -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn that says when it is ready and leaves signals alone."""
+    """uvicorn that reports when it is ready and installs no signal handlers."""
 
     def __init__(self, app: FastAPI) -> None:
         super().__init__(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="on"))
@@ -211,7 +211,7 @@ class Server(uvicorn.Server):
         return f"http://{host}:{port}"
 
 
-async def test_inside_fastapi_under_uvicorn_deliveries_are_kept_and_handled() -> None:
+async def test_inside_fastapi_under_uvicorn_deliveries_are_stored_and_handled() -> None:
     receiver = a_receiver()
     handled: asyncio.Queue[Event] = asyncio.Queue()
 

@@ -20,14 +20,14 @@ from tests.webhooks.test_listener_workers import kept
 
 SIZES = [0, 1, 600, 8_192, 16_385, 65_536, 262_144]
 AT_ONCE = 150
-"""More than one address may have, and not more than a process of nginx takes."""
+"""More than one address may have, and not more than an nginx process accepts."""
 PROXIES = {"nginx": NGINX, "haproxy": HAPROXY, "caddy": CADDY}
 OPEN_TO_ALL = ("--unix-mode", "0666", "--trusted-proxy", "unix")
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that the proxy's user may enter; those of pytest are for their owner alone."""
+    """A folder that the proxy's user may enter; those of pytest are private."""
     made = Path(tempfile.mkdtemp(dir="/tmp"))
     made.chmod(0o755)
     yield made
@@ -36,7 +36,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(params=PROXIES)
 def proxy(request: pytest.FixtureRequest, soak: bool) -> list[Proxy]:
-    """The proxy under test; without --soak nginx alone."""
+    """The proxy under test; only nginx without --soak."""
     return [PROXIES[request.param]] if soak or request.param == "nginx" else []
 
 
@@ -55,7 +55,7 @@ async def served(proxy: Proxy, folder: Path, way: str, *options: str) -> AsyncIt
 
 
 @pytest.mark.parametrize("way", ["tcp", "unix"])
-async def test_deliveries_of_any_size_come_through_and_replies_go_back(folder: Path, proxy: list[Proxy], way: str) -> None:
+async def test_deliveries_of_any_size_pass_through_the_proxy(folder: Path, proxy: list[Proxy], way: str) -> None:
     for kind in proxy:
         async with served(kind, folder, way) as (_, front), front.client() as client:
             for size in SIZES:
@@ -69,7 +69,7 @@ async def test_deliveries_of_any_size_come_through_and_replies_go_back(folder: P
 
 
 @pytest.mark.parametrize("way", ["tcp", "unix"])
-async def test_many_at_once_are_all_taken_at_the_first_try(folder: Path, proxy: list[Proxy], way: str) -> None:
+async def test_many_concurrent_deliveries_are_accepted_at_the_first_attempt(folder: Path, proxy: list[Proxy], way: str) -> None:
     for kind in proxy:
         async with served(kind, folder, way, "--max-per-peer", "5") as (_, front), front.client() as client:
             statuses = await asyncio.gather(*(post(client, URL, delivery(str(number))) for number in range(AT_ONCE)))
@@ -100,7 +100,7 @@ async def test_nothing_is_lost_while_the_proxy_is_reloaded_and_the_listener_rest
         assert sender.taken == await kept(folder)
 
 
-async def test_what_the_proxys_user_cannot_open_is_502_until_its_mode_lets_it(folder: Path) -> None:
+async def test_a_socket_that_the_proxy_cannot_open_is_502_until_its_mode_allows_it(folder: Path) -> None:
     path = str(folder / "in.sock")
     async with in_front(NGINX, folder, {"unix": path}) as front, front.client() as client:
         async with running(folder, "--unix", path):

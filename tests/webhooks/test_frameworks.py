@@ -1,4 +1,4 @@
-"""A receiver wherever FastAPI and Starlette take one, behind their middlewares, under uvicorn as a process."""
+"""A receiver in every place of FastAPI and Starlette, behind their middlewares, under uvicorn as a process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Served:
     port: int
 
     def send(self, target: str, headers: dict[str, str], *parts: bytes) -> tuple[int, socket.socket]:
-        """Send a request part by part, as far as the server takes it; return the status, and the connection."""
+        """Send a request part by part, as far as the server reads it; return the status and the connection."""
         connection = socket.create_connection(("127.0.0.1", self.port))
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         with suppress(ConnectionError):  # it may answer and close before it has everything
@@ -53,7 +53,7 @@ class Served:
         return status
 
     def kept(self, place: str) -> Any:
-        """Return what the receiver at a place has taken and refused so far, once its handler has run."""
+        """Return what the receiver at a place has accepted and refused, once its handler has run."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port)
         connection.request("GET", f"/kept/{place}")
         try:
@@ -93,7 +93,7 @@ def served(request: pytest.FixtureRequest) -> Iterator[Served]:
         ("several", ""),
     ],
 )
-def test_deliveries_are_kept_and_handled_wherever_the_receiver_stands(
+def test_deliveries_are_stored_and_handled_wherever_the_receiver_is_mounted(
     served: Served, place: str, end: str, chunked: bool
 ) -> None:
     before = served.kept(place)["kept"]
@@ -102,7 +102,7 @@ def test_deliveries_are_kept_and_handled_wherever_the_receiver_stands(
     assert served.kept(place) == {"kept": before + 1, "handled": before + 1, "rejected": {}}
 
 
-def test_a_mount_sends_a_path_without_a_slash_elsewhere(served: Served) -> None:
+def test_a_mount_redirects_a_path_without_a_slash(served: Served) -> None:
     assert served.deliver(f"/mount{PATH}") == 307
 
 
@@ -114,22 +114,20 @@ def test_a_compressed_body_is_refused_behind_a_middleware_that_compresses_answer
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
-def test_a_body_that_a_middleware_read_as_a_stream_is_refused_for_that_reason(served: Served, chunked: bool) -> None:
+def test_a_body_streamed_by_a_middleware_is_refused_for_that_reason(served: Served, chunked: bool) -> None:
     before = served.kept("stream")["rejected"].get("read_before", 0)
     assert served.deliver(f"/stream{PATH}", chunked=chunked) == 500
     assert served.kept("stream") == {"kept": 0, "handled": 0, "rejected": {"read_before": before + 1}}
 
 
-def test_a_body_that_a_middleware_took_and_kept_to_itself_does_not_hang(served: Served) -> None:
+def test_a_body_withheld_by_a_middleware_does_not_hang(served: Served) -> None:
     assert served.deliver(f"/taken{PATH}") == 408
     assert served.kept("taken") == {"kept": 0, "handled": 0, "rejected": {"absent": 1}}
 
 
 @pytest.mark.parametrize("size", [1_000_000, 8_000_000])
 @pytest.mark.parametrize("whole", [True, False], ids=["sent whole", "begun"])
-def test_a_peer_whose_key_nobody_knows_is_answered_before_its_body_and_its_connection_ends(
-    served: Served, size: int, whole: bool
-) -> None:
+def test_an_unknown_key_is_refused_before_the_body_and_its_connection_closed(served: Served, size: int, whole: bool) -> None:
     status, connection = served.send("/keyed", {"Content-Length": str(size)}, b"x" * (size if whole else 1))
     assert status == 401
     with connection, suppress(ConnectionError):

@@ -32,7 +32,7 @@ class Served:
         return f"http://127.0.0.1:{self.port}{PATH}"
 
     async def raw(self, *parts: bytes, end: bool = False) -> bytes:
-        """Send bytes as they are and return the head of what is answered, or nothing."""
+        """Send literal bytes, and return the headers of the response, or nothing."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             for part in parts:
@@ -64,7 +64,7 @@ async def served(store: MemoryStore | None = None, *, source: Any = None, **opti
 
 @asynccontextmanager
 async def serving(application: web.Application, receiver: Receiver) -> AsyncIterator[Served]:
-    """Run an application in which aiohttp itself closes no connection with an unread request: only our own code does."""
+    """Run an application in which aiohttp itself closes no connection with an unread request."""
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, lingering_time=100_000)
     await runner.setup()
     try:
@@ -79,7 +79,7 @@ def status_of(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1])
 
 
-async def test_a_signed_delivery_is_kept_and_answered_200() -> None:
+async def test_a_signed_delivery_is_stored_and_answered_200() -> None:
     body = body_of(resource=words_of("1", "done"))
     async with served() as there, aiohttp.ClientSession() as session:
         async with session.post(there.url, data=body, headers=there.source.sign(body)) as response:
@@ -92,7 +92,7 @@ async def test_a_signed_delivery_is_kept_and_answered_200() -> None:
 
 
 @pytest.mark.parametrize("given", [True, False])
-async def test_handlers_live_with_the_application_and_so_does_a_store_that_the_receiver_opened(given: bool) -> None:
+async def test_handlers_and_a_store_opened_by_the_receiver_live_as_long_as_the_application(given: bool) -> None:
     source, seen = FakeSource(), asyncio.Event()
     receiver = Receiver(source, MemoryStore() if given else "memory:")
 
@@ -116,7 +116,7 @@ async def test_handlers_live_with_the_application_and_so_does_a_store_that_the_r
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
-async def test_other_methods_are_refused_with_the_one_that_is_allowed(method: str) -> None:
+async def test_other_methods_are_refused_with_the_allowed_one(method: str) -> None:
     async with served() as there, aiohttp.ClientSession() as session, session.request(method, there.url) as response:
         assert (response.status, response.headers["Allow"]) == (405, "POST")
 
@@ -127,7 +127,7 @@ async def test_a_body_announced_as_too_large_is_refused_without_reading_it() -> 
         assert status_of(answer) == 413
 
 
-async def test_a_body_that_turns_out_too_large_is_refused_while_it_comes() -> None:
+async def test_a_body_that_turns_out_too_large_is_refused_while_it_arrives() -> None:
     async with served(max_body=1_000) as there:
         chunk = b"200\r\n" + b"x" * 512 + b"\r\n"
         answer = await there.raw(there.head(b"", "Transfer-Encoding: chunked"), chunk, chunk)
@@ -135,7 +135,7 @@ async def test_a_body_that_turns_out_too_large_is_refused_while_it_comes() -> No
         assert there.receiver.statistics.rejected == {"size": 1}
 
 
-async def test_a_large_body_within_the_limit_is_taken() -> None:
+async def test_a_large_body_within_the_limit_is_accepted() -> None:
     body = body_of(uid="1", filler="x" * 200_000)
     async with served() as there, aiohttp.ClientSession() as session:
         async with session.post(there.url, data=body, headers=there.source.sign(body)) as response:
@@ -144,7 +144,7 @@ async def test_a_large_body_within_the_limit_is_taken() -> None:
         assert kept.event.body == body
 
 
-async def test_a_body_in_chunks_is_taken() -> None:
+async def test_a_chunked_body_is_accepted() -> None:
     body = body_of(uid="1")
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -170,7 +170,7 @@ async def test_an_encoded_body_is_refused(encoding: str) -> None:
             assert status_of(answer) == 415
 
 
-async def test_a_body_that_does_not_come_is_given_up() -> None:
+async def test_a_body_that_does_not_arrive_times_out() -> None:
     async with served(body_timeout=0.05) as there:
         answer = await there.raw(there.head(b"xx", "Content-Length: 2"), b"x")
         assert status_of(answer) == 408
@@ -184,13 +184,13 @@ async def test_a_body_in_broken_chunks_is_refused() -> None:
         assert status_of(answer) == 400
 
 
-async def test_a_peer_that_hangs_up_in_the_middle_leaves_nothing() -> None:
+async def test_a_disconnect_in_a_body_stores_nothing() -> None:
     async with served() as there:
         await there.raw(there.head(b"xx", "Content-Length: 2"), b"x", end=True)
         assert (await there.store.statistics()).events == 0
 
 
-async def test_a_delivery_without_a_body_is_looked_at_like_any_other() -> None:
+async def test_a_delivery_without_a_body_is_processed_like_any_other() -> None:
     async with served() as there, aiohttp.ClientSession() as session:
         async with session.post(there.url, headers=there.source.sign(b"")) as response:
             assert response.status == 200
@@ -198,7 +198,7 @@ async def test_a_delivery_without_a_body_is_looked_at_like_any_other() -> None:
         assert kept.event.problem == "unreadable"
 
 
-async def test_what_cannot_be_kept_is_answered_503_and_kept_the_next_time() -> None:
+async def test_a_delivery_that_cannot_be_stored_is_answered_503_and_stored_on_retry() -> None:
     class Once(MemoryStore):
         failed = False
 

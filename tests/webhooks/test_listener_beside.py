@@ -1,4 +1,4 @@
-"""Commands beside a process that holds the store open: each works, no delivery is refused, and none is lost."""
+"""Commands beside a process that has the store open: each works, and no delivery is refused or lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ USER = "754566475542"
 
 
 async def everything(store: SQLiteStore) -> None:
-    """Keep something for every command."""
+    """Store something for every command."""
     await a_dead_job(store)
     await some_events(store)
     await store.register_handlers([wants("gone")])
@@ -29,7 +29,7 @@ async def everything(store: SQLiteStore) -> None:
 
 
 async def all_kept(folder: Path, told: dict[str, Any]) -> None:
-    """See that a neighbour refused nothing, and that all it accepted is there."""
+    """Check that a neighbour refused nothing, and that everything it accepted is stored."""
     assert told["refused"] == 0
     store = SQLiteStore(folder / "inbox.db")
     kept = {stored.event.identity.hex() for stored in await store.list_events(limit=1_000_000)}
@@ -56,7 +56,7 @@ COMMANDS: dict[str, Callable[[list[dict[str, Any]]], object]] = {
 }
 
 
-def test_every_command_works_while_another_process_accepts_events_without_end(folder: Path) -> None:
+def test_every_command_works_while_another_process_accepts_events(folder: Path) -> None:
     fill(folder, everything)
 
     async def work() -> None:
@@ -72,7 +72,7 @@ def test_every_command_works_while_another_process_accepts_events_without_end(fo
     asyncio.run(work())
 
 
-def test_a_backup_made_meanwhile_holds_all_that_was_kept_before(folder: Path) -> None:
+def test_a_backup_of_a_busy_store_holds_all_earlier_events(folder: Path) -> None:
     fill(folder, some_events)
 
     async def work() -> None:
@@ -92,7 +92,7 @@ def test_a_backup_made_meanwhile_holds_all_that_was_kept_before(folder: Path) ->
 
 
 @pytest.mark.parametrize("command", ["events replay 1", "dead-letters retry 1", "dead-letters retry --all"])
-def test_handlers_run_at_once_in_the_process_that_serves_them(folder: Path, command: str) -> None:
+def test_handlers_run_at_once_in_their_process(folder: Path, command: str) -> None:
     fill(folder, a_dead_job)
 
     async def work() -> None:

@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 
 class Elsewhere:
-    """Counts what is handed on to it and answered well; it may be out of order, or have moods."""
+    """A destination that counts what it accepts; it may fail permanently or at random."""
 
     def __init__(self) -> None:
         self.got: Counter[str] = Counter()
@@ -63,7 +63,7 @@ class Elsewhere:
 
     @asynccontextmanager
     async def out_of_order(self) -> AsyncIterator[None]:
-        """Answer nothing, from when somebody asks and waits; refuse at the end what was asked."""
+        """Hold all requests from the next one on, and refuse them at the end."""
         self._failing = True
         self._asked.clear()
         self._works_again.clear()
@@ -109,7 +109,7 @@ async def elsewhere() -> AsyncIterator[Elsewhere]:
 
 
 class Load:
-    """Senders that deliver, each until its delivery is answered, and write down what was acknowledged."""
+    """Senders that repeat each delivery until it is answered, and record what was acknowledged."""
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
@@ -147,11 +147,11 @@ class Load:
                     self.listener = asyncio.get_running_loop().create_future()
 
 
-async def test_what_was_acknowledged_survives_kills_at_any_moment(tmp_path: Path, elsewhere: Elsewhere, soak: bool) -> None:
+async def test_acknowledged_deliveries_survive_kills_at_any_moment(tmp_path: Path, elsewhere: Elsewhere, soak: bool) -> None:
     await kill_again_and_again(tmp_path, elsewhere, KILLS_IN_A_SOAK if soak else KILLS, ListenerProcess.kill)
 
 
-async def test_what_workers_acknowledged_survives_kills_of_their_supervisor(
+async def test_deliveries_acknowledged_by_workers_survive_kills_of_their_supervisor(
     tmp_path: Path, elsewhere: Elsewhere, soak: bool
 ) -> None:
     chance = random.Random(20240301)
@@ -256,7 +256,7 @@ class Senders:
                     self.changed.notify_all()
 
     async def hear(self, count: int) -> None:
-        """Return once so many more are acknowledged."""
+        """Wait until this many more are acknowledged."""
         wanted = len(self.acknowledged) + count
         async with self.changed:
             await self.changed.wait_for(lambda: len(self.acknowledged) >= wanted)
@@ -271,7 +271,7 @@ class Senders:
 
 
 async def kill_any(crowd: Crowd, workers: Workers, chance: random.Random) -> str:
-    """Kill one process, start another one in its place, and return which kind it was."""
+    """Kill one process, start another one in its place, and return its kind."""
     place = chance.randrange(len(crowd.processes) + len(workers.pids))
     if place >= len(crowd.processes):
         workers.kill(chance.choice(sorted(workers.pids)))
@@ -282,7 +282,7 @@ async def kill_any(crowd: Crowd, workers: Workers, chance: random.Random) -> str
     return mode
 
 
-async def test_whoever_is_killed_and_whatever_is_removed_nothing_acknowledged_is_lost_and_every_handler_runs(
+async def test_any_kill_or_removal_loses_no_acknowledged_delivery_and_every_handler_runs(
     tmp_path: Path, elsewhere: Elsewhere, soak: bool
 ) -> None:
     chance = random.Random(20240229)

@@ -29,7 +29,7 @@ from typer.testing import CliRunner
 from tests.texts import said
 from tests.webhooks.listener_process import KEYS
 from tests.webhooks.store_contract import event
-from tests.webhooks.test_store_space import filled, set_free
+from tests.webhooks.test_disk_space import filled, set_free
 from webhooks.cli import app, checks
 from webhooks.cli.checks import (
     Finding,
@@ -44,8 +44,8 @@ from webhooks.cli.checks import (
     check_store,
     existing_secret_files,
 )
+from webhooks.cli.disk_space import MIN_FREE, DiskSpace
 from webhooks.cli.sources import SourceSpec
-from webhooks.cli.space import LEAST_FREE, Space
 from webhooks.store.sqlite import SQLiteStore
 
 NOWHERE = "http://127.0.0.1:9"
@@ -246,7 +246,7 @@ def test_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert check(None).ok
     assert check(tmp_path / "none yet.db").ok
 
-    set_free(monkeypatch, LEAST_FREE - 1)
+    set_free(monkeypatch, MIN_FREE - 1)
     full = check(path)
     assert not full.ok
     assert not check(None).ok
@@ -264,7 +264,7 @@ def test_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_space_that_lasts_for_some_days(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: float, ok: bool, advice: bool
 ) -> None:
-    space = Space(folder=tmp_path, free=1024**3, days=days)
+    space = DiskSpace(folder=tmp_path, free=1024**3, days=days)
     monkeypatch.setattr(checks, "measure", lambda *_, **__: space)
     found = await check_space(tmp_path / "inbox.db", 30.0)
     assert (found.ok, found.found, bool(found.advice)) == (ok, str(space), advice)
@@ -408,7 +408,7 @@ def test_the_command_ends_well_if_all_is_well(folder: Path, monkeypatch: pytest.
 
 def test_what_can_wait_some_days_is_shown_and_is_no_failure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORIGINAL_WEBHOOK_KEYS", KEYS)
-    monkeypatch.setattr(checks, "measure", lambda *_, **__: Space(folder=folder, free=1024**3, days=9.6))
+    monkeypatch.setattr(checks, "measure", lambda *_, **__: DiskSpace(folder=folder, free=1024**3, days=9.6))
     (row,) = [row for row in doctor().rows if row["check"] == "space"]
     assert (row["ok"], bool(row["advice"])) == (True, True)
     ended = doctor("--text")

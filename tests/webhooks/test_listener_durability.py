@@ -50,7 +50,7 @@ _UID = re.compile(r"uid_\d\d_")
 
 @frozen
 class Call:
-    """One system call: who made it, where in the trace it began and ended, and what it was given."""
+    """One system call: its process, its position in the trace, and its arguments."""
 
     process: str
     name: str
@@ -61,7 +61,7 @@ class Call:
 
 @frozen
 class Answer:
-    """The answer to a delivery: which process sent it, and whether that process had the delivery synchronised before."""
+    """A response to a delivery: its process, and whether that process had synchronised the delivery before."""
 
     process: int
     uid: str
@@ -69,7 +69,7 @@ class Answer:
 
 
 def calls(trace: str) -> list[Call]:
-    """Read what strace wrote, joining calls that were interrupted by others, and threads to their processes."""
+    """Parse strace's output, joining interrupted calls, and threads with their processes."""
     found: list[Call] = []
     unfinished: dict[str, tuple[str, str, int]] = {}
     for number, line in enumerate(trace.splitlines()):
@@ -93,7 +93,7 @@ def calls(trace: str) -> list[Call]:
 
 
 def answers(trace: str) -> list[Answer]:
-    """Return the answers to deliveries, in the order in which they left."""
+    """Return the responses to deliveries, in the order in which they were sent."""
     found = calls(trace)
     log = [call for call in found if "inbox.db-wal" in call.words]
     asked: dict[tuple[str, str], str] = {}
@@ -119,30 +119,30 @@ def is_durable(uid: str, answer: Call, log: list[Call]) -> bool:
 
 
 def too_early(found: list[Answer]) -> list[str]:
-    """Return the deliveries that were answered before they were on the disk."""
+    """Return the deliveries that were answered before they were on disk."""
     return [answer.uid for answer in found if not answer.durable]
 
 
 def tracing(folder: Path) -> list[str]:
-    """Return what to run a listener under, so that its trace and those of its processes stand in `trace`."""
+    """Return the command prefix that traces a listener and its processes into `trace`."""
     every = "clone,clone3,fdatasync,fsync,pwrite64,pwritev,read,recvfrom,recvmsg,sendto,sendmsg,write,writev"
     prefix = ["strace", "-f", "-y", "-s", "70000", "-o", str(folder / "trace")]
     return [*prefix, "-e", f"trace={every}", "-e", "signal=none"]
 
 
 async def deliver(session: aiohttp.ClientSession, url: str, first: int, count: int) -> None:
-    """Send so many deliveries at the same time."""
+    """Send this many deliveries concurrently."""
     bodies = [delivery(f"uid_{number:02}_") for number in range(first, first + count)]
     assert await asyncio.gather(*(post(session, url, body) for body in bodies)) == [200] * count
 
 
 async def answers_in(folder: Path) -> list[Answer]:
-    """Return the answers of a trace that is complete."""
+    """Return the responses of a complete trace."""
     return answers(await asyncio.to_thread((folder / "trace").read_text, "utf-8", "backslashreplace"))
 
 
 async def answers_of(folder: Path, program: tuple[str, ...]) -> list[Answer]:
-    """Let a traced listener take deliveries, some at the same time, and return how it answered them."""
+    """Send deliveries to a traced listener, some concurrently, and return its responses."""
     async with running(folder, prefix=tracing(folder), program=program) as listener, aiohttp.ClientSession() as session:
         for first in range(0, DELIVERIES, AT_ONCE):
             await deliver(session, listener.url, first, AT_ONCE)
@@ -152,17 +152,17 @@ async def answers_of(folder: Path, program: tuple[str, ...]) -> list[Answer]:
 
 
 @traced_only
-async def test_no_answer_leaves_before_its_delivery_is_on_the_disk(tmp_path: Path) -> None:
+async def test_no_answer_is_sent_before_its_delivery_is_on_disk(tmp_path: Path) -> None:
     assert too_early(await answers_of(tmp_path, ("-m", "webhooks"))) == []
 
 
 @traced_only
-async def test_without_synchronisation_the_same_look_finds_answers_that_left_too_early(tmp_path: Path) -> None:
+async def test_without_fsync_the_trace_shows_answers_sent_too_early(tmp_path: Path) -> None:
     assert len(too_early(await answers_of(tmp_path, UNSAFE))) == DELIVERIES
 
 
 @traced_only
-async def test_no_answer_of_any_worker_leaves_before_it_has_the_delivery_on_the_disk(tmp_path: Path) -> None:
+async def test_no_worker_answers_before_its_delivery_is_on_disk(tmp_path: Path) -> None:
     async with working(tmp_path, prefix=tracing(tmp_path)) as workers, client() as session:
         for number in workers.pids:
             async with workers.only(number):
@@ -195,5 +195,5 @@ TAKEN = """\
     ],
     ids=["its own thread's", "another process's", "one that failed", "another file's"],
 )
-def test_only_a_synchronisation_of_the_log_by_the_same_process_counts(synchronised: str, durable: bool) -> None:
+def test_only_an_fsync_of_the_log_by_the_same_process_counts(synchronised: str, durable: bool) -> None:
     assert answers(TAKEN % synchronised) == [Answer(10, "uid_01_", durable)]

@@ -1,4 +1,4 @@
-"""A listener that may have few files open takes fewer connections, says so in a line, and neither stalls nor floods its log."""
+"""With few open files allowed, a listener accepts fewer connections, warns once, and neither stalls nor floods its log."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.texts import said
 from tests.webhooks.listener_process import ListenerProcess, delivery, environment, post, running
 
 FITTED = """
@@ -24,7 +25,7 @@ from pathlib import Path
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 soft, hard, more = json.loads(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-from webhooks.cli.open_files import fit_connections
+from webhooks.cli.process_tuning import fit_connections
 from webhooks.cli.settings import ForwardSettings, ListenerSettings, PollSettings, TlsSettings
 from webhooks.cli.sources import SourceSpec
 kinds = {"tls": TlsSettings(certificate=Path("x")), "forward": ForwardSettings(url="x"), "poll": PollSettings()}
@@ -51,7 +52,7 @@ def port_of(listener: ListenerProcess, name: str) -> int:
 
 @contextmanager
 def connected(port: int, count: int) -> Iterator[None]:
-    """Hold connections that say nothing, whether they are taken or only wait in the queue."""
+    """Hold silent connections, accepted or only in the backlog."""
     held = [socket.socket() for _ in range(count)]
     try:
         for one in held:
@@ -64,7 +65,7 @@ def connected(port: int, count: int) -> Iterator[None]:
 
 
 async def end(listener: ListenerProcess) -> tuple[int, list[str]]:
-    """Tell it to end; return its exit code, and what was left of its log."""
+    """Stop it; return its exit code and the rest of its log."""
     listener.process.send_signal(signal.SIGTERM)
     assert listener.process.stderr is not None
     log = (await listener.process.stderr.read()).decode().splitlines()
@@ -72,7 +73,7 @@ async def end(listener: ListenerProcess) -> tuple[int, list[str]]:
 
 
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["alone", "workers"])
-async def test_more_connections_than_files_hold_up_no_delivery_and_no_end(tmp_path: Path, workers: tuple[str, ...]) -> None:
+async def test_more_connections_than_files_delay_no_delivery_and_no_shutdown(tmp_path: Path, workers: tuple[str, ...]) -> None:
     options = ("--max-per-peer", "2000", *workers)
     async with running(tmp_path, *options, **few_files(160)) as listener, aiohttp.ClientSession() as session:
         with connected(port_of(listener, "url"), 600):
@@ -81,20 +82,16 @@ async def test_more_connections_than_files_hold_up_no_delivery_and_no_end(tmp_pa
             async with session.get(f"{listener.where['admin']}/readyz") as answer:
                 assert answer.status == 200
             code, log = await end(listener)
-    said = [line for line in log if ", not --max-connections" in line]
+    (warning,) = [line for line in log if " accepts only " in line]
     assert code == 0
-    assert len(said) == 1
-    assert ("Each worker" if workers else "The listener") in said[0]
-    assert "takes 80 connections at a time, not --max-connections 1000" in said[0]
-    assert "those need 1096 open files, and 160 are allowed. Give it LimitNOFILE=1096" in said[0]
-    assert "ulimit -n 1096" in said[0]
-    assert not any("no further connection" in line for line in log)
+    said(f"serve: too few files for all connections, {'workers' if workers else 'alone'}", warning.partition("WARNING")[2])
+    assert not any("cannot accept connections" in line for line in log)
     assert len(log) < 10
     assert "Traceback" not in "".join(log)
 
 
 @pytest.mark.parametrize(("workers", "crowded"), [((), "url"), ((), "admin"), (("--workers", "2"), "admin")])
-async def test_out_of_files_for_another_reason_it_says_so_in_a_line_and_ends_as_ever(
+async def test_out_of_files_is_logged_in_one_line_and_the_shutdown_works(
     tmp_path: Path, workers: tuple[str, ...], crowded: str
 ) -> None:
     async with running(tmp_path, *workers) as listener:
@@ -102,7 +99,7 @@ async def test_out_of_files_for_another_reason_it_says_so_in_a_line_and_ends_as_
             resource.prlimit(listener.process.pid, resource.RLIMIT_NOFILE, (30, 30))
             port = port_of(listener, crowded)
             with connected(port, 100):
-                await listener.log_until(f"no further connection could be taken on port {port}: Too many open files")
+                await listener.log_until(f"cannot accept connections on port {port}: Too many open files")
                 code, log = await end(listener)
         else:
             code, log = await end(listener)
@@ -111,15 +108,15 @@ async def test_out_of_files_for_another_reason_it_says_so_in_a_line_and_ends_as_
     assert "Traceback" not in "".join(log)
 
 
-def test_with_too_few_files_to_listen_at_all_it_does_not_start(tmp_path: Path) -> None:
+def test_with_too_few_files_it_does_not_start(tmp_path: Path) -> None:
     words = [sys.executable, *few_files(40)["program"], "serve"]
     ended = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
     last = ended.stderr.splitlines()[-1]
     assert ended.returncode == 7
-    assert last.startswith("could not start: only 40 files may be open, and a listener needs 64 at least. Give it LimitNOFILE=")
+    said("serve: too few files to listen", last)
 
 
-def test_the_limit_is_raised_as_far_as_need_be_and_nothing_is_said() -> None:
+def test_the_limit_is_raised_as_needed_without_a_warning() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     assert fitted(64, hard) == ["1000 True", f"1096 {hard}"]
 
@@ -128,7 +125,7 @@ def test_the_limit_is_raised_as_far_as_need_be_and_nothing_is_said() -> None:
     ("files", "more", "connections"),
     [(596, (), 500), (596, ("tls",), 250), (596, ("forward",), 490), (596, ("poll",), 400), (100, (), 50)],
 )
-def test_what_else_needs_files_is_left_to_it(files: int, more: tuple[str, ...], connections: int) -> None:
+def test_files_for_other_purposes_are_reserved(files: int, more: tuple[str, ...], connections: int) -> None:
     warned, count, limit = fitted(files, files, *more)
-    assert f"takes {connections} connections" in warned
+    assert f" {connections} connections" in warned
     assert (count, limit) == (f"{connections} False", f"{files} {files}")

@@ -1,4 +1,4 @@
-"""What a listener does beside taking deliveries: it hands them on, and counts."""
+"""Forwarding and metrics of a listener."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attrs import evolve
 from tests.webhooks.listener_process import SOURCE, delivery, signed
 from tests.webhooks.store_contract import event, outcome, ref
 from webhooks.cli.forwarding import Forwarder, ForwardFailed
-from webhooks.cli.metrics import Metrics, Snapshot, as_text, held
+from webhooks.cli.metrics import Metrics, as_text, store_families
 from webhooks.completions import CompletionStatistics
 from webhooks.receiver import Receiver
 from webhooks.store.memory import MemoryStore
@@ -20,14 +20,14 @@ from webhooks.store.outcomes import CONFLICT_EVENT
 from webhooks.store.records import StoreStatistics
 
 
-async def test_a_conflict_made_here_is_not_handed_on() -> None:
+async def test_a_conflict_event_of_this_store_is_not_forwarded() -> None:
     async with aiohttp.ClientSession() as session:
         await Forwarder(session, "http://127.0.0.1:9/", timeout=1)(event("1", name=CONFLICT_EVENT))
-        with pytest.raises(ForwardFailed, match=r"could not hand it on: .* did not answer"):
+        with pytest.raises(ForwardFailed, match=r"^could not forward it: .* did not answer"):
             await Forwarder(session, "http://127.0.0.1:9/", timeout=1)(event("1"))
 
 
-async def test_a_signed_event_of_the_same_name_is_handed_on() -> None:
+async def test_a_signed_event_of_the_same_name_is_forwarded() -> None:
     body = b'{"event": "outcome.conflict", "data": {}}'
     async with aiohttp.ClientSession() as session:
         with pytest.raises(ForwardFailed, match="did not answer"):
@@ -35,7 +35,7 @@ async def test_a_signed_event_of_the_same_name_is_handed_on() -> None:
 
 
 @pytest.mark.parametrize("status", [300, 404, 500, 503])
-async def test_an_answer_that_is_not_2xx_takes_nothing(status: int) -> None:
+async def test_an_answer_other_than_2xx_is_a_failure(status: int) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 %d Words\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % status)
@@ -48,7 +48,7 @@ async def test_an_answer_that_is_not_2xx_takes_nothing(status: int) -> None:
             await Forwarder(session, url, timeout=5)(SOURCE.parse(body, signed(body)))
 
 
-async def test_a_delivery_that_is_not_taken_leaves_a_line_in_the_log_and_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failed_forward_logs_one_line_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
     told = asyncio.Event()
 
     class Teller(logging.Handler):
@@ -66,12 +66,12 @@ async def test_a_delivery_that_is_not_taken_leaves_a_line_in_the_log_and_no_trac
                 await told.wait()
         finally:
             logging.getLogger("webhooks.handlers").removeHandler(teller)
-    assert "could not hand it on: the service behind --forward-to did not answer (ClientConnectorError)" in caplog.text
+    assert "could not forward it: the service behind --forward-to did not answer (ClientConnectorError)" in caplog.text
     assert "again later" not in caplog.text
     assert "Traceback" not in caplog.text
 
 
-async def test_metrics_tell_of_refusals_polls_and_waiters() -> None:
+async def test_metrics_include_refusals_polls_and_waiters() -> None:
     completions = CompletionStatistics(
         waiting=2,
         pending=3,
@@ -86,11 +86,11 @@ async def test_metrics_tell_of_refusals_polls_and_waiters() -> None:
         delays={},
     )
     store = StoreStatistics(events=9, ready=2, dead=1, lookups=0, pending=3, outcomes=9, conflicts=1, oldest_ready_at=990.0)
-    snapshot = Snapshot(receivers={}, refused={"header_timeout": 7}, connections=8, completions=completions)
     metrics = Metrics()
     for via in ("webhook", "poll", "webhook"):
         metrics.settled(evolve(outcome(ref("1")), via=via))
-    text = as_text([*metrics.counted(snapshot), *held(store, now=1_000.0)]).decode()
+    counted = metrics.families(receivers={}, refused={"header_timeout": 7}, connections=8, completions=completions)
+    text = (as_text([*counted, *store_families(store, now=1_000.0)]) or b"").decode()
     for line in (
         'webhooks_rejected_total{path="",reason="header_timeout"} 7.0',
         "webhooks_connections 8.0",

@@ -1,4 +1,4 @@
-"""Hostile bodies by the million to a running listener: no 5xx, only what is signed is kept, and memory stays bounded."""
+"""Millions of hostile bodies to a running listener: no 5xx, only signed ones are stored, and memory stays bounded."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Attack:
         self._todo = todo
 
     async def run(self) -> None:
-        """Send all deliveries and hear all answers."""
+        """Send all deliveries and read all responses."""
         async with asyncio.TaskGroup() as group:
             for _ in range(CONNECTIONS):
                 group.create_task(self._send())
@@ -74,7 +74,7 @@ class Attack:
             pass
 
     async def _over_one_connection(self, unanswered: deque[Delivery]) -> deque[Delivery]:
-        """Go on until there is nothing to do, or the listener closes; return what it then has not answered."""
+        """Continue until everything is sent, or the listener closes; return what it has not answered."""
         self.connections += 1
         reader, writer = await asyncio.open_connection(self._host, self._port, limit=MEGABYTE)
         try:
@@ -91,7 +91,7 @@ class Attack:
             writer.close()
 
     async def _hear_some(self, reader: asyncio.StreamReader, unanswered: deque[Delivery]) -> bool:
-        """Judge answers until half of what was sent is answered; return False if no more will come."""
+        """Check responses until half of what was sent is answered; return False if the connection has closed."""
         wanted = len(unanswered) // 2
         while len(unanswered) > wanted:
             try:
@@ -124,7 +124,7 @@ def memory_of(pid: int) -> tuple[int, int]:
 
 
 async def log_of(listener: ListenerProcess) -> list[str]:
-    """Read a log to its end, and return the lines that tell of a fault."""
+    """Read a log to its end, and return the lines about faults."""
     assert listener.process.stderr is not None
     faults = []
     async for line in listener.process.stderr:
@@ -133,7 +133,7 @@ async def log_of(listener: ListenerProcess) -> list[str]:
     return faults
 
 
-async def test_hostile_bodies_are_answered_and_only_what_is_signed_is_kept(tmp_path: Path, soak: bool) -> None:
+async def test_hostile_bodies_are_answered_and_only_signed_ones_are_stored(tmp_path: Path, soak: bool) -> None:
     count = BODIES_IN_A_SOAK if soak else BODIES
     async with running(tmp_path, "--max-per-peer", str(2 * CONNECTIONS)) as listener:
         log = asyncio.create_task(log_of(listener))

@@ -1,4 +1,4 @@
-"""What `webhook-listener serve` and its workers write to standard error: a line for each delivery, as text or as JSON."""
+"""The log of `webhook-listener serve` and its workers: a line for each delivery, as text or JSON."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def log_of(listener: ListenerProcess) -> list[str]:
 
 
 def objects(lines: list[str]) -> list[dict[str, Any]]:
-    """Return lines that are each a JSON object, seeing that each says when, how urgent, who and what."""
+    """Parse lines as JSON objects, each with time, level, logger and message."""
     found: list[dict[str, Any]] = [json.loads(line) for line in lines]
     for each in found:
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", each["time"])
@@ -73,14 +73,14 @@ def objects(lines: list[str]) -> list[dict[str, Any]]:
 
 
 async def some_deliveries(url: str, session: aiohttp.ClientSession) -> None:
-    """Send a new delivery, its duplicate, one that is a dead letter, and one that is not signed."""
+    """Send a new delivery, its duplicate, a dead letter, and an unsigned one."""
     body = delivery("324167489835", memo="SECRET-WORD")
     assert [await post(session, url, body) for _ in range(2)] == [200, 200]
     assert await post(session, url, b'"SECRET-WORD"') == 200  # signed, and no event
     assert await post(session, url, body, {}) == 401
 
 
-async def test_every_delivery_is_a_line_of_the_log(tmp_path: Path) -> None:
+async def test_every_delivery_is_logged_in_one_line(tmp_path: Path) -> None:
     async with running(tmp_path, "--log-level", "info") as listener, aiohttp.ClientSession() as session:
         await some_deliveries(listener.url, session)
         lines = [line for line in await log_of(listener) if "webhooks.deliveries" in line]
@@ -125,7 +125,7 @@ async def test_workers_write_the_same_lines_with_their_number(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "told"), [(("--log-level", "error"), 0), ((), 1), (("--log-level", "info"), 3), (("--verbose",), 3)]
 )
-async def test_what_is_less_urgent_is_not_logged(tmp_path: Path, options: tuple[str, ...], told: int) -> None:
+async def test_lower_levels_are_not_logged(tmp_path: Path, options: tuple[str, ...], told: int) -> None:
     async with running(tmp_path, *options) as listener, aiohttp.ClientSession() as session:
         assert await post(session, listener.url, delivery("1"), {}) == 401
         lines = await log_of(listener)
@@ -133,22 +133,22 @@ async def test_what_is_less_urgent_is_not_logged(tmp_path: Path, options: tuple[
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "option"),
     [
-        (("--tls-min", "9"), "Give --tls-cert too"),
-        (("--store", "memory:", "--workers", "2"), "memory: store can be seen only by its own process"),
+        (("--tls-min", "9"), "--tls-cert"),
+        (("--store", "memory:", "--workers", "2"), "--workers"),
         (("--host", "192.0.2.1", "--admin-port", "-1"), "could not start"),
-        (("--keys-file", "no\nwhere"), "cannot be read"),
+        (("--keys-file", "no\nwhere"), "keys"),
     ],
 )
-def test_in_json_a_command_that_cannot_start_says_so_in_an_object(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+def test_in_json_a_command_that_cannot_start_says_so_in_an_object(tmp_path: Path, options: tuple[str, ...], option: str) -> None:
     result = alone("serve", "--port", "0", *JSON, *options, cwd=tmp_path)
     (found,) = objects(result.stderr.splitlines())
-    assert (found["level"], words in found["message"], result.returncode in {2, 7}) == ("error", True, True)
+    assert (found["level"], option in found["message"], result.returncode in {2, 7}) == ("error", True, True)
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_line_for_which_there_is_no_room_is_lost_without_a_traceback(tmp_path: Path, form: str) -> None:
+def test_a_line_that_cannot_be_written_is_lost_without_a_traceback(tmp_path: Path, form: str) -> None:
     result = subprocess.run(
         [sys.executable, "-c", NARROW, form], capture_output=True, text=True, env=environment(), cwd=tmp_path, check=True
     )

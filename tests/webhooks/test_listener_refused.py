@@ -18,7 +18,7 @@ from tests.texts import said
 from tests.webhooks.command_kit import STRANGE, beside, lines, run, screen, served
 from tests.webhooks.listener_process import KEYS, SECRETS, delivery, post, running, signed
 from tests.webhooks.workers_kit import client, working
-from webhooks.cli.control import Channel
+from webhooks.cli.control_channel import Channel
 from webhooks.cli.refusal_lists import from_json, to_json
 from webhooks.refusals import MAX_KEPT, Refusals, merged
 
@@ -32,7 +32,7 @@ async def refused(admin: str, *options: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("options", "what_to_do"),
-    [((), "restart the listener with it in ORIGINAL_WEBHOOK_KEYS"), (("--keys-file", "a.keys"), "reload it with SIGHUP")],
+    [((), "set ORIGINAL_WEBHOOK_KEYS and restart the listener"), (("--keys-file", "a.keys"), "send SIGHUP to the listener")],
     ids=["variable", "file"],
 )
 async def test_what_to_do_about_a_rotated_key_fits_where_keys_come_from(

@@ -1,4 +1,4 @@
-"""Files of secrets that everybody may read are named once at the start and once at each reload."""
+"""Files of secrets that every user may read are named once at start-up and once at each reload."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import trustme
 from tests.webhooks.listener_process import KEYS, ListenerProcess, running
 from webhooks.cli.secret_files import open_to_all
 
-WORDS = "everybody on this machine may read"
+WORDS = "every user of this machine may read"
 
 
 @pytest.fixture
@@ -28,14 +28,14 @@ def options(tmp_path: Path) -> Sequence[str]:
 
 
 async def log_of(listener: ListenerProcess) -> list[str]:
-    """End it, and return the lines of its log that were not read yet and tell of files."""
+    """Stop it, and return the unread lines of its log about files."""
     assert listener.process.stderr is not None
     listener.send_signal(signal.SIGTERM)
     return [line for line in (await listener.process.stderr.read()).decode().splitlines() if WORDS in line]
 
 
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["alone", "workers"])
-async def test_they_are_named_once_at_the_start_and_at_each_reload(
+async def test_open_secret_files_are_named_once_at_start_up_and_at_each_reload(
     tmp_path: Path, options: Sequence[str], workers: tuple[str, ...]
 ) -> None:
     for name in ("the keys", "key.pem"):
@@ -50,12 +50,12 @@ async def test_they_are_named_once_at_the_start_and_at_each_reload(
         assert await log_of(listener) == []
 
 
-async def test_what_their_group_may_read_is_fine(tmp_path: Path, options: Sequence[str]) -> None:
+async def test_group_readable_files_are_fine(tmp_path: Path, options: Sequence[str]) -> None:
     async with running(tmp_path, *options) as listener:
         assert await log_of(listener) == []
 
 
-def test_what_is_no_file_is_none(tmp_path: Path) -> None:
+def test_only_regular_files_count(tmp_path: Path) -> None:
     loose = tmp_path / "loose"
     loose.write_text("")
     loose.chmod(0o602)

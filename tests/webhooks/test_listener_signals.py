@@ -1,4 +1,4 @@
-"""Signals to a listener that starts: SIGHUP reloads keys and ends nothing, SIGTERM and ctrl-c end it without a traceback."""
+"""Signals during start-up: SIGHUP reloads keys and ends nothing, SIGTERM and ctrl-c end it without a traceback."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def begun(folder: Path, program: Sequence[str], *options: str) -> AsyncIte
 
 
 async def hung_up_until_it_listens(process: Process) -> dict[str, str]:
-    """Send SIGHUP to the listener and its workers again and again, from now on; return where it listens."""
+    """Keep sending SIGHUP to the listener and its workers; return where it listens."""
     assert process.stdout is not None
     listening = asyncio.create_task(process.stdout.readline())
     while not listening.done():
@@ -68,9 +68,7 @@ async def hung_up_until_it_listens(process: Process) -> dict[str, str]:
     [((), ()), ((), ("--workers", "2")), (("--config", "listener.toml"), ()), (("--config=listener.toml",), ())],
     ids=["alone", "workers", "config", "config in one word"],
 )
-async def test_hang_ups_from_the_first_line_on_end_nothing(
-    tmp_path: Path, before: tuple[str, ...], workers: tuple[str, ...]
-) -> None:
+async def test_hang_ups_during_start_up_end_nothing(tmp_path: Path, before: tuple[str, ...], workers: tuple[str, ...]) -> None:
     (tmp_path / "listener.toml").write_text("[serve]\nmax-connections = 10\n")
     async with starting(tmp_path, *workers, before=before) as process, aiohttp.ClientSession() as session:
         where = await hung_up_until_it_listens(process)
@@ -82,7 +80,7 @@ async def test_hang_ups_from_the_first_line_on_end_nothing(
         assert (await process.wait(), "Traceback" in log) == (0, False)
 
 
-async def test_a_hang_up_during_the_start_is_heard_once_it_can_be(tmp_path: Path) -> None:
+async def test_a_hang_up_during_start_up_is_handled_later(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text(KEYS)
     keys.chmod(0o600)
@@ -96,7 +94,7 @@ async def test_a_hang_up_during_the_start_is_heard_once_it_can_be(tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["alone", "workers"])
-async def test_told_to_end_at_any_moment_of_its_start_it_ends_without_a_traceback(
+async def test_a_signal_at_any_moment_of_start_up_ends_it_without_a_traceback(
     tmp_path: Path, workers: tuple[str, ...], number: int, soak: bool
 ) -> None:
     chance = random.Random(7)

@@ -1,4 +1,4 @@
-"""Where a listener listens: whose the path of a unix socket is."""
+"""Listening sockets, and who owns the path of a unix socket."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.texts import said
 from webhooks.cli.settings import ListenerSettings
 from webhooks.cli.sockets import ListeningSockets, open_sockets
 from webhooks.cli.sources import SourceSpec
@@ -41,7 +42,7 @@ def answers(path: Path) -> bool:
         return asking.connect_ex(str(path)) == 0
 
 
-async def test_a_path_is_there_for_as_long_as_its_socket(path: Path) -> None:
+async def test_a_path_exists_as_long_as_its_socket(path: Path) -> None:
     opened = await open_sockets(at(path))
     assert opened.where == {"unix": str(path)}
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
@@ -51,16 +52,16 @@ async def test_a_path_is_there_for_as_long_as_its_socket(path: Path) -> None:
     assert not path.exists()
 
 
-async def test_a_path_where_a_server_answers_is_refused(path: Path, another: socket.socket) -> None:
+async def test_a_path_with_a_live_server_is_refused(path: Path, another: socket.socket) -> None:
     another.bind(str(path))
     another.listen(0)
     for _ in range(3):  # until its queue is full
-        with pytest.raises(FileExistsError, match="another server listens on"):
+        with pytest.raises(FileExistsError):
             await open_sockets(at(path))
     assert path.is_socket()
 
 
-async def test_a_path_that_a_dead_process_left_is_replaced(path: Path, another: socket.socket) -> None:
+async def test_the_path_of_a_dead_process_is_replaced(path: Path, another: socket.socket) -> None:
     another.bind(str(path))
     another.close()
     opened = await open_sockets(at(path))
@@ -69,12 +70,12 @@ async def test_a_path_that_a_dead_process_left_is_replaced(path: Path, another: 
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])
-async def test_what_is_no_socket_is_left_alone(path: Path, kind: str) -> None:
+async def test_a_file_that_is_no_socket_is_not_removed(path: Path, kind: str) -> None:
     if kind == "file":
         path.write_text("precious")
     else:
         path.symlink_to(path.with_name("elsewhere"))
-    with pytest.raises(FileExistsError, match="is no socket"):
+    with pytest.raises(FileExistsError):
         await open_sockets(at(path))
     assert path.is_symlink() or path.read_text() == "precious"
 
@@ -87,29 +88,28 @@ async def test_the_path_of_another_process_is_not_removed(path: Path, another: s
     assert path.is_socket()
 
 
-async def test_a_path_that_cannot_be_leaves_no_socket_open(path: Path) -> None:
-    with pytest.raises(OSError, match=r"no socket can be made at .*: No such file"):
+async def test_an_impossible_path_leaves_no_socket_open(path: Path) -> None:
+    with pytest.raises(OSError):
         await open_sockets(at(path.with_name("none") / "in.sock"))
 
 
 @pytest.mark.parametrize("text", ["", "640", "0777", "1660", "0o060", "066", "rw", "-660", "o660", "6.60", "٦٦٠"])
-def test_a_mode_that_makes_no_sense_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="0600 for the listener's user alone, 0660 for its group too, or 0666"):
+def test_a_useless_mode_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^--unix-mode: "):
         mode_from(text)
 
 
-def test_a_path_that_cannot_be_is_refused_before_anything_is_opened(path: Path) -> None:
-    with pytest.raises(ValueError, match="the path has 108 bytes, and that of a unix socket may have 107"):
-        UnixSettings(path=Path("x" * 108))
-    with pytest.raises(ValueError, match=r"or \./@in if a file"):
-        UnixSettings(path=Path("@in"))
-    with pytest.raises(ValueError, match="makes no sense"):
+def test_an_invalid_path_is_refused_before_anything_is_opened(path: Path) -> None:
+    for wrong in ("x" * 108, "@in"):
+        with pytest.raises(ValueError, match=r"^--unix: "):
+            UnixSettings(path=Path(wrong))
+    with pytest.raises(ValueError, match=r"^--unix-mode: "):
         UnixSettings(path=path, mode=0o777)
 
 
 @pytest.mark.parametrize(("text", "mode"), [("0600", 0o600), ("660", 0o660), ("0o666", 0o666)])
 @pytest.mark.parametrize("umask", [0, 0o077])
-async def test_the_mode_is_as_told_whatever_the_umask(path: Path, text: str, mode: int, umask: int) -> None:
+async def test_the_mode_is_set_whatever_the_umask(path: Path, text: str, mode: int, umask: int) -> None:
     before = os.umask(umask)
     try:
         opened = await open_sockets(at(path, mode=mode_from(text)))
@@ -119,7 +119,7 @@ async def test_the_mode_is_as_told_whatever_the_umask(path: Path, text: str, mod
     opened.close()
 
 
-async def test_at_no_moment_is_the_path_open_to_more_than_it_may_be(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_path_is_never_open_to_more_than_its_mode(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
     def give(*_: object, **__: object) -> None:
@@ -132,32 +132,33 @@ async def test_at_no_moment_is_the_path_open_to_more_than_it_may_be(path: Path, 
     opened.close()
 
 
-async def test_the_group_is_as_told(path: Path) -> None:
+async def test_the_group_is_set(path: Path) -> None:
     for name in (grp.getgrgid(os.getgid()).gr_name, str(os.getgid())):
         opened = await open_sockets(at(path, group=name))
         assert path.stat().st_gid == os.getgid()
         opened.close()
 
 
-async def test_a_group_that_may_not_be_given_leaves_nothing_behind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_forbidden_group_leaves_no_socket(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "chown", refuse)
-    with pytest.raises(OSError, match=r"may not give its socket to the group '0'; .*usermod -aG 0 USER"):
+    with pytest.raises(PermissionError) as refused:
         await open_sockets(at(path, group="0"))
+    said("serve: a group that this process may not set", refused.value)
     assert not path.exists()
 
 
-async def test_a_group_that_is_none_leaves_what_is_there_alone(path: Path, another: socket.socket) -> None:
+async def test_an_unknown_group_leaves_the_path_alone(path: Path, another: socket.socket) -> None:
     another.bind(str(path))
     another.close()
-    with pytest.raises(OSError, match="there is no group 'nobody at all'"):
+    with pytest.raises(OSError, match=r"^--unix-group: "):
         await open_sockets(at(path, group="nobody at all"))
     assert path.is_socket()
 
 
-async def test_who_is_overtaken_by_another_server_leaves_its_path_alone(
+async def test_the_path_of_a_server_that_came_in_between_is_left_alone(
     path: Path, another: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def overtake(*_: object, **__: object) -> None:
@@ -166,7 +167,7 @@ async def test_who_is_overtaken_by_another_server_leaves_its_path_alone(
         another.listen()
 
     monkeypatch.setattr(os, "chown", overtake)
-    with pytest.raises(FileExistsError, match="another server has just taken"):
+    with pytest.raises(FileExistsError):
         await open_sockets(at(path, group="0"))
     assert answers(path)
 

@@ -1,4 +1,4 @@
-"""The listener as it is shipped among crowds of strangers: nothing is lost, nobody is turned away, and memory is bounded."""
+"""The listener with default settings among crowds of strangers: no delivery is lost or refused, and memory is bounded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SENDERS = 4
 
 @asynccontextmanager
 async def strangers(kind: str, listener: ListenerProcess, count: int, over: str = "plain") -> AsyncIterator[None]:
-    """Let so many strangers at a listener, in a process of their own."""
+    """Run this many strangers against a listener, in their own process."""
     port = listener.where["url"].rpartition(":")[2]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks._hostile", kind, port, str(count), over, cwd=ROOT, stdout=PIPE, stderr=DEVNULL
@@ -40,7 +40,7 @@ async def strangers(kind: str, listener: ListenerProcess, count: int, over: str 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("over", ["plain", "tls"])
-async def test_nothing_is_lost_and_nobody_turned_away_among_strangers(tmp_path: Path, soak: bool, over: str) -> None:
+async def test_no_delivery_is_lost_or_refused_among_strangers(tmp_path: Path, soak: bool, over: str) -> None:
     count, until = (2_000, time.monotonic() + 60) if soak else (120, 0.0)
     acknowledged: dict[str, bytes] = {}
     statuses: Counter[int] = Counter()
@@ -70,7 +70,7 @@ async def test_nothing_is_lost_and_nobody_turned_away_among_strangers(tmp_path: 
     await everything_is_kept(tmp_path, acknowledged)
 
 
-async def test_a_handshake_that_goes_nowhere_takes_little_memory(tmp_path: Path) -> None:
+async def test_an_unfinished_handshake_takes_little_memory(tmp_path: Path) -> None:
     async with running(tmp_path, "--tls-cert", str(certificate_in(tmp_path))) as listener:
         before = await resident(listener)
         async with strangers("silent", listener, 250):
@@ -78,14 +78,14 @@ async def test_a_handshake_that_goes_nowhere_takes_little_memory(tmp_path: Path)
 
 
 async def resident(listener: ListenerProcess) -> int:
-    """Return the bytes of memory that a listener has."""
+    """Return the memory of a listener in bytes."""
     asked = await asyncio.create_subprocess_exec("ps", "-o", "rss=", "-p", str(listener.process.pid), stdout=PIPE)
     answer, _ = await asked.communicate()
     return int(answer) * 1_024
 
 
 def most_resident(listener: ListenerProcess) -> int:
-    """Return the bytes of memory that a listener had at most; 0 where the system does not tell."""
+    """Return the peak memory of a listener in bytes; 0 if the system does not report it."""
     told = Path(f"/proc/{listener.process.pid}/status")
     lines = told.read_text("ascii").splitlines() if told.exists() else []
     return next((int(line.split()[1]) * 1_024 for line in lines if line.startswith("VmHWM")), 0)

@@ -1,4 +1,4 @@
-"""What a listener lets go of as time passes."""
+"""What a listener deletes as time passes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from webhooks.store.sqlite import SQLiteStore
 DAY = 86_400.0
 
 
-async def test_bodies_go_after_their_days_and_outcomes_with_the_events_after_theirs(tmp_path: Path) -> None:
+async def test_bodies_events_and_outcomes_are_deleted_after_their_days(tmp_path: Path) -> None:
     here = SQLiteStore(tmp_path / "inbox.db")
     two_days_ago = SQLiteStore(tmp_path / "inbox.db", clock=lambda: time.time() - 2 * DAY)
     forty_days_ago = SQLiteStore(tmp_path / "inbox.db", clock=lambda: time.time() - 40 * DAY)

@@ -1,4 +1,4 @@
-"""Where deliveries come in, in whatever form a request names it."""
+"""Paths of deliveries, in every form of request target."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from tests.webhooks.fakes import FakeSource
 from tests.webhooks.listener_process import delivery, running, signed
 from webhooks.cli.sources import by_path, parse_source
-from webhooks.ingress.armour import ArmouredServer
+from webhooks.ingress.hardened_server import HardenedServer
 from webhooks.ingress.paths import normal_path, path_of
 from webhooks.receiver import Receiver
 from webhooks.store.memory import MemoryStore
 
 
 async def answer_to(port: int, target: str, body: bytes, headers: dict[str, str], method: str = "POST") -> int:
-    """Send a delivery to a target exactly as it is written; return the status."""
+    """Send a delivery to a literal request target, and return the status."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     writer.write(f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n{head}\r\n".encode() + body)
@@ -53,10 +53,10 @@ async def answer_to(port: int, target: str, body: bytes, headers: dict[str, str]
         ("*", 404),
     ],
 )
-async def test_a_target_is_found_in_each_form_that_a_request_may_give_it(target: str, status: int) -> None:
+async def test_a_path_is_matched_in_every_form_of_request_target(target: str, status: int) -> None:
     store = MemoryStore()
-    armour = ArmouredServer({"/webhooks/original": Receiver(FakeSource(), store)})
-    listening = await asyncio.get_running_loop().create_server(armour, "127.0.0.1", 0)
+    hardened = HardenedServer({"/webhooks/original": Receiver(FakeSource(), store)})
+    listening = await asyncio.get_running_loop().create_server(hardened, "127.0.0.1", 0)
     body = b'{"event": "thing.done"}'
     try:
         port = listening.sockets[0].getsockname()[1]
@@ -64,21 +64,21 @@ async def test_a_target_is_found_in_each_form_that_a_request_may_give_it(target:
         assert await answer_to(port, target, body, FakeSource().sign(body), method) == status
     finally:
         listening.close()
-        await armour.drain(5)
+        await hardened.drain(5)
     assert (await store.statistics()).events == (status == 200)
-    assert armour.refusals.total == ({} if status == 200 else {"path": 1})
+    assert hardened.refusals.total == ({} if status == 200 else {"path": 1})
 
 
 @pytest.mark.parametrize("target", ["example.com:443", "webhooks/original"])
-async def test_a_target_that_is_no_path_is_refused(target: str) -> None:
-    armour = ArmouredServer({"/webhooks/original": Receiver(FakeSource(), MemoryStore())})
-    listening = await asyncio.get_running_loop().create_server(armour, "127.0.0.1", 0)
+async def test_a_target_without_a_path_is_refused(target: str) -> None:
+    hardened = HardenedServer({"/webhooks/original": Receiver(FakeSource(), MemoryStore())})
+    listening = await asyncio.get_running_loop().create_server(hardened, "127.0.0.1", 0)
     try:
         port = listening.sockets[0].getsockname()[1]
         assert await answer_to(port, target, b"", {}) in {400, 404}
     finally:
         listening.close()
-        await armour.drain(5)
+        await hardened.drain(5)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ async def test_a_target_that_is_no_path_is_refused(target: str) -> None:
         ("/", ["/", "http://example.com", "http://example.com/"], ["//"]),
     ],
 )
-def test_a_source_takes_whatever_names_its_path(given_path: str, targets: list[str], others: list[str]) -> None:
+def test_a_source_matches_every_spelling_of_its_path(given_path: str, targets: list[str], others: list[str]) -> None:
     path = parse_source(given_path).path
     assert [path_of(target) for target in targets] == [path] * len(targets)
     assert path not in {path_of(target) for target in others}
@@ -118,20 +118,10 @@ def test_two_spellings_of_one_path_are_one_path() -> None:
     assert {path: len(sources) for path, sources in grouped.items()} == {"/a%20b": 2, "/c": 1}
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("/x?y=1", "'?' begins a query, which is no part of a path. Give '/x': deliveries come to it with any query."),
-        ("/x#y", "'#' begins a fragment, which is no part of a path. Give '/x'"),
-        ("/x\x07y", "characters that cannot be printed"),
-        ("x", "does not begin with '/'"),
-        ("http://example.com/x", "does not begin with '/'"),
-    ],
-)
-def test_a_source_to_which_nothing_can_come_is_refused(text: str, words: str) -> None:
-    with pytest.raises(ValueError, match="--source") as refused:
+@pytest.mark.parametrize("text", ["/x?y=1", "/x#y", "/x\x07y", "x", "http://example.com/x"])
+def test_a_source_path_that_no_request_can_have_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^--source: "):
         parse_source(text)
-    assert words in str(refused.value)
 
 
 @given(st.text().map(lambda text: f"/{text}".encode("utf-8", "replace").decode()))
@@ -141,7 +131,7 @@ def test_a_normal_path_is_ascii_and_stays_as_it_is(path: str) -> None:
     assert normal_path(once) == once
 
 
-async def test_the_listener_takes_deliveries_on_a_path_that_must_be_encoded(tmp_path: Path) -> None:
+async def test_the_listener_takes_deliveries_on_a_percent_encoded_path(tmp_path: Path) -> None:
     async with running(tmp_path, "--source", "/my hook") as listener:
         assert listener.where["paths"] == ["/my%20hook"]
         port = int(listener.url.rpartition(":")[2].partition("/")[0])

@@ -28,7 +28,7 @@ PATH = "/webhooks/original"
 CONNECTIONS = 12
 WORKERS = 4
 UNHURRIED = "600"
-"""Seconds after which a server may call a process of its own stuck."""
+"""Seconds after which a server may consider one of its processes stuck."""
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def listening() -> Iterator[socket.socket]:
 
 
 class Server:
-    """The processes of a server, and what they have said."""
+    """The processes of a server, and what they printed."""
 
     def __init__(self, process: asyncio.subprocess.Process, heard: Heard) -> None:
         self.process = process
@@ -54,14 +54,14 @@ class Server:
         return code
 
     async def kill(self) -> None:
-        """End what is left of it."""
+        """Kill what is left of it."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         await self.ended()
 
 
 class Heard:
-    """What the processes of servers said.
+    """What the processes of servers printed.
 
     Attributes:
         said: `up` or `down` to the processes, in order.
@@ -89,14 +89,14 @@ class Heard:
             await self._changed.wait_for(condition)
 
     async def more(self, *, up: int = 0, down: int = 0) -> None:
-        """Return once so many more processes have started and ended."""
+        """Wait until this many more processes have started and ended."""
         wanted = len(self.said["up"]) + up, len(self.said["down"]) + down
         await self.until(lambda: len(self.said["up"]) >= wanted[0] and len(self.said["down"]) >= wanted[1])
 
 
 @asynccontextmanager
 async def serving(folder: Path, heard: Heard, listening: socket.socket, *command: str) -> AsyncIterator[Server]:
-    """Run a server; it is ended by force if the test does not end it."""
+    """Run a server; it is killed if the test does not stop it."""
     listening.set_inheritable(True)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -126,7 +126,7 @@ def gunicorn(listening: socket.socket, *options: str) -> list[str]:
 
 
 class Connection:
-    """One connection of a client that sends a delivery again only where no byte of an answer came."""
+    """One connection of a client that retries a delivery only if it received no byte of a response."""
 
     def __init__(self, host: str, port: int) -> None:
         self._where = host, port
@@ -165,7 +165,7 @@ class Connection:
 
 
 class Load:
-    """Deliveries over many connections, and what was answered.
+    """Deliveries over many connections, and their responses.
 
     Attributes:
         acknowledged: The uids answered 200.
@@ -181,14 +181,14 @@ class Load:
         self._changed = asyncio.Condition()
 
     async def more(self, count: int) -> None:
-        """Return once so many more deliveries were acknowledged."""
+        """Wait until this many more deliveries are acknowledged."""
         wanted = len(self.acknowledged) + count
         async with self._changed:
             await self._changed.wait_for(lambda: len(self.acknowledged) >= wanted or set(self.answers) > {200})
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Deliver without end; what is under way at the end is answered."""
+        """Deliver continuously; deliveries in progress at the end are answered."""
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             for _ in range(CONNECTIONS):
@@ -235,13 +235,13 @@ async def everything_was_kept_and_handled(folder: Path, load: Load, ran: Counter
 
 
 async def end(server: Server, heard: Heard, load: Load) -> None:
-    """Let every event be handled, then stop the server."""
+    """Wait until every event is handled, then stop the server."""
     await heard.until(lambda: load.acknowledged <= heard.ran.keys())
     server.send_signal(signal.SIGTERM)
     assert await server.ended() == 0
 
 
-async def test_the_workers_of_uvicorn_keep_and_handle_what_they_acknowledge(tmp_path: Path, listening: socket.socket) -> None:
+async def test_uvicorn_workers_store_and_handle_what_they_acknowledge(tmp_path: Path, listening: socket.socket) -> None:
     heard, load = Heard(), Load(*listening.getsockname())
     async with serving(tmp_path, heard, listening, *uvicorn(listening)) as server:
         async with load.running():  # from the start on: the first deliveries wait for the first worker
@@ -271,7 +271,7 @@ async def test_gunicorn_replaces_all_its_workers_at_once(
     await everything_was_kept_and_handled(tmp_path, load, heard.ran)
 
 
-async def test_gunicorn_replaces_its_workers_all_the_time(tmp_path: Path, listening: socket.socket, times: int) -> None:
+async def test_gunicorn_replaces_its_workers_continuously(tmp_path: Path, listening: socket.socket, times: int) -> None:
     heard, load = Heard(), Load(*listening.getsockname())
     options = ("--preload", "--max-requests", "20", "--max-requests-jitter", "20")
     async with serving(tmp_path, heard, listening, *gunicorn(listening, *options)) as server:
@@ -281,7 +281,7 @@ async def test_gunicorn_replaces_its_workers_all_the_time(tmp_path: Path, listen
     await everything_was_kept_and_handled(tmp_path, load, heard.ran)
 
 
-async def test_an_application_is_replaced_by_the_next_without_a_gap(tmp_path: Path, listening: socket.socket, times: int) -> None:
+async def test_a_rolling_restart_has_no_gap(tmp_path: Path, listening: socket.socket, times: int) -> None:
     heard, load = Heard(), Load(*listening.getsockname())
     program = ("-m", "tests.webhooks.server_app", str(listening.fileno()))
     async with AsyncExitStack() as stack:

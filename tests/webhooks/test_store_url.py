@@ -1,4 +1,4 @@
-"""Stores by URL."""
+"""Store URLs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_sqlite_is_a_file_relative_or_absolute(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "url", ["", "inbox.db", "sqlite:", "sqlite://inbox.db", "sqlite:///", "sqlite:///a\0b", "memory", "redis://x"]
 )
-def test_what_names_no_store_is_refused(url: str) -> None:
+def test_an_invalid_store_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"^store: "):
         open_store(url)
 

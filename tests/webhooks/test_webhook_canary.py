@@ -16,7 +16,7 @@ from rewards_core.secrets import Secret
 from tests.canary import locals_with
 from webhooks import MemoryStore, Receiver
 from webhooks.cli.forwarding import Forwarder
-from webhooks.cli.service import Listener
+from webhooks.cli.listener import Listener
 from webhooks.cli.settings import AdminSettings, ForwardSettings, ListenerSettings
 from webhooks.cli.sources import ReloadableSource, SourceSpec
 from webhooks.ingress.asgi import AsgiIngress

@@ -32,9 +32,9 @@ from tests.wrong_values import (
     refuses,
 )
 from webhooks import Completions, HandlerPolicy, MemoryStore, PollPolicy, Receiver, RestartPolicy, SQLiteStore, Store
-from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.asgi import AsgiIngress
-from webhooks.ingress.limits import ArmourLimits
+from webhooks.ingress.hardened_server import HardenedServer
+from webhooks.ingress.limits import ServerLimits
 from webhooks.ingress.peers import Networks
 from webhooks.refusals import RefusalRing, Refusals
 
@@ -62,7 +62,7 @@ SETTINGS: dict[type[Any], dict[str, Any]] = {
         "jitter": Number((-0.1, 1.1)),
         "max_per_second": ABOVE_ZERO,
     },
-    ArmourLimits: {
+    ServerLimits: {
         "header_bytes": ONE_OR_MORE,
         "header_seconds": ABOVE_ZERO,
         "answer_seconds": ABOVE_ZERO,
@@ -105,9 +105,9 @@ def test_wrong_poll_policies_are_refused(name: str, value: Any, error: type[Exce
     refuses(PollPolicy, name, value, error)
 
 
-@pytest.mark.parametrize(("name", "value", "error"), cases(SETTINGS[ArmourLimits]))
+@pytest.mark.parametrize(("name", "value", "error"), cases(SETTINGS[ServerLimits]))
 def test_wrong_limits_of_peers_are_refused(name: str, value: Any, error: type[Exception]) -> None:
-    refuses(ArmourLimits, name, value, error)
+    refuses(ServerLimits, name, value, error)
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_what_lacks_a_part_of_a_client_is_refused(lacking: str) -> None:
     ),
 )
 async def test_wrong_arguments_of_armoured_servers_are_refused(name: str, value: Any, error: type[Exception]) -> None:
-    refuses(lambda **wrong: ArmouredServer(**{"routes": {}} | wrong), name, value, error)
+    refuses(lambda **wrong: HardenedServer(**{"routes": {}} | wrong), name, value, error)
 
 
 @pytest.mark.parametrize("name", webhooks.__all__)

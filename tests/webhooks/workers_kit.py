@@ -1,4 +1,4 @@
-"""A listener with workers in processes of their own, and what it tells of them."""
+"""A listener with worker processes, and its log about them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TAKES = "takes deliveries as process"
 
 
 class Workers:
-    """A listener with workers, and what its log has told of them.
+    """A listener with workers, and its log about them.
 
     Attributes:
         listener: The supervisor.
@@ -33,34 +33,34 @@ class Workers:
         self.lines: list[str] = []
 
     async def log_until(self, words: str) -> str:
-        """Read the log until a line holds these words."""
+        """Read the log until a line contains these words."""
         while words not in (line := await self._line()):
             assert line, f"the log ended without {words!r}"
         return line
 
     async def rest_of_log(self) -> list[str]:
-        """Read the log until every process that writes it has ended."""
+        """Read the log until every process that writes it has exited."""
         while await self._line():
             pass
         return self.lines
 
     async def replaced(self) -> int:
-        """Return the number of the next worker that takes deliveries, here or in another's place."""
+        """Return the number of the next worker that reports ready."""
         number, pid = re.findall(rf"worker (\d+) {TAKES} (\d+)", await self.log_until(TAKES))[0]
         self.pids[int(number)] = int(pid)
         return int(number)
 
     async def follow(self) -> None:
-        """Read the log and note who takes deliveries, for as long as the listener runs."""
+        """Read the log and record ready workers as long as the listener runs."""
         while True:
             await self.replaced()
 
     def kill(self, number: int) -> None:
-        """End a worker without a chance to do anything; it is not in `pids` until another takes its place."""
+        """Kill a worker; it is missing from `pids` until it is replaced."""
         os.kill(self.pids.pop(number), signal.SIGKILL)
 
     async def get(self, path: str) -> tuple[int, str]:
-        """Return what the admin port shows."""
+        """Return the admin port's response."""
         async with aiohttp.ClientSession() as session, session.get(self.listener.where["admin"] + path) as answer:
             return answer.status, await answer.text()
 
@@ -84,7 +84,7 @@ class Workers:
 
     @asynccontextmanager
     async def only(self, number: int) -> AsyncIterator[None]:
-        """Suspend all workers but one, none of them while it holds the lock of the store."""
+        """Suspend all workers but one, none of them while it holds the store's lock."""
         while True:
             with self.suspended(*(self.pids.keys() - {number})):
                 status, text = await self.get("/readyz")
@@ -101,7 +101,7 @@ class Workers:
 
 @asynccontextmanager
 async def working(folder: Path, *options: str, workers: int = 2, **more: Any) -> AsyncIterator[Workers]:
-    """Start a listener with workers, and return once all take deliveries."""
+    """Start a listener with workers, and wait until all are ready."""
     async with running(folder, "--workers", str(workers), "--log-level", "info", *options, **more) as listener:
         assert listener.where["workers"] == workers
         found = Workers(listener)
@@ -117,5 +117,5 @@ async def working(folder: Path, *options: str, workers: int = 2, **more: Any) ->
 
 
 def client(**options: Any) -> aiohttp.ClientSession:
-    """Return a client that makes a connection for each delivery."""
+    """Return a client that opens a connection for each delivery."""
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, **options))

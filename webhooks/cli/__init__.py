@@ -18,7 +18,7 @@ EXIT_CODES = {
     Exit.INTERRUPTED: "interrupted",
 }
 COMMANDS = {
-    "serve": ("webhooks.cli.serve:serve", "Take deliveries until told to stop."),
+    "serve": ("webhooks.cli.serve:serve", "Take deliveries until stopped."),
     "capture": ("webhooks.cli.capture.command:capture", "Record the next deliveries and analyze their signatures."),
     "trigger": ("webhooks.cli.trigger:trigger", "Send a sample event, signed as the vendor signs."),
     "tail": ("webhooks.cli.tail:tail", "Show events as they arrive. Stop with ctrl-c."),

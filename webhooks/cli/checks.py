@@ -21,9 +21,9 @@ from rewards_core.errors import StoreError
 from rewards_core.sqlite.connection import DAMAGE_ERRORS, VERSION, InterruptError, SQLiteError, as_store_error, connect
 from rewards_core.sqlite.migrations import layout_of
 from rewards_core.text import counted, one_line
-from webhooks.cli.secret_files import close_them, open_to_all
+from webhooks.cli.disk_space import MIN_FREE, measure
+from webhooks.cli.secret_files import chmod_command, open_to_all
 from webhooks.cli.sources import ReloadableSource, SourceSpec
-from webhooks.cli.space import LEAST_FREE, measure
 from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.sqlite_schema import SCHEMA
 
@@ -82,7 +82,7 @@ def check_permissions(paths: Sequence[Path]) -> Finding:
     loose = open_to_all(paths)
     if loose:
         names = ", ".join(map(str, loose))
-        return _failed("permissions", f"every user of this machine can read {names}", f"Run {close_them(loose)}")
+        return _failed("permissions", f"every user of this machine can read {names}", f"Run {chmod_command(loose)}")
     return _passed("permissions", "other users cannot read secrets or the store")
 
 
@@ -178,8 +178,8 @@ async def check_space(path: Path | None, keep_days: float, clock: Callable[[], f
     except StoreError as error:
         return _failed("space", str(error), "See integrity.")
     advice = "Free disk space, or keep events for fewer days (--keep-days)."
-    if space.short:
-        return _failed("space", str(space), f"{advice} Below {LEAST_FREE // 1024**2} MiB deliveries may be answered 503.")
+    if space.critical:
+        return _failed("space", str(space), f"{advice} Below {MIN_FREE // 1024**2} MiB deliveries may be answered 503.")
     return _passed("space", str(space), advice if space.low else "")
 
 

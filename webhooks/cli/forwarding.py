@@ -1,4 +1,4 @@
-"""Hand deliveries on to another service: body and signature unchanged, at least once, redirects not followed."""
+"""Forward deliveries to another service: body and signature unchanged, at least once, without following redirects."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from rewards_core.operations import Event
 
 
-_SHOWN_OF_AN_ANSWER = 200
+_MAX_SHOWN = 200
 
 
 class ForwardFailed(RetryLater):
-    """The other service did not take a delivery; its text says what it answered last."""
+    """The other service did not accept a delivery; the text holds its last answer."""
 
 
 class Forwarder:
     """Post events to a URL; a handler for every event.
 
     Args:
-        session: What to post with; the caller closes it.
-        url: Where to; plain http only to this machine, unless `allow_insecure`.
-        timeout: Seconds one try may take, below the handlers' own.
-        allow_insecure: Whether plain http may leave this machine.
+        session: The HTTP session; the caller closes it.
+        url: The URL.
+        timeout: Seconds per attempt, below the handlers' own timeout.
+        allow_insecure: Whether to allow plain http to another machine.
 
     Raises:
-        ValueError: the URL is none, carries credentials, or is plain http to elsewhere.
+        ValueError: the URL is invalid, contains credentials, or is plain http to another machine.
     """
 
     @shielded
@@ -44,13 +44,9 @@ class Forwarder:
         self._timeout = aiohttp.ClientTimeout(total=timeout)
 
     async def __call__(self, event: Event) -> None:
-        """Post one event.
-
-        Raises:
-            ForwardFailed: it was not answered with 2xx.
-        """
+        """Post one event; raises `ForwardFailed` unless the answer is 2xx."""
         if event.name == CONFLICT_EVENT and event.signature is None:
-            return  # made here, and signed by nobody
+            return  # made by this store, without a signature
         try:
             async with self._session.post(
                 self._url,
@@ -60,12 +56,12 @@ class Forwarder:
                 allow_redirects=False,
                 raise_for_status=False,
             ) as answer:
-                status, said = answer.status, b"" if answer.ok else await answer.content.read(_SHOWN_OF_AN_ANSWER)
+                status, text = answer.status, b"" if answer.ok else await answer.content.read(_MAX_SHOWN)
         except (aiohttp.ClientError, TimeoutError, OSError) as problem:
             raise ForwardFailed(
-                f"could not hand it on: the service behind --forward-to did not answer ({type(problem).__name__})"
+                f"could not forward it: the service behind --forward-to did not answer ({type(problem).__name__})"
             ) from None
         if not 200 <= status < 300:
-            words = one_line(said.decode("utf-8", "replace"), _SHOWN_OF_AN_ANSWER)
-            told = f", saying: {words}" if words else ""
-            raise ForwardFailed(f"could not hand it on: the service behind --forward-to answered HTTP {status}, not 2xx{told}")
+            shown = one_line(text.decode("utf-8", "replace"), _MAX_SHOWN)
+            detail = f": {shown}" if shown else ""
+            raise ForwardFailed(f"could not forward it: the service behind --forward-to answered HTTP {status}, not 2xx{detail}")

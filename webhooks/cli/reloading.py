@@ -1,4 +1,4 @@
-"""What a running listener reads again on SIGHUP: keys and certificate, all of them or none."""
+"""Reloading on SIGHUP: keys and certificate, all of them or none."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Reloadable:
     """The sources with their keys, and the TLS context with its certificate.
 
     Args:
-        settings: Where they are read.
+        settings: The settings that name their files.
 
     Attributes:
         sources: The sources.
-        tls: The context, None for plain http.
+        tls: The TLS context; None for plain http.
 
     Raises:
-        ValueError: a key or the certificate is missing or cannot be used, or two sources share a scope.
+        ValueError: a key or the certificate is missing or invalid, or two sources share a scope.
     """
 
     def __init__(self, settings: ListenerSettings) -> None:
@@ -34,15 +34,15 @@ class Reloadable:
         self.tls = None if settings.tls is None else settings.tls.context()
 
     def reload(self) -> bool:
-        """Reload everything, and return True; if a part cannot be used, log why, leave all as it was, and return False."""
+        """Reload everything, and return True; if anything is invalid, log why, change nothing, and return False."""
         try:
             fresh = [ReloadableSource(source.spec) for source in self.sources]
             if self._tls_settings is not None and self.tls is not None:
                 self._tls_settings.load_into(self.tls)
         except ValueError as problem:
-            logger.error("keys and certificate stay as they were: %s", problem)  # noqa: TRY400 - one line
+            logger.error("could not reload; the old keys and certificate stay in use: %s", problem)  # noqa: TRY400 - one line
             return False
         for source, new in zip(self.sources, fresh, strict=True):
-            source.take_keys_of(new)
+            source.replace_keys(new)
         logger.info("reloaded keys and certificate")
         return True

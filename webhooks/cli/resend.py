@@ -58,7 +58,7 @@ async def resend(
                 {"id": stored.id, "sent": event.name, "status": status},
                 text=f"event {stored.id}, {event.name or 'unread'}: {status}",
             )
-    target.judge("Run the same command again to send it again.")
+    target.check_answers("Run the same command again to send it again.")
 
 
 def _why_not(stored: StoredEvent | None, *, signed: bool) -> str | None:

@@ -1,4 +1,4 @@
-"""Files of secrets that everybody on this machine may read."""
+"""Files of secrets that every user of this machine may read."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ logger = logging.getLogger("webhooks.listener")
 
 
 def open_to_all(paths: Iterable[Path]) -> list[Path]:
-    """Return which of these files somebody beside their owner and their group may read or write; what is no file is none."""
+    """Return the regular files among these paths that users other than owner and group may read or write."""
     return [path for path in dict.fromkeys(paths) if _is_open_to_all(path)]
 
 
 def warn_of_open_files(settings: ListenerSettings) -> None:
-    """Say in a line which files of keys, tokens and TLS keys everybody on this machine may read."""
+    """Warn in one line of files of keys, tokens and TLS keys that every user of this machine may read."""
     files = [spec.keys_file for spec in settings.sources]
     if settings.tls is not None:
         files.append(settings.tls.key or settings.tls.certificate)
@@ -30,14 +30,14 @@ def warn_of_open_files(settings: ListenerSettings) -> None:
     found = open_to_all(path for path in files if path is not None)
     if found:
         logger.warning(
-            "everybody on this machine may read %s, which holds secrets. Run %s",
+            "every user of this machine may read %s, which holds secrets. Run %s",
             ", ".join(map(str, found)),
-            close_them(found),
+            chmod_command(found),
         )
 
 
-def close_them(paths: Iterable[Path]) -> str:
-    """Return the command that leaves these files to their owner."""
+def chmod_command(paths: Iterable[Path]) -> str:
+    """Return the command that makes these files private to their owner."""
     return join(["chmod", "600", *map(str, paths)])
 
 

@@ -1,4 +1,4 @@
-"""`webhook-listener serve`: take deliveries until told to stop."""
+"""`webhook-listener serve`: take deliveries until stopped."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.logs import LogFormatOption, LogLevelOption, LogSettings, log_to_stderr
 from rewards_core.cli.output import JsonOption, Output, check_finite, exit_on_errors
 from webhooks.cli.errors import ERRORS
+from webhooks.cli.listener import Listener
 from webhooks.cli.options import (
     DEFAULT_STORE,
     DEFAULT_UNIX_MODE,
@@ -33,7 +34,7 @@ from webhooks.cli.options import (
     source_specs,
     unix_settings,
 )
-from webhooks.cli.service import Listener
+from webhooks.cli.process_tuning import freeze_garbage_collection
 from webhooks.cli.settings import (
     FORWARD_ATTEMPTS,
     MAX_WORKERS,
@@ -43,18 +44,21 @@ from webhooks.cli.settings import (
     PollSettings,
     TlsSettings,
 )
+from webhooks.cli.signals import end_on_signals
 from webhooks.cli.sources import SourceSpec
-from webhooks.cli.stopping import end_on_signals
 from webhooks.cli.supervisor import Supervisor
-from webhooks.cli.tuning import leave_lasting_objects_alone
 from webhooks.early_signals import HAD_TERMINAL, has_terminal, take_hang_ups
-from webhooks.ingress.limits import ArmourLimits
+from webhooks.ingress.limits import ServerLimits
 from webhooks.store.records import DEAD_DAYS, UNSERVED_DAYS
 
 logger = logging.getLogger("webhooks.listener")
 
-_LIMITS = ArmourLimits()
+_LIMITS = ServerLimits()
 _OLDEST_TLS = "1.2"
+
+
+def _number(text: str, *, minimum: float = 0.01, max: float | None = None) -> Any:  # noqa: A002 - typer's name
+    return typer.Option(help=text, callback=check_finite, min=minimum, max=max)
 
 
 def serve(
@@ -70,94 +74,73 @@ def serve(
     tls_key: TlsKeyOption = None,
     tls_min: Annotated[str, typer.Option(help="Oldest TLS version: 1.2 or 1.3.")] = _OLDEST_TLS,
     admin_host: Annotated[
-        str, typer.Option(help="Address for health and metrics; outside this machine it needs a token.")
+        str, typer.Option(help="Address of the admin port (health and metrics); it needs a token if other machines can reach it.")
     ] = "127.0.0.1",
-    admin_port: Annotated[
-        int, typer.Option(help="Port for health and metrics; 0 takes a free one, -1 none.", min=-1, max=65_535)
-    ] = 8481,
+    admin_port: Annotated[int, typer.Option(help="Admin port; 0 takes a free one, -1 disables it.", min=-1, max=65_535)] = 8481,
     admin_token_file: Annotated[
-        Path | None, typer.Option(help="File of the token for what the admin port shows beside health.")
+        Path | None, typer.Option(help="File of the token that the admin port requires for all but health and readiness.")
     ] = None,
     admin_allow_host: Annotated[
         list[str] | None,
-        typer.Option(help="Name, or name:port, that the admin port is asked by beside its addresses; may be given again."),
+        typer.Option(help="Host name, or name:port, of the admin port beside its own addresses; may be given again."),
     ] = None,
     forward_to: ForwardOption = None,
     forward_insecure: Annotated[bool, typer.Option("--forward-insecure", help="Allow plain http to another machine.")] = False,
     forward_attempts: Annotated[
         int | None,
         typer.Option(
-            help=f"Tries before a delivery becomes a dead letter: {FORWARD_ATTEMPTS}, or without limit where --forward-for is "
-            "given alone. Pauses double from 1 s up to 5 min, so that 20 tries take about an hour.",
+            help=f"Attempts before a delivery becomes a dead letter: {FORWARD_ATTEMPTS}, or no limit if only --forward-for is "
+            "given. Pauses double from 1 s up to 5 min, so that 20 attempts take about an hour.",
             min=1,
         ),
     ] = None,
     forward_for: Annotated[
         float | None,
-        typer.Option(
-            help="Seconds after the first try at which a delivery becomes a dead letter; with --forward-attempts whichever comes "
-            "first.",
-            callback=check_finite,
-            min=0.01,
+        _number(
+            "Seconds after the first attempt at which a delivery becomes a dead letter; with --forward-attempts, whichever "
+            "comes first."
         ),
     ] = None,
-    forward_timeout: Annotated[float, typer.Option(help="Seconds one try may take.", callback=check_finite, min=0.01)] = 20.0,
+    forward_timeout: Annotated[float, _number("Timeout in seconds of one attempt.")] = 20.0,
     poll: Annotated[
         bool | None,
-        typer.Option("--poll/--no-poll", help="Ask the vendor about pending operations; by default if ORIGINAL_API_KEY is set."),
+        typer.Option("--poll/--no-poll", help="Poll the vendor for pending operations; the default if ORIGINAL_API_KEY is set."),
     ] = None,
     poll_scope: Annotated[
-        str | None, typer.Option(help="The scope that the API credentials belong to; by default that of the only source.")
+        str | None, typer.Option(help="The scope of the API credentials; defaults to that of the only source.")
     ] = None,
-    poll_first_after: Annotated[
-        float, typer.Option(help="Seconds before an operation is polled first.", callback=check_finite, min=0.01)
-    ] = 15.0,
-    polls_per_second: Annotated[
-        float, typer.Option(help="Polls per second at most.", callback=check_finite, min=0.01, max=100_000)
-    ] = 20.0,
-    api_insecure: Annotated[
-        bool, typer.Option("--api-insecure", help="Allow an API on plain http outside this machine.")
-    ] = False,
+    poll_first_after: Annotated[float, _number("Seconds before the first poll of an operation.")] = 15.0,
+    polls_per_second: Annotated[float, _number("Maximum polls per second.", max=100_000)] = 20.0,
+    api_insecure: Annotated[bool, typer.Option("--api-insecure", help="Allow plain http to an API on another machine.")] = False,
     trusted_proxy: TrustedProxyOption = None,
     allow: Annotated[list[str] | None, typer.Option(help="Address or CIDR range that may deliver; may be given again.")] = None,
-    max_body: Annotated[int, typer.Option(help="Bytes of the longest body.", min=1)] = 262_144,
-    header_timeout: Annotated[
-        float, typer.Option(help="Seconds for the headers.", callback=check_finite, min=0.01)
-    ] = _LIMITS.header_seconds,
-    body_timeout: Annotated[float, typer.Option(help="Seconds for the body.", callback=check_finite, min=0.01)] = 20.0,
+    max_body: Annotated[int, typer.Option(help="Maximum size of a body in bytes.", min=1)] = 262_144,
+    header_timeout: Annotated[float, _number("Timeout in seconds of the headers.")] = _LIMITS.header_seconds,
+    body_timeout: Annotated[float, _number("Timeout in seconds of the body.")] = 20.0,
     idle_timeout: Annotated[
         float,
-        typer.Option(
-            help="Seconds a connection is kept between requests. Less than the proxy in front keeps it gives its clients a 502 "
-            "now and then.",
-            callback=check_finite,
-            min=0.01,
+        _number(
+            "Seconds that an idle connection is kept. It must exceed the idle timeout of a proxy in front, or its clients "
+            "get a 502 now and then."
         ),
     ] = _LIMITS.idle_seconds,
-    max_connections: Annotated[int, typer.Option(help="Connections at a time, of each worker.", min=1)] = _LIMITS.connections,
+    max_connections: Annotated[int, typer.Option(help="Maximum connections, per worker.", min=1)] = _LIMITS.connections,
     max_per_peer: Annotated[
-        int, typer.Option(help="Connections of one address at a time, of each worker.", min=1)
+        int, typer.Option(help="Maximum connections of one address, per worker.", min=1)
     ] = _LIMITS.connections_per_peer,
-    drain: Annotated[float, typer.Option(help="Seconds that stopping may take.", callback=check_finite, min=0.1)] = 20.0,
-    keep_days: Annotated[
-        float, typer.Option(help="Days that events which are done with, and outcomes, are kept.", callback=check_finite, min=0.01)
-    ] = 30.0,
+    drain: Annotated[float, _number("Seconds that a shutdown may take.", minimum=0.1)] = 20.0,
+    keep_days: Annotated[float, _number("Days that finished events and outcomes are kept.")] = 30.0,
     workers: Annotated[int, typer.Option(help="Processes that take deliveries, sharing the store.", min=1, max=MAX_WORKERS)] = 1,
     keep_bodies: Annotated[
         float | None,
-        typer.Option(
-            help="Days after which the bodies of done events are erased; by default they stay with their events.",
-            callback=check_finite,
-            min=0.01,
-        ),
+        _number("Days after which the bodies of done events are deleted; by default they are kept with their events."),
     ] = None,
     keep_dead: Annotated[
         float,
-        typer.Option(
-            help="Days after their receipt that dead letters are kept for a look and a retry; an event that no process serves "
-            f"becomes one after {UNSERVED_DAYS} days.",
-            callback=check_finite,
-            min=UNSERVED_DAYS,
+        _number(
+            "Days after receipt that dead letters are kept for a retry; an event without a running handler becomes one "
+            f"after {UNSERVED_DAYS} days.",
+            minimum=UNSERVED_DAYS,
         ),
     ] = DEAD_DAYS,
     log_level: LogLevelOption = None,
@@ -165,13 +148,13 @@ def serve(
     verbose: Annotated[bool, typer.Option("--verbose", hidden=True, help="The same as --log-level info.")] = False,
     as_json: JsonOption = None,
 ) -> None:
-    """Take deliveries until told to stop.
+    """Take deliveries until stopped.
 
-    A delivery is answered 200 once it is durable in the store. SIGTERM or SIGINT: answer what is under way and end; a second
-    one: end now. SIGHUP: reload keys and certificate, all of them or none.
+    A delivery is answered 200 once it is durable in the store. SIGTERM or SIGINT: answer deliveries in progress and exit; a
+    second one: exit now. SIGHUP: reload keys and certificate, all of them or none.
 
-    With --workers this process starts others, replaces those that end, and answers on the admin port for all of them. SIGTERM
-    to a worker replaces it: it answers what it has, and no connection is lost.
+    With --workers this process starts worker processes, restarts those that end, and serves the admin port for all of them.
+    SIGTERM to a worker replaces it: it answers its deliveries first, and no connection is lost.
 
     For example:
 
@@ -207,14 +190,14 @@ def serve(
             give_up_after=forward_for,
         ),
         poll=PollSettings(
-            scope=_polled(poll_scope, sources),
+            scope=_poll_scope(poll_scope, sources),
             first_after=poll_first_after,
             max_per_second=polls_per_second,
             allow_insecure=api_insecure,
         )
         if poll
         else None,
-        limits=ArmourLimits(
+        limits=ServerLimits(
             header_seconds=header_timeout,
             idle_seconds=idle_timeout,
             connections=max_connections,
@@ -231,19 +214,23 @@ def serve(
         workers=workers,
     )
     if tls_cert is None and (tls_key is not None or tls_min != _OLDEST_TLS):
-        raise typer.BadParameter("--tls-key and --tls-min need a certificate. Give --tls-cert too, or none of them.")
+        raise typer.BadParameter("--tls-key and --tls-min need a certificate. Give --tls-cert too, or remove them.")
     output = Output(as_json)
     with exit_on_errors(ERRORS):
         code = asyncio.run(_serve(settings, output))
     raise typer.Exit(code)
 
 
-def _polled(given: str | None, sources: Sequence[SourceSpec]) -> str:
-    """Return whose operations are polled; a scope without a source would be polled in vain."""
+def _poll_scope(given: str | None, sources: Sequence[SourceSpec]) -> str:
+    """Return the scope to poll; it must be that of a source."""
     scopes = sorted({spec.scope for spec in sources})
     scope = scopes[0] if given is None and len(scopes) == 1 else given
     if scope not in scopes:
-        wrong = "it is not said whose API credentials these are" if scope is None else f"no source has the scope {scope}"
+        wrong = (
+            "there are several sources, so the API credentials need a scope"
+            if scope is None
+            else f"no source has the scope {scope}"
+        )
         give = f"{'one of ' if len(scopes) > 1 else ''}{', '.join(scopes)}"
         raise typer.BadParameter(f"--poll-scope: {wrong}. Give {give}, or --no-poll.")
     return scope
@@ -253,24 +240,24 @@ async def _serve(settings: ListenerSettings, output: Output) -> Exit:
     listener = Listener(settings) if settings.workers == 1 else Supervisor(settings)
 
     def drain() -> None:
-        logger.info("draining; a second signal ends at once")
+        logger.info("draining; a second signal exits at once")
         listener.stop()
 
     stop = end_on_signals(drain, listener.abort)
 
-    def hung_up() -> None:
+    def hang_up() -> None:
         if HAD_TERMINAL and not has_terminal():
             stop()
         else:
             listener.reload()
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
     take_hang_ups()
 
     def started(where: Mapping[str, Any]) -> None:
         place = where.get("url") or where.get("unix")
         paths = ", ".join(where["paths"])
-        leave_lasting_objects_alone()
+        freeze_garbage_collection()
         output.record({"listening": True, **where}, text=f"listening on {place} for {paths}; events go to {where['store']}")
 
     return await listener.run(started)

@@ -1,4 +1,4 @@
-"""What a listener is told."""
+"""Settings of a listener, as the options of `serve` describe them; times in seconds."""
 
 from __future__ import annotations
 
@@ -12,28 +12,22 @@ from rewards_core.keys import read_secret_file
 from rewards_core.operations import DEFAULT_SCOPE
 from rewards_core.secrets import Secret
 from rewards_core.validation import is_loopback, whole
-from webhooks.cli.hosts import Hosts
+from webhooks.cli.hosts import AllowedHosts
 from webhooks.cli.sources import SourceSpec
 from webhooks.cli.unix_socket import UnixSettings
 from webhooks.handlers import HandlerPolicy
-from webhooks.ingress.limits import ArmourLimits
+from webhooks.ingress.limits import ServerLimits
 from webhooks.store.records import DEAD_DAYS
 
 MAX_WORKERS = 64
 FORWARD_ATTEMPTS = 20
-_ANY_NUMBER = 10**9
+_UNLIMITED = 10**9
 _TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
 @frozen(kw_only=True)
 class TlsSettings:
-    """The certificate to show, and the oldest TLS to speak.
-
-    Attributes:
-        certificate: PEM file of the certificate with its chain.
-        key: PEM file of its key, None if it stands in the same file.
-        minimum: `"1.2"` or `"1.3"`.
-    """
+    """The certificate, and the oldest supported TLS version; `key` is None if the certificate's file contains it."""
 
     certificate: Path
     key: Path | None = None
@@ -43,7 +37,7 @@ class TlsSettings:
         """Return the server's TLS context.
 
         Raises:
-            ValueError: the version is none, or the files cannot be used.
+            ValueError: the version or a file is invalid.
         """
         if self.minimum not in _TLS_VERSIONS:
             raise ValueError(f"--tls-min: {self.minimum[:20]!a} is not supported. Give 1.2 or 1.3.")
@@ -53,14 +47,14 @@ class TlsSettings:
         return context
 
     def load_into(self, context: ssl.SSLContext) -> None:
-        """Read the certificate anew; connections made from now on see it.
+        """Load the certificate; it is used for new connections.
 
         Raises:
-            ValueError: the files cannot be used.
+            ValueError: a file is invalid.
         """
         try:
-            for one in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):  # a failure would leave the context without a key
-                one.load_cert_chain(self.certificate, self.key)
+            for each in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):  # a failure leaves a context without a key
+                each.load_cert_chain(self.certificate, self.key)
         except (OSError, ssl.SSLError) as problem:
             raise ValueError(
                 f"--tls-cert: {self.certificate} cannot be used ({type(problem).__name__}). Give a PEM file with the certificate "
@@ -70,63 +64,41 @@ class TlsSettings:
 
 @frozen(kw_only=True)
 class AdminSettings:
-    """Where health and metrics are served.
-
-    Attributes:
-        host: Address; one outside this machine needs a token.
-        port: 0 takes a free one.
-        token_file: Where the token stands that callers show as `Authorization: Bearer`.
-        allowed_hosts: Names that it is asked by, beside its addresses and those of loopback; with a port or without.
-    """
+    """The admin port; it needs a token if other machines can reach its host."""
 
     host: str = "127.0.0.1"
     port: int = 8481
     token_file: Path | None = None
     allowed_hosts: Sequence[str] = ()
 
-    def hosts(self) -> Hosts:
-        """Return the names that the port is asked by.
-
-        Raises:
-            ValueError: one of them cannot be a name.
-        """
-        return Hosts(self.host, self.allowed_hosts)
+    def hosts(self) -> AllowedHosts:
+        """Return the host names of the port; raises `ValueError` if one is invalid."""
+        return AllowedHosts(self.host, self.allowed_hosts)
 
     def token(self) -> Secret | None:
-        """Return the token, None where none is needed.
+        """Return the token; None if none is configured.
 
         Raises:
-            ValueError: it cannot be read, or is needed and not given.
+            ValueError: the token cannot be read, or is required but not configured.
         """
         if self.token_file is None:
             if not is_loopback(self.host):
                 raise ValueError(
-                    f"--admin-host: {self.host!a} can be reached from other machines. Give --admin-token-file to demand a token "
-                    "from them, or a loopback address such as 127.0.0.1."
+                    f"--admin-host: {self.host!a} can be reached from other machines. Give --admin-token-file, so that they need "
+                    "a token, or a loopback address such as 127.0.0.1."
                 )
             return None
         return admin_token(self.token_file)
 
 
 def admin_token(file: Path) -> Secret:
-    """Return the token of the admin port.
-
-    Raises:
-        ValueError: it cannot be read, or is none.
-    """
+    """Return the token of the admin port; raises `ValueError` if the file cannot be read or contains no token."""
     return Secret(read_secret_file(file, "the admin token").strip(), f"admin token in {file}")
 
 
 @frozen(kw_only=True)
 class PollSettings:
-    """How the listener asks the vendor about operations that no delivery settled.
-
-    Attributes:
-        scope: The scope of the client's operations.
-        first_after: Seconds before the first poll of an operation.
-        max_per_second: Polls per second at most.
-        allow_insecure: Whether the API may be plain http outside this machine.
-    """
+    """Polling of operations that no delivery has settled."""
 
     scope: str = DEFAULT_SCOPE
     first_after: float = 15.0
@@ -136,17 +108,9 @@ class PollSettings:
 
 @frozen(kw_only=True)
 class ForwardSettings:
-    """Where deliveries are handed on to.
+    """Forwarding of deliveries; `attempts` is None for 20, or for no limit if `give_up_after` is set."""
 
-    Attributes:
-        url: The other service.
-        allow_insecure: Whether plain http may leave this machine.
-        attempts: Tries before a delivery becomes a dead letter; None for 20, or for any number where the time is limited.
-        timeout: Seconds one try may take.
-        give_up_after: Seconds after the first try within which the next one must begin, else it becomes a dead letter.
-    """
-
-    url: str = field(repr=False)  # credentials in it are refused, and must not show before
+    url: str = field(repr=False)  # credentials in it are refused, but only later
     allow_insecure: bool = False
     attempts: int | None = None
     timeout: float = 20.0
@@ -154,8 +118,8 @@ class ForwardSettings:
 
     @property
     def handlers(self) -> HandlerPolicy:
-        """How the handlers that hand on are run; what a crash leaves is tried again after three times the timeout."""
-        attempts = self.attempts or (FORWARD_ATTEMPTS if self.give_up_after is None else _ANY_NUMBER)
+        """The policy of the forwarding handlers; attempts interrupted by a crash are retried after three times the timeout."""
+        attempts = self.attempts or (FORWARD_ATTEMPTS if self.give_up_after is None else _UNLIMITED)
         return HandlerPolicy(
             attempts=attempts, timeout=1.5 * self.timeout, lease=3.0 * self.timeout, give_up_after=self.give_up_after
         )
@@ -163,29 +127,7 @@ class ForwardSettings:
 
 @frozen(kw_only=True)
 class ListenerSettings:
-    """Everything a listener is told; times in seconds.
-
-    Attributes:
-        sources: Whose deliveries it takes, and where.
-        store: URL of the store.
-        host: Address to listen on.
-        port: Port to listen on, 0 takes a free one; None with `unix`.
-        unix: Unix socket to listen on instead.
-        tls: Certificate, None for plain http.
-        admin: Where health and metrics are served, None for nowhere.
-        forward: Where deliveries are handed on to, None for nowhere.
-        poll: How the vendor is asked, None for never.
-        limits: What one peer may take.
-        max_body: Bytes of the longest body.
-        body_timeout: How long a body may take.
-        trusted: Proxies whose `X-Forwarded-For` is believed.
-        allowed: Who may deliver; empty for everybody.
-        drain_seconds: How long stopping may take.
-        keep_days: How long events that are done with, and outcomes, are kept.
-        keep_bodies_days: How long the bodies of done events are kept; None as long as the events.
-        keep_dead_days: How long dead letters are kept after their receipt, at least 14.
-        workers: Processes that take deliveries, 1 to 64; `limits` are those of each.
-    """
+    """All settings of a listener; with workers, `limits` apply to each."""
 
     sources: Sequence[SourceSpec]
     store: str
@@ -196,7 +138,7 @@ class ListenerSettings:
     admin: AdminSettings | None = None
     forward: ForwardSettings | None = None
     poll: PollSettings | None = None
-    limits: ArmourLimits = field(factory=ArmourLimits)
+    limits: ServerLimits = field(factory=ServerLimits)
     max_body: int = 262_144
     body_timeout: float = 20.0
     trusted: Sequence[str] = ()

@@ -1,4 +1,4 @@
-"""Whether a proxy's user can open the listener's unix socket: each folder above it, then the socket itself."""
+"""The check of `doctor` whether a proxy's user can open the listener's unix socket."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from attrs import frozen
 from webhooks.cli.checks import Finding
 
 _PROXY_USERS = ("nginx", "www-data", "nobody", "haproxy", "caddy", "apache", "http")
-_ANSWER_SECONDS = 1.0
+_PROBE_TIMEOUT = 1.0
 _SEARCH, _WRITE = 0o1, 0o2
 
 
@@ -34,11 +34,11 @@ class _User:
 
 
 async def check_unix(path: Path, proxy_user: str | None) -> Finding:
-    """Look whether a listener answers on a unix socket, and whether the proxy in front of it can open it.
+    """Check whether a listener answers on a unix socket, and whether the proxy in front can open it.
 
     Args:
-        path: The socket, which may not be there yet.
-        proxy_user: The user as which the proxy runs; None for those of common proxies that this machine has.
+        path: The socket; it need not exist yet.
+        proxy_user: The proxy's user; None for the users of common proxies on this machine.
     """
     names = _PROXY_USERS if proxy_user is None else (proxy_user,)
     users = [user for user in map(_user, names) if user is not None]
@@ -49,19 +49,19 @@ async def check_unix(path: Path, proxy_user: str | None) -> Finding:
     try:
         state = await asyncio.to_thread(_state, path)
     except OSError as problem:
-        return _wrong(f"{path}: {problem.strerror}", "see that its folder is there (RuntimeDirectory= in a unit of systemd)")
+        return _wrong(f"{path}: {problem.strerror}", "create its folder (RuntimeDirectory= in a systemd unit)")
     if state is None:
-        return _wrong(f"{path} is no socket", "remove it, or give another path as --unix")
-    kept_out = {user.name: why for user in users if (why := _why_not(user, path)) is not None}
-    able = [user.name for user in users if user.name not in kept_out]
-    if kept_out and not able:
-        words, advice = next(iter(kept_out.values()))
-        return _wrong(f"{state}; {', '.join(kept_out)} cannot open it: {words}", advice)
+        return _wrong(f"{path} is not a socket", "remove it, or give another path as --unix")
+    denied = {user.name: why for user in users if (why := _why_denied(user, path)) is not None}
+    able = [user.name for user in users if user.name not in denied]
+    if denied and not able:
+        reason, advice = next(iter(denied.values()))
+        return _wrong(f"{state}; {', '.join(denied)} cannot open it: {reason}", advice)
     found = state
     if able:
         found += f"; {', '.join(able)} can open it"
-    if kept_out:
-        found += f", {', '.join(kept_out)} cannot; --proxy-user says which of them the proxy is"
+    if denied:
+        found += f", {', '.join(denied)} cannot; give the proxy's user as --proxy-user"
     return Finding(check="socket", ok=True, found=found)
 
 
@@ -79,30 +79,26 @@ def _user(name: str) -> _User | None:
 
 
 def _state(path: Path) -> str | None:
-    """Return what there is at a path, None for something that is no socket.
-
-    Raises:
-        OSError: its folder cannot be looked into.
-    """
+    """Describe the socket at a path; None for a file that is no socket. Raises `OSError` if its folder cannot be read."""
     path.absolute().parent.stat()
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
             return None
     except FileNotFoundError:
-        return f"{path} will be made by the listener"
+        return f"{path} will be created by the listener"
     with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(_ANSWER_SECONDS)
+        probe.settimeout(_PROBE_TIMEOUT)
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            return f"nobody listens on {path}, and the next listener takes its place"
-        except OSError:  # its queue is full, or this user may not
-            return f"{path} is there"
+            return f"no process listens on {path}; the next listener will replace it"
+        except OSError:  # its backlog is full, or this user may not connect
+            return f"{path} exists"
     return f"a listener answers on {path}"
 
 
-def _why_not(user: _User, path: Path) -> tuple[str, str] | None:
-    """Return why a user cannot open a socket, and what to do; None if it can."""
+def _why_denied(user: _User, path: Path) -> tuple[str, str] | None:
+    """Return why a user cannot open a socket, and what to do; None if the user can."""
     resolved = path.resolve()
     for folder in dict.fromkeys([*reversed(path.absolute().parents), *reversed(resolved.parents)]):
         if not user.may(folder.stat(), _SEARCH):
@@ -115,7 +111,7 @@ def _why_not(user: _User, path: Path) -> tuple[str, str] | None:
         return None
     group, mode = _group_name(found.st_gid), stat.S_IMODE(found.st_mode)
     member = found.st_gid in user.groups
-    held = f"its mode is {mode:04o}, its group {group}, {'to' if member else 'not to'} which {user.name} belongs"
+    held = f"its mode is {mode:04o}, its group {group}; {user.name} is {'' if member else 'not '}a member"
     if member:
         return held, "start the listener with --unix-mode 0660"
     return held, f"start the listener with --unix-group {user.group}, or with --unix-mode 0666"

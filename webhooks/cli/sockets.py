@@ -1,4 +1,4 @@
-"""The sockets on which deliveries arrive."""
+"""The listening sockets for deliveries and for the admin port."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from webhooks.cli.settings import ListenerSettings
 
 _BACKLOG = 1_024
-_SILENT_SECONDS, _PROBE_SECONDS, _PROBES = 60, 15, 4
-"""When a peer that is silent is asked whether it is still there; an idle connection to one that is gone ends in two minutes."""
+_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+"""Socket options that end an idle connection two minutes after its peer has disappeared."""
 
 
 class ListeningSockets:
-    """Sockets that listen, and the path of a unix socket for as long as it leads to this one.
+    """Listening sockets, and the path of a unix socket.
 
     Attributes:
         sockets: One, or one for each address of a host name.
-        where: The `url` or the `unix` path, for people.
+        where: The `url` or the `unix` path, for the startup record.
     """
 
     def __init__(self, sockets: Sequence[socket.socket], where: dict[str, Any], path: Path | None = None) -> None:
@@ -34,27 +34,23 @@ class ListeningSockets:
         self._file = None if path is None else file_at(path)
 
     def remove_path(self) -> None:
-        """Remove the path of the unix socket unless another process has taken it; idempotent.
+        """Remove the path of the unix socket, unless another process has replaced it; idempotent.
 
-        While the socket is open, no other file can have its inode.
+        While the socket is open, its inode cannot be reused.
         """
         if self._path is not None and self._file is not None and file_at(self._path) == self._file:
             self._path.unlink(missing_ok=True)
         self._file = None
 
     def close(self) -> None:
-        """Remove the path and close the sockets; what they have not handed over yet is reset. Idempotent."""
+        """Remove the path and close the sockets; connections in their backlog are reset. Idempotent."""
         self.remove_path()
         for each in self.sockets:
             each.close()
 
 
 async def open_sockets(settings: ListenerSettings) -> ListeningSockets:
-    """Listen where the settings say.
-
-    Raises:
-        OSError: the address cannot be had, the host is no name, or another server answers on the path of the unix socket.
-    """
+    """Listen where the settings say; raises `OSError` if that is not possible."""
     if settings.unix is not None:
         opened = open_unix(settings.unix, _BACKLOG)
         return ListeningSockets([opened], {"unix": str(settings.unix.path)}, settings.unix.path)
@@ -63,16 +59,12 @@ async def open_sockets(settings: ListenerSettings) -> ListeningSockets:
 
 
 async def open_tcp(host: str, port: int) -> list[socket.socket]:
-    """Listen on a port: on one socket, or on one for each address of a host name.
-
-    Raises:
-        OSError: the address cannot be had, or the host is no name.
-    """
+    """Listen on a port, with one socket for each address of the host; raises `OSError` if that is not possible."""
     loop = asyncio.get_running_loop()
     try:
         bound = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)
     except (socket.gaierror, UnicodeError) as problem:
-        why = problem.strerror if isinstance(problem, OSError) else "it can be no name"
+        why = problem.strerror if isinstance(problem, OSError) else "it is no valid name"
         raise OSError(f"the host {host!a} cannot be found: {why}. Give an address of this machine, such as 127.0.0.1.") from None
     try:
         sockets = [each.dup() for each in bound.sockets]
@@ -80,7 +72,7 @@ async def open_tcp(host: str, port: int) -> list[socket.socket]:
         bound.close()
     for each in sockets:
         each.setblocking(False)
-        _find_dead_peers(each)
+        _enable_keepalive(each)
         each.listen(_BACKLOG)
     return sockets
 
@@ -91,10 +83,10 @@ def url_of(scheme: str, listening: socket.socket) -> str:
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _find_dead_peers(listening: socket.socket) -> None:
-    """Let the system ask silent peers of all connections to this socket, which inherit its options."""
+def _enable_keepalive(listening: socket.socket) -> None:
+    """Enable keep-alive probes for all connections, which inherit the socket's options."""
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", _SILENT_SECONDS), ("TCP_KEEPINTVL", _PROBE_SECONDS), ("TCP_KEEPCNT", _PROBES)):
+    for name, value in _KEEPALIVE.items():
         option = getattr(socket, name, None)
         if option is not None:
             listening.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,4 +1,4 @@
-"""Whose deliveries the listener takes: keys from the environment or a file, sources on paths, reloaded while it runs."""
+"""Sources of deliveries: their paths and scopes, and their keys, which can be reloaded while the listener runs."""
 
 from __future__ import annotations
 
@@ -15,22 +15,15 @@ from rewards_core.operations import DEFAULT_SCOPE, Event
 from rewards_core.validation import check_id
 from webhooks.ingress.paths import normal_path
 
-_WORDS = ("scope", "app", "keys")
+_NAMES = ("scope", "app", "keys")
 _KEYS_DIFFER = frozenset({"unknown_key", "mismatch"})
-_RELOAD = "If a key was rotated, put the new one into the keys file and reload it with SIGHUP."
-_RESTART = f"If a key was rotated, restart the listener with it in {WEBHOOK_KEYS}; a --keys-file could be reloaded with SIGHUP."
+_RELOAD = "If a key was rotated, add the new one to the keys file and send SIGHUP to the listener."
+_RESTART = f"If a key was rotated, set {WEBHOOK_KEYS} and restart the listener; a --keys-file can be reloaded without a restart."
 
 
 @frozen(kw_only=True)
 class SourceSpec:
-    """One source of deliveries.
-
-    Attributes:
-        path: Where its deliveries come in, in its normal spelling.
-        scope: The scope of its operations.
-        app_uid: The only app it may speak for, None for any.
-        keys_file: Where its keys stand, None for the environment.
-    """
+    """One source of deliveries: its path in normal form, its scope, the only app it may send events of, its file of keys."""
 
     path: str = WEBHOOK_PATH
     scope: str = DEFAULT_SCOPE
@@ -39,58 +32,43 @@ class SourceSpec:
 
 
 def parse_source(text: str) -> SourceSpec:
-    """Read `PATH[,scope=S][,app=UID][,keys=FILE]`.
+    """Parse `PATH[,scope=S][,app=UID][,keys=FILE]`.
 
     Raises:
-        ValueError: it is none; the text says what to write.
+        ValueError: a part is invalid.
     """
     path, *rest = (part.strip() for part in text.split(","))
-    words: dict[str, str] = {}
+    options: dict[str, str] = {}
     for part in rest:
-        word, equals, value = part.partition("=")
-        if word not in _WORDS or not equals or not value:
+        name, equals, value = part.partition("=")
+        if name not in _NAMES or not equals or not value:
             raise ValueError(f"--source: {part[:80]!a} is no part of a source. Give PATH[,scope=S][,app=UID][,keys=FILE].")
-        words[word] = value
+        options[name] = value
     return SourceSpec(
         path=checked_path(path, "--source"),
-        scope=check_id(words.get("scope", DEFAULT_SCOPE), "--source: scope"),
-        app_uid=check_id(words["app"], "--source: app") if "app" in words else None,
-        keys_file=Path(words["keys"]) if "keys" in words else None,
+        scope=check_id(options.get("scope", DEFAULT_SCOPE), "--source: scope"),
+        app_uid=check_id(options["app"], "--source: app") if "app" in options else None,
+        keys_file=Path(options["keys"]) if "keys" in options else None,
     )
 
 
 def checked_path(path: str, option: str) -> str:
-    """Return a path as deliveries are compared with it.
-
-    Args:
-        path: What was given.
-        option: The option that gave it, for messages.
-
-    Raises:
-        ValueError: no delivery can come to it.
-    """
+    """Return the normal form of a path; raises `ValueError`, which names `option`, if no request can have this path."""
     if not path.startswith("/"):
         raise ValueError(f"{option}: the path {path[:80]!a} does not begin with '/'. Give one such as /webhooks/original.")
     for mark, part in (("?", "query"), ("#", "fragment")):
         if mark in path:
             raise ValueError(
-                f"{option}: no delivery comes to the path {path[:80]!a}, because {mark!r} begins a {part}, which is no part of a "
-                f"path. Give {path.partition(mark)[0][:80]!a}: deliveries come to it with any query."
+                f"{option}: the path {path[:80]!a} can match no delivery: {mark!r} begins a {part}, which is not part of a path. "
+                f"Give {path.partition(mark)[0][:80]!a}, which matches deliveries with any query."
             )
     if not path.isprintable():
-        raise ValueError(f"{option}: the path {path[:80]!a} holds characters that cannot be printed. Give one without them.")
+        raise ValueError(f"{option}: the path {path[:80]!a} contains unprintable characters. Remove them.")
     return normal_path(path)
 
 
 class ReloadableSource:
-    """A source whose keys can be exchanged while deliveries come in.
-
-    Args:
-        spec: The source.
-
-    Raises:
-        ValueError: its keys are missing or cannot be read.
-    """
+    """A source whose keys can be replaced while the listener runs; raises `ValueError` if they are missing or invalid."""
 
     def __init__(self, spec: SourceSpec) -> None:
         self.spec = spec
@@ -102,21 +80,21 @@ class ReloadableSource:
         return self._current.scope
 
     def ids_of_secrets_below(self, characters: int) -> list[str]:
-        """Return the ids of the keys whose secret is shorter than so many characters."""
+        """Return the ids of keys with a secret shorter than this."""
         keys = webhook_keys(self.spec.keys_file, WEBHOOK_KEYS)
         return [key_id for key_id in keys if len(keys[key_id]) < characters]
 
-    def take_keys_of(self, other: ReloadableSource) -> None:
-        """Verify with the keys of another reading of the same source from now on."""
+    def replace_keys(self, other: ReloadableSource) -> None:
+        """Use the keys of another reading of the same source."""
         self._current = other._current
 
     @property
     def event_names(self) -> frozenset[str]:
-        """The names of the events that the vendor documents."""
+        """The event names that the vendor documents."""
         return self._current.event_names
 
     def admits(self, headers: Mapping[str, str]) -> bool:
-        """Return whether the headers hold a signature by a configured key."""
+        """Return whether the headers name a configured key."""
         return self._current.admits(headers)
 
     def verify(self, headers: Mapping[str, str], body: bytes) -> str:
@@ -130,7 +108,7 @@ class ReloadableSource:
             raise SignatureError(f"{problem} {rotated}", reason=problem.reason, key_ids=problem.key_ids) from None
 
     def parse(self, body: bytes, headers: Mapping[str, str] | None = None) -> Event:
-        """Read a verified body."""
+        """Parse a verified body."""
         return self._current.parse(body, headers)
 
     def _read(self) -> original_async.OriginalWebhooks:
@@ -139,11 +117,7 @@ class ReloadableSource:
 
 
 def by_path(sources: Iterable[ReloadableSource]) -> dict[str, list[ReloadableSource]]:
-    """Return the sources of each path.
-
-    Raises:
-        ValueError: two share a scope.
-    """
+    """Return the sources of each path; raises `ValueError` if two share a scope."""
     paths: dict[str, list[ReloadableSource]] = {}
     scopes: set[str] = set()
     for source in sources:

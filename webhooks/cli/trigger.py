@@ -101,7 +101,7 @@ def trigger(
                 answer = await target.send(raw, headers)
                 record: dict[str, Any] = {"sent": name, "attempt": attempt, "status": answer, "correlation_id": correlation_id}
                 output.record(record, text=f"{name}, attempt {attempt}: {answer}")
-        target.judge()
+        target.check_answers()
 
     run_command(work)
 

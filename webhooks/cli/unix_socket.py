@@ -1,4 +1,4 @@
-"""The unix socket that a proxy on this machine connects to: whose its path is, and who may open it."""
+"""The unix socket for a proxy on this machine: its path, mode and group."""
 
 from __future__ import annotations
 
@@ -13,22 +13,17 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-_ANSWER_SECONDS = 1.0
-_LONGEST_PATH = 107 if sys.platform == "linux" else 103
+_PROBE_TIMEOUT = 1.0
+_MAX_PATH = 107 if sys.platform == "linux" else 103
 _is_mode = re.compile(r"(?:0o?)?6[06][06]", re.ASCII).fullmatch
 
 
 @frozen(kw_only=True)
 class UnixSettings:
-    """A unix socket to listen on.
-
-    Attributes:
-        path: Its path, of 107 bytes at most, with a name.
-        mode: Who may connect: 0o600, 0o660, 0o606 or 0o666.
-        group: Name or number of its group, None for this process's own.
+    """A unix socket to listen on; `group` is a name or number, None for this process's own.
 
     Raises:
-        ValueError: the path cannot be one, or the mode makes no sense.
+        ValueError: the path or the mode is invalid.
     """
 
     path: Path = field()
@@ -38,17 +33,17 @@ class UnixSettings:
     @path.validator
     def _check_path(self, _: object, path: Path) -> None:
         if not path.name:
-            raise ValueError("--unix: give the path of a socket, such as /run/rewards/in.sock.")
+            raise ValueError("--unix: the path is empty. Give one such as /run/rewards/in.sock.")
         if str(path).startswith("@"):
             raise ValueError(
-                f"--unix: {path} looks like an abstract socket, which anybody on this machine may open. Give the path of a file, "
-                f"such as /run/rewards/in.sock, or ./{path} if a file of that name is meant."
+                f"--unix: {path} looks like an abstract socket, which every user of this machine may open. Give the path of a "
+                f"file, such as /run/rewards/in.sock, or ./{path} for a file of that name."
             )
         size = len(os.fsencode(path))
-        if size > _LONGEST_PATH:
+        if size > _MAX_PATH:
             raise ValueError(
-                f"--unix: the path has {size} bytes, and that of a unix socket may have {_LONGEST_PATH}. Give a shorter one, or "
-                "one that is relative to the folder in which the listener runs."
+                f"--unix: the path has {size} bytes; at most {_MAX_PATH} are allowed. Give a shorter one, or one relative to the "
+                "folder in which the listener runs."
             )
 
     @mode.validator
@@ -57,45 +52,41 @@ class UnixSettings:
 
 
 def mode_from(text: str) -> int:
-    """Return the mode that an octal number means.
-
-    Raises:
-        ValueError: it is none, or makes no sense for a socket.
-    """
+    """Return the mode of an octal number; raises `ValueError` unless it is a useful mode of a socket."""
     if not _is_mode(text):
         raise ValueError(
-            f"--unix-mode: {text[:20]!a} makes no sense for a socket. Whoever connects needs to read and write it: give 0600 for "
-            "the listener's user alone, 0660 for its group too, or 0666 for everybody on this machine."
+            f"--unix-mode: {text[:20]!a} is not a useful mode: clients need to read and write a socket. Give 0600 for the "
+            "listener's user only, 0660 for its group too, or 0666 for every user of this machine."
         )
     return int(text, 8)
 
 
 def open_unix(settings: UnixSettings, backlog: int) -> socket.socket:
-    """Listen on a unix socket. Nobody can connect before its mode and group are as told.
+    """Listen on a unix socket. No client can connect before its mode and group are set.
 
     Raises:
-        OSError: another server answers on the path, it cannot be made, or this process may not give it to the group.
+        OSError: another server listens on the path, the socket cannot be created, or its group cannot be set.
     """
-    group = None if settings.group is None else _group(settings.group)
+    group = None if settings.group is None else _group_id(settings.group)
     path = settings.path
-    _make_way(path)
+    _remove_stale(path)
     made = socket.socket(socket.AF_UNIX)
     try:
         made.setblocking(False)
-        with suppress(OSError):  # on Linux the file of the socket then begins with no more than this
+        with suppress(OSError):  # on Linux the mode with which the file is created
             os.fchmod(made.fileno(), settings.mode if group is None else 0o600)
         try:
             made.bind(str(path))
         except OSError as problem:
-            raise OSError(f"--unix: no socket can be made at {path}: {problem.strerror}") from None
+            raise OSError(f"--unix: could not create a socket at {path}: {problem.strerror}") from None
         bound = file_at(path)
         try:
             if group is not None:
-                _give(path, group, str(settings.group))
+                _set_group(path, group, str(settings.group))
             path.chmod(settings.mode)
             made.listen(backlog)
             if file_at(path) != bound:
-                raise FileExistsError(f"another server has just taken {path}; stop it, or give another path as --unix")
+                raise FileExistsError(f"another server has just replaced {path}; stop it, or give another path as --unix")
         except OSError:
             if file_at(path) == bound:
                 path.unlink(missing_ok=True)
@@ -107,7 +98,7 @@ def open_unix(settings: UnixSettings, backlog: int) -> socket.socket:
 
 
 def file_at(path: Path) -> tuple[int, int] | None:
-    """Return which file a path leads to, None if to none."""
+    """Return device and inode of a path; None if there is no file."""
     try:
         found = os.lstat(path)
     except OSError:
@@ -115,7 +106,7 @@ def file_at(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _group(name: str) -> int:
+def _group_id(name: str) -> int:
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
@@ -124,35 +115,31 @@ def _group(name: str) -> int:
     raise OSError(f"--unix-group: there is no group {name[:80]!a} on this machine; give the group of the proxy's user")
 
 
-def _give(path: Path, group: int, name: str) -> None:
+def _set_group(path: Path, group: int, name: str) -> None:
     try:
         os.chown(path, -1, group, follow_symlinks=False)
     except PermissionError:
         raise PermissionError(
-            f"--unix-group: this process may not give its socket to the group {name[:80]!a}; add its user to that group "
+            f"--unix-group: this process may not set the group of its socket to {name[:80]!a}; add its user to that group "
             f"(usermod -aG {name[:80]} USER) and restart it"
         ) from None
 
 
-def _make_way(path: Path) -> None:
-    """Remove the socket that a process left when it died.
-
-    Raises:
-        OSError: another server answers there, or what is there is no socket.
-    """
+def _remove_stale(path: Path) -> None:
+    """Remove the socket of a process that has died."""
     try:
         kind = path.lstat().st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(kind):
-        raise FileExistsError(f"{path} exists and is no socket; give another path as --unix")
+        raise FileExistsError(f"{path} exists and is not a socket; give another path as --unix")
     with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(_ANSWER_SECONDS)
+        probe.settimeout(_PROBE_TIMEOUT)
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)
             return
-        except (TimeoutError, BlockingIOError, PermissionError):  # its queue is full, or it is another user's
+        except (TimeoutError, BlockingIOError, PermissionError):  # its backlog is full, or it belongs to another user
             pass
     raise FileExistsError(f"another server listens on {path}; stop it, or give another path as --unix")

@@ -1,4 +1,4 @@
-"""The program of a worker process: a listener on sockets that its supervisor opened, under the supervisor's orders."""
+"""The program of a worker process: a listener on inherited sockets, controlled by its supervisor."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.logs import LogSettings, log_to_stderr
-from webhooks.cli.control import Channel, settings_from_json
+from webhooks.cli.control_channel import Channel, settings_from_json
 from webhooks.cli.errors import CannotStart
+from webhooks.cli.listener import Listener
+from webhooks.cli.process_tuning import freeze_garbage_collection
 from webhooks.cli.refusal_lists import to_json
-from webhooks.cli.service import Listener
-from webhooks.cli.stopping import end_on_signals
-from webhooks.cli.tuning import leave_lasting_objects_alone
-from webhooks.cli.worker_process import SIGNALS
+from webhooks.cli.signals import end_on_signals
+from webhooks.cli.workers import SIGNALS
 
 logger = logging.getLogger("webhooks.listener")
 
 
 def main() -> None:
-    """Serve until told to stop, by the supervisor or by a signal, or until the supervisor has ended."""
+    """Serve until stopped by the supervisor or a signal, or until the supervisor has ended."""
     sys.exit(asyncio.run(_work(socket.socket(fileno=int(sys.argv[1])))))
 
 
@@ -40,22 +40,17 @@ async def _work(control: socket.socket) -> int:
             sockets=[socket.socket(fileno=each) for each in orders["sockets"]],
             number=orders["number"],
         )
-        return await _Worker(listener, channel).run()
+        return await _ControlledListener(listener, channel).run()
     except CannotStart as problem:
-        words, code = problem.text, problem.code
+        text, code = problem.text, problem.code
     except ValueError as problem:
-        words, code = str(problem), Exit.USAGE
-    channel.send({"failed": words, "code": code})
+        text, code = str(problem), Exit.USAGE
+    channel.send({"failed": text, "code": code})
     return code
 
 
-class _Worker:
-    """A listener that obeys.
-
-    Args:
-        listener: The listener.
-        channel: Where orders come from.
-    """
+class _ControlledListener:
+    """A listener that follows the orders of a control channel."""
 
     def __init__(self, listener: Listener, channel: Channel) -> None:
         self._listener = listener
@@ -64,25 +59,22 @@ class _Worker:
 
     async def run(self) -> int:
         """Serve, and return the exit code."""
-        self._take_signals()
+        end_on_signals(self._stop, self._listener.abort)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor validates keys and certificate before any worker reloads
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         obeying = asyncio.create_task(self._obey(), name="obey the supervisor")
         try:
             code = await self._listener.run(lambda _: self._started())
-            self._answer("counted", self._listener.counted())
-            self._answer("refused", to_json(self._listener.refused_here()))
+            for question in ("counted", "refused"):
+                self._send_answer(question, await self._find(question))
         finally:
             obeying.cancel()
             with suppress(asyncio.CancelledError):
                 await obeying
         return code
 
-    def _take_signals(self) -> None:
-        end_on_signals(self._stop, self._listener.abort)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor looks at keys and certificate first
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-
     def _started(self) -> None:
-        leave_lasting_objects_alone()
+        freeze_garbage_collection()
         if not self._stopping:
             self._channel.send({"state": "ready"})
 
@@ -96,7 +88,7 @@ class _Worker:
             async with asyncio.TaskGroup() as group:
                 while (message := await self._channel.receive()) is not None:
                     if "ask" in message:
-                        group.create_task(self._find(message["ask"]))
+                        group.create_task(self._answer(message["ask"]))
                     elif message["do"] == "reload":
                         self._listener.reload()
                     else:
@@ -104,20 +96,22 @@ class _Worker:
         finally:
             self._stop()  # the supervisor has ended
 
-    async def _find(self, question: str) -> None:
+    async def _answer(self, question: str) -> None:
         try:
-            if question == "readiness":
-                self._answer(question, await self._listener.why_not_ready())
-            elif question == "counted":
-                self._answer(question, self._listener.counted())
-            elif question == "refused":
-                self._answer(question, to_json(self._listener.refused_here()))
-            else:
-                self._answer(question, await self._listener.held())
-        except Exception:  # deliveries go on
-            logger.exception("the supervisor's question about %s could not be answered", question)
+            self._send_answer(question, await self._find(question))
+        except Exception:
+            logger.exception("could not answer the supervisor about %s; deliveries continue", question)
 
-    def _answer(self, question: str, value: Any) -> None:
+    async def _find(self, question: str) -> Any:
+        if question == "readiness":
+            return await self._listener.why_not_ready()
+        if question == "counted":
+            return self._listener.families()
+        if question == "refused":
+            return to_json(await self._listener.refused())
+        return await self._listener.store_families()
+
+    def _send_answer(self, question: str, value: Any) -> None:
         self._channel.send({"answer": question, "value": value})
 
 

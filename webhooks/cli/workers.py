@@ -1,51 +1,60 @@
-"""The workers of a supervisor: each is a process, and another one in its place when that has ended."""
+"""Worker processes as their supervisor sees them: started, asked, restarted, stopped."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from attrs import asdict
 
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.logs import current_log_settings
-from webhooks.cli.control import settings_to_json
+from webhooks.cli.control_channel import Channel, settings_to_json
 from webhooks.cli.errors import CannotStart
-from webhooks.cli.totals import growing, summed
-from webhooks.cli.worker_process import WorkerProcess, words_for, worker_process
+from webhooks.cli.metrics import cumulative, summed
+from webhooks.cli.refusal_lists import from_json
 from webhooks.refusals import merged
+from webhooks.supervise import wait_at_most
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Mapping, Sequence
-
+    from webhooks.cli.metrics import Families
     from webhooks.cli.settings import ListenerSettings
-    from webhooks.cli.totals import Families
     from webhooks.refusals import Refusal
 
 logger = logging.getLogger("webhooks.listener")
 
 STATES = ("starting", "ready", "draining", "dead")
+SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+"""Signals that a worker blocks from its first instruction until it can handle them."""
+
+_EXIT_TIMEOUT = 10.0
 
 
 class WorkerDied(Exception):
-    """A worker ended although nothing had told it to."""
+    """A worker ended without having been stopped."""
 
 
 class Worker:
-    """One worker of several.
+    """One worker of several: a process, restarted when it ends.
 
     Args:
-        number: Its place among them, from 0.
-        settings: What the listener is told.
-        sockets: Those on which deliveries arrive.
+        number: Its number, from 0.
+        settings: The listener's settings.
+        sockets: The listening sockets.
 
     Attributes:
         number: As given.
-        starts: How many processes there were.
-        first_start: Done when the first process takes deliveries, or need not any more; it holds why the process cannot.
-        cut_off: Whether the last process ended, after `stop`, before it had answered everything.
+        starts: How many processes were started.
+        first_start: Done when the first process takes deliveries, or no longer needs to; holds the error if it cannot start.
+        cut_off: Whether the last process ended, after `stop`, with unanswered deliveries.
     """
 
     def __init__(self, number: int, settings: ListenerSettings, sockets: Sequence[socket.socket]) -> None:
@@ -53,9 +62,9 @@ class Worker:
         self.starts = 0
         self.first_start: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.cut_off = False
-        self._process: WorkerProcess | None = None
-        self._past: Families = []
-        self._past_refused: Sequence[Refusal] = ()
+        self._process: _WorkerProcess | None = None
+        self._past_families: Families = []
+        self._past_refusals: Sequence[Refusal] = ()
         self._stopping = False
         self._sockets = sockets
         self._orders = {
@@ -66,28 +75,28 @@ class Worker:
 
     @property
     def state(self) -> str:
-        """One of `STATES`; `"dead"` until another process takes its place."""
+        """One of `STATES`; `"dead"` until another process is started."""
         return "dead" if self._process is None else self._process.state
 
-    def counted(self) -> list[Families]:
-        """Return what former processes counted, and what this one did when it was last asked."""
-        return [self._past, [] if self._process is None else self._process.counted]
+    def families(self) -> list[Families]:
+        """Return the metrics of earlier processes, and the last ones known of this one."""
+        return [self._past_families, [] if self._process is None else self._process.families]
 
-    def refused(self) -> Sequence[Refusal]:
-        """Return what former processes refused last, and what this one had when it was last asked."""
-        return [*self._past_refused, *(() if self._process is None else self._process.refused)]
+    def refusals(self) -> Sequence[Refusal]:
+        """Return the refusals of earlier processes, and the last ones known of this one."""
+        return [*self._past_refusals, *(() if self._process is None else self._process.refusals)]
 
-    async def live(self) -> None:
+    async def run(self) -> None:
         """Run one process after another until `stop`, or until the first one cannot start.
 
         Raises:
-            WorkerDied: a process ended although nothing had told it to.
+            WorkerDied: a process ended without having been stopped.
             CannotStart: a later process cannot start.
-            OSError: there can be no later process.
+            OSError: no later process can be created.
         """
         while not self._stopping:
             try:
-                await self._live_once()
+                await self._run_once()
             except CannotStart as problem:
                 if self.first_start.done():
                     raise
@@ -96,64 +105,179 @@ class Worker:
             except (WorkerDied, OSError) as problem:
                 if self.first_start.done():
                     raise
-                words = f"could not start worker {self.number}: {problem}"
-                self.first_start.set_exception(CannotStart(words, Exit.UNAVAILABLE))
+                text = f"could not start worker {self.number}: {problem}"
+                self.first_start.set_exception(CannotStart(text, Exit.UNAVAILABLE))
                 return
 
     def stop(self) -> bool:
-        """Let the process drain and start no other; return whether there is one. Idempotent."""
+        """Let the process drain, and start no other; return whether there is one. Idempotent."""
         self._stopping = True
-        self._started()
-        self.tell("stop")
+        self._end_first_start()
+        self.order("stop")
         return self._process is not None
 
-    def tell(self, order: str) -> None:
-        """Give an order to the process, if there is one."""
+    def order(self, order: str) -> None:
+        """Send `"reload"` or `"stop"` to the process, if there is one."""
         if self._process is not None:
-            self._process.tell(order)
+            self._process.order(order)
 
     def kill(self) -> None:
         """End the process now."""
         if self._process is not None:
             self._process.kill()
 
-    async def ask(self, question: str, seconds: float) -> Mapping[str, Any] | None:
-        """Return what a process that is ready answers, None if there is none or it does not answer in time."""
+    async def ask(self, question: str, timeout: float) -> Mapping[str, Any] | None:
+        """Return the answer of the process, as its `value`; None if it is not ready or does not answer in time."""
         if self._process is None or self._process.state != "ready":
             return None
-        return await self._process.ask(question, seconds)
+        return await self._process.ask(question, timeout)
 
-    async def why_not_ready(self, seconds: float) -> str | None:
-        """Return why it can keep no delivery now, None if it can; ask it for so many seconds."""
+    async def why_not_ready(self, timeout: float) -> str | None:
+        """Return why the worker cannot store deliveries now; None if it can."""
         if self.state != "ready":
             return self.state
-        answer = await self.ask("readiness", seconds)
+        answer = await self.ask("readiness", timeout)
         return "does not answer" if answer is None else answer["value"]
 
-    async def _live_once(self) -> None:
-        async with worker_process(self._sockets, self._orders) as process:
+    async def _run_once(self) -> None:
+        async with _worker_process(self._sockets, self._orders) as process:
             self.starts += 1
             self._process = process
             if self._stopping:
-                process.tell("stop")
+                process.order("stop")
             try:
-                code = await process.ended(self._ready)
+                code = await process.run(self._ready)
             finally:
                 self._process = None
-                self._past = growing(summed([self._past, process.counted]))
-                self._past_refused = merged([*self._past_refused, *process.refused])
+                self._past_families = cumulative(summed([self._past_families, process.families]))
+                self._past_refusals = merged([*self._past_refusals, *process.refusals])
         if self._stopping:
             self.cut_off = code != Exit.OK and process.failure is None
         elif process.failure is not None:
             raise process.failure
         elif process.state != "draining" or code not in {Exit.OK, Exit.NOT_YET}:
-            raise WorkerDied(f"process {process.pid} {words_for(code)}")
+            raise WorkerDied(f"process {process.pid} {_describe_exit(code)}")
 
     def _ready(self) -> None:
         if self._process is not None:
             logger.info("worker %d takes deliveries as process %d", self.number, self._process.pid)
-        self._started()
+        self._end_first_start()
 
-    def _started(self) -> None:
+    def _end_first_start(self) -> None:
         if not self.first_start.done():
             self.first_start.set_result(None)
+
+
+class _WorkerProcess:
+    """A running process.
+
+    Attributes:
+        pid: Its process id.
+        state: `"starting"`, `"ready"` or `"draining"`.
+        families: Its metrics when it was last asked.
+        refusals: Its refusals when it was last asked.
+        failure: Why it could not start, if it said so.
+    """
+
+    def __init__(self, process: Process, channel: Channel) -> None:
+        self.pid = process.pid
+        self.state = "starting"
+        self.families: Families = []
+        self.refusals: Sequence[Refusal] = ()
+        self.failure: CannotStart | None = None
+        self._process = process
+        self._channel = channel
+        self._asked: dict[str, asyncio.Event] = {}
+        self._answers: dict[str, Mapping[str, Any]] = {}
+
+    def order(self, order: str) -> None:
+        self._channel.send({"do": order})
+
+    async def ask(self, question: str, timeout: float) -> Mapping[str, Any] | None:
+        """Return the answer to `"readiness"`, `"counted"`, `"refused"` or `"held"`; an open question is not asked again."""
+        answered = self._asked.get(question)
+        if answered is None or answered.is_set():
+            answered = self._asked[question] = asyncio.Event()
+            self._channel.send({"ask": question})
+        await wait_at_most(answered, timeout)
+        return self._answers.get(question) if answered.is_set() else None
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def run(self, ready: Callable[[], None]) -> int:
+        """Handle its messages until it ends, and return its exit code, negative for a signal; call `ready` when it is."""
+        while (message := await self._channel.receive()) is not None:
+            if "answer" in message:
+                question = message["answer"]
+                self._answers[question] = message
+                if question == "counted":
+                    self.families = message["value"]
+                elif question == "refused":
+                    self.refusals = from_json(message["value"])
+                if question in self._asked:
+                    self._asked[question].set()
+            elif "failed" in message:
+                self.failure = CannotStart(message["failed"], message["code"])
+            else:
+                self.state = message["state"]
+                if self.state == "ready":
+                    ready()
+        try:
+            async with asyncio.timeout(_EXIT_TIMEOUT):
+                return await self._process.wait()
+        except TimeoutError:
+            self.kill()
+            return await self._process.wait()
+
+    async def close(self) -> None:
+        """Kill it if it still runs; open questions stay unanswered."""
+        self._channel.close()
+        self._answers.clear()
+        for answered in self._asked.values():
+            answered.set()
+        if self._process.returncode is None:
+            self.kill()
+            await self._process.wait()
+
+
+@asynccontextmanager
+async def _worker_process(sockets: Sequence[socket.socket], orders: Mapping[str, Any]) -> AsyncIterator[_WorkerProcess]:
+    """Start a worker that inherits these sockets; kill it if it still runs when the context ends."""
+    ours, theirs = socket.socketpair()
+    channel = await Channel.over(ours)
+    try:
+        with theirs:
+            process = await _spawn(theirs.fileno(), [each.fileno() for each in sockets])
+    except BaseException:
+        channel.close()
+        raise
+    worker = _WorkerProcess(process, channel)
+    try:
+        channel.send({**orders, "sockets": [each.fileno() for each in sockets]})
+        yield worker
+    finally:
+        await worker.close()
+
+
+async def _spawn(control: int, sockets: Sequence[int]) -> Process:
+    # -P: a module in the current folder must not be imported in place of ours; the import path of this process is passed on.
+    command = (sys.executable, "-P", "-m", "webhooks.cli.worker", str(control))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        return await asyncio.create_subprocess_exec(
+            *command, stdin=DEVNULL, stdout=DEVNULL, env=environment, pass_fds=(control, *sockets)
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # not the earlier mask: two workers may be starting at a time
+
+
+def _describe_exit(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"

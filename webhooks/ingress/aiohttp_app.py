@@ -22,25 +22,25 @@ logger = logging.getLogger(__name__)
 
 
 def register(receiver: Intake, app: web.Application, path: str, completions: Closable | None = None) -> None:
-    """Serve a receiver under a path; its handlers live with the application, and completions end before it."""
+    """Serve a receiver under a path; its handlers run, and completions stay open, until the application shuts down."""
     check_instance(app, "app", web.Application)
     if not check_str(path, "path").startswith("/"):
         raise ValueError(f"path: give one that begins with '/', such as '/webhooks/rewards', not {shown(path)}.")
-    max_body, told = receiver.max_body, set[int]()
-    own_size: int = app._client_max_size  # noqa: SLF001 - aiohttp tells it of requests alone
+    max_body, warned = receiver.max_body, set[int]()
+    own_size: int = app._client_max_size  # noqa: SLF001 - public only on requests
     if 0 < own_size < max_body:
         raise ValueError(_too_small(own_size, max_body))
     if completions is not None:
         close_on_shutdown(app, completions)
 
     async def deliver(request: web.Request) -> web.StreamResponse:
-        size = request.client_max_size  # that of the outermost application
-        if 0 < size < max_body and size not in told:
-            told.add(size)
+        size = request.client_max_size  # the outermost application's
+        if 0 < size < max_body and size not in warned:
+            warned.add(size)
             logger.warning(_too_small(size, max_body))
         return await serve(receiver, request)
 
-    async def live(_: web.Application) -> AsyncIterator[None]:
+    async def lifespan(_: web.Application) -> AsyncIterator[None]:
         await receiver.start()
         try:
             yield
@@ -48,26 +48,25 @@ def register(receiver: Intake, app: web.Application, path: str, completions: Clo
             await receiver.aclose()
 
     app.router.add_route(hdrs.METH_ANY, path, deliver)
-    app.cleanup_ctx.append(live)
+    app.cleanup_ctx.append(lifespan)
 
 
 def _too_small(size: int, max_body: int) -> str:
-    """Return what to say of an application whose middlewares could not read every delivery that its receiver takes."""
     return (
-        f"client_max_size: this application refuses to read bodies of more than {size} bytes, and the receiver takes up to "
-        f"{max_body}, so a middleware that reads a large delivery would make it fail. Give "
-        f"web.Application(client_max_size={max_body}), or Receiver(max_body={size})."
+        f"client_max_size: this application refuses bodies of more than {size} bytes, but the receiver accepts up to {max_body}. "
+        f"A larger delivery fails if a middleware reads its body. Use web.Application(client_max_size={max_body}) or "
+        f"Receiver(max_body={size})."
     )
 
 
 def close_on_shutdown(app: web.Application, completions: Closable) -> None:
     """Close `Completions` when an application shuts down, before the server waits for its open requests.
 
-    The waits of those requests raise `CompletionsClosed`, instead of holding the server up.
+    The waits of those requests raise `CompletionsClosed` instead of delaying the shutdown.
 
     Args:
         app: An application that has not started.
-        completions: What to close; it stays the application's to start.
+        completions: The completions to close; the application starts them.
 
     Raises:
         TypeError: `app` is no application, or `completions` cannot be closed.
@@ -82,24 +81,24 @@ def close_on_shutdown(app: web.Application, completions: Closable) -> None:
 
 
 async def serve(receiver: Intake, request: web.BaseRequest) -> web.StreamResponse:
-    """Answer one request: limits first, then the raw body, then what the receiver says.
+    """Answer one request.
 
-    Middlewares may read the body as well, before or after, by `read`, `text`, `json` or `post`.
+    Middlewares may read the body as well, before or after, with `read`, `text`, `json` or `post`.
     """
     headers: Mapping[str, str] = request.headers
     content = request.content
-    whole = content.is_eof() and content.exception() is None  # nothing to wait for
+    complete = content.is_eof() and content.exception() is None
     peer = request.remote
-    refusal = receiver.refusal(request.method, headers, None if whole else request.content_length, peer, unread=not whole)
+    refusal = receiver.refusal(request.method, headers, None if complete else request.content_length, peer, unread=not complete)
     if refusal is not None:
         return _response(refusal)
-    body = content.read_nowait() if whole else await _body(receiver, request)
+    body = content.read_nowait() if complete else await _body(receiver, request)
     if isinstance(body, Reply):
         return _response(body)
     if len(body) == content.total_bytes:
-        request._read_bytes = body  # noqa: SLF001 - whoever reads the body after us finds it, and aiohttp offers no other way
+        request._read_bytes = body  # noqa: SLF001 - so that later readers find the body; there is no public way
     else:
-        body = b"" if body else await request.read()  # a middleware has read it, and aiohttp kept what it read
+        body = b"" if body else await request.read()  # a middleware has read it, and aiohttp has cached it
         if len(body) != content.total_bytes:
             return _response(receiver.refuse("read_before", peer, headers))
     return _response(await receiver.receive(headers, body, peer))
@@ -123,16 +122,16 @@ async def _body(receiver: Intake, request: web.BaseRequest) -> bytes | Reply:
 
 
 class _LastResponse(web.Response):
-    """Ends its connection, whose request was not read to its end; aiohttp would read on for ten seconds."""
+    """Closes its connection at once, without reading the rest of the request; aiohttp would read on for ten seconds."""
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Send the head."""
+        """Send the headers."""
         self._connection = request.protocol
         self.force_close()
         return await super().prepare(request)
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Send the rest and close."""
+        """Send the body, and close."""
         await super().write_eof(data)
         self._connection.force_close()
 

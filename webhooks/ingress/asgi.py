@@ -28,20 +28,20 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class AsgiIngress:
-    """An ASGI application that hands deliveries to a receiver, whatever the path.
+    """An ASGI application that passes deliveries on any path to a receiver.
 
     In FastAPI and Starlette give it a route: `FastAPI(routes=[Route("/webhooks/rewards", AsgiIngress(receiver))])`, with the
-    `Route` of `starlette.routing`; routers and sub-applications take it as well. Under `app.mount` they answer a path without a
-    slash at its end by a redirect, which the sender of a delivery need not follow.
+    `Route` of `starlette.routing`; routers and sub-applications work as well. Avoid `app.mount`: it answers a path without a
+    trailing slash with a redirect, which the sender of a delivery need not follow.
 
-    Served alone it starts and closes the receiver with the server. Inside another application it does not, because servers tell
-    only the outermost application of their life: put `async with receiver:` into that application's lifespan, and
-    `close_on_signal(completions)` (see `webhooks.ingress.signals`) where its requests wait.
+    Served alone, it starts and closes the receiver with the server. Inside another application it cannot, because servers send
+    lifespan events only to the outermost application: put `async with receiver:` into that application's lifespan, and
+    `close_on_signal(completions)` (see `webhooks.ingress.signals`) if its requests wait.
 
     Args:
-        receiver: Takes the deliveries.
-        completions: What requests wait with, closed as soon as a signal tells the server to stop, so that no `wait` holds it up.
-            It stays the application's to start.
+        receiver: Processes the deliveries.
+        completions: Closed as soon as a signal tells the server to stop, so that no `wait` delays the shutdown. The application
+            starts it.
 
     Raises:
         TypeError: `receiver` is no receiver, or `completions` cannot be closed.
@@ -52,27 +52,27 @@ class AsgiIngress:
         if completions is not None:
             check_methods(completions, "completions", A_CLOSABLE, Closable)
         self._completions = () if completions is None else (completions,)
-        self._unguarded = completions is not None
+        self._awaits_lifespan = completions is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or live through the life of the server."""
+        """Answer one request, or handle the server's lifespan."""
         if scope["type"] == "http":
-            if self._unguarded:
-                self._unguarded = False
+            if self._awaits_lifespan:
+                self._awaits_lifespan = False
                 logger.warning(
-                    "the server does not tell AsgiIngress of its life, so completions are not closed when it stops; put "
+                    "AsgiIngress received no lifespan events, so completions are not closed when the server stops; put "
                     "close_on_signal(completions) into the application's lifespan"
                 )
             reply = await self._reply(scope, receive)
             if reply is not None:
-                await _answer(reply, send)
+                await _send(reply, send)
         elif scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._lifespan(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
 
     async def _reply(self, scope: Scope, receive: Receive) -> Reply | None:
-        """Return what to answer, None if nobody is left to hear it."""
+        """Return the reply, None if the peer has disconnected."""
         headers = _headers(scope["headers"])
         client = scope.get("client")
         peer = client[0] if client else None
@@ -102,7 +102,7 @@ class AsgiIngress:
             return self._receiver.refuse("read_before", peer, headers)
         return await self._receiver.receive(headers, b"".join(parts), peer)
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
         async with AsyncExitStack() as stack:
             while True:
                 message = await receive()
@@ -110,14 +110,14 @@ class AsgiIngress:
                 try:
                     if step == "startup":
                         await self._receiver.start()
-                        self._unguarded = False
+                        self._awaits_lifespan = False
                         if self._completions:
                             await stack.enter_async_context(close_on_signal(*self._completions))
                     else:
-                        for one in self._completions:
-                            await one.aclose()
+                        for each in self._completions:
+                            await each.aclose()
                         await self._receiver.aclose()
-                except Exception as problem:  # noqa: BLE001 - the server must hear of it in its own words
+                except Exception as problem:  # noqa: BLE001 - the server expects it as a message
                     await send({"type": f"lifespan.{step}.failed", "message": f"{type(problem).__name__}: {problem}"})
                     return
                 await send({"type": f"lifespan.{step}.complete"})
@@ -129,7 +129,7 @@ def _headers(raw: Iterable[tuple[bytes, bytes]]) -> CIMultiDict[str]:
     return CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in raw)
 
 
-async def _answer(reply: Reply, send: Send) -> None:
+async def _send(reply: Reply, send: Send) -> None:
     headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()]
     headers.append((b"content-length", str(len(reply.body)).encode()))
     if reply.close:

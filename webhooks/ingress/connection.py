@@ -1,6 +1,6 @@
-"""One peer's connection to the listener: aiohttp's protocol behind timers, sizes and a place that it may lose.
+"""One peer's connection to the listener: aiohttp's protocol with timeouts, size limits and a slot that may be taken away.
 
-aiohttp's own waits for ever for a slow peer's headers and body, and reads on while nobody answers.
+aiohttp's own protocol waits for ever for a slow peer's headers and body, and reads on while nothing is answered.
 """
 
 from __future__ import annotations
@@ -13,307 +13,280 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
-from webhooks.ingress.answers import PlainAnswer, answer_bytes
 from webhooks.ingress.base import Reply
 from webhooks.ingress.peers import Address, read_address
-from webhooks.ingress.places import Phase
+from webhooks.ingress.responses import PlainResponse, response_bytes
+from webhooks.ingress.slots import Phase
 
 if TYPE_CHECKING:
     from aiohttp import StreamReader
 
     from webhooks.ingress.base import BodyProblem, Intake
-    from webhooks.ingress.limits import ArmourLimits
+    from webhooks.ingress.limits import ServerLimits
     from webhooks.refusals import Refusals
 
 logger = logging.getLogger("webhooks.listener")
 
-PIECE = 16_384
-"""Bytes that are read at a time, and that wait in a transport's buffers for a peer or for us before one of the two is paused."""
+READ_SIZE = 16_384
+"""Bytes per read, and the size of a transport's buffers at which reading or writing pauses."""
 
 
-class Armour(Protocol):
-    """What all connections of a server share.
+class _Owner(Protocol):
+    """The server of a connection; all its connections share `read_buffer`, which has `READ_SIZE` bytes."""
 
-    Attributes:
-        limits: What one peer may take.
-        refusals: Where refusals are counted and kept.
-        draining: Whether the server is about to end.
-        read_into: Where all connections read to, `PIECE` bytes.
-    """
-
-    limits: ArmourLimits
+    limits: ServerLimits
     refusals: Refusals
     draining: bool
-    read_into: memoryview
+    read_buffer: memoryview
 
-    def admit(self, connection: Connection) -> int | None:
-        """Give a new connection a place, or return the status it is refused with."""
-        ...
-
-    def evict(self, connection: Connection) -> None:
-        """End a connection, for others to have its place and its memory at once."""
-        ...
-
-    def forget(self, connection: Connection) -> None:
-        """Count a connection no longer."""
-        ...
+    def admit(self, connection: Connection) -> int | None: ...
+    def evict(self, connection: Connection) -> None: ...
+    def remove(self, connection: Connection) -> None: ...
 
 
 class Connection(web.RequestHandler, asyncio.BufferedProtocol):
-    """One peer's connection: knows what it waits for and until when.
+    """One peer's connection, with its phase and deadline.
 
-    It is a buffered protocol because asyncio would read up to 256 KiB at a time, of each connection, into memory of its own.
-
-    Args:
-        armour: What it shares with the others.
-        server: aiohttp's server.
-        options: Of aiohttp's `RequestHandler`.
+    It is a buffered protocol because asyncio would read up to 256 KiB at a time into memory of each connection.
     """
 
     __slots__ = (
-        "ahead",
-        "armour",
-        "arriving",
         "client",
         "deadline",
+        "deadline_cap",
         "half_closed",
         "headers",
-        "latest",
+        "last_body",
+        "owner",
+        "paused_since",
         "peer",
         "phase",
+        "pipelined",
+        "proxy_unchecked",
         "received",
         "receiver",
         "since",
-        "stopped",
         "time_left",
-        "unread",
+        "unread_body",
         "unsigned",
-        "untold",
         "wire",
     )
 
-    def __init__(self, armour: Armour, server: web.Server, **options: Any) -> None:
+    def __init__(self, owner: _Owner, server: web.Server, **options: Any) -> None:
         super().__init__(server, **options)
-        self.armour = armour
+        self.owner = owner
         self.phase = Phase.IDLE
         self.since = self._loop.time()
-        self.stopped: float | None = None
-        self.deadline = self.latest = self.time_left = float("inf")
+        self.paused_since: float | None = None
+        self.deadline = self.deadline_cap = self.time_left = float("inf")
         self.received = 0
-        self.ahead = False
+        self.pipelined = False
         self.half_closed = False
         self.peer: Address | None = None
         self.client: Address | None = None
-        self.arriving: StreamReader | None = None
-        self.unread: StreamReader | None = None
+        self.last_body: StreamReader | None = None
+        self.unread_body: StreamReader | None = None
         self.unsigned = False
-        self.untold = False
+        self.proxy_unchecked = False
         self.headers: Mapping[str, str]
         self.receiver: Intake
         self.wire: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a place, or refuse the connection."""
+        """Take a slot, or refuse the connection."""
         self.wire = cast("asyncio.Transport", transport)
         name = transport.get_extra_info("peername")
         self.peer = self.client = read_address(name[0]) if isinstance(name, tuple) else None
-        refusal = self.armour.admit(self)
+        refusal = self.owner.admit(self)
         if refusal is not None:
-            self._manager = None  # the base class then ignores the end of a connection it never began
+            self._manager = None  # the base class then ignores the end of a connection that it never started
             self._force_close = True
-            self._tell(refusal)
-            self.enter(Phase.CLOSING, self.armour.limits.linger_seconds)
+            self._write_status(refusal)
+            self.enter(Phase.CLOSING, self.owner.limits.linger_seconds)
             transport.close()
             return
-        self.wire.set_write_buffer_limits(PIECE)
-        if hasattr(transport, "set_read_buffer_limits"):  # TLS would else hold 256 KiB that nobody reads
-            transport.set_read_buffer_limits(PIECE)
-        self.enter(Phase.IDLE, self.armour.limits.header_seconds)
+        self.wire.set_write_buffer_limits(READ_SIZE)
+        if hasattr(transport, "set_read_buffer_limits"):  # a TLS transport would hold 256 KiB of unread data
+            transport.set_read_buffer_limits(READ_SIZE)
+        self.enter(Phase.IDLE, self.owner.limits.header_seconds)
         super().connection_made(transport)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's returns None, asyncio takes both
-        """Answer what has arrived whole, over a plain connection: its peer may have closed only its own half. Else close."""
-        whole = self.phase in (Phase.BODY, Phase.ANSWER) and (self.arriving is None or self.arriving.is_eof())
-        if whole and self.wire.get_extra_info("sslcontext") is None:
+        """Answer complete requests of a plain connection whose peer has closed only its own half; otherwise close."""
+        complete = self.phase in (Phase.BODY, Phase.ANSWER) and (self.last_body is None or self.last_body.is_eof())
+        if complete and self.wire.get_extra_info("sslcontext") is None:
             self.half_closed = True
         else:
             self.force_close()
         return self.half_closed
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Give the place back."""
-        self.armour.forget(self)
+        """Give the slot back."""
+        self.owner.remove(self)
         super().connection_lost(exc)
-        self._messages.clear()  # requests that will not be answered; they hold this connection, which holds them
-        self.arriving = self.unread = None  # as above
+        self._messages.clear()  # unanswered requests, which form reference cycles with this connection
+        self.last_body = self.unread_body = None  # likewise
 
     def force_close(self) -> None:
-        """Close, and read no further; the rest of a refused body, for which aiohttp would wait, can come no more."""
+        """Close, and stop reading: aiohttp would wait for the rest of a refused body."""
         super().force_close()
-        if self.unread is not None:
-            self.unread.feed_eof()
+        if self.unread_body is not None:
+            self.unread_body.feed_eof()
 
     def abort(self) -> None:
-        """Cut the connection off.
+        """Abort the connection.
 
-        The transport is aborted first: asyncio lets go of a TLS transport closed twice, and its `abort` then does nothing.
-        A connection whose peer left while it was not read from would stay open for ever.
+        The transport is aborted first: asyncio detaches from a TLS transport that is closed twice, after which `abort` does
+        nothing, and a connection whose peer left while reading was paused would stay open for ever.
         """
         self.wire.abort()
         self.force_close()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
-        """Return where asyncio reads to; all connections share it, because what was read is taken from there at once."""
-        return self.armour.read_into
+        """Return the buffer that all connections share; `buffer_updated` copies from it at once."""
+        return self.owner.read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what was read."""
-        self.data_received(bytes(self.armour.read_into[:nbytes]))
+        """Handle received bytes."""
+        self.data_received(bytes(self.owner.read_buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, and see what the connection waits for now."""
+        """Parse received bytes, and update the phase."""
         self.received += len(data)
         if self.phase is Phase.IDLE and data:
-            self.enter(Phase.HEADERS, self.armour.limits.header_seconds)
+            self.enter(Phase.HEADERS, self.owner.limits.header_seconds)
             self.received = len(data)
         elif self.phase is Phase.ANSWER and data:
-            self._wait_for_answers()
+            self._hold_reading()
         before = self._request_count
         super().data_received(data)
         new = self._request_count - before
         if new:
-            self.arriving = self._messages[-1][1]
+            self.last_body = self._messages[-1][1]
         if new and self.phase is Phase.BODY:
             if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
-                # the parser gave up inside the body that a request is reading, and would tell only the next request
+                # the parser failed inside the body that is being read, and would report it only to the next request
                 self.refuse_body("broken")
             else:
-                self._wait_for_answers()
+                self._hold_reading()
         elif new:
             if new > 1:
-                self._wait_for_answers()
+                self._hold_reading()
             if self.phase in (Phase.HEADERS, Phase.IDLE):
-                self.enter(Phase.ANSWER, self.armour.limits.answer_seconds)
-        elif self.phase is Phase.HEADERS and self.received > self.armour.limits.header_bytes:
-            self.cut(431, "headers_too_large")
+                self.enter(Phase.ANSWER, self.owner.limits.answer_seconds)
+        elif self.phase is Phase.HEADERS and self.received > self.owner.limits.header_bytes:
+            self.refuse_headers(431, "headers_too_large")
 
-    def _wait_for_answers(self) -> None:
-        """Read no further while requests wait for their answers.
+    def _hold_reading(self) -> None:
+        """Pause reading while pipelined requests wait for their answers.
 
-        aiohttp pauses at 32 requests, but counts wrong where one was begun before its body was whole, and then holds without end
-        what a peer sends who reads no answers, and leaves unanswered what it holds.
+        aiohttp pauses at 32 requests, but miscounts when a request starts before its body is complete: it then buffers without
+        limit what a peer sends that reads no answers, and never answers what it buffered.
         """
-        self.ahead = True
+        self.pipelined = True
         if not self.wire.is_closing():
             self.wire.pause_reading()
 
-    def _read_on(self) -> None:
-        """Answer what came while there were other requests to answer, then read on."""
-        self.ahead = False
+    def _resume_after_responses(self) -> None:
+        """Handle pipelined requests, then resume reading."""
+        self.pipelined = False
         self.data_received(b"")
         if self.half_closed and self.phase is Phase.IDLE:
             self.force_close()
-        elif not self.ahead:
+        elif not self.pipelined:
             self._resume_wire()
 
-    def _read_rest(self) -> None:
-        """Read on though there are requests to answer: the rest of a body is still to come."""
-        if self.ahead:
-            self.ahead = False
+    def _resume_for_body(self) -> None:
+        """Resume reading although requests wait: the rest of a body is still to come."""
+        if self.pipelined:
+            self.pipelined = False
             self._resume_wire()
 
     def _resume_wire(self) -> None:
-        if not (self._reading_paused or self.wire.is_closing()):  # asyncio may have let go of a TLS connection that is closed
+        if not (self._reading_paused or self.wire.is_closing()):  # asyncio may have detached from a closed TLS connection
             self.wire.resume_reading()
 
     def resume_reading(self, *options: Any, **more: Any) -> None:
-        """Go on reading if reading was paused; otherwise the base class would run the parser again after every request."""
+        """Resume reading only if it is paused; otherwise the base class would run the parser again after every request."""
         if self._reading_paused:
             super().resume_reading(*options, **more)
 
     def enter(self, phase: Phase, seconds: float) -> None:
-        """Begin to wait for something, for so many seconds."""
+        """Begin a phase with this timeout."""
         self.phase = phase
         self.since = self._loop.time()
         self.deadline = self.since + seconds
-        self.stopped = None
+        self.paused_since = None
 
     def expect_body(self, receiver: Intake, headers: Mapping[str, str], received: int) -> None:
-        """Wait for the rest of a body, of which so many bytes are here."""
+        """Wait for the rest of a body, of which `received` bytes have arrived."""
         self.receiver, self.headers = receiver, headers
         self.enter(Phase.BODY, receiver.body_timeout)
-        self.latest = self.deadline + receiver.body_timeout
+        self.deadline_cap = self.deadline + receiver.body_timeout
         self.received = received
-        self._read_rest()
+        self._resume_for_body()
 
-    def stop_reading(self) -> None:
-        """Wait for memory, which is not counted against the peer: its own time goes on once it is read from again.
+    def pause_body(self) -> None:
+        """Wait for memory. The peer's timeout is suspended, for at most as long as the timeout itself."""
+        self.paused_since = self._loop.time()
+        self.time_left = self.deadline - self.paused_since
+        self.deadline = self.deadline_cap
 
-        It may have to wait as long as it has time to send.
-        """
-        self.stopped = self._loop.time()
-        self.time_left = self.deadline - self.stopped
-        self.deadline = self.latest
-
-    def go_on_reading(self) -> None:
-        """End that wait; nothing happens if there is none."""
-        if self.stopped is not None:
+    def resume_body(self) -> None:
+        """End that wait, if there is one."""
+        if self.paused_since is not None:
             now = self._loop.time()
-            self.since += now - self.stopped
-            self.deadline = min(now + self.time_left, self.latest)
-            self.stopped = None
+            self.since += now - self.paused_since
+            self.deadline = min(now + self.time_left, self.deadline_cap)
+            self.paused_since = None
 
-    def give_way(self) -> int | None:
-        """End at once, for another connection; who was about to send something is told 429, to send it again."""
-        unheard = self.phase is Phase.IDLE and not self._request_count
-        status = 429 if unheard or self.phase in (Phase.HEADERS, Phase.BODY) else None
+    def evict(self) -> int | None:
+        """Close at once to free the slot; a peer that was about to send a request gets 429, so that it sends it again."""
+        unused = self.phase is Phase.IDLE and not self._request_count
+        status = 429 if unused or self.phase in (Phase.HEADERS, Phase.BODY) else None
         if status is not None:
-            self._tell(status)
-        self.enter(Phase.CLOSING, self.armour.limits.linger_seconds)
+            self._write_status(status)
+        self.enter(Phase.CLOSING, self.owner.limits.linger_seconds)
         self.abort()
         return status
 
     def expire(self) -> None:
-        """End the wait that took too long."""
+        """Handle the phase's timeout."""
         if self.phase is Phase.IDLE:
-            self.enter(Phase.CLOSING, self.armour.limits.linger_seconds)
+            self.enter(Phase.CLOSING, self.owner.limits.linger_seconds)
             self.force_close()
         elif self.phase is Phase.HEADERS:
-            self.cut(408, "header_timeout")
-        elif self.phase is Phase.BODY and self.stopped is not None:
-            self.armour.evict(self)
+            self.refuse_headers(408, "header_timeout")
+        elif self.phase is Phase.BODY and self.paused_since is not None:
+            self.owner.evict(self)
         elif self.phase is Phase.BODY:
             self.refuse_body("slow")
         else:
             if self.phase is Phase.ANSWER:
-                self.armour.refusals.note("answer_timeout", self.peer)
+                self.owner.refusals.note("answer_timeout", self.peer)
             self.deadline = float("inf")
             self.abort()
 
-    def cut(self, status: int, reason: str) -> None:
-        """Refuse a request whose headers have not arrived whole, and close."""
-        self.armour.refusals.note(reason, self.peer, status=status)
-        self._end(status)
+    def refuse_headers(self, status: int, reason: str) -> None:
+        """Refuse a request with incomplete headers, and close."""
+        self.owner.refusals.note(reason, self.peer, status=status)
+        self._refuse_and_close(status)
 
     def refuse_body(self, reason: BodyProblem) -> None:
-        """Refuse a body that has not arrived completely, and close; the task that reads it gets an error."""
-        self._end(self.receiver.refuse(reason, self.client, self.headers).status)
+        """Refuse an incomplete body, and close; the task that reads it gets an error."""
+        self._refuse_and_close(self.receiver.refuse(reason, self.client, self.headers).status)
 
-    def _end(self, status: int) -> None:
-        self._tell(status)
-        self.enter(Phase.CLOSING, self.armour.limits.linger_seconds)
+    def _refuse_and_close(self, status: int) -> None:
+        self._write_status(status)
+        self.enter(Phase.CLOSING, self.owner.limits.linger_seconds)
         self.force_close()
 
-    def _tell(self, status: int) -> None:
+    def _write_status(self, status: int) -> None:
         headers = {"Retry-After": "1"} if status == 429 else {}
-        self.wire.write(answer_bytes(Reply(status=status, headers=headers), keep_alive=False))
+        self.wire.write(response_bytes(Reply(status=status, headers=headers), keep_alive=False))
 
-    async def take(self, data: bytes) -> None:
-        """Send bytes, and wait where the peer is slow to read them.
-
-        Raises:
-            ConnectionResetError: the peer is gone.
-        """
+    async def send_bytes(self, data: bytes) -> None:
+        """Send bytes, and wait while the peer is slow to read them; raises `ConnectionResetError` if it has disconnected."""
         if self.transport is None:
             raise ConnectionResetError
         self.wire.write(data)
@@ -323,27 +296,27 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer, and wait for what comes next."""
-        if self.armour.draining or (self.half_closed and not (self._messages or self.ahead)):
+        """Send a response, and enter the next phase."""
+        if self.owner.draining or (self.half_closed and not (self._messages or self.pipelined)):
             resp.force_close()
-        if self._upgraded:  # it asked for another protocol, which is not spoken; some aiohttp fails on what came after that
+        if self._upgraded:  # the requested protocol is not supported; some versions of aiohttp fail on the bytes that follow
             self._message_tail = b""
             resp.force_close()
         finished = await super().finish_response(request, resp, start_time)
-        limits = self.armour.limits
+        limits = self.owner.limits
         if self._force_close:
             request.content.feed_eof()
         if self.phase is Phase.CLOSING:
             return finished
         if not resp.keep_alive:
-            self.unread = request.content
+            self.unread_body = request.content
             self.enter(Phase.CLOSING, 2 * limits.linger_seconds)
         elif self._messages:
             self.enter(Phase.ANSWER, limits.answer_seconds)
         else:
             self.enter(Phase.IDLE, limits.idle_seconds)
-            if self.ahead:
-                self._read_on()
+            if self.pipelined:
+                self._resume_after_responses()
         return finished
 
     def handle_error(
@@ -353,9 +326,9 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - as above
     ) -> web.StreamResponse:
-        """Answer what cannot be parsed, or what met a fault of the listener."""
+        """Answer a request that cannot be parsed, or that hit a fault of the listener."""
         if status == 400:
-            self.armour.refusals.note("malformed", self.peer, status=status)
+            self.owner.refusals.note("malformed", self.peer, status=status)
         else:
-            logger.error("a request could not be answered; this is a fault of the listener", exc_info=exc)
-        return PlainAnswer(Reply(status=status, close=True))
+            logger.error("could not answer a request because of a bug in the listener; the sender gets HTTP 500", exc_info=exc)
+        return PlainResponse(Reply(status=status, close=True))

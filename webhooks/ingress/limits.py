@@ -1,4 +1,4 @@
-"""How much one peer may take of the listener's connections."""
+"""Limits of the hardened server: timeouts, sizes and quotas."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from rewards_core.validation import number, whole
 
 
 @frozen(kw_only=True)
-class ArmourLimits:
-    """What one peer may take; times in seconds, above 0, sizes in bytes, 1 or more. The receiver says what a body may take.
+class ServerLimits:
+    """Timeouts in seconds, above 0; sizes in bytes and counts, 1 or more. The receiver has the limits of a single body.
 
     Attributes:
         header_bytes: Longest request line and headers together; beyond it 431.
         header_seconds: From connecting, or from the first byte of a later request, to the end of the headers; beyond it 408.
-        answer_seconds: From the end of the body until the peer has taken the answer; beyond it the connection is cut.
-        idle_seconds: How long a connection is kept between requests: longer than any proxy in front keeps it, or now and then a
-            delivery meets a connection that is just being closed, and the proxy answers 502.
-        linger_seconds: How long the rest of a refused body is read and thrown away, so that the refusal arrives.
-        drain_grace_seconds: How long idle connections stay open once draining has begun, for a request already on its way.
-        connections: Over all peers; beyond it the one with least to lose gives way: one that has its answer, an idle one, one
-            without a request, then the body that came slowest. Where all wait for their answers a newcomer gets 429.
-        connections_per_peer: Of one address (for IPv6 of one /64, and four times as many of one /56), or requests at a time of
-            one forwarded address; beyond it the one with least to lose of the same peer gives way, or a newcomer gets 429.
-        handshakes: TLS connections that are at shaking hands, over all peers and beside the open ones; beyond it the longest at
-            it gives way. Of one peer as many as it may have connections.
-        buffered_bytes: What all bodies under way may hold together; beyond it they wait, and their peers are not read from.
+        answer_seconds: From the end of the body until the peer has read the answer; beyond it the connection is aborted.
+        idle_seconds: How long a connection stays open between requests. It must exceed the idle timeout of any proxy in front, or
+            now and then a delivery reaches a connection that is just closing, and the proxy answers 502.
+        linger_seconds: How long the rest of a refused body is read and discarded, so that the refusal arrives.
+        drain_grace_seconds: How long idle connections stay open while draining, for requests already on their way.
+        connections: In total. Beyond it one is evicted: one that has its answer, an idle one, one without a request, or the
+            slowest body, in this order. If all wait for their answers, the newcomer gets 429.
+        connections_per_peer: Per address (IPv6: per /64, and four times as many per /56), or requests at a time per forwarded
+            address. Beyond it one connection of the same peer is evicted in the same order, or the newcomer gets 429.
+        handshakes: TLS handshakes in progress, in total and beside the open connections; beyond it the oldest is evicted. One
+            peer may have `connections_per_peer` of them.
+        buffered_bytes: Memory of all bodies in progress; beyond it they wait, and their peers are not read from.
 
     Raises:
-        TypeError: an attribute is no number, or not a whole one where that is counted.
+        TypeError: an attribute is no number, or a count is not a whole one.
         ValueError: one is out of range.
     """
 
@@ -45,11 +45,5 @@ class ArmourLimits:
 
     @property
     def shortest(self) -> float:
-        """The shortest of all times."""
-        return min(
-            self.header_seconds,
-            self.answer_seconds,
-            self.idle_seconds,
-            self.linger_seconds,
-            self.drain_grace_seconds,
-        )
+        """The shortest of all timeouts."""
+        return min(self.header_seconds, self.answer_seconds, self.idle_seconds, self.linger_seconds, self.drain_grace_seconds)

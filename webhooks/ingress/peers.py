@@ -1,4 +1,4 @@
-"""Who is at the other end: addresses through trusted proxies, allow-lists, and what each peer holds."""
+"""Peers: addresses behind trusted proxies, lists of networks, and per-peer quotas."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 UNIX = "unix"
-_LONGEST_ADDRESS = 64
+_MAX_ADDRESS_LENGTH = 64
 _SITES = 1 << 65
-_HOSTS_OF_A_SITE = 4
+_NETWORKS_PER_SITE = 4
 
 M = TypeVar("M")
 
 
 class Networks:
-    """Hold a set of networks; an IPv4 address written as IPv6 is the same address.
+    """A set of networks; an IPv4 address written as IPv6 is the same address.
 
     Args:
         texts: Addresses or CIDR ranges such as `"10.0.0.0/8"`; `"unix"` stands for peers of a unix socket.
-        name: What the caller calls them, for messages.
+        name: The argument's name in error messages.
 
     Raises:
         TypeError: `texts` is no list of str.
@@ -37,9 +37,9 @@ class Networks:
 
     def __init__(self, texts: Iterable[str] = (), name: str = "networks") -> None:
         check_iterable(texts, name, "a list of addresses or CIDR ranges")
-        wanted = [check_str(text, name).strip() for text in texts]
-        self.unix = UNIX in wanted
-        self._networks = tuple(_network(text, name) for text in wanted if text != UNIX)
+        stripped = [check_str(text, name).strip() for text in texts]
+        self.unix = UNIX in stripped
+        self._networks = tuple(_network(text, name) for text in stripped if text != UNIX)
 
     def __bool__(self) -> bool:
         return self.unix or bool(self._networks)
@@ -52,11 +52,11 @@ class Networks:
 
 @frozen(kw_only=True)
 class Client:
-    """Where a request comes from, after trusted proxies.
+    """The origin of a request, behind trusted proxies.
 
     Attributes:
-        address: The client's address; None for a unix socket, and where a trusted proxy named none that can be read.
-        forwarded: Whether a trusted proxy stands between, so that its connections are not the client's own.
+        address: The client's address; None for a unix socket, and if a trusted proxy sent no valid address.
+        forwarded: Whether the request came through a trusted proxy, whose connections are not the client's.
     """
 
     address: Address | None
@@ -64,9 +64,9 @@ class Client:
 
 
 def read_address(text: str) -> Address | None:
-    """Return the address in a text, with or without a port or brackets, or None where there is none."""
+    """Return the address in a text, with or without a port or brackets; None if there is none."""
     text = text.strip().strip('"')
-    if len(text) > _LONGEST_ADDRESS:
+    if len(text) > _MAX_ADDRESS_LENGTH:
         return None
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -82,13 +82,13 @@ def read_address(text: str) -> Address | None:
 
 
 def resolve_client(peer: Address | None, forwarded_for: Sequence[str], trusted: Networks) -> Client:
-    """Return where a request comes from.
+    """Return the origin of a request.
 
     Args:
-        peer: The address at the other end of the connection, None for a unix socket.
-        forwarded_for: Every `X-Forwarded-For` header, in the order of arrival.
-        trusted: The proxies whose word is taken. It is read from the right, because each hop wrote who came before it: the first
-            address that is no trusted proxy is the client, and what stands left of it may be invented.
+        peer: The address at the other end of the connection; None for a unix socket.
+        forwarded_for: All `X-Forwarded-For` headers, in order.
+        trusted: The trusted proxies. The list is read from the right, because each hop appends the address before it: the first
+            address that is no trusted proxy is the client, and anything left of it may be forged.
     """
     if not trusted or peer not in trusted:
         return Client(address=peer, forwarded=False)
@@ -101,10 +101,11 @@ def resolve_client(peer: Address | None, forwarded_for: Sequence[str], trusted: 
     return Client(address=address, forwarded=True)
 
 
-def peer_keys(address: Address | None) -> tuple[int, ...]:
-    """Return the shares that a peer's connections count in.
+def quota_keys(address: Address | None) -> tuple[int, ...]:
+    """Return the quotas that a peer's connections count against.
 
-    That is its address; for IPv6 its /64, in which a single host may roam, and its /56, which a provider gives to one customer.
+    For IPv4 that is the address; for IPv6 the /64, which one host may use in full, and the /56, which providers assign to one
+    customer.
     """
     if address is None:
         return (-1,)
@@ -113,41 +114,41 @@ def peer_keys(address: Address | None) -> tuple[int, ...]:
     return (int(address),)
 
 
-class Shares(Generic[M]):
-    """Know what each peer holds at present; a peer that holds nothing takes no memory.
+class PeerQuotas(Generic[M]):
+    """Count what each peer holds; a peer that holds nothing takes no memory.
 
     Args:
-        most: What one peer may hold; a /56 may hold four times as much, for the hosts of several networks in it.
+        max_per_peer: The quota of one peer; a /56 has four times as much, for hosts in several of its networks.
     """
 
-    __slots__ = ("_held", "_most")
+    __slots__ = ("_held", "_max_per_peer")
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_per_peer: int) -> None:
+        self._max_per_peer = max_per_peer
         self._held: dict[int, dict[M, None]] = {}
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def held(self, keys: Iterable[int]) -> int:
-        """Return how much is held in the first of these shares."""
+    def count(self, keys: Iterable[int]) -> int:
+        """Return how many members count against the first of these quotas."""
         return next((len(self._held.get(key, ())) for key in keys), 0)
 
-    def crowd(self, keys: Iterable[int]) -> Iterable[M] | None:
-        """Return what is held in the first of these shares that is full, the oldest first; None if there is room in all."""
+    def members_if_full(self, keys: Iterable[int]) -> Iterable[M] | None:
+        """Return the members of the first of these quotas that is used up, oldest first; None if none is."""
         for key in keys:
             held = self._held.get(key, ())
-            if len(held) >= (self._most if key < _SITES else self._most * _HOSTS_OF_A_SITE):
+            if len(held) >= (self._max_per_peer if key < _SITES else self._max_per_peer * _NETWORKS_PER_SITE):
                 return list(held)
         return None
 
-    def enter(self, keys: Iterable[int], member: M) -> None:
-        """Count one more in each of these shares."""
+    def add(self, keys: Iterable[int], member: M) -> None:
+        """Count a member against each of these quotas."""
         for key in keys:
             self._held.setdefault(key, {})[member] = None
 
-    def leave(self, keys: Iterable[int], member: M) -> None:
-        """Count one less in each of these shares; nothing happens where it is not counted."""
+    def remove(self, keys: Iterable[int], member: M) -> None:
+        """Stop counting a member, if it is counted."""
         for key in keys:
             held = self._held.get(key)
             if held is not None:

@@ -1,4 +1,4 @@
-"""Say that a proxy stands in front which the listener was not told of, before its clients cut each other off at its share."""
+"""Detection of proxies that are not configured as trusted, before their clients evict each other at the proxy's quota."""
 
 from __future__ import annotations
 
@@ -9,69 +9,60 @@ from webhooks.ingress.peers import UNIX, Address
 
 logger = logging.getLogger("webhooks.listener")
 
-WRITTEN_BY_PROXIES = ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Via")
-"""Headers of a request that came through a proxy."""
+PROXY_HEADERS = ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Via")
+"""Headers that proxies add to a request."""
 
-_MAX_TOLD = 8
-_MAX_LIKELY = 64
-"""Of peers on this machine, and of those that hold half of their share: no crowd of neighbours keeps these from being named."""
+_MAX_WARNINGS = 8
+_MAX_LIKELY_WARNINGS = 64
+"""For local peers, and peers that hold half of their quota: other peers cannot use up these warnings."""
 
-_BEYOND = "beyond that, each new connection cuts off another of this address"
+_BEYOND = "beyond that, each new connection closes another one of this address"
 
 
-class UntoldProxies:
-    """Look at requests of peers that are not trusted, and warn once about each that looks like a proxy.
+class ProxyDetector:
+    """Warn once about each untrusted peer that looks like a proxy.
 
-    Two of three must hold: it is on this machine or in a private network; its request carries what proxies write; it holds half
-    of what one address may hold. Strangers write what they like.
-
-    Args:
-        limit: How many connections one address may hold.
+    Two of three conditions must hold: the peer is local or in a private network; its request carries headers that proxies add; it
+    holds half of the `max_per_peer` connections of one address. One is not enough, because strangers can send any header.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._told: set[Address | None] = set()
+    def __init__(self, max_per_peer: int) -> None:
+        self._max_per_peer = max_per_peer
+        self._warned: set[Address | None] = set()
 
-    def look(self, peer: Address | None, held: int, headers: Container[str] = ()) -> None:
-        """Look at a peer that has connected, or that sent a request.
-
-        Args:
-            peer: Its address, None over a unix socket.
-            held: How many connections it has now.
-            headers: Those of the request.
-        """
-        crowded = 2 * held >= self._limit
+    def check(self, peer: Address | None, held: int, headers: Container[str] = ()) -> None:
+        """Check a peer that has connected or sent a request, and holds this many connections; None is a unix socket."""
+        crowded = 2 * held >= self._max_per_peer
         likely = crowded or peer is None or peer.is_loopback
-        if peer in self._told or len(self._told) >= (_MAX_LIKELY if likely else _MAX_TOLD):
+        if peer in self._warned or len(self._warned) >= (_MAX_LIKELY_WARNINGS if likely else _MAX_WARNINGS):
             return
-        header = next((name for name in WRITTEN_BY_PROXIES if name in headers), None)
+        header = next((name for name in PROXY_HEADERS if name in headers), None)
         near = peer is None or peer.is_private
         if near + crowded + (header is not None) >= 2:
-            self._told.add(peer)
-            logger.warning("%s", self._words(peer, header, held))
+            self._warned.add(peer)
+            logger.warning("%s", self._warning(peer, header, held))
 
-    def _words(self, peer: Address | None, header: str | None, held: int) -> str:
+    def _warning(self, peer: Address | None, header: str | None, held: int) -> str:
         if peer is None:
             return (
                 f"Requests over the unix socket carry {header}, so a proxy is in front. Its clients cannot be told apart. "
-                f"Restart with --trusted-proxy {UNIX} to hold each of them to --allow and --max-per-peer."
+                f"Restart with --trusted-proxy {UNIX} to apply --allow and --max-per-peer to each of them."
             )
-        share = f"the {self._limit} connections that one address may have"
+        quota = f"the {self._max_per_peer} connections that one address may have"
         restart = f"Restart with --trusted-proxy {peer}"
         if header is None:
-            return f"{peer} holds {held} of {share}; {_BEYOND}. {restart} if it is a proxy, or raise --max-per-peer."
+            return f"{peer} holds {held} of {quota}; {_BEYOND}. {restart} if it is a proxy, or raise --max-per-peer."
         if peer.is_loopback:
             return (
-                f"Requests from {peer} carry {header}, so it is a proxy, and all its clients together share {share}; "
+                f"Requests from {peer} carry {header}, so it is a proxy, and all its clients together share {quota}; "
                 f"{_BEYOND}. {restart} to count its clients one by one."
             )
         if peer.is_private:
             return (
                 f"Requests from {peer} carry {header}, as those of a proxy do. If it is one, all its clients together share "
-                f"{share}; {_BEYOND}. {restart} if it is your proxy, not otherwise."
+                f"{quota}; {_BEYOND}. {restart} if it is your proxy, not otherwise."
             )
         return (
-            f"{peer} holds {held} of {share}, and its requests carry {header}; {_BEYOND}. "
+            f"{peer} holds {held} of {quota}, and its requests carry {header}; {_BEYOND}. "
             f"{restart} if it is your proxy, not otherwise."
         )

@@ -23,6 +23,7 @@ from webhooks.cli.capture.files import CaptureFiles
 from webhooks.cli.capture.recorder import Recorder
 from webhooks.cli.capture.redaction import parse_redaction
 from webhooks.cli.errors import ERRORS
+from webhooks.cli.listener import Listener
 from webhooks.cli.options import (
     DEFAULT_STORE,
     DEFAULT_UNIX_MODE,
@@ -36,10 +37,9 @@ from webhooks.cli.options import (
     UnixOption,
     unix_settings,
 )
-from webhooks.cli.service import Listener
 from webhooks.cli.settings import ListenerSettings, TlsSettings
+from webhooks.cli.signals import ENDING, end_on_signals
 from webhooks.cli.sources import ReloadableSource, SourceSpec, checked_path
-from webhooks.cli.stopping import ENDING, end_on_signals
 
 _WITHOUT_UPKEEP = 1
 """Only worker 0 removes old events from the store; a capture leaves that to `serve`, whose options say how long they are kept."""
@@ -138,7 +138,7 @@ def capture(
             count=count,
             on_enough=lambda: listener.stop(),  # noqa: PLW0108 - the listener is created below
         )
-        listener = Listener(settings, number=_WITHOUT_UPKEEP, armoured=recorder.server)
+        listener = Listener(settings, number=_WITHOUT_UPKEEP, make_server=recorder.server)
         keeps_on = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # started by nohup
         end_on_signals(listener.stop, listener.abort, ENDING if keeps_on else (*ENDING, signal.SIGHUP))
         timed_out = False

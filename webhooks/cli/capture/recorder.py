@@ -22,8 +22,8 @@ from webhooks.cli.capture.files import CaptureFiles, map_texts
 from webhooks.cli.capture.report import report_lines, report_of
 from webhooks.cli.capture.requests import Attempt, CapturedRequest, recording_server
 from webhooks.cli.sources import ReloadableSource
-from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.base import Intake, Reply
+from webhooks.ingress.hardened_server import HardenedServer
 from webhooks.parsing import BodyParser
 
 logger = logging.getLogger("webhooks.listener")
@@ -84,8 +84,8 @@ class Recorder:
     def __attrs_post_init__(self) -> None:
         self._numbers = itertools.count(self.files.last_number + 1)
 
-    def server(self, receivers: Mapping[str, Intake], **options: Any) -> ArmouredServer:
-        """Return a server whose requests are recorded; the arguments are those of `ArmouredServer`."""
+    def server(self, receivers: Mapping[str, Intake], **options: Any) -> HardenedServer:
+        """Return a server whose requests are recorded; the arguments are those of `HardenedServer`."""
         return recording_server(receivers, self._answer, self._record, **options)
 
     @property

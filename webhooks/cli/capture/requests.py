@@ -14,8 +14,8 @@ from original_async.signature_readings import Reading
 from rewards_core.errors import SignatureError
 from rewards_core.operations import Event
 from webhooks.cli.capture.redaction import Headers
-from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.base import BodyProblem, Intake, Reply
+from webhooks.ingress.hardened_server import HardenedServer
 from webhooks.ingress.paths import path_of
 
 _current: ContextVar[CapturedRequest] = ContextVar("the request that is being answered")
@@ -106,12 +106,12 @@ Answer = Callable[[CapturedRequest, Reply], Awaitable[Reply]]
 
 def recording_server(
     receivers: Mapping[str, Intake], answer: Answer, record: Callable[[CapturedRequest], Awaitable[None]], **options: Any
-) -> ArmouredServer:
+) -> HardenedServer:
     """Return a server that records requests.
 
     `answer` is called with each complete delivery, `record` with each request at its end, before its answer leaves.
     """
-    server = ArmouredServer({path: _RecordingReceiver(receiver, answer) for path, receiver in receivers.items()}, **options)
+    server = HardenedServer({path: _RecordingReceiver(receiver, answer) for path, receiver in receivers.items()}, **options)
     serve = server.request_handler
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:

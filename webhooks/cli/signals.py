@@ -1,4 +1,4 @@
-"""What signals do to a command that serves: the first lets it end in order, a second one ends it at once."""
+"""Signals that end a serving command: the first one begins an orderly shutdown, a second one ends the process at once."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 def end_on_signals(stop: Callable[[], None], abort: Callable[[], None], numbers: Sequence[int] = ENDING) -> Callable[[], None]:
-    """Handle signals that end the command.
+    """Handle the signals that end the command.
 
     Args:
-        stop: Begins an orderly end, at the first signal.
-        abort: Ends the process at the next one.
+        stop: Begins an orderly shutdown, at the first signal.
+        abort: Ends the process, at the next one.
         numbers: The signals.
 
     Returns:
-        What the first signal does, for other causes to do it too.
+        The handler of the first signal, for other causes of a shutdown.
     """
     loop = asyncio.get_running_loop()
 

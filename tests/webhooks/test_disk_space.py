@@ -1,4 +1,4 @@
-"""How much room a store takes, and when its disk will be full."""
+"""Disk space: how much a store uses, and when the disk will be full."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import pytest
 
 from rewards_core.errors import StoreError
 from rewards_core.operations import Event, OperationRef
+from tests.texts import said
 from tests.virtual_time import virtual_time
-from webhooks.cli import space
-from webhooks.cli.space import LEAST_FREE, Space, days_until_full, measure, warning_of, watch_space
+from webhooks.cli import disk_space
+from webhooks.cli.disk_space import MIN_FREE, DiskSpace, days_until_full, measure, watch_space
 from webhooks.store.memory import MemoryStore
 from webhooks.store.sqlite import SQLiteStore
 
@@ -27,7 +29,7 @@ DAY = 86_400.0
 
 
 def arrival(number: int, *, padding: int = 300) -> Event:
-    """Return an event of a usual size that settles its operation."""
+    """Return an event of typical size that settles its operation."""
     uid = str(110_985_463_782 + number)
     resource = {"uid": uid, "status": "done", "amount": "1.5", "created_at": "2023-08-10T14:07:14.494142Z", "pad": "x" * padding}
     body = json.dumps({"event": "reward.allocated", "data": {"allocation": resource}}).encode()
@@ -37,7 +39,7 @@ def arrival(number: int, *, padding: int = 300) -> Event:
 
 
 async def filled(path: Path, events: int, *, days: int = 1, padding: int = 300) -> None:
-    """Make a store in which so many events came in each of the last days before `NOW`."""
+    """Make a store with this many events on each of the last days before `NOW`."""
     at = NOW
     store = SQLiteStore(path, clock=lambda: at)
     await store.ping()  # its calendar begins at NOW
@@ -49,14 +51,14 @@ async def filled(path: Path, events: int, *, days: int = 1, padding: int = 300) 
 
 
 async def purged(path: Path) -> None:
-    """Remove the events of all days but the last four."""
+    """Delete the events of all days but the last four."""
     store = SQLiteStore(path, clock=lambda: NOW)
     assert await store.purge(4 * DAY) > 0
     await store.aclose()
 
 
 def set_free(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    """Let every disk have so many bytes left."""
+    """Let every disk have this many free bytes."""
     real = os.statvfs
 
     def statvfs(folder: Any) -> Any:
@@ -67,7 +69,7 @@ def set_free(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("room", "pace", "ages", "keep_days", "days"),
+    ("room", "rate", "ages", "keep_days", "days"),
     [
         (100, 10, {}, 400, 10.0),  # nothing goes yet
         (105, 10, {}, 400, 10.5),
@@ -87,39 +89,34 @@ def set_free(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
         (10, 10, {0: 5}, 0.5, math.inf),
     ],
 )
-def test_days_until_the_disk_is_full(room: float, pace: float, ages: dict[int, int], keep_days: float, days: float) -> None:
-    assert days_until_full(room, pace, ages, keep_days) == pytest.approx(days)
+def test_days_until_the_disk_is_full(room: float, rate: float, ages: dict[int, int], keep_days: float, days: float) -> None:
+    assert days_until_full(room, rate, ages, keep_days) == pytest.approx(days)
 
 
 @pytest.mark.parametrize(
-    ("free", "days", "short", "low"),
+    ("free", "days", "critical", "low"),
     [
-        (LEAST_FREE, math.inf, False, False),
-        (LEAST_FREE - 1, math.inf, True, True),
-        (LEAST_FREE, 14.0, False, False),
-        (LEAST_FREE, 13.9, False, True),
-        (LEAST_FREE, 3.0, False, True),
-        (LEAST_FREE, 2.9, True, True),
+        (MIN_FREE, math.inf, False, False),
+        (MIN_FREE - 1, math.inf, True, True),
+        (MIN_FREE, 14.0, False, False),
+        (MIN_FREE, 13.9, False, True),
+        (MIN_FREE, 3.0, False, True),
+        (MIN_FREE, 2.9, True, True),
     ],
 )
-def test_when_there_is_little_room(tmp_path: Path, free: int, days: float, short: bool, low: bool) -> None:
-    found = Space(folder=tmp_path, free=free, days=days)
-    assert (found.short, found.low, warning_of(found) is not None) == (short, low, short)
+def test_when_disk_space_is_low(tmp_path: Path, free: int, days: float, critical: bool, low: bool) -> None:
+    found = DiskSpace(folder=tmp_path, free=free, days=days)
+    assert (found.critical, found.low) == (critical, low)
 
 
-def test_what_is_said_of_room() -> None:
-    folder = Path("/var/lib")
-    assert str(Space(folder=folder, free=5 * 1024**3)) == "5,120 MiB free at /var/lib"
-    busy: dict[str, Any] = {"folder": folder, "free": 5 * 1024**3, "used": 1024**3, "per_day": 3.5 * 1024**2}
-    held = "5,120 MiB free at /var/lib; the store takes 1,024 MiB, a day of events 4 MiB"
-    assert str(Space(**busy)) == held
-    assert str(Space(**busy, days=20.4)) == f"{held}; about 20 days until the disk is full"
-    assert str(Space(**busy, days=1.2)) == f"{held}; about 1 day until the disk is full"
-    assert str(Space(**busy, days=0.9)) == f"{held}; less than a day until the disk is full"
+def test_disk_space_as_text() -> None:
+    empty = DiskSpace(folder=Path("/var/lib"), free=5 * 1024**3)
+    busy = [attrs.evolve(empty, used=1024**3, per_day=3.5 * 1024**2, days=days) for days in (math.inf, 20.4, 1.2, 0.9)]
+    said("disk space: with and without a forecast", "\n".join(map(str, [empty, *busy])))
 
 
 @pytest.mark.parametrize("padding", [100, 1_000, 10_000])
-def test_what_a_day_of_events_takes_is_about_what_the_file_grows_by(tmp_path: Path, padding: int) -> None:
+def test_the_measured_daily_growth_matches_the_file(tmp_path: Path, padding: int) -> None:
     path = tmp_path / "inbox.db"
     asyncio.run(filled(path, 200, days=9, padding=padding))
     found = measure(path, keep_days=30.0, now=NOW)
@@ -140,7 +137,7 @@ def test_a_store_that_grows_fills_the_disk_and_one_that_keeps_its_size_does_not(
     assert found.days == pytest.approx(5.0, rel=0.1) if full else found.days == math.inf
 
 
-def test_pages_that_are_free_in_the_file_are_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_pages_of_the_file_count_as_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "inbox.db"
     asyncio.run(filled(path, 300, days=8))
     set_free(monkeypatch, 0)
@@ -151,7 +148,7 @@ def test_pages_that_are_free_in_the_file_are_room(tmp_path: Path, monkeypatch: p
     assert whole.days == 0.0 < found.days
 
 
-def test_a_store_without_events_says_nothing_of_a_day(tmp_path: Path) -> None:
+def test_a_store_without_events_has_no_daily_growth(tmp_path: Path) -> None:
     path = tmp_path / "inbox.db"
     asyncio.run(filled(path, 0))
     found = measure(path, keep_days=30.0, now=NOW)
@@ -167,11 +164,11 @@ def test_a_file_that_is_no_store_is_an_error(tmp_path: Path) -> None:
     assert measure(tmp_path / "empty.db", keep_days=30.0, now=NOW).used == 0
 
 
-def hourly(monkeypatch: pytest.MonkeyPatch, *found: Space | Exception) -> None:
-    """Let each look find the next of these, and the last one of them end the watch."""
+def hourly(monkeypatch: pytest.MonkeyPatch, *found: DiskSpace | Exception) -> None:
+    """Let each measurement return the next of these, and end the watch after the last."""
     left = list(found)
 
-    def look(*_: Any, **__: Any) -> Space:
+    def look(*_: Any, **__: Any) -> DiskSpace:
         if not left:
             raise asyncio.CancelledError
         now = left.pop(0)
@@ -179,28 +176,24 @@ def hourly(monkeypatch: pytest.MonkeyPatch, *found: Space | Exception) -> None:
             raise now
         return now
 
-    monkeypatch.setattr(space, "measure", look)
+    monkeypatch.setattr(disk_space, "measure", look)
 
 
 @virtual_time
-async def test_a_watch_warns_once_an_hour_while_there_is_little_room(
+async def test_low_disk_space_is_logged_once_an_hour(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    good = Space(folder=tmp_path, free=1024**3)
-    little = Space(folder=tmp_path, free=1024**3, used=1024**2, days=2.2)
+    good = DiskSpace(folder=tmp_path, free=1024**3)
+    little = DiskSpace(folder=tmp_path, free=1024**3, used=1024**2, days=2.2)
     hourly(monkeypatch, good, little, OSError(5, "Input/output error"), StoreError("it is locked"), little, good)
     store = SQLiteStore(tmp_path / "inbox.db")
     with pytest.raises(asyncio.CancelledError):
         await watch_space(store, keep_days=30.0)
     await store.aclose()
     assert asyncio.get_running_loop().time() == 6 * 3_600.0
-    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert said == [
-        f"little room: {little}. Free some, keep events for fewer days, or deliveries will be answered 503.",
-        "how much room the store has is not known: [Errno 5] Input/output error",
-        "how much room the store has is not known: it is locked",
-        f"little room: {little}. Free some, keep events for fewer days, or deliveries will be answered 503.",
-    ]
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 4
+    said("serve: warnings about disk space", "\n".join(warnings).replace(str(tmp_path), "/var/lib"))
     assert {record.name for record in caplog.records} == {"webhooks.listener"}
 
 

@@ -1,4 +1,4 @@
-"""The armoured server over raw sockets: what hostile peers get, and that healthy ones go on."""
+"""The hardened server over raw sockets: hostile peers are refused, and healthy ones continue."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ import trustme
 
 from tests.stepped_time import SteppedTime
 from tests.webhooks.fakes import FakeSource
-from webhooks.ingress.armour import ArmouredServer
 from webhooks.ingress.base import Reply
 from webhooks.ingress.connection import Connection
-from webhooks.ingress.limits import ArmourLimits
+from webhooks.ingress.hardened_server import HardenedServer
+from webhooks.ingress.limits import ServerLimits
 from webhooks.ingress.peers import Networks
 from webhooks.receiver import Receiver
 from webhooks.store.memory import MemoryStore
 
 HEALTHY = b"POST /hook HTTP/1.1\r\nHost: here\r\nContent-Length: 5\r\n\r\nhello"
-SLOWEST = ArmourLimits(
+SLOWEST = ServerLimits(
     header_seconds=9,
     answer_seconds=9,
     idle_seconds=9,
@@ -42,7 +42,7 @@ SLOWEST = ArmourLimits(
 
 
 class Inbox(Receiver):
-    """Stand where the receiver stands, and be held up."""
+    """A receiver that can be held up."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(options.pop("source", None) or FakeSource(), MemoryStore(), **options)
@@ -69,9 +69,9 @@ class Inbox(Receiver):
 
 
 class Running:
-    """A server on a loopback port, and raw clients of it."""
+    """A server on a loopback port, with raw clients."""
 
-    def __init__(self, server: ArmouredServer, inbox: Inbox, port: int) -> None:
+    def __init__(self, server: HardenedServer, inbox: Inbox, port: int) -> None:
         self.server = server
         self.inbox = inbox
         self.port = port
@@ -80,7 +80,7 @@ class Running:
         return await asyncio.open_connection("127.0.0.1", self.port, local_addr=(source, 0))
 
     async def until_closed(self, data: bytes, source: str = "127.0.0.1") -> bytes:
-        """Send bytes, and return everything that comes back until the server closes."""
+        """Send bytes, and return everything received until the server closes."""
         reader, writer = await self.connect(source)
         try:
             writer.write(data)
@@ -94,7 +94,7 @@ class Running:
 
     @property
     def connections(self) -> list[Connection]:
-        return cast("list[Connection]", list(self.server._watch._open))
+        return cast("list[Connection]", list(self.server._sweeper._open))
 
     @property
     def refused(self) -> Mapping[str, int]:
@@ -103,7 +103,7 @@ class Running:
 
 @asynccontextmanager
 async def serving(
-    limits: ArmourLimits = SLOWEST,
+    limits: ServerLimits = SLOWEST,
     *,
     trusted: Networks | None = None,
     allowed: Networks | None = None,
@@ -111,16 +111,16 @@ async def serving(
     **options: Any,
 ) -> AsyncIterator[Running]:
     inbox = Inbox(**options)
-    armour = ArmouredServer({"/hook": inbox}, limits=limits, trusted=trusted, allowed=allowed)
-    listening = await asyncio.get_running_loop().create_server(armour, "127.0.0.1", 0, backlog=1000)
+    hardened = HardenedServer({"/hook": inbox}, limits=limits, trusted=trusted, allowed=allowed)
+    listening = await asyncio.get_running_loop().create_server(hardened, "127.0.0.1", 0, backlog=1000)
     if send_buffer:
         listening.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     try:
-        yield Running(armour, inbox, listening.sockets[0].getsockname()[1])
+        yield Running(hardened, inbox, listening.sockets[0].getsockname()[1])
     finally:
         listening.close()
         inbox.go_on.set()
-        await armour.drain(5)
+        await hardened.drain(5)
 
 
 @pytest.fixture(autouse=True)
@@ -141,13 +141,13 @@ def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Let the loop run until a condition holds."""
+    """Run the loop until a condition holds."""
     while not condition():
         await asyncio.sleep(0)
 
 
 async def read_all(reader: asyncio.StreamReader) -> bytes:
-    """Read to the end; a reset is an end too."""
+    """Read to the end; a reset counts as the end."""
     data = b""
     try:
         while block := await reader.read(65536):
@@ -158,7 +158,7 @@ async def read_all(reader: asyncio.StreamReader) -> bytes:
 
 
 async def read_answer(reader: asyncio.StreamReader) -> int:
-    """Read one answer of a connection that stays open, and return its status."""
+    """Read one response of a connection that stays open, and return its status."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
     await reader.readexactly(length)
@@ -172,7 +172,7 @@ async def close(writer: asyncio.StreamWriter) -> None:
 
 
 def status_of(answer: bytes) -> int:
-    """Return the status of an answer, 0 where the connection was closed without one."""
+    """Return the status of a response; 0 if the connection was closed without one."""
     return int(answer.split(b" ", 2)[1]) if answer else 0
 
 
@@ -183,16 +183,16 @@ def request(head: str = "", body: bytes = b"", method: str = "POST", path: str =
     return lines.encode() + b"\r\n" + body
 
 
-async def test_how_long_a_delivery_took_is_told() -> None:
+async def test_the_duration_of_a_delivery_is_observed() -> None:
     seconds: list[float] = []
     inbox = Inbox()
-    armour = ArmouredServer({"/hook": inbox}, limits=SLOWEST, observe=seconds.append)
-    listening = await asyncio.get_running_loop().create_server(armour, "127.0.0.1", 0)
-    running = Running(armour, inbox, listening.sockets[0].getsockname()[1])
+    hardened = HardenedServer({"/hook": inbox}, limits=SLOWEST, observe=seconds.append)
+    listening = await asyncio.get_running_loop().create_server(hardened, "127.0.0.1", 0)
+    running = Running(hardened, inbox, listening.sockets[0].getsockname()[1])
     assert await running.healthy() == 200
     assert len(seconds) == 1
     listening.close()
-    await armour.drain(5)
+    await hardened.drain(5)
 
 
 async def test_a_healthy_delivery_reaches_the_receiver_with_headers_and_bytes_unchanged() -> None:
@@ -205,7 +205,7 @@ async def test_a_healthy_delivery_reaches_the_receiver_with_headers_and_bytes_un
         assert running.inbox.headers["x-webhook-signature"] == "k,abc"
 
 
-async def test_a_connection_serves_one_delivery_after_the_other() -> None:
+async def test_a_connection_serves_several_deliveries() -> None:
     async with serving() as running:
         reader, writer = await running.connect()
         for _ in range(3):
@@ -235,7 +235,7 @@ async def test_deliveries_pipelined_behind_a_body_in_two_pieces_are_all_answered
         assert running.inbox.bodies == [b"00", *(b"%d" % number for number in range(1, 200))]
 
 
-async def test_a_body_whose_head_was_pipelined_is_read_on() -> None:
+async def test_a_body_whose_headers_were_pipelined_is_read() -> None:
     async with serving() as running:
         reader, writer = await running.connect()
         writer.write(HEALTHY + request("Content-Length: 5\r\n"))
@@ -246,7 +246,7 @@ async def test_a_body_whose_head_was_pipelined_is_read_on() -> None:
         assert running.inbox.bodies == [b"hello"] * 3
 
 
-async def test_a_body_in_chunks_and_slow_pieces_arrives_whole() -> None:
+async def test_a_chunked_body_in_slow_pieces_arrives_whole() -> None:
     async with serving() as running:
         reader, writer = await running.connect()
         for piece in (request("Transfer-Encoding: chunked\r\n"), b"3\r\nhel\r\n", b"2\r\nlo\r\n", b"0\r\n\r\n"):
@@ -257,7 +257,7 @@ async def test_a_body_in_chunks_and_slow_pieces_arrives_whole() -> None:
         assert running.inbox.bodies == [b"hello"]
 
 
-async def test_a_peer_that_asks_first_is_told_to_continue() -> None:
+async def test_expect_100_continue_is_answered() -> None:
     async with serving() as running:
         reader, writer = await running.connect()
         writer.write(request("Expect: 100-continue\r\nContent-Length: 5\r\n"))
@@ -292,7 +292,7 @@ async def test_a_peer_that_asks_first_is_told_to_continue() -> None:
         (request("Bad Header: y\r\n"), 400, "malformed"),
     ],
 )
-async def test_a_hostile_request_gets_its_answer_and_the_connection_closes(data: bytes, status: int, reason: str) -> None:
+async def test_a_hostile_request_is_refused_and_its_connection_closed(data: bytes, status: int, reason: str) -> None:
     async with serving() as running:
         answer = await running.until_closed(data)
         assert status_of(answer) == status
@@ -301,17 +301,17 @@ async def test_a_hostile_request_gets_its_answer_and_the_connection_closes(data:
         assert await running.healthy() == 200
 
 
-async def test_a_wrong_method_is_told_the_right_one() -> None:
+async def test_a_wrong_method_gets_the_allowed_one() -> None:
     async with serving() as running:
         assert b"\r\nallow: post\r\n" in (await running.until_closed(request(method="DELETE"))).lower()
 
 
-async def test_the_identity_encoding_is_no_encoding() -> None:
+async def test_the_identity_encoding_is_accepted() -> None:
     async with serving() as running:
         assert status_of(await running.until_closed(request("Content-Encoding: identity\r\nConnection: close\r\n", b"x"))) == 200
 
 
-async def test_a_body_of_exactly_the_limit_is_taken() -> None:
+async def test_a_body_of_exactly_the_limit_is_accepted() -> None:
     async with serving() as running:
         assert status_of(await running.until_closed(request("Connection: close\r\n", b"x" * 262_144))) == 200
 
@@ -324,7 +324,7 @@ async def test_an_upgrade_is_not_followed() -> None:
         assert (status_of(answer), answer.count(b"HTTP/1.1 ")) == (405, 1)
 
 
-async def test_500_connections_that_never_finish_their_headers_are_closed_and_healthy_deliveries_go_on() -> None:
+async def test_500_connections_with_unfinished_headers_are_closed_and_healthy_deliveries_continue() -> None:
     limits = attrs.evolve(SLOWEST, header_seconds=2)
     async with serving(limits) as running:
         slow = [asyncio.ensure_future(running.until_closed(b"POST /hook HTTP/1.1\r\nHost: he")) for _ in range(500)]
@@ -336,7 +336,7 @@ async def test_500_connections_that_never_finish_their_headers_are_closed_and_he
         assert running.refused == {"header_timeout": 500}
 
 
-async def test_500_connections_that_never_finish_their_body_are_closed_and_healthy_deliveries_go_on() -> None:
+async def test_500_connections_with_unfinished_bodies_are_closed_and_healthy_deliveries_continue() -> None:
     async with serving(body_timeout=0.5) as running:
         slow = [asyncio.ensure_future(running.until_closed(request("Content-Length: 100\r\n") + b"x")) for _ in range(500)]
         statuses = set()
@@ -348,7 +348,7 @@ async def test_500_connections_that_never_finish_their_body_are_closed_and_healt
 
 
 @pytest.mark.parametrize("start", [b"POST /hook HTTP/1.1\r\nX: ", request("Content-Length: 100000\r\n")])
-async def test_a_byte_now_and_then_does_not_lengthen_the_time(start: bytes) -> None:
+async def test_a_byte_now_and_then_does_not_extend_a_timeout(start: bytes) -> None:
     async with serving(attrs.evolve(SLOWEST, header_seconds=0.3), body_timeout=0.3) as running:
         reader, writer = await running.connect()
         writer.write(start)
@@ -360,7 +360,7 @@ async def test_a_byte_now_and_then_does_not_lengthen_the_time(start: bytes) -> N
         await close(writer)
 
 
-async def test_a_peer_that_says_nothing_is_closed_without_an_answer() -> None:
+async def test_a_silent_peer_is_closed_without_an_answer() -> None:
     async with serving(attrs.evolve(SLOWEST, header_seconds=0.2)) as running:
         assert await running.until_closed(b"") == b""
         assert running.refused == {}
@@ -372,18 +372,18 @@ async def test_a_connection_idle_after_its_delivery_is_closed() -> None:
 
 
 PROXIES = {"nginx": 60, "AWS ALB": 60, "Apache Traffic Server": 120, "caddy": 120, "GCP": 600, "Cloudflare": 900}
-"""Seconds for which they keep an idle connection to the server behind them by default."""
+"""Default idle timeouts of connections to a backend, in seconds."""
 
 
-def test_idle_connections_are_kept_longer_than_by_any_common_proxy() -> None:
-    assert ArmourLimits().idle_seconds > max(PROXIES.values())
+def test_the_idle_timeout_exceeds_that_of_common_proxies() -> None:
+    assert ServerLimits().idle_seconds > max(PROXIES.values())
 
 
 @pytest.mark.parametrize(
-    ("limits", "silence"), [(ArmourLimits(), max(PROXIES.values())), (ArmourLimits(idle_seconds=7_200), 7_000)]
+    ("limits", "silence"), [(ServerLimits(), max(PROXIES.values())), (ServerLimits(idle_seconds=7_200), 7_000)]
 )
-async def test_a_connection_can_be_used_after_the_longest_silence_of_a_proxy(
-    limits: ArmourLimits, silence: float, stepped_time: SteppedTime
+async def test_a_connection_can_be_used_after_the_longest_idle_time_of_a_proxy(
+    limits: ServerLimits, silence: float, stepped_time: SteppedTime
 ) -> None:
     async with serving(limits) as running:
         reader, writer = await running.connect()
@@ -391,13 +391,13 @@ async def test_a_connection_can_be_used_after_the_longest_silence_of_a_proxy(
             writer.write(HEALTHY)
             assert await read_answer(reader) == 200
             stepped_time.at += silence
-            running.server._watch._sweep()
+            running.server._sweeper._sweep()
             for _ in range(3):  # timers that are due run
                 await asyncio.sleep(0)
         await close(writer)
 
 
-async def test_headers_without_end_are_cut_at_their_size() -> None:
+async def test_endless_headers_are_refused_at_their_size() -> None:
     async with serving() as running:
         reader, writer = await running.connect()
         writer.write(b"POST /hook HTTP/1.1\r\nHost: here\r\n")
@@ -412,7 +412,7 @@ async def test_headers_without_end_are_cut_at_their_size() -> None:
         await close(writer)
 
 
-async def test_a_body_without_end_is_refused_closed_and_takes_no_memory() -> None:
+async def test_an_endless_body_is_refused_closed_and_takes_no_memory() -> None:
     async with serving() as running:
         reader, writer = await running.connect()
         answer = asyncio.ensure_future(read_all(reader))
@@ -435,7 +435,7 @@ async def test_a_body_without_end_is_refused_closed_and_takes_no_memory() -> Non
         assert running.refused == {"size": 1}
 
 
-async def test_a_gzip_bomb_is_never_inflated() -> None:
+async def test_a_gzip_bomb_is_never_decompressed() -> None:
     bomb = gzip.compress(b"\x00" * 50_000_000)
     async with serving() as running:
         tracemalloc.start()
@@ -447,7 +447,7 @@ async def test_a_gzip_bomb_is_never_inflated() -> None:
         assert peak < 4_000_000
 
 
-async def test_a_peer_that_takes_no_answers_is_cut_off() -> None:
+async def test_a_peer_that_reads_no_answers_is_aborted() -> None:
     async with serving(attrs.evolve(SLOWEST, answer_seconds=0.3)) as running:
         reader, writer = await running.connect()
         cast("asyncio.Transport", writer.transport).pause_reading()
@@ -465,7 +465,7 @@ async def test_a_peer_that_takes_no_answers_is_cut_off() -> None:
         del reader
 
 
-async def test_a_peer_that_sends_faster_than_it_is_answered_is_read_from_no_faster() -> None:
+async def test_a_peer_that_sends_faster_than_it_is_answered_is_not_read_faster() -> None:
     async with serving() as running:
         loop = asyncio.get_running_loop()
         client = socket.socket()
@@ -488,7 +488,7 @@ async def test_a_peer_that_sends_faster_than_it_is_answered_is_read_from_no_fast
         assert held < 1_000_000
 
 
-async def test_random_bytes_get_a_refusal_or_nothing_and_never_a_server_error() -> None:
+async def test_random_bytes_never_get_a_server_error() -> None:
     chance = random.Random(20240229)
     alphabet = [
         b"POST ",
@@ -529,14 +529,14 @@ async def test_hostile_requests_leave_one_log_line_and_no_traceback(caplog: pyte
     assert "secret-looking" not in caplog.text
 
 
-async def test_a_fault_behind_the_server_is_a_500_with_its_traceback_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_bug_is_answered_500_with_its_traceback_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     async with serving() as running:
         running.inbox.fault = RuntimeError("a bug")
         assert status_of(await running.until_closed(HEALTHY)) == 500
     assert "a bug" in caplog.text
 
 
-async def test_a_peer_that_hangs_up_does_not_cancel_the_handler() -> None:
+async def test_a_disconnect_does_not_cancel_the_handler() -> None:
     async with serving() as running:
         running.inbox.go_on.clear()
         _, writer = await running.connect()
@@ -549,7 +549,7 @@ async def test_a_peer_that_hangs_up_does_not_cancel_the_handler() -> None:
         assert running.inbox.bodies == [b"hello"]
 
 
-async def test_requests_that_nobody_waits_for_are_let_go_without_the_garbage_collector() -> None:
+async def test_abandoned_requests_are_freed_without_the_garbage_collector() -> None:
     gc.collect()
     gc.disable()
     try:
@@ -572,14 +572,14 @@ async def test_requests_that_nobody_waits_for_are_let_go_without_the_garbage_col
 
 
 class Choosy(FakeSource):
-    """A source that sees at the headers who cannot have signed."""
+    """A source that rejects unknown keys by the headers."""
 
     def admits(self, headers: Mapping[str, str]) -> bool:
         return "x-fake-signature" in headers
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 200000", "Transfer-Encoding: chunked"])
-async def test_a_stranger_is_refused_and_its_connection_closed_before_its_body(framing: str) -> None:
+async def test_an_unadmitted_request_is_refused_and_closed_before_its_body(framing: str) -> None:
     async with serving(source=Choosy()) as running:
         answer = await running.until_closed(f"POST /hook HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n1".encode())
         assert status_of(answer) == 401
@@ -587,7 +587,7 @@ async def test_a_stranger_is_refused_and_its_connection_closed_before_its_body(f
         assert running.refused["missing"] == 1
 
 
-async def test_a_peer_that_hangs_up_inside_its_body_delivers_nothing() -> None:
+async def test_a_disconnect_inside_a_body_delivers_nothing() -> None:
     async with serving() as running:
         _, writer = await running.connect()
         writer.write(request("Content-Length: 10\r\n") + b"hel")
@@ -599,7 +599,7 @@ async def test_a_peer_that_hangs_up_inside_its_body_delivers_nothing() -> None:
         assert running.refused == {"broken": 1}
 
 
-async def test_one_peer_cannot_hold_more_connections_than_its_share_and_others_go_on() -> None:
+async def test_one_peer_cannot_exceed_its_quota_and_others_continue() -> None:
     async with serving(attrs.evolve(SLOWEST, connections_per_peer=3)) as running:
         held = [await running.connect("127.0.0.9") for _ in range(5)]
         await until(lambda: running.refused.get("evicted") == 2)
@@ -613,7 +613,7 @@ async def test_one_peer_cannot_hold_more_connections_than_its_share_and_others_g
         assert running.refused == {"evicted": 2}
 
 
-async def test_who_was_answered_and_is_idle_gives_way_without_a_word_that_its_next_request_would_be_answered_with() -> None:
+async def test_an_idle_connection_is_evicted_without_a_response_that_would_answer_its_next_request() -> None:
     async with serving(attrs.evolve(SLOWEST, connections=1)) as running:
         reader, writer = await running.connect()
         writer.write(HEALTHY)
@@ -624,7 +624,7 @@ async def test_who_was_answered_and_is_idle_gives_way_without_a_word_that_its_ne
 
 
 @pytest.mark.parametrize("count", [1, 2])
-async def test_who_has_nothing_more_to_send_is_answered_all_that_it_asked_and_then_the_end(count: int) -> None:
+async def test_a_half_closed_connection_gets_all_its_answers_and_is_closed(count: int) -> None:
     async with serving(attrs.evolve(SLOWEST, idle_seconds=900)) as running:
         running.inbox.go_on.clear()
         reader, writer = await running.connect()
@@ -638,14 +638,14 @@ async def test_who_has_nothing_more_to_send_is_answered_all_that_it_asked_and_th
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_who_has_nothing_more_to_send_is_answered_though_the_body_came_after_its_head(chunked: bool) -> None:
+async def test_a_half_closed_connection_is_answered_even_if_its_body_came_after_the_headers(chunked: bool) -> None:
     head, body = "Content-Length: 5\r\n", b"hello"
     if chunked:
         head, body = "Transfer-Encoding: chunked\r\n", b"5\r\nhello\r\n0\r\n\r\n"
     async with serving() as running:
         reader, writer = await running.connect()
         writer.write(request(head))
-        await until(lambda: running.server._bodies._held)
+        await until(lambda: running.server._body_memory._held)
         writer.write(body)
         writer.write_eof()
         assert status_of(await read_all(reader)) == 200
@@ -653,7 +653,7 @@ async def test_who_has_nothing_more_to_send_is_answered_though_the_body_came_aft
         await close(writer)
 
 
-async def test_who_closes_its_half_inside_a_body_is_closed_at_once() -> None:
+async def test_a_connection_half_closed_inside_a_body_is_closed_at_once() -> None:
     async with serving(body_timeout=900) as running:
         reader, writer = await running.connect()
         writer.write(request("Content-Length: 5\r\n") + b"hel")
@@ -665,11 +665,11 @@ async def test_who_closes_its_half_inside_a_body_is_closed_at_once() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 40])
-async def test_who_has_nothing_more_to_send_is_answered_what_it_pipelined_behind_a_long_body(count: int) -> None:
+async def test_a_half_closed_connection_is_answered_requests_pipelined_after_a_long_body(count: int) -> None:
     async with serving(attrs.evolve(SLOWEST, idle_seconds=900)) as running:
         reader, writer = await running.connect()
         writer.write(request("Content-Length: 9000\r\n") + b"x")
-        await until(lambda: running.server._bodies._held)
+        await until(lambda: running.server._body_memory._held)
         writer.write(b"x" * 8_999 + HEALTHY * count)
         writer.write_eof()
         assert (await read_all(reader)).count(b"HTTP/1.1 200 OK\r\n") == 1 + count
@@ -683,14 +683,14 @@ async def test_a_refused_body_that_was_pipelined_is_read_to_its_end() -> None:
         writer.write(HEALTHY)
         await running.inbox.entered.wait()
         writer.write(request("Content-Length: 300000\r\n") + b"x" * 300_000)
-        await until(lambda: any(connection.ahead for connection in running.connections))
+        await until(lambda: any(connection.pipelined for connection in running.connections))
         running.inbox.go_on.set()
         assert await read_answer(reader) == 200
         assert status_of(await reader.read()) == 413
         await close(writer)
 
 
-async def test_when_all_places_are_taken_a_connection_without_a_request_gives_way() -> None:
+async def test_when_all_slots_are_taken_a_connection_without_a_request_is_evicted() -> None:
     async with serving(attrs.evolve(SLOWEST, connections=5)) as running:
         held = [await running.connect() for _ in range(5)]
         for _, writer in held:
@@ -701,7 +701,7 @@ async def test_when_all_places_are_taken_a_connection_without_a_request_gives_wa
             await close(writer)
 
 
-async def test_when_all_places_are_taken_by_requests_a_further_connection_is_refused() -> None:
+async def test_when_all_slots_are_taken_by_requests_a_newcomer_is_refused() -> None:
     async with serving(attrs.evolve(SLOWEST, connections=2)) as running:
         running.inbox.go_on.clear()
         busy = [asyncio.ensure_future(running.healthy()) for _ in range(2)]
@@ -712,7 +712,7 @@ async def test_when_all_places_are_taken_by_requests_a_further_connection_is_ref
         assert running.refused == {"connections": 1}
 
 
-async def test_who_is_not_allowed_is_refused_before_a_byte_is_read() -> None:
+async def test_an_address_that_is_not_allowed_is_refused_before_a_byte_is_read() -> None:
     async with serving(allowed=Networks(["127.0.0.2/32"])) as running:
         assert status_of(await running.until_closed(b"", "127.0.0.1")) == 403
         assert await running.healthy("127.0.0.2") == 200
@@ -733,7 +733,7 @@ async def test_behind_a_trusted_proxy_the_forwarded_address_must_be_allowed() ->
         assert running.refused == {"address": 3}
 
 
-async def test_a_trusted_proxy_may_hold_many_connections_but_one_client_behind_it_only_its_share() -> None:
+async def test_a_trusted_proxy_may_hold_many_connections_but_one_client_behind_it_only_its_quota() -> None:
     async with serving(attrs.evolve(SLOWEST, connections_per_peer=2), trusted=Networks(["127.0.0.2"])) as running:
 
         async def forwarded(address: str) -> int:
@@ -753,7 +753,7 @@ async def test_a_trusted_proxy_may_hold_many_connections_but_one_client_behind_i
         assert await running.healthy("127.0.0.3") == 200
 
 
-async def test_a_trusted_proxy_that_names_nobody_has_no_share_of_its_own() -> None:
+async def test_a_trusted_proxy_that_forwards_no_address_has_no_quota() -> None:
     async with serving(attrs.evolve(SLOWEST, connections_per_peer=1), trusted=Networks(["127.0.0.1"])) as running:
         running.inbox.go_on.clear()
         busy = [asyncio.ensure_future(running.healthy()) for _ in range(3)]
@@ -762,7 +762,7 @@ async def test_a_trusted_proxy_that_names_nobody_has_no_share_of_its_own() -> No
         assert await asyncio.gather(*busy) == [200, 200, 200]
 
 
-async def test_draining_answers_what_is_under_way_and_what_arrives_on_open_connections() -> None:
+async def test_draining_answers_requests_in_progress_and_new_ones_on_open_connections() -> None:
     async with serving(attrs.evolve(SLOWEST, drain_grace_seconds=1)) as running:
         running.inbox.go_on.clear()
         under_way = asyncio.ensure_future(running.until_closed(HEALTHY))
@@ -790,7 +790,7 @@ async def test_draining_closes_idle_connections_after_the_grace() -> None:
         await close(writer)
 
 
-async def test_draining_gives_up_at_its_time_and_acknowledges_nothing_it_cut_off() -> None:
+async def test_draining_ends_at_its_timeout_and_acknowledges_nothing_it_aborts() -> None:
     async with serving() as running:
         running.inbox.go_on.clear()
         stuck = asyncio.ensure_future(running.until_closed(HEALTHY))
@@ -800,7 +800,7 @@ async def test_draining_gives_up_at_its_time_and_acknowledges_nothing_it_cut_off
         assert running.inbox.bodies == []
 
 
-async def test_a_body_that_turns_bad_on_its_way_is_refused_at_once() -> None:
+async def test_a_body_that_becomes_malformed_is_refused_at_once() -> None:
     async with serving() as running:
         reader, writer = await running.connect()
         writer.write(request("Transfer-Encoding: chunked\r\n") + b"3\r\nhel\r\n")
@@ -813,13 +813,13 @@ async def test_a_body_that_turns_bad_on_its_way_is_refused_at_once() -> None:
         assert running.inbox.bodies == []
 
 
-async def test_a_small_body_in_chunks_is_measured_too() -> None:
+async def test_a_small_chunked_body_is_measured_too() -> None:
     async with serving(max_body=1000) as running:
         data = request("Transfer-Encoding: chunked\r\n", b"3e9\r\n" + b"x" * 1001 + b"\r\n0\r\n\r\n")
         assert status_of(await running.until_closed(data)) == 413
 
 
-async def test_a_refused_peer_that_does_not_even_read_the_refusal_is_cut_off() -> None:
+async def test_a_refused_peer_that_does_not_read_its_refusal_is_aborted() -> None:
     async with serving(send_buffer=4096) as running:
         running.inbox.words = b"x" * 16_000
         client = socket.socket()
@@ -835,7 +835,7 @@ async def test_a_refused_peer_that_does_not_even_read_the_refusal_is_cut_off() -
         assert running.refused == {"malformed": 1}
 
 
-async def test_a_refused_peer_that_vanishes_leaves_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_refused_peer_that_disconnects_leaves_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
     async with serving() as running:
         reader, writer = await running.connect()
         writer.write(request("Content-Length: 262145\r\n"))
@@ -849,8 +849,8 @@ async def test_a_refused_peer_that_vanishes_leaves_no_traceback(caplog: pytest.L
 
 async def test_over_tls_deliveries_arrive_and_plain_bytes_are_dropped(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     inbox = Inbox()
-    armour = ArmouredServer({"/hook": inbox}, limits=SLOWEST)
-    listening = await asyncio.get_running_loop().create_server(armour, "127.0.0.1", 0, ssl=tls[0])
+    hardened = HardenedServer({"/hook": inbox}, limits=SLOWEST)
+    listening = await asyncio.get_running_loop().create_server(hardened, "127.0.0.1", 0, ssl=tls[0])
     port = listening.sockets[0].getsockname()[1]
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(HEALTHY)
@@ -861,16 +861,16 @@ async def test_over_tls_deliveries_arrive_and_plain_bytes_are_dropped(tls: tuple
     assert await read_answer(reader) == 200
     await close(writer)
     listening.close()
-    await armour.drain(5)
+    await hardened.drain(5)
 
 
-async def test_over_tls_a_peer_that_leaves_while_it_is_not_read_from_is_let_go(
+async def test_over_tls_a_peer_that_leaves_while_reading_is_paused_is_removed(
     tls: tuple[ssl.SSLContext, ssl.SSLContext], caplog: pytest.LogCaptureFixture
 ) -> None:
     inbox = Inbox()
     inbox.go_on.clear()
-    armour = ArmouredServer({"/hook": inbox}, limits=SLOWEST)
-    listening = await asyncio.get_running_loop().create_server(armour, "127.0.0.1", 0, ssl=tls[0])
+    hardened = HardenedServer({"/hook": inbox}, limits=SLOWEST)
+    listening = await asyncio.get_running_loop().create_server(hardened, "127.0.0.1", 0, ssl=tls[0])
     port = listening.sockets[0].getsockname()[1]
     _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls[1], server_hostname="localhost")
     writer.write(HEALTHY.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
@@ -879,16 +879,16 @@ async def test_over_tls_a_peer_that_leaves_while_it_is_not_read_from_is_let_go(
     writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
     await asyncio.sleep(0.1)  # for the end to arrive, which asyncio keeps to itself
     inbox.go_on.set()
-    while armour.open_connections:
+    while hardened.open_connections:
         await asyncio.sleep(0.01)
     assert [record for record in caplog.records if record.exc_info] == []
     writer.transport.abort()
     await asyncio.sleep(0)
     listening.close()
-    await armour.drain(5)
+    await hardened.drain(5)
 
 
-async def test_a_refused_peer_that_leaves_in_the_turn_of_its_last_bytes_leaves_no_traceback(
+async def test_a_refused_peer_that_disconnects_with_its_last_bytes_leaves_no_traceback(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with serving() as running:

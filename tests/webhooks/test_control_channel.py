@@ -1,4 +1,4 @@
-"""What a supervisor and its workers tell each other, and what it makes of it."""
+"""The control channel between supervisor and workers, and the sums of their metrics."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from webhooks.cli.control import Channel, settings_from_json, settings_to_json
+from webhooks.cli.control_channel import Channel, settings_from_json, settings_to_json
+from webhooks.cli.metrics import cumulative, summed
 from webhooks.cli.settings import AdminSettings, ForwardSettings, ListenerSettings, PollSettings, TlsSettings
 from webhooks.cli.sources import SourceSpec
-from webhooks.cli.totals import growing, summed
 from webhooks.cli.unix_socket import UnixSettings
-from webhooks.ingress.limits import ArmourLimits
+from webhooks.ingress.limits import ServerLimits
 
 
 async def pair() -> tuple[Channel, Channel]:
@@ -31,7 +31,7 @@ async def test_settings_arrive_as_they_were_sent() -> None:
         admin=AdminSettings(token_file=Path("token")),
         forward=ForwardSettings(url="http://127.0.0.1:9/", attempts=3, timeout=0.5),
         poll=PollSettings(scope="a", max_per_second=7.5),
-        limits=ArmourLimits(connections=7),
+        limits=ServerLimits(connections=7),
         trusted=("10.0.0.0/8",),
         keep_days=0.5,
         workers=3,
@@ -62,7 +62,7 @@ async def test_a_channel_ends_with_the_other_process() -> None:
     there.close()
 
 
-async def test_half_a_message_is_none() -> None:
+async def test_half_a_message_is_dropped() -> None:
     one, other = socket.socketpair()
     there = await Channel.over(other)
     with one:
@@ -71,7 +71,7 @@ async def test_half_a_message_is_none() -> None:
     there.close()
 
 
-async def test_a_message_without_end_is_refused() -> None:
+async def test_an_endless_message_is_refused() -> None:
     here, there = await pair()
     here.send({"do": "x" * (1 << 20)})
     with pytest.raises(ValueError, match="limit"):
@@ -81,7 +81,7 @@ async def test_a_message_without_end_is_refused() -> None:
     await asyncio.sleep(0)
 
 
-def test_processes_are_added_up_sample_by_sample_and_what_ended_keeps_what_only_grows() -> None:
+def test_metrics_are_summed_and_ended_processes_keep_their_cumulative_ones() -> None:
     def families(path: str, count: float) -> list[object]:
         return [
             ["taken", "Deliveries.", "counter", [["taken_total", {"path": path}, count]]],
@@ -94,4 +94,4 @@ def test_processes_are_added_up_sample_by_sample_and_what_ended_keeps_what_only_
         ["open", "Connections.", "gauge", [["open", {}, 7.0]]],
         ["time", "Seconds.", "histogram", [["time_bucket", {"le": "+Inf"}, 7.0], ["time_sum", {}, 3.5]]],
     ]
-    assert [name for name, *_ in growing(families("/a", 1.0))] == ["taken", "time"]
+    assert [name for name, *_ in cumulative(families("/a", 1.0))] == ["taken", "time"]

@@ -1,4 +1,4 @@
-"""Where TLS comes in: who never shakes hands holds nothing that others need."""
+"""The acceptor: peers that never finish a TLS handshake hold nothing that others need."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import attrs
 import pytest
 import trustme
 
-from webhooks.ingress.armour import ArmouredServer
-from webhooks.ingress.gate import Gate
-from webhooks.ingress.limits import ArmourLimits
+from webhooks.ingress.acceptor import Acceptor
+from webhooks.ingress.hardened_server import HardenedServer
+from webhooks.ingress.limits import ServerLimits
 from webhooks.ingress.peers import Networks
 
-LIMITS = ArmourLimits(header_seconds=9, linger_seconds=0.1, drain_grace_seconds=0.1)
+LIMITS = ServerLimits(header_seconds=9, linger_seconds=0.1, drain_grace_seconds=0.1)
 REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
 
 Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -36,20 +36,20 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 class Running:
-    """A gate on a loopback port, and clients of it."""
+    """An acceptor on a loopback port, with clients."""
 
-    def __init__(self, gate: Gate, armour: ArmouredServer, port: int, client: ssl.SSLContext) -> None:
-        self.gate = gate
-        self.armour = armour
+    def __init__(self, acceptor: Acceptor, hardened: HardenedServer, port: int, client: ssl.SSLContext) -> None:
+        self.acceptor = acceptor
+        self.hardened = hardened
         self.port = port
         self.client = client
 
     async def silent(self, source: str = "127.0.0.1") -> Pair:
-        """Connect, and say nothing."""
+        """Connect, and send nothing."""
         return await asyncio.open_connection("127.0.0.1", self.port, local_addr=(source, 0))
 
     async def opened(self, source: str = "127.0.0.1") -> Pair:
-        """Shake hands, and say nothing else."""
+        """Complete a handshake, and send nothing else."""
         return await asyncio.open_connection(
             "127.0.0.1", self.port, local_addr=(source, 0), ssl=self.client, server_hostname="localhost"
         )
@@ -63,30 +63,30 @@ class Running:
         return int(answer.split(b" ", 2)[1])
 
     async def at_it(self, number: int) -> None:
-        """Return once so many are at shaking hands."""
-        while self.gate.shaking != number:
+        """Wait until this many handshakes are in progress."""
+        while self.acceptor.pending_handshakes != number:
             await asyncio.sleep(0)
 
 
 @asynccontextmanager
 async def serving(
     contexts: tuple[ssl.SSLContext | None, ssl.SSLContext],
-    limits: ArmourLimits = LIMITS,
+    limits: ServerLimits = LIMITS,
     listening: socket.socket | None = None,
     **options: Any,
 ) -> AsyncIterator[Running]:
-    armour = ArmouredServer({}, limits=limits)
-    gate = Gate(armour, contexts[0], limits=limits, refusals=armour.refusals, **options)
+    hardened = HardenedServer({}, limits=limits)
+    acceptor = Acceptor(hardened, contexts[0], limits=limits, refusals=hardened.refusals, **options)
     listening = socket.socket() if listening is None else listening
     listening.bind(("127.0.0.1", 0))
     listening.listen(100)
     listening.setblocking(False)
-    gate.open([listening])
+    acceptor.open([listening])
     try:
-        yield Running(gate, armour, listening.getsockname()[1], contexts[1])
+        yield Running(acceptor, hardened, listening.getsockname()[1], contexts[1])
     finally:
-        await gate.aclose()
-        await armour.drain(5)
+        await acceptor.aclose()
+        await hardened.drain(5)
 
 
 async def close(writer: asyncio.StreamWriter) -> None:
@@ -96,21 +96,21 @@ async def close(writer: asyncio.StreamWriter) -> None:
 
 
 async def ended(pair: Pair) -> bool:
-    """Return once the server has closed."""
+    """Wait until the server has closed the connection."""
     with suppress(ConnectionError):
         assert b"HTTP" not in await pair[0].read()
     await close(pair[1])
     return True
 
 
-async def test_who_speaks_tls_is_served(contexts: Any) -> None:
+async def test_a_tls_connection_is_served(contexts: Any) -> None:
     async with serving(contexts) as running:
         assert await running.status() == 404
         assert await asyncio.gather(*(running.status() for _ in range(20))) == [404] * 20
         await running.at_it(0)
 
 
-async def test_one_peer_cannot_be_at_it_more_often_than_its_share_and_the_longest_of_its_own_gives_way(contexts: Any) -> None:
+async def test_a_peer_beyond_its_quota_of_handshakes_loses_its_oldest_one(contexts: Any) -> None:
     async with serving(contexts, attrs.evolve(LIMITS, connections_per_peer=3)) as running:
         other = await running.silent("127.0.0.8")
         await running.at_it(1)
@@ -122,39 +122,39 @@ async def test_one_peer_cannot_be_at_it_more_often_than_its_share_and_the_longes
         assert await running.status("127.0.0.1") == 404
         for _, writer in (other, *held[1:]):
             await close(writer)
-        assert running.armour.refusals.total["handshakes_per_peer"] == 1
+        assert running.hardened.refusals.total["handshakes_per_peer"] == 1
 
 
-async def test_when_all_handshakes_are_taken_the_longest_at_it_gives_way_and_connections_are_no_fewer(contexts: Any) -> None:
+async def test_beyond_the_limit_of_handshakes_the_oldest_is_evicted_and_connections_stay_open(contexts: Any) -> None:
     async with serving(contexts, attrs.evolve(LIMITS, handshakes=3)) as running:
         opened = [await running.opened() for _ in range(5)]
         held = [await running.silent(f"127.0.0.{number}") for number in range(2, 5)]
         await running.at_it(3)
         assert await running.status() == 404
-        assert running.armour.refusals.total["evicted"] == 1
-        (evicted,) = [each for each in running.armour.refusals.newest_first() if each.reason == "evicted"]
+        assert running.hardened.refusals.total["evicted"] == 1
+        (evicted,) = [each for each in running.hardened.refusals.newest_first() if each.reason == "evicted"]
         assert evicted.peer == "127.0.0.2"
         assert await ended(held[0])
-        assert running.armour.open_connections == 5
+        assert running.hardened.open_connections == 5
         for _, writer in (*held[1:], *opened):
             await close(writer)
 
 
-async def test_when_all_handshakes_are_taken_a_peer_with_many_gives_way_before_one_with_few(contexts: Any) -> None:
+async def test_beyond_the_limit_of_handshakes_a_peer_with_many_loses_one_before_a_peer_with_few(contexts: Any) -> None:
     async with serving(contexts, attrs.evolve(LIMITS, handshakes=3)) as running:
         alone = await running.silent("127.0.0.2")
         await running.at_it(1)
         many = [await running.silent("127.0.0.3") for _ in range(2)]
         await running.at_it(3)
         assert await running.status() == 404
-        (evicted,) = [each for each in running.armour.refusals.newest_first() if each.reason == "evicted"]
+        (evicted,) = [each for each in running.hardened.refusals.newest_first() if each.reason == "evicted"]
         assert evicted.peer == "127.0.0.3"
         assert await ended(many[0])
         for _, writer in (alone, many[1]):
             await close(writer)
 
 
-async def test_a_trusted_proxy_has_no_share(contexts: Any) -> None:
+async def test_a_trusted_proxy_has_no_quota(contexts: Any) -> None:
     async with serving(contexts, attrs.evolve(LIMITS, connections_per_peer=1), trusted=Networks(["127.0.0.1"])) as running:
         held = [await running.silent() for _ in range(3)]
         await running.at_it(3)
@@ -162,13 +162,13 @@ async def test_a_trusted_proxy_has_no_share(contexts: Any) -> None:
             await close(writer)
 
 
-async def test_hands_that_are_not_shaken_in_time_are_let_go(contexts: Any) -> None:
+async def test_a_handshake_times_out(contexts: Any) -> None:
     async with serving(contexts, attrs.evolve(LIMITS, header_seconds=0.05)) as running:
         assert await ended(await running.silent())
-        assert running.armour.refusals.total["handshake"] == 1
+        assert running.hardened.refusals.total["handshake"] == 1
 
 
-async def test_what_is_no_tls_is_dropped_without_a_word(contexts: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_bytes_other_than_tls_are_dropped_without_an_answer(contexts: Any, caplog: pytest.LogCaptureFixture) -> None:
     async with serving(contexts) as running:
         reader, writer = await running.silent()
         writer.write(REQUEST)
@@ -176,16 +176,16 @@ async def test_what_is_no_tls_is_dropped_without_a_word(contexts: Any, caplog: p
     assert all(record.exc_info is None for record in caplog.records)
 
 
-async def test_at_the_end_nobody_is_left_at_it(contexts: Any) -> None:
+async def test_closing_cancels_handshakes(contexts: Any) -> None:
     async with serving(contexts) as running:
         held = [await running.silent() for _ in range(3)]
         await running.at_it(3)
-        await running.gate.close()
-        assert running.gate.shaking == 3
+        await running.acceptor.close()
+        assert running.acceptor.pending_handshakes == 3
         with pytest.raises(ConnectionRefusedError):
             await running.silent()
-        await running.gate.aclose()
-        await running.gate.aclose()
+        await running.acceptor.aclose()
+        await running.acceptor.aclose()
         assert [await ended(pair) for pair in held] == [True] * 3
 
 
@@ -200,7 +200,7 @@ class Troubled(socket.socket):
         return super().accept()
 
 
-async def test_in_trouble_it_waits_and_goes_on(contexts: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_after_an_error_it_pauses_and_resumes(contexts: Any, caplog: pytest.LogCaptureFixture) -> None:
     loop = asyncio.get_running_loop()
     listening = Troubled()
     trouble = OSError(errno.EMFILE, "Too many open files")
@@ -210,10 +210,10 @@ async def test_in_trouble_it_waits_and_goes_on(contexts: Any, caplog: pytest.Log
         async with serving(contexts, listening=listening) as running:
             assert await running.status() == 404
     assert loop.time() - began_at >= 0.4  # for a file to come free
-    assert caplog.messages == [f"no further connection could be taken on port {running.port}: Too many open files"]
+    assert caplog.messages == [f"cannot accept connections on port {running.port}: Too many open files; retrying"]
 
 
-async def test_in_trouble_it_can_be_closed(contexts: Any) -> None:
+async def test_it_can_be_closed_during_a_pause(contexts: Any) -> None:
     listening = Troubled()
     listening.troubles = [OSError(errno.EMFILE, "Too many open files")]
     async with serving(contexts, listening=listening) as running:
@@ -223,48 +223,48 @@ async def test_in_trouble_it_can_be_closed(contexts: Any) -> None:
     assert await ended(pair)
 
 
-async def test_hands_that_are_being_shaken_can_be_waited_for(contexts: Any) -> None:
+async def test_closing_can_wait_for_handshakes(contexts: Any) -> None:
     async with serving(contexts) as running:
         asking = asyncio.create_task(running.status())
         await running.at_it(1)
-        await running.gate.close(timeout=9)
-        assert running.gate.shaking == 0
+        await running.acceptor.close(timeout=9)
+        assert running.acceptor.pending_handshakes == 0
         assert await asking == 404
 
 
-async def test_a_plain_connection_that_was_accepted_as_the_gate_closed_is_handed_over(contexts: Any) -> None:
+async def test_a_plain_connection_accepted_while_closing_is_passed_on(contexts: Any) -> None:
     async with serving((None, contexts[1])) as running:
         reader, writer = await running.silent()
         await running.at_it(1)
-        await running.gate.close(timeout=9)
-        assert (running.gate.shaking, running.armour.open_connections) == (0, 1)
+        await running.acceptor.close(timeout=9)
+        assert (running.acceptor.pending_handshakes, running.hardened.open_connections) == (0, 1)
         writer.write(REQUEST)
         assert b" 404 " in await reader.readline()
         await close(writer)
 
 
-async def test_who_gives_way_just_as_its_hands_are_shaken_leaves_its_socket_to_its_transport(
+async def test_a_handshake_evicted_as_it_completes_leaves_its_socket_to_its_transport(
     contexts: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(contexts) as running:
-        admit, sockets = running.armour.admit, []
+        admit, sockets = running.hardened.admit, []
 
         def evicted(connection: Any) -> int | None:
             sockets.append(connection.wire.get_extra_info("socket"))
-            running.gate._let_go(next(iter(running.gate._shaking)), "evicted")
+            running.acceptor._evict(next(iter(running.acceptor._handshakes)), "evicted")
             return admit(connection)
 
-        monkeypatch.setattr(running.armour, "admit", evicted)
+        monkeypatch.setattr(running.hardened, "admit", evicted)
         reader, writer = await running.opened()
         turns = 0
-        while not sockets or running.armour.open_connections:
+        while not sockets or running.hardened.open_connections:
             turns += bool(sockets) and sockets[0].fileno() == -1
             await asyncio.sleep(0)
         assert turns <= 1  # the transport closes it, and tells of that in its next turn
         assert await ended((reader, writer))
 
 
-async def test_plain_connections_have_no_share_of_handshakes(contexts: Any) -> None:
+async def test_plain_connections_have_no_quota_of_handshakes(contexts: Any) -> None:
     limits = attrs.evolve(LIMITS, handshakes=1, connections_per_peer=2)
     async with serving((None, contexts[1]), limits) as running:
         held = [await running.silent() for _ in range(2)]
@@ -274,9 +274,7 @@ async def test_plain_connections_have_no_share_of_handshakes(contexts: Any) -> N
             await close(writer)
 
 
-async def test_where_the_loop_is_busy_more_connections_are_accepted_at_a_time(
-    contexts: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_busy_loop_accepts_larger_batches(contexts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
     real, turns = loop.time, 0
     async with serving((None, contexts[1])) as running:
@@ -285,7 +283,7 @@ async def test_where_the_loop_is_busy_more_connections_are_accepted_at_a_time(
             each.setblocking(False)
             each.connect_ex(("127.0.0.1", running.port))
         monkeypatch.setattr(loop, "time", lambda: real() + 0.01 * turns)  # each turn of the loop takes that much longer
-        while running.armour.open_connections < len(waiting):
+        while running.hardened.open_connections < len(waiting):
             turns += 1
             await asyncio.sleep(0)
         for each in waiting:
@@ -294,17 +292,17 @@ async def test_where_the_loop_is_busy_more_connections_are_accepted_at_a_time(
     assert turns < len(waiting) / 3
 
 
-async def test_nothing_but_a_handshake_is_begun_for_a_peer_that_does_not_shake_hands(
+async def test_no_protocol_is_made_before_the_handshake(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[object] = []
-    make = ArmouredServer.__call__
+    make = HardenedServer.__call__
 
-    def counted(self: ArmouredServer) -> Any:
+    def counted(self: HardenedServer) -> Any:
         made.append(self)
         return make(self)
 
-    monkeypatch.setattr(ArmouredServer, "__call__", counted)
+    monkeypatch.setattr(HardenedServer, "__call__", counted)
     async with serving(contexts) as running:
         silent = await running.silent()
         await running.at_it(1)

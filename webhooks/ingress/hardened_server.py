@@ -1,6 +1,6 @@
-"""The HTTP server of the standalone listener: aiohttp's low-level server behind timers, sizes and counts.
+"""The hardened HTTP server of the standalone listener: aiohttp's low-level server with timeouts, size limits and quotas.
 
-aiohttp's own server waits for ever for a slow peer's headers and body, inflates bodies before a signature can be checked, and
+aiohttp's own server waits for ever for a slow peer's headers and body, decompresses bodies before a signature can be checked, and
 logs a traceback for every hostile request.
 """
 
@@ -14,16 +14,16 @@ from aiohttp import HttpVersion11, web
 
 from rewards_core.clock import loop_time
 from rewards_core.validation import check_callable, check_instance, check_mapping, setting
-from webhooks.ingress.answers import PlainAnswer
 from webhooks.ingress.base import UNSIGNED, Reply
-from webhooks.ingress.body import Bodies
-from webhooks.ingress.connection import PIECE, Connection
-from webhooks.ingress.limits import ArmourLimits
+from webhooks.ingress.body_memory import BodyMemory
+from webhooks.ingress.connection import READ_SIZE, Connection
+from webhooks.ingress.limits import ServerLimits
 from webhooks.ingress.paths import normal_path, path_of
-from webhooks.ingress.peers import Client, Networks, peer_keys, resolve_client
-from webhooks.ingress.places import Phase, Places
-from webhooks.ingress.proxies import WRITTEN_BY_PROXIES, UntoldProxies
-from webhooks.ingress.watch import Watch
+from webhooks.ingress.peers import Client, Networks, quota_keys, resolve_client
+from webhooks.ingress.proxies import PROXY_HEADERS, ProxyDetector
+from webhooks.ingress.responses import PlainResponse
+from webhooks.ingress.slots import ConnectionSlots, Phase
+from webhooks.ingress.sweeper import Sweeper
 from webhooks.refusals import ADVICE, Refusals
 
 if TYPE_CHECKING:
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("webhooks.listener")
 
-_UNHEARD = Reply(status=400, close=True)
-"""Answers a request whose connection has ended already."""
+_CLOSED = Reply(status=400, close=True)
+"""Returned for a request whose connection has already closed."""
 
-_CAME_BEFORE_THE_STORE = frozenset({200, 503})
+_REACHED_THE_STORE = frozenset({200, 503})
 _MAX_HEADERS = 64
-_WAITING_BODY = 2_048
-"""Bytes of a body that aiohttp holds for one who does not read it, before it reads no more from the peer; twice that at most."""
+_AIOHTTP_BODY_BUFFER = 2_048
+"""Bytes of an unread body at which aiohttp pauses reading; it holds up to twice as many."""
 
 
 class _Refused(Exception):
-    """The request gets this answer instead of being delivered."""
+    """Ends a request with this response instead of delivering it."""
 
     def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None, *, advice: str = "") -> None:
         super().__init__(reason)
@@ -51,18 +51,18 @@ class _Refused(Exception):
         self.advice = advice
 
 
-class ArmouredServer(web.Server):
-    """Take deliveries on paths, and let no peer hold what others need.
+class HardenedServer(web.Server):
+    """Receive deliveries by path, and prevent any peer from taking the capacity that others need.
 
-    Give it to `loop.create_server` or `loop.create_unix_server` as the protocol factory.
+    Pass it as the protocol factory to `loop.create_server` or `loop.create_unix_server`.
 
     Args:
-        routes: Path to what takes its deliveries.
-        limits: What one peer may take.
-        trusted: Proxies whose `X-Forwarded-For` is believed; their own connections are not counted against them.
-        allowed: Who may deliver at all, None for everybody.
-        refusals: Where refusals are counted and kept, but for those the receivers count themselves.
-        observe: Hears of each delivery that came before the store how many seconds it took to be verified and kept, or not kept.
+        routes: Receivers by path.
+        limits: Timeouts, sizes and quotas.
+        trusted: Proxies whose `X-Forwarded-For` is trusted; they have no quota themselves.
+        allowed: Addresses that may deliver; None for all.
+        refusals: Records refusals, except those that the receivers record.
+        observe: Called with the seconds that each delivery took to be verified and stored, or to fail in the store.
 
     Raises:
         TypeError: an argument is of another type.
@@ -72,13 +72,13 @@ class ArmouredServer(web.Server):
         self,
         routes: Mapping[str, Intake],
         *,
-        limits: ArmourLimits | None = None,
+        limits: ServerLimits | None = None,
         trusted: Networks | None = None,
         allowed: Networks | None = None,
         refusals: Refusals | None = None,
         observe: Callable[[float], None] = lambda _: None,
     ) -> None:
-        self.limits = setting(limits, "limits", ArmourLimits)
+        self.limits = setting(limits, "limits", ServerLimits)
         self.refusals = check_instance(Refusals(logger) if refusals is None else refusals, "refusals", Refusals)
         self.draining = False
         checked = check_mapping(routes, "routes", "a mapping of paths to receivers")
@@ -88,12 +88,12 @@ class ArmouredServer(web.Server):
         self._behind_proxies = bool(self._trusted)
         self._allowed = None if allowed is None else check_instance(allowed, "allowed", Networks)
         self._observe = check_callable(observe, "observe")
-        self.read_into = memoryview(bytearray(PIECE))
-        self._places = Places(self.limits, self.refusals, loop_time)
-        self._bodies = Bodies(self.limits.buffered_bytes)
-        self._untold_proxies = UntoldProxies(self.limits.connections_per_peer)
+        self.read_buffer = memoryview(bytearray(READ_SIZE))
+        self._slots = ConnectionSlots(self.limits, self.refusals, loop_time)
+        self._body_memory = BodyMemory(self.limits.buffered_bytes)
+        self._proxy_detector = ProxyDetector(self.limits.connections_per_peer)
         self._in_flight = 0
-        self._watch = Watch(self.limits, lambda: self._in_flight, self._free_memory)
+        self._sweeper = Sweeper(self.limits, lambda: self._in_flight, self._free_memory)
         super().__init__(self._serve)
 
     def __call__(self) -> web.RequestHandler:
@@ -106,7 +106,7 @@ class ArmouredServer(web.Server):
             auto_decompress=False,
             lingering_time=self.limits.linger_seconds,
             keepalive_timeout=self.limits.idle_seconds,  # aiohttp's own is shorter
-            read_bufsize=_WAITING_BODY,
+            read_bufsize=_AIOHTTP_BODY_BUFFER,
             max_line_size=4096,
             max_field_size=8190,
             max_headers=_MAX_HEADERS,
@@ -115,54 +115,54 @@ class ArmouredServer(web.Server):
     @property
     def open_connections(self) -> int:
         """How many connections are open now."""
-        return len(self._watch)
+        return len(self._sweeper)
 
     def admit(self, connection: Connection) -> int | None:
-        """Give a new connection a place, or return the status it is refused with."""
-        self._watch.add(connection)
+        """Give a new connection a slot, or return the status to refuse it with."""
+        self._sweeper.add(connection)
         peer = connection.peer
         trusted = peer in self._trusted
         if self._allowed is not None and not trusted and peer not in self._allowed:
             self.refusals.note("address", peer, status=403)
             return 403
-        reason = self._places.enter(connection, () if trusted or peer is None else peer_keys(peer))
+        reason = self._slots.acquire(connection, () if trusted or peer is None else quota_keys(peer))
         if reason is None:
             if not trusted:
-                connection.untold = True
-                self._untold_proxies.look(peer, self._places.beside(connection))
+                connection.proxy_unchecked = True
+                self._proxy_detector.check(peer, self._slots.connections_of_peer(connection))
             return None
         self.refusals.note(reason, peer, status=429)
         return 429
 
     def evict(self, connection: Connection) -> None:
-        """End a connection, for others to have its place and its memory at once."""
-        self._places.evict(connection)
+        """Close a connection to free its slot and memory."""
+        self._slots.evict(connection)
 
-    def forget(self, connection: Connection) -> None:
-        """Count a connection no longer."""
-        self._places.leave(connection)
-        self._bodies.release(connection)
-        self._watch.remove(connection)
+    def remove(self, connection: Connection) -> None:
+        """Stop counting a closed connection."""
+        self._slots.release(connection)
+        self._body_memory.release(connection)
+        self._sweeper.remove(connection)
 
     async def drain(self, timeout: float) -> bool:
-        """Answer what is under way with `Connection: close`, close what is idle, and end.
+        """Answer requests in progress with `Connection: close`, close idle connections, and shut down.
 
         Args:
-            timeout: Seconds after which what is left is cut off; its deliveries were not acknowledged.
+            timeout: Seconds after which remaining connections are aborted; their deliveries were not acknowledged.
 
         Returns:
-            Whether everything was answered in time.
+            Whether every request was answered in time.
         """
         self.draining = True
-        answered = await self._watch.drain(timeout)
+        answered = await self._sweeper.drain(timeout)
         await self.shutdown(self.limits.linger_seconds)
-        self._watch.end()
+        self._sweeper.close()
         return answered
 
     def _free_memory(self, now: float) -> None:
-        for connection in self._bodies.waiting if self.draining else self._bodies.in_the_way(now):
-            if connection.phase is Phase.BODY:  # else it has just been ended
-                self._places.evict(connection)
+        for connection in self._body_memory.waiting if self.draining else self._body_memory.blocking(now):
+            if connection.phase is Phase.BODY:  # otherwise it has just closed
+                self._slots.evict(connection)
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast("Connection", request.protocol)
@@ -179,16 +179,16 @@ class ArmouredServer(web.Server):
                 length=request.content_length,
                 advice=refusal.advice,
             )
-            return PlainAnswer(Reply(status=refusal.status, headers=refusal.headers, close=True))
+            return PlainResponse(Reply(status=refusal.status, headers=refusal.headers, close=True))
         finally:
             self._in_flight -= 1
-            self._watch.tell_if_empty()
+            self._sweeper.notify_if_drained()
 
     async def _answer(self, request: web.BaseRequest, connection: Connection) -> web.StreamResponse:
-        if connection.untold:
-            connection.untold = False
-            if any(name in request.headers for name in WRITTEN_BY_PROXIES):
-                self._untold_proxies.look(connection.peer, self._places.beside(connection), request.headers)
+        if connection.proxy_unchecked:
+            connection.proxy_unchecked = False
+            if any(name in request.headers for name in PROXY_HEADERS):
+                self._proxy_detector.check(connection.peer, self._slots.connections_of_peer(connection), request.headers)
         keys: tuple[int, ...] = ()
         if self._behind_proxies:
             client = self._client(request, connection)
@@ -197,8 +197,8 @@ class ArmouredServer(web.Server):
                 if self._allowed is not None and (client.address is None or client.address not in self._allowed):
                     raise _Refused(403, "address")
                 if client.address is not None and client.address not in self._trusted:
-                    keys = peer_keys(client.address)
-                    if not self._places.enter_client(connection, keys):
+                    keys = quota_keys(client.address)
+                    if not self._slots.acquire_client(connection, keys):
                         raise _Refused(429, "connections_per_peer", {"Retry-After": "1"})
         try:
             receiver = self._routes.get(request.raw_path) or self._routes.get(path_of(request.raw_path) or "")
@@ -207,8 +207,8 @@ class ArmouredServer(web.Server):
             reply = await self._deliver(receiver, request, connection)
         finally:
             if keys:
-                self._places.leave_client(connection, keys)
-        return PlainAnswer(reply)
+                self._slots.release_client(connection, keys)
+        return PlainResponse(reply)
 
     async def _deliver(self, receiver: Intake, request: web.BaseRequest, connection: Connection) -> Reply:
         headers, payload = request.headers, request.content
@@ -225,26 +225,26 @@ class ArmouredServer(web.Server):
                 body = read
             started = self._loop.time()
             reply = await receiver.receive(headers, body, client)
-            if reply.status in _CAME_BEFORE_THE_STORE:
+            if reply.status in _REACHED_THE_STORE:
                 self._observe(self._loop.time() - started)
-            # a trusted proxy sends the deliveries of many over one connection
+            # a trusted proxy sends the deliveries of many clients over one connection
             connection.unsigned = reply.status == UNSIGNED.status and connection.peer not in self._trusted
             return reply
         finally:
             if unread:
-                self._bodies.release(connection)
+                self._body_memory.release(connection)
 
     async def _read(self, receiver: Intake, request: web.BaseRequest, connection: Connection) -> bytes | Reply:
-        """Return the body that a request has yet to send, or what to answer if it cannot be had."""
+        """Return the body of a request, or the reply if it cannot be read."""
         headers, payload = request.headers, request.content
         if headers.get("Expect", "").lower() == "100-continue" and request.version >= HttpVersion11:
             connection.wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         connection.expect_body(receiver, headers, payload.total_bytes)
         try:
-            body = await self._bodies.read(connection, payload, receiver.max_body)
-        except Exception as problem:  # noqa: BLE001 - aiohttp has many words for a body whose connection ended
-            problem.with_traceback(None)  # it is kept by the stream that it holds, with what came, until garbage is collected
-            return _UNHEARD if connection.phase is Phase.CLOSING else receiver.refuse("broken", connection.client, headers)
+            body = await self._body_memory.read(connection, payload, receiver.max_body)
+        except Exception as problem:  # noqa: BLE001 - aiohttp raises many errors for a body whose connection ended
+            problem.with_traceback(None)  # the stream keeps the error, whose frames keep the body until garbage is collected
+            return _CLOSED if connection.phase is Phase.CLOSING else receiver.refuse("broken", connection.client, headers)
         if body is None:
             return receiver.refuse("size", connection.client, headers)
         connection.enter(Phase.ANSWER, self.limits.answer_seconds)

@@ -1,4 +1,4 @@
-"""What a supervisor and its workers say to each other: one JSON object a line, over a pair of connected sockets."""
+"""The control channel between a supervisor and a worker: one JSON object a line, over a socket pair."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from webhooks.cli.settings import ListenerSettings
 if TYPE_CHECKING:
     import socket
 
-_LONGEST_MESSAGE = 1 << 20
+_MAX_MESSAGE = 1 << 20
 
 _converter = Converter()
 _converter.register_unstructure_hook(Path, str)
@@ -23,17 +23,17 @@ _converter.register_structure_hook(Path, lambda text, _: Path(text))
 
 
 def settings_to_json(settings: ListenerSettings) -> Any:
-    """Return a listener's settings as JSON values; keys and tokens are not among them, only the files they stand in."""
+    """Return a listener's settings as JSON values; they hold the files of keys and tokens, not their contents."""
     return _converter.unstructure(settings)
 
 
 def settings_from_json(value: Any) -> ListenerSettings:
-    """Return the settings of which `settings_to_json` made this value."""
+    """Return the settings from which `settings_to_json` made this value."""
     return _converter.structure(value, ListenerSettings)
 
 
 class Channel:
-    """One end of a control channel; make it by `Channel.over`."""
+    """One end of a control channel; make it with `Channel.over`."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -42,19 +42,15 @@ class Channel:
     @classmethod
     async def over(cls, end: socket.socket) -> Self:
         """Return the channel over one end of a socket pair, which then belongs to the channel."""
-        return cls(*await asyncio.open_connection(sock=end, limit=_LONGEST_MESSAGE))
+        return cls(*await asyncio.open_connection(sock=end, limit=_MAX_MESSAGE))
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Send a message; where the other process has ended, nothing happens."""
+        """Send a message; it is dropped if the other process has ended."""
         if not self._writer.is_closing():
             self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def receive(self) -> dict[str, Any] | None:
-        """Return the next message, None when the other process has ended.
-
-        Raises:
-            ValueError: the message is no JSON, or longer than 1 MiB.
-        """
+        """Return the next message; None when the other process has ended. Raises `ValueError` above 1 MiB."""
         try:
             line = await self._reader.readline()
         except ConnectionError:

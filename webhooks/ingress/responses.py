@@ -1,4 +1,4 @@
-"""Answers as bytes: short, the same every time, and so not worth aiohttp's putting together."""
+"""Responses written as bytes: they are short and repetitive, and assembling them with aiohttp is slow."""
 
 from __future__ import annotations
 
@@ -16,48 +16,42 @@ if TYPE_CHECKING:
 
     from webhooks.ingress.base import Reply
 
-
-class Taking(Protocol):
-    """A connection that takes bytes."""
-
-    async def take(self, data: bytes) -> None:
-        """Send bytes, and wait where the peer is slow to read them."""
-        ...
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
-class PlainAnswer(web.StreamResponse):
-    """An answer that is written in one piece.
+class _Sender(Protocol):
+    async def send_bytes(self, data: bytes) -> None: ...
 
-    Args:
-        reply: What to answer.
-    """
+
+class PlainResponse(web.StreamResponse):
+    """A response written in one piece."""
 
     def __init__(self, reply: Reply) -> None:
-        # nothing of the base class's state is needed: it is for answers that are put together piece by piece
+        # the base class's state is only for responses that are assembled piece by piece
         self._reply = reply
         self._keep_alive = not reply.close
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Send the answer."""
+        """Send the whole response."""
         if not request.keep_alive:
             self._keep_alive = False
-        await cast("Taking", request.protocol).take(answer_bytes(self._reply, keep_alive=bool(self._keep_alive)))
+        await cast("_Sender", request.protocol).send_bytes(response_bytes(self._reply, keep_alive=bool(self._keep_alive)))
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """End the answer, which was sent whole."""
+        """Do nothing: the response has been sent."""
 
 
-def answer_bytes(reply: Reply, *, keep_alive: bool) -> bytes:
-    """Return an answer as it goes over the wire."""
+def response_bytes(reply: Reply, *, keep_alive: bool) -> bytes:
+    """Return a response as it is sent over the wire."""
     date = rfc822_formatted_time()
     if not reply.headers and not reply.body:
-        return _bare(reply.status, date, keep_alive)
+        return _without_body(reply.status, date, keep_alive)
     return _head(reply.status, date, len(reply.body), reply.headers, keep_alive) + reply.body
 
 
 @lru_cache(maxsize=8)
-def _bare(status: int, date: str, keep_alive: bool) -> bytes:
+def _without_body(status: int, date: str, keep_alive: bool) -> bytes:
     return _head(status, date, 0, {}, keep_alive)
 
 
@@ -66,6 +60,3 @@ def _head(status: int, date: str, length: int, headers: Mapping[str, str], keep_
     lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
     lines.append("\r\n" if keep_alive else "Connection: close\r\n\r\n")
     return "".join(lines).encode("latin-1")
-
-
-_PHRASES = {status.value: status.phrase for status in HTTPStatus}
