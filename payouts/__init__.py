@@ -1,16 +1,22 @@
-"""A file of rewards in, every row settled exactly once, a report out."""
+"""Pay a file of rewards: every row is settled exactly once, and a report says how.
+
+`read_rows` reads a file, `Ledger` keeps the state of every row on disk, and `run_payouts` pays the rows; after an interruption, run
+it again. `LedgerReader`, `write_report` and `write_results` show what became of the rows.
+"""
 
 from typing import TYPE_CHECKING
 
 from rewards_core.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
+    from payouts.keys import derive_key
     from payouts.ledger.reader import Campaign, LedgerReader
     from payouts.ledger.sqlite import Ledger
+    from payouts.payer import Balances, Held, Lookups, Payer
     from payouts.progress import Progress
     from payouts.report.page import write_report
     from payouts.report.results import write_results
-    from payouts.rows import EnkashRow, InvalidRow, OriginalRow, Row, derive_key
+    from payouts.rows import InvalidRow, Row
     from payouts.runner import PayoutRun, PayoutsStopped, RunOptions, run_payouts
     from payouts.source.files import read_rows
     from payouts.source.lines import FileRefused, Layout, Mistake, Note
@@ -25,14 +31,17 @@ if TYPE_CHECKING:
         State,
         WrongWay,
     )
+    from payouts.vendors import EnkashRow, OriginalRow
 
 __all__ = [
     "AuditNeeded",
+    "Balances",
     "Campaign",
     "CampaignUnclear",
     "EnkashRow",
     "Entry",
     "FileRefused",
+    "Held",
     "InvalidRow",
     "KeyTaken",
     "Layout",
@@ -40,9 +49,11 @@ __all__ = [
     "LedgerError",
     "LedgerInUse",
     "LedgerReader",
+    "Lookups",
     "Mistake",
     "Note",
     "OriginalRow",
+    "Payer",
     "PayoutRun",
     "PayoutsStopped",
     "Progress",
@@ -63,7 +74,7 @@ if not TYPE_CHECKING:  # else a type checker would believe in every name
         __name__,
         __all__,
         (
-            *("states", "rows", "source.lines", "ledger.reader", "ledger.sqlite", "source.files", "progress"),
-            *("report.page", "report.results", "runner"),
+            *("states", "rows", "keys", "vendors", "payer", "source.lines", "ledger.reader", "ledger.sqlite"),
+            *("source.files", "progress", "report.page", "report.results", "runner"),
         ),
     )

@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from payouts.pipeline.flow import PayoutsStopped, Pipeline
 from payouts.pipeline.options import RunOptions
 from payouts.progress import Progress, Stop
-from payouts.vendors import vendor_of
+from payouts.vendors.payers import payer_of
 from rewards_core.validation import check_flag, check_iterable, check_methods, setting
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from payouts.ledger.base import RunLedger
+    from payouts.payer import Payer
     from payouts.source.groups import Rows
     from payouts.states import Entry
-    from payouts.vendors import Vendor
+    from payouts.vendors.payers import Client
     from webhooks import Completions
 
 __all__ = ["PayoutRun", "PayoutsStopped", "RunOptions", "run_payouts"]
@@ -31,7 +32,7 @@ _MAX_UNREAD = 1_000
 def run_payouts(
     rows: Rows,
     *,
-    client: Any,
+    client: Client,
     completions: Completions | None = None,
     ledger: RunLedger,
     options: RunOptions | None = None,
@@ -45,11 +46,12 @@ def run_payouts(
     Args:
         rows: An iterable, read in a thread, or an async one, closed at the end. Both are read no faster than rows leave, and a
             little ahead: a row that was taken from them may not be in the ledger yet.
-        client: An `OriginalClient` or an `EnkashClient`.
-        completions: What accepted rows are waited for with; not needed for EnKash, nor where nobody waits.
+        client: A client of the ledger's vendor, or a `Payer`.
+        completions: What accepted rows are waited for with; not needed for a vendor whose answer is final,
+            nor with `RunOptions(wait=False)`.
         ledger: An open ledger of the same vendor.
         options: How to go about it.
-        may_repeat: Whether EnKash is known to pay a repeated request id once only.
+        may_repeat: Whether a vendor without a look-up is known to pay a repeated key only once.
 
     Raises:
         TypeError: an argument is of another type.
@@ -64,16 +66,16 @@ def run_payouts(
     """
     if not isinstance(rows, AsyncIterable):
         check_iterable(rows, "rows", "an iterable of rows")
-    vendor = vendor_of(client, may_repeat=check_flag(may_repeat, "may_repeat"))
+    payer = payer_of(client, may_repeat=check_flag(may_repeat, "may_repeat"))
     check_methods(ledger, "ledger", "Ledger(...)", ("plan", "move", "one_run"))
-    if vendor.name != ledger.vendor:
-        raise ValueError(f"client: give a client of {ledger.vendor}, as the ledger is, not of {vendor.name}.")
+    if payer.name != ledger.vendor:
+        raise ValueError(f"client: give a client of {ledger.vendor}, as the ledger is, not of {payer.name}.")
     options = setting(options, "options", RunOptions)
     if completions is not None:
         check_methods(completions, "completions", "Completions(...)", ("as_completed",))
-    elif vendor.later is not None and options.wait:
+    elif payer.lookups is not None and options.wait:
         raise ValueError("completions: give Completions(...) to wait with, or RunOptions(wait=False).")
-    return PayoutRun(rows, vendor, completions, ledger, options)
+    return PayoutRun(rows, payer, completions, ledger, options)
 
 
 class PayoutRun:
@@ -86,7 +88,7 @@ class PayoutRun:
     def __init__(
         self,
         rows: Rows,
-        vendor: Vendor,
+        payer: Payer,
         completions: Completions | None,
         ledger: RunLedger,
         options: RunOptions,
@@ -99,7 +101,7 @@ class PayoutRun:
         self._room.set()
         self._pipeline = Pipeline(
             rows,
-            vendor,
+            payer,
             completions,
             ledger,
             options,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
+from typing import TypeAlias
 
 from attrs import frozen
 
@@ -38,36 +39,41 @@ SETTLED = frozenset({State.DONE, State.FAILED, State.MISMATCH, State.REJECTED})
 
 _FROM_SENT = frozenset({State.PLANNED, State.REJECTED, State.UNKNOWN})  # planned again: the request surely never left
 
-WAYS: Mapping[str, Mapping[State, frozenset[State]]] = MappingProxyType(
+Ways: TypeAlias = Mapping[State, frozenset[State]]
+
+WAYS_WITH_LOOKUP: Ways = MappingProxyType(
     {
-        "original": MappingProxyType(
-            {
-                State.PLANNED: frozenset({State.SENT}),
-                State.SENT: _FROM_SENT | {State.ACCEPTED, State.MISMATCH},
-                State.ACCEPTED: frozenset({State.DONE, State.FAILED, State.MISMATCH, State.UNKNOWN}),
-                State.UNKNOWN: frozenset({State.UNKNOWN, State.ACCEPTED, State.MISMATCH, State.DONE, State.REJECTED}),
-                State.REJECTED: frozenset({State.PLANNED, State.UNKNOWN, State.DONE}),
-                State.FAILED: frozenset({State.PLANNED}),
-                State.DONE: frozenset(),
-                State.MISMATCH: frozenset(),
-            }
-        ),
-        "enkash": MappingProxyType(
-            {
-                State.PLANNED: frozenset({State.SENT}),
-                State.SENT: _FROM_SENT | {State.DONE},
-                State.UNKNOWN: frozenset({State.UNKNOWN, State.DONE, State.REJECTED}),
-                State.REJECTED: frozenset({State.PLANNED, State.DONE}),
-                State.DONE: frozenset(),
-            }
-        ),
+        State.PLANNED: frozenset({State.SENT}),
+        State.SENT: _FROM_SENT | {State.ACCEPTED, State.MISMATCH},
+        State.ACCEPTED: frozenset({State.DONE, State.FAILED, State.MISMATCH, State.UNKNOWN}),
+        State.UNKNOWN: frozenset({State.UNKNOWN, State.ACCEPTED, State.MISMATCH, State.DONE, State.REJECTED}),
+        State.REJECTED: frozenset({State.PLANNED, State.UNKNOWN, State.DONE}),
+        State.FAILED: frozenset({State.PLANNED}),
+        State.DONE: frozenset(),
+        State.MISMATCH: frozenset(),
     }
 )
-"""Vendor to state to the states that may follow it. From `rejected` and `failed` a retry leads on, with a new key.
+"""State to the states that may follow it, for vendors that can tell later what became of a row.
 
-A row that may have been sent before is `unknown`, and only a person may mark it rejected (see `by_hand_only`). A person may also
-mark a rejected row as done or, where the vendor can be asked, as unknown, so that the next run looks it up.
+From `rejected` and `failed` a retry leads on, with a new key. A row that may have been sent before is `unknown`, and only a
+person may mark it rejected (see `by_hand_only`). A person may also mark a rejected row as done or, with a look-up, as unknown, so
+that the next run looks it up.
 """
+WAYS_WITHOUT_LOOKUP: Ways = MappingProxyType(
+    {
+        State.PLANNED: frozenset({State.SENT}),
+        State.SENT: _FROM_SENT | {State.DONE},
+        State.UNKNOWN: frozenset({State.UNKNOWN, State.DONE, State.REJECTED}),
+        State.REJECTED: frozenset({State.PLANNED, State.DONE}),
+        State.DONE: frozenset(),
+    }
+)
+"""The same for vendors whose answer is all there ever is."""
+
+
+def ways_of(*, has_lookup: bool) -> Ways:
+    """Return the ways between states of a vendor that has a look-up or none."""
+    return WAYS_WITH_LOOKUP if has_lookup else WAYS_WITHOUT_LOOKUP
 
 
 PROVEN: Mapping[State, frozenset[State]] = MappingProxyType(

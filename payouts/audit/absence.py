@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import Factory, define
 
+from payouts.payer import Held, restated
 from payouts.request_budget import FATAL
 from payouts.states import Entry, State
-from payouts.vendors import Held, as_told
 from rewards_core.clock import TrustedTime, boot_id, uptime
 from rewards_core.errors import ConfigurationError, RewardsError, VendorError
 from rewards_core.sqlite.connection import fetch
@@ -110,7 +110,7 @@ async def look_up(
             try:
                 at, held = await budget.call(partial(listed, rows))
             except (VendorError, ConfigurationError) as problem:
-                told = str(as_told(problem, looked_up=False))
+                told = str(restated(problem, looked_up=False))
                 result.unchecked += [(row, told) for row in rows]
                 failures += 1
                 if isinstance(problem, FATAL) or failures >= _MAX_FAILURES:

@@ -17,7 +17,7 @@ from rewards_core.errors import VendorError
 
 if TYPE_CHECKING:
     from payouts.ledger.sqlite import Ledger
-    from payouts.vendors import Balances
+    from payouts.payer import Balances
     from rewards_core.sqlite.connection import Connection
 
 _AT_ONCE = 10

@@ -18,8 +18,8 @@ from rewards_core.errors import NotFound, VendorError
 from rewards_core.operations import OperationStatus
 
 if TYPE_CHECKING:
+    from payouts.payer import Held, Lookups
     from payouts.request_budget import RequestBudget
-    from payouts.vendors import Held, Later
 
 NOTHING = "nothing"
 """What a finding says of a vendor or ledger that does not know a payment."""
@@ -121,7 +121,7 @@ Owners: TypeAlias = "Callable[[Collection[str]], Awaitable[Mapping[str, KnownRow
 class Books:
     """Compare rows with the vendor's list of payments; safe for many recipients at once."""
 
-    def __init__(self, vendor: Later, budget: RequestBudget, owners: Owners, clock: Callable[[], float]) -> None:
+    def __init__(self, vendor: Lookups, budget: RequestBudget, owners: Owners, clock: Callable[[], float]) -> None:
         self._vendor = vendor
         self._budget = budget
         self._owners = owners

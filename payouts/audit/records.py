@@ -10,10 +10,10 @@ from attrs import evolve, frozen
 
 from payouts.audit.absence import record_absent
 from payouts.audit.comparison import Checked, Finding, KnownRow
+from payouts.keys import later_keys
 from payouts.ledger import decisions, steps
 from payouts.ledger.fingerprints import recipient_bounds
 from payouts.ledger.schema import COLUMNS, entry_of
-from payouts.rows import later_keys
 from payouts.states import PROVEN, Entry, State, WrongWay
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from payouts.ledger import decisions
 from payouts.ledger.generation import GenerationNote, Noted, Standing, standing
 from payouts.ledger.reader import LedgerReader
-from payouts.rows import ROW_TYPES
 from payouts.states import AuditNeeded
+from payouts.vendors import ROW_TYPES
 
 if TYPE_CHECKING:
     from pathlib import Path

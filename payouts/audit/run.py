@@ -18,8 +18,8 @@ from rewards_core.errors import RewardsError
 if TYPE_CHECKING:
     from payouts.audit.records import Begun, Scope
     from payouts.ledger.sqlite import Ledger
+    from payouts.payer import Balances, Payer
     from payouts.request_budget import RequestBudget
-    from payouts.vendors import Balances, Vendor
 
 _AT_ONCE = 10
 _Group = tuple[str, Sequence[KnownRow]]
@@ -69,17 +69,17 @@ class AuditRun:
         self.done = self.begun.done
         return self.begun
 
-    async def run(self, vendor: Vendor, coins: Mapping[str, int]) -> bool:
+    async def run(self, payer: Payer, coins: Mapping[str, int]) -> bool:
         """Compare all remaining rows; return whether the audit is complete.
 
         Args:
-            vendor: The vendor of the rows.
+            payer: The vendor of the rows.
             coins: Event to the coins it gives, for a vendor of which only balances are known.
 
         Raises:
             LedgerError: the ledger cannot be written.
         """
-        books = self._books(vendor, coins)
+        books = self._books(payer, coins)
         after = self.begun.after
         while groups := await self._ledger.transact(partial(records.page, self._scope, after)):
             results = await self._check(books, groups)
@@ -91,10 +91,10 @@ class AuditRun:
         await self._ledger.transact(partial(records.end, self.begun.number, self._clock()))
         return True
 
-    def _books(self, vendor: Vendor, coins: Mapping[str, int]) -> _Books:
-        if vendor.later is not None:
-            return Books(vendor.later, self._budget, self._owners, self._clock)
-        balances = cast("Balances", vendor.balances)  # a vendor has look-ups or balances
+    def _books(self, payer: Payer, coins: Mapping[str, int]) -> _Books:
+        if payer.lookups is not None:
+            return Books(payer.lookups, self._budget, self._owners, self._clock)
+        balances = cast("Balances", payer.balances)  # a vendor has look-ups or balances
         return BalanceBooks(balances, self._budget, self._ledger, coins, self._clock)
 
     async def _owners(self, keys: Collection[str]) -> Mapping[str, KnownRow]:

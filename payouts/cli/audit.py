@@ -27,7 +27,7 @@ from payouts.ledger.reader import Campaign, LedgerReader
 from payouts.ledger.schema import connect_to_write
 from payouts.ledger.sqlite import Ledger
 from payouts.request_budget import BudgetSpent, RequestBudget
-from payouts.vendors import EnkashVendor, vendor_of
+from payouts.vendors.payers import EnkashPayer, payer_of
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, exit_on_value_error, fail, ignore_broken_pipe, print_stderr
 from rewards_core.errors import VendorError
@@ -216,7 +216,7 @@ async def _audit(job: _Job, client: Any, worth: Mapping[str, int]) -> tuple[Audi
         complete = False
         display = AuditDisplay(run, job.budget, job.output)
         async with Supervision(display, job.budget.stop, interrupted=_INTERRUPTED, lost=_LOST).until_end(display.begin):
-            complete = await run.run(vendor_of(client), worth)
+            complete = await run.run(payer_of(client), worth)
         return run, await _release(job, ledger, run, complete=complete)
 
 
@@ -294,7 +294,7 @@ async def _store_balances(job: _Job, client: Any, campaigns: Sequence[Campaign])
         try:
             with LedgerReader(job.path) as reader:
                 users = reader.recipients(campaigns)
-                stored, failed = await take_snapshot(ledger, EnkashVendor(client), users, budget=job.budget)
+                stored, failed = await take_snapshot(ledger, EnkashPayer(client), users, budget=job.budget)
         except BudgetSpent:
             print_stderr("--max-requests was reached. The balances read so far are stored. Give a higher number.", "yellow")
             return Exit.NOT_YET

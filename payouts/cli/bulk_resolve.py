@@ -22,9 +22,10 @@ from payouts.cli.confirmation import MAX_SHOWN, confirmed, require_terminal, say
 from payouts.cli.connections import client_of, target_of
 from payouts.ledger.base import Facts
 from payouts.ledger.sqlite import Ledger
+from payouts.payer import Held, restated
 from payouts.request_budget import RequestBudget
 from payouts.states import Entry, State
-from payouts.vendors import Held, OriginalVendor, as_told
+from payouts.vendors.payers import OriginalPayer
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import Output, exit_on_value_error, fail, ignore_broken_pipe
 from rewards_core.errors import ConfigurationError, NotFound, RequestRejected, VendorError
@@ -102,7 +103,7 @@ async def _look_up(
     budget = RequestBudget(rate=rate)
 
     async def lists(rows: Sequence[Entry]) -> Mapping[int, Held]:
-        listed = await OriginalVendor(client).list_held(rows[0].recipient, before_page=budget.take)
+        listed = await OriginalPayer(client).list_held(rows[0].recipient, before_page=budget.take)
         held = {each.key: each for each in listed}  # of any reward; one that cannot be read fails the whole list
         return {row.number: held[row.key] for row in rows if row.key in held}
 
@@ -117,7 +118,7 @@ async def _look_up(
                 Exit.REFUSED,
             )
     except (VendorError, ConfigurationError) as problem:
-        fail(f"The vendor could not be asked. Nothing was changed: {as_told(problem, looked_up=False)}", Exit.UNAVAILABLE)
+        fail(f"The vendor could not be asked. Nothing was changed: {restated(problem, looked_up=False)}", Exit.UNAVAILABLE)
 
     async def absent(rows: Sequence[Entry], at: float) -> None:
         await ledger.transact(partial(record_absent, numbers=[row.number for row in rows], at=at))
@@ -127,7 +128,7 @@ async def _look_up(
     if found.problem is not None:
         fail(
             "Nothing was settled; the look-ups so far are recorded. Fix the cause and run the same command again: "
-            f"{as_told(found.problem, looked_up=False)}",
+            f"{restated(found.problem, looked_up=False)}",
             Exit.UNAVAILABLE,
         )
     return found

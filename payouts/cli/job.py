@@ -26,7 +26,7 @@ from payouts.runner import RunOptions, run_payouts
 from payouts.source.files import read_rows
 from payouts.source.lines import Layout
 from payouts.states import State
-from payouts.vendors import EnkashVendor
+from payouts.vendors.payers import EnkashPayer
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import Output, fail, print_stderr
 from rewards_core.errors import VendorError
@@ -120,7 +120,7 @@ async def _store_balances(ledger: Ledger, client: EnkashClient, stream: BinaryIO
     users = await asyncio.to_thread(read)
     print_stderr(f"Storing {counted(len(users), 'balance')} first, 20 a second.")
     try:
-        stored, failed = await snapshot(ledger, EnkashVendor(client), users)
+        stored, failed = await snapshot(ledger, EnkashPayer(client), users)
     except VendorError as problem:
         fail(f"The balances could not be read: {problem}. Nothing was sent.", Exit.UNAVAILABLE)
     output.record(

@@ -17,9 +17,9 @@ from payouts.cli.connections import target_of
 from payouts.ledger.generation import is_paid_elsewhere
 from payouts.ledger.reader import LedgerReader
 from payouts.pipeline.preflight import Preflight, Repeat
-from payouts.rows import FIELDS, ROW_TYPES
 from payouts.source.checks import Checked, check_rows
 from payouts.source.lines import Mistake
+from payouts.vendors import FIELDS, ROW_TYPES
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import Output, fail, print_stderr
 from rewards_core.text import counted

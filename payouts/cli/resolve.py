@@ -20,7 +20,8 @@ from payouts.ledger import decisions
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.reader import Campaign, LedgerReader
 from payouts.ledger.sqlite import Ledger
-from payouts.states import WAYS, Entry, State
+from payouts.states import Entry, State, ways_of
+from payouts.vendors import ROW_TYPES
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail, ignore_broken_pipe
 from rewards_core.text import one_line
@@ -120,7 +121,7 @@ def _resolve(
         if entry.state not in {State.UNKNOWN, State.REJECTED} or entry.state is state:
             told = f"Row {entry.id} is {entry.state}. Only unknown and rejected rows can be settled by hand."
             fail(f"{told} {_UNCHANGED}", Exit.REFUSED)
-        if state not in WAYS[campaign.vendor][entry.state]:
+        if state not in ways_of(has_lookup=ROW_TYPES[campaign.vendor].has_lookup)[entry.state]:
             told = f"Row {entry.id} is {entry.state}, and EnKash cannot be asked about it. If it was paid, settle it as done."
             fail(f"{told} {_UNCHANGED}", Exit.REFUSED)
 

@@ -17,8 +17,9 @@ from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, with
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.reader import Campaign, LedgerReader
 from payouts.ledger.sqlite import Ledger
+from payouts.payer import Payer, restated
 from payouts.states import Entry, State
-from payouts.vendors import Vendor, as_told, vendor_of
+from payouts.vendors.payers import payer_of
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, exit_on_value_error, fail, ignore_broken_pipe
 from rewards_core.errors import NotFound, VendorError
@@ -74,7 +75,7 @@ def retry(
 
 
 async def objection_to_retry(
-    vendor: Vendor, entry: Entry, *, other_keys: Collection[str] = (), restored_at: float | None = None
+    payer: Payer, entry: Entry, *, other_keys: Collection[str] = (), restored_at: float | None = None
 ) -> str | None:
     """Check a row with the vendor now; return why it must not get a new key, None if it may.
 
@@ -83,10 +84,10 @@ async def objection_to_retry(
     """
     if entry.state not in _RETRYABLE:
         return f"it is {entry.state}; only rejected and failed rows can get a new key"
-    later = vendor.later
-    if later is None:
+    lookups = payer.lookups
+    if lookups is None:
         if entry.state is not State.REJECTED:
-            return f"it is {entry.state}, and {vendor.name} cannot be asked about it"
+            return f"it is {entry.state}, and {payer.name} cannot be asked about it"
         if restored_at is not None and (entry.settled_at or 0.0) < restored_at:  # its next key may be used up in the newer copy
             return (
                 "the ledger was restored from an older copy after it was rejected, so it may have been retried and paid since. "
@@ -94,17 +95,17 @@ async def objection_to_retry(
             )
         return None
     try:
-        held = (await later.held_under(entry, other_keys) if other_keys else None) or await later.look_up(entry)
+        held = (await lookups.held_under(entry, other_keys) if other_keys else None) or await lookups.look_up(entry)
         if entry.state is State.REJECTED:
             told = f"the vendor holds {held.ref.uid} ({held.status}) under its key, so it was not rejected" if held else None
             return told and f"{told}. Run `payouts resolve {entry.id} --as unknown --note ...`, then the payout again"
         if held is not None and held.ref.uid != entry.uid:
             return f"the vendor holds {held.ref.uid} ({held.status}) under its key beside {entry.uid}"
-        now = await later.read(entry)
+        now = await lookups.read(entry)
     except NotFound:
         return f"the vendor no longer shows {entry.uid}, so it is not certain that it failed"
     except VendorError as problem:
-        return f"the vendor could not be asked: {as_told(problem, looked_up=False)}"
+        return f"the vendor could not be asked: {restated(problem, looked_up=False)}"
     if now.status is OperationStatus.FAILED:
         return None
     return f"the vendor now says that {entry.uid} is {now.status}, so it did not fail"
@@ -115,7 +116,7 @@ async def _retry(path: Path, campaign: Campaign, client: Any, entries: Sequence[
     target = target_of(campaign.vendor)  # at another base URL the vendor would hold nothing under any key
     kept = 0
     async with Ledger(path, vendor=campaign.vendor, campaign=campaign.name, target=target, lock=lock) as ledger, client:
-        vendor = vendor_of(client)
+        vendor = payer_of(client)
 
         async def objection_to(entry: Entry) -> str | None:
             other_keys = await ledger.other_keys(entry)

@@ -16,8 +16,8 @@ from payouts.cli.confirmation import MAX_SHOWN
 from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, with_exit_codes
 from payouts.ledger.reader import Campaign, LedgerReader
 from payouts.report.figures import NOT_DONE, ORDER, Figures, Item, gather
-from payouts.rows import FIELDS, ROW_TYPES
 from payouts.states import Entry, State
+from payouts.vendors import FIELDS, ROW_TYPES
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail, ignore_broken_pipe
 from rewards_core.text import one_line

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from payouts.keys import Keys
 from payouts.ledger import steps
 from payouts.ledger.fingerprints import fingerprint, folded_id
 from payouts.ledger.schema import COLUMNS, entry_of
 from payouts.ledger.steps import MOST_AT_ONCE, marks
-from payouts.rows import Keys, Row
 from payouts.states import Entry, KeyTaken, RowChanged, State, content, same_amount
 from rewards_core.sqlite.connection import ConstraintError
 
 if TYPE_CHECKING:
+    from payouts.rows import Row
     from rewards_core.sqlite.connection import Connection
 
 _COLUMNS = 14

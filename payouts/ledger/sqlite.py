@@ -9,13 +9,14 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
+from payouts.keys import derive_key, later_keys
 from payouts.ledger import decisions, steps
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.planner import Planner
 from payouts.ledger.schema import COLUMNS, entry_of
 from payouts.ledger.writer import LedgerWriter
-from payouts.rows import ROW_TYPES, Row, derive_key, later_keys
-from payouts.states import PROVEN, WAYS, Entry, LedgerError, LedgerInUse, State, WrongWay, by_hand_only
+from payouts.states import PROVEN, Entry, LedgerError, LedgerInUse, State, WrongWay, by_hand_only, ways_of
+from payouts.vendors import ROW_TYPES
 from rewards_core.validation import check_callable, check_choice, check_instance, check_name, check_path, check_str
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from payouts.ledger.base import Facts, Move
+    from payouts.rows import Row
     from rewards_core.sqlite.connection import Connection
 
 T = TypeVar("T")
@@ -39,7 +41,7 @@ class Ledger:
 
     Args:
         path: The file, made if it is not there; only its owner can read it.
-        vendor: `"original"` or `"enkash"`.
+        vendor: The name of the vendor that pays.
         campaign: The campaign's name, a part of every key.
         target: Where the money goes out, such as the vendor's base URL; a campaign keeps the one it began with.
         lock: The ledger's lock, if it has been taken already; it is given back when the ledger is closed.
@@ -65,12 +67,12 @@ class Ledger:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.path = check_path(path, "path")
-        self.vendor = check_choice(vendor, "vendor", WAYS)
+        self.vendor = check_choice(vendor, "vendor", ROW_TYPES)
         self.campaign = check_name(campaign, "campaign")
         self._target = check_str(target, "target")
         self._clock = check_callable(clock, "clock")
         self._row_type = ROW_TYPES[vendor]
-        self._ways = WAYS[vendor]
+        self._ways = ways_of(has_lookup=self._row_type.has_lookup)
         self._writer = LedgerWriter(
             self.path,
             campaign=(vendor, campaign),
@@ -292,7 +294,7 @@ class Ledger:
                 "Use another campaign name or another ledger for another place."
             )
         self._restored_at = restored_at
-        unsure = _RESTORED if restored_at is not None and self.vendor == "enkash" else None
+        unsure = _RESTORED if restored_at is not None and not self._row_type.has_lookup else None
         self._planner = Planner(self.vendor, self.campaign, int(number), unsure=unsure)
         return int(number)
 

@@ -17,9 +17,9 @@ from rewards_core.rate import Limiter
 
 if TYPE_CHECKING:
     from payouts.ledger.base import RunLedger
+    from payouts.payer import Payer
     from payouts.pipeline.options import RunOptions
     from payouts.progress import Progress, Stop
-    from payouts.vendors import Vendor
     from webhooks import Completions
 
 _GROUPS_AHEAD = 2
@@ -44,7 +44,7 @@ class Pipeline:
 
     Args:
         rows: The source.
-        vendor: Who pays.
+        payer: Who pays.
         completions: Waits for accepted rows; None if the run does not wait.
         ledger: Where every step is stored.
         options: How to run.
@@ -57,7 +57,7 @@ class Pipeline:
     def __init__(
         self,
         rows: Rows,
-        vendor: Vendor,
+        payer: Payer,
         completions: Completions | None,
         ledger: RunLedger,
         options: RunOptions,
@@ -68,25 +68,25 @@ class Pipeline:
         ended: Callable[[Entry], None],
     ) -> None:
         self._rows = rows
-        self._vendor = vendor
+        self._payer = payer
         self._ledger = ledger
         self._options = options
         self._progress = progress
         self._stop = stop
         # a row that cannot be looked up later is marked as sent when a request can leave at once, and not before
-        self._max_sent = options.concurrency * (_SENT_PER_REQUEST if vendor.later is not None else 1)
+        self._max_sent = options.concurrency * (_SENT_PER_REQUEST if payer.lookups is not None else 1)
         self._settlement: Settlement | None = None
-        if completions is not None and options.wait and vendor.later is not None:
+        if completions is not None and options.wait and payer.lookups is not None:
             self._settlement = Settlement(
                 completions,
                 ledger,
-                vendor.later,
+                payer.lookups,
                 timeout=options.timeout,
                 lookup_timeout=options.lookup_timeout,
                 ended=self._waited,
             )
         self._sender = Sender(
-            vendor,
+            payer,
             ledger,
             self._settlement,
             progress=progress,
@@ -145,7 +145,7 @@ class Pipeline:
 
     async def _resume(self) -> None:
         """Look up the rows whose answers earlier runs did not read, then wait for the rows that the vendor has accepted."""
-        states = [State.SENT, State.UNKNOWN] if self._vendor.later is not None else [State.SENT]
+        states = [State.SENT, State.UNKNOWN] if self._payer.lookups is not None else [State.SENT]
         async for page in self._pages(states):
             by_recipient: dict[str, list[Entry]] = {}
             for entry in page:
@@ -216,7 +216,7 @@ class Pipeline:
         if entry.state in SETTLED and entry.number not in self._resumed:
             self._progress.skipped += 1
         if entry.state in {State.SENT, State.UNKNOWN}:  # the vendor was asked, and does not list it
-            return self._vendor.may_repeat and entry.uid is None
+            return self._payer.may_repeat and entry.uid is None
         return entry.state is State.PLANNED
 
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Self
 from attrs import frozen
 
 from payouts import money
+from payouts.keys import derive_key
 from payouts.ledger.decisions import record
 from payouts.ledger.fingerprints import fingerprint
-from payouts.rows import FIELDS, InvalidRow, Row, derive_key
+from payouts.rows import InvalidRow, Row
 from payouts.source.checks import MAX_ITEMS
 from payouts.spelling import told_apart
 from payouts.states import SETTLED, Entry, State, same_amount
+from payouts.vendors import FIELDS
 from rewards_core.sqlite.connection import temporary
 
 if TYPE_CHECKING:

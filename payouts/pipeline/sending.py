@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
+from payouts.payer import Lookups, Meaning, meaning_of, restated
 from payouts.pipeline.settling import named_twice, outcome_of
 from payouts.states import Entry, State
-from payouts.vendors import Later, Meaning, as_told, meaning_of
 from rewards_core.backoff import delay
 from rewards_core.clock import loop_time
 from rewards_core.errors import (
@@ -31,9 +31,9 @@ from rewards_core.rate import Limiter, Limits
 
 if TYPE_CHECKING:
     from payouts.ledger.base import Facts, Move, RunLedger
+    from payouts.payer import Payer
     from payouts.pipeline.settling import Settlement
     from payouts.progress import Progress, Stop
-    from payouts.vendors import Vendor
     from rewards_core.operations import Operation
 
 _FIRST_PAUSE, _MAX_PAUSE = 1.0, 15.0
@@ -61,7 +61,7 @@ class Sender:
     """Send rows; safe for many rows at once.
 
     Args:
-        vendor: Who pays.
+        payer: Who pays.
         ledger: Where every step is stored.
         settlement: Waits for accepted rows; None if the run does not wait.
         progress: Counts.
@@ -85,7 +85,7 @@ class Sender:
 
     def __init__(
         self,
-        vendor: Vendor,
+        payer: Payer,
         ledger: RunLedger,
         settlement: Settlement | None,
         *,
@@ -103,7 +103,7 @@ class Sender:
         self.cause: RewardsError | None = None
         self.explanation = ""
         self.accepted_here: set[int] = set()
-        self._vendor = vendor
+        self._payer = payer
         self._ledger = ledger
         self._settlement = settlement
         self._progress = progress
@@ -172,14 +172,14 @@ class Sender:
 
     async def look_up(self, entries: Sequence[Entry]) -> None:
         """Ask what became of one recipient's rows whose answers were lost; rows that are not listed stay as they are."""
-        later = self._vendor.later
-        if later is None:
-            if not self._vendor.may_repeat:
+        lookups = self._payer.lookups
+        if lookups is None:
+            if not self._payer.may_repeat:
                 told = "the run ended before the answer came, and the vendor cannot be asked; settle it with `payouts resolve`"
                 await self._store([(entry, State.UNKNOWN, {"problem": told}, self._ended) for entry in entries])
             return
         async with self._lookups:
-            found = await self._find(later, entries)
+            found = await self._find(lookups, entries)
         steps: list[_Step] = []
         for entry in entries:
             if entry.number not in found:
@@ -190,7 +190,7 @@ class Sender:
                 if not await self._take_places():
                     break
             self.accepted_here.add(entry.number)
-            steps.append(self._accepted(later, entry, found[entry.number], urgent=True))
+            steps.append(self._accepted(lookups, entry, found[entry.number], urgent=True))
         await self._store(steps)
 
     def waited(self, entry: Entry) -> None:
@@ -236,7 +236,7 @@ class Sender:
             try:
                 keys = await self._ledger.other_keys(entry)
                 operation = await self._held_under(keys, entry) if keys else None
-                operation = operation or await self._vendor.pay(entry, repeated=not first)
+                operation = operation or await self._payer.pay(entry, repeated=not first)
             except (VendorError, ConfigurationError) as trouble:
                 problem = trouble
             else:
@@ -260,25 +260,25 @@ class Sender:
 
     async def _held_under(self, keys: Collection[str], entry: Entry) -> Operation | None:
         """Return what the vendor holds for a row under its key or another that it had, or that a newer ledger gave it."""
-        later = self._vendor.later
-        if later is None:
+        lookups = self._payer.lookups
+        if lookups is None:
             return None
         try:
-            return await later.held_under(entry, {*keys, entry.key})
+            return await lookups.held_under(entry, {*keys, entry.key})
         except VendorError as problem:
             if isinstance(problem, _OF_EVERY_ROW):
                 raise
-            unknown = later.unknown(entry)
+            unknown = lookups.unknown(entry)
             unknown.args = (f"it may have been paid under another key, and the user's list could not be read ({problem})",)
             raise unknown from problem
 
     def _paid(self, entry: Entry, operation: Operation | None) -> _Step:
-        later = self._vendor.later
-        if operation is None or later is None:
+        lookups = self._payer.lookups
+        if operation is None or lookups is None:
             return entry, State.DONE, {"settled_by": "reply"}, self._end
-        return self._accepted(later, entry, operation, urgent=later.held_before(operation))
+        return self._accepted(lookups, entry, operation, urgent=lookups.held_before(operation))
 
-    def _accepted(self, later: Later, entry: Entry, operation: Operation, *, urgent: bool) -> _Step:
+    def _accepted(self, lookups: Lookups, entry: Entry, operation: Operation, *, urgent: bool) -> _Step:
         """Return the step of a row for which the vendor named an operation."""
         uid, settlement = operation.ref.uid, self._settlement
         if settlement is not None and settlement.knows(uid):
@@ -287,14 +287,14 @@ class Sender:
         if operation.key != entry.key:
             facts["settled_by"] = "lookup"
         if operation.status.terminal:
-            return entry, State.ACCEPTED, facts, partial(self._conclude, later, operation)
+            return entry, State.ACCEPTED, facts, partial(self._conclude, lookups, operation)
         if settlement is None:
             return entry, State.ACCEPTED, facts, self._end
         settlement.reserve(uid)
         return entry, State.ACCEPTED, facts, partial(self._begin_waiting, settlement, urgent)
 
-    def _conclude(self, later: Later, operation: Operation, entry: Entry) -> None:
-        state, problem = outcome_of(later, entry, operation)
+    def _conclude(self, lookups: Lookups, operation: Operation, entry: Entry) -> None:
+        state, problem = outcome_of(lookups, entry, operation)
         self._tasks.create_task(self._store([(entry, state, {"settled_by": "poll", "problem": problem}, self._end)]))
 
     def _begin_waiting(self, settlement: Settlement, urgent: bool, entry: Entry) -> None:
@@ -305,7 +305,7 @@ class Sender:
         """Return the step of a row that was not paid, or not surely; end the run if other rows would fare alike."""
         if meaning is Meaning.REJECTED and not first:
             meaning = Meaning.UNKNOWN  # a refusal of this call says nothing about an earlier one
-        told = as_told(problem, looked_up=self._vendor.later is not None)
+        told = restated(problem, looked_up=self._payer.lookups is not None)
         forbidden = isinstance(problem, Forbidden)
         self._forbidden = self._forbidden + 1 if forbidden else 0
         self._refused += meaning is Meaning.REJECTED
@@ -325,7 +325,7 @@ class Sender:
 
     def _search(self, entry: Entry) -> None:
         """Look for what became of an unknown row, if the run waits; it keeps its place among the rows that wait."""
-        if self._vendor.later is None or self._settlement is None or self._stop.wished:
+        if self._payer.lookups is None or self._settlement is None or self._stop.wished:
             self._end(entry)
         else:
             self._sent.release()
@@ -364,14 +364,14 @@ class Sender:
 
     # rows of earlier runs
 
-    async def _find(self, later: Later, entries: Sequence[Entry]) -> Mapping[int, Operation]:
+    async def _find(self, lookups: Lookups, entries: Sequence[Entry]) -> Mapping[int, Operation]:
         """Return what the vendor lists of one recipient's rows; rows of a list that cannot be read are left to their requests."""
         tries = 0
         turn = partial(self._stop.take, self._limiter)
         while await turn():
             tries += 1
             try:
-                found = await later.find(entries, turn)
+                found = await lookups.find(entries, turn)
             except (VendorError, ConfigurationError) as problem:
                 if not isinstance(problem, _OF_EVERY_ROW) and (tries == _MAX_TRIES or not isinstance(problem, _TEMPORARY)):
                     self._unlisted += 1
@@ -402,6 +402,6 @@ class Sender:
     def _give_up(self, problem: RewardsError, told: str = "") -> None:
         if self.cause is None:
             refused = "the vendor refused the credentials: " if isinstance(problem, Unauthorized) else ""
-            said = str(as_told(problem, looked_up=self._vendor.later is not None)).rstrip(".")
+            said = str(restated(problem, looked_up=self._payer.lookups is not None)).rstrip(".")
             self.cause, self.explanation = problem, f"{told}{refused}{said}"
         self._stop.wish()

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
+from payouts.payer import restated
 from payouts.states import Entry, State
-from payouts.vendors import as_told
 from rewards_core.errors import NotFound, OperationFailed, OperationMismatch
 from webhooks import CompletionTimeout
 
 if TYPE_CHECKING:
     from payouts.ledger.base import RunLedger
-    from payouts.vendors import Later
+    from payouts.payer import Lookups
     from rewards_core.operations import Operation, OperationRef
     from webhooks import Completion, Completions, CompletionStream
 
@@ -24,7 +24,7 @@ class Settlement:
     Args:
         completions: Tells how operations end.
         ledger: Where it is stored.
-        later: The vendor's look-ups.
+        lookups: The vendor's look-ups.
         timeout: Seconds to wait for each row, None for as long as it takes.
         lookup_timeout: Seconds for which a row without an answer is looked for, in events and at the vendor.
         ended: Called with each row that is no longer waited for, once that is stored.
@@ -34,7 +34,7 @@ class Settlement:
         self,
         completions: Completions,
         ledger: RunLedger,
-        later: Later,
+        lookups: Lookups,
         *,
         timeout: float | None,
         lookup_timeout: float,
@@ -42,7 +42,7 @@ class Settlement:
     ) -> None:
         self._completions = completions
         self._ledger = ledger
-        self._later = later
+        self._lookups = lookups
         self._timeout = timeout
         self._lookup_timeout = lookup_timeout
         self._ended = ended
@@ -70,7 +70,7 @@ class Settlement:
             entry: The row, its uid known and not waited for yet.
             urgent: Ask the vendor at once, because the outcome may have come before anybody waited.
         """
-        ref = self._later.ref(entry)
+        ref = self._lookups.ref(entry)
         self._reserved.discard(ref.uid)
         self._waiting[ref.uid] = entry
         (self._urgent if urgent else self._fresh).put_nowait(ref)
@@ -105,7 +105,7 @@ class Settlement:
 
     async def _search(self, entry: Entry) -> None:
         try:
-            ref = await self._completions.find(self._later.unknown(entry), timeout=self._lookup_timeout)
+            ref = await self._completions.find(self._lookups.unknown(entry), timeout=self._lookup_timeout)
         except CompletionTimeout:
             self._ended(entry)
             return
@@ -122,19 +122,19 @@ class Settlement:
                 tasks.create_task(self._store(self._waiting.pop(completion.ref.uid), completion))
 
     async def _store(self, entry: Entry, completion: Completion[Any]) -> None:
-        state, problem = outcome_of(self._later, entry, completion.operation, completion.error)
+        state, problem = outcome_of(self._lookups, entry, completion.operation, completion.error)
         if state is not State.ACCEPTED:
             entry = await self._ledger.move(entry, state, settled_by=completion.via, problem=problem)
         self._ended(entry)
 
 
 def outcome_of(
-    later: Later, entry: Entry, final: Operation | None, problem: Exception | None = None
+    lookups: Lookups, entry: Entry, final: Operation | None, problem: Exception | None = None
 ) -> tuple[State, Exception | None]:
     """Return the state to which the end of an operation leads its row, and the problem to store with it.
 
     Args:
-        later: Compares the operation with what the row asked for.
+        lookups: Compares the operation with what the row asked for.
         entry: The row, accepted.
         final: The operation in its final state, if it has one.
         problem: How the wait ended otherwise.
@@ -145,9 +145,9 @@ def outcome_of(
     if final is not None:
         problem = None
         try:
-            later.conclude(entry, final)
+            lookups.conclude(entry, final)
         except (OperationFailed, OperationMismatch) as told:
-            problem = as_told(told, looked_up=True)
+            problem = restated(told, looked_up=True)
     if problem is None:
         return State.DONE, None
     for kind, state in _STATES.items():

@@ -18,8 +18,8 @@ from payouts.report.figures import ORDER, Figures, gather
 from payouts.report.html import END, begin, moment, safe
 from payouts.report.html import name as name_of
 from payouts.report.results import replacing
-from payouts.rows import ROW_TYPES
 from payouts.states import Entry, State
+from payouts.vendors import ROW_TYPES
 from rewards_core.text import counted
 from rewards_core.validation import check_callable, check_path
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from payouts.cells import iso, protect
-from payouts.rows import FIELDS
+from payouts.vendors import FIELDS
 from rewards_core.validation import check_path
 
 if TYPE_CHECKING:

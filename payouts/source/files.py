@@ -14,10 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from payouts.rows import ROW_TYPES, InvalidRow, Row
+from payouts.rows import InvalidRow, Row
 from payouts.source.lines import BOM, REQUIRED, Layout, Lines, OnMistake, OnNote, ignore, refuse
 from payouts.source.tables import Values, read_table
 from payouts.spelling import quoted
+from payouts.vendors import ROW_TYPES
 from rewards_core.validation import check_callable
 
 CheckUnique: TypeAlias = Callable[[str, str, int], None]

@@ -8,7 +8,7 @@ from typing import BinaryIO
 from attrs import NOTHING, field, fields, frozen
 from attrs.validators import optional
 
-from payouts.rows import ROW_TYPES
+from payouts.vendors import ROW_TYPES
 from rewards_core.errors import RewardsError
 from rewards_core.validation import check_choice, check_mapping, check_str, checked, flag, shown
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from attrs import define
 
 from payouts.cells import protect
-from payouts.rows import FIELDS, ROW_TYPES
 from payouts.source.lines import Layout, Note
 from payouts.spelling import quoted
+from payouts.vendors import FIELDS, ROW_TYPES
 from rewards_core.text import counted
 
 if TYPE_CHECKING:

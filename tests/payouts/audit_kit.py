@@ -10,9 +10,10 @@ from typing import Any
 
 from typer.testing import Result
 
+from payouts.keys import derive_key
 from payouts.ledger.reader import LedgerReader
 from payouts.ledger.sqlite import Ledger
-from payouts.rows import Row, derive_key
+from payouts.rows import Row
 from payouts.states import Entry, State
 from tests.payouts.command_kit import REWARD, records
 from tests.payouts.payout_kit import token_row

@@ -16,7 +16,7 @@ from original_async import Allocation
 from original_async.settlement import conclude
 from payouts.ledger.schema import LEDGER
 from payouts.ledger.sqlite import Ledger
-from payouts.rows import EnkashRow, OriginalRow
+from payouts.vendors import EnkashRow, OriginalRow
 from rewards_core.errors import NotFound
 from rewards_core.operations import DEFAULT_SCOPE, KeyedRequest, Operation, OperationRef, OperationStatus
 from webhooks import Completions, MemoryStore, PollPolicy

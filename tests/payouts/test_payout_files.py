@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from payouts.rows import EnkashRow, InvalidRow, OriginalRow, Row
+from payouts.rows import InvalidRow, Row
 from payouts.source.checks import Checked, check_rows
 from payouts.source.files import form_of, is_piped, read_rows, rereadable
 from payouts.source.lines import FileRefused, Layout, Mistake, Note
+from payouts.vendors import EnkashRow, OriginalRow
 from tests.texts import said
 
 if TYPE_CHECKING:

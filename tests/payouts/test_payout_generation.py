@@ -311,7 +311,7 @@ KILLED = """
 import asyncio, os, sys
 from pathlib import Path
 from payouts.ledger.sqlite import Ledger
-from payouts.rows import OriginalRow
+from payouts.vendors import OriginalRow
 from payouts.states import State
 
 async def send():

@@ -20,13 +20,13 @@ import pytest
 import pytest_asyncio
 from attrs import evolve
 
+from payouts.keys import derive_key
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.reader import LedgerReader
 from payouts.ledger.schema import LEDGER, connect_to_read, connect_to_write
 from payouts.ledger.sqlite import Ledger
-from payouts.rows import EnkashRow, OriginalRow, Row, derive_key
+from payouts.rows import Row
 from payouts.states import (
-    WAYS,
     AuditNeeded,
     CampaignUnclear,
     Entry,
@@ -36,7 +36,9 @@ from payouts.states import (
     RowChanged,
     State,
     WrongWay,
+    ways_of,
 )
+from payouts.vendors import ROW_TYPES, EnkashRow, OriginalRow
 from rewards_core.sqlite.connection import Connection, SQLiteError, connect
 from tests.payouts.payout_kit import LAYOUT_2
 
@@ -203,7 +205,11 @@ async def test_there_is_no_way_but_the_documented_ones(path: Path, vendor: str) 
 
 
 def test_the_documented_ways_are_all_there_are() -> None:
-    ways = {(vendor, state.value): set(following) for vendor, table in WAYS.items() for state, following in table.items()}
+    ways = {
+        (vendor, state.value): set(following)
+        for vendor, row in ROW_TYPES.items()
+        for state, following in ways_of(has_lookup=row.has_lookup).items()
+    }
     assert {place: following for place, following in ways.items() if following} == EXPECTED_WAYS
 
 
@@ -658,7 +664,7 @@ async def test_errors_can_be_pickled_and_copied(ledger: Ledger) -> None:
 SENDER = """
 import asyncio, os, sys
 from payouts.ledger.sqlite import Ledger
-from payouts.rows import OriginalRow
+from payouts.vendors import OriginalRow
 from payouts.states import State
 
 async def send():

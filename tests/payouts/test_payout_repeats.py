@@ -12,9 +12,9 @@ import pytest
 import pytest_asyncio
 
 from payouts.ledger.sqlite import Ledger
-from payouts.rows import EnkashRow, OriginalRow
 from payouts.runner import PayoutsStopped, RunOptions, run_payouts
 from payouts.states import LedgerInUse, State
+from payouts.vendors import EnkashRow, OriginalRow
 from rewards_core.errors import RateLimited
 from tests.payouts.payout_kit import StubEnkash, StubOriginal, coin_row, ledger_at, token_row, waiting
 from tests.virtual_time import virtual_time

@@ -19,8 +19,8 @@ from payouts.report.charts import duration, times_chart
 from payouts.report.figures import MAX_ITEMS, SETTLE_STEPS, Figures, Times, gather
 from payouts.report.page import write_report
 from payouts.report.results import replacing, write_results
-from payouts.rows import EnkashRow, OriginalRow
 from payouts.states import Entry, LedgerError, State
+from payouts.vendors import EnkashRow, OriginalRow
 
 HOSTILE = "<script>document.title='owned'</script><img src=https://example.com/x onerror=alert(1)>"
 

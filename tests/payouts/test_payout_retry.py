@@ -12,7 +12,7 @@ from attrs import evolve
 from payouts.cli.retry import objection_to_retry
 from payouts.runner import run_payouts
 from payouts.states import Entry, State
-from payouts.vendors import vendor_of
+from payouts.vendors.payers import payer_of
 from rewards_core.errors import ServerFailed
 from rewards_core.operations import OperationStatus
 from tests.payouts.payout_kit import REWARD, StubEnkash, StubOriginal, ledger_at, token_row, waiting
@@ -33,7 +33,7 @@ def row(state: State, uid: str | None = None) -> Entry:
 
 
 async def objection(client: Any, entry: Entry) -> str | None:
-    return await objection_to_retry(vendor_of(client), entry)
+    return await objection_to_retry(payer_of(client), entry)
 
 
 def told(what: str, why: str | None) -> None:
@@ -98,14 +98,14 @@ async def test_of_coins_only_a_rejected_row_can() -> None:
 
 async def test_of_coins_that_were_rejected_before_the_ledger_was_restored_none_can() -> None:
     rejected = evolve(row(State.REJECTED), settled_at=1000.0)
-    told("coins after a restored copy", await objection_to_retry(vendor_of(StubEnkash()), rejected, restored_at=2000.0))
-    assert await objection_to_retry(vendor_of(StubEnkash()), rejected, restored_at=500.0) is None
+    told("coins after a restored copy", await objection_to_retry(payer_of(StubEnkash()), rejected, restored_at=2000.0))
+    assert await objection_to_retry(payer_of(StubEnkash()), rejected, restored_at=500.0) is None
 
 
 async def test_a_row_cannot_if_it_is_held_under_a_key_of_another_try() -> None:
     vendor = StubOriginal()
     vendor.hold("user-r1", "1.50", "k2")
-    why = await objection_to_retry(vendor_of(vendor), row(State.REJECTED), other_keys={"k2"})
+    why = await objection_to_retry(payer_of(vendor), row(State.REJECTED), other_keys={"k2"})
     told("held under a key of another try", why)
 
 

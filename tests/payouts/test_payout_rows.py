@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payouts.rows import EnkashRow, InvalidRow, Keys, OriginalRow, derive_key
+from payouts.keys import Keys, derive_key
+from payouts.rows import InvalidRow
+from payouts.vendors import EnkashRow, OriginalRow
 
 
 def original(**changed: Any) -> OriginalRow:

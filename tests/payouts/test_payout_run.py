@@ -14,11 +14,12 @@ import pytest
 import pytest_asyncio
 from attrs import evolve
 
+from payouts.keys import derive_key
 from payouts.ledger.reader import LedgerReader
 from payouts.ledger.sqlite import Ledger
 from payouts.progress import Stop
 from payouts.request_budget import paced
-from payouts.rows import Row, derive_key
+from payouts.rows import Row
 from payouts.runner import PayoutRun, PayoutsStopped, RunOptions, run_payouts
 from payouts.states import Entry, LedgerError, RowChanged, State
 from rewards_core.errors import (

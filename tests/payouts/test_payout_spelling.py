@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from payouts.rows import EnkashRow, InvalidRow, OriginalRow
+from payouts.rows import InvalidRow
 from payouts.spelling import misspelled_amount, misspelled_id, misspelled_name
+from payouts.vendors import EnkashRow, OriginalRow
 from tests.texts import said
 
 GOOD_IDS = [

@@ -19,11 +19,12 @@ from payouts.cells import protect, unprotect
 from payouts.cli.preflight import Mistakes
 from payouts.ledger.reader import LedgerReader
 from payouts.report import results
-from payouts.rows import FIELDS, OriginalRow, Row
+from payouts.rows import Row
 from payouts.source.checks import Checked, check_rows
 from payouts.source.files import read_rows
 from payouts.source.lines import Layout, Mistake, Note
 from payouts.states import Entry
+from payouts.vendors import FIELDS, OriginalRow
 from rewards_core.cli.output import Output
 from tests.payouts.command_kit import for_people
 from tests.payouts.payout_kit import ledger_at, token_row

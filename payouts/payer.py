@@ -1,0 +1,227 @@
+"""What a payout asks of whoever pays, and what each answer means for a row."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from attrs import frozen
+
+from rewards_core.errors import (
+    ClientClosed,
+    ConfigurationError,
+    Conflict,
+    ConnectFailed,
+    OperationFailed,
+    OutcomeUnknown,
+    RateLimited,
+    RequestRejected,
+    RewardsError,
+    Unauthorized,
+    UnexpectedResponse,
+)
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from payouts.states import Entry
+    from rewards_core.operations import Operation, OperationRef, OperationStatus
+
+_call_name = re.compile(r"^(\w+) [a-z_]+: ")
+
+
+class Meaning(Enum):
+    """What an error of a call that pays means for the row."""
+
+    REJECTED = "the vendor refused, and this call did nothing"
+    MISMATCH = "the vendor holds something else under the key"
+    UNKNOWN = "it may have been carried out"
+    AGAIN = "nothing happened, and it may go better later"
+    STOP = "nothing happened, and no other row would fare better"
+    UNKNOWN_STOP = "it may have been carried out, and no other row would fare better"
+
+
+def meaning_of(problem: RewardsError) -> Meaning:
+    """Return what an error of a call that pays means for the row; what is not known to be harmless is `UNKNOWN`."""
+    if isinstance(problem, OutcomeUnknown):
+        return Meaning.UNKNOWN
+    if isinstance(problem, Conflict):
+        return Meaning.MISMATCH
+    if isinstance(problem, (ConnectFailed, RateLimited)):
+        return Meaning.AGAIN
+    if isinstance(problem, UnexpectedResponse):  # a redirect: nothing says that the vendor did not carry it out first
+        return Meaning.UNKNOWN_STOP
+    if isinstance(problem, (Unauthorized, ClientClosed, ConfigurationError)):
+        return Meaning.STOP
+    return Meaning.REJECTED if isinstance(problem, RequestRejected) else Meaning.UNKNOWN
+
+
+def restated(problem: RewardsError, *, looked_up: bool) -> RewardsError:
+    """Return an error in the words of those who run a command and know nothing of calls.
+
+    Args:
+        problem: How a call that pays ended.
+        looked_up: Whether the next run looks the row up.
+    """
+    told = copy.copy(problem)
+    if isinstance(problem, OperationFailed):
+        told.args = ("it failed on the blockchain, and nothing was paid",)
+    else:
+        told.args = (_call_name.sub(r"\1: ", str(problem.args[0])),)
+    if looked_up and isinstance(told, OutcomeUnknown):
+        told.advice = "run the same command again, which looks it up and repeats it under the same key"
+    return told
+
+
+@frozen(kw_only=True)
+class Held:
+    """A payment as the vendor holds it.
+
+    Attributes:
+        uid: The vendor's name of it.
+        key: The idempotency key it was made with.
+        recipient: Who was paid.
+        item: What was granted.
+        amount: How much.
+        status: How far it has come.
+    """
+
+    uid: str
+    key: str
+    recipient: str
+    item: str
+    amount: Decimal
+    status: OperationStatus
+
+
+class Balances(Protocol):
+    """What a vendor can be asked about that keeps a balance for each recipient."""
+
+    async def balance_of(self, recipient: str) -> int:
+        """Return how much a recipient has now.
+
+        Raises:
+            VendorError: the vendor could not be asked.
+        """
+        ...
+
+
+class Lookups(Protocol):
+    """What a vendor that finishes rows later can be asked about them."""
+
+    async def look_up(self, entry: Entry) -> Operation | None:
+        """Return what the vendor holds under a row's key, None if a complete list shows nothing.
+
+        Raises:
+            VendorError: the vendor could not be asked, or its list is incomplete; nothing changed.
+        """
+        ...
+
+    async def find(
+        self, entries: Sequence[Entry], before_page: Callable[[], Awaitable[object]] | None = None
+    ) -> Mapping[int, Operation]:
+        """Ask once what the vendor holds under the keys of rows of one recipient; return it by the rows' numbers.
+
+        That a row is missing proves nothing. `before_page` is awaited before each further page of the vendor's list.
+
+        Raises:
+            VendorError: the vendor could not be asked; nothing changed.
+        """
+        ...
+
+    async def held_under(self, entry: Entry, keys: Collection[str]) -> Operation | None:
+        """Return what the vendor holds for a row under one of some keys and has not failed, None if a complete list shows none.
+
+        Raises:
+            VendorError: the vendor could not be asked, or its list is incomplete; nothing changed.
+        """
+        ...
+
+    async def list_held(self, recipient: str, before_page: Callable[[], Awaitable[object]] | None = None) -> Sequence[Held]:
+        """Return every payment that the vendor holds for a recipient; `before_page` is awaited before each further page.
+
+        Raises:
+            VendorError: the vendor could not be asked, or its list is incomplete.
+        """
+        ...
+
+    async def read_held(self, uid: str) -> Held:
+        """Return the payment of that uid.
+
+        Raises:
+            NotFound: the vendor has none.
+            VendorError: the vendor could not be asked.
+        """
+        ...
+
+    def unknown(self, entry: Entry) -> OutcomeUnknown:
+        """Return the error of a call that sent a row and ended without an answer, to wait for."""
+        ...
+
+    async def read(self, entry: Entry) -> Operation:
+        """Return how the operation stands that the vendor named for a row.
+
+        Raises:
+            VendorError: the vendor could not be asked; nothing changed.
+        """
+        ...
+
+    def ref(self, entry: Entry) -> OperationRef:
+        """Return the name of what the vendor accepted for a row."""
+        ...
+
+    def held_before(self, operation: Operation) -> bool:
+        """Return whether the vendor held it before it was asked for, so that its news may have come already."""
+        ...
+
+    def conclude(self, entry: Entry, final: Operation) -> None:
+        """Compare what settled with what the row asked for.
+
+        Raises:
+            OperationFailed: the chain said failed.
+            OperationMismatch: it settled as something else.
+        """
+        ...
+
+
+@runtime_checkable
+class Payer(Protocol):
+    """One vendor as a run sees it; `run_payouts` takes one in place of a client."""
+
+    @property
+    def name(self) -> str:
+        """The vendor's name, as in `Ledger(vendor=...)`."""
+        ...
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether a request whose answer is not known may be sent again under the same key."""
+        ...
+
+    @property
+    def lookups(self) -> Lookups | None:
+        """What can be asked afterwards; None if the answer to the request is all there ever is."""
+        ...
+
+    @property
+    def balances(self) -> Balances | None:
+        """What can be asked about balances; None where the vendor keeps none."""
+        ...
+
+    async def pay(self, entry: Entry, *, repeated: bool = False) -> Operation | None:
+        """Send a row under its key.
+
+        Args:
+            entry: The row.
+            repeated: Whether it may have been sent before.
+
+        Returns:
+            What the vendor will finish later, None if it is paid with this answer.
+
+        Raises:
+            VendorError: see `meaning_of`.
+        """
+        ...
