@@ -86,7 +86,7 @@ class Receiver:
     """Verify deliveries, store them, acknowledge them, and run handlers on the stored events.
 
     Args:
-        sources: One source of events, such as `OriginalWebhooks`, or several with different scopes on one path.
+        sources: One `EventSource`, or several with different scopes on one path.
         store: A store, which the receiver does not close; or a URL for `open_store`, whose store it closes.
         service: The service that the handlers belong to, a name without a slash. Services that share a store need different
             names; all processes of one service have the same handlers.

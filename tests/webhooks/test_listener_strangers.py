@@ -27,7 +27,7 @@ async def strangers(kind: str, listener: ListenerProcess, count: int, over: str 
     """Run this many strangers against a listener, in their own process."""
     port = listener.where["url"].rpartition(":")[2]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks._hostile", kind, port, str(count), over, cwd=ROOT, stdout=PIPE, stderr=DEVNULL
+        sys.executable, "-m", "benchmarks._strangers", kind, port, str(count), over, cwd=ROOT, stdout=PIPE, stderr=DEVNULL
     )
     try:
         assert process.stdout is not None

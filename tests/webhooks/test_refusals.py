@@ -125,7 +125,7 @@ def test_lists_of_several_become_one_that_is_as_fair() -> None:
 
 
 def test_there_is_advice_for_every_reason_in_the_code() -> None:
-    pattern = re.compile(r'(?:note|cut|refuse|_Refused|refuse_body)\((?:\d+, )?"(\w+)"|return "(\w+)", [A-Z]')
+    pattern = re.compile(r'(?:note|cut|refuse|_Refused|refuse_body|refuse_headers)\((?:\d+, )?"(\w+)"|return "(\w+)", [A-Z]')
     found = {
         first or second
         for file in Path(webhooks.__path__[0]).rglob("*.py")
