@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,7 +76,23 @@ def test_trigger_says_when_the_event_is_not_kept(target: Target) -> None:
     said("trigger: answered 503", result.stderr.replace(target.url, "URL"))
     result = run("trigger", "--to", "http://127.0.0.1:9/")
     assert (result.exit_code, result.stdout) == (7, "")
-    said("trigger: no answer", result.stderr)
+    said("trigger: nobody listens", result.stderr)
+
+
+def test_an_event_whose_answer_is_lost_may_have_arrived() -> None:
+    def hang_up() -> None:
+        peer, _ = listening.accept()
+        peer.recv(65_536)
+        peer.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        result = run("trigger", "--to", url)
+        thread.join()
+    assert (result.exit_code, result.stdout) == (7, "")
+    said("trigger: a lost answer", result.stderr.replace(url, "URL"))
 
 
 def test_trigger_refuses_what_it_cannot_put_into_the_body() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -63,10 +64,18 @@ class Sender:
                 "certificate of its authority with --cacert.",
                 Exit.UNAVAILABLE,
             )
-        except (aiohttp.ClientError, OSError, TimeoutError) as problem:
+        except aiohttp.ClientConnectorError as problem:
+            number = problem.os_error.errno or 0
+            why = os.strerror(number) if number > 0 else problem.os_error.strerror
             fail(
-                f"No answer from {self._url} ({type(problem).__name__}). The event may not have arrived. Start the listener, or "
-                "give another URL with --to.",
+                f"No connection to {self._url}: {why}. Nothing was sent. Start the "
+                "listener and wait until it is ready, or give another URL with --to.",
+                Exit.UNAVAILABLE,
+            )
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            fail(
+                f"The connection to {self._url} broke before an answer came. The event may have arrived. To send it again is "
+                "safe: a listener keeps it once.",
                 Exit.UNAVAILABLE,
             )
 
