@@ -1,7 +1,7 @@
 """Pay a file of rewards: every row is settled exactly once, and a report says how.
 
-`read_rows` reads a file, `Ledger` keeps the state of every row on disk, and `run_payouts` pays the rows; after an interruption, run
-it again. `LedgerReader`, `write_report` and `write_results` show what became of the rows.
+`read_rows` reads a file, `Ledger` keeps the state of every row on disk, and `run_payouts` pays the rows; after an interruption,
+run it again. `LedgerReader`, `write_report` and `write_results` show what became of the rows.
 """
 
 from typing import TYPE_CHECKING
