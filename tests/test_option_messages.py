@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import shutil
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,22 +54,31 @@ VARIABLES = {
 }
 
 
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store, a ledger and a file of rows."""
+    folder = tmp_path_factory.mktemp("filled")
+
+    async def begin() -> None:
+        store = SQLiteStore(folder / "inbox.db")
+        await store.ping()
+        await store.aclose()
+        async with Ledger(folder / "payouts.db", vendor="original", campaign="c"):
+            pass
+
+    asyncio.run(begin())
+    (folder / "1").write_text("id,reward_uid,to_user_uid,amount\nr1,764893807463,32,1\n")
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Work in a folder with a store, a ledger and a file of rows."""
+def folder(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Work in a copy of that folder."""
+    shutil.copytree(filled, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
 
-    async def begin() -> None:
-        store = SQLiteStore(tmp_path / "inbox.db")
-        await store.ping()
-        await store.aclose()
-        async with Ledger(tmp_path / "payouts.db", vendor="original", campaign="c"):
-            pass
-
-    asyncio.run(begin())
-    (tmp_path / "1").write_text("id,reward_uid,to_user_uid,amount\nr1,764893807463,32,1\n")
     handlers = logging.getLogger().handlers[:]
     logging.disable()  # what a listener logs is not what its command says
     yield tmp_path

@@ -15,7 +15,6 @@ import pytest
 
 from tests.texts import said
 from tests.webhooks.capture_kit import body_of, capturing, chunks, headers_of, kept, mode_of, send
-from tests.webhooks.command_kit import alone
 from tests.webhooks.listener_process import KEY_ID, KEYS, SECRETS, SOURCE, delivery, environment, post, running, signed
 
 REPLAY = "events replay"
@@ -182,9 +181,13 @@ async def test_whatever_a_signed_body_holds_it_is_kept_and_written_down(tmp_path
         ("--out", os.devnull),
     ],
 )
-def test_wrong_usage_is_told_before_anything_listens(tmp_path: Path, options: tuple[str, str]) -> None:
-    done = alone("capture", "--port", "0", *options, cwd=tmp_path)
-    assert done.returncode == 2
+def test_wrong_usage_is_told_before_anything_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ORIGINAL_WEBHOOK_KEYS", environment()["ORIGINAL_WEBHOOK_KEYS"])
+    done = run("capture", "--port", "0", *options)
+    assert done.exit_code == 2
     assert options["/nowhere" in options] in re.sub(r"[│\s]+", " ", done.stderr)
     assert environment()["ORIGINAL_WEBHOOK_KEYS"].partition(":")[2] not in done.stderr
 
