@@ -32,8 +32,8 @@ _PLAIN: Mapping[tuple[State, State], tuple[str, Callable[[Entry], tuple[Any, ...
             lambda now: (now.number, now.sent_at),
         ),
         (State.SENT, State.ACCEPTED): (
-            "state = 'accepted', uid = new.column2, accepted_at = new.column3",
-            lambda now: (now.number, now.uid, now.accepted_at),
+            "state = 'accepted', uid = new.column2, settled_by = new.column3, accepted_at = new.column4",
+            lambda now: (now.number, now.uid, now.settled_by, now.accepted_at),
         ),
         (State.ACCEPTED, State.DONE): (
             "state = 'done', settled_by = new.column2, settled_at = new.column3",
@@ -123,6 +123,8 @@ def _padded(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 def _is_plain(was: Entry, now: Entry) -> bool:
     """Return whether a step neither brings nor ends a problem, so that it changes few columns."""
+    if was.uid != now.uid and now.state is not State.ACCEPTED:
+        return False
     return was.problem is None is now.problem and now.note is None and was.settled_at is None
 
 

@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 _GATHER = 0.025
 """Seconds for which rows' moves are gathered: to write sixty together costs half of writing them in fours."""
+_NOT_OPEN = "is not open; use it inside `async with`"
+_CLOSED = "is closed; make another Ledger to go on"
 
 
 class LedgerWriter:
@@ -63,7 +65,7 @@ class LedgerWriter:
         self._state = state
         self._thread = BatchThread(f"ledger {path}", self._run, notify=_nothing, end=self._disconnect, gather=_GATHER)
         self._database: Connection | None = None
-        self._closed: str | None = "is not open; use it inside `async with`"
+        self._closed: str | None = _NOT_OPEN
         self._broken: LedgerError | None = None
         self._note: GenerationNote | None = None
         self._generation = 0
@@ -76,22 +78,22 @@ class LedgerWriter:
 
         Raises:
             LedgerInUse: another process has the lock.
-            LedgerError: the file is no ledger or cannot be written.
+            LedgerError: the file is no ledger or cannot be written, or it was open before.
         """
+        if self._closed == _CLOSED:
+            self._check_open()
         self._closed = None
         await self.run(_nothing)
 
     async def aclose(self) -> None:
-        """Finish the work that waits, close the file and release the lock; a second call does nothing."""
-        try:
-            if self._closed is None:
-                self._closed = "is closed; open it again"
-                await self._thread.aclose()
-        finally:
-            if self._note is not None:
-                self._note.release()
-            if self._lock is not None:
-                self._lock.release()
+        """Finish the work that waits, close the file and release the lock; a second call does nothing.
+
+        If this is cancelled, the thread does the same a little later.
+        """
+        if self._closed is None:
+            self._closed = _CLOSED
+        await self._thread.aclose()
+        self._release()  # if it was never opened
 
     def gather(self, rows_at_once: int) -> None:
         """Let moves wait for each other, but commit them as soon as half of the rows that can move at once have moved."""
@@ -119,7 +121,7 @@ class LedgerWriter:
             LedgerError: as `run`.
         """
         self._check_open()
-        return self._thread.submit(Call[list[Entry]](_nothing, rows), may_wait=True)
+        return self._thread.submit(Call[list[Entry]](_nothing, rows), may_wait=True, size=len(rows))
 
     # on the thread
 
@@ -145,8 +147,9 @@ class LedgerWriter:
         """Count a commit that marks rows as sent; the first begins a branch, which tells this opening from earlier copies."""
         self.begin_sending(database)
         if not self._branch_begun and self._sent_at is None and self._note is not None:
-            known, self._branch = self._branch, secrets.token_hex(8)
-            self._note.write(self._generation, at, (known, self._branch))
+            branch = secrets.token_hex(8)
+            self._note.write(self._generation, at, (self._branch, branch))
+            self._branch = branch
             database.execute("UPDATE ledger SET branch = ?", (self._branch,))
         self._generation += 1
         self._sent_at = at
@@ -220,8 +223,17 @@ class LedgerWriter:
                 seal_branch(database)
 
     def _disconnect(self) -> None:
-        if self._database is not None:
-            self._database.close()
+        try:
+            if self._database is not None:
+                self._database.close()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._note is not None:
+            self._note.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def _check_open(self) -> None:
         if self._closed is not None:

@@ -48,7 +48,7 @@ class BatchThread:
         gather: Seconds after a batch during which calls with `may_wait` are collected, 0 or more.
 
     Attributes:
-        enough: The number of waiting calls at which they are handed over early.
+        enough: The size of all waiting calls together at which they are handed over early.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class BatchThread:
         self._queue: SimpleQueue[list[Call[Any]]] = SimpleQueue()
         self._home: asyncio.AbstractEventLoop | None = None
         self._waiting: list[Call[Any]] = []
+        self._size = 0
         self._busy = False
         self._scheduled = False
         self._seen = self._passes = self._quiet = 0
@@ -89,7 +90,7 @@ class BatchThread:
         if loop is not self._home and (self._home is None or self._home.is_closed()):
             self._move_to(loop)
 
-    def submit(self, call: Call[T], *, may_wait: bool = False) -> asyncio.Future[T]:
+    def submit(self, call: Call[T], *, may_wait: bool = False, size: int = 1) -> asyncio.Future[T]:
         """Queue a call and return its future.
 
         Calls of one pass of the loop, and those that arrive while a batch runs, go together; those of a second loop go alone.
@@ -97,10 +98,12 @@ class BatchThread:
         Args:
             call: The call.
             may_wait: Whether it may wait for others until `gather` seconds after the last batch.
+            size: How much of `enough` it is.
         """
         self.start()
         if call.future.get_loop() is self._home:
             self._waiting.append(call)
+            self._size += size
             self._urgent = self._urgent or not may_wait
             self._schedule()
         else:
@@ -120,6 +123,7 @@ class BatchThread:
             threading.Thread(target=self._main, name=self._name, daemon=True).start()
         self._home = loop
         self._waiting = []
+        self._size = 0
         self._busy = self._scheduled = False
         self._timer = None
 
@@ -127,7 +131,7 @@ class BatchThread:
         loop = self._home
         if loop is None or self._busy or self._scheduled:
             return
-        if not self._urgent and len(self._waiting) < self.enough and loop.time() < self._gather_until:
+        if not self._urgent and self._size < self.enough and loop.time() < self._gather_until:
             self._timer = self._timer or loop.call_at(self._gather_until, self._stop_gathering)
             return
         if self._timer is not None:
@@ -150,6 +154,7 @@ class BatchThread:
         self._busy = True
         batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
         self._urgent = bool(self._waiting)
+        self._size = 0
         self._queue.put(batch)
 
     def _may_grow(self) -> bool:

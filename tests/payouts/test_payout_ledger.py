@@ -36,11 +36,13 @@ from payouts.states import (
     RowChanged,
     State,
     WrongWay,
+    by_hand_only,
     ways_of,
 )
 from payouts.vendors import ROW_TYPES, EnkashRow, OriginalRow
 from rewards_core.sqlite.connection import Connection, SQLiteError, connect
 from tests.payouts.payout_kit import LAYOUT_2
+from tests.virtual_time import virtual_time
 
 T = TypeVar("T")
 
@@ -443,6 +445,31 @@ async def test_trouble_and_plain_sailing_may_move_together(ledger: Ledger) -> No
     assert [await ledger.find("b"), await ledger.find("a")] == ended
 
 
+@pytest.mark.parametrize(
+    "facts", [{}, {"uid": "9", "settled_by": "lookup"}, {"problem": "said no"}], ids=["plain", "found", "refused"]
+)
+@pytest.mark.parametrize(("vendor", "state"), EXPECTED_WAYS)
+async def test_what_a_move_returns_is_what_the_ledger_holds(path: Path, vendor: str, state: str, facts: Any) -> None:
+    async with opened(path, vendor=vendor) as ledger:
+        for number, to in enumerate(sorted(EXPECTED_WAYS[vendor, state])):
+            (entry,) = await ledger.plan([(tokens if vendor == "original" else coins)(f"r{number}")])
+            for step in PATHS[vendor][State(state)]:
+                entry = await ledger.move(entry, step, **({"uid": "1"} if step is State.ACCEPTED else {}))
+            if not by_hand_only(State(state), State(to)) and to not in {"planned", "sent"}:
+                moved = await ledger.move(entry, State(to), **facts)
+                assert await ledger.find(entry.id) == moved
+
+
+@virtual_time
+async def test_moves_of_half_the_rows_that_can_move_go_at_once_also_as_one_call(path: Path) -> None:
+    async with opened(path) as ledger:
+        entries = await ledger.plan([tokens(f"r{number}") for number in range(20)])
+        async with ledger.one_run(rows_at_once=40):
+            begun = asyncio.get_running_loop().time()
+            await ledger.move_each([(entry, State.SENT, {}) for entry in entries])
+            assert asyncio.get_running_loop().time() == begun
+
+
 async def test_a_cancelled_caller_leaves_the_ledger_whole(ledger: Ledger) -> None:
     (entry,) = await ledger.plan([tokens()])
     async with writer_held(ledger):
@@ -488,6 +515,26 @@ async def test_a_closed_ledger_says_so_and_closes_twice(path: Path) -> None:
     await ledger.aclose()
     with pytest.raises(LedgerError, match="closed"):
         await ledger.find("r1")
+    with pytest.raises(LedgerError, match="make another Ledger"):
+        await ledger.__aenter__()
+
+
+async def test_a_ledger_whose_closing_is_cancelled_keeps_its_lock_until_its_work_is_on_the_disk(path: Path) -> None:
+    ledger = opened(path)
+    async with ledger:
+        (entry,) = await ledger.plan([tokens()])
+        async with writer_held(ledger):
+            moving = asyncio.ensure_future(ledger.move(entry, State.SENT))
+            await asyncio.sleep(0)
+            closing_it = asyncio.ensure_future(ledger.aclose())
+            await asyncio.sleep(0)
+            closing_it.cancel()
+            await asyncio.gather(closing_it, return_exceptions=True)
+            (taken,) = await asyncio.gather(asyncio.to_thread(LedgerLock(path).acquire), return_exceptions=True)
+        assert isinstance(taken, LedgerInUse)
+        assert (await moving).state is State.SENT
+    async with opened(path) as again:
+        assert await again.counts() == {State.SENT: 1}
 
 
 async def test_more_than_one_group_of_work_is_finished_before_it_closes(path: Path) -> None:

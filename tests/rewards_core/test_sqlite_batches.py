@@ -328,3 +328,15 @@ async def test_gathering_ends_early(urgent: bool) -> None:
         await asyncio.gather(*calls)
         assert loop.time() == begun
     assert work.sizes[:2] == [1, 3]
+
+
+@virtual_time
+async def test_a_call_counts_by_its_size_and_once() -> None:
+    work, loop = Work(), asyncio.get_running_loop()
+    async with gathering(work, enough=3) as thread:
+        begun = loop.time()
+        await thread.submit(Call[int](int), may_wait=True, size=3)
+        assert loop.time() == begun
+        await thread.submit(Call[int](int), may_wait=True, size=2)
+        assert loop.time() - begun == pytest.approx(GATHER)
+    assert work.sizes[:3] == [1, 1, 1]
