@@ -219,7 +219,7 @@ class Payer(Protocol):
             repeated: Whether it may have been sent before.
 
         Returns:
-            What the vendor will finish later, None if it is paid with this answer.
+            What the vendor will finish later; None from a payer without `lookups`: the row is paid with this answer.
 
         Raises:
             VendorError: see `meaning_of`.

@@ -56,7 +56,9 @@ class Stop:
         return self._wished.is_set()
 
     def wish(self) -> None:
-        """Ask for the end."""
+        """Ask for the end; a second wish does nothing."""
+        if self.wished:
+            return
         self._wished.set()
         for scope in self._scopes:
             scope.reschedule(asyncio.get_running_loop().time())

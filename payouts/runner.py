@@ -7,16 +7,17 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import TYPE_CHECKING, Self
 
+from payouts.ledger.base import RunLedger
 from payouts.pipeline.flow import PayoutsStopped, Pipeline
 from payouts.pipeline.options import RunOptions
 from payouts.progress import Progress, Stop
+from payouts.vendors import ROW_TYPES
 from payouts.vendors.payers import payer_of
 from rewards_core.validation import check_flag, check_iterable, check_methods, setting
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from payouts.ledger.base import RunLedger
     from payouts.payer import Payer
     from payouts.source.groups import Rows
     from payouts.states import Entry
@@ -42,6 +43,7 @@ def run_payouts(
 
     Rows that an earlier run left `sent` are looked up first, rows it left `accepted` are waited for first; settled ones cost no
     request. `async for entry in run_payouts(...)` is all it takes; with `async with` around it, leaving the loop early ends it.
+    An error of `rows` ends the run as `stop()` does, so that requests under way are answered, and is raised at the end.
 
     Args:
         rows: An iterable, read in a thread, or an async one, closed at the end. Both are read no faster than rows leave, and a
@@ -55,7 +57,8 @@ def run_payouts(
 
     Raises:
         TypeError: an argument is of another type.
-        ValueError: ledger and client are not of one vendor, or there are no completions to wait with.
+        ValueError: ledger and client are not of one vendor, a payer has look-ups where its vendor has none, or none where it has
+            them, or there are no completions to wait with.
         LedgerInUse: from the iteration: another run of this process pays from the ledger, or another process from a copy of it.
         AuditNeeded: from the iteration: the ledger may be an older copy; nothing was sent. See `payouts audit`.
         PayoutsStopped: from the iteration, at its end: credentials were refused, or the vendor could not be reached.
@@ -67,9 +70,13 @@ def run_payouts(
     if not isinstance(rows, AsyncIterable):
         check_iterable(rows, "rows", "an iterable of rows")
     payer = payer_of(client, may_repeat=check_flag(may_repeat, "may_repeat"))
-    check_methods(ledger, "ledger", "Ledger(...)", ("plan", "move", "one_run"))
+    check_methods(ledger, "ledger", "Ledger(...)", RunLedger)
     if payer.name != ledger.vendor:
         raise ValueError(f"client: give a client of {ledger.vendor}, as the ledger is, not of {payer.name}.")
+    known = ROW_TYPES.get(payer.name)
+    if known is not None and known.has_lookup != (payer.lookups is not None):
+        wanted = "lookups, because its rows are settled later" if known.has_lookup else "no lookups, because its answer is final"
+        raise ValueError(f"client: a payer of {payer.name} must have {wanted}.")
     options = setting(options, "options", RunOptions)
     if completions is not None:
         check_methods(completions, "completions", "Completions(...)", ("as_completed",))
@@ -96,6 +103,7 @@ class PayoutRun:
         self.progress = Progress()
         self._stop = Stop()
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
         self._ended: deque[Entry] = deque()
         self._news, self._room = asyncio.Event(), asyncio.Event()
         self._room.set()
@@ -116,7 +124,11 @@ class PayoutRun:
         self._stop.wish()
 
     async def aclose(self) -> None:
-        """End now: what is under way stays `sent` or `accepted` in the ledger, for the next run; a second call does nothing."""
+        """End now, also an iteration elsewhere: what is under way stays `sent` or `accepted` in the ledger, for the next run.
+
+        A second call does nothing.
+        """
+        self._closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -131,8 +143,8 @@ class PayoutRun:
 
     async def __aiter__(self) -> AsyncIterator[Entry]:
         """Yield each row as the ledger holds it when this run is done with it."""
-        if self._task is not None:
-            raise RuntimeError("expected a run that has not begun, got one that has; call run_payouts again")
+        if self._task is not None or self._closed:
+            raise RuntimeError("This run was begun or closed already. Nothing was sent by this call; call run_payouts again.")
         self._task = asyncio.get_running_loop().create_task(self._pipeline.run(), name="payouts")
         self._task.add_done_callback(lambda _: self._news.set())
         try:
@@ -145,9 +157,14 @@ class PayoutRun:
                 else:
                     self._news.clear()
                     await self._news.wait()
-            self._task.result()
+            self._raise_from(self._task)
         finally:
             await self.aclose()
+
+    def _raise_from(self, task: asyncio.Task[None]) -> None:
+        """Raise what ended the run, unless `aclose` did."""
+        if not (self._closed and task.cancelled()):
+            task.result()
 
     def _hand_out(self, entry: Entry) -> None:
         self.progress.count(entry)

@@ -101,6 +101,7 @@ class Pipeline:
             ended=ended,
         )
         self._planned: asyncio.Queue[Sequence[Entry] | None] = asyncio.Queue(_GROUPS_AHEAD)
+        self._problem: Exception | None = None
         self._left = options.limit
         self._begun, self._resumed = _Numbers(), _Numbers()
 
@@ -109,7 +110,8 @@ class Pipeline:
 
         Raises:
             PayoutsStopped: no other row would have fared better.
-            LedgerError: the ledger cannot be written.
+            LedgerError: the ledger cannot be written, or cannot take a row up.
+            Exception: the source's own.
         """
         try:
             async with (
@@ -127,6 +129,8 @@ class Pipeline:
                 ending.cancel()
         except BaseExceptionGroup as group:
             raise _first(group) from None
+        if self._problem is not None:
+            raise self._problem
         cause = self._sender.cause
         if cause is not None:
             raise PayoutsStopped(
@@ -194,13 +198,18 @@ class Pipeline:
         groups.create_task(self._sender.send(admitted))
 
     async def _plan(self) -> None:
-        """Read the source and plan its rows, a little ahead of those that are sent."""
-        async with aclosing(groups_of(self._rows, self._stop)) as source:
-            async for group in source:
-                entries = await self._ledger.plan(group)
-                self._progress.read += len(entries)
-                await self._planned.put(entries)
-        await self._planned.put(None)
+        """Read the source and plan its rows, a little ahead of those that are sent; an error ends the run as `stop` does."""
+        try:
+            async with aclosing(groups_of(self._rows, self._stop)) as source:
+                async for group in source:
+                    entries = await self._ledger.plan(group)
+                    self._progress.read += len(entries)
+                    await self._planned.put(entries)
+        except Exception as problem:  # noqa: BLE001 - raised at the end: requests under way are not to be cut off for a bad row
+            self._problem = problem
+            self._stop.wish()
+        else:
+            await self._planned.put(None)
 
     async def _next_group(self) -> Sequence[Entry] | None:
         taken: list[Sequence[Entry] | None] = [None]

@@ -242,7 +242,7 @@ class Sender:
             else:
                 self._ill_since = None
                 self._forbidden = self._refused = 0
-                return self._paid(entry, operation)
+                return self._paid(entry, operation, keys)
             finally:
                 self._progress.in_flight -= 1
             meaning = meaning_of(problem)
@@ -272,19 +272,21 @@ class Sender:
             unknown.args = (f"it may have been paid under another key, and the user's list could not be read ({problem})",)
             raise unknown from problem
 
-    def _paid(self, entry: Entry, operation: Operation | None) -> _Step:
+    def _paid(self, entry: Entry, operation: Operation | None, other_keys: Collection[str]) -> _Step:
         lookups = self._payer.lookups
         if operation is None or lookups is None:
             return entry, State.DONE, {"settled_by": "reply"}, self._end
-        return self._accepted(lookups, entry, operation, urgent=lookups.held_before(operation))
+        return self._accepted(lookups, entry, operation, other_keys, urgent=lookups.held_before(operation))
 
-    def _accepted(self, lookups: Lookups, entry: Entry, operation: Operation, *, urgent: bool) -> _Step:
-        """Return the step of a row for which the vendor named an operation."""
+    def _accepted(
+        self, lookups: Lookups, entry: Entry, operation: Operation, other_keys: Collection[str] = (), *, urgent: bool
+    ) -> _Step:
+        """Return the step of a row for which the vendor named an operation, perhaps under another of the row's keys."""
         uid, settlement = operation.ref.uid, self._settlement
         if settlement is not None and settlement.knows(uid):
             return entry, State.MISMATCH, {"uid": uid, "problem": named_twice(uid)}, self._end
         facts: Facts = {"uid": uid}
-        if operation.key != entry.key:
+        if operation.key in other_keys:
             facts["settled_by"] = "lookup"
         if operation.status.terminal:
             return entry, State.ACCEPTED, facts, partial(self._conclude, lookups, operation)

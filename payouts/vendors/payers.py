@@ -59,7 +59,7 @@ def payer_of(client: Client, *, may_repeat: bool = False) -> Payer:
         return OriginalPayer(cast("OriginalClient", client))
     if isinstance(client, CoinClient):
         return EnkashPayer(cast("EnkashClient", client), may_repeat)
-    return check_methods(client, "client", "OriginalClient(...), EnkashClient(...) or a Payer", ("pay",))
+    return check_methods(client, "client", "OriginalClient(...), EnkashClient(...) or a Payer", Payer)
 
 
 @frozen

@@ -183,6 +183,12 @@ async def test_what_settles_as_something_else_is_a_mismatch(vendor: StubOriginal
     assert (entry.state, entry.problem_kind, entry.uid) == (State.MISMATCH, "OperationMismatch", first.uid)
 
 
+async def test_what_another_grant_got_under_a_key_of_its_own_does_not_pay_a_row(vendor: StubOriginal, ledger: Ledger) -> None:
+    vendor.replay = vendor.hold("user-r0", "1.50", "the-key-of-another-grant")
+    (entry,) = await pay(rows(1), vendor, ledger)
+    assert (entry.state, entry.problem_kind) == (State.MISMATCH, "OperationMismatch")
+
+
 @pytest.mark.parametrize(
     ("problem", "state"),
     [
@@ -370,6 +376,18 @@ async def test_unknown_rows_are_looked_up_and_sent_again_under_the_same_key(vend
     ended = await pay(rows(2), vendor, ledger)
     assert {entry.id: entry.state for entry in ended} == {"r0": State.DONE, "r1": State.DONE}
     assert vendor.created == [lost.key]
+
+
+async def test_what_is_found_under_an_older_key_is_waited_for_by_the_next_run_too(vendor: StubOriginal, ledger: Ledger) -> None:
+    rejected = await led_to(ledger, token_row("r0"), State.SENT, State.REJECTED)
+    await ledger.renew_key(rejected)
+    vendor.hold("user-r0", "1.50", rejected.key)
+    vendor.final = OperationStatus.PENDING
+    (entry,) = await pay(rows(1), vendor, ledger, options=RunOptions(rate=None, wait=False))
+    assert entry.state is State.ACCEPTED
+    vendor.final = OperationStatus.DONE
+    (entry,) = await pay(rows(1), vendor, ledger)
+    assert (entry.state, entry.problem, vendor.created) == (State.DONE, None, [])
 
 
 async def test_an_unknown_row_that_was_once_accepted_is_never_sent_again(vendor: StubOriginal, ledger: Ledger) -> None:
@@ -767,6 +785,59 @@ async def test_a_stop_does_not_wait_for_rows_that_do_not_come(vendor: StubOrigin
     assert ended == ["r0"]
 
 
+async def test_an_end_may_be_asked_for_again_while_pauses_are_being_cut() -> None:
+    stop = Stop()
+    pausing = asyncio.ensure_future(stop.pause(1000))
+    await asyncio.sleep(0)
+    stop.wish()
+    await asyncio.sleep(0)
+    stop.wish()
+    assert not await pausing
+
+
+async def test_a_run_that_is_closed_elsewhere_ends_its_iteration_without_an_error(vendor: StubOriginal, ledger: Ledger) -> None:
+    under_way = asyncio.Event()
+
+    async def hang(_: str) -> None:
+        under_way.set()
+        await asyncio.Event().wait()
+
+    vendor.before = hang
+    run = run_payouts(rows(1), client=vendor, ledger=ledger, options=RunOptions(rate=None, wait=False))
+    collecting = asyncio.ensure_future(collect(run))
+    await under_way.wait()
+    await run.aclose()
+    assert await collecting == []
+    assert await ledger.counts() == {State.SENT: 1}
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["source fails", "row changed"])
+async def test_a_bad_row_ends_the_run_but_no_request_under_way(coins: Ledger, changed: bool) -> None:
+    vendor = StubEnkash()
+    under_way, go = asyncio.Event(), asyncio.Event()
+
+    async def hang(_: str) -> None:
+        under_way.set()
+        await go.wait()
+
+    async def given() -> AsyncIterator[Row]:
+        yield coin_row("r0")
+        await under_way.wait()
+        try:
+            if changed:
+                yield coin_row("r0", user_id="somebody-else")
+            raise OSError("the database is gone")
+        finally:
+            asyncio.get_running_loop().call_later(0.01, go.set)
+
+    vendor.before = hang
+    run = run_payouts(given(), client=vendor, ledger=coins, options=QUICK)
+    with pytest.raises(RowChanged if changed else OSError):
+        await collect(run)
+    assert run.progress.ended[State.DONE] == 1
+    assert await coins.counts() == {State.DONE: 1}
+
+
 async def test_leaving_early_ends_everything_and_the_next_run_finds_out(vendor: StubOriginal, ledger: Ledger) -> None:
     under_way = asyncio.Event()
 
@@ -911,7 +982,30 @@ async def test_waiting_needs_completions(vendor: StubOriginal, ledger: Ledger) -
 
 async def test_a_run_is_iterated_once(vendor: StubOriginal, ledger: Ledger) -> None:
     run = run_payouts([], client=vendor, ledger=ledger, options=RunOptions(wait=False))
-    await run.aclose()
     assert await collect(run) == []
     with pytest.raises(RuntimeError, match="call run_payouts again"):
         await collect(run)
+
+
+async def test_a_run_that_was_closed_pays_nothing(vendor: StubOriginal, ledger: Ledger) -> None:
+    async with run_payouts(rows(1), client=vendor, ledger=ledger, options=RunOptions(wait=False)) as run:
+        pass
+    with pytest.raises(RuntimeError, match="call run_payouts again"):
+        await collect(run)
+    assert vendor.created == []
+
+
+@pytest.mark.parametrize("has_lookups", [False, True])
+async def test_a_payer_must_look_rows_up_exactly_where_its_vendor_can(path: Path, has_lookups: bool) -> None:
+    class Fake:
+        name = "enkash" if has_lookups else "original"
+        may_repeat = False
+        lookups = StubOriginal() if has_lookups else None
+        balances = None
+
+        async def pay(self, entry: Entry, *, repeated: bool = False) -> None:
+            raise AssertionError(f"{entry.id} was paid")
+
+    async with ledger_at(path, Fake.name) as ledger:
+        with pytest.raises(ValueError, match="must have no lookups" if has_lookups else "must have lookups"):
+            await pay(rows(1), Fake(), ledger, options=RunOptions(wait=False))
