@@ -20,7 +20,7 @@ import sys
 from contextlib import AsyncExitStack
 
 from enkash_async import EnkashClient, FileBreakerStore, PasswordCredentials
-from rewards_core.errors import OutcomeUnknown, VendorError
+from rewards_core import OutcomeUnknown, VendorError
 
 SAMPLE_USERS = ["EKQZVMQK", "EK6CYE6K", "EKIQB4L2", "EK04AZHX", "EKDM5AVZ"]
 

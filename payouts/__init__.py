@@ -10,6 +10,7 @@ from rewards_core.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from payouts.keys import derive_key
+    from payouts.ledger.base import RunLedger
     from payouts.ledger.reader import Campaign, LedgerReader
     from payouts.ledger.sqlite import Ledger
     from payouts.payer import Balances, Held, Lookups, Payer
@@ -59,6 +60,7 @@ __all__ = [
     "Progress",
     "Row",
     "RowChanged",
+    "RunLedger",
     "RunOptions",
     "State",
     "WrongWay",
@@ -74,7 +76,7 @@ if not TYPE_CHECKING:  # else a type checker would believe in every name
         __name__,
         __all__,
         (
-            *("states", "rows", "keys", "vendors", "payer", "source.lines", "ledger.reader", "ledger.sqlite"),
+            *("states", "rows", "keys", "vendors", "payer", "source.lines", "ledger.base", "ledger.reader", "ledger.sqlite"),
             *("source.files", "progress", "report.page", "report.results", "runner"),
         ),
     )
