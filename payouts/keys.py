@@ -40,7 +40,13 @@ class Keys:
 
 
 def derive_key(vendor: str, campaign: str, row_id: str, *, retry: int = 0) -> str:
-    """Return the idempotency key of one row; see `Keys`.
+    """Return the idempotency key of one row: 26 characters, the same on every machine and in every run.
+
+    Args:
+        vendor: The vendor's name, as in `Ledger(vendor=...)`.
+        campaign: The name of the campaign; the same row id in another campaign has another key.
+        row_id: The row's id.
+        retry: How many keys of the row were given up before, 0 or more.
 
     Raises:
         TypeError: a name is not a str, or `retry` not an integer.

@@ -222,6 +222,10 @@ class Payer(Protocol):
             What the vendor will finish later; None from a payer without `lookups`: the row is paid with this answer.
 
         Raises:
-            VendorError: see `meaning_of`.
+            RateLimited, ConnectFailed: nothing happened; it is tried again.
+            Unauthorized, ClientClosed, ConfigurationError: nothing happened; the run ends.
+            Conflict: the vendor holds something else under the key.
+            RequestRejected: the vendor refused it, and this call did nothing.
+            VendorError: any other, such as `OutcomeUnknown`: it may have been carried out.
         """
         ...
