@@ -104,7 +104,7 @@ class Balances(Protocol):
         """Return how much a recipient has now.
 
         Raises:
-            VendorError: the vendor could not be asked.
+            VendorError: the request to the vendor failed.
         """
         ...
 
@@ -116,7 +116,7 @@ class Lookups(Protocol):
         """Return what the vendor holds under a row's key, None if a complete list shows nothing.
 
         Raises:
-            VendorError: the vendor could not be asked, or its list is incomplete; nothing changed.
+            VendorError: the request to the vendor failed, or its list is incomplete; nothing changed.
         """
         ...
 
@@ -128,15 +128,15 @@ class Lookups(Protocol):
         That a row is missing proves nothing. `before_page` is awaited before each further page of the vendor's list.
 
         Raises:
-            VendorError: the vendor could not be asked; nothing changed.
+            VendorError: the request to the vendor failed; nothing changed.
         """
         ...
 
     async def held_under(self, entry: Entry, keys: Collection[str]) -> Operation | None:
-        """Return what the vendor holds for a row under one of some keys and has not failed, None if a complete list shows none.
+        """Return the payment of a row under any of these keys, unless it failed; None if the vendor's complete list shows none.
 
         Raises:
-            VendorError: the vendor could not be asked, or its list is incomplete; nothing changed.
+            VendorError: the request to the vendor failed, or its list is incomplete; nothing changed.
         """
         ...
 
@@ -144,7 +144,7 @@ class Lookups(Protocol):
         """Return every payment that the vendor holds for a recipient; `before_page` is awaited before each further page.
 
         Raises:
-            VendorError: the vendor could not be asked, or its list is incomplete.
+            VendorError: the request to the vendor failed, or its list is incomplete.
         """
         ...
 
@@ -153,7 +153,7 @@ class Lookups(Protocol):
 
         Raises:
             NotFound: the vendor has none.
-            VendorError: the vendor could not be asked.
+            VendorError: the request to the vendor failed.
         """
         ...
 
@@ -165,7 +165,7 @@ class Lookups(Protocol):
         """Return how the operation stands that the vendor named for a row.
 
         Raises:
-            VendorError: the vendor could not be asked; nothing changed.
+            VendorError: the request to the vendor failed; nothing changed.
         """
         ...
 
@@ -203,12 +203,12 @@ class Payer(Protocol):
 
     @property
     def lookups(self) -> Lookups | None:
-        """What can be asked afterwards; None if the answer to the request is all there ever is."""
+        """Looks up payments later; None if the vendor offers no look-up, so that only the answer to the request counts."""
         ...
 
     @property
     def balances(self) -> Balances | None:
-        """What can be asked about balances; None where the vendor keeps none."""
+        """Reads balances; None if the vendor keeps no balances."""
         ...
 
     async def pay(self, entry: Entry, *, repeated: bool = False) -> Operation | None:
@@ -216,10 +216,10 @@ class Payer(Protocol):
 
         Args:
             entry: The row.
-            repeated: Whether it may have been sent before.
+            repeated: Whether the row may have been sent before.
 
         Returns:
-            What the vendor will finish later, None if it is paid with this answer.
+            The operation that the vendor will finish later; None if this answer means that the row is paid.
 
         Raises:
             VendorError: see `meaning_of`.

@@ -24,7 +24,7 @@ class Progress:
         skipped: Of those, rows that an earlier run had settled.
         in_flight: Rows whose request is under way.
         pending: Rows that the vendor has accepted and not finished.
-        ended: State to the number of rows that this run is done with; `accepted` are those it waits for no more.
+        ended: State to the number of rows that this run is done with; `accepted` are rows that this run no longer waits for.
         settled_by: What brought the news (`"webhook"`, `"poll"`, `"reply"`) to the number of rows.
     """
 

@@ -69,7 +69,7 @@ def run_payouts(
     payer = payer_of(client, may_repeat=check_flag(may_repeat, "may_repeat"))
     check_methods(ledger, "ledger", "Ledger(...)", ("plan", "move", "one_run"))
     if payer.name != ledger.vendor:
-        raise ValueError(f"client: give a client of {ledger.vendor}, as the ledger is, not of {payer.name}.")
+        raise ValueError(f"client: give a client of {ledger.vendor}, the ledger's vendor, not of {payer.name}.")
     options = setting(options, "options", RunOptions)
     if completions is not None:
         check_methods(completions, "completions", "Completions(...)", ("as_completed",))
@@ -132,7 +132,7 @@ class PayoutRun:
     async def __aiter__(self) -> AsyncIterator[Entry]:
         """Yield each row as the ledger holds it when this run is done with it."""
         if self._task is not None:
-            raise RuntimeError("expected a run that has not begun, got one that has; call run_payouts again")
+            raise RuntimeError("This run has already begun. Call run_payouts again for a new run.")
         self._task = asyncio.get_running_loop().create_task(self._pipeline.run(), name="payouts")
         self._task.add_done_callback(lambda _: self._news.set())
         try:

@@ -264,7 +264,7 @@ class EventSource(Protocol):
             body: The raw bytes, as they arrived.
 
         Raises:
-            SignatureError: for any other delivery; no other error is raised.
+            SignatureError: none of the source's keys signed them. No other error may be raised.
         """
         ...
 

@@ -34,7 +34,7 @@ def _add_options(parser: argparse.ArgumentParser, cls: type[SandboxOptions]) -> 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m vendor_sandboxes", description="Play a vendor, with faults.")
+    parser = argparse.ArgumentParser(prog="python -m vendor_sandboxes", description="Simulate a vendor, with faults.")
     vendors = parser.add_subparsers(dest="vendor", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--host", default="127.0.0.1", help="address to listen on")
@@ -50,8 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--webhook-url", metavar="URL", help="where webhooks are sent")
     key_help = "key that signs webhooks; may be repeated"
     add("--webhook-key", action="append", type=_key, dest="webhook_keys", metavar="ID:SECRET", help=key_help)
-    add("--webhook-attempts", type=int, default=8, help="how many times an event is sent before it is given up")
-    backoff_help = "wait before the second attempt; doubles with each further one"
+    add("--webhook-attempts", type=int, default=8, help="maximum number of attempts to deliver an event")
+    backoff_help = "wait before the second attempt; doubles with each further attempt"
     add("--webhook-backoff", type=float, default=0.1, metavar="SECONDS", help=backoff_help)
     _add_options(original, OriginalOptions)
 

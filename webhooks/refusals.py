@@ -15,7 +15,7 @@ from rewards_core.text import one_line
 from rewards_core.validation import check_callable, check_instance, check_whole
 
 MAX_KEPT = 256
-"""The most refusals kept; similar ones count as one."""
+"""Maximum number of refusals kept; similar refusals count as one."""
 
 _MAX_KEY_IDS = 8
 _LONGEST_WORD = 64

@@ -234,11 +234,18 @@ class Settlement(Subscriber):
         try:
             recorded = await self.store.record_outcome(outcome)
         except Exception:
-            logger.exception("The outcome of %s could not be stored. Its waiters get it nevertheless.", ref)
+            logger.exception(
+                "The outcome of %s could not be stored. Callers that wait for it in this process receive it anyway.", ref
+            )
             return settled, False
         if recorded.verdict is Verdict.CONFLICT:
             self.conflicts += 1
-            logger.error("The vendor says that %s is %s, but it is stored as %s.", ref, operation.status, recorded.outcome.status)
+            logger.error(
+                "The vendor says that %s is %s, but it is stored as %s, which stays. Ask the vendor which is true.",
+                ref,
+                operation.status,
+                recorded.outcome.status,
+            )
         if recorded.verdict is not Verdict.FIRST:
             settled = self.as_settled(recorded.outcome) or settled
         return settled, True

@@ -136,7 +136,8 @@ class GenerationNote:
         try:
             if not os.fstat(descriptor).st_nlink:
                 raise LedgerError(
-                    f"{self.path}: the note was removed during the run. Nothing more was sent. Run the same command again."
+                    f"{self.path}, which notes the newest copy of the ledger, was removed during the run. Nothing more was "
+                    "sent. Run the same command again."
                 )
             known, new = (branch or _NO_BRANCH for branch in branches)
             self._put(descriptor, f"{generation:020} {at:020.6f} {known} {new}\n".encode(), 0)

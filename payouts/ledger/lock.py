@@ -61,6 +61,6 @@ class LedgerLock:
             pid = self._lock.holder()
             raise LedgerInUse(
                 f"{self._ledger} is in use by process {pid or 'unknown'}. Nothing was sent. Wait until it ends, or stop it; "
-                "then run this command again: it continues where that one stopped.",
+                "then run this command again: it continues where that process stopped.",
                 pid=pid,
             )

@@ -46,8 +46,8 @@ class Planner:
         """Return how far each row has come; all of them are taken up, or none.
 
         Raises:
-            RowChanged: a row is known with other content.
-            KeyTaken: a row brings the key of another.
+            RowChanged: the ledger holds a row with the same id and other content.
+            KeyTaken: a row has the key of another row.
         """
         return steps.all_or_nothing(partial(self._take_up, rows, at), database)
 

@@ -261,7 +261,7 @@ class LedgerReader:
         )
 
     def differences(self, audit: int, kinds: Collection[str]) -> Iterator[Difference]:
-        """Yield the findings of an audit of some kinds, in the order they were found."""
+        """Yield the differences of these kinds that an audit found, in the order it found them."""
         marks = ", ".join("?" * len(kinds))
         for row in self._database.execute(
             "SELECT kind, name, rows.id, differences.recipient, rows.key, differences.uid, ledger, differences.vendor, applied "  # noqa: S608

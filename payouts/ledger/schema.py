@@ -186,7 +186,7 @@ def connect_to_write(path: Path, *, schema: Schema = LEDGER) -> Connection:
     The caller holds the ledger's lock, so that this is the one connection that writes.
 
     Raises:
-        LedgerError: it cannot be opened, is no ledger, or is newer than this program.
+        LedgerError: it cannot be opened, is not a ledger, or is newer than this program.
     """
     _refuse_log_of_another(path.resolve())
     with _in_words(path):
@@ -214,7 +214,7 @@ def connect_to_read(path: Path) -> Connection:
 
     Raises:
         LedgerInUse: it is older, and another process works with it.
-        LedgerError: it is not there, is no ledger, is newer than this program, or is older and cannot be written.
+        LedgerError: it is not there, is not a ledger, is newer than this program, or is older and cannot be written.
     """
     if not path.is_file():
         raise LedgerError(f"{path}: there is no such file. Name the ledger of an earlier run with --ledger.")
@@ -250,7 +250,8 @@ def _refuse_log_of_another(path: Path) -> None:
         return
     if not path.exists():
         raise LedgerError(
-            f"{path}: the ledger is gone, and its log {log.name} is here. Nothing was sent. Put the ledger back beside it."
+            f"{path}: the ledger is gone, but its log {log.name} is still here. Nothing was sent. Put the ledger back "
+            "beside its log."
         )
     try:
         with closing(connect_without_log(path)) as file, closing(connect(path, read_only=True)) as both:

@@ -50,7 +50,7 @@ class Ledger:
 
     Raises:
         LedgerInUse: another process works with it.
-        LedgerError: it is no ledger, cannot be written, or the campaign was begun against another target.
+        LedgerError: it is not a ledger, cannot be written, or the campaign was begun against another target.
         TypeError: an argument is of another type.
         ValueError: there is no such vendor, or a name or a path cannot be used.
     """
@@ -147,9 +147,9 @@ class Ledger:
             rows: In any order; an id that is there twice gives the same entry twice.
 
         Raises:
-            TypeError: one is no row of the ledger's vendor. None of these rows is taken up then.
-            RowChanged: a row is known with other content. None of these rows is taken up then.
-            KeyTaken: a row brings the key of another. None of these rows is taken up then.
+            TypeError: an entry is not a row of the ledger's vendor. None of these rows is stored then.
+            RowChanged: the ledger holds a row with the same id and other content. None of these rows is stored then.
+            KeyTaken: a row has the key of another row. None of these rows is stored then.
         """
         for row in rows:
             check_instance(row, "rows", self._row_type)
@@ -290,8 +290,8 @@ class Ledger:
         number, target, restored_at = found
         if self._target and target and target.rstrip("/") != self._target.rstrip("/"):
             raise LedgerError(
-                f"Campaign {self.campaign} was begun at {target}; this is {self._target}. Nothing was sent. "
-                "Use another campaign name or another ledger for another place."
+                f"Campaign {self.campaign} was begun at {target}, but the base URL is now {self._target}. Nothing was sent. "
+                "Set the base URL of the campaign, or use another campaign name or ledger."
             )
         self._restored_at = restored_at
         unsure = _RESTORED if restored_at is not None and not self._row_type.has_lookup else None

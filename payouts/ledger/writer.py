@@ -76,7 +76,7 @@ class LedgerWriter:
 
         Raises:
             LedgerInUse: another process has the lock.
-            LedgerError: the file is no ledger or cannot be written.
+            LedgerError: the file is not a ledger or cannot be written.
         """
         self._closed = None
         await self.run(_nothing)
@@ -210,7 +210,7 @@ class LedgerWriter:
         if not self._files.intact:
             raise LedgerError(
                 f"{self._path}: the ledger or its -wal file was moved, deleted or replaced while it was open. Put both back "
-                "before you run again, or what was paid since is not remembered."
+                "before you run again; without them the ledger does not know the payments made since."
             )
         if self._sent_at is not None and self._note is not None and self._branch is not None:
             self._note.write(self._generation, self._sent_at, (self._branch, self._branch), self._campaign)

@@ -175,7 +175,7 @@ class Sender:
         lookups = self._payer.lookups
         if lookups is None:
             if not self._payer.may_repeat:
-                told = "the run ended before the answer came, and the vendor cannot be asked; settle it with `payouts resolve`"
+                told = "the run ended before the answer came, and the vendor has no look-up; settle it with `payouts resolve`"
                 await self._store([(entry, State.UNKNOWN, {"problem": told}, self._ended) for entry in entries])
             return
         async with self._lookups:
@@ -365,7 +365,7 @@ class Sender:
     # rows of earlier runs
 
     async def _find(self, lookups: Lookups, entries: Sequence[Entry]) -> Mapping[int, Operation]:
-        """Return what the vendor lists of one recipient's rows; rows of a list that cannot be read are left to their requests."""
+        """Return the payments that the vendor lists for one recipient's rows; none if the list cannot be read."""
         tries = 0
         turn = partial(self._stop.take, self._limiter)
         while await turn():

@@ -131,7 +131,7 @@ def _from_variables(program: Program, words: Sequence[str], own: Mapping[str, Op
                 continue
             if name in program.ambiguous and variable == program.variable(name):
                 takers = [program.variable(*command.split(), name) for command, specs in program.options() if name in specs]
-                raise ValueError(f"{variable}: --{name} means something else in each command. Set {listed(takers)} instead.")
+                raise ValueError(f"{variable}: --{name} has a different meaning in each command. Set {listed(takers)} instead.")
             yield name, text, variable
 
 
@@ -222,7 +222,7 @@ class ConfigFile:
     def _check_key(
         self, program: Program, words: Sequence[str], here: Sequence[str], key: str, own: Mapping[str, OptionSpec]
     ) -> None:
-        """Refuse a key that is no option of any command under this table; other commands are imported only here."""
+        """Refuse a key that is not an option of any command under this table; other commands are imported only here."""
         place = self._place(here)
         opposite = next((spec.name for spec in own.values() if key == spec.negative), None)
         if opposite is not None:
@@ -231,7 +231,9 @@ class ConfigFile:
         takers = [command for command, specs in below.items() if key in specs]
         if takers and not here and key in program.ambiguous:
             tables = listed([f"[{command.replace(' ', '.')}]" for command in takers])
-            raise ValueError(f"{place}{key}: it means something else in each of {tables}. Write it into one of these tables.")
+            raise ValueError(
+                f"{place}{key}: this key has a different meaning in each of {tables}. Write it into one of these tables."
+            )
         if not takers:
             lacks = f"{' '.join(words)} has no such option" if [*here] == [*words] else "no command has such an option"
             options = {name for specs in below.values() for name in specs}

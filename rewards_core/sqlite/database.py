@@ -35,7 +35,7 @@ _STEPS_AT_ONCE = 1_000_000
 
 
 class Database(Generic[S]):
-    """The connections of this process to a file: `writer` with its `session`, and one that reads; see `open_database`."""
+    """This process's two connections to a file: `writer`, with its `session`, and a private reader. See `open_database`."""
 
     def __init__(
         self,

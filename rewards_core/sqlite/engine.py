@@ -272,11 +272,13 @@ class Engine(Generic[S]):
             StoreError: the file itself is gone, or a reader prevents the checkpoint; the present batch must not be acknowledged.
         """
         moved = database.files.moved
-        logger.error("a file of %s was removed or replaced; its log is written into it, and it is opened again", self._path)
+        logger.error(
+            "a file of %s was removed or replaced; the log is written into the file, and the store opens it again", self._path
+        )
         if not database.checkpoint():
             raise StoreError(
                 f"The log of {self._path} was removed while in use, and a reader prevents writing it into the file. "
-                "End the program that reads it; nothing else is needed."
+                "End the program that reads the file; nothing else is needed."
             )
         if moved:
             database.files.remove_log()

@@ -202,7 +202,7 @@ def check_shareable(path: Path) -> None:
             the parent's locks for its own.
     """
     if identity(path) in _inherited:
-        raise StoreError(f"{path} was open in the process that this one was forked from, {NO_FORK}")
+        raise StoreError(f"{path} was open in the process that this process was forked from, {NO_FORK}")
     with suppress(FileNotFoundError):
         about = path.stat()
         if stat.S_ISREG(about.st_mode) and about.st_nlink > 1:  # each folder in a folder adds a name

@@ -66,7 +66,7 @@ async def test_a_failed_forward_logs_one_line_without_a_traceback(caplog: pytest
                 await told.wait()
         finally:
             logging.getLogger("webhooks.handlers").removeHandler(teller)
-    assert "could not forward it: the service behind --forward-to did not answer (ClientConnectorError)" in caplog.text
+    assert "could not forward the delivery: the service behind --forward-to did not answer (ClientConnectorError)" in caplog.text
     assert "again later" not in caplog.text
     assert "Traceback" not in caplog.text
 

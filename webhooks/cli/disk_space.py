@@ -84,7 +84,7 @@ def measure(path: Path | None, *, keep_days: float, now: float) -> DiskSpace:
 
     Raises:
         OSError: the folder is missing.
-        StoreError: the file is no store, or cannot be read.
+        StoreError: the file is not a store, or cannot be read.
     """
     folder = Path.cwd() if path is None else path.absolute().parent
     figures = os.statvfs(folder)
@@ -134,7 +134,7 @@ async def watch_space(store: Store, *, keep_days: float, clock: Callable[[], flo
         else:
             if space.critical:
                 logger.warning(
-                    "disk space is low: %s. Free some or keep events for fewer days (--keep-days); when the disk is full, "
+                    "disk space is low: %s. Free some space, or keep events for fewer days (--keep-days); when the disk is full, "
                     "deliveries are answered 503",
                     space,
                 )

@@ -276,8 +276,8 @@ class PollPermit:
     """Whether a request without a claim may be sent.
 
     Attributes:
-        granted: Whether it was taken from the budget.
-        seconds: Seconds until it may be sent; if not granted, until the next try.
+        granted: Whether the budget allows the request.
+        seconds: Seconds until the request may be sent; if not granted, until the budget may be asked again.
     """
 
     granted: bool

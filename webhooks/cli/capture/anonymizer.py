@@ -166,7 +166,7 @@ class Anonymizer:
 
 
 def _another(letter: str, kind: str, number: int) -> str:
-    """Return a different letter of a kind, chosen by a number below 256."""
+    """Return another letter of the same alphabet; `number`, from 0 to 255, chooses it."""
     return kind[(kind.index(letter) + 1 + number % (len(kind) - 1)) % len(kind)]
 
 

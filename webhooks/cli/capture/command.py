@@ -51,7 +51,7 @@ def capture(
     unix: UnixOption = None,
     unix_mode: UnixModeOption = DEFAULT_UNIX_MODE,
     unix_group: UnixGroupOption = None,
-    path: Annotated[str, typer.Option(help="Path that takes deliveries.")] = WEBHOOK_PATH,
+    path: Annotated[str, typer.Option(help="Path that receives deliveries.")] = WEBHOOK_PATH,
     scope: Annotated[str, typer.Option(help="Scope of the operations, as for serve.")] = DEFAULT_SCOPE,
     keys_file: KeysOption = None,
     store: StoreOption = DEFAULT_STORE,

@@ -86,17 +86,17 @@ class CapturedRequest:
 
     @property
     def ours(self) -> bool:
-        """Whether a configured key signed it, in the accepted way or another one."""
+        """Whether a configured key signed the request, in the accepted way or any other way."""
         return self.accepted is not None or any(reading.ours for reading in self.readings)
 
     @property
     def stored(self) -> bool:
-        """Whether its event is in the store."""
+        """Whether the event of the request is in the store."""
         return self.accepted is not None and self.reply is not None and (self.reply.status == 200 or self.asked_again)
 
     @property
     def misread(self) -> bool:
-        """Whether a configured key signed it in a way that is not accepted."""
+        """Whether a configured key signed the request, but in a way that is not accepted."""
         return self.ours and self.accepted is None
 
 
