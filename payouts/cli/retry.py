@@ -142,9 +142,9 @@ async def _retry(path: Path, campaign: Campaign, client: Any, entries: Sequence[
 def _show(campaign: Campaign, entries: Sequence[Entry], output: Output) -> None:
     rows = f"{counted(len(entries), 'row gets', 'rows get')} a new key"
     if campaign.vendor == "original":
-        output.note(f"{rows} if Original confirms that nothing was paid under the old one. The next run pays the rows with one.")
+        output.note(f"{rows} if Original confirms that nothing was paid under the old key. The next run pays what has a new key.")
     else:
-        output.note(f"{rows}. The next run pays them. EnKash offers no way to check whether anything was paid before.")
+        output.note(f"{rows}, to be paid by the next run. EnKash offers no way to check whether anything was paid before.")
     for entry in entries[:MAX_SHOWN]:
         amount = "" if entry.amount is None else f"{money.shown(entry.amount)} of "
         said = f": {entry.problem}" if entry.problem else ""

@@ -136,7 +136,7 @@ class GenerationNote:
         try:
             if not os.fstat(descriptor).st_nlink:
                 raise LedgerError(
-                    f"{self.path}, which notes the newest copy of the ledger, was removed during the run. Nothing more was "
+                    f"{self.path}, which records the newest copy of the ledger, was removed during the run. Nothing more was "
                     "sent. Run the same command again."
                 )
             known, new = (branch or _NO_BRANCH for branch in branches)

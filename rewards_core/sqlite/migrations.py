@@ -101,11 +101,11 @@ def back_up(connection: Connection, to: Path, progress: Callable[[], object] = l
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(to))
     for suffix in _LOGS:
         if os.path.lexists(f"{to}{suffix}"):
-            raise FileExistsError(errno.EEXIST, f"{to.name}{suffix} stands beside it: this file is a database in use")
+            raise FileExistsError(errno.EEXIST, f"{to.name}{suffix} exists, so {to.name} is a database in use")
     if os.path.lexists(f"{to}.lock"):
         raise FileExistsError(
             errno.EEXIST,
-            f"{to.name}.lock stands beside it: this file was used as a database. Name another file, or remove both first",
+            f"{to.name}.lock exists, so {to.name} was used as a database. Name another file, or remove both first",
         )
     unfinished = to.with_name(f"{to.name}.unfinished-{os.getpid()}")
     unfinished.unlink(missing_ok=True)

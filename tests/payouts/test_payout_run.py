@@ -900,7 +900,7 @@ async def test_coins_that_were_marked_and_never_left_are_planned_again_at_the_en
 
 
 async def test_ledger_and_client_must_be_of_one_vendor(ledger: Ledger) -> None:
-    with pytest.raises(ValueError, match="client: give a client of original, as the ledger is, not of enkash"):
+    with pytest.raises(ValueError, match="client: give a client of original, the ledger's vendor, not of enkash"):
         run_payouts([], client=StubEnkash(), ledger=ledger)
 
 

@@ -23,7 +23,7 @@ from webhooks.store.records import StoreStatistics
 async def test_a_conflict_event_of_this_store_is_not_forwarded() -> None:
     async with aiohttp.ClientSession() as session:
         await Forwarder(session, "http://127.0.0.1:9/", timeout=1)(event("1", name=CONFLICT_EVENT))
-        with pytest.raises(ForwardFailed, match=r"^could not forward it: .* did not answer"):
+        with pytest.raises(ForwardFailed, match=r"^could not forward the delivery: .* did not answer"):
             await Forwarder(session, "http://127.0.0.1:9/", timeout=1)(event("1"))
 
 
