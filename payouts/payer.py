@@ -60,7 +60,7 @@ def meaning_of(problem: RewardsError) -> Meaning:
 
 
 def restated(problem: RewardsError, *, looked_up: bool) -> RewardsError:
-    """Return an error in the words of those who run a command and know nothing of calls.
+    """Return an error in words for people who run a command and do not know the Python API.
 
     Args:
         problem: How a call that pays ended.
@@ -81,12 +81,12 @@ class Held:
     """A payment as the vendor holds it.
 
     Attributes:
-        uid: The vendor's name of it.
-        key: The idempotency key it was made with.
-        recipient: Who was paid.
+        uid: The vendor's id of the payment.
+        key: The idempotency key of the payment.
+        recipient: The user who was paid.
         item: What was granted.
-        amount: How much.
-        status: How far it has come.
+        amount: The amount granted.
+        status: The status of the payment.
     """
 
     uid: str
@@ -170,11 +170,11 @@ class Lookups(Protocol):
         ...
 
     def ref(self, entry: Entry) -> OperationRef:
-        """Return the name of what the vendor accepted for a row."""
+        """Return the ref of the operation that the vendor accepted for a row."""
         ...
 
     def held_before(self, operation: Operation) -> bool:
-        """Return whether the vendor held it before it was asked for, so that its news may have come already."""
+        """Return whether the vendor held the operation before this request, so that its webhook may have arrived already."""
         ...
 
     def conclude(self, entry: Entry, final: Operation) -> None:

@@ -1,4 +1,4 @@
-"""How far a run has come, and the wish to end it."""
+"""The progress of a run, and the request to end it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Progress:
 
 
 class Stop:
-    """A wish to end, which cuts every pause short."""
+    """A request to end the run, which cuts every pause short."""
 
     def __init__(self) -> None:
         self._wished = asyncio.Event()

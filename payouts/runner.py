@@ -82,7 +82,7 @@ class PayoutRun:
     """A run under way; iterate over it once.
 
     Attributes:
-        progress: How far it has come.
+        progress: The progress of the run.
     """
 
     def __init__(

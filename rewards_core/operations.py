@@ -200,7 +200,7 @@ class OperationReader(Protocol):
 
         Raises:
             OperationFailed: it failed on the blockchain.
-            OperationMismatch: it is another operation than was asked for.
+            OperationMismatch: it is not the operation that was asked for.
         """
         ...
 

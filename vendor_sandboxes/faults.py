@@ -68,12 +68,12 @@ class FaultPlan:
         return words[0] if len(words) == 1 else self.stream(name).choice(words)
 
     def script(self, *faults: str, method: str = "POST", path: str = "") -> None:
-        """Set the faults of the next requests, one each, which come before any random ones.
+        """Set one fault for each of the next requests; these come before any random faults.
 
         Args:
             faults: Names of options such as `"drop_after_commit"`, or `"none"` for a request without a fault.
-            method: Only requests of this method take the next step.
-            path: Only requests whose path contains this take the next step.
+            method: Only requests with this method use up a fault.
+            path: Only requests whose path contains this text use up a fault.
 
         Raises:
             ValueError: a name is not that of a fault that can hit a request.

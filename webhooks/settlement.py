@@ -98,7 +98,7 @@ class Settlement(Subscriber):
         return await answer_by(loop_time() + FINAL_LOOKUP_TIMEOUT, self._look_up(ref), f"whether {ref} has ended")
 
     async def record_known(self, operation: Operation, until: float) -> Settled | None:
-        """Store a terminal state that the caller has already, deliver it, and return the outcome that stands.
+        """Store a terminal state that the caller already has, deliver it to the waiters, and return the first outcome.
 
         If the store does not answer in time after `until`, return None: a slow store does not hold up this caller.
         """

@@ -268,7 +268,7 @@ class Mistakes:
         self._groups: dict[tuple[str, str], _Group] = {}
 
     def add(self, mistake: Mistake) -> None:
-        """Take one mistake."""
+        """Record one mistake."""
         if self._all_errors:
             self._record(_Group(mistake, 1, [(mistake.line, mistake.name)]), str(mistake))
             return

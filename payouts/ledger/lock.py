@@ -28,7 +28,7 @@ class LedgerLock:
         """Take the lock.
 
         Raises:
-            LedgerInUse: another process has it.
+            LedgerInUse: another process uses the ledger.
             LedgerError: the ledger has a second name, lies on a network file system, or the file beside it cannot be made.
         """
         try:
@@ -41,7 +41,7 @@ class LedgerLock:
         """Make sure that it is still held, also where somebody has removed the file beside the ledger.
 
         Raises:
-            LedgerInUse: another process has it by now.
+            LedgerInUse: another process has opened the ledger in the meantime.
             LedgerError: the file beside the ledger cannot be made again.
         """
         self._demand(self._lock.holds)

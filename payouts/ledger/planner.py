@@ -43,7 +43,7 @@ class Planner:
         self._unsure = unsure
 
     def plan(self, rows: Sequence[Row], at: float, database: Connection) -> list[Entry]:
-        """Return how far each row has come; all of them are taken up, or none.
+        """Store the rows that are new, and return the entry of each row; either all rows are stored, or none.
 
         Raises:
             RowChanged: the ledger holds a row with the same id and other content.

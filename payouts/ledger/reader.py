@@ -50,7 +50,7 @@ class RetiredKey:
         retry: 0 for the row's first key, 1 for its second.
         key: The key.
         replaced_by: The next key.
-        state: The row's state under it.
+        state: The row's state under that key.
         uid: The vendor's name of the operation.
         problem: The error.
         note: The note of a settlement by hand.

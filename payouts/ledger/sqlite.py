@@ -33,7 +33,7 @@ _RESTORED = "the ledger was restored from an older copy, from which this row may
 
 
 class Ledger:
-    """The rows of one campaign and how far each has come, in a file that may hold many campaigns.
+    """The rows of one campaign and their states, in a file that may hold many campaigns.
 
     Use it inside `async with`. A method returns once what it did is on the disk; all that wait at one moment share one fsync.
     Until it is closed, this process must not open or copy the file, its `-wal` or its `-shm` by other means: closing them there
@@ -43,9 +43,10 @@ class Ledger:
         path: The file, made if it is not there; only its owner can read it.
         vendor: The name of the vendor that pays.
         campaign: The campaign's name, a part of every key.
-        target: Where the money goes out, such as the vendor's base URL; a campaign keeps the one it began with.
-        lock: The ledger's lock, if it has been taken already; it is given back when the ledger is closed.
-        state: The folder in which is noted how far the ledger has come; `rewards-async` in the user's state folder if not given.
+        target: Where payments are sent, such as the vendor's base URL; the target of a campaign cannot change.
+        lock: The ledger's lock, if the caller has already taken it; it is released when the ledger is closed.
+        state: The folder of the note that records the newest copy of each ledger; by default `rewards-async` in the user's
+            state folder.
         clock: Seconds since the epoch.
 
     Raises:
@@ -141,7 +142,7 @@ class Ledger:
             self._writer.gather(1)
 
     async def plan(self, rows: Sequence[Row]) -> list[Entry]:
-        """Take up rows and return how far each has come; a row not met before is `planned`, its key made.
+        """Store the rows that are new, as `planned` and with a key, and return the entry of each row.
 
         Args:
             rows: In any order; an id that is there twice gives the same entry twice.

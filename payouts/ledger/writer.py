@@ -1,7 +1,7 @@
 """The one thread that changes a ledger: it commits together what waits together, and only while the ledger is in its place.
 
 Before rows are first marked as sent, the thread makes sure that this is the newest copy of the ledger, and notes in the state
-folder how far the ledger has come, so that an older copy is recognised later.
+folder the generation of the ledger, so that an older copy is recognised later.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class LedgerWriter:
 
         Raises:
             AuditNeeded: this may be an older copy.
-            LedgerInUse: another copy is being paid from.
+            LedgerInUse: another copy of the ledger is in use.
         """
         if self._note is not None:
             return
@@ -206,7 +206,7 @@ class LedgerWriter:
         return database
 
     def _after_commit(self, database: Connection) -> None:
-        """Note how far the ledger has come; refuse to go on where a later run would not find what was written."""
+        """Record the ledger's generation; raise if the file was replaced, because a later run would not find the rows."""
         if not self._files.intact:
             raise LedgerError(
                 f"{self._path}: the ledger or its -wal file was moved, deleted or replaced while it was open. Put both back "

@@ -40,7 +40,7 @@ class PayoutsStopped(RewardsError):
 
 
 class Pipeline:
-    """Lead the rows of one run from the source to their end.
+    """Take the rows of one run from the source until they are settled.
 
     Args:
         rows: The source.
@@ -49,7 +49,7 @@ class Pipeline:
         ledger: Where every step is stored.
         options: How to run.
         progress: Counts.
-        stop: The wish to end.
+        stop: The request to end the run.
         room: Set while the reader of the run keeps up with it.
         ended: Called with each row that the run is done with.
     """

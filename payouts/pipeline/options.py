@@ -22,7 +22,7 @@ class RunOptions:
         limit: Rows sent at most, 0 or more; None for all.
         outage_timeout: How long a vendor that cannot be reached is tried before the run ends, 0 or more.
         grace: How long accepted rows are waited for after `stop()`, 0 or more.
-        max_refused: After this many refused rows in a row the run ends, 1 or more; None for never.
+        max_refused: The number of consecutive refused rows after which the run ends, 1 or more; None for no limit.
 
     Raises:
         TypeError: an option is of another type.

@@ -1,4 +1,4 @@
-"""Options that variables or the file of `--config` set; an option that is typed wins over both.
+"""Options that variables or the file of `--config` set; an option on the command line overrides both.
 
 The file is TOML with a table per command, and above the tables what all commands share.
 """
@@ -47,7 +47,7 @@ def presets(
 ) -> list[Preset]:
     """Return what variables and the file set for a command; warn about variables that look mistyped.
 
-    The words are those of the command, such as `"events", "list"`; the group are the commands beside it.
+    `words` name the command, such as `"events", "list"`; `group` holds the other commands of its group.
 
     Raises:
         ValueError: a variable or the file is wrong; the message says what to correct.
@@ -122,7 +122,7 @@ def _file(program: Program, config: str | Path | None) -> tuple[Path, str] | Non
 
 
 def _from_variables(program: Program, words: Sequence[str], own: Mapping[str, OptionSpec]) -> Iterator[tuple[str, str, str]]:
-    """Yield option, text and variable of each variable that is set; the one that wins comes last."""
+    """Yield option, text and variable of each variable that is set; the variable that overrides the others comes last."""
     for name in own:
         legacy = [variable for variable, option in program.legacy_variables.items() if option == name]
         for variable in (*legacy, program.variable(name), program.variable(*words, name)):
@@ -168,7 +168,7 @@ class ConfigFile:
     def values(
         self, program: Program, words: Sequence[str], own: Mapping[str, OptionSpec], group: Collection[str]
     ) -> Iterator[tuple[str, Any, str]]:
-        """Yield option, value and origin of all that the file sets for a command; the value that wins comes last.
+        """Yield option, value and origin of all that the file sets for a command; the value that overrides the others comes last.
 
         The arguments are those of `presets`.
 

@@ -171,7 +171,7 @@ class Transport:
         """
         if self._owned and self._pid == os.getpid() and self._loop is not asyncio.get_running_loop():
             raise ClientClosed(
-                f"{self.vendor}: aclose() was called in another event loop than the client was used in. Close it there."
+                f"{self.vendor}: aclose() was called in another event loop. Close the client in the event loop that used it."
             )
         self._closed = True
         owned, self._owned = self._owned, {}

@@ -80,7 +80,7 @@ class Database(Generic[S]):
             raise
 
     def connect_to_read(self) -> Connection:
-        """Open another connection; a `StoreError` says that it may have another log than the others."""
+        """Open another connection. Raises `StoreError` if it may have a different log from the other connections."""
         connection: Connection | None = None
         try:
             connection = self._opener.connect_to_read()

@@ -913,5 +913,5 @@ async def test_a_run_is_iterated_once(vendor: StubOriginal, ledger: Ledger) -> N
     run = run_payouts([], client=vendor, ledger=ledger, options=RunOptions(wait=False))
     await run.aclose()
     assert await collect(run) == []
-    with pytest.raises(RuntimeError, match="call run_payouts again"):
+    with pytest.raises(RuntimeError, match="Call run_payouts again"):
         await collect(run)

@@ -350,7 +350,7 @@ class Store(Protocol):
         ...
 
     async def settle_polls(self, results: Sequence[PollResult]) -> None:
-        """Return claims whose operations did not settle; a claim that another one has replaced is skipped."""
+        """Return claims whose operations did not settle; a claim that another claim has replaced is skipped."""
         ...
 
     async def resume_polls(self, scope: str) -> None:

@@ -94,7 +94,7 @@ class Outcome:
 
 @frozen(kw_only=True)
 class Recorded:
-    """The verdict on a recorded outcome, and the outcome that stands."""
+    """The verdict on a recorded outcome, and the first outcome of the operation."""
 
     verdict: Verdict
     outcome: Outcome
@@ -203,7 +203,7 @@ class StoredOutcome:
 
     Attributes:
         id: Greater for an outcome that was recorded or confirmed later.
-        outcome: The outcome that stands, the first one.
+        outcome: The first outcome of the operation, which is final.
         conflicts: The later outcomes that differ from it, oldest first.
     """
 
