@@ -1,4 +1,4 @@
-"""What a payout asks of whoever pays, and what each answer means for a row."""
+"""What a payout needs of the vendor that pays, and what each answer means for a row."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def restated(problem: RewardsError, *, looked_up: bool) -> RewardsError:
     """Return an error in words for people who run a command and do not know the Python API.
 
     Args:
-        problem: How a call that pays ended.
+        problem: The error of a call that pays.
         looked_up: Whether the next run looks the row up.
     """
     told = copy.copy(problem)
@@ -98,7 +98,7 @@ class Held:
 
 
 class Balances(Protocol):
-    """What a vendor can be asked about that keeps a balance for each recipient."""
+    """Reads the balances of a vendor that keeps a balance for each recipient."""
 
     async def balance_of(self, recipient: str) -> int:
         """Return how much a recipient has now.
@@ -110,7 +110,7 @@ class Balances(Protocol):
 
 
 class Lookups(Protocol):
-    """What a vendor that finishes rows later can be asked about them."""
+    """Looks up the payments of a vendor that settles rows later."""
 
     async def look_up(self, entry: Entry) -> Operation | None:
         """Return what the vendor holds under a row's key, None if a complete list shows nothing.
@@ -152,7 +152,7 @@ class Lookups(Protocol):
         """Return the payment of that uid.
 
         Raises:
-            NotFound: the vendor has none.
+            NotFound: the vendor has no such payment.
             VendorError: the request to the vendor failed.
         """
         ...
@@ -162,7 +162,7 @@ class Lookups(Protocol):
         ...
 
     async def read(self, entry: Entry) -> Operation:
-        """Return how the operation stands that the vendor named for a row.
+        """Return the current state of the operation that the vendor accepted for a row.
 
         Raises:
             VendorError: the request to the vendor failed; nothing changed.
@@ -181,8 +181,8 @@ class Lookups(Protocol):
         """Compare what settled with what the row asked for.
 
         Raises:
-            OperationFailed: the chain said failed.
-            OperationMismatch: it settled as something else.
+            OperationFailed: the operation failed on the blockchain.
+            OperationMismatch: the settled operation differs from what the row asked for.
         """
         ...
 

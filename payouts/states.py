@@ -104,7 +104,7 @@ class Entry:
         key: The current idempotency key.
         state: The state of the row.
         retries: How many keys came before this one.
-        uid: The vendor's name of the operation.
+        uid: The vendor's uid of the operation.
         settled_by: `"webhook"`, `"poll"`, `"reply"`, `"hand"` or `"audit"`; of an accepted row also `"lookup"`, if it was found
             under another key of its own.
         answer: The HTTP status of the answer that led there, if there was one.

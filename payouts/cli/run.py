@@ -230,7 +230,7 @@ def _amount_of(max_total: str | None, vendor: str) -> Decimal | None:
 
 
 def _check_environment(job: Job) -> None:
-    """End the command before the question if it could not pay afterwards."""
+    """End the command before it asks for confirmation, if it could not pay afterwards."""
     with exit_on_value_error():
         check_environment(job.vendor)
         if job.listening.port is not None:

@@ -26,7 +26,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @frozen(kw_only=True)
 class EndedEarly:
-    """Why a run ended before its rows did."""
+    """Why a run ended before all of its rows did."""
 
     code: int
     at_once: bool = False

@@ -121,7 +121,7 @@ def record(
 
 
 def renew(database: Connection, entry: Entry, key: str, *, at: float) -> Entry:
-    """Plan a row again under another key, keep the old key, and record the decision; return the row.
+    """Plan a row again under a new key, keep the old key, and record the decision; return the row.
 
     Raises:
         WrongWay: the row has moved since it was read.

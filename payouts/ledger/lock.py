@@ -1,4 +1,4 @@
-"""A lock that is the operating system's: it ends with the process that holds it, however that ends."""
+"""A lock of the operating system, which is released when the process that holds it ends, even by a crash."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class LedgerLock:
-    """Keep every other process, and every other `Ledger` of this one, away from a ledger.
+    """Keep every other process, and every other `Ledger` of this process, away from a ledger.
 
     Args:
         path: The ledger; the lock is a file beside it, which stays there.
@@ -38,7 +38,7 @@ class LedgerLock:
         self._demand(self._lock.take)
 
     def check(self) -> None:
-        """Make sure that it is still held, also where somebody has removed the file beside the ledger.
+        """Make sure that the lock is still held, even if its file beside the ledger was removed.
 
         Raises:
             LedgerInUse: another process has opened the ledger in the meantime.

@@ -1,4 +1,4 @@
-"""Take rows up into the ledger: those it does not know are planned, those it knows must be what they were."""
+"""Add rows to the ledger: new rows are planned, and known rows must be unchanged."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Planner:
     """Plan the rows of one campaign.
 
     Args:
-        vendor: Who pays.
+        vendor: The vendor that pays.
         campaign: The campaign's name.
         number: The ledger's number of it.
-        unsure: Why a row that is not known may have been paid all the same, None if it cannot have been; such rows are unknown.
+        unsure: Why a new row may already have been paid, so that it is stored as unknown; None if that cannot be.
     """
 
     def __init__(self, vendor: str, campaign: str, number: int, *, unsure: str | None = None) -> None:
@@ -109,7 +109,7 @@ class Planner:
         raise problem
 
     def _takers(self, fresh: Sequence[Entry], database: Connection) -> list[KeyTaken]:
-        """Return an error for each row that brings the key of another."""
+        """Return an error for each row that has the key of another row."""
         problems: list[KeyTaken] = []
         owners: dict[str, tuple[str, str]] = {}
         for entry in fresh:

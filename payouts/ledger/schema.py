@@ -1,4 +1,4 @@
-"""How the ledger lies on the disk: its tables, the way from an older layout to this one, and rows as they are read."""
+"""The ledger on disk: its tables, its migration from older layouts, and how rows are read."""
 
 from __future__ import annotations
 
@@ -181,9 +181,9 @@ def entry_of(row: Sequence[Any]) -> Entry:
 
 
 def connect_to_write(path: Path, *, schema: Schema = LEDGER) -> Connection:
-    """Open the ledger, made if it is not there and brought to this layout if it is older; readable by its owner alone.
+    """Open the ledger for writing; create it if it is missing, and migrate an older layout. Only its owner can read it.
 
-    The caller holds the ledger's lock, so that this is the one connection that writes.
+    The caller holds the ledger's lock, so that no other connection writes.
 
     Raises:
         LedgerError: it cannot be opened, is not a ledger, or is newer than this program.
@@ -210,10 +210,10 @@ def seal_branch(connection: Connection) -> None:
 
 
 def connect_to_read(path: Path) -> Connection:
-    """Open the ledger without any right to change it, beside a process that writes; an older one is brought to this layout first.
+    """Open the ledger read-only, even while another process writes; an older layout is migrated first.
 
     Raises:
-        LedgerInUse: it is older, and another process works with it.
+        LedgerInUse: the layout is older, and another process uses the ledger.
         LedgerError: it is not there, is not a ledger, is newer than this program, or is older and cannot be written.
     """
     if not path.is_file():
@@ -268,7 +268,7 @@ def _refuse_log_of_another(path: Path) -> None:
 
 @contextmanager
 def _in_words(path: Path) -> Iterator[None]:
-    """Tell what the engine, SQLite or the disk says of a ledger as a `LedgerError`."""
+    """Raise errors of the engine, SQLite or the disk as a `LedgerError`."""
     try:
         yield
     except (StoreError, SQLiteError, OSError) as problem:

@@ -35,12 +35,12 @@ _RESTORED = "the ledger was restored from an older copy, from which this row may
 class Ledger:
     """The rows of one campaign and their states, in a file that may hold many campaigns.
 
-    Use it inside `async with`. A method returns once what it did is on the disk; all that wait at one moment share one fsync.
+    Use it inside `async with`. A method returns once its changes are on the disk; changes that wait at the same time share one fsync.
     Until it is closed, this process must not open or copy the file, its `-wal` or its `-shm` by other means: closing them there
     would give up the locks that SQLite has on them.
 
     Args:
-        path: The file, made if it is not there; only its owner can read it.
+        path: The file, created if it is missing; only its owner can read it.
         vendor: The name of the vendor that pays.
         campaign: The campaign's name, a part of every key.
         target: Where payments are sent, such as the vendor's base URL; the target of a campaign cannot change.
@@ -50,7 +50,7 @@ class Ledger:
         clock: Seconds since the epoch.
 
     Raises:
-        LedgerInUse: another process works with it.
+        LedgerInUse: another process uses the ledger.
         LedgerError: it is not a ledger, cannot be written, or the campaign was begun against another target.
         TypeError: an argument is of another type.
         ValueError: there is no such vendor, or a name or a path cannot be used.
@@ -120,7 +120,7 @@ class Ledger:
 
     @asynccontextmanager
     async def one_run(self, *, rows_at_once: int = 1) -> AsyncIterator[None]:
-        """Keep every other run away while the block runs: rows that one run has under way look lost to another.
+        """Prevent any other run while the block runs: rows under way in one run would look lost to another run.
 
         Args:
             rows_at_once: Rows whose moves may wait for each other before they are written together, 1 or more.
@@ -174,7 +174,7 @@ class Ledger:
         Moves of about the same time are written together. They are written even if the caller is cancelled.
 
         Raises:
-            WrongWay: no way leads from a row's state to that one; or a row has moved since it was read. The others have moved.
+            WrongWay: a row's state does not allow this step, or has changed since the row was read. The other rows have moved.
         """
         at = self._clock()
         return await self._writer.move([(entry, self._moved(entry, to, facts, at)) for entry, to, facts in wanted])
@@ -242,7 +242,7 @@ class Ledger:
         return later | await self._writer.read(partial(_retired_keys, entry.number))
 
     async def renew_key(self, entry: Entry) -> Entry:
-        """Plan a rejected or failed row again under another key; the old key and the decision are kept in the same commit.
+        """Plan a rejected or failed row again under a new key; the old key and the decision are kept in the same commit.
 
         Raises:
             WrongWay: the row is neither rejected nor failed, or has moved since it was read.
@@ -253,7 +253,7 @@ class Ledger:
         return await self.transact(partial(decisions.renew, entry=entry, key=key, at=self._clock()))
 
     async def find(self, row_id: str) -> Entry | None:
-        """Return how a row stands, None if this campaign has none of that id."""
+        """Return the entry of a row, None if this campaign has no row with that id."""
         return await self._writer.read(partial(self._find, row_id))
 
     async def entries(self, states: Collection[State], *, after: int = 0, limit: int = 500) -> list[Entry]:

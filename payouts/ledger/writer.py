@@ -1,4 +1,4 @@
-"""The one thread that changes a ledger: it commits together what waits together, and only while the ledger is in its place.
+"""The one thread that changes a ledger. It commits waiting changes together, and only while the file is in its place.
 
 Before rows are first marked as sent, the thread makes sure that this is the newest copy of the ledger, and notes in the state
 folder the generation of the ledger, so that an older copy is recognised later.

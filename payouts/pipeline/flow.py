@@ -28,10 +28,10 @@ _SENT_PER_REQUEST = 6
 
 
 class PayoutsStopped(RewardsError):
-    """A run ended before its rows did, because no other row would have fared better; run again once the cause is gone.
+    """A run stopped early, because its cause affects every row. Fix the cause, then run again.
 
     Attributes:
-        cause: What the vendor said last.
+        cause: The vendor's last error.
     """
 
     def __init__(self, message: str, *, cause: RewardsError) -> None:
@@ -44,9 +44,9 @@ class Pipeline:
 
     Args:
         rows: The source.
-        payer: Who pays.
+        payer: The vendor that pays.
         completions: Waits for accepted rows; None if the run does not wait.
-        ledger: Where every step is stored.
+        ledger: The ledger in which every step is stored.
         options: How to run.
         progress: Counts.
         stop: The request to end the run.
@@ -105,10 +105,10 @@ class Pipeline:
         self._begun, self._resumed = _Numbers(), _Numbers()
 
     async def run(self) -> None:
-        """Run until every row has ended or the end was asked for.
+        """Run until every row has ended or a stop was requested.
 
         Raises:
-            PayoutsStopped: no other row would have fared better.
+            PayoutsStopped: an error that affects every row ended the run.
             LedgerError: the ledger cannot be written.
         """
         try:
@@ -239,7 +239,7 @@ class _Numbers:
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first error of a group, however deep it lies."""
+    """Return the first error of a group, however deeply it is nested."""
     problem: BaseException = group
     while isinstance(problem, BaseExceptionGroup):
         problem = problem.exceptions[0]
