@@ -1,4 +1,4 @@
-"""What the ledger records of an audit: its progress, what differs, and the rows it changed to the state that the vendor proves."""
+"""What the ledger records of an audit: its progress, what differs, and the rows that it corrected."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def _preflight(terms: Terms, stack: ExitStack) -> Preflight | None:
 
 
 def _warn_of_another_ledger(preflight: Preflight | None, terms: Terms) -> None:
-    """Warn where coins may be paid twice because the ledger is not the intended one; Original knows the keys of the other ledger."""
+    """Warn if coins may be paid twice because the wrong ledger was named; Original knows the keys of any other ledger."""
     if terms.vendor != "enkash" or (preflight is not None and preflight.campaign is not None):
         return
     identity = None if preflight is None else preflight.identity

@@ -64,7 +64,7 @@ class Noted:
     Attributes:
         generation: How many commits marked rows as sent, over all copies of the ledger.
         at: When the last of them was, in seconds since the epoch.
-        branches: The branches that may be used to pay: the branch of the copy that paid last, and the branch it was about to begin.
+        branches: The branches that may be used to pay: that of the copy that paid last, and the branch it was about to begin.
         campaigns: Vendor and name of the campaigns that were paid from any copy.
     """
 
