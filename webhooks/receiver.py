@@ -320,7 +320,7 @@ class Receiver:
         Args:
             app: An `aiohttp.web.Application` that has not started.
             path: Such as `"/webhooks/rewards"`.
-            completions: A `Completions` that the application's requests wait with. It is closed at shutdown before the server
+            completions: The `Completions` with which the application's requests wait. It is closed at shutdown before the server
                 waits for open requests, so that no `wait` delays it. The application starts it.
 
         Raises:

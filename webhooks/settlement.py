@@ -144,7 +144,7 @@ class Settlement(Subscriber):
             self._lookup_needed.set()
 
     def confirmed(self, outcome: Outcome) -> None:
-        """Deliver an outcome that counts from now on. For callers that trust events the first one did."""
+        """Deliver a confirmed outcome, which counts from now on. Callers that trust events already have the first outcome."""
         if outcome.ref.scope == self._scope and not self._trust_event_body:
             self.deliver(outcome)
 
@@ -192,7 +192,7 @@ class Settlement(Subscriber):
             self.deliver(await self._effective(outcome))
 
     async def _effective(self, outcome: Outcome) -> Outcome:
-        """Return the outcome that counts: where events are not trusted, a confirmed one that contradicts the first."""
+        """Return the outcome that counts: the first, or if events are not trusted, a confirmed outcome that contradicts it."""
         if self._trust_event_body or outcome.confirmed:
             return outcome
         return contradiction(outcome, await self.store.conflicts(outcome.ref)) or outcome
@@ -296,7 +296,7 @@ class _SilenceWarning:
 
 
 def read(client: OperationReader, outcome: Outcome) -> Operation | None:
-    """Return the operation of a stored outcome, None if it cannot be read as a terminal one."""
+    """Return the operation of a stored outcome, None if the outcome cannot be read as a terminal operation."""
     try:
         operation = client.parse_operation(outcome.ref, outcome.resource)
     except VendorError as problem:

@@ -26,7 +26,7 @@ class RestartPolicy:
         deaths: Consecutive crashes after which the task is not restarted, 1 or more; None restarts it always.
 
     Raises:
-        TypeError: an attribute is not a number, or `deaths` not a whole one.
+        TypeError: an attribute is not a number, or `deaths` is not a whole number.
         ValueError: an attribute is out of range.
     """
 

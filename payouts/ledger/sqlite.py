@@ -36,8 +36,8 @@ class Ledger:
     """The rows of one campaign and their states, in a file that may hold many campaigns.
 
     Use it inside `async with`. A method returns once its changes are on the disk; changes that wait at one time share one fsync.
-    Until the ledger is closed, this process must not open or copy the file, its `-wal` or its `-shm` by other means: closing them there
-    would give up the locks that SQLite has on them.
+    Until the ledger is closed, this process must not open or copy the file, its `-wal` or its `-shm` by other means: closing
+    them there would release SQLite's locks.
 
     Args:
         path: The file, created if it is missing; only its owner can read it.

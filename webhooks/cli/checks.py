@@ -44,7 +44,7 @@ class Finding:
         check: The check.
         ok: Whether a listener can work.
         found: What was found.
-        advice: What to do, empty if nothing; with `ok` it can wait some days.
+        advice: What to do, empty if nothing; if `ok`, it can wait some days.
     """
 
     check: str

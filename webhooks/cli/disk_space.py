@@ -142,7 +142,7 @@ async def watch_space(store: Store, *, keep_days: float, clock: Callable[[], flo
 
 
 def _size_of_event(connection: Connection) -> float:
-    """Return the average bytes per event, by the newest ones."""
+    """Return the average bytes per event, measured on the newest events."""
     queries = (
         "SELECT avg(length(body)) FROM (SELECT body FROM event ORDER BY id DESC LIMIT ?)",
         "SELECT avg(length(resource)) FROM (SELECT resource FROM outcome ORDER BY seq DESC LIMIT ?)",

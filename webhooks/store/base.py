@@ -69,7 +69,7 @@ class Subscriber:
         """Look up everything that is waited for, as notifications may have been lost."""
 
     def refused(self, reason: str) -> None:
-        """Notice that a receiver on this store object refused a delivery for its signature."""
+        """Learn that a receiver on this store object refused a delivery for its signature."""
 
 
 class Store(Protocol):
@@ -184,7 +184,7 @@ class Store(Protocol):
 
         Args:
             job: As claimed.
-            reason: What went wrong, one line.
+            reason: Why the handler failed, in one line.
             retry_in: Seconds until it may be claimed again; None makes the job, and so its event, a dead letter.
         """
         ...
@@ -213,7 +213,7 @@ class Store(Protocol):
         ...
 
     async def outcomes_by_key(self, scope: str, kind: str, key: str) -> Sequence[Outcome]:
-        """Return the outcomes that stand of operations with an idempotency key, in any order.
+        """Return the first outcomes of the operations with an idempotency key, in any order.
 
         A vendor may accept one key for several users, so compare their content with the request.
         """
@@ -252,12 +252,12 @@ class Store(Protocol):
         ...
 
     async def record_outcome(self, outcome: Outcome) -> Recorded:
-        """Record an outcome of an operation. The first one stands.
+        """Record an outcome of an operation. The first outcome is final.
 
-        The first one, and any that is confirmed, ends the polling of the operation. A later one that agrees (see `agree`) adds
-        its key and its confirmation to the first. A later one that differs is stored once as a conflict, with an event named
-        `outcome.conflict` for the handlers that want it. If it is confirmed and the first is not, it is stored even if an event
-        has said the same before, and subscribers are notified of it as confirmed.
+        The first outcome, and any confirmed outcome, ends the polling of the operation. A later outcome that agrees (see
+        `agree`) adds its key and its confirmation to the first. A later outcome that differs is stored once as a conflict, with
+        an event named `outcome.conflict` for the handlers that want it. A confirmed conflict with an unconfirmed first outcome
+        is stored even if an event has said the same before, and subscribers are notified of it as confirmed.
         """
         ...
 
@@ -278,7 +278,7 @@ class Store(Protocol):
             waiter: A name that no other caller of this store object uses; what it watches twice is watched once.
 
         Returns:
-            The outcomes that stand. Operations with an outcome that counts are not watched.
+            The first outcomes. An operation whose outcome counts is not watched.
         """
         ...
 

@@ -28,7 +28,7 @@ def hourly_limit(held: int, keep: float) -> int:
 
 
 def check_keep(keep: float, keep_bodies: float | None, keep_dead: float) -> None:
-    """Check the arguments of `upkeep`. Dead letters must be kept longer than unserved events take to become one."""
+    """Check the arguments of `upkeep`. Dead letters must be kept longer than an unserved event takes to become a dead letter."""
     check_number(keep, "keep", above=0, unit="seconds")
     if check_number(keep_dead, "keep_dead", above=0, unit="seconds") < UNSERVED_DAYS * DAY:
         raise ValueError(

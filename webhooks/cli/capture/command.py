@@ -89,7 +89,7 @@ def capture(
 
     Use it for the first contact with the vendor, before or instead of serve. As with serve, a delivery that verifies is stored
     before it is answered 200, and any other is answered 401; all are written to files. Each signature is read in every known way:
-    with each key, as hex or base64, over the raw body or another form of it.
+    with each key, as hex or base64, over the raw body or another form of the body.
 
     Do not leave it running: it reads the whole body of every request, even if no configured key can have signed it. Use serve
     after the first contact.

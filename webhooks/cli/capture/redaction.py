@@ -66,7 +66,7 @@ def parse_redaction(texts: Sequence[str]) -> Redaction:
     """Parse the values of `--redact`: `header:NAME`, or the path of a member such as `data.user.email`.
 
     Raises:
-        ValueError: one of them is neither.
+        ValueError: a value is neither.
     """
     headers, members = set(_CREDENTIALS), []
     for text in texts:
