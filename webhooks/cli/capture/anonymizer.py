@@ -1,4 +1,4 @@
-"""Anonymize a delivery, so that it is safe to share: every id, address, amount and time is replaced by a made-up value of the same form.
+"""Anonymize a delivery, so that it is safe to share: every id, address, amount and time is made up, in the same form.
 
 Equal values get equal replacements, in headers too, as long as the process runs. Kept are the names of members, white space, the
 vendor's own words (the event's name, statuses, networks), null, true and false, and whole numbers of up to two digits.
