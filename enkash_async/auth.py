@@ -159,7 +159,7 @@ class BearerAuthorizer:
         return self._sent[-1][0]
 
     async def renew(self, refused: Headers, timeout: float) -> bool:
-        """Return whether another token than the rejected one is available."""
+        """Return whether a token other than the rejected token is available."""
         old = next((token for headers, token in self._sent if headers is refused), None)
         return old is None or await self._within(timeout, old) != old
 

@@ -93,7 +93,7 @@ class EnkashClient:
             which a restart empties; use a `FileBreakerStore` if processes restart or share an account.
         encryption: Whether to encrypt bodies, which needs the extra `encryption`; with a `TokenProvider`, a `BodyCipher`.
         extra_headers: Headers to add to every coin request, such as a `Cookie`.
-        allow_insecure: Whether plain http to another host than this one is allowed.
+        allow_insecure: Whether plain http to a host other than this machine is allowed.
         clock: Returns the seconds since the epoch, for the times in the breaker store.
         random: Returns a number from 0 to 1, for the jitter of retries.
 

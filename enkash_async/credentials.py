@@ -109,7 +109,7 @@ class TokenProvider(Protocol):
         ...
 
     async def renew(self, refused: str) -> str:
-        """Return another token than the one EnKash has just answered with 401, or the same one if there is no other."""
+        """Return a token other than the one that EnKash has just answered with 401, or the same token if there is no other."""
         ...
 
 

@@ -71,4 +71,4 @@ class BodyCipher:
             return unpadder.update(padded) + unpadder.finalize()
         except ValueError:
             pass
-        raise UnexpectedResponse("request: it was not encrypted under this client secret. Check the secret.", path="request")
+        raise UnexpectedResponse("request: it was encrypted under another secret. Check the client secret.", path="request")

@@ -3,7 +3,7 @@
 Coin endpoints wrap every answer in an envelope. It is a success only if the HTTP status is 200 and the code in the body is 0. On
 a failure `payload` is a text, so it is read only after the code.
 
-A proxy, a maintenance page or a wrong address may answer in place of the token endpoint. Such an answer is no rejection: if it
+A proxy, a maintenance page or a wrong address may answer in place of the token endpoint. Such an answer is not a rejection: if it
 counted as one, a single redirect would stop all token requests of all processes until an operator empties the breaker file.
 """
 
@@ -68,7 +68,7 @@ def read_success(answer: Answer, secrets: Secrets = tuple) -> Envelope:
     if code != 0 or type(code) is not int or "code" in reply:
         code = _code(reply)
     if code is None:
-        raise UnexpectedResponse("response_code: missing, not a whole number, or different from code", path="response_code")
+        raise UnexpectedResponse("response_code: it is missing, not a whole number, or differs from `code`", path="response_code")
     if code != 0:
         raise _rejected(answer, secrets)
     if answer.status != 200:

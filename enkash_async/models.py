@@ -64,7 +64,7 @@ class CoinEventRequest:
 
 @frozen(kw_only=True)
 class CoinAllocationRequest:
-    """What `allocate_coins` was asked for: the `request` of its `OutcomeUnknown`.
+    """The arguments of an `allocate_coins` call whose outcome is unknown: the `request` of `OutcomeUnknown`.
 
     EnKash cannot look up an allocation, so `Completions.wait` does not accept it.
 
@@ -93,7 +93,7 @@ class CoinAllocation:
         user_id: The receiving user.
         request_id: The caller's id of the allocation.
         company_id: The company of the user.
-        message: EnKash's words.
+        message: EnKash's message.
         raw: EnKash's JSON object.
     """
 

@@ -200,7 +200,7 @@ class PasswordTokens:
                 f"No access token: {self._store!r} failed ({words}), and no token is requested without it. "
                 "This call did nothing; repair the store."
             )
-        logger.warning("no new EnKash token: %s", outcome)
+        logger.warning("could not get a new EnKash token: %s", outcome)
         self._postpone_refresh(loop_time())
         return outcome
 

@@ -106,7 +106,7 @@ class Lookup:
             UnexpectedResponse: the model has another uid.
         """
         if model.uid != uid:
-            raise UnexpectedResponse(f"data.uid: the answer is about another operation than {uid}", path="data.uid")
+            raise UnexpectedResponse(f"data.uid: the answer is about an operation other than {uid}", path="data.uid")
         return self._scoped(model)
 
     async def _get(
@@ -230,7 +230,7 @@ def read_created(answer: Answer) -> dict[str, Any]:
     value = loads(answer.body)
     data = value.get("data") if type(value) is dict and value.get("success") is not False else None
     if type(data) is not dict or not is_id(data.get("uid")):
-        raise UnexpectedResponse("the reply to a creation holds no id as data.uid", path="data.uid")
+        raise UnexpectedResponse("the reply holds no id of the new operation as data.uid", path="data.uid")
     return data
 
 

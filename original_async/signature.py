@@ -155,7 +155,7 @@ def claimed_key_ids(headers: Mapping[str, str]) -> list[str]:
 
 
 def _header_values(headers: object) -> Iterable[object]:
-    """Return every value of the signature header; none if the mapping does not behave like one."""
+    """Return every value of the signature header; none if `headers` cannot be read as a mapping."""
     try:
         if isinstance(headers, dict):
             items: Iterable[tuple[object, object]] = headers.items()

@@ -1,4 +1,4 @@
-"""Cells of a spreadsheet: text that it takes for no formula, and times."""
+"""Cells of a spreadsheet: text that is not read as a formula, and times."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _is_protected = re.compile(f"'+{_FORMULA}").match
 
 
 def protect(text: str | None) -> str:
-    """Return a cell that no spreadsheet takes for a formula; `unprotect` gives the text back."""
+    """Return a cell that no spreadsheet reads as a formula; `unprotect` returns the original text."""
     if text is None:
         return ""
     return f"'{text}" if _to_protect(text) else text

@@ -1,4 +1,4 @@
-"""What a payout asks of whoever pays, and what each answer means for a row."""
+"""What a payout needs of the vendor that pays, and what each answer means for a row."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ def meaning_of(problem: RewardsError) -> Meaning:
 
 
 def restated(problem: RewardsError, *, looked_up: bool) -> RewardsError:
-    """Return an error in the words of those who run a command and know nothing of calls.
+    """Return an error in words for people who run a command and do not know the Python API.
 
     Args:
-        problem: How a call that pays ended.
+        problem: The error of a call that pays.
         looked_up: Whether the next run looks the row up.
     """
     told = copy.copy(problem)
@@ -81,12 +81,12 @@ class Held:
     """A payment as the vendor holds it.
 
     Attributes:
-        uid: The vendor's name of it.
-        key: The idempotency key it was made with.
-        recipient: Who was paid.
+        uid: The vendor's id of the payment.
+        key: The idempotency key of the payment.
+        recipient: The user who was paid.
         item: What was granted.
-        amount: How much.
-        status: How far it has come.
+        amount: The amount granted.
+        status: The status of the payment.
     """
 
     uid: str
@@ -98,25 +98,25 @@ class Held:
 
 
 class Balances(Protocol):
-    """What a vendor can be asked about that keeps a balance for each recipient."""
+    """Reads the balances of a vendor that keeps a balance for each recipient."""
 
     async def balance_of(self, recipient: str) -> int:
         """Return how much a recipient has now.
 
         Raises:
-            VendorError: the vendor could not be asked.
+            VendorError: the request to the vendor failed.
         """
         ...
 
 
 class Lookups(Protocol):
-    """What a vendor that finishes rows later can be asked about them."""
+    """Looks up the payments of a vendor that settles rows later."""
 
     async def look_up(self, entry: Entry) -> Operation | None:
         """Return what the vendor holds under a row's key, None if a complete list shows nothing.
 
         Raises:
-            VendorError: the vendor could not be asked, or its list is incomplete; nothing changed.
+            VendorError: the request to the vendor failed, or its list is incomplete; nothing changed.
         """
         ...
 
@@ -128,15 +128,15 @@ class Lookups(Protocol):
         That a row is missing proves nothing. `before_page` is awaited before each further page of the vendor's list.
 
         Raises:
-            VendorError: the vendor could not be asked; nothing changed.
+            VendorError: the request to the vendor failed; nothing changed.
         """
         ...
 
     async def held_under(self, entry: Entry, keys: Collection[str]) -> Operation | None:
-        """Return what the vendor holds for a row under one of some keys and has not failed, None if a complete list shows none.
+        """Return the payment of a row under any of these keys, unless it failed; None if the vendor's complete list shows none.
 
         Raises:
-            VendorError: the vendor could not be asked, or its list is incomplete; nothing changed.
+            VendorError: the request to the vendor failed, or its list is incomplete; nothing changed.
         """
         ...
 
@@ -144,7 +144,7 @@ class Lookups(Protocol):
         """Return every payment that the vendor holds for a recipient; `before_page` is awaited before each further page.
 
         Raises:
-            VendorError: the vendor could not be asked, or its list is incomplete.
+            VendorError: the request to the vendor failed, or its list is incomplete.
         """
         ...
 
@@ -152,8 +152,8 @@ class Lookups(Protocol):
         """Return the payment of that uid.
 
         Raises:
-            NotFound: the vendor has none.
-            VendorError: the vendor could not be asked.
+            NotFound: the vendor has no such payment.
+            VendorError: the request to the vendor failed.
         """
         ...
 
@@ -162,27 +162,27 @@ class Lookups(Protocol):
         ...
 
     async def read(self, entry: Entry) -> Operation:
-        """Return how the operation stands that the vendor named for a row.
+        """Return the current state of the operation that the vendor accepted for a row.
 
         Raises:
-            VendorError: the vendor could not be asked; nothing changed.
+            VendorError: the request to the vendor failed; nothing changed.
         """
         ...
 
     def ref(self, entry: Entry) -> OperationRef:
-        """Return the name of what the vendor accepted for a row."""
+        """Return the ref of the operation that the vendor accepted for a row."""
         ...
 
     def held_before(self, operation: Operation) -> bool:
-        """Return whether the vendor held it before it was asked for, so that its news may have come already."""
+        """Return whether the vendor held the operation before this request, so that its webhook may have arrived already."""
         ...
 
     def conclude(self, entry: Entry, final: Operation) -> None:
         """Compare what settled with what the row asked for.
 
         Raises:
-            OperationFailed: the chain said failed.
-            OperationMismatch: it settled as something else.
+            OperationFailed: the operation failed on the blockchain.
+            OperationMismatch: the settled operation differs from what the row asked for.
         """
         ...
 
@@ -203,12 +203,12 @@ class Payer(Protocol):
 
     @property
     def lookups(self) -> Lookups | None:
-        """What can be asked afterwards; None if the answer to the request is all there ever is."""
+        """Looks up payments later; None if the vendor offers no look-up, so that only the answer to the request counts."""
         ...
 
     @property
     def balances(self) -> Balances | None:
-        """What can be asked about balances; None where the vendor keeps none."""
+        """Reads balances; None if the vendor keeps no balances."""
         ...
 
     async def pay(self, entry: Entry, *, repeated: bool = False) -> Operation | None:
@@ -216,10 +216,11 @@ class Payer(Protocol):
 
         Args:
             entry: The row.
-            repeated: Whether it may have been sent before.
+            repeated: Whether the row may have been sent before.
 
         Returns:
-            What the vendor will finish later; None from a payer without `lookups`: the row is paid with this answer.
+            The operation that the vendor will finish later; None from a payer without `lookups`, if the answer means that the row
+            is paid.
 
         Raises:
             RateLimited, ConnectFailed: nothing happened; it is tried again.

@@ -1,4 +1,4 @@
-"""How far a run has come, and the wish to end it."""
+"""The progress of a run, and the request to end it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Progress:
         skipped: Of those, rows that an earlier run had settled.
         in_flight: Rows whose request is under way.
         pending: Rows that the vendor has accepted and not finished.
-        ended: State to the number of rows that this run is done with; `accepted` are those it waits for no more.
+        ended: State to the number of rows that this run is done with; `accepted` are rows that this run no longer waits for.
         settled_by: What brought the news (`"webhook"`, `"poll"`, `"reply"`) to the number of rows.
     """
 
@@ -44,7 +44,7 @@ class Progress:
 
 
 class Stop:
-    """A wish to end, which cuts every pause short."""
+    """A request to end the run, which cuts every pause short."""
 
     def __init__(self) -> None:
         self._wished = asyncio.Event()

@@ -72,7 +72,7 @@ def run_payouts(
     payer = payer_of(client, may_repeat=check_flag(may_repeat, "may_repeat"))
     check_methods(ledger, "ledger", "Ledger(...)", RunLedger)
     if payer.name != ledger.vendor:
-        raise ValueError(f"client: give a client of {ledger.vendor}, as the ledger is, not of {payer.name}.")
+        raise ValueError(f"client: give a client of {ledger.vendor}, the ledger's vendor, not of {payer.name}.")
     known = ROW_TYPES.get(payer.name)
     if known is not None and known.has_lookup != (payer.lookups is not None):
         wanted = "lookups, because its rows are settled later" if known.has_lookup else "no lookups, because its answer is final"
@@ -89,7 +89,7 @@ class PayoutRun:
     """A run under way; iterate over it once.
 
     Attributes:
-        progress: How far it has come.
+        progress: The progress of the run.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class PayoutRun:
     async def __aiter__(self) -> AsyncIterator[Entry]:
         """Yield each row as the ledger holds it when this run is done with it."""
         if self._task is not None or self._closed:
-            raise RuntimeError("This run was begun or closed already. Nothing was sent by this call; call run_payouts again.")
+            raise RuntimeError("This run has already begun or was closed. Call run_payouts again for a new run.")
         self._task = asyncio.get_running_loop().create_task(self._pipeline.run(), name="payouts")
         self._task.add_done_callback(lambda _: self._news.set())
         try:

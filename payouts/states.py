@@ -14,7 +14,7 @@ from rewards_core.errors import RewardsError
 
 
 class State(StrEnum):
-    """How far a row has come; the ledger moves it along and never in another order."""
+    """The state of a row; the ledger allows no other order of states."""
 
     PLANNED = "planned"
     """Nothing has been sent."""
@@ -95,16 +95,16 @@ class Entry:
     """What the ledger says of one row.
 
     Attributes:
-        number: The ledger's own number of it.
+        number: The ledger's own number of the row.
         id: The row's id.
-        line: Where it stood in the file when it was planned.
-        recipient: Who gets it.
+        line: The line of the row in the file when it was planned.
+        recipient: The user who receives the reward.
         item: The reward contract or the event.
-        amount: How much, as exact text; None where the event decides.
-        key: The idempotency key now in force.
-        state: How far it has come.
+        amount: The amount as exact text; None where the event decides.
+        key: The current idempotency key.
+        state: The state of the row.
         retries: How many keys came before this one.
-        uid: The vendor's name of the operation.
+        uid: The vendor's uid of the operation.
         settled_by: `"webhook"`, `"poll"`, `"reply"`, `"hand"` or `"audit"`; of an accepted row also `"lookup"`, if it was found
             under another key of its own.
         answer: The HTTP status of the answer that led there, if there was one.
@@ -243,12 +243,12 @@ class RowChanged(LedgerError):
 
 
 class KeyTaken(LedgerError):
-    """The key that a row brings belongs to another row.
+    """The key that the file gives a row belongs to another row.
 
     Attributes:
         key: The key.
-        row_id: The row that brings it.
-        owner: The row that has it.
+        row_id: The row to which the file gives the key.
+        owner: The row that already has the key.
         campaign: The campaign of that row.
     """
 

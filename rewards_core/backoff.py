@@ -28,7 +28,8 @@ _seconds = re.compile(r"[0-9]+(?:\.[0-9]+)?", re.ASCII).fullmatch
 def delay(repeats: int, *, first: float, longest: float, growth: float = 2.0, jitter: float = 0.0, chance: float = 0.0) -> float:
     """Return the seconds to pause before a repeat, after `repeats` earlier ones.
 
-    The pause grows from `first` to `longest`; jitter, as a share of it, extends it by a random `chance` from 0 to 1.
+    The pause grows from `first` to `longest`; the share `jitter * chance` is added to it, where `chance` is random from
+    0 to 1.
     """
     try:
         grown = first * growth**repeats
@@ -43,13 +44,13 @@ class RetryPolicy:
 
     Attributes:
         attempts: Attempts per logical call, the first included; 1 never retries.
-        first_delay: Seconds before the second attempt; doubled for each further one.
-        max_delay: Seconds of the longest such pause, which chance extends by up to half.
-        max_retry_after: Seconds of the longest pause that a vendor may ask for; a longer one ends the call.
+        first_delay: Seconds before the second attempt; doubled for each further attempt.
+        max_delay: The longest such pause in seconds, to which up to half is added at random.
+        max_retry_after: The longest pause in seconds that a vendor may ask for; a request for a longer pause ends the call.
 
     Raises:
         TypeError: an attribute is not a number.
-        ValueError: `attempts` is less than 1, or one of the others is negative or not finite.
+        ValueError: `attempts` is less than 1, or another attribute is negative or not finite.
     """
 
     attempts: int = field(default=5, validator=whole(at_least=1))
@@ -68,7 +69,7 @@ def parse_retry_after(value: str | None, date: str | None) -> float | None:
 
     Args:
         value: The header: seconds or an HTTP date (RFC 9110, section 10.2.3).
-        date: The Date header of the same answer, the start of such a wait: the clock of this host may be wrong.
+        date: The Date header of the same answer, from which an HTTP date is counted, because the clock of this host may be wrong.
     """
     if value is None:
         return None
@@ -89,7 +90,7 @@ def _moment(text: str) -> float | None:
 
 
 class Again(Exception):
-    """An attempt failed and another one follows."""
+    """An attempt failed, and another attempt follows."""
 
 
 def repeating(

@@ -108,7 +108,9 @@ class TrustedTime:
             return evolve(self, wall=wall, uptime=uptime, boot=boot, offer=None)
         if same_offer:
             return evolve(self, wall=expected, uptime=uptime)
-        logger.warning("the wall clock was set by %+.0f s, or the host was off; it is trusted after a day", wall - expected)
+        logger.warning(
+            "the wall clock jumped by %+.0f s, or the host was off; the new time is trusted after a day", wall - expected
+        )
         return evolve(self, wall=expected, uptime=uptime, boot=boot, offer=offer, offered_at=uptime)
 
     def dump(self) -> bytes:

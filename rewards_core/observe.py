@@ -32,7 +32,7 @@ class CallStarted:
 
 @frozen(kw_only=True)
 class CallRetried:
-    """An attempt failed and another one follows after a pause.
+    """An attempt failed, and another attempt follows after a pause.
 
     Attributes:
         operation: The method of the client.
@@ -76,7 +76,7 @@ class CallEnded:
 class Observers:
     """The observers of a client: objects with any of the methods `on_start`, `on_retry`, `on_end`, called synchronously.
 
-    An error that an observer raises is logged, and the call goes on.
+    An error that an observer raises is logged, and the call continues.
 
     Raises:
         TypeError: the observers are not a list, or one of them has none of the three methods.
@@ -110,4 +110,4 @@ class Observers:
                 try:
                     method(record)
                 except Exception:
-                    logger.exception("an observer raised an error; the call goes on")
+                    logger.exception("an observer raised an error; the call continues")

@@ -200,7 +200,7 @@ class OperationReader(Protocol):
 
         Raises:
             OperationFailed: it failed on the blockchain.
-            OperationMismatch: it is another operation than was asked for.
+            OperationMismatch: it is not the operation that was asked for.
         """
         ...
 
@@ -264,7 +264,7 @@ class EventSource(Protocol):
             body: The raw bytes, as they arrived.
 
         Raises:
-            SignatureError: for any other delivery; no other error is raised.
+            SignatureError: none of the source's keys signed them. No other error may be raised.
         """
         ...
 

@@ -41,7 +41,7 @@ class Limits:
 
 
 class Limiter:
-    """Slots, a rate and a shared pause, in the time of the running loop; `random` spreads the calls after a pause."""
+    """Limit calls by slots, a rate and a shared pause. `random` spreads the calls that a pause held back."""
 
     def __init__(self, limits: Limits, *, random: Callable[[], float] = random.random) -> None:
         self._free: float = math.inf if limits.connections is None else limits.connections
@@ -70,7 +70,7 @@ class Limiter:
     async def wait(self, timeout: float = math.inf) -> bool:
         """Wait for pause, slot and rate in this order; return False if that takes more than `timeout` seconds.
 
-        Calls that had their turn by the rate before they had a slot would all start when the slots come free together.
+        The rate comes last: otherwise calls that the rate had let through would all start together when slots become free.
         """
         deadline = loop_time() + timeout
         while True:

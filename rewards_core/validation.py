@@ -95,7 +95,7 @@ def check_amount(value: str | int | Decimal, name: str = "amount") -> str:
     if text[0] == "0":
         text = text.lstrip("0")
         if not text.strip("0."):
-            raise ValueError(f"{name}: it is zero. Give an amount {_AMOUNT}, or make no call.")
+            raise ValueError(f"{name}: the amount is zero. Give an amount {_AMOUNT}, or make no call.")
         if text[0] == ".":
             text = f"0{text}"
     return text
@@ -142,7 +142,7 @@ def check_timeout(value: float, name: str = "timeout") -> float:
 
 
 def check_wait(value: float | None, name: str = "timeout") -> float | None:
-    """Check the most seconds to wait: 0 or more, None for no limit."""
+    """Check a timeout in seconds: 0 or more, None for no limit."""
     return None if value is None else check_number(value, name, at_least=0, unit="None or seconds")
 
 
@@ -202,7 +202,7 @@ def check_callable(value: T, name: str) -> T:
 
 
 def check_str(value: Any, name: str) -> str:
-    """Return a plain str: the value of a member of an enumeration."""
+    """Check a str. Return it as a plain str, so that a member of a str enumeration becomes its value."""
     if not isinstance(value, str):
         raise TypeError(f"{name}: give a str, not {kind_of(value)}.")
     return str.__str__(value)

@@ -34,7 +34,7 @@ def _add_options(parser: argparse.ArgumentParser, cls: type[SandboxOptions]) -> 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m vendor_sandboxes", description="Play a vendor, with faults.")
+    parser = argparse.ArgumentParser(prog="python -m vendor_sandboxes", description="Simulate a vendor, with faults.")
     vendors = parser.add_subparsers(dest="vendor", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--host", default="127.0.0.1", help="address to listen on")
@@ -43,25 +43,25 @@ def _parser() -> argparse.ArgumentParser:
     original = vendors.add_parser("original", parents=[common], help="Original: rewards, allocations, claims, webhooks")
     add = original.add_argument
     add("--port", type=int, default=9400, help="port to listen on, 0 for any")
-    add("--api-key", default=API_KEY)
-    add("--api-secret", default=API_SECRET)
-    add("--app-uid", default=APP_UID)
+    add("--api-key", default=API_KEY, help="API key that the sandbox accepts")
+    add("--api-secret", default=API_SECRET, help="API secret that the sandbox accepts")
+    add("--app-uid", default=APP_UID, help="uid of the app that owns the API key")
     add("--reward", action="append", dest="rewards", metavar="UID", help="uid of a reward contract; may be repeated")
     add("--webhook-url", metavar="URL", help="where webhooks are sent")
     key_help = "key that signs webhooks; may be repeated"
     add("--webhook-key", action="append", type=_key, dest="webhook_keys", metavar="ID:SECRET", help=key_help)
-    add("--webhook-attempts", type=int, default=8, help="how many times an event is sent before it is given up")
-    backoff_help = "wait before the second attempt; doubles with each further one"
+    add("--webhook-attempts", type=int, default=8, help="maximum number of attempts to deliver an event")
+    backoff_help = "wait before the second attempt; doubles with each further attempt"
     add("--webhook-backoff", type=float, default=0.1, metavar="SECONDS", help=backoff_help)
     _add_options(original, OriginalOptions)
 
     enkash = vendors.add_parser("enkash", parents=[common], help="EnKash: tokens, coin events, allocations, balances")
     add = enkash.add_argument
     add("--port", type=int, default=9500, help="port to listen on, 0 for any")
-    add("--client-id", default=CLIENT_ID)
-    add("--client-secret", default=CLIENT_SECRET)
-    add("--username", default=USERNAME)
-    add("--password", default=PASSWORD)
+    add("--client-id", default=CLIENT_ID, help="client id that the sandbox accepts")
+    add("--client-secret", default=CLIENT_SECRET, help="client secret that the sandbox accepts")
+    add("--username", default=USERNAME, help="user name that the sandbox accepts")
+    add("--password", default=PASSWORD, help="password that the sandbox accepts")
     add("--funds", type=int, metavar="COINS", help="total of coins that can be given, unlimited by default")
     _add_options(enkash, EnkashOptions)
     return parser

@@ -247,7 +247,7 @@ class BodyCipher:
         return json.dumps({"request": base64.b64encode(secret).decode()}).encode()
 
     def decrypt(self, envelope: bytes) -> bytes:
-        """Return the body in an envelope; a `ValueError` is raised for another text or secret."""
+        """Return the body in an envelope. Raises `ValueError` if it is not an envelope, or was encrypted under another secret."""
         match json.loads(envelope):
             case {"request": str(text)}:
                 secret = base64.b64decode(text, validate=True)

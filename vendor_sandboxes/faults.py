@@ -25,11 +25,11 @@ class _Step(NamedTuple):
 
 
 class FaultPlan:
-    """Decide what is hit. Every fault has its own random stream, so switching one on does not change the others.
+    """Decide which requests and events suffer a fault. Each fault has its own random stream: enabling one does not affect others.
 
     Args:
         options: The probabilities, read for every decision.
-        seed: Equal seeds decide equally for equal sequences of questions.
+        seed: With equal seeds, equal sequences of calls give equal decisions.
 
     Attributes:
         steps: The scripted faults that are still to come.
@@ -44,14 +44,14 @@ class FaultPlan:
         self.counts: Counter[str] = Counter()
 
     def stream(self, name: str) -> Random:
-        """Return the random stream of that name."""
+        """Return the random stream of a fault or option."""
         stream = self._streams.get(name)
         if stream is None:
             stream = self._streams[name] = Random(f"{self._seed}/{name}")
         return stream
 
     def happens(self, name: str) -> bool:
-        """Return whether the fault of that name hits this time, and count it."""
+        """Return whether the named fault happens this time, and count it if so."""
         probability: float = getattr(self._options, name)
         if not probability or self.stream(name).random() >= probability:
             return False
@@ -68,15 +68,15 @@ class FaultPlan:
         return words[0] if len(words) == 1 else self.stream(name).choice(words)
 
     def script(self, *faults: str, method: str = "POST", path: str = "") -> None:
-        """Set the faults of the next requests, one each, which come before any random ones.
+        """Set one fault for each of the next requests; these come before any random faults.
 
         Args:
             faults: Names of options such as `"drop_after_commit"`, or `"none"` for a request without a fault.
-            method: Only requests of this method take the next step.
-            path: Only requests whose path contains this take the next step.
+            method: Only requests with this method use up a fault.
+            path: Only requests whose path contains this text use up a fault.
 
         Raises:
-            ValueError: a fault of that name cannot hit a request.
+            ValueError: a name is not that of a fault that can hit a request.
         """
         known = (*BEFORE_COMMIT, *AFTER_COMMIT, NO_FAULT)
         for fault in faults:

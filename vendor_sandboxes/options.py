@@ -22,7 +22,7 @@ def read_span(value: Any) -> Span | None:
     else:
         low, high = (float(end) for end in value)
     if not 0 <= low <= high:
-        raise ValueError(f"{value!r} is not a range of seconds: give LOW:HIGH with 0 <= LOW <= HIGH, or never")
+        raise ValueError(f"{value!r} is not a range of seconds: give LOW:HIGH with 0 <= LOW <= HIGH, or the word never")
     return low, high
 
 
@@ -90,13 +90,13 @@ def _flag(help_text: str) -> Any:
 
 
 def _mixture(default: str, words: Sequence[str], help_text: str) -> Any:
-    """Return an option of one word, or of several joined by commas, of which each event draws one."""
+    """Return an option of one word, or of several joined by commas, one of which is chosen at random for each event."""
 
     def read(value: str | Iterable[str]) -> tuple[str, ...]:
         return tuple(value.split(",") if isinstance(value, str) else value)
 
     listed = ", ".join(words)
-    help_text += f"; one of {listed}, or several joined by commas, of which each event draws one"
+    help_text += f"; one of {listed}, or several joined by commas, one of which is chosen at random for each event"
     return _option(
         default,
         read=read,
@@ -118,9 +118,9 @@ class SandboxOptions:
     drop_before_commit: float = _chance("close the connection without an answer and do nothing")
     drop_after_commit: float = _chance("carry out a write but close the connection without an answer")
     slow_after_commit: float = _chance("carry out a write but answer late")
-    slow_seconds: float = _seconds(10.0, "how late a slow answer comes")
+    slow_seconds: float = _seconds(10.0, "delay of a slow answer")
     latency: tuple[float, float] | None = _span(None, "range of the seconds by which every answer is delayed")
-    only_path: str = _text("", "faults hit only requests whose path contains this")
+    only_path: str = _text("", "faults hit only requests whose path contains this text")
 
 
 @define(kw_only=True)
@@ -128,15 +128,15 @@ class OriginalOptions(SandboxOptions):
     """The options of the sandboxed Original."""
 
     confirm: tuple[float, float] | None = _span(
-        (0.5, 3.0), "range of the seconds until the blockchain confirms an operation, or never"
+        (0.5, 3.0), "range of the seconds until the blockchain confirms an operation, or the word never"
     )
     fail_rate: float = _chance("an operation fails on the blockchain, which no webhook reports")
-    fail_then_done: float = _chance("an operation reads failed at first and turns done later")
+    fail_then_done: float = _chance("an operation is reported as failed at first, and as done later")
     list_lag: float = _seconds(0.0, "how long a new operation is missing from lists")
-    read_lag: float = _seconds(0.0, "how long reading a new operation by its uid answers 404")
+    read_lag: float = _seconds(0.0, "how long a new operation cannot be read by its uid (404)")
     webhook_loss: float = _chance("an event is never sent")
     webhook_duplicate: float = _chance("an accepted event is sent a second time")
-    webhook_reorder: float = _chance("an event is held back until another one has been sent")
+    webhook_reorder: float = _chance("an event is held back until another event has been sent")
     webhook_hold: float = _seconds(0.5, "longest time an event is held back")
     webhook_before_reply: float = _chance(
         "an operation is confirmed, and its webhook sent, before the request that creates it is answered"
@@ -149,20 +149,21 @@ class OriginalOptions(SandboxOptions):
     webhook_shape: tuple[str, ...] = _mixture(
         "allocation",
         ("allocation", "reward_allocation", "flat", "allocation_uid", "reward", "allocations"),
-        "where in its `data` an event carries that; events of claims say claim instead of allocation",
+        "where in `data` an event carries the resource or uid; events of claims say claim instead of allocation",
     )
     attempt_in_body: bool = _flag("webhook bodies also carry the app uid, the correlation id and the number of the attempt")
     duplicate_nonce: str = _choice("reject", ("reject", "replay"), "refuse a known nonce, or answer 201 with the first uid")
     known_nonce_text: str = _text("nonce already used", "message that refuses a known nonce")
     known_nonce_status: int = _number(400, 400, 499, "HTTP status that refuses a known nonce")
     commit_late: float = _seconds(
-        0.0, "what p503_after_commit or drop_after_commit hits is committed this long after the answer; with 0, before it"
+        0.0,
+        "how long after the answer a write hit by p503_after_commit or drop_after_commit is committed; with 0, before the answer",
     )
     page_size: int = _number(0, 0, None, "how many operations a page of a list holds, 0 for lists without pages")
     page_shape: str = _choice(
         "beside", ("beside", "inside"), "put count, next and previous beside `data`, or inside it with the list as `results`"
     )
-    read_path: str = _choice("both", ("allocation", "allocate", "both"), "under which path allocations are read")
+    read_path: str = _choice("both", ("allocation", "allocate", "both"), "path at which allocations can be read")
     amounts: str = _choice("number", ("string", "number"), "how amounts are written")
     strict: bool = _flag("refuse unknown users and rewards, empty claims, and a second claim while one is pending")
 
@@ -178,13 +179,13 @@ class EnkashOptions(SandboxOptions):
         "answer a known requestId with success, with code 1 at status 200, with status 409, or by crediting again",
     )
     token_life: float = _seconds(300.0, "how long a token is valid")
-    expires_in: float = _seconds(0.0, "lifetime that the token reply states, 0 for the true one")
-    token_hang: float = _seconds(0.0, "how long a token reply is held back; a rejection counts before")
+    expires_in: float = _seconds(0.0, "lifetime that the token reply states, 0 for the true lifetime")
+    token_hang: float = _seconds(0.0, "how long a token reply is held back; a rejection counts at once")
     token_answer: str = _choice(
         "normal",
         ("normal", "redirect", "empty", "page"),
         "answer a token call with a token, a redirect to a login page, 204 without a body, or an HTML page at status 200; "
-        "all but the first neither give a token nor count as a rejection",
+        "the last three give no token and do not count as a rejection",
     )
     token_keys: str = _choice("snake", ("snake", "camel"), "spelling of the keys of the token reply")
     rejection: str = _choice(

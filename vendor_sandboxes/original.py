@@ -36,7 +36,7 @@ class OriginalSandbox(Sandbox):
         app_uid: The app in the webhooks.
         webhook_url: Where webhooks are sent, or None; `sandbox.webhook_url` may be set while it runs.
         webhook_keys: Key id to webhook secret; every key signs.
-        webhook_attempts: The most attempts of one event.
+        webhook_attempts: Maximum number of attempts to deliver one event.
         webhook_backoff: Seconds before the second attempt, doubling from then on.
         rewards: Uids of the reward contracts.
         seed: Equal seeds give equal uids and faults.

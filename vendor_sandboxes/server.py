@@ -78,7 +78,7 @@ class Sandbox(ABC):
         port: Port to listen on, 0 for any free one.
         seed: Equal seeds give equal faults.
         clock: Returns Unix time.
-        log_limit: The most requests that `requests` keeps.
+        log_limit: Maximum number of requests kept in `requests`.
 
     Attributes:
         requests: The latest requests.

@@ -146,7 +146,7 @@ class CompletionStream(Generic[A]):
             self._open_streams.discard(self)
 
     def fail(self, error: Exception) -> None:
-        """Register no more operations, and raise this error after the completions so far."""
+        """Stop registering operations, and raise this error after the completions so far."""
         self._stop()
         self._failure = self._failure or error
         self._changed.set()
@@ -220,7 +220,7 @@ class CompletionStream(Generic[A]):
             self._changed.set()
 
     async def _register_async(self, operations: AsyncIterable[Any]) -> None:
-        """Register as a batch what is ready at the same time, or comes while the store is busy."""
+        """Register operations in batches: those ready at the same time, and those that arrive while the store is busy."""
         buffer: list[Any] = []
         ready, room = asyncio.Event(), asyncio.Event()
         reading = asyncio.get_running_loop().create_task(_read_ahead(operations, buffer, ready, room))

@@ -154,7 +154,7 @@ class Completions:
         Args:
             operation: As the client returned it, or its ref, or its uid, or the `OutcomeUnknown` that the call raised. One in a
                 terminal state is stored and returned at once; one that was `recovered` is polled as with `poll_now`.
-            timeout: The most seconds to wait, 0 or more; None waits without a limit. A store that hangs gets 2 s more for a last
+            timeout: Maximum seconds to wait, 0 or more; None waits without a limit. A store that hangs gets 2 s more for a last
                 lookup.
             poll_now: Poll the vendor as soon as the budget allows, instead of after `PollPolicy.first_after`: for resuming after
                 a restart.
@@ -206,7 +206,7 @@ class Completions:
 
         Args:
             unknown: The error that the call raised.
-            timeout: The most seconds to search, 0 or more; None searches without a limit.
+            timeout: Maximum seconds to search, 0 or more; None searches without a limit.
 
         Raises:
             CompletionTimeout: nothing was found in time; also a `TimeoutError`.

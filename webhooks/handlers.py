@@ -47,7 +47,7 @@ class HandlerPolicy:
         lease: Seconds after which another process may claim the job of a crashed one, above `timeout`.
         attempts: Runs before a job becomes a dead letter, 1 or more.
         first_delay: Seconds between the first run and the second, above 0; doubled after each run.
-        max_delay: The most seconds between two runs, above 0, to which chance adds up to a fifth.
+        max_delay: Maximum seconds between two runs, above 0; up to a fifth is added at random.
         give_up_after: Seconds since a job's first run after which no new run starts and the job becomes a dead letter, above 0;
             time while the host is off does not count. None for no limit.
         look_every: Seconds between two polls for due jobs when no hint arrives, above 0.
@@ -140,7 +140,7 @@ class HandlerRunner(Subscriber):
             name = f"{getattr(handler, '__module__', '')}.{getattr(handler, '__qualname__', type(handler).__qualname__)}"
         _check_handler(handler, name)
         if self._served is not None:
-            raise RuntimeError("The receiver is started already. Register handlers before start(), where the receiver is made.")
+            raise RuntimeError("The receiver has already started. Register handlers before start(), where the receiver is made.")
         if handler_of(job_name(self._service, name)) != (self._service, name):
             raise ValueError(f"name: {shown(name)} could be a handler of another service. Give a name without '/'.")
         if self._handlers.setdefault(name, handler) is not handler:
@@ -220,7 +220,7 @@ class HandlerRunner(Subscriber):
         try:
             handlers = await self._store.list_handlers()
         except Exception:
-            logger.exception("the store failed while jobs without a running handler were counted")
+            logger.exception("the store failed, so jobs without a running handler were not counted; no job is lost")
             return
         waiting: Counter[str] = Counter()
         for handler in handlers:

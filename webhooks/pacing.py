@@ -233,7 +233,7 @@ class Pacer:
                 if self._faults >= _FAULTS_IN_A_ROW:
                     self._faults = 0
                     raise
-                logger.exception("The request about %s failed, not because of the vendor. It is retried later.", subject)
+                logger.exception("The request about %s failed because of an error in this program. It is retried later.", subject)
             return Answer(None, error if isinstance(error, Exception) else RuntimeError("cancelled from inside"))
         self._note_answer(subject)
         return Answer(value)

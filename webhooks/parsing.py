@@ -56,7 +56,10 @@ class BodyParser:
 
 def unreadable_event(source: EventSource, body: bytes, problem: Exception) -> Event:
     """Return a dead letter for a verified body that its source failed to parse."""
-    logger.warning("a source failed to parse a verified delivery: %s", type(problem).__name__)
+    logger.warning(
+        "a source raised %s while parsing a verified delivery, which becomes a dead letter; correct the source, then replay it",
+        type(problem).__name__,
+    )
     return Event(
         scope=source.scope,
         name="",

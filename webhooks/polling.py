@@ -51,13 +51,13 @@ class PollPolicy:
     Attributes:
         first_after: Seconds before the first poll of an operation, above 0.
         growth: The factor by which each interval exceeds the one before, from 1 to 10.
-        max_interval: The most seconds between two polls of one operation, above 0.
-        jitter: The most by which chance lengthens an interval, as a share of it, from 0 to 1.
+        max_interval: Maximum seconds between two polls of one operation, jitter included, above 0.
+        jitter: The largest share of an interval, from 0 to 1, that is added to it at random.
         max_per_second: Polls per second of all operations and processes together, above 0, at most a million.
 
     Raises:
-        TypeError: an attribute is no number.
-        ValueError: one is out of range.
+        TypeError: an attribute is not a number.
+        ValueError: an attribute is out of range.
     """
 
     first_after: float = field(default=15.0, validator=number(above=0))
@@ -110,7 +110,7 @@ class Poller:
 
     Attributes:
         pacer: Makes the requests.
-        max_in_flight: The most requests at a time.
+        max_in_flight: Maximum number of requests at a time.
     """
 
     def __init__(

@@ -91,8 +91,8 @@ class Receiver:
         service: The service that the handlers belong to, a name without a slash. Services that share a store need different
             names; all processes of one service have the same handlers.
         handlers: How handlers are run.
-        max_body: The most bytes of a body, 1 or more.
-        body_timeout: The most seconds in which a body must arrive, above 0.
+        max_body: Maximum size of a body in bytes, 1 or more.
+        body_timeout: Seconds in which a body must arrive, above 0.
         clock: Unix time in seconds.
         random: Returns a number from 0 to 1, which lengthens a handler's retry delay by up to a fifth.
 
@@ -140,12 +140,12 @@ class Receiver:
 
     @property
     def max_body(self) -> int:
-        """The most bytes of a body."""
+        """Maximum size of a body in bytes."""
         return self._max_body
 
     @property
     def body_timeout(self) -> float:
-        """The most seconds in which a body must arrive."""
+        """Seconds in which a body must arrive."""
         return self._body_timeout
 
     @property
@@ -320,7 +320,7 @@ class Receiver:
         Args:
             app: An `aiohttp.web.Application` that has not started.
             path: Such as `"/webhooks/rewards"`.
-            completions: A `Completions` that the application's requests wait with. It is closed at shutdown before the server
+            completions: The `Completions` with which the application's requests wait. It is closed at shutdown before the server
                 waits for open requests, so that no `wait` delays it. The application starts it.
 
         Raises:
@@ -406,7 +406,7 @@ class Receiver:
                 verified.set_result(each)
 
     def _find_signer(self, headers: Mapping[str, str], body: bytes) -> EventSource | SignatureError:
-        """Return the source whose key signed the body, or the closest of the sources' errors."""
+        """Return the source whose key signed the body, or else the error of the source that came closest to accepting it."""
         nearest = _FAULT
         for source in self._sources:
             try:
@@ -417,7 +417,10 @@ class Receiver:
                     nearest = problem.with_traceback(None)
             except Exception as problem:  # noqa: BLE001 - a delivery may trigger any bug of a source
                 if self._log_limit.allows("error"):
-                    logger.warning("a source failed to verify a delivery: %s", type(problem).__name__)
+                    logger.warning(
+                        "a source failed to verify a delivery and counts as not having signed it: %s; correct the source",
+                        type(problem).__name__,
+                    )
             else:
                 return source
         return nearest

@@ -15,7 +15,7 @@ from rewards_core.text import one_line
 from rewards_core.validation import check_callable, check_instance, check_whole
 
 MAX_KEPT = 256
-"""The most refusals kept; similar ones count as one."""
+"""Maximum number of refusals kept; similar refusals count as one."""
 
 _MAX_KEY_IDS = 8
 _LONGEST_WORD = 64
@@ -81,16 +81,16 @@ class Refusal:
 
     Attributes:
         reason: One of a fixed set of words.
-        advice: What it means and what to do, a sentence or two.
-        count: How many there were.
-        first_at: Unix time of the first.
-        last_at: Unix time of the last.
+        advice: What the refusal means and what to do, in a sentence or two.
+        count: The number of such refusals.
+        first_at: Unix time of the first refusal.
+        last_at: Unix time of the last refusal.
         status: The HTTP status of the last reply, None if the connection was closed without a reply.
         peer: The client's address, None if unknown.
-        method: The HTTP method of the last, None if unknown.
+        method: The HTTP method of the last request, None if unknown.
         path: The path without its query, None if the application handles paths.
         length: The last body's length in bytes, as declared or as received, None if unknown.
-        key_ids: The ids of the keys that it claims to be signed with, at most 8.
+        key_ids: The ids of the keys that the delivery claims to be signed with, at most 8.
     """
 
     reason: str
@@ -209,7 +209,7 @@ class Refusals:
 
 
 def merged(refusals: Iterable[Refusal]) -> tuple[Refusal, ...]:
-    """Merge the refusals of several processes, newest first, to as many as one would keep."""
+    """Merge the refusals of several processes, newest first, into at most as many as one process keeps."""
     ring = RefusalRing()
     for each in sorted(refusals, key=lambda each: each.last_at):
         ring.add(each)

@@ -98,7 +98,7 @@ class Settlement(Subscriber):
         return await answer_by(loop_time() + FINAL_LOOKUP_TIMEOUT, self._look_up(ref), f"whether {ref} has ended")
 
     async def record_known(self, operation: Operation, until: float) -> Settled | None:
-        """Store a terminal state that the caller has already, deliver it, and return the outcome that stands.
+        """Store a terminal state that the caller already has, deliver it to the waiters, and return the first outcome.
 
         If the store does not answer in time after `until`, return None: a slow store does not hold up this caller.
         """
@@ -144,7 +144,7 @@ class Settlement(Subscriber):
             self._lookup_needed.set()
 
     def confirmed(self, outcome: Outcome) -> None:
-        """Deliver an outcome that counts from now on. For callers that trust events the first one did."""
+        """Deliver a confirmed outcome, which counts from now on. Callers that trust events already have the first outcome."""
         if outcome.ref.scope == self._scope and not self._trust_event_body:
             self.deliver(outcome)
 
@@ -192,7 +192,7 @@ class Settlement(Subscriber):
             self.deliver(await self._effective(outcome))
 
     async def _effective(self, outcome: Outcome) -> Outcome:
-        """Return the outcome that counts: where events are not trusted, a confirmed one that contradicts the first."""
+        """Return the outcome that counts: the first, or if events are not trusted, a confirmed outcome that contradicts it."""
         if self._trust_event_body or outcome.confirmed:
             return outcome
         return contradiction(outcome, await self.store.conflicts(outcome.ref)) or outcome
@@ -234,11 +234,18 @@ class Settlement(Subscriber):
         try:
             recorded = await self.store.record_outcome(outcome)
         except Exception:
-            logger.exception("The outcome of %s could not be stored. Its waiters get it nevertheless.", ref)
+            logger.exception(
+                "The outcome of %s could not be stored. Callers that wait for it in this process receive it anyway.", ref
+            )
             return settled, False
         if recorded.verdict is Verdict.CONFLICT:
             self.conflicts += 1
-            logger.error("The vendor says that %s is %s, but it is stored as %s.", ref, operation.status, recorded.outcome.status)
+            logger.error(
+                "The vendor says that %s is %s, but it is stored as %s, which stays. Ask the vendor which is true.",
+                ref,
+                operation.status,
+                recorded.outcome.status,
+            )
         if recorded.verdict is not Verdict.FIRST:
             settled = self.as_settled(recorded.outcome) or settled
         return settled, True
@@ -289,7 +296,7 @@ class _SilenceWarning:
 
 
 def read(client: OperationReader, outcome: Outcome) -> Operation | None:
-    """Return the operation of a stored outcome, None if it cannot be read as a terminal one."""
+    """Return the operation of a stored outcome, None if the outcome cannot be read as a terminal operation."""
     try:
         operation = client.parse_operation(outcome.ref, outcome.resource)
     except VendorError as problem:

@@ -21,12 +21,12 @@ class RestartPolicy:
 
     Attributes:
         first_delay: Seconds before the first restart, above 0; doubled with each consecutive crash.
-        max_delay: The most seconds before a restart, above 0.
+        max_delay: Maximum seconds before a restart, above 0.
         healthy_after: Seconds, 0 or more. A task that ran this long counts as healthy again.
         deaths: Consecutive crashes after which the task is not restarted, 1 or more; None restarts it always.
 
     Raises:
-        TypeError: an attribute is not a number, or `deaths` not a whole one.
+        TypeError: an attribute is not a number, or `deaths` is not a whole number.
         ValueError: an attribute is out of range.
     """
 

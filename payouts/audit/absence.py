@@ -34,7 +34,7 @@ _CLOCK_NOISE = 1.0
 Lists: TypeAlias = "Callable[[Sequence[Entry]], Awaitable[Mapping[int, Held]]]"
 """Returns what a complete list shows under the keys of one recipient's rows, by row number; rows left out are not held.
 
-Raises a `VendorError` if the vendor could not be asked, or its list is incomplete or cannot be read.
+Raises a `VendorError` if the request to the vendor failed, or its list is incomplete or cannot be read.
 """
 
 

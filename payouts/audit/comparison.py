@@ -82,7 +82,7 @@ class Finding:
         ledger: What the ledger says.
         vendor: What the vendor says.
         row: The row; None if no row is concerned.
-        uid: The vendor's name of the operation.
+        uid: The vendor's uid of the operation.
         to: The state that the vendor proves for the row; None if it proves none.
     """
 

@@ -1,4 +1,4 @@
-"""What the ledger records of an audit: its progress, what differs, and the rows it moved to what the vendor proves."""
+"""What the ledger records of an audit: its progress, what differs, and the rows that it corrected."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Scope:
         target: The base URL of the vendor.
         campaigns: The numbers of the campaigns that are checked.
         only: The number of the campaign if only one is audited; None for the whole ledger.
-        apply: Whether rows are moved to what the vendor proves.
+        apply: Whether rows are changed to the state that the vendor proves.
         allow_unknown: Whether the vendor may hold payments that the ledger does not know.
     """
 
@@ -176,7 +176,7 @@ def _insert(number: int, finding: Finding, database: Connection, *, applied: boo
 
 
 def _apply(finding: Finding, at: float, database: Connection) -> None:
-    """Move a row to what the vendor proves, and record the decision."""
+    """Change a row to the state that the vendor proves, and record the decision."""
     row, to = finding.row, finding.to
     if row is None or to is None:
         return

@@ -39,7 +39,7 @@ class AuditRun:
         clock: Seconds since the epoch.
 
     Attributes:
-        begun: The audit as this run of it found it.
+        begun: The state of the audit when this run began.
         done: How many rows are finished, including those of earlier runs.
         found: How many differences this run has found.
         unchecked: How many rows this run could not check.

@@ -38,7 +38,7 @@ _CONCURRENCY = 10
 _INTERRUPTED = "Stopping: waiting for the requests under way. Interrupt again to stop now."
 _LOST = "Cannot show the audit ({reason}). It stops here; the next audit continues it."
 _NO_LOOK_UP = (
-    "EnKash cannot be asked what became of a row. Balances show only how many coins came or went since the snapshot, not who "
+    "EnKash offers no way to look up a row. Balances show only how many coins came or went since the snapshot, not who "
     "gave or spent them, and nothing about rows that were paid before it."
 )
 
@@ -51,7 +51,9 @@ def audit(
         typer.Option(help="The vendor whose books are compared; Original if the ledger has both."),
     ] = None,
     campaign: Annotated[str | None, typer.Option(help="Audit this campaign only; all campaigns by default.")] = None,
-    apply: Annotated[bool, typer.Option("--apply", help="Move rows to what the vendor proves. A paid row never moves.")] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Change rows to the state that the vendor proves. A paid row is never changed.")
+    ] = False,
     allow_unknown: Annotated[
         bool, typer.Option("--allow-unknown", help="Accept that the vendor holds grants this ledger does not know.")
     ] = False,
@@ -65,7 +67,7 @@ def audit(
         bool, typer.Option("--snapshot", help="EnKash: store every balance now, for a later audit to compare.")
     ] = False,
     coins: Annotated[
-        list[str] | None, typer.Option(help="EnKash: the coins that an event gives; repeatable.", metavar="EVENT=N")
+        list[str] | None, typer.Option(help="EnKash: the coins that an event gives. Repeat for more.", metavar="EVENT=N")
     ] = None,
     newest: Annotated[
         bool, typer.Option("--newest", help="Confirm that this ledger, moved from another machine, is the newest copy.")
@@ -75,11 +77,11 @@ def audit(
     """Compare the ledger with the vendor's books; nothing is sent.
 
     Every row is looked up by its uid and its keys, and every grant to its
-    recipients must belong to a row. A complete audit of all campaigns also
-    lets a restored ledger be paid from again.
+    recipients must belong to a row. After a ledger was restored
+    from a backup, a complete audit of all campaigns allows payouts from it again.
 
-    Exit codes: 0 everything agrees; 3 something differs; 4 it stopped early,
-    or rows could not be checked; 7 the vendor or the ledger cannot be used.
+    Exit codes: 0 everything agrees; 3 something differs; 4 the audit stopped
+    early, or rows could not be checked; 7 the vendor or the ledger cannot be used.
 
     For example:
 
@@ -174,8 +176,8 @@ def _in_scope(known: list[Campaign], vendor: str, chosen: Campaign | None, outpu
     left_out = [each for each in wanted if each not in in_scope]
     if not in_scope:
         fail(
-            f"Campaign {left_out[0].name} was begun at {left_out[0].target}; the base URL is {target} now. Nothing was done. "
-            "Set the base URL it was begun at.",
+            f"Campaign {left_out[0].name} was begun at {left_out[0].target}, but the base URL is now {target}. Nothing was done. "
+            "Set the base URL of the campaign.",
             Exit.UNAVAILABLE,
         )
     for each in left_out:
@@ -205,7 +207,7 @@ def _vouch(path: Path, known: Sequence[Campaign], lock: LedgerLock, output: Outp
 
         asyncio.run(vouch())
     with ignore_broken_pipe():
-        output.record({"event": "released", "coins_unknown": 0}, text="Rows can be sent from this ledger.")
+        output.record({"event": "released", "coins_unknown": 0}, text="Rows can be sent from this ledger again.")
 
 
 async def _audit(job: _Job, client: Any, worth: Mapping[str, int]) -> tuple[AuditRun, Standing]:

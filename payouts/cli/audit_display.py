@@ -64,7 +64,7 @@ class AuditDisplay:
 
 
 def tell_result(audit: Audit, differences: Iterator[Difference], *, allow_unknown: bool, output: Output) -> None:
-    """Show the result of an audit, all its runs together."""
+    """Show the result of an audit, including the earlier runs that it continued."""
     counts = _counts(audit, allow_unknown=allow_unknown)
     allowed = audit.unknown_allowed + (audit.counts.get("unknown_to_ledger", 0) if allow_unknown else 0)
     behind = audit.counts.get("behind", 0)
@@ -82,7 +82,7 @@ def tell_result(audit: Audit, differences: Iterator[Difference], *, allow_unknow
         (sum(counts.values()), "difference", "differences"),
         (audit.unchecked, "could not be checked", "could not be checked"),
         (allowed, "grant unknown to the ledger, allowed", "grants unknown to the ledger, allowed"),
-        (applied, "moved to what the vendor says", "moved to what the vendor says"),
+        (applied, "changed to what the vendor proves", "changed to what the vendor proves"),
     )
     told = [counted(number, one, many) for number, one, many in results if number]
     compared = f"{counted(audit.rows, 'row')} compared with {counted(audit.requests, 'request')}"

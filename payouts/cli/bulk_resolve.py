@@ -57,7 +57,7 @@ def settle_refused(
     """Look up every unknown row whose last answer was a refusal, and settle those proven not to have been paid."""
     if campaign.vendor != "original":
         fail(
-            "EnKash cannot be asked what became of a row. Nothing was changed. Check each row with EnKash, then settle the rows "
+            "EnKash offers no way to look up a row. Nothing was changed. Check each row with EnKash, then settle the rows "
             'by their ids: payouts resolve ROW --as rejected --note "..."',
             Exit.REFUSED,
         )
@@ -118,7 +118,7 @@ async def _look_up(
                 Exit.REFUSED,
             )
     except (VendorError, ConfigurationError) as problem:
-        fail(f"The vendor could not be asked. Nothing was changed: {restated(problem, looked_up=False)}", Exit.UNAVAILABLE)
+        fail(f"The look-up at the vendor failed. Nothing was changed: {restated(problem, looked_up=False)}", Exit.UNAVAILABLE)
 
     async def absent(rows: Sequence[Entry], at: float) -> None:
         await ledger.transact(partial(record_absent, numbers=[row.number for row in rows], at=at))

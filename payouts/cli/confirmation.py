@@ -15,7 +15,7 @@ from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import Output, fail
 
 MAX_SHOWN = 20
-"""The most rows that are shown one by one."""
+"""Maximum number of rows that are shown one by one."""
 
 
 def has_terminal() -> bool:

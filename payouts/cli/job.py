@@ -110,7 +110,7 @@ async def pay(job: Job, stream: BinaryIO, layout: Layout, prepared: Prepared, lo
 
 
 async def _store_balances(ledger: Ledger, client: EnkashClient, stream: BinaryIO, layout: Layout, output: Output) -> None:
-    """Store the balance of each user of the file; end the command if EnKash cannot be asked."""
+    """Store the balance of each user of the file; end the command if EnKash cannot be reached."""
 
     def read() -> dict[str, None]:
         users = dict.fromkeys(row.recipient for row in read_rows(stream, layout))

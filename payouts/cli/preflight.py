@@ -111,7 +111,7 @@ def _preflight(terms: Terms, stack: ExitStack) -> Preflight | None:
 
 
 def _warn_of_another_ledger(preflight: Preflight | None, terms: Terms) -> None:
-    """Warn where coins may be paid twice because the ledger is not the intended one; Original knows the keys of the other."""
+    """Warn if coins may be paid twice because the wrong ledger was named; Original knows the keys of any other ledger."""
     if terms.vendor != "enkash" or (preflight is not None and preflight.campaign is not None):
         return
     identity = None if preflight is None else preflight.identity
@@ -180,7 +180,7 @@ def _show(checked: Checked, terms: Terms, output: Output, preflight: Preflight |
 
 
 def _refuse_keys(preflight: Preflight, terms: Terms, output: Output) -> None:
-    """End the command if the file brings keys of other campaigns; no confirmation can allow that."""
+    """End the command if the file contains keys of other campaigns; no confirmation can allow that."""
     found = preflight.keys_elsewhere()
     for each in found:
         whole = each.rows == preflight.rows
@@ -268,7 +268,7 @@ class Mistakes:
         self._groups: dict[tuple[str, str], _Group] = {}
 
     def add(self, mistake: Mistake) -> None:
-        """Take one mistake."""
+        """Record one mistake."""
         if self._all_errors:
             self._record(_Group(mistake, 1, [(mistake.line, mistake.name)]), str(mistake))
             return

@@ -34,9 +34,9 @@ def resolve(
     rows: Annotated[list[str] | None, typer.Argument(help="The ids of the rows.")] = None,
     outcome: Annotated[
         Literal["done", "rejected", "unknown"] | None,
-        typer.Option("--as", help="done: it was paid; rejected: it was not; unknown: the next run looks it up again."),
+        typer.Option("--as", help="done: the row was paid; rejected: it was not paid; unknown: the next run looks it up again."),
     ] = None,
-    note: Annotated[str | None, typer.Option(help="How you know; it is shown in the report.")] = None,
+    note: Annotated[str | None, typer.Option(help="How you know what became of the row; shown in the report.")] = None,
     undo: Annotated[bool, typer.Option("--undo", help="Undo the last decision by hand on each row.")] = False,
     unknown: Annotated[bool, typer.Option("--unknown", help="With --refused: all unknown rows instead of ids.")] = False,
     refused: Annotated[
@@ -122,7 +122,7 @@ def _resolve(
             told = f"Row {entry.id} is {entry.state}. Only unknown and rejected rows can be settled by hand."
             fail(f"{told} {_UNCHANGED}", Exit.REFUSED)
         if state not in ways_of(has_lookup=ROW_TYPES[campaign.vendor].has_lookup)[entry.state]:
-            told = f"Row {entry.id} is {entry.state}, and EnKash cannot be asked about it. If it was paid, settle it as done."
+            told = f"Row {entry.id} is {entry.state}, and EnKash offers no way to look it up. If it was paid, settle it as done."
             fail(f"{told} {_UNCHANGED}", Exit.REFUSED)
 
     async def move() -> None:

@@ -44,8 +44,8 @@ def retry(
 ) -> None:
     """Give rejected or failed rows a new key, so that the next run pays them.
 
-    Each row is checked with the vendor first: a rejected row must not exist under its key, a failed row must still be failed.
-    The old key stays in the ledger. Until the next run, payouts resolve --undo takes a retry back.
+    Each row is checked with the vendor first: the vendor must hold nothing under the key of a rejected row, and a
+    failed row must still be failed. The old key stays in the ledger. Until the next run, payouts resolve --undo undoes a retry.
 
     For example:
 
@@ -87,7 +87,7 @@ async def objection_to_retry(
     lookups = payer.lookups
     if lookups is None:
         if entry.state is not State.REJECTED:
-            return f"it is {entry.state}, and {payer.name} cannot be asked about it"
+            return f"it is {entry.state}, and {payer.name} offers no way to look it up"
         if restored_at is not None and (entry.settled_at or 0.0) < restored_at:  # its next key may be used up in the newer copy
             return (
                 "the ledger was restored from an older copy after it was rejected, so it may have been retried and paid since. "
@@ -105,7 +105,7 @@ async def objection_to_retry(
     except NotFound:
         return f"the vendor no longer shows {entry.uid}, so it is not certain that it failed"
     except VendorError as problem:
-        return f"the vendor could not be asked: {restated(problem, looked_up=False)}"
+        return f"the look-up at the vendor failed: {restated(problem, looked_up=False)}"
     if now.status is OperationStatus.FAILED:
         return None
     return f"the vendor now says that {entry.uid} is {now.status}, so it did not fail"
@@ -142,9 +142,9 @@ async def _retry(path: Path, campaign: Campaign, client: Any, entries: Sequence[
 def _show(campaign: Campaign, entries: Sequence[Entry], output: Output) -> None:
     rows = f"{counted(len(entries), 'row gets', 'rows get')} a new key"
     if campaign.vendor == "original":
-        output.note(f"{rows} if Original confirms that nothing was paid under the old one. The next run pays the rows with one.")
+        output.note(f"{rows} if Original confirms that nothing was paid under the old key. The next run pays what has a new key.")
     else:
-        output.note(f"{rows}. The next run pays them. EnKash cannot be asked whether anything was paid before.")
+        output.note(f"{rows}, to be paid by the next run. EnKash offers no way to check whether anything was paid before.")
     for entry in entries[:MAX_SHOWN]:
         amount = "" if entry.amount is None else f"{money.shown(entry.amount)} of "
         said = f": {entry.problem}" if entry.problem else ""

@@ -78,14 +78,16 @@ def run(
     ] = 30.0,
     max_refused: Annotated[int, typer.Option(help="Stop after this many refusals in a row; 0 for no limit.", min=0)] = 100,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every row; send nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Skip the question; does not approve rows that were paid before.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask for confirmation. Rows that were paid before still need --repeats-of.")
+    ] = False,
     max_total: Annotated[
         str | None, typer.Option(help="Send nothing if the rows of one reward add up to more.", metavar="AMOUNT")
     ] = None,
     repeats_of: Annotated[
         list[str] | None,
         typer.Option(
-            help="Campaign whose rows may be paid again, or a pattern such as 'salary-*'; repeatable.",
+            help="Campaign whose rows may be paid again, or a pattern such as 'salary-*'. Repeat for more.",
             metavar="CAMPAIGN",
         ),
     ] = None,
@@ -106,7 +108,7 @@ def run(
         float, typer.Option(help="Maximum polls per second.", callback=check_finite, min=0.01, max=100_000)
     ] = 20.0,
     repeat_is_safe: Annotated[
-        bool, typer.Option("--repeat-is-safe", help="EnKash is known to pay a repeated request id only once.")
+        bool, typer.Option("--repeat-is-safe", help="Declare that EnKash pays a repeated request id only once.")
     ] = False,
     snapshot: Annotated[
         bool, typer.Option("--snapshot", help="EnKash: store the users' balances first, for payouts audit.")
@@ -117,7 +119,7 @@ def run(
         LogLevel | None,
         typer.Option(
             help="Log at this level and above, with timestamps; info logs every delivery.",
-            show_default="warnings, but none about single calls; warning with --log-format json",
+            show_default="warning, without warnings about single calls; warning with --log-format json",
         ),
     ] = None,
     log_format: LogFormatOption = "text",
@@ -125,8 +127,8 @@ def run(
 ) -> None:
     """Pay every row of a file exactly once; to resume, run the same command again.
 
-    Columns for Original: id,reward_uid,to_user_uid,amount[,nonce]; for EnKash: id,user_id,event[,request_id]. The environment
-    holds the credentials. The whole file is checked first; nothing is sent if anything is wrong.
+    Columns for Original: id,reward_uid,to_user_uid,amount[,nonce]; for EnKash: id,user_id,event[,request_id]. Credentials
+    are read from the environment. The whole file is checked first; nothing is sent if anything is wrong.
 
     For example:
 
@@ -228,7 +230,7 @@ def _amount_of(max_total: str | None, vendor: str) -> Decimal | None:
 
 
 def _check_environment(job: Job) -> None:
-    """End the command before the question if it could not pay afterwards."""
+    """End the command before it asks for confirmation, if it could not pay afterwards."""
     with exit_on_value_error():
         check_environment(job.vendor)
         if job.listening.port is not None:

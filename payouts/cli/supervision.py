@@ -26,7 +26,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @frozen(kw_only=True)
 class EndedEarly:
-    """Why a run ended before its rows did."""
+    """Why a run ended before all of its rows did."""
 
     code: int
     at_once: bool = False
@@ -39,7 +39,7 @@ class _Shows(Protocol):
 
 
 class Supervision:
-    """Show work until its end; an interrupt or a display that fails stops it gracefully, a second interrupt now.
+    """Show work until it ends. An interrupt or a failed display stops the work gracefully; a second interrupt stops it at once.
 
     Args:
         display: Shows the work.
@@ -78,7 +78,7 @@ class Supervision:
             self.show(self._say, text, style)
 
     def show(self, method: Callable[..., None], *values: object) -> None:
-        """Call a method of the display unless it has failed; whatever it raises, the work runs to its end."""
+        """Call a method of the display unless the display has failed. If the method raises, the work stops gracefully."""
         if self.display_failed:
             return
         try:

@@ -1,1 +1,1 @@
-"""The ledger: the rows of every campaign and how far each has come, on disk."""
+"""The ledger: the rows of every campaign and their states, on disk."""

@@ -41,7 +41,7 @@ class RunLedger(Protocol):
     """The name of the vendor that pays the campaign."""
 
     def one_run(self, *, rows_at_once: int = 1) -> AbstractAsyncContextManager[None]:
-        """Keep every other run away while the block runs.
+        """Prevent any other run while the block runs.
 
         Args:
             rows_at_once: Rows whose changes may wait for the disk at the same time, 1 or more.

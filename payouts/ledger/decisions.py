@@ -104,8 +104,8 @@ def record(
         kind: The kind of decision.
         at: Seconds since the epoch.
         campaign: The ledger's number of the campaign; None if it concerns the whole ledger.
-        entry: The row before it.
-        became: The row's state after it.
+        entry: The row before the decision.
+        became: The row's state after the decision.
         note: The person's note.
         evidence: The evidence for it.
     """
@@ -121,7 +121,7 @@ def record(
 
 
 def renew(database: Connection, entry: Entry, key: str, *, at: float) -> Entry:
-    """Plan a row again under another key, keep the old key, and record the decision; return the row.
+    """Plan a row again under a new key, keep the old key, and record the decision; return the row.
 
     Raises:
         WrongWay: the row has moved since it was read.

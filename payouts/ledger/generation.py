@@ -1,4 +1,4 @@
-"""A note of a ledger's generation outside the ledger, by which an older copy of it is recognised."""
+"""A note of a ledger's generation, kept outside the ledger, by which an older copy of the ledger is recognised."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Noted:
     Attributes:
         generation: How many commits marked rows as sent, over all copies of the ledger.
         at: When the last of them was, in seconds since the epoch.
-        branches: The branches that may be paid from: that of the copy last paid from, and the one it was about to begin.
+        branches: The branches that may be used to pay: that of the copy that paid last, and the branch it was about to begin.
         campaigns: Vendor and name of the campaigns that were paid from any copy.
     """
 
@@ -96,7 +96,7 @@ class GenerationNote:
         self._known: set[tuple[str, str]] = set()
 
     def take(self) -> None:
-        """Lock the note, so that no other copy of the ledger is paid from.
+        """Lock the note, so that no other copy of the ledger can be used to pay.
 
         Raises:
             LedgerInUse: a run pays from another copy.
@@ -136,7 +136,8 @@ class GenerationNote:
         try:
             if not os.fstat(descriptor).st_nlink:
                 raise LedgerError(
-                    f"{self.path}: the note was removed during the run. Nothing more was sent. Run the same command again."
+                    f"{self.path}, which records the newest copy of the ledger, was removed during the run. Nothing more was "
+                    "sent. Run the same command again."
                 )
             known, new = (branch or _NO_BRANCH for branch in branches)
             self._put(descriptor, f"{generation:020} {at:020.6f} {known} {new}\n".encode(), 0)

@@ -1,4 +1,4 @@
-"""A lock that is the operating system's: it ends with the process that holds it, however that ends."""
+"""A lock of the operating system, which is released when the process that holds it ends, even by a crash."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class LedgerLock:
-    """Keep every other process, and every other `Ledger` of this one, away from a ledger.
+    """Keep every other process, and every other `Ledger` of this process, away from a ledger.
 
     Args:
         path: The ledger; the lock is a file beside it, which stays there.
@@ -28,7 +28,7 @@ class LedgerLock:
         """Take the lock.
 
         Raises:
-            LedgerInUse: another process has it.
+            LedgerInUse: another process uses the ledger.
             LedgerError: the ledger has a second name, lies on a network file system, or the file beside it cannot be made.
         """
         try:
@@ -38,10 +38,10 @@ class LedgerLock:
         self._demand(self._lock.take)
 
     def check(self) -> None:
-        """Make sure that it is still held, also where somebody has removed the file beside the ledger.
+        """Make sure that the lock is still held, even if its file beside the ledger was removed.
 
         Raises:
-            LedgerInUse: another process has it by now.
+            LedgerInUse: another process has opened the ledger in the meantime.
             LedgerError: the file beside the ledger cannot be made again.
         """
         self._demand(self._lock.holds)
@@ -61,6 +61,6 @@ class LedgerLock:
             pid = self._lock.holder()
             raise LedgerInUse(
                 f"{self._ledger} is in use by process {pid or 'unknown'}. Nothing was sent. Wait until it ends, or stop it; "
-                "then run this command again: it continues where that one stopped.",
+                "then run this command again: it continues where that process stopped.",
                 pid=pid,
             )

@@ -1,4 +1,4 @@
-"""Take rows up into the ledger: those it does not know are planned, those it knows must be what they were."""
+"""Add rows to the ledger: new rows are planned, and known rows must be unchanged."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Planner:
     """Plan the rows of one campaign.
 
     Args:
-        vendor: Who pays.
+        vendor: The vendor that pays.
         campaign: The campaign's name.
         number: The ledger's number of it.
-        unsure: Why a row that is not known may have been paid all the same, None if it cannot have been; such rows are unknown.
+        unsure: Why a new row may already have been paid, so that it is stored as unknown; None if that cannot be.
     """
 
     def __init__(self, vendor: str, campaign: str, number: int, *, unsure: str | None = None) -> None:
@@ -43,11 +43,11 @@ class Planner:
         self._unsure = unsure
 
     def plan(self, rows: Sequence[Row], at: float, database: Connection) -> list[Entry]:
-        """Return how far each row has come; all of them are taken up, or none.
+        """Store the rows that are new, and return the entry of each row; either all rows are stored, or none.
 
         Raises:
-            RowChanged: a row is known with other content.
-            KeyTaken: a row brings the key of another.
+            RowChanged: the ledger holds a row with the same id and other content.
+            KeyTaken: a row has the key of another row.
         """
         return steps.all_or_nothing(partial(self._take_up, rows, at), database)
 
@@ -109,7 +109,7 @@ class Planner:
         raise problem
 
     def _takers(self, fresh: Sequence[Entry], database: Connection) -> list[KeyTaken]:
-        """Return an error for each row that brings the key of another."""
+        """Return an error for each row that has the key of another row."""
         problems: list[KeyTaken] = []
         owners: dict[str, tuple[str, str]] = {}
         for entry in fresh:

@@ -50,8 +50,8 @@ class RetiredKey:
         retry: 0 for the row's first key, 1 for its second.
         key: The key.
         replaced_by: The next key.
-        state: The row's state under it.
-        uid: The vendor's name of the operation.
+        state: The row's state under that key.
+        uid: The vendor's uid of the operation.
         problem: The error.
         note: The note of a settlement by hand.
         retired_at: When it was replaced, in seconds since the epoch.
@@ -80,9 +80,9 @@ class Audit:
         requests: How many requests were made.
         unchecked: How many rows could not be checked.
         agree: How many rows agree with the vendor.
-        counts: Kind to the number of findings, including kinds that are no difference.
+        counts: Kind to the number of findings, including kinds that are not differences.
         unknown_allowed: How many payments the ledger does not know, where that was allowed.
-        applied: Kind to the number of rows moved to what the vendor proves.
+        applied: Kind to the number of rows changed to the state that the vendor proves.
     """
 
     number: int
@@ -107,10 +107,10 @@ class Difference:
         row_id: The row's id; None if no row is concerned.
         recipient: The recipient of the row or payment.
         key: The row's key.
-        uid: The vendor's name of the operation.
+        uid: The vendor's uid of the operation.
         ledger: What the ledger said.
         vendor: What the vendor said.
-        applied: Whether the row was moved to what the vendor proves.
+        applied: Whether the row was changed to the state that the vendor proves.
     """
 
     kind: str
@@ -261,7 +261,7 @@ class LedgerReader:
         )
 
     def differences(self, audit: int, kinds: Collection[str]) -> Iterator[Difference]:
-        """Yield the findings of an audit of some kinds, in the order they were found."""
+        """Yield the differences of these kinds that an audit found, in the order it found them."""
         marks = ", ".join("?" * len(kinds))
         for row in self._database.execute(
             "SELECT kind, name, rows.id, differences.recipient, rows.key, differences.uid, ledger, differences.vendor, applied "  # noqa: S608

@@ -1,4 +1,4 @@
-"""How the ledger lies on the disk: its tables, the way from an older layout to this one, and rows as they are read."""
+"""The ledger on disk: its tables, its migration from older layouts, and how rows are read."""
 
 from __future__ import annotations
 
@@ -181,12 +181,12 @@ def entry_of(row: Sequence[Any]) -> Entry:
 
 
 def connect_to_write(path: Path, *, schema: Schema = LEDGER) -> Connection:
-    """Open the ledger, made if it is not there and brought to this layout if it is older; readable by its owner alone.
+    """Open the ledger for writing; create it if it is missing, and migrate an older layout. Only its owner can read it.
 
-    The caller holds the ledger's lock, so that this is the one connection that writes.
+    The caller holds the ledger's lock, so that no other connection writes.
 
     Raises:
-        LedgerError: it cannot be opened, is no ledger, or is newer than this program.
+        LedgerError: it cannot be opened, is not a ledger, or is newer than this program.
     """
     _refuse_log_of_another(path.resolve())
     with _in_words(path):
@@ -210,11 +210,11 @@ def seal_branch(connection: Connection) -> None:
 
 
 def connect_to_read(path: Path) -> Connection:
-    """Open the ledger without any right to change it, beside a process that writes; an older one is brought to this layout first.
+    """Open the ledger read-only, even while another process writes; an older layout is migrated first.
 
     Raises:
-        LedgerInUse: it is older, and another process works with it.
-        LedgerError: it is not there, is no ledger, is newer than this program, or is older and cannot be written.
+        LedgerInUse: the layout is older, and another process uses the ledger.
+        LedgerError: it is not there, is not a ledger, is newer than this program, or is older and cannot be written.
     """
     if not path.is_file():
         raise LedgerError(f"{path}: there is no such file. Name the ledger of an earlier run with --ledger.")
@@ -250,7 +250,8 @@ def _refuse_log_of_another(path: Path) -> None:
         return
     if not path.exists():
         raise LedgerError(
-            f"{path}: the ledger is gone, and its log {log.name} is here. Nothing was sent. Put the ledger back beside it."
+            f"{path}: the ledger is gone, but its log {log.name} is still here. Nothing was sent. Put the ledger back "
+            "beside its log."
         )
     try:
         with closing(connect_without_log(path)) as file, closing(connect(path, read_only=True)) as both:
@@ -267,7 +268,7 @@ def _refuse_log_of_another(path: Path) -> None:
 
 @contextmanager
 def _in_words(path: Path) -> Iterator[None]:
-    """Tell what the engine, SQLite or the disk says of a ledger as a `LedgerError`."""
+    """Raise errors of the engine, SQLite or the disk as a `LedgerError`."""
     try:
         yield
     except (StoreError, SQLiteError, OSError) as problem:

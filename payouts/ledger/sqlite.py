@@ -33,24 +33,25 @@ _RESTORED = "the ledger was restored from an older copy, from which this row may
 
 
 class Ledger:
-    """The rows of one campaign and how far each has come, in a file that may hold many campaigns.
+    """The rows of one campaign and their states, in a file that may hold many campaigns.
 
-    Use it inside `async with`. A method returns once what it did is on the disk; all that wait at one moment share one fsync.
-    Until it is closed, this process must not open or copy the file, its `-wal` or its `-shm` by other means: closing them there
-    would give up the locks that SQLite has on them.
+    Use it inside `async with`. A method returns once its changes are on the disk; changes that wait at one time share one fsync.
+    Until the ledger is closed, this process must not open or copy the file, its `-wal` or its `-shm` by other means: closing
+    them there would release SQLite's locks.
 
     Args:
-        path: The file, made if it is not there; only its owner can read it.
+        path: The file, created if it is missing; only its owner can read it.
         vendor: The name of the vendor that pays.
         campaign: The campaign's name, a part of every key.
-        target: Where the money goes out, such as the vendor's base URL; a campaign keeps the one it began with.
-        lock: The ledger's lock, if it has been taken already; it is given back when the ledger is closed.
-        state: The folder in which is noted how far the ledger has come; `rewards-async` in the user's state folder if not given.
+        target: Where payments are sent, such as the vendor's base URL; the target of a campaign cannot change.
+        lock: The ledger's lock, if the caller has already taken it; it is released when the ledger is closed.
+        state: The folder of the note that records the newest copy of each ledger; by default `rewards-async` in the user's
+            state folder.
         clock: Seconds since the epoch.
 
     Raises:
-        LedgerInUse: another process works with it.
-        LedgerError: it is no ledger, cannot be written, or the campaign was begun against another target.
+        LedgerInUse: another process uses the ledger.
+        LedgerError: it is not a ledger, cannot be written, or the campaign was begun against another target.
         TypeError: an argument is of another type.
         ValueError: there is no such vendor, or a name or a path cannot be used.
     """
@@ -119,7 +120,7 @@ class Ledger:
 
     @asynccontextmanager
     async def one_run(self, *, rows_at_once: int = 1) -> AsyncIterator[None]:
-        """Keep every other run away while the block runs: rows that one run has under way look lost to another.
+        """Prevent any other run while the block runs: rows under way in one run would look lost to another run.
 
         Args:
             rows_at_once: Rows whose moves may wait for each other before they are written together, 1 or more.
@@ -141,15 +142,15 @@ class Ledger:
             self._writer.gather(1)
 
     async def plan(self, rows: Sequence[Row]) -> list[Entry]:
-        """Take up rows and return how far each has come; a row not met before is `planned`, its key made.
+        """Store the rows that are new, as `planned` and with a key, and return the entry of each row.
 
         Args:
             rows: In any order; an id that is there twice gives the same entry twice.
 
         Raises:
-            TypeError: one is no row of the ledger's vendor. None of these rows is taken up then.
-            RowChanged: a row is known with other content. None of these rows is taken up then.
-            KeyTaken: a row brings the key of another. None of these rows is taken up then.
+            TypeError: an entry is not a row of the ledger's vendor. None of these rows is stored then.
+            RowChanged: the ledger holds a row with the same id and other content. None of these rows is stored then.
+            KeyTaken: a row has the key of another row. None of these rows is stored then.
         """
         for row in rows:
             check_instance(row, "rows", self._row_type)
@@ -173,7 +174,7 @@ class Ledger:
         Moves of about the same time are written together. They are written even if the caller is cancelled.
 
         Raises:
-            WrongWay: no way leads from a row's state to that one; or a row has moved since it was read. The others have moved.
+            WrongWay: a row's state does not allow this step, or has changed since the row was read. The other rows have moved.
         """
         at = self._clock()
         return await self._writer.move([(entry, self._moved(entry, to, facts, at)) for entry, to, facts in wanted])
@@ -241,7 +242,7 @@ class Ledger:
         return later | await self._writer.read(partial(_retired_keys, entry.number))
 
     async def renew_key(self, entry: Entry) -> Entry:
-        """Plan a rejected or failed row again under another key; the old key and the decision are kept in the same commit.
+        """Plan a rejected or failed row again under a new key; the old key and the decision are kept in the same commit.
 
         Raises:
             WrongWay: the row is neither rejected nor failed, or has moved since it was read.
@@ -252,7 +253,7 @@ class Ledger:
         return await self.transact(partial(decisions.renew, entry=entry, key=key, at=self._clock()))
 
     async def find(self, row_id: str) -> Entry | None:
-        """Return how a row stands, None if this campaign has none of that id."""
+        """Return the entry of a row, None if this campaign has no row with that id."""
         return await self._writer.read(partial(self._find, row_id))
 
     async def entries(self, states: Collection[State], *, after: int = 0, limit: int = 500) -> list[Entry]:
@@ -290,8 +291,8 @@ class Ledger:
         number, target, restored_at = found
         if self._target and target and target.rstrip("/") != self._target.rstrip("/"):
             raise LedgerError(
-                f"Campaign {self.campaign} was begun at {target}; this is {self._target}. Nothing was sent. "
-                "Use another campaign name or another ledger for another place."
+                f"Campaign {self.campaign} was begun at {target}, but the base URL is now {self._target}. Nothing was sent. "
+                "Set the base URL of the campaign, or use another campaign name or ledger."
             )
         self._restored_at = restored_at
         unsure = _RESTORED if restored_at is not None and not self._row_type.has_lookup else None

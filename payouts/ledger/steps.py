@@ -46,7 +46,7 @@ _PLAIN: Mapping[tuple[State, State], tuple[str, Callable[[Entry], tuple[Any, ...
 
 @cache
 def marks(rows: int, columns: int) -> str:
-    """Return so many rows of so many question marks."""
+    """Return the SQL placeholders of several rows."""
     return ", ".join([f"({', '.join('?' * columns)})"] * rows)
 
 
@@ -116,13 +116,13 @@ def _update(steps: Sequence[Step], database: Connection) -> int:
 
 
 def _padded(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Repeat the last row until there are 1, 2, 4, 8 … of them: ten statements then serve, which need no compiling again."""
+    """Repeat the last row until there are 1, 2, 4, 8 … of them: so that ten statements, compiled once, are enough."""
     missing = (1 << (len(rows) - 1).bit_length()) - len(rows)
     return rows + rows[-1:] * missing
 
 
 def _is_plain(was: Entry, now: Entry) -> bool:
-    """Return whether a step neither brings nor ends a problem, so that it changes few columns."""
+    """Return whether a step neither sets nor clears a problem, so that it changes few columns."""
     if was.uid != now.uid and now.state is not State.ACCEPTED:
         return False
     return was.problem is None is now.problem and now.note is None and was.settled_at is None

@@ -1,7 +1,7 @@
-"""The one thread that changes a ledger: it commits together what waits together, and only while the ledger is in its place.
+"""The one thread that changes a ledger. It commits waiting changes together, and only while the file is in its place.
 
 Before rows are first marked as sent, the thread makes sure that this is the newest copy of the ledger, and notes in the state
-folder how far the ledger has come, so that an older copy is recognised later.
+folder the generation of the ledger, so that an older copy is recognised later.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class LedgerWriter:
 
         Raises:
             LedgerInUse: another process has the lock.
-            LedgerError: the file is no ledger or cannot be written, or it was open before.
+            LedgerError: the file is not a ledger or cannot be written, or the ledger was closed before.
         """
         if self._closed == _CLOSED:
             self._check_open()
@@ -130,7 +130,7 @@ class LedgerWriter:
 
         Raises:
             AuditNeeded: this may be an older copy.
-            LedgerInUse: another copy is being paid from.
+            LedgerInUse: another copy of the ledger is in use.
         """
         if self._note is not None:
             return
@@ -209,11 +209,11 @@ class LedgerWriter:
         return database
 
     def _after_commit(self, database: Connection) -> None:
-        """Note how far the ledger has come; refuse to go on where a later run would not find what was written."""
+        """Record the ledger's generation; raise if the file was replaced, because a later run would not find the rows."""
         if not self._files.intact:
             raise LedgerError(
                 f"{self._path}: the ledger or its -wal file was moved, deleted or replaced while it was open. Put both back "
-                "before you run again, or what was paid since is not remembered."
+                "before you run again; without them the ledger does not know the payments made since."
             )
         if self._sent_at is not None and self._note is not None and self._branch is not None:
             self._note.write(self._generation, self._sent_at, (self._branch, self._branch), self._campaign)

@@ -28,10 +28,10 @@ _SENT_PER_REQUEST = 6
 
 
 class PayoutsStopped(RewardsError):
-    """A run ended before its rows did, because no other row would have fared better; run again once the cause is gone.
+    """A run stopped early, because its cause affects every row. Fix the cause, then run again.
 
     Attributes:
-        cause: What the vendor said last.
+        cause: The vendor's last error.
     """
 
     def __init__(self, message: str, *, cause: RewardsError) -> None:
@@ -40,16 +40,16 @@ class PayoutsStopped(RewardsError):
 
 
 class Pipeline:
-    """Lead the rows of one run from the source to their end.
+    """Take the rows of one run from the source until they are settled.
 
     Args:
         rows: The source.
-        payer: Who pays.
+        payer: The vendor that pays.
         completions: Waits for accepted rows; None if the run does not wait.
-        ledger: Where every step is stored.
+        ledger: The ledger in which every step is stored.
         options: How to run.
         progress: Counts.
-        stop: The wish to end.
+        stop: The request to end the run.
         room: Set while the reader of the run keeps up with it.
         ended: Called with each row that the run is done with.
     """
@@ -106,12 +106,12 @@ class Pipeline:
         self._begun, self._resumed = _Numbers(), _Numbers()
 
     async def run(self) -> None:
-        """Run until every row has ended or the end was asked for.
+        """Run until every row has ended or a stop was requested.
 
         Raises:
-            PayoutsStopped: no other row would have fared better.
-            LedgerError: the ledger cannot be written, or cannot take a row up.
-            Exception: the source's own.
+            PayoutsStopped: an error that affects every row ended the run.
+            LedgerError: the ledger cannot be written, or a row contradicts it.
+            Exception: an error of the source.
         """
         try:
             async with (
@@ -248,7 +248,7 @@ class _Numbers:
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first error of a group, however deep it lies."""
+    """Return the first error of a group, however deeply it is nested."""
     problem: BaseException = group
     while isinstance(problem, BaseExceptionGroup):
         problem = problem.exceptions[0]

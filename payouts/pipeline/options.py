@@ -13,16 +13,16 @@ class RunOptions:
 
     Args:
         concurrency: Requests under way at once, 1 or more.
-        rate: Rows sent per second, above 0; None for as many as there are.
+        rate: Maximum rows sent per second, above 0; None for no limit.
         max_pending: Rows accepted and not settled at one time, 1 or more.
         wait: Whether accepted rows are waited for.
         timeout: How long each accepted row is waited for, 0 or more; None for as long as it takes.
         lookup_timeout: How long a row without an answer is looked for, 0 or more, before it is left unknown, for the next run to
             repeat.
-        limit: Rows sent at most, 0 or more; None for all.
+        limit: Maximum rows sent by the run, 0 or more; None for all.
         outage_timeout: How long a vendor that cannot be reached is tried before the run ends, 0 or more.
         grace: How long accepted rows are waited for after `stop()`, 0 or more.
-        max_refused: After this many refused rows in a row the run ends, 1 or more; None for never.
+        max_refused: The number of consecutive refused rows after which the run ends, 1 or more; None for no limit.
 
     Raises:
         TypeError: an option is of another type.

@@ -54,24 +54,24 @@ _MAX_UNLISTED = 5
 
 
 _Step: TypeAlias = "tuple[Entry, State | None, Facts, Callable[[Entry], None]]"
-"""A row, its next state (None: it stays as it is), what is known, and how to go on once that is stored."""
+"""A row, its next state (None: unchanged), the facts to store, and what to do once they are stored."""
 
 
 class Sender:
     """Send rows; safe for many rows at once.
 
     Args:
-        payer: Who pays.
-        ledger: Where every step is stored.
+        payer: The vendor that pays.
+        ledger: The ledger in which every step is stored.
         settlement: Waits for accepted rows; None if the run does not wait.
-        progress: Counts.
-        stop: The wish to end; also made here, when going on would be of no use.
+        progress: The counters of the run.
+        stop: The request to end the run; also made here when continuing would be pointless.
         limiter: The rate at which rows leave.
         concurrency: Requests under way at one time.
         max_sent: Rows in the state `sent` at one time.
         max_pending: Rows accepted and not settled at one time.
         outage_timeout: Seconds for which a vendor that cannot be reached is tried.
-        max_refused: After this many refused rows in a row there is no use in going on; None for never.
+        max_refused: The number of consecutive refused rows after which the run ends; None for no limit.
         room: Set while the reader of the run keeps up with it.
         ended: Called with each row that this run is done with.
 
@@ -175,7 +175,7 @@ class Sender:
         lookups = self._payer.lookups
         if lookups is None:
             if not self._payer.may_repeat:
-                told = "the run ended before the answer came, and the vendor cannot be asked; settle it with `payouts resolve`"
+                told = "the run ended before the answer came, and the vendor has no look-up; settle it with `payouts resolve`"
                 await self._store([(entry, State.UNKNOWN, {"problem": told}, self._ended) for entry in entries])
             return
         async with self._lookups:
@@ -220,7 +220,7 @@ class Sender:
                 self._work.task_done()
 
     async def _store(self, steps: Sequence[_Step]) -> None:
-        """Store where rows have come, and go on with each."""
+        """Store the new states of rows, and continue with each row."""
         moves: list[Move] = [(entry, state, facts) for entry, state, facts, _ in steps if state is not None]
         moved = iter(await self._ledger.move_each(moves) if moves else ())
         for entry, state, _, go_on in steps:
@@ -367,7 +367,7 @@ class Sender:
     # rows of earlier runs
 
     async def _find(self, lookups: Lookups, entries: Sequence[Entry]) -> Mapping[int, Operation]:
-        """Return what the vendor lists of one recipient's rows; rows of a list that cannot be read are left to their requests."""
+        """Return the payments that the vendor lists for one recipient's rows; none if the list cannot be read."""
         tries = 0
         turn = partial(self._stop.take, self._limiter)
         while await turn():

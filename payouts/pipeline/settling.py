@@ -68,7 +68,7 @@ class Settlement:
 
         Args:
             entry: The row, its uid known and not waited for yet.
-            urgent: Ask the vendor at once, because the outcome may have come before anybody waited.
+            urgent: Poll the vendor at once, because the outcome may have arrived before the run began to wait.
         """
         ref = self._lookups.ref(entry)
         self._reserved.discard(ref.uid)

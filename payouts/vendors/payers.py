@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class TokenClient(Protocol):
-    """An `OriginalClient`, or what answers as one does."""
+    """An `OriginalClient`, or an object with the same methods."""
 
     async def create_allocation(
         self, *, reward_uid: str, to_user_uid: str, amount: str, nonce: str, repeated: bool = False

@@ -22,7 +22,7 @@ class Column:
         right: Whether it is aligned to the right, as numbers are.
         min_cut: The width that its cells may be cut to on a narrow terminal; None to never cut them.
         shorten: Returns a shorter form of a cell, for terminals where cutting other columns is not enough.
-        min_width: Its least width, so that rows which are written one by one stay aligned.
+        min_width: Its minimum width, so that rows that are written one at a time stay aligned.
     """
 
     heading: str

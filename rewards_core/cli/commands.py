@@ -40,8 +40,8 @@ def command_line(program: Program, *, help: str, exit_codes: Mapping[Exit, str])
         epilog=(
             f"Exit codes: {codes}.\n\nEvery option can also be set in two other ways: by an environment variable, such as "
             f"{program.variable('json')} for --json, or in a TOML file named by --config. The keys of that file are option names "
-            "without dashes: above the first table for all commands, in the table of a command for that command. Options on the "
-            "command line win over variables, and variables win over the file."
+            "without the leading dashes. A key above the first table is for all commands; a key in a command's table is for that "
+            "command. The command line overrides variables, and variables override the file."
         ),
         no_args_is_help=True,
         pretty_exceptions_enable=False,

@@ -10,7 +10,7 @@ class Exit(IntEnum):
 
     Attributes:
         OK: The command did what was asked.
-        FAULT: A fault of the program.
+        FAULT: An internal error of the program.
         USAGE: Wrong usage, a file that cannot be used, or a missing extra.
         FAILED: An operation failed on the blockchain, or rows of a payout failed.
         NOT_YET: The time ran out, or the work is not finished.

@@ -125,4 +125,4 @@ class _JsonLines(logging.Formatter):
 
 
 def _log_fault(kind: type[BaseException], error: BaseException | None, trace: object = None) -> None:  # noqa: ARG001 - a hook's
-    _faults.critical("a fault of the program: %s", kind.__name__, exc_info=error)
+    _faults.critical("internal error: %s", kind.__name__, exc_info=error)

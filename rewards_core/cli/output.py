@@ -110,9 +110,9 @@ def exit_on_errors(errors: ErrorTable, *, interrupted: str = "", interrupt_code:
 
 
 def print_stderr(text: str, style: str = "", *, level: LogLevel | None = None) -> None:
-    """Write a line to standard error, or drop it if that is closed or full.
+    """Write a line to standard error, or drop the line if standard error is closed or full.
 
-    The level is that of JSON logs; by default error for a line with a style, else info.
+    `level` is used in JSON logs only; by default it is error for a line with a style, else info.
     """
     if log_as_json(text, level or ("error" if style else "info")):
         return

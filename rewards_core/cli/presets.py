@@ -1,4 +1,4 @@
-"""Options that variables or the file of `--config` set; an option that is typed wins over both.
+"""Options that variables or the file of `--config` set; an option on the command line overrides both.
 
 The file is TOML with a table per command, and above the tables what all commands share.
 """
@@ -47,7 +47,7 @@ def presets(
 ) -> list[Preset]:
     """Return what variables and the file set for a command; warn about variables that look mistyped.
 
-    The words are those of the command, such as `"events", "list"`; the group are the commands beside it.
+    `words` name the command, such as `"events", "list"`; `group` holds the other commands of its group.
 
     Raises:
         ValueError: a variable or the file is wrong; the message says what to correct.
@@ -122,7 +122,7 @@ def _file(program: Program, config: str | Path | None) -> tuple[Path, str] | Non
 
 
 def _from_variables(program: Program, words: Sequence[str], own: Mapping[str, OptionSpec]) -> Iterator[tuple[str, str, str]]:
-    """Yield option, text and variable of each variable that is set; the one that wins comes last."""
+    """Yield option, text and variable of each variable that is set; the variable that overrides the others comes last."""
     for name in own:
         legacy = [variable for variable, option in program.legacy_variables.items() if option == name]
         for variable in (*legacy, program.variable(name), program.variable(*words, name)):
@@ -131,7 +131,7 @@ def _from_variables(program: Program, words: Sequence[str], own: Mapping[str, Op
                 continue
             if name in program.ambiguous and variable == program.variable(name):
                 takers = [program.variable(*command.split(), name) for command, specs in program.options() if name in specs]
-                raise ValueError(f"{variable}: --{name} means something else in each command. Set {listed(takers)} instead.")
+                raise ValueError(f"{variable}: --{name} has a different meaning in each command. Set {listed(takers)} instead.")
             yield name, text, variable
 
 
@@ -168,7 +168,7 @@ class ConfigFile:
     def values(
         self, program: Program, words: Sequence[str], own: Mapping[str, OptionSpec], group: Collection[str]
     ) -> Iterator[tuple[str, Any, str]]:
-        """Yield option, value and origin of all that the file sets for a command; the value that wins comes last.
+        """Yield option, value and origin of all that the file sets for a command; the value that overrides the others comes last.
 
         The arguments are those of `presets`.
 
@@ -222,7 +222,7 @@ class ConfigFile:
     def _check_key(
         self, program: Program, words: Sequence[str], here: Sequence[str], key: str, own: Mapping[str, OptionSpec]
     ) -> None:
-        """Refuse a key that is no option of any command under this table; other commands are imported only here."""
+        """Refuse a key that is not an option of any command under this table; other commands are imported only here."""
         place = self._place(here)
         opposite = next((spec.name for spec in own.values() if key == spec.negative), None)
         if opposite is not None:
@@ -231,7 +231,9 @@ class ConfigFile:
         takers = [command for command, specs in below.items() if key in specs]
         if takers and not here and key in program.ambiguous:
             tables = listed([f"[{command.replace(' ', '.')}]" for command in takers])
-            raise ValueError(f"{place}{key}: it means something else in each of {tables}. Write it into one of these tables.")
+            raise ValueError(
+                f"{place}{key}: this key has a different meaning in each of {tables}. Write it into one of these tables."
+            )
         if not takers:
             lacks = f"{' '.join(words)} has no such option" if [*here] == [*words] else "no command has such an option"
             options = {name for specs in below.values() for name in specs}

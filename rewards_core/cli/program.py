@@ -63,7 +63,9 @@ class OptionSpec:
             try:
                 return shlex.split(text)
             except ValueError:
-                raise ValueError("a quotation mark is missing. Separate texts by blanks, and quote those with blanks.") from None
+                raise ValueError(
+                    "a quotation mark is missing. Separate values by spaces, and quote values that contain spaces."
+                ) from None
         return text
 
     def from_file(self, value: Any) -> Any:

@@ -96,13 +96,13 @@ class Refusal:
 
 @frozen(repr=False)
 class Headers:
-    """The headers of a request with its credentials, which appear in no repr, log or pickle."""
+    """Request headers that include credentials, so they are hidden in a repr and cannot be pickled."""
 
     fields: CIMultiDict[str]
 
     @classmethod
     def of(cls, headers: Mapping[str, str]) -> Headers:
-        """Return these headers and one that asks for an uncompressed answer."""
+        """Return these headers, plus `Accept-Encoding: identity` unless they name another encoding."""
         return cls(CIMultiDict({"Accept-Encoding": "identity", **headers}))
 
     def __repr__(self) -> str:

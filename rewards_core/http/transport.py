@@ -171,7 +171,7 @@ class Transport:
         """
         if self._owned and self._pid == os.getpid() and self._loop is not asyncio.get_running_loop():
             raise ClientClosed(
-                f"{self.vendor}: aclose() was called in another event loop than the client was used in. Close it there."
+                f"{self.vendor}: aclose() was called in another event loop. Close the client in the event loop that used it."
             )
         self._closed = True
         owned, self._owned = self._owned, {}
@@ -241,7 +241,7 @@ class Transport:
         return Failure(FailureKind.UNANSWERED, _reason(problem))
 
     def _mistake(self, problem: Exception) -> str:
-        """Return what to correct, without the text of a foreign error, which may hold headers."""
+        """Return what the user must correct. The text of the error is left out, because it may hold headers."""
         if isinstance(problem, _BAD_ADDRESS):
             return f"{self._base} is not a usable address. Correct the base URL"
         if self._borrowed is not None:
@@ -274,7 +274,7 @@ class Transport:
         return session
 
     def _timeout(self, seconds: float) -> aiohttp.ClientTimeout:
-        """Return the timeouts of aiohttp; connecting ends before the attempt does, so that a slow connect fails as one."""
+        """Return aiohttp's timeouts. Connecting times out before the attempt, so that the error shows that nothing was sent."""
         connect = min(self.timeouts.connect, seconds * 0.9)
         return aiohttp.ClientTimeout(total=None, connect=connect, ceil_threshold=float("inf"))
 

@@ -35,7 +35,7 @@ _STEPS_AT_ONCE = 1_000_000
 
 
 class Database(Generic[S]):
-    """The connections of this process to a file: `writer` with its `session`, and one that reads; see `open_database`."""
+    """This process's two connections to a file: `writer`, with its `session`, and a private reader. See `open_database`."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Database(Generic[S]):
             raise
 
     def connect_to_read(self) -> Connection:
-        """Open another connection; a `StoreError` says that it may have another log than the others."""
+        """Open another connection. Raises `StoreError` if it may have a different log from the other connections."""
         connection: Connection | None = None
         try:
             connection = self._opener.connect_to_read()

@@ -124,7 +124,7 @@ class Engine(Generic[S]):
         """Run a change; the future is done when it is durable.
 
         Raises:
-            StoreError: this process was forked from one that had opened the file.
+            StoreError: this process was forked from a process that had opened the file.
         """
         self._check_process()
         return self._writing.submit(Call(change))
@@ -141,7 +141,7 @@ class Engine(Generic[S]):
         return self._reading.submit(Call(run))
 
     async def back_up(self, to: Path) -> None:
-        """Copy the committed data into another file, while reads and writes go on.
+        """Copy the committed data into another file, while reads and writes continue.
 
         Raises:
             StoreError: the file cannot be written, or the database cannot be read.
@@ -171,7 +171,7 @@ class Engine(Generic[S]):
 
     @property
     def forked(self) -> bool:
-        """Whether this process was forked from one that used the engine."""
+        """Whether this process was forked from a process that used the engine."""
         return self._forks is not None and self._forks != _forks
 
     def _check_process(self) -> None:
@@ -272,11 +272,13 @@ class Engine(Generic[S]):
             StoreError: the file itself is gone, or a reader prevents the checkpoint; the present batch must not be acknowledged.
         """
         moved = database.files.moved
-        logger.error("a file of %s was removed or replaced; its log is written into it, and it is opened again", self._path)
+        logger.error(
+            "a file of %s was removed or replaced; the log is written into the file, and the store opens it again", self._path
+        )
         if not database.checkpoint():
             raise StoreError(
                 f"The log of {self._path} was removed while in use, and a reader prevents writing it into the file. "
-                "End the program that reads it; nothing else is needed."
+                "End the program that reads the file; nothing else is needed."
             )
         if moved:
             database.files.remove_log()

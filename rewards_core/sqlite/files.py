@@ -139,7 +139,7 @@ os.register_at_fork(before=_no_fork.acquire, after_in_parent=_no_fork.release, a
 class OpenFiles:
     """The three open files of a database, to detect that one was moved, removed or replaced.
 
-    SQLite goes on writing to a removed log, whose content is lost with the process.
+    SQLite keeps writing to a removed log, whose content is lost with the process.
     """
 
     def __init__(self, path: Path) -> None:
@@ -171,7 +171,7 @@ class OpenFiles:
                     os.unlink(name)  # noqa: PTH108 - it is a str
 
     def has_foreign_log(self, noted: str) -> bool:
-        """Whether the present log was noted, as the text of such an object, with another file than the present one."""
+        """Whether the present log was noted, as the text of such an object, together with a different file."""
         file, log, _ = str(self).split(" ")
         then = noted.split(" ")
         return len(then) == len(self._names) and then[0] != file and then[1] == log != _MISSING
@@ -202,7 +202,7 @@ def check_shareable(path: Path) -> None:
             the parent's locks for its own.
     """
     if identity(path) in _inherited:
-        raise StoreError(f"{path} was open in the process that this one was forked from, {NO_FORK}")
+        raise StoreError(f"{path} was open in the process that this process was forked from, {NO_FORK}")
     with suppress(FileNotFoundError):
         about = path.stat()
         if stat.S_ISREG(about.st_mode) and about.st_nlink > 1:  # each folder in a folder adds a name

@@ -96,16 +96,16 @@ def back_up(connection: Connection, to: Path, progress: Callable[[], object] = l
     """
     own = Path(connection.filename).resolve()
     if to.resolve() in {own, *(own.with_name(own.name + suffix) for suffix in ("-wal", "-shm", ".lock"))}:
-        raise FileExistsError(errno.EEXIST, "it is the database itself")
+        raise FileExistsError(errno.EEXIST, "this is the database itself")
     if to.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(to))
     for suffix in _LOGS:
         if os.path.lexists(f"{to}{suffix}"):
-            raise FileExistsError(errno.EEXIST, f"{to.name}{suffix} is beside it, so it is a database in use")
+            raise FileExistsError(errno.EEXIST, f"{to.name}{suffix} exists, so {to.name} is a database in use")
     if os.path.lexists(f"{to}.lock"):
         raise FileExistsError(
             errno.EEXIST,
-            f"{to.name}.lock is beside it, so it was used as a database. Name another file, or remove both first",
+            f"{to.name}.lock exists, so {to.name} was used as a database. Name another file, or remove both first",
         )
     unfinished = to.with_name(f"{to.name}.unfinished-{os.getpid()}")
     unfinished.unlink(missing_ok=True)

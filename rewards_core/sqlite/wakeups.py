@@ -116,7 +116,7 @@ def _folder(file: Path) -> Path:
 
 
 def _prefix(file: Path) -> str:
-    """Return the start of the names of a file's sockets."""
+    """Return the prefix of the names of all sockets that belong to a file."""
     return f"{file.name}.wake-" if _fits(file) else f"rewards-{hashlib.sha256(os.fsencode(file)).hexdigest()[:12]}-"
 
 

@@ -38,5 +38,5 @@ def test_the_help_says_what_is_logged_without_a_level(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "payouts", "run", "--help"]
     done = subprocess.run(command, env=environment() | {"COLUMNS": "200"}, capture_output=True, text=True, check=True)
     told = " ".join(done.stdout.replace("│", " ").split())
-    assert "[default: (warnings, but none about single calls; warning with --log-format json)]" in told
+    assert "[default: (warning, without warnings about single calls; warning with --log-format json)]" in told
     assert "[default: (warning)]" not in told

@@ -971,7 +971,7 @@ async def test_coins_that_were_marked_and_never_left_are_planned_again_at_the_en
 
 
 async def test_ledger_and_client_must_be_of_one_vendor(ledger: Ledger) -> None:
-    with pytest.raises(ValueError, match="client: give a client of original, as the ledger is, not of enkash"):
+    with pytest.raises(ValueError, match="client: give a client of original, the ledger's vendor, not of enkash"):
         run_payouts([], client=StubEnkash(), ledger=ledger)
 
 
@@ -983,7 +983,7 @@ async def test_waiting_needs_completions(vendor: StubOriginal, ledger: Ledger) -
 async def test_a_run_is_iterated_once(vendor: StubOriginal, ledger: Ledger) -> None:
     run = run_payouts([], client=vendor, ledger=ledger, options=RunOptions(wait=False))
     assert await collect(run) == []
-    with pytest.raises(RuntimeError, match="call run_payouts again"):
+    with pytest.raises(RuntimeError, match="Call run_payouts again"):
         await collect(run)
 
 

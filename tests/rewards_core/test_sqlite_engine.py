@@ -388,7 +388,7 @@ def test_a_child_that_outlives_its_parent_keeps_nobody_away_and_does_not_open_th
         process.stdin.close()
         told = process.stdout.read()
     assert taken
-    assert b"was open in the process that this one was forked from" in told
+    assert b"was open in the process that this process was forked from" in told
     assert asyncio.run(after_a_kill(path)) == ["parent"]
 
 

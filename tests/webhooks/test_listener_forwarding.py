@@ -23,7 +23,7 @@ from webhooks.store.records import StoreStatistics
 async def test_a_conflict_event_of_this_store_is_not_forwarded() -> None:
     async with aiohttp.ClientSession() as session:
         await Forwarder(session, "http://127.0.0.1:9/", timeout=1)(event("1", name=CONFLICT_EVENT))
-        with pytest.raises(ForwardFailed, match=r"^could not forward it: .* did not answer"):
+        with pytest.raises(ForwardFailed, match=r"^could not forward the delivery: .* did not answer"):
             await Forwarder(session, "http://127.0.0.1:9/", timeout=1)(event("1"))
 
 
@@ -66,7 +66,7 @@ async def test_a_failed_forward_logs_one_line_without_a_traceback(caplog: pytest
                 await told.wait()
         finally:
             logging.getLogger("webhooks.handlers").removeHandler(teller)
-    assert "could not forward it: the service behind --forward-to did not answer (ClientConnectorError)" in caplog.text
+    assert "could not forward the delivery: the service behind --forward-to did not answer (ClientConnectorError)" in caplog.text
     assert "again later" not in caplog.text
     assert "Traceback" not in caplog.text
 

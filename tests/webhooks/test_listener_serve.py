@@ -583,7 +583,8 @@ async def test_a_delivery_not_accepted_in_time_is_a_dead_letter_that_can_be_retr
         await until_state(tmp_path, "dead")
         _, (row,), _ = await command(tmp_path, "dead-letters", "list")
         assert row["why"].startswith(
-            "forward /webhooks/original: could not forward it: the service behind --forward-to answered HTTP 503, not 2xx: "
+            "forward /webhooks/original: could not forward the delivery: the service behind --forward-to answered HTTP 503, "
+            "not 2xx: "
             "down for  [31mmaintenance!!!"
         )
         assert len(row["why"]) < 350

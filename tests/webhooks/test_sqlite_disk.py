@@ -224,7 +224,7 @@ async def test_a_backup_is_a_store(host: Host, store: SQLiteStore) -> None:
     copy = host.path.with_name("copy.db")
     await store.back_up(copy)
     await store.accept(event("after"))
-    with pytest.raises(StoreError, match="it is the database itself"):
+    with pytest.raises(StoreError, match="this is the database itself"):
         await store.back_up(store.path)
     with pytest.raises(TypeError, match="to"):
         await store.back_up(5)  # type: ignore[arg-type]

@@ -391,7 +391,7 @@ async def test_an_unwatch_that_fails_is_logged(host: Host, caplog: pytest.LogCap
     await rows(here, "PRAGMA query_only = ON")
     here.unwatch([ref("1")])
     await here.list_pending()
-    assert "could not be unwatched" in caplog.text
+    assert "could not stop watching" in caplog.text
 
 
 async def test_a_look_for_outcomes_ends_before_the_store_does(host: Host) -> None:

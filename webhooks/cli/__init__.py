@@ -8,7 +8,7 @@ from rewards_core.cli.program import Program
 
 EXIT_CODES = {
     Exit.OK: "success",
-    Exit.FAULT: "a fault of the program",
+    Exit.FAULT: "internal error",
     Exit.USAGE: "wrong usage, or an extra is missing",
     Exit.FAILED: "the operation failed on the blockchain",
     Exit.NOT_YET: "the time ran out",
@@ -18,9 +18,9 @@ EXIT_CODES = {
     Exit.INTERRUPTED: "interrupted",
 }
 COMMANDS = {
-    "serve": ("webhooks.cli.serve:serve", "Take deliveries until stopped."),
+    "serve": ("webhooks.cli.serve:serve", "Receive deliveries until stopped."),
     "capture": ("webhooks.cli.capture.command:capture", "Record the next deliveries and analyze their signatures."),
-    "trigger": ("webhooks.cli.trigger:trigger", "Send a sample event, signed as the vendor signs."),
+    "trigger": ("webhooks.cli.trigger:trigger", "Send a sample event, signed as the vendor signs its events."),
     "tail": ("webhooks.cli.tail:tail", "Show events as they arrive. Stop with ctrl-c."),
     "wait": (
         "webhooks.cli.wait:wait",

@@ -15,7 +15,7 @@ from webhooks.store.sqlite import SQLiteStore
 
 
 def backup(
-    file: Annotated[Path, typer.Argument(help="The copy. An earlier copy is replaced; a store in use never is.")],
+    file: Annotated[Path, typer.Argument(help="The file to write. An earlier copy is replaced; a store in use never is.")],
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = None,
 ) -> None:

@@ -44,7 +44,7 @@ class Finding:
         check: The check.
         ok: Whether a listener can work.
         found: What was found.
-        advice: What to do, empty if nothing; with `ok` it can wait some days.
+        advice: What to do, empty if nothing; if `ok`, it can wait some days.
     """
 
     check: str
@@ -142,7 +142,7 @@ def _layout(path: Path) -> int:
 
 
 async def check_integrity(path: Path | None, seconds: float = _INTEGRITY_SECONDS) -> Finding:
-    """Check every page of the store's file, as far as that takes no longer than this; listeners keep running."""
+    """Check the pages of the store's file for at most so many seconds, while listeners keep running."""
     cancelled = threading.Event()
     try:
         return await asyncio.to_thread(_integrity, path, time.monotonic() + seconds, cancelled)
@@ -212,7 +212,7 @@ def _why_not_bound(host: str, port: int) -> OSError | None:
         except OSError as error:
             return error
         except TypeError:  # the idna codec cannot encode it
-            return OSError("this is no host name")
+            return OSError("this is not a host name")
     return None
 
 

@@ -84,7 +84,7 @@ def measure(path: Path | None, *, keep_days: float, now: float) -> DiskSpace:
 
     Raises:
         OSError: the folder is missing.
-        StoreError: the file is no store, or cannot be read.
+        StoreError: the file is not a store, or cannot be read.
     """
     folder = Path.cwd() if path is None else path.absolute().parent
     figures = os.statvfs(folder)
@@ -134,7 +134,7 @@ async def watch_space(store: Store, *, keep_days: float, clock: Callable[[], flo
         else:
             if space.critical:
                 logger.warning(
-                    "disk space is low: %s. Free some or keep events for fewer days (--keep-days); when the disk is full, "
+                    "disk space is low: %s. Free some space, or keep events for fewer days (--keep-days); when the disk is full, "
                     "deliveries are answered 503",
                     space,
                 )
@@ -142,7 +142,7 @@ async def watch_space(store: Store, *, keep_days: float, clock: Callable[[], flo
 
 
 def _size_of_event(connection: Connection) -> float:
-    """Return the average bytes per event, by the newest ones."""
+    """Return the average bytes per event, measured on the newest events."""
     queries = (
         "SELECT avg(length(body)) FROM (SELECT body FROM event ORDER BY id DESC LIMIT ?)",
         "SELECT avg(length(resource)) FROM (SELECT resource FROM outcome ORDER BY seq DESC LIMIT ?)",

@@ -46,10 +46,11 @@ def doctor(
     ] = None,
     admin: Annotated[str, typer.Option(help="URL of the listener's admin port.")] = "http://127.0.0.1:8481",
     public_url: Annotated[
-        str | None, typer.Option(help="The URL that the vendor sends to. An unsigned delivery is sent there.")
+        str | None,
+        typer.Option(help="The URL that the vendor sends to. The check sends an unsigned delivery there, which must be refused."),
     ] = None,
     tls_key: Annotated[Path | None, typer.Option(help="The listener's TLS key, or the certificate file that holds it.")] = None,
-    admin_token_file: Annotated[Path | None, typer.Option(help="The listener's file of the admin token.")] = None,
+    admin_token_file: Annotated[Path | None, typer.Option(help="The file with the listener's admin token.")] = None,
     api: Annotated[
         bool | None, typer.Option("--api/--no-api", help="Check the vendor's API. Default: if ORIGINAL_API_KEY is set.")
     ] = None,

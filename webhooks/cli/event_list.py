@@ -71,7 +71,7 @@ class ListedEvent:
 
 
 async def with_operations(store: Store, events: Sequence[StoredEvent]) -> Sequence[ListedEvent]:
-    """Return events with the status of their operations, by two queries for all of them."""
+    """Return events with the status of their operations; two queries read the status of all of them."""
     known = await _standings(store, [ref for stored in events for ref in operations_of(stored.event)])
     return [ListedEvent(stored=stored, operations=[known[ref] for ref in operations_of(stored.event)]) for stored in events]
 

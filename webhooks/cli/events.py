@@ -148,7 +148,7 @@ def replay_events(
 @events_app.command("resend")
 def resend_events(
     event_ids: EventIdsArgument,
-    to: Annotated[str, typer.Option(help="The URL to send them to.")],
+    to: Annotated[str, typer.Option(help="The URL to send the events to.")],
     store: StoreOption = DEFAULT_STORE,
     cacert: CaOption = None,
     keys_file: KeysOption = None,

@@ -59,9 +59,11 @@ class Forwarder:
                 status, text = answer.status, b"" if answer.ok else await answer.content.read(_MAX_SHOWN)
         except (aiohttp.ClientError, TimeoutError, OSError) as problem:
             raise ForwardFailed(
-                f"could not forward it: the service behind --forward-to did not answer ({type(problem).__name__})"
+                f"could not forward the delivery: the service behind --forward-to did not answer ({type(problem).__name__})"
             ) from None
         if not 200 <= status < 300:
             shown = one_line(text.decode("utf-8", "replace"), _MAX_SHOWN)
             detail = f": {shown}" if shown else ""
-            raise ForwardFailed(f"could not forward it: the service behind --forward-to answered HTTP {status}, not 2xx{detail}")
+            raise ForwardFailed(
+                f"could not forward the delivery: the service behind --forward-to answered HTTP {status}, not 2xx{detail}"
+            )

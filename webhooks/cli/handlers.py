@@ -35,7 +35,7 @@ handlers_app = command_group("List handlers and their jobs, and retire handlers.
 def list_handlers(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = None) -> None:
     """List every registered handler, whether a running process serves it, and its jobs.
 
-    Jobs of a handler that no process serves wait for it. After 14 days they become dead letters.
+    If no process serves a handler, its jobs wait; after 14 days they become dead letters.
 
     Example: webhook-listener handlers list
     """

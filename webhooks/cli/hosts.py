@@ -28,7 +28,7 @@ class AllowedHosts:
         allowed: Further names or addresses, with a port, or without for any port.
 
     Raises:
-        ValueError: one of `allowed` is no valid `Host` header.
+        ValueError: one of `allowed` is not a valid `Host` header.
     """
 
     def __init__(self, bound: str, allowed: Iterable[str] = ()) -> None:
@@ -76,5 +76,5 @@ def _parse(host: str) -> Host | None:
 def _checked(text: str) -> Host:
     parsed = _parse(text)
     if parsed is None:
-        raise ValueError(f"--admin-allow-host: {text[:80]!a} is no host name. Give one such as admin.internal.")
+        raise ValueError(f"--admin-allow-host: {text[:80]!a} is not a host name. Give one such as admin.internal.")
     return parsed

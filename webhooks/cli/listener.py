@@ -48,7 +48,7 @@ logger = logging.getLogger("webhooks.listener")
 
 
 class Listener:
-    """Take deliveries until stopped.
+    """Receive deliveries until stopped.
 
     Args:
         settings: The settings.

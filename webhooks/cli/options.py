@@ -37,7 +37,7 @@ SourceOption = Annotated[
     typer.Option(
         "--source",
         metavar="SOURCE",
-        help="Path that takes deliveries, then ,scope=NAME ,app=UID ,keys=FILE as needed, as in /a,scope=shop. Repeat for more.",
+        help="Path that receives deliveries, then ,scope=NAME ,app=UID ,keys=FILE as needed: /a,scope=shop. Repeat for more.",
     ),
 ]
 UnixOption = Annotated[Path | None, typer.Option("--unix", help="Listen on this unix socket instead of a port.")]

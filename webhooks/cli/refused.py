@@ -43,7 +43,7 @@ refused_app = command_group("List the requests that a running listener refused, 
 @refused_app.command("list")
 def list_refused(
     admin: Annotated[str, typer.Option(help="URL of the listener's admin port.")] = DEFAULT_ADMIN,
-    admin_token_file: Annotated[Path | None, typer.Option(help="The listener's file of the admin token.")] = None,
+    admin_token_file: Annotated[Path | None, typer.Option(help="The file with the listener's admin token.")] = None,
     reason: Annotated[str | None, typer.Option(help="Only refusals for this reason.")] = None,
     limit: Annotated[int, typer.Option(help="List at most this many refusals.", min=1, max=MAX_KEPT)] = 50,
     as_json: JsonOption = None,
@@ -110,12 +110,13 @@ async def _fetch(admin: str, token: Secret | None) -> Sequence[Refusal]:
         fail(f"The listener at {admin} requires its admin token. Give --admin-token-file.", Exit.REFUSED)
     if status == 401:
         fail(
-            f"The listener at {admin} rejected the token in --admin-token-file. Name the file that it was started with.",
+            f"The listener at {admin} rejected the token in --admin-token-file. Give the file that the listener uses.",
             Exit.REFUSED,
         )
     if status == 421:
         fail(
-            f"The listener does not know the host name in {admin}. Use its address, or start it with --admin-allow-host.",
+            f"The listener does not know the host name in {admin}. Use the listener's address, or start the listener with "
+            "--admin-allow-host.",
             Exit.REFUSED,
         )
     try:

@@ -1,4 +1,4 @@
-"""`webhook-listener serve`: take deliveries until stopped."""
+"""`webhook-listener serve`: receive deliveries until stopped."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _number(text: str, *, minimum: float = 0.01, max: float | None = None) -> An
 
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65_535)] = 8480,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.", min=0, max=65_535)] = 8480,
     unix: UnixOption = None,
     unix_mode: UnixModeOption = DEFAULT_UNIX_MODE,
     unix_group: UnixGroupOption = None,
@@ -74,15 +74,18 @@ def serve(
     tls_key: TlsKeyOption = None,
     tls_min: Annotated[str, typer.Option(help="Oldest TLS version: 1.2 or 1.3.")] = _OLDEST_TLS,
     admin_host: Annotated[
-        str, typer.Option(help="Address of the admin port (health and metrics); it needs a token if other machines can reach it.")
+        str,
+        typer.Option(
+            help="Address of the admin port (health and metrics); needs --admin-token-file if other machines can reach it."
+        ),
     ] = "127.0.0.1",
-    admin_port: Annotated[int, typer.Option(help="Admin port; 0 takes a free one, -1 disables it.", min=-1, max=65_535)] = 8481,
+    admin_port: Annotated[int, typer.Option(help="Admin port; 0 picks a free one, -1 disables it.", min=-1, max=65_535)] = 8481,
     admin_token_file: Annotated[
-        Path | None, typer.Option(help="File of the token that the admin port requires for all but health and readiness.")
+        Path | None, typer.Option(help="File with the token that the admin port requires, except for health and readiness.")
     ] = None,
     admin_allow_host: Annotated[
         list[str] | None,
-        typer.Option(help="Host name, or name:port, of the admin port beside its own addresses; may be given again."),
+        typer.Option(help="Another host name, or name:port, by which the admin port may be addressed. Repeat for more."),
     ] = None,
     forward_to: ForwardOption = None,
     forward_insecure: Annotated[bool, typer.Option("--forward-insecure", help="Allow plain http to another machine.")] = False,
@@ -101,27 +104,29 @@ def serve(
             "comes first."
         ),
     ] = None,
-    forward_timeout: Annotated[float, _number("Timeout in seconds of one attempt.")] = 20.0,
+    forward_timeout: Annotated[float, _number("Seconds to wait for the answer to one attempt.")] = 20.0,
     poll: Annotated[
         bool | None,
         typer.Option("--poll/--no-poll", help="Poll the vendor for pending operations; the default if ORIGINAL_API_KEY is set."),
     ] = None,
     poll_scope: Annotated[
-        str | None, typer.Option(help="The scope of the API credentials; defaults to that of the only source.")
+        str | None, typer.Option(help="The scope of the API credentials. Default: the scope of the source, if there is only one.")
     ] = None,
     poll_first_after: Annotated[float, _number("Seconds before the first poll of an operation.")] = 15.0,
     polls_per_second: Annotated[float, _number("Maximum polls per second.", max=100_000)] = 20.0,
     api_insecure: Annotated[bool, typer.Option("--api-insecure", help="Allow plain http to an API on another machine.")] = False,
     trusted_proxy: TrustedProxyOption = None,
-    allow: Annotated[list[str] | None, typer.Option(help="Address or CIDR range that may deliver; may be given again.")] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="Address or CIDR range that may deliver; default: all. Repeat for more.")
+    ] = None,
     max_body: Annotated[int, typer.Option(help="Maximum size of a body in bytes.", min=1)] = 262_144,
-    header_timeout: Annotated[float, _number("Timeout in seconds of the headers.")] = _LIMITS.header_seconds,
-    body_timeout: Annotated[float, _number("Timeout in seconds of the body.")] = 20.0,
+    header_timeout: Annotated[float, _number("Seconds in which the headers of a request must arrive.")] = _LIMITS.header_seconds,
+    body_timeout: Annotated[float, _number("Seconds in which the body of a request must arrive.")] = 20.0,
     idle_timeout: Annotated[
         float,
         _number(
-            "Seconds that an idle connection is kept. It must exceed the idle timeout of a proxy in front, or its clients "
-            "get a 502 now and then."
+            "Seconds that an idle connection is kept. If a proxy is in front, give more than the proxy's idle timeout, or its "
+            "clients get a 502 now and then."
         ),
     ] = _LIMITS.idle_seconds,
     max_connections: Annotated[int, typer.Option(help="Maximum connections, per worker.", min=1)] = _LIMITS.connections,
@@ -130,7 +135,9 @@ def serve(
     ] = _LIMITS.connections_per_peer,
     drain: Annotated[float, _number("Seconds that a shutdown may take.", minimum=0.1)] = 20.0,
     keep_days: Annotated[float, _number("Days that finished events and outcomes are kept.")] = 30.0,
-    workers: Annotated[int, typer.Option(help="Processes that take deliveries, sharing the store.", min=1, max=MAX_WORKERS)] = 1,
+    workers: Annotated[
+        int, typer.Option(help="Number of processes that receive deliveries and share the store.", min=1, max=MAX_WORKERS)
+    ] = 1,
     keep_bodies: Annotated[
         float | None,
         _number("Days after which the bodies of done events are deleted; by default they are kept with their events."),
@@ -138,8 +145,8 @@ def serve(
     keep_dead: Annotated[
         float,
         _number(
-            "Days after receipt that dead letters are kept for a retry; an event without a running handler becomes one "
-            f"after {UNSERVED_DAYS} days.",
+            "Days after receipt that dead letters are kept for a retry. An event without a running handler becomes a dead "
+            f"letter after {UNSERVED_DAYS} days.",
             minimum=UNSERVED_DAYS,
         ),
     ] = DEAD_DAYS,
@@ -148,13 +155,13 @@ def serve(
     verbose: Annotated[bool, typer.Option("--verbose", hidden=True, help="The same as --log-level info.")] = False,
     as_json: JsonOption = None,
 ) -> None:
-    """Take deliveries until stopped.
+    """Receive deliveries until stopped.
 
     A delivery is answered 200 once it is durable in the store. SIGTERM or SIGINT: answer deliveries in progress and exit; a
-    second one: exit now. SIGHUP: reload keys and certificate, all of them or none.
+    second signal: exit now. SIGHUP: reload keys and certificate, all of them or none.
 
     With --workers this process starts worker processes, restarts those that end, and serves the admin port for all of them.
-    SIGTERM to a worker replaces it: it answers its deliveries first, and no connection is lost.
+    SIGTERM to a worker replaces it: the old worker answers its deliveries first, and no connection is lost.
 
     For example:
 

@@ -79,7 +79,7 @@ def _user(name: str) -> _User | None:
 
 
 def _state(path: Path) -> str | None:
-    """Describe the socket at a path; None for a file that is no socket. Raises `OSError` if its folder cannot be read."""
+    """Describe the socket at a path; None for a file that is not a socket. Raises `OSError` if its folder cannot be read."""
     path.absolute().parent.stat()
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):

@@ -64,7 +64,7 @@ async def open_tcp(host: str, port: int) -> list[socket.socket]:
     try:
         bound = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)
     except (socket.gaierror, UnicodeError) as problem:
-        why = problem.strerror if isinstance(problem, OSError) else "it is no valid name"
+        why = problem.strerror if isinstance(problem, OSError) else "the name is not valid"
         raise OSError(f"the host {host!a} cannot be found: {why}. Give an address of this machine, such as 127.0.0.1.") from None
     try:
         sockets = [each.dup() for each in bound.sockets]

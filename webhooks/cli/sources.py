@@ -42,7 +42,7 @@ def parse_source(text: str) -> SourceSpec:
     for part in rest:
         name, equals, value = part.partition("=")
         if name not in _NAMES or not equals or not value:
-            raise ValueError(f"--source: {part[:80]!a} is no part of a source. Give PATH[,scope=S][,app=UID][,keys=FILE].")
+            raise ValueError(f"--source: {part[:80]!a} is not part of a source. Give PATH[,scope=S][,app=UID][,keys=FILE].")
         options[name] = value
     return SourceSpec(
         path=checked_path(path, "--source"),

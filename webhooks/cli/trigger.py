@@ -45,13 +45,15 @@ class Shape(StrEnum):
 
 def trigger(
     name: Annotated[str, typer.Argument(help="The event's name.")] = "reward.allocated",
-    to: Annotated[str, typer.Option(help="The URL to send it to.")] = _URL,
+    to: Annotated[str, typer.Option(help="The URL to send the event to.")] = _URL,
     cacert: CaOption = None,
     keys_file: KeysOption = None,
-    uid: Annotated[str | None, typer.Option(help="The operation's uid. Default: a new random one.")] = None,
+    uid: Annotated[str | None, typer.Option(help="The operation's uid. Default: a random uid.")] = None,
     status: Annotated[str, typer.Option(help="The operation's status.")] = "done",
     amount: Annotated[str, typer.Option(help="The operation's amount.")] = "1.23",
-    body: Annotated[Shape, typer.Option(help="How much of the operation the body holds: all, its uid, nothing.")] = Shape.FULL,
+    body: Annotated[
+        Shape, typer.Option(help="How much of the operation the body holds: full, only its uid, or (opaque) nothing.")
+    ] = Shape.FULL,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="PATH=VALUE", help="Set a value in the body, such as data.user.uid=7. Repeat for more."),
@@ -61,7 +63,7 @@ def trigger(
     delay: Annotated[float, typer.Option(help="Seconds to wait before each request.", callback=check_finite, min=0)] = 0.0,
     as_json: JsonOption = None,
 ) -> None:
-    """Send a sample event, signed as the vendor signs.
+    """Send a sample event, signed as the vendor signs its events.
 
     For example:
 
@@ -120,7 +122,7 @@ def sample_body(
     """Return the body of a sample event, with values put at dotted paths; without an app uid, that of the vendor's documentation.
 
     Raises:
-        ValueError: a path leads through a value that is no object.
+        ValueError: a path leads through a value that is not an object.
     """
     now = datetime.now(UTC).isoformat()
     data: dict[str, Any] = {"app": {**SAMPLE_APP, **({} if app_uid is None else {"uid": app_uid})}}
@@ -164,7 +166,7 @@ def _put(body: dict[str, Any], path: str, value: Any) -> None:
         inner = place.setdefault(step, {})
         if not isinstance(inner, dict):
             raise ValueError(  # noqa: TRY004 - the path is wrong, not a type
-                f"--set: {shown(path)} leads through {step!a}, which is no object in this event. Give another path."
+                f"--set: {shown(path)} leads through {step!a}, which is not an object in this event. Give another path."
             )
         place = inner
     place[last] = value

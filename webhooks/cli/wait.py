@@ -131,8 +131,8 @@ async def wait_for_outcome(store: Store, ref: OperationRef, timeout: float) -> O
         if late is not None:
             return late
         fail(
-            f"{ref} did not settle within {timeout:g} s. It may still settle: wait again, and do not send it again. Only "
-            "processes with API credentials poll the vendor: if no listener has them, set ORIGINAL_API_KEY and "
+            f"{ref} did not settle within {timeout:g} s. It may still settle: wait again, and do not create it a second time. "
+            "Only processes with API credentials poll the vendor: if no listener has them, set ORIGINAL_API_KEY and "
             "ORIGINAL_API_SECRET here.",
             Exit.NOT_YET,
         )

@@ -69,7 +69,7 @@ def close_on_shutdown(app: web.Application, completions: Closable) -> None:
         completions: The completions to close; the application starts them.
 
     Raises:
-        TypeError: `app` is no application, or `completions` cannot be closed.
+        TypeError: `app` is not an application, or `completions` cannot be closed.
     """
     check_instance(app, "app", web.Application)
     check_methods(completions, "completions", A_CLOSABLE, Closable)
@@ -131,7 +131,7 @@ class _LastResponse(web.Response):
         return await super().prepare(request)
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Send the body, and close."""
+        """Send the body, and close the connection."""
         await super().write_eof(data)
         self._connection.force_close()
 

@@ -44,7 +44,7 @@ class AsgiIngress:
             starts it.
 
     Raises:
-        TypeError: `receiver` is no receiver, or `completions` cannot be closed.
+        TypeError: `receiver` is not a receiver, or `completions` cannot be closed.
     """
 
     def __init__(self, receiver: Intake, completions: Closable | None = None) -> None:

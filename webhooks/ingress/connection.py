@@ -273,7 +273,7 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         self._refuse_and_close(status)
 
     def refuse_body(self, reason: BodyProblem) -> None:
-        """Refuse an incomplete body, and close; the task that reads it gets an error."""
+        """Refuse an incomplete body, and close the connection; the task that reads the body gets an error."""
         self._refuse_and_close(self.receiver.refuse(reason, self.client, self.headers).status)
 
     def _refuse_and_close(self, status: int) -> None:

@@ -28,7 +28,7 @@ class ServerLimits:
         buffered_bytes: Memory of all bodies in progress; beyond it they wait, and their peers are not read from.
 
     Raises:
-        TypeError: an attribute is no number, or a count is not a whole one.
+        TypeError: an attribute is not a number, or a count is not a whole number.
         ValueError: one is out of range.
     """
 

@@ -29,8 +29,8 @@ class Networks:
         name: The argument's name in error messages.
 
     Raises:
-        TypeError: `texts` is no list of str.
-        ValueError: one of them is no network, or has host bits set.
+        TypeError: `texts` is not a list of str.
+        ValueError: one of them is not a network, or has host bits set.
     """
 
     __slots__ = ("_networks", "unix")
@@ -88,7 +88,7 @@ def resolve_client(peer: Address | None, forwarded_for: Sequence[str], trusted: 
         peer: The address at the other end of the connection; None for a unix socket.
         forwarded_for: All `X-Forwarded-For` headers, in order.
         trusted: The trusted proxies. The list is read from the right, because each hop appends the address before it: the first
-            address that is no trusted proxy is the client, and anything left of it may be forged.
+            address that is not a trusted proxy is the client, and anything left of it may be forged.
     """
     if not trusted or peer not in trusted:
         return Client(address=peer, forwarded=False)

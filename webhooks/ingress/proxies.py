@@ -16,7 +16,7 @@ _MAX_WARNINGS = 8
 _MAX_LIKELY_WARNINGS = 64
 """For local peers, and peers that hold half of their quota: other peers cannot use up these warnings."""
 
-_BEYOND = "beyond that, each new connection closes another one of this address"
+_BEYOND = "beyond that, each new connection closes another connection of this address"
 
 
 class ProxyDetector:

@@ -103,7 +103,7 @@ class ConnectionSlots:
         return True
 
     def release_client(self, connection: SlotHolder, keys: tuple[int, ...]) -> None:
-        """Stop counting that request."""
+        """Stop counting a request that `acquire_client` counted."""
         self._clients.remove(keys, connection)
 
     def evict(self, connection: SlotHolder) -> None:

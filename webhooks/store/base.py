@@ -54,22 +54,22 @@ class Subscriber:
         return False
 
     def settled(self, outcome: Outcome) -> None:
-        """Receive the first outcome of an operation: all from this store object, those in `waits_for` from others."""
+        """Receive an operation's first outcome: always if this store object stored it, else only if `waits_for` is True."""
 
     def confirmed(self, outcome: Outcome) -> None:
-        """Receive what the vendor's API says of an operation whose first outcome came from an event: the same, or a conflict."""
+        """Receive the API's answer about an operation that an event settled: it confirms that outcome or conflicts with it."""
 
     def polls_due(self) -> None:
-        """Notice that an operation may be due for a poll."""
+        """Learn that an operation may be due for a poll."""
 
     def jobs_ready(self) -> None:
-        """Notice that there may be jobs to claim."""
+        """Learn that there may be jobs to claim."""
 
     def missed(self) -> None:
         """Look up everything that is waited for, as notifications may have been lost."""
 
     def refused(self, reason: str) -> None:
-        """Notice that a receiver on this store object refused a delivery for its signature."""
+        """Learn that a receiver on this store object refused a delivery for its signature."""
 
 
 class Store(Protocol):
@@ -128,7 +128,7 @@ class Store(Protocol):
             ref: An operation that they mention.
             uid: The uid of an operation that they mention, of any kind.
             before_id: Only events with lower ids; pass the last id of a page for the next page.
-            limit: The most events.
+            limit: Maximum number of events.
 
         Raises:
             TypeError: a condition has the wrong type.
@@ -170,7 +170,7 @@ class Store(Protocol):
         Args:
             handler: The name of its jobs, see `Subscription.job_name`.
             scopes: The scopes of the jobs' events.
-            limit: The most jobs.
+            limit: Maximum number of jobs.
             lease: Seconds after which other processes may claim them.
         """
         ...
@@ -184,7 +184,7 @@ class Store(Protocol):
 
         Args:
             job: As claimed.
-            reason: What went wrong, one line.
+            reason: Why the handler failed, in one line.
             retry_in: Seconds until it may be claimed again; None makes the job, and so its event, a dead letter.
         """
         ...
@@ -205,15 +205,15 @@ class Store(Protocol):
     # outcomes
 
     async def outcome(self, ref: OperationRef) -> Outcome | None:
-        """Return the outcome that stands, the first one."""
+        """Return the first outcome of an operation, which is final; None if the operation has not settled."""
         ...
 
     async def outcomes(self, refs: Sequence[OperationRef]) -> Sequence[Outcome]:
-        """Return the outcomes that stand, for the refs that have one, in any order."""
+        """Return the first outcomes of those operations that have settled, in any order."""
         ...
 
     async def outcomes_by_key(self, scope: str, kind: str, key: str) -> Sequence[Outcome]:
-        """Return the outcomes that stand of operations with an idempotency key, in any order.
+        """Return the first outcomes of the operations with an idempotency key, in any order.
 
         A vendor may accept one key for several users, so compare their content with the request.
         """
@@ -243,7 +243,7 @@ class Store(Protocol):
             status: The outcomes' status.
             conflicting: Only outcomes with conflicts.
             before_id: Only outcomes with lower ids; pass the last id of a page for the next page.
-            limit: The most outcomes.
+            limit: Maximum number of outcomes.
 
         Raises:
             TypeError: a condition has the wrong type.
@@ -252,12 +252,12 @@ class Store(Protocol):
         ...
 
     async def record_outcome(self, outcome: Outcome) -> Recorded:
-        """Record an outcome of an operation. The first one stands.
+        """Record an outcome of an operation. The first outcome is final.
 
-        The first one, and any that is confirmed, ends the polling of the operation. A later one that agrees (see `agree`) adds
-        its key and its confirmation to the first. A later one that differs is stored once as a conflict, with an event named
-        `outcome.conflict` for the handlers that want it. If it is confirmed and the first is not, it is stored even if an event
-        has said the same before, and subscribers are notified of it as confirmed.
+        The first outcome, and any confirmed outcome, ends the polling of the operation. A later outcome that agrees (see
+        `agree`) adds its key and its confirmation to the first. A later outcome that differs is stored once as a conflict, with
+        an event named `outcome.conflict` for the handlers that want it. A confirmed conflict with an unconfirmed first outcome
+        is stored even if an event has said the same before, and subscribers are notified of it as confirmed.
         """
         ...
 
@@ -278,7 +278,7 @@ class Store(Protocol):
             waiter: A name that no other caller of this store object uses; what it watches twice is watched once.
 
         Returns:
-            The outcomes that stand. Operations with an outcome that counts are not watched.
+            The first outcomes. An operation whose outcome counts is not watched.
         """
         ...
 
@@ -315,7 +315,7 @@ class Store(Protocol):
             kind: Their kind.
             uid: Their uid.
             after: Only operations after this one; pass the last of a page for the next page.
-            limit: The most operations.
+            limit: Maximum number of operations.
         """
         ...
 
@@ -339,7 +339,7 @@ class Store(Protocol):
 
         Args:
             scope: The operations' scope.
-            limit: The most operations, 1 or more.
+            limit: Maximum number of operations, 1 or more.
             lease: Seconds after which other processes may claim them.
             max_per_second: Requests per second that this process allows, above 0.
         """
@@ -350,7 +350,7 @@ class Store(Protocol):
         ...
 
     async def settle_polls(self, results: Sequence[PollResult]) -> None:
-        """Return claims whose operations did not settle; a claim that another one has replaced is skipped."""
+        """Return claims whose operations did not settle; a claim that another claim has replaced is skipped."""
         ...
 
     async def resume_polls(self, scope: str) -> None:
@@ -394,7 +394,7 @@ class Store(Protocol):
         Args:
             older_than: Seconds since they were received, 0 or more.
             state: `DONE` or `DEAD`.
-            limit: The most events; None removes all.
+            limit: Maximum number of events to remove; None removes all.
 
         Raises:
             ValueError: the state is `READY`; such events still wait for their handlers.

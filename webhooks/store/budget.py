@@ -26,8 +26,8 @@ class Budget:
 
     Attributes:
         next_at: When the next request may be sent.
-        abandoned_at: When the next one for an operation without a waiter may be.
-        further_at: When the next one without a claim may be, while operations are due.
+        abandoned_at: When the next poll of an operation without a waiter may be sent.
+        further_at: When the next request without a claim may be sent, while operations are due.
         paused_until: The end of the current pause.
         refusals: Consecutive pauses because of refusals.
     """

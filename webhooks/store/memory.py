@@ -62,7 +62,7 @@ class MemoryStore(StoreQueries):
     """Keep everything in the memory of this process, within limits.
 
     Args:
-        max_events: The most events, and the most outcomes, 1 or more. The oldest done events are evicted first, then the oldest
+        max_events: Maximum number of events and of outcomes, 1 or more. The oldest done events are evicted first, then the oldest
             dead letters. Events that wait for a handler are never evicted; if only these are left, `accept` raises `StoreFull`.
             Ten times as many identities are kept, for 400 days, and in each scope ten times as many pending operations; those
             with a waiter are kept beyond that.
@@ -412,7 +412,7 @@ class MemoryStore(StoreQueries):
             try:
                 self._events.add(event, self._clock(), loop_time(), handlers)
             except StoreFull:
-                logger.exception("another outcome of %s is stored as a conflict, but its event for handlers is not", ref)
+                logger.exception("a different outcome of %s is stored as a conflict, but handlers get no event about it", ref)
                 handlers = ()
             if handlers:
                 self._subscribers.jobs_ready()

@@ -32,7 +32,7 @@ def idempotency_of(ref: OperationRef, idempotency_key: str) -> str:
 
 
 class OutcomeTable:
-    """The outcomes that stand, and their conflicts, by the keys of their operations; `retention` is in seconds."""
+    """The first outcomes and their conflicts, by the keys of their operations; `retention` is in seconds."""
 
     def __init__(self, max_outcomes: int, retention: float) -> None:
         self._max = max_outcomes

@@ -217,7 +217,7 @@ class PollTable:
             if not state.watched and len(self) >= self._max:
                 if not self._full:
                     logger.warning(
-                        "more operations of scope %s are polled only if a caller waits for them, as %d are pending",
+                        "scope %s has %d pending operations, the maximum; others are polled only if a caller waits for them",
                         self._scope,
                         self._max,
                     )
@@ -274,7 +274,7 @@ class PollTable:
                 count += self.discard(*found)
         if count:
             logger.warning(
-                "%d pending operations of scope %s were evicted, as more than %d are pending. They are not polled any longer",
+                "%d pending operations of scope %s were evicted, as more than %d are pending. They are no longer polled",
                 count,
                 self._scope,
                 self._max,

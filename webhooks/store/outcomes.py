@@ -187,7 +187,7 @@ def unpack_object(data: bytes) -> dict[str, Any]:
 
 
 def mentions(data: bytes, uid: str) -> bool:
-    """Return whether JSON holds a uid as a whole string, key or number; what is not JSON, as a whole word."""
+    """Return whether data holds a uid: JSON as a whole string, key or number, any other text as a whole word."""
     try:
         value = loads(data)
     except UnexpectedResponse:

@@ -94,7 +94,7 @@ class Outcome:
 
 @frozen(kw_only=True)
 class Recorded:
-    """The verdict on a recorded outcome, and the outcome that stands."""
+    """The verdict on a recorded outcome, and the first outcome of the operation."""
 
     verdict: Verdict
     outcome: Outcome
@@ -203,7 +203,7 @@ class StoredOutcome:
 
     Attributes:
         id: Greater for an outcome that was recorded or confirmed later.
-        outcome: The outcome that stands, the first one.
+        outcome: The first outcome of the operation, which is final.
         conflicts: The later outcomes that differ from it, oldest first.
     """
 
@@ -276,8 +276,8 @@ class PollPermit:
     """Whether a request without a claim may be sent.
 
     Attributes:
-        granted: Whether it was taken from the budget.
-        seconds: Seconds until it may be sent; if not granted, until the next try.
+        granted: Whether the budget allows the request.
+        seconds: Seconds until the request may be sent; if not granted, until the budget may be asked again.
     """
 
     granted: bool

@@ -409,4 +409,4 @@ class SQLiteStore(StoreQueries):
 
 def _ignore_failure(done: asyncio.Future[None]) -> None:
     if not done.cancelled() and (problem := done.exception()) is not None:
-        logger.debug("operations could not be unwatched; they are when this process ends: %s", problem)
+        logger.debug("could not stop watching operations; that happens when this process ends: %s", problem)

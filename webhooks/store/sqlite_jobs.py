@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 _UNSERVED_HOURS = UNSERVED_DAYS * 24
 _MAX_DEAD_LETTERS = 10_000
-"""The most jobs of a handler that become dead letters in one transaction."""
+"""Maximum number of jobs of a handler that become dead letters in one transaction."""
 
 
 def register(session: Session, subscriptions: Sequence[Subscription]) -> None:

@@ -57,7 +57,7 @@ def conflicts(db: Connection, refs: Iterable[OperationRef], condition: str = "")
 
 
 def with_contradictions(db: Connection, refs: Sequence[OperationRef]) -> list[tuple[Outcome, Outcome | None]]:
-    """Return the outcomes that stand, each with the confirmed one that contradicts it, if there is one."""
+    """Return first outcomes, each with the confirmed outcome that contradicts it, if there is one."""
     later = conflicts(db, refs, "AND confirmed")
     return [(first, contradiction(first, later.get(first.ref, ()))) for first in outcomes(db, refs)]
 
@@ -72,7 +72,7 @@ def refs_after(db: Connection, seq: int, limit: int) -> list[tuple[int, str, str
 
 
 def record(session: Session, some: Sequence[PackedOutcome], keep: Keep) -> list[Recorded]:
-    """Record outcomes; the first one of each operation stands. `keep` keeps the events of conflicts."""
+    """Record outcomes; the first outcome of each operation is final. `keep` keeps the events of conflicts."""
     if not some:
         return []
     refs = [packed.outcome.ref for packed in some]

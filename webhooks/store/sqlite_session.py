@@ -31,7 +31,7 @@ _MAX_RELEASED = 5_000
 
 @frozen
 class Notification:
-    """What subscribers are notified of after the commit, or what they should look up."""
+    """What to notify subscribers of after the commit, or what they should look up."""
 
     settled: Outcome | None = None
     confirmed: Outcome | None = None
@@ -146,7 +146,7 @@ class Session:
             self.member.wakeups.send(hint, (address,))
 
     def tick(self) -> list[Notification]:
-        """Notice what others wrote without waking this process, and renew its record."""
+        """Detect what other processes wrote without waking this process, and renew its record."""
         version = self._data_version()
         notifications = [Notification(look=EVERYTHING)] if version != self._seen_version else []
         if self.member.registered and (self._releasing or self._uptime() >= self._next_renewal):
@@ -171,7 +171,7 @@ class Session:
             self.change_members()
 
     def resign(self) -> None:
-        """Remove the record; the other processes' ticks release what only this one watched."""
+        """Remove this process's record; the ticks of other processes then release what only this process watched."""
         self.member.registered = False
         self._mark_dead(self.member.id)
         self._release_interest()
@@ -214,7 +214,7 @@ class Session:
                 self._hints[address] = self._hints.get(address, b"") + hint
 
     def abandon(self, scope: str, kind: str, uid: str) -> None:
-        """Give an operation the lowest priority if no process waits for it any longer."""
+        """Give an operation the lowest priority if no process waits for it."""
         self.db.execute(
             "UPDATE pending SET watched = 0, priority = CASE WHEN priority > 0 THEN 4 ELSE 0 END "
             "WHERE scope = ? AND kind = ? AND uid = ? AND NOT EXISTS (SELECT 1 FROM interest WHERE interest.scope = ? "
@@ -253,7 +253,7 @@ class Session:
         self._release_interest()
 
     def _rejoin(self) -> None:
-        """Write the record again if other processes took this one for dead, or the file was replaced."""
+        """Write the record again if other processes marked this process as dead, or the file was replaced."""
         alive = fetch(self.db, "SELECT alive FROM process WHERE id = ?", (self.member.id,))
         if not alive or not alive[0][0]:
             self._write_record()
@@ -265,7 +265,7 @@ class Session:
             self.change_members()
 
     def _mark_late_dead(self) -> bool:
-        """Mark processes as dead that are late twice; return whether there were any. After a suspend all are late once."""
+        """Mark processes as dead that are late twice, as after a suspend all are late once; return whether there were any."""
         late = dict(
             fetch(self.db, "SELECT id, renewed_at FROM process WHERE alive = 1 AND renewed_at < ?", (self.now - _ALIVE_FOR,))
         )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_FAILED = "a subscriber of the store failed; the others are notified nevertheless"
+_FAILED = "a subscriber of the store failed; the other subscribers are still notified"
 
 
 class Subscribers:

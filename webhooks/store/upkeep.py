@@ -23,12 +23,12 @@ _HASTE = 2.0
 
 
 def hourly_limit(held: int, keep: float) -> int:
-    """Return the most records to remove in an hour: twice what a steady stream adds, if `held` are kept for `keep` seconds."""
+    """Return the hourly limit of removals: twice what a steady stream adds, if `held` are kept for `keep` seconds."""
     return max(_SPARED, math.ceil(_HASTE * held * UPKEEP_EVERY / keep))
 
 
 def check_keep(keep: float, keep_bodies: float | None, keep_dead: float) -> None:
-    """Check the arguments of `upkeep`. Dead letters must be kept longer than unserved events take to become one."""
+    """Check the arguments of `upkeep`. Dead letters must be kept longer than an unserved event takes to become a dead letter."""
     check_number(keep, "keep", above=0, unit="seconds")
     if check_number(keep_dead, "keep_dead", above=0, unit="seconds") < UNSERVED_DAYS * DAY:
         raise ValueError(
@@ -63,7 +63,7 @@ def log_removed(removed: dict[str, int], limits: dict[str, int]) -> None:
     """Log what an upkeep removed. If it reached a limit, the clock may be wrong, so that is a warning."""
     for what, count in removed.items():
         if count and count >= limits.get(what, math.inf):
-            logger.warning("upkeep removed %d %s, the most per hour; if you did not expect this, check the clock", count, what)
+            logger.warning("upkeep removed %d %s, the maximum per hour; if you did not expect this, check the clock", count, what)
         elif count:
             logger.info("upkeep removed %d %s", count, what)
 

@@ -1,4 +1,4 @@
-"""Anonymize a delivery, so that it is safe to share: every id, address, amount and time is replaced by one of the same form.
+"""Anonymize a delivery, so that it is safe to share: every id, address, amount and time is made up, in the same form.
 
 Equal values get equal replacements, in headers too, as long as the process runs. Kept are the names of members, white space, the
 vendor's own words (the event's name, statuses, networks), null, true and false, and whole numbers of up to two digits.
@@ -166,7 +166,7 @@ class Anonymizer:
 
 
 def _another(letter: str, kind: str, number: int) -> str:
-    """Return a different letter of a kind, chosen by a number below 256."""
+    """Return another letter of the same alphabet; `number`, from 0 to 255, chooses it."""
     return kind[(kind.index(letter) + 1 + number % (len(kind) - 1)) % len(kind)]
 
 

@@ -51,7 +51,7 @@ def capture(
     unix: UnixOption = None,
     unix_mode: UnixModeOption = DEFAULT_UNIX_MODE,
     unix_group: UnixGroupOption = None,
-    path: Annotated[str, typer.Option(help="Path that takes deliveries.")] = WEBHOOK_PATH,
+    path: Annotated[str, typer.Option(help="Path that receives deliveries.")] = WEBHOOK_PATH,
     scope: Annotated[str, typer.Option(help="Scope of the operations, as for serve.")] = DEFAULT_SCOPE,
     keys_file: KeysOption = None,
     store: StoreOption = DEFAULT_STORE,
@@ -89,7 +89,7 @@ def capture(
 
     Use it for the first contact with the vendor, before or instead of serve. As with serve, a delivery that verifies is stored
     before it is answered 200, and any other is answered 401; all are written to files. Each signature is read in every known way:
-    with each key, as hex or base64, over the raw body or another form of it.
+    with each key, as hex or base64, over the raw body or another form of the body.
 
     Do not leave it running: it reads the whole body of every request, even if no configured key can have signed it. Use serve
     after the first contact.

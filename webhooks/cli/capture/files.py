@@ -40,7 +40,7 @@ class CaptureFiles:
 
     Raises:
         OSError: the folder cannot be created.
-        ValueError: its path is no folder.
+        ValueError: its path is not a folder.
     """
 
     def __init__(self, folder: Path, redaction: Redaction, clean: Callable[[str], str]) -> None:

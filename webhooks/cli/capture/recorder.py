@@ -113,7 +113,7 @@ class Recorder:
         return _SEND_AGAIN if request.asked_again else reply
 
     def _remember(self, attempt: Attempt) -> Attempt | None:
-        """Remember an attempt, and return the latest attempt of the same delivery before it."""
+        """Remember an attempt, and return the previous attempt of the same delivery."""
         names = list(_names(attempt.event))
         known = [self._attempts[name] for name in names if name in self._attempts]
         for name in names:

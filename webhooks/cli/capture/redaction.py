@@ -66,7 +66,7 @@ def parse_redaction(texts: Sequence[str]) -> Redaction:
     """Parse the values of `--redact`: `header:NAME`, or the path of a member such as `data.user.email`.
 
     Raises:
-        ValueError: one of them is neither.
+        ValueError: a value is neither.
     """
     headers, members = set(_CREDENTIALS), []
     for text in texts:
@@ -99,7 +99,7 @@ def rewrite_json(text: str, change: Callable[[Path, str | None], str | None], re
     Args:
         text: A JSON text that `loads` can read.
         change: Called with the path and the JSON text of each value, with None as the text of an object or a list. Returns the
-            JSON text to put there, or None to keep the value, and to go on with what is inside an object or a list.
+            JSON text to put there, or None to keep the value, and to continue inside an object or a list.
         rename: Returns the new name of a member.
     """
     parts: list[str] = []

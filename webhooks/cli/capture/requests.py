@@ -27,7 +27,7 @@ class Attempt:
 
     Attributes:
         number: The number of its request.
-        event: What its body says.
+        event: The event in its body.
         headers: Its headers.
     """
 
@@ -50,8 +50,8 @@ class CapturedRequest:
         number: Its number in this capture, 0 before it has one.
         body: Its raw body, None if it was not read.
         reply: The receiver's reply, None if no receiver was reached.
-        attempt: The attempt that it is, None if its body was not read.
-        earlier: The attempt of the same delivery before it.
+        attempt: The request as one attempt of a delivery, None if its body was not read.
+        earlier: The previous attempt of the same delivery.
         asked_again: Whether it was stored, but answered 503 so that it is sent again.
         accepted: The id of the key that verified it, None if it did not verify.
         problem: Why it did not verify.
@@ -81,22 +81,22 @@ class CapturedRequest:
 
     @property
     def event(self) -> Event | None:
-        """What its body says, None if it was not read."""
+        """The event in its body, None if the body was not read."""
         return None if self.attempt is None else self.attempt.event
 
     @property
     def ours(self) -> bool:
-        """Whether a configured key signed it, in the accepted way or another one."""
+        """Whether a configured key signed the request, in the accepted way or any other way."""
         return self.accepted is not None or any(reading.ours for reading in self.readings)
 
     @property
     def stored(self) -> bool:
-        """Whether its event is in the store."""
+        """Whether the event of the request is in the store."""
         return self.accepted is not None and self.reply is not None and (self.reply.status == 200 or self.asked_again)
 
     @property
     def misread(self) -> bool:
-        """Whether a configured key signed it in a way that is not accepted."""
+        """Whether a configured key signed the request, but in a way that is not accepted."""
         return self.ours and self.accepted is None
 
 
