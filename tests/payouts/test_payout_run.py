@@ -990,7 +990,7 @@ async def test_a_run_is_iterated_once(vendor: StubOriginal, ledger: Ledger) -> N
 async def test_a_run_that_was_closed_pays_nothing(vendor: StubOriginal, ledger: Ledger) -> None:
     async with run_payouts(rows(1), client=vendor, ledger=ledger, options=RunOptions(wait=False)) as run:
         pass
-    with pytest.raises(RuntimeError, match="call run_payouts again"):
+    with pytest.raises(RuntimeError, match="was closed"):
         await collect(run)
     assert vendor.created == []
 
