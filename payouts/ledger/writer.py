@@ -49,6 +49,7 @@ class LedgerWriter:
     """
 
     _files: OpenFiles
+    _held: LedgerLock
 
     def __init__(
         self,
@@ -174,8 +175,7 @@ class LedgerWriter:
         if all(isinstance(call, _Read) for call in batch):
             _run_each(batch, database)
             return
-        if self._lock is not None:
-            self._lock.check()
+        self._held.check()
         with transaction(database):
             moves = [call for call in batch if call.item is not None]
             if moves:
@@ -204,6 +204,7 @@ class LedgerWriter:
         if self._lock is None:
             self._lock = LedgerLock(self._path)
             self._lock.acquire()
+        self._held = self._lock
         database = self._database = connect_to_write(self._path)
         self._files = OpenFiles(self._path)
         return database
