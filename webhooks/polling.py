@@ -7,6 +7,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,7 +18,7 @@ from rewards_core.clock import DAY, HOUR, loop_time
 from rewards_core.errors import NotFound, StoreClosed, StoreError
 from rewards_core.validation import number
 from webhooks.pacing import Pacer, Turn
-from webhooks.store.records import PollClaim, PollResult, Priority
+from webhooks.store.records import PollClaim, PollClaims, PollResult, Priority
 from webhooks.supervise import wait_at_most
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class Poller:
         self.max_in_flight = max(1, math.ceil(policy.max_per_second * _SECONDS_IN_FLIGHT))
         self._claim_at = -math.inf
         self._in_flight: dict[str, PollClaim] = {}
+        self._claiming: asyncio.Future[PollClaims] | None = None
         self._results: list[PollResult] = []
         self._hurries: dict[Priority, dict[OperationRef, None]] = {}
         self._hurried_at: deque[float] = deque(maxlen=max(1, int(policy.max_per_second * DEADLINE_LEAD)))
@@ -212,13 +214,25 @@ class Poller:
         self._claim_at = math.inf  # before the store is called, so that a hint during the call is not lost
         scope, rate = self._client.scope, self._policy.max_per_second
         asked = loop_time()
-        claimed = await self._store.claim_polls(scope, limit=room, lease=_LEASE, max_per_second=rate)
+        claimed = await self._claim_now(scope, room, rate)
         now = loop_time()
         self._claim_at = min(self._claim_at, now + min(claimed.next_in, _MAX_SLEEP))
         for claim in claimed.claims:
             self.pacer.refusals = claim.refusals
             self._in_flight[claim.fence] = claim
             tasks.create_task(self._run_claim(claim, asked + claim.start_in, now + claim.start_in), name=f"poll of {claim.ref}")
+
+    async def _claim_now(self, scope: str, limit: int, rate: float) -> PollClaims:
+        """Claim polls from the store, which makes the claim even if its caller is cancelled: then it is kept to be returned."""
+        claim = self._store.claim_polls(scope, limit=limit, lease=_LEASE, max_per_second=rate)
+        self._claiming = asyncio.ensure_future(claim)
+        try:
+            claimed = await asyncio.shield(self._claiming)
+        except Exception:
+            self._claiming = None
+            raise
+        self._claiming = None
+        return claimed
 
     def _sleep(self) -> float:
         """Return the seconds until the next claim."""
@@ -275,10 +289,14 @@ class Poller:
 
     async def _return_claims(self) -> None:
         """Return the claims of the polls in flight, so that other processes can make them."""
-        self._results += [_returned(claim) for claim in self._in_flight.values()]
-        self._in_flight.clear()
         try:
             async with asyncio.timeout(_CLOSING):
+                if self._claiming is not None:
+                    claiming, self._claiming = self._claiming, None
+                    with suppress(StoreError):
+                        self._in_flight.update({claim.fence: claim for claim in (await claiming).claims})
+                self._results += [_returned(claim) for claim in self._in_flight.values()]
+                self._in_flight.clear()
                 await self._flush()
         except (StoreError, TimeoutError):
             logger.warning("Claims of polls could not be returned to the store. They expire in %.0f s.", _LEASE)

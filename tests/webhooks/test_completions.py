@@ -407,6 +407,30 @@ async def test_background_work_that_dies_is_logged_counted_and_started_again(cap
 
 
 @virtual_time
+@pytest.mark.parametrize("trouble", [False, True], ids=["granted", "failed"])
+async def test_polls_that_are_claimed_while_a_process_closes_are_left_to_the_others(trouble: bool) -> None:
+    class Slow(MemoryStore):
+        asked, go_on = asyncio.Event(), asyncio.Event()
+
+        async def claim_polls(self, scope: str, **options: Any) -> PollClaims:
+            claims = await super().claim_polls(scope, **options)
+            if claims.claims and not self.asked.is_set():
+                self.asked.set()
+                await self.go_on.wait()
+                if trouble:
+                    raise StoreError("the answer was lost")
+            return claims
+
+    store = Slow(clock=wall)
+    async with a_world(store=store):
+        await store.watch([a_ref("1")], poll_in=1.0, waiter="another process")
+        await store.asked.wait()
+        asyncio.get_running_loop().call_later(1.0, store.go_on.set)
+    claimed = await store.claim_polls("default", limit=1, lease=60, max_per_second=20)
+    assert [claim.ref.uid for claim in claimed.claims] == ([] if trouble else ["1"])
+
+
+@virtual_time
 async def test_background_work_that_keeps_dying_ends_every_wait() -> None:
     world = World(restarts=RestartPolicy(deaths=3), polling=PollPolicy(first_after=0.1, growth=1.0))
     async with world.completions:
