@@ -65,7 +65,8 @@ class Limiter:
 
     def ready_in(self) -> float:
         """Return the seconds until pause and rate let the next call start."""
-        return max(0.0, max(self.paused_until, self._next_start - self._tolerance) - loop_time())
+        starts_at = max(self.paused_until, self._next_start - self._tolerance)
+        return 0.0 if starts_at == -math.inf else max(0.0, starts_at - loop_time())
 
     async def wait(self, timeout: float = math.inf) -> bool:
         """Wait for pause, slot and rate in this order; return False if that takes more than `timeout` seconds.
