@@ -1,7 +1,7 @@
 """Breaker stores: they remember rejected and unanswered token requests, so that no client locks the account.
 
-EnKash locks an account after three failed attempts in a row, whoever makes them. So the state must outlive a client and, with
-`FileBreakerStore`, a process.
+EnKash locks an account after three failed attempts in a row, counted over all clients. So the state must outlive a client and,
+with `FileBreakerStore`, a process.
 """
 
 from __future__ import annotations

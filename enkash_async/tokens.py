@@ -1,8 +1,8 @@
 """Access tokens: one request serves all tasks, renewal comes before expiry, and no account is locked by too many requests.
 
-EnKash locks an account after three rejected token requests in a row, whoever sends them. So each request is marked in the breaker
-store, under the store's lock, before it is sent, and the answer replaces the mark: a rejection, a lost reply and a crash in
-between are visible to the next process.
+EnKash locks an account after three rejected token requests in a row, counted over all clients. So each request is marked in the
+breaker store, under the store's lock, before it is sent, and the answer replaces the mark: a rejection, a lost reply and a crash
+in between are visible to the next process.
 
 A redirect, an empty answer or a web page counts as no answer: it may come from a proxy, a login page or a wrong address, and if
 it counted as a rejection, it would stop all token requests until an operator empties the store.

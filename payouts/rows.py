@@ -1,4 +1,4 @@
-"""One row of a payout, whoever pays it: who gets what, and under which id."""
+"""One row of a payout, independent of the vendor: an id, a recipient and what is granted."""
 
 from __future__ import annotations
 

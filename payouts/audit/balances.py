@@ -79,9 +79,9 @@ class BalanceBooks:
     """Compare changes of balances with what was paid since the snapshot; safe for many recipients at once."""
 
     def __init__(
-        self, vendor: Balances, budget: RequestBudget, ledger: Ledger, coins: Mapping[str, int], clock: Callable[[], float]
+        self, balances: Balances, budget: RequestBudget, ledger: Ledger, coins: Mapping[str, int], clock: Callable[[], float]
     ) -> None:
-        self._vendor = vendor
+        self._balances = balances
         self._budget = budget
         self._ledger = ledger
         self._coins = coins
@@ -112,7 +112,7 @@ class BalanceBooks:
             return Counter({_NO_SNAPSHOT: in_scope})
         coins, at = before
         try:
-            now = await self._budget.call(partial(self._vendor.balance_of, recipient))
+            now = await self._budget.call(partial(self._balances.balance_of, recipient))
         except VendorError as problem:
             raise_if_fatal(problem)
             return Counter({str(problem): in_scope})

@@ -121,8 +121,8 @@ Owners: TypeAlias = "Callable[[Collection[str]], Awaitable[Mapping[str, KnownRow
 class Books:
     """Compare rows with the vendor's list of payments; safe for many recipients at once."""
 
-    def __init__(self, vendor: Lookups, budget: RequestBudget, owners: Owners, clock: Callable[[], float]) -> None:
-        self._vendor = vendor
+    def __init__(self, lookups: Lookups, budget: RequestBudget, owners: Owners, clock: Callable[[], float]) -> None:
+        self._lookups = lookups
         self._budget = budget
         self._owners = owners
         self._clock = clock
@@ -138,7 +138,7 @@ class Books:
         held: dict[str, Held] = {}
         try:
             for recipient in dict.fromkeys(row.entry.recipient for row in rows):
-                list_held = partial(self._vendor.list_held, recipient, before_page=self._budget.take)
+                list_held = partial(self._lookups.list_held, recipient, before_page=self._budget.take)
                 held |= {each.uid: each for each in await self._budget.call(list_held)}
         except VendorError as problem:
             raise_if_fatal(problem)
@@ -157,7 +157,7 @@ class Books:
         uid = row.entry.uid
         if uid is not None and uid not in held:
             try:
-                owned.append(await self._budget.call(partial(self._vendor.read_held, uid)))
+                owned.append(await self._budget.call(partial(self._lookups.read_held, uid)))
             except NotFound:
                 pass
             except VendorError as problem:

@@ -98,7 +98,7 @@ def _time(stepped_time: SteppedTime) -> None:
 def read(answer: Answer) -> Any:
     body = loads(answer.body)
     if "ok" not in body:
-        raise UnexpectedResponse("ok: expected a value, got none", path="ok")
+        raise UnexpectedResponse("ok is missing", path="ok")
     if body["ok"] is False:
         raise RequestRejected("the vendor says no", code="1")
     return body

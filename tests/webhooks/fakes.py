@@ -236,7 +236,7 @@ class FakeVendor:
 
     def parse_operation(self, ref: OperationRef, resource: Mapping[str, Any]) -> Operation:
         if resource.get("uid") != ref.uid or "amount" not in resource:
-            raise UnexpectedResponse("expected the whole thing, got a part")
+            raise UnexpectedResponse("data is incomplete")
         status = OperationStatus(resource["status"])
         return Thing(ref=ref, status=status, amount=resource["amount"], raw=resource, key=resource.get("key"))
 
