@@ -1,4 +1,7 @@
-"""Hostile peers in a process of their own: `python -m benchmarks._strangers KIND PORT CONNECTIONS plain|tls` prints "ready"."""
+"""Hostile peers in a process of their own.
+
+`python -m benchmarks._strangers KIND[,KIND...] PORT CONNECTIONS plain|tls` connects so many of each kind and prints "ready".
+"""
 
 from __future__ import annotations
 
@@ -79,15 +82,16 @@ async def _dribble(writer: asyncio.StreamWriter) -> None:
         writer.write(b"x")
 
 
-async def _main(kind: str, port: int, connections: int, over_tls: bool) -> None:
+async def _main(kinds: list[str], port: int, connections: int, over_tls: bool) -> None:
     os.nice(19)  # strangers stand for other machines: they must not slow down the caller that is measured
     resource.setrlimit(resource.RLIMIT_NOFILE, (4_096, max(4_096, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
-    tls = None
-    if over_tls and kind != "silent":
-        tls = ssl.create_default_context()
-        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     connected = asyncio.Semaphore(0)
-    tasks = [asyncio.create_task(_stay(kind, number, port, tls, connected)) for number in range(connections)]
+    tasks = []
+    for kind in kinds:
+        tls = context if over_tls and kind != "silent" else None
+        tasks += [asyncio.create_task(_stay(kind, number, port, tls, connected)) for number in range(connections)]
     for _ in tasks:
         await connected.acquire()
     print("ready", flush=True)
@@ -109,4 +113,4 @@ def strangers(kind: str, port: int, connections: int, *, tls: bool = False) -> I
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "tls"))
+    asyncio.run(_main(sys.argv[1].split(","), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "tls"))

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from types import FrameType
 from typing import Any
@@ -19,6 +20,7 @@ import aioresponses.core
 import pytest
 import pytest_asyncio
 from blockbuster import BlockBuster, blockbuster_ctx
+from coverage import Coverage
 from hypothesis import HealthCheck, settings
 
 from tests.stepped_time import SteppedTime
@@ -28,6 +30,9 @@ settings.register_profile("project", UNHURRIED, derandomize=True, max_examples=3
 settings.register_profile("soak", UNHURRIED, print_blob=True, max_examples=1000)
 settings.load_profile("project")
 
+_MEASURED_CASES = 2
+"""The cases of each test whose coverage is measured: most lines are reached by the first, and measuring doubles the time."""
+_FURTHER_CASE = pytest.StashKey[bool]()
 _COVERAGE_OF_PROCESSES: dict[str, str] = {}
 PACKAGES = ("rewards_core", "original_async", "enkash_async", "webhooks", "payouts")
 
@@ -42,6 +47,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = [item for item in items if item.get_closest_marker("soak")]
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if not item.get_closest_marker("soak")]
+    cases = Counter[str]()
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        cases[test] += 1
+        item.stash[_FURTHER_CASE] = cases[test] > _MEASURED_CASES
     items[:] = _slow_ones_first(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
@@ -56,6 +66,16 @@ def _slow_ones_first(items: list[pytest.Item], workers: int) -> list[pytest.Item
         ordered += mine + others[:end]
         del others[:end]
     return ordered + others
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    coverage = Coverage.current() if item.stash[_FURTHER_CASE] else None
+    if coverage is not None:
+        coverage.stop()
+    yield
+    if coverage is not None:
+        coverage.start()
 
 
 @pytest.hookimpl(tryfirst=True)

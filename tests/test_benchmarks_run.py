@@ -15,10 +15,12 @@ import benchmarks
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.name.startswith("_")]
+LONG = {"durable", "pending", "strangers"}
+"""Those that start a dozen processes; what they measure with has tests of its own."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.soak] * (name in LONG)) for name in MODULES])
 def test_benchmark_runs(name: str, tmp_path: Path) -> None:
     assert callable(importlib.import_module(f"benchmarks.{name}").run)
     command = [sys.executable, "-m", "benchmarks", name, "--quick", "--json", str(tmp_path / "rows.json")]

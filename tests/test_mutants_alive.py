@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 from pathlib import Path
@@ -41,5 +42,12 @@ def exists(test: str) -> bool:
     function = name.split("::")[-1].split("[")[0]
     if not (HERE.parent / path).exists():
         return False
-    beside = (HERE.parent / path).parent.rglob("*.py")  # a test class may inherit it from a contract beside it
-    return not name or any(re.search(rf"(def|class) {function}\b", other.read_text("utf-8")) for other in beside)
+    return not name or function in defined_in((HERE.parent / path).parent)  # a class may inherit it from a contract beside it
+
+
+@functools.cache
+def defined_in(folder: Path) -> frozenset[str]:
+    """Return the names of the functions and classes of a folder's modules."""
+    return frozenset(
+        name for path in folder.rglob("*.py") for name in re.findall(r"(?:def|class) (\w+)", path.read_text("utf-8"))
+    )

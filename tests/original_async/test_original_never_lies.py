@@ -257,7 +257,7 @@ async def test_what_a_call_is_told_agrees_with_the_vendors_books(soak: bool, mon
     let_product_sleep(lambda seconds: sleep(seconds / HASTE), monkeypatch)
     met: Counter[str] = Counter()
     for first in range(0, 60 if soak else 6, 6):
-        days = await asyncio.gather(*(bad_day(seed, payouts=400 if soak else 120) for seed in range(first, first + 6)))
+        days = await asyncio.gather(*(bad_day(seed, payouts=400 if soak else 60) for seed in range(first, first + 6)))
         met += sum(days, Counter())
     ways = {"Allocation", "OutcomeUnknown"}  # the others occur too, unless the machine is too slow for the timeouts
     faults = {"p503", "p503_after_commit", "p429", "drop_before_commit", "drop_after_commit", "slow_after_commit", "commit_late"}

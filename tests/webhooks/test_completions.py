@@ -136,13 +136,12 @@ async def test_an_operation_that_nobody_waits_for_is_looked_up_as_often_and_then
     async with a_world() as world:
         world.vendor.will("1", "pending")
         await world.deliver("1", status=None)
-        await asyncio.sleep(3 * 86_400)
+        await asyncio.sleep(6 * 3_600)
         gaps = [later - earlier for earlier, later in itertools.pairwise(world.vendor.read_times)]
         assert gaps[:8] == pytest.approx([1, 2, 4, 8, 15, 60, 96, 153.6], abs=0.1)
-        assert gaps[14:36] == pytest.approx([3_600] * 22, abs=0.1)
-        assert gaps[-1] == pytest.approx(86_400, abs=0.1)
+        assert gaps[14:] == pytest.approx([3_600] * 4, abs=0.1)
         world.vendor.will("1", "done")
-        await asyncio.sleep(86_400)
+        await asyncio.sleep(3_600)
         assert (await world.store.outcome(a_ref("1"))).status is OperationStatus.DONE
 
 

@@ -39,6 +39,8 @@ SLOWEST = ServerLimits(
     connections=2000,
     connections_per_peer=2000,
 )
+IMPATIENT = attrs.evolve(SLOWEST, answer_seconds=0.3)
+"""A peer that left is noticed so soon, because nothing is read from a connection while its request is being answered."""
 
 
 class Inbox(Receiver):
@@ -76,8 +78,16 @@ class Running:
         self.inbox = inbox
         self.port = port
 
-    async def connect(self, source: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self.port, local_addr=(source, 0))
+    async def connect(
+        self, source: str = "127.0.0.1", *, receive_buffer: int | None = None
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        client = socket.socket()
+        if receive_buffer is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client.setblocking(False)
+        client.bind((source, 0))
+        await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", self.port))
+        return await asyncio.open_connection(sock=client)
 
     async def until_closed(self, data: bytes, source: str = "127.0.0.1") -> bytes:
         """Send bytes, and return everything received until the server closes."""
@@ -448,8 +458,9 @@ async def test_a_gzip_bomb_is_never_decompressed() -> None:
 
 
 async def test_a_peer_that_reads_no_answers_is_aborted() -> None:
-    async with serving(attrs.evolve(SLOWEST, answer_seconds=0.3)) as running:
-        reader, writer = await running.connect()
+    async with serving(IMPATIENT) as running:
+        running.inbox.words = b"k" * 50_000
+        reader, writer = await running.connect(receive_buffer=4_096)
         cast("asyncio.Transport", writer.transport).pause_reading()
         while running.server.open_connections:
             writer.write(HEALTHY * 1000)
@@ -537,7 +548,7 @@ async def test_a_bug_is_answered_500_with_its_traceback_in_the_log(caplog: pytes
 
 
 async def test_a_disconnect_does_not_cancel_the_handler() -> None:
-    async with serving() as running:
+    async with serving(IMPATIENT) as running:
         running.inbox.go_on.clear()
         _, writer = await running.connect()
         writer.write(HEALTHY)
@@ -553,7 +564,7 @@ async def test_abandoned_requests_are_freed_without_the_garbage_collector() -> N
     gc.collect()
     gc.disable()
     try:
-        async with serving() as running:
+        async with serving(IMPATIENT) as running:
             running.inbox.go_on.clear()
             _, writer = await running.connect()
             writer.write(HEALTHY * 5)

@@ -20,9 +20,8 @@ from tests.webhooks.listener_process import KEY_ID, KEYS, SECRETS, SOURCE, deliv
 
 REPLAY = "events replay"
 
-pytestmark = pytest.mark.processes_are_measured
 
-
+@pytest.mark.processes_are_measured
 async def test_what_does_not_verify_is_refused_written_down_and_does_not_count(tmp_path: Path) -> None:
     body = body_of()
     valid = SOURCE.sign(body).partition(",")[2]
@@ -99,6 +98,7 @@ async def test_a_delivery_repeated_without_being_asked_for_is_compared_too(tmp_p
         assert await capture.ended() == 0
 
 
+@pytest.mark.processes_are_measured
 async def test_requests_elsewhere_and_of_other_kinds_are_told_and_do_not_count(tmp_path: Path) -> None:
     body = body_of()
     async with capturing(tmp_path, "--text") as capture, aiohttp.ClientSession() as session:
@@ -219,6 +219,7 @@ async def test_a_capture_beside_a_running_listener_keeps_events_in_its_store(tmp
         assert await capture.ended() == 0
 
 
+@pytest.mark.processes_are_measured
 async def test_a_body_that_is_too_long_or_breaks_off_is_told_without_it(tmp_path: Path) -> None:
     async with capturing(tmp_path, "--count", "0") as capture:
         assert await send(capture.url, chunks(b"x" * 300_000), signed(b"x")) == 413
@@ -236,6 +237,7 @@ async def test_a_body_that_is_too_long_or_breaks_off_is_told_without_it(tmp_path
     assert dict(written["headers"])["X-Odd"].encode("utf-8", "surrogateescape") == b"\xff\xfe"
 
 
+@pytest.mark.processes_are_measured
 async def test_what_events_say_and_what_changed_is_told_to_people(tmp_path: Path) -> None:
     two = json.dumps({"event": "reward.allocated", "data": {"allocations": [{"uid": "1"}, {"uid": "2"}]}}).encode()
     bodies = (b'{"event": "asset.minted", "data": {}}', b"no json", two, two, b"none")
@@ -259,6 +261,7 @@ async def test_a_capture_behind_a_proxy_listens_on_a_unix_socket(tmp_path: Path)
     assert not (tmp_path / "capture.sock").exists()
 
 
+@pytest.mark.processes_are_measured
 async def test_what_a_listener_warns_of_a_capture_warns_of_too(tmp_path: Path) -> None:
     (tmp_path / "a.keys").write_text(KEYS)
     (tmp_path / "a.keys").chmod(0o644)

@@ -33,8 +33,8 @@ from tests.webhooks.workers_kit import Workers, client, working
 from webhooks.store.records import EventState
 from webhooks.store.sqlite import SQLiteStore
 
-KILLS = 5
-KILLS_OF_SUPERVISORS = 3
+KILLS = 3
+KILLS_OF_SUPERVISORS = 2
 KILLS_IN_A_SOAK = 1_000
 KILLS_OF_SUPERVISORS_IN_A_SOAK = 100
 KILLS_AND_REMOVALS_IN_A_SOAK = 300

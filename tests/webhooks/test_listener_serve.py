@@ -31,8 +31,6 @@ from webhooks.cli.settings import ForwardSettings
 from webhooks.store.base import Subscriber
 from webhooks.store.sqlite import SQLiteStore
 
-pytestmark = pytest.mark.processes_are_measured
-
 
 async def kept(folder: Path) -> list[Any]:
     store = SQLiteStore(folder / "inbox.db")
@@ -191,6 +189,7 @@ async def test_only_allowed_tls_versions_are_accepted(tmp_path: Path) -> None:
             assert await post(session, listener.url, delivery("3")) == 200
 
 
+@pytest.mark.processes_are_measured
 async def test_health_is_public_and_metrics_need_the_token(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("a-token\n")
     options = ["--admin-host", "0.0.0.0", "--admin-token-file", "token"]
@@ -222,6 +221,7 @@ async def test_health_is_public_and_metrics_need_the_token(tmp_path: Path) -> No
         assert line in text
 
 
+@pytest.mark.processes_are_measured
 async def test_connections_to_the_admin_port_do_not_delay_deliveries(tmp_path: Path) -> None:
     program = (
         "-c",
@@ -400,6 +400,7 @@ async def test_a_delivery_with_only_a_uid_is_looked_up(tmp_path: Path) -> None:
             assert (outcome.ref.uid, outcome.status, outcome.via) == (uid, OperationStatus.FAILED, "webhook")
 
 
+@pytest.mark.processes_are_measured
 async def test_pending_operations_settle_by_polls_without_any_delivery(tmp_path: Path) -> None:
     async with OriginalSandbox(confirm=(0.0, 0.0), fail_rate=1.0) as sandbox:
         ref = OperationRef("default", "allocation", await create(sandbox.url))
@@ -497,6 +498,7 @@ async def test_two_listeners_share_a_store(tmp_path: Path) -> None:
         assert {each.event.ref.uid for each in await kept(tmp_path)} == {"1", "2"}
 
 
+@pytest.mark.processes_are_measured
 async def test_events_may_be_stored_in_memory(tmp_path: Path) -> None:
     async with running(tmp_path, "--store", "memory:") as listener, aiohttp.ClientSession() as session:
         assert await post(session, listener.url, delivery("1")) == 200
@@ -504,6 +506,7 @@ async def test_events_may_be_stored_in_memory(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.processes_are_measured
 async def test_a_full_disk_is_answered_503_until_space_is_free(tmp_path: Path) -> None:
     program = (
         "-c",
@@ -543,6 +546,7 @@ async def command(folder: Path, *arguments: str, env: dict[str, str] | None = No
     return process.returncode or 0, [json.loads(line) for line in out.splitlines()], err.decode()
 
 
+@pytest.mark.processes_are_measured
 async def test_the_command_line_changes_the_store_of_a_running_listener(tmp_path: Path, elsewhere: Any) -> None:
     elsewhere.answers = [500]
     options = ["--forward-to", elsewhere.url, "--forward-attempts", "1"]
@@ -620,6 +624,7 @@ async def test_a_wait_is_polled_by_the_listener_if_the_waiter_cannot(tmp_path: P
             assert 'webhooks_settled_total{via="poll"} 1.0' in (await get(listener.where["admin"] + "/metrics"))[1]
 
 
+@pytest.mark.processes_are_measured
 async def test_a_waiter_with_credentials_polls_the_vendor_itself(tmp_path: Path) -> None:
     async with OriginalSandbox(confirm=(0.0, 0.0)) as sandbox, running(tmp_path):
         uid = await create(sandbox.url)

@@ -8,7 +8,7 @@ import time
 from asyncio.subprocess import DEVNULL, PIPE
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -23,11 +23,20 @@ SENDERS = 4
 
 
 @asynccontextmanager
-async def strangers(kind: str, listener: ListenerProcess, count: int, over: str = "plain") -> AsyncIterator[None]:
-    """Run this many strangers against a listener, in their own process."""
+async def strangers(listener: ListenerProcess, count: int, *kinds: str, over: str = "plain") -> AsyncIterator[None]:
+    """Run this many strangers of each kind against a listener, in their own process."""
     port = listener.where["url"].rpartition(":")[2]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks._strangers", kind, port, str(count), over, cwd=ROOT, stdout=PIPE, stderr=DEVNULL
+        sys.executable,
+        "-m",
+        "benchmarks._strangers",
+        ",".join(kinds),
+        port,
+        str(count),
+        over,
+        cwd=ROOT,
+        stdout=PIPE,
+        stderr=DEVNULL,
     )
     try:
         assert process.stdout is not None
@@ -60,9 +69,7 @@ async def test_no_delivery_is_lost_or_refused_among_strangers(tmp_path: Path, so
     if over == "tls":
         options += ("--tls-cert", str(certificate_in(tmp_path)))
     async with running(tmp_path, *options) as listener:
-        async with AsyncExitStack() as stack:
-            for kind in KINDS:
-                await stack.enter_async_context(strangers(kind, listener, count // len(KINDS), over))
+        async with strangers(listener, count // len(KINDS), *KINDS, over=over):
             await asyncio.gather(*(send(listener.url, number) for number in range(SENDERS)))
             assert most_resident(listener) <= 200_000_000
         assert await listener.stop() == 0
@@ -73,7 +80,7 @@ async def test_no_delivery_is_lost_or_refused_among_strangers(tmp_path: Path, so
 async def test_an_unfinished_handshake_takes_little_memory(tmp_path: Path) -> None:
     async with running(tmp_path, "--tls-cert", str(certificate_in(tmp_path))) as listener:
         before = await resident(listener)
-        async with strangers("silent", listener, 250):
+        async with strangers(listener, 250, "silent"):
             assert await resident(listener) - before < 250 * 128_000
 
 

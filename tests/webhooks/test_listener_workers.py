@@ -26,8 +26,6 @@ from webhooks.cli.settings import ListenerSettings
 from webhooks.cli.sources import SourceSpec
 from webhooks.store.sqlite import SQLiteStore
 
-pytestmark = pytest.mark.processes_are_measured
-
 
 async def kept(folder: Path) -> set[str]:
     """Return the uids of the events in the store."""
@@ -91,6 +89,7 @@ async def test_the_admin_port_sums_worker_metrics_and_shows_the_store_once(tmp_p
             assert text.count(line) == 1, line
 
 
+@pytest.mark.processes_are_measured
 async def test_workers_share_the_polls(tmp_path: Path) -> None:
     async with OriginalSandbox(confirm=(0.0, 0.0)) as sandbox:
         env = {"ORIGINAL_API_KEY": API_KEY, "ORIGINAL_API_SECRET": API_SECRET, "ORIGINAL_BASE_URL": sandbox.url}
@@ -108,6 +107,7 @@ async def test_workers_share_the_polls(tmp_path: Path) -> None:
             assert 20 <= await workers.metric("webhooks_polls_total") < 40
 
 
+@pytest.mark.processes_are_measured
 async def test_the_counts_of_a_worker_remain_after_its_exit(tmp_path: Path) -> None:
     refused = 'webhooks_rejected_total{path="/webhooks/original",reason="missing"}'
     async with working(tmp_path) as workers, client() as session:
@@ -140,6 +140,7 @@ async def test_it_is_ready_while_one_worker_is_and_names_the_others(tmp_path: Pa
             pass
 
 
+@pytest.mark.processes_are_measured
 async def test_keys_are_reloaded_by_all_workers_or_by_none(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("first:one_secret_of_this_length\n")
@@ -192,7 +193,7 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
 async def test_replaced_workers_break_no_connection_and_leave_nothing_unanswered(
     tmp_path: Path, authority: trustme.CA, how: str, soak: bool
 ) -> None:
-    times = 50 if soak else 4
+    times, pause = (50, 0.0) if soak else (2, 0.02)
     broken: list[str] = []
     answered: list[str] = []
     over = asyncio.Event()
@@ -215,6 +216,7 @@ async def test_replaced_workers_break_no_connection_and_leave_nothing_unanswered
                     answered.append(uid)
                 except (aiohttp.ClientError, OSError) as problem:
                     broken.append(repr(problem))
+                await asyncio.sleep(pause)  # leaves the new workers time to start
 
     async with working(tmp_path, *options) as workers:
         async with asyncio.TaskGroup() as group:
@@ -420,6 +422,7 @@ async def test_a_listener_that_cannot_start_says_why_in_its_last_line(tmp_path: 
     assert ended[1].startswith("could not start: ") == (code == 7)
 
 
+@pytest.mark.processes_are_measured
 async def test_if_one_worker_cannot_start_the_others_exit_too(tmp_path: Path) -> None:
     path = in_workers(
         tmp_path, "import os", "try: os.close(os.open('first', os.O_CREAT | os.O_EXCL))", "except FileExistsError: os._exit(9)"

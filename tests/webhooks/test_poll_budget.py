@@ -22,7 +22,7 @@ from webhooks.store.records import PollClaims, PollPermit
 RATE = 20
 SOON = PollPolicy(first_after=0.5, growth=1.0, max_interval=1.0, max_per_second=RATE)
 CROWD = [str(number) for number in range(500)]
-processes = pytest.mark.parametrize("processes", [1, 2, 4])
+processes = pytest.mark.parametrize("processes", [1, 4])
 
 
 def most_in_a_second(times: Sequence[float]) -> int:
@@ -226,11 +226,11 @@ async def test_of_a_vendor_that_refuses_one_operation_at_a_time_is_asked_about_u
     vendor = a_vendor(Unauthorized("no", status=401))
     vendor.latency = 3.0
     async with several(processes, vendor):
-        await asyncio.sleep(600)
+        await asyncio.sleep(300)
         after = [time for time in vendor.read_times if time > 10]
-        assert len(after) <= 4
+        assert len(after) <= 3
         for uid in CROWD:
             vendor.will(uid, "pending")
-        await asyncio.sleep(600)
-        assert most_in_a_second([time for time in vendor.read_times if time > 700]) >= RATE - 1
+        await asyncio.sleep(240)
+        assert most_in_a_second([time for time in vendor.read_times if time > 440]) >= RATE - 1
     assert most_in_a_second(vendor.read_times) <= RATE + 1

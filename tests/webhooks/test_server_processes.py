@@ -26,7 +26,9 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 PATH = "/webhooks/original"
 CONNECTIONS = 12
-WORKERS = 4
+WORKERS = 3
+PAUSE = 0.03
+"""Seconds after which a connection sends its next delivery, so that servers have time to start."""
 UNHURRIED = "600"
 """Seconds after which a server may consider one of its processes stuck."""
 
@@ -210,6 +212,7 @@ class Load:
                     self.acknowledged.add(uid)
                 async with self._changed:
                     self._changed.notify_all()
+                await asyncio.sleep(PAUSE)
         finally:
             connection.close()
 
@@ -246,7 +249,7 @@ async def test_uvicorn_workers_store_and_handle_what_they_acknowledge(tmp_path: 
     async with serving(tmp_path, heard, listening, *uvicorn(listening)) as server:
         async with load.running():  # from the start on: the first deliveries wait for the first worker
             await heard.more(up=WORKERS)
-            await load.more(400)
+            await load.more(100)
         await end(server, heard, load)
         assert len(set(heard.said["up"])) == WORKERS
         assert sorted(heard.said["down"]) == sorted(heard.said["up"])
