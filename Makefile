@@ -41,7 +41,8 @@ contracts: $(STAMP)
 unit: $(STAMP)
 	@tests/install_system_parts.sh
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report= $(PYTEST_ARGS)
+	$(BIN)/python -m coverage run -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --fail-under=95
 	$(BIN)/python -m coverage report --fail-under=100 --include='$(EXACT)'
 
@@ -54,7 +55,7 @@ floor: ## test on the lowest declared versions of dependencies
 	$(FLOOR)/bin/python -m pip freeze --exclude-editable > $(FLOOR)/lowest.txt
 	$(UV) --constraint $(FLOOR)/lowest.txt --editable '.[test]'
 	@cat $(FLOOR)/lowest.txt
-	$(FLOOR)/bin/python -m pytest -n $(WORKERS) --dist worksteal --no-cov $(PYTEST_ARGS) $(FLOOR_TESTS)
+	$(FLOOR)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) $(FLOOR_TESTS)
 
 soak: $(STAMP) ## run the long versions of the tests
 	@tests/install_system_parts.sh --soak

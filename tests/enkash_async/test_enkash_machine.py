@@ -170,5 +170,5 @@ class CoinsMachine(RuleBasedStateMachine):
         assert self.sandbox.token_rejections == 0
 
 
-CoinsMachine.TestCase.settings = settings(stateful_step_count=25)
+CoinsMachine.TestCase.settings = settings(stateful_step_count=25, max_examples=settings().max_examples // 4)
 TestCoins = CoinsMachine.TestCase
