@@ -30,7 +30,7 @@ settings.register_profile("project", UNHURRIED, derandomize=True, max_examples=3
 settings.register_profile("soak", UNHURRIED, print_blob=True, max_examples=1000)
 settings.load_profile("project")
 
-_MEASURED_CASES = 2
+_MEASURED_CASES = 20
 """The cases of each test whose coverage is measured: most lines are reached by the first, and measuring doubles the time."""
 _FURTHER_CASE = pytest.StashKey[bool]()
 _COVERAGE_OF_PROCESSES: dict[str, str] = {}

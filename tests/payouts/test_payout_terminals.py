@@ -211,8 +211,9 @@ async def lead(folder: Path) -> None:
         await ledger.transact(lambda database: record_absent(database, [unknown.number], time.now + 60))
         await ledger.move(sent[4], State.MISMATCH, uid="uid-9", problem="another amount")
     async with Ledger(folder / "payouts.db", vendor="enkash", campaign="holi-2026", clock=time) as ledger:
-        for entry in (await ledger.plan([coin_row(f"c{number}") for number in range(1200)]))[:1100]:
-            await ledger.move(await ledger.move(entry, State.SENT), State.DONE, settled_by="reply")
+        planned = await ledger.plan([coin_row(f"c{number}") for number in range(1200)])
+        sent = await ledger.move_each([(entry, State.SENT, {}) for entry in planned[:1100]])
+        await ledger.move_each([(entry, State.DONE, {"settled_by": "reply"}) for entry in sent])
 
 
 def test_status_reads_well_on_eighty_columns(call: Call, folder: Path) -> None:

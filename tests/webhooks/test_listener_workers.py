@@ -409,8 +409,6 @@ def in_workers(folder: Path, *lines: str) -> str:
     ("code", "options"),
     [
         (7, ("--store", "sqlite:///missing/inbox.db")),
-        (2, ("--forward-to", "http://user:pw@127.0.0.1/")),
-        (7, ("--host", "203.0.113.1")),
         (2, ("--keys-file", "missing")),
         (7, ("--unix", "taken")),
     ],
