@@ -193,7 +193,7 @@ class Payer(Protocol):
 
     @property
     def name(self) -> str:
-        """The vendor's name, as in `Ledger(vendor=...)`."""
+        """The vendor whose rows it pays, as in `Ledger(vendor=...)`: `"original"` or `"enkash"`."""
         ...
 
     @property

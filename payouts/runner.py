@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Self
 
 from payouts.ledger.base import RunLedger
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from payouts.payer import Payer
+    from payouts.rows import Row
     from payouts.source.groups import Rows
     from payouts.states import Entry
     from payouts.vendors.payers import Client
@@ -31,7 +32,7 @@ _MAX_UNREAD = 1_000
 
 
 def run_payouts(
-    rows: Rows,
+    rows: Iterable[Row] | AsyncIterable[Row],
     *,
     client: Client,
     completions: Completions | None = None,
@@ -53,7 +54,8 @@ def run_payouts(
             nor with `RunOptions(wait=False)`.
         ledger: An open ledger of the same vendor.
         options: How to go about it.
-        may_repeat: Whether a vendor without a look-up is known to pay a repeated key only once.
+        may_repeat: Of an `EnkashClient`: whether EnKash is known to pay a repeated request id only once. Other clients and
+            payers know by themselves.
 
     Raises:
         TypeError: an argument is of another type.

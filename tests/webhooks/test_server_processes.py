@@ -256,7 +256,7 @@ async def test_uvicorn_workers_store_and_handle_what_they_acknowledge(tmp_path: 
     await everything_was_kept_and_handled(tmp_path, load, heard.ran)
 
 
-@pytest.mark.parametrize("preload", [True, False], ids=["preload", "each for itself"])
+@pytest.mark.parametrize("preload", [True, pytest.param(False, marks=pytest.mark.soak)], ids=["preload", "each for itself"])
 async def test_gunicorn_replaces_all_its_workers_at_once(
     tmp_path: Path, listening: socket.socket, preload: bool, times: int
 ) -> None:

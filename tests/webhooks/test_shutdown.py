@@ -26,7 +26,7 @@ from webhooks.ingress.signals import close_on_signal
 ROOT = Path(__file__).parents[2]
 
 
-@pytest_asyncio.fixture(params=list(KINDS))
+@pytest_asyncio.fixture
 async def server(request: pytest.FixtureRequest) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """A running server of `waiting_server`, and its URL."""
     process = await asyncio.create_subprocess_exec(
@@ -41,7 +41,9 @@ async def server(request: pytest.FixtureRequest) -> AsyncIterator[tuple[asyncio.
         await process.wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("server", "number"), [*((kind, signal.SIGTERM) for kind in KINDS), ("aiohttp", signal.SIGINT)], indirect=["server"]
+)
 async def test_open_waits_are_answered_and_do_not_hold_up_the_server(
     server: tuple[asyncio.subprocess.Process, str], number: signal.Signals
 ) -> None:
