@@ -15,8 +15,8 @@ import benchmarks
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.name.startswith("_")]
-LONG = {"durable", "imports", "pending", "polls", "strangers"}
-"""Those that start a dozen processes; what they measure with has tests of its own."""
+LONG = {"durable", "imports", "payouts", "pending", "polls", "strangers"}
+"""Those that start many processes or poll as fast as they can; what they measure with has tests of its own."""
 
 
 @pytest.mark.slow

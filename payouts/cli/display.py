@@ -116,6 +116,7 @@ class MovingLine:
             *moving_line(output, "speed"),
             console=output.console,
             auto_refresh=False,
+            get_time=clock,
         )
         self._task = self._bar.add_task("", total=None, speed="")
         self._progress: Progress | None = None

@@ -408,7 +408,7 @@ async def test_pending_operations_settle_by_polls_without_any_delivery(tmp_path:
         await before.add_pending([ref], poll_in=0.0)
         await before.aclose()
         options = ["--poll-first-after", "0.1"]
-        async with running(tmp_path, *options, env=credentials(sandbox)) as listener, listening_to(tmp_path) as ear:
+        async with listening_to(tmp_path) as ear, running(tmp_path, *options, env=credentials(sandbox)) as listener:
             outcome = await ear.outcome()
             assert (outcome.ref, outcome.status, outcome.via) == (ref, OperationStatus.FAILED, "poll")
             assert 'webhooks_settled_total{via="poll"} 1.0' in (await get(listener.where["admin"] + "/metrics"))[1]
