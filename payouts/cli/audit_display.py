@@ -38,6 +38,7 @@ class AuditDisplay:
             *moving_line(output, "told"),
             console=output.console,
             auto_refresh=False,
+            get_time=clock,
             transient=True,
             disable=output.as_json or not output.console.is_terminal,  # it would leave an empty line in a file
         )
