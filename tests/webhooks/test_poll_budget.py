@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
@@ -186,6 +187,8 @@ async def test_long_listings_hold_off_neither_what_is_urgent_nor_each_other() ->
         await leave(*listing)
     assert now() - 20 <= len(vendor.look_ups) + len(vendor.reads) + 5
     assert {keys[0] for _, keys in vendor.look_ups} == {f"{place} {number}" for place in range(2) for number in range(3)}
+    requests = Counter(keys[0].partition(" ")[0] for _, keys in vendor.look_ups)
+    assert min(requests["0"], requests["1"]) >= requests.total() / 3
     assert most_in_a_second(vendor.read_times + vendor.look_up_times) <= 2
 
 
