@@ -81,7 +81,7 @@ async def test_an_unfinished_handshake_takes_little_memory(tmp_path: Path) -> No
     async with running(tmp_path, "--tls-cert", str(certificate_in(tmp_path))) as listener:
         before = await resident(listener)
         async with strangers(listener, 250, "silent"):
-            assert await resident(listener) - before < 250 * 128_000
+            assert await resident(listener) - before < 250 * 90_000
 
 
 async def resident(listener: ListenerProcess) -> int:
