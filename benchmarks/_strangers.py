@@ -85,12 +85,14 @@ async def _dribble(writer: asyncio.StreamWriter) -> None:
 async def _main(kinds: list[str], port: int, connections: int, over_tls: bool) -> None:
     os.nice(19)  # strangers stand for other machines: they must not slow down the caller that is measured
     resource.setrlimit(resource.RLIMIT_NOFILE, (4_096, max(4_096, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context = None
+    if over_tls:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     connected = asyncio.Semaphore(0)
     tasks = []
     for kind in kinds:
-        tls = context if over_tls and kind != "silent" else None
+        tls = None if kind == "silent" else context
         tasks += [asyncio.create_task(_stay(kind, number, port, tls, connected)) for number in range(connections)]
     for _ in tasks:
         await connected.acquire()

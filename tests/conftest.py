@@ -10,7 +10,7 @@ import shutil
 import signal
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from types import FrameType
 from typing import Any
 from unittest.mock import Mock
@@ -69,13 +69,15 @@ def _slow_ones_first(items: list[pytest.Item], workers: int) -> list[pytest.Item
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     coverage = Coverage.current() if item.stash[_FURTHER_CASE] else None
     if coverage is not None:
         coverage.stop()
-    yield
-    if coverage is not None:
-        coverage.start()
+    try:
+        return (yield)
+    finally:
+        if coverage is not None:
+            coverage.start()
 
 
 @pytest.hookimpl(tryfirst=True)
