@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
+import importlib
 import importlib.util
-import re
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +37,12 @@ def test_every_fault_still_has_its_place() -> None:
 
 
 def exists(test: str) -> bool:
-    path, _, name = test.partition("::")
-    function = name.split("::")[-1].split("[")[0]
-    if not (HERE.parent / path).exists():
+    path, *names = test.partition("[")[0].split("::")
+    module = path.removesuffix(".py").replace("/", ".")
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError:
         return False
-    return not name or function in defined_in((HERE.parent / path).parent)  # a class may inherit it from a contract beside it
-
-
-@functools.cache
-def defined_in(folder: Path) -> frozenset[str]:
-    """Return the names of the functions and classes of a folder's modules."""
-    return frozenset(
-        name for path in folder.rglob("*.py") for name in re.findall(r"(?:def|class) (\w+)", path.read_text("utf-8"))
-    )
+    for name in names:
+        found = getattr(found, name, None)
+    return found is not None
