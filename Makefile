@@ -8,6 +8,8 @@ UV := .venv-uv/bin/python -m uv pip install --quiet --python $(FLOOR)/bin/python
 FLOOR_TESTS ?= tests/original_async tests/enkash_async tests/rewards_core tests/webhooks tests/payouts tests/test_command_lines.py tests/test_option_messages.py tests/test_finite_options.py tests/test_import_cost.py
 EXACT = rewards_core/http/calls.py,rewards_core/backoff.py,rewards_core/http/transport.py,original_async/signature.py,enkash_async/tokens.py,webhooks/receiver.py,webhooks/completions.py,payouts/ledger/sqlite.py,payouts/ledger/writer.py
 
+unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes would each compile what they import
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts unit floor soak mutants bench clean
 
