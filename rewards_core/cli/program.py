@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import import_module
 from inspect import unwrap
 from types import NoneType, UnionType
@@ -143,14 +144,7 @@ class Program:
     def load(self, name: str, command: type[TyperCommand] | None = None, group: type[TyperGroup] | None = None) -> Any:
         """Import a command and return what typer makes of it, with these classes: a command, or a group of them."""
         module, _, attribute = self.commands[name][0].partition(":")
-        found = getattr(import_module(module), attribute)
-        if not isinstance(found, typer.Typer):
-            found, function = typer.Typer(add_completion=False), found
-            found.command(name)(function)
-        for info in found.registered_commands:
-            info.cls = command
-        found.info.cls = group
-        return get_command(found)
+        return _as_command(getattr(import_module(module), attribute), name, command, group)
 
     def options(self) -> Iterator[tuple[str, dict[str, OptionSpec]]]:
         """Yield the words of each command, such as `events list`, with its options; this imports all commands."""
@@ -159,6 +153,17 @@ class Program:
             members = getattr(loaded, "commands", None)
             for words, command in {name: loaded}.items() if members is None else members.items():
                 yield (name if members is None else f"{name} {words}"), option_specs(command)
+
+
+@cache  # typer evaluates every annotation, and later makes a validator for each
+def _as_command(found: Any, name: str, command: type[TyperCommand] | None, group: type[TyperGroup] | None) -> Any:
+    if not isinstance(found, typer.Typer):
+        found, function = typer.Typer(add_completion=False), found
+        found.command(name)(function)
+    for info in found.registered_commands:
+        info.cls = command
+    found.info.cls = group
+    return get_command(found)
 
 
 def command_group(help: str) -> typer.Typer:  # noqa: A002
