@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,6 +62,8 @@ def command_line(program: Program, *, help: str, exit_codes: Mapping[Exit, str])
 
 def _show_version(context: typer.Context, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
+        from importlib import metadata  # noqa: PLC0415 - it takes time
+
         typer.echo(f"{context.find_root().info_name} {metadata.version('rewards-async')}")
         raise typer.Exit
 
