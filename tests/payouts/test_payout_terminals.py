@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -216,8 +217,16 @@ async def lead(folder: Path) -> None:
         await ledger.move_each([(entry, State.DONE, {"settled_by": "reply"}) for entry in sent])
 
 
-def test_status_reads_well_on_eighty_columns(call: Call, folder: Path) -> None:
-    asyncio.run(lead(folder))
+@pytest.fixture(scope="module")
+def led(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with that ledger, to be copied."""
+    made = tmp_path_factory.mktemp("led")
+    asyncio.run(lead(made))
+    return made
+
+
+def test_status_reads_well_on_eighty_columns(call: Call, folder: Path, led: Path) -> None:
+    shutil.copytree(led, folder, dirs_exist_ok=True)
     eighty = {"COLUMNS": "80"}
     shown = call("status", "--text", "--campaign=diwali-2026", env=eighty).stdout
     said("status: amounts of 40 digits on 80 columns", shown)
@@ -229,21 +238,21 @@ def test_status_reads_well_on_eighty_columns(call: Call, folder: Path) -> None:
     said("status: a row", call("status", "r5", "--text", "--campaign=diwali-2026", env=eighty).stdout)
 
 
-def test_status_says_what_it_leaves_out(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asyncio.run(lead(folder))
+def test_status_says_what_it_leaves_out(call: Call, folder: Path, led: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(led, folder, dirs_exist_ok=True)
     monkeypatch.setattr("payouts.report.figures.MAX_ITEMS", 1)
     assert "rows of other rewards, not listed: 1\n" in call("status", "--text", "--campaign=diwali-2026").stdout
 
 
-def test_programs_read_plain_amounts(call: Call, folder: Path) -> None:
-    asyncio.run(lead(folder))
+def test_programs_read_plain_amounts(call: Call, folder: Path, led: Path) -> None:
+    shutil.copytree(led, folder, dirs_exist_ok=True)
     first, *rows = records(call("status", "--campaign=diwali-2026", "--all"))
     assert first["sums"][REWARD]["done"] == str(int(LARGE) + 1234567) + ".50"
     assert {row["amount"] for row in rows} == {LARGE, "1234567.50", "1.50"}
 
 
-def test_a_ledger_of_several_campaigns_lists_them(call: Call, folder: Path) -> None:
-    asyncio.run(lead(folder))
+def test_a_ledger_of_several_campaigns_lists_them(call: Call, folder: Path, led: Path) -> None:
+    shutil.copytree(led, folder, dirs_exist_ok=True)
     result = call("status")
     assert result.exit_code == 0
     tokens, coins = records(result)
@@ -264,16 +273,16 @@ def test_a_ledger_of_several_campaigns_lists_them(call: Call, folder: Path) -> N
     assert (alone["event"], alone["campaign"]) == ("status", "holi-2026")
 
 
-def test_status_of_nothing_is_an_error(call: Call, folder: Path) -> None:
+def test_status_of_nothing_is_an_error(call: Call, folder: Path, led: Path) -> None:
     assert call("status").exit_code == 7
-    asyncio.run(lead(folder))
+    shutil.copytree(led, folder, dirs_exist_ok=True)
     assert call("status", "--campaign=other").exit_code == 5
     assert call("status", "r1").exit_code == 2  # in which of the campaigns?
     assert call("status", "r99", "--campaign=diwali-2026").exit_code == 5
 
 
-def test_what_a_report_says_may_be_read_as_text_or_json(call: Call, folder: Path) -> None:
-    asyncio.run(lead(folder))
+def test_what_a_report_says_may_be_read_as_text_or_json(call: Call, folder: Path, led: Path) -> None:
+    shutil.copytree(led, folder, dirs_exist_ok=True)
     where = ("--campaign=diwali-2026", "--out=r.html", "--results=r.csv")
     assert [record["path"] for record in records(call("report", "--json", *where))] == ["r.html", "r.csv"]
     said("report: two files", call("report", "--text", *where).stdout)
