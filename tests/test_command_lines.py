@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
@@ -39,6 +40,20 @@ def process(module: str, *arguments: str, **variables: str) -> subprocess.Comple
         text=True,
         check=False,
     )
+
+
+def in_process(
+    module: str, *arguments: str, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], **variables: str
+) -> str:
+    """Run a program's entry point, and return what it says before it ends well."""
+    patch.setattr(sys, "argv", [LINES[module][0].name, *arguments])
+    for name, value in variables.items():
+        patch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        import_module(f"{module}.__main__").main()
+    said = capsys.readouterr()
+    assert (ended.value.code or 0, said.err) == (0, "")
+    return said.out
 
 
 def arguments(program: Program, words: str) -> list[str]:
@@ -91,10 +106,12 @@ def test_the_help_says_once_how_variables_and_files_set_options(module: str) -> 
 
 @pytest.mark.parametrize("module", LINES)
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_can_be_shown_for_each_shell(module: str, shell: str) -> None:
-    done = process(module, "--show-completion", shell, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
-    assert done.returncode == 0
-    assert f"{LINES[module][0].variable('COMPLETE')}=complete_{shell}" in done.stdout
+def test_completion_can_be_shown_for_each_shell(
+    module: str, shell: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = (module, "--show-completion", shell)
+    shown = in_process(*typed, patch=monkeypatch, capsys=capsys, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert f"{LINES[module][0].variable('COMPLETE')}=complete_{shell}" in shown
 
 
 @pytest.mark.parametrize(
@@ -109,7 +126,9 @@ def test_completion_can_be_shown_for_each_shell(module: str, shell: str) -> None
         ("payouts", "run --vendor o", {"original"}),
     ],
 )
-def test_a_shell_completes_commands_options_and_their_words(module: str, words: str, expected: set[str]) -> None:
+def test_a_shell_completes_commands_options_and_their_words(
+    module: str, words: str, expected: set[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     program = LINES[module][0]
     typed = f"{program.name} {words}"
     variables = {
@@ -118,9 +137,7 @@ def test_a_shell_completes_commands_options_and_their_words(module: str, words: 
         "COMP_CWORD": str(len(typed.split(" ")) - 1),
         program.variable("config"): "missing.toml",  # nothing is read before the command is run
     }
-    done = process(module, **variables)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert set(done.stdout.split()) == expected
+    assert set(in_process(module, patch=monkeypatch, capsys=capsys, **variables).split()) == expected
 
 
 @pytest.mark.parametrize(("module", "words", "spec"), OPTIONS, ids=lambda each: getattr(each, "name", each))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -17,17 +18,10 @@ import payouts
 import payouts.cli
 import webhooks
 import webhooks.cli
+from tests.test_command_lines import begun
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"aiohttp", "jwt", "cattrs", "original_async.client", "enkash_async.client"}
-ROWS = """
-import asyncio, sys
-from pathlib import Path
-from payouts import Ledger
-async def make():
-    async with Ledger(Path(sys.argv[1]), vendor="enkash", campaign="diwali"): pass
-asyncio.run(make())
-"""
 
 
 def imported(program: str, *arguments: str) -> set[str]:
@@ -53,7 +47,7 @@ def test_the_help_of_a_command_line_imports_no_client_and_none_of_its_commands(p
 @pytest.mark.parametrize("arguments", ["status", "status --json", "decisions", "report --help"])
 def test_a_command_that_only_reads_the_ledger_imports_no_client(tmp_path: Path, arguments: str) -> None:
     ledger = tmp_path / "payouts.db"
-    subprocess.run([sys.executable, "-c", ROWS, str(ledger)], cwd=ROOT, check=True)
+    asyncio.run(begun(ledger))
     found = imported("from payouts.__main__ import main; main()", *arguments.split(), "--ledger", str(ledger))
     assert "payouts.ledger.reader" in found
     assert found.isdisjoint({*HEAVY, "webhooks.completions", "rich.progress"})
