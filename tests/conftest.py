@@ -32,7 +32,7 @@ settings.load_profile("project")
 
 _MEASURED_CASES = 20
 """The cases of each test whose coverage is measured: most lines are reached by the first, and measuring doubles the time."""
-_FURTHER_CASE = pytest.StashKey[bool]()
+_NOT_MEASURED = pytest.StashKey[bool]()
 _COVERAGE_OF_PROCESSES: dict[str, str] = {}
 PACKAGES = ("rewards_core", "original_async", "enkash_async", "webhooks", "payouts")
 
@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         test = item.nodeid.partition("[")[0]
         cases[test] += 1
-        item.stash[_FURTHER_CASE] = cases[test] > _MEASURED_CASES
+        item.stash[_NOT_MEASURED] = cases[test] > _MEASURED_CASES or item.get_closest_marker("repeats_itself") is not None
     items[:] = _slow_ones_first(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
@@ -70,7 +70,7 @@ def _slow_ones_first(items: list[pytest.Item], workers: int) -> list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    coverage = Coverage.current() if item.stash[_FURTHER_CASE] else None
+    coverage = Coverage.current() if item.stash[_NOT_MEASURED] else None
     if coverage is not None:
         coverage.stop()
     try:

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from payouts.cli import app as payouts
 from webhooks.cli import app as webhooks
 
+pytestmark = pytest.mark.repeats_itself
+
 RUN = ["run", "none.csv", "--vendor=original", "--campaign=c"]
 SERVE = ["serve", "--source=/a"]
 

@@ -23,6 +23,8 @@ from webhooks.cli import PROGRAM as LISTENER
 from webhooks.cli import app as webhooks
 from webhooks.store.sqlite import SQLiteStore
 
+pytestmark = pytest.mark.repeats_itself
+
 NUMBERS = ("-1", "1e-300", "1e308", "9" * 30)
 TEXTS = ("", "a b", "/proc/nowhere/é")
 NOWHERE = "http://127.0.0.1:9/"

@@ -168,6 +168,7 @@ async def test_where_the_vendor_rejects_a_request_id_a_lost_reply_stays_unknown(
         assert await client.get_balance("EKQZVMQK") == 6
 
 
+@pytest.mark.repeats_itself
 async def test_a_thousand_concurrent_callers_make_one_token_request(sandbox: EnkashSandbox, client: EnkashClient) -> None:
     balances = await asyncio.gather(*(client.get_balance("EK1") for _ in range(1000)))
 
@@ -190,6 +191,7 @@ async def test_a_hanging_token_endpoint_keeps_nobody_waiting_while_the_old_token
     assert sandbox.token_requests == 2
 
 
+@pytest.mark.repeats_itself
 @pytest.mark.slow
 async def test_a_token_that_ends_in_the_middle_fails_none_of_thousands_of_calls(time: SteppedTime, soak: bool) -> None:
     count, done = (10_000 if soak else 2_000), 0

@@ -18,6 +18,8 @@ from rewards_core.errors import ConnectFailed, OutcomeUnknown, RateLimited, Unau
 from tests.enkash_async.enkash_kit import outcome
 from tests.stepped_time import DAY, SteppedTime
 
+pytestmark = pytest.mark.repeats_itself
+
 T = TypeVar("T")
 
 FATES = st.sampled_from(["lost", "crash", "never left", "429", "answered"])

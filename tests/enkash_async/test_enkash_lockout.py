@@ -20,6 +20,8 @@ from tests.enkash_async.enkash_kit import outcome
 from tests.stepped_time import DAY, SteppedTime
 from vendor_sandboxes import EnkashSandbox
 
+pytestmark = pytest.mark.repeats_itself
+
 TOKEN_PATH = "/oauth/token"
 New = Callable[..., EnkashClient]
 

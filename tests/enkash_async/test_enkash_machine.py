@@ -17,6 +17,8 @@ from rewards_core.errors import OutcomeUnknown, RequestRejected
 from tests.stepped_time import SteppedTime
 from vendor_sandboxes import EnkashSandbox
 
+pytestmark = pytest.mark.repeats_itself
+
 T = TypeVar("T")
 
 NAMES = st.sampled_from(["REFERRAL_EVENT", "MEAL_CARD_PAYMENT"])

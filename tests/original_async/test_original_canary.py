@@ -88,6 +88,7 @@ async def echo_url(hanging: asyncio.Event) -> AsyncIterator[str]:
     await runner.cleanup()
 
 
+@pytest.mark.repeats_itself
 async def test_no_secret_shows_anywhere(
     echo_url: str, hanging: asyncio.Event, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

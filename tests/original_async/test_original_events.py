@@ -571,6 +571,7 @@ def written(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
+@pytest.mark.repeats_itself
 @given(
     st.one_of(
         st.binary(),
@@ -590,6 +591,7 @@ def test_parse_is_total(raw: bytes) -> None:
     assert event.resource is None or (not event.also and event.ref and event.resource["uid"] == event.ref.uid)
 
 
+@pytest.mark.repeats_itself
 @given(names, contents)
 def test_attempts_of_whatever_event_have_one_identity(name: str, data: dict[str, Any]) -> None:
     content = {"event": name, "event_time": TIME, "data": data}

@@ -250,6 +250,7 @@ async def bad_day(seed: int, payouts: int) -> Counter[str]:
     return Counter(type(end.result).__name__ for end in ends) + Counter(day.sandbox.plan.counts)
 
 
+@pytest.mark.repeats_itself
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 async def test_what_a_call_is_told_agrees_with_the_vendors_books(soak: bool, monkeypatch: pytest.MonkeyPatch) -> None:

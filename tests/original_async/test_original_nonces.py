@@ -355,6 +355,7 @@ SEQUENCES = [[*faults, "none"] for times in range(3) for faults in itertools.pro
 """What happens to a call that is made three times at most, until nothing does."""
 
 
+@pytest.mark.repeats_itself
 @pytest.mark.parametrize("mode", ["reject", "replay"])
 @pytest.mark.parametrize("lag", [0.0, 1.0, 600.0])
 async def test_no_sequence_of_faults_pays_twice_or_denies_a_payout(

@@ -142,6 +142,7 @@ def interrupting(vendor: OriginalSandbox, *numbers: int, user: str = "user-r005"
     vendor.state.by_user["allocation"] = Lists(vendor.state.by_user["allocation"])
 
 
+@pytest.mark.repeats_itself
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_audit_keeps_what_it_has_compared(
     call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str], number: int

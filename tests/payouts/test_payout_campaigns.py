@@ -441,6 +441,7 @@ def paid(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.repeats_itself
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     cells=st.tuples(*[st.sampled_from(sorted(SPELLINGS | HARMLESS))] * 3),

@@ -110,6 +110,7 @@ def total(amounts: Iterator[str]) -> Decimal:
     return exact
 
 
+@pytest.mark.repeats_itself
 @pytest.mark.timeout(3600)
 @pytest.mark.slow
 @pytest.mark.parametrize(

@@ -84,6 +84,7 @@ async def test_a_row_that_was_read_again_while_its_request_was_under_way_is_not_
     assert len(ended) == len(sent) == len(set(sent)) == 11
 
 
+@pytest.mark.repeats_itself
 async def test_rows_are_told_apart_however_many_there_are(vendor: StubOriginal, ledger: Ledger) -> None:
     many = [token_row(f"r{number}") for number in range(9_000)]
     await ledger.plan(many)

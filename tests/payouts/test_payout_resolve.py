@@ -693,6 +693,7 @@ def test_rows_that_were_rejected_before_are_told_from_those_that_were_settled_no
     said("resolve: in bulk, where a row was rejected before", first.output + second.output)
 
 
+@pytest.mark.repeats_itself
 def test_an_outage_and_then_refusals_leave_no_row_to_be_settled_one_by_one(
     call: Call, folder: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ plain = st.recursive(
 )
 
 
+@pytest.mark.repeats_itself
 @given(plain)
 def test_json_without_fractions_comes_back_as_it_was(value: Any) -> None:
     assert loads(json.dumps(value).encode()) == value
@@ -225,6 +226,7 @@ def test_canonical_bytes_of_ordinary_bodies_are_those_of_every_release(body: byt
     assert canonical(loads(body)) == known
 
 
+@pytest.mark.repeats_itself
 @given(plain.filter(lambda value: "number" not in json.dumps(value)))
 def test_canonical_bytes_without_fractions_are_those_of_the_first_release(value: Any) -> None:
     try:

@@ -216,6 +216,7 @@ async def test_webhooks_can_be_pointed_elsewhere_and_off_while_it_runs(caller_of
     assert [arrival.body["data"]["allocation"]["uid"] for arrival in inbox.arrivals] == [second]
 
 
+@pytest.mark.repeats_itself
 @pytest.mark.parametrize("seconds", [(0, 0), (0, 0.01)])
 async def test_many_operations_confirm_by_themselves_each_with_one_webhook(
     caller_of: CallerOf, inbox: Inbox, seconds: tuple[float, float]

@@ -328,6 +328,7 @@ async def test_operations_taken_in_one_by_one_are_each_asked_about_before_their_
             assert number * 0.3 + 7.9 <= asked[uid] <= number * 0.3 + 8.2
 
 
+@pytest.mark.repeats_itself
 @virtual_time
 async def test_thousands_that_time_out_together_are_all_yielded() -> None:
     async with a_world() as world:

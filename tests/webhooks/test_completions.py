@@ -131,6 +131,7 @@ async def test_if_the_vendor_still_says_pending_it_is_asked_again_soon_and_then_
         assert world.vendor.read_times == pytest.approx([0.0, 1.0, 2.0, 6.0, 14.0, 29.0, 53.0])
 
 
+@pytest.mark.repeats_itself
 @virtual_time
 async def test_an_operation_that_nobody_waits_for_is_looked_up_as_often_and_then_seldom() -> None:
     async with a_world() as world:
@@ -145,6 +146,7 @@ async def test_an_operation_that_nobody_waits_for_is_looked_up_as_often_and_then
         assert (await world.store.outcome(a_ref("1"))).status is OperationStatus.DONE
 
 
+@pytest.mark.repeats_itself
 @virtual_time
 async def test_an_operation_polled_seldom_is_polled_soon_once_it_is_waited_for() -> None:
     async with a_world() as world:

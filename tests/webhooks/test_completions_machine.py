@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
@@ -14,6 +15,8 @@ from tests.virtual_time import VirtualLoop
 from tests.webhooks.fakes import Thing, a_ref, trouble
 from tests.webhooks.world import World, settle
 from webhooks import CompletionTimeout
+
+pytestmark = pytest.mark.repeats_itself
 
 UIDS = st.sampled_from(["1", "2", "3"])
 

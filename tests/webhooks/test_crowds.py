@@ -15,6 +15,8 @@ from tests.webhooks.fakes import lost
 from tests.webhooks.world import a_world, leave, now, settle
 from webhooks import CompletionTimeout, PollPolicy
 
+pytestmark = pytest.mark.repeats_itself
+
 SELDOM = PollPolicy(first_after=10_000.0, max_interval=20_000.0)
 
 

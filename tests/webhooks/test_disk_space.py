@@ -115,6 +115,7 @@ def test_disk_space_as_text() -> None:
     said("disk space: with and without a forecast", "\n".join(map(str, [empty, *busy])))
 
 
+@pytest.mark.repeats_itself
 @pytest.mark.parametrize("padding", [100, 1_000, 10_000])
 def test_the_measured_daily_growth_matches_the_file(tmp_path: Path, padding: int) -> None:
     path = tmp_path / "inbox.db"

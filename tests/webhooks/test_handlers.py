@@ -238,6 +238,7 @@ async def test_a_wall_clock_that_is_set_neither_hurries_nor_delays_a_retry(jump:
     assert notes.times == [0.0, 1.0, 3.0, 7.0]
 
 
+@pytest.mark.repeats_itself
 @virtual_time
 async def test_a_job_may_be_tried_any_number_of_times() -> None:
     post, notes = Post(attempts=2_000, max_delay=1.0), Notes(crash)

@@ -334,6 +334,7 @@ async def test_an_upgrade_is_not_followed() -> None:
         assert (status_of(answer), answer.count(b"HTTP/1.1 ")) == (405, 1)
 
 
+@pytest.mark.repeats_itself
 async def test_500_connections_with_unfinished_headers_are_closed_and_healthy_deliveries_continue() -> None:
     limits = attrs.evolve(SLOWEST, header_seconds=2)
     async with serving(limits) as running:
@@ -346,6 +347,7 @@ async def test_500_connections_with_unfinished_headers_are_closed_and_healthy_de
         assert running.refused == {"header_timeout": 500}
 
 
+@pytest.mark.repeats_itself
 async def test_500_connections_with_unfinished_bodies_are_closed_and_healthy_deliveries_continue() -> None:
     async with serving(body_timeout=0.5) as running:
         slow = [asyncio.ensure_future(running.until_closed(request("Content-Length: 100\r\n") + b"x")) for _ in range(500)]

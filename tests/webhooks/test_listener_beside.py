@@ -56,6 +56,7 @@ COMMANDS: dict[str, Callable[[list[dict[str, Any]]], object]] = {
 }
 
 
+@pytest.mark.repeats_itself
 def test_every_command_works_while_another_process_accepts_events(folder: Path) -> None:
     fill(folder, everything)
 
@@ -123,6 +124,7 @@ def test_a_handler_that_another_process_runs_is_served_until_that_process_ends(f
     asyncio.run(work())
 
 
+@pytest.mark.repeats_itself
 def test_a_listener_answers_200_to_every_delivery_while_commands_run(folder: Path) -> None:
     fill(folder, everything)
 

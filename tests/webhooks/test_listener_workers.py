@@ -188,6 +188,7 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
+@pytest.mark.repeats_itself
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["tcp", "tls", "unix"])
 async def test_replaced_workers_break_no_connection_and_leave_nothing_unanswered(

@@ -100,6 +100,7 @@ async def test_a_refusal_pauses_all_polls_for_longer_and_longer_and_is_logged_on
         said(f"a refusal pauses all polls for longer and longer and is logged once, {refusal.status}", "\n".join(caplog.messages))
 
 
+@pytest.mark.repeats_itself
 @virtual_time
 async def test_polls_may_be_refused_any_number_of_times() -> None:
     async with a_world() as world:
@@ -201,6 +202,7 @@ async def test_trouble_waits_its_turn(error: Exception) -> None:
 # the budget
 
 
+@pytest.mark.repeats_itself
 @virtual_time
 async def test_webhooks_dead_altogether_everything_settles_inside_the_budget() -> None:
     async with a_world() as world:

@@ -20,6 +20,8 @@ from tests.webhooks.world import leave, now
 from webhooks import Completions, CompletionTimeout, MemoryStore, PollPolicy
 from webhooks.store.records import PollClaims, PollPermit
 
+pytestmark = pytest.mark.repeats_itself
+
 RATE = 20
 SOON = PollPolicy(first_after=0.5, growth=1.0, max_interval=1.0, max_per_second=RATE)
 CROWD = [str(number) for number in range(200)]

@@ -18,6 +18,8 @@ from tests.webhooks.fakes import FakeVendor, a_ref, check_turn, words_of
 from tests.webhooks.world import a_world, now
 from webhooks import Completions, CompletionTimeout, MemoryStore, PollPolicy, RestartPolicy
 
+pytestmark = pytest.mark.repeats_itself
+
 RARELY = PollPolicy(first_after=1.0, growth=1.0, jitter=0.0, max_per_second=1_000.0)
 
 

@@ -135,6 +135,7 @@ async def test_of_a_counted_listing_each_page_is_sent_once_and_in_its_turn() -> 
         assert len(vendor.asked) == 1
 
 
+@pytest.mark.repeats_itself
 @virtual_time
 @pytest.mark.parametrize("status", [429, 503])
 async def test_no_second_sees_more_polls_than_the_budget_whatever_the_vendor_answers(status: int) -> None:

@@ -165,4 +165,4 @@ class PollsMachine(RuleBasedStateMachine):
 
 
 PollsMachine.TestCase.settings = settings(stateful_step_count=40)
-TestPollsMachine = PollsMachine.TestCase
+TestPollsMachine = pytest.mark.repeats_itself(PollsMachine.TestCase)

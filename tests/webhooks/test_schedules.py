@@ -29,6 +29,8 @@ from webhooks import Completions, CompletionsClosed, CompletionTimeout, MemorySt
 from webhooks.store.base import Store, Subscriber
 from webhooks.store.sqlite_session import OUTCOMES
 
+pytestmark = pytest.mark.repeats_itself
+
 MakeStores = Callable[[str, int], list[Store]]
 
 SEEDS, SEEDS_IN_A_SOAK = 300, 6_000

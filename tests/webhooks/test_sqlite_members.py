@@ -311,6 +311,7 @@ async def test_a_first_transaction_that_was_taken_back_leaves_the_boot_to_the_ne
     assert len(await claim(here)) == 1
 
 
+@pytest.mark.repeats_itself
 @pytest.mark.parametrize("jump", [-1_800.0, 40 * A_DAY, 450 * A_DAY])
 async def test_a_jump_of_the_wall_clock_puts_off_and_purges_nothing_but_what_an_hour_allows(host: Host, jump: float) -> None:
     here = host.open()

@@ -378,6 +378,7 @@ class TestWaiting:
             await world.deliver("1")
             assert (await third).status is OperationStatus.DONE
 
+    @pytest.mark.repeats_itself
     @virtual_time
     async def test_an_operation_that_nobody_waits_for_any_longer_stays_pending_and_is_polled_seldom(
         self, open_world: OpenWorld
