@@ -52,6 +52,10 @@ class RunLedger(Protocol):
         """Store the rows that are new as `planned`, and return the entry of each row."""
         ...
 
+    async def plan_sent(self, rows: Sequence[Row], most: int) -> Sequence[Entry]:
+        """Store new rows as `sent` at once, until there are `most` of them; return the entry of each row so far."""
+        ...
+
     async def move(self, entry: Entry, to: State, **facts: Unpack[Facts]) -> Entry:
         """Move a row to another state, and return its entry once that is durable."""
         ...

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from payouts.keys import Keys
-from payouts.ledger import steps
 from payouts.ledger.fingerprints import fingerprint, folded_id
 from payouts.ledger.schema import COLUMNS, entry_of
 from payouts.ledger.steps import MOST_AT_ONCE, marks
@@ -18,10 +16,10 @@ if TYPE_CHECKING:
     from payouts.rows import Row
     from rewards_core.sqlite.connection import Connection
 
-_COLUMNS = 14
+_COLUMNS = 15
 _INSERT = (
-    "INSERT INTO rows (number, campaign, vendor, id, line, recipient, item, amount, key, state, planned_at, problem, likeness, "
-    "folded_id) VALUES {}"
+    "INSERT INTO rows (number, campaign, vendor, id, line, recipient, item, amount, key, state, planned_at, sent_at, problem, "
+    "likeness, folded_id) VALUES {}"
 )
 
 
@@ -43,16 +41,35 @@ class Planner:
         self._unsure = unsure
 
     def plan(self, rows: Sequence[Row], at: float, database: Connection) -> list[Entry]:
-        """Store the rows that are new, and return the entry of each row; either all rows are stored, or none.
+        """Store the rows that are new, and return the entry of each row.
 
         Raises:
             RowChanged: the ledger holds a row with the same id and other content.
             KeyTaken: a row has the key of another row.
         """
-        return steps.all_or_nothing(partial(self._take_up, rows, at), database)
+        return self._take_up(rows, None, at, database)[0]
 
-    def _take_up(self, rows: Sequence[Row], at: float, database: Connection) -> list[Entry]:
+    def plan_sent(self, rows: Sequence[Row], most: int, at: float, database: Connection) -> tuple[list[Entry], int]:
+        """Store new rows as sent, until there are `most` of them.
+
+        Returns:
+            The entry of each row so far, and how many of the rows were stored as sent.
+
+        Raises:
+            RowChanged: as `plan`.
+            KeyTaken: as `plan`.
+        """
+        entries: list[Entry] = []
+        sent = 0
+        while sent < most and len(entries) < len(rows):
+            more, stored = self._take_up(rows[len(entries) : len(entries) + most - sent], at, at, database)
+            entries += more
+            sent += stored if self._unsure is None else 0
+        return entries, sent
+
+    def _take_up(self, rows: Sequence[Row], sent_at: float | None, at: float, database: Connection) -> tuple[list[Entry], int]:
         known = self._known(rows, database)
+        state = State.UNKNOWN if self._unsure is not None else State.PLANNED if sent_at is None else State.SENT
         number = database.execute("SELECT coalesce(max(number), 0) FROM rows").get
         fresh: list[Entry] = []
         entries: list[Entry] = []
@@ -72,16 +89,17 @@ class Planner:
                     item=row.item,
                     amount=row.amount,
                     key=key,
-                    state=State.PLANNED if self._unsure is None else State.UNKNOWN,
+                    state=state,
                     problem=self._unsure,
                     planned_at=at,
+                    sent_at=sent_at if state is State.SENT else None,
                 )
                 fresh.append(entry)
             elif not self._same(row, key, entry, database):
                 raise RowChanged(entry, content(row.amount, row.item, row.recipient, key))
             entries.append(entry)
         self._insert(fresh, database)
-        return entries
+        return entries, len(fresh)
 
     def _known(self, rows: Sequence[Row], database: Connection) -> dict[str, Entry]:
         known: dict[str, Entry] = {}
@@ -126,7 +144,7 @@ class Planner:
 
     def _values(self, entry: Entry) -> tuple[Any, ...]:
         grant = (entry.id, entry.line, entry.recipient, entry.item, entry.amount, entry.key)
-        state = (entry.state.value, entry.planned_at, entry.problem)
+        state = (entry.state.value, entry.planned_at, entry.sent_at, entry.problem)
         spelled = (fingerprint(entry.recipient, entry.item, entry.amount), folded_id(entry.id))
         return (entry.number, self._number, self._vendor, *grant, *state, *spelled)
 

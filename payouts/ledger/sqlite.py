@@ -152,9 +152,25 @@ class Ledger:
             RowChanged: the ledger holds a row with the same id and other content. None of these rows is stored then.
             KeyTaken: a row has the key of another row. None of these rows is stored then.
         """
-        for row in rows:
-            check_instance(row, "rows", self._row_type)
-        return await self._writer.run(partial(self._planner.plan, rows, self._clock()))
+        self._check_rows(rows)
+        return await self.transact(partial(self._planner.plan, rows, self._clock()))
+
+    async def plan_sent(self, rows: Sequence[Row], most: int) -> list[Entry]:
+        """Store new rows as `sent` at once, until there are `most` of them.
+
+        Args:
+            rows: As in `plan`.
+            most: How many may be stored, 1 or more; the rows after them are left alone.
+
+        Returns:
+            The entry of each row so far, also of those known before, once that is durable.
+
+        Raises:
+            AuditNeeded: the ledger may be an older copy. None of these rows is stored then.
+            LedgerError: as `plan`.
+        """
+        self._check_rows(rows)
+        return await self.transact(partial(self._plan_sent, rows, most, self._clock()))
 
     async def move(self, entry: Entry, to: State, **facts: Unpack[Facts]) -> Entry:
         """Move a row to its next state, and return its entry once that is durable; see `move_each`.
@@ -263,6 +279,16 @@ class Ledger:
     async def counts(self) -> dict[State, int]:
         """Return how many rows are in each state."""
         return await self._writer.read(self._counts)
+
+    def _check_rows(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            check_instance(row, "rows", self._row_type)
+
+    def _plan_sent(self, rows: Sequence[Row], most: int, at: float, database: Connection) -> list[Entry]:
+        entries, sent = self._planner.plan_sent(rows, most, at, database)
+        if sent:
+            self._writer.count_sent(at, database)
+        return entries
 
     def _move_together(self, pairs: Sequence[steps.Step], by_hand: Mapping[int, Facts], at: float, database: Connection) -> None:
         if any(now.state is State.SENT for _, now in pairs):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from payouts.pipeline.sending import Sender
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from payouts.payer import Payer
     from payouts.pipeline.options import RunOptions
     from payouts.progress import Progress, Stop
+    from payouts.rows import Row
     from webhooks import Completions
 
-_GROUPS_AHEAD = 2
 _SENT_PER_REQUEST = 6
 """Times the concurrency, rows may be marked as sent, so that requests need not wait for the disk."""
 
@@ -100,7 +100,6 @@ class Pipeline:
             room=room,
             ended=ended,
         )
-        self._planned: asyncio.Queue[Sequence[Entry] | None] = asyncio.Queue(_GROUPS_AHEAD)
         self._problem: Exception | None = None
         self._left = options.limit
         self._begun, self._resumed = _Numbers(), _Numbers()
@@ -172,12 +171,44 @@ class Pipeline:
             last = page[-1].number
 
     async def _send(self) -> None:
-        """Plan the rows, and send those that are to be sent."""
+        """Plan the rows, and send those that are to be sent; an error of the source or of a row ends the run as `stop` does."""
         async with asyncio.TaskGroup() as groups:
-            planning = groups.create_task(self._plan())
-            while self._left != 0 and (planned := await self._next_group()) is not None:
-                await self._admit(planned, groups)
-            planning.cancel()
+            try:
+                async with aclosing(groups_of(self._rows, self._stop)) as source:
+                    while self._left != 0 and (rows := await self._next_group(source)):
+                        while rows:
+                            entries = await self._plan(rows)
+                            await self._admit(entries, groups)
+                            rows = rows[len(entries) :]
+            except Exception as problem:  # noqa: BLE001 - raised at the end: requests under way are not to be cut off for a bad row
+                self._problem = problem
+                self._stop.wish()
+
+    async def _next_group(self, source: AsyncGenerator[list[Row]]) -> list[Row]:
+        """Return the next rows, none at the end of the source or once the run is to end."""
+        rows: list[Row] = []
+
+        async def take() -> None:
+            with suppress(StopAsyncIteration):
+                rows.extend(await anext(source))
+
+        return rows if await self._stop.before(take()) else []
+
+    async def _plan(self, rows: Sequence[Row]) -> Sequence[Entry]:
+        """Plan as many of the rows as may leave now, at least one, and send them: a new row is stored as sent at once.
+
+        If no row may leave any more, all are planned for the next run.
+        """
+        most = len(rows) if self._left is None else min(len(rows), self._left)
+        places = await self._sender.admit(most) if most else 0
+        entries = await (self._ledger.plan_sent(rows, places) if places else self._ledger.plan(rows))
+        self._progress.read += len(entries)
+        fresh = {entry.number: entry for entry in entries if self._is_fresh(entry)}
+        for entry in fresh.values():
+            self._begin(entry)
+            self._sender.start(entry)
+        self._sender.give_back(places - len(fresh))
+        return entries
 
     async def _admit(self, planned: Sequence[Entry], groups: asyncio.TaskGroup) -> None:
         """Send rows as soon as there is room for them; rows that need not wait are marked as sent together."""
@@ -188,36 +219,23 @@ class Pipeline:
             if self._left == 0:
                 break
             if not self._sender.admit_now():
-                groups.create_task(self._sender.send(admitted))
-                admitted = []
+                if admitted:
+                    groups.create_task(self._sender.send(admitted))
+                    admitted = []
                 if not await self._sender.admit():
                     break
-            self._begun.add(entry.number)
+            self._begin(entry)
             admitted.append(entry)
-            self._left = None if self._left is None else self._left - 1
-        groups.create_task(self._sender.send(admitted))
+        if admitted:
+            groups.create_task(self._sender.send(admitted))
 
-    async def _plan(self) -> None:
-        """Read the source and plan its rows, a little ahead of those that are sent; an error ends the run as `stop` does."""
-        try:
-            async with aclosing(groups_of(self._rows, self._stop)) as source:
-                async for group in source:
-                    entries = await self._ledger.plan(group)
-                    self._progress.read += len(entries)
-                    await self._planned.put(entries)
-        except Exception as problem:  # noqa: BLE001 - raised at the end: requests under way are not to be cut off for a bad row
-            self._problem = problem
-            self._stop.wish()
-        else:
-            await self._planned.put(None)
+    def _begin(self, entry: Entry) -> None:
+        self._begun.add(entry.number)
+        self._left = None if self._left is None else self._left - 1
 
-    async def _next_group(self) -> Sequence[Entry] | None:
-        taken: list[Sequence[Entry] | None] = [None]
-
-        async def take() -> None:
-            taken[0] = await self._planned.get()
-
-        return taken[0] if await self._stop.before(take()) else None
+    def _is_fresh(self, entry: Entry) -> bool:
+        """Return whether the row was stored as sent just now, neither by an earlier run nor earlier in this one."""
+        return entry.state is State.SENT and entry.number not in self._resumed and entry.number not in self._begun
 
     def _is_to_be_sent(self, entry: Entry) -> bool:
         if entry.number in self._begun:  # the row comes twice, and has moved on since it was read

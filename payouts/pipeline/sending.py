@@ -132,14 +132,23 @@ class Sender:
         self._free_places()
         return False
 
-    async def admit(self) -> bool:
-        """Wait until one more row may be sent; return False if the run is to end first."""
+    async def admit(self, most: int = 1) -> int:
+        """Wait until a row may be sent; return how many of `most` may be sent then, 0 if the run is to end first."""
         if not await self._stop.before(self._room.wait()) or not await self._take_places():
-            return False
-        if await self._stop.take(self._limiter):
-            return True
-        self._free_places()
-        return False
+            return 0
+        if not await self._stop.take(self._limiter):
+            self._free_places()
+            return 0
+        admitted = 1
+        while admitted < most and self.admit_now():
+            admitted += 1
+        return admitted
+
+    def give_back(self, rows: int) -> None:
+        """Take back the admission of rows that are not sent after all."""
+        for _ in range(rows):
+            self._free_places()
+            self._limiter.give_back()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -151,6 +160,10 @@ class Sender:
             await self._work.join()
             for worker in workers:
                 worker.cancel()
+
+    def start(self, entry: Entry) -> None:
+        """Send an admitted row that was marked as sent when it was planned."""
+        self._work.put_nowait((entry, True))
 
     async def send(self, entries: Sequence[Entry]) -> None:
         """Send admitted rows: planned ones, and some that may have been sent before and that the vendor does not list."""

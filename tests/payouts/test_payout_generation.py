@@ -57,6 +57,8 @@ async def test_a_copy_from_before_the_last_send_is_an_older_one(tmp_path: Path, 
     with pytest.raises(AuditNeeded):
         await send(backup, "r2", state=state)
     async with ledger_at(backup, state=state) as ledger:
+        with pytest.raises(AuditNeeded):
+            await ledger.plan_sent([token_row("r3")], 1)
         assert await ledger.counts() == {State.SENT: 1, State.PLANNED: 1}
         with pytest.raises(AuditNeeded):
             async with ledger.one_run():
@@ -134,6 +136,9 @@ async def test_the_generation_is_noted_before_anybody_hears_that_a_row_is_marked
             await ledger.move(entry, State.SENT)
             (note,) = state.iterdir()
             assert int(note.read_bytes().split(b" ")[0]) == number
+        for _ in range(2):  # the second time, the row is known, and nothing is marked
+            await ledger.plan_sent([token_row("r3")], 1)
+            assert int(note.read_bytes().split(b" ")[0]) == 4
 
 
 def _without(folder: Path, problem: Exception) -> str:

@@ -435,6 +435,29 @@ async def test_many_rows_are_planned_and_moved_in_one_go(ledger: Ledger) -> None
     assert await ledger.plan(rows) == moved
 
 
+async def test_new_rows_are_stored_as_sent_until_there_are_enough(ledger: Ledger) -> None:
+    first, third = await ledger.plan([tokens("r0"), tokens("r2")])
+    stored = await ledger.plan_sent([tokens(f"r{number}") for number in range(6)], 2)
+    assert [(entry.id, entry.state) for entry in stored] == [
+        ("r0", State.PLANNED),
+        ("r1", State.SENT),
+        ("r2", State.PLANNED),
+        ("r3", State.SENT),
+    ]
+    assert (stored[0], stored[2]) == (first, third)
+    assert [await ledger.find(entry.id) for entry in stored] == stored
+    assert stored[1].sent_at == 1000.0
+    assert await ledger.counts() == {State.PLANNED: 2, State.SENT: 2}
+    assert await ledger.plan_sent([tokens("r0"), tokens("r1")], 2) == stored[:2]
+
+
+async def test_rows_are_stored_as_sent_all_together_or_not_at_all(ledger: Ledger) -> None:
+    await ledger.plan([tokens("a", nonce="n1")])
+    with pytest.raises(KeyTaken, match="Row c"):
+        await ledger.plan_sent([tokens("a", nonce="n1"), tokens("b"), tokens("c", nonce="n1")], 2)
+    assert await ledger.counts() == {State.PLANNED: 1}
+
+
 async def test_trouble_and_plain_sailing_may_move_together(ledger: Ledger) -> None:
     first, second = await ledger.plan([tokens("a"), tokens("b")])
     first = await ledger.move(await ledger.move(first, State.SENT), State.PLANNED, problem="not reached")
@@ -722,6 +745,10 @@ async def send():
             os.write(1, b"MARKING %d" % number)
             await ledger.move(entry, State.SENT)
             os.write(1, b"SENDING %d" % number)
+            row = OriginalRow(id=f"q{number}", reward_uid="1", to_user_uid="2", amount="3")
+            os.write(1, b"STORING %d" % number)
+            await ledger.plan_sent([row], 1)
+            os.write(1, b"LEAVING %d" % number)
 
 asyncio.run(send())
 """
@@ -749,6 +776,7 @@ def test_a_row_is_on_the_disk_as_sent_before_anything_of_it_can_leave(path: Path
     ]
     subprocess.run(command, cwd=root, check=True, stdout=subprocess.DEVNULL)
     calls = trace.read_text()
-    for number in range(5):
-        between = calls[calls.index(f'"MARKING {number}"') : calls.index(f'"SENDING {number}"')]
-        assert "-wal>) = 0" in between, f"row {number} could leave before the log that holds it was on the disk"
+    for begin, end in (("MARKING", "SENDING"), ("STORING", "LEAVING")):
+        for number in range(5):
+            between = calls[calls.index(f'"{begin} {number}"') : calls.index(f'"{end} {number}"')]
+            assert "-wal>) = 0" in between, f"row {number} could leave before the log that holds it was on the disk"
