@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
+from payouts.pipeline.places import Places
 from payouts.pipeline.sending import Sender
 from payouts.pipeline.settling import Settlement
 from payouts.request_budget import paced
@@ -85,19 +86,18 @@ class Pipeline:
                 lookup_timeout=options.lookup_timeout,
                 ended=self._waited,
             )
+        limiter = Limiter(paced(options.rate))
+        self._places = Places(stop, limiter, max_sent=self._max_sent, max_pending=options.max_pending, room=room)
         self._sender = Sender(
             payer,
             ledger,
             self._settlement,
             progress=progress,
             stop=stop,
-            limiter=Limiter(paced(options.rate)),
+            places=self._places,
             concurrency=options.concurrency,
-            max_sent=self._max_sent,
-            max_pending=options.max_pending,
             outage_timeout=options.outage_timeout,
             max_refused=options.max_refused,
-            room=room,
             ended=ended,
         )
         self._problem: Exception | None = None
@@ -200,14 +200,14 @@ class Pipeline:
         If no row may leave any more, all are planned for the next run.
         """
         most = len(rows) if self._left is None else min(len(rows), self._left)
-        places = await self._sender.admit(most) if most else 0
+        places = await self._places.admit(most) if most else 0
         entries = await (self._ledger.plan_sent(rows, places) if places else self._ledger.plan(rows))
         self._progress.read += len(entries)
         fresh = {entry.number: entry for entry in entries if self._is_fresh(entry)}
         for entry in fresh.values():
             self._begin(entry)
             self._sender.start(entry)
-        self._sender.give_back(places - len(fresh))
+        self._places.give_back(places - len(fresh))
         return entries
 
     async def _admit(self, planned: Sequence[Entry], groups: asyncio.TaskGroup) -> None:
@@ -218,11 +218,11 @@ class Pipeline:
                 continue
             if self._left == 0:
                 break
-            if not self._sender.admit_now():
+            if not self._places.admit_now():
                 if admitted:
                     groups.create_task(self._sender.send(admitted))
                     admitted = []
-                if not await self._sender.admit():
+                if not await self._places.admit():
                     break
             self._begin(entry)
             admitted.append(entry)

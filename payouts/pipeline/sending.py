@@ -27,11 +27,11 @@ from rewards_core.errors import (
     Unauthorized,
     VendorError,
 )
-from rewards_core.rate import Limiter, Limits
 
 if TYPE_CHECKING:
     from payouts.ledger.base import Facts, Move, RunLedger
     from payouts.payer import Payer
+    from payouts.pipeline.places import Places
     from payouts.pipeline.settling import Settlement
     from payouts.progress import Progress, Stop
     from rewards_core.operations import Operation
@@ -66,13 +66,10 @@ class Sender:
         settlement: Waits for accepted rows; None if the run does not wait.
         progress: The counters of the run.
         stop: The request to end the run; also made here when continuing would be pointless.
-        limiter: The rate at which rows leave.
+        places: The places of rows under way.
         concurrency: Requests under way at one time.
-        max_sent: Rows in the state `sent` at one time.
-        max_pending: Rows accepted and not settled at one time.
         outage_timeout: Seconds for which a vendor that cannot be reached is tried.
         max_refused: The number of consecutive refused rows after which the run ends; None for no limit.
-        room: Set while the reader of the run keeps up with it.
         ended: Called with each row that this run is done with.
 
     Attributes:
@@ -91,13 +88,10 @@ class Sender:
         *,
         progress: Progress,
         stop: Stop,
-        limiter: Limiter,
+        places: Places,
         concurrency: int,
-        max_sent: int,
-        max_pending: int,
         outage_timeout: float,
         max_refused: int | None,
-        room: asyncio.Event,
         ended: Callable[[Entry], None],
     ) -> None:
         self.cause: RewardsError | None = None
@@ -108,47 +102,17 @@ class Sender:
         self._settlement = settlement
         self._progress = progress
         self._stop = stop
-        self._limiter = limiter
-        self._room = room
+        self._places = places
         self._lookups = asyncio.Semaphore(concurrency)
         self._concurrency = concurrency
         self._work: asyncio.Queue[tuple[Entry, bool]] = asyncio.Queue()
         self._steps: list[_Step] = []
         self._answered = asyncio.Event()
-        self._sent = Limiter(Limits(connections=max_sent))
-        self._pending = Limiter(Limits(connections=max_pending))
         self._outage_timeout = outage_timeout
         self._max_refused = max_refused
         self._ended = ended
         self._ill_since: float | None = None
         self._forbidden = self._refused = self._unlisted = 0
-
-    def admit_now(self) -> bool:
-        """Return whether one more row may be sent without waiting; its places are taken then."""
-        if self._stop.wished or not self._room.is_set() or not self._take_places_now():
-            return False
-        if self._limiter.take():
-            return True
-        self._free_places()
-        return False
-
-    async def admit(self, most: int = 1) -> int:
-        """Wait until a row may be sent; return how many of `most` may be sent then, 0 if the run is to end first."""
-        if not await self._stop.before(self._room.wait()) or not await self._take_places():
-            return 0
-        if not await self._stop.take(self._limiter):
-            self._free_places()
-            return 0
-        admitted = 1
-        while admitted < most and self.admit_now():
-            admitted += 1
-        return admitted
-
-    def give_back(self, rows: int) -> None:
-        """Take back the admission of rows that are not sent after all."""
-        for _ in range(rows):
-            self._free_places()
-            self._limiter.give_back()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -180,7 +144,7 @@ class Sender:
             return
         if self._settlement.knows(entry.uid):
             self._ended(await self._ledger.move(entry, State.MISMATCH, problem=named_twice(entry.uid)))
-        elif await self._stop.take(self._pending):
+        elif await self._places.take_to_wait():
             self._wait(self._settlement, entry, urgent=True)
 
     async def look_up(self, entries: Sequence[Entry]) -> None:
@@ -197,10 +161,10 @@ class Sender:
         for entry in entries:
             if entry.number not in found:
                 continue
-            if not self._take_places_now():
+            if not self._places.take_now():
                 await self._store(steps)  # these rows may hold the very places that the next one needs
                 steps = []
-                if not await self._take_places():
+                if not await self._places.take():
                     break
             self.accepted_here.add(entry.number)
             steps.append(self._accepted(lookups, entry, found[entry.number], urgent=True))
@@ -209,7 +173,7 @@ class Sender:
     def waited(self, entry: Entry) -> None:
         """Free the place of a row that is no longer waited for."""
         self._progress.pending -= 1
-        self._pending.release()
+        self._places.free_waiting()
         self._ended(entry)
 
     # one row's way
@@ -269,7 +233,7 @@ class Sender:
         return entry, State.PLANNED if first and entry.state is State.SENT else None, {}, self._not_sent
 
     def _not_sent(self, _: Entry) -> None:
-        self._free_places()
+        self._places.free()
 
     async def _held_under(self, keys: Collection[str], entry: Entry) -> Operation | None:
         """Return what the vendor holds for a row under its key or another that it had, or that a newer ledger gave it."""
@@ -313,7 +277,7 @@ class Sender:
         self._tasks.create_task(self._store([(entry, state, {"settled_by": "poll", "problem": problem}, self._end)]))
 
     def _begin_waiting(self, settlement: Settlement, urgent: bool, entry: Entry) -> None:
-        self._sent.release()
+        self._places.free_sent()
         self._wait(settlement, entry, urgent=urgent)
 
     def _not_paid(self, entry: Entry, problem: RewardsError, meaning: Meaning, *, first: bool) -> _Step:
@@ -343,7 +307,7 @@ class Sender:
         if self._payer.lookups is None or self._settlement is None or self._stop.wished:
             self._end(entry)
         else:
-            self._sent.release()
+            self._places.free_sent()
             self._progress.pending += 1
             self._settlement.search(entry)
 
@@ -352,41 +316,18 @@ class Sender:
         settlement.add(entry, urgent=urgent)
 
     def _end(self, entry: Entry) -> None:
-        self._free_places()
+        self._places.free()
         self._ended(entry)
-
-    def _free_places(self) -> None:
-        self._sent.release()
-        self._pending.release()
-
-    def _take_places_now(self) -> bool:
-        """Take the places of one row if none of them needs waiting."""
-        if not self._pending.take():
-            return False
-        if self._sent.take():
-            return True
-        self._pending.release()
-        return False
-
-    async def _take_places(self) -> bool:
-        """Take a place among the rows that are sent and among those that may wait; return False if the run is to end first."""
-        if not await self._stop.take(self._pending):
-            return False
-        if await self._stop.take(self._sent):
-            return True
-        self._pending.release()
-        return False
 
     # rows of earlier runs
 
     async def _find(self, lookups: Lookups, entries: Sequence[Entry]) -> Mapping[int, Operation]:
         """Return the payments that the vendor lists for one recipient's rows; none if the list cannot be read."""
         tries = 0
-        turn = partial(self._stop.take, self._limiter)
-        while await turn():
+        while await self._places.turn():
             tries += 1
             try:
-                found = await lookups.find(entries, turn)
+                found = await lookups.find(entries, self._places.turn)
             except (VendorError, ConfigurationError) as problem:
                 if not isinstance(problem, _OF_EVERY_ROW) and (tries == _MAX_TRIES or not isinstance(problem, _TEMPORARY)):
                     self._unlisted += 1

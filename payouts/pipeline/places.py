@@ -1,0 +1,97 @@
+"""The places of the rows under way: how many may leave now, and how many may wait for their end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rewards_core.rate import Limiter, Limits
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from payouts.progress import Stop
+
+
+class Places:
+    """Give every row a place among the rows that are sent and one among those that may wait, and its turn by the rate.
+
+    Args:
+        stop: The request to end the run; then no row gets a place any more.
+        limiter: The rate at which rows leave.
+        max_sent: Rows in the state `sent` at one time.
+        max_pending: Rows accepted and not settled at one time.
+        room: Set while the reader of the run keeps up with it.
+    """
+
+    def __init__(self, stop: Stop, limiter: Limiter, *, max_sent: int, max_pending: int, room: asyncio.Event) -> None:
+        self._stop = stop
+        self._limiter = limiter
+        self._room = room
+        self._sent = Limiter(Limits(connections=max_sent))
+        self._pending = Limiter(Limits(connections=max_pending))
+
+    def admit_now(self) -> bool:
+        """Return whether one more row may be sent without waiting; its places are taken then."""
+        if self._stop.wished or not self._room.is_set() or not self.take_now():
+            return False
+        if self._limiter.take():
+            return True
+        self.free()
+        return False
+
+    async def admit(self, most: int = 1) -> int:
+        """Wait until a row may be sent; return how many of `most` may be sent then, 0 if the run is to end first."""
+        if not await self._stop.before(self._room.wait()) or not await self.take():
+            return 0
+        if not await self.turn():
+            self.free()
+            return 0
+        admitted = 1
+        while admitted < most and self.admit_now():
+            admitted += 1
+        return admitted
+
+    def give_back(self, rows: int) -> None:
+        """Take back the admission of rows that are not sent after all."""
+        for _ in range(rows):
+            self.free()
+            self._limiter.give_back()
+
+    async def turn(self) -> bool:
+        """Wait for a turn by the rate; return False if the run is to end first."""
+        return await self._stop.take(self._limiter)
+
+    def take_now(self) -> bool:
+        """Take the places of one row, without a turn by the rate, if none of them needs waiting."""
+        if not self._pending.take():
+            return False
+        if self._sent.take():
+            return True
+        self._pending.release()
+        return False
+
+    async def take(self) -> bool:
+        """Take the places of one row, without a turn by the rate; return False if the run is to end first."""
+        if not await self.take_to_wait():
+            return False
+        if await self._stop.take(self._sent):
+            return True
+        self._pending.release()
+        return False
+
+    async def take_to_wait(self) -> bool:
+        """Take a place among the rows that wait for their end; return False if the run is to end first."""
+        return await self._stop.take(self._pending)
+
+    def free(self) -> None:
+        """Free both places of a row."""
+        self._sent.release()
+        self._pending.release()
+
+    def free_sent(self) -> None:
+        """Free the place of a row among those that are sent; it waits for its end now."""
+        self._sent.release()
+
+    def free_waiting(self) -> None:
+        """Free the place of a row that no longer waits."""
+        self._pending.release()
