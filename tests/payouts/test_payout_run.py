@@ -119,7 +119,10 @@ async def test_a_second_run_costs_no_request_for_settled_rows(vendor: StubOrigin
 
 
 @virtual_time
-async def test_known_rows_take_no_turn_and_no_place_of_a_row_that_is_sent(vendor: StubOriginal, ledger: Ledger) -> None:
+async def test_known_rows_take_no_turn_and_no_place_of_a_row_that_is_sent(
+    vendor: StubOriginal, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("payouts.source.groups._MAX_GROUP", 5)
     await pay(rows(60), vendor, ledger, options=RunOptions(rate=None, wait=False))
     await ledger.plan([token_row("r60")])
     begun = now()
