@@ -170,7 +170,8 @@ class Ledger:
             LedgerError: as `plan`.
         """
         self._check_rows(rows)
-        return await self.transact(partial(self._plan_sent, rows, most, self._clock()))
+        work = partial(self._plan_sent, rows, most, self._clock())
+        return await self._writer.run(partial(steps.all_or_nothing, work), rows=most)
 
     async def move(self, entry: Entry, to: State, **facts: Unpack[Facts]) -> Entry:
         """Move a row to its next state, and return its entry once that is durable; see `move_each`.

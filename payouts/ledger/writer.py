@@ -100,14 +100,18 @@ class LedgerWriter:
         """Let moves wait for each other, but commit them as soon as half of the rows that can move at once have moved."""
         self._thread.enough = max(1, rows_at_once // 2)
 
-    def run(self, work: Callable[[Connection], T]) -> asyncio.Future[T]:
+    def run(self, work: Callable[[Connection], T], *, rows: int | None = None) -> asyncio.Future[T]:
         """Return the result of work once it is durable; the work is done even if the caller is cancelled.
+
+        Args:
+            work: Reads and writes.
+            rows: How many rows it changes; None if it is not to wait until more rows change.
 
         Raises:
             LedgerError: from the work, or because the ledger can no longer be written.
         """
         self._check_open()
-        return self._thread.submit(Call[T](work))
+        return self._thread.submit(Call[T](work), may_wait=rows is not None, size=rows or 1)
 
     def read(self, work: Callable[[Connection], T]) -> asyncio.Future[T]:
         """Return the result of work that changes nothing; it costs no commit."""

@@ -493,6 +493,18 @@ async def test_moves_of_half_the_rows_that_can_move_go_at_once_also_as_one_call(
             assert asyncio.get_running_loop().time() == begun
 
 
+@virtual_time
+async def test_rows_stored_as_sent_share_the_commit_of_moves_of_about_the_same_time(path: Path) -> None:
+    async with opened(path) as ledger, ledger.one_run(rows_at_once=40):
+        (planned,) = await ledger.plan([tokens("a")])
+        commits = ledger.commits
+        storing = asyncio.ensure_future(ledger.plan_sent([tokens("b")], 1))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await ledger.move(planned, State.SENT)
+        assert (storing.done(), ledger.commits) == (True, commits + 1)
+
+
 async def test_a_cancelled_caller_leaves_the_ledger_whole(ledger: Ledger) -> None:
     (entry,) = await ledger.plan([tokens()])
     async with writer_held(ledger):
