@@ -1,4 +1,4 @@
-"""Errors of waiting for operations and of handlers."""
+"""Errors of waiting for operations, of handlers and of queues."""
 
 from __future__ import annotations
 
@@ -12,6 +12,18 @@ if TYPE_CHECKING:
 
 class RetryLater(RewardsError):
     """Raised by a handler that cannot process an event for now. It is logged without a traceback."""
+
+
+class QueueError(RewardsError):
+    """A queue could not be read or changed. Nothing was lost: what was not deleted is delivered again.
+
+    Attributes:
+        code: The queue's own word for it, such as `"AccessDenied"`, None if the queue did not answer.
+    """
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class CompletionTimeout(RewardsError, TimeoutError):
